@@ -1,0 +1,93 @@
+"""The chaos loss of CSBP and its annealing.
+
+Source: Z. Wang, P. Tao, L. Chen, "Brain-inspired chaotic spiking backpropagation", National Science Review 11(6),
+2024, nwae037. With ``s`` the logistic function and ``h`` a layer's pre-activation or membrane:
+
+    L = L_task + sum over taps of  z * term(h)
+    term(h) = mean of  -( I0 log s(h/k) + (1 - I0) log(1 - s(h/k)) )
+    z[n] = z0 * beta**n
+
+Plugging it into any JAX model takes three lines: one to compute ``term`` where ``h`` is at hand, one for ``z``, one
+to add their product to the loss.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+Reduce = Literal["mean", "sum", "neuron"]
+
+
+def term(
+    h: ArrayLike,
+    target: ArrayLike = 0.65,
+    scale: ArrayLike = 10.0,
+    *,
+    cut: tuple[float, float] | None = None,
+    reduce: Reduce = "mean",
+) -> jax.Array:
+    """Chaos term of one tapped tensor, for strength 1: ``reduce(softplus(h/k) - I0 h/k)``.
+
+    This equals ``-(I0 log s(h/k) + (1-I0) log(1-s(h/k)))``, stays finite for any finite ``h``, and has the gradient
+    ``(s(h/k) - I0) / k`` an element. It is computed in float32 (float64 for float64 ``h``) whatever ``h`` is.
+
+    Args:
+      h: pre-activation or membrane, ``[B, ...features]`` or ``[B, T, ...features]``, channels last.
+      target: ``I0`` in (0, 1), where ``s(h/k)`` is driven to. May be traced.
+      scale: ``k > 0``: 10 in the authors' deep nets, 1 in their one-neuron demonstration. May be traced.
+      cut: ``(low, high)``: ``h`` is held to this range with zero gradient outside, the released code's
+        ``(-10, 9.9)``. NaN passes through.
+      reduce: ``"mean"`` over all elements (the released code), ``"sum"`` (the authors' README), or ``"neuron"``:
+        mean over batch, time and space, sum over channels, so that the pull on one neuron does not fade with width.
+
+    Returns:
+      A scalar, at least ``-(I0 log I0 + (1-I0) log(1-I0))`` an element.
+
+    Raises:
+      TypeError: ``h`` is float16: a gradient of order ``1 / (k * h.size)`` would underflow to zero unseen.
+      ValueError: ``reduce`` is none of the three.
+
+    >>> round(float(term(jnp.zeros((4, 3)))), 4)
+    0.6931
+    """
+    h = jnp.asarray(h)
+    if h.dtype == jnp.float16:
+        raise TypeError(
+            "chaos.term: h is float16, whose range would turn the term's gradient (of order 1 / (scale * h.size)) "
+            "to zero; compute this layer in bfloat16 or float32"
+        )
+    if reduce not in ("mean", "sum", "neuron"):
+        raise ValueError(f"chaos.term: reduce is {reduce!r}, but must be 'mean', 'sum' or 'neuron'")
+    wide = jnp.promote_types(h.dtype, jnp.float32)
+    h = h.astype(wide)
+    if cut is not None:
+        # lax.clamp: zero gradient at the ends themselves too, as in the released code.
+        h = lax.clamp(jnp.asarray(cut[0], wide), h, jnp.asarray(cut[1], wide))
+    u = h / jnp.asarray(scale, wide)
+    loss = jax.nn.softplus(u) - jnp.asarray(target, wide) * u
+    if reduce == "sum":
+        return jnp.sum(loss)
+    return jnp.mean(loss) * (h.shape[-1] if reduce == "neuron" else 1)
+
+
+def strength(step: ArrayLike, z0: ArrayLike, beta: ArrayLike, every: ArrayLike = 1) -> jax.Array:
+    """Annealed chaos strength ``z = z0 * beta ** (step // every)``.
+
+    A function of the step counter alone, so that it survives a resume and never recompiles: all arguments may be
+    traced.
+
+    Args:
+      step: optimiser steps done, an integer.
+      z0: strength at step 0.
+      beta: factor in [0, 1] applied once every ``every`` steps.
+      every: 1 to anneal each step, or the number of steps an epoch to anneal each epoch.
+
+    >>> [float(strength(n, 10.0, 0.5, every=2)) for n in range(5)]
+    [10.0, 10.0, 5.0, 5.0, 2.5]
+    """
+    times = jnp.asarray(step) // jnp.asarray(every)
+    beta = jnp.asarray(beta, jnp.result_type(float))
+    return jnp.asarray(z0, beta.dtype) * beta ** times.astype(beta.dtype)

@@ -1,0 +1,47 @@
+"""Task losses of spiking networks, from per-step logits ``[B, T, C]``.
+
+Shape key: B batch, T time steps, C classes.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def _cross_entropy(logits, labels):
+    """Cross-entropy over the last axis; integer labels have one axis less than the logits, probabilities as many."""
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return optax.softmax_cross_entropy(logits, labels)
+
+
+def rate_cross_entropy(logits: jax.Array, labels: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    """Cross-entropy of the time-averaged logits, ``mean_b CE(1/T sum_t o[b,t], y[b])``.
+
+    Args:
+      logits: ``[B, T, C]``.
+      labels: ``[B]`` integers, or ``[B, C]`` probabilities.
+      where: ``[B]`` bool; examples that count (padding does not). All by default.
+    """
+    loss_B = _cross_entropy(logits.mean(axis=1), labels)
+    return jnp.mean(loss_B, where=where)
+
+
+def tet(
+    logits: jax.Array, labels: jax.Array, lam: float, target: float = 1.0, where: jax.Array | None = None
+) -> jax.Array:
+    """Temporal efficient training: the loss is taken at every time step (Deng et al., ICLR 2022, equations 9 to 11).
+
+        (1 - lam) 1/T sum_t CE(o[t], y)  +  lam mean((o - target)**2)
+
+    Args:
+      logits: ``[B, T, C]``.
+      labels: ``[B]`` integers, or ``[B, C]`` probabilities.
+      lam: weight of the regulariser that pulls all logits to ``target``; 1e-3 in the authors' code.
+      target: ``phi`` of the paper, 1 in the authors' code.
+      where: ``[B]`` bool; examples that count. All by default.
+    """
+    labels_BT = jnp.broadcast_to(jnp.expand_dims(labels, 1), (*logits.shape[:2], *labels.shape[1:]))
+    cross_entropy_B = _cross_entropy(logits, labels_BT).mean(axis=1)
+    pull_B = jnp.square(logits - target).mean(axis=(1, 2))
+    return jnp.mean((1 - lam) * cross_entropy_B + lam * pull_B, where=where)
