@@ -1,0 +1,28 @@
+"""Data sets that ship inside the package."""
+
+import json
+from importlib import resources
+
+import numpy as np
+
+
+class Arrays:
+    """A random-access source of static pictures: record i is ``{"x": [1, H, W, C] float32, "y": int32}``."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray):
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        return {"x": self.x[i], "y": self.y[i]}
+
+
+def digits() -> dict[str, Arrays]:
+    """UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1]."""
+    folder = resources.files("csbp_jax.data")
+    with folder.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+        x, y = np.float32(arrays["x"])[:, None, :, :, None] / 16, np.int32(arrays["y"])
+    split = json.loads(folder.joinpath("digits_split.json").read_text())
+    return {part: Arrays(x[indices], y[indices]) for part, indices in split.items()}

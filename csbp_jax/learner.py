@@ -1,0 +1,192 @@
+"""Training as pure functions: ``init``, ``train_step`` and ``eval_step`` of any Linen model, ready for jit and vmap.
+
+    L = L_task(logits, y) + sum over taps of  z_tap term(h_tap)
+
+Everything that a sweep may vary (learning rate, strength, beta, I0, k, the neuron's constants) is a traced leaf of
+``state.hparams``, so that K runs with different values share one compilation, and z anneals without another.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from csbp_jax import chaos
+from csbp_jax.config import Config, ConfigError
+
+Batch = dict[str, jax.Array]
+Loss = Callable[..., jax.Array]
+
+
+@struct.dataclass
+class State:
+    """All that a run carries from step to step.
+
+    bad_steps counts the non-finite steps in a row; each of them left params, batch_stats and opt_state as they were.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    key: jax.Array
+    hparams: dict[str, Any]
+    bad_steps: jax.Array
+
+
+def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
+    """The config's traced values: ``{lr, z0: {tap: z0}, beta, every, target, scale}``.
+
+    ``init`` also takes ``neuron``, a pytree such as :class:`csbp_jax.neurons.LIF`, in place of the model's own.
+    """
+    taps, z0 = config.chaos.taps, config.chaos.z0
+    return {
+        "lr": config.optimizer.lr,
+        "z0": dict(zip(taps, z0 * len(taps) if len(z0) == 1 else z0, strict=True)) if taps else {},
+        "beta": config.chaos.beta,
+        "every": steps_per_epoch if config.chaos.anneal == "epoch" else 1,
+        "target": config.chaos.target,
+        "scale": config.chaos.scale,
+    }
+
+
+def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config: Config):
+    """The three functions of a run.
+
+    Args:
+      model: ``apply(variables, x, train, *, tap, taps[, neuron])`` to ``(logits [B, T, C], Aux)``.
+      tx: gradient to update for a learning rate of 1 (``optimizer.build``); the update is multiplied by ``lr``.
+      loss: ``loss(logits, labels, where=None)`` to a scalar mean, e.g. ``losses.rate_cross_entropy``.
+      config: gives the taps, cut and reduction of the chaos term, and the input's shape for ``init``.
+
+    Returns:
+      ``init(key, hparams=None) -> State``; what ``hparams`` lacks comes from the config.
+      ``train_step(state, batch) -> (State, metrics)``; batch is ``{"x": [B, T or 1, ...], "y": [B] or [B, C]}``.
+      ``eval_step(state, batch) -> sums`` over the examples with ``batch["mask"]``: count, correct, loss.
+    """
+    objective = _objective(model, loss, config)
+
+    def init(key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
+        known = hyperparameters(config)
+        unknown = set(hparams or {}) - {*known, "neuron"}
+        if unknown:
+            raise ConfigError(f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}, neuron")
+        # Strong types: a Python number is weakly typed and would cost a second compilation after the first step.
+        hparams = jax.tree.map(_strong, {**known, **(hparams or {})})
+        example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
+        variables = model.init(jax.random.fold_in(key, 0), example, False)
+        return State(
+            step=jnp.int32(0),
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=tx.init(variables["params"]),
+            key=key,
+            hparams=hparams,
+            bad_steps=jnp.int32(0),
+        )
+
+    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
+        gradient_of = jax.value_and_grad(lambda p: objective(p, state, batch), has_aux=True)
+        (total, (metrics, batch_stats)), gradient = gradient_of(state.params)
+        norm = optax.tree.norm(gradient)
+        direction, opt_state = tx.update(gradient, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
+        # A spike is a comparison, and comparisons swallow NaN: the loss of a broken net can be finite. So both.
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        new = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
+        old = (state.params, state.batch_stats, state.opt_state)
+        params, batch_stats, opt_state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        metrics |= {"loss": total, "grad_norm": norm, "bad_steps": jnp.where(finite, 0, state.bad_steps + 1)}
+        if config.optimizer.clip is not None:
+            metrics["clipped"] = (norm > config.optimizer.clip).astype(jnp.float32)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            bad_steps=metrics["bad_steps"],
+        )
+        return state, metrics
+
+    def eval_step(state: State, batch: Batch) -> dict[str, jax.Array]:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits, _ = model.apply(variables, batch["x"], False, **_neuron(state))
+        mask, count = batch["mask"], batch["mask"].sum()
+        return {
+            "count": count,
+            "correct": (_correct(logits, batch["y"]) & mask).sum(),
+            "loss": loss(logits, batch["y"], where=mask) * count,
+        }
+
+    return init, train_step, eval_step
+
+
+def make_gradient_norms(model: nn.Module, loss: Loss, config: Config):
+    """``gradient_norms(state, batch) -> {"task": norm, "chaos": norm}``: how much the chaos term weighs just now."""
+    objective = _objective(model, loss, config)
+
+    def gradient_norms(state: State, batch: Batch) -> dict[str, jax.Array]:
+        def parts(params):
+            metrics = objective(params, state, batch)[1][0]
+            return {"task": metrics["task_loss"], "chaos": metrics["chaos_loss"]}
+
+        values, pull = jax.vjp(parts, state.params)
+        basis = {name: {k: jnp.full_like(v, k == name) for k, v in values.items()} for name in values}
+        return {name: optax.tree.norm(pull(one)[0]) for name, one in basis.items()}
+
+    return gradient_norms
+
+
+def _objective(model, loss, config):
+    """``objective(params, state, batch) -> (L, (metrics, batch_stats))``."""
+
+    def objective(params, state, batch):
+        h = state.hparams
+        logits_aux, mutated = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch["x"],
+            True,
+            tap=lambda tensor: chaos.term(
+                tensor, h["target"], h["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce
+            ),
+            taps=config.chaos.taps,
+            rngs={"dropout": jax.random.fold_in(state.key, state.step)},
+            mutable=["batch_stats"],
+            **_neuron(state),
+        )
+        logits, aux = logits_aux
+        z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
+        task_loss = loss(logits, batch["y"])
+        chaos_loss = sum((z[tap] * term for tap, term in aux.terms.items()), jnp.zeros_like(task_loss))
+        metrics = {
+            "task_loss": task_loss,
+            "chaos_loss": chaos_loss,
+            "z": z,
+            "accuracy": _correct(logits, batch["y"]).mean(),
+            "rates": aux.rates,
+        }
+        return task_loss + chaos_loss, (metrics, mutated.get("batch_stats", {}))
+
+    return objective
+
+
+def _neuron(state):
+    """A neuron in the hparams stands in for the model's own."""
+    return {"neuron": state.hparams["neuron"]} if "neuron" in state.hparams else {}
+
+
+def _correct(logits, labels):
+    """``[B]`` bool: the class with the largest time-averaged logit is the label's (most probable) class."""
+    if labels.ndim == 2:
+        labels = labels.argmax(axis=-1)
+    return logits.mean(axis=1).argmax(axis=-1) == labels
+
+
+def _strong(value):
+    value = jnp.asarray(value)
+    dtype = jnp.result_type(float) if jnp.issubdtype(value.dtype, jnp.floating) else value.dtype
+    return jnp.asarray(value, dtype)

@@ -1,0 +1,27 @@
+"""How a run lies over its devices: batches split along a data axis, the state on every device."""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def data_parallel() -> Mesh:
+    """A mesh of all devices with one axis, ``data``."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def over_data(mesh: Mesh) -> NamedSharding:
+    """Axis 0 (the batch) is split. Time is axis 1, so folding it into the batch needs no collective."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """A copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place(batch: Any, mesh: Mesh) -> Any:
+    """Host arrays, each process's own rows, to global arrays split over the data axis."""
+    sharding = over_data(mesh)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)

@@ -1,0 +1,159 @@
+"""What a run shows and leaves behind: its folder, ``metrics.jsonl``, the progress bar and the closing table."""
+
+import contextlib
+import json
+import pathlib
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from csbp_jax.config import Config, ConfigError, run_name, to_json
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def open_run(root: pathlib.Path, config: Config, name: str | None, fresh: bool, console: Console) -> pathlib.Path:
+    """The run's folder with its ``config.json``; one that is there already must hold the same config.
+
+    Args:
+      root: folder of all runs.
+      name: the run's name; by default the data set and a hash of the config.
+      fresh: set an old run of this name aside, under its name and the time, and start anew.
+
+    Raises:
+      ConfigError: the name cannot be a folder's, or the folder holds another config (its fields are named).
+    """
+    name = run_name(config) if name is None else name
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
+    run = root / name
+    if fresh and run.exists():
+        old = run.rename(root / f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}")
+        console.print(f"the old run is kept as {old}")
+    mine, file = to_json(config), run / "config.json"
+    if file.exists():
+        try:
+            theirs = json.loads(file.read_text())["config"]
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"{file}: cannot be read; start anew with FRESH=1 (--fresh)") from None
+        if differing := _differences(theirs, mine):
+            raise ConfigError(
+                f"NAME: run {name!r} has another config; differing are {'; '.join(differing)}. "
+                "Give another NAME (--name), or start anew with FRESH=1 (--fresh)"
+            )
+        return run
+    run.mkdir(parents=True, exist_ok=True)
+    versions = {package: metadata.version(package) for package in _PACKAGES}
+    write_json(file, {"config": mine, "versions": versions, "python": platform.python_version()})
+    return run
+
+
+def _differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        return [
+            line
+            for key in sorted({*theirs, *mine})
+            for line in _differences(theirs.get(key), mine.get(key), f"{prefix}.{key}".lstrip("."))
+        ]
+    return [] if theirs == mine else [f"{prefix} ({theirs} there, {mine} here)"]
+
+
+def write_json(file: pathlib.Path, content: Any) -> None:
+    """Whole or not at all."""
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(file)
+
+
+def read_rows(file: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def rewind(file: pathlib.Path, step: int) -> list[dict[str, Any]]:
+    """Drops what was written after ``step``, so that a resumed run doubles no row; returns what stays."""
+    rows = [row for row in read_rows(file) if row["step"] <= step]
+    part = file.with_name(file.name + ".part")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part.replace(file)
+    return rows
+
+
+@contextlib.contextmanager
+def metrics_writer(run: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields ``write(row)``, which appends to ``rows`` and to ``metrics.jsonl``."""
+    with open(run / "metrics.jsonl", "a", buffering=1) as file:
+
+        def write(row):
+            rows.append(row)
+            file.write(json.dumps(row) + "\n")
+
+        yield write
+
+
+@contextlib.contextmanager
+def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
+    """A live bar on a terminal, nothing elsewhere; yields ``show(steps done, text)``."""
+    columns = (
+        MofNCompleteColumn(),
+        BarColumn(bar_width=12),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("compiling", total=total, completed=done)
+        yield lambda step, text: bar.update(task, completed=step, description=text)
+
+
+def line(row: dict[str, Any], epochs: int) -> str:
+    """One line on the terminal for a row of metrics."""
+    text = f"epoch {row['epoch']}/{epochs}"
+    if "task_loss" in row:
+        text += f" task {row['task_loss']:.4f} chaos {row['chaos_loss']:.4f} z {sum(row['z'].values()):.3g}"
+        text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:,.0f} ex/s"
+    return text + (f" val {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else "")
+
+
+def share(norms: dict[str, float]) -> str:
+    """How much the chaos term weighs at the start, in words."""
+    if not norms["chaos"]:
+        return "no chaos term: plain backpropagation"
+    return (
+        f"at step 0 the chaos term's gradient has {norms['chaos'] / norms['task']:.0%} of the task gradient's norm "
+        f"({norms['chaos']:.3g} of {norms['task']:.3g})"
+    )
+
+
+def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any]) -> None:
+    """Accuracy of the last and of the validation-chosen epoch, time, and where things are."""
+    table = Table(title=f"{run.name}: {result['seconds']:.0f} s of training", title_justify="left")
+    for heading in ("weights of", "epoch", "validation accuracy", "test accuracy", "test pictures"):
+        table.add_column(heading, justify="left" if heading == "weights of" else "right")
+    for label, key in (("last epoch", "last"), ("validation-chosen epoch", "chosen")):
+        part = result[key]
+        table.add_row(
+            label,
+            str(part["epoch"]),
+            f"{part['validation_accuracy']:.2%}",
+            f"{part['test_accuracy']:.2%}",
+            str(part["test_count"]),
+        )
+    console.print(table)
+    for label, place in (
+        ("figures", run / "figures"),
+        ("metrics", run / "metrics.jsonl"),
+        ("config", run / "config.json"),
+        ("checkpoints", run / "checkpoints"),
+    ):
+        console.print(f"{label:12} {place}", soft_wrap=True, highlight=False)

@@ -1,0 +1,242 @@
+"""The training loop, read from top to bottom: from a config to a run folder and a test accuracy."""
+
+import functools
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from csbp_jax import checkpoint, data, figures, learner, losses, mesh, models, optimizer, report
+from csbp_jax.config import Config, ConfigError, check
+
+_BAD_STEPS_STOP = 3
+
+
+class Diverged(RuntimeError):
+    """Loss or gradient was not finite for three steps in a row."""
+
+
+def train(
+    config: Config,
+    *,
+    name: str | None = None,
+    fresh: bool = False,
+    root: str | pathlib.Path = "runs",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Trains, or goes on where a stopped run of the same config left off, and returns what ``result.json`` holds.
+
+    Args:
+      config: what to train.
+      name: the run's folder under ``root``; by default the data set and a hash of the config.
+      fresh: set an old run of this name aside and start anew.
+      console: where to show it; the terminal by default.
+
+    Raises:
+      ConfigError: a value is impossible, or the folder holds another config.
+      Diverged: loss or gradient was not finite for three steps in a row.
+    """
+    console = Console(highlight=False) if console is None else console
+    parts = data.load(check(config).data)
+    steps_per_epoch = _check_sizes(config, parts)
+    program = _compile(config, steps_per_epoch)
+    state = program.init(jax.random.key(config.seed))
+    first = program.place(next(data.train_batches(parts["train"], config.batch_size, config.seed)))
+    # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
+    jax.eval_shape(program.gradient_norms, state, first)
+
+    run = report.open_run(pathlib.Path(root), config, name, fresh, console)
+    if (run / "result.json").exists():
+        console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew")
+        result = json.loads((run / "result.json").read_text())
+        report.closing_table(console, run, result)
+        return result
+
+    with checkpoint.open_folder(run / "checkpoints") as checkpoints:
+        # The weights of the epoch that validation chose travel with the state: one checkpoint holds both, or none.
+        saved = {"state": state, "chosen": _choice(state, 0, {"accuracy": -1.0, "loss": 0.0})}
+        saved = checkpoint.restore(checkpoints, saved) or saved
+        done = int(saved["state"].step)
+        rows = report.rewind(run / "metrics.jsonl", done)
+        steps = config.epochs * steps_per_epoch
+        console.print(f"{run}: {f'resumed after step {done}' if done else 'a new run'}, {steps} steps in all")
+        with report.metrics_writer(run, rows) as write, report.progress(console, steps, done) as show:
+            if not done:
+                norms = jax.tree.map(float, program.gradient_norms(state, first))
+                write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms})
+                console.print(report.share(norms))
+            watch = _Watch(config, steps_per_epoch, done, rows[-1]["seconds"], write, show, console)
+            batches = data.train_batches(parts["train"], config.batch_size, config.seed, done)
+            saved = _fit(config, program, saved, map(program.place, batches), parts, watch, checkpoints)
+
+    result = _finish(program, saved, parts, rows, steps_per_epoch)
+    figures.draw(run, rows)
+    report.write_json(run / "result.json", result)
+    report.closing_table(console, run, result)
+    return result
+
+
+def _check_sizes(config, parts):
+    """Steps an epoch; the rules that need the data set and the machine."""
+    shape = parts["train"][0]["x"].shape[1:]
+    if shape != config.model.input_shape:
+        raise ConfigError(f"model.input_shape: {config.model.input_shape}, but a frame of {config.data} is {shape}")
+    if config.batch_size > len(parts["train"]):
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is not possible; {config.data} has {len(parts['train'])} for training"
+        )
+    if config.batch_size % jax.device_count():
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is not possible; allowed are multiples of {jax.device_count()}, "
+            "the number of devices"
+        )
+    return len(parts["train"]) // config.batch_size
+
+
+class _Program(NamedTuple):
+    """The functions of a run, jitted over all devices."""
+
+    init: Callable
+    train_step: Callable
+    evaluate: Callable
+    gradient_norms: Callable
+    place: Callable
+
+
+def _compile(config: Config, steps_per_epoch: int) -> _Program:
+    # One step for any number of devices: the batch is split over the mesh, and jit adds the all-reduces itself.
+    devices = mesh.data_parallel()
+    copies = mesh.everywhere(devices)
+    model = models.build(config.model)
+    tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
+    loss = {"rate": losses.rate_cross_entropy, "tet": functools.partial(losses.tet, lam=config.loss.lam)}
+    loss = loss[config.loss.name]
+    init, train_step, eval_step = learner.make(model, tx, loss, config)
+    place = functools.partial(mesh.place, mesh=devices)
+    hparams = learner.hyperparameters(config, steps_per_epoch)
+    whole = -(-config.eval_batch_size // jax.device_count()) * jax.device_count()
+    return _Program(
+        init=jax.jit(functools.partial(init, hparams=hparams), out_shardings=copies),
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=copies),
+        evaluate=functools.partial(_evaluate, jax.jit(eval_step), place, whole),
+        gradient_norms=jax.jit(learner.make_gradient_norms(model, loss, config)),
+        place=place,
+    )
+
+
+def _fit(config, program, saved, batches: Iterator, parts, watch: "_Watch", checkpoints):
+    """All epochs that are left; ``saved`` is the state and the chosen weights."""
+    state, chosen = saved["state"], saved["chosen"]
+    for epoch in range(watch.step // watch.steps_per_epoch + 1, config.epochs + 1):
+        running = None
+        for _ in range(watch.steps_per_epoch):
+            state, metrics = program.train_step(state, next(batches))
+            # The metrics of the step before are read while this one runs.
+            if running is not None:
+                watch(running)
+            running = metrics
+        watch(running)
+        validation = program.evaluate(state, parts["validation"])
+        watch.end_epoch(epoch, validation)
+        if (validation["accuracy"], -validation["loss"]) > (float(chosen["accuracy"]), -float(chosen["loss"])):
+            chosen = _choice(state, epoch, validation)
+        saved = {"state": state, "chosen": chosen}
+        last = epoch == config.epochs
+        if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
+            checkpoint.save(checkpoints, epoch, saved)
+            watch.checkpoint = f"epoch {epoch}"
+    return saved
+
+
+def _choice(state: learner.State, epoch: int, validation: dict[str, float]) -> dict[str, Any]:
+    """A copy of the weights (the step donates the state's own) and why they were chosen."""
+    weights = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
+    return {"epoch": np.int32(epoch), **{k: np.float64(validation[k]) for k in ("accuracy", "loss")}, **weights}
+
+
+def _evaluate(eval_step, place, batch_size, state: learner.State, source) -> dict[str, float]:
+    """Accuracy and loss over a source, each example once."""
+    sums = [eval_step(state, place(batch)) for batch in data.eval_batches(source, batch_size)]
+    total = {key: sum(float(part[key]) for part in sums) for key in sums[0]}
+    count = total["count"]
+    return {"count": int(count), "accuracy": total["correct"] / count, "loss": total["loss"] / count}
+
+
+class _Watch:
+    """Reads each step's metrics: shows them, writes them, and stops a run that diverges."""
+
+    def __init__(self, config, steps_per_epoch, done, seconds, write, show, console):
+        self.config, self.steps_per_epoch, self.step = config, steps_per_epoch, done
+        self.write, self.show, self.console = write, show, console
+        self.began = time.perf_counter() - seconds
+        self.bad_steps, self.checkpoint = 0, f"epoch {done // steps_per_epoch}" if done else None
+        self.start_epoch()
+
+    def start_epoch(self):
+        self.epoch, self.epoch_began = [], time.perf_counter()
+
+    def __call__(self, metrics: dict[str, Any]) -> None:
+        metrics = jax.tree.map(float, jax.device_get(metrics))
+        self.step += 1
+        self.bad_steps = int(metrics.pop("bad_steps"))
+        if self.bad_steps:
+            self.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
+            self.console.print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
+            if self.bad_steps == _BAD_STEPS_STOP:
+                good = f"the last good checkpoint is of {self.checkpoint}" if self.checkpoint else "no checkpoint yet"
+                raise Diverged(
+                    f"diverged: loss or gradient was not finite at steps {self.step - _BAD_STEPS_STOP + 1} to "
+                    f"{self.step}; {good}. Try a smaller optimizer.lr or chaos.z0"
+                )
+            return
+        self.epoch.append(metrics)
+        if self.step % self.config.log_every == 0:
+            row = self._row("train", metrics)
+            self.write(row)
+            self.show(self.step, report.line(row, self.config.epochs))
+
+    def end_epoch(self, epoch: int, validation: dict[str, float]) -> None:
+        mean = jax.tree.map(lambda *values: sum(values) / len(values), *self.epoch) if self.epoch else {}
+        row = self._row("epoch", mean) | {f"validation_{k}": v for k, v in validation.items()}
+        self.write(row)
+        if not self.console.is_terminal:
+            self.console.print(report.line(row, self.config.epochs))
+        self.start_epoch()
+
+    def _row(self, kind, metrics):
+        speed = len(self.epoch) * self.config.batch_size / (time.perf_counter() - self.epoch_began)
+        place = {"kind": kind, "step": self.step, "epoch": -(-self.step // self.steps_per_epoch)}
+        return place | {"seconds": self.seconds, "examples_per_second": speed} | metrics
+
+    @property
+    def seconds(self):
+        return time.perf_counter() - self.began
+
+
+def _finish(program, saved, parts, rows, steps_per_epoch) -> dict[str, Any]:
+    """Both test accuracies; never the best over test."""
+    state, chosen = saved["state"], saved["chosen"]
+    epochs = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
+    result = {"seconds": rows[-1]["seconds"], "gradient_norms": rows[0]["gradient_norms"]}
+    chosen_state = state.replace(params=chosen["params"], batch_stats=chosen["batch_stats"])
+    last_epoch = int(state.step) // steps_per_epoch
+    for key, weights, epoch in (("last", state, last_epoch), ("chosen", chosen_state, int(chosen["epoch"]))):
+        test = program.evaluate(weights, parts["test"])
+        result[key] = {
+            "epoch": epoch,
+            "validation_accuracy": epochs[epoch]["validation_accuracy"],
+            "test_accuracy": test["accuracy"],
+            "test_loss": test["loss"],
+            "test_count": test["count"],
+        }
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state.params):
+        digest.update(np.asarray(leaf).tobytes())
+    return result | {"params_sha256": digest.hexdigest()}
