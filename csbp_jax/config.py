@@ -17,6 +17,10 @@ class ConfigError(ValueError):
     """A wrong option, value or file, told in one line that names it and what is allowed."""
 
 
+class Diverged(RuntimeError):
+    """Loss or gradient was not finite for three steps in a row."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Neuron:
     decay: float = 0.25

@@ -14,13 +14,9 @@ import numpy as np
 from rich.console import Console
 
 from csbp_jax import checkpoint, data, figures, learner, losses, mesh, models, optimizer, report
-from csbp_jax.config import Config, ConfigError, check
+from csbp_jax.config import Config, ConfigError, Diverged, check
 
 _BAD_STEPS_STOP = 3
-
-
-class Diverged(RuntimeError):
-    """Loss or gradient was not finite for three steps in a row."""
 
 
 def train(

@@ -8,6 +8,6 @@ config = Config(
     batch_size=32,
     checkpoint_every=5,
     model=Model(name="small_conv", input_shape=(8, 8, 1), classes=10, time_steps=4, features=(32, 64, 64)),
-    chaos=Chaos(z0=(1.0,), beta=0.9, taps=("conv1.norm",)),
+    chaos=Chaos(z0=(10.0,), beta=0.9, taps=("conv1.membrane",), reduce="neuron"),
     optimizer=Optimizer(name="adamw", lr=0.002),
 )

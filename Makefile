@@ -1,0 +1,69 @@
+# Recipes only call Python: what stands in DATASET, NAME, FRESH and ARGS reaches it through the environment, unread by
+# a shell. $(value ...) takes the text as typed, so that make does not expand it either.
+PYTHON ?= python3
+DATASET ?= digits
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+override CSBP_DATASET := $(value DATASET)
+override CSBP_NAME := $(value NAME)
+override CSBP_FRESH := $(value FRESH)
+override CSBP_ARGS := $(value ARGS)
+export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS
+unexport DATASET NAME FRESH ARGS
+
+# Fresh buffers cost page faults, which dominate a CPU step: keep freed memory, in huge pages. No effect off glibc.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train demo test test-slow bench accuracy lint lock clean
+
+help:  ## This list
+	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
+	@echo
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo 'Options of train: DATASET=digits  NAME=my-run  FRESH=1  ARGS="--chaos.z0 0 --epochs 5"'
+	@echo 'All of ARGS:      make setup && $(RUN) -m csbp_jax train digits --help'
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "csbp_jax needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	@echo "installing requirements.txt into $(VENV) (once, some minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+setup: $(VENV)/.installed  ## Install the pinned requirements into .venv (the others do it by themselves)
+
+train: setup  ## Train a spiking network with CSBP (DATASET, NAME, FRESH, ARGS)
+	@$(RUN) -m csbp_jax train --environment
+
+demo: setup  ## The authors' one-neuron experiment, as a figure
+	@$(RUN) -m experiments.one_neuron
+
+test: setup  ## The fast tests
+	@$(RUN) -m pytest -q -n 2
+
+test-slow: setup  ## The slow tests
+	@$(RUN) -m pytest -q -m slow
+
+bench: setup  ## Speed of the neuron and of the chaos term, into docs/results/bench
+	@$(RUN) -m benchmarks.run
+
+accuracy: setup  ## CSBP and plain backpropagation on digits, 10 paired seeds, into docs/results/digits
+	@$(RUN) -m experiments.digits_accuracy
+
+lint: setup  ## Style and types
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+lock: setup  ## Write requirements.txt anew from the ranges of pyproject.toml
+	@$(RUN) -m pip install --quiet uv
+	@head -n 1 requirements.txt > requirements.txt.part
+	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
+	  --no-annotate --no-emit-index-url --extra events --extra dev pyproject.toml >> requirements.txt.part
+	@mv requirements.txt.part requirements.txt
+
+clean:  ## Remove .venv and caches; runs stay
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

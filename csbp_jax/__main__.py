@@ -1,0 +1,7 @@
+"""``python -m csbp_jax``."""
+
+import sys
+
+from csbp_jax.cli import main
+
+sys.exit(main())

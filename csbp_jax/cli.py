@@ -1,0 +1,120 @@
+"""csbp_jax train DATASET [--name NAME] [--fresh] [--runs FOLDER] [--FIELD VALUE ...]
+
+Trains on a data set; the same command again resumes, or says that the run is finished.
+
+  --name NAME     the run's folder; by default the data set and a hash of its config
+  --fresh         set an old run of this name aside and start anew
+  --runs FOLDER   where runs are kept (default: runs)
+  --FIELD VALUE   any field of the config, e.g. --chaos.z0 0 for plain backpropagation;
+                  csbp_jax train DATASET --help lists them
+
+Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+
+import tyro
+
+from csbp_jax import configs
+from csbp_jax.config import Config, ConfigError, Diverged, check
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code; what goes wrong is told in one line."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(__doc__ + f"\nData sets: {', '.join(configs.NAMES)}")
+        elif argv[0] == "train":
+            _train(argv[1:])
+        else:
+            raise ConfigError(f"there is no command {argv[0]!r}; there is train (csbp_jax --help)")
+    except Diverged as error:
+        return _fail(error, 3)
+    except (ConfigError, OSError) as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+    return 0
+
+
+def _fail(message, code):
+    print(f"csbp_jax: {message}", file=sys.stderr)
+    return code
+
+
+def _train(argv):
+    if argv == ["--environment"]:
+        argv = from_environment(os.environ)
+    if not argv or argv[0].startswith("-"):
+        raise ConfigError(f"DATASET: missing; write csbp_jax train DATASET, one of {', '.join(configs.NAMES)}")
+    config = configs.load(argv[0])
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own.add_argument("--name")
+    own.add_argument("--fresh", action="store_true")
+    own.add_argument("--runs", default="runs")
+    try:
+        options, fields = own.parse_known_args(argv[1:])
+    except argparse.ArgumentError as error:
+        raise ConfigError(error) from None
+    config = parse(config, fields, f"csbp_jax train {argv[0]}")
+    if config.deterministic:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+    # JAX takes a second to import, and reads XLA_FLAGS when it starts.
+    from csbp_jax.train import train
+
+    train(config, name=options.name, fresh=options.fresh, root=options.runs)
+
+
+def from_environment(environment: Mapping[str, str]) -> list[str]:
+    """The arguments of ``train`` as ``make`` hands them over: in variables, so that no shell reads them.
+
+    ``CSBP_DATASET``, ``CSBP_NAME``, ``CSBP_FRESH`` (1 or 0) and ``CSBP_ARGS``, the latter split as a shell would.
+
+    Raises:
+      ConfigError: no such data set, an open quotation mark, or FRESH is neither.
+    """
+    dataset, name, fresh, args = (environment.get(f"CSBP_{key}", "") for key in ("DATASET", "NAME", "FRESH", "ARGS"))
+    configs.load(dataset)
+    if fresh not in ("", "0", "1"):
+        raise ConfigError(f"FRESH: {fresh!r} is not possible; allowed are 1 and 0")
+    try:
+        more = shlex.split(args)
+    except ValueError as error:
+        raise ConfigError(f"ARGS: {args!r} cannot be split into words: {str(error).lower()}") from None
+    return [dataset, *([f"--name={name}"] if name else []), *(["--fresh"] if fresh == "1" else []), *more]
+
+
+def parse(config: Config, argv: Sequence[str], prog: str) -> Config:
+    """The config with the overrides of ``argv``.
+
+    Raises:
+      ConfigError: an option is unknown or a value impossible; names it and what is allowed, in one line.
+    """
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            config = tyro.cli(Config, default=config, args=argv, prog=prog, description="Options of a run.")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(_one_line(told.getvalue())) from None
+    return check(config)
+
+
+def _one_line(told):
+    """From tyro's box (title, error, hints, with rules between): the error, and the hints' options."""
+    plain = re.sub("[│╭╮╰╯]", "", told).replace("─", "-")
+    _, error, *hints = [" ".join(part.split()) for part in re.split("-{5,}", plain)]
+    options = [
+        option for hint in hints for option in re.findall(r"--[a-z0-9.-]+ (?:{[^}]*}|[A-Z[][^a-z(]*(?= ))", hint)
+    ]
+    kind = "perhaps you meant" if "Perhaps" in "".join(hints) else "it is"
+    return error.split(" Got errors")[0].rstrip(".") + (f"; {kind} {', '.join(options)}" if options else "")
