@@ -23,4 +23,9 @@ def x64():
 @pytest.fixture(scope="session")
 def reference():
     """Loads a file of ``tests/data`` by name."""
-    return lambda name: np.load(DATA / f"{name}.npz")
+
+    def load(name):
+        with np.load(DATA / f"{name}.npz") as arrays:
+            return dict(arrays)
+
+    return load

@@ -1,0 +1,97 @@
+"""Task losses against reference values, optax and numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from chex import assert_shape, assert_trees_all_close
+
+from csbp_jax import losses
+
+B, T, C = 8, 5, 10
+LOSSES = {
+    "rate": losses.rate_cross_entropy,
+    "tet": lambda logits, labels, where=None: losses.tet(logits, labels, lam=0.05, where=where),
+}
+every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+
+
+@pytest.fixture
+def logits():
+    return jnp.asarray(np.random.default_rng(0).normal(0, 3, (B, T, C)), jnp.float32)
+
+
+@pytest.fixture
+def labels():
+    return jnp.asarray(np.random.default_rng(1).integers(0, C, B))
+
+
+@pytest.fixture
+def probabilities():
+    return jnp.asarray(np.random.default_rng(2).dirichlet(np.ones(C), B), jnp.float32)
+
+
+def value_and_grad(loss):
+    return jax.jit(jax.value_and_grad(loss))
+
+
+def numpy_cross_entropy(logits, probabilities):
+    """Over the last axis, in float64."""
+    logits = np.asarray(logits, np.float64)
+    log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    return -(np.asarray(probabilities, np.float64) * log_p).sum(-1)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.05, 0.001])
+def test_tet_value_and_gradient_equal_reference(x64, reference, lam):
+    data = reference("tet")
+    logits = np.moveaxis(data["logits"], 0, 1)
+    value, gradient = value_and_grad(losses.tet)(logits, data["labels"], lam)
+    assert_trees_all_close(value, data[f"loss_{lam}"], rtol=1e-12)
+    expected = np.moveaxis(data[f"grad_{lam}"], 0, 1)
+    assert_trees_all_close(gradient, expected, atol=1e-12 * np.abs(expected).max(), rtol=0)
+
+
+@every_loss
+def test_integer_labels_equal_one_hot_probabilities(loss, logits, labels):
+    by_integer = value_and_grad(loss)(logits, labels)
+    by_probability = value_and_grad(loss)(logits, jax.nn.one_hot(labels, C))
+    assert_shape(by_integer[0], ())
+    assert_trees_all_close(by_integer, by_probability, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["integers", "probabilities"])
+@every_loss
+def test_where_equals_the_loss_of_the_subset(loss, soft, logits, labels, probabilities):
+    target = probabilities if soft else labels
+    where = np.arange(B) % 3 != 1
+    value, gradient = value_and_grad(loss)(logits, target, where=jnp.asarray(where))
+    expected, expected_gradient = value_and_grad(loss)(logits[where], target[where])
+    assert_trees_all_close(value, expected, rtol=1e-6)
+    assert_trees_all_close(gradient[where], expected_gradient, rtol=1e-5, atol=1e-8)
+    assert not gradient[~where].any()
+    assert abs(value - loss(logits, target)) > 1e-3
+
+
+def test_rate_cross_entropy_equals_optax_of_the_mean_logits(logits, labels):
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits.mean(1), labels).mean()
+    assert_trees_all_close(losses.rate_cross_entropy(logits, labels), expected, rtol=1e-6)
+
+
+def test_tet_of_one_step_without_pull_equals_rate_cross_entropy(logits, labels):
+    one_step = logits[:, :1]
+    assert_trees_all_close(losses.tet(one_step, labels, lam=0), losses.rate_cross_entropy(one_step, labels), rtol=1e-6)
+
+
+def test_soft_labels_give_the_cross_entropy_with_a_distribution(logits, probabilities):
+    rate = numpy_cross_entropy(np.mean(logits, axis=1), probabilities).mean()
+    per_step = numpy_cross_entropy(logits, np.repeat(np.asarray(probabilities)[:, None], T, axis=1)).mean()
+    assert_trees_all_close(float(losses.rate_cross_entropy(logits, probabilities)), rate, rtol=1e-5)
+    assert_trees_all_close(float(losses.tet(logits, probabilities, lam=0)), per_step, rtol=1e-5)
+
+
+@pytest.mark.parametrize("target", [1.0, -2.0])
+def test_tet_of_lam_one_is_the_squared_distance_of_the_logits_to_the_target(logits, labels, target):
+    expected = np.mean((np.float64(logits) - target) ** 2)
+    assert_trees_all_close(float(losses.tet(logits, labels, 1.0, target)), expected, rtol=1e-5)

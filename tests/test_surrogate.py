@@ -1,0 +1,168 @@
+"""Surrogates: a strict 0/1 step forward, the documented formula backward."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chex import assert_max_traces, assert_tree_all_finite, assert_trees_all_close, assert_type
+from jax import lax
+
+from csbp_jax import surrogate
+from csbp_jax.surrogate import Surrogate
+
+DTYPES = ["float16", "bfloat16", "float32", "float64"]
+
+
+def np_sigmoid(x):
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
+# name -> (ds/dx in numpy, written apart from the package; area under it)
+FORMULAS = {
+    "triangle": (lambda x, w: np.interp(np.abs(x), [0, w], [1 / w, 0]), lambda w: 1),
+    "rectangle": (lambda x, w: np.where(np.abs(x) < w / 2, 1 / w, 0), lambda w: 1),
+    "sigmoid": (lambda x, k: k * np_sigmoid(k * x) * (1 - np_sigmoid(k * x)), lambda k: 1),
+    "arctan": (lambda x, a: 2 * a / (4 + (np.pi * a * x) ** 2), lambda a: 1),
+    "fast_sigmoid": (lambda x, k: (1 + k * np.abs(x)) ** -2.0, lambda k: 2 / k),
+    "erf": (lambda x, a: a * np.pi**-0.5 * np.exp(-(a**2) * x**2), lambda a: 1),
+    "piecewise_exp": (lambda x, a: a / 2 / np.exp(a * np.abs(x)), lambda a: 1),
+}
+DEFAULTS = {
+    "triangle": 1.0,
+    "rectangle": 1.0,
+    "sigmoid": 4.0,
+    "arctan": 2.0,
+    "fast_sigmoid": 25.0,
+    "erf": 2.0,
+    "piecewise_exp": 1.0,
+}
+every_surrogate = pytest.mark.parametrize("name", FORMULAS)
+
+
+def make(name, *params):
+    return getattr(surrogate, name)(*params)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@every_surrogate
+def test_forward_is_a_strict_step_in_the_dtype_of_u(x64, name, dtype):
+    tiny = jnp.finfo(dtype).tiny
+    u = jnp.array([-jnp.inf, -1, -tiny, -0.0, 0.0, jnp.nan, tiny, 1, jnp.inf], dtype)
+    spikes = make(name)(u)
+    assert_type(spikes, dtype)
+    assert spikes.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("param", [None, 0.6, 3.0])
+@every_surrogate
+def test_derivative_is_the_documented_formula(x64, name, param):
+    formula, _ = FORMULAS[name]
+    spike = make(name) if param is None else make(name, param)
+    x = np.append(np.linspace(-2.013, 2, 60), 0)
+    expected = formula(x, DEFAULTS[name] if param is None else param)
+    assert_trees_all_close(spike.derivative(x), expected, rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@every_surrogate
+def test_derivative_keeps_the_dtype_and_is_accurate_in_it(x64, name, dtype):
+    x = jnp.linspace(-2.013, 2, 60).astype(dtype)
+    derivative = make(name).derivative(x)
+    assert_type(derivative, dtype)
+    expected = FORMULAS[name][0](np.asarray(x, np.float64), DEFAULTS[name])
+    # The two half precisions are rounded once, at the end; the wider two at each of a few operations.
+    info = jnp.finfo(dtype)
+    rtol = 0.51 * float(info.eps) if info.bits == 16 else 1e-6 if dtype == "float32" else 1e-12
+    assert_trees_all_close(np.asarray(derivative, np.float64), expected, rtol=rtol, atol=float(info.tiny))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@every_surrogate
+def test_derivative_and_its_gradient_are_finite_far_from_zero(x64, name, dtype):
+    spike = make(name)
+    x = jnp.array([-1e4, -100, -1, 0.1, 1, 100, 1e4], dtype)
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(spike.derivative)))(x)
+    assert_tree_all_finite((value, slope))
+    assert_trees_all_close(np.float64(value)[[0, -1]], np.zeros(2), atol=1e-6)
+
+
+@pytest.mark.parametrize("param", [0.5, 3.0])
+@every_surrogate
+def test_area_is_as_documented(x64, name, param):
+    # x = tan(angle) brings the heavy tails of arctan and fast_sigmoid to a finite interval.
+    n = 100_000
+    angle = (np.arange(n) + 0.5) / n * np.pi - np.pi / 2
+    area = make(name, param).derivative(np.tan(angle)) @ (1 / np.cos(angle) ** 2) * np.pi / n
+    assert_trees_all_close(float(area), float(FORMULAS[name][1](param)), rtol=1e-4)
+
+
+@every_surrogate
+def test_grad_through_the_spike_is_the_derivative_times_the_cotangent(name):
+    spike, u = make(name), jnp.linspace(-1.2, 1.3, 11)
+    weight = jnp.arange(11.0)
+    gradient = jax.jit(jax.grad(lambda u: (weight * spike(u)).sum()))(u)
+    assert_trees_all_close(gradient, weight * spike.derivative(u), rtol=1e-6)
+
+
+@every_surrogate
+def test_vmap_over_the_width_equals_separate_calls(name):
+    params, u = jnp.array([0.5, 1.0, 2.0]), jnp.linspace(-1.2, 1.3, 11)
+
+    @jax.jit
+    def gradient(param):
+        return jax.grad(lambda u: make(name, param)(u).sum())(u)
+
+    together = jax.vmap(gradient)(params)
+    assert_trees_all_close(together, jnp.stack([gradient(p) for p in params]), rtol=1e-6)
+    assert not np.allclose(together[0], together[2])
+
+
+def test_one_compilation_serves_all_widths_and_another_formula_needs_a_second():
+    @jax.jit
+    @assert_max_traces(n=2)
+    def gradient(spike, u):
+        return jax.grad(spike)(u)
+
+    gradients = [float(gradient(surrogate.triangle(width), 0.25)) for width in (0.5, 1.0, 2.0)]
+    assert gradients == [1.0, 0.75, 0.4375]
+    assert float(gradient(surrogate.rectangle(2.0), 0.25)) == 0.5
+
+
+def test_the_width_gets_no_gradient_through_a_spike():
+    assert float(jax.grad(lambda width: surrogate.triangle(width)(0.25))(1.0)) == 0
+
+
+def lopsided(x, left, right):
+    return jnp.where(x < 0, left, right)
+
+
+def test_own_formula_with_several_params_works_under_jit():
+    u = jnp.array([-0.5, 0.5])
+
+    @jax.jit
+    def spikes_and_gradient(spike):
+        return spike(u), jax.grad(lambda u: spike(u).sum())(u)
+
+    spikes, gradient = spikes_and_gradient(Surrogate(lopsided, (0.3, 0.7)))
+    assert_trees_all_close(spikes, jnp.array([0.0, 1.0]))
+    assert_trees_all_close(gradient, jnp.array([0.3, 0.7]))
+
+
+TRANSFORMS = {
+    "eager": lambda f: f,
+    "jit": jax.jit,
+    "remat": lambda f: jax.jit(jax.checkpoint(f)),
+    "vmap": lambda f: jax.jit(lambda u: jax.vmap(f)(u[None])[0]),
+    "scan": lambda f: jax.jit(lambda u: lax.scan(lambda u, _: (f(u), None), u, length=1)[0]),
+}
+
+
+@every_surrogate
+def test_jvp_of_the_gradient_is_its_central_difference_under_every_transform(x64, name):
+    spike, h = make(name), 1e-6
+    u = jnp.array([-0.62, -0.31, 0.17, 0.43])  # away from the spike, the kink at 0 and all edges
+    direction = jnp.array([1.0, -0.5, 2.0, 0.7])
+    gradient = jax.grad(lambda u: (u**2 * spike(jnp.sin(u))).sum())
+    difference = (gradient(u + h * direction) - gradient(u - h * direction)) / (2 * h)
+    tangents = {key: jax.jvp(transform(gradient), (u,), (direction,))[1] for key, transform in TRANSFORMS.items()}
+    assert_trees_all_close(tangents, dict.fromkeys(tangents, difference), rtol=1e-7, atol=1e-8)
