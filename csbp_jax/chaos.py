@@ -82,7 +82,8 @@ def strength(step: ArrayLike, z0: ArrayLike, beta: ArrayLike, every: ArrayLike =
     Args:
       step: optimiser steps done, an integer.
       z0: strength at step 0.
-      beta: factor in [0, 1] applied once every ``every`` steps.
+      beta: factor in [0, 1] applied once every ``every`` steps. In float32 its rounding grows with the power: at
+        0.9995, z is off by 1e-4 of itself after 4000 steps.
       every: 1 to anneal each step, or the number of steps an epoch to anneal each epoch.
 
     >>> [float(strength(n, 10.0, 0.5, every=2)) for n in range(5)]

@@ -109,6 +109,7 @@ class LIF:
 
 def _arguments(x, membrane, decay, threshold, reset):
     """Checks, and brings all arrays to the membrane's dtype and to the rank of x without its time axis."""
+    x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"lif: x is {x.dtype}, but must be floating; cast it, e.g. x.astype(jnp.float32)")
     if x.ndim < 2 or x.shape[1] == 0:
@@ -119,7 +120,8 @@ def _arguments(x, membrane, decay, threshold, reset):
 
     def expand(name, value):
         value = jnp.asarray(value, dtype)
-        if value.ndim > len(shape) or jnp.broadcast_shapes(value.shape, shape) != shape:
+        sizes = zip(reversed(value.shape), reversed(shape), strict=False)
+        if value.ndim > len(shape) or any(n not in (1, size) for n, size in sizes):
             raise ValueError(f"lif: {name} of shape {value.shape} does not broadcast to {shape}, x without time")
         return lax.expand_dims(value, range(len(shape) - value.ndim))
 

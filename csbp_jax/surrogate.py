@@ -46,7 +46,7 @@ class Surrogate:
 
     def derivative(self, x: ArrayLike) -> jax.Array:
         """The surrogate ``ds/dx`` at ``x``, in ``x``'s dtype; evaluated in float32 or wider, so it stays finite."""
-        x = jnp.asarray(x)
+        x = jnp.asarray(x, jnp.result_type(x, float))
         wide = jnp.promote_types(x.dtype, jnp.float32)
         params = (jnp.asarray(p, wide) for p in self.params)
         return self.formula(x.astype(wide), *params).astype(x.dtype)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from csbp_jax import checkpoint, data, figures, learner, losses, mesh, models, optimizer, report
 from csbp_jax.config import Config, ConfigError, Diverged, check
@@ -25,7 +24,7 @@ def train(
     name: str | None = None,
     fresh: bool = False,
     root: str | pathlib.Path = "runs",
-    console: Console | None = None,
+    console: report.Console | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on where a stopped run of the same config left off, and returns what ``result.json`` holds.
 
@@ -39,7 +38,7 @@ def train(
       ConfigError: a value is impossible, or the folder holds another config.
       Diverged: loss or gradient was not finite for three steps in a row.
     """
-    console = Console(highlight=False) if console is None else console
+    console = report.Console(highlight=False) if console is None else console
     parts = data.load(check(config).data)
     steps_per_epoch = _check_sizes(config, parts)
     program = _compile(config, steps_per_epoch)
@@ -154,7 +153,8 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: "_Watch", chec
 def _choice(state: learner.State, epoch: int, validation: dict[str, float]) -> dict[str, Any]:
     """A copy of the weights (the step donates the state's own) and why they were chosen."""
     weights = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
-    return {"epoch": np.int32(epoch), **{k: np.float64(validation[k]) for k in ("accuracy", "loss")}, **weights}
+    reasons = {"epoch": epoch, "accuracy": validation["accuracy"], "loss": validation["loss"]}
+    return {name: np.asarray(value) for name, value in reasons.items()} | weights
 
 
 def _evaluate(eval_step, place, batch_size, state: learner.State, source) -> dict[str, float]:

@@ -16,11 +16,10 @@ import platform
 from importlib import metadata
 
 import numpy as np
-from rich.console import Console
 from scipy import stats
 
 from csbp_jax import configs
-from csbp_jax.report import write_json
+from csbp_jax.report import Console, write_json
 from csbp_jax.train import train
 
 CSBP = configs.load("digits")

@@ -1,5 +1,7 @@
 """Task losses against reference values, optax and numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,7 @@ def probabilities():
     return jnp.asarray(np.random.default_rng(2).dirichlet(np.ones(C), B), jnp.float32)
 
 
+@functools.cache
 def value_and_grad(loss):
     return jax.jit(jax.value_and_grad(loss))
 

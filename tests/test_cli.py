@@ -1,0 +1,107 @@
+"""The command line and the Makefile: one clear line for what is wrong, exit codes, nothing run by a shell."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from csbp_jax import cli, configs
+from csbp_jax.config import ConfigError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+WRONG = {
+    "trian": "there is no command 'trian'; there is train",
+    "train": "DATASET: missing; write csbp_jax train DATASET, one of digits",
+    "train cifar11": "DATASET: there is no config 'cifar11'; there are digits",
+    "train digits --chaos.zO 1": "--chaos.zO, 1; perhaps you meant --chaos.z0 [FLOAT",
+    "train digits --optimizer.nme sgd": "perhaps you meant --optimizer.name {sgd,adam,adamw}",
+    "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
+    "train digits --epochs": "'--epochs'. Expected 1 values",
+    "train digits --model.name resnet": "'--model.name'. Expected one of ('small_conv', 'dense')",
+    "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is a positive whole number",
+    "train digits --chaos.beta 1.5": "chaos.beta: 1.5 is not possible; allowed is from 0 to 1",
+    "train digits --batch-size 33": "batch_size: 33 is not possible; allowed are multiples of 8",
+    "train digits --chaos.taps conv9.norm": "chaos.taps: this network has no conv9.norm; it has conv1.conv,",
+    "train digits --name ../x": "NAME: '../x' is not possible",
+    "train digits --name": "--name: expected one argument",
+    "train digits stray": "Unrecognized options: stray",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_is_wrong_is_told_in_one_line_with_exit_code_2(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("csbp_jax: ") and told.count("\n") == 1 and WRONG[line] in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_told_in_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["train", "digits", "--runs", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_divergence_is_exit_code_3(capsys, tmp_path):
+    line = f"train digits --runs {tmp_path} --optimizer.name sgd --optimizer.lr 1e38 --batch-size 64 --model.features 4"
+    assert cli.main(line.split()) == 3
+    assert "diverged: loss or gradient was not finite at steps" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_lists_commands_and_data_sets(capsys):
+    assert cli.main([]) == 0
+    told = capsys.readouterr().out
+    assert "--fresh" in told and all(name in told for name in configs.NAMES)
+
+
+def test_overrides_reach_the_config():
+    line = "--chaos.z0 1 2 --chaos.taps conv1.norm conv2.norm --chaos.cut -10 9.9 --optimizer.clip 1 --deterministic"
+    config = cli.parse(configs.load("digits"), line.split(), "test")
+    assert (config.chaos.z0, config.chaos.cut, config.optimizer.clip) == ((1.0, 2.0), (-10.0, 9.9), 1.0)
+    assert config.deterministic and config.model == configs.load("digits").model
+
+
+def test_make_hands_its_variables_over():
+    given = {"CSBP_DATASET": "digits", "CSBP_NAME": "a", "CSBP_FRESH": "1", "CSBP_ARGS": "--chaos.z0 0 --name 'b c'"}
+    assert cli.from_environment(given) == ["digits", "--name=a", "--fresh", "--chaos.z0", "0", "--name", "b c"]
+    for change, message in (
+        ({"CSBP_FRESH": "yes"}, "FRESH: 'yes' is not possible"),
+        ({"CSBP_ARGS": '--x "'}, "ARGS: .* no closing quotation"),
+        ({"CSBP_DATASET": ""}, "DATASET: there is no config ''"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            cli.from_environment({**given, **change})
+
+
+def make(tmp_path, *arguments):
+    """``make`` with this interpreter in place of .venv."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True, exist_ok=True)
+    python = venv / "bin" / "python"
+    if not python.exists():
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+    (venv / ".installed").touch()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
+    return subprocess.run(
+        ["make", "-C", ROOT, f"VENV={venv}", *arguments], capture_output=True, text=True, env=environment, timeout=120
+    )
+
+
+@pytest.mark.parametrize("variable", ["DATASET", "ARGS", "NAME", "FRESH"])
+@pytest.mark.parametrize("form", ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '"])
+def test_nothing_in_a_make_variable_is_run(tmp_path, variable, form):
+    mark = tmp_path / "mark"
+    done = make(tmp_path, "train", f"{variable}={form.format(mark)}")
+    assert done.returncode == 2 and "csbp_jax: " in done.stderr and "Traceback" not in done.stderr
+    assert not mark.exists()
+
+
+def test_make_alone_lists_the_targets(tmp_path):
+    done = make(tmp_path)
+    assert done.returncode == 0
+    assert all(target in done.stdout for target in ("train", "test", "demo", "bench", 'ARGS="--chaos.z0 0'))

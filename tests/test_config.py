@@ -1,0 +1,81 @@
+"""Configs: every rule refuses by name, names follow from content."""
+
+import dataclasses
+import json
+
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.config import Chaos, Config, ConfigError, Optimizer, check, flatten, run_name, to_json
+
+BAD = {
+    "seed": -1,
+    "epochs": 0,
+    "batch_size": 0,
+    "model.time_steps": -3,
+    "model.classes": 1,
+    "model.features": (),
+    "model.input_shape": (8, 0, 1),
+    "model.neuron.decay": 1.1,
+    "model.neuron.threshold": 0.0,
+    "model.neuron.surrogate_param": 0.0,
+    "chaos.beta": 1.5,
+    "chaos.target": 1.0,
+    "chaos.scale": 0.0,
+    "chaos.z0": (-1.0,),
+    "chaos.cut": (9.9, -10.0),
+    "chaos.taps": ("conv1.norm", "conv1.norm"),
+    "loss.lam": -0.1,
+    "optimizer.lr": -1.0,
+    "optimizer.momentum": 1.0,
+    "optimizer.clip": 0.0,
+    "optimizer.warmup_epochs": 30,
+    "optimizer.weight_decay": float("nan"),
+    "checkpoint_every": 0,
+}
+
+
+def with_field(config, name, value):
+    head, _, rest = name.partition(".")
+    return dataclasses.replace(config, **{head: with_field(getattr(config, head), rest, value) if rest else value})
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_impossible_value_is_refused_by_the_name_of_its_field(name):
+    config = with_field(configs.load("digits"), name, BAD[name])
+    with pytest.raises(ConfigError) as error:
+        check(config)
+    assert str(error.value).startswith(f"{name}: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", configs.NAMES)
+def test_every_config_that_ships_is_possible_and_named_after_its_file(name):
+    assert check(configs.load(name)).data == name
+
+
+def test_strengths_and_taps_must_agree():
+    with pytest.raises(ConfigError, match=r"chaos.taps: empty, but chaos.z0 is \(1.0,\)"):
+        check(Config(chaos=Chaos(z0=(1.0,))))
+    with pytest.raises(ConfigError, match=r"chaos.z0: 2 numbers for 3 taps"):
+        check(Config(chaos=Chaos(z0=(1.0, 2.0), taps=("a.norm", "b.norm", "c.norm"))))
+    check(Config(chaos=Chaos(z0=(1.0, 2.0), taps=("a.norm", "b.norm"))))
+
+
+def test_a_run_is_named_after_all_of_its_config():
+    base = configs.load("digits")
+    names = {run_name(base)}
+    for field, value in flatten(base).items():
+        other = {str: "other", int: -7, float: 0.123, bool: not value, tuple: (0.5,), type(None): 0.5}[type(value)]
+        names.add(run_name(with_field(base, field, other)))
+    assert len(names) == 1 + len(flatten(base))
+    assert run_name(base) == run_name(configs.load("digits"))
+
+
+def test_json_round_trip():
+    config = Config(chaos=Chaos(cut=(-10.0, 9.9)), optimizer=Optimizer(clip=1.0))
+    assert json.loads(json.dumps(to_json(config))) == to_json(config)
+
+
+def test_unknown_data_set():
+    with pytest.raises(ConfigError, match=r"DATASET: there is no config 'mnits'; there are digits"):
+        configs.load("mnits")

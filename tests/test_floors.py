@@ -1,0 +1,76 @@
+"""The floor plan of ARCHITECTURE.md: a file imports only from above it, and third parties keep to their rooms."""
+
+import ast
+import pathlib
+
+ROOT = pathlib.Path(__file__).parent.parent / "csbp_jax"
+SCIENCE = ["surrogate", "chaos", "neurons", "losses", "layers", "models", "optimizer", "learner"]
+WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
+BOTH = ["configs", "train", "cli", "__main__"]
+ORDER = ["config", *SCIENCE, *WORLD, *BOTH]
+FENCES = {
+    "flax": {"layers", "models", "learner"},
+    "optax": {"losses", "optimizer", "learner"},
+    "grain": {"data"},
+    "tensorflow_datasets": {"data"},
+    "tonic": {"data"},
+    "orbax": {"checkpoint"},
+    "matplotlib": {"figures"},
+    "rich": {"report"},
+    "tyro": {"cli"},
+    "chex": set(),
+    "experiments": set(),
+}
+NUMPY_AND_JAX_ONLY = {"surrogate", "chaos", "neurons"}
+
+
+def imports():
+    """(room, own rooms imported, third parties imported) of each file; a room is a file or a folder of the package."""
+    for file in sorted(ROOT.rglob("*.py")):
+        room = file.relative_to(ROOT).parts[0].removesuffix(".py")
+        own, others = set(), set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: relative import"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                first, *rest = name.split(".")
+                if first == "csbp_jax":
+                    own.add(rest[0])
+                else:
+                    others.add(first)
+        yield room, own - {room}, others
+
+
+def test_every_file_is_on_the_plan():
+    assert {room for room, _, _ in imports()} == {*ORDER, "__init__"}
+
+
+def test_imports_go_upwards_only():
+    for room, own, _ in imports():
+        for other in own:
+            assert ORDER.index(other) < ORDER.index(room), f"{room} imports {other}, which stands below it"
+
+
+def test_science_and_world_do_not_meet_before_train():
+    for room, own, _ in imports():
+        if room in SCIENCE:
+            assert not own & set(WORLD), room
+        if room in WORLD:
+            assert not own & set(SCIENCE), room
+
+
+def test_the_learner_takes_a_model_and_imports_none():
+    assert all("models" not in own for room, own, _ in imports() if room == "learner")
+
+
+def test_third_parties_keep_to_their_rooms():
+    for room, _, others in imports():
+        for package in others & set(FENCES):
+            assert room in FENCES[package], f"{room} imports {package}"
+        if room in NUMPY_AND_JAX_ONLY:
+            assert others <= {"jax", "dataclasses", "functools", "typing", "collections"}, room

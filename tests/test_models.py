@@ -1,0 +1,139 @@
+"""Layers and networks: shapes, taps, inspection, static input, norm over batch and time."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import chaos, models, neurons
+from csbp_jax.config import ConfigError, Model, Neuron
+
+B, T = 6, 3
+MODELS = {
+    "small_conv": Model(name="small_conv", input_shape=(8, 8, 2), classes=5, time_steps=T, features=(4, 6)),
+    "dense": Model(name="dense", input_shape=(8, 8, 2), classes=5, time_steps=T, features=(7, 6)),
+}
+NAMES = pytest.mark.parametrize("name", MODELS)
+
+
+def setup(name, time_steps=T):
+    model = models.build(MODELS[name])
+    x = jax.random.normal(jax.random.key(1), (B, time_steps, 8, 8, 2))
+    return model, jax.jit(lambda x: model.init(jax.random.key(0), x))(x), x
+
+
+def first_layer(name):
+    return {"small_conv": "conv1", "dense": "fc1"}[name]
+
+
+@NAMES
+def test_logits_and_rates(name):
+    model, variables, x = setup(name)
+    logits, aux = model.apply(variables, x, False)
+    chex.assert_shape(logits, (B, T, 5))
+    assert len(aux.rates) == 2 and all(0 <= float(rate) <= 1 for rate in aux.rates.values())
+    assert aux.terms == aux.spikes == aux.membranes == {}
+
+
+@NAMES
+def test_a_static_input_equals_its_repetition(name):
+    model, variables, x = setup(name, time_steps=1)
+    apply = jax.jit(lambda x: model.apply(variables, x, True, mutable=["batch_stats"]))
+    (still, _), (repeated, _) = apply(x), apply(jnp.repeat(x, T, axis=1))
+    chex.assert_trees_all_close(still, repeated, atol=1e-5)
+
+
+@NAMES
+def test_norm_takes_its_statistics_over_batch_and_time(name):
+    model, variables, x = setup(name)
+    layer = first_layer(name)
+    tensors = {}
+
+    def keep(h):
+        tensors[h.shape] = h
+        return h.sum()
+
+    taps = (f"{layer}.{'conv' if name == 'small_conv' else 'dense'}",)
+    _, mutated = model.apply(variables, x, True, tap=keep, taps=taps, mutable=["batch_stats"])
+    (h,) = tensors.values()
+    axes = tuple(range(h.ndim - 1))
+    running = mutated["batch_stats"][layer]["norm"]
+    np.testing.assert_allclose(running["mean"], 0.1 * h.mean(axes), atol=1e-5)
+    np.testing.assert_allclose(running["var"], 0.9 + 0.1 * h.var(axes), rtol=1e-4)
+
+
+@NAMES
+def test_every_named_tensor_can_be_tapped(name):
+    model, variables, x = setup(name)
+    _, aux = model.apply(variables, x, False)
+    assert len(aux.names) == 8
+    _, tapped = jax.jit(lambda x: model.apply(variables, x, False, taps=aux.names))(x)
+    assert set(tapped.terms) == set(aux.names)
+    chex.assert_tree_all_finite(tapped.terms)
+
+
+@NAMES
+def test_terms_are_of_the_tensors_that_they_name(name):
+    model, variables, x = setup(name)
+    layer = first_layer(name)
+    logits, aux = model.apply(
+        variables, x, False, taps=(f"{layer}.norm", f"{layer}.membrane", f"{layer}.membrane_pre"), inspect=(layer,)
+    )
+    pre = aux.membranes[layer]
+    chex.assert_equal_shape([pre, aux.spikes[layer]])
+    np.testing.assert_array_equal(aux.spikes[layer], pre > 1)
+    after = jnp.where(pre[:, -1] > 1, 0, pre[:, -1])
+    np.testing.assert_allclose(aux.terms[f"{layer}.membrane_pre"], chaos.term(pre), rtol=1e-6)
+    np.testing.assert_allclose(aux.terms[f"{layer}.membrane"], chaos.term(after), rtol=1e-6)
+    current = pre - 0.25 * jnp.where(pre > 1, 0, pre)[:, [0, 0, 1]].at[:, 0].set(0)
+    np.testing.assert_allclose(aux.terms[f"{layer}.norm"], chaos.term(current), rtol=1e-5)
+    np.testing.assert_allclose(aux.rates[layer], aux.spikes[layer].mean(), rtol=1e-6)
+    plain, _ = model.apply(variables, x, False)
+    chex.assert_trees_all_equal(logits, plain)
+
+
+@NAMES
+def test_what_is_not_inspected_costs_nothing(name):
+    model, variables, x = setup(name)
+
+    def memory(**options):
+        compiled = jax.jit(lambda v, x: model.apply(v, x, False, **options)[0]).lower(variables, x).compile()
+        return compiled.as_text().count("fusion("), compiled.memory_analysis().temp_size_in_bytes
+
+    # With nothing read from aux, the compiled program is that of the logits alone, tapped or not.
+    assert memory() == memory(taps=(f"{first_layer(name)}.norm",))
+
+
+def test_unknown_names_are_refused_and_the_known_ones_listed():
+    model, variables, x = setup("dense")
+    with pytest.raises(ConfigError, match=r"chaos.taps.*no fc1.conv; it has fc1.dense, fc1.norm, fc1.membrane"):
+        model.apply(variables, x, False, taps=("fc1.conv",))
+    with pytest.raises(ConfigError, match=r"inspect.*no fc9; it has fc1, fc2"):
+        model.apply(variables, x, False, inspect=("fc9",))
+
+
+def test_any_neuron_function_serves_and_its_membranes_are_asked_only_of_one_that_has_them():
+    model, variables, x = setup("dense")
+
+    def relu(x, membrane=None):
+        return jax.nn.relu(x), x[:, -1]
+
+    logits, aux = model.apply(variables, x, False, neuron=relu, taps=("fc1.membrane",))
+    chex.assert_tree_all_finite((logits, aux.terms))
+    with pytest.raises(ConfigError, match="has no method trace"):
+        model.apply(variables, x, False, neuron=relu, taps=("fc1.membrane_pre",))
+
+
+def test_the_config_gives_the_neuron():
+    lif = models.neuron(Neuron(decay=0.5, threshold=0.7, surrogate="arctan", surrogate_param=2.0, reset="soft"))
+    assert (lif.decay, lif.threshold, lif.reset, lif.detach_reset) == (0.5, 0.7, "soft", False)
+    np.testing.assert_allclose(lif.spike.derivative(0.0), 1.0)
+
+
+def test_a_traced_neuron_stands_in_for_the_models_own():
+    model, variables, x = setup("dense")
+    rates = jax.vmap(
+        lambda threshold: model.apply(variables, x, False, neuron=neurons.LIF(0.25, threshold))[1].rates["fc1"]
+    )(jnp.array([0.5, 1.0, 50.0]))
+    assert rates[0] > rates[1] > rates[2] == 0

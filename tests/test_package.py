@@ -1,0 +1,50 @@
+"""What a user installs and reads: requirements, versions, source that runs nothing it should not."""
+
+import ast
+import pathlib
+import re
+import tomllib
+
+import csbp_jax
+
+ROOT = pathlib.Path(__file__).parent.parent
+NEEDED = ("jax", "flax", "optax", "tensorflow-datasets", "tonic", "orbax-checkpoint", "chex", "pytest")
+
+
+def pinned():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return dict(re.fullmatch(r"([a-z0-9.-]+)==([^ ]+)( ;.*)?", line).groups()[:2] for line in lines if line[0] != "#")
+
+
+def ranges():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *extras["events"], *extras["dev"]]
+
+
+def test_requirements_pin_what_the_project_stands_on():
+    assert set(NEEDED) <= set(pinned())
+
+
+def test_the_pinned_set_is_within_the_ranges():
+    for requirement in ranges():
+        name, lowest = requirement.split(">=")
+        number = [int(n) for n in pinned()[name].split(".")]
+        assert number >= [int(n) for n in lowest.split(".")], requirement
+
+
+def test_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert project["version"] == csbp_jax.__version__ == cited[1]
+
+
+def test_no_code_is_read_from_files():
+    for file in (ROOT / "csbp_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                assert name not in ("eval", "exec", "system", "popen"), file
+                assert not any(k.arg in ("allow_pickle", "shell") for k in node.keywords), file
+            if isinstance(node, ast.Import):
+                assert not any(alias.name in ("pickle", "subprocess") for alias in node.names), file
