@@ -130,7 +130,7 @@ class Config:
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """``{"chaos.z0": (1.0,), ...}``, the names as on the command line."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):

@@ -61,7 +61,7 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
         synapse = nn.Conv(self.features, (3, 3), use_bias=False, kernel_init=_HE, name="conv")
         h = show(synapse(x), self.time_steps)
-        return fire(self.name, {"conv": h}, norm(train)(h), neuron, probe)
+        return fire(str(self.name), {"conv": h}, norm(train)(h), neuron, probe)
 
 
 class Dense(nn.Module):
@@ -74,7 +74,7 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
         synapse = nn.Dense(self.features, use_bias=False, kernel_init=_HE, name="dense")
         h = show(synapse(x), self.time_steps)
-        return fire(self.name, {"dense": h}, norm(train)(h), neuron, probe)
+        return fire(str(self.name), {"dense": h}, norm(train)(h), neuron, probe)
 
 
 _HE = nn.initializers.he_normal()

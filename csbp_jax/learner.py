@@ -6,6 +6,7 @@ Everything that a sweep may vary (learning rate, strength, beta, I0, k, the neur
 ``state.hparams``, so that K runs with different values share one compilation, and z anneals without another.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +104,8 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
         metrics |= {"loss": total, "grad_norm": norm, "bad_steps": jnp.where(finite, 0, state.bad_steps + 1)}
         if config.optimizer.clip is not None:
             metrics["clipped"] = (norm > config.optimizer.clip).astype(jnp.float32)
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,

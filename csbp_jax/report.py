@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from csbp_jax.config import Config, ConfigError, run_name, to_json
@@ -36,7 +36,7 @@ def open_run(root: pathlib.Path, config: Config, name: str | None, fresh: bool, 
     run = root / name
     if fresh and run.exists():
         old = run.rename(root / f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}")
-        console.print(f"the old run is kept as {old}")
+        console.print(f"the old run is kept as {old}", soft_wrap=True)
     mine, file = to_json(config), run / "config.json"
     if file.exists():
         try:
@@ -105,12 +105,9 @@ def metrics_writer(run: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[Ca
 @contextlib.contextmanager
 def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
     """A live bar on a terminal, nothing elsewhere; yields ``show(steps done, text)``."""
-    columns = (
-        MofNCompleteColumn(),
-        BarColumn(bar_width=12),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.description}"),
-    )
+    # 80 columns hold the words alone.
+    bars = [BarColumn(bar_width=16)] if console.width >= 96 else []
+    columns = (TextColumn("{task.description}"), *bars, TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("compiling", total=total, completed=done)
         yield lambda step, text: bar.update(task, completed=step, description=text)
@@ -118,10 +115,10 @@ def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int,
 
 def line(row: dict[str, Any], epochs: int) -> str:
     """One line on the terminal for a row of metrics."""
-    text = f"epoch {row['epoch']}/{epochs}"
+    text = f"epoch {row['epoch']}/{epochs} step {row['step']}"
     if "task_loss" in row:
-        text += f" task {row['task_loss']:.4f} chaos {row['chaos_loss']:.4f} z {sum(row['z'].values()):.3g}"
-        text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:,.0f} ex/s"
+        text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {sum(row['z'].values()):.3g}"
+        text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:.0f}/s"
     return text + (f" val {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else "")
 
 
@@ -138,9 +135,10 @@ def share(norms: dict[str, float]) -> str:
 def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any]) -> None:
     """Accuracy of the last and of the validation-chosen epoch, time, and where things are."""
     table = Table(title=f"{run.name}: {result['seconds']:.0f} s of training", title_justify="left")
-    for heading in ("weights of", "epoch", "validation accuracy", "test accuracy", "test pictures"):
-        table.add_column(heading, justify="left" if heading == "weights of" else "right")
-    for label, key in (("last epoch", "last"), ("validation-chosen epoch", "chosen")):
+    table.add_column("weights of")
+    for heading in ("epoch", "validation accuracy", "test accuracy", "examples"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for label, key in (("last epoch", "last"), ("validation-chosen", "chosen")):
         part = result[key]
         table.add_row(
             label,
@@ -156,4 +154,4 @@ def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any]) -
         ("config", run / "config.json"),
         ("checkpoints", run / "checkpoints"),
     ):
-        console.print(f"{label:12} {place}", soft_wrap=True, highlight=False)
+        console.print(f"{label:12} {place}", soft_wrap=True)

@@ -1,5 +1,6 @@
 """The training loop, read from top to bottom: from a config to a run folder and a test accuracy."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -49,7 +50,7 @@ def train(
 
     run = report.open_run(pathlib.Path(root), config, name, fresh, console)
     if (run / "result.json").exists():
-        console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew")
+        console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
         result = json.loads((run / "result.json").read_text())
         report.closing_table(console, run, result)
         return result
@@ -61,12 +62,14 @@ def train(
         done = int(saved["state"].step)
         rows = report.rewind(run / "metrics.jsonl", done)
         steps = config.epochs * steps_per_epoch
-        console.print(f"{run}: {f'resumed after step {done}' if done else 'a new run'}, {steps} steps in all")
+        console.print(
+            f"{run}: {f'resumed after step {done}' if done else 'a new run'}, {steps} steps in all", soft_wrap=True
+        )
         with report.metrics_writer(run, rows) as write, report.progress(console, steps, done) as show:
             if not done:
                 norms = jax.tree.map(float, program.gradient_norms(state, first))
                 write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms})
-                console.print(report.share(norms))
+                console.print(report.share(norms), soft_wrap=True)
             watch = _Watch(config, steps_per_epoch, done, rows[-1]["seconds"], write, show, console)
             batches = data.train_batches(parts["train"], config.batch_size, config.seed, done)
             saved = _fit(config, program, saved, map(program.place, batches), parts, watch, checkpoints)
@@ -111,8 +114,9 @@ def _compile(config: Config, steps_per_epoch: int) -> _Program:
     copies = mesh.everywhere(devices)
     model = models.build(config.model)
     tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
-    loss = {"rate": losses.rate_cross_entropy, "tet": functools.partial(losses.tet, lam=config.loss.lam)}
-    loss = loss[config.loss.name]
+    loss: Callable = losses.rate_cross_entropy
+    if config.loss.name == "tet":
+        loss = functools.partial(losses.tet, lam=config.loss.lam)
     init, train_step, eval_step = learner.make(model, tx, loss, config)
     place = functools.partial(mesh.place, mesh=devices)
     hparams = learner.hyperparameters(config, steps_per_epoch)
@@ -130,12 +134,11 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: "_Watch", chec
     """All epochs that are left; ``saved`` is the state and the chosen weights."""
     state, chosen = saved["state"], saved["chosen"]
     for epoch in range(watch.step // watch.steps_per_epoch + 1, config.epochs + 1):
-        running = None
-        for _ in range(watch.steps_per_epoch):
+        state, running = program.train_step(state, next(batches))
+        for _ in range(1, watch.steps_per_epoch):
             state, metrics = program.train_step(state, next(batches))
             # The metrics of the step before are read while this one runs.
-            if running is not None:
-                watch(running)
+            watch(running)
             running = metrics
         watch(running)
         validation = program.evaluate(state, parts["validation"])
@@ -184,7 +187,7 @@ class _Watch:
         self.bad_steps = int(metrics.pop("bad_steps"))
         if self.bad_steps:
             self.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
-            self.console.print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
+            self.console.print(f"step {self.step}: loss or gradient is not finite; the step is skipped", soft_wrap=True)
             if self.bad_steps == _BAD_STEPS_STOP:
                 good = f"the last good checkpoint is of {self.checkpoint}" if self.checkpoint else "no checkpoint yet"
                 raise Diverged(
@@ -203,7 +206,7 @@ class _Watch:
         row = self._row("epoch", mean) | {f"validation_{k}": v for k, v in validation.items()}
         self.write(row)
         if not self.console.is_terminal:
-            self.console.print(report.line(row, self.config.epochs))
+            self.console.print(report.line(row, self.config.epochs), soft_wrap=True)
         self.start_epoch()
 
     def _row(self, kind, metrics):
@@ -221,7 +224,7 @@ def _finish(program, saved, parts, rows, steps_per_epoch) -> dict[str, Any]:
     state, chosen = saved["state"], saved["chosen"]
     epochs = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
     result = {"seconds": rows[-1]["seconds"], "gradient_norms": rows[0]["gradient_norms"]}
-    chosen_state = state.replace(params=chosen["params"], batch_stats=chosen["batch_stats"])
+    chosen_state = dataclasses.replace(state, params=chosen["params"], batch_stats=chosen["batch_stats"])
     last_epoch = int(state.step) // steps_per_epoch
     for key, weights, epoch in (("last", state, last_epoch), ("chosen", chosen_state, int(chosen["epoch"]))):
         test = program.evaluate(weights, parts["test"])

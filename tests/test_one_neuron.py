@@ -190,7 +190,8 @@ def test_period_detection_tells_a_cycle_from_noise():
 def test_the_program_writes_its_figure_and_data(tmp_path, capsys):
     one_neuron.main(["--out", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
-    assert [line[: line.index(":")] for line in lines] == [
+    assert "H(0)" in lines[0] and lines[-1] == f"Figure: {tmp_path / 'one_neuron.png'}"
+    assert [line[: line.index(":")] for line in lines[1:-1]] == [
         f"T={time_steps}, {line}" for time_steps in (10, 20) for line in ("H(0)=0", "H(0)=1 against 0")
     ]
     assert (tmp_path / "one_neuron.png").stat().st_size > 50_000 and (tmp_path / "one_neuron.pdf").exists()

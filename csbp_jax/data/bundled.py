@@ -23,6 +23,6 @@ def digits() -> dict[str, Arrays]:
     """UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1]."""
     folder = resources.files("csbp_jax.data")
     with folder.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
-        x, y = np.float32(arrays["x"])[:, None, :, :, None] / 16, np.int32(arrays["y"])
+        x, y = arrays["x"].astype(np.float32)[:, None, :, :, None] / 16, arrays["y"].astype(np.int32)
     split = json.loads(folder.joinpath("digits_split.json").read_text())
     return {part: Arrays(x[indices], y[indices]) for part, indices in split.items()}
