@@ -6,6 +6,8 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from csbp_jax.config import ConfigError
+
 # Orbax tells each of its steps at INFO and some of its defaults at WARNING.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
@@ -22,8 +24,19 @@ def save(manager: ocp.CheckpointManager, epoch: int, tree: Any) -> None:
 
 
 def restore(manager: ocp.CheckpointManager, like: Any) -> Any | None:
-    """The newest checkpoint, in the shapes, dtypes and shardings of ``like``; None if there is none."""
+    """The newest checkpoint, in the shapes, dtypes and shardings of ``like``; None if there is none.
+
+    Raises:
+      ConfigError: it is damaged, or of another structure.
+    """
     epoch = manager.latest_step()
     if epoch is None:
         return None
-    return manager.restore(epoch, args=ocp.args.StandardRestore(like))
+    try:
+        return manager.restore(epoch, args=ocp.args.StandardRestore(like))
+    except Exception as error:  # Orbax and TensorStore raise many kinds, bare Exception among them
+        cause = str(error).strip().partition("\n")[0][:120]
+        raise ConfigError(
+            f"{manager.directory / str(epoch)}: this checkpoint cannot be read ({cause}); move it away to go on from "
+            "an older one, or start anew with FRESH=1 (--fresh)"
+        ) from error

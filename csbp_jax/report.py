@@ -39,11 +39,7 @@ def open_run(root: pathlib.Path, config: Config, name: str | None, fresh: bool, 
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     mine, file = to_json(config), run / "config.json"
     if file.exists():
-        try:
-            theirs = json.loads(file.read_text())["config"]
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(f"{file}: cannot be read; start anew with FRESH=1 (--fresh)") from None
-        if differing := _differences(theirs, mine):
+        if differing := _differences(read_json(file, "config")["config"], mine):
             raise ConfigError(
                 f"NAME: run {name!r} has another config; differing are {'; '.join(differing)}. "
                 "Give another NAME (--name), or start anew with FRESH=1 (--fresh)"
@@ -65,6 +61,21 @@ def _differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
     return [] if theirs == mine else [f"{prefix} ({theirs} there, {mine} here)"]
 
 
+def read_json(file: pathlib.Path, *keys: str) -> dict[str, Any]:
+    """The content of a file of a run, with these keys.
+
+    Raises:
+      ConfigError: it cannot be read.
+    """
+    try:
+        content = json.loads(file.read_text())
+        if all(key in content for key in keys):
+            return content
+    except (ValueError, TypeError):
+        pass
+    raise ConfigError(f"{file}: cannot be read; start anew with FRESH=1 (--fresh)")
+
+
 def write_json(file: pathlib.Path, content: Any) -> None:
     """Whole or not at all."""
     part = file.with_name(file.name + ".part")
@@ -82,8 +93,14 @@ def read_rows(file: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def rewind(file: pathlib.Path, step: int) -> list[dict[str, Any]]:
-    """Drops what was written after ``step``, so that a resumed run doubles no row; returns what stays."""
+    """Drops what was written after ``step``, so that a resumed run doubles no row; returns what stays.
+
+    Raises:
+      ConfigError: rows up to ``step`` are missing.
+    """
     rows = [row for row in read_rows(file) if row["step"] <= step]
+    if step and (not rows or rows[0]["kind"] != "start" or rows[-1]["step"] != step):
+        raise ConfigError(f"{file}: rows up to step {step} are missing; start anew with FRESH=1 (--fresh)")
     part = file.with_name(file.name + ".part")
     part.write_text("".join(json.dumps(row) + "\n" for row in rows))
     part.replace(file)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +50,7 @@ def train(
     run = report.open_run(pathlib.Path(root), config, name, fresh, console)
     if (run / "result.json").exists():
         console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
-        result = json.loads((run / "result.json").read_text())
+        result = report.read_json(run / "result.json", "last", "chosen", "seconds")
         report.closing_table(console, run, result)
         return result
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,33 @@ def test_a_run_that_diverges_stops_after_three_steps_and_names_them(tmp_path):
         run(config, tmp_path, name="wild")
     bad = [row for row in read_rows(tmp_path / "wild" / "metrics.jsonl") if row["kind"] == "bad"]
     assert [row["bad_steps"] for row in bad[-3:]] == [1, 2, 3]
+
+
+def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
+    wild = dataclasses.replace(SMALL.optimizer, name="sgd", lr=0.01, schedule="step", step_epochs=1, step_factor=1e38)
+    with pytest.raises(Diverged, match=r"the last good checkpoint is of epoch 1\."):
+        run(dataclasses.replace(SMALL, optimizer=wild), tmp_path, name="later")
+
+
+def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
+    def stopped(name):
+        """The finished run as if it had been stopped just before its end."""
+        copy = shutil.copytree(finished[0], tmp_path / name)
+        (copy / "result.json").unlink()
+        return copy
+
+    (stopped("rows") / "metrics.jsonl").write_text("")
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 38 are missing"):
+        run(SMALL, tmp_path, name="rows")
+    shutil.rmtree(stopped("weights") / "checkpoints" / "2" / "default")
+    with pytest.raises(ConfigError, match=r"checkpoints/2: this checkpoint cannot be read"):
+        run(SMALL, tmp_path, name="weights")
+    shutil.copytree(finished[0], tmp_path / "result")
+    (tmp_path / "result" / "result.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"result.json: cannot be read"):
+        run(SMALL, tmp_path, name="result")
+    result, _ = run(SMALL, stopped("whole").parent, name="whole")
+    assert result["params_sha256"] == finished[1]["params_sha256"]
 
 
 def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):

@@ -1,0 +1,41 @@
+"""README keeps its word: its Python runs, its figures exist, its tables are those of docs/results."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_python_of_the_readme_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_there_are_examples():
+    assert len(BLOCKS) == 2
+
+
+def test_links_lead_somewhere():
+    targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if not t.startswith("http")]
+    assert len(targets) >= 5
+    for target in targets:
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["digits", "bench"])
+def test_tables_are_quoted_from_the_results(page):
+    rows = [line for line in (ROOT / "docs/results" / page / "README.md").read_text().splitlines() if line[:1] == "|"]
+    assert len(rows) >= 4
+    for row in rows:
+        assert row in README
+
+
+def test_commands_of_the_readme_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for command in re.findall(r"\bmake ([a-z-]+)", README):
+        assert command in targets, command
