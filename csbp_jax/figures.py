@@ -15,8 +15,11 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
-    steps = [row for row in rows if row["kind"] == "train"]
-    epochs = [row for row in rows if row["kind"] == "epoch"]
+    # An epoch whose steps were all bad has no mean.
+    epochs = [row for row in rows if row["kind"] == "epoch" and "rates" in row]
+    steps = [row for row in rows if row["kind"] == "train"] or epochs
+    if not epochs:
+        return
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

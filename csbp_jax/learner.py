@@ -79,7 +79,8 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
         # Strong types: a Python number is weakly typed and would cost a second compilation after the first step.
         hparams = jax.tree.map(_strong, {**known, **(hparams or {})})
         example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
-        variables = model.init(jax.random.fold_in(key, 0), example, False)
+        weights_key, key = jax.random.split(key)
+        variables = model.init(weights_key, example, False)
         return State(
             step=jnp.int32(0),
             params=variables["params"],

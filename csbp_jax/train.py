@@ -85,6 +85,8 @@ def _check_sizes(config, parts):
     shape = parts["train"][0]["x"].shape[1:]
     if shape != config.model.input_shape:
         raise ConfigError(f"model.input_shape: {config.model.input_shape}, but a frame of {config.data} is {shape}")
+    if parts["train"].classes != config.model.classes:
+        raise ConfigError(f"model.classes: {config.model.classes}, but {config.data} has {parts['train'].classes}")
     if config.batch_size > len(parts["train"]):
         raise ConfigError(
             f"batch_size: {config.batch_size} is not possible; {config.data} has {len(parts['train'])} for training"

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from csbp_jax import configs
+from csbp_jax import configs, data, figures
 from csbp_jax.config import ConfigError, Diverged
 from csbp_jax.report import Console, read_rows
-from csbp_jax.train import train
+from csbp_jax.train import _compile, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = dataclasses.replace(
@@ -53,6 +54,12 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
         assert word in text
 
 
+def test_figures_need_no_row_of_a_step(finished, tmp_path):
+    rows = read_rows(finished[0] / "metrics.jsonl")
+    figures.draw(tmp_path, [row for row in rows if row["kind"] != "train"])
+    assert (tmp_path / "figures" / "training.png").stat().st_size > 1000
+
+
 def test_metrics_hold_every_epoch_and_the_share_of_the_chaos_term(finished):
     folder, result, _ = finished
     rows = read_rows(folder / "metrics.jsonl")
@@ -74,13 +81,8 @@ def test_the_weights_of_the_chosen_epoch_are_those_of_the_best_validation(finish
 
 def test_the_digits_preset_is_no_mock():
     """Its chaos term holds at least a tenth of the task gradient's norm at step 0."""
-    from csbp_jax import data
-    from csbp_jax import train as loop
-
     config = configs.load("digits")
-    import jax
-
-    program = loop._compile(config, 39)
+    program = _compile(config, 39)
     batch = program.place(next(data.train_batches(data.load("digits")["train"], config.batch_size, config.seed)))
     norms = program.gradient_norms(program.init(jax.random.key(config.seed)), batch)
     assert norms["chaos"] > 0.1 * norms["task"]
@@ -161,6 +163,7 @@ def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):
         ({"batch_size": 30}, r"batch_size: 30 .* multiples of 8"),
         ({"batch_size": 4096}, r"batch_size: 4096 .* has 1258 for training"),
         ({"model": dataclasses.replace(SMALL.model, input_shape=(9, 9, 1))}, r"model.input_shape: \(9, 9, 1\)"),
+        ({"model": dataclasses.replace(SMALL.model, classes=5)}, r"model.classes: 5, but digits has 10"),
         ({"chaos": chaos}, r"chaos.taps: this network has no conv7.norm; it has conv1.conv"),
     ):
         with pytest.raises(ConfigError, match=message):

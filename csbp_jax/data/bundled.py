@@ -9,8 +9,8 @@ import numpy as np
 class Arrays:
     """A random-access source of static pictures: record i is ``{"x": [1, H, W, C] float32, "y": int32}``."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray):
-        self.x, self.y = x, y
+    def __init__(self, x: np.ndarray, y: np.ndarray, classes: int):
+        self.x, self.y, self.classes = x, y, classes
 
     def __len__(self) -> int:
         return len(self.y)
@@ -25,4 +25,4 @@ def digits() -> dict[str, Arrays]:
     with folder.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         x, y = arrays["x"].astype(np.float32)[:, None, :, :, None] / 16, arrays["y"].astype(np.int32)
     split = json.loads(folder.joinpath("digits_split.json").read_text())
-    return {part: Arrays(x[indices], y[indices]) for part, indices in split.items()}
+    return {part: Arrays(x[indices], y[indices], classes=10) for part, indices in split.items()}

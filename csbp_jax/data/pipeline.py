@@ -1,6 +1,6 @@
 """From a random-access source to batches. The stream is a pure function of (seed, step): nothing else is kept.
 
-A source has ``len(source)`` and ``source[i] -> {"x": [T or 1, ...], "y": []}``.
+A source has ``len(source)``, ``source[i] -> {"x": [T or 1, ...], "y": []}`` and the number of its ``classes``.
 """
 
 from collections.abc import Iterator
