@@ -82,6 +82,8 @@ def train(
 
 def _check_sizes(config, parts):
     """Steps an epoch; the rules that need the data set and the machine."""
+    if jax.process_count() > 1:
+        raise ConfigError(f"this run has {jax.process_count()} processes, but only one is supported yet")
     shape = parts["train"][0]["x"].shape[1:]
     if shape != config.model.input_shape:
         raise ConfigError(f"model.input_shape: {config.model.input_shape}, but a frame of {config.data} is {shape}")

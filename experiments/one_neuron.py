@@ -185,11 +185,20 @@ def main(arguments=None):
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/one_neuron"))
     out = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
-    print("The start w + b = 1 lies exactly on the threshold, so H(0) decides the first spike: both values are shown.")
+    told = [
+        "The start w + b = 1 lies exactly on the threshold, so H(0) decides the first spike: both values are shown."
+    ]
     variants = {time_steps: measure(time_steps) for time_steps in (10, 20)}
     for time_steps, data in variants.items():
         np.savez_compressed(out / f"one_neuron_T{time_steps}.npz", **data)
-        print(report(time_steps, data))
+        told += report(time_steps, data).split("\n")
+    print("\n".join(told))
+    page = [
+        "# One neuron",
+        *told,
+        f"Made by `python -m experiments.one_neuron --out {out}`, on {jax.default_backend()}.",
+    ]
+    (out / "README.md").write_text("\n\n".join(page) + "\n")
     fig = figure(variants)
     for kind in ("png", "pdf"):
         fig.savefig(out / f"one_neuron.{kind}", dpi=150)
