@@ -37,5 +37,5 @@ def test_tables_are_quoted_from_the_results(page):
 
 def test_commands_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for command in re.findall(r"\bmake ([a-z-]+)", README):
+    for command in re.findall(r"(?:^    |`)make ([a-z-]+)", README, re.MULTILINE):
         assert command in targets, command
