@@ -65,19 +65,15 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
       config: gives the taps, cut and reduction of the chaos term, and the input's shape for ``init``.
 
     Returns:
-      ``init(key, hparams=None) -> State``; what ``hparams`` lacks comes from the config.
+      ``init(key, hparams=None) -> State``; what ``hparams`` lacks comes from the config. ``z0`` is one number for all
+      taps, or ``{tap: number}``.
       ``train_step(state, batch) -> (State, metrics)``; batch is ``{"x": [B, T or 1, ...], "y": [B] or [B, C]}``.
       ``eval_step(state, batch) -> sums`` over the examples with ``batch["mask"]``: count, correct, loss.
     """
     objective = _objective(model, loss, config)
 
     def init(key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
-        known = hyperparameters(config)
-        unknown = set(hparams or {}) - {*known, "neuron"}
-        if unknown:
-            raise ConfigError(f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}, neuron")
-        # Strong types: a Python number is weakly typed and would cost a second compilation after the first step.
-        hparams = jax.tree.map(_strong, {**known, **(hparams or {})})
+        hparams = _complete(hparams or {}, config)
         example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
         weights_key, key = jax.random.split(key)
         variables = model.init(weights_key, example, False)
@@ -189,6 +185,22 @@ def _correct(logits, labels):
     return logits.mean(axis=1).argmax(axis=-1) == labels
 
 
+def _complete(hparams, config):
+    known = hyperparameters(config)
+    unknown = set(hparams) - {*known, "neuron"}
+    if unknown:
+        raise ConfigError(f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}, neuron")
+    hparams = {**known, **hparams}
+    if not isinstance(hparams["z0"], dict):
+        hparams["z0"] = dict.fromkeys(config.chaos.taps, hparams["z0"])
+    if set(hparams["z0"]) != set(config.chaos.taps):
+        raise ConfigError(
+            f"hparams: z0 names {', '.join(hparams['z0'])}, but the taps are {', '.join(config.chaos.taps)}"
+        )
+    return jax.tree.map(_strong, hparams)
+
+
+# A Python number is weakly typed and would cost a second compilation after the first step.
 def _strong(value):
     value = jnp.asarray(value)
     dtype = jnp.result_type(float) if jnp.issubdtype(value.dtype, jnp.floating) else value.dtype

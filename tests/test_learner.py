@@ -286,6 +286,15 @@ def test_unknown_hyperparameters_are_refused():
     _, (init, _, _) = make()
     with pytest.raises(ConfigError, match="unknown betta"):
         init(jax.random.key(0), {"betta": 0.9})
+    with pytest.raises(ConfigError, match=r"z0 names fc1.norm, but the taps are fc1.norm, fc2.membrane"):
+        init(jax.random.key(0), {"z0": {"fc1.norm": 1.0}})
+
+
+def test_one_strength_serves_all_taps():
+    _, (init, _, _) = make()
+    assert {tap: float(z0) for tap, z0 in init(jax.random.key(0), {"z0": 7.0}).hparams["z0"].items()} == dict.fromkeys(
+        TAPS, 7.0
+    )
 
 
 def test_another_seed_is_another_start():
