@@ -140,6 +140,20 @@ def make_gradient_norms(model: nn.Module, loss: Loss, config: Config):
     return gradient_norms
 
 
+def fed_back(state: State) -> State:
+    """True for the leaves that make training a dynamical system: parameters and moments.
+
+    Not batch norm's running statistics, which training never reads, nor counters, keys and hyperparameters. For
+    ``dynamics.lyapunov``.
+    """
+
+    def inexact(tree):
+        return jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact), tree)
+
+    none = jax.tree.map(lambda _: False, state)
+    return dataclasses.replace(none, params=inexact(state.params), opt_state=inexact(state.opt_state))
+
+
 def _objective(model, loss, config):
     """``objective(params, state, batch) -> (L, (metrics, batch_stats))``."""
 

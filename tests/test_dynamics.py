@@ -1,0 +1,158 @@
+"""Lyapunov exponents against maps whose exponents are known, and of a training step against nearby runs."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import dynamics, learner, losses, models, neurons, optimizer, surrogate
+from csbp_jax.config import Chaos, Config, Model, Optimizer
+
+
+def steps(n, batch=None):
+    return itertools.repeat(batch, n)
+
+
+def logistic(x, _):
+    return 4 * x * (1 - x)
+
+
+def test_logistic_map(x64):
+    exponents, error, history = dynamics.lyapunov(logistic, jnp.array(0.3), steps(4000), 1)
+    chex.assert_shape([exponents, error, history], [(1,), (1,), (4000, 1)])
+    assert abs(exponents[0] - np.log(2)) < max(4 * error[0], 0.01) and error[0] < 0.01
+
+
+def test_henon_map(x64):
+    def henon(state, _):
+        x, y = state
+        return 1 - 1.4 * x**2 + y, 0.3 * x
+
+    start = (jnp.array(0.1), jnp.array(0.1))
+    exponents, error, _ = dynamics.lyapunov(henon, start, steps(4000), 2, warmup=100)
+    assert np.all(abs(exponents - np.array([0.4192, -1.623])) < 4 * error)
+    np.testing.assert_allclose(exponents.sum(), np.log(0.3), rtol=1e-9)  # the map contracts areas by 0.3
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_linear_map(x64, every):
+    matrix = jnp.array([[2.0, 1.0, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 1.0]])
+    exponents, _, history = dynamics.lyapunov(
+        lambda x, _: matrix @ x, jnp.ones(3), steps(500), 3, every=every, warmup=200
+    )
+    np.testing.assert_allclose(exponents, np.log([2, 1, 0.5]), atol=1e-9)
+    assert len(history) == 300 // every
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_heavy_ball_flips_where_curvature_times_rate_is_two_times_one_plus_momentum(x64, momentum):
+    def exponent(curvature):
+        def step(state, _):
+            x, v = state
+            v = momentum * v + curvature * x
+            return x - v, v
+
+        return dynamics.lyapunov(step, (jnp.array(1e-3), jnp.array(0.0)), steps(400), 1, warmup=200)[0][0]
+
+    flip = 2 * (1 + momentum)
+    assert exponent(0.99 * flip) < 0 < exponent(1.01 * flip)
+
+
+def test_chaos_term_alone_over_its_strength(x64):
+    """``y' = y - a (s(y) - I0)``: stable to 8.79, chaotic above 14.4; the exponents equal a plain numpy loop's."""
+
+    def step(state, _):
+        y, a = state
+        return y - a * (jax.nn.sigmoid(y) - 0.65), a
+
+    exponents = {}
+    for a in (2.0, 8.7, 10.0, 16.0, 18.5, 30.0, 60.0):
+        state = (jnp.array(0.5), jnp.array(a))
+        exponents[a] = float(dynamics.lyapunov(step, state, steps(600), 1, fed_back=(True, False))[0][0])
+        y, logs = 0.5, []
+        for _ in range(600):
+            s = 1 / (1 + np.exp(-y))
+            logs.append(np.log(abs(1 - a * s * (1 - s))))
+            y -= a * (s - 0.65)
+        chaotic = exponents[a] > 0.05
+        np.testing.assert_allclose(exponents[a], np.mean(logs), atol=0.1 if chaotic else 1e-3)
+    assert max(exponents[a] for a in (2.0, 8.7, 10.0)) < 0 < min(exponents[a] for a in (16.0, 18.5))
+
+
+def test_finite_size_exponent_tends_to_the_tangent_one_and_sees_jumps(x64):
+    deltas = 10.0 ** jnp.array([-9, -6, -3])
+    small, error, history = dynamics.finite_size(logistic, jnp.array(0.3), steps(3000), deltas)
+    chex.assert_shape([small, error, history], [(3,), (3,), (3000, 3)])
+    assert np.all(abs(small - np.log(2)) < 0.02)
+
+    def jump(x, kick):  # contracts everywhere, and jumps where it passes 1: no tangent sees it
+        return (0.9 * x + kick) % 1
+
+    kicks = np.random.default_rng(0).uniform(size=3000)
+    tangent, _, _ = dynamics.lyapunov(jump, jnp.array(0.2), kicks, 1)
+    finite, _, _ = dynamics.finite_size(jump, jnp.array(0.2), kicks, jnp.array([1e-9, 0.05]))
+    np.testing.assert_allclose(tangent[0], np.log(0.9), rtol=1e-9)
+    np.testing.assert_allclose(finite[0], np.log(0.9), atol=1e-3)
+    assert finite[1] > 0
+
+
+def training(z0, momentum=0.0):
+    """A dense net whose smooth surrogate keeps spike flips the only jumps; fixed z."""
+    config = Config(
+        model=Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(7, 5)),
+        chaos=Chaos(z0=(z0,), beta=1.0, taps=("fc1.norm",), scale=1.0, reduce="sum"),
+        optimizer=Optimizer(name="sgd", lr=0.02, momentum=momentum, schedule="constant"),
+    )
+    tx = optimizer.build(config.optimizer, 1, 1)
+    init, train_step, _ = learner.make(models.build(config.model), tx, losses.rate_cross_entropy, config)
+    neuron = neurons.LIF(0.25, 1.0, surrogate.arctan())
+    state = init(jax.random.key(0), {"neuron": neuron})
+    state = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, state)
+    rng = np.random.default_rng(0)
+    batch = {"x": jnp.asarray(2 * rng.normal(size=(8, 1, 6))), "y": jnp.asarray(rng.integers(0, 3, 8))}
+    return lambda state, batch: train_step(state, batch)[0], state, batch
+
+
+def test_local_exponents_of_plain_training_equal_those_of_nearby_runs(x64):
+    step, state, batch = training(z0=0.0, momentum=0.9)
+    options = {"warmup": 40, "fed_back": learner.fed_back(state)}
+    _, _, tangent = dynamics.lyapunov(step, state, steps(140, batch), 1, **options)
+    _, _, nearby = dynamics.finite_size(step, state, steps(140, batch), jnp.array([1e-9]), **options)
+    # Chunk by chunk, but for the few in which a spike flips between the two runs.
+    assert np.mean(np.abs(tangent - nearby) < 1e-4) > 0.9
+
+
+def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
+    step, state, batch = training(z0=40.0)
+    options = {"warmup": 50, "fed_back": learner.fed_back(state)}
+    tangent, error, _ = dynamics.lyapunov(step, state, steps(450, batch), 1, **options)
+    nearby, other_error, _ = dynamics.finite_size(step, state, steps(450, batch), jnp.array([1e-9]), **options)
+    assert tangent[0] > 4 * error[0]
+    assert abs(tangent[0] - nearby[0]) < 4 * jnp.hypot(error[0], other_error[0])
+
+
+def test_only_what_feeds_back_is_perturbed(x64):
+    _, state, _ = training(1.0, 0.9)
+    mask = learner.fed_back(state)
+    chex.assert_trees_all_equal_structs(mask, state)
+    chosen = sum(leaf.size for leaf, m in zip(jax.tree.leaves(state), jax.tree.leaves(mask), strict=True) if m)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert chosen == 2 * parameters  # and their momenta
+    assert not any(jax.tree.leaves((mask.batch_stats, mask.hparams, mask.step, mask.key)))
+
+
+def test_one_compilation_over_calls(x64):
+    chex.clear_trace_counter()
+    step = chex.assert_max_traces(lambda x, batch: logistic(x, batch), n=1)
+    for start in (0.2, 0.3, 0.4):
+        dynamics.lyapunov(step, jnp.array(start), steps(10), 1)
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(ValueError, match="n is 3, but must be from 1 to 2"):
+        dynamics.lyapunov(logistic, jnp.array([0.1, 0.2]), steps(10), 3)
+    with pytest.raises(ValueError, match="no chunk is left"):
+        dynamics.lyapunov(logistic, jnp.array(0.1), steps(10), 1, warmup=10)
