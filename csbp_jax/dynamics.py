@@ -99,7 +99,8 @@ def finite_size(
     Beside the trajectory run ``M`` others, the m-th kept ``deltas[m]`` apart (Euclidean norm over the leaves that feed
     back): every ``every`` steps its distance d is read and set back to delta along its direction. Exponent m is the
     mean of ``log(d / delta) / every``. As delta goes to 0 this is the largest tangent exponent, but for flips. A
-    distance that contracts to rounding counts as the rounding.
+    distance that contracts to rounding counts as the rounding. Directions are random in all leaves that feed back;
+    leave out those that must keep a sign (Adam's second moments).
 
     Args:
       deltas: ``[M]`` distances, e.g. ``10.0 ** jnp.arange(-10, 0)``; below 1e-6 they need float64.
