@@ -48,7 +48,7 @@ def term(
 
     Raises:
       TypeError: ``h`` is float16: a gradient of order ``1 / (k * h.size)`` would underflow to zero unseen.
-      ValueError: ``reduce`` is none of the three.
+      ValueError: ``reduce`` is none of the three, or ``cut`` is not low < high.
 
     >>> round(float(term(jnp.zeros((4, 3)))), 4)
     0.6931
@@ -61,6 +61,8 @@ def term(
         )
     if reduce not in ("mean", "sum", "neuron"):
         raise ValueError(f"chaos.term: reduce is {reduce!r}, but must be 'mean', 'sum' or 'neuron'")
+    if cut is not None and not cut[0] < cut[1]:
+        raise ValueError(f"chaos.term: cut is {cut}, but must be (low, high) with low < high")
     wide = jnp.promote_types(h.dtype, jnp.float32)
     h = h.astype(wide)
     if cut is not None:

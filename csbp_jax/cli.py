@@ -64,6 +64,8 @@ def _train(argv):
         options, fields = own.parse_known_args(argv[1:])
     except argparse.ArgumentError as error:
         raise ConfigError(error) from None
+    if not options.runs:
+        raise ConfigError("--runs: empty; name a folder")
     config = parse(config, fields, f"csbp_jax train {argv[0]}")
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
@@ -111,10 +113,17 @@ def parse(config: Config, argv: Sequence[str], prog: str) -> Config:
 
 def _one_line(told):
     """From tyro's box (title, error, hints, with rules between): the error, and the hints' options."""
-    plain = re.sub("[│╭╮╰╯]", "", told).replace("─", "-")
-    _, error, *hints = [" ".join(part.split()) for part in re.split("-{5,}", plain)]
-    options = [
-        option for hint in hints for option in re.findall(r"--[a-z0-9.-]+ (?:{[^}]*}|[A-Z[][^a-z(]*(?= ))", hint)
-    ]
+    parts = [[]]
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", told).splitlines():  # colours, on a terminal
+        bare = line.strip(" │╰╯")
+        if line.startswith("╭") or (len(bare) > 20 and set(bare) <= set("-─")):
+            parts.append([])
+        else:
+            parts[-1].append(bare)
+    _, error, *hints = [" ".join(" ".join(part).split()) for part in parts]
+    # An option and the form of its value: {a,b}, {None}|{FLOAT}, INT, or [INT [INT ...]].
+    form = r"--[a-z0-9.-]+ (?:\{[^}]*\}(?:\|\{[^}]*\})*|\[[A-Z]+ \[[A-Z]+ \.\.\.\]\]|[A-Z]+\b)"
+    options = [option for hint in hints for option in re.findall(form, hint)]
     kind = "perhaps you meant" if "Perhaps" in "".join(hints) else "it is"
-    return error.split(" Got errors")[0].rstrip(".") + (f"; {kind} {', '.join(options)}" if options else "")
+    mend = f"{kind} {', '.join(options)}" if options else "--help lists all options and what they take"
+    return f"{error.split(' Got errors')[0].rstrip('.')}; {mend}"

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 SurrogateName = Literal["triangle", "rectangle", "sigmoid", "arctan", "fast_sigmoid", "erf", "piecewise_exp"]
 
@@ -121,7 +121,7 @@ class Config:
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch always has one."""
     deterministic: bool = False
-    """Ask XLA for deterministic kernels on GPU (slower). CPU runs are deterministic anyway."""
+    """On the command line: ask XLA for deterministic GPU kernels (slower). CPU runs are deterministic anyway."""
     model: Model = Model()
     chaos: Chaos = Chaos()
     loss: Loss = Loss()
@@ -189,12 +189,41 @@ _RULES = {
 }
 
 
+def _check_types(config: Any, prefix: str = "") -> None:
+    """What the command line's parser does for strings, for values given in Python."""
+    for name, hint in get_type_hints(type(config)).items():
+        value, field = getattr(config, name), prefix + name
+        if dataclasses.is_dataclass(hint):
+            _check_types(value, f"{field}.")
+        elif get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                raise ConfigError(f"{field}: {value!r} is not possible; allowed are {', '.join(get_args(hint))}")
+        elif not _fits(value, hint):
+            raise ConfigError(f"{field}: {value!r} is not possible; allowed is {getattr(hint, '__name__', hint)}")
+
+
+def _fits(value, hint):
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        return (
+            isinstance(value, tuple)
+            and all(_fits(item, kinds[0]) for item in value)
+            and (kinds[-1] is Ellipsis or len(value) == len(kinds))
+        )
+    if get_origin(hint) is not None:  # X | None
+        return any(_fits(value, kind) for kind in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
 def check(config: Config) -> Config:
     """The config itself, if all its values are possible.
 
     Raises:
       ConfigError: names the first impossible field and what is allowed.
     """
+    _check_types(config)
     flat = flatten(config)
     for name, value in flat.items():
         numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, float)]

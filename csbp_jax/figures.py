@@ -49,14 +49,17 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 def _losses(axes, steps):
     for i, (key, label) in enumerate((("task_loss", "task"), ("chaos_loss", "chaos, z times its term"))):
         if any(row[key] > 0 for row in steps):
-            axes.plot([r["step"] for r in steps], [r[key] for r in steps], lw=1, color=PALETTE[i], label=label)
+            mark = "." if len(steps) < 20 else None
+            line = {"lw": 1, "color": PALETTE[i], "label": label, "marker": mark}
+            axes.plot([r["step"] for r in steps], [r[key] for r in steps], **line)
     axes.set(xlabel="step", ylabel="loss of a batch (nats)", title="Losses", yscale="log")
     axes.legend()
 
 
 def _strength(axes, steps):
     for i, tap in enumerate(steps[0]["z"]):
-        axes.plot([r["step"] for r in steps], [r["z"][tap] for r in steps], color=PALETTE[i % len(PALETTE)], label=tap)
+        line = {"color": PALETTE[i % len(PALETTE)], "label": tap, "marker": "." if len(steps) < 20 else None}
+        axes.plot([r["step"] for r in steps], [r["z"][tap] for r in steps], **line)
     axes.set(xlabel="step", ylabel="z", title="Chaos strength", ylim=(0, None))
     if steps[0]["z"]:
         axes.legend(title="tapped tensor")

@@ -109,7 +109,11 @@ def fire(
 
     Raises:
       ConfigError: the membrane at every step is asked of a neuron that has no ``trace``.
+      TypeError: a layer that computes in float16 is tapped: the membrane is float32, but the term's gradient would turn
+        to zero on its way back through the float16 current.
     """
+    if current.dtype == jnp.float16 and any(tap.rpartition(".")[0] == layer for tap in probe.taps):
+        raise TypeError(f"{layer} computes in float16 and is tapped; use bfloat16 or float32")
     tensors = {**tensors, "norm": current}
     inspected = layer in probe.inspect
     if inspected or f"{layer}.membrane_pre" in probe.taps:

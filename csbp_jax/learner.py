@@ -55,7 +55,7 @@ def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
     }
 
 
-def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config: Config):
+def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config: Config, steps_per_epoch: int = 1):
     """The three functions of a run.
 
     Args:
@@ -63,6 +63,7 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
       tx: gradient to update for a learning rate of 1 (``optimizer.build``); the update is multiplied by ``lr``.
       loss: ``loss(logits, labels, where=None)`` to a scalar mean, e.g. ``losses.rate_cross_entropy``.
       config: gives the taps, cut and reduction of the chaos term, and the input's shape for ``init``.
+      steps_per_epoch: for a config that anneals by the epoch; left at 1, its z is multiplied by beta each step.
 
     Returns:
       ``init(key, hparams=None) -> State``; what ``hparams`` lacks comes from the config. ``z0`` is one number for all
@@ -73,7 +74,7 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
     objective = _objective(model, loss, config)
 
     def init(key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
-        hparams = _complete(hparams or {}, config)
+        hparams = _complete(hparams or {}, config, steps_per_epoch)
         example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
         weights_key, key = jax.random.split(key)
         variables = model.init(weights_key, example, False)
@@ -172,6 +173,10 @@ def _objective(model, loss, config):
             **_neuron(state),
         )
         logits, aux = logits_aux
+        if set(aux.terms) != set(h["z0"]):
+            raise ConfigError(
+                f"chaos.taps: {', '.join(h['z0'])}, but the network gave terms of: {', '.join(aux.terms)}"
+            )
         z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
         task_loss = loss(logits, batch["y"])
         chaos_loss = sum((z[tap] * term for tap, term in aux.terms.items()), jnp.zeros_like(task_loss))
@@ -199,13 +204,15 @@ def _correct(logits, labels):
     return logits.mean(axis=1).argmax(axis=-1) == labels
 
 
-def _complete(hparams, config):
-    known = hyperparameters(config)
+def _complete(hparams, config, steps_per_epoch):
+    known = hyperparameters(config, steps_per_epoch)
     unknown = set(hparams) - {*known, "neuron"}
     if unknown:
         raise ConfigError(f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}, neuron")
     hparams = {**known, **hparams}
     if not isinstance(hparams["z0"], dict):
+        if not config.chaos.taps:
+            raise ConfigError("hparams: z0 is given, but chaos.taps of the config is empty")
         hparams["z0"] = dict.fromkeys(config.chaos.taps, hparams["z0"])
     if set(hparams["z0"]) != set(config.chaos.taps):
         raise ConfigError(

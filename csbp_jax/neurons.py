@@ -40,7 +40,8 @@ def lif(
     """Leaky integrate-and-fire over a sequence (equations at the head of this file).
 
     Args:
-      x: input current, ``[B, T, ...]``, floating, in units of the threshold.
+      x: input current, ``[B, T, ...]``, floating, in units of the threshold. Not float16 where a chaos term is taken
+        from the membrane: the membrane is float32, but the term's gradient would underflow in x.
       decay: share of the membrane that stays from one step to the next (``tau`` of the CSBP code: 0.25 in its deep
         nets, 0.2 in its demonstration); 1 is the integrate-and-fire neuron. Broadcasts, from the right, against x
         without its time axis; may be traced and may need a gradient.

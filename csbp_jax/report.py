@@ -1,6 +1,7 @@
 """What a run shows and leaves behind: its folder, ``metrics.jsonl``, the progress bar and the closing table."""
 
 import contextlib
+import fcntl
 import json
 import pathlib
 import platform
@@ -19,8 +20,11 @@ from csbp_jax.config import Config, ConfigError, run_name, to_json
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def open_run(root: pathlib.Path, config: Config, name: str | None, fresh: bool, console: Console) -> pathlib.Path:
-    """The run's folder with its ``config.json``; one that is there already must hold the same config.
+@contextlib.contextmanager
+def open_run(
+    root: pathlib.Path, config: Config, name: str | None, fresh: bool, console: Console
+) -> Iterator[pathlib.Path]:
+    """The run's folder with its ``config.json``, locked; one that is there already must hold the same config.
 
     Args:
       root: folder of all runs.
@@ -28,27 +32,47 @@ def open_run(root: pathlib.Path, config: Config, name: str | None, fresh: bool, 
       fresh: set an old run of this name aside, under its name and the time, and start anew.
 
     Raises:
-      ConfigError: the name cannot be a folder's, or the folder holds another config (its fields are named).
+      ConfigError: the name cannot be a folder's, the folder holds another config (its fields are named) or none, or
+        another process trains this run.
     """
     name = run_name(config) if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
     run = root / name
     if fresh and run.exists():
-        old = run.rename(root / f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}")
+        with _locked(run):
+            old = run.rename(root / f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}")
         console.print(f"the old run is kept as {old}", soft_wrap=True)
-    mine, file = to_json(config), run / "config.json"
+    run.mkdir(parents=True, exist_ok=True)
+    with _locked(run):
+        _check_or_write_config(run, to_json(config))
+        yield run
+
+
+@contextlib.contextmanager
+def _locked(run):
+    """The system frees the lock, however the process ends."""
+    with open(run / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{run}: another process is training this run") from None
+        yield
+
+
+def _check_or_write_config(run, mine):
+    file = run / "config.json"
     if file.exists():
         if differing := _differences(read_json(file, "config")["config"], mine):
             raise ConfigError(
-                f"NAME: run {name!r} has another config; differing are {'; '.join(differing)}. "
+                f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
                 "Give another NAME (--name), or start anew with FRESH=1 (--fresh)"
             )
-        return run
-    run.mkdir(parents=True, exist_ok=True)
-    versions = {package: metadata.version(package) for package in _PACKAGES}
-    write_json(file, {"config": mine, "versions": versions, "python": platform.python_version()})
-    return run
+    elif any((run / left).exists() for left in ("checkpoints", "metrics.jsonl", "result.json")):
+        raise ConfigError(f"{file}: missing, though the run has begun; start anew with FRESH=1 (--fresh)")
+    else:
+        versions = {package: metadata.version(package) for package in _PACKAGES}
+        write_json(file, {"config": mine, "versions": versions, "python": platform.python_version()})
 
 
 def _differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
@@ -68,12 +92,25 @@ def read_json(file: pathlib.Path, *keys: str) -> dict[str, Any]:
       ConfigError: it cannot be read.
     """
     try:
-        content = json.loads(file.read_text())
-        if all(key in content for key in keys):
-            return content
-    except (ValueError, TypeError):
-        pass
+        content = json.loads(file.read_bytes())
+    except ValueError:
+        content = None
+    if isinstance(content, dict) and all(key in content for key in keys):
+        return content
     raise ConfigError(f"{file}: cannot be read; start anew with FRESH=1 (--fresh)")
+
+
+def read_result(run: pathlib.Path) -> dict[str, Any]:
+    """A finished run's ``result.json``.
+
+    Raises:
+      ConfigError: it cannot be read.
+    """
+    result = read_json(run / "result.json", "seconds", "gradient_norms", "last", "chosen")
+    for part in ("last", "chosen"):
+        if not isinstance(result[part], dict) or not {"epoch", "test_accuracy"} <= set(result[part]):
+            raise ConfigError(f"{run / 'result.json'}: cannot be read; start anew with FRESH=1 (--fresh)")
+    return result
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:
@@ -86,20 +123,27 @@ def write_json(file: pathlib.Path, content: Any) -> None:
 def read_rows(file: pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
     rows = []
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in file.read_bytes().splitlines() if file.exists() else ():
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict) and {"kind", "step"} <= set(row)]
 
 
-def rewind(file: pathlib.Path, step: int) -> list[dict[str, Any]]:
-    """Drops what was written after ``step``, so that a resumed run doubles no row; returns what stays.
+def rewind(file: pathlib.Path, step: int, steps_per_epoch: int) -> list[dict[str, Any]]:
+    """Drops what was written after ``step``, the end of an epoch, so that a resumed run doubles no row.
+
+    Returns:
+      The rows that stay.
 
     Raises:
-      ConfigError: rows up to ``step`` are missing.
+      ConfigError: the first row or that of an epoch up to ``step`` is missing.
     """
     rows = [row for row in read_rows(file) if row["step"] <= step]
-    if step and (not rows or rows[0]["kind"] != "start" or rows[-1]["step"] != step):
+    epochs = [row["step"] for row in rows if row["kind"] == "epoch"]
+    if step and (
+        rows[:1] != [row for row in rows if row["kind"] == "start"]
+        or epochs != list(range(steps_per_epoch, step + 1, steps_per_epoch))
+    ):
         raise ConfigError(f"{file}: rows up to step {step} are missing; start anew with FRESH=1 (--fresh)")
     part = file.with_name(file.name + ".part")
     part.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -119,13 +163,18 @@ def metrics_writer(run: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[Ca
         yield write
 
 
+def live(console: Console) -> bool:
+    """Whether a bar can be drawn; if not, each epoch is a plain line."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextlib.contextmanager
 def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
     """A live bar on a terminal, nothing elsewhere; yields ``show(steps done, text)``."""
     # 80 columns hold the words alone.
     bars = [BarColumn(bar_width=16)] if console.width >= 96 else []
     columns = (TextColumn("{task.description}"), *bars, TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not live(console)) as bar:
         task = bar.add_task("compiling", total=total, completed=done)
         yield lambda step, text: bar.update(task, completed=step, description=text)
 

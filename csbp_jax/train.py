@@ -38,7 +38,7 @@ def train(
       ConfigError: a value is impossible, or the folder holds another config.
       Diverged: loss or gradient was not finite for three steps in a row.
     """
-    console = report.Console(highlight=False) if console is None else console
+    console = report.Console(highlight=False, markup=False) if console is None else console
     parts = data.load(check(config).data)
     steps_per_epoch = _check_sizes(config, parts)
     program = _compile(config, steps_per_epoch)
@@ -47,23 +47,29 @@ def train(
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     jax.eval_shape(program.gradient_norms, state, first)
 
-    run = report.open_run(pathlib.Path(root), config, name, fresh, console)
-    if (run / "result.json").exists():
-        console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
-        result = report.read_json(run / "result.json", "last", "chosen", "seconds")
+    with report.open_run(pathlib.Path(root), config, name, fresh, console) as run:
+        if (run / "result.json").exists():
+            console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
+            result = report.read_result(run)
+        else:
+            saved, rows = _resume(config, program, state, first, parts, run, steps_per_epoch, console)
+            result = _finish(program, saved, parts, rows, steps_per_epoch)
+            figures.draw(run, rows)
+            report.write_json(run / "result.json", result)
         report.closing_table(console, run, result)
         return result
 
+
+def _resume(config, program, state, first, parts, run, steps_per_epoch, console):
+    """Trains from the newest checkpoint, or from the start, to the end."""
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
         # The weights of the epoch that validation chose travel with the state: one checkpoint holds both, or none.
         saved = {"state": state, "chosen": _choice(state, 0, {"accuracy": -1.0, "loss": 0.0})}
         saved = checkpoint.restore(checkpoints, saved) or saved
-        done = int(saved["state"].step)
-        rows = report.rewind(run / "metrics.jsonl", done)
-        steps = config.epochs * steps_per_epoch
-        console.print(
-            f"{run}: {f'resumed after step {done}' if done else 'a new run'}, {steps} steps in all", soft_wrap=True
-        )
+        done, steps = int(saved["state"].step), config.epochs * steps_per_epoch
+        rows = report.rewind(run / "metrics.jsonl", done, steps_per_epoch)
+        place = f"resumed after step {done}" if done else "a new run"
+        console.print(f"{run}: {place}, {steps} steps in all", soft_wrap=True)
         with report.metrics_writer(run, rows) as write, report.progress(console, steps, done) as show:
             if not done:
                 norms = jax.tree.map(float, program.gradient_norms(state, first))
@@ -71,13 +77,7 @@ def train(
                 console.print(report.share(norms), soft_wrap=True)
             watch = _Watch(config, steps_per_epoch, done, rows[-1]["seconds"], write, show, console)
             batches = data.train_batches(parts["train"], config.batch_size, config.seed, done)
-            saved = _fit(config, program, saved, map(program.place, batches), parts, watch, checkpoints)
-
-    result = _finish(program, saved, parts, rows, steps_per_epoch)
-    figures.draw(run, rows)
-    report.write_json(run / "result.json", result)
-    report.closing_table(console, run, result)
-    return result
+            return _fit(config, program, saved, map(program.place, batches), parts, watch, checkpoints), rows
 
 
 def _check_sizes(config, parts):
@@ -120,12 +120,11 @@ def _compile(config: Config, steps_per_epoch: int) -> _Program:
     loss: Callable = losses.rate_cross_entropy
     if config.loss.name == "tet":
         loss = functools.partial(losses.tet, lam=config.loss.lam)
-    init, train_step, eval_step = learner.make(model, tx, loss, config)
+    init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch)
     place = functools.partial(mesh.place, mesh=devices)
-    hparams = learner.hyperparameters(config, steps_per_epoch)
     whole = -(-config.eval_batch_size // jax.device_count()) * jax.device_count()
     return _Program(
-        init=jax.jit(functools.partial(init, hparams=hparams), out_shardings=copies),
+        init=jax.jit(init, out_shardings=copies),
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=copies),
         evaluate=functools.partial(_evaluate, jax.jit(eval_step), place, whole),
         gradient_norms=jax.jit(learner.make_gradient_norms(model, loss, config)),
@@ -208,7 +207,7 @@ class _Watch:
         mean = jax.tree.map(lambda *values: sum(values) / len(values), *self.epoch) if self.epoch else {}
         row = self._row("epoch", mean) | {f"validation_{k}": v for k, v in validation.items()}
         self.write(row)
-        if not self.console.is_terminal:
+        if not report.live(self.console):
             self.console.print(report.line(row, self.config.epochs), soft_wrap=True)
         self.start_epoch()
 

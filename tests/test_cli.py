@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pty
 import subprocess
 import sys
 
@@ -26,6 +27,10 @@ WRONG = {
     "train digits --batch-size 33": "batch_size: 33 is not possible; allowed are multiples of 8",
     "train digits --chaos.taps conv9.norm": "chaos.taps: this network has no conv9.norm; it has conv1.conv,",
     "train digits --name ../x": "NAME: '../x' is not possible",
+    "train digits --chaos.cut 1": "it is --chaos.cut {None}|{FLOAT FLOAT}",
+    "train digits --epochs ------": "base 10: '------'; it is --epochs INT",
+    "train digits --deterministic True": "Unrecognized options: True; --help lists all options",
+    "train digits --runs=": "--runs: empty; name a folder",
     "train digits --name": "--name: expected one argument",
     "train digits stray": "Unrecognized options: stray",
 }
@@ -38,6 +43,18 @@ def test_what_is_wrong_is_told_in_one_line_with_exit_code_2(line, capsys, tmp_pa
     told = capsys.readouterr().err
     assert told.startswith("csbp_jax: ") and told.count("\n") == 1 and WRONG[line] in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_terminal_too(tmp_path):
+    """There the option parser draws boxes, in colours."""
+    master, slave = pty.openpty()
+    line = [sys.executable, "-m", "csbp_jax", "train", "digits", "--optimizer.nme", "sgd"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "60"}
+    assert subprocess.call(line, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, env=environment) == 2
+    os.close(slave)
+    told = os.read(master, 10_000).decode()
+    os.close(master)
+    assert told.count("\n") == 1 and "--optimizer.nme, sgd; perhaps you meant --optimizer.name {sgd," in told
 
 
 def test_an_unwritable_folder_is_told_in_one_line(capsys, tmp_path):

@@ -11,7 +11,6 @@ from csbp_jax.config import Chaos, Config, ConfigError, Optimizer, check, flatte
 BAD = {
     "seed": -1,
     "epochs": 0,
-    "batch_size": 0,
     "model.time_steps": -3,
     "model.classes": 1,
     "model.features": (),
@@ -32,6 +31,13 @@ BAD = {
     "optimizer.warmup_epochs": 30,
     "optimizer.weight_decay": float("nan"),
     "checkpoint_every": 0,
+    "batch_size": 1.5,
+    "deterministic": 1,
+    "chaos.reduce": "max",
+    "loss.name": "mse",
+    "model.name": "resnet",
+    "model.neuron.reset": "soft ",
+    "optimizer.schedule": None,
 }
 
 
@@ -51,6 +57,15 @@ def test_an_impossible_value_is_refused_by_the_name_of_its_field(name):
 @pytest.mark.parametrize("name", configs.NAMES)
 def test_every_config_that_ships_is_possible_and_named_after_its_file(name):
     assert check(configs.load(name)).data == name
+
+
+@pytest.mark.parametrize("value, kind", [(1.0, "tuple"), ((1.0, "2"), "tuple"), ([1.0], "tuple")])
+def test_a_wrong_type_is_refused(value, kind):
+    with pytest.raises(ConfigError, match=rf"chaos.z0: .* is not possible; allowed is {kind}"):
+        check(Config(chaos=Chaos(z0=value)))
+    with pytest.raises(ConfigError, match=r"chaos\.cut"):
+        check(Config(chaos=Chaos(cut=(1.0, 2.0, 3.0))))
+    check(Config(optimizer=Optimizer(lr=1, clip=2)))
 
 
 def test_strengths_and_taps_must_agree():

@@ -50,6 +50,14 @@ def test_the_stream_is_a_function_of_seed_and_step(digits, start):
     assert not np.array_equal(whole[0]["y"], take(digits["train"], 1, batch_size=32, seed=6)[0]["y"])
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 1258])
+def test_any_batch_size_starts_anywhere(digits, batch_size):
+    steps = 1258 // batch_size
+    first, second = take(digits["train"], 2, batch_size=batch_size, seed=0, start_step=steps - 1)
+    chex.assert_shape([first["y"], second["y"]], (batch_size,))
+    chex.assert_trees_all_equal(second, take(digits["train"], 1, batch_size=batch_size, seed=0, start_step=steps)[0])
+
+
 @pytest.mark.parametrize("batch_size", [7, 180, 359, 500])
 def test_evaluation_shows_each_record_once(digits, batch_size):
     batches = list(data.eval_batches(digits["test"], batch_size))

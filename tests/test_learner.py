@@ -1,5 +1,6 @@
 """The training step: its tangent map, its compilations, its guard, and its equality over devices and sweeps."""
 
+import dataclasses
 import functools
 
 import chex
@@ -291,6 +292,37 @@ def test_unknown_hyperparameters_are_refused():
         init(jax.random.key(0), {"betta": 0.9})
     with pytest.raises(ConfigError, match=r"z0 names fc1.norm, but the taps are fc1.norm, fc2.membrane"):
         init(jax.random.key(0), {"z0": {"fc1.norm": 1.0}})
+
+
+def test_chaos_is_never_silently_off():
+    config, (init, train_step, _) = make()
+    plain = dataclasses.replace(config, chaos=Chaos())
+    tx = optimizer.build(config.optimizer, 5, 10)
+    init_plain, _, _ = learner.make(models.build(config.model), tx, losses.rate_cross_entropy, plain)
+    with pytest.raises(ConfigError, match=r"z0 is given, but chaos\.taps of the config is empty"):
+        init_plain(jax.random.key(0), {"z0": 5.0})
+
+    class Deaf(models.Dense):
+        def __call__(self, x, train=False, *, taps=(), **options):
+            return super().__call__(x, train, **options)
+
+    deaf = Deaf((7, 5), 3, 3)
+    init, train_step, _ = learner.make(deaf, tx, losses.rate_cross_entropy, config)
+    with pytest.raises(ConfigError, match="the network gave terms of"):
+        train_step(init(jax.random.key(0)), batch())
+
+
+@pytest.mark.parametrize("anneal, expected", [("epoch", [3, 3, 3, 1.5]), ("step", [3, 1.5, 0.75, 0.375])])
+def test_z_anneals_by_the_epoch_or_the_step(anneal, expected):
+    config = make()[0]
+    config = dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, anneal=anneal, beta=0.5))
+    tx = optimizer.build(config.optimizer, 5, 3)
+    init, train_step, _ = learner.make(models.build(config.model), tx, losses.rate_cross_entropy, config, 3)
+    state, step, z = init(jax.random.key(0)), jax.jit(train_step), []
+    for n in range(4):
+        state, metrics = step(state, batch(n))
+        z.append(float(metrics["z"]["fc1.norm"]))
+    assert z == expected
 
 
 def test_one_strength_serves_all_taps():

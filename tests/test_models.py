@@ -105,6 +105,14 @@ def test_what_is_not_inspected_costs_nothing(name):
     assert memory() == memory(taps=(f"{first_layer(name)}.norm",))
 
 
+def test_a_tapped_float16_layer_is_refused():
+    model, variables, x = setup("dense")
+    half = jax.tree.map(lambda a: a.astype(jnp.float16), (variables, x))
+    model.apply(*half, False)
+    with pytest.raises(TypeError, match="fc1 computes in float16 and is tapped; use bfloat16 or float32"):
+        model.apply(*half, False, taps=("fc1.membrane",))
+
+
 def test_unknown_names_are_refused_and_the_known_ones_listed():
     model, variables, x = setup("dense")
     with pytest.raises(ConfigError, match=r"chaos.taps.*no fc1.conv; it has fc1.dense, fc1.norm, fc1.membrane"):

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from csbp_jax import configs, data, figures
+from csbp_jax import checkpoint, configs, data, figures
 from csbp_jax.config import ConfigError, Diverged
-from csbp_jax.report import Console, read_rows
+from csbp_jax.report import Console, open_run, read_rows
 from csbp_jax.train import _compile, train
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -146,6 +146,16 @@ def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
     (stopped("rows") / "metrics.jsonl").write_text("")
     with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 38 are missing"):
         run(SMALL, tmp_path, name="rows")
+    lines = (finished[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    junk = b'3\n{}\n\xff\n{"kind": 1\n'
+    (stopped("junk") / "metrics.jsonl").write_bytes(junk + b"".join(lines))
+    run(SMALL, tmp_path, name="junk")
+    (stopped("gap") / "metrics.jsonl").write_bytes(b"".join(line for line in lines if b'"step": 19' not in line))
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 38 are missing"):
+        run(SMALL, tmp_path, name="gap")
+    (stopped("config") / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"config.json: missing, though the run has begun"):
+        run(dataclasses.replace(SMALL, seed=9), tmp_path, name="config")
     shutil.rmtree(stopped("weights") / "checkpoints" / "2" / "default")
     with pytest.raises(ConfigError, match=r"checkpoints/2: this checkpoint cannot be read"):
         run(SMALL, tmp_path, name="weights")
@@ -155,6 +165,37 @@ def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
         run(SMALL, tmp_path, name="result")
     result, _ = run(SMALL, stopped("whole").parent, name="whole")
     assert result["params_sha256"] == finished[1]["params_sha256"]
+
+
+def test_two_processes_do_not_train_the_same_run(tmp_path):
+    with open_run(tmp_path, SMALL, "shared", False, Console(file=io.StringIO())):
+        for fresh in (False, True):
+            with pytest.raises(ConfigError, match=r"shared: another process is training this run"):
+                run(SMALL, tmp_path, name="shared", fresh=fresh)
+
+
+def test_a_failing_save_is_told_in_one_line(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(ConfigError, match="checkpoint cannot be written"), checkpoint.open_folder(folder) as manager:
+        shutil.rmtree(folder)
+        folder.write_text("in the way")
+        checkpoint.save(manager, 1, {"x": np.ones(3)})
+
+
+def test_an_interrupt_ends_with_its_exit_code_and_one_line(tmp_path):
+    arguments = ["csbp_jax", *command(tmp_path)[3:]]
+    # A shell's background jobs ignore the signal, and children inherit that.
+    program = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"sys.argv = {arguments}; runpy.run_module('csbp_jax', run_name='__main__')"
+    )
+    line = [sys.executable, "-u", "-c", program]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "a new run" in process.stdout.readline()  # it compiles now
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert told == "csbp_jax: interrupted; the same command goes on from the last checkpoint\n"
 
 
 def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
+# As good as endless; grain's own endless repetition cannot be sliced for every batch size.
+_EPOCHS = 1_000_000_000
+
 
 def train_batches(source, batch_size: int, seed: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches ``{"x": [B, T or 1, ...], "y": [B]}`` from ``start_step`` on, without replay.
@@ -15,7 +18,7 @@ def train_batches(source, batch_size: int, seed: int, start_step: int = 0) -> It
     Each epoch is a new order of all records; the remainder that fills no batch is dropped, another one each epoch.
     """
     whole = len(source) // batch_size * batch_size
-    batches = grain.MapDataset.source(source).shuffle(seed=seed)[:whole].repeat(None).batch(batch_size)[start_step:]
+    batches = grain.MapDataset.source(source).shuffle(seed=seed)[:whole].repeat(_EPOCHS).batch(batch_size)[start_step:]
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
 
