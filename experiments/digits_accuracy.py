@@ -94,11 +94,11 @@ def main(arguments=None):
 
 {table(content)}
 
-Mean and 95 % interval (Student's t) over {options.seeds} paired seeds, {count} test pictures. At step 0 the chaos
-term's gradient has {share["min"]:.0%} to {share["max"]:.0%} of the task gradient's norm. Both arms are near the
-ceiling, so this says that the method trains, not that it gains; pictures of one writer stand in all parts.
+Mean and 95 % interval (Student's t, which knows no ceiling) over {options.seeds} paired seeds, {count} test pictures.
+At step 0 the chaos term's gradient has {share["min"]:.0%} to {share["max"]:.0%} of the task gradient's norm. Both arms
+are near the ceiling, so this says that the method trains, not that it gains; pictures of one writer stand in all parts.
 
-Made by `{content["command"]}` (`make accuracy`); the figures of each seed are in `accuracy.json`.
+Made by `{content["command"]}` (`make accuracy`); `accuracy.json` holds the figures of each seed.
 """
     )
     print(table(content))
