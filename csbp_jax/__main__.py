@@ -12,12 +12,12 @@ def run() -> None:
         code = main()
     except KeyboardInterrupt:  # while packages were imported
         code = 130
-    if code == 130:
-        # An interrupted compilation still has threads that would crash an orderly shutdown.
+    if code:
+        # An interrupted compilation has threads that would crash an orderly shutdown, a failed save some that would
+        # print pages.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(130)
-    sys.exit(code)
+        os._exit(code)
 
 
 if __name__ == "__main__":

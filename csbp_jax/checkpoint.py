@@ -11,7 +11,8 @@ import orbax.checkpoint as ocp
 from csbp_jax.config import ConfigError
 
 # Orbax logs its steps, its defaults and whole tracebacks; what matters is raised as well.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+for _chatty in ("absl", "asyncio"):
+    logging.getLogger(_chatty).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
