@@ -19,8 +19,8 @@ def neuron(config: configuration.Neuron) -> neurons.LIF:
 def build(config: configuration.Model) -> nn.Module:
     """The network of a config.
 
-    Its ``apply(variables, x, train, *, neuron, tap, taps, inspect)`` gives ``(logits [B, T, C], aux)``; see the
-    family's file and :class:`csbp_jax.layers.Aux`.
+    Its ``apply(variables, x, train, *, neuron, tap, taps, inspect)`` gives ``(logits [B, T, C], aux)``; see
+    :class:`csbp_jax.models.network.Network` and :class:`csbp_jax.layers.Aux`.
     """
     family = _FAMILIES[config.name]
     return family(config.features, config.classes, config.time_steps, neuron(config.neuron))
