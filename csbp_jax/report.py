@@ -138,7 +138,8 @@ def rewind(file: pathlib.Path, step: int, steps_per_epoch: int) -> list[dict[str
     Raises:
       ConfigError: the first row or that of an epoch up to ``step`` is missing.
     """
-    rows = [row for row in read_rows(file) if row["step"] <= step]
+    # Without a checkpoint all is done again, the row of the start too.
+    rows = [row for row in read_rows(file) if row["step"] <= step] if step else []
     epochs = [row["step"] for row in rows if row["kind"] == "epoch"]
     if step and (
         rows[:1] != [row for row in rows if row["kind"] == "start"]

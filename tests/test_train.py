@@ -168,6 +168,19 @@ def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
     assert result["params_sha256"] == finished[1]["params_sha256"]
 
 
+def test_a_run_stopped_before_its_first_checkpoint_and_again_after_it_goes_on(finished, tmp_path):
+    lines = (finished[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    copy = shutil.copytree(finished[0], tmp_path / "early")
+    (copy / "result.json").unlink()
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "metrics.jsonl").write_bytes(b"".join(lines[:2]))  # the start, and a step of the first epoch
+    run(SMALL, tmp_path, name="early")
+    assert [row["kind"] for row in read_rows(copy / "metrics.jsonl")].count("start") == 1
+    (copy / "result.json").unlink()
+    result, _ = run(SMALL, tmp_path, name="early")
+    assert result["params_sha256"] == finished[1]["params_sha256"]
+
+
 def test_two_processes_do_not_train_the_same_run(tmp_path):
     with open_run(tmp_path, SMALL, "shared", False, Console(file=io.StringIO())):
         for fresh in (False, True):
