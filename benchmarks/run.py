@@ -110,7 +110,7 @@ def chaos_element(rounds):
 def chaos_step(rounds):
     """A training step of the digits preset with its tap, over the same step without."""
     config = configs.load("digits")
-    model, batch = models.build(config.model), next(data.train_batches(data.load("digits")["train"], 32, 0))
+    model, batch = models.build(config.model), next(data.train_batches(data.load(config)["train"], 32, 0))
     tx = optimizer.build(config.optimizer, 30, 39)
     programs = {}
     for name, arm in (("with", config), ("without", dataclasses.replace(config, chaos=Chaos()))):

@@ -21,6 +21,46 @@ class Diverged(RuntimeError):
     """Loss or gradient was not finite for three steps in a row."""
 
 
+AugmentName = Literal[
+    "crop", "flip", "cutout", "autoaugment", "resized_crop", "roll", "rotate", "shear", "event_drop", "nda",
+    "batch_crop_flip", "mixup", "cutmix",
+]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    name: str = "digits"
+    """Data set."""
+    dir: str = ""
+    """folder only: where your class folders are."""
+    validation: float = 0.1
+    """Share of each class that is taken from the training part for validation, where the data set has none."""
+    split: Literal["last", "first"] = "last"
+    """cifar10_dvs only: which tenth of each class is the test part, files 900-999 or files 0-99."""
+    size: tuple[int, int] | None = None
+    """Height and width of a frame; as the data set has them, if None."""
+    resize: Literal["events", "nearest", "bilinear", "antialias"] = "events"
+    """Events to this size: by their coordinates before they are counted, or frame by frame on the device."""
+    bins: Literal["number", "time", "window"] = "number"
+    """Events to T frames: of equally many events, of equally long times, or of fixed windows of ``window`` each."""
+    window: int = 50_000
+    """bins=window only: microseconds; what is later than T windows is counted in the last."""
+    frames: int | None = None
+    """Events: train on so many of the T frames, another random sorted choice each step."""
+    normalise: Literal["none", "standard", "max"] = "none"
+    """Pictures by the data set's published mean and deviation; frames of events by each one's largest count."""
+    augment: tuple[AugmentName, ...] = ()
+    """What is done to training examples, in this order."""
+    encode: Literal["direct", "rate", "latency"] = "direct"
+    """A still picture as T steps: repeated, as random spikes at the rate of its brightness, or one spike each."""
+    bad: Literal["fail", "skip"] = "fail"
+    """A record that cannot be read: stop, or leave it out, counted and reported."""
+    workers: int = 0
+    """Processes that read ahead; changes no result."""
+    threads: int = 1
+    """Threads that read ahead in each process; changes no result."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Neuron:
     decay: float = 0.25
@@ -106,8 +146,6 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    data: str = "digits"
-    """Data set; a file of csbp_jax/configs."""
     seed: int = 0
     """Of the weights and of the order of the data."""
     epochs: int = 30
@@ -122,6 +160,7 @@ class Config:
     """Epochs between checkpoints; the last epoch always has one."""
     deterministic: bool = False
     """On the command line: ask XLA for deterministic GPU kernels (slower). CPU runs are deterministic anyway."""
+    data: Data = Data()
     model: Model = Model()
     chaos: Chaos = Chaos()
     loss: Loss = Loss()
@@ -148,7 +187,7 @@ def to_json(config: Config) -> dict[str, Any]:
 def run_name(config: Config) -> str:
     """The data set plus a short hash of the whole config: other options never resume the wrong run."""
     text = json.dumps(to_json(config), sort_keys=True)
-    return f"{config.data}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 _POSITIVE = ("a positive whole number", lambda v: v >= 1)
@@ -164,6 +203,13 @@ _RULES = {
     "eval_batch_size": _POSITIVE,
     "log_every": _POSITIVE,
     "checkpoint_every": _POSITIVE,
+    "data.validation": ("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
+    "data.size": ("two positive whole numbers", lambda v: v is None or min(v) >= 1),
+    "data.window": _POSITIVE,
+    "data.frames": ("a positive whole number, or None", lambda v: v is None or v >= 1),
+    "data.augment": ("different names", lambda v: len(set(v)) == len(v)),
+    "data.workers": _NOT_NEGATIVE,
+    "data.threads": _POSITIVE,
     "model.input_shape": _SIZES,
     "model.classes": ("2 or more", lambda v: v >= 2),
     "model.time_steps": _POSITIVE,
@@ -210,6 +256,8 @@ def _fits(value, hint):
             and all(_fits(item, kinds[0]) for item in value)
             and (kinds[-1] is Ellipsis or len(value) == len(kinds))
         )
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
     if get_origin(hint) is not None:  # X | None
         return any(_fits(value, kind) for kind in get_args(hint))
     if hint is float:

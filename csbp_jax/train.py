@@ -39,7 +39,7 @@ def train(
       Diverged: loss or gradient was not finite for three steps in a row.
     """
     console = report.Console(highlight=False, markup=False) if console is None else console
-    parts = data.load(check(config).data)
+    parts = data.load(check(config))
     steps_per_epoch = _check_sizes(config, parts)
     program = _compile(config, steps_per_epoch)
     state = program.init(jax.random.key(config.seed))
@@ -86,12 +86,14 @@ def _check_sizes(config, parts):
         raise ConfigError(f"this run has {jax.process_count()} processes, but only one is supported yet")
     shape = parts["train"][0]["x"].shape[1:]
     if shape != config.model.input_shape:
-        raise ConfigError(f"model.input_shape: {config.model.input_shape}, but a frame of {config.data} is {shape}")
+        raise ConfigError(
+            f"model.input_shape: {config.model.input_shape}, but a frame of {config.data.name} is {shape}"
+        )
     if parts["train"].classes != config.model.classes:
-        raise ConfigError(f"model.classes: {config.model.classes}, but {config.data} has {parts['train'].classes}")
+        raise ConfigError(f"model.classes: {config.model.classes}, but {config.data.name} has {parts['train'].classes}")
     if config.batch_size > len(parts["train"]):
         raise ConfigError(
-            f"batch_size: {config.batch_size} is not possible; {config.data} has {len(parts['train'])} for training"
+            f"batch_size: {config.batch_size} is not possible; {config.data.name} has {len(parts['train'])} to train on"
         )
     if config.batch_size % jax.device_count():
         raise ConfigError(

@@ -56,7 +56,7 @@ def test_an_impossible_value_is_refused_by_the_name_of_its_field(name):
 
 @pytest.mark.parametrize("name", configs.NAMES)
 def test_every_config_that_ships_is_possible_and_named_after_its_file(name):
-    assert check(configs.load(name)).data == name
+    assert check(configs.load(name)).data.name == name
 
 
 @pytest.mark.parametrize("value, kind", [(1.0, "tuple"), ((1.0, "2"), "tuple"), ([1.0], "tuple")])

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from csbp_jax import data
-from csbp_jax.config import ConfigError
+from csbp_jax.config import Config, ConfigError, Data
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits")
+    return data.load(Config())
 
 
 def take(source, n, **options):
@@ -67,5 +67,5 @@ def test_evaluation_shows_each_record_once(digits, batch_size):
 
 
 def test_unknown_data_set():
-    with pytest.raises(ConfigError, match=r"data: there is no data set 'x'; there are digits"):
-        data.load("x")
+    with pytest.raises(ConfigError, match=r"data.name: there is no data set 'x'; there are digits"):
+        data.load(Config(data=Data(name="x")))

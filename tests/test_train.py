@@ -84,7 +84,7 @@ def test_the_digits_preset_is_no_mock():
     """Its chaos term holds at least a tenth of the task gradient's norm at step 0."""
     config = configs.load("digits")
     program = _compile(config, 39)
-    batch = program.place(next(data.train_batches(data.load("digits")["train"], config.batch_size, config.seed)))
+    batch = program.place(next(data.train_batches(data.load(config)["train"], config.batch_size, config.seed)))
     norms = program.gradient_norms(program.init(jax.random.key(config.seed)), batch)
     assert norms["chaos"] > 0.1 * norms["task"]
 

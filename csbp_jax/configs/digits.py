@@ -1,9 +1,9 @@
 """UCI optical digits, which ship with the package."""
 
-from csbp_jax.config import Chaos, Config, Model, Optimizer
+from csbp_jax.config import Chaos, Config, Data, Model, Optimizer
 
 config = Config(
-    data="digits",
+    data=Data(name="digits"),
     epochs=30,
     batch_size=32,
     checkpoint_every=5,

@@ -1,9 +1,12 @@
 """Data sets that ship inside the package."""
 
 import json
+import pathlib
 from importlib import resources
 
 import numpy as np
+
+from csbp_jax.config import Config
 
 
 class Arrays:
@@ -19,10 +22,10 @@ class Arrays:
         return {"x": self.x[i], "y": self.y[i]}
 
 
-def digits() -> dict[str, Arrays]:
+def digits(config: Config, folder: pathlib.Path) -> dict[str, Arrays]:
     """UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1]."""
-    folder = resources.files("csbp_jax.data")
-    with folder.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+    shipped = resources.files("csbp_jax.data")
+    with shipped.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         x, y = arrays["x"].astype(np.float32)[:, None, :, :, None] / 16, arrays["y"].astype(np.int32)
-    split = json.loads(folder.joinpath("digits_split.json").read_text())
+    split = json.loads(shipped.joinpath("digits_split.json").read_text())
     return {part: Arrays(x[indices], y[indices], classes=10) for part, indices in split.items()}
