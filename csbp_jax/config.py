@@ -79,7 +79,7 @@ class Neuron:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    name: Literal["small_conv", "dense"] = "small_conv"
+    name: Literal["small_conv", "dense", "recurrent"] = "small_conv"
     """Network family, a file of csbp_jax/models."""
     input_shape: tuple[int, ...] = (8, 8, 1)
     """Shape of one frame: height, width, channels."""

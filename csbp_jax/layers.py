@@ -4,18 +4,21 @@ Nothing is sown or hooked. A layer returns its spikes and an :class:`Aux`: one s
 rate, and only what was asked for beyond that. Tensors that can be tapped, by the name of their layer:
 
     LAYER.conv, LAYER.dense   before the norm
-    LAYER.norm                the neuron's input
+    LAYER.norm                the neuron's input (what there is of it before the feedback, in a recurrent layer)
     LAYER.membrane            after the last reset, ``[B, ...]``
     LAYER.membrane_pre        before reset at every step, ``[B, T, ...]``
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import lax
 
 from csbp_jax.config import ConfigError
 
@@ -77,6 +80,20 @@ class Dense(nn.Module):
         return fire(str(self.name), {"dense": h}, norm(train)(h), neuron, probe)
 
 
+class Recurrent(nn.Module):
+    """Fully connected, batch norm, neuron whose spikes come back: its current is ``norm(W x[t]) + V s[t-1]``."""
+
+    features: int
+    time_steps: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+        synapse = nn.Dense(self.features, use_bias=False, kernel_init=_HE, name="dense")
+        feedback = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
+        h = show(synapse(x), self.time_steps)
+        return fire(str(self.name), {"dense": h}, norm(train)(h), Feedback(neuron, feedback), probe)
+
+
 _HE = nn.initializers.he_normal()
 
 
@@ -129,6 +146,38 @@ def fire(
         membranes={layer: tensors["membrane_pre"]} if inspected else {},
         names=tuple(f"{layer}.{kind}" for kind in dict.fromkeys([*tensors, "membrane_pre"])),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Feedback:
+    """A neuron whose spikes come back one step later, from rest: its current is ``x[t] + V s[t-1]``, ``s[-1] = 0``.
+
+    neuron: called one time step at a time; there is a ``trace`` where the neuron has one.
+    weights: ``V``, ``[F, F]``, from the neuron of the first axis to that of the second.
+    """
+
+    neuron: Any
+    weights: jax.Array
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        spikes, membrane = self._over_time(self.neuron, x)
+        return spikes, membrane
+
+    @property
+    def trace(self) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
+        return functools.partial(self._over_time, self.neuron.trace)
+
+    def _over_time(self, neuron, x):
+        def step(carry, x_t):
+            membrane, spikes = carry
+            spikes, membrane, *others = neuron((x_t + spikes @ self.weights)[:, None], membrane)
+            return (membrane, spikes[:, 0]), [rows[:, 0] for rows in (spikes, *others)]
+
+        none = jnp.zeros_like(x[:, 0])
+        rest = (none.astype(jnp.promote_types(x.dtype, jnp.float32)), none)
+        (membrane, _), sequences = lax.scan(step, rest, jnp.moveaxis(x, 1, 0))
+        spikes, *others = (jnp.moveaxis(rows, 0, 1) for rows in sequences)
+        return spikes, membrane, *others
 
 
 def collect(parts: Sequence[Aux], probe: Probe) -> Aux:

@@ -5,9 +5,10 @@ import flax.linen as nn
 from csbp_jax import config as configuration
 from csbp_jax import neurons, surrogate
 from csbp_jax.models.dense import Dense
+from csbp_jax.models.recurrent import Recurrent
 from csbp_jax.models.small_conv import SmallConv
 
-_FAMILIES = {"small_conv": SmallConv, "dense": Dense}
+_FAMILIES = {"small_conv": SmallConv, "dense": Dense, "recurrent": Recurrent}
 
 
 def neuron(config: configuration.Neuron) -> neurons.LIF:
