@@ -1,4 +1,4 @@
-# Recipes only call Python: what stands in DATASET, NAME, FRESH and ARGS reaches it through the environment, unread by
+# Recipes only call Python: what stands in DATASET, NAME, ARGS and the like reaches it through the environment, unread by
 # a shell. $(value ...) takes the text as typed, so that make does not expand it either.
 PYTHON ?= python3
 DATASET ?= digits
@@ -9,15 +9,18 @@ override CSBP_DATASET := $(value DATASET)
 override CSBP_NAME := $(value NAME)
 override CSBP_FRESH := $(value FRESH)
 override CSBP_ARGS := $(value ARGS)
-export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS
-unexport DATASET NAME FRESH ARGS
+override CSBP_FROM := $(value FROM)
+override CSBP_DIR := $(value DIR)
+override CSBP_DATA_DIR := $(value DATA_DIR)
+export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_FROM CSBP_DIR CSBP_DATA_DIR
+unexport DATASET NAME FRESH ARGS FROM DIR DATA_DIR
 
 # Fresh buffers cost page faults: keep freed memory, in huge pages. It saved 2 to 5 % of a convolutional step on two
 # cores; a benchmark, whose buffers are larger, measures little else without it. No effect where malloc is not glibc's.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train demo test test-slow bench accuracy lint lock clean
+.PHONY: help setup data train demo test test-slow bench accuracy lint lock clean
 
 help:  ## This list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -25,6 +28,8 @@ help:  ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 	@echo
 	@echo 'Options of train: DATASET=digits  NAME=my-run  FRESH=1  ARGS="--chaos.z0 0 --epochs 5"'
+	@echo 'Options of data:  DATASET=cifar10  FROM=folder-with-the-originals'
+	@echo 'Options of both:  DATA_DIR=data (where prepared data are kept)  DATASET=folder DIR=your-class-folders'
 	@echo 'All of ARGS:      make setup && $(RUN) -m csbp_jax train digits --help'
 
 $(VENV)/.installed: requirements.txt
@@ -36,7 +41,10 @@ $(VENV)/.installed: requirements.txt
 
 setup: $(VENV)/.installed  ## Install the pinned requirements into .venv (the others do it by themselves)
 
-train: setup  ## Train a spiking network with CSBP (DATASET, NAME, FRESH, ARGS)
+data: setup  ## Prepare and verify a data set (DATASET, FROM, DATA_DIR, ARGS)
+	@$(RUN) -m csbp_jax data --environment
+
+train: setup  ## Train a spiking network with CSBP (DATASET, NAME, FRESH, DATA_DIR, ARGS)
 	@$(RUN) -m csbp_jax train --environment
 
 demo: setup  ## The authors' one-neuron experiment, as a figure

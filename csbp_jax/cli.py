@@ -1,12 +1,17 @@
-"""csbp_jax train DATASET [--name NAME] [--fresh] [--runs FOLDER] [--FIELD VALUE ...]
+"""csbp_jax train DATASET [--name NAME] [--fresh] [--runs FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
+csbp_jax data DATASET [--from FOLDER] [--no-verify] [--data-dir FOLDER] [--FIELD VALUE ...]
 
-Trains on a data set; the same command again resumes, or says that the run is finished.
+train: trains on a data set; the same command again resumes, or says that the run is finished.
+data: prepares and verifies a data set, and tells how many records each part holds.
 
-  --name NAME     the run's folder; by default the data set and a hash of its config
-  --fresh         set an old run of this name aside and start anew
-  --runs FOLDER   where runs are kept (default: runs)
-  --FIELD VALUE   any field of the config, e.g. --chaos.z0 0 for plain backpropagation;
-                  csbp_jax train DATASET --help lists them
+  --name NAME         the run's folder; by default the data set and a hash of its config
+  --fresh             set an old run of this name aside and start anew
+  --runs FOLDER       where runs are kept (default: runs)
+  --from FOLDER       where the originals (archives, or a tfds folder) lie; downloaded where possible, if left out
+  --no-verify         take originals of another size or checksum
+  --data-dir FOLDER   where prepared data sets are kept (default: data)
+  --FIELD VALUE       any field of the config, e.g. --chaos.z0 0 for plain backpropagation;
+                      csbp_jax train DATASET --help lists them
 
 Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 130 interrupted.
 """
@@ -32,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(__doc__ + f"\nData sets: {', '.join(configs.NAMES)}")
-        elif argv[0] == "train":
-            _train(argv[1:])
+        elif argv[0] in _COMMANDS:
+            _COMMANDS[argv[0]](argv[1:])
         else:
-            raise ConfigError(f"there is no command {argv[0]!r}; there is train (csbp_jax --help)")
+            raise ConfigError(f"there is no command {argv[0]!r}; there are {', '.join(_COMMANDS)} (csbp_jax --help)")
     except Diverged as error:
         return _fail(error, 3)
     except (ConfigError, OSError) as error:
@@ -51,39 +56,59 @@ def _fail(message, code):
 
 
 def _train(argv):
-    if argv == ["--environment"]:
-        argv = from_environment(os.environ)
-    if not argv or argv[0].startswith("-"):
-        raise ConfigError(f"DATASET: missing; write csbp_jax train DATASET, one of {', '.join(configs.NAMES)}")
-    config = configs.load(argv[0])
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    own.add_argument("--name")
-    own.add_argument("--fresh", action="store_true")
-    own.add_argument("--runs", default="runs")
-    try:
-        options, fields = own.parse_known_args(argv[1:])
-    except argparse.ArgumentError as error:
-        raise ConfigError(error) from None
-    if not options.runs:
-        raise ConfigError("--runs: empty; name a folder")
-    config = parse(config, fields, f"csbp_jax train {argv[0]}")
+    options, config = _read("train", argv, {"--name": None, "--fresh": False, "--runs": "runs"})
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
     # JAX takes a second to import, and reads XLA_FLAGS when it starts.
     from csbp_jax.train import train
 
-    train(config, name=options.name, fresh=options.fresh, root=options.runs)
+    train(config, name=options.name, fresh=options.fresh, root=options.runs, data_dir=options.data_dir)
 
 
-def from_environment(environment: Mapping[str, str]) -> list[str]:
-    """The arguments of ``train`` as ``make`` hands them over: in variables, so that no shell reads them.
+def _data(argv):
+    options, config = _read("data", argv, {"--from": None, "--no-verify": False})
+    from csbp_jax import data, report
 
-    ``CSBP_DATASET``, ``CSBP_NAME``, ``CSBP_FRESH`` (1 or 0) and ``CSBP_ARGS``, the latter split as a shell would.
+    name, folder = config.data.name, options.data_dir
+    with report.stages(report.Console(highlight=False, markup=False)) as show:
+        data.prepare(config, vars(options)["from"], folder, verify=not options.no_verify, show=show)
+        parts = data.load(config, folder)
+    print(f"{name}: {', '.join(f'{part} {len(source)}' for part, source in parts.items())} records")
+
+
+_COMMANDS = {"train": _train, "data": _data}
+
+
+def _read(command, argv, own):
+    """The command's own options and the config; an option whose default is False takes no value."""
+    if argv == ["--environment"]:
+        argv = from_environment(command, os.environ)
+    if not argv or argv[0].startswith("-"):
+        raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, one of {', '.join(configs.NAMES)}")
+    config = configs.load(argv[0])
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option, default in {**own, "--data-dir": "data"}.items():
+        parser.add_argument(option, default=default, action="store_true" if default is False else "store")
+    try:
+        options, fields = parser.parse_known_args(argv[1:])
+    except argparse.ArgumentError as error:
+        raise ConfigError(error) from None
+    for option, value in vars(options).items():
+        if value == "":
+            raise ConfigError(f"--{option.replace('_', '-')}: empty; give it a name")
+    return options, parse(config, fields, f"csbp_jax {command} {argv[0]}")
+
+
+def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
+    """The arguments of a command as ``make`` hands them over: in variables, so that no shell reads them.
+
+    ``CSBP_DATASET``, ``CSBP_DATA_DIR``, ``CSBP_DIR`` (a user's own class folders), ``CSBP_ARGS``, the latter split as a
+    shell would; for train also ``CSBP_NAME`` and ``CSBP_FRESH`` (1 or 0), for data ``CSBP_FROM``.
 
     Raises:
       ConfigError: no such data set, an open quotation mark, or FRESH is neither.
     """
-    dataset, name, fresh, args = (environment.get(f"CSBP_{key}", "") for key in ("DATASET", "NAME", "FRESH", "ARGS"))
+    dataset, fresh, args = (environment.get(f"CSBP_{key}", "") for key in ("DATASET", "FRESH", "ARGS"))
     configs.load(dataset)
     if fresh not in ("", "0", "1"):
         raise ConfigError(f"FRESH: {fresh!r} is not possible; allowed are 1 and 0")
@@ -91,7 +116,11 @@ def from_environment(environment: Mapping[str, str]) -> list[str]:
         more = shlex.split(args)
     except ValueError as error:
         raise ConfigError(f"ARGS: {args!r} cannot be split into words: {str(error).lower()}") from None
-    return [dataset, *([f"--name={name}"] if name else []), *(["--fresh"] if fresh == "1" else []), *more]
+    own = {"train": {"NAME": "--name"}, "data": {"FROM": "--from"}}[command]
+    options = {**own, "DATA_DIR": "--data-dir", "DIR": "--data.dir"}
+    given = {option: environment.get(f"CSBP_{key}") for key, option in options.items()}
+    words = [f"{option}={value}" for option, value in given.items() if value]
+    return [dataset, *words, *(["--fresh"] if command == "train" and fresh == "1" else []), *more]
 
 
 def parse(config: Config, argv: Sequence[str], prog: str) -> Config:

@@ -82,9 +82,9 @@ class Model:
     name: Literal["small_conv", "dense", "recurrent"] = "small_conv"
     """Network family, a file of csbp_jax/models."""
     input_shape: tuple[int, ...] = (8, 8, 1)
-    """Shape of one frame: height, width, channels."""
+    """Shape of one frame: height, width, channels. Empty: as the data have it."""
     classes: int = 10
-    """Number of classes."""
+    """Number of classes. 0: as the data have it."""
     time_steps: int = 4
     """T: a static picture is shown for so many time steps."""
     features: tuple[int, ...] = (32, 64, 64)
@@ -210,8 +210,8 @@ _RULES = {
     "data.augment": ("different names", lambda v: len(set(v)) == len(v)),
     "data.workers": _NOT_NEGATIVE,
     "data.threads": _POSITIVE,
-    "model.input_shape": _SIZES,
-    "model.classes": ("2 or more", lambda v: v >= 2),
+    "model.input_shape": ("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
+    "model.classes": ("2 or more, or 0", lambda v: v >= 2 or v == 0),
     "model.time_steps": _POSITIVE,
     "model.features": _SIZES,
     "model.neuron.decay": _SHARE,
@@ -280,6 +280,10 @@ def check(config: Config) -> Config:
     for name, (allowed, holds) in _RULES.items():
         if not holds(flat[name]):
             raise ConfigError(f"{name}: {flat[name]} is not possible; allowed is {allowed}")
+    if config.data.dir and config.data.name != "folder":
+        raise ConfigError(
+            f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
+        )
     if any(config.chaos.z0) and not config.chaos.taps:
         raise ConfigError(f"chaos.taps: empty, but chaos.z0 is {config.chaos.z0}; name a tensor, or set chaos.z0 to 0")
     if len(config.chaos.z0) not in (1, len(config.chaos.taps)):

@@ -180,6 +180,23 @@ def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int,
         yield lambda step, text: bar.update(task, completed=step, description=text)
 
 
+@contextlib.contextmanager
+def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of a preparation; yields ``show(stage, done, total)``. Elsewhere, a line as each begins."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, disable=not live(console)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(stage, done, total):
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage)
+                if not live(console):
+                    console.print(stage, soft_wrap=True)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
 def line(row: dict[str, Any], epochs: int) -> str:
     """One line on the terminal for a row of metrics."""
     text = f"epoch {row['epoch']}/{epochs} step {row['step']}"

@@ -1,19 +1,20 @@
 """The training loop, read from top to bottom: from a config to a run folder and a test accuracy."""
 
+import contextlib
 import dataclasses
-import functools
 import hashlib
 import pathlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import checkpoint, data, figures, learner, losses, mesh, models, optimizer, report
+from csbp_jax import checkpoint, data, figures, learner, report
 from csbp_jax.config import Config, ConfigError, Diverged, check
+from csbp_jax.program import compile, resolve
 
 _BAD_STEPS_STOP = 3
 
@@ -24,6 +25,7 @@ def train(
     name: str | None = None,
     fresh: bool = False,
     root: str | pathlib.Path = "runs",
+    data_dir: str | pathlib.Path = "data",
     console: report.Console | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on where a stopped run of the same config left off, and returns what ``result.json`` holds.
@@ -32,6 +34,8 @@ def train(
       config: what to train.
       name: the run's folder under ``root``; by default the data set and a hash of the config.
       fresh: set an old run of this name aside and start anew.
+      root: where runs are kept.
+      data_dir: where prepared data sets are kept.
       console: where to show it; the terminal by default.
 
     Raises:
@@ -39,11 +43,15 @@ def train(
       Diverged: loss or gradient was not finite for three steps in a row.
     """
     console = report.Console(highlight=False, markup=False) if console is None else console
-    parts = data.load(check(config))
-    steps_per_epoch = _check_sizes(config, parts)
-    program = _compile(config, steps_per_epoch)
+    if jax.process_count() > 1:
+        raise ConfigError(f"this run has {jax.process_count()} processes, but only one is supported yet")
+    parts = data.load(check(config), data_dir)
+    config = resolve(config, parts)
+    steps_per_epoch = len(parts["train"]) // config.batch_size
+    program = compile(config, parts["train"], steps_per_epoch)
     state = program.init(jax.random.key(config.seed))
-    first = program.place(next(data.train_batches(parts["train"], config.batch_size, config.seed)))
+    with _batches(config, parts) as batches:
+        first = program.place(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     jax.eval_shape(program.gradient_norms, state, first)
 
@@ -76,62 +84,14 @@ def _resume(config, program, state, first, parts, run, steps_per_epoch, console)
                 write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms})
                 console.print(report.share(norms), soft_wrap=True)
             watch = _Watch(config, steps_per_epoch, done, rows[-1]["seconds"], write, show, console)
-            batches = data.train_batches(parts["train"], config.batch_size, config.seed, done)
-            return _fit(config, program, saved, map(program.place, batches), parts, watch, checkpoints), rows
+            with _batches(config, parts, done) as batches:
+                return _fit(config, program, saved, map(program.place, batches), parts, watch, checkpoints), rows
 
 
-def _check_sizes(config, parts):
-    """Steps an epoch; the rules that need the data set and the machine."""
-    if jax.process_count() > 1:
-        raise ConfigError(f"this run has {jax.process_count()} processes, but only one is supported yet")
-    shape = parts["train"][0]["x"].shape[1:]
-    if shape != config.model.input_shape:
-        raise ConfigError(
-            f"model.input_shape: {config.model.input_shape}, but a frame of {config.data.name} is {shape}"
-        )
-    if parts["train"].classes != config.model.classes:
-        raise ConfigError(f"model.classes: {config.model.classes}, but {config.data.name} has {parts['train'].classes}")
-    if config.batch_size > len(parts["train"]):
-        raise ConfigError(
-            f"batch_size: {config.batch_size} is not possible; {config.data.name} has {len(parts['train'])} to train on"
-        )
-    if config.batch_size % jax.device_count():
-        raise ConfigError(
-            f"batch_size: {config.batch_size} is not possible; allowed are multiples of {jax.device_count()}, "
-            "the number of devices"
-        )
-    return len(parts["train"]) // config.batch_size
-
-
-class _Program(NamedTuple):
-    """The functions of a run, jitted over all devices."""
-
-    init: Callable
-    train_step: Callable
-    evaluate: Callable
-    gradient_norms: Callable
-    place: Callable
-
-
-def _compile(config: Config, steps_per_epoch: int) -> _Program:
-    # One step for any number of devices: the batch is split over the mesh, and jit adds the all-reduces itself.
-    devices = mesh.data_parallel()
-    copies = mesh.everywhere(devices)
-    model = models.build(config.model)
-    tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
-    loss: Callable = losses.rate_cross_entropy
-    if config.loss.name == "tet":
-        loss = functools.partial(losses.tet, lam=config.loss.lam)
-    init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch)
-    place = functools.partial(mesh.place, mesh=devices)
-    whole = -(-config.eval_batch_size // jax.device_count()) * jax.device_count()
-    return _Program(
-        init=jax.jit(init, out_shardings=copies),
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=copies),
-        evaluate=functools.partial(_evaluate, jax.jit(eval_step), place, whole),
-        gradient_norms=jax.jit(learner.make_gradient_norms(model, loss, config)),
-        place=place,
-    )
+def _batches(config, parts, start_step=0):
+    readers = {"workers": config.data.workers, "threads": config.data.threads}
+    batches = data.train_batches(parts["train"], config.batch_size, config.seed, start_step, **readers)
+    return contextlib.closing(batches)
 
 
 def _fit(config, program, saved, batches: Iterator, parts, watch: "_Watch", checkpoints):
@@ -159,17 +119,10 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: "_Watch", chec
 
 def _choice(state: learner.State, epoch: int, validation: dict[str, float]) -> dict[str, Any]:
     """A copy of the weights (the step donates the state's own) and why they were chosen."""
+    # Copied: the step donates the state's own.
     weights = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
     reasons = {"epoch": epoch, "accuracy": validation["accuracy"], "loss": validation["loss"]}
     return {name: np.asarray(value) for name, value in reasons.items()} | weights
-
-
-def _evaluate(eval_step, place, batch_size, state: learner.State, source) -> dict[str, float]:
-    """Accuracy and loss over a source, each example once."""
-    sums = [eval_step(state, place(batch)) for batch in data.eval_batches(source, batch_size)]
-    total = {key: sum(float(part[key]) for part in sums) for key in sums[0]}
-    count = total["count"]
-    return {"count": int(count), "accuracy": total["correct"] / count, "loss": total["loss"] / count}
 
 
 class _Watch:

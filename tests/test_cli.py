@@ -14,14 +14,14 @@ from csbp_jax.config import ConfigError
 ROOT = pathlib.Path(__file__).parent.parent
 
 WRONG = {
-    "trian": "there is no command 'trian'; there is train",
+    "trian": "there is no command 'trian'; there are train, data",
     "train": "DATASET: missing; write csbp_jax train DATASET, one of digits",
     "train cifar11": "DATASET: there is no config 'cifar11'; there are digits",
     "train digits --chaos.zO 1": "--chaos.zO, 1; perhaps you meant --chaos.z0 [FLOAT",
     "train digits --optimizer.nme sgd": "perhaps you meant --optimizer.name {sgd,adam,adamw}",
     "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
     "train digits --epochs": "'--epochs'. Expected 1 values",
-    "train digits --model.name resnet": "'--model.name'. Expected one of ('small_conv', 'dense')",
+    "train digits --model.name resnet": "'--model.name'. Expected one of ('small_conv', 'dense'",
     "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is a positive whole number",
     "train digits --chaos.beta 1.5": "chaos.beta: 1.5 is not possible; allowed is from 0 to 1",
     "train digits --batch-size 33": "batch_size: 33 is not possible; allowed are multiples of 8",
@@ -30,7 +30,13 @@ WRONG = {
     "train digits --chaos.cut 1": "it is --chaos.cut {None}|{FLOAT FLOAT}",
     "train digits --epochs ------": "base 10: '------'; it is --epochs INT",
     "train digits --deterministic True": "Unrecognized options: True; --help lists all options",
-    "train digits --runs=": "--runs: empty; name a folder",
+    "train digits --runs=": "--runs: empty; give it a name",
+    "train digits --data-dir=": "--data-dir: empty; give it a name",
+    "train digits --data.dir x": "data.dir: 'x', but digits has none; it is for the data set folder",
+    "train digits --data.augment blur": "--data.augment",
+    "data digits --from x": "--from: digits has no originals; leave it out",
+    "data digits --fresh": "Unrecognized options: --fresh",
+    "data": "DATASET: missing; write csbp_jax data DATASET, one of digits",
     "train digits --name": "--name: expected one argument",
     "train digits stray": "Unrecognized options: stray",
 }
@@ -84,14 +90,17 @@ def test_overrides_reach_the_config():
 
 def test_make_hands_its_variables_over():
     given = {"CSBP_DATASET": "digits", "CSBP_NAME": "a", "CSBP_FRESH": "1", "CSBP_ARGS": "--chaos.z0 0 --name 'b c'"}
-    assert cli.from_environment(given) == ["digits", "--name=a", "--fresh", "--chaos.z0", "0", "--name", "b c"]
+    assert cli.from_environment("train", given) == ["digits", "--name=a", "--fresh", "--chaos.z0", "0", "--name", "b c"]
+    more = {"CSBP_FROM": "a b", "CSBP_DATA_DIR": "d", "CSBP_DIR": "c"}
+    words = cli.from_environment("data", {"CSBP_DATASET": "digits", "CSBP_NAME": "a", **more})
+    assert words == ["digits", "--from=a b", "--data-dir=d", "--data.dir=c"]
     for change, message in (
         ({"CSBP_FRESH": "yes"}, "FRESH: 'yes' is not possible"),
         ({"CSBP_ARGS": '--x "'}, "ARGS: .* no closing quotation"),
         ({"CSBP_DATASET": ""}, "DATASET: there is no config ''"),
     ):
         with pytest.raises(ConfigError, match=message):
-            cli.from_environment({**given, **change})
+            cli.from_environment("train", {**given, **change})
 
 
 def make(tmp_path, *arguments):

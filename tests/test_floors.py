@@ -6,7 +6,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).parent.parent / "csbp_jax"
 SCIENCE = ["surrogate", "chaos", "neurons", "losses", "layers", "models", "optimizer", "learner", "dynamics"]
 WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
-BOTH = ["configs", "train", "cli", "__main__"]
+BOTH = ["configs", "program", "train", "cli", "__main__"]
 ORDER = ["config", *SCIENCE, *WORLD, *BOTH]
 FENCES = {
     "flax": {"layers", "models", "learner"},

@@ -18,8 +18,9 @@ import pytest
 
 from csbp_jax import checkpoint, configs, data, figures
 from csbp_jax.config import ConfigError, Diverged
+from csbp_jax.program import compile
 from csbp_jax.report import Console, open_run, read_rows
-from csbp_jax.train import _compile, train
+from csbp_jax.train import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = dataclasses.replace(
@@ -83,8 +84,9 @@ def test_the_weights_of_the_chosen_epoch_are_those_of_the_best_validation(finish
 def test_the_digits_preset_is_no_mock():
     """Its chaos term holds at least a tenth of the task gradient's norm at step 0."""
     config = configs.load("digits")
-    program = _compile(config, 39)
-    batch = program.place(next(data.train_batches(data.load(config)["train"], config.batch_size, config.seed)))
+    source = data.load(config)["train"]
+    program = compile(config, source, 39)
+    batch = program.place(next(data.train_batches(source, config.batch_size, config.seed)))
     norms = program.gradient_norms(program.init(jax.random.key(config.seed)), batch)
     assert norms["chaos"] > 0.1 * norms["task"]
 
@@ -216,7 +218,7 @@ def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):
     chaos = dataclasses.replace(SMALL.chaos, taps=("conv7.norm",))
     for changes, message in (
         ({"batch_size": 30}, r"batch_size: 30 .* multiples of 8"),
-        ({"batch_size": 4096}, r"batch_size: 4096 .* has 1258 for training"),
+        ({"batch_size": 4096}, r"batch_size: 4096 .* has 1258 to train on"),
         ({"model": dataclasses.replace(SMALL.model, input_shape=(9, 9, 1))}, r"model.input_shape: \(9, 9, 1\)"),
         ({"model": dataclasses.replace(SMALL.model, classes=5)}, r"model.classes: 5, but digits has 10"),
         ({"chaos": chaos}, r"chaos.taps: this network has no conv7.norm; it has conv1.conv"),

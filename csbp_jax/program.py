@@ -1,0 +1,119 @@
+"""What a run computes: its functions, jitted over all devices, and the rules that need both config and data."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from csbp_jax import data, learner, losses, mesh, models, optimizer
+from csbp_jax.config import Config, ConfigError
+from csbp_jax.data import transform
+
+Parts = dict[str, Any]
+
+
+class Program(NamedTuple):
+    """``init(key) -> state``, ``train_step(state, batch) -> (state, metrics)``, ``evaluate(state, source) -> metrics``,
+    ``gradient_norms(state, batch)``; batches go through ``place`` first."""
+
+    init: Callable
+    train_step: Callable
+    evaluate: Callable
+    gradient_norms: Callable
+    place: Callable
+
+
+def resolve(config: Config, parts: Parts) -> Config:
+    """The config with what its model leaves to the data (``input_shape``, ``classes``) filled in.
+
+    Raises:
+      ConfigError: the model wants another input, the data set is too small for a batch, or the devices cannot share it.
+    """
+    source = parts["train"]
+    config = _with(config, classes=config.model.classes or source.classes)
+    if config.model.classes != source.classes:
+        raise ConfigError(f"model.classes: {config.model.classes}, but {config.data.name} has {source.classes}")
+    shape = _frame(config, source)
+    config = _with(config, input_shape=config.model.input_shape or shape)
+    if config.model.input_shape != shape:
+        raise ConfigError(
+            f"model.input_shape: {config.model.input_shape}, but a frame of {config.data.name} is {shape}"
+        )
+    for part, records in parts.items():
+        if len(records) == 0:
+            raise ConfigError(f"{config.data.name}: its {part} part is empty; it needs more records of each class")
+    if config.batch_size > len(source):
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is not possible; {config.data.name} has {len(source)} to train on"
+        )
+    if config.batch_size % jax.device_count():
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is not possible; allowed are multiples of {jax.device_count()}, "
+            "the number of devices"
+        )
+    return config
+
+
+def _with(config, **fields):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
+
+
+def _frame(config, source):
+    """``[H, W, C]`` as the network sees it."""
+    record = data.take(source, np.zeros(1, int), np.zeros((1, getattr(source, "draws", 0)), np.float32))
+    # What the transform changes is the height and width; it asks the config whether there are such.
+    prepare, _ = transform.make(_with(config, input_shape=record["x"].shape[2:]), _events(source))
+    return tuple(jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:])
+
+
+def _events(source):
+    """A source of frames of events says so."""
+    return getattr(source, "events", False)
+
+
+def compile(config: Config, source: Any, steps_per_epoch: int) -> Program:
+    """The functions of a run of this (resolved) config, on data such as the source's."""
+    # One step for any number of devices: the batch is split over the mesh, and jit adds the all-reduces itself.
+    devices = mesh.data_parallel()
+    copies = mesh.everywhere(devices)
+    model = models.build(config.model)
+    tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
+    loss: Callable = losses.rate_cross_entropy
+    if config.loss.name == "tet":
+        loss = functools.partial(losses.tet, lam=config.loss.lam)
+    init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch)
+    gradient_norms = learner.make_gradient_norms(model, loss, config)
+    prepare, prepare_eval = transform.make(config, _events(source))
+
+    def seen(state, batch):
+        # Apart from the network's own stream (dropout), which starts from (key, step) as well.
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+        return prepare(key, batch)
+
+    def evaluation(state, key, batch):
+        return eval_step(state, prepare_eval(key, batch))
+
+    place = functools.partial(mesh.place, mesh=devices)
+    whole = -(-config.eval_batch_size // jax.device_count()) * jax.device_count()
+    return Program(
+        init=jax.jit(init, out_shardings=copies),
+        train_step=jax.jit(
+            lambda state, batch: train_step(state, seen(state, batch)), donate_argnums=0, out_shardings=copies
+        ),
+        evaluate=functools.partial(_evaluate, jax.jit(evaluation), place, whole, config.seed),
+        gradient_norms=jax.jit(lambda state, batch: gradient_norms(state, seen(state, batch))),
+        place=place,
+    )
+
+
+def _evaluate(eval_step, place, batch_size, seed, state: learner.State, source) -> dict[str, float]:
+    """Accuracy and loss over a source, each example once."""
+    keys = jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
+    batches = data.eval_batches(source, batch_size)
+    sums = [eval_step(state, key, place(batch)) for key, batch in zip(keys, batches, strict=True)]
+    total = {key: sum(float(part[key]) for part in sums) for key in sums[0]}
+    count = total["count"]
+    return {"count": int(count), "accuracy": total["correct"] / count, "loss": total["loss"] / count}
