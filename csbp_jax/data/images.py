@@ -1,0 +1,149 @@
+"""CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and ImageNet, as uint8 pictures.
+
+Small sets are in memory; ImageNet's JPEGs are decoded as they are asked for. ImageNet's test part is its official
+validation part, whose labels are public; every validation part is taken from the training part.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from csbp_jax.config import Config
+from csbp_jax.data import autoaugment, crops, records
+from csbp_jax.data.decode import decode
+from csbp_jax.data.splits import stratified
+
+_IMAGENET_SIZE = (224, 224)
+_IMAGENET_MEAN = np.array([124, 116, 104])
+_CUTOUT_SIDE = {"cifar10": 16, "cifar100": 8}
+
+# How many uniform numbers a picture needs, and what is done to pictures [b, H, W, C] with them.
+Step = tuple[int, Callable[[np.ndarray, np.ndarray], np.ndarray]]
+
+
+def load(config: Config, folder: pathlib.Path) -> dict[str, Any]:
+    """Train, validation and test of the data set, of which only train is augmented.
+
+    Of ``config.data.augment``, crop, flip, cutout, autoaugment and resized_crop are done here, on the host, in their
+    order; ImageNet's resized_crop comes first wherever it stands, since it makes the pictures equal in size.
+    ``config.data.size`` is the size of a picture: by default the data set's own, for ImageNet 224.
+
+    Raises:
+      ConfigError: it is not prepared, or damaged.
+    """
+    name, size = config.data.name, config.data.size
+    place = records.prepared(folder, name)
+    test = "validation" if name == "imagenet" else "test"
+    (x, y), (test_x, test_y) = records.load(place, "train"), records.load(place, test)
+    train, validation = stratified(y, config.data.validation)
+    classes = records.info(place).features["label"].num_classes
+    if x is None or test_x is None:
+        photos = functools.partial(Photos, classes=classes, size=size or _IMAGENET_SIZE)
+        jpegs, random = records.encoded(place, "train"), "resized_crop" in config.data.augment
+        steps = _steps(config, size or _IMAGENET_SIZE, _IMAGENET_MEAN, but="resized_crop")
+        return {
+            "train": photos(jpegs, train, y[train], random=random, steps=steps),
+            "validation": photos(jpegs, validation, y[validation]),
+            "test": photos(records.encoded(place, test), np.arange(len(test_y)), test_y),
+        }
+    x, test_x = _resized(x, size), _resized(test_x, size)
+    steps = _steps(config, x.shape[1:3], np.round(x.mean(axis=(0, 1, 2))))
+    return {
+        "train": Pictures(x[train], y[train], classes, steps),
+        "validation": Pictures(x[validation], y[validation], classes),
+        "test": Pictures(test_x, test_y, classes),
+    }
+
+
+class Pictures:
+    """Pictures in memory: record i is ``{"x": [1, H, W, C] uint8, "y": int32}``; ``take`` also augments them."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, classes: int, steps: Sequence[Step] = ()):
+        self.x, self.y, self.classes, self.steps = x, y, classes, steps
+        self.draws = sum(draws for draws, _ in steps)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        return {"x": self.x[i][None], "y": self.y[i]}
+
+    def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
+        """Records ``indices [b]``, augmented by ``uniforms [b, draws]`` in [0, 1)."""
+        return {"x": _augmented(self.x[indices], self.steps, uniforms)[:, None], "y": self.y[indices]}
+
+
+class Photos:
+    """JPEGs of any size, each brought to one size: record i is ``{"x": [1, H, W, 3] uint8, "y": int32}``, its centre.
+
+    Args:
+      jpegs: ``jpegs[k]`` and ``jpegs.__getitems__([k, ...])`` give ``{"image": bytes, "file_name": bytes}``.
+      rows: [N], the k of each record.
+      y: [N] labels.
+      classes: how many there are.
+      size: height and width.
+      random: ``take`` shows a random window (random-resized-crop) instead of the centre.
+      steps: what ``take`` does afterwards.
+    """
+
+    def __init__(
+        self,
+        jpegs: Any,
+        rows: np.ndarray,
+        y: np.ndarray,
+        classes: int,
+        size: tuple[int, int],
+        random: bool = False,
+        steps: Sequence[Step] = (),
+    ):
+        self.jpegs, self.rows, self.y, self.classes, self.size, self.steps = jpegs, rows, y, classes, size, steps
+        self.window_draws = crops.RESIZED_CROP_DRAWS if random else 0
+        self.draws = self.window_draws + sum(draws for draws, _ in steps)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        return {"x": self._view(self.jpegs[int(self.rows[i])], crops.centre_window, self.size)[None], "y": self.y[i]}
+
+    def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
+        """Records ``indices [b]``, augmented by ``uniforms [b, draws]`` in [0, 1)."""
+        first, rest = np.split(uniforms, [self.window_draws], axis=1)
+        jpegs = self.jpegs.__getitems__(self.rows[indices].tolist())
+        if self.window_draws:
+            views = [self._view(jpeg, crops.random_window, row) for jpeg, row in zip(jpegs, first, strict=True)]
+        else:
+            views = [self._view(jpeg, crops.centre_window, self.size) for jpeg in jpegs]
+        return {"x": _augmented(np.stack(views), self.steps, rest)[:, None], "y": self.y[indices]}
+
+    def _view(self, jpeg, window, argument):
+        picture = decode(jpeg["image"], jpeg["file_name"].decode())
+        return crops.resize(picture, window(*picture.shape[:2], argument), self.size)
+
+
+def _steps(config, size, mean, but=""):
+    """The host's share of ``config.data.augment``; ``mean [C]`` is the colour of what is left empty."""
+    side = _CUTOUT_SIDE.get(config.data.name, min(size) // 2)
+    steps = {
+        "crop": (2, crops.crop),
+        "flip": (1, crops.flip),
+        "cutout": (2, functools.partial(crops.cutout, side=side, fill=mean)),
+        "autoaugment": (autoaugment.DRAWS, functools.partial(autoaugment.autoaugment, fill=mean)),
+        "resized_crop": (crops.RESIZED_CROP_DRAWS, crops.resized_crop),
+    }
+    return [steps[name] for name in config.data.augment if name in steps and name != but]
+
+
+def _augmented(x, steps, uniforms):
+    for draws, step in steps:
+        x, uniforms = step(x, uniforms[:, :draws]), uniforms[:, draws:]
+    return x
+
+
+def _resized(x, size):
+    if size is None or size == x.shape[1:3]:
+        return x
+    return np.stack([crops.resize(picture, (0, 0, *x.shape[1:3]), size) for picture in x])
