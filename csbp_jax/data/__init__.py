@@ -1,19 +1,30 @@
 """Data sets by name: ``load(config, folder) -> {"train": source, "validation": source, "test": source}``."""
 
+import importlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data import bundled
 from csbp_jax.data.pipeline import eval_batches, take, train_batches
 
-__all__ = ["eval_batches", "load", "prepare", "take", "train_batches"]
+__all__ = ["NAMES", "eval_batches", "load", "prepare", "take", "train_batches"]
 
 Show = Callable[[str, int, int], None]
 
-_LOADERS = {"digits": bundled.digits}
-_PREPARERS: dict[str, Callable] = {}
+# Which file of this folder loads it, and is imported only then: some need seconds, or packages that are extras.
+_LOADERS = {
+    "digits": "bundled",
+    **dict.fromkeys(("cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist"), "images"),
+    **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd"), "events"),
+    "folder": "folder",
+}
+_PREPARERS = {"images": "prepare_images", "events": "prepare_events"}
+NAMES = tuple(_LOADERS)
+
+
+def _module(name):
+    return importlib.import_module(f"csbp_jax.data.{name}")
 
 
 def load(config: Config, folder: str | pathlib.Path = "data") -> dict[str, Any]:
@@ -29,7 +40,7 @@ def load(config: Config, folder: str | pathlib.Path = "data") -> dict[str, Any]:
     name = config.data.name
     if name not in _LOADERS:
         raise ConfigError(f"data.name: there is no data set {name!r}; there are {', '.join(_LOADERS)}")
-    return _LOADERS[name](config, pathlib.Path(folder))
+    return _module(_LOADERS[name]).load(config, pathlib.Path(folder))
 
 
 def prepare(
@@ -53,8 +64,9 @@ def prepare(
       ConfigError: an original is missing (tells where it comes from and how large it is) or damaged.
     """
     name = config.data.name
-    if name in _PREPARERS:
+    preparer = _PREPARERS.get(_LOADERS.get(name, ""))
+    if preparer:
         path = None if originals is None else pathlib.Path(originals)
-        _PREPARERS[name](name, path, pathlib.Path(folder), verify=verify, bad=config.data.bad, show=show)
+        _module(preparer).prepare(name, path, pathlib.Path(folder), verify=verify, bad=config.data.bad, show=show)
     elif originals is not None:
         raise ConfigError(f"--from: {name} has no originals; leave it out")

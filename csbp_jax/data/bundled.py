@@ -22,7 +22,7 @@ class Arrays:
         return {"x": self.x[i], "y": self.y[i]}
 
 
-def digits(config: Config, folder: pathlib.Path) -> dict[str, Arrays]:
+def load(config: Config, folder: pathlib.Path) -> dict[str, Arrays]:
     """UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1]."""
     shipped = resources.files("csbp_jax.data")
     with shipped.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:

@@ -79,6 +79,12 @@ def centre_window(height: int, width: int, size: tuple[int, int]) -> tuple[int, 
     return (height - h) // 2, (width - w) // 2, h, w
 
 
+def whole_window(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """``(top, left, height, width)`` of the whole picture, whatever its proportions."""
+    del size
+    return 0, 0, height, width
+
+
 def resize(picture: np.ndarray, window: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
     """The window ``(top, left, height, width)`` of a picture [H, W, C] at ``size``: bilinear, antialiased."""
     top, left, h, w = window

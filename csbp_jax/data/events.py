@@ -9,6 +9,7 @@ import numpy as np
 
 from csbp_jax.config import Config, ConfigError, Data
 from csbp_jax.data import binning, frames, prepare_events
+from csbp_jax.data.event_files import Events
 from csbp_jax.data.recordings import DATA_SETS, Recording, index, read
 from csbp_jax.data.splits import stratified
 
@@ -64,14 +65,19 @@ def _show(stage, done, total):
 
 def _count(name: str, data: Data, T: int, shape: tuple[int, int, int], recording: Recording) -> np.ndarray:
     """The frames of one recording."""
-    x, y, t, p, (height, width) = read(name, recording)
+    counts = binned(read(name, recording), data, T, shape)
+    return counts.reshape(T, -1) if name == "shd" else counts
+
+
+def binned(events: Events, data: Data, T: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Counts ``[T, H, W, C]`` by ``data.bins``, coordinates brought from the events' sensor to ``shape``."""
+    x, y, t, p, (height, width) = events
     if data.bins == "window":
         edges = binning.by_window(t, T, data.window)
     else:
         edges = {"number": binning.by_number, "time": binning.by_time}[data.bins](t, T)
     x, y = binning.resized(x, width, shape[1]), binning.resized(y, height, shape[0])
-    counts = binning.count(x, y, p, edges, shape)
-    return counts.reshape(T, -1) if name == "shd" else counts
+    return binning.count(x, y, p, edges, shape)
 
 
 def _split(target: pathlib.Path, content: dict[str, Any], data: Data) -> dict[str, frames.Frames]:

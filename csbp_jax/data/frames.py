@@ -28,6 +28,7 @@ class Frames:
     """A source over rows of a cached array: record i is ``{"x": [T, ...] unsigned counts, "y": int32}``. It pickles."""
 
     draws = 0
+    events = True
 
     def __init__(self, path: pathlib.Path, rows: np.ndarray, y: np.ndarray, classes: int):
         self.path, self.rows, self.y, self.classes = path, rows, y.astype(np.int32), classes

@@ -43,14 +43,14 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     if x is None or test_x is None:
         photos = functools.partial(Photos, classes=classes, size=size or _IMAGENET_SIZE)
         jpegs, random = records.encoded(place, "train"), "resized_crop" in config.data.augment
-        steps = _steps(config, size or _IMAGENET_SIZE, _IMAGENET_MEAN, but="resized_crop")
+        steps = host_steps(config, size or _IMAGENET_SIZE, _IMAGENET_MEAN, but="resized_crop")
         return {
             "train": photos(jpegs, train, y[train], random=random, steps=steps),
             "validation": photos(jpegs, validation, y[validation]),
             "test": photos(records.encoded(place, test), np.arange(len(test_y)), test_y),
         }
     x, test_x = _resized(x, size), _resized(test_x, size)
-    steps = _steps(config, x.shape[1:3], np.round(x.mean(axis=(0, 1, 2))))
+    steps = host_steps(config, x.shape[1:3], np.round(x.mean(axis=(0, 1, 2))))
     return {
         "train": Pictures(x[train], y[train], classes, steps),
         "validation": Pictures(x[validation], y[validation], classes),
@@ -87,6 +87,7 @@ class Photos:
       size: height and width.
       random: ``take`` shows a random window (random-resized-crop) instead of the centre.
       steps: what ``take`` does afterwards.
+      window: the part of a picture that is shown otherwise.
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class Photos:
         size: tuple[int, int],
         random: bool = False,
         steps: Sequence[Step] = (),
+        window: Callable = crops.centre_window,
     ):
+        self.window = window
         self.jpegs, self.rows, self.y, self.classes, self.size, self.steps = jpegs, rows, y, classes, size, steps
         self.window_draws = crops.RESIZED_CROP_DRAWS if random else 0
         self.draws = self.window_draws + sum(draws for draws, _ in steps)
@@ -107,7 +110,7 @@ class Photos:
         return len(self.y)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return {"x": self._view(self.jpegs[int(self.rows[i])], crops.centre_window, self.size)[None], "y": self.y[i]}
+        return {"x": self._view(self.jpegs[int(self.rows[i])], self.window, self.size)[None], "y": self.y[i]}
 
     def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
         """Records ``indices [b]``, augmented by ``uniforms [b, draws]`` in [0, 1)."""
@@ -116,7 +119,7 @@ class Photos:
         if self.window_draws:
             views = [self._view(jpeg, crops.random_window, row) for jpeg, row in zip(jpegs, first, strict=True)]
         else:
-            views = [self._view(jpeg, crops.centre_window, self.size) for jpeg in jpegs]
+            views = [self._view(jpeg, self.window, self.size) for jpeg in jpegs]
         return {"x": _augmented(np.stack(views), self.steps, rest)[:, None], "y": self.y[indices]}
 
     def _view(self, jpeg, window, argument):
@@ -124,10 +127,10 @@ class Photos:
         return crops.resize(picture, window(*picture.shape[:2], argument), self.size)
 
 
-def _steps(config, size, mean, but=""):
+def host_steps(config: Config, size: tuple[int, int], mean: np.ndarray, but: str = "") -> list[Step]:
     """The host's share of ``config.data.augment``; ``mean [C]`` is the colour of what is left empty."""
     side = _CUTOUT_SIDE.get(config.data.name, min(size) // 2)
-    steps = {
+    steps: dict[str, Step] = {
         "crop": (2, crops.crop),
         "flip": (1, crops.flip),
         "cutout": (2, functools.partial(crops.cutout, side=side, fill=mean)),

@@ -1,0 +1,14 @@
+"""N-MNIST, events of 34x34 pixels, 60,000 + 10,000 recordings."""
+
+from csbp_jax.config import Chaos, Config, Data, Model, Optimizer
+
+config = Config(
+    data=Data(name="nmnist"),
+    epochs=10,
+    batch_size=64,
+    eval_batch_size=500,
+    log_every=100,
+    model=Model(name="small_conv", input_shape=(34, 34, 2), classes=10, time_steps=10, features=(32, 64, 64)),
+    chaos=Chaos(z0=(10.0,), beta=0.9, taps=("conv1.membrane",), reduce="neuron"),
+    optimizer=Optimizer(name="adamw", lr=0.002),
+)
