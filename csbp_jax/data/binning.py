@@ -38,7 +38,7 @@ def _edges(t: np.ndarray, T: int, starts: Iterable[int]) -> np.ndarray:
 
 def resized(x: np.ndarray, old: int, new: int) -> np.ndarray:
     """Coordinates ``[N]`` on an axis of ``new`` instead of ``old`` pixels: ``x new // old``; no event is lost."""
-    return x if new == old else (np.arange(old) * new // old)[x]
+    return x if new == old else (np.arange(old) * new // old).astype(np.min_scalar_type(new)).take(x)
 
 
 def count(x: np.ndarray, y: np.ndarray, p: np.ndarray, edges: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

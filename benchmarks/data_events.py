@@ -1,0 +1,143 @@
+"""Speed of counting events into frames, and of reading cached frames, on one core of this machine.
+
+    python -m benchmarks.data_events [--out docs/results/data/events.json] [--rounds 21]
+
+Rates are per second of CPU time, so that others on the machine do not matter; median, minimum and maximum of the rounds,
+in each of which every program runs once, in a new order. Recordings are events of uniformly random pixels and times, as
+many as a data set's recordings have. "checked" is what a recording goes through before it is counted; ``np.add.at`` is
+the plain way to count. Frames are read in random order, from files that the system holds in memory.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import platform
+import random
+import tempfile
+import time
+from importlib import metadata
+
+import numpy as np
+
+from csbp_jax.data import binning
+from csbp_jax.data.event_files import Events, checked
+from csbp_jax.data.frames import Frames
+from csbp_jax.report import write_json
+
+# Events, microseconds, sensor, frames, and the size they are scaled to in a second program; types as files have them.
+SIZES = {
+    "dvs_gesture": (400_000, 6_000_000, 128, 16, 48, np.int64),
+    "cifar10_dvs": (200_000, 1_300_000, 128, 10, 48, np.uint16),
+    "nmnist": (4_200, 300_000, 34, 10, 17, np.int64),
+}
+RULES = {
+    "by_number": binning.by_number,
+    "by_time": binning.by_time,
+    "by_window": functools.partial(binning.by_window, window=50_000),
+}
+BATCH = 32
+
+
+def recording(events, span, side, dtype):
+    generator = np.random.default_rng(0)
+    x, y = (generator.integers(0, side, events).astype(dtype) for _ in range(2))
+    t = np.sort(generator.integers(0, span, events))
+    return Events(x, y, t, generator.integers(0, 2, events).astype(bool), (side, side))
+
+
+def frames(events, rule, T, side):
+    x, y, t, p, (height, width) = events
+    x, y = binning.resized(x, width, side), binning.resized(y, height, side)
+    return binning.count(x, y, p, rule(t, T), (side, side, 2))
+
+
+def plainly(events, T):
+    x, y, t, p, (height, width) = events
+    counts = np.zeros((T, height, width, 2), np.uint16)
+    np.add.at(counts, (np.minimum(np.arange(len(t)) // (len(t) // T), T - 1), y, x, p.astype(int)), 1)
+
+
+def rates(programs, amounts, rounds):
+    """``{name: amount a second}``, interleaved, over as many calls as take about 10 ms."""
+    calls, seconds = {}, {name: [] for name in programs}
+    for name, program in programs.items():
+        program()
+        began = time.process_time()
+        program()
+        calls[name] = max(1, round(0.01 / max(time.process_time() - began, 1e-6)))
+    for _ in range(rounds):
+        for name in random.sample(list(programs), len(programs)):
+            began = time.process_time()
+            for _ in range(calls[name]):
+                programs[name]()
+            seconds[name].append((time.process_time() - began) / calls[name])
+    return {name: spread(amounts[name] / np.array(values)) for name, values in seconds.items()}
+
+
+def spread(values):
+    return {key: float(f"{f(values):.4g}") for key, f in (("median", np.median), ("min", np.min), ("max", np.max))}
+
+
+def counting(rounds):
+    """Million events a second."""
+    result = {}
+    for name, (n, span, side, T, small, dtype) in SIZES.items():
+        events = recording(n, span, side, dtype)
+        programs = {rule: functools.partial(frames, events, RULES[rule], T, side) for rule in RULES}
+        programs[f"by_number, to {small}x{small}"] = functools.partial(frames, events, binning.by_number, T, small)
+        programs["checked"] = functools.partial(checked, events, name)
+        programs["np.add.at by number"] = functools.partial(plainly, events, T)
+        assert all(int(programs[rule]().sum()) == n for rule in RULES)
+        result[f"{name}: {n} events, {side}x{side}, T={T}, {np.dtype(dtype).name}"] = rates(
+            programs, dict.fromkeys(programs, n / 1e6), rounds
+        )
+    return result
+
+
+def reading(rounds, folder):
+    """Recordings and megabytes a second, in batches."""
+    generator, programs, bytes_each = np.random.default_rng(0), {}, {}
+    for name, T, side in (("dvs_gesture", 16, 128), ("cifar10_dvs", 10, 48), ("nmnist", 10, 34)):
+        array = generator.poisson(0.3, (512, T, side, side, 2)).astype(np.uint8)
+        np.save(folder / f"{name}.npy", array)
+        source = Frames(folder / f"{name}.npy", np.arange(512), np.zeros(512, int), 10)
+        label = f"{name}: T={T}, {side}x{side}"
+        bytes_each[label] = array[0].nbytes
+        programs[label] = lambda source=source: source.take(generator.integers(0, 512, BATCH), None)
+    recordings = rates(programs, dict.fromkeys(programs, BATCH), rounds)
+    return {
+        label: {
+            "recordings_per_second": rate,
+            "megabytes_per_second": {
+                key: float(f"{value * bytes_each[label] / 1e6:.4g}") for key, value in rate.items()
+            },
+        }
+        for label, rate in recordings.items()
+    }
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/data/events.json"))
+    parser.add_argument("--rounds", type=int, default=21)
+    options = parser.parse_args(arguments)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    random.seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        content = {
+            "command": "python -m benchmarks.data_events",
+            "machine": f"{platform.machine()} CPU, Python {platform.python_version()}",
+            "versions": {"numpy": metadata.version("numpy")},
+            "rounds": options.rounds,
+            "million_events_per_cpu_second": counting(options.rounds),
+            "cached_frames": reading(options.rounds, pathlib.Path(folder)),
+        }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.out, content)
+    print(options.out.read_text())
+
+
+if __name__ == "__main__":
+    main()
