@@ -2,8 +2,8 @@
 
     python -m benchmarks.data_events [--out docs/results/data/events.json] [--rounds 21]
 
-Rates are per second of CPU time, so that others on the machine do not matter; median, minimum and maximum of the rounds,
-in each of which every program runs once, in a new order. Recordings are events of uniformly random pixels and times, as
+Rates are per second of CPU time, so that others on the machine do not matter; median, minimum and maximum of rounds, in
+each of which every program runs once, in a new order. Recordings are events of uniformly random pixels and times, as
 many as a data set's recordings have. "checked" is what a recording goes through before it is counted; ``np.add.at`` is
 the plain way to count. Frames are read in random order, from files that the system holds in memory.
 """

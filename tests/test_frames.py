@@ -98,7 +98,7 @@ def test_recordings_left_out(tmp_path):
     assert content["skipped"] == {"train/2": "train/2: broken", "test/3": "test/3: broken"}
     assert content["parts"]["train"]["rows"] == [0, 1, -1, 2, 3, 4, 5]
     assert np.load(tmp_path / "c" / "train.npy").shape == (6, 2, 2, 3)
-    with pytest.raises(ConfigError, match=r"train/2: broken \(one of 2; leave such records out"):
+    with pytest.raises(ConfigError, match=r"train/2: broken \(one of 2 left out of .*/c; mend them and remove"):
         cached(tmp_path / "c", faulty)
 
 

@@ -35,7 +35,7 @@ def read_file(path: str | pathlib.Path) -> Events:
     """
     path = pathlib.Path(path)
     if path.suffix.lower() not in _READERS:
-        raise ConfigError(f"{path}: not a file of events; read are {', '.join(_READERS)}")
+        raise ConfigError(f"{path}: not a file of events; read are {', '.join(SUFFIXES)}")
     try:
         events = _READERS[path.suffix.lower()](path)
     except ImportError as error:
@@ -163,3 +163,4 @@ def _events(path, x, y, t, p, sensor=None):
 
 
 _READERS = {".aedat4": _aedat4, ".aedat": _aedat, ".bin": _bin, ".npz": _npz, ".npy": _npy}
+SUFFIXES = tuple(_READERS)

@@ -84,7 +84,10 @@ def cached(
                 _write(target, parameters, recordings, count, skip, show)
     content = _read(target, parameters)
     if (reasons := list(content["skipped"].values())) and not skip:
-        raise ConfigError(f"{reasons[0]} (one of {len(reasons)}; leave such records out: --data.bad skip)")
+        raise ConfigError(
+            f"{reasons[0]} (one of {len(reasons)} left out of {target}; mend them and remove that folder, or leave "
+            "them out: data.bad skip)"
+        )
     return content
 
 

@@ -15,6 +15,9 @@ from csbp_jax.data.recordings import CIFAR10, DATA_SETS, index
 
 Show = Callable[[str, int, int], None]
 
+# N-Caltech101 and tonic's CIFAR10-DVS are archives of archives; tonic forgets to open the first.
+_INNER = {"Caltech101.zip", *(f"{label}.zip" for label in CIFAR10)}
+
 
 def prepare(
     name: str,
@@ -117,11 +120,9 @@ def _install(name, found, home, verify, show):
         show(f"unpack {name}", i, len(found))
         target = work / archive.file
         extract(path, target, _limit(path))
-        # N-Caltech101 and tonic's CIFAR10-DVS are archives of archives.
-        for inner in [target / "Caltech101.zip", *(target / f"{label}.zip" for label in CIFAR10)]:
-            if inner.exists():
-                extract(inner, inner.with_suffix(".unpacked"), _limit(inner))
-                inner.unlink()
+        for inner in [file for file in target.rglob("*.zip") if file.name in _INNER]:
+            extract(inner, inner.with_suffix(".unpacked"), _limit(inner))
+            inner.unlink()
         _keep(path, home / archive.file)
     show(f"unpack {name}", len(found), len(found))
     wanted = CIFAR10 if name == "cifar10_dvs" else tuple(DATA_SETS[name].parts.values())
@@ -136,6 +137,7 @@ def _install(name, found, home, verify, show):
         if path is not None:
             path.rename(home / place)
     shutil.rmtree(work)
+    shutil.rmtree(home / ".download", ignore_errors=True)
 
 
 def _limit(archive):

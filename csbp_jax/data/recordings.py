@@ -73,9 +73,9 @@ DATA_SETS = {
 }  # fmt: skip
 
 
-def natural(text: str) -> list[str | int]:
-    """Key of the natural order: file 2 before file 10."""
-    return [int(piece) if i % 2 else piece for i, piece in enumerate(re.split(r"([0-9]+)", text))]
+def natural(text: str) -> tuple[list[str | int], str]:
+    """Key of the natural order: file 2 before file 10; and 02 before 2, so that no two are equal."""
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(re.split(r"([0-9]+)", text))], text
 
 
 @contextlib.contextmanager
@@ -168,7 +168,7 @@ def _gesture(path):
     """Columns x, y, polarity, milliseconds."""
     try:
         x, y, p, t = np.load(path).astype(np.int64).T
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); prepare the data set again") from None
     return Events(x, y, 1000 * t, p, (128, 128))
 
