@@ -304,6 +304,14 @@ def test_what_is_prepared_is_left_alone_and_what_changed_is_done_again(small):
     assert prepare("nmnist", small / "originals", small) == {"train": 1, "test": 30} and not file.exists()
 
 
+def test_what_is_prepared_needs_its_archives_no_more(small):
+    for file in ("train.zip", "test.zip"):
+        (small / "NMNIST" / file).unlink()
+    assert prepare("nmnist", None, small) == {"train": 30, "test": 30}
+    with pytest.raises(ConfigError, match="cannot be downloaded"):
+        prepare("nmnist", None, small, verify=True)
+
+
 def test_an_interruption_leaves_nothing_that_looks_prepared(tmp_path, monkeypatch):
     trees("nmnist", tmp_path / "originals")
 

@@ -29,32 +29,36 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frames.Frames]:
       ConfigError: not prepared, a recording that cannot be read, or damaged frames; says what to do.
     """
     data, name = config.data, config.data.name
-    form = DATA_SETS[name]
     if name == "shd" and data.size:
         raise ConfigError(f"data.size: {data.size} is not possible; shd has no height and width, leave it out")
-    shape = (*data.size, form.shape[2]) if data.size and data.resize == "events" else form.shape
-    parameters = {
-        "name": name,
-        "T": config.model.time_steps,
-        "bins": data.bins,
-        "window": data.window if data.bins == "window" else None,
-        "shape": shape,
-        "archives": prepare_events.prepared(name, folder)["archives"],
-    }
-    rule = f"{data.bins}{data.window}us" if data.bins == "window" else data.bins
-    readable = f"{name}-T{config.model.time_steps}-{rule}-{shape[0]}x{shape[1]}"
+    parameters = _parameters(config, prepare_events.prepared(name, folder)["archives"])
+    rule = f"window{data.window}us" if data.bins == "window" else data.bins
+    readable = f"{name}-T{parameters['T']}-{rule}-{'x'.join(map(str, parameters['shape'][:2]))}"
     target = frames.folder_of(folder, readable, parameters)
     content = frames.cached(
         target,
         parameters,
         functools.partial(index, name, folder),
-        functools.partial(_count, name, data, config.model.time_steps, shape),
+        functools.partial(_count, name, data, parameters["T"], parameters["shape"]),
         skip=data.bad == "skip",
         show=_show,
     )
     if left_out := len(content["skipped"]):
         print(f"{name}: {left_out} recordings left out; {target / 'frames.json'} says which and why", file=sys.stderr)
     return _split(target, content, data)
+
+
+def _parameters(config, archives):
+    """All that the frames depend on."""
+    data, shape = config.data, DATA_SETS[config.data.name].shape
+    return {
+        "name": data.name,
+        "T": config.model.time_steps,
+        "bins": data.bins,
+        "window": data.window if data.bins == "window" else None,
+        "shape": (*data.size, shape[2]) if data.size and data.resize == "events" else shape,
+        "archives": archives,
+    }
 
 
 def _show(stage, done, total):

@@ -31,7 +31,7 @@ def prepare(
     """Unpacks the archives of a data set into ``folder/CLASS`` and says how many recordings each part holds.
 
     What is there already, from the same archives, is left as it is. Until all is unpacked nothing looks prepared; after
-    an interruption it starts anew. The archives are linked (or copied) beside, as tonic's classes ask for them.
+    an interruption it starts anew. The archives stay beside, linked or copied: tonic's classes ask for them.
 
     Args:
       name: one of ``recordings.DATA_SETS``.
@@ -47,18 +47,15 @@ def prepare(
     """
     home = folder / DATA_SETS[name].tonic
     with locked(home / ".lock"):
-        found = find(name, originals, home)
-        sums = {archive.file: md5(path, show) for archive, path in found.items()}
         done = _marker(home)
-        if (
-            not done
-            or done["archives"] != sums
-            or (verify and not done["verified"])
-            or done["records"] != _count(name, folder)
-        ):
-            _compare(found, sums if verify else {})
-            _install(name, found, home, verify, show)
-            done = _finish(name, folder, home, sums, verify, bad)
+        whole = done and (done["verified"] or not verify) and done["records"] == _count(name, folder)
+        if not (whole and originals is None):
+            found = find(name, originals, home)
+            sums = {archive.file: md5(path, show) for archive, path in found.items()}
+            if not (whole and done["archives"] == sums):
+                _compare(found, sums if verify else {})
+                _install(name, found, home, verify, show)
+                done = _finish(name, folder, home, sums, verify, bad)
     return done["records"] | ({"skipped": len(done["skipped"])} if done["skipped"] else {})
 
 
