@@ -1,4 +1,4 @@
-"""Writers of the true byte formats of CIFAR, MNIST, ImageNet and tfrecord, for tests; no code of the readers is used."""
+"""Writers of the true byte formats of CIFAR, MNIST, ImageNet and tfrecord; they use no code of the readers."""
 
 import gzip
 import io
@@ -18,6 +18,13 @@ def encoded(pixels, form="JPEG", **options):
     """A picture [H, W, 3] or [H, W] as a file's bytes."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form, **options)
+    return file.getvalue()
+
+
+def cmyk(pixels):
+    """A picture [H, W, 3] as a JPEG of cyan, magenta, yellow and black."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert("CMYK").save(file, "JPEG", quality=95)
     return file.getvalue()
 
 
@@ -108,13 +115,13 @@ def imagenet(folder, train=None, validation=None):
     return train, validation
 
 
-def tfrecords(source, target):
-    """A TensorFlow Datasets directory as tfrecord, from one as array_record."""
+def tfrecords(source, target, change=lambda payload: payload):
+    """A TensorFlow Datasets directory as tfrecord, from one as array_record, with changed payloads."""
     target.mkdir(parents=True)
     for file in pathlib.Path(source).iterdir():
         if ".array_record-" in file.name:
             reader = ArrayRecordReader(str(file))
-            payloads = [reader.read([i])[0] for i in range(reader.num_records())]
+            payloads = [change(reader.read([i])[0]) for i in range(reader.num_records())]
             shard = target / file.name.replace(".array_record-", ".tfrecord-")
             shard.write_bytes(b"".join(map(_framed, payloads)))
         elif file.name == "dataset_info.json":

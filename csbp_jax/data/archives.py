@@ -24,7 +24,8 @@ def damage(path: pathlib.Path | str) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ConfigError(f"{path}: damaged or cut short ({error}); fetch it again") from None
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{path}: damaged or cut short ({told}); fetch it again") from None
 
 
 def members(archive: IO[bytes], path: pathlib.Path | str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
@@ -70,7 +71,7 @@ def extract(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     with damage(path):
-        if zipfile.is_zipfile(path):
+        if path.suffix == ".zip":
             _unzip(path, part, limit)
         else:
             _untar(path, part, limit)

@@ -80,7 +80,7 @@ class Photos:
     """JPEGs of any size, each brought to one size: record i is ``{"x": [1, H, W, 3] uint8, "y": int32}``, its centre.
 
     Args:
-      jpegs: ``jpegs[k]`` and ``jpegs.__getitems__([k, ...])`` give ``{"image": bytes, "file_name": bytes}``.
+      jpegs: of ``records.encoded``.
       rows: [N], the k of each record.
       y: [N] labels.
       classes: how many there are.
@@ -110,12 +110,13 @@ class Photos:
         return len(self.y)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return {"x": self._view(self.jpegs[int(self.rows[i])], self.window, self.size)[None], "y": self.y[i]}
+        (jpeg,) = records.read(self.jpegs, [int(self.rows[i])])
+        return {"x": self._view(jpeg, self.window, self.size)[None], "y": self.y[i]}
 
     def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
         """Records ``indices [b]``, augmented by ``uniforms [b, draws]`` in [0, 1)."""
         first, rest = np.split(uniforms, [self.window_draws], axis=1)
-        jpegs = self.jpegs.__getitems__(self.rows[indices].tolist())
+        jpegs = records.read(self.jpegs, self.rows[indices].tolist())
         if self.window_draws:
             views = [self._view(jpeg, crops.random_window, row) for jpeg, row in zip(jpegs, first, strict=True)]
         else:

@@ -92,7 +92,7 @@ def _download(original, downloads, show, missing):
                 while done <= original.size and (block := answer.read(_BLOCK)):
                     file.write(block)
                     done += len(block)
-                    show(f"download {original.name}", done, original.size)
+                    show(f"download {original.name}", min(done, original.size), original.size)
         except OSError as error:
             raise ConfigError(
                 f"{original.url} cannot be downloaded ({error}); run again to go on, or {_missing(missing, downloads)}"

@@ -139,7 +139,7 @@ def _write(name, originals, folder, work, verify, bad, show):
     """Lets the official builder write the records of the originals under ``work``; the folder that holds them."""
     builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
     paths = obtain(_originals(name, builder), originals, folder / "downloads", verify, show)
-    skipped: list[dict[str, str]] = []
+    skipped = []
     read = {
         "cifar10": read_images.cifar,
         "cifar100": read_images.cifar,
@@ -147,7 +147,7 @@ def _write(name, originals, folder, work, verify, bad, show):
         "fashion_mnist": read_images.mnist,
         "imagenet": functools.partial(read_images.imagenet, bad=bad, skipped=skipped),
     }[name]
-    splits = {split: _announced(split, generator, show) for split, generator in read(builder, paths, show).items()}
+    splits = {split: _checked(split, generator, show) for split, generator in read(builder, paths, show).items()}
     builder._split_generators = lambda dl_manager: splits
     builder._log_download_bytes = builder._log_download_done = lambda: None  # print sizes and places that are not so
     tfds.disable_progress_bar()
@@ -158,8 +158,15 @@ def _write(name, originals, folder, work, verify, bad, show):
     return place
 
 
-def _announced(split, generator, show):
-    yield from generator
+def _checked(split, generator, show):
+    keys = set()
+    for key, record in generator:
+        if key in keys:
+            raise ConfigError(f"the originals hold {key} twice in their {split} part; fetch them again")
+        keys.add(key)
+        yield key, record
+    if not keys:
+        raise ConfigError(f"the originals hold no record for the {split} part; fetch them again")
     show(f"sort and write {split}", 0, 1)
 
 

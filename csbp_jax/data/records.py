@@ -1,10 +1,11 @@
 """Prepared pictures: TensorFlow Datasets directories of array_record, and what is kept decoded beside the records."""
 
+import contextlib
 import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,33 +52,47 @@ def prepared(folder: pathlib.Path, name: str) -> pathlib.Path:
     Raises:
       ConfigError: there is none; says how to make it.
     """
-    records = find(folder, name)
-    if records is None:
+    place = find(folder, name)
+    if place is None:
         raise ConfigError(
             f"{name} is not prepared in {folder}; run: make data DATASET={name} FROM=folder-with-the-originals"
         )
-    return records
+    return place
 
 
-def info(records: pathlib.Path) -> Any:
+def info(place: pathlib.Path) -> Any:
     """Features and splits of a prepared directory."""
-    return tfds.builder_from_directory(records).info
+    return tfds.builder_from_directory(place).info
 
 
-def encoded(records: pathlib.Path, split: str) -> Any:
+def encoded(place: pathlib.Path, split: str) -> Any:
     """Random access to ``{"image": bytes, "label": int, ...}``; pickles.
 
     Raises:
       ConfigError: the directory has no such split.
     """
-    builder = tfds.builder_from_directory(records)
+    builder = tfds.builder_from_directory(place)
     if split not in builder.info.splits:
-        raise ConfigError(f"{records}: it has no part {split!r}; there are {', '.join(builder.info.splits)}")
+        raise ConfigError(f"{place}: it has no part {split!r}; there are {', '.join(builder.info.splits)}")
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
+def read(source: Any, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Records ``rows`` of what ``encoded`` gives.
+
+    Raises:
+      ConfigError: damaged; names the folder, the split and the records.
+    """
+    try:
+        return source.__getitems__(rows)
+    except (RuntimeError, ValueError) as error:
+        where = f"{source.dataset_info.data_dir}: {source.split} record {', '.join(map(str, rows))}"
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{where}: damaged ({told}); prepare the data set anew") from None
+
+
 def load(
-    records: pathlib.Path, split: str, show: Callable[[str, int, int], None] = lambda *_: None
+    place: pathlib.Path, split: str, show: Callable[[str, int, int], None] = lambda *_: None
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Pictures ``[N, H, W, C]`` uint8, None if they differ in size, and labels ``[N]`` int32 of a split.
 
@@ -86,38 +101,35 @@ def load(
     Raises:
       ConfigError: a record is damaged, or has a label or shape that it should not; names it.
     """
-    kept = records / f"csbp_{split}.npz"
+    kept = place / f"csbp_{split}.npz"
     if not kept.exists():
-        arrays = _read(records, split, show)
-        part = records / f"csbp_{split}.{os.getpid()}.part"
+        arrays = _read(place, split, show)
+        part = place / f"csbp_{split}.{os.getpid()}.part"
         try:
-            with open(part, "wb") as file:
-                np.savez(file, **arrays)
+            with open(part, "wb") as out:
+                np.savez(out, **arrays)
             os.replace(part, kept)
-        except OSError:  # a folder that is only to be read from
-            part.unlink(missing_ok=True)
+        except OSError:  # a full disk, or a folder that is only to be read from
+            with contextlib.suppress(OSError):
+                part.unlink()
     else:
         try:
-            with np.load(kept) as file:
-                arrays = dict(file)
+            with open(kept, "rb") as file, np.load(file) as content:
+                arrays = dict(content)
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
             raise ConfigError(f"{kept}: damaged ({error}); delete it, and it is made anew") from None
     return arrays.get("x"), arrays["y"]
 
 
-def _read(records, split, show):
-    source, features = encoded(records, split), info(records).features
+def _read(place, split, show):
+    source, features = encoded(place, split), info(place).features
     shape, classes = features["image"].shape, features["label"].num_classes
     y = np.empty(len(source), np.int32)
     arrays = {"y": y}
     if None not in shape:
         arrays["x"] = np.empty((len(source), *shape), np.uint8)
     for i in range(len(source)):
-        where = f"{records}: {split} record {i}"
-        try:
-            record = source[i]
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"{where}: damaged ({_first_line(error)}); prepare the data set anew") from None
+        (record,), where = read(source, [i]), f"{place}: {split} record {i}"
         if not 0 <= record["label"] < classes:
             raise ConfigError(f"{where}: label {record['label']}, but there are {classes} classes")
         y[i] = record["label"]
@@ -129,7 +141,3 @@ def _read(records, split, show):
         if i % 100 == 99 or i + 1 == len(source):
             show(f"read {split}", i + 1, len(source))
     return arrays
-
-
-def _first_line(error):
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
