@@ -1,5 +1,5 @@
 """csbp_jax train DATASET [--name NAME] [--fresh] [--runs FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
-csbp_jax data DATASET [--from FOLDER] [--no-verify] [--data-dir FOLDER] [--FIELD VALUE ...]
+csbp_jax data DATASET [--from FOLDER] [--no-verify] [--read-all] [--data-dir FOLDER] [--FIELD VALUE ...]
 
 train: trains on a data set; the same command again resumes, or says that the run is finished.
 data: prepares and verifies a data set, and tells how many records each part holds.
@@ -9,6 +9,7 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --runs FOLDER       where runs are kept (default: runs)
   --from FOLDER       where the originals (archives, or a tfds folder) lie; downloaded where possible, if left out
   --no-verify         take originals of another size or checksum
+  --read-all          read every record once, so that a damaged one is found now and not in training
   --data-dir FOLDER   where prepared data sets are kept (default: data)
   --FIELD VALUE       any field of the config, e.g. --chaos.z0 0 for plain backpropagation;
                       csbp_jax train DATASET --help lists them
@@ -66,13 +67,15 @@ def _train(argv):
 
 
 def _data(argv):
-    options, config = _read("data", argv, {"--from": None, "--no-verify": False})
+    options, config = _read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
     from csbp_jax import data, report
 
     name, folder = config.data.name, options.data_dir
     with report.stages(report.Console(highlight=False, markup=False)) as show:
         data.prepare(config, vars(options)["from"], folder, verify=not options.no_verify, show=show)
         parts = data.load(config, folder)
+        if options.read_all:
+            data.read_all(parts, show)
     print(f"{name}: {', '.join(f'{part} {len(source)}' for part, source in parts.items())} records")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.pipeline import eval_batches, take, train_batches
 
-__all__ = ["NAMES", "eval_batches", "load", "prepare", "take", "train_batches"]
+__all__ = ["NAMES", "eval_batches", "load", "prepare", "read_all", "take", "train_batches"]
 
 Show = Callable[[str, int, int], None]
 
@@ -70,3 +70,14 @@ def prepare(
         _module(preparer).prepare(name, path, pathlib.Path(folder), verify=verify, bad=config.data.bad, show=show)
     elif originals is not None:
         raise ConfigError(f"--from: {name} has no originals; leave it out")
+
+
+def read_all(parts: dict[str, Any], show: Show) -> None:
+    """Reads every record once, as evaluation does.
+
+    Raises:
+      ConfigError: one cannot be read; names it.
+    """
+    for part, source in parts.items():
+        for done, _ in enumerate(eval_batches(source, 100)):
+            show(f"read {part}", min(100 * (done + 1), len(source)), len(source))

@@ -58,7 +58,7 @@ def _parts(root, share):
             raise ConfigError(
                 f"{folders[part]}: has no folder {missing[0]!r}, but another part has; make it, or remove that"
             )
-    parts = {part: _files(place, classes) for part, place in folders.items()}
+    parts = {part: _files(root, place, classes) for part, place in folders.items()}
     if "all" in parts:
         parts["train"], parts["test"] = _divided(parts.pop("all"), _TEST_SHARE)
     if "validation" not in parts:
@@ -70,7 +70,7 @@ def _subfolders(folder):
     return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
-def _files(folder, classes):
+def _files(root, folder, classes):
     """In natural order, whatever order the file system has; hidden files are none."""
     files = []
     for label, name in enumerate(classes):
@@ -78,7 +78,7 @@ def _files(folder, classes):
         if not found:
             raise ConfigError(f"{folder / name}: is empty; put files of this class there, or remove the folder")
         found.sort(key=lambda path: natural(path.name))
-        files += [Recording(str(path.relative_to(folder.parent)), path, label) for path in found]
+        files += [Recording(str(path.relative_to(root)), path, label) for path in found]
     return files
 
 

@@ -119,11 +119,9 @@ def holds_events(path: pathlib.Path) -> bool:
 def _opened(path):
     """The array of an npy file, or the arrays of an npz file by name."""
     try:
-        content = np.load(path)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return dict(content)
+        with path.open("rb") as file:  # by itself, numpy leaves it open where the archive is damaged
+            content = np.load(file)
+            return content if isinstance(content, np.ndarray) else dict(content)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); save it again by numpy.save or numpy.savez") from None
 

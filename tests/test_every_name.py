@@ -1,0 +1,63 @@
+"""Every data set, from small archives in its true format to a trained network, through the command line."""
+
+import json
+
+import event_formats
+import formats
+import pytest
+
+from csbp_jax import cli, configs, data
+
+# Of each data set as many records as fill a batch of 8 (the virtual devices) after validation is taken away.
+SMALL = "--model.time-steps 3 --epochs 1 --batch-size 8 --eval-batch-size 8 --data.threads 1 --data.validation 0.2"
+WRITERS = {
+    "cifar10": lambda folder: formats.cifar10(folder, per_file=10),
+    "cifar100": formats.cifar100,
+    "mnist": formats.mnist,
+    "fashion_mnist": formats.mnist,
+    "imagenet": formats.imagenet,
+    **{
+        name: lambda folder, name=name: event_formats.trees(name, folder)
+        for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd")
+    },
+}
+OTHER = {
+    "imagenet": "--data.size 32 32 --model.input-shape 32 32 3 --optimizer.warmup-epochs 0",
+    "dvs_gesture": "--data.frames 2 --data.size 32 32 --model.input-shape 32 32 2",
+    "cifar10_dvs": "--data.size 16 16 --model.input-shape 16 16 2",
+    "ncaltech101": "--data.size 16 16 --model.input-shape 16 16 2",
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_prepare_and_train(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "originals").mkdir()
+    WRITERS[name](tmp_path / "originals")
+    assert cli.main(["data", name, "--from", "originals", "--no-verify", *shape(name)]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith(f"{name}: train ") and told.endswith(" records")
+    assert cli.main(["train", name, "--name", "run", *shape(name)]) == 0, capsys.readouterr().err
+    result = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())
+    assert f"test {result['last']['test_count']} records" in told
+    assert result["gradient_norms"]["chaos"] > 0
+
+
+def shape(name):
+    """Options that make a step quick, but keep the network of the config."""
+    features = ["4"] * len(configs.load(name).model.features)
+    return [*SMALL.split(), "--model.features", *features, *OTHER.get(name, "").split()]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_not_prepared_is_told_with_the_command_that_mends_it(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", name]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"make data DATASET={name}" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_data_set_has_a_config_and_each_config_a_data_set():
+    assert {*configs.NAMES} == {*data.NAMES}
+    assert {*WRITERS} | {"digits", "digits_events", "folder"} == {*data.NAMES}
