@@ -333,6 +333,19 @@ def test_an_interruption_leaves_nothing_that_looks_prepared(tmp_path, monkeypatc
     }  # fmt: skip
 
 
+def test_an_interruption_while_it_is_prepared_anew(small, monkeypatch):
+    (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": nmnist(*recording(0))}))
+
+    def interrupted(path, place):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_events, "_keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("nmnist", small / "originals", small)
+    with pytest.raises(ConfigError, match="not prepared"):
+        events.load(config("nmnist"), small)
+
+
 def link():
     member = tarfile.TarInfo("ibmGestureTrain/out")
     member.type, member.linkname = tarfile.SYMTYPE, "../../../../out"
