@@ -61,7 +61,7 @@ bench: setup  ## Speed of the neuron and of the chaos term, into docs/results/be
 	@$(RUN) -m benchmarks.run
 
 accuracy: setup  ## CSBP and plain backpropagation on digits, 10 paired seeds, into docs/results/digits
-	@$(RUN) -m experiments.digits_accuracy
+	@$(RUN) -m experiments.accuracy digits
 
 lint: setup  ## Style and types
 	@$(RUN) -m ruff check .
