@@ -75,21 +75,40 @@ class Neuron:
     """To zero, by subtracting the threshold, or none."""
     detach_reset: bool = False
     """Let no gradient flow through the spike in the reset."""
+    learn: Literal["none", "layer", "channel"] = "none"
+    """PLIF: train the decay, one of each layer or channel; the input is multiplied by 1 - decay."""
+
+
+ModelName = Literal[
+    "small_conv", "dense", "recurrent", "cnn6", "cnn7", "vgg9", "vggsnn", "vggsnn_wo_ap", "resnet19_tet",
+    "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50", "sew_7b", "sew_wide_7b",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    name: Literal["small_conv", "dense", "recurrent"] = "small_conv"
-    """Network family, a file of csbp_jax/models."""
+    name: ModelName = "small_conv"
+    """Network; see csbp_jax/models."""
     input_shape: tuple[int, ...] = (8, 8, 1)
     """Shape of one frame: height, width, channels. Empty: as the data have it."""
     classes: int = 10
     """Number of classes. 0: as the data have it."""
     time_steps: int = 4
     """T: a static picture is shown for so many time steps."""
-    features: tuple[int, ...] = (32, 64, 64)
-    """Channels (or units) of the spiking layers."""
+    features: tuple[int, ...] | None = None
+    """small_conv, dense, recurrent: channels (or units) of the spiking layers. None, here and below: the network's."""
+    width: float | None = None
+    """The others: multiplies all their numbers of channels and units."""
+    norm: Literal["batch", "tdbn", "tebn", "bntt"] | None = None
+    """Batch norm, or one of its kin for spiking networks."""
+    dropout: float | None = None
+    """cnn6, cnn7, vgg*, resnet19_tebn: share of units that are dropped before each dense layer."""
+    connect: Literal["add", "and", "iand"] | None = None
+    """sew_*: how a block's spikes and its shortcut meet."""
     neuron: Neuron = Neuron()
+
+
+NETWORK_OPTIONS = ("features", "width", "norm", "dropout", "connect")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +133,8 @@ class Chaos:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    name: Literal["rate", "tet"] = "rate"
-    """Cross-entropy of time-averaged logits, or temporal efficient training (every time step)."""
+    name: Literal["rate", "tet", "mse"] = "rate"
+    """Cross-entropy of time-averaged logits, temporal efficient training (every time step), or squared error."""
     lam: float = 0.001
     """TET: weight of the pull of all logits to 1."""
 
@@ -213,7 +232,9 @@ _RULES = {
     "model.input_shape": ("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
     "model.classes": ("2 or more, or 0", lambda v: v >= 2 or v == 0),
     "model.time_steps": _POSITIVE,
-    "model.features": _SIZES,
+    "model.features": ("positive whole numbers, or None", lambda v: v is None or _SIZES[1](v)),
+    "model.width": ("above 0, or None", lambda v: v is None or v > 0),
+    "model.dropout": ("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.neuron.decay": _SHARE,
     "model.neuron.threshold": _ABOVE_ZERO,
     "model.neuron.surrogate_param": _ABOVE_ZERO,
@@ -283,6 +304,11 @@ def check(config: Config) -> Config:
     if config.data.dir and config.data.name != "folder":
         raise ConfigError(
             f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
+        )
+    if config.model.neuron.learn != "none" and not 0 < config.model.neuron.decay < 1:
+        raise ConfigError(
+            f"model.neuron.decay: {config.model.neuron.decay} is not possible; allowed is between 0 and 1, where it is "
+            "learned"
         )
     if any(config.chaos.z0) and not config.chaos.taps:
         raise ConfigError(f"chaos.taps: empty, but chaos.z0 is {config.chaos.z0}; name a tensor, or set chaos.z0 to 0")

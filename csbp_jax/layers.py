@@ -1,105 +1,151 @@
-"""Spiking layers in Linen: synapse, norm over batch and time, neuron. Sequences are ``[B, T, ...]``, channels last.
+"""Spiking layers in Linen: synapse, norm, neuron. Sequences are ``[B, T, ...]``, channels last.
 
-Nothing is sown or hooked. A layer returns its spikes and an :class:`Aux`: one scalar for each tapped tensor, its firing
-rate, and only what was asked for beyond that. Tensors that can be tapped, by the name of their layer:
-
-    LAYER.conv, LAYER.dense   before the norm
-    LAYER.norm                the neuron's input (what there is of it before the feedback, in a recurrent layer)
-    LAYER.membrane            after the last reset, ``[B, ...]``
-    LAYER.membrane_pre        before reset at every step, ``[B, T, ...]``
+A layer is called as ``layer(x, train, neuron, probe)`` and returns its output and an :class:`Aux` (probes.py). The
+neuron is any ``neuron(x, membrane=None) -> (spikes, membrane)``, or a Linen module that gives one when called with the
+number of channels, and so has parameters of its own in each layer (circuits.PLIF).
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
-from jax import lax
 
+from csbp_jax import norms
+from csbp_jax.circuits import Feedback
 from csbp_jax.config import ConfigError
+from csbp_jax.probes import Aux, Neuron, Probe, Tap, collect, fire, listen
 
-# neuron(x, membrane=None) -> (spikes, membrane); with a method ``trace`` of the form of neurons.lif_trace where the
-# membrane at every step is tapped or inspected.
-Neuron = Callable[..., tuple[jax.Array, jax.Array]]
-Tap = Callable[[jax.Array], jax.Array]
+__all__ = ["Aux", "Neuron", "Probe", "Tap", "collect"]  # of probes.py, where networks look for them
+
+Initializer = nn.initializers.Initializer
+
+HE_FAN_IN = nn.initializers.he_normal()
+HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)); biases have it whatever the weights have.
+TORCH = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-@struct.dataclass
-class Aux:
-    """What a forward pass hands out besides its logits.
+class ConvCurrent(nn.Module):
+    """Convolution and norm, without a neuron: a current to be added to others.
 
-    terms: ``{tap: scalar}``, the tap function of each tapped tensor.
-    rates: ``{layer: scalar}``, share of (example, time step, neuron) that fired.
-    spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers (membranes before reset).
-    names: every tensor that could be tapped (static).
+    kernel: size of the square kernel, odd; stride 1 keeps the size of the picture.
+    time_steps: a static input is shown for so many, between convolution and norm.
     """
 
-    terms: dict[str, jax.Array] = struct.field(default_factory=dict)
-    rates: dict[str, jax.Array] = struct.field(default_factory=dict)
-    spikes: dict[str, jax.Array] = struct.field(default_factory=dict)
-    membranes: dict[str, jax.Array] = struct.field(default_factory=dict)
-    names: tuple[str, ...] = struct.field(pytree_node=False, default=())
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """Which tensors go through the tap function, and which layers are handed out whole."""
-
-    tap: Tap
-    taps: tuple[str, ...] = ()
-    inspect: tuple[str, ...] = ()
-
-
-class Conv(nn.Module):
-    """3x3 convolution, batch norm, neuron."""
-
     features: int
+    kernel: int = 3
+    stride: int = 1
+    use_bias: bool = False
+    kernel_init: Initializer = HE_FAN_IN
+    norm: norms.Norm = norms.BatchNorm
     time_steps: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Conv(self.features, (3, 3), use_bias=False, kernel_init=_HE, name="conv")
+        tensors = self.tensors(x, train)
+        return tensors["norm"], listen(str(self.name), tensors, probe)
+
+    def tensors(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        synapse = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            self.stride,
+            padding=self.kernel // 2,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            bias_init=torch_bias(self.kernel**2 * x.shape[-1]),
+            name="conv",
+        )
         h = show(synapse(x), self.time_steps)
-        return fire(str(self.name), {"conv": h}, norm(train)(h), neuron, probe)
+        return {"conv": h, "norm": self.norm(name="norm")(h, train)}
+
+
+class Conv(ConvCurrent):
+    """Convolution, norm, neuron."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+        tensors = self.tensors(x, train)
+        return fire(str(self.name), tensors, tensors["norm"], own(neuron, self.features), probe)
+
+
+class Spike(nn.Module):
+    """A neuron on a current, or on the sum of some; a static current is shown for ``time_steps``."""
+
+    time_steps: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+        current = show(x, self.time_steps)
+        return fire(str(self.name), {"current": current}, current, own(neuron, x.shape[-1]), probe)
+
+
+class Norm(nn.Module):
+    """A norm and nothing else, on a shortcut."""
+
+    norm: norms.Norm = norms.BatchNorm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+        current = self.norm(name="norm")(x, train)
+        return current, listen(str(self.name), {"norm": current}, probe)
+
+
+class Linear(nn.Module):
+    """Fully connected, with bias and PyTorch's initial weights, and nothing else."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+        bias_init = torch_bias(x.shape[-1])
+        h = nn.Dense(self.features, kernel_init=TORCH, bias_init=bias_init, name="dense")(x)
+        return h, listen(str(self.name), {"dense": h}, probe)
 
 
 class Dense(nn.Module):
-    """Fully connected, batch norm, neuron."""
+    """Fully connected, norm, neuron."""
 
     features: int
+    norm: norms.Norm = norms.BatchNorm
     time_steps: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Dense(self.features, use_bias=False, kernel_init=_HE, name="dense")
+        synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, name="dense")
         h = show(synapse(x), self.time_steps)
-        return fire(str(self.name), {"dense": h}, norm(train)(h), neuron, probe)
+        current = self.norm(name="norm")(h, train)
+        tensors = {"dense": h, "norm": current}
+        return fire(str(self.name), tensors, current, own(neuron, self.features), probe)
 
 
 class Recurrent(nn.Module):
-    """Fully connected, batch norm, neuron whose spikes come back: its current is ``norm(W x[t]) + V s[t-1]``."""
+    """Fully connected, norm, neuron whose spikes come back: its current is ``norm(W x[t]) + V s[t-1]``."""
 
     features: int
+    norm: norms.Norm = norms.BatchNorm
     time_steps: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Dense(self.features, use_bias=False, kernel_init=_HE, name="dense")
+        synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, name="dense")
         feedback = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
         h = show(synapse(x), self.time_steps)
-        return fire(str(self.name), {"dense": h}, norm(train)(h), Feedback(neuron, feedback), probe)
+        drive = self.norm(name="norm")(h, train)
+        tensors = {"dense": h, "norm": drive}
+        return fire(str(self.name), tensors, drive, Feedback(own(neuron, self.features), feedback), probe)
 
 
-_HE = nn.initializers.he_normal()
+def own(neuron: Neuron, channels: int) -> Neuron:
+    """The neuron itself, or, if it is a module, the one that this layer's copy of it gives."""
+    return neuron.copy(name="neuron")(channels) if isinstance(neuron, nn.Module) else neuron
 
 
-def norm(train: bool) -> nn.BatchNorm:
-    """Batch norm with statistics over batch, time and space, a channel each; running ones decay by 0.9 a step."""
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name="norm")
+def torch_bias(fan_in: int) -> Initializer:
+    """PyTorch's initial biases, ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
+    bound = 1 / math.sqrt(fan_in)
+    return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def show(h: jax.Array, time_steps: int) -> jax.Array:
@@ -110,8 +156,21 @@ def show(h: jax.Array, time_steps: int) -> jax.Array:
 
 
 def pool(x: jax.Array) -> jax.Array:
-    """2x2 average pooling of ``[B, T, H, W, C]``."""
-    return nn.avg_pool(x, (2, 2), (2, 2))
+    """2x2 average pooling of ``[B, T, H, W, C]``; a last odd row or column is left out."""
+    return nn.avg_pool(_poolable(x), (2, 2), (2, 2))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """2x2 maximum pooling of ``[B, T, H, W, C]``; a last odd row or column is left out."""
+    return nn.max_pool(_poolable(x), (2, 2), (2, 2))
+
+
+def _poolable(x):
+    if min(x.shape[2:4]) < 2:
+        raise ConfigError(
+            f"model.input_shape: too small for this network; before a pooling the picture has {x.shape[2]}x{x.shape[3]}"
+        )
+    return x
 
 
 def flat(x: jax.Array) -> jax.Array:
@@ -119,80 +178,6 @@ def flat(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:2], -1)
 
 
-def fire(
-    layer: str, tensors: dict[str, jax.Array], current: jax.Array, neuron: Neuron, probe: Probe
-) -> tuple[jax.Array, Aux]:
-    """The neuron on its input current, and the layer's :class:`Aux`.
-
-    Raises:
-      ConfigError: the membrane at every step is asked of a neuron that has no ``trace``.
-      TypeError: a layer that computes in float16 is tapped: the membrane is float32, but the term's gradient would turn
-        to zero on its way back through the float16 current.
-    """
-    if current.dtype == jnp.float16 and any(tap.rpartition(".")[0] == layer for tap in probe.taps):
-        raise TypeError(f"{layer} computes in float16 and is tapped; use bfloat16 or float32")
-    tensors = {**tensors, "norm": current}
-    inspected = layer in probe.inspect
-    if inspected or f"{layer}.membrane_pre" in probe.taps:
-        if not hasattr(neuron, "trace"):
-            raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, membrane=None)")
-        spikes, tensors["membrane"], tensors["membrane_pre"] = neuron.trace(current)
-    else:
-        spikes, tensors["membrane"] = neuron(current)
-    return spikes, Aux(
-        terms={f"{layer}.{kind}": probe.tap(h) for kind, h in tensors.items() if f"{layer}.{kind}" in probe.taps},
-        rates={layer: jnp.mean(spikes, dtype=jnp.promote_types(spikes.dtype, jnp.float32))},
-        spikes={layer: spikes} if inspected else {},
-        membranes={layer: tensors["membrane_pre"]} if inspected else {},
-        names=tuple(f"{layer}.{kind}" for kind in dict.fromkeys([*tensors, "membrane_pre"])),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Feedback:
-    """A neuron whose spikes come back one step later, from rest: its current is ``x[t] + V s[t-1]``, ``s[-1] = 0``.
-
-    neuron: called one time step at a time; there is a ``trace`` where the neuron has one.
-    weights: ``V``, ``[F, F]``, from the neuron of the first axis to that of the second.
-    """
-
-    neuron: Any
-    weights: jax.Array
-
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        spikes, membrane = self._over_time(self.neuron, x)
-        return spikes, membrane
-
-    @property
-    def trace(self) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
-        return functools.partial(self._over_time, self.neuron.trace)
-
-    def _over_time(self, neuron, x):
-        def step(carry, x_t):
-            membrane, spikes = carry
-            spikes, membrane, *others = neuron((x_t + spikes @ self.weights)[:, None], membrane)
-            return (membrane, spikes[:, 0]), [rows[:, 0] for rows in (spikes, *others)]
-
-        none = jnp.zeros_like(x[:, 0])
-        rest = (none.astype(jnp.promote_types(x.dtype, jnp.float32)), none)
-        (membrane, _), sequences = lax.scan(step, rest, jnp.moveaxis(x, 1, 0))
-        spikes, *others = (jnp.moveaxis(rows, 0, 1) for rows in sequences)
-        return spikes, membrane, *others
-
-
-def collect(parts: Sequence[Aux], probe: Probe) -> Aux:
-    """One Aux of all layers.
-
-    Raises:
-      ConfigError: a tap or an inspected layer does not exist; lists those that do.
-    """
-    merged = {
-        field: {k: v for part in parts for k, v in getattr(part, field).items()}
-        for field in ("terms", "rates", "spikes", "membranes")
-    }
-    names = tuple(name for part in parts for name in part.names)
-    for kind, asked, known in (("chaos.taps", probe.taps, names), ("inspect", probe.inspect, merged["rates"])):
-        unknown = [name for name in asked if name not in known]
-        if unknown:
-            raise ConfigError(f"{kind}: this network has no {', '.join(unknown)}; it has {', '.join(known)}")
-    return Aux(**merged, names=names)
+def vote(x: jax.Array, votes: int) -> jax.Array:
+    """``[..., C * votes]`` to ``[..., C]``: each class is the mean of its ``votes`` neighbouring outputs."""
+    return x.reshape(*x.shape[:-1], -1, votes).mean(-1)

@@ -45,3 +45,20 @@ def tet(
     cross_entropy_B = _cross_entropy(logits, labels_BT).mean(axis=1)
     pull_B = jnp.square(logits - target).mean(axis=(1, 2))
     return jnp.mean((1 - lam) * cross_entropy_B + lam * pull_B, where=where)
+
+
+def rate_mse(outputs: jax.Array, labels: jax.Array, votes: int = 1, where: jax.Array | None = None) -> jax.Array:
+    """Squared error of time-averaged outputs and one-hot labels (PLIF: Fang et al., ICCV 2021).
+
+        mean_bc (r[b,c] - onehot(y[b])[c])**2,    r[b,c] = mean over t and the votes of class c
+
+    Args:
+      outputs: ``[B, T, C * votes]``: firing rates come from spikes, but logits serve too.
+      labels: ``[B]`` integers, or ``[B, C]`` probabilities.
+      votes: neighbouring outputs that stand for one class; 10 in the paper.
+      where: ``[B]`` bool; examples that count. All by default.
+    """
+    rates_BC = outputs.mean(axis=1).reshape(outputs.shape[0], -1, votes).mean(axis=-1)
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        labels = jax.nn.one_hot(labels, rates_BC.shape[-1], dtype=rates_BC.dtype)
+    return jnp.mean(jnp.square(rates_BC - labels).mean(axis=-1), where=where)

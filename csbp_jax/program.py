@@ -81,9 +81,7 @@ def compile(config: Config, source: Any, steps_per_epoch: int) -> Program:
     copies = mesh.everywhere(devices)
     model = models.build(config.model)
     tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
-    loss: Callable = losses.rate_cross_entropy
-    if config.loss.name == "tet":
-        loss = functools.partial(losses.tet, lam=config.loss.lam)
+    loss = losses.build(config.loss)
     init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch)
     gradient_norms = learner.make_gradient_norms(model, loss, config)
     prepare, prepare_eval = transform.make(config, _events(source))

@@ -4,12 +4,25 @@ import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).parent.parent / "csbp_jax"
-SCIENCE = ["surrogate", "chaos", "neurons", "losses", "layers", "models", "optimizer", "learner", "dynamics"]
+SCIENCE = [
+    "surrogate",
+    "chaos",
+    "neurons",
+    "circuits",
+    "losses",
+    "norms",
+    "probes",
+    "layers",
+    "models",
+    "optimizer",
+    "learner",
+    "dynamics",
+]
 WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
 BOTH = ["configs", "program", "train", "cli", "__main__"]
 ORDER = ["config", *SCIENCE, *WORLD, *BOTH]
 FENCES = {
-    "flax": {"layers", "models", "learner"},
+    "flax": {"circuits", "norms", "probes", "layers", "models", "learner"},
     "optax": {"losses", "optimizer", "learner"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},

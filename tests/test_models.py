@@ -61,7 +61,7 @@ def test_norm_takes_its_statistics_over_batch_and_time(name):
     axes = tuple(range(h.ndim - 1))
     running = mutated["batch_stats"][layer]["norm"]
     np.testing.assert_allclose(running["mean"], 0.1 * h.mean(axes), atol=1e-5)
-    np.testing.assert_allclose(running["var"], 0.9 + 0.1 * h.var(axes), rtol=1e-4)
+    np.testing.assert_allclose(running["var"], 0.9 + 0.1 * h.var(axes, ddof=1), rtol=1e-4)
 
 
 @NAMES

@@ -1,27 +1,61 @@
 """Whole networks, one family a file, and how a config names them."""
 
+import dataclasses
+from typing import Any
+
 import flax.linen as nn
 
 from csbp_jax import config as configuration
 from csbp_jax import neurons, surrogate
+from csbp_jax.circuits import PLIF
+from csbp_jax.config import ConfigError
+from csbp_jax.models import resnet19, sew, vgg
 from csbp_jax.models.dense import Dense
 from csbp_jax.models.recurrent import Recurrent
 from csbp_jax.models.small_conv import SmallConv
 
-_FAMILIES = {"small_conv": SmallConv, "dense": Dense, "recurrent": Recurrent}
+_NETWORKS: dict[str, Any] = {
+    "small_conv": SmallConv,
+    "dense": Dense,
+    "recurrent": Recurrent,
+    "cnn6": vgg.CNN6,
+    "cnn7": vgg.CNN7,
+    "vgg9": vgg.VGG9,
+    "vggsnn": vgg.VGGSNN,
+    "vggsnn_wo_ap": vgg.VGGSNN_WO_AP,
+    "resnet19_tet": resnet19.TET,
+    "resnet19_tebn": resnet19.TEBN,
+    "sew_resnet18": sew.RESNET18,
+    "sew_resnet34": sew.RESNET34,
+    "sew_resnet50": sew.RESNET50,
+    "sew_7b": sew.SEVEN_B,
+    "sew_wide_7b": sew.WIDE_SEVEN_B,
+}
 
 
-def neuron(config: configuration.Neuron) -> neurons.LIF:
+def neuron(config: configuration.Neuron) -> neurons.LIF | PLIF:
     """The neuron of a config."""
     spike = getattr(surrogate, config.surrogate)(config.surrogate_param)
-    return neurons.LIF(config.decay, config.threshold, spike, config.reset, config.detach_reset)
+    options = (config.decay, config.threshold, spike, config.reset, config.detach_reset)
+    if config.learn == "none":
+        return neurons.LIF(*options)
+    return PLIF(*options, per_channel=config.learn == "channel")
 
 
 def build(config: configuration.Model) -> nn.Module:
     """The network of a config.
 
     Its ``apply(variables, x, train, *, neuron, tap, taps, inspect)`` gives ``(logits [B, T, C], aux)``; see
-    :class:`csbp_jax.models.network.Network` and :class:`csbp_jax.layers.Aux`.
+    :class:`csbp_jax.models.network.Network` and :class:`csbp_jax.probes.Aux`.
+
+    Raises:
+      ConfigError: an option is given that this network has not, or its picture is too small.
     """
-    family = _FAMILIES[config.name]
-    return family(config.features, config.classes, config.time_steps, neuron(config.neuron))
+    network = _NETWORKS[config.name]
+    known = {field.name for field in dataclasses.fields(getattr(network, "func", network))}
+    options = {name: getattr(config, name) for name in configuration.NETWORK_OPTIONS}
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"model.{name}: {config.name} has no such option; leave it at None")
+    return network(classes=config.classes, time_steps=config.time_steps, neuron=neuron(config.neuron), **given)

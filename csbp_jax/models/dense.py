@@ -1,5 +1,7 @@
 """A fully connected spiking network: [dense, norm, LIF] * n, dense read-out."""
 
+import flax.linen as nn
+
 from csbp_jax import layers
 from csbp_jax.models.network import Network
 
@@ -9,8 +11,9 @@ class Dense(Network):
 
     features: tuple[int, ...] = (128, 128)
 
-    def body(self, x, run):
+    def body(self, x, train, run):
         x = layers.flat(x)
+        dense = self.spiking(layers.Dense)
         for i, features in enumerate(self.features, start=1):
-            x = run(layers.Dense(features, self.time_steps, name=f"fc{i}"), x)
-        return x
+            x = run(dense(features, name=f"fc{i}"), x)
+        return nn.Dense(self.classes, name="readout")(x)

@@ -1,26 +1,31 @@
 """What all networks share: the call, and what it hands out. A family only says how its layers follow each other."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 
-from csbp_jax import chaos, layers, neurons
+from csbp_jax import chaos, layers, neurons, norms
+
+Run = Callable[[nn.Module, jax.Array], jax.Array]
 
 
 class Network(nn.Module):
-    """Spiking layers of a family (``body``), then a dense read-out at every time step.
+    """Spiking layers of a family (``body``), then a read-out at every time step.
 
     A static input (one time step) goes through its first synapse once and is shown for ``time_steps``.
+
+    norm: a name in the table of norms.py.
     """
 
-    features: tuple[int, ...]
     classes: int = 10
     time_steps: int = 4
     neuron: layers.Neuron = neurons.LIF(decay=0.25)
+    norm: str = "batch"
 
-    def body(self, x: jax.Array, run: Callable[[nn.Module, jax.Array], jax.Array]) -> jax.Array:
-        """``[B, T or 1, ...]`` to features ``[B, T, F]``; ``run(layer, x)`` calls a layer and keeps its Aux."""
+    def body(self, x: jax.Array, train: bool, run: Run) -> jax.Array:
+        """``[B, T or 1, ...]`` to logits ``[B, T, classes]``; ``run(layer, x)`` calls a layer and keeps its Aux."""
         raise NotImplementedError
 
     @nn.compact
@@ -37,7 +42,7 @@ class Network(nn.Module):
         """``x [B, T or 1, ...]`` to ``(logits [B, T, classes], Aux)``.
 
         Args:
-          train: normalise by the batch, and update the running statistics.
+          train: normalise by the batch, update the running statistics, and drop out.
           neuron: stands in for the model's own (a sweep's traced one).
           tap: maps each tensor of ``taps`` to a scalar of ``Aux.terms``.
           inspect: layers whose spikes and membranes are handed out.
@@ -53,4 +58,22 @@ class Network(nn.Module):
             parts.append(part)
             return x
 
-        return nn.Dense(self.classes, name="readout")(self.body(x, run)), layers.collect(parts, probe)
+        return self.body(x, train, run), layers.collect(parts, probe)
+
+    def make_norm(self, alpha: float = 1.0) -> norms.Norm:
+        """This network's norm; ``alpha`` is tdBN's. Its threshold is that of the network's own neuron."""
+        return norms.make(self.norm, self.time_steps, getattr(self.neuron, "threshold", 1.0), alpha)
+
+    def spiking(self, layer: type[nn.Module], **options) -> Callable[..., nn.Module]:
+        """A layer with this network's norm and time steps, yet to be given its size and name."""
+        return functools.partial(layer, norm=self.make_norm(), time_steps=self.time_steps, **options)
+
+
+class Original(Network):
+    """A network of the literature; ``width`` multiplies its numbers of channels and units (1 is the original)."""
+
+    width: float = 1.0
+
+    def wide(self, features: int) -> int:
+        """So many channels, at this width."""
+        return max(1, round(self.width * features))

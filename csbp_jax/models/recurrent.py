@@ -1,5 +1,7 @@
 """A recurrent spiking network for sequences: [dense, norm, LIF fed back to itself] * n, dense read-out."""
 
+import flax.linen as nn
+
 from csbp_jax import layers
 from csbp_jax.models.network import Network
 
@@ -9,8 +11,9 @@ class Recurrent(Network):
 
     features: tuple[int, ...] = (128,)
 
-    def body(self, x, run):
+    def body(self, x, train, run):
         x = layers.flat(x)
+        recurrent = self.spiking(layers.Recurrent)
         for i, features in enumerate(self.features, start=1):
-            x = run(layers.Recurrent(features, self.time_steps, name=f"rec{i}"), x)
-        return x
+            x = run(recurrent(features, name=f"rec{i}"), x)
+        return nn.Dense(self.classes, name="readout")(x)

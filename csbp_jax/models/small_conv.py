@@ -1,5 +1,7 @@
 """A small convolutional spiking network for 8x8 to 32x32 pictures: [conv, norm, LIF, pool] * n, dense read-out."""
 
+import flax.linen as nn
+
 from csbp_jax import layers
 from csbp_jax.models.network import Network
 
@@ -12,9 +14,10 @@ class SmallConv(Network):
 
     features: tuple[int, ...] = (32, 64, 64)
 
-    def body(self, x, run):
+    def body(self, x, train, run):
+        conv = self.spiking(layers.Conv)
         for i, features in enumerate(self.features, start=1):
-            x = run(layers.Conv(features, self.time_steps, name=f"conv{i}"), x)
+            x = run(conv(features, name=f"conv{i}"), x)
             if i < len(self.features) and x.shape[2] % 2 == 0 == x.shape[3] % 2:
                 x = layers.pool(x)
-        return layers.flat(x)
+        return nn.Dense(self.classes, name="readout")(layers.flat(x))

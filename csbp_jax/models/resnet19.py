@@ -1,0 +1,80 @@
+"""Spiking ResNet-19 in the forms of TET (Deng et al., ICLR 2022) and TEBN (Duan et al., NeurIPS 2022).
+
+    block:  spikes = LIF(norm(conv(LIF(norm(conv(x))))) + shortcut(x))        3, 3, 2 blocks of 128, 256, 512 channels
+
+Layers ``stem``; of block J in stage I ``stageI_blockJ_conv1``, ``..._conv2``, ``..._shortcut`` where it has one, and
+``stageI_blockJ``, the neuron on the sum; ``fc1``, ``readout``. Decays are 0.5 (TET) and 0.25 (TEBN); both have
+threshold 1, hard reset and the triangle of width 1.
+
+With ``norm="tdbn"``, the two currents that are added have alpha = 1/sqrt(2) (Zheng et al., AAAI 2021).
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from csbp_jax import layers
+from csbp_jax.models.network import Original, Run
+
+STAGES = ((128, 3), (256, 3), (512, 2))
+
+
+class TET(Original):
+    """No biases, PyTorch's initial weights, plain identity shortcuts; global average, a spiking dense layer."""
+
+    stem: int = 64
+    use_bias: bool = False
+    kernel_init: layers.Initializer = layers.TORCH
+
+    def body(self, x, train, run):
+        conv = self.spiking(layers.Conv, use_bias=self.use_bias, kernel_init=self.kernel_init)
+        x = run(conv(self.wide(self.stem), name="stem"), x)
+        for stage, (features, blocks) in enumerate(STAGES, start=1):
+            for block in range(1, blocks + 1):
+                stride = 2 if stage > 1 and block == 1 else 1
+                y = run(conv(self.wide(features), stride=stride, name=f"stage{stage}_block{block}_conv1"), x)
+                x = self.close(x, y, stride, f"stage{stage}_block{block}", run)
+        return self.head(x, train, run)
+
+    def close(self, x: jax.Array, y: jax.Array, stride: int, name: str, run: Run) -> jax.Array:
+        """The second half of a block: the neuron on the sum of its second convolution and its shortcut."""
+        current = functools.partial(
+            layers.ConvCurrent, y.shape[-1], use_bias=self.use_bias, kernel_init=self.kernel_init, norm=self.sum_norm()
+        )
+        y = run(current(name=f"{name}_conv2"), y)
+        if x.shape == y.shape:
+            x = self.identity(x, f"{name}_shortcut", run)
+        else:
+            x = run(current(kernel=1, stride=stride, name=f"{name}_shortcut"), x)
+        return run(layers.Spike(name=name), y + x)
+
+    def sum_norm(self) -> layers.norms.Norm:
+        return self.make_norm(alpha=0.5**0.5)
+
+    def identity(self, x: jax.Array, name: str, run: Run) -> jax.Array:
+        return x
+
+    def head(self, x: jax.Array, train: bool, run: Run) -> jax.Array:
+        x = run(layers.Linear(self.wide(256), name="fc1"), x.mean((2, 3)))
+        x = run(layers.Spike(name="fc1_spike"), x)
+        return run(layers.Linear(self.classes, name="readout"), x)
+
+
+class TEBN(TET):
+    """Biases, He-normal over fan-out, a norm on identity shortcuts; dropout and no neurons after pooling."""
+
+    stem: int = 128
+    use_bias: bool = True
+    kernel_init: layers.Initializer = layers.HE_FAN_OUT
+    norm: str = "tebn"
+    dropout: float = 0.25
+
+    def identity(self, x, name, run):
+        return run(layers.Norm(self.sum_norm(), name=name), x)
+
+    def head(self, x, train, run):
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        x = layers.flat(layers.pool(x))
+        x = run(layers.Linear(self.wide(256), name="fc1"), drop(x))
+        return run(layers.Linear(self.classes, name="readout"), drop(x))

@@ -1,0 +1,126 @@
+"""Batch norms of spiking networks: one over all time steps, and its kin that know about time.
+
+All take ``[B, T, ..., C]`` and normalise each channel, ``xhat = (x - mean) / sqrt(var + eps)``:
+
+    ============  ========================  ==============================  ==================================
+    norm          statistics over           output                          source
+    ============  ========================  ==============================  ==================================
+    ``batch``     batch, time, space        ``gamma xhat + beta``           Ioffe & Szegedy 2015; TET, SEW
+    ``tdbn``      batch, time, space        ``gamma (a Vth xhat) + beta``   Zheng et al., AAAI 2021
+    ``tebn``      batch, time, space        ``p[t] (gamma xhat + beta)``    Duan et al., NeurIPS 2022
+    ``bntt``      batch, space at each t    ``gamma[t] xhat``               Kim & Panda, Front. Neurosci. 2021
+    ============  ========================  ==============================  ==================================
+
+The conventions are PyTorch's. In training, xhat uses the batch's own mean and biased variance (divided by n). What
+evaluation uses is the running mean and the running *unbiased* variance (divided by n - 1), each moved by a tenth a
+step, ``running = 0.9 running + 0.1 batch``, from 0 and 1. Flax's own batch norm keeps the biased variance.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from csbp_jax.config import ConfigError
+
+Norm = Callable[..., nn.Module]
+
+
+class BatchNorm(nn.Module):
+    """Over batch, time and space: ``gamma (gain xhat) + beta``."""
+
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    gain: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        channels = x.shape[-1:]
+        xhat = _normalise(self, x, train, axes=tuple(range(x.ndim - 1)))
+        gamma = self.param("scale", nn.initializers.ones, channels)
+        beta = self.param("bias", nn.initializers.zeros, channels)
+        return (xhat * _like(self.gain * gamma, xhat) + _like(beta, xhat)).astype(x.dtype)
+
+
+class TEBN(BatchNorm):
+    """Temporal effective batch norm: batch norm, then one learned scale for each time step, ``p[t]``, 1 at first."""
+
+    time_steps: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        _check_steps("tebn", self.time_steps, x)
+        p = self.param("p", nn.initializers.ones, (self.time_steps,))
+        y = super().__call__(x, train)
+        return y * jnp.asarray(p, y.dtype).reshape(1, -1, *(1,) * (y.ndim - 2))
+
+
+class BNTT(nn.Module):
+    """Batch norm through time: statistics and gamma of each time step its own, and no beta.
+
+    ``epsilon`` is that of the authors' code.
+    """
+
+    time_steps: int = 1
+    epsilon: float = 1e-4
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        _check_steps("bntt", self.time_steps, x)
+        xhat = _normalise(self, x, train, axes=(0, *range(2, x.ndim - 1)))
+        gamma = self.param("scale", nn.initializers.ones, (self.time_steps, x.shape[-1]))
+        return (xhat * _like(gamma, xhat)).astype(x.dtype)
+
+
+def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0) -> Norm:
+    """The norm of a name in the table, as a module yet to be named.
+
+    ``threshold`` and ``alpha`` are tdBN's: alpha is 1, and ``1/sqrt(2)`` where two normalised currents are added.
+    """
+    table: dict[str, Norm] = {
+        "batch": BatchNorm,
+        "tdbn": functools.partial(BatchNorm, gain=alpha * threshold),
+        "tebn": functools.partial(TEBN, time_steps=time_steps),
+        "bntt": functools.partial(BNTT, time_steps=time_steps),
+    }
+    return table[name]
+
+
+def _normalise(module, x, train, axes):
+    """xhat, in float32 or wider; in training also moves the module's running statistics."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    shape = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
+    running_mean = module.variable("batch_stats", "mean", jnp.zeros, shape, wide)
+    running_var = module.variable("batch_stats", "var", jnp.ones, shape, wide)
+    x = x.astype(wide)
+    if not train:
+        mean, var = (jnp.expand_dims(running.value, axes) for running in (running_mean, running_var))
+        return (x - mean) * lax.rsqrt(var + module.epsilon)
+    mean = x.mean(axes, keepdims=True)
+    var = jnp.square(x - mean).mean(axes, keepdims=True)
+    if not module.is_initializing():
+        n = math.prod(x.shape[axis] for axis in axes)
+        for running, new in ((running_mean, mean), (running_var, var * (n / max(n - 1, 1)))):
+            running.value = module.momentum * running.value + (1 - module.momentum) * new.reshape(shape)
+    return (x - mean) * lax.rsqrt(var + module.epsilon)
+
+
+def _like(parameter, x):
+    """``[C]`` or ``[T, C]`` as it broadcasts against ``[B, T, ..., C]``."""
+    if parameter.ndim == 1:
+        return jnp.asarray(parameter, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    steps, channels = parameter.shape
+    return jnp.asarray(parameter, x.dtype).reshape(1, steps, *(1,) * (x.ndim - 3), channels)
+
+
+def _check_steps(name, time_steps, x):
+    if x.shape[1] != time_steps:
+        raise ConfigError(
+            f"model.norm: {name} has parameters of {time_steps} time steps (model.time_steps), but the input has "
+            f"{x.shape[1]}"
+        )
