@@ -3,9 +3,24 @@
 Shape key: B batch, T time steps, C classes.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from csbp_jax import config as configuration
+
+
+def build(config: configuration.Loss) -> Callable[..., jax.Array]:
+    """The loss of a config, called as ``loss(logits, labels, where=None)``."""
+    table: dict[str, Callable[..., jax.Array]] = {
+        "rate": rate_cross_entropy,
+        "tet": functools.partial(tet, lam=config.lam),
+        "mse": rate_mse,
+    }
+    return table[config.name]
 
 
 def _cross_entropy(logits, labels):

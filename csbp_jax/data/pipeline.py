@@ -5,6 +5,7 @@ can do better than record by record has ``take(indices [b], uniforms [b, draws])
 and says by ``draws`` how many random numbers a record needs; all randomness on the host comes from them.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,7 @@ from absl import flags
 
 Batch = dict[str, np.ndarray]
 
-# As good as endless; grain's own endless repetition cannot be sliced for every batch size.
-_EPOCHS = 1_000_000_000
+_STEPS = 1_000_000_000  # as good as endless
 
 
 def train_batches(
@@ -35,14 +35,9 @@ def train_batches(
     ``processes`` > 1, process p gets rows ``[p B/P, (p+1) B/P)`` of each batch; nothing depends on workers and threads.
     """
     rows = batch_size // processes
-    whole = len(source) // batch_size * batch_size
-    # Only numbers go through grain's chain; the records of a batch are read together, and by whoever shows them.
-    order = grain.MapDataset.range(len(source)).shuffle(seed=seed)[:whole].repeat(_EPOCHS)
-    indices = order.batch(rows, drop_remainder=True)[process::processes][start_step:]
-    read = _Read(source, batch_size, seed, start_step, process * rows)
-    batches = indices.map_with_index(read).to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads))
-    )
+    read = _Read(source, batch_size, seed, process * rows, rows)
+    batches = grain.MapDataset.range(start_step, _STEPS).map(read)
+    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads)))
     if workers:
         if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads one of its flags when it starts workers
             flags.FLAGS.mark_as_parsed()
@@ -51,17 +46,29 @@ def train_batches(
 
 
 class _Read:
-    """Step and record indices to a batch; a class, since worker processes receive it pickled."""
+    """A step to its rows of a batch; a class, since worker processes receive it pickled."""
 
-    def __init__(self, source, batch_size, seed, start_step, first_row):
+    def __init__(self, source, batch_size, seed, first_row, rows):
         self.source, self.batch_size, self.seed = source, batch_size, seed
-        self.start_step, self.first_row = start_step, first_row
+        self.rows = slice(first_row, first_row + rows)
 
-    def __call__(self, i, indices):
+    def __call__(self, step):
+        steps_per_epoch = len(self.source) // self.batch_size
+        epoch, place = divmod(int(step), steps_per_epoch)
+        indices = _order(self.seed, epoch, len(self.source))[place * self.batch_size :][: self.batch_size]
         # Drawn for the whole batch, so that a row's numbers do not depend on how many processes share it.
-        random = np.random.Generator(np.random.Philox(key=[self.seed, self.start_step + i]))
+        random = np.random.default_rng([_UNIFORMS, self.seed, step])
         uniforms = random.random((self.batch_size, getattr(self.source, "draws", 0)), np.float32)
-        return take(self.source, indices, uniforms[self.first_row :][: len(indices)])
+        return take(self.source, indices[self.rows], uniforms[self.rows])
+
+
+# Two streams of random numbers with nothing in common.
+_ORDER, _UNIFORMS = 0, 1
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed, epoch, n):
+    return np.random.default_rng([_ORDER, seed, epoch]).permutation(n)
 
 
 def eval_batches(source: Any, batch_size: int, *, process: int = 0, processes: int = 1) -> Iterator[Batch]:
