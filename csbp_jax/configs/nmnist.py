@@ -9,6 +9,6 @@ config = Config(
     eval_batch_size=500,
     log_every=100,
     model=Model(name="small_conv", input_shape=(34, 34, 2), classes=10, time_steps=10, features=(32, 64, 64)),
-    chaos=Chaos(z0=(10.0,), beta=0.9, taps=("conv1.membrane",), reduce="neuron"),
+    chaos=Chaos(z0=(10.0,), beta=0.6, taps=("conv1.membrane",), reduce="neuron"),
     optimizer=Optimizer(name="adamw", lr=0.002),
 )
