@@ -212,3 +212,13 @@ def test_event_drop_adds_no_event():
     batch = frames(32, 4, 12, 12, 2)
     out = jax.jit(augment.each(augment.event_drop))(jax.random.key(0), batch)
     assert np.all(out <= batch) and float(out.sum()) < float(batch.sum())
+
+
+def test_thinning_is_binomial():
+    x = jnp.broadcast_to(jnp.array([0.0, 1, 2, 7, 50]).reshape(1, 1, 1, 5), (1, 50, 400, 5))
+    kept = np.asarray(augment.thinned(jax.random.key(0), x, jnp.full((1, 50, 400, 1), 0.3)))
+    for i, n in enumerate((0, 1, 2, 7, 50)):
+        expected = [math.comb(n, k) * 0.3**k * 0.7 ** (n - k) for k in range(n + 1)]
+        shares = np.bincount(kept[..., i].astype(int).ravel(), minlength=n + 1) / 20_000
+        np.testing.assert_array_less(np.abs(shares - expected), 5 * np.sqrt(np.array(expected) / 20_000) + 1e-3)
+    np.testing.assert_array_equal(augment.thinned(jax.random.key(0), x, jnp.ones((1, 50, 400, 1))), x)

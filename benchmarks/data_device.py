@@ -1,0 +1,70 @@
+"""Time of what the device does to a batch of event frames: each augmentation, mixing and resizing, jitted, on the CPU.
+
+    python -m benchmarks.data_device [--out docs/results/data] [--rounds 21]
+
+A batch is 32 examples of 10 frames of 48x48 pixels and two polarities, Poisson counts of mean 1. Pinned to one core; in
+each round every program runs once, in a new order. Milliseconds are for one example: median, minimum and maximum over
+the rounds; the cast from uint8 is in all of them.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import random
+from importlib import metadata
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.run import spread, timed
+from csbp_jax.config import AugmentName, Config, Data, Model
+from csbp_jax.data import transform
+from csbp_jax.report import write_json
+
+SHAPE = (32, 10, 48, 48, 2)
+ORIGINAL = (32, 10, 128, 128, 2)
+AUGMENT: tuple[AugmentName, ...] = (
+    "flip", "crop", "roll", "rotate", "shear", "nda", "cutout", "event_drop", "batch_crop_flip", "mixup", "cutmix",
+)  # fmt: skip
+
+
+def program(shape, **options):
+    """One training transform of uint8 counts, called with a new key each time."""
+    config = Config(data=Data(**options), model=Model(input_shape=shape[2:], time_steps=shape[1]))
+    prepare = jax.jit(transform.make(config, events=True)[0])
+    x = jax.random.poisson(jax.random.key(0), 1.0, shape).astype(jnp.uint8)
+    batch, keys = {"x": x, "y": jnp.zeros(shape[0], jnp.int32)}, iter(jax.random.split(jax.random.key(1), 10_000))
+    return lambda: jax.block_until_ready(prepare(next(keys), batch))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/data"))
+    parser.add_argument("--rounds", type=int, default=21)
+    options = parser.parse_args(arguments)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    random.seed(0)
+    programs = {"cast to float32 alone": program(SHAPE)}
+    programs |= {name: program(SHAPE, augment=(name,)) for name in AUGMENT}
+    programs["normalise=max"] = program(SHAPE, normalise="max")
+    for method in ("nearest", "bilinear", "antialias"):
+        programs[f"resize={method}, 128 to 48"] = program(ORIGINAL, resize=method, size=(48, 48))
+    seconds = timed(programs, options.rounds)
+    content = {
+        "command": "python -m benchmarks.data_device",
+        "machine": f"{platform.machine()} CPU, one core, Python {platform.python_version()}",
+        "versions": {package: metadata.version(package) for package in ("jax", "jaxlib", "numpy")},
+        "rounds": options.rounds,
+        "batch": SHAPE,
+        "ms_per_example": {name: spread(1e3 * s / SHAPE[0]) for name, s in seconds.items()},
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "device.json", content)
+    for name, numbers in content["ms_per_example"].items():
+        print(f"{name:28} {numbers['median']:8.3f} ({numbers['min']:.3f}-{numbers['max']:.3f}) ms an example")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Events made from the UCI optical digits by a model of an event camera before which they move (data/saccade.py)."""
+
+from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
+
+config = Config(
+    data=Data(name="digits_events", bins="time"),
+    epochs=30,
+    batch_size=32,
+    checkpoint_every=5,
+    model=Model(
+        name="small_conv",
+        input_shape=(16, 16, 2),
+        classes=10,
+        time_steps=10,
+        features=(32, 64, 64),
+        neuron=Neuron(decay=0.5),
+    ),
+    chaos=Chaos(z0=(10.0,), beta=0.9, taps=("conv1.membrane",), reduce="neuron"),
+    optimizer=Optimizer(name="adamw", lr=0.002),
+)

@@ -1,0 +1,85 @@
+"""``digits_events``: the bundled digits as recordings of an event camera, which ``saccade`` describes."""
+
+import functools
+import json
+import pathlib
+import sys
+import zlib
+from importlib import resources
+
+import numpy as np
+
+from csbp_jax.config import Config
+from csbp_jax.data import binning, frames, saccade
+from csbp_jax.data.event_files import Events
+from csbp_jax.data.recordings import Recording
+
+_TOGETHER = 100
+
+
+def load(config: Config, folder: pathlib.Path) -> dict[str, frames.Frames]:
+    """Train, validation and test, split as ``bundled.digits``: ``x [T, 16, 16, 2]`` counts of events.
+
+    At first use the recordings are made, in some seconds, and their frames kept in ``folder/frames``. With ``size`` and
+    ``resize="events"`` their coordinates are scaled first.
+    """
+    data, T = config.data, config.model.time_steps
+    shape = (*data.size, 2) if data.size and data.resize == "events" else (saccade.SENSOR, saccade.SENSOR, 2)
+    parameters = {
+        "T": T,
+        "bins": data.bins,
+        "window": data.window if data.bins == "window" else None,
+        "shape": shape,
+        "model": zlib.crc32(pathlib.Path(saccade.__file__).read_bytes()),
+    }
+    target = frames.folder_of(folder, f"digits_events-T{T}-{data.bins}-{shape[0]}x{shape[1]}", parameters)
+    labels = _digits()["y"]
+    members = [Recording(str(i), pathlib.Path("digits.npz"), int(label)) for i, label in enumerate(labels)]
+    frames.cached(
+        target,
+        parameters,
+        lambda skipped: {"all": members},
+        lambda member: _count(config, shape, recording(int(member.id))),
+        skip=False,
+        show=_show,
+    )
+    split = json.loads(resources.files("csbp_jax.data").joinpath("digits_split.json").read_text())
+    return {
+        part: frames.Frames(target / "all.npy", np.array(rows), labels[rows], classes=10)
+        for part, rows in split.items()
+    }
+
+
+def recording(index: int) -> Events:
+    """What the camera sees of digit ``index`` of the 1797: times from 0 to 300 ms, p = 1 for ON."""
+    first = index // _TOGETHER * _TOGETHER
+    return _recordings(first)[index - first]
+
+
+@functools.lru_cache(1)
+def _recordings(first):
+    """So many together as keep numpy busy; none depends on the others."""
+    digits = _digits()["x"][first : first + _TOGETHER]
+    return saccade.record(digits, np.arange(first, first + len(digits)))
+
+
+@functools.cache
+def _digits():
+    with resources.files("csbp_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+        return dict(arrays)
+
+
+def _count(config, shape, events):
+    T, (height, width) = config.model.time_steps, events.sensor
+    edges = {
+        "number": binning.by_number,
+        "time": binning.by_time,
+        "window": functools.partial(binning.by_window, window=config.data.window),
+    }[config.data.bins](events.t, T)
+    x, y = binning.resized(events.x, width, shape[1]), binning.resized(events.y, height, shape[0])
+    return binning.count(x, y, events.p, edges, shape)
+
+
+def _show(stage, done, total):
+    if done == 0:
+        print(f"digits_events: making {total} recordings, once", file=sys.stderr, flush=True)
