@@ -45,22 +45,25 @@ def test_labels_are_probabilities_in_the_proportion_of_what_is_seen(batch, f):
                 assert np.abs(np.diff(line.astype(int))).sum() <= 2
 
 
-def test_mixup_draws_from_beta(batch):
-    x, y = jnp.zeros((4000, 1)), mix.probabilities(jnp.arange(4000) % 2, 2)
-    for alpha in (0.2, 1.0):
-        share = np.asarray(mix.mixup(jax.random.key(0), x, y, alpha)[1])[np.arange(4000), np.arange(4000) % 2]
-        assert abs(share.mean() - 0.5) < 0.03
-        # The variance of Beta(a, a).
-        assert abs(share.var() * 4 * (2 * alpha + 1) - 1) < 0.1
+def test_proportions_are_uniform():
+    y = jnp.arange(4000) % 2
+    for f, x in ((mix.mixup, jnp.zeros((4000, 1))), (mix.cutmix, jnp.zeros((4000, 1, 96, 96, 1)))):
+        p = np.asarray(jax.jit(f)(jax.random.key(0), x, mix.probabilities(y, 2))[1])
+        share = np.sort(p[np.arange(4000), np.asarray(y)])
+        if f is mix.mixup:
+            np.testing.assert_allclose(share, np.linspace(0, 1, 4000), atol=0.03)
+        else:  # rectangles are cut off at the edges, so more of the own picture stays
+            assert np.all(share > np.linspace(0, 1, 4000) - 0.03) and share.mean() > 0.6
 
 
 @pytest.mark.parametrize("f", [mix.mixup, mix.cutmix])
 def test_a_pure_function_of_the_key(batch, f):
     x, y = batch[0], mix.probabilities(batch[1], C)
-    chex.assert_trees_all_equal(f(jax.random.key(0), x, y), f(jax.random.key(0), x, y))
-    shares = np.asarray(f(jax.random.key(0), x, y)[1]).max(1)
-    assert len(np.unique(shares)) > B / 4
-    assert not np.array_equal(f(jax.random.key(0), x, y)[1], f(jax.random.key(1), x, y)[1])
+    f = jax.jit(f)
+    out = f(jax.random.key(0), x, y)
+    chex.assert_trees_all_equal(out, f(jax.random.key(0), x, y))
+    assert len(np.unique(out[1].max(1))) > B / 4
+    assert not np.array_equal(out[1], f(jax.random.key(1), x, y)[1])
 
 
 def test_one_after_the_other_still_gives_probabilities(batch):
