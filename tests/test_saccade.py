@@ -131,7 +131,7 @@ def parts(tmp_path_factory):
 
 def test_split_as_the_digits(parts):
     _, _, events = parts
-    for part, still in bundled.digits(Config(), None).items():
+    for part, still in bundled.load(Config(), None).items():
         np.testing.assert_array_equal(events[part].y, still.y)
         assert len(events[part]) == len(still) and events[part].classes == 10
     record = events["test"][7]

@@ -10,7 +10,7 @@ from importlib import resources
 import numpy as np
 
 from csbp_jax.config import Config
-from csbp_jax.data import binning, frames, saccade
+from csbp_jax.data import events, frames, saccade
 from csbp_jax.data.event_files import Events
 from csbp_jax.data.recordings import Recording
 
@@ -39,7 +39,7 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frames.Frames]:
         target,
         parameters,
         lambda skipped: {"all": members},
-        lambda member: _count(config, shape, recording(int(member.id))),
+        lambda member: events.binned(recording(int(member.id)), data, T, shape),
         skip=False,
         show=_show,
     )
@@ -67,17 +67,6 @@ def _recordings(first):
 def _digits():
     with resources.files("csbp_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         return dict(arrays)
-
-
-def _count(config, shape, events):
-    T, (height, width) = config.model.time_steps, events.sensor
-    edges = {
-        "number": binning.by_number,
-        "time": binning.by_time,
-        "window": functools.partial(binning.by_window, window=config.data.window),
-    }[config.data.bins](events.t, T)
-    x, y = binning.resized(events.x, width, shape[1]), binning.resized(events.y, height, shape[0])
-    return binning.count(x, y, events.p, edges, shape)
 
 
 def _show(stage, done, total):

@@ -1,8 +1,8 @@
 """Two examples in one, and their labels in the same proportion: ``x [B, ...]``, ``y [B, C]`` probabilities.
 
 Each example has its own proportion and is mixed with its neighbour in the batch, which is as good as a random one:
-the order of the data is random already. A batch that is split over devices then only passes on its edges. The proportion
-lam is drawn from Beta(1, 1), which is uniform, as both papers do for CIFAR-10.
+the order of the data is random already. A batch that is split over devices then only passes on its edges. The
+proportion lam is drawn from Beta(1, 1), which is uniform, as both papers do for CIFAR-10.
 """
 
 import jax
