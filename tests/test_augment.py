@@ -56,20 +56,18 @@ def test_each_example_has_its_own_key(name):
     chex.assert_trees_all_equal(out, f(jax.random.key(0), batch))
     assert len(np.unique(np.asarray(out).reshape(64, -1), axis=0)) > 1
     assert not np.array_equal(out, f(jax.random.key(1), batch))
-    one = getattr(augment, name)(jax.random.split(jax.random.key(0), 64)[5], batch[5])
+    one = jax.jit(getattr(augment, name))(jax.random.split(jax.random.key(0), 64)[5], batch[5])
     chex.assert_trees_all_equal(out[5], one)
 
 
-@pytest.mark.parametrize("name", [*EACH, "batch_crop_flip"])
+@pytest.mark.parametrize("name", [*EACH[:-1], "batch_crop_flip"])
 def test_counts_stay_counts_and_all_frames_move_alike(name):
     f = getattr(augment, name)
-    f = f if name == "batch_crop_flip" else augment.each(f)
+    f = jax.jit(f if name == "batch_crop_flip" else augment.each(f))
     batch = jnp.tile(frames(8, 1, 16, 16, 2), (1, 4, 1, 1, 1))
     out = np.asarray(f(jax.random.key(0), batch))
-    np.testing.assert_array_equal(out, np.round(out))
-    assert out.min() >= 0
-    if name != "event_drop":  # which is random in each frame
-        np.testing.assert_array_equal(out, np.broadcast_to(out[:, :1], out.shape))
+    assert set(np.unique(out)) <= {0, *np.unique(batch)}
+    np.testing.assert_array_equal(out, np.broadcast_to(out[:, :1], out.shape))
 
 
 @pytest.mark.parametrize("name", [*EACH, "batch_crop_flip"])
@@ -182,7 +180,9 @@ def test_event_drop_is_one_of_four_by_its_law():
     x = jnp.full((steps, size, size, 1), float(count))
     kinds = {"nothing": 0, "period": 0, "area": 0, "alone": 0}
     ratios = set()
-    for kept in many(augment.event_drop, x)[..., 0] / count:
+    out = many(augment.event_drop, x)[..., 0]
+    assert set(np.unique(out)) == set(range(count + 1))
+    for kept in out / count:
         by_frame = kept.mean((1, 2))
         if np.all(kept == 1):
             kinds["nothing"] += 1
@@ -206,12 +206,6 @@ def test_event_drop_is_one_of_four_by_its_law():
             assert abs(kept.var() / (p * (1 - p) / count) - 1) < 5 * math.sqrt(2 / kept.size) + 1 / count
     assert min(kinds.values()) > 50 - 4 * math.sqrt(200 * 3 / 16), kinds
     assert ratios == {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
-
-
-def test_event_drop_adds_no_event():
-    batch = frames(32, 4, 12, 12, 2)
-    out = jax.jit(augment.each(augment.event_drop))(jax.random.key(0), batch)
-    assert np.all(out <= batch) and float(out.sum()) < float(batch.sum())
 
 
 def test_thinning_is_binomial():

@@ -1,4 +1,7 @@
-"""Events made from the UCI optical digits by a model of an event camera before which they move (data/saccade.py)."""
+"""The bundled digits as an event camera would see them (data/saccade.py), 16x16, in 10 frames of 30 ms.
+
+make train DATASET=digits_events    99.2 % of the test part (last weights: 98.9 %), one run, under 2 minutes, 2 cores
+"""
 
 from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
 
