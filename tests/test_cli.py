@@ -15,8 +15,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 WRONG = {
     "trian": "there is no command 'trian'; there are train, data",
-    "train": "DATASET: missing; write csbp_jax train DATASET, one of digits",
-    "train cifar11": "DATASET: there is no config 'cifar11'; there are digits",
+    "train": "DATASET: missing; write csbp_jax train DATASET, one of cifar10, ",
+    "train cifar11": "DATASET: there is no config 'cifar11'; there are cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO, 1; perhaps you meant --chaos.z0 [FLOAT",
     "train digits --optimizer.nme sgd": "perhaps you meant --optimizer.name {sgd,adam,adamw}",
     "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
@@ -33,10 +33,14 @@ WRONG = {
     "train digits --runs=": "--runs: empty; give it a name",
     "train digits --data-dir=": "--data-dir: empty; give it a name",
     "train digits --data.dir x": "data.dir: 'x', but digits has none; it is for the data set folder",
+    "train digits --data.size 9 9": "data.size: (9, 9) is not possible for digits; leave it out",
+    "train digits --data.augment flip mixup": "data.augment: flip is not possible for digits; allowed are mixup, cutmix",
+    "train digits --data.augment roll": "data.augment: roll is not possible for digits",
+    "train folder": "data.dir: missing; name the folder that holds your class folders",
     "train digits --data.augment blur": "--data.augment",
     "data digits --from x": "--from: digits has no originals; leave it out",
     "data digits --fresh": "Unrecognized options: --fresh",
-    "data": "DATASET: missing; write csbp_jax data DATASET, one of digits",
+    "data": "DATASET: missing; write csbp_jax data DATASET, one of cifar10, ",
     "train digits --name": "--name: expected one argument",
     "train digits stray": "Unrecognized options: stray",
 }

@@ -92,5 +92,5 @@ def test_json_round_trip():
 
 
 def test_unknown_data_set():
-    with pytest.raises(ConfigError, match=r"DATASET: there is no config 'mnits'; there are digits"):
+    with pytest.raises(ConfigError, match=r"DATASET: there is no config 'mnits'; there are cifar10, "):
         configs.load("mnits")

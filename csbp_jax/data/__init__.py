@@ -15,6 +15,7 @@ Show = Callable[[str, int, int], None]
 # Which file of this folder loads it, and is imported only then: some need seconds, or packages that are extras.
 _LOADERS = {
     "digits": "bundled",
+    "digits_events": "digits_events",
     **dict.fromkeys(("cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist"), "images"),
     **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd"), "events"),
     "folder": "folder",

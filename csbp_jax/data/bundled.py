@@ -6,7 +6,7 @@ from importlib import resources
 
 import numpy as np
 
-from csbp_jax.config import Config
+from csbp_jax.config import Config, ConfigError
 
 
 class Arrays:
@@ -23,7 +23,15 @@ class Arrays:
 
 
 def load(config: Config, folder: pathlib.Path) -> dict[str, Arrays]:
-    """UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1]."""
+    """UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1].
+
+    Raises:
+      ConfigError: another size, or an augmentation that a source would do: these pictures are shown as they are.
+    """
+    if config.data.size:
+        raise ConfigError(f"data.size: {config.data.size} is not possible for digits; leave it out")
+    if others := [name for name in config.data.augment if name not in ("mixup", "cutmix")]:
+        raise ConfigError(f"data.augment: {', '.join(others)} is not possible for digits; allowed are mixup, cutmix")
     shipped = resources.files("csbp_jax.data")
     with shipped.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         x, y = arrays["x"].astype(np.float32)[:, None, :, :, None] / 16, arrays["y"].astype(np.int32)
