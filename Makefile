@@ -20,7 +20,7 @@ unexport DATASET NAME FRESH ARGS FROM DIR DATA_DIR
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train demo test test-slow bench accuracy lint lock clean
+.PHONY: help setup data train demo test test-slow bench bench-data accuracy lint lock clean
 
 help:  ## This list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -33,7 +33,7 @@ help:  ## This list
 	@echo 'All of ARGS:      make setup && $(RUN) -m csbp_jax train digits --help'
 
 $(VENV)/.installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "csbp_jax needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
 	@echo "installing requirements.txt into $(VENV) (once, some minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -59,6 +59,13 @@ test-slow: setup  ## The slow tests
 bench: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1
 bench: setup  ## Speed of the neuron and of the chaos term, into docs/results/bench
 	@$(RUN) -m benchmarks.run
+
+bench-data: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1
+bench-data: setup  ## Speed of the data pipeline, into docs/results/data
+	@$(RUN) -m benchmarks.data_images
+	@$(RUN) -m benchmarks.data_events
+	@$(RUN) -m benchmarks.data_device
+	@$(RUN) -m benchmarks.data_page
 
 accuracy: setup  ## CSBP and plain backpropagation on digits, 10 paired seeds, into docs/results/digits
 	@$(RUN) -m experiments.accuracy digits

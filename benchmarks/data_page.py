@@ -1,0 +1,58 @@
+"""The page of the three data benchmarks, from their figures: python -m benchmarks.data_page"""
+
+import json
+import pathlib
+
+OUT = pathlib.Path("docs/results/data")
+
+
+def table(images, events, device):
+    """What the targets are about, in Markdown; one cell is median (minimum-maximum)."""
+    cifar, imagenet = images["cifar_pictures_per_second"], images["imagenet"]["pictures_per_second"]
+    counted = {name.split(":")[0]: rates for name, rates in events["million_events_per_cpu_second"].items()}
+    rows = [
+        ("CIFAR from memory: crop, flip, normalise", "pictures/s", cifar["gather, crop, flip, normalise"]),
+        ("the same as batches of the pipeline", "pictures/s", cifar["train_batches, normalise"]),
+        *(
+            (f"ImageNet JPEG to a random 224x224 crop, {decoder}", "pictures/s", imagenet[f"{decoder}, resized crop"])
+            for decoder in ("simplejpeg", "cv2", "pillow")
+        ),
+        ("events counted, size of DVS-Gesture", "million/s", counted["dvs_gesture"]["by_number"]),
+        ("events counted, size of CIFAR10-DVS", "million/s", counted["cifar10_dvs"]["by_number"]),
+        ("events counted, size of N-MNIST", "million/s", counted["nmnist"]["by_number"]),
+        ("augmentation on the device: nda, 10x48x48x2", "ms", device["ms_per_example"]["nda"]),
+        ("augmentation on the device: event_drop", "ms", device["ms_per_example"]["event_drop"]),
+    ]
+    return "\n".join(
+        ["| what | unit | median (minimum-maximum) |", "|---|---|---|"]
+        + [f"| {what} | {unit} | {_cell(**rates)} |" for what, unit, rates in rows]
+    )
+
+
+def _cell(median, min, max):
+    def digits(value):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    return f"{digits(median)} ({digits(min)}-{digits(max)})"
+
+
+def main():
+    images, events, device = (json.loads((OUT / f"{name}.json").read_text()) for name in ("images", "events", "device"))
+    (OUT / "README.md").write_text(
+        f"""# Speed of the data pipeline, one CPU core
+
+{table(images, events, device)}
+
+CPU time of one core on a shared machine ({images["machine"]}; load average {images["load_average_before"]:.1f} when the
+pictures were timed). CIFAR's pictures are random bytes. ImageNet's are synthetic, {images["imagenet"]["mean_kB"]:.0f} kB
+JPEGs of noise with a falling spectrum: the speed depends on how much detail a picture has, and real ones were not timed.
+Events are random, in memory.
+
+Made by `make bench-data`: `{images["command"]}`, `{events["command"]}` and `{device["command"]}`, whose figures are in the
+json files, and `python -m benchmarks.data_page`.
+"""
+    )
+
+
+if __name__ == "__main__":
+    main()
