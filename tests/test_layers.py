@@ -1,52 +1,18 @@
-"""Single layers: the recurrent one against its equation, step by step, differentiated by JAX."""
+"""Single layers: recurrence, PLIF as a part of the parameters, sums of currents, static input, initial weights."""
+
+import math
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
-from csbp_jax import chaos, layers, neurons, surrogate
+from csbp_jax import chaos, circuits, layers, neurons
 from csbp_jax.config import ConfigError
 
 B, T, F = 4, 7, 5
-
-
-def plain_recurrent(x, weights, neuron):
-    """``(spikes, membrane, u)`` of a LIF with current ``x[t] + V s[t-1]``, one step after another."""
-    s, v, rows = jnp.zeros_like(x[:, 0]), jnp.zeros_like(x[:, 0]), []
-    for t in range(x.shape[1]):
-        u = neuron.decay * v + x[:, t] + s @ weights
-        s = neuron.spike(u - neuron.threshold)
-        r = lax.stop_gradient(s) if neuron.detach_reset else s
-        v = {"hard": u * (1 - r), "soft": u - neuron.threshold * r}[neuron.reset]
-        rows.append((s, u))
-    return jnp.stack([s for s, _ in rows], 1), v, jnp.stack([u for _, u in rows], 1)
-
-
-@pytest.mark.parametrize("detach", [False, True])
-@pytest.mark.parametrize("reset", ["hard", "soft"])
-def test_feedback_and_its_gradients_equal_a_plain_loop(x64, reset, detach):
-    rng = np.random.default_rng(0)
-    x, weights = jnp.asarray(rng.normal(0.4, 1, (B, T, F))), jnp.asarray(rng.normal(0, 1, (F, F)))
-    pull = [jnp.asarray(rng.normal(size=shape)) for shape in ((B, T, F), (B, F), (B, T, F))]
-
-    def loss(run, outputs):
-        def weighted(x, weights, decay):
-            neuron = neurons.LIF(decay, 1.0, surrogate.arctan(2.0), reset, detach)
-            out = run(x, weights, neuron)
-            return sum((p * o).sum() for p, o in zip(pull[:outputs], out, strict=True)), out
-
-        return jax.jit(jax.value_and_grad(weighted, (0, 1, 2), has_aux=True))(x, weights, 0.6)
-
-    plain = loss(plain_recurrent, 3)
-    traced = loss(lambda x, weights, neuron: layers.Feedback(neuron, weights).trace(x), 3)
-    assert 0.1 < float(plain[0][1][0].mean()) < 0.9
-    chex.assert_trees_all_close(traced, plain, rtol=1e-12, atol=1e-12)
-    plain = loss(lambda *arguments: plain_recurrent(*arguments)[:2], 2)
-    called = loss(lambda x, weights, neuron: layers.Feedback(neuron, weights)(x), 2)
-    chex.assert_trees_all_close(called, plain, rtol=1e-12, atol=1e-12)
+NO_PROBE = layers.Probe(chaos.term)
 
 
 def test_a_recurrent_layer_feeds_back_what_its_weights_say(x64):
@@ -56,10 +22,11 @@ def test_a_recurrent_layer_feeds_back_what_its_weights_say(x64):
     variables = layer.init(jax.random.key(1), x, False, neuron, probe)
     spikes, aux = layer.apply(variables, x, False, neuron, probe)
     current = x @ variables["params"]["dense"]["kernel"] / np.sqrt(1 + 1e-5)
-    expected = plain_recurrent(current, variables["params"]["feedback"], neuron)
+    expected = circuits.Feedback(neuron, variables["params"]["feedback"]).trace(current)
     chex.assert_trees_all_close((spikes, aux.membranes["rec"]), (expected[0], expected[2]), atol=1e-6)
     terms = [chaos.term(h) for h in (current, expected[1], expected[2])]
     chex.assert_trees_all_close([aux.terms[tap] for tap in probe.taps], terms, rtol=1e-6)
+    assert spikes.sum() > 0
 
 
 def test_a_neuron_without_trace_has_none_with_feedback_either():
@@ -67,6 +34,54 @@ def test_a_neuron_without_trace_has_none_with_feedback_either():
         return jax.nn.relu(x), membrane
 
     layer, x = layers.Recurrent(F, name="rec"), jnp.ones((B, T, 3))
-    variables = layer.init(jax.random.key(0), x, False, relu, layers.Probe(chaos.term))
+    variables = layer.init(jax.random.key(0), x, False, relu, NO_PROBE)
     with pytest.raises(ConfigError, match=r"rec.membrane_pre: this neuron has no method trace"):
         layer.apply(variables, x, False, relu, layers.Probe(chaos.term, ("rec.membrane_pre",)))
+
+
+@pytest.mark.parametrize("layer", [layers.Conv, layers.Dense, layers.Recurrent])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_learned_decay_is_a_parameter_of_each_layer(layer, per_channel):
+    neuron = circuits.PLIF(per_channel=per_channel)
+    x = jnp.ones((B, T, 4, 4, 3) if layer is layers.Conv else (B, T, 3))
+    variables = layer(F).init(jax.random.key(0), x, False, neuron, NO_PROBE)
+    assert variables["params"]["neuron"]["w"].shape == ((F,) if per_channel else ())
+
+
+def test_a_spike_layer_shows_a_static_current_and_lets_it_be_tapped():
+    current = jax.random.normal(jax.random.key(0), (B, 1, F))
+    layer, probe = layers.Spike(T, name="sum"), layers.Probe(jnp.sum, ("sum.current",))
+    (spikes, aux), _ = layer.init_with_output(jax.random.key(0), current, False, neurons.LIF(), probe)
+    expected, _ = neurons.lif(jnp.repeat(current, T, 1))
+    chex.assert_trees_all_equal(spikes, expected)
+    np.testing.assert_allclose(aux.terms["sum.current"], T * current.sum(), rtol=1e-5)
+
+
+def test_a_strided_convolution_pads_both_sides_alike():
+    x = jnp.arange(16.0).reshape(1, 1, 4, 4, 1)
+    layer = layers.ConvCurrent(1, stride=2, kernel_init=jax.nn.initializers.ones, name="c")
+    current, _ = layer.init_with_output(jax.random.key(0), x, False, None, NO_PROBE)[0]
+    np.testing.assert_allclose(current[0, 0, :, :, 0], [[10, 24], [51, 90]], rtol=1e-4)  # sums around pixels 0 and 2
+
+
+@pytest.mark.parametrize("pool", [layers.pool, layers.max_pool])
+def test_pooling_what_is_too_small_is_refused(pool):
+    assert pool(jnp.ones((1, 1, 5, 2, 3))).shape == (1, 1, 2, 1, 3)
+    with pytest.raises(ConfigError, match=r"model.input_shape: too small for this network; before .* 1x2"):
+        pool(jnp.ones((1, 1, 1, 2, 3)))
+
+
+def test_initial_weights_have_the_originals_distributions():
+    shape, fan_in, fan_out = (3, 3, 40, 60), 360, 540
+    bound = 1 / math.sqrt(fan_in)
+    torch, he = (init(jax.random.key(0), shape) for init in (layers.TORCH, layers.HE_FAN_OUT))
+    bias = layers.torch_bias(fan_in)(jax.random.key(0), (9999,))
+    for uniform in (torch, bias):
+        assert float(jnp.abs(uniform).max()) <= bound
+        np.testing.assert_allclose(uniform.std(), bound / math.sqrt(3), rtol=0.02)
+        np.testing.assert_allclose(uniform.mean(), 0, atol=0.02 * bound)
+    np.testing.assert_allclose(he.std(), math.sqrt(2 / fan_out), rtol=0.02)
+
+
+def test_votes_of_a_class_are_neighbours():
+    np.testing.assert_allclose(layers.vote(jnp.arange(6.0).reshape(1, 1, 6), 3), [[[1, 4]]])

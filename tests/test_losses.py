@@ -10,11 +10,13 @@ import pytest
 from chex import assert_shape, assert_trees_all_close
 
 from csbp_jax import losses
+from csbp_jax.config import Loss
 
 B, T, C = 8, 5, 10
 LOSSES = {
     "rate": losses.rate_cross_entropy,
     "tet": lambda logits, labels, where=None: losses.tet(logits, labels, lam=0.05, where=where),
+    "mse": losses.rate_mse,
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
@@ -98,3 +100,21 @@ def test_soft_labels_give_the_cross_entropy_with_a_distribution(logits, probabil
 def test_tet_of_lam_one_is_the_squared_distance_of_the_logits_to_the_target(logits, labels, target):
     expected = np.mean((np.float64(logits) - target) ** 2)
     assert_trees_all_close(float(losses.tet(logits, labels, 1.0, target)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("votes", [1, 2])
+def test_rate_mse_equals_numpy(x64, logits, votes):
+    classes, labels = C // votes, np.random.default_rng(1).integers(0, C // votes, B)
+    rates = np.asarray(logits, np.float64).mean(1).reshape(B, classes, votes).mean(2)
+    expected = ((rates - np.eye(classes)[labels]) ** 2).mean()
+    actual = losses.rate_mse(jnp.asarray(logits, jnp.float64), jnp.asarray(labels), votes)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+
+
+def test_the_config_gives_the_loss(logits, labels):
+    for name, expected in (
+        ("rate", losses.rate_cross_entropy(logits, labels)),
+        ("tet", losses.tet(logits, labels, 0.2)),
+        ("mse", losses.rate_mse(logits, labels)),
+    ):
+        assert losses.build(Loss(name, lam=0.2))(logits, labels) == expected

@@ -6,6 +6,8 @@ Layers ``stem``; of block J in stage I ``stageI_blockJ_conv1``, ``..._conv2``, `
 ``stageI_blockJ``, the neuron on the sum; ``fc1``, ``readout``. Decays are 0.5 (TET) and 0.25 (TEBN); both have
 threshold 1, hard reset and the triangle of width 1.
 
+The released TEBN code has a norm without use in each of its two down-sampling blocks; it is left out here.
+
 With ``norm="tdbn"``, the two currents that are added have alpha = 1/sqrt(2) (Zheng et al., AAAI 2021).
 """
 

@@ -1,0 +1,94 @@
+"""What is compared: configs, and the weights and batches of both sides. Needs numpy only, so that twins can read it."""
+
+import math
+import zlib
+
+import numpy as np
+
+from csbp_jax.config import Chaos, Config, Loss, Model, Neuron, Optimizer
+
+STEPS = 5
+CSBP = Neuron(decay=0.25)
+TET = Neuron(decay=0.5)
+TDBN = Neuron(decay=0.25, threshold=0.8)
+IF = Neuron(decay=1.0, surrogate="arctan", surrogate_param=2.0, detach_reset=True)
+PLIF = Neuron(decay=0.5, surrogate="arctan", surrogate_param=2.0, detach_reset=True, learn="layer")
+
+
+# At full size, as in the papers and their code.
+ORIGINALS = {
+    "cnn6": Model("cnn6", (48, 48, 2), classes=10, time_steps=10, neuron=CSBP),
+    "cnn7": Model("cnn7", (48, 48, 2), classes=10, time_steps=10, neuron=CSBP),
+    "vgg9": Model("vgg9", (32, 32, 3), classes=10, time_steps=4, neuron=CSBP),
+    "vggsnn": Model("vggsnn", (48, 48, 2), classes=10, time_steps=10, neuron=TET),
+    "vggsnn_wo_ap": Model("vggsnn_wo_ap", (48, 48, 2), classes=10, time_steps=10, neuron=TET),
+    "resnet19_tet": Model("resnet19_tet", (32, 32, 3), classes=100, time_steps=6, neuron=TET),
+    "resnet19_tebn": Model("resnet19_tebn", (32, 32, 3), classes=100, time_steps=6, neuron=CSBP),
+    "sew_resnet18": Model("sew_resnet18", (224, 224, 3), classes=1000, time_steps=4, neuron=IF),
+    "sew_resnet34": Model("sew_resnet34", (224, 224, 3), classes=1000, time_steps=4, neuron=IF),
+    "sew_resnet50": Model("sew_resnet50", (224, 224, 3), classes=1000, time_steps=4, neuron=IF),
+    "sew_7b": Model("sew_7b", (128, 128, 2), classes=11, time_steps=16, neuron=PLIF),
+    "sew_wide_7b": Model("sew_wide_7b", (128, 128, 2), classes=10, time_steps=16, neuron=PLIF),
+}
+
+
+def _case(name, size, width, neuron, taps, loss="rate", lam=0.001, cut=None, **options):
+    """A net of true depth and reduced width, without dropout, in another size and number of classes."""
+    channels = ORIGINALS[name].input_shape[-1]
+    dropout = 0.0 if name in ("cnn6", "cnn7", "vgg9", "vggsnn", "resnet19_tebn") else None
+    shape = (size, size, channels)
+    return Config(
+        batch_size=3,
+        model=Model(name, shape, classes=7, time_steps=3, width=width, dropout=dropout, neuron=neuron, **options),
+        chaos=Chaos(z0=(15.0, 5.0, 10.0)[: len(taps)], beta=0.9, anneal="step", taps=taps, cut=cut),
+        loss=Loss(loss, lam),
+        optimizer=Optimizer(name="sgd", lr=0.05, momentum=0.9, weight_decay=5e-4, schedule="constant"),
+    )
+
+
+CASES = {
+    "cnn6_tebn": _case("cnn6", 32, 1 / 16, CSBP, ("conv1.membrane", "fc1.dense"), cut=(-10.0, 9.9)),
+    "cnn7_tebn": _case("cnn7", 32, 1 / 16, CSBP, ("conv1.membrane", "fc1.dense"), cut=(-10.0, 9.9)),
+    "vgg9_tebn": _case("vgg9", 32, 1 / 16, CSBP, ("conv1.conv",)),
+    "vgg9_bntt": _case("vgg9", 32, 1 / 16, TET, ("conv2.norm",), norm="bntt"),
+    "vggsnn_tet": _case("vggsnn", 32, 1 / 16, TET, ("conv1.membrane",), loss="tet", lam=0.05),
+    "vggsnn_tebn": _case("vggsnn", 32, 1 / 16, CSBP, ("conv1.membrane_pre",), norm="tebn"),
+    "vggsnn_wo_ap_mse": _case("vggsnn_wo_ap", 32, 1 / 16, TET, ("conv8.norm",), loss="mse"),
+    "resnet19_tet": _case("resnet19_tet", 32, 1 / 16, TET, ("stem.membrane",), loss="tet"),
+    "resnet19_tdbn": _case("resnet19_tet", 32, 1 / 16, TDBN, ("stem.norm",), norm="tdbn"),
+    "resnet19_tebn": _case("resnet19_tebn", 32, 1 / 16, CSBP, ("stage1_block1.current",)),
+    "sew_resnet18_add": _case("sew_resnet18", 48, 1 / 16, IF, ("stem.norm",)),
+    "sew_resnet18_and": _case("sew_resnet18", 48, 1 / 16, IF, ("stem.conv",), connect="and"),
+    "sew_resnet34_iand": _case("sew_resnet34", 48, 1 / 16, IF, ("stem_spike.membrane",), connect="iand"),
+    "sew_resnet34_tebn": _case("sew_resnet34", 48, 1 / 16, CSBP, ("stem_spike.current",), norm="tebn"),
+    "sew_resnet50_add": _case("sew_resnet50", 48, 1 / 16, IF, ("stage1_block1_conv3.membrane",)),
+    "sew_7b": _case("sew_7b", 128, 1 / 8, PLIF, ("conv1.conv", "conv1.norm", "conv1.membrane")),
+    "sew_wide_7b": _case("sew_wide_7b", 128, 1 / 16, PLIF, ("conv1.membrane",), connect="iand"),
+}  # fmt: skip
+
+
+def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A weight or statistic by its path, such as ``conv1/norm/scale``, here; such that neurons fire."""
+    n = np.asarray(_generator(path).standard_normal(shape))
+    synapse, kind = path.split("/")[-2:]
+    if kind == "kernel":
+        return n * math.sqrt((8 if synapse == "dense" else 2) / math.prod(shape[:-1]))
+    if kind == "var":
+        return 0.3 * np.exp(0.3 * n)
+    centre = {"scale": 1.0, "p": 1.0, "bias": 0.4 if synapse == "norm" else 0.0}
+    spread = {"w": 0.5, "bias": 0.3}
+    return centre.get(kind, 0.0) + spread.get(kind, 0.1) * n
+
+
+def batch(config: Config, step: int) -> dict[str, np.ndarray]:
+    """Still pictures ``[B, 1, H, W, 3]``, or counts of events ``[B, T, H, W, 2]``, and labels."""
+    generator, model = _generator(f"batch {step}"), config.model
+    if model.input_shape[-1] == 3:
+        x = generator.standard_normal((config.batch_size, 1, *model.input_shape))
+    else:
+        x = generator.poisson(0.05, (config.batch_size, model.time_steps, *model.input_shape)).astype(np.float64)
+    return {"x": x, "y": generator.integers(0, model.classes, config.batch_size)}
+
+
+def _generator(name):
+    return np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))

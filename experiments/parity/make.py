@@ -1,0 +1,140 @@
+"""Runs the PyTorch twins and writes what they gave: ``python -m experiments.parity.make [CASE ...]``."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from experiments.parity import cases, twins
+
+FOLDER = pathlib.Path("tests/data")
+NAMES = {"running_mean": "mean", "running_var": "var", "weight": "scale"}
+
+
+def load(net):
+    """Draws all weights and statistics; returns the running statistics by this package's paths."""
+    statistics, grouped = {}, {}
+    for key, tensor in net.state_dict(keep_vars=True).items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        *layer, last = key.split(".")
+        layer = [part for part in layer if part != "bn"]
+        step = int(layer.pop()) if layer[-1].isdigit() else None
+        path = "/".join([*layer, "kernel" if last == "weight" and layer[-1] != "norm" else NAMES.get(last, last)])
+        if step is None:
+            put(tensor, path, cases.draw(path, layout(tensor)))
+        else:
+            grouped.setdefault(path, []).append(tensor)
+        if path.endswith(("mean", "var")):
+            statistics.setdefault(path, []).append(tensor)
+    for path, tensors in grouped.items():  # batch norms of each time step
+        for tensor, row in zip(tensors, cases.draw(path, (len(tensors), *tensors[0].shape)), strict=True):
+            put(tensor, path, row)
+    return statistics
+
+
+def layout(tensor):
+    """Shape in this package: kernels are ``[height, width, inputs, outputs]`` or ``[inputs, outputs]``."""
+    return tuple(tensor.shape[i] for i in (2, 3, 1, 0)) if tensor.ndim == 4 else tuple(reversed(tensor.shape))
+
+
+def put(tensor, path, values):
+    if values.ndim == 4:
+        values = values.transpose(3, 2, 0, 1)
+    elif path.endswith("kernel"):
+        values = values.T
+    with torch.no_grad():
+        tensor.copy_(torch.from_numpy(np.array(values)))
+
+
+def to_torch(batch):
+    """Time first, channels before space."""
+    return torch.from_numpy(batch["x"]).permute(1, 0, 4, 2, 3), torch.from_numpy(batch["y"])
+
+
+def task_loss(logits, y, loss):
+    mean = logits.mean(0)
+    if loss.name == "rate":
+        return F.cross_entropy(mean, y)
+    if loss.name == "mse":
+        return F.mse_loss(mean, F.one_hot(y, mean.shape[-1]).to(mean))
+    cross = sum(F.cross_entropy(o, y) for o in logits) / len(logits)
+    return (1 - loss.lam) * cross + loss.lam * F.mse_loss(logits, torch.ones_like(logits))
+
+
+def chaos_loss(net, chaos, step):
+    total = torch.zeros((), dtype=torch.float64)
+    for tap, z0 in zip(chaos.taps, chaos.z0, strict=True):
+        layer, _, kind = tap.partition(".")
+        h = getattr(net, layer).tensors[kind]
+        if chaos.cut:
+            low, high = (torch.full_like(h, edge) for edge in chaos.cut)
+            h = torch.where(h >= high, high, torch.where(h <= low, low, h))
+        h = h / chaos.scale
+        term = -(chaos.target * F.logsigmoid(h) + (1 - chaos.target) * F.logsigmoid(-h)).mean()
+        total = total + z0 * chaos.beta**step * term
+    return total
+
+
+def run(config):
+    torch.set_default_dtype(torch.float64)
+    net = twins.NETWORKS[config.model.name](config.model)
+    statistics = load(net)
+    optimizer = torch.optim.SGD(
+        net.parameters(), config.optimizer.lr, config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
+    )
+    rows = {name: [] for name in ("task_loss", "chaos_loss", "grad_norm", "logits")}
+
+    def evaluate():
+        net.eval()
+        with torch.no_grad():
+            return net(to_torch(cases.batch(config, cases.STEPS))[0]).transpose(0, 1).numpy()
+
+    before = evaluate()
+    net.train()
+    for step in range(cases.STEPS):
+        x, y = to_torch(cases.batch(config, step))
+        logits = net(x)
+        task, chaos = task_loss(logits, y, config.loss), chaos_loss(net, config.chaos, step)
+        optimizer.zero_grad()
+        (task + chaos).backward()
+        norm = sum((p.grad**2).sum() for p in net.parameters() if p.grad is not None) ** 0.5
+        optimizer.step()
+        for name, value in zip(rows, (task, chaos, norm, logits.transpose(0, 1)), strict=True):
+            rows[name].append(value.detach().numpy())
+    moved = {f"statistics/{path}": torch.stack(tensors).squeeze(0).numpy() for path, tensors in statistics.items()}
+    return {"before": before, **{k: np.stack(v) for k, v in rows.items()}, "after": evaluate(), **moved}
+
+
+def size(model):
+    """Parameters and logits ``[1, T, C]`` of a network at full size; nothing is computed."""
+    with torch.device("meta"):
+        net = twins.NETWORKS[model.name](model)
+        steps = 1 if model.input_shape[-1] == 3 else model.time_steps
+        height, width, channels = model.input_shape
+        logits = net(torch.zeros(steps, 1, channels, height, width)).transpose(0, 1)
+    return {"parameters": sum(p.numel() for p in net.parameters()), "logits": list(logits.shape)}
+
+
+def main(names):
+    sizes = {name: size(model) for name, model in cases.ORIGINALS.items()}
+    (FOLDER / "parity_sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")
+    for name in names or cases.CASES:
+        values = run(cases.CASES[name])
+        np.savez_compressed(FOLDER / f"parity_{name}.npz", **values)
+        print(
+            name,
+            "task",
+            values["task_loss"].round(3),
+            "chaos",
+            values["chaos_loss"].round(3),
+            "norm",
+            values["grad_norm"].round(3),
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

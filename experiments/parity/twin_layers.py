@@ -1,0 +1,132 @@
+"""Parts of the PyTorch twins: neuron, norms, layer, network. Tensors are ``[T, N, C, H, W]``, time is a plain loop."""
+
+import torch
+from torch import nn
+
+STATIC = ("vgg9", "resnet19_tet", "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50")
+
+
+class Spike(torch.autograd.Function):
+    """Heaviside of ``u``, with ``derivative(u)`` in its place backward."""
+
+    @staticmethod
+    def forward(ctx, u, derivative):
+        ctx.save_for_backward(derivative(u))
+        return (u > 0).to(u)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0], None
+
+
+DERIVATIVES = {
+    "triangle": lambda a: lambda u: (a - u.abs()).clamp(min=0) / a**2,
+    "arctan": lambda a: lambda u: a / 2 / (1 + (torch.pi / 2 * a * u) ** 2),
+}
+
+
+class Neuron(nn.Module):
+    """Leaky integrate-and-fire, hard reset; with ``learn``, PLIF."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.derivative = config, DERIVATIVES[config.surrogate](config.surrogate_param)
+        if config.learn == "layer":
+            self.w = nn.Parameter(torch.zeros(()))
+
+    def forward(self, current):
+        v, spikes, before = torch.zeros_like(current[0]), [], []
+        for x in current:
+            learned = self.config.learn == "layer"
+            v = v + (x - v) * torch.sigmoid(self.w) if learned else self.config.decay * v + x
+            before.append(v)
+            s = Spike.apply(v - self.config.threshold, self.derivative)
+            v = v * (1 - (s.detach() if self.config.detach_reset else s))
+            spikes.append(s)
+        return torch.stack(spikes), v, torch.stack(before)
+
+
+class Norm(nn.Module):
+    def __init__(self, kind, channels, steps, gain):
+        super().__init__()
+        self.kind, self.gain = kind, gain if kind == "tdbn" else 1.0
+        if kind == "bntt":
+            self.bn = nn.ModuleList(nn.BatchNorm2d(channels, eps=1e-4) for _ in range(steps))
+            for bn in self.bn:
+                bn.bias = None
+        else:
+            self.bn = nn.BatchNorm3d(channels) if kind == "tebn" else nn.BatchNorm2d(channels)
+        if kind == "tebn":
+            self.p = nn.Parameter(torch.ones(steps))
+
+    def forward(self, x):
+        if self.kind == "bntt":
+            return torch.stack([bn(x_t) for bn, x_t in zip(self.bn, x, strict=True)])
+        if self.kind == "tebn":
+            return self.bn(x.permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4) * self.p.view(-1, 1, 1, 1, 1)
+        y = self.bn(x.flatten(0, 1)).view(x.shape)
+        if self.gain != 1:  # gamma (gain xhat) + beta
+            beta = self.bn.bias.view(-1, 1, 1)
+            y = self.gain * (y - beta) + beta
+        return y
+
+
+class Layer(nn.Module):
+    """Convolution or dense, norm, neuron, as far as they are asked for; ``tensors`` keeps what can be tapped."""
+
+    def __init__(self, net, inputs, outputs, kernel=None, stride=1, bias=False, norm=True, spike=True, alpha=1.0):
+        super().__init__()
+        model = net.model
+        if kernel:
+            self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
+        elif inputs:
+            self.dense = nn.Linear(inputs, outputs, bias=bias)
+        if norm:
+            self.norm = Norm(net.norm, outputs, model.time_steps, alpha * model.neuron.threshold)
+        if spike:
+            self.neuron = Neuron(model.neuron)
+
+    def forward(self, x):
+        self.tensors = {}
+        if hasattr(self, "conv"):
+            self.tensors["conv"] = x = self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        if hasattr(self, "dense"):
+            self.tensors["dense"] = x = self.dense(x)
+        if hasattr(self, "norm"):
+            self.tensors["norm"] = x = self.norm(x)
+        if hasattr(self, "neuron"):
+            self.tensors["current"] = x
+            x, self.tensors["membrane"], self.tensors["membrane_pre"] = self.neuron(x)
+        return x
+
+
+class Net(nn.Module):
+    """A network of a config; ``build`` adds its layers."""
+
+    norm = "batch"
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.norm = model, model.norm or type(self).norm
+        self.inputs = model.input_shape[-1]
+        self.build()
+
+    def wide(self, n):
+        return max(1, round((self.model.width or 1) * n))
+
+    def add(self, name, inputs, outputs, *arguments, **options):
+        self.add_module(name, Layer(self, inputs, outputs, *arguments, **options))
+        return outputs
+
+    def shown(self, x):
+        """A still picture for all time steps, before anything else."""
+        return x.expand(self.model.time_steps, *x.shape[1:]) if self.model.name in STATIC else x
+
+
+def pooled(x, pool):
+    return pool(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+
+
+def flat(x):
+    """Channels last, as this package flattens: only the order of the dense layer's inputs."""
+    return x.permute(0, 1, 3, 4, 2).flatten(2)

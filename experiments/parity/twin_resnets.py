@@ -1,0 +1,134 @@
+"""Residual PyTorch twins: ResNet-19, SEW-ResNets, 7B-Nets."""
+
+from torch.nn import functional as F
+
+from experiments.parity.twin_layers import Net, flat, pooled
+
+
+class ResNet19(Net):
+    """TET's; TEBN's differs in the stem's channels, the biases, the norm on the identity, and the head."""
+
+    stem_channels, bias, identity_norm = 64, False, False
+
+    def build(self):
+        c = self.add("stem", self.inputs, self.wide(self.stem_channels), 3, bias=self.bias)
+        self.names = []
+        for stage, (channels, blocks) in enumerate(((128, 3), (256, 3), (512, 2)), start=1):
+            for block in range(1, blocks + 1):
+                name, out, stride = f"stage{stage}_block{block}", self.wide(channels), 1 + (stage > 1 and block == 1)
+                current = {"bias": self.bias, "spike": False, "alpha": 0.5**0.5}
+                self.add(f"{name}_conv1", c, out, 3, stride, bias=self.bias)
+                self.add(f"{name}_conv2", out, out, 3, **current)
+                if c != out or stride == 2:
+                    self.add(f"{name}_shortcut", c, out, 1, stride, **current)
+                elif self.identity_norm:
+                    self.add(f"{name}_shortcut", 0, out, spike=False, alpha=0.5**0.5)
+                self.add(name, 0, 0, norm=False)
+                self.names.append(name)
+                c = out
+        self.build_head(c)
+
+    def forward(self, x):
+        x = self.stem(self.shown(x))
+        for name in self.names:
+            y = getattr(self, f"{name}_conv2")(getattr(self, f"{name}_conv1")(x))
+            shortcut = getattr(self, f"{name}_shortcut")(x) if hasattr(self, f"{name}_shortcut") else x
+            x = getattr(self, name)(y + shortcut)
+        return self.head(x)
+
+    def build_head(self, c):
+        c = self.add("fc1", c, self.wide(256), bias=True, norm=False, spike=False)
+        self.add("fc1_spike", 0, 0, norm=False)
+        self.add("readout", c, self.model.classes, bias=True, norm=False, spike=False)
+
+    def head(self, x):
+        return self.readout(self.fc1_spike(self.fc1(x.mean((3, 4)))))
+
+
+class ResNet19TEBN(ResNet19):
+    norm, stem_channels, bias, identity_norm = "tebn", 128, True, True
+
+    def build_head(self, c):
+        c = self.add(
+            "fc1", c * (self.model.input_shape[0] // 8) ** 2, self.wide(256), bias=True, norm=False, spike=False
+        )
+        self.add("readout", c, self.model.classes, bias=True, norm=False, spike=False)
+
+    def head(self, x):
+        return self.readout(self.fc1(flat(pooled(x, F.avg_pool2d))))
+
+
+CONNECT = {"add": lambda y, x: y + x, "and": lambda y, x: y * x, "iand": lambda y, x: x * (1 - y)}
+
+
+class SEW(Net):
+    blocks, bottleneck = (2, 2, 2, 2), False
+
+    def build(self):
+        c = self.add("stem", self.inputs, self.wide(64), 7, 2, spike=False)
+        self.add("stem_spike", 0, 0, norm=False)
+        self.names = []
+        for stage, blocks in enumerate(self.blocks, start=1):
+            for block in range(1, blocks + 1):
+                name, width, stride = (
+                    f"stage{stage}_block{block}",
+                    self.wide(32 * 2**stage),
+                    1 + (stage > 1 and block == 1),
+                )
+                plan = ((width, 3, stride), (width, 3, 1))
+                if self.bottleneck:
+                    plan = ((width, 1, 1), (width, 3, stride), (4 * width, 1, 1))
+                inputs = c
+                for i, (out, kernel, s) in enumerate(plan, start=1):
+                    inputs = self.add(f"{name}_conv{i}", inputs, out, kernel, s)
+                if c != inputs or stride == 2:
+                    self.add(f"{name}_shortcut", c, inputs, 1, stride)
+                c = inputs
+                self.names.append((name, len(plan)))
+        self.add("readout", c, self.model.classes, bias=True, norm=False, spike=False)
+
+    def forward(self, x):
+        # As in the original, convolution and norm see a picture once; TEBN has to see it at each time step.
+        x = self.stem(self.shown(x)) if self.norm == "tebn" else self.shown(self.stem(x))
+        x = self.stem_spike(x)
+        x = F.max_pool2d(x.flatten(0, 1), 3, 2, 1).unflatten(0, x.shape[:2])
+        for name, depth in self.names:
+            y = x
+            for i in range(1, depth + 1):
+                y = getattr(self, f"{name}_conv{i}")(y)
+            shortcut = getattr(self, f"{name}_shortcut")(x) if hasattr(self, f"{name}_shortcut") else x
+            x = CONNECT[self.model.connect or "add"](y, shortcut)
+        return self.readout(x.mean((3, 4)))
+
+
+class SEW34(SEW):
+    blocks = (3, 4, 6, 3)
+
+
+class SEW50(SEW34):
+    bottleneck = True
+
+
+class BNet(Net):
+    channels = (32,) * 7
+
+    def build(self):
+        c, size = self.inputs, self.model.input_shape[0]
+        for i, out in enumerate(map(self.wide, self.channels), start=1):
+            if c != out:
+                c = self.add(f"conv{i}", c, out, 1)
+            self.add(f"block{i}_conv1", c, c, 3)
+            self.add(f"block{i}_conv2", c, c, 3)
+            size //= 2
+        self.add("readout", c * size**2, self.model.classes, bias=True, norm=False, spike=False)
+
+    def forward(self, x):
+        for i in range(1, 8):
+            x = getattr(self, f"conv{i}")(x) if hasattr(self, f"conv{i}") else x
+            y = getattr(self, f"block{i}_conv2")(getattr(self, f"block{i}_conv1")(x))
+            x = pooled(CONNECT[self.model.connect or "add"](y, x), F.max_pool2d)
+        return self.readout(flat(x))
+
+
+class Wide7B(BNet):
+    channels = (64, 64, 64, 64, 128, 128, 128)

@@ -1,0 +1,66 @@
+"""PyTorch twins of the networks, written from their definitions.
+
+Modules have the names of this package's layers, so that weights can be carried over by name.
+"""
+
+from torch.nn import functional as F
+
+from experiments.parity.twin_layers import Net, flat, pooled
+from experiments.parity.twin_resnets import SEW, SEW34, SEW50, BNet, ResNet19, ResNet19TEBN, Wide7B
+
+
+class VGG(Net):
+    """CNN6, CNN7, VGG9, VGGSNN: (channels, stride, pooled after) of each convolution."""
+
+    def build(self):
+        c, size = self.inputs, self.model.input_shape[0]
+        for i, (out, stride, pool) in enumerate(self.plan, start=1):
+            c = self.add(f"conv{i}", c, self.wide(out), 3, stride, bias=True)
+            size = (size - 1) // stride + 1
+            size = size // 2 if pool else size
+        c *= size**2
+        for i, out in enumerate(self.hidden, start=1):
+            c = self.add(f"fc{i}", c, self.wide(out), bias=True, norm=False, spike=False)
+        self.add("readout", c, self.model.classes * self.votes, bias=True, norm=False, spike=False)
+
+    def forward(self, x):
+        x = self.shown(x)
+        for i, (_, _, pool) in enumerate(self.plan, start=1):
+            x = getattr(self, f"conv{i}")(x)
+            x = pooled(x, F.avg_pool2d) if pool else x
+        x = flat(x)
+        for i in range(1, len(self.hidden) + 1):
+            x = getattr(self, f"fc{i}")(x)
+        x = self.readout(x)
+        return F.avg_pool1d(x, self.votes, self.votes) if self.votes > 1 else x
+
+
+class CNN6(VGG):
+    norm, votes, hidden, plan = "tebn", 1, (512,), ((128, 1, True),) * 4
+
+
+class CNN7(VGG):
+    norm, votes, hidden = "tebn", 1, (1024,)
+    plan = ((64, 1, True), (128, 1, False), (128, 1, True), (128, 1, True), (256, 1, False), (256, 1, True))
+
+
+class VGG9(VGG):
+    norm, votes, hidden = "tebn", 10, (1024,)
+    plan = tuple((c, 1, i in (1, 3, 6)) for i, c in enumerate((64, 64, 128, 128, 256, 256, 256)))
+
+
+class VGGSNN(VGG):
+    votes, hidden = 1, ()
+    plan = tuple((c, 1, i % 2 == 1) for i, c in enumerate((64, 128, 256, 256, 512, 512, 512, 512)))
+
+
+class VGGSNNwoAP(VGG):
+    votes, hidden = 1, ()
+    plan = tuple((c, 1 + i % 2, False) for i, c in enumerate((64, 128, 256, 256, 512, 512, 512, 512)))
+
+
+NETWORKS = {
+    "cnn6": CNN6, "cnn7": CNN7, "vgg9": VGG9, "vggsnn": VGGSNN, "vggsnn_wo_ap": VGGSNNwoAP, "resnet19_tet": ResNet19,
+    "resnet19_tebn": ResNet19TEBN, "sew_resnet18": SEW, "sew_resnet34": SEW34, "sew_resnet50": SEW50, "sew_7b": BNet,
+    "sew_wide_7b": Wide7B,
+}  # fmt: skip
