@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from csbp_jax import norms
 from csbp_jax.circuits import Feedback
 from csbp_jax.config import ConfigError
-from csbp_jax.probes import Aux, Neuron, Probe, Tap, collect, fire, listen
-
-__all__ = ["Aux", "Neuron", "Probe", "Tap", "collect"]  # of probes.py, where networks look for them
+from csbp_jax.probes import Aux, Neuron, Probe, fire, listen
 
 Initializer = nn.initializers.Initializer
 

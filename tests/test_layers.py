@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import chaos, circuits, layers, neurons
+from csbp_jax import chaos, circuits, layers, neurons, probes
 from csbp_jax.config import ConfigError
 
 B, T, F = 4, 7, 5
-NO_PROBE = layers.Probe(chaos.term)
+NO_PROBE = probes.Probe(chaos.term)
 
 
 def test_a_recurrent_layer_feeds_back_what_its_weights_say(x64):
     layer, neuron = layers.Recurrent(F, name="rec"), neurons.LIF(0.25)
     x = jax.random.normal(jax.random.key(0), (B, T, 3))
-    probe = layers.Probe(chaos.term, ("rec.norm", "rec.membrane", "rec.membrane_pre"), ("rec",))
+    probe = probes.Probe(chaos.term, ("rec.norm", "rec.membrane", "rec.membrane_pre"), ("rec",))
     variables = layer.init(jax.random.key(1), x, False, neuron, probe)
     spikes, aux = layer.apply(variables, x, False, neuron, probe)
     current = x @ variables["params"]["dense"]["kernel"] / np.sqrt(1 + 1e-5)
@@ -36,7 +36,7 @@ def test_a_neuron_without_trace_has_none_with_feedback_either():
     layer, x = layers.Recurrent(F, name="rec"), jnp.ones((B, T, 3))
     variables = layer.init(jax.random.key(0), x, False, relu, NO_PROBE)
     with pytest.raises(ConfigError, match=r"rec.membrane_pre: this neuron has no method trace"):
-        layer.apply(variables, x, False, relu, layers.Probe(chaos.term, ("rec.membrane_pre",)))
+        layer.apply(variables, x, False, relu, probes.Probe(chaos.term, ("rec.membrane_pre",)))
 
 
 @pytest.mark.parametrize("layer", [layers.Conv, layers.Dense, layers.Recurrent])
@@ -50,7 +50,7 @@ def test_a_learned_decay_is_a_parameter_of_each_layer(layer, per_channel):
 
 def test_a_spike_layer_shows_a_static_current_and_lets_it_be_tapped():
     current = jax.random.normal(jax.random.key(0), (B, 1, F))
-    layer, probe = layers.Spike(T, name="sum"), layers.Probe(jnp.sum, ("sum.current",))
+    layer, probe = layers.Spike(T, name="sum"), probes.Probe(jnp.sum, ("sum.current",))
     (spikes, aux), _ = layer.init_with_output(jax.random.key(0), current, False, neurons.LIF(), probe)
     expected, _ = neurons.lif(jnp.repeat(current, T, 1))
     chex.assert_trees_all_equal(spikes, expected)

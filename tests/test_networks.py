@@ -127,6 +127,7 @@ def test_dropout_is_drawn_from_the_key_and_in_training_only(name):
         (Model("small_conv", width=0.5), "model.width: small_conv has no such option; leave it at None"),
         (Model("sew_resnet18", dropout=0.5), "model.dropout: sew_resnet18 has no such option; leave it at None"),
         (Model("resnet19_tet", connect="and"), "model.connect: resnet19_tet has no such option; leave it at None"),
+        (Model("cnn7", (9,)), r"model.input_shape: \(9,\) is not possible; cnn7 takes \(height, width, channels\)"),
     ],
 )
 def test_an_option_that_a_network_has_not_is_refused(model, told):

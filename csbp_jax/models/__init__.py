@@ -49,8 +49,12 @@ def build(config: configuration.Model) -> nn.Module:
     :class:`csbp_jax.models.network.Network` and :class:`csbp_jax.probes.Aux`.
 
     Raises:
-      ConfigError: an option is given that this network has not, or its picture is too small.
+      ConfigError: an option is given that this network has not, or the frames are no pictures and it needs some.
     """
+    if config.name not in ("dense", "recurrent") and len(config.input_shape) != 3:
+        raise ConfigError(
+            f"model.input_shape: {config.input_shape} is not possible; {config.name} takes (height, width, channels)"
+        )
     network = _NETWORKS[config.name]
     known = {field.name for field in dataclasses.fields(getattr(network, "func", network))}
     options = {name: getattr(config, name) for name in configuration.NETWORK_OPTIONS}

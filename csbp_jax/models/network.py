@@ -6,7 +6,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from csbp_jax import chaos, layers, neurons, norms
+from csbp_jax import chaos, neurons, norms, probes
 
 Run = Callable[[nn.Module, jax.Array], jax.Array]
 
@@ -21,7 +21,7 @@ class Network(nn.Module):
 
     classes: int = 10
     time_steps: int = 4
-    neuron: layers.Neuron = neurons.LIF(decay=0.25)
+    neuron: probes.Neuron = neurons.LIF(decay=0.25)
     norm: str = "batch"
 
     def body(self, x: jax.Array, train: bool, run: Run) -> jax.Array:
@@ -34,11 +34,11 @@ class Network(nn.Module):
         x: jax.Array,
         train: bool = False,
         *,
-        neuron: layers.Neuron | None = None,
-        tap: layers.Tap = chaos.term,
+        neuron: probes.Neuron | None = None,
+        tap: probes.Tap = chaos.term,
         taps: tuple[str, ...] = (),
         inspect: tuple[str, ...] = (),
-    ) -> tuple[jax.Array, layers.Aux]:
+    ) -> tuple[jax.Array, probes.Aux]:
         """``x [B, T or 1, ...]`` to ``(logits [B, T, classes], Aux)``.
 
         Args:
@@ -51,14 +51,14 @@ class Network(nn.Module):
           ConfigError: a name in ``taps`` or ``inspect`` does not exist.
         """
         neuron = self.neuron if neuron is None else neuron
-        probe, parts = layers.Probe(tap, taps, inspect), []
+        probe, parts = probes.Probe(tap, taps, inspect), []
 
         def run(layer, x):
             x, part = layer(x, train, neuron, probe)
             parts.append(part)
             return x
 
-        return self.body(x, train, run), layers.collect(parts, probe)
+        return self.body(x, train, run), probes.collect(parts, probe)
 
     def make_norm(self, alpha: float = 1.0) -> norms.Norm:
         """This network's norm; ``alpha`` is tdBN's. Its threshold is that of the network's own neuron."""

@@ -16,7 +16,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from csbp_jax import layers
+from csbp_jax import layers, norms
 from csbp_jax.models.network import Original, Run
 
 STAGES = ((128, 3), (256, 3), (512, 2))
@@ -36,10 +36,10 @@ class TET(Original):
             for block in range(1, blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
                 y = run(conv(self.wide(features), stride=stride, name=f"stage{stage}_block{block}_conv1"), x)
-                x = self.close(x, y, stride, f"stage{stage}_block{block}", run)
+                x = self.second_half(x, y, stride, f"stage{stage}_block{block}", run)
         return self.head(x, train, run)
 
-    def close(self, x: jax.Array, y: jax.Array, stride: int, name: str, run: Run) -> jax.Array:
+    def second_half(self, x: jax.Array, y: jax.Array, stride: int, name: str, run: Run) -> jax.Array:
         """The second half of a block: the neuron on the sum of its second convolution and its shortcut."""
         current = functools.partial(
             layers.ConvCurrent, y.shape[-1], use_bias=self.use_bias, kernel_init=self.kernel_init, norm=self.sum_norm()
@@ -51,7 +51,7 @@ class TET(Original):
             x = run(current(kernel=1, stride=stride, name=f"{name}_shortcut"), x)
         return run(layers.Spike(name=name), y + x)
 
-    def sum_norm(self) -> layers.norms.Norm:
+    def sum_norm(self) -> norms.Norm:
         return self.make_norm(alpha=0.5**0.5)
 
     def identity(self, x: jax.Array, name: str, run: Run) -> jax.Array:
