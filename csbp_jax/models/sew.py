@@ -3,7 +3,8 @@
     add  y + x        and  y x        iand  x (1 - y)        with y the block's spikes and x its shortcut's
 
 ``ResNet``, for ImageNet, has integrate-and-fire neurons (decay 1); ``BNet``, for event cameras, PLIF neurons of decay
-1/2 at the start. Both have threshold 1, hard reset, detached, and arctan of alpha 2.
+1/2 at the start. Both have threshold 1, hard reset, detached, and arctan of alpha 2. The originals also fire at exactly
+the threshold; neurons here fire above it.
 """
 
 import functools

@@ -80,6 +80,7 @@ def chaos_loss(net, chaos, step):
 
 
 def run(config):
+    """Logits, losses, gradient norms and running statistics of the twin's training steps."""
     torch.set_default_dtype(torch.float64)
     net = twins.NETWORKS[config.model.name](config.model)
     statistics = load(net)
@@ -125,15 +126,7 @@ def main(names):
     for name in names or cases.CASES:
         values = run(cases.CASES[name])
         np.savez_compressed(FOLDER / f"parity_{name}.npz", **values)
-        print(
-            name,
-            "task",
-            values["task_loss"].round(3),
-            "chaos",
-            values["chaos_loss"].round(3),
-            "norm",
-            values["grad_norm"].round(3),
-        )
+        print(name, *(f"{quantity} {values[quantity].round(3)}" for quantity in ("task_loss", "grad_norm")))
 
 
 if __name__ == "__main__":

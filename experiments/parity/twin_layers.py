@@ -47,6 +47,8 @@ class Neuron(nn.Module):
 
 
 class Norm(nn.Module):
+    """Batch norm on merged time and batch, tdBN, TEBN, or BNTT."""
+
     def __init__(self, kind, channels, steps, gain):
         super().__init__()
         self.kind, self.gain = kind, gain if kind == "tdbn" else 1.0
