@@ -34,7 +34,7 @@ WRONG = {
     "train digits --data-dir=": "--data-dir: empty; give it a name",
     "train digits --data.dir x": "data.dir: 'x', but digits has none; it is for the data set folder",
     "train digits --data.size 9 9": "data.size: (9, 9) is not possible for digits; leave it out",
-    "train digits --data.augment flip mixup": "data.augment: flip is not possible for digits; allowed are mixup, cutmix",
+    "train digits --data.augment flip mixup": "data.augment: flip is not possible for digits; allowed are mixup, cut",
     "train digits --data.augment roll": "data.augment: roll is not possible for digits",
     "train folder": "data.dir: missing; name the folder that holds your class folders",
     "train digits --data.augment blur": "--data.augment",

@@ -34,7 +34,7 @@ BAD = {
     "batch_size": 1.5,
     "deterministic": 1,
     "chaos.reduce": "max",
-    "loss.name": "mse",
+    "loss.name": "hinge",
     "model.name": "resnet",
     "model.neuron.reset": "soft ",
     "optimizer.schedule": None,

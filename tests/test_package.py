@@ -19,7 +19,7 @@ def pinned():
 def ranges():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return [*project["dependencies"], *extras["events"], *extras["dev"]]
+    return [*project["dependencies"], *extras["events"], *extras["images"], *extras["dev"]]
 
 
 def test_requirements_pin_what_the_project_stands_on():
@@ -28,8 +28,8 @@ def test_requirements_pin_what_the_project_stands_on():
 
 def test_the_pinned_set_is_within_the_ranges():
     for requirement in ranges():
-        name, lowest = requirement.split(">=")
-        number = [int(n) for n in pinned()[name].split(".")]
+        name, lowest = requirement.split(";")[0].split(">=")
+        number = [int(n) for n in pinned()[name.replace("_", "-")].split(".")]
         assert number >= [int(n) for n in lowest.split(".")], requirement
 
 
