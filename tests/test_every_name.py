@@ -29,7 +29,13 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("name", WRITERS)
+# One of each kind is among the fast tests: packed arrays, encoded pictures, events in files, spikes in a table.
+FAST = ("mnist", "imagenet", "nmnist", "shd")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in WRITERS]
+)
 def test_prepare_and_train(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "originals").mkdir()

@@ -306,7 +306,7 @@ def test_chaos_is_never_silently_off():
         def __call__(self, x, train=False, *, taps=(), **options):
             return super().__call__(x, train, **options)
 
-    deaf = Deaf((7, 5), 3, 3)
+    deaf = Deaf(features=(7, 5), classes=3, time_steps=3)
     init, train_step, _ = learner.make(deaf, tx, losses.rate_cross_entropy, config)
     with pytest.raises(ConfigError, match="the network gave terms of"):
         train_step(init(jax.random.key(0)), batch())
