@@ -1,6 +1,10 @@
 """Every data set, from small archives in its true format to a trained network, through the command line."""
 
+import dataclasses
+import importlib
 import json
+import pathlib
+import re
 
 import event_formats
 import formats
@@ -8,6 +12,7 @@ import pytest
 
 from csbp_jax import cli, configs, data
 
+ROOT = pathlib.Path(__file__).parent.parent
 # Of each data set as many records as fill a batch of 8 (the virtual devices) after validation is taken away.
 SMALL = "--model.time-steps 3 --epochs 1 --batch-size 8 --eval-batch-size 8 --data.threads 1 --data.validation 0.2"
 WRITERS = {
@@ -55,6 +60,52 @@ def shape(name):
     return [*SMALL.split(), "--model.features", *features, *OTHER.get(name, "").split()]
 
 
+LITERATURE = [name for name in configs.NAMES if name not in data.NAMES]
+# Seven poolings of the B-Nets want 128 pixels; the others are quick on fewer.
+PIXELS = {
+    "cifar10_dvs_tebn_cnn7": 24,
+    "imagenet_tebn_resnet34": 32,
+    "imagenet_sew_resnet18": 32,
+    "imagenet_sew_resnet34": 32,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*LITERATURE, "cifar10_dvs_tebn_cnn7_bp"])
+def test_every_experiment_of_the_literature_trains(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "originals").mkdir()
+    config = configs.load(name)
+    WRITERS[config.data.name](tmp_path / "originals")
+    options = ["--model.width", "0.07", *SMALL.split()]
+    if config.data.frames:
+        options += ["--data.frames", "2"]
+    if size := PIXELS.get(name.removesuffix("_bp")):
+        shape = [str(size), str(size), str(config.model.input_shape[2])]
+        options += ["--data.size", *shape[:2], "--model.input-shape", *shape]
+    assert cli.main(["data", name, "--from", "originals", "--no-verify", *options]) == 0, capsys.readouterr().err
+    assert cli.main(["train", name, "--name", "run", *options]) == 0, capsys.readouterr().err
+    norms = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())["gradient_norms"]
+    assert (norms["chaos"] > 0) == (not name.endswith("_bp")) and norms["task"] > 0
+
+
+@pytest.mark.parametrize("name", LITERATURE)
+def test_the_head_of_an_experiment_says_how_to_run_it_and_what_becomes_of_z(name):
+    head = importlib.import_module(f"csbp_jax.configs.{name}").__doc__
+    config = configs.load(name)
+    assert f"make train DATASET={name} " in head and f"make train DATASET={name}_bp " in head
+    assert "Run by us: no" in head and ("nferred" in head or "as in" in head)
+    said = re.search(r"z at the\s+end:\s+([0-9.e-]+) z0", head)[1]
+    assert f"{config.chaos.beta**config.epochs:.2g}" == f"{float(said):.2g}"
+    row = next(row for row in (ROOT / "docs/reproduction.md").read_text().splitlines() if f"`{name}`" in row)
+    for number in re.findall(r"[0-9]+\.[0-9]+ \([0-9.]+\)", row):
+        best, last = number.strip(")").split(" (")
+        assert best in head and last in head
+    twin = configs.load(f"{name}_bp")
+    assert not any(twin.chaos.z0)
+    assert dataclasses.replace(twin, chaos=config.chaos) == config
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_is_not_prepared_is_told_with_the_command_that_mends_it(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -65,5 +116,5 @@ def test_what_is_not_prepared_is_told_with_the_command_that_mends_it(name, tmp_p
 
 
 def test_each_data_set_has_a_config_and_each_config_a_data_set():
-    assert {*configs.NAMES} == {*data.NAMES}
+    assert {configs.load(name).data.name for name in configs.NAMES} == {*data.NAMES} <= {*configs.NAMES}
     assert {*WRITERS} | {"digits", "digits_events", "folder"} == {*data.NAMES}

@@ -1,5 +1,6 @@
-"""One file a data set; each defines ``config``."""
+"""One file a data set, and one for each result of the literature that we can name; each defines ``config``."""
 
+import dataclasses
 import importlib
 import pkgutil
 
@@ -9,11 +10,14 @@ NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def load(name: str) -> Config:
-    """The config of a data set.
+    """The config of this name; ``NAME_bp`` is its twin by plain backpropagation, with z0 = 0 and all else alike.
 
     Raises:
       ConfigError: there is none of this name; lists those there are.
     """
+    if name.endswith("_bp") and name not in NAMES:
+        config = load(name.removesuffix("_bp"))
+        return dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, z0=(0.0,)))
     if name not in NAMES:
         raise ConfigError(f"DATASET: there is no config {name!r}; there are {', '.join(NAMES)}")
     return importlib.import_module(f"csbp_jax.configs.{name}").config
