@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +25,7 @@ TANGENT = {
         "conv2.membrane_pre",
     ),
     "recurrent": (dataclasses.replace(SMALL, name="recurrent"), "rec1.membrane"),
-    "max_pool": (Model("sew_7b", (128, 128, 2), classes=3, time_steps=2, width=1 / 16, neuron=PLIF), "conv1.norm"),
+    "max_pool": (dataclasses.replace(SMALL, name="sew_7b", features=None, neuron=PLIF), "conv1.norm"),
 }
 FAST = ("tebn", "plif")
 
@@ -33,20 +34,24 @@ def in_float64(tree):
     return jax.tree.map(lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
-def make(model, taps, loss=losses.rate_cross_entropy):
+def make(model, tap):
+    """The learner's functions; a 7B-Net is cut to two stages."""
     config = Config(
         model=model,
-        chaos=Chaos(z0=(3.0,), taps=taps, scale=1.0),
+        chaos=Chaos(z0=(3.0,), taps=(tap,), scale=1.0),
         optimizer=Optimizer(name="sgd", lr=0.1, weight_decay=1e-3, schedule="constant"),
     )
     tx = optimizer.build(config.optimizer, epochs=1, steps_per_epoch=1)
-    return learner.make(models.build(model), tx, loss, config)
+    network = models.build(model)
+    if model.name == "sew_7b":
+        network = network.copy(stages=(2, 2))
+    return learner.make(network, tx, losses.rate_cross_entropy, config)
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in TANGENT])
 def test_tangent_map_of_a_training_step_equals_central_differences(x64, case):
     model, tap = TANGENT[case]
-    init, train_step, _ = make(model, (tap,))
+    init, train_step, _ = make(model, tap)
     rng = np.random.default_rng(0)
     x = rng.normal(0.5, 1, (4, model.time_steps, *model.input_shape))
     data = {"x": jnp.asarray(x), "y": jnp.asarray(rng.integers(0, 3, 4))}
@@ -103,9 +108,18 @@ def test_an_unknown_tap_lists_those_there_are():
         jax.eval_shape(lambda x: model.init(jax.random.key(0), x, taps=("conv9.norm",)), jnp.ones((1, 2, 48, 48, 2)))
 
 
-@pytest.mark.parametrize("name", ["cnn6", "resnet19_tebn"])
-def test_dropout_is_drawn_from_the_key_and_in_training_only(name):
-    model = models.build(small(name, time_steps=2, input_shape=(16, 16, 2), dropout=0.5))
+@pytest.mark.parametrize("name", ["cnn6", "cnn7", "vgg9", "resnet19_tebn"])
+def test_originals_with_dropout_want_a_key_in_training_only(name):
+    config = small(name)
+    model, x = models.build(config), jnp.ones((2, config.time_steps, *config.input_shape))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    jax.eval_shape(lambda v, x: model.apply(v, x, False), variables, x)
+    with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
+        jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]), variables, x)
+
+
+def test_dropout_is_drawn_from_the_key_and_in_training_only():
+    model = models.build(small("cnn6", time_steps=2, input_shape=(16, 16, 2), dropout=0.5))
     x = jax.random.normal(jax.random.key(1), (2, 2, 16, 16, 2))
     variables = jax.jit(lambda x: model.init(jax.random.key(0), x))(x)
 
