@@ -20,7 +20,7 @@ unexport DATASET NAME FRESH ARGS FROM DIR DATA_DIR
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train demo test test-slow bench bench-data accuracy lint lock clean
+.PHONY: help setup data train demo test test-slow bench bench-data parity accuracy lint lock clean
 
 help:  ## This list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -66,6 +66,9 @@ bench-data: setup  ## Speed of the data pipeline, into docs/results/data
 	@$(RUN) -m benchmarks.data_events
 	@$(RUN) -m benchmarks.data_device
 	@$(RUN) -m benchmarks.data_page
+
+parity: setup  ## Networks and recipes against what PyTorch twins gave, into docs/results/parity
+	@$(RUN) -m experiments.parity
 
 accuracy: setup  ## CSBP and plain backpropagation on digits, 10 paired seeds, into docs/results/digits
 	@$(RUN) -m experiments.accuracy digits
