@@ -82,7 +82,7 @@ lock: setup  ## Write requirements.txt anew from the ranges of pyproject.toml
 	@$(RUN) -m pip install --quiet uv
 	@head -n 1 requirements.txt > requirements.txt.part
 	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
-	  --no-annotate --no-emit-index-url --extra events --extra images --extra dev pyproject.toml >> requirements.txt.part
+	  --no-annotate --no-emit-index-url --extra events --extra images --extra plugin --extra dev pyproject.toml >> requirements.txt.part
 	@mv requirements.txt.part requirements.txt
 
 clean:  ## Remove .venv and caches; runs stay

@@ -19,7 +19,7 @@ def pinned():
 def ranges():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return [*project["dependencies"], *extras["events"], *extras["images"], *extras["dev"]]
+    return [*project["dependencies"], *extras["events"], *extras["images"], *extras["plugin"], *extras["dev"]]
 
 
 def test_requirements_pin_what_the_project_stands_on():

@@ -1,0 +1,104 @@
+"""The examples: three added lines, which add z times the chaos term's gradient and nothing else."""
+
+import importlib
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chex import assert_trees_all_close
+from flax import nnx
+
+STEP = 3
+
+
+def tap_jax(net, x):
+    return x @ net["hidden"]
+
+
+def tap_nnx(net, x):
+    from examples.with_nnx import lif
+
+    return net.second(lif(net.first(x)))
+
+
+def tap_spyx(net, x):
+    return x @ net.layers[0].kernel[...]
+
+
+def tap_equinox(net, x):
+    return x @ net.hidden.weight.T + net.hidden.bias
+
+
+# Name -> (how the net is made, its tapped tensor written apart from the example).
+EXAMPLES = {
+    "with_jax": (lambda module: module.init(jax.random.key(0)), tap_jax),
+    "with_nnx": (lambda module: module.Net(nnx.Rngs(0)), tap_nnx),
+    "with_spyx": (lambda module: module.init(0), tap_spyx),
+    "with_equinox": (lambda module: module.Net(jax.random.key(0)), tap_equinox),
+}
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request):
+    """``(module, net, tap)``."""
+    if request.param == "with_spyx":
+        pytest.importorskip("spyx")  # none for Python 3.13
+    module = importlib.import_module(f"examples.{request.param}")
+    make, tap = EXAMPLES[request.param]
+    return module, make(module), tap
+
+
+def without_the_lines(module):
+    """The names of the example as it was before the marked lines were added."""
+    source = re.sub(r"(?m)^.*# CSBP \d/3.*\n", "", inspect.getsource(module))
+    names = {"__name__": module.__name__}
+    exec(compile(source, module.__file__, "exec"), names)
+    return names
+
+
+def gradient(function, net, *arguments):
+    """Of ``function(net, *arguments)`` in the net's parameters, in float64."""
+    definition, state = nnx.split(net) if isinstance(net, nnx.Module) else (None, net)
+    state = jax.tree.map(lambda a: a.astype(jnp.float64), state)
+    run = lambda state, *rest: function(nnx.merge(definition, state) if definition else state, *rest)  # noqa: E731
+    return jax.tree.leaves(jax.jit(jax.grad(run))(state, *arguments))
+
+
+def batch():
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.uniform(0, 1, (5, 4, 64))), jnp.asarray(rng.integers(0, 10, 5))
+
+
+def assert_close(actual, expected):
+    largest = max(np.abs(leaf).max() for leaf in expected)
+    assert largest > 1e-6
+    assert_trees_all_close(actual, expected, rtol=0, atol=1e-12 * largest)
+
+
+def test_there_are_three_marked_lines(example):
+    assert re.findall(r"# CSBP (\d)/3", inspect.getsource(example[0])) == ["1", "2", "3"]
+
+
+def test_without_strength_the_gradient_is_that_of_the_net_without_the_lines(x64, example):
+    module, net, _ = example
+    plain = without_the_lines(module)["loss"]
+    assert_close(gradient(module.loss, net, *batch(), STEP, 0.0), gradient(plain, net, *batch(), STEP, 7.0))
+
+
+def test_the_lines_add_the_annealed_gradient_of_the_chaos_loss(x64, example):
+    module, net, tap = example
+
+    def chaos_loss(net, x):
+        u = tap(net, x) / 10
+        return -(0.65 * jax.nn.log_sigmoid(u) + 0.35 * jax.nn.log_sigmoid(-u)).mean((0, 1)).sum()
+
+    with_term, without = (gradient(module.loss, net, *batch(), STEP, z0) for z0 in (5.0, 0.0))
+    expected = [5.0 * 0.98**STEP * leaf for leaf in gradient(chaos_loss, net, batch()[0])]
+    assert_close([a - b for a, b in zip(with_term, without, strict=True)], expected)
+
+
+def test_a_few_steps_learn(example):
+    assert example[0].train(0.1, epochs=2) > 0.5
