@@ -44,9 +44,9 @@ class Net(eqx.Module):
 
     def __init__(self, key):
         keys = jax.random.split(key)
-        self.hidden = eqx.nn.Linear(64, 128, key=keys[0])
-        self.neurons = LIF(128)
-        self.out = eqx.nn.Linear(128, 10, key=keys[1])
+        self.hidden = eqx.nn.Linear(64, 64, key=keys[0])
+        self.neurons = LIF(64)
+        self.out = eqx.nn.Linear(64, 10, key=keys[1])
 
     def __call__(self, x):
         """``[T, 64]``, one example, to logits ``[10]``."""
@@ -55,9 +55,7 @@ class Net(eqx.Module):
 
 def loss(net, x, y, step, z0):
     value = optax.softmax_cross_entropy_with_integer_labels(jax.vmap(net)(x), y).mean()
-    h = jax.vmap(jax.vmap(net.hidden))(
-        x
-    )  # CSBP 1/3: the tensor, here the neurons' input; under jit it is computed once
+    h = jax.vmap(jax.vmap(net.hidden))(x)  # CSBP 1/3: the tensor, here the input of the neurons
     z = chaos.strength(step, z0, beta=0.98)  # CSBP 2/3: its strength, annealed
     value += z * chaos.term(h, reduce="neuron")  # CSBP 3/3: the loss
     return value

@@ -11,7 +11,7 @@ from examples import digits
 
 def init(key):
     keys = jax.random.split(key)
-    return {"hidden": jax.random.normal(keys[0], (64, 128)) / 4, "out": jax.random.normal(keys[1], (128, 10)) / 8}
+    return {"hidden": jax.random.normal(keys[0], (64, 64)) / 4, "out": jax.random.normal(keys[1], (64, 10)) / 8}
 
 
 def spike(u):
@@ -35,7 +35,7 @@ def forward(weights, x):
 
 def loss(weights, x, y, step, z0):
     value = optax.softmax_cross_entropy_with_integer_labels(forward(weights, x), y).mean()
-    h = x @ weights["hidden"]  # CSBP 1/3: the tensor, here the neurons' input; under jit it is computed once
+    h = x @ weights["hidden"]  # CSBP 1/3: the tensor, here the input of the neurons
     z = chaos.strength(step, z0, beta=0.98)  # CSBP 2/3: its strength, annealed
     value += z * chaos.term(h, reduce="neuron")  # CSBP 3/3: the loss
     return value

@@ -32,9 +32,9 @@ def lif(current):
 
 class Net(nnx.Module):
     def __init__(self, rngs):
-        self.first = nnx.Linear(64, 128, rngs=rngs)
-        self.second = nnx.Linear(128, 128, rngs=rngs)
-        self.out = nnx.Linear(128, 10, rngs=rngs)
+        self.first = nnx.Linear(64, 64, rngs=rngs)
+        self.second = nnx.Linear(64, 64, rngs=rngs)
+        self.out = nnx.Linear(64, 10, rngs=rngs)
 
     def __call__(self, x):
         """``[B, T, 64]`` to logits ``[B, 10]``."""

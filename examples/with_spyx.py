@@ -1,5 +1,6 @@
 """The chaos loss in a spyx net; time is axis 0 there. ``python -m examples.with_spyx``"""
 
+import jax.numpy as jnp
 import optax
 import spyx
 import spyx.nn as snn
@@ -11,11 +12,12 @@ from examples import digits
 
 def init(seed):
     rngs = nnx.Rngs(seed)
+    beta = jnp.float32(0.5)  # 0.5 alone would be weakly typed until the first update, and compile it three times
     return snn.Sequential(
-        nnx.Linear(64, 128, use_bias=False, rngs=rngs),
-        snn.LIF((128,), beta=0.5, activation=spyx.axn.superspike(5), rngs=rngs),
-        nnx.Linear(128, 10, use_bias=False, rngs=rngs),
-        snn.LI((10,), rngs=rngs),
+        nnx.Linear(64, 64, use_bias=False, rngs=rngs),
+        snn.LIF((64,), beta=beta, activation=spyx.axn.superspike(5), rngs=rngs),
+        nnx.Linear(64, 10, use_bias=False, rngs=rngs),
+        snn.LI((10,), beta, rngs=rngs),
     )
 
 

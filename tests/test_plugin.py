@@ -41,14 +41,22 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(params=EXAMPLES)
+@pytest.fixture(scope="module", params=EXAMPLES)
 def example(request):
-    """``(module, net, tap)``."""
+    """``(module, net, gradient of its loss, tap)``."""
     if request.param == "with_spyx":
         pytest.importorskip("spyx")  # none for Python 3.13
     module = importlib.import_module(f"examples.{request.param}")
     make, tap = EXAMPLES[request.param]
-    return module, make(module), tap
+    net = make(module)
+    return module, net, gradient(module.loss, net), tap
+
+
+@pytest.fixture(autouse=True)
+def rank_promotion():
+    """Other libraries count on it."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def without_the_lines(module):
@@ -59,12 +67,16 @@ def without_the_lines(module):
     return names
 
 
-def gradient(function, net, *arguments):
-    """Of ``function(net, *arguments)`` in the net's parameters, in float64."""
+def gradient(function, net):
+    """``(*arguments) -> leaves``: of ``function(net, *arguments)`` in the net's parameters, in float64."""
     definition, state = nnx.split(net) if isinstance(net, nnx.Module) else (None, net)
-    state = jax.tree.map(lambda a: a.astype(jnp.float64), state)
-    run = lambda state, *rest: function(nnx.merge(definition, state) if definition else state, *rest)  # noqa: E731
-    return jax.tree.leaves(jax.jit(jax.grad(run))(state, *arguments))
+
+    @jax.jit
+    @jax.grad
+    def run(state, *arguments):
+        return function(nnx.merge(definition, state) if definition else state, *arguments)
+
+    return lambda *arguments: jax.tree.leaves(run(jax.tree.map(np.float64, state), *arguments))
 
 
 def batch():
@@ -83,22 +95,25 @@ def test_there_are_three_marked_lines(example):
 
 
 def test_without_strength_the_gradient_is_that_of_the_net_without_the_lines(x64, example):
-    module, net, _ = example
-    plain = without_the_lines(module)["loss"]
-    assert_close(gradient(module.loss, net, *batch(), STEP, 0.0), gradient(plain, net, *batch(), STEP, 7.0))
+    module, net, gradient_of_loss, _ = example
+    plain = gradient(without_the_lines(module)["loss"], net)
+    assert_close(gradient_of_loss(*batch(), STEP, 0.0), plain(*batch(), STEP, 7.0))
 
 
 def test_the_lines_add_the_annealed_gradient_of_the_chaos_loss(x64, example):
-    module, net, tap = example
+    _, net, gradient_of_loss, tap = example
 
     def chaos_loss(net, x):
         u = tap(net, x) / 10
         return -(0.65 * jax.nn.log_sigmoid(u) + 0.35 * jax.nn.log_sigmoid(-u)).mean((0, 1)).sum()
 
-    with_term, without = (gradient(module.loss, net, *batch(), STEP, z0) for z0 in (5.0, 0.0))
-    expected = [5.0 * 0.98**STEP * leaf for leaf in gradient(chaos_loss, net, batch()[0])]
+    with_term, without = (gradient_of_loss(*batch(), STEP, z0) for z0 in (5.0, 0.0))
+    expected = [5.0 * 0.98**STEP * leaf for leaf in gradient(chaos_loss, net)(batch()[0])]
     assert_close([a - b for a, b in zip(with_term, without, strict=True)], expected)
 
 
-def test_a_few_steps_learn(example):
-    assert example[0].train(0.1, epochs=2) > 0.5
+def test_a_few_steps_learn_and_the_annealing_compiles_once(example, monkeypatch):
+    module, loss, traced = example[0], example[0].loss, []
+    monkeypatch.setattr(module, "loss", lambda *arguments: traced.append(arguments) or loss(*arguments))
+    assert module.train(0.1, epochs=2) > 0.5
+    assert len(traced) == 1

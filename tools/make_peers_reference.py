@@ -2,7 +2,7 @@
 
     pip install torch spikingjelly snntorch norse sinabs spyx && python tools/make_peers_reference.py
 
-``info`` is JSON: the versions, and three lists of ``[function, arguments]``, where the function of docs/neurons.md is meant.
+``info`` is JSON: the versions, and three lists of ``[function of docs/neurons.md, arguments]``.
 Case n of ``cases`` has input ``x[n]``, ``[B, T]``; ``spikes[n]``; ``state[n]``, ``[B]``, the membrane that the library
 holds after the last step; and ``gradient[n]``, of ``sum(upstream * spikes)`` in the input. ``exact.x`` and
 ``exact.spikes``: inputs that hit the threshold exactly, again and again. ``other.x``, ``other.spikes``: what
