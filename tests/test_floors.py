@@ -33,6 +33,7 @@ FENCES = {
     "tyro": {"cli"},
     "chex": set(),
     "experiments": set(),
+    "examples": set(),
 }
 NUMPY_AND_JAX_ONLY = {"surrogate", "chaos", "neurons"}
 

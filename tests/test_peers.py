@@ -74,9 +74,19 @@ def test_exactly_at_the_threshold_a_library_fires_as_the_page_says(x64, n, name,
 
 @cases("other")
 def test_what_the_page_calls_inexpressible_differs(x64, n, name, arguments):
-    arguments.pop("spike_fn", None)
+    arguments = {key: value for key, value in arguments.items() if key != "spike_fn"}
     spikes, _ = PAGE[name](jnp.asarray(REFERENCE["other.x"][n]), **arguments)
     assert (np.asarray(spikes) != REFERENCE["other.spikes"][n]).any()
+
+
+def test_neurons_that_never_have_two_spikes_to_give_are_the_same(x64):
+    (name, arguments), x, counts = (
+        table[0] for table in (INFO["other"], REFERENCE["other.x"], REFERENCE["other.spikes"])
+    )
+    single = counts.max(axis=1) <= 1
+    arguments = arguments.copy()
+    assert arguments.pop("spike_fn") == "MultiSpike" and 0 < single.sum() < len(single)
+    np.testing.assert_array_equal(PAGE[name](jnp.asarray(x), **arguments)[0][single], counts[single])
 
 
 @pytest.mark.parametrize("name", PAGE["SURROGATES"])
@@ -89,5 +99,5 @@ def test_derivative_of_a_surrogate_is_that_of_the_library(x64, name):
 def test_every_reference_is_used_and_every_version_named():
     labels = {key.removeprefix("surrogate.") for key in REFERENCE if key.startswith("surrogate.")} - {"x"}
     assert labels == set(PAGE["SURROGATES"])
-    versions = {name: version for name, version in INFO["versions"].items() if name not in ("torch", "jax")}
+    versions = {name: version for name, version in INFO["versions"].items() if name != "torch"}
     assert all(f"{name} {version}" in DOCS.lower() for name, version in versions.items())
