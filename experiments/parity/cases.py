@@ -1,5 +1,6 @@
 """What is compared: configs, and the weights and batches of both sides. Needs numpy only, so that twins can read it."""
 
+import dataclasses
 import math
 import zlib
 
@@ -65,6 +66,29 @@ CASES = {
     "sew_7b": _case("sew_7b", 128, 1 / 8, PLIF, ("conv1.conv", "conv1.norm", "conv1.membrane")),
     "sew_wide_7b": _case("sew_wide_7b", 128, 1 / 16, PLIF, ("conv1.membrane",), connect="iand"),
 }  # fmt: skip
+
+# What the released code itself gives (released.py), in float32: name of a file in tests/data, and the network that reads
+# it. T is the one that is written into that code, at whatever size.
+RELEASED = {
+    "csbp_cnn6_chaos": ("cnn6", {"width": 1 / 32, "time_steps": 10}),
+    "csbp_cnn7": ("cnn7", {"width": 1 / 32, "time_steps": 10}),
+    "csbp_cnn7_chaos": ("cnn7", {"width": 1 / 32, "time_steps": 10}),
+    "csbp_vggsnn": ("vggsnn", {"width": 1 / 32, "time_steps": 10, "norm": "tebn", "neuron": CSBP}),
+    "tebn_vgg9": ("vgg9", {"width": 1 / 32, "time_steps": 4}),
+    "tebn_resnet19": ("resnet19_tebn", {"width": 1 / 32, "time_steps": 4}),
+    "tet_vggsnn": ("vggsnn", {"width": 1 / 32}),
+    "tet_vggsnn_wo_ap": ("vggsnn_wo_ap", {"width": 1 / 32}),
+    "tet_resnet19": ("resnet19_tet", {"width": 1 / 32}),
+    "sew_resnet18": ("sew_resnet18", {"width": 1 / 32, "classes": 10, "input_shape": (64, 64, 3)}),
+    "sew_7b": ("sew_7b", {"width": 1 / 8, "time_steps": 6}),
+    "sew_wide_7b_new": ("sew_wide_7b", {"width": 1 / 16, "time_steps": 6}),
+}
+
+
+def released(name: str) -> Model:
+    """The network that reads what the released code saved under this name."""
+    network, changes = RELEASED[name]
+    return dataclasses.replace(ORIGINALS[network], **changes)
 
 
 def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
