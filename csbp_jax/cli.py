@@ -1,7 +1,9 @@
 """csbp_jax train DATASET [--name NAME] [--fresh] [--runs FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
+csbp_jax evaluate DATASET --weights FILE [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax data DATASET [--from FOLDER] [--no-verify] [--read-all] [--data-dir FOLDER] [--FIELD VALUE ...]
 
 train: trains on a data set; the same command again resumes, or says that the run is finished.
+evaluate: the accuracy of a PyTorch checkpoint's weights (docs/weights.md).
 data: prepares and verifies a data set, and tells how many records each part holds.
 
   --name NAME         the run's folder; by default the data set and a hash of its config
@@ -66,6 +68,13 @@ def _train(argv):
     train(config, name=options.name, fresh=options.fresh, root=options.runs, data_dir=options.data_dir)
 
 
+def _evaluate(argv):
+    options, config = _read("evaluate", argv, {})
+    from csbp_jax.evaluate import evaluate
+
+    evaluate(config, data_dir=options.data_dir)
+
+
 def _data(argv):
     options, config = _read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
     from csbp_jax import data, report
@@ -79,7 +88,7 @@ def _data(argv):
     print(f"{name}: {', '.join(f'{part} {len(source)}' for part, source in parts.items())} records")
 
 
-_COMMANDS = {"train": _train, "data": _data}
+_COMMANDS = {"train": _train, "evaluate": _evaluate, "data": _data}
 
 
 def _read(command, argv, own):
@@ -119,7 +128,7 @@ def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
         more = shlex.split(args)
     except ValueError as error:
         raise ConfigError(f"ARGS: {args!r} cannot be split into words: {str(error).lower()}") from None
-    own = {"train": {"NAME": "--name"}, "data": {"FROM": "--from"}}[command]
+    own = {"train": {"NAME": "--name"}, "data": {"FROM": "--from"}}.get(command, {})
     options = {**own, "DATA_DIR": "--data-dir", "DIR": "--data.dir"}
     given = {option: environment.get(f"CSBP_{key}") for key, option in options.items()}
     words = [f"{option}={value}" for option, value in given.items() if value]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from csbp_jax import data, learner, losses, mesh, models, optimizer
+from csbp_jax import data, learner, losses, mesh, models, optimizer, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import transform
 
@@ -105,6 +105,17 @@ def compile(config: Config, source: Any, steps_per_epoch: int) -> Program:
         gradient_norms=jax.jit(lambda state, batch: gradient_norms(state, seen(state, batch))),
         place=place,
     )
+
+
+def begin(config: Config, program: Program, show: Callable[[str], None]) -> learner.State:
+    """The first state of a run: weights drawn by its seed, or those of ``config.weights``.
+
+    Raises:
+      ConfigError: that file cannot be read or does not fit the network.
+    """
+    variables = weights.load(config.weights, config.model, show=show) if config.weights else {}
+    state = program.init(jax.random.key(config.seed))
+    return dataclasses.replace(state, **jax.device_put(variables, state.step.sharding))
 
 
 def _evaluate(eval_step, place, batch_size, seed, state: learner.State, source) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import time
@@ -14,7 +15,7 @@ import numpy as np
 
 from csbp_jax import checkpoint, data, figures, learner, report
 from csbp_jax.config import Config, ConfigError, Diverged, check
-from csbp_jax.program import compile, resolve
+from csbp_jax.program import begin, compile, resolve
 
 _BAD_STEPS_STOP = 3
 
@@ -49,7 +50,7 @@ def train(
     config = resolve(config, parts)
     steps_per_epoch = len(parts["train"]) // config.batch_size
     program = compile(config, parts["train"], steps_per_epoch)
-    state = program.init(jax.random.key(config.seed))
+    state = begin(config, program, functools.partial(console.print, soft_wrap=True))
     with _batches(config, parts) as batches:
         first = program.place(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.

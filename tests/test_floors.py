@@ -19,7 +19,7 @@ SCIENCE = [
     "dynamics",
 ]
 WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
-BOTH = ["configs", "weights", "program", "train", "cli", "__main__"]
+BOTH = ["configs", "weights", "program", "train", "evaluate", "cli", "__main__"]
 ORDER = ["config", *SCIENCE, *WORLD, *BOTH]
 FENCES = {
     "flax": {"circuits", "norms", "probes", "layers", "models", "learner"},

@@ -175,6 +175,8 @@ class Config:
     """Steps between lines in metrics.jsonl."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch always has one."""
+    weights: str = ""
+    """A PyTorch checkpoint whose weights and running statistics the network starts with; see docs/weights.md."""
     deterministic: bool = False
     """On the command line: ask XLA for deterministic GPU kernels (slower). CPU runs are deterministic anyway."""
     data: Data = Data()

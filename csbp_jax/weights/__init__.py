@@ -1,4 +1,4 @@
-"""Weights from PyTorch checkpoints into the networks here: the file (torch_file.py), the names (names.py), the arrays."""
+"""Weights from PyTorch checkpoints into the networks here: the file (torch_file), the names (names), the arrays."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ def load(
     table: Mapping[str, str] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """A checkpoint as the variables of a network, ``{"params": ..., "batch_stats": ...}``, in their own dtypes.
+    """A checkpoint as the variables of a network, ``{"params": ..., "batch_stats": ...}``, in float32 or wider.
 
         convolution   [out, in, height, width]    to  [height, width, in, out]
         dense         [out, in]                   to  [in, out]; after a flattening, in = (channels, height, width)
@@ -40,7 +40,7 @@ def load(
       ConfigError: the file cannot be read (torch_file.read), or it does not fit: names the layer and what to change.
     """
     tensors, where = torch_file.read(path)
-    shapes = _shapes(config)
+    shapes = shapes_of(config)
     chosen = choose(path, config, tensors) if table is None else Table("the given table", dict(table))
     keys = fit({key: array.shape for key, array in tensors.items()}, shapes, config, chosen, path)
     channels = _flattened(chosen.names, shapes)
@@ -53,12 +53,15 @@ def load(
         array = tensors[keys[name]]
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ConfigError(f"{path}: {keys[name]} is of {array.dtype}, which is no weight")
-        return jnp.asarray(_ours(array, channels.get(name)).reshape(shape.shape), shape.dtype)
+        # float64 stays, where JAX has it
+        dtype = jnp.result_type(float) if array.dtype == np.float64 else shape.dtype
+        return jnp.asarray(_ours(array, channels.get(name)).reshape(shape.shape), dtype)
 
     return tree_map_with_path(leaf, shapes)
 
 
-def _shapes(config):
+def shapes_of(config: configuration.Model) -> Any:
+    """A network's variables, as ``jax.ShapeDtypeStruct``."""
     model = models.build(config)
     frame = jax.ShapeDtypeStruct((1, 1, *config.input_shape), jnp.result_type(float))
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, False), frame)

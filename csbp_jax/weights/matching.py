@@ -49,10 +49,10 @@ def fit(
     ignored = re.compile(f"{_COUNTER}|{table.unused}")
     over = sorted(key for key in set(found) - set(keys.values()) if not ignored.search(key))
     if over:
-        raise ConfigError(
-            f"{path}: has {_some(over)}, which {config.name} ({table.source}) does not{_left(over) or _other(config, found)}"
-        )
-    for name, key in keys.items():
+        mend = _left(over) or _other(config, found)
+        raise ConfigError(f"{path}: has {_some(over)}, which {config.name} ({table.source}) has not{mend}")
+    place = {module: i for i, module in enumerate(table.names)}
+    for name, key in sorted(keys.items(), key=lambda item: place[item[0].rpartition("/")[0]]):
         want, got = _theirs(name, leaves[name]), tuple(n for n in found[key])
         if _bare(name, want) != _bare(name, got):
             raise ConfigError(f"{path}: {key} has shape {got}, but {name} wants {want}{_mend(name, want, got)}")

@@ -9,8 +9,8 @@ gives at full size (tests/data/released_keys.json):
     TEBN  github.com/ChaotengDuan/TEBN
     CSBP  github.com/Wangzj000/CSBP, folder "Reproduction of TEBN and comparison with CSBP"
 
-Not known: CSBP's DVS-Gesture net, of which only a checkpoint was released, whose first layer is said to be called conv0,
-bn0, act0 where SEW's is conv.0.
+Not known: the names of CSBP's DVS-Gesture net, of which only a checkpoint was released (its first layer has conv0, bn0
+and act0 where SEW's has conv.0), and of their nets for ImageNet and with TET.
 """
 
 from typing import NamedTuple

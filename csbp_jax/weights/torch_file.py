@@ -18,7 +18,7 @@ _WRAPPERS = ("model", "net", "state_dict", "model_state_dict")
 
 
 class StateDict(NamedTuple):
-    """``tensors``: read-only arrays by key; ``where``: the entry of the file that held them, empty for the file itself."""
+    """tensors: read-only arrays by key; where: the entry of the file that held them, empty for the file itself."""
 
     tensors: dict[str, np.ndarray]
     where: str
@@ -90,8 +90,8 @@ def _state_dict(checkpoint, path):
         return name, nested[name]
     if nested:
         raise ConfigError(
-            f"{path}: tensors in {', '.join(nested)}, and none of them is called {' or '.join(_WRAPPERS)}; save the right "
-            f"one alone"
+            f"{path}: tensors in {', '.join(nested)}, and none of them is called {' or '.join(_WRAPPERS)}; "
+            "save the right one alone"
         )
     if tensors := _tensors(checkpoint):
         return "", tensors

@@ -4,8 +4,8 @@ A tensor is written there as
 
     torch._utils._rebuild_tensor_v2(("storage", torch.FloatStorage, KEY, device, elements), offset, size, stride, ...)
 
-That call, an ordered dictionary and the names of storages are all that is understood. Whatever else a pickle asks for is
-refused by its name, before anything is imported. Source: torch/_utils.py.
+That call, an ordered dictionary and the names of storages are all that is understood. Whatever else a pickle asks for
+is refused by its name, before anything is imported. Source: torch/_utils.py.
 """
 
 import io
@@ -116,7 +116,7 @@ class _Unpickler(pickle.Unpickler):
         if full in _LEFT_OUT:
             return _LeftOut
         raise ConfigError(
-            f"{self.path}: asks for {full}, which is no tensor; nothing of it was run. If it is a whole model or another "
+            f"{self.path}: asks for {full}, which is no tensor; nothing of it was run. If it is a model or another "
             f"kind of tensor: {MEND}"
         )
 
@@ -134,6 +134,6 @@ def unpickle(data: bytes, path: Any) -> Any:
     """
     # A place in the memo is allocated as far as the number says.
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "LONG_BINPUT") and argument > len(data):
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise ConfigError(f"{path}: damaged (place {argument} in the memo of a pickle); fetch it again")
     return _Unpickler(data, path).load()

@@ -67,8 +67,8 @@ CASES = {
     "sew_wide_7b": _case("sew_wide_7b", 128, 1 / 16, PLIF, ("conv1.membrane",), connect="iand"),
 }  # fmt: skip
 
-# What the released code itself gives (released.py), in float32: name of a file in tests/data, and the network that reads
-# it. T is the one that is written into that code, at whatever size.
+# What the released code itself gives (released.py), in float32: name of a file in tests/data/released, and the network
+# that reads it. T is the one that is written into that code, at whatever size.
 RELEASED = {
     "csbp_cnn6_chaos": ("cnn6", {"width": 1 / 32, "time_steps": 10}),
     "csbp_cnn7": ("cnn7", {"width": 1 / 32, "time_steps": 10}),

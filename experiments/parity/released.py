@@ -2,8 +2,8 @@
 
     python -m experiments.parity.released FOLDER
 
-FOLDER holds ``sew``, ``tet``, ``tebn`` and ``csbp``, the repositories named in csbp_jax/weights/names.py (of csbp, its
-folder "Reproduction of TEBN and comparison with CSBP"). Needs torch and spikingjelly 0.0.0.0.14. In tests/data it writes
+FOLDER holds ``sew``, ``tet``, ``tebn`` and ``csbp``, the model files of the repositories named in
+csbp_jax/weights/names.py, each in its place. Needs torch and spikingjelly 0.0.0.0.14. In tests/data it writes
 
     released_keys.json    {network: {key: shape}} of every state dict at full size
     released/NAME.pth     checkpoints as the training scripts save them, of narrow nets with drawn weights
