@@ -95,7 +95,7 @@ def _state_dict(checkpoint, path):
         )
     if tensors := _tensors(checkpoint):
         return "", tensors
-    held = f"only {', '.join(map(str, checkpoint))}" if entries else "no dictionary"
+    held = f"only {', '.join(map(str, list(checkpoint)[:5]))}" if entries else "no dictionary"
     raise ConfigError(f"{path}: no state dict in it, {held}; {torch_pickle.MEND}")
 
 
@@ -107,17 +107,16 @@ def _tensors(value):
 def _array(archive, root, storages, tensor):
     """A view of the tensor's storage, which is read once."""
     storage, offset, shape, stride = tensor
+    if not all(isinstance(n, int) and n >= 0 for n in (offset, *shape, *stride)):
+        raise ValueError("a tensor whose shape is no numbers")
+    kind = np.dtype(torch_pickle.DTYPES[storage.kind])
     if storage.key not in storages:
-        storages[storage.key] = np.frombuffer(
-            archive.read(f"{root}data/{storage.key}"), torch_pickle.DTYPES[storage.kind]
-        )
+        storages[storage.key] = np.frombuffer(archive.read(f"{root}data/{storage.key}"), kind)
     flat = storages[storage.key]
-    numbers = (offset, *shape, *stride)
+    if flat.dtype != kind or storage.elements != len(flat):
+        raise ValueError(f"a storage of {len(flat)} {flat.dtype} where {storage.elements} {kind} were said")
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if not all(isinstance(n, int) and n >= 0 for n in numbers) or (0 not in shape and last >= len(flat)):
-        raise ValueError(f"a tensor of shape {shape} outside its storage of {len(flat)}")
-    if flat.dtype != torch_pickle.DTYPES[storage.kind] or storage.elements != len(flat):
-        raise ValueError(f"a storage of {len(flat)} where {storage.elements} were said")
-    return np.lib.stride_tricks.as_strided(
-        flat[offset:], shape, [step * flat.itemsize for step in stride], writeable=False
-    )
+    if 0 not in shape and last >= len(flat):
+        raise ValueError(f"a tensor that ends at {last}, beyond its storage of {len(flat)}")
+    strides = [step * flat.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, strides, writeable=False)

@@ -1,16 +1,16 @@
 """The pickle of a PyTorch checkpoint: tensors as descriptions, and nothing else.
 
-A tensor is written there as
+A pickle is a program for a stack machine, in which a tensor is written as
 
     torch._utils._rebuild_tensor_v2(("storage", torch.FloatStorage, KEY, device, elements), offset, size, stride, ...)
 
-That call, an ordered dictionary and the names of storages are all that is understood. Whatever else a pickle asks for
-is refused by its name, before anything is imported. Source: torch/_utils.py.
+Python's own machine imports and calls what it is told to. The one here knows the few operations that state dicts need,
+and knows names only as text: those of tensors and dictionaries have a meaning, others are refused. It makes nothing but
+dictionaries, lists, tuples, numbers, text, and the descriptions below. Source: pickletools.py, torch/_utils.py.
 """
 
-import io
-import pickle
 import pickletools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,18 +19,18 @@ import numpy as np
 from csbp_jax.config import ConfigError
 
 DTYPES = {
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": jnp.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
+    "torch.DoubleStorage": np.float64,
+    "torch.FloatStorage": np.float32,
+    "torch.HalfStorage": np.float16,
+    "torch.BFloat16Storage": jnp.bfloat16,
+    "torch.LongStorage": np.int64,
+    "torch.IntStorage": np.int32,
+    "torch.ShortStorage": np.int16,
+    "torch.CharStorage": np.int8,
+    "torch.ByteStorage": np.uint8,
+    "torch.BoolStorage": np.bool_,
 }
-# Common beside weights (options, accuracies, milestones), harmless, and not needed: nothing is made of them.
+# Common beside weights (options, accuracies, milestones) and not needed: None stands for whatever they would give.
 _LEFT_OUT = {
     "argparse.Namespace",
     "collections.Counter",
@@ -44,96 +44,139 @@ _LEFT_OUT = {
     "torch.Size",
     "torch.device",
 }
+_TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
+_DICT = "collections.OrderedDict"
+_KNOWN = {_TENSOR, _PARAMETER, _DICT, *DTYPES, *_LEFT_OUT}
 MEND = "from a copy you trust, PyTorch makes one: torch.save(model.state_dict(), 'new.pth')"
 
 
+class Name(NamedTuple):
+    """What a pickle asks to be imported."""
+
+    full: str
+
+
 class Storage(NamedTuple):
+    """kind: a key of ``DTYPES``; key: of its bytes in the archive; elements: how many it says to have."""
+
     kind: str
     key: str
     elements: int
 
 
 class Tensor(NamedTuple):
+    """offset and stride: in elements of the storage. Nothing of it is checked yet."""
+
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
 
-# A pickle can call what it names, set attributes of it, and fill it. So each of these is immutable, or swallows all.
-class _Dict(dict):
-    __slots__ = ()
-
-    def __setstate__(self, state):
-        """A state dict's ``_metadata``."""
-
-
-class _RebuildTensor:
-    __slots__ = ()
-
-    def __call__(self, storage, offset, shape, stride, *_):
-        return Tensor(storage, offset, shape, stride)
-
-
-class _RebuildParameter:
-    __slots__ = ()
-
-    def __call__(self, tensor, *_):
-        return tensor
-
-
-class _LeftOut:
-    __slots__ = ()
-
-    def __new__(cls, *_, **__):
-        return super().__new__(cls)
-
-    def __setstate__(self, state):
-        pass
-
-    def __setitem__(self, key, value):
-        pass
-
-    def extend(self, items):
-        pass
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, data, path):
-        super().__init__(io.BytesIO(data), encoding="utf-8")
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full == "torch._utils._rebuild_tensor_v2":
-            return _RebuildTensor()
-        if full == "torch._utils._rebuild_parameter":
-            return _RebuildParameter()
-        if full == "collections.OrderedDict":
-            return _Dict
-        if module == "torch" and name in DTYPES:
-            return name
-        if full in _LEFT_OUT:
-            return _LeftOut
-        raise ConfigError(
-            f"{self.path}: asks for {full}, which is no tensor; nothing of it was run. If it is a model or another "
-            f"kind of tensor: {MEND}"
-        )
-
-    def persistent_load(self, pid: Any) -> Storage:
-        _, kind, key, _, elements = pid
-        return Storage(kind, key, elements)
-
-
 def unpickle(data: bytes, path: Any) -> Any:
-    """The object of a pickle, with :class:`Tensor` for each tensor.
+    """The object of a pickle, with a :class:`Tensor` for each tensor.
 
     Raises:
       ConfigError: it asks for anything but tensors; names it.
       Exception: whatever damaged bytes make of it.
     """
-    # A place in the memo is allocated as far as the number says.
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-            raise ConfigError(f"{path}: damaged (place {argument} in the memo of a pickle); fetch it again")
-    return _Unpickler(data, path).load()
+        if opcode.name in ("GLOBAL", "INST"):
+            module, name = str(argument).split(" ", 1)
+            stack.append(_name(module, name, path))
+        elif opcode.name == "STACK_GLOBAL":
+            name, module = stack.pop(), stack.pop()
+            stack.append(_name(module, name, path))
+        elif opcode.name in _ARGUMENT:
+            stack.append(argument)
+        elif opcode.name in _CONSTANTS:
+            stack.append(_CONSTANTS[opcode.name]())
+        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        else:
+            _combine(opcode.name, stack, marks)
+    return stack.pop()
+
+
+_ARGUMENT = {
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING", "BINBYTES",
+    "SHORT_BINBYTES", "BINBYTES8", "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT",
+}  # fmt: skip
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
+
+
+def _name(module, name, path):
+    full = ".".join((module, name))
+    if full not in _KNOWN:
+        raise ConfigError(
+            f"{path}: asks for {full}, which is no tensor; nothing of it was run. If it is a model or another kind of "
+            f"tensor: {MEND}"
+        )
+    return Name(full)
+
+
+def _combine(operation, stack, marks):
+    """Operations on what the stack holds."""
+
+    def since_mark():
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    match operation:
+        case "PROTO" | "FRAME" | "STOP":
+            pass
+        case "MARK":
+            marks.append(len(stack))
+        case "TUPLE":
+            stack.append(tuple(since_mark()))
+        case "TUPLE1" | "TUPLE2" | "TUPLE3":
+            stack[-int(operation[-1]) :] = [tuple(stack[-int(operation[-1]) :])]
+        case "APPEND" | "APPENDS":
+            items = since_mark() if operation == "APPENDS" else [stack.pop()]
+            if isinstance(stack[-1], list):
+                stack[-1].extend(items)
+        case "SETITEM" | "SETITEMS":
+            items = since_mark() if operation == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            if isinstance(stack[-1], dict):
+                _fill(stack[-1], zip(items[::2], items[1::2], strict=True))
+        case "BUILD":
+            stack.pop()  # attributes, such as the versions of a state dict's modules
+        case "BINPERSID":
+            _, kind, key, _, elements = stack.pop()
+            stack.append(Storage(kind.full, str.__str__(key), int.__index__(elements)))
+        case "REDUCE" | "NEWOBJ":
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(_call(function.full, arguments))
+        case _:
+            raise ValueError(f"{operation} in its pickle")
+
+
+def _fill(dictionary, pairs):
+    # Other keys than these are none of a state dict, and a nested tuple can take forever to hash.
+    dictionary.update((key, value) for key, value in pairs if isinstance(key, str | int))
+
+
+def _call(name, arguments):
+    if name == _TENSOR:
+        return Tensor(*arguments[:4])
+    if name == _PARAMETER:
+        return arguments[0]
+    if name == _DICT:
+        dictionary: dict[Any, Any] = {}
+        _fill(dictionary, arguments[0] if arguments else ())
+        return dictionary
+    return None
