@@ -1,7 +1,5 @@
 """Data sets of events, from archives in their true formats to batches; every way in which they can be bad."""
 
-import functools
-import http.server
 import json
 import os
 import pickle
@@ -9,7 +7,6 @@ import random
 import re
 import sys
 import tarfile
-import threading
 import urllib.error
 import urllib.request
 from importlib import resources
@@ -23,7 +20,9 @@ from event_formats import aedat, aedat4, gesture, nmnist, recording, shd, tarred
 from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data import event_archives, events, prepare_events, recordings
 from csbp_jax.data.event_files import read_file
+from csbp_jax.data.originals import digest
 from csbp_jax.data.splits import stratified
+from tests.server import serving
 
 URLOPEN = urllib.request.urlopen
 NAMES = ["nmnist", "ncaltech101", "dvs_gesture", "cifar10_dvs", "cifar10_dvs_aedat", "shd"]
@@ -237,14 +236,14 @@ def test_missing_archives_are_all_named(tmp_path, name):
     with pytest.raises(ConfigError) as error:
         prepare(name, tmp_path, tmp_path / "data")
     for archive in event_archives._expected(name):
-        assert archive.file in str(error.value) and archive.url in str(error.value)
+        assert archive.name in str(error.value) and archive.url in str(error.value)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_one_class_archive_missing(tmp_path):
     trees("cifar10_dvs_aedat", tmp_path)
     (tmp_path / "ship.zip").unlink()
-    with pytest.raises(ConfigError, match=r"missing in .*: ship.zip; put there.* ship.zip from https://ndownloader"):
+    with pytest.raises(ConfigError, match=r"missing in .*: ship.zip \(from https://ndownloader.*; put them there"):
         prepare("cifar10_dvs", tmp_path, tmp_path / "data")
 
 
@@ -254,26 +253,86 @@ def test_no_such_folder_of_originals(tmp_path):
 
 
 def test_a_download_that_fails(tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot be downloaded .*no network here.*; fetch it elsewhere as train.zip"):
+    with pytest.raises(ConfigError) as told:
         prepare("nmnist", None, tmp_path)
+    assert re.search(r"cannot be downloaded .*no network here.*; run again to go on, or missing in", str(told.value))
+    for part in ("train.zip (from https://", "test.zip (from https://", "1.2 GB together"):
+        assert part in str(told.value)
 
 
-def test_a_download(made, tmp_path, monkeypatch):
-    truth, originals, _ = made("nmnist")
+def test_addresses_are_those_that_serve_programs():
+    addresses = [archive.url for name in recordings.DATA_SETS for archive in event_archives._expected(name)]
+    figshare = [address for address in addresses if "figshare" in address]
+    assert len(figshare) == 3 and all(a.startswith("https://ndownloader.figshare.com/files/") for a in figshare)
+
+
+@pytest.fixture
+def server(made, monkeypatch):
+    """N-MNIST's archives, served under tonic's names for them."""
+    _, originals, _ = made("nmnist")
     monkeypatch.setattr(urllib.request, "urlopen", URLOPEN)
-    serve = functools.partial(http.server.SimpleHTTPRequestHandler, directory=originals)
-    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
-        threading.Thread(target=server.serve_forever).start()
+    with serving({file: (originals / file).read_bytes() for file in ("Train.zip", "Test.zip")}) as handler:
         for part, file in (("train", "Train.zip"), ("test", "Test.zip")):
-            monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_url", f"http://127.0.0.1:{server.server_port}/{file}")
-            monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_md5", event_archives.md5(originals / file, quiet))
-        assert prepare("nmnist", None, tmp_path) == {part: len(files) for part, files in truth.items()}
-        monkeypatch.setattr(tonic.datasets.NMNIST, "train_md5", "0" * 32)
-        with pytest.raises(ConfigError, match=r"Train.zip cannot be downloaded \(File not found or corrupted"):
-            prepare("nmnist", None, tmp_path / "other")
-        server.shutdown()
+            monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_url", f"{handler.url}/{file}")
+            monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_md5", digest(originals / file, "md5", quiet))
+        yield handler
+
+
+def test_a_download(server, tmp_path, monkeypatch, capfd):
+    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30}
     assert not (tmp_path / "NMNIST" / ".download").exists()
+    monkeypatch.setattr(tonic.datasets.NMNIST, "train_md5", "0" * 32)
+    with pytest.raises(ConfigError, match=r"train.zip.part: its md5 is .*; fetch it again from .*/Train.zip"):
+        prepare("nmnist", None, tmp_path / "other")
+    assert list((tmp_path / "other" / "NMNIST" / ".download").iterdir()) == []
+    assert capfd.readouterr() == ("", "")  # there is one progress bar, ours
+
+
+def test_a_download_goes_on_where_it_was_stopped(server, tmp_path):
+    server.fails = 1000
+    with pytest.raises(ConfigError, match=r"Train.zip: the connection broke after 1,000 of [0-9,]+ bytes; run again"):
+        prepare("nmnist", None, tmp_path)
+    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30}
+    assert server.asked == [None, "bytes=1000-", None]
+
+
+def test_what_was_downloaded_before_an_interruption_is_not_loaded_again(server, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_events, "extract", None)
+        with pytest.raises(TypeError):
+            prepare("nmnist", None, tmp_path)
+    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30} and len(server.asked) == 2
+
+
+@pytest.mark.parametrize("place, found", [(".", True), ("any", True), ("any/deeper", False), (".hidden", False)])
+def test_how_deep_archives_are_searched(made, tmp_path, place, found):
+    _, originals, _ = made("nmnist")
+    (tmp_path / "originals" / place).mkdir(parents=True)
+    for file in ("Train.zip", "Test.zip"):
+        (tmp_path / "originals" / place / file.upper()).write_bytes((originals / file).read_bytes())
+    if found:
+        assert prepare("nmnist", tmp_path / "originals", tmp_path / "data") == {"train": 30, "test": 30}
+        return
+    with pytest.raises(ConfigError, match=r"missing in .*: train.zip"):
+        prepare("nmnist", tmp_path / "originals", tmp_path / "data")
+
+
+def test_other_originals_are_counted_anew(small):
+    """The frames depend on the archives: with the same options those of the old ones would be shown."""
+    before = events.load(config("nmnist"), small)["train"][0]["x"]
+    content = {f"Train/{digit}/{number:05d}.bin": nmnist(*recording(number)) for digit in (0, 3) for number in range(9)}
+    (small / "originals" / "Train.zip").write_bytes(zipped(content))
+    prepare("nmnist", small / "originals", small)
+    after = events.load(config("nmnist"), small)["train"]
+    assert len(after) + len(events.load(config("nmnist"), small)["validation"]) == 18
+    assert not np.array_equal(before, after[0]["x"])
+
+
+@pytest.mark.parametrize("size, limit", [(10, 1 << 30), (1 << 25, 50 << 25)])
+def test_no_archive_unpacks_to_more_than_fifty_times_its_size(tmp_path, size, limit):
+    with open(tmp_path / "a.zip", "wb") as file:
+        file.truncate(size)
+    assert prepare_events._limit(tmp_path / "a.zip") == limit
 
 
 def test_checksums_are_tonics(made, tmp_path, monkeypatch):
@@ -282,7 +341,7 @@ def test_checksums_are_tonics(made, tmp_path, monkeypatch):
         prepare("nmnist", originals, tmp_path, verify=True)
     assert not (tmp_path / "NMNIST" / "prepared.json").exists()
     for part, file in (("train", "Train.zip"), ("test", "Test.zip")):
-        monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_md5", event_archives.md5(originals / file, quiet))
+        monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_md5", digest(originals / file, "md5", quiet))
     with pytest.raises(
         ConfigError, match=r"holds {'train': 30, 'test': 30} recordings, but nmnist has {'train': 60000"
     ):

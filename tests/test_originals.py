@@ -1,15 +1,12 @@
 """Original files: found, checked, downloaded and resumed; archives that would do harm are refused; tfrecord."""
 
-import contextlib
+import dataclasses
 import gzip
 import hashlib
-import http.server
 import io
 import json
 import os
-import re
 import tarfile
-import threading
 import zipfile
 
 import numpy as np
@@ -19,6 +16,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data import archives, tfrecord
 from csbp_jax.data.originals import Original, obtain
 from tests import formats
+from tests.server import serving
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: more than one block
 
@@ -31,38 +29,11 @@ def original(name="a.gz", content=CONTENT, url="http://example.invalid/a.gz", **
     return Original(name, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}", url, **more)
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; ``fails`` bytes after which the connection breaks, once; ``ranges`` whether it can go on."""
-
-    fails: int | None = None
-    ranges = True
-    asked: list = []  # noqa: RUF012
-
-    def do_GET(self):
-        asked = self.headers["Range"]
-        self.asked.append(asked)
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.ranges else 0
-        self.send_response(206 if asked and self.ranges else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        self.end_headers()
-        until, type(self).fails = self.fails, None
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(CONTENT[start:until])
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server():
-    handler = type("Handler", (Server,), {"asked": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        handler.url = f"http://127.0.0.1:{running.server_port}/a.gz"
+    with serving({"a.gz": CONTENT}) as handler:
+        handler.url += "/a.gz"
         yield handler
-        running.shutdown()
-        thread.join()
 
 
 def test_found_and_checked(tmp_path):
@@ -130,6 +101,32 @@ def test_a_broken_download_goes_on_or_starts_anew(tmp_path, server, ranges):
     assert os.listdir(tmp_path) == ["a.gz.part"]
     assert obtain([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
     assert server.asked == [None, "bytes=3000000-"]
+
+
+def test_a_file_of_which_only_the_checksum_is_known(tmp_path, server):
+    wanted = dataclasses.replace(original(url=server.url), size=None)
+    server.fails = 3_000_000
+    with pytest.raises(ConfigError, match=r"the connection broke after 3,000,000 of 5,120,000 bytes; run again"):
+        obtain([wanted], None, tmp_path, True, quiet)
+    assert obtain([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
+    (tmp_path / "a.gz").rename(tmp_path / "a.gz.part")  # it was whole, but not yet checked
+    assert obtain([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=3000000-", "bytes=5120000-"]
+    (tmp_path / "a.gz").unlink()
+    (tmp_path / "a.gz.part").write_bytes(CONTENT + b"!")
+    with pytest.raises(ConfigError, match="its sha256"):
+        obtain([wanted], None, tmp_path, True, quiet)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+@pytest.mark.parametrize("status", [202, 404])
+def test_an_answer_without_the_file(tmp_path, server, status, size):
+    server.status = status
+    with pytest.raises(
+        ConfigError, match=rf"a.gz cannot be downloaded \(.*{status}.*\); run again to go on, or missing"
+    ):
+        obtain([dataclasses.replace(original(url=server.url), size=size)], None, tmp_path, True, quiet)
 
 
 def test_a_download_that_was_complete_but_not_yet_checked(tmp_path, server):

@@ -27,7 +27,9 @@ def test_links_lead_somewhere():
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize(("page", "reader"), [("digits", "README.md"), ("bench", "README.md"), ("data", "docs/data.md")])
+@pytest.mark.parametrize(
+    ("page", "reader"), [("digits", "README.md"), ("bench", "README.md"), ("data", "docs/data.md")]
+)
 def test_tables_are_quoted_from_the_results(page, reader):
     rows = [line for line in (ROOT / "docs/results" / page / "README.md").read_text().splitlines() if line[:1] == "|"]
     assert len(rows) >= 4

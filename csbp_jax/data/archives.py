@@ -71,7 +71,7 @@ def extract(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     with damage(path):
-        if path.suffix == ".zip":
+        if path.suffix.lower() == ".zip":
             _unzip(path, part, limit)
         else:
             _untar(path, part, limit)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import http.client
 import os
 import pathlib
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 
@@ -15,10 +17,10 @@ _BLOCK = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Original:
-    """A file as it is published: its name, bytes, ``algorithm:checksum``, and where it comes from."""
+    """A file as it is published: its name, bytes (None: not stated), ``algorithm:checksum``, where it comes from."""
 
     name: str
-    size: int
+    size: int | None
     checksum: str
     url: str
     download: bool = True
@@ -54,9 +56,9 @@ def obtain(
         else:
             missing.append(original)
     if missing and (folder is not None or not all(original.download for original in missing)):
-        raise ConfigError(_missing(missing, place))
+        raise ConfigError(missing_from(place, missing))
     for original in missing:
-        _download(original, downloads, show, [other for other in missing if other not in found])
+        download(original, downloads, show, missing_from(downloads, [other for other in missing if other not in found]))
         found[original] = original
     if verify:
         for form in found.values():
@@ -68,61 +70,97 @@ def _names(originals):
     return ", ".join(original.name for original in originals)
 
 
-def _missing(missing, place):
+def missing_from(place: pathlib.Path, missing: Sequence[Original]) -> str:
+    """Names all missing files, their sizes and sources, and says where to put them."""
     files = ", ".join(
-        f"{original.name} ({original.size:,} bytes, "
+        f"{original.name} ({f'{original.size:,} bytes, ' if original.size is not None else ''}"
         f"{'from' if original.download else 'which one gets after registration at'} {original.url})"
         for original in missing
     )
     return f"missing in {place}: {files}; put them there under these names"
 
 
-def _download(original, downloads, show, missing):
-    """Into ``downloads``; what was loaded before an interruption is kept, if the server can go on from there."""
-    downloads.mkdir(parents=True, exist_ok=True)
-    part = downloads / f"{original.name}.part"
+def download(original: Original, folder: pathlib.Path, show: Show, otherwise: str) -> None:
+    """Into ``folder``, under its name only once it is whole and checked; until then as ``NAME.part``.
+
+    What was loaded before an interruption is kept, if the server can go on from there.
+
+    Args:
+      original: what to load.
+      folder: made if it is not there.
+      show: ``show(stage, done, total)``, in bytes.
+      otherwise: what an error says can be done instead.
+
+    Raises:
+      ConfigError: the server cannot be reached or has no such file, the connection broke, or the file is another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{original.name}.part"
     done = part.stat().st_size if part.exists() else 0
-    if done < original.size:
-        request = urllib.request.Request(original.url, headers={"Range": f"bytes={done}-"} if done else {})
+    if original.size is None or done < original.size:
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer, open(part, "ab") as file:
-                if answer.status != 206:  # it sends the whole file again
-                    file.truncate(0)
-                    done = 0
-                while done <= original.size and (block := answer.read(_BLOCK)):
-                    file.write(block)
-                    done += len(block)
-                    show(f"download {original.name}", min(done, original.size), original.size)
-        except OSError as error:
+            done, size = _load(original, part, done, show)
+        except (OSError, http.client.HTTPException) as error:
+            told = " ".join(str(error).split())
             raise ConfigError(
-                f"{original.url} cannot be downloaded ({error}); run again to go on, or {_missing(missing, downloads)}"
+                f"{original.url} cannot be downloaded ({told}); run again to go on, or {otherwise}"
             ) from None
-    if done < original.size:
-        raise ConfigError(f"{original.url}: the connection broke after {done:,} of {original.size:,} bytes; run again")
+        if done < size:
+            raise ConfigError(f"{original.url}: the connection broke after {done:,} of {size:,} bytes; run again")
     try:
         check(original, part, show)
     except ConfigError:
         part.unlink()
         raise
-    os.replace(part, downloads / original.name)
+    os.replace(part, folder / original.name)
+
+
+def _load(original, part, done, show):
+    """Appends to ``part``, which has ``done`` bytes; gives how many it has then and how many it should have."""
+    headers = {"User-Agent": "csbp_jax"} | ({"Range": f"bytes={done}-"} if done else {})
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(original.url, headers=headers), timeout=60)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and done:  # there is nothing after what we have
+                return done, done
+        raise
+    with answer, open(part, "ab") as file:
+        if answer.status not in (200, 206):
+            raise OSError(f"the server answers {answer.status} {answer.reason} instead of the file")
+        if answer.status == 200:  # it sends the whole file again
+            file.truncate(0)
+            done = 0
+        size = original.size or done + int(answer.headers["Content-Length"] or 0)
+        while (not size or done <= size) and (block := answer.read(_BLOCK)):
+            file.write(block)
+            done += len(block)
+            show(f"download {original.name}", min(done, size or done), size)
+    return done, size
 
 
 def check(original: Original, path: pathlib.Path, show: Show) -> None:
-    """Compares size and checksum.
+    """Compares checksum, and size where it is known.
 
     Raises:
       ConfigError: they differ; names the file, what was expected and what was found.
     """
     mend = f"fetch it again from {original.url}"
     size = path.stat().st_size
-    if size != original.size:
+    if original.size is not None and size != original.size:
         raise ConfigError(f"{path}: it has {size:,} bytes, the original {original.size:,}; {mend}")
     algorithm, expected = original.checksum.split(":")
-    digest, done = hashlib.new(algorithm), 0
+    found = digest(path, algorithm, show)
+    if found != expected:
+        raise ConfigError(f"{path}: its {algorithm} is {found}, that of the original {expected}; {mend}")
+
+
+def digest(path: pathlib.Path, algorithm: str, show: Show) -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    total, done, state = path.stat().st_size, 0, hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
-            digest.update(block)
+            state.update(block)
             done += len(block)
-            show(f"check {path.name}", done, size)
-    if digest.hexdigest() != expected:
-        raise ConfigError(f"{path}: its {algorithm} is {digest.hexdigest()}, that of the original {expected}; {mend}")
+            show(f"check {path.name}", done, total)
+    return state.hexdigest()

@@ -4,16 +4,14 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.archives import extract
-from csbp_jax.data.event_archives import find, md5
+from csbp_jax.data.event_archives import DOWNLOADS, find
 from csbp_jax.data.frames import locked
+from csbp_jax.data.originals import Show, digest
 from csbp_jax.data.recordings import CIFAR10, DATA_SETS, index
-
-Show = Callable[[str, int, int], None]
 
 # N-Caltech101 and tonic's CIFAR10-DVS are archives of archives; tonic forgets to open the first.
 _INNER = {"Caltech101.zip", *(f"{label}.zip" for label in CIFAR10)}
@@ -35,7 +33,7 @@ def prepare(
 
     Args:
       name: one of ``recordings.DATA_SETS``.
-      originals: folder with the archives; None: those in ``folder/CLASS``, or else tonic downloads them there.
+      originals: folder with the archives; None: those in ``folder/CLASS``, or else they are downloaded.
       folder: where prepared data sets are kept.
       verify: compare checksums (tonic's) and the numbers of recordings.
       bad: "skip" leaves out files that are in no folder of a class, and tells how many; with "fail" the first is an
@@ -50,8 +48,8 @@ def prepare(
         done = _marker(home)
         whole = done and (done["verified"] or not verify) and done["records"] == _count(name, folder)
         if not (whole and originals is None):
-            found = find(name, originals, home)
-            sums = {archive.file: md5(path, show) for archive, path in found.items()}
+            found = find(name, originals, home, show)
+            sums = {archive.name: digest(path, "md5", show) for archive, path in found.items()}
             if not (whole and done["archives"] == sums):
                 _compare(found, sums if verify else {})
                 _install(name, found, home, verify, show)
@@ -69,9 +67,10 @@ def _count(name, folder):
 
 def _compare(found, sums):
     for archive, path in found.items():
-        if sums.get(archive.file, archive.md5) != archive.md5:
+        expected = archive.checksum.removeprefix("md5:")
+        if sums.get(archive.name, expected) != expected:
             raise ConfigError(
-                f"{path}: its md5 is {sums[archive.file]}, that of the original {archive.md5}; fetch it again from "
+                f"{path}: its md5 is {sums[archive.name]}, that of the original {expected}; fetch it again from "
                 f"{archive.url}"
             )
 
@@ -115,12 +114,12 @@ def _install(name, found, home, verify, show):
     (home / "prepared.json").unlink(missing_ok=True)
     for i, (archive, path) in enumerate(found.items()):
         show(f"unpack {name}", i, len(found))
-        target = work / archive.file
+        target = work / archive.name
         extract(path, target, _limit(path))
         for inner in [file for file in target.rglob("*.zip") if file.name in _INNER]:
             extract(inner, inner.with_suffix(".unpacked"), _limit(inner))
             inner.unlink()
-        _keep(path, home / archive.file)
+        _keep(path, home / archive.name)
     show(f"unpack {name}", len(found), len(found))
     wanted = CIFAR10 if name == "cifar10_dvs" else tuple(DATA_SETS[name].parts.values())
     unpacked = {
@@ -134,7 +133,7 @@ def _install(name, found, home, verify, show):
         if path is not None:
             path.rename(home / place)
     shutil.rmtree(work)
-    shutil.rmtree(home / ".download", ignore_errors=True)
+    shutil.rmtree(home / DOWNLOADS, ignore_errors=True)
 
 
 def _limit(archive):

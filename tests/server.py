@@ -1,0 +1,50 @@
+"""A web server for tests: it can break off, and goes on from a byte where it is asked to."""
+
+import contextlib
+import http.server
+import re
+import threading
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves ``files``; ``fails``: bytes after which the connection breaks, once; ``ranges``: whether it can go on."""
+
+    files: dict = {}  # noqa: RUF012
+    asked: list = []  # noqa: RUF012
+    fails: int | None = None
+    ranges = True
+    status = 200
+
+    def do_GET(self):
+        asked, content = self.headers["Range"], self.files[self.path[1:]]
+        self.asked.append(asked)
+        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.ranges else 0
+        if self.status != 200 or (start and start >= len(content)):
+            self.send_response(self.status if self.status != 200 else 416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if asked and self.ranges else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        until, type(self).fails = self.fails, None
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(content[start:until])
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def serving(files):
+    """The handler of a server of ``{name: bytes}``, with its ``url``."""
+    handler = type("Handler", (Handler,), {"asked": [], "files": files})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        handler.url = f"http://127.0.0.1:{running.server_port}"
+        try:
+            yield handler
+        finally:
+            running.shutdown()
+            thread.join()
