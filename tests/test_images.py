@@ -218,6 +218,21 @@ def test_undecodable_pictures_are_left_out_counted_and_listed(tmp_path):
     assert all("cannot be decoded" in entry["reason"] for entry in listed)
 
 
+@pytest.mark.parametrize("bad, told", [(1, "1 picture left out"), (3, "3 pictures left out")])
+def test_what_was_left_out_is_told_whenever_it_is_loaded(tmp_path, capsys, bad, told):
+    good = {f"{wnid}_{n}.JPEG": GOOD for wnid in ("n01440764", "n01443537") for n in (20, 21)}
+    formats.imagenet(tmp_path, good | dict(list(BAD.items())[:bad]))
+    prepare("imagenet", tmp_path, tmp_path / "data", bad="skip")
+    assert len(load("imagenet", tmp_path / "data", bad="skip", validation=0.5)["train"]) == 2
+    listed = tmp_path / "data/imagenet2012/5.1.0/skipped.json"
+    assert capsys.readouterr().err == f"{told}, listed in {listed}\n"
+    with pytest.raises(ConfigError, match=rf"10.JPEG: cannot be decoded .* \(one of {bad} left out of .*5.1.0; mend"):
+        load("imagenet", tmp_path / "data", validation=0.5)
+    listed.write_text("{")
+    with pytest.raises(ConfigError, match=r"skipped.json: damaged .*; prepare the data set anew"):
+        load("imagenet", tmp_path / "data", bad="skip")
+
+
 def test_cmyk_and_png_become_rgb_jpegs(tmp_path):
     pixels = formats.photo(5)
     cmyk = formats.photo(6)
@@ -453,6 +468,14 @@ def test_cutout_is_as_wide_as_published(everything):
         source = load(name, folder, augment=("cutout",))["train"]
         changed = source.take(np.array([0]), np.full((1, 2), 0.5, np.float32))["x"][0, 0] != source.x[0]
         assert side - 1 <= changed.any(-1).any(0).sum() <= side
+
+
+def test_cutout_leaves_imagenets_mean_colour(everything):
+    folder, _ = everything
+    source = load("imagenet", folder, size=(32, 32), augment=("cutout",))["train"]
+    cut = source.take(np.array([0]), np.full((1, 2), 0.5, np.float32))["x"][0, 0]
+    # 255 times 0.485, 0.456, 0.406.
+    np.testing.assert_array_equal(cut[16, 16], [124, 116, 104])
 
 
 def test_parts_of_imagenet(everything):

@@ -6,12 +6,13 @@ validation part, whose labels are public; every validation part is taken from th
 
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from csbp_jax.config import Config
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import autoaugment, crops, records
 from csbp_jax.data.decode import decode
 from csbp_jax.data.splits import stratified
@@ -31,11 +32,14 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     order; ImageNet's resized_crop comes first wherever it stands, since it makes the pictures equal in size.
     ``config.data.size`` is the size of a picture: by default the data set's own, for ImageNet 224.
 
+    Pictures that were left out when it was prepared (``bad="skip"``) are counted on stderr.
+
     Raises:
-      ConfigError: it is not prepared, or damaged.
+      ConfigError: it is not prepared, or damaged, or some were left out and ``config.data.bad`` is "fail".
     """
     name, size = config.data.name, config.data.size
     place = records.prepared(folder, name)
+    _tell_left_out(place, config.data.bad)
     test = "validation" if name == "imagenet" else "test"
     (x, y), (test_x, test_y) = records.load(place, "train"), records.load(place, test)
     train, validation = stratified(y, config.data.validation)
@@ -56,6 +60,18 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, Any]:
         "validation": Pictures(x[validation], y[validation], classes),
         "test": Pictures(test_x, test_y, classes),
     }
+
+
+def _tell_left_out(place, bad):
+    left_out = records.skipped(place)
+    if left_out and bad == "fail":
+        raise ConfigError(
+            f"{left_out[0]['reason']} (one of {len(left_out)} left out of {place}; mend them, remove that folder and "
+            "prepare it again, or leave them out: data.bad skip)"
+        )
+    if left_out:
+        pictures = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
+        print(f"{pictures} left out, listed in {place / 'skipped.json'}", file=sys.stderr)
 
 
 class Pictures:

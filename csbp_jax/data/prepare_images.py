@@ -93,8 +93,8 @@ def counts(place: pathlib.Path) -> dict[str, int]:
     """The number of records of each split in a prepared directory; and of those ``skipped``, if there are any."""
     splits = records.info(place).splits
     numbers = {split: info.num_examples for split, info in splits.items()}
-    skipped = place / "skipped.json"
-    return numbers | ({"skipped": len(json.loads(skipped.read_text()))} if skipped.exists() else {})
+    left_out = len(records.skipped(place))
+    return numbers | ({"skipped": left_out} if left_out else {})
 
 
 def existing(name: str, originals: pathlib.Path | None) -> pathlib.Path | None:

@@ -46,6 +46,21 @@ def metadata(place: pathlib.Path) -> dict[str, Any]:
         raise ConfigError(f"{place / 'dataset_info.json'}: damaged ({error!r}); prepare or copy it anew") from None
 
 
+def skipped(place: pathlib.Path) -> list[dict[str, str]]:
+    """The records, and reasons, that were left out when ``place`` was prepared.
+
+    Raises:
+      ConfigError: ``skipped.json`` is damaged.
+    """
+    path = place / "skipped.json"
+    try:
+        return [{key: entry[key] for key in ("record", "reason")} for entry in json.loads(path.read_text())]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged ({error!r}); prepare the data set anew") from None
+
+
 def prepared(folder: pathlib.Path, name: str) -> pathlib.Path:
     """As ``find``.
 
