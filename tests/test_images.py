@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -529,7 +530,7 @@ def copy(folder, name, target):
     place = target / records.find(folder, name).relative_to(folder)
     place.mkdir(parents=True)
     for file in records.find(folder, name).iterdir():
-        (place / file.name).write_bytes(file.read_bytes())
+        shutil.copy2(file, place)
     return place
 
 
@@ -543,6 +544,23 @@ def test_a_damaged_copy_of_the_pictures(everything, tmp_path):
             load("mnist", tmp_path)
     kept.unlink()
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, load("mnist", folder)["train"].x)
+
+
+def test_kept_pictures_belong_to_their_records(everything, tmp_path):
+    """Another data set copied over a prepared one, here of the same number of pictures and of the same sizes."""
+    folder, _ = everything
+    (tmp_path / "originals").mkdir()
+    x, _ = formats.mnist(tmp_path / "originals", pack=False)
+    for stem, part in (("train", slice(60)), ("t10k", slice(60, None))):
+        formats.idx(tmp_path / "originals" / f"{stem}-images-idx3-ubyte", 255 - x[part, ..., 0], pack=False)
+    prepare("mnist", tmp_path / "originals", tmp_path / "other")
+    place = copy(folder, "mnist", tmp_path / "data")
+    before = load("mnist", tmp_path / "data")["test"].x
+    for file in records.find(tmp_path / "other", "mnist").glob("*[!z]"):
+        shutil.copy2(file, place)
+    for _ in range(2):
+        after = load("mnist", tmp_path / "data")["test"].x
+        np.testing.assert_array_equal(np.sort(255 - after, axis=0), np.sort(before, axis=0))
 
 
 def test_damaged_records(everything, tmp_path):
@@ -564,10 +582,11 @@ def test_damaged_records(everything, tmp_path):
 def test_damaged_records_of_imagenet(everything, tmp_path):
     folder, _ = everything
     place = copy(folder, "imagenet", tmp_path)
+    train = load("imagenet", tmp_path)["train"]
     shard = place / "imagenet2012-train.array_record-00000-of-00001"
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"imagenet2012/5.1.0: train record \d+, \d+: damaged"):
-        load("imagenet", tmp_path)["train"].take(np.array([0, 1]), np.zeros((2, 0), np.float32))
+        train.take(np.array([0, 1]), np.zeros((2, 0), np.float32))
 
 
 def test_records_with_a_wrong_label(everything, tmp_path):

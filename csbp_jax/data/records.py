@@ -112,28 +112,41 @@ def load(
     """Pictures ``[N, H, W, C]`` uint8, None if they differ in size, and labels ``[N]`` int32 of a split.
 
     They are read and decoded once, and then kept in ``csbp_SPLIT.npz`` beside the records, where that can be written.
+    If other files lie there since, they are read anew.
 
     Raises:
       ConfigError: a record is damaged, or has a label or shape that it should not; names it.
     """
-    kept = place / f"csbp_{split}.npz"
-    if not kept.exists():
+    kept, made_from = place / f"csbp_{split}.npz", _identity(place)
+    arrays = _kept(kept)
+    if arrays.pop("made_from", None) != made_from:
         arrays = _read(place, split, show)
         part = place / f"csbp_{split}.{os.getpid()}.part"
         try:
             with open(part, "wb") as out:
-                np.savez(out, **arrays)
+                np.savez(out, made_from=made_from, **arrays)
             os.replace(part, kept)
         except OSError:  # a full disk, or a folder that is only to be read from
             with contextlib.suppress(OSError):
                 part.unlink()
-    else:
-        try:
-            with open(kept, "rb") as file, np.load(file) as content:
-                arrays = dict(content)
-        except (zipfile.BadZipFile, ValueError, EOFError) as error:
-            raise ConfigError(f"{kept}: damaged ({error}); delete it, and it is made anew") from None
     return arrays.get("x"), arrays["y"]
+
+
+def _identity(place):
+    """Of what lies in a folder beside what is kept there: names, sizes and times."""
+    files = sorted(file for file in place.iterdir() if not file.name.startswith("csbp_"))
+    about = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return np.array(json.dumps(about))
+
+
+def _kept(path):
+    if not path.exists():
+        return {}
+    try:
+        with open(path, "rb") as file, np.load(file) as content:
+            return dict(content)
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); delete it, and it is made anew") from None
 
 
 def _read(place, split, show):
