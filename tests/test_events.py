@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import re
+import resource
 import sys
 import tarfile
 import urllib.error
@@ -403,6 +404,23 @@ def test_an_interruption_while_it_is_prepared_anew(small, monkeypatch):
         prepare("nmnist", small / "originals", small)
     with pytest.raises(ConfigError, match="not prepared"):
         events.load(config("nmnist"), small)
+
+
+@pytest.mark.parametrize("what", ["archives", "frames"])
+def test_a_full_disk(small, tmp_path, what):
+    """A limit on the size of a file stands for it."""
+    (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": bytes(10_000)}))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"/(.unpacking|nmnist-.*partial): cannot be written \(.*File too large"):
+            if what == "archives":
+                prepare("nmnist", small / "originals", small)
+            else:
+                events.load(config("nmnist"), small)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(small.rglob("*partial")) and not list(small.rglob(".unpacking"))
 
 
 def link():

@@ -6,11 +6,13 @@ import json
 import os
 import pickle
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import chex
 import numpy as np
@@ -19,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, Data
-from csbp_jax.data import images, prepare_images, records
+from csbp_jax.data import images, places, prepare_images, records
 from tests import formats
 
 
@@ -339,16 +341,37 @@ def test_killed_in_the_middle_it_leaves_nothing_finished_and_starts_anew(tmp_pat
     assert os.listdir(tmp_path / "data") == ["mnist"]
 
 
-def test_one_process_at_a_time(tmp_path):
-    formats.mnist(tmp_path)
+def test_a_second_process_waits_and_takes_what_the_first_made(everything, tmp_path, capfd):
+    folder, _ = everything
+    with ThreadPoolExecutor() as pool:
+        with places.locked(tmp_path / "mnist" / ".lock"):
+            second = pool.submit(prepare, "mnist", tmp_path, tmp_path)  # there are no originals
+            told = ""
+            while not told:
+                told = capfd.readouterr().err
+            assert told == f"{tmp_path}/mnist/.lock: another process is at work here; waiting until it is done\n"
+            copy(folder, "mnist", tmp_path)
+            assert not second.done()
+        assert second.result(60) == COUNTS["mnist"]
 
-    def second(stage, done, total):
-        with pytest.raises(ConfigError, match=r"mnist.part: another process is preparing this data set; wait for it"):
-            prepare("mnist", tmp_path, tmp_path / "data")
-        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        prepare("mnist", tmp_path, tmp_path / "data", show=second)
+@pytest.mark.parametrize("form", ["originals", "tfrecord"])
+def test_a_full_disk(everything, tmp_path, form):
+    """A limit on the size of a file stands for it; the writer's errors are of the same kind."""
+    folder, content = everything
+    source = content["cifar10", "originals"]
+    if form == "tfrecord":
+        source = tmp_path / "old"
+        formats.tfrecords(records.find(folder, "cifar10"), source)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"^.*/cifar10.part: cannot be written \(.*File too large.*\); free some"):
+            prepare("cifar10", source, tmp_path / "data")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path / "data") == ["cifar10"]
+    assert os.listdir(tmp_path / "data" / "cifar10") == [".lock"]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])

@@ -5,20 +5,18 @@ smallest wider type if a count is larger) and ``frames.json``: the parameters, t
 part, the ids, labels and rows of all its recordings (row -1: left out). One process writes it, and whole; others wait.
 """
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import json
 import pathlib
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from csbp_jax.config import ConfigError
+from csbp_jax.data.places import locked, workplace
 from csbp_jax.data.recordings import Recording, tolerating
 
 Show = Callable[[str, int, int], None]
@@ -91,27 +89,16 @@ def cached(
     return content
 
 
-@contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """One process at a time; the others wait. The system frees the lock, however the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _write(target, parameters, recordings, count, skip, show):
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    skipped = {} if skip else None
-    parts = {
-        part: _write_part(partial / f"{part}.npy", members, count, skipped, show)
-        for part, members in recordings(skipped).items()
-    }
-    content = {"parameters": parameters, "skipped": skipped or {}, "parts": parts}
-    (partial / "frames.json").write_text(json.dumps(content))
-    partial.rename(target)
+    with workplace(target.with_name(f"{target.name}.partial")) as partial:
+        skipped = {} if skip else None
+        parts = {
+            part: _write_part(partial / f"{part}.npy", members, count, skipped, show)
+            for part, members in recordings(skipped).items()
+        }
+        content = {"parameters": parameters, "skipped": skipped or {}, "parts": parts}
+        (partial / "frames.json").write_text(json.dumps(content))
+        partial.rename(target)
 
 
 def _write_part(path, members, count, skipped, show):

@@ -9,8 +9,8 @@ from typing import Any
 from csbp_jax.config import ConfigError
 from csbp_jax.data.archives import extract
 from csbp_jax.data.event_archives import DOWNLOADS, find
-from csbp_jax.data.frames import locked
 from csbp_jax.data.originals import Show, digest
+from csbp_jax.data.places import locked, workplace
 from csbp_jax.data.recordings import CIFAR10, DATA_SETS, index
 
 # N-Caltech101 and tonic's CIFAR10-DVS are archives of archives; tonic forgets to open the first.
@@ -109,31 +109,32 @@ def _marker(home):
 
 def _install(name, found, home, verify, show):
     """Unpacks in a folder of its own; each part then takes its place in one step."""
-    work = home / ".unpacking"
-    shutil.rmtree(work, ignore_errors=True)
     (home / "prepared.json").unlink(missing_ok=True)
-    for i, (archive, path) in enumerate(found.items()):
-        show(f"unpack {name}", i, len(found))
-        target = work / archive.name
-        extract(path, target, _limit(path))
-        for inner in [file for file in target.rglob("*.zip") if file.name in _INNER]:
-            extract(inner, inner.with_suffix(".unpacked"), _limit(inner))
-            inner.unlink()
-        _keep(path, home / archive.name)
-    show(f"unpack {name}", len(found), len(found))
-    wanted = CIFAR10 if name == "cifar10_dvs" else tuple(DATA_SETS[name].parts.values())
-    unpacked = {
-        place: next(iter(sorted(work.rglob(place), key=lambda path: len(path.parts))), None) for place in wanted
-    }
-    missing = [place for place, path in unpacked.items() if path is None]
-    if len(missing) == len(wanted) or (missing and verify):
-        raise ConfigError(f"{', '.join(map(str, found.values()))}: holds no {', '.join(missing)}; not the original")
-    for place, path in unpacked.items():
-        _remove(home / place)
-        if path is not None:
-            path.rename(home / place)
-    shutil.rmtree(work)
+    with workplace(home / ".unpacking") as work:
+        for i, (archive, path) in enumerate(found.items()):
+            show(f"unpack {name}", i, len(found))
+            _unpack(path, work / archive.name)
+            _keep(path, home / archive.name)
+        show(f"unpack {name}", len(found), len(found))
+        wanted = CIFAR10 if name == "cifar10_dvs" else tuple(DATA_SETS[name].parts.values())
+        unpacked = {
+            place: next(iter(sorted(work.rglob(place), key=lambda path: len(path.parts))), None) for place in wanted
+        }
+        missing = [place for place, path in unpacked.items() if path is None]
+        if len(missing) == len(wanted) or (missing and verify):
+            raise ConfigError(f"{', '.join(map(str, found.values()))}: holds no {', '.join(missing)}; not the original")
+        for place, path in unpacked.items():
+            _remove(home / place)
+            if path is not None:
+                path.rename(home / place)
     shutil.rmtree(home / DOWNLOADS, ignore_errors=True)
+
+
+def _unpack(path, target):
+    extract(path, target, _limit(path))
+    for inner in [file for file in target.rglob("*.zip") if file.name in _INNER]:
+        extract(inner, inner.with_suffix(".unpacked"), _limit(inner))
+        inner.unlink()
 
 
 def _limit(archive):

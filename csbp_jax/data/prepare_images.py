@@ -4,19 +4,17 @@ The official builders write the records, so names, keys, order and metadata are 
 originals is ours, since theirs needs TensorFlow.
 """
 
-import contextlib
-import fcntl
 import functools
 import json
 import os
 import pathlib
-import shutil
 
 import tensorflow_datasets as tfds
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data import read_images, records, tfrecord
 from csbp_jax.data.originals import Original, Show, obtain
+from csbp_jax.data.places import locked, workplace
 
 _IMAGENET = (
     Original(
@@ -72,21 +70,26 @@ def prepare(
       ConfigError: originals are missing, damaged or not the originals; names file and record.
     """
     if records.find(folder, name) is None:
-        with _workplace(folder / f"{records.TFDS[name]}.part") as work:
-            written = existing(name, originals)
-            if written:
-                place = work / records.TFDS[name] / records.metadata(written)["version"]
-                tfrecord.convert(written, place, show)
-            else:
-                place = _write(name, originals, folder, work, verify, bad, show)
-            for split in records.info(place).splits:
-                records.load(place, split, show)
-            final = folder / place.relative_to(work)
-            if final.exists():
-                raise ConfigError(f"{final}: holds the data set in another form; move it away, or name another folder")
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(place, final)
+        with locked(folder / records.TFDS[name] / ".lock"):
+            if records.find(folder, name) is None:
+                _prepare(name, originals, folder, verify, bad, show)
     return counts(records.prepared(folder, name))
+
+
+def _prepare(name, originals, folder, verify, bad, show):
+    written = existing(name, originals)
+    with workplace(folder / f"{records.TFDS[name]}.part") as work:
+        if written:
+            place = work / records.TFDS[name] / records.metadata(written)["version"]
+            tfrecord.convert(written, place, show)
+        else:
+            place = _write(name, originals, folder, work, verify, bad, show)
+        for split in records.info(place).splits:
+            records.load(place, split, show)
+        final = folder / place.relative_to(work)
+        if final.exists():
+            raise ConfigError(f"{final}: holds the data set in another form; move it away, or name another folder")
+        os.replace(place, final)
 
 
 def counts(place: pathlib.Path) -> dict[str, int]:
@@ -118,21 +121,6 @@ def existing(name: str, originals: pathlib.Path | None) -> pathlib.Path | None:
             )
         return place
     return None
-
-
-@contextlib.contextmanager
-def _workplace(part):
-    """An empty folder, for one process at a time; what a killed one left is thrown away."""
-    part.mkdir(parents=True, exist_ok=True)
-    with open(part / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{part}: another process is preparing this data set; wait for it") from None
-        shutil.rmtree(part / "work", ignore_errors=True)
-        (part / "work").mkdir()
-        yield part / "work"
-        shutil.rmtree(part)
 
 
 def _write(name, originals, folder, work, verify, bad, show):
