@@ -218,6 +218,55 @@ def test_a_truncated_archive(tmp_path, form):
     assert not (tmp_path / "t").exists()
 
 
+def zipped(tmp_path, *offsets, value):
+    """A zip of one file, of which the bytes at these places of its directory entry and header have another value."""
+    path = tmp_path / "a.zip"
+    pack(path, {"c": b"content"})
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\1\2")
+    for header, offset in zip((0, directory), offsets, strict=True):
+        content[header + offset] = value
+    path.write_bytes(content)
+    return path
+
+
+def test_zips_that_cannot_be_unpacked(tmp_path):
+    encrypted = zipped(tmp_path, 6, 8, value=1)
+    with pytest.raises(ConfigError, match=r"a.zip: c cannot be unpacked \(.*encrypted.*\); fetch it again"):
+        archives.extract(encrypted, tmp_path / "t", 100)
+    unknown = zipped(tmp_path, 8, 10, value=77)
+    with pytest.raises(ConfigError, match=r"a.zip: c cannot be unpacked \(.*not supported.*\); fetch it again"):
+        archives.extract(unknown, tmp_path / "t", 100)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_file_twice_in_a_zip(tmp_path):
+    for name, content in (("same.zip", b"one"), ("other.zip", b"two")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("c", b"one")
+            archive.writestr("c", content)
+    archives.extract(tmp_path / "same.zip", tmp_path / "t", 100)
+    assert (tmp_path / "t" / "c").read_bytes() == b"one"
+    with pytest.raises(ConfigError, match=r"other.zip: holds c twice, with other contents; fetch it again"):
+        archives.extract(tmp_path / "other.zip", tmp_path / "u", 100)
+
+
+def test_a_hard_link_to_nothing(tmp_path):
+    formats.tar(tmp_path / "a.tar", {"link": member("link", tarfile.LNKTYPE, "nothing")})
+    with pytest.raises(ConfigError, match=r"a.tar: link (is a link to nothing|would be written outside)"):
+        archives.extract(tmp_path / "a.tar", tmp_path / "t", 100)
+
+
+@pytest.mark.parametrize("length", [0, 1024, 2048])
+def test_a_tar_cut_between_two_members(tmp_path, length):
+    formats.tar(tmp_path / "a.tar", {"a": b"a", "b": b"b"})
+    os.truncate(tmp_path / "a.tar", length)
+    with pytest.raises(ConfigError, match=r"a.tar: damaged or cut short \([^\n]+\); fetch it again"):
+        archives.extract(tmp_path / "a.tar", tmp_path / "t", 100)
+    with open(tmp_path / "a.tar", "rb") as file, pytest.raises(ConfigError, match=r"x: damaged or cut short"):
+        list(archives.members(file, "x"))
+
+
 def pack(path, files):
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

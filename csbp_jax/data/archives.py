@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import lzma
 import os
 import pathlib
 import shutil
@@ -23,9 +24,20 @@ def damage(path: pathlib.Path | str) -> Iterator[None]:
     """
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"{path}: damaged or cut short ({told}); fetch it again") from None
+
+
+class _Member(tarfile.TarInfo):
+    """tarfile takes the end of the file for the end of the archive, which a cut between two members looks like."""
+
+    @classmethod
+    def fromtarfile(cls, archive):
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EmptyHeaderError:
+            raise tarfile.ReadError("the block that ends an archive is missing") from None
 
 
 def members(archive: IO[bytes], path: pathlib.Path | str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
@@ -38,7 +50,7 @@ def members(archive: IO[bytes], path: pathlib.Path | str) -> Iterator[tuple[tarf
     Raises:
       ConfigError: damaged.
     """
-    with damage(path), tarfile.open(fileobj=archive, mode="r|*") as tar:
+    with damage(path), tarfile.open(fileobj=archive, mode="r|*", tarinfo=_Member) as tar:
         for member in tar:
             if member.isfile() and (content := tar.extractfile(member)):
                 yield member, content
@@ -80,23 +92,32 @@ def extract(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
 
 def _untar(path, target, limit):
     total = 0
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, tarinfo=_Member) as tar:
         for member in tar:
             total = _within(path, total + member.size, limit)
             try:
                 tar.extract(member, target, filter="data")
             except tarfile.FilterError as error:
                 raise ConfigError(f"{path}: {member.name} would be written outside its folder ({error})") from None
+            except KeyError:
+                raise ConfigError(f"{path}: {member.name} is a link to nothing; fetch it again") from None
 
 
 def _unzip(path, target, limit):
+    seen = {}
     with zipfile.ZipFile(path) as archive:
         _within(path, sum(member.file_size for member in archive.infolist()), limit)
         for member in archive.infolist():
             name = pathlib.PurePosixPath(member.filename.replace("\\", "/"))
             if name.is_absolute() or ".." in name.parts:
                 raise ConfigError(f"{path}: {member.filename} would be written outside its folder")
-            archive.extract(member, target)
+            content = member.CRC, member.file_size
+            if seen.setdefault(name, content) != content:
+                raise ConfigError(f"{path}: holds {name} twice, with other contents; fetch it again")
+            try:
+                archive.extract(member, target)
+            except RuntimeError as error:  # encrypted, or packed in a way that zipfile does not know
+                raise ConfigError(f"{path}: {name} cannot be unpacked ({error}); fetch it again") from None
 
 
 def _within(path, total, limit):
