@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import data
-from csbp_jax.config import Config
+from csbp_jax.config import Config, ConfigError
 
 SEED, BATCH = 11, 16
 
@@ -91,6 +91,20 @@ def test_evaluation_counts_each_record_once_in_equally_many_steps(processes, bat
     steps = [{key: np.concatenate([b[key] for b in step]) for key in step[0]} for step in zip(*shares, strict=True)]
     shown = np.concatenate([step["x"][step["mask"]][:, 0, 0] for step in steps])
     np.testing.assert_array_equal(shown, np.arange(103))
+
+
+@pytest.mark.parametrize("read", [lambda *args, **more: data.train_batches(*args, seed=0, **more), data.eval_batches])
+@pytest.mark.parametrize("batch_size, processes", [(8, 3), (4, 8), (0, 1)])
+def test_processes_share_a_batch_evenly_or_not_at_all(read, batch_size, processes):
+    with pytest.raises(
+        ConfigError, match=rf"batch_size: {batch_size} is not possible; allowed are multiples of {processes}"
+    ):
+        read(Noisy(), batch_size, process=0, processes=processes)
+
+
+def test_a_batch_larger_than_the_source():
+    with pytest.raises(ConfigError, match=r"batch_size: 104 is not possible; allowed are at most 103"):
+        data.train_batches(Noisy(), 104, 0)
 
 
 def test_a_source_of_single_records_and_one_of_batches_are_alike():

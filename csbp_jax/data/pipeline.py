@@ -13,6 +13,8 @@ import grain
 import numpy as np
 from absl import flags
 
+from csbp_jax.config import ConfigError
+
 Batch = dict[str, np.ndarray]
 
 _STEPS = 1_000_000_000  # as good as endless
@@ -33,8 +35,13 @@ def train_batches(
 
     Each epoch is a new order of all records; the remainder that fills no batch is dropped, another one each epoch. With
     ``processes`` > 1, process p gets rows ``[p B/P, (p+1) B/P)`` of each batch; nothing depends on workers and threads.
+
+    Raises:
+      ConfigError: the source has fewer records than a batch, or P does not divide B.
     """
-    rows = batch_size // processes
+    rows = _rows(batch_size, processes)
+    if batch_size > len(source):
+        raise ConfigError(f"batch_size: {batch_size} is not possible; allowed are at most {len(source)}, all records")
     read = _Read(source, batch_size, seed, process * rows, rows)
     batches = grain.MapDataset.range(start_step, _STEPS).map(read)
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads)))
@@ -75,8 +82,22 @@ def eval_batches(source: Any, batch_size: int, *, process: int = 0, processes: i
     """Every record once; the last batch is padded by the last record. ``mask [B]`` is False on the padding.
 
     All processes take the same number of steps; process p gets rows ``[p B/P, (p+1) B/P)`` of each batch.
+
+    Raises:
+      ConfigError: P does not divide B.
     """
-    rows = batch_size // processes
+    return _eval_batches(source, batch_size, process, _rows(batch_size, processes))
+
+
+def _rows(batch_size, processes):
+    if batch_size < 1 or batch_size % processes:
+        raise ConfigError(
+            f"batch_size: {batch_size} is not possible; allowed are multiples of {processes}, the number of processes"
+        )
+    return batch_size // processes
+
+
+def _eval_batches(source, batch_size, process, rows):
     for start in range(0, len(source), batch_size):
         indices = start + process * rows + np.arange(rows)
         uniforms = np.zeros((rows, getattr(source, "draws", 0)), np.float32)
