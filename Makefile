@@ -1,17 +1,18 @@
 # Recipes only call Python: what stands in DATASET, NAME, ARGS and the like reaches it through the environment, unread by
-# a shell. $(value ...) takes the text as typed, so that make does not expand it either.
+# a shell. $(value ...) takes the text as typed, so that make does not expand it either; and only what was typed after
+# make counts, since names like NAME or DIR may be in anyone's environment for another reason.
 PYTHON ?= python3
-DATASET ?= digits
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-override CSBP_DATASET := $(value DATASET)
-override CSBP_NAME := $(value NAME)
-override CSBP_FRESH := $(value FRESH)
-override CSBP_ARGS := $(value ARGS)
-override CSBP_FROM := $(value FROM)
-override CSBP_DIR := $(value DIR)
-override CSBP_DATA_DIR := $(value DATA_DIR)
+typed = $(if $(filter command,$(origin $1)),$(value $1),$2)
+override CSBP_DATASET := $(call typed,DATASET,digits)
+override CSBP_NAME := $(call typed,NAME)
+override CSBP_FRESH := $(call typed,FRESH)
+override CSBP_ARGS := $(call typed,ARGS)
+override CSBP_FROM := $(call typed,FROM)
+override CSBP_DIR := $(call typed,DIR)
+override CSBP_DATA_DIR := $(call typed,DATA_DIR)
 export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_FROM CSBP_DIR CSBP_DATA_DIR
 unexport DATASET NAME FRESH ARGS FROM DIR DATA_DIR
 

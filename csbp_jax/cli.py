@@ -21,6 +21,7 @@ Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 130 interrupted.
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -108,7 +109,12 @@ def _read(command, argv, own):
     for option, value in vars(options).items():
         if value == "":
             raise ConfigError(f"--{option.replace('_', '-')}: empty; give it a name")
-    return options, parse(config, fields, f"csbp_jax {command} {argv[0]}")
+        if option in ("from", "runs", "data_dir") and value:
+            setattr(options, option, os.path.expanduser(value))
+    config = parse(config, fields, f"csbp_jax {command} {argv[0]}")
+    # As most shells would: the same folder gives the same config, and so the same run.
+    own_folder = dataclasses.replace(config.data, dir=os.path.expanduser(config.data.dir))
+    return options, dataclasses.replace(config, data=own_folder)
 
 
 def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:

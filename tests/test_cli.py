@@ -73,6 +73,21 @@ def test_an_unwritable_folder_is_told_in_one_line(capsys, tmp_path):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("line, told", [
+    ("train mnist --data-dir=~/d", "mnist is not prepared in {}/d;"),
+    ("data mnist --from=~/o", "{}/o: there is no such folder;"),
+    ("train digits --runs=~/file/x", "{}/file"),
+    ("train folder --data.dir=~/f", "{}/f"),
+])  # fmt: skip
+def test_a_tilde_is_the_home_folder(capsys, tmp_path, monkeypatch, line, told):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert told.format(tmp_path) in error and error.count("\n") == 1
+
+
 def test_divergence_is_exit_code_3(capsys, tmp_path):
     line = f"train digits --runs {tmp_path} --optimizer.name sgd --optimizer.lr 1e38 --batch-size 64 --model.features 4"
     assert cli.main(line.split()) == 3
@@ -107,19 +122,36 @@ def test_make_hands_its_variables_over():
             cli.from_environment("train", {**given, **change})
 
 
-def make(tmp_path, *arguments):
-    """``make`` with this interpreter in place of .venv."""
+def make(tmp_path, *arguments, python=f'exec "{sys.executable}" "$@"', **more):
+    """``make`` with this interpreter, or another program, in place of .venv, and more in its environment."""
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True, exist_ok=True)
-    python = venv / "bin" / "python"
-    if not python.exists():
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        python.chmod(0o755)
+    (venv / "bin" / "python").write_text(f"#!/bin/sh\n{python}\n")
+    (venv / "bin" / "python").chmod(0o755)
     (venv / ".installed").touch()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))} | more
     return subprocess.run(
         ["make", "-C", ROOT, f"VENV={venv}", *arguments], capture_output=True, text=True, env=environment, timeout=120
     )
+
+
+VARIABLES = ("DATASET", "NAME", "FRESH", "ARGS", "FROM", "DIR", "DATA_DIR")
+
+
+def handed_over(tmp_path, *arguments, **environment):
+    told = make(tmp_path, "train", *arguments, python="env", **environment).stdout.splitlines()
+    return dict(line.split("=", 1) for line in told if line.split("=")[0].removeprefix("CSBP_") in VARIABLES)
+
+
+def test_make_takes_its_variables_from_the_command_line_only(tmp_path):
+    typed = {f"CSBP_{name}": f"a, $(b) {name}" for name in VARIABLES}
+    nothing = {name: "" for name in typed} | {"CSBP_DATASET": "digits"}
+    line = [f"{name}=a, $(b) {name}" for name in VARIABLES]
+    elsewhere = {name: "elsewhere" for name in VARIABLES} | {f"CSBP_{name}": "elsewhere" for name in VARIABLES}
+    assert handed_over(tmp_path, *line) == typed
+    assert {k: v for k, v in handed_over(tmp_path, **elsewhere).items() if k in typed} == nothing
+    assert {k: v for k, v in handed_over(tmp_path, "-e", **elsewhere).items() if k in typed} == nothing
+    assert {k: v for k, v in handed_over(tmp_path, *line, **elsewhere).items() if k in typed} == typed
 
 
 @pytest.mark.parametrize("variable", ["DATASET", "ARGS", "NAME", "FRESH"])
