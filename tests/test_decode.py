@@ -102,6 +102,14 @@ def test_a_small_fault_is_repaired(decoder):
     )
 
 
+def test_zeros_in_the_stream_are_other_pixels(decoder):
+    """As the module says: nothing short of a checksum finds them."""
+    whole = JPEGS["baseline"]
+    middle = len(whole) // 2
+    pixels = decode.decode(whole[:middle] + bytes(40) + whole[middle + 40 :], "a", decoder)
+    assert pixels.shape == PIXELS.shape and not np.array_equal(pixels, decode.by_pillow(whole))
+
+
 def test_sixteen_bits_are_refused(decoder):
     with pytest.raises(
         ConfigError, match=r"a: cannot be decoded \(it has more than 8 bits a channel; save it with 8\)"

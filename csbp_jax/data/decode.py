@@ -1,6 +1,10 @@
 """JPEG, PNG, ... to RGB, by the fastest decoder that is installed: simplejpeg, else OpenCV, else Pillow.
 
 All three hold libjpeg-turbo and give the same pixels, CMYK to within 1. None turns a picture by its EXIF orientation.
+
+A file that is cut short, or none, is an error. Bytes that are wrong in the middle of a JPEG are not: most leave a valid
+stream of other pixels, which no decoder can notice, and of the others ("extraneous bytes before marker") many pictures
+that are otherwise whole have some. What finds such damage is the checksum of the archive.
 """
 
 import io
