@@ -1,11 +1,17 @@
 """One recording of an event camera, from a file of any of the usual formats."""
 
+import contextlib
+import os
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from csbp_jax.config import ConfigError
+
+_LARGEST = 8192  # pixels a side that are believed of a file that does not say how large its camera is
 
 
 class Events(NamedTuple):
@@ -19,25 +25,34 @@ class Events(NamedTuple):
     """Time ``[N]`` in microseconds, int64."""
     p: np.ndarray
     """Polarity ``[N]``, 0 or 1."""
-    sensor: tuple[int, int]
-    """Height and width of the camera; the smallest that holds the events, if the file does not say."""
+    sensor: tuple[int, ...]
+    """Height and width of the camera; () if the file does not say."""
 
 
 def read_file(path: str | pathlib.Path) -> Events:
     """The events of a file: aedat4, aedat (2.0, DVS128), bin (N-MNIST, N-Caltech101), npz or npy, by its ending.
 
-    An npz has arrays x, y, t, p and may have ``height`` and ``width``; an npy is structured with fields x, y, t, p, or
-    ``[N, 4]`` whole numbers with these columns. Times are microseconds; polarities 0 and 1, or -1 and 1.
+    An npz has arrays x, y, t, p and may have height and width; an npy has fields x, y, t, p, or ``[N, 4]`` whole numbers
+    with these columns. Times are microseconds; polarities 0 and 1, or -1 and 1.
 
     Raises:
       ConfigError: no such file, another format, truncated, without events, a pixel outside the camera, or times that
         fall; names the file and the mend.
     """
+    return checked(parse(path), path)
+
+
+def parse(path: str | pathlib.Path) -> Events:
+    """As :func:`read_file`, of events that are not yet ``checked``.
+
+    Raises:
+      ConfigError: no such file, another format, or truncated.
+    """
     path = pathlib.Path(path)
     if path.suffix.lower() not in _READERS:
         raise ConfigError(f"{path}: not a file of events; read are {', '.join(SUFFIXES)}")
     try:
-        events = _READERS[path.suffix.lower()](path)
+        return _READERS[path.suffix.lower()](path)
     except ImportError as error:
         raise ConfigError(
             f"{path}: its format needs a package that is not installed ({error}); pip install tonic aedat"
@@ -47,7 +62,6 @@ def read_file(path: str | pathlib.Path) -> Events:
     except BaseException as error:  # a damaged file raises whatever its library has; a panic in Rust is no Exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{path}: cannot be read ({reason}); fetch or export it again") from None
-    return checked(events, path)
 
 
 def checked(events: Events, name: object) -> Events:
@@ -56,10 +70,11 @@ def checked(events: Events, name: object) -> Events:
     Raises:
       ConfigError: begins with ``name``.
     """
-    x, y, t, p, (height, width) = events
-    if not len(x) == len(y) == len(t) == len(p):
-        raise ConfigError(f"{name}: {len(x)} x, {len(y)} y, {len(t)} t and {len(p)} p; give one of each an event")
-    if not len(t):
+    x, y, t, p, sensor = events
+    height, width = sensor or (_LARGEST, _LARGEST)
+    if not x.size == y.size == t.size == p.size:
+        raise ConfigError(f"{name}: {x.size} x, {y.size} y, {t.size} t and {p.size} p; give one of each an event")
+    if not t.size:
         raise ConfigError(f"{name}: holds no event; remove the file, or record it again")
     for field, values in (("x", x), ("y", y), ("t", t), ("p", p)):
         if values.ndim != 1 or values.dtype.kind not in "biu":
@@ -80,9 +95,11 @@ def checked(events: Events, name: object) -> Events:
     return events
 
 
-def _hull(x, y):
-    """Height and width of the smallest frame."""
-    return (int(y.max()) + 1, int(x.max()) + 1) if len(x) and len(y) else (1, 1)
+def in_order(events: Events) -> Events:
+    """Sorted by time; events of one time keep their order."""
+    order = np.argsort(events.t, kind="stable")
+    x, y, t, p, sensor = events
+    return Events(x[order], y[order], t[order], p[order], sensor)
 
 
 def _whole(path, size, record):
@@ -97,7 +114,21 @@ def _bin(path):
     _whole(path, path.stat().st_size, 5)
     events = read_mnist_file(path, np.dtype([("x", int), ("y", int), ("t", int), ("p", int)]))
     x, y, t, p = (np.ascontiguousarray(events[field]) for field in "xytp")
-    return Events(x, y, t, p, _hull(x, y))
+    return Events(x, y, t, p, ())
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on the process's stderr: a panic in Rust prints there itself what is raised as well."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _aedat4(path):
@@ -105,11 +136,13 @@ def _aedat4(path):
     import aedat
     from tonic.io import read_aedat4
 
-    streams = aedat.Decoder(path).id_to_stream()
+    with _silent():
+        streams = aedat.Decoder(path).id_to_stream()
     stream = next((streams[i] for i in sorted(streams) if streams[i]["type"] == "events"), None)
     if stream is None:
         raise ConfigError(f"{path}: has no stream of events; export it with its events")
-    events = read_aedat4(str(path))
+    with _silent():
+        events = read_aedat4(str(path))
     x, y, t, p = (np.ascontiguousarray(events[field]) for field in ("x", "y", "t", "on"))
     t = (t - t[:1]).astype(np.int64)  # wraps to negative where times fall
     return Events(x, y, t, p, (stream["height"], stream["width"]))
@@ -129,17 +162,21 @@ def _aedat(path):
         start = content.index(b"\n", start) + 1
     _whole(path, len(content) - start, 8)
     address, t = np.frombuffer(content, ">u4", offset=start).reshape(-1, 2).T
+    if (address >> 16).any():
+        raise ConfigError(f"{path}: of another camera than a DVS128; convert it to .aedat4 or .npz")
     pixel = (address & 0x8000) == 0
     address, t = address[pixel].astype(np.int64), t[pixel].astype(np.int64)
     return Events(127 - (address >> 8 & 0x7F), 127 - (address >> 1 & 0x7F), t, 1 - (address & 1), (128, 128))
 
 
 def _npz(path):
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:  # by itself, numpy leaves a damaged archive open
         if missing := [field for field in "xytp" if field not in arrays]:
             raise ConfigError(f"{path}: has no array {', '.join(missing)}; save x, y, t and p")
-        sizes = [int(arrays[key]) for key in ("height", "width") if key in arrays]
-        return _events(path, *(arrays[field] for field in "xytp"), tuple(sizes) if len(sizes) == 2 else None)
+        sensor = tuple(int(arrays[key]) for key in ("height", "width") if key in arrays)
+        if len(sensor) == 1:
+            raise ConfigError(f"{path}: has only one of height and width; save both, or none")
+        return _events(path, *(arrays[field] for field in "xytp"), sensor)
 
 
 def _npy(path):
@@ -151,15 +188,14 @@ def _npy(path):
     return _events(path, *array.T)
 
 
-def _events(path, x, y, t, p, sensor=None):
+def _events(path, x, y, t, p, sensor=()):
     """From a user's arrays."""
     for field, values in (("x", x), ("y", y), ("t", t)):
-        if values.dtype.kind not in "iu":
+        if values.size and values.dtype.kind not in "iu":
             raise ConfigError(f"{path}: {field} is {values.dtype}; save whole numbers, times in microseconds")
-    if len(p) and not (np.isin(p, (0, 1)).all() or np.isin(p, (-1, 1)).all()):
+    if p.size and not (np.isin(p, (0, 1)).all() or np.isin(p, (-1, 1)).all()):
         raise ConfigError(f"{path}: p holds more than two polarities; save x, y, t, p in this order, p as 0 and 1")
-    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-    return Events(x, y, t.astype(np.int64), (p > 0).astype(np.uint8), sensor or _hull(x, y))
+    return Events(*(field.astype(np.int64) for field in (x, y, t)), (p > 0).astype(np.uint8), sensor)
 
 
 _READERS = {".aedat4": _aedat4, ".aedat": _aedat, ".bin": _bin, ".npz": _npz, ".npy": _npy}

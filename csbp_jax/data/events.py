@@ -75,7 +75,7 @@ def _count(name: str, data: Data, T: int, shape: tuple[int, int, int], recording
 
 def binned(events: Events, data: Data, T: int, shape: tuple[int, int, int]) -> np.ndarray:
     """Counts ``[T, H, W, C]`` by ``data.bins``, coordinates brought from the events' sensor to ``shape``."""
-    x, y, t, p, (height, width) = events
+    x, y, t, p, (height, width) = events  # fails where the sensor is not known: nothing is stretched by a guess
     if data.bins == "window":
         edges = binning.by_window(t, T, data.window)
     else:

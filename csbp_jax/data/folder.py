@@ -3,7 +3,9 @@
     DIR/CLASS/FILE                    divided into train, validation and test, a share of each class
     DIR/{train,test}/CLASS/FILE       validation is taken from train, unless there is DIR/validation as well
 
-Classes are the folders' names in natural order (2 before 10). All files are of one kind:
+Parts may be spelled Train, Test, val or valid. Classes are the folders' names in natural order (2 before 10). Hidden
+files are left alone, as is what systems leave about (``Thumbs.db``, ``desktop.ini``), and plain files beside folders;
+anything else that would not be used is an error. All files are of one kind:
 
     .png .jpg .jpeg          pictures
     .npy .npz                frames, the only array of the file: [T, H, W, C], [H, W, C], [T, F] or [F]
@@ -16,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data import folder_files
-from csbp_jax.data.recordings import Recording, natural
+from csbp_jax.data import folder_events, folder_files
+from csbp_jax.data.recordings import Recording, natural, tolerating
 from csbp_jax.data.splits import stratified
 
 _KINDS = {".png": "pictures", ".jpg": "pictures", ".jpeg": "pictures", ".npy": "frames", ".npz": "frames"}
 _KINDS |= dict.fromkeys((".aedat4", ".aedat", ".bin"), "events")
-_LOADERS = {"pictures": folder_files.pictures, "frames": folder_files.frames, "events": folder_files.events}
+_LOADERS = {"pictures": folder_files.pictures, "frames": folder_files.frames, "events": folder_events.events}
+_PARTS = {"train": "train", **dict.fromkeys(("validation", "valid", "val"), "validation"), "test": "test"}
+_LITTER = ("thumbs.db", "desktop.ini")
 _TEST_SHARE = 0.2
 
 
@@ -30,26 +34,29 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     """The parts of ``config.data.dir``.
 
     Raises:
-      ConfigError: no class folders, files of several kinds or sizes, or one that cannot be read (``data.bad`` "skip"
-        leaves those out and tells how many).
+      ConfigError: no class folders, what is in none of them, files of several kinds or sizes, or one that cannot be
+        read (``data.bad`` "skip" leaves those out and tells how many).
     """
-    root = pathlib.Path(config.data.dir)
-    parts, classes = _parts(root, config.data.validation)
-    kind = _kind([record.path for records in parts.values() for record in records])
+    parts, classes = _parts(config)
+    kind = _kind(folder_files.paths_of(parts), config.data.bad)
     return _LOADERS[kind](config, folder, parts, len(classes))
 
 
-def _parts(root, share):
+def identity(config: Config, folder: pathlib.Path) -> str:
+    """Changes with any file's name, part, size or time of change."""
+    del folder
+    return folder_files.identity(_parts(config)[0])
+
+
+def _parts(config):
     """``{part: recordings}`` and the names of the classes."""
+    root = pathlib.Path(config.data.dir)
     if root == pathlib.Path():
         raise ConfigError("data.dir: missing; name the folder that holds your class folders (make: DIR=...)")
     if not root.is_dir():
         raise ConfigError(f"data.dir: there is no folder {root}; name one that holds a folder for each class")
-    divided = {part: root / part for part in ("train", "validation", "test") if (root / part).is_dir()}
-    if "train" in divided and "test" not in divided:
-        raise ConfigError(f"{root}: has train but no test; make it, or leave all classes in one folder")
-    folders = divided if "train" in divided else {"all": root}
-    names = {part: _subfolders(place) for part, place in folders.items()}
+    folders = _part_folders(root)
+    names = {part: set(_subfolders(place)) for part, place in folders.items()}
     classes = sorted(set().union(*names.values()), key=natural)
     if len(classes) < 2:
         raise ConfigError(f"{root}: has {len(classes)} class folders; it needs a folder for each class, at least two")
@@ -60,43 +67,89 @@ def _parts(root, share):
             )
     parts = {part: _files(root, place, classes) for part, place in folders.items()}
     if "all" in parts:
-        parts["train"], parts["test"] = _divided(parts.pop("all"), _TEST_SHARE)
+        parts["train"], parts["test"] = _divided(root, parts.pop("all"), _TEST_SHARE, 3)
     if "validation" not in parts:
-        parts["train"], parts["validation"] = _divided(parts["train"], share)
+        parts["train"], parts["validation"] = _divided(root, parts["train"], config.data.validation, 2)
     return {part: parts[part] for part in ("train", "validation", "test")}, classes
 
 
+def _part_folders(root):
+    """The folder of each part that the user made; without one for training, all classes are in ``{"all": root}``."""
+    found = _subfolders(root)
+    named = {name: _PARTS[name.lower()] for name in sorted(found) if name.lower() in _PARTS}
+    if "train" not in named.values():
+        return {"all": root}
+    folders = {}
+    for name, part in named.items():
+        if part in folders:
+            raise ConfigError(f"{found[name]}: {folders[part].name} is the {part} part already; keep one of them")
+        folders[part] = found[name]
+    if "test" not in folders:
+        raise ConfigError(
+            f"{root}: has {folders['train'].name} but no test; make it, or if {folders['train'].name} is a class, give "
+            "it another name"
+        )
+    if others := sorted(set(found) - set(named), key=natural):
+        raise ConfigError(f"{root / others[0]}: is none of train, validation and test; remove it")
+    return folders
+
+
 def _subfolders(folder):
-    return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    """By name; plain files beside them are not looked at."""
+    found = {path.name: path for path in _visible(folder) if path.is_dir()}
+    for path in _visible(folder):
+        if path.name not in found and not path.is_file():
+            raise ConfigError(f"{path}: is neither a folder nor a file, perhaps a link to nowhere; remove it")
+    return found
+
+
+def _visible(folder):
+    return [path for path in folder.iterdir() if path.name[0] != "." and path.name.lower() not in _LITTER]
 
 
 def _files(root, folder, classes):
     """In natural order, whatever order the file system has; hidden files are none."""
     files = []
     for label, name in enumerate(classes):
-        found = [path for path in (folder / name).iterdir() if path.is_file() and not path.name.startswith(".")]
+        found = sorted(_visible(folder / name), key=lambda path: natural(path.name))
         if not found:
             raise ConfigError(f"{folder / name}: is empty; put files of this class there, or remove the folder")
-        found.sort(key=lambda path: natural(path.name))
+        for path in found:
+            if path.is_dir():
+                raise ConfigError(
+                    f"{path}: is a folder within a class; put its files into {folder / name}, or if {name} is no class "
+                    "but a part, name it train, validation or test"
+                )
+            if not path.is_file():
+                raise ConfigError(f"{path}: is no file, perhaps a link to nowhere; remove it")
         files += [Recording(str(path.relative_to(root)), path, label) for path in found]
     return files
 
 
-def _divided(files, share):
-    first, second = stratified(np.array([record.label for record in files]), share)
+def _divided(root, files, share, needed):
+    labels = np.array([record.label for record in files])
+    if np.bincount(labels).max() < needed:
+        raise ConfigError(
+            f"{root}: no class has {needed} files to divide; add files, or make folders train, validation and test"
+        )
+    first, second = stratified(labels, share)
     return [files[i] for i in first], [files[i] for i in second]
 
 
-def _kind(paths):
-    """What all files are."""
-    first: dict[str, pathlib.Path] = {}
+def _kind(paths, bad):
+    """What all files are, but those that cannot be read, which with "skip" are left out later."""
+    first, skipped = {}, {} if bad == "skip" else None
     for path in paths:
-        kind = _KINDS.get(path.suffix.lower())
-        if kind is None:
+        ending = path.suffix.lower()
+        if ending not in _KINDS:
             raise ConfigError(f"{path}: not a file of a known kind; allowed are {', '.join(_KINDS)}; remove it")
-        if path.suffix.lower() == ".npz" and folder_files.holds_events(path):
-            kind = "events"
-        first.setdefault(kind, path)
+        with tolerating(str(path), skipped):
+            events = ending == ".npz" and folder_files.holds_events(path)
+            first.setdefault("events" if events else _KINDS[ending], path)
+    if skipped and not first:
+        raise ConfigError(
+            f"data.dir: none of {len(paths)} files can be used; the first: {next(iter(skipped.values()))}"
+        )
     if len(first) > 1:
         told = ", ".join(f"{kind} ({path})" for kind, path in first.items())
         raise ConfigError(f"data.dir: holds files of more than one kind: {told}; keep one")

@@ -1,10 +1,11 @@
-"""A user's files as sources: pictures, frames and recordings of events, see :mod:`csbp_jax.data.folder`."""
+"""A user's pictures and frames as sources, see :mod:`csbp_jax.data.folder`."""
 
-import functools
+import contextlib
 import hashlib
+import os
 import pathlib
 import sys
-import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,6 @@ from PIL import Image
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import crops, images
 from csbp_jax.data.decode import decode
-from csbp_jax.data.event_files import read_file
-from csbp_jax.data.events import binned
-from csbp_jax.data.frames import Frames, cached, folder_of
 from csbp_jax.data.recordings import Recording, tolerating
 
 Parts = dict[str, list[Recording]]
@@ -28,7 +26,7 @@ def pictures(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -
     del folder
     data = config.data
     parts = _usable(parts, data.bad, lambda path: decode(path.read_bytes(), str(path)))
-    size = data.size or _common(_paths(parts), _height_width)
+    size = data.size or _common(paths_of(parts), _height_width)
     random = "resized_crop" in data.augment
     return {
         part: images.Photos(
@@ -52,7 +50,7 @@ class _Bytes:
         self.paths = paths
 
     def __getitem__(self, i: int) -> dict[str, bytes]:
-        return {"image": self.paths[i].read_bytes(), "file_name": str(self.paths[i]).encode()}
+        return {"image": self.paths[i].read_bytes(), "file_name": os.fsencode(self.paths[i])}
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, bytes]]:
         return [self[i] for i in indices]
@@ -62,15 +60,21 @@ def _height_width(path):
     try:
         with Image.open(path) as image:
             return image.size[::-1]
-    except OSError:
-        raise ConfigError(f"{path}: is no picture, or a damaged one; replace it") from None
+    except Exception as error:  # Pillow's parsers raise what they like
+        raise ConfigError(f"{path}: is no picture, or a damaged one ({_one_line(error)}); replace it") from None
 
 
 def frames(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> dict[str, "Arrays"]:
     """Arrays as they are, one a file; those without a time axis are shown for T steps."""
     del folder
-    parts = _usable(parts, config.data.bad, array)
-    _common(_paths(parts), lambda path: array(path).shape)
+    data = config.data
+    if data.size and data.resize == "events":
+        raise ConfigError(
+            f"data.size: {data.size} is not possible for frames with data.resize events, which is for recordings; "
+            "allowed are nearest, bilinear, antialias"
+        )
+    parts = _usable(parts, data.bad, array)
+    _common(paths_of(parts), lambda path: array(path).shape)
     return {
         part: Arrays([record.path for record in records], _labels(records), classes) for part, records in parts.items()
     }
@@ -97,81 +101,59 @@ def array(path: pathlib.Path) -> np.ndarray:
     Raises:
       ConfigError: it is damaged, holds several arrays, or none that frames could be; names the file.
     """
-    x = _opened(path)
-    if not isinstance(x, np.ndarray):
-        if len(x) != 1:
-            raise ConfigError(
-                f"{path}: holds {', '.join(x) or 'nothing'}; save one array of frames, or events x, y, t, p"
-            )
-        x = next(iter(x.values()))
+    with _opened(path) as content:
+        arrays = {"": content} if isinstance(content, np.ndarray) else dict(content)
+    if len(arrays) != 1:
+        raise ConfigError(
+            f"{path}: holds {', '.join(arrays) or 'nothing'}; save one array of frames, or events x, y, t, p"
+        )
+    (x,) = arrays.values()
     if x.ndim not in (1, 2, 3, 4) or 0 in x.shape or x.dtype.kind not in "buif":
         raise ConfigError(f"{path}: is {x.dtype} {x.shape}; save numbers as [T, H, W, C], [H, W, C], [T, F] or [F]")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise ConfigError(f"{path}: holds values that are not finite; replace it")
+    with np.errstate(over="ignore"):
+        if x.dtype.kind == "f" and not np.isfinite(x.astype(np.float32)).all():
+            raise ConfigError(f"{path}: holds values that are not finite in float32; replace it")
+    if _lists_events(x):
+        raise ConfigError(f"{path}: seems to be a list of events; save it as .npz with arrays x, y, t, p")
     return x if x.ndim in (2, 4) else x[None]
 
 
+def _lists_events(x):
+    """Whether four columns are x, y, a time that does not fall, and a polarity, rather than features."""
+    if x.ndim != 2 or x.shape[1] != 4 or x.dtype.kind not in "iu":
+        return False
+    t, p = x[:, 2], x[:, 3]
+    return bool((x[:, :3] >= 0).all() and (t[1:] >= t[:-1]).all() and t[-1] > t[0] and np.isin(p, (-1, 0, 1)).all())
+
+
 def holds_events(path: pathlib.Path) -> bool:
-    """Whether an npz file has arrays x, y, t and p."""
-    return set("xytp") <= set(_opened(path))
+    """Whether an npz file has arrays x, y, t and p; they are not read."""
+    with _opened(path) as content:
+        return set("xytp") <= set(getattr(content, "files", ()))
 
 
-def _opened(path):
-    """The array of an npy file, or the arrays of an npz file by name."""
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+    """The array of an npy file, or the arrays of an npz file, which are read as they are asked for."""
     try:
         with path.open("rb") as file:  # by itself, numpy leaves it open where the archive is damaged
-            content = np.load(file)
-            return content if isinstance(content, np.ndarray) else dict(content)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); save it again by numpy.save or numpy.savez") from None
+            yield np.load(file)
+    except Exception as error:  # a damaged file raises whatever zipfile, zlib or numpy's parser of headers has
+        raise ConfigError(f"{path}: cannot be read ({_one_line(error)}); save it again as .npy or .npz") from None
 
 
-def events(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> dict[str, Frames]:
-    """Frames of ``config.model.time_steps``, counted at the first call and kept in ``folder/frames``."""
-    data, time_steps = config.data, config.model.time_steps
-    resized = data.size if data.resize == "events" else None
-    parameters = {
-        "files": _identity(parts),
-        "T": time_steps,
-        "bins": data.bins,
-        "window": data.window if data.bins == "window" else None,
-        "size": resized,
-    }
-    sensor = functools.cache(lambda: resized or _sensor(parts, data.bad))  # asked for only if frames must be counted
-    target = folder_of(folder, f"{pathlib.Path(data.dir).resolve().name}-T{time_steps}-{data.bins}", parameters)
-    content = cached(
-        target,
-        parameters,
-        lambda skipped: parts,
-        lambda record: binned(read_file(record.path), data, time_steps, (*sensor(), 2)),
-        skip=data.bad == "skip",
-        show=lambda stage, done, total: None,
-    )
-    _tell(content["skipped"])
-    sources = {}
-    for part, about in content["parts"].items():
-        rows = np.array(about["rows"])
-        sources[part] = Frames(target / f"{part}.npy", rows[rows >= 0], np.array(about["labels"])[rows >= 0], classes)
-    return sources
+def _one_line(error):
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def _identity(parts):
+def identity(parts: Parts) -> str:
     """Changes with any file's name, part, size or time of change."""
     files = [(part, record.id, record.path.stat()) for part, records in parts.items() for record in records]
     text = repr([(part, name, stat.st_size, stat.st_mtime_ns) for part, name, stat in files])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sensor(parts, bad):
-    """As large as the files say; where they do not say, as their largest coordinates."""
-    sensors = []
-    for path in _paths(parts):
-        with tolerating(str(path), {} if bad == "skip" else None):
-            sensors.append(read_file(path).sensor)
-    return np.max(sensors, axis=0).tolist()
-
-
-def _paths(parts):
+def paths_of(parts: Parts) -> list[pathlib.Path]:
     return [record.path for records in parts.values() for record in records]
 
 
@@ -202,10 +184,14 @@ def _usable(parts, bad, read):
             with tolerating(record.id, skipped):
                 read(record.path)
                 kept[part].append(record)
-    _tell(skipped)
+        if not kept[part]:
+            raise ConfigError(f"{part}: none of {len(records)} files can be used; the last: {skipped[record.id]}")
+    tell(skipped)
     return kept
 
 
-def _tell(skipped):
+def tell(skipped: dict[str, str]) -> None:
+    """One line of what was left out, if anything was."""
     if skipped:
-        print(f"left out {len(skipped)} files that cannot be read: {', '.join(skipped)}", file=sys.stderr)
+        names = ", ".join(skipped).replace("\n", "\\n")
+        print(f"left out {len(skipped)} files that cannot be read: {names}", file=sys.stderr)

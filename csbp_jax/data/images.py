@@ -5,6 +5,7 @@ validation part, whose labels are public; every validation part is taken from th
 """
 
 import functools
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -140,7 +141,7 @@ class Photos:
         return {"x": _augmented(np.stack(views), self.steps, rest)[:, None], "y": self.y[indices]}
 
     def _view(self, jpeg, window, argument):
-        picture = decode(jpeg["image"], jpeg["file_name"].decode())
+        picture = decode(jpeg["image"], os.fsdecode(jpeg["file_name"]))
         return crops.resize(picture, window(*picture.shape[:2], argument), self.size)
 
 
