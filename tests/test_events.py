@@ -20,7 +20,7 @@ from event_formats import aedat, aedat4, gesture, nmnist, recording, shd, tarred
 
 from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data import event_archives, events, prepare_events, recordings
-from csbp_jax.data.event_files import read_file
+from csbp_jax.data.event_files import Events, in_order, read_file
 from csbp_jax.data.originals import digest
 from csbp_jax.data.splits import stratified
 from tests.server import serving
@@ -503,6 +503,45 @@ def test_bad_recordings_are_named_or_left_out(small, capsys, content, message):
         events.load(config("nmnist"), small)
 
 
+def test_times_that_fall_in_verified_archives_are_sorted_and_told(small, capsys):
+    member = "NMNIST/Train/3/00010.bin"
+    whole = events.load(config("nmnist", T=2), small)
+    x, y, t, p = recording(5)
+    order = np.random.default_rng(0).permutation(len(t))
+    same = {tuple(t): k for k, t in enumerate(zip(x, y, t, p, strict=True))}
+    assert len(same) == len(t)
+    (small / member).write_bytes(nmnist(*(array[order] for array in (x, y, t, p))))
+    with pytest.raises(ConfigError, match=r"00010.bin: times fall at event"):
+        events.load(config("nmnist"), small)
+    marker = small / "NMNIST" / "prepared.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"verified": True}))
+    found = events.load(config("nmnist", bins="time"), small)
+    assert "nmnist: times fall in 1 recordings; these were sorted by time\n" in capsys.readouterr().err
+    expected = np.zeros((3, 34, 34, 2), int)
+    np.add.at(expected, ((t - t[0]) * 3 // (t[-1] - t[0] + 1), y, x, p), 1)
+    assert expected.astype(np.uint8).tobytes() in [row for part in found.values() for row in rows(part)]
+    assert sum(map(len, found.values())) == sum(map(len, whole.values()))
+    events.load(config("nmnist", bins="time"), small)
+    assert "times fall" not in capsys.readouterr().err
+
+
+def test_events_of_one_time_keep_their_order():
+    """Of spikes in a table too: otherwise the frames would depend on numpy's sort."""
+    x = np.random.default_rng(0).permutation(700)
+    t = np.repeat([3, 1, 2, 0], 175)
+    found = in_order(Events(x, 0 * x, t, 0 * x, (1, 700)))
+    np.testing.assert_array_equal(found.x, x.reshape(4, 175)[[3, 1, 2, 0]].ravel())
+    assert np.all(np.diff(found.t) >= 0)
+
+
+def test_the_identity_changes_with_the_archives(small):
+    before = events.identity(config("nmnist"), small)
+    assert before == events.identity(config("nmnist", T=7), small)
+    (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": nmnist(*recording(0))}))
+    prepare("nmnist", small / "originals", small)
+    assert events.identity(config("nmnist"), small) != before
+
+
 def test_wrong_labels(small, tmp_path):
     wrong = small / "NMNIST" / "Train" / "12"
     wrong.mkdir()
@@ -529,6 +568,9 @@ def test_all_recordings_bad(small):
     "content, message",
     [
         (b"", "cannot be read"),
+        (gesture(*recording(0))[:40], "cannot be read"),
+        (gesture(*recording(0)).replace(b"'shape': (", b"'shape': [("), "cannot be read"),
+        (gesture(*(np.full(3, np.nan) for _ in range(4))), "cannot be read"),
         (gesture(*recording(0, height=128, width=129)), "event 1 has x = 128, outside of 0 to 127"),
     ],
 )
@@ -539,12 +581,22 @@ def test_bad_gestures(tmp_path, content, message):
         recordings.read("dvs_gesture", member)
 
 
+def test_gestures_whose_milliseconds_have_fractions(tmp_path):
+    member = recordings.Recording("0.npy", tmp_path / "0.npy", 0)
+    ones = np.ones(4)
+    member.path.write_bytes(gesture(ones, ones, np.array([0.25, 0.5, 1.001, 2.0]), ones))
+    np.testing.assert_array_equal(recordings.read("dvs_gesture", member).t, [250, 500, 1001, 2000])
+
+
 def test_spikes_in_any_order_and_bad_ones(tmp_path):
     x, y, t, p = recording(0, 50, 1, 700, 900_000)
     shd(tmp_path / "shd_train.h5", [(x[::-1], y, t[::-1], p), (x + 1, y, t, p), (x[:0], y, t[:0], p)], [0, 1, 2])
     members = [recordings.Recording(f"shd_train.h5/{i}", tmp_path / "shd_train.h5", 0) for i in range(4)]
     found = recordings.read("shd", members[0])
     assert np.all(np.diff(found.t) >= 0) and sorted(found.x) == sorted(x)
+    shd(tmp_path / "ties.h5", [(np.arange(700), y, np.repeat([900_000, 0], 350), p)], [0])  # many spikes at one time
+    ties = recordings.read("shd", recordings.Recording("ties.h5/0", tmp_path / "ties.h5", 0))
+    np.testing.assert_array_equal(ties.x, np.roll(np.arange(700), 350))
     for member, message in zip(members[1:], ("has x = 700, outside", "holds no event", "cannot be read"), strict=True):
         with pytest.raises(ConfigError, match=message):
             recordings.read("shd", member)

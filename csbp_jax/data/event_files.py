@@ -4,7 +4,6 @@ import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +31,8 @@ class Events(NamedTuple):
 def read_file(path: str | pathlib.Path) -> Events:
     """The events of a file: aedat4, aedat (2.0, DVS128), bin (N-MNIST, N-Caltech101), npz or npy, by its ending.
 
-    An npz has arrays x, y, t, p and may have height and width; an npy has fields x, y, t, p, or ``[N, 4]`` whole numbers
-    with these columns. Times are microseconds; polarities 0 and 1, or -1 and 1.
+    An npz has arrays x, y, t, p and may have height and width; an npy has these as fields, or as
+    the columns of ``[N, 4]`` whole numbers. Times are microseconds; polarities 0 and 1, or -1 and 1.
 
     Raises:
       ConfigError: no such file, another format, truncated, without events, a pixel outside the camera, or times that
@@ -43,11 +42,7 @@ def read_file(path: str | pathlib.Path) -> Events:
 
 
 def parse(path: str | pathlib.Path) -> Events:
-    """As :func:`read_file`, of events that are not yet ``checked``.
-
-    Raises:
-      ConfigError: no such file, another format, or truncated.
-    """
+    """As :func:`read_file`, but the events are not yet ``checked``."""
     path = pathlib.Path(path)
     if path.suffix.lower() not in _READERS:
         raise ConfigError(f"{path}: not a file of events; read are {', '.join(SUFFIXES)}")
@@ -118,7 +113,7 @@ def _bin(path):
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _silent():
     """Nothing on the process's stderr: a panic in Rust prints there itself what is raised as well."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -1,6 +1,7 @@
 """Data sets of events as frames: recordings, counted once into a cache, split, and handed out as compact counts."""
 
 import functools
+import json
 import pathlib
 import sys
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from csbp_jax.config import Config, ConfigError, Data
 from csbp_jax.data import binning, frames, prepare_events
 from csbp_jax.data.event_files import Events
-from csbp_jax.data.recordings import DATA_SETS, Recording, index, read
+from csbp_jax.data.recordings import DATA_SETS, Recording, index, read, read_sorted
 from csbp_jax.data.splits import stratified
 
 
@@ -25,13 +26,18 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frames.Frames]:
     order of files: the last (``split="last"``: files 900-999, as SEW ResNet, TET and CSBP) or the first ("first": 0-99,
     as TEBN and PSN). N-Caltech101 has none: a stratified tenth. Validation is a stratified share of the rest.
 
+    Times fall in some published recordings. Where the archives were verified, such a recording is sorted by time (a
+    stable sort), and the number of them is told; elsewhere it is an error.
+
     Raises:
       ConfigError: not prepared, a recording that cannot be read, or damaged frames; says what to do.
     """
     data, name = config.data, config.data.name
     if name == "shd" and data.size:
         raise ConfigError(f"data.size: {data.size} is not possible; shd has no height and width, leave it out")
-    parameters = _parameters(config, prepare_events.prepared(name, folder)["archives"])
+    marker = prepare_events.prepared(name, folder)
+    parameters = _parameters(config, marker)
+    unordered: set[str] = set()
     rule = f"window{data.window}us" if data.bins == "window" else data.bins
     readable = f"{name}-T{parameters['T']}-{rule}-{'x'.join(map(str, parameters['shape'][:2]))}"
     target = frames.folder_of(folder, readable, parameters)
@@ -39,16 +45,23 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frames.Frames]:
         target,
         parameters,
         functools.partial(index, name, folder),
-        functools.partial(_count, name, data, parameters["T"], parameters["shape"]),
+        functools.partial(_count, parameters, data, unordered),
         skip=data.bad == "skip",
         show=_show,
     )
+    if unordered:
+        print(f"{name}: times fall in {len(unordered)} recordings; these were sorted by time", file=sys.stderr)
     if left_out := len(content["skipped"]):
         print(f"{name}: {left_out} recordings left out; {target / 'frames.json'} says which and why", file=sys.stderr)
     return _split(target, content, data)
 
 
-def _parameters(config, archives):
+def identity(config: Config, folder: pathlib.Path) -> str:
+    """The archives' checksums."""
+    return json.dumps(prepare_events.prepared(config.data.name, folder)["archives"], sort_keys=True)
+
+
+def _parameters(config, marker):
     """All that the frames depend on."""
     data, shape = config.data, DATA_SETS[config.data.name].shape
     return {
@@ -57,7 +70,8 @@ def _parameters(config, archives):
         "bins": data.bins,
         "window": data.window if data.bins == "window" else None,
         "shape": (*data.size, shape[2]) if data.size and data.resize == "events" else shape,
-        "archives": archives,
+        "archives": marker["archives"],
+        "sorted": marker["verified"],
     }
 
 
@@ -67,9 +81,15 @@ def _show(stage, done, total):
         print(f"{stage}: {done} of {total} recordings", file=sys.stderr, flush=True)
 
 
-def _count(name: str, data: Data, T: int, shape: tuple[int, int, int], recording: Recording) -> np.ndarray:
-    """The frames of one recording."""
-    counts = binned(read(name, recording), data, T, shape)
+def _count(parameters: dict[str, Any], data: Data, unordered: set[str], recording: Recording) -> np.ndarray:
+    """The frames of one recording. Times that fall are the publisher's own where its archives have been verified."""
+    name, T, shape = (parameters[key] for key in ("name", "T", "shape"))
+    if parameters["sorted"]:
+        events, falls = read_sorted(name, recording)
+        unordered |= {recording.id} if falls else set()
+    else:
+        events = read(name, recording)
+    counts = binned(events, data, T, shape)
     return counts.reshape(T, -1) if name == "shd" else counts
 
 

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from csbp_jax.config import ConfigError
-from csbp_jax.data.event_files import Events, checked, read_file
+from csbp_jax.data.event_files import Events, checked, in_order, parse
 
 
 class Recording(NamedTuple):
     id: str
-    """Path within the data set, or file/row."""
+    """Path within the data set; of SHD, file/row."""
     path: pathlib.Path
     label: int
 
@@ -155,22 +155,37 @@ def read(name: str, recording: Recording) -> Events:
     Raises:
       ConfigError: truncated, without events, outside of the camera, or times that fall; names the file and the mend.
     """
-    height, width, _ = DATA_SETS[name].shape
+    return checked(_raw(name, recording), _place(name, recording))
+
+
+def read_sorted(name: str, recording: Recording) -> tuple[Events, bool]:
+    """As :func:`read`, but where times fall, events are sorted by them; and whether any did."""
+    events = _raw(name, recording)
+    falls = bool(np.any(events.t[1:] < events.t[:-1]))
+    return checked(in_order(events) if falls else events, _place(name, recording)), falls
+
+
+def _place(name, recording):
+    return recording.id if name == "shd" else recording.path
+
+
+def _raw(name, recording):
     if name == "dvs_gesture":
-        return checked(_gesture(recording.path), recording.path)
+        return _gesture(recording.path)
     if name == "shd":
-        return checked(_spikes(recording), recording.id)
-    events = read_file(recording.path)
-    return checked(events._replace(sensor=(height, width)), recording.path)
+        return _spikes(recording)
+    return parse(recording.path)._replace(sensor=DATA_SETS[name].shape[:2])
 
 
 def _gesture(path):
-    """Columns x, y, polarity, milliseconds."""
+    """Columns x, y, polarity, milliseconds; the latter may have fractions."""
     try:
-        x, y, p, t = np.load(path).astype(np.int64).T
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); prepare the data set again") from None
-    return Events(x, y, 1000 * t, p, (128, 128))
+        x, y, p, t = np.load(path).T
+        with np.errstate(invalid="raise"):  # a value that is no number
+            x, y, t, p = (a.astype(np.int64) for a in (x, y, np.rint(1000 * t.astype(np.float64)), p))
+    except Exception as error:  # a damaged file raises whatever numpy's parser of headers has
+        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())}); prepare it again") from None
+    return Events(x, y, t, p, (128, 128))
 
 
 def _spikes(recording):
