@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; what goes wrong is told in one line."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        if not argv or argv[0] in ("-h", "--help"):
+        if not argv or argv[0] in _HELP or (argv[0] in _COMMANDS and argv[1:2] and argv[1] in _HELP):
             print(__doc__ + f"\nData sets: {', '.join(configs.NAMES)}")
         elif argv[0] in _COMMANDS:
             _COMMANDS[argv[0]](argv[1:])
@@ -50,12 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError) as error:
         return _fail(error, 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+        mend = "can be run again" if argv[0] == "data" else "goes on from the last checkpoint"
+        return _fail(f"interrupted; the same command {mend}", 130)
     return 0
 
 
 def _fail(message, code):
-    print(f"csbp_jax: {message}", file=sys.stderr)
+    """In one line: names of files may hold any character."""
+    print("csbp_jax:", "\\n".join(str(message).splitlines()), file=sys.stderr)
     return code
 
 
@@ -90,6 +92,7 @@ def _data(argv):
 
 
 _COMMANDS = {"train": _train, "evaluate": _evaluate, "data": _data}
+_HELP = ("-h", "--help")
 
 
 def _read(command, argv, own):

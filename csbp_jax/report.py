@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import pathlib
 import platform
@@ -22,18 +23,19 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 @contextlib.contextmanager
 def open_run(
-    root: pathlib.Path, config: Config, name: str | None, fresh: bool, console: Console
+    root: pathlib.Path, config: Config, name: str | None, fresh: bool, console: Console, data: str = ""
 ) -> Iterator[pathlib.Path]:
-    """The run's folder with its ``config.json``, locked; one that is there already must hold the same config.
+    """The run's folder with its ``config.json``, locked; one that is there already must hold the same config and data.
 
     Args:
       root: folder of all runs.
       name: the run's name; by default the data set and a hash of the config.
       fresh: set an old run of this name aside, under its name and the time, and start anew.
+      data: what ``data.identity`` says of the data.
 
     Raises:
-      ConfigError: the name cannot be a folder's, the folder holds another config (its fields are named) or none, or
-        another process trains this run.
+      ConfigError: the name cannot be a folder's, the folder holds another config (its fields are named) or none, its
+        data have changed, or another process trains this run.
     """
     name = run_name(config) if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
@@ -45,7 +47,7 @@ def open_run(
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
-        _check_or_write_config(run, to_json(config))
+        _check_or_write_config(run, to_json(config), hashlib.sha256(data.encode()).hexdigest()[:16])
         yield run
 
 
@@ -60,19 +62,25 @@ def _locked(run):
         yield
 
 
-def _check_or_write_config(run, mine):
+def _check_or_write_config(run, mine, data):
     file = run / "config.json"
     if file.exists():
-        if differing := _differences(read_json(file, "config")["config"], mine):
+        there = read_json(file, "config")
+        if differing := _differences(there["config"], mine):
             raise ConfigError(
                 f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
                 "Give another NAME (--name), or start anew with FRESH=1 (--fresh)"
+            )
+        if there.get("data", data) != data:
+            raise ConfigError(
+                f"{run}: its data have changed since it began; put them back (your own files with their times, as cp "
+                "-p does), or start anew with FRESH=1 (--fresh)"
             )
     elif any((run / left).exists() for left in ("checkpoints", "metrics.jsonl", "result.json")):
         raise ConfigError(f"{file}: missing, though the run has begun; start anew with FRESH=1 (--fresh)")
     else:
         versions = {package: metadata.version(package) for package in _PACKAGES}
-        write_json(file, {"config": mine, "versions": versions, "python": platform.python_version()})
+        write_json(file, {"config": mine, "data": data, "versions": versions, "python": platform.python_version()})
 
 
 def _differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:

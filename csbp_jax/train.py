@@ -40,13 +40,14 @@ def train(
       console: where to show it; the terminal by default.
 
     Raises:
-      ConfigError: a value is impossible, or the folder holds another config.
+      ConfigError: a value is impossible, or the folder holds another config or a run on other data.
       Diverged: loss or gradient was not finite for three steps in a row.
     """
     console = report.Console(highlight=False, markup=False) if console is None else console
     if jax.process_count() > 1:
         raise ConfigError(f"this run has {jax.process_count()} processes, but only one is supported yet")
     parts = data.load(check(config), data_dir)
+    identity = data.identity(config, data_dir)
     config = resolve(config, parts)
     steps_per_epoch = len(parts["train"]) // config.batch_size
     program = compile(config, parts["train"], steps_per_epoch)
@@ -56,7 +57,7 @@ def train(
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     jax.eval_shape(program.gradient_norms, state, first)
 
-    with report.open_run(pathlib.Path(root), config, name, fresh, console) as run:
+    with report.open_run(pathlib.Path(root), config, name, fresh, console, identity) as run:
         if (run / "result.json").exists():
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
             result = report.read_result(run)

@@ -88,14 +88,33 @@ def test_a_tilde_is_the_home_folder(capsys, tmp_path, monkeypatch, line, told):
     assert told.format(tmp_path) in error and error.count("\n") == 1
 
 
+def test_a_name_with_a_line_break_is_told_in_one_line(capsys, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "two\nlines").mkdir(parents=True)
+    assert cli.main(["data", "folder", "--data.dir", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "two\\nlines: is a folder within a class" in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("command, told", [("data", "can be run again"), ("train", "goes on from the last checkpoint")])
+def test_an_interrupt_says_what_the_same_command_does(command, told, capsys, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._COMMANDS, command, interrupted)
+    assert cli.main([command, "digits"]) == 130
+    assert capsys.readouterr().err == f"csbp_jax: interrupted; the same command {told}\n"
+
+
 def test_divergence_is_exit_code_3(capsys, tmp_path):
     line = f"train digits --runs {tmp_path} --optimizer.name sgd --optimizer.lr 1e38 --batch-size 64 --model.features 4"
     assert cli.main(line.split()) == 3
     assert "diverged: loss or gradient was not finite at steps" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_help_lists_commands_and_data_sets(capsys):
-    assert cli.main([]) == 0
+@pytest.mark.parametrize("line", ["", "--help", "-h", "train --help", "data --help"])
+def test_help_lists_commands_and_data_sets(line, capsys):
+    assert cli.main(line.split()) == 0
     told = capsys.readouterr().out
     assert "--fresh" in told and all(name in told for name in configs.NAMES)
 

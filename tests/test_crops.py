@@ -146,6 +146,37 @@ def test_autoaugment_knows_colours():
     np.testing.assert_allclose(bright, np.minimum(1.7 * X, 255), atol=1)
 
 
+# Table 7 of Cubuk et al. 2019, a line a policy: probability and level of two operations. Levels of operations that
+# have none are published as well; they mean nothing.
+PUBLISHED = """
+invert .1 7 contrast .2 6 | rotate .7 2 translate_x .3 9 | sharpness .8 1 sharpness .9 3
+shear_y .5 8 translate_y .7 9 | autocontrast .5 8 equalize .9 2 | shear_y .2 7 posterize .3 7
+color .4 3 brightness .6 7 | sharpness .3 9 brightness .7 9 | equalize .6 5 equalize .5 1
+contrast .6 7 sharpness .6 5 | color .7 7 translate_x .5 8 | equalize .3 7 autocontrast .4 8
+translate_y .4 3 sharpness .2 6 | brightness .9 6 color .2 8 | solarize .5 2 invert .0 3
+equalize .2 0 autocontrast .6 0 | equalize .2 8 equalize .6 4 | color .9 9 equalize .6 6
+autocontrast .8 4 solarize .2 8 | brightness .1 3 color .7 0 | solarize .4 5 autocontrast .9 3
+translate_y .9 9 translate_y .7 9 | autocontrast .9 2 solarize .8 3 | equalize .8 8 invert .1 3
+translate_y .7 9 autocontrast .9 1
+"""
+
+
+def test_autoaugment_has_the_published_policies():
+    words = [policy.split() for policy in PUBLISHED.strip().replace("\n", "|").split("|")]
+    published = [((a, float(p), int(k)), (b, float(q), int(m))) for a, p, k, b, q, m in words]
+    without = ("autocontrast", "equalize", "invert")
+    bare = [tuple((name, p, 0 if name in without else k) for name, p, k in policy) for policy in published]
+    assert bare == list(autoaugment._POLICY)
+
+
+@pytest.mark.parametrize("index, second, level", [(14, False, 2), (20, False, 5), (22, True, 3), (18, True, 8)])
+def test_autoaugment_solarizes_from_a_threshold_that_falls_with_the_level(index, second, level):
+    x = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    solarized = autoaugment.autoaugment(x, pair(index, not second, second), MEAN)
+    threshold = 255 - 255 * level / 9  # torchvision's: level 0 leaves all but white, level 9 inverts all
+    np.testing.assert_array_equal(solarized, np.where(x >= threshold, 255 - x, x))
+
+
 def test_all_operations_happen_as_often_as_they_should():
     changed = autoaugment.autoaugment(np.repeat(X[:1], 3000, 0), uniforms(3000, 5), MEAN) != X[0]
     # Mean over the 25 pairs of the chance that at least one of two operations happens; some hardly change a picture.

@@ -1,6 +1,7 @@
 """Bundled digits and the pipeline: splits, order, resume, evaluation."""
 
 import itertools
+import json
 
 import chex
 import numpy as np
@@ -64,6 +65,27 @@ def test_evaluation_shows_each_record_once(digits, batch_size):
     assert {batch["x"].shape[0] for batch in batches} == {batch_size}
     shown = np.concatenate([batch["x"][batch["mask"]] for batch in batches])
     np.testing.assert_array_equal(shown, digits["test"].x)
+
+
+def test_the_identity_of_the_digits_is_theirs(tmp_path):
+    assert data.identity(Config(), tmp_path) == data.identity(Config(seed=1), tmp_path)
+    assert data.identity(Config(data=Data(name="digits_events")), tmp_path) != data.identity(Config(), tmp_path)
+
+
+def test_the_identity_of_pictures_changes_with_their_records(tmp_path):
+    place = tmp_path / "mnist" / "3.0.1"
+    place.mkdir(parents=True)
+    seen = set()
+    for lengths in (["3", "4"], ["4", "3"]):
+        about = {
+            "name": "mnist",
+            "version": "3.0.1",
+            "fileFormat": "array_record",
+            "splits": [{"shardLengths": lengths}],
+        }
+        (place / "dataset_info.json").write_text(json.dumps(about))
+        seen.add(data.identity(Config(data=Data(name="mnist")), tmp_path))
+    assert len(seen) == 2
 
 
 def test_unknown_data_set():

@@ -15,7 +15,6 @@ from PIL import Image
 
 from csbp_jax import cli, data
 from csbp_jax.config import Config, ConfigError, Data, Model
-from csbp_jax.data import folder
 
 N = 10
 
@@ -214,13 +213,15 @@ def test_the_window_is_in_the_frames_key(root, tmp_path):
 
 def test_a_file_of_the_same_size_but_another_time_is_another(root, tmp_path):
     fill(root, events)
-    before = folder.identity(config(root), tmp_path)
+    before = data.identity(config(root), tmp_path)
     path = root / "b" / "3.npz"
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert folder.identity(config(root), tmp_path) != before
+    assert data.identity(config(root), tmp_path) != before
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert folder.identity(config(root), tmp_path) == before
+    assert data.identity(config(root), tmp_path) == before
+    picture(root / "a2" / "99", 3)
+    assert data.identity(config(root), tmp_path) != before
 
 
 def broken(root):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pathlib
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.config import Config, Data, Model
-from csbp_jax.data import bundled, digits_events, saccade
+from csbp_jax.data import binning, bundled, digits_events, saccade
 
 
 @pytest.fixture
@@ -167,6 +168,15 @@ def test_other_frames_of_the_same_events(parts, tmp_path):
     for i in range(5):
         x = small["train"][i]["x"]
         assert x.shape == (3, 8, 6, 2) and x.sum() == events["train"][i]["x"].sum()
+
+
+@pytest.mark.parametrize("module", [saccade, binning], ids=lambda module: module.__name__)
+def test_other_code_makes_other_frames_and_other_data(module, tmp_path, monkeypatch):
+    config = configs.load("digits_events")
+    before = digits_events._parameters(config), digits_events.identity(config, tmp_path)
+    (tmp_path / "other.py").write_text(pathlib.Path(module.__file__).read_text() + "# other")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "other.py"))
+    assert digits_events._parameters(config) != before[0] and digits_events.identity(config, tmp_path) != before[1]
 
 
 def test_a_linear_map_tells_the_digits_apart(parts):

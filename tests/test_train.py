@@ -118,6 +118,15 @@ def test_a_name_whose_config_differs_is_refused_with_the_fields_that_differ(fini
         run(other, folder.parent, name="one")
 
 
+def test_a_run_on_data_that_have_changed_is_refused(finished, monkeypatch):
+    """Neither is it finished, nor does it go on."""
+    folder, _, _ = finished
+    before = data.identity(SMALL)
+    monkeypatch.setattr(data, "identity", lambda config, folder: before + " and more")
+    with pytest.raises(ConfigError, match=r"one: its data have changed since it began; .* FRESH=1 \(--fresh\)"):
+        run(SMALL, folder.parent, name="one")
+
+
 def test_a_damaged_config_file_is_told_in_one_line(finished, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"conf')

@@ -8,7 +8,7 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.pipeline import eval_batches, take, train_batches
 
-__all__ = ["NAMES", "eval_batches", "load", "prepare", "read_all", "take", "train_batches"]
+__all__ = ["NAMES", "eval_batches", "identity", "load", "prepare", "read_all", "take", "train_batches"]
 
 Show = Callable[[str, int, int], None]
 
@@ -42,6 +42,16 @@ def load(config: Config, folder: str | pathlib.Path = "data") -> dict[str, Any]:
     if name not in _LOADERS:
         raise ConfigError(f"data.name: there is no data set {name!r}; there are {', '.join(_LOADERS)}")
     return _module(_LOADERS[name]).load(config, pathlib.Path(folder))
+
+
+def identity(config: Config, folder: str | pathlib.Path = "data") -> str:
+    """Changes when the records that ``load`` gives do: by checksums of the originals, or a user's files' names, sizes
+    and times of change; nothing is read anew.
+
+    Raises:
+      ConfigError: as ``load``.
+    """
+    return _module(_LOADERS[config.data.name]).identity(config, pathlib.Path(folder))
 
 
 def prepare(

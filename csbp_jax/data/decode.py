@@ -27,6 +27,10 @@ except ImportError:
     cv2 = None  # type: ignore[assignment]
 
 
+class TooDeep(ValueError):
+    """A picture of more than 8 bits a channel."""
+
+
 def by_simplejpeg(data: bytes) -> np.ndarray:
     """A JPEG's pixels [H, W, 3] uint8. Raises ValueError."""
     return simplejpeg.decode_jpeg(data, "RGB")
@@ -47,7 +51,7 @@ def by_pillow(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
-                raise ValueError("it has more than 8 bits a channel; save it with 8")
+                raise TooDeep("it has more than 8 bits a channel")
             # Pillow warns of palettes with transparency unless they go through RGBA.
             return np.asarray((image.convert("RGBA") if "transparency" in image.info else image).convert("RGB"))
     except Image.UnidentifiedImageError:
@@ -78,5 +82,7 @@ def decode(data: bytes, record: str, decoder: Callable[[bytes], np.ndarray] = FA
             pass
     try:
         return by_pillow(data)
+    except TooDeep as error:
+        raise ConfigError(f"{record}: cannot be decoded ({error}); save it with 8") from None
     except ValueError as error:
         raise ConfigError(f"{record}: cannot be decoded ({error}); fetch it again") from None

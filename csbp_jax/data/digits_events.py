@@ -10,11 +10,21 @@ from importlib import resources
 import numpy as np
 
 from csbp_jax.config import Config
-from csbp_jax.data import events, frames, saccade
+from csbp_jax.data import binning, bundled, events, frames, saccade
 from csbp_jax.data.event_files import Events
 from csbp_jax.data.recordings import Recording
 
 _TOGETHER = 100
+
+
+def identity(config: Config, folder: pathlib.Path) -> str:
+    """Of the digits, and of the camera that sees them."""
+    return f"{bundled.identity(config, folder)} {_model()}"
+
+
+def _model():
+    """A checksum of all that the frames are made by."""
+    return zlib.crc32(b"".join(pathlib.Path(module.__file__).read_bytes() for module in (saccade, binning)))
 
 
 def load(config: Config, folder: pathlib.Path) -> dict[str, frames.Frames]:
@@ -23,15 +33,8 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frames.Frames]:
     At first use the recordings are made, in some seconds, and their frames kept in ``folder/frames``. With ``size`` and
     ``resize="events"`` their coordinates are scaled first.
     """
-    data, T = config.data, config.model.time_steps
-    shape = (*data.size, 2) if data.size and data.resize == "events" else (saccade.SENSOR, saccade.SENSOR, 2)
-    parameters = {
-        "T": T,
-        "bins": data.bins,
-        "window": data.window if data.bins == "window" else None,
-        "shape": shape,
-        "model": zlib.crc32(pathlib.Path(saccade.__file__).read_bytes()),
-    }
+    data, parameters = config.data, _parameters(config)
+    T, shape = parameters["T"], parameters["shape"]
     target = frames.folder_of(folder, f"digits_events-T{T}-{data.bins}-{shape[0]}x{shape[1]}", parameters)
     labels = _digits()["y"]
     members = [Recording(str(i), pathlib.Path("digits.npz"), int(label)) for i, label in enumerate(labels)]
@@ -47,6 +50,18 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frames.Frames]:
     return {
         part: frames.Frames(target / "all.npy", np.array(rows), labels[rows], classes=10)
         for part, rows in split.items()
+    }
+
+
+def _parameters(config):
+    """All that the frames depend on."""
+    data = config.data
+    return {
+        "T": config.model.time_steps,
+        "bins": data.bins,
+        "window": data.window if data.bins == "window" else None,
+        "shape": (*data.size, 2) if data.size and data.resize == "events" else (saccade.SENSOR, saccade.SENSOR, 2),
+        "model": _model(),
     }
 
 

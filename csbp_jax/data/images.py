@@ -5,6 +5,7 @@ validation part, whose labels are public; every validation part is taken from th
 """
 
 import functools
+import json
 import os
 import pathlib
 import sys
@@ -73,6 +74,12 @@ def _tell_left_out(place, bad):
     if left_out:
         pictures = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
         print(f"{pictures} left out, listed in {place / 'skipped.json'}", file=sys.stderr)
+
+
+def identity(config: Config, folder: pathlib.Path) -> str:
+    """Version and sizes of the records' files, as ``dataset_info.json`` has them."""
+    about = records.metadata(records.prepared(folder, config.data.name))
+    return json.dumps([about["version"], about["splits"]])
 
 
 class Pictures:
