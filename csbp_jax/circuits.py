@@ -20,7 +20,7 @@ from csbp_jax.surrogate import Surrogate, arctan
 
 @dataclasses.dataclass(frozen=True)
 class Scaled:
-    """A neuron on ``gain x``; the gain is a scalar or ``[C]``."""
+    """A neuron on ``gain x``, in x's dtype; the gain is a scalar or ``[C]``."""
 
     neuron: Any
     gain: jax.Array
@@ -34,8 +34,9 @@ class Scaled:
         return lambda x, membrane=None: trace(self._scale(x), membrane)
 
     def _scale(self, x):
-        gain = jnp.asarray(self.gain, x.dtype)
-        return x * lax.expand_dims(gain, range(x.ndim - gain.ndim))
+        # In bfloat16 a learned gain would stand still at small steps.
+        gain = jnp.asarray(self.gain, jnp.promote_types(x.dtype, jnp.float32))
+        return (x * lax.expand_dims(gain, range(x.ndim - gain.ndim))).astype(x.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Feedback:
     """A neuron whose spikes come back one step later, from rest: its current is ``x[t] + V s[t-1]``, ``s[-1] = 0``.
 
     neuron: called one time step at a time.
-    weights: ``V``, ``[F, F]``, from the neuron of the first axis to that of the second.
+    weights: ``V``, ``[F, F]``, from the neuron of the first axis to that of the second; the product is in x's dtype.
     """
 
     neuron: Any
@@ -60,7 +61,9 @@ class Feedback:
     def _over_time(self, neuron, x):
         def step(carry, x_t):
             membrane, spikes = carry
-            spikes, membrane, *others = neuron((x_t + spikes @ self.weights)[:, None], membrane)
+            # Cast here, not before the loop: over the steps, the gradient adds up in the weights' own dtype.
+            fed_back = spikes @ self.weights.astype(x.dtype)
+            spikes, membrane, *others = neuron((x_t + fed_back)[:, None], membrane)
             return (membrane, spikes[:, 0]), [rows[:, 0] for rows in (spikes, *others)]
 
         none = jnp.zeros_like(x[:, 0])

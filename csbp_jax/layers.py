@@ -10,10 +10,12 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Dtype
 
 from csbp_jax import norms
 from csbp_jax.circuits import Feedback
 from csbp_jax.config import ConfigError
+from csbp_jax.precision import bias_apart, narrowed, widened
 from csbp_jax.probes import Aux, Neuron, Probe, fire, listen
 
 Initializer = nn.initializers.Initializer
@@ -29,6 +31,7 @@ class ConvCurrent(nn.Module):
 
     kernel: size of the square kernel, odd; stride 1 keeps the size of the picture.
     time_steps: a static input is shown for so many, between convolution and norm.
+    dtype: see precision.py; here and below.
     """
 
     features: int
@@ -38,6 +41,7 @@ class ConvCurrent(nn.Module):
     kernel_init: Initializer = HE_FAN_IN
     norm: norms.Norm = norms.BatchNorm
     time_steps: int = 1
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
@@ -53,9 +57,11 @@ class ConvCurrent(nn.Module):
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             bias_init=torch_bias(self.kernel**2 * x.shape[-1]),
+            dtype=self.dtype,
+            promote_dtype=bias_apart,
             name="conv",
         )
-        h = show(synapse(x), self.time_steps)
+        h = show(widened(synapse(x)), self.time_steps)
         return {"conv": h, "norm": self.norm(name="norm")(h, train)}
 
 
@@ -65,18 +71,21 @@ class Conv(ConvCurrent):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
         tensors = self.tensors(x, train)
-        return fire(str(self.name), tensors, tensors["norm"], own(neuron, self.features), probe)
+        current = narrowed(tensors["norm"], self.dtype)
+        return fire(str(self.name), tensors, current, own(neuron, self.features), probe)
 
 
 class Spike(nn.Module):
     """A neuron on a current, or on the sum of some; a static current is shown for ``time_steps``."""
 
     time_steps: int = 1
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
-        current = show(x, self.time_steps)
-        return fire(str(self.name), {"current": current}, current, own(neuron, x.shape[-1]), probe)
+        tensors = {"current": show(x, self.time_steps)}
+        current = narrowed(tensors["current"], self.dtype)
+        return fire(str(self.name), tensors, current, own(neuron, x.shape[-1]), probe)
 
 
 class Norm(nn.Module):
@@ -86,7 +95,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
-        current = self.norm(name="norm")(x, train)
+        current = self.norm(name="norm")(widened(x), train)
         return current, listen(str(self.name), {"norm": current}, probe)
 
 
@@ -94,11 +103,19 @@ class Linear(nn.Module):
     """Fully connected, with bias and PyTorch's initial weights, and nothing else."""
 
     features: int
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
-        bias_init = torch_bias(x.shape[-1])
-        h = nn.Dense(self.features, kernel_init=TORCH, bias_init=bias_init, name="dense")(x)
+        synapse = nn.Dense(
+            self.features,
+            kernel_init=TORCH,
+            bias_init=torch_bias(x.shape[-1]),
+            dtype=self.dtype,
+            promote_dtype=bias_apart,
+            name="dense",
+        )
+        h = widened(synapse(x))
         return h, listen(str(self.name), {"dense": h}, probe)
 
 
@@ -108,13 +125,14 @@ class Dense(nn.Module):
     features: int
     norm: norms.Norm = norms.BatchNorm
     time_steps: int = 1
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, name="dense")
-        h = show(synapse(x), self.time_steps)
-        current = self.norm(name="norm")(h, train)
-        tensors = {"dense": h, "norm": current}
+        synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, dtype=self.dtype, name="dense")
+        h = show(widened(synapse(x)), self.time_steps)
+        tensors = {"dense": h, "norm": self.norm(name="norm")(h, train)}
+        current = narrowed(tensors["norm"], self.dtype)
         return fire(str(self.name), tensors, current, own(neuron, self.features), probe)
 
 
@@ -124,14 +142,15 @@ class Recurrent(nn.Module):
     features: int
     norm: norms.Norm = norms.BatchNorm
     time_steps: int = 1
+    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, name="dense")
+        synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, dtype=self.dtype, name="dense")
         feedback = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
-        h = show(synapse(x), self.time_steps)
-        drive = self.norm(name="norm")(h, train)
-        tensors = {"dense": h, "norm": drive}
+        h = show(widened(synapse(x)), self.time_steps)
+        tensors = {"dense": h, "norm": self.norm(name="norm")(h, train)}
+        drive = narrowed(tensors["norm"], self.dtype)
         return fire(str(self.name), tensors, drive, Feedback(own(neuron, self.features), feedback), probe)
 
 
@@ -169,6 +188,11 @@ def _poolable(x):
             f"model.input_shape: too small for this network; before a pooling the picture has {x.shape[2]}x{x.shape[3]}"
         )
     return x
+
+
+def space_mean(x: jax.Array) -> jax.Array:
+    """``[B, T, H, W, C]`` to ``[B, T, C]``, in float32 or wider."""
+    return widened(x).mean((2, 3))
 
 
 def flat(x: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ SCIENCE = [
     "losses",
     "norms",
     "probes",
+    "precision",
     "layers",
     "models",
     "optimizer",
@@ -22,7 +23,7 @@ WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
 BOTH = ["configs", "weights", "program", "train", "evaluate", "cli", "__main__"]
 ORDER = ["config", *SCIENCE, *WORLD, *BOTH]
 FENCES = {
-    "flax": {"circuits", "norms", "probes", "layers", "models", "learner"},
+    "flax": {"circuits", "norms", "probes", "precision", "layers", "models", "learner"},
     "optax": {"losses", "optimizer", "learner"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},

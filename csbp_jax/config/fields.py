@@ -103,6 +103,8 @@ class Model:
     """cnn6, cnn7, vgg*, resnet19_tebn: share of units that are dropped before each dense layer."""
     connect: Literal["add", "and", "iand"] | None = None
     """sew_*: how a block's spikes and its shortcut meet."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the synapses' products and of spikes; weights, norms, membranes, chaos term, read-out and loss are float32."""
     neuron: Neuron = Neuron()
 
 

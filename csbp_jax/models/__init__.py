@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from csbp_jax import config as configuration
 from csbp_jax import neurons, surrogate
@@ -62,4 +63,10 @@ def build(config: configuration.Model) -> nn.Module:
     for name in given:
         if name not in known:
             raise ConfigError(f"model.{name}: {config.name} has no such option; leave it at None")
-    return network(classes=config.classes, time_steps=config.time_steps, neuron=neuron(config.neuron), **given)
+    return network(
+        classes=config.classes,
+        time_steps=config.time_steps,
+        neuron=neuron(config.neuron),
+        dtype={"float32": None, "bfloat16": jnp.bfloat16}[config.precision],
+        **given,
+    )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+from flax.typing import Dtype
 
 from csbp_jax import chaos, neurons, norms, probes
 
@@ -17,12 +18,14 @@ class Network(nn.Module):
     A static input (one time step) goes through its first synapse once and is shown for ``time_steps``.
 
     norm: a name in the table of norms.py.
+    dtype: see precision.py. A read-out is given none, and flax promotes it to the dtype of its parameters.
     """
 
     classes: int = 10
     time_steps: int = 4
     neuron: probes.Neuron = neurons.LIF(decay=0.25)
     norm: str = "batch"
+    dtype: Dtype | None = None
 
     def body(self, x: jax.Array, train: bool, run: Run) -> jax.Array:
         """``[B, T or 1, ...]`` to logits ``[B, T, classes]``; ``run(layer, x)`` calls a layer and keeps its Aux."""
@@ -65,8 +68,8 @@ class Network(nn.Module):
         return norms.make(self.norm, self.time_steps, getattr(self.neuron, "threshold", 1.0), alpha)
 
     def spiking(self, layer: type[nn.Module], **options) -> Callable[..., nn.Module]:
-        """A layer with this network's norm and time steps, yet to be given its size and name."""
-        return functools.partial(layer, norm=self.make_norm(), time_steps=self.time_steps, **options)
+        """A layer with this network's norm, time steps and dtype, yet to be given its size and name."""
+        return functools.partial(layer, norm=self.make_norm(), time_steps=self.time_steps, dtype=self.dtype, **options)
 
 
 class Original(Network):

@@ -42,14 +42,19 @@ class TET(Original):
     def second_half(self, x: jax.Array, y: jax.Array, stride: int, name: str, run: Run) -> jax.Array:
         """The second half of a block: the neuron on the sum of its second convolution and its shortcut."""
         current = functools.partial(
-            layers.ConvCurrent, y.shape[-1], use_bias=self.use_bias, kernel_init=self.kernel_init, norm=self.sum_norm()
+            layers.ConvCurrent,
+            y.shape[-1],
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            norm=self.sum_norm(),
+            dtype=self.dtype,
         )
         y = run(current(name=f"{name}_conv2"), y)
         if x.shape == y.shape:
             x = self.identity(x, f"{name}_shortcut", run)
         else:
             x = run(current(kernel=1, stride=stride, name=f"{name}_shortcut"), x)
-        return run(layers.Spike(name=name), y + x)
+        return run(layers.Spike(dtype=self.dtype, name=name), y + x)
 
     def sum_norm(self) -> norms.Norm:
         return self.make_norm(alpha=0.5**0.5)
@@ -58,8 +63,8 @@ class TET(Original):
         return x
 
     def head(self, x: jax.Array, train: bool, run: Run) -> jax.Array:
-        x = run(layers.Linear(self.wide(256), name="fc1"), x.mean((2, 3)))
-        x = run(layers.Spike(name="fc1_spike"), x)
+        x = run(layers.Linear(self.wide(256), self.dtype, name="fc1"), layers.space_mean(x))
+        x = run(layers.Spike(dtype=self.dtype, name="fc1_spike"), x)
         return run(layers.Linear(self.classes, name="readout"), x)
 
 
@@ -78,5 +83,5 @@ class TEBN(TET):
     def head(self, x, train, run):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         x = layers.flat(layers.pool(x))
-        x = run(layers.Linear(self.wide(256), name="fc1"), drop(x))
+        x = run(layers.Linear(self.wide(256), self.dtype, name="fc1"), drop(x))
         return run(layers.Linear(self.classes, name="readout"), drop(x))

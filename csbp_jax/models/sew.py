@@ -42,15 +42,17 @@ class ResNet(Original):
     def body(self, x, train, run):
         # A norm that knows time steps comes after the picture was shown for them.
         steps = x.shape[1] if self.norm in ("batch", "tdbn") else self.time_steps
-        stem = functools.partial(layers.ConvCurrent, kernel_init=layers.HE_FAN_OUT, norm=self.make_norm())
+        stem = functools.partial(
+            layers.ConvCurrent, kernel_init=layers.HE_FAN_OUT, norm=self.make_norm(), dtype=self.dtype
+        )
         x = run(stem(self.wide(64), kernel=7, stride=2, time_steps=steps, name="stem"), x)
-        x = run(layers.Spike(self.time_steps, name="stem_spike"), x)
+        x = run(layers.Spike(self.time_steps, self.dtype, name="stem_spike"), x)
         x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))  # time, height, width
         for stage, blocks in enumerate(self.blocks, start=1):
             for block in range(1, blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
                 x = self.block(x, self.wide(32 * 2**stage), stride, f"stage{stage}_block{block}", run)
-        return run(layers.Linear(self.classes, name="readout"), x.mean((2, 3)))
+        return run(layers.Linear(self.classes, name="readout"), layers.space_mean(x))
 
     def block(self, x: jax.Array, features: int, stride: int, name: str, run: Run) -> jax.Array:
         conv = self.spiking(layers.Conv, kernel_init=layers.HE_FAN_OUT)

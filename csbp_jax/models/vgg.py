@@ -45,7 +45,7 @@ class VGG(Original):
         x = layers.flat(x)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         for i, units in enumerate(self.hidden, start=1):
-            x = run(layers.Linear(self.wide(units), name=f"fc{i}"), drop(x))
+            x = run(layers.Linear(self.wide(units), self.dtype, name=f"fc{i}"), drop(x))
         x = run(layers.Linear(self.classes * self.votes, name="readout"), drop(x))
         return layers.vote(x, self.votes)
 
