@@ -63,12 +63,13 @@ def table(content):
     """The intervals in Markdown."""
     lines = ["| test accuracy (%) | CSBP | plain backpropagation | CSBP - BP, paired |", "|---|---|---|---|"]
     for which, label in (("last", "last epoch"), ("chosen", "epoch chosen by validation")):
-        cells = [_cell(**interval) for interval in content["intervals"][which].values()]
+        cells = [cell(**interval) for interval in content["intervals"][which].values()]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(mean, low=None, high=None):
+def cell(mean, low=None, high=None):
+    """A mean and its interval, in percent."""
     return f"{100 * mean:.2f}" + (f" [{100 * low:.2f}, {100 * high:.2f}]" if low is not None else "")
 
 
@@ -88,36 +89,62 @@ Made by `{content["command"]}`; `accuracy.json` holds the figures of each seed, 
 """
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def train_arms(dataset, arms, seeds, data_dir):
+    """What each run gave, ``{arm: [seed 0, seed 1, ...]}``, of configs ``{arm: config}``."""
+    results = {arm: [] for arm in arms}
+    places = {"root": "runs/accuracy", "data_dir": data_dir}
+    with open(os.devnull, "w") as nowhere:
+        for seed in range(seeds):
+            for arm, config in arms.items():
+                config, name = dataclasses.replace(config, seed=seed), f"{dataset}-{arm}-{seed}"
+                run = train(config, name=name, console=Console(file=nowhere), **places)
+                results[arm].append(run)
+                last = run["last"]["test_accuracy"]
+                print(f"seed {seed} {arm:4} last {last:.2%} in {run['seconds']:.0f} s", flush=True)
+    return results
+
+
+def provenance(module, dataset, seeds, fields):
+    """What stands behind the figures: the command, versions and machine."""
+    return {
+        "command": " ".join([f"python -m {module}", dataset, f"--seeds {seeds}", *fields]),
+        "versions": {package: metadata.version(package) for package in ("jax", "flax", "optax", "numpy")},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+    }
+
+
+def write(out, content, text):
+    """``accuracy.json`` and ``README.md`` in the folder ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "accuracy.json", json.loads(json.dumps(content, default=float)))
+    (out / "README.md").write_text(text)
+
+
+def arguments_of(module, summary, out, arguments):
+    """``(options, fields, config)``: DATASET, --seeds, --data-dir and --out, and what is left, fields of the config."""
+    parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("dataset", choices=configs.NAMES)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", type=pathlib.Path)
     options, fields = parser.parse_known_args(arguments)
-    csbp = cli.parse(configs.load(options.dataset), fields, "experiments.accuracy")
-    bp = dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, z0=(0.0,)))
-    results = {"csbp": [], "bp": []}
-    places = {"root": "runs/accuracy", "data_dir": options.data_dir}
-    with open(os.devnull, "w") as nowhere:
-        for seed in range(options.seeds):
-            for arm, config in (("csbp", csbp), ("bp", bp)):
-                config, name = dataclasses.replace(config, seed=seed), f"{options.dataset}-{arm}-{seed}"
-                run = train(config, name=name, console=Console(file=nowhere), **places)
-                results[arm].append(run)
-                last = run["last"]["test_accuracy"]
-                print(f"seed {seed} {arm:4} last {last:.2%} in {run['seconds']:.0f} s", flush=True)
+    options.out = options.out or pathlib.Path("docs/results") / (out or options.dataset)
+    return options, fields, cli.parse(configs.load(options.dataset), fields, module)
+
+
+def plain(config):
+    """Its twin by plain backpropagation."""
+    return dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, z0=(0.0,)))
+
+
+def main(arguments=None):
+    module = "experiments.accuracy"
+    options, fields, csbp = arguments_of(module, __doc__.splitlines()[0], None, arguments)
+    results = train_arms(options.dataset, {"csbp": csbp, "bp": plain(csbp)}, options.seeds, options.data_dir)
     content = {"dataset": options.dataset, "seeds": options.seeds} | summary(results)
-    content |= {
-        "command": " ".join(["python -m experiments.accuracy", options.dataset, f"--seeds {options.seeds}", *fields]),
-        "test_count": results["csbp"][0]["last"]["test_count"],
-        "versions": {package: metadata.version(package) for package in ("jax", "flax", "optax", "numpy")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
-    }
-    out = options.out or pathlib.Path("docs/results") / options.dataset
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "accuracy.json", json.loads(json.dumps(content, default=float)))
-    (out / "README.md").write_text(page(content))
+    content |= provenance(module, options.dataset, options.seeds, fields)
+    content["test_count"] = results["csbp"][0]["last"]["test_count"]
+    write(options.out, content, page(content))
     print(table(content))
 
 
