@@ -5,7 +5,8 @@
 In brackets: bfloat16. All else is float32: parameters, biases, h, norms and their statistics, sums of currents,
 membranes, whatever is tapped, firing rates, the read-out, the loss. With ``dtype=None`` nothing is cast.
 
-- 0, 1, their averages over 2x2 and sums up to 256 are exact in bfloat16.
+- 0, 1, their averages over 2x2 and sums up to 256 are exact in bfloat16. What enters a network is not: its first
+  product rounds it to 8 bits, counts of events above 256 as well.
 - At the door, because current, spikes and their cotangents are then half as large at every time step. The current is
   rounded once more there; its product was rounded as much.
 - h and norms in float32, because the chaos term's gradient then meets the task's in float32. A sum in bfloat16 always

@@ -4,9 +4,9 @@ make train DATASET=cifar10_dvs_sew_wide_7b_t4       CSBP    their log: 73.5 % (b
 make train DATASET=cifar10_dvs_sew_wide_7b_t4_bp    BP twin not found
 Run by us: no (needs the data and an accelerator). Hardware and hours: not stated. z at the end: 0.038 z0.
 
-Known: network, neuron, optimizer, schedule, batch, epochs (SEW's recipe); no augmentation, 128x128.
+Known: network, neuron, optimizer, schedule, batch, epochs, mixed precision (SEW's recipe); no augmentation, 128x128.
 Inferred: z0, beta and tap, from the authors' DVS-Gesture run.
-Different here: a tenth of the training part is held out for validation; float32."""
+Different here: a tenth of the training part is held out for validation; bfloat16 in place of float16."""
 
 from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
 
@@ -21,6 +21,7 @@ config = Config(
         input_shape=(128, 128, 2),
         classes=10,
         time_steps=4,
+        precision="bfloat16",
         neuron=Neuron(decay=0.5, learn="layer", surrogate="arctan", surrogate_param=2.0, detach_reset=True),
     ),
     chaos=Chaos(z0=(15.0,), beta=0.95, taps=("conv1.norm",), cut=(-10.0, 9.9)),

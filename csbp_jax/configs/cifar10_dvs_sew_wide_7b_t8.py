@@ -4,9 +4,9 @@ make train DATASET=cifar10_dvs_sew_wide_7b_t8       CSBP    their log: 74.9 % (b
 make train DATASET=cifar10_dvs_sew_wide_7b_t8_bp    BP twin            70.2 (published SEW, second-hand)
 Run by us: no (needs the data and an accelerator). Hardware and hours: not stated. z at the end: 0.038 z0.
 
-Known: network, neuron, optimizer, schedule, batch, epochs (SEW's recipe); no augmentation, 128x128.
+Known: network, neuron, optimizer, schedule, batch, epochs, mixed precision (SEW's recipe); no augmentation, 128x128.
 Inferred: z0, beta and tap, from the authors' DVS-Gesture run.
-Different here: a tenth of the training part is held out for validation; float32."""
+Different here: a tenth of the training part is held out for validation; bfloat16 in place of float16."""
 
 import dataclasses
 

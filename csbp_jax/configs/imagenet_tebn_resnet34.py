@@ -5,7 +5,8 @@ make train DATASET=imagenet_tebn_resnet34_bp    BP twin            63.61        
 Run by us: no (needs the data and accelerators). Hardware and hours: not stated. z at the end: 0.41 z0.
 
 Known: epochs, beta; z0 summed over the taps, 13.4 to 20.0, 18.65 if h is about 0. Their log does not name the network.
-Inferred: the network and T (the one that TEBN published, 68.28 %, second-hand), optimizer and batch (SEW's), one tap.
+Inferred: the network and T (the one that TEBN published, 68.28 %, second-hand), optimizer and batch (SEW's), one tap,
+float32.
 Their CSBP run is ahead in training accuracy from the first epoch on, so the twins may differ in more than z.
 Different here: a tenth of the training part is held out for validation; the official validation part is the test."""
 
