@@ -115,7 +115,7 @@ class Linear(nn.Module):
             promote_dtype=bias_apart,
             name="dense",
         )
-        h = widened(synapse(x))
+        h = synapse(x)
         return h, listen(str(self.name), {"dense": h}, probe)
 
 

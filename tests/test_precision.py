@@ -161,18 +161,18 @@ def test_gradients_of_a_bias_a_learned_gain_and_feedback_add_up_in_float32():
 
 
 def test_a_term_far_weaker_than_the_task_is_not_rounded_away():
-    half = jax.random.normal(jax.random.key(0), (1, 4096, 1))
+    half = jax.random.normal(jax.random.key(0), (1, 4096, 1, 1, 1))
     task = jnp.concatenate([half, -half], 1)
-    layer, x = layers.Linear(1, jnp.bfloat16, name="fc"), jnp.ones_like(task)
-    probe = probes.Probe(lambda h: 2.0**-10 * h.sum(), ("fc.dense",))
+    layer = layers.ConvCurrent(1, 1, norm=lambda name: lambda h, train: h, dtype=jnp.bfloat16, name="c")
+    x, probe = jnp.ones_like(task), probes.Probe(lambda h: 2.0**-10 * h.sum(), ("c.conv",))
     variables = layer.init(jax.random.key(1), x, True, None, probe)
 
     def objective(variables):
         h, aux = layer.apply(variables, x, True, None, probe)
-        return (task * h).sum() + aux.terms["fc.dense"]
+        return (task * h).sum() + aux.terms["c.conv"]
 
     # The task's own gradient is 0; the term's is 2**-10 from each of 2**13 elements.
-    np.testing.assert_allclose(jax.grad(objective)(variables)["params"]["dense"]["kernel"], 8, rtol=0.1)
+    np.testing.assert_allclose(jax.grad(objective)(variables)["params"]["conv"]["kernel"], 8, rtol=0.1)
 
 
 def with_the_same_spikes(family):
