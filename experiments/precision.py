@@ -86,7 +86,7 @@ def table(content):
 def page(content):
     """What a reader sees: the table and what stands behind it."""
     changed = content["changed_spikes"]
-    return f"""# {content["dataset"]}: bfloat16 against float32
+    return f"""# {" ".join([content["dataset"], *content["fields"]])}: bfloat16 against float32
 
 {table(content)}
 
@@ -106,7 +106,7 @@ def main(arguments=None):
     module = "experiments.precision"
     options, fields, csbp = arguments_of(module, __doc__.splitlines()[0], "precision", arguments)
     results = train_arms(options.dataset, configs_of(csbp), options.seeds, options.data_dir)
-    content = {"dataset": options.dataset, "seeds": options.seeds} | summary(results)
+    content = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
     content |= provenance(module, options.dataset, options.seeds, fields)
     content |= {"test_count": results["csbp"][0]["last"]["test_count"], "changed_spikes": changed_spikes()}
     write(options.out, content, page(content))

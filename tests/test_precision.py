@@ -32,7 +32,7 @@ FAMILIES = {
     "dense": (model("dense", features=(5, 4), norm="bntt"), 2),
     "recurrent": (model("recurrent", features=(5,), neuron=PLIF), 2),
     "cnn6": (model("cnn6", 16, width=1 / 32), 5),
-    "resnet19_tet": (model("resnet19_tet", 8, 3, width=1 / 32, norm="tdbn"), 20),
+    "resnet19_tet": (model("resnet19_tet", 8, 3, width=1 / 32, norm="tdbn"), 21),
     "resnet19_tebn": (model("resnet19_tebn", 8, 3, width=1 / 32), 20),
     "sew_resnet18": (model("sew_resnet18", 32, 3, width=1 / 32, connect="iand"), 20),
     "sew_7b": (model("sew_7b", 8, width=1 / 8, neuron=PLIF), 5),
