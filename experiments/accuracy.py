@@ -89,25 +89,25 @@ Made by `{content["command"]}`; `accuracy.json` holds the figures of each seed, 
 """
 
 
-def train_arms(dataset, arms, seeds, data_dir):
+def train_arms(arms, seeds, data_dir):
     """What each run gave, ``{arm: [seed 0, seed 1, ...]}``, of configs ``{arm: config}``."""
     results = {arm: [] for arm in arms}
-    places = {"root": "runs/accuracy", "data_dir": data_dir}
     with open(os.devnull, "w") as nowhere:
         for seed in range(seeds):
             for arm, config in arms.items():
-                config, name = dataclasses.replace(config, seed=seed), f"{dataset}-{arm}-{seed}"
-                run = train(config, name=name, console=Console(file=nowhere), **places)
+                config = dataclasses.replace(config, seed=seed)
+                run = train(config, root="runs/accuracy", console=Console(file=nowhere), data_dir=data_dir)
                 results[arm].append(run)
                 last = run["last"]["test_accuracy"]
                 print(f"seed {seed} {arm:4} last {last:.2%} in {run['seconds']:.0f} s", flush=True)
     return results
 
 
-def provenance(module, dataset, seeds, fields):
+def provenance(module, options, fields):
     """What stands behind the figures: the command, versions and machine."""
+    out = [f"--out {options.out}"] if options.out else []
     return {
-        "command": " ".join([f"python -m {module}", dataset, f"--seeds {seeds}", *fields]),
+        "command": " ".join([f"python -m {module}", options.dataset, f"--seeds {options.seeds}", *out, *fields]),
         "versions": {package: metadata.version(package) for package in ("jax", "flax", "optax", "numpy")},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
     }
@@ -120,7 +120,7 @@ def write(out, content, text):
     (out / "README.md").write_text(text)
 
 
-def arguments_of(module, summary, out, arguments):
+def arguments_of(module, summary, arguments):
     """``(options, fields, config)``: DATASET, --seeds, --data-dir and --out, and what is left, fields of the config."""
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("dataset", choices=configs.NAMES)
@@ -128,7 +128,6 @@ def arguments_of(module, summary, out, arguments):
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", type=pathlib.Path)
     options, fields = parser.parse_known_args(arguments)
-    options.out = options.out or pathlib.Path("docs/results") / (out or options.dataset)
     return options, fields, cli.parse(configs.load(options.dataset), fields, module)
 
 
@@ -139,12 +138,12 @@ def plain(config):
 
 def main(arguments=None):
     module = "experiments.accuracy"
-    options, fields, csbp = arguments_of(module, __doc__.splitlines()[0], None, arguments)
-    results = train_arms(options.dataset, {"csbp": csbp, "bp": plain(csbp)}, options.seeds, options.data_dir)
+    options, fields, csbp = arguments_of(module, __doc__.splitlines()[0], arguments)
+    results = train_arms({"csbp": csbp, "bp": plain(csbp)}, options.seeds, options.data_dir)
     content = {"dataset": options.dataset, "seeds": options.seeds} | summary(results)
-    content |= provenance(module, options.dataset, options.seeds, fields)
+    content |= provenance(module, options, fields)
     content["test_count"] = results["csbp"][0]["last"]["test_count"]
-    write(options.out, content, page(content))
+    write(options.out or pathlib.Path("docs/results") / options.dataset, content, page(content))
     print(table(content))
 
 

@@ -3,13 +3,14 @@
     python -m experiments.precision DATASET [--seeds 10] [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
 --out is docs/results/precision by default, a FIELD any of the config. All runs of a seed share their starting weights
-and the order of data. They are kept as those of experiments.accuracy are, whose float32 runs are not done again.
+and the order of data. They are kept where those of experiments.accuracy are, which are not done again.
 
 Also the share of spikes that bfloat16 changes in one layer of given weights and given input spikes, and how much of
 that comes from the product's rounding and how much from the current's.
 """
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
 
 
 def configs_of(csbp):
-    """``{arm: config}``; those in float32 are named as in experiments.accuracy."""
+    """``{arm: config}``; those in float32 are the ones of experiments.accuracy."""
     arms = {"csbp": csbp, "bp": plain(csbp)}
     in_bfloat16 = dataclasses.replace(csbp.model, precision="bfloat16")
     return arms | {f"{arm}-bfloat16": dataclasses.replace(c, model=in_bfloat16) for arm, c in arms.items()}
@@ -104,12 +105,12 @@ Made by `{content["command"]}`; `accuracy.json` holds the figures of each seed, 
 
 def main(arguments=None):
     module = "experiments.precision"
-    options, fields, csbp = arguments_of(module, __doc__.splitlines()[0], "precision", arguments)
-    results = train_arms(options.dataset, configs_of(csbp), options.seeds, options.data_dir)
+    options, fields, csbp = arguments_of(module, __doc__.splitlines()[0], arguments)
+    results = train_arms(configs_of(csbp), options.seeds, options.data_dir)
     content = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
-    content |= provenance(module, options.dataset, options.seeds, fields)
+    content |= provenance(module, options, fields)
     content |= {"test_count": results["csbp"][0]["last"]["test_count"], "changed_spikes": changed_spikes()}
-    write(options.out, content, page(content))
+    write(options.out or pathlib.Path("docs/results/precision"), content, page(content))
     print(table(content))
 
 
