@@ -11,6 +11,7 @@ Plugging it into any JAX model takes three lines: one to compute ``term`` where 
 to add their product to the loss.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -53,23 +54,40 @@ def term(
     >>> round(float(term(jnp.zeros((4, 3)))), 4)
     0.6931
     """
+    return reduced(lambda u, target: _softplus(u) - target * u, h, target, scale, cut, reduce)
+
+
+def reduced(
+    potential: Callable[[jax.Array, jax.Array], jax.Array],
+    h: ArrayLike,
+    target: ArrayLike,
+    scale: ArrayLike,
+    cut: tuple[float, float] | None,
+    reduce: Reduce,
+) -> jax.Array:
+    """``reduce(potential(h / scale, target))``: the form that :func:`term` and its controls share.
+
+    Args:
+      potential: elementwise, of ``u = h / scale`` and ``target``.
+      The others are those of :func:`term`, and so are the errors raised.
+    """
     h = jnp.asarray(h)
     if h.dtype == jnp.float16:
         raise TypeError(
-            "chaos.term: h is float16, whose range would turn the term's gradient (of order 1 / (scale * h.size)) "
+            "chaos: h is float16, whose range would turn the term's gradient (of order 1 / (scale * h.size)) "
             "to zero; compute this layer in bfloat16 or float32"
         )
     if reduce not in ("mean", "sum", "neuron"):
-        raise ValueError(f"chaos.term: reduce is {reduce!r}, but must be 'mean', 'sum' or 'neuron'")
+        raise ValueError(f"chaos: reduce is {reduce!r}, but must be 'mean', 'sum' or 'neuron'")
     if cut is not None and not cut[0] < cut[1]:
-        raise ValueError(f"chaos.term: cut is {cut}, but must be (low, high) with low < high")
+        raise ValueError(f"chaos: cut is {cut}, but must be (low, high) with low < high")
     wide = jnp.promote_types(h.dtype, jnp.float32)
     h = h.astype(wide)
     if cut is not None:
         # lax.clamp: zero gradient at the ends themselves too, as in the released code.
         h = lax.clamp(jnp.asarray(cut[0], wide), h, jnp.asarray(cut[1], wide))
     u = h / jnp.asarray(scale, wide)
-    loss = _softplus(u) - jnp.asarray(target, wide) * u
+    loss = potential(u, jnp.asarray(target, wide))
     if reduce == "sum":
         return jnp.sum(loss)
     return jnp.mean(loss) * (h.shape[-1] if reduce == "neuron" else 1)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from csbp_jax import chaos
+from csbp_jax import chaos, controls, optimizer
 from csbp_jax.config import Config, ConfigError
 
 Batch = dict[str, jax.Array]
@@ -42,7 +42,8 @@ class State:
 def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
     """The config's traced values: ``{lr, z0: {tap: z0}, beta, every, target, scale}``.
 
-    ``init`` also takes ``neuron``, a pytree such as :class:`csbp_jax.neurons.LIF`, in place of the model's own.
+    ``init`` also takes ``neuron``, a pytree such as :class:`csbp_jax.neurons.LIF`, in place of the model's own, and
+    ``forcing``, for an optimiser with a force in it (controls.py).
     """
     taps, z0 = config.chaos.taps, config.chaos.z0
     return {
@@ -60,9 +61,10 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
 
     Args:
       model: ``apply(variables, x, train, *, tap, taps[, neuron])`` to ``(logits [B, T, C], Aux)``.
-      tx: gradient to update for a learning rate of 1 (``optimizer.build``); the update is multiplied by ``lr``.
+      tx: gradient to update for a learning rate of 1 (``optimizer.build``); the update is multiplied by ``lr``. Its
+        ``update`` is told ``step``, ``key`` and, if the hparams have it, ``forcing`` (controls.py).
       loss: ``loss(logits, labels, where=None)`` to a scalar mean, e.g. ``losses.rate_cross_entropy``.
-      config: gives the taps, cut and reduction of the chaos term, and the input's shape for ``init``.
+      config: gives the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
       steps_per_epoch: for a config that anneals by the epoch; left at 1, its z is multiplied by beta each step.
 
     Returns:
@@ -71,7 +73,8 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
       ``train_step(state, batch) -> (State, metrics)``; batch is ``{"x": [B, T or 1, ...], "y": [B] or [B, C]}``.
       ``eval_step(state, batch) -> sums`` over the examples with ``batch["mask"]``: count, correct, loss.
     """
-    objective = _objective(model, loss, config)
+    tx = optax.with_extra_args_support(tx)
+    value_and_gradient = _value_and_gradient(_objective(model, loss, config), config, steps_per_epoch)
 
     def init(key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         hparams = _complete(hparams or {}, config, steps_per_epoch)
@@ -89,10 +92,9 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
         )
 
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
-        gradient_of = jax.value_and_grad(lambda p: objective(p, state, batch), has_aux=True)
-        (total, (metrics, batch_stats)), gradient = gradient_of(state.params)
+        (total, (metrics, batch_stats)), gradient = value_and_gradient(state, batch)
         norm = optax.tree.norm(gradient)
-        direction, opt_state = tx.update(gradient, state.opt_state, state.params)
+        direction, opt_state = tx.update(gradient, state.opt_state, state.params, **_told(state))
         updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
         # A spike is a comparison, and comparisons swallow NaN: the loss of a broken net can be finite. So both.
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
@@ -125,18 +127,28 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
     return init, train_step, eval_step
 
 
-def make_gradient_norms(model: nn.Module, loss: Loss, config: Config):
-    """``gradient_norms(state, batch) -> {"task": norm, "chaos": norm}``: how much the chaos term weighs just now."""
+def make_gradients(model: nn.Module, loss: Loss, config: Config):
+    """``gradients(state, batch) -> {"task": tree, "chaos": tree}``, of the two losses (z included) just now."""
     objective = _objective(model, loss, config)
 
-    def gradient_norms(state: State, batch: Batch) -> dict[str, jax.Array]:
+    def gradients(state: State, batch: Batch) -> dict[str, Any]:
         def parts(params):
             metrics = objective(params, state, batch)[1][0]
             return {"task": metrics["task_loss"], "chaos": metrics["chaos_loss"]}
 
         values, pull = jax.vjp(parts, state.params)
         basis = {name: {k: jnp.full_like(v, k == name) for k, v in values.items()} for name in values}
-        return {name: optax.tree.norm(pull(one)[0]) for name, one in basis.items()}
+        return {name: pull(one)[0] for name, one in basis.items()}
+
+    return gradients
+
+
+def make_gradient_norms(model: nn.Module, loss: Loss, config: Config):
+    """``gradient_norms(state, batch) -> {"task": norm, "chaos": norm}``: how much the chaos term weighs just now."""
+    gradients = make_gradients(model, loss, config)
+
+    def gradient_norms(state: State, batch: Batch) -> dict[str, jax.Array]:
+        return {name: optax.tree.norm(gradient) for name, gradient in gradients(state, batch).items()}
 
     return gradient_norms
 
@@ -157,6 +169,7 @@ def fed_back(state: State) -> State:
 
 def _objective(model, loss, config):
     """``objective(params, state, batch) -> (L, (metrics, batch_stats))``."""
+    term = controls.TERMS[config.chaos.term]
 
     def objective(params, state, batch):
         h = state.hparams
@@ -164,9 +177,7 @@ def _objective(model, loss, config):
             {"params": params, "batch_stats": state.batch_stats},
             batch["x"],
             True,
-            tap=lambda tensor: chaos.term(
-                tensor, h["target"], h["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce
-            ),
+            tap=lambda tensor: term(tensor, h["target"], h["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce),
             taps=config.chaos.taps,
             rngs={"dropout": jax.random.fold_in(state.key, state.step)},
             mutable=["batch_stats"],
@@ -192,6 +203,41 @@ def _objective(model, loss, config):
     return objective
 
 
+def _value_and_gradient(objective, config, steps_per_epoch):
+    """``(state, batch) -> ((L, (metrics, batch_stats)), gradient)``."""
+    parts, share = config.chaos.substeps, optimizer.schedule(config.optimizer, config.epochs, steps_per_epoch)
+
+    def whole(state, batch):
+        return jax.value_and_grad(lambda p: objective(p, state, batch), has_aux=True)(state.params)
+
+    def in_parts(state, batch):
+        def task(params):
+            total, (metrics, batch_stats) = objective(params, state, batch)
+            return metrics["task_loss"], (total, (metrics, batch_stats))
+
+        def push(carry, _):
+            params, pushed = carry
+            gradient = jax.grad(lambda p: objective(p, state, batch)[1][0]["chaos_loss"])(params)
+            rate = state.hparams["lr"] * share(state.step) / parts
+            params = jax.tree.map(lambda p, g: p - rate.astype(p.dtype) * g, params, gradient)
+            return (params, jax.tree.map(lambda a, g: a + g / parts, pushed, gradient)), None
+
+        (_, aux), gradient = jax.value_and_grad(task, has_aux=True)(state.params)
+        still = jax.tree.map(jnp.zeros_like, state.params)
+        (_, pushed), _ = jax.lax.scan(push, (state.params, still), length=parts)
+        return aux, jax.tree.map(jnp.add, gradient, pushed)
+
+    return whole if parts == 1 else in_parts
+
+
+def _told(state):
+    """What an optax transformation may want to know besides the gradient."""
+    # Apart from dropout's (key, step) and the augmentation's, which folds in 1.
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
+    forcing = {"forcing": state.hparams["forcing"]} if "forcing" in state.hparams else {}
+    return {"step": state.step, "key": key, **forcing}
+
+
 def _neuron(state):
     """A neuron in the hparams stands in for the model's own."""
     return {"neuron": state.hparams["neuron"]} if "neuron" in state.hparams else {}
@@ -206,9 +252,11 @@ def _correct(logits, labels):
 
 def _complete(hparams, config, steps_per_epoch):
     known = hyperparameters(config, steps_per_epoch)
-    unknown = set(hparams) - {*known, "neuron"}
+    unknown = set(hparams) - {*known, "neuron", "forcing"}
     if unknown:
-        raise ConfigError(f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}, neuron")
+        raise ConfigError(
+            f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}, neuron, forcing"
+        )
     hparams = {**known, **hparams}
     if not isinstance(hparams["z0"], dict):
         if not config.chaos.taps:

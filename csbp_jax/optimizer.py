@@ -1,5 +1,9 @@
 """From the config to an optax transformation whose learning rate is left to the caller."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import optax
 
 from csbp_jax.config import Optimizer
@@ -20,7 +24,7 @@ def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Gradien
     if config.name == "sgd":
         stages.append(optax.trace(config.momentum))
     else:
-        stages.append(optax.scale_by_adam(eps_root=config.eps_root))
+        stages.append(optax.scale_by_adam(_B1, _B2, _EPS, eps_root=config.eps_root))
     if config.weight_decay and config.name == "adamw":
         stages.append(optax.add_decayed_weights(config.weight_decay))
     stages.append(optax.scale_by_learning_rate(schedule(config, epochs, steps_per_epoch)))
@@ -40,3 +44,25 @@ def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Sche
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(1 / warmup, 1.0, warmup - 1), after], [warmup])
+
+
+def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[str, Any] | None:
+    """The optimiser as heavy-ball descent, for ``dynamics.flip_ratio``: ``{rate, momentum, scale}``.
+
+    rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
+    first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are taken
+    as constant. The state is that after ``step`` steps; Adam has no scale before the first, so then there is None.
+    """
+    if config.name == "sgd":
+        return {"rate": 1.0, "momentum": config.momentum, "scale": None}
+    if step == 0:
+        return None
+    correction = 1 - _B2**step
+    scale = jax.tree.map(
+        lambda v: 1 / (jnp.sqrt(v / correction + config.eps_root) + _EPS), optax.tree.get(opt_state, "nu")
+    )
+    return {"rate": 1 - _B1, "momentum": _B1, "scale": scale}
+
+
+# optax's defaults for Adam.
+_B1, _B2, _EPS = 0.9, 0.999, 1e-8

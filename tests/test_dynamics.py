@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from csbp_jax import dynamics, learner, losses, models, neurons, optimizer, surrogate
@@ -59,6 +60,62 @@ def test_heavy_ball_flips_where_curvature_times_rate_is_two_times_one_plus_momen
 
     flip = 2 * (1 + momentum)
     assert exponent(0.99 * flip) < 0 < exponent(1.01 * flip)
+
+
+@pytest.mark.parametrize("size", [3, 40])
+def test_flip_ratio_is_the_largest_real_part_of_the_preconditioned_jacobian(x64, size):
+    rng = np.random.default_rng(size)
+    matrix, factor = rng.normal(size=(size, size)), rng.uniform(0.5, 2, size)  # not symmetric, as surrogates make it
+    params = {"a": jnp.zeros(size - 1), "b": jnp.zeros(1)}
+    scale = {"a": jnp.asarray(factor[:-1]), "b": jnp.asarray(factor[-1:])}
+
+    def gradient(tree):
+        pushed = jnp.asarray(matrix) @ jnp.concatenate([tree["a"], tree["b"]])
+        return {"a": pushed[:-1], "b": pushed[-1:]}
+
+    ratio = dynamics.flip_ratio(gradient, params, 0.3, 0.9, scale, tolerance=1e-6)
+    assert ratio == pytest.approx(0.3 * np.linalg.eigvals(factor[:, None] * matrix).real.max() / 3.8, rel=1e-5)
+
+
+def test_flip_ratio_is_negative_on_a_hill(x64):
+    assert dynamics.flip_ratio(lambda x: -2 * x, jnp.ones(50), 0.5) == pytest.approx(-0.5)
+
+
+def test_flip_ratio_of_the_chaos_term_is_one_where_its_map_flips(x64):
+    rest = jnp.log(0.65 / 0.35)
+    ratio = dynamics.flip_ratio(lambda y: jax.nn.sigmoid(y) - 0.65, jnp.full(1, rest), lr=2 / (0.65 * 0.35))
+    assert ratio == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_flip_ratio_of_one_says_where_an_optimisers_step_flips(x64, name):
+    """A parabola of small size, so that Adam's second moments, made before of large gradients, stay what they are."""
+    config = Optimizer(name=name, momentum=0.8, schedule="constant")
+    tx = optimizer.build(config, 1, 1)
+    x = {"a": jnp.asarray([1.0]), "b": jnp.asarray([1.0])}
+    grown = tx.init(x)
+    for _ in range(200):
+        _, grown = tx.update({"a": jnp.asarray([0.5]), "b": jnp.asarray([8.0])}, grown, x)
+    ball = optimizer.heavy_ball(config, grown, 200)
+    lr = 1 / dynamics.flip_ratio(lambda x: x, x, ball["rate"], ball["momentum"], ball["scale"])
+
+    def grows(lr):
+        state, x = grown, {"a": jnp.asarray([1e-7]), "b": jnp.asarray([1e-7])}
+        # Of both moments only the first follows; the pushes of before are taken out of it.
+        state = optax.tree.set(state, mu=jax.tree.map(jnp.zeros_like, x)) if name == "adam" else tx.init(x)
+        sizes = []
+        for _ in range(40):
+            updates, state = tx.update(x, state, x)
+            x = jax.tree.map(lambda p, u: p + lr * u, x, updates)
+            sizes.append(max(abs(float(p[0])) for p in x.values()))
+        return max(sizes[30:]) > max(sizes[10:20])
+
+    assert grows(1.15 * lr) and not grows(0.85 * lr)
+
+
+def test_adam_has_no_scale_before_its_first_step():
+    config = Optimizer(name="adam")
+    assert optimizer.heavy_ball(config, optimizer.build(config, 1, 1).init(jnp.zeros(1)), 0) is None
 
 
 def test_chaos_term_alone_over_its_strength(x64):

@@ -10,6 +10,7 @@ SCIENCE = [
     "neurons",
     "circuits",
     "losses",
+    "controls",
     "norms",
     "probes",
     "precision",
@@ -24,7 +25,7 @@ BOTH = ["configs", "weights", "program", "train", "evaluate", "cli", "__main__"]
 ORDER = ["config", *SCIENCE, *WORLD, *BOTH]
 FENCES = {
     "flax": {"circuits", "norms", "probes", "precision", "layers", "models", "learner"},
-    "optax": {"losses", "optimizer", "learner"},
+    "optax": {"losses", "controls", "optimizer", "learner"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
     "tonic": {"data"},

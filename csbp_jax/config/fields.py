@@ -129,6 +129,10 @@ class Chaos:
     """Hold h to this range, with no gradient outside (released code: -10 9.9)."""
     reduce: Literal["mean", "sum", "neuron"] = "mean"
     """Over the elements of a tap; neuron: mean over batch, time and space, sum over channels."""
+    term: Literal["chaos", "drift", "linear"] = "chaos"
+    """The term itself, or a control in its place: a parabola of its pull at h = 0 and its zero, or a constant pull."""
+    substeps: int = 1
+    """A control: take the term's gradient in so many small steps, which is the same force and cannot overshoot."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,6 +41,7 @@ _RULES = {
     "chaos.scale": _ABOVE_ZERO,
     "chaos.cut": ("two numbers, low < high", lambda v: v is None or v[0] < v[1]),
     "chaos.taps": ("different names", lambda v: len(set(v)) == len(v)),
+    "chaos.substeps": _POSITIVE,
     "loss.lam": _SHARE,
     "optimizer.lr": _NOT_NEGATIVE,
     "optimizer.momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),

@@ -1,0 +1,216 @@
+"""Controls: pulls equal the chaos term's where they must, forces have the size and the law that they claim."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from csbp_jax import chaos, controls, learner, losses, models, optimizer
+from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
+
+FORCES = {"gaussian": controls.gaussian(), "ar1": controls.ar1(0.9), "logistic": controls.logistic()}
+
+
+@pytest.mark.parametrize("target", [0.2, 0.5, 0.501, 0.65, 0.95])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_pulls_have_the_chaos_terms_gradient_at_zero_and_drift_its_zero(x64, target, scale):
+    def slope(term, h):
+        return float(jax.grad(lambda h: term(h, target, scale))(jnp.float64(h)))
+
+    assert slope(controls.drift, 0.0) == pytest.approx(slope(chaos.term, 0.0), rel=2e-6, abs=1e-15)
+    assert slope(controls.linear, 0.0) == pytest.approx(slope(chaos.term, 0.0), rel=1e-12, abs=1e-15)
+    assert slope(controls.linear, 7.0) == slope(controls.linear, 0.0)
+    rest = scale * np.log(target / (1 - target))
+    assert slope(controls.drift, rest) == pytest.approx(0, abs=1e-12)
+    assert slope(chaos.term, rest) == pytest.approx(0, abs=1e-12)
+
+
+def test_drift_is_a_parabola_with_the_logistic_functions_curvature_at_half(x64):
+    curvature = jax.vmap(lambda h: jax.hessian(lambda h: controls.drift(h, 0.65, 2.0))(h))(jnp.linspace(-9, 9, 5))
+    np.testing.assert_allclose(curvature, 0.15 / np.log(0.65 / 0.35) / 4, rtol=1e-12)
+    assert float(jax.hessian(lambda h: controls.drift(h, 0.5, 1.0))(0.3)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", controls.TERMS)
+def test_pulls_reduce_and_cut_as_the_chaos_term_does(x64, name):
+    h = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 5)) * 9)
+    term = controls.TERMS[name]
+    total = sum(float(term(value)) for value in np.ravel(h))
+    assert float(term(h, reduce="sum")) == pytest.approx(total)
+    assert float(term(h)) == pytest.approx(total / 60)
+    assert float(term(h, reduce="neuron")) == pytest.approx(total / 12)
+    gradient = jax.grad(lambda h: term(h, cut=(-5.0, 5.0), reduce="sum"))(h)
+    np.testing.assert_array_equal(np.asarray(gradient != 0), np.abs(h) < 5)
+    with pytest.raises(TypeError, match="float16"):
+        term(h.astype(jnp.float16))
+
+
+def run(force, forcing, steps, seed=0):
+    """The pushes ``[steps, ...]`` on parameters of zeros."""
+    params = jax.tree.map(lambda f: jnp.zeros(f.shape[1:] or (2000,)), forcing)
+
+    def step(state, n):
+        key = jax.random.fold_in(jax.random.key(seed), n)
+        pushes, state = force.update(params, state, step=n, key=key, forcing=forcing)
+        return state, pushes
+
+    return jax.lax.scan(step, force.init(params), jnp.arange(steps))[1]
+
+
+@pytest.mark.parametrize("name", FORCES)
+def test_a_force_has_mean_zero_and_the_size_of_its_record(name):
+    sizes = {"a": jnp.asarray([3.0, 1.0, 0.5, 0.0]), "b": jnp.full(4, 2.0)}
+    pushes = run(FORCES[name], sizes, 6)
+    for leaf, size in sizes.items():
+        expected = np.concatenate([size, [0, 0]])  # no force after the record's end
+        np.testing.assert_allclose(np.std(pushes[leaf], axis=1), expected, rtol=0.06, atol=1e-7)
+        assert np.all(np.abs(np.mean(pushes[leaf], axis=1)) <= 4 * expected / 2000**0.5 + 1e-7)
+    assert abs(np.corrcoef(pushes["a"][1], pushes["b"][1])[0, 1]) < 0.1  # each tensor draws its own
+
+
+@pytest.mark.parametrize(("name", "expected"), [("gaussian", 0.0), ("ar1", 0.9), ("logistic", 0.0)])
+def test_correlation_in_time(name, expected):
+    pushes = np.asarray(run(FORCES[name], jnp.ones(60), 60))
+    assert np.mean(pushes[1:] * pushes[:-1]) == pytest.approx(expected, abs=0.02)
+    assert np.std(pushes[0]) == pytest.approx(1, abs=0.05)
+
+
+def test_extrinsic_chaos_is_the_logistic_map_and_does_not_collapse():
+    steps = 5000
+    pushes = np.asarray(run(controls.logistic(), jnp.ones(steps), steps)[:, :200], float)
+    x = 0.5 + pushes / 8**0.5
+    assert x.min() >= -1e-6 and x.max() <= 1 + 1e-6
+    np.testing.assert_allclose(x[1:], 4 * x[:-1] * (1 - x[:-1]), atol=1e-5)
+    late = x[-500:]
+    assert late.std() == pytest.approx(8**-0.5, rel=0.02)
+    assert np.mean(late < 0.1) == pytest.approx(2 / np.pi * np.arcsin(0.1**0.5), rel=0.05)  # its invariant density
+    assert len(np.unique(x[-1])) == 200  # no two elements share an orbit
+
+
+def test_forces_of_two_keys_differ_and_one_key_repeats():
+    one, again, other = (run(controls.logistic(), jnp.ones(3), 3, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert not np.allclose(one, other)
+
+
+def record(steps=9):
+    rng = np.random.default_rng(0)
+    return {"a": jnp.asarray(rng.normal(size=(steps, 3, 2))), "b": jnp.asarray(rng.normal(size=(steps, 4)))}
+
+
+def test_replay_pushes_what_was_recorded(x64):
+    pushes = run(controls.replay(), record(), 11)
+    for leaf, pushed in record().items():
+        np.testing.assert_array_equal(pushes[leaf], np.concatenate([pushed, np.zeros((2, *pushed.shape[1:]))]))
+
+
+def test_shuffling_keeps_each_push_whole(x64):
+    before, after = record(), controls.shuffled(jax.random.key(1), record())
+    rows = np.asarray(before["a"])
+    order = [int(np.flatnonzero((rows == row).all((1, 2)))[0]) for row in np.asarray(after["a"])]
+    assert sorted(order) == list(range(9)) and order != list(range(9))
+    np.testing.assert_array_equal(after["b"], before["b"][jnp.asarray(order)])
+
+
+@pytest.mark.parametrize("steps", [8, 9])
+def test_random_phases_keep_mean_spectrum_and_cross_correlation(x64, steps):
+    before, after = record(steps), controls.phase_randomised(jax.random.key(1), record(steps))
+
+    def waves(tree):
+        return np.fft.rfft(np.concatenate([r.reshape(steps, -1) for r in tree.values()], axis=1), axis=0)
+
+    a, b = waves(before), waves(after)
+    np.testing.assert_allclose(np.abs(b), np.abs(a), rtol=1e-9)
+    np.testing.assert_allclose(b[:, :1].conj() * b, a[:, :1].conj() * a, atol=1e-9)
+    np.testing.assert_allclose(b[0], a[0], atol=1e-9)
+    assert not np.allclose(before["a"], after["a"])
+
+
+def test_rms_of_a_record():
+    sizes = controls.rms({"a": jnp.asarray([[[3.0, 4.0]], [[0.0, 0.0]]])})
+    np.testing.assert_allclose(sizes["a"], [12.5**0.5, 0])
+
+
+# --- within a training step ---------------------------------------------------------------------------------------
+
+
+def make(tx=None, **fields):
+    config = Config(
+        model=Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(7,)),
+        chaos=Chaos(z0=(20.0,), beta=1.0, taps=("fc1.norm",), scale=1.0, **fields),
+        optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.0, schedule="constant"),
+    )
+    tx = optimizer.build(config.optimizer, 1, 10) if tx is None else tx
+    model = models.build(config.model)
+    return config, model, learner.make(model, tx, losses.rate_cross_entropy, config)
+
+
+def batch():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(2 * rng.normal(size=(8, 1, 6)), jnp.result_type(float))
+    return {"x": x, "y": jnp.asarray(rng.integers(0, 3, 8))}
+
+
+def start(init, **hparams):
+    state = init(jax.random.key(0), hparams)
+    wide = jnp.result_type(float)
+    return jax.tree.map(lambda a: a.astype(wide) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
+
+
+@pytest.mark.parametrize("term", ["drift", "linear"])
+def test_a_config_names_the_pull(x64, term):
+    _, _, (init, step, _) = make(term=term)
+    _, metrics = step(start(init), batch())
+    config, model, _ = make()
+    variables = {"params": start(init).params, "batch_stats": start(init).batch_stats}
+    value = model.apply(
+        variables,
+        batch()["x"],
+        True,
+        tap=lambda h: controls.TERMS[term](h, 0.65, 1.0),
+        taps=config.chaos.taps,
+        mutable=["batch_stats"],
+    )[0][1].terms["fc1.norm"]
+    assert float(metrics["chaos_loss"]) == pytest.approx(20 * float(value), rel=1e-12)
+
+
+def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
+    config, model, (init, step, _) = make(substeps=5)
+    state = start(init)
+    gradients = learner.make_gradients(model, losses.rate_cross_entropy, config)
+    task = gradients(state, batch())["task"]
+    params = state.params
+    for _ in range(5):
+        gradient = gradients(dataclasses.replace(state, params=params), batch())["chaos"]
+        params = jax.tree.map(lambda p, g: p - 0.1 / 5 * g, params, gradient)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, task)
+    after, metrics = jax.jit(step)(state, batch())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13), after.params, expected)
+    whole_step, whole_metrics = jax.jit(make()[2][1])(state, batch())
+    for name in ("loss", "task_loss", "chaos_loss"):
+        assert float(metrics[name]) == pytest.approx(float(whole_metrics[name]), rel=1e-12)
+    assert optax.tree.norm(optax.tree.sub(after.params, whole_step.params)) > 1e-3
+
+
+def test_the_learner_tells_a_force_its_step_key_and_forcing(x64):
+    _, _, (init, step, _) = make(optax.chain(controls.gaussian(), optax.scale(-1.0)))
+    _, _, (plain_init, plain_step, _) = make(optax.scale(-1.0))
+    plain, _ = plain_step(start(plain_init), batch())
+    forcing = jax.tree.map(lambda p: jnp.asarray([0.5, 0.0]), plain.params)
+    forced, _ = jax.jit(step)(start(init, forcing=forcing), batch())
+    pushes = np.concatenate(
+        [np.ravel(a - b) for a, b in zip(*map(jax.tree.leaves, (forced.params, plain.params)), strict=True)]
+    )
+    assert np.std(pushes) == pytest.approx(0.1 * 0.5, rel=0.25)
+    # The record's second step has no force: another step is a plain one.
+    after, _ = jax.jit(step)(forced, batch())
+    unforced, _ = plain_step(dataclasses.replace(forced, opt_state=plain.opt_state), batch())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), after.params, unforced.params)
+
+
+def test_substeps_must_be_counted():
+    with pytest.raises(ConfigError, match=r"chaos\.substeps: 0"):
+        check(dataclasses.replace(Config(), chaos=Chaos(substeps=0)))
