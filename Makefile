@@ -10,18 +10,19 @@ override CSBP_DATASET := $(call typed,DATASET,digits)
 override CSBP_NAME := $(call typed,NAME)
 override CSBP_FRESH := $(call typed,FRESH)
 override CSBP_ARGS := $(call typed,ARGS)
+override CSBP_GRID := $(call typed,GRID)
 override CSBP_FROM := $(call typed,FROM)
 override CSBP_DIR := $(call typed,DIR)
 override CSBP_DATA_DIR := $(call typed,DATA_DIR)
-export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_FROM CSBP_DIR CSBP_DATA_DIR
-unexport DATASET NAME FRESH ARGS FROM DIR DATA_DIR
+export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_GRID CSBP_FROM CSBP_DIR CSBP_DATA_DIR
+unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 
 # Fresh buffers cost page faults: keep freed memory, in huge pages. It saved 2 to 5 % of a convolutional step on two
 # cores; a benchmark, whose buffers are larger, measures little else without it. No effect where malloc is not glibc's.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train demo test test-slow bench bench-data parity accuracy lint lock clean
+.PHONY: help setup data train sweep demo test test-slow bench bench-data parity accuracy lint lock clean
 
 help:  ## This list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -29,6 +30,7 @@ help:  ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 	@echo
 	@echo 'Options of train: DATASET=digits  NAME=my-run  FRESH=1  ARGS="--chaos.z0 0 --epochs 5"'
+	@echo 'Options of sweep: GRID="chaos.z0=0,3,10,30 seed=0:8" and those of train'
 	@echo 'Options of data:  DATASET=cifar10  FROM=folder-with-the-originals'
 	@echo 'Options of both:  DATA_DIR=data (where prepared data are kept)  DATASET=folder DIR=your-class-folders'
 	@echo 'All of ARGS:      make setup && $(RUN) -m csbp_jax train digits --help'
@@ -47,6 +49,9 @@ data: setup  ## Prepare and verify a data set (DATASET, FROM, DATA_DIR, ARGS)
 
 train: setup  ## Train a spiking network with CSBP (DATASET, NAME, FRESH, DATA_DIR, ARGS)
 	@$(RUN) -m csbp_jax train --environment
+
+sweep: setup  ## Train every member of a grid (DATASET, GRID, NAME, FRESH, DATA_DIR, ARGS)
+	@$(RUN) -m csbp_jax sweep --environment
 
 demo: setup  ## The authors' one-neuron experiment, as a figure
 	@$(RUN) -m experiments.one_neuron

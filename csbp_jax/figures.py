@@ -1,4 +1,4 @@
-"""Figures of a run, drawn from its ``metrics.jsonl`` alone."""
+"""Figures of a run, drawn from its ``metrics.jsonl`` alone, and of a sweep, drawn from its tables."""
 
 import pathlib
 from typing import Any
@@ -9,10 +9,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     """``figures/training.png`` (losses, z, accuracy) and ``figures/rates.png`` (firing rate of each layer)."""
-    # Matplotlib takes half a second to import, and a headless machine needs its Agg canvas, not pyplot.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
     # An epoch whose steps were all bad has no mean.
@@ -21,8 +17,7 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     if not epochs:
         return
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(12, 3.6)
     losses, strength, accuracy = figure.subplots(1, 3)
     _losses(losses, steps)
     _strength(strength, steps)
@@ -35,8 +30,7 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     figure.suptitle(run.name)
     figure.savefig(folder / "training.png", dpi=120)
 
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(5, 3.6)
     axes = figure.subplots()
     for i, layer in enumerate(epochs[0]["rates"]):
         color = PALETTE[i % len(PALETTE)]
@@ -44,6 +38,72 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     axes.set(xlabel="step", ylabel="spikes a neuron and time step", title="Firing rate", ylim=(0, None))
     axes.legend()
     figure.savefig(folder / "rates.png", dpi=120)
+
+
+def blank(width: float, height: float) -> Any:
+    """An empty figure, inches."""
+    # Matplotlib takes half a second to import, and a headless machine needs its Agg canvas, not pyplot.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_sweep(folder: pathlib.Path, fields: list[str], settings: list[dict[str, Any]]) -> None:
+    """``figures/accuracy.{png,pdf}``: test accuracy over the first swept number, a line for each of the rest.
+
+    Args:
+      folder: the sweep's.
+      fields: the swept ones, without the seed.
+      settings: rows of ``settings.csv``.
+    """
+    numbers = [f for f in fields if all(_number(row[f]) is not None for row in settings)]
+    if not numbers:
+        return
+    across = numbers[0]
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in settings:
+        if "last_test_accuracy_mean" in row:
+            label = ", ".join(f"{f} {_text(row[f])}" for f in fields if f != across)
+            lines.setdefault(label, []).append(row)
+    figure = blank(8, 3.6)
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, part in zip(panels, ("last", "chosen"), strict=True):
+        for i, (label, rows) in enumerate(lines.items()):
+            _band(panel, across, f"{part}_test_accuracy", rows, {"color": PALETTE[i % len(PALETTE)], "label": label})
+        title = "last epoch" if part == "last" else "epoch chosen by validation"
+        panel.set(xlabel=across, title=title)
+        if all(_number(row[across]) >= 0 for row in settings):
+            positive = sorted({_number(row[across]) for row in settings} - {0.0})
+            if len(positive) > 2 and positive[-1] / positive[0] > 20:
+                panel.set_xscale("symlog", linthresh=positive[0])
+    panels[0].set(ylabel="test accuracy (%), 95 % interval")
+    if any(lines):
+        panels[1].legend(fontsize="small")
+    (folder / "figures").mkdir(exist_ok=True)
+    for ending in ("png", "pdf"):
+        figure.savefig(folder / "figures" / f"accuracy.{ending}", dpi=150)
+
+
+def _band(axes, across, name, rows, style):
+    rows = sorted(rows, key=lambda row: _number(row[across]))
+    x = [_number(row[across]) for row in rows]
+    axes.plot(x, [100 * row[f"{name}_mean"] for row in rows], ".-", **style)
+    ends = [[row[f"{name}_{end}"] for row in rows] for end in ("low", "high")]
+    if None not in ends[0]:
+        axes.fill_between(x, *[[100 * value for value in end] for end in ends], alpha=0.2, lw=0, color=style["color"])
+
+
+def _number(value):
+    """The value, or the one that a tuple holds; None if it is neither."""
+    value = value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _text(value):
+    return " / ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _losses(axes, steps):

@@ -143,14 +143,9 @@ def make_gradients(model: nn.Module, loss: Loss, config: Config):
     return gradients
 
 
-def make_gradient_norms(model: nn.Module, loss: Loss, config: Config):
-    """``gradient_norms(state, batch) -> {"task": norm, "chaos": norm}``: how much the chaos term weighs just now."""
-    gradients = make_gradients(model, loss, config)
-
-    def gradient_norms(state: State, batch: Batch) -> dict[str, jax.Array]:
-        return {name: optax.tree.norm(gradient) for name, gradient in gradients(state, batch).items()}
-
-    return gradient_norms
+def norms(gradients: dict[str, Any]) -> dict[str, jax.Array]:
+    """``{"task": norm, "chaos": norm}``: how much the chaos term weighs."""
+    return {name: optax.tree.norm(gradient) for name, gradient in gradients.items()}
 
 
 def fed_back(state: State) -> State:

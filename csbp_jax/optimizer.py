@@ -50,8 +50,8 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[
     """The optimiser as heavy-ball descent, for ``dynamics.flip_ratio``: ``{rate, momentum, scale}``.
 
     rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
-    first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are taken
-    as constant. The state is that after ``step`` steps; Adam has no scale before the first, so then there is None.
+    first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
+    taken as constant. The state is that after ``step`` steps; Adam has no scale before the first: None.
     """
     if config.name == "sgd":
         return {"rate": 1.0, "momentum": config.momentum, "scale": None}

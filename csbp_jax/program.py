@@ -74,16 +74,24 @@ def _events(source):
     return getattr(source, "events", False)
 
 
-def compile(config: Config, source: Any, steps_per_epoch: int) -> Program:
-    """The functions of a run of this (resolved) config, on data such as the source's."""
-    # One step for any number of devices: the batch is split over the mesh, and jit adds the all-reduces itself.
-    devices = mesh.data_parallel()
-    copies = mesh.everywhere(devices)
+class Functions(NamedTuple):
+    """What a run computes, pure, on batches as the source has them: ``init(key, hparams=None) -> state``,
+    ``train_step(state, batch) -> (state, metrics)``, ``eval_step(state, key, batch) -> sums``,
+    ``gradients(state, batch) -> {"task": tree, "chaos": tree}``."""
+
+    init: Callable
+    train_step: Callable
+    eval_step: Callable
+    gradients: Callable
+
+
+def functions(config: Config, source: Any, steps_per_epoch: int) -> Functions:
+    """The functions of a run of this (resolved) config, on data such as the source's; for jit, vmap and jvp."""
     model = models.build(config.model)
     tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
     loss = losses.build(config.loss)
     init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch)
-    gradient_norms = learner.make_gradient_norms(model, loss, config)
+    gradients = learner.make_gradients(model, loss, config)
     prepare, prepare_eval = transform.make(config, _events(source))
 
     def seen(state, batch):
@@ -91,18 +99,27 @@ def compile(config: Config, source: Any, steps_per_epoch: int) -> Program:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
         return prepare(key, batch)
 
-    def evaluation(state, key, batch):
-        return eval_step(state, prepare_eval(key, batch))
+    return Functions(
+        init=init,
+        train_step=lambda state, batch: train_step(state, seen(state, batch)),
+        eval_step=lambda state, key, batch: eval_step(state, prepare_eval(key, batch)),
+        gradients=lambda state, batch: gradients(state, seen(state, batch)),
+    )
 
+
+def compile(config: Config, source: Any, steps_per_epoch: int) -> Program:
+    """The functions of a run of this (resolved) config, on data such as the source's, jitted."""
+    # One step for any number of devices: the batch is split over the mesh, and jit adds the all-reduces itself.
+    devices = mesh.data_parallel()
+    copies = mesh.everywhere(devices)
+    run = functions(config, source, steps_per_epoch)
     place = functools.partial(mesh.place, mesh=devices)
     whole = -(-config.eval_batch_size // jax.device_count()) * jax.device_count()
     return Program(
-        init=jax.jit(init, out_shardings=copies),
-        train_step=jax.jit(
-            lambda state, batch: train_step(state, seen(state, batch)), donate_argnums=0, out_shardings=copies
-        ),
-        evaluate=functools.partial(_evaluate, jax.jit(evaluation), place, whole, config.seed),
-        gradient_norms=jax.jit(lambda state, batch: gradient_norms(state, seen(state, batch))),
+        init=jax.jit(run.init, out_shardings=copies),
+        train_step=jax.jit(run.train_step, donate_argnums=0, out_shardings=copies),
+        evaluate=functools.partial(_evaluate, jax.jit(run.eval_step), place, whole, config.seed),
+        gradient_norms=jax.jit(lambda state, batch: learner.norms(run.gradients(state, batch))),
         place=place,
     )
 
@@ -118,9 +135,14 @@ def begin(config: Config, program: Program, show: Callable[[str], None]) -> lear
     return dataclasses.replace(state, **jax.device_put(variables, state.step.sharding))
 
 
+def eval_keys(seed: int, source: Any, batch_size: int) -> jax.Array:
+    """A key for each evaluation step over the source."""
+    return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
+
+
 def _evaluate(eval_step, place, batch_size, seed, state: learner.State, source) -> dict[str, float]:
     """Accuracy and loss over a source, each example once."""
-    keys = jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
+    keys = eval_keys(seed, source, batch_size)
     batches = data.eval_batches(source, batch_size)
     sums = [eval_step(state, key, place(batch)) for key, batch in zip(keys, batches, strict=True)]
     total = {key: sum(float(part[key]) for part in sums) for key in sums[0]}

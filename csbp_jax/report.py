@@ -16,20 +16,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from csbp_jax.config import Config, ConfigError, run_name, to_json
+from csbp_jax.config import ConfigError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 @contextlib.contextmanager
 def open_run(
-    root: pathlib.Path, config: Config, name: str | None, fresh: bool, console: Console, data: str = ""
+    root: pathlib.Path, content: dict[str, Any], name: str, fresh: bool, console: Console, data: str = ""
 ) -> Iterator[pathlib.Path]:
     """The run's folder with its ``config.json``, locked; one that is there already must hold the same config and data.
 
     Args:
       root: folder of all runs.
-      name: the run's name; by default the data set and a hash of the config.
+      content: the config, as JSON has it.
+      name: the run's folder under ``root``.
       fresh: set an old run of this name aside, under its name and the time, and start anew.
       data: what ``data.identity`` says of the data.
 
@@ -37,7 +38,6 @@ def open_run(
       ConfigError: the name cannot be a folder's, the folder holds another config (its fields are named) or none, its
         data have changed, or another process trains this run.
     """
-    name = run_name(config) if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
     run = root / name
@@ -47,7 +47,7 @@ def open_run(
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
-        _check_or_write_config(run, to_json(config), hashlib.sha256(data.encode()).hexdigest()[:16])
+        _check_or_write_config(run, content, hashlib.sha256(data.encode()).hexdigest()[:16])
         yield run
 
 
@@ -247,3 +247,13 @@ def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any]) -
         ("checkpoints", run / "checkpoints"),
     ):
         console.print(f"{label:12} {place}", soft_wrap=True)
+
+
+def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=title, title_justify="left")
+    for number, heading in enumerate(columns):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

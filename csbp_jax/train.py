@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import checkpoint, data, figures, learner, report
-from csbp_jax.config import Config, ConfigError, Diverged, check
+from csbp_jax.config import Config, ConfigError, Diverged, check, run_name, to_json
 from csbp_jax.program import begin, compile, resolve
 
 _BAD_STEPS_STOP = 3
@@ -57,7 +57,8 @@ def train(
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     jax.eval_shape(program.gradient_norms, state, first)
 
-    with report.open_run(pathlib.Path(root), config, name, fresh, console, identity) as run:
+    name = run_name(config) if name is None else name
+    with report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity) as run:
         if (run / "result.json").exists():
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
             result = report.read_result(run)

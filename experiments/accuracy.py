@@ -18,9 +18,10 @@ import platform
 from importlib import metadata
 
 import numpy as np
-from scipy import stats
 
-from csbp_jax import cli, configs
+from csbp_jax import configs
+from csbp_jax.intervals import student
+from csbp_jax.options import parse
 from csbp_jax.report import Console, write_json
 from csbp_jax.train import train
 
@@ -33,11 +34,7 @@ NOTES = {
 
 def interval(values):
     """Mean and its 95 % interval by Student's t; of one value there is none."""
-    values = np.asarray(values)
-    if len(values) == 1:
-        return {"mean": values[0]}
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return {"mean": values.mean(), "low": values.mean() - half, "high": values.mean() + half}
+    return {name: value for name, value in student(values)._asdict().items() if value is not None}
 
 
 def summary(results):
@@ -128,7 +125,7 @@ def arguments_of(module, summary, arguments):
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", type=pathlib.Path)
     options, fields = parser.parse_known_args(arguments)
-    return options, fields, cli.parse(configs.load(options.dataset), fields, module)
+    return options, fields, parse(configs.load(options.dataset), fields, module)
 
 
 def plain(config):

@@ -10,6 +10,7 @@ import pytest
 
 from csbp_jax import cli, configs
 from csbp_jax.config import ConfigError
+from csbp_jax.options import from_environment, parse
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -121,16 +122,16 @@ def test_help_lists_commands_and_data_sets(line, capsys):
 
 def test_overrides_reach_the_config():
     line = "--chaos.z0 1 2 --chaos.taps conv1.norm conv2.norm --chaos.cut -10 9.9 --optimizer.clip 1 --deterministic"
-    config = cli.parse(configs.load("digits"), line.split(), "test")
+    config = parse(configs.load("digits"), line.split(), "test")
     assert (config.chaos.z0, config.chaos.cut, config.optimizer.clip) == ((1.0, 2.0), (-10.0, 9.9), 1.0)
     assert config.deterministic and config.model == configs.load("digits").model
 
 
 def test_make_hands_its_variables_over():
     given = {"CSBP_DATASET": "digits", "CSBP_NAME": "a", "CSBP_FRESH": "1", "CSBP_ARGS": "--chaos.z0 0 --name 'b c'"}
-    assert cli.from_environment("train", given) == ["digits", "--name=a", "--fresh", "--chaos.z0", "0", "--name", "b c"]
+    assert from_environment("train", given) == ["digits", "--name=a", "--fresh", "--chaos.z0", "0", "--name", "b c"]
     more = {"CSBP_FROM": "a b", "CSBP_DATA_DIR": "d", "CSBP_DIR": "c"}
-    words = cli.from_environment("data", {"CSBP_DATASET": "digits", "CSBP_NAME": "a", **more})
+    words = from_environment("data", {"CSBP_DATASET": "digits", "CSBP_NAME": "a", **more})
     assert words == ["digits", "--from=a b", "--data-dir=d", "--data.dir=c"]
     for change, message in (
         ({"CSBP_FRESH": "yes"}, "FRESH: 'yes' is not possible"),
@@ -138,7 +139,7 @@ def test_make_hands_its_variables_over():
         ({"CSBP_DATASET": ""}, "DATASET: there is no config ''"),
     ):
         with pytest.raises(ConfigError, match=message):
-            cli.from_environment("train", {**given, **change})
+            from_environment("train", {**given, **change})
 
 
 def make(tmp_path, *arguments, python=f'exec "{sys.executable}" "$@"', **more):

@@ -21,8 +21,8 @@ SCIENCE = [
     "dynamics",
 ]
 WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
-BOTH = ["configs", "weights", "program", "train", "evaluate", "cli", "__main__"]
-ORDER = ["config", *SCIENCE, *WORLD, *BOTH]
+BOTH = ["configs", "weights", "program", "train", "evaluate", "sweep", "options", "cli", "__main__"]
+ORDER = ["config", "intervals", *SCIENCE, *WORLD, *BOTH]
 FENCES = {
     "flax": {"circuits", "norms", "probes", "precision", "layers", "models", "learner"},
     "optax": {"losses", "controls", "optimizer", "learner"},
@@ -32,7 +32,7 @@ FENCES = {
     "orbax": {"checkpoint"},
     "matplotlib": {"figures"},
     "rich": {"report"},
-    "tyro": {"cli"},
+    "tyro": {"options"},
     "chex": set(),
     "experiments": set(),
     "examples": set(),

@@ -236,7 +236,8 @@ def test_gradient_norms_are_those_of_the_two_losses(x64):
     config, (init, _, _) = make()
     model = models.build(config.model)
     state = begin(init)
-    norms = jax.jit(learner.make_gradient_norms(model, losses.rate_cross_entropy, config))(state, batch())
+    gradients = jax.jit(learner.make_gradients(model, losses.rate_cross_entropy, config))(state, batch())
+    norms = learner.norms(gradients)
     objective = learner._objective(model, losses.rate_cross_entropy, config)
     for part in ("task", "chaos"):
         gradient = jax.grad(lambda p, part=part: objective(p, state, batch())[1][0][f"{part}_loss"])(state.params)

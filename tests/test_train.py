@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import checkpoint, configs, data, figures
-from csbp_jax.config import ConfigError, Diverged
+from csbp_jax.config import ConfigError, Diverged, to_json
 from csbp_jax.program import compile
 from csbp_jax.report import Console, open_run, read_rows
 from csbp_jax.train import train
@@ -193,7 +193,7 @@ def test_a_run_stopped_before_its_first_checkpoint_and_again_after_it_goes_on(fi
 
 
 def test_two_processes_do_not_train_the_same_run(tmp_path):
-    with open_run(tmp_path, SMALL, "shared", False, Console(file=io.StringIO())):
+    with open_run(tmp_path, to_json(SMALL), "shared", False, Console(file=io.StringIO())):
         for fresh in (False, True):
             with pytest.raises(ConfigError, match=r"shared: another process is training this run"):
                 run(SMALL, tmp_path, name="shared", fresh=fresh)

@@ -15,6 +15,7 @@ from torch_format import write
 
 from csbp_jax import cli, configs, data, models, program, weights
 from csbp_jax.config import Config, ConfigError, Neuron
+from csbp_jax.options import parse
 from csbp_jax.weights import matching, names
 from experiments.parity import cases
 
@@ -182,7 +183,7 @@ OPTIONS = ["--weights", "a.pth", *shlex.split(FIELDS)]
 def digits(tmp_path, monkeypatch):
     """The config of OPTIONS; a.pth in an empty folder fits it."""
     monkeypatch.chdir(tmp_path)
-    config = cli.parse(configs.load("digits"), OPTIONS, "csbp_jax")
+    config = parse(configs.load("digits"), OPTIONS, "csbp_jax")
     monkeypatch.setitem(CHANNELS, "vgg9", round(0.07 * 256))
     write("a.pth", {"model": published(config.model, names.of("vgg9")[0])})
     return config

@@ -13,6 +13,8 @@ from csbp_jax.config.fields import (
     Neuron,
     Optimizer,
     flatten,
+    from_json,
+    replaced,
     run_name,
     to_json,
 )
@@ -32,6 +34,8 @@ __all__ = [
     "Optimizer",
     "check",
     "flatten",
+    "from_json",
+    "replaced",
     "run_name",
     "to_json",
 ]

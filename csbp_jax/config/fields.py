@@ -6,7 +6,7 @@ A field's comment is its help text on the command line.
 import dataclasses
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 SurrogateName = Literal["triangle", "rectangle", "sigmoid", "arctan", "fast_sigmoid", "erf", "piecewise_exp"]
 
@@ -204,9 +204,27 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def replaced(config: Any, name: str, value: Any) -> Any:
+    """The config with another value of a field, named as in :func:`flatten`."""
+    first, _, rest = name.partition(".")
+    return dataclasses.replace(config, **{first: replaced(getattr(config, first), rest, value) if rest else value})
+
+
 def to_json(config: Config) -> dict[str, Any]:
     """As nested plain types, equal after a round trip through JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_json(content: dict[str, Any]) -> Config:
+    """The config of :func:`to_json`."""
+    return _read(Config, content)
+
+
+def _read(kind, content):
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _read(hints[name], value) for name, value in content.items()})
+    return tuple(content) if isinstance(content, list) else content
 
 
 def run_name(config: Config) -> str:

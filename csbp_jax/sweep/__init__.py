@@ -1,0 +1,162 @@
+"""K runs of a config and a grid, as few compilations as kinds of runs, and what they came to.
+
+sweeps/NAME/config.json      the config, the grid, versions
+sweeps/NAME/chunks/*.json    what each chunk of members came to; a stopped sweep does not do them again
+sweeps/NAME/members.csv, epochs.csv, settings.csv, figures/
+"""
+
+import hashlib
+import json
+import pathlib
+
+import jax
+
+from csbp_jax import data, figures, report
+from csbp_jax.config import Config, ConfigError, from_json, to_json
+from csbp_jax.program import resolve
+from csbp_jax.sweep import grid, table
+from csbp_jax.sweep.together import Together, mesh, train
+
+Setting = table.Setting
+
+
+def run(
+    config: Config,
+    axes: grid.Axes,
+    *,
+    name: str | None = None,
+    fresh: bool = False,
+    root: str | pathlib.Path = "sweeps",
+    data_dir: str | pathlib.Path = "data",
+    chunk: int | None = None,
+    data_parallel: int = 1,
+    console: report.Console | None = None,
+) -> list[Setting]:
+    """Trains every member of the grid, or those that a stopped sweep has left, and tabulates them.
+
+    Args:
+      config: what the members have in common.
+      axes: ``{field: values}``; a field of the config, or ``chaos.z0.TAP``. The members are all combinations.
+      name: the sweep's folder under ``root``; by default the data set and a hash of config and grid.
+      fresh: set an old sweep of this name aside and start anew.
+      root: where sweeps are kept.
+      data_dir: where prepared data sets are kept.
+      chunk: members that train at once; by default one a device on CPU, where more gain nothing, else 32 a device.
+      data_parallel: devices that share each batch; the others hold different members.
+      console: where to show it; the terminal by default.
+
+    Returns:
+      The settings: members that differ in the seed alone, taken together.
+
+    Raises:
+      ConfigError: no such field, an impossible value, or the folder holds another sweep.
+    """
+    console = report.Console(highlight=False, markup=False) if console is None else console
+    configs, points = grid.members(config, axes), [table.plain(point) for point in grid.points(axes)]
+    about = to_json(config) | {"grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))}
+    name = f"{config.data.name}-sweep-{_hash(about)}" if name is None else name
+    identity = data.identity(config, data_dir)
+    with report.open_run(pathlib.Path(root), about, name, fresh, console, identity) as folder:
+        results = _results(configs, folder, data_dir, chunk, _devices(data_parallel), console)
+        rows = table.member_rows(points, results)
+        found = table.settings(points, rows)
+        table.write_csv(folder / "members.csv", rows)
+        table.write_csv(folder / "epochs.csv", table.epoch_rows(points, results))
+        summary = [table.flat(setting) for setting in found]
+        table.write_csv(folder / "settings.csv", summary)
+        figures.draw_sweep(folder, [field for field in axes if field != "seed"], summary)
+        _show(console, folder, found)
+    return found
+
+
+def best(
+    folder: pathlib.Path,
+    seeds: int = 10,
+    *,
+    data_dir: str | pathlib.Path = "data",
+    console: report.Console | None = None,
+) -> Setting:
+    """The setting that validation picks, trained anew on fresh seeds, so that its picking does not flatter it.
+
+    The sweep of those seeds is kept in the folder's ``best``.
+
+    Raises:
+      ConfigError: the folder holds no finished sweep, or in every setting a member diverged.
+    """
+    about = report.read_json(folder / "config.json", "config")["config"]
+    if "grid" not in about or not (folder / "members.csv").exists():
+        raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
+    axes = about.pop("grid")
+    config, points = from_json(about), [table.plain(point) for point in grid.points(axes)]
+    rows = table.member_rows(points, _done(folder, len(points)))
+    found = table.best(table.settings(points, rows))
+    if found is None:
+        raise ConfigError(f"{folder}: members of every setting diverged; try smaller optimizer.lr or chaos.z0")
+    first = 1 + max(member.seed for member in grid.members(config, axes))
+    fresh = {field: [value] for field, value in found.point.items()} | {"seed": range(first, first + seeds)}
+    return run(config, fresh, name="best", root=folder, data_dir=data_dir, console=console)[0]
+
+
+def _results(configs, folder, data_dir, chunk, devices, console):
+    """What each member came to; what an earlier try has done is read, the rest trained."""
+    (folder / "chunks").mkdir(exist_ok=True)
+    done = _done(folder, len(configs))
+    left = [[n for n in group if done[n] is None] for group in grid.kinds(configs)]
+    total = sum(configs[n].epochs for group in left for n in group)
+    console.print(f"{folder}: {len(configs)} members in {len(left)} compilations, {sum(map(len, left))} to train")
+    with report.progress(console, max(total, 1), 0) as show:
+        shown = 0
+        for group in filter(None, left):
+            parts = data.load(configs[group[0]], data_dir)
+            resolved = {n: resolve(configs[n], parts) for n in group}
+            together, size = Together(resolved[group[0]], parts, devices), _chunk(chunk, devices)
+            for members in (group[i : i + size] for i in range(0, len(group), size)):
+                # Every chunk has the same size, so that there is one compilation.
+                padded = members + [members[-1]] * (size - len(members))
+
+                def tell(epoch, members=members, shown=shown):
+                    show(shown + epoch * len(members), f"members {members[0]} to {members[-1]}, epoch {epoch}")
+
+                results = train(together, [resolved[n] for n in padded], tell)[: len(members)]
+                content = {"members": members, "results": results}
+                report.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
+                shown += len(members) * resolved[members[0]].epochs
+    return _done(folder, len(configs))
+
+
+def _done(folder, count):
+    """Each member's result, None where there is none yet."""
+    results = [None] * count
+    for file in sorted((folder / "chunks").glob("*.json")):
+        content = report.read_json(file, "members", "results")
+        for number, result in zip(content["members"], content["results"], strict=True):
+            results[number] = result
+    return results
+
+
+def _chunk(chunk, devices):
+    """Members at once: a multiple of the devices that hold different ones."""
+    share = devices.shape["member"]
+    wanted = chunk or share * (1 if jax.default_backend() == "cpu" else 32)
+    return -(-wanted // share) * share
+
+
+def _devices(data_parallel):
+    if data_parallel < 1 or jax.device_count() % data_parallel:
+        raise ConfigError(f"--data-parallel: {data_parallel} does not divide the {jax.device_count()} devices")
+    return mesh(data_parallel)
+
+
+def _show(console, folder, found):
+    """The settings as a table, or as one line where there is but one."""
+    rows = []
+    for setting in found:
+        cells = [table.percent(interval) for interval in setting.accuracies.values()][:2] or ["", ""]
+        point = ", ".join(f"{field} {value}" for field, value in setting.point.items()) or "as given"
+        rows.append([point, str(setting.members), str(setting.diverged), *cells])
+    columns = ["setting", "members", "diverged", "chosen epoch", "last epoch"]
+    report.print_table(console, f"{folder}: test accuracy (%), mean and 95 % interval over seeds", columns, rows)
+
+
+def _hash(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,112 @@
+"""From a grid to the configs of its members, and which of them can be compiled as one."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from csbp_jax.config import Config, ConfigError, check, flatten, replaced
+
+Axes = Mapping[str, Sequence[Any]]
+
+# Traced in the state: members that differ in nothing else share one compilation.
+_TRACED: dict[str, Any] = {
+    "seed": 0,
+    "chaos.z0": (0.0,),
+    "chaos.beta": 1.0,
+    "chaos.target": 0.5,
+    "chaos.scale": 1.0,
+    "optimizer.lr": 0.0,
+}
+_NEURON = {"model.neuron.decay": 0.5, "model.neuron.threshold": 1.0, "model.neuron.surrogate_param": 1.0}
+
+
+def words(text: str) -> dict[str, list[str]]:
+    """``"chaos.z0=0,1,3 seed=0:16"`` to ``{"chaos.z0": ["0", "1", "3"], "seed": ["0", ..., "15"]}``.
+
+    Raises:
+      ConfigError: a word is not FIELD=VALUE,VALUE,... or a field is given twice.
+    """
+    axes: dict[str, list[str]] = {}
+    for word in text.split():
+        field, equals, values = word.partition("=")
+        listed = [one for value in values.split(",") for one in _range(value)]
+        if not field or not equals or "" in listed:
+            raise ConfigError(f"GRID: {word!r} is not possible; write FIELD=VALUE,VALUE or FIELD=FIRST:END (--grid)")
+        if field in axes:
+            raise ConfigError(f"GRID: {field} is there twice; give all its values at once (--grid)")
+        axes[field] = listed
+    if not axes:
+        raise ConfigError('GRID: empty; write e.g. GRID="chaos.z0=0,1,3 seed=0:8" (--grid)')
+    return axes
+
+
+def _range(value):
+    first, colon, end = value.partition(":")
+    if colon and first.isdecimal() and end.isdecimal():
+        return [str(n) for n in range(int(first), int(end))] or [""]
+    return [value]
+
+
+def members(config: Config, axes: Axes) -> list[Config]:
+    """A config for each point of the grid, the last axis fastest.
+
+    A field is one of the config; ``chaos.z0.TAP`` is the strength at one of several taps.
+
+    Raises:
+      ConfigError: no such field, or an impossible value.
+    """
+    for field in axes:
+        check_field(config, field)
+    if config.weights:
+        raise ConfigError(f"weights: {config.weights}, but members of a sweep start from drawn weights; leave it out")
+    return [check(_at(config, point)) for point in points(axes)]
+
+
+def check_field(config: Config, field: str) -> None:
+    """Raises ConfigError where a grid cannot vary it."""
+    known = [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
+    if field not in known:
+        raise ConfigError(f"GRID: there is no field {field}; there are {', '.join(known)}")
+
+
+def points(axes: Axes) -> list[dict[str, Any]]:
+    """``{field: value}`` of each member."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _at(config, point):
+    for field, given in point.items():
+        value = tuple(given) if isinstance(given, list) else given  # as JSON has them
+        if isinstance(flatten(config).get(field), tuple) and not isinstance(value, tuple):
+            value = (value,)
+        tap = field.removeprefix("chaos.z0.")
+        if tap != field:
+            z0 = config.chaos.z0 if len(config.chaos.z0) > 1 else config.chaos.z0 * len(config.chaos.taps)
+            each = dict(zip(config.chaos.taps, z0, strict=True)) | {tap: value}
+            config = replaced(config, "chaos.z0", tuple(each.values()))
+        else:
+            config = replaced(config, field, value)
+    return config
+
+
+def kind(config: Config) -> Config:
+    """What a compilation depends on: equal for two configs that can train in one."""
+    for field, value in _TRACED.items():
+        config = replaced(config, field, value)
+    if traces_neuron(config):
+        for field, value in _NEURON.items():
+            config = replaced(config, field, value)
+    return config
+
+
+def traces_neuron(config: Config) -> bool:
+    """A learned decay is a parameter, and tdBN takes the threshold when the network is built."""
+    return config.model.neuron.learn == "none" and config.model.norm != "tdbn"
+
+
+def kinds(configs: Sequence[Config]) -> list[list[int]]:
+    """The members' numbers, grouped by what can be compiled as one."""
+    groups: dict[Config, list[int]] = {}
+    for number, config in enumerate(configs):
+        groups.setdefault(kind(config), []).append(number)
+    return list(groups.values())

@@ -1,0 +1,261 @@
+"""Sweeps: members equal runs alone, do not touch each other, and survive a kill."""
+
+import csv
+import dataclasses
+import functools
+import io
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import configs, data, program, sweep
+from csbp_jax.config import ConfigError, Optimizer, from_json, replaced, to_json
+from csbp_jax.intervals import student
+from csbp_jax.report import Console, read_rows
+from csbp_jax.sweep import grid, table, together
+from csbp_jax.train import train
+
+DIGITS = configs.load("digits")
+SMALL = dataclasses.replace(
+    DIGITS,
+    epochs=1,
+    batch_size=256,
+    model=dataclasses.replace(DIGITS.model, name="dense", features=(48, 40), time_steps=3),
+    chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
+    optimizer=Optimizer(name="sgd", lr=0.05),
+)
+QUIET = functools.partial(Console, file=io.StringIO())
+
+
+def run(folder, axes, config=SMALL, **options):
+    return sweep.run(config, axes, name="s", root=folder, console=QUIET(), **options)
+
+
+# --- the grid -----------------------------------------------------------------------------------------------------
+
+
+def test_words_of_a_grid():
+    assert grid.words("chaos.z0=0,1.5 seed=0:3,7") == {"chaos.z0": ["0", "1.5"], "seed": ["0", "1", "2", "7"]}
+
+
+@pytest.mark.parametrize("text", ["", "seed", "seed=", "=3", "seed=1,,2", "seed=3:3", "seed=1 seed=2"])
+def test_a_wrong_grid_is_refused(text):
+    with pytest.raises(ConfigError, match=r"GRID: .*--grid"):
+        grid.words(text)
+
+
+def test_members_are_all_combinations_the_last_axis_fastest():
+    found = grid.members(SMALL, {"chaos.z0": [(0.0,), (3.0,)], "seed": [4, 5]})
+    assert [(c.chaos.z0, c.seed) for c in found] == [((0.0,), 4), ((0.0,), 5), ((3.0,), 4), ((3.0,), 5)]
+
+
+def test_a_strength_may_vary_at_one_of_several_taps():
+    two = replaced(SMALL, "chaos.taps", ("fc1.membrane", "fc2.norm"))
+    found = grid.members(two, {"chaos.z0.fc2.norm": [0.0, 7.0]})
+    assert [c.chaos.z0 for c in found] == [(10.0, 0.0), (10.0, 7.0)]
+    assert len(grid.kinds(found)) == 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ({"chaos.z": [1.0]}, "no field chaos.z;"),
+        ({"chaos.z0.fc9.norm": [1.0]}, "no field chaos.z0.fc9.norm"),
+        ({"chaos.beta": [0.5, 2.0]}, "chaos.beta: 2.0 is not possible"),
+    ],
+)
+def test_members_that_cannot_be_are_refused(axes, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        grid.members(SMALL, axes)
+
+
+def test_only_what_is_not_traced_asks_for_another_compilation():
+    traced = {
+        "seed": [0, 1],
+        "chaos.z0": [(0.0,), (1.0,)],
+        "chaos.beta": [0.5, 1.0],
+        "chaos.target": [0.6, 0.7],
+        "chaos.scale": [1.0, 10.0],
+        "optimizer.lr": [0.1, 1.0],
+        "model.neuron.surrogate_param": [1.0, 2.0],
+        "model.neuron.decay": [0.2, 0.5],
+        "model.neuron.threshold": [0.9, 1.0],
+    }
+    for field, values in traced.items():
+        assert len(grid.kinds(grid.members(SMALL, {field: values}))) == 1, field
+    for field, values in {"chaos.term": ["chaos", "drift"], "model.neuron.surrogate": ["triangle", "erf"]}.items():
+        assert grid.kinds(grid.members(SMALL, {field: values, "seed": [0, 1]})) == [[0, 1], [2, 3]], field
+    plif, tdbn = replaced(SMALL, "model.neuron.learn", "layer"), replaced(SMALL, "model.norm", "tdbn")
+    for config in (plif, tdbn):
+        assert len(grid.kinds(grid.members(config, {"model.neuron.decay": [0.2, 0.5]}))) == 2
+
+
+def test_a_config_survives_json():
+    config = replaced(replaced(SMALL, "data.size", (4, 4)), "chaos.cut", (-1.0, 2.0))
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+# --- runs together ------------------------------------------------------------------------------------------------
+
+
+def wide(state):
+    """Flax makes its parameters in float32."""
+    dtype = jnp.result_type(float)
+    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
+
+
+def prepared(config=SMALL):
+    parts = data.load(config)
+    return program.resolve(config, parts), parts
+
+
+@pytest.mark.parametrize("data_parallel", [1, 2])
+def test_a_member_equals_the_run_alone(x64, data_parallel):
+    """Twenty steps in float64; eight members on eight devices, each batch on one or on two of them."""
+    config, parts = prepared()
+    axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (30.0,)], "model.neuron.surrogate_param": [1.0, 1.5]}
+    members = grid.members(config, axes)
+    runs = together.Together(config, parts, together.mesh(data_parallel))
+    hparams = together.hparams(members, runs.steps_per_epoch)
+    states = wide(runs.init(jnp.stack([jax.random.key(c.seed) for c in members]), hparams))
+    alone = [program.functions(c, parts["train"], runs.steps_per_epoch) for c in members]
+    singles = [wide(f.init(jax.random.key(c.seed))) for f, c in zip(alone, members, strict=True)]
+    steps = [jax.jit(f.train_step) for f in alone]
+    batches = data.train_batches(parts["train"], 64, seed=0)
+    for batch in (next(batches) for _ in range(20)):
+        # The transform makes float32 of pictures; as float64 they stay.
+        batch["x"] = batch["x"].astype(np.float64) / 255
+        stacked = {name: rows[None] for name, rows in batch.items()}
+        states, metrics = runs.step(states, jnp.zeros(8, int), runs.place(stacked, axis=1))
+        singles, losses = zip(
+            *[(s, m["loss"]) for s, m in (f(s, batch) for f, s in zip(steps, singles, strict=True))], strict=True
+        )
+        np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-10)
+    for k, single in enumerate(singles):
+        jax.tree.map(
+            lambda a, b, k=k: np.testing.assert_allclose(a[k], b, rtol=1e-10, atol=1e-12), states.params, single.params
+        )
+
+
+def test_members_do_not_communicate():
+    config, parts = prepared()
+    runs = together.Together(config, parts, together.mesh())
+    members = grid.members(config, {"seed": range(8)})
+    keys = jnp.stack([jax.random.key(c.seed) for c in members])
+    states = runs.init(keys, together.hparams(members, runs.steps_per_epoch))
+    batch = next(data.train_batches(parts["train"], 64, seed=0))
+    stacked = runs.place({name: rows[None] for name, rows in batch.items()}, axis=1)
+    text = runs.step.lower(states, jnp.zeros(8, int), stacked).compile().as_text()
+    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
+
+
+def test_a_member_sees_the_data_of_the_run_alone(tmp_path):
+    """Its seed's order, its epochs' means, its evaluation: as ``train`` has them, to float32 over four steps."""
+    config = replaced(SMALL, "seed", 3)
+    alone = train(config, name="alone", root=tmp_path, console=QUIET())
+    row = next(r for r in read_rows(tmp_path / "alone" / "metrics.jsonl") if r["kind"] == "epoch")
+    run(tmp_path, {"seed": [2, 3]}, config)
+    with open(tmp_path / "s" / "epochs.csv") as file:
+        member = list(csv.DictReader(file))[1]
+    for name in ("task_loss", "chaos_loss", "validation_loss", "grad_norm"):
+        assert float(member[name]) == pytest.approx(row[name], rel=2e-3), name
+    assert float(member["z.fc1.membrane"]) == pytest.approx(row["z"]["fc1.membrane"])
+    assert float(member["rates.fc1"]) == pytest.approx(row["rates"]["fc1"], rel=1e-3)
+    with open(tmp_path / "s" / "members.csv") as file:
+        member = list(csv.DictReader(file))[1]
+    assert float(member["last_test_accuracy"]) == pytest.approx(alone["last"]["test_accuracy"], abs=0.01)
+
+
+def test_a_diverging_member_leaves_the_others_bit_identical(tmp_path):
+    run(tmp_path / "a", {"optimizer.lr": [0.05, 1e38], "seed": [0, 1]}, chunk=8)
+    run(tmp_path / "b", {"optimizer.lr": [0.05, 0.06], "seed": [0, 1]}, chunk=8)
+    rows = []
+    for folder in ("a", "b"):
+        with open(tmp_path / folder / "s" / "members.csv") as file:
+            rows.append(list(csv.DictReader(file)))
+    assert rows[0][:2] == rows[1][:2]
+    assert [row["diverged"] for row in rows[0]] == ["False", "False", "True", "True"]
+    assert rows[0][2]["last_test_accuracy"] == ""
+
+
+# --- the whole ----------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_sweep_goes_on(tmp_path, monkeypatch):
+    axes = {"chaos.z0": [(0.0,), (5.0,)], "seed": range(8)}
+    whole = run(tmp_path / "a", axes, chunk=8)
+    real, trained = sweep.train, []
+
+    def stops(runs, members, show):
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(len(members))
+        return real(runs, members, show)
+
+    monkeypatch.setattr(sweep, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", axes, chunk=8)
+    monkeypatch.setattr(sweep, "train", lambda runs, members, show: trained.append(8) or real(runs, members, show))
+    assert run(tmp_path / "b", axes, chunk=8) == whole
+    assert trained == [8, 8]
+    assert run(tmp_path / "b", axes, chunk=8) == whole and trained == [8, 8]
+
+
+def test_tables_figures_and_the_best(tmp_path):
+    found = run(tmp_path, {"optimizer.lr": [0.0, 0.05], "seed": [0, 1]}, replaced(SMALL, "epochs", 3))
+    folder = tmp_path / "s"
+    for name in ("accuracy.png", "accuracy.pdf"):
+        assert (folder / "figures" / name).stat().st_size > 5000
+    with open(folder / "members.csv") as file:
+        members = list(csv.DictReader(file))
+    with open(folder / "settings.csv") as file:
+        settings = list(csv.DictReader(file))
+    assert [m["optimizer.lr"] for m in members] == ["0.0", "0.0", "0.05", "0.05"]
+    mean = np.mean([float(m["last_test_accuracy"]) for m in members[2:]])
+    assert float(settings[1]["last_test_accuracy_mean"]) == pytest.approx(mean)
+    assert len(found) == 2 and found[1].members == 2
+
+    better = sweep.best(folder, 2, console=QUIET())
+    assert better.point == {"optimizer.lr": 0.05}
+    with open(folder / "best" / "members.csv") as file:
+        assert [m["seed"] for m in csv.DictReader(file)] == ["2", "3"]
+    row = table.latex(better)
+    assert row.startswith(r"\texttt{optimizer.lr} = 0.05 & $") and row.endswith(r"$ \\") and row.count(r"\pm") == 2
+
+
+def test_another_grid_under_the_same_name_is_refused(tmp_path):
+    run(tmp_path, {"seed": [0]})
+    with pytest.raises(ConfigError, match=r"NAME: run 's' has another config; differing are grid"):
+        run(tmp_path, {"seed": [1]})
+
+
+def test_best_of_no_sweep_is_refused(tmp_path):
+    train(SMALL, name="r", root=tmp_path, console=QUIET())
+    with pytest.raises(ConfigError, match="no finished sweep"):
+        sweep.best(tmp_path / "r")
+
+
+def test_devices_that_cannot_be_shared_out_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--data-parallel: 3 does not divide the 8 devices"):
+        run(tmp_path, {"seed": [0]}, data_parallel=3)
+
+
+def test_best_leaves_out_settings_with_diverged_members():
+    def setting(z0, mean, diverged=0):
+        return table.Setting({"z0": z0}, 3, diverged, {"chosen_validation_accuracy": student([mean, mean])})
+
+    assert table.best([setting(0, 0.5), setting(1, 0.9, diverged=1), setting(2, 0.7)]).point == {"z0": 2}
+    assert table.best([setting(0, 0.5, diverged=1)]) is None
+
+
+def test_students_interval():
+    interval = student([1.0, 2.0, 3.0, 4.0])
+    assert interval.mean == 2.5
+    assert interval.high - interval.mean == pytest.approx(3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2, rel=1e-5)
+    assert student([0.7]) == (0.7, None, None)
+    with pytest.raises(ValueError, match="needs a value"):
+        student([])
