@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except KeyboardInterrupt:
         mends = {"data": "can be run again", "sweep": "goes on with what is left"}
-        mend = mends.get(argv[0], "goes on from the last checkpoint")
+        mend = mends.get("".join(argv[:1]), "goes on from the last checkpoint")
         return _fail(f"interrupted; the same command {mend}", 130)
     return 0
 
