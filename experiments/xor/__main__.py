@@ -1,0 +1,146 @@
+"""Runs the plan of docs/results/xor/plan.md and writes its results beside it.
+
+    python -m experiments.xor [--out docs/results/xor] [--tuning 256] [--starts 1024] [--steps 5000]
+
+A finished condition is kept in ``xor.json`` and not run again.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+from importlib import metadata
+
+import numpy as np
+from scipy import stats
+
+from csbp_jax.figures import PALETTE, blank
+from csbp_jax.report import write_json
+from experiments.xor.conditions import CONDITIONS, Condition, solved
+from experiments.xor.net import Kind, Setting
+
+TUNING_SEEDS = 100_000
+WIDTHS, Z0S, WIDE_BETA = (0.5, 1.0, 2.0, 3.0, 5.0), (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 0.999
+
+
+def share(found):
+    """A share and its 95 % Wilson interval."""
+    low, high = stats.binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
+    return {"share": float(found.mean()), "low": low, "high": high}
+
+
+def run(condition, options):
+    """Tuned, then tested on fresh starts."""
+    tuning = TUNING_SEEDS + np.arange(options.tuning)
+    shares = [float(solved(condition, s, tuning, options.steps).mean()) for s in condition.settings]
+    setting = condition.settings[int(np.argmax(shares))]
+    found = solved(condition, setting, np.arange(options.starts), options.steps)
+    told = {name: value for name, value in setting._asdict().items() if value != Setting._field_defaults[name]}
+    return {"setting": told, "tuning": shares, **share(found), "solved": "".join("01"[int(one)] for one in found)}
+
+
+def compared(results):
+    """Each condition against CSBP, start by start: difference of shares, McNemar's exact p, Holm's correction."""
+    bits = {name: np.array(list(map(int, r["solved"]))) for name, r in results.items()}
+    found = {}
+    for name, mine in bits.items():
+        if name != "CSBP":
+            more, less = int((mine > bits["CSBP"]).sum()), int((mine < bits["CSBP"]).sum())
+            p = stats.binomtest(more, more + less).pvalue if more + less else 1.0
+            found[name] = {"difference": (more - less) / len(mine), "p": p}
+    ordered, corrected = sorted(found, key=lambda name: found[name]["p"]), 0.0
+    for rank, name in enumerate(ordered):
+        corrected = max(corrected, min(1.0, found[name]["p"] * (len(ordered) - rank)))
+        found[name]["p_holm"] = corrected
+    return found
+
+
+def together(options):
+    """The second question: shares over width and z0, ``{term: [widths][z0s]}``."""
+    seeds = TUNING_SEEDS + np.arange(options.tuning)
+
+    def one(term, width, z0):
+        setting = Setting(z0=z0, beta=WIDE_BETA, width=width)
+        return float(solved(Condition(Kind(term=term), []), setting, seeds, options.steps).mean())
+
+    return {term: [[one(term, width, z0) for z0 in Z0S] for width in WIDTHS] for term in ("chaos", "drift")}
+
+
+def page(content):
+    """The results in Markdown."""
+    rows = [
+        "| condition | solved (%), 95 % interval | against CSBP (points) | p, Holm | setting, tuned |",
+        "|---|---|---|---|---|",
+    ]
+    for name, r in sorted(content["conditions"].items(), key=lambda item: -item[1]["share"]):
+        against = content["against_csbp"].get(name)
+        cells = [f"{100 * r['share']:.1f} [{100 * r['low']:.1f}, {100 * r['high']:.1f}]"]
+        cells += [f"{100 * against['difference']:+.1f}", f"{against['p_holm']:.2g}"] if against else ["", ""]
+        cells.append(", ".join(f"{field} {value:.4g}" for field, value in r["setting"].items()))
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def draw(content, out):
+    """Shares of all conditions; shares over width and z0."""
+    conditions = sorted(content["conditions"].items(), key=lambda item: item[1]["share"])
+    figure = blank(7, 0.27 * len(conditions) + 1)
+    axes = figure.subplots()
+    for place, (name, r) in enumerate(conditions):
+        style = {"color": PALETTE[1] if name == "CSBP" else PALETTE[0], "fmt": "o", "ms": 4, "lw": 1.5}
+        ends = [[100 * (r["share"] - r["low"])], [100 * (r["high"] - r["share"])]]
+        axes.errorbar([100 * r["share"]], [place], xerr=ends, **style)
+    axes.set_yticks(range(len(conditions)), [name for name, _ in conditions])
+    axes.set(xlabel=f"starts that solve XOR (%), 95 % interval, {content['starts']} starts", xlim=(-2, 102))
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, out, "conditions")
+
+    figure = blank(9, 3.4)
+    for axes, (term, shares) in zip(figure.subplots(1, 2, sharey=True), content["together"].items(), strict=True):
+        for i, (width, line) in enumerate(zip(WIDTHS, shares, strict=True)):
+            axes.plot(Z0S, [100 * value for value in line], ".-", color=PALETTE[i], label=f"{width:g}")
+        axes.set_xscale("symlog", linthresh=0.25)
+        axes.set(xlabel="z0", title=term, ylim=(-2, 102))
+    axes.legend(title="surrogate's width", fontsize="small")
+    figure.axes[0].set_ylabel(f"starts that solve XOR (%), {content['tuning']} starts")
+    _save(figure, out, "together")
+
+
+def _save(figure, out, name):
+    figure.savefig(out / f"{name}.png", dpi=120)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/xor"))
+    parser.add_argument("--tuning", type=int, default=256)
+    parser.add_argument("--starts", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=5000)
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "xor.json"
+    sizes = {"tuning": options.tuning, "starts": options.starts, "steps": options.steps}
+    content = json.loads(file.read_text()) if file.exists() else {**sizes, "conditions": {}}
+    if {name: content[name] for name in sizes} != sizes:
+        parser.error(f"{file} was made with other numbers; give another --out")
+    for name, condition in CONDITIONS.items():
+        if name not in content["conditions"]:
+            content["conditions"][name] = run(condition, options)
+            write_json(file, content)
+        print(f"{name:30} {content['conditions'][name]['share']:.3f}", flush=True)
+    content["against_csbp"] = compared(content["conditions"])
+    content |= {} if "together" in content else {"together": together(options)}
+    content |= {
+        "command": "python -m experiments.xor",
+        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy", "optax")},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+    }
+    write_json(file, content)
+    draw(content, options.out)
+    (options.out / "table.md").write_text(page(content) + "\n")
+    print(page(content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The conditions of the plan: what each trains with, which settings it is tuned over, and how its starts are run."""
+
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from csbp_jax import controls
+from experiments.xor.net import Kind, Setting, train
+
+STRENGTHS = [Setting(z0=z0, beta=beta) for z0, beta in itertools.product((0.5, 1.0, 2.0), (0.998, 0.999))]
+GAUSSIAN, AR1, LOGISTIC, REPLAY = controls.gaussian(), controls.ar1(0.9), controls.logistic(), controls.replay()
+
+
+class Condition(NamedTuple):
+    """kind, and the settings it is tuned over.
+
+    forced: how the force is made of the twin's record: "rms" of it, or "replayed", "shuffled", "phases", "other".
+    """
+
+    kind: Kind
+    settings: list[Setting]
+    forced: str | None = None
+
+
+def _levers(**values):
+    ((name, each),) = values.items()
+    return Condition(Kind(alone=True), [Setting(**{name: value}) for value in each])
+
+
+def _noise(force, **beside):
+    return Condition(Kind(force=force, **(beside or {"alone": True})), STRENGTHS, "rms")
+
+
+def _replay(how):
+    return Condition(Kind(force=REPLAY, alone=True), STRENGTHS, how)
+
+
+CONDITIONS: dict[str, Condition] = {
+    "plain backpropagation": Condition(Kind(alone=True), [Setting()]),
+    "CSBP": Condition(Kind(), STRENGTHS),
+    "drift": Condition(Kind(term="drift"), STRENGTHS),
+    "linear pull": Condition(Kind(term="linear"), STRENGTHS),
+    "chaos term in 20 sub-steps": Condition(Kind(substeps=20), STRENGTHS),
+    "Gaussian noise": _noise(GAUSSIAN),
+    "AR(1) noise": _noise(AR1),
+    "logistic sequences": _noise(LOGISTIC),
+    "drift + Gaussian noise": _noise(GAUSSIAN, term="drift"),
+    "drift + logistic sequences": _noise(LOGISTIC, term="drift"),
+    "CBP's rule": Condition(Kind(cbp=True), [s._replace(z0=s.z0 / 2) for s in STRENGTHS]),
+    "replay": _replay("replayed"),
+    "replay, shuffled in time": _replay("shuffled"),
+    "replay, random phases": _replay("phases"),
+    "replay of another start": _replay("other"),
+    "biases shifted at the start": _levers(shift=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
+    "wider surrogate": _levers(width=(1.5, 2.0, 3.0, 4.0, 5.0, 8.0)),
+    "floor under the rates": _levers(floor=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
+    "weight decay": _levers(decay=(1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
+    "softer targets": _levers(soft=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3)),
+    "large rate, annealed": Condition(
+        Kind(alone=True), [Setting(lr=lr, lr_end=0.1 / lr) for lr in (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)]
+    ),
+}
+
+
+def solved(condition: Condition, setting: Setting, seeds: np.ndarray, steps: int = 5000) -> np.ndarray:
+    """Whether each start solves XOR, ``[seeds]``."""
+    forcing = _forcing(condition.forced, setting, jnp.asarray(seeds), steps)
+    axes = (0, None, None if forcing is None else 0)
+    found = jax.vmap(lambda *a: train(*a, kind=condition.kind, steps=steps)[0], axes)(
+        jnp.asarray(seeds), _traced(setting), forcing
+    )
+    return np.asarray(found)
+
+
+def _forcing(how, setting, seeds, steps) -> Any:
+    if how is None:
+        return None
+    twins = functools.partial(train, kind=Kind(), steps=steps, record=True)
+
+    def one(seed):
+        record = twins(seed, _traced(setting))[2]
+        key = jax.random.fold_in(jax.random.key(seed), steps)
+        return {
+            "rms": controls.rms,
+            "replayed": lambda r: r,
+            "other": lambda r: r,
+            "shuffled": functools.partial(controls.shuffled, key),
+            "phases": functools.partial(controls.phase_randomised, key),
+        }[how](record)
+
+    records = jax.jit(jax.vmap(one))(seeds)
+    return jax.tree.map(lambda r: jnp.roll(r, 1, axis=0), records) if how == "other" else records
+
+
+def _traced(setting):
+    # Numbers of Python would compile each setting anew.
+    return jax.tree.map(jnp.float32, setting)
