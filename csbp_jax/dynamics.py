@@ -134,12 +134,13 @@ def finite_size(
 
 
 def flip_ratio(
-    gradient: Callable[[Any], Any],
+    gradient: Callable[..., Any],
     params: Any,
     lr: float,
     momentum: float = 0.0,
     scale: Any = None,
     *,
+    args: tuple[Any, ...] = (),
     tolerance: float = 1e-2,
     seed: int = 0,
 ) -> float:
@@ -151,11 +152,13 @@ def flip_ratio(
     part is found by Arnoldi's method (ARPACK), from products of J with vectors (jvp) alone, some 20 to 60 of them.
 
     Args:
-      gradient: of a loss, as a function of the parameters. The same function object is compiled once over calls.
+      gradient: of a loss, as a function of the parameters and ``args``. The same function object is compiled once
+        over calls.
       params: where.
       lr: the learning rate of this step. For Adam the rate times ``1 - b1``, with ``momentum=b1``.
       momentum: of the heavy ball.
       scale: pytree like ``params``, the diagonal of P; ones by default. For Adam ``1 / (sqrt(nu_hat) + eps)``.
+      args: pytrees of arrays: what else the gradient depends on.
       tolerance: relative, of the eigenvalue.
       seed: of the first vector.
 
@@ -171,12 +174,14 @@ def flip_ratio(
     factor = jnp.ones_like(x) if scale is None else ravel_pytree(scale)[0]
 
     def product(v):
-        return np.asarray(factor * _curve(gradient, params, jnp.asarray(v.reshape(-1), x.dtype)))
+        return np.asarray(factor * _curve(gradient, params, args, jnp.asarray(v.reshape(-1), x.dtype)))
 
     if x.size <= _DENSE:
         values = np.linalg.eigvals(np.stack([product(row) for row in np.eye(x.size)], axis=1))
     else:
         start = np.random.default_rng(seed).standard_normal(x.size)
+        if not product(start).any():
+            return 0.0  # a random vector is in no null space but the whole; ARPACK wants another start
         operator = LinearOperator((x.size, x.size), product, dtype=x.dtype)
         try:
             values = eigs(operator, 1, which="LR", v0=start, tol=tolerance, return_eigenvectors=False)
@@ -190,9 +195,9 @@ _DENSE = 32
 
 
 @functools.partial(jax.jit, static_argnames="gradient")
-def _curve(gradient, params, direction):
+def _curve(gradient, params, args, direction):
     unravel = ravel_pytree(params)[1]
-    return ravel_pytree(jax.jvp(gradient, (params,), (unravel(direction),))[1])[0]
+    return ravel_pytree(jax.jvp(lambda p: gradient(p, *args), (params,), (unravel(direction),))[1])[0]
 
 
 def _mask(state, fed_back):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from csbp_jax import data, learner, losses, mesh, models, optimizer, weights
+from csbp_jax import data, learner, losses, mesh, meter, models, optimizer, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import transform
 
@@ -17,12 +17,13 @@ Parts = dict[str, Any]
 
 class Program(NamedTuple):
     """``init(key) -> state``, ``train_step(state, batch) -> (state, metrics)``, ``evaluate(state, source) -> metrics``,
-    ``gradient_norms(state, batch)``; batches go through ``place`` first."""
+    ``gradient_norms(state, batch)``, ``flip_ratio(part, state, batch)``; batches go through ``place`` first."""
 
     init: Callable
     train_step: Callable
     evaluate: Callable
     gradient_norms: Callable
+    flip_ratio: meter.Ratio
     place: Callable
 
 
@@ -120,6 +121,7 @@ def compile(config: Config, source: Any, steps_per_epoch: int) -> Program:
         train_step=jax.jit(run.train_step, donate_argnums=0, out_shardings=copies),
         evaluate=functools.partial(_evaluate, jax.jit(run.eval_step), place, whole, config.seed),
         gradient_norms=jax.jit(lambda state, batch: learner.norms(run.gradients(state, batch))),
+        flip_ratio=meter.make(run.gradients, config, steps_per_epoch),
         place=place,
     )
 

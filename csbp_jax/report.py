@@ -211,6 +211,7 @@ def line(row: dict[str, Any], epochs: int) -> str:
     if "task_loss" in row:
         text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {sum(row['z'].values()):.3g}"
         text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:.0f}/s"
+    text += f" flip {row['flip_ratio']:.2g}" if row.get("flip_ratio") is not None else ""
     return text + (f" val {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else "")
 
 

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
+import math
 import pathlib
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import checkpoint, data, figures, learner, report
+from csbp_jax import checkpoint, data, figures, learner, meter, report
 from csbp_jax.config import Config, ConfigError, Diverged, check, run_name, to_json
 from csbp_jax.program import begin, compile, resolve
 
@@ -83,6 +85,7 @@ def _resume(config, program, state, first, parts, run, steps_per_epoch, console)
         console.print(f"{run}: {place}, {steps} steps in all", soft_wrap=True)
         with report.metrics_writer(run, rows) as write, report.progress(console, steps, done) as show:
             if not done:
+                saved["state"] = state = meter.begin(program.flip_ratio, config, state, first)
                 norms = jax.tree.map(float, program.gradient_norms(state, first))
                 write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms})
                 console.print(report.share(norms), soft_wrap=True)
@@ -100,10 +103,11 @@ def _batches(config, parts, start_step=0):
 def _fit(config, program, saved, batches: Iterator, parts, watch: "_Watch", checkpoints):
     """All epochs that are left; ``saved`` is the state and the chosen weights."""
     state, chosen = saved["state"], saved["chosen"]
+    train_step = _metered(program, config, watch) if config.flip_every else program.train_step
     for epoch in range(watch.step // watch.steps_per_epoch + 1, config.epochs + 1):
-        state, running = program.train_step(state, next(batches))
+        state, running = train_step(state, next(batches))
         for _ in range(1, watch.steps_per_epoch):
-            state, metrics = program.train_step(state, next(batches))
+            state, metrics = train_step(state, next(batches))
             # The metrics of the step before are read while this one runs.
             watch(running)
             running = metrics
@@ -118,6 +122,22 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: "_Watch", chec
             checkpoint.save(checkpoints, epoch, saved)
             watch.checkpoint = f"epoch {epoch}"
     return saved
+
+
+def _metered(program, config, watch: "_Watch"):
+    """The training step, with the flip ratios told, and z steered, before each ``flip_every``-th."""
+    steps = itertools.count(watch.step + 1)
+
+    def train_step(state, batch):
+        step = next(steps)
+        if (step - 1) % config.flip_every == 0:
+            if config.chaos.unit == "flip":
+                state = meter.in_flips(program.flip_ratio, config, state, batch) or state
+            ratios = {part: program.flip_ratio(part, state, batch) for part in meter.PARTS}
+            watch.flips[step] = {part: ratio if math.isfinite(ratio) else None for part, ratio in ratios.items()}
+        return program.train_step(state, batch)
+
+    return train_step
 
 
 def _choice(state: learner.State, epoch: int, validation: dict[str, float]) -> dict[str, Any]:
@@ -136,6 +156,8 @@ class _Watch:
         self.write, self.show, self.console = write, show, console
         self.began = time.perf_counter() - seconds
         self.bad_steps, self.checkpoint = 0, f"epoch {done // steps_per_epoch}" if done else None
+        self.flips: dict[int, dict[str, float | None]] = {}
+        self.flip_ratio: dict[str, float | None] = {}  # the last one, shown till the next
         self.start_epoch()
 
     def start_epoch(self):
@@ -145,6 +167,10 @@ class _Watch:
         metrics = jax.tree.map(float, jax.device_get(metrics))
         self.step += 1
         self.bad_steps = int(metrics.pop("bad_steps"))
+        if self.step in self.flips:
+            ratios = self.flips.pop(self.step)
+            self.flip_ratio = {"flip_ratio": ratios["both"]}
+            self.write({"kind": "flip", "step": self.step, "seconds": self.seconds, "flip_ratio": ratios})
         if self.bad_steps:
             self.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
             self.console.print(f"step {self.step}: loss or gradient is not finite; the step is skipped", soft_wrap=True)
@@ -159,7 +185,7 @@ class _Watch:
         if self.step % self.config.log_every == 0:
             row = self._row("train", metrics)
             self.write(row)
-            self.show(self.step, report.line(row, self.config.epochs))
+            self.show(self.step, report.line(row | self.flip_ratio, self.config.epochs))
 
     def end_epoch(self, epoch: int, validation: dict[str, float]) -> None:
         mean = jax.tree.map(lambda *values: sum(values) / len(values), *self.epoch) if self.epoch else {}

@@ -81,6 +81,10 @@ def test_flip_ratio_is_negative_on_a_hill(x64):
     assert dynamics.flip_ratio(lambda x: -2 * x, jnp.ones(50), 0.5) == pytest.approx(-0.5)
 
 
+def test_flip_ratio_is_zero_on_a_plain():
+    assert dynamics.flip_ratio(lambda x: 0 * x, jnp.ones(50), 0.5) == 0
+
+
 def test_flip_ratio_of_the_chaos_term_is_one_where_its_map_flips(x64):
     rest = jnp.log(0.65 / 0.35)
     ratio = dynamics.flip_ratio(lambda y: jax.nn.sigmoid(y) - 0.65, jnp.full(1, rest), lr=2 / (0.65 * 0.35))

@@ -19,6 +19,7 @@ SCIENCE = [
     "optimizer",
     "learner",
     "dynamics",
+    "meter",
 ]
 WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
 BOTH = ["configs", "weights", "program", "train", "evaluate", "sweep", "options", "cli", "__main__"]

@@ -131,6 +131,9 @@ class Chaos:
     """Over the elements of a tap; neuron: mean over batch, time and space, sum over channels."""
     term: Literal["chaos", "drift", "linear"] = "chaos"
     """The term itself, or a control in its place: a parabola of its pull at h = 0 and its zero, or a constant pull."""
+    unit: Literal["plain", "flip"] = "plain"
+    """flip: z0 (one number) is the term's flip ratio; its z is measured at the first step, and anew each flip_every
+    steps, if there are such, so that the ratio follows the annealing."""
     substeps: int = 1
     """A control: take the term's gradient in so many small steps, which is the same force and cannot overshoot."""
 
@@ -179,6 +182,9 @@ class Config:
     """Examples an evaluation step; changes no result."""
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
+    flip_every: int = 0
+    """Steps between measurements of the flip ratios (above 1: past the flip), from step 1 on; 0: none. One costs as
+    much as some 60 to 200 steps."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch always has one."""
     weights: str = ""

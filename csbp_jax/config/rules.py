@@ -18,6 +18,7 @@ _RULES = {
     "batch_size": _POSITIVE,
     "eval_batch_size": _POSITIVE,
     "log_every": _POSITIVE,
+    "flip_every": _NOT_NEGATIVE,
     "checkpoint_every": _POSITIVE,
     "data.validation": ("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
     "data.size": ("two positive whole numbers", lambda v: v is None or min(v) >= 1),
@@ -113,6 +114,13 @@ def check(config: Config) -> Config:
     if len(config.chaos.z0) not in (1, len(config.chaos.taps)):
         raise ConfigError(
             f"chaos.z0: {len(config.chaos.z0)} numbers for {len(config.chaos.taps)} taps; give one, or one for each tap"
+        )
+    if config.chaos.unit == "flip" and (len(config.chaos.z0) != 1 or not config.chaos.z0[0] > 0):
+        raise ConfigError(f"chaos.z0: {config.chaos.z0} is not possible with chaos.unit flip; give one number above 0")
+    if config.chaos.unit == "flip" and config.optimizer.name != "sgd":
+        raise ConfigError(
+            f"chaos.unit: flip is not possible with {config.optimizer.name}, whose scale is unknown before the first "
+            "step; allowed is sgd"
         )
     if config.optimizer.warmup_epochs >= config.epochs:
         raise ConfigError(
