@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import configs, data, program, sweep
+from csbp_jax import configs, data, learner, program, sweep
 from csbp_jax.config import ConfigError, Optimizer, from_json, replaced, to_json
 from csbp_jax.intervals import student
 from csbp_jax.report import Console, read_rows
@@ -122,9 +122,11 @@ def test_a_member_equals_the_run_alone(x64, data_parallel):
     runs = together.Together(config, parts, together.mesh(data_parallel))
     hparams = together.hparams(members, runs.steps_per_epoch)
     states = wide(runs.init(jnp.stack([jax.random.key(c.seed) for c in members]), hparams))
-    alone = [program.functions(c, parts["train"], runs.steps_per_epoch) for c in members]
-    singles = [wide(f.init(jax.random.key(c.seed))) for f, c in zip(alone, members, strict=True)]
-    steps = [jax.jit(f.train_step) for f in alone]
+    # Seed and strength are in the state; what is compiled anew is the neuron.
+    alone = {c.model.neuron: program.functions(c, parts["train"], runs.steps_per_epoch) for c in members}
+    steps = {neuron: jax.jit(f.train_step) for neuron, f in alone.items()}
+    own = [learner.hyperparameters(c, runs.steps_per_epoch) for c in members]
+    singles = [wide(alone[c.model.neuron].init(jax.random.key(c.seed), h)) for c, h in zip(members, own, strict=True)]
     batches = data.train_batches(parts["train"], 64, seed=0)
     for batch in (next(batches) for _ in range(20)):
         # The transform makes float32 of pictures; as float64 they stay.
@@ -132,7 +134,11 @@ def test_a_member_equals_the_run_alone(x64, data_parallel):
         stacked = {name: rows[None] for name, rows in batch.items()}
         states, metrics = runs.step(states, jnp.zeros(8, int), runs.place(stacked, axis=1))
         singles, losses = zip(
-            *[(s, m["loss"]) for s, m in (f(s, batch) for f, s in zip(steps, singles, strict=True))], strict=True
+            *[
+                (s, m["loss"])
+                for s, m in (steps[c.model.neuron](s, batch) for c, s in zip(members, singles, strict=True))
+            ],
+            strict=True,
         )
         np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-10)
     for k, single in enumerate(singles):
