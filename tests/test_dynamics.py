@@ -1,5 +1,6 @@
 """Lyapunov exponents against maps whose exponents are known, and of a training step against nearby runs."""
 
+import dataclasses
 import itertools
 
 import chex
@@ -193,6 +194,70 @@ def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
     nearby, other_error, _ = dynamics.finite_size(step, state, steps(450, batch), jnp.array([1e-9]), **options)
     assert tangent[0] > 4 * error[0]
     assert abs(tangent[0] - nearby[0]) < 4 * jnp.hypot(error[0], other_error[0])
+
+
+def many(states):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def test_many_runs_at_once_have_the_exponents_of_each(x64):
+    step, state, batch = training(z0=40.0)
+    strengths = [0.0, 20.0, 40.0]
+    states = [
+        dataclasses.replace(state, hparams=state.hparams | {"z0": {"fc1.norm": jnp.float64(z)}}) for z in strengths
+    ]
+    options = {"every": 2, "warmup": 4, "fed_back": learner.fed_back(state)}
+    tangent, errors, history = dynamics.lyapunov_many(step, many(states), steps(16, batch), 2, **options)
+    deltas = jnp.array([1e-8, 1e-2])
+    finite, _, _ = dynamics.finite_size_many(step, many(states), steps(16, batch), deltas, **options)
+    chex.assert_shape([tangent, errors, history, finite], [(3, 2), (3, 2), (6, 3, 2), (3, 2)])
+    for k, one in enumerate(states):
+        expected = dynamics.lyapunov(step, one, steps(16, batch), 2, **options)
+        np.testing.assert_allclose(tangent[k], expected[0], rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(errors[k], expected[1], rtol=1e-6, atol=1e-9)
+        expected = dynamics.finite_size(step, one, steps(16, batch), deltas, **options)[0]
+        np.testing.assert_allclose(finite[k], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_runs_part_as_the_map_says_in_all_readouts(x64):
+    matrix = jnp.diag(jnp.array([2.0, 0.5]))
+    found = dynamics.separation(
+        lambda x, _: matrix @ x,
+        jnp.ones(2),
+        steps(6),
+        jnp.array([1e-6, 1e-3]),
+        lambda x: {"first": x[0], "signs": jnp.sign(x - 16)},
+        every=2,
+    )
+    assert found["first"].shape == (4, 2)
+    first = np.asarray(found["first"])
+    np.testing.assert_allclose(first, first[0] * 4.0 ** np.arange(4)[:, None], rtol=1e-6)
+    # x = 2**n passes 16 two steps from the end, on both sides of it in some pair.
+    assert found["signs"][0].max() == 0 and found["signs"][2].max() > 0
+
+
+def test_two_runs_that_start_alike_never_part(x64):
+    step, state, batch = training(z0=40.0)
+    found = dynamics.separation(step, state, steps(5, batch), jnp.zeros(1), lambda s: s.params, every=5)
+    assert all(float(leaf.max()) == 0 for leaf in jax.tree.leaves(found))
+
+
+def test_a_bifurcation_diagram_of_the_logistic_map(x64):
+    def step(state, _):
+        x, rate = state
+        return rate * x * (1 - x), rate
+
+    rates = jnp.array([2.5, 3.2, 3.5, 3.9])
+    starts = (jnp.full(4, 0.3), rates)
+    values, (x, same) = dynamics.visited(step, starts, steps(1064), lambda s: s[0], 1000)
+    assert values.shape == (64, 4)
+    counts = [len(np.unique(values[:, k].round(9))) for k in range(4)]
+    assert counts == [1, 2, 4, 64]
+    np.testing.assert_allclose(values[0, 0], 1 - 1 / 2.5)
+    np.testing.assert_array_equal(values[-1], x)
+    np.testing.assert_array_equal(same, rates)
+    with pytest.raises(ValueError, match="after the transient"):
+        dynamics.visited(step, starts, steps(10), lambda s: s[0], 10)
 
 
 def test_only_what_feeds_back_is_perturbed(x64):

@@ -1,0 +1,60 @@
+"""States as vectors of what feeds back, and summaries of growth; shared by the instruments."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+Step = Callable[[Any, Any], Any]
+
+
+def mask_of(state, fed_back):
+    """A bool for each leaf, as a hashable tuple."""
+    if fed_back is None:
+        return tuple(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state))
+    return tuple(jax.tree.leaves(fed_back))
+
+
+def strong(state):
+    """Without weak types, which the first step would make strong at the price of a second compilation."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, state
+    )
+
+
+def select(state, mask):
+    """The leaves that feed back."""
+    return [leaf for leaf, chosen in zip(jax.tree.leaves(state), mask, strict=True) if chosen]
+
+
+def join(x, state, mask):
+    """``state`` with the leaves that feed back taken from the vector ``x``."""
+    values = iter(ravel_pytree(select(state, mask))[1](x))
+    leaves = [next(values) if chosen else leaf for leaf, chosen in zip(jax.tree.leaves(state), mask, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+
+@functools.partial(jax.jit, static_argnames="step")
+def push_all(step, states, batch):
+    """A step of many runs on one batch."""
+    return jax.vmap(lambda state: step(state, batch))(states)
+
+
+def log(x):
+    """Of what may be 0."""
+    return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+
+
+def summary(history):
+    """Mean over chunks, its standard error, and all chunks; ``[chunks, ...]``."""
+    if not history:
+        raise ValueError("no chunk is left to count: give more batches than warmup + every")
+    history = jnp.asarray(np.stack(jax.device_get(history)))  # jnp.stack would compile one operand a chunk
+    chunks = len(history)
+    blocks = max(2, int(chunks**0.5))
+    means = history[: chunks // blocks * blocks].reshape(blocks, -1, *history.shape[1:]).mean(axis=1)
+    return history.mean(axis=0), means.std(axis=0, ddof=1) / blocks**0.5, history
