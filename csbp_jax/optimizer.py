@@ -64,5 +64,12 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[
     return {"rate": 1 - _B1, "momentum": _B1, "scale": scale}
 
 
+def signed(mask: optax.OptState) -> optax.OptState:
+    """A mask of an optimiser's state without Adam's second moments, which must not turn negative."""
+    if optax.tree.get(mask, "nu") is None:
+        return mask
+    return optax.tree.set(mask, nu=jax.tree.map(lambda _: False, optax.tree.get(mask, "nu")))
+
+
 # optax's defaults for Adam.
 _B1, _B2, _EPS = 0.9, 0.999, 1e-8

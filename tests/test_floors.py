@@ -22,7 +22,7 @@ SCIENCE = [
     "meter",
 ]
 WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
-BOTH = ["configs", "weights", "program", "train", "evaluate", "sweep", "options", "cli", "__main__"]
+BOTH = ["configs", "weights", "program", "lab", "train", "evaluate", "sweep", "options", "cli", "__main__"]
 ORDER = ["config", "intervals", *SCIENCE, *WORLD, *BOTH]
 FENCES = {
     "flax": {"circuits", "norms", "probes", "precision", "layers", "models", "learner"},

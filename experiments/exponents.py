@@ -1,0 +1,142 @@
+"""Is the training of a config chaotic? All instruments on it and on its controls, over some starts.
+
+    python -m experiments.exponents DATASET [--starts 8] [--steps 300] [--map batch] [--data-dir data] [--out FOLDER]
+                                    [--FIELD VALUE ...]
+
+--map: "batch", of one fixed batch; "epoch", of an epoch's batches in the same order again and again; "stream", of a
+stream of batches, another for each start, that nearby runs share. A FIELD is any of the config. Starts that are done
+are kept in ``exponents.json`` and not done again.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+from importlib import metadata
+
+import numpy as np
+
+from csbp_jax import configs, data, lab
+from csbp_jax.config import to_json
+from csbp_jax.figures import PALETTE, blank
+from csbp_jax.intervals import student
+from csbp_jax.options import parse
+from csbp_jax.program import resolve
+from csbp_jax.report import write_json
+
+
+def measured(config, options, file):
+    """The content of the file: every condition's results, one a start."""
+    parts = data.load(config, options.data_dir)
+    config, source = resolve(config, parts), parts["train"]
+    steps_per_epoch = len(source) // config.batch_size
+    probe = lab.batches(config, source, 1)[0]
+    config = lab.in_plain_units(config, probe, steps_per_epoch)
+    about = {"config": to_json(config), "map": options.map, "steps": options.steps}
+    content = json.loads(file.read_text()) if file.exists() else {**about, "conditions": {}}
+    if {name: content[name] for name in about} != about:
+        raise SystemExit(f"{file} was made with other options; give another --out")
+    count = {"batch": 1, "epoch": steps_per_epoch, "stream": options.steps}[options.map]
+    for name, condition in lab.conditions(config).items():
+        done, run = content["conditions"].setdefault(name, []), lab.make(condition, probe, steps_per_epoch)
+        for seed in range(len(done), options.starts):
+            given = lab.batches(condition, source, count, seed)
+            found = lab.measure(run, given, seed=seed, steps=options.steps, warmup=options.steps // 3)
+            done.append({"word": lab.word(found)} | found)
+            write_json(file, content)
+            print(f"{name:14} start {seed}: {done[-1]['word']}, {found['tangent']['exponents'][0]:+.4f}", flush=True)
+    return content
+
+
+def page(content):
+    """A table in Markdown: means over the starts, their 95 % intervals, and what was said of each start."""
+    rows = [
+        "| condition | exponent (nats a step) | neutral | at distance 1e-2 | flip ratio, start | warm | words |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in content["conditions"].items():
+        far = int(np.argmin(np.abs(np.log(np.array(found[0]["finite_size"]["deltas"]) / 1e-2))))
+        words = [one["word"] for one in found]
+        cells = [
+            interval([one["tangent"]["exponents"][0] for one in found]),
+            f"{np.mean([one['neutral'] for one in found]):.1f}",
+            interval([one["finite_size"]["exponents"][far] for one in found]),
+            *(interval([one["flip_ratio"][when]["both"] for one in found]) for when in ("start", "warm")),
+            ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)),
+        ]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def interval(values):
+    """Mean and 95 % interval as text."""
+    mean, low, high = student(values)[:3]
+    return f"{mean:.3g}" if low is None else f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def draw(content, out):
+    """Spectra, finite-size curves, cumulated local exponents and the logits' separation, a line a condition."""
+    figure = blank(12, 7)
+    spectra, sizes, cumulated, apart = figure.subplots(2, 2).ravel()
+    for i, (name, found) in enumerate(content["conditions"].items()):
+        style = {"color": PALETTE[i], "label": name}
+        values = np.array([one["tangent"]["exponents"] for one in found])
+        place = np.arange(1, values.shape[1] + 1) + 0.08 * (i - 2)
+        spectra.errorbar(place, values.mean(0), yerr=_half_width(values), fmt="o", ms=4, **style)
+        _band(sizes, found[0]["finite_size"]["deltas"], [one["finite_size"]["exponents"] for one in found], style)
+        steps = np.arange(1, len(found[0]["cumulated"]) + 1)
+        _band(cumulated, steps, [one["cumulated"] for one in found], style)
+        logits = np.array([one["apart"]["logits"] for one in found])[:, :, 0]
+        _band(apart, np.arange(logits.shape[1]), np.log10(np.maximum(logits, 1e-17)), style)
+    for axes in (spectra, sizes):
+        axes.axhline(0, color="black", lw=0.8)
+    spectra.set(xlabel="exponent number", ylabel="tangent exponent (nats a step)", title="fixed z")
+    spectra.set_xticks(range(1, values.shape[1] + 1))
+    sizes.set(xlabel="distance", ylabel="finite-size exponent (nats a step)", title="fixed z", xscale="log")
+    cumulated.set(xlabel="step", ylabel="cumulated local exponent (nats)", title="annealed")
+    apart.set(xlabel="step", ylabel="log10 of the distance of logits", title="annealed, two runs 1e-8 apart")
+    spectra.legend(fontsize="small")
+    figure.suptitle(f"Means and 95 % intervals over {len(found)} starts")
+    for kind in ("png", "pdf"):
+        figure.savefig(out / f"exponents.{kind}", dpi=120)
+
+
+def _band(axes, x, lines, style):
+    lines = np.asarray(lines)
+    mean, half = lines.mean(0), _half_width(lines)
+    axes.plot(x, mean, ".-" if len(x) < 20 else "-", lw=1.2, **style)
+    axes.fill_between(x, mean - half, mean + half, color=style["color"], alpha=0.2, lw=0)
+
+
+def _half_width(values):
+    """Of the 95 % interval of the mean over the first axis; nothing where there is but one value."""
+    intervals = [student(column) for column in np.asarray(values).T]
+    return np.array([0.0 if one.low is None else (one.high - one.low) / 2 for one in intervals])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("dataset", choices=configs.NAMES, metavar="DATASET")
+    parser.add_argument("--starts", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--map", choices=("batch", "epoch", "stream"), default="batch")
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--out", type=pathlib.Path)
+    options, fields = parser.parse_known_args(arguments)
+    config = parse(configs.load(options.dataset), fields, "python -m experiments.exponents")
+    out = options.out or pathlib.Path("docs/results/exponents") / options.dataset
+    out.mkdir(parents=True, exist_ok=True)
+    content = measured(config, options, out / "exponents.json")
+    content |= {
+        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy", "optax")},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+    }
+    write_json(out / "exponents.json", content)
+    draw(content, out)
+    (out / "table.md").write_text(page(content) + "\n")
+    print(page(content))
+
+
+if __name__ == "__main__":
+    main()

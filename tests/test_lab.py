@@ -1,0 +1,106 @@
+"""The laboratory on a small net: what it must find where the answer is known, and its words."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from csbp_jax import configs, data, lab, meter
+from csbp_jax.config import Chaos, Optimizer, replaced
+from csbp_jax.program import resolve
+
+DENSE = dataclasses.replace(
+    configs.load("digits"),
+    batch_size=48,
+    chaos=Chaos(z0=(4.0,), beta=0.5, anneal="step", taps=("fc1.dense",), scale=1.0, reduce="neuron"),
+    optimizer=Optimizer(name="sgd", lr=0.0, momentum=0.0, schedule="constant"),
+    model=dataclasses.replace(configs.load("digits").model, name="dense", features=(4,), time_steps=2),
+)
+CALM = {
+    "tangent": {"exponents": [-0.1, -0.2], "stderr": [0.01, 0.01]},
+    "finite_size": {"exponents": [-0.1, 0.0], "stderr": [0.01, 0.01]},
+    "cumulated": [0.0, 0.5],
+    "size": 1.2,
+}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    return data.load(DENSE, tmp_path_factory.mktemp("data"))
+
+
+def test_a_run_that_does_not_move_is_neutral_in_all_instruments(parts):
+    config = resolve(DENSE, parts)
+    given = lab.batches(config, parts["train"], 2)
+    assert not np.array_equal(given[0]["x"], given[1]["x"])
+    found = lab.measure(lab.make(config, given[0], 26), given, steps=6, warmup=2, n=2, deltas=(1e-8, 1e-3))
+    np.testing.assert_allclose(found["tangent"]["exponents"], 0, atol=1e-12)
+    assert found["neutral"] == 2 and found["size"] == 1
+    # The parameters keep their distance; with annealing z the moment, which is the gradient, changes its share of it.
+    assert len(found["cumulated"]) == 6 and np.max(np.abs(found["cumulated"])) < 1
+    apart = {name: np.array(values) for name, values in found["apart"].items()}
+    assert {name: values.shape for name, values in apart.items()} == {
+        "deltas": (2,), "parameters": (7, 2), "logits": (7, 2), "spikes": (7, 2),
+    }  # fmt: skip
+    for name in ("parameters", "logits", "spikes"):
+        np.testing.assert_allclose(apart[name], np.broadcast_to(apart[name][0], (7, 2)), rtol=1e-9)
+    # Of what feeds back, the moments are half.
+    assert np.all((apart["parameters"] > 0.3 * apart["deltas"]) & (apart["parameters"] <= apart["deltas"]))
+    assert np.all(apart["logits"] > 0) and np.all(apart["spikes"] ** 2 == np.round(apart["spikes"] ** 2))
+    assert found["flip_ratio"]["start"] == dict.fromkeys(meter.PARTS, 0.0)
+    assert lab.word(found) == "contracting or neutral"
+
+
+def test_z_in_plain_units_has_the_ratio_that_was_asked_for(parts):
+    config = resolve(replaced(replaced(DENSE, "optimizer.lr", 0.1), "chaos.unit", "flip"), parts)
+    probe = lab.batches(config, parts["train"], 1)[0]
+    plain = lab.in_plain_units(config, probe, 26)
+    assert plain.chaos.unit == "plain"
+    run = lab.make(plain, probe, 26)
+    assert run.flip_ratio("chaos", run.start(config.seed, True), probe) == pytest.approx(4, rel=2e-2)
+    assert lab.in_plain_units(plain, probe, 26) == plain
+
+
+def test_z_is_held_only_where_it_should_be(parts):
+    config = resolve(DENSE, parts)
+    run = lab.make(config, lab.batches(config, parts["train"], 1)[0], 26)
+    assert float(run.start(0, True).hparams["beta"]) == 1
+    assert float(run.start(0, False).hparams["beta"]) == 0.5
+
+
+def test_controls_differ_from_the_config_in_the_term_alone():
+    found = lab.conditions(DENSE, substeps=7)
+    assert found.pop("as given") == DENSE
+    changed = {name: dataclasses.replace(config, chaos=DENSE.chaos) for name, config in found.items()}
+    assert all(config == DENSE for config in changed.values())
+    assert [c.chaos.z0 for c in found.values()] == [(0.0,), (4.0,), (4.0,), (4.0,)]
+    assert [(c.chaos.term, c.chaos.substeps) for c in list(found.values())[1:]] == [
+        ("drift", 1), ("linear", 1), ("chaos", 7),
+    ]  # fmt: skip
+
+
+def test_adams_second_moments_are_not_moved(parts):
+    config = resolve(replaced(DENSE, "optimizer.name", "adam"), parts)
+    run = lab.make(config, lab.batches(config, parts["train"], 1)[0], 26)
+    state = run.start(0, True)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    mask = lab.signed(state)
+    moved = sum(leaf.size for leaf, m in zip(jax.tree.leaves(state), jax.tree.leaves(mask), strict=True) if m)
+    assert moved == 2 * parameters  # and the first moments
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({}, "contracting or neutral"),
+        ({"size": 1e4}, "runs away"),
+        ({"size": float("nan")}, "runs away"),
+        ({"tangent": {"exponents": [0.05, 0.0], "stderr": [0.01, 0.01]}}, "chaotic"),
+        ({"tangent": {"exponents": [0.03, 0.0], "stderr": [0.01, 0.01]}}, "contracting or neutral"),
+        ({"finite_size": {"exponents": [-0.1, 0.2], "stderr": [0.01, 0.01]}}, "finite-size sensitive"),
+        ({"cumulated": [1.0, 7.0, -3.0]}, "transiently expanding"),
+    ],
+)
+def test_words(change, expected):
+    assert lab.word(CALM | change) == expected
