@@ -25,18 +25,21 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --FIELD VALUE       any field of the config, e.g. --chaos.z0 0 for plain backpropagation;
                       csbp_jax train DATASET --help lists them
 
-Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 130 interrupted.
+Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unusable or disk full, 42 stopped by SIGTERM
+(the same command goes on), 130 interrupted by Ctrl-C (likewise); docs/running.md.
 """
 
 import argparse
+import errno
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from csbp_jax import configs
-from csbp_jax.config import ConfigError, Diverged
+from csbp_jax.config import CheckpointError, ConfigError, Diverged
 from csbp_jax.options import HELP, count, read, read_field
+from csbp_jax.stop import Stopped, on_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"there is no command {argv[0]!r}; there are {', '.join(_COMMANDS)} (csbp_jax --help)")
     except Diverged as error:
         return _fail(error, 3)
-    except (ConfigError, OSError) as error:
+    except CheckpointError as error:
+        return _fail(error, 4)
+    except Stopped as stopped:
+        done = f" after step {stopped.step}, and all is saved" if stopped.step else ""
+        return _fail(f"stopped{done}; the same command goes on", stopped.code)
+    except OSError as error:
+        return _fail(error, 4 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2)
+    except ConfigError as error:
         return _fail(error, 2)
     except KeyboardInterrupt:
         mends = {"data": "can be run again", "sweep": "goes on with what is left"}
@@ -70,10 +80,11 @@ def _train(argv):
     options, config = read("train", argv, {"--name": None, "--fresh": False, "--runs": "runs"})
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
-    # JAX takes a second to import, and reads XLA_FLAGS when it starts.
-    from csbp_jax.train import train
+    with on_signals() as stop:
+        # JAX takes a second to import, and reads XLA_FLAGS when it starts.
+        from csbp_jax.train import train
 
-    train(config, name=options.name, fresh=options.fresh, root=options.runs, data_dir=options.data_dir)
+        train(config, name=options.name, fresh=options.fresh, root=options.runs, data_dir=options.data_dir, stop=stop)
 
 
 def _evaluate(argv):

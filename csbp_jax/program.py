@@ -16,8 +16,9 @@ Parts = dict[str, Any]
 
 
 class Program(NamedTuple):
-    """``init(key) -> state``, ``train_step(state, batch) -> (state, metrics)``, ``evaluate(state, source) -> metrics``,
-    ``gradient_norms(state, batch)``, ``flip_ratio(part, state, batch)``; batches go through ``place`` first."""
+    """``init(key) -> state``, ``train_step(state, batch) -> (state, metrics)``, ``gradient_norms(state, batch)``,
+    ``evaluate(state, source[, check]) -> metrics``, ``flip_ratio(part, state, batch)``; batches go through ``place``
+    first."""
 
     init: Callable
     train_step: Callable
@@ -142,11 +143,15 @@ def eval_keys(seed: int, source: Any, batch_size: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
 
 
-def _evaluate(eval_step, place, batch_size, seed, state: learner.State, source) -> dict[str, float]:
-    """Accuracy and loss over a source, each example once."""
-    keys = eval_keys(seed, source, batch_size)
-    batches = data.eval_batches(source, batch_size)
-    sums = [eval_step(state, key, place(batch)) for key, batch in zip(keys, batches, strict=True)]
+def _evaluate(
+    eval_step, place, batch_size, seed, state: learner.State, source, check: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Accuracy and loss over a source, each example once; ``check`` is called before each batch, and may raise."""
+    sums: list[dict[str, Any]] = []
+    for key, batch in zip(eval_keys(seed, source, batch_size), data.eval_batches(source, batch_size), strict=True):
+        check()
+        sums.append(eval_step(state, key, place(batch)))
+        jax.block_until_ready(sums[-2:-1])  # no more than two batches are under way
     total = {key: sum(float(part[key]) for part in sums) for key in sums[0]}
     count = total["count"]
     return {"count": int(count), "accuracy": total["correct"] / count, "loss": total["loss"] / count}

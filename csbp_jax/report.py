@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import pathlib
 import platform
 import re
@@ -137,21 +138,28 @@ def read_rows(file: pathlib.Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict) and {"kind", "step"} <= set(row)]
 
 
-def rewind(file: pathlib.Path, step: int, steps_per_epoch: int) -> list[dict[str, Any]]:
-    """Drops what was written after ``step``, the end of an epoch, so that a resumed run doubles no row.
+def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[dict[str, Any]]:
+    """Drops what was written after ``step``, so that a resumed run doubles no row.
+
+    Args:
+      file: a ``metrics.jsonl``.
+      step: the last one that stays.
+      epochs: how many have ended; at an epoch's last step, it may still lack its validation.
+      steps_per_epoch: steps an epoch has.
 
     Returns:
       The rows that stay.
 
     Raises:
-      ConfigError: the first row or that of an epoch up to ``step`` is missing.
+      ConfigError: the first row or that of an ended epoch is missing.
     """
     # Without a checkpoint all is done again, the row of the start too.
     rows = [row for row in read_rows(file) if row["step"] <= step] if step else []
-    epochs = [row["step"] for row in rows if row["kind"] == "epoch"]
+    rows = [row for row in rows if row["kind"] != "epoch" or row["step"] <= epochs * steps_per_epoch]
+    ends = [row["step"] for row in rows if row["kind"] == "epoch"]
     if step and (
         rows[:1] != [row for row in rows if row["kind"] == "start"]
-        or epochs != list(range(steps_per_epoch, step + 1, steps_per_epoch))
+        or ends != list(range(steps_per_epoch, epochs * steps_per_epoch + 1, steps_per_epoch))
     ):
         raise ConfigError(f"{file}: rows up to step {step} are missing; start anew with FRESH=1 (--fresh)")
     part = file.with_name(file.name + ".part")
@@ -170,6 +178,12 @@ def metrics_writer(run: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[Ca
             file.write(json.dumps(row) + "\n")
 
         yield write
+
+
+def sync(file: pathlib.Path) -> None:
+    """To the disk itself: after a power cut, a checkpoint must not know more than ``metrics.jsonl``."""
+    with open(file) as there:
+        os.fsync(there.fileno())
 
 
 def live(console: Console) -> bool:

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import math
 import pathlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import checkpoint, data, figures, learner, meter, report
-from csbp_jax.config import Config, ConfigError, Diverged, check, run_name, to_json
+from csbp_jax.config import Config, ConfigError, check, run_name, to_json
 from csbp_jax.program import begin, compile, resolve
-
-_BAD_STEPS_STOP = 3
+from csbp_jax.stop import Stop, Stopped
+from csbp_jax.watch import Watch, nothing_yet
 
 
 def train(
@@ -30,6 +29,7 @@ def train(
     root: str | pathlib.Path = "runs",
     data_dir: str | pathlib.Path = "data",
     console: report.Console | None = None,
+    stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on where a stopped run of the same config left off, and returns what ``result.json`` holds.
 
@@ -40,11 +40,14 @@ def train(
       root: where runs are kept.
       data_dir: where prepared data sets are kept.
       console: where to show it; the terminal by default.
+      stop: what may tell it to stop, within an epoch too; see stop.py.
 
     Raises:
       ConfigError: a value is impossible, or the folder holds another config or a run on other data.
       Diverged: loss or gradient was not finite for three steps in a row.
+      Stopped: it was told to, and has saved all that it had done; the same call goes on.
     """
+    stop = Stop() if stop is None else stop
     console = report.Console(highlight=False, markup=False) if console is None else console
     if jax.process_count() > 1:
         raise ConfigError(f"this run has {jax.process_count()} processes, but only one is supported yet")
@@ -57,7 +60,11 @@ def train(
     with _batches(config, parts) as batches:
         first = program.place(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
-    jax.eval_shape(program.gradient_norms, state, first)
+    _, metrics = jax.eval_shape(program.train_step, state, first)
+    # One checkpoint holds all that a run goes on with, or none does: the state, the weights of the epoch that
+    # validation chose, and what has been measured of an epoch that has not ended.
+    saved = {"state": state, "chosen": _choice(state, 0, {"accuracy": -1.0, "loss": 0.0})}
+    saved |= {"progress": nothing_yet(metrics)}
 
     name = run_name(config) if name is None else name
     with report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity) as run:
@@ -65,7 +72,9 @@ def train(
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
             result = report.read_result(run)
         else:
-            saved, rows = _resume(config, program, state, first, parts, run, steps_per_epoch, console)
+            with stop.held():
+                saved, rows = _resume(config, program, saved, first, parts, run, steps_per_epoch, console, stop)
+            stop.check()
             result = _finish(program, saved, parts, rows, steps_per_epoch)
             figures.draw(run, rows)
             report.write_json(run / "result.json", result)
@@ -73,25 +82,31 @@ def train(
         return result
 
 
-def _resume(config, program, state, first, parts, run, steps_per_epoch, console):
+def _resume(config, program, saved, first, parts, run, steps_per_epoch, console, stop):
     """Trains from the newest checkpoint, or from the start, to the end."""
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
-        # The weights of the epoch that validation chose travel with the state: one checkpoint holds both, or none.
-        saved = {"state": state, "chosen": _choice(state, 0, {"accuracy": -1.0, "loss": 0.0})}
-        saved = checkpoint.restore(checkpoints, saved) or saved
+        saved = checkpoints.restore(saved, functools.partial(console.print, soft_wrap=True)) or saved
         done, steps = int(saved["state"].step), config.epochs * steps_per_epoch
-        rows = report.rewind(run / "metrics.jsonl", done, steps_per_epoch)
+        progress = saved.pop("progress")
+        rows = report.rewind(run / "metrics.jsonl", done, int(progress["epochs"]), steps_per_epoch)
         place = f"resumed after step {done}" if done else "a new run"
         console.print(f"{run}: {place}, {steps} steps in all", soft_wrap=True)
         with report.metrics_writer(run, rows) as write, report.progress(console, steps, done) as show:
             if not done:
-                saved["state"] = state = meter.begin(program.flip_ratio, config, state, first)
+                saved["state"] = state = meter.begin(program.flip_ratio, config, saved["state"], first)
                 norms = jax.tree.map(float, program.gradient_norms(state, first))
                 write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms})
                 console.print(report.share(norms), soft_wrap=True)
-            watch = _Watch(config, steps_per_epoch, done, rows[-1]["seconds"], write, show, console)
+            watch = Watch(config, steps_per_epoch, done, progress, rows[-1]["seconds"], write, show, console)
+
+            def save():
+                report.sync(run / "metrics.jsonl")
+                checkpoints.save(watch.step, saved | {"progress": watch.progress()})
+                watch.saved = (watch.step, watch.epochs)
+
             with _batches(config, parts, done) as batches:
-                return _fit(config, program, saved, map(program.place, batches), parts, watch, checkpoints), rows
+                _fit(config, program, saved, map(program.place, batches), parts, watch, save, stop)
+            return saved, rows
 
 
 def _batches(config, parts, start_step=0):
@@ -100,31 +115,33 @@ def _batches(config, parts, start_step=0):
     return contextlib.closing(batches)
 
 
-def _fit(config, program, saved, batches: Iterator, parts, watch: "_Watch", checkpoints):
-    """All epochs that are left; ``saved`` is the state and the chosen weights."""
-    state, chosen = saved["state"], saved["chosen"]
+def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, stop: Stop):
+    """All epochs that are left; ``saved``, the state and the chosen weights, goes along with them."""
     train_step = _metered(program, config, watch) if config.flip_every else program.train_step
-    for epoch in range(watch.step // watch.steps_per_epoch + 1, config.epochs + 1):
-        state, running = train_step(state, next(batches))
-        for _ in range(1, watch.steps_per_epoch):
-            state, metrics = train_step(state, next(batches))
-            # The metrics of the step before are read while this one runs.
-            watch(running)
-            running = metrics
-        watch(running)
-        validation = program.evaluate(state, parts["validation"])
-        watch.end_epoch(epoch, validation)
-        if (validation["accuracy"], -validation["loss"]) > (float(chosen["accuracy"]), -float(chosen["loss"])):
-            chosen = _choice(state, epoch, validation)
-        saved = {"state": state, "chosen": chosen}
-        last = epoch == config.epochs
-        if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
-            checkpoint.save(checkpoints, epoch, saved)
-            watch.checkpoint = f"epoch {epoch}"
-    return saved
+    try:
+        for epoch in range(watch.epochs + 1, config.epochs + 1):
+            for _ in range(watch.left):
+                if stop.code is not None:
+                    break
+                saved["state"], metrics = train_step(saved["state"], next(batches))
+                watch(metrics)
+            watch.catch_up()
+            stop.check()
+            validation = program.evaluate(saved["state"], parts["validation"], stop.check)
+            watch.end_epoch(validation)
+            best = saved["chosen"]
+            if (validation["accuracy"], -validation["loss"]) > (float(best["accuracy"]), -float(best["loss"])):
+                saved["chosen"] = _choice(saved["state"], epoch, validation)
+            last = epoch == config.epochs
+            if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
+                save()
+    except Stopped as stopped:
+        if watch.step and watch.saved != (watch.step, watch.epochs):
+            save()
+        raise Stopped(stopped.code, watch.step) from None
 
 
-def _metered(program, config, watch: "_Watch"):
+def _metered(program, config, watch: Watch):
     """The training step, with the flip ratios told, and z steered, before each ``flip_every``-th."""
     steps = itertools.count(watch.step + 1)
 
@@ -146,63 +163,6 @@ def _choice(state: learner.State, epoch: int, validation: dict[str, float]) -> d
     weights = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
     reasons = {"epoch": epoch, "accuracy": validation["accuracy"], "loss": validation["loss"]}
     return {name: np.asarray(value) for name, value in reasons.items()} | weights
-
-
-class _Watch:
-    """Reads each step's metrics: shows them, writes them, and stops a run that diverges."""
-
-    def __init__(self, config, steps_per_epoch, done, seconds, write, show, console):
-        self.config, self.steps_per_epoch, self.step = config, steps_per_epoch, done
-        self.write, self.show, self.console = write, show, console
-        self.began = time.perf_counter() - seconds
-        self.bad_steps, self.checkpoint = 0, f"epoch {done // steps_per_epoch}" if done else None
-        self.flips: dict[int, dict[str, float | None]] = {}
-        self.flip_ratio: dict[str, float | None] = {}  # the last one, shown till the next
-        self.start_epoch()
-
-    def start_epoch(self):
-        self.epoch, self.epoch_began = [], time.perf_counter()
-
-    def __call__(self, metrics: dict[str, Any]) -> None:
-        metrics = jax.tree.map(float, jax.device_get(metrics))
-        self.step += 1
-        self.bad_steps = int(metrics.pop("bad_steps"))
-        if self.step in self.flips:
-            ratios = self.flips.pop(self.step)
-            self.flip_ratio = {"flip_ratio": ratios["both"]}
-            self.write({"kind": "flip", "step": self.step, "seconds": self.seconds, "flip_ratio": ratios})
-        if self.bad_steps:
-            self.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
-            self.console.print(f"step {self.step}: loss or gradient is not finite; the step is skipped", soft_wrap=True)
-            if self.bad_steps == _BAD_STEPS_STOP:
-                good = f"the last good checkpoint is of {self.checkpoint}" if self.checkpoint else "no checkpoint yet"
-                raise Diverged(
-                    f"diverged: loss or gradient was not finite at steps {self.step - _BAD_STEPS_STOP + 1} to "
-                    f"{self.step}; {good}. Try a smaller optimizer.lr or chaos.z0"
-                )
-            return
-        self.epoch.append(metrics)
-        if self.step % self.config.log_every == 0:
-            row = self._row("train", metrics)
-            self.write(row)
-            self.show(self.step, report.line(row | self.flip_ratio, self.config.epochs))
-
-    def end_epoch(self, epoch: int, validation: dict[str, float]) -> None:
-        mean = jax.tree.map(lambda *values: sum(values) / len(values), *self.epoch) if self.epoch else {}
-        row = self._row("epoch", mean) | {f"validation_{k}": v for k, v in validation.items()}
-        self.write(row)
-        if not report.live(self.console):
-            self.console.print(report.line(row, self.config.epochs), soft_wrap=True)
-        self.start_epoch()
-
-    def _row(self, kind, metrics):
-        speed = len(self.epoch) * self.config.batch_size / (time.perf_counter() - self.epoch_began)
-        place = {"kind": kind, "step": self.step, "epoch": -(-self.step // self.steps_per_epoch)}
-        return place | {"seconds": self.seconds, "examples_per_second": speed} | metrics
-
-    @property
-    def seconds(self):
-        return time.perf_counter() - self.began
 
 
 def _finish(program, saved, parts, rows, steps_per_epoch) -> dict[str, Any]:

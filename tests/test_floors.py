@@ -21,8 +21,8 @@ SCIENCE = [
     "dynamics",
     "meter",
 ]
-WORLD = ["data", "mesh", "checkpoint", "report", "figures"]
-BOTH = ["configs", "weights", "program", "lab", "train", "evaluate", "sweep", "options", "cli", "__main__"]
+WORLD = ["data", "mesh", "stop", "manifest", "checkpoint", "report", "figures"]
+BOTH = ["configs", "weights", "program", "lab", "watch", "train", "evaluate", "sweep", "options", "cli", "__main__"]
 ORDER = ["config", "intervals", *SCIENCE, *WORLD, *BOTH]
 FENCES = {
     "flax": {"circuits", "norms", "probes", "precision", "layers", "models", "learner"},

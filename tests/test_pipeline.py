@@ -4,9 +4,11 @@ import itertools
 import os
 import pathlib
 import pickle
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import chex
 import numpy as np
@@ -144,3 +146,41 @@ def test_two_real_processes_see_the_batches_of_one(tmp_path):
             np.testing.assert_array_equal(value, rows)
             seen += len(value) * (key == "y")
     assert seen == sum(len(batch["y"]) for batch in batches)
+
+
+WITH_A_WORKER = """
+import multiprocessing, time
+from csbp_jax import configs, data
+if __name__ == "__main__":
+    batches = data.train_batches(data.load(configs.load("digits"))["train"], 16, 0, workers=1)
+    next(batches)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    while True:
+        next(batches)
+"""
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_worker_ends_with_its_reader_and_not_by_a_signal_to_all(tmp_path):
+    (tmp_path / "reader.py").write_text(WITH_A_WORKER)
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
+    line = [sys.executable, tmp_path / "reader.py"]
+    with subprocess.Popen(line, env=environment, stdout=-1, stderr=subprocess.DEVNULL) as reader:
+        worker = int(reader.stdout.readline())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker, number)
+        time.sleep(0.3)
+        assert reader.poll() is None and running(worker)
+        reader.kill()
+    deadline = time.monotonic() + 20
+    while running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def running(process):
+    """A zombie, whose new parent has not waited for it, does not run."""
+    try:
+        return pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -15,6 +15,10 @@ class ConfigError(ValueError):
     """A wrong option, value or file, told in one line that names it and what is allowed."""
 
 
+class CheckpointError(ConfigError):
+    """A checkpoint cannot be written, or none of a run can be used."""
+
+
 class Diverged(RuntimeError):
     """Loss or gradient was not finite for three steps in a row."""
 

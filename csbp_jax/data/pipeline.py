@@ -6,6 +6,10 @@ and says by ``draws`` how many random numbers a record needs; all randomness on 
 """
 
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,8 +52,22 @@ def train_batches(
     if workers:
         if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads one of its flags when it starts workers
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        batches = batches.mp_prefetch(options, worker_init_fn=_stay)
     return iter(batches)
+
+
+def _stay(worker: int, workers: int) -> None:
+    """Lets a worker end with its reader, and not before: Ctrl-C and many launchers signal all processes."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # A reader that is killed cannot end its workers.
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(reader):
+    reader.join()
+    os._exit(1)
 
 
 class _Read:

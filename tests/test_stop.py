@@ -1,0 +1,184 @@
+"""Stopped at any point and resumed, a run ends with the same bits; SIGTERM is exit code 42, Ctrl-C 130."""
+
+import dataclasses
+import io
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from csbp_jax import checkpoint, configs
+from csbp_jax.report import Console, read_rows
+from csbp_jax.stop import Stop, Stopped, on_signals
+from csbp_jax.train import train
+
+ROOT = pathlib.Path(__file__).parent.parent
+DIGITS = configs.load("digits")
+# 19 steps an epoch, 3 batches in a validation.
+SMALL = dataclasses.replace(
+    DIGITS,
+    epochs=2,
+    batch_size=64,
+    eval_batch_size=64,
+    log_every=1,
+    checkpoint_every=1,
+    model=dataclasses.replace(DIGITS.model, name="dense", features=(8,), time_steps=2),
+    chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
+)
+
+
+class After(Stop):
+    """Tells it to stop when it has been asked so many times: once a step, a validation and a batch of one."""
+
+    def __init__(self, times):
+        self.times, self._held = times, False
+
+    @property
+    def code(self):
+        self.times -= 1
+        return 42 if self.times < 0 else None
+
+
+def run(root, stop=None):
+    return train(SMALL, root=root, name="r", console=Console(file=io.StringIO(), width=200), stop=stop)
+
+
+def left(run_folder):
+    """All that a run leaves and that no clock decides: rows, and the arrays of its last checkpoint."""
+    clocks = ("seconds", "examples_per_second")
+    rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run_folder / "metrics.jsonl")]
+    return rows, arrays(run_folder / "checkpoints" / "38")
+
+
+def arrays(folder):
+    with ocp.StandardCheckpointer() as orbax:
+        shapes = orbax.metadata(folder).item_metadata.tree
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes)
+        tree = orbax.restore(folder, like)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): plain(leaf) for path, leaf in leaves}
+
+
+def plain(leaf):
+    key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if key else leaf)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole")
+    result = run(root)
+    return root / "r", result
+
+
+def test_stopped_at_any_point_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
+    # Within epoch 1; before its validation; within that; within epoch 2; within the validation of its end.
+    for times, step in ((7, 7), (12, 19), (2, 19), (7, 22), (18, 38)):
+        with pytest.raises(Stopped) as stopped:
+            run(tmp_path, After(times))
+        assert (stopped.value.code, stopped.value.step) == (42, step)
+        assert checkpoint.steps(tmp_path / "r" / "checkpoints")[-1] == step
+        assert read_rows(tmp_path / "r" / "metrics.jsonl")[-1]["step"] == step
+    result = run(tmp_path)
+    assert {**result, "seconds": 0} == {**whole[1], "seconds": 0}
+    (rows, state), (whole_rows, whole_state) = left(tmp_path / "r"), left(whole[0])
+    assert rows == whole_rows
+    assert state.keys() == whole_state.keys()
+    assert all(any(f"['state']['{part}']" in name for name in state) for part in ("params", "batch_stats", "opt_state"))
+    for name, leaf in state.items():
+        np.testing.assert_array_equal(leaf, whole_state[name], err_msg=name)
+
+
+LINE = [
+    *("-m", "csbp_jax", "train", "digits", "--name", "r", "--epochs", "5000", "--batch-size", "64", "--log-every", "1"),
+    *("--model.name", "dense", "--model.features", "8", "--model.time-steps", "2", "--chaos.taps", "fc1.membrane"),
+]
+
+
+def signalled(tmp_path, number, ready):
+    """Starts or resumes a run, sends it a signal once ``ready``, and gives its exit code, stdout and stderr."""
+    # A shell's background jobs ignore Ctrl-C, and children inherit that.
+    program = (
+        f"import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = {LINE[1:]}"
+    )
+    program += f"; sys.argv += ['--runs', {str(tmp_path)!r}]; runpy.run_module('csbp_jax', run_name='__main__')"
+    line = [sys.executable, "-u", "-c", program]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = process.stdout.readline()
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, first + out, err
+
+
+def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
+    metrics, found = tmp_path / "r" / "metrics.jsonl", []
+    for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
+        begun = found[-1] if found else 0
+        wanted = lambda: read_rows(metrics)[-1:] and read_rows(metrics)[-1]["step"] >= begun + 30  # noqa: B023, E731
+        returned, out, err = signalled(tmp_path, number, wanted)
+        assert returned == code
+        told = re.fullmatch(
+            r"csbp_jax: stopped after step (\d+), and all is saved; the same command goes on", err.splitlines()[-1]
+        )
+        found += [int(told[1])]
+        assert checkpoint.steps(tmp_path / "r" / "checkpoints")[-1] == found[-1] >= begun + 30
+        assert (f"resumed after step {begun}," if begun else "a new run") in out
+    steps = [row["step"] for row in read_rows(metrics) if row["kind"] == "train"]
+    assert steps == list(range(1, found[-1] + 1))
+
+
+def test_ctrl_c_while_it_compiles_is_told_in_one_line(tmp_path):
+    code, _, err = signalled(tmp_path, signal.SIGINT, lambda: True)
+    assert code == 130
+    assert "Ctrl-C again stops at once" in err and "stopped" in err.splitlines()[-1] and "Traceback" not in err
+
+
+HELD = """
+import time
+from csbp_jax.stop import on_signals
+with on_signals() as stop, stop.held():
+    print("ready", flush=True)
+    while True: time.sleep(0.01)
+"""
+
+
+def test_a_second_ctrl_c_ends_it_whatever_it_does():
+    with subprocess.Popen([sys.executable, "-c", HELD], cwd=ROOT, stdout=-1, stderr=-1) as process:
+        assert process.stdout.readline() == b"ready\n"
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == -signal.SIGINT  # which a shell calls 130
+
+
+def test_signals_stop_at_once_where_nothing_is_to_be_saved():
+    before = signal.getsignal(signal.SIGTERM)
+    for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
+        with pytest.raises(Stopped) as stopped, on_signals():
+            signal.raise_signal(number)
+        assert stopped.value.code == code
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with on_signals() as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert stop.code is None
+    finally:
+        signal.signal(signal.SIGINT, before)
