@@ -4,3 +4,11 @@ The parts are imported by name: ``from csbp_jax import chaos, neurons, surrogate
 """
 
 __version__ = "0.1.0"
+
+
+def load(run, epoch="last"):
+    """``(apply, variables, config)`` of a finished or stopped run; see :func:`csbp_jax.runs.load`."""
+    # Here, because JAX takes a second to import.
+    from csbp_jax import runs
+
+    return runs.load(run, epoch)

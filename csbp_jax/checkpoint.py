@@ -116,6 +116,22 @@ class Checkpoints:
         return read(self.folder / str(step), like)
 
 
+def newest(folder: pathlib.Path, like: Any) -> Any | None:
+    """The newest checkpoint, as ``restore`` gives it; None if there is none. Changes no file.
+
+    Raises:
+      CheckpointError: it is damaged, or of another structure.
+    """
+    there = steps(folder) if folder.is_dir() else []
+    if not there:
+        return None
+    path = folder / str(there[-1])
+    fault = manifest.fault(path)
+    if fault is not None:
+        raise CheckpointError(f"{path}: {fault}; resume the run, which sets it aside and goes on from the one before")
+    return read(path, like)
+
+
 def steps(folder: pathlib.Path) -> list[int]:
     """Of which steps ``folder`` has checkpoints, in order."""
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())

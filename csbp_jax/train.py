@@ -61,10 +61,7 @@ def train(
         first = program.place(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     _, metrics = jax.eval_shape(program.train_step, state, first)
-    # One checkpoint holds all that a run goes on with, or none does: the state, the weights of the epoch that
-    # validation chose, and what has been measured of an epoch that has not ended.
-    saved = {"state": state, "chosen": _choice(state, 0, {"accuracy": -1.0, "loss": 0.0})}
-    saved |= {"progress": nothing_yet(metrics)}
+    saved = unsaved(state, metrics) | {"chosen": _choice(state, 0, _NONE_YET)}
 
     name = run_name(config) if name is None else name
     with report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity) as run:
@@ -157,12 +154,28 @@ def _metered(program, config, watch: Watch):
     return train_step
 
 
+def unsaved(state: learner.State, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds, of a run that begins; of a state and of a step's metrics the shapes suffice.
+
+    One checkpoint holds all that a run goes on with, or none does: the state, the weights of the epoch that validation
+    chose, and what has been measured of an epoch that has not ended.
+    """
+    chosen = _reasons(0, _NONE_YET) | {"params": state.params, "batch_stats": state.batch_stats}
+    return {"state": state, "chosen": chosen, "progress": nothing_yet(metrics)}
+
+
 def _choice(state: learner.State, epoch: int, validation: dict[str, float]) -> dict[str, Any]:
     """A copy of the weights (the step donates the state's own) and why they were chosen."""
-    # Copied: the step donates the state's own.
-    weights = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
+    weights = {"params": state.params, "batch_stats": state.batch_stats}
+    return _reasons(epoch, validation) | jax.tree.map(jnp.copy, weights)
+
+
+def _reasons(epoch, validation):
     reasons = {"epoch": epoch, "accuracy": validation["accuracy"], "loss": validation["loss"]}
-    return {name: np.asarray(value) for name, value in reasons.items()} | weights
+    return {name: np.asarray(value) for name, value in reasons.items()}
+
+
+_NONE_YET = {"accuracy": -1.0, "loss": 0.0}
 
 
 def _finish(program, saved, parts, rows, steps_per_epoch) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Strict settings for all tests: 8 virtual CPU devices, no implicit rank promotion, float64 only where asked for."""
 
+import dataclasses
+import io
 import pathlib
 
 import jax
@@ -29,3 +31,17 @@ def reference():
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of a run of two epochs on the digits, which no test may change."""
+    from csbp_jax import configs, report
+    from csbp_jax.train import train
+
+    config = configs.load("digits")
+    model = dataclasses.replace(config.model, features=(4, 8), time_steps=3)
+    config = dataclasses.replace(config, model=model, epochs=2, batch_size=64, checkpoint_every=1)
+    root = tmp_path_factory.mktemp("runs")
+    train(config, name="trained", root=root, console=report.Console(file=io.StringIO()))
+    return root / "trained"

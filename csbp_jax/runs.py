@@ -1,0 +1,104 @@
+"""A run's folder, read back: its config, its network, and the weights that it learnt."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+
+from csbp_jax import checkpoint, learner, losses, models, optimizer, report
+from csbp_jax.config import Config, ConfigError, check, from_json
+from csbp_jax.train import unsaved
+
+Which = Literal["last", "chosen"]
+
+
+class Run(NamedTuple):
+    folder: pathlib.Path
+    config: Config
+    """Whole: what the model left to the data is filled in."""
+    apply: Callable[..., Any]
+    """The network's, see :func:`load`."""
+    variables: dict[str, Any]
+    which: Which
+    epoch: int
+    """Whose weights these are, from 1."""
+    data: str
+    """A checksum of the data's identity when the run began."""
+
+
+def load(run: str | pathlib.Path, epoch: Which = "last") -> tuple[Callable[..., Any], dict[str, Any], Config]:
+    """The network of a finished or stopped run, with its weights.
+
+    ``apply(variables, x)`` gives ``(logits [B, T, C], aux)`` for ``x [B, T or 1, ...]`` as the network sees it
+    (float32; normalised and encoded as the run's data are), normed by the running statistics; jittable. It also takes
+    ``inspect=("layer", ...)``; see :class:`csbp_jax.models.network.Network` and :class:`csbp_jax.probes.Aux`.
+
+    Args:
+      run: the run's folder.
+      epoch: "last", the newest checkpoint, or "chosen", the epoch that validation chose up to there.
+
+    Raises:
+      ConfigError: no run's folder, one without a checkpoint, or what this version cannot read; says which.
+    """
+    opened = read(run, epoch)
+    return opened.apply, opened.variables, opened.config
+
+
+def read(run: str | pathlib.Path, which: Which = "last") -> Run:
+    """As :func:`load`, with all that is known of the run."""
+    folder = pathlib.Path(run)
+    if which not in get_args(Which):
+        raise ConfigError(f"weights of: {which!r} is not possible; allowed are {', '.join(get_args(Which))}")
+    content = _about(folder)
+    config = _config(folder / "config.json", content["config"])
+    model = models.build(config.model)
+    # The number of steps in an epoch changes values in the state, and no shape.
+    tx, loss = optimizer.build(config.optimizer, config.epochs, 1), losses.build(config.loss)
+    init, train_step, _ = learner.make(model, tx, loss, config)
+    state = jax.eval_shape(init, jax.random.key(config.seed))
+    batch = {
+        "x": jax.ShapeDtypeStruct((1, 1, *config.model.input_shape), jnp.float32),
+        "y": jax.ShapeDtypeStruct((1,), jnp.int32),
+    }
+    like = unsaved(state, jax.eval_shape(train_step, state, batch)[1])
+    tree = checkpoint.newest(folder / "checkpoints", jax.tree.map(_here, like))
+    if tree is None:
+        raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
+    epoch = int(tree["progress"]["epochs"])
+    if which == "last":
+        variables = {"params": tree["state"].params, "batch_stats": tree["state"].batch_stats}
+    else:
+        variables = {key: tree["chosen"][key] for key in ("params", "batch_stats")}
+        epoch = int(tree["chosen"]["epoch"])
+    return Run(folder, config, model.apply, variables, which, epoch, content.get("data", ""))
+
+
+def _here(leaf):
+    """What a device holds goes to the first one here, wherever it was; counts stay on the host."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+
+
+def _about(folder):
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder; name a run's, such as runs/NAME")
+    if not (folder / "config.json").exists():
+        raise ConfigError(f"{folder}: is no run's folder, it has no config.json; name one such as runs/NAME")
+    content = report.read_json(folder / "config.json", "config")
+    if isinstance(content["config"], dict) and "grid" in content["config"]:
+        raise ConfigError(f"{folder}: is a sweep, whose members keep no weights; train the setting (csbp_jax train)")
+    return content
+
+
+def _config(file, content):
+    try:
+        return check(from_json(content))
+    except ConfigError as error:
+        reason = str(error)
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
+    raise ConfigError(f"{file}: not of this version of csbp_jax ({reason}); use the one that trained it")
