@@ -1,4 +1,5 @@
 """csbp_jax train DATASET [--name NAME] [--fresh] [--runs FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
+csbp_jax evaluate RUN [--split test|validation|train] [--weights-of last|chosen] [--data-dir FOLDER]
 csbp_jax evaluate DATASET --weights FILE [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax sweep DATASET --grid "FIELD=VALUE,... FIELD=..." [--chunk N] [--data-parallel N] [--name NAME] [--fresh]
                [--sweeps FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
@@ -6,7 +7,8 @@ csbp_jax best SWEEP [--seeds N] [--data-dir FOLDER]
 csbp_jax data DATASET [--from FOLDER] [--no-verify] [--read-all] [--data-dir FOLDER] [--FIELD VALUE ...]
 
 train: trains on a data set; the same command again resumes, or says that the run is finished.
-evaluate: the accuracy of a PyTorch checkpoint's weights (docs/weights.md).
+evaluate: what a run (its folder) is worth on a part of its data: by class, time and confidence (docs/using.md); or the
+  accuracy of a PyTorch checkpoint's weights (docs/weights.md).
 sweep: trains every member of a grid, many at once where that gains, and tabulates them; a stopped one goes on.
 best: trains the setting that validation picks of a sweep (its folder) anew, on fresh seeds.
 data: prepares and verifies a data set, and tells how many records each part holds.
@@ -14,6 +16,8 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --name NAME         the run's folder; by default the data set and a hash of its config
   --fresh             set an old run of this name aside and start anew
   --runs FOLDER       where runs are kept (default: runs)
+  --split PART        test (the default), validation or train
+  --weights-of EPOCH  last (the default), or chosen: the epoch that validation chose
   --grid GRID         e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps
   --chunk N           members that train at once (default: one a device on CPU, else 32)
   --data-parallel N   devices that share each batch (default: 1; the others hold different members)
@@ -29,16 +33,14 @@ Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unus
 (the same command goes on), 130 interrupted by Ctrl-C (likewise); docs/running.md.
 """
 
-import argparse
 import errno
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 
 from csbp_jax import configs
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
-from csbp_jax.options import HELP, count, read, read_field
+from csbp_jax.options import HELP, count, read, read_field, read_own
 from csbp_jax.stop import Stopped, on_signals
 
 
@@ -88,10 +90,17 @@ def _train(argv):
 
 
 def _evaluate(argv):
-    options, config = read("evaluate", argv, {})
-    from csbp_jax.evaluate import evaluate
+    named = configs.known("".join(argv[:1])) or any(word.partition("=")[0] == "--weights" for word in argv)
+    if named or argv == ["--environment"]:
+        options, config = read("evaluate", argv, {})
+        from csbp_jax.evaluate import evaluate
 
-    evaluate(config, data_dir=options.data_dir)
+        evaluate(config, data_dir=options.data_dir)
+        return
+    options, run = read_own("evaluate", "RUN", argv, {"--split": "test", "--weights-of": "last"})
+    from csbp_jax.evaluate import evaluate_run
+
+    evaluate_run(run, split=options.split, which=options.weights_of, data_dir=options.data_dir)
 
 
 def _data(argv):
@@ -133,17 +142,10 @@ def _sweep(argv):
 
 
 def _best(argv):
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("sweep", type=pathlib.Path)
-    parser.add_argument("--seeds", default=10)
-    parser.add_argument("--data-dir", default="data")
-    try:
-        options = parser.parse_args(argv)
-    except argparse.ArgumentError as error:
-        raise ConfigError(error) from None
+    options, folder = read_own("best", "SWEEP", argv, {"--seeds": 10})
     from csbp_jax import sweep
 
-    found = sweep.best(options.sweep, count("--seeds", options.seeds), data_dir=options.data_dir)
+    found = sweep.best(folder, count("--seeds", options.seeds), data_dir=options.data_dir)
     print(f"setting & last epoch & chosen epoch \\\\\n{sweep.table.latex(found)}")
 
 

@@ -33,22 +33,43 @@ def read(command: str, argv: Sequence[str], own: Mapping[str, Any]) -> tuple[arg
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, one of {', '.join(configs.NAMES)}")
     config = configs.load(argv[0])
+    options, fields = _own(argv[1:], own)
+    config = parse(config, fields, f"csbp_jax {command} {argv[0]}")
+    # As most shells would: the same folder gives the same config, and so the same run.
+    own_folder = dataclasses.replace(config.data, dir=os.path.expanduser(config.data.dir))
+    return options, dataclasses.replace(config, data=own_folder)
+
+
+def read_own(command: str, place: str, argv: Sequence[str], own: Mapping[str, Any]) -> tuple[argparse.Namespace, str]:
+    """The options of a command that takes a folder and no config, and the folder.
+
+    Raises:
+      ConfigError: no folder or several, or an unknown option.
+    """
+    options, words = _own(argv, own)
+    if unknown := [word for word in words if word.startswith("-")]:
+        raise ConfigError(f"{unknown[0]}: there is no such option; {command} takes {', '.join([*own, '--data-dir'])}")
+    if len(words) != 1:
+        told = f"{' '.join(words[1:])}: one {place} is enough" if words else f"{place}: missing"
+        raise ConfigError(f"{told}; write csbp_jax {command} {place}, its folder")
+    return options, os.path.expanduser(words[0])
+
+
+def _own(argv, own):
+    """A command's own options, and the words that are none."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option, default in {**own, "--data-dir": "data"}.items():
         parser.add_argument(option, default=default, action="store_true" if default is False else "store")
     try:
-        options, fields = parser.parse_known_args(argv[1:])
+        options, words = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise ConfigError(error) from None
     for option, value in vars(options).items():
         if value == "":
             raise ConfigError(f"--{option.replace('_', '-')}: empty; give it a name")
-        if option in ("from", "runs", "sweeps", "data_dir") and value:
+        if option in ("from", "runs", "sweeps", "data_dir", "out") and value:
             setattr(options, option, os.path.expanduser(value))
-    config = parse(config, fields, f"csbp_jax {command} {argv[0]}")
-    # As most shells would: the same folder gives the same config, and so the same run.
-    own_folder = dataclasses.replace(config.data, dir=os.path.expanduser(config.data.dir))
-    return options, dataclasses.replace(config, data=own_folder)
+    return options, words
 
 
 def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:

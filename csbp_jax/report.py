@@ -48,8 +48,13 @@ def open_run(
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
-        _check_or_write_config(run, content, hashlib.sha256(data.encode()).hexdigest()[:16])
+        _check_or_write_config(run, content, fingerprint(data))
         yield run
+
+
+def fingerprint(data: str) -> str:
+    """What ``config.json`` keeps of ``data.identity``."""
+    return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -21,10 +21,23 @@ SCIENCE = [
     "dynamics",
     "meter",
 ]
-WORLD = ["data", "mesh", "stop", "manifest", "checkpoint", "report", "figures"]
-BOTH = ["configs", "weights", "program", "lab", "watch", "train", "runs", "evaluate", "sweep", "options", "cli"]
+WORLD = ["data", "mesh", "stop", "manifest", "checkpoint", "report", "figures", "evaluation_figures"]
+BOTH = [
+    "configs",
+    "weights",
+    "program",
+    "lab",
+    "watch",
+    "train",
+    "runs",
+    "forward",
+    "evaluate",
+    "sweep",
+    "options",
+    "cli",
+]
 TOP = ["__init__", "__main__"]
-ORDER = ["config", "intervals", *SCIENCE, *WORLD, *BOTH, *TOP]
+ORDER = ["config", "intervals", "scores", *SCIENCE, *WORLD, *BOTH, *TOP]
 FENCES = {
     "flax": {"circuits", "norms", "probes", "precision", "layers", "models", "learner"},
     "optax": {"losses", "controls", "optimizer", "learner"},

@@ -9,6 +9,11 @@ from csbp_jax.config import Config, ConfigError
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
+def known(name: str) -> bool:
+    """Whether ``load`` has a config of this name."""
+    return name in NAMES or name.removesuffix("_bp") in NAMES
+
+
 def load(name: str) -> Config:
     """The config of this name; ``NAME_bp`` is its twin by plain backpropagation, with z0 = 0 and all else alike.
 

@@ -8,7 +8,7 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.pipeline import eval_batches, take, train_batches
 
-__all__ = ["NAMES", "eval_batches", "identity", "load", "prepare", "read_all", "take", "train_batches"]
+__all__ = ["NAMES", "classes", "eval_batches", "identity", "load", "prepare", "read_all", "take", "train_batches"]
 
 Show = Callable[[str, int, int], None]
 
@@ -52,6 +52,16 @@ def identity(config: Config, folder: str | pathlib.Path = "data") -> str:
       ConfigError: as ``load``.
     """
     return _module(_LOADERS[config.data.name]).identity(config, pathlib.Path(folder))
+
+
+def classes(config: Config, folder: str | pathlib.Path = "data") -> list[str]:
+    """The classes' names in the order of their labels; their numbers where no names are known."""
+    count = config.model.classes
+    try:
+        names = _module(_LOADERS[config.data.name]).class_names(config, pathlib.Path(folder))
+    except ConfigError:
+        names = []
+    return list(names) if len(names) == count else [str(label) for label in range(count)]
 
 
 def prepare(

@@ -22,6 +22,9 @@ def identity(config: Config, folder: pathlib.Path) -> str:
     return f"{bundled.identity(config, folder)} {_model()}"
 
 
+class_names = bundled.class_names
+
+
 def _model():
     """A checksum of all that the frames are made by."""
     return zlib.crc32(b"".join(pathlib.Path(module.__file__).read_bytes() for module in (saccade, binning)))

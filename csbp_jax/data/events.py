@@ -61,6 +61,11 @@ def identity(config: Config, folder: pathlib.Path) -> str:
     return json.dumps(prepare_events.prepared(config.data.name, folder)["archives"], sort_keys=True)
 
 
+def class_names(config: Config, folder: pathlib.Path) -> tuple[str, ...]:
+    del folder
+    return DATA_SETS[config.data.name].classes
+
+
 def _parameters(config, marker):
     """All that the frames depend on."""
     data, shape = config.data, DATA_SETS[config.data.name].shape

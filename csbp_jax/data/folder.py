@@ -48,6 +48,11 @@ def identity(config: Config, folder: pathlib.Path) -> str:
     return folder_files.identity(_parts(config)[0])
 
 
+def class_names(config: Config, folder: pathlib.Path) -> list[str]:
+    del folder
+    return _parts(config)[1]
+
+
 def _parts(config):
     """``{part: recordings}`` and the names of the classes."""
     root = pathlib.Path(config.data.dir)

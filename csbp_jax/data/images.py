@@ -82,6 +82,10 @@ def identity(config: Config, folder: pathlib.Path) -> str:
     return json.dumps([about["version"], about["splits"]])
 
 
+def class_names(config: Config, folder: pathlib.Path) -> list[str]:
+    return records.info(records.prepared(folder, config.data.name)).features["label"].names
+
+
 class Pictures:
     """Pictures in memory: record i is ``{"x": [1, H, W, C] uint8, "y": int32}``; ``take`` also augments them."""
 
