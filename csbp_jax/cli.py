@@ -1,6 +1,7 @@
 """csbp_jax train DATASET [--name NAME] [--fresh] [--runs FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax evaluate RUN [--split test|validation|train] [--weights-of last|chosen] [--data-dir FOLDER]
 csbp_jax evaluate DATASET --weights FILE [--data-dir FOLDER] [--FIELD VALUE ...]
+csbp_jax predict RUN FILE ... [--out FILE.csv] [--top K] [--weights-of last|chosen] [--data-dir FOLDER]
 csbp_jax sweep DATASET --grid "FIELD=VALUE,... FIELD=..." [--chunk N] [--data-parallel N] [--name NAME] [--fresh]
                [--sweeps FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax best SWEEP [--seeds N] [--data-dir FOLDER]
@@ -9,6 +10,7 @@ csbp_jax data DATASET [--from FOLDER] [--no-verify] [--read-all] [--data-dir FOL
 train: trains on a data set; the same command again resumes, or says that the run is finished.
 evaluate: what a run (its folder) is worth on a part of its data: by class, time and confidence (docs/using.md); or the
   accuracy of a PyTorch checkpoint's weights (docs/weights.md).
+predict: the most probable class of each file (picture, frames or events, as the run was trained on), as CSV.
 sweep: trains every member of a grid, many at once where that gains, and tabulates them; a stopped one goes on.
 best: trains the setting that validation picks of a sweep (its folder) anew, on fresh seeds.
 data: prepares and verifies a data set, and tells how many records each part holds.
@@ -18,6 +20,8 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --runs FOLDER       where runs are kept (default: runs)
   --split PART        test (the default), validation or train
   --weights-of EPOCH  last (the default), or chosen: the epoch that validation chose
+  --out FILE.csv      where to write it; to the terminal, if left out
+  --top K             so many classes a file (default: 1)
   --grid GRID         e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps
   --chunk N           members that train at once (default: one a device on CPU, else 32)
   --data-parallel N   devices that share each batch (default: 1; the others hold different members)
@@ -35,12 +39,13 @@ Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unus
 
 import errno
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
 from csbp_jax import configs
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
-from csbp_jax.options import HELP, count, read, read_field, read_own
+from csbp_jax.options import HELP, count, one, read, read_field, read_own
 from csbp_jax.stop import Stopped, on_signals
 
 
@@ -97,10 +102,31 @@ def _evaluate(argv):
 
         evaluate(config, data_dir=options.data_dir)
         return
-    options, run = read_own("evaluate", "RUN", argv, {"--split": "test", "--weights-of": "last"})
+    options, words = read_own("evaluate", argv, {"--split": "test", "--weights-of": "last"})
+    run = one("evaluate", "RUN", words)
     from csbp_jax.evaluate import evaluate_run
 
     evaluate_run(run, split=options.split, which=options.weights_of, data_dir=options.data_dir)
+
+
+def _predict(argv):
+    options, words = read_own("predict", argv, {"--out": None, "--top": 1, "--weights-of": "last"})
+    run, files = words[:1], words[1:]
+    if not files:
+        raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
+    from csbp_jax import predict
+
+    top = count("--top", options.top)
+    answers = predict.predict(run[0], files, which=options.weights_of, top=top, data_dir=options.data_dir)
+    problems = [answer.problem for answer in answers if answer.problem]
+    for problem in problems:
+        print("csbp_jax:", problem, file=sys.stderr)
+    if options.out:
+        pathlib.Path(options.out).write_text(predict.table(answers))
+    else:
+        print(predict.table(answers), end="", flush=True)
+    if problems:
+        raise ConfigError(f"{len(problems)} of {len(answers)} files could not be read; the others are predicted")
 
 
 def _data(argv):
@@ -142,11 +168,12 @@ def _sweep(argv):
 
 
 def _best(argv):
-    options, folder = read_own("best", "SWEEP", argv, {"--seeds": 10})
+    options, words = read_own("best", argv, {"--seeds": 10})
+    folder = one("best", "SWEEP", words)
     from csbp_jax import sweep
 
     found = sweep.best(folder, count("--seeds", options.seeds), data_dir=options.data_dir)
     print(f"setting & last epoch & chosen epoch \\\\\n{sweep.table.latex(found)}")
 
 
-_COMMANDS = {"train": _train, "evaluate": _evaluate, "sweep": _sweep, "best": _best, "data": _data}
+_COMMANDS = {"train": _train, "evaluate": _evaluate, "predict": _predict, "sweep": _sweep, "best": _best, "data": _data}

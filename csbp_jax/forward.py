@@ -103,7 +103,7 @@ def best(k: int) -> Measure:
     return measure
 
 
-def shapes(run: Run, events: bool, record: np.ndarray) -> tuple[int, ...]:
+def shape_of(run: Run, events: bool, record: np.ndarray) -> tuple[int, ...]:
     """The shape ``[T or 1, ...]`` that the network sees of a record ``[T or 1, ...]``; nothing is computed."""
     _, prepare = transform.make(run.config, events)
     batch = {"x": jax.ShapeDtypeStruct((1, *record.shape), record.dtype)}

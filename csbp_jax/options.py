@@ -40,19 +40,28 @@ def read(command: str, argv: Sequence[str], own: Mapping[str, Any]) -> tuple[arg
     return options, dataclasses.replace(config, data=own_folder)
 
 
-def read_own(command: str, place: str, argv: Sequence[str], own: Mapping[str, Any]) -> tuple[argparse.Namespace, str]:
-    """The options of a command that takes a folder and no config, and the folder.
+def read_own(command: str, argv: Sequence[str], own: Mapping[str, Any]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a command that takes no config, and its other words, which are paths.
 
     Raises:
-      ConfigError: no folder or several, or an unknown option.
+      ConfigError: an unknown option.
     """
     options, words = _own(argv, own)
     if unknown := [word for word in words if word.startswith("-")]:
         raise ConfigError(f"{unknown[0]}: there is no such option; {command} takes {', '.join([*own, '--data-dir'])}")
+    return options, [os.path.expanduser(word) for word in words]
+
+
+def one(command: str, place: str, words: Sequence[str]) -> str:
+    """The folder that a command works on, called ``place`` in its help.
+
+    Raises:
+      ConfigError: there are none or several.
+    """
     if len(words) != 1:
         told = f"{' '.join(words[1:])}: one {place} is enough" if words else f"{place}: missing"
         raise ConfigError(f"{told}; write csbp_jax {command} {place}, its folder")
-    return options, os.path.expanduser(words[0])
+    return words[0]
 
 
 def _own(argv, own):

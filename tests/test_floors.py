@@ -32,6 +32,7 @@ BOTH = [
     "runs",
     "forward",
     "evaluate",
+    "predict",
     "sweep",
     "options",
     "cli",

@@ -37,24 +37,28 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, Any]:
       ConfigError: no class folders, what is in none of them, files of several kinds or sizes, or one that cannot be
         read (``data.bad`` "skip" leaves those out and tells how many).
     """
-    parts, classes = _parts(config)
-    kind = _kind(folder_files.paths_of(parts), config.data.bad)
+    parts, classes = parts_of(config)
+    kind = kind_of(folder_files.paths_of(parts), config.data.bad)
     return _LOADERS[kind](config, folder, parts, len(classes))
 
 
 def identity(config: Config, folder: pathlib.Path) -> str:
     """Changes with any file's name, part, size or time of change."""
     del folder
-    return folder_files.identity(_parts(config)[0])
+    return folder_files.identity(parts_of(config)[0])
 
 
 def class_names(config: Config, folder: pathlib.Path) -> list[str]:
     del folder
-    return _parts(config)[1]
+    return parts_of(config)[1]
 
 
-def _parts(config):
-    """``{part: recordings}`` and the names of the classes."""
+def parts_of(config: Config) -> tuple[folder_files.Parts, list[str]]:
+    """``{part: recordings}`` and the names of the classes.
+
+    Raises:
+      ConfigError: there is no such folder, or not with a folder for each class.
+    """
     root = pathlib.Path(config.data.dir)
     if root == pathlib.Path():
         raise ConfigError("data.dir: missing; name the folder that holds your class folders (make: DIR=...)")
@@ -141,16 +145,34 @@ def _divided(root, files, share, needed):
     return [files[i] for i in first], [files[i] for i in second]
 
 
-def _kind(paths, bad):
-    """What all files are, but those that cannot be read, which with "skip" are left out later."""
-    first, skipped = {}, {} if bad == "skip" else None
+def kind_of_file(path: pathlib.Path) -> str:
+    """pictures, frames or events.
+
+    Raises:
+      ConfigError: none of these, or an npz file that cannot be opened.
+    """
+    ending = _check_ending(path)
+    return "events" if ending == ".npz" and folder_files.holds_events(path) else _KINDS[ending]
+
+
+def _check_ending(path):
+    if (ending := path.suffix.lower()) not in _KINDS:
+        raise ConfigError(f"{path}: not a file of a known kind; allowed are {', '.join(_KINDS)}; remove it")
+    return ending
+
+
+def kind_of(paths: list[pathlib.Path], bad: str) -> str:
+    """What all files are, but those that cannot be read, which with "skip" are left out later.
+
+    Raises:
+      ConfigError: they are of several kinds, or one is of none.
+    """
+    first: dict[str, pathlib.Path] = {}
+    skipped: dict[str, str] | None = {} if bad == "skip" else None
     for path in paths:
-        ending = path.suffix.lower()
-        if ending not in _KINDS:
-            raise ConfigError(f"{path}: not a file of a known kind; allowed are {', '.join(_KINDS)}; remove it")
+        _check_ending(path)
         with tolerating(str(path), skipped):
-            events = ending == ".npz" and folder_files.holds_events(path)
-            first.setdefault("events" if events else _KINDS[ending], path)
+            first.setdefault(kind_of_file(path), path)
     if skipped and not first:
         raise ConfigError(
             f"data.dir: none of {len(paths)} files can be used; the first: {next(iter(skipped.values()))}"

@@ -31,7 +31,7 @@ def events(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> 
         "size": resized,
         "sensor": "of all files",
     }
-    sensor = functools.cache(lambda: _sensor(paths_of(parts), data.bad))
+    sensor = functools.cache(lambda: sensor_of(paths_of(parts), data.bad))
 
     def members(skipped):
         sensor()  # only if frames must be counted; its errors are of all files, so no record is left out for them
@@ -51,9 +51,10 @@ def events(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> 
     return sources
 
 
-def _sensor(paths, bad):
+def sensor_of(paths: list[pathlib.Path], bad: str) -> tuple[int, ...]:
     """Height and width as files state them; if none does, the smallest that hold all events of all files."""
-    stated, skipped = {}, {} if bad == "skip" else None
+    stated: dict[tuple[int, ...], pathlib.Path] = {}
+    skipped: dict[str, str] | None = {} if bad == "skip" else None
     height = width = 1
     for path in paths:
         with tolerating(str(path), skipped):

@@ -26,7 +26,7 @@ def pictures(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -
     del folder
     data = config.data
     parts = _usable(parts, data.bad, lambda path: decode(path.read_bytes(), str(path)))
-    size = data.size or _common(paths_of(parts), _height_width)
+    size = data.size or _common(paths_of(parts), height_width)
     random = "resized_crop" in data.augment
     return {
         part: images.Photos(
@@ -56,7 +56,7 @@ class _Bytes:
         return [self[i] for i in indices]
 
 
-def _height_width(path):
+def height_width(path: pathlib.Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size[::-1]
