@@ -1,7 +1,7 @@
-"""A run's network over records, without training: whatever is asked of each record's logits and firing rates."""
+"""A run's network over records, without training: whatever is asked of a pass."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,25 +13,26 @@ from csbp_jax.data import transform
 from csbp_jax.program import eval_keys
 from csbp_jax.runs import Run
 
-# measure(logits [B, T, C], rates {layer: [B]}, batch) to any tree of arrays [B, ...].
-Measure = Callable[[jax.Array, dict[str, jax.Array], dict[str, jax.Array]], Any]
+# measure(apply, variables, x [B, T or 1, ...], batch) to any tree of arrays; x as the network sees it.
+Measure = Callable[..., Any]
 
 
 class Plain:
-    """A source record by record: none is augmented, as those of the training part otherwise are."""
+    """A source's records, or some, one by one: so none is augmented, as those of the training part otherwise are."""
 
-    def __init__(self, source: Any):
+    def __init__(self, source: Any, rows: np.ndarray | None = None):
         self.source, self.events = source, getattr(source, "events", False)
+        self.rows = np.arange(len(source)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.rows)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return self.source[i]
+        return self.source[int(self.rows[i])]
 
 
-def over(run: Run, events: bool, measure: Measure) -> Callable[[Any], Any]:
-    """``function(source) -> tree``: the measure of every record, ``[N, ...]`` on the host, in order.
+def batches(run: Run, events: bool, measure: Measure) -> Callable[[Any], Iterator[tuple[np.ndarray, Any]]]:
+    """``function(source)`` yields for each batch its mask (False where it is padded), and what is measured of it.
 
     Batches are those of training's evaluation: as large, split over all devices, with the same random numbers if
     ``data.encode`` draws some. One compilation for all sources whose records have one shape.
@@ -46,37 +47,40 @@ def over(run: Run, events: bool, measure: Measure) -> Callable[[Any], Any]:
 
     @jax.jit
     def step(variables, key, batch):
-        logits, rates = _pass(run.apply, variables, prepare(key, batch)["x"])
-        return measure(logits, rates, batch)
+        return measure(run.apply, variables, prepare(key, batch)["x"], batch)
 
     def function(source):
-        parts, masks = [], []
         keys = eval_keys(run.config.seed, source, whole)
         for key, batch in zip(keys, data.eval_batches(source, whole), strict=True):
-            parts.append(step(variables, key, mesh.place(batch, devices)))
-            masks.append(batch["mask"])
+            yield batch["mask"], step(variables, key, mesh.place(batch, devices))
+
+    return function
+
+
+def over(run: Run, events: bool, measure: Measure) -> Callable[[Any], Any]:
+    """``function(source) -> tree`` on the host: of every record, a measure that gives ``[B, ...]``; see ``batches``."""
+    measured = batches(run, events, measure)
+
+    def function(source):
+        masks, parts = zip(*measured(source), strict=True)
         mask = np.concatenate(masks)
         return jax.tree.map(lambda *rows: np.concatenate([np.asarray(row) for row in rows])[mask], *parts)
 
     return function
 
 
-def _pass(apply, variables, x):
-    """Logits, and the firing rate of each layer for each example: the layer's own is the mean over a padded batch."""
-    layers = tuple(jax.eval_shape(apply, variables, x)[1].rates)
-    logits, aux = apply(variables, x, inspect=layers)
-    rates = {layer: jnp.mean(s, range(1, s.ndim), dtype=jnp.float32) for layer, s in aux.spikes.items()}
-    return logits, rates
-
-
-def outcome(logits: jax.Array, rates: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, Any]:
+def outcome(apply: Callable[..., Any], variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
     """A :data:`Measure`: how good an answer is.
 
     predicted: ``[B, T]``, the class of the largest logit averaged over the first t steps; the last is the answer.
     confidence, nll: ``[B]``, of softmax of the logits averaged over all steps: its largest probability, and minus the
     logarithm of the label's.
     among: ``[B]``, whether the label is among the five largest.
+    rates: ``{layer: [B]}``, spikes a neuron and time step.
     """
+    # The spikes themselves: a layer's own rate is a mean over a batch, which may be padded.
+    layers = layers_of(apply, variables, x)
+    logits, aux = apply(variables, x, inspect=layers)
     steps = jnp.arange(1, logits.shape[1] + 1, dtype=logits.dtype).reshape(1, -1, 1)
     mean = logits.mean(axis=1)  # as training's evaluation has it, to the last bit
     so_far = (jnp.cumsum(logits, axis=1) / steps).at[:, -1].set(mean)
@@ -89,14 +93,20 @@ def outcome(logits: jax.Array, rates: dict[str, jax.Array], batch: dict[str, jax
         "nll": -jnp.take_along_axis(log_probability, label, axis=-1)[:, 0],
         "among": (largest == label).any(axis=-1),
         "label": batch["y"],
-        "rates": rates,
+        "rates": {layer: jnp.mean(s, range(1, s.ndim), dtype=jnp.float32) for layer, s in aux.spikes.items()},
     }
+
+
+def layers_of(apply: Callable[..., Any], variables: Any, x: jax.Array) -> tuple[str, ...]:
+    """The spiking layers, in their order; nothing is computed."""
+    return tuple(jax.eval_shape(apply, variables, x)[1].rates)
 
 
 def best(k: int) -> Measure:
     """A :data:`Measure`: the k most probable classes ``[B, k]`` and their probabilities."""
 
-    def measure(logits, rates, batch):
+    def measure(apply, variables, x, batch):
+        logits, _ = apply(variables, x)
         probability, classes = jax.lax.top_k(jax.nn.softmax(logits.mean(axis=1)), k)
         return {"classes": classes, "probability": probability}
 

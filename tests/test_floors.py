@@ -15,6 +15,7 @@ SCIENCE = [
     "probes",
     "precision",
     "layers",
+    "operations",
     "models",
     "optimizer",
     "learner",
@@ -40,7 +41,7 @@ BOTH = [
 TOP = ["__init__", "__main__"]
 ORDER = ["config", "intervals", "scores", *SCIENCE, *WORLD, *BOTH, *TOP]
 FENCES = {
-    "flax": {"circuits", "norms", "probes", "precision", "layers", "models", "learner"},
+    "flax": {"circuits", "norms", "probes", "precision", "layers", "operations", "models", "learner"},
     "optax": {"losses", "controls", "optimizer", "learner"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
