@@ -2,6 +2,8 @@
 csbp_jax evaluate RUN [--split test|validation|train] [--weights-of last|chosen] [--data-dir FOLDER]
 csbp_jax evaluate DATASET --weights FILE [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax predict RUN FILE ... [--out FILE.csv] [--top K] [--weights-of last|chosen] [--data-dir FOLDER]
+csbp_jax inspect RUN [--layer NAME] [--examples N] [--split test|validation|train] [--weights-of last|chosen]
+                 [--data-dir FOLDER]
 csbp_jax sweep DATASET --grid "FIELD=VALUE,... FIELD=..." [--chunk N] [--data-parallel N] [--name NAME] [--fresh]
                [--sweeps FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax best SWEEP [--seeds N] [--data-dir FOLDER]
@@ -11,6 +13,7 @@ train: trains on a data set; the same command again resumes, or says that the ru
 evaluate: what a run (its folder) is worth on a part of its data: by class, time and confidence (docs/using.md); or the
   accuracy of a PyTorch checkpoint's weights (docs/weights.md).
 predict: the most probable class of each file (picture, frames or events, as the run was trained on), as CSV.
+inspect: pictures of a run at work: raster, membranes, rates; its synaptic operations and their energy.
 sweep: trains every member of a grid, many at once where that gains, and tabulates them; a stopped one goes on.
 best: trains the setting that validation picks of a sweep (its folder) anew, on fresh seeds.
 data: prepares and verifies a data set, and tells how many records each part holds.
@@ -22,6 +25,8 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --weights-of EPOCH  last (the default), or chosen: the epoch that validation chose
   --out FILE.csv      where to write it; to the terminal, if left out
   --top K             so many classes a file (default: 1)
+  --layer NAME        a layer, or several with commas between (default: all that spike)
+  --examples N        so many, evenly over the part (default: 100)
   --grid GRID         e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps
   --chunk N           members that train at once (default: one a device on CPU, else 32)
   --data-parallel N   devices that share each batch (default: 1; the others hold different members)
@@ -129,6 +134,22 @@ def _predict(argv):
         raise ConfigError(f"{len(problems)} of {len(answers)} files could not be read; the others are predicted")
 
 
+def _inspect(argv):
+    own = {"--layer": None, "--examples": 100, "--split": "test", "--weights-of": "last"}
+    options, words = read_own("inspect", argv, own)
+    run = one("inspect", "RUN", words)
+    from csbp_jax.inspection import inspect
+
+    inspect(
+        run,
+        layers=tuple(options.layer.split(",")) if options.layer else (),
+        examples=count("--examples", options.examples) or 100,
+        split=options.split,
+        which=options.weights_of,
+        data_dir=options.data_dir,
+    )
+
+
 def _data(argv):
     options, config = read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
     from csbp_jax import data, report
@@ -176,4 +197,12 @@ def _best(argv):
     print(f"setting & last epoch & chosen epoch \\\\\n{sweep.table.latex(found)}")
 
 
-_COMMANDS = {"train": _train, "evaluate": _evaluate, "predict": _predict, "sweep": _sweep, "best": _best, "data": _data}
+_COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "inspect": _inspect,
+    "sweep": _sweep,
+    "best": _best,
+    "data": _data,
+}

@@ -22,18 +22,28 @@ SCIENCE = [
     "dynamics",
     "meter",
 ]
-WORLD = ["data", "mesh", "stop", "manifest", "checkpoint", "report", "figures", "evaluation_figures"]
+WORLD = [
+    "data",
+    "mesh",
+    "stop",
+    "manifest",
+    "checkpoint",
+    "report",
+    "figures",
+    "evaluation_figures",
+    "inspection_figures",
+]
 BOTH = [
     "configs",
     "weights",
     "program",
     "lab",
-    "watch",
     "train",
     "runs",
     "forward",
     "evaluate",
     "predict",
+    "inspection",
     "sweep",
     "options",
     "cli",
