@@ -55,7 +55,7 @@ def _raster(axes, about):
     spikes = about["spikes"]
     T, count = spikes.shape
     rows = np.unique(np.linspace(0, count - 1, _ROWS).round().astype(int))
-    box = (0.5, T + 0.5, len(rows), 0)
+    box = (0.5, T + 0.5, count, 0)
     axes.imshow(spikes[:, rows].T, aspect="auto", cmap="binary", interpolation="nearest", extent=box, vmin=0, vmax=1)
     some = f"{len(rows)} of {count} neurons" if len(rows) < count else f"{count} neurons"
     axes.set(xlabel="time step", ylabel=some)

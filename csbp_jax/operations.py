@@ -6,8 +6,9 @@ convolution really has that connection, so fewer at a picture's border. At time 
     operations[t] = sum over inputs i of  [x_i[t] != 0] fanout_i        fanout_i = number of nonzero weights at input i
 
 are accumulates (AC) where all inputs of the synapse are in {-1, 0, 1}, and multiply-accumulates (MAC) elsewhere: counts
-of events, grey values, averaged or added spikes. "Dense" is all connections, whether or not anything is zero. Not
-counted, as there: biases, norms (which fold into weights), pooling, the neurons' own updates.
+of events, grey values, averaged or added spikes. (NeuroBench decides that of a whole batch; here each example is one.)
+"Dense" is all connections, whether or not anything is zero. Not counted, as there: biases, norms (which fold into
+weights), pooling, the neurons' own updates.
 
 A still picture meets its first synapse once, and is counted once; a network that computes it anew at each step does T
 times as much there.

@@ -1,6 +1,7 @@
 """Synaptic operations against a count over every connection; and that whoever does not ask for them pays nothing."""
 
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from csbp_jax import layers, learner, losses, models, optimizer, probes
 from csbp_jax.config import Chaos, Config, Model, Neuron
+from csbp_jax.config.fields import ModelName
 from csbp_jax.operations import counted, energy_pj
 
 
@@ -98,6 +100,25 @@ def test_a_dense_network_by_hand(name):
         assert back.sum() > 0 and counts["rec1.feedback"].dense == 25
 
 
+@pytest.mark.parametrize(
+    "name, precision", [*((name, "float32") for name in get_args(ModelName)), ("resnet19_tet", "bfloat16")]
+)
+def test_every_synapse_of_every_network_is_counted(name, precision):
+    """Traced only: nothing is computed."""
+    shape = (128, 128, 2) if name.startswith("sew") and name.endswith("7b") else (48, 48, 2)
+    model = models.build(Model(name=name, input_shape=shape, classes=3, time_steps=2, precision=precision))
+    x = jax.ShapeDtypeStruct((3, 2, *shape), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    _, counts = jax.eval_shape(functools.partial(counted, model.apply), variables, x)
+    kernels = {
+        ".".join(str(part.key) for part in path if part.key != "kernel")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
+        if path[-1].key in ("kernel", "feedback")
+    }
+    assert set(counts) == kernels and len(kernels) >= 2
+    assert all(count.operations.shape == count.spiking.shape == (3, 2) for count in counts.values())
+
+
 def test_averaged_spikes_are_multiplied():
     model, variables = network("small_conv", (4, 4, 1), (3, 2), neuron=Neuron(threshold=0.2))
     x = np.random.default_rng(3).normal(size=(2, 1, 4, 4, 1)).astype(np.float32)
@@ -137,3 +158,20 @@ def test_what_is_not_inspected_costs_nothing(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(learner, "_neuron", lambda state: {"inspect": ("conv1",)})
     assert lowered(config)[0] != with_it[0]
+
+
+def test_neurobench_counts_the_same(reference):
+    """Its own count of the same network, by its own code (tools/make_operations_reference.py)."""
+    told = reference("operations")
+    model, variables = network("small_conv", (8, 6, 2), (6, 5))
+    variables["params"]["readout"]["kernel"] = told["readout"]
+    for name in ("conv1", "conv2"):
+        variables["params"][name]["conv"]["kernel"] = told[name]
+        norm = variables["batch_stats"][name]["norm"]
+        norm["var"] = np.full_like(norm["var"], 1 - 1e-5)  # so that the norm divides by exactly 1
+    _, counts = count(model.apply, variables, told["x"])
+    spiking = sum((c.operations * c.spiking).sum(1) for c in counts.values())
+    assert spiking.tolist() == told["effective_acs"].tolist()
+    assert (sum(c.operations.sum(1) for c in counts.values()) - spiking).tolist() == told["effective_macs"].tolist()
+    assert [sum(c.dense * x.shape[0] for c in counts.values()) for x in told["x"]] == told["dense"].tolist()
+    assert counts["conv1.conv"].spiking[:, 1].all() and not counts["conv1.conv"].spiking.all()
