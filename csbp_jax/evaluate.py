@@ -69,7 +69,7 @@ def evaluate_run(
         raise ConfigError(f"--split: {split!r} is not possible; allowed are {', '.join(PARTS)}")
     opened = runs.read(run, which)
     source = forward.Plain(data.load(opened.config, data_dir)[split])
-    changed = opened.data != report.fingerprint(data.identity(opened.config, data_dir))
+    changed = opened.data not in ("", report.fingerprint(data.identity(opened.config, data_dir)))
     if changed:
         told = "what is evaluated here may have been trained on"
         print(f"{run}: its data have changed since it was trained; {told}", file=sys.stderr)

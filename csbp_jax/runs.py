@@ -25,7 +25,7 @@ class Run(NamedTuple):
     epoch: int
     """Whose weights these are, from 1."""
     data: str
-    """A checksum of the data's identity when the run began."""
+    """``report.fingerprint`` of its data when it began; empty if it was not kept."""
 
 
 def load(run: str | pathlib.Path, epoch: Which = "last") -> tuple[Callable[..., Any], dict[str, Any], Config]:

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import pytest
 import csbp_jax
 from csbp_jax import data, runs
 from csbp_jax.config import ConfigError
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("which", ["last", "chosen"])
@@ -71,6 +75,19 @@ def test_what_is_no_run_is_told(trained, tmp_path):
     write(model=about["config"]["model"] | {"features": [4]})
     shutil.copytree(trained / "checkpoints", tmp_path / "other" / "checkpoints")
     told("checkpoints/2: this checkpoint cannot be read")
+
+
+def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "using.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(trained)
+    monkeypatch.chdir(tmp_path)
+    names = {"x": np.zeros((2, 1, 8, 8, 1), np.float32)}
+    exec(compile(block, "using.md", "exec"), names)
+    assert names["logits"].shape == (2, 3, 10) and names["aux"].membranes["conv1"].shape == (2, 3, 8, 8, 4)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (ROOT / "docs" / target).exists(), target
 
 
 def test_importing_the_package_imports_no_jax():
