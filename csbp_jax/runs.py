@@ -58,11 +58,7 @@ def read(run: str | pathlib.Path, which: Which = "last") -> Run:
     tx, loss = optimizer.build(config.optimizer, config.epochs, 1), losses.build(config.loss)
     init, train_step, _ = learner.make(model, tx, loss, config)
     state = jax.eval_shape(init, jax.random.key(config.seed))
-    batch = {
-        "x": jax.ShapeDtypeStruct((1, 1, *config.model.input_shape), jnp.float32),
-        "y": jax.ShapeDtypeStruct((1,), jnp.int32),
-    }
-    like = unsaved(state, jax.eval_shape(train_step, state, batch)[1])
+    like = unsaved(state, measured(config, train_step, state))
     tree = checkpoint.newest(folder / "checkpoints", jax.tree.map(_here, like))
     if tree is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
@@ -73,6 +69,12 @@ def read(run: str | pathlib.Path, which: Which = "last") -> Run:
         variables = {key: tree["chosen"][key] for key in ("params", "batch_stats")}
         epoch = int(tree["chosen"]["epoch"])
     return Run(folder, config, model.apply, variables, which, epoch, content.get("data", ""))
+
+
+def measured(config: Config, train_step: Callable, state: Any) -> Any:
+    """The shapes of what a step measures."""
+    x = jax.ShapeDtypeStruct((1, 1, *config.model.input_shape), jnp.float32)
+    return jax.eval_shape(train_step, state, {"x": x, "y": jax.ShapeDtypeStruct((1,), jnp.int32)})[1]
 
 
 def _here(leaf):

@@ -145,10 +145,11 @@ def started(write, options, place):
     parts = data.load(config, place / "kept")
     config = resolve(config, parts)
     tx = optimizer.build(config.optimizer, config.epochs, 1)
-    init, _, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config)
+    init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config)
+    state = jax.jit(init)(jax.random.key(0))
     run = place / "run"
-    with checkpoint.open_folder(run / "checkpoints") as manager:
-        checkpoint.save(manager, 1, unsaved(jax.jit(init)(jax.random.key(0))))
+    with checkpoint.open_folder(run / "checkpoints") as checkpoints:
+        checkpoints.save(1, unsaved(state, runs.measured(config, train_step, state)))
     report.write_json(run / "config.json", {"config": to_json(config)})
     return run, config, parts["test"]
 
