@@ -38,6 +38,7 @@ BOTH = [
     "weights",
     "program",
     "lab",
+    "watch",
     "train",
     "runs",
     "forward",
