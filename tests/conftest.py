@@ -2,7 +2,11 @@
 
 import dataclasses
 import io
+import os
 import pathlib
+
+# Of this process and of those that tests start: no compilation cache, least of all the user's.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax
 import numpy as np

@@ -25,6 +25,7 @@ SCIENCE = [
 WORLD = [
     "data",
     "mesh",
+    "cache",
     "stop",
     "manifest",
     "checkpoint",
@@ -59,6 +60,7 @@ FENCES = {
     "tonic": {"data"},
     "orbax": {"checkpoint"},
     "matplotlib": {"figures"},
+    "filelock": {"cache"},
     "rich": {"report"},
     "tyro": {"options"},
     "chex": set(),
