@@ -6,6 +6,7 @@ import sys
 
 def run() -> None:
     """Runs the command line and leaves with its exit code."""
+    sys.unraisablehook = _without_echoes
     try:
         from csbp_jax.cli import main
 
@@ -18,6 +19,12 @@ def run() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _without_echoes(unraisable):
+    """After a failed save, which is told in one line, TensorStore's threads report each of its parts to nobody."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ checkpoints/STEP.damaged-TIME       set aside by a restore, and kept
 """
 
 import contextlib
+import errno
 import logging
 import os
 import pathlib
@@ -191,4 +192,6 @@ def _told(what):
         yield
     except Exception as error:  # Orbax and TensorStore raise many kinds, bare Exception among them
         cause = str(error).strip().partition("\n")[0][:300]
+        if os.strerror(errno.ENOSPC) in str(error):
+            cause = "the disk is full; make room, and the same command goes on"
         raise CheckpointError(f"{what} ({cause or type(error).__name__})") from error

@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = f" after step {stopped.step}, and all is saved" if stopped.step else ""
         return _fail(f"stopped{done}; the same command goes on", stopped.code)
     except OSError as error:
-        return _fail(error, 4 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _fail(f"{error}; make room, and the same command goes on" if full else error, 4 if full else 2)
     except ConfigError as error:
         return _fail(error, 2)
     except KeyboardInterrupt:

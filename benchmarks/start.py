@@ -1,0 +1,52 @@
+"""Seconds from the start of ``csbp_jax train digits`` to its first step's metrics, without and with the compilation
+cache: ``python -m benchmarks.start``, into docs/results/survival/starts.json."""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jaxlib
+
+from csbp_jax.report import read_rows, write_json
+
+OUT = pathlib.Path("docs/results/survival/starts.json")
+STARTS = 7
+
+
+def seconds(folder: str, **environment: str) -> float:
+    line = [sys.executable, "-m", "csbp_jax", "train", "digits", "--runs", folder, "--name", "r", "--log-every", "1"]
+    began = time.perf_counter()
+    with subprocess.Popen(line, env={**os.environ, **environment}, stdout=subprocess.DEVNULL) as process:
+        while not any(row["kind"] == "train" for row in read_rows(pathlib.Path(folder) / "r" / "metrics.jsonl")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        found = time.perf_counter() - began
+        process.kill()
+    return found
+
+
+def main() -> None:
+    found: dict[str, list[float]] = {"without": [], "first": [], "second": []}
+    load = os.getloadavg()[0]
+    for _ in range(STARTS):
+        with tempfile.TemporaryDirectory() as place:
+            runs = iter(f"{place}/{n}" for n in range(3))
+            found["without"].append(seconds(next(runs), JAX_ENABLE_COMPILATION_CACHE="false"))
+            for name in ("first", "second"):
+                found[name].append(seconds(next(runs), XDG_CACHE_HOME=f"{place}/cache"))
+    about = {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "cores": os.cpu_count(), "load_average": load}
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    write_json(OUT, {"about": about, "seconds": found})
+    for name, values in found.items():
+        print(f"{name:8} {statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})")
+    print(json.dumps(about))
+
+
+if __name__ == "__main__":
+    main()
