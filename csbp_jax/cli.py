@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not argv or argv[0] in HELP or (argv[0] in _COMMANDS and argv[1:2] and argv[1] in HELP):
             print(__doc__ + f"\nData sets: {', '.join(configs.NAMES)}")
         elif argv[0] in _COMMANDS:
+            cache.use(os.environ, lambda told: print("csbp_jax:", told, file=sys.stderr))
             _COMMANDS[argv[0]](argv[1:])
         else:
             raise ConfigError(f"there is no command {argv[0]!r}; there are {', '.join(_COMMANDS)} (csbp_jax --help)")
@@ -89,15 +90,10 @@ def _fail(message, code):
     return code
 
 
-def _keep_compiled():
-    cache.use(os.environ, lambda told: print("csbp_jax:", told, file=sys.stderr))
-
-
 def _train(argv):
     options, config = read("train", argv, {"--name": None, "--fresh": False, "--runs": "runs"})
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
-    _keep_compiled()
     with on_signals() as stop:
         # JAX takes a second to import, and reads XLA_FLAGS when it starts.
         from csbp_jax.train import train
@@ -109,14 +105,12 @@ def _evaluate(argv):
     named = configs.known("".join(argv[:1])) or any(word.partition("=")[0] == "--weights" for word in argv)
     if named or argv == ["--environment"]:
         options, config = read("evaluate", argv, {})
-        _keep_compiled()
         from csbp_jax.evaluate import evaluate
 
         evaluate(config, data_dir=options.data_dir)
         return
     options, words = read_own("evaluate", argv, {"--split": "test", "--weights-of": "last"})
     run = one("evaluate", "RUN", words)
-    _keep_compiled()
     from csbp_jax.evaluate import evaluate_run
 
     evaluate_run(run, split=options.split, which=options.weights_of, data_dir=options.data_dir)
@@ -127,7 +121,6 @@ def _predict(argv):
     run, files = words[:1], words[1:]
     if not files:
         raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
-    _keep_compiled()
     from csbp_jax import predict
 
     top = count("--top", options.top)
@@ -147,7 +140,6 @@ def _inspect(argv):
     own = {"--layer": None, "--examples": 100, "--split": "test", "--weights-of": "last"}
     options, words = read_own("inspect", argv, own)
     run = one("inspect", "RUN", words)
-    _keep_compiled()
     from csbp_jax.inspection import inspect
 
     inspect(
@@ -176,7 +168,6 @@ def _data(argv):
 def _sweep(argv):
     own = {"--name": None, "--fresh": False, "--sweeps": "sweeps", "--grid": "", "--chunk": None, "--data-parallel": 1}
     options, config = read("sweep", argv, own)
-    _keep_compiled()
     from csbp_jax import sweep
     from csbp_jax.sweep import grid
 
@@ -202,7 +193,6 @@ def _sweep(argv):
 def _best(argv):
     options, words = read_own("best", argv, {"--seeds": 10})
     folder = one("best", "SWEEP", words)
-    _keep_compiled()
     from csbp_jax import sweep
 
     found = sweep.best(folder, count("--seeds", options.seeds), data_dir=options.data_dir)
