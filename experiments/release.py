@@ -183,6 +183,7 @@ def draw(content, out):
     axes.axhline(0, color="black", lw=0.8)
     axes.axvline(1, color="black", lw=0.8, ls=":")
     axes.set_xscale("symlog", linthresh=0.25)
+    axes.set_xlim(left=-0.05)
     axes.set(xlabel="flip ratio of the term at the start", ylabel="largest exponent (nats a step), 2 standard errors")
     axes.legend(fontsize="small")
     for kind in ("png", "pdf"):
