@@ -66,6 +66,7 @@ def test_a_strength_may_vary_at_one_of_several_taps():
         ({"chaos.z": [1.0]}, "no field chaos.z;"),
         ({"chaos.z0.fc9.norm": [1.0]}, "no field chaos.z0.fc9.norm"),
         ({"chaos.beta": [0.5, 2.0]}, "chaos.beta: 2.0 is not possible"),
+        ({"chaos.unit": ["plain", "flip"]}, "chaos.unit: flip is not possible in a sweep"),
     ],
 )
 def test_members_that_cannot_be_are_refused(axes, told):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from csbp_jax.dynamics.state import Step, join, log, mask_of, push_all, select, strong, summary
+from csbp_jax.dynamics.state import Step, follow, join, log, mask_of, push_all, select, strong
 
 
 def finite_size(
@@ -41,14 +41,8 @@ def finite_size(
       ValueError: no chunk is left to count.
     """
     mask, states, deltas = _start(state, deltas, fed_back, seed)
-    history = []
-    for done, batch in enumerate(batches, start=1):
-        states = push_all(step, states, batch)
-        if done % every == 0:
-            states, growth = _set_back(mask, states, deltas)
-            if done > warmup:
-                history.append(growth / every)
-    return summary(history)
+    push, back = functools.partial(push_all, step), lambda states: _set_back(mask, states, deltas)
+    return follow(push, back, states, batches, every, warmup)
 
 
 def finite_size_many(
@@ -71,14 +65,8 @@ def finite_size_many(
     started = [_start(jax.tree.map(lambda leaf, k=k: leaf[k], states), deltas, fed_back, seed) for k in runs]
     mask, deltas = started[0][0], started[0][2]
     all_states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(one[1] for one in started))
-    history = []
-    for done, batch in enumerate(batches, start=1):
-        all_states = _push_all_many(step, all_states, batch)
-        if done % every == 0:
-            all_states, growth = _set_back_many(mask, all_states, deltas)
-            if done > warmup:
-                history.append(growth / every)
-    return summary(history)
+    push, back = functools.partial(_push_all_many, step), lambda states: _set_back_many(mask, states, deltas)
+    return follow(push, back, all_states, batches, every, warmup)
 
 
 def separation(

@@ -44,6 +44,18 @@ def push_all(step, states, batch):
     return jax.vmap(lambda state: step(state, batch))(states)
 
 
+def follow(push, read, state, batches, every, warmup):
+    """The summary of what ``read(state) -> (state, growth)`` tells after each ``every`` pushes, past the warm-up."""
+    history = []
+    for done, batch in enumerate(batches, start=1):
+        state = push(state, batch)
+        if done % every == 0:
+            state, growth = read(state)
+            if done > warmup:
+                history.append(growth / every)
+    return summary(history)
+
+
 def log(x):
     """Of what may be 0."""
     return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from csbp_jax.dynamics.state import Step, join, log, mask_of, select, strong, summary
+from csbp_jax.dynamics.state import Step, follow, join, log, mask_of, select, strong
 
 
 def lyapunov(
@@ -53,7 +53,7 @@ def lyapunov(
     """
     mask, state = mask_of(state, fed_back), strong(state)
     frame = _frame(ravel_pytree(select(state, mask))[0].size, n, seed)
-    return _follow(functools.partial(_push, step, mask), _orthonormal, (state, frame), batches, every, warmup)
+    return follow(functools.partial(_push, step, mask), _orthonormal, (state, frame), batches, every, warmup)
 
 
 def lyapunov_many(
@@ -76,7 +76,7 @@ def lyapunov_many(
     vectors = jax.vmap(lambda state: ravel_pytree(select(state, mask))[0])(states)
     frames = jnp.broadcast_to(_frame(vectors.shape[1], n, seed), (*vectors.shape, n))
     push = functools.partial(_push_many, step, mask)
-    return _follow(push, _orthonormal_many, (states, frames), batches, every, warmup)
+    return follow(push, _orthonormal_many, (states, frames), batches, every, warmup)
 
 
 def _frame(size, n, seed):
@@ -88,19 +88,8 @@ def _frame(size, n, seed):
     return jnp.linalg.qr(jax.random.normal(jax.random.key(seed), (size, n), jnp.result_type(float)))[0]
 
 
-def _follow(push, orthonormal, place, batches, every, warmup):
+def _pushed(step, mask, place, batch):
     state, frame = place
-    history = []
-    for done, batch in enumerate(batches, start=1):
-        state, frame = push(state, frame, batch)
-        if done % every == 0:
-            frame, growth = orthonormal(frame)
-            if done > warmup:
-                history.append(growth / every)
-    return summary(history)
-
-
-def _pushed(step, mask, state, frame, batch):
     x, _ = ravel_pytree(select(state, mask))
 
     def f(x):
@@ -119,14 +108,15 @@ _push = jax.jit(_pushed, static_argnames=("step", "mask"))
 
 
 @functools.partial(jax.jit, static_argnames=("step", "mask"))
-def _push_many(step, mask, states, frames, batch):
-    return jax.vmap(functools.partial(_pushed, step, mask), (0, 0, None))(states, frames, batch)
+def _push_many(step, mask, places, batch):
+    return jax.vmap(functools.partial(_pushed, step, mask), (0, None))(places, batch)
 
 
 @jax.jit
-def _orthonormal(frame):
+def _orthonormal(place):
+    state, frame = place
     frame, triangle = jnp.linalg.qr(frame)
-    return frame, log(jnp.abs(jnp.diagonal(triangle)))
+    return (state, frame), log(jnp.abs(jnp.diagonal(triangle)))
 
 
 _orthonormal_many = jax.jit(jax.vmap(_orthonormal))

@@ -59,7 +59,10 @@ def members(config: Config, axes: Axes) -> list[Config]:
         check_field(config, field)
     if config.weights:
         raise ConfigError(f"weights: {config.weights}, but members of a sweep start from drawn weights; leave it out")
-    return [check(_at(config, point)) for point in points(axes)]
+    found = [check(_at(config, point)) for point in points(axes)]
+    if any(member.chaos.unit == "flip" for member in found):
+        raise ConfigError("chaos.unit: flip is not possible in a sweep, which measures no flip; give z0 in plain units")
+    return found
 
 
 def check_field(config: Config, field: str) -> None:

@@ -14,8 +14,7 @@ from jax.sharding import PartitionSpec as P
 from csbp_jax import data, learner, models, program
 from csbp_jax.config import Config
 from csbp_jax.sweep import grid
-
-BAD_STEPS_STOP = 3
+from csbp_jax.watch import BAD_STEPS_STOP
 
 
 def mesh(data_parallel: int = 1) -> Mesh:
