@@ -44,14 +44,13 @@ Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unus
 
 import errno
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 
-from csbp_jax import cache, configs
+from csbp_jax import cache, commands, configs
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
-from csbp_jax.options import HELP, count, one, read, read_field, read_own
-from csbp_jax.stop import Stopped, on_signals
+from csbp_jax.options import HELP
+from csbp_jax.stop import Stopped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,121 +89,12 @@ def _fail(message, code):
     return code
 
 
-def _train(argv):
-    options, config = read("train", argv, {"--name": None, "--fresh": False, "--runs": "runs"})
-    if config.deterministic:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
-    with on_signals() as stop:
-        # JAX takes a second to import, and reads XLA_FLAGS when it starts.
-        from csbp_jax.train import train
-
-        train(config, name=options.name, fresh=options.fresh, root=options.runs, data_dir=options.data_dir, stop=stop)
-
-
-def _evaluate(argv):
-    named = configs.known("".join(argv[:1])) or any(word.partition("=")[0] == "--weights" for word in argv)
-    if named or argv == ["--environment"]:
-        options, config = read("evaluate", argv, {})
-        from csbp_jax.evaluate import evaluate
-
-        evaluate(config, data_dir=options.data_dir)
-        return
-    options, words = read_own("evaluate", argv, {"--split": "test", "--weights-of": "last"})
-    run = one("evaluate", "RUN", words)
-    from csbp_jax.evaluate import evaluate_run
-
-    evaluate_run(run, split=options.split, which=options.weights_of, data_dir=options.data_dir)
-
-
-def _predict(argv):
-    options, words = read_own("predict", argv, {"--out": None, "--top": 1, "--weights-of": "last"})
-    run, files = words[:1], words[1:]
-    if not files:
-        raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
-    from csbp_jax import predict
-
-    top = count("--top", options.top)
-    answers = predict.predict(run[0], files, which=options.weights_of, top=top, data_dir=options.data_dir)
-    problems = [answer.problem for answer in answers if answer.problem]
-    for problem in problems:
-        print("csbp_jax:", problem, file=sys.stderr)
-    if options.out:
-        pathlib.Path(options.out).write_text(predict.table(answers))
-    else:
-        print(predict.table(answers), end="", flush=True)
-    if problems:
-        raise ConfigError(f"{len(problems)} of {len(answers)} files could not be read; the others are predicted")
-
-
-def _inspect(argv):
-    own = {"--layer": None, "--examples": 100, "--split": "test", "--weights-of": "last"}
-    options, words = read_own("inspect", argv, own)
-    run = one("inspect", "RUN", words)
-    from csbp_jax.inspection import inspect
-
-    inspect(
-        run,
-        layers=tuple(options.layer.split(",")) if options.layer else (),
-        examples=count("--examples", options.examples) or 100,
-        split=options.split,
-        which=options.weights_of,
-        data_dir=options.data_dir,
-    )
-
-
-def _data(argv):
-    options, config = read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
-    from csbp_jax import data, report
-
-    name, folder = config.data.name, options.data_dir
-    with report.stages(report.Console(highlight=False, markup=False)) as show:
-        data.prepare(config, vars(options)["from"], folder, verify=not options.no_verify, show=show)
-        parts = data.load(config, folder)
-        if options.read_all:
-            data.read_all(parts, show)
-    print(f"{name}: {', '.join(f'{part} {len(source)}' for part, source in parts.items())} records")
-
-
-def _sweep(argv):
-    own = {"--name": None, "--fresh": False, "--sweeps": "sweeps", "--grid": "", "--chunk": None, "--data-parallel": 1}
-    options, config = read("sweep", argv, own)
-    from csbp_jax import sweep
-    from csbp_jax.sweep import grid
-
-    axes = {}
-    for field, words in grid.words(options.grid).items():
-        grid.check_field(config, field)
-        tap = field.removeprefix("chaos.z0.")
-        option = field if tap == field else "chaos.z0"
-        values = [read_field(config, option, word) for word in words]
-        axes[field] = values if tap == field else [one for (one,) in values]
-    sweep.run(
-        config,
-        axes,
-        name=options.name,
-        fresh=options.fresh,
-        root=options.sweeps,
-        data_dir=options.data_dir,
-        chunk=count("--chunk", options.chunk),
-        data_parallel=count("--data-parallel", options.data_parallel) or 1,
-    )
-
-
-def _best(argv):
-    options, words = read_own("best", argv, {"--seeds": 10})
-    folder = one("best", "SWEEP", words)
-    from csbp_jax import sweep
-
-    found = sweep.best(folder, count("--seeds", options.seeds), data_dir=options.data_dir)
-    print(f"setting & last epoch & chosen epoch \\\\\n{sweep.table.latex(found)}")
-
-
 _COMMANDS = {
-    "train": _train,
-    "evaluate": _evaluate,
-    "predict": _predict,
-    "inspect": _inspect,
-    "sweep": _sweep,
-    "best": _best,
-    "data": _data,
+    "train": commands.train,
+    "evaluate": commands.evaluate,
+    "predict": commands.predict,
+    "inspect": commands.inspect,
+    "sweep": commands.sweep,
+    "best": commands.best,
+    "data": commands.data,
 }

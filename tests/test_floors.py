@@ -48,6 +48,7 @@ BOTH = [
     "inspection",
     "sweep",
     "options",
+    "commands",
     "cli",
 ]
 TOP = ["__init__", "__main__"]
