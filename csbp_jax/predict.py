@@ -53,7 +53,7 @@ def predict(
       paths: files of the kind that the run was trained on, see :mod:`csbp_jax.data.files`.
       which: the weights of the "last" epoch or those that validation "chosen".
       top: so many classes a file.
-      data_dir: where prepared data sets are kept; they tell the names of classes.
+      data_dir: where prepared data sets are kept; they tell the names of classes where the run's folder does not.
 
     Raises:
       ConfigError: no such run, or more classes are asked for than there are.
@@ -67,7 +67,8 @@ def predict(
     size = min(len(named), opened.config.eval_batch_size)
     opened = opened._replace(config=dataclasses.replace(opened.config, eval_batch_size=size))
     read, events = files.reader(opened.config, named)
-    names, measure = data.classes(opened.config, data_dir), forward.over(opened, events, forward.best(top))
+    names = opened.classes or data.classes(opened.config, data_dir)
+    measure = forward.over(opened, events, forward.best(top))
     answers: dict[int, Answer] = {}
     for numbers, records in _groups(opened, events, read, named, answers, size):
         told = measure(_Held(records))

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -24,7 +24,13 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 @contextlib.contextmanager
 def open_run(
-    root: pathlib.Path, content: dict[str, Any], name: str, fresh: bool, console: Console, data: str = ""
+    root: pathlib.Path,
+    content: dict[str, Any],
+    name: str,
+    fresh: bool,
+    console: Console,
+    data: str = "",
+    classes: Sequence[str] = (),
 ) -> Iterator[pathlib.Path]:
     """The run's folder with its ``config.json``, locked; one that is there already must hold the same config and data.
 
@@ -34,6 +40,7 @@ def open_run(
       name: the run's folder under ``root``.
       fresh: set an old run of this name aside, under its name and the time, and start anew.
       data: what ``data.identity`` says of the data.
+      classes: their names, kept for who has the folder but not the data.
 
     Raises:
       ConfigError: the name cannot be a folder's, the folder holds another config (its fields are named) or none, its
@@ -48,7 +55,7 @@ def open_run(
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
-        _check_or_write_config(run, content, fingerprint(data))
+        _check_or_write_config(run, content, fingerprint(data), classes)
         yield run
 
 
@@ -68,7 +75,7 @@ def _locked(run):
         yield
 
 
-def _check_or_write_config(run, mine, data):
+def _check_or_write_config(run, mine, data, classes):
     file = run / "config.json"
     if file.exists():
         there = read_json(file, "config")
@@ -86,7 +93,8 @@ def _check_or_write_config(run, mine, data):
         raise ConfigError(f"{file}: missing, though the run has begun; start anew with FRESH=1 (--fresh)")
     else:
         versions = {package: metadata.version(package) for package in _PACKAGES}
-        write_json(file, {"config": mine, "data": data, "versions": versions, "python": platform.python_version()})
+        about = {"config": mine, "data": data, **({"classes": list(classes)} if classes else {})}
+        write_json(file, about | {"versions": versions, "python": platform.python_version()})
 
 
 def _differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:

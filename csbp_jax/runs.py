@@ -26,6 +26,8 @@ class Run(NamedTuple):
     """Whose weights these are, from 1."""
     data: str
     """``report.fingerprint`` of its data when it began; empty if it was not kept."""
+    classes: list[str]
+    """Their names, in the order of their labels; empty if they were not kept."""
 
 
 def load(run: str | pathlib.Path, epoch: Which = "last") -> tuple[Callable[..., Any], dict[str, Any], Config]:
@@ -68,7 +70,12 @@ def read(run: str | pathlib.Path, which: Which = "last") -> Run:
     else:
         variables = {key: tree["chosen"][key] for key in ("params", "batch_stats")}
         epoch = int(tree["chosen"]["epoch"])
-    return Run(folder, config, model.apply, variables, which, epoch, content.get("data", ""))
+    return Run(folder, config, model.apply, variables, which, epoch, content.get("data", ""), _classes(content, config))
+
+
+def _classes(content, config):
+    names = content.get("classes", [])
+    return names if len(names) == config.model.classes else []
 
 
 def measured(config: Config, train_step: Callable, state: Any) -> Any:

@@ -63,8 +63,8 @@ def train(
     _, metrics = jax.eval_shape(program.train_step, state, first)
     saved = unsaved(state, metrics) | {"chosen": _choice(state, 0, _NONE_YET)}
 
-    name = run_name(config) if name is None else name
-    with report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity) as run:
+    name, classes = run_name(config) if name is None else name, data.classes(config, data_dir)
+    with report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity, classes) as run:
         if (run / "result.json").exists():
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
             result = report.read_result(run)

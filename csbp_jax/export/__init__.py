@@ -1,0 +1,54 @@
+"""A run's network for other programs: its arrays, its function (StableHLO), its graph (NIR)."""
+
+import json
+import pathlib
+from typing import Any, Literal, get_args
+
+from csbp_jax import __version__, data, runs
+from csbp_jax.config import ConfigError, to_json
+from csbp_jax.export import arrays, graph, stablehlo
+
+Form = Literal["safetensors", "npz", "stablehlo", "nir"]
+_WRITERS = {"safetensors": arrays.safetensors, "npz": arrays.npz, "stablehlo": stablehlo.write, "nir": graph.write}
+
+
+def export(
+    run: str | pathlib.Path,
+    to: Form = "safetensors",
+    out: str | pathlib.Path | None = None,
+    *,
+    which: runs.Which = "last",
+    data_dir: str | pathlib.Path = "data",
+) -> pathlib.Path:
+    """Writes a run's network to a file, whole or not at all, and returns where.
+
+    Args:
+      run: the run's folder.
+      to: "safetensors" or "npz", its arrays (:mod:`csbp_jax.export.arrays`); "stablehlo", its function
+        (:mod:`csbp_jax.export.stablehlo`); "nir", its graph (:mod:`csbp_jax.export.graph`).
+      out: the file; ``RUN/export/WHICH.ENDING`` by default.
+      which: the weights of the "last" epoch or those that validation "chosen".
+      data_dir: where prepared data sets are kept; they tell the names of classes where the run's folder does not.
+
+    Raises:
+      ConfigError: no such run or form, or the network does not fit the form; says what does not.
+    """
+    if to not in get_args(Form):
+        raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
+    opened = runs.read(run, which)
+    file = pathlib.Path(out) if out else opened.folder / "export" / f"{which}.{to}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    try:
+        _WRITERS[to](opened, about(opened, data_dir), part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return file
+
+
+def about(run: runs.Run, data_dir: str | pathlib.Path = "data") -> dict[str, str]:
+    """What goes along with the network, all as strings: version, run, epoch; config and names of classes as JSON."""
+    described: dict[str, Any] = {"config": to_json(run.config), "classes": run.classes or data.classes(run.config, data_dir)}
+    texts = {"producer": f"csbp_jax {__version__}", "run": run.folder.resolve().name, "weights_of": run.which}
+    return texts | {"epoch": str(run.epoch)} | {key: json.dumps(value) for key, value in described.items()}

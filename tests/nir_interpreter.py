@@ -1,0 +1,85 @@
+"""Runs a NIR graph in NumPy, by the equations of NIR and forward Euler; it knows nothing of csbp_jax."""
+
+import nir
+import numpy as np
+
+
+def run(graph, x, dt):
+    """``{node: [T, ...]}`` of an input ``[T, ...]``: what every node answers. A node hears the sum of its edges; what
+    comes from a node that is not reached yet in a time step comes from the step before."""
+    order, answers, states = _order(graph), {name: [] for name in graph.nodes}, {}
+    for x_t in x:
+        now = {}
+        for name in order:
+            node = graph.nodes[name]
+            sources = [source for source, target in graph.edges if target == name]
+            heard = x_t if isinstance(node, nir.Input) else sum(_said(s, now, answers, graph) for s in sources)
+            now[name], states[name] = _step(node, heard, states.get(name), dt)
+        for name, answer in now.items():
+            answers[name].append(answer)
+    return {name: np.stack(rows) for name, rows in answers.items()}
+
+
+def _said(source, now, answers, graph):
+    if source in now:
+        return now[source]
+    rows = answers[source]
+    return rows[-1] if rows else np.zeros(tuple(graph.nodes[source].output_type["output"]), np.float32)
+
+
+def _order(graph):
+    """Each node after those that it hears, but for what leads back to it."""
+    order = []
+
+    def visit(name, below):
+        for source, target in graph.edges:
+            if target == name and source not in order and source not in below:
+                visit(source, [*below, name])
+        if name not in order:
+            order.append(name)
+
+    for name, node in graph.nodes.items():
+        if isinstance(node, nir.Output):
+            visit(name, [])
+    return order
+
+
+def _step(node, i, v, dt):
+    """``(answer, state)`` of a node at one time step, from its input and its state before."""
+    v = np.float32(0) if v is None else v
+    kind = type(node).__name__
+    if kind in ("LIF", "LI"):
+        v = v + dt / node.tau * (node.v_leak - v + node.r * i)
+    elif kind in ("IF", "I"):
+        v = v + dt * node.r * i
+    if kind in ("LIF", "IF"):
+        v = np.asarray(v, np.float32)
+        s = v > node.v_threshold.astype(np.float32)
+        return s.astype(np.float32), np.where(s, node.v_reset.astype(np.float32), v)
+    if kind in ("LI", "I"):
+        return np.asarray(v, np.float32), np.asarray(v, np.float32)
+    stateless = {
+        "Input": lambda: i,
+        "Output": lambda: i,
+        "Threshold": lambda: (i > node.threshold.astype(np.float32)).astype(np.float32),
+        "Affine": lambda: node.weight @ i + node.bias,
+        "Linear": lambda: node.weight @ i,
+        "Flatten": lambda: i.reshape(tuple(node.output_type["output"])),
+        "AvgPool2d": lambda: _windows(i, node.kernel_size, node.stride).mean((3, 4)),
+        "Conv2d": lambda: _conv(node, i),
+    }
+    return np.asarray(stateless[kind](), np.float32), None
+
+
+def _windows(x, size, stride):
+    """``[C, H, W]`` to ``[C, H', W', h, w]``."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, tuple(size), axis=(1, 2))
+    return windows[:, :: int(stride[0]), :: int(stride[1])]
+
+
+def _conv(node, x):
+    pad = [(0, 0), *((int(p), int(p)) for p in node.padding)]
+    windows = _windows(np.pad(x, pad), node.weight.shape[2:], node.stride)
+    groups = zip(np.split(windows, int(node.groups)), np.split(node.weight, int(node.groups)), strict=True)
+    parts = [np.einsum("chwij,ocij->ohw", part, weight, dtype=np.float64) for part, weight in groups]
+    return np.concatenate(parts) + node.bias[:, None, None]
