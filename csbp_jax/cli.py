@@ -4,6 +4,7 @@ csbp_jax evaluate DATASET --weights FILE [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax predict RUN FILE ... [--out FILE.csv] [--top K] [--weights-of last|chosen] [--data-dir FOLDER]
 csbp_jax inspect RUN [--layer NAME] [--examples N] [--split test|validation|train] [--weights-of last|chosen]
                  [--data-dir FOLDER]
+csbp_jax export RUN [--to safetensors|npz|stablehlo|nir] [--out FILE] [--weights-of last|chosen] [--data-dir FOLDER]
 csbp_jax sweep DATASET --grid "FIELD=VALUE,... FIELD=..." [--chunk N] [--data-parallel N] [--name NAME] [--fresh]
                [--sweeps FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax best SWEEP [--seeds N] [--data-dir FOLDER]
@@ -14,6 +15,7 @@ evaluate: what a run (its folder) is worth on a part of its data: by class, time
   accuracy of a PyTorch checkpoint's weights (docs/weights.md).
 predict: the most probable class of each file (picture, frames or events, as the run was trained on), as CSV.
 inspect: pictures of a run at work: raster, membranes, rates; its synaptic operations and their energy.
+export: a run's network for other programs: its arrays, its function, or its graph for neuromorphic hardware.
 sweep: trains every member of a grid, many at once where that gains, and tabulates them; a stopped one goes on.
 best: trains the setting that validation picks of a sweep (its folder) anew, on fresh seeds.
 data: prepares and verifies a data set, and tells how many records each part holds.
@@ -23,7 +25,8 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --runs FOLDER       where runs are kept (default: runs)
   --split PART        test (the default), validation or train
   --weights-of EPOCH  last (the default), or chosen: the epoch that validation chose
-  --out FILE.csv      where to write it; to the terminal, if left out
+  --to FORM           safetensors (the default), npz, stablehlo or nir
+  --out FILE          where to write it; if left out, predict writes to the terminal, export to RUN/export
   --top K             so many classes a file (default: 1)
   --layer NAME        a layer, or several with commas between (default: all that spike)
   --examples N        so many, evenly over the part (default: 100)
@@ -94,6 +97,7 @@ _COMMANDS = {
     "evaluate": commands.evaluate,
     "predict": commands.predict,
     "inspect": commands.inspect,
+    "export": commands.export,
     "sweep": commands.sweep,
     "best": commands.best,
     "data": commands.data,

@@ -76,6 +76,14 @@ def inspect(argv: Sequence[str]) -> None:
     )
 
 
+def export(argv: Sequence[str]) -> None:
+    options, words = read_own("export", argv, {"--to": "safetensors", "--out": None, "--weights-of": "last"})
+    run = one("export", "RUN", words)
+    from csbp_jax.export import export
+
+    print(export(run, options.to, options.out, which=options.weights_of, data_dir=options.data_dir))
+
+
 def data(argv: Sequence[str]) -> None:
     options, config = read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
     from csbp_jax import data, report

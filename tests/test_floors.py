@@ -46,6 +46,7 @@ BOTH = [
     "evaluate",
     "predict",
     "inspection",
+    "export",
     "sweep",
     "options",
     "commands",
@@ -54,7 +55,9 @@ BOTH = [
 TOP = ["__init__", "__main__"]
 ORDER = ["config", "intervals", "scores", *SCIENCE, *WORLD, *BOTH, *TOP]
 FENCES = {
-    "flax": {"circuits", "norms", "probes", "precision", "layers", "operations", "models", "learner"},
+    "flax": {"circuits", "norms", "probes", "precision", "layers", "operations", "models", "learner", "export"},
+    "nir": {"export"},
+    "safetensors": {"export"},
     "optax": {"losses", "controls", "optimizer", "learner"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
@@ -87,7 +90,7 @@ def imports():
             for name in names:
                 first, *rest = name.split(".")
                 if first == "csbp_jax":
-                    own.add(rest[0])
+                    own |= {rest[0]} - {"__version__"}
                 else:
                     others.add(first)
         yield room, own - {room}, others

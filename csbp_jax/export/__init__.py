@@ -4,7 +4,7 @@ import json
 import pathlib
 from typing import Any, Literal, get_args
 
-from csbp_jax import __version__, data, runs
+from csbp_jax import __version__, data, report, runs
 from csbp_jax.config import ConfigError, to_json
 from csbp_jax.export import arrays, graph, stablehlo
 
@@ -40,8 +40,11 @@ def export(
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     try:
-        _WRITERS[to](opened, about(opened, data_dir), part)
+        described = about(opened, data_dir)
+        _WRITERS[to](opened, described, part)
         part.replace(file)
+        if to == "stablehlo":
+            report.write_json(file.with_name(file.name + ".json"), described)
     finally:
         part.unlink(missing_ok=True)
     return file
@@ -49,6 +52,9 @@ def export(
 
 def about(run: runs.Run, data_dir: str | pathlib.Path = "data") -> dict[str, str]:
     """What goes along with the network, all as strings: version, run, epoch; config and names of classes as JSON."""
-    described: dict[str, Any] = {"config": to_json(run.config), "classes": run.classes or data.classes(run.config, data_dir)}
+    described: dict[str, Any] = {
+        "config": to_json(run.config),
+        "classes": run.classes or data.classes(run.config, data_dir),
+    }
     texts = {"producer": f"csbp_jax {__version__}", "run": run.folder.resolve().name, "weights_of": run.which}
     return texts | {"epoch": str(run.epoch)} | {key: json.dumps(value) for key, value in described.items()}

@@ -31,6 +31,6 @@ def safetensors(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
 
 def npz(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
     """As NumPy's npz, uncompressed; ``about`` as arrays of one string each, named ``about/...``."""
-    texts = {f"about/{key}": np.array(text) for key, text in about.items()}
+    texts: dict[str, Any] = {f"about/{key}": np.array(text) for key, text in about.items()}
     with open(file, "wb") as out:  # savez appends .npz to a name
-        np.savez(out, **flat(run.variables), **texts)
+        np.savez(out, **(texts | flat(run.variables)))

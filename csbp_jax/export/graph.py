@@ -37,7 +37,7 @@ def build(run: Run, about: dict[str, str]) -> nir.NIRGraph:
     """The graph of a run's network in evaluation.
 
     Each spiking layer is a node of its own name, its synapse one named ``LAYER_conv`` or ``LAYER_dense``; other layers
-    have their names. Its metadata are ``about``, ``dt`` in seconds, ``time_steps``, and in ``notes`` what it leaves out.
+    have their names. Metadata: ``about``, ``dt`` in seconds, ``time_steps``, and in ``notes`` what it leaves out.
 
     Raises:
       ConfigError: something that the network does cannot be said in NIR: soft reset, norms whose factors change with
@@ -45,7 +45,8 @@ def build(run: Run, about: dict[str, str]) -> nir.NIRGraph:
     """
     shape = run.config.model.input_shape
     calls, out = trace(run.apply, run.variables, (run.config.model.time_steps, *shape))
-    shapes, edges = {INPUT: shape}, []
+    shapes = {INPUT: shape}
+    edges: Edges = []
     made: dict[str, nir.NIRNode] = {INPUT: nir.Input(np.array(nodes.first(shape)))}
     for call in calls:
         arrays = [run.variables.get(kind, {}).get(call.name, {}) for kind in ("params", "batch_stats")]

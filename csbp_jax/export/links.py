@@ -14,10 +14,10 @@ import numpy as np
 
 from csbp_jax import layers
 from csbp_jax.config import ConfigError
+from csbp_jax.probes import Aux
 
 INPUT, OUTPUT = "input", "output"
 _WHOLE = (layers.ConvCurrent, layers.Spike, layers.Norm, layers.Linear, layers.Dense, layers.Recurrent, nn.Dense)
-Array = np.ndarray
 
 
 class Link(NamedTuple):
@@ -42,7 +42,7 @@ class Call(NamedTuple):
     link: Link
 
 
-_WAYS: dict[str, Callable[[Array], Any]] = {
+_WAYS: dict[str, Callable[[Any], Any]] = {
     "": lambda x: x,
     "flat": layers.flat,
     "pool": lambda x: layers.pool(_picture(x)),
@@ -66,24 +66,47 @@ def trace(apply: Callable[..., Any], variables: Any, shape: tuple[int, ...]) -> 
     Raises:
       ConfigError: what a layer receives is no such sum; names the layer.
     """
+    answered = _answers(apply, variables, shape)
     random, calls = np.random.default_rng(0), []
     answers = {INPUT: random.normal(size=(1, *shape)).astype(np.float32)}
 
-    def note(call, args, kwargs, context):
-        module, out = context.module, call(*args, **kwargs)
-        if context.method_name != "__call__" or not isinstance(module, _WHOLE) or len(module.path) > 1:
-            return out
-        current, *rest = out if isinstance(out, tuple) else (out,)
-        answer = random.normal(size=current.shape).astype(np.float32)
-        neuron = args[2] if len(args) > 2 and isinstance(module, _SPIKING) else None
-        plain = module.clone(parent=None)
-        calls.append(Call(module.name, plain, neuron, current.shape[2:], _link(module.name, answers, args[0])))
-        answers[module.name] = answer
-        return (jnp.asarray(answer), *rest) if rest else jnp.asarray(answer)
+    def answer(module, call, args, kwargs):
+        name, link = str(module.name), _link(str(module.name), answers, args[0])
+        neuron = args[2] if isinstance(module, _SPIKING) else None
+        calls.append(Call(name, module.clone(parent=None), neuron, answered[name][2:], link))
+        answers[name] = random.normal(size=answered[name]).astype(np.float32)
+        told = jnp.asarray(answers[name])
+        return told if isinstance(module, nn.Dense) else (told, Aux())
 
-    with nn.intercept_methods(note):
-        logits, _ = apply(variables, jnp.asarray(answers[INPUT]))
+    logits, _ = _intercepted(answer, apply, variables, answers[INPUT])
     return calls, _link(OUTPUT, answers, logits)
+
+
+def _answers(apply, variables, shape):
+    """Shapes of the layers' answers, ``[1, T, ...]``; nothing is computed."""
+    shapes = {}
+
+    def note(module, call, args, kwargs):
+        out = call(*args, **kwargs)
+        shapes[str(module.name)] = (out[0] if isinstance(out, tuple) else out).shape
+        return out
+
+    x = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    jax.eval_shape(lambda x: _intercepted(note, apply, variables, x), x)
+    return shapes
+
+
+def _intercepted(instead, apply, variables, x):
+    """``apply(variables, x)`` with ``instead(module, call, args, kwargs)`` in place of its layers' calls."""
+
+    def layer(call, args, kwargs, context):
+        module = context.module
+        if context.method_name != "__call__" or not isinstance(module, _WHOLE) or len(module.path) > 1:
+            return call(*args, **kwargs)
+        return instead(module, call, args, kwargs)
+
+    with nn.intercept_methods(layer):
+        return apply(variables, jnp.asarray(x))
 
 
 _SPIKING = (layers.Conv, layers.Spike, layers.Dense, layers.Recurrent)

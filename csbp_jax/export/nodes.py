@@ -85,7 +85,7 @@ def neuron(call: Call, params: Any) -> list[nir.NIRNode]:
     """A layer's neuron; none if it has none, an integrator and a threshold if it is not reset."""
     if call.neuron is None:
         return []
-    own, gain = call.neuron, np.float64(1)
+    own, gain = call.neuron, np.ones(())
     if isinstance(own, PLIF):
         gain = np.asarray(jax.nn.sigmoid(params["neuron"]["w"]), np.float64)
         own = LIF(1 - gain, own.threshold, reset=own.reset)

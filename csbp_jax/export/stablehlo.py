@@ -7,7 +7,8 @@ CUDA and TPU alike. The file is what ``jax.export`` makes, a container of its ow
     logits = exported.call(x)  # x float32; a still picture is repeated T times
     exported.mlir_module_serialized  # the bytecode, for other compilers
 
-JAX promises to read it for half a year of its own versions.
+JAX promises to run it with its own versions of the next half year. What other forms keep in their metadata lies beside
+it, as JSON.
 """
 
 import pathlib
@@ -33,5 +34,5 @@ def exported(run: Run) -> export.Exported:
 
 
 def write(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
-    """The function, serialized. It has no place for ``about``, which lies beside it as JSON."""
+    """The function, serialized; it has no place for ``about``."""
     file.write_bytes(exported(run).serialize())
