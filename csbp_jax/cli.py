@@ -5,6 +5,8 @@ csbp_jax predict RUN FILE ... [--out FILE.csv] [--top K] [--weights-of last|chos
 csbp_jax inspect RUN [--layer NAME] [--examples N] [--split test|validation|train] [--weights-of last|chosen]
                  [--data-dir FOLDER]
 csbp_jax export RUN [--to safetensors|npz|stablehlo|nir] [--out FILE] [--weights-of last|chosen] [--data-dir FOLDER]
+csbp_jax compare RUN RUN ...
+csbp_jax report RUN|SWEEP [RUN ...] [--out FILE.html]
 csbp_jax sweep DATASET --grid "FIELD=VALUE,... FIELD=..." [--chunk N] [--data-parallel N] [--name NAME] [--fresh]
                [--sweeps FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax best SWEEP [--seeds N] [--data-dir FOLDER]
@@ -16,6 +18,8 @@ evaluate: what a run (its folder) is worth on a part of its data: by class, time
 predict: the most probable class of each file (picture, frames or events, as the run was trained on), as CSV.
 inspect: pictures of a run at work: raster, membranes, rates; its synaptic operations and their energy.
 export: a run's network for other programs: its arrays, its function, or its graph for neuromorphic hardware.
+compare: finished runs side by side: what differs in their configs, accuracies, paired differences over seeds.
+report: runs, or a sweep, as one HTML page that needs nothing else.
 sweep: trains every member of a grid, many at once where that gains, and tabulates them; a stopped one goes on.
 best: trains the setting that validation picks of a sweep (its folder) anew, on fresh seeds.
 data: prepares and verifies a data set, and tells how many records each part holds.
@@ -26,7 +30,8 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --split PART        test (the default), validation or train
   --weights-of EPOCH  last (the default), or chosen: the epoch that validation chose
   --to FORM           safetensors (the default), npz, stablehlo or nir
-  --out FILE          where to write it; if left out, predict writes to the terminal, export to RUN/export
+  --out FILE          where to write it; if left out, predict writes to the terminal, export to RUN/export,
+                      report to RUN/report.html
   --top K             so many classes a file (default: 1)
   --layer NAME        a layer, or several with commas between (default: all that spike)
   --examples N        so many, evenly over the part (default: 100)
@@ -98,6 +103,8 @@ _COMMANDS = {
     "predict": commands.predict,
     "inspect": commands.inspect,
     "export": commands.export,
+    "compare": commands.compare,
+    "report": commands.report,
     "sweep": commands.sweep,
     "best": commands.best,
     "data": commands.data,

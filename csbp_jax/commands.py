@@ -84,6 +84,20 @@ def export(argv: Sequence[str]) -> None:
     print(export(run, options.to, options.out, which=options.weights_of, data_dir=options.data_dir))
 
 
+def compare(argv: Sequence[str]) -> None:
+    _, words = read_own("compare", argv, {})
+    from csbp_jax import comparison
+
+    comparison.compare(words)
+
+
+def report(argv: Sequence[str]) -> None:
+    options, words = read_own("report", argv, {"--out": None})
+    from csbp_jax import page
+
+    print(page.write(words, options.out))
+
+
 def data(argv: Sequence[str]) -> None:
     options, config = read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
     from csbp_jax import data, report

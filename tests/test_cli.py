@@ -15,7 +15,7 @@ from csbp_jax.options import from_environment, parse
 ROOT = pathlib.Path(__file__).parent.parent
 
 WRONG = {
-    "trian": "there is no command 'trian'; there are train, evaluate, predict, inspect, export, sweep",
+    "trian": "there is no command 'trian'; there are train, evaluate, predict, inspect, export, compare, report, sweep",
     "train": "DATASET: missing; write csbp_jax train DATASET, one of cifar10, ",
     "train cifar11": "DATASET: there is no config 'cifar11'; there are cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO, 1; perhaps you meant --chaos.z0 [FLOAT",

@@ -48,6 +48,8 @@ BOTH = [
     "inspection",
     "export",
     "sweep",
+    "comparison",
+    "page",
     "options",
     "commands",
     "cli",
