@@ -18,14 +18,14 @@ _STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
 main { max-width: 70rem; margin: auto; padding: 1rem; overflow-wrap: anywhere; }
 h2 { border-top: 1px solid var(--rule); padding-top: 1rem; }
-.scroll { overflow-x: auto; }
+.scroll, figure { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-caption { text-align: left; padding: .5rem 0; }
 th, td { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--rule); }
 th, td { text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; background: #fff; }
+@media (max-width: 40rem) { img { max-width: none; width: auto; height: 16rem; } }
 summary { cursor: pointer; }
 """
 
@@ -80,8 +80,9 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -
         return "<tr>" + "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in cells) + "</tr>"
 
     head, body = line(columns, "th"), "\n".join(line(row, "td") for row in rows)
-    named = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return f'<div class="scroll"><table>{named}<thead>{head}</thead>\n<tbody>{body}</tbody></table></div>'
+    # Above the table, not in it, so that it does not scroll away.
+    named = f"<p>{html.escape(caption)}</p>\n" if caption else ""
+    return f'{named}<div class="scroll"><table><thead>{head}</thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def figures(folder: pathlib.Path) -> list[str]:

@@ -22,6 +22,7 @@ CASES = {
     "if": EXPRESSIBLE["if"],
     "plif": Model(name="dense", features=(32, 32), time_steps=12, neuron=Neuron(decay=0.5, learn="layer")),
     "recurrent_plif": Model(name="recurrent", features=(32,), time_steps=12, neuron=Neuron(decay=0.5, learn="layer")),
+    "plif_channels": EXPRESSIBLE["plif of each channel"],
     "conv": Model(features=(6, 8)),
     "conv_plif": Model(features=(6, 8), neuron=Neuron(decay=0.5, learn="layer")),
     "votes": LARGE["pools, votes"],
@@ -68,6 +69,12 @@ def test_snntorch_runs_them_with_equal_spikes(peer, tmp_path):
 @pytest.mark.slow
 def test_norse_runs_those_with_equal_spikes_whose_resistance_is_1(peer, tmp_path):
     assert compared(peer, "norse", NORSE, tmp_path) == dict.fromkeys(NORSE, 0)
+
+
+@pytest.mark.slow
+def test_snntorch_takes_one_channel_for_all(peer, tmp_path):
+    """If this fails, snnTorch reads each channel's time constant, and docs/using.md is to say so."""
+    assert compared(peer, "snntorch", ("plif_channels",), tmp_path)["plif_channels"] > 0
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import data, runs
+from csbp_jax import data, predict, runs
 from csbp_jax.config import ConfigError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -93,3 +93,17 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
 def test_importing_the_package_imports_no_jax():
     code = "import csbp_jax, sys; assert callable(csbp_jax.load); assert 'jax' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_folder_keeps_the_names_of_classes(trained, tmp_path):
+    assert runs.read(trained).classes == list("0123456789")
+    run = shutil.copytree(trained, tmp_path / "run")
+    about = json.loads((run / "config.json").read_text())
+    for kept, answer in ((list("abcdefghij"), "abcdefghij"), (["a"], "0123456789"), (None, "0123456789")):
+        about["classes"] = kept
+        if kept is None:
+            del about["classes"]
+        (run / "config.json").write_text(json.dumps(about))
+        np.save(tmp_path / "x.npy", np.zeros((8, 8), np.uint8))
+        (told,) = predict.predict(run, [tmp_path / "x.npy"], top=10)
+        assert sorted(told.labels) == sorted(answer)
