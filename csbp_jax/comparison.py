@@ -126,14 +126,14 @@ def run_table(runs: Sequence[Finished]) -> tuple[list[str], list[list[str]]]:
     return ["run", *differing, "last (epoch)", "chosen (epoch)"], rows
 
 
-def setting_table(found: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: a setting each, means and differences in percent with their 95 % intervals."""
-    rows = []
-    for setting in found:
-        means = [percent(interval) for interval in setting.accuracies.values()]
-        apart = [percent(interval) for interval in setting.differences.values()] or ["", ""]
-        rows.append([setting.label, str(len(setting.seeds)), *means, str(setting.pairs or ""), *apart])
-    return ["setting", "seeds", "last", "chosen", "pairs", "last - first", "chosen - first"], rows
+def setting_tables(found: Sequence[Setting]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of two tables, a row a setting: means, and paired differences; none of one setting."""
+    columns = [PARTS[part] for part in PARTS]
+    means = [[s.label, str(len(s.seeds)), *map(percent, s.accuracies.values())] for s in found]
+    apart = [[s.label, str(s.pairs), *map(percent, s.differences.values())] for s in found if s.pairs]
+    tables = [("settings: mean test accuracy over seeds, % [95 % t-interval]", ["setting", "seeds", *columns], means)]
+    title = f"difference to {found[0].label} over shared seeds, % [95 % t-interval]"
+    return [table for table in [*tables, (title, ["setting", "pairs", *columns], apart)] if len(found) > 1 and table[2]]
 
 
 def compare(runs: Sequence[str | pathlib.Path], console: report.Console | None = None) -> list[Setting]:
@@ -148,9 +148,8 @@ def compare(runs: Sequence[str | pathlib.Path], console: report.Console | None =
     read_runs = [read(run) for run in runs]
     found = settings(read_runs)
     report.print_table(console, "runs: test accuracy, and what differs in their configs", *run_table(read_runs))
-    if len(found) > 1:
-        title = "settings: test accuracy (%), mean and 95 % t-interval over seeds; differences are over shared seeds"
-        report.print_table(console, title, *setting_table(found))
+    for table in setting_tables(found):
+        report.print_table(console, *table)
     for told in warnings(read_runs):
         console.print(f"note: {told}", soft_wrap=True)
     return found

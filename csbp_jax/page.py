@@ -108,9 +108,7 @@ def _runs(runs):
         yield "<h2>Comparison</h2>"
         yield from (f"<p><strong>Note:</strong> {html.escape(told)}</p>" for told in comparison.warnings(runs))
         yield table("Test accuracy, and what differs in the configs", *comparison.run_table(runs))
-        if len(found) > 1:
-            caption = "Test accuracy (%): mean and 95 % t-interval over seeds; differences are over shared seeds"
-            yield table(caption, *comparison.setting_table(found))
+        yield from (table(*told) for told in comparison.setting_tables(found))
     for run in runs:
         yield f"<h2>{html.escape(run.folder.resolve().name)}</h2>"
         columns = ["weights of", "epoch", "validation accuracy", "test accuracy", "test loss", "test examples"]

@@ -24,9 +24,10 @@ def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def safetensors(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
     """As safetensors, ``about`` in its metadata."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({name: np.ascontiguousarray(leaf) for name, leaf in flat(run.variables).items()}, file, about)
+    # Not save_file, whose files only their owner may read.
+    file.write_bytes(save({name: np.ascontiguousarray(leaf) for name, leaf in flat(run.variables).items()}, about))
 
 
 def npz(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
