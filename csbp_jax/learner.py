@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from csbp_jax import chaos, controls, optimizer
+from csbp_jax import chaos, controls, losses, optimizer
 from csbp_jax.config import Config, ConfigError
 
 Batch = dict[str, jax.Array]
@@ -28,6 +28,7 @@ class State:
     """All that a run carries from step to step.
 
     bad_steps counts the non-finite steps in a row; each of them left params, batch_stats and opt_state as they were.
+    ema: ``{"params", "batch_stats"}``, moving averages of them, if ``optimizer.ema`` is above 0; else empty.
     """
 
     step: jax.Array
@@ -37,6 +38,7 @@ class State:
     key: jax.Array
     hparams: dict[str, Any]
     bad_steps: jax.Array
+    ema: Any = struct.field(default_factory=dict)
 
 
 def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
@@ -80,15 +82,17 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
         hparams = _complete(hparams or {}, config, steps_per_epoch)
         example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
         weights_key, key = jax.random.split(key)
-        variables = model.init(weights_key, example, False)
+        variables = {"batch_stats": {}} | dict(model.init(weights_key, example, False))
+        weights = {part: variables[part] for part in ("params", "batch_stats")}
         return State(
             step=jnp.int32(0),
-            params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),
+            **weights,
             opt_state=tx.init(variables["params"]),
             key=key,
             hparams=hparams,
             bad_steps=jnp.int32(0),
+            # Copies: a step donates the state, and a buffer can be given away only once.
+            ema=jax.tree.map(jnp.copy, weights) if config.optimizer.ema else {},
         )
 
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
@@ -98,9 +102,10 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
         updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
         # A spike is a comparison, and comparisons swallow NaN: the loss of a broken net can be finite. So both.
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
-        new = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
-        old = (state.params, state.batch_stats, state.opt_state)
-        params, batch_stats, opt_state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        params = optax.apply_updates(state.params, updates)
+        new = (params, batch_stats, opt_state, _averaged(state.ema, params, batch_stats, config.optimizer.ema))
+        old = (state.params, state.batch_stats, state.opt_state, state.ema)
+        params, batch_stats, opt_state, ema = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
         metrics |= {"loss": total, "grad_norm": norm, "bad_steps": jnp.where(finite, 0, state.bad_steps + 1)}
         if config.optimizer.clip is not None:
             metrics["clipped"] = (norm > config.optimizer.clip).astype(jnp.float32)
@@ -111,6 +116,7 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
             batch_stats=batch_stats,
             opt_state=opt_state,
             bad_steps=metrics["bad_steps"],
+            ema=ema,
         )
         return state, metrics
 
@@ -125,6 +131,16 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
         }
 
     return init, train_step, eval_step
+
+
+def averaged(state: State) -> State:
+    """The state with the averages in place of the weights, to be evaluated; not to go on with."""
+    return dataclasses.replace(state, **state.ema)
+
+
+def _averaged(ema, params, batch_stats, decay):
+    """``ema <- decay ema + (1 - decay) now``, from the first weights on; nothing where nothing is averaged."""
+    return optax.incremental_update({"params": params, "batch_stats": batch_stats}, ema, 1 - decay) if ema else ema
 
 
 def make_gradients(model: nn.Module, loss: Loss, config: Config):
@@ -184,7 +200,7 @@ def _objective(model, loss, config):
                 f"chaos.taps: {', '.join(h['z0'])}, but the network gave terms of: {', '.join(aux.terms)}"
             )
         z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
-        task_loss = loss(logits, batch["y"])
+        task_loss = loss(logits, losses.smoothed(batch["y"], logits.shape[-1], config.loss.smoothing))
         chaos_loss = sum((z[tap] * term for tap, term in aux.terms.items()), jnp.zeros_like(task_loss))
         metrics = {
             "task_loss": task_loss,

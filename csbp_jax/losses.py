@@ -30,6 +30,19 @@ def _cross_entropy(logits, labels):
     return optax.softmax_cross_entropy(logits, labels)
 
 
+def smoothed(labels: jax.Array, classes: int, share: float) -> jax.Array:
+    """``(1 - share) y + share / C``: labels ``[B]`` or ``[B, C]`` as probabilities ``[B, C]``; untouched for share 0.
+
+    Label smoothing (Szegedy et al. 2016, arXiv:1512.00567). All losses here take probabilities, so it goes with any.
+
+    >>> smoothed(jnp.array([1]), 4, 0.5).tolist()
+    [[0.125, 0.625, 0.125, 0.125]]
+    """
+    if not share:
+        return labels
+    return optax.smooth_labels(labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes), share)
+
+
 def rate_cross_entropy(logits: jax.Array, labels: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """Cross-entropy of the time-averaged logits, ``mean_b CE(1/T sum_t o[b,t], y[b])``.
 

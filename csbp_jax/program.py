@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import data, learner, losses, mesh, meter, models, optimizer, weights
@@ -135,7 +136,9 @@ def begin(config: Config, program: Program, show: Callable[[str], None]) -> lear
     """
     variables = weights.load(config.weights, config.model, show=show) if config.weights else {}
     state = program.init(jax.random.key(config.seed))
-    return dataclasses.replace(state, **jax.device_put(variables, state.step.sharding))
+    placed = jax.device_put(variables, state.step.sharding)
+    copies = {"ema": jax.tree.map(jnp.copy, placed)} if placed and state.ema else {}
+    return dataclasses.replace(state, **placed, **copies)
 
 
 def eval_keys(seed: int, source: Any, batch_size: int) -> jax.Array:

@@ -258,7 +258,9 @@ def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any]) -
     table.add_column("weights of")
     for heading in ("epoch", "validation accuracy", "test accuracy", "examples"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for label, key in (("last epoch", "last"), ("validation-chosen", "chosen")):
+    for label, key in (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema")):
+        if key not in result:
+            continue
         part = result[key]
         table.add_row(
             label,
@@ -268,6 +270,8 @@ def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any]) -
             str(part["test_count"]),
         )
     console.print(table)
+    if result.get("stopped_early"):
+        console.print(f"stopped early: no epoch after {result['chosen']['epoch']} was better in validation")
     for label, place in (
         ("figures", run / "figures"),
         ("metrics", run / "metrics.jsonl"),

@@ -11,7 +11,7 @@ from csbp_jax import checkpoint, learner, losses, models, optimizer, report
 from csbp_jax.config import Config, ConfigError, check, from_json
 from csbp_jax.train import unsaved
 
-Which = Literal["last", "chosen"]
+Which = Literal["last", "chosen", "ema"]
 
 
 class Run(NamedTuple):
@@ -39,7 +39,8 @@ def load(run: str | pathlib.Path, epoch: Which = "last") -> tuple[Callable[..., 
 
     Args:
       run: the run's folder.
-      epoch: "last", the newest checkpoint, or "chosen", the epoch that validation chose up to there.
+      epoch: "last", the newest checkpoint, "chosen", the epoch that validation chose up to there, or "ema", the moving
+        average of the weights at the newest checkpoint.
 
     Raises:
       ConfigError: no run's folder, one without a checkpoint, or what this version cannot read; says which.
@@ -55,6 +56,8 @@ def read(run: str | pathlib.Path, which: Which = "last") -> Run:
         raise ConfigError(f"weights of: {which!r} is not possible; allowed are {', '.join(get_args(Which))}")
     content = _about(folder)
     config = _config(folder / "config.json", content["config"])
+    if which == "ema" and not config.optimizer.ema:
+        raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
     model = models.build(config.model)
     # The number of steps in an epoch changes values in the state, and no shape.
     tx, loss = optimizer.build(config.optimizer, config.epochs, 1), losses.build(config.loss)
@@ -65,8 +68,9 @@ def read(run: str | pathlib.Path, which: Which = "last") -> Run:
     if tree is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
     epoch = int(tree["progress"]["epochs"])
-    if which == "last":
-        variables = {"params": tree["state"].params, "batch_stats": tree["state"].batch_stats}
+    if which != "chosen":
+        state = learner.averaged(tree["state"]) if which == "ema" else tree["state"]
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
     else:
         variables = {key: tree["chosen"][key] for key in ("params", "batch_stats")}
         epoch = int(tree["chosen"]["epoch"])

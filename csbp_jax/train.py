@@ -73,6 +73,8 @@ def train(
                 saved, rows = _resume(config, program, saved, first, parts, run, steps_per_epoch, console, stop)
             stop.check()
             result = _finish(program, saved, parts, rows, steps_per_epoch)
+            if config.patience:
+                result["stopped_early"] = result["last"]["epoch"] < config.epochs
             figures.draw(run, rows)
             report.write_json(run / "result.json", result)
         report.closing_table(console, run, result)
@@ -117,6 +119,8 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, s
     train_step = _metered(program, config, watch) if config.flip_every else program.train_step
     try:
         for epoch in range(watch.epochs + 1, config.epochs + 1):
+            if _out_of_patience(config, saved, watch.epochs):
+                break
             for _ in range(watch.left):
                 if stop.code is not None:
                     break
@@ -125,17 +129,25 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, s
             watch.catch_up()
             stop.check()
             validation = program.evaluate(saved["state"], parts["validation"], stop.check)
-            watch.end_epoch(validation)
+            averages = {}
+            if config.optimizer.ema:
+                averages = program.evaluate(learner.averaged(saved["state"]), parts["validation"], stop.check)
+            watch.end_epoch(validation, averages)
             best = saved["chosen"]
             if (validation["accuracy"], -validation["loss"]) > (float(best["accuracy"]), -float(best["loss"])):
                 saved["chosen"] = _choice(saved["state"], epoch, validation)
-            last = epoch == config.epochs
+            last = epoch == config.epochs or _out_of_patience(config, saved, epoch)
             if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
                 save()
     except Stopped as stopped:
         if watch.step and watch.saved != (watch.step, watch.epochs):
             save()
         raise Stopped(stopped.code, watch.step) from None
+
+
+def _out_of_patience(config, saved, epochs):
+    """Whether so many ended epochs are enough; told from what a checkpoint holds alone, so alike after a resume."""
+    return bool(config.patience) and epochs - int(saved["chosen"]["epoch"]) >= config.patience
 
 
 def _metered(program, config, watch: Watch):
@@ -185,11 +197,13 @@ def _finish(program, saved, parts, rows, steps_per_epoch) -> dict[str, Any]:
     result = {"seconds": rows[-1]["seconds"], "gradient_norms": rows[0]["gradient_norms"]}
     chosen_state = dataclasses.replace(state, params=chosen["params"], batch_stats=chosen["batch_stats"])
     last_epoch = int(state.step) // steps_per_epoch
-    for key, weights, epoch in (("last", state, last_epoch), ("chosen", chosen_state, int(chosen["epoch"]))):
+    kinds = [("last", state, last_epoch, ""), ("chosen", chosen_state, int(chosen["epoch"]), "")]
+    kinds += [("ema", learner.averaged(state), last_epoch, "ema_")] if state.ema else []
+    for key, weights, epoch, prefix in kinds:
         test = program.evaluate(weights, parts["test"])
         result[key] = {
             "epoch": epoch,
-            "validation_accuracy": epochs[epoch]["validation_accuracy"],
+            "validation_accuracy": epochs[epoch][f"{prefix}validation_accuracy"],
             "test_accuracy": test["accuracy"],
             "test_loss": test["loss"],
             "test_count": test["count"],

@@ -88,10 +88,11 @@ class Watch:
         """Steps to the end of the epoch."""
         return (self.epochs + 1) * self.steps_per_epoch - self.step
 
-    def end_epoch(self, validation: dict[str, float]) -> None:
-        """Writes the epoch's row, the means of its good steps and what validation says."""
+    def end_epoch(self, validation: dict[str, float], averages: dict[str, float]) -> None:
+        """Writes the epoch's row, the means of its good steps and what validation says, of averaged weights too."""
         mean = jax.tree.map(lambda total: float(total / self.count), self.sums) if self.count else {}
         row = self._row("epoch", mean) | {f"validation_{k}": v for k, v in validation.items()}
+        row |= {f"ema_validation_{k}": v for k, v in averages.items()}
         self.write(row)
         if not report.live(self.console):
             self.console.print(report.line(row, self.config.epochs), soft_wrap=True)

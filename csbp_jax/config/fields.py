@@ -148,6 +148,8 @@ class Loss:
     """Cross-entropy of time-averaged logits, temporal efficient training (every time step), or squared error."""
     lam: float = 0.001
     """TET: weight of the pull of all logits to 1."""
+    smoothing: float = 0.0
+    """Share of each training label that is spread evenly over all classes, in [0, 1); evaluation's losses know none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +174,8 @@ class Optimizer:
     """Clip the gradient's global norm. Off by default: it abolishes chaos; the share of clipped steps is logged."""
     eps_root: float = 0.0
     """adam, adamw: added under the root. Above 0, training can be differentiated (Lyapunov exponents)."""
+    ema: float = 0.0
+    """Decay a step, in [0, 1), of a moving average of the weights, which is evaluated beside them; 0: none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +195,8 @@ class Config:
     much as some 60 to 200 steps."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch always has one."""
+    patience: int = 0
+    """Stop when so many epochs in a row were no better in validation than the best before; 0: never."""
     weights: str = ""
     """A PyTorch checkpoint whose weights and running statistics the network starts with; see docs/weights.md."""
     deterministic: bool = False

@@ -43,7 +43,9 @@ _RULES = {
     "chaos.cut": ("two numbers, low < high", lambda v: v is None or v[0] < v[1]),
     "chaos.taps": ("different names", lambda v: len(set(v)) == len(v)),
     "chaos.substeps": _POSITIVE,
+    "patience": _NOT_NEGATIVE,
     "loss.lam": _SHARE,
+    "loss.smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "optimizer.lr": _NOT_NEGATIVE,
     "optimizer.momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "optimizer.weight_decay": _NOT_NEGATIVE,
@@ -52,6 +54,7 @@ _RULES = {
     "optimizer.step_factor": _ABOVE_ZERO,
     "optimizer.clip": ("above 0, or None", lambda v: v is None or v > 0),
     "optimizer.eps_root": _NOT_NEGATIVE,
+    "optimizer.ema": ("at least 0 and below 1", lambda v: 0 <= v < 1),
 }
 
 

@@ -62,6 +62,8 @@ def members(config: Config, axes: Axes) -> list[Config]:
     found = [check(_at(config, point)) for point in points(axes)]
     if any(member.chaos.unit == "flip" for member in found):
         raise ConfigError("chaos.unit: flip is not possible in a sweep, which measures no flip; give z0 in plain units")
+    if any(member.patience for member in found):
+        raise ConfigError("patience: not possible in a sweep, whose members train in step; leave it at 0")
     return found
 
 

@@ -34,7 +34,7 @@ def member_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> 
     rows = []
     for number, (point, result) in enumerate(zip(points, results, strict=True)):
         row = {"member": number, **point, "diverged": result["diverged"]}
-        for part in ("last", "chosen"):
+        for part in ("last", "chosen", *(["ema"] if "ema" in result else [])):
             found = result[part] if result[part] and not result["diverged"] else {}
             names = ("epoch", "validation_accuracy", "test_accuracy", "test_loss")
             row |= {f"{part}_{name}": found.get(name) for name in names}

@@ -83,11 +83,17 @@ def train(together: Together, configs: Sequence[Config], show: Callable[[int], N
         validation = evaluate(together, states, configs, "validation")
         reasons = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
         chosen = together.choose(states, chosen, *reasons, jnp.int32(epoch))
-        epochs.append(_means(measured) | {f"validation_{name}": values for name, values in validation.items()})
+        means = _means(measured) | {f"validation_{name}": values for name, values in validation.items()}
+        if config.optimizer.ema:
+            averages = evaluate(together, learner.averaged(states), configs, "validation")
+            means |= {f"ema_validation_{name}": values for name, values in averages.items()}
+        epochs.append(means)
         show(epoch * steps)
     last = evaluate(together, states, configs, "test")
     best = evaluate(together, states.replace(**chosen["weights"]), configs, "test")
     ends = {"last": last, "chosen": best, "epoch": jax.device_get(chosen["epoch"])}
+    if config.optimizer.ema:
+        ends["ema"] = evaluate(together, learner.averaged(states), configs, "test")
     return [_result(k, epochs, ends) for k in range(len(configs))]
 
 
@@ -152,11 +158,11 @@ def _result(k, epochs, ends):
     rows: list[dict[str, Any]] = [jax.tree.map(lambda values: values[k].item(), epoch) for epoch in epochs]
     bad = max(row["bad_steps"] for row in rows)
 
-    def part(name, epoch):
+    def part(name, epoch, prefix=""):
         found = ends[name]
         return {
             "epoch": epoch,
-            "validation_accuracy": rows[epoch - 1]["validation_accuracy"],
+            "validation_accuracy": rows[epoch - 1][f"{prefix}validation_accuracy"],
             "test_accuracy": found["accuracy"][k].item(),
             "test_loss": found["loss"][k].item(),
         }
@@ -167,4 +173,4 @@ def _result(k, epochs, ends):
         "epochs": rows,
         "last": part("last", len(rows)),
         "chosen": part("chosen", chosen) if chosen else None,
-    }
+    } | ({"ema": part("ema", len(rows), "ema_")} if "ema" in ends else {})
