@@ -6,9 +6,14 @@ The parts are imported by name: ``from csbp_jax import chaos, neurons, surrogate
 __version__ = "0.1.0"
 
 
-def load(run, epoch="last"):
+from csbp_jax.own import Own
+
+__all__ = ["Own", "load"]
+
+
+def load(run, epoch="last", *, trust=False, own=None):
     """``(apply, variables, config)`` of a finished or stopped run; see :func:`csbp_jax.runs.load`."""
     # Here, because JAX takes a second to import.
     from csbp_jax import runs
 
-    return runs.load(run, epoch)
+    return runs.load(run, epoch, trust=trust, own=own)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from csbp_jax import configs
 from csbp_jax.config import ConfigError
-from csbp_jax.options import count, one, read, read_field, read_own
+from csbp_jax.options import count, one, read, read_field, read_paths
 from csbp_jax.stop import on_signals
 
 
@@ -33,7 +33,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
         evaluate(config, data_dir=options.data_dir)
         return
-    options, words = read_own("evaluate", argv, {"--split": "test", "--weights-of": "last"})
+    options, words = read_paths("evaluate", argv, {"--split": "test", "--weights-of": "last"})
     run = one("evaluate", "RUN", words)
     from csbp_jax.evaluate import evaluate_run
 
@@ -41,7 +41,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 def predict(argv: Sequence[str]) -> None:
-    options, words = read_own("predict", argv, {"--out": None, "--top": 1, "--weights-of": "last"})
+    options, words = read_paths("predict", argv, {"--out": None, "--top": 1, "--weights-of": "last"})
     run, files = words[:1], words[1:]
     if not files:
         raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
@@ -62,7 +62,7 @@ def predict(argv: Sequence[str]) -> None:
 
 def inspect(argv: Sequence[str]) -> None:
     own = {"--layer": None, "--examples": 100, "--split": "test", "--weights-of": "last"}
-    options, words = read_own("inspect", argv, own)
+    options, words = read_paths("inspect", argv, own)
     run = one("inspect", "RUN", words)
     from csbp_jax.inspection import inspect
 
@@ -77,7 +77,7 @@ def inspect(argv: Sequence[str]) -> None:
 
 
 def export(argv: Sequence[str]) -> None:
-    options, words = read_own("export", argv, {"--to": "safetensors", "--out": None, "--weights-of": "last"})
+    options, words = read_paths("export", argv, {"--to": "safetensors", "--out": None, "--weights-of": "last"})
     run = one("export", "RUN", words)
     from csbp_jax.export import export
 
@@ -85,14 +85,14 @@ def export(argv: Sequence[str]) -> None:
 
 
 def compare(argv: Sequence[str]) -> None:
-    _, words = read_own("compare", argv, {})
+    _, words = read_paths("compare", argv, {})
     from csbp_jax import comparison
 
     comparison.compare(words)
 
 
 def report(argv: Sequence[str]) -> None:
-    options, words = read_own("report", argv, {"--out": None})
+    options, words = read_paths("report", argv, {"--out": None})
     from csbp_jax import page
 
     print(page.write(words, options.out))
@@ -137,7 +137,7 @@ def sweep(argv: Sequence[str]) -> None:
 
 
 def best(argv: Sequence[str]) -> None:
-    options, words = read_own("best", argv, {"--seeds": 10})
+    options, words = read_paths("best", argv, {"--seeds": 10})
     folder = one("best", "SWEEP", words)
     from csbp_jax import sweep
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from csbp_jax import data, evaluation_figures, forward, report, runs, scores
+from csbp_jax import assembly, data, evaluation_figures, forward, report, runs, scores
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.program import begin, compile, resolve
 
@@ -43,6 +43,7 @@ def evaluate_run(
     *,
     split: str = "test",
     which: runs.Which = "last",
+    trust: bool = False,
     data_dir: str | pathlib.Path = "data",
     console: report.Console | None = None,
 ) -> dict[str, Any]:
@@ -53,7 +54,8 @@ def evaluate_run(
     Args:
       run: the run's folder.
       split: "test", "validation" or "train".
-      which: the weights of the "last" epoch or those that validation "chosen".
+      which: the weights of the "last" epoch, those that validation "chosen", or their moving average, "ema".
+      trust: run the run's own code, if it has some (:func:`csbp_jax.runs.load`).
 
     Returns:
       What the file holds: ``accuracy``, ``top5`` (10 classes or more), ``nll`` (nats), ``ece`` and its
@@ -67,15 +69,17 @@ def evaluate_run(
     console = report.Console(highlight=False, markup=False) if console is None else console
     if split not in PARTS:
         raise ConfigError(f"--split: {split!r} is not possible; allowed are {', '.join(PARTS)}")
-    opened = runs.read(run, which)
-    source = forward.Plain(data.load(opened.config, data_dir)[split])
-    changed = opened.data not in ("", report.fingerprint(data.identity(opened.config, data_dir)))
+    opened = runs.read(run, which, trust=trust)
+    parts, identity = assembly.load(opened.config, opened.own, data_dir)
+    source = forward.Plain(parts[split])
+    changed = opened.data not in ("", report.fingerprint(identity))
     if changed:
         told = "what is evaluated here may have been trained on"
         print(f"{run}: its data have changed since it was trained; {told}", file=sys.stderr)
     outcomes = forward.over(opened, source.events, forward.outcome)(source)
     about = {"run": opened.folder.name, "split": split, "weights_of": which, "epoch": opened.epoch}
-    result = about | {"data_changed": changed} | summary(outcomes, data.classes(opened.config, data_dir))
+    names = assembly.class_names(opened.config, opened.own, parts, data_dir)
+    result = about | {"data_changed": changed} | summary(outcomes, names)
     report.write_json(opened.folder / f"evaluation-{split}-{which}.json", result)
     evaluation_figures.draw(opened.folder, result)
     _show(console, opened.folder, result)

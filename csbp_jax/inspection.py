@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import data, forward, inspection_figures, operations, report, runs
+from csbp_jax import assembly, forward, inspection_figures, operations, report, runs
 from csbp_jax.config import ConfigError
 
 
@@ -18,6 +18,7 @@ def inspect(
     examples: int = 100,
     split: str = "test",
     which: runs.Which = "last",
+    trust: bool = False,
     data_dir: str | pathlib.Path = "data",
     console: report.Console | None = None,
 ) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def inspect(
       layers: which spiking layers; all by default. Operations are those of the whole network in any case.
       examples: how many; of all of them come rates, shares and counts, of the first raster and membranes.
       split: "test", "validation" or "train".
-      which: the weights of the "last" epoch or those that validation "chosen".
+      which: the weights of the "last" epoch, those that validation "chosen", or their moving average, "ema".
+      trust: run the run's own code, if it has some (:func:`csbp_jax.runs.load`).
 
     Returns:
       What the file holds: of each layer ``neurons``, ``rate`` (spikes a neuron and time step), the shares of neurons
@@ -44,8 +46,8 @@ def inspect(
     console = report.Console(highlight=False, markup=False) if console is None else console
     if split not in ("test", "validation", "train"):
         raise ConfigError(f"--split: {split!r} is not possible; allowed are test, validation, train")
-    opened = runs.read(run, which)
-    records = data.load(opened.config, data_dir)[split]
+    opened = runs.read(run, which, trust=trust)
+    records = assembly.load(opened.config, opened.own, data_dir)[0][split]
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
     source = forward.Plain(records, rows)
     size = min(len(rows), opened.config.eval_batch_size)

@@ -21,6 +21,7 @@ from csbp_jax.config import Config, ConfigError
 
 Batch = dict[str, jax.Array]
 Loss = Callable[..., jax.Array]
+Term = Callable[..., jax.Array]
 
 
 @struct.dataclass
@@ -58,7 +59,14 @@ def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
     }
 
 
-def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config: Config, steps_per_epoch: int = 1):
+def make(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: Loss,
+    config: Config,
+    steps_per_epoch: int = 1,
+    term: Term | None = None,
+):
     """The three functions of a run.
 
     Args:
@@ -68,6 +76,7 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
       loss: ``loss(logits, labels, where=None)`` to a scalar mean, e.g. ``losses.rate_cross_entropy``.
       config: gives the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
       steps_per_epoch: for a config that anneals by the epoch; left at 1, its z is multiplied by beta each step.
+      term: in place of the config's, called as ``chaos.term``.
 
     Returns:
       ``init(key, hparams=None) -> State``; what ``hparams`` lacks comes from the config. ``z0`` is one number for all
@@ -76,14 +85,14 @@ def make(model: nn.Module, tx: optax.GradientTransformation, loss: Loss, config:
       ``eval_step(state, batch) -> sums`` over the examples with ``batch["mask"]``: count, correct, loss.
     """
     tx = optax.with_extra_args_support(tx)
-    value_and_gradient = _value_and_gradient(_objective(model, loss, config), config, steps_per_epoch)
+    value_and_gradient = _value_and_gradient(_objective(model, loss, config, term), config, steps_per_epoch)
 
     def init(key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         hparams = _complete(hparams or {}, config, steps_per_epoch)
         example = jnp.zeros((1, 1, *config.model.input_shape), jnp.result_type(float))
         weights_key, key = jax.random.split(key)
-        variables = {"batch_stats": {}} | dict(model.init(weights_key, example, False))
-        weights = {part: variables[part] for part in ("params", "batch_stats")}
+        variables = model.init(weights_key, example, False)
+        weights = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
         return State(
             step=jnp.int32(0),
             **weights,
@@ -143,9 +152,9 @@ def _averaged(ema, params, batch_stats, decay):
     return optax.incremental_update({"params": params, "batch_stats": batch_stats}, ema, 1 - decay) if ema else ema
 
 
-def make_gradients(model: nn.Module, loss: Loss, config: Config):
+def make_gradients(model: nn.Module, loss: Loss, config: Config, term: Term | None = None):
     """``gradients(state, batch) -> {"task": tree, "chaos": tree}``, of the two losses (z included) just now."""
-    objective = _objective(model, loss, config)
+    objective = _objective(model, loss, config, term)
 
     def gradients(state: State, batch: Batch) -> dict[str, Any]:
         def parts(params):
@@ -178,9 +187,9 @@ def fed_back(state: State) -> State:
     return dataclasses.replace(none, params=inexact(state.params), opt_state=inexact(state.opt_state))
 
 
-def _objective(model, loss, config):
+def _objective(model, loss, config, term):
     """``objective(params, state, batch) -> (L, (metrics, batch_stats))``."""
-    term = controls.TERMS[config.chaos.term]
+    term = controls.TERMS[config.chaos.term] if term is None else term
 
     def objective(params, state, batch):
         h = state.hparams

@@ -12,43 +12,45 @@ from typing import Any
 
 import tyro
 
-from csbp_jax import configs
+from csbp_jax import configs, own
 from csbp_jax.config import Config, ConfigError, check, flatten
+from csbp_jax.own import Own
 
 HELP = ("-h", "--help")
 
 
-def read(command: str, argv: Sequence[str], own: Mapping[str, Any]) -> tuple[argparse.Namespace, Config]:
-    """The command's own options and the config.
+def read(command: str, argv: Sequence[str], known: Mapping[str, Any]) -> tuple[argparse.Namespace, Config, Own]:
+    """The command's options, the config, and what a file of the user's own defines besides.
 
     Args:
-      argv: the data set and options, or ``--environment`` alone: as make hands them over.
-      own: ``{option: default}``; one whose default is False takes no value.
+      argv: the data set, or a file of one's own, which is run, and options; or ``--environment`` alone: as make hands
+        them over.
+      known: ``{option: default}``; one whose default is False takes no value.
 
     Raises:
-      ConfigError: no such data set, an unknown option or an impossible value.
+      ConfigError: no such data set, a file that fails, an unknown option or an impossible value.
     """
     if argv == ["--environment"]:
         argv = from_environment(command, os.environ)
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, one of {', '.join(configs.NAMES)}")
-    config = configs.load(argv[0])
-    options, fields = _own(argv[1:], own)
+    options, fields = _options(argv[1:], known)
+    config, parts = own.read(os.path.expanduser(argv[0])) if own.is_file(argv[0]) else (configs.load(argv[0]), Own())
     config = parse(config, fields, f"csbp_jax {command} {argv[0]}")
     # As most shells would: the same folder gives the same config, and so the same run.
     own_folder = dataclasses.replace(config.data, dir=os.path.expanduser(config.data.dir))
-    return options, dataclasses.replace(config, data=own_folder)
+    return options, dataclasses.replace(config, data=own_folder), parts
 
 
-def read_own(command: str, argv: Sequence[str], own: Mapping[str, Any]) -> tuple[argparse.Namespace, list[str]]:
+def read_paths(command: str, argv: Sequence[str], known: Mapping[str, Any]) -> tuple[argparse.Namespace, list[str]]:
     """The options of a command that takes no config, and its other words, which are paths.
 
     Raises:
       ConfigError: an unknown option.
     """
-    options, words = _own(argv, own)
+    options, words = _options(argv, known)
     if unknown := [word for word in words if word.startswith("-")]:
-        raise ConfigError(f"{unknown[0]}: there is no such option; {command} takes {', '.join([*own, '--data-dir'])}")
+        raise ConfigError(f"{unknown[0]}: there is no such option; {command} takes {', '.join([*known, '--data-dir'])}")
     return options, [os.path.expanduser(word) for word in words]
 
 
@@ -64,10 +66,10 @@ def one(command: str, place: str, words: Sequence[str]) -> str:
     return words[0]
 
 
-def _own(argv, own):
-    """A command's own options, and the words that are none."""
+def _options(argv, known):
+    """The command's options among the words, and the others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option, default in {**own, "--data-dir": "data"}.items():
+    for option, default in {**known, "--data-dir": "data"}.items():
         parser.add_argument(option, default=default, action="store_true" if default is False else "store")
     try:
         options, words = parser.parse_known_args(argv)
@@ -92,15 +94,16 @@ def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
       ConfigError: no such data set, an open quotation mark, or FRESH is neither.
     """
     dataset, fresh, args = (environment.get(f"CSBP_{key}", "") for key in ("DATASET", "FRESH", "ARGS"))
-    configs.load(dataset)
+    if not own.is_file(dataset):
+        configs.load(dataset)
     if fresh not in ("", "0", "1"):
         raise ConfigError(f"FRESH: {fresh!r} is not possible; allowed are 1 and 0")
     try:
         more = shlex.split(args)
     except ValueError as error:
         raise ConfigError(f"ARGS: {args!r} cannot be split into words: {str(error).lower()}") from None
-    own = {"train": {"NAME": "--name"}, "sweep": {"NAME": "--name", "GRID": "--grid"}, "data": {"FROM": "--from"}}
-    options = {**own.get(command, {}), "DATA_DIR": "--data-dir", "DIR": "--data.dir"}
+    known = {"train": {"NAME": "--name"}, "sweep": {"NAME": "--name", "GRID": "--grid"}, "data": {"FROM": "--from"}}
+    options = {**known.get(command, {}), "DATA_DIR": "--data-dir", "DIR": "--data.dir"}
     given = {option: environment.get(f"CSBP_{key}") for key, option in options.items()}
     words = [f"{option}={value}" for option, value in given.items() if value]
     return [dataset, *words, *(["--fresh"] if command != "data" and fresh == "1" else []), *more]

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from csbp_jax import data, forward, runs
+from csbp_jax import assembly, data, forward, runs
 from csbp_jax.config import ConfigError
-from csbp_jax.data import files
+from csbp_jax.data import files, given
 
 
 class Answer(NamedTuple):
@@ -44,6 +44,7 @@ def predict(
     *,
     which: runs.Which = "last",
     top: int = 1,
+    trust: bool = False,
     data_dir: str | pathlib.Path = "data",
 ) -> list[Answer]:
     """The answer to each file, in their order; a file that cannot be read does not stop the others.
@@ -51,23 +52,23 @@ def predict(
     Args:
       run: the run's folder.
       paths: files of the kind that the run was trained on, see :mod:`csbp_jax.data.files`.
-      which: the weights of the "last" epoch or those that validation "chosen".
+      which: the weights of the "last" epoch, those that validation "chosen", or their moving average, "ema".
       top: so many classes a file.
+      trust: run the run's own code, if it has some (:func:`csbp_jax.runs.load`).
       data_dir: where prepared data sets are kept; they tell the names of classes where the run's folder does not.
 
     Raises:
       ConfigError: no such run, or more classes are asked for than there are.
     """
     named = [pathlib.Path(path) for path in paths]
-    opened = runs.read(run, which)
+    opened = runs.read(run, which, trust=trust)
     if not 1 <= top <= opened.config.model.classes:
         raise ConfigError(f"--top: {top} is not possible; allowed are 1 to {opened.config.model.classes}")
     if not named:
         return []
     size = min(len(named), opened.config.eval_batch_size)
     opened = opened._replace(config=dataclasses.replace(opened.config, eval_batch_size=size))
-    read, events = files.reader(opened.config, named)
-    names = opened.classes or data.classes(opened.config, data_dir)
+    names, read, events = _known(opened, named, data_dir)
     measure = forward.over(opened, events, forward.best(top))
     answers: dict[int, Answer] = {}
     for numbers, records in _groups(opened, events, read, named, answers, size):
@@ -75,6 +76,15 @@ def predict(
         for i, classes, probabilities in zip(numbers, told["classes"], told["probability"], strict=True):
             answers[i] = Answer(str(named[i]), [names[c] for c in classes], probabilities.tolist(), "")
     return [answers[i] for i in range(len(named))]
+
+
+def _known(run, paths, data_dir):
+    """The classes' names, how files are read, and whether records are frames of events."""
+    if not run.own.data:
+        return run.classes or data.classes(run.config, data_dir), *files.reader(run.config, paths)
+    parts, _ = assembly.load(run.config, run.own, data_dir)
+    names = assembly.class_names(run.config, run.own, parts, data_dir)
+    return names, given.reader(parts["train"]), getattr(parts["train"], "events", False)
 
 
 def _groups(run, events, read, paths, answers, size) -> Iterator[tuple[list[int], list[Any]]]:

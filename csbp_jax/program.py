@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import data, learner, losses, mesh, meter, models, optimizer, weights
+from csbp_jax import assembly, data, learner, mesh, meter, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import transform
+from csbp_jax.own import Own
 
 Parts = dict[str, Any]
 
@@ -88,13 +89,11 @@ class Functions(NamedTuple):
     gradients: Callable
 
 
-def functions(config: Config, source: Any, steps_per_epoch: int) -> Functions:
+def functions(config: Config, source: Any, steps_per_epoch: int, own: Own = Own()) -> Functions:
     """The functions of a run of this (resolved) config, on data such as the source's; for jit, vmap and jvp."""
-    model = models.build(config.model)
-    tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
-    loss = losses.build(config.loss)
-    init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch)
-    gradients = learner.make_gradients(model, loss, config)
+    model, tx, loss, term = assembly.build(config, own, steps_per_epoch)
+    init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch, term)
+    gradients = learner.make_gradients(model, loss, config, term)
     prepare, prepare_eval = transform.make(config, _events(source))
 
     def seen(state, batch):
@@ -110,12 +109,12 @@ def functions(config: Config, source: Any, steps_per_epoch: int) -> Functions:
     )
 
 
-def compile(config: Config, source: Any, steps_per_epoch: int) -> Program:
+def compile(config: Config, source: Any, steps_per_epoch: int, own: Own = Own()) -> Program:
     """The functions of a run of this (resolved) config, on data such as the source's, jitted."""
     # One step for any number of devices: the batch is split over the mesh, and jit adds the all-reduces itself.
     devices = mesh.data_parallel()
     copies = mesh.everywhere(devices)
-    run = functions(config, source, steps_per_epoch)
+    run = functions(config, source, steps_per_epoch, own)
     place = functools.partial(mesh.place, mesh=devices)
     whole = -(-config.eval_batch_size // jax.device_count()) * jax.device_count()
     return Program(

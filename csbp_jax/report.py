@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from csbp_jax.config import ConfigError
+from csbp_jax.own import COPY, Own
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -31,6 +32,7 @@ def open_run(
     console: Console,
     data: str = "",
     classes: Sequence[str] = (),
+    own: Own = Own(),
 ) -> Iterator[pathlib.Path]:
     """The run's folder with its ``config.json``, locked; one that is there already must hold the same config and data.
 
@@ -41,10 +43,11 @@ def open_run(
       fresh: set an old run of this name aside, under its name and the time, and start anew.
       data: what ``data.identity`` says of the data.
       classes: their names, kept for who has the folder but not the data.
+      own: what is of the user; their file is copied into the folder.
 
     Raises:
       ConfigError: the name cannot be a folder's, the folder holds another config (its fields are named) or none, its
-        data have changed, or another process trains this run.
+        data or the user's file have changed, or another process trains this run.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
@@ -55,7 +58,13 @@ def open_run(
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
-        _check_or_write_config(run, content, fingerprint(data), classes)
+        _check_or_write_config(run, content, fingerprint(data), classes, own.about())
+        if own.parts:
+            console.print(f"{own.place}: {', '.join(own.parts)} of your own", soft_wrap=True)
+        if own.parts and own.code and not (run / COPY).exists():
+            part = run / f"{COPY}.part"
+            part.write_bytes(own.code)
+            part.replace(run / COPY)
         yield run
 
 
@@ -75,7 +84,7 @@ def _locked(run):
         yield
 
 
-def _check_or_write_config(run, mine, data, classes):
+def _check_or_write_config(run, mine, data, classes, own):
     file = run / "config.json"
     if file.exists():
         there = read_json(file, "config")
@@ -89,11 +98,17 @@ def _check_or_write_config(run, mine, data, classes):
                 f"{run}: its data have changed since it began; put them back (your own files with their times, as cp "
                 "-p does), or start anew with FRESH=1 (--fresh)"
             )
+        if differing := _differences(there.get("own", {}) | {"file": ""}, own | {"file": ""}, "own"):
+            raise ConfigError(
+                f"NAME: run {run.name!r} has other code of your own; differing are {'; '.join(differing)}. Put the "
+                f"file back ({run / COPY} is a copy), give another NAME (--name), or start anew with FRESH=1 (--fresh)"
+            )
     elif any((run / left).exists() for left in ("checkpoints", "metrics.jsonl", "result.json")):
         raise ConfigError(f"{file}: missing, though the run has begun; start anew with FRESH=1 (--fresh)")
     else:
         versions = {package: metadata.version(package) for package in _PACKAGES}
         about = {"config": mine, "data": data, **({"classes": list(classes)} if classes else {})}
+        about |= {"own": own} if own else {}
         write_json(file, about | {"versions": versions, "python": platform.python_version()})
 
 

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from csbp_jax import checkpoint, learner, losses, models, optimizer, report
+from csbp_jax import assembly, checkpoint, learner, report
 from csbp_jax.config import Config, ConfigError, check, from_json
+from csbp_jax.own import Own, reread
 from csbp_jax.train import unsaved
 
 Which = Literal["last", "chosen", "ema"]
@@ -28,9 +29,12 @@ class Run(NamedTuple):
     """``report.fingerprint`` of its data when it began; empty if it was not kept."""
     classes: list[str]
     """Their names, in the order of their labels; empty if they were not kept."""
+    own: Own = Own()
 
 
-def load(run: str | pathlib.Path, epoch: Which = "last") -> tuple[Callable[..., Any], dict[str, Any], Config]:
+def load(
+    run: str | pathlib.Path, epoch: Which = "last", *, trust: bool = False, own: Own | None = None
+) -> tuple[Callable[..., Any], dict[str, Any], Config]:
     """The network of a finished or stopped run, with its weights.
 
     ``apply(variables, x)`` gives ``(logits [B, T, C], aux)`` for ``x [B, T or 1, ...]`` as the network sees it
@@ -41,15 +45,18 @@ def load(run: str | pathlib.Path, epoch: Which = "last") -> tuple[Callable[..., 
       run: the run's folder.
       epoch: "last", the newest checkpoint, "chosen", the epoch that validation chose up to there, or "ema", the moving
         average of the weights at the newest checkpoint.
+      trust: run the file of the user's own parts, ``RUN/experiment.py``, if the run has some. It can do all that you
+        may: never trust a run of which you do not know who made it.
+      own: those parts, in place of the file.
 
     Raises:
       ConfigError: no run's folder, one without a checkpoint, or what this version cannot read; says which.
     """
-    opened = read(run, epoch)
+    opened = read(run, epoch, trust=trust, own=own)
     return opened.apply, opened.variables, opened.config
 
 
-def read(run: str | pathlib.Path, which: Which = "last") -> Run:
+def read(run: str | pathlib.Path, which: Which = "last", *, trust: bool = False, own: Own | None = None) -> Run:
     """As :func:`load`, with all that is known of the run."""
     folder = pathlib.Path(run)
     if which not in get_args(Which):
@@ -58,10 +65,10 @@ def read(run: str | pathlib.Path, which: Which = "last") -> Run:
     config = _config(folder / "config.json", content["config"])
     if which == "ema" and not config.optimizer.ema:
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
-    model = models.build(config.model)
+    own = reread(folder, content.get("own", {}), trust, own)
     # The number of steps in an epoch changes values in the state, and no shape.
-    tx, loss = optimizer.build(config.optimizer, config.epochs, 1), losses.build(config.loss)
-    init, train_step, _ = learner.make(model, tx, loss, config)
+    model, tx, loss, term = assembly.build(config, own, steps_per_epoch=1)
+    init, train_step, _ = learner.make(model, tx, loss, config, term=term)
     state = jax.eval_shape(init, jax.random.key(config.seed))
     like = unsaved(state, measured(config, train_step, state))
     tree = checkpoint.newest(folder / "checkpoints", jax.tree.map(_here, like))
@@ -74,7 +81,9 @@ def read(run: str | pathlib.Path, which: Which = "last") -> Run:
     else:
         variables = {key: tree["chosen"][key] for key in ("params", "batch_stats")}
         epoch = int(tree["chosen"]["epoch"])
-    return Run(folder, config, model.apply, variables, which, epoch, content.get("data", ""), _classes(content, config))
+    return Run(
+        folder, config, model.apply, variables, which, epoch, content.get("data", ""), _classes(content, config), own
+    )
 
 
 def _classes(content, config):

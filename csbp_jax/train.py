@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import checkpoint, data, figures, learner, meter, report
-from csbp_jax.config import Config, ConfigError, check, run_name, to_json
+from csbp_jax import assembly, checkpoint, data, figures, learner, meter, report
+from csbp_jax.config import Config, ConfigError, check, to_json
+from csbp_jax.own import Own
+from csbp_jax.own import name as own_name
 from csbp_jax.program import begin, compile, resolve
 from csbp_jax.stop import Stop, Stopped
 from csbp_jax.watch import Watch, nothing_yet
@@ -30,6 +32,7 @@ def train(
     data_dir: str | pathlib.Path = "data",
     console: report.Console | None = None,
     stop: Stop | None = None,
+    own: Own = Own(),
 ) -> dict[str, Any]:
     """Trains, or goes on where a stopped run of the same config left off, and returns what ``result.json`` holds.
 
@@ -41,6 +44,7 @@ def train(
       data_dir: where prepared data sets are kept.
       console: where to show it; the terminal by default.
       stop: what may tell it to stop, within an epoch too; see stop.py.
+      own: parts of your own, in place of the config's. If they are not of a file, ``name`` must be given.
 
     Raises:
       ConfigError: a value is impossible, or the folder holds another config or a run on other data.
@@ -51,11 +55,10 @@ def train(
     console = report.Console(highlight=False, markup=False) if console is None else console
     if jax.process_count() > 1:
         raise ConfigError(f"this run has {jax.process_count()} processes, but only one is supported yet")
-    parts = data.load(check(config), data_dir)
-    identity = data.identity(config, data_dir)
+    parts, identity = assembly.load(check(config), own, data_dir)
     config = resolve(config, parts)
     steps_per_epoch = len(parts["train"]) // config.batch_size
-    program = compile(config, parts["train"], steps_per_epoch)
+    program = compile(config, parts["train"], steps_per_epoch, own)
     state = begin(config, program, functools.partial(console.print, soft_wrap=True))
     with _batches(config, parts) as batches:
         first = program.place(next(batches))
@@ -63,8 +66,9 @@ def train(
     _, metrics = jax.eval_shape(program.train_step, state, first)
     saved = unsaved(state, metrics) | {"chosen": _choice(state, 0, _NONE_YET)}
 
-    name, classes = run_name(config) if name is None else name, data.classes(config, data_dir)
-    with report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity, classes) as run:
+    name = own_name(config, own) if name is None else name
+    classes = assembly.class_names(config, own, parts, data_dir)
+    with report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity, classes, own) as run:
         if (run / "result.json").exists():
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
             result = report.read_result(run)

@@ -43,8 +43,8 @@ def neuron(config: configuration.Neuron) -> neurons.LIF | PLIF:
     return PLIF(*options, per_channel=config.learn == "channel")
 
 
-def build(config: configuration.Model) -> nn.Module:
-    """The network of a config.
+def build(config: configuration.Model, cell: Any = None) -> nn.Module:
+    """The network of a config, with its neuron or another one (``cell``).
 
     Its ``apply(variables, x, train, *, neuron, tap, taps, inspect)`` gives ``(logits [B, T, C], aux)``; see
     :class:`csbp_jax.models.network.Network` and :class:`csbp_jax.probes.Aux`.
@@ -66,7 +66,7 @@ def build(config: configuration.Model) -> nn.Module:
     return network(
         classes=config.classes,
         time_steps=config.time_steps,
-        neuron=neuron(config.neuron),
+        neuron=neuron(config.neuron) if cell is None else cell,
         dtype={"float32": None, "bfloat16": jnp.bfloat16}[config.precision],
         **given,
     )

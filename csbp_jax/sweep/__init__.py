@@ -11,8 +11,10 @@ import pathlib
 
 import jax
 
-from csbp_jax import data, figures, report
+from csbp_jax import assembly, figures, report
 from csbp_jax.config import Config, ConfigError, from_json, to_json
+from csbp_jax.own import Own, reread
+from csbp_jax.own import name as own_name
 from csbp_jax.program import resolve
 from csbp_jax.sweep import grid, table
 from csbp_jax.sweep.together import Together, mesh, train
@@ -30,6 +32,7 @@ def run(
     data_dir: str | pathlib.Path = "data",
     chunk: int | None = None,
     data_parallel: int = 1,
+    own: Own = Own(),
     console: report.Console | None = None,
 ) -> list[Setting]:
     """Trains every member of the grid, or those that a stopped sweep has left, and tabulates them.
@@ -43,6 +46,7 @@ def run(
       data_dir: where prepared data sets are kept.
       chunk: members that train at once; by default one a device on CPU, where more gain nothing, else 32 a device.
       data_parallel: devices that share each batch; the others hold different members.
+      own: parts of your own, in place of the config's. If they are not of a file, ``name`` must be given.
       console: where to show it; the terminal by default.
 
     Returns:
@@ -54,10 +58,10 @@ def run(
     console = report.Console(highlight=False, markup=False) if console is None else console
     configs, points = grid.members(config, axes), [table.plain(point) for point in grid.points(axes)]
     about = to_json(config) | {"grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))}
-    name = f"{config.data.name}-sweep-{_hash(about)}" if name is None else name
-    identity = data.identity(config, data_dir)
-    with report.open_run(pathlib.Path(root), about, name, fresh, console, identity) as folder:
-        results = _results(configs, folder, data_dir, chunk, _devices(data_parallel), console)
+    name = _name(config, own, about) if name is None else name
+    _, identity = assembly.load(config, own, data_dir)
+    with report.open_run(pathlib.Path(root), about, name, fresh, console, identity, own=own) as folder:
+        results = _results(configs, own, folder, data_dir, chunk, _devices(data_parallel), console)
         rows = table.member_rows(points, results)
         found = table.settings(points, rows)
         table.write_csv(folder / "members.csv", rows)
@@ -70,23 +74,26 @@ def run(
 
 
 def best(
-    folder: pathlib.Path,
+    folder: str | pathlib.Path,
     seeds: int = 10,
     *,
+    trust: bool = False,
     data_dir: str | pathlib.Path = "data",
     console: report.Console | None = None,
 ) -> Setting:
     """The setting that validation picks, trained anew on fresh seeds, so that its picking does not flatter it.
 
-    The sweep of those seeds is kept in the folder's ``best``.
+    The sweep of those seeds is kept in the folder's ``best``. ``trust``: as :func:`csbp_jax.runs.load` has it.
 
     Raises:
       ConfigError: the folder holds no finished sweep, or in every setting a member diverged.
     """
-    about = report.read_json(folder / "config.json", "config")["config"]
+    folder = pathlib.Path(folder)
+    content = report.read_json(folder / "config.json", "config")
+    about = content["config"]
     if "grid" not in about or not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
-    axes = about.pop("grid")
+    own, axes = reread(folder, content.get("own", {}), trust, None), about.pop("grid")
     config, points = from_json(about), [table.plain(point) for point in grid.points(axes)]
     rows = table.member_rows(points, _done(folder, len(points)))
     found = table.best(table.settings(points, rows))
@@ -94,22 +101,22 @@ def best(
         raise ConfigError(f"{folder}: members of every setting diverged; try smaller optimizer.lr or chaos.z0")
     first = 1 + max(member.seed for member in grid.members(config, axes))
     fresh = {field: [value] for field, value in found.point.items()} | {"seed": range(first, first + seeds)}
-    return run(config, fresh, name="best", root=folder, data_dir=data_dir, console=console)[0]
+    return run(config, fresh, name="best", root=folder, data_dir=data_dir, own=own, console=console)[0]
 
 
-def _results(configs, folder, data_dir, chunk, devices, console):
+def _results(configs, own, folder, data_dir, chunk, devices, console):
     """What each member came to; what an earlier try has done is read, the rest trained."""
     (folder / "chunks").mkdir(exist_ok=True)
     done = _done(folder, len(configs))
-    left = [[n for n in group if done[n] is None] for group in grid.kinds(configs)]
+    left = [[n for n in group if done[n] is None] for group in grid.kinds(configs, own)]
     total = sum(configs[n].epochs for group in left for n in group)
     console.print(f"{folder}: {len(configs)} members in {len(left)} compilations, {sum(map(len, left))} to train")
     with report.progress(console, max(total, 1), 0) as show:
         shown = 0
         for group in filter(None, left):
-            parts = data.load(configs[group[0]], data_dir)
+            parts, _ = assembly.load(configs[group[0]], own, data_dir)
             resolved = {n: resolve(configs[n], parts) for n in group}
-            together, size = Together(resolved[group[0]], parts, devices), _chunk(chunk, devices)
+            together, size = Together(resolved[group[0]], parts, devices, own), _chunk(chunk, devices)
             for members in (group[i : i + size] for i in range(0, len(group), size)):
                 # Every chunk has the same size, so that there is one compilation.
                 padded = members + [members[-1]] * (size - len(members))
@@ -158,5 +165,7 @@ def _show(console, folder, found):
     report.print_table(console, f"{folder}: test accuracy (%), mean and 95 % interval over seeds", columns, rows)
 
 
-def _hash(content):
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+def _name(config, own, about):
+    named = own_name(config, own).rpartition("-")[0]
+    content = json.dumps(about, sort_keys=True).encode() + own.code
+    return f"{named}-sweep-{hashlib.sha256(content).hexdigest()[:8]}"

@@ -4,19 +4,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from csbp_jax.assembly import TRACED
 from csbp_jax.config import Config, ConfigError, check, flatten, replaced
+from csbp_jax.own import Own
 
 Axes = Mapping[str, Sequence[Any]]
 
-# Traced in the state: members that differ in nothing else share one compilation.
-_TRACED: dict[str, Any] = {
-    "seed": 0,
-    "chaos.z0": (0.0,),
-    "chaos.beta": 1.0,
-    "chaos.target": 0.5,
-    "chaos.scale": 1.0,
-    "optimizer.lr": 0.0,
-}
 _NEURON = {"model.neuron.decay": 0.5, "model.neuron.threshold": 1.0, "model.neuron.surrogate_param": 1.0}
 
 
@@ -94,24 +87,26 @@ def _at(config, point):
     return config
 
 
-def kind(config: Config) -> Config:
+def kind(config: Config, own: Own = Own()) -> Config:
     """What a compilation depends on: equal for two configs that can train in one."""
-    for field, value in _TRACED.items():
+    # Traced in the state: members that differ in nothing else share one compilation.
+    for field, value in TRACED.items():
         config = replaced(config, field, value)
-    if traces_neuron(config):
+    if traces_neuron(config, own):
         for field, value in _NEURON.items():
             config = replaced(config, field, value)
     return config
 
 
-def traces_neuron(config: Config) -> bool:
-    """A learned decay is a parameter, and tdBN takes the threshold when the network is built."""
-    return config.model.neuron.learn == "none" and config.model.norm != "tdbn"
+def traces_neuron(config: Config, own: Own = Own()) -> bool:
+    """A learned decay is a parameter, tdBN takes the threshold when the network is built, and of a user's own neuron
+    or network nothing is known."""
+    return not (own.neuron or own.model) and config.model.neuron.learn == "none" and config.model.norm != "tdbn"
 
 
-def kinds(configs: Sequence[Config]) -> list[list[int]]:
+def kinds(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:
     """The members' numbers, grouped by what can be compiled as one."""
     groups: dict[Config, list[int]] = {}
     for number, config in enumerate(configs):
-        groups.setdefault(kind(config), []).append(number)
+        groups.setdefault(kind(config, own), []).append(number)
     return list(groups.values())

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from csbp_jax import data, learner, models, program
 from csbp_jax.config import Config
+from csbp_jax.own import Own
 from csbp_jax.sweep import grid
 from csbp_jax.watch import BAD_STEPS_STOP
 
@@ -30,10 +31,10 @@ class Together:
     Across members there is no communication; a batch is split over the mesh's data axis.
     """
 
-    def __init__(self, config: Config, parts: dict[str, Any], devices: Mesh):
-        self.config, self.parts, self.devices = config, parts, devices
+    def __init__(self, config: Config, parts: dict[str, Any], devices: Mesh, own: Own = Own()):
+        self.config, self.parts, self.devices, self.own = config, parts, devices, own
         self.steps_per_epoch = len(parts["train"]) // config.batch_size
-        run = program.functions(config, parts["train"], self.steps_per_epoch)
+        run = program.functions(config, parts["train"], self.steps_per_epoch, own)
         self.init = jax.jit(self._over_members(run.init, (0, 0)))
         self.step = jax.jit(self._over_members(functools.partial(_step, run), (0, 0, None)), donate_argnums=0)
         self.eval_step = jax.jit(self._over_members(run.eval_step, (0, 0, None)))
@@ -70,7 +71,7 @@ def train(together: Together, configs: Sequence[Config], show: Callable[[int], N
     seeds = sorted({c.seed for c in configs})
     which = jnp.asarray([seeds.index(c.seed) for c in configs])
     keys = jnp.stack([jax.random.key(c.seed) for c in configs])
-    states = together.init(keys, hparams(configs, steps))
+    states = together.init(keys, hparams(configs, steps, together.own))
     readers = {"workers": config.data.workers, "threads": config.data.threads}
     streams = [data.train_batches(parts["train"], config.batch_size, seed, **readers) for seed in seeds]
     chosen, epochs = _no_choice(states), []
@@ -97,10 +98,10 @@ def train(together: Together, configs: Sequence[Config], show: Callable[[int], N
     return [_result(k, epochs, ends) for k in range(len(configs))]
 
 
-def hparams(configs: Sequence[Config], steps_per_epoch: int) -> dict[str, Any]:
+def hparams(configs: Sequence[Config], steps_per_epoch: int, own: Own = Own()) -> dict[str, Any]:
     """The members' traced values, stacked; a neuron only where members differ in it."""
     each = [learner.hyperparameters(config, steps_per_epoch) for config in configs]
-    if len({config.model.neuron for config in configs}) > 1 and grid.traces_neuron(configs[0]):
+    if len({config.model.neuron for config in configs}) > 1 and grid.traces_neuron(configs[0], own):
         each = [h | {"neuron": models.neuron(c.model.neuron)} for h, c in zip(each, configs, strict=True)]
     return jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each)
 
