@@ -1,5 +1,6 @@
 """From a config, and a user's own parts, to what a run is made of: model, optimiser, loss, term, data."""
 
+import functools
 import inspect
 import pathlib
 from collections.abc import Callable
@@ -142,14 +143,13 @@ def _check_model(config, own, model):
         raise ConfigError(f"{own.place}: model gives a {type(model).__name__}; expected is a flax.linen Module")
     shape, steps, classes = config.model.input_shape, config.model.time_steps, config.model.classes
     key, x = jax.random.key(0), jax.ShapeDtypeStruct((2, 1, *shape), jnp.float32)
-    told, _ = jax.eval_shape(lambda key, x: model.init_with_output(key, x, False), key, x)
+    expected = f"(logits {(2, steps, classes)}, csbp_jax.probes.Aux) for x {x.shape}"
+    call = functools.partial(jax.eval_shape, lambda key, x: model.init_with_output(key, x, False)[0])
+    told = _told(own, "model", expected, call, key, x)
     pair = isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], Aux)
     if not pair or getattr(told[0], "shape", ()) != (2, steps, classes):
         found = getattr(told[0], "shape", "no logits") if pair else "no pair of logits and Aux"
-        raise ConfigError(
-            f"{own.place}: model gives {found} for x {x.shape}; expected is (logits {(2, steps, classes)}, "
-            "csbp_jax.probes.Aux)"
-        )
+        raise ConfigError(f"{own.place}: model gives {found}; expected is {expected}")
 
 
 def _scalar(own, part, expected, function, *arguments):
@@ -160,8 +160,13 @@ def _scalar(own, part, expected, function, *arguments):
 def _shapes(own, part, expected, function, *arguments):
     if not callable(function):
         raise ConfigError(f"{own.place}: {part} gives a {type(function).__name__}; expected is {expected}")
+    made = _told(own, part, expected, functools.partial(jax.eval_shape, function), *arguments)
+    return [leaf.shape for leaf in jax.tree.leaves(made)]
+
+
+def _told(own, part, expected, function, *arguments):
     try:
-        return [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(function, *arguments))]
+        return function(*arguments)
     except TypeError as error:
         if own_frames(error):
             raise  # it is told by its line

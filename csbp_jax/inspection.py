@@ -55,7 +55,8 @@ def inspect(
     seen, synapses = _gather(forward.batches(smaller, source.events, _measure(layers))(source))
     about = {"run": opened.folder.name, "split": split, "weights_of": which, "epoch": opened.epoch}
     result = about | {"examples": len(rows)} | _summary(seen, synapses)
-    inspection_figures.draw(opened.folder / "figures" / "inspect", result, seen, opened.config.model.neuron)
+    neuron = None if opened.own.neuron or opened.own.model else opened.config.model.neuron
+    inspection_figures.draw(opened.folder / "figures" / "inspect", result, seen, neuron)
     report.write_json(opened.folder / "inspect.json", result)
     _show(console, opened.folder, result)
     return result

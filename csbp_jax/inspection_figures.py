@@ -13,7 +13,7 @@ _ROWS = 300
 _TRACES = 4
 
 
-def draw(folder: pathlib.Path, result: dict[str, Any], seen: dict[str, dict[str, Any]], neuron: Neuron) -> None:
+def draw(folder: pathlib.Path, result: dict[str, Any], seen: dict[str, dict[str, Any]], neuron: Neuron | None) -> None:
     """``raster.png``, ``membranes.png``, ``rates.png``, ``spikes.png``, ``operations.png``.
 
     Args:
@@ -21,7 +21,7 @@ def draw(folder: pathlib.Path, result: dict[str, Any], seen: dict[str, dict[str,
       result: what ``inspection.inspect`` returns.
       seen: of each layer ``spikes`` and ``membranes`` (before reset) ``[T, N]`` of one example, ``rates`` ``[N]`` and
         spikes ``by_example``.
-      neuron: its threshold and reset.
+      neuron: its threshold and reset; None if they are not known, of a neuron of the user's own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {
@@ -67,15 +67,17 @@ def _membranes(axes, about, neuron):
     u, spikes = about["membranes"].astype(float), about["spikes"]
     order = np.argsort(u.max(axis=0))
     places = np.linspace(len(order) // 2, len(order) - 1, _TRACES).round().astype(int)
-    after = {"hard": np.where(spikes > 0, 0, u), "soft": u - neuron.threshold * spikes, "none": u}[neuron.reset]
+    after = u
+    if neuron is not None:
+        after = {"hard": np.where(spikes > 0, 0, u), "soft": u - neuron.threshold * spikes, "none": u}[neuron.reset]
+        axes.axhline(neuron.threshold, color="black", ls="--", lw=0.8, label="threshold")
     times = np.arange(1, len(u) + 1)
     for color, i in zip(PALETTE, np.unique(order[places]), strict=False):
         path = np.stack([u[:, i], after[:, i]], axis=1).ravel()
         axes.plot([0, *np.repeat(times, 2)], [0, *path], "-", color=color, lw=1)
         fired = spikes[:, i] > 0
         axes.plot(times[fired], u[fired, i], "^", color=color, ms=4)
-    axes.axhline(neuron.threshold, color="black", ls="--", lw=0.8, label="threshold")
-    axes.plot([], [], "^", color="grey", ms=4, label="spike, then reset")
+    axes.plot([], [], "^", color="grey", ms=4, label="spike" if neuron is None else "spike, then reset")
     axes.set(xlabel="time step", ylabel="membrane")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize="x-small")
