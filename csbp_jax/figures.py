@@ -40,6 +40,20 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     figure.savefig(folder / "rates.png", dpi=120)
 
 
+def draw_rates(file: pathlib.Path, found: dict[str, Any]) -> None:
+    """The loss over rising learning rates, of ``finder.find``."""
+    figure = blank(6, 3.6)
+    axes = figure.subplots()
+    axes.plot(found["rates"], found["losses"], ".", color="grey", ms=3, label="of a batch")
+    axes.plot(found["rates"], found["smoothed"], color=PALETTE[0], label="smoothed")
+    for color, name in zip(PALETTE[1:], ("suggested", "steepest"), strict=False):
+        axes.axvline(found[name], color=color, ls="--", lw=1, label=f"{name}: {found[name]:.2g}")
+    top = 1.5 * max(found["smoothed"][0], min(found["smoothed"]))
+    axes.set(xlabel="learning rate", ylabel="task loss (nats)", xscale="log", ylim=(0, top), title="Learning-rate test")
+    axes.legend(fontsize="small")
+    figure.savefig(file, dpi=120)
+
+
 def blank(width: float, height: float) -> Any:
     """An empty figure, inches."""
     # Matplotlib takes half a second to import, and a headless machine needs its Agg canvas, not pyplot.

@@ -43,6 +43,7 @@ BOTH = [
     "lab",
     "watch",
     "train",
+    "finder",
     "runs",
     "forward",
     "evaluate",
