@@ -13,7 +13,8 @@ import optax
 from csbp_jax import controls, data, learner, losses, models, optimizer
 from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.data import given
-from csbp_jax.own import Own, is_own, own_frames
+from csbp_jax.own import Own
+from csbp_jax.own_file import is_own, own_frames
 from csbp_jax.probes import Aux
 
 TRACED: dict[str, Any] = {
@@ -52,6 +53,8 @@ def build(config: Config, own: Own, steps_per_epoch: int) -> Assembled:
     Raises:
       ConfigError: an own part is not what it should be; tells what was expected.
     """
+    if own.model and config.weights:
+        raise ConfigError(f"weights: {config.weights}, but {own.place} has its own model, whose names nobody knows")
     seen = _seen(config)
     neuron = _call(own, "neuron", seen) if own.neuron else models.neuron(config.model.neuron)
     model = _call(own, "model", seen, neuron) if own.model else models.build(config.model, neuron)

@@ -12,7 +12,7 @@ from typing import Any
 
 import tyro
 
-from csbp_jax import configs, own
+from csbp_jax import configs, own_file
 from csbp_jax.config import Config, ConfigError, check, flatten
 from csbp_jax.own import Own
 
@@ -35,7 +35,9 @@ def read(command: str, argv: Sequence[str], known: Mapping[str, Any]) -> tuple[a
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, one of {', '.join(configs.NAMES)}")
     options, fields = _options(argv[1:], known)
-    config, parts = own.read(os.path.expanduser(argv[0])) if own.is_file(argv[0]) else (configs.load(argv[0]), Own())
+    config, parts = (
+        own_file.read(os.path.expanduser(argv[0])) if own_file.is_file(argv[0]) else (configs.load(argv[0]), Own())
+    )
     config = parse(config, fields, f"csbp_jax {command} {argv[0]}")
     # As most shells would: the same folder gives the same config, and so the same run.
     own_folder = dataclasses.replace(config.data, dir=os.path.expanduser(config.data.dir))
@@ -94,7 +96,7 @@ def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
       ConfigError: no such data set, an open quotation mark, or FRESH is neither.
     """
     dataset, fresh, args = (environment.get(f"CSBP_{key}", "") for key in ("DATASET", "FRESH", "ARGS"))
-    if not own.is_file(dataset):
+    if not own_file.is_file(dataset):
         configs.load(dataset)
     if fresh not in ("", "0", "1"):
         raise ConfigError(f"FRESH: {fresh!r} is not possible; allowed are 1 and 0")

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from csbp_jax import assembly, checkpoint, learner, report
 from csbp_jax.config import Config, ConfigError, check, from_json
-from csbp_jax.own import Own, reread
+from csbp_jax.own import Own
+from csbp_jax.own_file import reread
 from csbp_jax.train import unsaved
 
 Which = Literal["last", "chosen", "ema"]

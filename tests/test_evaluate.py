@@ -116,7 +116,7 @@ WRONG = {
     "evaluate": "RUN: missing; write csbp_jax evaluate RUN, its folder",
     "evaluate nowhere": "nowhere: there is no such folder; name a run's, such as runs/NAME",
     "evaluate {run} more": "more: one RUN is enough",
-    "evaluate {run} --splt test": "--splt: there is no such option; evaluate takes --split, --weights-of, --data-dir",
+    "evaluate {run} --splt test": "--splt: there is no such option; evaluate takes --split, --weights-of, --trust, --data-dir",
     "evaluate {run} --split all": "--split: 'all' is not possible; allowed are test, validation, train",
     "evaluate {run} --weights-of best": "'best' is not possible; allowed are last, chosen",
     "evaluate {run} --weights x.pth": "DATASET: there is no config '{run}'",

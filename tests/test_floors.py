@@ -28,6 +28,7 @@ WORLD = [
     "cache",
     "stop",
     "own",
+    "own_file",
     "manifest",
     "checkpoint",
     "report",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import assembly, chaos, cli, evaluate, inspection, models, own, predict, report, runs
+from csbp_jax import assembly, chaos, cli, evaluate, inspection, models, own, own_file, predict, report, runs
 from csbp_jax import train as training
 from csbp_jax.config import ConfigError, replaced
 from csbp_jax.stop import Stop, Stopped
@@ -89,7 +89,7 @@ def test_the_example_is_short_and_learns(whole):
 
 def test_stopped_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
     folder, file, _, result = whole
-    config, parts = own.read(file)
+    config, parts = own_file.read(file)
     options = {"own": parts, "name": "r", "root": tmp_path, "data_dir": folder, "console": quiet()}
     with pytest.raises(Stopped):
         training.train(replaced(config, "epochs", 2), stop=After(4), **options)
@@ -100,7 +100,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
 def test_its_neuron_is_the_one_of_the_file(whole):
     """In float64 by hand; and it is not the package's."""
     _, file, _, _ = whole
-    config, parts = own.read(file)
+    config, parts = own_file.read(file)
     x = np.random.default_rng(0).normal(0.6, 0.7, (3, 8, 4))
     v, a, spikes = np.zeros((3, 4)), np.zeros((3, 4)), []
     for t in range(8):
@@ -169,7 +169,7 @@ def test_another_file_does_not_go_on_with_the_run(whole, tmp_path, capsys):
     assert cli.main(line) == 2
     told = capsys.readouterr().err
     assert "NAME: run 'r' has other code of your own; differing are own.sha256" in told and told.count("\n") == 1
-    names = {own.name(config, parts) for config, parts in (own.read(file), own.read(other))}
+    names = {own.name(config, parts) for config, parts in (own_file.read(file), own_file.read(other))}
     assert len(names) == 2 and all(re.fullmatch("mine-[0-9a-f]{8}", name) for name in names)
 
 
@@ -185,7 +185,7 @@ def test_a_sweep_of_it_is_tabulated_and_picked_from(whole, tmp_path, capsys):
 
 
 def test_a_neuron_of_ones_own_is_compiled_for_each_of_its_constants(whole):
-    config, parts = own.read(whole[1])
+    config, parts = own_file.read(whole[1])
     members = grid.members(config, {"model.neuron.decay": [0.2, 0.5], "optimizer.lr": [0.1, 0.2]})
     assert len(grid.kinds(members, parts)) == 2 and len(grid.kinds(members)) == 1
 
@@ -206,7 +206,7 @@ def page(tmp_path_factory):
 def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""
     (tmp_path / "page.py").write_text(LINES)
-    assert own.read(tmp_path / "page.py")[1].parts == own.PARTS
+    assert own_file.read(tmp_path / "page.py")[1].parts == own.PARTS
     parts, config = page[1]["own"], page[1]["whole"]
     ((run, source),) = [(run, source) for (_, code), (run, source) in compiled_once.items() if not code]
     state = run.init(jax.random.key(0))
@@ -327,14 +327,14 @@ def test_own_classes_are_not_for_other_processes(tmp_path):
     source = "class S(list):\n    classes = 2\ns = S([{'x': np.zeros((2, 3), np.float32), 'y': np.int32(0)}] * 20)\n"
     given = "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), s)\n"
     (tmp_path / "s.py").write_text(HEAD + source + given)
-    config, parts = own.read(tmp_path / "s.py")
+    config, parts = own_file.read(tmp_path / "s.py")
     assert len(assembly.load(config, parts, tmp_path)[0]["train"]) == 20
     with pytest.raises(ConfigError, match=r"data.workers: 2 is not possible for a source that .*s.py defines"):
         assembly.load(replaced(config, "data.workers", 2), parts, tmp_path)
 
 
 def test_a_run_knows_when_its_data_changed(whole, tmp_path):
-    config, parts = own.read(whole[1])
+    config, parts = own_file.read(whole[1])
     first = assembly.load(config, parts, whole[0])[1]
     arrays = dict(np.load(whole[0] / "bursts.npz"))
     arrays["x"][3, 2, 1] ^= True

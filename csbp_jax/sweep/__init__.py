@@ -13,8 +13,9 @@ import jax
 
 from csbp_jax import assembly, figures, report
 from csbp_jax.config import Config, ConfigError, from_json, to_json
-from csbp_jax.own import Own, reread
+from csbp_jax.own import Own
 from csbp_jax.own import name as own_name
+from csbp_jax.own_file import reread
 from csbp_jax.program import resolve
 from csbp_jax.sweep import grid, table
 from csbp_jax.sweep.together import Together, mesh, train
