@@ -112,7 +112,7 @@ def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def _show(console, folder, result):
     split, which = result["split"], result["weights_of"]
-    epoch = f"weights of the {which} epoch ({result['epoch']})"
+    epoch = f"{runs.WHOSE[which]} ({result['epoch']})"
     console.print(f"{result['run']}: {result['count']} examples of the {split} part, {epoch}", soft_wrap=True)
     kinds = [("accuracy", "accuracy"), ("top5", "among the five first"), ("ece", "expected calibration error")]
     rows = [[label, f"{result[key]:.2%}"] for key, label in kinds if key in result]

@@ -21,7 +21,12 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     losses, strength, accuracy = figure.subplots(1, 3)
     _losses(losses, steps)
     _strength(strength, steps)
-    for i, (key, label) in enumerate((("accuracy", "training"), ("validation_accuracy", "validation"))):
+    kinds = {
+        "accuracy": "training",
+        "validation_accuracy": "validation",
+        "ema_validation_accuracy": "of averaged weights",
+    }
+    for i, (key, label) in enumerate((key, label) for key, label in kinds.items() if key in epochs[0]):
         accuracy.plot(
             [row["step"] for row in epochs], [100 * row[key] for row in epochs], ".-", color=PALETTE[i], label=label
         )

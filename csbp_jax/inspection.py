@@ -126,7 +126,7 @@ def _summary(seen, synapses):
 
 def _show(console, folder, result):
     where = f"{result['examples']} examples of the {result['split']} part"
-    console.print(f"{result['run']}: {where}, weights of the {result['weights_of']} epoch ({result['epoch']})")
+    console.print(f"{result['run']}: {where}, {runs.WHOSE[result['weights_of']]} ({result['epoch']})")
     rows = [
         [
             layer,

@@ -70,13 +70,14 @@ def _membranes(axes, about, neuron):
     after = u
     if neuron is not None:
         after = {"hard": np.where(spikes > 0, 0, u), "soft": u - neuron.threshold * spikes, "none": u}[neuron.reset]
-        axes.axhline(neuron.threshold, color="black", ls="--", lw=0.8, label="threshold")
     times = np.arange(1, len(u) + 1)
     for color, i in zip(PALETTE, np.unique(order[places]), strict=False):
         path = np.stack([u[:, i], after[:, i]], axis=1).ravel()
         axes.plot([0, *np.repeat(times, 2)], [0, *path], "-", color=color, lw=1)
         fired = spikes[:, i] > 0
         axes.plot(times[fired], u[fired, i], "^", color=color, ms=4)
+    if neuron is not None:
+        axes.axhline(neuron.threshold, color="black", ls="--", lw=0.8, label="threshold")
     axes.plot([], [], "^", color="grey", ms=4, label="spike" if neuron is None else "spike, then reset")
     axes.set(xlabel="time step", ylabel="membrane")
     axes.xaxis.get_major_locator().set_params(integer=True)

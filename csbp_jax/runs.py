@@ -16,6 +16,14 @@ from csbp_jax.train import unsaved
 Which = Literal["last", "chosen", "ema"]
 
 
+WHOSE = {
+    "last": "weights of the last epoch",
+    "chosen": "weights of the chosen epoch",
+    "ema": "moving average of the weights at the last epoch",
+}
+"""For tables."""
+
+
 class Run(NamedTuple):
     folder: pathlib.Path
     config: Config

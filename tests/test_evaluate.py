@@ -116,14 +116,14 @@ WRONG = {
     "evaluate": "RUN: missing; write csbp_jax evaluate RUN, its folder",
     "evaluate nowhere": "nowhere: there is no such folder; name a run's, such as runs/NAME",
     "evaluate {run} more": "more: one RUN is enough",
-    "evaluate {run} --splt test": "--splt: there is no such option; evaluate takes --split, --weights-of, --trust, --data-dir",
+    "evaluate {run} --splt test": "--splt: there is no such option; evaluate takes --split, --weights-of, --trust",
     "evaluate {run} --split all": "--split: 'all' is not possible; allowed are test, validation, train",
     "evaluate {run} --weights-of best": "'best' is not possible; allowed are last, chosen",
     "evaluate {run} --weights x.pth": "DATASET: there is no config '{run}'",
     "evaluate digits": "weights: empty; name a PyTorch checkpoint",
     "evaluate digits_bp": "weights: empty; name a PyTorch checkpoint",
     "best": "SWEEP: missing; write csbp_jax best SWEEP, its folder",
-    "best x --sees 3": "--sees: there is no such option; best takes --seeds, --data-dir",
+    "best x --sees 3": "--sees: there is no such option; best takes --seeds, --trust, --data-dir",
 }
 
 
