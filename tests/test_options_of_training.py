@@ -1,6 +1,7 @@
 """What trainers expect, off by default: label smoothing, averaged weights, early stopping."""
 
 import dataclasses
+import functools
 import io
 import json
 
@@ -63,8 +64,9 @@ class After(Stop):
 # --- label smoothing ----------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def tiny(**changes):
-    """Config, the three functions and a batch of a dense net, with any fields changed."""
+    """The three functions and a batch of a dense net, with any fields changed."""
     config = Config(
         model=Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(7,)),
         chaos=Chaos(),
@@ -72,10 +74,10 @@ def tiny(**changes):
         **changes,
     )
     tx = optimizer.build(config.optimizer, 1, 10)
-    functions = learner.make(models.build(config.model), tx, losses.build(config.loss), config)
+    functions = map(jax.jit, learner.make(models.build(config.model), tx, losses.build(config.loss), config))
     rng = np.random.default_rng(0)
     batch = {"x": jnp.asarray(2 * rng.normal(size=(8, 1, 6)), jnp.float32), "y": jnp.asarray(rng.integers(0, 3, 8))}
-    return config, functions, batch
+    return tuple(functions), batch
 
 
 @pytest.mark.parametrize("name", ["rate", "tet", "mse"])
@@ -93,14 +95,13 @@ def test_smoothing_is_the_loss_on_the_formulas_labels(name):
 
 
 def test_labels_are_smoothed_in_training_and_not_in_evaluation():
-    (_, functions, batch), (_, plain, _) = tiny(loss=Loss("tet", smoothing=0.3)), tiny(loss=Loss("tet"))
-    (init, step, evaluate), (_, plain_step, plain_evaluate) = functions, plain
-    state = jax.jit(init)(jax.random.key(0))
+    ((_, step, evaluate), batch), ((init, plain_step, plain_evaluate), _) = tiny(loss=Loss(smoothing=0.3)), tiny()
+    state = init(jax.random.key(0))
     smooth = batch | {"y": losses.smoothed(batch["y"], 3, 0.3)}
-    told = jax.jit(step)(state, batch)[1]["task_loss"]
-    np.testing.assert_allclose(told, jax.jit(plain_step)(state, smooth)[1]["task_loss"], rtol=1e-5)
+    told = step(state, batch)[1]["task_loss"]
+    np.testing.assert_allclose(told, plain_step(state, smooth)[1]["task_loss"], rtol=1e-5)
     masked = batch | {"mask": jnp.ones(8, bool)}
-    assert jax.jit(evaluate)(state, masked)["loss"] == jax.jit(plain_evaluate)(state, masked)["loss"] != 8 * told
+    assert evaluate(state, masked)["loss"] == plain_evaluate(state, masked)["loss"] != 8 * told
 
 
 # --- averaged weights ---------------------------------------------------------------------------------------------
@@ -109,11 +110,11 @@ def test_labels_are_smoothed_in_training_and_not_in_evaluation():
 def test_averages_equal_the_closed_form_and_leave_training_alone():
     """w~[n] = d**n w[0] + (1 - d) sum_i d**(n - i) w[i], of running statistics too; a bad step changes nothing."""
     decay, moving = 0.8, Optimizer(name="sgd", lr=0.1, schedule="constant", ema=0.8)
-    _, (init, step, _), batch = tiny(optimizer=moving)
-    _, (plain_init, plain_step, _), _ = tiny()
-    state, plain = (jax.jit(begin)(jax.random.key(0)) for begin in (init, plain_init))
+    (init, step, _), batch = tiny(optimizer=moving)
+    (plain_init, plain_step, _), _ = tiny()
+    state, plain = (begin(jax.random.key(0)) for begin in (init, plain_init))
     assert not jax.tree.leaves(plain.ema)
-    seen, step, plain_step = [weights(state)], jax.jit(step), jax.jit(plain_step)
+    seen = [weights(state)]
     for _ in range(4):
         (state, _), (plain, _) = step(state, batch), plain_step(plain, batch)
         seen.append(weights(state))
