@@ -1,18 +1,23 @@
-"""csbp_jax train DATASET [--name NAME] [--fresh] [--runs FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
-csbp_jax evaluate RUN [--split test|validation|train] [--weights-of last|chosen] [--data-dir FOLDER]
+"""csbp_jax train DATASET|FILE.py [--name NAME] [--fresh] [--runs FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
+csbp_jax evaluate RUN [--split test|validation|train] [--weights-of last|chosen|ema] [--trust]
+                  [--data-dir FOLDER]
 csbp_jax evaluate DATASET --weights FILE [--data-dir FOLDER] [--FIELD VALUE ...]
-csbp_jax predict RUN FILE ... [--out FILE.csv] [--top K] [--weights-of last|chosen] [--data-dir FOLDER]
-csbp_jax inspect RUN [--layer NAME] [--examples N] [--split test|validation|train] [--weights-of last|chosen]
-                 [--data-dir FOLDER]
-csbp_jax export RUN [--to safetensors|npz|stablehlo|nir] [--out FILE] [--weights-of last|chosen] [--data-dir FOLDER]
+csbp_jax predict RUN FILE ... [--out FILE.csv] [--top K] [--weights-of last|chosen|ema] [--trust] [--data-dir FOLDER]
+csbp_jax inspect RUN [--layer NAME] [--examples N] [--split test|validation|train] [--weights-of last|chosen|ema]
+                 [--trust] [--data-dir FOLDER]
+csbp_jax export RUN [--to safetensors|npz|stablehlo|nir] [--out FILE] [--weights-of last|chosen|ema]
+                [--trust] [--data-dir FOLDER]
 csbp_jax compare RUN RUN ...
 csbp_jax report RUN|SWEEP [RUN ...] [--out FILE.html]
-csbp_jax sweep DATASET --grid "FIELD=VALUE,... FIELD=..." [--chunk N] [--data-parallel N] [--name NAME] [--fresh]
-               [--sweeps FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
-csbp_jax best SWEEP [--seeds N] [--data-dir FOLDER]
-csbp_jax data DATASET [--from FOLDER] [--no-verify] [--read-all] [--data-dir FOLDER] [--FIELD VALUE ...]
+csbp_jax sweep DATASET|FILE.py --grid "FIELD=VALUE,... FIELD=..." [--chunk N] [--data-parallel N] [--name NAME]
+               [--fresh] [--sweeps FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
+csbp_jax lr DATASET|FILE.py [--low RATE] [--high RATE] [--steps N] [--out FOLDER] [--data-dir FOLDER]
+            [--FIELD VALUE ...]
+csbp_jax best SWEEP [--seeds N] [--trust] [--data-dir FOLDER]
+csbp_jax data DATASET|FILE.py [--from FOLDER] [--no-verify] [--read-all] [--data-dir FOLDER] [--FIELD VALUE ...]
 
-train: trains on a data set; the same command again resumes, or says that the run is finished.
+train: trains on a data set; the same command again resumes, or says that the run is finished. FILE.py is an experiment
+  of your own (docs/own.md), and is run.
 evaluate: what a run (its folder) is worth on a part of its data: by class, time and confidence (docs/using.md); or the
   accuracy of a PyTorch checkpoint's weights (docs/weights.md).
 predict: the most probable class of each file (picture, frames or events, as the run was trained on), as CSV.
@@ -21,6 +26,7 @@ export: a run's network for other programs: its arrays, its function, or its gra
 compare: finished runs side by side: what differs in their configs, accuracies, paired differences over seeds.
 report: runs, or a sweep, as one HTML page that needs nothing else.
 sweep: trains every member of a grid, many at once where that gains, and tabulates them; a stopped one goes on.
+lr: suggests a learning rate, by a short run at rising rates.
 best: trains the setting that validation picks of a sweep (its folder) anew, on fresh seeds.
 data: prepares and verifies a data set, and tells how many records each part holds.
 
@@ -28,7 +34,8 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --fresh             set an old run of this name aside and start anew
   --runs FOLDER       where runs are kept (default: runs)
   --split PART        test (the default), validation or train
-  --weights-of EPOCH  last (the default), or chosen: the epoch that validation chose
+  --weights-of EPOCH  last (the default), chosen: the epoch that validation chose, or ema: the moving average
+  --trust             run the code of your own that came with the run (RUN/experiment.py), which may do anything
   --to FORM           safetensors (the default), npz, stablehlo or nir
   --out FILE          where to write it; if left out, predict writes to the terminal, export to RUN/export,
                       report to RUN/report.html
@@ -38,6 +45,7 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --grid GRID         e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps
   --chunk N           members that train at once (default: one a device on CPU, else 32)
   --data-parallel N   devices that share each batch (default: 1; the others hold different members)
+  --low, --high RATE  the first and the last one (default: 1e-5, 10), in --steps N steps (default: 100)
   --seeds N           how many fresh ones (default: 10)
   --from FOLDER       where the originals (archives, or a tfds folder) lie; downloaded where possible, if left out
   --no-verify         take originals of another size or checksum
@@ -58,6 +66,7 @@ from collections.abc import Sequence
 from csbp_jax import cache, commands, configs
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
 from csbp_jax.options import HELP
+from csbp_jax.own_file import told
 from csbp_jax.stop import Stopped
 
 
@@ -80,10 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = f" after step {stopped.step}, and all is saved" if stopped.step else ""
         return _fail(f"stopped{done}; the same command goes on", stopped.code)
     except OSError as error:
+        if line := told(error):
+            return _fail(line, 2)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _fail(f"{error}; make room, and the same command goes on" if full else error, 4 if full else 2)
     except ConfigError as error:
         return _fail(error, 2)
+    except Exception as error:
+        if line := told(error):
+            return _fail(line, 2)
+        raise
     except KeyboardInterrupt:
         mends = {"data": "can be run again", "sweep": "goes on with what is left"}
         mend = mends.get("".join(argv[:1]), "goes on from the last checkpoint")
@@ -106,6 +121,7 @@ _COMMANDS = {
     "compare": commands.compare,
     "report": commands.report,
     "sweep": commands.sweep,
+    "lr": commands.lr,
     "best": commands.best,
     "data": commands.data,
 }

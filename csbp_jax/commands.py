@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from csbp_jax import configs
 from csbp_jax.config import ConfigError
@@ -15,40 +16,46 @@ from csbp_jax.stop import on_signals
 
 
 def train(argv: Sequence[str]) -> None:
-    options, config = read("train", argv, {"--name": None, "--fresh": False, "--runs": "runs"})
+    options, config, own = read("train", argv, {"--name": None, "--fresh": False, "--runs": "runs"})
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
     with on_signals() as stop:
         # JAX takes a second to import, and reads XLA_FLAGS when it starts.
         from csbp_jax.train import train
 
-        train(config, name=options.name, fresh=options.fresh, root=options.runs, data_dir=options.data_dir, stop=stop)
+        folders = {"root": options.runs, "data_dir": options.data_dir}
+        train(config, name=options.name, fresh=options.fresh, stop=stop, own=own, **folders)
 
 
 def evaluate(argv: Sequence[str]) -> None:
     named = configs.known("".join(argv[:1])) or any(word.partition("=")[0] == "--weights" for word in argv)
     if named or argv == ["--environment"]:
-        options, config = read("evaluate", argv, {})
+        options, config, own = read("evaluate", argv, {})
+        if own.parts:
+            raise ConfigError(f"{own.place}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
         from csbp_jax.evaluate import evaluate
 
         evaluate(config, data_dir=options.data_dir)
         return
-    options, words = read_paths("evaluate", argv, {"--split": "test", "--weights-of": "last"})
+    options, words = read_paths("evaluate", argv, {"--split": "test", "--weights-of": "last", "--trust": False})
     run = one("evaluate", "RUN", words)
     from csbp_jax.evaluate import evaluate_run
 
-    evaluate_run(run, split=options.split, which=options.weights_of, data_dir=options.data_dir)
+    which, trust = options.weights_of, options.trust
+    evaluate_run(run, split=options.split, which=which, trust=trust, data_dir=options.data_dir)
 
 
 def predict(argv: Sequence[str]) -> None:
-    options, words = read_paths("predict", argv, {"--out": None, "--top": 1, "--weights-of": "last"})
+    known = {"--out": None, "--top": 1, "--weights-of": "last", "--trust": False}
+    options, words = read_paths("predict", argv, known)
     run, files = words[:1], words[1:]
     if not files:
         raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
     from csbp_jax import predict
 
     top = count("--top", options.top) or 1
-    answers = predict.predict(run[0], files, which=options.weights_of, top=top, data_dir=options.data_dir)
+    asked = {"which": options.weights_of, "top": top, "trust": options.trust}
+    answers = predict.predict(run[0], files, **asked, data_dir=options.data_dir)
     problems = [answer.problem for answer in answers if answer.problem]
     for problem in problems:
         print("csbp_jax:", problem, file=sys.stderr)
@@ -61,8 +68,8 @@ def predict(argv: Sequence[str]) -> None:
 
 
 def inspect(argv: Sequence[str]) -> None:
-    own = {"--layer": None, "--examples": 100, "--split": "test", "--weights-of": "last"}
-    options, words = read_paths("inspect", argv, own)
+    known = {"--layer": None, "--examples": 100, "--split": "test", "--weights-of": "last", "--trust": False}
+    options, words = read_paths("inspect", argv, known)
     run = one("inspect", "RUN", words)
     from csbp_jax.inspection import inspect
 
@@ -72,16 +79,19 @@ def inspect(argv: Sequence[str]) -> None:
         examples=count("--examples", options.examples) or 100,
         split=options.split,
         which=options.weights_of,
+        trust=options.trust,
         data_dir=options.data_dir,
     )
 
 
 def export(argv: Sequence[str]) -> None:
-    options, words = read_paths("export", argv, {"--to": "safetensors", "--out": None, "--weights-of": "last"})
+    known = {"--to": "safetensors", "--out": None, "--weights-of": "last", "--trust": False}
+    options, words = read_paths("export", argv, known)
     run = one("export", "RUN", words)
     from csbp_jax.export import export
 
-    print(export(run, options.to, options.out, which=options.weights_of, data_dir=options.data_dir))
+    asked = {"which": options.weights_of, "trust": options.trust}
+    print(export(run, options.to, options.out, **asked, data_dir=options.data_dir))
 
 
 def compare(argv: Sequence[str]) -> None:
@@ -99,21 +109,23 @@ def report(argv: Sequence[str]) -> None:
 
 
 def data(argv: Sequence[str]) -> None:
-    options, config = read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
-    from csbp_jax import data, report
+    options, config, own = read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
+    from csbp_jax import assembly, data, report
 
     name, folder = config.data.name, options.data_dir
     with report.stages(report.Console(highlight=False, markup=False)) as show:
-        data.prepare(config, vars(options)["from"], folder, verify=not options.no_verify, show=show)
-        parts = data.load(config, folder)
+        if not own.data:
+            data.prepare(config, vars(options)["from"], folder, verify=not options.no_verify, show=show)
+        parts, _ = assembly.load(config, own, folder)
         if options.read_all:
             data.read_all(parts, show)
     print(f"{name}: {', '.join(f'{part} {len(source)}' for part, source in parts.items())} records")
 
 
 def sweep(argv: Sequence[str]) -> None:
-    own = {"--name": None, "--fresh": False, "--sweeps": "sweeps", "--grid": "", "--chunk": None, "--data-parallel": 1}
-    options, config = read("sweep", argv, own)
+    known: dict[str, Any] = {"--name": None, "--fresh": False, "--sweeps": "sweeps"}
+    known |= {"--grid": "", "--chunk": None, "--data-parallel": 1}
+    options, config, own = read("sweep", argv, known)
     from csbp_jax import sweep
     from csbp_jax.sweep import grid
 
@@ -133,13 +145,28 @@ def sweep(argv: Sequence[str]) -> None:
         data_dir=options.data_dir,
         chunk=count("--chunk", options.chunk),
         data_parallel=count("--data-parallel", options.data_parallel) or 1,
+        own=own,
     )
 
 
+def lr(argv: Sequence[str]) -> None:
+    known = {"--low": "1e-5", "--high": "10", "--steps": 100, "--out": None}
+    options, config, own = read("lr", argv, known)
+    try:
+        low, high = float(options.low), float(options.high)
+    except ValueError:
+        raise ConfigError(f"--low, --high: {options.low}, {options.high}; allowed are numbers above 0") from None
+    from csbp_jax import finder
+
+    steps = count("--steps", options.steps) or 100
+    finder.find(config, low=low, high=high, steps=steps, out=options.out, data_dir=options.data_dir, own=own)
+
+
 def best(argv: Sequence[str]) -> None:
-    options, words = read_paths("best", argv, {"--seeds": 10})
+    options, words = read_paths("best", argv, {"--seeds": 10, "--trust": False})
     folder = one("best", "SWEEP", words)
     from csbp_jax import sweep
 
-    found = sweep.best(pathlib.Path(folder), count("--seeds", options.seeds) or 10, data_dir=options.data_dir)
+    seeds = count("--seeds", options.seeds) or 10
+    found = sweep.best(folder, seeds, trust=options.trust, data_dir=options.data_dir)
     print(f"setting & last epoch & chosen epoch \\\\\n{sweep.table.latex(found)}")

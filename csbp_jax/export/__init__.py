@@ -18,6 +18,7 @@ def export(
     out: str | pathlib.Path | None = None,
     *,
     which: runs.Which = "last",
+    trust: bool = False,
     data_dir: str | pathlib.Path = "data",
 ) -> pathlib.Path:
     """Writes a run's network to a file, whole or not at all, and returns where.
@@ -27,7 +28,8 @@ def export(
       to: "safetensors" or "npz", its arrays (:mod:`csbp_jax.export.arrays`); "stablehlo", its function
         (:mod:`csbp_jax.export.stablehlo`); "nir", its graph (:mod:`csbp_jax.export.graph`).
       out: the file; ``RUN/export/WHICH.ENDING`` by default.
-      which: the weights of the "last" epoch or those that validation "chosen".
+      which: the weights of the "last" epoch, those that validation "chosen", or their moving average, "ema".
+      trust: run the run's own code, if it has some (:func:`csbp_jax.runs.load`).
       data_dir: where prepared data sets are kept; they tell the names of classes where the run's folder does not.
 
     Raises:
@@ -35,7 +37,7 @@ def export(
     """
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
-    opened = runs.read(run, which)
+    opened = runs.read(run, which, trust=trust)
     file = pathlib.Path(out) if out else opened.folder / "export" / f"{which}.{to}"
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
