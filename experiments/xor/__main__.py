@@ -13,21 +13,15 @@ import platform
 from importlib import metadata
 
 import numpy as np
-from scipy import stats
 
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.report import write_json
+from experiments.shares import compared, share
 from experiments.xor.conditions import CONDITIONS, Condition, solved
 from experiments.xor.net import Kind, Setting
 
 TUNING_SEEDS = 100_000
 WIDTHS, Z0S, WIDE_BETA = (0.5, 1.0, 2.0, 3.0, 5.0), (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 0.999
-
-
-def share(found):
-    """A share and its 95 % Wilson interval."""
-    low, high = stats.binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
-    return {"share": float(found.mean()), "low": low, "high": high}
 
 
 def run(condition, options):
@@ -38,22 +32,6 @@ def run(condition, options):
     found = solved(condition, setting, np.arange(options.starts), options.steps)
     told = {name: value for name, value in setting._asdict().items() if value != Setting._field_defaults[name]}
     return {"setting": told, "tuning": shares, **share(found), "solved": "".join("01"[int(one)] for one in found)}
-
-
-def compared(results):
-    """Each condition against CSBP, start by start: difference of shares, McNemar's exact p, Holm's correction."""
-    bits = {name: np.array(list(map(int, r["solved"]))) for name, r in results.items()}
-    found = {}
-    for name, mine in bits.items():
-        if name != "CSBP":
-            more, less = int((mine > bits["CSBP"]).sum()), int((mine < bits["CSBP"]).sum())
-            p = stats.binomtest(more, more + less).pvalue if more + less else 1.0
-            found[name] = {"difference": (more - less) / len(mine), "p": p}
-    ordered, corrected = sorted(found, key=lambda name: found[name]["p"]), 0.0
-    for rank, name in enumerate(ordered):
-        corrected = max(corrected, min(1.0, found[name]["p"] * (len(ordered) - rank)))
-        found[name]["p_holm"] = corrected
-    return found
 
 
 def together(options):
@@ -129,7 +107,7 @@ def main(arguments=None):
             content["conditions"][name] = run(condition, options)
             write_json(file, content)
         print(f"{name:30} {content['conditions'][name]['share']:.3f}", flush=True)
-    content["against_csbp"] = compared(content["conditions"])
+    content["against_csbp"] = compared(content["conditions"], "CSBP")
     content |= {} if "together" in content else {"together": together(options)}
     content |= {
         "command": "python -m experiments.xor",

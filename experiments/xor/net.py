@@ -16,7 +16,7 @@ from csbp_jax.neurons import lif
 
 X = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 Y = jnp.array([0.0, 1.0, 1.0, 0.0])
-T, DECAY, TARGET, SCALE = 10, 0.5, 0.65, 1.0
+T, DECAY, SCALE = 10, 0.5, 1.0
 
 
 class Setting(NamedTuple):
@@ -24,7 +24,7 @@ class Setting(NamedTuple):
 
     z0, beta: strength of the term and its annealing a step. lr: the learning rate, and lr_end what it is multiplied by
     at the last step, on an exponential path. width: of the surrogate. shift: added to all biases at the start. floor:
-    weight of a penalty on firing rates below 0.1. decay: weight decay. soft: targets are soft and 1 - soft.
+    weight of a penalty on firing rates below 0.1. decay: weight decay. soft: targets are soft and 1 - soft. target: I0.
     """
 
     z0: Any = 0.0
@@ -36,6 +36,7 @@ class Setting(NamedTuple):
     floor: Any = 0.0
     decay: Any = 0.0
     soft: Any = 0.0
+    target: Any = 0.65
 
 
 class Kind(NamedTuple):
@@ -81,7 +82,7 @@ def task_loss(params, setting):
 def term_loss(params, setting, term):
     """The term of both layers, for z = 1."""
     _, currents, _ = forward(params, setting)
-    return sum(controls.TERMS[term](h, TARGET, SCALE) for h in currents)
+    return sum(controls.TERMS[term](h, setting.target, SCALE) for h in currents)
 
 
 def term_gradient(params, setting, kind, z, lr):
@@ -96,9 +97,9 @@ def term_gradient(params, setting, kind, z, lr):
     return lax.scan(push, (params, jax.tree.map(jnp.zeros_like, params)), length=kind.substeps)[0][1]
 
 
-def cbp_kick(params, currents, z):
+def cbp_kick(params, currents, z, target):
     """CBP's own rule (Tao et al. 2022): ``p <- p + z (I0 - X)``, X a neuron's mean activation; no learning rate."""
-    kicks = [z * (TARGET - jax.nn.sigmoid(h).mean((0, 1))) for h in currents]
+    kicks = [z * (target - jax.nn.sigmoid(h).mean((0, 1))) for h in currents]
     whole = {"w1": kicks[0], "b1": kicks[0], "w2": kicks[1], "b2": kicks[1]}
     return jax.tree.map(lambda p, k: p + jnp.broadcast_to(k, p.shape), params, whole)
 
@@ -129,7 +130,7 @@ def train(seed, setting: Setting, forcing=None, *, kind: Kind, steps: int = 5000
             key = jax.random.fold_in(jax.random.key(seed), n)
             gradient, carry = force.update(gradient, carry, params, step=n, key=key, forcing=forcing)
         params = jax.tree.map(lambda p, g, c: p - lr * (g + c), params, gradient, pushed)
-        params = cbp_kick(params, currents, z) if kind.cbp else params
+        params = cbp_kick(params, currents, z, setting.target) if kind.cbp else params
         return (params, carry), pushed if record else None
 
     (params, _), pushes = lax.scan(step, (params, carry), jnp.arange(steps))
