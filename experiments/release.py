@@ -63,24 +63,24 @@ def measure_cnn7(content, save, data_dir):
     for name, config in (("as released", given), ("z = 0", replaced(given, "chaos.z0", (0.0,)))):
         found, run = content.setdefault("cnn7", {}).setdefault(name, {}), lab.make(config, batch, steps_per_epoch)
         start = run.start(0, True)
-        if "flip_ratio" not in found:
-            later, step = start, jax.jit(run.step)
-            for _ in range(FEW):
-                later = step(later, batch)
-            found["flip_ratio"] = {
-                when: {part: run.flip_ratio(part, state, batch) for part in meter.PARTS}
-                for when, state in (("start", start), (f"after {FEW} steps", later))
-            }
-            save(name)
+        later, step = start, jax.jit(run.step)
+        for _ in range(FEW):
+            later = step(later, batch)
+        places = {"start": start, f"after {FEW} steps": later}
+        for (when, state), part in itertools.product(places.items(), meter.PARTS):
+            ratios = found.setdefault("flip_ratio", {}).setdefault(when, {})
+            if part not in ratios:
+                ratios[part] = run.flip_ratio(part, state, batch)
+                save(f"{name}, flip ratio {when}, {part}")
         if "tangent" not in found:
             every = dynamics.lyapunov(run.step, start, steps(batch), 1, fed_back=learner.fed_back(start), warmup=WARMUP)
             found["tangent"] = {"exponent": float(every[0][0]), "stderr": float(every[1][0])}
-            save(name)
+            save(f"{name}, tangent exponent")
         if "finite" not in found:
             options = {"fed_back": lab.signed(start), "warmup": WARMUP}
             size = dynamics.finite_size(run.step, start, steps(batch), jnp.array([DELTA]), **options)
             found["finite"] = {"delta": DELTA, "exponent": float(size[0][0]), "stderr": float(size[1][0])}
-            save(name)
+            save(f"{name}, exponent at distance {DELTA:g}")
 
 
 def measure_small(content, save, data_dir):
