@@ -19,8 +19,15 @@ def compared(results, reference):
             more, less = int((mine > bits[reference]).sum()), int((mine < bits[reference]).sum())
             p = stats.binomtest(more, more + less).pvalue if more + less else 1.0
             found[name] = {"difference": (more - less) / len(mine), "p": p}
-    ordered, corrected = sorted(found, key=lambda name: found[name]["p"]), 0.0
-    for rank, name in enumerate(ordered):
-        corrected = max(corrected, min(1.0, found[name]["p"] * (len(ordered) - rank)))
-        found[name]["p_holm"] = corrected
+    corrected = holm({name: one["p"] for name, one in found.items()})
+    for name, one in found.items():
+        one["p_holm"] = corrected[name]
     return found
+
+
+def holm(ps):
+    """Holm's correction of ``{name: p}``."""
+    corrected, worst = {}, 0.0
+    for rank, name in enumerate(sorted(ps, key=ps.__getitem__)):
+        corrected[name] = worst = max(worst, min(1.0, ps[name] * (len(ps) - rank)))
+    return corrected
