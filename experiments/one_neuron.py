@@ -32,13 +32,13 @@ FLIP, CHAOS = 1 / (TARGET * (1 - TARGET)), (7.2, 9.8)
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"  # Okabe and Ito
 
 
-def loss(weights, z, *, time_steps, threshold=1.0, divisor=10.0):
+def loss(weights, z, *, time_steps, threshold=1.0, divisor=10.0, target=TARGET):
     """``(L, squared rate)``. A threshold of infinity leaves the chaos term alone."""
     w, b = weights
     h = w * 1 + b
     spikes, _ = lif(jnp.broadcast_to(h, (1, time_steps)), DECAY, threshold)
     squared_rate = (spikes.sum() / divisor) ** 2
-    return squared_rate + z * chaos.term(h, TARGET, SCALE), squared_rate
+    return squared_rate + z * chaos.term(h, target, SCALE), squared_rate
 
 
 def update(weights, z, lr, **variant):

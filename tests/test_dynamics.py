@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import NamedTuple
 
 import chex
 import jax
@@ -161,7 +162,25 @@ def test_finite_size_exponent_tends_to_the_tangent_one_and_sees_jumps(x64):
     assert finite[1] > 0
 
 
-def training(z0, momentum=0.0):
+class Smooth(NamedTuple):
+    """A leaky neuron that emits ``sigmoid(slope (u - 1))``: its training step has no jumps at all."""
+
+    slope: float
+
+    def __call__(self, x, membrane=None):
+        def step(v, current):
+            u = 0.25 * v + current
+            s = jax.nn.sigmoid(self.slope * (u - 1))
+            return (1 - s) * u, s
+
+        v, s = jax.lax.scan(step, jnp.zeros_like(x[:, 0]) if membrane is None else membrane, jnp.moveaxis(x, 1, 0))
+        return jnp.moveaxis(s, 0, 1), v
+
+
+ARCTAN = neurons.LIF(0.25, 1.0, surrogate.arctan())
+
+
+def training(z0, momentum=0.0, neuron=ARCTAN):
     """A dense net whose smooth surrogate keeps spike flips the only jumps; fixed z."""
     config = Config(
         model=Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(7, 5)),
@@ -170,7 +189,6 @@ def training(z0, momentum=0.0):
     )
     tx = optimizer.build(config.optimizer, 1, 1)
     init, train_step, _ = learner.make(models.build(config.model), tx, losses.rate_cross_entropy, config)
-    neuron = neurons.LIF(0.25, 1.0, surrogate.arctan())
     state = init(jax.random.key(0), {"neuron": neuron})
     state = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, state)
     rng = np.random.default_rng(0)
@@ -194,6 +212,16 @@ def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
     nearby, other_error, _ = dynamics.finite_size(step, state, steps(450, batch), jnp.array([1e-9]), **options)
     assert tangent[0] > 4 * error[0]
     assert abs(tangent[0] - nearby[0]) < 4 * jnp.hypot(error[0], other_error[0])
+
+
+def test_on_a_smooth_twin_of_the_net_tangent_and_nearby_runs_agree_at_each_step(x64):
+    step, state, batch = training(z0=40.0, neuron=Smooth(4.0))
+    # So few that two programs, which round differently, are still on the same orbit.
+    options = {"warmup": 30, "fed_back": learner.fed_back(state)}
+    tangent, _, local = dynamics.lyapunov(step, state, steps(60, batch), 1, **options)
+    _, _, nearby = dynamics.finite_size(step, state, steps(60, batch), jnp.array([1e-10]), **options)
+    assert tangent[0] > 0.1
+    np.testing.assert_allclose(nearby, local, atol=1e-4)
 
 
 def many(states):

@@ -61,10 +61,8 @@ def finite_size_many(
     Returns:
       ``(exponents [K, M], stderr [K, M], history [chunks, K, M])``.
     """
-    runs = range(jax.tree.leaves(states)[0].shape[0])
-    started = [_start(jax.tree.map(lambda leaf, k=k: leaf[k], states), deltas, fed_back, seed) for k in runs]
-    mask, deltas = started[0][0], started[0][2]
-    all_states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(one[1] for one in started))
+    mask = mask_of(states, fed_back)
+    all_states, deltas = jax.vmap(lambda one: _start(one, deltas, fed_back, seed)[1:], out_axes=(0, None))(states)
     push, back = functools.partial(_push_all_many, step), lambda states: _set_back_many(mask, states, deltas)
     return follow(push, back, all_states, batches, every, warmup)
 

@@ -1,0 +1,180 @@
+"""Runs the plan of docs/results/bifurcations/plan.md and writes its results beside it.
+
+    python -m experiments.bifurcations [--only NAME] [--data-dir data] [--out docs/results/bifurcations]
+
+Each diagram is kept as ``NAME-AXIS.npz`` and not measured again.
+"""
+
+import argparse
+import contextlib
+import itertools
+import os
+import pathlib
+import platform
+from importlib import metadata
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from csbp_jax import dynamics
+from csbp_jax.figures import PALETTE, blank
+from csbp_jax.report import write_json
+from experiments.bifurcations.systems import SYSTEMS
+
+KEEP, DELTA, CHAOTIC = 24, 1e-2, 0.01
+
+
+class Steps(NamedTuple):
+    """Of the transient; in which directions align; that exponents count. Runs that are computed at once."""
+
+    transient: int
+    align: int
+    counted: int
+    chunk: int
+
+
+SMALL, LARGE = Steps(1000, 50, 500, 4000), Steps(300, 20, 200, 16)
+XOR_AXES = {
+    "z": np.geomspace(0.1, 100, 2000),
+    "target": np.linspace(0.5, 0.95, 1000),
+    "lr": np.geomspace(0.01, 2, 1000),
+}
+NEURON_AXES = {
+    "z": np.linspace(0.05, 20, 2000),
+    "target": np.linspace(0.4, 0.95, 1000),
+    "lr": np.linspace(0.02, 2, 1000),
+}
+DIGITS_AXES = {"z": np.linspace(0, 25, 128)}
+AXES = {
+    "neuron": (NEURON_AXES, SMALL),
+    "xor": (XOR_AXES, SMALL),
+    "xor, drift": (XOR_AXES, SMALL),
+    "digits": (DIGITS_AXES, LARGE),
+    "digits, drift": (DIGITS_AXES, LARGE),
+}
+LABELS = {"z": "chaos strength z, fixed", "target": "target I0", "lr": "learning rate"}
+READOUTS = {"neuron": "weight w", "xor": "weight w1[0, 0]", "digits": "mean of conv1's kernel"}
+
+
+def diagram(system, axis, values, steps):
+    """``{values, visited [values, starts, KEEP], tangent, finite_size [values, starts]}``."""
+    parts = []
+    size = max(1, steps.chunk // system.starts)
+    for at in range(0, len(values), size):
+        states = system.states(axis, values[at : at + size])
+        given = itertools.repeat(system.batch, steps.transient + KEEP)
+        visited, states = dynamics.visited(system.step, states, given, system.readout, steps.transient)
+        options = {"warmup": steps.align, "fed_back": system.fed_back}
+        count = steps.align + steps.counted
+        given = (itertools.repeat(system.batch, count) for _ in range(2))
+        tangent = dynamics.lyapunov_many(system.step, states, next(given), **options)[0][:, 0]
+        sized = dynamics.finite_size_many(system.step, states, next(given), jnp.array([DELTA]), **options)[0][:, 0]
+        parts.append((visited.T, np.asarray(tangent), np.asarray(sized)))
+    shape = (len(values), system.starts)
+    visited, tangent, sized = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return {
+        "values": np.asarray(values),
+        "visited": visited.reshape(*shape, KEEP).astype(np.float32),
+        "tangent": tangent.reshape(shape).astype(np.float32),
+        "finite_size": sized.reshape(shape).astype(np.float32),
+    }
+
+
+def draw(name, found, out):
+    """Visited values over exponents, a column an axis; the drift's exponents beside, where there are."""
+    figure = blank(4.6 * len(found), 5.6)
+    panels = figure.subplots(2, len(found), sharex="col", sharey="row", squeeze=False, height_ratios=(2, 1))
+    for (top, bottom), (axis, kinds) in zip(panels.T, found.items(), strict=True):
+        chaos = kinds["chaos"]
+        places = np.repeat(chaos["values"], chaos["visited"][0].size)
+        top.plot(places, chaos["visited"].ravel(), ".", color=PALETTE[0], ms=0.5, alpha=0.5, rasterized=True)
+        for kind, one in kinds.items():
+            for i, (key, label) in enumerate((("tangent", "tangent"), ("finite_size", "at 1e-2"))):
+                color = PALETTE[i + (2 if kind == "drift" else 0)]
+                line = np.nanmedian(one[key], axis=1) if np.isfinite(one[key]).any() else one[key][:, 0]
+                bottom.plot(one["values"], line, color=color, lw=0.9, label=f"{label}, {kind}", rasterized=True)
+        bottom.axhline(0, color="black", lw=0.8)
+        unit = " (units of the flip)" if name == "digits" else ""
+        bottom.set(xlabel=LABELS[axis] + unit, ylim=(-0.6, 1.0))
+        if name == "xor" and axis != "target":
+            bottom.set_xscale("log")
+    finite = found["z"]["chaos"]["visited"]
+    low, high = np.nanpercentile(finite[np.isfinite(finite)], (0.5, 99.5))
+    panels[0, 0].set(ylabel=f"{READOUTS[name]}, visited", ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
+    panels[1, 0].set_ylabel("exponent (nats a step)")
+    panels[1, 0].legend(fontsize="x-small", ncols=2)
+    for kind in ("png", "pdf"):
+        figure.savefig(out / f"{name}.{kind}", dpi=130)
+
+
+def summary(found):
+    """Of a diagram: ranges and shares that a reader may quote."""
+    tangent, sized = (np.nanmedian(found[key], axis=1) for key in ("tangent", "finite_size"))
+    chaotic = tangent > CHAOTIC
+    return {
+        "values": len(tangent),
+        "first_chaotic": float(found["values"][chaotic][0]) if chaotic.any() else None,
+        "share_chaotic": float(chaotic.mean()),
+        "share_finite_size_sensitive": float((~chaotic & (sized > CHAOTIC)).mean()),
+        "share_runs_away": float(np.isnan(tangent).mean()),
+        "largest_exponent": float(np.nanmax(tangent)),
+        "at": float(found["values"][np.nanargmax(tangent)]),
+    }
+
+
+def page(summaries):
+    """In Markdown."""
+    rows = ["| system, axis | values | first chaotic at | chaotic (%) | finite-size sensitive (%) | runs away (%) |"]
+    rows[0] += " largest exponent, at |"
+    rows.append("|---|---|---|---|---|---|---|")
+    for name, s in summaries.items():
+        shares = [f"{100 * s[f'share_{key}']:.0f}" for key in ("chaotic", "finite_size_sensitive", "runs_away")]
+        first = "none" if s["first_chaotic"] is None else f"{s['first_chaotic']:.3g}"
+        rows.append(
+            f"| {name} | {s['values']} | {first} | {' | '.join(shares)} | {s['largest_exponent']:+.3f}, {s['at']:.3g} |"
+        )
+    return "\n".join(rows)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--only", choices=SYSTEMS)
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/bifurcations"))
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in [options.only] if options.only else SYSTEMS:
+        axes, steps = AXES[name]
+        with jax.enable_x64(True) if steps is SMALL else contextlib.nullcontext():
+            system = None
+            for axis, values in axes.items():
+                file = options.out / f"{name.replace(', ', '_')}-{axis}.npz"
+                if not file.exists():
+                    system = system or SYSTEMS[name](options.data_dir)
+                    np.savez_compressed(file, **diagram(system, axis, values, steps))
+                    print(f"measured: {name}, {axis}", flush=True)
+    found = {file.stem: dict(np.load(file)) for file in sorted(options.out.glob("*.npz"))}
+    summaries = {name: summary(one) for name, one in found.items()}
+    for name in ("neuron", "xor", "digits"):
+        kinds = {"chaos": name, "drift": f"{name}_drift"}
+        told = {
+            axis: {kind: found[f"{stem}-{axis}"] for kind, stem in kinds.items() if f"{stem}-{axis}" in found}
+            for axis in AXES[name][0]
+            if f"{name}-{axis}" in found
+        }
+        if told:
+            draw(name, told, options.out)
+    about = {
+        "command": "python -m experiments.bifurcations",
+        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy", "optax")},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+    }
+    write_json(options.out / "bifurcations.json", about | {"diagrams": summaries})
+    (options.out / "table.md").write_text(page(summaries) + "\n")
+    print(page(summaries))
+
+
+if __name__ == "__main__":
+    main()

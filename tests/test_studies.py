@@ -1,0 +1,130 @@
+"""The studies' own arithmetic, and that their pages say what their data say."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from csbp_jax import dynamics
+from experiments import release, shares
+from experiments.bifurcations import __main__ as bifurcations
+from experiments.bifurcations import systems
+from experiments.cbp import conditions, exponents, net, pages
+from experiments.xor import __main__ as xor
+from experiments.xor import maps
+from experiments.xor import net as xor_net
+
+RESULTS = pathlib.Path(__file__).parent.parent / "docs" / "results"
+
+
+def test_first_layers_curvature_is_that_of_the_patterns():
+    inputs = np.concatenate([np.asarray(xor_net.X), np.ones((4, 1))], axis=1)
+    assert np.linalg.eigvalsh(inputs.T @ inputs / 4).max() / 2 == pytest.approx(maps.FIRST_LAYER, abs=2e-4)
+
+
+@pytest.mark.parametrize("target", [0.65, 0.8])
+def test_theorys_line_is_where_the_flip_ratio_of_the_term_is_one(x64, target):
+    rest = np.log(target / (1 - target))
+    # Hidden neurons at their fixed point, and silent or always firing by it; the output neuron far from any curvature.
+    params = {"w1": jnp.zeros((2, 2)), "b1": jnp.full(2, rest), "w2": jnp.zeros((2, 1)), "b2": jnp.full(1, 60.0)}
+    line = maps.lines()["flip, first layer"][maps.TARGETS.index(pytest.approx(target))]
+    setting = xor_net.Setting(lr=0.5, target=target)
+    gradient = jax.grad(functools.partial(xor_net.term_loss, setting=setting, term="chaos"))
+    ratio = dynamics.flip_ratio(lambda p: jax.tree.map(lambda g: line / 0.5 * g, gradient(p)), params, 0.5)
+    assert ratio == pytest.approx(1, abs=2e-3)
+
+
+def test_first_chaos_of_the_term_alone():
+    assert maps.first_chaos(0.65) == pytest.approx(14.4, abs=0.1)
+
+
+def test_holms_correction():
+    # The textbook's example: sorted p times n, n - 1, ..., never below the one before.
+    assert shares.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
+        {"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06}
+    )
+
+
+def test_paired_shares_are_mcnemars():
+    found = shares.compared({"one": {"solved": "110010"}, "two": {"solved": "011110"}}, "one")["two"]
+    assert found["difference"] == pytest.approx(1 / 6)
+    assert found["p"] == found["p_holm"] == stats.binomtest(2, 3).pvalue
+
+
+def test_a_kick_is_the_same_for_all_parameters_of_a_neuron():
+    params = net.start(3, 1.0)
+    h = net.inputs(params)
+    kick = net.kick("chaos", params, h, 2.0)
+    wanted = [2.0 * (0.65 - jax.nn.sigmoid(one).mean(0)) for one in h]
+    np.testing.assert_allclose(kick["w1"], jnp.stack([wanted[0]] * 2), rtol=1e-6)
+    np.testing.assert_allclose(kick["b1"], wanted[0], rtol=1e-6)
+    np.testing.assert_allclose(kick["w2"], jnp.stack([wanted[1]] * 2), rtol=1e-6)
+    np.testing.assert_allclose(kick["b2"], wanted[1], rtol=1e-6)
+
+
+def test_drift_has_the_kicks_value_at_0_and_its_zero():
+    rest = np.log(0.65 / 0.35)
+    for h in (jnp.zeros((4, 1)), jnp.full((4, 1), rest)):
+        np.testing.assert_allclose(net.KICKS["drift"](h), net.KICKS["chaos"](h), atol=1e-6)
+    assert net.KICKS["drift"](jnp.ones((4, 1))) != net.KICKS["chaos"](jnp.ones((4, 1)))
+
+
+def test_many_sub_steps_of_a_small_kick_are_the_kick_itself(x64):
+    params = net.start(1, 1.0)
+    h = net.inputs(params)
+    whole, parts = (net.kicks(params, h, 1e-6, net.Kind(substeps=m)) for m in (1, 20))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), whole, parts)
+    # Sub-steps cannot overshoot a neuron's rest, whatever z is.
+    moved = jax.tree.map(jnp.add, params, net.kicks(params, h, 50.0, net.Kind(substeps=2000)))
+    assert np.abs(jax.nn.sigmoid(net.inputs(moved)[0]).mean(0) - 0.65).max() < 1e-3
+
+
+def test_a_replay_is_the_run_again_and_a_force_stands_in_for_the_kick():
+    kind = net.Kind(first=30)
+    setting = jax.tree.map(jnp.float32, net.Setting(z0=1.5))
+    _, record = net.train(7, setting, kind=kind, record=True)
+    again = net.Kind(kick=None, force=conditions.REPLAY, first=30)
+    _, replayed = net.train(7, setting, record, kind=again, record=True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), record, replayed)
+    assert all(np.abs(one).max() > 0 for one in jax.tree.leaves(record))
+
+
+def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
+    # Of a neuron whose inputs are all alike, h moves by z (I0 - s(h)) (1 + |x|**2): here by the whole net's own map.
+    monkeypatch.setattr(exponents, "STRENGTHS", np.array([0.5, 10.0]))
+    monkeypatch.setattr(exponents, "STARTS", 2)
+    for name in ("TRANSIENT", "COUNTED"):
+        monkeypatch.setattr(exponents, name, 200)
+    with jax.enable_x64(True):
+        found = exponents.of(net.Kind(), 0.0)
+    below, above = np.array(found["tangent"])
+    assert np.all(np.abs(below) < 0.02) and np.all(above > 0.3)
+
+
+def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
+    steps = bifurcations.Steps(transient=200, align=20, counted=200, chunk=4)
+    found = bifurcations.diagram(systems.neuron(), "z", [2.0, 9.0], steps)
+    assert found["visited"].shape == (2, 4, bifurcations.KEEP)
+    spread = np.ptp(found["visited"], axis=2)
+    assert np.all(spread[0] < 1e-3) and np.all(spread[1] > 0.5)
+    assert np.all(found["tangent"][0] < 0.02) and np.median(found["tangent"][1]) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "page"),
+    [
+        ("xor", "xor.json", xor.page),
+        ("xor_phase", "phase.json", maps.page),
+        ("cbp", "cbp.json", pages.page),
+        ("release", "release.json", release.page),
+    ],
+)
+def test_a_page_says_what_its_data_say(folder, file, page):
+    content = json.loads((RESULTS / folder / file).read_text())
+    assert (RESULTS / folder / "table.md").read_text() == page(content) + "\n"
+    assert (RESULTS / folder / "plan.md").exists()
