@@ -1,11 +1,11 @@
 """Is the training of a config chaotic? All instruments on it and on its controls, over some starts.
 
-    python -m experiments.exponents DATASET [--starts 8] [--steps 300] [--map batch] [--data-dir data] [--out FOLDER]
-                                    [--FIELD VALUE ...]
+    python -m experiments.exponents DATASET [--starts 8] [--steps 300] [--map batch] [--sequences N] [--data-dir data]
+                                    [--out FOLDER] [--FIELD VALUE ...]
 
 --map: "batch", of one fixed batch; "epoch", of an epoch's batches in the same order again and again; "stream", of a
-stream of batches, another for each start, that nearby runs share. A FIELD is any of the config. Starts that are done
-are kept in ``exponents.json`` and not done again.
+stream of batches that nearby runs share, another for each start, or, with --sequences, each start on each of N streams.
+A FIELD is any of the config. What is done is kept in ``exponents.json`` and not done again.
 """
 
 import argparse
@@ -33,24 +33,34 @@ def measured(config, options, file):
     steps_per_epoch = len(source) // config.batch_size
     probe = lab.batches(config, source, 1)[0]
     config = lab.in_plain_units(config, probe, steps_per_epoch)
-    about = {"config": to_json(config), "map": options.map, "steps": options.steps}
+    about = {"config": to_json(config), "map": options.map, "steps": options.steps, "sequences": options.sequences}
     content = json.loads(file.read_text()) if file.exists() else {**about, "conditions": {}}
     if {name: content[name] for name in about} != about:
         raise SystemExit(f"{file} was made with other options; give another --out")
     count = {"batch": 1, "epoch": steps_per_epoch, "stream": options.steps}[options.map]
     for name, condition in lab.conditions(config).items():
         done, run = content["conditions"].setdefault(name, []), lab.make(condition, probe, steps_per_epoch)
-        for seed in range(len(done), options.starts):
-            given = lab.batches(condition, source, count, seed)
+        for seed, sequence in pairs(options)[len(done) :]:
+            given = lab.batches(condition, source, count, sequence)
             found = lab.measure(run, given, seed=seed, steps=options.steps, warmup=options.steps // 3)
-            done.append({"word": lab.word(found)} | found)
+            done.append({"start": seed, "sequence": sequence, "word": lab.word(found)} | found)
             write_json(file, content)
-            print(f"{name:14} start {seed}: {done[-1]['word']}, {found['tangent']['exponents'][0]:+.4f}", flush=True)
+            told = f"{done[-1]['word']}, {found['tangent']['exponents'][0]:+.4f}"
+            print(f"{name:14} start {seed}, batches {sequence}: {told}", flush=True)
     return content
 
 
+def pairs(options):
+    """Starts and the seeds of their batches, starts first, so that more of them go on with what there is."""
+    streams = options.sequences
+    return [(start, stream) for start in range(options.starts) for stream in (range(streams) if streams else [start])]
+
+
 def page(content):
-    """A table in Markdown: means over the starts, their 95 % intervals, and what was said of each start."""
+    """A table in Markdown: means, their 95 % intervals over the starts, and what was said of each run.
+
+    With several sequences of batches, the interval over those, of means over the starts, follows.
+    """
     rows = [
         "| condition | exponent (nats a step) | neutral | at distance 1e-2 | flip ratio, start | warm | words |",
         "|---|---|---|---|---|---|---|",
@@ -59,14 +69,29 @@ def page(content):
         far = int(np.argmin(np.abs(np.log(np.array(found[0]["finite_size"]["deltas"]) / 1e-2))))
         words = [one["word"] for one in found]
         cells = [
-            interval([one["tangent"]["exponents"][0] for one in found]),
+            intervals(found, [one["tangent"]["exponents"][0] for one in found]),
             f"{np.mean([one['neutral'] for one in found]):.1f}",
-            interval([one["finite_size"]["exponents"][far] for one in found]),
-            *(interval([one["flip_ratio"][when]["both"] for one in found]) for when in ("start", "warm")),
+            intervals(found, [one["finite_size"]["exponents"][far] for one in found]),
+            *(intervals(found, [one["flip_ratio"][when]["both"] for one in found]) for when in ("start", "warm")),
             ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)),
         ]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def intervals(found, values):
+    """Mean, and its interval over starts and, where each start had the same several, over sequences of batches."""
+    starts, sequences = ([one[kind] for one in found] for kind in ("start", "sequence"))
+    if starts == sequences:
+        return interval(values)
+    over = [interval(means(values, kind)) for kind in (starts, sequences)]
+    return over[0] + over[1][over[1].index(" ") :]
+
+
+def means(values, kinds):
+    """Of each kind."""
+    pairs = list(zip(values, kinds, strict=True))
+    return [np.mean([value for value, k in pairs if k == kind], axis=0) for kind in sorted(set(kinds))]
 
 
 def interval(values):
@@ -81,14 +106,20 @@ def draw(content, out):
     spectra, sizes, cumulated, apart = figure.subplots(2, 2).ravel()
     for i, (name, found) in enumerate(content["conditions"].items()):
         style = {"color": PALETTE[i], "label": name}
-        values = np.array([one["tangent"]["exponents"] for one in found])
+        starts = [one["start"] for one in found]
+        values = np.array(means([one["tangent"]["exponents"] for one in found], starts))
         place = np.arange(1, values.shape[1] + 1) + 0.08 * (i - 2)
         spectra.errorbar(place, values.mean(0), yerr=_half_width(values), fmt="o", ms=4, **style)
-        _band(sizes, found[0]["finite_size"]["deltas"], [one["finite_size"]["exponents"] for one in found], style)
+        _band(
+            sizes,
+            found[0]["finite_size"]["deltas"],
+            means([one["finite_size"]["exponents"] for one in found], starts),
+            style,
+        )
         steps = np.arange(1, len(found[0]["cumulated"]) + 1)
-        _band(cumulated, steps, [one["cumulated"] for one in found], style)
-        logits = np.array([one["apart"]["logits"] for one in found])[:, :, 0]
-        _band(apart, np.arange(logits.shape[1]), np.log10(np.maximum(logits, 1e-17)), style)
+        _band(cumulated, steps, means([one["cumulated"] for one in found], starts), style)
+        logits = np.log10(np.maximum(np.array([one["apart"]["logits"] for one in found])[:, :, 0], 1e-17))
+        _band(apart, np.arange(logits.shape[1]), means(logits, starts), style)
     for axes in (spectra, sizes):
         axes.axhline(0, color="black", lw=0.8)
     spectra.set(xlabel="exponent number", ylabel="tangent exponent (nats a step)", title="fixed z")
@@ -97,7 +128,7 @@ def draw(content, out):
     cumulated.set(xlabel="step", ylabel="cumulated local exponent (nats)", title="annealed")
     apart.set(xlabel="step", ylabel="log10 of the distance of logits", title="annealed, two runs 1e-8 apart")
     spectra.legend(fontsize="small")
-    figure.suptitle(f"Means and 95 % intervals over {len(found)} starts")
+    figure.suptitle(f"Means and 95 % intervals over {len(set(starts))} starts")
     for kind in ("png", "pdf"):
         figure.savefig(out / f"exponents.{kind}", dpi=120)
 
@@ -121,9 +152,12 @@ def main(arguments=None):
     parser.add_argument("--starts", type=int, default=8)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--map", choices=("batch", "epoch", "stream"), default="batch")
+    parser.add_argument("--sequences", type=int)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", type=pathlib.Path)
     options, fields = parser.parse_known_args(arguments)
+    if options.sequences and options.map != "stream":
+        parser.error("--sequences: only with --map stream")
     config = parse(configs.load(options.dataset), fields, "python -m experiments.exponents")
     out = options.out or pathlib.Path("docs/results/exponents") / options.dataset
     out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from csbp_jax import dynamics
+from experiments import exponents as exponents_study
 from experiments import release, shares
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
@@ -128,3 +129,14 @@ def test_a_page_says_what_its_data_say(folder, file, page):
     content = json.loads((RESULTS / folder / file).read_text())
     assert (RESULTS / folder / "table.md").read_text() == page(content) + "\n"
     assert (RESULTS / folder / "plan.md").exists()
+
+
+def test_intervals_over_starts_and_over_sequences_are_of_their_means():
+    found = [{"start": s, "sequence": q} for s in range(2) for q in range(3)]
+    values = [10.0 * one["start"] + one["sequence"] for one in found]
+    told = exponents_study.intervals(found, values)
+    assert (
+        told == f"{exponents_study.interval([1.0, 11.0])} {exponents_study.interval([5.0, 6.0, 7.0]).split(' ', 1)[1]}"
+    )
+    alone = [{"start": s, "sequence": s} for s in range(3)]
+    assert exponents_study.intervals(alone, [1.0, 2.0, 6.0]) == exponents_study.interval([1.0, 2.0, 6.0])
