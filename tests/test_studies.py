@@ -109,7 +109,7 @@ def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
 
 def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
     steps = bifurcations.Steps(transient=200, align=20, counted=200, chunk=4)
-    found = bifurcations.diagram(systems.neuron(), "z", [2.0, 9.0], steps)
+    found = bifurcations.diagram(systems.neuron(), "z", [2.0, 8.6], steps)
     assert found["visited"].shape == (2, 4, bifurcations.KEEP)
     spread = np.ptp(found["visited"], axis=2)
     assert np.all(spread[0] < 1e-3) and np.all(spread[1] > 0.5)
