@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from csbp_jax import manifest
-from csbp_jax.config import CheckpointError
+from csbp_jax import manifest, processes
+from csbp_jax.config import CheckpointError, Diverged
+from csbp_jax.stop import Stopped
 
 KEPT = 2
 """How many checkpoints stay, the newest ones."""
@@ -37,20 +38,25 @@ def open_folder(folder: pathlib.Path) -> Iterator["Checkpoints"]:
     Raises:
       CheckpointError: the folder cannot be opened, or a save failed.
     """
-    with _told(f"{folder}: cannot be opened"):
-        folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder)
+    processes.by_first(lambda: _open(folder))
     # Where a folder cannot be made, save says so, and leaves no thread that waits for it for minutes.
     options = ocp.AsyncOptions(create_directories_asynchronously=False)
-    with ThreadPoolExecutor(1) as pool, ocp.StandardCheckpointer(async_options=options) as orbax:
-        checkpoints = Checkpoints(folder, orbax, pool)
+    with contextlib.ExitStack() as opened:
+        orbax = opened.enter_context(ocp.StandardCheckpointer(async_options=options))
+        checkpoints = Checkpoints(folder, orbax, opened.enter_context(ThreadPoolExecutor(1)))
         try:
             yield checkpoints
-        except BaseException:
-            with contextlib.suppress(Exception):  # what went wrong first is what matters
-                checkpoints.wait()
+            checkpoints.wait()
+        except Stopped:  # which promises that all is saved
+            checkpoints.wait()
             raise
-        checkpoints.wait()
+        except BaseException as error:
+            if jax.process_count() == 1 or isinstance(error, Diverged):
+                with contextlib.suppress(Exception):  # what went wrong first is what matters
+                    checkpoints.end()
+            else:
+                opened.pop_all()  # a process that is lost never does its part of a save: there is no waiting for it
+            raise
 
 
 class Checkpoints:
@@ -72,7 +78,16 @@ class Checkpoints:
         self._last = self._pool.submit(self._commit, step, {"step": step, "arrays": _described(tree)})
 
     def wait(self) -> None:
-        """Until the last save is done.
+        """Until the last save is done, by all processes.
+
+        Raises:
+          CheckpointError: it failed.
+        """
+        if self._last is not None:
+            processes.by_all(self.end)
+
+    def end(self) -> None:
+        """Until this process has done its part of the last save.
 
         Raises:
           CheckpointError: it failed.
@@ -83,7 +98,9 @@ class Checkpoints:
                 last.result()
 
     def _commit(self, step, about):
-        self._orbax.wait_until_finished()
+        self._orbax.wait_until_finished()  # of all processes
+        if not processes.first():
+            return
         manifest.seal(self.folder / f"{step}.part", about)
         _name(self.folder, step)
         for old in steps(self.folder)[:-KEPT]:
@@ -97,6 +114,11 @@ class Checkpoints:
         Raises:
           CheckpointError: all are damaged (and stay as they are), or it is of another structure.
         """
+        step = processes.by_first(lambda: self._newest(show))
+        return None if step is None else read(self.folder / str(step), like)
+
+    def _newest(self, show):
+        """Of which step the newest whole checkpoint is."""
         faults = {}
         for step in reversed(steps(self.folder)):
             faults[step] = manifest.fault(self.folder / str(step))
@@ -114,7 +136,7 @@ class Checkpoints:
                 aside = self.folder / f"{damaged}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
                 (self.folder / str(damaged)).rename(aside)
                 show(f"{self.folder / str(damaged)}: {fault}; set aside as {aside.name}")
-        return read(self.folder / str(step), like)
+        return step
 
 
 def newest(folder: pathlib.Path, like: Any) -> Any | None:
@@ -153,6 +175,12 @@ def read(folder: pathlib.Path, like: Any) -> Any:
             raise ValueError(f"it holds other arrays: {first}")
         with ocp.StandardCheckpointer() as orbax:
             return orbax.restore(folder.absolute(), like)
+
+
+def _open(folder):
+    with _told(f"{folder}: cannot be opened"):
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder)
 
 
 def _described(tree):

@@ -1,4 +1,5 @@
-"""csbp_jax train DATASET|FILE.py [--name NAME] [--fresh] [--runs FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
+"""csbp_jax train DATASET|FILE.py [--name NAME] [--fresh] [--runs FOLDER] [--distributed HOW] [--profile START:N]
+               [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax evaluate RUN [--split test|validation|train] [--weights-of last|chosen|ema] [--trust]
                   [--data-dir FOLDER]
 csbp_jax evaluate DATASET --weights FILE [--data-dir FOLDER] [--FIELD VALUE ...]
@@ -33,6 +34,9 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --name NAME         the run's folder; by default the data set and a hash of its config
   --fresh             set an old run of this name aside and start anew
   --runs FOLDER       where runs are kept (default: runs)
+  --distributed HOW   off (the default), auto, or HOST:PORT,n,i: process i of n, and process 0 listens there; all are
+                      given the same command otherwise (docs/scale.md)
+  --profile START:N   leave a trace of N steps from step START on in the run's folder profile (docs/scale.md)
   --split PART        test (the default), validation or train
   --weights-of EPOCH  last (the default), chosen: the epoch that validation chose, or ema: the moving average
   --trust             run the code of your own that came with the run (RUN/experiment.py), which may do anything
@@ -54,8 +58,9 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --FIELD VALUE       any field of the config, e.g. --chaos.z0 0 for plain backpropagation;
                       csbp_jax train DATASET --help lists them
 
-Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unusable or disk full, 42 stopped by SIGTERM
-(the same command goes on), 130 interrupted by Ctrl-C (likewise); docs/running.md.
+Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unusable or disk full, 5 another process of
+the run has ended, 42 stopped by SIGTERM (the same command goes on), 130 interrupted by Ctrl-C (likewise);
+docs/running.md.
 """
 
 import errno
@@ -64,7 +69,7 @@ import sys
 from collections.abc import Sequence
 
 from csbp_jax import cache, commands, configs
-from csbp_jax.config import CheckpointError, ConfigError, Diverged
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost
 from csbp_jax.options import HELP
 from csbp_jax.own_file import told
 from csbp_jax.stop import Stopped
@@ -83,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"there is no command {argv[0]!r}; there are {', '.join(_COMMANDS)} (csbp_jax --help)")
     except Diverged as error:
         return _fail(error, 3)
+    except Lost as error:
+        return _fail(error, 5)
     except CheckpointError as error:
         return _fail(error, 4)
     except Stopped as stopped:

@@ -16,15 +16,26 @@ from csbp_jax.stop import on_signals
 
 
 def train(argv: Sequence[str]) -> None:
-    options, config, own = read("train", argv, {"--name": None, "--fresh": False, "--runs": "runs"})
+    given = {"--name": None, "--fresh": False, "--runs": "runs", "--distributed": "off", "--profile": None}
+    options, config, own = read("train", argv, given)
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
     with on_signals() as stop:
         # JAX takes a second to import, and reads XLA_FLAGS when it starts.
+        from csbp_jax import processes
         from csbp_jax.train import train
 
-        folders = {"root": options.runs, "data_dir": options.data_dir}
-        train(config, name=options.name, fresh=options.fresh, stop=stop, own=own, **folders)
+        with processes.joined(options.distributed, stop) as stop_all:
+            train(
+                config,
+                name=options.name,
+                fresh=options.fresh,
+                root=options.runs,
+                data_dir=options.data_dir,
+                stop=stop_all,
+                own=own,
+                profile=options.profile or "",
+            )
 
 
 def evaluate(argv: Sequence[str]) -> None:

@@ -165,7 +165,10 @@ def make_gradients(model: nn.Module, loss: Loss, config: Config, term: Term | No
         basis = {name: {k: jnp.full_like(v, k == name) for k, v in values.items()} for name in values}
         return {name: pull(one)[0] for name, one in basis.items()}
 
-    return gradients
+    def accumulated(state: State, batch: Batch) -> dict[str, Any]:
+        return _over_parts(lambda s, b: (gradients(s, b), s.batch_stats), state, batch, config.optimizer.accumulate)[0]
+
+    return gradients if config.optimizer.accumulate == 1 else accumulated
 
 
 def norms(gradients: dict[str, Any]) -> dict[str, jax.Array]:
@@ -247,7 +250,42 @@ def _value_and_gradient(objective, config, steps_per_epoch):
         (_, pushed), _ = jax.lax.scan(push, (state.params, still), length=parts)
         return aux, jax.tree.map(jnp.add, gradient, pushed)
 
+    def accumulated(state, batch):
+        def one(state, batch):
+            (total, (metrics, batch_stats)), gradient = whole(state, batch)
+            return (total, metrics, gradient), batch_stats
+
+        (total, metrics, gradient), batch_stats = _over_parts(one, state, batch, config.optimizer.accumulate)
+        return (total, (metrics, batch_stats)), gradient
+
+    if config.optimizer.accumulate > 1:
+        return accumulated
     return whole if parts == 1 else in_parts
+
+
+def _over_parts(function, state, batch, parts):
+    """Means over parts of the batch of what ``function(state, batch) -> (values, batch_stats)`` gives, one after the
+    other; the statistics go from part to part. Each part has a key of its own.
+    """
+
+    def split(rows):
+        # Part a is rows a, a + parts, ...: a batch that is split over devices needs not to be sent around.
+        return jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1)
+
+    def given(batch_stats, number, rows):
+        key = jax.random.fold_in(state.key, number)
+        return function(dataclasses.replace(state, batch_stats=batch_stats, key=key), rows)
+
+    def one(carry, part):
+        sums, batch_stats = carry
+        values, batch_stats = given(batch_stats, *part)
+        return (jax.tree.map(jnp.add, sums, values), batch_stats), None
+
+    rows = jax.tree.map(split, batch)
+    shapes, _ = jax.eval_shape(given, state.batch_stats, jnp.int32(0), jax.tree.map(lambda r: r[0], rows))
+    none = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    (sums, batch_stats), _ = jax.lax.scan(one, (none, state.batch_stats), (jnp.arange(parts), rows))
+    return jax.tree.map(lambda s: s / parts, sums), batch_stats
 
 
 def _told(state):

@@ -1,5 +1,18 @@
-"""How a run lies over its devices: batches split along a data axis, the state on every device."""
+"""How a run lies over its devices: batches split along a data axis, the state by a rule.
 
+    ============  ========================  ===================  ====================================
+    layout        parameters                optimiser state      what a step sends
+    ============  ========================  ===================  ====================================
+    ``data``      a copy on each device     a copy               all-reduce of gradients
+    ``zero1``     a copy                    split                and all-gather of updates
+    ``fsdp``      split                     split                and all-gather of parameters
+    ============  ========================  ===================  ====================================
+
+A split array lies in equal parts along its longest axis that the number of devices divides; one with no such axis is
+copied. All else (statistics, counters, keys, hyperparameters) is copied.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,6 +32,24 @@ def over_data(mesh: Mesh) -> NamedSharding:
 def everywhere(mesh: Mesh) -> NamedSharding:
     """A copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def rule(layout: str, path: Sequence[Any], leaf: Any, mesh: Mesh) -> PartitionSpec:
+    """How a leaf of a state lies, by the layout and by the field (``path``) that it is in."""
+    split = {"data": (), "zero1": ("opt_state",), "fsdp": ("params", "opt_state")}[layout]
+    count = mesh.shape["data"]
+    axes = [axis for axis, size in enumerate(leaf.shape) if size % count == 0]
+    if count == 1 or not axes or not any(getattr(key, "name", None) in split for key in path[:1]):
+        return PartitionSpec()
+    longest = max(axes, key=lambda axis: leaf.shape[axis])
+    return PartitionSpec(*[None] * longest, "data")
+
+
+def shardings(layout: str, state: Any, mesh: Mesh) -> Any:
+    """Of each leaf of a state; its shapes suffice."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, rule(layout, path, leaf, mesh)), state
+    )
 
 
 def place(batch: Any, mesh: Mesh) -> Any:

@@ -14,6 +14,10 @@ All take ``[B, T, ..., C]`` and normalise each channel, ``xhat = (x - mean) / sq
 The conventions are PyTorch's. In training, xhat uses the batch's own mean and biased variance (divided by n). What
 evaluation uses is the running mean and the running *unbiased* variance (divided by n - 1), each moved by a tenth a
 step, ``running = 0.9 running + 0.1 batch``, from 0 and 1. Flax's own batch norm keeps the biased variance.
+
+With ``groups`` G > 1 (ghost batch norm: Hoffer et al., NeurIPS 2017) the batch is G groups of B/G neighbours, and each
+has statistics of its own in training, as if each were on a device of its own that does not talk to others. The running
+statistics are moved by the mean over the groups, as where devices average theirs.
 """
 
 import functools
@@ -35,6 +39,7 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     momentum: float = 0.9
     gain: float = 1.0
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -72,6 +77,7 @@ class BNTT(nn.Module):
     time_steps: int = 1
     epsilon: float = 1e-4
     momentum: float = 0.9
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -81,10 +87,11 @@ class BNTT(nn.Module):
         return (centred * (_like(gamma, centred) / deviation)).astype(x.dtype)
 
 
-def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0) -> Norm:
+def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0, groups: int = 1) -> Norm:
     """The norm of a name in the table, as a module yet to be named.
 
     ``threshold`` and ``alpha`` are tdBN's: alpha is 1, and ``1/sqrt(2)`` where two normalised currents are added.
+    ``groups`` of the batch have statistics of their own.
     """
     table: dict[str, Norm] = {
         "batch": BatchNorm,
@@ -92,7 +99,7 @@ def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0)
         "tebn": functools.partial(TEBN, time_steps=time_steps),
         "bntt": functools.partial(BNTT, time_steps=time_steps),
     }
-    return table[name]
+    return functools.partial(table[name], groups=groups)
 
 
 def _centre(module, x, train, axes):
@@ -105,14 +112,37 @@ def _centre(module, x, train, axes):
     if not train:
         mean, var = (jnp.expand_dims(running.value, axes) for running in (running_mean, running_var))
         return x - mean, jnp.sqrt(var + module.epsilon)
+    if module.groups > 1:
+        return _centre_groups(module, x, axes, (running_mean, running_var))
     mean = x.mean(axes, keepdims=True)
     centred = x - mean
     var = jnp.square(centred).mean(axes, keepdims=True)
-    if not module.is_initializing():
-        n = math.prod(x.shape[axis] for axis in axes)
-        for running, new in ((running_mean, mean), (running_var, var * (n / max(n - 1, 1)))):
-            running.value = module.momentum * running.value + (1 - module.momentum) * new.reshape(shape)
+    n = math.prod(x.shape[axis] for axis in axes)
+    _move(module, n, (running_mean, mean.reshape(shape)), (running_var, var.reshape(shape)))
     return centred, jnp.sqrt(var + module.epsilon)
+
+
+def _centre_groups(module, x, axes, running):
+    """The same, each group by its own statistics; the deviation is that of each example's group, ``[B, ...]``."""
+    batch, groups = x.shape[0], module.groups
+    if batch % groups:
+        raise ConfigError(f"model.norm_groups: a batch of {batch} is not {groups} equal groups")
+    x, shape = x.reshape(groups, batch // groups, *x.shape[1:]), running[0].value.shape
+    axes = tuple(axis + 1 for axis in axes)
+    mean = x.mean(axes, keepdims=True)
+    centred = x - mean
+    var = jnp.square(centred).mean(axes, keepdims=True)
+    n = math.prod(x.shape[axis] for axis in axes)
+    _move(module, n, *((r, new.mean(0).reshape(shape)) for r, new in zip(running, (mean, var), strict=True)))
+    deviation = jnp.repeat(jnp.sqrt(var + module.epsilon), batch // groups, axis=1)
+    return centred.reshape(batch, *x.shape[2:]), deviation.reshape(batch, *deviation.shape[2:])
+
+
+def _move(module, n, mean, var):
+    """Towards this step's mean and biased variance of n numbers."""
+    if not module.is_initializing():
+        for running, new in (mean, (var[0], var[1] * (n / max(n - 1, 1)))):
+            running.value = module.momentum * running.value + (1 - module.momentum) * new
 
 
 def _like(parameter, x):

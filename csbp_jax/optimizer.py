@@ -1,5 +1,6 @@
 """From the config to an optax transformation whose learning rate is left to the caller."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +30,14 @@ def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Gradien
         stages.append(optax.add_decayed_weights(config.weight_decay))
     stages.append(optax.scale_by_learning_rate(schedule(config, epochs, steps_per_epoch)))
     return optax.chain(*stages)
+
+
+def after(tx: optax.GradientTransformation, function: Callable[[Any], Any]) -> optax.GradientTransformation:
+    """The transformation of what ``function`` makes of the gradient."""
+    tx = optax.with_extra_args_support(tx)
+    return optax.GradientTransformationExtraArgs(
+        tx.init, lambda gradient, *state, **told: tx.update(function(gradient), *state, **told)
+    )
 
 
 def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Schedule:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import assembly, data, learner, mesh, meter, weights
+from csbp_jax import assembly, data, learner, mesh, meter, optimizer, processes, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import transform
 from csbp_jax.own import Own
@@ -20,7 +20,7 @@ Parts = dict[str, Any]
 class Program(NamedTuple):
     """``init(key) -> state``, ``train_step(state, batch) -> (state, metrics)``, ``gradient_norms(state, batch)``,
     ``evaluate(state, source[, check]) -> metrics``, ``flip_ratio(part, state, batch)``; batches go through ``place``
-    first."""
+    first. ``whole(array)`` is the array with a copy on each device, so that any process can read it."""
 
     init: Callable
     train_step: Callable
@@ -28,6 +28,7 @@ class Program(NamedTuple):
     gradient_norms: Callable
     flip_ratio: meter.Ratio
     place: Callable
+    whole: Callable
 
 
 def resolve(config: Config, parts: Parts) -> Config:
@@ -53,10 +54,12 @@ def resolve(config: Config, parts: Parts) -> Config:
         raise ConfigError(
             f"batch_size: {config.batch_size} is not possible; {config.data.name} has {len(source)} to train on"
         )
-    if config.batch_size % jax.device_count():
+    devices, parts_of_it = jax.device_count(), config.optimizer.accumulate
+    if config.batch_size % (devices * parts_of_it):
+        of = f" times optimizer.accumulate, {devices} x {parts_of_it}" if parts_of_it > 1 else ""
         raise ConfigError(
-            f"batch_size: {config.batch_size} is not possible; allowed are multiples of {jax.device_count()}, "
-            "the number of devices"
+            f"batch_size: {config.batch_size} is not possible; allowed are multiples of {devices * parts_of_it}, "
+            f"the number of devices{of}"
         )
     return config
 
@@ -89,9 +92,19 @@ class Functions(NamedTuple):
     gradients: Callable
 
 
-def functions(config: Config, source: Any, steps_per_epoch: int, own: Own = Own()) -> Functions:
-    """The functions of a run of this (resolved) config, on data such as the source's; for jit, vmap and jvp."""
+def functions(
+    config: Config,
+    source: Any,
+    steps_per_epoch: int,
+    own: Own = Own(),
+    gather: Callable[[Any], Any] | None = None,
+) -> Functions:
+    """The functions of a run of this (resolved) config, on data such as the source's; for jit, vmap and jvp.
+
+    ``gather`` maps a gradient to the same one, as the optimiser is to be given it.
+    """
     model, tx, loss, term = assembly.build(config, own, steps_per_epoch)
+    tx = optimizer.after(tx, gather) if gather else tx
     init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch, term)
     gradients = learner.make_gradients(model, loss, config, term)
     prepare, prepare_eval = transform.make(config, _events(source))
@@ -109,22 +122,52 @@ def functions(config: Config, source: Any, steps_per_epoch: int, own: Own = Own(
     )
 
 
-def compile(config: Config, source: Any, steps_per_epoch: int, own: Own = Own()) -> Program:
-    """The functions of a run of this (resolved) config, on data such as the source's, jitted."""
+def compile(
+    config: Config,
+    source: Any,
+    steps_per_epoch: int,
+    own: Own = Own(),
+    over: jax.sharding.Mesh | None = None,
+) -> Program:
+    """The functions of a run of this (resolved) config, on data such as the source's, jitted.
+
+    ``over`` is a mesh with one axis, ``data``; by default of all devices.
+    """
     # One step for any number of devices: the batch is split over the mesh, and jit adds the all-reduces itself.
-    devices = mesh.data_parallel()
+    devices = mesh.data_parallel() if over is None else over
     copies = mesh.everywhere(devices)
-    run = functions(config, source, steps_per_epoch, own)
+
+    def gathered(tree):
+        return jax.lax.with_sharding_constraint(tree, copies)
+
+    # Weights are gathered whole, and so are gradients. Left to itself, the partitioner would split the products over
+    # channels, and send activations around.
+    run = functions(config, source, steps_per_epoch, own, gathered if config.layout != "data" else None)
+    homes = mesh.shardings(config.layout, jax.eval_shape(run.init, jax.random.key(0)), devices)
+
+    def at_hand(state):
+        return dataclasses.replace(state, params=gathered(state.params)) if config.layout == "fsdp" else state
+
     place = functools.partial(mesh.place, mesh=devices)
-    whole = -(-config.eval_batch_size // jax.device_count()) * jax.device_count()
+    rounded = -(-config.eval_batch_size // devices.size) * devices.size
+    train_step = jax.jit(
+        lambda state, batch: run.train_step(at_hand(state), batch), donate_argnums=0, out_shardings=(homes, copies)
+    )
+    eval_step = jax.jit(lambda state, *given: run.eval_step(at_hand(state), *given), out_shardings=copies)
+    norms = jax.jit(lambda state, batch: learner.norms(run.gradients(at_hand(state), batch)), out_shardings=copies)
     return Program(
-        init=jax.jit(run.init, out_shardings=copies),
-        train_step=jax.jit(run.train_step, donate_argnums=0, out_shardings=copies),
-        evaluate=functools.partial(_evaluate, jax.jit(run.eval_step), place, whole, config.seed),
-        gradient_norms=jax.jit(lambda state, batch: learner.norms(run.gradients(state, batch))),
+        init=jax.jit(run.init, out_shardings=homes),
+        train_step=train_step,
+        evaluate=functools.partial(_evaluate, eval_step, place, rounded, config.seed),
+        gradient_norms=norms,
         flip_ratio=meter.make(run.gradients, config, steps_per_epoch),
         place=place,
+        whole=functools.partial(_whole, jax.jit(lambda array: array, out_shardings=copies)),
     )
+
+
+def _whole(gather, array):
+    return array if array.is_fully_replicated else gather(array)
 
 
 def begin(config: Config, program: Program, show: Callable[[str], None]) -> learner.State:
@@ -135,7 +178,8 @@ def begin(config: Config, program: Program, show: Callable[[str], None]) -> lear
     """
     variables = weights.load(config.weights, config.model, show=show) if config.weights else {}
     state = program.init(jax.random.key(config.seed))
-    placed = jax.device_put(variables, state.step.sharding)
+    homes = {key: jax.tree.map(lambda leaf: leaf.sharding, getattr(state, key)) for key in variables}
+    placed = jax.device_put(variables, homes)
     copies = {"ema": jax.tree.map(jnp.copy, placed)} if placed and state.ema else {}
     return dataclasses.replace(state, **placed, **copies)
 
@@ -150,7 +194,8 @@ def _evaluate(
 ) -> dict[str, float]:
     """Accuracy and loss over a source, each example once; ``check`` is called before each batch, and may raise."""
     sums: list[dict[str, Any]] = []
-    for key, batch in zip(eval_keys(seed, source, batch_size), data.eval_batches(source, batch_size), strict=True):
+    batches = data.eval_batches(source, batch_size, **processes.share())
+    for key, batch in zip(eval_keys(seed, source, batch_size), batches, strict=True):
         check()
         sums.append(eval_step(state, key, place(batch)))
         jax.block_until_ready(sums[-2:-1])  # no more than two batches are under way

@@ -197,13 +197,13 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
 
 
 @contextlib.contextmanager
-def metrics_writer(run: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields ``write(row)``, which appends to ``rows`` and to ``metrics.jsonl``."""
-    with open(run / "metrics.jsonl", "a", buffering=1) as file:
+def metrics_writer(file: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields ``write(row)``, which appends to ``rows`` and to the file, a ``metrics.jsonl``."""
+    with open(file, "a", buffering=1) as lines:
 
         def write(row):
             rows.append(row)
-            file.write(json.dumps(row) + "\n")
+            lines.write(json.dumps(row) + "\n")
 
         yield write
 

@@ -102,8 +102,8 @@ def _classes(content, config):
 
 def measured(config: Config, train_step: Callable, state: Any) -> Any:
     """The shapes of what a step measures."""
-    x = jax.ShapeDtypeStruct((1, 1, *config.model.input_shape), jnp.float32)
-    return jax.eval_shape(train_step, state, {"x": x, "y": jax.ShapeDtypeStruct((1,), jnp.int32)})[1]
+    x = jax.ShapeDtypeStruct((config.batch_size, 1, *config.model.input_shape), jnp.float32)
+    return jax.eval_shape(train_step, state, {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)})[1]
 
 
 def _here(leaf):

@@ -23,8 +23,13 @@ class Stop:
     """Whether a process was told to stop, by which exit code. It stops at once, save within ``held``."""
 
     def __init__(self) -> None:
-        self.code: int | None = None
+        self._code: int | None = None
         self._held = False
+
+    @property
+    def code(self) -> int | None:
+        """The exit code to stop with; None till it is told."""
+        return self._code
 
     def tell(self, code: int) -> None:
         """Tells it to stop; the first code counts.
@@ -32,7 +37,7 @@ class Stop:
         Raises:
           Stopped: outside ``held``.
         """
-        self.code = self.code or code
+        self._code = self._code or code
         if not self._held:
             self.check()
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import math
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import assembly, checkpoint, data, figures, learner, meter, report
+from csbp_jax import assembly, checkpoint, data, devices, figures, learner, meter, processes, report
 from csbp_jax.config import Config, ConfigError, check, to_json
 from csbp_jax.own import Own
 from csbp_jax.own import name as own_name
@@ -33,6 +34,7 @@ def train(
     console: report.Console | None = None,
     stop: Stop | None = None,
     own: Own = Own(),
+    profile: str = "",
 ) -> dict[str, Any]:
     """Trains, or goes on where a stopped run of the same config left off, and returns what ``result.json`` holds.
 
@@ -45,6 +47,7 @@ def train(
       console: where to show it; the terminal by default.
       stop: what may tell it to stop, within an epoch too; see stop.py.
       own: parts of your own, in place of the config's. If they are not of a file, ``name`` must be given.
+      profile: ``START:N``: a trace of N steps from step START on is left in the run's ``profile``.
 
     Raises:
       ConfigError: a value is impossible, or the folder holds another config or a run on other data.
@@ -52,68 +55,107 @@ def train(
       Stopped: it was told to, and has saved all that it had done; the same call goes on.
     """
     stop = Stop() if stop is None else stop
+    steps_traced = devices.steps_to_trace(profile) if profile else range(0)
     console = report.Console(highlight=False, markup=False) if console is None else console
-    if jax.process_count() > 1:
-        raise ConfigError(f"this run has {jax.process_count()} processes, but only one is supported yet")
-    parts, identity = assembly.load(check(config), own, data_dir)
-    config = resolve(config, parts)
+    if not processes.first():
+        console = report.Console(quiet=True)
+    config, parts, identity = processes.by_all(lambda: _prepared(config, own, data_dir))
+    name = own_name(config, own) if name is None else name
+    alike = [to_json(config), name, str(root), report.fingerprint(identity), own.about().get("sha256")]
+    processes.same("options of train", alike)
     steps_per_epoch = len(parts["train"]) // config.batch_size
     program = compile(config, parts["train"], steps_per_epoch, own)
     state = begin(config, program, functools.partial(console.print, soft_wrap=True))
     with _batches(config, parts) as batches:
         first = program.place(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
-    _, metrics = jax.eval_shape(program.train_step, state, first)
+    _, metrics = processes.by_all(lambda: jax.eval_shape(program.train_step, state, first))
     saved = unsaved(state, metrics) | {"chosen": _choice(state, 0, _NONE_YET)}
 
-    name = own_name(config, own) if name is None else name
     classes = assembly.class_names(config, own, parts, data_dir)
-    with report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity, classes, own) as run:
-        if (run / "result.json").exists():
+    with contextlib.ExitStack() as held:
+
+        def opened():
+            run = held.enter_context(
+                report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity, classes, own)
+            )
+            return str(run), report.read_result(run) if (run / "result.json").exists() else None
+
+        run, result = processes.by_first(opened)
+        run = pathlib.Path(run)
+        if result is not None:
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
-            result = report.read_result(run)
         else:
             with stop.held():
-                saved, rows = _resume(config, program, saved, first, parts, run, steps_per_epoch, console, stop)
+                saved, rows = _resume(
+                    config, program, saved, first, parts, run, steps_per_epoch, console, stop, steps_traced
+                )
             stop.check()
-            result = _finish(program, saved, parts, rows, steps_per_epoch)
+            result = _finish(program, saved, parts, rows, steps_per_epoch, stop)
             if config.patience:
                 result["stopped_early"] = result["last"]["epoch"] < config.epochs
-            figures.draw(run, rows)
-            report.write_json(run / "result.json", result)
+            processes.by_first(lambda: _leave(run, rows, result))
         report.closing_table(console, run, result)
         return result
 
 
-def _resume(config, program, saved, first, parts, run, steps_per_epoch, console, stop):
+def _prepared(config, own, data_dir):
+    """The whole config, the parts of its data, and what tells whether these are the same."""
+    if jax.process_count() > 1 and (config.flip_every or config.chaos.unit == "flip"):
+        raise ConfigError("flip_every, chaos.unit: the flip ratio can be measured in one process only; set 0 and plain")
+    parts, identity = assembly.load(check(config), own, data_dir)
+    return resolve(config, parts), parts, identity
+
+
+def _leave(run, rows, result):
+    figures.draw(run, rows)
+    report.write_json(run / "result.json", result)
+
+
+def _resume(config, program, saved, first, parts, run, steps_per_epoch, console, stop, steps_traced):
     """Trains from the newest checkpoint, or from the start, to the end."""
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
         saved = checkpoints.restore(saved, functools.partial(console.print, soft_wrap=True)) or saved
         done, steps = int(saved["state"].step), config.epochs * steps_per_epoch
         progress = saved.pop("progress")
-        rows = report.rewind(run / "metrics.jsonl", done, int(progress["epochs"]), steps_per_epoch)
+        ended = int(progress["epochs"])
+        rows = processes.by_first(lambda: report.rewind(run / "metrics.jsonl", done, ended, steps_per_epoch))
         place = f"resumed after step {done}" if done else "a new run"
         console.print(f"{run}: {place}, {steps} steps in all", soft_wrap=True)
-        with report.metrics_writer(run, rows) as write, report.progress(console, steps, done) as show:
+        file = run / "metrics.jsonl" if processes.first() else pathlib.Path(os.devnull)
+        with report.metrics_writer(file, rows) as write, report.progress(console, steps, done) as show:
             if not done:
                 saved["state"] = state = meter.begin(program.flip_ratio, config, saved["state"], first)
                 norms = jax.tree.map(float, program.gradient_norms(state, first))
-                write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms})
+                write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _kind())
                 console.print(report.share(norms), soft_wrap=True)
             watch = Watch(config, steps_per_epoch, done, progress, rows[-1]["seconds"], write, show, console)
 
+            if peak := devices.peak():
+                watch.utilisation = devices.operations(program.train_step, saved["state"], first) / peak
+
             def save():
-                report.sync(run / "metrics.jsonl")
+                if processes.first():
+                    report.sync(file)
                 checkpoints.save(watch.step, saved | {"progress": watch.progress()})
                 watch.saved = (watch.step, watch.epochs)
 
-            with _batches(config, parts, done) as batches:
+            tracing = devices.traced(
+                program.train_step, done, steps_traced if processes.first() else range(0), run / "profile"
+            )
+            with _batches(config, parts, done) as batches, tracing as train_step:
+                program = program._replace(train_step=train_step)
                 _fit(config, program, saved, map(program.place, batches), parts, watch, save, stop)
             return saved, rows
 
 
+def _kind():
+    """On what a run began."""
+    return {"device": jax.devices()[0].device_kind, "devices": jax.device_count(), "peak_operations": devices.peak()}
+
+
 def _batches(config, parts, start_step=0):
-    readers = {"workers": config.data.workers, "threads": config.data.threads}
+    readers = {"workers": config.data.workers, "threads": config.data.threads} | processes.share()
     batches = data.train_batches(parts["train"], config.batch_size, config.seed, start_step, **readers)
     return contextlib.closing(batches)
 
@@ -128,7 +170,7 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, s
             for _ in range(watch.left):
                 if stop.code is not None:
                     break
-                saved["state"], metrics = train_step(saved["state"], next(batches))
+                saved["state"], metrics = train_step(saved["state"], watch.next(batches))
                 watch(metrics)
             watch.catch_up()
             stop.check()
@@ -194,7 +236,7 @@ def _reasons(epoch, validation):
 _NONE_YET = {"accuracy": -1.0, "loss": 0.0}
 
 
-def _finish(program, saved, parts, rows, steps_per_epoch) -> dict[str, Any]:
+def _finish(program, saved, parts, rows, steps_per_epoch, stop) -> dict[str, Any]:
     """Both test accuracies; never the best over test."""
     state, chosen = saved["state"], saved["chosen"]
     epochs = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
@@ -204,7 +246,7 @@ def _finish(program, saved, parts, rows, steps_per_epoch) -> dict[str, Any]:
     kinds = [("last", state, last_epoch, ""), ("chosen", chosen_state, int(chosen["epoch"]), "")]
     kinds += [("ema", learner.averaged(state), last_epoch, "ema_")] if state.ema else []
     for key, weights, epoch, prefix in kinds:
-        test = program.evaluate(weights, parts["test"])
+        test = program.evaluate(weights, parts["test"], stop.check)
         result[key] = {
             "epoch": epoch,
             "validation_accuracy": epochs[epoch][f"{prefix}validation_accuracy"],
@@ -214,5 +256,5 @@ def _finish(program, saved, parts, rows, steps_per_epoch) -> dict[str, Any]:
         }
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(state.params):
-        digest.update(np.asarray(leaf).tobytes())
+        digest.update(np.asarray(program.whole(leaf)).tobytes())
     return result | {"params_sha256": digest.hexdigest()}

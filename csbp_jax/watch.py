@@ -1,12 +1,13 @@
 """Reads the metrics of a run's steps: shows them, writes them, and stops a run that diverges."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from csbp_jax import report
+from csbp_jax import devices, report
 from csbp_jax.config import Diverged
 
 BAD_STEPS_STOP = 3
@@ -39,7 +40,8 @@ class Watch:
         self.bad_steps, self.saved = 0, (step, self.epochs) if step else None
         self.flips: dict[int, dict[str, float | None]] = {}
         self._flip_ratio: dict[str, float | None] = {}  # the last one, shown till the next
-        self._running, self._here, self._here_began = None, 0, time.perf_counter()
+        self._running, self._here, self._here_began, self._waited = None, 0, time.perf_counter(), 0.0
+        self.utilisation = 0.0  # of the devices' arithmetic, by one step a second; 0: unknown
 
     def __call__(self, metrics: dict[str, Any]) -> None:
         """Is given a step's metrics when the step has begun, and reads those of the step before, while this one runs.
@@ -49,6 +51,13 @@ class Watch:
         """
         self.catch_up()
         self._running = metrics
+
+    def next(self, batches: Iterator[Any]) -> Any:
+        """The next batch; the time that it takes is told as time spent waiting."""
+        began = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - began
+        return batch
 
     def catch_up(self) -> None:
         """Waits for the step that runs, and reads its metrics."""
@@ -97,16 +106,20 @@ class Watch:
         if not report.live(self.console):
             self.console.print(report.line(row, self.config.epochs), soft_wrap=True)
         self.epochs, self.count, self.sums = self.epochs + 1, 0, jax.tree.map(np.zeros_like, self.sums)
-        self._here, self._here_began = 0, time.perf_counter()
+        self._here, self._here_began, self._waited = 0, time.perf_counter(), 0.0
 
     def progress(self) -> dict[str, Any]:
         """For a checkpoint; as :func:`nothing_yet` has it."""
         return jax.tree.map(np.asarray, {"epochs": self.epochs, "count": self.count, "sums": self.sums})
 
     def _row(self, kind, metrics):
-        speed = self._here * self.config.batch_size / (time.perf_counter() - self._here_began)
+        passed = time.perf_counter() - self._here_began
+        clock = {"seconds": self.seconds, "examples_per_second": self._here * self.config.batch_size / passed}
+        clock |= {"waiting": self._waited / passed} | devices.memory()
+        if self.utilisation:
+            clock["utilisation"] = self.utilisation * self._here / passed
         place = {"kind": kind, "step": self.step, "epoch": -(-self.step // self.steps_per_epoch)}
-        return place | {"seconds": self.seconds, "examples_per_second": speed} | metrics
+        return place | clock | metrics
 
     @property
     def seconds(self):

@@ -25,10 +25,12 @@ SCIENCE = [
 WORLD = [
     "data",
     "mesh",
+    "devices",
     "cache",
     "stop",
     "own",
     "own_file",
+    "processes",
     "manifest",
     "checkpoint",
     "report",

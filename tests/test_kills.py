@@ -48,7 +48,7 @@ def whole_ones(runs):
 
 def left(runs):
     """All that a run leaves and that no clock decides."""
-    clocks = ("seconds", "examples_per_second")
+    clocks = ("seconds", "examples_per_second", "waiting")
     rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(runs / "r" / "metrics.jsonl")]
     return (
         json.loads((runs / "r" / "result.json").read_text()) | {"seconds": 0},

@@ -53,7 +53,7 @@ def run(root, stop=None):
 
 def left(run_folder):
     """All that a run leaves and that no clock decides: rows, and the arrays of its last checkpoint."""
-    clocks = ("seconds", "examples_per_second")
+    clocks = ("seconds", "examples_per_second", "waiting")
     rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run_folder / "metrics.jsonl")]
     return rows, arrays(run_folder / "checkpoints")
 

@@ -23,6 +23,10 @@ class Diverged(RuntimeError):
     """Loss or gradient was not finite for three steps in a row."""
 
 
+class Lost(RuntimeError):
+    """Another process of the same run has ended."""
+
+
 AugmentName = Literal[
     "crop", "flip", "cutout", "autoaugment", "resized_crop", "roll", "rotate", "shear", "event_drop", "nda",
     "batch_crop_flip", "mixup", "cutmix",
@@ -107,6 +111,10 @@ class Model:
     """cnn6, cnn7, vgg*, resnet19_tebn: share of units that are dropped before each dense layer."""
     connect: Literal["add", "and", "iand"] | None = None
     """sew_*: how a block's spikes and its shortcut meet."""
+    norm_groups: int = 1
+    """Ghost batch norm: statistics of so many equal groups of a batch, each its own; 1: of the whole batch."""
+    remat: bool = False
+    """Keep only what goes from layer to layer, and compute the rest anew in reverse: less memory, more time."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the synapses' products and of spikes; weights, norms, membranes, chaos term, read-out and loss are float32."""
     neuron: Neuron = Neuron()
@@ -172,6 +180,8 @@ class Optimizer:
     """step only."""
     clip: float | None = None
     """Clip the gradient's global norm. Off by default: it abolishes chaos; the share of clipped steps is logged."""
+    accumulate: int = 1
+    """Take the gradient in so many parts of the batch, one after the other: less memory. Norms then see a part."""
     eps_root: float = 0.0
     """adam, adamw: added under the root. Above 0, training can be differentiated (Lyapunov exponents)."""
     ema: float = 0.0
@@ -199,6 +209,8 @@ class Config:
     """Stop when so many epochs in a row were no better in validation than the best before; 0: never."""
     weights: str = ""
     """A PyTorch checkpoint whose weights and running statistics the network starts with; see docs/weights.md."""
+    layout: Literal["data", "fsdp", "zero1"] = "data"
+    """Over devices, the batch is split, and: nothing else; weights and optimiser state too; the latter alone."""
     deterministic: bool = False
     """On the command line: ask XLA for deterministic GPU kernels (slower). CPU runs are deterministic anyway."""
     data: Data = Data()

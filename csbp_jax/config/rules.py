@@ -33,6 +33,7 @@ _RULES = {
     "model.features": ("positive whole numbers, or None", lambda v: v is None or _SIZES[1](v)),
     "model.width": ("above 0, or None", lambda v: v is None or v > 0),
     "model.dropout": ("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
+    "model.norm_groups": _POSITIVE,
     "model.neuron.decay": _SHARE,
     "model.neuron.threshold": _ABOVE_ZERO,
     "model.neuron.surrogate_param": _ABOVE_ZERO,
@@ -53,6 +54,7 @@ _RULES = {
     "optimizer.step_epochs": _POSITIVE,
     "optimizer.step_factor": _ABOVE_ZERO,
     "optimizer.clip": ("above 0, or None", lambda v: v is None or v > 0),
+    "optimizer.accumulate": _POSITIVE,
     "optimizer.eps_root": _NOT_NEGATIVE,
     "optimizer.ema": ("at least 0 and below 1", lambda v: 0 <= v < 1),
 }
@@ -124,6 +126,16 @@ def check(config: Config) -> Config:
         raise ConfigError(
             f"chaos.unit: flip is not possible with {config.optimizer.name}, whose scale is unknown before the first "
             "step; allowed is sgd"
+        )
+    for field, value in (("chaos.reduce", "sum"), ("chaos.substeps", config.chaos.substeps)):
+        if config.optimizer.accumulate > 1 and value != 1 and flat[field] == value:
+            raise ConfigError(
+                f"optimizer.accumulate: {config.optimizer.accumulate} is not possible with {field} {value}"
+            )
+    if config.batch_size % (config.optimizer.accumulate * config.model.norm_groups):
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is not possible; allowed are multiples of optimizer.accumulate times "
+            f"model.norm_groups, {config.optimizer.accumulate} x {config.model.norm_groups}"
         )
     if config.optimizer.warmup_epochs >= config.epochs:
         raise ConfigError(

@@ -67,6 +67,8 @@ def build(config: configuration.Model, cell: Any = None) -> nn.Module:
         classes=config.classes,
         time_steps=config.time_steps,
         neuron=neuron(config.neuron) if cell is None else cell,
+        norm_groups=config.norm_groups,
+        remat=config.remat,
         dtype={"float32": None, "bfloat16": jnp.bfloat16}[config.precision],
         **given,
     )

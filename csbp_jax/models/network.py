@@ -17,7 +17,8 @@ class Network(nn.Module):
 
     A static input (one time step) goes through its first synapse once and is shown for ``time_steps``.
 
-    norm: a name in the table of norms.py.
+    norm: a name in the table of norms.py; norm_groups: how many groups of the batch have statistics of their own.
+    remat: keep only what goes from layer to layer for the reverse pass.
     dtype: see precision.py. A read-out is given none, and flax promotes it to the dtype of its parameters.
     """
 
@@ -25,6 +26,8 @@ class Network(nn.Module):
     time_steps: int = 4
     neuron: probes.Neuron = neurons.LIF(decay=0.25)
     norm: str = "batch"
+    norm_groups: int = 1
+    remat: bool = False
     dtype: Dtype | None = None
 
     def body(self, x: jax.Array, train: bool, run: Run) -> jax.Array:
@@ -56,8 +59,11 @@ class Network(nn.Module):
         neuron = self.neuron if neuron is None else neuron
         probe, parts = probes.Probe(tap, taps, inspect), []
 
+        def call(layer, x):
+            return layer(x, train, neuron, probe)
+
         def run(layer, x):
-            x, part = layer(x, train, neuron, probe)
+            x, part = (nn.remat(call) if self.remat else call)(layer, x)
             parts.append(part)
             return x
 
@@ -65,7 +71,8 @@ class Network(nn.Module):
 
     def make_norm(self, alpha: float = 1.0) -> norms.Norm:
         """This network's norm; ``alpha`` is tdBN's. Its threshold is that of the network's own neuron."""
-        return norms.make(self.norm, self.time_steps, getattr(self.neuron, "threshold", 1.0), alpha)
+        threshold = getattr(self.neuron, "threshold", 1.0)
+        return norms.make(self.norm, self.time_steps, threshold, alpha, self.norm_groups)
 
     def spiking(self, layer: type[nn.Module], **options) -> Callable[..., nn.Module]:
         """A layer with this network's norm, time steps and dtype, yet to be given its size and name."""
