@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+PUBLISH := .venv-publish
 
 typed = $(if $(filter command,$(origin $1)),$(value $1),$2)
 override CSBP_DATASET := $(call typed,DATASET,digits)
@@ -22,7 +23,7 @@ unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train sweep demo test test-slow bench bench-data parity accuracy lint lock clean
+.PHONY: help setup data train sweep demo test test-slow bench bench-data parity accuracy lint docs wheel lock clean
 
 help:  ## This list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -84,12 +85,29 @@ lint: setup  ## Style and types
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-lock: setup  ## Write requirements.txt anew from the ranges of pyproject.toml
+$(PUBLISH)/.installed: requirements-publish.txt
+	@$(PYTHON) -m venv $(PUBLISH)
+	@$(PUBLISH)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-publish.txt
+	@touch $@
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(PUBLISH)/.installed  ## The documentation as a site, into site/; a broken link fails
+	@$(PUBLISH)/bin/python -m mkdocs --quiet build --strict
+	@echo site/index.html
+
+wheel: $(PUBLISH)/.installed  ## Source distribution and wheel, into dist/
+	@$(PUBLISH)/bin/python -m build --quiet
+
+lock: setup  ## Write the requirements anew from the ranges of pyproject.toml
 	@$(RUN) -m pip install --quiet uv
 	@head -n 1 requirements.txt > requirements.txt.part
 	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
 	  --no-annotate --no-emit-index-url --extra events --extra images --extra plugin --extra dev pyproject.toml >> requirements.txt.part
 	@mv requirements.txt.part requirements.txt
+	@head -n 1 requirements-publish.txt > requirements-publish.txt.part
+	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
+	  --no-annotate --no-emit-index-url --group publish >> requirements-publish.txt.part
+	@mv requirements-publish.txt.part requirements-publish.txt
 
 clean:  ## Remove .venv and caches; runs stay
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf $(VENV) $(PUBLISH) .pytest_cache .ruff_cache .mypy_cache

@@ -69,7 +69,8 @@ def reduced(
 
     Args:
       potential: elementwise, of ``u = h / scale`` and ``target``.
-      The others are those of :func:`term`, and so are the errors raised.
+
+    The other arguments are those of :func:`term`, and so are the errors raised.
     """
     h = jnp.asarray(h)
     if h.dtype == jnp.float16:

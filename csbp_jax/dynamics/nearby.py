@@ -32,7 +32,8 @@ def finite_size(
 
     Args:
       deltas: ``[M]`` distances, e.g. ``10.0 ** jnp.arange(-10, 0)``; below 1e-6 they need float64.
-      The others are those of :func:`lyapunov`.
+
+    The other arguments are those of :func:`lyapunov`.
 
     Returns:
       ``(exponents [M], stderr [M], history [chunks, M])``.
@@ -83,7 +84,8 @@ def separation(
     Args:
       readouts: of a state, what distances are taken of; e.g. its parameters, its logits on a probe batch (whose growth
         is the exponent in function space), or spikes, where a squared distance counts those that differ.
-      The others are those of :func:`finite_size`.
+
+    The other arguments are those of :func:`finite_size`.
 
     Returns:
       For each read-out its Euclidean distances ``[1 + chunks, M]``, before the first step and after each chunk.

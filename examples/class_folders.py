@@ -1,0 +1,36 @@
+"""Class folders to try: ``python -m examples.class_folders PICTURES EVENTS`` writes the bundled threes, fives and eights.
+
+PICTURES gets ``three/3.png`` and so on; EVENTS gets ``three/3.npz``, what a modelled event camera sees of the same digits
+(arrays x, y, t in microseconds, p; and the camera's height and width).
+"""
+
+import pathlib
+import sys
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+from csbp_jax.data import digits_events, saccade
+
+CLASSES = {3: "three", 5: "five", 8: "eight"}
+
+
+def write(pictures: pathlib.Path, recordings: pathlib.Path) -> None:
+    """One file a digit in each of the two folders."""
+    with resources.files("csbp_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as digits:
+        x, y = digits["x"], digits["y"]
+    for index in np.flatnonzero(np.isin(y, list(CLASSES))):
+        place = f"{CLASSES[y[index]]}/{index}"
+        for folder in (pictures, recordings):
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        # Grey values are 0 to 16.
+        grey = np.minimum(x[index].astype(int) * 16, 255).astype(np.uint8)
+        Image.fromarray(grey).save(pictures / f"{place}.png")
+        events = digits_events.recording(int(index))
+        arrays = {key: getattr(events, key) for key in ("x", "y", "t", "p")}
+        np.savez_compressed(recordings / f"{place}.npz", **arrays, height=saccade.SENSOR, width=saccade.SENSOR)
+
+
+if __name__ == "__main__":
+    write(*map(pathlib.Path, sys.argv[1:3]))
