@@ -92,7 +92,7 @@ $(PUBLISH)/.installed: requirements-publish.txt
 
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(PUBLISH)/.installed  ## The documentation as a site, into site/; a broken link fails
-	@$(PUBLISH)/bin/python -m mkdocs --quiet build --strict
+	@$(PUBLISH)/bin/python -m mkdocs build --strict
 	@echo site/index.html
 
 wheel: $(PUBLISH)/.installed  ## Source distribution and wheel, into dist/

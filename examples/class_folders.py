@@ -1,6 +1,6 @@
-"""Class folders to try: ``python -m examples.class_folders PICTURES EVENTS`` writes the bundled threes, fives and eights.
+"""Folders to try: ``python -m examples.class_folders PICTURES EVENTS`` writes the bundled threes, fives and eights.
 
-PICTURES gets ``three/3.png`` and so on; EVENTS gets ``three/3.npz``, what a modelled event camera sees of the same digits
+PICTURES gets ``three/3.png`` and so on; EVENTS gets ``three/3.npz``, what a modelled event camera sees of that digit
 (arrays x, y, t in microseconds, p; and the camera's height and width).
 """
 

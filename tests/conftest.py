@@ -4,6 +4,8 @@ import dataclasses
 import io
 import os
 import pathlib
+import subprocess
+import sys
 
 # Of this process and of those that tests start: no compilation cache, least of all the user's.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
@@ -49,3 +51,16 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     train(config, name="trained", root=root, console=report.Console(file=io.StringIO()))
     return root / "trained"
+
+
+@pytest.fixture(scope="session")
+def publish(tmp_path_factory):
+    """The environment that ``make docs`` and ``make wheel`` use, made as they make it."""
+    venv = tmp_path_factory.mktemp("publish") / "venv"
+    root = pathlib.Path(__file__).parent.parent
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
+    line = ["make", "-C", root, f"PYTHON={sys.executable}", f"PUBLISH={venv}", venv / ".installed"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        pytest.skip(f"requirements-publish.txt cannot be installed: {done.stderr.strip().splitlines()[0]}")
+    return venv
