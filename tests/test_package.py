@@ -11,8 +11,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 NEEDED = ("jax", "flax", "optax", "tensorflow-datasets", "tonic", "orbax-checkpoint", "chex", "pytest")
 
 
-def pinned():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+def pinned(file="requirements.txt"):
+    lines = (ROOT / file).read_text().splitlines()
     return dict(re.fullmatch(r"([a-z0-9.-]+)==([^ ]+)( ;.*)?", line).groups()[:2] for line in lines if line[0] != "#")
 
 
@@ -31,6 +31,14 @@ def test_the_pinned_set_is_within_the_ranges():
         name, lowest = requirement.split(";")[0].split(">=")
         number = [int(n) for n in pinned()[name.replace("_", "-")].split(".")]
         assert number >= [int(n) for n in lowest.split(".")], requirement
+
+
+def test_so_is_the_set_that_publishes():
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["publish"]
+    versions = pinned("requirements-publish.txt")
+    for requirement in group:
+        name, lowest = re.sub(r"\[.*\]", "", requirement).split(">=")
+        assert [int(n) for n in versions[name].split(".")] >= [int(n) for n in lowest.split(".")], requirement
 
 
 def test_one_version():
