@@ -20,15 +20,16 @@ PARTS = ("data", "neuron", "model", "loss", "term", "control")
 class Own:
     """What a run is built of, where it is not of the package. Each is a function, called anew for each config.
 
-    data: ``data(config, data_dir) -> {"train": part, "test": part}``, and ``"validation"`` if that is not to be a share
-      of train. A part is a pair ``(x [N, T or 1, ...], y [N])``, or a source (csbp_jax/data/pipeline.py).
-    neuron: ``neuron(config) -> neuron``, called ``neuron(x [B, T, ...], membrane=None) -> (spikes, membrane)``.
-    model: ``model(config, neuron) -> Linen module``, as csbp_jax/models/network.py is called.
-    loss: ``loss(config) -> loss(logits [B, T, C], labels, where=None) -> mean``.
-    term: ``term(config) -> term(h, target, scale, *, cut, reduce) -> scalar``, in place of ``chaos.term``.
-    control: ``control(config, tx) -> tx``, optax, from the optimiser to what stands in its place. It is told ``step``
-      and ``key``; its update is for a learning rate of 1.
-    file, code: where they come from, if it was a file.
+    Attributes:
+      data: ``data(config, data_dir) -> {"train": part, "test": part}``, and ``"validation"`` if that is not to be a
+        share of train. A part is a pair ``(x [N, T or 1, ...], y [N])``, or a source (csbp_jax/data/pipeline.py).
+      neuron: ``neuron(config) -> neuron``, called ``neuron(x [B, T, ...], membrane=None) -> (spikes, membrane)``.
+      model: ``model(config, neuron) -> Linen module``, as csbp_jax/models/network.py is called.
+      loss: ``loss(config) -> loss(logits [B, T, C], labels, where=None) -> mean``.
+      term: ``term(config) -> term(h, target, scale, *, cut, reduce) -> scalar``, in place of ``chaos.term``.
+      control: ``control(config, tx) -> tx``, optax, from the optimiser to what stands in its place. It is told ``step``
+        and ``key``; its update is for a learning rate of 1.
+      file, code: where they come from, if it was a file.
     """
 
     data: Callable[..., Any] | None = None

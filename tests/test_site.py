@@ -112,6 +112,7 @@ def test_the_site_is_whole(built):
             assert other.exists(), f"{path}: {target}"
             assert not anchor or anchor in pages[other].ids or anchor.startswith("__"), f"{path}: {target}"
     assert '<span class="kn">import' in (site / "source" / "csbp_jax" / "precision.py.html").read_text()
+    assert "tour" in (site / "source" / "experiments" / "tour.ipynb.html").read_text()
     assert "Two commands" in (site / "index.html").read_text()
 
 

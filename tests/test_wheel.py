@@ -1,5 +1,6 @@
 """What ``make wheel`` builds is the whole package, whichever way it is built, and works where there is nothing else."""
 
+import json
 import os
 import pathlib
 import re
@@ -12,6 +13,7 @@ import zipfile
 import pytest
 from checkout import ROOT, checkout
 
+TOUR = json.loads((ROOT / "experiments" / "tour.ipynb").read_text())["cells"]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
@@ -96,6 +98,14 @@ def test_the_python_of_the_readme_runs_there(alone, tmp_path):
     assert len(BLOCKS) == 2
     for block in BLOCKS:
         run([alone / "python", "-c", block], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_imports_of_the_tour_work_there(alone, tmp_path):
+    code = "".join(line for cell in TOUR if cell["cell_type"] == "code" for line in [*cell["source"], "\n"])
+    lines = re.findall(r"^(?:import|from) .+$", code, re.MULTILINE)
+    assert any("from csbp_jax import chaos" in line for line in lines)
+    run([alone / "python", "-c", "\n".join(lines)], tmp_path)
 
 
 @pytest.mark.slow

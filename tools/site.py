@@ -5,17 +5,20 @@ strict build refuses it.
 """
 
 import ast
+import json
 import pathlib
 import posixpath
 import re
 
 import griffe
+import latex2mathml.converter
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()[^)#:\s]+")
 ROLE = re.compile(r":[a-z]+:(?=`)")
 DOCTEST = re.compile(r"^ *>>> .*(?:\n *\S.*)*", re.MULTILINE)
+TEXT = (".md", ".ipynb")
 ALWAYS = ["README.md", "ARCHITECTURE.md", "SECURITY.md"]
 
 
@@ -39,7 +42,18 @@ def shown(path):
     text = (ROOT / path).read_text()
     if path.endswith(".md"):
         return text
+    if path.endswith(".ipynb"):
+        return "\n\n".join(map(cell, json.loads(text)["cells"]))
     return f"# {path}\n\n````{pathlib.Path(path).suffix[1:]}\n{text}\n````\n"
+
+
+def cell(content):
+    """A cell of a notebook as Markdown, its formulae as MathML, which browsers know by themselves."""
+    text = "".join(content["source"])
+    if content["cell_type"] != "markdown":
+        return f"```python\n{text}\n```"
+    # Within a span, because Markdown takes a formula at the start of a line for a paragraph of its own.
+    return re.sub(r"\$([^$]+)\$", lambda match: f"<span>{latex2mathml.converter.convert(match[1])}</span>", text)
 
 
 def on_files(files, config):
@@ -52,18 +66,19 @@ def on_files(files, config):
         seen.add(path)
         if not path.startswith("docs/"):
             files.append(File.generated(config, place(path), content=shown(path)))
-        if path.endswith(".md"):
+        if path.endswith(TEXT):
             found = [meant(path, link) for link in LINK.findall(shown(path))]
             waiting += [target for target in found if target and not target.startswith("docs/")]
     usage = ast.get_docstring(ast.parse((ROOT / "csbp_jax/cli.py").read_text()))
-    files.append(File.generated(config, "reference/commands.md", content=f"# Commands\n\n```text\n{usage}\n```\n"))
+    commands = f"---\nhide: [toc]\n---\n\n# Commands\n\n```text\n{usage}\n```\n"
+    files.append(File.generated(config, "reference/commands.md", content=commands))
     config.extra["origins"] = {place(path): path for path in seen}
     return files
 
 
 def on_page_markdown(markdown, page, config, files):
     path = config.extra["origins"].get(page.file.src_uri, "")
-    if not path.endswith(".md"):
+    if not path.endswith(TEXT):
         return markdown
 
     def led(match):
