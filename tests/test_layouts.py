@@ -40,7 +40,7 @@ def wide(state):
 def begin(layout, devices, **changes):
     """A program and its first state, in float64 where that is on."""
     config = dataclasses.replace(SMALL, layout=layout, **changes)
-    run = program.compile(config, PARTS["train"], 78, over(devices))
+    run = program.compile(config, PARTS["train"], 78, over=over(devices))
     state = run.init(jax.random.key(0))
     return run, jax.device_put(wide(state), shardings(layout, state, over(devices)))
 
