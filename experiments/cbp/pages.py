@@ -50,7 +50,8 @@ def draw(content, out):
                 _band(axes, found["z"], np.array(curves[key], float), PALETTE[i], name)
             axes.axhline(0, color="black", lw=0.8)
             axes.set(title=where if key == "tangent" else None, xscale="log")
-        row[0].set_ylabel(f"{label}\n(nats a step)")
+        # The drift runs away beyond its flip.
+        row[0].set(ylabel=f"{label}\n(nats a step)", ylim=(-0.1, 0.8))
     for axes in panels[1]:
         axes.set_xlabel("z, fixed")
     panels[0, 0].legend(fontsize="small", title="median and range of 8 starts", title_fontsize="small")
