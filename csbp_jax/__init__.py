@@ -3,17 +3,22 @@
 The parts are imported by name: ``from csbp_jax import chaos, neurons, surrogate``. ``ARCHITECTURE.md`` has the plan.
 """
 
-__version__ = "0.1.0"
-
-
 from csbp_jax.own import Own
 
-__all__ = ["Own", "load"]
+__version__ = "0.1.0"
+__all__ = ["Own", "load", "train"]
+
+
+def train(config, **options):
+    """Trains, or goes on, and returns what ``result.json`` holds; see :func:`csbp_jax.training.train`."""
+    # Here, because JAX takes a second to import.
+    from csbp_jax import training
+
+    return training.train(config, **options)
 
 
 def load(run, epoch="last", *, trust=False, own=None):
     """``(apply, variables, config)`` of a finished or stopped run; see :func:`csbp_jax.runs.load`."""
-    # Here, because JAX takes a second to import.
     from csbp_jax import runs
 
     return runs.load(run, epoch, trust=trust, own=own)

@@ -23,7 +23,7 @@ def train(argv: Sequence[str]) -> None:
     with on_signals() as stop:
         # JAX takes a second to import, and reads XLA_FLAGS when it starts.
         from csbp_jax import processes
-        from csbp_jax.train import train
+        from csbp_jax.training import train
 
         with processes.joined(options.distributed, stop) as stop_all:
             train(

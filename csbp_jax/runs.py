@@ -11,7 +11,7 @@ from csbp_jax import assembly, checkpoint, learner, report
 from csbp_jax.config import Config, ConfigError, check, from_json
 from csbp_jax.own import Own
 from csbp_jax.own_file import reread
-from csbp_jax.train import unsaved
+from csbp_jax.training import unsaved
 
 Which = Literal["last", "chosen", "ema"]
 

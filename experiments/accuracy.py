@@ -23,7 +23,7 @@ from csbp_jax import configs
 from csbp_jax.intervals import student
 from csbp_jax.options import parse
 from csbp_jax.report import Console, write_json
-from csbp_jax.train import train
+from csbp_jax.training import train
 
 # What the figures cannot say by themselves.
 NOTES = {

@@ -43,7 +43,7 @@ def reference():
 def trained(tmp_path_factory):
     """The folder of a run of two epochs on the digits, which no test may change."""
     from csbp_jax import configs, report
-    from csbp_jax.train import train
+    from csbp_jax.training import train
 
     config = configs.load("digits")
     model = dataclasses.replace(config.model, features=(4, 8), time_steps=3)

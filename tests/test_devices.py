@@ -10,7 +10,7 @@ import pytest
 from csbp_jax import configs, devices
 from csbp_jax.config import ConfigError
 from csbp_jax.report import Console, read_rows
-from csbp_jax.train import train
+from csbp_jax.training import train
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(

@@ -45,7 +45,7 @@ BOTH = [
     "program",
     "lab",
     "watch",
-    "train",
+    "training",
     "finder",
     "runs",
     "forward",

@@ -14,7 +14,7 @@ from csbp_jax import configs, data, meter
 from csbp_jax.config import Chaos, ConfigError, Optimizer
 from csbp_jax.program import compile, functions, resolve
 from csbp_jax.report import Console, read_rows
-from csbp_jax.train import train
+from csbp_jax.training import train
 
 DENSE = dataclasses.replace(
     configs.load("digits"),

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import checkpoint, configs, data, learner, losses, models, optimizer, program, runs, sweep
-from csbp_jax import train as training
+from csbp_jax import checkpoint, configs, data, learner, losses, models, optimizer, program, runs, sweep, training
 from csbp_jax.config import Chaos, Config, ConfigError, Loss, Model, Optimizer, replaced
 from csbp_jax.report import Console, read_rows
 from csbp_jax.stop import Stop, Stopped
-from csbp_jax.train import train
+from csbp_jax.training import train
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(

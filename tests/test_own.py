@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import assembly, chaos, cli, evaluate, inspection, models, own, own_file, predict, report, runs
-from csbp_jax import train as training
+from csbp_jax import assembly, chaos, cli, evaluate, inspection, models, own, own_file, predict, report, runs, training
 from csbp_jax.config import ConfigError, replaced
 from csbp_jax.stop import Stop, Stopped
 from csbp_jax.sweep import grid

@@ -15,7 +15,7 @@ import pytest
 from csbp_jax import chaos, circuits, configs, layers, learner, losses, models, neurons, optimizer, probes
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, check
 from csbp_jax.report import Console
-from csbp_jax.train import train
+from csbp_jax.training import train
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 B, T, C = 4, 3, 3

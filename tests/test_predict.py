@@ -14,7 +14,7 @@ from csbp_jax import checkpoint, cli, configs, data, forward, learner, losses, m
 from csbp_jax.config import Chaos, Neuron, to_json
 from csbp_jax.data import digits_events, files, folder
 from csbp_jax.program import resolve
-from csbp_jax.train import unsaved
+from csbp_jax.training import unsaved
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from checkpoint_arrays import arrays
 from csbp_jax import checkpoint, configs
 from csbp_jax.report import Console, read_rows
 from csbp_jax.stop import Stop, Stopped, on_signals
-from csbp_jax.train import train
+from csbp_jax.training import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = configs.load("digits")

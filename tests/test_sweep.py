@@ -17,7 +17,7 @@ from csbp_jax.config import ConfigError, Optimizer, from_json, replaced, to_json
 from csbp_jax.intervals import student
 from csbp_jax.report import Console, read_rows
 from csbp_jax.sweep import grid, table, together
-from csbp_jax.train import train
+from csbp_jax.training import train
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(

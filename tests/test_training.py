@@ -19,7 +19,7 @@ from csbp_jax import configs, data, figures
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.program import compile
 from csbp_jax.report import Console, open_run, read_rows
-from csbp_jax.train import train
+from csbp_jax.training import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = dataclasses.replace(
