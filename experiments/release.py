@@ -74,13 +74,20 @@ def measure_cnn7(content, save, data_dir):
                 save(f"{name}, flip ratio {when}, {part}")
         if "tangent" not in found:
             every = dynamics.lyapunov(run.step, start, steps(batch), 1, fed_back=learner.fed_back(start), warmup=WARMUP)
-            found["tangent"] = {"exponent": float(every[0][0]), "stderr": float(every[1][0])}
+            found["tangent"] = told(every)
             save(f"{name}, tangent exponent")
         if "finite" not in found:
             options = {"fed_back": lab.signed(start), "warmup": WARMUP}
             size = dynamics.finite_size(run.step, start, steps(batch), jnp.array([DELTA]), **options)
-            found["finite"] = {"delta": DELTA, "exponent": float(size[0][0]), "stderr": float(size[1][0])}
+            found["finite"] = {"delta": DELTA} | told(size)
             save(f"{name}, exponent at distance {DELTA:g}")
+
+
+def told(summary):
+    """Exponent, its standard error and the local ones; None where a number is not finite."""
+    exponent, stderr, local = (np.asarray(part, float)[..., 0].tolist() for part in summary)
+    kept = {"exponent": exponent, "stderr": stderr} if np.isfinite(exponent) else {"exponent": None, "stderr": None}
+    return kept | {"local": [value if np.isfinite(value) else None for value in local]}
 
 
 def measure_small(content, save, data_dir):
@@ -144,9 +151,9 @@ def page(content):
         rows += ["|---|---|---|---|---|---|"]
         for name, found in content["cnn7"].items():
             for when, ratios in found["flip_ratio"].items():
-                told = [f"{ratios[part]:.3g}" for part in ("chaos", "task", "both")]
+                ratio = [f"{ratios[part]:.3g}" for part in ("chaos", "task", "both")]
                 cells = [told_exponent(found.get(key)) if when == "start" else "" for key in ("tangent", "finite")]
-                rows.append(f"| {name}, {when} | {' | '.join(told + cells)} |")
+                rows.append(f"| {name}, {when} | {' | '.join(ratio + cells)} |")
         rows += [""]
     if "small" in content:
         rows += ["| net, from which z on it is chaotic | z, mean | z, neuron | z, sum | flip ratio | exponent there |"]
@@ -164,7 +171,9 @@ def page(content):
 
 
 def told_exponent(found):
-    return "not run" if found is None else f"{found['exponent']:+.4f} ± {found['stderr']:.4f}"
+    if found is None:
+        return "not run"
+    return "not finite" if found["exponent"] is None else f"{found['exponent']:+.4f} ± {found['stderr']:.4f}"
 
 
 def draw(content, out):

@@ -23,7 +23,7 @@ from csbp_jax.figures import PALETTE, blank
 from csbp_jax.report import write_json
 from experiments.bifurcations.systems import SYSTEMS
 
-KEEP, DELTA, CHAOTIC = 24, 1e-2, 0.01
+KEEP, DELTA, CHAOTIC = 24, 1e-2, 0.05
 
 
 class Steps(NamedTuple):
