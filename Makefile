@@ -63,9 +63,8 @@ test: setup  ## The fast tests
 test-slow: setup  ## The slow tests
 	@$(RUN) -m pytest -q -m slow
 
-bench: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1
-bench: setup  ## Speed of the neuron and of the chaos term, into docs/results/bench
-	@$(RUN) -m benchmarks.run
+bench: setup  ## Speed beside other libraries, into docs/results/bench (ARGS="--quick")
+	@$(RUN) -m benchmarks.run --environment
 
 bench-data: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1
 bench-data: setup  ## Speed of the data pipeline, into docs/results/data

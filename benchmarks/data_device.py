@@ -17,7 +17,7 @@ from importlib import metadata
 import jax
 import jax.numpy as jnp
 
-from benchmarks.run import spread, timed
+from benchmarks.timing import spread, timed
 from csbp_jax.config import AugmentName, Config, Data, Model
 from csbp_jax.data import transform
 from csbp_jax.report import write_json

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks.run import spread
+from benchmarks.timing import spread
 from csbp_jax import data
 from csbp_jax.data import crops, decode, images
 from csbp_jax.report import write_json

@@ -57,16 +57,16 @@ class Norm(nn.Module):
             for bn in self.bn:
                 bn.bias = None
         else:
-            self.bn = nn.BatchNorm3d(channels) if kind == "tebn" else nn.BatchNorm2d(channels)
+            self.bn = nn.BatchNorm2d(channels)
         if kind == "tebn":
             self.p = nn.Parameter(torch.ones(steps))
 
     def forward(self, x):
         if self.kind == "bntt":
             return torch.stack([bn(x_t) for bn, x_t in zip(self.bn, x, strict=True)])
-        if self.kind == "tebn":
-            return self.bn(x.permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4) * self.p.view(-1, 1, 1, 1, 1)
         y = self.bn(x.flatten(0, 1)).view(x.shape)
+        if self.kind == "tebn":
+            return y * self.p.view(-1, 1, 1, 1, 1)
         if self.gain != 1:  # gamma (gain xhat) + beta
             beta = self.bn.bias.view(-1, 1, 1)
             y = self.gain * (y - beta) + beta
@@ -86,7 +86,7 @@ class Layer(nn.Module):
         if norm:
             self.norm = Norm(net.norm, outputs, model.time_steps, alpha * model.neuron.threshold)
         if spike:
-            self.neuron = Neuron(model.neuron)
+            self.neuron = net.neuron(model.neuron)
 
     def forward(self, x):
         self.tensors = {}
@@ -105,7 +105,7 @@ class Layer(nn.Module):
 class Net(nn.Module):
     """A network of a config; ``build`` adds its layers."""
 
-    norm = "batch"
+    norm, neuron = "batch", Neuron
 
     def __init__(self, model):
         super().__init__()

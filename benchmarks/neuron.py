@@ -1,0 +1,104 @@
+"""The neuron, forward and backward as two programs, beside the minimum traffic, a memory copy, and other libraries."""
+
+import contextlib
+import sys
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.process import Failed, Worker, in_rounds
+from benchmarks.timing import spread
+
+DECAY = 0.5
+SHAPES = {"T=4": (16, 4, 62500), "T=16": (16, 16, 62500), "T=100": (16, 100, 6250)}
+QUICK = {"T=4": (16, 4, 6250), "T=16": (16, 16, 6250), "T=100": (16, 100, 625)}
+OURS = {
+    "lif": ("neuron", {"decay": DECAY}),
+    "lif, learned decay and threshold": ("neuron", {"decay": DECAY, "learned": True}),
+    "minimum traffic": ("minimum_traffic", {}),
+    "memory copy": ("memory_copy", {"copies": 3}),
+}
+SMALL = (4, 20, 500)  # for the comparison of values; of a large sequence they would take longer than its timing
+
+
+def measure(pythons, shapes, rounds, tell):
+    """``({label: {program: numbers}}, {program: versions}, {program: agreement})``; CPU time of one core."""
+    with contextlib.ExitStack() as stack:
+        workers = _started(stack, pythons, tell)
+        versions = {name: worker.versions for name, worker in workers.items() if name == "lif" or name not in OURS}
+        agreement = _agreement(workers)
+        rows = {}
+        for label, shape in shapes.items():
+            tell(f"neuron, {label}")
+            for name, worker in workers.items():
+                _make(worker, name, shape)
+            rows[label] = _row(in_rounds(workers, rounds), np.prod(shape))
+    return rows, versions, agreement
+
+
+def chaos_term(rounds, elements=2_000_000):
+    """Value and gradient of the term, beside one read and one write of its tensor."""
+    with Worker(sys.executable, "benchmarks.ours") as term, Worker(sys.executable, "benchmarks.ours") as copy:
+        term.ask(make="chaos_term", arguments={"shape": [4, elements // 4]})
+        copy.ask(make="memory_copy", arguments={"shape": [4, elements // 4], "copies": 1})
+        seconds = {n: clocks["cpu"].sum(1) for n, clocks in in_rounds({"term": term, "copy": copy}, rounds).items()}
+    return {
+        "ns_per_element": {name: spread(1e9 * s / elements) for name, s in seconds.items()},
+        "term_over_copy": spread(seconds["term"] / seconds["copy"]),
+    }
+
+
+def _started(stack, pythons, tell):
+    workers = {name: stack.enter_context(Worker(sys.executable, "benchmarks.ours")) for name in OURS}
+    for name, python in pythons.items():
+        try:
+            worker = stack.enter_context(Worker(python, peers.MODULES[name]))
+            _make(worker, name, SMALL)
+        except Failed as problem:
+            tell(f"{name} is left out: {problem}")
+        else:
+            workers[name] = worker
+    return workers
+
+
+def _make(worker, name, shape):
+    program, arguments = OURS.get(name, ("neuron", {"decay": DECAY}))
+    worker.ask(make=program, arguments={"shape": list(shape), **arguments})
+
+
+def _agreement(workers):
+    """Share of spikes that differ from lif's, and the largest difference of an input gradient over the largest."""
+    _make(workers["lif"], "lif", SMALL)
+    ours, found = workers["lif"].check(), {}
+    for name in workers:
+        if name not in OURS:
+            theirs = workers[name].check()
+            found[name] = {
+                "spikes_differ": float((theirs["spikes"] != ours["spikes"]).mean()),
+                "gradient_differs": float(
+                    np.abs(theirs["gradient"] - ours["gradient"]).max() / np.abs(ours["gradient"]).max()
+                ),
+            }
+            found[name]["same"] = _verdict(found[name])
+    return found
+
+
+def _verdict(numbers):
+    if numbers["spikes_differ"] > 1e-3:
+        return "time only"
+    return "spikes" if numbers["gradient_differs"] > 1e-4 else "spikes and gradient"
+
+
+def _row(clocks, elements):
+    seconds = {name: clock["cpu"] for name, clock in clocks.items()}
+    total = {name: s.sum(1) for name, s in seconds.items()}
+    return {
+        name: {
+            "ns": spread(1e9 * total[name] / elements),
+            "wall_ns": spread(1e9 * clocks[name]["wall"].sum(1) / elements),
+            "stages_ns": [spread(1e9 * stage / elements) for stage in seconds[name].T],
+            "over_lif": spread(total[name] / total["lif"]),
+            "over_minimum": spread(total[name] / total["minimum traffic"]),
+        }
+        for name in clocks
+    }

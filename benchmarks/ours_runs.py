@@ -1,0 +1,98 @@
+"""Whole runs of this package, for benchmarks.worker: members of a sweep, and a run that reads its data."""
+
+import itertools
+import pathlib
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.worker import Program
+from csbp_jax import data, program
+from csbp_jax.config import from_json
+from csbp_jax.data import crops, frames, images
+from csbp_jax.sweep import together
+
+
+def members(config, number, how):
+    """A step of each of ``number`` members: of one ``alone``, in a ``loop`` over one compiled step, or by ``vmap``.
+
+    The last two are what a sweep does with chunks of one member and of all.
+    """
+    parts = data.load(from_json(config))
+    config = program.resolve(from_json(config), parts)
+    batch = next(data.train_batches(parts["train"], config.batch_size, 0))
+    if how == "alone":
+        alone = program.compile(config, parts["train"], 100)
+        states, batch = [alone.init(jax.random.key(0))], alone.place(batch)
+        step = alone.train_step
+    else:
+        run = together.Together(config, parts, together.mesh())
+        size = number if how == "vmap" else 1
+        hparams, which = together.hparams([config] * size, 100), jnp.zeros(size, int)
+        seeds = np.arange(number).reshape(-1, size)
+        states = [run.init(jnp.stack([jax.random.key(s) for s in row]), hparams) for row in seeds]
+        batch = run.place({name: rows[None] for name, rows in batch.items()}, axis=1)
+
+        def step(state, batch):
+            return run.step(state, which, batch)
+
+    def once():
+        for i, state in enumerate(states):
+            states[i], metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+
+    return Program([once])
+
+
+def reading(config, examples, steps):
+    """Steps of a run over examples of random numbers, in memory or in a file of frames; waiting is the first stage.
+
+    The device computes while the host prepares the next batch, as in the training loop.
+    """
+    config = from_json(config)
+    source = _pictures(examples) if config.data.name == "cifar10" else _frames(config, examples)
+    run = program.compile(config, source, len(source) // config.batch_size)
+    options = {"workers": config.data.workers, "threads": config.data.threads}
+    stream = data.train_batches(source, config.batch_size, 0, **options)
+    box = [run.init(jax.random.key(0))]
+    waited = []
+
+    def once():
+        waited.append(0.0)
+        for batch in _timed(itertools.islice(stream, steps), waited):
+            box[0], metrics = run.train_step(box[0], run.place(batch))
+        jax.block_until_ready(metrics)
+
+    return Program([once], lambda: {"waited": np.array(waited)})
+
+
+def _timed(batches, waited):
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        waited[-1] += time.perf_counter() - began
+        if batch is None:
+            return
+        yield batch
+
+
+def _pictures(examples):
+    draw = np.random.default_rng(0)
+    x, y = draw.integers(0, 256, (examples, 32, 32, 3), np.uint8), draw.integers(0, 10, examples).astype(np.int32)
+    return images.Pictures(x, y, 10, [(2, crops.crop), (1, crops.flip)])
+
+
+def _frames(config, examples):
+    shape, draw = config.model.input_shape, np.random.default_rng(0)
+    counts = draw.poisson(0.3, (examples, config.model.time_steps, *shape)).astype(np.uint8)
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file.name, counts)
+        source = frames.Frames(pathlib.Path(file.name), np.arange(examples), draw.integers(0, 10, examples), 10)
+        len(source[0]["x"])  # maps the file, so that its name may go
+        return source
+
+
+PROGRAMS = {"members": members, "reading": reading}

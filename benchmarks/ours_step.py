@@ -1,0 +1,78 @@
+"""Training steps of this package, for benchmarks.worker: of one net, and of many members at once."""
+
+import time
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from benchmarks.worker import Program
+from csbp_jax import learner, losses, models, optimizer
+from csbp_jax.config import from_json
+
+
+def step(config, batch_file=None):
+    """A whole step: loss, gradient, update, metrics, the check for non-finite values; state donated.
+
+    config: as ``csbp_jax.config.to_json`` gives it.
+    batch_file: where batch and weights are written, for the same step in another library.
+    """
+    config = from_json(config)
+    model = models.build(config.model)
+    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
+    init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
+    state, batch = jax.jit(init)(jax.random.key(0)), _batch(config)
+    if batch_file:
+        _write(batch_file, batch, state.params)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    began = time.perf_counter()
+    compiled = jax.jit(train_step, donate_argnums=0).lower(state, batch).compile()
+    about = {
+        "parameters": parameters,
+        "compile_seconds": time.perf_counter() - began,
+        "temporary_MB": _temporary(compiled),
+    }
+    box, found = [state], []
+
+    def run():
+        box[0], metrics = compiled(box[0], batch)
+        found.append(float(metrics["loss"]))
+
+    return Program([run], lambda: {"losses": np.array(found)}, about)
+
+
+def dispatch(config, steps):
+    """Steps of a net so small that what is timed is what it takes to start one; the last is waited for."""
+    config = from_json(config)
+    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
+    init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config, 10_000)
+    box, batch = [jax.jit(init)(jax.random.key(0))], jax.device_put(_batch(config))
+    compiled = jax.jit(train_step, donate_argnums=0)
+
+    def run():
+        for _ in range(steps):
+            box[0], metrics = compiled(box[0], batch)
+        jax.block_until_ready(metrics)
+
+    return Program([run], about={"leaves": len(jax.tree.leaves(box[0]))})
+
+
+def _batch(config):
+    """Frames of small counts where there are two polarities, else a standard normal still picture; random labels."""
+    draw, shape = np.random.default_rng(0), config.model.input_shape
+    if shape[-1] == 2:
+        x = draw.poisson(0.5, (config.batch_size, config.model.time_steps, *shape)).astype(np.float32)
+    else:
+        x = draw.standard_normal((config.batch_size, 1, *shape), np.float32)
+    return {"x": x, "y": draw.integers(0, config.model.classes, config.batch_size).astype(np.int32)}
+
+
+def _write(file, batch, params):
+    np.savez(file, **batch, **{"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()})
+
+
+def _temporary(compiled):
+    return compiled.memory_analysis().temp_size_in_bytes / 1e6
+
+
+PROGRAMS = {"step": step, "dispatch": dispatch}

@@ -1,0 +1,29 @@
+"""snnTorch's neuron: ``Leaky`` with its delayed reset to zero, through which no gradient flows."""
+
+import snntorch
+import torch
+
+from benchmarks.peers import torch_neuron
+
+VERSIONS = torch_neuron.versions("snntorch")
+
+
+def triangle(u, grad, _):
+    return grad * torch.relu(1 - u.abs())
+
+
+def neuron(shape, decay):
+    bump = snntorch.surrogate.custom_surrogate(triangle)
+    layer = snntorch.Leaky(decay, reset_mechanism="zero", spike_grad=bump)
+
+    def run(x):
+        membrane, spikes = torch.zeros_like(x[0]), []
+        for current in x.unbind(0):
+            spike, membrane = layer(current, membrane)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+    return torch_neuron.program(run, shape)
+
+
+PROGRAMS = {"neuron": neuron}

@@ -1,0 +1,42 @@
+"""SpikingJelly's neuron, and training steps of networks written in it, in multi-step mode."""
+
+from spikingjelly.activation_based import functional, neuron, surrogate
+
+from benchmarks.peers import torch_neuron, torch_step
+
+VERSIONS = torch_neuron.versions("spikingjelly")
+SURROGATES = {
+    "triangle": lambda width: surrogate.PiecewiseQuadratic(alpha=1 / width),
+    "arctan": lambda alpha: surrogate.ATan(alpha=alpha),
+}
+
+
+def node(decay, threshold=1.0, bump="triangle", param=1.0, detach_reset=False):
+    """The neuron ``u = decay v + x`` with hard reset."""
+    options = {
+        "v_threshold": threshold,
+        "v_reset": 0.0,
+        "surrogate_function": SURROGATES[bump](param),
+        "detach_reset": detach_reset,
+        "step_mode": "m",
+    }
+    if decay == 1:
+        return neuron.IFNode(**options)
+    return neuron.LIFNode(tau=1 / (1 - decay), decay_input=False, **options)
+
+
+def time_neuron(shape, decay):
+    layer = node(decay)
+
+    def run(x):
+        functional.reset_net(layer)
+        return layer(x)
+
+    return torch_neuron.program(run, shape)
+
+
+def step(**arguments):
+    return torch_step.program(node, functional.reset_net, **arguments)
+
+
+PROGRAMS = {"neuron": time_neuron, "step": step}

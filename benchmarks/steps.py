@@ -1,0 +1,131 @@
+"""Training steps of networks of the literature, beside the same networks in SpikingJelly."""
+
+import contextlib
+import dataclasses
+import sys
+import tempfile
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.process import Failed, Worker, in_rounds
+from benchmarks.timing import spread
+from csbp_jax.config import Chaos, Config, Model, Neuron, Optimizer, to_json
+
+TEBN, TET = Neuron(decay=0.25), Neuron(decay=0.5)
+IF = Neuron(decay=1.0, surrogate="arctan", surrogate_param=2.0, detach_reset=True)
+OPTIMIZER = Optimizer(name="sgd", lr=0.01, momentum=0.9, schedule="constant")
+
+
+def _config(batch, model, taps):
+    chaos = Chaos(z0=(15.0,) * len(taps), beta=0.98, taps=taps)
+    return Config(batch_size=batch, model=model, chaos=chaos, optimizer=OPTIMIZER)
+
+
+# At full width, with small batches, and SEW-ResNet-18 on small pictures, so that a step takes seconds on one core.
+NETS = {
+    "CNN7": _config(
+        2, Model("cnn7", (48, 48, 2), time_steps=10, dropout=0.0, neuron=TEBN), ("conv1.membrane", "fc1.dense")
+    ),
+    "VGGSNN": _config(2, Model("vggsnn", (48, 48, 2), time_steps=4, neuron=TET), ("conv1.membrane",)),
+    "ResNet-19": _config(2, Model("resnet19_tet", (32, 32, 3), time_steps=4, neuron=TET), ("stem.membrane",)),
+    "SEW-ResNet-18": _config(
+        4, Model("sew_resnet18", (64, 64, 3), classes=1000, time_steps=4, neuron=IF), ("stem_spike.membrane",)
+    ),
+}
+TINY = Config(
+    batch_size=1,
+    model=Model("dense", (8,), classes=8, time_steps=1, features=(8,) * 11),
+    optimizer=Optimizer(name="adam", lr=0.001),
+)
+
+
+def narrow(config, width):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, width=width))
+
+
+def plain(config):
+    """Without the chaos term."""
+    return dataclasses.replace(config, chaos=Chaos())
+
+
+def measure(config, python, rounds, chaos=True):
+    """One network: ours, ours with the chaos term, and SpikingJelly's if its Python is given."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        workers, about = {}, {}
+
+        def start(name, python, module, **arguments):
+            workers[name] = stack.enter_context(Worker(python, module))
+            about[name] = workers[name].ask(make="step", arguments=arguments)
+
+        file = f"{folder}/batch.npz"
+        start("ours", sys.executable, "benchmarks.ours", config=to_json(plain(config)), batch_file=file)
+        if chaos:
+            start("ours with chaos", sys.executable, "benchmarks.ours", config=to_json(config))
+        if python:
+            options = {"model": to_json(config)["model"], "lr": OPTIMIZER.lr, "momentum": OPTIMIZER.momentum}
+            start("spikingjelly", python, peers.MODULES["spikingjelly"], batch_file=file, **options)
+        clocks = in_rounds(workers, rounds)
+        memory = {name: worker.ask(memory=0) for name, worker in workers.items()}
+        losses = {name: worker.check()["losses"] for name, worker in workers.items()}
+    return _row(config, clocks, about, memory, losses)
+
+
+def _row(config, clocks, about, memory, losses):
+    """Numbers of each program; ``same`` tells whether those that compute the same did."""
+    seconds = {name: clock["cpu"].sum(1) for name, clock in clocks.items()}
+    row = {
+        name: {
+            "ms": spread(1e3 * seconds[name]),
+            "wall_ms": spread(1e3 * clocks[name]["wall"].sum(1)),
+            "over_ours": spread(seconds[name] / seconds["ours"]),
+            "parameters": about[name]["parameters"],
+            # Until the first step is done; for ours, also the compilation alone, and what the step allocates.
+            "ready_seconds": about[name]["ready_seconds"],
+            **{key: about[name][key] for key in ("compile_seconds", "temporary_MB") if key in about[name]},
+            **memory[name],
+            "losses": [float(loss) for loss in losses[name][:3]],
+        }
+        for name in clocks
+    }
+    shape = {"batch": config.batch_size, "T": config.model.time_steps, "input": list(config.model.input_shape)}
+    result = {"about": shape | {"width": config.model.width or 1.0}, "programs": row}
+    if "ours with chaos" in clocks:
+        result["chaos_share"] = spread(1 - seconds["ours"] / seconds["ours with chaos"])
+    if "spikingjelly" in clocks:
+        a, b = row["ours"], row["spikingjelly"]
+        same_loss = bool(np.allclose(a["losses"][:2], b["losses"][:2], rtol=1e-3))
+        result["same"] = {"parameters": a["parameters"] == b["parameters"], "losses": same_loss}
+    return result
+
+
+def growth(python, rounds, steps, batches):
+    """Time and memory of a quarter-width CNN7 against T and batch, each point in fresh processes."""
+    base, found = narrow(NETS["CNN7"], 0.25), {"T": {}, "batch": {}}
+    for axis, values in (("T", steps), ("batch", batches)):
+        for value in values:
+            model = dataclasses.replace(base.model, time_steps=value if axis == "T" else 4)
+            config = dataclasses.replace(base, model=model, batch_size=4 if axis == "T" else value)
+            found[axis][str(value)] = measure(config, python, rounds, chaos=False)
+    return found
+
+
+def dispatch(rounds, steps=300):
+    """Wall microseconds a step of a 12-layer net of 8 units with Adam, one example."""
+    with Worker(sys.executable, "benchmarks.ours") as worker:
+        about = worker.ask(make="dispatch", arguments={"config": to_json(TINY), "steps": steps})
+        wall = in_rounds({"step": worker}, rounds)["step"]["wall"].sum(1) / steps
+    return {"us": spread(1e6 * wall), "leaves": about["leaves"]}
+
+
+def all_nets(python, rounds, tell, width=None):
+    """``{network: row}``; one that fails is told and left out."""
+    found = {}
+    for name, config in NETS.items():
+        tell(f"training step, {name}")
+        try:
+            found[name] = measure(narrow(config, width) if width else config, python, rounds)
+        except Failed as problem:
+            tell(f"{name} is left out: {problem}")
+    return found

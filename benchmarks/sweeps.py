@@ -1,0 +1,103 @@
+"""Members of a sweep against runs alone: one step of each, and whole runs in processes of their own."""
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from benchmarks.process import ROOT, Worker, in_rounds
+from benchmarks.timing import spread
+from csbp_jax import configs
+from csbp_jax.config import to_json
+
+MEMBERS = 8
+DIGITS = configs.load("digits")
+NETS = {
+    "digits": DIGITS,
+    "dense": dataclasses.replace(
+        DIGITS,
+        model=dataclasses.replace(DIGITS.model, name="dense", features=(128, 128)),
+        chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
+    ),
+}
+RUN = ("--batch-size", "25", "--epochs", "2")  # two epochs of 50 steps
+
+
+def members(rounds, tell):
+    """``{net: {alone_ms, loop, vmap}}``: a member's step over one alone, CPU time of one core."""
+    found = {}
+    for name, config in NETS.items():
+        tell(f"sweep, {name}")
+        with contextlib.ExitStack() as stack:
+            workers = {}
+            for how in ("alone", "loop", "vmap"):
+                workers[how] = stack.enter_context(Worker(sys.executable, "benchmarks.ours"))
+                arguments = {"config": to_json(config), "number": MEMBERS, "how": how}
+                workers[how].ask(make="members", arguments=arguments)
+            seconds = {how: clocks["cpu"].sum(1) for how, clocks in in_rounds(workers, rounds, calls=3).items()}
+        found[name] = {
+            "members": MEMBERS,
+            "alone_ms": spread(1e3 * seconds["alone"]),
+            **{how: spread(seconds[how] / MEMBERS / seconds["alone"]) for how in ("loop", "vmap")},
+        }
+    return found
+
+
+def processes(total, started, tell):
+    """Wall seconds of ``total`` members of the digits net in one sweep, and in processes, as many at once as cores.
+
+    Only ``started`` processes are run and their time is scaled; all use one warm compilation cache.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with tempfile.TemporaryDirectory() as folder:
+
+        def command(*words):
+            line = [sys.executable, "-m", "csbp_jax", *words, *RUN]
+            environment = {**os.environ, "XDG_CACHE_HOME": f"{folder}/cache"}
+            began = time.perf_counter()
+            subprocess.run(line, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+            return time.perf_counter() - began
+
+        def alone(seed):
+            return command("train", "digits", "--runs", f"{folder}/runs", "--name", f"r{seed}", "--seed", str(seed))
+
+        tell(f"sweep, {started} processes of {total}")
+        alone(total)  # fills the cache
+        began = time.perf_counter()
+        with ThreadPoolExecutor(cores) as pool:
+            each = list(pool.map(alone, range(started)))
+        apart = time.perf_counter() - began
+        tell(f"sweep, {total} members")
+        words = ("sweep", "digits", "--sweeps", f"{folder}/sweeps", "--name", "s", "--grid", f"seed=0:{total}")
+        one = command(*words)
+    return {
+        "members": total,
+        "steps": 100,
+        "cores": cores,
+        "processes_run": started,
+        "process_seconds": spread(np.array(each)),
+        "processes_seconds": apart * total / started,
+        "sweep_seconds": one,
+        "times_less": apart * total / started / one,
+    }
+
+
+def waiting(rounds, steps, tell):
+    """Share of a run's wall time that it waits for its data: CIFAR in memory, cached frames of DVS-CIFAR10."""
+    found = {}
+    for name in ("cifar10", "cifar10_dvs"):
+        tell(f"waiting for data, {name}")
+        config = configs.load(name)
+        with Worker(sys.executable, "benchmarks.ours") as worker:
+            arguments = {"config": to_json(config), "examples": 4 * config.batch_size, "steps": steps}
+            worker.ask(make="reading", arguments=arguments)
+            wall = in_rounds({"run": worker}, rounds)["run"]["wall"].sum(1)
+            share = worker.check()["waited"][-rounds:] / wall
+        found[name] = {"share": spread(share), "ms_a_step": spread(1e3 * wall / steps)}
+    return found
