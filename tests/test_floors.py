@@ -7,7 +7,9 @@ ROOT = pathlib.Path(__file__).parent.parent / "csbp_jax"
 SCIENCE = [
     "surrogate",
     "chaos",
+    "recurrence",
     "neurons",
+    "long",
     "circuits",
     "losses",
     "controls",
@@ -79,7 +81,7 @@ FENCES = {
     "experiments": set(),
     "examples": set(),
 }
-NUMPY_AND_JAX_ONLY = {"surrogate", "chaos", "neurons"}
+NUMPY_AND_JAX_ONLY = {"surrogate", "chaos", "recurrence", "neurons", "long"}
 
 
 def imports():

@@ -227,6 +227,44 @@ def test_forward_pass_needs_no_memory_besides_outputs_and_residual(T):
     assert memory.temp_size_in_bytes <= (0 if T == 4 else row + slack)
 
 
+# --- the half-size residual
+
+
+@UNROLLED_AND_LOOP
+@RESETS
+def test_half_residual_has_the_same_outputs_and_nearly_the_same_gradients(reset, T):
+    arguments = {"x": draw(B, T, C), "membrane": draw(B, C, seed=9), "decay": jnp.full(C, 0.5), "threshold": 0.8}
+    arguments = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), arguments)
+    weights = draw(B, T, C, seed=1), draw(B, C, seed=2)
+    static = {"reset": reset, "spike": surrogate.arctan()}
+    full, outputs = make_gradients(lif, **static)(arguments, weights)
+    half, half_outputs = make_gradients(lif, residual="half", **static)(arguments, weights)
+    assert_trees_all_equal(half_outputs, outputs)
+    assert_close(half, full, 0.02)
+    assert (half["x"] != full["x"]).any()
+
+
+@UNROLLED_AND_LOOP
+def test_half_residual_resets_exactly_however_near_the_threshold(T):
+    """Rounding u itself to bfloat16 would take both neurons for resting at the threshold."""
+    above, below = jnp.nextafter(jnp.float32(1), 2.0), jnp.nextafter(jnp.float32(1), 0.0)
+    x = jnp.zeros((1, T, 2)).at[:, 0].set(jnp.array([above, below]))
+    run = jax.grad(lambda x: lif(x, 0.5, spike=surrogate.rectangle(1e-9), residual="half", detach_reset=True)[1].sum())
+    through = jnp.array([0.0, 0.5 ** (T - 1)])  # no gradient passes the reset of the first
+    assert_trees_all_equal(run(x)[0, 0], through)
+
+
+@pytest.mark.parametrize("T", [4, 16])
+def test_half_residual_is_one_bfloat16_sequence_without_a_float32_one_in_between(T):
+    x = jnp.zeros((B, T, 500))
+    forward = jax.jit(lambda x: jax.vjp(lambda x: lif(x, residual="half"), x))
+    leaves = [leaf for leaf in jax.tree.leaves(jax.eval_shape(forward, x)[1]) if leaf.size > 1]
+    assert [(leaf.shape, leaf.dtype.name) for leaf in leaves] == [(x.shape, "bfloat16")]
+    memory, row, slack = forward.lower(x).compile().memory_analysis(), x[:, 0].nbytes, 256
+    assert memory.output_size_in_bytes <= 1.5 * x.nbytes + row + slack
+    assert memory.temp_size_in_bytes <= row + slack
+
+
 TRANSFORMS = {
     "eager": lambda f: f,
     "jit": jax.jit,
@@ -285,11 +323,12 @@ def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(
         (ValueError, r"x has shape \(3, 0, 4\).*T >= 1", {"x": jnp.zeros((B, 0, C))}),
         (ValueError, r"x has shape \(3,\).*time is axis 1", {"x": jnp.zeros(3)}),
         (ValueError, r"reset is 'zero'.*hard, soft, none", {"reset": "zero"}),
+        (ValueError, r"residual is 'tiny'.*full, half", {"residual": "tiny"}),
         (ValueError, r"decay of shape \(5,\).*\(3, 4\)", {"decay": jnp.ones(5)}),
         (ValueError, r"threshold of shape \(3, 3, 4\).*\(3, 4\)", {"threshold": jnp.ones((B, 3, C))}),
         (ValueError, r"membrane of shape \(2, 4\).*\(3, 4\)", {"membrane": jnp.zeros((2, C))}),
     ],
-    ids=["integer_x", "no_time_step", "no_time_axis", "reset", "decay", "threshold", "membrane"],
+    ids=["integer_x", "no_time_step", "no_time_axis", "reset", "residual", "decay", "threshold", "membrane"],
 )
 def test_errors_name_what_is_wrong(error, message, arguments):
     with pytest.raises(error, match=f"lif: {message}"):
