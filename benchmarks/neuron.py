@@ -15,6 +15,7 @@ QUICK = {"T=4": (16, 4, 6250), "T=16": (16, 16, 6250), "T=100": (16, 100, 625)}
 OURS = {
     "lif": ("neuron", {"decay": DECAY}),
     "lif, learned decay and threshold": ("neuron", {"decay": DECAY, "learned": True}),
+    "lif, half-size residual": ("neuron", {"decay": DECAY, "residual": "half"}),
     "minimum traffic": ("minimum_traffic", {}),
     "memory copy": ("memory_copy", {"copies": 3}),
 }

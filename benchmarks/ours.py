@@ -13,12 +13,12 @@ from csbp_jax import chaos, neurons
 VERSIONS = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
 
 
-def neuron(shape, decay, learned=False):
+def neuron(shape, decay, learned=False, residual="full"):
     """lif forward and backward, hard reset, triangle; ``learned`` with the gradients of decay and threshold."""
     x, bars, zeros = drawn(shape), drawn(shape, 1), jnp.zeros((shape[0], *shape[2:]))
     x, bars = jnp.asarray(x), (jnp.asarray(bars), zeros)
     operands = (x, jnp.float32(decay), jnp.float32(1.0)) if learned else (x,)
-    call = neurons.lif if learned else lambda x: neurons.lif(x, decay)
+    call = neurons.lif if learned else lambda x: neurons.lif(x, decay, residual=residual)
     forward_pass = jax.jit(lambda *operands: jax.vjp(call, *operands))
     backward_pass = jax.jit(lambda pull, bars: pull(bars))
     kept = {}

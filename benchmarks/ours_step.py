@@ -1,14 +1,17 @@
 """Training steps of this package, for benchmarks.worker: of one net, and of many members at once."""
 
+import itertools
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from benchmarks.worker import Program
-from csbp_jax import learner, losses, models, optimizer
+from csbp_jax import learner, losses, models, neurons, optimizer
 from csbp_jax.config import from_json
+from csbp_jax.long import in_chunks
 
 
 def step(config, batch_file=None):
@@ -57,6 +60,31 @@ def dispatch(config, steps):
     return Program([run], about={"leaves": len(jax.tree.leaves(box[0]))})
 
 
+def long(T, length, batch=16):
+    """Gradient of a dense net of SHD's size (700 inputs, two layers of 256, 20 classes), in chunks or whole."""
+    sizes = (700, 256, 256, 20)
+    keys = jax.random.split(jax.random.key(0), 3)
+    weights = [
+        jax.random.normal(k, s) * (3 / s[0]) ** 0.5 for k, s in zip(keys, itertools.pairwise(sizes), strict=True)
+    ]
+
+    def loss(weights, x):
+        def step(membranes, x):
+            after = []
+            for w, membrane in zip(weights[:2], membranes, strict=True):
+                x, membrane = neurons.lif(x @ w, 0.9, membrane=membrane)
+                after.append(membrane)
+            return after, x @ weights[2]
+
+        start = [jnp.zeros((batch, size)) for size in sizes[1:3]]
+        logits = (in_chunks(step, start, x, length) if length else step(start, x))[1]
+        return jax.nn.logsumexp(logits.mean(1), axis=-1).mean()
+
+    x = jnp.asarray(np.random.default_rng(0).random((batch, T, sizes[0])) < 0.02, jnp.float32)
+    compiled = jax.jit(jax.grad(loss)).lower(weights, x).compile()
+    return Program([lambda: jax.block_until_ready(compiled(weights, x))], about={"temporary_MB": _temporary(compiled)})
+
+
 def _batch(config):
     """Frames of small counts where there are two polarities, else a standard normal still picture; random labels."""
     draw, shape = np.random.default_rng(0), config.model.input_shape
@@ -75,4 +103,4 @@ def _temporary(compiled):
     return compiled.memory_analysis().temp_size_in_bytes / 1e6
 
 
-PROGRAMS = {"step": step, "dispatch": dispatch}
+PROGRAMS = {"step": step, "dispatch": dispatch, "long": long}

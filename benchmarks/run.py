@@ -52,6 +52,11 @@ def growth(pythons, quick):
     return {"growth": steps.growth(pythons.get("spikingjelly"), 3 if quick else 7, values, values)}
 
 
+def long(_, quick):
+    tell("long sequences")
+    return {"long": steps.long(3 if quick else 9)}
+
+
 def members(_, quick):
     return {"members": sweeps.members(5 if quick else 21, tell)}
 
@@ -79,6 +84,7 @@ PARTS = {
     "neuron": neurons,
     "steps": training_steps,
     "growth": growth,
+    "long": long,
     "members": members,
     "processes": processes,
     "waiting": waiting,

@@ -111,6 +111,25 @@ def growth(python, rounds, steps, batches):
     return found
 
 
+def long(rounds, T=1000, length=50):
+    """A dense net over T time steps: whole, in chunks, and over 64 time steps."""
+    cases = {"64 steps": (64, None), "whole": (T, None), "in chunks": (T, length)}
+    with contextlib.ExitStack() as stack:
+        workers, about = {}, {}
+        for name, (steps, chunk) in cases.items():
+            workers[name] = stack.enter_context(Worker(sys.executable, "benchmarks.ours"))
+            about[name] = workers[name].ask(make="long", arguments={"T": steps, "length": chunk})
+        seconds = {name: clocks["cpu"].sum(1) for name, clocks in in_rounds(workers, rounds).items()}
+    return {
+        "programs": {
+            name: {"ms": spread(1e3 * s), "temporary_MB": about[name]["temporary_MB"]} for name, s in seconds.items()
+        },
+        "chunks_over_whole": spread(seconds["in chunks"] / seconds["whole"]),
+        "T": T,
+        "length": length,
+    }
+
+
 def dispatch(rounds, steps=300):
     """Wall microseconds a step of a 12-layer net of 8 units with Adam, one example."""
     with Worker(sys.executable, "benchmarks.ours") as worker:

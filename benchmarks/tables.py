@@ -1,0 +1,152 @@
+"""What was measured, as tables in Markdown: median (minimum-maximum)."""
+
+from benchmarks.timing import cell
+
+
+def table(head, rows):
+    return "\n".join(["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)])
+
+
+def tables(content):
+    for part, show in SHOWN.items():
+        if part in content:
+            yield show(content[part])
+
+
+def neurons(rows):
+    head = ["", "program", "ns", "wall ns", "forward ns", "backward ns", "/ lif", "/ minimum traffic"]
+    body = []
+    for label, row in rows.items():
+        for name, n in row.items():
+            stages = [cell(stage) for stage in n["stages_ns"]] if len(n["stages_ns"]) == 2 else ["", ""]
+            body.append(
+                [label, name, cell(n["ns"]), cell(n["wall_ns"]), *stages, cell(n["over_lif"]), cell(n["over_minimum"])]
+            )
+    return "## The neuron\n\n" + table(head, body)
+
+
+def term(numbers):
+    ns = numbers["ns_per_element"]
+    return f"""## The chaos term
+
+Value and gradient: {cell(ns["term"])} ns an element; one read and write of it: {cell(ns["copy"])} ns; ratio
+{cell(numbers["term_over_copy"])}."""
+
+
+def training_steps(rows):
+    head = [
+        "net",
+        "program",
+        "ms",
+        "/ ours",
+        "parameters",
+        "compile s",
+        "ready s",
+        "temporaries MB",
+        "peak MB",
+        "before",
+    ]
+    body = []
+    for name, row in rows.items():
+        about = row["about"]
+        shape = f"{name}, B={about['batch']}, T={about['T']}, {'x'.join(map(str, about['input']))}"
+        for program, n in row["programs"].items():
+            compiled = [f"{n[key]:.1f}" if key in n else "" for key in ("compile_seconds", "temporary_MB")]
+            body.append(
+                [
+                    *(shape, program, cell(n["ms"], 1), cell(n["over_ours"]), f"{n['parameters']:,}"),
+                    *(compiled[0], f"{n['ready_seconds']:.1f}", compiled[1]),
+                    *(f"{n['peak_MB']:.0f}", f"{n['start_MB']:.0f}"),
+                ]
+            )
+    shares = "\n".join(
+        f"- {name}: chaos term {cell(row['chaos_share'], 1, 100)} % of a step; same as SpikingJelly: "
+        + (", ".join(f"{what} {yes}" for what, yes in row["same"].items()) if "same" in row else "not run")
+        for name, row in rows.items()
+    )
+    return f"""## Training steps
+
+SGD with momentum; ours with its metrics and its check for non-finite values. Peak: resident memory of the process,
+compilation included; before: after the imports. Ready: until the first step is done, from nothing but the imports.
+
+{table(head, body)}
+
+{shares}"""
+
+
+def growth(found):
+    head = [
+        "CNN7, width 1/4",
+        "ours, ms",
+        "SpikingJelly / ours",
+        "ours, temporaries MB",
+        "peak MB",
+        "SpikingJelly, peak MB",
+    ]
+    body = []
+    for axis, points in found.items():
+        for value, row in points.items():
+            ours, theirs = row["programs"]["ours"], row["programs"].get("spikingjelly")
+            ratio, peak = (cell(theirs["over_ours"]), f"{theirs['peak_MB']:.0f}") if theirs else ("", "")
+            mine = f"{ours['temporary_MB']:.1f}", f"{ours['peak_MB']:.0f}"
+            body.append([f"{axis}={value} ({'B' if axis == 'T' else 'T'}=4)", cell(ours["ms"], 1), ratio, *mine, peak])
+    return "## Growth with T and batch\n\n" + table(head, body)
+
+
+def dispatch(numbers):
+    return f"""## Dispatch
+
+A step of a 12-layer net of 8 units with Adam, {numbers["leaves"]} leaves, one example: {cell(numbers["us"], 0)}
+microseconds of wall time."""
+
+
+def long(found):
+    rows = [[name, cell(n["ms"], 0), f"{n['temporary_MB']:.1f}"] for name, n in found["programs"].items()]
+    return f"""## Long sequences
+
+Gradient of a dense net of 700 inputs and two layers of 256, batch 16, over T = {found["T"]}, whole and in chunks of
+{found["length"]}. In chunks over whole: {cell(found["chunks_over_whole"])}.
+
+{table(["", "ms", "temporaries MB"], rows)}"""
+
+
+def members(found):
+    head = ["net", "members", "alone, ms", "a member in a loop / alone", "a member by vmap / alone"]
+    body = [[n, str(r["members"]), cell(r["alone_ms"]), cell(r["loop"]), cell(r["vmap"])] for n, r in found.items()]
+    return "## Members of a sweep\n\n" + table(head, body)
+
+
+def processes(n):
+    return f"""## One sweep, or processes
+
+{n["members"]} members of the digits net for {n["steps"]} steps, {n["cores"]} cores, wall time.
+
+- One sweep: {n["sweep_seconds"]:.0f} s.
+- Processes, {n["cores"]} at once, with a warm compilation cache: {n["processes_seconds"]:.0f} s, scaled from
+  {n["processes_run"]} processes of {cell(n["process_seconds"], 1)} s each.
+- Times less: {n["times_less"]:.1f}."""
+
+
+def waiting(found):
+    rows = [[name, cell(n["ms_a_step"], 0), cell(n["share"], 2, 100)] for name, n in found.items()]
+    return "## Waiting for data\n\n" + table(["preset, random data", "ms a step", "% of wall time waiting"], rows)
+
+
+def starts(n):
+    return f"""## From `csbp_jax train digits` to the first step's metrics
+
+Without compiled programs in the cache {cell(n["cold"], 1)} s, with them {cell(n["warm"], 1)} s, wall time."""
+
+
+SHOWN = {
+    "neuron": neurons,
+    "chaos_term": term,
+    "steps": training_steps,
+    "dispatch": dispatch,
+    "growth": growth,
+    "long": long,
+    "members": members,
+    "processes": processes,
+    "waiting": waiting,
+    "starts": starts,
+}

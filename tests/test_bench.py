@@ -1,0 +1,90 @@
+"""The benchmark's parts on tiny programs: workers, agreement, pages. No test here looks at how long anything took."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import peers, targets
+from benchmarks.neuron import _verdict
+from benchmarks.process import Failed, Worker, in_rounds
+from benchmarks.timing import spread, timed
+
+TOY = """
+import numpy as np
+from benchmarks.worker import Program
+
+VERSIONS = {"toy": "1"}
+
+
+def double(n):
+    print("a library may print")
+    kept = []
+    return Program([lambda: kept.append(2 * n), lambda: sum(range(10_000))], lambda: {"kept": np.array(kept)}, {"n": n})
+
+
+PROGRAMS = {"double": double}
+"""
+
+
+@pytest.fixture
+def worker(tmp_path, monkeypatch):
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Worker(sys.executable, "toy") as started:
+        yield started
+
+
+def test_a_worker_times_each_stage_and_hands_out_its_arrays(worker):
+    assert worker.versions == {"toy": "1"}
+    assert worker.ask(make="double", arguments={"n": 3})["n"] == 3
+    clocks = in_rounds({"toy": worker}, rounds=4, calls=5, warm=2)["toy"]
+    assert clocks["wall"].shape == clocks["cpu"].shape == (4, 2)
+    assert (clocks["wall"] > 0).all()
+    assert worker.check()["kept"].tolist() == [6] * (1 + 5 * (2 + 4))
+    memory = worker.ask(memory=0)
+    assert 5 < memory["start_MB"] <= memory["peak_MB"] < 2000
+
+
+def test_a_worker_that_ends_says_why(worker):
+    with pytest.raises(Failed, match=r"^toy: KeyError: 'triple'$"):
+        worker.ask(make="triple", arguments={})
+
+
+def test_a_peer_that_cannot_be_installed_is_told_and_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "REQUIREMENTS", {"nobody": (f"nobody @ file://{tmp_path}/none",)})
+    told = []
+    assert peers.pythons(tmp_path / "peers", told.append) == {}
+    assert told[0].startswith("installing nobody") and told[1].startswith("nobody is left out: ")
+
+
+def test_an_installed_peer_is_not_installed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "REQUIREMENTS", {"nobody": ("nobody==1",)})
+    (tmp_path / "nobody").mkdir()
+    (tmp_path / "nobody" / "installed.txt").write_text("nobody==1")
+    assert peers.pythons(tmp_path, pytest.fail) == {"nobody": str(tmp_path / "nobody" / "bin" / "python")}
+
+
+def test_rounds_and_spread():
+    calls = []
+    seconds = timed({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
+    assert sorted(calls) == ["a"] * 4 + ["b"] * 4
+    assert {len(s) for s in seconds.values()} == {3}
+    assert spread(np.array([3.0, 1.0, 2.0])) == {"median": 2.0, "min": 1.0, "max": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("spikes", "gradient", "same"), [(0, 1e-6, "spikes and gradient"), (0, 0.5, "spikes"), (0.3, 0.5, "time only")]
+)
+def test_what_agrees(spikes, gradient, same):
+    assert _verdict({"spikes_differ": spikes, "gradient_differs": gradient}) == same
+
+
+def test_targets_are_met_missed_or_not_measured(monkeypatch):
+    monkeypatch.setitem(targets.REASONS, "dispatch of a step", "a reason")
+    low, high = ({"median": value, "min": value, "max": value} for value in (2.0, 400.0))
+    found = targets.page({"dispatch": {"us": high}, "starts": {"cold": low, "warm": low}})
+    assert "| dispatch of a step | <= 300 us | 400 (400-400) | missed | steps |" in found
+    assert "- dispatch of a step: a reason" in found
+    assert found.count("| met |") == 2
+    assert found.count("not measured") == len(list(targets.rows())) - 3
