@@ -17,6 +17,7 @@ OURS = {
     "lif, learned decay and threshold": ("neuron", {"decay": DECAY, "learned": True}),
     "lif, half-size residual": ("neuron", {"decay": DECAY, "residual": "half"}),
     "minimum traffic": ("minimum_traffic", {}),
+    "one sequence of zeros": ("zeros", {}),
     "memory copy": ("memory_copy", {"copies": 3}),
 }
 SMALL = (4, 20, 500)  # for the comparison of values; of a large sequence they would take longer than its timing

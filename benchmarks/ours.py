@@ -47,6 +47,12 @@ def minimum_traffic(shape):
     return Program([forward, backward])
 
 
+def zeros(shape):
+    """One sequence filled with zeros, as XLA on CPU does before a loop over time writes to it."""
+    fill = jax.jit(lambda: jnp.zeros(shape))
+    return Program([lambda: jax.block_until_ready(fill())])
+
+
 def memory_copy(shape, copies):
     """Reads and writes ``copies`` times the array's bytes, between buffers that exist."""
     source = np.stack([drawn(shape)] * copies)
@@ -63,6 +69,7 @@ def chaos_term(shape):
 PROGRAMS = {
     "neuron": neuron,
     "minimum_traffic": minimum_traffic,
+    "zeros": zeros,
     "memory_copy": memory_copy,
     "chaos_term": chaos_term,
     **ours_step.PROGRAMS,

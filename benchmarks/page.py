@@ -17,12 +17,27 @@ PEERS = ("spyx", "spikingjelly", "snntorch", "norse")
 
 
 def write(folder, content):
-    """README.md (the neuron), tables.md (all else), targets.md and speed.png, of the parts that there are."""
+    """README.md (the neuron), tables.md (all else), targets.md and speed.png, of the parts that there are.
+
+    The repository's README.md quotes what is published, and is brought up to date with it.
+    """
     (folder / "README.md").write_text(readme(content))
     (folder / "tables.md").write_text("# Speed: tables\n\n" + "\n\n".join(tables(content)) + "\n")
     (folder / "targets.md").write_text(targets.page(content))
+    if folder.resolve() == PUBLISHED and not content["quick"]:
+        front = PUBLISHED.parent.parent.parent / "README.md"
+        front.write_text(quoted(front.read_text(), readme(content)))
     if "neuron" in content:
         figure(content).savefig(folder / "speed.png", dpi=120)
+
+
+def quoted(text, page):
+    """README.md's text with its table of the neuron replaced by the page's."""
+    new = [line for line in page.splitlines() if line.startswith("|")]
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("| 1e6 neurons"))
+    last = next(i for i, line in enumerate(lines[first:], first) if not line.startswith("|"))
+    return "\n".join([*lines[:first], *new, *lines[last:]]) + "\n"
 
 
 def readme(content):

@@ -66,7 +66,7 @@ def processes(_, quick):
 
 
 def waiting(_, quick):
-    return {"waiting": sweeps.waiting(1 if quick else 3, 2 if quick else 4, tell)}
+    return {"waiting": sweeps.waiting(1 if quick else 3, 2 if quick else 3, tell)}
 
 
 def starts(_, quick):

@@ -97,7 +97,7 @@ def waiting(rounds, steps, tell):
         with Worker(sys.executable, "benchmarks.ours") as worker:
             arguments = {"config": to_json(config), "examples": 4 * config.batch_size, "steps": steps}
             worker.ask(make="reading", arguments=arguments)
-            wall = in_rounds({"run": worker}, rounds)["run"]["wall"].sum(1)
+            wall = in_rounds({"run": worker}, rounds, warm=0)["run"]["wall"].sum(1)
             share = worker.check()["waited"][-rounds:] / wall
         found[name] = {"share": spread(share), "ms_a_step": spread(1e3 * wall / steps)}
     return found

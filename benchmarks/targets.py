@@ -10,26 +10,31 @@ NETS = ("CNN7", "VGGSNN", "ResNet-19", "SEW-ResNet-18")
 
 def page(content):
     """The table in Markdown; a target whose part was not measured says so."""
-    lines = ["| target | limit | measured | verdict | part |", "|---|---|---|---|---|"]
+    lines = ["| target | limit | measured | verdict | command |", "|---|---|---|---|---|"]
     missed = []
     for part, name, limit, read in rows():
         try:
             numbers, digits, unit = read(content)
         except KeyError:
-            lines.append(f"| {name} | {limit} | not measured | | {part} |")
+            lines.append(f"| {name} | {limit} | not measured | | {command(part)} |")
             continue
         met = verdict(limit, unit * numbers["median"])
         missed += [] if met else [name]
-        lines.append(f"| {name} | {limit} | {cell(numbers, digits, unit)} | {'met' if met else 'missed'} | {part} |")
+        measured, said = cell(numbers, digits, unit), "met" if met else "missed"
+        lines.append(f"| {name} | {limit} | {measured} | {said} | {command(part)} |")
     reasons = "\n".join(f"- {name}: {REASONS.get(name, 'not known')}" for name in missed)
     text = "\n".join(lines)
     return f"""# Speed: targets
 
-Median (minimum-maximum). `make bench` measures all parts, `make bench ARGS="--only PART"` one of them. Residual,
-temporaries and numbers of compilations are asserted by the tests. A GPU or TPU was not at hand.
+Median (minimum-maximum). `make bench` measures all. Residual, temporaries and numbers of compilations are asserted by
+the tests. A GPU or TPU was not at hand.
 
 {text}
 {f"{chr(10)}Reasons of what was missed:{chr(10)}{chr(10)}{reasons}{chr(10)}" if missed else ""}"""
+
+
+def command(part):
+    return f'`make bench ARGS="--only {part}"`'
 
 
 def verdict(limit, value):

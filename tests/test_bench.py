@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import peers, targets
+from benchmarks import page, peers, targets
 from benchmarks.neuron import _verdict
 from benchmarks.process import Failed, Worker, in_rounds
 from benchmarks.timing import spread, timed
@@ -80,11 +80,18 @@ def test_what_agrees(spikes, gradient, same):
     assert _verdict({"spikes_differ": spikes, "gradient_differs": gradient}) == same
 
 
+def test_a_table_is_quoted_in_place_of_the_old_one():
+    text = page.quoted(
+        "before\n\n| 1e6 neurons | old |\n|---|---|\n| 1 | 2 |\n\nafter\n", "# new\n\n| 3 |\n|---|\n| 4 |\n"
+    )
+    assert text == "before\n\n| 3 |\n|---|\n| 4 |\n\nafter\n"
+
+
 def test_targets_are_met_missed_or_not_measured(monkeypatch):
     monkeypatch.setitem(targets.REASONS, "dispatch of a step", "a reason")
     low, high = ({"median": value, "min": value, "max": value} for value in (2.0, 400.0))
     found = targets.page({"dispatch": {"us": high}, "starts": {"cold": low, "warm": low}})
-    assert "| dispatch of a step | <= 300 us | 400 (400-400) | missed | steps |" in found
+    assert '| dispatch of a step | <= 300 us | 400 (400-400) | missed | `make bench ARGS="--only steps"` |' in found
     assert "- dispatch of a step: a reason" in found
     assert found.count("| met |") == 2
     assert found.count("not measured") == len(list(targets.rows())) - 3
