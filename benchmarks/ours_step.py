@@ -1,5 +1,6 @@
 """Training steps of this package, for benchmarks.worker: of one net, and of many members at once."""
 
+import functools
 import itertools
 import time
 
@@ -45,19 +46,27 @@ def step(config, batch_file=None):
 
 
 def dispatch(config, steps):
-    """Steps of a net so small that what is timed is what it takes to start one; the last is waited for."""
+    """Steps of a net so small that what is timed is what it takes to start one; the last is waited for.
+
+    The second stage is as many steps that only count: what JAX takes to hand over the state's leaves.
+    """
     config = from_json(config)
     tx = optimizer.build(config.optimizer, config.epochs, 10_000)
     init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config, 10_000)
-    box, batch = [jax.jit(init)(jax.random.key(0))], jax.device_put(_batch(config))
-    compiled = jax.jit(train_step, donate_argnums=0)
+    start, batch = jax.jit(init), jax.device_put(_batch(config))
 
-    def run():
+    def count(state, batch):
+        return state.replace(step=state.step + 1), state.step
+
+    def run(compiled, box):
         for _ in range(steps):
             box[0], metrics = compiled(box[0], batch)
         jax.block_until_ready(metrics)
 
-    return Program([run], about={"leaves": len(jax.tree.leaves(box[0]))})
+    programs = [jax.jit(function, donate_argnums=0) for function in (train_step, count)]
+    boxes = [[start(jax.random.key(0))] for _ in programs]
+    stages = [functools.partial(run, *pair) for pair in zip(programs, boxes, strict=True)]
+    return Program(stages, about={"leaves": len(jax.tree.leaves(boxes[0]))})
 
 
 def long(T, length, batch=16):

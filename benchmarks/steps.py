@@ -134,8 +134,8 @@ def dispatch(rounds, steps=300):
     """Wall microseconds a step of a 12-layer net of 8 units with Adam, one example."""
     with Worker(sys.executable, "benchmarks.ours") as worker:
         about = worker.ask(make="dispatch", arguments={"config": to_json(TINY), "steps": steps})
-        wall = in_rounds({"step": worker}, rounds)["step"]["wall"].sum(1) / steps
-    return {"us": spread(1e6 * wall), "leaves": about["leaves"]}
+        step, counting = in_rounds({"step": worker}, rounds)["step"]["wall"].T / steps
+    return {"us": spread(1e6 * step), "counting_us": spread(1e6 * counting), "leaves": about["leaves"]}
 
 
 def all_nets(python, rounds, tell, width=None):

@@ -104,4 +104,14 @@ def same(value):
 
 
 # Found by profile; shown where a target is missed.
-REASONS: dict[str, str] = {}
+ZEROS = (
+    "XLA on CPU fills a loop's buffer with zeros before it is written, one in each pass; that takes two thirds of the "
+    'excess (tables.md, "one sequence of zeros", twice). Spikes are a second pass over u; written within the loop, they '
+    "took longer"
+)
+REASONS: dict[str, str] = {
+    "lif over minimum traffic, T=16": ZEROS,
+    "lif over minimum traffic, T=100": ZEROS,
+    "the same with gradients of decay and threshold, T=16": ZEROS,
+    "dispatch of a step": "most of it is JAX handing over the state's leaves (tables.md, a step that only counts)",
+}
