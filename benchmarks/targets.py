@@ -106,7 +106,7 @@ def same(value):
 # Found by profile; shown where a target is missed.
 ZEROS = (
     "XLA on CPU fills a loop's buffer with zeros before it is written, one in each pass, which is two thirds of the "
-    'excess (tables.md, "one sequence of zeros", twice); spikes are a second pass over u, which is no faster in the loop'
+    'excess (tables.md, "one sequence of zeros", twice); spikes are a second pass over u, no faster in the loop'
 )
 REASONS: dict[str, str] = {
     "lif over minimum traffic, T=16": ZEROS,
