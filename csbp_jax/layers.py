@@ -6,11 +6,13 @@ number of channels, and so has parameters of its own in each layer (circuits.PLI
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax import lax
 
 from csbp_jax import norms
 from csbp_jax.circuits import Feedback
@@ -61,7 +63,7 @@ class ConvCurrent(nn.Module):
             promote_dtype=bias_apart,
             name="conv",
         )
-        h = show(widened(synapse(x)), self.time_steps)
+        h = show(widened(_not_small(synapse, x, self.kernel, self.stride)), self.time_steps)
         return {"conv": h, "norm": self.norm(name="norm")(h, train)}
 
 
@@ -180,6 +182,22 @@ def pool(x: jax.Array) -> jax.Array:
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 maximum pooling of ``[B, T, H, W, C]``; a last odd row or column is left out."""
     return nn.max_pool(_poolable(x), (2, 2), (2, 2))
+
+
+def _not_small(convolve: Callable[[jax.Array], jax.Array], x: jax.Array, kernel: int, stride: int) -> jax.Array:
+    """The convolution of ``[B, T, H, W, C]``; on CPU, of a picture that zeros make large enough, cut back.
+
+    XLA on CPU computes a convolution or its gradient a hundred times slower where its input is smaller than the kernel.
+    """
+    smallest = (kernel - 1) * stride + 1  # for which the output is as large as the kernel, too
+    missing = [max(0, smallest - n) for n in x.shape[2:4]]
+    if jax.default_backend() != "cpu" or max(missing) == 0 or max(x.shape[2:4]) == 1:
+        return convolve(x)
+    height, width = (-(-n // stride) for n in x.shape[2:4])
+    larger = jnp.pad(x, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    # Without barriers, XLA folds the zeros, and those of the cut in the gradient, into the convolution's own padding.
+    h = lax.optimization_barrier(convolve(lax.optimization_barrier(larger)))
+    return h[:, :, :height, :width]
 
 
 def _poolable(x):

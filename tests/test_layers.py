@@ -1,6 +1,7 @@
 """Single layers: recurrence, PLIF as a part of the parameters, sums of currents, static input, initial weights."""
 
 import math
+import re
 
 import chex
 import jax
@@ -62,6 +63,57 @@ def test_a_strided_convolution_pads_both_sides_alike():
     layer = layers.ConvCurrent(1, stride=2, kernel_init=jax.nn.initializers.ones, name="c")
     current, _ = layer.init_with_output(jax.random.key(0), x, False, None, NO_PROBE)[0]
     np.testing.assert_allclose(current[0, 0, :, :, 0], [[10, 24], [51, 90]], rtol=1e-4)  # sums around pixels 0 and 2
+
+
+SMALL = [((2, 2), 3, 1), ((2, 1), 3, 1), ((1, 1), 3, 1), ((5, 2), 3, 1), ((4, 4), 3, 2), ((2, 2), 3, 2), ((3, 2), 7, 2)]
+
+
+def convolution(size, kernel, stride):
+    """``(gradients in weights and input, output)`` of a layer's convolution, and of the plain one."""
+    layer = layers.ConvCurrent(F, kernel, stride, norm=lambda name: lambda h, train: h)
+    x = jax.random.normal(jax.random.key(0), (B, T, *size, 4))
+    weights = layer.init(jax.random.key(1), x, True, None, NO_PROBE)["params"]
+
+    def ours(weights, x):
+        return layer.apply({"params": weights}, x, True, None, NO_PROBE)[0]
+
+    def plain(weights, x):
+        pads = [(kernel // 2,) * 2] * 2
+        names = ("NHWC", "HWIO", "NHWC")
+        folded, kernels = x.reshape(-1, *x.shape[2:]), weights["conv"]["kernel"].astype(x.dtype)
+        h = jax.lax.conv_general_dilated(folded, kernels, (stride,) * 2, pads, dimension_numbers=names)
+        return h.reshape(B, T, *h.shape[1:])
+
+    def run(f):
+        def loss(weights, x):
+            h = f(weights, x)
+            return (h**3).sum(), h
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True)), (weights, x)
+
+    return run(ours), run(plain)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), SMALL)
+def test_a_small_picture_is_convolved_as_the_equation_says(x64, size, kernel, stride):
+    (ours, arguments), (plain, _) = convolution(size, kernel, stride)
+    (found, h), (expected, plain_h) = ours(*arguments), plain(*arguments)
+    chex.assert_trees_all_close(h, plain_h, rtol=0, atol=1e-12)
+    chex.assert_trees_all_close(found[1], expected[1], rtol=0, atol=1e-9)
+    chex.assert_trees_all_close(found[0]["conv"], expected[0]["conv"], rtol=1e-5, atol=1e-5)  # float32
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the picture is left as it is")
+@pytest.mark.parametrize(("size", "kernel", "stride"), [case for case in SMALL if case[0] != (1, 1)])
+def test_no_convolution_on_cpu_has_an_input_smaller_than_its_kernel(size, kernel, stride):
+    """XLA computes such a one by a plain loop; it would also fold zeros that pad the input into the convolution."""
+    (ours, arguments), _ = convolution(size, kernel, stride)
+    lines = [line for line in ours.lower(*arguments).compile().as_text().splitlines() if " convolution(" in line]
+    assert len(lines) == 3
+    for line in lines:
+        height, width = map(int, re.search(r"= f\d+\[\d+,(\d+),(\d+),\d+\]", line).groups())
+        assert min(height, width) >= kernel
+        assert re.search(r" pad=(\d+_\d+)x", line)[1] == f"{kernel // 2}_{kernel // 2}"
 
 
 @pytest.mark.parametrize("pool", [layers.pool, layers.max_pool])
