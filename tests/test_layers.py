@@ -106,7 +106,7 @@ def test_a_small_picture_is_convolved_as_the_equation_says(x64, size, kernel, st
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the picture is left as it is")
 @pytest.mark.parametrize(("size", "kernel", "stride"), [case for case in SMALL if case[0] != (1, 1)])
 def test_no_convolution_on_cpu_has_an_input_smaller_than_its_kernel(size, kernel, stride):
-    """XLA computes such a one by a plain loop; it would also fold zeros that pad the input into the convolution."""
+    """XLA computes such a one by a plain loop; nor may it fold the zeros into the convolution's own padding."""
     (ours, arguments), _ = convolution(size, kernel, stride)
     lines = [line for line in ours.lower(*arguments).compile().as_text().splitlines() if " convolution(" in line]
     assert len(lines) == 3
