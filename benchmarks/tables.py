@@ -60,8 +60,8 @@ def training_steps(rows):
                 ]
             )
     shares = "\n".join(
-        f"- {name}: chaos term {cell(row['chaos_share'], 1, 100)} % of a step; same as SpikingJelly: "
-        + (", ".join(f"{what} {yes}" for what, yes in row["same"].items()) if "same" in row else "not run")
+        f"- {name}: chaos term {cell(row['chaos_share'], 1, 100)} % of a step; SpikingJelly "
+        + (agreement(row["same"]) if "same" in row else "not run")
         for name, row in rows.items()
     )
     return f"""## Training steps
@@ -72,6 +72,12 @@ compilation included; before: after the imports. Ready: until the first step is 
 {table(head, body)}
 
 {shares}"""
+
+
+def agreement(same):
+    """How equal the two nets are: after the first step, rounding turns a spike here and there."""
+    differ = ", ".join(f"{share:.0e}" for share in same["losses_differ"])
+    return f"has {'as many' if same['parameters'] else 'other'} parameters; first losses differ by {differ} of them"
 
 
 def growth(found):

@@ -108,7 +108,12 @@ ZEROS = (
     "XLA on CPU fills a loop's buffer with zeros before it is written, one in each pass, which is two thirds of the "
     'excess (tables.md, "one sequence of zeros", twice); spikes are a second pass over u, no faster in the loop'
 )
+CONVOLUTIONS = (
+    "XLA's convolutions against oneDNN's: on large pictures with few channels the weights' gradient runs at a fifth "
+    "to a half of the forward pass's rate (alone, 34 to 80 GFLOP/s against 150 on one core)"
+)
 REASONS: dict[str, str] = {
+    **{f"SpikingJelly over ours, training step of {net}": CONVOLUTIONS for net in ("CNN7", "VGGSNN")},
     "lif over minimum traffic, T=16": ZEROS,
     "lif over minimum traffic, T=100": ZEROS,
     "the same with gradients of decay and threshold, T=16": ZEROS,

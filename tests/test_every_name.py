@@ -34,8 +34,8 @@ OTHER = {
 }
 
 
-# One of each kind is among the fast tests: packed arrays, encoded pictures, events in files, spikes in a table.
-FAST = ("mnist", "imagenet", "nmnist", "shd")
+# Some kinds are among the fast tests: packed arrays, events in files, spikes in a table.
+FAST = ("mnist", "nmnist", "shd")
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def whole(tmp_path_factory):
     return root / "r", result
 
 
+@pytest.mark.slow
 def test_stopped_at_any_point_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
     # Within epoch 1; before its validation; within that; within epoch 2; within the validation of its end.
     for times, step in ((7, 7), (12, 19), (2, 19), (7, 22), (18, 38)):
@@ -149,8 +150,9 @@ def test_ctrl_c_while_it_compiles_is_told_in_one_line(tmp_path):
 
 
 HELD = """
-import time
+import signal, time
 from csbp_jax.stop import on_signals
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 with on_signals() as stop, stop.held():
     print("ready", flush=True)
     while True: time.sleep(0.01)
@@ -159,22 +161,27 @@ with on_signals() as stop, stop.held():
 
 def test_a_second_ctrl_c_ends_it_whatever_it_does():
     with subprocess.Popen([sys.executable, "-c", HELD], cwd=ROOT, stdout=-1, stderr=-1) as process:
-        assert process.stdout.readline() == b"ready\n"
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
-            process.send_signal(number)
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(timeout=0.2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == -signal.SIGINT  # which a shell calls 130
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                process.send_signal(number)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == -signal.SIGINT  # which a shell calls 130
+        finally:
+            process.kill()
 
 
 def test_signals_stop_at_once_where_nothing_is_to_be_saved():
     before = signal.getsignal(signal.SIGTERM)
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
         with pytest.raises(Stopped) as stopped, on_signals():
             signal.raise_signal(number)
         assert stopped.value.code == code
     assert signal.getsignal(signal.SIGTERM) == before
+    signal.signal(signal.SIGINT, given)
 
 
 def test_a_signal_that_is_ignored_stays_ignored():

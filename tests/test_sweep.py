@@ -114,7 +114,7 @@ def prepared(config=SMALL):
     return program.resolve(config, parts), parts
 
 
-@pytest.mark.parametrize("data_parallel", [1, 2])
+@pytest.mark.parametrize("data_parallel", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_member_equals_the_run_alone(x64, data_parallel):
     """Twenty steps in float64; eight members on eight devices, each batch on one or on two of them."""
     config, parts = prepared()
