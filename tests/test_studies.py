@@ -123,6 +123,7 @@ def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
         ("xor_phase", "phase.json", maps.page),
         ("cbp", "cbp.json", pages.page),
         ("release", "release.json", release.page),
+        ("bifurcations", "bifurcations.json", lambda content: bifurcations.page(content["diagrams"])),
     ],
 )
 def test_a_page_says_what_its_data_say(folder, file, page):
