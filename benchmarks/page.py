@@ -22,7 +22,9 @@ def write(folder, content):
     The repository's README.md quotes what is published, and is brought up to date with it.
     """
     (folder / "README.md").write_text(readme(content))
-    (folder / "tables.md").write_text("# Speed: tables\n\n" + "\n\n".join(tables(content)) + "\n")
+    load = ", ".join(f"{part} {value}" for part, value in content["load"].items())
+    head = f"# Speed: tables\n\nLoad average of the machine, our own processes included, before each part: {load}."
+    (folder / "tables.md").write_text("\n\n".join([head, *tables(content)]) + "\n")
     (folder / "targets.md").write_text(targets.page(content))
     if folder.resolve() == PUBLISHED and not content["quick"]:
         front = PUBLISHED.parent.parent.parent / "README.md"

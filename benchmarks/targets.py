@@ -22,7 +22,7 @@ def page(content):
         missed += [] if met else [name]
         measured, said = cell(numbers, digits, unit), "met" if met else "missed"
         lines.append(f"| {name} | {limit} | {measured} | {said} | {command(part)} |")
-    reasons = "\n".join(f"- {name}: {REASONS.get(name, 'not known')}" for name in missed)
+    reasons = "\n".join(f"- {name}: {REASONS.get(name, 'not found yet')}" for name in missed)
     text = "\n".join(lines)
     return f"""# Speed: targets
 
@@ -108,14 +108,17 @@ ZEROS = (
     "XLA on CPU fills a loop's buffer with zeros before it is written, one in each pass, which is two thirds of the "
     'excess (tables.md, "one sequence of zeros", twice); spikes are a second pass over u, no faster in the loop'
 )
+SUMS = (
+    "their sums over time are rows [B, N], read and written at each step; that costs twice as much an element where a "
+    "row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward"
+)
 CONVOLUTIONS = (
-    "XLA's convolutions against oneDNN's: on large pictures with few channels the weights' gradient runs at a fifth "
-    "to a half of the forward pass's rate (alone, 34 to 80 GFLOP/s against 150 on one core)"
+    "XLA's convolutions are slower than oneDNN's at full width, most of all the gradient in the weights on large "
+    "pictures; at a quarter of the width, where less of a step is convolution, ours is faster (tables.md, growth)"
 )
 REASONS: dict[str, str] = {
     **{f"SpikingJelly over ours, training step of {net}": CONVOLUTIONS for net in ("CNN7", "VGGSNN")},
-    "lif over minimum traffic, T=16": ZEROS,
-    "lif over minimum traffic, T=100": ZEROS,
-    "the same with gradients of decay and threshold, T=16": ZEROS,
+    **{f"lif over minimum traffic, {label}": ZEROS for label in ("T=16", "T=100")},
+    **{f"the same with gradients of decay and threshold, {label}": SUMS for label in ("T=4", "T=16")},
     "dispatch of a step": "most of it is JAX handing over the state's leaves (tables.md, a step that only counts)",
 }
