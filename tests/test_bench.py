@@ -1,5 +1,6 @@
 """The benchmark's parts on tiny programs: workers, agreement, pages. No test here looks at how long anything took."""
 
+import json
 import sys
 
 import numpy as np
@@ -95,3 +96,12 @@ def test_targets_are_met_missed_or_not_measured(monkeypatch):
     assert "- dispatch of a step: a reason" in found
     assert found.count("| met |") == 2
     assert found.count("not measured") == len(list(targets.rows())) - 3
+
+
+def test_pages_are_those_of_the_numbers_beside_them(tmp_path):
+    """What is published was drawn by this program from its bench.json."""
+    published = page.PUBLISHED
+    (tmp_path / "bench.json").write_text((published / "bench.json").read_text())
+    page.write(tmp_path, json.loads((published / "bench.json").read_text()))
+    for name in ("README.md", "tables.md", "targets.md"):
+        assert (tmp_path / name).read_text() == (published / name).read_text()
