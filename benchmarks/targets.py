@@ -103,18 +103,18 @@ def same(value):
     return dict.fromkeys(("median", "min", "max"), value)
 
 
-# Found by profile; shown where a target is missed.
+# Zeros and dispatch are timed in the bench; the others are read off its tables, not off a profile.
 ZEROS = (
     "XLA on CPU fills a loop's buffer with zeros before it is written, one in each pass, which is two thirds of the "
-    'excess (tables.md, "one sequence of zeros", twice); spikes are a second pass over u, no faster in the loop'
+    'excess (tables.md, "one sequence of zeros", twice)'
 )
 SUMS = (
     "their sums over time are rows [B, N], read and written at each step; that costs twice as much an element where a "
     "row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward"
 )
 CONVOLUTIONS = (
-    "XLA's convolutions are slower than oneDNN's at full width, most of all the gradient in the weights on large "
-    "pictures; at a quarter of the width, where less of a step is convolution, ours is faster (tables.md, growth)"
+    "most likely XLA's convolutions against oneDNN's, which were not profiled: at a quarter of the width, where less "
+    "of a step is convolution, ours is faster (tables.md, growth)"
 )
 REASONS: dict[str, str] = {
     **{f"SpikingJelly over ours, training step of {net}": CONVOLUTIONS for net in ("CNN7", "VGGSNN")},

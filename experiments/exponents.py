@@ -10,10 +10,7 @@ A FIELD is any of the config. What is done is kept in ``exponents.json`` and not
 
 import argparse
 import json
-import os
 import pathlib
-import platform
-from importlib import metadata
 
 import numpy as np
 
@@ -24,6 +21,7 @@ from csbp_jax.intervals import student
 from csbp_jax.options import parse
 from csbp_jax.program import resolve
 from csbp_jax.report import write_json
+from experiments.machine import about
 
 
 def measured(config, options, file):
@@ -33,9 +31,9 @@ def measured(config, options, file):
     steps_per_epoch = len(source) // config.batch_size
     probe = lab.batches(config, source, 1)[0]
     config = lab.in_plain_units(config, probe, steps_per_epoch)
-    about = {"config": to_json(config), "map": options.map, "steps": options.steps, "sequences": options.sequences}
-    content = json.loads(file.read_text()) if file.exists() else {**about, "conditions": {}}
-    if {name: content[name] for name in about} != about:
+    asked = {"config": to_json(config), "map": options.map, "steps": options.steps, "sequences": options.sequences}
+    content = json.loads(file.read_text()) if file.exists() else {**asked, "conditions": {}}
+    if {name: content[name] for name in asked} != asked:
         raise SystemExit(f"{file} was made with other options; give another --out")
     count = {"batch": 1, "epoch": steps_per_epoch, "stream": options.steps}[options.map]
     for name, condition in lab.conditions(config).items():
@@ -163,8 +161,7 @@ def main(arguments=None):
     out.mkdir(parents=True, exist_ok=True)
     content = measured(config, options, out / "exponents.json")
     content |= {
-        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy", "optax")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        **about(),
     }
     write_json(out / "exponents.json", content)
     draw(content, out)

@@ -9,10 +9,7 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
-import platform
-from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +20,7 @@ from csbp_jax.config import Chaos, Data, Optimizer, replaced
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.program import resolve
 from csbp_jax.report import write_json
+from experiments.machine import about
 
 STEPS, WARMUP, FEW, DELTA = 300, 100, 20, 1e-2
 RATIOS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 25.0)
@@ -209,8 +207,7 @@ def main(arguments=None):
     file = options.out / "release.json"
     content = json.loads(file.read_text()) if file.exists() else {}
     content |= {
-        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy", "optax")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        **about(),
     }
 
     def save(what):

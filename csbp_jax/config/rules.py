@@ -127,11 +127,13 @@ def check(config: Config) -> Config:
             f"chaos.unit: flip is not possible with {config.optimizer.name}, whose scale is unknown before the first "
             "step; allowed is sgd"
         )
-    for field, value in (("chaos.reduce", "sum"), ("chaos.substeps", config.chaos.substeps)):
-        if config.optimizer.accumulate > 1 and value != 1 and flat[field] == value:
-            raise ConfigError(
-                f"optimizer.accumulate: {config.optimizer.accumulate} is not possible with {field} {value}"
-            )
+    if config.optimizer.accumulate > 1:
+        for field, needed in (("chaos.reduce", "mean or neuron"), ("chaos.substeps", "1")):
+            if str(flat[field]) not in needed.split(" or "):
+                raise ConfigError(
+                    f"optimizer.accumulate: {config.optimizer.accumulate} is not possible with {field} {flat[field]}; "
+                    f"set {field} to {needed}, or optimizer.accumulate to 1"
+                )
     if config.batch_size % (config.optimizer.accumulate * config.model.norm_groups):
         raise ConfigError(
             f"batch_size: {config.batch_size} is not possible; allowed are multiples of optimizer.accumulate times "

@@ -8,10 +8,7 @@ Each diagram is kept as ``NAME-AXIS.npz`` and not measured again.
 import argparse
 import contextlib
 import itertools
-import os
 import pathlib
-import platform
-from importlib import metadata
 from typing import NamedTuple
 
 import jax
@@ -22,6 +19,7 @@ from csbp_jax import dynamics
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.report import write_json
 from experiments.bifurcations.systems import SYSTEMS
+from experiments.machine import about
 
 KEEP, DELTA, CHAOTIC = 24, 1e-2, 0.05
 
@@ -166,12 +164,8 @@ def main(arguments=None):
         }
         if told:
             draw(name, told, options.out)
-    about = {
-        "command": "python -m experiments.bifurcations",
-        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy", "optax")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
-    }
-    write_json(options.out / "bifurcations.json", about | {"diagrams": summaries})
+    content = {"command": "python -m experiments.bifurcations", **about(), "diagrams": summaries}
+    write_json(options.out / "bifurcations.json", content)
     (options.out / "table.md").write_text(page(summaries) + "\n")
     print(page(summaries))
 

@@ -7,10 +7,7 @@ What is finished is kept in ``cbp.json`` and not run again.
 
 import argparse
 import json
-import os
 import pathlib
-import platform
-from importlib import metadata
 
 import numpy as np
 from scipy import stats
@@ -20,6 +17,7 @@ from experiments.cbp import exponents
 from experiments.cbp.conditions import CONDITIONS, INITS, PUBLISHED, TABLE, Condition, solved
 from experiments.cbp.net import Setting
 from experiments.cbp.pages import draw, page
+from experiments.machine import about
 from experiments.shares import compared, holm, share
 
 TUNING_SEEDS = 100_000
@@ -90,8 +88,7 @@ def main(arguments=None):
     content |= {
         "command": "python -m experiments.cbp",
         "against_cbp": against_cbp(content["conditions"]),
-        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy", "optax")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        **about(),
     }
     write_json(file, content)
     draw(content, options.out)

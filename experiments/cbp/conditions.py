@@ -1,7 +1,7 @@
 """Their table, and the conditions of part 2: what each trains with and is tuned over, and how its starts are run."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 
 from csbp_jax import controls
 from experiments.cbp.net import Kind, Setting, train
+from experiments.forcing import made
 
 INITS = (0.2, 0.5, 1.0, 3.0)
 STRENGTHS = [Setting(z0=z0) for z0 in (0.75, 1.5, 3.0, 6.0, 12.0, 24.0)]
@@ -72,26 +73,7 @@ def solved(condition: Condition, setting: Setting, seeds: np.ndarray) -> np.ndar
 def _block(condition, setting, seeds):
     # Numbers of Python would compile each setting anew.
     setting = jax.tree.map(jnp.float32, setting)
-    forcing = _forcing(condition.forced, setting, seeds)
+    twin = functools.partial(train, setting=setting, kind=Kind(), record=True)
+    forcing = made(condition.forced, lambda seed: twin(seed)[1], seeds, Kind().first)
     axes = (0, None, None if forcing is None else 0)
     return np.asarray(jax.vmap(lambda *a: train(*a, kind=condition.kind)[0], axes)(seeds, setting, forcing))
-
-
-def _forcing(how, setting, seeds) -> Any:
-    if how is None:
-        return None
-    twins = functools.partial(train, kind=Kind(), record=True)
-
-    def one(seed):
-        record = twins(seed, setting)[1]
-        key = jax.random.fold_in(jax.random.key(seed), Kind().first)
-        return {
-            "rms": controls.rms,
-            "replayed": lambda r: r,
-            "other": lambda r: r,
-            "shuffled": functools.partial(controls.shuffled, key),
-            "phases": functools.partial(controls.phase_randomised, key),
-        }[how](record)
-
-    records = jax.jit(jax.vmap(one))(seeds)
-    return jax.tree.map(lambda r: jnp.roll(r, 1, axis=0), records) if how == "other" else records

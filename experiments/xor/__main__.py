@@ -7,15 +7,13 @@ A finished condition is kept in ``xor.json`` and not run again.
 
 import argparse
 import json
-import os
 import pathlib
-import platform
-from importlib import metadata
 
 import numpy as np
 
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.report import write_json
+from experiments.machine import about
 from experiments.shares import compared, share
 from experiments.xor.conditions import CONDITIONS, Condition, solved
 from experiments.xor.net import Kind, Setting
@@ -111,8 +109,7 @@ def main(arguments=None):
     content |= {} if "together" in content else {"together": together(options)}
     content |= {
         "command": "python -m experiments.xor",
-        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy", "optax")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        **about(),
     }
     write_json(file, content)
     draw(content, options.out)

@@ -2,13 +2,14 @@
 
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import controls
+from experiments.forcing import made
 from experiments.xor.net import Kind, Setting, train
 
 STRENGTHS = [Setting(z0=z0, beta=beta) for z0, beta in itertools.product((0.5, 1.0, 2.0), (0.998, 0.999))]
@@ -68,32 +69,13 @@ CONDITIONS: dict[str, Condition] = {
 
 def solved(condition: Condition, setting: Setting, seeds: np.ndarray, steps: int = 5000) -> np.ndarray:
     """Whether each start solves XOR, ``[seeds]``."""
-    forcing = _forcing(condition.forced, setting, jnp.asarray(seeds), steps)
+    twin = functools.partial(train, setting=_traced(setting), kind=Kind(), steps=steps, record=True)
+    forcing = made(condition.forced, lambda seed: twin(seed)[2], jnp.asarray(seeds), steps)
     axes = (0, None, None if forcing is None else 0)
     found = jax.vmap(lambda *a: train(*a, kind=condition.kind, steps=steps)[0], axes)(
         jnp.asarray(seeds), _traced(setting), forcing
     )
     return np.asarray(found)
-
-
-def _forcing(how, setting, seeds, steps) -> Any:
-    if how is None:
-        return None
-    twins = functools.partial(train, kind=Kind(), steps=steps, record=True)
-
-    def one(seed):
-        record = twins(seed, _traced(setting))[2]
-        key = jax.random.fold_in(jax.random.key(seed), steps)
-        return {
-            "rms": controls.rms,
-            "replayed": lambda r: r,
-            "other": lambda r: r,
-            "shuffled": functools.partial(controls.shuffled, key),
-            "phases": functools.partial(controls.phase_randomised, key),
-        }[how](record)
-
-    records = jax.jit(jax.vmap(one))(seeds)
-    return jax.tree.map(lambda r: jnp.roll(r, 1, axis=0), records) if how == "other" else records
 
 
 def _traced(setting):

@@ -9,10 +9,7 @@ import argparse
 import functools
 import itertools
 import json
-import os
 import pathlib
-import platform
-from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +17,7 @@ import numpy as np
 
 from csbp_jax import dynamics
 from csbp_jax.report import write_json
+from experiments.machine import about
 from experiments.xor.maps import STRENGTHS, TARGETS, TERMS, draw, lines, page, summary, told
 from experiments.xor.net import Kind, Setting, start, task_loss, term_gradient, train
 
@@ -126,8 +124,7 @@ def main(arguments=None):
         "targets": TARGETS,
         "lines": lines(),
         "summary": summary(content["planes"]),
-        "versions": {package: metadata.version(package) for package in ("jax", "numpy", "scipy")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        **about(),
     }
     write_json(file, content)
     draw(content, options.out)
