@@ -101,6 +101,14 @@ def make(config: Config, probe: Batch, steps_per_epoch: int) -> Map:
     return Map(start, lambda state, batch: train_step(state, batch)[0], ratio, readouts)
 
 
+def strength(start: learner.State) -> Callable[[learner.State, jax.Array], learner.State]:
+    """The knob of :func:`dynamics.steered` that turns z of all taps, from what it is in ``start``."""
+    base = start.hparams["z0"]
+    return lambda state, factor: dataclasses.replace(
+        state, hparams=state.hparams | {"z0": {tap: (z * factor).astype(z.dtype) for tap, z in base.items()}}
+    )
+
+
 def measure(
     run: Map,
     given: Sequence[Batch],

@@ -287,6 +287,43 @@ def test_a_bifurcation_diagram_of_the_logistic_map(x64):
         dynamics.visited(step, starts, steps(10), lambda s: s[0], 10)
 
 
+def turned(state, factor):
+    return state[0], factor * 3.9
+
+
+@pytest.mark.parametrize("wanted", [0.45, 0.2, -0.1])
+def test_a_steered_map_follows_a_path_of_exponents_in_the_mean(x64, wanted):
+    def step(state, _):
+        x, rate = state
+        return rate * x * (1 - x), rate
+
+    path, start = [wanted] * 4000, (jnp.array(0.3), jnp.array(3.9))
+    found = dynamics.steered(step, start, steps(4000), path, turned, gain=1e-3, fed_back=(True, False))
+    assert found.factors[0] == 1 and np.all(found.factors * 3.9 < 4.0001)
+    drift = np.log(found.factors[-1] / found.factors[1000]) / (1e-3 * 2999)
+    np.testing.assert_allclose(np.mean(found.local[1000:-1]), wanted - drift, atol=1e-9)
+    assert abs(drift) < 0.01
+    x, rate = 0.3, 3.9  # the state went the way that the factors say
+    for factor in found.factors[:50]:
+        x, rate = step((x, 3.9 * factor), None)
+    again = dynamics.steered(step, start, steps(50), path[:50], turned, gain=1e-3, fed_back=(True, False))
+    assert again.state[0] == pytest.approx(x, rel=1e-6) and again.state[1] == pytest.approx(rate)
+
+
+def test_a_steered_map_stays_within_its_limits_and_tells_missing_batches(x64):
+    def step(state, _):
+        return state[1] * state[0], state[1]
+
+    def knob(state, factor):
+        return state[0], factor
+
+    start, options = (jnp.array(1.0), jnp.array(1.0)), {"gain": 0.5, "fed_back": (True, False)}
+    found = dynamics.steered(step, start, steps(40), [9.0] * 40, knob, limits=(0.5, 2.0), **options)
+    assert found.factors[-1] == 2 and found.local[-1] == pytest.approx(np.log(2))
+    with pytest.raises(ValueError, match="3 batches, but the path has 5 steps"):
+        dynamics.steered(step, start, steps(3), [0.0] * 5, knob, **options)
+
+
 def test_only_what_feeds_back_is_perturbed(x64):
     _, state, _ = training(1.0, 0.9)
     mask = learner.fed_back(state)

@@ -1,8 +1,10 @@
 """What the release study tells of its exponents."""
 
+import numpy as np
 import pytest
 
-from experiments import release
+from experiments.release import cnn7, small
+from experiments.release.__main__ import page
 
 SMALL = {
     "ratios": [0.0, 0.5, 1.0, 2.0],
@@ -18,21 +20,47 @@ SMALL = {
     "exponents, expected", [([0.0, 0.03, 0.2, 0.3], 2), ([0.0, 0.05, 0.2, 0.3], 1), ([0.3, 0.1, 0.2, 0.3], None)]
 )
 def test_the_smallest_chaotic_strength_is_above_its_error_and_above_no_term(exponents, expected):
-    assert release.smallest(SMALL | {"exponents": exponents}) == expected
+    assert small.smallest(SMALL | {"exponents": exponents}) == expected
 
 
 def test_the_page_tells_what_was_not_run_and_z_by_reduction():
     ratios = {"start": dict.fromkeys(("task", "chaos", "both"), 0.01)}
     content = {"cnn7": {"as released": {"flip_ratio": ratios}}, "small": {"digits, k = 1": SMALL}}
-    lines = release.page(content).splitlines()
-    assert lines[2] == "| as released, start | 0.01 | 0.01 | 0.01 | not run | not run |"
+    lines = page(content).splitlines()
+    assert lines[2] == "| as released, start | 0.01 | 0.01 | 0.01 |  |  | not run | not run |"
     assert lines[-1] == "| digits, k = 1 | 100 | 25 | 0.1 | 1 | 0.200 ± 0.010 |"
-    nowhere = release.page({"small": {"net": SMALL | {"exponents": [0.0] * 4}}})
+    nowhere = page({"small": {"net": SMALL | {"exponents": [0.0] * 4}}})
     assert nowhere.splitlines()[-1] == "| net | none up to 200 | | | 2 | |"
 
 
 def test_the_released_config_is_changed_in_data_and_batch_alone():
-    config = release.released()
+    config = cnn7.released()
     assert config.chaos.z0 == (15.0, 15.0) and config.chaos.scale == 10 and config.chaos.reduce == "mean"
     assert (config.optimizer.name, config.optimizer.lr, config.optimizer.momentum) == ("sgd", 0.1, 0.9)
     assert (config.model.name, config.batch_size, config.data.name) == ("cnn7", 8, "digits_events")
+
+
+def test_cnn7_is_measured_with_the_term_and_without_at_two_rates():
+    found = cnn7.conditions(cnn7.released())
+    assert {name: (config.optimizer.lr, config.chaos.z0) for name, config in found.items()} == {
+        "as released": (0.1, (15.0, 15.0)),
+        "rate 0.01": (pytest.approx(0.01), (15.0, 15.0)),
+        "as released, z = 0": (0.1, (0.0,)),
+        "rate 0.01, z = 0": (pytest.approx(0.01), (0.0,)),
+    }
+
+
+def test_a_run_that_ran_away_has_local_exponents_and_no_exponent():
+    away = cnn7.told((None, None, np.array([[0.1], [0.2], [np.inf]])))
+    assert away == {"exponent": None, "stderr": None, "local": [0.1, 0.2, None]}
+    assert cnn7.told_exponent(away) == "none: ran away"
+    calm = cnn7.told((None, None, np.r_[np.full(100, 5.0), np.full(200, 0.25)][:, None]))
+    assert calm["exponent"] == pytest.approx(0.25) and len(calm["local"]) == 300
+
+
+def test_new_strengths_join_the_known_in_order():
+    known = {"ratios": [0.0, 1.0], "z_mean": [0.0, 9.0], "exponents": [0.0, 0.1], "stderr": [0.0, 0.01]}
+    new = {"ratios": [0.5], "z_mean": [4.5], "exponents": [0.05], "stderr": [0.02], "elements": 8, "channels": 2}
+    found = small.merged(known, new)
+    assert found["ratios"] == [0.0, 0.5, 1.0] and found["exponents"] == [0.0, 0.05, 0.1] and found["elements"] == 8
+    assert small.merged({"ratios": [], "exponents": [], "stderr": []}, new) == new

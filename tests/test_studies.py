@@ -12,10 +12,11 @@ from scipy import stats
 
 from csbp_jax import dynamics
 from experiments import exponents as exponents_study
-from experiments import release, shares
+from experiments import shares
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
 from experiments.cbp import conditions, exponents, net, pages
+from experiments.release import __main__ as release
 from experiments.xor import __main__ as xor
 from experiments.xor import maps
 from experiments.xor import net as xor_net

@@ -10,7 +10,8 @@ Spike flips make a training step discontinuous, and the tangent map does not see
 - the cumulated local exponents of a real, annealed run: ``every * cumsum(history)`` of the first two;
 - ``flip_ratio``: the steepest curvature over that at which plain descent starts to overshoot. Above 1 a fixed point has
   lost its stability; chaos needs more (of the chaos term alone, 1.64 at I0 = 0.65);
-- ``visited``: what a read-out of many runs still visits after a transient, which is a bifurcation diagram.
+- ``visited``: what a read-out of many runs still visits after a transient, which is a bifurcation diagram;
+- ``steered``: a strength turned from step to step so that the local exponent follows a path.
 
 *Chaotic* is a positive tangent exponent; *finite-size sensitive* a tangent exponent of 0 or less with a positive
 finite-size one; *transiently expanding* a run whose cumulated local exponent rises for a while.
@@ -23,6 +24,17 @@ integers and keys among them, are carried along. All growth rates are in nats a 
 from csbp_jax.dynamics.bifurcation import visited
 from csbp_jax.dynamics.flip import flip_ratio
 from csbp_jax.dynamics.nearby import finite_size, finite_size_many, separation
+from csbp_jax.dynamics.steering import Steered, steered
 from csbp_jax.dynamics.tangent import lyapunov, lyapunov_many
 
-__all__ = ["finite_size", "finite_size_many", "flip_ratio", "lyapunov", "lyapunov_many", "separation", "visited"]
+__all__ = [
+    "Steered",
+    "finite_size",
+    "finite_size_many",
+    "flip_ratio",
+    "lyapunov",
+    "lyapunov_many",
+    "separation",
+    "steered",
+    "visited",
+]

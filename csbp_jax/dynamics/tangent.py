@@ -52,8 +52,8 @@ def lyapunov(
     True
     """
     mask, state = mask_of(state, fed_back), strong(state)
-    frame = _frame(ravel_pytree(select(state, mask))[0].size, n, seed)
-    return follow(functools.partial(_push, step, mask), _orthonormal, (state, frame), batches, every, warmup)
+    frame = directions(ravel_pytree(select(state, mask))[0].size, n, seed)
+    return follow(functools.partial(push, step, mask), _orthonormal, (state, frame), batches, every, warmup)
 
 
 def lyapunov_many(
@@ -74,12 +74,12 @@ def lyapunov_many(
     """
     mask, states = mask_of(states, fed_back), strong(states)
     vectors = jax.vmap(lambda state: ravel_pytree(select(state, mask))[0])(states)
-    frames = jnp.broadcast_to(_frame(vectors.shape[1], n, seed), (*vectors.shape, n))
+    frames = jnp.broadcast_to(directions(vectors.shape[1], n, seed), (*vectors.shape, n))
     push = functools.partial(_push_many, step, mask)
     return follow(push, _orthonormal_many, (states, frames), batches, every, warmup)
 
 
-def _frame(size, n, seed):
+def directions(size, n, seed):
     """Random orthonormal directions ``[size, n]``."""
     if not 1 <= n <= size:
         raise ValueError(
@@ -104,7 +104,7 @@ def _pushed(step, mask, place, batch):
     return new, frame
 
 
-_push = jax.jit(_pushed, static_argnames=("step", "mask"))
+push = jax.jit(_pushed, static_argnames=("step", "mask"))
 
 
 @functools.partial(jax.jit, static_argnames=("step", "mask"))

@@ -1,0 +1,133 @@
+"""Part 1: CNN7 as released, and at a tenth of its rate."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from csbp_jax import configs, dynamics, lab, learner, meter
+from csbp_jax.config import Data, replaced
+from csbp_jax.dynamics.state import summary
+from csbp_jax.figures import PALETTE, blank
+from experiments.release.common import STEPS, WARMUP, prepared, steps
+
+FEW, DELTA, AWAY = 20, 1e-2, 1e3
+
+
+def released():
+    """The released config, on the recordings that are at hand."""
+    config = configs.load("cifar10_dvs_tebn_cnn7")
+    frames = Data(name="digits_events", bins="time", size=(48, 48), resize="antialias")
+    return dataclasses.replace(config, batch_size=8, data=frames)
+
+
+def conditions(given):
+    """With the term and without, at the released rate and at a tenth of it."""
+    slow = replaced(given, "optimizer.lr", given.optimizer.lr / 10)
+    pairs = {"as released": given, f"rate {slow.optimizer.lr:g}": slow}
+    return pairs | {f"{name}, z = 0": replaced(config, "chaos.z0", (0.0,)) for name, config in pairs.items()}
+
+
+def measure(content, save, data_dir):
+    """Quantity by quantity, over all conditions."""
+    given, batch, steps_per_epoch = prepared(released(), data_dir)
+    found, runs = content.setdefault("cnn7", {}), {}
+    for name, config in conditions(given).items():
+        found.setdefault(name, {})
+        runs[name] = lab.make(config, batch, steps_per_epoch)
+    for quantity, of in (("flip_ratio", flip_ratios), ("norm", norms), ("tangent", tangent), ("finite", finite)):
+        for name, run in runs.items():
+            if quantity not in found[name]:
+                found[name][quantity] = of(run, run.start(0, True), batch, len(found[name].get("norm", ())))
+                save(f"{name}, {quantity}")
+
+
+def flip_ratios(run, start, batch, _):
+    """At the start and a few steps later."""
+    later, step = start, jax.jit(run.step)
+    for _ in range(FEW):
+        later = step(later, batch)
+    places = {"start": start, f"after {FEW} steps": later}
+    return {when: {part: run.flip_ratio(part, state, batch) for part in meter.PARTS} for when, state in places.items()}
+
+
+def norms(run, state, batch, _):
+    """Of the parameters before each step, until they have grown a thousandfold."""
+    step, found = jax.jit(run.step), []
+    for given in steps(batch):
+        found.append(float(jnp.linalg.norm(ravel_pytree(state.params)[0])))
+        if found[-1] > AWAY * found[0]:
+            break
+        state = step(state, given)
+    return found
+
+
+def tangent(run, start, batch, count):
+    """Local exponents of the steps of which the norms are known."""
+    return told(dynamics.lyapunov(run.step, start, steps(batch, count), 1, fed_back=learner.fed_back(start)))
+
+
+def finite(run, start, batch, count):
+    """The same at a distance of DELTA."""
+    options = {"fed_back": lab.signed(start)}
+    return {"delta": DELTA} | told(
+        dynamics.finite_size(run.step, start, steps(batch, count), jnp.array([DELTA]), **options)
+    )
+
+
+def told(found):
+    """The local exponents, and their mean and standard error past the warm-up where the run got so far."""
+    local = np.asarray(found[2], float)[:, 0]
+    kept = {"exponent": None, "stderr": None, "local": [value if np.isfinite(value) else None for value in local]}
+    if len(local) < STEPS or not np.isfinite(local).all():
+        return kept
+    exponent, stderr, _ = summary([*local[WARMUP:]])
+    return kept | {"exponent": float(exponent), "stderr": float(stderr)}
+
+
+def rows(content):
+    """In Markdown."""
+    head = (
+        "| CNN7 | flip ratio of the term | of the task | of both | steps | parameters, grown | exponent (nats a step) |"
+    )
+    lines = [head + " at distance 1e-2 |", "|---" * 8 + "|"]
+    for name, found in content["cnn7"].items():
+        for when, ratios in found.get("flip_ratio", {}).items():
+            cells = [f"{ratios[part]:.3g}" for part in ("chaos", "task", "both")]
+            norm = found.get("norm") if when == "start" else None
+            cells += [str(len(norm)), f"{norm[-1] / norm[0]:.3g} times"] if norm else ["", ""]
+            cells += [told_exponent(found.get(key)) if when == "start" else "" for key in ("tangent", "finite")]
+            lines.append(f"| {name}, {when} | {' | '.join(cells)} |")
+    return lines
+
+
+def told_exponent(found):
+    """An exponent with its standard error, or why there is none."""
+    if found is None:
+        return "not run"
+    return "none: ran away" if found["exponent"] is None else f"{found['exponent']:+.4f} ± {found['stderr']:.4f}"
+
+
+def draw(content, out):
+    """Norm of the parameters and cumulated local exponents over steps, a line a condition."""
+    figure = blank(11, 3.6)
+    panels = dict(zip(("norm", "tangent", "finite"), figure.subplots(1, 3), strict=True))
+    for i, (name, found) in enumerate(content["cnn7"].items()):
+        style = {"color": PALETTE[i], "label": name, "ls": "--" if "z = 0" in name else "-"}
+        if "norm" in found:
+            panels["norm"].plot(np.array(found["norm"]) / found["norm"][0], **style)
+        for key in ("tangent", "finite"):
+            if key in found:
+                panels[key].plot(
+                    1 + np.arange(len(found[key]["local"])), np.cumsum(np.array(found[key]["local"], float)), **style
+                )
+    panels["norm"].set(yscale="log", ylabel="norm of the parameters over that at the start")
+    panels["tangent"].set(ylabel="cumulated local exponent (nats), tangent")
+    panels["finite"].set(ylabel="cumulated local exponent (nats), at 1e-2")
+    for axes in panels.values():
+        axes.set(xlabel="step")
+    panels["norm"].legend(fontsize="small")
+    for kind in ("png", "pdf"):
+        figure.savefig(out / f"cnn7.{kind}", dpi=120)

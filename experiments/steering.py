@@ -1,0 +1,135 @@
+"""Chaos of a set strength: z of a digits net, steered so that the local exponent follows a path that comes down to 0.
+
+    python -m experiments.steering [--starts 8] [--data-dir data] [--out docs/results/steering]
+
+The plan is docs/results/steering/plan.md.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from csbp_jax import configs, data, dynamics, lab, learner
+from csbp_jax.config import Chaos, Optimizer, replaced
+from csbp_jax.figures import PALETTE, blank
+from csbp_jax.intervals import student
+from csbp_jax.program import resolve
+from csbp_jax.report import write_json
+from experiments.machine import about
+
+HELD, DOWN, CALM, WINDOW = 500, 500, 200, 100
+TOPS = (0.05, 0.15)
+GAIN, LIMITS = 0.1, (1e-4, 100.0)
+
+
+def config():
+    """The digits net under plain SGD, its z a quarter of the term's flip at the start."""
+    given = configs.load("digits")
+    return dataclasses.replace(
+        given,
+        batch_size=16,
+        model=dataclasses.replace(given.model, features=(8, 8, 8)),
+        optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.0, schedule="constant"),
+        chaos=Chaos(z0=(0.25,), taps=("conv1.membrane",), unit="flip", scale=1.0),
+    )
+
+
+def path(top):
+    """Exponents that are wanted: held, brought down to 0, held there; nats a step."""
+    return np.concatenate([np.full(HELD, top), np.linspace(top, 0, DOWN), np.zeros(CALM)])
+
+
+def measured(options):
+    """``{term: {top: {factors, local [starts, steps]}}}``."""
+    parts = data.load(config(), options.data_dir)
+    given, source = resolve(config(), parts), parts["train"]
+    probe, per_epoch = lab.batches(given, source, 1)[0], len(source) // given.batch_size
+    plain, found = lab.in_plain_units(given, probe, per_epoch), {}
+    for term in ("chaos", "drift"):
+        run = lab.make(replaced(plain, "chaos.term", term), probe, per_epoch)
+        for top in TOPS:
+            one = found.setdefault(term, {}).setdefault(f"{top:g}", {"factors": [], "local": []})
+            for seed in range(options.starts):
+                start, wanted = run.start(seed, True), path(top)
+                stream = lab.batches(given, source, len(wanted), seed)
+                turn, fed_back = lab.strength(start), learner.fed_back(start)
+                told = dynamics.steered(
+                    run.step, start, stream, wanted, turn, gain=GAIN, limits=LIMITS, fed_back=fed_back
+                )
+                one["factors"].append(told.factors.round(6).tolist())
+                one["local"].append(told.local.round(6).tolist())
+                print(f"{term}, from {top:g}, start {seed}: {told.local[HELD // 2 : HELD].mean():+.4f}", flush=True)
+    return {"z0": list(plain.chaos.z0), "terms": found}
+
+
+def windows(local):
+    """Means over windows of steps, ``[starts, windows]``."""
+    local = np.asarray(local)
+    return local.reshape(len(local), -1, WINDOW).mean(axis=2)
+
+
+def page(content):
+    """In Markdown: the mean exponent where it should be held and where it should be 0, and how far z was turned."""
+    rows = ["| term | wanted | measured there | wanted 0, measured | z at the end of the hold | at the end |"]
+    rows.append("|---" * 6 + "|")
+    for term, tops in content["terms"].items():
+        for top, one in tops.items():
+            local, factors = np.array(one["local"]), np.array(one["factors"])
+            held, calm = local[:, HELD // 2 : HELD].mean(1), local[:, -CALM:].mean(1)
+            turned = [
+                f"{np.median(factors[:, i]):.2g} z0 ({factors[:, i].min():.2g} to {factors[:, i].max():.2g})"
+                for i in (HELD, -1)
+            ]
+            rows.append(f"| {term} | {top} | {interval(held)} | {interval(calm)} | {' | '.join(turned)} |")
+    return "\n".join(rows)
+
+
+def interval(values):
+    """Mean and its 95 % interval over starts."""
+    mean, low, high = student(values)[:3]
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def draw(content, out):
+    """What was wanted, what was measured, and z, a column a path."""
+    figure = blank(10, 6)
+    panels = figure.subplots(2, len(TOPS), sharex=True, sharey="row")
+    for (above, below), top in zip(panels.T, TOPS, strict=True):
+        above.plot(path(top), color="black", lw=1, label="wanted")
+        for i, (term, tops) in enumerate(content["terms"].items()):
+            means, steps = (
+                windows(tops[f"{top:g}"]["local"]),
+                WINDOW * (0.5 + np.arange((HELD + DOWN + CALM) // WINDOW)),
+            )
+            spread = [student(column) for column in means.T]
+            center, low, high = (np.array([getattr(s, name) for s in spread]) for name in ("mean", "low", "high"))
+            above.errorbar(steps, center, (center - low, high - center), fmt=".-", color=PALETTE[i], label=term)
+            factors = np.array(tops[f"{top:g}"]["factors"]).T
+            below.plot(factors, color=PALETTE[i], lw=0.7)
+        above.axhline(0, color="black", lw=0.5)
+        below.set(yscale="log", xlabel="step")
+    panels[0, 0].set_ylabel(f"local exponent (nats a step),\nmean of {WINDOW} steps, 95 % over starts")
+    panels[1, 0].set_ylabel("z over that at the start")
+    panels[0, 0].legend(fontsize="small")
+    for kind in ("png", "pdf"):
+        figure.savefig(out / f"steering.{kind}", dpi=120)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--starts", type=int, default=8)
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/steering"))
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    content = {"command": "python -m experiments.steering", **about(), **measured(options)}
+    write_json(options.out / "steering.json", content)
+    draw(content, options.out)
+    (options.out / "table.md").write_text(page(content) + "\n")
+    print(page(content))
+
+
+if __name__ == "__main__":
+    main()
