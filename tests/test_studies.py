@@ -12,7 +12,7 @@ from scipy import stats
 
 from csbp_jax import dynamics
 from experiments import exponents as exponents_study
-from experiments import shares
+from experiments import shares, steering
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
 from experiments.cbp import conditions, exponents, net, pages
@@ -124,6 +124,7 @@ def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
         ("xor_phase", "phase.json", maps.page),
         ("cbp", "cbp.json", pages.page),
         ("release", "release.json", release.page),
+        ("steering", "steering.json", steering.page),
         ("bifurcations", "bifurcations.json", lambda content: bifurcations.page(content["diagrams"])),
     ],
 )
