@@ -12,7 +12,7 @@ from csbp_jax.config import Chaos, Optimizer, replaced
 from csbp_jax.figures import PALETTE, blank
 from experiments.release.common import WARMUP, prepared, steps
 
-RATIOS = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 25.0)
+RATIOS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 25.0)
 SCALES = (1.0, 10.0)
 
 
@@ -123,8 +123,8 @@ def draw(content, out):
         )
     axes.axhline(0, color="black", lw=0.8)
     axes.axvline(1, color="black", lw=0.8, ls=":")
-    axes.set_xscale("symlog", linthresh=0.03)
-    axes.set_xlim(left=-0.05)
+    axes.set_xscale("symlog", linthresh=0.001)
+    axes.set_xlim(left=-0.0002)
     axes.set(xlabel="flip ratio of the term at the start", ylabel="largest exponent (nats a step), 2 standard errors")
     axes.legend(fontsize="small")
     for kind in ("png", "pdf"):
