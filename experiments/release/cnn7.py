@@ -25,22 +25,24 @@ def released():
 
 def conditions(given):
     """With the term and without, at the released rate and at a tenth of it."""
-    slow = replaced(given, "optimizer.lr", given.optimizer.lr / 10)
-    pairs = {"as released": given, f"rate {slow.optimizer.lr:g}": slow}
-    return pairs | {f"{name}, z = 0": replaced(config, "chaos.z0", (0.0,)) for name, config in pairs.items()}
+    silent = replaced(given, "chaos.z0", (0.0,))
+    pairs = {"as released": given, "as released, z = 0": silent}
+    rate = given.optimizer.lr / 10
+    slow = {
+        name.replace("as released", f"rate {rate:g}"): replaced(c, "optimizer.lr", rate) for name, c in pairs.items()
+    }
+    return pairs | slow
 
 
 def measure(content, save, data_dir):
-    """Quantity by quantity, over all conditions."""
+    """Condition by condition, quantity by quantity."""
     given, batch, steps_per_epoch = prepared(released(), data_dir)
-    found, runs = content.setdefault("cnn7", {}), {}
+    quantities = {"flip_ratio": flip_ratios, "norm": norms, "tangent": tangent, "finite": finite}
     for name, config in conditions(given).items():
-        found.setdefault(name, {})
-        runs[name] = lab.make(config, batch, steps_per_epoch)
-    for quantity, of in (("flip_ratio", flip_ratios), ("norm", norms), ("tangent", tangent), ("finite", finite)):
-        for name, run in runs.items():
-            if quantity not in found[name]:
-                found[name][quantity] = of(run, run.start(0, True), batch, len(found[name].get("norm", ())))
+        found, run = content.setdefault("cnn7", {}).setdefault(name, {}), lab.make(config, batch, steps_per_epoch)
+        for quantity, of in quantities.items():
+            if quantity not in found:
+                found[quantity] = of(run, run.start(0, True), batch, len(found.get("norm", ())))
                 save(f"{name}, {quantity}")
 
 
