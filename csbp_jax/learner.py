@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from csbp_jax import chaos, controls, losses, optimizer
+from csbp_jax import objective
 from csbp_jax.config import Config, ConfigError
 
 Batch = dict[str, jax.Array]
@@ -85,7 +85,9 @@ def make(
       ``eval_step(state, batch) -> sums`` over the examples with ``batch["mask"]``: count, correct, loss.
     """
     tx = optax.with_extra_args_support(tx)
-    value_and_gradient = _value_and_gradient(_objective(model, loss, config, term), config, steps_per_epoch)
+    value_and_gradient = objective.value_and_gradient(
+        objective.make(model, loss, config, term), config, steps_per_epoch
+    )
 
     def init(key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         hparams = _complete(hparams or {}, config, steps_per_epoch)
@@ -131,11 +133,11 @@ def make(
 
     def eval_step(state: State, batch: Batch) -> dict[str, jax.Array]:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits, _ = model.apply(variables, batch["x"], False, **_neuron(state))
+        logits, _ = model.apply(variables, batch["x"], False, **objective.neuron(state))
         mask, count = batch["mask"], batch["mask"].sum()
         return {
             "count": count,
-            "correct": (_correct(logits, batch["y"]) & mask).sum(),
+            "correct": (objective.correct(logits, batch["y"]) & mask).sum(),
             "loss": loss(logits, batch["y"], where=mask) * count,
         }
 
@@ -154,11 +156,11 @@ def _averaged(ema, params, batch_stats, decay):
 
 def make_gradients(model: nn.Module, loss: Loss, config: Config, term: Term | None = None):
     """``gradients(state, batch) -> {"task": tree, "chaos": tree}``, of the two losses (z included) just now."""
-    objective = _objective(model, loss, config, term)
+    whole = objective.make(model, loss, config, term)
 
     def gradients(state: State, batch: Batch) -> dict[str, Any]:
         def parts(params):
-            metrics = objective(params, state, batch)[1][0]
+            metrics = whole(params, state, batch)[1][0]
             return {"task": metrics["task_loss"], "chaos": metrics["chaos_loss"]}
 
         values, pull = jax.vjp(parts, state.params)
@@ -166,7 +168,9 @@ def make_gradients(model: nn.Module, loss: Loss, config: Config, term: Term | No
         return {name: pull(one)[0] for name, one in basis.items()}
 
     def accumulated(state: State, batch: Batch) -> dict[str, Any]:
-        return _over_parts(lambda s, b: (gradients(s, b), s.batch_stats), state, batch, config.optimizer.accumulate)[0]
+        return objective.over_parts(
+            lambda s, b: (gradients(s, b), s.batch_stats), state, batch, config.optimizer.accumulate
+        )[0]
 
     return gradients if config.optimizer.accumulate == 1 else accumulated
 
@@ -190,122 +194,12 @@ def fed_back(state: State) -> State:
     return dataclasses.replace(none, params=inexact(state.params), opt_state=inexact(state.opt_state))
 
 
-def _objective(model, loss, config, term):
-    """``objective(params, state, batch) -> (L, (metrics, batch_stats))``."""
-    term = controls.TERMS[config.chaos.term] if term is None else term
-
-    def objective(params, state, batch):
-        h = state.hparams
-        logits_aux, mutated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            batch["x"],
-            True,
-            tap=lambda tensor: term(tensor, h["target"], h["scale"], cut=config.chaos.cut, reduce=config.chaos.reduce),
-            taps=config.chaos.taps,
-            rngs={"dropout": jax.random.fold_in(state.key, state.step)},
-            mutable=["batch_stats"],
-            **_neuron(state),
-        )
-        logits, aux = logits_aux
-        if set(aux.terms) != set(h["z0"]):
-            raise ConfigError(
-                f"chaos.taps: {', '.join(h['z0'])}, but the network gave terms of: {', '.join(aux.terms)}"
-            )
-        z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
-        task_loss = loss(logits, losses.smoothed(batch["y"], logits.shape[-1], config.loss.smoothing))
-        chaos_loss = sum((z[tap] * term for tap, term in aux.terms.items()), jnp.zeros_like(task_loss))
-        metrics = {
-            "task_loss": task_loss,
-            "chaos_loss": chaos_loss,
-            "z": z,
-            "accuracy": _correct(logits, batch["y"]).mean(),
-            "rates": aux.rates,
-        }
-        return task_loss + chaos_loss, (metrics, mutated.get("batch_stats", {}))
-
-    return objective
-
-
-def _value_and_gradient(objective, config, steps_per_epoch):
-    """``(state, batch) -> ((L, (metrics, batch_stats)), gradient)``."""
-    parts, share = config.chaos.substeps, optimizer.schedule(config.optimizer, config.epochs, steps_per_epoch)
-
-    def whole(state, batch):
-        return jax.value_and_grad(lambda p: objective(p, state, batch), has_aux=True)(state.params)
-
-    def in_parts(state, batch):
-        def task(params):
-            total, (metrics, batch_stats) = objective(params, state, batch)
-            return metrics["task_loss"], (total, (metrics, batch_stats))
-
-        def push(carry, _):
-            params, pushed = carry
-            gradient = jax.grad(lambda p: objective(p, state, batch)[1][0]["chaos_loss"])(params)
-            rate = state.hparams["lr"] * share(state.step) / parts
-            params = jax.tree.map(lambda p, g: p - rate.astype(p.dtype) * g, params, gradient)
-            return (params, jax.tree.map(lambda a, g: a + g / parts, pushed, gradient)), None
-
-        (_, aux), gradient = jax.value_and_grad(task, has_aux=True)(state.params)
-        still = jax.tree.map(jnp.zeros_like, state.params)
-        (_, pushed), _ = jax.lax.scan(push, (state.params, still), length=parts)
-        return aux, jax.tree.map(jnp.add, gradient, pushed)
-
-    def accumulated(state, batch):
-        def one(state, batch):
-            (total, (metrics, batch_stats)), gradient = whole(state, batch)
-            return (total, metrics, gradient), batch_stats
-
-        (total, metrics, gradient), batch_stats = _over_parts(one, state, batch, config.optimizer.accumulate)
-        return (total, (metrics, batch_stats)), gradient
-
-    if config.optimizer.accumulate > 1:
-        return accumulated
-    return whole if parts == 1 else in_parts
-
-
-def _over_parts(function, state, batch, parts):
-    """Means over parts of the batch of what ``function(state, batch) -> (values, batch_stats)`` gives, one after the
-    other; the statistics go from part to part. Each part has a key of its own.
-    """
-
-    def split(rows):
-        # Part a is rows a, a + parts, ...: a batch that is split over devices needs not to be sent around.
-        return jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1)
-
-    def given(batch_stats, number, rows):
-        key = jax.random.fold_in(state.key, number)
-        return function(dataclasses.replace(state, batch_stats=batch_stats, key=key), rows)
-
-    def one(carry, part):
-        sums, batch_stats = carry
-        values, batch_stats = given(batch_stats, *part)
-        return (jax.tree.map(jnp.add, sums, values), batch_stats), None
-
-    rows = jax.tree.map(split, batch)
-    shapes, _ = jax.eval_shape(given, state.batch_stats, jnp.int32(0), jax.tree.map(lambda r: r[0], rows))
-    none = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    (sums, batch_stats), _ = jax.lax.scan(one, (none, state.batch_stats), (jnp.arange(parts), rows))
-    return jax.tree.map(lambda s: s / parts, sums), batch_stats
-
-
 def _told(state):
     """What an optax transformation may want to know besides the gradient."""
     # Apart from dropout's (key, step) and the augmentation's, which folds in 1.
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
     forcing = {"forcing": state.hparams["forcing"]} if "forcing" in state.hparams else {}
     return {"step": state.step, "key": key, **forcing}
-
-
-def _neuron(state):
-    """A neuron in the hparams stands in for the model's own."""
-    return {"neuron": state.hparams["neuron"]} if "neuron" in state.hparams else {}
-
-
-def _correct(logits, labels):
-    """``[B]`` bool: the class with the largest time-averaged logit is the label's (most probable) class."""
-    if labels.ndim == 2:
-        labels = labels.argmax(axis=-1)
-    return logits.mean(axis=1).argmax(axis=-1) == labels
 
 
 def _complete(hparams, config, steps_per_epoch):

@@ -20,6 +20,7 @@ SCIENCE = [
     "operations",
     "models",
     "optimizer",
+    "objective",
     "learner",
     "dynamics",
     "meter",

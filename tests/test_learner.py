@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from csbp_jax import chaos, learner, losses, mesh, models, neurons, optimizer, surrogate
+from csbp_jax import chaos, learner, losses, mesh, models, neurons, objective, optimizer, surrogate
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer
 
 TAPS = ("fc1.norm", "fc2.membrane")
@@ -238,9 +238,9 @@ def test_gradient_norms_are_those_of_the_two_losses(x64):
     state = begin(init)
     gradients = jax.jit(learner.make_gradients(model, losses.rate_cross_entropy, config))(state, batch())
     norms = learner.norms(gradients)
-    objective = learner._objective(model, losses.rate_cross_entropy, config, chaos.term)
+    whole = objective.make(model, losses.rate_cross_entropy, config, chaos.term)
     for part in ("task", "chaos"):
-        gradient = jax.grad(lambda p, part=part: objective(p, state, batch())[1][0][f"{part}_loss"])(state.params)
+        gradient = jax.grad(lambda p, part=part: whole(p, state, batch())[1][0][f"{part}_loss"])(state.params)
         np.testing.assert_allclose(norms[part], optax.tree.norm(gradient), rtol=1e-12)
         assert norms[part] > 0
 
