@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checkpoint_arrays import arrays
 from jax.flatten_util import ravel_pytree
 
 from csbp_jax import configs, data, meter
 from csbp_jax.config import Chaos, ConfigError, Optimizer
 from csbp_jax.program import compile, functions, resolve
 from csbp_jax.report import Console, read_rows
+from csbp_jax.stop import Stop, Stopped
 from csbp_jax.training import train
 
 DENSE = dataclasses.replace(
@@ -95,6 +97,45 @@ def test_z_in_flips_is_measured_at_the_first_step_and_steered(tmp_path):
     expected = [0.5 if row["step"] <= rows[-1]["step"] // 2 else 0.25 for row in flips]
     np.testing.assert_allclose([row["flip_ratio"]["chaos"] for row in flips], expected, rtol=3e-2)
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+
+
+class After(Stop):
+    """Tells it to stop when it has been asked so many times: once a step."""
+
+    def __init__(self, times):
+        self.times, self._held = times, False
+
+    @property
+    def code(self):
+        self.times -= 1
+        return 42 if self.times < 0 else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [3, 0])
+def test_z_in_flips_is_the_same_to_the_bit_in_a_run_stopped_within_epochs(tmp_path, every):
+    """Stopped between two measurements, at one, and in the second epoch."""
+    config = dataclasses.replace(changed(unit="flip", z0=(0.5,)), flip_every=every, log_every=1, batch_size=320)
+
+    def run(folder, stop=None):
+        return train(config, name="r", root=tmp_path / folder, console=Console(file=io.StringIO()), stop=stop)
+
+    whole = run("whole")
+    for times in (2, 1, 2):
+        with pytest.raises(Stopped):
+            run("stopped", After(times))
+    assert {**run("stopped"), "seconds": 0} == {**whole, "seconds": 0}
+    clocks = ("seconds", "examples_per_second", "waiting")
+    there, here = (
+        [
+            {k: v for k, v in row.items() if k not in clocks}
+            for row in read_rows(tmp_path / folder / "r" / "metrics.jsonl")
+        ]
+        for folder in ("whole", "stopped")
+    )
+    assert here == there and any("z" in row for row in here)
+    assert any(row["kind"] == "flip" for row in here) == bool(every)
+    assert arrays(tmp_path / "stopped" / "r" / "checkpoints") == arrays(tmp_path / "whole" / "r" / "checkpoints")
 
 
 def test_without_steering_z_is_measured_once(tmp_path):
