@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -179,8 +179,7 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, s
             if config.optimizer.ema:
                 averages = program.evaluate(learner.averaged(saved["state"]), parts["validation"], stop.check)
             watch.end_epoch(validation, averages)
-            best = saved["chosen"]
-            if (validation["accuracy"], -validation["loss"]) > (float(best["accuracy"]), -float(best["loss"])):
+            if rank(validation) > rank(saved["chosen"]):
                 saved["chosen"] = _choice(saved["state"], epoch, validation)
             last = epoch == config.epochs or _out_of_patience(config, saved, epoch)
             if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
@@ -233,7 +232,13 @@ def _reasons(epoch, validation):
     return {name: np.asarray(value) for name, value in reasons.items()}
 
 
-_NONE_YET = {"accuracy": -1.0, "loss": 0.0}
+_NONE_YET = {"accuracy": -1.0, "loss": math.inf}
+
+
+def rank(validation: Mapping[str, Any]) -> tuple[bool, float, float]:
+    """The larger, the better: by accuracy, then by a low loss; a loss that is not finite comes after all that are."""
+    accuracy, loss = float(validation["accuracy"]), float(validation["loss"])
+    return (True, accuracy, -loss) if math.isfinite(loss) else (False, accuracy, 0.0)
 
 
 def _finish(program, saved, parts, rows, steps_per_epoch, stop) -> dict[str, Any]:

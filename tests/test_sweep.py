@@ -5,19 +5,22 @@ import dataclasses
 import functools
 import io
 import json
+import os
 import re
+import signal
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import configs, data, learner, program, sweep
+from csbp_jax import cli, configs, data, learner, program, sweep
 from csbp_jax.config import ConfigError, Optimizer, from_json, replaced, to_json
 from csbp_jax.intervals import student
 from csbp_jax.report import Console, read_rows
 from csbp_jax.sweep import grid, table, together
-from csbp_jax.training import train
+from csbp_jax.training import rank, train
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(
@@ -212,6 +215,47 @@ def test_a_stopped_sweep_goes_on(tmp_path, monkeypatch):
     assert run(tmp_path / "b", axes, chunk=8) == whole and trained == [8, 8]
 
 
+@pytest.fixture
+def survivor():
+    """A signal that nothing takes is not to end the tests."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_keeps_what_is_finished_and_comes_to_the_same_tables(tmp_path, capsys, survivor):
+    line = ["sweep", "digits", "--grid", "chaos.z0=0,5 seed=0:12", "--name", "s", "--epochs", "8", "--batch-size", "64"]
+    line += ["--model.name", "dense", "--model.features", "8", "--model.time-steps", "2"]
+    line += ["--chaos.taps", "fc1.membrane", "--sweeps"]
+
+    def command(folder, number=None, finished=0):
+        def tell():
+            while len(list((tmp_path / folder / "s" / "chunks").glob("*.json"))) < finished and not over.wait(0.005):
+                pass
+            os.kill(os.getpid(), number)
+
+        over = threading.Event()
+        thread = threading.Thread(target=tell)
+        if number is not None:
+            thread.start()
+        code = cli.main([*line, str(tmp_path / folder)])
+        over.set()
+        if number is not None:
+            thread.join()
+        return code, len(list((tmp_path / folder / "s" / "chunks").glob("*.json")))
+
+    assert command("whole") == (0, 3)
+    assert command("stopped", signal.SIGTERM, 1) == (42, 1)
+    assert capsys.readouterr().err == "csbp_jax: stopped; the same command goes on\n"
+    assert not (tmp_path / "stopped" / "s" / "members.csv").exists()
+    assert command("stopped", signal.SIGINT, 2) == (130, 2)
+    assert command("stopped") == (0, 3)
+    for name in ("members.csv", "epochs.csv", "settings.csv"):
+        assert (tmp_path / "stopped" / "s" / name).read_bytes() == (tmp_path / "whole" / "s" / name).read_bytes()
+
+
 def test_tables_figures_and_the_best(tmp_path):
     found = run(tmp_path, {"optimizer.lr": [0.0, 0.05], "seed": [0, 1]}, replaced(SMALL, "epochs", 3))
     folder = tmp_path / "s"
@@ -249,6 +293,29 @@ def test_best_of_no_sweep_is_refused(tmp_path):
 def test_devices_that_cannot_be_shared_out_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="--data-parallel: 3 does not divide the 8 devices"):
         run(tmp_path, {"seed": [0]}, data_parallel=3)
+
+
+def test_an_epoch_is_chosen_as_a_run_alone_does_and_none_that_is_not_finite():
+    """Until some epoch's loss is finite, the best of the others holds the place."""
+    rng = np.random.default_rng(0)
+    choose = jax.jit(together.choose)
+    for n in range(60):
+        losses = rng.choice([np.nan, np.inf, 0.5, 0.25], p=[0.4, 0.2, 0.2, 0.2] if n % 2 else [0.7, 0.3, 0, 0], size=5)
+        rows = [
+            {"accuracy": np.float32(a), "loss": np.float32(b)}
+            for a, b in zip(rng.random(5).round(1), losses, strict=True)
+        ]
+        state = learner.State(*[{}] * len(dataclasses.fields(learner.State)))
+        chosen = {"accuracy": -1.0, "loss": np.inf, "epoch": 0, "weights": {"params": {}, "batch_stats": {}}}
+        best = {"accuracy": -1.0, "loss": np.inf}, 0
+        for epoch, row in enumerate(rows, start=1):
+            chosen = choose(state, chosen, row["accuracy"], row["loss"], epoch)
+            if rank(row) > rank(best[0]):
+                best = row, epoch
+        assert int(chosen["epoch"]) == best[1] > 0
+        finite = [row for row in rows if np.isfinite(row["loss"])]
+        wanted = max(finite or rows, key=lambda row: (row["accuracy"], -row["loss"] if finite else 0))
+        assert rank(best[0]) == rank(wanted)
 
 
 def test_best_leaves_out_settings_with_diverged_members():

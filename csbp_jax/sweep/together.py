@@ -38,7 +38,7 @@ class Together:
         self.init = jax.jit(self._over_members(run.init, (0, 0)))
         self.step = jax.jit(self._over_members(functools.partial(_step, run), (0, 0, None)), donate_argnums=0)
         self.eval_step = jax.jit(self._over_members(run.eval_step, (0, 0, None)))
-        self.choose = jax.jit(self._over_members(_choose, (0, 0, 0, 0, None)), donate_argnums=1)
+        self.choose = jax.jit(self._over_members(choose, (0, 0, 0, 0, None)), donate_argnums=1)
 
     def _over_members(self, function: Callable, axes: tuple[int | None, ...]) -> Callable:
         # Under a plain vmap the partitioner would gather the members' weights; a shard_map keeps each at home.
@@ -138,14 +138,18 @@ def _no_choice(states):
     return {
         "weights": weights,
         "accuracy": jnp.full(members, -1.0, jnp.float32),
-        "loss": jnp.zeros(members, jnp.float32),
+        "loss": jnp.full(members, jnp.inf, jnp.float32),
         "epoch": jnp.zeros(members, jnp.int32),
     }
 
 
-def _choose(state, chosen, accuracy, loss, epoch):
-    """The weights of the epoch with the best validation accuracy, of the lowest loss among equals."""
+def choose(
+    state: learner.State, chosen: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
+) -> dict[str, Any]:
+    """Of a member: the weights chosen so far, or its own if these validated better, as ``training.rank`` has it."""
+    finite, before = jnp.isfinite(loss), jnp.isfinite(chosen["loss"])
     better = (accuracy > chosen["accuracy"]) | ((accuracy == chosen["accuracy"]) & (loss < chosen["loss"]))
+    better = jnp.where(finite == before, better, finite)
     new = {
         "weights": {"params": state.params, "batch_stats": state.batch_stats},
         "accuracy": accuracy,
