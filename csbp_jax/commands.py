@@ -147,17 +147,18 @@ def sweep(argv: Sequence[str]) -> None:
         option = field if tap == field else "chaos.z0"
         values = [read_field(config, option, word) for word in words]
         axes[field] = values if tap == field else [one for (one,) in values]
-    sweep.run(
-        config,
-        axes,
-        name=options.name,
-        fresh=options.fresh,
-        root=options.sweeps,
-        data_dir=options.data_dir,
-        chunk=count("--chunk", options.chunk),
-        data_parallel=count("--data-parallel", options.data_parallel) or 1,
-        own=own,
-    )
+    with on_signals():
+        sweep.run(
+            config,
+            axes,
+            name=options.name,
+            fresh=options.fresh,
+            root=options.sweeps,
+            data_dir=options.data_dir,
+            chunk=count("--chunk", options.chunk),
+            data_parallel=count("--data-parallel", options.data_parallel) or 1,
+            own=own,
+        )
 
 
 def lr(argv: Sequence[str]) -> None:
@@ -179,5 +180,6 @@ def best(argv: Sequence[str]) -> None:
     from csbp_jax import sweep
 
     seeds = count("--seeds", options.seeds) or 10
-    found = sweep.best(folder, seeds, trust=options.trust, data_dir=options.data_dir)
+    with on_signals():
+        found = sweep.best(folder, seeds, trust=options.trust, data_dir=options.data_dir)
     print(f"setting & last epoch & chosen epoch \\\\\n{sweep.table.latex(found)}")
