@@ -10,6 +10,7 @@ csbp_jax export RUN [--to safetensors|npz|stablehlo|nir] [--out FILE] [--weights
                 [--trust] [--data-dir FOLDER]
 csbp_jax compare RUN RUN ...
 csbp_jax report RUN|SWEEP [RUN ...] [--out FILE.html]
+csbp_jax tensorboard RUN ... [--follow]
 csbp_jax sweep DATASET|FILE.py --grid "FIELD=VALUE,... FIELD=..." [--chunk N] [--data-parallel N] [--name NAME]
                [--fresh] [--sweeps FOLDER] [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax lr DATASET|FILE.py [--low RATE] [--high RATE] [--steps N] [--out FOLDER] [--data-dir FOLDER]
@@ -26,6 +27,7 @@ inspect: pictures of a run at work: raster, membranes, rates; its synaptic opera
 export: a run's network for other programs: its arrays, its function, or its graph for neuromorphic hardware.
 compare: finished runs side by side: what differs in their configs, accuracies, paired differences over seeds.
 report: runs, or a sweep, as one HTML page that needs nothing else.
+tensorboard: the metrics of runs as TensorBoard events, in RUN/tensorboard (docs/scale.md).
 sweep: trains every member of a grid, many at once where that gains, and tabulates them; a stopped one goes on.
 lr: suggests a learning rate, by a short run at rising rates.
 best: trains the setting that validation picks of a sweep (its folder) anew, on fresh seeds.
@@ -46,6 +48,7 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --top K             so many classes a file (default: 1)
   --layer NAME        a layer, or several with commas between (default: all that spike)
   --examples N        so many, evenly over the part (default: 100)
+  --follow            go on with what is added till the runs are finished
   --grid GRID         e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps
   --chunk N           members that train at once (default: one a device on CPU, else 32)
   --data-parallel N   devices that share each batch (default: 1; the others hold different members)
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(line, 2)
         raise
     except KeyboardInterrupt:
-        mends = {"data": "can be run again", "sweep": "goes on with what is left"}
+        mends = {"data": "can be run again", "sweep": "goes on with what is left", "tensorboard": "writes all anew"}
         mend = mends.get("".join(argv[:1]), "goes on from the last checkpoint")
         return _fail(f"interrupted; the same command {mend}", 130)
     return 0
@@ -127,6 +130,7 @@ _COMMANDS = {
     "export": commands.export,
     "compare": commands.compare,
     "report": commands.report,
+    "tensorboard": commands.tensorboard,
     "sweep": commands.sweep,
     "lr": commands.lr,
     "best": commands.best,

@@ -119,6 +119,16 @@ def report(argv: Sequence[str]) -> None:
     print(page.write(words, options.out))
 
 
+def tensorboard(argv: Sequence[str]) -> None:
+    options, words = read_paths("tensorboard", argv, {"--follow": False})
+    if not words:
+        raise ConfigError("RUN: missing; write csbp_jax tensorboard RUN ...")
+    from csbp_jax import tensorboard
+
+    for folder in tensorboard.write(words, options.follow):
+        print(folder)
+
+
 def data(argv: Sequence[str]) -> None:
     options, config, own = read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
     from csbp_jax import assembly, data, report

@@ -35,11 +35,13 @@ WORLD = [
     "own_file",
     "processes",
     "manifest",
+    "checkpoint_names",
     "checkpoint",
     "report",
     "figures",
     "evaluation_figures",
     "inspection_figures",
+    "tensorboard",
 ]
 BOTH = [
     "configs",
@@ -75,6 +77,7 @@ FENCES = {
     "tonic": {"data"},
     "orbax": {"checkpoint"},
     "matplotlib": {"figures"},
+    "tensorboardX": {"tensorboard"},
     "filelock": {"cache"},
     "rich": {"report"},
     "tyro": {"options"},
