@@ -1,17 +1,10 @@
-"""Checkpoints of a run: Orbax writes and reads the arrays, a manifest seals them. All use of Orbax is here.
-
-checkpoints/STEP                    whole: it gets this name when its manifest is written
-checkpoints/STEP.part..., STEP.gone being written, being deleted; a killed run leaves them, the next one clears them
-checkpoints/STEP.damaged-TIME       set aside by a restore, and kept
-"""
+"""Checkpoints of a run: Orbax writes and reads the arrays, a manifest seals them. All use of Orbax is here."""
 
 import contextlib
 import errno
 import logging
 import os
 import pathlib
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,12 +12,16 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from csbp_jax import checkpoint_names as names
 from csbp_jax import manifest, processes
+from csbp_jax.checkpoint_names import steps
 from csbp_jax.config import CheckpointError, Diverged
 from csbp_jax.stop import Stopped
 
 KEPT = 2
 """How many checkpoints stay, the newest ones."""
+TRIES = 3
+"""A run stops at so many failed saves in a row."""
 
 # Orbax logs its steps, its defaults and whole tracebacks; what matters is raised as well.
 for _chatty in ("absl", "asyncio"):
@@ -32,18 +29,20 @@ for _chatty in ("absl", "asyncio"):
 
 
 @contextlib.contextmanager
-def open_folder(folder: pathlib.Path) -> Iterator["Checkpoints"]:
+def open_folder(folder: pathlib.Path, show: Callable[[str], None] = print) -> Iterator["Checkpoints"]:
     """The checkpoints in ``folder``, made if it is missing. Leaving waits for the last save.
 
+    ``show`` is told in a line each: checkpoints found damaged, and saves that failed while the run goes on.
+
     Raises:
-      CheckpointError: the folder cannot be opened, or a save failed.
+      CheckpointError: the folder cannot be opened, or the last save failed.
     """
     processes.by_first(lambda: _open(folder))
     # Where a folder cannot be made, save says so, and leaves no thread that waits for it for minutes.
     options = ocp.AsyncOptions(create_directories_asynchronously=False)
     with contextlib.ExitStack() as opened:
         orbax = opened.enter_context(ocp.StandardCheckpointer(async_options=options))
-        checkpoints = Checkpoints(folder, orbax, opened.enter_context(ThreadPoolExecutor(1)))
+        checkpoints = Checkpoints(folder, orbax, opened.enter_context(ThreadPoolExecutor(1)), show)
         try:
             yield checkpoints
             checkpoints.wait()
@@ -62,20 +61,51 @@ def open_folder(folder: pathlib.Path) -> Iterator["Checkpoints"]:
 class Checkpoints:
     """Saves to and restores from a folder; see :func:`open_folder`."""
 
-    def __init__(self, folder: pathlib.Path, orbax: ocp.StandardCheckpointer, pool: ThreadPoolExecutor):
-        self.folder, self._orbax, self._pool = folder, orbax, pool
+    def __init__(self, folder: pathlib.Path, orbax: ocp.StandardCheckpointer, pool: ThreadPoolExecutor, show: Callable):
+        self.folder, self._orbax, self._pool, self._show = folder, orbax, pool, show
         self._last: Future[None] | None = None
+        self._what = ""
+        self._faults: list[CheckpointError] = []  # of the newest saves, since one succeeded
 
-    def save(self, step: int, tree: Any) -> None:
+    def save(self, step: int, tree: Any, before: Callable[[], None] = lambda: None) -> None:
         """Copies the tree and saves it in the background; one of the same step is replaced.
 
+        A save that fails is told, here or by the next call, and what was saved before stays.
+
+        Args:
+          step: of the run.
+          tree: what to save.
+          before: what must be done first; where it fails, the save has failed.
+
         Raises:
-          CheckpointError: it cannot be written, or the save before this one could not.
+          CheckpointError: the third save in a row failed.
         """
-        self.wait()
-        with _told(f"{self.folder}: the checkpoint of step {step} cannot be written"):
-            self._orbax.save((self.folder / f"{step}.part").absolute(), tree, force=True)
+        self._settle()
+        self._what = f"{self.folder}: the checkpoint of step {step} cannot be written"
+
+        def prepare():
+            with _told(self._what):
+                before()
+
+        try:
+            processes.by_all(prepare)
+        except CheckpointError as error:
+            self._failed(error)
+            return
+        try:
+            with _told(self._what):
+                self._orbax.save((self.folder / f"{step}.part").absolute(), tree, force=True)
+        except CheckpointError as error:
+            if jax.process_count() > 1:  # the others know nothing of it
+                raise
+            self._failed(error)
+            return
         self._last = self._pool.submit(self._commit, step, {"step": step, "arrays": _described(tree)})
+
+    def failed(self) -> bool:
+        """Whether the newest save, once it is done, has failed; as ``save`` tells and raises it."""
+        self._settle()
+        return bool(self._faults)
 
     def wait(self) -> None:
         """Until the last save is done, by all processes.
@@ -85,6 +115,8 @@ class Checkpoints:
         """
         if self._last is not None:
             processes.by_all(self.end)
+        elif self._faults:
+            raise self._faults[-1]
 
     def end(self) -> None:
         """Until this process has done its part of the last save.
@@ -94,30 +126,53 @@ class Checkpoints:
         """
         last, self._last = self._last, None
         if last is not None:
-            with _told(f"{self.folder}: the last checkpoint cannot be written"):
+            with _told(self._what):
                 last.result()
+
+    def newest_step(self) -> int | None:
+        """Of which step the newest checkpoint is, the last save among them once it is done."""
+        self._settle()
+        return processes.by_first(lambda: max(steps(self.folder), default=None))
+
+    def _settle(self):
+        if self._last is not None:
+            try:
+                processes.by_all(self.end)
+            except CheckpointError as error:
+                self._failed(error)
+            else:
+                self._faults = []
+
+    def _failed(self, error):
+        self._faults.append(error)
+        if processes.first():
+            with contextlib.suppress(OSError):
+                names.clear(self.folder)  # what it left takes room
+        if len(self._faults) == TRIES:
+            raise error
+        self._show(f"{error}; training goes on, and ends after {TRIES} such failures in a row")
 
     def _commit(self, step, about):
         self._orbax.wait_until_finished()  # of all processes
         if not processes.first():
             return
         manifest.seal(self.folder / f"{step}.part", about)
-        _name(self.folder, step)
+        names.name(self.folder, step)
         for old in steps(self.folder)[:-KEPT]:
-            _delete(self.folder, old)
+            names.delete(self.folder, old)
 
-    def restore(self, like: Any, show: Callable[[str], None] = print) -> Any | None:
+    def restore(self, like: Any) -> Any | None:
         """The newest whole checkpoint, in the shapes, dtypes and shardings of ``like``; None if there is none.
 
-        Those found damaged are renamed, and told to ``show`` in a line each.
+        Those found damaged are renamed, and told.
 
         Raises:
           CheckpointError: all are damaged (and stay as they are), or it is of another structure.
         """
-        step = processes.by_first(lambda: self._newest(show))
+        step = processes.by_first(self._newest)
         return None if step is None else read(self.folder / str(step), like)
 
-    def _newest(self, show):
+    def _newest(self):
         """Of which step the newest whole checkpoint is."""
         faults = {}
         for step in reversed(steps(self.folder)):
@@ -133,9 +188,8 @@ class Checkpoints:
             return None
         for damaged, fault in faults.items():
             if fault is not None:
-                aside = self.folder / f"{damaged}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
-                (self.folder / str(damaged)).rename(aside)
-                show(f"{self.folder / str(damaged)}: {fault}; set aside as {aside.name}")
+                aside = names.set_aside(self.folder, damaged)
+                self._show(f"{self.folder / str(damaged)}: {fault}; set aside as {aside.name}")
         return step
 
 
@@ -153,11 +207,6 @@ def newest(folder: pathlib.Path, like: Any) -> Any | None:
     if fault is not None:
         raise CheckpointError(f"{path}: {fault}; resume the run, which sets it aside and goes on from the one before")
     return read(path, like)
-
-
-def steps(folder: pathlib.Path) -> list[int]:
-    """Of which steps ``folder`` has checkpoints, in order."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def read(folder: pathlib.Path, like: Any) -> Any:
@@ -180,38 +229,13 @@ def read(folder: pathlib.Path, like: Any) -> Any:
 def _open(folder):
     with _told(f"{folder}: cannot be opened"):
         folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder)
+        names.clear(folder)
 
 
 def _described(tree):
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     names = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
     return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, (_, leaf) in zip(names, leaves, strict=True)}
-
-
-def _name(folder, step):
-    """Gives a sealed checkpoint its name, in place of one that has it."""
-    path, gone = folder / str(step), folder / f"{step}.gone"
-    if path.exists():
-        path.rename(gone)
-    (folder / f"{step}.part").rename(path)
-    if gone.exists():
-        shutil.rmtree(gone)
-
-
-def _delete(folder, step):
-    # What is half deleted must not have the name of something whole.
-    gone = (folder / str(step)).rename(folder / f"{step}.gone")
-    shutil.rmtree(gone)
-
-
-def _clear(folder):
-    """What a killed run left: a sealed checkpoint lacks nothing but its name."""
-    for path in folder.glob("*.part"):
-        if manifest.fault(path) is None:
-            _name(folder, int(path.stem))
-    for path in [*folder.glob("*.part*"), *folder.glob("*.gone")]:
-        shutil.rmtree(path) if path.is_dir() else os.remove(path)
 
 
 @contextlib.contextmanager
@@ -221,5 +245,5 @@ def _told(what):
     except Exception as error:  # Orbax and TensorStore raise many kinds, bare Exception among them
         cause = str(error).strip().partition("\n")[0][:300]
         if os.strerror(errno.ENOSPC) in str(error):
-            cause = "the disk is full; make room, and the same command goes on"
+            cause = "the disk is full; make room"
         raise CheckpointError(f"{what} ({cause or type(error).__name__})") from error

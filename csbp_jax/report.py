@@ -1,6 +1,7 @@
 """What a run shows and leaves behind: its folder, ``metrics.jsonl``, the progress bar and the closing table."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -197,21 +198,47 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
 
 
 @contextlib.contextmanager
-def metrics_writer(file: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields ``write(row)``, which appends to ``rows`` and to the file, a ``metrics.jsonl``."""
-    with open(file, "a", buffering=1) as lines:
+def metrics_writer(
+    file: pathlib.Path, rows: list[dict[str, Any]]
+) -> Iterator[tuple[Callable[[dict[str, Any]], None], Callable[[], None]]]:
+    """Yields ``write(row)``, which appends to ``rows`` and to the file, a ``metrics.jsonl``, and ``sync()``.
+
+    On a full disk rows wait for room. ``sync`` brings all of them to the disk itself, since after a power cut a
+    checkpoint must not know more than ``metrics.jsonl``; it raises OSError where there is no room.
+    """
+    waiting = b""
+    with open(file, "ab", buffering=0) as lines:
+
+        def append():
+            nonlocal waiting
+            while waiting:
+                waiting = waiting[lines.write(waiting) :]
 
         def write(row):
+            nonlocal waiting
             rows.append(row)
-            lines.write(json.dumps(row) + "\n")
+            waiting += json.dumps(row).encode() + b"\n"
+            with _unless_full():
+                append()
 
-        yield write
+        def sync():
+            append()
+            os.fsync(lines.fileno())
+
+        try:
+            yield write, sync
+        finally:
+            with _unless_full():
+                append()
 
 
-def sync(file: pathlib.Path) -> None:
-    """To the disk itself: after a power cut, a checkpoint must not know more than ``metrics.jsonl``."""
-    with open(file) as there:
-        os.fsync(there.fileno())
+@contextlib.contextmanager
+def _unless_full():
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def live(console: Console) -> bool:

@@ -114,8 +114,8 @@ def _leave(run, rows, result):
 
 def _resume(config, program, saved, first, parts, run, steps_per_epoch, console, stop, steps_traced):
     """Trains from the newest checkpoint, or from the start, to the end."""
-    with checkpoint.open_folder(run / "checkpoints") as checkpoints:
-        saved = checkpoints.restore(saved, functools.partial(console.print, soft_wrap=True)) or saved
+    with checkpoint.open_folder(run / "checkpoints", functools.partial(console.print, soft_wrap=True)) as checkpoints:
+        saved = checkpoints.restore(saved) or saved
         done, steps = int(saved["state"].step), config.epochs * steps_per_epoch
         progress = saved.pop("progress")
         ended = int(progress["epochs"])
@@ -123,22 +123,23 @@ def _resume(config, program, saved, first, parts, run, steps_per_epoch, console,
         place = f"resumed after step {done}" if done else "a new run"
         console.print(f"{run}: {place}, {steps} steps in all", soft_wrap=True)
         file = run / "metrics.jsonl" if processes.first() else pathlib.Path(os.devnull)
-        with report.metrics_writer(file, rows) as write, report.progress(console, steps, done) as show:
+        with report.metrics_writer(file, rows) as (write, sync), report.progress(console, steps, done) as show:
             if not done:
                 saved["state"] = state = meter.begin(program.flip_ratio, config, saved["state"], first)
                 norms = jax.tree.map(float, program.gradient_norms(state, first))
                 write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _kind())
                 console.print(report.share(norms), soft_wrap=True)
             watch = Watch(config, steps_per_epoch, done, progress, rows[-1]["seconds"], write, show, console)
-
+            watch.newest_step = checkpoints.newest_step
             if peak := devices.peak():
                 watch.utilisation = devices.operations(program.train_step, saved["state"], first) / peak
 
             def save():
-                if processes.first():
-                    report.sync(file)
-                checkpoints.save(watch.step, saved | {"progress": watch.progress()})
-                watch.saved = (watch.step, watch.epochs)
+                place = (watch.step, watch.epochs)
+                if watch.step and (watch.saved != place or checkpoints.failed()):
+                    content = saved | {"progress": watch.progress()}
+                    checkpoints.save(watch.step, content, before=sync if processes.first() else lambda: None)
+                    watch.saved = place
 
             tracing = devices.traced(
                 program.train_step, done, steps_traced if processes.first() else range(0), run / "profile"
@@ -185,8 +186,7 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, s
             if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
                 save()
     except Stopped as stopped:
-        if watch.step and watch.saved != (watch.step, watch.epochs):
-            save()
+        save()
         raise Stopped(stopped.code, watch.step) from None
 
 

@@ -1,7 +1,7 @@
 """Reads the metrics of a run's steps: shows them, writes them, and stops a run that diverges."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -41,6 +41,7 @@ class Watch:
         self.flips: dict[int, dict[str, float | None]] = {}
         self._flip_ratio: dict[str, float | None] = {}  # the last one, shown till the next
         self._running, self._here, self._here_began, self._waited = None, 0, time.perf_counter(), 0.0
+        self.newest_step: Callable[[], int | None] = lambda: None  # of the checkpoints
         self.utilisation = 0.0  # of the devices' arithmetic, by one step a second; 0: unknown
 
     def __call__(self, metrics: dict[str, Any]) -> None:
@@ -86,7 +87,8 @@ class Watch:
         self.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
         self.console.print(f"step {self.step}: loss or gradient is not finite; the step is skipped", soft_wrap=True)
         if self.bad_steps == BAD_STEPS_STOP:
-            good = f"the last good checkpoint is of step {self.saved[0]}" if self.saved else "no checkpoint yet"
+            newest = self.newest_step()
+            good = "no checkpoint yet" if newest is None else f"the last good checkpoint is of step {newest}"
             raise Diverged(
                 f"diverged: loss or gradient was not finite at steps {self.step - BAD_STEPS_STOP + 1} to "
                 f"{self.step}; {good}. Try a smaller optimizer.lr or chaos.z0"

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 
 import jax
@@ -32,8 +33,8 @@ def save(folder, *numbers):
 
 def restore(folder, like=TREE):
     told = []
-    with checkpoint.open_folder(folder) as checkpoints:
-        return checkpoints.restore(like, told.append), told
+    with checkpoint.open_folder(folder, told.append) as checkpoints:
+        return checkpoints.restore(like), told
 
 
 def equal(one, other):
@@ -172,13 +173,35 @@ def test_a_failing_save_is_told_in_one_line(tmp_path):
         c.save(1, TREE)
 
 
-def test_a_failing_seal_is_told_by_the_next_save(tmp_path):
+def save_all(folder, failing, succeeding, last):
+    """Saves so many steps, some of which cannot be sealed; the lines that are told meanwhile."""
+    told = []
+    with checkpoint.open_folder(folder, told.append) as c:
+        for step in range(1, last + 1):
+            if step in failing:
+                c.failed()  # what the one before left is cleared away by then
+                (folder / f"{step}.part.manifest").mkdir()
+            c.save(step, TREE)
+            assert c.failed() == (step in failing) and (step not in succeeding or c.newest_step() == step)
+    return told
+
+
+def test_failing_saves_are_told_and_the_next_one_may_succeed(tmp_path):
     folder = tmp_path / "checkpoints"
-    with (
-        pytest.raises(CheckpointError, match="the last checkpoint cannot be written"),
-        checkpoint.open_folder(folder) as c,
-    ):
-        (folder / "1.part.manifest").mkdir()
-        c.save(1, TREE)
-        c.save(2, TREE)
-    assert checkpoint.steps(folder) == []
+    told = save_all(folder, {1, 2, 4, 5}, {3, 6, 7}, 7)
+    assert [
+        re.match(r".*: the checkpoint of step (\d) cannot be written \(.*\); training goes on", line)[1]
+        for line in told
+    ]
+    assert [line.split("step ")[1][0] for line in told] == list("1245")
+    assert sorted(path.name for path in folder.iterdir()) == ["6", "7"]
+    equal(restore(folder)[0], TREE)
+
+
+def test_three_saves_that_fail_in_a_row_stop_it_and_so_does_the_last(tmp_path):
+    for last, failing in ((9, {3, 4, 5}), (3, {3})):
+        folder = tmp_path / str(last)
+        with pytest.raises(CheckpointError, match=f"step {max(failing)} cannot be written"):
+            save_all(folder, failing, {1, 2}, last)
+        assert sorted(path.name for path in folder.iterdir())[:2] == ["1", "2"]
+        equal(restore(folder)[0], TREE)

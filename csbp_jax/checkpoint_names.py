@@ -1,0 +1,49 @@
+"""The names of checkpoints in their folder, so that what has a step's name is whole, or was damaged later.
+
+STEP                    whole: it gets this name when its manifest is written
+STEP.part..., STEP.gone being written, being deleted; a killed run leaves them, the next one clears them
+STEP.damaged-TIME       set aside by a restore, and kept
+"""
+
+import os
+import pathlib
+import shutil
+import time
+
+from csbp_jax import manifest
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+    """Of which steps ``folder`` has checkpoints, in order."""
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def name(folder: pathlib.Path, step: int) -> None:
+    """Gives a sealed checkpoint its name, in place of one that has it."""
+    path, gone = folder / str(step), folder / f"{step}.gone"
+    if path.exists():
+        path.rename(gone)
+    (folder / f"{step}.part").rename(path)
+    if gone.exists():
+        shutil.rmtree(gone)
+
+
+def delete(folder: pathlib.Path, step: int) -> None:
+    """Deletes a checkpoint."""
+    # What is half deleted must not have the name of something whole.
+    gone = (folder / str(step)).rename(folder / f"{step}.gone")
+    shutil.rmtree(gone)
+
+
+def set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
+    """Where a damaged checkpoint is kept."""
+    return (folder / str(step)).rename(folder / f"{step}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Away with what a killed run or a failed save left; a sealed checkpoint lacks nothing but its name."""
+    for path in folder.glob("*.part"):
+        if manifest.fault(path) is None:
+            name(folder, int(path.stem))
+    for path in [*folder.glob("*.part*"), *folder.glob("*.gone")]:
+        shutil.rmtree(path) if path.is_dir() else os.remove(path)
