@@ -40,7 +40,7 @@ def read(command: str, argv: Sequence[str], known: Mapping[str, Any]) -> tuple[a
     )
     config = parse(config, fields, f"csbp_jax {command} {argv[0]}")
     # As most shells would: the same folder gives the same config, and so the same run.
-    own_folder = dataclasses.replace(config.data, dir=os.path.expanduser(config.data.dir))
+    own_folder = dataclasses.replace(config.data, dir=_path("--data.dir", config.data.dir))
     return options, dataclasses.replace(config, data=own_folder), parts
 
 
@@ -53,7 +53,7 @@ def read_paths(command: str, argv: Sequence[str], known: Mapping[str, Any]) -> t
     options, words = _options(argv, known)
     if unknown := [word for word in words if word.startswith("-")]:
         raise ConfigError(f"{unknown[0]}: there is no such option; {command} takes {', '.join([*known, '--data-dir'])}")
-    return options, [os.path.expanduser(word) for word in words]
+    return options, [_path(command, word) for word in words]
 
 
 def one(command: str, place: str, words: Sequence[str]) -> str:
@@ -81,8 +81,17 @@ def _options(argv, known):
         if value == "":
             raise ConfigError(f"--{option.replace('_', '-')}: empty; give it a name")
         if option in ("from", "runs", "sweeps", "data_dir", "out") and value:
-            setattr(options, option, os.path.expanduser(value))
+            setattr(options, option, _path(f"--{option.replace('_', '-')}", value))
     return options, words
+
+
+def _path(option, word):
+    if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would make a folder "gs:" of it
+        raise ConfigError(
+            f"{option}: {word!r} is not possible, locks and renames need a file system; mount it, and give the folder "
+            "(docs/scale.md)"
+        )
+    return os.path.expanduser(word)
 
 
 def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:

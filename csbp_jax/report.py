@@ -52,6 +52,8 @@ def open_run(
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):  # what pathlib makes of gs://...
+        raise ConfigError(f"{root}: is no folder; locks and renames need a file system, such as a mounted bucket")
     run = root / name
     if fresh and run.exists():
         with _locked(run):

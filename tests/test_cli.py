@@ -15,7 +15,7 @@ from csbp_jax.options import from_environment, parse
 ROOT = pathlib.Path(__file__).parent.parent
 
 WRONG = {
-    "trian": "there is no command 'trian'; there are train, evaluate, predict, inspect, export, compare, report, sweep",
+    "trian": "command 'trian'; there are train, evaluate, predict, inspect, export, compare, report, tensorboard",
     "train": "DATASET: missing; write csbp_jax train DATASET, one of cifar10, ",
     "train cifar11": "DATASET: there is no config 'cifar11'; there are cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO, 1; perhaps you meant --chaos.z0 [FLOAT",
@@ -39,6 +39,12 @@ WRONG = {
     "train digits --data.augment roll": "data.augment: roll is not possible for digits",
     "train folder": "data.dir: missing; name the folder that holds your class folders",
     "train digits --data.augment blur": "--data.augment",
+    "train digits --runs gs://b/runs": "--runs: 'gs://b/runs' is not possible, locks and renames need a file system",
+    "train digits --data-dir=s3://b": "--data-dir: 's3://b' is not possible",
+    "train folder --data.dir gs://b/c": "--data.dir: 'gs://b/c' is not possible",
+    "sweep digits --grid seed=0 --sweeps gs://b": "--sweeps: 'gs://b' is not possible",
+    "evaluate gs://b/runs/r": "evaluate: 'gs://b/runs/r' is not possible",
+    "tensorboard": "RUN: missing; write csbp_jax tensorboard RUN ...",
     "data digits --from x": "--from: digits has no originals; leave it out",
     "data digits --fresh": "Unrecognized options: --fresh",
     "data": "DATASET: missing; write csbp_jax data DATASET, one of cifar10, ",
@@ -181,6 +187,12 @@ def test_nothing_in_a_make_variable_is_run(tmp_path, variable, form):
     done = make(tmp_path, "train", f"{variable}={form.format(mark)}")
     assert done.returncode == 2 and "csbp_jax: " in done.stderr and "Traceback" not in done.stderr
     assert not mark.exists()
+
+
+def test_make_says_what_to_fetch_where_data_are_missing(tmp_path):
+    done = make(tmp_path, "train", "DATASET=imagenet", f"DATA_DIR={tmp_path}")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "imagenet is not prepared" in done.stderr and "make data DATASET=imagenet FROM=" in done.stderr
 
 
 def test_make_alone_lists_the_targets(tmp_path):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from csbp_jax import configs, data, figures
+from csbp_jax import checkpoint, configs, data, figures, manifest
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.program import compile
 from csbp_jax.report import Console, open_run, read_rows
@@ -145,6 +145,8 @@ def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
     wild = dataclasses.replace(SMALL.optimizer, name="sgd", lr=0.01, schedule="step", step_epochs=1, step_factor=1e38)
     with pytest.raises(Diverged, match=r"the last good checkpoint is of step 19\."):
         run(dataclasses.replace(SMALL, optimizer=wild), tmp_path, name="later")
+    folder = tmp_path / "later" / "checkpoints"
+    assert checkpoint.steps(folder) == [19] and manifest.fault(folder / "19") is None
 
 
 def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
@@ -204,6 +206,13 @@ def test_two_processes_do_not_train_the_same_run(tmp_path):
         for fresh in (False, True):
             with pytest.raises(ConfigError, match=r"shared: another process is training this run"):
                 run(SMALL, tmp_path, name="shared", fresh=fresh)
+
+
+def test_an_address_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="gs:/bucket/runs: is no folder"):
+        run(SMALL, "gs://bucket/runs")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):
