@@ -143,6 +143,34 @@ def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
     assert steps == list(range(1, found[-1] + 1))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="children are found in /proc")
+def test_the_launcher_of_the_docs_goes_on_after_each_preemption_to_the_end(tmp_path):
+    (loop,) = re.findall(r"```sh\n(while .*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
+    more = f"--runs '{tmp_path}' --epochs 40 --batch-size 64 --log-every 1 --model.name dense --model.features 8"
+    loop = loop.replace(".venv/bin/python", sys.executable)
+    loop = loop.replace("--name mine", f"--name mine --chaos.taps fc1.membrane {more}")
+    launcher = subprocess.Popen(["sh", "-c", loop], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    metrics = tmp_path / "mine" / "metrics.jsonl"
+    reached, deadline = 0, time.monotonic() + 240
+    for _ in range(2):
+        while not any(row["step"] > reached + 20 for row in read_rows(metrics)):
+            assert launcher.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        (child,) = children.read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        while pathlib.Path(f"/proc/{child}").exists():
+            assert launcher.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        reached = checkpoint.steps(metrics.parent / "checkpoints")[-1]
+    out, err = launcher.communicate(timeout=240)
+    assert launcher.returncode == 0, err
+    assert err.count("and all is saved; the same command goes on") == 2 and out.count("resumed after step") == 2
+    steps = [row["step"] for row in read_rows(metrics) if row["kind"] == "train"]
+    assert steps == list(range(1, 40 * 19 + 1))
+
+
 def test_ctrl_c_while_it_compiles_is_told_in_one_line(tmp_path):
     code, _, err = signalled(tmp_path, signal.SIGINT, lambda: True)
     assert code == 130
