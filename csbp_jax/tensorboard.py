@@ -2,7 +2,7 @@
 
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from csbp_jax import report
@@ -44,7 +44,7 @@ def write(runs: Sequence[str | pathlib.Path], follow: bool = False) -> list[path
     return [folder / "tensorboard" for folder in folders]
 
 
-def _writes(folder: pathlib.Path) -> Iterator[None]:
+def _writes(folder: pathlib.Path) -> Generator[None, None, None]:
     """Writes the rows there are, and at each ``next`` those added since."""
     try:
         from tensorboardX import SummaryWriter
