@@ -91,8 +91,9 @@ def draw(name, found, out):
         for kind, one in kinds.items():
             for i, (key, label) in enumerate((("tangent", "tangent"), ("finite_size", "at 1e-2"))):
                 color = PALETTE[i + (2 if kind == "drift" else 0)]
-                line = np.nanmedian(one[key], axis=1) if np.isfinite(one[key]).any() else one[key][:, 0]
-                bottom.plot(one["values"], line, color=color, lw=0.9, label=f"{label}, {kind}", rasterized=True)
+                bottom.plot(
+                    one["values"], medians(one, key), color=color, lw=0.9, label=f"{label}, {kind}", rasterized=True
+                )
         bottom.axhline(0, color="black", lw=0.8)
         unit = " (units of the flip)" if name == "digits" else ""
         bottom.set(xlabel=LABELS[axis] + unit, ylim=(-0.6, 1.0))
@@ -107,18 +108,28 @@ def draw(name, found, out):
         figure.savefig(out / f"{name}.{kind}", dpi=130)
 
 
+def medians(one, key):
+    """Over the starts that have not run away; NaN where all have."""
+    values = np.asarray(one[key])
+    left = np.isfinite(values).any(axis=1)
+    found = np.full(len(values), np.nan)
+    found[left] = np.nanmedian(values[left], axis=1)
+    return found
+
+
 def summary(found):
     """Of a diagram: ranges and shares that a reader may quote."""
-    tangent, sized = (np.nanmedian(found[key], axis=1) for key in ("tangent", "finite_size"))
+    tangent, sized = (medians(found, key) for key in ("tangent", "finite_size"))
     chaotic = tangent > CHAOTIC
+    best = int(np.nanargmax(tangent)) if np.isfinite(tangent).any() else None
     return {
         "values": len(tangent),
         "first_chaotic": float(found["values"][chaotic][0]) if chaotic.any() else None,
         "share_chaotic": float(chaotic.mean()),
         "share_finite_size_sensitive": float((~chaotic & (sized > CHAOTIC)).mean()),
         "share_runs_away": float(np.isnan(tangent).mean()),
-        "largest_exponent": float(np.nanmax(tangent)),
-        "at": float(found["values"][np.nanargmax(tangent)]),
+        "largest_exponent": None if best is None else float(tangent[best]),
+        "at": None if best is None else float(found["values"][best]),
     }
 
 
@@ -130,9 +141,8 @@ def page(summaries):
     for name, s in summaries.items():
         shares = [f"{100 * s[f'share_{key}']:.0f}" for key in ("chaotic", "finite_size_sensitive", "runs_away")]
         first = "none" if s["first_chaotic"] is None else f"{s['first_chaotic']:.3g}"
-        rows.append(
-            f"| {name} | {s['values']} | {first} | {' | '.join(shares)} | {s['largest_exponent']:+.3f}, {s['at']:.3g} |"
-        )
+        best = "none" if s["at"] is None else f"{s['largest_exponent']:+.3f}, {s['at']:.3g}"
+        rows.append(f"| {name} | {s['values']} | {first} | {' | '.join(shares)} | {best} |")
     return "\n".join(rows)
 
 
