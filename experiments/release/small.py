@@ -10,10 +10,12 @@ import numpy as np
 from csbp_jax import configs, dynamics, lab, learner, models
 from csbp_jax.config import Chaos, Optimizer, replaced
 from csbp_jax.figures import PALETTE, blank
-from experiments.release.common import WARMUP, prepared, steps
+from experiments.release.common import STEPS, WARMUP, prepared, steps
 
 RATIOS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 25.0)
 SCALES = (1.0, 10.0)
+# Of the digits' nets: the weakest ones again, ten times as long.
+WEAK, LONG = RATIOS[1:7], 10
 
 
 def small(dataset):
@@ -29,17 +31,18 @@ def small(dataset):
 def measure(content, save, data_dir):
     """Exponents over flip ratios; those that are known are kept."""
     for dataset, scale in itertools.product(("digits", "mnist"), SCALES):
-        name = f"{dataset}, k = {scale:g}"
+        name, config = f"{dataset}, k = {scale:g}", replaced(small(dataset), "chaos.scale", scale)
         known = content.setdefault("small", {}).setdefault(name, {"ratios": [], "exponents": [], "stderr": []})
         missing = [ratio for ratio in RATIOS if ratio not in known["ratios"]]
         if missing:
-            content["small"][name] = merged(
-                known, measured(replaced(small(dataset), "chaos.scale", scale), missing, data_dir)
-            )
+            content["small"][name] = known | merged(known, measured(config, missing, data_dir))
             save(name)
+        if dataset == "digits" and "long" not in content["small"][name]:
+            content["small"][name]["long"] = measured(config, WEAK, data_dir, LONG)
+            save(f"{name}, long")
 
 
-def measured(config, ratios, data_dir):
+def measured(config, ratios, data_dir, longer=1):
     """Of one net."""
     given, batch, steps_per_epoch = prepared(config, data_dir)
     unit = lab.in_plain_units(given, batch, steps_per_epoch)
@@ -50,8 +53,8 @@ def measured(config, ratios, data_dir):
     for ratio in ratios:
         z0 = {tap: jnp.asarray(ratio * one, start.hparams["z0"][tap].dtype)}
         state = dataclasses.replace(start, hparams=start.hparams | {"z0": z0})
-        fed_back = learner.fed_back(state)
-        summaries.append(dynamics.lyapunov(run.step, state, steps(batch), 1, fed_back=fed_back, warmup=WARMUP))
+        options = {"fed_back": learner.fed_back(state), "warmup": longer * WARMUP}
+        summaries.append(dynamics.lyapunov(run.step, state, steps(batch, longer * STEPS), 1, **options))
     return {
         "ratios": list(ratios),
         "z_mean": [ratio * one for ratio in ratios],
@@ -105,6 +108,14 @@ def rows(content):
         cells = [f"{z:.3g}", f"{z / found['channels']:.3g}", f"{z / found['elements']:.3g}"]
         cells += [f"{found['ratios'][i]:g}", f"{found['exponents'][i]:.3f} ± {found['stderr'][i]:.3f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    longer = [(name, found["long"]) for name, found in content["small"].items() if "long" in found]
+    if longer:
+        ratios = longer[0][1]["ratios"]
+        lines += ["", f"| exponent over {LONG} times as many steps, at flip ratio | {' | '.join(map(str, ratios))} |"]
+        lines += ["|---" * (1 + len(ratios)) + "|"]
+    for name, found in longer:
+        pairs = zip(found["exponents"], found["stderr"], strict=True)
+        lines.append(f"| {name} | {' | '.join(f'{value:.3f} ± {error:.3f}' for value, error in pairs)} |")
     return lines
 
 
