@@ -61,7 +61,7 @@ test: setup  ## The fast tests
 	@$(RUN) -m pytest -q -n 2
 
 test-slow: setup  ## The slow tests
-	@$(RUN) -m pytest -q -m slow
+	@XLA_FLAGS="$$XLA_FLAGS" $(RUN) -m pytest -q -m slow
 
 bench: setup  ## Speed beside other libraries, into docs/results/bench (ARGS="--quick")
 	@$(RUN) -m benchmarks.run --environment

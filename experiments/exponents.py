@@ -12,6 +12,7 @@ import argparse
 import json
 import pathlib
 
+import jax
 import numpy as np
 
 from csbp_jax import configs, data, lab
@@ -22,6 +23,8 @@ from csbp_jax.options import parse
 from csbp_jax.program import resolve
 from csbp_jax.report import write_json
 from experiments.machine import about
+
+EACH = 10
 
 
 def measured(config, options, file):
@@ -41,11 +44,18 @@ def measured(config, options, file):
         for seed, sequence in pairs(options)[len(done) :]:
             given = lab.batches(condition, source, count, sequence)
             found = lab.measure(run, given, seed=seed, steps=options.steps, warmup=options.steps // 3)
-            done.append({"start": seed, "sequence": sequence, "word": lab.word(found)} | found)
+            done.append({"start": seed, "sequence": sequence, "word": lab.word(found)} | thinned(found))
             write_json(file, content)
             told = f"{done[-1]['word']}, {found['tangent']['exponents'][0]:+.4f}"
             print(f"{name:14} start {seed}, batches {sequence}: {told}", flush=True)
     return content
+
+
+def thinned(found):
+    """With every EACH-th step of what is told of each, in five digits: files that a repository can hold."""
+    kept = found | {"cumulated": found["cumulated"][EACH - 1 :: EACH]}
+    kept["apart"] = {name: each if name == "deltas" else each[::EACH] for name, each in found["apart"].items()}
+    return jax.tree.map(lambda leaf: float(f"{leaf:.5g}") if isinstance(leaf, float) else leaf, kept)
 
 
 def pairs(options):
@@ -114,10 +124,10 @@ def draw(content, out):
             means([one["finite_size"]["exponents"] for one in found], starts),
             style,
         )
-        steps = np.arange(1, len(found[0]["cumulated"]) + 1)
+        steps = EACH * np.arange(1, len(found[0]["cumulated"]) + 1)
         _band(cumulated, steps, means([one["cumulated"] for one in found], starts), style)
         logits = np.log10(np.maximum(np.array([one["apart"]["logits"] for one in found])[:, :, 0], 1e-17))
-        _band(apart, np.arange(logits.shape[1]), means(logits, starts), style)
+        _band(apart, EACH * np.arange(logits.shape[1]), means(logits, starts), style)
     for axes in (spectra, sizes):
         axes.axhline(0, color="black", lw=0.8)
     spectra.set(xlabel="exponent number", ylabel="tangent exponent (nats a step)", title="fixed z")
@@ -125,7 +135,7 @@ def draw(content, out):
     sizes.set(xlabel="distance", ylabel="finite-size exponent (nats a step)", title="fixed z", xscale="log")
     cumulated.set(xlabel="step", ylabel="cumulated local exponent (nats)", title="annealed")
     apart.set(xlabel="step", ylabel="log10 of the distance of logits", title="annealed, two runs 1e-8 apart")
-    spectra.legend(fontsize="small")
+    figure.legend(*spectra.get_legend_handles_labels(), loc="outside lower center", ncols=len(content["conditions"]))
     figure.suptitle(f"Means and 95 % intervals over {len(set(starts))} starts")
     for kind in ("png", "pdf"):
         figure.savefig(out / f"exponents.{kind}", dpi=120)

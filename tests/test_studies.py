@@ -118,7 +118,11 @@ def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
 
 
 def test_a_diagram_whose_runs_all_ran_away_has_no_exponent():
-    nowhere = {"values": [1.0, 2.0], "tangent": np.full((2, 2), np.nan), "finite_size": np.full((2, 2), np.nan)}
+    nowhere = {
+        "values": np.array([1.0, 2.0]),
+        "tangent": np.full((2, 2), np.nan),
+        "finite_size": np.full((2, 2), np.nan),
+    }
     found = bifurcations.summary(nowhere)
     assert found["share_runs_away"] == 1 and found["largest_exponent"] is None
     assert bifurcations.page({"x": found}).splitlines()[-1] == "| x | 2 | none | 0 | 0 | 100 | none |"
