@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ours_runs, ours_step
+from benchmarks import ours_convolution, ours_runs, ours_step
 from benchmarks.worker import Program, drawn
 from csbp_jax import chaos, neurons
 
@@ -72,6 +72,7 @@ PROGRAMS = {
     "zeros": zeros,
     "memory_copy": memory_copy,
     "chaos_term": chaos_term,
+    **ours_convolution.PROGRAMS,
     **ours_step.PROGRAMS,
     **ours_runs.PROGRAMS,
 }

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from benchmarks.worker import Program
 from csbp_jax import learner, losses, models, neurons, optimizer
 from csbp_jax.config import from_json
+from csbp_jax.devices import compiler_options
 from csbp_jax.long import in_chunks
 
 
@@ -25,12 +26,13 @@ def step(config, batch_file=None):
     model = models.build(config.model)
     tx = optimizer.build(config.optimizer, config.epochs, 10_000)
     init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
-    state, batch = jax.jit(init)(jax.random.key(0)), _batch(config)
+    state, batch = jax.jit(init)(jax.random.key(0)), batch_of(config)
     if batch_file:
         _write(batch_file, batch, state.params)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     began = time.perf_counter()
-    compiled = jax.jit(train_step, donate_argnums=0).lower(state, batch).compile()
+    jitted = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
+    compiled = jitted.lower(state, batch).compile()
     about = {
         "parameters": parameters,
         "compile_seconds": time.perf_counter() - began,
@@ -53,7 +55,7 @@ def dispatch(config, steps):
     config = from_json(config)
     tx = optimizer.build(config.optimizer, config.epochs, 10_000)
     init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config, 10_000)
-    start, batch = jax.jit(init), jax.device_put(_batch(config))
+    start, batch = jax.jit(init), jax.device_put(batch_of(config))
 
     def count(state, batch):
         return state.replace(step=state.step + 1), state.step
@@ -63,7 +65,8 @@ def dispatch(config, steps):
             box[0], metrics = compiled(box[0], batch)
         jax.block_until_ready(metrics)
 
-    programs = [jax.jit(function, donate_argnums=0) for function in (train_step, count)]
+    options = {"donate_argnums": 0, "compiler_options": compiler_options()}
+    programs = [jax.jit(function, **options) for function in (train_step, count)]
     boxes = [[start(jax.random.key(0))] for _ in programs]
     stages = [functools.partial(run, *pair) for pair in zip(programs, boxes, strict=True)]
     return Program(stages, about={"leaves": len(jax.tree.leaves(boxes[0]))})
@@ -94,7 +97,7 @@ def long(T, length, batch=16):
     return Program([lambda: jax.block_until_ready(compiled(weights, x))], about={"temporary_MB": _temporary(compiled)})
 
 
-def _batch(config):
+def batch_of(config):
     """Frames of small counts where there are two polarities, else a standard normal still picture; random labels."""
     draw, shape = np.random.default_rng(0), config.model.input_shape
     if shape[-1] == 2:

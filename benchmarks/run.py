@@ -23,7 +23,7 @@ import time
 
 import numpy as np
 
-from benchmarks import neuron, page, peers, start, steps, sweeps
+from benchmarks import convolutions, neuron, page, peers, start, steps, sweeps
 from benchmarks.process import TUNABLES
 from benchmarks.timing import spread
 from csbp_jax.report import write_json
@@ -44,6 +44,12 @@ def training_steps(pythons, quick):
     python = pythons.get("spikingjelly")
     nets = {"CNN7": steps.measure(steps.narrow(steps.NETS["CNN7"], 0.125), python, 3)} if quick else None
     return {"steps": nets or steps.all_nets(python, 9, tell), "dispatch": steps.dispatch(5 if quick else 21)}
+
+
+def convolutions_alone(pythons, quick):
+    tell("convolutions")
+    width, rounds = (0.125, 3) if quick else (None, 5)
+    return {"convolutions": convolutions.measure(pythons.get("spikingjelly"), rounds, width)}
 
 
 def growth(pythons, quick):
@@ -83,6 +89,7 @@ def starts(_, quick):
 PARTS = {
     "neuron": neurons,
     "steps": training_steps,
+    "convolutions": convolutions_alone,
     "growth": growth,
     "long": long,
     "members": members,

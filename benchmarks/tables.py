@@ -74,6 +74,23 @@ compilation included; before: after the imports. Ready: until the first step is 
 {shares}"""
 
 
+def convolutions(rows):
+    head = ["net", "", "program", "ms", "/ ours"]
+    body = [
+        [net, stage, name, cell(n["ms"], 1), cell(n["over_ours"])]
+        for net, row in rows.items()
+        for stage, programs in row["stages"].items()
+        for name, n in programs.items()
+    ]
+    differ = max(row["differ"] for row in rows.values())
+    return f"""## Convolutions alone
+
+All convolutions of a network in a training step, each alone and compiled as in the step: Eigen's; by default XLA uses
+YNNPACK's. The largest difference of a value is {differ:.0e} of the largest.
+
+{table(head, body)}"""
+
+
 def agreement(same):
     """How equal the two nets are: after the first step, rounding turns a spike here and there."""
     differ = ", ".join(f"{share:.0e}" for share in same["losses_differ"])
@@ -148,6 +165,7 @@ SHOWN = {
     "neuron": neurons,
     "chaos_term": term,
     "steps": training_steps,
+    "convolutions": convolutions,
     "dispatch": dispatch,
     "growth": growth,
     "long": long,

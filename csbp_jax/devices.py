@@ -1,6 +1,7 @@
-"""What devices tell of themselves: memory, the share of their arithmetic that is used, traces of some steps."""
+"""Devices: how a step is compiled for them, their memory, the share of their arithmetic in use, traces of steps."""
 
 import contextlib
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -19,6 +20,28 @@ PEAK = {
     "NVIDIA H100 80GB HBM3": 989e12,
 }
 """Dense bfloat16 operations a second, by the name that JAX gives the device; from the makers' data sheets."""
+
+
+_YNN = "LIBRARY_FUSION_TYPE_"
+# jaxlib's own choice for CPU is these two and INDIVIDUAL_CONVOLUTION.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": f"{_YNN}REDUCE,{_YNN}INDIVIDUAL_DOT"}
+
+
+@functools.cache
+def compiler_options() -> dict[str, str] | None:
+    """For ``jax.jit`` of a training step: on CPU, convolutions by Eigen. None elsewhere, or where jaxlib cannot do it.
+
+    By default XLA on CPU gives convolutions to YNNPACK. Its gradient in the kernel is one product, summed over batch,
+    time and space, and two to four times slower than Eigen's where that is more than some 4,000 terms
+    (docs/results/bench/tables.md). The option is one of the program that it is given to, not of the process.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return _CPU_OPTIONS
 
 
 def peak() -> float | None:

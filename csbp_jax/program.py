@@ -12,6 +12,7 @@ import numpy as np
 from csbp_jax import assembly, data, learner, mesh, meter, optimizer, processes, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import transform
+from csbp_jax.devices import compiler_options
 from csbp_jax.own import Own
 
 Parts = dict[str, Any]
@@ -151,7 +152,10 @@ def compile(
     place = functools.partial(mesh.place, mesh=devices)
     rounded = -(-config.eval_batch_size // devices.size) * devices.size
     train_step = jax.jit(
-        lambda state, batch: run.train_step(at_hand(state), batch), donate_argnums=0, out_shardings=(homes, copies)
+        lambda state, batch: run.train_step(at_hand(state), batch),
+        donate_argnums=0,
+        out_shardings=(homes, copies),
+        compiler_options=compiler_options(),
     )
     eval_step = jax.jit(lambda state, *given: run.eval_step(at_hand(state), *given), out_shardings=copies)
     norms = jax.jit(lambda state, batch: learner.norms(run.gradients(at_hand(state), batch)), out_shardings=copies)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -31,6 +32,35 @@ def run(root, **options):
 def test_a_matrix_product_has_two_operations_for_each_of_its_products():
     product = jax.jit(lambda a, b: a @ b)
     assert devices.operations(product, jnp.ones((6, 5)), jnp.ones((5, 7))) == 2 * 6 * 5 * 7
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere nothing is asked of the compiler")
+def test_a_training_step_on_cpu_leaves_no_convolution_to_ynnpack():
+    """One that is large enough for it. If the first is false, the default has changed, and the option is idle."""
+    x, kernel = jax.random.normal(jax.random.key(0), (8, 12, 12, 32)), jnp.ones((3, 3, 32, 32))
+
+    def loss(kernel, x):
+        names = ("NHWC", "HWIO", "NHWC")
+        return (jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=names) ** 2).mean()
+
+    options = devices.compiler_options()
+    default, ours = (
+        jax.jit(jax.grad(loss), compiler_options=given).lower(kernel, x).compile() for given in (None, options)
+    )
+    assert len(given_away(default)) == 2 and given_away(ours) == []
+    chex.assert_trees_all_close(default(kernel, x), ours(kernel, x), rtol=1e-5, atol=1e-6)
+
+
+def given_away(compiled):
+    """The convolutions within YNNPACK's fusions."""
+    *computations, entry = compiled.as_text().split("ENTRY ")
+    assert "ynn" in entry or " convolution(" in entry
+    return [line for text in computations for line in text.splitlines() if " convolution(" in line]
+
+
+def test_a_compiler_that_does_not_know_the_option_is_not_asked_for_it(monkeypatch):
+    monkeypatch.setattr(devices, "_CPU_OPTIONS", {"xla_cpu_of_another_version": "1"})
+    assert devices.compiler_options.__wrapped__() is None
 
 
 def test_the_utilisation_is_told_where_the_peak_is_known(tmp_path, monkeypatch):

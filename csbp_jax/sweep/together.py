@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from csbp_jax import data, learner, models, program
 from csbp_jax.config import Config
+from csbp_jax.devices import compiler_options
 from csbp_jax.own import Own
 from csbp_jax.sweep import grid
 from csbp_jax.watch import BAD_STEPS_STOP
@@ -36,7 +37,8 @@ class Together:
         self.steps_per_epoch = len(parts["train"]) // config.batch_size
         run = program.functions(config, parts["train"], self.steps_per_epoch, own)
         self.init = jax.jit(self._over_members(run.init, (0, 0)))
-        self.step = jax.jit(self._over_members(functools.partial(_step, run), (0, 0, None)), donate_argnums=0)
+        step = self._over_members(functools.partial(_step, run), (0, 0, None))
+        self.step = jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
         self.eval_step = jax.jit(self._over_members(run.eval_step, (0, 0, None)))
         self.choose = jax.jit(self._over_members(choose, (0, 0, 0, 0, None)), donate_argnums=1)
 

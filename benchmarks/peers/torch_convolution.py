@@ -1,0 +1,41 @@
+"""A convolution of torch, timed: forward, its gradient in the input, its gradient in the kernel."""
+
+import numpy as np
+import torch
+
+from benchmarks.peers import torch_neuron
+from benchmarks.worker import Program, drawn
+
+VERSIONS = torch_neuron.versions()
+
+
+def convolution(x, kernel, stride, pad):
+    """Of spikes; shapes have channels last, as ours; torch gets them in its own order."""
+    spikes = torch.from_numpy(np.ascontiguousarray((drawn(x) > 1).astype(np.float32).transpose(0, 3, 1, 2)))
+    weights = torch.from_numpy(np.ascontiguousarray(drawn(kernel, 1).transpose(3, 2, 0, 1)))
+    out = torch.nn.functional.conv2d(spikes, weights, stride=stride, padding=pad)
+    bars = torch.from_numpy(np.ascontiguousarray(drawn(bars_shape(out), 2).transpose(0, 3, 1, 2)))
+    kept, strides, pads = {}, [stride] * 2, [pad] * 2
+
+    def forward():
+        kept["forward"] = torch.nn.functional.conv2d(spikes, weights, stride=stride, padding=pad)
+
+    def backward(name, wanted):
+        gradients = torch.ops.aten.convolution_backward(
+            bars, spikes, weights, None, strides, pads, [1, 1], False, [0, 0], 1, [wanted == 0, wanted == 1, False]
+        )
+        kept[name] = gradients[wanted]
+
+    def check():
+        orders = {"forward": (0, 2, 3, 1), "input": (0, 2, 3, 1), "kernel": (2, 3, 1, 0)}
+        return {name: kept[name].numpy().transpose(order) for name, order in orders.items()}
+
+    return Program([forward, lambda: backward("input", 0), lambda: backward("kernel", 1)], check)
+
+
+def bars_shape(out):
+    batch, channels, *size = out.shape
+    return batch, *size, channels
+
+
+PROGRAMS = {"convolution": convolution}
