@@ -16,6 +16,7 @@ OURS = {
     "lif": ("neuron", {"decay": DECAY}),
     "lif, learned decay and threshold": ("neuron", {"decay": DECAY, "learned": True}),
     "lif, half-size residual": ("neuron", {"decay": DECAY, "residual": "half"}),
+    "lif, spikes alone": ("neuron", {"decay": DECAY, "alone": True}),
     "minimum traffic": ("minimum_traffic", {}),
     "one sequence of zeros": ("zeros", {}),
     "memory copy": ("memory_copy", {"copies": 3}),

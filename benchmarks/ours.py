@@ -13,18 +13,25 @@ from csbp_jax import chaos, neurons
 VERSIONS = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
 
 
-def neuron(shape, decay, learned=False, residual="full"):
-    """lif forward and backward, hard reset, triangle; ``learned`` with the gradients of decay and threshold."""
-    x, bars, zeros = drawn(shape), drawn(shape, 1), jnp.zeros((shape[0], *shape[2:]))
-    x, bars = jnp.asarray(x), (jnp.asarray(bars), zeros)
+def neuron(shape, decay, learned=False, residual="full", alone=False):
+    """lif forward and backward, hard reset, triangle; ``learned`` with the gradients of decay and threshold.
+
+    ``alone``: the spikes, as a layer of a network takes them, without the last membrane.
+    """
+    x, bars = jnp.asarray(drawn(shape)), [jnp.asarray(drawn(shape, 1)), jnp.zeros((shape[0], *shape[2:]))]
+    bars = bars[:1] if alone else bars
     operands = (x, jnp.float32(decay), jnp.float32(1.0)) if learned else (x,)
-    call = neurons.lif if learned else lambda x: neurons.lif(x, decay, residual=residual)
+
+    def call(*operands):
+        out = neurons.lif(*operands) if learned else neurons.lif(*operands, decay, residual=residual)
+        return list(out[: len(bars)])
+
     forward_pass = jax.jit(lambda *operands: jax.vjp(call, *operands))
     backward_pass = jax.jit(lambda pull, bars: pull(bars))
     kept = {}
 
     def forward():
-        (kept["spikes"], _), kept["pull"] = jax.block_until_ready(forward_pass(*operands))
+        (kept["spikes"], *_), kept["pull"] = jax.block_until_ready(forward_pass(*operands))
 
     def backward():
         kept["gradient"], *_ = jax.block_until_ready(backward_pass(kept["pull"], bars))

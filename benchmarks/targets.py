@@ -1,6 +1,9 @@
 """Each target of speed beside what was measured, from bench.json."""
 
+import functools
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 from benchmarks.timing import cell
 
@@ -22,7 +25,7 @@ def page(content):
         missed += [] if met else [name]
         measured, said = cell(numbers, digits, unit), "met" if met else "missed"
         lines.append(f"| {name} | {limit} | {measured} | {said} | {command(part)} |")
-    reasons = "\n".join(f"- {name}: {REASONS.get(name, 'not found yet')}" for name in missed)
+    reasons = "\n".join(f"- {name}: {reason(name, content)}" for name in missed)
     text = "\n".join(lines)
     return f"""# Speed: targets
 
@@ -103,22 +106,75 @@ def same(value):
     return dict.fromkeys(("median", "min", "max"), value)
 
 
-# Zeros and dispatch are timed in the bench; the others are read off its tables, not off a profile.
-ZEROS = (
-    "XLA on CPU fills a loop's buffer with zeros before it is written, one in each pass, which is two thirds of the "
-    'excess (tables.md, "one sequence of zeros", twice)'
-)
+# With numbers of the same bench.json; what they tell of was found in profiles and compiled programs.
+
+
+def zeros(content, label, ratio, inverse=False):
+    """``ratio`` of lif as it would be without the two sequences of zeros, and what they take."""
+    row = content["neuron"][label]
+    lif, filled = row["lif"]["ns"]["median"], 2 * row["one sequence of zeros"]["ns"]["median"]
+    share = 1 - filled / lif
+    without = row[ratio]["over_lif"]["median"] / share if inverse else row["lif"]["over_minimum"]["median"] * share
+    return (
+        f"XLA on CPU fills a loop's buffer with zeros before it is written, one in each pass (so does jax.lax.empty): "
+        f"{filled:.2f} of {lif:.2f} ns, without which it would be {without:.2f}"
+    )
+
+
+def unrolled(content, label):
+    """The fastest way at T = 4 computes some of the chain twice, for want of fusions with two outputs."""
+    row = content["neuron"][label]
+    (ahead, back), (least, least_back) = (
+        [stage["median"] for stage in row[name]["stages_ns"]] for name in ("lif", "minimum traffic")
+    )
+    alone = row["lif, spikes alone"]["stages_ns"][0]["median"]
+    return (
+        f"XLA on CPU has no fusion with two outputs, so the last membrane's chain is computed from x once more "
+        f"(forward {ahead:.2f} ns, {alone:.2f} where only spikes are asked for, as in a network; minimum {least:.2f}), "
+        f"and so is, for each row of the gradient, that of all later rows (backward {back:.2f} ns, minimum "
+        f"{least_back:.2f}); loops have no such chains but are filled with zeros first"
+    )
+
+
+def convolutions(content, net):
+    """What of a step is convolution, here and in SpikingJelly; the kernels themselves are XLA's and torch's."""
+    whole, alone = content["steps"][net]["programs"], content["convolutions"][net]["stages"]
+    ours, theirs = (whole[name]["ms"]["median"] for name in ("ours", "spikingjelly"))
+    mine, torchs = (alone["all"][name]["ms"]["median"] for name in ("ours", "torch"))
+    slower = ", ".join(
+        f"{stage} {1 / programs['torch']['over_ours']['median']:.2f}" for stage, programs in alone.items()
+    )
+    return (
+        f"XLA's convolutions (Eigen's) against torch's (oneDNN's): alone they take {mine:.0f} ms of our {ours:.0f}, "
+        f"and {torchs:.0f} of {theirs:.0f}; times as long here: {slower} (tables.md, convolutions alone)"
+    )
+
+
 SUMS = (
     "their sums over time are rows [B, N], read and written at each step; that costs twice as much an element where a "
-    "row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward"
+    "row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward. A sum over neurons at each step "
+    "was tried instead: no faster"
 )
-CONVOLUTIONS = (
-    "most likely XLA's convolutions against oneDNN's, which were not profiled: at a quarter of the width, where less "
-    "of a step is convolution, ours is faster (tables.md, growth)"
-)
-REASONS: dict[str, str] = {
-    **{f"SpikingJelly over ours, training step of {net}": CONVOLUTIONS for net in ("CNN7", "VGGSNN")},
-    **{f"lif over minimum traffic, {label}": ZEROS for label in ("T=16", "T=100")},
+REASONS: dict[str, str | Callable[[dict[str, Any]], str]] = {
+    **{f"SpikingJelly over ours, training step of {net}": functools.partial(convolutions, net=net) for net in NETS},
+    "lif over minimum traffic, T=4": functools.partial(unrolled, label="T=4"),
+    **{
+        f"lif over minimum traffic, {label}": functools.partial(zeros, label=label, ratio="minimum traffic")
+        for label in ("T=16", "T=100")
+    },
+    **{
+        f"spyx over lif, {label}": functools.partial(zeros, label=label, ratio="spyx", inverse=True)
+        for label in ("T=16", "T=100")
+    },
     **{f"the same with gradients of decay and threshold, {label}": SUMS for label in ("T=4", "T=16")},
     "dispatch of a step": "most of it is JAX handing over the state's leaves (tables.md, a step that only counts)",
 }
+
+
+def reason(name, content):
+    """Why a target was missed; a reason whose numbers were not measured is none."""
+    found = REASONS.get(name, "not found yet")
+    try:
+        return found if isinstance(found, str) else found(content)
+    except KeyError:
+        return "not measured"

@@ -3,13 +3,16 @@
 import json
 import sys
 
+import chex
+import jax
 import numpy as np
 import pytest
 
-from benchmarks import page, peers, targets
+from benchmarks import convolutions, ours_convolution, page, peers, steps, targets
 from benchmarks.neuron import _verdict
 from benchmarks.process import Failed, Worker, in_rounds
 from benchmarks.timing import spread, timed
+from benchmarks.worker import drawn
 
 TOY = """
 import numpy as np
@@ -96,6 +99,46 @@ def test_targets_are_met_missed_or_not_measured(monkeypatch):
     assert "- dispatch of a step: a reason" in found
     assert found.count("| met |") == 2
     assert found.count("not measured") == len(list(targets.rows())) - 3
+
+
+def test_a_reason_has_the_numbers_of_the_page():
+    def programs(**ms):
+        ours = ms["ours"]
+        return {n: {"ms": spread(np.array([m])), "over_ours": spread(np.array([m / ours]))} for n, m in ms.items()}
+
+    content = {"steps": {"CNN7": {"programs": programs(ours=200.0, spikingjelly=180.0)}}}
+    name = "SpikingJelly over ours, training step of CNN7"
+    assert f"- {name}: not measured" in targets.page(content | {"convolutions": {}})
+    content["convolutions"] = {"CNN7": {"stages": {"all": programs(ours=150.0, torch=120.0)}}}
+    assert "alone they take 150 ms of our 200, and 120 of 180; times as long here: all 1.25" in targets.page(content)
+
+
+def test_the_convolutions_are_those_of_the_network():
+    found = convolutions.shapes(steps.narrow(steps.NETS["SEW-ResNet-18"], 1 / 16))
+    assert list(found.items())[:3] == [
+        (((4, 64, 64, 3), (7, 7, 3, 4), 2, 3), 1),
+        (((16, 16, 16, 4), (3, 3, 4, 4), 1, 1), 4),
+        (((16, 16, 16, 4), (3, 3, 4, 8), 2, 1), 1),
+    ]
+    assert sum(found.values()) == 20  # 17, and 3 of shortcuts
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_the_timed_convolution_is_one(default):
+    """Its gradients are those of its sum with the cotangents."""
+    x, kernel, bars = drawn((2, 5, 5, 3)) > 1, drawn((3, 3, 3, 4), 1), drawn((2, 3, 3, 4), 2)
+
+    def weighted(x, kernel):
+        names = ("NHWC", "HWIO", "NHWC")
+        out = jax.lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=names)
+        return (out * bars).sum(), out
+
+    gradients, out = jax.grad(weighted, (0, 1), has_aux=True)(x.astype(np.float32), kernel)
+    program = ours_convolution.convolution((2, 5, 5, 3), (3, 3, 3, 4), 2, 1, default)
+    for stage in program.stages:
+        stage()
+    expected = dict(zip(("forward", "input", "kernel"), (out, *gradients), strict=True))
+    chex.assert_trees_all_close(program.check(), jax.device_get(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_pages_are_those_of_the_numbers_beside_them(tmp_path):
