@@ -137,16 +137,14 @@ def unrolled(content, label):
 
 
 def convolutions(content, net):
-    """What of a step is convolution, here and in SpikingJelly; the kernels themselves are XLA's and torch's."""
-    whole, alone = content["steps"][net]["programs"], content["convolutions"][net]["stages"]
+    """What of a step is convolution, here and in SpikingJelly, and what is not."""
+    whole, alone = content["steps"][net]["programs"], content["convolutions"][net]["stages"]["all"]
     ours, theirs = (whole[name]["ms"]["median"] for name in ("ours", "spikingjelly"))
-    mine, torchs = (alone["all"][name]["ms"]["median"] for name in ("ours", "torch"))
-    slower = ", ".join(
-        f"{stage} {1 / programs['torch']['over_ours']['median']:.2f}" for stage, programs in alone.items()
-    )
+    mine, torchs = (alone[name]["ms"]["median"] for name in ("ours", "torch"))
     return (
-        f"XLA's convolutions (Eigen's) against torch's (oneDNN's): alone they take {mine:.0f} ms of our {ours:.0f}, "
-        f"and {torchs:.0f} of {theirs:.0f}; times as long here: {slower} (tables.md, convolutions alone)"
+        f"its convolutions alone take {mine:.0f} ms of our {ours:.0f}, and in torch {torchs:.0f} of SpikingJelly's "
+        f"{theirs:.0f} (tables.md, convolutions alone): Eigen's against oneDNN's; all else takes {ours - mine:.0f} and "
+        f"{theirs - torchs:.0f} ms"
     )
 
 
