@@ -5,6 +5,7 @@ neuron is any ``neuron(x, membrane=None) -> (spikes, membrane)``, or a Linen mod
 number of channels, and so has parameters of its own in each layer (circuits.PLIF).
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -178,9 +179,27 @@ def pool(x: jax.Array) -> jax.Array:
     return nn.avg_pool(_poolable(x), (2, 2), (2, 2))
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 maximum pooling of ``[B, T, H, W, C]``; a last odd row or column is left out."""
-    return nn.max_pool(_poolable(x), (2, 2), (2, 2))
+def max_pool(x: jax.Array, size: int = 2, stride: int = 2, pad: int = 0) -> jax.Array:
+    """Maximum over windows of ``[B, T, H, W, C]``; a last row or column that fills none is left out.
+
+    Of equal numbers in a window the first has the gradient.
+    """
+    _poolable(x)
+    if jax.default_backend() == "cpu":
+        return _max_of_shifts(x, size, stride, pad)
+    return nn.max_pool(x, (1, size, size), (1, stride, stride), ((0, 0), (pad, pad), (pad, pad)))
+
+
+def _max_of_shifts(x, size, stride, pad):
+    """The same. XLA on CPU finds and scatters a window's gradient one by one, ten times slower."""
+    pads = ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf)
+    rows, columns = ((n - size) // stride * stride + 1 for n in x.shape[2:4])
+    largest = x[:, :, :rows:stride, :columns:stride]
+    for i, j in itertools.islice(itertools.product(range(size), repeat=2), 1, None):
+        shifted = x[:, :, i : i + rows : stride, j : j + columns : stride]
+        largest = jnp.where(shifted > largest, shifted, largest)
+    return largest
 
 
 def _not_small(convolve: Callable[[jax.Array], jax.Array], x: jax.Array, kernel: int, stride: int) -> jax.Array:

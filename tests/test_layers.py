@@ -4,6 +4,7 @@ import math
 import re
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +122,28 @@ def test_pooling_what_is_too_small_is_refused(pool):
     assert pool(jnp.ones((1, 1, 5, 2, 3))).shape == (1, 1, 2, 1, 3)
     with pytest.raises(ConfigError, match=r"model.input_shape: too small for this network; before .* 1x2"):
         pool(jnp.ones((1, 1, 1, 2, 3)))
+
+
+@pytest.mark.parametrize(("size", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
+@pytest.mark.parametrize("picture", [(4, 4), (5, 3), (2, 7)])
+def test_the_largest_of_a_window_is_xlas_and_so_are_its_gradients(x64, size, stride, pad, picture):
+    """Of spikes, most windows have ties; and the derivative of the gradient along a direction."""
+    draw = np.random.default_rng(0)
+    spikes, numbers = draw.integers(0, 2, (2, 3, *picture, 4)).astype(float), draw.standard_normal((2, 3, *picture, 4))
+
+    def plain(x):
+        return nn.max_pool(x, (1, size, size), (1, stride, stride), ((0, 0), (pad, pad), (pad, pad)))
+
+    def ours(x):
+        return layers.max_pool(x, size, stride, pad)
+
+    def gradient(pool):
+        return jax.grad(lambda x: (jnp.sin(pool(x) + 1) ** 2).sum())
+
+    for x in (spikes, numbers):
+        chex.assert_trees_all_equal(ours(x), plain(x))
+        along = [jax.jvp(gradient(pool), (x,), (numbers,)) for pool in (ours, plain)]
+        chex.assert_trees_all_close(*along, rtol=0, atol=1e-12)
 
 
 def test_initial_weights_have_the_originals_distributions():

@@ -10,7 +10,6 @@ the threshold; neurons here fire above it.
 import functools
 from typing import Literal
 
-import flax.linen as nn
 import jax
 
 from csbp_jax import layers
@@ -47,7 +46,7 @@ class ResNet(Original):
         )
         x = run(stem(self.wide(64), kernel=7, stride=2, time_steps=steps, name="stem"), x)
         x = run(layers.Spike(self.time_steps, self.dtype, name="stem_spike"), x)
-        x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))  # time, height, width
+        x = layers.max_pool(x, size=3, stride=2, pad=1)
         for stage, blocks in enumerate(self.blocks, start=1):
             for block in range(1, blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
