@@ -23,7 +23,7 @@ unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train sweep demo test test-slow bench bench-data parity accuracy lint docs wheel lock clean
+.PHONY: help setup data train sweep demo test test-slow bench bench-data h100 parity accuracy lint docs wheel lock clean
 
 help:  ## This list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -72,6 +72,9 @@ bench-data: setup  ## Speed of the data pipeline, into docs/results/data
 	@$(RUN) -m benchmarks.data_events
 	@$(RUN) -m benchmarks.data_device
 	@$(RUN) -m benchmarks.data_page
+
+h100: setup  ## The neuron and training steps compiled for an H100, without one, into docs/results/bench
+	@$(RUN) -m benchmarks.h100
 
 parity: setup  ## Networks and recipes against what PyTorch twins gave, into docs/results/parity
 	@$(RUN) -m experiments.parity

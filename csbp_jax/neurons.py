@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from csbp_jax import recurrence
+from csbp_jax import kernel, recurrence
 from csbp_jax.surrogate import Surrogate, triangle
 
 Reset = Literal["hard", "soft", "none"]
@@ -65,7 +65,9 @@ def lif(
     ([[0.0, 1.0, 0.0]], 0.8)
     """
     _one_of("residual", residual, Residual)
-    return recurrence.lif(*_arguments(x, membrane, decay, threshold, reset), spike, reset, detach_reset, residual)
+    arrays = x, _, decay, threshold = _arguments(x, membrane, decay, threshold, reset)
+    run = kernel.lif if kernel.ON and kernel.fits(x, decay, threshold, spike) else recurrence.lif
+    return run(*arrays, spike, reset, detach_reset, residual)
 
 
 def lif_trace(

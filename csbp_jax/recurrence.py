@@ -9,19 +9,40 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# XLA on CPU has no multi-output fusion: unrolled, each time step recomputes the chain from x, O(T**2) in all.
-# Up to here the recomputation is cheaper than the loop.
-_UNROLL = 4
+# (time steps up to which there is no loop, time steps a pass of the loop beyond that), by back end.
+# XLA on CPU has no multi-output fusion: unrolled, each time step recomputes the chain from x, O(T**2) in all; up to 4
+# steps that is cheaper than the loop. On a GPU a pass is some four kernels that read and write all they share, while 32
+# unrolled steps are two (docs/results/bench/h100.md). What is best on TPU is not known.
+_UNROLLED = {"gpu": (32, 16)}
+_UNROLLED_ELSEWHERE = (4, 1)
 
 
 def _at(sequence, t):
     return lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
 
 
-def _after_reset(u, fired, threshold, reset):
+def after_reset(u, fired, threshold, reset):
     if reset == "none":
         return u
     return jnp.where(fired, 0, u) if reset == "hard" else u - threshold * fired
+
+
+def back_one(u, distance, s_bar, v_bar, threshold, spike, reset, detach_reset):
+    """``(u_bar, threshold_bar)`` of one time step; ``distance`` is u - threshold, equations at :func:`backward`."""
+    fired = distance > 0
+    if reset != "none" and not detach_reset:
+        s_bar = s_bar - v_bar * (u if reset == "hard" else threshold)
+    through_spike = s_bar * spike.derivative(distance)
+    u_bar = through_spike + (jnp.where(fired, 0, v_bar) if reset == "hard" else v_bar)
+    return u_bar, -through_spike - (v_bar * fired if reset == "soft" else 0)
+
+
+def above(kept, threshold, dtype):
+    """u and u - threshold, of what was kept of u."""
+    if kept.dtype == jnp.bfloat16:  # never the membrane's own dtype
+        distance = kept.astype(dtype)
+        return distance + threshold, distance
+    return kept, kept - threshold
 
 
 def _over_time(step, row, sums, like, times, kept=lambda row: row):
@@ -30,24 +51,30 @@ def _over_time(step, row, sums, like, times, kept=lambda row: row):
     ``times`` goes once through 0..T-1, up or down. The carry is the row itself, and rows are written in place,
     batch first: no transpose and no copy.
     """
-    if len(times) <= _UNROLL:
-        rows = {times[0]: row}
-        for t in times[1:]:
+    unrolled, a_pass = _UNROLLED.get(jax.default_backend(), _UNROLLED_ELSEWHERE)
+    peeled = len(times) if len(times) <= unrolled else 1 + (len(times) - 1) % a_pass
+
+    def rows(row, sums, steps, found):
+        """Goes through ``steps``; all that is kept by then, in the order of time."""
+        for t in steps:
             row, sums = step(t, row, sums)
-            rows[t] = row
-        return row, sums, jnp.stack([kept(rows[t]).astype(like.dtype) for t in sorted(rows)], axis=1)
+            found = [*found, kept(row)]
+        return row, sums, jnp.stack(found[:: times.step], axis=1).astype(like.dtype)
 
     def body(i, loop):
         row, sums, buffer = loop
-        t = times[1] + times.step * i
-        row, sums = step(t, row, sums)
-        return row, sums, lax.dynamic_update_index_in_dim(buffer, kept(row).astype(like.dtype), t, axis=1)
+        steps = [times[peeled] + times.step * (a_pass * i + j) for j in range(a_pass)]
+        row, sums, found = rows(row, sums, steps, [])
+        return row, sums, lax.dynamic_update_slice_in_dim(buffer, found, steps[:: times.step][0], axis=1)
 
-    buffer = lax.dynamic_update_index_in_dim(lax.full_like(like, 0), kept(row).astype(like.dtype), times[0], axis=1)
-    return lax.fori_loop(0, len(times) - 1, body, (row, sums, buffer))
+    row, sums, found = rows(row, sums, times[1:peeled], [kept(row)])
+    if peeled == len(times):
+        return row, sums, found
+    buffer = lax.dynamic_update_slice_in_dim(lax.full_like(like, 0), found, min(times[0], times[peeled - 1]), axis=1)
+    return lax.fori_loop(0, (len(times) - peeled) // a_pass, body, (row, sums, buffer))
 
 
-def _forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual="full"):
+def forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual="full"):
     """``((spikes, membrane after the last reset, residual), residuals)``; the residual is the only sequence kept.
 
     It is u, or u - threshold rounded to bfloat16, whose range of exponents is that of float32: the sign survives.
@@ -58,18 +85,18 @@ def _forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual
         first = first + decay * membrane
 
     def step(t, u, sums):
-        return decay * _after_reset(u, u > threshold, threshold, reset) + _at(x, t), sums
+        return decay * after_reset(u, u > threshold, threshold, reset) + _at(x, t), sums
 
     half = residual == "half"
     like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)
     keep = (lambda u: u - threshold) if half else (lambda u: u)
     last, _, kept = _over_time(step, first, (), like, range(x.shape[1]), keep)
     spikes = (kept > (0 if half else jnp.expand_dims(threshold, 1))).astype(x.dtype)
-    end = _after_reset(last, last > threshold, threshold, reset)
+    end = after_reset(last, last > threshold, threshold, reset)
     return (spikes, end, kept), (kept, membrane, decay, threshold, spike)
 
 
-def _backward(reset, detach_reset, residuals, spikes_bar, membrane_bar, u_bar=None):
+def backward(reset, detach_reset, residuals, spikes_bar, membrane_bar, u_bar=None):
     """Reverse pass. A name with ``_bar`` is the cotangent of the name before it.
 
     s_bar[t] = spikes_bar[t] + (v_bar[t] dv/ds, unless detached)     dv/ds = -u | -threshold | 0
@@ -78,31 +105,16 @@ def _backward(reset, detach_reset, residuals, spikes_bar, membrane_bar, u_bar=No
     """
     kept, membrane, decay, threshold, spike = residuals
 
-    def above(t):
-        """u[t], and u[t] - threshold."""
-        if kept.dtype == jnp.bfloat16:  # never the membrane's own dtype
-            distance = _at(kept, t).astype(decay.dtype)
-            return distance + threshold, distance
-        u = _at(kept, t)
-        return u, u - threshold
-
     def local(t, v_bar):
-        u_t, distance = above(t)
-        fired = distance > 0
+        u, distance = above(_at(kept, t), threshold, decay.dtype)
         s_bar = _at(spikes_bar, t).astype(decay.dtype)
-        if reset != "none" and not detach_reset:
-            s_bar = s_bar - v_bar * (u_t if reset == "hard" else threshold)
-        through_spike = s_bar * spike.derivative(distance)
-        row = through_spike + (jnp.where(fired, 0, v_bar) if reset == "hard" else v_bar)
-        if u_bar is not None:
-            row = row + _at(u_bar, t)
-        threshold_bar = -through_spike - (v_bar * fired if reset == "soft" else 0)
-        return row, threshold_bar
+        row, threshold_bar = back_one(u, distance, s_bar, v_bar, threshold, spike, reset, detach_reset)
+        return (row if u_bar is None else row + _at(u_bar, t)), threshold_bar
 
     def step(t, row, sums):
         decay_bar, threshold_bar = sums
-        u_t, distance = above(t)
-        decay_bar = decay_bar + row * _after_reset(u_t, distance > 0, threshold, reset)
+        u, distance = above(_at(kept, t), threshold, decay.dtype)
+        decay_bar = decay_bar + row * after_reset(u, distance > 0, threshold, reset)
         row, threshold_bar_t = local(t, decay * row)
         return row, (decay_bar, threshold_bar + threshold_bar_t)
 
@@ -130,21 +142,21 @@ def _sum_to(cotangent, shape):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def lif(x, membrane, decay, threshold, spike, reset, detach_reset, residual):
     """``(spikes, membrane after the last reset)``."""
-    return _forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual)[0][:2]
+    return forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual)[0][:2]
 
 
 def _lif_forward(*arguments):
-    (spikes, membrane, _), residuals = _forward(*arguments)
+    (spikes, membrane, _), residuals = forward(*arguments)
     return (spikes, membrane), residuals
 
 
-lif.defvjp(_lif_forward, lambda reset, detach, _, residuals, bars: _backward(reset, detach, residuals, *bars))
+lif.defvjp(_lif_forward, lambda reset, detach, _, residuals, bars: backward(reset, detach, residuals, *bars))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def lif_trace(x, membrane, decay, threshold, spike, reset, detach_reset):
     """The same, and u."""
-    return _forward(x, membrane, decay, threshold, spike, reset, detach_reset)[0]
+    return forward(x, membrane, decay, threshold, spike, reset, detach_reset)[0]
 
 
-lif_trace.defvjp(_forward, lambda reset, detach, residuals, bars: _backward(reset, detach, residuals, *bars))
+lif_trace.defvjp(forward, lambda reset, detach, residuals, bars: backward(reset, detach, residuals, *bars))

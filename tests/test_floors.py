@@ -8,6 +8,7 @@ SCIENCE = [
     "surrogate",
     "chaos",
     "recurrence",
+    "kernel",
     "neurons",
     "long",
     "circuits",
@@ -85,7 +86,7 @@ FENCES = {
     "experiments": set(),
     "examples": set(),
 }
-NUMPY_AND_JAX_ONLY = {"surrogate", "chaos", "recurrence", "neurons", "long"}
+NUMPY_AND_JAX_ONLY = {"surrogate", "chaos", "recurrence", "kernel", "neurons", "long"}
 
 
 def imports():
@@ -137,4 +138,4 @@ def test_third_parties_keep_to_their_rooms():
         for package in others & set(FENCES):
             assert room in FENCES[package], f"{room} imports {package}"
         if room in NUMPY_AND_JAX_ONLY:
-            assert others <= {"jax", "dataclasses", "functools", "typing", "collections"}, room
+            assert others <= {"jax", "dataclasses", "functools", "os", "typing", "collections"}, room

@@ -9,7 +9,7 @@ import pytest
 from chex import assert_shape, assert_trees_all_close, assert_trees_all_equal, assert_type
 from jax import lax
 
-from csbp_jax import surrogate
+from csbp_jax import recurrence, surrogate
 from csbp_jax.neurons import LIF, lif, lif_trace
 
 B, C = 3, 4
@@ -311,6 +311,21 @@ def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(
         after, tangent = jax.jvp(transform(step), (p,), (direction,))
         assert_close(after, compiled(p), 1e-13)
         assert_close(tangent, difference, 1e-7)
+
+
+def test_several_time_steps_a_pass_of_the_loop_equal_one(x64, monkeypatch):
+    """As on a GPU, of as many whole passes and of as many steps before them as there can be."""
+    arguments = parameters(T=9)
+    weights = draw(B, 9, C, seed=1), draw(B, C, seed=2), draw(B, 9, C, seed=3)
+
+    def upto(T):
+        kept = arguments | {"x": arguments["x"][:, :T]}, tuple(w[:, :T] if w.ndim == 3 else w for w in weights)
+        return [make_gradients(neuron, reset="soft")(*kept) for neuron in (plain_lif, lif_trace)]
+
+    monkeypatch.setattr(recurrence, "_UNROLLED", {jax.default_backend(): (2, 3)})
+    for T in (2, 3, 4, 7, 8, 9):
+        expected, found = upto(T)
+        assert_close(found, expected, 1e-13)
 
 
 # --- errors
