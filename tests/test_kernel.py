@@ -4,15 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from benchmarks.kernel_check import CASES, arguments, differences, draw, gradients, options
 from csbp_jax import kernel, neurons, recurrence, surrogate
-
-B, T = 2, 3
 
 interpreter = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params", reason="private to JAX")
 
@@ -23,75 +21,33 @@ def interpreted(monkeypatch):
     monkeypatch.setattr(kernel, "INTERPRET", interpreter.InterpretGPUParams())
 
 
-def draw(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(0.3, 0.9, shape), jnp.float32)
+RUNS = kernel.lif, recurrence.lif
+HARD = options()
 
 
-def arguments(width, given=True):
-    membrane = {"membrane": draw(B, width, seed=1)} if given else {}
-    return {"x": draw(B, T, width), "decay": jnp.float32(0.5), "threshold": jnp.float32(0.8), **membrane}
+def assert_alike(found, expected, tolerance=1e-5):
+    differ = differences(found, expected)
+    assert differ.pop("spikes") == 0
+    assert all(value <= tolerance for value in differ.values()), differ
 
 
-def gradients(run, p, **static):
-    """In all arguments, of weighted spikes and membranes; and these."""
-
-    def loss(p):
-        x, membrane, decay, threshold = neurons._arguments(
-            p["x"], p.get("membrane"), p["decay"], p["threshold"], static["reset"]
-        )
-        spike = surrogate.Surrogate(static["spike"].formula, (p.get("width", 1.0),))
-        rest = spike, static["reset"], static["detach"], static["residual"]
-        spikes, end = run(x, membrane, decay, threshold, *rest)
-        weights = draw(*spikes.shape, seed=2), draw(*end.shape, seed=3)
-        return (weights[0] * spikes).sum() + (weights[1] * end).sum(), (spikes, end)
-
-    return jax.jit(jax.grad(loss, has_aux=True))(p)
-
-
-def static(reset="hard", detach=False, residual="full", spike=surrogate.triangle()):
-    return {"reset": reset, "detach": detach, "residual": residual, "spike": spike}
-
-
-def assert_alike(actual, expected, tolerance=1e-5):
-    """Gradients to rounding of the largest of each, spikes and membranes to that of one step."""
-    assert_trees_all_equal(actual[1][0], expected[1][0])
-    assert_trees_all_close(actual[1][1], expected[1][1], rtol=0, atol=1e-6)
-    for name, gradient in expected[0].items():
-        largest = float(jnp.abs(gradient).max())
-        np.testing.assert_allclose(*(np.float32(g[0][name]) for g in (actual, expected)), 0, tolerance * largest, name)
-
-
-# Two blocks that overlap, of one, two and four neurons a thread.
-@pytest.mark.parametrize(
-    ("width", "given", "options"),
-    [
-        (131, True, static()),
-        (258, False, static("soft", spike=surrogate.arctan())),
-        (516, True, static("soft", detach=True, spike=surrogate.sigmoid())),
-        (130, False, static("hard", detach=True, spike=surrogate.fast_sigmoid())),
-        (132, True, static("none", spike=surrogate.rectangle())),
-        (129, True, static("hard", residual="half", spike=surrogate.piecewise_exp())),
-        (516, False, static("soft", residual="half")),
-    ],
-)
-def test_values_and_all_gradients_are_the_plain_forms(width, given, options):
-    p = arguments(width, given)
-    expected = gradients(recurrence.lif, p, **options)
+@pytest.mark.parametrize(("width", "given", "static"), CASES)
+def test_values_and_all_gradients_are_the_plain_forms(width, given, static):
+    found, expected = (gradients(run, arguments(2, 3, width, given), **static) for run in RUNS)
     assert 0.1 < expected[1][0].mean() < 0.9
-    assert_alike(gradients(kernel.lif, p, **options), expected)
+    assert_alike(found, expected)
 
 
 def test_bfloat16_current_has_a_float32_membrane():
-    p = arguments(130) | {"x": draw(B, T, 130).astype(jnp.bfloat16)}
-    found, expected = (gradients(f, p, **static()) for f in (kernel.lif, recurrence.lif))
+    p = arguments(2, 4, 130, dtype=jnp.bfloat16)
+    found, expected = (gradients(run, p, **HARD) for run in RUNS)
     assert_type([found[0]["x"], *found[1]], [jnp.bfloat16, jnp.bfloat16, jnp.float32])
     # The sums of decay and threshold are of x's gradient as it is kept, in bfloat16.
     assert_alike(found, expected, 0.01)
-    assert_trees_all_close(found[0]["x"], expected[0]["x"], rtol=0.01)
 
 
 def test_lif_runs_the_kernel_on_pictures_too():
-    x = draw(B, 3, 4, 4, 9)
+    x = draw(2, 3, 4, 4, 9)
     spikes, pull = jax.vjp(lambda x: neurons.lif(x)[0], x)
     text = str(jax.make_jaxpr(lambda x: jax.vjp(lambda x: neurons.lif(x)[0], x)[1](spikes))(x))
     assert text.count("mpmd_map") == 2
@@ -107,12 +63,12 @@ NEURON = (surrogate.triangle(), "hard", False, "full")
 
 
 def members():
-    p = arguments(130)
+    p = arguments(2, 3, 130)
     return jax.tree.map(lambda a: jnp.stack([a, a + 0.1]), p) | {"width": jnp.array([0.8, 1.2])}
 
 
 def each(run):
-    return lambda p: gradients(run, p, **static())
+    return lambda p: gradients(run, p, **HARD)
 
 
 def test_vmap_over_members():
@@ -130,24 +86,21 @@ def test_jit_of_shard_map_of_vmap():
 
 def test_tangent_map_of_a_training_step_is_the_plain_forms():
     """A jvp through the gradient, and a gradient through the gradient."""
-    p = arguments(130)
+    p = arguments(2, 3, 130)
     direction = jax.tree.map(lambda a: draw(*a.shape, seed=7), p)
 
     def step(run, p):
-        return jax.tree.map(lambda a, g: a - 0.1 * g, p, gradients(run, p, **static(spike=surrogate.arctan()))[0])
+        gradient, _ = gradients(run, p, **options(spike=surrogate.arctan()))
+        return jax.tree.map(lambda a, g: a - 0.1 * g, p, gradient)
 
     def norm(run, p):
         return sum((a**2).sum() for a in jax.tree.leaves(step(run, p)))
 
-    found, expected = (
-        jax.jit(functools.partial(jax.jvp, functools.partial(step, f)))((p,), (direction,)) for f in RUNS
-    )
+    steps = [functools.partial(step, run) for run in RUNS]
+    found, expected = (jax.jit(functools.partial(jax.jvp, step))((p,), (direction,)) for step in steps)
     assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
-    found, expected = (jax.grad(functools.partial(norm, f))(p) for f in RUNS)
+    found, expected = (jax.jit(jax.grad(functools.partial(norm, run)))(p) for run in RUNS)
     assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-RUNS = kernel.lif, recurrence.lif
 
 
 # --- where it does not apply --------------------------------------------------------------------------------------
@@ -155,7 +108,7 @@ RUNS = kernel.lif, recurrence.lif
 
 def test_on_another_platform_it_is_the_plain_form(monkeypatch):
     monkeypatch.setattr(kernel, "INTERPRET", None)
-    p = arguments(130)
+    p = arguments(2, 3, 130)
     compiled = jax.jit(each(kernel.lif)).lower(p).compile()
     assert "custom-call" not in compiled.as_text()
     assert_alike(compiled(p), jax.jit(each(recurrence.lif))(p))
@@ -180,7 +133,7 @@ def test_what_does_not_fit(monkeypatch):
 
 
 def test_what_does_not_fit_runs_as_ever(monkeypatch):
-    x = draw(B, T, 127)
+    x = draw(2, 3, 127)
     found = neurons.lif(x)
     monkeypatch.setattr(kernel, "ON", False)
     assert_trees_all_equal(found, neurons.lif(x))
