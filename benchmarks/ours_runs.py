@@ -19,7 +19,8 @@ from csbp_jax.sweep import together
 def members(config, number, how):
     """A step of each of ``number`` members: of one ``alone``, in a ``loop`` over one compiled step, or by ``vmap``.
 
-    The last two are what a sweep does with chunks of one member and of all.
+    The last two are what a sweep does with chunks of one member and of all. A chunk is trained to its end before the
+    next: in the loop one member makes all the steps, so that its state stays in the cache as it does there.
     """
     parts = data.load(from_json(config))
     config = program.resolve(from_json(config), parts)
@@ -32,16 +33,15 @@ def members(config, number, how):
         run = together.Together(config, parts, together.mesh())
         size = number if how == "vmap" else 1
         hparams, which = together.hparams([config] * size, 100), jnp.zeros(size, int)
-        seeds = np.arange(number).reshape(-1, size)
-        states = [run.init(jnp.stack([jax.random.key(s) for s in row]), hparams) for row in seeds]
+        states = [run.init(jnp.stack([jax.random.key(seed) for seed in range(size)]), hparams)]
         batch = run.place({name: rows[None] for name, rows in batch.items()}, axis=1)
 
         def step(state, batch):
             return run.step(state, which, batch)
 
     def once():
-        for i, state in enumerate(states):
-            states[i], metrics = step(state, batch)
+        for _ in range(number if how == "loop" else 1):
+            states[0], metrics = step(states[0], batch)
         jax.block_until_ready(metrics)
 
     return Program([once])

@@ -47,8 +47,9 @@ def readme(content):
     text = f"""# Speed
 
 `make bench{" ARGS=--quick" if content["quick"] else ""}` on {content["machine"]}; CPU time on one core, median
-(minimum-maximum) over interleaved rounds. Nothing here was run on a GPU or TPU. [All tables](tables.md),
-[targets](targets.md), numbers in `bench.json`. Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
+(minimum-maximum) over interleaved rounds. Nothing here was run on a GPU or TPU; what the compiler makes for an
+[H100](h100.md). [All tables](tables.md), [targets](targets.md), numbers in `bench.json`.
+Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
 """
     if "neuron" not in content:
         return text

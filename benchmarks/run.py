@@ -64,7 +64,8 @@ def long(_, quick):
 
 
 def members(_, quick):
-    return {"members": sweeps.members(5 if quick else 21, tell)}
+    nets = {name: sweeps.NETS[name] for name in ("digits", "dense")} if quick else sweeps.NETS
+    return {"members": sweeps.members(5 if quick else 21, tell, nets)}
 
 
 def processes(_, quick):

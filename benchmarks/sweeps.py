@@ -18,21 +18,31 @@ from csbp_jax.config import to_json
 
 MEMBERS = 8
 DIGITS = configs.load("digits")
+
+
+def _dense(*features, batch=DIGITS.batch_size, T=DIGITS.model.time_steps):
+    model = dataclasses.replace(DIGITS.model, name="dense", features=features, time_steps=T)
+    return dataclasses.replace(
+        DIGITS, batch_size=batch, model=model, chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",))
+    )
+
+
+# Convolutional and dense, narrow and wide: which of loop and vmap is faster on CPU decides what sweeps do there.
 NETS = {
     "digits": DIGITS,
-    "dense": dataclasses.replace(
-        DIGITS,
-        model=dataclasses.replace(DIGITS.model, name="dense", features=(128, 128)),
-        chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
-    ),
+    "digits, narrow": dataclasses.replace(DIGITS, model=dataclasses.replace(DIGITS.model, features=(4, 8))),
+    "dense": _dense(128, 128),
+    "dense, narrow": _dense(16),
+    "dense, wide": _dense(1024, 1024),
+    "dense, T=16, batch 128": _dense(128, 128, batch=128, T=16),
 }
 RUN = ("--batch-size", "25", "--epochs", "2")  # two epochs of 50 steps
 
 
-def members(rounds, tell):
+def members(rounds, tell, nets=NETS):
     """``{net: {alone_ms, loop, vmap}}``: a member's step over one alone, CPU time of one core."""
     found = {}
-    for name, config in NETS.items():
+    for name, config in nets.items():
         tell(f"sweep, {name}")
         with contextlib.ExitStack() as stack:
             workers = {}

@@ -136,7 +136,11 @@ Gradient of a dense net of 700 inputs and two layers of 256, batch 16, over T = 
 def members(found):
     head = ["net", "members", "alone, ms", "a member in a loop / alone", "a member by vmap / alone"]
     body = [[n, str(r["members"]), cell(r["alone_ms"]), cell(r["loop"]), cell(r["vmap"])] for n, r in found.items()]
-    return "## Members of a sweep\n\n" + table(head, body)
+    return f"""## Members of a sweep
+
+A sweep trains a chunk of members to its end before the next: one member a chunk (a loop), or all as one (vmap).
+
+{table(head, body)}"""
 
 
 def processes(n):

@@ -30,7 +30,7 @@ def page(content):
     return f"""# Speed: targets
 
 Median (minimum-maximum). `make bench` measures all. Residual, temporaries and numbers of compilations are asserted by
-the tests. A GPU or TPU was not at hand.
+the tests. A GPU or TPU was not at hand; what the compiler makes for one: [h100.md](h100.md).
 
 {text}
 {f"{chr(10)}Reasons of what was missed:{chr(10)}{chr(10)}{reasons}{chr(10)}" if missed else ""}"""
