@@ -6,10 +6,12 @@ FORMS = {"a step a pass": "a loop, a step a pass", "XLA": "as it is: unrolled", 
 
 
 def page(content):
+    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    transforms = ", ".join(f"{name} {count}" for name, count in content["transforms"].items())
     return f"""# Compiled for an H100
 
 **Compiled, never run**: `make h100` compiles for an H100 without one. What stands here is read off XLA's optimised
-program, not measured, and says nothing about time. Versions: {", ".join(content["versions"])}.
+program, not measured, and says nothing about time. Versions: {versions}.
 
 A kernel is counted as often as it starts; scalar copies are not. Bytes are a lower bound: a kernel reads what it is
 given and writes what it gives, each byte once. Least: all that goes into the two programs, forward and backward, and
@@ -24,7 +26,8 @@ A million neurons, hard reset, triangle; bytes an element and time step, forward
 {_worst(content["neuron"])}
 
 The kernel (csbp_jax/kernel.py) reads and writes the least. It is off unless `CSBP_GPU_KERNEL=1` is in the environment,
-since no one has run it on a GPU; run `python -m pytest tests/test_on_gpu.py` there first.
+since no one has run it on a GPU; run `python -m benchmarks.kernel_check` there first. How many of the two are in a
+program: {transforms}.
 
 ## Training steps
 

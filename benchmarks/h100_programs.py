@@ -1,52 +1,29 @@
-"""The neuron and training steps, compiled for an H100 that is not there: run by h100.py, with JAX's CUDA plugin."""
+"""The neuron and training steps, compiled for an H100 that is not there.
+
+    python -m benchmarks.h100_programs FILE PART ...        run by h100.py, with JAX's CUDA plugin on Python's path
+
+Parts of FILE that are not compiled now stay as they were.
+"""
 
 import contextlib
 import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import sys
 import time
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 
 from benchmarks import hlo
+from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
 from csbp_jax import kernel, learner, losses, models, neurons, optimizer, recurrence
+from csbp_jax.report import write_json
 
-# What the compiler has to know of an H100 SXM, in its own words: NVIDIA's published figures.
-H100 = """
-gpu_device_info {
-  name: "NVIDIA H100 80GB HBM3"
-  device_vendor: "NVIDIA Corporation"
-  cuda_compute_capability { major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }
-  core_count: 132
-  fpus_per_core: 128
-  threads_per_warp: 32
-  threads_per_block_limit: 1024
-  threads_per_core_limit: 2048
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-  shared_memory_per_core: 233472
-  shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  clock_rate_ghz: 1.98
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
-  device_memory_size: 84942979072
-  runtime_version: "12.8.0"
-  compile_time_toolkit_version: "12.8.0"
-  driver_version: "12.8.0"
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 patch: 0 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
-# No device to try kernels on.
-OPTIONS = {"xla_gpu_autotune_level": 0}
 STEPS = (4, 16, 32, 100)
 SHAPE = (16, 62500)  # a million neurons
 KINDS = {
@@ -73,16 +50,6 @@ def form(name):
         mock.patch.object(kernel, "ON", name == "kernel"),
     ):
         yield
-
-
-def compiled(function, *arguments, donated=()):
-    """The program, and the seconds of its compilation."""
-    device = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1").devices[0]
-    there = jax.sharding.SingleDeviceSharding(device)
-    arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), arguments)
-    began = time.perf_counter()
-    found = jax.jit(function, donate_argnums=donated).lower(*arguments).compile(OPTIONS)
-    return found, time.perf_counter() - began
 
 
 def neuron(T, dtype=jnp.float32, residual="full", learned=False):
@@ -132,20 +99,58 @@ def step(config):
     }
 
 
-def everything(tell):
-    """``{neuron: {kind: {T: {form: ...}}}, steps: {net: {form: ...}}}``."""
-    found = {"neuron": {}, "steps": {}}
+def transforms():
+    """``{transform: how many of our kernels are in the program}``; two where forward and backward are, none in the
+    derivative of a gradient and without a gradient."""
+    x, number = jax.ShapeDtypeStruct((4, 10, 1024), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+
+    def loss(x, decay):
+        spikes, membrane = neurons.lif(x, decay)
+        return spikes.sum() + (membrane**2).sum()
+
+    def along(x, decays):
+        return jax.lax.scan(lambda sums, decay: (sums + gradient(x, decay), None), 0.0, decays)[0]
+
+    gradient = jax.grad(loss, argnums=1)
+    many = jax.ShapeDtypeStruct((3,), jnp.float32)
+    programs = {
+        "gradient": (gradient, number),
+        "of jax.checkpoint": (jax.grad(jax.checkpoint(loss), argnums=1), number),
+        "under vmap": (jax.vmap(gradient, (None, 0)), many),
+        "under scan": (along, many),
+        "jvp of the gradient": (lambda x, d: jax.jvp(lambda d: gradient(x, d), (d,), (d,)), number),
+        "no gradient": (loss, number),
+    }
+    found = {}
+    for name, (function, decay) in programs.items():
+        with form("kernel"):
+            found[name] = compiled(function, x, decay)[0].as_text().count('custom_call_target="mosaic_gpu')
+    return found
+
+
+def all_neurons(tell):
+    """``{kind: {T: {form: {forward, backward}}}}``."""
+    found = {}
     for kind, options in KINDS.items():
-        rows = found["neuron"][kind] = {}
+        found[kind] = {}
         for T in STEPS:
             tell(f"neuron, {kind}, T={T}")
-            rows[f"T={T}"] = _in_forms(neuron, T, **options)
+            found[kind][f"T={T}"] = _in_forms(neuron, T, **options)
+    return found
+
+
+def all_steps(tell):
+    """``{net and precision: {form: ...}}``."""
+    found = {}
     for name, config in STEP_NETS.items():
         for precision in ("float32", "bfloat16"):
             tell(f"{name}, {precision}")
             model = dataclasses.replace(config.model, precision=precision)
-            found["steps"][f"{name}, {precision}"] = _in_forms(step, dataclasses.replace(config, model=model))
+            found[f"{name}, {precision}"] = _in_forms(step, dataclasses.replace(config, model=model))
     return found
+
+
+PARTS = {"neuron": all_neurons, "transforms": lambda tell: transforms(), "steps": all_steps}
 
 
 def _in_forms(function, *arguments, **options):
@@ -154,3 +159,17 @@ def _in_forms(function, *arguments, **options):
         with form(name):
             rows[name] = function(*arguments, **options)
     return rows
+
+
+def main():
+    file, *parts = sys.argv[1:]
+    file = pathlib.Path(file)
+    content = json.loads(file.read_text()) if file.exists() else {}
+    for part in parts:
+        content[part] = PARTS[part](lambda message: print(f"{time.strftime('%H:%M:%S')} {message}", flush=True))
+    content["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "jax-cuda12-plugin")}
+    write_json(file, content)
+
+
+if __name__ == "__main__":
+    main()

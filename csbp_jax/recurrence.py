@@ -11,9 +11,10 @@ from jax import lax
 
 # (time steps up to which there is no loop, time steps a pass of the loop beyond that), by back end.
 # XLA on CPU has no multi-output fusion: unrolled, each time step recomputes the chain from x, O(T**2) in all; up to 4
-# steps that is cheaper than the loop. On a GPU a pass is some four kernels that read and write all they share, while 32
-# unrolled steps are two (docs/results/bench/h100.md). What is best on TPU is not known.
-_UNROLLED = {"gpu": (32, 16)}
+# steps that is cheaper than the loop. On a GPU a pass is some four kernels that read and write all they share, while 16
+# unrolled steps are two (docs/results/bench/h100.md); with more, compilation takes minutes. What is best on TPU is not
+# known.
+_UNROLLED = {"gpu": (16, 16)}
 _UNROLLED_ELSEWHERE = (4, 1)
 
 

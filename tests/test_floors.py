@@ -8,6 +8,7 @@ SCIENCE = [
     "surrogate",
     "chaos",
     "recurrence",
+    "kernel_passes",
     "kernel",
     "neurons",
     "long",
@@ -86,7 +87,7 @@ FENCES = {
     "experiments": set(),
     "examples": set(),
 }
-NUMPY_AND_JAX_ONLY = {"surrogate", "chaos", "recurrence", "kernel", "neurons", "long"}
+NUMPY_AND_JAX_ONLY = {"surrogate", "chaos", "recurrence", "kernel_passes", "kernel", "neurons", "long"}
 
 
 def imports():

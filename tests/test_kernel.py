@@ -10,7 +10,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.kernel_check import CASES, arguments, differences, draw, gradients, options
-from csbp_jax import kernel, neurons, recurrence, surrogate
+from csbp_jax import kernel, kernel_passes, neurons, recurrence, surrogate
 
 interpreter = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params", reason="private to JAX")
 
@@ -18,7 +18,7 @@ interpreter = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params",
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
     monkeypatch.setattr(kernel, "ON", True)
-    monkeypatch.setattr(kernel, "INTERPRET", interpreter.InterpretGPUParams())
+    monkeypatch.setattr(kernel_passes, "INTERPRET", interpreter.InterpretGPUParams())
 
 
 RUNS = kernel.lif, recurrence.lif
@@ -107,7 +107,7 @@ def test_tangent_map_of_a_training_step_is_the_plain_forms():
 
 
 def test_on_another_platform_it_is_the_plain_form(monkeypatch):
-    monkeypatch.setattr(kernel, "INTERPRET", None)
+    monkeypatch.setattr(kernel_passes, "INTERPRET", None)
     p = arguments(2, 3, 130)
     compiled = jax.jit(each(kernel.lif)).lower(p).compile()
     assert "custom-call" not in compiled.as_text()
@@ -128,7 +128,7 @@ def test_what_does_not_fit(monkeypatch):
     assert not kernel.fits(x, number, number, surrogate.triangle(jnp.ones(128)))
     with jax.enable_x64(True):
         assert not kernel.fits(x, jnp.ones((1, 1), jnp.float64), number, spike)
-    monkeypatch.setattr(kernel, "INTERPRET", None)
+    monkeypatch.setattr(kernel_passes, "INTERPRET", None)
     assert not kernel.fits(x, number, number, spike)  # eight devices
 
 

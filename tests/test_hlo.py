@@ -1,0 +1,123 @@
+"""Kernels, loops and bytes of programs: of stored texts as XLA writes them for a GPU, and of one compiled here."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import h100_page, hlo
+from benchmarks.h100 import PUBLISHED
+
+FUSIONS = """HloModule jit_f, is_scheduled=true
+
+%fused_slice (param_0: f32[16,4,10]) -> (f32[16,10], bf16[16,4,10]) {
+  %param_0 = f32[16,4,10]{2,1,0} parameter(0)
+  %slice.1 = f32[16,1,10]{2,1,0} slice(%param_0), slice={[0:16], [0:1], [0:10]}
+  %bitcast.1 = f32[16,10]{1,0} bitcast(%slice.1)
+  %slice.2 = f32[16,1,10]{2,1,0} slice(%param_0), slice={[0:16], [1:2], [0:10]}
+  %bitcast.2 = f32[16,10]{1,0} bitcast(%slice.2)
+  %slice.3 = f32[16,1,10]{2,1,0} slice(%param_0), slice={[0:16], [1:2], [0:10]}
+  %bitcast.3 = f32[16,10]{1,0} bitcast(%slice.3)
+  %add.1 = f32[16,10]{1,0} add(%bitcast.1, %bitcast.2)
+  %add.2 = f32[16,10]{1,0} add(%add.1, %bitcast.3)
+  %constant.1 = bf16[] constant(1)
+  %broadcast.1 = bf16[16,4,10]{2,1,0} broadcast(%constant.1), dimensions={}
+  ROOT %tuple.1 = (f32[16,10]{1,0}, bf16[16,4,10]{2,1,0}) tuple(%add.2, %broadcast.1)
+}
+
+ENTRY %main (x: f32[16,4,10]) -> (f32[16,10], bf16[16,4,10], f32[1,1], f32[16,4,10], u8[64]) {
+  %x = f32[16,4,10]{2,1,0} parameter(0), metadata={op_name="x"}
+  %constant.2 = f32[1,1]{1,0} constant({{1}})
+  %fusion.1 = (f32[16,10]{1,0}, /*index=1*/bf16[16,4,10]{2,1,0}) fusion(%x), kind=kLoop, calls=%fused_slice
+  %get-tuple-element.1 = f32[16,10]{1,0} get-tuple-element(%fusion.1), index=0
+  %get-tuple-element.2 = bf16[16,4,10]{2,1,0} get-tuple-element(%fusion.1), index=1
+  %copy.1 = f32[1,1]{1,0} copy(%constant.2)
+  %conv.1 = (f32[16,4,10]{2,1,0}, u8[64]{0}) custom-call(%x, %get-tuple-element.1), custom_call_target="__cudnn$conv"
+  ROOT %tuple = (f32[16,10]{1,0}, f32[1,1]{1,0}) tuple(%get-tuple-element.1, %copy.1)
+}
+"""
+LOOP = """HloModule jit_g
+
+%update (param_0: f32[16,100,10], param_1: f32[16,100,10], param_2: s32[]) -> f32[16,100,10] {
+  %param_0 = f32[16,100,10]{2,1,0} parameter(0)
+  %param_1 = f32[16,100,10]{2,1,0} parameter(1)
+  %param_2 = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %row = f32[16,1,10]{2,1,0} dynamic-slice(%param_1, %zero, %param_2, %zero), dynamic_slice_sizes={16,1,10}
+  ROOT %put = f32[16,100,10]{2,1,0} dynamic-update-slice(%param_0, %row, %zero, %param_2, %zero)
+}
+
+%body (arg: (s32[], f32[16,100,10], f32[16,100,10])) -> (s32[], f32[16,100,10], f32[16,100,10]) {
+  %arg = (s32[], f32[16,100,10]{2,1,0}, f32[16,100,10]{2,1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%arg), index=0
+  %to = f32[16,100,10]{2,1,0} get-tuple-element(%arg), index=1
+  %from = f32[16,100,10]{2,1,0} get-tuple-element(%arg), index=2
+  %fusion.2 = f32[16,100,10]{2,1,0} fusion(%to, %from, %i), kind=kLoop, calls=%update
+  ROOT %next = (s32[], f32[16,100,10]{2,1,0}, f32[16,100,10]{2,1,0}) tuple(%i, %fusion.2, %from)
+}
+
+%condition (arg: (s32[], f32[16,100,10], f32[16,100,10])) -> pred[] {
+  %arg = (s32[], f32[16,100,10]{2,1,0}, f32[16,100,10]{2,1,0}) parameter(0)
+  ROOT %go = pred[] constant(true)
+}
+
+ENTRY %main (a: (s32[], f32[16,100,10], f32[16,100,10])) -> (s32[], f32[16,100,10], f32[16,100,10]) {
+  %a = (s32[], f32[16,100,10]{2,1,0}, f32[16,100,10]{2,1,0}) parameter(0)
+  ROOT %while = (s32[], f32[16,100,10]{2,1,0}, f32[16,100,10]{2,1,0}) while(%a), condition=%condition, body=%body, \
+backend_config={"known_trip_count":{"n":"99"}}
+}
+"""
+
+
+def test_kernels_read_slices_once_and_scratch_and_scalars_count_for_nothing():
+    row, sequence = 16 * 10 * 4, 16 * 4 * 10 * 4
+    fusion = 2 * row + row + sequence // 2
+    convolution = sequence + row + sequence
+    assert hlo.work(FUSIONS) == hlo.Work(kernels=2, loops=0, bytes=fusion + convolution)
+
+
+def test_a_loop_is_as_many_kernels_as_passes_that_update_in_place():
+    row = 16 * 10 * 4
+    assert hlo.work(LOOP) == hlo.Work(kernels=99, loops=1, bytes=99 * (row + row + 4))
+    with pytest.raises(ValueError, match="while: the number of its passes is not known"):
+        hlo.work(LOOP.replace("known_trip_count", "unknown"))
+
+
+def test_a_program_compiled_here():
+    """On CPU an elementwise function of a large array is one kernel, too; a loop over rows is one a row."""
+    x = jnp.zeros((64, 1000))
+    once = hlo.work(jax.jit(lambda x: jnp.sin(x) * 2 + x).lower(x).compile().as_text())
+    assert once == hlo.Work(kernels=1, loops=0, bytes=2 * x.nbytes)
+
+    def rows(x):
+        return jax.lax.fori_loop(0, 64, lambda i, x: x.at[i].set(jnp.sin(x[i])), x)
+
+    looped = hlo.work(jax.jit(rows, donate_argnums=0).lower(x).compile().as_text())
+    assert looped.loops == 1 and looped.kernels >= 64
+    assert 2 * x.nbytes <= looped.bytes < 4 * x.nbytes
+
+
+@pytest.mark.parametrize(
+    ("type_", "size"),
+    [("f32[2,3]{1,0}", 24), ("pred[5]", 5), ("(bf16[2], s32[])", 8), ("f8e4m3fn[4]", 4), ("token[]", 0)],
+)
+def test_bytes_of_a_type(type_, size):
+    assert hlo.size(type_) == size
+
+
+def test_the_page_is_that_of_the_numbers_beside_it():
+    content = json.loads((PUBLISHED / "h100.json").read_text())
+    assert h100_page.page(content) == (PUBLISHED / "h100.md").read_text()
+
+
+def test_what_the_package_says_of_these_numbers():
+    """That the kernel moves the least, and that a loop over single steps moves over twice that, and starts far more."""
+    neuron = json.loads((PUBLISHED / "h100.json").read_text())["neuron"]["float32"]
+    for T, forms in neuron.items():
+        least = h100_page.total(forms["kernel"], "least_bytes")
+        assert h100_page.total(forms["kernel"], "bytes") < 1.01 * least
+        assert h100_page.total(forms["kernel"], "kernels") == 2
+        if T != "T=4":
+            assert h100_page.total(forms["a step a pass"], "bytes") > 2 * least
+            assert h100_page.total(forms["XLA"], "kernels") * 10 < h100_page.total(forms["a step a pass"], "kernels")
