@@ -98,6 +98,7 @@ PARTS = {
     "waiting": waiting,
     "starts": starts,
 }
+WITH_PEERS = {"neuron", "steps", "growth"}
 IN_QUICK = ("neuron", "steps", "members")
 
 
@@ -129,9 +130,10 @@ def main(arguments=None):
     content = json.loads(file.read_text()) if options.only and file.exists() else {}
     about = {"machine": machine(), "allocator": TUNABLES, "quick": options.quick, "load": {}, "seconds": {}}
     content = about | content
-    pythons = peers.pythons(options.peers, tell)
+    parts = options.only or (IN_QUICK if options.quick else PARTS)
+    pythons = peers.pythons(options.peers, tell) if WITH_PEERS & set(parts) else {}
     out.mkdir(parents=True, exist_ok=True)
-    for part in options.only or (IN_QUICK if options.quick else PARTS):
+    for part in parts:
         began, load = time.perf_counter(), os.getloadavg()[0]
         content |= PARTS[part](pythons, options.quick)
         content["load"][part] = round(load, 2)
