@@ -9,6 +9,7 @@ from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from benchmarks import kernel_check
 from benchmarks.kernel_check import CASES, arguments, differences, draw, gradients, options
 from csbp_jax import kernel, kernel_passes, neurons, recurrence, surrogate
 
@@ -137,3 +138,9 @@ def test_what_does_not_fit_runs_as_ever(monkeypatch):
     found = neurons.lif(x)
     monkeypatch.setattr(kernel, "ON", False)
     assert_trees_all_equal(found, neurons.lif(x))
+
+
+def test_the_check_on_a_gpu_times_and_says_where_there_is_none():
+    assert all(kernel_check.seconds(run, (2, 3, 128), calls=1) > 0 for run in RUNS)
+    with pytest.raises(SystemExit, match="kernel_check: no GPU here"):
+        kernel_check.main()
