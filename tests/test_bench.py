@@ -150,3 +150,12 @@ def test_pages_are_those_of_the_numbers_beside_them(tmp_path):
     page.write(tmp_path, json.loads((published / "bench.json").read_text()))
     for name in ("README.md", "tables.md", "targets.md"):
         assert (tmp_path / name).read_text() == (published / name).read_text()
+
+
+def test_a_sweeps_rule_on_cpu_is_what_the_numbers_bear_out():
+    """One member at a time wherever a step takes over 3 ms: as fast as alone, and no slower than vmap."""
+    found = json.loads((page.PUBLISHED / "bench.json").read_text())["members"]
+    long = {name: row for name, row in found.items() if row["alone_ms"]["median"] > 3}
+    assert len(long) >= 3
+    for name, row in long.items():
+        assert row["loop"]["median"] <= min(1.1, row["vmap"]["median"]), name

@@ -159,8 +159,12 @@ def test_members_do_not_communicate():
     states = runs.init(keys, together.hparams(members, runs.steps_per_epoch))
     batch = next(data.train_batches(parts["train"], 64, seed=0))
     stacked = runs.place({name: rows[None] for name, rows in batch.items()}, axis=1)
-    text = runs.step.lower(states, jnp.zeros(8, int), stacked).compile().as_text()
+    lowered = runs.step.lower(states, jnp.zeros(8, int), stacked)
+    text = lowered.compile().as_text()
     assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
+    # One member a device: products of matrices, not of batches of one.
+    products = re.findall(r"dot_general.*", lowered.as_text())
+    assert products and not any("batching_dims" in product for product in products)
 
 
 def test_a_member_sees_the_data_of_the_run_alone(tmp_path):

@@ -47,7 +47,7 @@ class Together:
         specs = tuple(P() if axis is None else P("member") for axis in axes)
         # What varies over members is not checked: the neuron's hand-written reverse pass does not say it of constants.
         return jax.shard_map(
-            jax.vmap(function, in_axes=axes),
+            _each(function, axes),
             mesh=self.devices,
             in_specs=specs,
             out_specs=P("member"),
@@ -59,6 +59,22 @@ class Together:
         """To the devices, with ``axis`` split over those that share a batch."""
         split = NamedSharding(self.devices, P(*[None] * axis, "data"))
         return {name: jax.device_put(rows, split) for name, rows in batch.items()}
+
+
+def _each(function, axes):
+    """``vmap``; of one member the function itself, whose weights XLA on CPU would transpose, as a batch of one."""
+
+    def call(*arguments):
+        leaves = jax.tree.leaves([a for a, axis in zip(arguments, axes, strict=True) if axis == 0])
+        if len(leaves[0]) > 1:
+            return jax.vmap(function, in_axes=axes)(*arguments)
+        alone = (
+            a if axis is None else jax.tree.map(lambda leaf: leaf[0], a)
+            for a, axis in zip(arguments, axes, strict=True)
+        )
+        return jax.tree.map(lambda leaf: leaf[None], function(*alone))
+
+    return call
 
 
 def train(together: Together, configs: Sequence[Config], show: Callable[[int], None]) -> list[dict[str, Any]]:
