@@ -70,8 +70,9 @@ def page(content):
     With several sequences of batches, the interval over those, of means over the starts, follows.
     """
     rows = [
-        "| condition | exponent (nats a step) | neutral | at distance 1e-2 | flip ratio, start | warm | words |",
-        "|---|---|---|---|---|---|---|",
+        "| condition | exponent (nats a step) | neutral | at distance 1e-2 | of logits, annealed "
+        "| flip ratio, start | warm | words |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in content["conditions"].items():
         far = int(np.argmin(np.abs(np.log(np.array(found[0]["finite_size"]["deltas"]) / 1e-2))))
@@ -80,11 +81,18 @@ def page(content):
             intervals(found, [one["tangent"]["exponents"][0] for one in found]),
             f"{np.mean([one['neutral'] for one in found]):.1f}",
             intervals(found, [one["finite_size"]["exponents"][far] for one in found]),
+            intervals(found, [parting(one) for one in found]),
             *(intervals(found, [one["flip_ratio"][when]["both"] for one in found]) for when in ("start", "warm")),
             ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)),
         ]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def parting(one):
+    """Of two runs 1e-8 apart: the mean growth of the distance of their logits, in nats a step."""
+    logits = np.maximum(np.array(one["apart"]["logits"])[:, 0], np.finfo(float).tiny)
+    return float(np.log(logits[-1] / logits[0]) / (EACH * (len(logits) - 1)))
 
 
 def intervals(found, values):

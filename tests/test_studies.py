@@ -147,6 +147,25 @@ def test_a_page_says_what_its_data_say(folder, file, page):
     assert (RESULTS / folder / "plan.md").exists()
 
 
+def test_logits_that_part_by_a_tenth_of_a_nat_a_step_say_so_after_thinning():
+    steps = np.arange(301)
+    apart = {"deltas": [1e-8, 1e-2]} | {
+        name: np.stack([1e-8 * np.exp(0.1 * steps), 1e-2 * np.ones(301)], axis=1).tolist()
+        for name in ("parameters", "logits", "spikes")
+    }
+    kept = exponents_study.thinned({"cumulated": (0.1 * (steps[1:])).tolist(), "apart": apart, "word": "chaotic"})
+    assert kept["cumulated"][:2] == [1.0, 2.0] and len(kept["cumulated"]) == 30 and kept["word"] == "chaotic"
+    assert exponents_study.parting(kept) == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.parametrize("folder", ["dense_batch", "dense_epoch", "dense_stream", "conv_batch"])
+def test_tables_of_exponents_say_what_their_data_say(folder):
+    content = json.loads((RESULTS / "exponents" / folder / "exponents.json").read_text())
+    table = exponents_study.page(content)
+    assert (RESULTS / "exponents" / folder / "table.md").read_text() == table + "\n"
+    assert table in (RESULTS / "exponents" / "README.md").read_text()
+
+
 def test_intervals_over_starts_and_over_sequences_are_of_their_means():
     found = [{"start": s, "sequence": q} for s in range(2) for q in range(3)]
     values = [10.0 * one["start"] + one["sequence"] for one in found]
