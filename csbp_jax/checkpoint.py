@@ -2,20 +2,21 @@
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
-from csbp_jax import checkpoint_names as names
-from csbp_jax import manifest, processes
-from csbp_jax.checkpoint_names import steps
-from csbp_jax.config import CheckpointError, Diverged
+from csbp_jax import bucket_names, checkpoint_names, manifest, processes
+from csbp_jax.config import CheckpointError, ConfigError, Diverged
 from csbp_jax.stop import Stopped
 
 KEPT = 2
@@ -23,26 +24,35 @@ KEPT = 2
 TRIES = 3
 """A run stops at so many failed saves in a row."""
 
+BESIDE = "run"
+"""In a checkpoint, the folder with copies of files of its run."""
+
 # Orbax logs its steps, its defaults and whole tracebacks; what matters is raised as well.
 for _chatty in ("absl", "asyncio"):
     logging.getLogger(_chatty).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
-def open_folder(folder: pathlib.Path, show: Callable[[str], None] = print) -> Iterator["Checkpoints"]:
-    """The checkpoints in ``folder``, made if it is missing. Leaving waits for the last save.
+def open_folder(
+    folder: epath.PathLike, show: Callable[[str], None] = print, beside: Sequence[pathlib.Path] = ()
+) -> Iterator["Checkpoints"]:
+    """The checkpoints in ``folder``, a path or an address ``gs://...``. Leaving waits for the last save.
 
-    ``show`` is told in a line each: checkpoints found damaged, and saves that failed while the run goes on.
+    Args:
+      folder: made if it is missing.
+      show: is told in a line each: checkpoints found damaged, and saves that failed while the run goes on.
+      beside: files of the run, of which each checkpoint is to hold copies, so that a restore puts them back.
 
     Raises:
       CheckpointError: the folder cannot be opened, or the last save failed.
     """
+    folder = epath.Path(folder)
     processes.by_first(lambda: _open(folder))
     # Where a folder cannot be made, save says so, and leaves no thread that waits for it for minutes.
     options = ocp.AsyncOptions(create_directories_asynchronously=False)
     with contextlib.ExitStack() as opened:
         orbax = opened.enter_context(ocp.StandardCheckpointer(async_options=options))
-        checkpoints = Checkpoints(folder, orbax, opened.enter_context(ThreadPoolExecutor(1)), show)
+        checkpoints = Checkpoints(folder, orbax, opened.enter_context(ThreadPoolExecutor(1)), show, beside)
         try:
             yield checkpoints
             checkpoints.wait()
@@ -61,8 +71,16 @@ def open_folder(folder: pathlib.Path, show: Callable[[str], None] = print) -> It
 class Checkpoints:
     """Saves to and restores from a folder; see :func:`open_folder`."""
 
-    def __init__(self, folder: pathlib.Path, orbax: ocp.StandardCheckpointer, pool: ThreadPoolExecutor, show: Callable):
-        self.folder, self._orbax, self._pool, self._show = folder, orbax, pool, show
+    def __init__(
+        self,
+        folder: epath.Path,
+        orbax: ocp.StandardCheckpointer,
+        pool: ThreadPoolExecutor,
+        show: Callable,
+        beside: Sequence[pathlib.Path],
+    ):
+        self.folder, self._orbax, self._pool, self._show, self._beside = folder, orbax, pool, show, beside
+        self._names = names(folder)
         self._last: Future[None] | None = None
         self._what = ""
         self._faults: list[CheckpointError] = []  # of the newest saves, since one succeeded
@@ -87,20 +105,25 @@ class Checkpoints:
             with _told(self._what):
                 before()
 
+        def place():
+            with _told(self._what):
+                return str(self._names.part(self.folder, step))
+
         try:
             processes.by_all(prepare)
+            part = epath.Path(processes.by_first(place))
         except CheckpointError as error:
             self._failed(error)
             return
         try:
             with _told(self._what):
-                self._orbax.save((self.folder / f"{step}.part").absolute(), tree, force=True)
+                self._orbax.save(_absolute(part), tree, force=True)
         except CheckpointError as error:
             if jax.process_count() > 1:  # the others know nothing of it
                 raise
             self._failed(error)
             return
-        self._last = self._pool.submit(self._commit, step, {"step": step, "arrays": _described(tree)})
+        self._last = self._pool.submit(self._commit, step, part, {"step": step, "arrays": _described(tree)})
 
     def failed(self) -> bool:
         """Whether the newest save, once it is done, has failed; as ``save`` tells and raises it."""
@@ -146,20 +169,23 @@ class Checkpoints:
     def _failed(self, error):
         self._faults.append(error)
         if processes.first():
-            with contextlib.suppress(OSError):
-                names.clear(self.folder)  # what it left takes room
+            with contextlib.suppress(Exception):  # gcsfs raises many kinds
+                self._names.clear(self.folder)  # what it left takes room
         if len(self._faults) == TRIES:
             raise error
         self._show(f"{error}; training goes on, and ends after {TRIES} such failures in a row")
 
-    def _commit(self, step, about):
+    def _commit(self, step, part, about):
         self._orbax.wait_until_finished()  # of all processes
         if not processes.first():
             return
-        manifest.seal(self.folder / f"{step}.part", about)
-        names.name(self.folder, step)
+        for file in self._beside:
+            (part / BESIDE).mkdir(parents=True, exist_ok=True)
+            (part / BESIDE / file.name).write_bytes(file.read_bytes())
+        manifest.seal(part, about)
+        self._names.name(self.folder, step)
         for old in steps(self.folder)[:-KEPT]:
-            names.delete(self.folder, old)
+            self._names.delete(self.folder, old)
 
     def restore(self, like: Any) -> Any | None:
         """The newest whole checkpoint, in the shapes, dtypes and shardings of ``like``; None if there is none.
@@ -169,14 +195,25 @@ class Checkpoints:
         Raises:
           CheckpointError: all are damaged (and stay as they are), or it is of another structure.
         """
-        step = processes.by_first(self._newest)
-        return None if step is None else read(self.folder / str(step), like)
+        found = processes.by_first(self._newest)
+        if found is None:
+            return None
+        tree = read(epath.Path(found), like)
+        processes.by_first(lambda: self._put_back(epath.Path(found) / BESIDE))
+        return tree
+
+    def _put_back(self, copies):
+        for file in self._beside:
+            if (copies / file.name).exists():
+                part = file.with_name(file.name + ".part")
+                part.write_bytes((copies / file.name).read_bytes())
+                part.replace(file)
 
     def _newest(self):
-        """Of which step the newest whole checkpoint is."""
+        """The newest whole checkpoint."""
         faults = {}
         for step in reversed(steps(self.folder)):
-            faults[step] = manifest.fault(self.folder / str(step))
+            faults[step] = manifest.fault(self._names.where(self.folder, step))
             if faults[step] is None:
                 break
         else:
@@ -188,28 +225,81 @@ class Checkpoints:
             return None
         for damaged, fault in faults.items():
             if fault is not None:
-                aside = names.set_aside(self.folder, damaged)
-                self._show(f"{self.folder / str(damaged)}: {fault}; set aside as {aside.name}")
-        return step
+                path = self._names.where(self.folder, damaged)
+                aside = self._names.set_aside(self.folder, damaged)
+                self._show(f"{path}: {fault}; set aside as {aside.relative_to(self.folder)}")
+        return str(self._names.where(self.folder, step))
 
 
-def newest(folder: pathlib.Path, like: Any) -> Any | None:
+def place(run: pathlib.Path, given: str | None = None, fresh: bool = False) -> epath.Path:
+    """Where a run's checkpoints are: in its folder ``checkpoints``, or where its file of that name says.
+
+    Args:
+      run: its folder, which need not be there yet.
+      given: a folder or an address ``gs://...``, under which the run's name holds them.
+      fresh: whatever a run there has, which is set aside.
+
+    Raises:
+      ConfigError: they are elsewhere, or there is no such address.
+    """
+    here = run / "checkpoints"
+    known = here.read_text().strip() if here.is_file() and not fresh else ""
+    if given is None:
+        return epath.Path(known or here)
+    if not re.match(r"gs://[^/]", given) and "://" in given:
+        raise ConfigError(f"--checkpoints: {given!r} is not possible; allowed are a folder and gs://BUCKET/FOLDER")
+    asked = _absolute(epath.Path(given) / run.name)
+    if (here.is_dir() and not fresh) or known not in ("", str(asked)):
+        raise ConfigError(
+            f"--checkpoints: run {run.name!r} has its checkpoints in {known or here}, not in {asked}; leave the option "
+            "out, or give another NAME (--name)"
+        )
+    return asked
+
+
+def names(folder: epath.PathLike) -> Any:
+    """What tells a whole checkpoint from others there."""
+    return bucket_names if bucket_names.is_bucket(folder) else checkpoint_names
+
+
+def steps(folder: epath.PathLike) -> list[int]:
+    """Of which steps ``folder`` has checkpoints, in order."""
+    return names(folder).steps(epath.Path(folder))
+
+
+def config_beside(folder: epath.PathLike) -> dict[str, Any] | None:
+    """The ``config.json`` of which the newest checkpoint there has a copy; None if there is none.
+
+    Raises:
+      CheckpointError: the folder cannot be opened.
+    """
+    with _told(f"{folder}: cannot be opened"):
+        there = reversed(steps(folder)) if bucket_names.is_bucket(folder) or epath.Path(folder).is_dir() else ()
+        for step in there:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                copy = names(folder).where(epath.Path(folder), step) / BESIDE / "config.json"
+                return json.loads(copy.read_bytes())
+    return None
+
+
+def newest(folder: epath.PathLike, like: Any) -> Any | None:
     """The newest checkpoint, as ``restore`` gives it; None if there is none. Changes no file.
 
     Raises:
       CheckpointError: it is damaged, or of another structure.
     """
+    folder = epath.Path(folder)
     there = steps(folder) if folder.is_dir() else []
     if not there:
         return None
-    path = folder / str(there[-1])
+    path = names(folder).where(folder, there[-1])
     fault = manifest.fault(path)
     if fault is not None:
         raise CheckpointError(f"{path}: {fault}; resume the run, which sets it aside and goes on from the one before")
     return read(path, like)
 
 
-def read(folder: pathlib.Path, like: Any) -> Any:
+def read(folder: epath.Path, like: Any) -> Any:
     """A whole checkpoint, in the shapes, dtypes and shardings of ``like``.
 
     Raises:
@@ -223,25 +313,31 @@ def read(folder: pathlib.Path, like: Any) -> Any:
             first = "; ".join(f"{name} ({theirs.get(name)} there, {mine.get(name)} here)" for name in differing[:3])
             raise ValueError(f"it holds other arrays: {first}")
         with ocp.StandardCheckpointer() as orbax:
-            return orbax.restore(folder.absolute(), like)
+            return orbax.restore(_absolute(folder), like)
 
 
 def _open(folder):
     with _told(f"{folder}: cannot be opened"):
-        folder.mkdir(parents=True, exist_ok=True)
-        names.clear(folder)
+        names(folder).make(folder)
+        names(folder).clear(folder)
+
+
+def _absolute(path):
+    return path if bucket_names.is_bucket(path) else epath.Path(os.path.abspath(path))
 
 
 def _described(tree):
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    names = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, (_, leaf) in zip(names, leaves, strict=True)}
+    paths = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, (_, leaf) in zip(paths, leaves, strict=True)}
 
 
 @contextlib.contextmanager
 def _told(what):
     try:
         yield
+    except ConfigError:
+        raise
     except Exception as error:  # Orbax and TensorStore raise many kinds, bare Exception among them
         cause = str(error).strip().partition("\n")[0][:300]
         if os.strerror(errno.ENOSPC) in str(error):

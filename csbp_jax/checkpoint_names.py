@@ -5,45 +5,58 @@ STEP.part..., STEP.gone being written, being deleted; a killed run leaves them, 
 STEP.damaged-TIME       set aside by a restore, and kept
 """
 
-import os
-import pathlib
-import shutil
 import time
+
+from etils import epath
 
 from csbp_jax import manifest
 
 
-def steps(folder: pathlib.Path) -> list[int]:
+def make(folder: epath.Path) -> None:
+    """Makes the folder, if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def part(folder: epath.Path, step: int) -> epath.Path:
+    """Where a checkpoint is to be written."""
+    return folder / f"{step}.part"
+
+
+def where(folder: epath.Path, step: int) -> epath.Path:
+    """A step's checkpoint."""
+    return folder / str(step)
+
+
+def steps(folder: epath.Path) -> list[int]:
     """Of which steps ``folder`` has checkpoints, in order."""
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def name(folder: pathlib.Path, step: int) -> None:
+def name(folder: epath.Path, step: int) -> None:
     """Gives a sealed checkpoint its name, in place of one that has it."""
     path, gone = folder / str(step), folder / f"{step}.gone"
     if path.exists():
         path.rename(gone)
-    (folder / f"{step}.part").rename(path)
+    part(folder, step).rename(path)
     if gone.exists():
-        shutil.rmtree(gone)
+        gone.rmtree()
 
 
-def delete(folder: pathlib.Path, step: int) -> None:
+def delete(folder: epath.Path, step: int) -> None:
     """Deletes a checkpoint."""
     # What is half deleted must not have the name of something whole.
-    gone = (folder / str(step)).rename(folder / f"{step}.gone")
-    shutil.rmtree(gone)
+    (folder / str(step)).rename(folder / f"{step}.gone").rmtree()
 
 
-def set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
+def set_aside(folder: epath.Path, step: int) -> epath.Path:
     """Where a damaged checkpoint is kept."""
     return (folder / str(step)).rename(folder / f"{step}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
-def clear(folder: pathlib.Path) -> None:
+def clear(folder: epath.Path) -> None:
     """Away with what a killed run or a failed save left; a sealed checkpoint lacks nothing but its name."""
     for path in folder.glob("*.part"):
         if manifest.fault(path) is None:
             name(folder, int(path.stem))
     for path in [*folder.glob("*.part*"), *folder.glob("*.gone")]:
-        shutil.rmtree(path) if path.is_dir() else os.remove(path)
+        path.rmtree() if path.is_dir() else path.unlink()

@@ -1,5 +1,5 @@
-"""csbp_jax train DATASET|FILE.py [--name NAME] [--fresh] [--runs FOLDER] [--distributed HOW] [--profile START:N]
-               [--data-dir FOLDER] [--FIELD VALUE ...]
+"""csbp_jax train DATASET|FILE.py [--name NAME] [--fresh] [--runs FOLDER] [--checkpoints PLACE] [--distributed HOW]
+               [--profile START:N] [--data-dir FOLDER] [--FIELD VALUE ...]
 csbp_jax evaluate RUN [--split test|validation|train] [--weights-of last|chosen|ema] [--trust]
                   [--data-dir FOLDER]
 csbp_jax evaluate DATASET --weights FILE [--data-dir FOLDER] [--FIELD VALUE ...]
@@ -36,6 +36,8 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --name NAME         the run's folder; by default the data set and a hash of its config
   --fresh             set an old run of this name aside and start anew
   --runs FOLDER       where runs are kept (default: runs)
+  --checkpoints PLACE where checkpoints are kept, in a folder of the run's name: a folder or gs://BUCKET/FOLDER
+                      (default: the run's folder; docs/scale.md)
   --distributed HOW   off (the default), auto, or HOST:PORT,n,i: process i of n, and process 0 listens there; all are
                       given the same command otherwise (docs/scale.md)
   --profile START:N   leave a trace of N steps from step START on in the run's folder profile (docs/scale.md)

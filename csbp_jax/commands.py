@@ -16,7 +16,8 @@ from csbp_jax.stop import on_signals
 
 
 def train(argv: Sequence[str]) -> None:
-    given = {"--name": None, "--fresh": False, "--runs": "runs", "--distributed": "off", "--profile": None}
+    given = {"--name": None, "--fresh": False, "--runs": "runs", "--checkpoints": None, "--distributed": "off"}
+    given |= {"--profile": None}
     options, config, own = read("train", argv, given)
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
@@ -35,6 +36,7 @@ def train(argv: Sequence[str]) -> None:
                 stop=stop_all,
                 own=own,
                 profile=options.profile or "",
+                checkpoints=options.checkpoints,
             )
 
 

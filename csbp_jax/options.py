@@ -80,12 +80,14 @@ def _options(argv, known):
     for option, value in vars(options).items():
         if value == "":
             raise ConfigError(f"--{option.replace('_', '-')}: empty; give it a name")
-        if option in ("from", "runs", "sweeps", "data_dir", "out") and value:
+        if option in ("from", "runs", "sweeps", "data_dir", "out", "checkpoints") and value:
             setattr(options, option, _path(f"--{option.replace('_', '-')}", value))
     return options, words
 
 
 def _path(option, word):
+    if option == "--checkpoints" and word.startswith("gs://"):
+        return word
     if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would make a folder "gs:" of it
         raise ConfigError(
             f"{option}: {word!r} is not possible, locks and renames need a file system; mount it, and give the folder "

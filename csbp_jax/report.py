@@ -34,6 +34,7 @@ def open_run(
     data: str = "",
     classes: Sequence[str] = (),
     own: Own = Own(),
+    elsewhere: dict[str, Any] | None = None,
 ) -> Iterator[pathlib.Path]:
     """The run's folder with its ``config.json``, locked; one that is there already must hold the same config and data.
 
@@ -45,6 +46,7 @@ def open_run(
       data: what ``data.identity`` says of the data.
       classes: their names, kept for who has the folder but not the data.
       own: what is of the user; their file is copied into the folder.
+      elsewhere: what ``config.json`` was where this run is gone on with in another folder.
 
     Raises:
       ConfigError: the name cannot be a folder's, the folder holds another config (its fields are named) or none, its
@@ -61,7 +63,11 @@ def open_run(
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
+        if elsewhere and not (run / "config.json").exists():
+            write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint(data), classes, own.about())
+        if elsewhere and (differing := _differences(elsewhere.get("config"), content)):
+            raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
         if own.parts:
             console.print(f"{own.place}: {', '.join(own.parts)} of your own", soft_wrap=True)
         if own.parts and own.code and not (run / COPY).exists():
@@ -296,7 +302,7 @@ def share(norms: dict[str, float]) -> str:
     )
 
 
-def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any]) -> None:
+def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any], checkpoints: Any) -> None:
     """Accuracy of the last and of the validation-chosen epoch, time, and where things are."""
     table = Table(title=f"{run.name}: {result['seconds']:.0f} s of training", title_justify="left")
     table.add_column("weights of")
@@ -320,7 +326,7 @@ def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any]) -
         ("figures", run / "figures"),
         ("metrics", run / "metrics.jsonl"),
         ("config", run / "config.json"),
-        ("checkpoints", run / "checkpoints"),
+        ("checkpoints", checkpoints),
     ):
         console.print(f"{label:12} {place}", soft_wrap=True)
 

@@ -80,7 +80,7 @@ def read(run: str | pathlib.Path, which: Which = "last", *, trust: bool = False,
     init, train_step, _ = learner.make(model, tx, loss, config, term=term)
     state = jax.eval_shape(init, jax.random.key(config.seed))
     like = unsaved(state, measured(config, train_step, state))
-    tree = checkpoint.newest(folder / "checkpoints", jax.tree.map(_here, like))
+    tree = checkpoint.newest(checkpoint.place(folder), jax.tree.map(_here, like))
     if tree is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
     epoch = int(tree["progress"]["epochs"])

@@ -35,6 +35,7 @@ def train(
     stop: Stop | None = None,
     own: Own = Own(),
     profile: str = "",
+    checkpoints: str | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on where a stopped run of the same config left off, and returns what ``result.json`` holds.
 
@@ -48,6 +49,8 @@ def train(
       stop: what may tell it to stop, within an epoch too; see stop.py.
       own: parts of your own, in place of the config's. If they are not of a file, ``name`` must be given.
       profile: ``START:N``: a trace of N steps from step START on is left in the run's ``profile``.
+      checkpoints: a folder or an address ``gs://BUCKET/FOLDER``, under which the run's name holds its checkpoints, with
+        all that another machine needs to go on; by default they are in the run's folder.
 
     Raises:
       ConfigError: a value is impossible, or the folder holds another config or a run on other data.
@@ -61,7 +64,7 @@ def train(
         console = report.Console(quiet=True)
     config, parts, identity = processes.by_all(lambda: _prepared(config, own, data_dir))
     name = own_name(config, own) if name is None else name
-    alike = [to_json(config), name, str(root), report.fingerprint(identity), own.about().get("sha256")]
+    alike = [to_json(config), name, str(root), report.fingerprint(identity), own.about().get("sha256"), checkpoints]
     processes.same("options of train", alike)
     steps_per_epoch = len(parts["train"]) // config.batch_size
     program = compile(config, parts["train"], steps_per_epoch, own)
@@ -76,26 +79,34 @@ def train(
     with contextlib.ExitStack() as held:
 
         def opened():
+            there = checkpoint.place(pathlib.Path(root, name), checkpoints, fresh)
+            elsewhere = checkpoint.config_beside(there) if checkpoints else None
+            if fresh and elsewhere:
+                raise ConfigError(f"--fresh: {there} has checkpoints; move them away, or give another NAME (--name)")
             run = held.enter_context(
-                report.open_run(pathlib.Path(root), to_json(config), name, fresh, console, identity, classes, own)
+                report.open_run(
+                    pathlib.Path(root), to_json(config), name, fresh, console, identity, classes, own, elsewhere
+                )
             )
-            return str(run), report.read_result(run) if (run / "result.json").exists() else None
+            if checkpoints:
+                (run / "checkpoints").write_text(f"{there}\n")
+            return str(run), str(there), report.read_result(run) if (run / "result.json").exists() else None
 
-        run, result = processes.by_first(opened)
+        run, there, result = processes.by_first(opened)
         run = pathlib.Path(run)
         if result is not None:
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
         else:
             with stop.held():
                 saved, rows = _resume(
-                    config, program, saved, first, parts, run, steps_per_epoch, console, stop, steps_traced
+                    config, program, saved, first, parts, run, there, steps_per_epoch, console, stop, steps_traced
                 )
             stop.check()
             result = _finish(program, saved, parts, rows, steps_per_epoch, stop)
             if config.patience:
                 result["stopped_early"] = result["last"]["epoch"] < config.epochs
             processes.by_first(lambda: _leave(run, rows, result))
-        report.closing_table(console, run, result)
+        report.closing_table(console, run, result, there)
         return result
 
 
@@ -112,9 +123,10 @@ def _leave(run, rows, result):
     report.write_json(run / "result.json", result)
 
 
-def _resume(config, program, saved, first, parts, run, steps_per_epoch, console, stop, steps_traced):
+def _resume(config, program, saved, first, parts, run, there, steps_per_epoch, console, stop, steps_traced):
     """Trains from the newest checkpoint, or from the start, to the end."""
-    with checkpoint.open_folder(run / "checkpoints", functools.partial(console.print, soft_wrap=True)) as checkpoints:
+    beside = [run / "config.json", run / "metrics.jsonl"] if (run / "checkpoints").is_file() else []
+    with checkpoint.open_folder(there, functools.partial(console.print, soft_wrap=True), beside) as checkpoints:
         saved = checkpoints.restore(saved) or saved
         done, steps = int(saved["state"].step), config.epochs * steps_per_epoch
         progress = saved.pop("progress")
