@@ -15,11 +15,6 @@ from etils import epath
 from csbp_jax import manifest
 from csbp_jax.config import ConfigError
 
-# Arrays are written past gcsfs, so what it listed before says nothing.
-fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-# It logs each retry with its traceback; what matters is raised as well.
-logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-
 
 def is_bucket(folder: epath.PathLike) -> bool:
     """Whether it is an address, ``gs://...``.
@@ -27,10 +22,15 @@ def is_bucket(folder: epath.PathLike) -> bool:
     Raises:
       ConfigError: it is, and gcsfs, which it needs, is not installed.
     """
-    address = str(folder).startswith("gs://")
-    if address and importlib.util.find_spec("gcsfs") is None:
+    if not str(folder).startswith("gs://"):
+        return False
+    if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError(f"{folder}: needs the package gcsfs; pip install 'csbp_jax[gcs]'")
-    return address
+    # Arrays are written past gcsfs, so what it listed before says nothing.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    # It logs each retry with its traceback; what matters is raised as well.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    return True
 
 
 def steps(folder: epath.Path) -> list[int]:

@@ -2,11 +2,9 @@
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -15,7 +13,8 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from csbp_jax import bucket_names, checkpoint_names, manifest, processes
+from csbp_jax import manifest, processes
+from csbp_jax.checkpoint_places import BESIDE, absolute, names, steps
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
 from csbp_jax.stop import Stopped
 
@@ -23,9 +22,6 @@ KEPT = 2
 """How many checkpoints stay, the newest ones."""
 TRIES = 3
 """A run stops at so many failed saves in a row."""
-
-BESIDE = "run"
-"""In a checkpoint, the folder with copies of files of its run."""
 
 # Orbax logs its steps, its defaults and whole tracebacks; what matters is raised as well.
 for _chatty in ("absl", "asyncio"):
@@ -117,7 +113,7 @@ class Checkpoints:
             return
         try:
             with _told(self._what):
-                self._orbax.save(_absolute(part), tree, force=True)
+                self._orbax.save(absolute(part), tree, force=True)
         except CheckpointError as error:
             if jax.process_count() > 1:  # the others know nothing of it
                 raise
@@ -231,57 +227,6 @@ class Checkpoints:
         return str(self._names.where(self.folder, step))
 
 
-def place(run: pathlib.Path, given: str | None = None, fresh: bool = False) -> epath.Path:
-    """Where a run's checkpoints are: in its folder ``checkpoints``, or where its file of that name says.
-
-    Args:
-      run: its folder, which need not be there yet.
-      given: a folder or an address ``gs://...``, under which the run's name holds them.
-      fresh: whatever a run there has, which is set aside.
-
-    Raises:
-      ConfigError: they are elsewhere, or there is no such address.
-    """
-    here = run / "checkpoints"
-    known = here.read_text().strip() if here.is_file() and not fresh else ""
-    if given is None:
-        return epath.Path(known or here)
-    if not re.match(r"gs://[^/]", given) and "://" in given:
-        raise ConfigError(f"--checkpoints: {given!r} is not possible; allowed are a folder and gs://BUCKET/FOLDER")
-    asked = _absolute(epath.Path(given) / run.name)
-    if (here.is_dir() and not fresh) or known not in ("", str(asked)):
-        raise ConfigError(
-            f"--checkpoints: run {run.name!r} has its checkpoints in {known or here}, not in {asked}; leave the option "
-            "out, or give another NAME (--name)"
-        )
-    return asked
-
-
-def names(folder: epath.PathLike) -> Any:
-    """What tells a whole checkpoint from others there."""
-    return bucket_names if bucket_names.is_bucket(folder) else checkpoint_names
-
-
-def steps(folder: epath.PathLike) -> list[int]:
-    """Of which steps ``folder`` has checkpoints, in order."""
-    return names(folder).steps(epath.Path(folder))
-
-
-def config_beside(folder: epath.PathLike) -> dict[str, Any] | None:
-    """The ``config.json`` of which the newest checkpoint there has a copy; None if there is none.
-
-    Raises:
-      CheckpointError: the folder cannot be opened.
-    """
-    with _told(f"{folder}: cannot be opened"):
-        there = reversed(steps(folder)) if bucket_names.is_bucket(folder) or epath.Path(folder).is_dir() else ()
-        for step in there:
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                copy = names(folder).where(epath.Path(folder), step) / BESIDE / "config.json"
-                return json.loads(copy.read_bytes())
-    return None
-
-
 def newest(folder: epath.PathLike, like: Any) -> Any | None:
     """The newest checkpoint, as ``restore`` gives it; None if there is none. Changes no file.
 
@@ -313,17 +258,13 @@ def read(folder: epath.Path, like: Any) -> Any:
             first = "; ".join(f"{name} ({theirs.get(name)} there, {mine.get(name)} here)" for name in differing[:3])
             raise ValueError(f"it holds other arrays: {first}")
         with ocp.StandardCheckpointer() as orbax:
-            return orbax.restore(_absolute(folder), like)
+            return orbax.restore(absolute(folder), like)
 
 
 def _open(folder):
     with _told(f"{folder}: cannot be opened"):
         names(folder).make(folder)
         names(folder).clear(folder)
-
-
-def _absolute(path):
-    return path if bucket_names.is_bucket(path) else epath.Path(os.path.abspath(path))
 
 
 def _described(tree):

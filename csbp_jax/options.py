@@ -86,7 +86,7 @@ def _options(argv, known):
 
 
 def _path(option, word):
-    if option == "--checkpoints" and word.startswith("gs://"):
+    if option == "--checkpoints" and "://" in word:  # which may be an address; training says which
         return word
     if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would make a folder "gs:" of it
         raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from csbp_jax import assembly, checkpoint, learner, report
+from csbp_jax import assembly, checkpoint, checkpoint_places, learner, report
 from csbp_jax.config import Config, ConfigError, check, from_json
 from csbp_jax.own import Own
 from csbp_jax.own_file import reread
@@ -80,7 +80,7 @@ def read(run: str | pathlib.Path, which: Which = "last", *, trust: bool = False,
     init, train_step, _ = learner.make(model, tx, loss, config, term=term)
     state = jax.eval_shape(init, jax.random.key(config.seed))
     like = unsaved(state, measured(config, train_step, state))
-    tree = checkpoint.newest(checkpoint.place(folder), jax.tree.map(_here, like))
+    tree = checkpoint.newest(checkpoint_places.of_run(folder), jax.tree.map(_here, like))
     if tree is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
     epoch = int(tree["progress"]["epochs"])

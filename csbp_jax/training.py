@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import assembly, checkpoint, data, devices, figures, learner, meter, processes, report
+from csbp_jax import assembly, checkpoint, checkpoint_places, data, devices, figures, learner, meter, processes, report
 from csbp_jax.config import Config, ConfigError, check, to_json
 from csbp_jax.own import Own
 from csbp_jax.own import name as own_name
@@ -62,6 +62,8 @@ def train(
     console = report.Console(highlight=False, markup=False) if console is None else console
     if not processes.first():
         console = report.Console(quiet=True)
+    if checkpoints is not None:
+        checkpoint_places.address(checkpoints)
     config, parts, identity = processes.by_all(lambda: _prepared(config, own, data_dir))
     name = own_name(config, own) if name is None else name
     alike = [to_json(config), name, str(root), report.fingerprint(identity), own.about().get("sha256"), checkpoints]
@@ -79,8 +81,8 @@ def train(
     with contextlib.ExitStack() as held:
 
         def opened():
-            there = checkpoint.place(pathlib.Path(root, name), checkpoints, fresh)
-            elsewhere = checkpoint.config_beside(there) if checkpoints else None
+            there = checkpoint_places.of_run(pathlib.Path(root, name), checkpoints, fresh)
+            elsewhere = checkpoint_places.config_beside(there) if checkpoints else None
             if fresh and elsewhere:
                 raise ConfigError(f"--fresh: {there} has checkpoints; move them away, or give another NAME (--name)")
             run = held.enter_context(
@@ -89,7 +91,7 @@ def train(
                 )
             )
             if checkpoints:
-                (run / "checkpoints").write_text(f"{there}\n")
+                checkpoint_places.note(run, there)
             return str(run), str(there), report.read_result(run) if (run / "result.json").exists() else None
 
         run, there, result = processes.by_first(opened)

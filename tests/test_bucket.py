@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -61,20 +62,24 @@ class Bucket:
         self.ask(f"/storage/v1/b/checkpoints/o/{urllib.parse.quote(name, safe='')}", "DELETE")
 
 
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """The bucket, and the environment that leads to it."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    line = [SERVER, "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    free = port()
+    address = f"http://127.0.0.1:{free}"
+    line = [SERVER, "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(free)]
     with open(folder / "log", "w") as log:
         server = subprocess.Popen([*line, "-external-url", address], stdout=log, stderr=log, cwd=folder)
     for _ in range(300):
         with socket.socket() as asked:
-            if asked.connect_ex(("127.0.0.1", port)) == 0:
+            if asked.connect_ex(("127.0.0.1", free)) == 0:
                 break
         time.sleep(0.1)
     there = Bucket(address)
@@ -103,9 +108,9 @@ def killed(folder, environment, rows, *more):
     assert run.wait() == -9, (folder / "log").read_text()
 
 
-def left(folder):
+def left(folder, name="r"):
     clocks = ("seconds", "examples_per_second", "waiting")
-    run = folder / "runs" / "r"
+    run = folder / "runs" / name
     rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run / "metrics.jsonl")]
     return json.loads((run / "result.json").read_text()) | {"seconds": 0}, rows
 
@@ -121,5 +126,92 @@ def test_a_run_goes_on_from_its_bucket_alone_to_the_same_bits(bucket, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "resumed after step" in done.stdout and "damaged" not in done.stdout
     assert left(tmp_path / "last") == left(tmp_path / "whole")
-    assert not done.stderr
-    print(done.stdout, there.names())
+    steps = {name.split("/")[2] for name in there.names()}
+    assert sorted(step.split(".")[0] for step in steps) == ["78", "80"]  # nothing of the killed ones
+
+
+def test_damage_in_a_bucket_is_found_set_aside_and_told(bucket, tmp_path):
+    there, environment = bucket
+    asked = ("--checkpoints", PLACE, "--name", "d", "--epochs", "3")
+    done = train(tmp_path / "one", environment, *asked)
+    assert done.returncode == 0, done.stderr
+    assert steps(there, "d") == ["4.1", "6.1"]
+    (name,) = (name for name in there.names() if re.fullmatch(r"runs/d/6\.1/d/\w+", name))
+    content = bytearray(there[name])
+    content[len(content) // 2] ^= 4
+    there[name] = bytes(content)
+    again = train(tmp_path / "two", environment, *asked)
+    assert again.returncode == 0, again.stderr
+    told = re.search(r"^gs://checkpoints/runs/d/6\.1: (d/\w+) is damaged; set aside as (\S+)$", again.stdout, re.M)
+    assert told and name.endswith(told[1]), again.stdout
+    assert f"runs/d/{told[2]}" in there.names() and there[name] == content
+    assert "resumed after step 4," in again.stdout
+    assert steps(there, "d") == ["4.1", "6.2"]
+    assert left(tmp_path / "one", "d") == left(tmp_path / "two", "d")
+    for name in there.names():
+        if name.startswith("runs/d/") and name.endswith("_METADATA"):
+            del there[name]
+    none = train(tmp_path / "three", environment, *asked)
+    assert none.returncode == 4
+    assert re.search(r"no checkpoint is whole \(6: \S+ is missing; 4: \S+ is missing\)", none.stderr)
+    assert steps(there, "d") == ["4.1", "6.2"]
+
+
+def steps(bucket, run):
+    """The checkpoints that have a manifest."""
+    return [name.split("/")[2] for name in bucket.names() if re.fullmatch(rf"runs/{run}/[\d.]+/manifest.json", name)]
+
+
+def test_what_cannot_be_is_one_line(bucket, tmp_path):
+    _, environment = bucket
+    asked = ("--checkpoints", PLACE, "--name", "e", "--epochs", "1")
+    assert train(tmp_path / "one", environment, *asked).returncode == 0
+    for more, code, line in (
+        (("--seed", "1"), 2, "NAME: run 'e' has another config; differing are seed (0 there, 1 here)"),
+        (("--fresh",), 2, f"--fresh: {PLACE}/e has checkpoints; move them away, or give another NAME (--name)"),
+        (("--checkpoints", "gs://no-such-bucket/runs"), 4, "gs://no-such-bucket/runs/e: cannot be opened ("),
+    ):
+        done = train(tmp_path / "two", environment, *asked, *more)
+        assert (done.returncode, line in done.stderr) == (code, True), done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+    read = [sys.executable, "-m", "csbp_jax", "evaluate", "runs/e"]
+    done = subprocess.run(read, cwd=tmp_path / "one", env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
+def pair(folder, environment, port, *more):
+    """Two processes, each in a folder of its own as on a host of its own."""
+    for number in range(2):
+        (folder / str(number)).mkdir(parents=True)
+    return [
+        subprocess.Popen(
+            [*TRAIN, "--epochs", "12", *more, "--distributed", f"127.0.0.1:{port},2,{number}"],
+            cwd=folder / str(number),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+
+
+def test_hosts_that_share_nothing_but_the_bucket(bucket, tmp_path):
+    _, environment = bucket
+    for name in ("whole", "cut"):
+        asked = ("--checkpoints", PLACE, "--name", name)
+        if name == "cut":
+            both = pair(tmp_path / "before", environment, port(), *asked)
+            metrics = tmp_path / "before" / "0" / "runs" / name / "metrics.jsonl"
+            while both[0].poll() is None and len(read_rows(metrics)) < 16:
+                time.sleep(0.01)
+            for process in both:
+                process.kill()
+                process.communicate()
+                assert process.returncode == -9
+        both = pair(tmp_path / name, environment, port(), *asked)
+        told = [process.communicate(timeout=400)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], told
+        assert not (tmp_path / name / "1" / "runs").exists()
+    assert "resumed after step" in told[0]
+    assert left(tmp_path / "cut" / "0", "cut") == left(tmp_path / "whole" / "0", "whole")
