@@ -40,7 +40,7 @@ def steps(folder: epath.Path) -> list[int]:
 
 def where(folder: epath.Path, step: int) -> epath.Path:
     """The newest checkpoint of a step."""
-    return max((number, path) for one, number, path in _all(folder) if one == step and _sealed(path))[1]
+    return _whole(folder, step)[-1]
 
 
 def part(folder: epath.Path, step: int) -> epath.Path:
@@ -50,17 +50,14 @@ def part(folder: epath.Path, step: int) -> epath.Path:
 
 def name(folder: epath.Path, step: int) -> None:
     """Of a step of which one has been sealed, those before it go."""
-    newest = where(folder, step)
-    for one, _, path in _all(folder):
-        if one == step and path != newest and _sealed(path):
-            _delete(path)
+    for path in _whole(folder, step)[:-1]:
+        _delete(path)
 
 
 def delete(folder: epath.Path, step: int) -> None:
     """Deletes the checkpoints of a step."""
-    for one, _, path in _all(folder):
-        if one == step and _sealed(path):
-            _delete(path)
+    for path in _whole(folder, step):
+        _delete(path)
 
 
 def set_aside(folder: epath.Path, step: int) -> epath.Path:
@@ -80,16 +77,26 @@ def clear(folder: epath.Path) -> None:
     for _, _, path in _all(folder):
         if not any(file.name.startswith(manifest.NAME) for file in path.iterdir()):
             path.rmtree()
-    for stray in folder.glob("*.manifest"):
-        stray.unlink()
+    for path in _there(folder):
+        if path.name.endswith(".manifest"):
+            path.unlink()
+
+
+def _there(folder):
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:  # as a bucket calls an empty folder
+        return []
 
 
 def _all(folder):
-    try:
-        found = [(re.fullmatch(r"(\d+)\.(\d+)", path.name), path) for path in folder.iterdir()]
-    except FileNotFoundError:  # as a bucket calls an empty folder
-        return []
-    return [(int(match[1]), int(match[2]), path) for match, path in found if match]
+    """Step, number and folder of each, whole or not."""
+    found = [(re.fullmatch(r"(\d+)\.(\d+)", path.name), path) for path in _there(folder)]
+    return sorted((int(match[1]), int(match[2]), path) for match, path in found if match)
+
+
+def _whole(folder, step):
+    return [path for one, _, path in _all(folder) if one == step and _sealed(path)]
 
 
 def _sealed(path):

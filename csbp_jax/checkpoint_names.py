@@ -55,8 +55,9 @@ def set_aside(folder: epath.Path, step: int) -> epath.Path:
 
 def clear(folder: epath.Path) -> None:
     """Away with what a killed run or a failed save left; a sealed checkpoint lacks nothing but its name."""
-    for path in folder.glob("*.part"):
-        if manifest.fault(path) is None:
+    for path in folder.iterdir():
+        if path.suffix == ".part" and manifest.fault(path) is None:
             name(folder, int(path.stem))
-    for path in [*folder.glob("*.part*"), *folder.glob("*.gone")]:
-        path.rmtree() if path.is_dir() else path.unlink()
+    for path in folder.iterdir():
+        if ".part" in path.name or path.suffix == ".gone":
+            path.rmtree() if path.is_dir() else path.unlink()
