@@ -68,8 +68,11 @@ def set_aside(folder: epath.Path, step: int) -> epath.Path:
 
 def make(folder: epath.Path) -> None:
     """A bucket has no folders to be made; shows that it can be written."""
-    (folder / "writable").write_bytes(b"")
-    (folder / "writable").unlink()
+    try:
+        (folder / "writable").write_bytes(b"")
+        (folder / "writable").unlink()
+    except FileNotFoundError:
+        raise OSError("there is no such bucket, or you may not write there") from None
 
 
 def clear(folder: epath.Path) -> None:

@@ -66,7 +66,7 @@ def of_run(run: pathlib.Path, given: str | None = None, fresh: bool = False) -> 
     return asked
 
 
-def note(run: pathlib.Path, place: epath.Path) -> None:
+def note(run: pathlib.Path, place: epath.PathLike) -> None:
     """Leaves in the run's folder where its checkpoints are."""
     part = run / "checkpoints.part"
     part.write_text(f"{place}\n")

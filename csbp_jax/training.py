@@ -90,8 +90,6 @@ def train(
                     pathlib.Path(root), to_json(config), name, fresh, console, identity, classes, own, elsewhere
                 )
             )
-            if checkpoints:
-                checkpoint_places.note(run, there)
             return str(run), str(there), report.read_result(run) if (run / "result.json").exists() else None
 
         run, there, result = processes.by_first(opened)
@@ -127,8 +125,10 @@ def _leave(run, rows, result):
 
 def _resume(config, program, saved, first, parts, run, there, steps_per_epoch, console, stop, steps_traced):
     """Trains from the newest checkpoint, or from the start, to the end."""
-    beside = [run / "config.json", run / "metrics.jsonl"] if (run / "checkpoints").is_file() else []
+    beside = [] if there == str(run / "checkpoints") else [run / "config.json", run / "metrics.jsonl"]
     with checkpoint.open_folder(there, functools.partial(console.print, soft_wrap=True), beside) as checkpoints:
+        if beside:
+            processes.by_first(lambda: checkpoint_places.note(run, there))
         saved = checkpoints.restore(saved) or saved
         done, steps = int(saved["state"].step), config.epochs * steps_per_epoch
         progress = saved.pop("progress")

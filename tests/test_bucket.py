@@ -171,11 +171,16 @@ def test_what_cannot_be_is_one_line(bucket, tmp_path):
     for more, code, line in (
         (("--seed", "1"), 2, "NAME: run 'e' has another config; differing are seed (0 there, 1 here)"),
         (("--fresh",), 2, f"--fresh: {PLACE}/e has checkpoints; move them away, or give another NAME (--name)"),
-        (("--checkpoints", "gs://no-such-bucket/runs"), 4, "gs://no-such-bucket/runs/e: cannot be opened ("),
+        (
+            ("--name", "n", "--checkpoints", "gs://no-such-bucket/runs"),
+            4,
+            "gs://no-such-bucket/runs/n: cannot be opened (there is no such",
+        ),
     ):
         done = train(tmp_path / "two", environment, *asked, *more)
         assert (done.returncode, line in done.stderr) == (code, True), done.stderr
         assert "Traceback" not in done.stderr + done.stdout
+    assert not (tmp_path / "two" / "runs" / "n" / "checkpoints").exists()  # so that the right address can be given
     read = [sys.executable, "-m", "csbp_jax", "evaluate", "runs/e"]
     done = subprocess.run(read, cwd=tmp_path / "one", env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
