@@ -98,7 +98,7 @@ PARTS = {
     "waiting": waiting,
     "starts": starts,
 }
-WITH_PEERS = {"neuron", "steps", "growth"}
+WITH_PEERS = {"neuron", "steps", "convolutions", "growth"}
 IN_QUICK = ("neuron", "steps", "members")
 
 
