@@ -1,10 +1,14 @@
 """Figures of a run, drawn from its ``metrics.jsonl`` alone, and of a sweep, drawn from its tables."""
 
+import math
 import pathlib
 from typing import Any
 
+import numpy as np
+
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_ROWS = 18  # of a legend, beside a figure
 
 
 def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
@@ -35,13 +39,14 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     figure.suptitle(run.name)
     figure.savefig(folder / "training.png", dpi=120)
 
-    figure = blank(5, 3.6)
+    layers = list(epochs[0]["rates"])
+    columns = math.ceil(len(layers) / _ROWS)
+    figure = blank(5 + 1.3 * columns, 3.6)
     axes = figure.subplots()
-    for i, layer in enumerate(epochs[0]["rates"]):
-        color = PALETTE[i % len(PALETTE)]
+    for color, layer in zip(_by_depth(len(layers)), layers, strict=True):
         axes.plot([r["step"] for r in epochs], [r["rates"][layer] for r in epochs], ".-", color=color, label=layer)
     axes.set(xlabel="step", ylabel="spikes a neuron and time step", title="Firing rate", ylim=(0, None))
-    axes.legend()
+    figure.legend(loc="outside right upper", fontsize="x-small", ncols=columns)
     figure.savefig(folder / "rates.png", dpi=120)
 
 
@@ -135,12 +140,25 @@ def _losses(axes, steps):
     axes.legend()
 
 
+def _by_depth(count):
+    """A colour for each of ``count`` layers, from the first to the last."""
+    if count <= len(PALETTE):
+        return PALETTE[:count]
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](np.linspace(0, 0.95, count))
+
+
 def _strength(axes, steps):
-    for i, tap in enumerate(steps[0]["z"]):
-        line = {"color": PALETTE[i % len(PALETTE)], "label": tap, "marker": "." if len(steps) < 20 else None}
-        axes.plot([r["step"] for r in steps], [r["z"][tap] for r in steps], **line)
+    courses: dict[tuple[float, ...], list[str]] = {}
+    for tap in steps[0]["z"]:
+        courses.setdefault(tuple(row["z"][tap] for row in steps), []).append(tap)
+    for i, (course, taps) in enumerate(courses.items()):
+        label = taps[0] if len(taps) == 1 else f"{taps[0]} to {taps[-1]}, {len(taps)} alike"
+        line = {"color": PALETTE[i % len(PALETTE)], "label": label, "marker": "." if len(steps) < 20 else None}
+        axes.plot([r["step"] for r in steps], course, **line)
     axes.set(xlabel="step", ylabel="z", title="Chaos strength", ylim=(0, None))
-    if steps[0]["z"]:
-        axes.legend(title="tapped tensor")
+    if courses:
+        axes.legend(title="tapped tensor", fontsize="small")
     else:
         axes.text(0.5, 0.5, "no tap: plain backpropagation", ha="center", transform=axes.transAxes)

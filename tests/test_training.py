@@ -55,6 +55,16 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
         assert word in text
 
 
+def test_figures_of_a_deep_network_have_room(finished, tmp_path):
+    rows = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if "rates" in row:
+            names = [f"layer{i}.membrane" for i in range(40)]
+            row |= {"rates": dict.fromkeys(names, 0.1), "z": {name: float(i // 39) for i, name in enumerate(names)}}
+    figures.draw(tmp_path, rows)  # a warning that nothing fits is an error here
+    assert (tmp_path / "figures" / "rates.png").stat().st_size > 1000
+
+
 def test_figures_need_no_row_of_a_step(finished, tmp_path):
     rows = read_rows(finished[0] / "metrics.jsonl")
     figures.draw(tmp_path, [row for row in rows if row["kind"] != "train"])
