@@ -1,6 +1,7 @@
 """Part 1: CNN7 as released, and at a tenth of its rate."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +36,10 @@ def conditions(given):
 
 
 def measure(content, save, data_dir):
-    """Condition by condition, quantity by quantity."""
+    """What is cheap of all conditions, then the exponents."""
     given, batch, steps_per_epoch = prepared(released(), data_dir)
-    quantities = {"flip_ratio": flip_ratios, "norm": norms, "tangent": tangent, "finite": finite}
-    for name, config in conditions(given).items():
+    cheap, dear = {"flip_ratio": flip_ratios, "norm": norms}, {"tangent": tangent, "finite": finite}
+    for quantities, (name, config) in itertools.product((cheap, dear), conditions(given).items()):
         found, run = content.setdefault("cnn7", {}).setdefault(name, {}), lab.make(config, batch, steps_per_epoch)
         for quantity, of in quantities.items():
             if quantity not in found:
