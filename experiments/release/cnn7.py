@@ -36,15 +36,15 @@ def conditions(given):
 
 
 def measure(content, save, data_dir):
-    """What is cheap of all conditions, then the exponents."""
+    """Quantity by quantity, the cheapest first, over all conditions."""
     given, batch, steps_per_epoch = prepared(released(), data_dir)
-    cheap, dear = {"flip_ratio": flip_ratios, "norm": norms}, {"tangent": tangent, "finite": finite}
-    for quantities, (name, config) in itertools.product((cheap, dear), conditions(given).items()):
-        found, run = content.setdefault("cnn7", {}).setdefault(name, {}), lab.make(config, batch, steps_per_epoch)
-        for quantity, of in quantities.items():
-            if quantity not in found:
-                found[quantity] = of(run, run.start(0, True), batch, len(found.get("norm", ())))
-                save(f"{name}, {quantity}")
+    quantities = {"norm": norms, "flip_ratio": flip_ratios, "tangent": tangent, "finite": finite}
+    for (quantity, of), (name, config) in itertools.product(quantities.items(), conditions(given).items()):
+        found = content.setdefault("cnn7", {}).setdefault(name, {})
+        if quantity not in found:
+            run = lab.make(config, batch, steps_per_epoch)
+            found[quantity] = of(run, run.start(0, True), batch, len(found.get("norm", ())))
+            save(f"{name}, {quantity}")
 
 
 def flip_ratios(run, start, batch, _):
