@@ -97,8 +97,8 @@ def rows(content):
     )
     lines = [head + " at distance 1e-2 |", "|---" * 8 + "|"]
     for name, found in content["cnn7"].items():
-        for when, ratios in found.get("flip_ratio", {}).items():
-            cells = [f"{ratios[part]:.3g}" for part in ("chaos", "task", "both")]
+        for when, ratios in found.get("flip_ratio", {"start": None}).items():
+            cells = [f"{ratios[part]:.3g}" if ratios else "not run" for part in ("chaos", "task", "both")]
             norm = found.get("norm") if when == "start" else None
             cells += [str(len(norm)), f"{norm[-1] / norm[0]:.3g} times"] if norm else ["", ""]
             cells += [told_exponent(found.get(key)) if when == "start" else "" for key in ("tangent", "finite")]
@@ -115,22 +115,25 @@ def told_exponent(found):
 
 def draw(content, out):
     """Norm of the parameters and cumulated local exponents over steps, a line a condition."""
-    figure = blank(11, 3.6)
-    panels = dict(zip(("norm", "tangent", "finite"), figure.subplots(1, 3), strict=True))
-    for i, (name, found) in enumerate(content["cnn7"].items()):
-        style = {"color": PALETTE[i], "label": name, "ls": "--" if "z = 0" in name else "-"}
-        if "norm" in found:
-            panels["norm"].plot(np.array(found["norm"]) / found["norm"][0], **style)
-        for key in ("tangent", "finite"):
-            if key in found:
-                panels[key].plot(
-                    1 + np.arange(len(found[key]["local"])), np.cumsum(np.array(found[key]["local"], float)), **style
-                )
-    panels["norm"].set(yscale="log", ylabel="norm of the parameters over that at the start")
-    panels["tangent"].set(ylabel="cumulated local exponent (nats), tangent")
-    panels["finite"].set(ylabel="cumulated local exponent (nats), at 1e-2")
-    for axes in panels.values():
-        axes.set(xlabel="step")
-    panels["norm"].legend(fontsize="small")
+    labels = {
+        "norm": "norm of the parameters (start = 1)",
+        "tangent": "cumulated local exponent (nats)",
+        "finite": f"the same at a distance of {DELTA:g}",
+    }
+    shown = [name for name in labels if any(name in found for found in content["cnn7"].values())]
+    figure = blank(1 + 4 * len(shown), 3.6)
+    for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for color, (name, found) in zip(PALETTE, content["cnn7"].items(), strict=False):
+            if quantity not in found:
+                continue
+            norm = quantity == "norm"
+            line = (
+                np.array(found["norm"]) / found["norm"][0]
+                if norm
+                else np.cumsum(np.array(found[quantity]["local"], float))
+            )
+            axes.plot(line, color=color, label=name, ls="--" if "z = 0" in name else "-")
+        axes.set(xlabel="step", ylabel=labels[quantity], yscale="log" if quantity == "norm" else "linear")
+        axes.legend(fontsize="small")
     for kind in ("png", "pdf"):
         figure.savefig(out / f"cnn7.{kind}", dpi=120)
