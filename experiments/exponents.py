@@ -101,7 +101,7 @@ def intervals(found, values):
     if starts == sequences:
         return interval(values)
     over = [interval(means(values, kind)) for kind in (starts, sequences)]
-    return over[0] + over[1][over[1].index(" ") :]
+    return over[0] + "," + over[1][over[1].index(" ") :]  # without the comma, Markdown's link
 
 
 def means(values, kinds):

@@ -171,7 +171,7 @@ def test_intervals_over_starts_and_over_sequences_are_of_their_means():
     values = [10.0 * one["start"] + one["sequence"] for one in found]
     told = exponents_study.intervals(found, values)
     assert (
-        told == f"{exponents_study.interval([1.0, 11.0])} {exponents_study.interval([5.0, 6.0, 7.0]).split(' ', 1)[1]}"
+        told == f"{exponents_study.interval([1.0, 11.0])}, {exponents_study.interval([5.0, 6.0, 7.0]).split(' ', 1)[1]}"
     )
     alone = [{"start": s, "sequence": s} for s in range(3)]
     assert exponents_study.intervals(alone, [1.0, 2.0, 6.0]) == exponents_study.interval([1.0, 2.0, 6.0])
