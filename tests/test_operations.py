@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import layers, learner, losses, models, optimizer, probes
+from csbp_jax import layers, learner, losses, models, objective, optimizer, probes
 from csbp_jax.config import Chaos, Config, Model, Neuron
 from csbp_jax.config.fields import ModelName
 from csbp_jax.operations import counted, energy_pj
@@ -156,7 +156,7 @@ def test_what_is_not_inspected_costs_nothing(monkeypatch):
 
     # The comparison sees what inspection adds: an output of each membrane.
     monkeypatch.undo()
-    monkeypatch.setattr(learner, "_neuron", lambda state: {"inspect": ("conv1",)})
+    monkeypatch.setattr(objective, "neuron", lambda state: {"inspect": ("conv1",)})
     assert lowered(config)[0] != with_it[0]
 
 
