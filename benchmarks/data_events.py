@@ -23,7 +23,7 @@ import numpy as np
 from csbp_jax.data import binning
 from csbp_jax.data.event_files import Events, checked
 from csbp_jax.data.frames import Frames
-from csbp_jax.report import write_json
+from csbp_jax.run_folder import write_json
 
 # Events, microseconds, sensor, frames, and the size they are scaled to in a second program; types as files have them.
 SIZES = {

@@ -22,7 +22,7 @@ from benchmarks import hlo
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
 from csbp_jax import kernel, learner, losses, models, neurons, optimizer, recurrence
-from csbp_jax.report import write_json
+from csbp_jax.run_folder import write_json
 
 STEPS = (4, 16, 32, 100)
 SHAPE = (16, 62500)  # a million neurons

@@ -13,7 +13,8 @@ import time
 import jax
 import jaxlib
 
-from csbp_jax.report import read_rows, write_json
+from csbp_jax.metrics_file import read_rows
+from csbp_jax.run_folder import write_json
 
 OUT = pathlib.Path("docs/results/survival/starts.json")
 STARTS = 7

@@ -169,7 +169,7 @@ class Checkpoints:
                 self._names.clear(self.folder)  # what it left takes room
         if len(self._faults) == TRIES:
             raise error
-        self._show(f"{error}; training goes on, and ends after {TRIES} such failures in a row")
+        self._show(f"{error}; the run ends with an error where {TRIES} in a row fail, or the last of all")
 
     def _commit(self, step, part, about):
         self._orbax.wait_until_finished()  # of all processes

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from csbp_jax import report
+from csbp_jax import report, run_folder
 from csbp_jax.config import ConfigError
 from csbp_jax.intervals import Interval, student
 from csbp_jax.sweep.table import percent
@@ -46,14 +46,14 @@ def read(run: str | pathlib.Path) -> Finished:
     folder = pathlib.Path(run)
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: is no run's folder, it has no config.json; name one such as runs/NAME")
-    about = report.read_json(folder / "config.json", "config")
+    about = run_folder.read_json(folder / "config.json", "config")
     if "grid" in about["config"]:
         raise ConfigError(
             f"{folder}: is a sweep; its settings are compared in its own tables (csbp_jax report {folder})"
         )
     if not (folder / "result.json").exists():
         raise ConfigError(f"{folder}: is not finished; the command that began it goes on")
-    return Finished(folder, about, flat(about["config"]), report.read_result(folder))
+    return Finished(folder, about, flat(about["config"]), run_folder.read_result(folder))
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

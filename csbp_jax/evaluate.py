@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from csbp_jax import assembly, data, evaluation_figures, forward, report, runs, scores
+from csbp_jax import assembly, data, evaluation_figures, forward, report, run_folder, runs, scores
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.program import begin, compile, resolve
 
@@ -72,7 +72,7 @@ def evaluate_run(
     opened = runs.read(run, which, trust=trust)
     parts, identity = assembly.load(opened.config, opened.own, data_dir)
     source = forward.Plain(parts[split])
-    changed = opened.data not in ("", report.fingerprint(identity))
+    changed = opened.data not in ("", run_folder.fingerprint(identity))
     if changed:
         told = "what is evaluated here may have been trained on"
         print(f"{run}: its data have changed since it was trained; {told}", file=sys.stderr)
@@ -80,7 +80,7 @@ def evaluate_run(
     about = {"run": opened.folder.name, "split": split, "weights_of": which, "epoch": opened.epoch}
     names = assembly.class_names(opened.config, opened.own, parts, data_dir)
     result = about | {"data_changed": changed} | summary(outcomes, names)
-    report.write_json(opened.folder / f"evaluation-{split}-{which}.json", result)
+    run_folder.write_json(opened.folder / f"evaluation-{split}-{which}.json", result)
     evaluation_figures.draw(opened.folder, result)
     _show(console, opened.folder, result)
     return result

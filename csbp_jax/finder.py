@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from csbp_jax import assembly, data, figures, meter, report
+from csbp_jax import assembly, data, figures, meter, report, run_folder
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.own import Own
 from csbp_jax.own import name as own_name
@@ -60,7 +60,7 @@ def find(
     losses = _losses(config, own, data_dir, rates, functools.partial(console.print, soft_wrap=True))
     found = {"rates": rates[: len(losses)].tolist(), "losses": losses} | suggest(rates[: len(losses)], losses)
     folder.mkdir(parents=True, exist_ok=True)
-    report.write_json(folder / "lr.json", found)
+    run_folder.write_json(folder / "lr.json", found)
     figures.draw_rates(folder / "lr.png", found)
     reach = "" if len(losses) < steps else f", where the loss had not blown up at {high:.2g}"
     console.print(

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import assembly, forward, inspection_figures, operations, report, runs
+from csbp_jax import assembly, forward, inspection_figures, operations, report, run_folder, runs
 from csbp_jax.config import ConfigError
 
 
@@ -57,7 +57,7 @@ def inspect(
     result = about | {"examples": len(rows)} | _summary(seen, synapses)
     neuron = None if opened.own.neuron or opened.own.model else opened.config.model.neuron
     inspection_figures.draw(opened.folder / "figures" / "inspect", result, seen, neuron)
-    report.write_json(opened.folder / "inspect.json", result)
+    run_folder.write_json(opened.folder / "inspect.json", result)
     _show(console, opened.folder, result)
     return result
 

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from csbp_jax import __version__, comparison, report
+from csbp_jax import __version__, comparison, run_folder
 from csbp_jax.config import ConfigError
 
 # What a browser shall load: nothing but what is in the page.
@@ -99,7 +99,7 @@ def figures(folder: pathlib.Path) -> list[str]:
 
 def _is_sweep(folder):
     file = folder / "config.json"
-    return file.exists() and "grid" in report.read_json(file, "config")["config"]
+    return file.exists() and "grid" in run_folder.read_json(file, "config")["config"]
 
 
 def _runs(runs):
@@ -127,7 +127,7 @@ def _accuracies(label, part):
 def _sweep(folder):
     if not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: no finished sweep; the command that began it goes on")
-    about = report.read_json(folder / "config.json", "config")
+    about = run_folder.read_json(folder / "config.json", "config")
     grid = about["config"].pop("grid")
     yield table("Grid", ["field", "values"], [[field, comparison.text(values)] for field, values in grid.items()])
     for name, caption in (

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from csbp_jax import assembly, checkpoint, checkpoint_places, learner, report
+from csbp_jax import assembly, checkpoint, checkpoint_places, learner, run_folder
 from csbp_jax.config import Config, ConfigError, check, from_json
 from csbp_jax.own import Own
 from csbp_jax.own_file import reread
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     epoch: int
     """Whose weights these are, from 1."""
     data: str
-    """``report.fingerprint`` of its data when it began; empty if it was not kept."""
+    """``run_folder.fingerprint`` of its data when it began; empty if it was not kept."""
     classes: list[str]
     """Their names, in the order of their labels; empty if they were not kept."""
     own: Own = Own()
@@ -119,7 +119,7 @@ def _about(folder):
         raise ConfigError(f"{folder}: there is no such folder; name a run's, such as runs/NAME")
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: is no run's folder, it has no config.json; name one such as runs/NAME")
-    content = report.read_json(folder / "config.json", "config")
+    content = run_folder.read_json(folder / "config.json", "config")
     if isinstance(content["config"], dict) and "grid" in content["config"]:
         raise ConfigError(f"{folder}: is a sweep, whose members keep no weights; train the setting (csbp_jax train)")
     return content

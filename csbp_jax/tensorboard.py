@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from csbp_jax import report
+from csbp_jax import metrics_file
 from csbp_jax.config import ConfigError
 
 FOLLOW_SECONDS = 5.0
@@ -29,7 +29,7 @@ def write(runs: Sequence[str | pathlib.Path], follow: bool = False) -> list[path
     """
     folders = [pathlib.Path(run) for run in runs]
     for folder in folders:
-        if not report.read_rows(folder / "metrics.jsonl"):
+        if not metrics_file.read_rows(folder / "metrics.jsonl"):
             raise ConfigError(f"{folder}: has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME")
     writers = [_writes(folder) for folder in folders]
     finished = False
@@ -59,7 +59,7 @@ def _writes(folder: pathlib.Path) -> Generator[None, None, None]:
     writer = SummaryWriter(str(folder / "tensorboard"), flush_secs=1, filename_suffix=f".{files:03}")
     try:
         while True:
-            rows = report.read_rows(folder / "metrics.jsonl")
+            rows = metrics_file.read_rows(folder / "metrics.jsonl")
             if rows[:written] != past:  # a resumed run dropped what came after its checkpoint
                 same = [a == b for a, b in zip(rows, past, strict=False)]
                 written = same.index(False) if False in same else len(same)

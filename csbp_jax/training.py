@@ -1,21 +1,31 @@
 """The training loop, read from top to bottom: from a config to a run folder and a test accuracy."""
 
 import contextlib
-import dataclasses
 import functools
-import hashlib
 import itertools
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from csbp_jax import assembly, checkpoint, checkpoint_places, data, devices, figures, learner, meter, processes, report
+from csbp_jax import (
+    assembly,
+    checkpoint,
+    checkpoint_places,
+    choice,
+    data,
+    devices,
+    figures,
+    learner,
+    meter,
+    metrics_file,
+    processes,
+    report,
+    run_folder,
+)
 from csbp_jax.config import Config, ConfigError, check, to_json
 from csbp_jax.own import Own
 from csbp_jax.own import name as own_name
@@ -66,7 +76,7 @@ def train(
         checkpoint_places.address(checkpoints)
     config, parts, identity = processes.by_all(lambda: _prepared(config, own, data_dir))
     name = own_name(config, own) if name is None else name
-    alike = [to_json(config), name, str(root), report.fingerprint(identity), own.about().get("sha256"), checkpoints]
+    alike = [to_json(config), name, str(root), run_folder.fingerprint(identity), own.about().get("sha256"), checkpoints]
     processes.same("options of train", alike)
     steps_per_epoch = len(parts["train"]) // config.batch_size
     program = compile(config, parts["train"], steps_per_epoch, own)
@@ -75,7 +85,7 @@ def train(
         first = program.place(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     _, metrics = processes.by_all(lambda: jax.eval_shape(program.train_step, state, first))
-    saved = unsaved(state, metrics) | {"chosen": _choice(state, 0, _NONE_YET)}
+    saved = unsaved(state, metrics) | {"chosen": choice.of(state, 0, choice.NONE_YET)}
 
     classes = assembly.class_names(config, own, parts, data_dir)
     with contextlib.ExitStack() as held:
@@ -86,11 +96,11 @@ def train(
             if fresh and elsewhere:
                 raise ConfigError(f"--fresh: {there} has checkpoints; move them away, or give another NAME (--name)")
             run = held.enter_context(
-                report.open_run(
+                run_folder.open_run(
                     pathlib.Path(root), to_json(config), name, fresh, console, identity, classes, own, elsewhere
                 )
             )
-            return str(run), str(there), report.read_result(run) if (run / "result.json").exists() else None
+            return str(run), str(there), run_folder.read_result(run) if (run / "result.json").exists() else None
 
         run, there, result = processes.by_first(opened)
         run = pathlib.Path(run)
@@ -102,7 +112,7 @@ def train(
                     config, program, saved, first, parts, run, there, steps_per_epoch, console, stop, steps_traced
                 )
             stop.check()
-            result = _finish(program, saved, parts, rows, steps_per_epoch, stop)
+            result = choice.tested(program, saved, parts["test"], rows, steps_per_epoch, stop.check)
             if config.patience:
                 result["stopped_early"] = result["last"]["epoch"] < config.epochs
             processes.by_first(lambda: _leave(run, rows, result))
@@ -120,7 +130,7 @@ def _prepared(config, own, data_dir):
 
 def _leave(run, rows, result):
     figures.draw(run, rows)
-    report.write_json(run / "result.json", result)
+    run_folder.write_json(run / "result.json", result)
 
 
 def _resume(config, program, saved, first, parts, run, there, steps_per_epoch, console, stop, steps_traced):
@@ -133,11 +143,11 @@ def _resume(config, program, saved, first, parts, run, there, steps_per_epoch, c
         done, steps = int(saved["state"].step), config.epochs * steps_per_epoch
         progress = saved.pop("progress")
         ended = int(progress["epochs"])
-        rows = processes.by_first(lambda: report.rewind(run / "metrics.jsonl", done, ended, steps_per_epoch))
+        rows = processes.by_first(lambda: metrics_file.rewind(run / "metrics.jsonl", done, ended, steps_per_epoch))
         place = f"resumed after step {done}" if done else "a new run"
         console.print(f"{run}: {place}, {steps} steps in all", soft_wrap=True)
         file = run / "metrics.jsonl" if processes.first() else pathlib.Path(os.devnull)
-        with report.metrics_writer(file, rows) as (write, sync), report.progress(console, steps, done) as show:
+        with metrics_file.writer(file, rows) as (write, sync), report.progress(console, steps, done) as show:
             if not done:
                 saved["state"] = state = meter.begin(program.flip_ratio, config, saved["state"], first)
                 norms = jax.tree.map(float, program.gradient_norms(state, first))
@@ -194,8 +204,8 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, s
             if config.optimizer.ema:
                 averages = program.evaluate(learner.averaged(saved["state"]), parts["validation"], stop.check)
             watch.end_epoch(validation, averages)
-            if rank(validation) > rank(saved["chosen"]):
-                saved["chosen"] = _choice(saved["state"], epoch, validation)
+            if choice.rank(validation) > choice.rank(saved["chosen"]):
+                saved["chosen"] = choice.of(saved["state"], epoch, validation)
             last = epoch == config.epochs or _out_of_patience(config, saved, epoch)
             if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
                 save()
@@ -231,49 +241,5 @@ def unsaved(state: learner.State, metrics: dict[str, Any]) -> dict[str, Any]:
     One checkpoint holds all that a run goes on with, or none does: the state, the weights of the epoch that validation
     chose, and what has been measured of an epoch that has not ended.
     """
-    chosen = _reasons(0, _NONE_YET) | {"params": state.params, "batch_stats": state.batch_stats}
+    chosen = choice.reasons(0, choice.NONE_YET) | {"params": state.params, "batch_stats": state.batch_stats}
     return {"state": state, "chosen": chosen, "progress": nothing_yet(metrics)}
-
-
-def _choice(state: learner.State, epoch: int, validation: dict[str, float]) -> dict[str, Any]:
-    """A copy of the weights (the step donates the state's own) and why they were chosen."""
-    weights = {"params": state.params, "batch_stats": state.batch_stats}
-    return _reasons(epoch, validation) | jax.tree.map(jnp.copy, weights)
-
-
-def _reasons(epoch, validation):
-    reasons = {"epoch": epoch, "accuracy": validation["accuracy"], "loss": validation["loss"]}
-    return {name: np.asarray(value) for name, value in reasons.items()}
-
-
-_NONE_YET = {"accuracy": -1.0, "loss": math.inf}
-
-
-def rank(validation: Mapping[str, Any]) -> tuple[bool, float, float]:
-    """The larger, the better: by accuracy, then by a low loss; a loss that is not finite comes after all that are."""
-    accuracy, loss = float(validation["accuracy"]), float(validation["loss"])
-    return (True, accuracy, -loss) if math.isfinite(loss) else (False, accuracy, 0.0)
-
-
-def _finish(program, saved, parts, rows, steps_per_epoch, stop) -> dict[str, Any]:
-    """Both test accuracies; never the best over test."""
-    state, chosen = saved["state"], saved["chosen"]
-    epochs = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
-    result = {"seconds": rows[-1]["seconds"], "gradient_norms": rows[0]["gradient_norms"]}
-    chosen_state = dataclasses.replace(state, params=chosen["params"], batch_stats=chosen["batch_stats"])
-    last_epoch = int(state.step) // steps_per_epoch
-    kinds = [("last", state, last_epoch, ""), ("chosen", chosen_state, int(chosen["epoch"]), "")]
-    kinds += [("ema", learner.averaged(state), last_epoch, "ema_")] if state.ema else []
-    for key, weights, epoch, prefix in kinds:
-        test = program.evaluate(weights, parts["test"], stop.check)
-        result[key] = {
-            "epoch": epoch,
-            "validation_accuracy": epochs[epoch][f"{prefix}validation_accuracy"],
-            "test_accuracy": test["accuracy"],
-            "test_loss": test["loss"],
-            "test_count": test["count"],
-        }
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(state.params):
-        digest.update(np.asarray(program.whole(leaf)).tobytes())
-    return result | {"params_sha256": digest.hexdigest()}

@@ -22,7 +22,8 @@ import numpy as np
 from csbp_jax import configs
 from csbp_jax.intervals import student
 from csbp_jax.options import parse
-from csbp_jax.report import Console, write_json
+from csbp_jax.report import Console
+from csbp_jax.run_folder import write_json
 from csbp_jax.training import train
 
 # What the figures cannot say by themselves.

@@ -21,7 +21,7 @@ from csbp_jax.figures import PALETTE, blank
 from csbp_jax.intervals import student
 from csbp_jax.options import parse
 from csbp_jax.program import resolve
-from csbp_jax.report import write_json
+from csbp_jax.run_folder import write_json
 from experiments.machine import about
 
 EACH = 10

@@ -16,7 +16,7 @@ from csbp_jax.config import Chaos, Optimizer, replaced
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.intervals import student
 from csbp_jax.program import resolve
-from csbp_jax.report import write_json
+from csbp_jax.run_folder import write_json
 from experiments.machine import about
 
 HELD, DOWN, CALM, WINDOW, EACH = 500, 500, 200, 100, 10

@@ -15,7 +15,7 @@ import urllib.request
 
 import pytest
 
-from csbp_jax.report import read_rows
+from csbp_jax.metrics_file import read_rows
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRAIN = [

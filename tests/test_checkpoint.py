@@ -190,7 +190,7 @@ def test_failing_saves_are_told_and_the_next_one_may_succeed(tmp_path):
     folder = tmp_path / "checkpoints"
     told = save_all(folder, {1, 2, 4, 5}, {3, 6, 7}, 7)
     assert [
-        re.match(r".*: the checkpoint of step (\d) cannot be written \(.*\); training goes on", line)[1]
+        re.match(r".*: the checkpoint of step (\d) cannot be written \(.*\); the run ends with an error where", line)[1]
         for line in told
     ]
     assert [line.split("step ")[1][0] for line in told] == list("1245")

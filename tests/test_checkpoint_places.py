@@ -12,7 +12,8 @@ import pytest
 
 from csbp_jax import bucket_names, checkpoint, checkpoint_places, configs, manifest, runs
 from csbp_jax.config import CheckpointError, ConfigError
-from csbp_jax.report import Console, read_rows
+from csbp_jax.metrics_file import read_rows
+from csbp_jax.report import Console
 from csbp_jax.training import train
 
 MODEL = dataclasses.replace(configs.load("digits").model, name="dense", features=(8,), time_steps=2)

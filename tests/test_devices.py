@@ -10,7 +10,8 @@ import pytest
 
 from csbp_jax import configs, devices
 from csbp_jax.config import ConfigError
-from csbp_jax.report import Console, read_rows
+from csbp_jax.metrics_file import read_rows
+from csbp_jax.report import Console
 from csbp_jax.training import train
 
 DIGITS = configs.load("digits")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from csbp_jax.report import read_rows
+from csbp_jax.metrics_file import read_rows
 
 ROOT = pathlib.Path(__file__).parent.parent
 LINE = "train digits --name r --batch-size 512 --log-every 1 --chaos.taps fc1.membrane \

@@ -12,7 +12,7 @@ import pytest
 import together
 
 from csbp_jax import checkpoint
-from csbp_jax.report import read_rows
+from csbp_jax.metrics_file import read_rows
 
 # SEW-ResNet-18 at a quarter of its width and two time steps: two CPU cores are to do it in minutes.
 NETWORK = "--data.size 64 64 --model.input-shape 64 64 3 --model.width 0.25 --model.time-steps 2"

@@ -13,7 +13,7 @@ import pytest
 from checkpoint_arrays import arrays
 
 from csbp_jax import checkpoint, manifest
-from csbp_jax.report import read_rows
+from csbp_jax.metrics_file import read_rows
 
 HERE = pathlib.Path(__file__).parent
 EPOCHS = 250

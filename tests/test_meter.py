@@ -13,8 +13,9 @@ from jax.flatten_util import ravel_pytree
 
 from csbp_jax import configs, data, meter
 from csbp_jax.config import Chaos, ConfigError, Optimizer
+from csbp_jax.metrics_file import read_rows
 from csbp_jax.program import compile, functions, resolve
-from csbp_jax.report import Console, read_rows
+from csbp_jax.report import Console
 from csbp_jax.stop import Stop, Stopped
 from csbp_jax.training import train
 

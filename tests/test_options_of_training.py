@@ -13,7 +13,8 @@ import pytest
 import csbp_jax
 from csbp_jax import checkpoint, configs, data, learner, losses, models, optimizer, program, runs, sweep, training
 from csbp_jax.config import Chaos, Config, ConfigError, Loss, Model, Optimizer, replaced
-from csbp_jax.report import Console, read_rows
+from csbp_jax.metrics_file import read_rows
+from csbp_jax.report import Console
 from csbp_jax.stop import Stop, Stopped
 from csbp_jax.training import train
 

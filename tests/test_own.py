@@ -13,7 +13,21 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import assembly, chaos, cli, evaluate, inspection, models, own, own_file, predict, report, runs, training
+from csbp_jax import (
+    assembly,
+    chaos,
+    cli,
+    evaluate,
+    inspection,
+    models,
+    own,
+    own_file,
+    predict,
+    report,
+    run_folder,
+    runs,
+    training,
+)
 from csbp_jax.config import ConfigError, replaced
 from csbp_jax.stop import Stop, Stopped
 from csbp_jax.sweep import grid
@@ -339,4 +353,4 @@ def test_a_run_knows_when_its_data_changed(whole, tmp_path):
     arrays["x"][3, 2, 1] ^= True
     np.savez(tmp_path / "bursts.npz", **arrays)
     assert assembly.load(config, parts, tmp_path)[1] != first == assembly.load(config, parts, whole[0])[1]
-    assert runs.read(whole[0] / "r", trust=True).data == report.fingerprint(first)
+    assert runs.read(whole[0] / "r", trust=True).data == run_folder.fingerprint(first)

@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csbp_jax import checkpoint, cli, configs, data, forward, learner, losses, models, optimizer, predict, report, runs
+from csbp_jax import (
+    checkpoint,
+    cli,
+    configs,
+    data,
+    forward,
+    learner,
+    losses,
+    models,
+    optimizer,
+    predict,
+    run_folder,
+    runs,
+)
 from csbp_jax.config import Chaos, Neuron, to_json
 from csbp_jax.data import digits_events, files, folder
 from csbp_jax.program import resolve
@@ -150,7 +163,7 @@ def started(write, options, place):
     run = place / "run"
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
         checkpoints.save(1, unsaved(state, runs.measured(config, train_step, state)))
-    report.write_json(run / "config.json", {"config": to_json(config)})
+    run_folder.write_json(run / "config.json", {"config": to_json(config)})
     return run, config, parts["test"]
 
 

@@ -16,7 +16,7 @@ from checkpoint_arrays import arrays
 from csbp_jax import checkpoint, processes
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError
-from csbp_jax.report import read_rows
+from csbp_jax.metrics_file import read_rows
 from csbp_jax.stop import Stop
 
 LINE = [

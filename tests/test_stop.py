@@ -16,7 +16,8 @@ import pytest
 from checkpoint_arrays import arrays
 
 from csbp_jax import checkpoint, configs
-from csbp_jax.report import Console, read_rows
+from csbp_jax.metrics_file import read_rows
+from csbp_jax.report import Console
 from csbp_jax.stop import Stop, Stopped, on_signals
 from csbp_jax.training import train
 

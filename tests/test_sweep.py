@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from csbp_jax import cli, configs, data, learner, program, sweep
+from csbp_jax.choice import rank
 from csbp_jax.config import ConfigError, Optimizer, from_json, replaced, to_json
 from csbp_jax.intervals import student
-from csbp_jax.report import Console, read_rows
+from csbp_jax.metrics_file import read_rows
+from csbp_jax.report import Console
 from csbp_jax.sweep import grid, table, together
-from csbp_jax.training import rank, train
+from csbp_jax.training import train
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(

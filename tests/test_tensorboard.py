@@ -11,7 +11,7 @@ import pytest
 
 from csbp_jax import tensorboard
 from csbp_jax.cli import main
-from csbp_jax.report import read_rows
+from csbp_jax.metrics_file import read_rows
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
 

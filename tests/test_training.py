@@ -17,8 +17,10 @@ import pytest
 
 from csbp_jax import checkpoint, configs, data, figures, manifest
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
+from csbp_jax.metrics_file import read_rows
 from csbp_jax.program import compile
-from csbp_jax.report import Console, open_run, read_rows
+from csbp_jax.report import Console
+from csbp_jax.run_folder import open_run
 from csbp_jax.training import train
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import json
 import pathlib
 from typing import Any, Literal, get_args
 
-from csbp_jax import __version__, data, report, runs
+from csbp_jax import __version__, data, run_folder, runs
 from csbp_jax.config import ConfigError, to_json
 from csbp_jax.export import arrays, graph, stablehlo
 
@@ -46,7 +46,7 @@ def export(
         _WRITERS[to](opened, described, part)
         part.replace(file)
         if to == "stablehlo":
-            report.write_json(file.with_name(file.name + ".json"), described)
+            run_folder.write_json(file.with_name(file.name + ".json"), described)
     finally:
         part.unlink(missing_ok=True)
     return file

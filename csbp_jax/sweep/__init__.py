@@ -11,7 +11,7 @@ import pathlib
 
 import jax
 
-from csbp_jax import assembly, figures, report
+from csbp_jax import assembly, figures, report, run_folder
 from csbp_jax.config import Config, ConfigError, from_json, to_json
 from csbp_jax.own import Own
 from csbp_jax.own import name as own_name
@@ -63,7 +63,7 @@ def run(
     about = to_json(config) | {"grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))}
     name = _name(config, own, about) if name is None else name
     _, identity = assembly.load(config, own, data_dir)
-    with report.open_run(pathlib.Path(root), about, name, fresh, console, identity, own=own) as folder:
+    with run_folder.open_run(pathlib.Path(root), about, name, fresh, console, identity, own=own) as folder:
         results = _results(configs, own, folder, data_dir, chunk, _devices(data_parallel), console)
         rows = table.member_rows(points, results)
         found = table.settings(points, rows)
@@ -92,7 +92,7 @@ def best(
       ConfigError: the folder holds no finished sweep, or in every setting a member diverged.
     """
     folder = pathlib.Path(folder)
-    content = report.read_json(folder / "config.json", "config")
+    content = run_folder.read_json(folder / "config.json", "config")
     about = content["config"]
     if "grid" not in about or not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
@@ -129,7 +129,7 @@ def _results(configs, own, folder, data_dir, chunk, devices, console):
 
                 results = train(together, [resolved[n] for n in padded], tell)[: len(members)]
                 content = {"members": members, "results": results}
-                report.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
+                run_folder.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
                 shown += len(members) * resolved[members[0]].epochs
     return _done(folder, len(configs))
 
@@ -138,7 +138,7 @@ def _done(folder, count):
     """Each member's result, None where there is none yet."""
     results = [None] * count
     for file in sorted((folder / "chunks").glob("*.json")):
-        content = report.read_json(file, "members", "results")
+        content = run_folder.read_json(file, "members", "results")
         for number, result in zip(content["members"], content["results"], strict=True):
             results[number] = result
     return results

@@ -164,7 +164,7 @@ def _no_choice(states):
 def choose(
     state: learner.State, chosen: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
 ) -> dict[str, Any]:
-    """Of a member: the weights chosen so far, or its own if these validated better, as ``training.rank`` has it."""
+    """Of a member: the weights chosen so far, or its own if these validated better, as ``choice.rank`` has it."""
     finite, before = jnp.isfinite(loss), jnp.isfinite(chosen["loss"])
     better = (accuracy > chosen["accuracy"]) | ((accuracy == chosen["accuracy"]) & (loss < chosen["loss"]))
     better = jnp.where(finite == before, better, finite)

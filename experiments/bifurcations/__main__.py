@@ -17,7 +17,7 @@ import numpy as np
 
 from csbp_jax import dynamics
 from csbp_jax.figures import PALETTE, blank
-from csbp_jax.report import write_json
+from csbp_jax.run_folder import write_json
 from experiments.bifurcations.systems import SYSTEMS
 from experiments.machine import about
 

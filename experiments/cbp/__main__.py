@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 from scipy import stats
 
-from csbp_jax.report import write_json
+from csbp_jax.run_folder import write_json
 from experiments.cbp import exponents
 from experiments.cbp.conditions import CONDITIONS, INITS, PUBLISHED, TABLE, Condition, solved
 from experiments.cbp.net import Setting

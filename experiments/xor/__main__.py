@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from csbp_jax.figures import PALETTE, blank
-from csbp_jax.report import write_json
+from csbp_jax.run_folder import write_json
 from experiments.machine import about
 from experiments.shares import compared, share
 from experiments.xor.conditions import CONDITIONS, Condition, solved
