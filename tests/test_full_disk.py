@@ -61,7 +61,7 @@ def test_a_disk_that_stays_full_is_told_in_one_line_and_with_room_it_goes_on(tmp
     )
     assert code == "4\n"
     assert re.fullmatch(r"csbp_jax: .*(disk is full|No space left on device).*; make room.*\n", err)
-    failed = re.findall(r"step (\d+) cannot be written \(the disk is full; make room\); training goes on", out)
+    failed = re.findall(r"step (\d+) cannot be written \(the disk is full; make room\); the run ends with an error where", out)
     assert len(failed) >= 2 and int(failed[-1]) == int(failed[-2]) + 2
     again = (tmp_path / "disk.again").read_text()
     assert f"resumed after step {int(failed[-2]) - 2}," in again and "last epoch" in again
