@@ -51,20 +51,24 @@ def on_a_small_disk(script, folder, **more):
     return [pathlib.Path(f"{folder}.{part}").read_text() for part in ("code", "out", "err")]
 
 
-@pytest.mark.parametrize("size, more", [
-    ("2000k", "--model.features 1024 --epochs 8"),  # within Orbax's save
-    pytest.param("400k", "--model.features 8 --epochs 60", marks=pytest.mark.slow),  # in a manifest, or in the metrics
+@pytest.mark.parametrize("size, features, epochs", [
+    ("2000k", 1024, 8),  # within Orbax's save
+    pytest.param("400k", 8, 60, marks=pytest.mark.slow),  # in a manifest, or in the metrics
 ])  # fmt: skip
-def test_a_disk_that_stays_full_is_told_in_one_line_and_with_room_it_goes_on(tmp_path, size, more):
-    code, out, err = on_a_small_disk(
-        STAYS_FULL, tmp_path / "disk", size=size, line=f"{LINE} --checkpoint-every 1 {more}"
-    )
+def test_a_disk_that_stays_full_is_told_in_one_line_and_with_room_it_goes_on(tmp_path, size, features, epochs):
+    line = f"{LINE} --checkpoint-every 1 --model.features {features} --epochs {epochs}"
+    code, out, err = on_a_small_disk(STAYS_FULL, tmp_path / "disk", size=size, line=line)
     assert code == "4\n"
     assert re.fullmatch(r"csbp_jax: .*(disk is full|No space left on device).*; make room.*\n", err)
-    failed = re.findall(r"step (\d+) cannot be written \(the disk is full; make room\); the run ends with an error where", out)
-    assert len(failed) >= 2 and int(failed[-1]) == int(failed[-2]) + 2
+    told = r"the checkpoint of step (\d+) cannot be written \(the disk is full; make room\)"
+    failed = [int(step) for step in re.findall(f"{told}; the run ends with an error where", out)]
+    # Files differ a little in size from save to save, so that one may find room again: then the last of all fails, or
+    # what is left after it, as figures.
+    ended = int(re.search(told, err)[1]) if re.search(told, err) else 2 * epochs + 2
+    assert failed and (failed[-2:] == [ended - 4, ended - 2] or ended >= 2 * epochs)
+    newest = max(step for step in range(2, ended, 2) if step not in failed)
     again = (tmp_path / "disk.again").read_text()
-    assert f"resumed after step {int(failed[-2]) - 2}," in again and "last epoch" in again
+    assert f"resumed after step {newest}," in again and "last epoch" in again
 
 
 @pytest.mark.slow
