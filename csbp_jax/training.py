@@ -7,7 +7,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -29,7 +29,7 @@ from csbp_jax import (
 from csbp_jax.config import Config, ConfigError, check, to_json
 from csbp_jax.own import Own
 from csbp_jax.own import name as own_name
-from csbp_jax.program import begin, compile, resolve
+from csbp_jax.program import Program, begin, compile, resolve
 from csbp_jax.stop import Stop, Stopped
 from csbp_jax.watch import Watch, nothing_yet
 
@@ -86,6 +86,7 @@ def train(
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     _, metrics = processes.by_all(lambda: jax.eval_shape(program.train_step, state, first))
     saved = unsaved(state, metrics) | {"chosen": choice.of(state, 0, choice.NONE_YET)}
+    job = _Job(config, program, parts, steps_per_epoch, stop)
 
     classes = assembly.class_names(config, own, parts, data_dir)
     with contextlib.ExitStack() as held:
@@ -108,9 +109,7 @@ def train(
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
         else:
             with stop.held():
-                saved, rows = _resume(
-                    config, program, saved, first, parts, run, there, steps_per_epoch, console, stop, steps_traced
-                )
+                saved, rows = _resume(job, saved, first, run, there, console, steps_traced)
             stop.check()
             result = choice.tested(program, saved, parts["test"], rows, steps_per_epoch, stop.check)
             if config.patience:
@@ -133,8 +132,19 @@ def _leave(run, rows, result):
     run_folder.write_json(run / "result.json", result)
 
 
-def _resume(config, program, saved, first, parts, run, there, steps_per_epoch, console, stop, steps_traced):
+class _Job(NamedTuple):
+    """What a run computes, on what, and what may stop it."""
+
+    config: Config
+    program: Program
+    parts: dict[str, Any]
+    steps_per_epoch: int
+    stop: Stop
+
+
+def _resume(job, saved, first, run, there, console, steps_traced):
     """Trains from the newest checkpoint, or from the start, to the end."""
+    config, program, steps_per_epoch = job.config, job.program, job.steps_per_epoch
     beside = [] if there == str(run / "checkpoints") else [run / "config.json", run / "metrics.jsonl"]
     with checkpoint.open_folder(there, functools.partial(console.print, soft_wrap=True), beside) as checkpoints:
         if beside:
@@ -168,9 +178,9 @@ def _resume(config, program, saved, first, parts, run, there, steps_per_epoch, c
             tracing = devices.traced(
                 program.train_step, done, steps_traced if processes.first() else range(0), run / "profile"
             )
-            with _batches(config, parts, done) as batches, tracing as train_step:
-                program = program._replace(train_step=train_step)
-                _fit(config, program, saved, map(program.place, batches), parts, watch, save, stop)
+            with _batches(config, job.parts, done) as batches, tracing as train_step:
+                job = job._replace(program=program._replace(train_step=train_step))
+                _fit(job, saved, map(program.place, batches), watch, save)
             return saved, rows
 
 
@@ -185,8 +195,9 @@ def _batches(config, parts, start_step=0):
     return contextlib.closing(batches)
 
 
-def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, stop: Stop):
+def _fit(job: _Job, saved, batches: Iterator, watch: Watch, save):
     """All epochs that are left; ``saved``, the state and the chosen weights, goes along with them."""
+    config, program, validation_part, stop = job.config, job.program, job.parts["validation"], job.stop
     train_step = _metered(program, config, watch) if config.flip_every else program.train_step
     try:
         for epoch in range(watch.epochs + 1, config.epochs + 1):
@@ -199,10 +210,10 @@ def _fit(config, program, saved, batches: Iterator, parts, watch: Watch, save, s
                 watch(metrics)
             watch.catch_up()
             stop.check()
-            validation = program.evaluate(saved["state"], parts["validation"], stop.check)
+            validation = program.evaluate(saved["state"], validation_part, stop.check)
             averages = {}
             if config.optimizer.ema:
-                averages = program.evaluate(learner.averaged(saved["state"]), parts["validation"], stop.check)
+                averages = program.evaluate(learner.averaged(saved["state"]), validation_part, stop.check)
             watch.end_epoch(validation, averages)
             if choice.rank(validation) > choice.rank(saved["chosen"]):
                 saved["chosen"] = choice.of(saved["state"], epoch, validation)
