@@ -25,9 +25,13 @@ def test_the_smallest_chaotic_strength_is_above_its_error_and_above_no_term(expo
 
 def test_the_page_tells_what_was_not_run_and_z_by_reduction():
     ratios = {"start": dict.fromkeys(("task", "chaos", "both"), 0.01)}
-    content = {"cnn7": {"as released": {"flip_ratio": ratios}}, "small": {"digits, k = 1": SMALL}}
+    norms = {"norm": [2.0, 1.0], "others": [[1.0, 2.5], [1.0, 1.0, 2000.0]]}
+    released = {"as released": {"flip_ratio": ratios} | norms, "z = 0": {"norm": [1.0, 1.0]}}
+    content = {"cnn7": released, "small": {"digits, k = 1": SMALL}}
     lines = page(content).splitlines()
-    assert lines[2] == "| as released, start | 0.01 | 0.01 | 0.01 |  |  | not run | not run |"
+    others = "2.5 times in 2, 2e+03 times in 3"
+    assert lines[2] == f"| as released, start | 0.01 | 0.01 | 0.01 | 2 | 0.5 times | {others} | not run | not run |"
+    assert lines[3] == "| z = 0, start | not run | not run | not run | 2 | 1 times | not run | not run | not run |"
     assert lines[-1] == "| digits, k = 1 | 100 | 25 | 0.1 | 1 | 0.200 ± 0.010 |"
     nowhere = page({"small": {"net": SMALL | {"exponents": [0.0] * 4}}})
     assert nowhere.splitlines()[-1] == "| net | none up to 200 | | | 2 | |"

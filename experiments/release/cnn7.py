@@ -14,7 +14,7 @@ from csbp_jax.dynamics.state import summary
 from csbp_jax.figures import PALETTE, blank
 from experiments.release.common import STEPS, WARMUP, prepared, steps
 
-FEW, DELTA, AWAY = 20, 1e-2, 1e3
+FEW, DELTA, AWAY, OTHERS = 20, 1e-2, 1e3, (1, 2, 3)
 
 
 def released():
@@ -38,7 +38,7 @@ def conditions(given):
 def measure(content, save, data_dir):
     """Quantity by quantity, the cheapest first, over all conditions."""
     given, batch, steps_per_epoch = prepared(released(), data_dir)
-    quantities = {"norm": norms, "flip_ratio": flip_ratios, "tangent": tangent, "finite": finite}
+    quantities = {"norm": norms, "flip_ratio": flip_ratios, "tangent": tangent, "finite": finite, "others": others}
     for (quantity, of), (name, config) in itertools.product(quantities.items(), conditions(given).items()):
         found = content.setdefault("cnn7", {}).setdefault(name, {})
         if quantity not in found:
@@ -67,6 +67,11 @@ def norms(run, state, batch, _):
     return found
 
 
+def others(run, _, batch, __):
+    """The norms of other starts."""
+    return [norms(run, run.start(seed, True), batch, 0) for seed in OTHERS]
+
+
 def tangent(run, start, batch, count):
     """Local exponents of the steps of which the norms are known."""
     return told(dynamics.lyapunov(run.step, start, steps(batch, count), 1, fed_back=learner.fed_back(start)))
@@ -93,17 +98,24 @@ def told(found):
 def rows(content):
     """In Markdown."""
     head = (
-        "| CNN7 | flip ratio of the term | of the task | of both | steps | parameters, grown | exponent (nats a step) |"
+        "| CNN7 | flip ratio of the term | of the task | of both | steps | parameters, grown | of three other starts "
+        "| exponent (nats a step) | at distance 1e-2 |"
     )
-    lines = [head + " at distance 1e-2 |", "|---" * 8 + "|"]
+    lines = [head, "|---" * 9 + "|"]
     for name, found in content["cnn7"].items():
         for when, ratios in found.get("flip_ratio", {"start": None}).items():
             cells = [f"{ratios[part]:.3g}" if ratios else "not run" for part in ("chaos", "task", "both")]
             norm = found.get("norm") if when == "start" else None
-            cells += [str(len(norm)), f"{norm[-1] / norm[0]:.3g} times"] if norm else ["", ""]
+            others = ", ".join(f"{grown(one)} in {len(one)}" for one in found.get("others", ())) or "not run"
+            cells += [str(len(norm)), grown(norm), others] if norm else [""] * 3
             cells += [told_exponent(found.get(key)) if when == "start" else "" for key in ("tangent", "finite")]
             lines.append(f"| {name}, {when} | {' | '.join(cells)} |")
     return lines
+
+
+def grown(norm):
+    """How many times the last is the first."""
+    return f"{norm[-1] / norm[0]:.3g} times"
 
 
 def told_exponent(found):
@@ -132,7 +144,10 @@ def draw(content, out):
                 if norm
                 else np.cumsum(np.array(found[quantity]["local"], float))
             )
-            axes.plot(line, color=color, label=name, ls="--" if "z = 0" in name else "-")
+            style = {"color": color, "ls": "--" if "z = 0" in name else "-"}
+            axes.plot(line, label=name, **style)
+            for one in found.get("others", ()) if norm else ():
+                axes.plot(np.array(one) / one[0], lw=0.5, **style)
         axes.set(xlabel="step", ylabel=labels[quantity], yscale="log" if quantity == "norm" else "linear")
         axes.legend(fontsize="small")
     for kind in ("png", "pdf"):
