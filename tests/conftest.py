@@ -9,8 +9,8 @@ import sys
 
 # Of this process and of those that tests start: no compilation cache, least of all the user's.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-# Most of the tests' time is LLVM's. Optimising less leaves XLA's own programs, which tests look at, as they are.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Most of the tests' time is LLVM's. Not optimising there leaves XLA's own programs, which tests look at, as they are.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import numpy as np
