@@ -75,16 +75,20 @@ def draw(content, out):
     figure = blank(9, 3.4)
     for axes, (term, shares) in zip(figure.subplots(1, 2, sharey=True), content["together"].items(), strict=True):
         for i, (width, line) in enumerate(zip(WIDTHS, shares, strict=True)):
+            found = [share(np.arange(content["tuning"]) < round(value * content["tuning"])) for value in line]
+            low, high = ([100 * one[end] for one in found] for end in ("low", "high"))
             axes.plot(Z0S, [100 * value for value in line], ".-", color=PALETTE[i], label=f"{width:g}")
+            axes.fill_between(Z0S, low, high, color=PALETTE[i], alpha=0.15, lw=0)
         axes.set_xscale("symlog", linthresh=0.25)
         axes.set(xlabel="z0", title=term, ylim=(-2, 102))
     axes.legend(title="surrogate's width", fontsize="small")
-    figure.axes[0].set_ylabel(f"starts that solve XOR (%), {content['tuning']} starts")
+    figure.axes[0].set_ylabel(f"starts that solve XOR (%), 95 %\ninterval, {content['tuning']} starts")
     _save(figure, out, "together")
 
 
 def _save(figure, out, name):
-    figure.savefig(out / f"{name}.png", dpi=120)
+    for kind in ("png", "pdf"):
+        figure.savefig(out / f"{name}.{kind}", dpi=120)
 
 
 def main(arguments=None):
