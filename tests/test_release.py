@@ -44,13 +44,14 @@ def test_the_released_config_is_changed_in_data_and_batch_alone():
     assert (config.model.name, config.batch_size, config.data.name) == ("cnn7", 8, "digits_events")
 
 
-def test_cnn7_is_measured_with_the_term_and_without_at_two_rates():
+def test_cnn7_is_measured_with_the_term_its_drift_and_without():
     found = cnn7.conditions(cnn7.released())
-    assert {name: (config.optimizer.lr, config.chaos.z0) for name, config in found.items()} == {
-        "as released": (0.1, (15.0, 15.0)),
-        "rate 0.01": (pytest.approx(0.01), (15.0, 15.0)),
-        "as released, z = 0": (0.1, (0.0,)),
-        "rate 0.01, z = 0": (pytest.approx(0.01), (0.0,)),
+    assert {name: (config.optimizer.lr, config.chaos.z0, config.chaos.term) for name, config in found.items()} == {
+        "as released": (0.1, (15.0, 15.0), "chaos"),
+        "as released, z = 0": (0.1, (0.0,), "chaos"),
+        "as released, drift": (0.1, (15.0, 15.0), "drift"),
+        "rate 0.01": (pytest.approx(0.01), (15.0, 15.0), "chaos"),
+        "rate 0.01, z = 0": (pytest.approx(0.01), (0.0,), "chaos"),
     }
 
 

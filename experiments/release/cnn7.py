@@ -25,14 +25,14 @@ def released():
 
 
 def conditions(given):
-    """With the term and without, at the released rate and at a tenth of it."""
+    """With the term and without, at the released rate and at a tenth of it; at the released one, its drift too."""
     silent = replaced(given, "chaos.z0", (0.0,))
     pairs = {"as released": given, "as released, z = 0": silent}
     rate = given.optimizer.lr / 10
     slow = {
         name.replace("as released", f"rate {rate:g}"): replaced(c, "optimizer.lr", rate) for name, c in pairs.items()
     }
-    return pairs | slow
+    return pairs | {"as released, drift": replaced(given, "chaos.term", "drift")} | slow
 
 
 def measure(content, save, data_dir):
