@@ -59,6 +59,7 @@ def test_a_run_that_ran_away_has_local_exponents_and_no_exponent():
     away = cnn7.told((None, None, np.array([[0.1], [0.2], [np.inf]])))
     assert away == {"exponent": None, "stderr": None, "local": [0.1, 0.2, None]}
     assert cnn7.told_exponent(away) == "none: ran away"
+    assert cnn7.told_growth({"local": [9.0] * 20 + [0.5] * 50 + [None]}) == "+0.50"
     calm = cnn7.told((None, None, np.r_[np.full(100, 5.0), np.full(200, 0.25)][:, None]))
     assert calm["exponent"] == pytest.approx(0.25) and len(calm["local"]) == 300
 

@@ -14,7 +14,7 @@ from csbp_jax.dynamics.state import summary
 from csbp_jax.figures import PALETTE, blank
 from experiments.release.common import STEPS, WARMUP, prepared, steps
 
-FEW, DELTA, AWAY, OTHERS = 20, 1e-2, 1e3, (1, 2, 3)
+FEW, DELTA, AWAY, OTHERS, CALM = 20, 1e-2, 1e3, (1, 2, 3), slice(20, 70)
 
 
 def released():
@@ -43,7 +43,9 @@ def measure(content, save, data_dir):
         found = content.setdefault("cnn7", {}).setdefault(name, {})
         if quantity not in found:
             run = lab.make(config, batch, steps_per_epoch)
-            found[quantity] = of(run, run.start(0, True), batch, len(found.get("norm", ())))
+            lasted = [len(one["norm"]) for one in content["cnn7"].values() if "norm" in one]
+            count = min(lasted) if quantity == "finite" else len(found.get("norm", ()))
+            found[quantity] = of(run, run.start(0, True), batch, count)
             save(f"{name}, {quantity}")
 
 
@@ -78,11 +80,10 @@ def tangent(run, start, batch, count):
 
 
 def finite(run, start, batch, count):
-    """The same at a distance of DELTA."""
+    """The same at a distance of DELTA, of the steps that no condition's run ended before."""
     options = {"fed_back": lab.signed(start)}
-    return {"delta": DELTA} | told(
-        dynamics.finite_size(run.step, start, steps(batch, count), jnp.array([DELTA]), **options)
-    )
+    found = dynamics.finite_size(run.step, start, steps(batch, count), jnp.array([DELTA]), **options)
+    return {"delta": DELTA, "local": told(found)["local"]}
 
 
 def told(found):
@@ -99,7 +100,7 @@ def rows(content):
     """In Markdown."""
     head = (
         "| CNN7 | flip ratio of the term | of the task | of both | steps | parameters, grown | of three other starts "
-        "| exponent (nats a step) | at distance 1e-2 |"
+        "| exponent (nats a step) | at distance 1e-2, steps 20 to 70 |"
     )
     lines = [head, "|---" * 9 + "|"]
     for name, found in content["cnn7"].items():
@@ -108,7 +109,8 @@ def rows(content):
             norm = found.get("norm") if when == "start" else None
             others = ", ".join(f"{grown(one)} in {len(one)}" for one in found.get("others", ())) or "not run"
             cells += [str(len(norm)), grown(norm), others] if norm else [""] * 3
-            cells += [told_exponent(found.get(key)) if when == "start" else "" for key in ("tangent", "finite")]
+            exponents = [told_exponent(found.get("tangent")), told_growth(found.get("finite"))]
+            cells += exponents if when == "start" else [""] * 2
             lines.append(f"| {name}, {when} | {' | '.join(cells)} |")
     return lines
 
@@ -123,6 +125,11 @@ def told_exponent(found):
     if found is None:
         return "not run"
     return "none: ran away" if found["exponent"] is None else f"{found['exponent']:+.4f} ± {found['stderr']:.4f}"
+
+
+def told_growth(found):
+    """Mean local exponent of the steps that are calm as released."""
+    return "not run" if found is None else f"{np.mean(found['local'][CALM]):+.2f}"
 
 
 def draw(content, out):
