@@ -347,8 +347,8 @@ def test_a_second_process_waits_and_takes_what_the_first_made(everything, tmp_pa
         with places.locked(tmp_path / "mnist" / ".lock"):
             second = pool.submit(prepare, "mnist", tmp_path, tmp_path)  # there are no originals
             told = ""
-            while not told:
-                told = capfd.readouterr().err
+            while not told.endswith("\n"):
+                told += capfd.readouterr().err
             assert told == f"{tmp_path}/mnist/.lock: another process is at work here; waiting until it is done\n"
             copy(folder, "mnist", tmp_path)
             assert not second.done()
