@@ -8,26 +8,40 @@ import jax.numpy as jnp
 from csbp_jax import controls
 
 
-def made(how, twin, seeds, steps):
+def made(how, twin, seeds, z):
     """The forcing of each start, a leading axis ``[seeds]``; None where ``how`` is None.
 
     Args:
-      how: "rms" of the record; or the record "replayed", "shuffled" in time, with random "phases", of an "other" start.
+      how: "rms" of the record; or the record "replayed", of an "other" start, "shuffled" in time, with random "phases";
+        the last two also of the record without its annealing, put back afterwards ("shuffled, annealed", and so on).
       twin: ``twin(seed) -> record``, a pytree of ``[steps, ...]``.
-      steps: of a run; keys of these draws are folded with it, which no step's is.
+      z: the strength at each step, ``[steps]``; keys of the draws are folded with its length, which no step's is.
     """
     if how is None:
         return None
 
     def one(seed):
-        record, key = twin(seed), jax.random.fold_in(jax.random.key(seed), steps)
+        record, key = twin(seed), jax.random.fold_in(jax.random.key(seed), len(z))
+        shuffled = functools.partial(controls.shuffled, key)
+        phases = functools.partial(controls.phase_randomised, key)
         return {
             "rms": controls.rms,
             "replayed": lambda r: r,
             "other": lambda r: r,
-            "shuffled": functools.partial(controls.shuffled, key),
-            "phases": functools.partial(controls.phase_randomised, key),
+            "shuffled": shuffled,
+            "phases": phases,
+            "shuffled, annealed": functools.partial(annealed, shuffled, z),
+            "phases, annealed": functools.partial(annealed, phases, z),
         }[how](record)
 
     records = jax.jit(jax.vmap(one))(seeds)
     return jax.tree.map(lambda r: jnp.roll(r, 1, axis=0), records) if how == "other" else records
+
+
+def annealed(draw, z, record):
+    """``draw`` of the record divided by z, times z: its strength falls as the record's does."""
+
+    def scaled(tree, by):
+        return jax.tree.map(lambda leaf: leaf * by.reshape(-1, *[1] * (leaf.ndim - 1)), tree)
+
+    return scaled(draw(scaled(record, 1 / z)), z)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from csbp_jax.run_folder import write_json
 from experiments.cbp import exponents
-from experiments.cbp.conditions import CONDITIONS, INITS, PUBLISHED, TABLE, Condition, solved
+from experiments.cbp.conditions import CONDITIONS, HELD, INITS, PUBLISHED, TABLE, WIDELY, Condition, solved
 from experiments.cbp.net import Setting
 from experiments.cbp.pages import draw, page
 from experiments.machine import about
@@ -31,13 +31,14 @@ def cell(name, init, starts):
     return {"published": theirs, "p": float(p), **share(found)}
 
 
-def run(condition, options):
-    """Tuned over the four inits together, then tested on fresh starts of each."""
+def run(condition, options, known):
+    """Tuned over the four inits together, but for what is known, then tested on fresh starts of each."""
     tuning = TUNING_SEEDS + np.arange(options.tuning)
-    shares = [
-        float(np.mean([solved(condition, s._replace(init=init), tuning).mean() for init in INITS]))
-        for s in condition.settings
-    ]
+
+    def tried(s):
+        return float(np.mean([solved(condition, s._replace(init=init), tuning).mean() for init in INITS]))
+
+    shares = [known[s] if s in known else tried(s) for s in condition.settings]
     setting = condition.settings[int(np.argmax(shares))]
     told = {name: value for name, value in setting._asdict().items() if value != Setting._field_defaults[name]}
     tested = {}
@@ -47,12 +48,23 @@ def run(condition, options):
     return {"setting": told, "tuning": shares, "inits": tested}
 
 
-def against_cbp(conditions):
+def against(conditions, reference="CBP"):
     """``{init: {condition: difference, p, p_holm}}``."""
     return {
-        f"{init:g}": compared({name: r["inits"][f"{init:g}"] for name, r in conditions.items()}, "CBP")
+        f"{init:g}": compared({name: r["inits"][f"{init:g}"] for name, r in conditions.items()}, reference)
         for init in INITS
     }
+
+
+def held_against_sub_steps(results):
+    """At each strength, and for each start's width, CBP against its sub-steps."""
+    found = {}
+    for z0 in ("z0 12", "z0 24"):
+        pair = {name: r for name, r in results.items() if name.endswith(z0)}
+        tested = against(pair, f"kick in 20 sub-steps, {z0}")
+        found |= {(z0, init): {**one[f"CBP, {z0}"]} for init, one in tested.items()}
+    corrected = holm({key: one["p"] for key, one in found.items()})
+    return {f"{z0}, n = {init}": one | {"p_holm": corrected[z0, init]} for (z0, init), one in found.items()}
 
 
 def main(arguments=None):
@@ -77,17 +89,23 @@ def main(arguments=None):
     if "exponents" not in content:
         content["exponents"] = exponents.measured()
         write_json(file, content)
-    for name, condition in CONDITIONS.items():
-        if name not in content["conditions"]:
-            content["conditions"][name] = run(condition, options)
-            write_json(file, content)
-            print(name, [f"{r['share']:.3f}" for r in content["conditions"][name]["inits"].values()], flush=True)
+    for key, conditions in (("conditions", CONDITIONS), ("tuned_widely", WIDELY), ("held", HELD)):
+        results = content.setdefault(key, {})
+        for name, condition in conditions.items():
+            if name not in results:
+                before = content["conditions"].get(name, {"tuning": []})["tuning"]
+                known = dict(zip(CONDITIONS[name].settings, before, strict=True)) if before else {}
+                results[name] = run(condition, options, known)
+                write_json(file, content)
+                print(key, name, [f"{r['share']:.3f}" for r in results[name]["inits"].values()], flush=True)
     corrected = holm({key: found["p"] for key, found in content["table"].items()})
     for key, found in content["table"].items():
         found["p_holm"] = corrected[key]
     content |= {
         "command": "python -m experiments.cbp",
-        "against_cbp": against_cbp(content["conditions"]),
+        "against_cbp": against(content["conditions"]),
+        "tuned_widely_against_cbp": against(content["tuned_widely"]),
+        "held_against_sub_steps": held_against_sub_steps(content["held"]),
         **about(),
     }
     write_json(file, content)

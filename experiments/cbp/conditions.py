@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import controls
+from csbp_jax import chaos, controls
 from experiments.cbp.net import Kind, Setting, train
 from experiments.forcing import made
 
@@ -45,6 +45,11 @@ def _forced(force, how="rms", kick=None):
     return Condition(Kind(kick=kick, force=force), STRENGTHS, how)
 
 
+def _lever(**values):
+    ((name, each),) = values.items()
+    return Condition(Kind(kick=None), [Setting(**{name: value}) for value in each])
+
+
 CONDITIONS = {
     "plain backpropagation": Condition(Kind(kick=None), [Setting()]),
     "CBP": Condition(Kind(), STRENGTHS),
@@ -54,14 +59,35 @@ CONDITIONS = {
     "AR(1) noise": _forced(AR1),
     "logistic sequences": _forced(LOGISTIC),
     "drift + Gaussian noise": _forced(GAUSSIAN, kick="drift"),
+    "drift + AR(1) noise": _forced(AR1, kick="drift"),
     "drift + logistic sequences": _forced(LOGISTIC, kick="drift"),
     "replay": _forced(REPLAY, "replayed"),
     "replay, shuffled in time": _forced(REPLAY, "shuffled"),
     "replay, random phases": _forced(REPLAY, "phases"),
+    "replay, shuffled, annealing kept": _forced(REPLAY, "shuffled, annealed"),
+    "replay, random phases, annealing kept": _forced(REPLAY, "phases, annealed"),
     "replay of another start": _forced(REPLAY, "other"),
     "term as a loss (CSBP)": Condition(Kind(kick=None, loss=True), [s._replace(z0=5 * s.z0) for s in STRENGTHS]),
-    "larger rate": Condition(Kind(kick=None), [Setting(lr=lr) for lr in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)]),
+    "larger rate": _lever(lr=(0.5, 1.0, 2.0, 5.0, 10.0, 20.0)),
+    "biases shifted at the start": _lever(shift=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
+    "weight decay": _lever(decay=(1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
+    "softer targets": _lever(soft=(0.01, 0.02, 0.03, 0.05, 0.07, 0.09)),
 }
+WEAK = [Setting(z0=z0) for z0 in (0.09375, 0.1875, 0.375)]
+WIDELY = {
+    name: condition._replace(
+        settings=[s._replace(z0=s.z0 * (5 if condition.kind.loss else 1)) for s in WEAK] + condition.settings
+    )
+    for name, condition in CONDITIONS.items()
+    if condition.kind.kick or condition.kind.force or condition.kind.loss
+}
+"""Those with a strength, tuned over weaker ones too."""
+HELD = {
+    f"{name}, z0 {z0:g}": CONDITIONS[name]._replace(settings=[Setting(z0=z0)])
+    for z0 in (12.0, 24.0)
+    for name in ("CBP", "kick in 20 sub-steps")
+}
+"""Not tuned: where CBP is chaotic, with and without its overshooting."""
 
 
 def solved(condition: Condition, setting: Setting, seeds: np.ndarray) -> np.ndarray:
@@ -74,6 +100,7 @@ def _block(condition, setting, seeds):
     # Numbers of Python would compile each setting anew.
     setting = jax.tree.map(jnp.float32, setting)
     twin = functools.partial(train, setting=setting, kind=Kind(), record=True)
-    forcing = made(condition.forced, lambda seed: twin(seed)[1], seeds, Kind().first)
+    z = chaos.strength(jnp.arange(Kind().first), setting.z0, setting.beta)
+    forcing = made(condition.forced, lambda seed: twin(seed)[1], seeds, z)
     axes = (0, None, None if forcing is None else 0)
     return np.asarray(jax.vmap(lambda *a: train(*a, kind=condition.kind)[0], axes)(seeds, setting, forcing))

@@ -21,12 +21,19 @@ AFTER = {"descent": None, "momentum": optax.sgd(0.2, momentum=0.9), "adam": opta
 
 
 class Setting(NamedTuple):
-    """What may differ between starts and settings, all traced: z0, its annealing a step, rate, width of the start."""
+    """What may differ between starts and settings, all traced.
+
+    z0, beta: strength of the kicks and their annealing a step. lr: the rate. init: half the width of the start. shift:
+    added to all biases at the start. decay: weight decay. soft: targets are soft + (1 - 2 soft) y.
+    """
 
     z0: Any = 12.0
     beta: Any = 0.999
     lr: Any = 0.2
     init: Any = 1.0
+    shift: Any = 0.0
+    decay: Any = 0.0
+    soft: Any = 0.0
 
 
 class Kind(NamedTuple):
@@ -61,10 +68,10 @@ def inputs(params):
     return h1, jax.nn.sigmoid(h1) @ params["w2"] + params["b2"][None]
 
 
-def loss(params):
+def loss(params, soft=0.0):
     """``(mean binary cross-entropy, inputs)``."""
     h = inputs(params)
-    return optax.sigmoid_binary_cross_entropy(h[1][:, 0], Y).mean(), h
+    return optax.sigmoid_binary_cross_entropy(h[1][:, 0], soft + (1 - 2 * soft) * Y).mean(), h
 
 
 # A neuron's kick for z = 1, from its inputs [4, neurons].
@@ -100,19 +107,20 @@ def step(params, setting, z, kind):
     """``(params, kick, gradient)``: the net after a step of descent, and what is still to be added and was taken."""
 
     def whole(params):
-        value, h = loss(params)
+        value, h = loss(params, setting.soft)
         term = sum(chaos.term(one, I0, 1.0) for one in h) if kind.loss else 0.0
         return value + z * term, h
 
     gradient, h = jax.grad(whole, has_aux=True)(params)
     pushed = jax.tree.map(jnp.zeros_like, params) if kind.loss else kicks(params, h, z, kind)
-    return jax.tree.map(lambda p, g: p - setting.lr * g, params, gradient), pushed
+    return jax.tree.map(lambda p, g: p - setting.lr * (g + setting.decay * p), params, gradient), pushed
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "record"))
 def train(seed, setting: Setting, forcing=None, *, kind: Kind, record: bool = False):
     """``(whether the last loss is below 0.35, kicks [steps, ...] or None)``."""
     params = start(seed, setting.init)
+    params |= {n: params[n] + setting.shift for n in ("b1", "b2")}
     carry = None if kind.force is None else kind.force.init(params)
 
     def push(state, n):

@@ -13,12 +13,34 @@ def page(content):
     for name in TABLE:
         cells = [_cell(content["table"][f"{' '.join(name)} {init:g}"]) for init in INITS]
         rows.append(f"| {', '.join(name)} | {' | '.join(cells)} |")
-    rows += ["", f"| plain descent, with | {heads} | setting, tuned |", "|---|---|---|---|---|---|"]
-    order = sorted(content["conditions"].items(), key=lambda item: -_mean(item[1]))
-    for name, r in order:
-        cells = [_tested(content, name, f"{init:g}") for init in INITS]
+    tables = [tested(content["conditions"], content["against_cbp"], "plain descent, with")]
+    tables.append(tested(content["tuned_widely"], content["tuned_widely_against_cbp"], "tuned over weaker ones too"))
+    tables.append(held(content))
+    return "\n\n".join(["\n".join(rows), *tables])
+
+
+def tested(results, against, head):
+    """Conditions, from the best on."""
+    rows = [
+        f"| {head} | {' | '.join(f'n = {init:g}' for init in INITS)} | setting, tuned |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, r in sorted(results.items(), key=lambda item: -_mean(item[1])):
+        cells = [_tested(r, against, name, f"{init:g}") for init in INITS]
         told = ", ".join(f"{field} {value:.4g}" for field, value in r["setting"].items())
         rows.append(f"| {name} | {' | '.join(cells)} | {told} |")
+    return "\n".join(rows)
+
+
+def held(content):
+    """Where CBP is chaotic: with its overshooting and without."""
+    rows = [f"| not tuned | {' | '.join(f'n = {init:g}' for init in INITS)} |", "|---|---|---|---|---|"]
+    for name, r in content["held"].items():
+        rows.append(f"| {name} | {' | '.join(_interval(r['inits'][f'{init:g}']) for init in INITS)} |")
+    for z0 in ("z0 12", "z0 24"):
+        pairs = [content["held_against_sub_steps"][f"{z0}, n = {init:g}"] for init in INITS]
+        cells = [f"{100 * one['difference']:+.1f} (p {one['p_holm']:.2g})" for one in pairs]
+        rows.append(f"| CBP - sub-steps, {z0} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -27,14 +49,17 @@ def _mean(condition):
 
 
 def _cell(found):
-    told = f"{100 * found['share']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]; {found['published']}"
+    told = f"{_interval(found)}; {found['published']}"
     return told if found["p_holm"] > 0.05 else f"**{told}** (p {found['p_holm']:.2g})"
 
 
-def _tested(content, name, init):
-    r, against = content["conditions"][name]["inits"][init], content["against_cbp"][init].get(name)
-    star = "*" if against and against["p_holm"] < 0.05 else ""
-    return f"{100 * r['share']:.1f}{star}"
+def _interval(found):
+    return f"{100 * found['share']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+
+
+def _tested(result, against, name, init):
+    pair = against[init].get(name)
+    return f"{100 * result['inits'][init]['share']:.1f}{'*' if pair and pair['p_holm'] < 0.05 else ''}"
 
 
 def draw(content, out):

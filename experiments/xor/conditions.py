@@ -8,18 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import controls
+from csbp_jax import chaos, controls
 from experiments.forcing import made
 from experiments.xor.net import Kind, Setting, train
 
 STRENGTHS = [Setting(z0=z0, beta=beta) for z0, beta in itertools.product((0.5, 1.0, 2.0), (0.998, 0.999))]
+WIDER = [Setting(z0=2.0**power, beta=beta) for power, beta in itertools.product(range(-3, 5), (0.998, 0.999))]
 GAUSSIAN, AR1, LOGISTIC, REPLAY = controls.gaussian(), controls.ar1(0.9), controls.logistic(), controls.replay()
 
 
 class Condition(NamedTuple):
     """kind, and the settings it is tuned over.
 
-    forced: how the force is made of the twin's record: "rms" of it, or "replayed", "shuffled", "phases", "other".
+    forced: how the force is made of the twin's record, a word of experiments.forcing.
     """
 
     kind: Kind
@@ -40,6 +41,11 @@ def _replay(how):
     return Condition(Kind(force=REPLAY, alone=True), STRENGTHS, how)
 
 
+def halved(settings):
+    """CBP's rule knows no learning rate, which is 1/2."""
+    return [s._replace(z0=s.z0 / 2) for s in settings]
+
+
 CONDITIONS: dict[str, Condition] = {
     "plain backpropagation": Condition(Kind(alone=True), [Setting()]),
     "CSBP": Condition(Kind(), STRENGTHS),
@@ -50,11 +56,14 @@ CONDITIONS: dict[str, Condition] = {
     "AR(1) noise": _noise(AR1),
     "logistic sequences": _noise(LOGISTIC),
     "drift + Gaussian noise": _noise(GAUSSIAN, term="drift"),
+    "drift + AR(1) noise": _noise(AR1, term="drift"),
     "drift + logistic sequences": _noise(LOGISTIC, term="drift"),
-    "CBP's rule": Condition(Kind(cbp=True), [s._replace(z0=s.z0 / 2) for s in STRENGTHS]),
+    "CBP's rule": Condition(Kind(cbp=True), halved(STRENGTHS)),
     "replay": _replay("replayed"),
     "replay, shuffled in time": _replay("shuffled"),
     "replay, random phases": _replay("phases"),
+    "replay, shuffled, annealing kept": _replay("shuffled, annealed"),
+    "replay, random phases, annealing kept": _replay("phases, annealed"),
     "replay of another start": _replay("other"),
     "biases shifted at the start": _levers(shift=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
     "wider surrogate": _levers(width=(1.5, 2.0, 3.0, 4.0, 5.0, 8.0)),
@@ -66,11 +75,19 @@ CONDITIONS: dict[str, Condition] = {
     ),
 }
 
+WIDELY = {
+    name: condition._replace(settings=halved(WIDER) if condition.kind.cbp else WIDER)
+    for name, condition in CONDITIONS.items()
+    if condition.settings[0].z0
+}
+"""Those with a strength, tuned over more of them."""
+
 
 def solved(condition: Condition, setting: Setting, seeds: np.ndarray, steps: int = 5000) -> np.ndarray:
     """Whether each start solves XOR, ``[seeds]``."""
     twin = functools.partial(train, setting=_traced(setting), kind=Kind(), steps=steps, record=True)
-    forcing = made(condition.forced, lambda seed: twin(seed)[2], jnp.asarray(seeds), steps)
+    z = chaos.strength(jnp.arange(steps), setting.z0, setting.beta)
+    forcing = made(condition.forced, lambda seed: twin(seed)[2], jnp.asarray(seeds), z)
     axes = (0, None, None if forcing is None else 0)
     found = jax.vmap(lambda *a: train(*a, kind=condition.kind, steps=steps)[0], axes)(
         jnp.asarray(seeds), _traced(setting), forcing
