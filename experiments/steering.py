@@ -107,10 +107,14 @@ def draw(content, out):
             )
             spread = [student(column) for column in means.T]
             center, low, high = (np.array([getattr(s, name) for s in spread]) for name in ("mean", "low", "high"))
-            above.errorbar(steps, center, (center - low, high - center), fmt=".-", color=PALETTE[i], label=term)
+            aside = steps + WINDOW * 0.2 * (i - 0.5)  # so that no bar hides another
+            above.errorbar(
+                aside, center, (center - low, high - center), fmt="os"[i] + "-", ms=4, color=PALETTE[i], label=term
+            )
             factors = np.array(tops[f"{top:g}"]["factors"]).T
             below.plot(EACH * np.arange(len(factors)), factors, color=PALETTE[i], lw=0.7)
         above.axhline(0, color="black", lw=0.5)
+        above.set_title(f"{top:g} wanted for {HELD} steps, then 0")
         below.set(yscale="log", xlabel="step")
     panels[0, 0].set_ylabel(f"local exponent (nats a step),\nmean of {WINDOW} steps, 95 % over starts")
     panels[1, 0].set_ylabel("z over that at the start")

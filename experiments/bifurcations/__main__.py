@@ -53,7 +53,7 @@ AXES = {
     "digits, drift": (DIGITS_AXES, LARGE),
 }
 LABELS = {"z": "chaos strength z, fixed", "target": "target I0", "lr": "learning rate"}
-READOUTS = {"neuron": "weight w", "xor": "weight w1[0, 0]", "digits": "mean of conv1's kernel"}
+READOUTS = {"neuron": "weight w", "xor": "weight w1[0, 0]", "digits": "mean of conv1's kernel, less its mean"}
 
 
 def diagram(system, axis, values, steps):
@@ -82,30 +82,46 @@ def diagram(system, axis, values, steps):
 
 def draw(name, found, out):
     """Visited values over exponents, a column an axis; the drift's exponents beside, where there are."""
-    figure = blank(4.6 * len(found), 5.6)
-    panels = figure.subplots(2, len(found), sharex="col", sharey="row", squeeze=False, height_ratios=(2, 1))
-    for (top, bottom), (axis, kinds) in zip(panels.T, found.items(), strict=True):
+    figure = blank(max(4.6 * len(found), 7), 7)
+    panels = figure.subplots(3, len(found), sharex="col", sharey="row", squeeze=False, height_ratios=(2, 1, 1))
+    for (top, middle, bottom), (axis, kinds) in zip(panels.T, found.items(), strict=True):
         chaos = kinds["chaos"]
         places = np.repeat(chaos["values"], chaos["visited"][0].size)
-        top.plot(places, chaos["visited"].ravel(), ".", color=PALETTE[0], ms=0.5, alpha=0.5, rasterized=True)
-        for kind, one in kinds.items():
-            for i, (key, label) in enumerate((("tangent", "tangent"), ("finite_size", "at 1e-2"))):
-                color = PALETTE[i + (2 if kind == "drift" else 0)]
-                bottom.plot(
-                    one["values"], medians(one, key), color=color, lw=0.9, label=f"{label}, {kind}", rasterized=True
-                )
-        bottom.axhline(0, color="black", lw=0.8)
-        unit = " (units of the flip)" if name == "digits" else ""
-        bottom.set(xlabel=LABELS[axis] + unit, ylim=(-0.6, 1.0))
+        top.plot(places, read(name, chaos).ravel(), ".", color=PALETTE[0], ms=0.5, alpha=0.5, rasterized=True)
+        for key, row in (("tangent", middle), ("finite_size", bottom)):
+            for i, (kind, one) in enumerate(kinds.items()):
+                band(row, one, key, PALETTE[i], kind)
+            row.axhline(0, color="black", lw=0.8)
+        bottom.set_xlabel(LABELS[axis] + (" (units of the flip)" if name == "digits" else ""))
         if name == "xor" and axis != "target":
             bottom.set_xscale("log")
-    finite = found["z"]["chaos"]["visited"]
+    finite = read(name, found["z"]["chaos"])
     low, high = np.nanpercentile(finite[np.isfinite(finite)], (0.5, 99.5))
     panels[0, 0].set(ylabel=f"{READOUTS[name]}, visited", ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
-    panels[1, 0].set_ylabel("exponent (nats a step)")
-    panels[1, 0].legend(fontsize="x-small", ncols=2)
+    for row, key in zip(panels[1:, 0], ("tangent", "finite_size"), strict=True):
+        shown = np.concatenate([medians(kinds["chaos"], key) for kinds in found.values()])
+        row.set_ylim(
+            np.nanmin(shown) - 0.05, 1.1 * np.nanmax(shown)
+        )  # the drift's, about to run away, are a hundredfold
+    panels[1, 0].set_ylabel("tangent exponent\n(nats a step)")
+    panels[2, 0].set_ylabel("exponent at 1e-2\n(nats a step)")
+    panels[1, 0].legend(fontsize="small")
     for kind in ("png", "pdf"):
         figure.savefig(out / f"{name}.{kind}", dpi=130)
+
+
+def read(name, one):
+    """What was visited; of digits its distance from its mean, which moves a hundred times further over z."""
+    visited = one["visited"]
+    return visited - visited.mean(axis=-1, keepdims=True) if name == "digits" else visited
+
+
+def band(axes, one, key, color, label):
+    """The median over the starts that have not run away, in their range."""
+    values = np.ma.masked_invalid(one[key])
+    range_ = values.min(axis=1).filled(np.nan), values.max(axis=1).filled(np.nan)
+    axes.fill_between(one["values"], *range_, color=color, alpha=0.25, lw=0, rasterized=True)
+    axes.plot(one["values"], medians(one, key), color=color, lw=0.8, label=label, rasterized=True)
 
 
 def medians(one, key):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from matplotlib import patheffects
 from scipy import stats
 
 from csbp_jax.figures import blank
@@ -41,14 +42,11 @@ def first_chaos(target):
 
 def lines():
     """Theory's lines, ``{name: a over TARGETS}``."""
-    flips = {
-        "flip, first layer": FIRST_LAYER,
-        "flip, output neuron, hidden silent": 1.0,
-        "flip, output neuron, hidden always firing": 3.0,
-    }
-    found = {name: [2 / (i * (1 - i) * c) for i in TARGETS] for name, c in flips.items()}
-    onset = [first_chaos(i) for i in TARGETS]
-    return found | {"first chaos, first layer": [a / FIRST_LAYER if a else None for a in onset]}
+    curvatures = {"first layer": FIRST_LAYER, "output neuron, hidden silent": 1.0, "output neuron, hidden firing": 3.0}
+    flips = {f"flip, {name}": [2 / (i * (1 - i) * c) for i in TARGETS] for name, c in curvatures.items()}
+    onsets = [first_chaos(i) for i in TARGETS]
+    chaos = {f"first chaos, {name}": [a / c if a else None for a in onsets] for name, c in curvatures.items()}
+    return flips | chaos
 
 
 def summary(planes):
@@ -87,12 +85,12 @@ def grid(plane, name):
 
 def draw(content, out):
     """Four maps of either term, with theory's lines."""
-    figure = blank(13, 6)
+    figure = blank(13, 6.6)
     wanted = (
         ("solved", "starts that solve XOR (%)", "viridis", (0, 100)),
-        ("tangent", "(a) tangent exponent\n(nats a step)", "RdBu_r", (-0.6, 0.6)),
-        ("finite_size", "(b) exponent at 1e-2\n(nats a step)", "RdBu_r", (-0.6, 0.6)),
-        ("flip_ratio", "flip ratio, log2", "RdBu_r", (-3, 3)),
+        ("tangent", "(a) tangent exponent (nats a step)", "RdBu_r", (-0.6, 0.6)),
+        ("finite_size", "(b) exponent at 1e-2 (nats a step)", "RdBu_r", (-0.6, 0.6)),
+        ("flip_ratio", "log2 of the flip ratio", "RdBu_r", (-3, 3)),
     )
     panels = figure.subplots(2, 4, sharex=True, sharey=True)
     for axes_row, term in zip(panels, TERMS, strict=True):
@@ -103,20 +101,29 @@ def draw(content, out):
             mesh = axes.pcolormesh(
                 STRENGTHS, TARGETS, values, cmap=colours, vmin=limits[0], vmax=limits[1], shading="nearest"
             )
-            axes.set(xscale="log", title=f"{term}: {label}" if term == TERMS[0] else term)
-            for (line, a), style in zip(content["lines"].items(), ("-", "--", "-.", ":"), strict=True):
-                axes.plot(np.array(a, float), TARGETS, style, color="black", lw=1.1, label=line)
+            axes.set(xscale="log", title=term)
+            over(axes, content["lines"])
             axes.set_xlim(STRENGTHS[0] / 2**0.25, STRENGTHS[-1] * 2**0.25)
             if term == TERMS[1]:
-                figure.colorbar(mesh, ax=panels[:, list(axes_row).index(axes)], location="bottom", shrink=0.8)
+                bar = {"location": "bottom", "shrink": 0.9, "extend": "neither" if name == "solved" else "both"}
+                figure.colorbar(mesh, ax=panels[:, list(axes_row).index(axes)], label=label, **bar)
     for axes in panels[:, 0]:
         axes.set_ylabel("target I0")
     for axes in panels[1]:
         axes.set_xlabel("a = lr z / k²")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     for kind in ("png", "pdf"):
         figure.savefig(out / f"phase.{kind}", dpi=120)
+
+
+def over(axes, lines):
+    """Theory's lines, to be seen on any colour: black the flips, white the first chaos."""
+    for i, (name, a) in enumerate(lines.items()):
+        inner, outer = ("black", "white") if name.startswith("flip") else ("white", "black")
+        halo = [patheffects.Stroke(linewidth=2.4, foreground=outer), patheffects.Normal()]
+        style = ("-", "--", ":")[i % 3]
+        axes.plot(np.array(a, float), TARGETS, style, color=inner, lw=1.1, label=name, path_effects=halo)
 
 
 def page(content):
