@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from csbp_jax import dynamics
+from csbp_jax import controls, dynamics
 from experiments import exponents as exponents_study
-from experiments import shares, steering
+from experiments import forcing, shares, steering
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
 from experiments.cbp import conditions, exponents, net, pages
 from experiments.release import __main__ as release
 from experiments.xor import __main__ as xor
+from experiments.xor import conditions as xor_conditions
 from experiments.xor import maps
 from experiments.xor import net as xor_net
 
@@ -74,6 +75,40 @@ def test_drift_has_the_kicks_value_at_0_and_its_zero():
     for h in (jnp.zeros((4, 1)), jnp.full((4, 1), rest)):
         np.testing.assert_allclose(net.KICKS["drift"](h), net.KICKS["chaos"](h), atol=1e-6)
     assert net.KICKS["drift"](jnp.ones((4, 1))) != net.KICKS["chaos"](jnp.ones((4, 1)))
+
+
+@pytest.mark.parametrize("draw", [controls.shuffled, controls.phase_randomised])
+def test_a_record_drawn_under_its_annealing_falls_as_it_did(draw):
+    z = 0.97 ** jnp.arange(200)
+    sign = jax.random.rademacher(jax.random.key(0), (200, 3), jnp.float32)
+    found = forcing.annealed(functools.partial(draw, jax.random.key(1)), z, {"w": z[:, None] * sign})["w"]
+    assert not np.allclose(found, z[:, None] * sign)
+    size = np.sqrt(np.mean((found / z[:, None]) ** 2, axis=1))
+    np.testing.assert_allclose([size[:100].mean(), size[100:].mean()], 1, atol=0.15)
+
+
+@pytest.mark.parametrize("study", [conditions, xor_conditions])
+def test_a_wider_tuning_holds_the_first_ones_settings(study):
+    for name, condition in study.WIDELY.items():
+        assert {*study.CONDITIONS[name].settings} < {*condition.settings}, name
+    assert {name for name, one in study.CONDITIONS.items() if "z0" in told(one)} == {*study.WIDELY}
+
+
+def told(condition):
+    """What a condition is tuned over."""
+    return {
+        field for field in condition.settings[0]._fields if len({getattr(s, field) for s in condition.settings}) > 1
+    }
+
+
+def test_plain_levers_of_cbps_net(x64):
+    params = jax.tree.map(lambda p: p.astype(float), net.start(2, 1.0))
+    plain, decayed = (net.step(params, net.Setting(decay=d), 0.0, net.Kind(kick=None))[0] for d in (0.0, 0.01))
+    jax.tree.map(lambda a, b, p: np.testing.assert_allclose(a - b, 0.2 * 0.01 * p, rtol=1e-9), plain, decayed, params)
+    # The cross-entropy is linear in its targets, and soft + (1 - 2 soft) y lies between y and 1/2.
+    h = net.inputs(params)[1][:, 0]
+    half = jnp.mean(jnp.logaddexp(0, h) - h / 2)
+    np.testing.assert_allclose(net.loss(params, 0.1)[0], 0.8 * net.loss(params)[0] + 0.2 * half, rtol=1e-12)
 
 
 def test_many_sub_steps_of_a_small_kick_are_the_kick_itself(x64):
