@@ -64,18 +64,19 @@ def _tested(result, against, name, init):
 
 def draw(content, out):
     """Exponents over z."""
-    figure = blank(11, 6)
+    figure = blank(11, 6.4)
     found = content["exponents"]
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     for row, (key, label) in zip(
         panels, (("tangent", "tangent exponent"), ("finite_size", "exponent at distance 1e-2")), strict=True
     ):
         for axes, where in zip(row, ("kicks alone", "whole map"), strict=True):
+            axes.axhline(0, color="black", lw=0.5)
             for i, (name, curves) in enumerate(found[where].items()):
-                _band(axes, found["z"], np.array(curves[key], float), PALETTE[i], name)
-            axes.axhline(0, color="black", lw=0.8)
+                _band(axes, found["z"], np.array(curves[key], float), PALETTE[i], name, ("-", "--", ":")[i])
             axes.set(title=where if key == "tangent" else None, xscale="log")
-        # The drift runs away beyond its flip.
+            axes.set_xticks([0.25, 0.5, 1, 2, 4, 8, 16], ["0.25", "0.5", "1", "2", "4", "8", "16"])
+            axes.minorticks_off()
         row[0].set(ylabel=f"{label}\n(nats a step)", ylim=(-0.1, 0.8))
     for axes in panels[1]:
         axes.set_xlabel("z, fixed")
@@ -84,9 +85,11 @@ def draw(content, out):
         figure.savefig(out / f"exponents.{kind}", dpi=120)
 
 
-def _band(axes, z, values, color, name):
-    # Where a run ran away there is no exponent.
+def _band(axes, z, values, color, name, style):
+    # Where a run ran away there is no exponent: a cross marks the last z that has some.
     kept = np.isfinite(values).all(axis=1)
     z, values = np.asarray(z)[kept], values[kept]
-    axes.plot(z, np.median(values, axis=1), color=color, lw=1.3, label=name)
+    axes.plot(z, np.median(values, axis=1), style, color=color, lw=1.5, label=name)
     axes.fill_between(z, values.min(axis=1), values.max(axis=1), color=color, alpha=0.2, lw=0)
+    if not kept.all():
+        axes.plot(z[-1], np.median(values[-1]), "x", color=color, ms=8, clip_on=False)

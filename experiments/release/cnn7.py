@@ -137,7 +137,7 @@ def draw(content, out):
     labels = {
         "norm": "norm of the parameters (start = 1)",
         "tangent": "cumulated local exponent (nats)",
-        "finite": f"the same at a distance of {DELTA:g}",
+        "finite": f"cumulated growth at a distance of {DELTA:g} (nats)",
     }
     shown = [name for name in labels if any(name in found for found in content["cnn7"].values())]
     figure = blank(1 + 4 * len(shown), 3.6)
@@ -151,10 +151,10 @@ def draw(content, out):
                 if norm
                 else np.cumsum(np.array(found[quantity]["local"], float))
             )
-            style = {"color": color, "ls": "--" if "z = 0" in name else "-"}
+            style = {"color": color, "ls": ":" if "drift" in name else "--" if "z = 0" in name else "-"}
             axes.plot(line, label=name, **style)
             for one in found.get("others", ()) if norm else ():
-                axes.plot(np.array(one) / one[0], lw=0.5, **style)
+                axes.plot(np.array(one) / one[0], lw=0.8, **style)
         axes.set(xlabel="step", ylabel=labels[quantity], yscale="log" if quantity == "norm" else "linear")
         axes.legend(fontsize="small")
     for kind in ("png", "pdf"):
