@@ -198,7 +198,7 @@ def main(arguments=None):
         "![weight over steps and over fixed z](one_neuron.png)",
         *told,
         "So the demonstration holds: the weight wanders without a period for hundreds of steps and comes to rest as z "
-        "is annealed. It is no advantage here, since plain descent comes to rest sooner; and the start lies on the edge "
+        "is annealed. It is no advantage here, since plain descent comes to rest sooner; and the start is on the edge "
         "of a jump, so that the path, and when it ends, hang on H(0) and on a thousandth of z0. Exponents are in "
         "docs/results/bifurcations.",
         f"Made by `python -m experiments.one_neuron --out {out}`, on {jax.default_backend()} ({versions}; "
