@@ -82,7 +82,7 @@ def draw(content, out):
             axes.set(title=where if key == "tangent" else None, xscale="log")
             axes.set_xticks([0.25, 0.5, 1, 2, 4, 8, 16], ["0.25", "0.5", "1", "2", "4", "8", "16"])
             axes.minorticks_off()
-        row[0].set(ylabel=f"{label}\n(nats a step)", ylim=(-0.1, 0.8))
+        row[0].set(ylabel=f"{label}\n(nats a step)", ylim=(-0.1, 0.45))
     for axes in panels[1]:
         axes.set_xlabel("z, fixed")
     panels[0, 0].legend(fontsize="small", title="median and range of 8 starts", title_fontsize="small")
