@@ -67,8 +67,20 @@ def table(content):
 
 
 def cell(mean, low=None, high=None):
-    """A mean and its interval, in percent."""
-    return f"{100 * mean:.2f}" + (f" [{100 * low:.2f}, {100 * high:.2f}]" if low is not None else "")
+    """A mean and its interval, in percent; equal values have none to speak of."""
+    if low is None:
+        return f"{100 * mean:.2f}"
+    return f"{100 * mean:.2f}" + (" (all alike)" if np.isclose(low, high) else f" [{100 * low:.2f}, {100 * high:.2f}]")
+
+
+def conclusion(content):
+    """What the paired difference at the last epoch says."""
+    found = content["intervals"]["last"]["csbp - bp"]
+    if "low" not in found:
+        return "One pair says nothing of a difference."
+    low, high = found["low"], found["high"]
+    word = "no difference is seen" if low <= 0 <= high else f"CSBP is {'above' if low > 0 else 'below'}"
+    return f"At the last epoch {word}: the paired interval {'holds' if low <= 0 <= high else 'does not hold'} 0."
 
 
 def page(content):
@@ -81,6 +93,7 @@ def page(content):
 
 {over if seeds > 1 else "One pair of runs"}, {content["test_count"]} test examples.
 At step 0 the chaos term's gradient has {share["min"]:.0%} to {share["max"]:.0%} of the task gradient's norm.
+{conclusion(content)}
 {NOTES.get(content["dataset"], "")}
 
 Made by `{content["command"]}`; `accuracy.json` holds the figures of each seed, the versions and the machine.

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from csbp_jax import controls, dynamics
+from experiments import accuracy, forcing, shares, steering
 from experiments import exponents as exponents_study
-from experiments import forcing, shares, steering
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
 from experiments.cbp import conditions, exponents, net, pages
@@ -210,3 +210,24 @@ def test_intervals_over_starts_and_over_sequences_are_of_their_means():
     )
     alone = [{"start": s, "sequence": s} for s in range(3)]
     assert exponents_study.intervals(alone, [1.0, 2.0, 6.0]) == exponents_study.interval([1.0, 2.0, 6.0])
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "digits_events"])
+def test_pages_of_accuracy_say_what_their_data_say(dataset):
+    content = json.loads((RESULTS / dataset / "accuracy.json").read_text())
+    assert (RESULTS / dataset / "README.md").read_text() == accuracy.page(content)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "word"),
+    [((-0.02, -0.019, -0.021), "CSBP is below"), ((0.01, -0.01, 0.0), "no difference"), ((0.02,), "One pair")],
+)
+def test_a_difference_is_told_by_its_interval(pairs, word):
+    content = {"intervals": {"last": {"csbp - bp": accuracy.interval(pairs)}}}
+    assert word in accuracy.conclusion(content)
+
+
+def test_values_that_are_all_alike_have_no_interval():
+    assert accuracy.cell(**accuracy.interval([0.1 + 0.2, 0.3, 0.3])) == "30.00 (all alike)"
+    assert accuracy.cell(**accuracy.interval([0.3])) == "30.00"
+    assert accuracy.cell(**accuracy.interval([0.2, 0.4])).startswith("30.00 [")
