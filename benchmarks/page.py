@@ -6,6 +6,7 @@
 import json
 import pathlib
 import sys
+from typing import Any
 
 from benchmarks import targets
 from benchmarks.tables import table, tables
@@ -17,7 +18,7 @@ PEERS = ("spyx", "spikingjelly", "snntorch", "norse")
 
 
 def write(folder, content):
-    """README.md (the neuron), tables.md (all else), targets.md and speed.png, of the parts that there are.
+    """README.md (the neuron), tables.md (all else), targets.md and speed.png (.pdf), of the parts that there are.
 
     The repository's README.md quotes what is published, and is brought up to date with it.
     """
@@ -30,7 +31,9 @@ def write(folder, content):
         front = PUBLISHED.parent.parent.parent / "README.md"
         front.write_text(quoted(front.read_text(), readme(content)))
     if "neuron" in content:
-        figure(content).savefig(folder / "speed.png", dpi=120)
+        drawn = figure(content)
+        for kind in ("png", "pdf"):
+            drawn.savefig(folder / f"speed.{kind}", dpi=120)
 
 
 def quoted(text, page):
@@ -80,15 +83,19 @@ traffic: two elementwise programs that move 24 bytes, without the recurrence. Th
 def figure(content):
     """Bars: nanoseconds of each program, a panel for each T; lines from the fastest round to the slowest."""
     panels = content["neuron"]
-    drawn = blank(4 * len(panels), 3.2)
+    drawn = blank(4 * len(panels), 3.5)
+    shown: dict[str, Any] = {}
     for axes, (label, row) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         names = sorted(row, key=lambda name: row[name]["ns"]["median"], reverse=True)
         for i, name in enumerate(names):
             ns = row[name]["ns"]
-            axes.barh(i, ns["median"], color=PALETTE[0] if name.startswith("lif") else PALETTE[5])
-            axes.plot([ns["min"], ns["max"]], [i, i], color=PALETTE[6], linewidth=1)
+            ours = name.startswith("lif")
+            bar = axes.barh(i, ns["median"], color=PALETTE[0 if ours else 5])
+            (line,) = axes.plot([ns["min"], ns["max"]], [i, i], color=PALETTE[6], linewidth=1)
+            shown |= {"csbp_jax, median" if ours else "others, median": bar, "fastest to slowest round": line}
         axes.set_yticks(range(len(names)), [name.replace(", learned", ",\nlearned") for name in names], fontsize=7)
         axes.set(xlabel="ns an element and step", title=label)
+    drawn.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return drawn
 
 

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import EngFormatter
 
 from csbp_jax.config import Neuron
 from csbp_jax.figures import PALETTE, blank
@@ -36,6 +37,8 @@ def draw(folder: pathlib.Path, result: dict[str, Any], seen: dict[str, dict[str,
             panel(axes, about)
             axes.set(title=layer)
         figure.suptitle(f"{result['run']}: {title}")
+        if (shown := panels[0].get_legend_handles_labels())[0]:
+            figure.legend(*shown, loc="outside lower center", ncols=len(shown[0]), frameon=False, fontsize="small")
         figure.savefig(folder / f"{name}.png", dpi=100)
     _operations(folder / "operations.png", result)
 
@@ -57,8 +60,7 @@ def _raster(axes, about):
     rows = np.unique(np.linspace(0, count - 1, _ROWS).round().astype(int))
     box = (0.5, T + 0.5, count, 0)
     axes.imshow(spikes[:, rows].T, aspect="auto", cmap="binary", interpolation="nearest", extent=box, vmin=0, vmax=1)
-    some = f"{len(rows)} of {count} neurons" if len(rows) < count else f"{count} neurons"
-    axes.set(xlabel="time step", ylabel=some)
+    axes.set(xlabel="time step", ylabel="neuron" + (f" ({len(rows)} of {count} drawn)" if len(rows) < count else ""))
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -81,7 +83,6 @@ def _membranes(axes, about, neuron):
     axes.plot([], [], "^", color="grey", ms=4, label="spike" if neuron is None else "spike, then reset")
     axes.set(xlabel="time step", ylabel="membrane")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(fontsize="x-small")
 
 
 def _rates(axes, about):
@@ -107,6 +108,7 @@ def _operations(file, result):
         left = left + counts
     axes.plot([result["synapses"][name]["dense"] for name in names], names, "|", color="black", ms=10, label="dense")
     axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.set(xlabel="operations an example", title=f"{result['run']}: {result['energy_nj']:,.4g} nJ an example")
     axes.legend(fontsize="small")
     figure.savefig(file, dpi=100)
