@@ -30,9 +30,9 @@ def members(config, number, how):
         states, batch = [alone.init(jax.random.key(0))], alone.place(batch)
         step = alone.train_step
     else:
-        run = together.Together(config, parts, together.mesh())
+        run = together.Together([config], parts, together.mesh())
         size = number if how == "vmap" else 1
-        hparams, which = together.hparams([config] * size, 100), jnp.zeros(size, int)
+        hparams, which = run.hparams([config] * size), jnp.zeros(size, int)
         states = [run.init(jnp.stack([jax.random.key(seed) for seed in range(size)]), hparams)]
         batch = run.place({name: rows[None] for name, rows in batch.items()}, axis=1)
 

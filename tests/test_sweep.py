@@ -17,9 +17,10 @@ import pytest
 
 from csbp_jax import cli, configs, data, learner, program, sweep
 from csbp_jax.choice import rank
-from csbp_jax.config import ConfigError, Optimizer, from_json, replaced, to_json
+from csbp_jax.config import ConfigError, Optimizer, flatten, from_json, replaced, to_json
 from csbp_jax.intervals import student
 from csbp_jax.metrics_file import read_rows
+from csbp_jax.own import Own
 from csbp_jax.report import Console
 from csbp_jax.sweep import grid, table, together
 from csbp_jax.training import train
@@ -95,6 +96,8 @@ def test_only_what_is_not_traced_asks_for_another_compilation():
         assert len(grid.kinds(grid.members(SMALL, {field: values}))) == 1, field
     for field, values in {"chaos.term": ["chaos", "drift"], "model.neuron.surrogate": ["triangle", "erf"]}.items():
         assert grid.kinds(grid.members(SMALL, {field: values, "seed": [0, 1]})) == [[0, 1], [2, 3]], field
+    decays = grid.members(SMALL, {"model.neuron.decay": [0.2, 0.5]})
+    assert len(grid.kinds(decays, Own(loss=lambda config: None))) == 2
     plif, tdbn = replaced(SMALL, "model.neuron.learn", "layer"), replaced(SMALL, "model.norm", "tdbn")
     for config in (plif, tdbn):
         assert len(grid.kinds(grid.members(config, {"model.neuron.decay": [0.2, 0.5]}))) == 2
@@ -125,9 +128,8 @@ def test_a_member_equals_the_run_alone(x64, data_parallel):
     config, parts = prepared()
     axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (30.0,)], "model.neuron.surrogate_param": [1.0, 1.5]}
     members = grid.members(config, axes)
-    runs = together.Together(config, parts, together.mesh(data_parallel))
-    hparams = together.hparams(members, runs.steps_per_epoch)
-    states = wide(runs.init(jnp.stack([jax.random.key(c.seed) for c in members]), hparams))
+    runs = together.Together(members, parts, together.mesh(data_parallel))
+    states = wide(runs.init(jnp.stack([jax.random.key(c.seed) for c in members]), runs.hparams(members)))
     # Seed and strength are in the state; what is compiled anew is the neuron.
     alone = {c.model.neuron: program.functions(c, parts["train"], runs.steps_per_epoch) for c in members}
     steps = {neuron: jax.jit(f.train_step) for neuron, f in alone.items()}
@@ -155,10 +157,10 @@ def test_a_member_equals_the_run_alone(x64, data_parallel):
 
 def test_members_do_not_communicate():
     config, parts = prepared()
-    runs = together.Together(config, parts, together.mesh())
     members = grid.members(config, {"seed": range(8)})
+    runs = together.Together(members, parts, together.mesh())
     keys = jnp.stack([jax.random.key(c.seed) for c in members])
-    states = runs.init(keys, together.hparams(members, runs.steps_per_epoch))
+    states = runs.init(keys, runs.hparams(members))
     batch = next(data.train_batches(parts["train"], 64, seed=0))
     stacked = runs.place({name: rows[None] for name, rows in batch.items()}, axis=1)
     lowered = runs.step.lower(states, jnp.zeros(8, int), stacked)
@@ -184,6 +186,50 @@ def test_a_member_sees_the_data_of_the_run_alone(tmp_path):
     with open(tmp_path / "s" / "members.csv") as file:
         member = list(csv.DictReader(file))[1]
     assert float(member["last_test_accuracy"]) == pytest.approx(alone["last"]["test_accuracy"], abs=0.01)
+
+
+OTHERS = {
+    "model.neuron.decay": 0.9,
+    "model.neuron.threshold": 0.6,
+    "model.neuron.surrogate_param": 3.0,
+    "chaos.z0": (3.0,),
+    "chaos.beta": 0.5,
+    "chaos.target": 0.8,
+    "chaos.scale": 2.0,
+    "optimizer.lr": 0.2,
+    "seed": 1,
+}
+TINY = dataclasses.replace(SMALL, model=dataclasses.replace(SMALL.model, features=(8,), time_steps=2))
+TINY = replaced(TINY, "chaos.anneal", "step")
+
+
+@pytest.mark.parametrize(
+    "fields", [[*OTHERS][:3], [*OTHERS][3:6], [*OTHERS][6:]], ids=["neuron", "chaos", "scale-lr-seed"]
+)
+def test_one_member_at_once_trains_with_its_own_values(tmp_path, monkeypatch, fields):
+    """Of all that is traced, each value as ``train`` has it, though no chunk knows two; in one compilation."""
+    real, compilations = sweep.train, set()
+
+    def counted(runs, members, show):
+        results = real(runs, members, show)
+        compilations.add((len(members), runs.init._cache_size(), runs.step._cache_size(), runs.eval_step._cache_size()))
+        return results
+
+    monkeypatch.setattr(sweep, "train", counted)
+    axes = {field: [flatten(TINY)[field], OTHERS[field]] for field in fields}
+    run(tmp_path, axes, TINY, chunk=1, data_parallel=8)
+    assert len(compilations) == 1 and next(iter(compilations))[0] == 1
+
+    config = functools.reduce(lambda config, field: replaced(config, field, OTHERS[field]), fields, TINY)
+    train(config, name="alone", root=tmp_path, console=QUIET())
+    alone = next(row for row in read_rows(tmp_path / "alone" / "metrics.jsonl") if row["kind"] == "epoch")
+    with open(tmp_path / "s" / "epochs.csv") as file:
+        *others, member = csv.DictReader(file)
+    for name in ("task_loss", "validation_loss", "grad_norm"):
+        assert float(member[name]) == pytest.approx(alone[name], rel=1e-4), name
+    for field in fields:
+        (other,) = [m for m in others if [f for f in fields if m[f] != member[f]] == [field]]
+        assert abs(float(other["grad_norm"]) / alone["grad_norm"] - 1) > 1e-3, f"{field} has no effect here"
 
 
 def test_a_diverging_member_leaves_the_others_bit_identical(tmp_path):

@@ -111,16 +111,19 @@ def _results(configs, own, folder, data_dir, chunk, devices, console):
     """What each member came to; what an earlier try has done is read, the rest trained."""
     (folder / "chunks").mkdir(exist_ok=True)
     done = _done(folder, len(configs))
-    left = [[n for n in group if done[n] is None] for group in grid.kinds(configs, own)]
+    kinds = grid.kinds(configs, own)
+    left = [[n for n in group if done[n] is None] for group in kinds]
     total = sum(configs[n].epochs for group in left for n in group)
     console.print(f"{folder}: {len(configs)} members in {len(left)} compilations, {sum(map(len, left))} to train")
     with report.progress(console, max(total, 1), 0) as show:
         shown = 0
-        for group in filter(None, left):
+        for group, rest in zip(kinds, left, strict=True):
+            if not rest:
+                continue
             parts, _ = assembly.load(configs[group[0]], own, data_dir)
             resolved = {n: resolve(configs[n], parts) for n in group}
-            together, size = Together(resolved[group[0]], parts, devices, own), _chunk(chunk, devices)
-            for members in (group[i : i + size] for i in range(0, len(group), size)):
+            together, size = Together(list(resolved.values()), parts, devices, own), _chunk(chunk, devices)
+            for members in (rest[i : i + size] for i in range(0, len(rest), size)):
                 # Every chunk has the same size, so that there is one compilation.
                 padded = members + [members[-1]] * (size - len(members))
 

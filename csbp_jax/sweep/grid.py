@@ -99,9 +99,9 @@ def kind(config: Config, own: Own = Own()) -> Config:
 
 
 def traces_neuron(config: Config, own: Own = Own()) -> bool:
-    """A learned decay is a parameter, tdBN takes the threshold when the network is built, and of a user's own neuron
-    or network nothing is known."""
-    return not (own.neuron or own.model) and config.model.neuron.learn == "none" and config.model.norm != "tdbn"
+    """A learned decay is a parameter, tdBN takes the threshold when the network is built, and a user's own parts may
+    read the neuron from the config that they are given."""
+    return not own.parts and config.model.neuron.learn == "none" and config.model.norm != "tdbn"
 
 
 def kinds(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:

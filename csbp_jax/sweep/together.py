@@ -32,8 +32,11 @@ class Together:
     Across members there is no communication; a batch is split over the mesh's data axis.
     """
 
-    def __init__(self, config: Config, parts: dict[str, Any], devices: Mesh, own: Own = Own()):
-        self.config, self.parts, self.devices, self.own = config, parts, devices, own
+    def __init__(self, members: Sequence[Config], parts: dict[str, Any], devices: Mesh, own: Own = Own()):
+        """``members``: all of the kind, with what their models leave to the data; a chunk's cannot tell what varies."""
+        config = members[0]
+        self.config, self.parts, self.devices = config, parts, devices
+        self.traces_neuron = len({m.model.neuron for m in members}) > 1 and grid.traces_neuron(config, own)
         self.steps_per_epoch = len(parts["train"]) // config.batch_size
         run = program.functions(config, parts["train"], self.steps_per_epoch, own)
         self.init = jax.jit(self._over_members(run.init, (0, 0)))
@@ -54,6 +57,15 @@ class Together:
             axis_names={"member"},
             check_vma=False,
         )
+
+    def hparams(self, configs: Sequence[Config]) -> dict[str, Any]:
+        """Members' traced values, stacked; with a neuron if members of this kind differ in it."""
+        each = [learner.hyperparameters(config, self.steps_per_epoch) for config in configs]
+        if self.traces_neuron:
+            each = [h | {"neuron": models.neuron(c.model.neuron)} for h, c in zip(each, configs, strict=True)]
+        # As floats: a grid's 1 beside 0.5 would be another dtype, and another compilation.
+        every = {"every": jnp.asarray([h["every"] for h in each])}
+        return jax.tree.map(lambda *values: jnp.asarray(values, float), *each) | every
 
     def place(self, batch: dict[str, np.ndarray], axis: int) -> dict[str, jax.Array]:
         """To the devices, with ``axis`` split over those that share a batch."""
@@ -89,7 +101,7 @@ def train(together: Together, configs: Sequence[Config], show: Callable[[int], N
     seeds = sorted({c.seed for c in configs})
     which = jnp.asarray([seeds.index(c.seed) for c in configs])
     keys = jnp.stack([jax.random.key(c.seed) for c in configs])
-    states = together.init(keys, hparams(configs, steps, together.own))
+    states = together.init(keys, together.hparams(configs))
     readers = {"workers": config.data.workers, "threads": config.data.threads}
     streams = [data.train_batches(parts["train"], config.batch_size, seed, **readers) for seed in seeds]
     chosen, epochs = _no_choice(states), []
@@ -114,14 +126,6 @@ def train(together: Together, configs: Sequence[Config], show: Callable[[int], N
     if config.optimizer.ema:
         ends["ema"] = evaluate(together, learner.averaged(states), configs, "test")
     return [_result(k, epochs, ends) for k in range(len(configs))]
-
-
-def hparams(configs: Sequence[Config], steps_per_epoch: int, own: Own = Own()) -> dict[str, Any]:
-    """The members' traced values, stacked; a neuron only where members differ in it."""
-    each = [learner.hyperparameters(config, steps_per_epoch) for config in configs]
-    if len({config.model.neuron for config in configs}) > 1 and grid.traces_neuron(configs[0], own):
-        each = [h | {"neuron": models.neuron(c.model.neuron)} for h, c in zip(each, configs, strict=True)]
-    return jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each)
 
 
 def evaluate(together: Together, states: Any, configs: Sequence[Config], part: str) -> dict[str, np.ndarray]:
