@@ -19,10 +19,8 @@ def train(argv: Sequence[str]) -> None:
     given = {"--name": None, "--fresh": False, "--runs": "runs", "--checkpoints": None, "--distributed": "off"}
     given |= {"--profile": None}
     options, config, own = read("train", argv, given)
-    if config.deterministic:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+    _deterministic(config)
     with on_signals() as stop:
-        # JAX takes a second to import, and reads XLA_FLAGS when it starts.
         from csbp_jax import processes
         from csbp_jax.training import train
 
@@ -38,6 +36,12 @@ def train(argv: Sequence[str]) -> None:
                 profile=options.profile or "",
                 checkpoints=options.checkpoints,
             )
+
+
+def _deterministic(config):
+    """To be called before JAX starts, which reads XLA_FLAGS then."""
+    if config.deterministic:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -149,6 +153,7 @@ def sweep(argv: Sequence[str]) -> None:
     known: dict[str, Any] = {"--name": None, "--fresh": False, "--sweeps": "sweeps"}
     known |= {"--grid": "", "--chunk": None, "--data-parallel": 1}
     options, config, own = read("sweep", argv, known)
+    _deterministic(config)
     from csbp_jax import sweep
     from csbp_jax.sweep import grid
 

@@ -128,7 +128,8 @@ def read_field(config: Config, field: str, word: str) -> Any:
     Raises:
       ConfigError: it is impossible.
     """
-    return flatten(parse(config, [f"--{field}", word], "csbp_jax sweep"))[field]
+    # In one word, so that a value such as --help is none of the parser's options.
+    return flatten(parse(config, [f"--{field}={word}"], "csbp_jax sweep"))[field]
 
 
 def parse(config: Config, argv: Sequence[str], prog: str) -> Config:

@@ -72,6 +72,8 @@ def test_a_strength_may_vary_at_one_of_several_taps():
         ({"chaos.z": [1.0]}, "no field chaos.z;"),
         ({"chaos.z0.fc9.norm": [1.0]}, "no field chaos.z0.fc9.norm"),
         ({"chaos.beta": [0.5, 2.0]}, "chaos.beta: 2.0 is not possible"),
+        ({"chaos.z0": [(1,), (1.0,)]}, "GRID: chaos.z0=1 and chaos.z0=1.0 are the same run"),
+        ({"chaos.z0": [(1.0,), (2.0,)], "chaos.z0.fc1.membrane": [3.0]}, "chaos.z0=2.0 chaos.z0.fc1.membrane=3.0 are"),
         ({"chaos.unit": ["plain", "flip"]}, "chaos.unit: flip is not possible in a sweep"),
     ],
 )

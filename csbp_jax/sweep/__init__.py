@@ -57,8 +57,6 @@ def run(
       ConfigError: no such field, an impossible value, or the folder holds another sweep.
     """
     console = report.Console(highlight=False, markup=False) if console is None else console
-    if config.layout != "data":
-        raise ConfigError(f"layout: {config.layout} is not possible in a sweep, whose devices hold members; use data")
     configs, points = grid.members(config, axes), [table.plain(point) for point in grid.points(axes)]
     about = to_json(config) | {"grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))}
     name = _name(config, own, about) if name is None else name

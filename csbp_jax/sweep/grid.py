@@ -7,10 +7,20 @@ from typing import Any
 from csbp_jax.assembly import TRACED
 from csbp_jax.config import Config, ConfigError, check, flatten, replaced
 from csbp_jax.own import Own
+from csbp_jax.sweep.table import plain
 
 Axes = Mapping[str, Sequence[Any]]
 
 _NEURON = {"model.neuron.decay": 0.5, "model.neuron.threshold": 1.0, "model.neuron.surrogate_param": 1.0}
+
+# What a run alone can do and members cannot: the only value, and why and what instead.
+_IMPOSSIBLE = {
+    "weights": ("", "whose members start from drawn weights; leave it out"),
+    "layout": ("data", "whose devices hold members; leave it at data"),
+    "flip_every": (0, "which measures no flip; leave it at 0"),
+    "chaos.unit": ("plain", "which measures no flip; give chaos.z0 in plain units"),
+    "patience": (0, "whose members train in step; leave it at 0"),
+}
 
 
 def words(text: str) -> dict[str, list[str]]:
@@ -46,17 +56,22 @@ def members(config: Config, axes: Axes) -> list[Config]:
     A field is one of the config; ``chaos.z0.TAP`` is the strength at one of several taps.
 
     Raises:
-      ConfigError: no such field, or an impossible value.
+      ConfigError: no such field, an impossible value, or a member is there twice.
     """
     for field in axes:
         check_field(config, field)
-    if config.weights:
-        raise ConfigError(f"weights: {config.weights}, but members of a sweep start from drawn weights; leave it out")
-    found = [check(_at(config, point)) for point in points(axes)]
-    if any(member.chaos.unit == "flip" for member in found):
-        raise ConfigError("chaos.unit: flip is not possible in a sweep, which measures no flip; give z0 in plain units")
-    if any(member.patience for member in found):
-        raise ConfigError("patience: not possible in a sweep, whose members train in step; leave it at 0")
+    where = points(axes)
+    found = [check(_at(config, point)) for point in where]
+    for member in found:
+        for field, (possible, told) in _IMPOSSIBLE.items():
+            if (value := flatten(member)[field]) != possible:
+                raise ConfigError(f"{field}: {value} is not possible in a sweep, {told}")
+    # Twice the same would count as two independent members, and narrow the interval.
+    first: dict[Config, Mapping[str, Any]] = {}
+    for member, point in zip(found, where, strict=True):
+        if (twin := first.setdefault(member, point)) is not point:
+            one, other = (" ".join(f"{k}={v}" for k, v in plain(p).items()) for p in (twin, point))
+            raise ConfigError(f"GRID: {one} and {other} are the same run; give each value once (--grid)")
     return found
 
 
