@@ -55,7 +55,7 @@ data: prepares and verifies a data set, and tells how many records each part hol
   --chunk N           members that train at once (default: one a device on CPU, else 32)
   --data-parallel N   devices that share each batch (default: 1; the others hold different members)
   --low, --high RATE  the first and the last one (default: 1e-5, 10), in --steps N steps (default: 100)
-  --seeds N           how many fresh ones (default: 10)
+  --seeds N           how many fresh ones (default: 10; fewer make a wide interval, whose n is told)
   --from FOLDER       where the originals (archives, or a tfds folder) lie; downloaded where possible, if left out
   --no-verify         take originals of another size or checksum
   --read-all          read every record once, so that a damaged one is found now and not in training

@@ -199,4 +199,4 @@ def best(argv: Sequence[str]) -> None:
     seeds = count("--seeds", options.seeds) or 10
     with on_signals():
         found = sweep.best(folder, seeds, trust=options.trust, data_dir=options.data_dir)
-    print(f"setting & last epoch & chosen epoch \\\\\n{sweep.table.latex(found)}")
+    print(f"setting & n & last epoch & chosen epoch \\\\\n{sweep.table.latex(found)}")

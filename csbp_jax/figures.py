@@ -76,48 +76,82 @@ def blank(width: float, height: float) -> Any:
 
 
 def draw_sweep(folder: pathlib.Path, fields: list[str], settings: list[dict[str, Any]]) -> None:
-    """``figures/accuracy.{png,pdf}``: test accuracy over the first swept number, a line for each of the rest.
+    """``figures/accuracy.{png,pdf}``: test accuracy over the first swept number, a line for each of the rest; where no
+    number is swept, over the values of the first field. Settings without a mean are named below.
 
     Args:
       folder: the sweep's.
       fields: the swept ones, without the seed.
       settings: rows of ``settings.csv``.
     """
-    numbers = [f for f in fields if all(_number(row[f]) is not None for row in settings)]
-    if not numbers:
+    if not fields:
         return
-    across = numbers[0]
+    numbers = [f for f in fields if all(_number(row[f]) is not None for row in settings)]
+    across = [*numbers, *fields][0]
     lines: dict[str, list[dict[str, Any]]] = {}
     for row in settings:
         if "last_test_accuracy_mean" in row:
-            label = ", ".join(f"{f} {_text(row[f])}" for f in fields if f != across)
-            lines.setdefault(label, []).append(row)
-    figure = blank(8, 3.6)
+            lines.setdefault(_point(row, [f for f in fields if f != across]), []).append(row)
+    columns = math.ceil(len(lines) / _ROWS) if len(lines) > len(PALETTE) else 0
+    figure = blank(8 + 2.5 * columns, 3.6)
     panels = figure.subplots(1, 2, sharey=True)
     for panel, part in zip(panels, ("last", "chosen"), strict=True):
-        for i, (label, rows) in enumerate(lines.items()):
-            _band(panel, across, f"{part}_test_accuracy", rows, {"color": PALETTE[i % len(PALETTE)], "label": label})
-        title = "last epoch" if part == "last" else "epoch chosen by validation"
-        panel.set(xlabel=across, title=title)
-        if all(_number(row[across]) >= 0 for row in settings):
-            positive = sorted({_number(row[across]) for row in settings} - {0.0})
-            if len(positive) > 2 and positive[-1] / positive[0] > 20:
-                panel.set_xscale("symlog", linthresh=positive[0])
+        if numbers:
+            _over_numbers(panel, across, f"{part}_test_accuracy", lines, settings)
+        else:
+            _over_names(panel, across, f"{part}_test_accuracy", lines, settings)
+        panel.set(xlabel=across, title="last epoch" if part == "last" else "epoch chosen by validation")
     panels[0].set(ylabel="test accuracy (%), 95 % interval")
-    if any(lines):
+    if columns:
+        figure.legend(
+            *panels[1].get_legend_handles_labels(), loc="outside right upper", fontsize="x-small", ncols=columns
+        )
+    elif any(lines):
         panels[1].legend(fontsize="small")
+    if lost := [_point(row, fields) for row in settings if "last_test_accuracy_mean" not in row]:
+        more = f" and {len(lost) - 4} more" if len(lost) > 4 else ""
+        figure.supxlabel(f"all seeds diverged: {'; '.join(lost[:4])}{more}", fontsize="small", wrap=True)
     (folder / "figures").mkdir(exist_ok=True)
     for ending in ("png", "pdf"):
         figure.savefig(folder / "figures" / f"accuracy.{ending}", dpi=150)
 
 
-def _band(axes, across, name, rows, style):
-    rows = sorted(rows, key=lambda row: _number(row[across]))
-    x = [_number(row[across]) for row in rows]
-    axes.plot(x, [100 * row[f"{name}_mean"] for row in rows], ".-", **style)
-    ends = [[row[f"{name}_{end}"] for row in rows] for end in ("low", "high")]
-    if None not in ends[0]:
-        axes.fill_between(x, *[[100 * value for value in end] for end in ends], alpha=0.2, lw=0, color=style["color"])
+def _point(row, fields):
+    return ", ".join(f"{field} {_text(row[field])}" for field in fields)
+
+
+def _over_numbers(axes, across, name, lines, settings):
+    for i, (label, rows) in enumerate(lines.items()):
+        rows, style = sorted(rows, key=lambda row: _number(row[across])), _style(i)
+        x, (mean, low, high) = [_number(row[across]) for row in rows], _interval(rows, name)
+        axes.plot(x, mean, label=label, **style)
+        axes.fill_between(x, low, high, alpha=0.2, lw=0, color=style["color"])
+    if all(_number(row[across]) >= 0 for row in settings):
+        positive = sorted({_number(row[across]) for row in settings} - {0.0})
+        if len(positive) > 2 and positive[-1] / positive[0] > 20:
+            axes.set_xscale("symlog", linthresh=positive[0])
+
+
+def _over_names(axes, across, name, lines, settings):
+    names = list(dict.fromkeys(_text(row[across]) for row in settings))
+    for i, (label, rows) in enumerate(lines.items()):
+        # Side by side, within a third of the way to the next name.
+        x = [names.index(_text(row[across])) + (i + 0.5) / len(lines) / 1.5 - 1 / 3 for row in rows]
+        mean, low, high = _interval(rows, name)
+        axes.errorbar(x, mean, [mean - low, high - mean], label=label, capsize=3, **_style(i) | {"ls": "none"})
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _interval(rows, name):
+    """Mean and ends in %, NaN where there is but one value."""
+    return [100 * np.array([row[f"{name}_{end}"] for row in rows], float) for end in ("mean", "low", "high")]
+
+
+def _style(i):
+    """A colour, and another kind of line and mark where the colours begin anew."""
+    turn = i // len(PALETTE)
+    return {"color": PALETTE[i % len(PALETTE)], "ls": ("-", "--", ":", "-.")[turn % 4], "marker": ".s^xD+v"[turn % 7]}
 
 
 def _number(value):

@@ -92,11 +92,12 @@ def closing_table(console: Console, run: pathlib.Path, result: dict[str, Any], c
         console.print(f"{label:12} {place}", soft_wrap=True)
 
 
-def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table whose first column is text and whose others are numbers."""
+def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]], words: int = 1) -> None:
+    """A table whose first ``words`` columns are text, broken where the terminal is narrow, and the others numbers."""
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0)
+        text = number < words
+        table.add_column(heading, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import cli, configs, data, learner, program, sweep
+from csbp_jax import cli, configs, data, figures, learner, program, sweep
 from csbp_jax.choice import rank
 from csbp_jax.config import ConfigError, Optimizer, flatten, from_json, replaced, to_json
 from csbp_jax.intervals import student
@@ -326,10 +326,87 @@ def test_tables_figures_and_the_best(tmp_path):
 
     better = sweep.best(folder, 2, console=QUIET())
     assert better.point == {"optimizer.lr": 0.05}
-    with open(folder / "best" / "members.csv") as file:
+    with open(folder / "best-seeds-2-3" / "members.csv") as file:
         assert [m["seed"] for m in csv.DictReader(file)] == ["2", "3"]
     row = table.latex(better)
-    assert row.startswith(r"\texttt{optimizer.lr} = 0.05 & $") and row.endswith(r"$ \\") and row.count(r"\pm") == 2
+    assert row.startswith(r"\texttt{optimizer.lr} = 0.05 & 2 & $") and row.endswith(r"$ \\") and row.count(r"\pm") == 2
+    # Of another number of seeds beside it, not in its place.
+    assert sweep.best(folder, 3, console=QUIET()).members == 3
+
+
+def test_the_best_of_tuples_and_of_one_that_diverges_on_all_fresh_seeds(tmp_path, monkeypatch, capsys):
+    run(tmp_path, {"model.features": [(8, 4), (6,)], "seed": [0]}, TINY)
+    for number in (0, 1):
+        file = tmp_path / "s" / "chunks" / f"{number:06}.json"
+        content = json.loads(file.read_text())
+        content["results"][0]["chosen"]["validation_accuracy"] = float(number)
+        file.write_text(json.dumps(content))
+    real = sweep.train
+    monkeypatch.setattr(sweep, "train", lambda *_: [{**one, "diverged": True} for one in real(*_)])
+    assert cli.main(["best", str(tmp_path / "s"), "--seeds", "3"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == [
+        "setting & n & last epoch & chosen epoch \\\\",
+        r"\texttt{model.features} = 6 & 0 of 3 & diverged & diverged \\",
+    ]
+    assert any(re.search(r"6 +│ +3 │ +3 │ +diverged", line) for line in told)
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------
+
+
+def shown_setting(point, diverged=0):
+    rng = np.random.default_rng(0)
+    accuracies = {name: student(list(rng.random(3))) for name in table._ACCURACIES}
+    return table.Setting(point, 3, diverged, accuracies if diverged < 3 else {})
+
+
+def test_the_table_has_a_column_for_each_field_and_cuts_nothing_in_80_columns(tmp_path):
+    fields = ("model.neuron.surrogate_param", "chaos.z0.fc1.membrane", "optimizer.name")
+    found = [
+        shown_setting(dict(zip(fields, point, strict=True)), diverged)
+        for point, diverged in (((0.25, 10.0, "adamw"), 0), ((0.5, 30.0, "sgd"), 3))
+    ]
+    out = io.StringIO()
+    sweep._show(Console(file=out, width=80), tmp_path, found)
+    told = out.getvalue()
+    assert "…" not in told and max(map(len, told.splitlines())) <= 80
+    rows = [line for line in told.splitlines() if line.startswith("│")]
+    assert re.match(r"│ 0.25 +│ 10.0 +│ adamw +│ +3 │ +0 │ +\d+.\d\d ± \d+.\d\d │ +\d+.\d\d ± \d+.\d\d │", rows[0])
+    assert re.match(r"│ 0.5 +│ 30.0 +│ sgd +│ +3 │ +3 │ +diverged │ +diverged │", rows[1])
+    assert table.headings(fields) == ["surrogate param", "z0.fc1.membrane", "name"]
+    assert table.headings(["model.name", "optimizer.name"]) == ["model.name", "optimizer.name"]
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """What ``draw_sweep`` draws of settings."""
+    made, real = [], figures.blank
+    monkeypatch.setattr(figures, "blank", lambda *size: made.append(real(*size)) or made[-1])
+
+    def draw(found):
+        figures.draw_sweep(tmp_path, list(found[0].point), [table.flat(setting) for setting in found])
+        assert (tmp_path / "figures" / "accuracy.png").stat().st_size > 5000
+        return made[-1]
+
+    return draw
+
+
+def test_a_figure_of_names_and_of_what_diverged(drawn):
+    found = [shown_setting({"chaos.term": term}, 3 * (term == "linear")) for term in ("chaos", "drift", "linear")]
+    figure = drawn(found)
+    panel = figure.axes[0]
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["chaos", "drift", "linear"]
+    (bars,) = panel.containers
+    expected = [100 * setting.accuracies["last_test_accuracy"].mean for setting in found[:2]]
+    np.testing.assert_allclose(bars.lines[0].get_xydata(), list(zip([0, 1], expected, strict=True)), atol=1e-9)
+    assert figure.get_supxlabel() == "all seeds diverged: chaos.term linear"
+
+
+def test_twenty_lines_of_a_figure_look_different(drawn):
+    figure = drawn([shown_setting({"chaos.z0": z0, "seed of": n}) for z0 in (0.0, 1.0) for n in range(20)])
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[0].get_lines()}
+    assert len(looks) == 20 and len(figure.legends[0].get_texts()) == 20
 
 
 def test_another_grid_under_the_same_name_is_refused(tmp_path):
@@ -342,6 +419,8 @@ def test_best_of_no_sweep_is_refused(tmp_path):
     train(SMALL, name="r", root=tmp_path, console=QUIET())
     with pytest.raises(ConfigError, match="no finished sweep"):
         sweep.best(tmp_path / "r")
+    with pytest.raises(ConfigError, match="no: there is no sweep; name its folder, such as sweeps/NAME"):
+        sweep.best(tmp_path / "no")
 
 
 def test_devices_that_cannot_be_shared_out_are_refused(tmp_path):

@@ -84,25 +84,31 @@ def best(
 ) -> Setting:
     """The setting that validation picks, trained anew on fresh seeds, so that its picking does not flatter it.
 
-    The sweep of those seeds is kept in the folder's ``best``. ``trust``: as :func:`csbp_jax.runs.load` has it.
+    The sweep of those seeds is kept in the folder's ``best-seeds-FIRST-LAST``. ``trust``: as
+    :func:`csbp_jax.runs.load` has it. Fewer than 10 seeds are possible, and make a wide interval.
 
     Raises:
-      ConfigError: the folder holds no finished sweep, or in every setting a member diverged.
+      ConfigError: there is no folder, it holds no finished sweep, or in every setting a member diverged.
     """
     folder = pathlib.Path(folder)
+    if not (folder / "config.json").exists():
+        raise ConfigError(f"{folder}: there is no sweep; name its folder, such as sweeps/NAME")
     content = run_folder.read_json(folder / "config.json", "config")
     about = content["config"]
     if "grid" not in about or not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
     own, axes = reread(folder, content.get("own", {}), trust, None), about.pop("grid")
-    config, points = from_json(about), [table.plain(point) for point in grid.points(axes)]
+    config, given = from_json(about), grid.points(axes)
+    points = [table.plain(point) for point in given]
     rows = table.member_rows(points, _done(folder, len(points)))
     found = table.best(table.settings(points, rows))
     if found is None:
         raise ConfigError(f"{folder}: members of every setting diverged; try smaller optimizer.lr or chaos.z0")
     first = 1 + max(member.seed for member in grid.members(config, axes))
-    fresh = {field: [value] for field, value in found.point.items()} | {"seed": range(first, first + seeds)}
-    return run(config, fresh, name="best", root=folder, data_dir=data_dir, own=own, console=console)[0]
+    point = next(g for g, p in zip(given, points, strict=True) if found.point.items() <= p.items())
+    fresh = {field: [value] for field, value in point.items()} | {"seed": range(first, first + seeds)}
+    name = f"best-seeds-{first}-{first + seeds - 1}"
+    return run(config, fresh, name=name, root=folder, data_dir=data_dir, own=own, console=console)[0]
 
 
 def _results(configs, own, folder, data_dir, chunk, devices, console):
@@ -160,13 +166,14 @@ def _devices(data_parallel):
 
 def _show(console, folder, found):
     """The settings as a table, or as one line where there is but one."""
-    rows = []
+    fields, rows = list(found[0].point), []
     for setting in found:
-        cells = [table.percent(interval) for interval in setting.accuracies.values()][:2] or ["", ""]
-        point = ", ".join(f"{field} {value}" for field, value in setting.point.items()) or "as given"
-        rows.append([point, str(setting.members), str(setting.diverged), *cells])
-    columns = ["setting", "members", "diverged", "chosen epoch", "last epoch"]
-    report.print_table(console, f"{folder}: test accuracy (%), mean and 95 % interval over seeds", columns, rows)
+        cells = [table.half_width(i) for i in setting.accuracies.values()][:2] or ["diverged", "diverged"]
+        point = [table.text(value) for value in setting.point.values()]
+        rows.append([*point, str(setting.members), str(setting.diverged), *cells])
+    columns = [*table.headings(fields), "members", "diverged", "chosen epoch", "last epoch"]
+    title = f"{folder}: test accuracy (%), mean and half the 95 % interval over seeds"
+    report.print_table(console, title, columns, rows, words=len(fields))
 
 
 def _name(config, own, about):

@@ -25,8 +25,10 @@ class Setting(NamedTuple):
 
 
 def plain(point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point with numbers where its values are tuples of one, as ``chaos.z0`` mostly is."""
-    return {k: v[0] if isinstance(v, tuple | list) and len(v) == 1 else v for k, v in point.items()}
+    """A point with numbers where its values are tuples of one, as ``chaos.z0`` mostly is, and tuples where JSON has
+    lists."""
+    each = {k: tuple(v) if isinstance(v, list) else v for k, v in point.items()}
+    return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in each.items()}
 
 
 def member_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> list[Row]:
@@ -99,18 +101,30 @@ def percent(interval: Interval) -> str:
     return f"{100 * interval.mean:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
 
 
+def half_width(interval: Interval) -> str:
+    """``98.12 ± 0.62``, in percent: Student's interval is symmetric."""
+    if interval.low is None or interval.high is None:
+        return f"{100 * interval.mean:.2f}"
+    return f"{100 * interval.mean:.2f} ± {50 * (interval.high - interval.low):.2f}"
+
+
 def latex(setting: Setting) -> str:
-    """A row of a LaTeX table: the point, last epoch and chosen epoch in %, with half the width of the interval."""
-
-    def cell(interval):
-        if interval.low is None:
-            return f"${100 * interval.mean:.2f}$"
-        return f"${100 * interval.mean:.2f} \\pm {50 * (interval.high - interval.low):.2f}$"
-
-    point = ", ".join(f"\\texttt{{{k}}} = {_plain(v)}".replace("_", r"\_") for k, v in setting.point.items())
-    cells = [cell(setting.accuracies[f"{part}_test_accuracy"]) for part in ("last", "chosen")]
-    return f"{point or 'as given'} & {' & '.join(cells)} \\\\"
+    """A row of a LaTeX table: the point, the number of members that did not diverge, last epoch and chosen epoch in %,
+    with half the width of the interval over these."""
+    point = ", ".join(f"\\texttt{{{k}}} = {text(v)}".replace("_", r"\_") for k, v in setting.point.items())
+    of = f" of {setting.members}" if setting.diverged else ""
+    intervals = [setting.accuracies.get(f"{part}_test_accuracy") for part in ("last", "chosen")]
+    cells = [f"${half_width(i)}$".replace("±", r"\pm") if i else "diverged" for i in intervals]
+    return f"{point or 'as given'} & {setting.members - setting.diverged}{of} & {' & '.join(cells)} \\\\"
 
 
-def _plain(value):
-    return " / ".join(map(str, value)) if isinstance(value, tuple) else value
+def headings(fields: Sequence[str]) -> list[str]:
+    """Names of fields as short as they are unique, to be broken between words: ``surrogate param``."""
+    # A tap's name has dots of its own.
+    short = [f.removeprefix("chaos.") if f.startswith("chaos.z0.") else f.rpartition(".")[2] for f in fields]
+    return [(s if short.count(s) == 1 else f).replace("_", " ") for s, f in zip(short, fields, strict=True)]
+
+
+def text(value: Any) -> str:
+    """A value of a point in a cell."""
+    return " / ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
