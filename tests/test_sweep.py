@@ -269,6 +269,57 @@ def test_a_stopped_sweep_goes_on(tmp_path, monkeypatch):
     assert run(tmp_path / "b", axes, chunk=8) == whole and trained == [8, 8]
 
 
+def test_it_does_not_go_on_with_other_rounding_unless_nothing_is_left(tmp_path, monkeypatch):
+    axes, real = {"seed": range(12)}, sweep.train
+
+    def stops(runs, members, show):
+        if members[0].seed:
+            raise KeyboardInterrupt
+        return real(runs, members, show)
+
+    monkeypatch.setattr(sweep, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, axes, TINY, chunk=8)
+    for otherwise, told in (
+        ({"chunk": 16}, "members a device: 1 in members that are finished, 2 here"),
+        ({"chunk": 8, "data_parallel": 2}, "members a device: 1 in members that are finished, 2 here"),
+        ({"chunk": 4, "data_parallel": 2}, "devices a batch: 1 in members that are finished, 2 here"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(told) + ".*--chunk, --data-parallel"):
+            run(tmp_path, axes, TINY, **otherwise)
+    monkeypatch.setattr(sweep, "train", real)
+    assert run(tmp_path, axes, TINY, chunk=8) == run(tmp_path, axes, TINY, chunk=16)
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ({"chaos.taps": [("fc1.membrane",), ("fc9.membrane",)]}, "chaos.taps: this network has no fc9.membrane"),
+        ({"data.name": ["digits", "mnist"]}, "mnist"),
+        ({"batch_size": [256, 4096]}, "batch_size: 4096 is not possible"),
+    ],
+)
+def test_what_is_wrong_with_a_late_kind_is_told_before_any_trains(tmp_path, axes, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        run(tmp_path, axes, data_dir=tmp_path / "none")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_over_data_sets_knows_the_data_of_all(tmp_path):
+    """A change of the second is found, too."""
+    rng = np.random.default_rng(0)
+
+    def data(config, data_dir):
+        x, y = rng.random((320, 1, 8, 8, 1), np.float32), np.arange(320) % 10
+        part = (x if config.data.window == 1 else np.zeros_like(x), y)
+        return {"train": part, "test": part}
+
+    axes = {"data.window": [2, 1]}
+    run(tmp_path, axes, TINY, own=Own(data=data))
+    with pytest.raises(ConfigError, match="its data have changed since it began"):
+        run(tmp_path, axes, TINY, own=Own(data=data))
+
+
 @pytest.fixture
 def survivor():
     """A signal that nothing takes is not to end the tests."""

@@ -18,7 +18,7 @@ from csbp_jax.own import name as own_name
 from csbp_jax.own_file import reread
 from csbp_jax.program import resolve
 from csbp_jax.sweep import grid, table
-from csbp_jax.sweep.together import Together, mesh, train
+from csbp_jax.sweep.together import Together, check_step, mesh, train
 
 Setting = table.Setting
 
@@ -54,13 +54,15 @@ def run(
       The settings: members that differ in the seed alone, taken together.
 
     Raises:
-      ConfigError: no such field, an impossible value, or the folder holds another sweep.
+      ConfigError: no such field, an impossible value, or the folder holds another sweep, or one that began otherwise.
     """
     console = report.Console(highlight=False, markup=False) if console is None else console
     configs, points = grid.members(config, axes), [table.plain(point) for point in grid.points(axes)]
     about = to_json(config) | {"grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))}
     name = _name(config, own, about) if name is None else name
-    _, identity = assembly.load(config, own, data_dir)
+    # All kinds before anything is written: an error in the last would come after hours of the first.
+    identities = [_checked(configs[group[0]], own, data_dir) for group in grid.kinds(configs, own)]
+    identity = "\n".join(dict.fromkeys(identities))
     with run_folder.open_run(pathlib.Path(root), about, name, fresh, console, identity, own=own) as folder:
         results = _results(configs, own, folder, data_dir, chunk, _devices(data_parallel), console)
         rows = table.member_rows(points, results)
@@ -111,12 +113,22 @@ def best(
     return run(config, fresh, name=name, root=folder, data_dir=data_dir, own=own, console=console)[0]
 
 
+def _checked(config, own, data_dir):
+    """What tells whether the data of a kind are the same; raises what its training would."""
+    parts, identity = assembly.load(config, own, data_dir)
+    check_step(resolve(config, parts), parts, own)
+    return identity
+
+
 def _results(configs, own, folder, data_dir, chunk, devices, console):
     """What each member came to; what an earlier try has done is read, the rest trained."""
     (folder / "chunks").mkdir(exist_ok=True)
-    done = _done(folder, len(configs))
+    done, size = _done(folder, len(configs)), _chunk(chunk, devices)
     kinds = grid.kinds(configs, own)
     left = [[n for n in group if done[n] is None] for group in kinds]
+    how = _how(size, devices)
+    if any(left):
+        _check_alike(folder, how)
     total = sum(configs[n].epochs for group in left for n in group)
     console.print(f"{folder}: {len(configs)} members in {len(left)} compilations, {sum(map(len, left))} to train")
     with report.progress(console, max(total, 1), 0) as show:
@@ -126,7 +138,7 @@ def _results(configs, own, folder, data_dir, chunk, devices, console):
                 continue
             parts, _ = assembly.load(configs[group[0]], own, data_dir)
             resolved = {n: resolve(configs[n], parts) for n in group}
-            together, size = Together(list(resolved.values()), parts, devices, own), _chunk(chunk, devices)
+            together = Together(list(resolved.values()), parts, devices, own)
             for members in (rest[i : i + size] for i in range(0, len(rest), size)):
                 # Every chunk has the same size, so that there is one compilation.
                 padded = members + [members[-1]] * (size - len(members))
@@ -135,10 +147,28 @@ def _results(configs, own, folder, data_dir, chunk, devices, console):
                     show(shown + epoch * len(members), f"members {members[0]} to {members[-1]}, epoch {epoch}")
 
                 results = train(together, [resolved[n] for n in padded], tell)[: len(members)]
-                content = {"members": members, "results": results}
+                content = {"members": members, "results": results, "how": how}
                 run_folder.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
                 shown += len(members) * resolved[members[0]].epochs
     return _done(folder, len(configs))
+
+
+def _how(size, devices):
+    """What the order of sums depends on, in which members trained otherwise differ."""
+    member, share = devices.shape["member"], devices.shape["data"]
+    return {"members a device": size // member, "devices a batch": share, "device": jax.devices()[0].device_kind}
+
+
+def _check_alike(folder, here):
+    for file in (folder / "chunks").glob("*.json"):
+        there = run_folder.read_json(file).get("how", here)
+        for key, value in here.items():
+            if there[key] != value:
+                raise ConfigError(
+                    f"{folder}: {key}: {there[key]} in members that are finished, {value} here, which rounds otherwise "
+                    "and in a chaotic run shows; go on as it began (--chunk, --data-parallel, the same machine), or "
+                    "start anew with FRESH=1 (--fresh)"
+                )
 
 
 def _done(folder, count):

@@ -73,6 +73,19 @@ class Together:
         return {name: jax.device_put(rows, split) for name, rows in batch.items()}
 
 
+def check_step(config: Config, parts: dict[str, Any], own: Own = Own()) -> None:
+    """Traces a training step of a (resolved) config on shapes; nothing is computed.
+
+    Raises:
+      ConfigError: such as that its network has no such tap.
+    """
+    source, size = parts["train"], config.batch_size
+    run = program.functions(config, source, len(source) // size, own)
+    record = data.take(source, np.zeros(1, int), np.zeros((1, getattr(source, "draws", 0)), np.float32))
+    batch = {name: jax.ShapeDtypeStruct((size, *rows.shape[1:]), rows.dtype) for name, rows in record.items()}
+    jax.eval_shape(run.train_step, jax.eval_shape(run.init, jax.random.key(0)), batch)
+
+
 def _each(function, axes):
     """``vmap``; of one member the function itself, whose weights XLA on CPU would transpose, as a batch of one."""
 
