@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from csbp_jax import cli, configs, data, figures, learner, program, sweep
 from csbp_jax.choice import rank
@@ -33,6 +35,13 @@ SMALL = dataclasses.replace(
     model=dataclasses.replace(DIGITS.model, name="dense", features=(48, 40), time_steps=3),
     chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
     optimizer=Optimizer(name="sgd", lr=0.05),
+)
+TINY = dataclasses.replace(SMALL, model=dataclasses.replace(SMALL.model, features=(8,), time_steps=2))
+TINY = replaced(TINY, "chaos.anneal", "step")
+CONV = dataclasses.replace(
+    SMALL,
+    model=dataclasses.replace(DIGITS.model, features=(4, 4), time_steps=2),
+    chaos=dataclasses.replace(DIGITS.chaos, taps=("conv1.membrane",)),
 )
 QUIET = functools.partial(Console, file=io.StringIO())
 
@@ -124,37 +133,97 @@ def prepared(config=SMALL):
     return program.resolve(config, parts), parts
 
 
-@pytest.mark.parametrize("data_parallel", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_member_equals_the_run_alone(x64, data_parallel):
-    """Twenty steps in float64; eight members on eight devices, each batch on one or on two of them."""
-    config, parts = prepared()
-    axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (30.0,)], "model.neuron.surrogate_param": [1.0, 1.5]}
-    members = grid.members(config, axes)
+def both(config, parts, members, steps, data_parallel):
+    """So many steps in float64 of eight members on eight devices, and of each of them alone: losses, parameters."""
     runs = together.Together(members, parts, together.mesh(data_parallel))
     states = wide(runs.init(jnp.stack([jax.random.key(c.seed) for c in members]), runs.hparams(members)))
     # Seed and strength are in the state; what is compiled anew is the neuron.
     alone = {c.model.neuron: program.functions(c, parts["train"], runs.steps_per_epoch) for c in members}
-    steps = {neuron: jax.jit(f.train_step) for neuron, f in alone.items()}
+    jitted = {neuron: jax.jit(f.train_step) for neuron, f in alone.items()}
     own = [learner.hyperparameters(c, runs.steps_per_epoch) for c in members]
     singles = [wide(alone[c.model.neuron].init(jax.random.key(c.seed), h)) for c, h in zip(members, own, strict=True)]
-    batches = data.train_batches(parts["train"], 64, seed=0)
-    for batch in (next(batches) for _ in range(20)):
+    losses = []
+    for batch in itertools.islice(data.train_batches(parts["train"], config.batch_size, seed=0), steps):
         # The transform makes float32 of pictures; as float64 they stay.
         batch["x"] = batch["x"].astype(np.float64) / 255
         stacked = {name: rows[None] for name, rows in batch.items()}
         states, metrics = runs.step(states, jnp.zeros(8, int), runs.place(stacked, axis=1))
-        singles, losses = zip(
-            *[
-                (s, m["loss"])
-                for s, m in (steps[c.model.neuron](s, batch) for c, s in zip(members, singles, strict=True))
-            ],
-            strict=True,
-        )
-        np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-10)
-    for k, single in enumerate(singles):
-        jax.tree.map(
-            lambda a, b, k=k: np.testing.assert_allclose(a[k], b, rtol=1e-10, atol=1e-12), states.params, single.params
-        )
+        told = [jitted[c.model.neuron](s, batch) for c, s in zip(members, singles, strict=True)]
+        singles = [state for state, _ in told]
+        losses.append((metrics["loss"], [one["loss"] for _, one in told]))
+    return losses, states.params, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[s.params for s in singles])
+
+
+def assert_equal(losses, params, wanted):
+    for together_, alone in losses:
+        np.testing.assert_allclose(together_, alone, rtol=1e-10)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), params, wanted)
+
+
+@pytest.mark.parametrize("data_parallel", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_member_equals_the_run_alone(x64, data_parallel):
+    """Over 20 steps, each batch on one or on two devices."""
+    config, parts = prepared(replaced(SMALL, "batch_size", 64))
+    axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (30.0,)], "model.neuron.surrogate_param": [1.0, 1.5]}
+    assert_equal(*both(config, parts, grid.members(config, axes), 20, data_parallel))
+
+
+def test_a_convolutional_member_equals_the_run_alone_at_any_strength(x64):
+    config, parts = prepared(dataclasses.replace(CONV, batch_size=16))
+    axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (1.0,), (30.0,), (1000.0,)]}
+    assert_equal(*both(config, parts, grid.members(config, axes), 20, 2))
+
+
+def test_a_whole_calm_run_equals_the_run_alone(x64):
+    """Without a term, where differences of rounding do not grow, over all 15 epochs."""
+    config, parts = prepared(dataclasses.replace(TINY, batch_size=64, epochs=15))
+    config = replaced(config, "chaos.z0", (0.0,))
+    steps = config.epochs * (len(parts["train"]) // config.batch_size)
+    losses, *params = both(config, parts, grid.members(config, {"seed": range(8)}), steps, 2)
+    assert_equal(losses, *params)
+    assert len(losses) == 285 and np.all(losses[-1][0] < losses[0][0] / 2)
+
+
+def read_out(metrics):
+    """Of each run, the task loss of its last 20 steps."""
+    return np.mean([m["task_loss"] for m in metrics[-20:]], axis=0)
+
+
+@pytest.mark.slow
+def test_chaotic_members_and_runs_alone_are_alike_in_distribution():
+    """Where rounding grows to the spread over seeds, of 32 members and of runs alone on 32 other seeds."""
+    chaos = dataclasses.replace(TINY.chaos, z0=(300.0,), beta=1.0)
+    constant = dataclasses.replace(TINY.optimizer, schedule="constant")
+    config, parts = prepared(dataclasses.replace(TINY, batch_size=64, epochs=10, chaos=chaos, optimizer=constant))
+    batches = list(itertools.islice(data.train_batches(parts["train"], 64, seed=0), 150))
+    runs = together.Together([config], parts, together.mesh())
+
+    def members(config):
+        configs = grid.members(config, {"seed": range(32)})
+        states, found = runs.init(jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs)), []
+        for batch in batches:
+            stacked = runs.place({name: rows[None] for name, rows in batch.items()}, axis=1)
+            states, metrics = runs.step(states, jnp.zeros(32, int), stacked)
+            found.append(jax.device_get(metrics))
+        return read_out(found)
+
+    functions = program.functions(config, parts["train"], runs.steps_per_epoch)
+    init, step = jax.jit(functions.init), jax.jit(functions.train_step)
+
+    def alone(seed):
+        state, found = init(jax.random.key(seed)), []
+        for batch in batches:
+            state, metrics = step(state, batch)
+            found.append(metrics)
+        return read_out(jax.device_get(found))
+
+    ours = members(config)
+    twins = np.array([alone(seed) for seed in range(4)])
+    assert np.mean(np.abs(twins - ours[:4])) > np.std(ours) / 4
+    wanted = np.array([alone(seed) for seed in range(32, 64)])
+    assert stats.ks_2samp(ours, wanted).pvalue > 1e-3
+    # The read-out tells other strengths apart.
+    assert stats.ks_2samp(members(replaced(config, "chaos.z0", (100.0,))), wanted).pvalue < 1e-6
 
 
 def test_members_do_not_communicate():
@@ -201,8 +270,6 @@ OTHERS = {
     "optimizer.lr": 0.2,
     "seed": 1,
 }
-TINY = dataclasses.replace(SMALL, model=dataclasses.replace(SMALL.model, features=(8,), time_steps=2))
-TINY = replaced(TINY, "chaos.anneal", "step")
 
 
 @pytest.mark.parametrize(
