@@ -96,8 +96,10 @@ def print_table(console: Console, title: str, columns: list[str], rows: list[lis
     """A table whose first ``words`` columns are text, broken where the terminal is narrow, and the others numbers."""
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(columns):
-        text = number < words
-        table.add_column(heading, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+        if number < words:
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console.print(table)
