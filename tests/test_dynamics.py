@@ -162,6 +162,18 @@ def test_finite_size_exponent_tends_to_the_tangent_one_and_sees_jumps(x64):
     assert finite[1] > 0
 
 
+@pytest.mark.parametrize("delta", [1e-12, 1e-6, 1e-1])
+@pytest.mark.parametrize("k", [0.0, 1e-11, 1e-30])
+@pytest.mark.parametrize("centre", [0.0, 10.0])
+def test_two_runs_that_have_met_part_again_along_their_last_direction(x64, delta, k, centre):
+    """Below rounding nothing is left of a difference but noise; at the origin not even rounding."""
+    factors = jnp.array([0.5] * 5 + [k] + [1.5] * 20)
+    start = jnp.array([centre, centre])
+    _, _, history = dynamics.finite_size(lambda x, f: centre + f * (x - centre), start, factors, jnp.array([delta]))
+    np.testing.assert_allclose(history[6:, 0], np.log(1.5), atol=1e-2 if delta < 1e-9 else 1e-6)
+    assert history[5, 0] < np.log(0.01) and np.isfinite(history).all()
+
+
 class Smooth(NamedTuple):
     """A leaky neuron that emits ``sigmoid(slope (u - 1))``: its training step has no jumps at all."""
 

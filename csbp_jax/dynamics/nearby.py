@@ -27,8 +27,9 @@ def finite_size(
     Beside the trajectory run ``M`` others, the m-th kept ``deltas[m]`` apart (Euclidean norm over the leaves that feed
     back): every ``every`` steps its distance d is read and set back to delta along its direction. Exponent m is the
     mean of ``log(d / delta) / every``. As delta goes to 0 this is the largest tangent exponent, but for flips. A
-    distance that contracts to rounding counts as the rounding. Directions are random in all leaves that feed back;
-    leave out those that must keep a sign (Adam's second moments).
+    distance that contracts to rounding counts as the rounding, and the run is set back along its last direction.
+    The first directions are random in all leaves that feed back; leave out those that must keep a sign (Adam's second
+    moments).
 
     Args:
       deltas: ``[M]`` distances, e.g. ``10.0 ** jnp.arange(-10, 0)``; below 1e-6 they need float64.
@@ -41,9 +42,9 @@ def finite_size(
     Raises:
       ValueError: no chunk is left to count.
     """
-    mask, states, deltas = _start(state, deltas, fed_back, seed)
-    push, back = functools.partial(push_all, step), lambda states: _set_back(mask, states, deltas)
-    return follow(push, back, states, batches, every, warmup)
+    mask, place, deltas = _start(state, deltas, fed_back, seed)
+    push, back = functools.partial(_pushed, push_all, step), lambda place: _set_back(mask, place, deltas)
+    return follow(push, back, place, batches, every, warmup)
 
 
 def finite_size_many(
@@ -63,9 +64,9 @@ def finite_size_many(
       ``(exponents [K, M], stderr [K, M], history [chunks, K, M])``.
     """
     mask = mask_of(states, fed_back)
-    all_states, deltas = jax.vmap(lambda one: _start(one, deltas, fed_back, seed)[1:], out_axes=(0, None))(states)
-    push, back = functools.partial(_push_all_many, step), lambda states: _set_back_many(mask, states, deltas)
-    return follow(push, back, all_states, batches, every, warmup)
+    places, deltas = jax.vmap(lambda one: _start(one, deltas, fed_back, seed)[1:], out_axes=(0, None))(states)
+    push, back = functools.partial(_pushed, _push_all_many, step), lambda places: _set_back_many(mask, places, deltas)
+    return follow(push, back, places, batches, every, warmup)
 
 
 def separation(
@@ -90,7 +91,7 @@ def separation(
     Returns:
       For each read-out its Euclidean distances ``[1 + chunks, M]``, before the first step and after each chunk.
     """
-    _, states, _ = _start(state, deltas, fed_back, seed)
+    _, (states, _), _ = _start(state, deltas, fed_back, seed)
     distances = [_apart(readouts, states)]
     for done, batch in enumerate(batches, start=1):
         states = push_all(step, states, batch)
@@ -100,15 +101,20 @@ def separation(
 
 
 def _start(state, deltas, fed_back, seed):
-    """``(mask, states, deltas)``: the trajectory's state first, then one a distance away for each of ``deltas``."""
+    """``(mask, (states, directions [M, size]), deltas)``: of the states the trajectory's first, then those nearby."""
     mask, state = mask_of(state, fed_back), strong(state)
     x, _ = ravel_pytree(select(state, mask))
     deltas = jnp.asarray(deltas, x.dtype)
     directions = jax.random.normal(jax.random.key(seed), (deltas.size, x.size), x.dtype)
-    offsets = deltas[:, None] * directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+    directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
     # The trajectory is member 0 of the same batch, so that all are computed, and rounded, alike.
-    offsets = jnp.concatenate([jnp.zeros((1, x.size), x.dtype), offsets])
-    return mask, jax.vmap(lambda offset: join(x + offset, state, mask))(offsets), deltas
+    offsets = jnp.concatenate([jnp.zeros((1, x.size), x.dtype), deltas[:, None] * directions])
+    return mask, (jax.vmap(lambda offset: join(x + offset, state, mask))(offsets), directions), deltas
+
+
+def _pushed(push, step, place, batch):
+    states, directions = place
+    return push(step, states, batch), directions
 
 
 @functools.partial(jax.jit, static_argnames="readouts")
@@ -126,17 +132,20 @@ def _push_all_many(step, states, batch):
 
 
 @functools.partial(jax.jit, static_argnames="mask")
-def _set_back(mask, states, deltas):
+def _set_back(mask, place, deltas):
+    states, directions = place
     points = jax.vmap(lambda state: ravel_pytree(select(state, mask))[0])(states)
     differences = points[1:] - points[:1]
     rounding = jnp.finfo(points.dtype).eps * jnp.linalg.norm(points[0])
     distances = jnp.linalg.norm(differences, axis=1)
-    # Two runs that have met would never part again; they go on along their old difference, one rounding apart.
-    back = points[:1] + differences * (deltas / jnp.maximum(distances, rounding))[:, None]
+    # Two runs that have met would never part again, and what is left of a difference below rounding has no direction.
+    apart = (distances > rounding)[:, None]
+    directions = jnp.where(apart, differences / jnp.where(apart, distances[:, None], 1.0), directions)
+    back = points[:1] + deltas[:, None] * directions
     states = jax.vmap(lambda x, state: join(x, state, mask))(jnp.concatenate([points[:1], back]), states)
-    return states, log(jnp.maximum(distances, rounding) / deltas)
+    return (states, directions), log(jnp.maximum(distances, rounding) / deltas)
 
 
 @functools.partial(jax.jit, static_argnames="mask")
-def _set_back_many(mask, states, deltas):
-    return jax.vmap(lambda one: _set_back(mask, one, deltas))(states)
+def _set_back_many(mask, places, deltas):
+    return jax.vmap(lambda one: _set_back(mask, one, deltas))(places)
