@@ -133,7 +133,7 @@ def measure(
     Returns:
       At fixed z: ``tangent`` exponents with standard errors, how many of them are ``neutral``, ``finite_size``
       exponents, ``flip_ratio`` at the start and after the warm-up, and ``size``, the norm of the parameters after all
-      steps over that at the start. Of the annealed run: ``cumulated`` local exponents, and ``apart``, the distances of
+      steps over that at the start, NaN where the last step was not finite. Of the annealed run: ``cumulated`` local exponents, and ``apart``, the distances of
       a pair that starts 1e-8 apart and of one 1e-2 apart, in parameters, logits and spikes (the square root of how many
       differ).
     """
@@ -163,7 +163,7 @@ def measure(
                 name: {part: run.flip_ratio(part, state, given[0]) for part in meter.PARTS}
                 for name, state in (("start", fixed), ("warm", warm))
             },
-            "size": _norm(last) / _norm(fixed),
+            "size": jnp.where(last.bad_steps > 0, jnp.nan, _norm(last) / _norm(fixed)),
         }
         return jax.tree.map(lambda a: np.asarray(a).tolist(), plain)
 
@@ -189,11 +189,15 @@ _PAIRS, _NEUTRAL, _RISE, _AWAY = (1e-8, 1e-2), 1e-3, 5.0, 1e3
 def word(found: dict[str, Any]) -> str:
     """What the instruments say of one start, in the words of dynamics; four standard errors decide.
 
-    A run whose parameters have grown a thousandfold "runs away", a passing expansion is one of 5 nats.
+    A run whose parameters have grown a thousandfold, or that came to a step that is not finite, "runs away"; one without
+    a tangent has "no exponent", as under Adam with ``eps_root`` 0, whose root has none where second moments are 0. A
+    passing expansion is one of 5 nats.
     """
     tangent, sizes = found["tangent"], found["finite_size"]
     if not found["size"] < _AWAY:
         return "runs away"  # no attractor, and what grows is the run itself
+    if not np.isfinite(tangent["exponents"][0]):
+        return "no exponent"  # what compares with NaN is false
     if tangent["exponents"][0] > max(4 * tangent["stderr"][0], _NEUTRAL):
         return "chaotic"
     pairs = zip(sizes["exponents"], sizes["stderr"], strict=True)

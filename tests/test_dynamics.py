@@ -87,6 +87,12 @@ def test_flip_ratio_is_zero_on_a_plain():
     assert dynamics.flip_ratio(lambda x: 0 * x, jnp.ones(50), 0.5) == 0
 
 
+@pytest.mark.parametrize("size", [3, 40])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+def test_there_is_no_flip_ratio_where_the_jacobian_is_not_finite(size, value):
+    assert np.isnan(dynamics.flip_ratio(lambda x: x.at[1].multiply(value) * 1e3, jnp.ones(size), 0.5))
+
+
 def test_flip_ratio_of_the_chaos_term_is_one_where_its_map_flips(x64):
     rest = jnp.log(0.65 / 0.35)
     ratio = dynamics.flip_ratio(lambda y: jax.nn.sigmoid(y) - 0.65, jnp.full(1, rest), lr=2 / (0.65 * 0.35))

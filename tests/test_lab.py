@@ -17,6 +17,7 @@ DENSE = dataclasses.replace(
     optimizer=Optimizer(name="sgd", lr=0.0, momentum=0.0, schedule="constant"),
     model=dataclasses.replace(configs.load("digits").model, name="dense", features=(4,), time_steps=2),
 )
+NAN = float("nan")
 CALM = {
     "tangent": {"exponents": [-0.1, -0.2], "stderr": [0.01, 0.01]},
     "finite_size": {"exponents": [-0.1, 0.0], "stderr": [0.01, 0.01]},
@@ -90,16 +91,37 @@ def test_adams_second_moments_are_not_moved(parts):
     assert moved == 2 * parameters  # and the first moments
 
 
+def test_a_run_that_cannot_take_its_steps_runs_away(parts):
+    """They are skipped, so that its map is the identity, whose exponent is 0."""
+    config = resolve(replaced(replaced(DENSE, "optimizer.lr", 1e200), "loss.name", "mse"), parts)
+    given = lab.batches(config, parts["train"], 1)
+    found = lab.measure(lab.make(config, given[0], 26), given, steps=6, warmup=2, n=1, deltas=(1e-3,))
+    assert found["tangent"]["exponents"] == [0.0] and lab.word(found) == "runs away"
+
+
+def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(parts):
+    config = resolve(replaced(replaced(DENSE, "optimizer", Optimizer(name="adam", lr=1e-3)), "chaos.z0", (0.0,)), parts)
+    given = lab.batches(config, parts["train"], 1)
+    assert np.all(given[0]["x"][..., 0, 0] == given[0]["x"].min())  # a pixel that is dark in all digits
+
+    def said(eps_root):
+        run = lab.make(replaced(config, "optimizer.eps_root", eps_root), given[0], 26)
+        return lab.word(lab.measure(run, given, steps=6, warmup=2, n=1, deltas=(1e-3,)))
+
+    assert said(0.0) == "no exponent" != said(1e-12)
+
+
 @pytest.mark.parametrize(
     "change, expected",
     [
         ({}, "contracting or neutral"),
         ({"size": 1e4}, "runs away"),
-        ({"size": float("nan")}, "runs away"),
+        ({"size": NAN}, "runs away"),
         ({"tangent": {"exponents": [0.05, 0.0], "stderr": [0.01, 0.01]}}, "chaotic"),
         ({"tangent": {"exponents": [0.03, 0.0], "stderr": [0.01, 0.01]}}, "contracting or neutral"),
         ({"finite_size": {"exponents": [-0.1, 0.2], "stderr": [0.01, 0.01]}}, "finite-size sensitive"),
         ({"cumulated": [1.0, 7.0, -3.0]}, "transiently expanding"),
+        ({"tangent": {"exponents": [NAN, NAN], "stderr": [NAN, NAN]}, "cumulated": [NAN, NAN]}, "no exponent"),
     ],
 )
 def test_words(change, expected):

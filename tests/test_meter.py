@@ -12,7 +12,7 @@ from checkpoint_arrays import arrays
 from jax.flatten_util import ravel_pytree
 
 from csbp_jax import configs, data, meter
-from csbp_jax.config import Chaos, ConfigError, Optimizer
+from csbp_jax.config import Chaos, ConfigError, Diverged, Loss, Optimizer
 from csbp_jax.metrics_file import read_rows
 from csbp_jax.program import compile, functions, resolve
 from csbp_jax.report import Console
@@ -137,6 +137,14 @@ def test_z_in_flips_is_the_same_to_the_bit_in_a_run_stopped_within_epochs(tmp_pa
     assert here == there and any("z" in row for row in here)
     assert any(row["kind"] == "flip" for row in here) == bool(every)
     assert arrays(tmp_path / "stopped" / "r" / "checkpoints") == arrays(tmp_path / "whole" / "r" / "checkpoints")
+
+
+def test_a_run_that_diverges_has_no_ratio_and_says_that_it_diverged(tmp_path):
+    config = dataclasses.replace(changed(lr=1e30), flip_every=1, loss=Loss(name="mse"))
+    with pytest.raises(Diverged, match="diverged: loss or gradient was not finite"):
+        train(config, name="one", root=tmp_path, console=Console(file=io.StringIO()))
+    flips = [row["flip_ratio"] for row in read_rows(tmp_path / "one" / "metrics.jsonl") if row["kind"] == "flip"]
+    assert flips[0]["both"] > 1 and flips[-1]["both"] is None
 
 
 def test_without_steering_z_is_measured_once(tmp_path):

@@ -40,31 +40,40 @@ def flip_ratio(
       seed: of the first vector.
 
     Returns:
-      The ratio; not positive where no direction curves upwards. NaN where the method did not converge.
+      The ratio; not positive where no direction curves upwards. NaN where the method did not converge, and where the
+      Jacobian is not finite.
 
     >>> round(flip_ratio(lambda x: x * jnp.array([1.0, 8.0, 3.0]), jnp.zeros(3), lr=0.5), 4)
     2.0
     """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+    from scipy.sparse.linalg import ArpackError
 
     x, _ = ravel_pytree(params)
     factor = jnp.ones_like(x) if scale is None else ravel_pytree(scale)[0]
 
     def product(v):
-        return np.asarray(factor * _curve(gradient, params, args, jnp.asarray(v.reshape(-1), x.dtype)))
+        pushed = np.asarray(factor * _curve(gradient, params, args, jnp.asarray(v.reshape(-1), x.dtype)))
+        if not np.isfinite(pushed).all():
+            raise FloatingPointError
+        return pushed
+
+    try:
+        return float(lr * _largest(product, x, tolerance, seed) / (2 * (1 + momentum)))
+    except (FloatingPointError, ArpackError):
+        return float("nan")
+
+
+def _largest(product, x, tolerance, seed):
+    """The largest real part of an eigenvalue of a matrix of x's size and type, given by its products with vectors."""
+    from scipy.sparse.linalg import LinearOperator, eigs
 
     if x.size <= _DENSE:
-        values = np.linalg.eigvals(np.stack([product(row) for row in np.eye(x.size)], axis=1))
-    else:
-        start = np.random.default_rng(seed).standard_normal(x.size)
-        if not product(start).any():
-            return 0.0  # a random vector is in no null space but the whole; ARPACK wants another start
-        operator = LinearOperator((x.size, x.size), product, dtype=x.dtype)
-        try:
-            values = eigs(operator, 1, which="LR", v0=start, tol=tolerance, return_eigenvectors=False)
-        except ArpackNoConvergence:
-            return float("nan")
-    return float(lr * values.real.max() / (2 * (1 + momentum)))
+        return np.linalg.eigvals(np.stack([product(row) for row in np.eye(x.size)], axis=1)).real.max()
+    start = np.random.default_rng(seed).standard_normal(x.size)
+    if not product(start).any():
+        return 0.0  # a random vector is in no null space but the whole; ARPACK wants another start
+    operator = LinearOperator((x.size, x.size), product, dtype=x.dtype)
+    return eigs(operator, 1, which="LR", v0=start, tol=tolerance, return_eigenvectors=False).real.max()
 
 
 # ARPACK wants fewer vectors than dimensions; up to here the whole matrix costs less.
