@@ -12,7 +12,8 @@ _ROWS = 18  # of a legend, beside a figure
 
 
 def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """``figures/training.png`` (losses, z, accuracy) and ``figures/rates.png`` (firing rate of each layer)."""
+    """``figures/training.png`` (losses, z, accuracy, flip ratios if measured) and ``figures/rates.png`` (firing rate of
+    each layer)."""
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
     # An epoch whose steps were all bad has no mean.
@@ -21,21 +22,14 @@ def draw(run: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     if not epochs:
         return
 
-    figure = blank(12, 3.6)
-    losses, strength, accuracy = figure.subplots(1, 3)
+    flips = [row for row in rows if row["kind"] == "flip"]
+    figure = blank(16 if flips else 12, 3.6)
+    losses, strength, accuracy, *meter = figure.subplots(1, 4 if flips else 3)
     _losses(losses, steps)
     _strength(strength, steps)
-    kinds = {
-        "accuracy": "training",
-        "validation_accuracy": "validation",
-        "ema_validation_accuracy": "of averaged weights",
-    }
-    for i, (key, label) in enumerate((key, label) for key, label in kinds.items() if key in epochs[0]):
-        accuracy.plot(
-            [row["step"] for row in epochs], [100 * row[key] for row in epochs], ".-", color=PALETTE[i], label=label
-        )
-    accuracy.set(xlabel="step", ylabel="accuracy of an epoch (%)", title="Accuracy")
-    accuracy.legend()
+    _accuracy(accuracy, epochs)
+    if flips:
+        _flips(meter[0], flips)
     figure.suptitle(run.name)
     figure.savefig(folder / "training.png", dpi=120)
 
@@ -171,6 +165,32 @@ def _losses(axes, steps):
             line = {"lw": 1, "color": PALETTE[i], "label": label, "marker": mark}
             axes.plot([r["step"] for r in steps], [r[key] for r in steps], **line)
     axes.set(xlabel="step", ylabel="loss of a batch (nats)", title="Losses", yscale="log")
+    axes.legend()
+
+
+def _accuracy(axes, epochs):
+    kinds = {
+        "accuracy": "training",
+        "validation_accuracy": "validation",
+        "ema_validation_accuracy": "of averaged weights",
+    }
+    for i, (key, label) in enumerate((key, label) for key, label in kinds.items() if key in epochs[0]):
+        axes.plot(
+            [row["step"] for row in epochs], [100 * row[key] for row in epochs], ".-", color=PALETTE[i], label=label
+        )
+    axes.set(xlabel="step", ylabel="accuracy of an epoch (%)", title="Accuracy")
+    axes.legend()
+
+
+def _flips(axes, rows):
+    for i, part in enumerate(rows[0]["flip_ratio"]):
+        # One that could not be told is None, a gap in the line.
+        ratios = [math.nan if (ratio := row["flip_ratio"][part]) is None else ratio for row in rows]
+        axes.plot(
+            [r["step"] for r in rows], ratios, color=PALETTE[i], label=part, marker="." if len(rows) < 20 else None
+        )
+    axes.axhline(1, color="black", lw=0.8)
+    axes.set(xlabel="step", ylabel="flip ratio (above 1: past the flip)", title="Chaos meter")
     axes.legend()
 
 

@@ -44,12 +44,13 @@ def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def line(row: dict[str, Any], epochs: int) -> str:
-    """One line on the terminal for a row of metrics."""
+    """One line on the terminal for a row of metrics; a flip ratio above 1, past the flip, is marked with a "!"."""
     text = f"epoch {row['epoch']}/{epochs} step {row['step']}"
     if "task_loss" in row:
         text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {sum(row['z'].values()):.3g}"
         text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:.0f}/s"
-    text += f" flip {row['flip_ratio']:.2g}" if row.get("flip_ratio") is not None else ""
+    if (ratio := row.get("flip_ratio")) is not None:
+        text += f" flip {ratio:.2g}" + "!" * (ratio > 1)
     return text + (f" val {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else "")
 
 

@@ -11,11 +11,11 @@ import pytest
 from checkpoint_arrays import arrays
 from jax.flatten_util import ravel_pytree
 
-from csbp_jax import configs, data, meter
+from csbp_jax import configs, data, figures, meter
 from csbp_jax.config import Chaos, ConfigError, Diverged, Loss, Optimizer
 from csbp_jax.metrics_file import read_rows
 from csbp_jax.program import compile, functions, resolve
-from csbp_jax.report import Console
+from csbp_jax.report import Console, line
 from csbp_jax.stop import Stop, Stopped
 from csbp_jax.training import train
 
@@ -98,6 +98,16 @@ def test_z_in_flips_is_measured_at_the_first_step_and_steered(tmp_path):
     expected = [0.5 if row["step"] <= rows[-1]["step"] // 2 else 0.25 for row in flips]
     np.testing.assert_allclose([row["flip_ratio"]["chaos"] for row in flips], expected, rtol=3e-2)
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    for kept, panels in ((rows, 4), ([row for row in rows if row["kind"] != "flip"], 3)):
+        flips[-1]["flip_ratio"]["task"] = None  # one that could not be told is a gap
+        figures.draw(tmp_path, kept)
+        width = int.from_bytes((tmp_path / "figures" / "training.png").read_bytes()[16:20])
+        assert width == 120 * 4 * panels
+
+
+@pytest.mark.parametrize("ratio, shown", [(1.25, " flip 1.2!"), (0.5, " flip 0.5"), (None, "")])
+def test_a_ratio_above_1_is_marked_on_the_terminal(ratio, shown):
+    assert line({"epoch": 1, "step": 3, "flip_ratio": ratio}, 2) == f"epoch 1/2 step 3{shown}"
 
 
 class After(Stop):
@@ -160,6 +170,7 @@ def test_without_steering_z_is_measured_once(tmp_path):
     [
         ({"unit": "flip", "z0": (0.0,)}, "give one number above 0"),
         ({"unit": "flip", "name": "adam"}, "allowed is sgd"),
+        ({"unit": "flip", "warmup_epochs": 1}, "measured at the small rate of the first step; set flip_every above 0"),
     ],
 )
 def test_what_cannot_be_said_in_flips_is_refused(tmp_path, fields, message):

@@ -144,10 +144,11 @@ class Chaos:
     term: Literal["chaos", "drift", "linear"] = "chaos"
     """The term itself, or a control in its place: a parabola of its pull at h = 0 and its zero, or a constant pull."""
     unit: Literal["plain", "flip"] = "plain"
-    """flip: z0 (one number) is the term's flip ratio; its z is measured at the first step, and anew each flip_every
-    steps, if there are such, so that the ratio follows the annealing."""
+    """flip: z0 (one number) is the term's flip ratio; its z is measured at the first step, with the rate of that step,
+    and anew each flip_every steps, if there are such, so that the ratio follows the annealing."""
     substeps: int = 1
-    """A control: take the term's gradient in so many small steps, which is the same force and cannot overshoot."""
+    """A control: the term's gradient is the mean over so many small steps of plain descent at the learning rate, which
+    is the same force and cannot overshoot with plain sgd. Adam scales that mean: its steps are not those small ones."""
 
 
 @dataclasses.dataclass(frozen=True)

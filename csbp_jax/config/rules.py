@@ -127,6 +127,11 @@ def check(config: Config) -> Config:
             f"chaos.unit: flip is not possible with {config.optimizer.name}, whose scale is unknown before the first "
             "step; allowed is sgd"
         )
+    if config.chaos.unit == "flip" and config.optimizer.warmup_epochs and not config.flip_every:
+        raise ConfigError(
+            f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible with chaos.unit flip, which "
+            "would be measured at the small rate of the first step; set flip_every above 0, or optimizer.warmup_epochs to 0"
+        )
     if config.optimizer.accumulate > 1:
         for field, needed in (("chaos.reduce", "mean or neuron"), ("chaos.substeps", "1")):
             if str(flat[field]) not in needed.split(" or "):
