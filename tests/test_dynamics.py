@@ -13,6 +13,7 @@ import pytest
 
 from csbp_jax import dynamics, learner, losses, models, neurons, optimizer, surrogate
 from csbp_jax.config import Chaos, Config, Model, Optimizer
+from csbp_jax.dynamics.state import summary
 
 
 def steps(n, batch=None):
@@ -362,5 +363,27 @@ def test_one_compilation_over_calls(x64):
 def test_wrong_numbers_are_refused():
     with pytest.raises(ValueError, match="n is 3, but must be from 1 to 2"):
         dynamics.lyapunov(logistic, jnp.array([0.1, 0.2]), steps(10), 3)
-    with pytest.raises(ValueError, match="no chunk is left"):
-        dynamics.lyapunov(logistic, jnp.array(0.1), steps(10), 1, warmup=10)
+    for warmup, left in ((10, "no chunk"), (9, "1 chunk")):
+        with pytest.raises(ValueError, match=f"{left} is left to count, and a standard error needs two"):
+            dynamics.lyapunov(logistic, jnp.array(0.1), steps(10), 1, warmup=warmup)
+
+
+@pytest.mark.parametrize("count", [200, 1000])
+@pytest.mark.parametrize("p", [-0.7, 0.0, 0.5, 0.9, 0.97])
+def test_standard_errors_allow_for_correlation(x64, count, p):
+    """Of AR(1) series, the variance of whose mean is known."""
+    rng = np.random.default_rng(0)
+    series = np.zeros((count, 500))
+    series[0] = rng.normal(size=500)
+    for i in range(1, count):
+        series[i] = p * series[i - 1] + (1 - p**2) ** 0.5 * rng.normal(size=500)
+    lags = np.arange(1, count)
+    true = ((1 + 2 * ((1 - lags / count) * p**lags).sum()) / count) ** 0.5
+    mean, error, _ = summary(list(series))
+    assert 0.95 < error.mean() / true < (1.6 if p > 0.9 else 1.3)
+    assert np.mean(np.abs(mean) > 4 * error) < (0.03 if p > 0.9 else 0.015)
+
+
+def test_a_cycle_has_no_standard_error(x64):
+    mean, error, _ = summary([np.array([1.0]), np.array([-1.2])] * 100)
+    np.testing.assert_allclose([mean[0], error[0]], [-0.1, 0.0], atol=1e-12)
