@@ -132,10 +132,10 @@ def measure(
 
     Returns:
       At fixed z: ``tangent`` exponents with standard errors, how many of them are ``neutral``, ``finite_size``
-      exponents, ``flip_ratio`` at the start and after the warm-up, and ``size``, the norm of the parameters after all
-      steps over that at the start, NaN where the last step was not finite. Of the annealed run: ``cumulated`` local exponents, and ``apart``, the distances of
-      a pair that starts 1e-8 apart and of one 1e-2 apart, in parameters, logits and spikes (the square root of how many
-      differ).
+      exponents, ``counted`` steps of both, ``flip_ratio`` at the start and after the warm-up, and ``size``, the norm of
+      the parameters after all steps over that at the start, NaN where the last step was not finite. Of the annealed
+      run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that starts 1e-8 apart and of one 1e-2
+      apart, in parameters, logits and spikes (the square root of how many differ).
     """
     with jax.enable_x64(True):
         given = [jax.tree.map(_widened, batch) for batch in given]
@@ -157,6 +157,7 @@ def measure(
             "tangent": {"exponents": exponents, "stderr": errors},
             "neutral": jnp.sum(jnp.abs(exponents) < jnp.maximum(2 * errors, _NEUTRAL)),
             "finite_size": {"deltas": np.asarray(deltas), "exponents": sizes[0], "stderr": sizes[1]},
+            "counted": steps - warmup,
             "cumulated": jnp.cumsum(local[:, 0]),
             "apart": {"deltas": pairs} | apart,
             "flip_ratio": {
@@ -182,28 +183,47 @@ def _norm(state):
 
 
 # Distances of the pairs; the exponent below which a direction counts as neither growing nor shrinking; the growth, in
-# nats, that a passing expansion must reach to count; the growth of the parameters at which a run has run away.
-_PAIRS, _NEUTRAL, _RISE, _AWAY = (1e-8, 1e-2), 1e-3, 5.0, 1e3
+# nats, that any expansion must reach to count; the growth of the parameters at which a run has run away.
+_PAIRS, _NEUTRAL, RISE, AWAY = (1e-8, 1e-2), 1e-3, 5.0, 1e3
 
 
 def word(found: dict[str, Any]) -> str:
-    """What the instruments say of one start, in the words of dynamics; four standard errors decide.
+    """What the instruments say of one start.
 
-    A run whose parameters have grown a thousandfold, or that came to a step that is not finite, "runs away"; one without
-    a tangent has "no exponent", as under Adam with ``eps_root`` 0, whose root has none where second moments are 0. A
-    passing expansion is one of 5 nats.
+    An exponent counts from four standard errors on, and its expansion, exponent times counted steps, from 5 nats on.
+
+    Returns:
+      In this order: "runs away", where the parameters have grown a thousandfold or the last step was not finite; "no
+      exponent", where there is no tangent, as under Adam with ``eps_root`` 0, whose root has none at second moments of
+      0; "chaotic", by the largest tangent exponent; "finite-size sensitive", by any finite-size exponent; "transiently
+      expanding", where the cumulated local exponents of the annealed run :func:`rise` by 5 nats; "weakly expanding",
+      where an exponent counts and its expansion does not; else "contracting or neutral".
     """
-    tangent, sizes = found["tangent"], found["finite_size"]
-    if not found["size"] < _AWAY:
+    if not found["size"] < AWAY:
         return "runs away"  # no attractor, and what grows is the run itself
-    if not np.isfinite(tangent["exponents"][0]):
-        return "no exponent"  # what compares with NaN is false
-    if tangent["exponents"][0] > max(4 * tangent["stderr"][0], _NEUTRAL):
+    if not np.isfinite(found["tangent"]["exponents"][0]):
+        return "no exponent"
+    tangent, sized = (_growths(found[kind]) for kind in ("tangent", "finite_size"))
+    least = RISE / found["counted"]
+    if tangent[0] >= least:
         return "chaotic"
-    pairs = zip(sizes["exponents"], sizes["stderr"], strict=True)
-    if any(exponent > max(4 * error, _NEUTRAL) for exponent, error in pairs):
+    if max(sized) >= least:
         return "finite-size sensitive"
-    return "transiently expanding" if max(found["cumulated"]) > _RISE else "contracting or neutral"
+    if rise(found["cumulated"]) >= RISE:
+        return "transiently expanding"
+    return "weakly expanding" if max(tangent[0], *sized) > 0 else "contracting or neutral"
+
+
+def _growths(found):
+    """The exponents, 0 for those that do not count."""
+    pairs = zip(found["exponents"], found["stderr"], strict=True)
+    return [exponent if exponent > max(4 * error, _NEUTRAL) else 0.0 for exponent, error in pairs]
+
+
+def rise(cumulated: Sequence[float]) -> float:
+    """The largest growth from any step to a later one, in nats, of cumulated local exponents."""
+    course = np.concatenate([[0.0], cumulated])
+    return float(np.max(course - np.minimum.accumulate(course)))
 
 
 def wide(state: Any) -> Any:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from csbp_jax import configs, data, lab, meter
+from csbp_jax import configs, data, dynamics, lab, learner, meter
 from csbp_jax.config import Chaos, Optimizer, replaced
 from csbp_jax.program import resolve
 
@@ -22,6 +22,7 @@ CALM = {
     "tangent": {"exponents": [-0.1, -0.2], "stderr": [0.01, 0.01]},
     "finite_size": {"exponents": [-0.1, 0.0], "stderr": [0.01, 0.01]},
     "cumulated": [0.0, 0.5],
+    "counted": 200,
     "size": 1.2,
 }
 
@@ -37,7 +38,7 @@ def test_a_run_that_does_not_move_is_neutral_in_all_instruments(parts):
     assert not np.array_equal(given[0]["x"], given[1]["x"])
     found = lab.measure(lab.make(config, given[0], 26), given, steps=6, warmup=2, n=2, deltas=(1e-8, 1e-3))
     np.testing.assert_allclose(found["tangent"]["exponents"], 0, atol=1e-12)
-    assert found["neutral"] == 2 and found["size"] == 1
+    assert found["neutral"] == 2 and found["size"] == 1 and found["counted"] == 4
     # The parameters keep their distance; with annealing z the moment, which is the gradient, changes its share of it.
     assert len(found["cumulated"]) == 6 and np.max(np.abs(found["cumulated"])) < 1
     apart = {name: np.array(values) for name, values in found["apart"].items()}
@@ -100,13 +101,15 @@ def test_a_run_that_cannot_take_its_steps_runs_away(parts):
 
 
 def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(parts):
-    config = resolve(replaced(replaced(DENSE, "optimizer", Optimizer(name="adam", lr=1e-3)), "chaos.z0", (0.0,)), parts)
-    given = lab.batches(config, parts["train"], 1)
-    assert np.all(given[0]["x"][..., 0, 0] == given[0]["x"].min())  # a pixel that is dark in all digits
+    config = resolve(replaced(DENSE, "optimizer", Optimizer(name="adam", lr=1e-3)), parts)
+    probe = lab.batches(config, parts["train"], 1)[0]
+    assert not np.any(probe["x"][:, :, 0, 0])  # a pixel that is dark in all digits
 
     def said(eps_root):
-        run = lab.make(replaced(config, "optimizer.eps_root", eps_root), given[0], 26)
-        return lab.word(lab.measure(run, given, steps=6, warmup=2, n=1, deltas=(1e-3,)))
+        run = lab.make(replaced(config, "optimizer.eps_root", eps_root), probe, 26)
+        state = run.start(0, True)
+        found = dynamics.lyapunov(run.step, state, [probe] * 4, 1, fed_back=learner.fed_back(state))
+        return lab.word(CALM | {"tangent": {"exponents": found[0].tolist(), "stderr": found[1].tolist()}})
 
     assert said(0.0) == "no exponent" != said(1e-12)
 
@@ -120,7 +123,14 @@ def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(parts):
         ({"tangent": {"exponents": [0.05, 0.0], "stderr": [0.01, 0.01]}}, "chaotic"),
         ({"tangent": {"exponents": [0.03, 0.0], "stderr": [0.01, 0.01]}}, "contracting or neutral"),
         ({"finite_size": {"exponents": [-0.1, 0.2], "stderr": [0.01, 0.01]}}, "finite-size sensitive"),
+        ({"tangent": {"exponents": [0.02, 0.0], "stderr": [0.001, 0.01]}}, "weakly expanding"),
+        ({"tangent": {"exponents": [0.02, 0.0], "stderr": [0.001, 0.01]}, "counted": 300}, "chaotic"),
+        ({"finite_size": {"exponents": [0.02, 0.0], "stderr": [0.001, 0.01]}}, "weakly expanding"),
         ({"cumulated": [1.0, 7.0, -3.0]}, "transiently expanding"),
+        ({"cumulated": [5.5, 5.0]}, "transiently expanding"),
+        ({"cumulated": [4.0, -1.0, 3.5]}, "contracting or neutral"),
+        ({"cumulated": [-20.0, -30.0, -10.0, 0.0]}, "transiently expanding"),
+        ({"cumulated": [-20.0, -30.0, -26.0]}, "contracting or neutral"),
         ({"tangent": {"exponents": [NAN, NAN], "stderr": [NAN, NAN]}, "cumulated": [NAN, NAN]}, "no exponent"),
     ],
 )

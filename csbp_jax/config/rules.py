@@ -130,7 +130,7 @@ def check(config: Config) -> Config:
     if config.chaos.unit == "flip" and config.optimizer.warmup_epochs and not config.flip_every:
         raise ConfigError(
             f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible with chaos.unit flip, which "
-            "would be measured at the small rate of the first step; set flip_every above 0, or optimizer.warmup_epochs to 0"
+            "would be measured at the small rate of the first step; set flip_every above 0, or no warm-up"
         )
     if config.optimizer.accumulate > 1:
         for field, needed in (("chaos.reduce", "mean or neuron"), ("chaos.substeps", "1")):

@@ -13,8 +13,8 @@ Spike flips make a training step discontinuous, and the tangent map does not see
 - ``visited``: what a read-out of many runs still visits after a transient, which is a bifurcation diagram;
 - ``steered``: a strength turned from step to step so that the local exponent follows a path.
 
-*Chaotic* is a positive tangent exponent; *finite-size sensitive* a tangent exponent of 0 or less with a positive
-finite-size one; *transiently expanding* a run whose cumulated local exponent rises for a while.
+*Chaotic* is a positive tangent exponent; *finite-size sensitive* is what has a positive finite-size exponent alone;
+*transiently expanding* a run whose cumulated local exponents rise for a while. ``lab.word`` says from where on.
 
 The state is any pytree. Differences live in the leaves that feed back, by default all inexact ones
 (``learner.fed_back`` for a training state: parameters and moments, not batch norm's running statistics); the others,
