@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from csbp_jax import objective
+from csbp_jax import controls, objective
 from csbp_jax.config import Config, ConfigError
 
 Batch = dict[str, jax.Array]
@@ -183,15 +183,21 @@ def norms(gradients: dict[str, Any]) -> dict[str, jax.Array]:
 def fed_back(state: State) -> State:
     """True for the leaves that make training a dynamical system: parameters and moments.
 
-    Not batch norm's running statistics, which training never reads, nor counters, keys and hyperparameters. For
-    ``dynamics.lyapunov``.
+    Not batch norm's running statistics, which training never reads, nor counters, keys and hyperparameters, nor what a
+    force carries (AR(1) noise), which comes from outside. For ``dynamics.lyapunov``.
     """
 
     def inexact(tree):
-        return jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact), tree)
+        return jax.tree.map(_inexact, tree, is_leaf=lambda node: isinstance(node, controls.Forced))
 
     none = jax.tree.map(lambda _: False, state)
     return dataclasses.replace(none, params=inexact(state.params), opt_state=inexact(state.opt_state))
+
+
+def _inexact(node):
+    if isinstance(node, controls.Forced):
+        return jax.tree.map(lambda _: False, node)
+    return jnp.issubdtype(node.dtype, jnp.inexact)
 
 
 def _told(state):

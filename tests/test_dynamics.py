@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from csbp_jax import dynamics, learner, losses, models, neurons, optimizer, surrogate
+from csbp_jax import controls, dynamics, learner, losses, models, neurons, optimizer, surrogate
 from csbp_jax.config import Chaos, Config, Model, Optimizer
 from csbp_jax.dynamics.state import summary
 
@@ -351,6 +351,18 @@ def test_only_what_feeds_back_is_perturbed(x64):
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert chosen == 2 * parameters  # and their momenta
     assert not any(jax.tree.leaves((mask.batch_stats, mask.hparams, mask.step, mask.key)))
+
+
+@pytest.mark.parametrize("force", [controls.ar1(0.9), controls.logistic(), controls.gaussian()])
+def test_what_a_force_carries_does_not_feed_back(x64, force):
+    """AR(1) noise would add its own ln p to the spectrum, once for each parameter."""
+    tx = optax.chain(force, optax.trace(0.9), optax.scale(-0.1))
+    config = Config(model=Model(name="dense", input_shape=(2,), classes=2, time_steps=1, features=(2,)))
+    init, _, _ = learner.make(models.build(config.model), tx, losses.rate_cross_entropy, config)
+    state = init(jax.random.key(0))
+    mask = learner.fed_back(state)
+    chex.assert_trees_all_equal_structs(mask, state)
+    assert not any(jax.tree.leaves(mask.opt_state[0])) and all(jax.tree.leaves((mask.params, mask.opt_state[1])))
 
 
 def test_one_compilation_over_calls(x64):
