@@ -31,10 +31,6 @@ def test_logistic_map(x64):
 
 
 def test_henon_map(x64):
-    def henon(state, _):
-        x, y = state
-        return 1 - 1.4 * x**2 + y, 0.3 * x
-
     start = (jnp.array(0.1), jnp.array(0.1))
     exponents, error, _ = dynamics.lyapunov(henon, start, steps(4000), 2, warmup=100)
     assert np.all(abs(exponents - np.array([0.4192, -1.623])) < 4 * error)
@@ -179,6 +175,46 @@ def test_two_runs_that_have_met_part_again_along_their_last_direction(x64, delta
     _, _, history = dynamics.finite_size(lambda x, f: centre + f * (x - centre), start, factors, jnp.array([delta]))
     np.testing.assert_allclose(history[6:, 0], np.log(1.5), atol=1e-2 if delta < 1e-9 else 1e-6)
     assert history[5, 0] < np.log(0.01) and np.isfinite(history).all()
+
+
+def henon(state, _):
+    x, y = state
+    return 1 - 1.4 * x**2 + y, 0.3 * x
+
+
+def test_read_outs_of_nearby_runs_grow_as_the_state_does(x64):
+    def readouts(state):
+        x, y = state
+        return {"y": y, "curved": jnp.exp(x + y), "constant": jnp.ones(3), "sign": jnp.sign(x)}
+
+    start, deltas = (jnp.array(0.1), jnp.array(0.1)), jnp.array([1e-10, 1e-6, 1e-2])
+    options = {"every": 2, "warmup": 100}
+    own, seen = dynamics.finite_size_seen(henon, start, steps(4000), deltas, readouts, **options)
+    expected = dynamics.finite_size(henon, start, steps(4000), deltas, **options)
+    chex.assert_trees_all_close(own, expected, rtol=1e-9)
+    for name in ("y", "curved"):
+        chex.assert_shape(seen[name], [(3,), (3,), (1950, 3), (1950, 3)])
+        np.testing.assert_allclose(seen[name].exponents[:2], own[0][:2], atol=0.01)
+        np.testing.assert_allclose(seen[name].exponents[:2], 0.4192, atol=0.02)
+    assert np.all(seen["constant"].exponents == 0) and np.all(seen["constant"].distances == 0)
+    # One of two runs on the other side of 0: the more often the farther they are apart, never at 1e-10.
+    flipped = np.mean(np.asarray(seen["sign"].distances) == 2, axis=0)
+    assert flipped[0] == 0 < flipped[2] < 0.1 and np.all(seen["sign"].distances[:, 0] == 0)
+
+
+def test_a_read_out_that_does_not_see_what_grows_has_an_exponent_of_its_own(x64):
+    def step(x, _):
+        return jnp.array([2.0, 0.5]) * x
+
+    def readouts(x):
+        return {"first": x[0], "second": x[1]}
+
+    start, deltas = jnp.zeros(2), jnp.array([1e-3])
+    _, seen = dynamics.finite_size_seen(step, start, steps(20), deltas, readouts, every=4)
+    np.testing.assert_allclose(seen["first"].history, np.log(2))
+    np.testing.assert_allclose(seen["second"].history, np.log(0.5))
+    # Set back to 1e-3 along (1, 0), and grown four times by 2.
+    np.testing.assert_allclose(seen["first"].distances[1:], 16e-3, rtol=1e-3)
 
 
 class Smooth(NamedTuple):

@@ -5,7 +5,7 @@ Spike flips make a training step discontinuous, and the tangent map does not see
 - ``lyapunov``: the tangent exponents, by products of Jacobians and QR (Benettin et al. 1980; Eckmann & Ruelle 1985);
   ``lyapunov_many`` of many runs at once;
 - ``finite_size``: growth of a difference of given size, which flips and all other jumps take part in;
-  ``finite_size_many``;
+  ``finite_size_many``; ``finite_size_seen``, the same of read-outs such as logits, and of spikes how many differ;
 - ``separation``: how far two runs part that are never set back, in parameters, in logits, in spikes;
 - the cumulated local exponents of a real, annealed run: ``every * cumsum(history)`` of the first two;
 - ``flip_ratio``: the steepest curvature over that at which plain descent starts to overshoot. Above 1 a fixed point has
@@ -23,14 +23,16 @@ integers and keys among them, are carried along. All growth rates are in nats a 
 
 from csbp_jax.dynamics.bifurcation import visited
 from csbp_jax.dynamics.flip import flip_ratio
-from csbp_jax.dynamics.nearby import finite_size, finite_size_many, separation
+from csbp_jax.dynamics.nearby import Seen, finite_size, finite_size_many, finite_size_seen, separation
 from csbp_jax.dynamics.steering import Steered, steered
 from csbp_jax.dynamics.tangent import lyapunov, lyapunov_many
 
 __all__ = [
+    "Seen",
     "Steered",
     "finite_size",
     "finite_size_many",
+    "finite_size_seen",
     "flip_ratio",
     "lyapunov",
     "lyapunov_many",

@@ -2,13 +2,25 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from csbp_jax.dynamics.state import Step, follow, join, log, mask_of, push_all, select, strong
+from csbp_jax.dynamics.state import (
+    Step,
+    follow,
+    join,
+    log,
+    mask_of,
+    push_all,
+    recorded,
+    select,
+    strong,
+    summary,
+)
 
 
 def finite_size(
@@ -69,6 +81,61 @@ def finite_size_many(
     return follow(push, back, places, batches, every, warmup)
 
 
+class Seen(NamedTuple):
+    """A read-out of nearby runs: how its differences grow (nats a step), ``exponents [M]`` with ``stderr [M]`` and
+    ``history [chunks, M]``, and how large they are just before each setting back, ``distances [chunks, M]``."""
+
+    exponents: jax.Array
+    stderr: jax.Array
+    history: jax.Array
+    distances: jax.Array
+
+
+def finite_size_seen(
+    step: Step,
+    state: Any,
+    batches: Iterable,
+    deltas: jax.Array,
+    readouts: Callable[[Any], dict[str, jax.Array]],
+    every: int = 1,
+    warmup: int = 0,
+    *,
+    fed_back: Any = None,
+    seed: int = 0,
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], dict[str, Seen]]:
+    """:func:`finite_size`, and beside it how differences of read-outs grow: of logits, the exponent in function space.
+
+    With ``r`` the distance of a read-out, ``log(r just before a setting back / r just after the last one) / every``.
+    What the setting back itself changes is left out, so nothing saturates. Of a smooth read-out and a small delta the
+    mean tends to the exponent of the state, unless the read-out does not see the direction that grows. A distance below
+    the rounding of the read-out counts as that; so of one that seldom differs (spikes) look at ``distances`` alone.
+
+    Args:
+      readouts: of a state, what is looked at; a squared distance of spikes counts those that differ. The same function
+        object is compiled once over calls.
+
+    The other arguments, and what is raised, are those of :func:`finite_size`.
+
+    Returns:
+      What :func:`finite_size` returns, and for each read-out what is :class:`Seen`.
+    """
+    mask, place, deltas = _start(state, deltas, fed_back, seed)
+    push = functools.partial(_pushed, push_all, step)
+
+    def read(place):
+        return _set_back_seen(readouts, mask, place, deltas)
+
+    start = place, _logs(*_apart(readouts, place[0]))
+    history = recorded(lambda at, batch: (push(at[0], batch), at[1]), read, start, batches, every, warmup)
+    own = summary([growth / every for growth, _ in history])
+    seen = {}
+    for name in history[0][1]:
+        growths, distances = zip(*(told[name] for _, told in history), strict=True)
+        exponents, stderr, local = summary([growth / every for growth in growths])
+        seen[name] = Seen(exponents, stderr, local, jnp.asarray(np.stack(jax.device_get(distances))))
+    return own, seen
+
+
 def separation(
     step: Step,
     state: Any,
@@ -92,11 +159,11 @@ def separation(
       For each read-out its Euclidean distances ``[1 + chunks, M]``, before the first step and after each chunk.
     """
     _, (states, _), _ = _start(state, deltas, fed_back, seed)
-    distances = [_apart(readouts, states)]
+    distances = [_apart(readouts, states)[0]]
     for done, batch in enumerate(batches, start=1):
         states = push_all(step, states, batch)
         if done % every == 0:
-            distances.append(_apart(readouts, states))
+            distances.append(_apart(readouts, states)[0])
     return jax.tree.map(lambda *values: jnp.stack(values), *distances)
 
 
@@ -119,11 +186,24 @@ def _pushed(push, step, place, batch):
 
 @functools.partial(jax.jit, static_argnames="readouts")
 def _apart(readouts, states):
-    def distance(values):
-        flat = values.reshape(len(values), -1)
-        return jnp.linalg.norm(flat[1:] - flat[:1], axis=1)
+    """For each read-out its distances ``[M]`` from the trajectory's, and its rounding."""
+    values = jax.tree.map(lambda value: value.reshape(len(value), -1), jax.vmap(readouts)(states))
+    distances = jax.tree.map(lambda flat: jnp.linalg.norm(flat[1:] - flat[:1], axis=1), values)
+    return distances, jax.tree.map(lambda flat: jnp.finfo(flat.dtype).eps * jnp.linalg.norm(flat[0]), values)
 
-    return jax.tree.map(distance, jax.vmap(readouts)(states))
+
+def _logs(distances, rounding):
+    return jax.tree.map(lambda far, least: log(jnp.maximum(far, least)), distances, rounding)
+
+
+@functools.partial(jax.jit, static_argnames=("readouts", "mask"))
+def _set_back_seen(readouts, mask, place, deltas):
+    place, last = place
+    distances, rounding = _apart(readouts, place[0])
+    grown = jax.tree.map(jnp.subtract, _logs(distances, rounding), last)
+    place, growth = _set_back(mask, place, deltas)
+    told = {name: (grown[name], distances[name]) for name in distances}
+    return (place, _logs(*_apart(readouts, place[0]))), (growth, told)
 
 
 @functools.partial(jax.jit, static_argnames="step")

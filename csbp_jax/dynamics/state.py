@@ -44,16 +44,21 @@ def push_all(step, states, batch):
     return jax.vmap(lambda state: step(state, batch))(states)
 
 
-def follow(push, read, state, batches, every, warmup):
-    """The summary of what ``read(state) -> (state, growth)`` tells after each ``every`` pushes, past the warm-up."""
+def recorded(push, read, state, batches, every, warmup):
+    """What ``read(state) -> (state, told)`` tells after each ``every`` pushes, past the warm-up."""
     history = []
     for done, batch in enumerate(batches, start=1):
         state = push(state, batch)
         if done % every == 0:
-            state, growth = read(state)
+            state, told = read(state)
             if done > warmup:
-                history.append(growth / every)
-    return summary(history)
+                history.append(told)
+    return history
+
+
+def follow(push, read, state, batches, every, warmup):
+    """The summary of the growth, a step, that ``read(state) -> (state, growth)`` tells."""
+    return summary([growth / every for growth in recorded(push, read, state, batches, every, warmup)])
 
 
 def log(x):
