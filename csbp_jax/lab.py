@@ -7,6 +7,7 @@ the map of an epoch, as many as steps are a random system whose nearby runs shar
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,11 +21,13 @@ from csbp_jax.config import Config, replaced
 from csbp_jax.data import transform
 
 Batch = dict[str, jax.Array]
+DELTAS = tuple(float(f"1e{power}") for power in range(-12, 0))
 
 
 class Map(NamedTuple):
     """``start(seed, fixed) -> state``, with z held at its first value or annealed; ``step(state, batch) -> state``;
-    ``flip_ratio(part, state, batch)``; ``readouts(state) -> {parameters, logits, spikes}`` on the probe batch."""
+    ``flip_ratio(part, state, batch)``, NaN for a term in sub-steps, whose force is no gradient; ``readouts(state)
+    -> {parameters, logits, spikes}`` on the probe batch."""
 
     start: Callable[[int, bool], learner.State]
     step: Callable[[learner.State, Batch], learner.State]
@@ -74,6 +77,8 @@ def make(config: Config, probe: Batch, steps_per_epoch: int) -> Map:
     tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
     init, train_step, _ = learner.make(model, tx, loss, config, steps_per_epoch)
     ratio = meter.make(learner.make_gradients(model, loss, config), config, steps_per_epoch)
+    if config.chaos.substeps > 1:
+        ratio = lambda part, state, batch: math.nan  # noqa: E731
     layers = tuple(jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), probe["x"], True))[0][1].rates)
 
     def start(seed, fixed):
@@ -117,7 +122,7 @@ def measure(
     steps: int = 300,
     warmup: int = 100,
     n: int = 3,
-    deltas: Sequence[float] = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1),
+    deltas: Sequence[float] = DELTAS,
 ) -> dict[str, Any]:
     """All instruments on one start of a map, in float64, as plain numbers.
 
@@ -131,9 +136,10 @@ def measure(
       deltas: of the finite-size exponents.
 
     Returns:
-      At fixed z: ``tangent`` exponents with standard errors, how many of them are ``neutral``, ``finite_size``
-      exponents, ``counted`` steps of both, ``flip_ratio`` at the start and after the warm-up, and ``size``, the norm of
-      the parameters after all steps over that at the start, NaN where the last step was not finite. Of the annealed
+      At fixed z: ``tangent`` exponents with standard errors, how many are ``neutral``, ``finite_size`` exponents
+      of the state, of its parameters alone and of the logits of the probe batch, with how many of its ``spikes`` differ
+      a step, ``counted`` steps of all these, ``flip_ratio`` at the start and after the warm-up, and ``size``, the norm
+      of the parameters after all steps over that at the start, NaN where the last step was not finite. Of the annealed
       run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that starts 1e-8 apart and of one 1e-2
       apart, in parameters, logits and spikes (the square root of how many differ).
     """
@@ -147,8 +153,8 @@ def measure(
             return itertools.islice(itertools.cycle(given), count)
 
         exponents, errors, _ = dynamics.lyapunov(run.step, fixed, stream(steps), n, warmup=warmup, fed_back=all_fed)
-        sizes = dynamics.finite_size(
-            run.step, fixed, stream(steps), jnp.asarray(deltas), warmup=warmup, fed_back=either
+        sizes, seen = dynamics.finite_size_seen(
+            run.step, fixed, stream(steps), jnp.asarray(deltas), run.readouts, warmup=warmup, fed_back=either
         )
         local = dynamics.lyapunov(run.step, annealed, stream(steps), 1, fed_back=all_fed)[2]
         apart = dynamics.separation(run.step, annealed, stream(steps), pairs, run.readouts, fed_back=either)
@@ -156,7 +162,9 @@ def measure(
         plain = {
             "tangent": {"exponents": exponents, "stderr": errors},
             "neutral": jnp.sum(jnp.abs(exponents) < jnp.maximum(2 * errors, _NEUTRAL)),
-            "finite_size": {"deltas": np.asarray(deltas), "exponents": sizes[0], "stderr": sizes[1]},
+            "finite_size": {"deltas": np.asarray(deltas), "exponents": sizes[0], "stderr": sizes[1]}
+            | {name: {"exponents": seen[name].exponents, "stderr": seen[name].stderr} for name in _GROWING}
+            | {"spikes": jnp.mean(seen["spikes"].distances ** 2, axis=0)},
             "counted": steps - warmup,
             "cumulated": jnp.cumsum(local[:, 0]),
             "apart": {"deltas": pairs} | apart,
@@ -182,9 +190,9 @@ def _norm(state):
     return jnp.linalg.norm(ravel_pytree(state.params)[0])
 
 
-# Distances of the pairs; the exponent below which a direction counts as neither growing nor shrinking; the growth, in
-# nats, that any expansion must reach to count; the growth of the parameters at which a run has run away.
-_PAIRS, _NEUTRAL, RISE, AWAY = (1e-8, 1e-2), 1e-3, 5.0, 1e3
+# Read-outs whose growth is told; distances of the pairs; the exponent of a neutral direction, at most;
+# the growth, in nats, that any expansion must reach to count; that of the parameters at which a run has run away.
+_GROWING, _PAIRS, _NEUTRAL, RISE, AWAY = ("parameters", "logits"), (1e-8, 1e-2), 1e-3, 5.0, 1e3
 
 
 def word(found: dict[str, Any]) -> str:

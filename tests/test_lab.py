@@ -39,6 +39,10 @@ def test_a_run_that_does_not_move_is_neutral_in_all_instruments(parts):
     found = lab.measure(lab.make(config, given[0], 26), given, steps=6, warmup=2, n=2, deltas=(1e-8, 1e-3))
     np.testing.assert_allclose(found["tangent"]["exponents"], 0, atol=1e-12)
     assert found["neutral"] == 2 and found["size"] == 1 and found["counted"] == 4
+    sized = found["finite_size"]
+    np.testing.assert_allclose([sized[name]["exponents"] for name in ("parameters", "logits")], 0, atol=1e-6)
+    apart = np.array(found["apart"]["spikes"])[0] ** 2
+    assert sized["spikes"][0] == apart[0] == 0  # 1e-8 apart
     # The parameters keep their distance; with annealing z the moment, which is the gradient, changes its share of it.
     assert len(found["cumulated"]) == 6 and np.max(np.abs(found["cumulated"])) < 1
     apart = {name: np.array(values) for name, values in found["apart"].items()}
@@ -69,6 +73,16 @@ def test_z_is_held_only_where_it_should_be(parts):
     run = lab.make(config, lab.batches(config, parts["train"], 1)[0], 26)
     assert float(run.start(0, True).hparams["beta"]) == 1
     assert float(run.start(0, False).hparams["beta"]) == 0.5
+
+
+def test_a_term_in_sub_steps_has_no_flip_ratio(parts):
+    config = resolve(replaced(DENSE, "optimizer.lr", 0.1), parts)
+    probe = lab.batches(config, parts["train"], 1)[0]
+    ratios = []
+    for substeps in (1, 10):
+        run = lab.make(replaced(config, "chaos.substeps", substeps), probe, 26)
+        ratios.append(run.flip_ratio("both", run.start(0, True), probe))
+    assert ratios[0] > 0 and np.isnan(ratios[1])
 
 
 def test_controls_differ_from_the_config_in_the_term_alone():
