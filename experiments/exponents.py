@@ -1,10 +1,11 @@
 """Is the training of a config chaotic? All instruments on it and on its controls, over some starts.
 
-    python -m experiments.exponents DATASET [--starts 8] [--steps 300] [--map batch] [--sequences N] [--data-dir data]
-                                    [--out FOLDER] [--FIELD VALUE ...]
+    python -m experiments.exponents DATASET [--starts 8] [--steps 300] [--map batch] [--sequences N] [--exponents 3]
+                                    [--anneal-to 1e-3] [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
 --map: "batch", of one fixed batch; "epoch", of an epoch's batches in the same order again and again; "stream", of a
 stream of batches that nearby runs share, another for each start, or, with --sequences, each start on each of N streams.
+In the annealed runs z falls, step by step, to --anneal-to of what it was.
 A FIELD is any of the config. What is done is kept in ``exponents.json`` and not done again.
 """
 
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from csbp_jax import configs, data, lab
-from csbp_jax.config import to_json
+from csbp_jax.config import replaced, to_json
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.intervals import student
 from csbp_jax.options import parse
@@ -24,7 +25,7 @@ from csbp_jax.program import resolve
 from csbp_jax.run_folder import write_json
 from experiments.machine import about
 
-EACH = 10
+EACH, SHOWN = 10, (1e-8, 1e-2)
 
 
 def measured(config, options, file):
@@ -33,22 +34,31 @@ def measured(config, options, file):
     config, source = resolve(config, parts), parts["train"]
     steps_per_epoch = len(source) // config.batch_size
     probe = lab.batches(config, source, 1)[0]
-    config = lab.in_plain_units(config, probe, steps_per_epoch)
-    asked = {"config": to_json(config), "map": options.map, "steps": options.steps, "sequences": options.sequences}
+    config = annealed(lab.in_plain_units(config, probe, steps_per_epoch), options)
+    asked = {name: getattr(options, name) for name in ("map", "steps", "sequences", "exponents", "anneal_to")}
+    asked |= {"config": to_json(config), "steps_per_epoch": steps_per_epoch}
     content = json.loads(file.read_text()) if file.exists() else {**asked, "conditions": {}}
-    if {name: content[name] for name in asked} != asked:
+    if {name: content.get(name) for name in asked} != asked:
         raise SystemExit(f"{file} was made with other options; give another --out")
     count = {"batch": 1, "epoch": steps_per_epoch, "stream": options.steps}[options.map]
     for name, condition in lab.conditions(config).items():
         done, run = content["conditions"].setdefault(name, []), lab.make(condition, probe, steps_per_epoch)
         for seed, sequence in pairs(options)[len(done) :]:
             given = lab.batches(condition, source, count, sequence)
-            found = lab.measure(run, given, seed=seed, steps=options.steps, warmup=options.steps // 3)
-            done.append({"start": seed, "sequence": sequence, "word": lab.word(found)} | thinned(found))
+            found = lab.measure(
+                run, given, seed=seed, steps=options.steps, warmup=options.steps // 3, n=options.exponents
+            )
+            told = {"word": lab.word(found), "rise": lab.rise(found["cumulated"])}
+            done.append({"start": seed, "sequence": sequence} | thinned(found | told))
             write_json(file, content)
             told = f"{done[-1]['word']}, {found['tangent']['exponents'][0]:+.4f}"
             print(f"{name:14} start {seed}, batches {sequence}: {told}", flush=True)
     return content
+
+
+def annealed(config, options):
+    """With z annealed to the share that is asked for, step by step; an epoch's beta would leave most of z after 300."""
+    return replaced(replaced(config, "chaos.anneal", "step"), "chaos.beta", options.anneal_to ** (1 / options.steps))
 
 
 def thinned(found):
@@ -65,38 +75,62 @@ def pairs(options):
 
 
 def page(content):
-    """A table in Markdown: means, their 95 % intervals over the starts, and what was said of each run.
+    """Tables in Markdown: means, their 95 % intervals over the starts, what was said of each run; and of nearby runs.
 
     With several sequences of batches, the interval over those, of means over the starts, follows.
     """
     rows = [
-        "| condition | exponent (nats a step) | neutral | at distance 1e-2 | of logits, annealed "
-        "| flip ratio, start | warm | words |",
-        "|---|---|---|---|---|---|---|---|",
+        "| condition | exponent (nats a step) | (nats an epoch) | neutral | rise, annealed (nats) | flip ratio, start "
+        "| warm | words |",
+        "|" + 8 * "---|",
     ]
     for name, found in content["conditions"].items():
-        far = int(np.argmin(np.abs(np.log(np.array(found[0]["finite_size"]["deltas"]) / 1e-2))))
         words = [one["word"] for one in found]
+        exponents = np.array([one["tangent"]["exponents"][0] for one in found])
         cells = [
-            intervals(found, [one["tangent"]["exponents"][0] for one in found]),
-            f"{np.mean([one['neutral'] for one in found]):.1f}",
-            intervals(found, [one["finite_size"]["exponents"][far] for one in found]),
-            intervals(found, [parting(one) for one in found]),
+            intervals(found, exponents),
+            intervals(found, content["steps_per_epoch"] * exponents),
+            f"{np.mean([one['neutral'] for one in found]):.1f} of {content['exponents']}",
+            intervals(found, [one["rise"] for one in found]),
             *(intervals(found, [one["flip_ratio"][when]["both"] for one in found]) for when in ("start", "warm")),
             ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)),
         ]
         rows.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    return "\n".join([*rows, "", *nearby(content), "", *notes(content)])
 
 
-def parting(one):
-    """Of two runs 1e-8 apart: the mean growth of the distance of their logits, in nats a step."""
-    logits = np.maximum(np.array(one["apart"]["logits"])[:, 0], np.finfo(float).tiny)
-    return float(np.log(logits[-1] / logits[0]) / (EACH * (len(logits) - 1)))
+def nearby(content):
+    """Rows of exponents between nearby runs at fixed z, at the distances of SHOWN."""
+    yield "| condition | distance | all that feeds back (nats a step) | parameters | logits | spikes that differ |"
+    yield "|" + 6 * "---|"
+    for name, found in content["conditions"].items():
+        deltas = found[0]["finite_size"]["deltas"]
+        for at in (int(np.argmin(np.abs(np.log(np.array(deltas) / shown)))) for shown in SHOWN):
+            sized = [one["finite_size"] for one in found]
+            growth = [sized, [one["parameters"] for one in sized], [one["logits"] for one in sized]]
+            cells = [intervals(found, [one["exponents"][at] for one in kind]) for kind in growth]
+            cells.append(intervals(found, [one["spikes"][at] for one in sized]))
+            yield f"| {name} | {deltas[at]:g} | {' | '.join(cells)} |"
+
+
+def notes(content):
+    """What the tables leave unsaid."""
+    counted, beta = content["steps"] - content["steps"] // 3, content["config"]["chaos"]["beta"]
+    yield (
+        f"Exponents at fixed z, over {counted} of {content['steps']} steps; an epoch has {content['steps_per_epoch']}. "
+        f"Annealed: z falls to {content['anneal_to']:g} of z0, by {beta:.4g} a step. "
+        f"Spikes that differ are of a batch of {content['config']['batch_size']}, a step."
+    )
+    words = {one["word"] for found in content["conditions"].values() for one in found}
+    optimizer = content["config"]["optimizer"]
+    if "no exponent" in words and optimizer["name"] != "sgd" and not optimizer["eps_root"]:
+        yield "No exponent: with optimizer.eps_root 0, Adam has no tangent where second moments are 0; give 1e-12."
 
 
 def intervals(found, values):
     """Mean, and its interval over starts and, where each start had the same several, over sequences of batches."""
+    if missing := int(np.isnan(values).sum()):
+        return "not defined" + (f" in {missing} of {len(values)}" if missing < len(values) else "")
     starts, sequences = ([one[kind] for one in found] for kind in ("start", "sequence"))
     if starts == sequences:
         return interval(values)
@@ -126,12 +160,10 @@ def draw(content, out):
         values = np.array(means([one["tangent"]["exponents"] for one in found], starts))
         place = np.arange(1, values.shape[1] + 1) + 0.08 * (i - 2)
         spectra.errorbar(place, values.mean(0), yerr=_half_width(values), fmt="o", ms=4, **style)
-        _band(
-            sizes,
-            found[0]["finite_size"]["deltas"],
-            means([one["finite_size"]["exponents"] for one in found], starts),
-            style,
-        )
+        sized = [one["finite_size"] for one in found]
+        _band(sizes, sized[0]["deltas"], means([one["exponents"] for one in sized], starts), style)
+        logits = np.mean([one["logits"]["exponents"] for one in sized], axis=0)
+        sizes.plot(sized[0]["deltas"], logits, ls="--", lw=1.2, color=style["color"])
         steps = EACH * np.arange(1, len(found[0]["cumulated"]) + 1)
         _band(cumulated, steps, means([one["cumulated"] for one in found], starts), style)
         logits = np.log10(np.maximum(np.array([one["apart"]["logits"] for one in found])[:, :, 0], 1e-17))
@@ -140,7 +172,8 @@ def draw(content, out):
         axes.axhline(0, color="black", lw=0.8)
     spectra.set(xlabel="exponent number", ylabel="tangent exponent (nats a step)", title="fixed z")
     spectra.set_xticks(range(1, values.shape[1] + 1))
-    sizes.set(xlabel="distance", ylabel="finite-size exponent (nats a step)", title="fixed z", xscale="log")
+    sizes.set(xlabel="distance", ylabel="finite-size exponent (nats a step)", xscale="log")
+    sizes.set_title("fixed z; dashed: of logits")
     cumulated.set(xlabel="step", ylabel="cumulated local exponent (nats)", title="annealed")
     apart.set(xlabel="step", ylabel="log10 of the distance of logits", title="annealed, two runs 1e-8 apart")
     figure.legend(*spectra.get_legend_handles_labels(), loc="outside lower center", ncols=len(content["conditions"]))
@@ -169,6 +202,8 @@ def main(arguments=None):
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--map", choices=("batch", "epoch", "stream"), default="batch")
     parser.add_argument("--sequences", type=int)
+    parser.add_argument("--exponents", type=int, default=3)
+    parser.add_argument("--anneal-to", type=float, default=1e-3)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", type=pathlib.Path)
     options, fields = parser.parse_known_args(arguments)
@@ -178,9 +213,7 @@ def main(arguments=None):
     out = options.out or pathlib.Path("docs/results/exponents") / options.dataset
     out.mkdir(parents=True, exist_ok=True)
     content = measured(config, options, out / "exponents.json")
-    content |= {
-        **about(),
-    }
+    content |= about()
     write_json(out / "exponents.json", content)
     draw(content, out)
     (out / "table.md").write_text(page(content) + "\n")
