@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -152,6 +153,32 @@ def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
     assert np.all(found["tangent"][0] < 0.02) and np.median(found["tangent"][1]) > 0.05
 
 
+def test_a_run_that_cannot_take_its_steps_has_run_away_and_no_exponent():
+    """A learner skips steps that are not finite: a map that does nothing, whose exponent would be 0."""
+
+    class Learner(NamedTuple):
+        x: jax.Array
+        z: jax.Array
+        bad: jax.Array
+
+    def step(state, _):
+        x = state.x - state.z * state.x**3
+        finite = jnp.isfinite(x) & jnp.isfinite(x**3)
+        return Learner(jnp.where(finite, x, state.x), state.z, ~finite)
+
+    def states(_, values):
+        z = jnp.asarray(values)
+        return Learner(jnp.ones(len(values)), z, jnp.zeros(len(values), bool))
+
+    system = systems.System(
+        step, states, Learner(True, False, False), lambda s: s.x, None, 1, lambda s: jnp.where(s.bad, jnp.nan, s.x)
+    )
+    found = bifurcations.diagram(system, "z", [0.1, 1.5, 9.0], bifurcations.Steps(10, 5, 20, 3))
+    np.testing.assert_array_equal(np.isnan(found["tangent"][:, 0]), [False, False, True])
+    np.testing.assert_array_equal(np.isnan(found["finite_size"][:, 0]), [False, False, True])
+    assert bifurcations.summary(found)["share_runs_away"] == pytest.approx(1 / 3)
+
+
 def test_a_diagram_whose_runs_all_ran_away_has_no_exponent():
     nowhere = {
         "values": np.array([1.0, 2.0]),
@@ -190,6 +217,7 @@ def test_every_tenth_step_of_a_course_is_kept():
     assert len(kept["apart"]["logits"]) == 31 and kept["apart"]["logits"][1][0] == pytest.approx(1e-8 * np.e, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_study_of_exponents_tells_what_it_measures_and_why_there_is_no_exponent(tmp_path, monkeypatch, capsys):
     """On one condition, under Adam without eps_root."""
     monkeypatch.setattr(exponents_study.lab, "conditions", lambda config: {"as given": config})

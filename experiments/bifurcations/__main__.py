@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import dynamics
+from csbp_jax import dynamics, lab
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.run_folder import write_json
 from experiments.bifurcations.systems import SYSTEMS
@@ -57,19 +57,22 @@ READOUTS = {"neuron": "weight w", "xor": "weight w1[0, 0]", "digits": "mean of c
 
 
 def diagram(system, axis, values, steps):
-    """``{values, visited [values, starts, KEEP], tangent, finite_size [values, starts]}``."""
+    """``{values, visited [values, starts, KEEP], tangent, finite_size [values, starts]}``; NaN where a run ran away."""
     parts = []
     size = max(1, steps.chunk // system.starts)
     for at in range(0, len(values), size):
         states = system.states(axis, values[at : at + size])
+        began = jax.vmap(system.size)(states)
         given = itertools.repeat(system.batch, steps.transient + KEEP)
         visited, states = dynamics.visited(system.step, states, given, system.readout, steps.transient)
         options = {"warmup": steps.align, "fed_back": system.fed_back}
         count = steps.align + steps.counted
-        given = (itertools.repeat(system.batch, count) for _ in range(2))
+        given = (itertools.repeat(system.batch, count) for _ in range(3))
         tangent = dynamics.lyapunov_many(system.step, states, next(given), **options)[0][:, 0]
         sized = dynamics.finite_size_many(system.step, states, next(given), jnp.array([DELTA]), **options)[0][:, 0]
-        parts.append((visited.T, np.asarray(tangent), np.asarray(sized)))
+        ended, _ = dynamics.visited(system.step, states, next(given), system.size, count - 1)
+        away = ~(ended[0] < lab.AWAY * began)
+        parts.append((visited.T, *(np.where(away, np.nan, exponents) for exponents in (tangent, sized))))
     shape = (len(values), system.starts)
     visited, tangent, sized = (np.concatenate(column) for column in zip(*parts, strict=True))
     return {

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from csbp_jax import configs, data, lab, learner
 from csbp_jax.config import Chaos, Optimizer, replaced
@@ -21,7 +22,8 @@ from experiments.xor.net import start as xor_start
 class System(NamedTuple):
     """A map and what to look at.
 
-    states: ``states(axis, values) -> states [values x starts]``. fed_back: of one state. readout: of one state.
+    states: ``states(axis, values) -> states [values x starts]``. fed_back, readout: of one state. size: of one state; a
+    run whose size grows by ``lab.AWAY``, or is NaN as a step was not finite, has run away.
     """
 
     step: Callable[[Any, Any], Any]
@@ -30,6 +32,7 @@ class System(NamedTuple):
     readout: Callable[[Any], jax.Array]
     batch: Any
     starts: int
+    size: Callable[[Any], jax.Array]
 
 
 def stacked(one, values, starts):
@@ -55,7 +58,7 @@ def neuron():
         return stacked(one, values, np.linspace(-6.0, 4.0, 4))
 
     fed_back = ((True, True), dict.fromkeys(base, False))
-    return System(neuron_step, states, fed_back, lambda state: state[0][0], None, 4)
+    return System(neuron_step, states, fed_back, lambda state: state[0][0], None, 4, norm)
 
 
 def xor(term):
@@ -71,7 +74,7 @@ def xor(term):
         return stacked(one, values, np.arange(2))
 
     fed_back = (dict.fromkeys(("w1", "b1", "w2", "b2"), True), Setting(*(False,) * len(Setting._fields)))
-    return System(phase.STEP[term], states, fed_back, lambda state: state[0]["w1"][0, 0], None, 2)
+    return System(phase.STEP[term], states, fed_back, lambda state: state[0]["w1"][0, 0], None, 2, norm)
 
 
 def digits(term, data_dir):
@@ -100,7 +103,17 @@ def digits(term, data_dir):
 
         return jax.vmap(one)(jnp.asarray(values, flip.dtype))
 
-    return System(run.step, states, learner.fed_back(start), readout, batch, 1)
+    return System(run.step, states, learner.fed_back(start), readout, batch, 1, size)
+
+
+def norm(state):
+    """Of the weights, which come first in a state."""
+    return jnp.linalg.norm(ravel_pytree(state[0])[0])
+
+
+def size(state):
+    """Of a learner, which skips a step that is not finite: its map is then the identity, whose exponent is 0."""
+    return jnp.where(state.bad_steps > 0, jnp.nan, jnp.linalg.norm(ravel_pytree(state.params)[0]))
 
 
 def readout(state):
