@@ -51,8 +51,8 @@ def measured(config, options, file):
             told = {"word": lab.word(found), "rise": lab.rise(found["cumulated"])}
             done.append({"start": seed, "sequence": sequence} | thinned(found | told))
             write_json(file, content)
-            told = f"{done[-1]['word']}, {found['tangent']['exponents'][0]:+.4f}"
-            print(f"{name:14} start {seed}, batches {sequence}: {told}", flush=True)
+            line = f"{told['word']}, {found['tangent']['exponents'][0]:+.4f}"
+            print(f"{name:14} start {seed}, batches {sequence}: {line}", flush=True)
     return content
 
 
@@ -209,6 +209,8 @@ def main(arguments=None):
     options, fields = parser.parse_known_args(arguments)
     if options.sequences and options.map != "stream":
         parser.error("--sequences: only with --map stream")
+    if options.steps < 3 or options.exponents < 1 or not 0 <= options.anneal_to <= 1:
+        parser.error("--steps: from 3 on; --exponents: from 1 on; --anneal-to: from 0 to 1")
     config = parse(configs.load(options.dataset), fields, "python -m experiments.exponents")
     out = options.out or pathlib.Path("docs/results/exponents") / options.dataset
     out.mkdir(parents=True, exist_ok=True)

@@ -209,6 +209,13 @@ def test_a_page_says_what_its_data_say(folder, file, page):
     assert (RESULTS / folder / "plan.md").exists()
 
 
+@pytest.mark.parametrize("wrong", ["--steps 2", "--exponents 0", "--anneal-to -1", "--sequences 2"])
+def test_options_of_the_study_of_exponents_that_make_no_sense_are_refused(wrong, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        exponents_study.main(["digits", *wrong.split()])
+    assert wrong.split()[0] in capsys.readouterr().err
+
+
 def test_every_tenth_step_of_a_course_is_kept():
     steps = np.arange(301)
     apart = {"deltas": [1e-8, 1e-2], "logits": np.stack([1e-8 * np.exp(0.1 * steps), np.ones(301)], axis=1).tolist()}
