@@ -7,18 +7,21 @@ Tap terms, called as ``chaos.term`` is. With ``h* = k ln(I0 / (1 - I0))`` the ze
 
 The parabola alone makes no chaos as long as ``lr z c (1 + |x|**2) < 2``; beyond, it runs away.
 
-Forces, as optax transformations: each adds to every tensor what ``forcing`` says, at the optimiser's step n. Chain one
-before an optimiser to force the gradient, after it to force the weights (in units of the learning rate). They are told
-``step``, ``key`` and ``forcing`` as extra arguments of ``update`` (learner.py does), so that each member of a sweep may
-have its own:
+Forces, as optax transformations: each adds to every tensor, at the optimiser's step n, what ``forcing`` says:
 
     gaussian   forcing[n] e                                           e standard normal
     ar1        forcing[n] a,   a <- p a + sqrt(1 - p**2) e            correlated in time
     logistic   forcing[n] sqrt(8) (x - 1/2),   x <- 4 x (1 - x)       chaotic, but from outside
     replay     forcing[n] itself, whole tensors: what another run's chaos term did
 
-so that each number has mean 0 and standard deviation ``forcing[n]``, a pytree like the parameters with a leaf ``[N]``
-(for replay ``[N, ...]``) for each tensor: the root mean square of what it stands in for. After N steps there is none.
+so that each number has mean 0 and standard deviation ``forcing[n]``. Chain one before an optimiser to force the
+gradient, ``optax.chain(force, tx)``; after it, ``optax.chain(tx, force)``, to force the weights, in units of the
+learning rate.
+
+``forcing`` is a pytree like the parameters with a leaf ``[N]`` (for replay ``[N, ...]``) for each tensor: the root mean
+square of what it stands in for (:func:`rms`); after N steps there is none. Or a function of the step, as optax's
+schedules are: one size for all tensors. It is the force's argument, or, left out, told to ``update`` beside ``step``
+and ``key``: the learner takes it from ``hparams["forcing"]``, so that runs of one compilation may have each their own.
 """
 
 from typing import Any, NamedTuple
@@ -30,6 +33,10 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from csbp_jax import chaos
+from csbp_jax.config import ConfigError
+
+Forcing = Any
+"""A pytree like the parameters with leaves ``[N]`` or ``[N, ...]``, or a function of the step; None: told later."""
 
 
 def drift(
@@ -77,12 +84,18 @@ class Forced(NamedTuple):
     carry: Any
 
 
-def gaussian() -> optax.GradientTransformationExtraArgs:
-    """White noise. ``update(..., step, key, forcing)``; ``key`` a new one each step."""
-    return _force(lambda params: (), lambda carry, key, updates: (carry, _normal(key, updates)))
+def gaussian(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
+    """White noise. ``update(..., step, key, forcing)``; ``key`` a new one each step.
+
+    Raises (each force, in ``update``):
+      ConfigError: there is no forcing, or its tensors are not those of the updates.
+
+    >>> tx = optax.chain(gaussian(lambda step: 0.1 * 0.9**step), optax.sgd(1.0))
+    """
+    return _force(forcing, lambda params: (), lambda carry, key, updates: (carry, _normal(key, updates)))
 
 
-def ar1(correlation: ArrayLike) -> optax.GradientTransformationExtraArgs:
+def ar1(correlation: ArrayLike, forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
     """Noise with ``correlation`` (p in (-1, 1)) from one step to the next, stationary from the first step on."""
 
     def draw(carry, key, updates):
@@ -92,10 +105,10 @@ def ar1(correlation: ArrayLike) -> optax.GradientTransformationExtraArgs:
         level = jax.tree.map(lambda a, e: (p * a + jnp.sqrt(1 - p**2) * e).astype(e.dtype), level, fresh)
         return (jnp.array(False), level), level
 
-    return _force(lambda params: (jnp.array(True), jax.tree.map(jnp.zeros_like, params)), draw)
+    return _force(forcing, lambda params: (jnp.array(True), jax.tree.map(jnp.zeros_like, params)), draw)
 
 
-def logistic() -> optax.GradientTransformationExtraArgs:
+def logistic(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
     """Orbits of ``x <- 4 x (1 - x)``, one for each number, started independently from the invariant density.
 
     In floating point such orbits collapse to 0. Here ``x = sin(pi a)**2`` with ``a <- 2 a mod 1``, of which 32 binary
@@ -114,14 +127,15 @@ def logistic() -> optax.GradientTransformationExtraArgs:
         orbit = jax.tree.map(lambda a: -(2**0.5) * jnp.cos(2 * jnp.pi * (a / 2.0**32)), angle)
         return (jnp.array(False), digits), orbit
 
-    return _force(
-        lambda params: (jnp.array(True), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.uint32), params)), draw
-    )
+    def start(params):
+        return jnp.array(True), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.uint32), params)
+
+    return _force(forcing, start, draw)
 
 
-def replay() -> optax.GradientTransformationExtraArgs:
+def replay(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
     """What was recorded of another run; ``forcing`` holds whole tensors, ``[N, ...]``."""
-    return _force(lambda params: (), lambda carry, key, updates: (carry, jax.tree.map(jnp.ones_like, updates)))
+    return _force(forcing, lambda params: (), lambda carry, key, updates: (carry, jax.tree.map(jnp.ones_like, updates)))
 
 
 def shuffled(key: jax.Array, record: Any) -> Any:
@@ -153,23 +167,39 @@ def rms(record: Any) -> Any:
     return jax.tree.map(lambda r: jnp.sqrt(jnp.mean(r.reshape(len(r), -1) ** 2, axis=1)), record)
 
 
-def _force(start, draw):
+def _force(given, start, draw):
     """``draw(carry, key, updates) -> (carry, numbers)``, multiplied by the forcing of the step and added."""
 
     def init(params):
         return Forced(start(params))
 
-    def update(updates, state, params=None, *, step, key, forcing, **extra):
+    def update(updates, state, params=None, *, step, key, forcing=None, **extra):
         del params, extra
+        sizes = _now(given if given is not None else forcing, step, updates)
         carry, numbers = draw(state.carry, key, updates)
-
-        def add(update, number, size):
-            now = jnp.where(step < len(size), size[jnp.minimum(step, len(size) - 1)], 0).astype(update.dtype)
-            return update + now * number
-
-        return jax.tree.map(add, updates, numbers, forcing), Forced(carry)
+        return jax.tree.map(lambda u, size, number: u + size * number, updates, sizes, numbers), Forced(carry)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _now(forcing, step, updates):
+    """The forcing of this step, as a pytree like the updates."""
+    if forcing is None:
+        raise ConfigError("forcing: missing; give it to the force, or to the run as hparams['forcing'] (controls.py)")
+    if callable(forcing):
+        return jax.tree.map(lambda update: jnp.asarray(forcing(step), update.dtype), updates)
+    if jax.tree.structure(forcing) != jax.tree.structure(updates):
+        raise ConfigError("forcing: its tensors are not those of the parameters; it was made of another network")
+
+    def one(update, size):
+        size = jnp.asarray(size)
+        if size.shape[1:] not in ((), update.shape):
+            raise ConfigError(
+                f"forcing: a tensor is {size.shape}, of parameters {update.shape}; expected is [N] or [N, ...]"
+            )
+        return jnp.where(step < len(size), size[jnp.minimum(step, len(size) - 1)], 0).astype(update.dtype)
+
+    return jax.tree.map(one, updates, forcing)
 
 
 def _keys(key, leaves):

@@ -211,6 +211,52 @@ def test_the_learner_tells_a_force_its_step_key_and_forcing(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), after.params, unforced.params)
 
 
+@pytest.mark.parametrize(
+    ("name", "side"), [("gaussian", "gradient"), ("ar1", "gradient"), ("logistic", "gradient"), ("gaussian", "weights")]
+)
+def test_a_force_of_its_own_pushes_gradient_or_weights(x64, name, side):
+    """Descent at half the rate: a force on the gradient comes through it, one on the weights does not."""
+    descent = optax.scale(-0.5)
+    _, _, (init, plain_step, _) = make(descent)
+    sizes = jax.tree.map(lambda _: jnp.asarray([0.3, 0.1]), start(init).params)
+    force = controls.ar1(0.9, sizes) if name == "ar1" else getattr(controls, name)(sizes)
+    tx = optax.chain(force, descent) if side == "gradient" else optax.chain(descent, force)
+    _, _, (init, step, _) = make(tx)
+
+    def pushes(key):
+        state = dataclasses.replace(start(init), key=key)
+        found = []
+        for _ in range(3):
+            plain, _ = plain_step(dataclasses.replace(state, opt_state=descent.init(state.params)), batch())
+            state, _ = step(state, batch())
+            found.append(jax.tree.map(jnp.subtract, state.params, plain.params))
+        return jax.tree.map(lambda *each: jnp.stack(each), *found)
+
+    found = jax.jit(jax.vmap(pushes))(jax.random.split(jax.random.key(7), 400))
+    expected = 0.1 * (0.5 if side == "gradient" else 1) * np.array([0.3, 0.1, 0.0])
+    for pushed in jax.tree.leaves(found):
+        each = np.mean(np.asarray(pushed) ** 2, axis=tuple(range(2, pushed.ndim)))  # of a tensor, [keys, steps]
+        error = each.std(axis=0) / 20
+        np.testing.assert_array_less(np.abs(each.mean(axis=0) - expected**2), 5 * error + 1e-12)
+        assert abs(pushed.mean()) < 5 * pushed.std() / pushed.size**0.5
+
+
+def test_a_force_may_follow_a_schedule_and_says_what_it_lacks(x64):
+    still = {"a": jnp.zeros(2000), "b": jnp.zeros(2000, jnp.float32)}
+    told = {"step": jnp.int32(2), "key": jax.random.key(0)}
+    force = controls.gaussian(lambda step: 0.5**step)
+    pushed, _ = force.update(still, force.init(still), **told)
+    assert np.std(pushed["a"]) == pytest.approx(0.25, rel=0.06) and pushed["b"].dtype == jnp.float32
+    for forcing, line in (
+        (None, "forcing: missing"),
+        ({"a": jnp.ones(3)}, "forcing: its tensors are not those of the parameters"),
+        ({"a": jnp.ones((3, 5)), "b": jnp.ones(3)}, r"forcing: a tensor is \(3, 5\), of parameters \(2000,\)"),
+    ):
+        force = controls.replay(forcing)
+        with pytest.raises(ConfigError, match=line):
+            force.update(still, force.init(still), **told)
+
+
 def test_substeps_must_be_counted():
     with pytest.raises(ConfigError, match=r"chaos\.substeps: 0"):
         check(dataclasses.replace(Config(), chaos=Chaos(substeps=0)))
