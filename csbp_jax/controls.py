@@ -24,6 +24,7 @@ schedules are: one size for all tensors. It is the force's argument, or, left ou
 and ``key``: the learner takes it from ``hparams["forcing"]``, so that runs of one compilation may have each their own.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -160,6 +161,26 @@ def phase_randomised(key: jax.Array, record: Any) -> Any:
         return jnp.fft.irfft(waves * jnp.exp(1j * turns)[:, None], count, axis=0).reshape(r.shape).astype(r.dtype)
 
     return jax.tree.map(one, record)
+
+
+def annealed(draw: Callable[[Any], Any], strength: ArrayLike, record: Any) -> Any:
+    """What ``draw`` makes of a record ``[N, ...]`` without its annealing, which is put back after.
+
+    Shuffled or with random phases as it is, a record whose pushes fall with z would be spread over the whole run, so
+    that the schedule changes as well as the order. So it is divided by ``strength`` (z, or z over its first value,
+    ``[N]``), drawn, and multiplied by it. Where z is 0, so is what comes out.
+
+    >>> pushes = {"w": jnp.array([[4.0], [2.0], [1.0]])}
+    >>> annealed(lambda record: shuffled(jax.random.key(0), record), jnp.array([4.0, 2.0, 1.0]), pushes)["w"].ravel()
+    Array([4., 2., 1.], dtype=float32)
+    """
+
+    def scaled(tree, by):
+        return jax.tree.map(lambda leaf: leaf * by.reshape(-1, *[1] * (jnp.ndim(leaf) - 1)).astype(leaf.dtype), tree)
+
+    strength = jnp.asarray(strength)
+    without = jnp.where(strength > 0, 1 / jnp.where(strength > 0, strength, 1), 0)
+    return scaled(draw(scaled(record, without)), strength)
 
 
 def rms(record: Any) -> Any:

@@ -55,6 +55,7 @@ BOTH = [
     "assembly",
     "program",
     "lab",
+    "twins",
     "watch",
     "choice",
     "training",
