@@ -55,6 +55,8 @@ def build(config: Config, own: Own, steps_per_epoch: int) -> Assembled:
     """
     if own.model and config.weights:
         raise ConfigError(f"weights: {config.weights}, but {own.place} has its own model, whose names nobody knows")
+    if own.term and config.chaos.term == "cbp":
+        raise ConfigError(f"chaos.term: cbp is no term, but {own.place} has its own; take one of them")
     seen = _seen(config)
     neuron = _call(own, "neuron", seen) if own.neuron else models.neuron(config.model.neuron)
     model = _call(own, "model", seen, neuron) if own.model else models.build(config.model, neuron)

@@ -33,7 +33,7 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from csbp_jax import chaos
+from csbp_jax import cbp, chaos
 from csbp_jax.config import ConfigError
 
 Forcing = Any
@@ -76,7 +76,13 @@ def linear(
     return chaos.reduced(lambda u, target: (0.5 - target) * u, h, target, scale, cut, reduce)
 
 
-TERMS = {"chaos": chaos.term, "drift": drift, "linear": linear}
+TERMS: dict[str, Callable[..., jax.Array]] = {
+    "chaos": chaos.term,
+    "drift": drift,
+    "linear": linear,
+    "cbp": cbp.shortfall,
+}
+"""Of a config's ``chaos.term``; the last is no loss (cbp.py)."""
 
 
 class Forced(NamedTuple):

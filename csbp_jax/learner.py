@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from csbp_jax import controls, objective
+from csbp_jax import cbp, controls, objective
 from csbp_jax.config import Config, ConfigError
 
 Batch = dict[str, jax.Array]
@@ -113,7 +113,7 @@ def make(
         updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
         # A spike is a comparison, and comparisons swallow NaN: the loss of a broken net can be finite. So both.
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
-        params = optax.apply_updates(state.params, updates)
+        params = cbp.kicked(optax.apply_updates(state.params, updates), metrics.pop("kicks"))
         new = (params, batch_stats, opt_state, _averaged(state.ema, params, batch_stats, config.optimizer.ema))
         old = (state.params, state.batch_stats, state.opt_state, state.ema)
         params, batch_stats, opt_state, ema = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

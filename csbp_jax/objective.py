@@ -1,6 +1,8 @@
 """L of a model, and its gradient: at once, with the term in sub-steps, or over parts of the batch.
 
 L = L_task(logits, y) + sum over taps of  z_tap term(h_tap)
+
+CBP's rule is no loss (cbp.py): its kicks are handed out among the metrics, for the learner to add.
 """
 
 import dataclasses
@@ -35,11 +37,14 @@ def make(model, loss, config, term):
             )
         z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
         task_loss = loss(logits, losses.smoothed(batch["y"], logits.shape[-1], config.loss.smoothing))
-        chaos_loss = sum((z[tap] * term for tap, term in aux.terms.items()), jnp.zeros_like(task_loss))
+        weighed = {tap: z[tap] * term for tap, term in aux.terms.items()}
+        pulls, kicks = ({}, weighed) if config.chaos.term == "cbp" else (weighed, {})
+        chaos_loss = sum(pulls.values(), jnp.zeros_like(task_loss))
         metrics = {
             "task_loss": task_loss,
             "chaos_loss": chaos_loss,
             "z": z,
+            "kicks": kicks,
             "accuracy": correct(logits, batch["y"]).mean(),
             "rates": aux.rates,
         }

@@ -142,6 +142,8 @@ def annealing(run: Run) -> jax.Array:
 def _followed(run, seed, look):
     if not any(run.config.chaos.z0):
         raise ConfigError(f"chaos.z0: {run.config.chaos.z0}, so there is no term to record; give one above 0")
+    if run.config.chaos.term == "cbp":
+        raise ConfigError("chaos.term: cbp is no part of the gradient, of which a record is; take another")
     if run.config.chaos.substeps > 1:
         raise ConfigError(f"chaos.substeps: {run.config.chaos.substeps} is not possible in a record; set it to 1")
     state, seen = run.begin(seed), []

@@ -34,7 +34,7 @@ def test_drift_is_a_parabola_with_the_logistic_functions_curvature_at_half(x64):
     assert float(jax.hessian(lambda h: controls.drift(h, 0.5, 1.0))(0.3)) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("name", controls.TERMS)
+@pytest.mark.parametrize("name", ["chaos", "drift", "linear"])
 def test_pulls_reduce_and_cut_as_the_chaos_term_does(x64, name):
     h = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 5)) * 9)
     term = controls.TERMS[name]

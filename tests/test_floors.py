@@ -14,6 +14,7 @@ SCIENCE = [
     "long",
     "circuits",
     "losses",
+    "cbp",
     "controls",
     "norms",
     "probes",

@@ -141,8 +141,9 @@ class Chaos:
     """Hold h to this range, with no gradient outside (released code: -10 9.9)."""
     reduce: Literal["mean", "sum", "neuron"] = "mean"
     """Over the elements of a tap; neuron: mean over batch, time and space, sum over channels."""
-    term: Literal["chaos", "drift", "linear"] = "chaos"
-    """The term itself, or a control in its place: a parabola of its pull at h = 0 and its zero, or a constant pull."""
+    term: Literal["chaos", "drift", "linear", "cbp"] = "chaos"
+    """The term itself, or a control in its place: a parabola of its pull at h = 0 and its zero, or a constant pull; or
+    cbp: CBP's rule, no loss but a kick of z (I0 - mean of s(h/k)) on the weights that make h, outside the rate."""
     unit: Literal["plain", "flip"] = "plain"
     """flip: z0 (one number) is the term's flip ratio; its z is measured at the first step, with the rate of that step,
     and anew each flip_every steps, if there are such, so that the ratio follows the annealing."""

@@ -132,6 +132,10 @@ def check(config: Config) -> Config:
             f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible with chaos.unit flip, which "
             "would be measured at the small rate of the first step; set flip_every above 0, or no warm-up"
         )
+    if config.chaos.term == "cbp":
+        for field, needed in (("chaos.unit", "plain"), ("chaos.substeps", 1), ("chaos.cut", None)):
+            if flat[field] != needed:
+                raise ConfigError(f"{field}: {flat[field]} is not possible with chaos.term cbp; allowed is {needed}")
     if config.optimizer.accumulate > 1:
         for field, needed in (("chaos.reduce", "mean or neuron"), ("chaos.substeps", "1")):
             if str(flat[field]) not in needed.split(" or "):
