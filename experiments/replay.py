@@ -35,7 +35,7 @@ REFERENCE = "CSBP"
 
 
 class Condition(NamedTuple):
-    """term: left in the loss, or None. force: on the gradient. record: what is made of the twin's, as in forcings()."""
+    """term: left in the loss, or None. force: on the gradient. record: what is made of the twin's, as in forcing()."""
 
     term: str | None = None
     force: Callable[[], Any] | None = None
@@ -56,18 +56,20 @@ CONDITIONS = {
 }
 
 
-def forcings(run, seed, record, other):
-    """What forces are given, by the name in a condition: of the seed's own record, or of another seed's."""
+def forcing(how, run, seed, record, other):
+    """What a force is given: made of the seed's own record, or another seed's."""
     # No step's key is folded with the number of steps.
     key, z = jax.random.fold_in(jax.random.key(seed), run.steps), twins.annealing(run)
+    shuffled = functools.partial(controls.shuffled, key)
+    phases = functools.partial(controls.phase_randomised, key)
     return {
-        "none": None,
-        "replayed": record,
-        "shuffled": controls.annealed(functools.partial(controls.shuffled, key), z, record),
-        "phases": controls.annealed(functools.partial(controls.phase_randomised, key), z, record),
-        "other": other,
-        "sizes": controls.rms(record),
-    }
+        "none": lambda: None,
+        "replayed": lambda: record,
+        "shuffled": lambda: controls.annealed(shuffled, z, record),
+        "phases": lambda: controls.annealed(phases, z, record),
+        "other": lambda: other,
+        "sizes": lambda: controls.rms(record),
+    }[how]()
 
 
 def compiled(config, source):
@@ -96,10 +98,10 @@ def measured(config, parts, seeds, content, save):
         if str(seed) in content["seeds"]:
             continue
         begun, (end, record) = time.perf_counter(), twin(seed)
-        made = forcings(csbp, seed, record, twin(seed + 1)[1])
-        found = {REFERENCE: told(csbp, parts, end)}
+        found, other = {REFERENCE: told(csbp, parts, end)}, twin(seed + 1)[1]
         for name, condition in CONDITIONS.items():
-            found[name] = told(runs[name], parts, twins.train(runs[name], seed, made[condition.record]))
+            given = forcing(condition.record, csbp, seed, record, other)
+            found[name] = told(runs[name], parts, twins.train(runs[name], seed, given))
         content["seeds"][str(seed)] = found
         save(content)
         print(f"seed {seed}: {time.perf_counter() - begun:.1f} s, CSBP {found[REFERENCE]['test']:.4f}", flush=True)
@@ -132,8 +134,8 @@ def summary(content):
 
 
 def paired(one, other):
-    """p of Student's paired test; 1 where all pairs are equal."""
-    return float(stats.ttest_rel(one, other).pvalue) if np.any(one != other) else 1.0
+    """p of Student's paired test; 1 where all pairs are equal, or there is but one."""
+    return float(stats.ttest_rel(one, other).pvalue) if len(one) > 1 and np.any(one != other) else 1.0
 
 
 def page(content):
@@ -199,9 +201,9 @@ def main(arguments=None):
         measured(config, parts, options.seeds, content, functools.partial(write_json, file))
     except (ConfigError, Diverged) as error:
         parser.error(str(error))
-    content |= {
-        "command": " ".join(["python -m experiments.replay", options.dataset, f"--seeds {options.seeds}", *fields])
-    }
+    place = [f"--out {options.out}"] if options.out else []
+    words = ["python -m experiments.replay", options.dataset, f"--seeds {options.seeds}", *place, *fields]
+    content |= {"command": " ".join(words)}
     content |= {"test_count": len(parts["test"]), "summary": summary(content), **about()}
     write_json(file, content)
     draw(content, out)

@@ -1,6 +1,8 @@
 """Twins: a record replayed is the run again, sizes are those of the record, and what cannot be is told in one line."""
 
 import dataclasses
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +59,18 @@ def test_sizes_are_the_records_root_mean_squares(parts):
     assert all(leaf.shape == (6,) for leaf in jax.tree.leaves(sizes))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), sizes, controls.rms(record))
     assert run.evaluate(end, parts["validation"])["count"] == len(parts["validation"])
+
+
+def test_the_pages_python_forces_a_run_by_its_twins_sizes(tmp_path, monkeypatch, capsys):
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "lab.md").read_text()
+    monkeypatch.setattr(configs, "load", lambda name: replaced(DENSE, "epochs", 1))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+    assert float(capsys.readouterr().out.split("'accuracy': ")[1].split(",")[0]) <= 1
+    forced = names["state"].opt_state[0]
+    assert int(names["state"].step) == 3 and type(forced).__name__ == "Forced"
+    assert apart(names["state"].hparams["forcing"], names["sizes"]) == 0
 
 
 @pytest.mark.parametrize("anneal", ["epoch", "step"])
