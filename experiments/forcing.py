@@ -30,18 +30,9 @@ def made(how, twin, seeds, z):
             "other": lambda r: r,
             "shuffled": shuffled,
             "phases": phases,
-            "shuffled, annealed": functools.partial(annealed, shuffled, z),
-            "phases, annealed": functools.partial(annealed, phases, z),
+            "shuffled, annealed": functools.partial(controls.annealed, shuffled, z),
+            "phases, annealed": functools.partial(controls.annealed, phases, z),
         }[how](record)
 
     records = jax.jit(jax.vmap(one))(seeds)
     return jax.tree.map(lambda r: jnp.roll(r, 1, axis=0), records) if how == "other" else records
-
-
-def annealed(draw, z, record):
-    """``draw`` of the record divided by z, times z: its strength falls as the record's does."""
-
-    def scaled(tree, by):
-        return jax.tree.map(lambda leaf: leaf * by.reshape(-1, *[1] * (leaf.ndim - 1)), tree)
-
-    return scaled(draw(scaled(record, 1 / z)), z)

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from csbp_jax import controls, dynamics
-from experiments import accuracy, forcing, replay, shares, steering
+from experiments import accuracy, replay, shares, steering
 from experiments import exponents as exponents_study
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
@@ -82,7 +82,7 @@ def test_drift_has_the_kicks_value_at_0_and_its_zero():
 def test_a_record_drawn_under_its_annealing_falls_as_it_did(draw):
     z = 0.97 ** jnp.arange(200)
     sign = jax.random.rademacher(jax.random.key(0), (200, 3), jnp.float32)
-    found = forcing.annealed(functools.partial(draw, jax.random.key(1)), z, {"w": z[:, None] * sign})["w"]
+    found = controls.annealed(functools.partial(draw, jax.random.key(1)), z, {"w": z[:, None] * sign})["w"]
     assert not np.allclose(found, z[:, None] * sign)
     size = np.sqrt(np.mean((found / z[:, None]) ** 2, axis=1))
     np.testing.assert_allclose([size[:100].mean(), size[100:].mean()], 1, atol=0.15)
