@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import EngFormatter
 
 from csbp_jax.config import Neuron
 from csbp_jax.figures import PALETTE, blank
@@ -108,7 +107,7 @@ def _operations(file, result):
         left = left + counts
     axes.plot([result["synapses"][name]["dense"] for name in names], names, "|", color="black", ms=10, label="dense")
     axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
     axes.set(xlabel="operations an example", title=f"{result['run']}: {result['energy_nj']:,.4g} nJ an example")
     axes.legend(fontsize="small")
     figure.savefig(file, dpi=100)

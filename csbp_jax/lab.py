@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from csbp_jax import data, dynamics, learner, losses, meter, models, optimizer
+from csbp_jax import data, dynamics, learner, losses, meter, models, optimizer, verdict
 from csbp_jax.config import Config, replaced
 from csbp_jax.data import transform
 
@@ -26,12 +26,13 @@ DELTAS = tuple(float(f"1e{power}") for power in range(-12, 0))
 
 class Map(NamedTuple):
     """``start(seed, fixed) -> state``, with z held at its first value or annealed; ``step(state, batch) -> state``;
-    ``flip_ratio(part, state, batch)``, NaN for a term in sub-steps, whose force is no gradient; ``readouts(state)
-    -> {parameters, logits, spikes}`` on the probe batch."""
+    ``flip_ratio(part, state, batch)``, NaN for a term in sub-steps, whose force is no gradient; ``push(state, batch)``,
+    the gradient of z times the term; ``readouts(state) -> {parameters, logits, spikes}`` on the probe batch."""
 
     start: Callable[[int, bool], learner.State]
     step: Callable[[learner.State, Batch], learner.State]
     flip_ratio: meter.Ratio
+    push: Callable[[learner.State, Batch], Any]
     readouts: Callable[[learner.State], dict[str, jax.Array]]
 
 
@@ -66,17 +67,20 @@ def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config
     return replaced(plain, "chaos.z0", tuple(float(z) for z in state.hparams["z0"].values()) or (0.0,))
 
 
-def make(config: Config, probe: Batch, steps_per_epoch: int) -> Map:
+def make(config: Config, probe: Batch, steps_per_epoch: int, control: Callable[[Any], Any] = lambda tx: tx) -> Map:
     """The map of a (resolved) config, in float64 where ``jax.enable_x64`` is on, else in float32.
 
     Args:
       probe: the batch of the read-outs.
       steps_per_epoch: for its schedule and its annealing.
+      control: from the optimiser to what stands in its place, such as a chain of a force of controls.py and it; a force
+        without a forcing of its own is to be :func:`forced`.
     """
     model, loss = models.build(config.model), losses.build(config.loss)
-    tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
+    tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch))
     init, train_step, _ = learner.make(model, tx, loss, config, steps_per_epoch)
-    ratio = meter.make(learner.make_gradients(model, loss, config), config, steps_per_epoch)
+    gradients = learner.make_gradients(model, loss, config)
+    ratio = meter.make(gradients, config, steps_per_epoch)
     if config.chaos.substeps > 1:
         ratio = lambda part, state, batch: math.nan  # noqa: E731
     layers = tuple(jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), probe["x"], True))[0][1].rates)
@@ -103,7 +107,34 @@ def make(config: Config, probe: Batch, steps_per_epoch: int) -> Map:
             "spikes": jnp.concatenate(spikes),
         }
 
-    return Map(start, lambda state, batch: train_step(state, batch)[0], ratio, readouts)
+    def push(state, batch):
+        return gradients(state, batch)["chaos"]
+
+    return Map(start, lambda state, batch: train_step(state, batch)[0], ratio, push, readouts)
+
+
+def forced(run: Map, twin: Map, given: Sequence[Batch], steps: int) -> Map:
+    """A map with a force in it, which is as large as the term's pushes in its twin from the same start.
+
+    The root mean square of each tensor's push, at each of so many steps on the given batches, z held or annealed alike.
+    """
+
+    def start(seed, fixed):
+        state, step, size = twin.start(seed, fixed), jax.jit(twin.step), jax.jit(lambda *at: _rms(twin.push(*at)))
+        sizes = []
+        for batch in itertools.islice(itertools.cycle(given), steps):
+            batch = jax.tree.map(_widened, batch)
+            sizes.append(size(state, batch))
+            state = step(state, batch)
+        forcing = jax.tree.map(lambda *each: jnp.stack(each), *sizes)
+        begun = run.start(seed, fixed)
+        return dataclasses.replace(begun, hparams=begun.hparams | {"forcing": forcing})
+
+    return run._replace(start=start)
+
+
+def _rms(tree):
+    return jax.tree.map(lambda one: jnp.sqrt(jnp.mean(one**2)), tree)
 
 
 def strength(start: learner.State) -> Callable[[learner.State, jax.Array], learner.State]:
@@ -161,7 +192,7 @@ def measure(
         warm, last = _later(run, fixed, stream(steps), warmup)
         plain = {
             "tangent": {"exponents": exponents, "stderr": errors},
-            "neutral": jnp.sum(jnp.abs(exponents) < jnp.maximum(2 * errors, _NEUTRAL)),
+            "neutral": jnp.sum(jnp.abs(exponents) < jnp.maximum(2 * errors, verdict.NEUTRAL)),
             "finite_size": {"deltas": np.asarray(deltas), "exponents": sizes[0], "stderr": sizes[1]}
             | {name: {"exponents": seen[name].exponents, "stderr": seen[name].stderr} for name in _GROWING}
             | {"spikes": jnp.mean(seen["spikes"].distances ** 2, axis=0)},
@@ -190,48 +221,8 @@ def _norm(state):
     return jnp.linalg.norm(ravel_pytree(state.params)[0])
 
 
-# Read-outs whose growth is told; distances of the pairs; the exponent of a neutral direction, at most;
-# the growth, in nats, that any expansion must reach to count; that of the parameters at which a run has run away.
-_GROWING, _PAIRS, _NEUTRAL, RISE, AWAY = ("parameters", "logits"), (1e-8, 1e-2), 1e-3, 5.0, 1e3
-
-
-def word(found: dict[str, Any]) -> str:
-    """What the instruments say of one start.
-
-    An exponent counts from four standard errors on, and its expansion, exponent times counted steps, from 5 nats on.
-
-    Returns:
-      In this order: "runs away", where the parameters have grown a thousandfold or the last step was not finite; "no
-      exponent", where there is no tangent, as under Adam with ``eps_root`` 0, whose root has none at second moments of
-      0; "chaotic", by the largest tangent exponent; "finite-size sensitive", by any finite-size exponent; "transiently
-      expanding", where the cumulated local exponents of the annealed run :func:`rise` by 5 nats; "weakly expanding",
-      where an exponent counts and its expansion does not; else "contracting or neutral".
-    """
-    if not found["size"] < AWAY:
-        return "runs away"  # no attractor, and what grows is the run itself
-    if not np.isfinite(found["tangent"]["exponents"][0]):
-        return "no exponent"
-    tangent, sized = (_growths(found[kind]) for kind in ("tangent", "finite_size"))
-    least = RISE / found["counted"]
-    if tangent[0] >= least:
-        return "chaotic"
-    if max(sized) >= least:
-        return "finite-size sensitive"
-    if rise(found["cumulated"]) >= RISE:
-        return "transiently expanding"
-    return "weakly expanding" if max(tangent[0], *sized) > 0 else "contracting or neutral"
-
-
-def _growths(found):
-    """The exponents, 0 for those that do not count."""
-    pairs = zip(found["exponents"], found["stderr"], strict=True)
-    return [exponent if exponent > max(4 * error, _NEUTRAL) else 0.0 for exponent, error in pairs]
-
-
-def rise(cumulated: Sequence[float]) -> float:
-    """The largest growth from any step to a later one, in nats, of cumulated local exponents."""
-    course = np.concatenate([[0.0], cumulated])
-    return float(np.max(course - np.minimum.accumulate(course)))
+# Read-outs whose growth is told; distances of the pairs.
+_GROWING, _PAIRS = ("parameters", "logits"), (1e-8, 1e-2)
 
 
 def wide(state: Any) -> Any:

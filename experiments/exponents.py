@@ -15,8 +15,9 @@ import pathlib
 
 import jax
 import numpy as np
+import optax
 
-from csbp_jax import configs, data, lab
+from csbp_jax import configs, controls, data, lab, verdict
 from csbp_jax.config import replaced, to_json
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.intervals import student
@@ -26,6 +27,10 @@ from csbp_jax.run_folder import write_json
 from experiments.machine import about
 
 EACH, SHOWN = 10, (1e-8, 1e-2)
+NOISES = {
+    "Gaussian noise": lambda tx: optax.chain(controls.gaussian(), tx),
+    "logistic sequences": lambda tx: optax.chain(controls.logistic(), tx),
+}
 
 
 def measured(config, options, file):
@@ -41,14 +46,18 @@ def measured(config, options, file):
     if {name: content.get(name) for name in asked} != asked:
         raise SystemExit(f"{file} was made with other options; give another --out")
     count = {"batch": 1, "epoch": steps_per_epoch, "stream": options.steps}[options.map]
-    for name, condition in lab.conditions(config).items():
-        done, run = content["conditions"].setdefault(name, []), lab.make(condition, probe, steps_per_epoch)
+    runs = {name: lab.make(condition, probe, steps_per_epoch) for name, condition in lab.conditions(config).items()}
+    silent = replaced(config, "chaos.z0", (0.0,))
+    runs |= {name: lab.make(silent, probe, steps_per_epoch, control) for name, control in NOISES.items()}
+    for name, run in runs.items():
+        done = content["conditions"].setdefault(name, [])
         for seed, sequence in pairs(options)[len(done) :]:
-            given = lab.batches(condition, source, count, sequence)
+            given = lab.batches(config, source, count, sequence)
+            one = lab.forced(run, runs["as given"], given, options.steps) if name in NOISES else run
             found = lab.measure(
-                run, given, seed=seed, steps=options.steps, warmup=options.steps // 3, n=options.exponents
+                one, given, seed=seed, steps=options.steps, warmup=options.steps // 3, n=options.exponents
             )
-            told = {"word": lab.word(found), "rise": lab.rise(found["cumulated"])}
+            told = {"word": verdict.word(found), "rise": verdict.rise(found["cumulated"])}
             done.append({"start": seed, "sequence": sequence} | thinned(found | told))
             write_json(file, content)
             line = f"{told['word']}, {found['tangent']['exponents'][0]:+.4f}"

@@ -75,7 +75,7 @@ BOTH = [
     "cli",
 ]
 TOP = ["__init__", "__main__"]
-ORDER = ["config", "intervals", "scores", *SCIENCE, *WORLD, *BOTH, *TOP]
+ORDER = ["config", "intervals", "scores", "verdict", *SCIENCE, *WORLD, *BOTH, *TOP]
 FENCES = {
     "flax": {"circuits", "norms", "probes", "precision", "layers", "operations", "models", "learner", "export"},
     "nir": {"export"},

@@ -3,10 +3,12 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from csbp_jax import configs, data, dynamics, lab, learner, meter
+from csbp_jax import configs, controls, data, dynamics, lab, learner, meter, verdict
 from csbp_jax.config import Chaos, Optimizer, replaced
 from csbp_jax.program import resolve
 
@@ -55,7 +57,7 @@ def test_a_run_that_does_not_move_is_neutral_in_all_instruments(parts):
     assert np.all((apart["parameters"] > 0.3 * apart["deltas"]) & (apart["parameters"] <= apart["deltas"]))
     assert np.all(apart["logits"] > 0) and np.all(apart["spikes"] ** 2 == np.round(apart["spikes"] ** 2))
     assert found["flip_ratio"]["start"] == dict.fromkeys(meter.PARTS, 0.0)
-    assert lab.word(found) == "contracting or neutral"
+    assert verdict.word(found) == "contracting or neutral"
 
 
 def test_z_in_plain_units_has_the_ratio_that_was_asked_for(parts):
@@ -111,7 +113,7 @@ def test_a_run_that_cannot_take_its_steps_runs_away(parts):
     config = resolve(replaced(replaced(DENSE, "optimizer.lr", 1e200), "loss.name", "mse"), parts)
     given = lab.batches(config, parts["train"], 1)
     found = lab.measure(lab.make(config, given[0], 26), given, steps=6, warmup=2, n=1, deltas=(1e-3,))
-    assert found["tangent"]["exponents"] == [0.0] and lab.word(found) == "runs away"
+    assert found["tangent"]["exponents"] == [0.0] and verdict.word(found) == "runs away"
 
 
 def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(parts):
@@ -123,7 +125,7 @@ def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(parts):
         run = lab.make(replaced(config, "optimizer.eps_root", eps_root), probe, 26)
         state = run.start(0, True)
         found = dynamics.lyapunov(run.step, state, [probe] * 4, 1, fed_back=learner.fed_back(state))
-        return lab.word(CALM | {"tangent": {"exponents": found[0].tolist(), "stderr": found[1].tolist()}})
+        return verdict.word(CALM | {"tangent": {"exponents": found[0].tolist(), "stderr": found[1].tolist()}})
 
     assert said(0.0) == "no exponent" != said(1e-12)
 
@@ -149,4 +151,25 @@ def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(parts):
     ],
 )
 def test_words(change, expected):
-    assert lab.word(CALM | change) == expected
+    assert verdict.word(CALM | change) == expected
+
+
+def test_a_force_is_as_large_as_the_terms_pushes_in_the_twin(parts):
+    """Tensor by tensor and step by step; and so are the steps it makes."""
+    config = resolve(replaced(DENSE, "optimizer.lr", 0.1), parts)
+    given, silent = lab.batches(config, parts["train"], 2), replaced(config, "chaos.z0", (0.0,))
+    twin = lab.make(config, given[0], 26)
+    run = lab.make(silent, given[0], 26, lambda tx: optax.chain(controls.gaussian(), tx))
+    start = lab.forced(run, twin, given, 3).start(1, True)
+    state, pushes = twin.start(1, True), []
+    for batch in (given[0], given[1], given[0]):
+        pushes.append(twin.push(state, batch)["fc1"]["dense"]["kernel"])
+        state = twin.step(state, batch)
+    sizes = start.hparams["forcing"]["fc1"]["dense"]["kernel"]
+    np.testing.assert_allclose(sizes, [jnp.sqrt(jnp.mean(push**2)) for push in pushes], rtol=1e-4)
+    still = lab.make(silent, given[0], 26)
+    forced, free = (
+        one.step(begun, given[0]).params["fc1"]["dense"]["kernel"]
+        for one, begun in ((run, start), (still, still.start(1, True)))
+    )
+    assert jnp.sqrt(jnp.mean((forced - free) ** 2)) == pytest.approx(0.1 * float(sizes[0]), rel=0.2)

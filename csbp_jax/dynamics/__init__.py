@@ -14,7 +14,7 @@ Spike flips make a training step discontinuous, and the tangent map does not see
 - ``steered``: a strength turned from step to step so that the local exponent follows a path.
 
 *Chaotic* is a positive tangent exponent; *finite-size sensitive* is what has a positive finite-size exponent alone;
-*transiently expanding* a run whose cumulated local exponents rise for a while. ``lab.word`` says from where on.
+*transiently expanding* a run whose cumulated local exponents rise for a while. ``verdict.word`` says from where on.
 
 The state is any pytree. Differences live in the leaves that feed back, by default all inexact ones
 (``learner.fed_back`` for a training state: parameters and moments, not batch norm's running statistics); the others,

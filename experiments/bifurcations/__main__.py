@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import dynamics, lab
+from csbp_jax import dynamics, verdict
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.run_folder import write_json
 from experiments.bifurcations.systems import SYSTEMS
@@ -71,7 +71,7 @@ def diagram(system, axis, values, steps):
         tangent = dynamics.lyapunov_many(system.step, states, next(given), **options)[0][:, 0]
         sized = dynamics.finite_size_many(system.step, states, next(given), jnp.array([DELTA]), **options)[0][:, 0]
         ended, _ = dynamics.visited(system.step, states, next(given), system.size, count - 1)
-        away = ~(ended[0] < lab.AWAY * began)
+        away = ~(ended[0] < verdict.AWAY * began)
         parts.append((visited.T, *(np.where(away, np.nan, exponents) for exponents in (tangent, sized))))
     shape = (len(values), system.starts)
     visited, tangent, sized = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -23,7 +23,7 @@ class System(NamedTuple):
     """A map and what to look at.
 
     states: ``states(axis, values) -> states [values x starts]``. fed_back, readout: of one state. size: of one state; a
-    run whose size grows by ``lab.AWAY``, or is NaN as a step was not finite, has run away.
+    run whose size grows by ``verdict.AWAY``, or is NaN as a step was not finite, has run away.
     """
 
     step: Callable[[Any, Any], Any]
