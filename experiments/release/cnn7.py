@@ -137,7 +137,7 @@ def draw(content, out):
     labels = {
         "norm": "norm of the parameters (start = 1)",
         "tangent": "cumulated local exponent (nats)",
-        "finite": f"cumulated growth at a distance of {DELTA:g} (nats)",
+        "finite": f"cumulated growth at {DELTA:g} (nats)",
     }
     shown = [name for name in labels if any(name in found for found in content["cnn7"].values())]
     figure = blank(1 + 4 * len(shown), 3.6)
