@@ -58,6 +58,8 @@ def test_paired_shares_are_mcnemars():
     found = shares.compared({"one": {"solved": "110010"}, "two": {"solved": "011110"}}, "one")["two"]
     assert found["difference"] == pytest.approx(1 / 6)
     assert found["p"] == found["p_holm"] == stats.binomtest(2, 3).pvalue
+    assert found["half"] == pytest.approx(1.96 * np.std([-1, 0, 1, 1, 0, 0]) / 6**0.5, rel=1e-4)
+    assert shares.points(found) == "+16.7 ± 55.0"
 
 
 def test_a_kick_is_the_same_for_all_parameters_of_a_neuron():

@@ -4,6 +4,7 @@ import numpy as np
 
 from csbp_jax.figures import PALETTE, blank
 from experiments.cbp.conditions import INITS, TABLE
+from experiments.shares import points
 
 # In nats a step, at a distance of 1e-2; nothing that stays within bounds grows so fast.
 AWAY = 1.0
@@ -42,7 +43,7 @@ def held(content):
         rows.append(f"| {name} | {' | '.join(_interval(r['inits'][f'{init:g}']) for init in INITS)} |")
     for z0 in ("z0 12", "z0 24"):
         pairs = [content["held_against_sub_steps"][f"{z0}, n = {init:g}"] for init in INITS]
-        cells = [f"{100 * one['difference']:+.1f} (p {one['p_holm']:.2g})" for one in pairs]
+        cells = [f"{points(one)} (p {one['p_holm']:.2g})" for one in pairs]
         rows.append(f"| CBP - sub-steps, {z0} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -14,7 +14,7 @@ import numpy as np
 from csbp_jax.figures import PALETTE, blank
 from csbp_jax.run_folder import write_json
 from experiments.machine import about
-from experiments.shares import compared, share
+from experiments.shares import compared, points, share
 from experiments.xor.conditions import CONDITIONS, WIDELY, Condition, solved
 from experiments.xor.net import Kind, Setting
 
@@ -60,7 +60,7 @@ def table(content, key):
     for name, r in sorted(content[key].items(), key=lambda item: -item[1]["share"]):
         against = content[f"{key}_against_csbp"].get(name)
         cells = [f"{100 * r['share']:.1f} [{100 * r['low']:.1f}, {100 * r['high']:.1f}]"]
-        cells += [f"{100 * against['difference']:+.1f}", f"{against['p_holm']:.2g}"] if against else ["", ""]
+        cells += [points(against), f"{against['p_holm']:.2g}"] if against else ["", ""]
         cells.append(", ".join(f"{field} {value:.4g}" for field, value in r["setting"].items()))
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
