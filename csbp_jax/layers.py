@@ -7,12 +7,14 @@ number of channels, and so has parameters of its own in each layer (circuits.PLI
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
+from jax import lax
 
 from csbp_jax import norms
 from csbp_jax.circuits import Feedback
@@ -61,9 +63,10 @@ class ConvCurrent(nn.Module):
             bias_init=torch_bias(self.kernel**2 * x.shape[-1]),
             dtype=self.dtype,
             promote_dtype=bias_apart,
+            conv_general_dilated=_convolution,
             name="conv",
         )
-        h = show(widened(_not_small(synapse, x, self.kernel, self.stride)), self.time_steps)
+        h = show(widened(synapse(x)), self.time_steps)
         return {"conv": h, "norm": self.norm(name="norm")(h, train)}
 
 
@@ -202,18 +205,21 @@ def _max_of_shifts(x, size, stride, pad):
     return largest
 
 
-def _not_small(convolve: Callable[[jax.Array], jax.Array], x: jax.Array, kernel: int, stride: int) -> jax.Array:
-    """The convolution of ``[B, T, H, W, C]``; on CPU, of a picture that zeros make large enough, cut back.
+def _convolution(x: jax.Array, kernel: jax.Array, strides: Sequence[int], *rest: Any, **options: Any) -> jax.Array:
+    """``lax.conv_general_dilated`` of ``[N, H, W, C]``; on CPU, of a picture that zeros make large enough, cut back.
 
     XLA on CPU computes a convolution or its gradient a hundred times slower where its input is smaller than the kernel.
     """
-    smallest = (kernel - 1) * stride + 1  # for which the output is as large as the kernel, too
-    missing = [max(0, smallest - n) for n in x.shape[2:4]]
-    if jax.default_backend() != "cpu" or max(missing) == 0 or max(x.shape[2:4]) == 1:
-        return convolve(x)
-    height, width = (-(-n // stride) for n in x.shape[2:4])
-    larger = jnp.pad(x, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    return convolve(larger)[:, :, :height, :width]
+    sizes = x.shape[1:3]
+    # For which the output is as large as the kernel, too.
+    missing = [max(0, (k - 1) * s + 1 - n) for n, k, s in zip(sizes, kernel.shape, strides, strict=False)]
+    if jax.default_backend() != "cpu" or max(missing) == 0 or max(sizes) == 1:
+        return lax.conv_general_dilated(x, kernel, strides, *rest, **options)
+    height, width = (-(-n // s) for n, s in zip(sizes, strides, strict=True))
+    # Without the barriers XLA would fold these zeros, and backward those of the cut, into the convolution's own padding.
+    larger = lax.optimization_barrier(jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))))
+    out = lax.conv_general_dilated(larger, kernel, strides, *rest, **options)
+    return lax.optimization_barrier(out)[:, :height, :width]
 
 
 def _poolable(x):

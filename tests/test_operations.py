@@ -65,15 +65,18 @@ def test_a_convolutional_network_by_hand():
     assert counts["readout"].dense == flat.shape[-1] * 3
 
 
-def test_strides_count_what_is_computed():
-    model = layers.Conv(4, stride=2, name="a")
-    x = (np.random.default_rng(0).random((1, 1, 7, 6, 2)) < 0.4).astype(np.float32)
+@pytest.mark.parametrize(("size", "stride"), [((7, 6), 2), ((2, 2), 1), ((2, 3), 2), ((1, 2), 1)])
+def test_strides_count_what_is_computed(size, stride):
+    """In pictures smaller than the kernel too, which a CPU computes as larger ones."""
+    model = layers.Conv(4, stride=stride, name="a")
+    x = (np.random.default_rng(0).random((1, 1, *size, 2)) < 0.7).astype(np.float32)
     arguments = (x, False, lambda h: (h, h[:, -1]), probes.Probe(lambda h: h))
     variables = jax.jit(lambda key: model.init(key, *arguments))(jax.random.key(0))
     _, counts = count(lambda v, x: model.apply(v, *arguments), variables, x)
     (of_conv,) = counts.values()
     kernel = np.asarray(variables["params"]["conv"]["kernel"])
-    assert of_conv.operations.item() == conv_by_hand(np.asarray(x[0, 0]), kernel, stride=2) and of_conv.spiking.item()
+    assert of_conv.operations.item() == conv_by_hand(np.asarray(x[0, 0]), kernel, stride) and of_conv.spiking.item()
+    assert of_conv.dense.item() == conv_by_hand(np.ones((*size, 2)), np.ones(kernel.shape), stride)
 
 
 @pytest.mark.parametrize("name", ["dense", "recurrent"])
