@@ -216,7 +216,7 @@ def _convolution(x: jax.Array, kernel: jax.Array, strides: Sequence[int], *rest:
     if jax.default_backend() != "cpu" or max(missing) == 0 or max(sizes) == 1:
         return lax.conv_general_dilated(x, kernel, strides, *rest, **options)
     height, width = (-(-n // s) for n, s in zip(sizes, strides, strict=True))
-    # Without the barriers XLA would fold these zeros, and backward those of the cut, into the convolution's own padding.
+    # Without the barriers XLA would fold these zeros, and backward those of the cut, into the convolution's padding.
     larger = lax.optimization_barrier(jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))))
     out = lax.conv_general_dilated(larger, kernel, strides, *rest, **options)
     return lax.optimization_barrier(out)[:, :height, :width]

@@ -176,7 +176,11 @@ def draw(content, out):
         steps = EACH * np.arange(1, len(found[0]["cumulated"]) + 1)
         _band(cumulated, steps, means([one["cumulated"] for one in found], starts), style)
         logits = np.log10(np.maximum(np.array([one["apart"]["logits"] for one in found])[:, :, 0], 1e-17))
-        _band(apart, EACH * np.arange(logits.shape[1]), means(logits, starts), style)
+        low, middle, high = np.quantile(
+            means(logits, starts), (0.25, 0.5, 0.75), axis=0
+        )  # near and far, little between
+        apart.plot(EACH * np.arange(len(middle)), middle, lw=1.2, color=style["color"])
+        apart.fill_between(EACH * np.arange(len(middle)), low, high, color=style["color"], alpha=0.2, lw=0)
     for axes in (spectra, sizes):
         axes.axhline(0, color="black", lw=0.8)
     spectra.set(xlabel="exponent number", ylabel="tangent exponent (nats a step)", title="fixed z")
@@ -186,7 +190,7 @@ def draw(content, out):
     cumulated.set(xlabel="step", ylabel="cumulated local exponent (nats)", title="annealed")
     apart.set(xlabel="step", ylabel="log10 of the distance of logits", title="annealed, two runs 1e-8 apart")
     figure.legend(*spectra.get_legend_handles_labels(), loc="outside lower center", ncols=len(content["conditions"]))
-    figure.suptitle(f"Means and 95 % intervals over {len(set(starts))} starts")
+    figure.suptitle(f"Means and 95 % intervals (last panel: medians and quartiles) over {len(set(starts))} starts")
     for kind in ("png", "pdf"):
         figure.savefig(out / f"exponents.{kind}", dpi=120)
 
