@@ -6,6 +6,7 @@ the map of an epoch, as many as steps are a random system whose nearby runs shar
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -120,11 +121,10 @@ def forced(run: Map, twin: Map, given: Sequence[Batch], steps: int) -> Map:
     """
 
     def start(seed, fixed):
-        state, step, size = twin.start(seed, fixed), jax.jit(twin.step), jax.jit(lambda *at: _rms(twin.push(*at)))
-        sizes = []
+        state, step, sizes = twin.start(seed, fixed), jax.jit(twin.step), []
         for batch in itertools.islice(itertools.cycle(given), steps):
             batch = jax.tree.map(_widened, batch)
-            sizes.append(size(state, batch))
+            sizes.append(_size(twin.push, state, batch))
             state = step(state, batch)
         forcing = jax.tree.map(lambda *each: jnp.stack(each), *sizes)
         begun = run.start(seed, fixed)
@@ -133,8 +133,9 @@ def forced(run: Map, twin: Map, given: Sequence[Batch], steps: int) -> Map:
     return run._replace(start=start)
 
 
-def _rms(tree):
-    return jax.tree.map(lambda one: jnp.sqrt(jnp.mean(one**2)), tree)
+@functools.partial(jax.jit, static_argnames="push")
+def _size(push, state, batch):
+    return jax.tree.map(lambda one: jnp.sqrt(jnp.mean(one**2)), push(state, batch))
 
 
 def strength(start: learner.State) -> Callable[[learner.State, jax.Array], learner.State]:
