@@ -102,6 +102,7 @@ def measured(config, parts, seeds, content, save):
         for name, condition in CONDITIONS.items():
             given = forcing(condition.record, csbp, seed, record, other)
             found[name] = told(runs[name], parts, twins.train(runs[name], seed, given))
+            print(f"seed {seed}, {name}: {found[name]['test']:.4f}", flush=True)
         content["seeds"][str(seed)] = found
         save(content)
         print(f"seed {seed}: {time.perf_counter() - begun:.1f} s, CSBP {found[REFERENCE]['test']:.4f}", flush=True)
