@@ -103,9 +103,8 @@ def draw(name, found, out):
     panels[0, 0].set(ylabel=f"{READOUTS[name]}, visited", ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
     for row, key in zip(panels[1:, 0], ("tangent", "finite_size"), strict=True):
         shown = np.concatenate([medians(kinds["chaos"], key) for kinds in found.values()])
-        row.set_ylim(
-            np.nanmin(shown) - 0.05, 1.1 * np.nanmax(shown)
-        )  # the drift's, about to run away, are a hundredfold
+        # The drift's, where it is about to run away, are a hundredfold.
+        row.set_ylim(np.nanmin(shown) - 0.05, 1.1 * np.nanmax(shown))
     panels[1, 0].set_ylabel("tangent exponent\n(nats a step)")
     panels[2, 0].set_ylabel("exponent at 1e-2\n(nats a step)")
     panels[1, 0].legend(fontsize="small")
