@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks import ours_step, steps
 from benchmarks.process import Worker, in_rounds
 from benchmarks.timing import spread
-from csbp_jax import learner, losses, models, optimizer
+from csbp_jax import learner, losses, models
+from csbp_jax.learner import optimizer
 
 KEYS = ("x", "kernel", "stride", "pad")
 STAGES = ("forward", "gradient in input", "gradient in kernel")

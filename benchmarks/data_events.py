@@ -20,10 +20,10 @@ from importlib import metadata
 
 import numpy as np
 
-from csbp_jax.data import binning
-from csbp_jax.data.event_files import Events, checked
-from csbp_jax.data.frames import Frames
-from csbp_jax.run_folder import write_json
+from csbp_jax.data.events import binning
+from csbp_jax.data.events.frame_cache import Frames
+from csbp_jax.data.events.readers import Events, checked
+from csbp_jax.training.run_dir import write_json
 
 # Events, microseconds, sensor, frames, and the size they are scaled to in a second program; types as files have them.
 SIZES = {

@@ -24,8 +24,8 @@ from PIL import Image
 
 from benchmarks.timing import spread
 from csbp_jax import data
-from csbp_jax.data import crops, decode, images
-from csbp_jax.run_folder import write_json
+from csbp_jax.data.images import augment, decode, sources
+from csbp_jax.training.run_dir import write_json
 
 BATCH, BATCHES = 128, 40
 MEAN, STD = np.float32([125.3, 123.0, 113.9]), np.float32([63.0, 62.1, 66.7])
@@ -48,13 +48,13 @@ def cifar(rounds):
     """Gather, crop and flip; with the normalising; and all of it through the pipeline's batches."""
     draw = np.random.default_rng(0)
     x, y = draw.integers(0, 256, (50_000, 32, 32, 3), np.uint8), np.zeros(50_000, np.int32)
-    source = images.Pictures(x, y, 10, [(2, crops.crop), (1, crops.flip)])
+    source = sources.ImageArraySource(x, y, 10, [(2, augment.crop), (1, augment.flip)])
     indices = draw.integers(0, len(y), (BATCHES, BATCH))
     uniforms = draw.random((BATCHES, BATCH, source.draws), np.float32)
     normalise = jax.jit(lambda x: (x.astype(np.float32) - MEAN) / STD)
     batches = data.train_batches(source, BATCH, seed=0)
 
-    def augment():
+    def cropped():
         for rows, u in zip(indices, uniforms, strict=True):
             source.take(rows, u)
 
@@ -67,7 +67,7 @@ def cifar(rounds):
             jax.block_until_ready(normalise(batch["x"]))
 
     programs = {
-        "gather, crop, flip": augment,
+        "gather, crop, flip": cropped,
         "gather, crop, flip, normalise": augment_and_normalise,
         "train_batches, normalise": pipeline,
     }
@@ -93,7 +93,7 @@ def photographs(count):
 def imagenet(rounds):
     """Decode, random window, resize to 224, by each decoder that is installed; and decoding alone."""
     jpegs = list(photographs(100))
-    uniforms = np.random.default_rng(1).random((len(jpegs), crops.RESIZED_CROP_DRAWS), np.float32)
+    uniforms = np.random.default_rng(1).random((len(jpegs), augment.RESIZED_CROP_DRAWS), np.float32)
     decoders = {"pillow": decode.by_pillow}
     decoders |= {"simplejpeg": decode.by_simplejpeg} if decode.simplejpeg else {}
     decoders |= {"cv2": decode.by_cv2} if decode.cv2 else {}
@@ -101,7 +101,7 @@ def imagenet(rounds):
     def whole(decoder):
         for jpeg, u in zip(jpegs, uniforms, strict=True):
             picture = decode.decode(jpeg, "photograph", decoder)
-            crops.resize(picture, crops.random_window(*picture.shape[:2], u), (224, 224))
+            augment.resize(picture, augment.random_window(*picture.shape[:2], u), (224, 224))
 
     def alone(decoder):
         for jpeg in jpegs:

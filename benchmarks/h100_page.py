@@ -27,7 +27,8 @@ A million neurons, hard reset, triangle; bytes an element and time step, forward
 
 {_worst(content["neuron"])}
 
-The kernel (csbp_jax/kernel.py) reads and writes the least; gradients of decay and threshold, where they are learned,
+The kernel (experiments/gpu_kernel/kernel.py) reads and writes the least; gradients of decay and threshold, where they
+are learned,
 are XLA's sums of what is there. It is off unless `CSBP_GPU_KERNEL=1` is in the environment, since no one has run it on
 a GPU; run `python -m benchmarks.kernel_check` there first. How many of the two are in a
 program: {transforms}.

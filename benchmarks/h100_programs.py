@@ -21,8 +21,11 @@ import numpy as np
 from benchmarks import hlo
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
-from csbp_jax import kernel, learner, losses, models, neurons, optimizer, recurrence
-from csbp_jax.run_folder import write_json
+from csbp_jax import learner, losses, models, neurons
+from csbp_jax.learner import optimizer
+from csbp_jax.neurons import lif_scan
+from csbp_jax.training.run_dir import write_json
+from experiments.gpu_kernel import kernel
 
 STEPS = (4, 16, 32, 100)
 SHAPE = (16, 62500)  # a million neurons
@@ -43,10 +46,10 @@ STEP_NETS = {
 def form(name):
     """Programs are traced as on a GPU: of XLA alone, of a loop over single time steps, or with kernel.py."""
     jax.clear_caches()
-    loop = {"gpu": (4, 1)} if name == "a step a pass" else recurrence._UNROLLED
+    loop = {"gpu": (4, 1)} if name == "a step a pass" else lif_scan._UNROLLED
     with (
         mock.patch.object(jax, "default_backend", return_value="gpu"),
-        mock.patch.object(recurrence, "_UNROLLED", loop),
+        mock.patch.object(lif_scan, "_UNROLLED", loop),
         mock.patch.object(kernel, "ON", name == "kernel"),
     ):
         yield

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import kernel, neurons, recurrence, surrogate
+from csbp_jax import neurons, surrogate
+from csbp_jax.neurons import lif_scan
+from experiments.gpu_kernel import kernel
 
 
 def options(reset="hard", detach=False, residual="full", spike=surrogate.triangle()):
@@ -87,7 +89,7 @@ def seconds(run, shape, calls=50):
 def main():
     if jax.default_backend() != "gpu":
         sys.exit("kernel_check: no GPU here that JAX can use; install jax[cuda12] on a machine with one")
-    runs = {"kernel": kernel.lif, "plain": recurrence.lif}
+    runs = {"kernel": kernel.lif, "plain": lif_scan.lif}
     worst = 0.0
     for width, given, static in CASES:
         for T in (1, 4, 40):

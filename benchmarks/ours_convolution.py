@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.worker import Program, drawn
-from csbp_jax.devices import compiler_options
+from csbp_jax.runtime.hardware import compiler_options
 
 
 def convolution(x, kernel, stride, pad, default=False):

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.worker import Program
-from csbp_jax import data, program
+from csbp_jax import data
 from csbp_jax.config import from_json
-from csbp_jax.data import crops, frames, images
-from csbp_jax.sweep import together
+from csbp_jax.data.events import frame_cache
+from csbp_jax.data.images import augment, sources
+from csbp_jax.sweep import vectorised
+from csbp_jax.training import compiled
 
 
 def members(config, number, how):
@@ -23,14 +25,14 @@ def members(config, number, how):
     next: in the loop one member makes all the steps, so that its state stays in the cache as it does there.
     """
     parts = data.load(from_json(config))
-    config = program.resolve(from_json(config), parts)
+    config = compiled.resolve(from_json(config), parts)
     batch = next(data.train_batches(parts["train"], config.batch_size, 0))
     if how == "alone":
-        alone = program.compile(config, parts["train"], 100)
+        alone = compiled.compile(config, parts["train"], 100)
         states, batch = [alone.init(jax.random.key(0))], alone.place(batch)
         step = alone.train_step
     else:
-        run = together.Together([config], parts, together.mesh())
+        run = vectorised.VectorisedRuns([config], parts, vectorised.member_mesh())
         size = number if how == "vmap" else 1
         hparams, which = run.hparams([config] * size), jnp.zeros(size, int)
         states = [run.init(jnp.stack([jax.random.key(seed) for seed in range(size)]), hparams)]
@@ -54,7 +56,7 @@ def reading(config, examples, steps):
     """
     config = from_json(config)
     source = _pictures(examples) if config.data.name == "cifar10" else _frames(config, examples)
-    run = program.compile(config, source, len(source) // config.batch_size)
+    run = compiled.compile(config, source, len(source) // config.batch_size)
     options = {"workers": config.data.workers, "threads": config.data.threads}
     stream = data.train_batches(source, config.batch_size, 0, **options)
     box = [run.init(jax.random.key(0))]
@@ -82,7 +84,7 @@ def _timed(batches, waited):
 def _pictures(examples):
     draw = np.random.default_rng(0)
     x, y = draw.integers(0, 256, (examples, 32, 32, 3), np.uint8), draw.integers(0, 10, examples).astype(np.int32)
-    return images.Pictures(x, y, 10, [(2, crops.crop), (1, crops.flip)])
+    return sources.ImageArraySource(x, y, 10, [(2, augment.crop), (1, augment.flip)])
 
 
 def _frames(config, examples):
@@ -90,7 +92,7 @@ def _frames(config, examples):
     counts = draw.poisson(0.3, (examples, config.model.time_steps, *shape)).astype(np.uint8)
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file.name, counts)
-        source = frames.Frames(pathlib.Path(file.name), np.arange(examples), draw.integers(0, 10, examples), 10)
+        source = frame_cache.Frames(pathlib.Path(file.name), np.arange(examples), draw.integers(0, 10, examples), 10)
         len(source[0]["x"])  # maps the file, so that its name may go
         return source
 

@@ -10,10 +10,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from benchmarks.worker import Program
-from csbp_jax import learner, losses, models, neurons, optimizer
+from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import from_json
-from csbp_jax.devices import compiler_options
-from csbp_jax.long import in_chunks
+from csbp_jax.learner import optimizer
+from csbp_jax.neurons.chunked import in_chunks
+from csbp_jax.runtime.hardware import compiler_options
 
 
 def step(config, batch_file=None):

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import targets
 from benchmarks.tables import table, tables
 from benchmarks.timing import cell
-from csbp_jax.figures import PALETTE, blank
+from csbp_jax.reporting.plots import PALETTE, empty_figure
 
 PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "results" / "bench"
 PEERS = ("spyx", "spikingjelly", "snntorch", "norse")
@@ -83,7 +83,7 @@ traffic: two elementwise programs that move 24 bytes, without the recurrence. Th
 def figure(content):
     """Bars: nanoseconds of each program, a panel for each T; lines from the fastest round to the slowest."""
     panels = content["neuron"]
-    drawn = blank(4 * len(panels), 3.5)
+    drawn = empty_figure(4 * len(panels), 3.5)
     shown: dict[str, Any] = {}
     for axes, (label, row) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         names = sorted(row, key=lambda name: row[name]["ns"]["median"], reverse=True)

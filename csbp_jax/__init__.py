@@ -3,22 +3,22 @@
 The parts are imported by name: ``from csbp_jax import chaos, neurons, surrogate``. ``ARCHITECTURE.md`` has the plan.
 """
 
-from csbp_jax.own import Own
+from csbp_jax.training.plugins import Own
 
 __version__ = "0.1.0"
 __all__ = ["Own", "load", "train"]
 
 
 def train(config, **options):
-    """Trains, or goes on, and returns what ``result.json`` holds; see :func:`csbp_jax.training.train`."""
+    """Trains, or goes on, and returns what ``result.json`` holds; see :func:`csbp_jax.training.loop.train`."""
     # Here, because JAX takes a second to import.
-    from csbp_jax import training
+    from csbp_jax.training import loop
 
-    return training.train(config, **options)
+    return loop.train(config, **options)
 
 
 def load(run, epoch="last", *, trust=False, own=None):
-    """``(apply, variables, config)`` of a finished or stopped run; see :func:`csbp_jax.runs.load`."""
-    from csbp_jax import runs
+    """``(apply, variables, config)`` of a finished or stopped run; see :func:`csbp_jax.evaluation.restore.load`."""
+    from csbp_jax.evaluation import restore
 
-    return runs.load(run, epoch, trust=trust, own=own)
+    return restore.load(run, epoch, trust=trust, own=own)

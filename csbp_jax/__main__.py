@@ -8,7 +8,7 @@ def run() -> None:
     """Runs the command line and leaves with its exit code."""
     sys.unraisablehook = _without_echoes
     try:
-        from csbp_jax.cli import main
+        from csbp_jax.cli.main import main
 
         code = main()
     except KeyboardInterrupt:  # while packages were imported

@@ -33,7 +33,7 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from csbp_jax import cbp, chaos
+from csbp_jax import chaos
 from csbp_jax.config import ConfigError
 
 Forcing = Any
@@ -76,11 +76,26 @@ def linear(
     return chaos.reduced(lambda u, target: (0.5 - target) * u, h, target, scale, cut, reduce)
 
 
+def shortfall(
+    h: ArrayLike,
+    target: ArrayLike = 0.65,
+    scale: ArrayLike = 10.0,
+    *,
+    cut: None = None,
+    reduce: chaos.Reduce = "mean",
+) -> jax.Array:
+    """``I0 - X``, from ``h [..., C]`` to ``[C]``; called as a term is, but nothing is cut; by the neuron."""
+    del cut, reduce
+    h = jnp.asarray(h)
+    h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
+    return jnp.asarray(target, h.dtype) - jax.nn.sigmoid(h / jnp.asarray(scale, h.dtype)).mean(tuple(range(h.ndim - 1)))
+
+
 TERMS: dict[str, Callable[..., jax.Array]] = {
     "chaos": chaos.term,
     "drift": drift,
     "linear": linear,
-    "cbp": cbp.shortfall,
+    "cbp": shortfall,
 }
 """Of a config's ``chaos.term``; the last is no loss (cbp.py)."""
 

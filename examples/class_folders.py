@@ -11,7 +11,7 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
-from csbp_jax.data import digits_events, saccade
+from csbp_jax.data.events import camera, digits_events
 
 CLASSES = {3: "three", 5: "five", 8: "eight"}
 
@@ -29,7 +29,7 @@ def write(pictures: pathlib.Path, recordings: pathlib.Path) -> None:
         Image.fromarray(grey).save(pictures / f"{place}.png")
         events = digits_events.recording(int(index))
         arrays = {key: getattr(events, key) for key in ("x", "y", "t", "p")}
-        np.savez_compressed(recordings / f"{place}.npz", **arrays, height=saccade.SENSOR, width=saccade.SENSOR)
+        np.savez_compressed(recordings / f"{place}.npz", **arrays, height=camera.SENSOR, width=camera.SENSOR)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,14 @@ import jax
 import numpy as np
 import optax
 
-from csbp_jax import configs, controls, data, lab, verdict
+from csbp_jax import configs, controls, data
+from csbp_jax.cli.options import parse
 from csbp_jax.config import replaced, to_json
-from csbp_jax.figures import PALETTE, blank
-from csbp_jax.intervals import student
-from csbp_jax.options import parse
-from csbp_jax.program import resolve
-from csbp_jax.run_folder import write_json
+from csbp_jax.instruments import classify, training_map
+from csbp_jax.reporting.intervals import student
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.training.compiled import resolve
+from csbp_jax.training.run_dir import write_json
 from experiments.machine import about
 
 EACH, SHOWN = 10, (1e-8, 1e-2)
@@ -38,26 +39,29 @@ def measured(config, options, file):
     parts = data.load(config, options.data_dir)
     config, source = resolve(config, parts), parts["train"]
     steps_per_epoch = len(source) // config.batch_size
-    probe = lab.batches(config, source, 1)[0]
-    config = annealed(lab.in_plain_units(config, probe, steps_per_epoch), options)
+    probe = training_map.batches(config, source, 1)[0]
+    config = annealed(training_map.in_plain_units(config, probe, steps_per_epoch), options)
     asked = {name: getattr(options, name) for name in ("map", "steps", "sequences", "exponents", "anneal_to")}
     asked |= {"config": to_json(config), "steps_per_epoch": steps_per_epoch}
     content = json.loads(file.read_text()) if file.exists() else {**asked, "conditions": {}}
     if {name: content.get(name) for name in asked} != asked:
         raise SystemExit(f"{file} was made with other options; give another --out")
     count = {"batch": 1, "epoch": steps_per_epoch, "stream": options.steps}[options.map]
-    runs = {name: lab.make(condition, probe, steps_per_epoch) for name, condition in lab.conditions(config).items()}
+    runs = {
+        name: training_map.make(condition, probe, steps_per_epoch)
+        for name, condition in training_map.conditions(config).items()
+    }
     silent = replaced(config, "chaos.z0", (0.0,))
-    runs |= {name: lab.make(silent, probe, steps_per_epoch, control) for name, control in NOISES.items()}
+    runs |= {name: training_map.make(silent, probe, steps_per_epoch, control) for name, control in NOISES.items()}
     for name, run in runs.items():
         done = content["conditions"].setdefault(name, [])
         for seed, sequence in pairs(options)[len(done) :]:
-            given = lab.batches(config, source, count, sequence)
-            one = lab.forced(run, runs["as given"], given, options.steps) if name in NOISES else run
-            found = lab.measure(
+            given = training_map.batches(config, source, count, sequence)
+            one = training_map.forced(run, runs["as given"], given, options.steps) if name in NOISES else run
+            found = training_map.measure(
                 one, given, seed=seed, steps=options.steps, warmup=options.steps // 3, n=options.exponents
             )
-            told = {"word": verdict.word(found), "rise": verdict.rise(found["cumulated"])}
+            told = {"word": classify.classify(found), "rise": classify.rise(found["cumulated"])}
             done.append({"start": seed, "sequence": sequence} | thinned(found | told))
             write_json(file, content)
             line = f"{told['word']}, {found['tangent']['exponents'][0]:+.4f}"
@@ -161,7 +165,7 @@ def interval(values):
 
 def draw(content, out):
     """Spectra, finite-size curves, cumulated local exponents and the logits' separation, a line a condition."""
-    figure = blank(12, 7)
+    figure = empty_figure(12, 7)
     spectra, sizes, cumulated, apart = figure.subplots(2, 2).ravel()
     for i, (name, found) in enumerate(content["conditions"].items()):
         style = {"color": PALETTE[i], "label": name}

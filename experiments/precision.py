@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import chaos, layers, neurons, probes
+from csbp_jax import chaos, neurons
+from csbp_jax.models import layers
+from csbp_jax.models.taps import Probe
 from experiments.accuracy import arguments_of, cell, interval, plain, provenance, train_arms, write
 
 ARMS = {"csbp": "CSBP", "bp": "plain backpropagation"}
@@ -56,9 +58,9 @@ def changed_spikes(time_steps=4):
 
     A fifth of the input fires, independently; the weights are initial ones.
     """
-    neuron, probe = neurons.LIF(decay=0.25), probes.Probe(chaos.term)
+    neuron, probe = neurons.LIF(decay=0.25), Probe(chaos.term)
     x = jax.random.bernoulli(jax.random.key(0), 0.2, (32, time_steps, 8, 8, 64)).astype(jnp.float32)
-    current = layers.ConvCurrent(64, name="layer")
+    current = layers.ConvNorm(64, name="layer")
     variables = current.init(jax.random.key(1), x, True, neuron, probe)
 
     def fired(dtype, at_the_door):

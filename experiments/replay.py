@@ -3,8 +3,8 @@
     python -m experiments.replay DATASET [--seeds 12] [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
 --out is docs/results/replay_DATASET by default, a FIELD any of the config. For each seed the CSBP run is recorded
-(csbp_jax.twins), then each condition trains from the same start on the same batches. All forces stand before the
-optimiser, as the term's gradient does. A finished seed is kept in ``replay.json`` and not run again.
+(csbp_jax.instruments.replay), then each condition trains from the same start on the same batches. All forces stand
+before the optimiser, as the term's gradient does. A finished seed is kept in ``replay.json`` and not run again.
 """
 
 import argparse
@@ -21,13 +21,14 @@ import numpy as np
 import optax
 from scipy import stats
 
-from csbp_jax import Own, configs, controls, data, lab, twins
+from csbp_jax import Own, configs, controls, data
+from csbp_jax.cli.options import parse
 from csbp_jax.config import ConfigError, Diverged, replaced, to_json
-from csbp_jax.figures import PALETTE, blank
-from csbp_jax.intervals import student
-from csbp_jax.options import parse
-from csbp_jax.program import resolve
-from csbp_jax.run_folder import write_json
+from csbp_jax.instruments import replay, training_map
+from csbp_jax.reporting.intervals import student
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.training.compiled import resolve
+from csbp_jax.training.run_dir import write_json
 from experiments.machine import about
 from experiments.shares import holm
 
@@ -59,7 +60,7 @@ CONDITIONS = {
 def forcing(how, run, seed, record, other):
     """What a force is given: made of the seed's own record, or another seed's."""
     # No step's key is folded with the number of steps.
-    key, z = jax.random.fold_in(jax.random.key(seed), run.steps), twins.annealing(run)
+    key, z = jax.random.fold_in(jax.random.key(seed), run.steps), replay.annealing(run)
     shuffled = functools.partial(controls.shuffled, key)
     phases = functools.partial(controls.phase_randomised, key)
     return {
@@ -79,7 +80,7 @@ def compiled(config, source):
     def one(term, force):
         alone = replaced(config, "chaos.z0", (0.0,)) if term is None else replaced(config, "chaos.term", term)
         own = Own(control=lambda _, tx: optax.chain(force(), tx)) if force else Own()
-        return twins.make(alone, source, own)
+        return replay.make(alone, source, own)
 
     return {name: one(condition.term, condition.force) for name, condition in CONDITIONS.items()}
 
@@ -92,8 +93,8 @@ def told(run, parts, state):
 
 def measured(config, parts, seeds, content, save):
     """Trains all that is missing in ``content["seeds"]``: ``{seed: {condition: {validation, test}}}``."""
-    csbp, runs = twins.make(config, parts["train"]), compiled(config, parts["train"])
-    twin = functools.lru_cache(maxsize=2)(lambda seed: twins.record(csbp, seed))
+    csbp, runs = replay.make(config, parts["train"]), compiled(config, parts["train"])
+    twin = functools.lru_cache(maxsize=2)(lambda seed: replay.record(csbp, seed))
     for seed in range(seeds):
         if str(seed) in content["seeds"]:
             continue
@@ -101,7 +102,7 @@ def measured(config, parts, seeds, content, save):
         found, other = {REFERENCE: told(csbp, parts, end)}, twin(seed + 1)[1]
         for name, condition in CONDITIONS.items():
             given = forcing(condition.record, csbp, seed, record, other)
-            found[name] = told(runs[name], parts, twins.train(runs[name], seed, given))
+            found[name] = told(runs[name], parts, replay.train(runs[name], seed, given))
             print(f"seed {seed}, {name}: {found[name]['test']:.4f}", flush=True)
         content["seeds"][str(seed)] = found
         save(content)
@@ -161,7 +162,7 @@ def cell(interval, sign=""):
 def draw(content, out):
     """Test accuracy of each condition, and its paired difference to CSBP."""
     order = sorted(content["summary"]["test"].items(), key=lambda item: item[1]["accuracy"]["mean"])
-    figure = blank(9, 0.3 * len(order) + 1)
+    figure = empty_figure(9, 0.3 * len(order) + 1)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, key in zip(panels, ("accuracy", "minus CSBP"), strict=True):
         for place, (name, one) in enumerate(order):
@@ -193,8 +194,8 @@ def main(arguments=None):
         parts = data.load(config, options.data_dir)
         config = resolve(config, parts)
         if config.chaos.unit == "flip":
-            probe = lab.batches(config, parts["train"], 1, config.seed)[0]
-            config = lab.in_plain_units(config, probe, len(parts["train"]) // config.batch_size)
+            probe = training_map.batches(config, parts["train"], 1, config.seed)[0]
+            config = training_map.in_plain_units(config, probe, len(parts["train"]) // config.batch_size)
         file, settings = out / "replay.json", to_json(dataclasses.replace(config, seed=0))
         content = json.loads(file.read_text()) if file.exists() else {"config": settings, "seeds": {}}
         if content["config"] != settings:

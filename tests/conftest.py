@@ -46,14 +46,15 @@ def reference():
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The folder of a run of two epochs on the digits, which no test may change."""
-    from csbp_jax import configs, report
-    from csbp_jax.training import train
+    from csbp_jax import configs
+    from csbp_jax.reporting import terminal
+    from csbp_jax.training.loop import train
 
     config = configs.load("digits")
     model = dataclasses.replace(config.model, features=(4, 8), time_steps=3)
     config = dataclasses.replace(config, model=model, epochs=2, batch_size=64, checkpoint_every=1)
     root = tmp_path_factory.mktemp("runs")
-    train(config, name="trained", root=root, console=report.Console(file=io.StringIO()))
+    train(config, name="trained", root=root, console=terminal.Console(file=io.StringIO()))
     return root / "trained"
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from csbp_jax import chaos, controls, learner, losses, models, optimizer
+from csbp_jax import chaos, controls, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
+from csbp_jax.learner import optimizer
 
 FORCES = {"gaussian": controls.gaussian(), "ar1": controls.ar1(0.9), "logistic": controls.logistic()}
 

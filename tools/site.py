@@ -69,7 +69,7 @@ def on_files(files, config):
         if path.endswith(TEXT):
             found = [meant(path, link) for link in LINK.findall(shown(path))]
             waiting += [target for target in found if target and not target.startswith("docs/")]
-    usage = ast.get_docstring(ast.parse((ROOT / "csbp_jax/cli.py").read_text()))
+    usage = ast.get_docstring(ast.parse((ROOT / "csbp_jax/cli/main.py").read_text()))
     commands = f"---\nhide: [toc]\n---\n\n# Commands\n\n```text\n{usage}\n```\n"
     files.append(File.generated(config, "reference/commands.md", content=commands))
     config.extra["origins"] = {place(path): path for path in seen}

@@ -1,6 +1,6 @@
 """What a run is: frozen dataclasses, the rules about their values, and the run's name."""
 
-from csbp_jax.config.fields import (
+from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
     AugmentName,
     Chaos,
@@ -20,7 +20,7 @@ from csbp_jax.config.fields import (
     run_name,
     to_json,
 )
-from csbp_jax.config.rules import check
+from csbp_jax.config.validation import check
 
 __all__ = [
     "NETWORK_OPTIONS",

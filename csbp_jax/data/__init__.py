@@ -8,19 +8,19 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.pipeline import eval_batches, take, train_batches
 
-__all__ = ["NAMES", "classes", "eval_batches", "identity", "load", "prepare", "read_all", "take", "train_batches"]
+__all__ = ["NAMES", "classes", "eval_batches", "fingerprint", "load", "prepare", "read_all", "take", "train_batches"]
 
 Show = Callable[[str, int, int], None]
 
 # Which file of this folder loads it, and is imported only then: some need seconds, or packages that are extras.
 _LOADERS = {
-    "digits": "bundled",
-    "digits_events": "digits_events",
-    **dict.fromkeys(("cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist"), "images"),
-    **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd"), "events"),
-    "folder": "folder",
+    "digits": "digits",
+    "digits_events": "events.digits_events",
+    **dict.fromkeys(("cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist"), "images.sources"),
+    **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd"), "events.sources"),
+    "folder": "user.folder",
 }
-_PREPARERS = {"images": "prepare_images", "events": "prepare_events"}
+_PREPARERS = {"images.sources": "images.preparation", "events.sources": "events.preparation"}
 NAMES = tuple(_LOADERS)
 
 
@@ -44,14 +44,14 @@ def load(config: Config, folder: str | pathlib.Path = "data") -> dict[str, Any]:
     return _module(_LOADERS[name]).load(config, pathlib.Path(folder))
 
 
-def identity(config: Config, folder: str | pathlib.Path = "data") -> str:
+def fingerprint(config: Config, folder: str | pathlib.Path = "data") -> str:
     """Changes when the records that ``load`` gives do: by checksums of the originals, or a user's files' names, sizes
     and times of change; nothing is read anew.
 
     Raises:
       ConfigError: as ``load``.
     """
-    return _module(_LOADERS[config.data.name]).identity(config, pathlib.Path(folder))
+    return _module(_LOADERS[config.data.name]).fingerprint(config, pathlib.Path(folder))
 
 
 def classes(config: Config, folder: str | pathlib.Path = "data") -> list[str]:

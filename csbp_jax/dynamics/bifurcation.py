@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from csbp_jax.dynamics.state import Step, push_all, strong
+from csbp_jax.dynamics.state import Step, step_all, strongly_typed
 
 
-def visited(
+def attractor_samples(
     step: Step, states: Any, batches: Iterable, readout: Callable[[Any], jax.Array], transient: int
 ) -> tuple[np.ndarray, Any]:
     """A bifurcation diagram: the values of a read-out after each step that follows the transient.
@@ -29,9 +29,9 @@ def visited(
       ValueError: no step is left after the transient.
     """
     # Not inside the step: a function made anew at each call would be compiled anew.
-    states, look, values = strong(states), jax.jit(jax.vmap(readout)), []
+    states, look, values = strongly_typed(states), jax.jit(jax.vmap(readout)), []
     for done, batch in enumerate(batches, start=1):
-        states = push_all(step, states, batch)
+        states = step_all(step, states, batch)
         if done > transient:
             values.append(look(states))
     if not values:

@@ -19,7 +19,7 @@ def mask_of(state, fed_back):
     return tuple(jax.tree.leaves(fed_back))
 
 
-def strong(state):
+def strongly_typed(state):
     """Without weak types, which the first step would make strong at the price of a second compilation."""
     return jax.tree.map(
         lambda leaf: leaf.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, state
@@ -39,7 +39,7 @@ def join(x, state, mask):
 
 
 @functools.partial(jax.jit, static_argnames="step")
-def push_all(step, states, batch):
+def step_all(step, states, batch):
     """A step of many runs on one batch."""
     return jax.vmap(lambda state: step(state, batch))(states)
 

@@ -4,12 +4,14 @@ import json
 import pathlib
 from typing import Any, Literal, get_args
 
-from csbp_jax import __version__, data, run_folder, runs
+from csbp_jax import __version__, data
 from csbp_jax.config import ConfigError, to_json
-from csbp_jax.export import arrays, graph, stablehlo
+from csbp_jax.evaluation import restore
+from csbp_jax.export import arrays, nir_graph, stablehlo
+from csbp_jax.training import run_dir
 
 Form = Literal["safetensors", "npz", "stablehlo", "nir"]
-_WRITERS = {"safetensors": arrays.safetensors, "npz": arrays.npz, "stablehlo": stablehlo.write, "nir": graph.write}
+_WRITERS = {"safetensors": arrays.safetensors, "npz": arrays.npz, "stablehlo": stablehlo.write, "nir": nir_graph.write}
 
 
 def export(
@@ -17,7 +19,7 @@ def export(
     to: Form = "safetensors",
     out: str | pathlib.Path | None = None,
     *,
-    which: runs.Which = "last",
+    which: restore.WeightsOf = "last",
     trust: bool = False,
     data_dir: str | pathlib.Path = "data",
 ) -> pathlib.Path:
@@ -26,10 +28,10 @@ def export(
     Args:
       run: the run's folder.
       to: "safetensors" or "npz", its arrays (:mod:`csbp_jax.export.arrays`); "stablehlo", its function
-        (:mod:`csbp_jax.export.stablehlo`); "nir", its graph (:mod:`csbp_jax.export.graph`).
+        (:mod:`csbp_jax.export.stablehlo`); "nir", its graph (:mod:`csbp_jax.export.nir_graph`).
       out: the file; ``RUN/export/WHICH.ENDING`` by default.
       which: the weights of the "last" epoch, those that validation "chosen", or their moving average, "ema".
-      trust: run the run's own code, if it has some (:func:`csbp_jax.runs.load`).
+      trust: run the run's own code, if it has some (:func:`csbp_jax.evaluation.restore.load`).
       data_dir: where prepared data sets are kept; they tell the names of classes where the run's folder does not.
 
     Raises:
@@ -37,7 +39,7 @@ def export(
     """
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
-    opened = runs.read(run, which, trust=trust)
+    opened = restore.restore(run, which, trust=trust)
     file = pathlib.Path(out) if out else opened.folder / "export" / f"{which}.{to}"
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
@@ -46,13 +48,13 @@ def export(
         _WRITERS[to](opened, described, part)
         part.replace(file)
         if to == "stablehlo":
-            run_folder.write_json(file.with_name(file.name + ".json"), described)
+            run_dir.write_json(file.with_name(file.name + ".json"), described)
     finally:
         part.unlink(missing_ok=True)
     return file
 
 
-def about(run: runs.Run, data_dir: str | pathlib.Path = "data") -> dict[str, str]:
+def about(run: restore.RestoredRun, data_dir: str | pathlib.Path = "data") -> dict[str, str]:
     """What goes along with the network, all as strings: version, run, epoch; config and names of classes as JSON."""
     described: dict[str, Any] = {
         "config": to_json(run.config),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from csbp_jax.runs import Run
+from csbp_jax.evaluation.restore import RestoredRun
 
 
 def flat(variables: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -22,7 +22,7 @@ def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"params": {}, "batch_stats": {}} | traverse_util.unflatten_dict(arrays, sep="/")
 
 
-def safetensors(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
+def safetensors(run: RestoredRun, about: dict[str, str], file: pathlib.Path) -> None:
     """As safetensors, ``about`` in its metadata."""
     from safetensors.numpy import save
 
@@ -30,7 +30,7 @@ def safetensors(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
     file.write_bytes(save({name: np.ascontiguousarray(leaf) for name, leaf in flat(run.variables).items()}, about))
 
 
-def npz(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
+def npz(run: RestoredRun, about: dict[str, str], file: pathlib.Path) -> None:
     """As NumPy's npz, uncompressed; ``about`` as arrays of one string each, named ``about/...``."""
     texts: dict[str, Any] = {f"about/{key}": np.array(text) for key, text in about.items()}
     with open(file, "wb") as out:  # savez appends .npz to a name

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from csbp_jax.runs import Run
+from csbp_jax.evaluation.restore import RestoredRun
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def exported(run: Run) -> export.Exported:
+def exported(run: RestoredRun) -> export.Exported:
     """The function, exported."""
     shape = (*export.symbolic_shape("batch"), run.config.model.time_steps, *run.config.model.input_shape)
 
@@ -33,6 +33,6 @@ def exported(run: Run) -> export.Exported:
     return export.export(logits, platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-def write(run: Run, about: dict[str, str], file: pathlib.Path) -> None:
+def write(run: RestoredRun, about: dict[str, str], file: pathlib.Path) -> None:
     """The function, serialized; it has no place for ``about``."""
     file.write_bytes(exported(run).serialize())

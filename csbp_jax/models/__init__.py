@@ -8,12 +8,10 @@ import jax.numpy as jnp
 
 from csbp_jax import config as configuration
 from csbp_jax import neurons, surrogate
-from csbp_jax.circuits import PLIF
 from csbp_jax.config import ConfigError
-from csbp_jax.models import resnet19, sew, vgg
-from csbp_jax.models.dense import Dense
-from csbp_jax.models.recurrent import Recurrent
-from csbp_jax.models.small_conv import SmallConv
+from csbp_jax.models import resnet19, sew_resnet, vgg
+from csbp_jax.models.basic import Dense, Recurrent, SmallConv
+from csbp_jax.neurons.plif import PLIF
 
 _NETWORKS: dict[str, Any] = {
     "small_conv": SmallConv,
@@ -26,11 +24,11 @@ _NETWORKS: dict[str, Any] = {
     "vggsnn_wo_ap": vgg.VGGSNN_WO_AP,
     "resnet19_tet": resnet19.TET,
     "resnet19_tebn": resnet19.TEBN,
-    "sew_resnet18": sew.RESNET18,
-    "sew_resnet34": sew.RESNET34,
-    "sew_resnet50": sew.RESNET50,
-    "sew_7b": sew.SEVEN_B,
-    "sew_wide_7b": sew.WIDE_SEVEN_B,
+    "sew_resnet18": sew_resnet.RESNET18,
+    "sew_resnet34": sew_resnet.RESNET34,
+    "sew_resnet50": sew_resnet.RESNET50,
+    "sew_7b": sew_resnet.SEVEN_B,
+    "sew_wide_7b": sew_resnet.WIDE_SEVEN_B,
 }
 
 
@@ -47,7 +45,7 @@ def build(config: configuration.Model, cell: Any = None) -> nn.Module:
     """The network of a config, with its neuron or another one (``cell``).
 
     Its ``apply(variables, x, train, *, neuron, tap, taps, inspect)`` gives ``(logits [B, T, C], aux)``; see
-    :class:`csbp_jax.models.network.Network` and :class:`csbp_jax.probes.Aux`.
+    :class:`csbp_jax.models.base.Network` and :class:`csbp_jax.models.taps.Aux`.
 
     Raises:
       ConfigError: an option is given that this network has not, or the frames are no pictures and it needs some.

@@ -16,13 +16,13 @@ import functools
 import flax.linen as nn
 import jax
 
-from csbp_jax import layers, norms
-from csbp_jax.models.network import Original, Run
+from csbp_jax.models import layers, norms
+from csbp_jax.models.base import PublishedNetwork, RunLayer
 
 STAGES = ((128, 3), (256, 3), (512, 2))
 
 
-class TET(Original):
+class TET(PublishedNetwork):
     """No biases, PyTorch's initial weights, plain identity shortcuts; global average, a spiking dense layer."""
 
     stem: int = 64
@@ -30,7 +30,7 @@ class TET(Original):
     kernel_init: layers.Initializer = layers.TORCH
 
     def body(self, x, train, run):
-        conv = self.spiking(layers.Conv, use_bias=self.use_bias, kernel_init=self.kernel_init)
+        conv = self.spiking(layers.ConvNormLIF, use_bias=self.use_bias, kernel_init=self.kernel_init)
         x = run(conv(self.wide(self.stem), name="stem"), x)
         for stage, (features, blocks) in enumerate(STAGES, start=1):
             for block in range(1, blocks + 1):
@@ -39,10 +39,10 @@ class TET(Original):
                 x = self.second_half(x, y, stride, f"stage{stage}_block{block}", run)
         return self.head(x, train, run)
 
-    def second_half(self, x: jax.Array, y: jax.Array, stride: int, name: str, run: Run) -> jax.Array:
+    def second_half(self, x: jax.Array, y: jax.Array, stride: int, name: str, run: RunLayer) -> jax.Array:
         """The second half of a block: the neuron on the sum of its second convolution and its shortcut."""
         current = functools.partial(
-            layers.ConvCurrent,
+            layers.ConvNorm,
             y.shape[-1],
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
@@ -59,10 +59,10 @@ class TET(Original):
     def sum_norm(self) -> norms.Norm:
         return self.make_norm(alpha=0.5**0.5)
 
-    def identity(self, x: jax.Array, name: str, run: Run) -> jax.Array:
+    def identity(self, x: jax.Array, name: str, run: RunLayer) -> jax.Array:
         return x
 
-    def head(self, x: jax.Array, train: bool, run: Run) -> jax.Array:
+    def head(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         x = run(layers.Linear(self.wide(256), self.dtype, name="fc1"), layers.space_mean(x))
         x = run(layers.Spike(dtype=self.dtype, name="fc1_spike"), x)
         return run(layers.Linear(self.classes, name="readout"), x)

@@ -12,11 +12,11 @@ from typing import Literal
 
 import flax.linen as nn
 
-from csbp_jax import layers
-from csbp_jax.models.network import Original
+from csbp_jax.models import layers
+from csbp_jax.models.base import PublishedNetwork
 
 
-class VGG(Original):
+class VGG(PublishedNetwork):
     """Stages of convolutions, each halving the picture at its end.
 
     stages: the channels of each stage's convolutions.
@@ -33,7 +33,7 @@ class VGG(Original):
     dropout: float = 0.0
 
     def body(self, x, train, run):
-        conv = self.spiking(layers.Conv, use_bias=True, kernel_init=layers.HE_FAN_OUT)
+        conv = self.spiking(layers.ConvNormLIF, use_bias=True, kernel_init=layers.HE_FAN_OUT)
         number = 0
         for stage in self.stages:
             for i, features in enumerate(stage, start=1):

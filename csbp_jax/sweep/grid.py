@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csbp_jax.assembly import TRACED
 from csbp_jax.config import Config, ConfigError, check, flatten, replaced
-from csbp_jax.own import Own
-from csbp_jax.sweep.table import plain
+from csbp_jax.sweep.tables import plain
+from csbp_jax.training.build import TRACED
+from csbp_jax.training.plugins import Own
 
 Axes = Mapping[str, Sequence[Any]]
 
@@ -102,7 +102,7 @@ def _at(config, point):
     return config
 
 
-def kind(config: Config, own: Own = Own()) -> Config:
+def compile_group(config: Config, own: Own = Own()) -> Config:
     """What a compilation depends on: equal for two configs that can train in one."""
     # Traced in the state: members that differ in nothing else share one compilation.
     for field, value in TRACED.items():
@@ -119,9 +119,9 @@ def traces_neuron(config: Config, own: Own = Own()) -> bool:
     return not own.parts and config.model.neuron.learn == "none" and config.model.norm != "tdbn"
 
 
-def kinds(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:
+def compile_groups(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:
     """The members' numbers, grouped by what can be compiled as one."""
     groups: dict[Config, list[int]] = {}
     for number, config in enumerate(configs):
-        groups.setdefault(kind(config, own), []).append(number)
+        groups.setdefault(compile_group(config, own), []).append(number)
     return list(groups.values())

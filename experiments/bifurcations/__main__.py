@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import dynamics, verdict
-from csbp_jax.figures import PALETTE, blank
-from csbp_jax.run_folder import write_json
+from csbp_jax import dynamics
+from csbp_jax.instruments import classify
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.training.run_dir import write_json
 from experiments.bifurcations.systems import SYSTEMS
 from experiments.machine import about
 
@@ -64,14 +65,14 @@ def diagram(system, axis, values, steps):
         states = system.states(axis, values[at : at + size])
         began = jax.vmap(system.size)(states)
         given = itertools.repeat(system.batch, steps.transient + KEEP)
-        visited, states = dynamics.visited(system.step, states, given, system.readout, steps.transient)
+        visited, states = dynamics.attractor_samples(system.step, states, given, system.readout, steps.transient)
         options = {"warmup": steps.align, "fed_back": system.fed_back}
         count = steps.align + steps.counted
         given = (itertools.repeat(system.batch, count) for _ in range(3))
         tangent = dynamics.lyapunov_many(system.step, states, next(given), **options)[0][:, 0]
         sized = dynamics.finite_size_many(system.step, states, next(given), jnp.array([DELTA]), **options)[0][:, 0]
-        ended, _ = dynamics.visited(system.step, states, next(given), system.size, count - 1)
-        away = ~(ended[0] < verdict.AWAY * began)
+        ended, _ = dynamics.attractor_samples(system.step, states, next(given), system.size, count - 1)
+        away = ~(ended[0] < classify.AWAY * began)
         parts.append((visited.T, *(np.where(away, np.nan, exponents) for exponents in (tangent, sized))))
     shape = (len(values), system.starts)
     visited, tangent, sized = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -85,7 +86,7 @@ def diagram(system, axis, values, steps):
 
 def draw(name, found, out):
     """Visited values over exponents, a column an axis; the drift's exponents beside, where there are."""
-    figure = blank(max(4.6 * len(found), 7), 7)
+    figure = empty_figure(max(4.6 * len(found), 7), 7)
     panels = figure.subplots(3, len(found), sharex="col", sharey="row", squeeze=False, height_ratios=(2, 1, 1))
     for (top, middle, bottom), (axis, kinds) in zip(panels.T, found.items(), strict=True):
         chaos = kinds["chaos"]

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from csbp_jax import configs, data, lab, learner
+from csbp_jax import configs, data, learner
 from csbp_jax.config import Chaos, Optimizer, replaced
-from csbp_jax.program import resolve
+from csbp_jax.instruments import training_map
+from csbp_jax.training.compiled import resolve
 from experiments import one_neuron
 from experiments.xor import phase
 from experiments.xor.net import Setting
@@ -88,9 +89,9 @@ def digits(term, data_dir):
     )
     parts = data.load(config, data_dir)
     config = resolve(config, parts)
-    batch, per_epoch = lab.batches(config, parts["train"], 1)[0], len(parts["train"]) // config.batch_size
-    plain = lab.in_plain_units(config, batch, per_epoch)
-    run = lab.make(replaced(plain, "chaos.term", term), batch, per_epoch)
+    batch, per_epoch = training_map.batches(config, parts["train"], 1)[0], len(parts["train"]) // config.batch_size
+    plain = training_map.in_plain_units(config, batch, per_epoch)
+    run = training_map.make(replaced(plain, "chaos.term", term), batch, per_epoch)
     start = run.start(0, True)
     (tap, flip) = next(iter(start.hparams["z0"].items()))
 
@@ -103,7 +104,7 @@ def digits(term, data_dir):
 
         return jax.vmap(one)(jnp.asarray(values, flip.dtype))
 
-    return System(run.step, states, learner.fed_back(start), readout, batch, 1, size)
+    return System(run.step, states, learner.dynamical_leaves(start), readout, batch, 1, size)
 
 
 def norm(state):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from csbp_jax.figures import PALETTE, blank
+from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments.cbp.conditions import INITS, TABLE
 from experiments.shares import points
 
@@ -68,7 +68,7 @@ def _tested(result, against, name, init):
 
 def draw(content, out):
     """Exponents over z."""
-    figure = blank(11, 6.4)
+    figure = empty_figure(11, 6.4)
     found = content["exponents"]
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     for row, (key, label) in zip(

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
-from csbp_jax import learner, losses, models, optimizer
+from csbp_jax import learner, losses, models
 from csbp_jax.config import Config
+from csbp_jax.learner import optimizer
 from experiments.parity import cases
 
 

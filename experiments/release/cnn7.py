@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from csbp_jax import configs, dynamics, lab, learner, meter
+from csbp_jax import configs, dynamics, learner
 from csbp_jax.config import Data, replaced
 from csbp_jax.dynamics.state import summary
-from csbp_jax.figures import PALETTE, blank
+from csbp_jax.instruments import training_map
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.training import flip_meter
 from experiments.release.common import STEPS, WARMUP, prepared, steps
 
 FEW, DELTA, AWAY, OTHERS, CALM = 20, 1e-2, 1e3, (1, 2, 3), slice(20, 70)
@@ -42,7 +44,7 @@ def measure(content, save, data_dir):
     for (quantity, of), (name, config) in itertools.product(quantities.items(), conditions(given).items()):
         found = content.setdefault("cnn7", {}).setdefault(name, {})
         if quantity not in found:
-            run = lab.make(config, batch, steps_per_epoch)
+            run = training_map.make(config, batch, steps_per_epoch)
             lasted = [len(one["norm"]) for one in content["cnn7"].values() if "norm" in one]
             count = min(lasted) if quantity == "finite" else len(found.get("norm", ()))
             found[quantity] = of(run, run.start(0, True), batch, count)
@@ -55,7 +57,9 @@ def flip_ratios(run, start, batch, _):
     for _ in range(FEW):
         later = step(later, batch)
     places = {"start": start, f"after {FEW} steps": later}
-    return {when: {part: run.flip_ratio(part, state, batch) for part in meter.PARTS} for when, state in places.items()}
+    return {
+        when: {part: run.flip_ratio(part, state, batch) for part in flip_meter.PARTS} for when, state in places.items()
+    }
 
 
 def norms(run, state, batch, _):
@@ -76,12 +80,12 @@ def others(run, _, batch, __):
 
 def tangent(run, start, batch, count):
     """Local exponents of the steps of which the norms are known."""
-    return told(dynamics.lyapunov(run.step, start, steps(batch, count), 1, fed_back=learner.fed_back(start)))
+    return told(dynamics.lyapunov(run.step, start, steps(batch, count), 1, fed_back=learner.dynamical_leaves(start)))
 
 
 def finite(run, start, batch, count):
     """The same at a distance of DELTA, of the steps that no condition's run ended before."""
-    options = {"fed_back": lab.signed(start)}
+    options = {"fed_back": training_map.without_second_moments(start)}
     found = dynamics.finite_size(run.step, start, steps(batch, count), jnp.array([DELTA]), **options)
     return {"delta": DELTA, "local": told(found)["local"]}
 
@@ -140,7 +144,7 @@ def draw(content, out):
         "finite": f"cumulated growth at {DELTA:g} (nats)",
     }
     shown = [name for name in labels if any(name in found for found in content["cnn7"].values())]
-    figure = blank(1 + 4 * len(shown), 3.6)
+    figure = empty_figure(1 + 4 * len(shown), 3.6)
     for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for color, (name, found) in zip(PALETTE, content["cnn7"].items(), strict=False):
             if quantity not in found:

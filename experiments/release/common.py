@@ -2,8 +2,9 @@
 
 import itertools
 
-from csbp_jax import data, lab
-from csbp_jax.program import resolve
+from csbp_jax import data
+from csbp_jax.instruments import training_map
+from csbp_jax.training.compiled import resolve
 
 STEPS, WARMUP = 300, 100
 
@@ -12,7 +13,7 @@ def prepared(config, data_dir):
     """``(config, batch, steps an epoch)``."""
     parts = data.load(config, data_dir)
     config = resolve(config, parts)
-    return config, lab.batches(config, parts["train"], 1)[0], len(parts["train"]) // config.batch_size
+    return config, training_map.batches(config, parts["train"], 1)[0], len(parts["train"]) // config.batch_size
 
 
 def steps(batch, count=STEPS):

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import configs, dynamics, lab, learner, models
+from csbp_jax import configs, dynamics, learner, models
 from csbp_jax.config import Chaos, Optimizer, replaced
-from csbp_jax.figures import PALETTE, blank
+from csbp_jax.instruments import training_map
+from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments.release.common import STEPS, WARMUP, prepared, steps
 
 RATIOS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0, 25.0)
@@ -45,15 +46,15 @@ def measure(content, save, data_dir):
 def measured(config, ratios, data_dir, longer=1):
     """Of one net."""
     given, batch, steps_per_epoch = prepared(config, data_dir)
-    unit = lab.in_plain_units(given, batch, steps_per_epoch)
-    run = lab.make(unit, batch, steps_per_epoch)
+    unit = training_map.in_plain_units(given, batch, steps_per_epoch)
+    run = training_map.make(unit, batch, steps_per_epoch)
     start, tap = run.start(0, True), given.chaos.taps[0]
     one = float(start.hparams["z0"][tap])
     summaries = []
     for ratio in ratios:
         z0 = {tap: jnp.asarray(ratio * one, start.hparams["z0"][tap].dtype)}
         state = dataclasses.replace(start, hparams=start.hparams | {"z0": z0})
-        options = {"fed_back": learner.fed_back(state), "warmup": longer * WARMUP}
+        options = {"fed_back": learner.dynamical_leaves(state), "warmup": longer * WARMUP}
         summaries.append(dynamics.lyapunov(run.step, state, steps(batch, longer * STEPS), 1, **options))
     return {
         "ratios": list(ratios),
@@ -121,7 +122,7 @@ def rows(content):
 
 def draw(content, out):
     """Exponents over flip ratios."""
-    figure = blank(6, 4)
+    figure = empty_figure(6, 4)
     axes = figure.subplots()
     for i, (name, found) in enumerate(content["small"].items()):
         axes.errorbar(

@@ -11,8 +11,8 @@ import pathlib
 
 import numpy as np
 
-from csbp_jax.figures import PALETTE, blank
-from csbp_jax.run_folder import write_json
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.training.run_dir import write_json
 from experiments.machine import about
 from experiments.shares import compared, points, share
 from experiments.xor.conditions import CONDITIONS, WIDELY, Condition, solved
@@ -69,7 +69,7 @@ def table(content, key):
 def draw(content, out):
     """Shares of all conditions; shares over width and z0."""
     conditions = sorted(content["conditions"].items(), key=lambda item: item[1]["share"])
-    figure = blank(7, 0.27 * len(conditions) + 1)
+    figure = empty_figure(7, 0.27 * len(conditions) + 1)
     axes = figure.subplots()
     for place, (name, r) in enumerate(conditions):
         style = {"color": PALETTE[1] if name == "CSBP" else PALETTE[0], "fmt": "o", "ms": 4, "lw": 1.5}
@@ -80,7 +80,7 @@ def draw(content, out):
     axes.grid(axis="x", alpha=0.3)
     _save(figure, out, "conditions")
 
-    figure = blank(9, 3.4)
+    figure = empty_figure(9, 3.4)
     for axes, (term, shares) in zip(figure.subplots(1, 2, sharey=True), content["together"].items(), strict=True):
         for i, (width, line) in enumerate(zip(WIDTHS, shares, strict=True)):
             found = [share(np.arange(content["tuning"]) < round(value * content["tuning"])) for value in line]

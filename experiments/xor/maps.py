@@ -9,7 +9,7 @@ from jax import lax
 from matplotlib import patheffects
 from scipy import stats
 
-from csbp_jax.figures import blank
+from csbp_jax.reporting.plots import empty_figure
 
 STRENGTHS = tuple(2.0 ** (i / 2) for i in range(-8, 13))
 TARGETS = tuple(0.5 + 0.05 * i for i in range(9))
@@ -85,7 +85,7 @@ def grid(plane, name):
 
 def draw(content, out):
     """Four maps of either term, with theory's lines."""
-    figure = blank(13, 6.6)
+    figure = empty_figure(13, 6.6)
     wanted = (
         ("solved", "starts that solve XOR (%)", "viridis", (0, 100)),
         ("tangent", "(a) tangent exponent (nats a step)", "RdBu_r", (-0.6, 0.6)),

@@ -1,0 +1,156 @@
+"""Every rule about the values of a config."""
+
+import dataclasses
+import math
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from csbp_jax.config.schema import Config, ConfigError, flatten
+
+_POSITIVE = ("a positive whole number", lambda v: v >= 1)
+_SHARE = ("from 0 to 1", lambda v: 0 <= v <= 1)
+_NOT_NEGATIVE = ("0 or more", lambda v: v >= 0)
+_ABOVE_ZERO = ("above 0", lambda v: v > 0)
+_SIZES = ("positive whole numbers, at least one", lambda v: len(v) >= 1 and all(n >= 1 for n in v))
+
+_RULES = {
+    "seed": ("from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
+    "epochs": _POSITIVE,
+    "batch_size": _POSITIVE,
+    "eval_batch_size": _POSITIVE,
+    "log_every": _POSITIVE,
+    "flip_every": _NOT_NEGATIVE,
+    "checkpoint_every": _POSITIVE,
+    "data.validation": ("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
+    "data.size": ("two positive whole numbers", lambda v: v is None or min(v) >= 1),
+    "data.window": _POSITIVE,
+    "data.frames": ("a positive whole number, or None", lambda v: v is None or v >= 1),
+    "data.augment": ("different names", lambda v: len(set(v)) == len(v)),
+    "data.workers": _NOT_NEGATIVE,
+    "data.threads": _POSITIVE,
+    "model.input_shape": ("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
+    "model.classes": ("2 or more, or 0", lambda v: v >= 2 or v == 0),
+    "model.time_steps": _POSITIVE,
+    "model.features": ("positive whole numbers, or None", lambda v: v is None or _SIZES[1](v)),
+    "model.width": ("above 0, or None", lambda v: v is None or v > 0),
+    "model.dropout": ("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
+    "model.norm_groups": _POSITIVE,
+    "model.neuron.decay": _SHARE,
+    "model.neuron.threshold": _ABOVE_ZERO,
+    "model.neuron.surrogate_param": _ABOVE_ZERO,
+    "chaos.z0": ("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
+    "chaos.beta": _SHARE,
+    "chaos.target": ("between 0 and 1", lambda v: 0 < v < 1),
+    "chaos.scale": _ABOVE_ZERO,
+    "chaos.cut": ("two numbers, low < high", lambda v: v is None or v[0] < v[1]),
+    "chaos.taps": ("different names", lambda v: len(set(v)) == len(v)),
+    "chaos.substeps": _POSITIVE,
+    "patience": _NOT_NEGATIVE,
+    "loss.lam": _SHARE,
+    "loss.smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+    "optimizer.lr": _NOT_NEGATIVE,
+    "optimizer.momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.warmup_epochs": _NOT_NEGATIVE,
+    "optimizer.step_epochs": _POSITIVE,
+    "optimizer.step_factor": _ABOVE_ZERO,
+    "optimizer.clip": ("above 0, or None", lambda v: v is None or v > 0),
+    "optimizer.accumulate": _POSITIVE,
+    "optimizer.eps_root": _NOT_NEGATIVE,
+    "optimizer.ema": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+}
+
+
+def _check_types(config: Any, prefix: str = "") -> None:
+    """What the command line's parser does for strings, for values given in Python."""
+    for name, hint in get_type_hints(type(config)).items():
+        value, field = getattr(config, name), prefix + name
+        if dataclasses.is_dataclass(hint):
+            _check_types(value, f"{field}.")
+        elif get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                raise ConfigError(f"{field}: {value!r} is not possible; allowed are {', '.join(get_args(hint))}")
+        elif not _fits(value, hint):
+            raise ConfigError(f"{field}: {value!r} is not possible; allowed is {getattr(hint, '__name__', hint)}")
+
+
+def _fits(value, hint):
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        return (
+            isinstance(value, tuple)
+            and all(_fits(item, kinds[0]) for item in value)
+            and (kinds[-1] is Ellipsis or len(value) == len(kinds))
+        )
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is not None:  # X | None
+        return any(_fits(value, kind) for kind in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def check(config: Config) -> Config:
+    """The config itself, if all its values are possible.
+
+    Raises:
+      ConfigError: names the first impossible field and what is allowed.
+    """
+    _check_types(config)
+    flat = flatten(config)
+    for name, value in flat.items():
+        numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, float)]
+        if not all(map(math.isfinite, numbers)):
+            raise ConfigError(f"{name}: {value} is not finite")
+    for name, (allowed, holds) in _RULES.items():
+        if not holds(flat[name]):
+            raise ConfigError(f"{name}: {flat[name]} is not possible; allowed is {allowed}")
+    if config.data.dir and config.data.name != "folder":
+        raise ConfigError(
+            f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
+        )
+    if config.model.neuron.learn != "none" and not 0 < config.model.neuron.decay < 1:
+        raise ConfigError(
+            f"model.neuron.decay: {config.model.neuron.decay} is not possible; allowed is between 0 and 1, where it is "
+            "learned"
+        )
+    if any(config.chaos.z0) and not config.chaos.taps:
+        raise ConfigError(f"chaos.taps: empty, but chaos.z0 is {config.chaos.z0}; name a tensor, or set chaos.z0 to 0")
+    if len(config.chaos.z0) not in (1, len(config.chaos.taps)):
+        raise ConfigError(
+            f"chaos.z0: {len(config.chaos.z0)} numbers for {len(config.chaos.taps)} taps; give one, or one for each tap"
+        )
+    if config.chaos.unit == "flip" and (len(config.chaos.z0) != 1 or not config.chaos.z0[0] > 0):
+        raise ConfigError(f"chaos.z0: {config.chaos.z0} is not possible with chaos.unit flip; give one number above 0")
+    if config.chaos.unit == "flip" and config.optimizer.name != "sgd":
+        raise ConfigError(
+            f"chaos.unit: flip is not possible with {config.optimizer.name}, whose scale is unknown before the first "
+            "step; allowed is sgd"
+        )
+    if config.chaos.unit == "flip" and config.optimizer.warmup_epochs and not config.flip_every:
+        raise ConfigError(
+            f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible with chaos.unit flip, which "
+            "would be measured at the small rate of the first step; set flip_every above 0, or no warm-up"
+        )
+    if config.chaos.term == "cbp":
+        for field, needed in (("chaos.unit", "plain"), ("chaos.substeps", 1), ("chaos.cut", None)):
+            if flat[field] != needed:
+                raise ConfigError(f"{field}: {flat[field]} is not possible with chaos.term cbp; allowed is {needed}")
+    if config.optimizer.accumulate > 1:
+        for field, needed in (("chaos.reduce", "mean or neuron"), ("chaos.substeps", "1")):
+            if str(flat[field]) not in needed.split(" or "):
+                raise ConfigError(
+                    f"optimizer.accumulate: {config.optimizer.accumulate} is not possible with {field} {flat[field]}; "
+                    f"set {field} to {needed}, or optimizer.accumulate to 1"
+                )
+    if config.batch_size % (config.optimizer.accumulate * config.model.norm_groups):
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is not possible; allowed are multiples of optimizer.accumulate times "
+            f"model.norm_groups, {config.optimizer.accumulate} x {config.model.norm_groups}"
+        )
+    if config.optimizer.warmup_epochs >= config.epochs:
+        raise ConfigError(
+            f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible; allowed is less than "
+            f"epochs ({config.epochs})"
+        )
+    return config

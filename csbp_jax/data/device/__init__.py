@@ -1,0 +1,1 @@
+"""Transforms inside the training step: encode, augment, mix, resize."""

@@ -1,0 +1,1 @@
+"""Raw files of the published data sets: found, downloaded, verified, unpacked."""

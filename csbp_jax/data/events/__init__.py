@@ -1,0 +1,1 @@
+"""Event data sets: recordings to frames of event counts, and frames to sources."""

@@ -1,0 +1,1 @@
+"""Image data sets: raw files to prepared records, and records to sources."""

@@ -1,0 +1,1 @@
+"""Data of the user: class folders, arrays, files to predict."""

@@ -1,0 +1,1 @@
+"""What a trained run does: evaluate, predict, inspect, compare, report."""

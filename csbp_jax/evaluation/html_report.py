@@ -1,0 +1,160 @@
+"""Runs or a sweep as one HTML page that needs nothing else: no network, no script, figures within."""
+
+import base64
+import csv
+import html
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from csbp_jax import __version__
+from csbp_jax.config import ConfigError
+from csbp_jax.evaluation import compare
+from csbp_jax.training import run_dir
+
+# What a browser shall load: nothing but what is in the page.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --rule: #ccc; --soft: #f3f3f3; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --paper: #16181b; --rule: #444; --soft: #23262a; } }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
+main { max-width: 70rem; margin: auto; padding: 1rem; overflow-wrap: anywhere; }
+h2 { border-top: 1px solid var(--rule); padding-top: 1rem; }
+.scroll, figure { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--rule); }
+th, td { text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 1rem 0; }
+img { max-width: 100%; height: auto; background: #fff; }
+@media (max-width: 40rem) { img { max-width: none; width: auto; height: 16rem; } }
+summary { cursor: pointer; }
+"""
+
+
+def write(folders: Sequence[str | pathlib.Path], out: str | pathlib.Path | None = None) -> pathlib.Path:
+    """Writes the page of finished runs, or of one sweep, whole or not at all, and returns where.
+
+    Args:
+      folders: of runs, compared with each other if there are several; or of a sweep.
+      out: the file; by default ``report.html`` in the first folder.
+
+    Raises:
+      ConfigError: no folder, one is no finished run or sweep, or a sweep is among several.
+    """
+    if not folders:
+        raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP")
+    first = pathlib.Path(folders[0])
+    if len(folders) == 1 and _is_sweep(first):
+        title, parts = f"Sweep {first.resolve().name}", _sweep(first)
+    else:
+        runs = [compare.read(folder) for folder in folders]
+        names = ", ".join(run.folder.resolve().name for run in runs[:3])
+        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+        title, parts = f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}", _runs(runs)
+    file = pathlib.Path(out) if out else first / "report.html"
+    part = file.with_name(file.name + ".part")
+    try:
+        part.write_text(page(title, parts), encoding="utf-8")
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return file
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """A whole document; the title is text, the parts are HTML."""
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{html.escape(title)}</h1>\n"
+        + "\n".join(parts)
+        + f"\n<p>csbp_jax {__version__}</p>\n</main>\n</body>\n</html>\n"
+    )
+
+
+def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table that scrolls by itself where it is too wide; all cells are text."""
+
+    def line(cells, kind):
+        return "<tr>" + "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in cells) + "</tr>"
+
+    head, body = line(columns, "th"), "\n".join(line(row, "td") for row in rows)
+    # Above the table, not in it, so that it does not scroll away.
+    named = f"<p>{html.escape(caption)}</p>\n" if caption else ""
+    return f'{named}<div class="scroll"><table><thead>{head}</thead>\n<tbody>{body}</tbody></table></div>'
+
+
+def figures(folder: pathlib.Path) -> list[str]:
+    """The PNGs of a run's or sweep's ``figures``, those within folders too."""
+    found = []
+    for file in sorted((folder / "figures").rglob("*.png"), key=lambda file: (len(file.parts), file.name)):
+        name = html.escape(" ".join(file.relative_to(folder / "figures").with_suffix("").parts))
+        data = base64.b64encode(file.read_bytes()).decode()
+        found.append(
+            f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
+        )
+    return found
+
+
+def _is_sweep(folder):
+    file = folder / "config.json"
+    return file.exists() and "grid" in run_dir.read_json(file, "config")["config"]
+
+
+def _runs(runs):
+    if len(runs) > 1:
+        found = compare.settings(runs)
+        yield "<h2>Comparison</h2>"
+        yield from (f"<p><strong>Note:</strong> {html.escape(told)}</p>" for told in compare.warnings(runs))
+        yield table("Test accuracy, and what differs in the configs", *compare.run_table(runs))
+        yield from (table(*told) for told in compare.setting_tables(found))
+    for run in runs:
+        yield f"<h2>{html.escape(run.folder.resolve().name)}</h2>"
+        columns = ["weights of", "epoch", "validation accuracy", "test accuracy", "test loss", "test examples"]
+        rows = [_accuracies(label, run.result[part]) for part, label in compare.PARTS.items()]
+        yield table(f"seed {run.fields['seed']}, {run.result['seconds']:.0f} s of training", columns, rows)
+        yield from figures(run.folder)
+        yield _details(run.about, run.fields)
+
+
+def _accuracies(label, part):
+    shares = [f"{part[name]:.2%}" if name in part else "" for name in ("validation_accuracy", "test_accuracy")]
+    loss = f"{part['test_loss']:.4g}" if "test_loss" in part else ""
+    return [label, part["epoch"], *shares, loss, part.get("test_count", "")]
+
+
+def _sweep(folder):
+    if not (folder / "members.csv").exists():
+        raise ConfigError(f"{folder}: no finished sweep; the command that began it goes on")
+    about = run_dir.read_json(folder / "config.json", "config")
+    grid = about["config"].pop("grid")
+    yield table("Grid", ["field", "values"], [[field, compare.text(values)] for field, values in grid.items()])
+    for name, caption in (
+        ("settings", "Settings: members that differ in the seed alone; means and ends of 95 % t-intervals"),
+        ("members", "Members"),
+    ):
+        with open(folder / f"{name}.csv", newline="") as file:
+            columns, *rows = list(csv.reader(file))
+        yield table(caption, [column.replace("_", " ") for column in columns], [list(map(_short, row)) for row in rows])
+    yield from figures(folder)
+    yield _details(about, compare.flat(about["config"]))
+
+
+def _short(cell):
+    """A number with five digits; what is none as it is."""
+    try:
+        return cell if cell.lstrip("-").isdecimal() else f"{float(cell):.5g}"
+    except ValueError:
+        return cell
+
+
+def _details(about, fields):
+    versions = about.get("versions", {}) | {"python": about.get("python", "")}
+    config = table("", ["field", "value"], [[name, compare.text(value)] for name, value in fields.items()])
+    return (
+        f"<details><summary>Config</summary>{config}</details>\n"
+        f"<details><summary>Versions</summary>{table('', ['package', 'version'], versions.items())}</details>"
+    )

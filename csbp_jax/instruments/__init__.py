@@ -1,0 +1,1 @@
+"""The laboratory: the instruments of dynamics on the training of a config."""

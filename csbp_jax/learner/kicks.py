@@ -1,0 +1,38 @@
+"""The rule of chaotic backpropagation (CBP; Tao, Cheng, Chen, Neural Networks 2022), from which CSBP's term comes.
+
+    p <- p + z (I0 - X)        X: a neuron's mean of s(h/k) over examples, time and space
+
+once a step, for all weights that lead to the neuron, and its bias, alike: no gradient, and outside the learning rate.
+X comes out of the step's one forward pass, ``h`` being the tapped output of a convolution or a dense layer.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from csbp_jax.config import ConfigError
+
+
+def kicked(params: Any, kicks: dict[str, jax.Array]) -> Any:
+    """The parameters after their kicks.
+
+    Args:
+      params: a network's; those of a tap, ``params[LAYER]["dense" | "conv"]``, are kernel ``[..., in, out]`` and, if
+        there is one, bias ``[out]``.
+      kicks: ``{tap: z (I0 - X) [out]}``.
+
+    Raises:
+      ConfigError: a tap is a tensor that no weights of its own make.
+    """
+    for tap, kick in kicks.items():
+        layer, _, kind = tap.rpartition(".")
+        synapse = params.get(layer, {}).get(kind, {}) if kind in ("dense", "conv") else {}
+        if "kernel" not in synapse:
+            raise ConfigError(
+                f"chaos.taps: {tap} is not possible with chaos.term cbp, which moves the weights that make a tensor; "
+                "allowed are LAYER.dense and LAYER.conv"
+            )
+        moved = jax.tree.map(lambda p, kick=kick: p + jnp.broadcast_to(kick, p.shape).astype(p.dtype), synapse)
+        params = params | {layer: params[layer] | {kind: moved}}
+    return params

@@ -1,0 +1,86 @@
+"""From the config to an optax transformation whose learning rate is left to the caller."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from csbp_jax.config import Optimizer
+
+
+def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Gradient to update, for a peak learning rate of 1.
+
+    The learner multiplies the update by its traced ``lr``, so that one compilation serves every learning rate. All
+    transformations after which the rate comes last are linear in it, so this equals ``optax.sgd(lr * schedule)``
+    and its kin.
+    """
+    stages = []
+    if config.clip is not None:
+        stages.append(optax.clip_by_global_norm(config.clip))
+    if config.weight_decay and config.name != "adamw":
+        stages.append(optax.add_decayed_weights(config.weight_decay))
+    if config.name == "sgd":
+        stages.append(optax.trace(config.momentum))
+    else:
+        stages.append(optax.scale_by_adam(_B1, _B2, _EPS, eps_root=config.eps_root))
+    if config.weight_decay and config.name == "adamw":
+        stages.append(optax.add_decayed_weights(config.weight_decay))
+    stages.append(optax.scale_by_learning_rate(schedule(config, epochs, steps_per_epoch)))
+    return optax.chain(*stages)
+
+
+def with_gathered_gradients(
+    tx: optax.GradientTransformation, function: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+    """The transformation of what ``function`` makes of the gradient."""
+    tx = optax.with_extra_args_support(tx)
+    return optax.GradientTransformationExtraArgs(
+        tx.init, lambda gradient, *state, **told: tx.update(function(gradient), *state, **told)
+    )
+
+
+def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+    """Share of the peak learning rate at each step: linear warm-up, then constant, cosine to 0, or steps."""
+    warmup = config.warmup_epochs * steps_per_epoch
+    after = {
+        "constant": lambda: optax.constant_schedule(1.0),
+        "cosine": lambda: optax.cosine_decay_schedule(1.0, epochs * steps_per_epoch - warmup),
+        "step": lambda: optax.exponential_decay(
+            1.0, config.step_epochs * steps_per_epoch, config.step_factor, staircase=True
+        ),
+    }[config.schedule]()
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(1 / warmup, 1.0, warmup - 1), after], [warmup])
+
+
+def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[str, Any] | None:
+    """The optimiser as heavy-ball descent, for ``dynamics.flip_ratio``: ``{rate, momentum, scale}``.
+
+    rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
+    first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
+    taken as constant. The state is that after ``step`` steps; Adam has no scale before the first: None.
+    """
+    if config.name == "sgd":
+        return {"rate": 1.0, "momentum": config.momentum, "scale": None}
+    if step == 0:
+        return None
+    correction = 1 - _B2**step
+    scale = jax.tree.map(
+        lambda v: 1 / (jnp.sqrt(v / correction + config.eps_root) + _EPS), optax.tree.get(opt_state, "nu")
+    )
+    return {"rate": 1 - _B1, "momentum": _B1, "scale": scale}
+
+
+def without_second_moments(mask: optax.OptState) -> optax.OptState:
+    """A mask of an optimiser's state without Adam's second moments, which must not turn negative."""
+    if optax.tree.get(mask, "nu") is None:
+        return mask
+    return optax.tree.set(mask, nu=jax.tree.map(lambda _: False, optax.tree.get(mask, "nu")))
+
+
+# optax's defaults for Adam.
+_B1, _B2, _EPS = 0.9, 0.999, 1e-8

@@ -1,0 +1,50 @@
+"""Small networks of our own: fully connected, convolutional, recurrent."""
+
+import flax.linen as nn
+import jax
+
+from csbp_jax.models import layers
+from csbp_jax.models.base import Network, RunLayer
+
+
+class Dense(Network):
+    """Any input ``[B, T or 1, ...]``, flattened; layers ``fc1``, ``fc2``, ..."""
+
+    features: tuple[int, ...] = (128, 128)
+
+    def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
+        x = layers.flat(x)
+        dense = self.spiking(layers.Dense)
+        for i, features in enumerate(self.features, start=1):
+            x = run(dense(features, name=f"fc{i}"), x)
+        return nn.Dense(self.classes, name="readout")(x)
+
+
+class SmallConv(Network):
+    """Pictures ``[B, T or 1, H, W, C]``; layers ``conv1``, ``conv2``, ...
+
+    2x2 average pooling follows every layer but the last, while the picture is even-sized.
+    """
+
+    features: tuple[int, ...] = (32, 64, 64)
+
+    def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
+        conv = self.spiking(layers.ConvNormLIF)
+        for i, features in enumerate(self.features, start=1):
+            x = run(conv(features, name=f"conv{i}"), x)
+            if i < len(self.features) and x.shape[2] % 2 == 0 == x.shape[3] % 2:
+                x = layers.pool(x)
+        return nn.Dense(self.classes, name="readout")(layers.flat(x))
+
+
+class Recurrent(Network):
+    """Sequences ``[B, T, ...]``, each step flattened; layers ``rec1``, ``rec2``, ..."""
+
+    features: tuple[int, ...] = (128,)
+
+    def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
+        x = layers.flat(x)
+        recurrent = self.spiking(layers.Recurrent)
+        for i, features in enumerate(self.features, start=1):
+            x = run(recurrent(features, name=f"rec{i}"), x)
+        return nn.Dense(self.classes, name="readout")(x)

@@ -1,0 +1,97 @@
+"""SEW-ResNets (Fang et al., NeurIPS 2021): blocks of spiking layers whose output and shortcut meet as spikes.
+
+    add  y + x        and  y x        iand  x (1 - y)        with y the block's spikes and x its shortcut's
+
+``ResNet``, for ImageNet, has integrate-and-fire neurons (decay 1); ``BNet``, for event cameras, PLIF neurons of decay
+1/2 at the start. Both have threshold 1, hard reset, detached, and arctan of alpha 2. The originals also fire at exactly
+the threshold; neurons here fire above it.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+
+from csbp_jax.models import layers
+from csbp_jax.models.base import PublishedNetwork, RunLayer
+
+Connect = Literal["add", "and", "iand"]
+
+
+def connect(kind: Connect, y: jax.Array, x: jax.Array) -> jax.Array:
+    """A block's spikes and its shortcut."""
+    if kind == "add":
+        return y + x
+    return y * x if kind == "and" else x * (1 - y)
+
+
+class ResNet(PublishedNetwork):
+    """Layers ``stem``, ``stem_spike``, of block J in stage I ``stageI_blockJ_conv1``, ..., ``..._shortcut``.
+
+    The stem's convolution and norm see a static picture once; what is shown for ``time_steps`` is their current.
+
+    blocks: in each stage.
+    bottleneck: 1x1, 3x3, 1x1 to four times the channels, in place of 3x3, 3x3.
+    """
+
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    bottleneck: bool = False
+    connect: Connect = "add"
+
+    def body(self, x, train, run):
+        # A norm that knows time steps comes after the picture was shown for them.
+        steps = x.shape[1] if self.norm in ("batch", "tdbn") else self.time_steps
+        stem = functools.partial(
+            layers.ConvNorm, kernel_init=layers.HE_FAN_OUT, norm=self.make_norm(), dtype=self.dtype
+        )
+        x = run(stem(self.wide(64), kernel=7, stride=2, time_steps=steps, name="stem"), x)
+        x = run(layers.Spike(self.time_steps, self.dtype, name="stem_spike"), x)
+        x = layers.max_pool(x, size=3, stride=2, pad=1)
+        for stage, blocks in enumerate(self.blocks, start=1):
+            for block in range(1, blocks + 1):
+                stride = 2 if stage > 1 and block == 1 else 1
+                x = self.block(x, self.wide(32 * 2**stage), stride, f"stage{stage}_block{block}", run)
+        return run(layers.Linear(self.classes, name="readout"), layers.space_mean(x))
+
+    def block(self, x: jax.Array, features: int, stride: int, name: str, run: RunLayer) -> jax.Array:
+        conv = self.spiking(layers.ConvNormLIF, kernel_init=layers.HE_FAN_OUT)
+        if self.bottleneck:
+            y = run(conv(features, 1, name=f"{name}_conv1"), x)
+            y = run(conv(features, 3, stride, name=f"{name}_conv2"), y)
+            y = run(conv(4 * features, 1, name=f"{name}_conv3"), y)
+        else:
+            y = run(conv(features, 3, stride, name=f"{name}_conv1"), x)
+            y = run(conv(features, 3, name=f"{name}_conv2"), y)
+        if x.shape != y.shape:
+            x = run(conv(y.shape[-1], 1, stride, name=f"{name}_shortcut"), x)
+        return connect(self.connect, y, x)
+
+
+class BNet(PublishedNetwork):
+    """7B-Net: seven SEW blocks, each followed by 2x2 max pooling; a 1x1 layer wherever the channels change.
+
+    Layers ``convI`` where stage I has more channels than the one before, ``blockI_conv1``, ``blockI_conv2``, and
+    ``readout``. The picture has 128x128 pixels.
+    """
+
+    stages: tuple[int, ...] = (32,) * 7
+    connect: Connect = "add"
+
+    def body(self, x, train, run):
+        conv = self.spiking(layers.ConvNormLIF, kernel_init=layers.TORCH)
+        previous = None
+        for stage, features in enumerate(map(self.wide, self.stages), start=1):
+            if features != previous:
+                x = run(conv(features, 1, name=f"conv{stage}"), x)
+            y = run(conv(features, name=f"block{stage}_conv1"), x)
+            y = run(conv(features, name=f"block{stage}_conv2"), y)
+            x = layers.max_pool(connect(self.connect, y, x))
+            previous = features
+        return run(layers.Linear(self.classes, name="readout"), layers.flat(x))
+
+
+RESNET18 = ResNet
+RESNET34 = functools.partial(ResNet, blocks=(3, 4, 6, 3))
+RESNET50 = functools.partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True)
+SEVEN_B = BNet
+WIDE_SEVEN_B = functools.partial(BNet, stages=(64, 64, 64, 64, 128, 128, 128))

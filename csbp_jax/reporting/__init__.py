@@ -1,0 +1,1 @@
+"""What a user sees of a run: the terminal, plots, numbers with their intervals."""

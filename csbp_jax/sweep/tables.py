@@ -1,0 +1,130 @@
+"""What a sweep came to, as tables: a row a member, a row a member and epoch, a row a setting (seeds taken together)."""
+
+import csv
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from csbp_jax.reporting.intervals import Interval, student
+
+Row = dict[str, Any]
+# The accuracies of a member; never the best over test.
+_ACCURACIES = ("chosen_test_accuracy", "last_test_accuracy", "chosen_validation_accuracy", "last_validation_accuracy")
+
+
+class Setting(NamedTuple):
+    """Members that differ in nothing but the seed.
+
+    point: ``{field: value}``, without the seed. accuracies: intervals over the members that did not diverge, by name.
+    """
+
+    point: dict[str, Any]
+    members: int
+    diverged: int
+    accuracies: dict[str, Interval]
+
+
+def plain(point: Mapping[str, Any]) -> dict[str, Any]:
+    """A point with numbers where its values are tuples of one, as ``chaos.z0`` mostly is, and tuples where JSON has
+    lists."""
+    each = {k: tuple(v) if isinstance(v, list) else v for k, v in point.items()}
+    return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in each.items()}
+
+
+def member_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> list[Row]:
+    """A row a member; without accuracies where it diverged."""
+    rows = []
+    for number, (point, result) in enumerate(zip(points, results, strict=True)):
+        row = {"member": number, **point, "diverged": result["diverged"]}
+        for part in ("last", "chosen", *(["ema"] if "ema" in result else [])):
+            found = result[part] if result[part] and not result["diverged"] else {}
+            names = ("epoch", "validation_accuracy", "test_accuracy", "test_loss")
+            row |= {f"{part}_{name}": found.get(name) for name in names}
+        rows.append(row)
+    return rows
+
+
+def epoch_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> list[Row]:
+    """A row a member and epoch: losses, z of each tap, firing rate of each layer, accuracies."""
+    rows = []
+    for number, (point, result) in enumerate(zip(points, results, strict=True)):
+        for epoch, measured in enumerate(result["epochs"], start=1):
+            columns: Row = {}
+            for name, value in measured.items():
+                columns |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+            rows.append({"member": number, **point, "epoch": epoch, **columns})
+    return rows
+
+
+def settings(points: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[Setting]:
+    """The members of each setting taken together, in the order of the grid."""
+    groups: dict[tuple, list[Row]] = {}
+    for point, row in zip(points, rows, strict=True):
+        groups.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(row)
+    found = []
+    for key, group in groups.items():
+        whole = [row for row in group if not row["diverged"]]
+        accuracies = {name: student([row[name] for row in whole]) for name in _ACCURACIES} if whole else {}
+        found.append(Setting(dict(key), len(group), len(group) - len(whole), accuracies))
+    return found
+
+
+def best(found: Sequence[Setting]) -> Setting | None:
+    """The setting with the largest mean validation accuracy of the chosen epochs, none of whose members diverged."""
+    whole = [setting for setting in found if not setting.diverged]
+    return max(whole, key=lambda s: s.accuracies["chosen_validation_accuracy"].mean, default=None)
+
+
+def write_csv(file: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Whole or not at all; a column for every key."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    part = file.with_name(file.name + ".part")
+    with open(part, "w", newline="") as out:
+        writer = csv.DictWriter(out, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(file)
+
+
+def flat(setting: Setting) -> Row:
+    """A setting as a row."""
+    row = {**setting.point, "members": setting.members, "diverged": setting.diverged}
+    for name, interval in setting.accuracies.items():
+        row |= {f"{name}_{end}": value for end, value in interval._asdict().items()}
+    return row
+
+
+def percent(interval: Interval) -> str:
+    """``98.12 [97.50, 98.74]``."""
+    if interval.low is None or interval.high is None:
+        return f"{100 * interval.mean:.2f}"
+    return f"{100 * interval.mean:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+
+
+def half_width(interval: Interval) -> str:
+    """``98.12 ± 0.62``, in percent: Student's interval is symmetric."""
+    if interval.low is None or interval.high is None:
+        return f"{100 * interval.mean:.2f}"
+    return f"{100 * interval.mean:.2f} ± {50 * (interval.high - interval.low):.2f}"
+
+
+def latex(setting: Setting) -> str:
+    """A row of a LaTeX table: the point, the number of members that did not diverge, last epoch and chosen epoch in %,
+    with half the width of the interval over these."""
+    point = ", ".join(f"\\texttt{{{k}}} = {text(v)}".replace("_", r"\_") for k, v in setting.point.items())
+    of = f" of {setting.members}" if setting.diverged else ""
+    intervals = [setting.accuracies.get(f"{part}_test_accuracy") for part in ("last", "chosen")]
+    cells = [f"${half_width(i)}$".replace("±", r"\pm") if i else "diverged" for i in intervals]
+    return f"{point or 'as given'} & {setting.members - setting.diverged}{of} & {' & '.join(cells)} \\\\"
+
+
+def headings(fields: Sequence[str]) -> list[str]:
+    """Names of fields as short as they are unique, to be broken between words: ``surrogate param``."""
+    # A tap's name has dots of its own.
+    short = [f.removeprefix("chaos.") if f.startswith("chaos.z0.") else f.rpartition(".")[2] for f in fields]
+    return [(s if short.count(s) == 1 else f).replace("_", " ") for s, f in zip(short, fields, strict=True)]
+
+
+def text(value: Any) -> str:
+    """A value of a point in a cell."""
+    return " / ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

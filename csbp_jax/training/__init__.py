@@ -1,0 +1,1 @@
+"""Training a config: build, compile, loop, monitor, checkpoint."""

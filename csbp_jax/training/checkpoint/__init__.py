@@ -1,0 +1,1 @@
+"""Verified checkpoints on a disk or in a bucket."""

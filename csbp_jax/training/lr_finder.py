@@ -1,0 +1,133 @@
+"""Learning-rate range test (Smith 2017, arXiv:1506.01186): a short run whose rate rises exponentially.
+
+The loss falls where rates are large enough, and rises where they are too large. The rate is traced, so that the run has
+one compilation; schedule and warm-up are left out, all else is the config's, its chaos term too.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from csbp_jax import data
+from csbp_jax.config import Config, ConfigError, check, replaced
+from csbp_jax.reporting import plots, terminal
+from csbp_jax.training import build, flip_meter, run_dir
+from csbp_jax.training.compiled import begin, compile, resolve
+from csbp_jax.training.plugins import Own, plugin_run_name
+
+_MEMORY = 0.9  # of the smoothed loss, a step
+_WORSE = 4.0  # times the lowest smoothed loss: the run ends
+
+
+def find(
+    config: Config,
+    *,
+    low: float = 1e-5,
+    high: float = 10.0,
+    steps: int = 100,
+    out: str | pathlib.Path | None = None,
+    data_dir: str | pathlib.Path = "data",
+    own: Own = Own(),
+    console: terminal.Console | None = None,
+) -> dict[str, Any]:
+    """Trains for ``steps`` steps at rates from ``low`` to ``high``, or until the loss has blown up.
+
+    Args:
+      config: what would be trained; its ``optimizer.lr`` is not used.
+      low, high: the first and the last rate.
+      steps: from the first to the last, evenly in their logarithm.
+      out: where ``lr.json`` and ``lr.png`` are written; by default ``lr/NAME``, with the name of the run.
+      data_dir: where prepared data sets are kept.
+      own: parts of your own, as ``train`` takes them.
+      console: where to show it; the terminal by default.
+
+    Returns:
+      What ``lr.json`` holds: ``rates`` and the task ``losses`` of the batches before their steps, ``smoothed`` losses,
+      and of :func:`suggest` ``suggested`` and ``steepest``.
+
+    Raises:
+      ConfigError: a value is impossible, or no rate lowered the loss.
+    """
+    console = terminal.Console(highlight=False, markup=False) if console is None else console
+    if not (0 < low < high < math.inf and steps >= 10):
+        raise ConfigError(f"--low, --high, --steps: {low}, {high}, {steps}; give 0 < low < high and at least 10 steps")
+    folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
+    rates = np.geomspace(low, high, steps)
+    losses = _losses(config, own, data_dir, rates, functools.partial(console.print, soft_wrap=True))
+    found = {"rates": rates[: len(losses)].tolist(), "losses": losses} | suggest(rates[: len(losses)], losses)
+    folder.mkdir(parents=True, exist_ok=True)
+    run_dir.write_json(folder / "lr.json", found)
+    plots.draw_lr_finder(folder / "lr.png", found)
+    reach = "" if len(losses) < steps else f", where the loss had not blown up at {high:.2g}"
+    console.print(
+        f"suggested optimizer.lr {found['suggested']:.2g}; steepest at {found['steepest']:.2g}{reach}", soft_wrap=True
+    )
+    console.print(f"figure {folder / 'lr.png'}", soft_wrap=True)
+    return found
+
+
+def suggest(rates: np.ndarray, losses: list[float]) -> dict[str, Any]:
+    """Of a loss over rising rates: ``{smoothed, suggested, steepest}``.
+
+    smoothed: running mean of the losses with memory 0.9, without the bias of its start. steepest: the rate where it
+    falls fastest in the logarithm of the rate, up to its minimum. suggested: that one or a tenth of the rate at the
+    minimum, which both are usual, whichever is smaller.
+
+    Raises:
+      ConfigError: the minimum is at the start.
+
+    >>> rates = 10.0 ** np.linspace(-4, 1, 101)
+    >>> found = suggest(rates, [min(1, 1 / (300 * r)) + r for r in rates])
+    >>> 0.005 < found["suggested"] < 0.02 and found["suggested"] <= found["steepest"] < 0.06
+    True
+    """
+    means = smooth(losses)
+    lowest = int(means.argmin())
+    if lowest < 2:
+        raise ConfigError(f"--low: no rate from {rates[0]:.2g} to {rates[-1]:.2g} lowered the loss; give a lower one")
+    slopes = np.gradient(means[: lowest + 1], np.log(rates[: lowest + 1]))
+    steepest = float(rates[int(slopes.argmin())])
+    return {"smoothed": means.tolist(), "suggested": min(float(rates[lowest] / 10), steepest), "steepest": steepest}
+
+
+def smooth(losses: list[float]) -> np.ndarray:
+    """``m[n] / (1 - b**n)`` with ``m <- b m + (1 - b) loss``, b = 0.9."""
+    mean, means = 0.0, []
+    for n, loss in enumerate(losses, start=1):
+        mean = _MEMORY * mean + (1 - _MEMORY) * loss
+        means.append(mean / (1 - _MEMORY**n))
+    return np.asarray(means)
+
+
+def _losses(config, own, data_dir, rates, show):
+    """The task loss of each step's batch, until one is not finite or the smoothed one has blown up."""
+    flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
+    parts, _ = build.load_data(check(flat), own, data_dir)
+    flat = resolve(flat, parts)
+    program = compile(flat, parts["train"], len(parts["train"]) // flat.batch_size, own)
+    batches = data.train_batches(parts["train"], flat.batch_size, flat.seed, threads=flat.data.threads)
+    first = program.place(next(batches))
+    state = flip_meter.begin(program.flip_ratio, flat, begin(flat, program, show), first)
+    losses: list[float] = []
+    for batch, rate in zip(_with(first, map(program.place, batches)), rates, strict=False):
+        lr = jax.device_put(np.asarray(rate, state.hparams["lr"].dtype), state.step.sharding)
+        state = dataclasses.replace(state, hparams=state.hparams | {"lr": lr})
+        state, metrics = program.train_step(state, batch)
+        if metrics["bad_steps"] > 0:
+            break
+        losses.append(float(metrics["task_loss"]))
+        means = smooth(losses)
+        if len(losses) >= 10 and means[-1] > _WORSE * means.min():
+            break
+    batches.close()
+    return losses
+
+
+def _with(first, others):
+    yield first
+    yield from others

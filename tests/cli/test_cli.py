@@ -1,0 +1,215 @@
+"""The command line and the Makefile: one clear line for what is wrong, exit codes, nothing run by a shell."""
+
+import os
+import pathlib
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.cli import main
+from csbp_jax.cli.options import from_environment, parse
+from csbp_jax.config import ConfigError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+WRONG = {
+    "trian": "command 'trian'; there are train, evaluate, predict, inspect, export, compare, report, tensorboard",
+    "train": "DATASET: missing; write csbp_jax train DATASET, one of cifar10, ",
+    "train cifar11": "DATASET: there is no config 'cifar11'; there are cifar10, ",
+    "train digits --chaos.zO 1": "--chaos.zO, 1; perhaps you meant --chaos.z0 [FLOAT",
+    "train digits --optimizer.nme sgd": "perhaps you meant --optimizer.name {sgd,adam,adamw}",
+    "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
+    "train digits --epochs": "'--epochs'. Expected 1 values",
+    "train digits --model.name resnet": "'--model.name'. Expected one of ('small_conv', 'dense'",
+    "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is a positive whole number",
+    "train digits --chaos.beta 1.5": "chaos.beta: 1.5 is not possible; allowed is from 0 to 1",
+    "train digits --batch-size 33": "batch_size: 33 is not possible; allowed are multiples of 8",
+    "train digits --chaos.taps conv9.norm": "chaos.taps: this network has no conv9.norm; it has conv1.conv,",
+    "train digits --name ../x": "NAME: '../x' is not possible",
+    "train digits --chaos.cut 1": "it is --chaos.cut {None}|{FLOAT FLOAT}",
+    "train digits --epochs ------": "base 10: '------'; it is --epochs INT",
+    "train digits --deterministic True": "Unrecognized options: True; --help lists all options",
+    "train digits --runs=": "--runs: empty; give it a name",
+    "train digits --data-dir=": "--data-dir: empty; give it a name",
+    "train digits --data.dir x": "data.dir: 'x', but digits has none; it is for the data set folder",
+    "train digits --data.size 9 9": "data.size: (9, 9) is not possible for digits; leave it out",
+    "train digits --data.augment flip mixup": "data.augment: flip is not possible for digits; allowed are mixup, cut",
+    "train digits --data.augment roll": "data.augment: roll is not possible for digits",
+    "train folder": "data.dir: missing; name the folder that holds your class folders",
+    "train digits --data.augment blur": "--data.augment",
+    "train digits --runs gs://b/runs": "--runs: 'gs://b/runs' is not possible, locks and renames need a file system",
+    "train digits --checkpoints s3://b/c": "'s3://b/c' is not possible; allowed are a folder and gs://BUCKET/FOLDER",
+    "train digits --checkpoints gs://": "--checkpoints: 'gs://' is not possible",
+    "train digits --data-dir=s3://b": "--data-dir: 's3://b' is not possible",
+    "train folder --data.dir gs://b/c": "--data.dir: 'gs://b/c' is not possible",
+    "sweep digits --grid seed=0 --sweeps gs://b": "--sweeps: 'gs://b' is not possible",
+    "sweep digits --grid weights=nofile.pt": "weights: nofile.pt is not possible in a sweep",
+    "sweep digits --grid seed=0 --weights nofile.pt": "weights: nofile.pt is not possible in a sweep",
+    "sweep digits --grid layout=data,fsdp": "layout: fsdp is not possible in a sweep",
+    "sweep digits --grid seed=0 --layout zero1": "layout: zero1 is not possible in a sweep",
+    "sweep digits --grid flip_every=0,1": "flip_every: 1 is not possible in a sweep",
+    "sweep digits --grid seed=0 --flip-every 1": "flip_every: 1 is not possible in a sweep",
+    "sweep digits --grid patience=0,2": "patience: 2 is not possible in a sweep",
+    "sweep digits --grid seed=0,1,0": "GRID: seed=0 and seed=0 are the same run; give each value once (--grid)",
+    "sweep digits --grid chaos.z0=1,1.0": "GRID: chaos.z0=1.0 and chaos.z0=1.0 are the same run",
+    "sweep digits --grid chaos.z0=--help": "Error parsing --chaos.z0",
+    "sweep digits --grid chaos.z0=-h": "Error parsing --chaos.z0",
+    "evaluate gs://b/runs/r": "evaluate: 'gs://b/runs/r' is not possible",
+    "tensorboard": "RUN: missing; write csbp_jax tensorboard RUN ...",
+    "data digits --from x": "--from: digits has no originals; leave it out",
+    "data digits --fresh": "Unrecognized options: --fresh",
+    "data": "DATASET: missing; write csbp_jax data DATASET, one of cifar10, ",
+    "train digits --name": "--name: expected one argument",
+    "train digits stray": "Unrecognized options: stray",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_is_wrong_is_told_in_one_line_with_exit_code_2(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(line.split()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("csbp_jax: ") and told.count("\n") == 1 and WRONG[line] in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_terminal_too(tmp_path):
+    """There the option parser draws boxes, in colours."""
+    master, slave = pty.openpty()
+    line = [sys.executable, "-m", "csbp_jax", "train", "digits", "--optimizer.nme", "sgd"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "60"}
+    assert subprocess.call(line, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, env=environment) == 2
+    os.close(slave)
+    told = os.read(master, 10_000).decode()
+    os.close(master)
+    assert told.count("\n") == 1 and "--optimizer.nme, sgd; perhaps you meant --optimizer.name {sgd," in told
+
+
+def test_an_unwritable_folder_is_told_in_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert main.main(["train", "digits", "--runs", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("line, told", [
+    ("train mnist --data-dir=~/d", "mnist is not prepared in {}/d;"),
+    ("data mnist --from=~/o", "{}/o: there is no such folder;"),
+    ("train digits --runs=~/file/x", "{}/file"),
+    ("train folder --data.dir=~/f", "{}/f"),
+])  # fmt: skip
+def test_a_tilde_is_the_home_folder(capsys, tmp_path, monkeypatch, line, told):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main.main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert told.format(tmp_path) in error and error.count("\n") == 1
+
+
+def test_a_name_with_a_line_break_is_told_in_one_line(capsys, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "two\nlines").mkdir(parents=True)
+    assert main.main(["data", "folder", "--data.dir", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "two\\nlines: is a folder within a class" in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("command, told", [("data", "can be run again"), ("train", "goes on from the last checkpoint")])
+def test_an_interrupt_says_what_the_same_command_does(command, told, capsys, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main._COMMANDS, command, interrupted)
+    assert main.main([command, "digits"]) == 130
+    assert capsys.readouterr().err == f"csbp_jax: interrupted; the same command {told}\n"
+
+
+def test_divergence_is_exit_code_3(capsys, tmp_path):
+    line = f"train digits --runs {tmp_path} --optimizer.name sgd --optimizer.lr 1e38 --batch-size 64 --model.features 4"
+    assert main.main(line.split()) == 3
+    assert "diverged: loss or gradient was not finite at steps" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("line", ["", "--help", "-h", "train --help", "data --help"])
+def test_help_lists_commands_and_data_sets(line, capsys):
+    assert main.main(line.split()) == 0
+    told = capsys.readouterr().out
+    assert "--fresh" in told and all(name in told for name in configs.NAMES)
+
+
+def test_overrides_reach_the_config():
+    line = "--chaos.z0 1 2 --chaos.taps conv1.norm conv2.norm --chaos.cut -10 9.9 --optimizer.clip 1 --deterministic"
+    config = parse(configs.load("digits"), line.split(), "test")
+    assert (config.chaos.z0, config.chaos.cut, config.optimizer.clip) == ((1.0, 2.0), (-10.0, 9.9), 1.0)
+    assert config.deterministic and config.model == configs.load("digits").model
+
+
+def test_make_hands_its_variables_over():
+    given = {"CSBP_DATASET": "digits", "CSBP_NAME": "a", "CSBP_FRESH": "1", "CSBP_ARGS": "--chaos.z0 0 --name 'b c'"}
+    assert from_environment("train", given) == ["digits", "--name=a", "--fresh", "--chaos.z0", "0", "--name", "b c"]
+    more = {"CSBP_FROM": "a b", "CSBP_DATA_DIR": "d", "CSBP_DIR": "c"}
+    words = from_environment("data", {"CSBP_DATASET": "digits", "CSBP_NAME": "a", **more})
+    assert words == ["digits", "--from=a b", "--data-dir=d", "--data.dir=c"]
+    for change, message in (
+        ({"CSBP_FRESH": "yes"}, "FRESH: 'yes' is not possible"),
+        ({"CSBP_ARGS": '--x "'}, "ARGS: .* no closing quotation"),
+        ({"CSBP_DATASET": ""}, "DATASET: there is no config ''"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            from_environment("train", {**given, **change})
+
+
+def make(tmp_path, *arguments, python=f'exec "{sys.executable}" "$@"', **more):
+    """``make`` with this interpreter, or another program, in place of .venv, and more in its environment."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True, exist_ok=True)
+    (venv / "bin" / "python").write_text(f"#!/bin/sh\n{python}\n")
+    (venv / "bin" / "python").chmod(0o755)
+    (venv / ".installed").touch()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))} | more
+    return subprocess.run(
+        ["make", "-C", ROOT, f"VENV={venv}", *arguments], capture_output=True, text=True, env=environment, timeout=120
+    )
+
+
+VARIABLES = ("DATASET", "NAME", "FRESH", "ARGS", "FROM", "DIR", "DATA_DIR")
+
+
+def handed_over(tmp_path, *arguments, **environment):
+    told = make(tmp_path, "train", *arguments, python="env", **environment).stdout.splitlines()
+    return dict(line.split("=", 1) for line in told if line.split("=")[0].removeprefix("CSBP_") in VARIABLES)
+
+
+def test_make_takes_its_variables_from_the_command_line_only(tmp_path):
+    typed = {f"CSBP_{name}": f"a, $(b) {name}" for name in VARIABLES}
+    nothing = {name: "" for name in typed} | {"CSBP_DATASET": "digits"}
+    line = [f"{name}=a, $(b) {name}" for name in VARIABLES]
+    elsewhere = {name: "elsewhere" for name in VARIABLES} | {f"CSBP_{name}": "elsewhere" for name in VARIABLES}
+    assert handed_over(tmp_path, *line) == typed
+    assert {k: v for k, v in handed_over(tmp_path, **elsewhere).items() if k in typed} == nothing
+    assert {k: v for k, v in handed_over(tmp_path, "-e", **elsewhere).items() if k in typed} == nothing
+    assert {k: v for k, v in handed_over(tmp_path, *line, **elsewhere).items() if k in typed} == typed
+
+
+@pytest.mark.parametrize("variable", ["DATASET", "ARGS", "NAME", "FRESH"])
+@pytest.mark.parametrize("form", ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '"])
+def test_nothing_in_a_make_variable_is_run(tmp_path, variable, form):
+    mark = tmp_path / "mark"
+    done = make(tmp_path, "train", f"{variable}={form.format(mark)}")
+    assert done.returncode == 2 and "csbp_jax: " in done.stderr and "Traceback" not in done.stderr
+    assert not mark.exists()
+
+
+def test_make_says_what_to_fetch_where_data_are_missing(tmp_path):
+    done = make(tmp_path, "train", "DATASET=imagenet", f"DATA_DIR={tmp_path}")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "imagenet is not prepared" in done.stderr and "make data DATASET=imagenet FROM=" in done.stderr
+
+
+def test_make_alone_lists_the_targets(tmp_path):
+    done = make(tmp_path)
+    assert done.returncode == 0
+    assert all(target in done.stdout for target in ("train", "test", "demo", "bench", 'ARGS="--chaos.z0 0'))

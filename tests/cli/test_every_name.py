@@ -1,0 +1,120 @@
+"""Every data set, from small archives in its true format to a trained network, through the command line."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+import re
+
+import pytest
+
+from csbp_jax import configs, data
+from csbp_jax.cli import main
+from tests.support import event_formats, formats
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Of each data set as many records as fill a batch of 8 (the virtual devices) after validation is taken away.
+SMALL = "--model.time-steps 3 --epochs 1 --batch-size 8 --eval-batch-size 8 --data.threads 1 --data.validation 0.2"
+WRITERS = {
+    "cifar10": lambda folder: formats.cifar10(folder, per_file=10),
+    "cifar100": formats.cifar100,
+    "mnist": formats.mnist,
+    "fashion_mnist": formats.mnist,
+    "imagenet": formats.imagenet,
+    **{
+        name: lambda folder, name=name: event_formats.trees(name, folder)
+        for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd")
+    },
+}
+OTHER = {
+    "imagenet": "--data.size 32 32 --model.input-shape 32 32 3 --optimizer.warmup-epochs 0",
+    "dvs_gesture": "--data.frames 2 --data.size 32 32 --model.input-shape 32 32 2",
+    "cifar10_dvs": "--data.size 16 16 --model.input-shape 16 16 2",
+    "ncaltech101": "--data.size 16 16 --model.input-shape 16 16 2",
+}
+
+
+# Some kinds are among the fast tests: packed arrays, events in files, spikes in a table.
+FAST = ("mnist", "nmnist", "shd")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in WRITERS]
+)
+def test_prepare_and_train(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "originals").mkdir()
+    WRITERS[name](tmp_path / "originals")
+    assert main.main(["data", name, "--from", "originals", "--no-verify", *shape(name)]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith(f"{name}: train ") and told.endswith(" records")
+    assert main.main(["train", name, "--name", "run", *shape(name)]) == 0, capsys.readouterr().err
+    result = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())
+    assert f"test {result['last']['test_count']} records" in told
+    assert result["gradient_norms"]["chaos"] > 0
+
+
+def shape(name):
+    """Options that make a step quick, but keep the network of the config."""
+    features = ["4"] * len(configs.load(name).model.features)
+    return [*SMALL.split(), "--model.features", *features, *OTHER.get(name, "").split()]
+
+
+LITERATURE = [name for name in configs.NAMES if name not in data.NAMES]
+# Seven poolings of the B-Nets want 128 pixels; the others are quick on fewer.
+PIXELS = {
+    "cifar10_dvs_tebn_cnn7": 24,
+    "imagenet_tebn_resnet34": 32,
+    "imagenet_sew_resnet18": 32,
+    "imagenet_sew_resnet34": 32,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*LITERATURE, "cifar10_dvs_tebn_cnn7_bp"])
+def test_every_experiment_of_the_literature_trains(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "originals").mkdir()
+    config = configs.load(name)
+    WRITERS[config.data.name](tmp_path / "originals")
+    options = ["--model.width", "0.07", *SMALL.split()]
+    if config.data.frames:
+        options += ["--data.frames", "2"]
+    if size := PIXELS.get(name.removesuffix("_bp")):
+        shape = [str(size), str(size), str(config.model.input_shape[2])]
+        options += ["--data.size", *shape[:2], "--model.input-shape", *shape]
+    assert main.main(["data", name, "--from", "originals", "--no-verify", *options]) == 0, capsys.readouterr().err
+    assert main.main(["train", name, "--name", "run", *options]) == 0, capsys.readouterr().err
+    norms = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())["gradient_norms"]
+    assert (norms["chaos"] > 0) == (not name.endswith("_bp")) and norms["task"] > 0
+
+
+@pytest.mark.parametrize("name", LITERATURE)
+def test_the_head_of_an_experiment_says_how_to_run_it_and_what_becomes_of_z(name):
+    head = importlib.import_module(f"csbp_jax.configs.{name}").__doc__
+    config = configs.load(name)
+    assert f"make train DATASET={name} " in head and f"make train DATASET={name}_bp " in head
+    assert "Run by us: no" in head and ("nferred" in head or "as in" in head)
+    said = re.search(r"z at the\s+end:\s+([0-9.e-]+) z0", head)[1]
+    assert f"{config.chaos.beta**config.epochs:.2g}" == f"{float(said):.2g}"
+    row = next(row for row in (ROOT / "docs/reproduction.md").read_text().splitlines() if f"`{name}`" in row)
+    for number in re.findall(r"[0-9]+\.[0-9]+ \([0-9.]+\)", row):
+        best, last = number.strip(")").split(" (")
+        assert best in head and last in head
+    twin = configs.load(f"{name}_bp")
+    assert not any(twin.chaos.z0)
+    assert dataclasses.replace(twin, chaos=config.chaos) == config
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_not_prepared_is_told_with_the_command_that_mends_it(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["train", name]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"make data DATASET={name}" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_data_set_has_a_config_and_each_config_a_data_set():
+    assert {configs.load(name).data.name for name in configs.NAMES} == {*data.NAMES} <= {*configs.NAMES}
+    assert {*WRITERS} | {"digits", "digits_events", "folder"} == {*data.NAMES}

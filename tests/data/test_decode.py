@@ -1,0 +1,129 @@
+"""Decoding: all decoders give the same pixels, every kind of picture becomes RGB, damage names the record."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csbp_jax.config import ConfigError
+from csbp_jax.data.images import decode
+from tests.support.formats import encoded, photo
+
+PIXELS = photo(0)
+GREY = PIXELS[..., 0]
+DECODERS = [
+    decode.by_pillow,
+    *([decode.by_simplejpeg] if decode.simplejpeg else []),
+    *([decode.by_cv2] if decode.cv2 else []),
+]
+EXIF = Image.Exif()
+EXIF[0x112] = 6  # to be shown turned by 90 degrees
+
+
+def saved(image, form, **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(params=DECODERS, ids=lambda decoder: decoder.__name__)
+def decoder(request):
+    return request.param
+
+
+JPEGS = {
+    "baseline": encoded(PIXELS, quality=95),
+    "no subsampling": encoded(PIXELS, quality=95, subsampling=0),
+    "progressive": encoded(PIXELS, quality=95, progressive=True),
+    "turned by EXIF": encoded(PIXELS, quality=95, exif=EXIF),
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_jpeg(decoder, kind):
+    pixels = decode.decode(JPEGS[kind], "a", decoder)
+    assert pixels.dtype == np.uint8 and pixels.shape == PIXELS.shape
+    assert np.abs(pixels.astype(int) - PIXELS).mean() < 3
+    np.testing.assert_array_equal(pixels, decode.by_pillow(JPEGS[kind]))
+
+
+def test_grey_jpeg(decoder):
+    pixels = decode.decode(encoded(GREY, quality=95), "a", decoder)
+    np.testing.assert_array_equal(pixels, np.repeat(pixels[..., :1], 3, -1))
+    assert np.abs(pixels[..., 0].astype(int) - GREY).max() < 8
+
+
+def test_cmyk_jpeg(decoder):
+    image = Image.fromarray(PIXELS).convert("CMYK")
+    pixels = decode.decode(saved(image, "JPEG", quality=95), "a", decoder)
+    assert np.abs(pixels.astype(int) - PIXELS).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_png_whatever_its_name(decoder, kind):
+    image = Image.fromarray(PIXELS).convert(kind)
+    pixels = decode.decode(saved(image, "PNG"), "a.JPEG", decoder)
+    np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def damaged():
+    whole, progressive, png = JPEGS["baseline"], JPEGS["progressive"], encoded(PIXELS, "PNG")
+    return {
+        "empty": b"",
+        "garbage": bytes(range(256)) * 4,
+        "half": whole[: len(whole) // 2],
+        "no end": whole[:-2],
+        "header": whole[:100],
+        "half progressive": progressive[: len(progressive) // 2],
+        "half PNG": png[: len(png) // 2],
+        "text": b"<html>404</html>",
+    }
+
+
+@pytest.mark.parametrize("kind", damaged())
+def test_damage_names_the_record(decoder, kind):
+    with pytest.raises(ConfigError, match=r"^n01440764_10.JPEG: cannot be decoded \([^\n]+\); fetch it again$"):
+        decode.decode(damaged()[kind], "n01440764_10.JPEG", decoder)
+
+
+def test_a_broken_stream_is_refused_by_those_that_can_tell():
+    whole = JPEGS["baseline"]
+    broken = whole[:-200] + b"\xff\x13" + whole[-198:]
+    for decoder in {decode.by_pillow, decode.FASTEST} - {decode.by_cv2}:
+        with pytest.raises(ConfigError, match="cannot be decoded"):
+            decode.decode(broken, "a", decoder)
+
+
+def test_a_small_fault_is_repaired(decoder):
+    whole = JPEGS["baseline"]
+    np.testing.assert_array_equal(
+        decode.decode(whole[:-2] + b"\x01\x02" + whole[-2:], "a", decoder), decode.by_pillow(whole)
+    )
+
+
+def test_zeros_in_the_stream_are_other_pixels(decoder):
+    """As the module says: nothing short of a checksum finds them."""
+    whole = JPEGS["baseline"]
+    middle = len(whole) // 2
+    pixels = decode.decode(whole[:middle] + bytes(40) + whole[middle + 40 :], "a", decoder)
+    assert pixels.shape == PIXELS.shape and not np.array_equal(pixels, decode.by_pillow(whole))
+
+
+def test_sixteen_bits_are_refused(decoder):
+    with pytest.raises(
+        ConfigError, match=r"a: cannot be decoded \(it has more than 8 bits a channel\); save it with 8$"
+    ):
+        decode.decode(encoded(GREY.astype(np.uint16) * 257, "PNG"), "a", decoder)
+
+
+def test_any_cut_or_flipped_byte_is_decoded_or_refused(decoder):
+    whole, random = JPEGS["baseline"], np.random.default_rng(0)
+    for at in random.integers(0, len(whole), 200):
+        for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]):
+            try:
+                pixels = decode.decode(data, "a", decoder)
+            except ConfigError as error:
+                assert "\n" not in str(error)
+            else:
+                assert pixels.ndim == 3 and pixels.shape[-1] == 3 and pixels.dtype == np.uint8

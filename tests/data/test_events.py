@@ -1,0 +1,756 @@
+"""Data sets of events, from archives in their true formats to batches; every way in which they can be bad."""
+
+import json
+import os
+import pickle
+import random
+import re
+import resource
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+from importlib import resources
+
+import chex
+import numpy as np
+import pytest
+import tonic.datasets
+
+from csbp_jax.config import Config, ConfigError, Data, Model
+from csbp_jax.data.download.fetch import digest
+from csbp_jax.data.events import archives, preparation, recordings, sources
+from csbp_jax.data.events.readers import Events, in_order, read_file
+from csbp_jax.data.splits import stratified
+from tests.support.event_formats import aedat, aedat4, gesture, nmnist, recording, shd, tarred, trees, zipped
+from tests.support.server import serving
+
+URLOPEN = urllib.request.urlopen
+NAMES = ["nmnist", "ncaltech101", "dvs_gesture", "cifar10_dvs", "cifar10_dvs_aedat", "shd"]
+
+
+def quiet(stage, done, total):
+    assert 0 <= done <= total
+
+
+def config(name, T=3, **data):
+    return Config(data=Data(name=name.removesuffix("_aedat"), **{"validation": 0.2} | data), model=Model(time_steps=T))
+
+
+def prepare(name, originals, folder, **options):
+    return preparation.prepare(
+        name.removesuffix("_aedat"), originals, folder, **{"verify": False, "show": quiet} | options
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*arguments, **options):
+        raise urllib.error.URLError("no network here")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """name -> (what was written, folder of originals, folder of prepared data), made at first use."""
+    done = {}
+
+    def make(name):
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            truth = trees(name, folder / "originals")
+            counts = prepare(name, folder / "originals", folder / "data")
+            assert counts == {part: len(files) for part, files in truth.items()}
+            done[name] = truth, folder / "originals", folder / "data"
+        return done[name]
+
+    return make
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A prepared N-MNIST of its own, for damage."""
+    trees("nmnist", tmp_path / "originals")
+    prepare("nmnist", tmp_path / "originals", tmp_path)
+    return tmp_path
+
+
+def natural(files):
+    return sorted(files, key=recordings.natural)
+
+
+def rows(source):
+    """The records, as bytes: which of them are in a source, whatever their order."""
+    return [source[i]["x"].tobytes() for i in range(len(source))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_are_those_of_the_events_that_were_written(made, name):
+    truth, _, folder = made(name)
+    shape = recordings.DATA_SETS[name.removesuffix("_aedat")].shape
+    parts = sources.load(config(name), folder)
+    expected = {}
+    for files in truth.values():
+        for label, (x, y, _, p) in files.values():
+            frames = np.zeros((3, *shape), int)
+            frame = np.minimum(np.arange(len(x)) // (len(x) // 3), 2)
+            np.add.at(frames, (frame, y, x, p), 1)
+            expected[frames.astype(np.uint8).reshape((3, 700) if name == "shd" else frames.shape).tobytes()] = label
+    shown = {}
+    for source in parts.values():
+        batch = source.take(np.arange(len(source)), np.zeros((len(source), 0), np.float32))
+        chex.assert_shape(batch["x"], (len(source), 3, *((700,) if name == "shd" else shape)))
+        assert (batch["x"].dtype, batch["y"].dtype, type(batch["x"])) == (np.uint8, np.int32, np.ndarray)
+        shown |= dict(zip(map(bytes, batch["x"]), batch["y"].tolist(), strict=True))
+    assert shown == expected
+    assert sum(map(len, parts.values())) == sum(map(len, truth.values()))
+    assert not set(rows(parts["train"])) & {*rows(parts["validation"]), *rows(parts["test"])}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cifar10_dvs_aedat"])
+def test_tonic_reads_the_same_tree_without_a_network(made, name, monkeypatch):
+    _, _, folder = made(name)
+    form = recordings.DATA_SETS[name]
+    enough = lambda *arguments: True  # noqa: E731  tonic counts files to guess whether it has to unpack
+    monkeypatch.setattr(tonic.dataset.Dataset, "_folder_contains_at_least_n_files_of_type", enough)
+    theirs = {}
+    for options in [{"train": True}, {"train": False}] if len(form.parts) == 2 else [{}]:
+        data = getattr(tonic.datasets, form.tonic)(folder, **options)
+        for i in range(len(data)):
+            found, label = data[i]
+            path = os.path.relpath(data.data[i], folder / form.tonic) if data.data else f"{data.data_filename}/{i}"
+            theirs[path] = (form.classes.index(label) if name == "ncaltech101" else int(label)), found
+    ours = [member for members in recordings.index(name, folder).values() for member in members]
+    assert len(ours) == len(theirs)
+    for member in ours:
+        found, (label, same) = recordings.read(name, member), theirs[member.id]
+        assert member.label == label
+        np.testing.assert_array_equal(found.x, same["x"])
+        np.testing.assert_array_equal(found.t - found.t[0], (same["t"] - same["t"][0]).astype(int))
+        if name != "shd":
+            np.testing.assert_array_equal(found.y, same["y"])
+            np.testing.assert_array_equal(found.p, same["p"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_does_not_depend_on_the_file_system(made, name, monkeypatch):
+    truth, _, folder = made(name)
+    walk, shuffle = os.walk, random.Random(0).shuffle
+
+    def shuffled(*arguments, **options):
+        for path, folders, files in walk(*arguments, **options):
+            shuffle(folders)
+            shuffle(files)
+            yield path, folders, files
+
+    monkeypatch.setattr(os, "walk", shuffled)
+    for _ in range(2):
+        found = recordings.index(name.removesuffix("_aedat"), folder)
+        for part, files in truth.items():
+            assert [member.id for member in found[part]] == natural(files)
+            assert [member.label for member in found[part]] == [files[file][0] for file in natural(files)]
+
+
+def test_natural_order():
+    order = ["B_3", "a_1", "a_9", "a_010", "a_10", "a_10_1", "a_010_2", "a_10_2", "b"]
+    for seed in range(20):
+        assert natural(random.Random(seed).sample(order, len(order))) == order
+
+
+@pytest.mark.parametrize("split", ["last", "first"])
+def test_the_manifest_of_cifar10_dvs_holds(tmp_path, split):
+    numbers = np.random.default_rng(0).permutation(1000)
+    for label in recordings.CIFAR10:
+        (tmp_path / "CIFAR10DVS" / label).mkdir(parents=True)
+        for number in numbers:
+            (tmp_path / "CIFAR10DVS" / label / f"cifar10_{label}_{number}.aedat4").touch()
+    members = recordings.index("cifar10_dvs", tmp_path)["all"]
+    y = np.array([member.label for member in members])
+    rest, test = sources.held_out("cifar10_dvs", y, split)
+    train, validation = stratified(y[rest], Data().validation)
+    manifest = json.loads(resources.files("csbp_jax.data").joinpath("manifests/cifar10_dvs_splits.json").read_text())
+    found = {"test": test, "validation": rest[validation]}
+    for part, indices in found.items():
+        for label in recordings.CIFAR10:
+            ids = [members[i].id for i in indices if members[i].id.startswith(label)]
+            assert ids == [f"{label}/cifar10_{label}_{number}.aedat4" for number in manifest[split][part]]
+    assert sorted([*rest[train], *rest[validation], *test]) == list(range(10_000))
+
+
+@pytest.mark.parametrize("split, number", [("last", 100), ("first", 1)])
+def test_cifar10_dvs_takes_its_test_part_from_the_named_end(made, split, number):
+    truth, _, folder = made("cifar10_dvs_aedat")
+    test = sources.load(config("cifar10_dvs", split=split), folder)["test"]
+    expected = [truth["all"][f"{c}/cifar10_{c}_{number}.aedat"][1] for c in recordings.CIFAR10]
+    assert test.y.tolist() == list(range(10))
+    for i, (x, y, _, p) in enumerate(expected):
+        counts = np.zeros((128, 128, 2), int)
+        np.add.at(counts, (y, x, p), 1)
+        np.testing.assert_array_equal(test[i]["x"].sum(0), counts)
+
+
+@pytest.mark.parametrize("bins, T", [("time", 4), ("window", 4), ("number", 1)])
+@pytest.mark.parametrize("size", [None, (17, 12)])
+def test_bins_and_sizes_reach_the_frames(made, bins, T, size):
+    truth, _, folder = made("nmnist")
+    source = sources.load(config("nmnist", T, bins=bins, window=60_000, size=size), folder)["test"]
+    height, width = size or (34, 34)
+    for i, file in enumerate(natural(truth["test"])):
+        x, y, t, p = truth["test"][file][1]
+        since, span = t - t[0], t[-1] - t[0] + 1
+        frame = {"time": since * T // span, "window": np.minimum(since // 60_000, T - 1), "number": 0 * t}[bins]
+        expected = np.zeros((T, height, width, 2), int)
+        np.add.at(expected, (frame, y * height // 34, x * width // 34, p), 1)
+        np.testing.assert_array_equal(source[i]["x"], expected)
+
+
+def test_pictures_to_be_resized_later_keep_the_sensors_size(made):
+    _, _, folder = made("nmnist")
+    source = sources.load(config("nmnist", size=(17, 17), resize="nearest"), folder)["test"]
+    chex.assert_shape(source[0]["x"], (3, 34, 34, 2))
+
+
+def test_a_size_is_not_for_shd(made):
+    with pytest.raises(ConfigError, match=r"data.size: \(8, 8\) is not possible; shd has no height and width"):
+        sources.load(config("shd", size=(8, 8)), made("shd")[2])
+
+
+def test_sources_pickle_small_and_unopened(made):
+    source = sources.load(config("nmnist"), made("nmnist")[2])["train"]
+    before = source[3]
+    data = pickle.dumps(source)
+    assert len(data) < 3000
+    chex.assert_trees_all_equal(pickle.loads(data)[3], before)
+
+
+# Preparing.
+
+
+def test_not_prepared(tmp_path):
+    with pytest.raises(ConfigError, match=r"nmnist is not prepared in .*; run: make data DATASET=nmnist FROM="):
+        sources.load(config("nmnist"), tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cifar10_dvs_aedat"])
+def test_missing_archives_are_all_named(tmp_path, name):
+    with pytest.raises(ConfigError) as error:
+        prepare(name, tmp_path, tmp_path / "data")
+    for archive in archives._expected(name):
+        assert archive.name in str(error.value) and archive.url in str(error.value)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_one_class_archive_missing(tmp_path):
+    trees("cifar10_dvs_aedat", tmp_path)
+    (tmp_path / "ship.zip").unlink()
+    with pytest.raises(ConfigError, match=r"missing in .*: ship.zip \(from https://ndownloader.*; put them there"):
+        prepare("cifar10_dvs", tmp_path, tmp_path / "data")
+
+
+def test_no_such_folder_of_originals(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere: there is no such folder; name the one with the originals of shd"):
+        prepare("shd", tmp_path / "nowhere", tmp_path)
+
+
+def test_a_download_that_fails(tmp_path):
+    with pytest.raises(ConfigError) as told:
+        prepare("nmnist", None, tmp_path)
+    assert re.search(r"cannot be downloaded .*no network here.*; run again to go on, or missing in", str(told.value))
+    for part in ("train.zip (from https://", "test.zip (from https://", "1.2 GB together"):
+        assert part in str(told.value)
+
+
+def test_addresses_are_those_that_serve_programs():
+    addresses = [archive.url for name in recordings.DATA_SETS for archive in archives._expected(name)]
+    figshare = [address for address in addresses if "figshare" in address]
+    assert len(figshare) == 3 and all(a.startswith("https://ndownloader.figshare.com/files/") for a in figshare)
+
+
+@pytest.fixture
+def server(made, monkeypatch):
+    """N-MNIST's archives, served under tonic's names for them."""
+    _, originals, _ = made("nmnist")
+    monkeypatch.setattr(urllib.request, "urlopen", URLOPEN)
+    with serving({file: (originals / file).read_bytes() for file in ("Train.zip", "Test.zip")}) as handler:
+        for part, file in (("train", "Train.zip"), ("test", "Test.zip")):
+            monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_url", f"{handler.url}/{file}")
+            monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_md5", digest(originals / file, "md5", quiet))
+        yield handler
+
+
+def test_a_download(server, tmp_path, monkeypatch, capfd):
+    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30}
+    assert not (tmp_path / "NMNIST" / ".download").exists()
+    monkeypatch.setattr(tonic.datasets.NMNIST, "train_md5", "0" * 32)
+    with pytest.raises(ConfigError, match=r"train.zip.part: its md5 is .*; fetch it again from .*/Train.zip"):
+        prepare("nmnist", None, tmp_path / "other")
+    assert list((tmp_path / "other" / "NMNIST" / ".download").iterdir()) == []
+    assert capfd.readouterr() == ("", "")  # there is one progress bar, ours
+
+
+def test_a_download_goes_on_where_it_was_stopped(server, tmp_path):
+    server.fails = 1000
+    with pytest.raises(ConfigError, match=r"Train.zip: the connection broke after 1,000 of [0-9,]+ bytes; run again"):
+        prepare("nmnist", None, tmp_path)
+    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30}
+    assert server.asked == [None, "bytes=1000-", None]
+
+
+def test_what_was_downloaded_before_an_interruption_is_not_loaded_again(server, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "extract", None)
+        with pytest.raises(TypeError):
+            prepare("nmnist", None, tmp_path)
+    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30} and len(server.asked) == 2
+
+
+@pytest.mark.parametrize("place, found", [(".", True), ("any", True), ("any/deeper", False), (".hidden", False)])
+def test_how_deep_archives_are_searched(made, tmp_path, place, found):
+    _, originals, _ = made("nmnist")
+    (tmp_path / "originals" / place).mkdir(parents=True)
+    for file in ("Train.zip", "Test.zip"):
+        (tmp_path / "originals" / place / file.upper()).write_bytes((originals / file).read_bytes())
+    if found:
+        assert prepare("nmnist", tmp_path / "originals", tmp_path / "data") == {"train": 30, "test": 30}
+        return
+    with pytest.raises(ConfigError, match=r"missing in .*: train.zip"):
+        prepare("nmnist", tmp_path / "originals", tmp_path / "data")
+
+
+def test_other_originals_are_counted_anew(small):
+    """The frames depend on the archives: with the same options those of the old ones would be shown."""
+    before = sources.load(config("nmnist"), small)["train"][0]["x"]
+    content = {f"Train/{digit}/{number:05d}.bin": nmnist(*recording(number)) for digit in (0, 3) for number in range(9)}
+    (small / "originals" / "Train.zip").write_bytes(zipped(content))
+    prepare("nmnist", small / "originals", small)
+    after = sources.load(config("nmnist"), small)["train"]
+    assert len(after) + len(sources.load(config("nmnist"), small)["validation"]) == 18
+    assert not np.array_equal(before, after[0]["x"])
+
+
+@pytest.mark.parametrize("size, limit", [(10, 1 << 30), (1 << 25, 50 << 25)])
+def test_no_archive_unpacks_to_more_than_fifty_times_its_size(tmp_path, size, limit):
+    with open(tmp_path / "a.zip", "wb") as file:
+        file.truncate(size)
+    assert preparation._limit(tmp_path / "a.zip") == limit
+
+
+def test_checksums_are_tonics(made, tmp_path, monkeypatch):
+    truth, originals, _ = made("nmnist")
+    with pytest.raises(ConfigError, match=r"Train.zip: its md5 is .*, that of the original 20959b8e.*; fetch it again"):
+        prepare("nmnist", originals, tmp_path, verify=True)
+    assert not (tmp_path / "NMNIST" / "prepared.json").exists()
+    for part, file in (("train", "Train.zip"), ("test", "Test.zip")):
+        monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_md5", digest(originals / file, "md5", quiet))
+    with pytest.raises(
+        ConfigError, match=r"holds {'train': 30, 'test': 30} recordings, but nmnist has {'train': 60000"
+    ):
+        prepare("nmnist", originals, tmp_path, verify=True)
+    form = recordings.DATA_SETS["nmnist"]._replace(records={part: len(files) for part, files in truth.items()})
+    monkeypatch.setitem(recordings.DATA_SETS, "nmnist", form)
+    assert prepare("nmnist", originals, tmp_path, verify=True) == {"train": 30, "test": 30}
+    assert prepare("nmnist", None, tmp_path, verify=True) == {"train": 30, "test": 30}
+
+
+def test_what_is_prepared_is_left_alone_and_what_changed_is_done_again(small):
+    file = small / "NMNIST" / "Train" / "0" / "00001.bin"
+    before = file.stat().st_mtime_ns, file.stat().st_ino
+    assert prepare("nmnist", small / "originals", small) == {"train": 30, "test": 30}
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
+    file.unlink()
+    assert prepare("nmnist", small / "originals", small) == {"train": 30, "test": 30} and file.exists()
+    (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": nmnist(*recording(0))}))
+    assert prepare("nmnist", small / "originals", small) == {"train": 1, "test": 30} and not file.exists()
+
+
+def test_what_is_prepared_needs_its_archives_no_more(small):
+    for file in ("train.zip", "test.zip"):
+        (small / "NMNIST" / file).unlink()
+    assert prepare("nmnist", None, small) == {"train": 30, "test": 30}
+    with pytest.raises(ConfigError, match="cannot be downloaded"):
+        prepare("nmnist", None, small, verify=True)
+
+
+def test_an_interruption_leaves_nothing_that_looks_prepared(tmp_path, monkeypatch):
+    trees("nmnist", tmp_path / "originals")
+
+    def interrupted(path, target, limit, extract=preparation.extract):
+        extract(path, target, limit)
+        if path.name == "Test.zip":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "extract", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("nmnist", tmp_path / "originals", tmp_path)
+    assert not (tmp_path / "NMNIST" / "Train").exists()
+    with pytest.raises(ConfigError, match="not prepared"):
+        sources.load(config("nmnist"), tmp_path)
+    assert prepare("nmnist", tmp_path / "originals", tmp_path) == {"train": 30, "test": 30}
+    assert {path.name for path in (tmp_path / "NMNIST").iterdir()} == {
+        ".lock", "Train", "Test", "train.zip", "test.zip", "prepared.json"
+    }  # fmt: skip
+
+
+def test_an_interruption_while_it_is_prepared_anew(small, monkeypatch):
+    (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": nmnist(*recording(0))}))
+
+    def interrupted(path, place):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "_keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("nmnist", small / "originals", small)
+    with pytest.raises(ConfigError, match="not prepared"):
+        sources.load(config("nmnist"), small)
+
+
+@pytest.mark.parametrize("what", ["archives", "frames"])
+def test_a_full_disk(small, tmp_path, what):
+    """A limit on the size of a file stands for it."""
+    (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": bytes(10_000)}))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"/(.unpacking|nmnist-.*partial): cannot be written \(.*File too large"):
+            if what == "archives":
+                prepare("nmnist", small / "originals", small)
+            else:
+                sources.load(config("nmnist"), small)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(small.rglob("*partial")) and not list(small.rglob(".unpacking"))
+
+
+def link():
+    member = tarfile.TarInfo("ibmGestureTrain/out")
+    member.type, member.linkname = tarfile.SYMTYPE, "../../../../out"
+    return member
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("Train.zip", lambda: zipped({"../evil.bin": b"x"}), "Train.zip: ../evil.bin would be written outside"),
+        ("Train.zip", lambda: zipped({"/evil.bin": b"x"}), "Train.zip: /evil.bin would be written outside"),
+        ("Train.zip", lambda: zipped({"Train/0/1.bin": bytes(9000)}), "Train.zip: unpacked it has more than 5,000"),
+        ("Train.zip", lambda: zipped({"Train/0/1.bin": bytes(90)})[:-30], "Train.zip: damaged"),
+        ("Train.zip", lambda: b"", "Train.zip: damaged"),
+        ("Train.zip", lambda: zipped({"Else/0/1.bin": b"x"}), "Train.zip, .*: holds no Train, Test; not the original"),
+        ("ibmGestureTrain.tar.gz", lambda: tarred({"../evil": b"x"}), "evil would be written outside"),
+        ("ibmGestureTrain.tar.gz", lambda: tarred({"x": link()}), "out would be written outside"),
+        ("ibmGestureTrain.tar.gz", lambda: tarred({"x": bytes(9000)}), "unpacked it has more than 5,000 bytes"),
+        ("ibmGestureTrain.tar.gz", lambda: tarred({"x": random.Random(0).randbytes(4000)})[:-999], "damaged"),
+    ],
+)  # fmt: skip
+def test_archives_that_are_not_the_originals(tmp_path, monkeypatch, file, content, message):
+    monkeypatch.setattr(preparation, "_limit", lambda archive: 5000)
+    originals = tmp_path / "originals"
+    originals.mkdir()
+    (originals / file).write_bytes(content())
+    (originals / file.replace("Train", "Test")).write_bytes(zipped({"x": b""}))
+    with pytest.raises(ConfigError, match=message):
+        prepare("nmnist" if file == "Train.zip" else "dvs_gesture", originals, tmp_path / "data")
+    assert {path.name for path in tmp_path.iterdir()} == {"originals", "data"}
+    assert not list(tmp_path.rglob("*evil*")) and not list(tmp_path.rglob("prepared.json"))
+
+
+# Recordings that cannot be used.
+
+
+def changed(**fields):
+    """A recording of which the first event's fields are others."""
+    x, y, t, p = (array.copy() for array in recording(0))
+    arrays = {"x": x, "y": y, "t": t, "p": p}
+    for field, value in fields.items():
+        arrays[field][0] = value
+    return arrays.values()
+
+
+BAD = [
+    (lambda: nmnist(*recording(0))[:-2], "truncated, 3 bytes after the last whole event"),
+    (lambda: b"", "holds no event"),
+    (lambda: nmnist(*changed(y=240)), None),  # a time overflow is no event
+    (lambda: nmnist(*(array[:0] for array in recording(0))), "holds no event"),
+    (lambda: nmnist(*changed(x=34)), "event 0 has x = 34, outside of 0 to 33"),
+    (lambda: nmnist(*changed(y=77)), "event 0 has y = 77, outside of 0 to 33"),
+    (lambda: nmnist(*changed(t=299_999)), "times fall at event 1, from 299999 to"),
+]
+
+
+@pytest.mark.parametrize("content, message", BAD)
+def test_bad_recordings_are_named_or_left_out(small, capsys, content, message):
+    file = small / "NMNIST" / "Train" / "3" / "00010.bin"
+    before = sources.load(config("nmnist", T=2), small)
+    file.write_bytes(content())
+    if message is None:
+        assert len(sources.load(config("nmnist"), small)["train"]) == len(before["train"])
+        return
+    with pytest.raises(
+        ConfigError, match=rf"{re.escape(str(file))}: {message}.* leave such records out: data.bad skip"
+    ):
+        sources.load(config("nmnist"), small)
+    after = sources.load(config("nmnist", bad="skip"), small)
+    assert "nmnist: 1 recordings left out; " in capsys.readouterr().err
+    cache = next((small / "frames").glob("nmnist-T3-*/frames.json"))
+    assert list(json.loads(cache.read_text())["skipped"]) == ["Train/3/00010.bin"]
+    assert sum(map(len, after.values())) == sum(map(len, before.values())) - 1
+    for part, source in after.items():  # the others stay where they were
+        whole = [before[part][i]["x"].sum(0).tobytes() for i in range(len(before[part]))]
+        assert {source[i]["x"].sum(0).tobytes() for i in range(len(source))} <= set(whole)
+    with pytest.raises(ConfigError, match=r"00010.bin: .* \(one of 1 left out of .*; mend them and remove"):
+        sources.load(config("nmnist"), small)
+
+
+def test_times_that_fall_in_verified_archives_are_sorted_and_told(small, capsys):
+    member = "NMNIST/Train/3/00010.bin"
+    whole = sources.load(config("nmnist", T=2), small)
+    x, y, t, p = recording(5)
+    order = np.random.default_rng(0).permutation(len(t))
+    same = {tuple(t): k for k, t in enumerate(zip(x, y, t, p, strict=True))}
+    assert len(same) == len(t)
+    (small / member).write_bytes(nmnist(*(array[order] for array in (x, y, t, p))))
+    with pytest.raises(ConfigError, match=r"00010.bin: times fall at event"):
+        sources.load(config("nmnist"), small)
+    marker = small / "NMNIST" / "prepared.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"verified": True}))
+    found = sources.load(config("nmnist", bins="time"), small)
+    assert "nmnist: times fall in 1 recordings; these were sorted by time\n" in capsys.readouterr().err
+    expected = np.zeros((3, 34, 34, 2), int)
+    np.add.at(expected, ((t - t[0]) * 3 // (t[-1] - t[0] + 1), y, x, p), 1)
+    assert expected.astype(np.uint8).tobytes() in [row for part in found.values() for row in rows(part)]
+    assert sum(map(len, found.values())) == sum(map(len, whole.values()))
+    sources.load(config("nmnist", bins="time"), small)
+    assert "times fall" not in capsys.readouterr().err
+
+
+def test_events_of_one_time_keep_their_order():
+    """Of spikes in a table too: otherwise the frames would depend on numpy's sort."""
+    x = np.random.default_rng(0).permutation(700)
+    t = np.repeat([3, 1, 2, 0], 175)
+    found = in_order(Events(x, 0 * x, t, 0 * x, (1, 700)))
+    np.testing.assert_array_equal(found.x, x.reshape(4, 175)[[3, 1, 2, 0]].ravel())
+    assert np.all(np.diff(found.t) >= 0)
+
+
+def test_the_identity_changes_with_the_archives(small):
+    before = sources.fingerprint(config("nmnist"), small)
+    assert before == sources.fingerprint(config("nmnist", T=7), small)
+    (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": nmnist(*recording(0))}))
+    prepare("nmnist", small / "originals", small)
+    assert sources.fingerprint(config("nmnist"), small) != before
+
+
+def test_wrong_labels(small, tmp_path):
+    wrong = small / "NMNIST" / "Train" / "12"
+    wrong.mkdir()
+    (wrong / "00001.bin").write_bytes(nmnist(*recording(0)))
+    with pytest.raises(ConfigError, match=r"12/00001.bin: '12' is no class of nmnist; there are 0, 1, 2"):
+        sources.load(config("nmnist"), small)
+    assert sum(map(len, sources.load(config("nmnist", bad="skip"), small).values())) == 60
+    archive = {"ibmGestureTrain/user01_led/11.npy": gesture(*recording(0)), "ibmGestureTrain/user01_led/1.npy": b""}
+    (tmp_path / "ibmGestureTrain.tar.gz").write_bytes(tarred(archive))
+    (tmp_path / "ibmGestureTest.tar.gz").write_bytes(tarred({"ibmGestureTest/user24_led/0.npy": b""}))
+    with pytest.raises(ConfigError, match=r"11.npy: '11' is no class of dvs_gesture"):
+        prepare("dvs_gesture", tmp_path, tmp_path / "data")
+    assert prepare("dvs_gesture", tmp_path, tmp_path / "data", bad="skip") == {"train": 1, "test": 1, "skipped": 1}
+
+
+def test_all_recordings_bad(small):
+    for file in (small / "NMNIST" / "Test").rglob("*.bin"):
+        file.write_bytes(b"")
+    with pytest.raises(ConfigError, match="test: none of 30 recordings can be used; prepare the data set again"):
+        sources.load(config("nmnist", bad="skip"), small)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "cannot be read"),
+        (gesture(*recording(0))[:40], "cannot be read"),
+        (gesture(*recording(0)).replace(b"'shape': (", b"'shape': [("), "cannot be read"),
+        (gesture(*(np.full(3, np.nan) for _ in range(4))), "cannot be read"),
+        (gesture(*recording(0, height=128, width=129)), "event 1 has x = 128, outside of 0 to 127"),
+    ],
+)
+def test_bad_gestures(tmp_path, content, message):
+    member = recordings.Recording("0.npy", tmp_path / "0.npy", 0)
+    member.path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"0.npy: {message}"):
+        recordings.read("dvs_gesture", member)
+
+
+def test_gestures_whose_milliseconds_have_fractions(tmp_path):
+    member = recordings.Recording("0.npy", tmp_path / "0.npy", 0)
+    ones = np.ones(4)
+    member.path.write_bytes(gesture(ones, ones, np.array([0.25, 0.5, 1.001, 2.0]), ones))
+    np.testing.assert_array_equal(recordings.read("dvs_gesture", member).t, [250, 500, 1001, 2000])
+
+
+def test_spikes_in_any_order_and_bad_ones(tmp_path):
+    x, y, t, p = recording(0, 50, 1, 700, 900_000)
+    shd(tmp_path / "shd_train.h5", [(x[::-1], y, t[::-1], p), (x + 1, y, t, p), (x[:0], y, t[:0], p)], [0, 1, 2])
+    members = [recordings.Recording(f"shd_train.h5/{i}", tmp_path / "shd_train.h5", 0) for i in range(4)]
+    found = recordings.read("shd", members[0])
+    assert np.all(np.diff(found.t) >= 0) and sorted(found.x) == sorted(x)
+    shd(tmp_path / "ties.h5", [(np.arange(700), y, np.repeat([900_000, 0], 350), p)], [0])  # many spikes at one time
+    ties = recordings.read("shd", recordings.Recording("ties.h5/0", tmp_path / "ties.h5", 0))
+    np.testing.assert_array_equal(ties.x, np.roll(np.arange(700), 350))
+    for member, message in zip(members[1:], ("has x = 700, outside", "holds no event", "cannot be read"), strict=True):
+        with pytest.raises(ConfigError, match=message):
+            recordings.read("shd", member)
+    (tmp_path / "SHD").mkdir()
+    for part in ("train", "test"):
+        shd(tmp_path / "SHD" / f"shd_{part}.h5", [(x, y, t, p)] * 2, [3, 20])
+    with pytest.raises(ConfigError, match=r"shd_train.h5: recording 1 has label 20; there are 0 to 19"):
+        recordings.index("shd", tmp_path)
+    assert [len(members) for members in recordings.index("shd", tmp_path, {}).values()] == [1, 1]
+    (tmp_path / "SHD" / "shd_test.h5").write_bytes((tmp_path / "shd_train.h5").read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"shd_test.h5: cannot be read"):
+        recordings.index("shd", tmp_path, {})
+
+
+# Single files.
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+
+
+def test_files_of_each_format(tmp_path):
+    x, y, t, p = recording(0, 300, 100, 128)
+    (tmp_path / "a.bin").write_bytes(nmnist(x, y, t, p))
+    (tmp_path / "a.aedat").write_bytes(aedat(x, y, t, p))
+    aedat4(x, y, t, p, tmp_path / "a.aedat4", height=100)
+    npz(tmp_path / "a.npz", x=x, y=y, t=t, p=2 * p - 1, height=110, width=130)
+    npz(tmp_path / "b.npz", x=x.astype(np.uint64), y=y.astype(np.int16), t=t.astype(np.uint32), p=p.astype(bool))
+    np.save(tmp_path / "a.npy", np.stack([x, y, t, p], axis=1))
+    fields = np.zeros(300, [("t", np.uint64), ("x", np.uint16), ("y", np.uint16), ("p", bool)])
+    fields["x"], fields["y"], fields["t"], fields["p"] = x, y, t, p
+    np.save(tmp_path / "b.NPY", fields)
+    (tmp_path / "b.NPY.npy").rename(tmp_path / "b.NPY")
+    sensors = {
+        "a.bin": (), "a.aedat": (128, 128), "a.aedat4": (100, 128), "a.npz": (110, 130), "b.npz": (), "a.npy": (),
+        "b.NPY": (),
+    }  # fmt: skip
+    for name, sensor in sensors.items():
+        found = read_file(tmp_path / name)
+        assert found.sensor == sensor and found.t.dtype == np.int64, name
+        first = t[0] if name == "a.aedat4" else 0
+        for mine, theirs in zip((x, y, t - first, p), found, strict=False):
+            np.testing.assert_array_equal(mine, theirs, err_msg=name)
+
+
+def test_signals_in_aedat_are_no_events(tmp_path):
+    x, y, t, p = recording(0, 50, 128, 128)
+    content = bytearray(aedat(x, y, t, p))
+    content[-8 * 10 + 2] |= 0x80
+    (tmp_path / "a.aedat").write_bytes(content)
+    np.testing.assert_array_equal(read_file(tmp_path / "a.aedat").x, np.delete(x, -10))
+
+
+def test_a_time_overflow_of_nmnist(tmp_path):
+    x, y, t, p = recording(0, 4)
+    marker = nmnist(*(np.array([value]) for value in (0, 240, 0, 0)))
+    content = nmnist(x, y, t, p)
+    (tmp_path / "a.bin").write_bytes(content[:10] + marker + content[10:])
+    np.testing.assert_array_equal(read_file(tmp_path / "a.bin").t, t + 2**13 * (np.arange(4) >= 2))
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.txt", b"1 2 3", "not a file of events; read are .aedat4, .aedat, .bin, .npz, .npy"),
+        ("a.bin", b"1234567", "truncated, 2 bytes after the last whole event"),
+        ("a.aedat", b"#!AER-DAT3.1\r\n", "not AEDAT 2.0; convert it to .aedat4 or .npz"),
+        ("a.aedat", b"#!AER-DAT2.0", "cannot be read"),
+        ("a.aedat", b"#!AER-DAT2.0\r\n" + b"\0\x41\2\3\0\0\0\1", "of another camera than a DVS128; convert it"),
+        ("a.aedat", aedat(*recording(0, 20, 128, 128))[:-3], "truncated, 5 bytes after the last whole event"),
+        ("a.aedat", aedat(*recording(0, 0 + 2, 128, 128))[:-16], "holds no event"),
+        ("a.aedat4", b"", r"cannot be read \(failed to fill whole buffer\); fetch or export it again"),
+        ("a.aedat4", b"#!AER-DAT4.0\r\n" + bytes(500), "cannot be read"),
+        ("a.npz", b"PK", "cannot be read"),
+        ("a.npy", b"", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_bad_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(tmp_path / name))}: {message}"):
+        read_file(tmp_path / name)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"a.aedat4: cannot be read \(No such file"):
+        read_file(tmp_path / "a.aedat4")
+
+
+def test_damaged_and_empty_aedat4(tmp_path, capfd):
+    content = aedat4(*recording(0, 3000, 128, 128), tmp_path / "a.aedat4")
+    for damaged in (content[: len(content) // 2], content[:1000] + bytes(500) + content[1500:]):
+        (tmp_path / "a.aedat4").write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"a.aedat4: cannot be read"):
+            read_file(tmp_path / "a.aedat4")
+    assert capfd.readouterr().err == ""  # where Rust tells of its panic, too
+    aedat4(*(array[:0] for array in recording(0)), tmp_path / "b.aedat4")
+    with pytest.raises(ConfigError, match=r"b.aedat4: (holds no event|cannot be read)"):
+        read_file(tmp_path / "b.aedat4")
+
+
+def test_aedat4_without_events(tmp_path):
+    import dv_processing as dv
+
+    writer = dv.io.MonoCameraWriter(str(tmp_path / "a.aedat4"), dv.io.MonoCameraWriter.FrameOnlyConfig("DVS", (8, 8)))
+    del writer
+    with pytest.raises(ConfigError, match=r"a.aedat4: has no stream of events; export it with its events"):
+        read_file(tmp_path / "a.aedat4")
+
+
+def arrays(**changes):
+    x, y, t, p = recording(0)
+    return {"x": x, "y": y, "t": t, "p": p} | changes
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"x": np.arange(3)}, "has no array y, t, p; save x, y, t and p"),
+        (arrays(t=np.linspace(0, 1, 200)), "t is float64; save whole numbers, times in microseconds"),
+        (arrays(p=np.arange(200)), "p holds more than two polarities; save x, y, t, p in this order, p as 0 and 1"),
+        (arrays(x=np.arange(199)), "199 x, 200 y, 200 t and 200 p; give one of each an event"),
+        (arrays(x=np.zeros((200, 1), int)), r"x is int64 \(200, 1\); give one whole number an event"),
+        (arrays(x=np.full(200, -1)), "event 0 has x = -1, outside of 0 to"),
+        (arrays(height=10, width=34), "event 1 has y = 33, outside of 0 to 9"),
+        (arrays(t=np.arange(200)[::-1]), "times fall at event 1, from 199 to 198; sort its events by time"),
+        ({field: np.zeros(0, int) for field in "xytp"}, "holds no event; remove the file"),
+        ({field: np.zeros(0) for field in "xytp"}, "holds no event; remove the file"),
+        ({field: np.array(0) for field in "xytp"}, r"x is int64 \(\); give one whole number an event"),
+        (arrays(x=np.full(200, 10**6)), "event 0 has x = 1000000, outside of 0 to 8191"),
+        (arrays(height=34), "has only one of height and width; save both, or none"),
+    ],
+)
+def test_bad_arrays(tmp_path, content, message):
+    npz(tmp_path / "a.npz", **content)
+    with pytest.raises(ConfigError, match=f"a.npz: {message}"):
+        read_file(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("array", [np.zeros((5, 3), int), np.zeros(4), np.zeros(5, [("a", int)])])
+def test_npy_of_another_shape(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ConfigError, match=r"a.npy: is .*; save fields x, y, t, p, or these four columns"):
+        read_file(tmp_path / "a.npy")
+
+
+def test_columns_in_another_order_are_noticed(tmp_path):
+    x, y, t, p = recording(0)
+    np.save(tmp_path / "a.npy", np.stack([x, y, p, t], axis=1))
+    with pytest.raises(ConfigError, match="p holds more than two polarities; save x, y, t, p in this order"):
+        read_file(tmp_path / "a.npy")
+
+
+def test_a_package_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aedat", None)
+    aedat4(*recording(0), tmp_path / "a.aedat4")
+    with pytest.raises(ConfigError, match=r"a.aedat4: its format needs a package that is not installed .*pip install"):
+        read_file(tmp_path / "a.aedat4")

@@ -1,0 +1,462 @@
+"""A user's own class folders: kinds of files, parts, order, and what is wrong told in one line."""
+
+import itertools
+import os
+import pathlib
+import pickle
+import struct
+import zlib
+
+import chex
+import numpy as np
+import pytest
+from PIL import Image
+
+from csbp_jax import data
+from csbp_jax.cli import main
+from csbp_jax.config import Config, ConfigError, Data, Model
+from tests.support.event_formats import nmnist
+
+N = 10
+
+
+def grey(i):
+    return np.full((6, 8), 20 * i, np.uint8)
+
+
+def picture(path, i):
+    Image.fromarray(grey(i)).save(path.with_suffix(".png"))
+
+
+def photo(path, i):
+    Image.fromarray(np.stack([grey(i)] * 3, -1)).save(path.with_suffix(".jpg"), quality=95)
+
+
+def movie(path, i):
+    np.save(path.with_suffix(".npy"), np.stack([grey(i), grey(i) + 1])[..., None])
+
+
+def features(path, i):
+    np.savez(path.with_suffix(".npz"), np.linspace(0, i, 5, dtype=np.float32))
+
+
+def events(path, i):
+    x, y = np.arange(i + 2) % 8, np.arange(i + 2) % 6
+    np.savez(path.with_suffix(".npz"), x=x, y=y, t=1000 * np.arange(i + 2), p=x % 2, height=6, width=8)
+
+
+KINDS = {picture: (1, 6, 8, 3), photo: (1, 6, 8, 3), movie: (2, 6, 8, 1), features: (1, 5), events: (3, 6, 8, 2)}
+
+
+def fill(root, write=picture, classes=("b", "a10", "a2"), parts=("",)):
+    for part, name in itertools.product(parts, classes):
+        (root / part / name).mkdir(parents=True)
+        for i in range(N):
+            write(root / part / name / str(i), i)
+    return root
+
+
+def config(root, **options):
+    model = Model(input_shape=(), classes=0, time_steps=3)
+    return Config(data=Data(name="folder", dir=str(root), **options), model=model)
+
+
+def load(root, tmp_path, **options):
+    return data.load(config(root, **options), tmp_path / "kept")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize("write", KINDS, ids=lambda write: write.__name__)
+def test_kinds_of_files(write, root, tmp_path):
+    parts = load(fill(root, write), tmp_path)
+    assert {part: len(source) for part, source in parts.items()} == {"train": 21, "validation": 3, "test": 6}
+    for source in parts.values():
+        batch = data.take(source, np.arange(len(source)), np.zeros((len(source), 0), np.float32))
+        chex.assert_shape(batch["x"], (len(source), *KINDS[write]))
+        chex.assert_trees_all_equal(np.unique(batch["y"]), np.arange(3))
+        assert source.classes == 3 and batch["y"].dtype == np.int32
+        assert source.__class__.__name__ == "Photos" or source.events
+
+
+@pytest.mark.parametrize("write", [picture, movie, events], ids=lambda write: write.__name__)
+def test_every_file_is_in_one_part_and_order_is_natural_on_any_file_system(write, root, tmp_path, monkeypatch):
+    first = load(fill(root, write), tmp_path)
+    monkeypatch.setattr(pathlib.Path, "iterdir", lambda path: map(path.joinpath, sorted(os.listdir(path))[::-1]))
+    second = load(root, tmp_path)
+    seen = []
+    for part in first:
+        batches = [
+            data.take(parts[part], np.arange(len(parts[part])), np.zeros((len(parts[part]), 0), np.float32))
+            for parts in (first, second)
+        ]
+        chex.assert_trees_all_equal(*batches)
+        seen += [(y, x.sum()) for x, y in zip(batches[0]["x"], batches[0]["y"], strict=True)]
+    assert len(set(seen)) == 3 * N
+    # a2, a10, b: the label of a file is that of its folder.
+    np.testing.assert_array_equal(np.bincount([y for y, _ in seen]), [N] * 3)
+
+
+def test_classes_are_in_natural_order(root, tmp_path):
+    fill(root, movie, ("10", "9"))
+    np.save(root / "9" / "0.npy", np.full((2, 6, 8, 1), 255, np.uint8))
+    parts = load(root, tmp_path)
+    records = [source[i] for source in parts.values() for i in range(len(source))]
+    assert [record["y"] for record in records if record["x"].min() == 255] == [0]
+
+
+def test_parts_that_the_user_made(root, tmp_path):
+    parts = load(fill(root, parts=("train", "validation", "test")), tmp_path)
+    assert [len(source) for source in parts.values()] == [3 * N] * 3
+    parts = load(fill(tmp_path / "two", parts=("train", "test")), tmp_path, validation=0.2)
+    assert [len(source) for source in parts.values()] == [24, 6, 30]
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Train", "valid", "TEST"), ("train", "Validation", "Test")]
+)
+def test_other_spellings_of_parts(names, root, tmp_path):
+    fill(root, parts=names)
+    for part, i in zip(names, (1, 2, 3), strict=True):
+        Image.fromarray(np.full((6, 8), 250 + i, np.uint8)).save(root / part / "b" / "0.png")
+    parts = load(root, tmp_path)
+    assert [max(source[i]["x"].max() for i in range(len(source))) for source in parts.values()] == [251, 252, 253]
+
+
+def test_what_systems_leave_about_and_plain_files_beside_folders_are_no_files(root, tmp_path):
+    fill(root)
+    for file in ("b/Thumbs.db", "b/.hidden.png", "a2/desktop.ini", "README.txt"):
+        (root / file).write_text("x")
+    assert sum(map(len, load(root, tmp_path).values())) == 3 * N
+
+
+def test_any_name_that_a_file_system_takes(root, tmp_path):
+    fill(root)
+    os.rename(root / "b" / "3.png", os.fsencode(root / "b") + b"/caf\xe9\n.png")
+    parts = load(root, tmp_path)
+    for source in parts.values():
+        data.take(source, np.arange(len(source)), np.zeros((len(source), 0), np.float32))
+    with open(os.fsencode(root / "b") + b"/caf\xe9\n.png", "wb") as file:
+        file.write(b"no picture")
+    with pytest.raises(ConfigError, match=r"(?s)caf.*: cannot be decoded"):
+        data.read_all(parts, lambda *_: None)
+
+
+def test_pictures_are_augmented_brought_to_a_size_and_pickle(root, tmp_path):
+    parts = load(fill(root), tmp_path, size=(4, 5), augment=("resized_crop", "flip", "cutout"))
+    for part, source in parts.items():
+        batch = next(data.train_batches(pickle.loads(pickle.dumps(source)), 2, 0))
+        chex.assert_shape(batch["x"], (2, 1, 4, 5, 3))
+        assert (source.draws > 0) == (part == "train")
+
+
+def test_frames_of_events_are_counted_once_and_again_when_a_file_changes(root, tmp_path):
+    first = load(fill(root, events), tmp_path)
+    assert sum(source[i]["x"].sum() for source in first.values() for i in range(len(source))) == 3 * sum(
+        range(2, N + 2)
+    )
+    load(root, tmp_path)
+    assert len(list((tmp_path / "kept" / "frames").glob("mine-*/"))) == 1
+    events(root / "b" / "0", 100)
+    load(root, tmp_path)
+    assert len([path for path in (tmp_path / "kept" / "frames").iterdir() if path.is_dir()]) == 2
+
+
+def spots(place, *pixels, **more):
+    """Events at these pixels (x, y), one a millisecond, in a format that need not tell the camera's size."""
+    x, y = np.array(pixels).T
+    t, p = 1000 * np.arange(len(x)), np.ones(len(x), int)
+    if place.suffix == ".bin":
+        place.write_bytes(nmnist(x, y, t, p))
+    else:
+        np.savez(place, x=x, y=y, t=t, p=p, **more)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".bin"])
+@pytest.mark.parametrize("size", [None, (17, 17)])
+def test_coordinates_stay_where_the_camera_saw_them(ending, size, root, tmp_path):
+    """Files that do not tell their camera's size share one, whatever part of it each of them fills."""
+    corner = [33, 20, 7, 3]
+    write = lambda path, i: spots(path.with_suffix(ending), (5, 4), (corner[i % 4], 6))  # noqa: E731
+    parts = load(fill(root, write), tmp_path, size=size)
+    height, width = size or (7, 34)
+    expected = {((4 * height // 7, 5 * width // 34), (6 * height // 7, c * width // 34)) for c in corner}
+    found = {
+        tuple(map(tuple, np.argwhere(source[i]["x"].sum((0, 3))).tolist()))
+        for source in parts.values()
+        for i in range(len(source))
+    }
+    assert found == expected
+    chex.assert_shape(parts["test"][0]["x"], (3, height, width, 2))
+
+
+def test_the_size_that_a_file_states_is_all_files(root, tmp_path):
+    def write(path, i):
+        spots(path.with_suffix(".npz"), (5, 4), **({"height": 9, "width": 12} if i == 3 else {}))
+
+    parts = load(fill(root, write), tmp_path)
+    assert {(*np.argwhere(source[0]["x"].sum(0))[0], *source[0]["x"].shape) for source in parts.values()} == {
+        (4, 5, 1, 3, 9, 12, 2)
+    }
+
+
+def test_the_window_is_in_the_frames_key(root, tmp_path):
+    write = lambda path, i: spots(path.with_suffix(".npz"), (0, 0), (1, 1), (2, 2))  # noqa: E731
+    fill(root, write)
+    counts = [
+        load(root, tmp_path, bins="window", window=w)["test"][0]["x"].sum((1, 2, 3)).tolist() for w in (1000, 9000)
+    ]
+    assert counts == [[1, 1, 1], [3, 0, 0]]
+
+
+def test_a_file_of_the_same_size_but_another_time_is_another(root, tmp_path):
+    fill(root, events)
+    before = data.fingerprint(config(root), tmp_path)
+    path = root / "b" / "3.npz"
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert data.fingerprint(config(root), tmp_path) != before
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert data.fingerprint(config(root), tmp_path) == before
+    picture(root / "a2" / "99", 3)
+    assert data.fingerprint(config(root), tmp_path) != before
+
+
+def broken(root):
+    fill(root)
+    (root / "b" / "3.png").write_bytes(b"no picture")
+
+
+def cut(root):
+    fill(root, events)
+    content = (root / "b" / "3.npz").read_bytes()
+    (root / "b" / "3.npz").write_bytes(content[: len(content) // 2])
+
+
+def mixed(root):
+    fill(root)
+    movie(root / "b" / "3", 3)
+
+
+def stranger(root):
+    fill(root)
+    (root / "b" / "notes.txt").write_text("mine")
+
+
+def sizes(root):
+    fill(root)
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(root / "b" / "3.png")
+
+
+def shapes(root):
+    fill(root, movie)
+    np.save(root / "b" / "3.npy", np.zeros((3, 6, 8, 1), np.uint8))
+
+
+def several(root):
+    fill(root, movie)
+    np.savez(root / "b" / "3.npz", a=np.zeros(3), b=np.zeros(3))
+
+
+def words(root):
+    fill(root, movie)
+    np.save(root / "b" / "3.npy", np.array(["word"]))
+
+
+def infinite(root):
+    fill(root, features)
+    np.savez(root / "b" / "3.npz", np.full(5, np.nan))
+
+
+def deep(root):
+    fill(root)
+    (root / "b" / "sub").mkdir()
+    picture(root / "b" / "sub" / "1", 1)
+
+
+def nested(root):
+    fill(root / "training")
+    fill(root / "testing")
+
+
+def beside(root):
+    fill(root, parts=("train", "test"))
+    (root / "extra" / "b").mkdir(parents=True)
+
+
+def twice(root):
+    fill(root, parts=("train", "test", "val", "valid"))
+
+
+def dangling(root):
+    fill(root)
+    (root / "b" / "3.png").unlink()
+    (root / "b" / "3.png").symlink_to(root / "nowhere.png")
+
+
+def pipe(root):
+    fill(root)
+    os.mkfifo(root / "b" / "x.png")
+
+
+def lost_class(root):
+    fill(root)
+    (root / "c").symlink_to(root / "nowhere")
+
+
+def few(root):
+    fill(root)
+    for path in root.glob("*/[2-9].png"):
+        path.unlink()
+
+
+def vast(root):
+    """A header alone: 40,000 x 40,000 pixels."""
+    fill(root)
+    content = bytearray((root / "b" / "3.png").read_bytes())
+    content[16:24] = struct.pack(">II", 40_000, 40_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (root / "b" / "3.png").write_bytes(content)
+
+
+def inflated(root):
+    """Damage within the compressed bytes of an npz."""
+    fill(root, features)
+    path = root / "b" / "3.npz"
+    np.savez_compressed(path, np.arange(1000.0))
+    content = bytearray(path.read_bytes())
+    content[100:200] = bytes(100)
+    path.write_bytes(content)
+
+
+def header(text):
+    def damaged(root):
+        fill(root, movie)
+        content = bytes(text)
+        (root / "b" / "3.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(content)) + content)
+
+    return damaged
+
+
+def steep(root):
+    fill(root, features)
+    np.savez(root / "b" / "3.npz", np.full(5, 1e300))
+
+
+def columns(root):
+    """Events as an npy of columns x, y, t, p."""
+    fill(root, lambda path, i: np.save(path, np.array([[1, 2, 10 * k, k % 2] for k in range(6)])))
+
+
+def cameras(root):
+    fill(root, lambda path, i: spots(path.with_suffix(".npz"), (1, 1), height=6 + (i == 3), width=8))
+
+
+def outside(root):
+    fill(root, lambda path, i: spots(path.with_suffix(".npz"), (10**6 if i == 3 else 1, 1)))
+
+
+def pickled(root):
+    fill(root, movie)
+    np.save(root / "b" / "3.npy", np.array([{}]), allow_pickle=True)
+
+
+WRONG = {
+    lambda root: None: r"data.dir: there is no folder .*mine; name one",
+    lambda root: root.mkdir(): r"mine: has 0 class folders; it needs a folder for each class, at least two",
+    lambda root: fill(root, classes=("a",)): r"has 1 class folders",
+    lambda root: fill(root, parts=("train",)): r"mine: has train but no test",
+    lambda root: (fill(root, parts=("train",)), fill(root, classes=("a2", "b"), parts=("test",))): r"test: has no "
+    r"folder 'a10', but another part has",
+    lambda root: (fill(root), (root / "empty").mkdir()): r"empty: is empty; put files of this class there",
+    broken: r"3.png: is no picture, or a damaged one \(cannot identify.*\); replace it",
+    cut: r"3.npz: cannot be read",
+    mixed: r"more than one kind: pictures \(.*0.png\), frames \(.*3.npy\); keep one",
+    stranger: r"notes.txt: not a file of a known kind; allowed are .png, .jpg",
+    sizes: r"3.png: is 5x5, but .*0.png is 6x8; make them alike, or for pictures give a size",
+    shapes: r"3.npy: is 3x6x8x1, but .*0.npy is 2x6x8x1",
+    several: r"3.npz: holds a, b; save one array of frames, or events x, y, t, p",
+    words: r"3.npy: is <U4 \(1,\); save numbers as",
+    infinite: r"3.npz: holds values that are not finite",
+    steep: r"3.npz: holds values that are not finite in float32",
+    pickled: r"3.npy: cannot be read",
+    deep: r"b/sub: is a folder within a class; put its files into .*b, or",
+    nested: r"testing/a2: is a folder within a class; .* if testing is no class but a part, name it train, validation",
+    beside: r"mine/extra: is none of train, validation and test; remove it",
+    twice: r"mine/valid: val is the validation part already; keep one",
+    dangling: r"b/3.png: is no file, perhaps a link to nowhere; remove it",
+    pipe: r"b/x.png: is no file, perhaps",
+    lost_class: r"mine/c: is neither a folder nor a file, perhaps a link to nowhere; remove it",
+    few: r"mine: no class has 3 files to divide; add files, or make folders train, validation and test",
+    vast: r"3.png: is no picture, or a damaged one \(Image size .1600000000 pixels.*\); replace it",
+    inflated: r"3.npz: cannot be read \(.*\); save it again",
+    header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 6, 8, 1"): r"3.npy: cannot be read \(.*\); save",
+    header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000000,), }"): r"3.npy: cannot be read",
+    columns: r".npy: seems to be a list of events; save it as .npz with arrays x, y, t, p",
+    cameras: r"3.npz: is of a camera of 7x8 pixels, but .*0.npz of one of 6x8; export them with one height and width",
+    outside: r"3.npz: event 0 has x = 1000000, outside of 0 to 8191",
+}
+
+
+@pytest.mark.parametrize("make", WRONG)
+def test_what_is_wrong_is_told_in_one_line(make, root, tmp_path):
+    make(root)
+    with pytest.raises(ConfigError, match=WRONG[make]) as told:
+        load(root, tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_size_of_recordings_is_not_for_frames(root, tmp_path):
+    with pytest.raises(ConfigError, match=r"data.size: \(3, 4\) is not possible for frames with data.resize events"):
+        load(fill(root, movie), tmp_path, size=(3, 4))
+    assert len(load(root, tmp_path, size=(3, 4), resize="nearest")["test"]) == 6
+
+
+LEFT_OUT = [(broken, "b/3.png"), (infinite, "b/3.npz"), (words, "b/3.npy"), (cut, "b/3.npz"), (inflated, "b/3.npz")]
+
+
+@pytest.mark.parametrize(("make", "left"), LEFT_OUT)
+def test_files_that_cannot_be_read_are_left_out_and_told(make, left, root, tmp_path, capsys):
+    make(root)
+    parts = load(root, tmp_path, bad="skip")
+    assert sum(map(len, parts.values())) == 3 * N - 1
+    assert f"left out 1 files that cannot be read: {left}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("write", [picture, features, events], ids=lambda write: write.__name__)
+def test_nothing_that_can_be_read(write, root, tmp_path):
+    for path in fill(root, write, parts=("train", "test")).glob("test/*/*"):
+        path.write_bytes(b"x")
+    with pytest.raises(ConfigError, match="test: none of 30 "):
+        load(root, tmp_path, bad="skip")
+    for path in root.glob("train/*/*"):
+        path.write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"(train|data.dir|test): none of (27|60|30) ") as told:
+        load(root, tmp_path, bad="skip")
+    assert "\n" not in str(told.value)
+
+
+def test_recordings_that_cannot_be_read_are_left_out_and_told(root, tmp_path, capsys):
+    fill(root, events)
+    np.savez(
+        root / "b" / "3.npz", x=np.array([9]), y=np.array([0]), t=np.array([0]), p=np.array([0]), height=6, width=8
+    )
+    with pytest.raises(ConfigError, match=r"3.npz: event 0 has x = 9, outside of 0 to 7"):
+        load(root, tmp_path)
+    parts = load(root, tmp_path, bad="skip")
+    assert sum(map(len, parts.values())) == 3 * N - 1 and "left out 1 files" in capsys.readouterr().err
+
+
+def test_reading_all_finds_a_damaged_picture_before_training_does(root, tmp_path, capsys):
+    path = fill(root) / "a10" / "7.png"
+    line = ["data", "folder", "--data.dir", str(root), "--data.size", "6", "8", "--data-dir", str(tmp_path / "kept")]
+    assert main.main([*line, "--read-all"]) == 0
+    assert "folder: train 21, validation 3, test 6 records" in capsys.readouterr().out
+    path.write_bytes(path.read_bytes()[:40])
+    assert main.main(line) == 0
+    assert main.main([*line, "--read-all"]) == 2
+    told = capsys.readouterr().err
+    assert f"{path}: cannot be decoded" in told and told.count("\n") == 1

@@ -1,0 +1,180 @@
+"""The cache of frames: written once by one process and whole; damage is noticed."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from csbp_jax.config import ConfigError
+from csbp_jax.data.events import frame_cache
+from csbp_jax.data.events.recordings import Recording
+
+PARAMETERS = {"name": "x", "shape": (2, 3), "window": None}
+
+
+def members(skipped):
+    return {part: [Recording(f"{part}/{i}", None, i % 3) for i in range(n)] for part, n in (("train", 7), ("test", 4))}
+
+
+def counts(recording, top=200):
+    """Frames [2, 2, 3] that tell the recording."""
+    part, number = recording.id.split("/")
+    frame = np.full((2, 2, 3), int(number) + 100 * (part == "test"))
+    frame[0, 0, 0] = top
+    return frame.astype(np.min_scalar_type(top))
+
+
+def cached(target, count=counts, recordings=members, parameters=PARAMETERS, skip=False):
+    return frame_cache.cached(target, parameters, recordings, count, skip=skip, show=lambda *arguments: None)
+
+
+def source(target, content, part):
+    about = content["parts"][part]
+    return frame_cache.Frames(target / f"{part}.npy", np.array(about["rows"]), np.array(about["labels"]), 3)
+
+
+def check(target, content, top=200):
+    for part, found in members(None).items():
+        array = source(target, content, part)
+        assert len(array) == len(found)
+        for i, recording in enumerate(found):
+            np.testing.assert_array_equal(array[i]["x"], counts(recording, top))
+            assert array[i]["y"] == recording.label
+
+
+def test_written_once(tmp_path):
+    target, calls = frame_cache.folder_of(tmp_path, "x", PARAMETERS), []
+
+    def count(recording):
+        calls.append(recording.id)
+        return counts(recording)
+
+    first = cached(target, count)
+    assert len(calls) == 11 and target.parent == tmp_path / "frames"
+    assert cached(target, count) == first and len(calls) == 11
+    check(target, first)
+    assert {path.name for path in target.iterdir()} == {"train.npy", "test.npy", "frames.json"}
+    assert np.load(target / "train.npy").dtype == np.uint8
+    assert first["parameters"] == {"name": "x", "shape": [2, 3], "window": None}
+
+
+def test_other_parameters_are_another_folder(tmp_path):
+    targets = {
+        frame_cache.folder_of(tmp_path, "x", PARAMETERS | change)
+        for change in ({}, {"shape": (3, 2)}, {"window": 1}, {"name": "y"}, {"more": 0})
+    }
+    assert len(targets) == 5
+
+
+@pytest.mark.parametrize("top, dtype", [(255, "uint8"), (256, "uint16"), (65_536, "uint32")])
+def test_the_smallest_type_that_holds_all_counts(tmp_path, top, dtype):
+    late = lambda recording: counts(recording, top if recording.id == "train/6" else 200)  # noqa: E731
+    content = cached(tmp_path / "c", late)
+    assert content["parts"]["train"]["dtype"] == dtype and content["parts"]["test"]["dtype"] == "uint8"
+    train = source(tmp_path / "c", content, "train")
+    assert train[6]["x"].max() == top and train[0]["x"].max() == 200 and train[0]["x"].dtype == dtype
+
+
+def test_a_count_that_no_type_holds(tmp_path):
+    with pytest.raises(ConfigError, match="train: a pixel has more than 4294967295 events in one frame"):
+        cached(tmp_path / "c", lambda recording: counts(recording, 2**40))
+
+
+def faulty(recording):
+    if recording.id in ("train/2", "test/3"):
+        raise ConfigError(f"{recording.id}: broken")
+    return counts(recording)
+
+
+def test_recordings_left_out(tmp_path):
+    with pytest.raises(ConfigError, match=r"train/2: broken \(or leave such records out: data.bad skip\)"):
+        cached(tmp_path / "c", faulty)
+    assert not (tmp_path / "c").exists()
+    content = cached(tmp_path / "c", faulty, skip=True)
+    assert content["skipped"] == {"train/2": "train/2: broken", "test/3": "test/3: broken"}
+    assert content["parts"]["train"]["rows"] == [0, 1, -1, 2, 3, 4, 5]
+    assert np.load(tmp_path / "c" / "train.npy").shape == (6, 2, 2, 3)
+    with pytest.raises(ConfigError, match=r"train/2: broken \(one of 2 left out of .*/c; mend them and remove"):
+        cached(tmp_path / "c", faulty)
+
+
+def remove(path):
+    (path / "frames.json").unlink()
+
+
+def truncate(path):
+    os.truncate(path / "train.npy", (path / "train.npy").stat().st_size - 1)
+
+
+def flip(path):
+    content = bytearray((path / "test.npy").read_bytes())
+    content[-3] ^= 4
+    (path / "test.npy").write_bytes(content)
+
+
+def garble(path):
+    (path / "frames.json").write_text("{")
+
+
+def swap(path):
+    content = json.loads((path / "frames.json").read_text())
+    (path / "frames.json").write_text(json.dumps(content | {"parameters": {}}))
+
+
+def empty(path):
+    (path / "train.npy").write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [remove, truncate, flip, garble, swap, empty])
+def test_damage_is_named_with_its_mend(tmp_path, damage):
+    cached(tmp_path / "c")
+    damage(tmp_path / "c")
+    with pytest.raises(ConfigError, match=rf"remove {tmp_path / 'c'}, and it is made again"):
+        cached(tmp_path / "c")
+
+
+def slow(recording):
+    with open(recording.path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(0.02)
+    return counts(recording)
+
+
+def work(target, log):
+    def logged(skipped):
+        return {part: [recording._replace(path=log) for recording in found] for part, found in members(skipped).items()}
+
+    check(target, cached(target, slow, logged))
+
+
+def start(target, log):
+    process = multiprocessing.get_context("fork").Process(target=work, args=(target, log))
+    process.start()
+    return process
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+def test_one_process_writes_and_the_others_wait(tmp_path):
+    processes = [start(tmp_path / "frames" / "c", tmp_path / "log") for _ in range(4)]
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0] * 4
+    lines = (tmp_path / "log").read_text().split()
+    assert len(lines) == 11 and len(set(lines)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+def test_killed_in_between_it_is_done_again(tmp_path):
+    target, log = tmp_path / "frames" / "c", tmp_path / "log"
+    process = start(target, log)
+    while not log.exists() or len(log.read_text().split()) < 9:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not target.exists() and target.with_name("c.partial").exists()
+    check(target, cached(target))
+    assert {path.name for path in target.parent.iterdir()} == {"c", "c.lock"}

@@ -1,0 +1,71 @@
+"""From the archives of ImageNet to a trained network, in two processes, killed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from csbp_jax.training.checkpoint import checkpoint
+from csbp_jax.training.metrics_log import read_rows
+from tests.support import formats, together
+
+# SEW-ResNet-18 at a quarter of its width and two time steps: two CPU cores are to do it in minutes.
+NETWORK = "--data.size 64 64 --model.input-shape 64 64 3 --model.width 0.25 --model.time-steps 2"
+STEPS = "--epochs 2 --batch-size 32 --eval-batch-size 32 --log-every 1 --checkpoint-every 1 --data.threads 1"
+PICTURES, TESTED = 60, 21  # of each of three classes, and in the test part
+
+
+def start(folder, make):
+    """Two processes, one device each."""
+    port, running = together.free_port(), []
+    for process in range(2):
+        args = f"{NETWORK} {STEPS} --runs {folder / 'runs'} --distributed 127.0.0.1:{port},2,{process}"
+        settings = {**os.environ, **make, "CSBP_ARGS": args, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+        line = [sys.executable, "-m", "csbp_jax", "train", "--environment"]
+        running.append(subprocess.Popen(line, cwd=together.ROOT, env=settings, stdout=-1, stderr=-1, text=True))
+    return running
+
+
+@pytest.mark.slow
+def test_in_two_processes_killed_once(tmp_path):
+    """What ``make data`` and ``make train`` run, with the variables that make sets."""
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    names = [f"{wnid}_{n}.JPEG" for wnid in formats.WNIDS for n in range(PICTURES)]
+    train = {name: formats.encoded(formats.photo(seed)) for seed, name in enumerate(names)}
+    tested = {f"ILSVRC2012_val_{n:08d}.JPEG": formats.encoded(formats.photo(1000 + n)) for n in range(1, TESTED + 1)}
+    formats.imagenet(archives, train, tested)
+    make = {"CSBP_DATASET": "imagenet", "CSBP_DATA_DIR": str(tmp_path / "data"), "CSBP_FROM": str(archives)}
+    line = [sys.executable, "-m", "csbp_jax", "data", "--environment"]
+    environment = {**os.environ, **make, "CSBP_ARGS": "--no-verify"}
+    done = subprocess.run(line, cwd=together.ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "train 162, validation 18, test 21 records" in done.stdout
+
+    make = {"CSBP_DATASET": "imagenet_sew_resnet18", "CSBP_DATA_DIR": str(tmp_path / "data"), "CSBP_NAME": "r"}
+    running = start(tmp_path, make)
+    first = tmp_path / "runs" / "r" / "checkpoints" / "5"
+    deadline = time.monotonic() + 600
+    while not first.exists():
+        assert all(process.poll() is None for process in running), together.finish(running, 60)
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for process in running:
+        process.kill()
+    assert together.finish(running)[0] == [-signal.SIGKILL] * 2
+
+    codes, told, errors = together.finish(start(tmp_path, make), 600)
+    assert codes == [0, 0], errors
+    assert "resumed after step 5, 10 steps in all" in told[0]
+    rows = read_rows(tmp_path / "runs" / "r" / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 11))
+    assert [row["validation_count"] for row in rows if row["kind"] == "epoch"] == [18, 18]
+    result = json.loads((tmp_path / "runs" / "r" / "result.json").read_text())
+    assert result["last"]["test_count"] == TESTED
+    assert checkpoint.steps(tmp_path / "runs" / "r" / "checkpoints") == [5, 10]
+    content = json.loads((tmp_path / "runs" / "r" / "config.json").read_text())["config"]["model"]
+    assert (content["name"], content["precision"]) == ("sew_resnet18", "bfloat16")

@@ -1,0 +1,352 @@
+"""Original files: found, checked, downloaded and resumed; archives that would do harm are refused; tfrecord."""
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from csbp_jax.config import ConfigError
+from csbp_jax.data.download import archives
+from csbp_jax.data.download.fetch import RawFile, fetch
+from csbp_jax.data.images import tfrecord
+from tests.support import formats
+from tests.support.server import serving
+
+CONTENT = bytes(range(256)) * 20_000  # 5 MB: more than one block
+
+
+def quiet(stage, done, total):
+    assert 0 <= done <= total or total == 0
+
+
+def original(name="a.gz", content=CONTENT, url="http://example.invalid/a.gz", **more):
+    return RawFile(name, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}", url, **more)
+
+
+@pytest.fixture
+def server():
+    with serving({"a.gz": CONTENT}) as handler:
+        handler.url += "/a.gz"
+        yield handler
+
+
+def test_found_and_checked(tmp_path):
+    (tmp_path / "a.gz").write_bytes(CONTENT)
+    assert fetch([original()], tmp_path, tmp_path / "d", True, quiet) == {"a.gz": tmp_path / "a.gz"}
+
+
+def test_the_unpacked_form_will_do(tmp_path):
+    (tmp_path / "a").write_bytes(b"plain")
+    wanted = original(unpacked=original("a", b"plain"))
+    assert fetch([wanted], tmp_path, tmp_path / "d", True, quiet) == {"a.gz": tmp_path / "a"}
+    (tmp_path / "a").write_bytes(b"plaim")
+    with pytest.raises(ConfigError, match="its sha256"):
+        fetch([wanted], tmp_path, tmp_path / "d", True, quiet)
+
+
+def test_all_missing_files_are_named_at_once(tmp_path):
+    wanted = [original(), original("b.tar", b"x", "https://example.invalid/", download=False)]
+    with pytest.raises(ConfigError) as told:
+        fetch(wanted, tmp_path, tmp_path / "d", True, quiet)
+    assert str(told.value) == (
+        f"missing in {tmp_path}: a.gz (5,120,000 bytes, from http://example.invalid/a.gz), b.tar (1 bytes, which one "
+        "gets after registration at https://example.invalid/); put them there under these names"
+    )
+    with pytest.raises(ConfigError, match=r"there is no such folder; name the one that holds a.gz, b.tar"):
+        fetch(wanted, tmp_path / "none", tmp_path / "d", True, quiet)
+
+
+def test_what_needs_registration_is_not_downloaded(tmp_path):
+    wanted = original("b.tar", b"x", "https://example.invalid/", download=False)
+    with pytest.raises(ConfigError, match=r"missing in .*/d: b.tar \(1 bytes, which one gets after registration at"):
+        fetch([wanted], None, tmp_path / "d", True, quiet)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            CONTENT[:-1],
+            r"it has 5,119,999 bytes, the original 5,120,000; fetch it again from http://example.invalid/a.gz",
+        ),
+        (CONTENT[:-1] + b"!", r"its sha256 is [0-9a-f]{64}, that of the original [0-9a-f]{64}; fetch it again from"),
+    ],
+)
+def test_other_files_are_refused_unless_not_to_be_verified(tmp_path, content, message):
+    (tmp_path / "a.gz").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        fetch([original()], tmp_path, tmp_path / "d", True, quiet)
+    assert fetch([original()], tmp_path, tmp_path / "d", False, quiet) == {"a.gz": tmp_path / "a.gz"}
+
+
+def test_download(tmp_path, server):
+    wanted = original(url=server.url)
+    for _ in range(2):  # the second time it is there
+        assert fetch([wanted], None, tmp_path / "d", True, quiet)["a.gz"].read_bytes() == CONTENT
+    assert server.asked == [None] and os.listdir(tmp_path / "d") == ["a.gz"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_download_goes_on_or_starts_anew(tmp_path, server, ranges):
+    wanted = original(url=server.url)
+    server.fails, server.ranges = 3_000_000, ranges
+    with pytest.raises(ConfigError, match=r"the connection broke after 3,000,000 of 5,120,000 bytes; run again"):
+        fetch([wanted], None, tmp_path, True, quiet)
+    assert os.listdir(tmp_path) == ["a.gz.part"]
+    assert fetch([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=3000000-"]
+
+
+def test_a_file_of_which_only_the_checksum_is_known(tmp_path, server):
+    wanted = dataclasses.replace(original(url=server.url), size=None)
+    server.fails = 3_000_000
+    with pytest.raises(ConfigError, match=r"the connection broke after 3,000,000 of 5,120,000 bytes; run again"):
+        fetch([wanted], None, tmp_path, True, quiet)
+    assert fetch([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
+    (tmp_path / "a.gz").rename(tmp_path / "a.gz.part")  # it was whole, but not yet checked
+    assert fetch([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=3000000-", "bytes=5120000-"]
+    (tmp_path / "a.gz").unlink()
+    (tmp_path / "a.gz.part").write_bytes(CONTENT + b"!")
+    with pytest.raises(ConfigError, match="its sha256"):
+        fetch([wanted], None, tmp_path, True, quiet)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+@pytest.mark.parametrize("status", [202, 404])
+def test_an_answer_without_the_file(tmp_path, server, status, size):
+    server.status = status
+    with pytest.raises(
+        ConfigError, match=rf"a.gz cannot be downloaded \(.*{status}.*\); run again to go on, or missing"
+    ):
+        fetch([dataclasses.replace(original(url=server.url), size=size)], None, tmp_path, True, quiet)
+
+
+def test_a_download_that_was_complete_but_not_yet_checked(tmp_path, server):
+    (tmp_path / "a.gz.part").write_bytes(CONTENT)
+    assert fetch([original(url=server.url)], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("other, message", [(CONTENT[:-1] + b"!", "its sha256"), (CONTENT[:-9], "it has 5,")])
+def test_a_wrong_download_is_thrown_away(tmp_path, server, other, message):
+    with pytest.raises(ConfigError, match=message):
+        fetch([original(content=other, url=server.url)], None, tmp_path, True, quiet)
+    assert os.listdir(tmp_path) == []
+
+
+def test_offline(tmp_path):
+    wanted = [original(url="http://127.0.0.1:9/a.gz"), original("b.gz", url="http://127.0.0.1:9/b.gz")]
+    with pytest.raises(ConfigError) as told:
+        fetch(wanted, None, tmp_path, True, quiet)
+    assert "cannot be downloaded" in str(told.value) and "b.gz (5,120,000 bytes" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def member(name, kind=tarfile.REGTYPE, link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+EVIL = {
+    "parent": {"../evil": b"x"},
+    "absolute": {"/csbp_evil": b"x"},
+    "symlink": {"link": member("link", tarfile.SYMTYPE, "/etc/passwd")},
+    "symlink upwards": {"link": member("link", tarfile.SYMTYPE, "../..")},
+    "hard link": {"link": member("link", tarfile.LNKTYPE, "../evil")},
+    "device": {"device": member("device", tarfile.CHRTYPE)},
+}
+
+
+@pytest.mark.parametrize("kind", EVIL)
+def test_nothing_is_extracted_outside_the_target(tmp_path, kind):
+    formats.tar(tmp_path / "a.tar", EVIL[kind])
+    before = set(tmp_path.rglob("*"))
+    target = tmp_path / "in" / "here"
+    if kind == "absolute":  # the filter strips the slash
+        archives.extract(tmp_path / "a.tar", target, 100)
+        assert (target / "csbp_evil").exists() and not os.path.exists("/csbp_evil")
+        return
+    with pytest.raises(ConfigError, match=r"a.tar: .* would be written outside its folder"):
+        archives.extract(tmp_path / "a.tar", target, 100)
+    assert not target.exists()
+    assert {path.name for path in set(tmp_path.rglob("*")) - before} <= {"in", "here.part"}
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil"])
+def test_nothing_is_unzipped_outside_the_target(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(ConfigError, match=r"a.zip: .*evil would be written outside its folder"):
+        archives.extract(tmp_path / "a.zip", tmp_path / "in" / "here", 100)
+    assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+def test_extract(tmp_path, form):
+    files = {"a/b.txt": b"b", "c": CONTENT}
+    pack(tmp_path / f"a.{form}", files)
+    archives.extract(tmp_path / f"a.{form}", tmp_path / "t", len(CONTENT) + 1)
+    assert {name: (tmp_path / "t" / name).read_bytes() for name in files} == files
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, form):
+    pack(tmp_path / f"a.{form}", {"small": b"x", "large": bytes(50_000_000)})
+    assert (tmp_path / f"a.{form}").stat().st_size < 60_000
+    with pytest.raises(ConfigError, match="unpacked it has more than 1,000,000 bytes, so it is not the original"):
+        archives.extract(tmp_path / f"a.{form}", tmp_path / "t", 1_000_000)
+    assert sum(path.stat().st_size for path in (tmp_path / "t.part").rglob("*") if path.is_file()) <= 1
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+def test_a_truncated_archive(tmp_path, form):
+    path = tmp_path / f"a.{form}"
+    pack(path, {"c": np.random.default_rng(0).bytes(100_000)})
+    path.write_bytes(path.read_bytes()[:50_000])
+    with pytest.raises(ConfigError, match=r"damaged or cut short \([^\n]+\); fetch it again"):
+        archives.extract(path, tmp_path / "t", 10**9)
+    assert not (tmp_path / "t").exists()
+
+
+def zipped(tmp_path, *offsets, value):
+    """A zip of one file, of which the bytes at these places of its directory entry and header have another value."""
+    path = tmp_path / "a.zip"
+    pack(path, {"c": b"content"})
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\1\2")
+    for header, offset in zip((0, directory), offsets, strict=True):
+        content[header + offset] = value
+    path.write_bytes(content)
+    return path
+
+
+def test_zips_that_cannot_be_unpacked(tmp_path):
+    encrypted = zipped(tmp_path, 6, 8, value=1)
+    with pytest.raises(ConfigError, match=r"a.zip: c cannot be unpacked \(.*encrypted.*\); fetch it again"):
+        archives.extract(encrypted, tmp_path / "t", 100)
+    unknown = zipped(tmp_path, 8, 10, value=77)
+    with pytest.raises(ConfigError, match=r"a.zip: c cannot be unpacked \(.*not supported.*\); fetch it again"):
+        archives.extract(unknown, tmp_path / "t", 100)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_file_twice_in_a_zip(tmp_path):
+    for name, content in (("same.zip", b"one"), ("other.zip", b"two")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("c", b"one")
+            archive.writestr("c", content)
+    archives.extract(tmp_path / "same.zip", tmp_path / "t", 100)
+    assert (tmp_path / "t" / "c").read_bytes() == b"one"
+    with pytest.raises(ConfigError, match=r"other.zip: holds c twice, with other contents; fetch it again"):
+        archives.extract(tmp_path / "other.zip", tmp_path / "u", 100)
+
+
+def test_a_hard_link_to_nothing(tmp_path):
+    formats.tar(tmp_path / "a.tar", {"link": member("link", tarfile.LNKTYPE, "nothing")})
+    with pytest.raises(ConfigError, match=r"a.tar: link (is a link to nothing|would be written outside)"):
+        archives.extract(tmp_path / "a.tar", tmp_path / "t", 100)
+
+
+@pytest.mark.parametrize("length", [0, 1024, 2048])
+def test_a_tar_cut_between_two_members(tmp_path, length):
+    formats.tar(tmp_path / "a.tar", {"a": b"a", "b": b"b"})
+    os.truncate(tmp_path / "a.tar", length)
+    with pytest.raises(ConfigError, match=r"a.tar: damaged or cut short \([^\n]+\); fetch it again"):
+        archives.extract(tmp_path / "a.tar", tmp_path / "t", 100)
+    with open(tmp_path / "a.tar", "rb") as file, pytest.raises(ConfigError, match=r"x: damaged or cut short"):
+        list(archives.members(file, "x"))
+
+
+def pack(path, files):
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    else:
+        formats.tar(path, files, "w:gz")
+
+
+def test_members_are_read_in_place():
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for name, content in {"../evil": b"x", "/etc/evil": b"yy"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        archive.addfile(member("link", tarfile.SYMTYPE, "/etc/passwd"))
+    file.seek(0)
+    found = {info.name: content.read() for info, content in archives.members(file, "a")}
+    assert found == {"../evil": b"x", "/etc/evil": b"yy"}
+
+
+def test_a_file_that_unpacks_to_too_much():
+    packed = gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(bytes(10_000))))
+    with pytest.raises(ConfigError, match=r"a: unpacked it has more than 9,999 bytes"):
+        archives.read(packed, "a", 9_999)
+
+
+def test_crc32c():
+    # RFC 3720, B.4, and the check value of the catalogue of CRCs.
+    known = {bytes(32): 0x8A9136AA, b"\xff" * 32: 0x62A8AB43, bytes(range(32)): 0x46DD794E, b"123456789": 0xE3069283}
+    assert {data: tfrecord.crc32c(data) for data in known} == known
+    random = np.random.default_rng(0)
+    for length in [*range(70), 1000, 4097]:
+        data = random.bytes(length)
+        assert tfrecord.crc32c(data) == formats.bitwise_crc32c(data)
+
+
+PAYLOADS = [b"", b"a", bytes(1000), b"last"]
+
+
+@pytest.fixture
+def shard(tmp_path):
+    path = tmp_path / "x-train.tfrecord-00000-of-00001"
+    path.write_bytes(b"".join(map(formats._framed, PAYLOADS)))
+    return path
+
+
+def test_tfrecord_is_read(shard):
+    assert list(tfrecord.read(shard)) == PAYLOADS
+
+
+def test_a_tfrecord_cut_anywhere_but_between_records_is_refused(shard):
+    whole = shard.read_bytes()
+    ends = list(np.cumsum([len(payload) + 16 for payload in PAYLOADS]))
+    for length in [1, 8, 11, 12, 15, 20, 100, 1000, len(whole) - 1]:
+        shard.write_bytes(whole[:length])
+        with pytest.raises(ConfigError, match=rf"it ends inside record {np.searchsorted(ends, length, 'right')};"):
+            list(tfrecord.read(shard))
+
+
+@pytest.mark.parametrize(
+    "at, message", [(0, "of its length is wrong"), (9, "of its length is wrong"), (28, "its checksum is wrong")]
+)
+def test_a_flipped_bit_in_a_tfrecord(shard, at, message):
+    content = bytearray(shard.read_bytes())
+    content[at] ^= 4
+    shard.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"tfrecord-00000-of-00001: record [01]: .*{message}; copy the file again"):
+        list(tfrecord.read(shard))
+
+
+def test_a_lost_shard_is_missed(shard, tmp_path):
+    info = {
+        "name": "x",
+        "version": "1.0.0",
+        "fileFormat": "tfrecord",
+        "splits": [{"name": "train", "shardLengths": ["3", "4"]}],
+    }
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(ConfigError, match=r"train has shards of \[4\] records, but dataset_info.json says \[3, 4\]"):
+        tfrecord.convert(tmp_path, tmp_path / "target", quiet)

@@ -1,0 +1,204 @@
+"""The event camera's model: against a plain loop over pixels, and by what its documentation promises."""
+
+import itertools
+import math
+import zlib
+
+import numpy as np
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.config import Config, Data, Model
+from csbp_jax.data import digits as still_digits
+from csbp_jax.data.events import binning, camera, digits_events
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """No background activity."""
+    monkeypatch.setattr(camera, "NOISE", 0.0)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return digits_events._digits()["x"]
+
+
+def level(digit, t, y, x):
+    """Log luminance that pixel (y, x) sees at t, a multiple of a millisecond."""
+    start, end = [((-1, -2), (2, 0)), ((2, 0), (-1, 2)), ((-1, 2), (-1, -2))][min(t // 100_000, 2)]
+    u = (t - 100_000 * min(t // 100_000, 2)) / 100_000
+    centre = [a + (b - a) * (3 * u**2 - 2 * u**3) for a, b in zip(start, end, strict=True)]
+    row, column = ((place - 7.5 - c) / 1.5 + 3.5 for place, c in zip((y, x), centre, strict=True))
+    total = 0.0
+    for i in (math.floor(row), math.floor(row) + 1):
+        for j in (math.floor(column), math.floor(column) + 1):
+            grey = digit[i, j] if 0 <= i < 8 and 0 <= j < 8 else 0
+            total += (1 - abs(row - i)) * (1 - abs(column - j)) * math.log(grey / 16 + 0.1)
+    return total
+
+
+def fired(levels, rise, fall):
+    """(time, polarity) of the events of one pixel, whose levels are given each millisecond."""
+    events, reference, blind_until = [], levels[0], -1.0
+    for k, (before, after) in enumerate(itertools.pairwise(levels)):
+        start, end = 1000 * k, 1000 * (k + 1)
+        if blind_until > end:
+            continue
+        if blind_until > start:
+            reference = before + (after - before) * (blind_until - start) / 1000
+        if after - reference >= rise or reference - after >= fall:
+            p = int(after > reference)
+            crossing = reference + rise if p else reference - fall
+            t = start + 1000 * (crossing - before) / (after - before)
+            events.append((t, p))
+            blind_until = t + 1000
+    return events
+
+
+def test_as_a_plain_loop_over_pixels(quiet, digits):
+    events = camera.record(digits[5:6], np.array([5]))[0]
+    rise, fall = np.random.Generator(np.random.Philox(key=[camera.SEED, 0])).normal(0.25, 0.03, (2, 16, 16))
+    for y in range(0, 16, 2):
+        for x in range(1, 16, 2):
+            here = (events.y == y) & (events.x == x)
+            expected = fired([level(digits[5], 1000 * k, y, x) for k in range(301)], rise[y, x], fall[y, x])
+            assert list(events.p[here]) == [p for _, p in expected]
+            np.testing.assert_allclose(events.t[here] + 0.5, [t for t, _ in expected], atol=0.51)
+    assert len(events.t) > 1000
+
+
+def test_a_recording_has_these_bits():
+    # Numbers of numpy 2 on x86-64; another platform or version must give the same.
+    events = digits_events.recording(3)
+    assert all(array.dtype == np.int64 for array in events[:4]) and events.sensor == (16, 16)
+    assert zlib.crc32(np.stack(events[:4]).astype("<i8").tobytes()) == 195784603
+
+
+def test_a_recording_is_the_same_alone_and_among_others(digits):
+    together = camera.record(digits[:3], np.arange(3))
+    for i in range(3):
+        for alone in (camera.record(digits[[i]], np.array([i]))[0], digits_events.recording(i)):
+            np.testing.assert_array_equal(np.stack(alone[:4]), np.stack(together[i][:4]))
+
+
+def test_events_are_in_order_inside_the_sensor_and_the_time():
+    for i in (0, 99, 100, 1796):
+        events = digits_events.recording(i)
+        assert np.all(np.diff(events.t) >= 0) and events.t[0] >= 0 and events.t[-1] < 300_000
+        assert {events.x.min(), events.y.min()} <= set(range(16)) >= {events.x.max(), events.y.max()}
+        assert set(np.unique(events.p)) == {0, 1}
+
+
+def test_a_pixel_is_blind_after_an_event(quiet, digits):
+    events = camera.record(digits[:1], np.arange(1))[0]
+    gaps = [np.diff(events.t[(events.y == y) & (events.x == x)]) for y, x in np.ndindex(16, 16)]
+    # Times are cut to whole microseconds.
+    assert np.concatenate(gaps).min() >= camera.REFRACTORY - 1
+
+
+def test_noise_is_poisson_over_pixels_and_polarities():
+    blank = camera.record(np.zeros((400, 8, 8), np.uint8), np.arange(400))
+    mean = camera.NOISE * 256 * 0.3
+    counts = np.array([len(events.t) for events in blank])
+    assert abs(counts.mean() - mean) < 5 * math.sqrt(mean / 400)
+    assert abs(counts.var() / mean - 1) < 5 * math.sqrt(2 / 400)
+    t, y, x, p = (np.concatenate(part) for part in zip(*((e.t, e.y, e.x, e.p) for e in blank), strict=True))
+    for values, bins in ((t // 30_000, 10), (16 * y + x, 256), (p, 2)):
+        found, expected = np.bincount(values, minlength=bins), len(t) / bins
+        assert ((found - expected) ** 2 / expected).sum() < bins + 5 * math.sqrt(2 * bins)
+
+
+def test_a_blank_scene_is_silent_without_noise(quiet):
+    assert len(camera.record(np.full((1, 8, 8), 0, np.uint8), np.arange(1))[0].t) == 0
+
+
+def test_the_leading_edge_is_on_and_the_trailing_one_off(quiet, digits):
+    for events in camera.record(digits[:20], np.arange(20)):
+        for k in range(3):
+            now, on = events.t // 100_000 == k, events.p == 1
+            lead = [at[now & on].mean() - at[now & ~on].mean() for at in (events.y, events.x)]
+            movement = camera.path(100_000.0 * (k + 1)) - camera.path(100_000.0 * k)
+            assert np.dot(lead, movement) > 0
+    np.testing.assert_array_equal(camera.path(0), camera.path(300_000))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    config = configs.load("digits_events")
+    folder = tmp_path_factory.mktemp("data")
+    return config, folder, digits_events.load(config, folder)
+
+
+def test_split_as_the_digits(parts):
+    _, _, events = parts
+    for part, still in still_digits.load(Config(), None).items():
+        np.testing.assert_array_equal(events[part].y, still.y)
+        assert len(events[part]) == len(still) and events[part].classes == 10
+    record = events["test"][7]
+    assert record["x"].shape == (10, 16, 16, 2) and record["x"].dtype == np.uint8 and record["y"].dtype == np.int32
+
+
+def test_every_event_is_counted_in_its_digits_frames(parts):
+    _, _, events = parts
+    rows = events["validation"].rows
+    for i in (0, 50, 179):
+        made = digits_events.recording(int(rows[i]))
+        x = events["validation"][i]["x"]
+        assert x.sum() == len(made.t)
+        np.testing.assert_array_equal(x.sum((0, 3)), np.histogram2d(made.y, made.x, np.arange(17))[0])
+        np.testing.assert_array_equal(x.sum((0, 1, 2)), np.bincount(made.p))
+
+
+def test_made_once(parts, capsys, tmp_path):
+    config, folder, events = parts
+    again = digits_events.load(config, folder)
+    assert capsys.readouterr().err == ""
+    indices = np.arange(40)
+    none = np.zeros((40, 0), np.float32)
+    np.testing.assert_array_equal(again["train"].take(indices, none)["x"], events["train"].take(indices, none)["x"])
+    digits_events.load(config, tmp_path)
+    assert capsys.readouterr().err == "digits_events: making 1797 recordings, once\n"
+
+
+def test_other_frames_of_the_same_events(parts, tmp_path):
+    _, _, events = parts
+    data = Data(name="digits_events", size=(8, 6), bins="window", window=100_000)
+    small = digits_events.load(Config(data=data, model=Model(time_steps=3)), tmp_path)
+    for i in range(5):
+        x = small["train"][i]["x"]
+        assert x.shape == (3, 8, 6, 2) and x.sum() == events["train"][i]["x"].sum()
+
+
+def test_what_is_recorded_changes_with_the_version_only():
+    """Other events or frames under the same version would let a stopped run resume on other data."""
+    events, crc = [digits_events.recording(i) for i in (0, 7, 1796)], 0
+    edges = [
+        binning.by_number(events[0].t, 4),
+        binning.by_time(events[1].t, 4),
+        binning.by_window(events[2].t, 4, 50_000),
+    ]
+    for e, steps in zip(events, edges, strict=True):
+        frames = binning.count(e.x, e.y, e.p, steps, (16, 16, 2))
+        crc = zlib.crc32(b"".join(a.astype(np.int64).tobytes() for a in (e.x, e.y, e.t, e.p, frames)), crc)
+    assert (digits_events.VERSION, crc) == (3545999464, 1417951786)
+
+
+def test_another_version_is_other_data(tmp_path, monkeypatch):
+    config = configs.load("digits_events")
+    before = digits_events._parameters(config), digits_events.fingerprint(config, tmp_path)
+    monkeypatch.setattr(digits_events, "VERSION", 1)
+    assert digits_events._parameters(config) != before[0] and digits_events.fingerprint(config, tmp_path) != before[1]
+
+
+def test_a_linear_map_tells_the_digits_apart(parts):
+    _, _, events = parts
+
+    def vectors(source):
+        x = source.take(np.arange(len(source)), np.zeros((len(source), 0)))["x"]
+        return np.c_[x.reshape(len(x), -1), np.ones(len(x))][:, ::2].astype(float)  # polarity OFF
+
+    x = vectors(events["train"])
+    weights = x.T @ np.linalg.solve(x @ x.T + 100 * np.eye(len(x)), np.eye(10)[events["train"].y])
+    found = (vectors(events["validation"]) @ weights).argmax(1)
+    assert (found == events["validation"].y).mean() > 0.9

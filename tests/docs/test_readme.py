@@ -1,0 +1,37 @@
+"""README keeps its word: its Python runs, its figures exist, its tables are those of docs/results."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_python_of_the_readme_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_there_are_examples():
+    assert len(BLOCKS) == 2
+
+
+@pytest.mark.parametrize(
+    ("page", "reader"), [("digits", "README.md"), ("bench", "README.md"), ("data", "docs/data.md")]
+)
+def test_tables_are_quoted_from_the_results(page, reader):
+    rows = [line for line in (ROOT / "docs/results" / page / "README.md").read_text().splitlines() if line[:1] == "|"]
+    assert len(rows) >= 4
+    lines = (ROOT / reader).read_text().splitlines()
+    for row in rows:
+        assert row in lines
+
+
+def test_commands_of_the_readme_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for command in re.findall(r"(?:^    |`)make ([a-z-]+)", README, re.MULTILINE):
+        assert command in targets, command

@@ -1,0 +1,438 @@
+"""Lyapunov exponents against maps whose exponents are known, and of a training step against nearby runs."""
+
+import dataclasses
+import itertools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from csbp_jax import controls, dynamics, learner, losses, models, neurons, surrogate
+from csbp_jax.config import Chaos, Config, Model, Optimizer
+from csbp_jax.dynamics.state import summary
+from csbp_jax.learner import optimizer
+
+
+def steps(n, batch=None):
+    return itertools.repeat(batch, n)
+
+
+def logistic(x, _):
+    return 4 * x * (1 - x)
+
+
+def test_logistic_map(x64):
+    exponents, error, history = dynamics.lyapunov(logistic, jnp.array(0.3), steps(4000), 1)
+    chex.assert_shape([exponents, error, history], [(1,), (1,), (4000, 1)])
+    assert abs(exponents[0] - np.log(2)) < max(4 * error[0], 0.01) and error[0] < 0.01
+
+
+def test_henon_map(x64):
+    start = (jnp.array(0.1), jnp.array(0.1))
+    exponents, error, _ = dynamics.lyapunov(henon, start, steps(4000), 2, warmup=100)
+    assert np.all(abs(exponents - np.array([0.4192, -1.623])) < 4 * error)
+    np.testing.assert_allclose(exponents.sum(), np.log(0.3), rtol=1e-9)  # the map contracts areas by 0.3
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_linear_map(x64, every):
+    matrix = jnp.array([[2.0, 1.0, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 1.0]])
+    exponents, _, history = dynamics.lyapunov(
+        lambda x, _: matrix @ x, jnp.ones(3), steps(500), 3, every=every, warmup=200
+    )
+    np.testing.assert_allclose(exponents, np.log([2, 1, 0.5]), atol=1e-9)
+    assert len(history) == 300 // every
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_heavy_ball_flips_where_curvature_times_rate_is_two_times_one_plus_momentum(x64, momentum):
+    def exponent(curvature):
+        def step(state, _):
+            x, v = state
+            v = momentum * v + curvature * x
+            return x - v, v
+
+        return dynamics.lyapunov(step, (jnp.array(1e-3), jnp.array(0.0)), steps(400), 1, warmup=200)[0][0]
+
+    flip = 2 * (1 + momentum)
+    assert exponent(0.99 * flip) < 0 < exponent(1.01 * flip)
+
+
+@pytest.mark.parametrize("size", [3, 40])
+def test_flip_ratio_is_the_largest_real_part_of_the_preconditioned_jacobian(x64, size):
+    rng = np.random.default_rng(size)
+    matrix, factor = rng.normal(size=(size, size)), rng.uniform(0.5, 2, size)  # not symmetric, as surrogates make it
+    params = {"a": jnp.zeros(size - 1), "b": jnp.zeros(1)}
+    scale = {"a": jnp.asarray(factor[:-1]), "b": jnp.asarray(factor[-1:])}
+
+    def gradient(tree):
+        pushed = jnp.asarray(matrix) @ jnp.concatenate([tree["a"], tree["b"]])
+        return {"a": pushed[:-1], "b": pushed[-1:]}
+
+    ratio = dynamics.flip_ratio(gradient, params, 0.3, 0.9, scale, tolerance=1e-6)
+    assert ratio == pytest.approx(0.3 * np.linalg.eigvals(factor[:, None] * matrix).real.max() / 3.8, rel=1e-5)
+
+
+def test_flip_ratio_is_negative_on_a_hill(x64):
+    assert dynamics.flip_ratio(lambda x: -2 * x, jnp.ones(50), 0.5) == pytest.approx(-0.5)
+
+
+def test_flip_ratio_is_zero_on_a_plain():
+    assert dynamics.flip_ratio(lambda x: 0 * x, jnp.ones(50), 0.5) == 0
+
+
+@pytest.mark.parametrize("size", [3, 40])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+def test_there_is_no_flip_ratio_where_the_jacobian_is_not_finite(size, value):
+    assert np.isnan(dynamics.flip_ratio(lambda x: x.at[1].multiply(value) * 1e3, jnp.ones(size), 0.5))
+
+
+def test_flip_ratio_of_the_chaos_term_is_one_where_its_map_flips(x64):
+    rest = jnp.log(0.65 / 0.35)
+    ratio = dynamics.flip_ratio(lambda y: jax.nn.sigmoid(y) - 0.65, jnp.full(1, rest), lr=2 / (0.65 * 0.35))
+    assert ratio == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_flip_ratio_of_one_says_where_an_optimisers_step_flips(x64, name):
+    """A parabola of small size, so that Adam's second moments, made before of large gradients, stay what they are."""
+    config = Optimizer(name=name, momentum=0.8, schedule="constant")
+    tx = optimizer.build(config, 1, 1)
+    x = {"a": jnp.asarray([1.0]), "b": jnp.asarray([1.0])}
+    grown = tx.init(x)
+    for _ in range(200):
+        _, grown = tx.update({"a": jnp.asarray([0.5]), "b": jnp.asarray([8.0])}, grown, x)
+    ball = optimizer.heavy_ball(config, grown, 200)
+    lr = 1 / dynamics.flip_ratio(lambda x: x, x, ball["rate"], ball["momentum"], ball["scale"])
+
+    def grows(lr):
+        state, x = grown, {"a": jnp.asarray([1e-7]), "b": jnp.asarray([1e-7])}
+        # Of both moments only the first follows; the pushes of before are taken out of it.
+        state = optax.tree.set(state, mu=jax.tree.map(jnp.zeros_like, x)) if name == "adam" else tx.init(x)
+        sizes = []
+        for _ in range(40):
+            updates, state = tx.update(x, state, x)
+            x = jax.tree.map(lambda p, u: p + lr * u, x, updates)
+            sizes.append(max(abs(float(p[0])) for p in x.values()))
+        return max(sizes[30:]) > max(sizes[10:20])
+
+    assert grows(1.15 * lr) and not grows(0.85 * lr)
+
+
+def test_adam_has_no_scale_before_its_first_step():
+    config = Optimizer(name="adam")
+    assert optimizer.heavy_ball(config, optimizer.build(config, 1, 1).init(jnp.zeros(1)), 0) is None
+
+
+def test_chaos_term_alone_over_its_strength(x64):
+    """``y' = y - a (s(y) - I0)``: stable to 8.79, chaotic above 14.4; the exponents equal a plain numpy loop's."""
+
+    def step(state, _):
+        y, a = state
+        return y - a * (jax.nn.sigmoid(y) - 0.65), a
+
+    exponents = {}
+    for a in (2.0, 8.7, 10.0, 16.0, 18.5, 30.0, 60.0):
+        state = (jnp.array(0.5), jnp.array(a))
+        exponents[a] = float(dynamics.lyapunov(step, state, steps(600), 1, fed_back=(True, False))[0][0])
+        y, logs = 0.5, []
+        for _ in range(600):
+            s = 1 / (1 + np.exp(-y))
+            logs.append(np.log(abs(1 - a * s * (1 - s))))
+            y -= a * (s - 0.65)
+        chaotic = exponents[a] > 0.05
+        np.testing.assert_allclose(exponents[a], np.mean(logs), atol=0.1 if chaotic else 1e-3)
+    assert max(exponents[a] for a in (2.0, 8.7, 10.0)) < 0 < min(exponents[a] for a in (16.0, 18.5))
+
+
+def test_finite_size_exponent_tends_to_the_tangent_one_and_sees_jumps(x64):
+    deltas = 10.0 ** jnp.array([-9, -6, -3])
+    small, error, history = dynamics.finite_size(logistic, jnp.array(0.3), steps(3000), deltas)
+    chex.assert_shape([small, error, history], [(3,), (3,), (3000, 3)])
+    assert np.all(abs(small - np.log(2)) < 0.02)
+
+    def jump(x, kick):  # contracts everywhere, and jumps where it passes 1: no tangent sees it
+        return (0.9 * x + kick) % 1
+
+    kicks = np.random.default_rng(0).uniform(size=3000)
+    tangent, _, _ = dynamics.lyapunov(jump, jnp.array(0.2), kicks, 1)
+    finite, _, _ = dynamics.finite_size(jump, jnp.array(0.2), kicks, jnp.array([1e-9, 0.05]))
+    np.testing.assert_allclose(tangent[0], np.log(0.9), rtol=1e-9)
+    np.testing.assert_allclose(finite[0], np.log(0.9), atol=1e-3)
+    assert finite[1] > 0
+
+
+@pytest.mark.parametrize("delta", [1e-12, 1e-6, 1e-1])
+@pytest.mark.parametrize("k", [0.0, 1e-11, 1e-30])
+@pytest.mark.parametrize("centre", [0.0, 10.0])
+def test_two_runs_that_have_met_part_again_along_their_last_direction(x64, delta, k, centre):
+    """Below rounding nothing is left of a difference but noise; at the origin not even rounding."""
+    factors = jnp.array([0.5] * 5 + [k] + [1.5] * 20)
+    start = jnp.array([centre, centre])
+    _, _, history = dynamics.finite_size(lambda x, f: centre + f * (x - centre), start, factors, jnp.array([delta]))
+    np.testing.assert_allclose(history[6:, 0], np.log(1.5), atol=1e-2 if delta < 1e-9 else 1e-6)
+    assert history[5, 0] < np.log(0.01) and np.isfinite(history).all()
+
+
+def henon(state, _):
+    x, y = state
+    return 1 - 1.4 * x**2 + y, 0.3 * x
+
+
+def test_read_outs_of_nearby_runs_grow_as_the_state_does(x64):
+    def readouts(state):
+        x, y = state
+        return {"y": y, "curved": jnp.exp(x + y), "constant": jnp.ones(3), "sign": jnp.sign(x)}
+
+    start, deltas = (jnp.array(0.1), jnp.array(0.1)), jnp.array([1e-10, 1e-6, 1e-2])
+    options = {"every": 2, "warmup": 100}
+    own, seen = dynamics.finite_size_readouts(henon, start, steps(4000), deltas, readouts, **options)
+    expected = dynamics.finite_size(henon, start, steps(4000), deltas, **options)
+    chex.assert_trees_all_close(own, expected, rtol=1e-9)
+    for name in ("y", "curved"):
+        chex.assert_shape(seen[name], [(3,), (3,), (1950, 3), (1950, 3)])
+        np.testing.assert_allclose(seen[name].exponents[:2], own[0][:2], atol=0.01)
+        np.testing.assert_allclose(seen[name].exponents[:2], 0.4192, atol=0.02)
+    assert np.all(seen["constant"].exponents == 0) and np.all(seen["constant"].distances == 0)
+    # One of two runs on the other side of 0: the more often the farther they are apart, never at 1e-10.
+    flipped = np.mean(np.asarray(seen["sign"].distances) == 2, axis=0)
+    assert flipped[0] == 0 < flipped[2] < 0.1 and np.all(seen["sign"].distances[:, 0] == 0)
+
+
+def test_a_read_out_that_does_not_see_what_grows_has_an_exponent_of_its_own(x64):
+    def step(x, _):
+        return jnp.array([2.0, 0.5]) * x
+
+    def readouts(x):
+        return {"first": x[0], "second": x[1]}
+
+    start, deltas = jnp.zeros(2), jnp.array([1e-3])
+    _, seen = dynamics.finite_size_readouts(step, start, steps(20), deltas, readouts, every=4)
+    np.testing.assert_allclose(seen["first"].history, np.log(2))
+    np.testing.assert_allclose(seen["second"].history, np.log(0.5))
+    # Set back to 1e-3 along (1, 0), and grown four times by 2.
+    np.testing.assert_allclose(seen["first"].distances[1:], 16e-3, rtol=1e-3)
+
+
+class Smooth(NamedTuple):
+    """A leaky neuron that emits ``sigmoid(slope (u - 1))``: its training step has no jumps at all."""
+
+    slope: float
+
+    def __call__(self, x, membrane=None):
+        def step(v, current):
+            u = 0.25 * v + current
+            s = jax.nn.sigmoid(self.slope * (u - 1))
+            return (1 - s) * u, s
+
+        v, s = jax.lax.scan(step, jnp.zeros_like(x[:, 0]) if membrane is None else membrane, jnp.moveaxis(x, 1, 0))
+        return jnp.moveaxis(s, 0, 1), v
+
+
+ARCTAN = neurons.LIF(0.25, 1.0, surrogate.arctan())
+
+
+def training(z0, momentum=0.0, neuron=ARCTAN):
+    """A dense net whose smooth surrogate keeps spike flips the only jumps; fixed z."""
+    config = Config(
+        model=Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(7, 5)),
+        chaos=Chaos(z0=(z0,), beta=1.0, taps=("fc1.norm",), scale=1.0, reduce="sum"),
+        optimizer=Optimizer(name="sgd", lr=0.02, momentum=momentum, schedule="constant"),
+    )
+    tx = optimizer.build(config.optimizer, 1, 1)
+    init, train_step, _ = learner.make(models.build(config.model), tx, losses.rate_cross_entropy, config)
+    state = init(jax.random.key(0), {"neuron": neuron})
+    state = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, state)
+    rng = np.random.default_rng(0)
+    batch = {"x": jnp.asarray(2 * rng.normal(size=(8, 1, 6))), "y": jnp.asarray(rng.integers(0, 3, 8))}
+    return lambda state, batch: train_step(state, batch)[0], state, batch
+
+
+def test_local_exponents_of_plain_training_equal_those_of_nearby_runs(x64):
+    step, state, batch = training(z0=0.0, momentum=0.9)
+    options = {"warmup": 40, "fed_back": learner.dynamical_leaves(state)}
+    _, _, tangent = dynamics.lyapunov(step, state, steps(140, batch), 1, **options)
+    _, _, nearby = dynamics.finite_size(step, state, steps(140, batch), jnp.array([1e-9]), **options)
+    # Chunk by chunk, but for the few in which a spike flips between the two runs.
+    assert np.mean(np.abs(tangent - nearby) < 1e-4) > 0.9
+
+
+def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
+    step, state, batch = training(z0=40.0)
+    options = {"warmup": 50, "fed_back": learner.dynamical_leaves(state)}
+    tangent, error, _ = dynamics.lyapunov(step, state, steps(450, batch), 1, **options)
+    nearby, other_error, _ = dynamics.finite_size(step, state, steps(450, batch), jnp.array([1e-9]), **options)
+    assert tangent[0] > 4 * error[0]
+    assert abs(tangent[0] - nearby[0]) < 4 * jnp.hypot(error[0], other_error[0])
+
+
+def test_on_a_smooth_twin_of_the_net_differences_of_all_small_sizes_grow_as_the_tangent_does(x64):
+    step, state, batch = training(z0=40.0, neuron=Smooth(4.0))
+    options = {"warmup": 50, "fed_back": learner.dynamical_leaves(state)}
+    tangent, error, _ = dynamics.lyapunov(step, state, steps(450, batch), 1, **options)
+    sizes, errors, _ = dynamics.finite_size(step, state, steps(450, batch), 10.0 ** jnp.arange(-10, -3), **options)
+    assert tangent[0] > 4 * error[0]
+    assert np.all(np.abs(sizes - tangent[0]) < 4 * np.hypot(errors, error[0]))
+
+
+def many(states):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def test_many_runs_at_once_have_the_exponents_of_each(x64):
+    step, state, batch = training(z0=40.0)
+    strengths = [0.0, 20.0, 40.0]
+    states = [
+        dataclasses.replace(state, hparams=state.hparams | {"z0": {"fc1.norm": jnp.float64(z)}}) for z in strengths
+    ]
+    options = {"every": 2, "warmup": 4, "fed_back": learner.dynamical_leaves(state)}
+    tangent, errors, history = dynamics.lyapunov_many(step, many(states), steps(16, batch), 2, **options)
+    deltas = jnp.array([1e-8, 1e-2])
+    finite, _, _ = dynamics.finite_size_many(step, many(states), steps(16, batch), deltas, **options)
+    chex.assert_shape([tangent, errors, history, finite], [(3, 2), (3, 2), (6, 3, 2), (3, 2)])
+    for k, one in enumerate(states):
+        expected = dynamics.lyapunov(step, one, steps(16, batch), 2, **options)
+        np.testing.assert_allclose(tangent[k], expected[0], rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(errors[k], expected[1], rtol=1e-6, atol=1e-9)
+        expected = dynamics.finite_size(step, one, steps(16, batch), deltas, **options)[0]
+        np.testing.assert_allclose(finite[k], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_runs_part_as_the_map_says_in_all_readouts(x64):
+    matrix = jnp.diag(jnp.array([2.0, 0.5]))
+    found = dynamics.separation(
+        lambda x, _: matrix @ x,
+        jnp.ones(2),
+        steps(6),
+        jnp.array([1e-6, 1e-3]),
+        lambda x: {"first": x[0], "signs": jnp.sign(x - 16)},
+        every=2,
+    )
+    assert found["first"].shape == (4, 2)
+    first = np.asarray(found["first"])
+    np.testing.assert_allclose(first, first[0] * 4.0 ** np.arange(4)[:, None], rtol=1e-6)
+    # x = 2**n passes 16 two steps from the end, on both sides of it in some pair.
+    assert found["signs"][0].max() == 0 and found["signs"][2].max() > 0
+
+
+def test_two_runs_that_start_alike_never_part(x64):
+    step, state, batch = training(z0=40.0)
+    found = dynamics.separation(step, state, steps(5, batch), jnp.zeros(1), lambda s: s.params, every=5)
+    assert all(float(leaf.max()) == 0 for leaf in jax.tree.leaves(found))
+
+
+def test_a_bifurcation_diagram_of_the_logistic_map(x64):
+    def step(state, _):
+        x, rate = state
+        return rate * x * (1 - x), rate
+
+    rates = jnp.array([2.5, 3.2, 3.5, 3.9])
+    starts = (jnp.full(4, 0.3), rates)
+    values, (x, same) = dynamics.attractor_samples(step, starts, steps(1064), lambda s: s[0], 1000)
+    assert values.shape == (64, 4)
+    counts = [len(np.unique(values[:, k].round(9))) for k in range(4)]
+    assert counts == [1, 2, 4, 64]
+    np.testing.assert_allclose(values[0, 0], 1 - 1 / 2.5)
+    np.testing.assert_array_equal(values[-1], x)
+    np.testing.assert_array_equal(same, rates)
+    with pytest.raises(ValueError, match="after the transient"):
+        dynamics.attractor_samples(step, starts, steps(10), lambda s: s[0], 10)
+
+
+def turned(state, factor):
+    return state[0], factor * 3.9
+
+
+@pytest.mark.parametrize("wanted", [0.45, 0.2, -0.1])
+def test_a_steered_map_follows_a_path_of_exponents_in_the_mean(x64, wanted):
+    def step(state, _):
+        x, rate = state
+        return rate * x * (1 - x), rate
+
+    path, start = [wanted] * 4000, (jnp.array(0.3), jnp.array(3.9))
+    found = dynamics.control_exponent(step, start, steps(4000), path, turned, gain=1e-3, fed_back=(True, False))
+    assert found.factors[0] == 1 and np.all(found.factors * 3.9 < 4.0001)
+    drift = np.log(found.factors[-1] / found.factors[1000]) / (1e-3 * 2999)
+    np.testing.assert_allclose(np.mean(found.local[1000:-1]), wanted - drift, atol=1e-9)
+    assert abs(drift) < 0.01
+    x, rate = 0.3, 3.9  # the state went the way that the factors say
+    for factor in found.factors[:50]:
+        x, rate = step((x, 3.9 * factor), None)
+    again = dynamics.control_exponent(step, start, steps(50), path[:50], turned, gain=1e-3, fed_back=(True, False))
+    assert again.state[0] == pytest.approx(x, rel=1e-6) and again.state[1] == pytest.approx(rate)
+
+
+def test_a_steered_map_stays_within_its_limits_and_tells_missing_batches(x64):
+    def step(state, _):
+        return state[1] * state[0], state[1]
+
+    def knob(state, factor):
+        return state[0], factor
+
+    start, options = (jnp.array(1.0), jnp.array(1.0)), {"gain": 0.5, "fed_back": (True, False)}
+    found = dynamics.control_exponent(step, start, steps(40), [9.0] * 40, knob, limits=(0.5, 2.0), **options)
+    assert found.factors[-1] == 2 and found.local[-1] == pytest.approx(np.log(2))
+    with pytest.raises(ValueError, match="3 batches, but the path has 5 steps"):
+        dynamics.control_exponent(step, start, steps(3), [0.0] * 5, knob, **options)
+
+
+def test_only_what_feeds_back_is_perturbed(x64):
+    _, state, _ = training(1.0, 0.9)
+    mask = learner.dynamical_leaves(state)
+    chex.assert_trees_all_equal_structs(mask, state)
+    chosen = sum(leaf.size for leaf, m in zip(jax.tree.leaves(state), jax.tree.leaves(mask), strict=True) if m)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert chosen == 2 * parameters  # and their momenta
+    assert not any(jax.tree.leaves((mask.batch_stats, mask.hparams, mask.step, mask.key)))
+
+
+@pytest.mark.parametrize("force", [controls.ar1(0.9), controls.logistic(), controls.gaussian()])
+def test_what_a_force_carries_does_not_feed_back(x64, force):
+    """AR(1) noise would add its own ln p to the spectrum, once for each parameter."""
+    tx = optax.chain(force, optax.trace(0.9), optax.scale(-0.1))
+    config = Config(model=Model(name="dense", input_shape=(2,), classes=2, time_steps=1, features=(2,)))
+    init, _, _ = learner.make(models.build(config.model), tx, losses.rate_cross_entropy, config)
+    state = init(jax.random.key(0))
+    mask = learner.dynamical_leaves(state)
+    chex.assert_trees_all_equal_structs(mask, state)
+    assert not any(jax.tree.leaves(mask.opt_state[0])) and all(jax.tree.leaves((mask.params, mask.opt_state[1])))
+
+
+def test_one_compilation_over_calls(x64):
+    chex.clear_trace_counter()
+    step = chex.assert_max_traces(lambda x, batch: logistic(x, batch), n=1)
+    for start in (0.2, 0.3, 0.4):
+        dynamics.lyapunov(step, jnp.array(start), steps(10), 1)
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(ValueError, match="n is 3, but must be from 1 to 2"):
+        dynamics.lyapunov(logistic, jnp.array([0.1, 0.2]), steps(10), 3)
+    for warmup, left in ((10, "no chunk"), (9, "1 chunk")):
+        with pytest.raises(ValueError, match=f"{left} is left to count, and a standard error needs two"):
+            dynamics.lyapunov(logistic, jnp.array(0.1), steps(10), 1, warmup=warmup)
+
+
+@pytest.mark.parametrize("count", [200, 1000])
+@pytest.mark.parametrize("p", [-0.7, 0.0, 0.5, 0.9, 0.97])
+def test_standard_errors_allow_for_correlation(x64, count, p):
+    """Of AR(1) series, the variance of whose mean is known."""
+    rng = np.random.default_rng(0)
+    series = np.zeros((count, 500))
+    series[0] = rng.normal(size=500)
+    for i in range(1, count):
+        series[i] = p * series[i - 1] + (1 - p**2) ** 0.5 * rng.normal(size=500)
+    lags = np.arange(1, count)
+    true = ((1 + 2 * ((1 - lags / count) * p**lags).sum()) / count) ** 0.5
+    mean, error, _ = summary(list(series))
+    assert 0.95 < error.mean() / true < (1.6 if p > 0.9 else 1.3)
+    assert np.mean(np.abs(mean) > 4 * error) < (0.03 if p > 0.9 else 0.015)
+
+
+def test_a_cycle_has_no_standard_error(x64):
+    mean, error, _ = summary([np.array([1.0]), np.array([-1.2])] * 100)
+    np.testing.assert_allclose([mean[0], error[0]], [-0.1, 0.0], atol=1e-12)

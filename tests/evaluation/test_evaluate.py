@@ -1,0 +1,138 @@
+"""A run in detail: the numbers follow from the logits, and agree with those that training gave."""
+
+import io
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import csbp_jax
+from csbp_jax import data
+from csbp_jax.cli import main
+from csbp_jax.evaluation import evaluate, forward, restore
+from csbp_jax.reporting import terminal
+
+
+@pytest.fixture(scope="module")
+def run(trained, tmp_path_factory):
+    return shutil.copytree(trained, tmp_path_factory.mktemp("evaluated") / "run")
+
+
+@pytest.fixture(scope="module")
+def evaluated(run):
+    text = io.StringIO()
+    result = evaluate.evaluate_run(run, console=terminal.Console(file=text, width=120))
+    return result, text.getvalue()
+
+
+@pytest.fixture(scope="module")
+def by_hand(trained):
+    """Logits of the test part in float64, their softmax, rates and labels."""
+    apply, variables, config = csbp_jax.load(trained)
+    test = data.load(config)["test"]
+    logits, aux = jax.jit(apply)(variables, test.x)
+    logits = np.asarray(logits, np.float64)
+    odds = np.exp(logits.mean(1) - logits.mean(1).max(1, keepdims=True))
+    return logits, odds / odds.sum(1, keepdims=True), aux.rates, test.y
+
+
+def test_it_agrees_with_training(run, evaluated):
+    last = json.loads((run / "result.json").read_text())["last"]
+    result, _ = evaluated
+    assert result["accuracy"] == pytest.approx(last["test_accuracy"], abs=1e-9)
+    assert result["nll"] == pytest.approx(last["test_loss"], rel=1e-5)  # the loss is the cross-entropy of mean logits
+    assert (result["count"], result["epoch"], result["data_changed"]) == (359, 2, False)
+
+
+def test_every_number_follows_from_the_logits(evaluated, by_hand):
+    result, _ = evaluated
+    logits, probability, rates, y = by_hand
+    for t, accuracy in enumerate(result["accuracy_by_time"], start=1):
+        assert accuracy == pytest.approx((logits[:, :t].mean(1).argmax(1) == y).mean(), abs=1e-9)
+    ranks = (probability > probability[np.arange(len(y)), y][:, None]).sum(1)
+    assert result["top5"] == pytest.approx((ranks < 5).mean(), abs=1e-9)
+    assert result["nll"] == pytest.approx(-np.log(probability[np.arange(len(y)), y]).mean(), rel=1e-5)
+    # 359 examples are padded to 360: a mean over the padded batch would differ.
+    assert result["rates"] == pytest.approx({layer: float(rate) for layer, rate in rates.items()}, rel=1e-5)
+    answer = probability.argmax(1)
+    assert result["confusion"] == [[int(((y == i) & (answer == j)).sum()) for j in range(10)] for i in range(10)]
+    for label, row in enumerate(result["per_class"]):
+        assert row == {"class": str(label), "count": (y == label).sum(), "accuracy": (answer == y)[y == label].mean()}
+    assert len(set(result["accuracy_by_time"])) > 1
+
+
+def test_it_is_shown_and_kept(run, evaluated):
+    result, text = evaluated
+    assert json.loads((run / "evaluation-test-last.json").read_text()) == result
+    assert (run / "figures" / "evaluation-test-last.png").stat().st_size > 10_000
+    for word in (f"{result['accuracy']:.2%}", "expected calibration error", "confusion", "conv2", "among the five"):
+        assert word in text
+
+
+def test_the_training_part_is_not_augmented(trained):
+    """A source's own ``take`` would cut, flip ... its pictures."""
+
+    class Turned:
+        draws, classes = 0, 10
+
+        def __init__(self, source):
+            self.source = source
+
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, i):
+            return self.source[i]
+
+        def take(self, indices, uniforms):
+            return {"x": 1 - self.source.x[indices], "y": self.source.y[indices]}
+
+    opened = restore.restore(trained)
+    source = data.load(opened.config)["train"]
+    measure = forward.apply_all(opened, False, forward.outcome)
+    plain = measure(forward.Unaugmented(Turned(source)))["nll"]
+    turned = measure(Turned(source))["nll"]
+    whole = measure(source)["nll"][:50]
+    assert np.allclose(plain, whole, atol=1e-5) and not np.allclose(turned, whole, atol=0.1)
+
+
+def test_other_parts_and_weights(run, capsys):
+    assert main.main(["evaluate", str(run), "--split", "validation", "--weights-of", "chosen"]) == 0
+    told = json.loads((run / "evaluation-validation-chosen.json").read_text())
+    chosen = json.loads((run / "result.json").read_text())["chosen"]
+    assert told["accuracy"] == pytest.approx(chosen["validation_accuracy"], abs=1e-9)
+    assert told["epoch"] == chosen["epoch"] and capsys.readouterr().err == ""
+
+
+def test_changed_data_are_told(run, evaluated, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    about = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(about | {"data": "other"}))
+    result = evaluate.evaluate_run(copy, console=terminal.Console(file=io.StringIO()))
+    assert result["data_changed"] and "its data have changed since it was trained" in capsys.readouterr().err
+    assert result["accuracy"] == evaluated[0]["accuracy"]
+
+
+WRONG = {
+    "evaluate": "RUN: missing; write csbp_jax evaluate RUN, its folder",
+    "evaluate nowhere": "nowhere: there is no such folder; name a run's, such as runs/NAME",
+    "evaluate {run} more": "more: one RUN is enough",
+    "evaluate {run} --splt test": "--splt: there is no such option; evaluate takes --split, --weights-of, --trust",
+    "evaluate {run} --split all": "--split: 'all' is not possible; allowed are test, validation, train",
+    "evaluate {run} --weights-of best": "'best' is not possible; allowed are last, chosen",
+    "evaluate {run} --weights x.pth": "DATASET: there is no config '{run}'",
+    "evaluate digits": "weights: empty; name a PyTorch checkpoint",
+    "evaluate digits_bp": "weights: empty; name a PyTorch checkpoint",
+    "best": "SWEEP: missing; write csbp_jax best SWEEP, its folder",
+    "best x --sees 3": "--sees: there is no such option; best takes --seeds, --trust, --data-dir",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_is_wrong_is_told_in_one_line(line, run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.main([word.format(run=run) for word in line.split()]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("csbp_jax: ") and told.count("\n") == 1 and WRONG[line].format(run=run) in told

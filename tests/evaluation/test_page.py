@@ -1,0 +1,147 @@
+"""The HTML page: whole by itself, its text escaped, and in a real browser no wider than a phone."""
+
+import dataclasses
+import html
+import html.parser
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from test_comparison import edited
+
+from csbp_jax import configs, sweep
+from csbp_jax.cli import main
+from csbp_jax.evaluation import html_report
+from csbp_jax.reporting import terminal
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def runs(trained, tmp_path_factory):
+    root = tmp_path_factory.mktemp("reported")
+    return [
+        edited(trained, root / f"{'long-name-' * 6}{z0}-{seed}", accuracy=0.9 + seed / 100, seed=seed, chaos__z0=[z0])
+        for z0 in (0.0, 30.0)
+        for seed in (0, 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    config = configs.load("digits")
+    model = dataclasses.replace(config.model, name="dense", features=(8,), time_steps=2)
+    chaos = dataclasses.replace(config.chaos, taps=("fc1.membrane",))
+    config = dataclasses.replace(config, model=model, chaos=chaos, epochs=1, batch_size=128)
+    root = tmp_path_factory.mktemp("sweeps")
+    console = terminal.Console(file=io.StringIO())
+    sweep.run(config, {"chaos.z0": [(0.0,), (3.0,)], "seed": [0, 1]}, name="swept", root=root, console=console)
+    return root / "swept"
+
+
+@pytest.fixture(scope="module")
+def pages(runs, swept, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    made = {"one": [runs[0]], "four": runs, "sweep": [swept]}
+    return {name: html_report.write(folders, folder / f"{name}.html").read_text() for name, folders in made.items()}
+
+
+class Tags(html.parser.HTMLParser):
+    """All tags, and the depth at the end."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.depth = [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self.depth += tag not in ("meta", "img")
+
+    def handle_endtag(self, tag):
+        self.depth -= 1
+
+
+@pytest.mark.parametrize("name", ["one", "four", "sweep"])
+def test_a_page_needs_nothing_else(pages, name):
+    tags = Tags(pages[name])
+    assert tags.depth == 0 and not {tag for tag, _ in tags.found} & {"script", "link", "iframe", "object"}
+    sources = [attrs["src"] for tag, attrs in tags.found if tag == "img"]
+    assert sources and all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
+    assert "http://" not in pages[name] and "https://" not in pages[name]
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags.found
+
+
+def test_it_says_what_the_runs_are(pages, runs):
+    text = html.unescape(pages["four"])
+    for word in ("chaos.z0", "optimizer.lr", "91.00%", "orbax-checkpoint", "seed 1,", "pairs", runs[3].name):
+        assert word in text
+    assert len(re.findall("<img ", pages["four"])) == 4 * len(list(runs[0].glob("figures/*.png")))
+    assert "Comparison" not in pages["one"]
+    for word in ("Grid", "chaos.z0", "last test accuracy mean", "Members", "grain"):
+        assert word in pages["sweep"]
+
+
+def test_text_is_escaped(trained, tmp_path):
+    run = edited(trained, tmp_path / "<b>&", data__dir="<script>alert(1)</script>")
+    text = html_report.write([run]).read_text()
+    assert (run / "report.html").exists() and "<script" not in text and "<b>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "Run &lt;b&gt;&amp;" in text
+
+
+def test_the_command_and_what_is_wrong(runs, swept, tmp_path, capsys):
+    assert main.main(["report", str(swept)]) == 0
+    assert capsys.readouterr().out == f"{swept / 'report.html'}\n"
+    stopped = shutil.copytree(swept, tmp_path / "stopped")
+    (stopped / "members.csv").unlink()
+    for words, told in {
+        (): "RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP",
+        ("nowhere",): "nowhere: is no run's folder",
+        (runs[0], swept): "is a sweep; its settings are compared in its own tables",
+        (stopped,): "no finished sweep; the command that began it goes on",
+        (runs[0], "--out", tmp_path / "no" / "a.html"): "No such file or directory",
+    }.items():
+        assert main.main(["report", *map(str, words)]) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
+    assert not list(runs[0].parent.rglob("*.part"))
+
+
+def measured(text, width, folder, *options):
+    """What a browser makes of a page in a window of this width: in a frame, as windows have a least width."""
+    frame = folder / "frame.html"
+    frame.write_text(f"""<iframe width="{width}" height="800" style="border:0" srcdoc="{html.escape(text)}"></iframe>
+<script>onload = () => {{
+  const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
+  document.title = JSON.stringify({{
+    inner: root.clientWidth, scroll: root.scrollWidth, images: [...page.images].map(i => i.naturalWidth),
+    paper: page.defaultView.getComputedStyle(page.body).backgroundColor,
+    tables: [...page.querySelectorAll(".scroll")].map(t => t.scrollWidth - t.clientWidth) }});
+}}</script>""")
+    line = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *options]
+    done = subprocess.run([*line, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=60)
+    title = re.search("<title>(.*)</title>", done.stdout)
+    assert title, done.stderr[-2000:]
+    return json.loads(html.unescape(title[1]))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+@pytest.mark.parametrize("name", ["four", "sweep"])
+def test_it_reads_well_in_a_browser(pages, name, tmp_path):
+    for width in (390, 1200):
+        seen = measured(pages[name], width, tmp_path)
+        assert seen["inner"] >= width - 20 and seen["scroll"] <= seen["inner"]
+        assert seen["images"] and min(seen["images"]) > 100 and seen["paper"] == "rgb(255, 255, 255)"
+        if width == 390:
+            assert max(seen["tables"]) > 0  # wider than the phone, and it scrolls by itself
+    wide = measured(pages[name].replace("overflow-x: auto", ""), 390, tmp_path)
+    assert wide["scroll"] > wide["inner"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_it_is_dark_where_dark_is_preferred(pages, tmp_path):
+    seen = measured(pages["one"], 390, tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert seen["paper"] == "rgb(22, 24, 27)"

@@ -1,0 +1,222 @@
+"""Files are answered as evaluation answers the same records; what cannot be read is told, and stops nothing else."""
+
+import csv
+import dataclasses
+import io
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from csbp_jax import configs, data, learner, losses, models
+from csbp_jax.cli import main
+from csbp_jax.config import Chaos, Neuron, to_json
+from csbp_jax.data.events import digits_events
+from csbp_jax.data.user import folder, prediction_inputs
+from csbp_jax.evaluation import forward, predict, restore
+from csbp_jax.learner import optimizer
+from csbp_jax.training import run_dir
+from csbp_jax.training.checkpoint import checkpoint
+from csbp_jax.training.compiled import resolve
+from csbp_jax.training.loop import unsaved
+
+
+@pytest.fixture(scope="module")
+def digits(trained, tmp_path_factory):
+    """The run, its test part, and a file of each of its first records."""
+    config = restore.restore(trained).config
+    test = data.load(config)["test"]
+    place = tmp_path_factory.mktemp("digits")
+    for i in range(12):
+        np.save(place / f"{i}.npy", test[i]["x"])
+    return trained, test, [place / f"{i}.npy" for i in range(12)]
+
+
+def evaluated(run, source):
+    """Answers of evaluation, and how sure they are."""
+    opened = restore.restore(run)
+    outcome = forward.apply_all(opened, getattr(source, "events", False), forward.outcome)(forward.Unaugmented(source))
+    names = data.classes(opened.config)
+    return [names[k] for k in outcome["predicted"][:, -1]], outcome["confidence"]
+
+
+def test_predictions_are_those_of_evaluation(digits):
+    run, test, paths = digits
+    labels, confidence = evaluated(run, test)
+    answers = predict.predict(run, paths)
+    assert [answer.labels for answer in answers] == [[label] for label in labels[:12]]
+    assert [answer.probabilities[0] for answer in answers] == pytest.approx(confidence[:12].tolist(), abs=1e-6)
+    assert len({label for (label,) in (answer.labels for answer in answers)}) > 3
+
+
+def test_the_order_of_files_does_not_matter_and_all_classes_sum_to_one(digits):
+    run, _, paths = digits
+    there, back = (predict.predict(run, order, top=10) for order in (paths, paths[::-1]))
+    assert [answer.labels for answer in there] == [answer.labels for answer in back[::-1]]
+    for answer in there:
+        assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
+        assert sorted(answer.labels) == list("0123456789")
+        assert answer.probabilities == sorted(answer.probabilities, reverse=True)
+
+
+def test_the_command_leaves_out_what_it_cannot_read(digits, tmp_path, capsys):
+    run, _, paths = digits
+    bad = {name: tmp_path / name for name in ("wide.npy", "broken.npy", "dark.npy", "colour.png", "notes.txt")}
+    np.save(bad["wide.npy"], np.zeros((8, 9, 1), np.float32))
+    bad["broken.npy"].write_bytes(paths[0].read_bytes()[:-100])
+    np.save(bad["dark.npy"], np.full((8, 8, 1), -1.0))
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(bad["colour.png"])
+    bad["notes.txt"].write_text("")
+    missing = tmp_path / "missing.png"
+    out = tmp_path / "out.csv"
+    order = [paths[0], *bad.values(), paths[1], missing, paths[2]]
+    assert main.main(["predict", str(run), *map(str, order), "--out", str(out), "--top", "3"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 7 and all(line.startswith("csbp_jax: ") for line in told)
+    for line, (path, reason) in zip(told, {
+        "wide.npy": "is 1x8x9x1 with its time steps, but this run's pictures are 8x8x1",
+        "broken.npy": "cannot be read",
+        "dark.npy": "save uint8, or brightness in [0, 1]",
+        "colour.png": "is coloured, but this run was trained on grey pictures",
+        "notes.txt": "not a file of a known kind; allowed are .png",
+        "missing.png": "No such file",
+    }.items(), strict=False):  # fmt: skip
+        assert path in line and reason in line
+    assert told[-1] == "csbp_jax: 6 of 9 files could not be read; the others are predicted"
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert [row["file"] for row in rows] == [str(path) for path in paths[:3]]
+    whole = predict.predict(run, paths[:3], top=3)
+    assert [[row["label"], row["label_2"], row["label_3"]] for row in rows] == [answer.labels for answer in whole]
+    assert float(rows[1]["probability_2"]) == pytest.approx(whole[1].probabilities[1], rel=1e-5)
+
+
+def test_a_grey_picture_is_its_brightness(digits, tmp_path, capsys):
+    run, _, _ = digits
+    x = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    Image.fromarray(x).save(tmp_path / "a.png")
+    np.save(tmp_path / "b.npy", (x / 255).astype(np.float32))
+    np.savez(tmp_path / "c.npz", x[..., None])
+    assert main.main(["predict", str(run), *(str(tmp_path / name) for name in ("a.png", "b.npy", "c.npz"))]) == 0
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0] == ["file", "label", "probability"] and rows[1][1:] == rows[2][1:] == rows[3][1:]
+
+
+def test_what_is_wrong_is_told(digits, capsys):
+    run, _, paths = digits
+    for line, told in {
+        f"predict {run}": "FILE: missing; write csbp_jax predict RUN FILE ...",
+        f"predict {run} {paths[0]} --top 11": "--top: 11 is not possible; allowed are 1 to 10",
+        f"predict {run} {paths[0]} --top x": "--top: 'x' is not possible; allowed is a positive whole number",
+        f"predict {run.parent} {paths[0]}": "is no run's folder",
+    }.items():
+        assert main.main(line.split()) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
+
+
+def pictures(path, random):
+    size = random.integers(9, 12, 2)
+    Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(path.with_suffix(".png"))
+
+
+def frames(path, random):
+    np.save(path.with_suffix(".npy"), random.poisson(1.0, (3, 8, 8, 2)))
+
+
+def events(path, random):
+    t = np.sort(random.integers(0, 1000, 60))
+    x, y, p = random.integers(0, 8, 60), random.integers(0, 10, 60), random.integers(0, 2, 60)
+    np.savez(path.with_suffix(".npz"), x=x, y=y, t=t, p=p)
+
+
+def started(write, options, place):
+    """A run on a folder, with its first weights as its only checkpoint."""
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog", "2", "10"):
+        (place / "mine" / name).mkdir(parents=True)
+        for i in range(6):
+            write(place / "mine" / name / str(i), random)
+    config = configs.load("folder")
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, dir=str(place / "mine"), **options),
+        model=dataclasses.replace(
+            config.model, name="dense", features=(16,), time_steps=3, neuron=Neuron(threshold=0.1)
+        ),
+        chaos=Chaos(),
+        batch_size=8,
+    )
+    parts = data.load(config, place / "kept")
+    config = resolve(config, parts)
+    tx = optimizer.build(config.optimizer, config.epochs, 1)
+    init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config)
+    state = jax.jit(init)(jax.random.key(0))
+    run = place / "run"
+    with checkpoint.open_folder(run / "checkpoints") as checkpoints:
+        checkpoints.save(1, unsaved(state, restore.metric_shapes(config, train_step, state)))
+    run_dir.write_json(run / "config.json", {"config": to_json(config)})
+    return run, config, parts["test"]
+
+
+KINDS = {
+    "pictures": (pictures, {"size": (8, 8), "augment": ("flip",)}),
+    "windows": (pictures, {"size": (8, 8), "augment": ("resized_crop",)}),
+    "frames": (frames, {"normalise": "max"}),
+    "resized frames": (frames, {"size": (4, 4), "resize": "bilinear"}),
+    "events": (events, {"bins": "time"}),
+    "scaled events": (events, {"size": (5, 4)}),
+    "resized events": (events, {"size": (4, 4), "resize": "antialias"}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_a_folder_are_seen_as_in_evaluation(kind, tmp_path):
+    run, config, test = started(*KINDS[kind], tmp_path)
+    paths = [record.path for record in folder.parts_of(config)[0]["test"]]
+    labels, confidence = evaluated(run, test)
+    answers = predict.predict(run, paths)
+    assert [answer.problem for answer in answers] == [""] * 4
+    assert [answer.labels[0] for answer in answers] == labels and set(labels) <= {"cat", "dog", "2", "10"}
+    assert [answer.probabilities[0] for answer in answers] == pytest.approx(confidence.tolist(), abs=1e-6)
+    assert np.ptp(confidence) > 1e-4
+
+    # Elsewhere, without what it was trained on; of scaled events, nothing else tells the size of the camera.
+    moved = tmp_path / "moved"
+    shutil.move(tmp_path / "mine", moved)
+    paths = [moved / path.relative_to(tmp_path / "mine") for path in paths]
+    if kind in ("scaled events", "resized events"):
+        assert all("its recordings tell how large the camera is" in a.problem for a in predict.predict(run, paths))
+    else:
+        alone = predict.predict(run, paths)
+        assert [answer.probabilities for answer in alone] == [answer.probabilities for answer in answers]
+        assert {label for answer in alone for label in answer.labels} <= set("0123")
+
+
+def test_files_of_another_kind_or_size_are_left_out(tmp_path):
+    run, config, _ = started(*KINDS["frames"], tmp_path)
+    good = folder.parts_of(config)[0]["test"][0].path
+    random = np.random.default_rng(1)
+    pictures(tmp_path / "a", random)
+    np.save(tmp_path / "b.npy", np.zeros((4, 8, 8, 2)))
+    events(tmp_path / "c", random)
+    answers = predict.predict(run, [tmp_path / "a.png", tmp_path / "b.npy", tmp_path / "c.npz", good])
+    assert "a.png: holds pictures, but this run was trained on frames" in answers[0].problem
+    assert "b.npy: is 4x8x8x2, time first, but" in answers[1].problem
+    assert "c.npz: holds events, but this run was trained on frames" in answers[2].problem
+    assert answers[3].labels and not answers[3].problem
+
+
+def test_recordings_for_a_data_set_are_counted_as_its_own(tmp_path):
+    config = configs.load("digits_events")
+    for i, more in ((0, {}), (1, {"height": 16, "width": 16}), (2, {"height": 16, "width": 20})):
+        x, y, t, p, _ = digits_events.recording(i)
+        np.savez(tmp_path / f"{i}.npz", x=x, y=y, t=t, p=p, **more)
+    read, is_events = prediction_inputs.reader(config, [])
+    assert is_events
+    for i in (0, 1):
+        expected = data.events.binned(digits_events.recording(i), config.data, 10, (16, 16, 2))
+        assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
+    with pytest.raises(ValueError, match="is of a camera of 16x20 pixels, but this run's is 16x16"):
+        read(tmp_path / "2.npz")

@@ -1,0 +1,41 @@
+"""Calibration and confusion against sums written out, and what a perfect forecaster must get."""
+
+import numpy as np
+import pytest
+
+from csbp_jax.evaluation import scores
+
+
+def test_calibration_is_the_sum_over_bins_written_out():
+    random = np.random.default_rng(0)
+    confidence, right = random.uniform(0.1, 1, 500), random.random(500) < 0.7
+    error, table = scores.calibration(confidence, right)
+    expected = 0.0
+    for b in range(15):
+        inside = [i for i in range(500) if b / 15 < confidence[i] <= (b + 1) / 15]
+        assert table[b]["count"] == len(inside)
+        if inside:
+            expected += len(inside) / 500 * abs(np.mean(right[inside]) - np.mean(confidence[inside]))
+    assert error == pytest.approx(expected, abs=1e-12) and 0.05 < error < 0.5
+    assert sum(row["count"] for row in table) == 500
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+    for b in range(1, 15):
+        _, table = scores.calibration(np.array([b / 15]), np.array([True]))
+        assert table[b - 1]["count"] == 1, b
+    assert scores.calibration(np.ones(3), np.ones(3, bool))[1][-1]["count"] == 3
+
+
+def test_a_forecaster_that_keeps_its_word_is_calibrated():
+    confidence = np.repeat([0.55, 0.75, 0.95], 20)
+    right = np.concatenate([np.arange(20) < 20 * p for p in (0.55, 0.75, 0.95)])
+    assert scores.calibration(confidence, right)[0] == pytest.approx(0, abs=1e-12)
+    assert scores.calibration(confidence, ~right)[0] > 0.4
+
+
+def test_confusion_counts_every_example_once():
+    random = np.random.default_rng(1)
+    labels, predicted = random.integers(0, 4, 200), random.integers(0, 4, 200)
+    matrix = scores.confusion(labels, predicted, 5)
+    assert all(matrix[i, j] == ((labels == i) & (predicted == j)).sum() for i in range(5) for j in range(5))

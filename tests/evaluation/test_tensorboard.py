@@ -1,0 +1,108 @@
+"""Events hold what metrics.jsonl holds, at its steps, and follow a run that is resumed."""
+
+import json
+import shutil
+import struct
+import sys
+import threading
+import time
+
+import pytest
+
+from csbp_jax.cli.main import main
+from csbp_jax.evaluation import tensorboard
+from csbp_jax.training.metrics_log import read_rows
+
+event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def events(folder):
+    """All events, in the order in which TensorBoard reads them."""
+    found = []
+    for file in sorted(folder.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime_ns):
+        content = file.read_bytes()
+        while content:  # length, its checksum, the event, its checksum
+            (size,) = struct.unpack("<Q", content[:8])
+            found.append(event_pb2.Event.FromString(content[12 : 12 + size]))
+            content = content[16 + size :]
+    return found
+
+
+def scalars(folder):
+    """``{(tag, step): value}`` that are left when a START discards what was at its step or later."""
+    found = {}
+    for event in events(folder):
+        if event.HasField("session_log"):
+            found = {key: value for key, value in found.items() if key[1] < event.step}
+        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    return found
+
+
+def expected(rows):
+    def flat(tag, values):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(f"{tag}/{name}", value)
+            elif isinstance(value, int | float):
+                yield f"{tag}/{name}", value
+
+    values = {(tag, row["step"]): value for row in rows for tag, value in flat(row["kind"], row)}
+    return {key: value for key, value in values.items() if key[0].split("/")[1] not in ("step", "seconds")}
+
+
+def test_every_number_is_at_its_step(run, capsys):
+    rows = read_rows(run / "metrics.jsonl")
+    for _ in range(2):  # a second time in place of the first
+        assert main(["tensorboard", str(run)]) == 0
+        assert capsys.readouterr().out == f"{run}/tensorboard\n"
+        found = scalars(run / "tensorboard")
+        assert found == pytest.approx(expected(rows), rel=1e-6)
+        assert len(events(run / "tensorboard")) == len(found) + 1  # and the version
+    assert {tag.split("/")[0] for tag, _ in found} == {"start", "train", "epoch"}
+    assert found["epoch/validation_accuracy", rows[-1]["step"]] == pytest.approx(rows[-1]["validation_accuracy"])
+    began, last = (run / "config.json").stat().st_mtime, events(run / "tensorboard")[-1]
+    assert last.wall_time == pytest.approx(began + rows[-1]["seconds"])
+
+
+def test_it_follows_a_run_that_is_resumed_to_its_end(run, monkeypatch):
+    monkeypatch.setattr(tensorboard, "FOLLOW_SECONDS", 0.05)
+    result, file = (run / "result.json").read_text(), run / "metrics.jsonl"
+    (run / "result.json").unlink()
+    rows = read_rows(file)
+    lost = [{**row, "loss": 7.0} for row in rows[1:-1] if row["kind"] == "train"]
+
+    def put(some):
+        file.with_suffix(".part").write_text("".join(json.dumps(row) + "\n" for row in some))
+        file.with_suffix(".part").replace(file)
+
+    put(rows[:1] + lost)
+    following = threading.Thread(target=tensorboard.write, args=([run], True), daemon=True)
+    following.start()
+    deadline = time.monotonic() + 30
+    for some in (rows[:1] + lost, rows[:1], rows):
+        put(some)
+        while (found := scalars(run / "tensorboard")) != pytest.approx(expected(some), rel=1e-6):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+    (run / "result.json").write_text(result)
+    following.join(timeout=30)
+    assert not following.is_alive()
+
+
+def test_what_has_no_metrics_is_told(tmp_path, capsys):
+    assert main(["tensorboard", str(tmp_path)]) == 2
+    assert "has no metrics (metrics.jsonl); name a run's folder" in capsys.readouterr().err
+    assert main(["tensorboard"]) == 2
+    assert capsys.readouterr().err.startswith("csbp_jax: RUN: missing; write csbp_jax tensorboard RUN ...")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_is_not_there_is_told(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert main(["tensorboard", str(run)]) == 2
+    assert "pip install tensorboardX" in capsys.readouterr().err and not (run / "tensorboard").exists()

@@ -1,0 +1,148 @@
+"""The GPU kernels of the neuron, in JAX's interpreter, against the plain form."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from benchmarks import kernel_check
+from benchmarks.kernel_check import CASES, arguments, differences, draw, gradients, options
+from csbp_jax import neurons, surrogate
+from csbp_jax.neurons import lif_scan
+from experiments.gpu_kernel import kernel, passes
+
+interpreter = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params", reason="private to JAX")
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+    monkeypatch.setattr(kernel, "ON", True)
+    monkeypatch.setattr(passes, "INTERPRET", interpreter.InterpretGPUParams())
+
+
+RUNS = kernel.lif, lif_scan.lif
+HARD = options()
+
+
+def assert_alike(found, expected, tolerance=1e-5):
+    differ = differences(found, expected)
+    assert differ.pop("spikes") == 0
+    assert all(value <= tolerance for value in differ.values()), differ
+
+
+@pytest.mark.parametrize(("width", "given", "static"), CASES)
+def test_values_and_all_gradients_are_the_plain_forms(width, given, static):
+    found, expected = (gradients(run, arguments(2, 3, width, given), **static) for run in RUNS)
+    assert 0.1 < expected[1][0].mean() < 0.9
+    assert_alike(found, expected)
+
+
+def test_bfloat16_current_has_a_float32_membrane():
+    p = arguments(2, 4, 130, dtype=jnp.bfloat16)
+    found, expected = (gradients(run, p, **HARD) for run in RUNS)
+    assert_type([found[0]["x"], *found[1]], [jnp.bfloat16, jnp.bfloat16, jnp.float32])
+    # The sums of decay and threshold are of x's gradient as it is kept, in bfloat16.
+    assert_alike(found, expected, 0.01)
+
+
+def test_lif_runs_the_kernel_on_pictures_too():
+    x = draw(2, 3, 4, 4, 9)
+    spikes, pull = jax.vjp(lambda x: neurons.lif(x)[0], x)
+    text = str(jax.make_jaxpr(lambda x: jax.vjp(lambda x: neurons.lif(x)[0], x)[1](spikes))(x))
+    assert text.count("mpmd_map") == 2
+    expected = jax.vjp(lambda x: lif_scan.lif(*neurons._arguments(x, None, 0.5, 1.0, "hard"), *NEURON)[0], x)
+    assert_trees_all_equal(spikes, expected[0])
+    assert_trees_all_close(pull(spikes), expected[1](spikes), atol=1e-6)
+
+
+NEURON = (surrogate.triangle(), "hard", False, "full")
+
+
+# --- transforms ---------------------------------------------------------------------------------------------------
+
+
+def members():
+    p = arguments(2, 3, 130)
+    return jax.tree.map(lambda a: jnp.stack([a, a + 0.1]), p) | {"width": jnp.array([0.8, 1.2])}
+
+
+def each(run):
+    return lambda p: gradients(run, p, **HARD)
+
+
+def test_vmap_over_members():
+    assert_alike(jax.vmap(each(kernel.lif))(members()), jax.vmap(each(lif_scan.lif))(members()))
+
+
+def test_jit_of_shard_map_of_vmap():
+    """As a sweep has it."""
+    mesh = jax.make_mesh((2,), ("member",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,))
+    sharded = jax.shard_map(
+        jax.vmap(each(kernel.lif)), mesh=mesh, in_specs=P("member"), out_specs=P("member"), check_vma=False
+    )
+    assert_alike(jax.jit(sharded)(members()), jax.vmap(each(lif_scan.lif))(members()))
+
+
+def test_tangent_map_of_a_training_step_is_the_plain_forms():
+    """A jvp through the gradient, and a gradient through the gradient."""
+    p = arguments(2, 3, 130)
+    direction = jax.tree.map(lambda a: draw(*a.shape, seed=7), p)
+
+    def step(run, p):
+        gradient, _ = gradients(run, p, **options(spike=surrogate.arctan()))
+        return jax.tree.map(lambda a, g: a - 0.1 * g, p, gradient)
+
+    def norm(run, p):
+        return sum((a**2).sum() for a in jax.tree.leaves(step(run, p)))
+
+    steps = [functools.partial(step, run) for run in RUNS]
+    found, expected = (jax.jit(functools.partial(jax.jvp, step))((p,), (direction,)) for step in steps)
+    assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    found, expected = (jax.jit(jax.grad(functools.partial(norm, run)))(p) for run in RUNS)
+    assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+# --- where it does not apply --------------------------------------------------------------------------------------
+
+
+def test_on_another_platform_it_is_the_plain_form(monkeypatch):
+    monkeypatch.setattr(passes, "INTERPRET", None)
+    p = arguments(2, 3, 130)
+    compiled = jax.jit(each(kernel.lif)).lower(p).compile()
+    assert "custom-call" not in compiled.as_text()
+    assert_alike(compiled(p), jax.jit(each(lif_scan.lif))(p))
+    assert_alike(jax.jit(jax.vmap(each(kernel.lif)))(members()), jax.vmap(each(lif_scan.lif))(members()))
+
+
+def test_what_does_not_fit(monkeypatch):
+    x, number, spike = jnp.zeros((2, 3, 128)), jnp.ones((1, 1)), surrogate.triangle()
+    own = surrogate.Surrogate(lambda x, width: jnp.exp(-(x**2)), (1.0,))
+    assert kernel.fits(x, number, number, spike)
+    assert not kernel.fits(x[..., :127], number, number, spike)
+    assert not kernel.fits(x[:, :, 0], jnp.ones(1), jnp.ones(1), spike)
+    assert not kernel.fits(x, jnp.ones((1, 128)), number, spike)
+    assert not kernel.fits(x, number, jnp.ones((1, 128)), spike)
+    assert not kernel.fits(x, number, number, own)
+    assert not kernel.fits(x, number, number, surrogate.erf())
+    assert not kernel.fits(x, number, number, surrogate.triangle(jnp.ones(128)))
+    with jax.enable_x64(True):
+        assert not kernel.fits(x, jnp.ones((1, 1), jnp.float64), number, spike)
+    monkeypatch.setattr(passes, "INTERPRET", None)
+    assert not kernel.fits(x, number, number, spike)  # eight devices
+
+
+def test_what_does_not_fit_runs_as_ever(monkeypatch):
+    x = draw(2, 3, 127)
+    found = neurons.lif(x)
+    monkeypatch.setattr(kernel, "ON", False)
+    assert_trees_all_equal(found, neurons.lif(x))
+
+
+def test_the_check_on_a_gpu_times_and_says_where_there_is_none():
+    assert all(kernel_check.seconds(run, (2, 3, 128), calls=1) > 0 for run in RUNS)
+    with pytest.raises(SystemExit, match="kernel_check: no GPU here"):
+        kernel_check.main()

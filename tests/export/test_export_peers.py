@@ -1,0 +1,83 @@
+"""The NIR of our networks, read and run by snnTorch and norse in an environment of their own: equal spikes."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import jax
+import nir
+import numpy as np
+import pytest
+from test_export import EXPRESSIBLE, LARGE, lively
+
+from csbp_jax.config import Model, Neuron
+from csbp_jax.export import nir_graph
+
+PACKAGES = ("torch", "snntorch==1.0.0", "norse==1.1.0", "nirtorch==2.6", "nir==1.0.8")
+SCRIPT = pathlib.Path(__file__).parents[1] / "nir_in_peers.py"
+CASES = {
+    "lif": EXPRESSIBLE["lif"],
+    "if": EXPRESSIBLE["if"],
+    "plif": Model(name="dense", features=(32, 32), time_steps=12, neuron=Neuron(decay=0.5, learn="layer")),
+    "recurrent_plif": Model(name="recurrent", features=(32,), time_steps=12, neuron=Neuron(decay=0.5, learn="layer")),
+    "plif_channels": EXPRESSIBLE["plif of each channel"],
+    "conv": Model(features=(6, 8)),
+    "conv_plif": Model(features=(6, 8), neuron=Neuron(decay=0.5, learn="layer")),
+    "votes": LARGE["pools, votes"],
+    "sums": LARGE["sums of currents"],
+}
+SNNTORCH = ("lif", "plif", "conv", "conv_plif", "votes", "sums")
+NORSE = ("if", "plif", "recurrent_plif")
+
+
+@pytest.fixture(scope="module")
+def peer():
+    """The Python of an environment with the other libraries."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        python = pathlib.Path(folder) / "bin" / "python"
+        done = subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{', '.join(PACKAGES)} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+        yield python
+
+
+def compared(peer, library, names, folder):
+    for name in names:
+        opened, x = lively(CASES[name])
+        nir_graph.write(opened, {}, folder / f"{name}.nir")
+        read = nir.read(folder / f"{name}.nir")
+        spiking = tuple(layer for layer, node in read.nodes.items() if isinstance(node, nir.LIF | nir.IF))
+        _, aux = jax.jit(lambda v, x, run=opened, on=spiking: run.apply(v, x, inspect=on))(opened.variables, x)
+        first = {k: np.asarray(s[0] if s.ndim == 3 else np.moveaxis(s[0], -1, 1)) for k, s in aux.spikes.items()}
+        np.savez(folder / f"{name}.npz", x=np.moveaxis(x[0], -1, 1), **first)
+    done = subprocess.run([peer, SCRIPT, library, folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [row["name"] for row in rows] == sorted(names)
+    assert min(row["spikes"] for row in rows) > 20, rows
+    return {row["name"]: row["different"] for row in rows}
+
+
+@pytest.mark.slow
+def test_snntorch_runs_them_with_equal_spikes(peer, tmp_path):
+    assert compared(peer, "snntorch", SNNTORCH, tmp_path) == dict.fromkeys(SNNTORCH, 0)
+
+
+@pytest.mark.slow
+def test_norse_runs_those_with_equal_spikes_whose_resistance_is_1(peer, tmp_path):
+    assert compared(peer, "norse", NORSE, tmp_path) == dict.fromkeys(NORSE, 0)
+
+
+@pytest.mark.slow
+def test_snntorch_takes_one_channel_for_all(peer, tmp_path):
+    """If this fails, snnTorch reads each channel's time constant, and docs/using.md is to say so."""
+    assert compared(peer, "snntorch", ("plif_channels",), tmp_path)["plif_channels"] > 0
+
+
+@pytest.mark.slow
+def test_norse_does_not_read_the_resistance(peer, tmp_path):
+    """If this fails, norse has learnt to, and docs/using.md is to say so."""
+    assert compared(peer, "norse", ("lif",), tmp_path)["lif"] > 0

@@ -1,0 +1,165 @@
+"""Single layers: recurrence, PLIF as a part of the parameters, sums of currents, static input, initial weights."""
+
+import math
+import re
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import chaos, neurons
+from csbp_jax.config import ConfigError
+from csbp_jax.models import layers
+from csbp_jax.models.taps import Probe
+from csbp_jax.neurons.plif import PLIF, Feedback
+
+B, T, F = 4, 7, 5
+NO_PROBE = Probe(chaos.term)
+
+
+def test_a_recurrent_layer_feeds_back_what_its_weights_say(x64):
+    layer, neuron = layers.Recurrent(F, name="rec"), neurons.LIF(0.25)
+    x = jax.random.normal(jax.random.key(0), (B, T, 3))
+    probe = Probe(chaos.term, ("rec.norm", "rec.membrane", "rec.membrane_pre"), ("rec",))
+    variables = layer.init(jax.random.key(1), x, False, neuron, probe)
+    spikes, aux = layer.apply(variables, x, False, neuron, probe)
+    current = x @ variables["params"]["dense"]["kernel"] / np.sqrt(1 + 1e-5)
+    expected = Feedback(neuron, variables["params"]["feedback"]).trace(current)
+    chex.assert_trees_all_close((spikes, aux.membranes["rec"]), (expected[0], expected[2]), atol=1e-6)
+    terms = [chaos.term(h) for h in (current, expected[1], expected[2])]
+    chex.assert_trees_all_close([aux.terms[tap] for tap in probe.taps], terms, rtol=1e-6)
+    assert spikes.sum() > 0
+
+
+def test_a_neuron_without_trace_has_none_with_feedback_either():
+    def relu(x, membrane=None):
+        return jax.nn.relu(x), membrane
+
+    layer, x = layers.Recurrent(F, name="rec"), jnp.ones((B, T, 3))
+    variables = layer.init(jax.random.key(0), x, False, relu, NO_PROBE)
+    with pytest.raises(ConfigError, match=r"rec.membrane_pre: this neuron has no method trace"):
+        layer.apply(variables, x, False, relu, Probe(chaos.term, ("rec.membrane_pre",)))
+
+
+@pytest.mark.parametrize("layer", [layers.ConvNormLIF, layers.Dense, layers.Recurrent])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_learned_decay_is_a_parameter_of_each_layer(layer, per_channel):
+    neuron = PLIF(per_channel=per_channel)
+    x = jnp.ones((B, T, 4, 4, 3) if layer is layers.ConvNormLIF else (B, T, 3))
+    variables = layer(F).init(jax.random.key(0), x, False, neuron, NO_PROBE)
+    assert variables["params"]["neuron"]["w"].shape == ((F,) if per_channel else ())
+
+
+def test_a_spike_layer_shows_a_static_current_and_lets_it_be_tapped():
+    current = jax.random.normal(jax.random.key(0), (B, 1, F))
+    layer, probe = layers.Spike(T, name="sum"), Probe(jnp.sum, ("sum.current",))
+    (spikes, aux), _ = layer.init_with_output(jax.random.key(0), current, False, neurons.LIF(), probe)
+    expected, _ = neurons.lif(jnp.repeat(current, T, 1))
+    chex.assert_trees_all_equal(spikes, expected)
+    np.testing.assert_allclose(aux.terms["sum.current"], T * current.sum(), rtol=1e-5)
+
+
+def test_a_strided_convolution_pads_both_sides_alike():
+    x = jnp.arange(16.0).reshape(1, 1, 4, 4, 1)
+    layer = layers.ConvNorm(1, stride=2, kernel_init=jax.nn.initializers.ones, name="c")
+    current, _ = layer.init_with_output(jax.random.key(0), x, False, None, NO_PROBE)[0]
+    np.testing.assert_allclose(current[0, 0, :, :, 0], [[10, 24], [51, 90]], rtol=1e-4)  # sums around pixels 0 and 2
+
+
+SMALL = [((2, 2), 3, 1), ((2, 1), 3, 1), ((1, 1), 3, 1), ((5, 2), 3, 1), ((4, 4), 3, 2), ((2, 2), 3, 2), ((3, 2), 7, 2)]
+
+
+def convolution(size, kernel, stride):
+    """``(gradients in weights and input, output)`` of a layer's convolution, and of the plain one."""
+    layer = layers.ConvNorm(F, kernel, stride, norm=lambda name: lambda h, train: h)
+    x = jax.random.normal(jax.random.key(0), (B, T, *size, 4))
+    weights = layer.init(jax.random.key(1), x, True, None, NO_PROBE)["params"]
+
+    def ours(weights, x):
+        return layer.apply({"params": weights}, x, True, None, NO_PROBE)[0]
+
+    def plain(weights, x):
+        pads = [(kernel // 2,) * 2] * 2
+        names = ("NHWC", "HWIO", "NHWC")
+        folded, kernels = x.reshape(-1, *x.shape[2:]), weights["conv"]["kernel"].astype(x.dtype)
+        h = jax.lax.conv_general_dilated(folded, kernels, (stride,) * 2, pads, dimension_numbers=names)
+        return h.reshape(B, T, *h.shape[1:])
+
+    def run(f):
+        def loss(weights, x):
+            h = f(weights, x)
+            return (h**3).sum(), h
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True)), (weights, x)
+
+    return run(ours), run(plain)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), SMALL)
+def test_a_small_picture_is_convolved_as_the_equation_says(x64, size, kernel, stride):
+    (ours, arguments), (plain, _) = convolution(size, kernel, stride)
+    (found, h), (expected, plain_h) = ours(*arguments), plain(*arguments)
+    chex.assert_trees_all_close(h, plain_h, rtol=0, atol=1e-12)
+    chex.assert_trees_all_close(found[1], expected[1], rtol=0, atol=1e-9)
+    chex.assert_trees_all_close(found[0]["conv"], expected[0]["conv"], rtol=1e-5, atol=1e-5)  # float32
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the picture is left as it is")
+@pytest.mark.parametrize(("size", "kernel", "stride"), [case for case in SMALL if case[0] != (1, 1)])
+def test_no_convolution_on_cpu_has_an_input_smaller_than_its_kernel(size, kernel, stride):
+    """XLA computes such a one by a plain loop; nor may it fold the zeros into the convolution's own padding."""
+    (ours, arguments), _ = convolution(size, kernel, stride)
+    lines = [line for line in ours.lower(*arguments).compile().as_text().splitlines() if " convolution(" in line]
+    assert len(lines) == 3
+    for line in lines:
+        height, width = map(int, re.search(r"= f\d+\[\d+,(\d+),(\d+),\d+\]", line).groups())
+        assert min(height, width) >= kernel
+        assert re.search(r" pad=(\d+_\d+)x", line)[1] == f"{kernel // 2}_{kernel // 2}"
+
+
+@pytest.mark.parametrize("pool", [layers.pool, layers.max_pool])
+def test_pooling_what_is_too_small_is_refused(pool):
+    assert pool(jnp.ones((1, 1, 5, 2, 3))).shape == (1, 1, 2, 1, 3)
+    with pytest.raises(ConfigError, match=r"model.input_shape: too small for this network; before .* 1x2"):
+        pool(jnp.ones((1, 1, 1, 2, 3)))
+
+
+@pytest.mark.parametrize(("size", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
+@pytest.mark.parametrize("picture", [(4, 4), (5, 3), (2, 7)])
+def test_the_largest_of_a_window_is_xlas_and_so_are_its_gradients(x64, size, stride, pad, picture):
+    """Of spikes, most windows have ties; and the derivative of the gradient along a direction."""
+    draw = np.random.default_rng(0)
+    spikes, numbers = draw.integers(0, 2, (2, 3, *picture, 4)).astype(float), draw.standard_normal((2, 3, *picture, 4))
+
+    def plain(x):
+        return nn.max_pool(x, (1, size, size), (1, stride, stride), ((0, 0), (pad, pad), (pad, pad)))
+
+    def ours(x):
+        return layers.max_pool(x, size, stride, pad)
+
+    def gradient(pool):
+        return jax.grad(lambda x: (jnp.sin(pool(x) + 1) ** 2).sum())
+
+    for x in (spikes, numbers):
+        chex.assert_trees_all_equal(ours(x), plain(x))
+        along = [jax.jvp(gradient(pool), (x,), (numbers,)) for pool in (ours, plain)]
+        chex.assert_trees_all_close(*along, rtol=0, atol=1e-12)
+
+
+def test_initial_weights_have_the_originals_distributions():
+    shape, fan_in, fan_out = (3, 3, 40, 60), 360, 540
+    bound = 1 / math.sqrt(fan_in)
+    torch, he = (init(jax.random.key(0), shape) for init in (layers.TORCH, layers.HE_FAN_OUT))
+    bias = layers.torch_bias(fan_in)(jax.random.key(0), (9999,))
+    for uniform in (torch, bias):
+        assert float(jnp.abs(uniform).max()) <= bound
+        np.testing.assert_allclose(uniform.std(), bound / math.sqrt(3), rtol=0.02)
+        np.testing.assert_allclose(uniform.mean(), 0, atol=0.02 * bound)
+    np.testing.assert_allclose(he.std(), math.sqrt(2 / fan_out), rtol=0.02)
+
+
+def test_votes_of_a_class_are_neighbours():
+    np.testing.assert_allclose(layers.vote(jnp.arange(6.0).reshape(1, 1, 6), 3), [[[1, 4]]])

@@ -1,0 +1,206 @@
+"""The networks of the literature: tangent map of their training step, taps, dropout, options, errors."""
+
+import dataclasses
+import functools
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from csbp_jax import learner, losses, models, neurons
+from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer, check
+from csbp_jax.learner import optimizer
+from experiments.parity import cases
+
+PLIF = Neuron(decay=0.5, surrogate="arctan", surrogate_param=2.0, detach_reset=True, learn="layer")
+SMALL = Model(name="small_conv", input_shape=(4, 4, 2), classes=3, time_steps=3, features=(5, 4))
+TANGENT = {
+    "tebn": (dataclasses.replace(SMALL, norm="tebn"), "conv1.norm"),
+    "bntt": (dataclasses.replace(SMALL, norm="bntt"), "conv1.membrane"),
+    "plif": (dataclasses.replace(SMALL, neuron=PLIF), "conv1.membrane"),
+    "plif_per_channel": (
+        dataclasses.replace(SMALL, neuron=dataclasses.replace(PLIF, learn="channel")),
+        "conv2.membrane_pre",
+    ),
+    "recurrent": (dataclasses.replace(SMALL, name="recurrent"), "rec1.membrane"),
+    "max_pool": (dataclasses.replace(SMALL, name="sew_7b", features=None, neuron=PLIF), "conv1.norm"),
+}
+FAST = ("tebn", "plif")
+
+
+def in_float64(tree):
+    return jax.tree.map(lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
+def make(model, tap):
+    """The learner's functions; a 7B-Net is cut to two stages."""
+    config = Config(
+        model=model,
+        chaos=Chaos(z0=(3.0,), taps=(tap,), scale=1.0),
+        optimizer=Optimizer(name="sgd", lr=0.1, weight_decay=1e-3, schedule="constant"),
+    )
+    tx = optimizer.build(config.optimizer, epochs=1, steps_per_epoch=1)
+    network = models.build(model)
+    if model.name == "sew_7b":
+        network = network.copy(stages=(2, 2))
+    return learner.make(network, tx, losses.rate_cross_entropy, config)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in TANGENT])
+def test_tangent_map_of_a_training_step_equals_central_differences(x64, case):
+    model, tap = TANGENT[case]
+    init, train_step, _ = make(model, tap)
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.5, 1, (4, model.time_steps, *model.input_shape))
+    data = {"x": jnp.asarray(x), "y": jnp.asarray(rng.integers(0, 3, 4))}
+    state, _ = jax.jit(train_step)(in_float64(jax.jit(init)(jax.random.key(0))), data)
+    _, unravel = ravel_pytree((state.params, state.opt_state[1]))
+
+    def step(flat):
+        params, moments = unravel(flat)
+        opt_state = (state.opt_state[0], moments, *state.opt_state[2:])
+        after, _ = train_step(state.replace(params=params, opt_state=opt_state), data)
+        return ravel_pytree((after.params, after.opt_state[1]))[0]
+
+    start = ravel_pytree((state.params, state.opt_state[1]))[0]
+    v = jax.random.normal(jax.random.key(1), start.shape)
+    v, h = v / jnp.linalg.norm(v), 1e-7
+    tangent, above, below = jax.jit(lambda x: (jax.jvp(step, (x,), (v,))[1], step(x + h * v), step(x - h * v)))(start)
+    reference = (above - below) / (2 * h)
+    assert float(jnp.linalg.norm(tangent - v)) > 0.1
+    assert float(jnp.linalg.norm(tangent - reference) / jnp.linalg.norm(reference)) < 1e-6
+
+
+def small(name, **options):
+    """An original at its true depth, as narrow as can be."""
+    return dataclasses.replace(cases.ORIGINALS[name], width=1 / 64, **options)
+
+
+def names(model):
+    x = jax.ShapeDtypeStruct((1, model.time_steps, *model.input_shape), jnp.float32)
+    (_, aux), _ = jax.eval_shape(lambda x: models.build(model).init_with_output(jax.random.key(0), x), x)
+    return aux.names
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    {
+        "cnn7": ("conv1.membrane", "fc1.dense"),
+        "cnn6": ("conv1.membrane", "fc1.dense"),
+        "sew_7b": ("conv1.conv", "conv1.norm", "conv1.membrane"),
+        "sew_wide_7b": ("conv1.conv", "conv5.norm", "block7_conv2.membrane_pre"),
+        "resnet19_tet": ("stem.membrane", "stage2_block1_shortcut.norm", "stage2_block1.current", "fc1_spike.membrane"),
+        "resnet19_tebn": ("stage1_block1_shortcut.norm", "fc1.dense"),
+        "sew_resnet50": ("stem.conv", "stem_spike.membrane", "stage4_block3_conv3.norm", "readout.dense"),
+    }.items(),
+)  # fmt: skip
+def test_what_the_authors_tapped_can_be_named(name, taps):
+    assert set(taps) <= set(names(small(name)))
+
+
+def test_an_unknown_tap_lists_those_there_are():
+    model = models.build(small("cnn7", time_steps=2))
+    with pytest.raises(
+        ConfigError, match=r"chaos.taps: this network has no conv9.norm; it has conv1.conv, .*fc1.dense"
+    ):
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, taps=("conv9.norm",)), jnp.ones((1, 2, 48, 48, 2)))
+
+
+@pytest.mark.parametrize("name", ["cnn6", "cnn7", "vgg9", "resnet19_tebn"])
+def test_originals_with_dropout_want_a_key_in_training_only(name):
+    config = small(name)
+    model, x = models.build(config), jnp.ones((2, config.time_steps, *config.input_shape))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    jax.eval_shape(lambda v, x: model.apply(v, x, False), variables, x)
+    with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
+        jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]), variables, x)
+
+
+def test_dropout_is_drawn_from_the_key_and_in_training_only():
+    model = models.build(small("cnn6", time_steps=2, input_shape=(16, 16, 2), dropout=0.5))
+    x = jax.random.normal(jax.random.key(1), (2, 2, 16, 16, 2))
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x))(x)
+
+    @jax.jit
+    def train(key):
+        (logits, _), _ = model.apply(variables, x, True, rngs={"dropout": key}, mutable=["batch_stats"])
+        return logits
+
+    evaluate = jax.jit(lambda: model.apply(variables, x, False)[0])
+    assert (train(jax.random.key(0)) == train(jax.random.key(0))).all()
+    assert (train(jax.random.key(0)) != train(jax.random.key(1))).any()
+    assert (evaluate() == evaluate()).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (Model("cnn7", dropout=0.1, features=(3,)), "model.features: cnn7 has no such option; leave it at None"),
+        (Model("small_conv", width=0.5), "model.width: small_conv has no such option; leave it at None"),
+        (Model("sew_resnet18", dropout=0.5), "model.dropout: sew_resnet18 has no such option; leave it at None"),
+        (Model("resnet19_tet", connect="and"), "model.connect: resnet19_tet has no such option; leave it at None"),
+        (Model("cnn7", (9,)), r"model.input_shape: \(9,\) is not possible; cnn7 takes \(height, width, channels\)"),
+    ],
+)
+def test_an_option_that_a_network_has_not_is_refused(model, told):
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        models.build(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (Model(width=0.0), "model.width: 0.0 is not possible; allowed is above 0, or None"),
+        (Model(dropout=1.0), "model.dropout: 1.0 is not possible; allowed is at least 0 and below 1, or None"),
+        (Model(features=()), r"model.features: \(\) is not possible; allowed is positive whole numbers, or None"),
+        (Model(norm="layer"), "model.norm: 'layer' is not possible"),
+        (
+            Model(neuron=Neuron(learn="layer", decay=1.0)),
+            "model.neuron.decay: 1.0 .*between 0 and 1, where it is learned",
+        ),
+    ],
+)
+def test_impossible_values_are_refused(model, told):
+    with pytest.raises(ConfigError, match=told):
+        check(Config(model=model))
+
+
+def test_a_picture_that_is_too_small_is_refused_in_one_line():
+    model = models.build(small("sew_7b", time_steps=2, input_shape=(64, 64, 2)))
+    with pytest.raises(ConfigError, match=r"model.input_shape: too small for this network; before a pooling .* 1x1"):
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x), jnp.ones((1, 2, 64, 64, 2)))
+
+
+def test_the_config_gives_the_learned_neuron():
+    plif = models.neuron(PLIF)
+    assert (plif.decay, plif.detach_reset, plif.per_channel) == (0.5, True, False)
+    assert models.neuron(dataclasses.replace(PLIF, learn="channel")).per_channel
+
+
+def test_a_traced_neuron_stands_in_for_learned_ones():
+    model = models.build(dataclasses.replace(SMALL, neuron=PLIF))
+    x = jax.random.normal(jax.random.key(1), (4, 3, 4, 4, 2))
+    variables = model.init(jax.random.key(0), x)
+    rates = jax.vmap(lambda v: model.apply(variables, x, neuron=neurons.LIF(0.25, v))[1].rates["conv1"])
+    low, high = rates(jnp.array([0.5, 50.0]))
+    assert low > high == 0
+
+
+def test_a_sew_stem_normalises_a_static_picture_once_and_one_with_tebn_at_each_step(x64):
+    x = jax.random.normal(jax.random.key(1), (2, 1, 32, 32, 3))
+    for norm, count in ((None, 2 * 16 * 16), ("tebn", 3 * 2 * 16 * 16)):
+        model = models.build(small("sew_resnet18", time_steps=3, norm=norm))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+        variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+        apply = functools.partial(model.apply, tap=jnp.var, taps=("stem.conv",), mutable=["batch_stats"])
+
+        @jax.jit
+        def stem(variables, x, apply=apply):  # the rest is never computed
+            (_, aux), after = apply(variables, x, True)
+            return aux.terms["stem.conv"], after["batch_stats"]["stem"]["norm"]["var"][0]
+
+        biased, running = stem(variables, x)
+        np.testing.assert_allclose(running, 0.9 + 0.1 * biased * count / (count - 1), rtol=1e-12)

@@ -1,0 +1,74 @@
+"""Chunks of time: equal to the whole, in a chunk's memory."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from chex import assert_trees_all_close, assert_trees_all_equal
+
+from csbp_jax.neurons import lif
+from csbp_jax.neurons.chunked import in_chunks
+
+B, INPUTS, HIDDEN, CLASSES = 4, 30, 24, 5
+
+
+def weights():
+    shapes = ((INPUTS, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, CLASSES))
+    keys = jax.random.split(jax.random.key(0), 3)
+    return [jax.random.normal(key, shape) * (3 / shape[0]) ** 0.5 for key, shape in zip(keys, shapes, strict=True)]
+
+
+def net(weights):
+    """Two layers of neurons and a read-out, as a step over time."""
+
+    def step(membranes, x):
+        after = []
+        for w, membrane in zip(weights[:2], membranes, strict=True):
+            x, membrane = lif(x @ w, 0.9, membrane=membrane)
+            after.append(membrane)
+        return after, x @ weights[2]
+
+    return step, [jnp.zeros((B, HIDDEN))] * 2
+
+
+def loss(weights, x, length=None):
+    step, state = net(weights)
+    membranes, logits = in_chunks(step, state, x, length) if length else step(state, x)
+    return (logits.mean(axis=1) ** 2).sum(), (membranes, logits)
+
+
+gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
+
+
+@pytest.mark.parametrize("length", [1, 5, 7, 20, 64], ids="length_{}".format)
+def test_outputs_and_gradients_equal_those_of_the_whole(x64, length):
+    x = jax.random.normal(jax.random.key(1), (B, 20, INPUTS))
+    (whole, outputs), (chunks, chunked) = gradient(weights(), x, None), gradient(weights(), x, length)
+    assert_trees_all_close(chunked, outputs, rtol=0, atol=1e-12)
+    assert_trees_all_close(chunks, whole, rtol=0, atol=1e-12)
+    assert all(abs(part).max() > 1e-3 for part in jax.tree.leaves(whole))
+
+
+def test_spikes_of_chunks_are_those_of_the_whole():
+    def step(membrane, x):
+        spikes, membrane = lif(x, membrane=membrane)
+        return membrane, spikes
+
+    x = jax.random.normal(jax.random.key(1), (B, 50, 3))
+    outputs = in_chunks(step, jnp.zeros((B, 3)), x, 8)
+    assert_trees_all_equal(outputs, step(jnp.zeros((B, 3)), x))
+    assert 0.05 < outputs[1].mean() < 0.95
+
+
+def test_a_thousand_steps_need_at_most_twice_the_temporaries_of_64():
+    def temporaries(T, length):
+        step = jax.jit(jax.grad(lambda w, x: loss(w, x, length)[0]))
+        return step.lower(weights(), jnp.zeros((B, T, INPUTS))).compile().memory_analysis().temp_size_in_bytes
+
+    short = temporaries(64, None)
+    assert temporaries(1000, 50) <= 2 * short
+    assert temporaries(1000, None) > 10 * short
+
+
+def test_a_chunk_has_a_length():
+    with pytest.raises(ValueError, match="in_chunks: length is 0"):
+        in_chunks(lambda state, x: (state, x), 0, jnp.zeros((1, 3)), 0)

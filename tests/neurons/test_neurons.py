@@ -1,0 +1,350 @@
+"""The neuron through time against reference values and a plain per-step twin differentiated by JAX."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chex import assert_shape, assert_trees_all_close, assert_trees_all_equal, assert_type
+from jax import lax
+
+from csbp_jax import surrogate
+from csbp_jax.neurons import LIF, lif, lif_scan, lif_trace
+
+B, C = 3, 4
+UNROLLED_AND_LOOP = pytest.mark.parametrize("T", [3, 5])
+RESETS = pytest.mark.parametrize("reset", ["hard", "soft", "none"])
+SPIKES = {
+    "triangle_1": surrogate.triangle(1.0),
+    "triangle_0.5": surrogate.triangle(0.5),
+    "rectangle_1": surrogate.rectangle(1.0),
+    "sigmoid_4": surrogate.sigmoid(4.0),
+    "atan_2": surrogate.arctan(2.0),
+    "fast_sigmoid_10": surrogate.fast_sigmoid(10.0),
+}
+
+
+def plain_lif(x, decay, threshold, *, spike=surrogate.triangle(), reset="hard", detach_reset=False, membrane=None):
+    """What ``lif_trace`` computes, one step after another."""
+    v = jnp.zeros_like(x[:, 0]) if membrane is None else membrane
+    decay, threshold = jnp.broadcast_to(decay, v.shape), jnp.broadcast_to(threshold, v.shape)
+    spikes, trace = [], []
+    for x_t in jnp.moveaxis(x, 1, 0):
+        u = decay * v + x_t
+        s = spike(u - threshold)
+        r = lax.stop_gradient(s) if detach_reset else s
+        v = {"hard": u * (1 - r), "soft": u - threshold * r, "none": u}[reset]
+        spikes.append(s)
+        trace.append(u)
+    return jnp.stack(spikes, 1), v, jnp.stack(trace, 1)
+
+
+def draw(*shape, seed=0, mean=0.3, std=0.9):
+    return jnp.asarray(np.random.default_rng(seed).normal(mean, std, shape))
+
+
+def make_gradients(neuron, **static):
+    """``(arguments, weights) -> (gradients, outputs)`` of the weighted sum of the outputs, in all arguments."""
+
+    def loss(arguments, weights):
+        outputs = neuron(**arguments, **static)
+        return sum(jax.tree.leaves(jax.tree.map(lambda w, o: (w * o).sum(), weights, outputs))), outputs
+
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def assert_close(actual, expected, tolerance, axes=None):
+    """Within ``tolerance`` of the largest entry of each array (along ``axes``, where cases are stacked)."""
+
+    def scaled(array, by):
+        return np.asarray(array, np.float64) / np.abs(by).max(axes, keepdims=True)
+
+    actual = jax.tree.map(scaled, actual, expected)
+    assert_trees_all_close(actual, jax.tree.map(scaled, expected, expected), rtol=0, atol=tolerance)
+
+
+# --- reference values
+
+
+@pytest.fixture(scope="module")
+def reference_cases(reference):
+    """{(reset, detach, surrogate): the 6 cases of other decays and thresholds, stacked}; a case is [B, T, ...]."""
+    data, groups = reference("neuron"), {}
+    for n in range(144):
+        decay, threshold, *group = data[f"{n:03d}/meta"]
+        case = {name: data[f"{n:03d}/{name}"] for name in ("x", "v0", "ws", "wv", "spikes", "v", "dx", "dv0", "dtau")}
+        case |= {name: np.moveaxis(case[name], 0, 1) for name in ("x", "ws", "spikes", "dx")}
+        groups.setdefault(tuple(group), []).append(case | {"decay": float(decay), "threshold": float(threshold)})
+    assert [len(cases) for cases in groups.values()] == [6] * 24
+    return {group: jax.tree.map(lambda *leaves: np.stack(leaves), *cases) for group, cases in groups.items()}
+
+
+@functools.partial(jax.jit, static_argnums=(7, 8))
+def run_cases(x, membrane, decay, threshold, ws, wv, spike, reset, detach):
+    def loss(x, membrane, decay, threshold, ws, wv):
+        outputs = lif(x, decay, threshold, spike=spike, reset=reset, detach_reset=detach, membrane=membrane)
+        return (ws * outputs[0]).sum() + (wv * outputs[1]).sum(), outputs
+
+    return jax.vmap(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(x, membrane, decay, threshold, ws, wv)
+
+
+@pytest.mark.parametrize("dtype, tolerance, decay_tolerance", [("float64", 1e-12, 1e-12), ("float32", 1e-5, 1e-4)])
+@pytest.mark.parametrize("name", SPIKES)
+@pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+def test_spikes_and_gradients_equal_reference(reference_cases, reset, detach, name, dtype, tolerance, decay_tolerance):
+    case = reference_cases[reset, str(detach), name]
+    with jax.enable_x64(dtype == "float64"):
+        arguments = [jnp.asarray(case[k], dtype) for k in ("x", "v0", "decay", "threshold", "ws", "wv")]
+        (dx, dv0, ddecay), (spikes, membrane) = run_cases(*arguments, SPIKES[name], reset, detach)
+    assert_type([spikes, membrane, dx, dv0, ddecay], dtype)
+    assert_trees_all_equal(spikes, case["spikes"].astype(dtype))
+    assert_close((membrane, dv0), (case["v"], case["dv0"]), tolerance, axes=(1, 2))
+    assert_close(dx, case["dx"], tolerance, axes=(1, 2, 3))
+    assert_trees_all_close(np.float64(ddecay), case["dtau"], rtol=decay_tolerance)
+
+
+# --- the plain twin
+
+
+@pytest.mark.parametrize("T, per_channel", [(3, False), (5, True)], ids=["unrolled-scalar", "loop-per_channel"])
+@pytest.mark.parametrize(
+    "reset, detach", [("hard", False), ("hard", True), ("soft", False), ("soft", True), ("none", False)]
+)
+def test_values_and_all_gradients_equal_the_plain_twin(x64, reset, detach, T, per_channel):
+    static = {"spike": surrogate.arctan(), "reset": reset, "detach_reset": detach}
+    decay, threshold = (jnp.linspace(0.2, 1, C), jnp.linspace(0.6, 1.2, C)) if per_channel else (0.5, 0.8)
+    arguments = {"x": draw(B, T, C), "membrane": draw(B, C, seed=9), "decay": decay, "threshold": threshold}
+    *weights, trace_weight = draw(B, T, C, seed=1), draw(B, C, seed=2), draw(B, T, C, seed=3)
+    plain, trace, two = (make_gradients(f, **static) for f in (plain_lif, lif_trace, lif))
+
+    # Without and with a cotangent for u.
+    expected, (spikes, membrane, _) = plain(arguments, (*weights, 0 * trace_weight))
+    assert 0.1 < spikes.mean() < 0.9
+    assert_close(two(arguments, tuple(weights)), (expected, (spikes, membrane)), 1e-13)
+    assert_close(trace(arguments, (*weights, trace_weight)), plain(arguments, (*weights, trace_weight)), 1e-13)
+
+
+@UNROLLED_AND_LOOP
+def test_shapes_follow_x_and_the_membrane_defaults_to_zeros(T):
+    x = draw(2, T, 3, 3, 2)
+    outputs = lif_trace(x, jnp.full((3, 1, 1), 0.5), jnp.ones((1, 1, 1, 2)))
+    assert_shape(outputs, [(2, T, 3, 3, 2), (2, 3, 3, 2), (2, T, 3, 3, 2)])
+    assert_trees_all_equal(outputs, lif_trace(x, membrane=jnp.zeros((2, 3, 3, 2))))
+
+
+# --- membrane and threshold
+
+
+@RESETS
+def test_two_calls_chained_by_the_membrane_equal_one(x64, reset):
+    def chained(x, membrane, **arguments):
+        head, membrane = lif(x[:, :3], membrane=membrane, **arguments)  # unrolled
+        tail, membrane = lif(x[:, 3:], membrane=membrane, **arguments)  # a loop
+        return jnp.concatenate([head, tail], axis=1), membrane
+
+    arguments = {"x": draw(B, 8, C), "membrane": draw(B, C, seed=9), "decay": 0.5, "threshold": 0.8}
+    weights = draw(B, 8, C, seed=1), draw(B, C, seed=2)
+    one, outputs = make_gradients(lif, reset=reset)(arguments, weights)
+    two, chained_outputs = make_gradients(chained, reset=reset)(arguments, weights)
+    assert_trees_all_equal(chained_outputs, outputs)
+    assert_close(two, one, 1e-12)
+
+
+@UNROLLED_AND_LOOP
+@RESETS
+def test_given_membrane_above_threshold_is_not_reset_again_at_entry(reset, T):
+    spikes, _, u = lif_trace(jnp.zeros((1, T)), 0.5, membrane=jnp.array([3.0]), reset=reset)
+    assert (u[0, 0], spikes[0, 0]) == (1.5, 1)
+
+
+@UNROLLED_AND_LOOP
+@RESETS
+def test_no_spike_and_no_reset_exactly_at_threshold(reset, T):
+    x = jnp.full((1, T), 0.5).at[:, 0].set(1)  # the membrane stays at exactly 1
+    spikes, membrane = lif(x, 0.5, reset=reset)
+    assert not spikes.any() and membrane == 1
+    spikes, _ = lif(jnp.nextafter(x, 2.0), 0.5, reset=reset)
+    assert spikes[0, 0] == 1
+
+
+@UNROLLED_AND_LOOP
+def test_bfloat16_current_has_a_float32_membrane_and_bfloat16_spikes_and_gradient(T):
+    x, weights = draw(B, T, C).astype(jnp.bfloat16), (draw(B, T, C, seed=1), draw(B, C, seed=2))
+    run = make_gradients(lif)
+    gradient, (spikes, membrane) = run({"x": x}, weights)
+    assert_type([gradient["x"], spikes, membrane], [jnp.bfloat16, jnp.bfloat16, jnp.float32])
+    expected, outputs = run({"x": x.astype(jnp.float32)}, weights)
+    assert_trees_all_equal((spikes.astype(jnp.float32), membrane), outputs)
+    assert_close(gradient, expected, 0.01)
+
+
+# --- the neuron as a pytree
+
+
+@RESETS
+def test_calling_the_pytree_equals_the_functions(reset):
+    x, membrane = draw(B, 6, C), draw(B, C)
+    arguments = {"decay": 0.3, "threshold": 0.8, "spike": surrogate.erf(), "reset": reset, "detach_reset": True}
+    neuron = LIF(**arguments)
+    assert_trees_all_equal(neuron(x, membrane), lif(x, **arguments, membrane=membrane))
+    assert_trees_all_equal(neuron.trace(x), lif_trace(x, **arguments))
+    assert jax.tree.leaves(neuron) == [0.3, 0.8, 2.0]
+
+
+@UNROLLED_AND_LOOP
+def test_vmap_over_decay_threshold_and_width_equals_separate_calls(T):
+    x, weights = draw(B, T, C), (draw(B, T, C, seed=1), draw(B, C, seed=2))
+    run = make_gradients(lambda x, neuron: neuron(x))
+    neurons = [LIF(*leaves[:2], surrogate.triangle(leaves[2])) for leaves in np.eye(3) / 2 + 0.5]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *neurons)
+    together = jax.vmap(run, ({"x": None, "neuron": 0}, None))({"x": x, "neuron": stacked}, weights)
+    alone = [run({"x": x, "neuron": neuron}, weights) for neuron in neurons]
+    assert_trees_all_close(together, jax.tree.map(lambda *runs: jnp.stack(runs), *alone), atol=1e-5)
+    assert not np.allclose(together[0]["x"][0], together[0]["x"][2])
+
+
+# --- what is kept, and differentiation under transforms
+
+
+@pytest.mark.parametrize("T", [4, 16])
+@pytest.mark.parametrize("given", [False, True], ids=["zeros", "given_membrane"])
+def test_residual_is_one_float32_sequence_and_the_given_membrane(T, given):
+    x, membrane = jnp.zeros((B, T, 50), jnp.bfloat16), jnp.zeros((B, 50)) if given else None
+    vjp = jax.jit(lambda x: jax.vjp(lambda x: lif(x, membrane=membrane), x))
+    leaves = [leaf for leaf in jax.tree.leaves(jax.eval_shape(vjp, x)[1]) if leaf.size > 1]
+    residuals = sorted((leaf.shape, leaf.dtype.name) for leaf in leaves)
+    assert residuals == [(x.shape, "float32")] + ([(membrane.shape, "float32")] if given else [])
+
+
+@pytest.mark.parametrize("T", [4, 16])
+def test_forward_pass_needs_no_memory_besides_outputs_and_residual(T):
+    x = jnp.zeros((B, T, 500))
+    memory = jax.jit(lambda x: jax.vjp(lif, x)).lower(x).compile().memory_analysis()
+    row, slack = x[:, 0].nbytes, 256
+    assert memory.output_size_in_bytes <= 2 * x.nbytes + row + slack
+    assert memory.temp_size_in_bytes <= (0 if T == 4 else row + slack)
+
+
+# --- the half-size residual
+
+
+@UNROLLED_AND_LOOP
+@RESETS
+def test_half_residual_has_the_same_outputs_and_nearly_the_same_gradients(reset, T):
+    arguments = {"x": draw(B, T, C), "membrane": draw(B, C, seed=9), "decay": jnp.full(C, 0.5), "threshold": 0.8}
+    arguments = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), arguments)
+    weights = draw(B, T, C, seed=1), draw(B, C, seed=2)
+    static = {"reset": reset, "spike": surrogate.arctan()}
+    full, outputs = make_gradients(lif, **static)(arguments, weights)
+    half, half_outputs = make_gradients(lif, residual="half", **static)(arguments, weights)
+    assert_trees_all_equal(half_outputs, outputs)
+    assert_close(half, full, 0.02)
+    assert (half["x"] != full["x"]).any()
+
+
+@UNROLLED_AND_LOOP
+def test_half_residual_resets_exactly_however_near_the_threshold(T):
+    """Rounding u itself to bfloat16 would take both neurons for resting at the threshold."""
+    above, below = jnp.nextafter(jnp.float32(1), 2.0), jnp.nextafter(jnp.float32(1), 0.0)
+    x = jnp.zeros((1, T, 2)).at[:, 0].set(jnp.array([above, below]))
+    run = jax.grad(lambda x: lif(x, 0.5, spike=surrogate.rectangle(1e-9), residual="half", detach_reset=True)[1].sum())
+    through = jnp.array([0.0, 0.5 ** (T - 1)])  # no gradient passes the reset of the first
+    assert_trees_all_equal(run(x)[0, 0], through)
+
+
+@pytest.mark.parametrize("T", [4, 16])
+def test_half_residual_is_one_bfloat16_sequence_without_a_float32_one_in_between(T):
+    x = jnp.zeros((B, T, 500))
+    forward = jax.jit(lambda x: jax.vjp(lambda x: lif(x, residual="half"), x))
+    leaves = [leaf for leaf in jax.tree.leaves(jax.eval_shape(forward, x)[1]) if leaf.size > 1]
+    assert [(leaf.shape, leaf.dtype.name) for leaf in leaves] == [(x.shape, "bfloat16")]
+    memory, row, slack = forward.lower(x).compile().memory_analysis(), x[:, 0].nbytes, 256
+    assert memory.output_size_in_bytes <= 1.5 * x.nbytes + row + slack
+    assert memory.temp_size_in_bytes <= row + slack
+
+
+TRANSFORMS = {
+    "eager": lambda f: f,
+    "jit": jax.jit,
+    "remat": lambda f: jax.jit(jax.checkpoint(f)),
+    "vmap": lambda f: jax.jit(lambda p: first(jax.vmap(f)(jax.tree.map(lambda a: a[None], p)))),
+    "scan": lambda f: jax.jit(lambda p: first(lax.scan(lambda p, _: (p, f(p)), p, length=1)[1])),
+}
+
+
+def first(tree):
+    return jax.tree.map(lambda a: a[0], tree)
+
+
+def squared_loss(p, neuron=lif):
+    spikes, membrane, *_ = neuron(**p, spike=surrogate.arctan())
+    return (draw(B, C, seed=1) * spikes.mean(axis=1) ** 2).sum() + (membrane**2).sum()
+
+
+def parameters(T):
+    return {"x": draw(B, T, C), "membrane": draw(B, C, seed=9), "decay": jnp.array(0.5), "threshold": jnp.array(0.8)}
+
+
+def test_gradient_through_every_transform_equals_the_plain_twin(x64):
+    p = parameters(T=5)
+    expected = jax.jit(jax.grad(lambda p: squared_loss(p, plain_lif)))(p)
+    for transform in TRANSFORMS.values():
+        assert_close(jax.jit(jax.grad(transform(squared_loss)))(p), expected, 1e-13)
+
+
+@UNROLLED_AND_LOOP
+def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(x64, T):
+    p, h = parameters(T), 1e-6
+    direction = jax.tree.map(lambda a: draw(*a.shape, seed=5, mean=0, std=1), p)
+    low, high = (jax.tree.map(lambda a, d, sign=sign: a + sign * h * d, p, direction) for sign in (-1, 1))
+    # Between flips the step is smooth; there must be none on the way.
+    assert_trees_all_equal(lif(**low)[0], lif(**high)[0])
+
+    def step(p):
+        return jax.tree.map(lambda a, g: a - 0.1 * g, p, jax.grad(squared_loss)(p))
+
+    compiled = jax.jit(step)
+    difference = jax.tree.map(lambda a, b: (b - a) / (2 * h), compiled(low), compiled(high))
+    for transform in TRANSFORMS.values():
+        after, tangent = jax.jvp(transform(step), (p,), (direction,))
+        assert_close(after, compiled(p), 1e-13)
+        assert_close(tangent, difference, 1e-7)
+
+
+def test_several_time_steps_a_pass_of_the_loop_equal_one(x64, monkeypatch):
+    """As on a GPU, of as many whole passes and of as many steps before them as there can be."""
+    arguments = parameters(T=9)
+    weights = draw(B, 9, C, seed=1), draw(B, C, seed=2), draw(B, 9, C, seed=3)
+
+    def upto(T):
+        kept = arguments | {"x": arguments["x"][:, :T]}, tuple(w[:, :T] if w.ndim == 3 else w for w in weights)
+        return [make_gradients(neuron, reset="soft")(*kept) for neuron in (plain_lif, lif_trace)]
+
+    monkeypatch.setattr(lif_scan, "_UNROLLED", {jax.default_backend(): (2, 3)})
+    for T in (2, 3, 4, 7, 8, 9):
+        expected, found = upto(T)
+        assert_close(found, expected, 1e-13)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    "error, message, arguments",
+    [
+        (TypeError, "x is int32", {"x": jnp.zeros((B, 3, C), jnp.int32)}),
+        (ValueError, r"x has shape \(3, 0, 4\).*T >= 1", {"x": jnp.zeros((B, 0, C))}),
+        (ValueError, r"x has shape \(3,\).*time is axis 1", {"x": jnp.zeros(3)}),
+        (ValueError, r"reset is 'zero'.*hard, soft, none", {"reset": "zero"}),
+        (ValueError, r"residual is 'tiny'.*full, half", {"residual": "tiny"}),
+        (ValueError, r"decay of shape \(5,\).*\(3, 4\)", {"decay": jnp.ones(5)}),
+        (ValueError, r"threshold of shape \(3, 3, 4\).*\(3, 4\)", {"threshold": jnp.ones((B, 3, C))}),
+        (ValueError, r"membrane of shape \(2, 4\).*\(3, 4\)", {"membrane": jnp.zeros((2, C))}),
+    ],
+    ids=["integer_x", "no_time_step", "no_time_axis", "reset", "residual", "decay", "threshold", "membrane"],
+)
+def test_errors_name_what_is_wrong(error, message, arguments):
+    with pytest.raises(error, match=f"lif: {message}"):
+        lif(**{"x": jnp.zeros((B, 3, C))} | arguments)

@@ -1,0 +1,103 @@
+"""docs/neurons.md against the numbers of the libraries it speaks of, made by their own code."""
+
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+DATA = pathlib.Path(__file__).parents[1] / "data" / "peers.npz"
+DOCS = (DATA.parent.parent.parent / "docs" / "neurons.md").read_text()
+with np.load(DATA) as arrays:
+    REFERENCE = dict(arrays)
+INFO = json.loads(str(REFERENCE["info"]))
+FLOAT32_SPIKES = ("snntorch", "sinabs")
+FIRES_AT_THRESHOLD = ("spikingjelly", "sinabs")
+
+
+def page():
+    """What the Python of docs/neurons.md defines."""
+    names = {"__name__": "neurons"}
+    for block in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL):
+        exec(compile(block, "docs/neurons.md", "exec"), names)
+    return names
+
+
+PAGE = page()
+
+
+def cases(kind):
+    return pytest.mark.parametrize(
+        "n, name, arguments", [pytest.param(n, *case, id=f"{n}-{case[0]}") for n, case in enumerate(INFO[kind])]
+    )
+
+
+def run(name, arguments, x):
+    """``(spikes, state, gradient)`` of the page's function of that name."""
+
+    def loss(x):
+        spikes, state = PAGE[name](x, **arguments)
+        return (REFERENCE["upstream"] * spikes).sum(), (spikes, state)
+
+    gradient, outputs = jax.jit(jax.grad(loss, has_aux=True))(jnp.asarray(x))
+    return (*outputs, gradient)
+
+
+def assert_close(actual, expected, name):
+    tolerance = 1e-6 if name.startswith(FLOAT32_SPIKES) else 1e-12
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@cases("cases")
+def test_spikes_membrane_and_gradient_are_those_of_the_library(x64, n, name, arguments):
+    spikes, state, gradient = run(name, arguments, REFERENCE["x"][n])
+    np.testing.assert_array_equal(spikes, REFERENCE["spikes"][n])
+    assert_close(state, REFERENCE["state"][n], name)
+    assert_close(gradient, REFERENCE["gradient"][n], name)
+    assert 0.1 < spikes.mean() < 0.9
+
+
+@cases("exact")
+def test_exactly_at_the_threshold_a_library_fires_as_the_page_says(x64, n, name, arguments):
+    x, expected = jnp.asarray(REFERENCE["exact.x"][n]), REFERENCE["exact.spikes"][n]
+    equal = np.array_equal(PAGE[name](x, **arguments)[0], expected)
+    if not name.startswith(FIRES_AT_THRESHOLD):
+        assert equal
+    else:
+        assert not equal
+        threshold = "spike_threshold" if name == "sinabs_lif" else "v_threshold"
+        np.testing.assert_array_equal(PAGE[name](x, **arguments, **{threshold: jnp.nextafter(1.0, 0.0)})[0], expected)
+
+
+@cases("other")
+def test_what_the_page_calls_inexpressible_differs(x64, n, name, arguments):
+    arguments = {key: value for key, value in arguments.items() if key != "spike_fn"}
+    spikes, _ = PAGE[name](jnp.asarray(REFERENCE["other.x"][n]), **arguments)
+    assert (np.asarray(spikes) != REFERENCE["other.spikes"][n]).any()
+
+
+def test_neurons_that_never_have_two_spikes_to_give_are_the_same(x64):
+    (name, arguments), x, counts = (
+        table[0] for table in (INFO["other"], REFERENCE["other.x"], REFERENCE["other.spikes"])
+    )
+    single = counts.max(axis=1) <= 1
+    arguments = arguments.copy()
+    assert arguments.pop("spike_fn") == "MultiSpike" and 0 < single.sum() < len(single)
+    np.testing.assert_array_equal(PAGE[name](jnp.asarray(x), **arguments)[0][single], counts[single])
+
+
+@pytest.mark.parametrize("name", PAGE["SURROGATES"])
+def test_derivative_of_a_surrogate_is_that_of_the_library(x64, name):
+    derivative = PAGE["SURROGATES"][name].derivative(REFERENCE["surrogate.x"])
+    rtol = 1e-7 if name.startswith("norse heavi_erfc") else 1e-12  # its root of pi is a float32
+    np.testing.assert_allclose(derivative, REFERENCE[f"surrogate.{name}"], rtol=rtol, atol=1e-15)
+
+
+def test_every_reference_is_used_and_every_version_named():
+    labels = {key.removeprefix("surrogate.") for key in REFERENCE if key.startswith("surrogate.")} - {"x"}
+    assert labels == set(PAGE["SURROGATES"])
+    versions = {name: version for name, version in INFO["versions"].items() if name != "torch"}
+    assert all(f"{name} {version}" in DOCS.lower() for name, version in versions.items())

@@ -1,0 +1,70 @@
+"""What a user installs and reads: requirements, versions, source that runs nothing it should not."""
+
+import ast
+import pathlib
+import re
+import tomllib
+
+import csbp_jax
+
+ROOT = pathlib.Path(__file__).parents[2]
+NEEDED = ("jax", "flax", "optax", "tensorflow-datasets", "tonic", "orbax-checkpoint", "chex", "pytest")
+
+
+def pinned(file="requirements.txt"):
+    lines = (ROOT / file).read_text().splitlines()
+    return dict(re.fullmatch(r"([a-z0-9.-]+)==([^ ]+)( ;.*)?", line).groups()[:2] for line in lines if line[0] != "#")
+
+
+def ranges():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    return [
+        *project["dependencies"],
+        *extras["events"],
+        *extras["images"],
+        *extras["plugin"],
+        *extras["tensorboard"],
+        *extras["dev"],
+    ]
+
+
+def test_requirements_pin_what_the_project_stands_on():
+    assert set(NEEDED) <= set(pinned())
+
+
+def test_the_pinned_set_is_within_the_ranges():
+    for requirement in ranges():
+        name, lowest = re.sub(r"\[.*\]", "", requirement.split(";")[0]).split(">=")
+        number = [int(n) for n in pinned()[name.replace("_", "-")].split(".")]
+        assert number >= [int(n) for n in lowest.split(".")], requirement
+
+
+def test_so_is_the_set_that_publishes():
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["publish"]
+    versions = pinned("requirements-publish.txt")
+    for requirement in group:
+        name, lowest = re.sub(r"\[.*\]", "", requirement).split(">=")
+        assert [int(n) for n in versions[name].split(".")] >= [int(n) for n in lowest.split(".")], requirement
+
+
+def test_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert project["version"] == csbp_jax.__version__ == cited[1]
+
+
+def test_no_code_is_read_from_files():
+    for file in (ROOT / "csbp_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                given = {keyword.arg for keyword in node.keywords}
+                assert name not in ("eval", "exec", "system", "popen"), file
+                assert not given & {"allow_pickle", "shell"}, file
+                if name in ("extract", "extractall") and getattr(getattr(node.func, "value", None), "id", "") == "tar":
+                    assert "filter" in given, file
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = [node.module] if isinstance(node, ast.ImportFrom) else []
+                names = {name.split(".")[0] for name in [*module, *(alias.name for alias in node.names)]}
+                assert not names & {"pickle", "dill", "marshal", "shelve", "subprocess", "torch", "yaml"}, file

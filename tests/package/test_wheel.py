@@ -1,0 +1,121 @@
+"""What ``make wheel`` builds is the whole package, whichever way it is built, and works where there is nothing else."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+
+import pytest
+
+from tests.support.checkout import ROOT, checkout
+
+TOUR = json.loads((ROOT / "experiments" / "tour.ipynb").read_text())["cells"]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def content(wheel):
+    """Its files and what is in them."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def built(publish, tmp_path_factory):
+    """A clone in which ``make wheel`` has run."""
+    root = checkout(tmp_path_factory.mktemp("wheel") / "clone")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
+    line = ["make", "-C", root, "wheel", f"PUBLISH={publish}"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return root
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (found,) = (built / "dist").glob("csbp_jax-*.whl")
+    return found
+
+
+@pytest.mark.slow
+def test_the_wheel_is_the_package_and_nothing_else(built, wheel):
+    files = {path for path in (built / "csbp_jax").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    ours = {name: text for name, text in content(wheel).items() if ".dist-info/" not in name}
+    assert ours == {path.relative_to(built).as_posix(): path.read_bytes() for path in files}
+    assert {"csbp_jax/py.typed", "csbp_jax/data/digits.npz", "csbp_jax/export/nir_graph.py"} <= set(ours)
+
+
+@pytest.mark.slow
+def test_the_tree_gives_the_same_wheel_as_the_source_distribution(built, wheel, publish, tmp_path):
+    """``make wheel`` builds the wheel from the source distribution."""
+    line = [publish / "bin" / "python", "-m", "build", "--quiet", "--wheel", "--outdir", tmp_path, built]
+    subprocess.run(line, check=True, capture_output=True)
+    assert content(tmp_path / wheel.name) == content(wheel)
+    (packed,) = (built / "dist").glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        top = {pathlib.PurePath(name).parts[1] for name in archive.getnames() if "/" in name}
+    assert {"LICENSE", "README.md", "pyproject.toml", "csbp_jax"} <= top and "tests" not in top
+
+
+@pytest.fixture(scope="module")
+def alone(wheel):
+    """The ``bin`` of an environment with the wheel and what it asks for, as pip finds it today."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        programs = pathlib.Path(folder) / "bin"
+        done = subprocess.run([programs / "pip", "install", "-q", wheel], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{wheel.name} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+        yield programs
+
+
+def run(line, folder):
+    """In an empty folder, with nothing of this environment's."""
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"], "COLUMNS": "120"}
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_it_works_where_nothing_else_is(alone, tmp_path):
+    place = run([alone / "python", "-c", "import csbp_jax; print(csbp_jax.__file__)"], tmp_path)
+    assert place.startswith(str(alone.parent))
+    usage = run([alone / "python", "-m", "csbp_jax", "--help"], tmp_path)
+    assert "Exit codes" in usage and usage == run([alone / "csbp_jax", "--help"], tmp_path)
+    line = [alone / "python", "-m", "csbp_jax", "train", "digits", "--epochs", "1", "--model.features", "8", "8"]
+    assert "test accuracy" in run([*line, "--name", "one"], tmp_path)
+    assert (tmp_path / "runs" / "one" / "figures" / "training.png").exists()
+    for form in ("safetensors", "stablehlo", "nir"):
+        run([alone / "csbp_jax", "export", "runs/one", "--to", form], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs_there(alone, tmp_path):
+    assert len(BLOCKS) == 2
+    for block in BLOCKS:
+        run([alone / "python", "-c", block], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_imports_of_the_tour_work_there(alone, tmp_path):
+    code = "".join(line for cell in TOUR if cell["cell_type"] == "code" for line in [*cell["source"], "\n"])
+    lines = re.findall(r"^(?:import|from) .+$", code, re.MULTILINE)
+    assert any("from csbp_jax import chaos" in line for line in lines)
+    run([alone / "python", "-c", "\n".join(lines)], tmp_path)
+
+
+@pytest.mark.slow
+def test_every_module_can_be_imported_there(alone, tmp_path):
+    """No extra is needed for that."""
+    script = (
+        "import importlib, pkgutil, csbp_jax\n"
+        "for module in pkgutil.walk_packages(csbp_jax.__path__, 'csbp_jax.'):\n"
+        "    if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
+        "print('all')\n"
+    )
+    assert run([alone / "python", "-c", script], tmp_path) == "all\n"

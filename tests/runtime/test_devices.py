@@ -1,0 +1,106 @@
+"""What devices tell: the operations of a step, the share of them that is used, memory, traces."""
+
+import dataclasses
+import io
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.config import ConfigError
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import hardware
+from csbp_jax.training.loop import train
+from csbp_jax.training.metrics_log import read_rows
+
+DIGITS = configs.load("digits")
+SMALL = dataclasses.replace(
+    DIGITS,
+    epochs=1,
+    batch_size=64,
+    log_every=1,
+    model=dataclasses.replace(DIGITS.model, name="dense", features=(8,), time_steps=2),
+    chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
+)
+
+
+def run(root, **options):
+    train(SMALL, root=root, name="r", console=Console(file=io.StringIO()), **options)
+    return read_rows(root / "r" / "metrics.jsonl")
+
+
+def test_a_matrix_product_has_two_operations_for_each_of_its_products():
+    product = jax.jit(lambda a, b: a @ b)
+    assert hardware.flops(product, jnp.ones((6, 5)), jnp.ones((5, 7))) == 2 * 6 * 5 * 7
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere nothing is asked of the compiler")
+def test_a_training_step_on_cpu_leaves_no_convolution_to_ynnpack():
+    """One that is large enough for it. If the first is false, the default has changed, and the option is idle."""
+    x, kernel = jax.random.normal(jax.random.key(0), (8, 12, 12, 32)), jnp.ones((3, 3, 32, 32))
+
+    def loss(kernel, x):
+        names = ("NHWC", "HWIO", "NHWC")
+        return (jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=names) ** 2).mean()
+
+    options = hardware.compiler_options()
+    default, ours = (
+        jax.jit(jax.grad(loss), compiler_options=given).lower(kernel, x).compile() for given in (None, options)
+    )
+    assert len(given_away(default)) == 2 and given_away(ours) == []
+    chex.assert_trees_all_close(default(kernel, x), ours(kernel, x), rtol=1e-5, atol=1e-6)
+
+
+def given_away(compiled):
+    """The convolutions within YNNPACK's fusions."""
+    *computations, entry = compiled.as_text().split("ENTRY ")
+    assert "ynn" in entry or " convolution(" in entry
+    return [line for text in computations for line in text.splitlines() if " convolution(" in line]
+
+
+def test_a_compiler_that_does_not_know_the_option_is_not_asked_for_it(monkeypatch):
+    monkeypatch.setattr(hardware, "_CPU_OPTIONS", {"xla_cpu_of_another_version": "1"})
+    assert hardware.compiler_options.__wrapped__() is None
+
+
+def test_the_utilisation_is_told_where_the_peak_is_known(tmp_path, monkeypatch):
+    unknown = run(tmp_path / "unknown")
+    assert unknown[0]["peak_operations"] is None and not any("utilisation" in row for row in unknown)
+    assert unknown[0]["device"] == jax.devices()[0].device_kind and unknown[0]["devices"] == 8
+    assert all(0 < row["waiting"] < 1 for row in unknown if row["kind"] == "train")
+
+    monkeypatch.setitem(hardware.PEAK_FLOPS, jax.devices()[0].device_kind, 1e9)
+    known = run(tmp_path / "known")
+    assert known[0]["peak_operations"] == 8e9
+    steps = [row for row in known if row["kind"] == "train"]
+    ratios = [row["utilisation"] / row["examples_per_second"] * SMALL.batch_size * 8e9 for row in steps]
+    assert ratios == pytest.approx([ratios[0]] * len(steps))
+    # Three products of the first layer (64 inputs to 8 units, shown once) forward, backward in weights; and more.
+    assert 2 * 2 * 64 * 64 * 8 < ratios[0] < 20 * 2 * 64 * 64 * 8
+
+
+def test_memory_is_told_where_the_device_tells(monkeypatch):
+    assert hardware.memory_stats() == {}  # a CPU does not
+
+    class Device:
+        def memory_stats(self):
+            return {"peak_bytes_in_use": 17}
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    assert hardware.memory_stats() == {"device_bytes": 17}
+
+
+@pytest.mark.parametrize("words", ["3", "0:2", "3:0", "3:-1", "a:b", "3:2:1"])
+def test_steps_that_cannot_be_read_are_told(words, tmp_path):
+    with pytest.raises(ConfigError, match="write START:N"):
+        run(tmp_path, profile=words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_is_left_of_the_steps_asked_for(tmp_path):
+    run(tmp_path, profile="3:2")
+    (trace,) = (tmp_path / "r" / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
+    assert trace.read_bytes().count(b"jit_") > 0

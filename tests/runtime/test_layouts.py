@@ -1,0 +1,264 @@
+"""Layouts, parts of a batch, ghost batch norm, remat: what each changes, and that it changes no number."""
+
+import dataclasses
+import itertools
+import re
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from csbp_jax import configs, data, learner, losses, models
+from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
+from csbp_jax.learner import optimizer
+from csbp_jax.models import base, layers, norms
+from csbp_jax.runtime.sharding import shardings
+from csbp_jax.training import compiled
+from csbp_jax.training.checkpoint import checkpoint
+
+DIGITS = configs.load("digits")
+SMALL = dataclasses.replace(
+    DIGITS,
+    batch_size=16,
+    model=dataclasses.replace(DIGITS.model, name="dense", features=(16, 8), time_steps=2),
+    chaos=dataclasses.replace(DIGITS.chaos, anneal="step", taps=("fc1.membrane",)),
+)
+PARTS = data.load(SMALL)
+
+
+def over(count):
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+
+
+def wide(state):
+    """Flax makes its parameters in float32."""
+    dtype = jnp.result_type(float)
+    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
+
+
+def begin(layout, devices, **changes):
+    """A program and its first state, in float64 where that is on."""
+    config = dataclasses.replace(SMALL, layout=layout, **changes)
+    run = compiled.compile(config, PARTS["train"], 78, over=over(devices))
+    state = run.init(jax.random.key(0))
+    return run, jax.device_put(wide(state), shardings(layout, state, over(devices)))
+
+
+def go_on(run, state, steps, start=0):
+    batches = data.train_batches(PARTS["train"], SMALL.batch_size, 0, start)
+    for batch in itertools.islice(batches, steps):
+        state, metrics = run.train_step(state, run.place(batch))
+    return state, metrics
+
+
+def plain(tree):
+    return jax.tree.map(np.asarray, (tree.params, tree.batch_stats, tree.opt_state))
+
+
+@pytest.fixture(scope="module")
+def twenty_steps():
+    with jax.enable_x64(True):
+        run, state = begin("data", 1)
+        state, metrics = go_on(run, state, 20)
+        return plain(state), jax.tree.map(float, metrics)
+
+
+@pytest.mark.parametrize("layout", ["data", "zero1", "fsdp"])
+def test_eight_devices_in_any_layout_are_one(layout, twenty_steps, x64):
+    run, state = begin(layout, 8)
+    state, metrics = go_on(run, state, 20)
+    chex.assert_trees_all_close((plain(state), jax.tree.map(float, metrics)), twenty_steps, rtol=1e-10, atol=1e-10)
+
+
+def collectives(run, state):
+    batch = run.place(next(data.train_batches(PARTS["train"], SMALL.batch_size, 0)))
+    text = run.train_step.lower(state, batch).compile().as_text()
+    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
+    return set(re.findall(rf"= .*? ({kinds})(?:-start)?\(", text))
+
+
+@pytest.mark.parametrize(
+    "layout, wanted, shares",
+    [
+        ("data", {"all-reduce"}, {"params": 1, "opt_state": 1}),
+        ("zero1", {"all-reduce", "all-gather"}, {"params": 1, "opt_state": 1 / 4}),
+        ("fsdp", {"all-reduce", "all-gather"}, {"params": 1 / 4, "opt_state": 1 / 4}),
+    ],
+)
+def test_a_step_sends_what_its_layout_needs_and_nothing_else(layout, wanted, shares):
+    taps = dataclasses.replace(SMALL.chaos, taps=("conv1.membrane",))
+    run, state = begin(layout, 8, model=dataclasses.replace(DIGITS.model, features=(4, 8), time_steps=2), chaos=taps)
+    assert collectives(run, state) == wanted
+    for _ in range(2):  # born so, and so after a step
+        for field, share in shares.items():
+            leaves = jax.tree.leaves(getattr(state, field))
+            here = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+            assert here <= share * sum(leaf.nbytes for leaf in leaves)
+            assert (share == 1) == all(leaf.is_fully_replicated for leaf in leaves)
+        assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves((state.batch_stats, state.hparams)))
+        state, _ = go_on(run, state, 1)
+
+
+@pytest.mark.parametrize("devices, layout", [(4, "fsdp"), (4, "data"), (1, "data")])
+def test_saved_on_eight_devices_it_goes_on_on_others(devices, layout, tmp_path, x64):
+    run, state = begin("fsdp", 8)
+    state, _ = go_on(run, state, 3)
+    with checkpoint.open_folder(tmp_path) as checkpoints:
+        checkpoints.save(3, state)
+    other, like = begin(layout, devices)
+    with checkpoint.open_folder(tmp_path) as checkpoints:
+        found = checkpoints.restore(like)
+    chex.assert_trees_all_equal(plain(found), plain(state))
+    assert jax.tree.map(lambda a: a.sharding, found) == jax.tree.map(lambda a: a.sharding, like)
+    (mine, _), (theirs, _) = go_on(other, found, 20, 3), go_on(run, state, 20, 3)
+    chex.assert_trees_all_close(plain(mine), plain(theirs), rtol=1e-10, atol=1e-10)
+
+
+def test_what_cannot_be_split_is_told():
+    for changes, told in (
+        ({"batch_size": 12}, r"batch_size: 12 .* multiples of 8, the number of devices"),
+        ({"optimizer": dataclasses.replace(SMALL.optimizer, accumulate=4)}, r"batch_size: 16 .* multiples of 32"),
+        ({"optimizer": dataclasses.replace(SMALL.optimizer, accumulate=3)}, r"batch_size: 16 .* 3 x 1"),
+        ({"model": dataclasses.replace(SMALL.model, norm_groups=5)}, r"batch_size: 16 .* 1 x 5"),
+        (
+            {
+                "optimizer": dataclasses.replace(SMALL.optimizer, accumulate=2),
+                "chaos": dataclasses.replace(SMALL.chaos, reduce="sum"),
+            },
+            "optimizer.accumulate: 2 is not possible with chaos.reduce sum",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            compiled.resolve(check(dataclasses.replace(SMALL, **changes)), PARTS)
+
+
+class NoNorm(base.Network):
+    """A spiking layer without a norm."""
+
+    def body(self, x, train, run):
+        x = run(layers.Dense(9, Scale, self.time_steps, name="fc1"), x)
+        return run(layers.Linear(3, name="readout"), x)
+
+
+class Scale(nn.Module):
+    """In a norm's place."""
+
+    def __call__(self, x, train):
+        return 3 * x
+
+
+def after_steps(model=None, count=3, norm_groups=1, remat=False, **changes):
+    """What a state holds after some steps of 16 random examples each, and the last step's metrics."""
+    config = Config(
+        model=Model(
+            name="dense",
+            input_shape=(6,),
+            classes=3,
+            time_steps=3,
+            features=(7, 5),
+            norm_groups=norm_groups,
+            remat=remat,
+        ),
+        chaos=Chaos(z0=(3.0,), taps=("fc1.membrane",), scale=1.0),
+        optimizer=Optimizer(name="sgd", schedule="constant", lr=0.1, **changes),
+    )
+    tx = optimizer.build(config.optimizer, 1, 1)
+    model = model or models.build(config.model)
+    init, train_step, _ = learner.make(model, tx, losses.rate_cross_entropy, config)
+    state, random = wide(init(jax.random.key(0))), np.random.default_rng(0)
+    for _ in range(count):
+        batch = {"x": jnp.asarray(random.normal(size=(16, 1, 6)) * 2), "y": jnp.asarray(random.integers(0, 3, 16))}
+        state, metrics = jax.jit(train_step)(state, batch)
+    return plain(state), jax.tree.map(float, metrics)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_is_the_batch_where_there_is_no_norm(parts, x64):
+    model = NoNorm(3, 3)
+    whole, in_parts = after_steps(model), after_steps(model, accumulate=parts)
+    chex.assert_trees_all_close(whole, in_parts, rtol=1e-10, atol=1e-12)
+
+
+def test_with_a_norm_each_part_has_its_own_statistics_as_a_group_would(x64):
+    """Parts are every second example, groups are halves: the same where the examples are put in that order."""
+    whole, halves = after_steps(count=1), after_steps(count=1, accumulate=2)
+    assert abs(whole[1]["task_loss"] - halves[1]["task_loss"]) > 1e-4
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(whole[0][0], halves[0][0], rtol=1e-6)
+    order = np.concatenate([np.arange(0, 16, 2), np.arange(1, 16, 2)])
+    shuffled = np.random.default_rng
+
+    class Reordered:
+        def __init__(self, seed):
+            self.random = shuffled(seed)
+
+        def normal(self, size):
+            return self.random.normal(size=size)[order]
+
+        def integers(self, *bounds):
+            return self.random.integers(*bounds)[order]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np.random, "default_rng", Reordered)
+        grouped = after_steps(count=1, norm_groups=2)
+    chex.assert_trees_all_close(halves[0][0], grouped[0][0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["batch", "tebn", "bntt"])
+def test_ghost_statistics_are_those_of_each_group_alone(name, x64):
+    x = jnp.asarray(np.random.default_rng(1).normal(2, 3, (8, 3, 4, 5)))
+    together, alone = norms.make(name, 3, groups=4)(), norms.make(name, 3)()
+    variables = wide(together.init(jax.random.key(0), x, False))
+    y, moved = together.apply(variables, x, True, mutable=["batch_stats"])
+    each = [alone.apply(variables, group, True, mutable=["batch_stats"]) for group in jnp.split(x, 4)]
+    np.testing.assert_allclose(y, jnp.concatenate([out for out, _ in each]), rtol=1e-12, atol=1e-12)
+    means = jax.tree.map(lambda *values: sum(values) / 4, *[stats for _, stats in each])
+    chex.assert_trees_all_close(moved, means, rtol=1e-12)
+    whole, _ = alone.apply(variables, x, True, mutable=["batch_stats"])
+    assert np.abs(whole - y).max() > 0.1
+
+
+def test_ghost_statistics_do_not_depend_on_devices_and_need_no_more_of_them(x64):
+    ghost = dataclasses.replace(SMALL.model, norm_groups=8)
+    (one, state_one), (many, state_many) = begin("data", 1, model=ghost), begin("data", 8, model=ghost)
+    plainly, state = begin("data", 8)
+    batch = many.place(next(data.train_batches(PARTS["train"], SMALL.batch_size, 0)))
+    count = [
+        len(re.findall(r"= .*? all-reduce(?:-start)?\(", run.train_step.lower(s, batch).compile().as_text()))
+        for run, s in ((many, state_many), (plainly, state))
+    ]
+    assert count[0] <= count[1]
+    chex.assert_trees_all_close(
+        plain(go_on(one, state_one, 5)[0]), plain(go_on(many, state_many, 5)[0]), rtol=1e-10, atol=1e-10
+    )
+
+
+def kept_and_gradient(model, taps):
+    """Bytes that wait for the reverse pass, and the gradient."""
+    config = Config(model=model, chaos=Chaos(z0=(1.0,), taps=taps))
+    net, tx = models.build(config.model), optimizer.build(config.optimizer, 1, 1)
+    init, _, _ = learner.make(net, tx, losses.rate_cross_entropy, config)
+    state, random = wide(init(jax.random.key(0))), np.random.default_rng(0)
+    x, y = jnp.asarray(random.normal(size=(64, 1, *model.input_shape))), jnp.arange(64) % 10
+    gradients = jax.jit(learner.make_gradients(net, losses.rate_cross_entropy, config))(state, {"x": x, "y": y})
+
+    def output(params):
+        return net.apply({"params": params, "batch_stats": state.batch_stats}, x, True, mutable=["batch_stats"])[0][0]
+
+    kept = jax.eval_shape(lambda params: jax.vjp(output, params)[1], state.params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)), gradients
+
+
+@pytest.mark.parametrize("learn", ["none", "channel"])
+def test_remat_keeps_less_for_the_reverse_pass_and_gives_the_same_gradient(learn, x64):
+    """Not the compiled program's own temporaries: XLA on CPU computes nothing twice, and so undoes it there."""
+    model = Model(name="dense", input_shape=(32,), time_steps=16, features=(32,) * 3)
+    model = dataclasses.replace(model, neuron=dataclasses.replace(model.neuron, learn=learn, decay=0.5))
+    kept, gradients = kept_and_gradient(model, ("fc2.membrane",))
+    less, again = kept_and_gradient(dataclasses.replace(model, remat=True), ("fc2.membrane",))
+    chex.assert_trees_all_close(gradients, again, rtol=1e-10, atol=1e-12)
+    assert less < 0.4 * kept

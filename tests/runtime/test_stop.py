@@ -1,0 +1,224 @@
+"""Stopped at any point and resumed, a run ends with the same bits; SIGTERM is exit code 42, Ctrl-C 130."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime.preemption import Stop, Stopped, on_signals
+from csbp_jax.training.checkpoint import checkpoint
+from csbp_jax.training.loop import train
+from csbp_jax.training.metrics_log import read_rows
+from tests.support.checkpoint_arrays import arrays
+
+ROOT = pathlib.Path(__file__).parents[2]
+DIGITS = configs.load("digits")
+# 19 steps an epoch, 3 batches in a validation.
+SMALL = dataclasses.replace(
+    DIGITS,
+    epochs=2,
+    batch_size=64,
+    eval_batch_size=64,
+    log_every=1,
+    checkpoint_every=1,
+    model=dataclasses.replace(DIGITS.model, name="dense", features=(8,), time_steps=2),
+    chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
+)
+
+
+class After(Stop):
+    """Tells it to stop when it has been asked so many times: once a step, a validation and a batch of one."""
+
+    def __init__(self, times):
+        self.times, self._held = times, False
+
+    @property
+    def code(self):
+        self.times -= 1
+        return 42 if self.times < 0 else None
+
+
+def run(root, stop=None):
+    return train(SMALL, root=root, name="r", console=Console(file=io.StringIO(), width=200), stop=stop)
+
+
+def left(run_folder):
+    """All that a run leaves and that no clock decides: rows, and the arrays of its last checkpoint."""
+    clocks = ("seconds", "examples_per_second", "waiting")
+    rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run_folder / "metrics.jsonl")]
+    return rows, arrays(run_folder / "checkpoints")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole")
+    result = run(root)
+    return root / "r", result
+
+
+@pytest.mark.slow
+def test_stopped_at_any_point_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
+    # Within epoch 1; before its validation; within that; within epoch 2; within the validation of its end.
+    for times, step in ((7, 7), (12, 19), (2, 19), (7, 22), (18, 38)):
+        with pytest.raises(Stopped) as stopped:
+            run(tmp_path, After(times))
+        assert (stopped.value.code, stopped.value.step) == (42, step)
+        assert checkpoint.steps(tmp_path / "r" / "checkpoints")[-1] == step
+        assert read_rows(tmp_path / "r" / "metrics.jsonl")[-1]["step"] == step
+    result = run(tmp_path)
+    assert {**result, "seconds": 0} == {**whole[1], "seconds": 0}
+    (rows, state), (whole_rows, whole_state) = left(tmp_path / "r"), left(whole[0])
+    assert rows == whole_rows
+    assert state == whole_state
+    assert all(
+        any(name.startswith(f"state/{part}/") for name in state) for part in ("params", "batch_stats", "opt_state")
+    )
+
+
+LINE = [
+    *("-m", "csbp_jax", "train", "digits", "--name", "r", "--epochs", "5000", "--batch-size", "64", "--log-every", "1"),
+    *("--model.name", "dense", "--model.features", "8", "--model.time-steps", "2", "--chaos.taps", "fc1.membrane"),
+]
+
+
+def signalled(tmp_path, number, ready):
+    """Starts or resumes a run, sends it a signal once ``ready``, and gives its exit code, stdout and stderr."""
+    # A shell's background jobs ignore Ctrl-C, and children inherit that.
+    program = (
+        f"import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = {LINE[1:]}"
+    )
+    program += f"; sys.argv += ['--runs', {str(tmp_path)!r}]; runpy.run_module('csbp_jax', run_name='__main__')"
+    line = [sys.executable, "-u", "-c", program]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = process.stdout.readline()
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    assert listening(process.pid) == set()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, first + out, err
+
+
+def listening(process):
+    """The ports at which a process listens; nothing can be told where there is no /proc."""
+    folder = pathlib.Path(f"/proc/{process}")
+    links = []
+    for link in folder.glob("fd/*"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            links.append(os.readlink(link))
+    rows = [row.split() for table in folder.glob("net/tcp*") for row in table.read_text().splitlines()[1:]]
+    return {int(row[1].split(":")[-1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links}
+
+
+def test_ports_are_seen():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert listening(os.getpid()) >= {server.getsockname()[1]} or not pathlib.Path("/proc/self/fd").exists()
+
+
+def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
+    metrics, found = tmp_path / "r" / "metrics.jsonl", []
+    for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
+        begun = found[-1] if found else 0
+        wanted = lambda: read_rows(metrics)[-1:] and read_rows(metrics)[-1]["step"] >= begun + 30  # noqa: B023, E731
+        returned, out, err = signalled(tmp_path, number, wanted)
+        assert returned == code
+        told = re.fullmatch(
+            r"csbp_jax: stopped after step (\d+), and all is saved; the same command goes on", err.splitlines()[-1]
+        )
+        found += [int(told[1])]
+        assert checkpoint.steps(tmp_path / "r" / "checkpoints")[-1] == found[-1] >= begun + 30
+        assert (f"resumed after step {begun}," if begun else "a new run") in out
+    steps = [row["step"] for row in read_rows(metrics) if row["kind"] == "train"]
+    assert steps == list(range(1, found[-1] + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="children are found in /proc")
+def test_the_launcher_of_the_docs_goes_on_after_each_preemption_to_the_end(tmp_path):
+    (loop,) = re.findall(r"```sh\n(while .*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
+    more = f"--runs '{tmp_path}' --epochs 40 --batch-size 64 --log-every 1 --model.name dense --model.features 8"
+    loop = loop.replace(".venv/bin/python", sys.executable)
+    loop = loop.replace("--name mine", f"--name mine --chaos.taps fc1.membrane {more}")
+    launcher = subprocess.Popen(["sh", "-c", loop], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    metrics = tmp_path / "mine" / "metrics.jsonl"
+    reached, deadline = 0, time.monotonic() + 240
+    for _ in range(2):
+        while not any(row["step"] > reached + 20 for row in read_rows(metrics)):
+            assert launcher.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        (child,) = children.read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        while pathlib.Path(f"/proc/{child}").exists():
+            assert launcher.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        reached = checkpoint.steps(metrics.parent / "checkpoints")[-1]
+    out, err = launcher.communicate(timeout=240)
+    assert launcher.returncode == 0, err
+    assert err.count("and all is saved; the same command goes on") == 2 and out.count("resumed after step") == 2
+    steps = [row["step"] for row in read_rows(metrics) if row["kind"] == "train"]
+    assert steps == list(range(1, 40 * 19 + 1))
+
+
+def test_ctrl_c_while_it_compiles_is_told_in_one_line(tmp_path):
+    code, _, err = signalled(tmp_path, signal.SIGINT, lambda: True)
+    assert code == 130
+    assert "Ctrl-C again stops at once" in err and "stopped" in err.splitlines()[-1] and "Traceback" not in err
+
+
+HELD = """
+import signal, time
+from csbp_jax.runtime.preemption import on_signals
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
+with on_signals() as stop, stop.held():
+    print("ready", flush=True)
+    while True: time.sleep(0.01)
+"""
+
+
+def test_a_second_ctrl_c_ends_it_whatever_it_does():
+    with subprocess.Popen([sys.executable, "-c", HELD], cwd=ROOT, stdout=-1, stderr=-1) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                process.send_signal(number)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == -signal.SIGINT  # which a shell calls 130
+        finally:
+            process.kill()
+
+
+def test_signals_stop_at_once_where_nothing_is_to_be_saved():
+    before = signal.getsignal(signal.SIGTERM)
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
+        with pytest.raises(Stopped) as stopped, on_signals():
+            signal.raise_signal(number)
+        assert stopped.value.code == code
+    assert signal.getsignal(signal.SIGTERM) == before
+    signal.signal(signal.SIGINT, given)
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with on_signals() as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert stop.code is None
+    finally:
+        signal.signal(signal.SIGINT, before)

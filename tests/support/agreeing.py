@@ -1,0 +1,31 @@
+"""One of two processes that tell each other what one of them knows or cannot do. Run by test_processes.py."""
+
+import sys
+
+from csbp_jax.config import CheckpointError, ConfigError
+from csbp_jax.runtime import multihost
+from csbp_jax.runtime.preemption import Stop
+
+
+def main(how, process):
+    def fails(kind, text):
+        raise kind(text)
+
+    def told(function):
+        try:
+            return function()
+        except ConfigError as error:
+            return f"{type(error).__name__}: {error}"
+
+    with multihost.connected(how, Stop()) as stop:
+        print(multihost.host_slice(), multihost.is_host0())
+        print(multihost.broadcast_from_host0(lambda: ["of", process]), stop.code)
+        print(told(lambda: multihost.broadcast_from_host0(lambda: fails(CheckpointError, f"damaged, says {process}"))))
+        print(multihost.all_succeed(lambda: process))
+        print(told(lambda: multihost.all_succeed(lambda: process or fails(ConfigError, "no data"))))
+        print(told(lambda: multihost.check_equal("options", {"seed": process // 2})))
+        print(told(lambda: multihost.check_equal("options", {"seed": process})))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,37 @@
+"""One of several processes: writes the rows of each batch that its devices hold. Run by test_pipeline.py."""
+
+import sys
+
+import jax
+import numpy as np
+
+from csbp_jax import data
+from csbp_jax.config import Config
+from csbp_jax.runtime import sharding
+
+
+def main(port, processes, process, out):
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.distributed.initialize(f"127.0.0.1:{port}", processes, process)
+    try:
+        parts = data.load(Config())
+        devices = sharding.data_parallel()
+        share = {"process": jax.process_index(), "processes": jax.process_count()}
+        train = data.train_batches(parts["train"], 32, seed=3, start_step=37, **share)
+        batches = [sharding.shard_batch(next(train), devices) for _ in range(5)]
+        batches += [sharding.shard_batch(batch, devices) for batch in data.eval_batches(parts["test"], 100, **share)]
+        rows = {}
+        for step, batch in enumerate(batches):
+            total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(devices))(batch["x"])
+            rows[f"{step}/sum"] = np.asarray(total)
+            for key, value in batch.items():
+                for shard in value.addressable_shards:
+                    rows[f"{step}/{key}/{shard.index[0].start or 0}"] = np.asarray(shard.data)
+        np.savez(out, **rows)
+    finally:
+        jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,197 @@
+"""Small data sets of events in the true byte formats, archives included."""
+
+import io
+import pathlib
+import tarfile
+import zipfile
+
+import numpy as np
+
+from csbp_jax.data.events.recordings import CALTECH101, CIFAR10
+
+
+def recording(seed, n=200, height=34, width=34, span=300_000):
+    """x, y, t, p of n random events; the corners are among them."""
+    random = np.random.default_rng(seed)
+    x, y = random.integers(0, width, n), random.integers(0, height, n)
+    x[:2], y[:2] = (0, width - 1), (0, height - 1)
+    return x, y, np.sort(random.integers(0, span, n)), random.integers(0, 2, n)
+
+
+def nmnist(x, y, t, p):
+    """N-MNIST and N-Caltech101: x, y, then polarity and 23 bits of time, big-endian."""
+    columns = [x, y, (p << 7) | (t >> 16), (t >> 8) & 255, t & 255]
+    return np.stack(columns, axis=1).astype(np.uint8).tobytes()
+
+
+def aedat(x, y, t, p):
+    """AEDAT 2.0 of a DVS128, as CIFAR10-DVS has it."""
+    address = (127 - x) << 8 | (127 - y) << 1 | (1 - p)
+    header = b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n# created Wed Jan 18 2017\r\n"
+    return header + np.stack([address, t], axis=1).astype(">u4").tobytes()
+
+
+def aedat4(x, y, t, p, path, height=128, width=128):
+    """Written by the camera vendor's library; times are those of a calendar."""
+    import dv_processing as dv
+
+    writer = dv.io.MonoCameraWriter(str(path), dv.io.MonoCameraWriter.EventOnlyConfig("DVS", (width, height)))
+    events = dv.EventStore()
+    for i in range(len(x)):
+        events.push_back(1_500_000_000_000_000 + int(t[i]), int(x[i]), int(y[i]), bool(p[i]))
+    writer.writeEvents(events)
+    del writer  # closes the file
+    return pathlib.Path(path).read_bytes()
+
+
+def gesture(x, y, t, p):
+    """DVS-Gesture as cut for tonic: columns x, y, polarity, milliseconds."""
+    file = io.BytesIO()
+    np.save(file, np.stack([x, y, p, t], axis=1))
+    return file.getvalue()
+
+
+def shd(path, recordings, labels):
+    """Spiking Heidelberg Digits: float16 seconds and units, of variable length."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        times = file.create_dataset("spikes/times", (len(labels),), h5py.vlen_dtype(np.float16))
+        units = file.create_dataset("spikes/units", (len(labels),), h5py.vlen_dtype(np.uint16))
+        for i, (x, _, t, _) in enumerate(recordings):
+            times[i], units[i] = (t / 1e6).astype(np.float16), x.astype(np.uint16)
+        file["labels"] = np.asarray(labels, np.uint16)
+        file["extra/speaker"] = np.zeros(len(labels), np.uint16)
+        file["extra/keys"] = [b"zero"] * 20
+    return pathlib.Path(path).read_bytes()
+
+
+def zipped(files):
+    """A zip of {name: content}, in this order."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def tarred(files):
+    """A tar.gz of {name: content}; a content that is a TarInfo is written as it is."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for name, content in files.items():
+            if isinstance(content, tarfile.TarInfo):
+                archive.addfile(content)
+                continue
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+# Of each class so many recordings, numbered so that their natural order is not the alphabetical one.
+NUMBERS = (2, 10, 1, 9, 100, 20, 3, 11, 4, 30)
+
+
+def trees(name, folder):
+    """{archive: {file: (label, (x, y, t, p))}} of a small data set, and write its archives into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "nmnist": _nmnist,
+        "ncaltech101": _ncaltech101,
+        "dvs_gesture": _dvs_gesture,
+        "cifar10_dvs": _cifar10_dvs,
+        "cifar10_dvs_aedat": _cifar10_dvs_aedat,
+        "shd": _shd,
+    }[name](folder)
+
+
+def _nmnist(folder):
+    parts = {}
+    for part, place, seed in (("train", "Train", 0), ("test", "Test", 1000)):
+        parts[part] = {
+            f"{place}/{digit}/{number:05d}.bin": (digit, recording(seed + 100 * digit + number))
+            for digit in (3, 0, 9)
+            for number in NUMBERS
+        }
+        content = {file: nmnist(*events) for file, (_, events) in parts[part].items()}
+        (folder / f"{place}.zip").write_bytes(zipped(content))
+    return parts
+
+
+def _ncaltech101(folder):
+    files = {
+        f"Caltech101/{label}/image_{number:04d}.bin": (
+            CALTECH101.index(label),
+            recording(100 * i + number, height=180 - 20 * i, width=240 - 10 * number % 7),
+        )
+        for i, label in enumerate(("yin_yang", "BACKGROUND_Google", "accordion"))
+        for number in NUMBERS
+    }
+    inner = zipped({file: nmnist(*events) for file, (_, events) in files.items()})
+    outer = zipped({"Caltech101.zip": inner, "Caltech101_annotations.zip": zipped({"x": b""}), "README.txt": b"N"})
+    (folder / "N-Caltech101-archive.zip").write_bytes(outer)
+    return {"all": files}
+
+
+def _dvs_gesture(folder):
+    parts = {}
+    for part, place, users in (("train", "ibmGestureTrain", (2, 10, 1)), ("test", "ibmGestureTest", (24,))):
+        parts[part] = {
+            f"{place}/user{user:02d}_{light}/{label}.npy": (
+                label,
+                recording(100 * user + label + 50 * (light == "led"), 300, 128, 128, 6000),
+            )
+            for user in users
+            for light in ("led", "natural")
+            for label in (10, 2, 0)
+        }
+        content = {file: gesture(*events) for file, (_, events) in parts[part].items()}
+        (folder / f"{place}.tar.gz").write_bytes(tarred(content))
+        # As read: microseconds.
+        parts[part] = {file: (label, (x, y, 1000 * t, p)) for file, (label, (x, y, t, p)) in parts[part].items()}
+    return parts
+
+
+def _cifar(suffix):
+    return {
+        f"{label}/cifar10_{label}_{number}{suffix}": (i, recording(100 * i + number, 150, 128, 128))
+        for i, label in enumerate(CIFAR10)
+        for number in NUMBERS
+    }
+
+
+def _cifar10_dvs(folder):
+    files = _cifar(".aedat4")
+    content = {file: aedat4(*events, folder / "one.aedat4") for file, (_, events) in files.items()}
+    (folder / "one.aedat4").unlink()
+    classes = {
+        f"{label}.zip": zipped({file: data for file, data in content.items() if file.startswith(label)})
+        for label in CIFAR10
+    }
+    (folder / "CIFAR10DVS.zip").write_bytes(zipped(classes))
+    # As read: from the first event on.
+    return {"all": {file: (label, (x, y, t - t[0], p)) for file, (label, (x, y, t, p)) in files.items()}}
+
+
+def _cifar10_dvs_aedat(folder):
+    files = _cifar(".aedat")
+    for label in CIFAR10:
+        content = {file: aedat(*events) for file, (_, events) in files.items() if file.startswith(label)}
+        (folder / f"{label}.zip").write_bytes(zipped(content))
+    return {"all": files}
+
+
+def _shd(folder):
+    parts = {}
+    for part, seed in (("train", 0), ("test", 50)):
+        labels = [i % 20 for i in range(40)]
+        recordings = [recording(seed + i, 100, 1, 700, 900_000) for i in range(40)]
+        content = shd(folder / "one.h5", recordings, labels)
+        (folder / "one.h5").unlink()
+        (folder / f"shd_{part}.h5.zip").write_bytes(zipped({f"shd_{part}.h5": content}))
+        parts[part] = {
+            f"shd_{part}.h5/{i}": (label, (x, y, (1e6 * (t / 1e6).astype(np.float16).astype(float)).astype(int), 0 * p))
+            for i, (label, (x, y, t, p)) in enumerate(zip(labels, recordings, strict=True))
+        }
+    return parts

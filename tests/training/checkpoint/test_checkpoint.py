@@ -1,0 +1,207 @@
+"""Checkpoints: whatever part of one is damaged, that is found; the newest whole one is used; a failure is one line."""
+
+import os
+import random
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax.config import CheckpointError
+from csbp_jax.training.checkpoint import checkpoint, manifest
+
+TREE = {
+    "params": {"kernel": jnp.arange(12.0).reshape(3, 4), "bias": jnp.ones(4, jnp.bfloat16)},
+    "key": jax.random.key(3),
+    "mean": np.asarray(1 / 3),
+    "nothing": {},
+}
+
+
+def at(step):
+    return {**TREE, "params": jax.tree.map(lambda leaf: leaf + step, TREE["params"])}
+
+
+def save(folder, *numbers):
+    with checkpoint.open_folder(folder) as checkpoints:
+        for step in numbers:
+            checkpoints.save(step, at(step))
+
+
+def restore(folder, like=TREE):
+    told = []
+    with checkpoint.open_folder(folder, told.append) as checkpoints:
+        return checkpoints.restore(like), told
+
+
+def equal(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
+    save(folder, 4, 9, 11)
+    return folder
+
+
+def test_the_newest_two_stay_and_come_back_bit_for_bit(saved):
+    assert sorted(path.name for path in saved.iterdir()) == ["11", "9"]
+    tree, told = restore(saved)
+    equal(tree, at(11))
+    assert told == []
+
+
+def test_one_of_the_same_step_is_replaced(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "c")
+    with checkpoint.open_folder(folder) as checkpoints:
+        checkpoints.save(11, at(100))
+    assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
+    equal(restore(folder)[0], at(100))
+
+
+def test_an_empty_folder_has_none(tmp_path):
+    assert restore(tmp_path / "new") == (None, [])
+
+
+def damage(folder, rng):
+    """Flips a bit of a file, cuts or empties it, or takes it or a folder away; returns what it did."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    file = rng.choice(files)
+    kind = rng.choice(["flip", "flip", "flip", "cut", "empty", "delete", "folder"])
+    content = bytearray(file.read_bytes())
+    if kind == "flip":
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+    elif kind == "cut":
+        os.truncate(file, rng.randrange(len(content)))
+    elif kind == "empty":
+        os.truncate(file, 0)
+    elif kind == "delete":
+        file.unlink()
+    else:
+        shutil.rmtree(rng.choice([path for path in sorted(folder.rglob("*")) if path.is_dir()]))
+    return kind, file.relative_to(folder)
+
+
+@pytest.mark.parametrize("times", [10, pytest.param(1000, marks=pytest.mark.slow)])
+def test_random_damages_are_all_found(saved, tmp_path, times):
+    rng, files = random.Random(0), set()
+    for _ in range(times):
+        copy = shutil.copytree(saved / "11", tmp_path / "11")
+        done = damage(copy, rng)
+        files.add(done[1])
+        assert manifest.verify(copy) is not None, done
+        shutil.rmtree(copy)
+    assert len(files) >= 5
+
+
+def test_every_bit_of_the_manifest_and_of_the_smallest_file_is_guarded(saved, tmp_path):
+    copy = shutil.copytree(saved / "11", tmp_path / "11")
+    assert manifest.verify(copy) is None
+    for file in (copy / "manifest.json", copy / "commit_success.txt"):
+        whole = file.read_bytes()
+        for place in range(len(whole)):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << place % 8
+            file.write_bytes(flipped)
+            assert manifest.verify(copy) is not None, (file.name, place)
+        file.write_bytes(whole)
+    assert manifest.verify(copy) is None
+
+
+def test_a_damaged_one_is_set_aside_and_told_and_the_one_before_is_used(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "c")
+    (folder / "11" / "_METADATA").unlink()
+    tree, told = restore(folder)
+    equal(tree, at(9))
+    (aside,) = folder.glob("11.damaged-*")
+    assert told == [f"{folder}/11: _METADATA is missing; set aside as {aside.name}"]
+    save(folder, 10, 11)  # older than the newest was
+    assert checkpoint.steps(folder) == [10, 11] and aside.exists()
+    equal(restore(folder)[0], at(11))
+
+
+def test_where_all_are_damaged_nothing_is_touched(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "c")
+    (folder / "9" / "manifest.json").unlink()
+    (folder / "11" / "manifest.json").write_text("[3]")
+    with pytest.raises(CheckpointError, match=r"whole \(11: manifest.json is damaged; 9: manifest.json is missing\)"):
+        restore(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
+
+
+def test_what_a_kill_leaves_is_cleared_and_a_sealed_one_gets_its_name(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "c")
+    (folder / "11").rename(folder / "12.part")  # between seal and name
+    shutil.copytree(saved / "9", folder / "9.part")  # the same, in place of another
+    (folder / "13.part.orbax-checkpoint-tmp").mkdir()
+    shutil.copytree(saved / "9", folder / "14.part")
+    (folder / "14.part" / "manifest.json").unlink()  # before its seal
+    (folder / "14.part.manifest").write_text("{")
+    shutil.copytree(saved / "9", folder / "4.gone")
+    (folder / "4.gone" / "_METADATA").unlink()
+    equal(restore(folder)[0], at(11))
+    assert sorted(path.name for path in folder.iterdir()) == ["12", "9"]
+
+
+@pytest.mark.parametrize("kernel, told", [
+    (jnp.zeros((3, 5)), r"params/kernel \(float32\[3, 4\] there, float32\[3, 5\] here\)"),
+    (jnp.zeros((3, 4), jnp.bfloat16), r"params/kernel \(float32\[3, 4\] there, bfloat16\[3, 4\] here\)"),
+    ({"a": jnp.zeros(1)}, r"params/kernel \(float32\[3, 4\] there, None here\); params/kernel/a \(None there"),
+])  # fmt: skip
+def test_another_shape_dtype_or_structure_is_an_error_that_names_it(saved, kernel, told):
+    with pytest.raises(CheckpointError, match=rf"11: this checkpoint cannot be read \(it holds other arrays: {told}"):
+        restore(saved, {**TREE, "params": {**TREE["params"], "kernel": kernel}})
+
+
+def test_a_failing_save_is_told_in_one_line(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with (
+        pytest.raises(CheckpointError, match="the checkpoint of step 1 cannot be written"),
+        checkpoint.open_folder(folder) as c,
+    ):
+        shutil.rmtree(folder)
+        folder.write_text("in the way")
+        c.save(1, TREE)
+
+
+def save_all(folder, failing, succeeding, last):
+    """Saves so many steps, some of which cannot be sealed; the lines that are told meanwhile."""
+    told = []
+    with checkpoint.open_folder(folder, told.append) as c:
+        for step in range(1, last + 1):
+            if step in failing:
+                c.failed()  # what the one before left is cleared away by then
+                (folder / f"{step}.part.manifest").mkdir()
+            c.save(step, TREE)
+            assert c.failed() == (step in failing) and (step not in succeeding or c.newest_step() == step)
+    return told
+
+
+def test_failing_saves_are_told_and_the_next_one_may_succeed(tmp_path):
+    folder = tmp_path / "checkpoints"
+    told = save_all(folder, {1, 2, 4, 5}, {3, 6, 7}, 7)
+    assert [
+        re.match(r".*: the checkpoint of step (\d) cannot be written \(.*\); the run ends with an error where", line)[1]
+        for line in told
+    ]
+    assert [line.split("step ")[1][0] for line in told] == list("1245")
+    assert sorted(path.name for path in folder.iterdir()) == ["6", "7"]
+    equal(restore(folder)[0], TREE)
+
+
+def test_three_saves_that_fail_in_a_row_stop_it_and_so_does_the_last(tmp_path):
+    for last, failing in ((9, {3, 4, 5}), (3, {3})):
+        folder = tmp_path / str(last)
+        with pytest.raises(CheckpointError, match=f"step {max(failing)} cannot be written"):
+            save_all(folder, failing, {1, 2}, last)
+        assert sorted(path.name for path in folder.iterdir())[:2] == ["1", "2"]
+        equal(restore(folder)[0], TREE)

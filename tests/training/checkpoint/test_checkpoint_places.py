@@ -1,0 +1,200 @@
+"""Checkpoints apart from their run: all that another machine needs is there; names as a bucket has them."""
+
+import dataclasses
+import importlib.util
+import io
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.config import CheckpointError, ConfigError
+from csbp_jax.evaluation import restore
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.training.checkpoint import bucket, checkpoint, location, manifest
+from csbp_jax.training.loop import train
+from csbp_jax.training.metrics_log import read_rows
+
+MODEL = dataclasses.replace(configs.load("digits").model, name="dense", features=(8,), time_steps=2)
+CHAOS = dataclasses.replace(configs.load("digits").chaos, taps=("fc1.membrane",))
+SMALL = dataclasses.replace(
+    configs.load("digits"), model=MODEL, chaos=CHAOS, epochs=2, batch_size=512, checkpoint_every=1, log_every=1
+)
+TREE = {"kernel": jnp.arange(12.0).reshape(3, 4), "mean": np.asarray(1 / 3)}
+
+
+def at(step):
+    return {**TREE, "kernel": TREE["kernel"] + step}
+
+
+def run(config, root, **options):
+    text = io.StringIO()
+    result = train(config, root=root, console=Console(file=text, width=200), **options)
+    return result, text.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder whose checkpoints are named as in a bucket, which test_bucket.py has."""
+    for module in (checkpoint, location):
+        monkeypatch.setattr(module, "names", lambda folder: bucket)
+    (tmp_path / "bucket").mkdir()
+    return tmp_path / "bucket"
+
+
+def save(folder, *numbers):
+    with checkpoint.open_folder(folder) as checkpoints:
+        for number in numbers:
+            checkpoints.save(int(number), at(number))
+
+
+def restored(folder):
+    told = []
+    with checkpoint.open_folder(folder, told.append) as checkpoints:
+        tree = checkpoints.restore(TREE)
+    return None if tree is None else float(tree["kernel"][0, 0]), told
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_two_steps_stay_and_the_newest_of_a_step(folder):
+    assert restored(folder) == (None, [])
+    save(folder, 4, 9, 11, 11.5)
+    assert left(folder) == ["11.2", "9.1"]
+    assert restored(folder) == (11.5, [])
+    np.testing.assert_array_equal(checkpoint.restore_newest(folder, TREE)["kernel"], at(11.5)["kernel"])
+
+
+def test_what_has_no_manifest_was_never_whole_and_goes(folder):
+    save(folder, 9, 11)
+    shutil.copytree(folder / "11.1", folder / "12.1")
+    (folder / "12.1" / "manifest.json").unlink()  # a kill before the seal, or within a deletion
+    (folder / "13.1.manifest").write_text("{")
+    assert checkpoint.steps(folder) == [9, 11]
+    assert restored(folder) == (11.0, [])
+    assert left(folder) == ["11.1", "9.1"]
+
+
+def test_a_kill_before_the_older_of_a_step_is_deleted(folder):
+    save(folder, 9, 11)
+    kept = shutil.copytree(folder / "11.1", folder.parent / "kept")
+    save(folder, 11.5)
+    shutil.copytree(kept, folder / "11.1")
+    assert restored(folder) == (11.5, [])
+    save(folder, 12, 13)
+    assert left(folder) == ["12.1", "13.1"]
+
+
+def test_a_damaged_one_is_set_aside_in_its_place_and_its_step_is_saved_anew(folder):
+    save(folder, 9, 11)
+    (folder / "11.1" / "_METADATA").write_text("{}")
+    value, (line,) = restored(folder)
+    assert value == 9.0
+    (aside,) = (folder / "11.1").glob("manifest.json.*")
+    assert line.startswith(f"{folder}/11.1: _METADATA has 2 bytes, not ")
+    assert line.endswith(f"; set aside as 11.1/{aside.name}") and "damaged-" in aside.name
+    save(folder, 11.5)
+    assert left(folder) == ["11.1", "11.2", "9.1"]
+    assert restored(folder) == (11.5, []) and aside.exists()
+    for path in (folder / "11.2", folder / "9.1"):
+        (path / "_METADATA").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint is whole \(11: _METADATA is missing; 9: _METADATA is mis"
+    ):
+        restored(folder)
+    assert (folder / "11.2" / "manifest.json").exists() and (folder / "9.1" / "manifest.json").exists()
+
+
+def test_a_save_that_fails_is_cleared_away(folder):
+    told = []
+    with checkpoint.open_folder(folder, told.append) as checkpoints:
+        (folder / "1.1.manifest").mkdir()
+        checkpoints.save(1, at(1))
+        assert checkpoints.failed()
+        checkpoints.save(2, at(2))
+    assert len(told) == 1 and "step 1 cannot be written" in told[0]
+    assert checkpoint.steps(folder) == [2] and manifest.verify(folder / "2.1") is None
+    assert not (folder / "1.1").exists()
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """A finished run with its checkpoints apart, and where they are."""
+    root = tmp_path_factory.mktemp("apart")
+    result, text = run(SMALL, root / "runs", name="r", checkpoints=str(root / "there"))
+    return root, result, text
+
+
+def rows(run):
+    clocks = ("seconds", "examples_per_second", "waiting")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run / "metrics.jsonl")]
+
+
+def copy(apart, tmp_path):
+    return shutil.copytree(apart[0] / "there", tmp_path / "there")
+
+
+def test_another_machine_goes_on_from_the_checkpoints_alone(apart, tmp_path):
+    root, result, text = apart
+    assert f"checkpoints  {root / 'there' / 'r'}" in text
+    assert left(root / "there" / "r") == ["2", "4"]
+    there = copy(apart, tmp_path)
+    shutil.rmtree(there / "r" / "4")
+    again, told = run(SMALL, tmp_path / "runs", name="r", checkpoints=str(there))
+    assert "resumed after step 2" in told
+    assert again | {"seconds": 0} == result | {"seconds": 0}
+    assert rows(tmp_path / "runs" / "r") == rows(root / "runs" / "r")
+    configs = [json.loads((place / "runs" / "r" / "config.json").read_text()) for place in (root, tmp_path)]
+    assert configs[0] == configs[1]
+
+
+def test_rows_come_from_the_checkpoint_where_a_machine_knows_fewer(apart, tmp_path):
+    there, mine = copy(apart, tmp_path), shutil.copytree(apart[0] / "runs", tmp_path / "runs")
+    location.record_location(mine / "r", there / "r")
+    (mine / "r" / "result.json").unlink()
+    (mine / "r" / "metrics.jsonl").write_text("")
+    again, _ = run(SMALL, mine, name="r")
+    assert again["params_sha256"] == apart[1]["params_sha256"]
+    assert rows(mine / "r") == rows(apart[0] / "runs" / "r")
+
+
+def test_a_run_whose_checkpoints_are_apart_can_be_used(apart):
+    _, variables, _ = restore.load(apart[0] / "runs" / "r")
+    assert variables["params"]
+
+
+def test_another_config_place_or_start_is_refused_and_nothing_is_touched(apart, tmp_path):
+    there, mine = copy(apart, tmp_path), tmp_path / "runs"
+    other = dataclasses.replace(SMALL, seed=1)
+    with pytest.raises(ConfigError, match=r"NAME: run 'r' has another config; differing are seed \(0 there, 1 here\)"):
+        run(other, mine, name="r", checkpoints=str(there))
+    with pytest.raises(ConfigError, match=r"--fresh: .*there/r has checkpoints; move them away, or give another NAME"):
+        run(SMALL, mine, name="r", checkpoints=str(there), fresh=True)
+    elsewhere = f"has its checkpoints in {apart[0]}/there/r, not in {tmp_path}/there/r; leave the option out"
+    with pytest.raises(ConfigError, match=elsewhere):
+        run(SMALL, apart[0] / "runs", name="r", checkpoints=str(there))
+    shutil.rmtree(mine)
+    (there / "s").mkdir()
+    shutil.copytree(there / "r" / "2", there / "s" / "2")
+    begun = mine / "s"
+    begun.mkdir(parents=True)
+    content = json.loads((there / "s" / "2" / "run" / "config.json").read_text())
+    content["config"]["seed"] = 1
+    (begun / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"checkpoints of run 's' are of another config; seed \(0 there, 1 here\)"):
+        run(other, mine, name="s", checkpoints=str(there))
+    assert sorted(path.name for path in begun.iterdir()) == ["config.json", "lock"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_an_address_without_gcsfs_is_one_line(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"^gs://bucket/runs: needs the package gcsfs; pip install 'csbp_jax\[gcs\]'$"
+    ):
+        run(SMALL, tmp_path, checkpoints="gs://bucket/runs")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,50 @@
+"""A run saved on eight devices of one process goes on in two processes: the same bits, then the same numbers."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from csbp_jax.training.checkpoint import checkpoint
+from tests.support import continuing, together
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["data", "fsdp"])
+def test_saved_by_one_process_it_goes_on_in_two(layout, tmp_path, x64):
+    """20 steps on, in float64, to 1e-10."""
+    run, parts, state = continuing.begin("fsdp")
+    state = continuing.go_on(run, parts, state)
+    with checkpoint.open_folder(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(continuing.STEPS, state)
+    saved = continuing.arrays(run, state)
+    after = continuing.arrays(run, continuing.go_on(run, parts, state))
+
+    script = pathlib.Path(__file__).parents[2] / "support" / "continuing.py"
+    settings = {"PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "JAX_ENABLE_X64": "1"}
+    port, running = together.free_port(), []
+    for process in range(2):
+        line = [
+            sys.executable,
+            script,
+            f"127.0.0.1:{port},2,{process}",
+            layout,
+            tmp_path / "checkpoints",
+            tmp_path / "x",
+        ]
+        running.append(
+            subprocess.Popen(line, cwd=together.ROOT, env={**os.environ, **settings}, stdout=-1, stderr=-1, text=True)
+        )
+    codes, told, errors = together.finish(running, 200)
+    assert codes == [0, 0], errors
+    assert all(text.splitlines()[-1] == "{0, 1}" for text in told)
+    found = np.load(tmp_path / "x.npz")
+    assert len(found) == 2 * len(saved) > 20
+    for name, value in saved.items():
+        assert value.dtype == found[f"restored{name}"].dtype
+        assert value.tobytes() == found[f"restored{name}"].tobytes()
+        np.testing.assert_allclose(found[f"after{name}"], after[name], rtol=1e-10, atol=1e-10)
+    assert any(value.dtype == np.float64 and not np.array_equal(value, after[name]) for name, value in saved.items())

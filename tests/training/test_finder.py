@@ -1,0 +1,96 @@
+"""The learning-rate test: each step at its rate, whatever the schedule; where it ends and what it says."""
+
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import configs, data
+from csbp_jax.cli import main
+from csbp_jax.config import Config, ConfigError, Optimizer, flatten
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.training import compiled, lr_finder
+
+DIGITS = configs.load("digits")
+SMALL = dataclasses.replace(
+    DIGITS,
+    batch_size=256,
+    model=dataclasses.replace(DIGITS.model, name="dense", features=(8,), time_steps=2),
+    chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
+    optimizer=Optimizer(name="sgd", lr=7.0, schedule="cosine", warmup_epochs=3),
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lr")
+    text = io.StringIO()
+    console = Console(file=text, width=200)
+    return (
+        folder,
+        lr_finder.find(SMALL, low=1e-3, high=1e6, steps=60, out=folder / "a", console=console),
+        text.getvalue(),
+    )
+
+
+def test_each_step_is_one_of_plain_training_at_its_rate(found):
+    flat = dataclasses.replace(SMALL, optimizer=Optimizer(name="sgd", schedule="constant"))
+    parts = data.load(flat)
+    run = compiled.functions(flat, parts["train"], 4)
+    state, step, losses = jax.jit(run.init)(jax.random.key(0)), jax.jit(run.train_step), []
+    batches = itertools.islice(data.train_batches(parts["train"], 256, 0), 8)
+    for batch, rate in zip(batches, np.geomspace(1e-3, 1e6, 60), strict=False):
+        state = state.replace(hparams=state.hparams | {"lr": jnp.float32(rate)})
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["task_loss"]))
+    np.testing.assert_allclose(found[1]["losses"][:8], losses, rtol=1e-4)
+    np.testing.assert_allclose(found[1]["rates"][:8], np.geomspace(1e-3, 1e6, 60)[:8])
+    assert np.ptp(losses) > 0.01
+
+
+def test_it_ends_where_the_loss_has_blown_up_and_leaves_a_figure(found):
+    folder, told, text = found
+    assert 10 < len(told["losses"]) == len(told["rates"]) < 60
+    assert 1e-3 < told["suggested"] <= told["steepest"] < told["rates"][int(np.argmin(told["smoothed"]))] < 100
+    assert json.loads((folder / "a" / "lr.json").read_text()) == told
+    assert (folder / "a" / "lr.png").stat().st_size > 5000 and f"suggested optimizer.lr {told['suggested']:.2g}" in text
+
+
+def test_the_smoothed_loss_is_a_mean_without_bias():
+    np.testing.assert_allclose(lr_finder.smooth([2.0] * 5), 2.0)
+    np.testing.assert_allclose(lr_finder.smooth([1.0, 3.0]), [1.0, (0.09 * 1 + 0.1 * 3) / 0.19])
+
+
+def test_rates_that_lower_nothing_are_told():
+    with pytest.raises(ConfigError, match=r"--low: no rate from 0.001 to 1 lowered the loss"):
+        lr_finder.suggest(np.geomspace(1e-3, 1, 20), list(np.linspace(1, 5, 20)))
+
+
+@pytest.mark.parametrize(("line", "told"), [
+    ("lr digits --low 0", "--low, --high, --steps: 0.0, 10.0, 100; give 0 < low < high and at least 10 steps"),
+    ("lr digits --high x", "--low, --high: 1e-5, x; allowed are numbers above 0"),
+    ("lr digits --steps 3", "give 0 < low < high and at least 10 steps"),
+    ("lr digits --steps -3", "--steps: '-3' is not possible; allowed is a positive whole number"),
+    ("lr", "DATASET: missing; write csbp_jax lr DATASET"),
+])  # fmt: skip
+def test_what_is_wrong_is_told_in_one_line(line, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_the_page_names_options_that_are_and_are_off():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    named = re.findall(r"^\| .*`--([a-z.-]+) ", page, re.MULTILINE)
+    assert len(named) == 5
+    assert all(not flatten(Config())[name.replace("-", "_")] for name in named)
+    for target in re.findall(r"\]\(([^)]+)\)", page):
+        assert (pathlib.Path(__file__).parents[2] / "docs" / target).exists()

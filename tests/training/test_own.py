@@ -1,0 +1,349 @@
+"""Experiments of a user's own, outside the package: trained, resumed, swept, evaluated; never run without a word."""
+
+import functools
+import io
+import json
+import pathlib
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import csbp_jax
+from csbp_jax import chaos, models
+from csbp_jax.cli import main
+from csbp_jax.config import ConfigError, replaced
+from csbp_jax.evaluation import evaluate, inspection, predict, restore
+from csbp_jax.reporting import terminal
+from csbp_jax.runtime.preemption import Stop, Stopped
+from csbp_jax.sweep import grid
+from csbp_jax.training import build, loop, plugin_file, run_dir
+from csbp_jax.training.plugins import PARTS, plugin_run_name
+
+ROOT = pathlib.Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "own_experiment.py"
+PAGE = (ROOT / "docs" / "own.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+LINES = "\n\n".join(BLOCKS[:-1])
+
+
+def quiet():
+    return terminal.Console(file=io.StringIO(), width=200)
+
+
+class After(Stop):
+    """Tells a run to stop when it has been asked so many times."""
+
+    def __init__(self, times):
+        self.times, self._held = times, False
+
+    @property
+    def code(self):
+        self.times -= 1
+        return 42 if self.times < 0 else None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Runs of the same config and file share one compilation."""
+    known, compile = {}, loop.compile
+
+    def once(config, source, steps, parts):
+        key = (config, parts.code)
+        if key not in known:
+            known[key] = compile(config, source, steps, parts), source
+        return known[key][0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "compile", once)
+        yield known
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """``(folder, file, mark, result)``: a run of the example, by the command line; its code marks each time it runs."""
+    folder = tmp_path_factory.mktemp("own")
+    file, mark = folder / "mine.py", folder / "mark"
+    mark.write_text("")
+    file.write_text(EXAMPLE.read_text() + f'\nwith open({str(mark)!r}, "a") as mark:\n    mark.write("x")\n')
+    line = ["train", str(file), "--name", "r", "--epochs", "2", "--runs", str(folder), "--data-dir", str(folder)]
+    assert main.main(line) == 0
+    return folder, file, mark, json.loads((folder / "r" / "result.json").read_text())
+
+
+def ran(mark):
+    return len(mark.read_text())
+
+
+# --- a run of one's own -------------------------------------------------------------------------------------------
+
+
+def test_the_example_is_short_and_learns(whole):
+    folder, file, _, result = whole
+    assert len(EXAMPLE.read_text().splitlines()) < 60
+    assert result["last"]["epoch"] == 2 and result["last"]["test_accuracy"] > 0.8
+    about = json.loads((folder / "r" / "config.json").read_text())
+    assert about["own"]["parts"] == ["data", "neuron"] and about["own"]["file"] == str(file)
+    assert (folder / "r" / "experiment.py").read_bytes() == file.read_bytes()
+    assert about["config"]["model"]["classes"] == 2 and about["config"]["model"]["input_shape"] == [20]
+
+
+def test_stopped_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
+    folder, file, _, result = whole
+    config, parts = plugin_file.load_file(file)
+    options = {"own": parts, "name": "r", "root": tmp_path, "data_dir": folder, "console": quiet()}
+    with pytest.raises(Stopped):
+        loop.train(replaced(config, "epochs", 2), stop=After(4), **options)
+    again = loop.train(replaced(config, "epochs", 2), **options)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+
+
+def test_its_neuron_is_the_one_of_the_file(whole):
+    """In float64 by hand; and it is not the package's."""
+    _, file, _, _ = whole
+    config, parts = plugin_file.load_file(file)
+    x = np.random.default_rng(0).normal(0.6, 0.7, (3, 8, 4))
+    v, a, spikes = np.zeros((3, 4)), np.zeros((3, 4)), []
+    for t in range(8):
+        u = 0.25 * v + x[:, t]
+        spikes.append((u > 1 + 0.5 * a).astype(float))
+        v, a = (1 - spikes[-1]) * u, 0.9 * a + spikes[-1]
+    expected = np.stack(spikes, axis=1)
+    np.testing.assert_array_equal(parts.neuron(config)(jnp.asarray(x, jnp.float32))[0], expected)
+    assert (np.asarray(models.neuron(config.model.neuron)(jnp.asarray(x, jnp.float32))[0]) != expected).any()
+
+
+def test_reading_it_runs_nothing_without_trust(whole, tmp_path, capsys):
+    folder, _, mark, _ = whole
+    before = ran(mark)
+    np.save(tmp_path / "a.npy", np.zeros((8, 20)))
+    run = str(folder / "r")
+    for line in (["evaluate", run], ["predict", run, str(tmp_path / "a.npy")], ["inspect", run], ["best", run]):
+        assert main.main(line) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert all(f"reading it runs the code of {run}/experiment.py" in line and "--trust" in line for line in told[:3])
+    with pytest.raises(ConfigError, match="give --trust"):
+        csbp_jax.load(run)
+    assert ran(mark) == before
+    csbp_jax.load(run, trust=True)
+    assert ran(mark) == before + 1
+
+
+def test_it_is_evaluated_inspected_and_predicts(whole, tmp_path):
+    folder, _, _, result = whole
+    options = {"trust": True, "data_dir": folder}
+    told = evaluate.evaluate_run(folder / "r", console=quiet(), **options)
+    assert told["accuracy"] == pytest.approx(result["last"]["test_accuracy"], abs=1e-9) and not told["data_changed"]
+    apply, variables, _ = csbp_jax.load(folder / "r", trust=True)
+    record = np.load(folder / "bursts.npz")["x"][520]
+    np.save(tmp_path / "a.npy", record)
+    np.save(tmp_path / "b.npy", record[:5])
+    np.save(tmp_path / "c.png", record)
+    files = [tmp_path / name for name in ("a.npy", "b.npy", "c.png.npy")]
+    good, short, _ = predict.predict(folder / "r", files, **options)
+    logits = apply(variables, jnp.asarray(record[None], jnp.float32))[0].mean(1)
+    assert good.labels == [str(int(logits.argmax()))]
+    assert good.probabilities[0] == pytest.approx(float(jax.nn.softmax(logits).max()), rel=1e-4)
+    assert "is (5, 20) with its time steps, but this run's records are (8, 20)" in short.problem
+    seen = inspection.inspect(folder / "r", examples=4, console=quiet(), **options)
+    assert seen["layers"]["fc1"]["neurons"] == 16
+
+
+def test_a_copy_that_is_missing_or_changed_is_told(whole, tmp_path):
+    run = shutil.copytree(whole[0] / "r", tmp_path / "r")
+    before = ran(whole[2])
+    with open(run / "experiment.py", "a") as file:
+        file.write("# more\n")
+    with pytest.raises(ConfigError, match=r"experiment.py: is not the file that the run began with"):
+        csbp_jax.load(run, trust=True)
+    (run / "experiment.py").unlink()
+    with pytest.raises(ConfigError, match=r"experiment.py: missing, and the run's own parts \(data, neuron\)"):
+        csbp_jax.load(run, trust=True)
+    assert ran(whole[2]) == before
+
+
+def test_another_file_does_not_go_on_with_the_run(whole, tmp_path, capsys):
+    folder, file, _, _ = whole
+    other = tmp_path / "mine.py"
+    other.write_text(file.read_text() + "# changed\n")
+    line = ["train", str(other), "--name", "r", "--epochs", "2", "--runs", str(folder), "--data-dir", str(folder)]
+    assert main.main(line) == 2
+    told = capsys.readouterr().err
+    assert "NAME: run 'r' has other code of your own; differing are own.sha256" in told and told.count("\n") == 1
+    names = {
+        plugin_run_name(config, parts) for config, parts in (plugin_file.load_file(file), plugin_file.load_file(other))
+    }
+    assert len(names) == 2 and all(re.fullmatch("mine-[0-9a-f]{8}", name) for name in names)
+
+
+def test_a_sweep_of_it_is_tabulated_and_picked_from(whole, tmp_path, capsys):
+    folder, file, _, _ = whole
+    options = ["--data-dir", str(folder)]
+    line = ["sweep", str(file), "--grid", "seed=0,1", "--name", "s", "--sweeps", str(tmp_path), "--epochs", "1"]
+    assert main.main([*line, *options]) == 0
+    rows = (tmp_path / "s" / "members.csv").read_text().splitlines()
+    assert len(rows) == 3 and all(float(row.split(",")[4]) > 0.5 for row in rows[1:])
+    assert main.main(["best", str(tmp_path / "s"), *options]) == 2
+    assert "give --trust" in capsys.readouterr().err
+
+
+def test_a_neuron_of_ones_own_is_compiled_for_each_of_its_constants(whole):
+    config, parts = plugin_file.load_file(whole[1])
+    members = grid.members(config, {"model.neuron.decay": [0.2, 0.5], "optimizer.lr": [0.1, 0.2]})
+    assert len(grid.compile_groups(members, parts)) == 2 and len(grid.compile_groups(members)) == 1
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """``(folder, names)``: all that the page's Python defines, the run that it trained among it."""
+    folder, names = tmp_path_factory.mktemp("page"), {"__name__": "page"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(compile(LINES + "\n" + BLOCKS[-1], "docs/own.md", "exec"), names)
+    return folder, names
+
+
+def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
+    """All at once: each value of a step is recomputed from the part itself."""
+    (tmp_path / "page.py").write_text(LINES)
+    assert plugin_file.load_file(tmp_path / "page.py")[1].parts == PARTS
+    parts, config = page[1]["own"], page[1]["whole"]
+    ((run, source),) = [(run, source) for (_, code), (run, source) in compiled_once.items() if not code]
+    state = run.init(jax.random.key(0))
+    batch = {"x": source.x[:64], "y": source.y[:64]}
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    model, tx, loss, term = build.build(config, parts, 4)
+    assert type(model).__name__ == "Skip" and model.neuron.reset == "soft"
+
+    @jax.jit
+    def forward(variables, x):
+        tap = functools.partial(term, target=0.65, scale=10.0, cut=None, reduce="mean")
+        return model.apply(variables, x, True, tap=tap, taps=("fc1.membrane",), mutable=["batch_stats"])[0]
+
+    logits, aux = forward(variables, jnp.asarray(batch["x"]))
+    _, told = run.train_step(state, run.place(batch))  # donates the state
+    np.testing.assert_allclose(told["task_loss"], loss(logits, batch["y"]), rtol=1e-4)
+    np.testing.assert_allclose(told["chaos_loss"], aux.terms["fc1.membrane"], rtol=1e-4)
+    assert told["chaos_loss"] != pytest.approx(float(chaos.term(jnp.zeros(3))), rel=0.01)
+    still = {"w": jnp.zeros(50)}
+    pushed, _ = tx.update(still, tx.init(still), still, step=0, key=jax.random.key(1))
+    assert jnp.all(jnp.abs(pushed["w"]) > 0.5)  # Adam's first step, of noise alone
+
+
+def test_the_pages_python_trains_and_loads(page, monkeypatch):
+    folder, names = page
+    monkeypatch.chdir(folder)
+    assert names["result"]["last"]["epoch"] == 1 and names["whole"].model.classes == 3
+    told = json.loads(pathlib.Path("runs/mine/config.json").read_text())["own"]
+    assert told == {"parts": list(PARTS)}
+    with pytest.raises(ConfigError, match=r"was made from Python with own parts .*; pass them as own=Own"):
+        csbp_jax.load("runs/mine")
+    with pytest.raises(ConfigError, match=r"has own parts .data, .*, but given are \(loss\)"):
+        csbp_jax.load("runs/mine", own=csbp_jax.Own(loss=names["loss"]))
+    with pytest.raises(ConfigError, match=r"NAME: missing; a run with own parts .* needs a name"):
+        loop.train(names["config"], own=names["own"], console=quiet())
+
+
+def test_links_of_the_page_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", PAGE):
+        assert (ROOT / "docs" / target.partition("#")[0]).exists(), target
+
+
+# --- what is wrong ------------------------------------------------------------------------------------------------
+
+HEAD = """import numpy as np
+import jax.numpy as jnp
+from csbp_jax.config import Config, Loss, Model
+config = Config(model=Model(name="dense", input_shape=(), classes=0, time_steps=2, features=(4,)), batch_size=8)
+x, y = np.zeros((40, 2, 3)), np.arange(40) % 2
+def data(config, data_dir): return {"train": (x, y), "test": (x, y)}
+"""
+WRONG = {
+    "x = (": "{}:7: SyntaxError: '(' was never closed",
+    "1 / 0": "{}:7: ZeroDivisionError: division by zero",
+    "import nothing_like_it": "{}:7: ModuleNotFoundError: No module named 'nothing_like_it'",
+    "del config": "{}: defines no config; write config = Config(...)",
+    "config = {}": "{}: config is a dict; write config = Config",
+    "neuron = 3": "{}: neuron is a int; write it as a function",
+    "import sys; sys.exit(0)": "{}:7: SystemExit: 0",
+    "def data(): pass": "{}: data cannot be called so; expected is data(config, data_dir)",
+    "def data(config, data_dir): return x": "{}: data gives a ndarray; expected is a dict of train, test",
+    "def data(config, data_dir): return {'train': (x, y)}": "{}: data gives a dict with train; expected is",
+    "x = x[:, 0]": "{}: data: train: x is float64 (40, 3); expected are numbers [N, T, ...]",
+    "y = y[:4]": "{}: data: train: y is int64 (4,); expected are labels from 0 on, integers [40]",
+    "y = y - 1": "{}: data: train: y is int64 (40,); expected are labels from 0 on",
+    "x[3] = np.nan": "{}: data: train: x holds values that are not finite",
+    "x = np.zeros((40, 3, 3))": "{}: data: train: x has 3 time steps; expected is model.time_steps (2)",
+    "def data(config, data_dir): return {'train': (x, y), 'test': 3}": "{}: data: test is a int without __len__; exp",
+    "def data(config, data_dir): return np.load('gone.npz')": "{}:7: in data: FileNotFoundError: ",
+    "def neuron(config): return lambda x, membrane=None: x": "{}: neuron gives [(2, 2, 3)] for x (2, 2, 3); expected",
+    "def neuron(config): return lambda: 0": "{}: neuron: neuron.<locals>.<lambda>() takes 0 positional arguments",
+    "def neuron(config):\n    def cell(x, membrane=None):\n        return x @ jnp.ones(9), x\n    return cell":
+        "{}:9: in cell: TypeError: ",
+    "def model(config, neuron): return 3": "{}: model gives a int; expected is a flax.linen Module",
+    "def model(config, neuron):\n    import flax.linen as nn\n    return nn.Dense(2)": "{}: model",
+    "def loss(config): return lambda logits, labels, where=None: logits": "{}: loss gives (2, 2, 2); expected is",
+    "def loss(config): return lambda logits, labels: 0.0": "{}: loss: ",
+    "def loss(config): return config.optimizer.lr * 2": "{}:7: in loss: TypeError: unsupported operand type(s) for *: "
+        "'VariesWithinASweep'",
+    "def term(config): return lambda h, target, scale, *, cut, reduce: h": "{}: term gives (2, 2, 3); expected is",
+    "def control(config, tx): return 3": "{}: control gives a int; expected is an optax transformation",
+    "config = Config(model=config.model, epochs=0)": "epochs: 0 is not possible",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", WRONG)
+def test_what_is_wrong_is_told_in_one_line(lines, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "wrong.py"
+    file.write_text(HEAD + lines + "\n")
+    assert main.main(["train", "wrong.py"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("csbp_jax: " + WRONG[lines].format("wrong.py")), told
+    assert told.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.py"]
+
+
+def test_the_traceback_is_there_for_who_asks(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CSBP_TRACEBACK", "1")
+    (tmp_path / "wrong.py").write_text("def f():\n    1 / 0\nf()\n")
+    assert main.main(["train", str(tmp_path / "wrong.py")]) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" in told and "wrong.py:2: in f: ZeroDivisionError" in told.splitlines()[-1]
+
+
+def test_no_such_file(capsys):
+    assert main.main(["train", "nowhere.py"]) == 2
+    assert "nowhere.py: cannot be read (No such file or directory); name a Python file" in capsys.readouterr().err
+
+
+def test_make_hands_a_file_over():
+    from csbp_jax.cli.options import from_environment
+
+    assert from_environment("train", {"CSBP_DATASET": "my file.py"}) == ["my file.py"]
+
+
+def test_own_classes_are_not_for_other_processes(tmp_path):
+    source = "class S(list):\n    classes = 2\ns = S([{'x': np.zeros((2, 3), np.float32), 'y': np.int32(0)}] * 20)\n"
+    given = "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), s)\n"
+    (tmp_path / "s.py").write_text(HEAD + source + given)
+    config, parts = plugin_file.load_file(tmp_path / "s.py")
+    assert len(build.load_data(config, parts, tmp_path)[0]["train"]) == 20
+    with pytest.raises(ConfigError, match=r"data.workers: 2 is not possible for a source that .*s.py defines"):
+        build.load_data(replaced(config, "data.workers", 2), parts, tmp_path)
+
+
+def test_a_run_knows_when_its_data_changed(whole, tmp_path):
+    config, parts = plugin_file.load_file(whole[1])
+    first = build.load_data(config, parts, whole[0])[1]
+    arrays = dict(np.load(whole[0] / "bursts.npz"))
+    arrays["x"][3, 2, 1] ^= True
+    np.savez(tmp_path / "bursts.npz", **arrays)
+    assert build.load_data(config, parts, tmp_path)[1] != first == build.load_data(config, parts, whole[0])[1]
+    assert restore.restore(whole[0] / "r", trust=True).data == run_dir.fingerprint_digest(first)

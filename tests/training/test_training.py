@@ -1,0 +1,273 @@
+"""The loop: what a run leaves, the same bits twice, resume after a kill, divergence, names."""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from csbp_jax import configs, data
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
+from csbp_jax.reporting import plots
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.training.checkpoint import checkpoint, manifest
+from csbp_jax.training.compiled import compile
+from csbp_jax.training.loop import train
+from csbp_jax.training.metrics_log import read_rows
+from csbp_jax.training.run_dir import open_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = dataclasses.replace(
+    configs.load("digits"),
+    epochs=2,
+    batch_size=64,
+    checkpoint_every=1,
+    model=dataclasses.replace(configs.load("digits").model, features=(4, 4), time_steps=2),
+)
+
+
+def run(config, root, **options):
+    text = io.StringIO()
+    result = train(config, root=root, console=Console(file=text, width=200), **options)
+    return result, text.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    result, text = run(SMALL, root, name="one")
+    return root / "one", result, text
+
+
+def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
+    folder, result, text = finished
+    assert json.loads((folder / "config.json").read_text())["config"]["chaos"]["taps"] == ["conv1.membrane"]
+    assert {"jax", "flax"} <= set(json.loads((folder / "config.json").read_text())["versions"])
+    assert {path.name for path in (folder / "figures").iterdir()} == {"training.png", "rates.png"}
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["19", "38"]
+    assert json.loads((folder / "result.json").read_text()) == result
+    for word in ("epoch 2/2", "last epoch", "validation-chosen", str(folder)):
+        assert word in text
+
+
+def test_figures_of_a_deep_network_have_room(finished, tmp_path):
+    rows = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if "rates" in row:
+            names = [f"layer{i}.membrane" for i in range(40)]
+            row |= {"rates": dict.fromkeys(names, 0.1), "z": {name: float(i // 39) for i, name in enumerate(names)}}
+    plots.draw_run(tmp_path, rows)  # a warning that nothing fits is an error here
+    assert (tmp_path / "figures" / "rates.png").stat().st_size > 1000
+
+
+def test_figures_need_no_row_of_a_step(finished, tmp_path):
+    rows = read_rows(finished[0] / "metrics.jsonl")
+    plots.draw_run(tmp_path, [row for row in rows if row["kind"] != "train"])
+    assert (tmp_path / "figures" / "training.png").stat().st_size > 1000
+
+
+def test_metrics_hold_every_epoch_and_the_share_of_the_chaos_term(finished):
+    folder, result, _ = finished
+    rows = read_rows(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "epoch"] == [19, 38]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [10, 20, 30]
+    assert rows[0]["gradient_norms"] == result["gradient_norms"]
+    assert [row["z"]["conv1.membrane"] for row in rows if row["kind"] == "train"] == pytest.approx([10, 9, 9])
+    assert all(0 <= rate <= 1 for rate in rows[-1]["rates"].values())
+
+
+def test_the_weights_of_the_chosen_epoch_are_those_of_the_best_validation(finished):
+    folder, result, _ = finished
+    epochs = [row for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "epoch"]
+    best = max(epochs, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
+    assert result["chosen"]["epoch"] == best["epoch"]
+    assert result["chosen"]["validation_accuracy"] == best["validation_accuracy"]
+    assert result["last"]["epoch"] == 2 and result["last"]["test_count"] == 359
+
+
+def test_the_digits_preset_is_no_mock():
+    """Its chaos term holds at least a tenth of the task gradient's norm at step 0."""
+    config = configs.load("digits")
+    source = data.load(config)["train"]
+    program = compile(config, source, 39)
+    batch = program.place(next(data.train_batches(source, config.batch_size, config.seed)))
+    norms = program.gradient_norms(program.init(jax.random.key(config.seed)), batch)
+    assert norms["chaos"] > 0.1 * norms["task"]
+
+
+def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path):
+    _, result, _ = finished
+    again, _ = run(SMALL, tmp_path)
+    assert again["params_sha256"] == result["params_sha256"]
+    other, _ = run(dataclasses.replace(SMALL, seed=1), tmp_path)
+    assert other["params_sha256"] != result["params_sha256"]
+
+
+def test_a_finished_run_is_not_done_again_and_fresh_sets_it_aside(finished):
+    folder, result, _ = finished
+    before = (folder / "metrics.jsonl").read_bytes()
+    again, text = run(SMALL, folder.parent, name="one")
+    assert again == result and "is finished" in text
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    anew, text = run(SMALL, folder.parent, name="one", fresh=True)
+    assert anew["params_sha256"] == result["params_sha256"] and "the old run is kept as" in text
+    (old,) = folder.parent.glob("one.before-*")
+    assert (old / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_name_whose_config_differs_is_refused_with_the_fields_that_differ(finished):
+    folder, _, _ = finished
+    other = dataclasses.replace(SMALL, seed=3, chaos=dataclasses.replace(SMALL.chaos, beta=0.5))
+    with pytest.raises(ConfigError, match=r"'one'.*chaos.beta \(0.9 there, 0.5 here\); seed \(0 there, 3 here\)"):
+        run(other, folder.parent, name="one")
+
+
+def test_a_run_on_data_that_have_changed_is_refused(finished, monkeypatch):
+    """Neither is it finished, nor does it go on."""
+    folder, _, _ = finished
+    before = data.fingerprint(SMALL)
+    monkeypatch.setattr(data, "fingerprint", lambda config, folder: before + " and more")
+    with pytest.raises(ConfigError, match=r"one: its data have changed since it began; .* FRESH=1 \(--fresh\)"):
+        run(SMALL, folder.parent, name="one")
+
+
+def test_a_damaged_config_file_is_told_in_one_line(finished, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text('{"conf')
+    with pytest.raises(ConfigError, match=r"broken/config.json: cannot be read"):
+        run(SMALL, tmp_path, name="broken")
+
+
+def test_a_run_that_diverges_stops_after_three_steps_and_names_them(tmp_path):
+    config = dataclasses.replace(SMALL, optimizer=dataclasses.replace(SMALL.optimizer, name="sgd", lr=1e38))
+    with pytest.raises(Diverged, match=r"not finite at steps \d+ to \d+; no checkpoint yet"):
+        run(config, tmp_path, name="wild")
+    bad = [row for row in read_rows(tmp_path / "wild" / "metrics.jsonl") if row["kind"] == "bad"]
+    assert [row["bad_steps"] for row in bad[-3:]] == [1, 2, 3]
+
+
+def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
+    wild = dataclasses.replace(SMALL.optimizer, name="sgd", lr=0.01, schedule="step", step_epochs=1, step_factor=1e38)
+    with pytest.raises(Diverged, match=r"the last good checkpoint is of step 19\."):
+        run(dataclasses.replace(SMALL, optimizer=wild), tmp_path, name="later")
+    folder = tmp_path / "later" / "checkpoints"
+    assert checkpoint.steps(folder) == [19] and manifest.verify(folder / "19") is None
+
+
+def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
+    def stopped(name):
+        """The finished run as if it had been stopped just before its end."""
+        copy = shutil.copytree(finished[0], tmp_path / name)
+        (copy / "result.json").unlink()
+        return copy
+
+    (stopped("rows") / "metrics.jsonl").write_text("")
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 38 are missing"):
+        run(SMALL, tmp_path, name="rows")
+    lines = (finished[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    junk = b'3\n{}\n\xff\n{"kind": 1\n'
+    (stopped("junk") / "metrics.jsonl").write_bytes(junk + b"".join(lines))
+    run(SMALL, tmp_path, name="junk")
+    (stopped("gap") / "metrics.jsonl").write_bytes(b"".join(line for line in lines if b'"step": 19' not in line))
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 38 are missing"):
+        run(SMALL, tmp_path, name="gap")
+    (stopped("config") / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"config.json: missing, though the run has begun"):
+        run(dataclasses.replace(SMALL, seed=9), tmp_path, name="config")
+    weights = stopped("weights")
+    (weights / "checkpoints" / "38" / "_METADATA").unlink()
+    result, text = run(SMALL, tmp_path, name="weights")
+    assert "checkpoints/38: _METADATA is missing; set aside as 38.damaged-" in text and "resumed after step 19" in text
+    assert result["params_sha256"] == finished[1]["params_sha256"]
+    (weights / "result.json").unlink()
+    for step in ("19", "38"):
+        (weights / "checkpoints" / step / "_METADATA").unlink()
+    for _ in range(2):  # the second try is told the same, and does not begin anew
+        with pytest.raises(CheckpointError, match=r"no checkpoint is whole \(38: _METADATA is missing; 19: _METADATA"):
+            run(SMALL, tmp_path, name="weights")
+    shutil.copytree(finished[0], tmp_path / "result")
+    (tmp_path / "result" / "result.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"result.json: cannot be read"):
+        run(SMALL, tmp_path, name="result")
+    result, _ = run(SMALL, stopped("whole").parent, name="whole")
+    assert result["params_sha256"] == finished[1]["params_sha256"]
+
+
+def test_a_run_stopped_before_its_first_checkpoint_and_again_after_it_goes_on(finished, tmp_path):
+    lines = (finished[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    copy = shutil.copytree(finished[0], tmp_path / "early")
+    (copy / "result.json").unlink()
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "metrics.jsonl").write_bytes(b"".join(lines[:2]))  # the start, and a step of the first epoch
+    run(SMALL, tmp_path, name="early")
+    assert [row["kind"] for row in read_rows(copy / "metrics.jsonl")].count("start") == 1
+    (copy / "result.json").unlink()
+    result, _ = run(SMALL, tmp_path, name="early")
+    assert result["params_sha256"] == finished[1]["params_sha256"]
+
+
+def test_two_processes_do_not_train_the_same_run(tmp_path):
+    with open_run(tmp_path, to_json(SMALL), "shared", False, Console(file=io.StringIO())):
+        for fresh in (False, True):
+            with pytest.raises(ConfigError, match=r"shared: another process is training this run"):
+                run(SMALL, tmp_path, name="shared", fresh=fresh)
+
+
+def test_an_address_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="gs:/bucket/runs: is no folder"):
+        run(SMALL, "gs://bucket/runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):
+    chaos = dataclasses.replace(SMALL.chaos, taps=("conv7.norm",))
+    for changes, message in (
+        ({"batch_size": 30}, r"batch_size: 30 .* multiples of 8"),
+        ({"batch_size": 4096}, r"batch_size: 4096 .* has 1258 to train on"),
+        ({"model": dataclasses.replace(SMALL.model, input_shape=(9, 9, 1))}, r"model.input_shape: \(9, 9, 1\)"),
+        ({"model": dataclasses.replace(SMALL.model, classes=5)}, r"model.classes: 5, but digits has 10"),
+        ({"chaos": chaos}, r"chaos.taps: this network has no conv7.norm; it has conv1.conv"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(dataclasses.replace(SMALL, **changes), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def command(runs, epochs=6):
+    return [
+        *(sys.executable, "-m", "csbp_jax", "train", "digits", "--runs", str(runs), "--name", "r"),
+        *("--epochs", str(epochs)),
+        *("--batch-size", "64", "--checkpoint-every", "1", "--model.features", "4", "4", "--model.time-steps", "2"),
+    ]
+
+
+def test_a_killed_run_resumes_to_the_same_bits_without_doubled_rows(tmp_path):
+    def results(runs):
+        subprocess.run(command(runs), cwd=ROOT, check=True, capture_output=True, timeout=300)
+        rows = read_rows(runs / "r" / "metrics.jsonl")
+        return json.loads((runs / "r" / "result.json").read_text()), rows
+
+    whole, whole_rows = results(tmp_path / "whole")
+    process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "killed" / "r" / "checkpoints" / "38").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "r" / "result.json").exists()
+    resumed, rows = results(tmp_path / "killed")
+    assert resumed["params_sha256"] == whole["params_sha256"]
+    assert resumed["chosen"] == whole["chosen"] and resumed["last"] == whole["last"]
+    assert [(row["kind"], row["step"]) for row in rows] == [(row["kind"], row["step"]) for row in whole_rows]
+    np.testing.assert_array_equal([r.get("task_loss") for r in rows], [r.get("task_loss") for r in whole_rows])
