@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import neurons, surrogate
+from csbp_jax import surrogate
 from csbp_jax.neurons import lif_scan
+from csbp_jax.neurons.lif import prepare_arguments
 from experiments.gpu_kernel import kernel
 
 
@@ -47,7 +48,7 @@ def gradients(run, p, reset, detach, residual, spike):
     """Of weighted spikes and membranes in all of ``p``, and these: ``(gradients, (spikes, membranes))``."""
 
     def loss(p):
-        arrays = neurons._arguments(p["x"], p.get("membrane"), p["decay"], p["threshold"], reset)
+        arrays = prepare_arguments(p["x"], p.get("membrane"), p["decay"], p["threshold"], reset)
         inside = surrogate.Surrogate(spike.formula, (p["width"],)) if "width" in p else spike
         spikes, end = run(*arrays, inside, reset, detach, residual)
         weights = draw(*spikes.shape, seed=2), draw(*end.shape, seed=3)
@@ -72,7 +73,7 @@ def seconds(run, shape, calls=50):
     """A forward and a backward pass, each a program, as between the layers of a net."""
     x = draw(*shape)
     rest = options().values()
-    arrays = neurons._arguments(x, None, 0.5, 1.0, "hard")
+    arrays = prepare_arguments(x, None, 0.5, 1.0, "hard")
     reset, detach, residual, spike = rest
     forward = jax.jit(lambda x: jax.vjp(lambda x: run(x, *arrays[1:], spike, reset, detach, residual), x))
     backward = jax.jit(lambda pull, bars: pull(bars))

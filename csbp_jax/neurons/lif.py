@@ -65,7 +65,7 @@ def lif(
     ([[0.0, 1.0, 0.0]], 0.8)
     """
     _one_of("residual", residual, Residual)
-    return lif_scan.lif(*_arguments(x, membrane, decay, threshold, reset), spike, reset, detach_reset, residual)
+    return lif_scan.lif(*prepare_arguments(x, membrane, decay, threshold, reset), spike, reset, detach_reset, residual)
 
 
 def lif_trace(
@@ -82,7 +82,7 @@ def lif_trace(
 
     ``u`` is what the reverse pass keeps anyway; asking for it costs its cotangent.
     """
-    return lif_scan.lif_trace(*_arguments(x, membrane, decay, threshold, reset), spike, reset, detach_reset)
+    return lif_scan.lif_trace(*prepare_arguments(x, membrane, decay, threshold, reset), spike, reset, detach_reset)
 
 
 @functools.partial(
@@ -112,7 +112,7 @@ class LIF:
         return lif_trace(x, **options, membrane=membrane)
 
 
-def _arguments(x, membrane, decay, threshold, reset):
+def prepare_arguments(x, membrane, decay, threshold, reset):
     """Checks, and brings all arrays to the membrane's dtype and to the rank of x without its time axis."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):

@@ -157,7 +157,7 @@ def test_what_is_not_inspected_costs_nothing(monkeypatch):
     model = Model(input_shape=(4, 4, 1), classes=3, time_steps=2, features=(2, 2))
     config = Config(model=model, chaos=Chaos(z0=(1.0,), taps=("conv1.membrane",)))
     with_it = lowered(config)
-    monkeypatch.setattr(layers, "fire", bare)
+    monkeypatch.setattr(layers, "run_neuron", bare)
     assert lowered(config) == with_it
 
     # The comparison sees what inspection adds: an output of each membrane.

@@ -13,6 +13,7 @@ from benchmarks import kernel_check
 from benchmarks.kernel_check import CASES, arguments, differences, draw, gradients, options
 from csbp_jax import neurons, surrogate
 from csbp_jax.neurons import lif_scan
+from csbp_jax.neurons.lif import prepare_arguments
 from experiments.gpu_kernel import kernel, passes
 
 interpreter = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params", reason="private to JAX")
@@ -54,7 +55,7 @@ def test_lif_runs_the_kernel_on_pictures_too():
     spikes, pull = jax.vjp(lambda x: neurons.lif(x)[0], x)
     text = str(jax.make_jaxpr(lambda x: jax.vjp(lambda x: neurons.lif(x)[0], x)[1](spikes))(x))
     assert text.count("mpmd_map") == 2
-    expected = jax.vjp(lambda x: lif_scan.lif(*neurons._arguments(x, None, 0.5, 1.0, "hard"), *NEURON)[0], x)
+    expected = jax.vjp(lambda x: lif_scan.lif(*prepare_arguments(x, None, 0.5, 1.0, "hard"), *NEURON)[0], x)
     assert_trees_all_equal(spikes, expected[0])
     assert_trees_all_close(pull(spikes), expected[1](spikes), atol=1e-6)
 

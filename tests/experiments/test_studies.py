@@ -12,12 +12,13 @@ import pytest
 from scipy import stats
 
 from csbp_jax import controls, dynamics
-from experiments import accuracy, replay, shares, steering
+from experiments import accuracy, replay, shares
 from experiments import exponents as exponents_study
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
 from experiments.cbp import conditions, exponents, net, pages
 from experiments.release import __main__ as release
+from experiments.steering import __main__ as steering
 from experiments.xor import __main__ as xor
 from experiments.xor import conditions as xor_conditions
 from experiments.xor import maps

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from csbp_jax import Own, cbp, learner, losses, models
+from csbp_jax import Own, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, check, replaced
+from csbp_jax.learner import kicks
 from csbp_jax.training import build
 
 DENSE = Config(
@@ -63,7 +64,7 @@ def test_kicks_are_the_formula_on_kernels_of_the_tapped_layers_alone(x64, config
 def test_a_bias_is_kicked_as_its_kernel_is_and_nothing_else(x64):
     params = {"a": {"conv": {"kernel": jnp.zeros((3, 3, 2, 4)), "bias": jnp.ones(4)}, "norm": {"scale": jnp.ones(4)}}}
     kick = jnp.arange(4.0)
-    after = cbp.kicked(params, {"a.conv": kick})["a"]
+    after = kicks.kicked(params, {"a.conv": kick})["a"]
     np.testing.assert_array_equal(after["conv"]["kernel"], np.broadcast_to(kick, (3, 3, 2, 4)))
     np.testing.assert_array_equal(after["conv"]["bias"], 1 + kick)
     np.testing.assert_array_equal(after["norm"]["scale"], params["a"]["norm"]["scale"])

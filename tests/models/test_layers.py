@@ -14,7 +14,8 @@ from csbp_jax import chaos, neurons
 from csbp_jax.config import ConfigError
 from csbp_jax.models import layers
 from csbp_jax.models.taps import Probe
-from csbp_jax.neurons.plif import PLIF, Feedback
+from csbp_jax.neurons.plif import PLIF
+from csbp_jax.neurons.recurrent import Feedback
 
 B, T, F = 4, 7, 5
 NO_PROBE = Probe(chaos.term)

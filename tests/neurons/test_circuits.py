@@ -8,7 +8,8 @@ import pytest
 from jax import lax
 
 from csbp_jax import neurons, surrogate
-from csbp_jax.neurons.plif import PLIF, Feedback, Scaled
+from csbp_jax.neurons.plif import PLIF, Scaled
+from csbp_jax.neurons.recurrent import Feedback
 
 B, T, F = 4, 7, 5
 
