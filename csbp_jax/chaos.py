@@ -12,7 +12,7 @@ to add their product to the loss.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,23 @@ from jax import lax
 from jax.typing import ArrayLike
 
 Reduce = Literal["mean", "sum", "neuron"]
+
+
+class ChaosTerm(Protocol):
+    """Loss term of one tapped tensor for strength 1, such as :func:`term` and its controls."""
+
+    def __call__(
+        self,
+        h: jax.Array,
+        target: ArrayLike,
+        scale: ArrayLike,
+        /,
+        *,
+        cut: tuple[float, float] | None,
+        reduce: Reduce,
+    ) -> jax.Array:
+        """Compute the term; arguments as in :func:`term`."""
+        ...
 
 
 def term(

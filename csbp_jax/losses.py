@@ -4,7 +4,7 @@ Shape key: B batch, T time steps, C classes.
 """
 
 import functools
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,23 @@ import optax
 from csbp_jax import config as configuration
 
 
-def build(config: configuration.Loss) -> Callable[..., jax.Array]:
-    """The loss of a config, called as ``loss(logits, labels, where=None)``."""
-    table: dict[str, Callable[..., jax.Array]] = {
+class Loss(Protocol):
+    """Task loss, ``loss(logits, labels, where=None)``: a scalar mean over the examples."""
+
+    def __call__(self, logits: jax.Array, labels: jax.Array, /, *, where: jax.Array | None = None) -> jax.Array:
+        """Compute the loss.
+
+        Args:
+          logits: ``[B, T, C]``.
+          labels: ``[B]`` integers, or ``[B, C]`` probabilities.
+          where: ``[B]`` bool; the examples that count (padding does not). All by default.
+        """
+        ...
+
+
+def build(config: configuration.Loss) -> Loss:
+    """Build the loss of a config."""
+    table: dict[str, Loss] = {
         "rate": rate_cross_entropy,
         "tet": functools.partial(tet, lam=config.lam),
         "mse": rate_mse,

@@ -5,5 +5,6 @@
 
 from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.neurons.lif import LIF, Reset, Residual, lif, lif_trace
+from csbp_jax.neurons.protocol import Neuron, TracingNeuron
 
-__all__ = ["LIF", "Reset", "Residual", "in_chunks", "lif", "lif_trace"]
+__all__ = ["LIF", "Neuron", "Reset", "Residual", "TracingNeuron", "in_chunks", "lif", "lif_trace"]
