@@ -1,10 +1,10 @@
-"""The neuron and training steps compiled for an H100 without one: kernels, loops, bytes. Compiled, never run.
+"""Compile the neuron and training steps for an H100, without one, and count kernels, loops and bytes.
 
     make h100        (python -m benchmarks.h100 [--out docs/results/bench] [--wheels .bench/h100] [--only PART ...])
 
-JAX's CUDA plugin and NVIDIA's assembler are put into a folder of their own, once (some 600 MB), and used beside the JAX
-that is installed; the compiler is told what an H100 is (h100_programs.py). Writes h100.json and h100.md; ``--only``
-without a part draws the page anew.
+JAX's CUDA plugin and NVIDIA's assembler are installed into a folder of their own, once (some 600 MB), and used beside
+the installed JAX; h100_device.py describes an H100 to the compiler. Nothing is run. Writes h100.json and h100.md;
+``--only`` without a part only rewrites the page.
 """
 
 import argparse
@@ -22,8 +22,8 @@ PARTS = ("neuron", "transforms", "steps")
 ASSEMBLER = "nvidia-cuda-nvcc-cu12==12.9.86"
 
 
-def wheels(folder):
-    """Puts the compiler for NVIDIA's GPUs into a folder, unless it is there."""
+def wheels(folder: pathlib.Path) -> None:
+    """Install the compiler for NVIDIA's GPUs into a folder, unless it has been."""
     jax = importlib.metadata.version("jax")
     wanted = [f"jax-cuda12-pjrt=={jax}", f"jax-cuda12-plugin=={jax}", ASSEMBLER]
     mark = folder / "installed.txt"
@@ -37,17 +37,17 @@ def wheels(folder):
     mark.write_text("\n".join(wanted))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=PUBLISHED)
     parser.add_argument("--wheels", type=pathlib.Path, default=pathlib.Path(".bench/h100"))
-    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, help="none: draw the page anew")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, help="without a part: only rewrite the page")
     options = parser.parse_args()
     file, folder = options.out.resolve() / "h100.json", options.wheels.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
     if options.only:
         wheels(folder)
-        # JAX's devices are the CPU's: nothing here can run on a GPU.
+        # JAX's devices are the CPU's: no program can run on a GPU.
         path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
         line = [sys.executable, "-m", "benchmarks.h100_programs", file, *options.only]

@@ -1,11 +1,13 @@
-"""What an H100 is to the compiler, and a program for it; needs JAX's CUDA plugin, and no device."""
+"""The compiler's description of an H100, and compilation for it; needs JAX's CUDA plugin, but no device."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.experimental import topologies
 
-# What the compiler has to know of an H100 SXM, in its own words: NVIDIA's published figures.
+# The compiler's description of an H100 SXM, with NVIDIA's published figures.
 H100 = """
 gpu_device_info {
   name: "NVIDIA H100 80GB HBM3"
@@ -36,15 +38,15 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 10 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-# No device to try kernels on.
+# Autotuning times kernels on a device.
 OPTIONS = {"xla_gpu_autotune_level": 0}
 
 
-def compiled(function, *arguments, donated=()):
+def compiled(function: Callable[..., Any], *arguments: Any, donated: int | tuple[int, ...] = ()) -> tuple[Any, float]:
     """The program, and the seconds of its compilation."""
     device = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1").devices[0]
-    there = jax.sharding.SingleDeviceSharding(device)
-    arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), arguments)
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arguments)
     began = time.perf_counter()
-    found = jax.jit(function, donate_argnums=donated).lower(*arguments).compile(OPTIONS)
-    return found, time.perf_counter() - began
+    program = jax.jit(function, donate_argnums=donated).lower(*arguments).compile(OPTIONS)
+    return program, time.perf_counter() - began

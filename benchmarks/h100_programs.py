@@ -1,8 +1,8 @@
-"""The neuron and training steps, compiled for an H100 that is not there.
+"""Compile the neuron and training steps for an H100, without one.
 
     python -m benchmarks.h100_programs FILE PART ...        run by h100.py, with JAX's CUDA plugin on Python's path
 
-Parts of FILE that are not compiled now stay as they were.
+Keeps the parts of FILE that are not named.
 """
 
 import contextlib
@@ -12,6 +12,8 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import jax
@@ -22,14 +24,16 @@ from benchmarks import hlo
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
 from csbp_jax import learner, losses, models, neurons
+from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
 from csbp_jax.neurons import lif_scan
 from csbp_jax.training.run_dir import write_json
 from experiments.gpu_kernel import kernel
 
 STEPS = (4, 16, 32, 100)
+Report = Callable[[str], None]
 SHAPE = (16, 62500)  # a million neurons
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16": {"dtype": jnp.bfloat16},
     "float32, half-size residual": {"residual": "half"},
@@ -43,36 +47,41 @@ STEP_NETS = {
 
 
 @contextlib.contextmanager
-def form(name):
-    """Programs are traced as on a GPU: of XLA alone, of a loop over single time steps, or with kernel.py."""
+def traced_for_gpu(form: str) -> Iterator[type[neurons.LIF]]:
+    """Trace as on a GPU, and yield the form's neuron: XLA's own, in a loop over single time steps, or the kernels."""
     jax.clear_caches()
-    loop = {"gpu": (4, 1)} if name == "a step a pass" else lif_scan._UNROLLED
+    loop = {"gpu": (4, 1)} if form == "a step a pass" else lif_scan._UNROLLED
     with (
         mock.patch.object(jax, "default_backend", return_value="gpu"),
         mock.patch.object(lif_scan, "_UNROLLED", loop),
-        mock.patch.object(kernel, "ON", name == "kernel"),
     ):
-        yield
+        yield kernel.KernelLIF if form == "kernel" else neurons.LIF
 
 
-def neuron(T, dtype=jnp.float32, residual="full", learned=False):
-    """``{forward, backward}`` of a million neurons; bytes are for each of them and time step."""
+def neuron(
+    lif: type[neurons.LIF],
+    T: int,
+    dtype: Any = jnp.float32,
+    residual: neurons.Residual = "full",
+    learned: bool = False,
+) -> dict[str, dict[str, float]]:
+    """``{forward, backward}`` of a million neurons; bytes per neuron and time step."""
     x = jax.ShapeDtypeStruct((SHAPE[0], T, SHAPE[1]), dtype)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     operands = (x, number, number) if learned else (x,)
 
     def forward(*operands):
-        return jax.vjp(lambda *operands: neurons.lif(*operands, residual=residual), *operands)
+        return jax.vjp(lambda x, *constants: lif(*constants, residual=residual)(x), *operands)
 
     outputs, pull = jax.eval_shape(forward, *operands)
     programs = {
         "forward": compiled(forward, *operands),
         "backward": compiled(lambda pull, bars: pull(bars), pull, outputs),
     }
-    return {name: _about(*program, x.size) for name, program in programs.items()}
+    return {name: _summary(*program, x.size) for name, program in programs.items()}
 
 
-def _about(program, seconds, elements):
+def _summary(program: Any, seconds: float, elements: int) -> dict[str, float]:
     memory, work = program.memory_analysis(), hlo.work(program.as_text())
     return {
         "kernels": work.kernels,
@@ -84,10 +93,11 @@ def _about(program, seconds, elements):
     }
 
 
-def step(config):
+def step(lif: type[neurons.LIF], config: Config) -> dict[str, float]:
     """A training step with its metrics, its state donated."""
     tx = optimizer.build(config.optimizer, config.epochs, 10_000)
-    init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config, 10_000)
+    model = models.build(config.model, lif(**vars(models.neuron(config.model.neuron))))
+    init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
     state = jax.eval_shape(init, jax.random.key(0))
     x = jax.ShapeDtypeStruct((config.batch_size, config.model.time_steps, *config.model.input_shape), np.float32)
     batch = {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
@@ -102,13 +112,13 @@ def step(config):
     }
 
 
-def transforms():
-    """``{transform: how many of our kernels are in the program}``; two where forward and backward are, none in the
-    derivative of a gradient and without a gradient."""
+def transforms(report: Report) -> dict[str, int]:
+    """``{transform: number of our kernels in the program}``: forward and backward are two; the derivative of a
+    gradient, and a forward pass without a gradient, have none."""
     x, number = jax.ShapeDtypeStruct((4, 10, 1024), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
 
     def loss(x, decay):
-        spikes, membrane = neurons.lif(x, decay)
+        spikes, membrane = kernel.KernelLIF(decay)(x)
         return spikes.sum() + (membrane**2).sum()
 
     def along(x, decays):
@@ -124,49 +134,49 @@ def transforms():
         "jvp of the gradient": (lambda x, d: jax.jvp(lambda d: gradient(x, d), (d,), (d,)), number),
         "no gradient": (loss, number),
     }
-    found = {}
+    counts = {}
     for name, (function, decay) in programs.items():
-        with form("kernel"):
-            found[name] = compiled(function, x, decay)[0].as_text().count('custom_call_target="mosaic_gpu')
-    return found
+        with traced_for_gpu("kernel"):
+            counts[name] = compiled(function, x, decay)[0].as_text().count('custom_call_target="mosaic_gpu')
+    return counts
 
 
-def all_neurons(tell):
+def all_neurons(report: Report) -> dict[str, Any]:
     """``{kind: {T: {form: {forward, backward}}}}``."""
-    found = {}
+    rows: dict[str, Any] = {}
     for kind, options in KINDS.items():
-        found[kind] = {}
+        rows[kind] = {}
         for T in STEPS:
-            tell(f"neuron, {kind}, T={T}")
-            found[kind][f"T={T}"] = _in_forms(neuron, T, **options)
-    return found
-
-
-def all_steps(tell):
-    """``{net and precision: {form: ...}}``."""
-    found = {}
-    for name, config in STEP_NETS.items():
-        for precision in ("float32", "bfloat16"):
-            tell(f"{name}, {precision}")
-            model = dataclasses.replace(config.model, precision=precision)
-            found[f"{name}, {precision}"] = _in_forms(step, dataclasses.replace(config, model=model))
-    return found
-
-
-PARTS = {"neuron": all_neurons, "transforms": lambda tell: transforms(), "steps": all_steps}
-
-
-def _in_forms(function, *arguments, **options):
-    rows = {}
-    for name in FORMS:
-        with form(name):
-            rows[name] = function(*arguments, **options)
+            report(f"neuron, {kind}, T={T}")
+            rows[kind][f"T={T}"] = _in_forms(neuron, T, **options)
     return rows
 
 
-def main():
-    file, *parts = sys.argv[1:]
-    file = pathlib.Path(file)
+def all_steps(report: Report) -> dict[str, Any]:
+    """``{net and precision: {form: ...}}``."""
+    rows = {}
+    for name, config in STEP_NETS.items():
+        for precision in ("float32", "bfloat16"):
+            report(f"{name}, {precision}")
+            model = dataclasses.replace(config.model, precision=precision)
+            rows[f"{name}, {precision}"] = _in_forms(step, dataclasses.replace(config, model=model))
+    return rows
+
+
+PARTS = {"neuron": all_neurons, "transforms": transforms, "steps": all_steps}
+
+
+def _in_forms(function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
+    rows = {}
+    for form in FORMS:
+        with traced_for_gpu(form) as lif:
+            rows[form] = function(lif, *arguments, **options)
+    return rows
+
+
+def main() -> None:
+    name, *parts = sys.argv[1:]
+    file = pathlib.Path(name)
     content = json.loads(file.read_text()) if file.exists() else {}
     for part in parts:
         content[part] = PARTS[part](lambda message: print(f"{time.strftime('%H:%M:%S')} {message}", flush=True))

@@ -1,24 +1,27 @@
-"""The neuron of recurrence.py as two GPU kernels, one each way; off unless CSBP_GPU_KERNEL=1 is in the environment.
+"""The LIF neuron as two GPU kernels, forward and backward, in Pallas for Mosaic GPU.
 
-Each goes through time with the membrane in registers, so that inputs are read and outputs written once: the least that
-memory allows, where XLA's programs move more (docs/results/bench/h100.md). In Pallas for Mosaic GPU, an interface that
-JAX calls unstable: Hopper and later. Compiled for an H100 and run in JAX's interpreter, but never on a GPU, which is
-why it has to be asked for. Where it does not apply, and for derivatives of the gradient, recurrence.py computes.
+Each kernel goes through time with the membrane in registers, so that inputs are read and outputs written once: the
+least that memory allows, where XLA's programs move more (docs/results/bench/h100.md). JAX calls the interface unstable;
+it needs Hopper or later. Compiled for an H100 and run in JAX's interpreter, but never on a GPU: run
+``python -m experiments.gpu_kernel.check`` first. Where the kernels do not apply, and for derivatives of the gradient,
+csbp_jax/neurons/lif_scan.py computes.
 """
 
+import dataclasses
 import functools
-import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from csbp_jax import surrogate
+from csbp_jax import models, neurons, surrogate
+from csbp_jax.config import Config
 from csbp_jax.neurons import lif_scan
+from csbp_jax.neurons.lif import prepare_arguments
 from experiments.gpu_kernel import passes
 
-ON = os.environ.get("CSBP_GPU_KERNEL") == "1"
-# Those that compile: Mosaic GPU has no square root, as erf's has. A user's own are not known to.
+# Surrogates that compile: Mosaic GPU has no square root, which erf needs; a user's own may need anything.
 SPIKES = (
     surrogate.triangle,
     surrogate.rectangle,
@@ -30,33 +33,74 @@ SPIKES = (
 _FORMULAS = {make().formula for make in SPIKES}
 
 
-def fits(x, decay, threshold, spike):
-    """Whether the kernels can do it: float32 membranes, at least 128 neurons an example, one decay and one threshold.
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["decay", "threshold", "spike"],
+    meta_fields=["reset", "detach_reset", "residual"],
+)
+@dataclasses.dataclass(frozen=True)
+class KernelLIF(neurons.LIF):
+    """:class:`csbp_jax.neurons.LIF` on the kernels where they :func:`fit <fits>`, else in its plain form.
 
-    And one device: the partitioner could not split a kernel.
+    ``trace``, which hands out the membrane at every step, is always the plain form.
     """
-    neurons = x.size // (x.shape[0] * x.shape[1])
-    numbers = (decay, threshold, *spike.params)
+
+    def __call__(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        arrays = prepare_arguments(x, membrane, self.decay, self.threshold, self.reset)
+        if not fits(arrays[0], *arrays[2:], self.spike):
+            return super().__call__(x, membrane)
+        return lif(*arrays, self.spike, self.reset, self.detach_reset, self.residual)
+
+
+def neuron(config: Config) -> KernelLIF:
+    """The neuron of a config on the kernels; for ``csbp_jax train FILE.py`` (docs/own.md).
+
+    Raises:
+      ValueError: ``model.neuron.learn`` is not "none"; PLIF makes its own neuron in each layer.
+    """
+    plain = models.neuron(config.model.neuron)
+    if not isinstance(plain, neurons.LIF):
+        raise ValueError(f"model.neuron.learn: {config.model.neuron.learn} is not possible with the GPU kernels")
+    return KernelLIF(**vars(plain))
+
+
+def fits(x: jax.Array, decay: jax.Array, threshold: jax.Array, spike: surrogate.Surrogate) -> bool:
+    """Whether the kernels apply to arguments as :func:`csbp_jax.neurons.lif.prepare_arguments` returns them.
+
+    They need float32 membranes, at least 128 neurons per example, one decay, one threshold and a surrogate of
+    ``SPIKES``; and one device, since the partitioner could not split a kernel.
+    """
+    num_neurons = x.size // (x.shape[0] * x.shape[1])
+    scalars = (decay, threshold, *spike.params)
     return (
         decay.dtype == jnp.float32
-        and neurons >= passes.THREADS
+        and num_neurons >= passes.THREADS
         and x.shape[0] < 2**16
         and x.size < 2**31
         and spike.formula in _FORMULAS
-        and all(jnp.size(number) == 1 for number in numbers)
+        and all(jnp.size(scalar) == 1 for scalar in scalars)
         and (jax.device_count() == 1 or passes.INTERPRET is not None)
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def lif(x, membrane, decay, threshold, spike, reset, detach_reset, residual):
-    """As :func:`csbp_jax.neurons.lif_scan.lif`, of arguments that fit. Without a gradient it is that one."""
+def lif(
+    x: jax.Array,
+    membrane: jax.Array | None,
+    decay: jax.Array,
+    threshold: jax.Array,
+    spike: surrogate.Surrogate,
+    reset: neurons.Reset,
+    detach_reset: bool,
+    residual: neurons.Residual,
+) -> tuple[jax.Array, jax.Array]:
+    """As :func:`csbp_jax.neurons.lif_scan.lif`, for arguments that fit; without a gradient it is that function."""
     return lif_scan.forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual)[0][:2]
 
 
 def _lif_forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual):
-    spikes, end, kept = _forward(x, membrane, decay, threshold, reset, residual)
-    return (spikes, end), (kept, membrane, decay, threshold, spike)
+    spikes, end, stored = _forward(x, membrane, decay, threshold, reset, residual)
+    return (spikes, end), (stored, membrane, decay, threshold, spike)
 
 
 def _lif_backward(reset, detach_reset, residual, residuals, bars):
@@ -66,7 +110,7 @@ def _lif_backward(reset, detach_reset, residual, residuals, bars):
 lif.defvjp(_lif_forward, _lif_backward)
 
 
-# No kernel has a derivative. The one that a tangent map of a training step asks for is the twin's.
+# A kernel has no derivative: the one that the tangent map of a training step needs is the plain form's.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _forward(x, membrane, decay, threshold, reset, residual):
     fast, plain = (functools.partial(f, reset, residual) for f in (passes.forward, _forward_plain))
@@ -89,7 +133,7 @@ def _(reset, detach_reset, primals, tangents):
     return jax.jvp(functools.partial(_backward_plain, reset, detach_reset), primals, tangents)
 
 
-def _on_gpu(fast, plain, *operands):
+def _on_gpu(fast: Any, plain: Any, *operands: Any) -> Any:
     if passes.INTERPRET is not None:
         return fast(*operands)
     return lax.platform_dependent(*operands, cuda=fast, default=plain)
@@ -109,10 +153,10 @@ def _backward_kernel(reset, detach_reset, residuals, bars):
 
 
 def _sums(reset, detach_reset, residuals, bars, x_bar):
-    """The cotangents of decay and threshold: of sequences that are there, so nothing where nobody asks for them."""
-    kept, membrane, decay, threshold, spike = residuals
+    """Cotangents of decay and threshold, from stored sequences; XLA drops them where no gradient is taken of them."""
+    stored, membrane, decay, threshold, spike = residuals
     spikes_bar, membrane_bar = bars
-    u, distance = lif_scan.above(kept, threshold.reshape(()), jnp.float32)
+    u, distance = lif_scan.above(stored, threshold.reshape(()), jnp.float32)
     row, over = x_bar.astype(jnp.float32), threshold.reshape(())
     v_bar = jnp.concatenate([decay.reshape(()) * row[:, 1:], membrane_bar[:, None]], axis=1)
     s_bar = spikes_bar.astype(jnp.float32)

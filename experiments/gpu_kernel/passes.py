@@ -1,4 +1,6 @@
-"""The two kernels of kernel.py: one pass through time each, in Pallas for Mosaic GPU."""
+"""The forward and the backward kernel of kernel.py: one pass through time each, in Pallas for Mosaic GPU."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,22 +9,22 @@ from jax import lax
 from csbp_jax import surrogate
 from csbp_jax.neurons import lif_scan
 
-# The tests' way to run on CPU what is written for a GPU: JAX's InterpretGPUParams.
-INTERPRET = None
-THREADS = 128  # a warp group, which computes a block of neurons
+# Set by tests to JAX's InterpretGPUParams, which run the kernels on CPU.
+INTERPRET: Any = None
+THREADS = 128  # threads of a warp group, which computes a block of neurons
 
 
 def forward(reset, residual, x, membrane, decay, threshold):
-    """``(spikes, membrane after the last reset, what is kept of u)``: reads x and writes them, once."""
-    half, given = residual == "half", [] if membrane is None else [_rows(membrane, 1)]
+    """``(spikes, membrane after the last reset, stored u)``: reads x and writes all three, once."""
+    half, initial = residual == "half", [] if membrane is None else [_rows(membrane, 1)]
 
     def body(at, put, x, decay, threshold, *refs):
-        *membrane, spikes, kept, end = refs
+        *membrane, spikes, stored, end = refs
         decay, threshold = decay[0], threshold[0]
 
         def write(t, u):
             put(spikes, jnp.where(u > threshold, 1.0, 0.0), t)
-            put(kept, u - threshold if half else u, t)
+            put(stored, u - threshold if half else u, t)
             return u
 
         def step(t, u):
@@ -40,22 +42,22 @@ def forward(reset, residual, x, membrane, decay, threshold):
         (rows.shape, jnp.bfloat16 if half else jnp.float32),
         (rows[:, 0].shape, jnp.float32),
     )
-    spikes, kept, end = _launch(body, outputs, rows, *_numbers(decay, threshold), *given)
-    return spikes.reshape(x.shape), end.reshape(x[:, 0].shape), kept.reshape(x.shape)
+    spikes, stored, end = _launch(body, outputs, rows, *_numbers(decay, threshold), *initial)
+    return spikes.reshape(x.shape), end.reshape(x[:, 0].shape), stored.reshape(x.shape)
 
 
 def backward(reset, detach_reset, residuals, bars):
-    """``(x_bar, membrane_bar)``: reads what was kept of u and the spikes' cotangent and writes x's, once."""
-    kept, membrane, decay, threshold, spike = residuals
+    """``(x_bar, membrane_bar)``: reads the stored u and the cotangent of the spikes and writes that of x, once."""
+    stored, membrane, decay, threshold, spike = residuals
     spikes_bar, membrane_bar = bars
 
-    def body(at, put, kept, spikes_bar, membrane_bar, decay, threshold, *refs):
+    def body(at, put, stored, spikes_bar, membrane_bar, decay, threshold, *refs):
         params, (x_bar, *first) = refs[: len(spike.params)], refs[len(spike.params) :]
         decay, threshold = decay[0], threshold[0]
-        inside, last = surrogate.Surrogate(spike.formula, tuple(one[0] for one in params)), kept.shape[1] - 1
+        inside, last = surrogate.Surrogate(spike.formula, tuple(param[0] for param in params)), stored.shape[1] - 1
 
         def write(t, v_bar):
-            u, distance = lif_scan.above(at(kept, t), threshold, jnp.float32)
+            u, distance = lif_scan.above(at(stored, t), threshold, jnp.float32)
             s_bar = at(spikes_bar, t).astype(jnp.float32)
             row, _ = lif_scan.back_one(u, distance, s_bar, v_bar, threshold, inside, reset, detach_reset)
             put(x_bar, row, t)
@@ -66,17 +68,17 @@ def backward(reset, detach_reset, residuals, bars):
         for ref in first:
             put(ref, row)
 
-    rows, row = _rows(kept, 2), _rows(membrane_bar, 1)
+    rows, row = _rows(stored, 2), _rows(membrane_bar, 1)
     outputs = [(rows.shape, spikes_bar.dtype), *([] if membrane is None else [(row.shape, jnp.float32)])]
     numbers = _numbers(decay, threshold, *spike.params)
     x_bar, *first = _launch(body, outputs, rows, _rows(spikes_bar, 2), row, *numbers)
-    x_bar = x_bar.reshape(kept.shape)
-    given_bar = decay * first[0].reshape(membrane.shape) if first else None
-    return x_bar, given_bar
+    x_bar = x_bar.reshape(stored.shape)
+    initial_bar = decay * first[0].reshape(membrane.shape) if first else None
+    return x_bar, initial_bar
 
 
 def _launch(body, outputs, *operands):
-    """Runs ``body(at, put, *refs)`` for each example and block of neurons; the first operand is ``[B, T, N]``.
+    """Run ``body(at, put, *refs)`` for each example and block of neurons; the first operand is ``[B, T, N]``.
 
     ``at(ref, t)`` and ``put(ref, value, t)`` are the block's row at a time step; without t, of ``[B, N]``.
     """
@@ -84,22 +86,22 @@ def _launch(body, outputs, *operands):
     from jax.experimental.pallas import mosaic_gpu as gpu
 
     batch, _, neurons = operands[0].shape
-    # Neurons a thread, next to each other; rows begin at multiples of it, as loads of more than one number need.
+    # Neighbouring neurons per thread; rows begin at multiples of it, as vector loads need.
     vector = next(n for n in (4, 2, 1) if neurons % n == 0 and neurons >= n * THREADS)
     block = vector * THREADS
     layout = gpu.Layout.WG_STRIDED((block,), vec_size=vector)
 
     def kernel(*refs):
-        # The last block begins early enough to be whole: what it has in common with the one before, both write alike.
+        # The last block begins early enough to be full; where it overlaps the one before, both write the same values.
         start = jnp.minimum(lax.axis_index("block") * block, neurons - block)
-        here = lax.axis_index("example"), Slice(start, block)
+        example, columns = lax.axis_index("example"), Slice(start, block)
 
         def at(ref, *t):
-            row = ref[here[0], *t, here[1]]
+            row = ref[example, *t, columns]
             return row if INTERPRET is not None else gpu.layout_cast(row, layout)
 
         def put(ref, row, *t):
-            ref[here[0], *t, here[1]] = row.astype(ref.dtype)
+            ref[example, *t, columns] = row.astype(ref.dtype)
 
         body(at, put, *refs)
 
@@ -113,7 +115,7 @@ def _launch(body, outputs, *operands):
 
 
 def _rows(array, before):
-    """``[..., N]``: all axes after the first ``before`` as one."""
+    """Flatten all axes after the first ``before``."""
     return array.reshape(*array.shape[:before], -1)
 
 

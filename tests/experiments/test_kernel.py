@@ -9,19 +9,18 @@ from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import kernel_check
-from benchmarks.kernel_check import CASES, arguments, differences, draw, gradients, options
-from csbp_jax import neurons, surrogate
+from csbp_jax import config, neurons, surrogate
 from csbp_jax.neurons import lif_scan
 from csbp_jax.neurons.lif import prepare_arguments
-from experiments.gpu_kernel import kernel, passes
+from csbp_jax.training import plugin_file
+from experiments.gpu_kernel import check, kernel, passes
+from experiments.gpu_kernel.check import CASES, arguments, differences, draw, gradients, options
 
 interpreter = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params", reason="private to JAX")
 
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
-    monkeypatch.setattr(kernel, "ON", True)
     monkeypatch.setattr(passes, "INTERPRET", interpreter.InterpretGPUParams())
 
 
@@ -29,31 +28,31 @@ RUNS = kernel.lif, lif_scan.lif
 HARD = options()
 
 
-def assert_alike(found, expected, tolerance=1e-5):
-    differ = differences(found, expected)
+def assert_same(actual, expected, tolerance=1e-5):
+    differ = differences(actual, expected)
     assert differ.pop("spikes") == 0
     assert all(value <= tolerance for value in differ.values()), differ
 
 
-@pytest.mark.parametrize(("width", "given", "static"), CASES)
-def test_values_and_all_gradients_are_the_plain_forms(width, given, static):
-    found, expected = (gradients(run, arguments(2, 3, width, given), **static) for run in RUNS)
+@pytest.mark.parametrize(("width", "with_membrane", "static"), CASES)
+def test_values_and_all_gradients_are_the_plain_forms(width, with_membrane, static):
+    actual, expected = (gradients(run, arguments(2, 3, width, with_membrane), **static) for run in RUNS)
     assert 0.1 < expected[1][0].mean() < 0.9
-    assert_alike(found, expected)
+    assert_same(actual, expected)
 
 
 def test_bfloat16_current_has_a_float32_membrane():
     p = arguments(2, 4, 130, dtype=jnp.bfloat16)
-    found, expected = (gradients(run, p, **HARD) for run in RUNS)
-    assert_type([found[0]["x"], *found[1]], [jnp.bfloat16, jnp.bfloat16, jnp.float32])
+    actual, expected = (gradients(run, p, **HARD) for run in RUNS)
+    assert_type([actual[0]["x"], *actual[1]], [jnp.bfloat16, jnp.bfloat16, jnp.float32])
     # The sums of decay and threshold are of x's gradient as it is kept, in bfloat16.
-    assert_alike(found, expected, 0.01)
+    assert_same(actual, expected, 0.01)
 
 
-def test_lif_runs_the_kernel_on_pictures_too():
-    x = draw(2, 3, 4, 4, 9)
-    spikes, pull = jax.vjp(lambda x: neurons.lif(x)[0], x)
-    text = str(jax.make_jaxpr(lambda x: jax.vjp(lambda x: neurons.lif(x)[0], x)[1](spikes))(x))
+def test_the_neuron_runs_the_kernel_on_images_too():
+    x, neuron = draw(2, 3, 4, 4, 9), kernel.KernelLIF()
+    spikes, pull = jax.vjp(lambda x: neuron(x)[0], x)
+    text = str(jax.make_jaxpr(lambda x: jax.vjp(lambda x: neuron(x)[0], x)[1](spikes))(x))
     assert text.count("mpmd_map") == 2
     expected = jax.vjp(lambda x: lif_scan.lif(*prepare_arguments(x, None, 0.5, 1.0, "hard"), *NEURON)[0], x)
     assert_trees_all_equal(spikes, expected[0])
@@ -71,21 +70,21 @@ def members():
     return jax.tree.map(lambda a: jnp.stack([a, a + 0.1]), p) | {"width": jnp.array([0.8, 1.2])}
 
 
-def each(run):
+def gradients_of(run):
     return lambda p: gradients(run, p, **HARD)
 
 
 def test_vmap_over_members():
-    assert_alike(jax.vmap(each(kernel.lif))(members()), jax.vmap(each(lif_scan.lif))(members()))
+    assert_same(jax.vmap(gradients_of(kernel.lif))(members()), jax.vmap(gradients_of(lif_scan.lif))(members()))
 
 
 def test_jit_of_shard_map_of_vmap():
     """As a sweep has it."""
     mesh = jax.make_mesh((2,), ("member",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,))
     sharded = jax.shard_map(
-        jax.vmap(each(kernel.lif)), mesh=mesh, in_specs=P("member"), out_specs=P("member"), check_vma=False
+        jax.vmap(gradients_of(kernel.lif)), mesh=mesh, in_specs=P("member"), out_specs=P("member"), check_vma=False
     )
-    assert_alike(jax.jit(sharded)(members()), jax.vmap(each(lif_scan.lif))(members()))
+    assert_same(jax.jit(sharded)(members()), jax.vmap(gradients_of(lif_scan.lif))(members()))
 
 
 def test_tangent_map_of_a_training_step_is_the_plain_forms():
@@ -101,10 +100,10 @@ def test_tangent_map_of_a_training_step_is_the_plain_forms():
         return sum((a**2).sum() for a in jax.tree.leaves(step(run, p)))
 
     steps = [functools.partial(step, run) for run in RUNS]
-    found, expected = (jax.jit(functools.partial(jax.jvp, step))((p,), (direction,)) for step in steps)
-    assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
-    found, expected = (jax.jit(jax.grad(functools.partial(norm, run)))(p) for run in RUNS)
-    assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    actual, expected = (jax.jit(functools.partial(jax.jvp, step))((p,), (direction,)) for step in steps)
+    assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-4)
+    actual, expected = (jax.jit(jax.grad(functools.partial(norm, run)))(p) for run in RUNS)
+    assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 # --- where it does not apply --------------------------------------------------------------------------------------
@@ -113,10 +112,10 @@ def test_tangent_map_of_a_training_step_is_the_plain_forms():
 def test_on_another_platform_it_is_the_plain_form(monkeypatch):
     monkeypatch.setattr(passes, "INTERPRET", None)
     p = arguments(2, 3, 130)
-    compiled = jax.jit(each(kernel.lif)).lower(p).compile()
+    compiled = jax.jit(gradients_of(kernel.lif)).lower(p).compile()
     assert "custom-call" not in compiled.as_text()
-    assert_alike(compiled(p), jax.jit(each(lif_scan.lif))(p))
-    assert_alike(jax.jit(jax.vmap(each(kernel.lif)))(members()), jax.vmap(each(lif_scan.lif))(members()))
+    assert_same(compiled(p), jax.jit(gradients_of(lif_scan.lif))(p))
+    assert_same(jax.jit(jax.vmap(gradients_of(kernel.lif)))(members()), jax.vmap(gradients_of(lif_scan.lif))(members()))
 
 
 def test_what_does_not_fit(monkeypatch):
@@ -136,14 +135,26 @@ def test_what_does_not_fit(monkeypatch):
     assert not kernel.fits(x, number, number, spike)  # eight devices
 
 
-def test_what_does_not_fit_runs_as_ever(monkeypatch):
+def test_a_neuron_that_does_not_fit_runs_the_plain_form():
     x = draw(2, 3, 127)
-    found = neurons.lif(x)
-    monkeypatch.setattr(kernel, "ON", False)
-    assert_trees_all_equal(found, neurons.lif(x))
+    assert_trees_all_equal(kernel.KernelLIF()(x), neurons.lif(x))
+    with pytest.raises(ValueError, match="lif: reset is 'half'"):
+        kernel.KernelLIF(reset="half")(x)
 
 
-def test_the_check_on_a_gpu_times_and_says_where_there_is_none():
-    assert all(kernel_check.seconds(run, (2, 3, 128), calls=1) > 0 for run in RUNS)
-    with pytest.raises(SystemExit, match="kernel_check: no GPU here"):
-        kernel_check.main()
+def test_an_experiment_file_has_the_neuron_of_its_config():
+    settings, own = plugin_file.load_file("experiments/gpu_kernel/cifar10_dvs.py")
+    assert own.parts == ("neuron",)
+    neuron = own.neuron(settings)
+    assert isinstance(neuron, kernel.KernelLIF)
+    assert (neuron.decay, neuron.reset) == (settings.model.neuron.decay, settings.model.neuron.reset)
+    x = draw(2, 3, 130)
+    assert_trees_all_close(jax.jit(neuron)(x), neurons.LIF(**vars(neuron))(x), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"model\.neuron\.learn: layer is not possible"):
+        kernel.neuron(config.replaced(settings, "model.neuron.learn", "layer"))
+
+
+def test_the_check_on_a_gpu_times_both_forms_and_exits_without_a_gpu():
+    assert all(check.seconds(run, (2, 3, 128), calls=1) > 0 for run in RUNS)
+    with pytest.raises(SystemExit, match="JAX has no GPU on this machine"):
+        check.main()
