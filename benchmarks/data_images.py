@@ -50,7 +50,7 @@ def cifar(rounds):
     x, y = draw.integers(0, 256, (50_000, 32, 32, 3), np.uint8), np.zeros(50_000, np.int32)
     source = sources.ImageArraySource(x, y, 10, [(2, augment.crop), (1, augment.flip)])
     indices = draw.integers(0, len(y), (BATCHES, BATCH))
-    uniforms = draw.random((BATCHES, BATCH, source.draws), np.float32)
+    uniforms = draw.random((BATCHES, BATCH, source.num_uniforms), np.float32)
     normalise = jax.jit(lambda x: (x.astype(np.float32) - MEAN) / STD)
     batches = data.train_batches(source, BATCH, seed=0)
 

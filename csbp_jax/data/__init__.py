@@ -6,9 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.pipeline import eval_batches, take, train_batches
+from csbp_jax.data.pipeline import eval_batches, train_batches
+from csbp_jax.data.source import DataSource, as_data_source, example_batch, take
 
-__all__ = ["NAMES", "classes", "eval_batches", "fingerprint", "load", "prepare", "read_all", "take", "train_batches"]
+__all__ = [
+    "NAMES",
+    "DataSource",
+    "as_data_source",
+    "classes",
+    "eval_batches",
+    "example_batch",
+    "fingerprint",
+    "load",
+    "prepare",
+    "read_all",
+    "take",
+    "train_batches",
+]
 
 Show = Callable[[str, int, int], None]
 

@@ -8,9 +8,10 @@ from importlib import resources
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data.source import DataSource
 
 
-class DigitsSource:
+class DigitsSource(DataSource):
     """A random-access source of static pictures: record i is ``{"x": [1, H, W, C] float32, "y": int32}``."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, classes: int):

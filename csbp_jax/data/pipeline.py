@@ -1,9 +1,4 @@
-"""From a random-access source to batches. The stream is a pure function of (seed, step): nothing else is kept.
-
-A source has ``len(source)``, ``source[i] -> {"x": [T or 1, ...], "y": []}`` and the number of its ``classes``. One that
-can do better than record by record has ``take(indices [b], uniforms [b, draws]) -> {"x": [b, T or 1, ...], "y": [b]}``
-and says by ``draws`` how many random numbers a record needs; all randomness on the host comes from them.
-"""
+"""From a random-access source to batches. The stream is a pure function of (seed, step): nothing else is kept."""
 
 import functools
 import multiprocessing
@@ -11,21 +6,19 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
 from csbp_jax.config import ConfigError
-
-Batch = dict[str, np.ndarray]
+from csbp_jax.data.source import Batch, DataSource
 
 _STEPS = 1_000_000_000  # as good as endless
 
 
 def train_batches(
-    source: Any,
+    source: DataSource,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -83,8 +76,8 @@ class _Read:
         indices = _order(self.seed, epoch, len(self.source))[place * self.batch_size :][: self.batch_size]
         # Drawn for the whole batch, so that a row's numbers do not depend on how many processes share it.
         random = np.random.default_rng([_UNIFORMS, self.seed, step])
-        uniforms = random.random((self.batch_size, getattr(self.source, "draws", 0)), np.float32)
-        return take(self.source, indices[self.rows], uniforms[self.rows])
+        uniforms = random.random((self.batch_size, self.source.num_uniforms), np.float32)
+        return self.source.take(indices[self.rows], uniforms[self.rows])
 
 
 # Two streams of random numbers with nothing in common.
@@ -96,7 +89,7 @@ def _order(seed, epoch, n):
     return np.random.default_rng([_ORDER, seed, epoch]).permutation(n)
 
 
-def eval_batches(source: Any, batch_size: int, *, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+def eval_batches(source: DataSource, batch_size: int, *, process: int = 0, processes: int = 1) -> Iterator[Batch]:
     """Every record once; the last batch is padded by the last record. ``mask [B]`` is False on the padding.
 
     All processes take the same number of steps; process p gets rows ``[p B/P, (p+1) B/P)`` of each batch.
@@ -118,14 +111,6 @@ def _rows(batch_size, processes):
 def _eval_batches(source, batch_size, process, rows):
     for start in range(0, len(source), batch_size):
         indices = start + process * rows + np.arange(rows)
-        uniforms = np.zeros((rows, getattr(source, "draws", 0)), np.float32)
-        batch = take(source, np.minimum(indices, len(source) - 1), uniforms)
+        uniforms = np.zeros((rows, source.num_uniforms), np.float32)
+        batch = source.take(np.minimum(indices, len(source) - 1), uniforms)
         yield batch | {"mask": indices < len(source)}
-
-
-def take(source: Any, indices: np.ndarray, uniforms: np.ndarray) -> Batch:
-    """The records of ``indices``, stacked."""
-    if hasattr(source, "take"):
-        return source.take(indices, uniforms)
-    records = [source[int(i)] for i in indices]
-    return {key: np.stack([record[key] for record in records]) for key in ("x", "y")}

@@ -18,11 +18,11 @@ from csbp_jax.training.compiled import eval_keys
 Measure = Callable[..., Any]
 
 
-class Unaugmented:
+class Unaugmented(data.DataSource):
     """A source's records, or some, one by one: so none is augmented, as those of the training part otherwise are."""
 
-    def __init__(self, source: Any, rows: np.ndarray | None = None):
-        self.source, self.events = source, getattr(source, "events", False)
+    def __init__(self, source: data.DataSource, rows: np.ndarray | None = None):
+        self.source, self.classes, self.events = source, source.classes, source.events
         self.rows = np.arange(len(source)) if rows is None else rows
 
     def __len__(self) -> int:

@@ -27,11 +27,11 @@ class Answer(NamedTuple):
     """Why the file could not be read, in one line; else empty."""
 
 
-class _Held:
+class _Held(data.DataSource):
     """Records in memory, as a source."""
 
-    def __init__(self, records):
-        self.records = records
+    def __init__(self, records, classes):
+        self.records, self.classes = records, classes
 
     def __len__(self):
         return len(self.records)
@@ -74,7 +74,7 @@ def predict(
     measure = forward.apply_all(opened, events, forward.top_classes(top))
     answers: dict[int, Answer] = {}
     for numbers, records in _groups(opened, events, read, named, answers, size):
-        told = measure(_Held(records))
+        told = measure(_Held(records, len(names)))
         for i, classes, probabilities in zip(numbers, told["classes"], told["probability"], strict=True):
             answers[i] = Answer(str(named[i]), [names[c] for c in classes], probabilities.tolist(), "")
     return [answers[i] for i in range(len(named))]
@@ -86,7 +86,7 @@ def _known(run, paths, data_dir):
         return run.classes or data.classes(run.config, data_dir), *prediction_inputs.reader(run.config, paths)
     parts, _ = build.load_data(run.config, run.own, data_dir)
     names = build.class_names(run.config, run.own, parts, data_dir)
-    return names, arrays.reader(parts["train"]), getattr(parts["train"], "events", False)
+    return names, arrays.reader(parts["train"]), parts["train"].events
 
 
 def _groups(run, events, read, paths, answers, size) -> Iterator[tuple[list[int], list[Any]]]:

@@ -54,7 +54,7 @@ def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
 def batches(config: Config, source: Any, count: int, seed: int = 0) -> list[Batch]:
     """The first batches of a run of this (resolved) config, as its network sees them, unaugmented."""
     plain = dataclasses.replace(config.data, augment=())
-    prepare = transform.make(dataclasses.replace(config, data=plain), getattr(source, "events", False))[1]
+    prepare = transform.make(dataclasses.replace(config, data=plain), source.events)[1]
     stream = itertools.islice(data.train_batches(source, config.batch_size, seed), count)
     return [prepare(jax.random.key(seed), jax.tree.map(jnp.asarray, batch)) for batch in stream]
 

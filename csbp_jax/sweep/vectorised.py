@@ -82,7 +82,7 @@ def trace_step(config: Config, parts: dict[str, Any], own: Own = Own()) -> None:
     """
     source, size = parts["train"], config.batch_size
     run = compiled.functions(config, source, len(source) // size, own)
-    record = data.take(source, np.zeros(1, int), np.zeros((1, getattr(source, "draws", 0)), np.float32))
+    record = data.example_batch(source)
     batch = {name: jax.ShapeDtypeStruct((size, *rows.shape[1:]), rows.dtype) for name, rows in record.items()}
     jax.eval_shape(run.train_step, jax.eval_shape(run.init, jax.random.key(0)), batch)
 

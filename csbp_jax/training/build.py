@@ -81,7 +81,7 @@ def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[d
     if not own.data:
         return data.load(config, data_dir), data.fingerprint(config, data_dir)
     parts = arrays.sources(_call(own, "data", _seen(config), pathlib.Path(data_dir)), config, own.place)
-    if config.data.workers and any(defined_in_plugin(type(source)) for source in parts.values()):
+    if config.data.workers and any(defined_in_plugin(type(source.source)) for source in parts.values()):
         raise ConfigError(
             f"data.workers: {config.data.workers} is not possible for a source that {own.place} defines, which other "
             "processes do not know; take data.threads"
@@ -93,7 +93,7 @@ def class_names(config: Config, own: Own, parts: dict[str, Any], data_dir: str |
     """The classes' names in the order of their labels; of own data as the train part's ``class_names`` has them."""
     if not own.data:
         return data.classes(config, data_dir)
-    names = [str(name) for name in getattr(parts["train"], "class_names", ())]
+    names = [str(name) for name in parts["train"].class_names]
     return names if len(names) == config.model.classes else [str(n) for n in range(config.model.classes)]
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from csbp_jax import data, learner, weights
 from csbp_jax.config import Config, ConfigError
@@ -74,15 +73,10 @@ def _with(config, **fields):
 
 def _frame(config, source):
     """``[H, W, C]`` as the network sees it."""
-    record = data.take(source, np.zeros(1, int), np.zeros((1, getattr(source, "draws", 0)), np.float32))
+    record = data.example_batch(source)
     # What the transform changes is the height and width; it asks the config whether there are such.
-    prepare, _ = transform.make(_with(config, input_shape=record["x"].shape[2:]), _events(source))
+    prepare, _ = transform.make(_with(config, input_shape=record["x"].shape[2:]), source.events)
     return tuple(jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:])
-
-
-def _events(source):
-    """A source of frames of events says so."""
-    return getattr(source, "events", False)
 
 
 class Functions(NamedTuple):
@@ -111,7 +105,7 @@ def functions(
     tx = optimizer.with_gathered_gradients(tx, gather) if gather else tx
     init, train_step, eval_step = learner.make(model, tx, loss, config, steps_per_epoch, term)
     gradients = learner.make_gradients(model, loss, config, term)
-    prepare, prepare_eval = transform.make(config, _events(source))
+    prepare, prepare_eval = transform.make(config, source.events)
 
     def seen(state, batch):
         # Apart from the network's own stream (dropout), which starts from (key, step) as well.

@@ -150,7 +150,7 @@ def test_pictures_are_augmented_brought_to_a_size_and_pickle(root, tmp_path):
     for part, source in parts.items():
         batch = next(data.train_batches(pickle.loads(pickle.dumps(source)), 2, 0))
         chex.assert_shape(batch["x"], (2, 1, 4, 5, 3))
-        assert (source.draws > 0) == (part == "train")
+        assert (source.num_uniforms > 0) == (part == "train")
 
 
 def test_frames_of_events_are_counted_once_and_again_when_a_file_changes(root, tmp_path):

@@ -470,7 +470,7 @@ def test_augmentations_follow_the_order_of_the_config(everything):
     first = load("cifar10", folder, augment=("cutout", "flip"))["train"]
     second = load("cifar10", folder, augment=("flip", "cutout"))["train"]
     u = np.random.default_rng(0).random((50, 3), np.float32)
-    assert first.draws == second.draws == 3
+    assert first.num_uniforms == second.num_uniforms == 3
     swapped = second.take(rows, u[:, [2, 0, 1]])["x"]
     same = (first.take(rows, u)["x"] == swapped).all((1, 2, 3, 4))
     np.testing.assert_array_equal(same, u[:, 2] >= 0.5)
@@ -480,9 +480,9 @@ def test_only_training_is_augmented_and_only_by_what_is_the_hosts(everything):
     folder, _ = everything
     for name, augment in (("cifar10", ("crop", "mixup", "flip")), ("imagenet", ("resized_crop", "cutmix"))):
         parts = load(name, folder, augment=augment)
-        assert parts["train"].draws == (3 if name == "cifar10" else 22)
+        assert parts["train"].num_uniforms == (3 if name == "cifar10" else 22)
         for part in ("validation", "test"):
-            assert parts[part].draws == 0
+            assert parts[part].num_uniforms == 0
             taken = parts[part].take(np.array([1]), np.zeros((1, 0), np.float32))
             chex.assert_trees_all_equal({key: value[0] for key, value in taken.items()}, parts[part][1])
 
@@ -532,7 +532,7 @@ def test_sources_pickle(everything, name):
     folder, _ = everything
     augment = ("resized_crop", "crop", "flip", "cutout", "autoaugment")
     source = load(name, folder, augment=augment)["train"]
-    u = np.random.default_rng(0).random((3, source.draws), np.float32)
+    u = np.random.default_rng(0).random((3, source.num_uniforms), np.float32)
     rows = np.array([2, 0, 5])
     chex.assert_trees_all_equal(source.take(rows, u), pickle.loads(pickle.dumps(source)).take(rows, u))
 

@@ -23,7 +23,7 @@ SEED, BATCH = 11, 16
 class Noisy:
     """Record i plus its random numbers: shows every difference in order, content or randomness."""
 
-    draws, classes = 3, 7
+    events, num_uniforms, classes = False, 3, 7
 
     def __init__(self, n=103):
         self.n = n
@@ -124,11 +124,12 @@ def test_two_real_processes_see_the_batches_of_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = pathlib.Path(__file__).parents[1] / "support" / "distributed_batches.py"
+    repository = pathlib.Path(__file__).parents[2]
+    script = repository / "tests" / "support" / "distributed_batches.py"
     line = [sys.executable, str(script), str(port), "2"]
     outs = [tmp_path / f"{process}.npz" for process in range(2)]
     running = [
-        subprocess.Popen([*line, str(i), str(out)], cwd=script.parent.parent, env={**os.environ, "PYTHONPATH": "."})
+        subprocess.Popen([*line, str(i), str(out)], env={**os.environ, "PYTHONPATH": str(repository)})
         for i, out in enumerate(outs)
     ]
     assert [process.wait(timeout=120) for process in running] == [0, 0]

@@ -75,7 +75,7 @@ def test_the_training_part_is_not_augmented(trained):
     """A source's own ``take`` would cut, flip ... its pictures."""
 
     class Turned:
-        draws, classes = 0, 10
+        events, num_uniforms, classes = False, 0, 10
 
         def __init__(self, source):
             self.source = source

@@ -18,14 +18,14 @@ import numpy as np
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.locks import locked, workplace
 from csbp_jax.data.events.recordings import Recording, tolerating
+from csbp_jax.data.source import DataSource
 
 Show = Callable[[str, int, int], None]
 
 
-class Frames:
+class Frames(DataSource):
     """A source over rows of a cached array: record i is ``{"x": [T, ...] unsigned counts, "y": int32}``. It pickles."""
 
-    draws = 0
     events = True
 
     def __init__(self, path: pathlib.Path, rows: np.ndarray, y: np.ndarray, classes: int):

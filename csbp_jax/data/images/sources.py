@@ -17,6 +17,7 @@ import numpy as np
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.images import augment, autoaugment, records
 from csbp_jax.data.images.decode import decode
+from csbp_jax.data.source import DataSource
 from csbp_jax.data.splits import stratified
 
 _IMAGENET_SIZE = (224, 224)
@@ -86,12 +87,12 @@ def class_names(config: Config, folder: pathlib.Path) -> list[str]:
     return records.info(records.prepared(folder, config.data.name)).features["label"].names
 
 
-class ImageArraySource:
+class ImageArraySource(DataSource):
     """Pictures in memory: record i is ``{"x": [1, H, W, C] uint8, "y": int32}``; ``take`` also augments them."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, classes: int, steps: Sequence[Step] = ()):
         self.x, self.y, self.classes, self.steps = x, y, classes, steps
-        self.draws = sum(draws for draws, _ in steps)
+        self.num_uniforms = sum(draws for draws, _ in steps)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -100,11 +101,11 @@ class ImageArraySource:
         return {"x": self.x[i][None], "y": self.y[i]}
 
     def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
-        """Records ``indices [b]``, augmented by ``uniforms [b, draws]`` in [0, 1)."""
+        """Records ``indices [b]``, augmented by ``uniforms [b, num_uniforms]`` in [0, 1)."""
         return {"x": _augmented(self.x[indices], self.steps, uniforms)[:, None], "y": self.y[indices]}
 
 
-class JpegSource:
+class JpegSource(DataSource):
     """JPEGs of any size, each brought to one size: record i is ``{"x": [1, H, W, 3] uint8, "y": int32}``, its centre.
 
     Args:
@@ -132,7 +133,7 @@ class JpegSource:
         self.window = window
         self.jpegs, self.rows, self.y, self.classes, self.size, self.steps = jpegs, rows, y, classes, size, steps
         self.window_draws = augment.RESIZED_CROP_DRAWS if random else 0
-        self.draws = self.window_draws + sum(draws for draws, _ in steps)
+        self.num_uniforms = self.window_draws + sum(draws for draws, _ in steps)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -142,7 +143,7 @@ class JpegSource:
         return {"x": self._view(jpeg, self.window, self.size)[None], "y": self.y[i]}
 
     def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
-        """Records ``indices [b]``, augmented by ``uniforms [b, draws]`` in [0, 1)."""
+        """Records ``indices [b]``, augmented by ``uniforms [b, num_uniforms]`` in [0, 1)."""
         first, rest = np.split(uniforms, [self.window_draws], axis=1)
         jpegs = records.read(self.jpegs, self.rows[indices].tolist())
         if self.window_draws:

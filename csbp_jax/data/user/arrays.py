@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.pipeline import take
+from csbp_jax.data.source import DataSource, UserSource, example_batch
 from csbp_jax.data.splits import stratified
 from csbp_jax.data.user import folder_files
 
@@ -16,10 +16,10 @@ _PARTS = ("train", "validation", "test")
 _PAIR = "(x [N, T or 1, ...], y [N])"
 
 
-class ArraySource:
+class ArraySource(DataSource):
     """A source of records in memory: of still inputs if T is 1, else of frames (``events``).
 
-    identity: changes when a record does.
+    fingerprint: changes when a record does.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, classes: int):
@@ -36,14 +36,14 @@ class ArraySource:
         return {"x": self.x[indices], "y": self.y[indices]}
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.x.dtype} {self.x.shape}".encode())
         for array in (self.x, self.y):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
-def sources(found: Any, config: Config, place: str) -> dict[str, Any]:
+def sources(found: Any, config: Config, place: str) -> dict[str, UserSource]:
     """``{"train", "validation", "test"}`` of what a user's ``data`` gave.
 
     Args:
@@ -70,17 +70,20 @@ def sources(found: Any, config: Config, place: str) -> dict[str, Any]:
         pairs |= {part: (x[n], y[n]) for part, n in zip(("train", "validation"), rows, strict=True)}
     classes = config.model.classes or max((int(y.max()) + 1 for _, y in pairs.values() if len(y)), default=0)
     made = {part: ArraySource(x, y, classes) for part, (x, y) in pairs.items()}
-    return {part: made[part] if part in made else _source(found[part], f"{place}: data: {part}") for part in _PARTS}
+    return {
+        part: UserSource(made[part] if part in made else _source(found[part], f"{place}: data: {part}"))
+        for part in _PARTS
+    }
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    """Changes when the records do, as far as a source tells by its ``identity``, or else by its length."""
-    return str([(part, len(source), str(getattr(source, "identity", ""))) for part, source in parts.items()])
+def fingerprint(parts: Mapping[str, UserSource]) -> str:
+    """Changes when the records do, as far as a source tells by its ``fingerprint``, or else by its length."""
+    return str([(part, len(source), source.fingerprint) for part, source in parts.items()])
 
 
-def reader(source: Any) -> Callable[[pathlib.Path], np.ndarray]:
+def reader(source: DataSource) -> Callable[[pathlib.Path], np.ndarray]:
     """``read(path)`` to a record as the source has them, from the only array of an npy or npz file."""
-    like = take(source, np.zeros(1, int), np.zeros((1, getattr(source, "draws", 0)), np.float32))["x"][0]
+    like = example_batch(source)["x"][0]
 
     def read(path):
         if path.suffix.lower() not in (".npy", ".npz"):

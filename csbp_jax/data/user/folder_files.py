@@ -15,6 +15,7 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.events.recordings import Recording, tolerating
 from csbp_jax.data.images import augment, sources
 from csbp_jax.data.images.decode import decode
+from csbp_jax.data.source import DataSource
 
 Parts = dict[str, list[Recording]]
 
@@ -81,7 +82,7 @@ def frames(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> 
     }
 
 
-class ArrayRecords:
+class ArrayRecords(DataSource):
     """Record i is ``{"x": [T or 1, ...], "y": int32}``, read from its file when it is asked for."""
 
     events = True

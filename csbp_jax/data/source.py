@@ -1,0 +1,97 @@
+"""Random-access sources of records: the protocol of all data sets, and an adapter for a user's own."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Record = dict[str, Array]
+"""``{"x": [T or 1, ...], "y": []}``: one example and its label."""
+Batch = dict[str, Array]
+"""``{"x": [B, T or 1, ...], "y": [B]}``, and whatever else is known of each example."""
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Records of one split, by index.
+
+    A subclass needs ``__len__``, ``__getitem__`` and ``classes``; the rest has defaults. Any other class with all of
+    these members is a source as well.
+    """
+
+    classes: int
+    """Number of classes."""
+    events: bool = False
+    """Whether records are frames of events ``[T, ...]``; else they are still inputs ``[1, ...]``."""
+    num_uniforms: int = 0
+    """Uniform random numbers that ``take`` uses per record: all randomness on the host."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Record: ...
+
+    def take(self, indices: Array, uniforms: Array) -> Batch:
+        """Stack records, augmented where the source augments.
+
+        Args:
+          indices: ``[b]``.
+          uniforms: ``[b, num_uniforms]`` in [0, 1).
+        """
+        del uniforms
+        return stack([self[int(i)] for i in indices])
+
+
+class UserSource(DataSource):
+    """A user's source, completed by defaults for the members that it lacks.
+
+    Args:
+      source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``events``, ``num_uniforms``, ``take``,
+        ``class_names`` and ``fingerprint``.
+    """
+
+    def __init__(self, source: Any):
+        self.source = source
+        self.classes = source.classes
+        self.events = bool(getattr(source, "events", False))
+        self.num_uniforms = getattr(source, "num_uniforms", 0)
+        self.class_names = tuple(map(str, getattr(source, "class_names", ())))
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes when the records do; empty if the source has none."""
+        return str(getattr(self.source, "fingerprint", ""))
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Record:
+        record: Record = self.source[i]
+        return record
+
+    def take(self, indices: Array, uniforms: Array) -> Batch:
+        if not hasattr(self.source, "take"):
+            return super().take(indices, uniforms)
+        batch: Batch = self.source.take(indices, uniforms)
+        return batch
+
+
+def as_data_source(source: Any) -> DataSource:
+    """Complete a source by the defaults of the protocol, if it lacks any member."""
+    return source if isinstance(source, DataSource) else UserSource(source)
+
+
+def take(source: Any, indices: Array, uniforms: Array) -> Batch:
+    """Stack records of any source, also of one that defines no ``take``."""
+    return as_data_source(source).take(indices, uniforms)
+
+
+def example_batch(source: DataSource) -> Batch:
+    """Read record 0 as a batch of one, in the form of training batches."""
+    return source.take(np.zeros(1, int), np.zeros((1, source.num_uniforms), np.float32))
+
+
+def stack(records: Sequence[Record]) -> Batch:
+    """Stack ``x`` and ``y`` of records to a batch."""
+    return {key: np.stack([record[key] for record in records]) for key in ("x", "y")}
