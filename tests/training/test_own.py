@@ -216,7 +216,7 @@ def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
     parts, config = page[1]["own"], page[1]["whole"]
     ((run, source),) = [(run, source) for (_, code), (run, source) in compiled_once.items() if not code]
     state = run.init(jax.random.key(0))
-    batch = {"x": source.x[:64], "y": source.y[:64]}
+    batch = source.take(np.arange(64), np.zeros((64, 0)))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     model, tx, loss, term = build.build(config, parts, 4)
     assert type(model).__name__ == "Skip" and model.neuron.reset == "soft"
