@@ -1,8 +1,8 @@
-"""Which key of a file belongs to which leaf of a network, or one line that says why they do not fit."""
+"""Matching of a checkpoint's keys with the leaves of a network, or a one-line error that says why they do not fit."""
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jax.tree_util import keystr, tree_leaves_with_path
@@ -12,116 +12,128 @@ from csbp_jax.config import ConfigError
 from csbp_jax.weights import names
 from csbp_jax.weights.names import LEAVES, Table
 
+Path = str | os.PathLike[str]
+Shape = tuple[int, ...]
 _COUNTER = r"(^|\.)num_batches_tracked$"
 
 
-def choose(path, config, tensors):
-    """Of the network's published forms, the one whose modules are most alike to the file's."""
+def choose(path: Path, config: configuration.Model, keys: Collection[str]) -> Table:
+    """Choose, of a network's published forms, the one whose module names overlap most with the file's keys.
+
+    Raises:
+      ConfigError: the network was not published in PyTorch.
+    """
     if not (tables := names.of(config.name)):
         raise ConfigError(
             f"{path}: {config.name} was not published in PyTorch; networks that were: {', '.join(names.networks())} "
             "(csbp_jax.weights.load takes a table of your own)"
         )
-    return max(tables, key=lambda table: _alike(table, tensors))
+    return max(tables, key=lambda table: _overlap(table, keys))
 
 
 def fit(
-    found: Mapping[str, tuple[int, ...]],
+    file_shapes: Mapping[str, Shape],
     shapes: Any,
     config: configuration.Model,
     table: Table,
-    path: str | os.PathLike[str] = "checkpoint",
+    path: Path = "checkpoint",
 ) -> dict[str, str]:
-    """``{leaf here: key there}``, where every leaf has its key, every key its leaf, and all shapes agree.
+    """Return ``{leaf: key}``, after checking that leaves and keys correspond one to one and that all shapes agree.
 
     Args:
-      found: shapes of the file, by key.
+      file_shapes: shapes in the file, by key.
       shapes: the network's variables, as ``jax.eval_shape`` gives them.
 
     Raises:
       ConfigError: a key is missing or left over, or a shape differs.
     """
-    leaves = {name_of(tree_path): leaf.shape for tree_path, leaf in tree_leaves_with_path(shapes)}
+    leaves: dict[str, Shape] = {name_of(key_path): leaf.shape for key_path, leaf in tree_leaves_with_path(shapes)}
     keys = {name: _key(table.names, name, path) for name in leaves}
-    missing = sorted(set(keys.values()) - set(found))
+    missing = sorted(set(keys.values()) - set(file_shapes))
     if missing:
-        raise ConfigError(f"{path}: lacks {_some(missing)} of {config.name} ({table.source}){_other(config, found)}")
+        other = _other_network(config, file_shapes)
+        raise ConfigError(f"{path}: lacks {_first_three(missing)} of {config.name} ({table.source}){other}")
     ignored = re.compile(f"{_COUNTER}|{table.unused}")
-    over = sorted(key for key in set(found) - set(keys.values()) if not ignored.search(key))
-    if over:
-        mend = _left(over) or _other(config, found)
-        raise ConfigError(f"{path}: has {_some(over)}, which {config.name} ({table.source}) has not{mend}")
-    place = {module: i for i, module in enumerate(table.names)}
-    for name, key in sorted(keys.items(), key=lambda item: place[item[0].rpartition("/")[0]]):
-        want, got = _theirs(name, leaves[name]), tuple(n for n in found[key])
-        if _bare(name, want) != _bare(name, got):
-            raise ConfigError(f"{path}: {key} has shape {got}, but {name} wants {want}{_mend(name, want, got)}")
+    extra = sorted(key for key in set(file_shapes) - set(keys.values()) if not ignored.search(key))
+    if extra:
+        remedy = _remedy_for_extra_keys(extra) or _other_network(config, file_shapes)
+        raise ConfigError(
+            f"{path}: has {_first_three(extra)}, which {config.name} ({table.source}) does not have{remedy}"
+        )
+    # In the order of the forward pass, so that the first layer that differs is named.
+    order = {module: i for i, module in enumerate(table.names)}
+    for name, key in sorted(keys.items(), key=lambda item: order[item[0].rpartition("/")[0]]):
+        expected, actual = _torch_shape(name, leaves[name]), tuple(file_shapes[key])
+        if _without_unit_axes(name, expected) != _without_unit_axes(name, actual):
+            remedy = _remedy_for_shape(name, expected, actual)
+            raise ConfigError(f"{path}: {key} has shape {actual}, but {name} needs {expected}{remedy}")
     return keys
 
 
-def name_of(tree_path):
-    """``conv1/norm/scale``, without the collection."""
-    return keystr(tree_path, simple=True, separator="/").partition("/")[2]
+def name_of(key_path: tuple[Any, ...]) -> str:
+    """Return the path of a leaf without its collection, ``conv1/norm/scale``."""
+    return keystr(key_path, simple=True, separator="/").partition("/")[2]
 
 
-def _key(table, name, path):
+def _key(table: Mapping[str, str], name: str, path: Path) -> str:
     module, _, leaf = name.rpartition("/")
     if name in table:
         return table[name]
     if module not in table:
-        raise ConfigError(f"{path}: the table of names has no {module}, which the network has")
+        raise ConfigError(f"{path}: the table of names has no entry {module}, a module of the network")
     return f"{table[module]}.{LEAVES[leaf]}"
 
 
-def _alike(table, found):
-    ours = {name.rpartition(".")[0] if here.endswith("/p") else name for here, name in table.names.items()}
+def _overlap(table: Table, keys: Collection[str]) -> float:
+    """Return the Jaccard index of the table's modules and the file's modules."""
+    expected = {name.rpartition(".")[0] if leaf.endswith("/p") else name for leaf, name in table.names.items()}
     unused = re.compile(f"{_COUNTER}|{table.unused}")
-    theirs = {key.rpartition(".")[0] for key in found if not unused.search(key)}
-    return len(ours & theirs) / len(ours | theirs)
+    actual = {key.rpartition(".")[0] for key in keys if not unused.search(key)}
+    return len(expected & actual) / len(expected | actual)
 
 
-def _theirs(name, shape):
-    """Shape there of a leaf here."""
+def _torch_shape(name: str, shape: Shape) -> Shape:
+    """Return the shape that PyTorch gives a Flax leaf."""
     if not name.endswith("/kernel"):
         return tuple(shape)
     return tuple(shape[i] for i in (3, 2, 0, 1)) if len(shape) == 4 else tuple(reversed(shape))
 
 
-def _bare(name, shape):
-    """A neuron's w and TEBN's p have axes of one element there, here none."""
+def _without_unit_axes(name: str, shape: Shape) -> Shape:
+    """Drop axes of size 1 from a neuron's w and TEBN's p, which have them in PyTorch only."""
     return tuple(n for n in shape if n != 1) if name.rpartition("/")[2] in ("p", "w") else shape
 
 
-def _some(keys):
+def _first_three(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"{', '.join(keys[:3])}{more}"
 
 
-def _other(config, found):
-    """Which network the file may be of."""
-    best = max(names.networks(), key=lambda network: max(_alike(table, found) for table in names.of(network)))
-    alike = max(_alike(table, found) for table in names.of(best))
-    return f"; it looks like --model.name {best}" if best != config.name and alike > 0.9 else ""
+def _other_network(config: configuration.Model, keys: Collection[str]) -> str:
+    """Name another network that the file fits almost completely."""
+    overlap = {network: max(_overlap(table, keys) for table in names.of(network)) for network in names.networks()}
+    best = max(overlap, key=lambda network: overlap[network])
+    return f"; it looks like --model.name {best}" if best != config.name and overlap[best] > 0.9 else ""
 
 
-def _left(over):
-    if all(key.endswith(".w") for key in over):
+def _remedy_for_extra_keys(extra: Sequence[str]) -> str:
+    if all(key.endswith(".w") for key in extra):
         return "; its neurons are PLIF: --model.neuron.learn layer"
-    if all(key.endswith(".p") for key in over):
+    if all(key.endswith(".p") for key in extra):
         return "; its norm is TEBN: --model.norm tebn"
     return ""
 
 
-def _mend(name, want, got):
+def _remedy_for_shape(name: str, expected: Shape, actual: Shape) -> str:
     layer, _, leaf = name.rpartition("/")
     if leaf == "p":
-        return f"; --model.time-steps {max(got)}"
+        return f"; --model.time-steps {max(actual)}"
     if leaf == "w":
         return "; --model.neuron.learn layer"
-    if layer == "readout/dense" and want[0] != got[0] and want[1:] == got[1:]:
-        return "; --model.classes has to be the file's"
-    if len(want) == 2 and want[0] == got[0]:
-        return "; --model.input-shape (or --model.width) has to be the file's"
-    if len(want) == 4 and want[1] != got[1] and want[0] == got[0]:
-        return "; --model.input-shape has to have the file's channels"
+    if layer == "readout/dense" and expected[0] != actual[0] and expected[1:] == actual[1:]:
+        return "; --model.classes must be the file's"
+    if len(expected) == 2 and expected[0] == actual[0]:
+        return "; --model.input-shape (or --model.width) must be the file's"
+    if len(expected) == 4 and expected[1] != actual[1] and expected[0] == actual[0]:
+        return "; --model.input-shape must have the file's channels"
     return "; perhaps --model.width is not the file's"

@@ -1,7 +1,7 @@
-"""What the layers here are called in the published PyTorch code.
+"""Module names of the published PyTorch code for the layers of this package.
 
-A table gives for each module of a network here the module there, in the order of the forward pass; what hangs below it
-has PyTorch's names (``LEAVES``). Read off the repositories' code, and compared with the keys and shapes that this code
+A table gives the PyTorch module for each module of a network, in the order of the forward pass; the leaves below it
+have PyTorch's names (``LEAVES``). Read off the repositories' code, and compared with the keys and shapes that this code
 gives at full size (tests/data/released_keys.json):
 
     SEW   github.com/fangwei123456/Spike-Element-Wise-ResNet
@@ -11,8 +11,11 @@ gives at full size (tests/data/released_keys.json):
 
 Not known: the names of CSBP's DVS-Gesture net, of which only a checkpoint was released (its first layer has conv0, bn0
 and act0 where SEW's has conv.0), and of their nets for ImageNet and with TET.
+
+In this file ``layer`` is a name of this package and ``module`` one of PyTorch.
 """
 
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 LEAVES = {
@@ -27,8 +30,11 @@ LEAVES = {
 
 
 class Table(NamedTuple):
-    """source: whose names; names: ``{"conv1/norm": "features.0.bn.bn"}``; unused: keys, as a regular expression, that
-    the forward pass does not read, or reads under another name too."""
+    """Names of one published form of a network.
+
+    source: the code that it is from; names: ``{"conv1/norm": "features.0.bn.bn"}``; unused: a regular expression of
+    keys that the forward pass does not read, or reads under another name too.
+    """
 
     source: str
     names: dict[str, str]
@@ -36,126 +42,130 @@ class Table(NamedTuple):
 
 
 def of(network: str) -> tuple[Table, ...]:
-    """The tables of a network, one for each of its published forms; none if it was not published."""
+    """Return the tables of a network, one per published form; none if it was not published."""
     return _TABLES.get(network, ())
 
 
 def networks() -> tuple[str, ...]:
-    """All networks that have a table."""
+    """Return the names of all networks that have a table."""
     return tuple(_TABLES)
 
 
-def _dense(*there):
-    """Hidden layers ``fc1``, ... and the read-out, by their modules there."""
-    here = [f"fc{i}" for i in range(1, len(there))] + ["readout"]
-    return {f"{name}/dense": module for name, module in zip(here, there, strict=True)}
+Names = dict[str, str]
 
 
-def _tebn(layer, there):
-    """TEBNLayer."""
+def _dense(*modules: str) -> Names:
+    """Hidden layers ``fc1``, ... and the read-out."""
+    layers = [f"fc{i}" for i in range(1, len(modules))] + ["readout"]
+    return {f"{layer}/dense": module for layer, module in zip(layers, modules, strict=True)}
+
+
+def _tebn(layer: str, module: str) -> Names:
+    """TEBN's TEBNLayer."""
     return {
-        f"{layer}/conv": f"{there}.fwd.module",
-        f"{layer}/norm": f"{there}.bn.bn",
-        f"{layer}/norm/p": f"{there}.bn.p",
+        f"{layer}/conv": f"{module}.fwd.module",
+        f"{layer}/norm": f"{module}.bn.bn",
+        f"{layer}/norm/p": f"{module}.bn.p",
     }
 
 
-def _tebn_net(convs, *dense):
-    """TEBN's and CSBP's plain nets, the modules of whose convolutions are given."""
-    names = {}
-    for number, there in enumerate(convs, start=1):
-        names |= _tebn(f"conv{number}", there)
+def _tebn_net(convs: Sequence[str], *dense: str) -> Names:
+    """TEBN's and CSBP's plain nets, from the modules of their convolutions and dense layers."""
+    names: Names = {}
+    for number, module in enumerate(convs, start=1):
+        names |= _tebn(f"conv{number}", module)
     return names | _dense(*dense)
 
 
-def _tet_net(places):
-    """TET's plain nets: Layer is a container of convolution and norm."""
-    names = {}
-    for number, place in enumerate(places, start=1):
-        there = f"features.{place}.fwd.module"
-        names |= {f"conv{number}/conv": f"{there}.0", f"conv{number}/norm": f"{there}.1"}
+def _tet_net(indices: Sequence[int]) -> Names:
+    """TET's plain nets, whose Layer is a container of convolution and norm."""
+    names: Names = {}
+    for number, index in enumerate(indices, start=1):
+        module = f"features.{index}.fwd.module"
+        names |= {f"conv{number}/conv": f"{module}.0", f"conv{number}/norm": f"{module}.1"}
     return names | _dense("classifier.module")
 
 
-def _features(*places):
-    return [f"features.{place}" for place in places]
+def _features(*indices: int) -> list[str]:
+    return [f"features.{index}" for index in indices]
 
 
-def _chaos_features(*places):
-    """The forms that hand out the first membrane have it in a part of its own."""
-    return ["features1.0", *(f"features2.{place}" for place in places)]
+def _chaos_features(*indices: int) -> list[str]:
+    """Modules of the forms that return the first membrane, whose first layer is in a container of its own."""
+    return ["features1.0", *(f"features2.{index}" for index in indices)]
 
 
-def _blocks(stages):
-    """``("stageI_blockJ", "layerI.J-1", first of a stage)`` of a residual net."""
+def _blocks(stages: Sequence[int]) -> Iterator[tuple[str, str, int, bool]]:
+    """Yield ``("stageI_blockJ", "layerI.J-1", I, whether it is the first block of the stage)`` of a residual net."""
     for stage, blocks in enumerate(stages, start=1):
         for block in range(1, blocks + 1):
             yield f"stage{stage}_block{block}", f"layer{stage}.{block - 1}", stage, block == 1
 
 
-def _resnet19_tet():
+def _resnet19_tet() -> Names:
     names = {"stem/conv": "conv1", "stem/norm": "bn1.bn"}
-    for here, there, _, first in _blocks((3, 3, 2)):
+    for block, module, _, first in _blocks((3, 3, 2)):
         for i in (1, 2):
-            names |= {f"{here}_conv{i}/conv": f"{there}.conv{i}", f"{here}_conv{i}/norm": f"{there}.bn{i}.bn"}
+            names |= {f"{block}_conv{i}/conv": f"{module}.conv{i}", f"{block}_conv{i}/norm": f"{module}.bn{i}.bn"}
         if first:
-            down = f"{there}.downsample"
-            names |= {f"{here}_shortcut/conv": f"{down}.layer.module", f"{here}_shortcut/norm": f"{down}.bn.bn"}
+            down = f"{module}.downsample"
+            names |= {f"{block}_shortcut/conv": f"{down}.layer.module", f"{block}_shortcut/norm": f"{down}.bn.bn"}
     return names | _dense("fc1", "fc2")
 
 
-def _resnet19_tebn():
+def _resnet19_tebn() -> Names:
     names = _tebn("stem", "conv1")
-    for here, there, stage, first in _blocks((3, 3, 2)):
-        names |= _tebn(f"{here}_conv1", f"{there}.conv1") | _tebn(f"{here}_conv2", f"{there}.conv2")
+    for block, module, stage, first in _blocks((3, 3, 2)):
+        names |= _tebn(f"{block}_conv1", f"{module}.conv1") | _tebn(f"{block}_conv2", f"{module}.conv2")
         if first and stage > 1:
-            names |= _tebn(f"{here}_shortcut", f"{there}.downsample")
+            names |= _tebn(f"{block}_shortcut", f"{module}.downsample")
         else:
-            names |= {f"{here}_shortcut/norm": f"{there}.bn.bn", f"{here}_shortcut/norm/p": f"{there}.bn.p"}
+            names |= {f"{block}_shortcut/norm": f"{module}.bn.bn", f"{block}_shortcut/norm/p": f"{module}.bn.p"}
     return names | _dense("fc1.module.1", "fc2.module.1")
 
 
-def _sew_resnet(stages, convs, container):
+def _sew_resnet(stages: Sequence[int], convs: int, container: str) -> Names:
     names = {"stem/conv": "conv1", "stem/norm": "bn1"}
-    for here, there, stage, first in _blocks(stages):
+    for block, module, stage, first in _blocks(stages):
         for i in range(1, convs + 1):
-            module = f"{there}.conv{i}{container}"
-            names |= {f"{here}_conv{i}/conv": f"{module}.0", f"{here}_conv{i}/norm": f"{module}.1"}
+            synapse = f"{module}.conv{i}{container}"
+            names |= {f"{block}_conv{i}/conv": f"{synapse}.0", f"{block}_conv{i}/norm": f"{synapse}.1"}
         if first and (stage > 1 or convs == 3):  # a bottleneck has more channels than the stem
-            module = f"{there}.downsample.0{container}"
-            names |= {f"{here}_shortcut/conv": f"{module}.0", f"{here}_shortcut/norm": f"{module}.1"}
+            synapse = f"{module}.downsample.0{container}"
+            names |= {f"{block}_shortcut/conv": f"{synapse}.0", f"{block}_shortcut/norm": f"{synapse}.1"}
     return names | _dense("fc")
 
 
-def _sew_b(widened, container):
+def _sew_b(widened: Collection[int], container: str) -> Names:
     """7B-Nets: one sequence of 1x1 layers (at the stages in ``widened``), blocks and poolings."""
-    names, place = {}, 0
+    names: Names = {}
+    index = 0
 
-    def layer(here, there):
-        synapse = f"{there}.0{container}"
-        return {f"{here}/conv": f"{synapse}.0", f"{here}/norm": f"{synapse}.1", f"{here}/neuron": f"{there}.1"}
+    def conv_norm_lif(layer: str, module: str) -> Names:
+        synapse = f"{module}.0{container}"
+        return {f"{layer}/conv": f"{synapse}.0", f"{layer}/norm": f"{synapse}.1", f"{layer}/neuron": f"{module}.1"}
 
     for stage in range(1, 8):
         if stage in widened:
-            names |= layer(f"conv{stage}", f"conv.{place}")
-            place += 1
+            names |= conv_norm_lif(f"conv{stage}", f"conv.{index}")
+            index += 1
         for i in (1, 2):
-            names |= layer(f"block{stage}_conv{i}", f"conv.{place}.conv.{i - 1}")
-        place += 2  # the block, and its pooling
+            names |= conv_norm_lif(f"block{stage}_conv{i}", f"conv.{index}.conv.{i - 1}")
+        index += 2  # the block, and its pooling
     return names | _dense("out")
 
 
-def _sew(source, names, *arguments):
-    """SpikingJelly's container of several layers kept them in ``module`` at first."""
+def _sew(source: str, names: Callable[[str], Names]) -> tuple[Table, ...]:
+    """Both forms of a SEW net: SpikingJelly's container of several layers kept them in ``module`` at first."""
     versions = {"up to 0.0.0.0.6": ".module", "from 0.0.0.0.8": ""}
     return tuple(
-        Table(f"SEW, {source}, with SpikingJelly {version}", names(*arguments, container))
+        Table(f"SEW, {source}, with SpikingJelly {version}", names(container))
         for version, container in versions.items()
     )
 
 
 _HEAD = ("fc1.module.1", "fc2.module.1")
-_TABLES = {
+_TABLES: dict[str, tuple[Table, ...]] = {
     "cnn6": (
         Table("CSBP, CNN6", _tebn_net(_features(0, 3, 6, 9), *_HEAD)),
         Table("CSBP, CNN6_chaos", _tebn_net(_chaos_features(1, 4, 7), *_HEAD)),
@@ -174,9 +184,9 @@ _TABLES = {
     "resnet19_tet": (Table("TET, resnet19", _resnet19_tet(), r"(^|\.)(conv1|conv2|fc1|fc2)_s\.|\.seqbn\."),),
     # Down-sampling blocks have a norm that nothing calls.
     "resnet19_tebn": (Table("TEBN and CSBP, ResNet", _resnet19_tebn(), r"^layer[23]\.0\.bn\."),),
-    "sew_resnet18": _sew("imagenet/sew_resnet.py, sew_resnet18", _sew_resnet, (2, 2, 2, 2), 2),
-    "sew_resnet34": _sew("imagenet/sew_resnet.py, sew_resnet34", _sew_resnet, (3, 4, 6, 3), 2),
-    "sew_resnet50": _sew("imagenet/sew_resnet.py, sew_resnet50", _sew_resnet, (3, 4, 6, 3), 3),
-    "sew_7b": _sew("dvsgesture/smodels.py, SEWResNet", _sew_b, {1}),
-    "sew_wide_7b": _sew("cifar10dvs/smodels.py, SEWResNet", _sew_b, {1, 5}),
+    "sew_resnet18": _sew("imagenet/sew_resnet.py, sew_resnet18", lambda c: _sew_resnet((2, 2, 2, 2), 2, c)),
+    "sew_resnet34": _sew("imagenet/sew_resnet.py, sew_resnet34", lambda c: _sew_resnet((3, 4, 6, 3), 2, c)),
+    "sew_resnet50": _sew("imagenet/sew_resnet.py, sew_resnet50", lambda c: _sew_resnet((3, 4, 6, 3), 3, c)),
+    "sew_7b": _sew("dvsgesture/smodels.py, SEWResNet", lambda c: _sew_b({1}, c)),
+    "sew_wide_7b": _sew("cifar10dvs/smodels.py, SEWResNet", lambda c: _sew_b({1, 5}, c)),
 }

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints as numpy arrays: without torch, and without running anything that a file says.
+"""PyTorch checkpoints as NumPy arrays, without torch and without executing anything from the file.
 
 ``torch.save`` (since PyTorch 1.6) writes a zip archive of uncompressed members: ``NAME/data.pkl``, a pickle, and
 ``NAME/data/KEY``, the bytes of each storage. torch_pickle.py reads the former.
@@ -7,9 +7,10 @@ Source: torch/serialization.py.
 
 import os
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 from csbp_jax.weights import torch_pickle
@@ -18,70 +19,77 @@ _WRAPPERS = ("model", "net", "state_dict", "model_state_dict")
 
 
 class StateDict(NamedTuple):
-    """tensors: read-only arrays by key; where: the entry of the file that held them, empty for the file itself."""
+    """Tensors of a checkpoint.
 
-    tensors: dict[str, np.ndarray]
+    tensors: read-only arrays by key; where: the entry of the file that held them, empty for the file itself.
+    """
+
+    tensors: dict[str, NDArray[Any]]
     where: str
 
 
 def read(path: str | os.PathLike[str]) -> StateDict:
-    """The state dict of a checkpoint, its keys without the ``module.`` of ``DataParallel``.
+    """Read the state dict of a checkpoint, its keys without the ``module.`` of ``DataParallel``.
 
     It is the whole file, or the only entry of it that holds tensors by name, or that of several which is called
     ``model``, ``net``, ``state_dict`` or ``model_state_dict``. Memory: the bytes of its storages, once.
 
     Raises:
-      ConfigError: no such file, damaged, in another format, asking for anything but tensors, or without a state dict.
+      ConfigError: no such file, or it is damaged, in another format, refers to anything but tensors, or holds no state
+        dict.
     """
     if not os.path.isfile(path):
         raise ConfigError(f"{path}: there is no such file")
     try:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive, path)
-            where, found = _state_dict(torch_pickle.unpickle(archive.read(f"{root}data.pkl"), path), path)
-            storages: dict[str, np.ndarray] = {}
-            arrays = {key: _array(archive, root, storages, tensor) for key, tensor in found.items()}
+            entry, tensors = _state_dict(torch_pickle.unpickle(archive.read(f"{root}data.pkl"), path), path)
+            storages: dict[str, NDArray[Any]] = {}
+            arrays = {key: _array(archive, root, storages, tensor) for key, tensor in tensors.items()}
     except (ConfigError, OSError):
         raise
     except zipfile.BadZipFile as error:
-        raise ConfigError(f"{path}: {_no_zip(path, error)}") from None
+        raise ConfigError(f"{path}: {_not_a_zip(path, error)}") from None
     except Exception as error:  # damaged bytes make zipfile, pickle and numpy raise nearly anything
         raise ConfigError(f"{path}: damaged ({' '.join(str(error).split())}); fetch it again") from None
     prefix = "module." if all(key.startswith("module.") for key in arrays) else ""
-    return StateDict({key.removeprefix(prefix): array for key, array in arrays.items()}, where)
+    return StateDict({key.removeprefix(prefix): array for key, array in arrays.items()}, entry)
 
 
-def _no_zip(path, error):
+def _not_a_zip(path: str | os.PathLike[str], error: Exception) -> str:
     with open(path, "rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
     if head.startswith(b"\x80"):
         return (
-            "written before PyTorch 1.6; where you trust it, write it anew: "
+            "written before PyTorch 1.6; if you trust it, convert it: "
             "torch.save(torch.load(old, map_location='cpu', weights_only=True), new)"
         )
-    return f"no PyTorch checkpoint, or cut short ({' '.join(str(error).split())}); fetch it again"
+    return f"not a PyTorch checkpoint, or cut short ({' '.join(str(error).split())}); fetch it again"
 
 
-def _root(archive, path):
-    """``NAME/``. What is declared must lie in the file, so that no few bytes can ask for much memory."""
+def _root(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> str:
+    """Return the prefix ``NAME/`` of the members.
+
+    Declared sizes must fit in the file, so that a few bytes cannot request much memory.
+    """
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ConfigError(f"{path}: its members are compressed, which torch.save never does; {torch_pickle.MEND}")
+        raise ConfigError(f"{path}: its members are compressed, which torch.save never does; {torch_pickle.REMEDY}")
     if sum(member.file_size for member in members) > os.path.getsize(path):
         raise ConfigError(f"{path}: its members claim to be larger than the file; fetch it again")
     names = {member.filename for member in members}
     roots = [name.removesuffix("data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise ConfigError(f"{path}: a zip archive, but no PyTorch checkpoint (no data.pkl); {torch_pickle.MEND}")
+        raise ConfigError(f"{path}: a zip archive, but not a PyTorch checkpoint (no data.pkl); {torch_pickle.REMEDY}")
     if f"{roots[0]}byteorder" in names and archive.read(f"{roots[0]}byteorder") != b"little":
-        raise ConfigError(f"{path}: written on a big-endian machine, which is not supported; {torch_pickle.MEND}")
+        raise ConfigError(f"{path}: written on a big-endian machine, which is not supported; {torch_pickle.REMEDY}")
     return roots[0]
 
 
-def _state_dict(checkpoint, path):
-    """``(entry, {key: Tensor})``."""
+def _state_dict(checkpoint: Any, path: str | os.PathLike[str]) -> tuple[str, dict[str, torch_pickle.Tensor]]:
+    """Return the entry of the checkpoint that is the state dict, and its tensors."""
     entries = checkpoint.items() if isinstance(checkpoint, dict) else ()
     nested = {name: tensors for name, value in entries if isinstance(name, str) and (tensors := _tensors(value))}
     known = [name for name in _WRAPPERS if name in nested]
@@ -95,26 +103,28 @@ def _state_dict(checkpoint, path):
         )
     if tensors := _tensors(checkpoint):
         return "", tensors
-    held = f"only {', '.join(map(str, list(checkpoint)[:5]))}" if entries else "no dictionary"
-    raise ConfigError(f"{path}: no state dict in it, {held}; {torch_pickle.MEND}")
+    content = f"only {', '.join(map(str, list(checkpoint)[:5]))}" if entries else "not even a dictionary"
+    raise ConfigError(f"{path}: no state dict in it, {content}; {torch_pickle.REMEDY}")
 
 
-def _tensors(value):
+def _tensors(value: Any) -> dict[str, torch_pickle.Tensor]:
     entries = value.items() if isinstance(value, dict) else ()
     return {k: v for k, v in entries if isinstance(k, str) and isinstance(v, torch_pickle.Tensor)}
 
 
-def _array(archive, root, storages, tensor):
-    """A view of the tensor's storage, which is read once."""
+def _array(
+    archive: zipfile.ZipFile, root: str, storages: dict[str, NDArray[Any]], tensor: torch_pickle.Tensor
+) -> NDArray[Any]:
+    """Return a view of the tensor's storage, which is read once."""
     storage, offset, shape, stride = tensor
     if not all(isinstance(n, int) and n >= 0 for n in (offset, *shape, *stride)):
-        raise ValueError("a tensor whose shape is no numbers")
-    kind = np.dtype(torch_pickle.DTYPES[storage.kind])
+        raise ValueError("a tensor whose shape is not integers")
+    dtype = np.dtype(torch_pickle.DTYPES[storage.kind])
     if storage.key not in storages:
-        storages[storage.key] = np.frombuffer(archive.read(f"{root}data/{storage.key}"), kind)
+        storages[storage.key] = np.frombuffer(archive.read(f"{root}data/{storage.key}"), dtype)
     flat = storages[storage.key]
-    if flat.dtype != kind or storage.elements != len(flat):
-        raise ValueError(f"a storage of {len(flat)} {flat.dtype} where {storage.elements} {kind} were said")
+    if flat.dtype != dtype or storage.elements != len(flat):
+        raise ValueError(f"a storage of {len(flat)} {flat.dtype} where {storage.elements} {dtype} are declared")
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
     if 0 not in shape and last >= len(flat):
         raise ValueError(f"a tensor that ends at {last}, beyond its storage of {len(flat)}")

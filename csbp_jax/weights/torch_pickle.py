@@ -1,16 +1,17 @@
-"""The pickle of a PyTorch checkpoint: tensors as descriptions, and nothing else.
+"""The pickle of a PyTorch checkpoint, read as descriptions of its tensors.
 
 A pickle is a program for a stack machine, in which a tensor is written as
 
     torch._utils._rebuild_tensor_v2(("storage", torch.FloatStorage, KEY, device, elements), offset, size, stride, ...)
 
-Python's own machine imports and calls what it is told to. The one here knows the few operations that state dicts need,
-and knows names only as text: those of tensors and dictionaries have a meaning, others are refused. It makes nothing but
-dictionaries, lists, tuples, numbers, text, and the descriptions below. Source: pickletools.py, torch/_utils.py.
+Python's own machine imports and calls whatever the program names. This one implements the few operations that state
+dicts need and treats names as text: those of tensors and dictionaries have a meaning, others are refused. It creates
+only dictionaries, lists, tuples, numbers, text, and the descriptions below. Source: pickletools.py, torch/_utils.py.
 """
 
+import os
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 
 from csbp_jax.config import ConfigError
 
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "torch.DoubleStorage": np.float64,
     "torch.FloatStorage": np.float32,
     "torch.HalfStorage": np.float16,
@@ -30,8 +31,8 @@ DTYPES = {
     "torch.ByteStorage": np.uint8,
     "torch.BoolStorage": np.bool_,
 }
-# Common beside weights (options, accuracies, milestones) and not needed: None stands for whatever they would give.
-_LEFT_OUT = {
+# Common beside weights (options, accuracies, milestones) and not needed: replaced by None.
+_IGNORED = {
     "argparse.Namespace",
     "collections.Counter",
     "collections.defaultdict",
@@ -46,18 +47,21 @@ _LEFT_OUT = {
 }
 _TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 _DICT = "collections.OrderedDict"
-_KNOWN = {_TENSOR, _PARAMETER, _DICT, *DTYPES, *_LEFT_OUT}
-MEND = "from a copy you trust, PyTorch makes one: torch.save(model.state_dict(), 'new.pth')"
+_KNOWN = {_TENSOR, _PARAMETER, _DICT, *DTYPES, *_IGNORED}
+REMEDY = "from a copy you trust, PyTorch makes one: torch.save(model.state_dict(), 'new.pth')"
 
 
 class Name(NamedTuple):
-    """What a pickle asks to be imported."""
+    """A name that the pickle imports."""
 
     full: str
 
 
 class Storage(NamedTuple):
-    """kind: a key of ``DTYPES``; key: of its bytes in the archive; elements: how many it says to have."""
+    """A storage as the pickle declares it.
+
+    kind: a key of ``DTYPES``; key: the name of its bytes in the archive; elements: its declared length.
+    """
 
     kind: str
     key: str
@@ -65,7 +69,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """offset and stride: in elements of the storage. Nothing of it is checked yet."""
+    """A tensor as the pickle declares it, not validated; offset and stride are in elements of the storage."""
 
     storage: Storage
     offset: int
@@ -73,12 +77,12 @@ class Tensor(NamedTuple):
     stride: tuple[int, ...]
 
 
-def unpickle(data: bytes, path: Any) -> Any:
-    """The object of a pickle, with a :class:`Tensor` for each tensor.
+def unpickle(data: bytes, path: str | os.PathLike[str]) -> Any:
+    """Return the object of a pickle, with a :class:`Tensor` for each tensor.
 
     Raises:
-      ConfigError: it asks for anything but tensors; names it.
-      Exception: whatever damaged bytes make of it.
+      ConfigError: it refers to anything but tensors; names it.
+      Exception: any kind, if its bytes are damaged.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -117,20 +121,21 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def _name(module, name, path):
+def _name(module: str, name: str, path: str | os.PathLike[str]) -> Name:
+    # join, not an f-string: a damaged file may have anything on the stack, whose text could be endless.
     full = ".".join((module, name))
     if full not in _KNOWN:
         raise ConfigError(
-            f"{path}: asks for {full}, which is no tensor; nothing of it was run. If it is a model or another kind of "
-            f"tensor: {MEND}"
+            f"{path}: refers to {full}, which is not a tensor; nothing was executed. If it is a model or another kind "
+            f"of tensor: {REMEDY}"
         )
     return Name(full)
 
 
-def _combine(operation, stack, marks):
-    """Operations on what the stack holds."""
+def _combine(operation: str, stack: list[Any], marks: list[int]) -> None:
+    """Execute an operation on the top of the stack."""
 
-    def since_mark():
+    def since_mark() -> list[Any]:
         start = marks.pop()
         items = stack[start:]
         del stack[start:]
@@ -157,6 +162,7 @@ def _combine(operation, stack, marks):
             stack.pop()  # attributes, such as the versions of a state dict's modules
         case "BINPERSID":
             _, kind, key, _, elements = stack.pop()
+            # The unbound methods raise where a damaged file has another type, instead of converting it.
             stack.append(Storage(kind.full, str.__str__(key), int.__index__(elements)))
         case "REDUCE" | "NEWOBJ":
             arguments, function = stack.pop(), stack.pop()
@@ -165,12 +171,12 @@ def _combine(operation, stack, marks):
             raise ValueError(f"{operation} in its pickle")
 
 
-def _fill(dictionary, pairs):
-    # Other keys than these are none of a state dict, and a nested tuple can take forever to hash.
+def _fill(dictionary: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
+    # A state dict has no other keys than these, and a nested tuple can take forever to hash.
     dictionary.update((key, value) for key, value in pairs if isinstance(key, str | int))
 
 
-def _call(name, arguments):
+def _call(name: str, arguments: Any) -> Any:
     if name == _TENSOR:
         return Tensor(*arguments[:4])
     if name == _PARAMETER:

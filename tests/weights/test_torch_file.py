@@ -1,4 +1,4 @@
-"""PyTorch checkpoints are read, and never run: bytes of the true format, hostile and damaged ones."""
+"""Reading of PyTorch checkpoints without executing them: valid, hostile and damaged files."""
 
 import pathlib
 import pickle
@@ -15,11 +15,11 @@ from csbp_jax.weights import torch_file
 from tests.support.torch_format import Call, Global, Tensor, write, write_parts
 
 RELEASED = pathlib.Path(__file__).parents[1] / "data" / "released"
-ONE = np.arange(6, dtype=np.float32).reshape(2, 3)
+ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16, np.int64])
-def test_kinds_of_numbers(dtype, tmp_path):
+def test_dtypes(dtype, tmp_path):
     values = np.array([[0, 1, -2], [3.0, 100, 7]], dtype)
     tensors, where = torch_file.read(write(tmp_path / "a.pth", {"a": values, "scalar": np.array(3, dtype)}))
     assert where == "" and tensors["a"].dtype == np.dtype(dtype)
@@ -43,35 +43,35 @@ def test_views_of_a_storage(tmp_path):
     assert not tensors["transposed"].flags.writeable
 
 
-def test_where_the_state_dict_may_be(tmp_path):
+def test_state_dict_is_found_in_any_entry(tmp_path):
     def read(checkpoint):
         return torch_file.read(write(tmp_path / "a.pth", checkpoint))
 
-    state, other = OrderedDict(weight=ONE), {"weight": 2 * ONE}
-    moments = {"state": {0: {"momentum_buffer": ONE}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    state, other = OrderedDict(weight=ARRAY), {"weight": 2 * ARRAY}
+    moments = {"state": {0: {"momentum_buffer": ARRAY}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
     assert read(state).where == ""
-    assert read({"model": state, "optimizer": moments, "best": ONE}).where == "model"
+    assert read({"model": state, "optimizer": moments, "best": ARRAY}).where == "model"
     assert read({"weights": state, "epoch": 3}).where == "weights"
     assert read({"ema": other, "net": state}).tensors["weight"][1, 2] == 5
-    assert list(read({"net": {"module.a": ONE, "module.b": ONE}}).tensors) == ["a", "b"]
-    assert list(read({"module.a": ONE, "b": ONE}).tensors) == ["module.a", "b"]
+    assert list(read({"net": {"module.a": ARRAY, "module.b": ARRAY}}).tensors) == ["a", "b"]
+    assert list(read({"module.a": ARRAY, "b": ARRAY}).tensors) == ["module.a", "b"]
     with pytest.raises(ConfigError, match="tensors in ema, old, and none of them is called model"):
         read({"ema": other, "old": state})
     with pytest.raises(ConfigError, match="no state dict in it, only epoch"):
         read({"epoch": 3})
-    with pytest.raises(ConfigError, match="no state dict in it, no dictionary"):
-        read([ONE])
+    with pytest.raises(ConfigError, match="no state dict in it, not even a dictionary"):
+        read([ARRAY])
 
 
-def test_what_lies_beside_weights_is_left_out(tmp_path):
+def test_other_entries_beside_weights_are_ignored(tmp_path):
     state = Call(Global("collections", "OrderedDict"), (), {"_metadata": {"": {"version": 1}}})
     options = Call(Global("argparse", "Namespace"), (), {"lr": 0.1, "system": "x"})
     number = Call(Global("numpy.core.multiarray", "scalar"), (Call(Global("numpy", "dtype"), ("f8",), (3, "<")), "x"))
-    parameter = Call(Global("torch._utils", "_rebuild_parameter"), (ONE, True, OrderedDict()))
+    parameter = Call(Global("torch._utils", "_rebuild_parameter"), (ARRAY, True, OrderedDict()))
     checkpoint = {"model": {"weight": parameter}, "args": options, "best": number, "more": state}
     tensors, where = torch_file.read(write(tmp_path / "a.pth", checkpoint))
     assert where == "model"
-    np.testing.assert_array_equal(tensors["weight"], ONE)
+    np.testing.assert_array_equal(tensors["weight"], ARRAY)
 
 
 HOSTILE = {
@@ -86,14 +86,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_tensor_is_refused_by_name_and_not_run(name, tmp_path, monkeypatch):
+def test_names_other_than_tensors_are_refused_and_not_executed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"a.pth: asks for {name}, which is no tensor; nothing of it was run"):
+    with pytest.raises(ConfigError, match=rf"a.pth: refers to {name}, which is not a tensor; nothing was executed"):
         torch_file.read(write_parts("a.pth", HOSTILE[name]))
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
 
 
-def test_the_hostile_bytes_would_have_run(tmp_path, monkeypatch):
+def test_hostile_bytes_are_executed_by_pickle_but_not_by_the_reader(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = HOSTILE["posix.system"]
     assert pickle.loads(data) == 0 and (tmp_path / "owned").exists()
@@ -103,7 +103,7 @@ def test_the_hostile_bytes_would_have_run(tmp_path, monkeypatch):
     assert not (tmp_path / "owned").exists()
 
 
-# Each sets attributes of something that is known by name.
+# Pickles that set attributes of a known name.
 @pytest.mark.parametrize(
     "data",
     [
@@ -113,14 +113,14 @@ def test_the_hostile_bytes_would_have_run(tmp_path, monkeypatch):
         b"\x80\x02ctorch\nFloatStorage\n}X\x01\x00\x00\x00xK\x01sb.",
     ],
 )
-def test_a_pickle_changes_nothing_of_the_reader(data, tmp_path):
+def test_setting_attributes_of_known_names_does_not_change_the_reader(data, tmp_path):
     with pytest.raises(ConfigError, match="no state dict in it"):
         torch_file.read(write_parts(tmp_path / "a.pth", data))
-    assert torch_file.read(write(tmp_path / "b.pth", {"a": ONE})).tensors["a"].shape == (2, 3)
+    assert torch_file.read(write(tmp_path / "b.pth", {"a": ARRAY})).tensors["a"].shape == (2, 3)
 
 
 FEW = np.zeros(4, np.float32)
-FALSE = {
+INVALID = {
     "larger than the storage": Tensor(FEW, 0, (10**6, 10**6), (10**6, 1)),
     "begins behind it": Tensor(FEW, 4, (1,), (1,)),
     "goes backwards": Tensor(FEW, 3, (2,), (-1,)),
@@ -133,13 +133,13 @@ FALSE = {
 }
 
 
-@pytest.mark.parametrize("kind", FALSE)
-def test_a_tensor_has_to_lie_in_its_storage(kind, tmp_path):
+@pytest.mark.parametrize("kind", INVALID)
+def test_a_tensor_must_lie_within_its_storage(kind, tmp_path):
     with pytest.raises(ConfigError, match=r"a.pth: damaged \(.*\); fetch it again"):
-        torch_file.read(write(tmp_path / "a.pth", {"a": FALSE[kind]}))
+        torch_file.read(write(tmp_path / "a.pth", {"a": INVALID[kind]}))
 
 
-# A tuple of twice a tuple of twice ..., sixty deep: to hash or to print it would take for ever.
+# A tuple of twice a tuple of twice ..., sixty deep: hashing or printing it would take forever.
 DEEP = b"\x80\x04)" + b"".join(b"\x94h" + bytes([i]) + b"\x86" for i in range(60))
 
 
@@ -152,12 +152,12 @@ DEEP = b"\x80\x04)" + b"".join(b"\x94h" + bytes([i]) + b"\x86" for i in range(60
         b"\x80\x04(\x8c\x07storagectorch\nFloatStorage\n" + DEEP[2:] + b"\x8c\x03cpuK\x04tQ.",
     ],
 )
-def test_few_bytes_cannot_ask_for_much_time(data, tmp_path):
+def test_small_files_cannot_request_much_time(data, tmp_path):
     with pytest.raises(ConfigError, match=r"damaged|no state dict in it"):
         torch_file.read(write_parts(tmp_path / "a.pth", data))
 
 
-def test_few_bytes_cannot_ask_for_much_memory(tmp_path):
+def test_small_files_cannot_request_much_memory(tmp_path):
     def refused(path, match):
         with pytest.raises(ConfigError, match=match):
             torch_file.read(path)
@@ -168,14 +168,14 @@ def test_few_bytes_cannot_ask_for_much_memory(tmp_path):
     memo = b"\x80\x02}r\xff\xff\xff\x7f."
     refused(write_parts(tmp_path / "b.pth", memo), "no state dict in it")
     refused(write_parts(tmp_path / "c.pth", b"\x80\x04\x8e\xff\xff\xff\xff\x7f\x00\x00\x00."), "damaged")
-    data = write(tmp_path / "d.pth", {"a": ONE}).read_bytes()
+    data = write(tmp_path / "d.pth", {"a": ARRAY}).read_bytes()
     central = data.rindex(b"PK\x01\x02", 0, data.rindex(b"PK\x01\x02"))
     (tmp_path / "d.pth").write_bytes(data[: central + 20] + b"\xff\xff\xff\x7f" * 2 + data[central + 28 :])
     refused(tmp_path / "d.pth", "claim to be larger than the file")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
-def test_other_files(tmp_path):
+def test_files_of_other_formats(tmp_path):
     path = tmp_path / "a.pth"
 
     def refused(content, match):
@@ -189,35 +189,35 @@ def test_other_files(tmp_path):
         torch_file.read(tmp_path)
     refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS")
     refused(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "written before PyTorch 1.6; .* torch.save")
-    refused(b"", "no PyTorch checkpoint, or cut short")
-    refused(b"hello" * 100, "no PyTorch checkpoint, or cut short")
+    refused(b"", "not a PyTorch checkpoint, or cut short")
+    refused(b"hello" * 100, "not a PyTorch checkpoint, or cut short")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/b", "c")
     refused(path.read_bytes(), "no data.pkl")
-    write(path, {"a": ONE})
+    write(path, {"a": ARRAY})
     refused(path.read_bytes().replace(b"little", b"bigend"), "big-endian|damaged|cut short")
 
 
-def test_damage_is_told_in_one_line_wherever_it_is(tmp_path):
-    whole = (RELEASED / "csbp_cnn6_chaos.pth").read_bytes()
-    path, generator, told = tmp_path / "a.pth", np.random.default_rng(0), 0
+def test_damaged_files_raise_a_one_line_error(tmp_path):
+    intact = (RELEASED / "csbp_cnn6_chaos.pth").read_bytes()
+    path, generator, errors = tmp_path / "a.pth", np.random.default_rng(0), 0
     for trial in range(150):
-        part = bytearray(whole)
+        part = bytearray(intact)
         if trial % 3 == 0:
             del part[int(generator.integers(len(part))) :]
         else:
-            for place in generator.integers(len(part), size=3):
-                part[place] = generator.integers(256)
+            for index in generator.integers(len(part), size=3):
+                part[index] = generator.integers(256)
         path.write_bytes(part)
         try:
             torch_file.read(path)
         except ConfigError as error:
-            told += 1
+            errors += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-    assert told > 75
+    assert errors > 75
 
 
-def test_what_torch_itself_writes(tmp_path):
+def test_files_written_by_torch(tmp_path):
     torch = pytest.importorskip("torch")
     base = torch.arange(24, dtype=torch.float32)
     tensors = {
