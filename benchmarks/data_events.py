@@ -21,8 +21,8 @@ from importlib import metadata
 import numpy as np
 
 from csbp_jax.data.events import binning
-from csbp_jax.data.events.frame_cache import Frames
-from csbp_jax.data.events.readers import Events, checked
+from csbp_jax.data.events.frame_cache import CachedFrames
+from csbp_jax.data.events.readers import Events, validate
 from csbp_jax.training.run_dir import write_json
 
 # Events, microseconds, sensor, frames, and the size they are scaled to in a second program; types as files have them.
@@ -48,7 +48,7 @@ def recording(events, span, side, dtype):
 
 def frames(events, rule, T, side):
     x, y, t, p, (height, width) = events
-    x, y = binning.resized(x, width, side), binning.resized(y, height, side)
+    x, y = binning.rescale(x, width, side), binning.rescale(y, height, side)
     return binning.count(x, y, p, rule(t, T), (side, side, 2))
 
 
@@ -86,7 +86,7 @@ def counting(rounds):
         events = recording(n, span, side, dtype)
         programs = {rule: functools.partial(frames, events, RULES[rule], T, side) for rule in RULES}
         programs[f"by_number, to {small}x{small}"] = functools.partial(frames, events, binning.by_number, T, small)
-        programs["checked"] = functools.partial(checked, events, name)
+        programs["checked"] = functools.partial(validate, events, name)
         programs["np.add.at by number"] = functools.partial(plainly, events, T)
         assert all(int(programs[rule]().sum()) == n for rule in RULES)
         result[f"{name}: {n} events, {side}x{side}, T={T}, {np.dtype(dtype).name}"] = rates(
@@ -101,7 +101,7 @@ def reading(rounds, folder):
     for name, T, side in (("dvs_gesture", 16, 128), ("cifar10_dvs", 10, 48), ("nmnist", 10, 34)):
         array = generator.poisson(0.3, (512, T, side, side, 2)).astype(np.uint8)
         np.save(folder / f"{name}.npy", array)
-        source = Frames(folder / f"{name}.npy", np.arange(512), np.zeros(512, int), 10)
+        source = CachedFrames(folder / f"{name}.npy", np.arange(512), np.zeros(512, int), 10)
         label = f"{name}: T={T}, {side}x{side}"
         bytes_each[label] = array[0].nbytes
         programs[label] = lambda source=source: source.take(generator.integers(0, 512, BATCH), None)

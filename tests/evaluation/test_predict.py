@@ -13,7 +13,7 @@ from PIL import Image
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.cli import main
 from csbp_jax.config import Chaos, Neuron, to_json
-from csbp_jax.data.events import digits_events
+from csbp_jax.data.events import digits_events, sources
 from csbp_jax.data.user import folder, prediction_inputs
 from csbp_jax.evaluation import forward, predict, restore
 from csbp_jax.learner import optimizer
@@ -216,7 +216,7 @@ def test_recordings_for_a_data_set_are_counted_as_its_own(tmp_path):
     read, is_events = prediction_inputs.reader(config, [])
     assert is_events
     for i in (0, 1):
-        expected = data.events.binned(digits_events.recording(i), config.data, 10, (16, 16, 2))
+        expected = sources.bin_events(digits_events.recording(i), config.data, 10, (16, 16, 2))
         assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
     with pytest.raises(ValueError, match="is of a camera of 16x20 pixels, but this run's is 16x16"):
         read(tmp_path / "2.npz")

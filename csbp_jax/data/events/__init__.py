@@ -1,1 +1,1 @@
-"""Event data sets: recordings to frames of event counts, and frames to sources."""
+"""Event data sets: from recordings to frames of event counts, and from frames to data sources."""

@@ -1,7 +1,7 @@
-"""Events to frames: where each frame begins, then one count. Every event is counted exactly once.
+"""Frames from events: the edges of each frame in time, then one count. Every event is counted exactly once.
 
-A rule gives ``edges [T + 1]``: frame k holds events ``edges[k]`` to ``edges[k + 1] - 1``. So a frame is a slice, and no
-event carries a frame number. N is the number of events, at least one, and their times ``t [N]`` do not fall.
+A rule gives ``edges [T + 1]``: frame k holds events ``edges[k]`` to ``edges[k + 1] - 1``. A frame is thus a slice, and
+events need no frame numbers. N is the number of events, at least one; their times ``t [N]`` are non-decreasing.
 """
 
 from collections.abc import Iterable
@@ -9,25 +9,27 @@ from itertools import pairwise
 
 import numpy as np
 
+from csbp_jax.data.events.readers import IntArray
 
-def by_number(t: np.ndarray, T: int) -> np.ndarray:
-    """Frames of ``N // T`` events each; the last also takes the remainder (SpikingJelly's "split by number")."""
+
+def by_number(t: IntArray, T: int) -> IntArray:
+    """Compute edges of frames of ``N // T`` events, the last with the remainder (SpikingJelly's "split by number")."""
     return np.append(np.arange(T) * (len(t) // T), len(t))
 
 
-def by_time(t: np.ndarray, T: int) -> np.ndarray:
-    """Frames of equal length: an event at t is in frame ``(t - t[0]) T // (t[-1] - t[0] + 1)``, exact for any t."""
+def by_time(t: IntArray, T: int) -> IntArray:
+    """Compute edges of frames of equal duration: t is in frame ``(t - t[0]) T // (t[-1] - t[0] + 1)``, exactly."""
     span = int(t[-1]) - int(t[0]) + 1
     return _edges(t, T, (-(-k * span // T) for k in range(1, T)))
 
 
-def by_window(t: np.ndarray, T: int, window: int) -> np.ndarray:
-    """Frames of ``window`` each, in units of t: frame ``min((t - t[0]) // window, T - 1)``."""
+def by_window(t: IntArray, T: int, window: int) -> IntArray:
+    """Compute edges of frames of ``window``, in units of t: t is in frame ``min((t - t[0]) // window, T - 1)``."""
     return _edges(t, T, (k * window for k in range(1, T)))
 
 
-def _edges(t: np.ndarray, T: int, starts: Iterable[int]) -> np.ndarray:
-    """Frame k begins at the first event that is ``starts[k]`` or more after the first; Python's integers are exact."""
+def _edges(t: IntArray, T: int, starts: Iterable[int]) -> IntArray:
+    """Compute edges of frames that begin ``starts`` after the first event, in Python's integers, which do not overflow."""
     first, last = int(t[0]), int(t[-1])
     reached = [first + start for start in starts if first + start <= last]
     edges = np.full(T + 1, len(t))
@@ -36,15 +38,18 @@ def _edges(t: np.ndarray, T: int, starts: Iterable[int]) -> np.ndarray:
     return edges
 
 
-def resized(x: np.ndarray, old: int, new: int) -> np.ndarray:
-    """Coordinates ``[N]`` on an axis of ``new`` instead of ``old`` pixels: ``x new // old``; no event is lost."""
+def rescale(x: IntArray, old: int, new: int) -> IntArray:
+    """Map coordinates ``[N]`` from an axis of ``old`` pixels to one of ``new``: ``x new // old``; no event is lost."""
     return x if new == old else (np.arange(old) * new // old).astype(np.min_scalar_type(new)).take(x)
 
 
-def count(x: np.ndarray, y: np.ndarray, p: np.ndarray, edges: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Counts ``[T, H, W, C]`` of events ``[N]`` in frames of ``shape`` (H, W, C), in the smallest unsigned type.
+def count(x: IntArray, y: IntArray, p: IntArray, edges: IntArray, shape: tuple[int, int, int]) -> IntArray:
+    """Count events ``[N]`` per frame and pixel: ``[T, H, W, C]``, in the smallest unsigned type that holds them.
 
-    Coordinates must lie inside. With C = 2 the last axis is the polarity p in {0, 1}; with C = 1 polarities are summed.
+    Args:
+      x, y, p: columns, rows and polarities in {0, 1}; coordinates must lie inside the frame.
+      edges: of a rule, ``[T + 1]``.
+      shape: (H, W, C). With C = 2 the last axis is the polarity; with C = 1 polarities are summed.
     """
     height, width, channels = shape
     pixels, T = height * width * channels, len(edges) - 1

@@ -1,60 +1,63 @@
-"""``digits_events``: the bundled digits as recordings of an event camera, which ``saccade`` describes."""
+"""``digits_events``: the bundled digits as recordings of the synthetic event camera in ``camera``."""
 
 import functools
 import json
 import pathlib
 import sys
 from importlib import resources
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax.config import Config
 from csbp_jax.data import digits
 from csbp_jax.data.events import camera, frame_cache, sources
-from csbp_jax.data.events.readers import Events
+from csbp_jax.data.events.readers import Events, IntArray
 from csbp_jax.data.events.recordings import Recording
 
-_TOGETHER = 100
 VERSION = 3545999464
-"""Part of the data's fingerprint: give another number when the camera or the binning changes what it records."""
+"""Part of the data's fingerprint: change it when the camera or the binning changes what it records."""
+
+_CHUNK = 100
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
-    """Of the digits, and of the camera that sees them."""
+    """Return the fingerprint of the digits, and the version of the camera that records them."""
     return f"{digits.fingerprint(config, folder)} {VERSION}"
 
 
 class_names = digits.class_names
 
 
-def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.Frames]:
-    """Train, validation and test, split as ``bundled.digits``: ``x [T, 16, 16, 2]`` counts of events.
+def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFrames]:
+    """Load train, validation and test, split as ``data.digits``: ``x [T, 16, 16, 2]`` event counts.
 
-    At first use the recordings are made, in some seconds, and their frames kept in ``folder/frames``. With ``size`` and
-    ``resize="events"`` their coordinates are scaled first.
+    At first use the recordings are simulated, in some seconds, and their frames cached in ``folder/frames``. With
+    ``size`` and ``resize="events"`` coordinates are scaled first.
     """
     data, parameters = config.data, _parameters(config)
     T, shape = parameters["T"], parameters["shape"]
-    target = frame_cache.folder_of(folder, f"digits_events-T{T}-{data.bins}-{shape[0]}x{shape[1]}", parameters)
+    target = frame_cache.cache_dir(folder, f"digits_events-T{T}-{data.bins}-{shape[0]}x{shape[1]}", parameters)
     labels = _digits()["y"]
     members = [Recording(str(i), pathlib.Path("digits.npz"), int(label)) for i, label in enumerate(labels)]
-    frame_cache.cached(
+    frame_cache.load_or_build(
         target,
         parameters,
         lambda skipped: {"all": members},
-        lambda member: sources.binned(recording(int(member.id)), data, T, shape),
+        lambda member: sources.bin_events(recording(int(member.id)), data, T, shape),
         skip=False,
         show=_show,
     )
     split = json.loads(resources.files("csbp_jax.data").joinpath("digits_split.json").read_text())
     return {
-        part: frame_cache.Frames(target / "all.npy", np.array(rows), labels[rows], classes=10)
-        for part, rows in split.items()
+        name: frame_cache.CachedFrames(target / "all.npy", np.array(rows), labels[rows], classes=10)
+        for name, rows in split.items()
     }
 
 
-def _parameters(config):
-    """All that the frames depend on."""
+def _parameters(config: Config) -> dict[str, Any]:
+    """Everything that the frames depend on."""
     data = config.data
     return {
         "T": config.model.time_steps,
@@ -66,24 +69,24 @@ def _parameters(config):
 
 
 def recording(index: int) -> Events:
-    """What the camera sees of digit ``index`` of the 1797: times from 0 to 300 ms, p = 1 for ON."""
-    first = index // _TOGETHER * _TOGETHER
+    """Record digit ``index`` of the 1797 by the synthetic camera: times from 0 to 300 ms, p = 1 for ON."""
+    first = index // _CHUNK * _CHUNK
     return _recordings(first)[index - first]
 
 
 @functools.lru_cache(1)
-def _recordings(first):
-    """So many together as keep numpy busy; none depends on the others."""
-    digits = _digits()["x"][first : first + _TOGETHER]
-    return camera.record(digits, np.arange(first, first + len(digits)))
+def _recordings(first: int) -> list[Events]:
+    """Record a chunk of digits, large enough for numpy to be efficient; no recording depends on the others."""
+    chunk: IntArray = _digits()["x"][first : first + _CHUNK]
+    return camera.record(chunk, np.arange(first, first + len(chunk)))
 
 
 @functools.cache
-def _digits():
+def _digits() -> dict[str, NDArray[Any]]:
     with resources.files("csbp_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         return dict(arrays)
 
 
-def _show(stage, done, total):
+def _show(stage: str, done: int, total: int) -> None:
     if done == 0:
         print(f"digits_events: making {total} recordings, once", file=sys.stderr, flush=True)

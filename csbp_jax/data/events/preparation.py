@@ -1,20 +1,33 @@
-"""Preparing data sets of events: their archives, checked and unpacked to where tonic's classes find them."""
+"""Preparation of event data sets: archives verified, and unpacked where tonic's classes expect them."""
 
 import json
 import os
 import pathlib
 import shutil
-from typing import Any
+from typing import TypedDict
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.archives import extract
-from csbp_jax.data.download.fetch import Show, digest
+from csbp_jax.data.download.fetch import RawFile, Show, digest
 from csbp_jax.data.download.locks import locked, workplace
 from csbp_jax.data.events.archives import DOWNLOADS, find
 from csbp_jax.data.events.recordings import CIFAR10, DATA_SETS, index
 
-# N-Caltech101 and tonic's CIFAR10-DVS are archives of archives; tonic forgets to open the first.
+# N-Caltech101 and tonic's CIFAR10-DVS are archives of archives; tonic does not open the outer one.
 _INNER = {"Caltech101.zip", *(f"{label}.zip" for label in CIFAR10)}
+
+
+class Marker(TypedDict):
+    """Content of ``prepared.json``, which marks a data set as prepared."""
+
+    archives: dict[str, str]
+    """MD5 checksum by file name."""
+    verified: bool
+    """Whether the checksums and numbers of recordings were compared with the published ones."""
+    records: dict[str, int]
+    """Number of recordings per split."""
+    skipped: dict[str, str]
+    """Reason by id of the recordings left out."""
 
 
 def prepare(
@@ -26,136 +39,148 @@ def prepare(
     bad: str = "fail",
     show: Show,
 ) -> dict[str, int]:
-    """Unpacks the archives of a data set into ``folder/CLASS`` and says how many recordings each part holds.
+    """Unpack the archives of a data set into ``folder/CLASS`` and return the number of recordings per split.
 
-    What is there already, from the same archives, is left as it is. Until all is unpacked nothing looks prepared; after
-    an interruption it starts anew. The archives stay beside, linked or copied: tonic's classes ask for them.
+    What has been unpacked from the same archives already is left as it is. The data set counts as prepared only once
+    everything is unpacked; after an interruption preparation starts over. The archives stay beside their content,
+    linked or copied, since tonic's classes require them.
 
     Args:
       name: one of ``recordings.DATA_SETS``.
-      originals: folder with the archives; None: those in ``folder/CLASS``, or else they are downloaded.
-      folder: where prepared data sets are kept.
+      originals: folder with the archives; None uses those in ``folder/CLASS``, or downloads them.
+      folder: directory of prepared data sets.
       verify: compare checksums (tonic's) and the numbers of recordings.
-      bad: "skip" leaves out files that are in no folder of a class, and tells how many; with "fail" the first is an
-        error. What is in the files is looked at when their events are counted (``events.load``).
+      bad: "skip" leaves out files that are outside the class folders, and returns how many; with "fail" the first is
+        an error. The content of the files is read when their events are counted (``sources.load``).
       show: called with (stage, done, total).
 
     Raises:
-      ConfigError: archives missing (all are named, with where to get and to put them), damaged, or unsafe to unpack.
+      ConfigError: archives are missing (the message lists them, with where to get and to put them), damaged, or unsafe
+        to unpack.
     """
-    home = folder / DATA_SETS[name].tonic
+    home = folder / DATA_SETS[name].tonic_class
     with locked(home / ".lock"):
-        done = _marker(home)
-        whole = done and (done["verified"] or not verify) and done["records"] == _count(name, folder)
-        if not (whole and originals is None):
-            found = find(name, originals, home, show)
-            sums = {archive.name: digest(path, "md5", show) for archive, path in found.items()}
-            if not (whole and done["archives"] == sums):
-                _compare(found, sums if verify else {})
-                _install(name, found, home, verify, show)
-                done = _finish(name, folder, home, sums, verify, bad)
-    return done["records"] | ({"skipped": len(done["skipped"])} if done["skipped"] else {})
+        marker = _read_marker(home)
+        complete = (
+            marker is not None
+            and (marker["verified"] or not verify)
+            and marker["records"] == _count_recordings(name, folder)
+        )
+        if marker is None or not complete or originals is not None:
+            archives = find(name, originals, home, show)
+            checksums = {archive.name: digest(path, "md5", show) for archive, path in archives.items()}
+            if marker is None or not complete or marker["archives"] != checksums:
+                if verify:
+                    _check(archives, checksums)
+                _install(name, archives, home, verify, show)
+                marker = _mark_prepared(name, folder, checksums, verify, bad)
+    return marker["records"] | ({"skipped": len(marker["skipped"])} if marker["skipped"] else {})
 
 
-def _count(name, folder):
-    """Recordings of each part, or None if they cannot even be counted."""
-    try:
-        return {part: len(members) for part, members in index(name, folder, {}).items()}
-    except ConfigError:
-        return None
-
-
-def _compare(found, sums):
-    for archive, path in found.items():
-        expected = archive.checksum.removeprefix("md5:")
-        if sums.get(archive.name, expected) != expected:
-            raise ConfigError(
-                f"{path}: its md5 is {sums[archive.name]}, that of the original {expected}; fetch it again from "
-                f"{archive.url}"
-            )
-
-
-def _finish(name, folder, home, sums, verify, bad):
-    """Counts, and writes the note by which a data set is prepared."""
-    skipped = {} if bad == "skip" else None
-    records = {part: len(members) for part, members in index(name, folder, skipped).items()}
-    if verify and records != DATA_SETS[name].records:
-        raise ConfigError(f"{home}: holds {records} recordings, but {name} has {DATA_SETS[name].records}")
-    done = {"archives": sums, "verified": verify, "records": records, "skipped": skipped or {}}
-    (home / "prepared.part").write_text(json.dumps(done))
-    (home / "prepared.part").rename(home / "prepared.json")
-    return done
-
-
-def prepared(name: str, folder: pathlib.Path) -> dict[str, Any]:
-    """What ``prepare`` noted: the archives' checksums, whether they were compared, and the number of recordings.
+def prepared(name: str, folder: pathlib.Path) -> Marker:
+    """Return what ``prepare`` recorded.
 
     Raises:
       ConfigError: the data set is not prepared.
     """
-    if marker := _marker(folder / DATA_SETS[name].tonic):
+    if marker := _read_marker(folder / DATA_SETS[name].tonic_class):
         return marker
     raise ConfigError(
         f"data.name: {name} is not prepared in {folder}; run: make data DATASET={name} FROM=folder-with-the-originals"
     )
 
 
-def _marker(home):
+def _read_marker(home: pathlib.Path) -> Marker | None:
     try:
-        return json.loads((home / "prepared.json").read_text())
+        marker: Marker = json.loads((home / "prepared.json").read_text())
     except (OSError, ValueError):
+        return None
+    return marker or None
+
+
+def _count_recordings(name: str, folder: pathlib.Path) -> dict[str, int] | None:
+    """Number of recordings per split; None if they cannot be listed."""
+    try:
+        return {split: len(members) for split, members in index(name, folder, {}).items()}
+    except ConfigError:
         return None
 
 
-def _install(name, found, home, verify, show):
-    """Unpacks in a folder of its own; each part then takes its place in one step."""
+def _check(archives: dict[RawFile, pathlib.Path], checksums: dict[str, str]) -> None:
+    for archive, path in archives.items():
+        expected = archive.checksum.removeprefix("md5:")
+        if checksums[archive.name] != expected:
+            raise ConfigError(
+                f"{path}: its md5 is {checksums[archive.name]}, that of the original {expected}; fetch it again from "
+                f"{archive.url}"
+            )
+
+
+def _install(name: str, archives: dict[RawFile, pathlib.Path], home: pathlib.Path, verify: bool, show: Show) -> None:
+    """Unpack in a temporary folder, then move each split to its location by one rename."""
     (home / "prepared.json").unlink(missing_ok=True)
     with workplace(home / ".unpacking") as work:
-        for i, (archive, path) in enumerate(found.items()):
-            show(f"unpack {name}", i, len(found))
+        for i, (archive, path) in enumerate(archives.items()):
+            show(f"unpack {name}", i, len(archives))
             _unpack(path, work / archive.name)
-            _keep(path, home / archive.name)
-        show(f"unpack {name}", len(found), len(found))
-        wanted = CIFAR10 if name == "cifar10_dvs" else tuple(DATA_SETS[name].parts.values())
-        unpacked = {
-            place: next(iter(sorted(work.rglob(place), key=lambda path: len(path.parts))), None) for place in wanted
+            _link_or_copy(path, home / archive.name)
+        show(f"unpack {name}", len(archives), len(archives))
+        expected = CIFAR10 if name == "cifar10_dvs" else tuple(DATA_SETS[name].splits.values())
+        unpacked: dict[str, pathlib.Path | None] = {
+            location: min(work.rglob(location), key=lambda path: len(path.parts), default=None) for location in expected
         }
-        missing = [place for place, path in unpacked.items() if path is None]
-        if len(missing) == len(wanted) or (missing and verify):
-            raise ConfigError(f"{', '.join(map(str, found.values()))}: holds no {', '.join(missing)}; not the original")
-        for place, path in unpacked.items():
-            _remove(home / place)
-            if path is not None:
-                path.rename(home / place)
+        missing = [location for location, path in unpacked.items() if path is None]
+        if len(missing) == len(expected) or (missing and verify):
+            raise ConfigError(
+                f"{', '.join(map(str, archives.values()))}: holds no {', '.join(missing)}; not the original"
+            )
+        for location, source in unpacked.items():
+            target = home / location
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+            if source is not None:
+                source.rename(target)
     shutil.rmtree(home / DOWNLOADS, ignore_errors=True)
 
 
-def _unpack(path, target):
+def _unpack(path: pathlib.Path, target: pathlib.Path) -> None:
     extract(path, target, _limit(path))
     for inner in [file for file in target.rglob("*.zip") if file.name in _INNER]:
         extract(inner, inner.with_suffix(".unpacked"), _limit(inner))
         inner.unlink()
 
 
-def _limit(archive):
-    """Bytes that it may have unpacked: no original packs 50 to 1."""
+def _limit(archive: pathlib.Path) -> int:
+    """Bytes that an archive may unpack to: no original has a compression ratio of 50."""
     return max(1 << 30, 50 * archive.stat().st_size)
 
 
-def _keep(path, place):
-    """The archive beside what was in it, by a link where the file system can."""
-    if place.exists() and place.samefile(path):
+def _link_or_copy(path: pathlib.Path, target: pathlib.Path) -> None:
+    if target.exists() and target.samefile(path):
         return
-    place.unlink(missing_ok=True)
+    target.unlink(missing_ok=True)
     try:
-        os.link(path.resolve(), place)
-    except OSError:
-        shutil.copyfile(path, place.with_name(f"{place.name}.part"))
-        place.with_name(f"{place.name}.part").rename(place)
+        os.link(path.resolve(), target)
+    except OSError:  # another file system, or one without hard links
+        partial = target.with_name(f"{target.name}.part")
+        shutil.copyfile(path, partial)
+        partial.rename(target)
 
 
-def _remove(path):
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _mark_prepared(name: str, folder: pathlib.Path, checksums: dict[str, str], verify: bool, bad: str) -> Marker:
+    """Count the recordings and write the marker.
+
+    Raises:
+      ConfigError: with ``verify``, the numbers of recordings differ from the published ones.
+    """
+    home = folder / DATA_SETS[name].tonic_class
+    skipped: dict[str, str] | None = {} if bad == "skip" else None
+    records = {split: len(members) for split, members in index(name, folder, skipped).items()}
+    if verify and records != DATA_SETS[name].num_records:
+        raise ConfigError(f"{home}: holds {records} recordings, but {name} has {DATA_SETS[name].num_records}")
+    marker: Marker = {"archives": checksums, "verified": verify, "records": records, "skipped": skipped or {}}
+    (home / "prepared.part").write_text(json.dumps(marker))
+    (home / "prepared.part").rename(home / "prepared.json")
+    return marker

@@ -1,51 +1,57 @@
-"""One recording of an event camera, from a file of any of the usual formats."""
+"""Readers for recordings of event cameras, in any of the usual file formats."""
 
 import contextlib
 import os
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 
-_LARGEST = 8192  # pixels a side that are believed of a file that does not say how large its camera is
+IntArray = NDArray[np.integer]
+"""An array of integers of any width."""
+
+_MAX_SIDE = 8192  # the largest coordinate plus one that is accepted where a file does not state its camera's size
 
 
 class Events(NamedTuple):
-    """Events in the order of their times."""
+    """Events of one recording, in order of time."""
 
-    x: np.ndarray
+    x: IntArray
     """Column ``[N]``, from the left."""
-    y: np.ndarray
+    y: IntArray
     """Row ``[N]``, from the top."""
-    t: np.ndarray
+    t: IntArray
     """Time ``[N]`` in microseconds, int64."""
-    p: np.ndarray
+    p: IntArray
     """Polarity ``[N]``, 0 or 1."""
     sensor: tuple[int, ...]
-    """Height and width of the camera; () if the file does not say."""
+    """Height and width of the camera; () if the file does not state them."""
 
 
 def read_file(path: str | pathlib.Path) -> Events:
-    """The events of a file: aedat4, aedat (2.0, DVS128), bin (N-MNIST, N-Caltech101), npz or npy, by its ending.
+    """Read and validate a file of events, in the format given by its suffix.
 
-    An npz has arrays x, y, t, p and may have height and width; an npy has these as fields, or as
-    the columns of ``[N, 4]`` whole numbers. Times are microseconds; polarities 0 and 1, or -1 and 1.
+    Formats: aedat4, aedat (2.0, DVS128), bin (N-MNIST, N-Caltech101), npz and npy. An npz has arrays x, y, t, p and may
+    have height and width; an npy has x, y, t, p as fields, or as the columns of an integer array ``[N, 4]``. Times are
+    in microseconds; polarities are 0 and 1, or -1 and 1.
 
     Raises:
-      ConfigError: no such file, another format, truncated, without events, a pixel outside the camera, or times that
-        fall; names the file and the mend.
+      ConfigError: the file is missing, of another format, truncated or empty, a pixel lies outside the camera, or
+        timestamps decrease; the message names the file and the remedy.
     """
-    return checked(parse(path), path)
+    return validate(parse(path), path)
 
 
 def parse(path: str | pathlib.Path) -> Events:
-    """As :func:`read_file`, but the events are not yet ``checked``."""
+    """Read a file as :func:`read_file`, without validating its events."""
     path = pathlib.Path(path)
     if path.suffix.lower() not in _READERS:
-        raise ConfigError(f"{path}: not a file of events; read are {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{path}: not a file of events; supported formats are {', '.join(SUFFIXES)}")
     try:
         return _READERS[path.suffix.lower()](path)
     except ImportError as error:
@@ -54,100 +60,108 @@ def parse(path: str | pathlib.Path) -> Events:
         ) from None
     except (ConfigError, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a damaged file raises whatever its library has; a panic in Rust is no Exception
+    except BaseException as error:  # each library raises its own errors; a panic in Rust is not even an Exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{path}: cannot be read ({reason}); fetch or export it again") from None
 
 
-def checked(events: Events, name: object) -> Events:
-    """The events, if they are whole.
+def validate(events: Events, name: object) -> Events:
+    """Return events unchanged if they are valid.
+
+    Valid events are integer arrays of one length N > 0, with pixels inside the camera, polarities 0 or 1 and
+    non-decreasing timestamps.
+
+    Args:
+      events: as read from a file.
+      name: what the message begins with.
 
     Raises:
-      ConfigError: begins with ``name``.
+      ConfigError: the events are invalid.
     """
     x, y, t, p, sensor = events
-    height, width = sensor or (_LARGEST, _LARGEST)
+    height, width = sensor or (_MAX_SIDE, _MAX_SIDE)
     if not x.size == y.size == t.size == p.size:
-        raise ConfigError(f"{name}: {x.size} x, {y.size} y, {t.size} t and {p.size} p; give one of each an event")
+        raise ConfigError(f"{name}: {x.size} x, {y.size} y, {t.size} t and {p.size} p; expected equally many")
     if not t.size:
-        raise ConfigError(f"{name}: holds no event; remove the file, or record it again")
+        raise ConfigError(f"{name}: holds no events; remove the file, or record it again")
     for field, values in (("x", x), ("y", y), ("t", t), ("p", p)):
         if values.ndim != 1 or values.dtype.kind not in "biu":
-            raise ConfigError(f"{name}: {field} is {values.dtype} {values.shape}; give one whole number an event")
+            raise ConfigError(f"{name}: {field} is {values.dtype} {values.shape}; expected one integer per event")
     for field, values, end in (("x", x, width), ("y", y, height), ("p", p, 2)):
         if values.min() < 0 or values.max() >= end:
             i = int(np.argmax((values < 0) | (values >= end)))
             raise ConfigError(
-                f"{name}: event {i} has {field} = {values[i]}, outside of 0 to {end - 1}; the file is damaged or of "
+                f"{name}: event {i} has {field} = {values[i]}, outside of 0 to {end - 1}; the file is damaged or from "
                 "another camera"
             )
-    if np.any(falls := t[1:] < t[:-1]):
-        i = int(np.argmax(falls)) + 1
+    if np.any(decreases := t[1:] < t[:-1]):
+        i = int(np.argmax(decreases)) + 1
         raise ConfigError(
-            f"{name}: times fall at event {i}, from {t[i - 1]} to {t[i]}; sort its events by time (numpy.argsort with "
-            'kind="stable")'
+            f"{name}: timestamps decrease at event {i}, from {t[i - 1]} to {t[i]}; sort the events by time "
+            '(numpy.argsort with kind="stable")'
         )
     return events
 
 
-def in_order(events: Events) -> Events:
-    """Sorted by time; events of one time keep their order."""
+def sort_by_time(events: Events) -> Events:
+    """Sort events by time; events with equal timestamps keep their order."""
     order = np.argsort(events.t, kind="stable")
     x, y, t, p, sensor = events
     return Events(x[order], y[order], t[order], p[order], sensor)
 
 
-def _whole(path, size, record):
+def _check_record_size(path: pathlib.Path, size: int, record: int) -> None:
     if size % record:
-        raise ConfigError(f"{path}: truncated, {size % record} bytes after the last whole event; fetch it again")
+        raise ConfigError(f"{path}: truncated, {size % record} bytes after the last complete event; fetch it again")
 
 
-def _bin(path):
-    """Five bytes an event: x, y, 1 bit of polarity and 23 of time, big-endian; y = 240 marks a time overflow."""
+def _bin(path: pathlib.Path) -> Events:
+    """Five bytes per event: x, y, 1 bit of polarity and 23 of time, big-endian; y = 240 marks a time overflow."""
     from tonic.io import read_mnist_file
 
-    _whole(path, path.stat().st_size, 5)
+    _check_record_size(path, path.stat().st_size, 5)
     events = read_mnist_file(path, np.dtype([("x", int), ("y", int), ("t", int), ("p", int)]))
     x, y, t, p = (np.ascontiguousarray(events[field]) for field in "xytp")
     return Events(x, y, t, p, ())
 
 
 @contextlib.contextmanager
-def _silent():
-    """Nothing on the process's stderr: a panic in Rust prints there itself what is raised as well."""
+def _stderr_closed() -> Iterator[None]:
+    """Silence the process's stderr: a panic in Rust prints its message as well as raising it."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    original = os.dup(2)
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
 
 
-def _aedat4(path):
-    """Times count from the first event; in the file they are those of the calendar."""
+def _aedat4(path: pathlib.Path) -> Events:
+    """Events with times relative to the first; the file has calendar times."""
     import aedat
     from tonic.io import read_aedat4
 
-    with _silent():
+    with _stderr_closed():
         streams = aedat.Decoder(path).id_to_stream()
     stream = next((streams[i] for i in sorted(streams) if streams[i]["type"] == "events"), None)
     if stream is None:
         raise ConfigError(f"{path}: has no stream of events; export it with its events")
-    with _silent():
+    with _stderr_closed():
         events = read_aedat4(str(path))
     x, y, t, p = (np.ascontiguousarray(events[field]) for field in ("x", "y", "t", "on"))
-    t = (t - t[:1]).astype(np.int64)  # wraps to negative where times fall
+    t = (t - t[:1]).astype(np.int64)  # unsigned: where times decrease this wraps, and becomes negative
     return Events(x, y, t, p, (stream["height"], stream["width"]))
 
 
-def _aedat(path):
+def _aedat(path: pathlib.Path) -> Events:
     """AEDAT 2.0 of a DVS128: lines that begin with #, then pairs of big-endian 32-bit address and microsecond.
 
-    Address bits: 0 polarity (0 is brighter), 1-7 and 8-14 the pixel, 15 no pixel but a signal from outside. Turned so
-    that the pictures of CIFAR10-DVS stand upright, as SpikingJelly does: x = 127 - bits 8-14, y = 127 - bits 1-7.
+    Address bits: 0 polarity (0 is ON), 1-7 and 8-14 the pixel, 15 marks an external signal in place of a pixel.
+    Mirrored so that the pictures of CIFAR10-DVS stand upright, as SpikingJelly does: x = 127 - bits 8-14,
+    y = 127 - bits 1-7.
     """
     content = path.read_bytes()
     if not content.startswith(b"#!AER-DAT2"):
@@ -155,42 +169,43 @@ def _aedat(path):
     start = 0
     while content[start : start + 1] == b"#":
         start = content.index(b"\n", start) + 1
-    _whole(path, len(content) - start, 8)
+    _check_record_size(path, len(content) - start, 8)
     address, t = np.frombuffer(content, ">u4", offset=start).reshape(-1, 2).T
     if (address >> 16).any():
-        raise ConfigError(f"{path}: of another camera than a DVS128; convert it to .aedat4 or .npz")
-    pixel = (address & 0x8000) == 0
-    address, t = address[pixel].astype(np.int64), t[pixel].astype(np.int64)
-    return Events(127 - (address >> 8 & 0x7F), 127 - (address >> 1 & 0x7F), t, 1 - (address & 1), (128, 128))
+        raise ConfigError(f"{path}: from another camera than a DVS128; convert it to .aedat4 or .npz")
+    is_pixel = (address & 0x8000) == 0
+    pixel, t = address[is_pixel].astype(np.int64), t[is_pixel].astype(np.int64)
+    return Events(127 - (pixel >> 8 & 0x7F), 127 - (pixel >> 1 & 0x7F), t, 1 - (pixel & 1), (128, 128))
 
 
-def _npz(path):
-    with path.open("rb") as file, np.load(file) as arrays:  # by itself, numpy leaves a damaged archive open
+def _npz(path: pathlib.Path) -> Events:
+    with path.open("rb") as file, np.load(file) as arrays:  # given a path, numpy leaves a damaged archive open
         if missing := [field for field in "xytp" if field not in arrays]:
             raise ConfigError(f"{path}: has no array {', '.join(missing)}; save x, y, t and p")
         sensor = tuple(int(arrays[key]) for key in ("height", "width") if key in arrays)
         if len(sensor) == 1:
-            raise ConfigError(f"{path}: has only one of height and width; save both, or none")
-        return _events(path, *(arrays[field] for field in "xytp"), sensor)
+            raise ConfigError(f"{path}: has only one of height and width; save both, or neither")
+        return _from_arrays(path, [arrays[field] for field in "xytp"], sensor)
 
 
-def _npy(path):
+def _npy(path: pathlib.Path) -> Events:
     array = np.load(path)
     if array.dtype.names and set("xytp") <= set(array.dtype.names):
-        return _events(path, *(array[field] for field in "xytp"))
+        return _from_arrays(path, [array[field] for field in "xytp"], ())
     if array.dtype.names or array.ndim != 2 or array.shape[1] != 4:
         raise ConfigError(f"{path}: is {array.dtype} {array.shape}; save fields x, y, t, p, or these four columns")
-    return _events(path, *array.T)
+    return _from_arrays(path, array.T, ())
 
 
-def _events(path, x, y, t, p, sensor=()):
-    """From a user's arrays."""
+def _from_arrays(path: pathlib.Path, xytp: NDArray[Any] | list[NDArray[Any]], sensor: tuple[int, ...]) -> Events:
+    x, y, t, p = xytp
     for field, values in (("x", x), ("y", y), ("t", t)):
         if values.size and values.dtype.kind not in "iu":
-            raise ConfigError(f"{path}: {field} is {values.dtype}; save whole numbers, times in microseconds")
+            raise ConfigError(f"{path}: {field} is {values.dtype}; save integers, times in microseconds")
     if p.size and not (np.isin(p, (0, 1)).all() or np.isin(p, (-1, 1)).all()):
         raise ConfigError(f"{path}: p holds more than two polarities; save x, y, t, p in this order, p as 0 and 1")
-    return Events(*(field.astype(np.int64) for field in (x, y, t)), (p > 0).astype(np.uint8), sensor)
+    x, y, t = (values.astype(np.int64) for values in (x, y, t))
+    return Events(x, y, t, (p > 0).astype(np.uint8), sensor)
 
 
 _READERS = {".aedat4": _aedat4, ".aedat": _aedat, ".bin": _bin, ".npz": _npz, ".npy": _npy}

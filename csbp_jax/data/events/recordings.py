@@ -1,4 +1,4 @@
-"""The recordings of each data set of events: which there are, in an order that no file system decides; their events.
+"""Recordings of each event data set: their list, in an order independent of the file system, and their events.
 
 Files lie where tonic keeps them, ``folder/CLASS/...``; its classes read the same tree.
 """
@@ -9,49 +9,57 @@ import pathlib
 import re
 from collections.abc import Iterator
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from csbp_jax.config import ConfigError
-from csbp_jax.data.events.readers import Events, checked, in_order, parse
+from csbp_jax.data.events.readers import Events, parse, sort_by_time, validate
 
 
 class Recording(NamedTuple):
+    """One recording of a data set."""
+
     id: str
-    """Path within the data set; of SHD, file/row."""
+    """Path within the data set; for SHD, file/row."""
     path: pathlib.Path
     label: int
 
 
-class DataSet(NamedTuple):
-    tonic: str
-    """tonic's class, which also names the folder."""
-    parts: dict[str, str]
-    """Where each part that the authors made is."""
-    records: dict[str, int]
-    """How many recordings a part holds."""
+Splits = dict[str, list[Recording]]
+"""The recordings of each split."""
+
+
+class EventDataSet(NamedTuple):
+    """Layout of a published data set of events."""
+
+    tonic_class: str
+    """Name of tonic's class and of the folder."""
+    splits: dict[str, str]
+    """Location of each split that the authors defined; "all" if they defined none."""
+    num_records: dict[str, int]
+    """Number of recordings per split."""
     suffixes: tuple[str, ...]
     shape: tuple[int, int, int]
     """Height, width and polarities of a frame."""
     classes: tuple[str, ...]
-    """Names of the class folders (DVS-Gesture: of the files), in the order of their labels."""
+    """Names of the class folders (of the files for DVS-Gesture), in the order of their labels."""
 
 
 DIGITS = tuple("0123456789")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# Without Faces, which the authors left out as too like Faces_easy; with the background class these are 101.
+# Without Faces, which the authors left out because it resembles Faces_easy; these are 101 with the background class.
 CALTECH101 = tuple(resources.files("csbp_jax.data").joinpath("manifests/ncaltech101_classes.txt").read_text().split())
 
-DATA_SETS = {
-    "nmnist": DataSet(
+DATA_SETS: dict[str, EventDataSet] = {
+    "nmnist": EventDataSet(
         "NMNIST", {"train": "Train", "test": "Test"}, {"train": 60_000, "test": 10_000}, (".bin",), (34, 34, 2), DIGITS
     ),
-    "ncaltech101": DataSet(
+    "ncaltech101": EventDataSet(
         "NCALTECH101", {"all": "Caltech101"}, {"all": 8709}, (".bin",), (180, 240, 2), CALTECH101
     ),
     # As cut for tonic; cutting the original recordings by their label files gives 1176 and 288.
-    "dvs_gesture": DataSet(
+    "dvs_gesture": EventDataSet(
         "DVSGesture",
         {"train": "ibmGestureTrain", "test": "ibmGestureTest"},
         {"train": 1077, "test": 264},
@@ -59,10 +67,10 @@ DATA_SETS = {
         (128, 128, 2),
         (*DIGITS, "10"),
     ),
-    "cifar10_dvs": DataSet(
+    "cifar10_dvs": EventDataSet(
         "CIFAR10DVS", {"all": ""}, {"all": 10_000}, (".aedat4", ".aedat"), (128, 128, 2), CIFAR10
     ),
-    "shd": DataSet(
+    "shd": EventDataSet(
         "SHD",
         {"train": "shd_train.h5", "test": "shd_test.h5"},
         {"train": 8156, "test": 2264},
@@ -73,14 +81,14 @@ DATA_SETS = {
 }  # fmt: skip
 
 
-def natural(text: str) -> tuple[list[str | int], str]:
-    """Key of the natural order: file 2 before file 10; and 02 before 2, so that no two are equal."""
+def natural_key(text: str) -> tuple[list[str | int], str]:
+    """Return a sort key for natural order: file 2 before file 10, and 02 before 2 so that no two keys are equal."""
     return [int(piece) if i % 2 else piece for i, piece in enumerate(re.split(r"([0-9]+)", text))], text
 
 
 @contextlib.contextmanager
-def tolerating(record: str, skipped: dict[str, str] | None) -> Iterator[None]:
-    """Notes a ConfigError of this record in ``skipped``; if that is None, raises it."""
+def collect_errors(record: str, skipped: dict[str, str] | None) -> Iterator[None]:
+    """Collect a record's ConfigError in ``skipped`` as {record: message}; raise it if ``skipped`` is None."""
     try:
         yield
     except ConfigError as error:
@@ -89,58 +97,61 @@ def tolerating(record: str, skipped: dict[str, str] | None) -> Iterator[None]:
         skipped[record] = str(error)
 
 
-def index(name: str, folder: pathlib.Path, skipped: dict[str, str] | None = None) -> dict[str, list[Recording]]:
-    """The recordings of each part in natural order of their ids, whatever order the file system has.
+def index(name: str, folder: pathlib.Path, skipped: dict[str, str] | None = None) -> Splits:
+    """List the recordings of each split in natural order of their ids, independent of the file system's order.
 
     Args:
       name: one of ``DATA_SETS``.
-      folder: where prepared data sets are kept.
-      skipped: receives {id: reason} of files that are in no folder of a class; None: the first is an error.
+      folder: directory of prepared data sets.
+      skipped: collects {id: reason} of files outside the class folders; None: the first is an error.
 
     Raises:
-      ConfigError: names the file, and the labels there are.
+      ConfigError: a file or recording has an unknown label; the message lists the known ones.
     """
-    form, parts = DATA_SETS[name], {}
-    root = folder / form.tonic
-    for part, place in form.parts.items():
+    data_set = DATA_SETS[name]
+    root = folder / data_set.tonic_class
+    splits: Splits = {}
+    for split, location in data_set.splits.items():
         if name == "shd":
-            parts[part] = list(_rows(root / place, form, skipped))
+            splits[split] = list(_shd_recordings(root / location, data_set, skipped))
             continue
-        paths = {path.relative_to(root).as_posix(): path for path in files(root / place, form.suffixes)}
-        parts[part] = []
-        for record in sorted(paths, key=natural):
-            with tolerating(record, skipped):
-                parts[part].append(Recording(record, paths[record], _label(name, paths[record], form)))
-    return parts
+        paths = {path.relative_to(root).as_posix(): path for path in _files(root / location, data_set.suffixes)}
+        splits[split] = []
+        for record in sorted(paths, key=natural_key):
+            with collect_errors(record, skipped):
+                splits[split].append(Recording(record, paths[record], _label(name, paths[record], data_set)))
+    return splits
 
 
-def files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> Iterator[pathlib.Path]:
-    """All files below with one of these endings, but hidden ones."""
+def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> Iterator[pathlib.Path]:
+    """All files below a folder with one of these suffixes, except hidden ones."""
     for path, _, names in os.walk(folder):
         yield from (pathlib.Path(path, name) for name in names if name.endswith(suffixes) and name[0] != ".")
 
 
-def _label(name, path, form):
+def _label(name: str, path: pathlib.Path, data_set: EventDataSet) -> int:
     label = path.stem if name == "dvs_gesture" else path.parent.name
-    if label not in form.classes:
-        raise ConfigError(f"{path}: {label!r} is no class of {name}; there are {', '.join(form.classes)}")
-    return form.classes.index(label)
+    if label not in data_set.classes:
+        raise ConfigError(f"{path}: {label!r} is not a class of {name}; the classes are {', '.join(data_set.classes)}")
+    return data_set.classes.index(label)
 
 
-def _rows(path, form, skipped):
+def _shd_recordings(path: pathlib.Path, data_set: EventDataSet, skipped: dict[str, str] | None) -> Iterator[Recording]:
     with _opened(path) as file:
         labels = np.asarray(file["labels"], int)
     for i, label in enumerate(labels):
-        with tolerating(f"{path.name}/{i}", skipped):
-            if not 0 <= label < len(form.classes):
-                raise ConfigError(f"{path}: recording {i} has label {label}; there are 0 to {len(form.classes) - 1}")
+        with collect_errors(f"{path.name}/{i}", skipped):
+            if not 0 <= label < len(data_set.classes):
+                raise ConfigError(
+                    f"{path}: recording {i} has label {label}; labels are 0 to {len(data_set.classes) - 1}"
+                )
             yield Recording(f"{path.name}/{i}", path, int(label))
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """An HDF5 file; h5py comes with tonic."""
-    import h5py
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+    """Open an HDF5 file."""
+    import h5py  # a dependency of tonic, which is an extra
 
     try:
         with h5py.File(path, "r") as file:
@@ -150,46 +161,54 @@ def _opened(path):
 
 
 def read(name: str, recording: Recording) -> Events:
-    """The events of one recording; those of SHD are in row 0, and sorted by time.
+    """Read the events of one recording; those of SHD are sorted by time, in row 0.
 
     Raises:
-      ConfigError: truncated, without events, outside of the camera, or times that fall; names the file and the mend.
+      ConfigError: truncated, without events, outside the camera, or decreasing timestamps; the message names the file
+        and the remedy.
     """
-    return checked(_raw(name, recording), _place(name, recording))
+    return validate(_parse(name, recording), _name(name, recording))
 
 
 def read_sorted(name: str, recording: Recording) -> tuple[Events, bool]:
-    """As :func:`read`, but where times fall, events are sorted by them; and whether any did."""
-    events = _raw(name, recording)
-    falls = bool(np.any(events.t[1:] < events.t[:-1]))
-    return checked(in_order(events) if falls else events, _place(name, recording)), falls
+    """Read one recording, sorted by time if its timestamps decrease.
+
+    Returns:
+      the events, and whether they had to be sorted.
+
+    Raises:
+      ConfigError: as :func:`read`, except for decreasing timestamps.
+    """
+    events = _parse(name, recording)
+    decreases = bool(np.any(events.t[1:] < events.t[:-1]))
+    return validate(sort_by_time(events) if decreases else events, _name(name, recording)), decreases
 
 
-def _place(name, recording):
+def _name(name: str, recording: Recording) -> str | pathlib.Path:
     return recording.id if name == "shd" else recording.path
 
 
-def _raw(name, recording):
+def _parse(name: str, recording: Recording) -> Events:
     if name == "dvs_gesture":
-        return _gesture(recording.path)
+        return _parse_gesture(recording.path)
     if name == "shd":
-        return _spikes(recording)
+        return _parse_spikes(recording)
     return parse(recording.path)._replace(sensor=DATA_SETS[name].shape[:2])
 
 
-def _gesture(path):
-    """Columns x, y, polarity, milliseconds; the latter may have fractions."""
+def _parse_gesture(path: pathlib.Path) -> Events:
+    """Columns x, y, polarity and milliseconds, which may be fractional."""
     try:
         x, y, p, t = np.load(path).T
-        with np.errstate(invalid="raise"):  # a value that is no number
+        with np.errstate(invalid="raise"):  # NaN
             x, y, t, p = (a.astype(np.int64) for a in (x, y, np.rint(1000 * t.astype(np.float64)), p))
-    except Exception as error:  # a damaged file raises whatever numpy's parser of headers has
+    except Exception as error:  # numpy's parser of headers raises many types on a damaged file
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())}); prepare it again") from None
     return Events(x, y, t, p, (128, 128))
 
 
-def _spikes(recording):
-    """Times are float16 seconds; the order of spikes within a file means nothing."""
+def _parse_spikes(recording: Recording) -> Events:
+    """Spikes of SHD, sorted: times are float16 seconds, and their order in the file has no meaning."""
     row = int(recording.id.rpartition("/")[2])
     with _opened(recording.path) as file:
         t, units = file["spikes/times"][row].astype(np.float64), file["spikes/units"][row]

@@ -1,4 +1,4 @@
-"""Data sets of events as frames: recordings, counted once into a cache, split, and handed out as compact counts."""
+"""Event data sets as sources of frames: recordings binned once into a cache, and split."""
 
 import functools
 import json
@@ -7,67 +7,69 @@ import sys
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax.config import Config, ConfigError, Data
 from csbp_jax.data.events import binning, frame_cache, preparation
-from csbp_jax.data.events.readers import Events
+from csbp_jax.data.events.readers import Events, IntArray
 from csbp_jax.data.events.recordings import DATA_SETS, Recording, index, read, read_sorted
 from csbp_jax.data.splits import stratified
 
 
-def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.Frames]:
-    """Train, validation and test of a data set of events: ``x [T, H, W, 2]`` counts, T = ``config.model.time_steps``.
+def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFrames]:
+    """Load train, validation and test of an event data set as frames of counts ``x [T, H, W, 2]``.
 
-    SHD has no height and no polarity: its x is ``[T, 700]``. Events are binned by ``config.data.bins``; with ``size``
-    and ``resize="events"`` their coordinates are scaled first. The frames are counted at the first call, in one process
-    while others wait, and kept in ``folder/frames``.
+    T is ``config.model.time_steps``. SHD has neither height nor polarity: its x is ``[T, 700]``. Events are binned by
+    ``config.data.bins``; with ``size`` and ``resize="events"`` their coordinates are scaled first. The first call bins
+    all recordings, in one process while others wait, and caches the frames in ``folder/frames``.
 
-    Splits. N-MNIST, DVS-Gesture and SHD have a test part. Of CIFAR10-DVS it is a tenth of each class in the natural
-    order of files: the last (``split="last"``: files 900-999, as SEW ResNet, TET and CSBP) or the first ("first": 0-99,
-    as TEBN and PSN). N-Caltech101 has none: a stratified tenth. Validation is a stratified share of the rest.
+    Splits. N-MNIST, DVS-Gesture and SHD have a test split. For CIFAR10-DVS it is a tenth of each class in natural order
+    of the files: the last (``split="last"``: files 900-999, as SEW ResNet, TET and CSBP) or the first ("first": 0-99,
+    as TEBN and PSN). For N-Caltech101 it is a stratified tenth. Validation is a stratified share of the rest.
 
-    Times fall in some published recordings. Where the archives were verified, such a recording is sorted by time (a
-    stable sort), and the number of them is told; elsewhere it is an error.
+    Timestamps decrease in some published recordings. Where the archives were verified, the events of such a recording
+    are sorted by time (a stable sort), and the number of recordings is printed; otherwise they are an error.
 
     Raises:
-      ConfigError: not prepared, a recording that cannot be read, or damaged frames; says what to do.
+      ConfigError: the data set is not prepared, a recording cannot be read, or cached frames are damaged; the message
+        names the remedy.
     """
     data, name = config.data, config.data.name
     if name == "shd" and data.size:
         raise ConfigError(f"data.size: {data.size} is not possible; shd has no height and width, leave it out")
-    marker = preparation.prepared(name, folder)
-    parameters = _parameters(config, marker)
+    parameters = _parameters(config, preparation.prepared(name, folder))
     unordered: set[str] = set()
     rule = f"window{data.window}us" if data.bins == "window" else data.bins
     readable = f"{name}-T{parameters['T']}-{rule}-{'x'.join(map(str, parameters['shape'][:2]))}"
-    target = frame_cache.folder_of(folder, readable, parameters)
-    content = frame_cache.cached(
+    target = frame_cache.cache_dir(folder, readable, parameters)
+    content = frame_cache.load_or_build(
         target,
         parameters,
         functools.partial(index, name, folder),
-        functools.partial(_count, parameters, data, unordered),
+        functools.partial(_frames, parameters, data, unordered),
         skip=data.bad == "skip",
         show=_show,
     )
     if unordered:
-        print(f"{name}: times fall in {len(unordered)} recordings; these were sorted by time", file=sys.stderr)
+        print(f"{name}: timestamps decrease in {len(unordered)} recordings, which were sorted by time", file=sys.stderr)
     if left_out := len(content["skipped"]):
-        print(f"{name}: {left_out} recordings left out; {target / 'frames.json'} says which and why", file=sys.stderr)
-    return _split(target, content, data)
+        print(f"{name}: {left_out} recordings left out; {target / 'frames.json'} lists them", file=sys.stderr)
+    return _split_sources(target, content, data)
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
-    """The archives' checksums."""
+    """Return the archives' checksums."""
     return json.dumps(preparation.prepared(config.data.name, folder)["archives"], sort_keys=True)
 
 
 def class_names(config: Config, folder: pathlib.Path) -> tuple[str, ...]:
+    """Return the classes' names in the order of their labels."""
     del folder
     return DATA_SETS[config.data.name].classes
 
 
-def _parameters(config, marker):
-    """All that the frames depend on."""
+def _parameters(config: Config, marker: preparation.Marker) -> dict[str, Any]:
+    """Everything that the frames depend on."""
     data, shape = config.data, DATA_SETS[config.data.name].shape
     return {
         "name": data.name,
@@ -80,59 +82,60 @@ def _parameters(config, marker):
     }
 
 
-def _show(stage, done, total):
-    """A line at each quarter."""
+def _show(stage: str, done: int, total: int) -> None:
+    """Print a line at each quarter."""
     if done * 4 // max(total, 1) > (done - 1) * 4 // max(total, 1):
         print(f"{stage}: {done} of {total} recordings", file=sys.stderr, flush=True)
 
 
-def _count(parameters: dict[str, Any], data: Data, unordered: set[str], recording: Recording) -> np.ndarray:
-    """The frames of one recording. Times that fall are the publisher's own where its archives have been verified."""
+def _frames(parameters: dict[str, Any], data: Data, unordered: set[str], recording: Recording) -> IntArray:
+    """Bin one recording into frames, and add its id to ``unordered`` if its events had to be sorted."""
     name, T, shape = (parameters[key] for key in ("name", "T", "shape"))
-    if parameters["sorted"]:
-        events, falls = read_sorted(name, recording)
-        unordered |= {recording.id} if falls else set()
+    if parameters["sorted"]:  # decreasing timestamps are then the publisher's, not damage
+        events, decreases = read_sorted(name, recording)
+        unordered |= {recording.id} if decreases else set()
     else:
         events = read(name, recording)
-    counts = binned(events, data, T, shape)
+    counts = bin_events(events, data, T, shape)
     return counts.reshape(T, -1) if name == "shd" else counts
 
 
-def binned(events: Events, data: Data, T: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """Counts ``[T, H, W, C]`` by ``data.bins``, coordinates brought from the events' sensor to ``shape``."""
-    x, y, t, p, (height, width) = events  # fails where the sensor is not known: nothing is stretched by a guess
+def bin_events(events: Events, data: Data, T: int, shape: tuple[int, int, int]) -> IntArray:
+    """Bin events by ``data.bins`` into counts ``[T, H, W, C]``, scaling coordinates from the sensor to ``shape``."""
+    x, y, t, p, (height, width) = events  # raises if the sensor's size is unknown, which must not be guessed
     if data.bins == "window":
         edges = binning.by_window(t, T, data.window)
     else:
         edges = {"number": binning.by_number, "time": binning.by_time}[data.bins](t, T)
-    x, y = binning.resized(x, width, shape[1]), binning.resized(y, height, shape[0])
+    x, y = binning.rescale(x, width, shape[1]), binning.rescale(y, height, shape[0])
     return binning.count(x, y, p, edges, shape)
 
 
-def _split(target: pathlib.Path, content: dict[str, Any], data: Data) -> dict[str, frame_cache.Frames]:
-    """Decided on all recordings; those left out are taken away afterwards, so that no other one changes its part."""
-    parts = content["parts"]
-    labels = {part: np.array(about["labels"]) for part, about in parts.items()}
-    if "all" in parts:
-        rest, test = held_out(data.name, labels["all"], data.split)
-        places = {"train": ("all", rest), "test": ("all", test)}
+def _split_sources(target: pathlib.Path, content: dict[str, Any], data: Data) -> dict[str, frame_cache.CachedFrames]:
+    """Split all recordings and then drop those left out, so that they do not move others between splits."""
+    entries = content["parts"]
+    labels = {name: np.array(entry["labels"]) for name, entry in entries.items()}
+    if "all" in entries:
+        rest, test = split_off_test(data.name, labels["all"], data.split)
+        members = {"train": ("all", rest), "test": ("all", test)}
     else:
-        places = {part: (part, np.arange(len(y))) for part, y in labels.items()}
-    part, rest = places["train"]
-    train, validation = stratified(labels[part][rest], data.validation)
-    places |= {"train": (part, rest[train]), "validation": (part, rest[validation])}
+        members = {name: (name, np.arange(len(y))) for name, y in labels.items()}
+    name, rest = members["train"]
+    train, validation = stratified(labels[name][rest], data.validation)
+    members |= {"train": (name, rest[train]), "validation": (name, rest[validation])}
+    classes = len(DATA_SETS[data.name].classes)
     sources = {}
     for split in ("train", "validation", "test"):
-        part, members = places[split]
-        rows = np.array(parts[part]["rows"])[members]
-        used = rows >= 0
-        classes = len(DATA_SETS[data.name].classes)
-        sources[split] = frame_cache.Frames(target / f"{part}.npy", rows[used], labels[part][members][used], classes)
+        name, indices = members[split]
+        rows = np.array(entries[name]["rows"])[indices]
+        usable = rows >= 0
+        y = labels[name][indices][usable]
+        sources[split] = frame_cache.CachedFrames(target / f"{name}.npy", rows[usable], y, classes)
     return sources
 
 
-def held_out(name: str, y: np.ndarray, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (rest, test) of a data set without a test part, each ascending.
+def split_off_test(name: str, y: IntArray, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split a data set without a published test split: ascending indices (rest, test).
 
     Args:
       name: cifar10_dvs or ncaltech101.
