@@ -92,7 +92,9 @@ def _frames(config, examples):
     counts = draw.poisson(0.3, (examples, config.model.time_steps, *shape)).astype(np.uint8)
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file.name, counts)
-        source = frame_cache.CachedFrames(pathlib.Path(file.name), np.arange(examples), draw.integers(0, 10, examples), 10)
+        source = frame_cache.CachedFrames(
+            pathlib.Path(file.name), np.arange(examples), draw.integers(0, 10, examples), 10
+        )
         len(source[0]["x"])  # maps the file, so that its name may go
         return source
 

@@ -73,7 +73,7 @@ def test_later_events_are_in_the_last_window():
 @pytest.mark.parametrize("old, new", [(128, 48), (128, 128), (34, 17), (240, 64), (5, 1), (3, 8)])
 def test_resized_coordinates(old, new):
     x = np.random.default_rng(0).integers(0, old, 1000).astype(np.int16)
-    np.testing.assert_array_equal(binning.resized(x, old, new), [int(v) * new // old for v in x])
+    np.testing.assert_array_equal(binning.rescale(x, old, new), [int(v) * new // old for v in x])
 
 
 @pytest.mark.parametrize("n, dtype", [(255, np.uint8), (256, np.uint16), (65536, np.uint32)])

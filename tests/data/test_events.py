@@ -20,7 +20,7 @@ import tonic.datasets
 from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data.download.fetch import digest
 from csbp_jax.data.events import archives, preparation, recordings, sources
-from csbp_jax.data.events.readers import Events, in_order, read_file
+from csbp_jax.data.events.readers import Events, read_file, sort_by_time
 from csbp_jax.data.splits import stratified
 from tests.support.event_formats import aedat, aedat4, gesture, nmnist, recording, shd, tarred, trees, zipped
 from tests.support.server import serving
@@ -77,7 +77,7 @@ def small(tmp_path):
 
 
 def natural(files):
-    return sorted(files, key=recordings.natural)
+    return sorted(files, key=recordings.natural_key)
 
 
 def rows(source):
@@ -115,11 +115,13 @@ def test_tonic_reads_the_same_tree_without_a_network(made, name, monkeypatch):
     enough = lambda *arguments: True  # noqa: E731  tonic counts files to guess whether it has to unpack
     monkeypatch.setattr(tonic.dataset.Dataset, "_folder_contains_at_least_n_files_of_type", enough)
     theirs = {}
-    for options in [{"train": True}, {"train": False}] if len(form.parts) == 2 else [{}]:
-        data = getattr(tonic.datasets, form.tonic)(folder, **options)
+    for options in [{"train": True}, {"train": False}] if len(form.splits) == 2 else [{}]:
+        data = getattr(tonic.datasets, form.tonic_class)(folder, **options)
         for i in range(len(data)):
             found, label = data[i]
-            path = os.path.relpath(data.data[i], folder / form.tonic) if data.data else f"{data.data_filename}/{i}"
+            path = (
+                os.path.relpath(data.data[i], folder / form.tonic_class) if data.data else f"{data.data_filename}/{i}"
+            )
             theirs[path] = (form.classes.index(label) if name == "ncaltech101" else int(label)), found
     ours = [member for members in recordings.index(name, folder).values() for member in members]
     assert len(ours) == len(theirs)
@@ -167,7 +169,7 @@ def test_the_manifest_of_cifar10_dvs_holds(tmp_path, split):
             (tmp_path / "CIFAR10DVS" / label / f"cifar10_{label}_{number}.aedat4").touch()
     members = recordings.index("cifar10_dvs", tmp_path)["all"]
     y = np.array([member.label for member in members])
-    rest, test = sources.held_out("cifar10_dvs", y, split)
+    rest, test = sources.split_off_test("cifar10_dvs", y, split)
     train, validation = stratified(y[rest], Data().validation)
     manifest = json.loads(resources.files("csbp_jax.data").joinpath("manifests/cifar10_dvs_splits.json").read_text())
     found = {"test": test, "validation": rest[validation]}
@@ -236,7 +238,7 @@ def test_not_prepared(tmp_path):
 def test_missing_archives_are_all_named(tmp_path, name):
     with pytest.raises(ConfigError) as error:
         prepare(name, tmp_path, tmp_path / "data")
-    for archive in archives._expected(name):
+    for archive in archives.expected(name):
         assert archive.name in str(error.value) and archive.url in str(error.value)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
@@ -249,7 +251,7 @@ def test_one_class_archive_missing(tmp_path):
 
 
 def test_no_such_folder_of_originals(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere: there is no such folder; name the one with the originals of shd"):
+    with pytest.raises(ConfigError, match="nowhere: there is no such folder; name the one with the raw files of shd"):
         prepare("shd", tmp_path / "nowhere", tmp_path)
 
 
@@ -262,7 +264,7 @@ def test_a_download_that_fails(tmp_path):
 
 
 def test_addresses_are_those_that_serve_programs():
-    addresses = [archive.url for name in recordings.DATA_SETS for archive in archives._expected(name)]
+    addresses = [archive.url for name in recordings.DATA_SETS for archive in archives.expected(name)]
     figshare = [address for address in addresses if "figshare" in address]
     assert len(figshare) == 3 and all(a.startswith("https://ndownloader.figshare.com/files/") for a in figshare)
 
@@ -347,7 +349,7 @@ def test_checksums_are_tonics(made, tmp_path, monkeypatch):
         ConfigError, match=r"holds {'train': 30, 'test': 30} recordings, but nmnist has {'train': 60000"
     ):
         prepare("nmnist", originals, tmp_path, verify=True)
-    form = recordings.DATA_SETS["nmnist"]._replace(records={part: len(files) for part, files in truth.items()})
+    form = recordings.DATA_SETS["nmnist"]._replace(num_records={part: len(files) for part, files in truth.items()})
     monkeypatch.setitem(recordings.DATA_SETS, "nmnist", form)
     assert prepare("nmnist", originals, tmp_path, verify=True) == {"train": 30, "test": 30}
     assert prepare("nmnist", None, tmp_path, verify=True) == {"train": 30, "test": 30}
@@ -399,7 +401,7 @@ def test_an_interruption_while_it_is_prepared_anew(small, monkeypatch):
     def interrupted(path, place):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "_keep", interrupted)
+    monkeypatch.setattr(preparation, "_link_or_copy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare("nmnist", small / "originals", small)
     with pytest.raises(ConfigError, match="not prepared"):
@@ -469,13 +471,13 @@ def changed(**fields):
 
 
 BAD = [
-    (lambda: nmnist(*recording(0))[:-2], "truncated, 3 bytes after the last whole event"),
-    (lambda: b"", "holds no event"),
+    (lambda: nmnist(*recording(0))[:-2], "truncated, 3 bytes after the last complete event"),
+    (lambda: b"", "holds no events"),
     (lambda: nmnist(*changed(y=240)), None),  # a time overflow is no event
-    (lambda: nmnist(*(array[:0] for array in recording(0))), "holds no event"),
+    (lambda: nmnist(*(array[:0] for array in recording(0))), "holds no events"),
     (lambda: nmnist(*changed(x=34)), "event 0 has x = 34, outside of 0 to 33"),
     (lambda: nmnist(*changed(y=77)), "event 0 has y = 77, outside of 0 to 33"),
-    (lambda: nmnist(*changed(t=299_999)), "times fall at event 1, from 299999 to"),
+    (lambda: nmnist(*changed(t=299_999)), "timestamps decrease at event 1, from 299999 to"),
 ]
 
 
@@ -499,7 +501,7 @@ def test_bad_recordings_are_named_or_left_out(small, capsys, content, message):
     for part, source in after.items():  # the others stay where they were
         whole = [before[part][i]["x"].sum(0).tobytes() for i in range(len(before[part]))]
         assert {source[i]["x"].sum(0).tobytes() for i in range(len(source))} <= set(whole)
-    with pytest.raises(ConfigError, match=r"00010.bin: .* \(one of 1 left out of .*; mend them and remove"):
+    with pytest.raises(ConfigError, match=r"00010.bin: .* \(one of 1 left out of .*; repair them and remove"):
         sources.load(config("nmnist"), small)
 
 
@@ -511,25 +513,25 @@ def test_times_that_fall_in_verified_archives_are_sorted_and_told(small, capsys)
     same = {tuple(t): k for k, t in enumerate(zip(x, y, t, p, strict=True))}
     assert len(same) == len(t)
     (small / member).write_bytes(nmnist(*(array[order] for array in (x, y, t, p))))
-    with pytest.raises(ConfigError, match=r"00010.bin: times fall at event"):
+    with pytest.raises(ConfigError, match=r"00010.bin: timestamps decrease at event"):
         sources.load(config("nmnist"), small)
     marker = small / "NMNIST" / "prepared.json"
     marker.write_text(json.dumps(json.loads(marker.read_text()) | {"verified": True}))
     found = sources.load(config("nmnist", bins="time"), small)
-    assert "nmnist: times fall in 1 recordings; these were sorted by time\n" in capsys.readouterr().err
+    assert "nmnist: timestamps decrease in 1 recordings, which were sorted by time\n" in capsys.readouterr().err
     expected = np.zeros((3, 34, 34, 2), int)
     np.add.at(expected, ((t - t[0]) * 3 // (t[-1] - t[0] + 1), y, x, p), 1)
     assert expected.astype(np.uint8).tobytes() in [row for part in found.values() for row in rows(part)]
     assert sum(map(len, found.values())) == sum(map(len, whole.values()))
     sources.load(config("nmnist", bins="time"), small)
-    assert "times fall" not in capsys.readouterr().err
+    assert "timestamps decrease" not in capsys.readouterr().err
 
 
 def test_events_of_one_time_keep_their_order():
     """Of spikes in a table too: otherwise the frames would depend on numpy's sort."""
     x = np.random.default_rng(0).permutation(700)
     t = np.repeat([3, 1, 2, 0], 175)
-    found = in_order(Events(x, 0 * x, t, 0 * x, (1, 700)))
+    found = sort_by_time(Events(x, 0 * x, t, 0 * x, (1, 700)))
     np.testing.assert_array_equal(found.x, x.reshape(4, 175)[[3, 1, 2, 0]].ravel())
     assert np.all(np.diff(found.t) >= 0)
 
@@ -546,13 +548,13 @@ def test_wrong_labels(small, tmp_path):
     wrong = small / "NMNIST" / "Train" / "12"
     wrong.mkdir()
     (wrong / "00001.bin").write_bytes(nmnist(*recording(0)))
-    with pytest.raises(ConfigError, match=r"12/00001.bin: '12' is no class of nmnist; there are 0, 1, 2"):
+    with pytest.raises(ConfigError, match=r"12/00001.bin: '12' is not a class of nmnist; the classes are 0, 1, 2"):
         sources.load(config("nmnist"), small)
     assert sum(map(len, sources.load(config("nmnist", bad="skip"), small).values())) == 60
     archive = {"ibmGestureTrain/user01_led/11.npy": gesture(*recording(0)), "ibmGestureTrain/user01_led/1.npy": b""}
     (tmp_path / "ibmGestureTrain.tar.gz").write_bytes(tarred(archive))
     (tmp_path / "ibmGestureTest.tar.gz").write_bytes(tarred({"ibmGestureTest/user24_led/0.npy": b""}))
-    with pytest.raises(ConfigError, match=r"11.npy: '11' is no class of dvs_gesture"):
+    with pytest.raises(ConfigError, match=r"11.npy: '11' is not a class of dvs_gesture"):
         prepare("dvs_gesture", tmp_path, tmp_path / "data")
     assert prepare("dvs_gesture", tmp_path, tmp_path / "data", bad="skip") == {"train": 1, "test": 1, "skipped": 1}
 
@@ -597,13 +599,13 @@ def test_spikes_in_any_order_and_bad_ones(tmp_path):
     shd(tmp_path / "ties.h5", [(np.arange(700), y, np.repeat([900_000, 0], 350), p)], [0])  # many spikes at one time
     ties = recordings.read("shd", recordings.Recording("ties.h5/0", tmp_path / "ties.h5", 0))
     np.testing.assert_array_equal(ties.x, np.roll(np.arange(700), 350))
-    for member, message in zip(members[1:], ("has x = 700, outside", "holds no event", "cannot be read"), strict=True):
+    for member, message in zip(members[1:], ("has x = 700, outside", "holds no events", "cannot be read"), strict=True):
         with pytest.raises(ConfigError, match=message):
             recordings.read("shd", member)
     (tmp_path / "SHD").mkdir()
     for part in ("train", "test"):
         shd(tmp_path / "SHD" / f"shd_{part}.h5", [(x, y, t, p)] * 2, [3, 20])
-    with pytest.raises(ConfigError, match=r"shd_train.h5: recording 1 has label 20; there are 0 to 19"):
+    with pytest.raises(ConfigError, match=r"shd_train.h5: recording 1 has label 20; labels are 0 to 19"):
         recordings.index("shd", tmp_path)
     assert [len(members) for members in recordings.index("shd", tmp_path, {}).values()] == [1, 1]
     (tmp_path / "SHD" / "shd_test.h5").write_bytes((tmp_path / "shd_train.h5").read_bytes()[:100])
@@ -661,13 +663,13 @@ def test_a_time_overflow_of_nmnist(tmp_path):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.txt", b"1 2 3", "not a file of events; read are .aedat4, .aedat, .bin, .npz, .npy"),
-        ("a.bin", b"1234567", "truncated, 2 bytes after the last whole event"),
+        ("a.txt", b"1 2 3", "not a file of events; supported formats are .aedat4, .aedat, .bin, .npz, .npy"),
+        ("a.bin", b"1234567", "truncated, 2 bytes after the last complete event"),
         ("a.aedat", b"#!AER-DAT3.1\r\n", "not AEDAT 2.0; convert it to .aedat4 or .npz"),
         ("a.aedat", b"#!AER-DAT2.0", "cannot be read"),
-        ("a.aedat", b"#!AER-DAT2.0\r\n" + b"\0\x41\2\3\0\0\0\1", "of another camera than a DVS128; convert it"),
-        ("a.aedat", aedat(*recording(0, 20, 128, 128))[:-3], "truncated, 5 bytes after the last whole event"),
-        ("a.aedat", aedat(*recording(0, 0 + 2, 128, 128))[:-16], "holds no event"),
+        ("a.aedat", b"#!AER-DAT2.0\r\n" + b"\0\x41\2\3\0\0\0\1", "from another camera than a DVS128; convert it"),
+        ("a.aedat", aedat(*recording(0, 20, 128, 128))[:-3], "truncated, 5 bytes after the last complete event"),
+        ("a.aedat", aedat(*recording(0, 0 + 2, 128, 128))[:-16], "holds no events"),
         ("a.aedat4", b"", r"cannot be read \(failed to fill whole buffer\); fetch or export it again"),
         ("a.aedat4", b"#!AER-DAT4.0\r\n" + bytes(500), "cannot be read"),
         ("a.npz", b"PK", "cannot be read"),
@@ -693,7 +695,7 @@ def test_damaged_and_empty_aedat4(tmp_path, capfd):
             read_file(tmp_path / "a.aedat4")
     assert capfd.readouterr().err == ""  # where Rust tells of its panic, too
     aedat4(*(array[:0] for array in recording(0)), tmp_path / "b.aedat4")
-    with pytest.raises(ConfigError, match=r"b.aedat4: (holds no event|cannot be read)"):
+    with pytest.raises(ConfigError, match=r"b.aedat4: (holds no events|cannot be read)"):
         read_file(tmp_path / "b.aedat4")
 
 
@@ -715,18 +717,18 @@ def arrays(**changes):
     "content, message",
     [
         ({"x": np.arange(3)}, "has no array y, t, p; save x, y, t and p"),
-        (arrays(t=np.linspace(0, 1, 200)), "t is float64; save whole numbers, times in microseconds"),
+        (arrays(t=np.linspace(0, 1, 200)), "t is float64; save integers, times in microseconds"),
         (arrays(p=np.arange(200)), "p holds more than two polarities; save x, y, t, p in this order, p as 0 and 1"),
-        (arrays(x=np.arange(199)), "199 x, 200 y, 200 t and 200 p; give one of each an event"),
-        (arrays(x=np.zeros((200, 1), int)), r"x is int64 \(200, 1\); give one whole number an event"),
+        (arrays(x=np.arange(199)), "199 x, 200 y, 200 t and 200 p; expected equally many"),
+        (arrays(x=np.zeros((200, 1), int)), r"x is int64 \(200, 1\); expected one integer per event"),
         (arrays(x=np.full(200, -1)), "event 0 has x = -1, outside of 0 to"),
         (arrays(height=10, width=34), "event 1 has y = 33, outside of 0 to 9"),
-        (arrays(t=np.arange(200)[::-1]), "times fall at event 1, from 199 to 198; sort its events by time"),
-        ({field: np.zeros(0, int) for field in "xytp"}, "holds no event; remove the file"),
-        ({field: np.zeros(0) for field in "xytp"}, "holds no event; remove the file"),
-        ({field: np.array(0) for field in "xytp"}, r"x is int64 \(\); give one whole number an event"),
+        (arrays(t=np.arange(200)[::-1]), "timestamps decrease at event 1, from 199 to 198; sort the events by time"),
+        ({field: np.zeros(0, int) for field in "xytp"}, "holds no events; remove the file"),
+        ({field: np.zeros(0) for field in "xytp"}, "holds no events; remove the file"),
+        ({field: np.array(0) for field in "xytp"}, r"x is int64 \(\); expected one integer per event"),
         (arrays(x=np.full(200, 10**6)), "event 0 has x = 1000000, outside of 0 to 8191"),
-        (arrays(height=34), "has only one of height and width; save both, or none"),
+        (arrays(height=34), "has only one of height and width; save both, or neither"),
     ],
 )
 def test_bad_arrays(tmp_path, content, message):

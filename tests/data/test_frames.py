@@ -29,12 +29,12 @@ def counts(recording, top=200):
 
 
 def cached(target, count=counts, recordings=members, parameters=PARAMETERS, skip=False):
-    return frame_cache.cached(target, parameters, recordings, count, skip=skip, show=lambda *arguments: None)
+    return frame_cache.load_or_build(target, parameters, recordings, count, skip=skip, show=lambda *arguments: None)
 
 
 def source(target, content, part):
     about = content["parts"][part]
-    return frame_cache.Frames(target / f"{part}.npy", np.array(about["rows"]), np.array(about["labels"]), 3)
+    return frame_cache.CachedFrames(target / f"{part}.npy", np.array(about["rows"]), np.array(about["labels"]), 3)
 
 
 def check(target, content, top=200):
@@ -47,7 +47,7 @@ def check(target, content, top=200):
 
 
 def test_written_once(tmp_path):
-    target, calls = frame_cache.folder_of(tmp_path, "x", PARAMETERS), []
+    target, calls = frame_cache.cache_dir(tmp_path, "x", PARAMETERS), []
 
     def count(recording):
         calls.append(recording.id)
@@ -64,7 +64,7 @@ def test_written_once(tmp_path):
 
 def test_other_parameters_are_another_folder(tmp_path):
     targets = {
-        frame_cache.folder_of(tmp_path, "x", PARAMETERS | change)
+        frame_cache.cache_dir(tmp_path, "x", PARAMETERS | change)
         for change in ({}, {"shape": (3, 2)}, {"window": 1}, {"name": "y"}, {"more": 0})
     }
     assert len(targets) == 5
@@ -98,7 +98,7 @@ def test_recordings_left_out(tmp_path):
     assert content["skipped"] == {"train/2": "train/2: broken", "test/3": "test/3: broken"}
     assert content["parts"]["train"]["rows"] == [0, 1, -1, 2, 3, 4, 5]
     assert np.load(tmp_path / "c" / "train.npy").shape == (6, 2, 2, 3)
-    with pytest.raises(ConfigError, match=r"train/2: broken \(one of 2 left out of .*/c; mend them and remove"):
+    with pytest.raises(ConfigError, match=r"train/2: broken \(one of 2 left out of .*/c; repair them and remove"):
         cached(tmp_path / "c", faulty)
 
 

@@ -51,25 +51,25 @@ def _archive(file: str, md5: str, url: str) -> RawFile:
     return RawFile(file, None, f"md5:{md5}", url)
 
 
-def find(name: str, originals: pathlib.Path | None, home: pathlib.Path, show: Show) -> dict[RawFile, pathlib.Path]:
+def find(name: str, raw_dir: pathlib.Path | None, home: pathlib.Path, show: Show) -> dict[RawFile, pathlib.Path]:
     """Locate each archive of a data set, ignoring case and looking one folder deep, and download missing ones.
 
     Args:
       name: one of ``recordings.DATA_SETS``.
-      originals: the user's folder; None downloads archives that are missing.
+      raw_dir: the user's folder; None downloads archives that are missing.
       home: directory of the prepared data set, which is searched too.
       show: ``show(stage, done, total)``, in bytes.
 
     Raises:
       ConfigError: archives are missing (the message lists them with their URLs), or cannot be downloaded.
     """
-    if originals is not None and not originals.is_dir():
-        raise ConfigError(f"{originals}: there is no such folder; name the one with the originals of {name}")
+    if raw_dir is not None and not raw_dir.is_dir():
+        raise ConfigError(f"{raw_dir}: there is no such folder; name the one with the raw files of {name}")
     # Later candidates win: the user's folder over ``home``, and within it files that lie less deep.
     candidates = [*home.glob(f"{DOWNLOADS}/*"), *sorted(home.glob("*"))]
-    if originals is not None:
-        deeper = [path for path in originals.glob("*/*") if not path.parent.name.startswith(".")]
-        candidates += [*sorted(deeper), *sorted(originals.glob("*"))]
+    if raw_dir is not None:
+        deeper = [path for path in raw_dir.glob("*/*") if not path.parent.name.startswith(".")]
+        candidates += [*sorted(deeper), *sorted(raw_dir.glob("*"))]
     by_name = {path.name.lower(): path for path in candidates if path.is_file()}
     archives = expected(name)
     first_release = [_archive(**entry) for entry in json.loads(_FIRST_RELEASE.read_text())]
@@ -81,8 +81,8 @@ def find(name: str, originals: pathlib.Path | None, home: pathlib.Path, show: Sh
         archives = first_release
     missing = [archive for archive in archives if archive.name.lower() not in by_name]
     hint = f" ({_HINTS[name]})" if name in _HINTS else ""
-    if missing and originals is not None:
-        raise ConfigError(f"{name}: {missing_from(originals, missing)}{hint}")
+    if missing and raw_dir is not None:
+        raise ConfigError(f"{name}: {missing_from(raw_dir, missing)}{hint}")
     for archive in missing:
         remaining = [other for other in missing if other.name.lower() not in by_name]
         download(archive, home / DOWNLOADS, show, missing_from(home / DOWNLOADS, remaining) + hint)

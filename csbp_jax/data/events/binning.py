@@ -29,7 +29,7 @@ def by_window(t: IntArray, T: int, window: int) -> IntArray:
 
 
 def _edges(t: IntArray, T: int, starts: Iterable[int]) -> IntArray:
-    """Compute edges of frames that begin ``starts`` after the first event, in Python's integers, which do not overflow."""
+    """Compute edges of frames that begin ``starts`` after the first event, in Python's integers, free of overflow."""
     first, last = int(t[0]), int(t[-1])
     reached = [first + start for start in starts if first + start <= last]
     edges = np.full(T + 1, len(t))

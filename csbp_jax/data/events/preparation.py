@@ -32,7 +32,7 @@ class Marker(TypedDict):
 
 def prepare(
     name: str,
-    originals: pathlib.Path | None,
+    raw_dir: pathlib.Path | None,
     folder: pathlib.Path,
     *,
     verify: bool = True,
@@ -47,7 +47,7 @@ def prepare(
 
     Args:
       name: one of ``recordings.DATA_SETS``.
-      originals: folder with the archives; None uses those in ``folder/CLASS``, or downloads them.
+      raw_dir: folder with the archives; None uses those in ``folder/CLASS``, or downloads them.
       folder: directory of prepared data sets.
       verify: compare checksums (tonic's) and the numbers of recordings.
       bad: "skip" leaves out files that are outside the class folders, and returns how many; with "fail" the first is
@@ -66,8 +66,8 @@ def prepare(
             and (marker["verified"] or not verify)
             and marker["records"] == _count_recordings(name, folder)
         )
-        if marker is None or not complete or originals is not None:
-            archives = find(name, originals, home, show)
+        if marker is None or not complete or raw_dir is not None:
+            archives = find(name, raw_dir, home, show)
             checksums = {archive.name: digest(path, "md5", show) for archive, path in archives.items()}
             if marker is None or not complete or marker["archives"] != checksums:
                 if verify:
@@ -86,7 +86,7 @@ def prepared(name: str, folder: pathlib.Path) -> Marker:
     if marker := _read_marker(folder / DATA_SETS[name].tonic_class):
         return marker
     raise ConfigError(
-        f"data.name: {name} is not prepared in {folder}; run: make data DATASET={name} FROM=folder-with-the-originals"
+        f"data.name: {name} is not prepared in {folder}; run: make data DATASET={name} FROM=directory-of-raw-files"
     )
 
 

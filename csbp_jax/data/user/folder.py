@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.events.recordings import Recording, natural, tolerating
+from csbp_jax.data.events.recordings import Recording, collect_errors, natural_key
 from csbp_jax.data.splits import stratified
 from csbp_jax.data.user import folder_events, folder_files
 
@@ -66,7 +66,7 @@ def parts_of(config: Config) -> tuple[folder_files.Parts, list[str]]:
         raise ConfigError(f"data.dir: there is no folder {root}; name one that holds a folder for each class")
     folders = _part_folders(root)
     names = {part: set(_subfolders(place)) for part, place in folders.items()}
-    classes = sorted(set().union(*names.values()), key=natural)
+    classes = sorted(set().union(*names.values()), key=natural_key)
     if len(classes) < 2:
         raise ConfigError(f"{root}: has {len(classes)} class folders; it needs a folder for each class, at least two")
     for part, found in names.items():
@@ -98,7 +98,7 @@ def _part_folders(root):
             f"{root}: has {folders['train'].name} but no test; make it, or if {folders['train'].name} is a class, give "
             "it another name"
         )
-    if others := sorted(set(found) - set(named), key=natural):
+    if others := sorted(set(found) - set(named), key=natural_key):
         raise ConfigError(f"{root / others[0]}: is none of train, validation and test; remove it")
     return folders
 
@@ -120,7 +120,7 @@ def _files(root, folder, classes):
     """In natural order, whatever order the file system has; hidden files are none."""
     files = []
     for label, name in enumerate(classes):
-        found = sorted(_visible(folder / name), key=lambda path: natural(path.name))
+        found = sorted(_visible(folder / name), key=lambda path: natural_key(path.name))
         if not found:
             raise ConfigError(f"{folder / name}: is empty; put files of this class there, or remove the folder")
         for path in found:
@@ -171,7 +171,7 @@ def kind_of(paths: list[pathlib.Path], bad: str) -> str:
     skipped: dict[str, str] | None = {} if bad == "skip" else None
     for path in paths:
         _check_ending(path)
-        with tolerating(str(path), skipped):
+        with collect_errors(str(path), skipped):
             first.setdefault(kind_of_file(path), path)
     if skipped and not first:
         raise ConfigError(

@@ -6,14 +6,14 @@ import pathlib
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.events.frame_cache import Frames, cached, folder_of
-from csbp_jax.data.events.readers import checked, read_file
-from csbp_jax.data.events.recordings import tolerating
-from csbp_jax.data.events.sources import binned
+from csbp_jax.data.events.frame_cache import CachedFrames, cache_dir, load_or_build
+from csbp_jax.data.events.readers import read_file, validate
+from csbp_jax.data.events.recordings import collect_errors
+from csbp_jax.data.events.sources import bin_events
 from csbp_jax.data.user.folder_files import Parts, fingerprint, paths_of, tell
 
 
-def events(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> dict[str, Frames]:
+def events(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> dict[str, CachedFrames]:
     """Frames of ``config.model.time_steps``, counted at the first call and kept in ``folder/frames``.
 
     All recordings are of one camera. With ``size`` and ``resize="events"`` coordinates are scaled from its size.
@@ -38,16 +38,20 @@ def events(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> 
         return parts
 
     def count(record):
-        one = checked(read_file(record.path)._replace(sensor=sensor()), record.path)
-        return binned(one, data, time_steps, (*(resized or sensor()), 2))
+        one = validate(read_file(record.path)._replace(sensor=sensor()), record.path)
+        return bin_events(one, data, time_steps, (*(resized or sensor()), 2))
 
-    target = folder_of(folder, f"{pathlib.Path(data.dir).resolve().name}-T{time_steps}-{data.bins}", parameters)
-    content = cached(target, parameters, members, count, skip=data.bad == "skip", show=lambda stage, done, total: None)
+    target = cache_dir(folder, f"{pathlib.Path(data.dir).resolve().name}-T{time_steps}-{data.bins}", parameters)
+    content = load_or_build(
+        target, parameters, members, count, skip=data.bad == "skip", show=lambda stage, done, total: None
+    )
     tell(content["skipped"])
     sources = {}
     for part, about in content["parts"].items():
         rows = np.array(about["rows"])
-        sources[part] = Frames(target / f"{part}.npy", rows[rows >= 0], np.array(about["labels"])[rows >= 0], classes)
+        sources[part] = CachedFrames(
+            target / f"{part}.npy", rows[rows >= 0], np.array(about["labels"])[rows >= 0], classes
+        )
     return sources
 
 
@@ -57,7 +61,7 @@ def sensor_of(paths: list[pathlib.Path], bad: str) -> tuple[int, ...]:
     skipped: dict[str, str] | None = {} if bad == "skip" else None
     height = width = 1
     for path in paths:
-        with tolerating(str(path), skipped):
+        with collect_errors(str(path), skipped):
             one = read_file(path)
             if one.sensor:
                 stated.setdefault(one.sensor, path)

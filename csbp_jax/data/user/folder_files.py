@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.events.recordings import Recording, tolerating
+from csbp_jax.data.events.recordings import Recording, collect_errors
 from csbp_jax.data.images import augment, sources
 from csbp_jax.data.images.decode import decode
 from csbp_jax.data.source import DataSource
@@ -183,7 +183,7 @@ def _usable(parts, bad, read):
     kept: Parts = {part: [] for part in parts}
     for part, records in parts.items():
         for record in records:
-            with tolerating(record.id, skipped):
+            with collect_errors(record.id, skipped):
                 read(record.path)
                 kept[part].append(record)
         if not kept[part]:

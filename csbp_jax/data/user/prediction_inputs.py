@@ -143,7 +143,7 @@ def _folder_events(config, own):
 
     def read(config, path):
         resized = data.size if data.size and data.resize == "events" else sensor()
-        return sources.binned(_seen(path, sensor()), data, config.model.time_steps, (*resized, 2))
+        return sources.bin_events(_seen(path, sensor()), data, config.model.time_steps, (*resized, 2))
 
     return read
 
@@ -156,7 +156,7 @@ def _recording(config, path):
     else:
         seen = _seen(path, shape[:2])
     target = (*data.size, shape[2]) if data.size and data.resize == "events" else shape
-    counts = sources.binned(seen, data, config.model.time_steps, target)
+    counts = sources.bin_events(seen, data, config.model.time_steps, target)
     return counts.reshape(len(counts), -1) if name == "shd" else counts
 
 
@@ -165,4 +165,4 @@ def _seen(path, sensor):
     found = readers.read_file(path)
     if found.sensor and found.sensor != tuple(sensor):
         raise ConfigError(f"{path}: is of a camera of {_x(found.sensor)} pixels, but this run's is {_x(sensor)}")
-    return readers.checked(found._replace(sensor=tuple(sensor)), path)
+    return readers.validate(found._replace(sensor=tuple(sensor)), path)
