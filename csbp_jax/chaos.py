@@ -1,14 +1,14 @@
-"""The chaos loss of CSBP and its annealing.
+"""Chaos loss of CSBP and its annealing.
 
 Source: Z. Wang, P. Tao, L. Chen, "Brain-inspired chaotic spiking backpropagation", National Science Review 11(6),
 2024, nwae037. With ``s`` the logistic function and ``h`` a layer's pre-activation or membrane:
 
-    L = L_task + sum over taps of  z * term(h)
+    L = L_task + sum over taps of  z term(h)
     term(h) = mean of  -( I0 log s(h/k) + (1 - I0) log(1 - s(h/k)) )
     z[n] = z0 * beta**n
 
-Plugging it into any JAX model takes three lines: one to compute ``term`` where ``h`` is at hand, one for ``z``, one
-to add their product to the loss.
+Using it in any JAX model takes three lines: compute ``term`` where ``h`` is available, compute ``z``, and add their
+product to the loss.
 """
 
 from collections.abc import Callable
@@ -47,26 +47,26 @@ def term(
     cut: tuple[float, float] | None = None,
     reduce: Reduce = "mean",
 ) -> jax.Array:
-    """Chaos term of one tapped tensor, for strength 1: ``reduce(softplus(h/k) - I0 h/k)``.
+    """Compute the chaos term of one tapped tensor for strength 1: ``reduce(softplus(h/k) - I0 h/k)``.
 
     This equals ``-(I0 log s(h/k) + (1-I0) log(1-s(h/k)))``, stays finite for any finite ``h``, and has the gradient
-    ``(s(h/k) - I0) / k`` an element. It is computed in float32 (float64 for float64 ``h``) whatever ``h`` is.
+    ``(s(h/k) - I0) / k`` per element. It is computed in float32 (float64 for float64 ``h``).
 
     Args:
       h: pre-activation or membrane, ``[B, ...features]`` or ``[B, T, ...features]``, channels last.
-      target: ``I0`` in (0, 1), where ``s(h/k)`` is driven to. May be traced.
-      scale: ``k > 0``: 10 in the authors' deep nets, 1 in their one-neuron demonstration. May be traced.
-      cut: ``(low, high)``: ``h`` is held to this range with zero gradient outside, the released code's
-        ``(-10, 9.9)``. NaN passes through.
+      target: ``I0`` in (0, 1), the value that ``s(h/k)`` is driven to. May be traced.
+      scale: ``k > 0``: 10 in the authors' deep networks, 1 in their one-neuron demonstration. May be traced.
+      cut: ``(low, high)``: clamps ``h`` to this range, with zero gradient outside; ``(-10, 9.9)`` in the released
+        code. NaN passes through.
       reduce: ``"mean"`` over all elements (the released code), ``"sum"`` (the authors' README), or ``"neuron"``:
         mean over batch, time and space, sum over channels, so that the pull on one neuron does not fade with width.
 
     Returns:
-      A scalar, at least ``-(I0 log I0 + (1-I0) log(1-I0))`` an element.
+      A scalar, at least ``-(I0 log I0 + (1-I0) log(1-I0))`` per element.
 
     Raises:
-      TypeError: ``h`` is float16: a gradient of order ``1 / (k * h.size)`` would underflow to zero unseen.
-      ValueError: ``reduce`` is none of the three, or ``cut`` is not low < high.
+      TypeError: ``h`` is float16, in which a gradient of order ``1 / (k * h.size)`` would silently underflow to zero.
+      ValueError: ``reduce`` is unknown, or ``cut`` is not low < high.
 
     >>> round(float(term(jnp.zeros((4, 3)))), 4)
     0.6931
@@ -82,12 +82,12 @@ def reduced(
     cut: tuple[float, float] | None,
     reduce: Reduce,
 ) -> jax.Array:
-    """``reduce(potential(h / scale, target))``: the form that :func:`term` and its controls share.
+    """Compute ``reduce(potential(h / scale, target))``, the form that :func:`term` and its controls share.
 
     Args:
-      potential: elementwise, of ``u = h / scale`` and ``target``.
+      potential: elementwise function of ``u = h / scale`` and ``target``.
 
-    The other arguments are those of :func:`term`, and so are the errors raised.
+    The other arguments, and the errors raised, are those of :func:`term`.
     """
     h = jnp.asarray(h)
     if h.dtype == jnp.float16:
@@ -102,7 +102,7 @@ def reduced(
     wide = jnp.promote_types(h.dtype, jnp.float32)
     h = h.astype(wide)
     if cut is not None:
-        # lax.clamp: zero gradient at the ends themselves too, as in the released code.
+        # lax.clamp, not jnp.clip: its gradient is zero at the ends themselves too, as in the released code.
         h = lax.clamp(jnp.asarray(cut[0], wide), h, jnp.asarray(cut[1], wide))
     u = h / jnp.asarray(scale, wide)
     loss = potential(u, jnp.asarray(target, wide))
@@ -112,27 +112,27 @@ def reduced(
 
 
 @jax.custom_jvp
-def _softplus(u):
-    # jax.nn.softplus also serves infinities; its selects cost more than the rest of the term.
+def _softplus(u: jax.Array) -> jax.Array:
+    # jax.nn.softplus also handles infinities; its selects cost more than the rest of the term.
     return jnp.maximum(u, 0) + jnp.log1p(jnp.exp(-jnp.abs(u)))
 
 
-# Autodiff would give a wrong slope at the kink of the maximum, and after a reset membranes are exactly 0.
+# Autodiff would give a wrong slope at 0, the kink of the maximum, where membranes are after a hard reset.
 _softplus.defjvps(lambda tangent, _, u: tangent * jax.nn.sigmoid(u))
 
 
 def strength(step: ArrayLike, z0: ArrayLike, beta: ArrayLike, every: ArrayLike = 1) -> jax.Array:
-    """Annealed chaos strength ``z = z0 * beta ** (step // every)``.
+    """Compute the annealed chaos strength ``z = z0 * beta ** (step // every)``.
 
-    A function of the step counter alone, so that it survives a resume and never recompiles: all arguments may be
+    It depends on the step counter alone, so that it survives a resume and never recompiles. All arguments may be
     traced.
 
     Args:
-      step: optimiser steps done, an integer.
+      step: number of optimiser steps done, an integer.
       z0: strength at step 0.
-      beta: factor in [0, 1] applied once every ``every`` steps. In float32 its rounding grows with the power: at
-        0.9995, z is off by 1e-4 of itself after 4000 steps.
-      every: 1 to anneal each step, or the number of steps an epoch to anneal each epoch.
+      beta: factor in [0, 1], applied once every ``every`` steps. In float32 its rounding grows with the power: at
+        0.9995, the relative error of z is 1e-4 after 4000 steps.
+      every: 1 to anneal in every step, or the number of steps per epoch to anneal once per epoch.
 
     >>> [float(strength(n, 10.0, 0.5, every=2)) for n in range(5)]
     [10.0, 10.0, 5.0, 5.0, 2.5]

@@ -1,27 +1,28 @@
-"""What a gain from chaos is held against: pulls without chaos, and noise and extrinsic chaos of the same size.
+"""Control conditions for the chaos term: non-chaotic pulls, and noise or extrinsic chaos of the same size.
 
-Tap terms, called as ``chaos.term`` is. With ``h* = k ln(I0 / (1 - I0))`` the zero of its gradient:
+Tap terms, called like ``chaos.term``. With ``h* = k ln(I0 / (1 - I0))`` the zero of the chaos term's gradient:
 
-    drift    c (h - h*)**2 / 2,  c = (I0 - 1/2) / (k h*)     a parabola: its gradient at h = 0, and its zero
-    linear   (1/2 - I0) h / k                                its gradient at h = 0, everywhere
+    drift    c (h - h*)**2 / 2,  c = (I0 - 1/2) / (k h*)     a parabola: the same gradient at h = 0, the same zero
+    linear   (1/2 - I0) h / k                                the gradient at h = 0, everywhere
 
-The parabola alone makes no chaos as long as ``lr z c (1 + |x|**2) < 2``; beyond, it runs away.
+The parabola alone is not chaotic as long as ``lr z c (1 + |x|**2) < 2``; beyond, it diverges.
 
-Forces, as optax transformations: each adds to every tensor, at the optimiser's step n, what ``forcing`` says:
+Forces, as optax transformations: each adds to every tensor, at the optimiser's step n, numbers of size ``forcing[n]``:
 
     gaussian   forcing[n] e                                           e standard normal
     ar1        forcing[n] a,   a <- p a + sqrt(1 - p**2) e            correlated in time
-    logistic   forcing[n] sqrt(8) (x - 1/2),   x <- 4 x (1 - x)       chaotic, but from outside
-    replay     forcing[n] itself, whole tensors: what another run's chaos term did
+    logistic   forcing[n] sqrt(8) (x - 1/2),   x <- 4 x (1 - x)       chaotic, but extrinsic
+    replay     forcing[n] itself, whole tensors                       recorded from the chaos term of another run
 
-so that each number has mean 0 and standard deviation ``forcing[n]``. Chain one before an optimiser to force the
+so that each number has mean 0 and standard deviation ``forcing[n]``. Chain a force before an optimiser to force the
 gradient, ``optax.chain(force, tx)``; after it, ``optax.chain(tx, force)``, to force the weights, in units of the
 learning rate.
 
-``forcing`` is a pytree like the parameters with a leaf ``[N]`` (for replay ``[N, ...]``) for each tensor: the root mean
-square of what it stands in for (:func:`rms`); after N steps there is none. Or a function of the step, as optax's
-schedules are: one size for all tensors. It is the force's argument, or, left out, told to ``update`` beside ``step``
-and ``key``: the learner takes it from ``hparams["forcing"]``, so that runs of one compilation may have each their own.
+``forcing`` is a pytree like the parameters with a leaf ``[N]`` (for replay ``[N, ...]``) per tensor: the root mean
+square of the record that the force replaces (:func:`rms`); after N steps there is no force. Or it is a function of the
+step, like optax's schedules: one size for all tensors. It is an argument of the force or, if that is left out, passed
+to ``update`` beside ``step`` and ``key``: the learner takes it from ``hparams["forcing"]``, so that the runs of one
+compilation can have different forcings.
 """
 
 from collections.abc import Callable
@@ -36,8 +37,11 @@ from jax.typing import ArrayLike
 from csbp_jax import chaos
 from csbp_jax.config import ConfigError
 
+PyTree = Any
+"""Pytree of arrays with the structure of the parameters."""
+
 Forcing = Any
-"""A pytree like the parameters with leaves ``[N]`` or ``[N, ...]``, or a function of the step; None: told later."""
+"""Pytree like the parameters with leaves ``[N]`` or ``[N, ...]``, or a function of the step; None: passed to update."""
 
 
 def drift(
@@ -48,17 +52,18 @@ def drift(
     cut: tuple[float, float] | None = None,
     reduce: chaos.Reduce = "mean",
 ) -> jax.Array:
-    """A parabola with the chaos term's gradient at h = 0 and its zero; arguments as in :func:`csbp_jax.chaos.term`.
+    """Compute a parabola with the zero of the chaos term's gradient, and its value at h = 0.
 
-    For ``target`` 1/2, where both are 0, its curvature is the chaos term's there, ``1 / (4 k**2)``.
+    For ``target`` 1/2, where both are 0, the curvature is that of the chaos term there, ``1 / (4 k**2)``. Arguments as
+    in :func:`csbp_jax.chaos.term`.
     """
 
-    def parabola(u, target):
+    def parabola(u: jax.Array, target: jax.Array) -> jax.Array:
         centre = target - 0.5
         rest = jnp.log(target) - jnp.log1p(-target)
         # ln(I0 / (1 - I0)) = 4 centre + O(centre**3): near 1/2 the ratio is 0 / 0.
-        level = jnp.abs(centre) < 1e-3
-        curvature = jnp.where(level, 0.25, centre / jnp.where(level, 1.0, rest))
+        near_half = jnp.abs(centre) < 1e-3
+        curvature = jnp.where(near_half, 0.25, centre / jnp.where(near_half, 1.0, rest))
         return curvature * (u - rest) ** 2 / 2
 
     return chaos.reduced(parabola, h, target, scale, cut, reduce)
@@ -72,7 +77,10 @@ def linear(
     cut: tuple[float, float] | None = None,
     reduce: chaos.Reduce = "mean",
 ) -> jax.Array:
-    """A constant pull, the chaos term's at h = 0; arguments as in :func:`csbp_jax.chaos.term`."""
+    """Compute a term whose gradient is everywhere the chaos term's at h = 0.
+
+    Arguments as in :func:`csbp_jax.chaos.term`.
+    """
     return chaos.reduced(lambda u, target: (0.5 - target) * u, h, target, scale, cut, reduce)
 
 
@@ -81,36 +89,39 @@ def shortfall(
     target: ArrayLike = 0.65,
     scale: ArrayLike = 10.0,
     *,
-    cut: None = None,
+    cut: tuple[float, float] | None = None,
     reduce: chaos.Reduce = "mean",
 ) -> jax.Array:
-    """``I0 - X``, from ``h [..., C]`` to ``[C]``; called as a term is, but nothing is cut; by the neuron."""
+    """Compute ``I0 - X`` per channel, from ``h [..., C]`` to ``[C]``, with X the mean of s(h/k) over all other axes.
+
+    It has the arguments of a term (``cut`` and ``reduce`` are ignored), but is the step of CBP's rule, not a loss.
+    """
     del cut, reduce
     h = jnp.asarray(h)
     h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
     return jnp.asarray(target, h.dtype) - jax.nn.sigmoid(h / jnp.asarray(scale, h.dtype)).mean(tuple(range(h.ndim - 1)))
 
 
-TERMS: dict[str, Callable[..., jax.Array]] = {
+TERMS: dict[str, chaos.ChaosTerm] = {
     "chaos": chaos.term,
     "drift": drift,
     "linear": linear,
     "cbp": shortfall,
 }
-"""Of a config's ``chaos.term``; the last is no loss (cbp.py)."""
+"""Terms by their names in a config (``chaos.term``); ``cbp`` is not a loss but the step of CBP's rule."""
 
 
 class Forced(NamedTuple):
-    """What a force carries from step to step: a pytree like the parameters, or nothing."""
+    """State of a force from step to step: a pytree like the parameters, or empty."""
 
     carry: Any
 
 
 def gaussian(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
-    """White noise. ``update(..., step, key, forcing)``; ``key`` a new one each step.
+    """Add white noise: ``update(updates, state, step=, key=, forcing=)``, with a new key in every step.
 
     Raises (each force, in ``update``):
-      ConfigError: there is no forcing, or its tensors are not those of the updates.
+      ConfigError: the forcing is missing, or its tensors are not those of the updates.
 
     >>> tx = optax.chain(gaussian(lambda step: 0.1 * 0.9**step), optax.sgd(1.0))
     """
@@ -118,9 +129,9 @@ def gaussian(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
 
 
 def ar1(correlation: ArrayLike, forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
-    """Noise with ``correlation`` (p in (-1, 1)) from one step to the next, stationary from the first step on."""
+    """Add noise with ``correlation`` (p in (-1, 1)) between successive steps, stationary from the first step on."""
 
-    def draw(carry, key, updates):
+    def draw(carry: tuple[jax.Array, PyTree], key: jax.Array, updates: PyTree) -> tuple[Any, PyTree]:
         first, level = carry
         fresh = _normal(key, updates)
         p = jnp.where(first, 0.0, correlation)
@@ -131,124 +142,141 @@ def ar1(correlation: ArrayLike, forcing: Forcing = None) -> optax.GradientTransf
 
 
 def logistic(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
-    """Orbits of ``x <- 4 x (1 - x)``, one for each number, started independently from the invariant density.
+    """Add orbits of ``x <- 4 x (1 - x)``, one per number, started independently from the invariant density.
 
-    In floating point such orbits collapse to 0. Here ``x = sin(pi a)**2`` with ``a <- 2 a mod 1``, of which 32 binary
-    digits are kept: each step shifts them by one and draws the next digit of the start. So this is the orbit of a real
-    number, to within 2**-32.
+    In floating point such orbits collapse to 0. They are therefore computed as ``x = sin(pi a)**2`` with
+    ``a <- 2 a mod 1``, where a has 32 binary digits: each step shifts them by one and draws the next digit of the
+    start. This is the orbit of a real number to within 2**-32.
     """
 
-    def draw(carry, key, updates):
+    def draw(carry: tuple[jax.Array, PyTree], key: jax.Array, updates: PyTree) -> tuple[Any, PyTree]:
         first, digits = carry
-        leaves, form = jax.tree.flatten(digits)
+        leaves, structure = jax.tree.flatten(digits)
         fresh = [jax.random.bits(k, a.shape, a.dtype) for k, a in zip(_keys(key, leaves), leaves, strict=True)]
         leaves = [jnp.where(first, e, (a << 1) | (e & 1)) for a, e in zip(leaves, fresh, strict=True)]
-        digits = jax.tree.unflatten(form, leaves)
+        digits = jax.tree.unflatten(structure, leaves)
         # sin**2(pi a) - 1/2 = -cos(2 pi a) / 2, with a in [-1/2, 1/2)
         angle = jax.tree.map(lambda a, u: lax.bitcast_convert_type(a, jnp.int32).astype(u.dtype), digits, updates)
         orbit = jax.tree.map(lambda a: -(2**0.5) * jnp.cos(2 * jnp.pi * (a / 2.0**32)), angle)
         return (jnp.array(False), digits), orbit
 
-    def start(params):
+    def start(params: PyTree) -> tuple[jax.Array, PyTree]:
         return jnp.array(True), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.uint32), params)
 
     return _force(forcing, start, draw)
 
 
 def replay(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
-    """What was recorded of another run; ``forcing`` holds whole tensors, ``[N, ...]``."""
+    """Add the record of another run; ``forcing`` holds whole tensors, ``[N, ...]``."""
     return _force(forcing, lambda params: (), lambda carry, key, updates: (carry, jax.tree.map(jnp.ones_like, updates)))
 
 
-def shuffled(key: jax.Array, record: Any) -> Any:
-    """A record ``[N, ...]`` in another order in time, the same for all tensors: the same pushes, at other times."""
+def shuffled(key: jax.Array, record: PyTree) -> PyTree:
+    """Permute a record ``[N, ...]`` in time, in the same way for all tensors."""
     count = len(jax.tree.leaves(record)[0])
     order = jax.random.permutation(key, count)
     return jax.tree.map(lambda r: r[order], record)
 
 
-def phase_randomised(key: jax.Array, record: Any) -> Any:
-    """A record ``[N, ...]`` with random Fourier phases in time: each number keeps its mean, size and spectrum.
+def phase_randomised(key: jax.Array, record: PyTree) -> PyTree:
+    """Randomise the Fourier phases of a record ``[N, ...]`` in time; mean, size and spectrum of each number remain.
 
-    All numbers get the same phases added, which keeps their cross-correlations as well (Prichard & Theiler 1994).
+    The same phases are added to all numbers, which preserves their cross-correlations too (Prichard & Theiler 1994).
     """
     count = len(jax.tree.leaves(record)[0])
     turns = jax.random.uniform(key, (count // 2 + 1,), maxval=2 * jnp.pi)
     # The mean and, for an even number of steps, the fastest alternation are real.
     turns = turns.at[0].set(0.0).at[count // 2].set(turns[count // 2] if count % 2 else 0.0)
 
-    def one(r):
+    def randomise(r: jax.Array) -> jax.Array:
         waves = jnp.fft.rfft(r.reshape(count, -1), axis=0)
         return jnp.fft.irfft(waves * jnp.exp(1j * turns)[:, None], count, axis=0).reshape(r.shape).astype(r.dtype)
 
-    return jax.tree.map(one, record)
+    return jax.tree.map(randomise, record)
 
 
-def annealed(draw: Callable[[Any], Any], strength: ArrayLike, record: Any) -> Any:
-    """What ``draw`` makes of a record ``[N, ...]`` without its annealing, which is put back after.
+def annealed(draw: Callable[[PyTree], PyTree], strength: ArrayLike, record: PyTree) -> PyTree:
+    """Apply ``draw`` to a record ``[N, ...]`` without its annealing, and restore the annealing afterwards.
 
-    Shuffled or with random phases as it is, a record whose pushes fall with z would be spread over the whole run, so
-    that the schedule changes as well as the order. So it is divided by ``strength`` (z, or z over its first value,
-    ``[N]``), drawn, and multiplied by it. Where z is 0, so is what comes out.
+    Shuffling a record that decays with z, or randomising its phases, would spread it over the whole run and so change
+    the schedule as well as the order. The record is therefore divided by ``strength`` (z, or z over its first value,
+    ``[N]``), passed to ``draw``, and multiplied by ``strength``. Where z is 0, so is the result.
 
     >>> pushes = {"w": jnp.array([[4.0], [2.0], [1.0]])}
     >>> annealed(lambda record: shuffled(jax.random.key(0), record), jnp.array([4.0, 2.0, 1.0]), pushes)["w"].ravel()
     Array([4., 2., 1.], dtype=float32)
     """
 
-    def scaled(tree, by):
+    def scaled(tree: PyTree, by: jax.Array) -> PyTree:
         return jax.tree.map(lambda leaf: leaf * by.reshape(-1, *[1] * (jnp.ndim(leaf) - 1)).astype(leaf.dtype), tree)
 
     strength = jnp.asarray(strength)
-    without = jnp.where(strength > 0, 1 / jnp.where(strength > 0, strength, 1), 0)
-    return scaled(draw(scaled(record, without)), strength)
+    inverse = jnp.where(strength > 0, 1 / jnp.where(strength > 0, strength, 1), 0)
+    return scaled(draw(scaled(record, inverse)), strength)
 
 
-def rms(record: Any) -> Any:
-    """The ``forcing`` of noise as large as a record ``[N, ...]``: the root mean square of each tensor at each step."""
+def rms(record: PyTree) -> PyTree:
+    """Compute the ``forcing`` of noise as large as a record ``[N, ...]``: the RMS of each tensor at each step."""
     return jax.tree.map(lambda r: jnp.sqrt(jnp.mean(r.reshape(len(r), -1) ** 2, axis=1)), record)
 
 
-def _force(given, start, draw):
-    """``draw(carry, key, updates) -> (carry, numbers)``, multiplied by the forcing of the step and added."""
+def _force(
+    own_forcing: Forcing,
+    start: Callable[[PyTree], Any],
+    draw: Callable[[Any, jax.Array, PyTree], tuple[Any, PyTree]],
+) -> optax.GradientTransformationExtraArgs:
+    """Build a force that adds the numbers of ``draw(carry, key, updates) -> (carry, numbers)`` times the forcing.
 
-    def init(params):
+    ``start(params)`` is the first carry.
+    """
+
+    def init(params: PyTree) -> Forced:
         return Forced(start(params))
 
-    def update(updates, state, params=None, *, step, key, forcing=None, **extra):
+    def update(
+        updates: PyTree,
+        state: Forced,
+        params: PyTree = None,
+        *,
+        step: jax.Array,
+        key: jax.Array,
+        forcing: Forcing = None,
+        **extra: Any,
+    ) -> tuple[PyTree, Forced]:
         del params, extra
-        sizes = _now(given if given is not None else forcing, step, updates)
+        sizes = _forcing_at(own_forcing if own_forcing is not None else forcing, step, updates)
         carry, numbers = draw(state.carry, key, updates)
         return jax.tree.map(lambda u, size, number: u + size * number, updates, sizes, numbers), Forced(carry)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _now(forcing, step, updates):
-    """The forcing of this step, as a pytree like the updates."""
+def _forcing_at(forcing: Forcing, step: jax.Array, updates: PyTree) -> PyTree:
+    """Evaluate the forcing at ``step``, as a pytree like the updates."""
     if forcing is None:
         raise ConfigError("forcing: missing; give it to the force, or to the run as hparams['forcing'] (controls.py)")
     if callable(forcing):
         return jax.tree.map(lambda update: jnp.asarray(forcing(step), update.dtype), updates)
-    if jax.tree.structure(forcing) != jax.tree.structure(updates):
-        raise ConfigError("forcing: its tensors are not those of the parameters; it was made of another network")
+    expected: Any = jax.tree.structure(updates)
+    if jax.tree.structure(forcing) != expected:
+        raise ConfigError("forcing: its tensors are not those of the parameters; it belongs to another network")
 
-    def one(update, size):
-        size = jnp.asarray(size)
-        if size.shape[1:] not in ((), update.shape):
+    def size_now(update: jax.Array, sizes: ArrayLike) -> jax.Array:
+        sizes = jnp.asarray(sizes)
+        if sizes.shape[1:] not in ((), update.shape):
             raise ConfigError(
-                f"forcing: a tensor is {size.shape}, of parameters {update.shape}; expected is [N] or [N, ...]"
+                f"forcing: a tensor is {sizes.shape} for parameters {update.shape}; expected is [N] or [N, ...]"
             )
-        return jnp.where(step < len(size), size[jnp.minimum(step, len(size) - 1)], 0).astype(update.dtype)
+        return jnp.where(step < len(sizes), sizes[jnp.minimum(step, len(sizes) - 1)], 0).astype(update.dtype)
 
-    return jax.tree.map(one, updates, forcing)
+    return jax.tree.map(size_now, updates, forcing)
 
 
-def _keys(key, leaves):
+def _keys(key: jax.Array, leaves: list[jax.Array]) -> jax.Array:
     return jax.random.split(key, len(leaves))
 
 
-def _normal(key, tree):
-    leaves, form = jax.tree.flatten(tree)
+def _normal(key: jax.Array, tree: PyTree) -> PyTree:
+    leaves, structure = jax.tree.flatten(tree)
     draws = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(_keys(key, leaves), leaves, strict=True)]
-    return jax.tree.unflatten(form, draws)
+    return jax.tree.unflatten(structure, draws)

@@ -1,4 +1,4 @@
-"""Task losses of spiking networks, from per-step logits ``[B, T, C]``.
+"""Task losses of spiking networks, from the logits of every time step, ``[B, T, C]``.
 
 Shape key: B batch, T time steps, C classes.
 """
@@ -37,33 +37,37 @@ def build(config: configuration.Loss) -> Loss:
     return table[config.name]
 
 
-def _cross_entropy(logits, labels):
-    """Cross-entropy over the last axis; integer labels have one axis less than the logits, probabilities as many."""
-    if jnp.issubdtype(labels.dtype, jnp.integer):
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return optax.softmax_cross_entropy(logits, labels)
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Compute the cross-entropy over the last axis; integer labels lack that axis, probabilities have it."""
+    integers = jnp.issubdtype(labels.dtype, jnp.integer)
+    loss = optax.softmax_cross_entropy_with_integer_labels if integers else optax.softmax_cross_entropy
+    values: jax.Array = loss(logits, labels)
+    return values
 
 
 def smoothed(labels: jax.Array, classes: int, share: float) -> jax.Array:
-    """``(1 - share) y + share / C``: labels ``[B]`` or ``[B, C]`` as probabilities ``[B, C]``; untouched for share 0.
+    """Smooth labels ``[B]`` or ``[B, C]`` to probabilities ``(1 - share) y + share / C``, ``[B, C]``.
 
-    Label smoothing (Szegedy et al. 2016, arXiv:1512.00567). All losses here take probabilities, so it goes with any.
+    Label smoothing (Szegedy et al. 2016, arXiv:1512.00567), for any loss that takes probabilities. With share 0 the
+    labels are returned unchanged.
 
     >>> smoothed(jnp.array([1]), 4, 0.5).tolist()
     [[0.125, 0.625, 0.125, 0.125]]
     """
     if not share:
         return labels
-    return optax.smooth_labels(labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes), share)
+    probabilities = labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
+    soft: jax.Array = optax.smooth_labels(probabilities, share)
+    return soft
 
 
 def rate_cross_entropy(logits: jax.Array, labels: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """Cross-entropy of the time-averaged logits, ``mean_b CE(1/T sum_t o[b,t], y[b])``.
+    """Compute the cross-entropy of the time-averaged logits, ``mean_b CE(1/T sum_t o[b,t], y[b])``.
 
     Args:
       logits: ``[B, T, C]``.
       labels: ``[B]`` integers, or ``[B, C]`` probabilities.
-      where: ``[B]`` bool; examples that count (padding does not). All by default.
+      where: ``[B]`` bool; the examples that count (padding does not). All by default.
     """
     loss_B = _cross_entropy(logits.mean(axis=1), labels)
     return jnp.mean(loss_B, where=where)
@@ -72,7 +76,7 @@ def rate_cross_entropy(logits: jax.Array, labels: jax.Array, where: jax.Array | 
 def tet(
     logits: jax.Array, labels: jax.Array, lam: float, target: float = 1.0, where: jax.Array | None = None
 ) -> jax.Array:
-    """Temporal efficient training: the loss is taken at every time step (Deng et al., ICLR 2022, equations 9 to 11).
+    """Compute the loss of temporal efficient training, at every time step (Deng et al., ICLR 2022, equations 9 to 11).
 
         (1 - lam) 1/T sum_t CE(o[t], y)  +  lam mean((o - target)**2)
 
@@ -81,7 +85,7 @@ def tet(
       labels: ``[B]`` integers, or ``[B, C]`` probabilities.
       lam: weight of the regulariser that pulls all logits to ``target``; 1e-3 in the authors' code.
       target: ``phi`` of the paper, 1 in the authors' code.
-      where: ``[B]`` bool; examples that count. All by default.
+      where: ``[B]`` bool; the examples that count. All by default.
     """
     labels_BT = jnp.broadcast_to(jnp.expand_dims(labels, 1), (*logits.shape[:2], *labels.shape[1:]))
     cross_entropy_B = _cross_entropy(logits, labels_BT).mean(axis=1)
@@ -90,15 +94,15 @@ def tet(
 
 
 def rate_mse(outputs: jax.Array, labels: jax.Array, votes: int = 1, where: jax.Array | None = None) -> jax.Array:
-    """Squared error of time-averaged outputs and one-hot labels (PLIF: Fang et al., ICCV 2021).
+    """Compute the squared error between time-averaged outputs and one-hot labels (PLIF: Fang et al., ICCV 2021).
 
         mean_bc (r[b,c] - onehot(y[b])[c])**2,    r[b,c] = mean over t and the votes of class c
 
     Args:
-      outputs: ``[B, T, C * votes]``: firing rates come from spikes, but logits serve too.
+      outputs: ``[B, T, C * votes]``: spikes, whose averages are firing rates, or logits.
       labels: ``[B]`` integers, or ``[B, C]`` probabilities.
-      votes: neighbouring outputs that stand for one class; 10 in the paper.
-      where: ``[B]`` bool; examples that count. All by default.
+      votes: number of neighbouring outputs that are averaged to one class; 10 in the paper.
+      where: ``[B]`` bool; the examples that count. All by default.
     """
     rates_BC = outputs.mean(axis=1).reshape(outputs.shape[0], -1, votes).mean(axis=-1)
     if jnp.issubdtype(labels.dtype, jnp.integer):

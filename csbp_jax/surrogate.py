@@ -1,10 +1,10 @@
-"""Surrogate gradients: a Heaviside step forward, a bounded bump in its place backward.
+"""Surrogate gradients: a Heaviside step in the forward pass, a bounded bump as its derivative in the reverse pass.
 
-The step is strict, ``H(0) = 0``. Names carry the formula, never a paper: "SuperSpike" alone names four
-formulas. With ``x = u - threshold``:
+The step is strict, ``H(0) = 0``. Functions are named after their formula, not after a paper: "SuperSpike" alone stands
+for four formulas. With ``x = u - threshold``:
 
     ===================  ===================================  =============================================
-    function             ``ds/dx``                            where it is used
+    function             ``ds/dx``                            used in
     ===================  ===================================  =============================================
     ``triangle(w)``      ``max(0, w - |x|) / w**2``           CSBP, TET, TEBN (Wang et al. 2024)
     ``rectangle(w)``     ``1/w if |x| < w/2 else 0``          STBP, tdBN (Wu et al. 2018)
@@ -28,10 +28,10 @@ from jax.typing import ArrayLike
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["formula"])
 @dataclasses.dataclass(frozen=True)
 class Surrogate:
-    """A spike function whose derivative is ``formula(x, *params)``.
+    """Spike function whose derivative is ``formula(x, *params)``.
 
     A pytree: ``formula`` is static (a module-level function, so that it hashes), ``params`` are leaves, so that
-    a width can be traced, swept under ``vmap`` and carried in a state. One's own surrogate is
+    a width can be traced, swept under ``vmap`` and carried in a state. A custom surrogate is
     ``Surrogate(my_formula, (my_width,))``.
 
     >>> spike = triangle(1.0)
@@ -45,29 +45,29 @@ class Surrogate:
     params: tuple[ArrayLike, ...]
 
     def derivative(self, x: ArrayLike) -> jax.Array:
-        """The surrogate ``ds/dx`` at ``x``, in ``x``'s dtype; evaluated in float32 or wider, so it stays finite."""
+        """Evaluate the surrogate ``ds/dx`` in x's dtype; computed in float32 or wider, so that it stays finite."""
         x = jnp.asarray(x, jnp.result_type(x, float))
         wide = jnp.promote_types(x.dtype, jnp.float32)
         params = (jnp.asarray(p, wide) for p in self.params)
         return self.formula(x.astype(wide), *params).astype(x.dtype)
 
     def __call__(self, u: ArrayLike) -> jax.Array:
-        """``H(u)``, 0 or 1 in ``u``'s dtype; the gradient is ``derivative(u)``."""
+        """Evaluate ``H(u)``, 0 or 1 in u's dtype, with the gradient ``derivative(u)``."""
         return _spike(jnp.asarray(u), self)
 
 
 @jax.custom_vjp
-def _spike(u, surrogate):
+def _spike(u: jax.Array, surrogate: Surrogate) -> jax.Array:
     return (u > 0).astype(u.dtype)
 
 
-def _spike_forward(u, surrogate):
-    # The comparison is written out again: a rule that called _spike would put a custom_vjp inside the gradient,
+def _spike_forward(u: jax.Array, surrogate: Surrogate) -> tuple[jax.Array, tuple[jax.Array, Surrogate]]:
+    # The comparison is repeated: a rule that called _spike would put a custom_vjp inside the gradient,
     # and the tangent map of a training step (a jvp through that gradient) would fail.
     return (u > 0).astype(u.dtype), (u, surrogate)
 
 
-def _spike_backward(residual, cotangent):
+def _spike_backward(residual: tuple[jax.Array, Surrogate], cotangent: jax.Array) -> tuple[jax.Array, Surrogate]:
     u, surrogate = residual
     return cotangent * surrogate.derivative(u), jax.tree.map(jnp.zeros_like, surrogate)
 
@@ -75,64 +75,64 @@ def _spike_backward(residual, cotangent):
 _spike.defvjp(_spike_forward, _spike_backward)
 
 
-def _triangle(x, width):
+def _triangle(x: jax.Array, width: jax.Array) -> jax.Array:
     return jnp.maximum(width - jnp.abs(x), 0) / width**2
 
 
-def _rectangle(x, width):
+def _rectangle(x: jax.Array, width: jax.Array) -> jax.Array:
     return (jnp.abs(x) < width / 2).astype(x.dtype) / width
 
 
-def _sigmoid(x, slope):
+def _sigmoid(x: jax.Array, slope: jax.Array) -> jax.Array:
     return slope * jax.nn.sigmoid(slope * x) * jax.nn.sigmoid(-slope * x)
 
 
-def _arctan(x, alpha):
+def _arctan(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return alpha / 2 / (1 + (jnp.pi / 2 * alpha * x) ** 2)
 
 
-def _fast_sigmoid(x, slope):
+def _fast_sigmoid(x: jax.Array, slope: jax.Array) -> jax.Array:
     return 1 / (1 + slope * jnp.abs(x)) ** 2
 
 
-def _erf(x, alpha):
+def _erf(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return alpha / jnp.sqrt(jnp.pi) * jnp.exp(-((alpha * x) ** 2))
 
 
-def _piecewise_exp(x, alpha):
+def _piecewise_exp(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return alpha / 2 * jnp.exp(-alpha * jnp.abs(x))
 
 
 def triangle(width: ArrayLike = 1.0) -> Surrogate:
-    """``max(0, w - |x|) / w**2``: area 1, support ``2w``. The authors' choice, with ``w = 1``."""
+    """Triangle ``max(0, w - |x|) / w**2``: area 1, support ``2w``. CSBP uses ``w = 1``."""
     return Surrogate(_triangle, (width,))
 
 
 def rectangle(width: ArrayLike = 1.0) -> Surrogate:
-    """``1/w`` where ``|x| < w/2``: area 1, support ``w``."""
+    """Rectangle ``1/w`` where ``|x| < w/2``: area 1, support ``w``."""
     return Surrogate(_rectangle, (width,))
 
 
 def sigmoid(slope: ArrayLike = 4.0) -> Surrogate:
-    """``k s(kx) s(-kx)`` with ``s`` the logistic function: area 1, peak ``k/4``."""
+    """Logistic derivative ``k s(kx) s(-kx)``, ``s`` the logistic function: area 1, peak ``k/4``."""
     return Surrogate(_sigmoid, (slope,))
 
 
 def arctan(alpha: ArrayLike = 2.0) -> Surrogate:
-    """``(a/2) / (1 + (pi a x / 2)**2)``: area 1, peak ``a/2``."""
+    """Derivative of an arctangent, ``(a/2) / (1 + (pi a x / 2)**2)``: area 1, peak ``a/2``."""
     return Surrogate(_arctan, (alpha,))
 
 
 def fast_sigmoid(slope: ArrayLike = 25.0) -> Surrogate:
-    """``1 / (1 + k|x|)**2``: peak 1, area ``2/k``."""
+    """Derivative of a fast sigmoid, ``1 / (1 + k|x|)**2``: peak 1, area ``2/k``."""
     return Surrogate(_fast_sigmoid, (slope,))
 
 
 def erf(alpha: ArrayLike = 2.0) -> Surrogate:
-    """``a / sqrt(pi) exp(-(a x)**2)``: area 1."""
+    """Derivative of an error function, ``a / sqrt(pi) exp(-(a x)**2)``: area 1."""
     return Surrogate(_erf, (alpha,))
 
 
 def piecewise_exp(alpha: ArrayLike = 1.0) -> Surrogate:
-    """``(a/2) exp(-a|x|)``: area 1, peak ``a/2``."""
+    """Two-sided exponential ``(a/2) exp(-a|x|)``: area 1, peak ``a/2``."""
     return Surrogate(_piecewise_exp, (alpha,))

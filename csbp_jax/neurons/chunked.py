@@ -1,6 +1,6 @@
-"""Long sequences in chunks of time, of which only the state between them is kept for the reverse pass.
+"""Long sequences in chunks of time, with only the state between chunks stored for the reverse pass.
 
-Not for nets whose norm takes its statistics over all time steps: a chunk would have its own.
+Not for networks whose norm takes its statistics over all time steps: each chunk would have its own.
 """
 
 import functools
@@ -11,21 +11,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Step = Callable[[Any, jax.Array], tuple[Any, jax.Array]]
+PyTree = Any
+"""Any pytree of arrays: the state of ``step``."""
+
+Step = Callable[[PyTree, jax.Array], tuple[PyTree, jax.Array]]
 
 
-def in_chunks(step: Step, state: Any, x: jax.Array, length: int) -> tuple[Any, jax.Array]:
-    """``step`` over a sequence, ``length`` time steps at a time.
+def in_chunks(step: Step, state: PyTree, x: jax.Array, length: int) -> tuple[PyTree, jax.Array]:
+    """Apply ``step`` to a sequence, ``length`` time steps at a time.
 
-    The reverse pass runs each chunk forward again, so that memory is that of one chunk and a state for each, and time
-    about 4/3. Exact: equal to ``step(state, x)`` if step is causal and its state all that it needs from before.
+    The reverse pass recomputes each chunk, so that memory is that of one chunk plus one state per chunk, and time grows
+    by about a third. Exact: equal to ``step(state, x)`` if ``step`` is causal and its state is all that it needs of the
+    past.
 
     Args:
       step: ``(state, x [B, t, ...]) -> (state, y [B, t, ...])``, for any t up to ``length``: e.g. layers of
         :func:`csbp_jax.neurons.lif`, whose membranes are the state.
       state: before the first time step, e.g. membranes of zeros.
-      x: ``[B, T, ...]``, read in place. Its gradient, if asked for, is summed once a chunk over all of x.
-      length: of a chunk, at least 1; the last one is shorter where T is no multiple.
+      x: ``[B, T, ...]``, read in place. Its gradient, if needed, is summed over all of x once per chunk.
+      length: time steps per chunk, at least 1; the last chunk is shorter if T is not a multiple.
 
     Returns:
       ``(state, y [B, T, ...])``.
@@ -43,18 +47,19 @@ def in_chunks(step: Step, state: Any, x: jax.Array, length: int) -> tuple[Any, j
     """
     if length < 1:
         raise ValueError(f"in_chunks: length is {length}, but must be at least 1")
-    whole, parts = x.shape[1] // length, []
+    full_chunks, outputs = x.shape[1] // length, []
 
-    # Without prevent_cse: a loop keeps the two passes apart by itself. The slice within: what goes in would be kept.
+    # prevent_cse is not needed in a loop, which keeps the two passes apart by itself. The slice is taken inside: an
+    # argument of a checkpointed function would be stored.
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def body(state, i):
+    def body(state: PyTree, i: jax.Array) -> tuple[PyTree, jax.Array]:
         return step(state, lax.dynamic_slice_in_dim(x, i * length, length, axis=1))
 
-    if whole:
-        state, y = lax.scan(body, state, jnp.arange(whole))
+    if full_chunks:
+        state, y = lax.scan(body, state, jnp.arange(full_chunks))
         y = jnp.moveaxis(y, 0, 1)
-        parts.append(y.reshape(y.shape[0], whole * length, *y.shape[3:]))
+        outputs.append(y.reshape(y.shape[0], full_chunks * length, *y.shape[3:]))
     if x.shape[1] % length:
-        state, y = jax.checkpoint(step)(state, x[:, whole * length :])
-        parts.append(y)
-    return state, jnp.concatenate(parts, axis=1)
+        state, y = jax.checkpoint(step)(state, x[:, full_chunks * length :])
+        outputs.append(y)
+    return state, jnp.concatenate(outputs, axis=1)

@@ -1,17 +1,17 @@
-"""The leaky integrate-and-fire neuron through time, as one pure function.
+"""Leaky integrate-and-fire neuron through time, as one pure function.
 
-    u[t] = decay v[t-1] + x[t]          membrane before reset;  v[-1] = the given membrane, else 0
+    u[t] = decay v[t-1] + x[t]          membrane before reset;  v[-1] = membrane, 0 by default
     s[t] = H(u[t] - threshold)          strict: H(0) = 0
     v[t] = (1 - s[t]) u[t]    hard   |   u[t] - threshold s[t]    soft   |   u[t]    none
 
-Time is axis 1: ``[B, T, ...]``. The whole sequence is one ``custom_vjp`` (recurrence.py): its only residual is the
-membrane before reset, ``[B, T, ...]`` in float32 (besides an initial membrane, if one is given), from which spikes and
-resets are recomputed in the reverse pass. Nothing is kept between calls: no hidden state, no ``reset()``.
+Time is axis 1: ``[B, T, ...]``. The whole sequence is one ``custom_vjp`` (lif_scan.py): its only residual is the
+membrane before reset, ``[B, T, ...]`` in float32 (and the initial membrane, if passed), from which spikes and resets
+are recomputed in the reverse pass. Nothing is kept between calls: no hidden state, no ``reset()``.
 """
 
 import dataclasses
 import functools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -36,21 +36,21 @@ def lif(
     membrane: jax.Array | None = None,
     residual: Residual = "full",
 ) -> tuple[jax.Array, jax.Array]:
-    """Leaky integrate-and-fire over a sequence (equations at the head of this file).
+    """Run the leaky integrate-and-fire neuron over a sequence (equations at the top of this module).
 
     Args:
       x: input current, ``[B, T, ...]``, floating, in units of the threshold. Not float16 where a chaos term is taken
         from the membrane: the membrane is float32, but the term's gradient would underflow in x.
-      decay: share of the membrane that stays from one step to the next (``tau`` of the CSBP code: 0.25 in its deep
-        nets, 0.2 in its demonstration); 1 is the integrate-and-fire neuron. Broadcasts, from the right, against x
+      decay: fraction of the membrane that remains from one step to the next (``tau`` of the CSBP code: 0.25 in its
+        deep nets, 0.2 in its demonstration); 1 is the integrate-and-fire neuron. Broadcasts, from the right, against x
         without its time axis; may be traced and may need a gradient.
-      threshold: fires strictly above it. Broadcasts and differentiates as ``decay`` does.
+      threshold: membrane above which (strictly) the neuron fires. Broadcasts and differentiates as ``decay`` does.
       spike: surrogate whose ``derivative(u - threshold)`` stands for ``ds/du`` in the reverse pass.
       reset: ``"hard"`` to 0, ``"soft"`` by subtraction of the threshold, or ``"none"``.
-      detach_reset: no gradient flows through the spike in the reset (not so in the authors' code).
-      membrane: ``v[-1]``, ``[B, ...]``; zeros by default. Pass the returned membrane back in to go on.
-      residual: ``"half"`` keeps ``u - threshold`` in bfloat16, which has its sign: half the memory between the passes,
-        the same outputs and resets, gradients to 2**-8 of ``u - threshold``. Slower on CPU.
+      detach_reset: stop the gradient through the spike in the reset (the CSBP code does not).
+      membrane: ``v[-1]``, ``[B, ...]``; zeros by default. Pass the returned membrane to continue a sequence.
+      residual: ``"half"`` stores ``u - threshold`` in bfloat16, which preserves its sign: half the memory between the
+        passes, the same outputs and resets, gradients to 2**-8 of ``u - threshold``. Slower on CPU.
 
     Returns:
       ``(spikes, membrane)``: spikes ``[B, T, ...]`` in x's dtype, 0 or 1; membrane ``[B, ...]`` after the last
@@ -78,9 +78,9 @@ def lif_trace(
     detach_reset: bool = False,
     membrane: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """As :func:`lif`, and also returns ``u``, the membrane before reset at every step, ``[B, T, ...]``.
+    """Run :func:`lif` and also return ``u``, the membrane before reset at every step, ``[B, T, ...]``.
 
-    ``u`` is what the reverse pass keeps anyway; asking for it costs its cotangent.
+    The reverse pass stores ``u`` anyway; returning it costs only its cotangent.
     """
     return lif_scan.lif_trace(*prepare_arguments(x, membrane, decay, threshold, reset), spike, reset, detach_reset)
 
@@ -92,7 +92,7 @@ def lif_trace(
 )
 @dataclasses.dataclass(frozen=True)
 class LIF:
-    """The arguments of :func:`lif` as a pytree, called as ``neuron(x, membrane=None)`` by the layers.
+    """Arguments of :func:`lif` as a pytree, a :class:`csbp_jax.neurons.TracingNeuron`.
 
     Its leaves (decay, threshold, the surrogate's width) may be traced, so a sweep can vary them.
     """
@@ -105,15 +105,19 @@ class LIF:
     residual: Residual = "full"
 
     def __call__(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Run :func:`lif`."""
         return lif(x, **vars(self), membrane=membrane)
 
     def trace(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Run :func:`lif_trace`, whose residual is always the full one."""
         options = {name: value for name, value in vars(self).items() if name != "residual"}
         return lif_trace(x, **options, membrane=membrane)
 
 
-def prepare_arguments(x, membrane, decay, threshold, reset):
-    """Checks, and brings all arrays to the membrane's dtype and to the rank of x without its time axis."""
+def prepare_arguments(
+    x: jax.Array, membrane: jax.Array | None, decay: ArrayLike, threshold: ArrayLike, reset: str
+) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
+    """Check the arguments of :func:`lif`, and bring them to the membrane's dtype and the rank of x without time."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"lif: x is {x.dtype}, but must be floating; cast it, e.g. x.astype(jnp.float32)")
@@ -122,7 +126,7 @@ def prepare_arguments(x, membrane, decay, threshold, reset):
     _one_of("reset", reset, Reset)
     shape, dtype = (x.shape[0], *x.shape[2:]), jnp.promote_types(x.dtype, jnp.float32)
 
-    def expand(name, value):
+    def expand(name: str, value: ArrayLike) -> jax.Array:
         value = jnp.asarray(value, dtype)
         sizes = zip(reversed(value.shape), reversed(shape), strict=False)
         if value.ndim > len(shape) or any(n not in (1, size) for n, size in sizes):
@@ -134,6 +138,6 @@ def prepare_arguments(x, membrane, decay, threshold, reset):
     return x, membrane, expand("decay", decay), expand("threshold", threshold)
 
 
-def _one_of(name, value, allowed):
+def _one_of(name: str, value: str, allowed: Any) -> None:
     if value not in get_args(allowed):
         raise ValueError(f"lif: {name} is {value!r}, but must be one of {', '.join(get_args(allowed))}")

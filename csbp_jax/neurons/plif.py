@@ -1,9 +1,8 @@
-"""LIF with a learned decay (PLIF), and a neuron behind an input gain."""
+"""LIF with a learned decay (PLIF), and a neuron with an input gain."""
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -11,39 +10,42 @@ import jax.numpy as jnp
 from jax import lax
 
 from csbp_jax.neurons.lif import LIF, Reset
+from csbp_jax.neurons.protocol import Neuron, Trace, TracingNeuron
 from csbp_jax.surrogate import Surrogate, arctan
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaled:
-    """A neuron on ``gain x``, in x's dtype; the gain is a scalar or ``[C]``."""
+    """Neuron with an input gain: its current is ``gain x``, in x's dtype; the gain is a scalar or ``[C]``."""
 
-    neuron: Any
+    neuron: Neuron
     gain: jax.Array
 
     def __call__(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Run the inner neuron on ``gain x``."""
         return self.neuron(self._scale(x), membrane)
 
     @property
-    def trace(self) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
-        trace = self.neuron.trace
+    def trace(self) -> Trace:
+        """As the call, with the membrane before reset at every step; missing where the inner neuron has no trace."""
+        # Read at once, not in the lambda: hasattr(self, "trace") must fail where the inner neuron has none.
+        trace = cast(TracingNeuron, self.neuron).trace
         return lambda x, membrane=None: trace(self._scale(x), membrane)
 
-    def _scale(self, x):
-        # In bfloat16 a learned gain would stand still at small steps.
+    def _scale(self, x: jax.Array) -> jax.Array:
+        # Not rounded to bfloat16, in which small updates of a learned gain would have no effect.
         gain = jnp.asarray(self.gain, jnp.promote_types(x.dtype, jnp.float32))
         return (x * lax.expand_dims(gain, range(x.ndim - gain.ndim))).astype(x.dtype)
 
 
 class PLIF(nn.Module):
-    """Parametric LIF (Fang et al., ICCV 2021): a layer learns its decay, and scales its input by the rest of it.
+    """Parametric LIF (Fang et al., ICCV 2021): each layer learns its decay and scales its input by 1 - decay.
 
         u[t] = v[t-1] + k (x[t] - v[t-1]),    k = 1 - decay = sigmoid(w)
 
-    w is one parameter of the layer, or one for each channel. Each layer calls a copy of this module of its own, which
-    gives the neuron.
+    w is one parameter per layer, or one per channel. Each layer calls its own copy of this module to get its neuron.
 
-    decay: at the start, in (0, 1); ``1 - 1/tau`` of the paper, whose tau is 2.
+    decay: initial value, in (0, 1); ``1 - 1/tau`` of the paper, whose tau is 2.
     """
 
     decay: float = 0.5
@@ -55,6 +57,7 @@ class PLIF(nn.Module):
 
     @nn.compact
     def __call__(self, channels: int) -> Scaled:
+        """Return the neuron of a layer with ``channels`` channels."""
         start = nn.initializers.constant(-math.log(self.decay / (1 - self.decay)))
         k = jax.nn.sigmoid(self.param("w", start, (channels,) if self.per_channel else ()))
         return Scaled(LIF(1 - k, self.threshold, self.spike, self.reset, self.detach_reset), k)

@@ -82,7 +82,7 @@ def task_loss(params, setting):
 def term_loss(params, setting, term):
     """The term of both layers, for z = 1."""
     _, currents, _ = forward(params, setting)
-    return sum(controls.TERMS[term](h, setting.target, SCALE) for h in currents)
+    return sum(controls.TERMS[term](h, setting.target, SCALE, cut=None, reduce="mean") for h in currents)
 
 
 def term_gradient(params, setting, kind, z, lr):
