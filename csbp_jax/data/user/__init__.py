@@ -1,1 +1,1 @@
-"""Data of the user: class folders, arrays, files to predict."""
+"""The user's own data: class folders, arrays, and files to predict."""

@@ -1,147 +1,130 @@
-"""Parts that a user hands over, as arrays or as sources of their own, checked."""
+"""Splits that a user's ``data`` function returns, as arrays or as sources, checked and completed."""
 
-import hashlib
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.source import DataSource, UserSource, example_batch
+from csbp_jax.data.source import Array, ArraySource, DataSource, UserSource, example_batch
 from csbp_jax.data.splits import stratified
 from csbp_jax.data.user import folder_files
 
-_PARTS = ("train", "validation", "test")
+Pair = tuple[Array, Array]
+"""Records ``x [N, T or 1, ...]`` and labels ``y [N]``."""
+
+_SPLITS = ("train", "validation", "test")
 _PAIR = "(x [N, T or 1, ...], y [N])"
 
 
-class ArraySource(DataSource):
-    """A source of records in memory: of still inputs if T is 1, else of frames (``events``).
-
-    fingerprint: changes when a record does.
-    """
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, classes: int):
-        self.x, self.y, self.classes, self.events = x, y, classes, x.shape[1] > 1
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return {"x": self.x[i], "y": self.y[i]}
-
-    def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
-        del uniforms
-        return {"x": self.x[indices], "y": self.y[indices]}
-
-    @property
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.x.dtype} {self.x.shape}".encode())
-        for array in (self.x, self.y):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-
-def sources(found: Any, config: Config, place: str) -> dict[str, UserSource]:
-    """``{"train", "validation", "test"}`` of what a user's ``data`` gave.
+def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]:
+    """Convert the result of a user's ``data`` function to sources of train, validation and test.
 
     Args:
-      found: ``{part: pair or source}``. Without "validation", ``data.validation`` of each class of train is set aside.
-      config: gives the number of classes, if ``model.classes`` is above 0; else it is the largest label and one.
-      place: what messages begin with.
+      returned: ``{split: pair or source}``. Without "validation", ``data.validation`` of each class is taken from train.
+      config: gives the number of classes, if ``model.classes`` is above 0; otherwise it is the largest label plus one.
+      origin: what messages begin with.
 
     Raises:
-      ConfigError: something is missing or has another form; tells which was expected.
+      ConfigError: a split is missing or has another form; the message says which was expected.
     """
-    if not isinstance(found, Mapping) or not {"train", "test"} <= set(found) <= set(_PARTS):
-        names = f" with {', '.join(map(str, found))}" if isinstance(found, Mapping) else ""
+    if not isinstance(returned, Mapping) or not {"train", "test"} <= set(returned) <= set(_SPLITS):
+        names = f" with {', '.join(map(str, returned))}" if isinstance(returned, Mapping) else ""
         raise ConfigError(
-            f"{place}: data gives a {type(found).__name__}{names}; expected is a dict of train, test and, if you have "
-            f"it, validation, each {_PAIR} or a source"
+            f"{origin}: data gives a {type(returned).__name__}{names}; expected is a dict of train, test and "
+            f"optionally validation, each {_PAIR} or a source"
         )
-    pairs = {part: _pair(found[part], f"{place}: data: {part}") for part in found if isinstance(found[part], tuple)}
-    _check_alike(pairs, config, place)
-    if "validation" not in found:
+    pairs = {
+        split: _checked_pair(value, f"{origin}: data: {split}")
+        for split, value in returned.items()
+        if isinstance(value, tuple)
+    }
+    _check_pairs(pairs, config, origin)
+    if "validation" not in returned:
         if "train" not in pairs:
-            raise ConfigError(f"{place}: data gives no validation; it can be taken from train only if that is {_PAIR}")
+            raise ConfigError(f"{origin}: data gives no validation; it can be taken from train only if that is {_PAIR}")
         x, y = pairs["train"]
-        rows = stratified(y, config.data.validation)
-        pairs |= {part: (x[n], y[n]) for part, n in zip(("train", "validation"), rows, strict=True)}
+        train, validation = stratified(y, config.data.validation)
+        pairs |= {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
     classes = config.model.classes or max((int(y.max()) + 1 for _, y in pairs.values() if len(y)), default=0)
-    made = {part: ArraySource(x, y, classes) for part, (x, y) in pairs.items()}
     return {
-        part: UserSource(made[part] if part in made else _source(found[part], f"{place}: data: {part}"))
-        for part in _PARTS
+        split: UserSource(
+            ArraySource(*pairs[split], classes)
+            if split in pairs
+            else _checked_source(returned[split], f"{origin}: data: {split}")
+        )
+        for split in _SPLITS
     }
 
 
-def fingerprint(parts: Mapping[str, UserSource]) -> str:
-    """Changes when the records do, as far as a source tells by its ``fingerprint``, or else by its length."""
-    return str([(part, len(source), source.fingerprint) for part, source in parts.items()])
+def fingerprint(splits: Mapping[str, UserSource]) -> str:
+    """Return a text that changes with a source's ``fingerprint``, or with its length if it has none."""
+    return str([(split, len(source), source.fingerprint) for split, source in splits.items()])
 
 
-def reader(source: DataSource) -> Callable[[pathlib.Path], np.ndarray]:
-    """``read(path)`` to a record as the source has them, from the only array of an npy or npz file."""
-    like = example_batch(source)["x"][0]
+def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
+    """Build ``read(path)``, which reads the only array of an npy or npz file as a record like the source's."""
+    example = example_batch(source)["x"][0]
 
-    def read(path):
+    def read(path: pathlib.Path) -> Array:
         if path.suffix.lower() not in (".npy", ".npz"):
-            raise ConfigError(f"{path}: not a file of a known kind; allowed are .npy, .npz, as the run's own data")
-        x = folder_files.array(path)
-        x = x[0] if x.shape[1:] == like.shape else x
-        if x.shape != like.shape:
-            raise ConfigError(f"{path}: is {x.shape} with its time steps, but this run's records are {like.shape}")
-        return _compact(x) if like.dtype == np.float32 else x.astype(like.dtype)
+            raise ConfigError(f"{path}: unsupported file format; allowed are .npy, .npz, as the run has its own data")
+        x = folder_files.read_array(path)
+        x = x[0] if x.shape[1:] == example.shape else x
+        if x.shape != example.shape:
+            raise ConfigError(f"{path}: is {x.shape} with its time steps, but this run's records are {example.shape}")
+        return _uint8_or_float32(x) if example.dtype == np.float32 else x.astype(example.dtype)
 
     return read
 
 
-def _pair(given, place):
-    if len(given) != 2:
-        raise ConfigError(f"{place} is a tuple of {len(given)}; expected is {_PAIR}")
-    x, y = (np.asarray(array) for array in given)
+def _checked_pair(pair: tuple[Any, ...], origin: str) -> Pair:
+    if len(pair) != 2:
+        raise ConfigError(f"{origin} is a tuple of {len(pair)}; expected is {_PAIR}")
+    x, y = (np.asarray(array) for array in pair)
     if x.ndim < 3 or x.dtype.kind not in "buif" or 0 in x.shape:
         raise ConfigError(
-            f"{place}: x is {x.dtype} {x.shape}; expected are numbers [N, T, ...], or [N, 1, ...] for still inputs "
+            f"{origin}: x is {x.dtype} {x.shape}; expected are numbers [N, T, ...], or [N, 1, ...] for still inputs "
             "(time is axis 1)"
         )
     if y.shape != x.shape[:1] or y.dtype.kind not in "ui" or y.min() < 0:
-        raise ConfigError(f"{place}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [{len(x)}]")
-    x = _compact(x)
+        raise ConfigError(f"{origin}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [{len(x)}]")
+    x = _uint8_or_float32(x)
     if x.dtype == np.float32 and not np.isfinite(x).all():
-        raise ConfigError(f"{place}: x holds values that are not finite in float32; expected are finite ones")
+        raise ConfigError(f"{origin}: x holds values that are not finite in float32; expected are finite ones")
     return x, y.astype(np.int32)
 
 
-def _compact(x):
-    """uint8 stays, which is brightness in still inputs and counts in frames; all else becomes float32."""
+def _uint8_or_float32(x: Array) -> Array:
+    """Keep uint8, which is brightness in still inputs and counts in frames; convert all else to float32."""
     with np.errstate(over="ignore"):
         return x if x.dtype == np.uint8 else x.astype(np.float32)
 
 
-def _check_alike(pairs, config, place):
-    shapes = {part: x.shape[1:] for part, (x, _) in pairs.items()}
+def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None:
+    """Check shapes across splits, labels, time steps, and options that arrays do not support."""
+    shapes = {split: x.shape[1:] for split, (x, _) in pairs.items()}
     if len(set(shapes.values())) > 1:
-        listed = ", ".join(f"{part} {shape}" for part, shape in shapes.items())
-        raise ConfigError(f"{place}: data has records of several shapes ({listed}); expected is one")
-    for part, (x, y) in pairs.items():
+        listed = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
+        raise ConfigError(f"{origin}: data has records of several shapes ({listed}); expected is one")
+    for split, (x, y) in pairs.items():
         if config.model.classes and y.max() >= config.model.classes:
             raise ConfigError(
-                f"{place}: data: {part}: y has a label {y.max()}; expected are 0 to {config.model.classes - 1} "
+                f"{origin}: data: {split}: y has a label {y.max()}; expected are 0 to {config.model.classes - 1} "
                 "(model.classes)"
             )
         if x.shape[1] not in (1, config.model.time_steps):
             raise ConfigError(
-                f"{place}: data: {part}: x has {x.shape[1]} time steps; expected is model.time_steps "
+                f"{origin}: data: {split}: x has {x.shape[1]} time steps; expected is model.time_steps "
                 f"({config.model.time_steps}), or 1 for still inputs"
             )
-    if pairs and (given := _unused(config, next(iter(shapes.values())))):
-        raise ConfigError(f"{given} is not possible for arrays of your own ({place}); leave it out")
+    if pairs and (option := _unsupported_option(config, next(iter(shapes.values())))):
+        raise ConfigError(f"{option} is not possible for arrays of your own ({origin}); leave it out")
 
 
-def _unused(config, shape):
-    """An option that a source would have to see to, and arrays do not."""
+def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
+    """Return the first option that only other sources implement; empty if there is none."""
     data = config.data
     by_source = ("resized_crop", "autoaugment", *(("crop", "flip", "cutout") if shape[0] == 1 else ()))
     for name in data.augment:
@@ -150,14 +133,16 @@ def _unused(config, shape):
     return f"data.size: {data.size}" if data.size and data.resize == "events" else ""
 
 
-def _source(given, place):
-    for wanted in ("__len__", "__getitem__", "classes"):
-        if not hasattr(given, wanted):
+def _checked_source(source: Any, origin: str) -> Any:
+    for member in ("__len__", "__getitem__", "classes"):
+        if not hasattr(source, member):
             raise ConfigError(
-                f"{place} is a {type(given).__name__} without {wanted}; expected is {_PAIR}, or a source: len(source), "
-                'source[i] -> {"x": [T or 1, ...], "y": []}, source.classes'
+                f"{origin} is a {type(source).__name__} without {member}; expected is {_PAIR}, or a source: "
+                'len(source), source[i] -> {"x": [T or 1, ...], "y": []}, source.classes'
             )
-    record = given[0] if len(given) else {}
+    record = source[0] if len(source) else {}
     if not isinstance(record, Mapping) or not {"x", "y"} <= set(record):
-        raise ConfigError(f'{place}: its record 0 is no dict with x and y; expected is {{"x": [T or 1, ...], "y": []}}')
-    return given
+        raise ConfigError(
+            f'{origin}: its record 0 is not a dict with x and y; expected is {{"x": [T or 1, ...], "y": []}}'
+        )
+    return source

@@ -1,75 +1,83 @@
-"""A user's recordings of events as frames, see :mod:`csbp_jax.data.user.folder`."""
+"""Class folders of recordings of events, as sources of frames; see :mod:`csbp_jax.data.user.folder`."""
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.events.frame_cache import CachedFrames, cache_dir, load_or_build
-from csbp_jax.data.events.readers import read_file, validate
-from csbp_jax.data.events.recordings import collect_errors
+from csbp_jax.data.events.readers import IntArray, read_file, validate
+from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.events.sources import bin_events
-from csbp_jax.data.user.folder_files import Parts, fingerprint, paths_of, tell
+from csbp_jax.data.user.folder_files import fingerprint, paths_of, print_skipped
 
 
-def events(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> dict[str, CachedFrames]:
-    """Frames of ``config.model.time_steps``, counted at the first call and kept in ``folder/frames``.
+def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, CachedFrames]:
+    """Load recordings as ``config.model.time_steps`` frames, binned at the first call and cached in ``folder/frames``.
 
-    All recordings are of one camera. With ``size`` and ``resize="events"`` coordinates are scaled from its size.
+    All recordings are from one camera. With ``size`` and ``resize="events"`` coordinates are scaled from its size.
 
     Raises:
-      ConfigError: files that state cameras of different sizes, or one that cannot be read.
+      ConfigError: files state cameras of different sizes, or one cannot be read.
     """
     data, time_steps = config.data, config.model.time_steps
     resized = data.size if data.resize == "events" else None
     parameters = {
-        "files": fingerprint(parts),
+        "files": fingerprint(splits),
         "T": time_steps,
         "bins": data.bins,
         "window": data.window if data.bins == "window" else None,
         "size": resized,
         "sensor": "of all files",
     }
-    sensor = functools.cache(lambda: sensor_of(paths_of(parts), data.bad))
+    sensor = functools.cache(lambda: sensor_of(paths_of(splits), data.bad))
 
-    def members(skipped):
-        sensor()  # only if frames must be counted; its errors are of all files, so no record is left out for them
-        return parts
+    def recordings(skipped: dict[str, str] | None) -> Splits:
+        del skipped
+        sensor()  # before ``frames``, since its errors concern all files and must not be collected as one recording's
+        return splits
 
-    def count(record):
-        one = validate(read_file(record.path)._replace(sensor=sensor()), record.path)
-        return bin_events(one, data, time_steps, (*(resized or sensor()), 2))
+    def frames(recording: Recording) -> IntArray:
+        events = validate(read_file(recording.path)._replace(sensor=sensor()), recording.path)
+        height, width = resized or sensor()
+        return bin_events(events, data, time_steps, (height, width, 2))
 
     target = cache_dir(folder, f"{pathlib.Path(data.dir).resolve().name}-T{time_steps}-{data.bins}", parameters)
-    content = load_or_build(
-        target, parameters, members, count, skip=data.bad == "skip", show=lambda stage, done, total: None
-    )
-    tell(content["skipped"])
+    content = load_or_build(target, parameters, recordings, frames, skip=data.bad == "skip", show=lambda *_: None)
+    print_skipped(content["skipped"])
     sources = {}
-    for part, about in content["parts"].items():
-        rows = np.array(about["rows"])
-        sources[part] = CachedFrames(
-            target / f"{part}.npy", rows[rows >= 0], np.array(about["labels"])[rows >= 0], classes
-        )
+    for split, entry in content["parts"].items():
+        rows, labels = np.array(entry["rows"]), np.array(entry["labels"])
+        usable = rows >= 0
+        sources[split] = CachedFrames(target / f"{split}.npy", rows[usable], labels[usable], classes)
     return sources
 
 
-def sensor_of(paths: list[pathlib.Path], bad: str) -> tuple[int, ...]:
-    """Height and width as files state them; if none does, the smallest that hold all events of all files."""
+def sensor_of(paths: Sequence[pathlib.Path], bad: str) -> tuple[int, ...]:
+    """Return the height and width that files state, or else the smallest that hold all events of all files.
+
+    Args:
+      paths: recordings of one camera.
+      bad: "skip" ignores files that cannot be read.
+
+    Raises:
+      ConfigError: files state different sizes, or one cannot be read.
+    """
     stated: dict[tuple[int, ...], pathlib.Path] = {}
     skipped: dict[str, str] | None = {} if bad == "skip" else None
     height = width = 1
     for path in paths:
         with collect_errors(str(path), skipped):
-            one = read_file(path)
-            if one.sensor:
-                stated.setdefault(one.sensor, path)
-            height, width = max(height, int(one.y.max()) + 1), max(width, int(one.x.max()) + 1)
+            events = read_file(path)
+            if events.sensor:
+                stated.setdefault(events.sensor, path)
+            height, width = max(height, int(events.y.max()) + 1), max(width, int(events.x.max()) + 1)
     if len(stated) > 1:
-        (first, here), (second, there) = list(stated.items())[:2]
+        (first, first_path), (second, second_path) = list(stated.items())[:2]
         raise ConfigError(
-            f"{there}: is of a camera of {'x'.join(map(str, second))} pixels, but {here} of one of "
+            f"{second_path}: is from a camera of {'x'.join(map(str, second))} pixels, but {first_path} from one of "
             f"{'x'.join(map(str, first))}; export them with one height and width"
         )
     return next(iter(stated), (height, width))

@@ -1,72 +1,77 @@
-"""A user's pictures and frames as sources, see :mod:`csbp_jax.data.user.folder`."""
+"""Class folders of pictures and of arrays, as sources; see :mod:`csbp_jax.data.user.folder`."""
 
 import contextlib
 import hashlib
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.events.recordings import Recording, collect_errors
+from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.images import augment, sources
 from csbp_jax.data.images.decode import decode
-from csbp_jax.data.source import DataSource
-
-Parts = dict[str, list[Recording]]
+from csbp_jax.data.source import Array, DataSource, Record
 
 _GREY = np.array([128, 128, 128])
 
 
-def pictures(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> dict[str, Any]:
-    """Each decoded to RGB when it is asked for: whole, or as ImageNet's are if ``resized_crop`` is in ``augment``."""
+def load_pictures(
+    config: Config, folder: pathlib.Path, splits: Splits, classes: int
+) -> dict[str, sources.JpegSource]:
+    """Load pictures, decoded to RGB on access: full pictures, or crops as ImageNet's if ``augment`` has resized_crop."""
     del folder
     data = config.data
-    parts = _usable(parts, data.bad, lambda path: decode(path.read_bytes(), str(path)))
-    size = data.size or _common(paths_of(parts), height_width)
+    splits = _usable(splits, data.bad, lambda path: decode(path.read_bytes(), str(path)))
+    height, width = data.size or _common_shape(paths_of(splits), height_width)
     random = "resized_crop" in data.augment
     return {
-        part: sources.JpegSource(
-            _Bytes([record.path for record in records]),
+        split: sources.JpegSource(
+            _EncodedFiles([record.path for record in records]),
             np.arange(len(records)),
             _labels(records),
             classes,
-            size,
-            random=random and part == "train",
-            steps=sources.host_steps(config, size, _GREY, but="resized_crop") if part == "train" else (),
+            (height, width),
+            random=random and split == "train",
+            steps=sources.host_steps(config, (height, width), _GREY, but="resized_crop") if split == "train" else (),
             window=augment.centre_window if random else augment.whole_window,
         )
-        for part, records in parts.items()
+        for split, records in splits.items()
     }
 
 
-class _Bytes:
-    """Files as :class:`images.Photos` asks for records."""
+class _EncodedFiles:
+    """Undecoded pictures, by the interface that :class:`csbp_jax.data.images.sources.JpegSource` reads."""
 
-    def __init__(self, paths: list[pathlib.Path]):
+    def __init__(self, paths: Sequence[pathlib.Path]):
         self.paths = paths
 
     def __getitem__(self, i: int) -> dict[str, bytes]:
         return {"image": self.paths[i].read_bytes(), "file_name": os.fsencode(self.paths[i])}
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, bytes]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         return [self[i] for i in indices]
 
 
 def height_width(path: pathlib.Path) -> tuple[int, int]:
+    """Return a picture's height and width without decoding it.
+
+    Raises:
+      ConfigError: not a picture, or damaged.
+    """
     try:
         with Image.open(path) as image:
-            return image.size[::-1]
-    except Exception as error:  # Pillow's parsers raise what they like
-        raise ConfigError(f"{path}: is no picture, or a damaged one ({_one_line(error)}); replace it") from None
+            return image.height, image.width
+    except Exception as error:  # Pillow's parsers raise many types on a damaged file
+        raise ConfigError(f"{path}: is not a picture, or is damaged ({_one_line(error)}); replace it") from None
 
 
-def frames(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> dict[str, "ArrayRecords"]:
-    """Arrays as they are, one a file; those without a time axis are shown for T steps."""
+def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, "ArrayFileSource"]:
+    """Load arrays unchanged, one per file; those without a time axis are repeated for T steps."""
     del folder
     data = config.data
     if data.size and data.resize == "events":
@@ -74,37 +79,37 @@ def frames(config: Config, folder: pathlib.Path, parts: Parts, classes: int) -> 
             f"data.size: {data.size} is not possible for frames with data.resize events, which is for recordings; "
             "allowed are nearest, bilinear, antialias"
         )
-    parts = _usable(parts, data.bad, array)
-    _common(paths_of(parts), lambda path: array(path).shape)
+    splits = _usable(splits, data.bad, read_array)
+    _common_shape(paths_of(splits), lambda path: read_array(path).shape)
     return {
-        part: ArrayRecords([record.path for record in records], _labels(records), classes)
-        for part, records in parts.items()
+        split: ArrayFileSource([record.path for record in records], _labels(records), classes)
+        for split, records in splits.items()
     }
 
 
-class ArrayRecords(DataSource):
-    """Record i is ``{"x": [T or 1, ...], "y": int32}``, read from its file when it is asked for."""
+class ArrayFileSource(DataSource):
+    """Source of one array per file, read on access: record i is ``{"x": [T or 1, ...], "y": int32}``."""
 
     events = True
 
-    def __init__(self, paths: list[pathlib.Path], y: np.ndarray, classes: int):
+    def __init__(self, paths: Sequence[pathlib.Path], y: Array, classes: int):
         self.paths, self.y, self.classes = paths, y, classes
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return {"x": array(self.paths[i]), "y": self.y[i]}
+    def __getitem__(self, i: int, /) -> Record:
+        return {"x": read_array(self.paths[i]), "y": self.y[i]}
 
 
-def array(path: pathlib.Path) -> np.ndarray:
-    """The only array of an npy or npz file, with a time axis.
+def read_array(path: pathlib.Path) -> Array:
+    """Read the only array of an npy or npz file, with a time axis.
 
     Raises:
-      ConfigError: it is damaged, holds several arrays, or none that frames could be; names the file.
+      ConfigError: the file is damaged, holds several arrays, or one that cannot be frames; the message names it.
     """
     with _opened(path) as content:
-        arrays = {"": content} if isinstance(content, np.ndarray) else dict(content)
+        arrays: dict[str, Array] = {"": content} if isinstance(content, np.ndarray) else dict(content)
     if len(arrays) != 1:
         raise ConfigError(
             f"{path}: holds {', '.join(arrays) or 'nothing'}; save one array of frames, or events x, y, t, p"
@@ -120,8 +125,8 @@ def array(path: pathlib.Path) -> np.ndarray:
     return x if x.ndim in (2, 4) else x[None]
 
 
-def _lists_events(x):
-    """Whether four columns are x, y, a time that does not fall, and a polarity, rather than features."""
+def _lists_events(x: Array) -> bool:
+    """Whether four columns look like x, y, a non-decreasing time and a polarity, rather than features."""
     if x.ndim != 2 or x.shape[1] != 4 or x.dtype.kind not in "iu":
         return False
     t, p = x[:, 2], x[:, 3]
@@ -129,71 +134,74 @@ def _lists_events(x):
 
 
 def holds_events(path: pathlib.Path) -> bool:
-    """Whether an npz file has arrays x, y, t and p; they are not read."""
+    """Return whether an npz file has arrays x, y, t and p, without reading them."""
     with _opened(path) as content:
         return set("xytp") <= set(getattr(content, "files", ()))
 
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
-    """The array of an npy file, or the arrays of an npz file, which are read as they are asked for."""
+    """Open an npy file as its array, or an npz file as a mapping of arrays that are read on access."""
     try:
-        with path.open("rb") as file:  # by itself, numpy leaves it open where the archive is damaged
+        with path.open("rb") as file:  # given a path, numpy leaves a damaged archive open
             yield np.load(file)
-    except Exception as error:  # a damaged file raises whatever zipfile, zlib or numpy's parser of headers has
+    except Exception as error:  # zipfile, zlib and numpy's parser of headers raise many types on a damaged file
         raise ConfigError(f"{path}: cannot be read ({_one_line(error)}); save it again as .npy or .npz") from None
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def fingerprint(parts: Parts) -> str:
-    """Changes with any file's name, part, size or time of change."""
-    files = [(part, record.id, record.path.stat()) for part, records in parts.items() for record in records]
-    text = repr([(part, name, stat.st_size, stat.st_mtime_ns) for part, name, stat in files])
+def fingerprint(splits: Splits) -> str:
+    """Return a checksum of the files' names, splits, sizes and modification times."""
+    files = [(split, record.id, record.path.stat()) for split, records in splits.items() for record in records]
+    text = repr([(split, name, stat.st_size, stat.st_mtime_ns) for split, name, stat in files])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def paths_of(parts: Parts) -> list[pathlib.Path]:
-    return [record.path for records in parts.values() for record in records]
+def paths_of(splits: Splits) -> list[pathlib.Path]:
+    """Return the paths of all splits in one list."""
+    return [record.path for records in splits.values() for record in records]
 
 
-def _labels(records):
+def _labels(records: Sequence[Recording]) -> Array:
     return np.array([record.label for record in records], np.int32)
 
 
-def _common(paths, measure):
-    """What all files have alike."""
-    size = measure(paths[0])
+def _common_shape(
+    paths: Sequence[pathlib.Path], measure: Callable[[pathlib.Path], tuple[int, ...]]
+) -> tuple[int, ...]:
+    """Return the shape that all files share."""
+    shape = measure(paths[0])
     for path in paths[1:]:
-        if (other := measure(path)) != size:
+        if (other := measure(path)) != shape:
             raise ConfigError(
-                f"{path}: is {'x'.join(map(str, other))}, but {paths[0]} is {'x'.join(map(str, size))}; make them "
-                "alike, or for pictures give a size (--data.size HEIGHT WIDTH)"
+                f"{path}: is {'x'.join(map(str, other))}, but {paths[0]} is {'x'.join(map(str, shape))}; give them one "
+                "shape, or for pictures set a size (--data.size HEIGHT WIDTH)"
             )
-    return size
+    return shape
 
 
-def _usable(parts, bad, read):
-    """With "skip", without the files that ``read`` refuses."""
+def _usable(splits: Splits, bad: str, read: Callable[[pathlib.Path], object]) -> Splits:
+    """Drop files that ``read`` refuses, if ``bad`` is "skip"."""
     if bad == "fail":
-        return parts
+        return splits
     skipped: dict[str, str] = {}
-    kept: Parts = {part: [] for part in parts}
-    for part, records in parts.items():
+    usable: Splits = {split: [] for split in splits}
+    for split, records in splits.items():
         for record in records:
             with collect_errors(record.id, skipped):
                 read(record.path)
-                kept[part].append(record)
-        if not kept[part]:
-            raise ConfigError(f"{part}: none of {len(records)} files can be used; the last: {skipped[record.id]}")
-    tell(skipped)
-    return kept
+                usable[split].append(record)
+        if not usable[split]:
+            raise ConfigError(f"{split}: none of {len(records)} files can be used; the last: {skipped[record.id]}")
+    print_skipped(skipped)
+    return usable
 
 
-def tell(skipped: dict[str, str]) -> None:
-    """One line of what was left out, if anything was."""
+def print_skipped(skipped: dict[str, str]) -> None:
+    """Print one line that lists the files left out, if any."""
     if skipped:
         names = ", ".join(skipped).replace("\n", "\\n")
         print(f"left out {len(skipped)} files that cannot be read: {names}", file=sys.stderr)

@@ -1,17 +1,17 @@
-"""Any files as records of a run's data, each seen as its evaluation sees the run's own.
+"""Files to predict, read as records in the form of a run's data.
 
-What may be given depends on what the run was trained on:
+Supported files depend on what the run was trained on:
 
     pictures       .png .jpg .jpeg; for data sets also .npy and .npz, ``[H, W, C]`` or ``[H, W]``, uint8 or in [0, 1]
     frames         .npy .npz, as in csbp_jax.data.user.folder
-    recordings     what csbp_jax.data.events.readers reads: .aedat4 .aedat .bin, .npz and .npy of events
+    recordings     the formats of csbp_jax.data.events.readers: .aedat4 .aedat .bin, .npz and .npy of events
 """
 
 import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,150 +19,166 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment
 from csbp_jax.data.images.decode import decode
+from csbp_jax.data.source import Array
 from csbp_jax.data.user import folder, folder_events, folder_files
 
-Read = Callable[[pathlib.Path], np.ndarray]
+Read = Callable[[pathlib.Path], Array]
+"""Reads a file as a record ``[T or 1, ...]``."""
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _ARRAYS = (".npy", ".npz")
 
 
-def reader(config: Config, paths: list[pathlib.Path]) -> tuple[Read, bool]:
-    """``read(path)`` to a record ``[T or 1, ...]``, and whether records are frames of events (or features).
+def reader(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Read, bool]:
+    """Build ``read(path)`` to a record ``[T or 1, ...]``.
 
     Args:
-      config: a run's own, whole.
-      paths: what will be read. They tell what the run was trained on where it was trained on a folder that is gone.
+      config: the run's complete config.
+      paths: the files to read; they determine the type of content if the folder that the run was trained on is gone.
+
+    Returns:
+      ``read``, and whether records are frames of events (or features).
 
     Raises:
-      ConfigError: it cannot be told. ``read`` raises it of a file that is damaged, of another kind or size; it begins
-        with the file's path.
+      ConfigError: the type of content cannot be determined. ``read`` raises it for a file that is damaged, or of
+        another type or size; the message begins with the file's path.
     """
     name = config.data.name
     if name == "folder":
-        own = _own(config)
-        kind = folder.kind_of(own, config.data.bad) if own else _first_kind(paths)
-        reads = {"pictures": _folder_picture, "frames": _frames(own), "events": _folder_events(config, own)}
-        return functools.partial(_of_kind, kind, functools.partial(reads[kind], config)), kind != "pictures"
+        trained_on = _training_files(config)
+        content = folder.content_type(trained_on, config.data.bad) if trained_on else _first_content_type(paths)
+        readers_by_type: dict[str, Read] = {
+            "pictures": functools.partial(_read_folder_picture, config),
+            "frames": _frame_reader(trained_on),
+            "events": _event_reader(config, trained_on),
+        }
+        return functools.partial(_read_if_type, content, readers_by_type[content]), content != "pictures"
     if name == "digits_events" or name in recordings.DATA_SETS:
-        return functools.partial(_recording, config), True
-    return functools.partial(_picture, config), False
+        return functools.partial(_read_recording, config), True
+    return functools.partial(_read_picture, config), False
 
 
-def _own(config):
-    """The run's own files, none if its folder is gone."""
+def _training_files(config: Config) -> list[pathlib.Path]:
+    """The files of the run's class folders; empty if they are gone."""
     with contextlib.suppress(ConfigError, OSError):
-        return folder_files.paths_of(folder.parts_of(config)[0])
+        return folder_files.paths_of(folder.list_files(config)[0])
     return []
 
 
-def _first_kind(paths):
+def _first_content_type(paths: Sequence[pathlib.Path]) -> str:
     for path in paths:
         with contextlib.suppress(ConfigError, OSError):
-            return folder.kind_of_file(path)
-    raise ConfigError(f"{paths[0]}: is neither a picture nor frames nor events that can be read; nor are the others")
+            return folder.content_type_of_file(path)
+    raise ConfigError(f"{paths[0]}: cannot be read as a picture, as frames or as events; nor can the other files")
 
 
-def _of_kind(wanted, read, path):
-    """A run on a folder takes no other kind."""
-    if (kind := folder.kind_of_file(path)) != wanted:
-        raise ConfigError(f"{path}: holds {kind}, but this run was trained on {wanted}")
+def _read_if_type(expected: str, read: Read, path: pathlib.Path) -> Array:
+    if (content := folder.content_type_of_file(path)) != expected:
+        raise ConfigError(f"{path}: holds {content}, but this run was trained on {expected}")
     return read(path)
 
 
-def _folder_picture(config, path):
+def _read_folder_picture(config: Config, path: pathlib.Path) -> Array:
     size, data = config.model.input_shape[:2], config.data
     if data.size is None and "resized_crop" not in data.augment:
         _check_size(path, folder_files.height_width(path), size)
-    as_trained = dataclasses.replace(config, data=dataclasses.replace(data, size=size, bad="fail"))
-    parts = {"files": [recordings.Recording(str(path), path, 0)]}
-    return folder_files.pictures(as_trained, path.parent, parts, config.model.classes)["files"][0]["x"]
+    height, width = size
+    as_trained = dataclasses.replace(config, data=dataclasses.replace(data, size=(height, width), bad="fail"))
+    splits = {"files": [recordings.Recording(str(path), path, 0)]}
+    return folder_files.load_pictures(as_trained, path.parent, splits, config.model.classes)["files"][0]["x"]
 
 
-def _check_size(path, size, wanted):
-    if tuple(size) != tuple(wanted):
-        raise ConfigError(f"{path}: is {_x(size)}, but the network takes {_x(wanted)}; bring it to that size")
+def _check_size(path: pathlib.Path, size: Sequence[int], expected: Sequence[int]) -> None:
+    if tuple(size) != tuple(expected):
+        raise ConfigError(f"{path}: is {_text(size)}, but the network takes {_text(expected)}; resize it")
 
 
-def _x(shape):
+def _text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _picture(config, path):
-    """As ``images`` and ``bundled`` have theirs."""
-    *size, channels = config.model.input_shape
+def _read_picture(config: Config, path: pathlib.Path) -> Array:
+    """Read a picture in the form of the data sets of ``data.images`` and ``data.digits``."""
+    height, width, channels = config.model.input_shape
     if path.suffix.lower() in _ARRAYS:
-        return _brightness(path, (*size, channels))
+        return _read_brightness(path, (height, width, channels))
     if path.suffix.lower() not in _PICTURES:
-        raise ConfigError(f"{path}: not a file of a known kind; allowed are {', '.join((*_PICTURES, *_ARRAYS))}")
+        raise ConfigError(f"{path}: unsupported file format; allowed are {', '.join((*_PICTURES, *_ARRAYS))}")
     picture = decode(path.read_bytes(), str(path))
     if channels == 1:
         if (picture != picture[..., :1]).any():
             raise ConfigError(f"{path}: is coloured, but this run was trained on grey pictures; save it as grey")
         picture = picture[..., :1]
     if config.data.name == "imagenet":
-        return augment.resize(picture, augment.centre_window(*picture.shape[:2], size), tuple(size))[None]
-    if config.data.size and picture.shape[:2] != tuple(size):
-        picture = augment.resize(picture, (0, 0, *picture.shape[:2]), tuple(size))
-    _check_size(path, picture.shape[:2], size)
+        window = augment.centre_window(picture.shape[0], picture.shape[1], (height, width))
+        return augment.resize(picture, window, (height, width))[None]
+    if config.data.size and picture.shape[:2] != (height, width):
+        picture = augment.resize(picture, (0, 0, picture.shape[0], picture.shape[1]), (height, width))
+    _check_size(path, picture.shape[:2], (height, width))
     return picture[None]
 
 
-def _brightness(path, shape):
-    x = folder_files.array(path)
-    x = x.reshape(1, *shape) if x.shape == (*shape[:2],) and shape[2] == 1 else x
+def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
+    """Read an array as a picture: uint8 0 to 255, or floats in [0, 1]."""
+    x = folder_files.read_array(path)
+    if x.shape == shape[:2] and shape[2] == 1:
+        x = x.reshape(1, *shape)
     if x.shape != (1, *shape):
-        raise ConfigError(f"{path}: is {_x(x.shape)} with its time steps, but this run's pictures are {_x(shape)}")
+        raise ConfigError(f"{path}: is {_text(x.shape)} with its time steps, but this run's pictures are {_text(shape)}")
     if x.dtype != np.uint8 and (x.dtype.kind != "f" or x.min() < 0 or x.max() > 1):
         raise ConfigError(f"{path}: is {x.dtype} from {x.min()} to {x.max()}; save uint8, or brightness in [0, 1]")
     return x if x.dtype == np.uint8 else x.astype(np.float32)
 
 
-def _frames(own):
-    wanted = functools.cache(lambda: folder_files.array(own[0]).shape)
+def _frame_reader(trained_on: Sequence[pathlib.Path]) -> Read:
+    expected = functools.cache(lambda: folder_files.read_array(trained_on[0]).shape)
 
-    def read(config, path):
-        x = folder_files.array(path)
-        if own and x.shape != wanted():
-            raise ConfigError(f"{path}: is {_x(x.shape)}, time first, but {own[0]}, trained on, is {_x(wanted())}")
+    def read(path: pathlib.Path) -> Array:
+        x = folder_files.read_array(path)
+        if trained_on and x.shape != expected():
+            raise ConfigError(
+                f"{path}: is {_text(x.shape)}, time first, but {trained_on[0]}, trained on, is {_text(expected())}"
+            )
         return x
 
     return read
 
 
-def _folder_events(config, own):
+def _event_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
     data, size = config.data, config.model.input_shape[:2]
 
     @functools.cache
-    def sensor():
-        if data.size is None:  # the network's pixels are the camera's
+    def sensor() -> tuple[int, ...]:
+        if data.size is None:  # the network's pixels are then the camera's
             return size
-        if not own:
-            raise ConfigError(f"{data.dir}: is gone; its recordings tell how large the camera is")
-        return folder_events.sensor_of(own, data.bad)
+        if not trained_on:
+            raise ConfigError(f"{data.dir}: is gone; the camera's size can only be read from its recordings")
+        return folder_events.sensor_of(trained_on, data.bad)
 
-    def read(config, path):
-        resized = data.size if data.size and data.resize == "events" else sensor()
-        return sources.bin_events(_seen(path, sensor()), data, config.model.time_steps, (*resized, 2))
+    def read(path: pathlib.Path) -> Array:
+        height, width = data.size if data.size and data.resize == "events" else sensor()
+        return sources.bin_events(_read_events(path, sensor()), data, config.model.time_steps, (height, width, 2))
 
     return read
 
 
-def _recording(config, path):
+def _read_recording(config: Config, path: pathlib.Path) -> Array:
     data, name = config.data, config.data.name
     shape = (camera.SENSOR, camera.SENSOR, 2) if name == "digits_events" else recordings.DATA_SETS[name].shape
     if name == "dvs_gesture" and path.suffix.lower() == ".npy":  # as tonic cuts them
-        seen = recordings.read(name, recordings.Recording(str(path), path, 0))
+        events = recordings.read(name, recordings.Recording(str(path), path, 0))
     else:
-        seen = _seen(path, shape[:2])
+        events = _read_events(path, shape[:2])
     target = (*data.size, shape[2]) if data.size and data.resize == "events" else shape
-    counts = sources.bin_events(seen, data, config.model.time_steps, target)
+    counts = sources.bin_events(events, data, config.model.time_steps, target)
     return counts.reshape(len(counts), -1) if name == "shd" else counts
 
 
-def _seen(path, sensor):
-    """A file's events, from a camera of so many pixels."""
-    found = readers.read_file(path)
-    if found.sensor and found.sensor != tuple(sensor):
-        raise ConfigError(f"{path}: is of a camera of {_x(found.sensor)} pixels, but this run's is {_x(sensor)}")
-    return readers.validate(found._replace(sensor=tuple(sensor)), path)
+def _read_events(path: pathlib.Path, sensor: tuple[int, ...]) -> readers.Events:
+    """Read a file's events, if its camera has the sensor's size."""
+    events = readers.read_file(path)
+    if events.sensor and events.sensor != tuple(sensor):
+        raise ConfigError(
+            f"{path}: is from a camera of {_text(events.sensor)} pixels, but this run's is {_text(sensor)}"
+        )
+    return readers.validate(events._replace(sensor=tuple(sensor)), path)
