@@ -25,4 +25,5 @@ def load(name: str) -> Config:
         return dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, z0=(0.0,)))
     if name not in NAMES:
         raise ConfigError(f"DATASET: there is no config {name!r}; there are {', '.join(NAMES)}")
-    return importlib.import_module(f"csbp_jax.configs.{name}").config
+    config: Config = importlib.import_module(f"csbp_jax.configs.{name}").config
+    return config

@@ -8,20 +8,7 @@ from importlib import resources
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.source import DataSource
-
-
-class DigitsSource(DataSource):
-    """A random-access source of static pictures: record i is ``{"x": [1, H, W, C] float32, "y": int32}``."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, classes: int):
-        self.x, self.y, self.classes = x, y, classes
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return {"x": self.x[i], "y": self.y[i]}
+from csbp_jax.data.source import ArraySource
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
@@ -36,7 +23,7 @@ def class_names(config: Config, folder: pathlib.Path) -> tuple[str, ...]:
     return tuple("0123456789")
 
 
-def load(config: Config, folder: pathlib.Path) -> dict[str, DigitsSource]:
+def load(config: Config, folder: pathlib.Path) -> dict[str, ArraySource]:
     """UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1].
 
     Raises:
@@ -50,4 +37,4 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, DigitsSource]:
     with shipped.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         x, y = arrays["x"].astype(np.float32)[:, None, :, :, None] / 16, arrays["y"].astype(np.int32)
     split = json.loads(shipped.joinpath("digits_split.json").read_text())
-    return {part: DigitsSource(x[indices], y[indices], classes=10) for part, indices in split.items()}
+    return {part: ArraySource(x[indices], y[indices], classes=10) for part, indices in split.items()}

@@ -1,5 +1,6 @@
 """Random-access sources of records: the protocol of all data sets, and an adapter for a user's own."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,6 +42,38 @@ class DataSource(Protocol):
         """
         del uniforms
         return stack([self[int(i)] for i in indices])
+
+
+class ArraySource(DataSource):
+    """Records in memory: still inputs if T is 1, otherwise frames.
+
+    Args:
+      x: ``[N, T or 1, ...]``.
+      y: labels ``[N]``.
+      classes: number of classes.
+    """
+
+    def __init__(self, x: Array, y: Array, classes: int):
+        self.x, self.y, self.classes, self.events = x, y, classes, x.shape[1] > 1
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, i: int, /) -> Record:
+        return {"x": self.x[i], "y": self.y[i]}
+
+    def take(self, indices: Array, uniforms: Array) -> Batch:
+        """Stack records ``indices [b]``; ``uniforms`` are not used."""
+        del uniforms
+        return {"x": self.x[indices], "y": self.y[indices]}
+
+    @property
+    def fingerprint(self) -> str:
+        """A checksum of all records."""
+        digest = hashlib.sha256(f"{self.x.dtype} {self.x.shape}".encode())
+        for array in (self.x, self.y):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 class UserSource(DataSource):

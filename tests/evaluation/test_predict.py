@@ -80,7 +80,7 @@ def test_the_command_leaves_out_what_it_cannot_read(digits, tmp_path, capsys):
         "broken.npy": "cannot be read",
         "dark.npy": "save uint8, or brightness in [0, 1]",
         "colour.png": "is coloured, but this run was trained on grey pictures",
-        "notes.txt": "not a file of a known kind; allowed are .png",
+        "notes.txt": "unsupported file format; allowed are .png",
         "missing.png": "No such file",
     }.items(), strict=False):  # fmt: skip
         assert path in line and reason in line
@@ -174,7 +174,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_of_a_folder_are_seen_as_in_evaluation(kind, tmp_path):
     run, config, test = started(*KINDS[kind], tmp_path)
-    paths = [record.path for record in folder.parts_of(config)[0]["test"]]
+    paths = [record.path for record in folder.list_files(config)[0]["test"]]
     labels, confidence = evaluated(run, test)
     answers = predict.predict(run, paths)
     assert [answer.problem for answer in answers] == [""] * 4
@@ -187,7 +187,9 @@ def test_files_of_a_folder_are_seen_as_in_evaluation(kind, tmp_path):
     shutil.move(tmp_path / "mine", moved)
     paths = [moved / path.relative_to(tmp_path / "mine") for path in paths]
     if kind in ("scaled events", "resized events"):
-        assert all("its recordings tell how large the camera is" in a.problem for a in predict.predict(run, paths))
+        assert all(
+            "the camera's size can only be read from its recordings" in a.problem for a in predict.predict(run, paths)
+        )
     else:
         alone = predict.predict(run, paths)
         assert [answer.probabilities for answer in alone] == [answer.probabilities for answer in answers]
@@ -196,7 +198,7 @@ def test_files_of_a_folder_are_seen_as_in_evaluation(kind, tmp_path):
 
 def test_files_of_another_kind_or_size_are_left_out(tmp_path):
     run, config, _ = started(*KINDS["frames"], tmp_path)
-    good = folder.parts_of(config)[0]["test"][0].path
+    good = folder.list_files(config)[0]["test"][0].path
     random = np.random.default_rng(1)
     pictures(tmp_path / "a", random)
     np.save(tmp_path / "b.npy", np.zeros((4, 8, 8, 2)))
@@ -218,5 +220,5 @@ def test_recordings_for_a_data_set_are_counted_as_its_own(tmp_path):
     for i in (0, 1):
         expected = sources.bin_events(digits_events.recording(i), config.data, 10, (16, 16, 2))
         assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
-    with pytest.raises(ValueError, match="is of a camera of 16x20 pixels, but this run's is 16x16"):
+    with pytest.raises(ValueError, match="is from a camera of 16x20 pixels, but this run's is 16x16"):
         read(tmp_path / "2.npz")

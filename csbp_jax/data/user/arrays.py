@@ -22,7 +22,7 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
     """Convert the result of a user's ``data`` function to sources of train, validation and test.
 
     Args:
-      returned: ``{split: pair or source}``. Without "validation", ``data.validation`` of each class is taken from train.
+      returned: ``{split: pair or source}``. Without "validation", it is the share ``data.validation`` of train.
       config: gives the number of classes, if ``model.classes`` is above 0; otherwise it is the largest label plus one.
       origin: what messages begin with.
 

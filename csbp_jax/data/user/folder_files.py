@@ -20,10 +20,8 @@ from csbp_jax.data.source import Array, DataSource, Record
 _GREY = np.array([128, 128, 128])
 
 
-def load_pictures(
-    config: Config, folder: pathlib.Path, splits: Splits, classes: int
-) -> dict[str, sources.JpegSource]:
-    """Load pictures, decoded to RGB on access: full pictures, or crops as ImageNet's if ``augment`` has resized_crop."""
+def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, sources.JpegSource]:
+    """Load pictures, decoded to RGB on access: in full, or cropped as ImageNet's if ``augment`` has resized_crop."""
     del folder
     data = config.data
     splits = _usable(splits, data.bad, lambda path: decode(path.read_bytes(), str(path)))
@@ -169,9 +167,7 @@ def _labels(records: Sequence[Recording]) -> Array:
     return np.array([record.label for record in records], np.int32)
 
 
-def _common_shape(
-    paths: Sequence[pathlib.Path], measure: Callable[[pathlib.Path], tuple[int, ...]]
-) -> tuple[int, ...]:
+def _common_shape(paths: Sequence[pathlib.Path], measure: Callable[[pathlib.Path], tuple[int, ...]]) -> tuple[int, ...]:
     """Return the shape that all files share."""
     shape = measure(paths[0])
     for path in paths[1:]:

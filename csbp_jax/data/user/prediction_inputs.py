@@ -124,7 +124,9 @@ def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
     if x.shape == shape[:2] and shape[2] == 1:
         x = x.reshape(1, *shape)
     if x.shape != (1, *shape):
-        raise ConfigError(f"{path}: is {_text(x.shape)} with its time steps, but this run's pictures are {_text(shape)}")
+        raise ConfigError(
+            f"{path}: is {_text(x.shape)} with its time steps, but this run's pictures are {_text(shape)}"
+        )
     if x.dtype != np.uint8 and (x.dtype.kind != "f" or x.min() < 0 or x.max() > 1):
         raise ConfigError(f"{path}: is {x.dtype} from {x.min()} to {x.max()}; save uint8, or brightness in [0, 1]")
     return x if x.dtype == np.uint8 else x.astype(np.float32)
