@@ -1,4 +1,4 @@
-"""One file a data set, and one for each result of the literature that we can name; each defines ``config``."""
+"""Presets: one file per data set and per published result, each of which defines ``config``."""
 
 import dataclasses
 import importlib
@@ -10,15 +10,15 @@ NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def known(name: str) -> bool:
-    """Whether ``load`` has a config of this name."""
+    """Return whether ``load`` has a config of this name."""
     return name in NAMES or name.removesuffix("_bp") in NAMES
 
 
 def load(name: str) -> Config:
-    """The config of this name; ``NAME_bp`` is its twin by plain backpropagation, with z0 = 0 and all else alike.
+    """Load the config of a preset; ``NAME_bp`` is its baseline by plain backpropagation, which differs in z0 = 0 only.
 
     Raises:
-      ConfigError: there is none of this name; lists those there are.
+      ConfigError: unknown name; the message lists the presets.
     """
     if name.endswith("_bp") and name not in NAMES:
         config = load(name.removesuffix("_bp"))

@@ -1,14 +1,19 @@
 """ImageNet, SEW-ResNet-34 with TEBN, T = 4.
 
-make train DATASET=imagenet_tebn_resnet34       CSBP    their log: 65.25 % (best epoch), 65.12 (mean of last 10)
-make train DATASET=imagenet_tebn_resnet34_bp    BP twin            63.61               63.40
+    make train DATASET=imagenet_tebn_resnet34       # CSBP
+    make train DATASET=imagenet_tebn_resnet34_bp    # baseline: plain backpropagation, z0 = 0
+
+Accuracy in the authors' logs (best epoch; mean of the last 10): CSBP 65.25 % (65.12), baseline 63.61 (63.40).
 Run by us: no (needs the data and accelerators). Hardware and hours: not stated. z at the end: 0.41 z0.
 
-Known: epochs, beta; z0 summed over the taps, 13.4 to 20.0, 18.65 if h is about 0. Their log does not name the network.
-Inferred: the network and T (the one that TEBN published, 68.28 %, second-hand), optimizer and batch (SEW's), one tap,
-float32.
-Their CSBP run is ahead in training accuracy from the first epoch on, so the twins may differ in more than z.
-Different here: a tenth of the training part is held out for validation; the official validation part is the test."""
+- Known: epochs, beta; z0 summed over the taps, 13.4 to 20.0, 18.65 if h is about 0. Their log does not name the
+  network.
+- Inferred: network and T (the one that TEBN published, 68.28 %, second-hand), optimizer and batch size (SEW's), one
+  tap, float32.
+- Their CSBP run is ahead in training accuracy from the first epoch on, so the two runs may differ in more than z.
+- Differs from the original: a tenth of the training split is used for validation; the official validation split is the
+  test split.
+"""
 
 from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
 
