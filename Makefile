@@ -32,7 +32,7 @@ help:  ## This list
 	@echo
 	@echo 'Options of train: DATASET=digits  NAME=my-run  FRESH=1  ARGS="--chaos.z0 0 --epochs 5"'
 	@echo 'Options of sweep: GRID="chaos.z0=0,3,10,30 seed=0:8" and those of train'
-	@echo 'Options of data:  DATASET=cifar10  FROM=folder-with-the-originals'
+	@echo 'Options of data:  DATASET=cifar10  FROM=directory-of-raw-files'
 	@echo 'Options of both:  DATA_DIR=data (where prepared data are kept)  DATASET=folder DIR=your-class-folders'
 	@echo 'All of ARGS:      make setup && $(RUN) -m csbp_jax train digits --help'
 

@@ -93,7 +93,7 @@ def photographs(count):
 def imagenet(rounds):
     """Decode, random window, resize to 224, by each decoder that is installed; and decoding alone."""
     jpegs = list(photographs(100))
-    uniforms = np.random.default_rng(1).random((len(jpegs), augment.RESIZED_CROP_DRAWS), np.float32)
+    uniforms = np.random.default_rng(1).random((len(jpegs), augment.RESIZED_CROP_UNIFORMS), np.float32)
     decoders = {"pillow": decode.by_pillow}
     decoders |= {"simplejpeg": decode.by_simplejpeg} if decode.simplejpeg else {}
     decoders |= {"cv2": decode.by_cv2} if decode.cv2 else {}

@@ -1,11 +1,12 @@
-"""Data sets by name: ``load(config, folder) -> {"train": source, "validation": source, "test": source}``."""
+"""Data sets by name, as random-access sources: ``load(config) -> {"train": ..., "validation": ..., "test": ...}``."""
 
 import importlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.pipeline import eval_batches, train_batches
 from csbp_jax.data.source import DataSource, as_data_source, example_batch, take
 
@@ -24,9 +25,7 @@ __all__ = [
     "train_batches",
 ]
 
-Show = Callable[[str, int, int], None]
-
-# Which file of this folder loads it, and is imported only then: some need seconds, or packages that are extras.
+# The module that loads each data set, imported on demand: some need seconds, or packages that are extras.
 _LOADERS = {
     "digits": "digits",
     "digits_events": "events.digits_events",
@@ -38,41 +37,43 @@ _PREPARERS = {"images.sources": "images.preparation", "events.sources": "events.
 NAMES = tuple(_LOADERS)
 
 
-def _module(name):
+def _module(name: str) -> Any:
     return importlib.import_module(f"csbp_jax.data.{name}")
 
 
-def load(config: Config, folder: str | pathlib.Path = "data") -> dict[str, Any]:
-    """The three parts of the config's data set, as random-access sources (see ``pipeline``).
+def load(config: Config, data_dir: str | pathlib.Path = "data") -> dict[str, DataSource]:
+    """Load the splits train, validation and test of a data set.
 
     Args:
-      config: ``config.data`` says which and in what form; events become ``config.model.time_steps`` frames.
-      folder: where prepared data sets are kept.
+      config: ``config.data`` names the data set and its form; events become ``config.model.time_steps`` frames.
+      data_dir: directory of prepared data sets.
 
     Raises:
-      ConfigError: no such data set (lists those there are), or it is not prepared.
+      ConfigError: unknown data set (lists the known ones), or it is not prepared.
     """
     name = config.data.name
     if name not in _LOADERS:
-        raise ConfigError(f"data.name: there is no data set {name!r}; there are {', '.join(_LOADERS)}")
-    return _module(_LOADERS[name]).load(config, pathlib.Path(folder))
+        raise ConfigError(f"data.name: there is no data set {name!r}; available are {', '.join(_LOADERS)}")
+    sources: dict[str, DataSource] = _module(_LOADERS[name]).load(config, pathlib.Path(data_dir))
+    return sources
 
 
-def fingerprint(config: Config, folder: str | pathlib.Path = "data") -> str:
-    """Changes when the records that ``load`` gives do: by checksums of the originals, or a user's files' names, sizes
-    and times of change; nothing is read anew.
+def fingerprint(config: Config, data_dir: str | pathlib.Path = "data") -> str:
+    """Return a text that changes when the records do, without reading them.
+
+    It is made of checksums of the raw files, or of names, sizes and modification times of a user's files.
 
     Raises:
       ConfigError: as ``load``.
     """
-    return _module(_LOADERS[config.data.name]).fingerprint(config, pathlib.Path(folder))
+    return str(_module(_LOADERS[config.data.name]).fingerprint(config, pathlib.Path(data_dir)))
 
 
-def classes(config: Config, folder: str | pathlib.Path = "data") -> list[str]:
-    """The classes' names in the order of their labels; their numbers where no names are known."""
+def classes(config: Config, data_dir: str | pathlib.Path = "data") -> list[str]:
+    """Return the names of the classes in the order of their labels, or their numbers if no names are known."""
     count = config.model.classes
     try:
-        names = _module(_LOADERS[config.data.name]).class_names(config, pathlib.Path(folder))
+        names = _module(_LOADERS[config.data.name]).class_names(config, pathlib.Path(data_dir))
     except ConfigError:
         names = []
     return list(names) if len(names) == count else [str(label) for label in range(count)]
@@ -80,39 +81,39 @@ def classes(config: Config, folder: str | pathlib.Path = "data") -> list[str]:
 
 def prepare(
     config: Config,
-    originals: str | pathlib.Path | None = None,
-    folder: str | pathlib.Path = "data",
+    raw_dir: str | pathlib.Path | None = None,
+    data_dir: str | pathlib.Path = "data",
     *,
     verify: bool = True,
     show: Show = lambda stage, done, total: None,
 ) -> None:
-    """Makes a data set ready for ``load``: its originals found or downloaded, verified, and converted or extracted.
+    """Prepare a data set for ``load``: locate or download its raw files, verify them, and convert or extract them.
 
     Args:
-      config: ``config.data.name`` and ``config.data.bad`` (what to do with a record that cannot be read).
-      originals: where the archives lie; None downloads them where that is possible.
-      folder: where prepared data sets are kept.
+      config: ``config.data.name`` and ``config.data.bad`` (whether a record that cannot be read is an error).
+      raw_dir: directory of the raw files; None downloads them where that is possible.
+      data_dir: directory of prepared data sets.
       verify: compare sizes and checksums with the published ones.
-      show: told the stage, what is done and how much there is, now and then.
+      show: progress callback ``show(stage, done, total)``.
 
     Raises:
-      ConfigError: an original is missing (tells where it comes from and how large it is) or damaged.
+      ConfigError: a raw file is missing (gives address and size) or damaged.
     """
     name = config.data.name
     preparer = _PREPARERS.get(_LOADERS.get(name, ""))
     if preparer:
-        path = None if originals is None else pathlib.Path(originals)
-        _module(preparer).prepare(name, path, pathlib.Path(folder), verify=verify, bad=config.data.bad, show=show)
-    elif originals is not None:
-        raise ConfigError(f"--from: {name} has no originals; leave it out")
+        path = None if raw_dir is None else pathlib.Path(raw_dir)
+        _module(preparer).prepare(name, path, pathlib.Path(data_dir), verify=verify, bad=config.data.bad, show=show)
+    elif raw_dir is not None:
+        raise ConfigError(f"--from: {name} has no raw files; leave it out")
 
 
-def read_all(parts: dict[str, Any], show: Show) -> None:
-    """Reads every record once, as evaluation does.
+def read_all(sources: Mapping[str, DataSource], show: Show) -> None:
+    """Read every record once, as evaluation does.
 
     Raises:
-      ConfigError: one cannot be read; names it.
+      ConfigError: a record cannot be read; names it.
     """
-    for part, source in parts.items():
-        for done, _ in enumerate(eval_batches(source, 100)):
-            show(f"read {part}", min(100 * (done + 1), len(source)), len(source))
+    for split, source in sources.items():
+        for i, _ in enumerate(eval_batches(source, 100)):
+            show(f"read {split}", min(100 * (i + 1), len(source)), len(source))

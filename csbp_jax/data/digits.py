@@ -1,4 +1,4 @@
-"""Data sets that ship inside the package."""
+"""The UCI optical digits, which ship inside the package."""
 
 import json
 import pathlib
@@ -11,24 +11,26 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.source import ArraySource
 
 
-def fingerprint(config: Config, folder: pathlib.Path) -> str:
-    """A checksum of the digits and of their split."""
-    del config, folder
+def fingerprint(config: Config, data_dir: pathlib.Path) -> str:
+    """Return checksums of the digits and of their splits."""
+    del config, data_dir
     shipped = resources.files("csbp_jax.data")
     return str([zlib.crc32(shipped.joinpath(file).read_bytes()) for file in ("digits.npz", "digits_split.json")])
 
 
-def class_names(config: Config, folder: pathlib.Path) -> tuple[str, ...]:
-    del config, folder
+def class_names(config: Config, data_dir: pathlib.Path) -> tuple[str, ...]:
+    """Return the names of the classes in the order of their labels."""
+    del config, data_dir
     return tuple("0123456789")
 
 
-def load(config: Config, folder: pathlib.Path) -> dict[str, ArraySource]:
-    """UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1].
+def load(config: Config, data_dir: pathlib.Path) -> dict[str, ArraySource]:
+    """Load the UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1].
 
     Raises:
-      ConfigError: another size, or an augmentation that a source would do: these pictures are shown as they are.
+      ConfigError: ``data.size`` is set, or an augmentation that runs on the host: these images are used as they are.
     """
+    del data_dir
     if config.data.size:
         raise ConfigError(f"data.size: {config.data.size} is not possible for digits; leave it out")
     if others := [name for name in config.data.augment if name not in ("mixup", "cutmix")]:
@@ -36,5 +38,5 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, ArraySource]:
     shipped = resources.files("csbp_jax.data")
     with shipped.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         x, y = arrays["x"].astype(np.float32)[:, None, :, :, None] / 16, arrays["y"].astype(np.int32)
-    split = json.loads(shipped.joinpath("digits_split.json").read_text())
-    return {part: ArraySource(x[indices], y[indices], classes=10) for part, indices in split.items()}
+    splits = json.loads(shipped.joinpath("digits_split.json").read_text())
+    return {split: ArraySource(x[indices], y[indices], classes=10) for split, indices in splits.items()}

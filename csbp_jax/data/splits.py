@@ -1,19 +1,24 @@
-"""Which records are for validation, where a data set has no such part: the same for every seed and machine."""
+"""Validation splits of data sets that lack them: the same for every seed and machine."""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 
+Indices = NDArray[np.intp]
 
-def stratified(y: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices ``(train, validation)``, each ascending, with ``round(share n_c)`` of the n_c records of each class c.
 
-    At least one record of a class goes to validation and one stays, if it has two; those chosen are spread evenly over
-    the class in the order of the records, so nothing is drawn.
+def stratified(y: NDArray[Any], fraction: float) -> tuple[Indices, Indices]:
+    """Split records into ``(train, validation)`` indices, each ascending, by the same fraction of every class.
+
+    Of the n_c records of class c, ``round(fraction n_c)`` are for validation: at least one, and at most all but one.
+    They are evenly spaced within the class, in the order of the records, so nothing is random.
 
     Args:
-      y: labels [N].
-      share: in (0, 0.5].
+      y: labels ``[N]``.
+      fraction: in (0, 0.5].
 
     Raises:
       ConfigError: no class has two records.
@@ -21,8 +26,8 @@ def stratified(y: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     chosen = np.zeros(len(y), bool)
     for label in np.unique(y):
         members = np.flatnonzero(y == label)
-        count = min(max(1, round(share * len(members))), len(members) - 1)
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
         chosen[members[(2 * np.arange(count) + 1) * len(members) // (2 * max(count, 1))]] = True
     if not chosen.any():
-        raise ConfigError("data.validation: no class has two records, so none can be set aside for validation")
+        raise ConfigError("data.validation: no class has two records, so none can be used for validation")
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)

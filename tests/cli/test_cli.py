@@ -59,7 +59,7 @@ WRONG = {
     "sweep digits --grid chaos.z0=-h": "Error parsing --chaos.z0",
     "evaluate gs://b/runs/r": "evaluate: 'gs://b/runs/r' is not possible",
     "tensorboard": "RUN: missing; write csbp_jax tensorboard RUN ...",
-    "data digits --from x": "--from: digits has no originals; leave it out",
+    "data digits --from x": "--from: digits has no raw files; leave it out",
     "data digits --fresh": "Unrecognized options: --fresh",
     "data": "DATASET: missing; write csbp_jax data DATASET, one of cifar10, ",
     "train digits --name": "--name: expected one argument",

@@ -19,8 +19,8 @@ STEPS = {
     "crop": (2, augment.crop),
     "flip": (1, augment.flip),
     "cutout": (2, lambda x, u: augment.cutout(x, u, 16, MEAN)),
-    "resized_crop": (augment.RESIZED_CROP_DRAWS, augment.resized_crop),
-    "autoaugment": (autoaugment.DRAWS, lambda x, u: autoaugment.autoaugment(x, u, MEAN)),
+    "resized_crop": (augment.RESIZED_CROP_UNIFORMS, augment.resized_crop),
+    "autoaugment": (autoaugment.UNIFORMS, lambda x, u: autoaugment.autoaugment(x, u, MEAN)),
 }
 
 
@@ -58,8 +58,9 @@ def test_crop_is_a_window_of_the_padded_picture():
     u = uniforms(200, 2)
     x = X[np.arange(200) % len(X)]
     padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    cropped = augment.crop(x, u)
     for i, (top, left) in enumerate(np.floor(u * 9.0).astype(int)):
-        np.testing.assert_array_equal(augment.crop(x, u)[i], padded[i, top : top + 32, left : left + 32])
+        np.testing.assert_array_equal(cropped[i], padded[i, top : top + 32, left : left + 32])
 
 
 def test_flip_turns_half_of_them():
@@ -116,8 +117,8 @@ def test_resize_of_a_window_is_that_of_the_cut_picture():
 
 def test_whole_numbers_stay_below_their_bound():
     last = np.nextafter(np.float32(1), np.float32(0))
-    assert all(augment.whole(last, n) == n - 1 for n in (1, 3, 9, 25, 1000, 9_000_000))
-    counts = np.bincount(augment.whole(uniforms(90_000, 1)[:, 0], 9))
+    assert all(augment.uniform_integers(last, n) == n - 1 for n in (1, 3, 9, 25, 1000, 9_000_000))
+    counts = np.bincount(augment.uniform_integers(uniforms(90_000, 1)[:, 0], 9))
     assert counts.shape == (9,) and np.all(abs(counts - 10_000) < 500)
 
 

@@ -246,7 +246,7 @@ def test_missing_archives_are_all_named(tmp_path, name):
 def test_one_class_archive_missing(tmp_path):
     trees("cifar10_dvs_aedat", tmp_path)
     (tmp_path / "ship.zip").unlink()
-    with pytest.raises(ConfigError, match=r"missing in .*: ship.zip \(from https://ndownloader.*; put them there"):
+    with pytest.raises(ConfigError, match=r"missing in .*: ship.zip \(from https://ndownloader.*; put them into it"):
         prepare("cifar10_dvs", tmp_path, tmp_path / "data")
 
 
@@ -258,7 +258,7 @@ def test_no_such_folder_of_originals(tmp_path):
 def test_a_download_that_fails(tmp_path):
     with pytest.raises(ConfigError) as told:
         prepare("nmnist", None, tmp_path)
-    assert re.search(r"cannot be downloaded .*no network here.*; run again to go on, or missing in", str(told.value))
+    assert re.search(r"cannot be downloaded .*no network here.*; run again to continue, or missing in", str(told.value))
     for part in ("train.zip (from https://", "test.zip (from https://", "1.2 GB together"):
         assert part in str(told.value)
 

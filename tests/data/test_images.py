@@ -124,7 +124,7 @@ def test_mnist_without_gz(tmp_path, capfd):
 @pytest.mark.parametrize("name", ["cifar10", "mnist", "fashion_mnist", "imagenet"])
 def test_files_in_the_format_are_not_taken_for_the_originals(everything, name, tmp_path):
     _, content = everything
-    with pytest.raises(ConfigError, match=r"it has [\d,]+ bytes, the original [\d,]+; fetch it again from http"):
+    with pytest.raises(ConfigError, match=r"has [\d,]+ bytes, the published file [\d,]+; fetch it again from http"):
         prepare(name, content[name, "originals"], tmp_path, verify=True)
     assert not list(tmp_path.glob("*/*/*"))
 
@@ -134,7 +134,7 @@ def test_files_in_the_format_are_not_taken_for_the_originals(everything, name, t
     ("cifar100", "cifar-100-binary.tar.gz (168,513,733 bytes, from https://"),
     ("mnist", "train-labels-idx1-ubyte.gz (28,881 bytes, from https://storage.googleapis.com/cvdf-datasets/mnist/"),
     ("fashion_mnist", "t10k-images-idx3-ubyte.gz (4,422,102 bytes, from http://"),
-    ("imagenet", "ILSVRC2012_img_train.tar (147,897,477,120 bytes, which one gets after registration at https://"),
+    ("imagenet", "ILSVRC2012_img_train.tar (147,897,477,120 bytes, after registration at https://"),
 ])  # fmt: skip
 def test_missing_originals(tmp_path, name, told):
     with pytest.raises(ConfigError, match=re.escape(told)):
@@ -155,7 +155,7 @@ ROW = bytes(3073)
     ({"data_batch_3__bin": ROW * 4 + ROW[:9]}, r"data_batch_3.bin ends inside record 4; fetch it again"),
     ({"data_batch_3__bin": b""}, r"data_batch_3.bin ends inside record 0; fetch it again"),
     ({"test_batch__bin": ROW * 2 + b"\x0a" + ROW[1:]}, r"test_batch.bin: record 2 has label 10; labels are 0 to 9"),
-    ({"data_batch_5__bin": None}, r"holds no cifar-10-batches-bin/data_batch_5.bin; fetch it again"),
+    ({"data_batch_5__bin": None}, r"does not contain cifar-10-batches-bin/data_batch_5.bin; fetch it again"),
     ({"batches__meta__txt": b"a\nb\n"}, r"batches.meta.txt has 2 names for 10 classes"),
 ])  # fmt: skip
 def test_wrong_cifar(tmp_path, replaced, told):
@@ -169,7 +169,7 @@ def test_wrong_cifar(tmp_path, replaced, told):
 def test_truncated_archives(tmp_path, name, file):
     {"cifar10": formats.cifar10, "mnist": formats.mnist}[name](tmp_path)
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:20_000])
-    with pytest.raises(ConfigError, match=rf"{file}: damaged or cut short \([^\n]*\); fetch it again") as told:
+    with pytest.raises(ConfigError, match=rf"{file}: damaged or truncated \([^\n]*\); fetch it again") as told:
         prepare(name, tmp_path, tmp_path / "data")
     assert "\n" not in str(told.value)
 
@@ -179,12 +179,12 @@ def test_wrong_idx(tmp_path):
     path = tmp_path / "train-images-idx3-ubyte"
     whole = path.read_bytes()
     for content, told in {
-        b"": "is no IDX file of bytes with 3 axes",
-        whole[:12]: "is no IDX file of bytes with 3 axes",
-        b"\0\0\x08\x01" + whole[4:]: "is no IDX file of bytes with 3 axes",
-        whole[:-1]: r"has 47,039 bytes of data, but says \(60, 28, 28\)",
-        whole[:4] + b"\xff" * 12 + whole[16:]: "has 47,040 bytes of data, but says",
-        whole[:7] + b"\x3b" + whole[8:-784]: r"its shape is \(59, 28, 28\), but .* has 60 labels",
+        b"": "is not an IDX file of bytes with 3 axes",
+        whole[:12]: "is not an IDX file of bytes with 3 axes",
+        b"\0\0\x08\x01" + whole[4:]: "is not an IDX file of bytes with 3 axes",
+        whole[:-1]: r"has 47,039 bytes of data, but its header says \(60, 28, 28\)",
+        whole[:4] + b"\xff" * 12 + whole[16:]: "has 47,040 bytes of data, but its header says",
+        whole[:7] + b"\x3b" + whole[8:-784]: r"has shape \(59, 28, 28\), but .* has 60 labels",
     }.items():
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=told):
@@ -222,7 +222,7 @@ def test_undecodable_pictures_are_left_out_counted_and_listed(tmp_path):
     assert all("cannot be decoded" in entry["reason"] for entry in listed)
 
 
-@pytest.mark.parametrize("bad, told", [(1, "1 picture left out"), (3, "3 pictures left out")])
+@pytest.mark.parametrize("bad, told", [(1, "1 image skipped"), (3, "3 images skipped")])
 def test_what_was_left_out_is_told_whenever_it_is_loaded(tmp_path, capsys, bad, told):
     good = {f"{wnid}_{n}.JPEG": GOOD for wnid in ("n01440764", "n01443537") for n in (20, 21)}
     formats.imagenet(tmp_path, good | dict(list(BAD.items())[:bad]))
@@ -230,10 +230,12 @@ def test_what_was_left_out_is_told_whenever_it_is_loaded(tmp_path, capsys, bad, 
     assert len(load("imagenet", tmp_path / "data", bad="skip", validation=0.5)["train"]) == 2
     listed = tmp_path / "data/imagenet2012/5.1.0/skipped.json"
     assert capsys.readouterr().err == f"{told}, listed in {listed}\n"
-    with pytest.raises(ConfigError, match=rf"10.JPEG: cannot be decoded .* \(one of {bad} left out of .*5.1.0; mend"):
+    with pytest.raises(
+        ConfigError, match=rf"10.JPEG: cannot be decoded .* \(one of {bad} images skipped in .*5.1.0; repair"
+    ):
         load("imagenet", tmp_path / "data", validation=0.5)
     listed.write_text("{")
-    with pytest.raises(ConfigError, match=r"skipped.json: damaged .*; prepare the data set anew"):
+    with pytest.raises(ConfigError, match=r"skipped.json: damaged .*; prepare the data set again"):
         load("imagenet", tmp_path / "data", bad="skip")
 
 
@@ -268,22 +270,22 @@ def test_a_picture_twice(tmp_path):
             info.size = len(GOOD)
             archive.addfile(info, io.BytesIO(GOOD))
     formats.tar(tmp_path / "ILSVRC2012_img_train.tar", {"n01440764.tar": inner.read_bytes()})
-    with pytest.raises(ConfigError, match=r"the originals hold n01440764_1.JPEG twice in their train part"):
+    with pytest.raises(ConfigError, match=r"the raw files contain n01440764_1.JPEG twice in the train split"):
         prepare("imagenet", tmp_path, tmp_path / "data")
 
 
 def test_nothing_usable(tmp_path):
     formats.imagenet(tmp_path, BAD)
-    with pytest.raises(ConfigError, match=r"the originals hold no record for the train part"):
+    with pytest.raises(ConfigError, match=r"the raw files contain no record of the train split"):
         prepare("imagenet", tmp_path, tmp_path / "data", bad="skip")
 
 
 def test_strangers_in_imagenet(tmp_path):
     formats.imagenet(tmp_path, {"n99999999_1.JPEG": GOOD})
-    with pytest.raises(ConfigError, match=r"n99999999.tar is the archive of none of the 1000 classes"):
+    with pytest.raises(ConfigError, match=r"n99999999.tar is not the archive of any of the 1000 classes"):
         prepare("imagenet", tmp_path, tmp_path / "data")
     formats.imagenet(tmp_path, validation={"ILSVRC2012_val_00050001.JPEG": GOOD})
-    with pytest.raises(ConfigError, match=r"ILSVRC2012_val_00050001.JPEG is none of its 50000 pictures"):
+    with pytest.raises(ConfigError, match=r"ILSVRC2012_val_00050001.JPEG is not among its 50000 images"):
         prepare("imagenet", tmp_path, tmp_path / "data")
 
 
@@ -291,7 +293,7 @@ def test_a_truncated_tar_of_tars(tmp_path):
     formats.imagenet(tmp_path)
     path = tmp_path / "ILSVRC2012_img_train.tar"
     path.write_bytes(path.read_bytes()[:15_000])
-    with pytest.raises(ConfigError, match=r"ILSVRC2012_img_train.tar.*: damaged or cut short"):
+    with pytest.raises(ConfigError, match=r"ILSVRC2012_img_train.tar.*: damaged or truncated"):
         prepare("imagenet", tmp_path, tmp_path / "data")
 
 
@@ -302,7 +304,7 @@ def test_names_that_point_elsewhere_write_nothing_elsewhere(tmp_path):
     with tarfile.open(inside / "ILSVRC2012_img_train.tar", "a") as archive:
         for name in ("../../evil", "/csbp_evil"):
             archive.addfile(tarfile.TarInfo(name))
-    with pytest.raises(ConfigError, match="evil is the archive of none of the 1000 classes"):
+    with pytest.raises(ConfigError, match="evil is not the archive of any of the 1000 classes"):
         prepare("imagenet", inside, inside / "data")
     assert not [path for path in tmp_path.rglob("*evil*")] and not os.path.exists("/csbp_evil")
 
@@ -350,7 +352,7 @@ def test_a_second_process_waits_and_takes_what_the_first_made(everything, tmp_pa
             told = ""
             while not told.endswith("\n"):
                 told += capfd.readouterr().err
-            assert told == f"{tmp_path}/mnist/.lock: another process is at work here; waiting until it is done\n"
+            assert told == f"{tmp_path}/mnist/.lock: another process holds this lock; waiting for it\n"
             copy(folder, "mnist", tmp_path)
             assert not second.done()
         assert second.result(60) == COUNTS["mnist"]
@@ -367,7 +369,9 @@ def test_a_full_disk(everything, tmp_path, form):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
     try:
-        with pytest.raises(ConfigError, match=r"^.*/cifar10.part: cannot be written \(.*File too large.*\); free some"):
+        with pytest.raises(
+            ConfigError, match=r"^.*/cifar10.part: cannot be written \(.*File too large.*\); free disk space"
+        ):
             prepare("cifar10", source, tmp_path / "data")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -397,7 +401,7 @@ def test_conversion_of_a_damaged_directory(everything, tmp_path):
     shard = tmp_path / "old" / "mnist-train.tfrecord-00000-of-00001"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-3])
-    with pytest.raises(ConfigError, match=r"mnist-train.tfrecord-00000-of-00001: it ends inside record 59"):
+    with pytest.raises(ConfigError, match=r"mnist-train.tfrecord-00000-of-00001: ends inside record 59"):
         prepare("mnist", tmp_path / "old", tmp_path / "data")
     assert records.find(tmp_path / "data", "mnist") is None
     shard.write_bytes(whole)
@@ -409,7 +413,7 @@ def test_conversion_of_a_damaged_directory(everything, tmp_path):
 def test_a_directory_in_the_right_form_needs_no_preparation(everything, tmp_path):
     folder, _ = everything
     with pytest.raises(
-        ConfigError, match=r"array_record form already.*copy or link it to mnist/3.0.1 in the data folder"
+        ConfigError, match=r"is stored as array_record already.*copy or link it to mnist/3.0.1 in the data directory"
     ):
         prepare("mnist", folder, tmp_path)
 
@@ -417,7 +421,7 @@ def test_a_directory_in_the_right_form_needs_no_preparation(everything, tmp_path
 def test_a_tfrecord_directory_is_not_written_over(everything, tmp_path):
     folder, _ = everything
     formats.tfrecords(records.find(folder, "mnist"), tmp_path / "mnist" / "3.0.1")
-    with pytest.raises(ConfigError, match=r"mnist/3.0.1: holds the data set in another form; move it away"):
+    with pytest.raises(ConfigError, match=r"mnist/3.0.1: contains the data set in another form; move it away"):
         prepare("mnist", tmp_path, tmp_path)
 
 
@@ -564,7 +568,7 @@ def test_a_damaged_copy_of_the_pictures(everything, tmp_path):
     whole = kept.read_bytes()
     for content in (b"", whole[:1000], whole[:5000] + b"!" + whole[5001:]):
         kept.write_bytes(content)
-        with pytest.raises(ConfigError, match=r"csbp_train.npz: damaged .*; delete it, and it is made anew"):
+        with pytest.raises(ConfigError, match=r"csbp_train.npz: damaged .*; delete it, and it will be made again"):
             load("mnist", tmp_path)
     kept.unlink()
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, load("mnist", folder)["train"].x)
@@ -597,7 +601,7 @@ def test_damaged_records(everything, tmp_path):
     for content in (whole[:at] + bytes(100) + whole[at + 100 :], whole[:3000], b"", whole[:-100]):
         shard.write_bytes(content)
         with pytest.raises(
-            ConfigError, match=r"3.0.1: train record \d+: damaged .*; prepare the data set anew"
+            ConfigError, match=r"3.0.1: train record \d+: damaged .*; prepare the data set again"
         ) as told:
             load("mnist", tmp_path)
         assert "\n" not in str(told.value)
@@ -618,7 +622,7 @@ def test_records_with_a_wrong_label(everything, tmp_path):
     formats.tfrecords(
         records.find(folder, "mnist"), tmp_path / "old", lambda payload: payload.replace(LABEL_7, LABEL_11)
     )
-    with pytest.raises(ConfigError, match=r"3.0.1: (train|test) record \d+: label 11, but there are 10 classes"):
+    with pytest.raises(ConfigError, match=r"3.0.1: (train|test) record \d+: has label 11; allowed are 0 to 9"):
         prepare("mnist", tmp_path / "old", tmp_path / "data")
 
 
@@ -631,9 +635,7 @@ def test_records_of_a_wrong_shape(everything, tmp_path):
     place = copy(folder, "mnist", tmp_path)
     (place / "csbp_train.npz").unlink()
     (place / "features.json").write_text((place / "features.json").read_text().replace('"28"', '"27"'))
-    with pytest.raises(
-        ConfigError, match=r"train record 0: its shape is \(28, 28, 1\), that of the data set \(27, 27, 1\)"
-    ):
+    with pytest.raises(ConfigError, match=r"train record 0: has shape \(28, 28, 1\), the data set \(27, 27, 1\)"):
         load("mnist", tmp_path)
 
 
@@ -653,7 +655,7 @@ def test_a_part_that_is_not_there(everything, tmp_path):
     info["splits"] = info["splits"][:1]
     (place / "dataset_info.json").write_text(json.dumps(info))
     (place / "csbp_validation.npz").unlink()
-    with pytest.raises(ConfigError, match=r"5.1.0: it has no part 'validation'; there are train"):
+    with pytest.raises(ConfigError, match=r"5.1.0: has no split 'validation'; available are train"):
         load("imagenet", tmp_path)
 
 

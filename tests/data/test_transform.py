@@ -184,8 +184,8 @@ def test_one_compilation_and_no_way_back_to_the_host(events):
             assert np.all(np.isfinite(out["x"]))
 
 
-PICTURES, FRAMES, UNITS = "still pictures", "frames of events", "events without height and width"
-BRIGHTNESS = r"data.encode=rate, which wants brightness in \[0, 1\]"
+PICTURES, FRAMES, UNITS = "still images", "frames of events", "events without height and width"
+BRIGHTNESS = r"data.encode=rate, which needs brightness in \[0, 1\]"
 
 
 def refused(field, value, kind, allowed):
@@ -219,9 +219,9 @@ def refused(field, value, kind, allowed):
         (
             False,
             {"normalise": "standard"},
-            r"^data.normalise: no mean and deviation are known of digits, only of mnist, .*, imagenet$",
+            r"^data.normalise: mean and standard deviation of digits are not known, only those of mnist, .*, imagenet$",
         ),
-        (False, {"frames": 3}, r"^data.frames: 3 is not possible for still pictures; allowed is None$"),
+        (False, {"frames": 3}, r"^data.frames: 3 is not possible for still images; allowed is None$"),
         (True, {"frames": 7}, r"^data.frames: 7 is not possible; allowed is up to model.time_steps \(6\)$"),
         (True, {"augment": ("flip", "event_drop")}, r"^data.augment: event_drop .* must stand first$"),
         (True, {"resize": "nearest"}, r"^data.size: None, but data.resize is nearest; give a height and width$"),

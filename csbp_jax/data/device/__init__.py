@@ -1,1 +1,1 @@
-"""Transforms inside the training step: encode, augment, mix, resize."""
+"""Transforms of batches inside the compiled step: encoding, augmentation, mixing, resizing."""

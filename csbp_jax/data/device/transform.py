@@ -1,23 +1,26 @@
-"""What happens to a batch on the device: from a source's integers to the float32 frames that a network sees.
+"""Transforms of a batch on the device: from a source's integers to the float32 frames that a network sees.
 
-Still pictures:   to [0, 1], normalise, mixup | cutmix, encode. The source has already cropped, flipped ... the uint8.
+Still images:     to [0, 1], normalise, mixup | cutmix, encode. The source has already cropped, flipped ... the uint8.
 Frames of events: event_drop, choice of frames, resize, normalise, then ``data.augment`` in its order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.device import augment, encode, mix, resize
 
 Batch = dict[str, jax.Array]
 Transform = Callable[[jax.Array, Batch], Batch]
+"""``(key, batch) -> batch``, pure."""
 
-_BY_SOURCE = ("crop", "flip", "cutout", "autoaugment", "resized_crop")
+_ON_HOST = ("crop", "flip", "cutout", "autoaugment", "resized_crop")
 _MIX = {"mixup": mix.mixup, "cutmix": mix.cutmix}
-_EVENTS = {
+_ON_EVENTS: dict[str, augment.Augmentation] = {
     "event_drop": augment.per_example(augment.event_drop),
     "flip": augment.per_example(augment.flip),
     "crop": augment.per_example(augment.crop),
@@ -30,101 +33,102 @@ _EVENTS = {
 }
 _ENCODERS = {"direct": encode.direct, "rate": encode.rate, "latency": encode.latency}
 
-# Mean and standard deviation of each channel over the training part, for brightness in [0, 1].
+# Mean and standard deviation of each channel over the training split, for brightness in [0, 1].
 _STANDARD = {
     "mnist": ((0.1307,), (0.3081,)),
     "fashion_mnist": ((0.2860,), (0.3530,)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # as TET has them; over single pictures
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # TET's: mean deviation of single images
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
 
 def make(config: Config, events: bool) -> tuple[Transform, Transform]:
-    """``(train, evaluate)``, each ``(key, batch) -> batch``, pure; what else the batch holds is passed on.
+    """Build the transforms of training and of evaluation batches; they pass on other entries of a batch.
 
     Args:
-      config: ``data`` says what is done, ``model`` gives T and the number of classes.
-      events: whether ``batch["x"]`` holds counts of events ``[B, T, ...]``; else still pictures ``[B, 1, H, W, C]``,
+      config: ``data`` names the transforms, ``model`` gives T and the number of classes.
+      events: whether ``batch["x"]`` holds counts of events ``[B, T, ...]``; else still images ``[B, 1, H, W, C]``, with
         brightness as an unsigned integer or as a float in [0, 1].
 
     Returns:
-      ``x`` is float32; with mixup or cutmix, ``y`` is probabilities ``[B, C]``. ``evaluate`` augments nothing; its key
-      is for ``encode="rate"`` alone.
+      ``(train, evaluate)``. Their ``x`` is float32; with mixup or cutmix, train's ``y`` is probabilities ``[B, C]``.
+      ``evaluate`` does not augment; its key is only for ``encode="rate"``.
 
     Raises:
-      ConfigError: an option of ``config.data`` makes no sense for these data.
+      ConfigError: an option of ``config.data`` is not possible for these data.
     """
-    return _events(config) if events else _pictures(config)
+    return _for_events(config) if events else _for_images(config)
 
 
-def _pictures(config):
+def _for_images(config: Config) -> tuple[Transform, Transform]:
     data = config.data
-    _check("augment", data.augment, (*_BY_SOURCE, *_MIX), "still pictures")
-    _check("resize", [data.resize], ["events"], "still pictures")
-    _check("normalise", [data.normalise], ["none", "standard"], "still pictures")
+    _check("augment", data.augment, (*_ON_HOST, *_MIX), "still images")
+    _check("resize", [data.resize], ["events"], "still images")
+    _check("normalise", [data.normalise], ["none", "standard"], "still images")
     if data.encode != "direct":
-        _check("normalise", [data.normalise], ["none"], f"data.encode={data.encode}, which wants brightness in [0, 1]")
+        _check("normalise", [data.normalise], ["none"], f"data.encode={data.encode}, which needs brightness in [0, 1]")
     if data.frames is not None:
-        raise ConfigError(f"data.frames: {data.frames} is not possible for still pictures; allowed is None")
+        raise ConfigError(f"data.frames: {data.frames} is not possible for still images; allowed is None")
     normalise = _standard(data.name) if data.normalise == "standard" else lambda x: x
     mixed = [name for name in data.augment if name in _MIX]
 
-    def evaluate(key, batch):
+    def evaluate(key: jax.Array, batch: Batch) -> Batch:
         return batch | {"x": encoded(key, normalise(_brightness(batch["x"])))}
 
-    def train(key, batch):
+    def train(key: jax.Array, batch: Batch) -> Batch:
         key, *keys = jax.random.split(key, 1 + len(mixed))
         batch = batch | {"x": normalise(_brightness(batch["x"]))}
         for name, k in zip(mixed, keys, strict=True):
             batch = _mixed(name, k, batch, config.model.classes)
         return batch | {"x": encoded(key, batch["x"])}
 
-    def encoded(key, x):
+    def encoded(key: jax.Array, x: jax.Array) -> jax.Array:
         return _ENCODERS[data.encode](key, x, config.model.time_steps)
 
     return train, evaluate
 
 
-def _events(config):
+def _for_events(config: Config) -> tuple[Transform, Transform]:
     data = config.data
     _check_events(config)
     thin, others = data.augment[:1] == ("event_drop",), [name for name in data.augment if name != "event_drop"]
 
-    def frames(x):
-        x = resize.METHODS[data.resize](x, data.size) if data.resize != "events" else x
+    def frames(x: jax.Array) -> jax.Array:
+        if data.resize != "events" and data.size:
+            x = resize.METHODS[data.resize](x, data.size)
         return _by_largest(x) if data.normalise == "max" else x
 
-    def evaluate(key, batch):
+    def evaluate(key: jax.Array, batch: Batch) -> Batch:
         del key
         return batch | {"x": frames(batch["x"].astype(jnp.float32))}
 
-    def train(key, batch):
+    def train(key: jax.Array, batch: Batch) -> Batch:
         thin_key, frames_key, *keys = jax.random.split(key, 2 + len(others))
         x = batch["x"].astype(jnp.float32)
-        x = _EVENTS["event_drop"](thin_key, x) if thin else x
+        x = _ON_EVENTS["event_drop"](thin_key, x) if thin else x
         x = augment.choose_frames(frames_key, x, data.frames) if data.frames is not None else x
         batch = batch | {"x": frames(x)}
         for name, k in zip(others, keys, strict=True):
             if name in _MIX:
                 batch = _mixed(name, k, batch, config.model.classes)
             else:
-                batch = batch | {"x": _EVENTS[name](k, batch["x"])}
+                batch = batch | {"x": _ON_EVENTS[name](k, batch["x"])}
         return batch
 
     return train, evaluate
 
 
-def _check_events(config):
+def _check_events(config: Config) -> None:
     data = config.data
     spatial = len(config.model.input_shape) == 3
     kind = "frames of events" if spatial else "events without height and width"
-    _check("augment", data.augment, (*_EVENTS, *_MIX) if spatial else ["mixup"], kind)
+    _check("augment", data.augment, (*_ON_EVENTS, *_MIX) if spatial else ["mixup"], kind)
     _check("resize", [data.resize], ["events", *resize.METHODS] if spatial else ["events"], kind)
     _check("encode", [data.encode], ["direct"], kind)
     _check("normalise", [data.normalise], ["none", "max"], kind)
     if "event_drop" in data.augment[1:]:
-        raise ConfigError("data.augment: event_drop works on counts, before all else; it must stand first")
+        raise ConfigError("data.augment: event_drop works on counts, so it must come first")
     if data.resize != "events" and data.size is None:
         raise ConfigError(f"data.size: None, but data.resize is {data.resize}; give a height and width")
     if data.frames is not None and data.frames > config.model.time_steps:
@@ -133,7 +137,7 @@ def _check_events(config):
         )
 
 
-def _check(field, values, allowed, kind):
+def _check(field: str, values: Iterable[Any], allowed: Sequence[str], kind: str) -> None:
     wrong = [value for value in values if value not in allowed]
     if wrong:
         raise ConfigError(
@@ -141,25 +145,27 @@ def _check(field, values, allowed, kind):
         )
 
 
-def _standard(name):
+def _standard(name: str) -> Callable[[jax.Array], jax.Array]:
     if name not in _STANDARD:
-        raise ConfigError(f"data.normalise: no mean and deviation are known of {name}, only of {', '.join(_STANDARD)}")
+        raise ConfigError(
+            f"data.normalise: mean and standard deviation of {name} are not known, only those of {', '.join(_STANDARD)}"
+        )
     mean, deviation = (jnp.array(values).reshape(1, 1, 1, 1, -1) for values in _STANDARD[name])
     return lambda x: (x - mean) / deviation
 
 
-def _brightness(x):
-    """float32 in [0, 1]; the type of ``x`` is known when this is traced."""
-    most = jnp.iinfo(x.dtype).max if jnp.issubdtype(x.dtype, jnp.integer) else 1
+def _brightness(x: jax.Array) -> jax.Array:
+    """Convert to float32 in [0, 1]; the type of ``x`` is known when this is traced."""
+    most = np.iinfo(x.dtype).max if jnp.issubdtype(x.dtype, jnp.integer) else 1
     return x.astype(jnp.float32) / most
 
 
-def _by_largest(x):
-    """Each frame divided by its largest count; an empty one stays empty."""
+def _by_largest(x: jax.Array) -> jax.Array:
+    """Divide each frame by its largest count; an empty frame stays empty."""
     largest = x.max(tuple(range(2, x.ndim)), keepdims=True)
     return x / jnp.where(largest > 0, largest, 1)
 
 
-def _mixed(name, key, batch, classes):
+def _mixed(name: str, key: jax.Array, batch: Batch, classes: int) -> Batch:
     x, y = _MIX[name](key, batch["x"], mix.probabilities(batch["y"], classes))
     return batch | {"x": x, "y": y}

@@ -1,1 +1,1 @@
-"""Raw files of the published data sets: found, downloaded, verified, unpacked."""
+"""Raw files of published data sets: located or downloaded, verified, unpacked."""

@@ -1,4 +1,4 @@
-"""The files a data set is published as: found or downloaded, and checked."""
+"""Raw files as a data set publishes them: located or downloaded, and verified."""
 
 import dataclasses
 import hashlib
@@ -7,156 +7,158 @@ import os
 import pathlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from csbp_jax.config import ConfigError
 
 Show = Callable[[str, int, int], None]
+"""Progress callback ``show(stage, done, total)``."""
 _BLOCK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class RawFile:
-    """A file as it is published: its name, bytes (None: not stated), ``algorithm:checksum``, where it comes from."""
+    """A published file: name, size in bytes (None: not stated), ``algorithm:checksum`` and address."""
 
     name: str
     size: int | None
     checksum: str
     url: str
     download: bool = True
-    """False: the URL is a page where one has to register."""
+    """False: the URL is a page that requires registration."""
     unpacked: "RawFile | None" = None
-    """The same file without its .gz, which will do as well."""
+    """The same file without its .gz, which is accepted too."""
 
 
 def fetch(
-    wanted: Sequence[RawFile], folder: pathlib.Path | None, downloads: pathlib.Path, verify: bool, show: Show
+    wanted: Sequence[RawFile], raw_dir: pathlib.Path | None, downloads: pathlib.Path, verify: bool, show: Show
 ) -> dict[str, pathlib.Path]:
-    """Where each original is, by its name: found in ``folder``, or in ``downloads``, where missing ones are loaded.
+    """Locate raw files in ``raw_dir``, or else in ``downloads``, to which missing ones are downloaded.
 
     Args:
-      wanted: all files of a data set.
-      folder: the user's; None downloads.
-      downloads: for what is downloaded; kept, so that it is not loaded twice.
+      wanted: all raw files of a data set.
+      raw_dir: the user's directory; None downloads.
+      downloads: directory of downloaded files, which stay there for the next time.
       verify: check sizes and checksums.
-      show: ``show(stage, done, total)``, in bytes.
+      show: progress callback, in bytes.
+
+    Returns:
+      The path of each file by its published name.
 
     Raises:
-      ConfigError: files are missing (names all, their sizes and sources), cannot be downloaded, or are not the
-        originals.
+      ConfigError: files are missing (names all, with sizes and addresses), cannot be downloaded, or differ from the
+        published ones.
     """
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such folder; name the one that holds {_names(wanted)}")
-    place = downloads if folder is None else folder
-    found, missing = {}, []
-    for original in wanted:
-        forms = [form for form in (original, original.unpacked) if form and (place / form.name).is_file()]
+    if raw_dir is not None and not raw_dir.is_dir():
+        names = ", ".join(file.name for file in wanted)
+        raise ConfigError(f"{raw_dir}: there is no such directory; name the one that contains {names}")
+    directory = downloads if raw_dir is None else raw_dir
+    local: dict[str, RawFile] = {}
+    missing = []
+    for file in wanted:
+        forms = [form for form in (file, file.unpacked) if form and (directory / form.name).is_file()]
         if forms:
-            found[original] = forms[0]
+            local[file.name] = forms[0]
         else:
-            missing.append(original)
-    if missing and (folder is not None or not all(original.download for original in missing)):
-        raise ConfigError(missing_from(place, missing))
-    for original in missing:
-        download(original, downloads, show, missing_from(downloads, [other for other in missing if other not in found]))
-        found[original] = original
+            missing.append(file)
+    if missing and (raw_dir is not None or not all(file.download for file in missing)):
+        raise ConfigError(missing_from(directory, missing))
+    for i, file in enumerate(missing):
+        download(file, downloads, show, missing_from(downloads, missing[i:]))
+        local[file.name] = file
     if verify:
-        for form in found.values():
-            check(form, place / form.name, show)
-    return {original.name: place / form.name for original, form in found.items()}
+        for form in local.values():
+            check(form, directory / form.name, show)
+    return {file.name: directory / local[file.name].name for file in wanted}
 
 
-def _names(originals):
-    return ", ".join(original.name for original in originals)
-
-
-def missing_from(place: pathlib.Path, missing: Sequence[RawFile]) -> str:
-    """Names all missing files, their sizes and sources, and says where to put them."""
+def missing_from(directory: pathlib.Path, missing: Iterable[RawFile]) -> str:
+    """Compose the message that names missing files, their sizes, their addresses and where to put them."""
     files = ", ".join(
-        f"{original.name} ({f'{original.size:,} bytes, ' if original.size is not None else ''}"
-        f"{'from' if original.download else 'which one gets after registration at'} {original.url})"
-        for original in missing
+        f"{file.name} ({f'{file.size:,} bytes, ' if file.size is not None else ''}"
+        f"{'from' if file.download else 'after registration at'} {file.url})"
+        for file in missing
     )
-    return f"missing in {place}: {files}; put them there under these names"
+    return f"missing in {directory}: {files}; put them into it under these names"
 
 
-def download(original: RawFile, folder: pathlib.Path, show: Show, otherwise: str) -> None:
-    """Into ``folder``, under its name only once it is whole and checked; until then as ``NAME.part``.
+def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str) -> None:
+    """Download a file as ``NAME.part``, and rename it to ``NAME`` once it is complete and verified.
 
-    What was loaded before an interruption is kept, if the server can go on from there.
+    An interrupted download is continued, if the server supports that.
 
     Args:
-      original: what to load.
-      folder: made if it is not there.
-      show: ``show(stage, done, total)``, in bytes.
-      otherwise: what an error says can be done instead.
+      file: which to download.
+      directory: created if missing.
+      show: progress callback, in bytes.
+      otherwise: the alternative that an error message names.
 
     Raises:
-      ConfigError: the server cannot be reached or has no such file, the connection broke, or the file is another.
+      ConfigError: the server cannot be reached or lacks the file, the connection broke, or the file is another.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{original.name}.part"
-    done = part.stat().st_size if part.exists() else 0
-    if original.size is None or done < original.size:
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / f"{file.name}.part"
+    done = partial.stat().st_size if partial.exists() else 0
+    if file.size is None or done < file.size:
         try:
-            done, size = _load(original, part, done, show)
+            done, size = _append(file, partial, done, show)
         except (OSError, http.client.HTTPException) as error:
-            told = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"{original.url} cannot be downloaded ({told}); run again to go on, or {otherwise}"
+                f"{file.url} cannot be downloaded ({reason}); run again to continue, or {otherwise}"
             ) from None
         if done < size:
-            raise ConfigError(f"{original.url}: the connection broke after {done:,} of {size:,} bytes; run again")
+            raise ConfigError(f"{file.url}: the connection broke after {done:,} of {size:,} bytes; run again")
     try:
-        check(original, part, show)
+        check(file, partial, show)
     except ConfigError:
-        part.unlink()
+        partial.unlink()
         raise
-    os.replace(part, folder / original.name)
+    os.replace(partial, directory / file.name)
 
 
-def _load(original, part, done, show):
-    """Appends to ``part``, which has ``done`` bytes; gives how many it has then and how many it should have."""
+def _append(file: RawFile, partial: pathlib.Path, done: int, show: Show) -> tuple[int, int]:
+    """Append to ``partial``, which has ``done`` bytes; return its size after that and the size it should have."""
     headers = {"User-Agent": "csbp_jax"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(original.url, headers=headers), timeout=60)
+        answer = urllib.request.urlopen(urllib.request.Request(file.url, headers=headers), timeout=60)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416 and done:  # there is nothing after what we have
+            if error.code == 416 and done:  # the file ends where ``partial`` does
                 return done, done
         raise
-    with answer, open(part, "ab") as file:
+    with answer, open(partial, "ab") as out:
         if answer.status not in (200, 206):
             raise OSError(f"the server answers {answer.status} {answer.reason} instead of the file")
-        if answer.status == 200:  # it sends the whole file again
-            file.truncate(0)
+        if answer.status == 200:  # the server ignored the range and sends the file from its start
+            out.truncate(0)
             done = 0
-        size = original.size or done + int(answer.headers["Content-Length"] or 0)
+        size = file.size or done + int(answer.headers["Content-Length"] or 0)
         while (not size or done <= size) and (block := answer.read(_BLOCK)):
-            file.write(block)
+            out.write(block)
             done += len(block)
-            show(f"download {original.name}", min(done, size or done), size)
+            show(f"download {file.name}", min(done, size or done), size)
     return done, size
 
 
-def check(original: RawFile, path: pathlib.Path, show: Show) -> None:
-    """Compares checksum, and size where it is known.
+def check(file: RawFile, path: pathlib.Path, show: Show) -> None:
+    """Compare the checksum of a file with the published one, and its size if that is stated.
 
     Raises:
-      ConfigError: they differ; names the file, what was expected and what was found.
+      ConfigError: they differ; names the file, the expected and the actual value.
     """
-    mend = f"fetch it again from {original.url}"
+    remedy = f"fetch it again from {file.url}, or accept it: --no-verify"
     size = path.stat().st_size
-    if original.size is not None and size != original.size:
-        raise ConfigError(f"{path}: it has {size:,} bytes, the original {original.size:,}; {mend}")
-    algorithm, expected = original.checksum.split(":")
-    found = digest(path, algorithm, show)
-    if found != expected:
-        raise ConfigError(f"{path}: its {algorithm} is {found}, that of the original {expected}; {mend}")
+    if file.size is not None and size != file.size:
+        raise ConfigError(f"{path}: has {size:,} bytes, the published file {file.size:,}; {remedy}")
+    algorithm, expected = file.checksum.split(":")
+    actual = digest(path, algorithm, show)
+    if actual != expected:
+        raise ConfigError(f"{path}: its {algorithm} is {actual}, that of the published file {expected}; {remedy}")
 
 
 def digest(path: pathlib.Path, algorithm: str, show: Show) -> str:
-    """The checksum of a file, in hexadecimal digits."""
+    """Compute the checksum of a file, in hexadecimal digits."""
     total, done, state = path.stat().st_size, 0, hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):

@@ -1,38 +1,44 @@
-"""Places on disk: written by one process at a time, and whole or not at all."""
+"""Directories on disk that one process at a time writes, completely or not at all."""
 
 import contextlib
-import fcntl
 import pathlib
 import shutil
 import sys
 from collections.abc import Iterator
+
+import filelock
 
 from csbp_jax.config import ConfigError
 
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[None]:
-    """One process at a time; the others say that they wait, and wait. The system frees the lock, whatever happens.
+    """Hold a file lock; a process that has to wait for it says so.
+
+    The operating system frees the lock, however its holder ends.
 
     Args:
-      path: an empty file, made if it is not there. It stays: removed, it would let in two that wait for it.
+      path: an empty file, created if missing. It stays: removed, it would let in two processes that wait for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{path}: another process is at work here; waiting until it is done", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = filelock.FileLock(path)
+    try:
+        held = lock.acquire(blocking=False)
+    except filelock.Timeout:
+        print(f"{path}: another process holds this lock; waiting for it", file=sys.stderr, flush=True)
+        held = lock.acquire()
+    with held:
         yield
 
 
 @contextlib.contextmanager
-def workplace(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """An empty folder, gone afterwards: what is to stay is moved out of it. What a killed process left is thrown away.
+def scratch_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Create an empty directory and remove it afterwards; what shall stay is moved out of it.
+
+    What a killed process left under this path is removed first.
 
     Raises:
-      ConfigError: the disk is full, or the like.
+      ConfigError: it cannot be written, as when the disk is full.
     """
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -41,7 +47,9 @@ def workplace(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except (OSError, RuntimeError) as error:  # RuntimeError: array_record's writer
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path}: cannot be written ({told}); free some space, or name another data folder") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path}: cannot be written ({reason}); free disk space, or name another data directory"
+        ) from None
     finally:
         shutil.rmtree(path, ignore_errors=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import Show
-from csbp_jax.data.download.locks import locked, workplace
+from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events.readers import IntArray
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.source import Array, Batch, DataSource, Record
@@ -86,7 +86,7 @@ def load_or_build(
     if not target.exists():
         with locked(target.with_name(f"{target.name}.lock")):
             if not target.exists():
-                with workplace(target.with_name(f"{target.name}.partial")) as partial:
+                with scratch_directory(target.with_name(f"{target.name}.partial")) as partial:
                     skipped: dict[str, str] | None = {} if skip else None
                     splits = {
                         split: _write_split(partial / f"{split}.npy", members, count, skipped, show)

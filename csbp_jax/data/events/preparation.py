@@ -9,7 +9,7 @@ from typing import TypedDict
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.archives import extract
 from csbp_jax.data.download.fetch import RawFile, Show, digest
-from csbp_jax.data.download.locks import locked, workplace
+from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events.archives import DOWNLOADS, find
 from csbp_jax.data.events.recordings import CIFAR10, DATA_SETS, index
 
@@ -119,7 +119,7 @@ def _check(archives: dict[RawFile, pathlib.Path], checksums: dict[str, str]) -> 
 def _install(name: str, archives: dict[RawFile, pathlib.Path], home: pathlib.Path, verify: bool, show: Show) -> None:
     """Unpack in a temporary folder, then move each split to its location by one rename."""
     (home / "prepared.json").unlink(missing_ok=True)
-    with workplace(home / ".unpacking") as work:
+    with scratch_directory(home / ".unpacking") as work:
         for i, (archive, path) in enumerate(archives.items()):
             show(f"unpack {name}", i, len(archives))
             _unpack(path, work / archive.name)

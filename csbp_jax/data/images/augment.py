@@ -1,64 +1,74 @@
-"""Augmentation of still pictures on the host: uint8 in, uint8 out, every choice from uniform numbers that are given.
+"""Augmentation of still images on the host, uint8 to uint8, from uniform random numbers of the caller.
 
-Each function takes pictures ``x [b, H, W, C]`` and ``u [b, draws]`` in [0, 1), and returns pictures.
+Each function takes images ``x [b, H, W, C]`` and ``u [b, n]`` in [0, 1), with its own n, and returns images.
 """
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+
+Images = NDArray[np.uint8]
+Uniforms = NDArray[np.floating]
+Window = tuple[int, int, int, int]
+"""``(top, left, height, width)`` within an image."""
 
 _PAD = 4
 _TRIES = 10
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
-RESIZED_CROP_DRAWS = 2 * _TRIES + 2
+RESIZED_CROP_UNIFORMS = 2 * _TRIES + 2
 
 
-def whole(u: np.ndarray, n: int | np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) to whole ones in 0 ... n - 1; in float64, where the product stays below n."""
+def uniform_integers(u: Uniforms | np.floating, n: int) -> NDArray[np.int64]:
+    """Map uniform numbers in [0, 1) to integers 0 ... n - 1, in float64, where the product stays below n."""
     return (np.asarray(u, np.float64) * n).astype(np.int64)
 
 
-def crop(x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """A window of the picture's own size, anywhere in the picture with 4 black pixels around it (He et al. 2016)."""
+def crop(x: Images, u: Uniforms) -> Images:
+    """Crop a random window of the image's own size from the image padded by 4 black pixels (He et al. 2016)."""
     batch, height, width, channels = x.shape
     padded = np.zeros((batch, height + 2 * _PAD, width + 2 * _PAD, channels), x.dtype)
     padded[:, _PAD:-_PAD, _PAD:-_PAD] = x
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    top, left = whole(u, 2 * _PAD + 1).T
+    top, left = uniform_integers(u, 2 * _PAD + 1).T
     return np.ascontiguousarray(np.moveaxis(windows[np.arange(batch), top, left], 1, -1))
 
 
-def flip(x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Left and right change places, every other time."""
-    turned, flipped = u[:, 0] < 0.5, x.copy()
-    flipped[turned] = x[turned, :, ::-1]
+def flip(x: Images, u: Uniforms) -> Images:
+    """Mirror left to right with probability 1/2."""
+    chosen, flipped = u[:, 0] < 0.5, x.copy()
+    flipped[chosen] = x[chosen, :, ::-1]
     return flipped
 
 
-def cutout(x: np.ndarray, u: np.ndarray, side: int, fill: np.ndarray) -> np.ndarray:
-    """A square of ``side`` pixels is filled; its centre is any pixel, so that part of it may lie outside.
+def cutout(x: Images, u: Uniforms, side: int, fill: NDArray[Any]) -> Images:
+    """Fill a square of ``side`` pixels around a random pixel, cut off at the edges.
 
     DeVries and Taylor 2017, arXiv:1708.04552: 16 pixels on CIFAR-10, 8 on CIFAR-100. ``fill [C]`` is the mean colour,
-    which is 0 once pictures are normalised.
+    which is 0 once images are normalised.
     """
     inside = []
     for axis, size in ((0, x.shape[1]), (1, x.shape[2])):
-        distance = np.arange(size) - whole(u[:, axis], size)[:, None]
+        distance = np.arange(size) - uniform_integers(u[:, axis], size)[:, None]
         inside.append((distance >= -(side // 2)) & (distance < side - side // 2))
     hole = inside[0][:, :, None] & inside[1][:, None, :]
     return np.where(hole[..., None], fill.astype(x.dtype), x)
 
 
-def random_window(height: int, width: int, u: np.ndarray) -> tuple[int, int, int, int]:
-    """``(top, left, height, width)`` of the window of random-resized-crop (Szegedy et al. 2015, as torchvision has it).
+def random_window(height: int, width: int, u: Uniforms) -> Window:
+    """Draw the window of random-resized-crop (Szegedy et al. 2015, as in torchvision).
 
-    Its area is uniform in 8 to 100 % of the picture's, the logarithm of width / height in ln 3/4 to ln 4/3, its place
-    among those that fit. After ten that do not fit: the largest at the centre whose ratio is allowed.
+    Its area is uniform in 8 to 100 % of the image's, log(width / height) is uniform in ln 3/4 to ln 4/3, and its
+    position is uniform among those that fit. After ten tries that do not fit, it is the largest central window with a
+    ratio in that range.
 
     Args:
-      u: [22]; the area and the ratio of each try, then the place.
+      height: of the image.
+      width: of the image.
+      u: ``[22]``: area and ratio of each try, then the position.
     """
     low, high = map(math.log, _RATIO)
     for area, ratio in u[: 2 * _TRIES].astype(np.float64).reshape(_TRIES, 2):
@@ -66,35 +76,35 @@ def random_window(height: int, width: int, u: np.ndarray) -> tuple[int, int, int
         aspect = math.exp(low + ratio * (high - low))
         h, w = round(math.sqrt(target / aspect)), round(math.sqrt(target * aspect))
         if 0 < h <= height and 0 < w <= width:
-            return int(whole(u[-2], height - h + 1)), int(whole(u[-1], width - w + 1)), h, w
+            return int(uniform_integers(u[-2], height - h + 1)), int(uniform_integers(u[-1], width - w + 1)), h, w
     h = min(height, round(width / _RATIO[0]))
     w = min(width, round(height * _RATIO[1]))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def centre_window(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """``(top, left, height, width)`` of the centre that fills ``size`` at 7/8: resize to 256 and crop 224, in one."""
+def centre_window(height: int, width: int, size: tuple[int, int]) -> Window:
+    """Return the central window that fills ``size`` at 7/8: resize to 256 and crop 224, in one step."""
     scale = 7 / 8 * min(height / size[0], width / size[1])
     h, w = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def whole_window(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """``(top, left, height, width)`` of the whole picture, whatever its proportions."""
+def full_window(height: int, width: int, size: tuple[int, int]) -> Window:
+    """Return the window of the whole image, whatever its proportions."""
     del size
     return 0, 0, height, width
 
 
-def resize(picture: np.ndarray, window: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """The window ``(top, left, height, width)`` of a picture [H, W, C] at ``size``: bilinear, antialiased."""
+def resize(image: Images, window: Window, size: tuple[int, int]) -> Images:
+    """Resize a window of an image ``[H, W, C]`` to ``size``: bilinear, antialiased."""
     top, left, h, w = window
-    part = np.ascontiguousarray(picture[top : top + h, left : left + w])
-    image = Image.fromarray(part[..., 0] if part.shape[-1] == 1 else part)
-    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, -1)
+    cut = np.ascontiguousarray(image[top : top + h, left : left + w])
+    resized = Image.fromarray(cut[..., 0] if cut.shape[-1] == 1 else cut)
+    return np.asarray(resized.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, -1)
 
 
-def resized_crop(x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """``random_window`` of each picture at the picture's own size."""
+def resized_crop(x: Images, u: Uniforms) -> Images:
+    """Crop a ``random_window`` of each image and resize it to the image's own size."""
     height, width = x.shape[1:3]
     windows = [random_window(height, width, row) for row in u]
-    return np.stack([resize(picture, window, (height, width)) for picture, window in zip(x, windows, strict=True)])
+    return np.stack([resize(image, window, (height, width)) for image, window in zip(x, windows, strict=True)])

@@ -1,16 +1,23 @@
-"""AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019, arXiv:1805.09501, table 7), with magnitudes as torchvision's.
+"""AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019, arXiv:1805.09501, table 7), with torchvision's magnitudes.
 
-The published code differs from torchvision, which later recipes use: there, brightness, colour, contrast and sharpness
-have factors 0.1 + 1.8 level / 10, where here they are 1 +- level / 10, and a picture of 32 pixels moves by up to 10 of
-them, here by up to 150 / 331 of its side.
+The published code differs from torchvision, which later recipes use: its factors of brightness, colour, contrast and
+sharpness are 0.1 + 1.8 level / 10 (torchvision: 1 +- level / 10), and it translates an image of 32 pixels by up to 10
+pixels (torchvision: by up to 150 / 331 of the side).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from csbp_jax.data.images.augment import whole
+from csbp_jax.data.images.augment import Images, Uniforms, uniform_integers
 
-DRAWS = 5
+UNIFORMS = 5
+
+Fill = int | tuple[int, ...]
+"""A colour: grey, or a value for each channel."""
 
 # 25 pairs of operations: name, probability, level (0 where it has none).
 _POLICY = (
@@ -42,13 +49,13 @@ _POLICY = (
 )
 
 
-def _affine(image, coefficients, fill):
-    """Pixel (x, y) is that of (a x + b y + c, d x + e y + f) in the image, or ``fill`` outside."""
+def _affine(image: Image.Image, coefficients: tuple[float, ...], fill: Fill) -> Image.Image:
+    """Take pixel (x, y) from (a x + b y + c, d x + e y + f), or ``fill`` if that lies outside."""
     return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST, fillcolor=fill)
 
 
-# Of an image, its level from 0 to 9, a sign, and the colour for what comes from outside.
-_OPERATIONS = {
+# Each takes an image, a level from 0 to 9, a sign, and the colour of pixels from outside the image.
+_OPERATIONS: dict[str, Callable[[Image.Image, int, int, Fill], Image.Image]] = {
     "shear_x": lambda image, level, sign, fill: _affine(image, (1, sign * 0.3 * level / 9, 0, 0, 1, 0), fill),
     "shear_y": lambda image, level, sign, fill: _affine(image, (1, 0, 0, sign * 0.3 * level / 9, 1, 0), fill),
     "translate_x": lambda image, level, sign, fill: _affine(
@@ -63,29 +70,32 @@ _OPERATIONS = {
     "contrast": lambda image, level, sign, fill: ImageEnhance.Contrast(image).enhance(1 + sign * level / 10),
     "sharpness": lambda image, level, sign, fill: ImageEnhance.Sharpness(image).enhance(1 + sign * level / 10),
     "posterize": lambda image, level, sign, fill: ImageOps.posterize(image, 8 - round(4 * level / 9)),
-    "solarize": lambda image, level, sign, fill: ImageOps.solarize(image, 255 - 255 * level / 9),
+    "solarize": lambda image, level, sign, fill: ImageOps.solarize(
+        image,
+        255 - 255 * level / 9,  # type: ignore[arg-type]  # Pillow only compares it
+    ),
     "autocontrast": lambda image, level, sign, fill: ImageOps.autocontrast(image),
     "equalize": lambda image, level, sign, fill: ImageOps.equalize(image),
     "invert": lambda image, level, sign, fill: ImageOps.invert(image),
 }
 
 
-def autoaugment(x: np.ndarray, u: np.ndarray, fill: np.ndarray) -> np.ndarray:
-    """One of the 25 pairs for each picture; an operation happens with its probability, with a random sign.
+def autoaugment(x: Images, u: Uniforms, fill: NDArray[Any]) -> Images:
+    """Apply a random pair of the policy's 25 to each image: each operation with its probability and a random sign.
 
     Args:
-      x: pictures [b, H, W, 1 or 3] uint8.
-      u: [b, 5] in [0, 1): the pair, then chance and sign of each operation.
-      fill: [C], the colour for what comes from outside the picture.
+      x: images ``[b, H, W, 1 or 3]``.
+      u: ``[b, 5]`` in [0, 1): the pair, then chance and sign of each operation.
+      fill: ``[C]``, the colour of pixels from outside the image.
     """
     augmented = np.empty_like(x)
-    for i, picture in enumerate(x):
-        grey = picture.shape[-1] == 1
-        image = Image.fromarray(picture[..., 0] if grey else picture)
+    for i, pixels in enumerate(x):
+        grey = pixels.shape[-1] == 1
+        image = Image.fromarray(pixels[..., 0] if grey else pixels)
         colour = int(fill[0]) if grey else tuple(map(int, fill))
-        pair = _POLICY[whole(u[i, 0], len(_POLICY))]
+        pair = _POLICY[int(uniform_integers(u[i, 0], len(_POLICY)))]
         for (name, probability, level), chance, sign in zip(pair, u[i, 1::2], u[i, 2::2], strict=True):
             if chance < probability:
                 image = _OPERATIONS[name](image, level, 1 if sign < 0.5 else -1, colour)
-        augmented[i] = np.asarray(image).reshape(picture.shape)
+        augmented[i] = np.asarray(image).reshape(pixels.shape)
     return augmented

@@ -1,19 +1,21 @@
-"""Still pictures from their original files to TensorFlow Datasets' layout, as array_record, without TensorFlow.
+"""Preparation of image data sets: raw files to TensorFlow Datasets' layout as array_record, without TensorFlow.
 
-The official builders write the records, so names, keys, order and metadata are theirs; only the reading of the
-originals is ours, since theirs needs TensorFlow.
+The official builders write the records, so names, keys, order and metadata are theirs. Only the readers of raw files
+are ours, since the official ones need TensorFlow.
 """
 
 import functools
 import json
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import RawFile, Show, fetch
-from csbp_jax.data.download.locks import locked, workplace
+from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.images import readers, records, tfrecord
 
 _IMAGENET = (
@@ -32,8 +34,8 @@ _IMAGENET = (
         download=False,
     ),
 )
-# Of the files without .gz; taken from a copy whose training pictures have the md5 6bbc9ace898e44ae57da46a324031adb that
-# others state too. Where the official .gz are there, theirs are checked.
+# The files without .gz, from a copy whose training images have the md5 6bbc9ace898e44ae57da46a324031adb that others
+# state too. If the official .gz files are present, their checksums are verified instead.
 _MNIST_UNPACKED = {
     "train-images-idx3-ubyte": (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
     "train-labels-idx1-ubyte": (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
@@ -44,121 +46,128 @@ _MNIST_UNPACKED = {
 
 def prepare(
     name: str,
-    originals: pathlib.Path | None,
-    folder: pathlib.Path,
+    raw_dir: pathlib.Path | None,
+    data_dir: pathlib.Path,
     *,
     verify: bool = True,
     bad: str = "fail",
     show: Show,
 ) -> dict[str, int]:
-    """Writes ``folder/NAME/VERSION``, whole or not at all; if it is there already, only says what it holds.
+    """Write ``data_dir/NAME/VERSION`` completely or not at all, unless it exists already.
 
     Args:
       name: cifar10, cifar100, mnist, fashion_mnist or imagenet.
-      originals: holds the original files under their official names (MNIST's with or without .gz), or a directory that
-        TensorFlow Datasets wrote as tfrecord, which is converted. None downloads into ``folder/downloads``.
-      folder: where prepared data are kept.
-      verify: check sizes and checksums of the originals.
-      bad: imagenet: stop at a picture that cannot be decoded (fail), or leave it out (skip), listed in
+      raw_dir: contains the raw files under their official names (MNIST's with or without .gz), or a directory that
+        TensorFlow Datasets wrote as tfrecord, which is converted. None downloads to ``data_dir/downloads``.
+      data_dir: directory of prepared data sets.
+      verify: check sizes and checksums of the raw files.
+      bad: for imagenet: an image that cannot be decoded is an error (fail), or left out (skip) and listed in
         ``skipped.json`` beside the records.
-      show: ``show(stage, done, total)``.
+      show: progress callback ``show(stage, done, total)``.
 
     Returns:
-      The number of records of each split; and of those ``skipped``, if there are any.
+      Number of records per split, and of ``skipped`` ones if there are any.
 
     Raises:
-      ConfigError: originals are missing, damaged or not the originals; names file and record.
+      ConfigError: raw files are missing, damaged or differ from the published ones; names file and record.
     """
-    if records.find(folder, name) is None:
-        with locked(folder / records.TFDS[name] / ".lock"):
-            if records.find(folder, name) is None:
-                _prepare(name, originals, folder, verify, bad, show)
-    return counts(records.prepared(folder, name))
+    if records.find(data_dir, name) is None:
+        with locked(data_dir / records.TFDS[name] / ".lock"):
+            if records.find(data_dir, name) is None:
+                _prepare(name, raw_dir, data_dir, verify, bad, show)
+    return counts(records.prepared(data_dir, name))
 
 
-def _prepare(name, originals, folder, verify, bad, show):
-    written = existing(name, originals)
-    with workplace(folder / f"{records.TFDS[name]}.part") as work:
-        if written:
-            place = work / records.TFDS[name] / records.metadata(written)["version"]
-            tfrecord.convert(written, place, show)
+def _prepare(
+    name: str, raw_dir: pathlib.Path | None, data_dir: pathlib.Path, verify: bool, bad: str, show: Show
+) -> None:
+    tfrecords = existing(name, raw_dir)
+    with scratch_directory(data_dir / f"{records.TFDS[name]}.part") as work:
+        if tfrecords:
+            written = work / records.TFDS[name] / records.metadata(tfrecords)["version"]
+            tfrecord.convert(tfrecords, written, show)
         else:
-            place = _write(name, originals, folder, work, verify, bad, show)
-        for split in records.info(place).splits:
-            records.load(place, split, show)
-        final = folder / place.relative_to(work)
+            builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
+            paths = fetch(_raw_files(name, builder), raw_dir, data_dir / "downloads", verify, show)
+            written = _build(name, builder, paths, bad, show)
+        for split in records.info(written).splits:
+            records.load(written, split, show)
+        final = data_dir / written.relative_to(work)
         if final.exists():
-            raise ConfigError(f"{final}: holds the data set in another form; move it away, or name another folder")
-        os.replace(place, final)
+            raise ConfigError(
+                f"{final}: contains the data set in another form; move it away, or name another data directory"
+            )
+        os.replace(written, final)
 
 
-def counts(place: pathlib.Path) -> dict[str, int]:
-    """The number of records of each split in a prepared directory; and of those ``skipped``, if there are any."""
-    splits = records.info(place).splits
+def counts(directory: pathlib.Path) -> dict[str, int]:
+    """Count the records per split of a prepared directory, and the ``skipped`` ones if there are any."""
+    splits = records.info(directory).splits
     numbers = {split: info.num_examples for split, info in splits.items()}
-    left_out = len(records.skipped(place))
+    left_out = len(records.skipped(directory))
     return numbers | ({"skipped": left_out} if left_out else {})
 
 
-def existing(name: str, originals: pathlib.Path | None) -> pathlib.Path | None:
-    """The directory in or under ``originals`` that TensorFlow Datasets wrote as tfrecord, if there is one.
+def existing(name: str, raw_dir: pathlib.Path | None) -> pathlib.Path | None:
+    """Find a directory in or under ``raw_dir`` that TensorFlow Datasets wrote as tfrecord.
 
     Raises:
-      ConfigError: there is one, but it needs no conversion.
+      ConfigError: there is such a directory, but it needs no conversion.
     """
-    if originals is None:
+    if raw_dir is None:
         return None
-    for place in (originals, *sorted(originals.glob(f"{records.TFDS[name]}/*"))):
-        if (
-            not (place / "dataset_info.json").exists()
-            or (info := records.metadata(place))["name"] != records.TFDS[name]
-        ):
+    for directory in (raw_dir, *sorted(raw_dir.glob(f"{records.TFDS[name]}/*"))):
+        if not (directory / "dataset_info.json").exists():
+            continue
+        info = records.metadata(directory)
+        if info["name"] != records.TFDS[name]:
             continue
         if info["fileFormat"] != "tfrecord":
             raise ConfigError(
-                f"{place}: is in {info['fileFormat']} form already, which needs no preparation; copy or link it to "
-                f"{records.TFDS[name]}/{info['version']} in the data folder"
+                f"{directory}: is stored as {info['fileFormat']} already, which needs no preparation; copy or link it "
+                f"to {records.TFDS[name]}/{info['version']} in the data directory"
             )
-        return place
+        return directory
     return None
 
 
-def _write(name, originals, folder, work, verify, bad, show):
-    """Lets the official builder write the records of the originals under ``work``; the folder that holds them."""
-    builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
-    paths = fetch(_originals(name, builder), originals, folder / "downloads", verify, show)
-    skipped = []
-    read = {
+def _build(name: str, builder: Any, paths: dict[str, pathlib.Path], bad: str, show: Show) -> pathlib.Path:
+    """Let the official builder write the records of the raw files, and return their directory."""
+    skipped: list[dict[str, str]] = []
+    by_name: dict[str, Callable[..., readers.Splits]] = {
         "cifar10": readers.cifar,
         "cifar100": readers.cifar,
         "mnist": readers.mnist,
         "fashion_mnist": readers.mnist,
         "imagenet": functools.partial(readers.imagenet, bad=bad, skipped=skipped),
-    }[name]
-    splits = {split: _checked(split, generator, show) for split, generator in read(builder, paths, show).items()}
+    }
+    generators = by_name[name](builder, paths, show)
+    splits = {split: _checked(split, generator, show) for split, generator in generators.items()}
     builder._split_generators = lambda dl_manager: splits
-    builder._log_download_bytes = builder._log_download_done = lambda: None  # print sizes and places that are not so
+    builder._log_download_bytes = builder._log_download_done = lambda: None  # would print wrong sizes and paths
     tfds.disable_progress_bar()
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    place = pathlib.Path(builder.data_path)
+    directory = pathlib.Path(builder.data_path)
     if skipped:
-        (place / "skipped.json").write_text(json.dumps(skipped, indent=1))
-    return place
+        (directory / "skipped.json").write_text(json.dumps(skipped, indent=1))
+    return directory
 
 
-def _checked(split, generator, show):
+def _checked(
+    split: str, generator: Iterable[tuple[Any, dict[str, Any]]], show: Show
+) -> Iterator[tuple[Any, dict[str, Any]]]:
     keys = set()
     for key, record in generator:
         if key in keys:
-            raise ConfigError(f"the originals hold {key} twice in their {split} part; fetch them again")
+            raise ConfigError(f"the raw files contain {key} twice in the {split} split; fetch them again")
         keys.add(key)
         yield key, record
     if not keys:
-        raise ConfigError(f"the originals hold no record for the {split} part; fetch them again")
+        raise ConfigError(f"the raw files contain no record of the {split} split; fetch them again")
     show(f"sort and write {split}", 0, 1)
 
 
-def _originals(name, builder):
+def _raw_files(name: str, builder: Any) -> Sequence[RawFile]:
     if name == "imagenet":
         return _IMAGENET
     unpacked = {}

@@ -1,4 +1,4 @@
-"""Prepared pictures: TensorFlow Datasets directories of array_record, and what is kept decoded beside the records."""
+"""Prepared images: TensorFlow Datasets directories of array_record, with a cache of decoded arrays."""
 
 import contextlib
 import json
@@ -6,10 +6,11 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
+from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.images.decode import decode
@@ -21,151 +22,156 @@ TFDS = {
     "fashion_mnist": "fashion_mnist",
     "imagenet": "imagenet2012",
 }
+"""Name of each data set in TensorFlow Datasets."""
 
 
-def find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-    """``folder/NAME/VERSION`` of the newest version that is there as array_record."""
+class EncodedImages(Protocol):
+    """Random access to encoded images: record i is ``{"image": bytes, "file_name": bytes, ...}``."""
+
+    def __getitems__(self, rows: Sequence[int], /) -> list[dict[str, Any]]: ...
+
+
+def find(data_dir: pathlib.Path, name: str) -> pathlib.Path | None:
+    """Find the newest version of a data set in ``data_dir/NAME/VERSION`` that is stored as array_record."""
     versions = []
-    for file in folder.glob(f"{TFDS[name]}/*/dataset_info.json"):
-        about = metadata(file.parent)
-        if about["fileFormat"] == "array_record":
-            versions.append((tuple(map(int, about["version"].split("."))), file.parent))
+    for file in data_dir.glob(f"{TFDS[name]}/*/dataset_info.json"):
+        content = metadata(file.parent)
+        if content["fileFormat"] == "array_record":
+            versions.append((tuple(map(int, content["version"].split("."))), file.parent))
     return max(versions)[1] if versions else None
 
 
-def metadata(place: pathlib.Path) -> dict[str, Any]:
-    """What ``dataset_info.json`` says.
+def metadata(directory: pathlib.Path) -> dict[str, Any]:
+    """Read ``dataset_info.json`` of a prepared directory.
 
     Raises:
       ConfigError: damaged.
     """
     try:
-        about = json.loads((place / "dataset_info.json").read_text())
-        return {key: about[key] for key in ("name", "version", "fileFormat", "splits")} | about
+        content: dict[str, Any] = json.loads((directory / "dataset_info.json").read_text())
+        return {key: content[key] for key in ("name", "version", "fileFormat", "splits")} | content
     except (ValueError, KeyError) as error:
-        raise ConfigError(f"{place / 'dataset_info.json'}: damaged ({error!r}); prepare or copy it anew") from None
+        raise ConfigError(f"{directory / 'dataset_info.json'}: damaged ({error!r}); prepare or copy it again") from None
 
 
-def skipped(place: pathlib.Path) -> list[dict[str, str]]:
-    """The records, and reasons, that were left out when ``place`` was prepared.
+def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
+    """Read which records were skipped during preparation, and why.
 
     Raises:
       ConfigError: ``skipped.json`` is damaged.
     """
-    path = place / "skipped.json"
+    path = directory / "skipped.json"
     try:
         return [{key: entry[key] for key in ("record", "reason")} for entry in json.loads(path.read_text())]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({error!r}); prepare the data set anew") from None
+        raise ConfigError(f"{path}: damaged ({error!r}); prepare the data set again") from None
 
 
-def prepared(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """As ``find``.
+def prepared(data_dir: pathlib.Path, name: str) -> pathlib.Path:
+    """Find a prepared data set, as ``find`` does.
 
     Raises:
-      ConfigError: there is none; says how to make it.
+      ConfigError: there is none; says how to prepare it.
     """
-    place = find(folder, name)
-    if place is None:
+    directory = find(data_dir, name)
+    if directory is None:
         raise ConfigError(
-            f"{name} is not prepared in {folder}; run: make data DATASET={name} FROM=folder-with-the-originals"
+            f"{name} is not prepared in {data_dir}; run: make data DATASET={name} FROM=directory-of-raw-files"
         )
-    return place
+    return directory
 
 
-def info(place: pathlib.Path) -> Any:
-    """Features and splits of a prepared directory."""
-    return tfds.builder_from_directory(place).info
+def info(directory: pathlib.Path) -> Any:
+    """Read features and splits of a prepared directory."""
+    return tfds.builder_from_directory(directory).info
 
 
-def encoded(place: pathlib.Path, split: str) -> Any:
-    """Random access to ``{"image": bytes, "label": int, ...}``; pickles.
+def encoded(directory: pathlib.Path, split: str) -> Any:
+    """Open a split as ``EncodedImages`` with a length, which pickles.
 
     Raises:
       ConfigError: the directory has no such split.
     """
-    builder = tfds.builder_from_directory(place)
+    builder = tfds.builder_from_directory(directory)
     if split not in builder.info.splits:
-        raise ConfigError(f"{place}: it has no part {split!r}; there are {', '.join(builder.info.splits)}")
+        raise ConfigError(f"{directory}: has no split {split!r}; available are {', '.join(builder.info.splits)}")
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 def read(source: Any, rows: Sequence[int]) -> list[dict[str, Any]]:
-    """Records ``rows`` of what ``encoded`` gives.
+    """Read records of an ``EncodedImages``.
 
     Raises:
-      ConfigError: damaged; names the folder, the split and the records.
+      ConfigError: damaged; names directory, split and records.
     """
     try:
-        return source.__getitems__(rows)
+        content: list[dict[str, Any]] = source.__getitems__(rows)
+        return content
     except (RuntimeError, ValueError) as error:
         where = f"{source.dataset_info.data_dir}: {source.split} record {', '.join(map(str, rows))}"
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{where}: damaged ({told}); prepare the data set anew") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where}: damaged ({reason}); prepare the data set again") from None
 
 
 def load(
-    place: pathlib.Path, split: str, show: Callable[[str, int, int], None] = lambda *_: None
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Pictures ``[N, H, W, C]`` uint8, None if they differ in size, and labels ``[N]`` int32 of a split.
+    directory: pathlib.Path, split: str, show: Callable[[str, int, int], None] = lambda *_: None
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.int32]]:
+    """Load a split: images ``[N, H, W, C]`` (None if they differ in size) and labels ``[N]``.
 
-    They are read and decoded once, and then kept in ``csbp_SPLIT.npz`` beside the records, where that can be written.
-    If other files lie there since, they are read anew.
+    They are decoded once and cached in ``csbp_SPLIT.npz`` beside the records, if that can be written. The cache is
+    discarded if the files beside it have changed.
 
     Raises:
-      ConfigError: a record is damaged, or has a label or shape that it should not; names it.
+      ConfigError: a record is damaged, or has an invalid label or shape; names it.
     """
-    kept, made_from = place / f"csbp_{split}.npz", _fingerprint(place)
-    arrays = _kept(kept)
-    if arrays.pop("made_from", None) != made_from:
-        arrays = _read(place, split, show)
-        part = place / f"csbp_{split}.{os.getpid()}.part"
+    cache, fingerprint = directory / f"csbp_{split}.npz", _fingerprint(directory)
+    arrays = _read_cache(cache)
+    if arrays.pop("made_from", None) != fingerprint:
+        arrays = _decode_all(directory, split, show)
+        partial = directory / f"csbp_{split}.{os.getpid()}.part"
         try:
-            with open(part, "wb") as out:
-                np.savez(out, made_from=made_from, **arrays)
-            os.replace(part, kept)
-        except OSError:  # a full disk, or a folder that is only to be read from
+            with open(partial, "wb") as out:
+                np.savez(out, made_from=fingerprint, **arrays)  # type: ignore[arg-type]  # numpy types one option
+            os.replace(partial, cache)
+        except OSError:  # a full disk, or a read-only directory
             with contextlib.suppress(OSError):
-                part.unlink()
+                partial.unlink()
     return arrays.get("x"), arrays["y"]
 
 
-def _fingerprint(place):
-    """Of what lies in a folder beside what is kept there: names, sizes and times."""
-    files = sorted(file for file in place.iterdir() if not file.name.startswith("csbp_"))
-    about = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return np.array(json.dumps(about))
+def _fingerprint(directory: pathlib.Path) -> NDArray[np.str_]:
+    """Encode names, sizes and times of the files of a directory, except of its caches."""
+    files = sorted(file for file in directory.iterdir() if not file.name.startswith("csbp_"))
+    return np.array(json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]))
 
 
-def _kept(path):
+def _read_cache(path: pathlib.Path) -> dict[str, NDArray[Any]]:
     if not path.exists():
         return {}
     try:
         with open(path, "rb") as file, np.load(file) as content:
             return dict(content)
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ConfigError(f"{path}: damaged ({error}); delete it, and it is made anew") from None
+        raise ConfigError(f"{path}: damaged ({error}); delete it, and it will be made again") from None
 
 
-def _read(place, split, show):
-    source, features = encoded(place, split), info(place).features
+def _decode_all(directory: pathlib.Path, split: str, show: Callable[[str, int, int], None]) -> dict[str, NDArray[Any]]:
+    source, features = encoded(directory, split), info(directory).features
     shape, classes = features["image"].shape, features["label"].num_classes
     y = np.empty(len(source), np.int32)
-    arrays = {"y": y}
-    if None not in shape:
-        arrays["x"] = np.empty((len(source), *shape), np.uint8)
+    x = None if None in shape else np.empty((len(source), *shape), np.uint8)
     for i in range(len(source)):
-        (record,), where = read(source, [i]), f"{place}: {split} record {i}"
+        (record,), where = read(source, [i]), f"{directory}: {split} record {i}"
         if not 0 <= record["label"] < classes:
-            raise ConfigError(f"{where}: label {record['label']}, but there are {classes} classes")
+            raise ConfigError(f"{where}: has label {record['label']}; allowed are 0 to {classes - 1}")
         y[i] = record["label"]
-        if "x" in arrays:
-            picture = decode(record["image"], where)[..., : shape[-1]]
-            if picture.shape != shape:
-                raise ConfigError(f"{where}: its shape is {picture.shape}, that of the data set {shape}")
-            arrays["x"][i] = picture
+        if x is not None:
+            pixels = decode(record["image"], where)[..., : shape[-1]]
+            if pixels.shape != shape:
+                raise ConfigError(f"{where}: has shape {pixels.shape}, the data set {shape}")
+            x[i] = pixels
         if i % 100 == 99 or i + 1 == len(source):
             show(f"read {split}", i + 1, len(source))
-    return arrays
+    return {"y": y} if x is None else {"y": y, "x": x}

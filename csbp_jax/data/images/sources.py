@@ -1,9 +1,10 @@
-"""CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and ImageNet, as uint8 pictures.
+"""Sources of CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and ImageNet, as uint8 images.
 
-Small sets are in memory; ImageNet's JPEGs are decoded as they are asked for. ImageNet's test part is its official
-validation part, whose labels are public; every validation part is taken from the training part.
+Small data sets are in memory; ImageNet's JPEGs are decoded on demand. ImageNet's test split is its official validation
+split, whose labels are public; the validation split of every data set is taken from its training split.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,51 +14,54 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.images import augment, autoaugment, records
+from csbp_jax.data.images.augment import Images, Uniforms, Window
 from csbp_jax.data.images.decode import decode
-from csbp_jax.data.source import DataSource
+from csbp_jax.data.source import Array, Batch, DataSource, Record
 from csbp_jax.data.splits import stratified
 
 _IMAGENET_SIZE = (224, 224)
 _IMAGENET_MEAN = np.array([124, 116, 104])
 _CUTOUT_SIDE = {"cifar10": 16, "cifar100": 8}
 
-# How many uniform numbers a picture needs, and what is done to pictures [b, H, W, C] with them.
-Step = tuple[int, Callable[[np.ndarray, np.ndarray], np.ndarray]]
+Step = tuple[int, Callable[[Images, Uniforms], Images]]
+"""Uniform numbers per image ``n``, and an augmentation of images ``[b, H, W, C]`` by uniforms ``[b, n]``."""
 
 
-def load(config: Config, folder: pathlib.Path) -> dict[str, Any]:
-    """Train, validation and test of the data set, of which only train is augmented.
+def load(config: Config, data_dir: pathlib.Path) -> dict[str, DataSource]:
+    """Load train, validation and test splits, of which only train is augmented.
 
-    Of ``config.data.augment``, crop, flip, cutout, autoaugment and resized_crop are done here, on the host, in their
-    order; ImageNet's resized_crop comes first wherever it stands, since it makes the pictures equal in size.
-    ``config.data.size`` is the size of a picture: by default the data set's own, for ImageNet 224.
+    Of ``config.data.augment``, crop, flip, cutout, autoaugment and resized_crop are applied here, on the host, in that
+    field's order; ImageNet's resized_crop always comes first, since it brings the images to one size.
+    ``config.data.size`` is the size of an image: by default the data set's own, for ImageNet 224.
 
-    Pictures that were left out when it was prepared (``bad="skip"``) are counted on stderr.
+    The number of images skipped during preparation (``bad="skip"``) is printed to stderr.
 
     Raises:
-      ConfigError: it is not prepared, or damaged, or some were left out and ``config.data.bad`` is "fail".
+      ConfigError: not prepared, damaged, or some images were skipped and ``config.data.bad`` is "fail".
     """
     name, size = config.data.name, config.data.size
-    place = records.prepared(folder, name)
-    _tell_left_out(place, config.data.bad)
+    directory = records.prepared(data_dir, name)
+    _report_skipped(directory, config.data.bad)
     test = "validation" if name == "imagenet" else "test"
-    (x, y), (test_x, test_y) = records.load(place, "train"), records.load(place, test)
+    (x, y), (test_x, test_y) = records.load(directory, "train"), records.load(directory, test)
     train, validation = stratified(y, config.data.validation)
-    classes = records.info(place).features["label"].num_classes
+    classes = records.info(directory).features["label"].num_classes
     if x is None or test_x is None:
-        photos = functools.partial(JpegSource, classes=classes, size=size or _IMAGENET_SIZE)
-        jpegs, random = records.encoded(place, "train"), "resized_crop" in config.data.augment
-        steps = host_steps(config, size or _IMAGENET_SIZE, _IMAGENET_MEAN, but="resized_crop")
+        view = View(size or _IMAGENET_SIZE)
+        train_view = dataclasses.replace(view, random="resized_crop" in config.data.augment)
+        jpegs, test_jpegs = records.encoded(directory, "train"), records.encoded(directory, test)
+        steps = host_steps(config, view.size, _IMAGENET_MEAN, but="resized_crop")
         return {
-            "train": photos(jpegs, train, y[train], random=random, steps=steps),
-            "validation": photos(jpegs, validation, y[validation]),
-            "test": photos(records.encoded(place, test), np.arange(len(test_y)), test_y),
+            "train": JpegSource(jpegs, train, y[train], classes, train_view, steps),
+            "validation": JpegSource(jpegs, validation, y[validation], classes, view),
+            "test": JpegSource(test_jpegs, np.arange(len(test_y)), test_y, classes, view),
         }
     x, test_x = _resized(x, size), _resized(test_x, size)
-    steps = host_steps(config, x.shape[1:3], np.round(x.mean(axis=(0, 1, 2))))
+    steps = host_steps(config, (x.shape[1], x.shape[2]), np.round(x.mean(axis=(0, 1, 2))))
     return {
         "train": ImageArraySource(x[train], y[train], classes, steps),
         "validation": ImageArraySource(x[validation], y[validation], classes),
@@ -65,118 +69,152 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def _tell_left_out(place, bad):
-    left_out = records.skipped(place)
-    if left_out and bad == "fail":
+def _report_skipped(directory: pathlib.Path, bad: str) -> None:
+    skipped = records.skipped(directory)
+    if skipped and bad == "fail":
         raise ConfigError(
-            f"{left_out[0]['reason']} (one of {len(left_out)} left out of {place}; mend them, remove that folder and "
-            "prepare it again, or leave them out: data.bad skip)"
+            f"{skipped[0]['reason']} (one of {len(skipped)} images skipped in {directory}; repair them, remove that "
+            "directory and prepare it again, or accept that: data.bad skip)"
         )
-    if left_out:
-        pictures = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
-        print(f"{pictures} left out, listed in {place / 'skipped.json'}", file=sys.stderr)
+    if skipped:
+        images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
+        print(f"{images} skipped, listed in {directory / 'skipped.json'}", file=sys.stderr)
 
 
-def fingerprint(config: Config, folder: pathlib.Path) -> str:
-    """Version and sizes of the records' files, as ``dataset_info.json`` has them."""
-    about = records.metadata(records.prepared(folder, config.data.name))
-    return json.dumps([about["version"], about["splits"]])
+def fingerprint(config: Config, data_dir: pathlib.Path) -> str:
+    """Return version and sizes of the records' files, from ``dataset_info.json``."""
+    metadata = records.metadata(records.prepared(data_dir, config.data.name))
+    return json.dumps([metadata["version"], metadata["splits"]])
 
 
-def class_names(config: Config, folder: pathlib.Path) -> list[str]:
-    return records.info(records.prepared(folder, config.data.name)).features["label"].names
+def class_names(config: Config, data_dir: pathlib.Path) -> list[str]:
+    """Return the names of the classes in the order of their labels."""
+    names: list[str] = records.info(records.prepared(data_dir, config.data.name)).features["label"].names
+    return names
 
 
 class ImageArraySource(DataSource):
-    """Pictures in memory: record i is ``{"x": [1, H, W, C] uint8, "y": int32}``; ``take`` also augments them."""
+    """Images in memory: record i is ``{"x": [1, H, W, C] uint8, "y": int32}``; ``take`` also augments them.
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, classes: int, steps: Sequence[Step] = ()):
+    Args:
+      x: ``[N, H, W, C]``.
+      y: labels ``[N]``.
+      classes: number of classes.
+      steps: augmentations, in order.
+    """
+
+    def __init__(self, x: Images, y: Array, classes: int, steps: Sequence[Step] = ()):
         self.x, self.y, self.classes, self.steps = x, y, classes, steps
-        self.num_uniforms = sum(draws for draws, _ in steps)
+        self.num_uniforms = sum(n for n, _ in steps)
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, i: int) -> Record:
         return {"x": self.x[i][None], "y": self.y[i]}
 
-    def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
-        """Records ``indices [b]``, augmented by ``uniforms [b, num_uniforms]`` in [0, 1)."""
+    def take(self, indices: Array, uniforms: Array) -> Batch:
+        """Stack records and augment them by ``uniforms``."""
         return {"x": _augmented(self.x[indices], self.steps, uniforms)[:, None], "y": self.y[indices]}
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The window in which images of any size are seen, resized to one size."""
+
+    size: tuple[int, int]
+    """Height and width after resizing."""
+    window: Callable[[int, int, tuple[int, int]], Window] = augment.centre_window
+    """``window(height, width, size)`` of a record as it is."""
+    random: bool = False
+    """Whether training batches show random windows instead (random-resized-crop)."""
+
+
 class JpegSource(DataSource):
-    """JPEGs of any size, each brought to one size: record i is ``{"x": [1, H, W, 3] uint8, "y": int32}``, its centre.
+    """Encoded images of any size, brought to one size: record i is ``{"x": [1, H, W, 3] uint8, "y": int32}``.
 
     Args:
-      jpegs: of ``records.encoded``.
-      rows: [N], the k of each record.
-      y: [N] labels.
-      classes: how many there are.
-      size: height and width.
-      random: ``take`` shows a random window (random-resized-crop) instead of the centre.
-      steps: what ``take`` does afterwards.
-      window: the part of a picture that is shown otherwise.
+      jpegs: encoded images.
+      rows: ``[N]``, the row of each record in ``jpegs``.
+      y: labels ``[N]``.
+      classes: number of classes.
+      view: window and size.
+      steps: augmentations that ``take`` applies afterwards, in order.
     """
 
     def __init__(
         self,
-        jpegs: Any,
-        rows: np.ndarray,
-        y: np.ndarray,
+        jpegs: records.EncodedImages,
+        rows: NDArray[np.integer],
+        y: Array,
         classes: int,
-        size: tuple[int, int],
-        random: bool = False,
+        view: View,
         steps: Sequence[Step] = (),
-        window: Callable = augment.centre_window,
     ):
-        self.window = window
-        self.jpegs, self.rows, self.y, self.classes, self.size, self.steps = jpegs, rows, y, classes, size, steps
-        self.window_draws = augment.RESIZED_CROP_DRAWS if random else 0
-        self.num_uniforms = self.window_draws + sum(draws for draws, _ in steps)
+        self.jpegs, self.rows, self.y, self.classes, self.view, self.steps = jpegs, rows, y, classes, view, steps
+        self.window_uniforms = augment.RESIZED_CROP_UNIFORMS if view.random else 0
+        self.num_uniforms = self.window_uniforms + sum(n for n, _ in steps)
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, i: int) -> Record:
         (jpeg,) = records.read(self.jpegs, [int(self.rows[i])])
-        return {"x": self._view(jpeg, self.window, self.size)[None], "y": self.y[i]}
+        return {"x": self._plain(jpeg)[None], "y": self.y[i]}
 
-    def take(self, indices: np.ndarray, uniforms: np.ndarray) -> dict[str, np.ndarray]:
-        """Records ``indices [b]``, augmented by ``uniforms [b, num_uniforms]`` in [0, 1)."""
-        first, rest = np.split(uniforms, [self.window_draws], axis=1)
+    def take(self, indices: Array, uniforms: Array) -> Batch:
+        """Stack records and augment them by ``uniforms``."""
+        first, rest = np.split(uniforms, [self.window_uniforms], axis=1)
         jpegs = records.read(self.jpegs, self.rows[indices].tolist())
-        if self.window_draws:
-            views = [self._view(jpeg, augment.random_window, row) for jpeg, row in zip(jpegs, first, strict=True)]
+        if self.view.random:
+            views = [self._random(jpeg, row) for jpeg, row in zip(jpegs, first, strict=True)]
         else:
-            views = [self._view(jpeg, self.window, self.size) for jpeg in jpegs]
+            views = [self._plain(jpeg) for jpeg in jpegs]
         return {"x": _augmented(np.stack(views), self.steps, rest)[:, None], "y": self.y[indices]}
 
-    def _view(self, jpeg, window, argument):
-        picture = decode(jpeg["image"], os.fsdecode(jpeg["file_name"]))
-        return augment.resize(picture, window(*picture.shape[:2], argument), self.size)
+    def _plain(self, jpeg: dict[str, Any]) -> Images:
+        image = _decoded(jpeg)
+        height, width = image.shape[:2]
+        return augment.resize(image, self.view.window(height, width, self.view.size), self.view.size)
+
+    def _random(self, jpeg: dict[str, Any], uniforms: Uniforms) -> Images:
+        image = _decoded(jpeg)
+        height, width = image.shape[:2]
+        return augment.resize(image, augment.random_window(height, width, uniforms), self.view.size)
 
 
-def host_steps(config: Config, size: tuple[int, int], mean: np.ndarray, but: str = "") -> list[Step]:
-    """The host's share of ``config.data.augment``; ``mean [C]`` is the colour of what is left empty."""
+def _decoded(jpeg: dict[str, Any]) -> Images:
+    return decode(jpeg["image"], os.fsdecode(jpeg["file_name"]))
+
+
+def host_steps(config: Config, size: tuple[int, int], mean: NDArray[Any], but: str = "") -> list[Step]:
+    """Return the augmentations of ``config.data.augment`` that run on the host, in that field's order.
+
+    Args:
+      config: ``data.augment``, and ``data.name`` for the side of cutout.
+      size: height and width of the images.
+      mean: ``[C]``, the colour of pixels without content.
+      but: an augmentation to leave out.
+    """
     side = _CUTOUT_SIDE.get(config.data.name, min(size) // 2)
     steps: dict[str, Step] = {
         "crop": (2, augment.crop),
         "flip": (1, augment.flip),
         "cutout": (2, functools.partial(augment.cutout, side=side, fill=mean)),
-        "autoaugment": (autoaugment.DRAWS, functools.partial(autoaugment.autoaugment, fill=mean)),
-        "resized_crop": (augment.RESIZED_CROP_DRAWS, augment.resized_crop),
+        "autoaugment": (autoaugment.UNIFORMS, functools.partial(autoaugment.autoaugment, fill=mean)),
+        "resized_crop": (augment.RESIZED_CROP_UNIFORMS, augment.resized_crop),
     }
     return [steps[name] for name in config.data.augment if name in steps and name != but]
 
 
-def _augmented(x, steps, uniforms):
-    for draws, step in steps:
-        x, uniforms = step(x, uniforms[:, :draws]), uniforms[:, draws:]
+def _augmented(x: Images, steps: Sequence[Step], uniforms: Uniforms) -> Images:
+    for n, step in steps:
+        x, uniforms = step(x, uniforms[:, :n]), uniforms[:, n:]
     return x
 
 
-def _resized(x, size):
+def _resized(x: Images, size: tuple[int, int] | None) -> Images:
     if size is None or size == x.shape[1:3]:
         return x
-    return np.stack([augment.resize(picture, (0, 0, *x.shape[1:3]), size) for picture in x])
+    window = (0, 0, x.shape[1], x.shape[2])
+    return np.stack([augment.resize(image, window, size) for image in x])

@@ -1,4 +1,4 @@
-"""A directory that TensorFlow Datasets wrote as tfrecord, to array_record, without TensorFlow."""
+"""Conversion of TensorFlow Datasets directories from tfrecord to array_record, without TensorFlow."""
 
 import functools
 import json
@@ -8,23 +8,26 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
+from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.images import records
 
 _LANE = 32
-_START = bytes.fromhex("54641f64")  # its remainder is 0xFFFFFFFF, with which a CRC has to begin
+_START = bytes.fromhex("54641f64")  # its remainder is 0xFFFFFFFF, the initial value of a CRC
+Bits = NDArray[np.uint32]
 
 
 def convert(source: pathlib.Path, target: pathlib.Path, show: Callable[[str, int, int], None]) -> None:
-    """Writes the records of ``source``, byte for byte and in their order, and its metadata into the folder ``target``.
+    """Copy the records of ``source``, in their order, and its metadata to the new directory ``target``.
 
     Args:
-      source: holds ``dataset_info.json`` and ``*.tfrecord-00000-of-00001``.
-      show: ``show(stage, done, total)``, in bytes.
+      source: contains ``dataset_info.json`` and ``*.tfrecord-00000-of-00001``.
+      target: must not exist.
+      show: progress callback ``show(stage, done, total)``, in bytes.
 
     Raises:
-      ConfigError: a shard is missing, cut short, or a record's checksum is wrong; names file and record.
+      ConfigError: a shard is missing or truncated, or a checksum is wrong; names file and record.
     """
     info = records.metadata(source)
     target.mkdir(parents=True)
@@ -42,10 +45,10 @@ def convert(source: pathlib.Path, target: pathlib.Path, show: Callable[[str, int
         writer.close()
         counts.setdefault(shard.name.split(".tfrecord-")[0], []).append(count)
     for split in info["splits"]:
-        found = counts.get(f"{info['name']}-{split['name']}", [])
-        if found != (stated := [int(n) for n in split["shardLengths"]]):
+        actual = counts.get(f"{info['name']}-{split['name']}", [])
+        if actual != (expected := [int(n) for n in split["shardLengths"]]):
             raise ConfigError(
-                f"{source}: {split['name']} has shards of {found} records, but dataset_info.json says {stated}; "
+                f"{source}: {split['name']} has shards of {actual} records, but dataset_info.json says {expected}; "
                 "copy it again"
             )
     for file in source.iterdir():
@@ -55,7 +58,7 @@ def convert(source: pathlib.Path, target: pathlib.Path, show: Callable[[str, int
 
 
 def read(path: pathlib.Path) -> Iterator[bytes]:
-    """The records of a tfrecord file: length (8 bytes), its checksum (4), payload, its checksum (4).
+    """Iterate over the records of a tfrecord file: length (8 bytes), its checksum (4), payload, its checksum (4).
 
     Raises:
       ConfigError: the file ends inside a record, or a checksum is wrong.
@@ -66,28 +69,28 @@ def read(path: pathlib.Path) -> Iterator[bytes]:
             if not head:
                 return
             length = int.from_bytes(head[:8], "little")
-            # A wrong length would make the next line ask for far too much memory.
+            # Before the body is read: a wrong length would allocate far too much memory.
             if len(head) == 12 and struct.unpack("<I", head[8:])[0] != masked(head[:8]):
                 raise ConfigError(f"{path}: record {number}: the checksum of its length is wrong; copy the file again")
             body = file.read(length + 4) if len(head) == 12 else b""
             if len(body) != length + 4:
-                raise ConfigError(f"{path}: it ends inside record {number}; copy the file again")
+                raise ConfigError(f"{path}: ends inside record {number}; copy the file again")
             if struct.unpack("<I", body[-4:])[0] != masked(body[:-4]):
                 raise ConfigError(f"{path}: record {number}: its checksum is wrong; copy the file again")
             yield body[:-4]
 
 
 def masked(data: bytes) -> int:
-    """The checksum in a tfrecord file: CRC-32C, rotated right by 15 bits, plus a constant."""
+    """Compute the checksum of a tfrecord file: CRC-32C, rotated right by 15 bits, plus a constant."""
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32 with Castagnoli's polynomial (RFC 3720, appendix B.4).
+    """Compute CRC-32 with Castagnoli's polynomial (RFC 3720, appendix B.4).
 
-    It is linear: the message is cut into lanes of 32 bytes whose remainders are taken together, and neighbours are
-    joined until one is left, the left one moved over the length of the right one.
+    A CRC is linear in the message. So the remainders of lanes of 32 bytes are computed in parallel, and neighbours are
+    combined pairwise until one is left: the left remainder, shifted by the length of the right lane, xor the right one.
     """
     message = _START + data
     lanes = np.frombuffer(bytes(-len(message) % _LANE) + message, np.uint8).reshape(-1, _LANE)
@@ -98,13 +101,13 @@ def crc32c(data: bytes) -> int:
     while len(state) > 1:
         if len(state) % 2:
             state = np.concatenate([np.zeros(1, np.uint32), state])
-        state = _apply(_over(level), state[::2]) ^ state[1::2]
+        state = _apply(_shift(level), state[::2]) ^ state[1::2]
         level += 1
     return int(~state[0])
 
 
-def _table():
-    """The remainder of each byte."""
+def _table() -> Bits:
+    """Tabulate the remainder of each byte."""
     state = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         state = np.where(state & 1, (state >> 1) ^ np.uint32(0x82F63B78), state >> 1)
@@ -115,10 +118,10 @@ _TABLE = _table()
 
 
 @functools.cache
-def _over(level):
-    """``[4, 256]``: what each byte of a remainder becomes by _LANE 2**level zero bytes."""
+def _shift(level: int) -> Bits:
+    """Tabulate the effect of _LANE 2**level zero bytes on each byte of a remainder, ``[4, 256]``."""
     if level:
-        half = _over(level - 1)
+        half = _shift(level - 1)
         return _apply(half, half)
     state = np.arange(256, dtype=np.uint32) << np.array([[0], [8], [16], [24]], np.uint32)
     for _ in range(_LANE):
@@ -126,5 +129,6 @@ def _over(level):
     return state
 
 
-def _apply(operator, state):
-    return np.bitwise_xor.reduce([operator[k][(state >> np.uint32(8 * k)) & 255] for k in range(4)])
+def _apply(operator: Bits, state: Bits) -> Bits:
+    shifted: Bits = np.bitwise_xor.reduce([operator[k][(state >> np.uint32(8 * k)) & 255] for k in range(4)])
+    return shifted

@@ -1,6 +1,7 @@
 """Class folders of pictures and of arrays, as sources; see :mod:`csbp_jax.data.user.folder`."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -27,16 +28,15 @@ def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes:
     splits = _usable(splits, data.bad, lambda path: decode(path.read_bytes(), str(path)))
     height, width = data.size or _common_shape(paths_of(splits), height_width)
     random = "resized_crop" in data.augment
+    view = sources.View((height, width), augment.centre_window if random else augment.full_window)
     return {
         split: sources.JpegSource(
             _EncodedFiles([record.path for record in records]),
             np.arange(len(records)),
             _labels(records),
             classes,
-            (height, width),
-            random=random and split == "train",
-            steps=sources.host_steps(config, (height, width), _GREY, but="resized_crop") if split == "train" else (),
-            window=augment.centre_window if random else augment.whole_window,
+            dataclasses.replace(view, random=random and split == "train"),
+            sources.host_steps(config, view.size, _GREY, but="resized_crop") if split == "train" else (),
         )
         for split, records in splits.items()
     }
