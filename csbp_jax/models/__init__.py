@@ -1,6 +1,7 @@
-"""Whole networks, one family a file, and how a config names them."""
+"""Networks, one family per module, and their construction from a config."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,10 +11,11 @@ from csbp_jax import config as configuration
 from csbp_jax import neurons, surrogate
 from csbp_jax.config import ConfigError
 from csbp_jax.models import resnet19, sew_resnet, vgg
+from csbp_jax.models.base import Network
 from csbp_jax.models.basic import Dense, Recurrent, SmallConv
 from csbp_jax.neurons.plif import PLIF
 
-_NETWORKS: dict[str, Any] = {
+_NETWORKS: dict[str, Callable[..., Network]] = {
     "small_conv": SmallConv,
     "dense": Dense,
     "recurrent": Recurrent,
@@ -33,7 +35,7 @@ _NETWORKS: dict[str, Any] = {
 
 
 def neuron(config: configuration.Neuron) -> neurons.LIF | PLIF:
-    """The neuron of a config."""
+    """Build the neuron of a config."""
     spike = getattr(surrogate, config.surrogate)(config.surrogate_param)
     options = (config.decay, config.threshold, spike, config.reset, config.detach_reset)
     if config.learn == "none":
@@ -41,32 +43,35 @@ def neuron(config: configuration.Neuron) -> neurons.LIF | PLIF:
     return PLIF(*options, per_channel=config.learn == "channel")
 
 
-def build(config: configuration.Model, cell: Any = None) -> nn.Module:
-    """The network of a config, with its neuron or another one (``cell``).
+def build(config: configuration.Model, custom_neuron: neurons.Neuron | nn.Module | None = None) -> Network:
+    """Build the network of a config, with the config's neuron or a custom one.
 
-    Its ``apply(variables, x, train, *, neuron, tap, taps, inspect)`` gives ``(logits [B, T, C], aux)``; see
+    Its ``apply(variables, x, train, *, neuron, tap, taps, inspect)`` returns ``(logits [B, T, C], aux)``; see
     :class:`csbp_jax.models.base.Network` and :class:`csbp_jax.models.taps.Aux`.
 
     Raises:
-      ConfigError: an option is given that this network has not, or the frames are no pictures and it needs some.
+      ConfigError: an option is set that the network does not have, or the network needs images but the input shape is
+        not (height, width, channels).
     """
     if config.name not in ("dense", "recurrent") and len(config.input_shape) != 3:
         raise ConfigError(
             f"model.input_shape: {config.input_shape} is not possible; {config.name} takes (height, width, channels)"
         )
     network = _NETWORKS[config.name]
-    known = {field.name for field in dataclasses.fields(getattr(network, "func", network))}
-    options = {name: getattr(config, name) for name in configuration.NETWORK_OPTIONS}
-    given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
+    # A variant is a partial of its family; nested partials are flat, so that func is the class.
+    family: Any = getattr(network, "func", network)
+    known = {field.name for field in dataclasses.fields(family)}
+    values = {name: getattr(config, name) for name in configuration.NETWORK_OPTIONS}
+    options = {name: value for name, value in values.items() if value is not None}
+    for name in options:
         if name not in known:
             raise ConfigError(f"model.{name}: {config.name} has no such option; leave it at None")
     return network(
         classes=config.classes,
         time_steps=config.time_steps,
-        neuron=neuron(config.neuron) if cell is None else cell,
+        neuron=neuron(config.neuron) if custom_neuron is None else custom_neuron,
         norm_groups=config.norm_groups,
         remat=config.remat,
         dtype={"float32": None, "bfloat16": jnp.bfloat16}[config.precision],
-        **given,
+        **options,
     )

@@ -1,7 +1,8 @@
-"""What all networks share: the call, and what it hands out. A family only says how its layers follow each other."""
+"""Base classes of the networks: the call and its auxiliary outputs; a family defines only the order of its layers."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,31 +10,34 @@ from flax.typing import Dtype
 
 from csbp_jax import chaos, neurons
 from csbp_jax.models import norms
-from csbp_jax.models.taps import Aux, Neuron, Probe, Tap, merge_aux
+from csbp_jax.models.taps import Aux, Probe, Tap, merge_aux
 
 RunLayer = Callable[[nn.Module, jax.Array], jax.Array]
+"""``run(layer, x)``: call a layer and collect its Aux."""
 
 
 class Network(nn.Module):
-    """Spiking layers of a family (``body``), then a read-out at every time step.
+    """Spiking network: the layers of a family (``body``), then a read-out at every time step.
 
-    A static input (one time step) goes through its first synapse once and is shown for ``time_steps``.
+    A static input (one time step) passes its first synapse once and is then repeated over ``time_steps``.
 
-    norm: a name in the table of norms.py; norm_groups: how many groups of the batch have statistics of their own.
-    remat: keep only what goes from layer to layer for the reverse pass.
-    dtype: see precision.py. A read-out is given none, and flax promotes it to the dtype of its parameters.
+    neuron: of all layers; or a module that returns the neuron of a layer, such as :class:`csbp_jax.neurons.plif.PLIF`.
+    norm: a name in the table of norms.py.
+    norm_groups: number of groups of the batch that are normalised separately.
+    remat: store only the tensors between layers for the reverse pass, and recompute the rest.
+    dtype: see precision.py. The read-out ignores it: Flax promotes it to the dtype of its parameters.
     """
 
     classes: int = 10
     time_steps: int = 4
-    neuron: Neuron = neurons.LIF(decay=0.25)
+    neuron: neurons.Neuron | nn.Module = neurons.LIF(decay=0.25)
     norm: str = "batch"
     norm_groups: int = 1
     remat: bool = False
     dtype: Dtype | None = None
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
-        """``[B, T or 1, ...]`` to logits ``[B, T, classes]``; ``run(layer, x)`` calls a layer and keeps its Aux."""
+        """Map ``[B, T or 1, ...]`` to logits ``[B, T, classes]``, calling each spiking layer by ``run(layer, x)``."""
         raise NotImplementedError
 
     @nn.compact
@@ -42,50 +46,53 @@ class Network(nn.Module):
         x: jax.Array,
         train: bool = False,
         *,
-        neuron: Neuron | None = None,
+        neuron: neurons.Neuron | nn.Module | None = None,
         tap: Tap = chaos.term,
         taps: tuple[str, ...] = (),
         inspect: tuple[str, ...] = (),
     ) -> tuple[jax.Array, Aux]:
-        """``x [B, T or 1, ...]`` to ``(logits [B, T, classes], Aux)``.
+        """Map ``x [B, T or 1, ...]`` to ``(logits [B, T, classes], Aux)``.
 
         Args:
-          train: normalise by the batch, update the running statistics, and drop out.
-          neuron: stands in for the model's own (a sweep's traced one).
+          train: normalise with batch statistics, update the running statistics, and apply dropout.
+          neuron: replaces the network's own neuron, e.g. by one with traced constants in a sweep.
           tap: maps each tensor of ``taps`` to a scalar of ``Aux.terms``.
-          inspect: layers whose spikes and membranes are handed out.
+          taps: names of tensors, see taps.py.
+          inspect: names of layers whose spikes and membranes are returned.
 
         Raises:
           ConfigError: a name in ``taps`` or ``inspect`` does not exist.
         """
-        neuron = self.neuron if neuron is None else neuron
-        probe, parts = Probe(tap, taps, inspect), []
+        layer_neuron = self.neuron if neuron is None else neuron
+        probe = Probe(tap, taps, inspect)
+        auxes: list[Aux] = []
 
-        def call(layer, x):
-            return layer(x, train, neuron, probe)
+        def call(layer: nn.Module, x: jax.Array) -> tuple[jax.Array, Aux]:
+            result: tuple[jax.Array, Aux] = layer(x, train, layer_neuron, probe)
+            return result
 
-        def run(layer, x):
-            x, part = (nn.remat(call) if self.remat else call)(layer, x)
-            parts.append(part)
+        def run(layer: nn.Module, x: jax.Array) -> jax.Array:
+            x, aux = (nn.remat(call) if self.remat else call)(layer, x)
+            auxes.append(aux)
             return x
 
-        return self.body(x, train, run), merge_aux(parts, probe)
+        return self.body(x, train, run), merge_aux(auxes, probe)
 
     def make_norm(self, alpha: float = 1.0) -> norms.Norm:
-        """This network's norm; ``alpha`` is tdBN's. Its threshold is that of the network's own neuron."""
+        """Build this network's norm; ``alpha`` is tdBN's, whose threshold is that of the network's own neuron."""
         threshold = getattr(self.neuron, "threshold", 1.0)
         return norms.make(self.norm, self.time_steps, threshold, alpha, self.norm_groups)
 
-    def spiking(self, layer: type[nn.Module], **options) -> Callable[..., nn.Module]:
-        """A layer with this network's norm, time steps and dtype, yet to be given its size and name."""
+    def spiking(self, layer: type[nn.Module], **options: Any) -> Callable[..., nn.Module]:
+        """Return the constructor of a layer with this network's norm, time steps and dtype already set."""
         return functools.partial(layer, norm=self.make_norm(), time_steps=self.time_steps, dtype=self.dtype, **options)
 
 
 class PublishedNetwork(Network):
-    """A network of the literature; ``width`` multiplies its numbers of channels and units (1 is the original)."""
+    """Network of the literature; ``width`` multiplies its numbers of channels and units (1 is the original)."""
 
     width: float = 1.0
 
     def wide(self, features: int) -> int:
-        """So many channels, at this width."""
+        """Return the number of channels at this width."""
         return max(1, round(self.width * features))

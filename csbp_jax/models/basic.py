@@ -1,4 +1,4 @@
-"""Small networks of our own: fully connected, convolutional, recurrent."""
+"""Small networks that are not from the literature: fully connected, convolutional, recurrent."""
 
 import flax.linen as nn
 import jax
@@ -8,7 +8,7 @@ from csbp_jax.models.base import Network, RunLayer
 
 
 class Dense(Network):
-    """Any input ``[B, T or 1, ...]``, flattened; layers ``fc1``, ``fc2``, ..."""
+    """Fully connected network on flattened inputs ``[B, T or 1, ...]``; layers ``fc1``, ``fc2``, ..."""
 
     features: tuple[int, ...] = (128, 128)
 
@@ -21,9 +21,9 @@ class Dense(Network):
 
 
 class SmallConv(Network):
-    """Pictures ``[B, T or 1, H, W, C]``; layers ``conv1``, ``conv2``, ...
+    """Convolutional network on images ``[B, T or 1, H, W, C]``; layers ``conv1``, ``conv2``, ...
 
-    2x2 average pooling follows every layer but the last, while the picture is even-sized.
+    2x2 average pooling follows every layer but the last, as long as height and width are even.
     """
 
     features: tuple[int, ...] = (32, 64, 64)
@@ -38,7 +38,7 @@ class SmallConv(Network):
 
 
 class Recurrent(Network):
-    """Sequences ``[B, T, ...]``, each step flattened; layers ``rec1``, ``rec2``, ..."""
+    """Recurrent network on sequences ``[B, T, ...]``, flattened at each time step; layers ``rec1``, ``rec2``, ..."""
 
     features: tuple[int, ...] = (128,)
 

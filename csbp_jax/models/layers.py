@@ -1,41 +1,38 @@
-"""Spiking layers in Linen: synapse, norm, neuron. Sequences are ``[B, T, ...]``, channels last.
+"""Spiking layers as Linen modules: synapse, norm, neuron. Sequences are ``[B, T, ...]``, channels last.
 
-A layer is called as ``layer(x, train, neuron, probe)`` and returns its output and an :class:`Aux` (probes.py). The
-neuron is any ``neuron(x, membrane=None) -> (spikes, membrane)``, or a Linen module that gives one when called with the
-number of channels, and so has parameters of its own in each layer (circuits.PLIF).
+A layer is called as ``layer(x, train, neuron, probe)`` and returns its output and an :class:`Aux` (taps.py). The neuron
+is any ``neuron(x, membrane=None) -> (spikes, membrane)``, or a Linen module that returns one when called with the
+number of channels, and so has its own parameters in each layer (:class:`csbp_jax.neurons.plif.PLIF`).
 """
 
-import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
-from jax import lax
 
 from csbp_jax.config import ConfigError
-from csbp_jax.models import norms
-from csbp_jax.models.precision import bias_apart, to_compute_dtype, to_float32
-from csbp_jax.models.taps import Aux, Neuron, Probe, apply_taps, run_neuron
+from csbp_jax.models import cpu_ops, norms
+from csbp_jax.models.precision import promote_without_bias, to_compute_dtype, to_float32
+from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
+from csbp_jax.neurons import Neuron
 from csbp_jax.neurons.recurrent import Feedback
 
 Initializer = nn.initializers.Initializer
 
 HE_FAN_IN = nn.initializers.he_normal()
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)); biases have it whatever the weights have.
+# PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)); biases have it whatever the initialiser of the weights.
 TORCH = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class ConvNorm(nn.Module):
-    """Convolution and norm, without a neuron: a current to be added to others.
+    """Convolution and norm without a neuron: a current to be added to others.
 
-    kernel: size of the square kernel, odd; stride 1 keeps the size of the picture.
-    time_steps: a static input is shown for so many, between convolution and norm.
-    dtype: see precision.py; here and below.
+    kernel: size of the square kernel, odd; stride 1 preserves the size of the image.
+    time_steps: a static input is repeated over these between convolution and norm.
+    dtype: see precision.py, for this layer and those below.
     """
 
     features: int
@@ -48,11 +45,12 @@ class ConvNorm(nn.Module):
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         tensors = self.tensors(x, train)
         return tensors["norm"], apply_taps(str(self.name), tensors, probe)
 
     def tensors(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Compute the outputs of convolution and norm."""
         synapse = nn.Conv(
             self.features,
             (self.kernel, self.kernel),
@@ -62,8 +60,8 @@ class ConvNorm(nn.Module):
             kernel_init=self.kernel_init,
             bias_init=torch_bias(self.kernel**2 * x.shape[-1]),
             dtype=self.dtype,
-            promote_dtype=bias_apart,
-            conv_general_dilated=_convolution,
+            promote_dtype=promote_without_bias,
+            conv_general_dilated=cpu_ops.convolution,
             name="conv",
         )
         h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
@@ -71,53 +69,53 @@ class ConvNorm(nn.Module):
 
 
 class ConvNormLIF(ConvNorm):
-    """Convolution, norm, neuron."""
+    """Convolution, norm and neuron."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         tensors = self.tensors(x, train)
         current = to_compute_dtype(tensors["norm"], self.dtype)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, self.features), probe)
 
 
 class Spike(nn.Module):
-    """A neuron on a current, or on the sum of some; a static current is shown for ``time_steps``."""
+    """Neuron on a current, or on a sum of currents; a static current is repeated over ``time_steps``."""
 
     time_steps: int = 1
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         tensors = {"current": repeat_over_time(x, self.time_steps)}
         current = to_compute_dtype(tensors["current"], self.dtype)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, x.shape[-1]), probe)
 
 
 class Norm(nn.Module):
-    """A norm and nothing else, on a shortcut."""
+    """Norm alone, for a shortcut."""
 
     norm: norms.Norm = norms.BatchNorm
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         current = self.norm(name="norm")(to_float32(x), train)
         return current, apply_taps(str(self.name), {"norm": current}, probe)
 
 
 class Linear(nn.Module):
-    """Fully connected, with bias and PyTorch's initial weights, and nothing else."""
+    """Fully connected synapse alone, with bias and PyTorch's initial weights."""
 
     features: int
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         synapse = nn.Dense(
             self.features,
             kernel_init=TORCH,
             bias_init=torch_bias(x.shape[-1]),
             dtype=self.dtype,
-            promote_dtype=bias_apart,
+            promote_dtype=promote_without_bias,
             name="dense",
         )
         h = synapse(x)
@@ -125,7 +123,7 @@ class Linear(nn.Module):
 
 
 class Dense(nn.Module):
-    """Fully connected, norm, neuron."""
+    """Fully connected synapse, norm and neuron."""
 
     features: int
     norm: norms.Norm = norms.BatchNorm
@@ -133,7 +131,7 @@ class Dense(nn.Module):
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, dtype=self.dtype, name="dense")
         h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
         tensors = {"dense": h, "norm": self.norm(name="norm")(h, train)}
@@ -142,7 +140,7 @@ class Dense(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Fully connected, norm, neuron whose spikes come back: its current is ``norm(W x[t]) + V s[t-1]``."""
+    """Fully connected synapse, norm and recurrent neuron, whose current is ``norm(W x[t]) + V s[t-1]``."""
 
     features: int
     norm: norms.Norm = norms.BatchNorm
@@ -150,7 +148,7 @@ class Recurrent(nn.Module):
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, neuron: Neuron, probe: Probe) -> tuple[jax.Array, Aux]:
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, dtype=self.dtype, name="dense")
         feedback = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
         h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
@@ -159,87 +157,69 @@ class Recurrent(nn.Module):
         return run_neuron(str(self.name), tensors, drive, Feedback(bind_neuron(neuron, self.features), feedback), probe)
 
 
-def bind_neuron(neuron: Neuron, channels: int) -> Neuron:
-    """The neuron itself, or, if it is a module, the one that this layer's copy of it gives."""
-    return neuron.copy(name="neuron")(channels) if isinstance(neuron, nn.Module) else neuron
+def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:
+    """Return the neuron, or, for a module, the neuron that this layer's own copy of the module returns."""
+    if not isinstance(neuron, nn.Module):
+        return neuron
+    bound: Neuron = neuron.copy(name="neuron")(channels)
+    return bound
 
 
 def torch_bias(fan_in: int) -> Initializer:
-    """PyTorch's initial biases, ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
+    """Return PyTorch's initialiser of biases, ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def repeat_over_time(h: jax.Array, time_steps: int) -> jax.Array:
-    """Direct coding: a static input (T = 1), already through its first synapse, is shown for ``time_steps`` steps."""
+    """Repeat a static tensor (T = 1) over ``time_steps`` (direct coding); return any other unchanged."""
     if h.shape[1] != 1:
         return h
     return jnp.broadcast_to(h, (h.shape[0], time_steps, *h.shape[2:]))
 
 
 def pool(x: jax.Array) -> jax.Array:
-    """2x2 average pooling of ``[B, T, H, W, C]``; a last odd row or column is left out."""
-    return nn.avg_pool(_poolable(x), (2, 2), (2, 2))
+    """Apply 2x2 average pooling to ``[B, T, H, W, C]``; an odd last row or column is dropped.
+
+    Raises:
+      ConfigError: height or width is below 2.
+    """
+    _check_poolable(x)
+    # Ignored: Flax declares no types for the function.
+    pooled: jax.Array = nn.avg_pool(x, (2, 2), (2, 2))  # type: ignore[no-untyped-call]
+    return pooled
 
 
 def max_pool(x: jax.Array, size: int = 2, stride: int = 2, pad: int = 0) -> jax.Array:
-    """Maximum over windows of ``[B, T, H, W, C]``; a last row or column that fills none is left out.
+    """Apply max pooling to ``[B, T, H, W, C]``; a last row or column that fills no window is dropped.
 
-    Of equal numbers in a window the first has the gradient.
+    The gradient of a window goes to the first of its largest numbers.
+
+    Raises:
+      ConfigError: height or width is below 2.
     """
-    _poolable(x)
-    if jax.default_backend() == "cpu":
-        return _max_of_shifts(x, size, stride, pad)
-    return nn.max_pool(x, (1, size, size), (1, stride, stride), ((0, 0), (pad, pad), (pad, pad)))
+    _check_poolable(x)
+    return cpu_ops.max_pool(x, size, stride, pad)
 
 
-def _max_of_shifts(x, size, stride, pad):
-    """The same. XLA on CPU finds and scatters a window's gradient one by one, ten times slower."""
-    pads = ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0))
-    x = jnp.pad(x, pads, constant_values=-jnp.inf)
-    rows, columns = ((n - size) // stride * stride + 1 for n in x.shape[2:4])
-    largest = x[:, :, :rows:stride, :columns:stride]
-    for i, j in itertools.islice(itertools.product(range(size), repeat=2), 1, None):
-        shifted = x[:, :, i : i + rows : stride, j : j + columns : stride]
-        largest = jnp.where(shifted > largest, shifted, largest)
-    return largest
-
-
-def _convolution(x: jax.Array, kernel: jax.Array, strides: Sequence[int], *rest: Any, **options: Any) -> jax.Array:
-    """``lax.conv_general_dilated`` of ``[N, H, W, C]``; on CPU, of a picture that zeros make large enough, cut back.
-
-    XLA on CPU computes a convolution or its gradient a hundred times slower where its input is smaller than the kernel.
-    """
-    sizes = x.shape[1:3]
-    # For which the output is as large as the kernel, too.
-    missing = [max(0, (k - 1) * s + 1 - n) for n, k, s in zip(sizes, kernel.shape, strides, strict=False)]
-    if jax.default_backend() != "cpu" or max(missing) == 0 or max(sizes) == 1:
-        return lax.conv_general_dilated(x, kernel, strides, *rest, **options)
-    height, width = (-(-n // s) for n, s in zip(sizes, strides, strict=True))
-    # Without the barriers XLA would fold these zeros, and backward those of the cut, into the convolution's padding.
-    larger = lax.optimization_barrier(jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))))
-    out = lax.conv_general_dilated(larger, kernel, strides, *rest, **options)
-    return lax.optimization_barrier(out)[:, :height, :width]
-
-
-def _poolable(x):
+def _check_poolable(x: jax.Array) -> None:
     if min(x.shape[2:4]) < 2:
         raise ConfigError(
-            f"model.input_shape: too small for this network; before a pooling the picture has {x.shape[2]}x{x.shape[3]}"
+            "model.input_shape: too small for this network; "
+            f"before a pooling layer the image has {x.shape[2]}x{x.shape[3]} pixels"
         )
-    return x
 
 
 def space_mean(x: jax.Array) -> jax.Array:
-    """``[B, T, H, W, C]`` to ``[B, T, C]``, in float32 or wider."""
+    """Average ``[B, T, H, W, C]`` over space to ``[B, T, C]``, in float32 or wider."""
     return to_float32(x).mean((2, 3))
 
 
 def flat(x: jax.Array) -> jax.Array:
-    """``[B, T, ...]`` to ``[B, T, features]``."""
+    """Flatten ``[B, T, ...]`` to ``[B, T, features]``."""
     return x.reshape(*x.shape[:2], -1)
 
 
 def vote(x: jax.Array, votes: int) -> jax.Array:
-    """``[..., C * votes]`` to ``[..., C]``: each class is the mean of its ``votes`` neighbouring outputs."""
+    """Average ``[..., C * votes]`` to ``[..., C]``: each class is the mean of its ``votes`` neighbouring outputs."""
     return x.reshape(*x.shape[:-1], -1, votes).mean(-1)

@@ -1,4 +1,4 @@
-"""Batch norms of spiking networks: one over all time steps, and its kin that know about time.
+"""Batch norms of spiking networks: over all time steps together, or with parameters or statistics per time step.
 
 All take ``[B, T, ..., C]`` and normalise each channel, ``xhat = (x - mean) / sqrt(var + eps)``:
 
@@ -11,13 +11,13 @@ All take ``[B, T, ..., C]`` and normalise each channel, ``xhat = (x - mean) / sq
     ``bntt``      batch, space at each t    ``gamma[t] xhat``               Kim & Panda, Front. Neurosci. 2021
     ============  ========================  ==============================  ==================================
 
-The conventions are PyTorch's. In training, xhat uses the batch's own mean and biased variance (divided by n). What
-evaluation uses is the running mean and the running *unbiased* variance (divided by n - 1), each moved by a tenth a
-step, ``running = 0.9 running + 0.1 batch``, from 0 and 1. Flax's own batch norm keeps the biased variance.
+The conventions are PyTorch's. In training, xhat uses the batch's mean and biased variance (divided by n). In
+evaluation it uses the running mean and the running *unbiased* variance (divided by n - 1), updated in every step by
+``running = 0.9 running + 0.1 batch``, from 0 and 1. Flax's own batch norm averages the biased variance.
 
-With ``groups`` G > 1 (ghost batch norm: Hoffer et al., NeurIPS 2017) the batch is G groups of B/G neighbours, and each
-has statistics of its own in training, as if each were on a device of its own that does not talk to others. The running
-statistics are moved by the mean over the groups, as where devices average theirs.
+With ``groups`` G > 1 (ghost batch norm: Hoffer et al., NeurIPS 2017) the batch consists of G groups of B/G neighbours,
+each normalised by its own statistics in training, as on G devices without communication. The running statistics are
+updated by the mean over the groups, as where devices average theirs.
 """
 
 import functools
@@ -30,11 +30,14 @@ import jax.numpy as jnp
 
 from csbp_jax.config import ConfigError
 
+_Variable = nn.Variable[jax.Array]
+
 Norm = Callable[..., nn.Module]
+"""Constructor of a norm, ``norm(name=...)``, whose result is called as ``(h, train)``."""
 
 
 class BatchNorm(nn.Module):
-    """Over batch, time and space: ``gamma (gain xhat) + beta``."""
+    """Batch norm over batch, time and space: ``gamma (gain xhat) + beta``."""
 
     epsilon: float = 1e-5
     momentum: float = 0.9
@@ -45,18 +48,19 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         centred, deviation = _centre(self, x, train, axes=tuple(range(x.ndim - 1)))
         scale, shift = self.affine(centred)
-        # Small factors first: fewer passes over the whole array, and a gradient three times as fast on CPU.
+        # The small factors are combined first: fewer passes over the whole array, and a gradient three times as fast
+        # on CPU.
         return (centred * (scale / deviation) + shift).astype(x.dtype)
 
     def affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Factor and summand of xhat, as they broadcast against ``x``."""
+        """Return factor and summand of xhat, shaped to broadcast against ``x``."""
         gamma = self.param("scale", nn.initializers.ones, x.shape[-1:])
         beta = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return _like(self.gain * gamma, x), _like(beta, x)
+        return _broadcastable(self.gain * gamma, x), _broadcastable(beta, x)
 
 
 class TEBN(BatchNorm):
-    """Temporal effective batch norm: batch norm, then one learned scale for each time step, ``p[t]``, 1 at first."""
+    """Temporal effective batch norm: batch norm times a learned scale per time step, ``p[t]``, initially 1."""
 
     time_steps: int = 1
 
@@ -69,10 +73,7 @@ class TEBN(BatchNorm):
 
 
 class BNTT(nn.Module):
-    """Batch norm through time: statistics and gamma of each time step its own, and no beta.
-
-    ``epsilon`` is that of the authors' code.
-    """
+    """Batch norm through time: statistics and gamma per time step, without beta; ``epsilon`` is the authors'."""
 
     time_steps: int = 1
     epsilon: float = 1e-4
@@ -84,14 +85,18 @@ class BNTT(nn.Module):
         _check_steps("bntt", self.time_steps, x)
         centred, deviation = _centre(self, x, train, axes=(0, *range(2, x.ndim - 1)))
         gamma = self.param("scale", nn.initializers.ones, (self.time_steps, x.shape[-1]))
-        return (centred * (_like(gamma, centred) / deviation)).astype(x.dtype)
+        return (centred * (_broadcastable(gamma, centred) / deviation)).astype(x.dtype)
 
 
 def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0, groups: int = 1) -> Norm:
-    """The norm of a name in the table, as a module yet to be named.
+    """Return the constructor of the norm with a name in the table above.
 
-    ``threshold`` and ``alpha`` are tdBN's: alpha is 1, and ``1/sqrt(2)`` where two normalised currents are added.
-    ``groups`` of the batch have statistics of their own.
+    Args:
+      name: ``batch``, ``tdbn``, ``tebn`` or ``bntt``.
+      time_steps: T, for ``tebn`` and ``bntt``.
+      threshold: Vth, for ``tdbn``.
+      alpha: a, for ``tdbn``: 1, or ``1/sqrt(2)`` where two normalised currents are added.
+      groups: G, the number of groups of the batch that are normalised separately.
     """
     table: dict[str, Norm] = {
         "batch": BatchNorm,
@@ -102,8 +107,8 @@ def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0,
     return functools.partial(table[name], groups=groups)
 
 
-def _centre(module, x, train, axes):
-    """``x - mean`` and ``sqrt(var + eps)`` in float32 or wider; in training, moves the module's running statistics."""
+def _centre(module: BatchNorm | BNTT, x: jax.Array, train: bool, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Compute ``x - mean`` and ``sqrt(var + eps)`` in float32 or wider; in training, update the running statistics."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     shape = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
     running_mean = module.variable("batch_stats", "mean", jnp.zeros, shape, wide)
@@ -118,42 +123,46 @@ def _centre(module, x, train, axes):
     centred = x - mean
     var = jnp.square(centred).mean(axes, keepdims=True)
     n = math.prod(x.shape[axis] for axis in axes)
-    _move(module, n, (running_mean, mean.reshape(shape)), (running_var, var.reshape(shape)))
+    _update_running(module, n, (running_mean, mean.reshape(shape)), (running_var, var.reshape(shape)))
     return centred, jnp.sqrt(var + module.epsilon)
 
 
-def _centre_groups(module, x, axes, running):
-    """The same, each group by its own statistics; the deviation is that of each example's group, ``[B, ...]``."""
+def _centre_groups(
+    module: BatchNorm | BNTT, x: jax.Array, axes: tuple[int, ...], running: tuple[_Variable, _Variable]
+) -> tuple[jax.Array, jax.Array]:
+    """Do the same with the statistics of each group; the deviation is that of each example's group, ``[B, ...]``."""
     batch, groups = x.shape[0], module.groups
     if batch % groups:
-        raise ConfigError(f"model.norm_groups: a batch of {batch} is not {groups} equal groups")
+        raise ConfigError(f"model.norm_groups: a batch of {batch} cannot be split into {groups} equal groups")
     x, shape = x.reshape(groups, batch // groups, *x.shape[1:]), running[0].value.shape
     axes = tuple(axis + 1 for axis in axes)
     mean = x.mean(axes, keepdims=True)
     centred = x - mean
     var = jnp.square(centred).mean(axes, keepdims=True)
     n = math.prod(x.shape[axis] for axis in axes)
-    _move(module, n, *((r, new.mean(0).reshape(shape)) for r, new in zip(running, (mean, var), strict=True)))
+    _update_running(module, n, (running[0], mean.mean(0).reshape(shape)), (running[1], var.mean(0).reshape(shape)))
     deviation = jnp.repeat(jnp.sqrt(var + module.epsilon), batch // groups, axis=1)
     return centred.reshape(batch, *x.shape[2:]), deviation.reshape(batch, *deviation.shape[2:])
 
 
-def _move(module, n, mean, var):
-    """Towards this step's mean and biased variance of n numbers."""
+def _update_running(
+    module: BatchNorm | BNTT, n: int, mean: tuple[_Variable, jax.Array], var: tuple[_Variable, jax.Array]
+) -> None:
+    """Move the running statistics towards this step's mean and biased variance of n numbers."""
     if not module.is_initializing():
         for running, new in (mean, (var[0], var[1] * (n / max(n - 1, 1)))):
             running.value = module.momentum * running.value + (1 - module.momentum) * new
 
 
-def _like(parameter, x):
-    """``[C]`` or ``[T, C]`` as it broadcasts against ``[B, T, ..., C]``."""
+def _broadcastable(parameter: jax.Array, x: jax.Array) -> jax.Array:
+    """Reshape ``[C]`` or ``[T, C]`` to broadcast against ``x [B, T, ..., C]``."""
     if parameter.ndim == 1:
         return jnp.asarray(parameter, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
     steps, channels = parameter.shape
     return jnp.asarray(parameter, x.dtype).reshape(1, steps, *(1,) * (x.ndim - 3), channels)
 
 
-def _check_steps(name, time_steps, x):
+def _check_steps(name: str, time_steps: int, x: jax.Array) -> None:
     if x.shape[1] != time_steps:
         raise ConfigError(
             f"model.norm: {name} has parameters of {time_steps} time steps (model.time_steps), but the input has "

@@ -1,10 +1,10 @@
-"""SEW-ResNets (Fang et al., NeurIPS 2021): blocks of spiking layers whose output and shortcut meet as spikes.
+"""SEW-ResNets (Fang et al., NeurIPS 2021): blocks of spiking layers whose output and shortcut are combined as spikes.
 
     add  y + x        and  y x        iand  x (1 - y)        with y the block's spikes and x its shortcut's
 
-``ResNet``, for ImageNet, has integrate-and-fire neurons (decay 1); ``BNet``, for event cameras, PLIF neurons of decay
-1/2 at the start. Both have threshold 1, hard reset, detached, and arctan of alpha 2. The originals also fire at exactly
-the threshold; neurons here fire above it.
+``ResNet``, for ImageNet, has integrate-and-fire neurons (decay 1); ``BNet``, for event cameras, PLIF neurons with
+initial decay 1/2. Both have threshold 1, a detached hard reset and the arctan surrogate with alpha 2. The original
+neurons also fire exactly at the threshold; those of this package fire above it.
 """
 
 import functools
@@ -19,27 +19,29 @@ Connect = Literal["add", "and", "iand"]
 
 
 def connect(kind: Connect, y: jax.Array, x: jax.Array) -> jax.Array:
-    """A block's spikes and its shortcut."""
+    """Combine a block's spikes ``y`` and its shortcut ``x``."""
     if kind == "add":
         return y + x
     return y * x if kind == "and" else x * (1 - y)
 
 
 class ResNet(PublishedNetwork):
-    """Layers ``stem``, ``stem_spike``, of block J in stage I ``stageI_blockJ_conv1``, ..., ``..._shortcut``.
+    """SEW-ResNet for ImageNet.
 
-    The stem's convolution and norm see a static picture once; what is shown for ``time_steps`` is their current.
+    Layers ``stem``, ``stem_spike``, of block J in stage I ``stageI_blockJ_conv1``, ..., ``..._shortcut``, and
+    ``readout``. A static image passes the stem's convolution and norm once; their current is repeated over
+    ``time_steps``.
 
-    blocks: in each stage.
-    bottleneck: 1x1, 3x3, 1x1 to four times the channels, in place of 3x3, 3x3.
+    blocks: number of blocks per stage.
+    bottleneck: 1x1, 3x3, 1x1 to four times the channels, instead of 3x3, 3x3.
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     bottleneck: bool = False
     connect: Connect = "add"
 
-    def body(self, x, train, run):
-        # A norm that knows time steps comes after the picture was shown for them.
+    def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
+        # A norm with parameters per time step comes after the image has been repeated over them.
         steps = x.shape[1] if self.norm in ("batch", "tdbn") else self.time_steps
         stem = functools.partial(
             layers.ConvNorm, kernel_init=layers.HE_FAN_OUT, norm=self.make_norm(), dtype=self.dtype
@@ -54,6 +56,7 @@ class ResNet(PublishedNetwork):
         return run(layers.Linear(self.classes, name="readout"), layers.space_mean(x))
 
     def block(self, x: jax.Array, features: int, stride: int, name: str, run: RunLayer) -> jax.Array:
+        """Apply one SEW block."""
         conv = self.spiking(layers.ConvNormLIF, kernel_init=layers.HE_FAN_OUT)
         if self.bottleneck:
             y = run(conv(features, 1, name=f"{name}_conv1"), x)
@@ -68,16 +71,16 @@ class ResNet(PublishedNetwork):
 
 
 class BNet(PublishedNetwork):
-    """7B-Net: seven SEW blocks, each followed by 2x2 max pooling; a 1x1 layer wherever the channels change.
+    """7B-Net: seven SEW blocks, each followed by 2x2 max pooling, with a 1x1 layer wherever the channels change.
 
-    Layers ``convI`` where stage I has more channels than the one before, ``blockI_conv1``, ``blockI_conv2``, and
-    ``readout``. The picture has 128x128 pixels.
+    Layers ``convI`` where stage I has other channels than the stage before, ``blockI_conv1``, ``blockI_conv2``, and
+    ``readout``. Images have 128x128 pixels.
     """
 
     stages: tuple[int, ...] = (32,) * 7
     connect: Connect = "add"
 
-    def body(self, x, train, run):
+    def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         conv = self.spiking(layers.ConvNormLIF, kernel_init=layers.TORCH)
         previous = None
         for stage, features in enumerate(map(self.wide, self.stages), start=1):

@@ -1,13 +1,13 @@
-"""What a forward pass hands out besides its logits: the terms of tapped tensors, firing rates, inspected layers.
+"""Auxiliary outputs of a forward pass: chaos terms of tapped tensors, firing rates, spikes and membranes of layers.
 
-Nothing is sown or hooked. A layer returns its :class:`Aux`, and a network collects them. Tensors that can be tapped, by
-the name of their layer, as far as the layer has them:
+No variables are sown and no hooks are used: a layer returns its :class:`Aux`, and a network merges them. Tensors that
+can be tapped, named after their layer, as far as the layer has them:
 
     LAYER.conv, LAYER.dense   before the norm
-    LAYER.norm                after it: the neuron's input, unless another current is still added to it
+    LAYER.norm                after the norm: the neuron's input, unless another current is still added to it
     LAYER.current             the neuron's input, where it is a sum of currents
     LAYER.membrane            after the last reset, ``[B, ...]``
-    LAYER.membrane_pre        before reset at every step, ``[B, T, ...]``
+    LAYER.membrane_pre        before reset at every time step, ``[B, T, ...]``
 """
 
 import dataclasses
@@ -18,33 +18,34 @@ import jax.numpy as jnp
 from flax import struct
 
 from csbp_jax.config import ConfigError
+from csbp_jax.neurons import Neuron
+from csbp_jax.neurons.recurrent import Feedback
 
-# neuron(x, membrane=None) -> (spikes, membrane); with a method ``trace`` of the form of neurons.lif_trace where the
-# membrane at every step is tapped or inspected.
-Neuron = Callable[..., tuple[jax.Array, jax.Array]]
 Tap = Callable[[jax.Array], jax.Array]
+"""Function from a tapped tensor to a term, e.g. ``chaos.term``."""
 
 
 @struct.dataclass
 class Aux:
-    """What a forward pass hands out besides its logits.
+    """Auxiliary outputs of a forward pass.
 
     terms: ``{tap: scalar}``, the tap function of each tapped tensor.
-    rates: ``{layer: scalar}``, share of (example, time step, neuron) that fired.
+    rates: ``{layer: scalar}``, spikes per neuron per time step.
     spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers (membranes before reset).
-    names: every tensor that could be tapped (static).
+    names: all tensors that can be tapped (static).
     """
 
-    terms: dict[str, jax.Array] = struct.field(default_factory=dict)
-    rates: dict[str, jax.Array] = struct.field(default_factory=dict)
-    spikes: dict[str, jax.Array] = struct.field(default_factory=dict)
-    membranes: dict[str, jax.Array] = struct.field(default_factory=dict)
-    names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    terms: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    rates: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    spikes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    membranes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    # Ignored: Flax declares no types for the function.
+    names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # type: ignore[no-untyped-call]
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Which tensors go through the tap function, and which layers are handed out whole."""
+    """Request for auxiliary outputs: the tap function, the tensors to tap, and the layers to inspect."""
 
     tap: Tap
     taps: tuple[str, ...] = ()
@@ -52,11 +53,11 @@ class Probe:
 
 
 def apply_taps(layer: str, tensors: dict[str, jax.Array], probe: Probe) -> Aux:
-    """The Aux of a layer's tensors, by the last part of their names.
+    """Compute the Aux of a layer from its tensors, named without the layer (``"norm"``).
 
     Raises:
-      TypeError: a layer that computes in float16 is tapped: the membrane is float32, but the term's gradient would turn
-        to zero on its way back through the float16 current.
+      TypeError: a layer that computes in float16 is tapped. Its membrane is float32, but the term's gradient would
+        underflow to zero on its way back through the float16 current.
     """
     tapped = {f"{layer}.{kind}": h for kind, h in tensors.items() if f"{layer}.{kind}" in probe.taps}
     if tapped and any(h.dtype == jnp.float16 for h in tensors.values()):
@@ -68,13 +69,23 @@ def apply_taps(layer: str, tensors: dict[str, jax.Array], probe: Probe) -> Aux:
 
 
 def run_neuron(
-    layer: str, tensors: dict[str, jax.Array], current: jax.Array, neuron: Neuron, probe: Probe
+    layer: str, tensors: dict[str, jax.Array], current: jax.Array, neuron: Neuron | Feedback, probe: Probe
 ) -> tuple[jax.Array, Aux]:
-    """The neuron on its input current, and the layer's :class:`Aux`; ``tensors`` are those on the way to the current.
+    """Run a layer's neuron on its input current, and compute the layer's :class:`Aux`.
+
+    Args:
+      layer: its name.
+      tensors: those computed on the way to the current, for taps.
+      current: ``[B, T, ...]``.
+      neuron: see :class:`csbp_jax.neurons.Neuron`.
+      probe: the requested outputs.
+
+    Returns:
+      ``(spikes [B, T, ...], Aux)``.
 
     Raises:
-      ConfigError: the membrane at every step is asked of a neuron that has no ``trace``.
-      TypeError: see :func:`listen`.
+      ConfigError: the membrane at every time step is requested of a neuron that has no ``trace``.
+      TypeError: see :func:`apply_taps`.
     """
     inspected = layer in probe.inspect
     before_reset = {}
@@ -94,19 +105,28 @@ def run_neuron(
     )
 
 
-def merge_aux(parts: Sequence[Aux], probe: Probe) -> Aux:
-    """One Aux of all layers.
+def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
+    """Merge the Aux of all layers of a network.
 
     Raises:
-      ConfigError: a tap or an inspected layer does not exist; lists those that do.
+      ConfigError: a tap or an inspected layer does not exist; the message lists those that do.
     """
-    merged = {
-        field: {k: v for part in parts for k, v in getattr(part, field).items()}
+    merged: dict[str, dict[str, jax.Array]] = {
+        field: {k: v for aux in layers for k, v in getattr(aux, field).items()}
         for field in ("terms", "rates", "spikes", "membranes")
     }
-    names = tuple(name for part in parts for name in part.names)
-    for kind, asked, known in (("chaos.taps", probe.taps, names), ("inspect", probe.inspect, merged["rates"])):
-        unknown = [name for name in asked if name not in known]
+    names = tuple(name for aux in layers for name in aux.names)
+    for option, requested, known in (
+        ("chaos.taps", probe.taps, names),
+        ("inspect", probe.inspect, tuple(merged["rates"])),
+    ):
+        unknown = [name for name in requested if name not in known]
         if unknown:
-            raise ConfigError(f"{kind}: this network has no {', '.join(unknown)}; it has {', '.join(known)}")
-    return Aux(**merged, names=names)
+            raise ConfigError(f"{option}: this network has no {', '.join(unknown)}; it has {', '.join(known)}")
+    return Aux(
+        terms=merged["terms"],
+        rates=merged["rates"],
+        spikes=merged["spikes"],
+        membranes=merged["membranes"],
+        names=names,
+    )

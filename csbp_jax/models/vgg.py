@@ -1,29 +1,30 @@
-"""Plain convolutional networks of the TET and TEBN papers: [conv, norm, LIF] * n with pooling, dense layers at the end.
+"""VGG-like networks of the TET and TEBN papers: [conv, norm, LIF] * n with pooling, then dense layers.
 
-Convolutions are 3x3 with bias, He-normal over fan-out; the dense layers have no neurons and no norm. Layers ``conv1``,
-``conv2``, ..., ``fc1``, ``readout``.
+Convolutions are 3x3 with bias, He-normal over fan-out; the dense layers have neither neurons nor a norm. Layers
+``conv1``, ``conv2``, ..., ``fc1``, ``readout``.
 
 TEBN (Duan et al., NeurIPS 2022, and the code of CSBP) has decay 0.25, TET (Deng et al., ICLR 2022) decay 0.5; both have
-threshold 1, hard reset and the triangle of width 1.
+threshold 1, hard reset and the triangle surrogate of width 1.
 """
 
 import functools
 from typing import Literal
 
 import flax.linen as nn
+import jax
 
 from csbp_jax.models import layers
-from csbp_jax.models.base import PublishedNetwork
+from csbp_jax.models.base import PublishedNetwork, RunLayer
 
 
 class VGG(PublishedNetwork):
-    """Stages of convolutions, each halving the picture at its end.
+    """Stages of convolutions, each of which halves the image at its end, and dense layers.
 
-    stages: the channels of each stage's convolutions.
+    stages: channels of the convolutions, per stage.
     halve: by 2x2 average pooling after the stage, or by stride 2 in its last convolution.
     hidden: units of the dense layers before the read-out.
-    votes: outputs of the read-out that are averaged to one class.
-    dropout: before each dense layer, drawn for each example, time step and unit.
+    votes: number of outputs of the read-out that are averaged to one class.
+    dropout: rate before each dense layer, drawn per example, time step and unit.
     """
 
     stages: tuple[tuple[int, ...], ...] = ((64,), (128,))
@@ -32,7 +33,7 @@ class VGG(PublishedNetwork):
     votes: int = 1
     dropout: float = 0.0
 
-    def body(self, x, train, run):
+    def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         conv = self.spiking(layers.ConvNormLIF, use_bias=True, kernel_init=layers.HE_FAN_OUT)
         number = 0
         for stage in self.stages:
@@ -54,6 +55,6 @@ TEBN = functools.partial(VGG, norm="tebn", dropout=0.25)
 CNN6 = functools.partial(TEBN, stages=((128,), (128,), (128,), (128,)), hidden=(512,))
 CNN7 = functools.partial(TEBN, stages=((64,), (128, 128), (128,), (256, 256)), hidden=(1024,))
 VGG9 = functools.partial(TEBN, stages=((64, 64), (128, 128), (256, 256, 256)), hidden=(1024,), votes=10)
-# As in TET; the TEBN paper and CSBP have it with norm="tebn" and dropout=0.25.
+# As in TET; the TEBN paper and CSBP use it with norm="tebn" and dropout=0.25.
 VGGSNN = functools.partial(VGG, stages=((64, 128), (256, 256), (512, 512), (512, 512)))
 VGGSNN_WO_AP = functools.partial(VGGSNN, halve="stride")
