@@ -1,4 +1,4 @@
-"""A run's network for other programs: its arrays, its function (StableHLO), its graph (NIR)."""
+"""Export of a run's network to other programs: its arrays, its function (StableHLO), its graph (NIR)."""
 
 import json
 import pathlib
@@ -23,39 +23,39 @@ def export(
     trust: bool = False,
     data_dir: str | pathlib.Path = "data",
 ) -> pathlib.Path:
-    """Writes a run's network to a file, whole or not at all, and returns where.
+    """Write a run's network to a file, completely or not at all, and return its path.
 
     Args:
       run: the run's folder.
       to: "safetensors" or "npz", its arrays (:mod:`csbp_jax.export.arrays`); "stablehlo", its function
         (:mod:`csbp_jax.export.stablehlo`); "nir", its graph (:mod:`csbp_jax.export.nir_graph`).
-      out: the file; ``RUN/export/WHICH.ENDING`` by default.
-      which: the weights of the "last" epoch, those that validation "chosen", or their moving average, "ema".
-      trust: run the run's own code, if it has some (:func:`csbp_jax.evaluation.restore.load`).
-      data_dir: where prepared data sets are kept; they tell the names of classes where the run's folder does not.
+      out: the file; ``RUN/export/WHICH.FORM`` by default.
+      which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+      trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
+      data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
 
     Raises:
-      ConfigError: no such run or form, or the network does not fit the form; says what does not.
+      ConfigError: no such run or form, or the network cannot be expressed in the form; names the layer.
     """
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
-    opened = restore.restore(run, which, trust=trust)
-    file = pathlib.Path(out) if out else opened.folder / "export" / f"{which}.{to}"
+    restored = restore.restore(run, which, trust=trust)
+    file = pathlib.Path(out) if out else restored.folder / "export" / f"{which}.{to}"
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     try:
-        described = about(opened, data_dir)
-        _WRITERS[to](opened, described, part)
+        texts = metadata(restored, data_dir)
+        _WRITERS[to](restored, texts, part)
         part.replace(file)
         if to == "stablehlo":
-            run_dir.write_json(file.with_name(file.name + ".json"), described)
+            run_dir.write_json(file.with_name(file.name + ".json"), texts)
     finally:
         part.unlink(missing_ok=True)
     return file
 
 
-def about(run: restore.RestoredRun, data_dir: str | pathlib.Path = "data") -> dict[str, str]:
-    """What goes along with the network, all as strings: version, run, epoch; config and names of classes as JSON."""
+def metadata(run: restore.RestoredRun, data_dir: str | pathlib.Path = "data") -> dict[str, str]:
+    """Return what describes a network, as texts: version, run, epoch; config and names of classes as JSON."""
     described: dict[str, Any] = {
         "config": to_json(run.config),
         "classes": run.classes or data.classes(run.config, data_dir),

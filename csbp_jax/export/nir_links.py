@@ -1,7 +1,7 @@
-"""Which layer hears which: found by calling the network with every layer's answer replaced by random numbers.
+"""Connections between the layers of a network, found by calling it with every layer's output replaced by noise.
 
-What a layer then receives tells where it came from, beyond coincidence: it is the sum of some earlier answers, each
-pooled, averaged over space or flattened on its way, or it is something else, which is said.
+The input that a layer then receives determines where it came from: it is the sum of some earlier outputs, each pooled,
+averaged over space or flattened, or it is something else, which is an error. A coincidence has probability zero.
 """
 
 from collections.abc import Callable
@@ -11,131 +11,152 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
+from csbp_jax.evaluation.restore import Apply
 from csbp_jax.models import layers
 from csbp_jax.models.taps import Aux
 
 INPUT, OUTPUT = "input", "output"
-_WHOLE = (layers.ConvNorm, layers.Spike, layers.Norm, layers.Linear, layers.Dense, layers.Recurrent, nn.Dense)
+Shape = tuple[int, ...]
+Transform = Callable[[jax.Array], jax.Array]
+# ``replace(module, call, args, kwargs)`` in place of ``call(*args, **kwargs)``
+Replace = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+_LAYERS = (layers.ConvNorm, layers.Spike, layers.Norm, layers.Linear, layers.Dense, layers.Recurrent, nn.Dense)
+_SPIKING = (layers.ConvNormLIF, layers.Spike, layers.Dense, layers.Recurrent)
 
 
 class Link(NamedTuple):
-    """``sources`` summed, and what is done to the sum on its way: ``""``, ``"pool"``, ``"mean"``, ``"flat"``,
-    ``"pool flat"``, or ``"vote"``."""
+    """Input of a layer: the sum of the outputs of ``sources``, transformed.
+
+    transform: ``""``, ``"pool"``, ``"mean"``, ``"flat"``, ``"pool flat"``, or ``"vote"``.
+    """
 
     sources: tuple[str, ...]
-    way: str
+    transform: str
 
 
 class Call(NamedTuple):
-    """A layer of the network, in the order of their calls.
+    """Call of a layer, as the network makes it.
 
-    module, neuron: unbound; the neuron as the layer was given it, None where it has none.
-    shape: of what it answers, ``[...]`` without batch and time.
+    module: unbound.
+    neuron: the neuron passed to the layer; None if it has none.
+    shape: of its output, ``[...]`` without batch and time.
     """
 
     name: str
     module: nn.Module
     neuron: Any
-    shape: tuple[int, ...]
+    shape: Shape
     link: Link
 
 
-_WAYS: dict[str, Callable[[Any], Any]] = {
-    "": lambda x: x,
-    "flat": layers.flat,
-    "pool": lambda x: layers.pool(_picture(x)),
-    "pool flat": lambda x: layers.flat(layers.pool(_picture(x))),
-    "mean": lambda x: layers.space_mean(_picture(x)),
-}
-
-
-def _picture(x):
-    if x.ndim != 5:
-        raise ValueError("no picture")
-    return x
-
-
-def trace(apply: Callable[..., Any], variables: Any, shape: tuple[int, ...]) -> tuple[list[Call], Link]:
-    """The layers of a network in evaluation, and the link of its logits.
+def trace(apply: Apply, variables: Any, shape: Shape) -> tuple[list[Call], Link]:
+    """Return the layers of a network in evaluation mode, in the order of their calls, and the link of its logits.
 
     Args:
       shape: of an input, ``[T, ...]``.
 
     Raises:
-      ConfigError: what a layer receives is no such sum; names the layer.
+      ConfigError: the input of a layer is not such a sum; names the layer.
     """
-    answered = _answers(apply, variables, shape)
-    random, calls = np.random.default_rng(0), []
-    answers = {INPUT: random.normal(size=(1, *shape)).astype(np.float32)}
+    shapes = _output_shapes(apply, variables, shape)
+    random = np.random.default_rng(0)
+    calls: list[Call] = []
+    outputs: dict[str, NDArray[Any]] = {INPUT: random.normal(size=(1, *shape)).astype(np.float32)}
 
-    def answer(module, call, args, kwargs):
-        name, link = str(module.name), _link(str(module.name), answers, args[0])
+    def replace(module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        del call, kwargs
+        name = str(module.name)
+        link = _link(name, outputs, args[0])
         neuron = args[2] if isinstance(module, _SPIKING) else None
-        calls.append(Call(name, module.clone(parent=None), neuron, answered[name][2:], link))
-        answers[name] = random.normal(size=answered[name]).astype(np.float32)
-        told = jnp.asarray(answers[name])
-        return told if isinstance(module, nn.Dense) else (told, Aux())
+        calls.append(Call(name, module.clone(parent=None), neuron, shapes[name][2:], link))
+        outputs[name] = random.normal(size=shapes[name]).astype(np.float32)
+        noise = jnp.asarray(outputs[name])
+        return noise if isinstance(module, nn.Dense) else (noise, Aux())
 
-    logits, _ = _intercepted(answer, apply, variables, answers[INPUT])
-    return calls, _link(OUTPUT, answers, logits)
+    logits, _ = _apply_replaced(replace, apply, variables, jnp.asarray(outputs[INPUT]))
+    return calls, _link(OUTPUT, outputs, logits)
 
 
-def _answers(apply, variables, shape):
-    """Shapes of the layers' answers, ``[1, T, ...]``; nothing is computed."""
-    shapes = {}
+def _output_shapes(apply: Apply, variables: Any, shape: Shape) -> dict[str, Shape]:
+    """Return the shapes of the layers' outputs, ``[1, T, ...]``, without computing them."""
+    shapes: dict[str, Shape] = {}
 
-    def note(module, call, args, kwargs):
+    def record(module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = call(*args, **kwargs)
         shapes[str(module.name)] = (out[0] if isinstance(out, tuple) else out).shape
         return out
 
     x = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    jax.eval_shape(lambda x: _intercepted(note, apply, variables, x), x)
+    jax.eval_shape(lambda x: _apply_replaced(record, apply, variables, x), x)
     return shapes
 
 
-def _intercepted(instead, apply, variables, x):
-    """``apply(variables, x)`` with ``instead(module, call, args, kwargs)`` in place of its layers' calls."""
+def _apply_replaced(replace: Replace, apply: Apply, variables: Any, x: jax.Array) -> tuple[jax.Array, Aux]:
+    """Call ``apply(variables, x)`` with ``replace`` in place of the calls of the network's layers."""
 
-    def layer(call, args, kwargs, context):
+    def intercept(
+        call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
+    ) -> Any:
         module = context.module
-        if context.method_name != "__call__" or not isinstance(module, _WHOLE) or len(module.path) > 1:
+        # A path of one name: the layers of the network, but not the modules inside a layer.
+        if context.method_name != "__call__" or not isinstance(module, _LAYERS) or len(module.path) > 1:
             return call(*args, **kwargs)
-        return instead(module, call, args, kwargs)
+        return replace(module, call, args, kwargs)
 
-    with nn.intercept_methods(layer):
-        return apply(variables, jnp.asarray(x))
-
-
-_SPIKING = (layers.ConvNormLIF, layers.Spike, layers.Dense, layers.Recurrent)
+    with nn.intercept_methods(intercept):
+        return apply(variables, x)
 
 
-def _link(name, answers, received):
-    """One way for all sources: pooling a sum is pooling its parts."""
-    received = np.asarray(received)
-    votes = {"vote": lambda x: layers.vote(x, x.shape[-1] // received.shape[-1])} if name == OUTPUT else {}
-    for way, change in {**_WAYS, **votes}.items():
-        heard = {source: _changed(change, answer, received.shape) for source, answer in answers.items()}
-        heard = {source: rows for source, rows in heard.items() if rows is not None}
-        if not heard:
+def _spatial(x: jax.Array) -> jax.Array:
+    if x.ndim != 5:
+        raise ValueError("not [B, T, H, W, C]")
+    return x
+
+
+_TRANSFORMS: dict[str, Transform] = {
+    "": lambda x: x,
+    "flat": layers.flat,
+    "pool": lambda x: layers.pool(_spatial(x)),
+    "pool flat": lambda x: layers.flat(layers.pool(_spatial(x))),
+    "mean": lambda x: layers.space_mean(_spatial(x)),
+}
+
+
+def _link(name: str, outputs: dict[str, NDArray[Any]], received: jax.Array) -> Link:
+    """Solve for the sources of an input by least squares, with one transform of all of them.
+
+    Raises:
+      ConfigError: no transform gives a sum of outputs.
+    """
+    target = np.asarray(received)
+    transforms = dict(_TRANSFORMS)
+    if name == OUTPUT:
+        transforms["vote"] = lambda x: layers.vote(x, x.shape[-1] // target.shape[-1])
+    for transform, function in transforms.items():
+        transformed = {source: _transformed(function, output, target.shape) for source, output in outputs.items()}
+        candidates = {source: rows for source, rows in transformed.items() if rows is not None}
+        if not candidates:
             continue
-        columns = np.stack([rows.ravel() for rows in heard.values()], axis=1).astype(np.float64)
-        weights = np.linalg.lstsq(columns, received.ravel().astype(np.float64), rcond=None)[0].round()
-        if set(weights) <= {0.0, 1.0} and np.allclose(columns @ weights, received.ravel(), atol=1e-4):
-            return Link(tuple(source for source, weight in zip(heard, weights, strict=True) if weight), way)
+        columns = np.stack([rows.ravel() for rows in candidates.values()], axis=1).astype(np.float64)
+        weights = np.linalg.lstsq(columns, target.ravel().astype(np.float64), rcond=None)[0].round()
+        if set(weights) <= {0.0, 1.0} and np.allclose(columns @ weights, target.ravel(), atol=1e-4):
+            sources = tuple(source for source, weight in zip(candidates, weights, strict=True) if weight)
+            return Link(sources, transform)
     raise ConfigError(
-        f"{name}: hears no sum of other layers, pooled by averaging or flattened, but something that NIR cannot say "
-        "(maximum pooling, AND or IAND of spikes, a layer of another kind); export it as stablehlo"
+        f"{name}: its input is not a sum of layers, average-pooled or flattened, so NIR cannot express it (maximum "
+        "pooling, AND or IAND of spikes, a layer of another kind); export it as stablehlo"
     )
 
 
-def _changed(change, answer, shape):
-    """None where it cannot come to this shape; tried on shapes first, since there may be many answers."""
+def _transformed(function: Transform, output: NDArray[Any], shape: Shape) -> NDArray[Any] | None:
+    """Transform an output; None if the result would not have this shape."""
+    # On shapes first: most transforms of most outputs do not fit.
     try:
-        if jax.eval_shape(change, jax.ShapeDtypeStruct(answer.shape, answer.dtype)).shape != shape:
+        if jax.eval_shape(function, jax.ShapeDtypeStruct(output.shape, output.dtype)).shape != shape:
             return None
     except (ConfigError, ValueError, TypeError, ZeroDivisionError):
         return None
-    return np.asarray(change(jnp.asarray(answer)))
+    return np.asarray(function(jnp.asarray(output)))

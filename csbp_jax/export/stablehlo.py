@@ -1,14 +1,14 @@
-"""A run's network as one function in StableHLO: ``x [B, T, ...]`` to ``logits [B, T, C]``, weights inside.
+"""Export of a run's network as one StableHLO function: ``x [B, T, ...]`` to ``logits [B, T, C]``, weights inside.
 
-It is that of evaluation (running statistics, no dropout), for any batch size and the run's own T, and lowered for CPU,
-CUDA and TPU alike. The file is what ``jax.export`` makes, a container of its own around portable StableHLO bytecode:
+The function is the network in evaluation mode (running statistics, no dropout), for any batch size and the run's own T,
+lowered for CPU, CUDA and TPU. The file is the container that ``jax.export`` writes, around portable StableHLO bytecode:
 
     exported = jax.export.deserialize(pathlib.Path("last.stablehlo").read_bytes())
-    logits = exported.call(x)  # x float32; a still picture is repeated T times
+    logits = exported.call(x)  # x float32; repeat a still input T times
     exported.mlir_module_serialized  # the bytecode, for other compilers
 
-JAX promises to run it with its own versions of the next half year. What other forms keep in their metadata lies beside
-it, as JSON.
+JAX guarantees that its versions of the next half year can run the file. The metadata that other forms contain is written
+to a JSON file beside it.
 """
 
 import pathlib
@@ -23,16 +23,17 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def exported(run: RestoredRun) -> export.Exported:
-    """The function, exported."""
+    """Return the network as an exported function."""
     shape = (*export.symbolic_shape("batch"), run.config.model.time_steps, *run.config.model.input_shape)
 
     @jax.jit
-    def logits(x):
+    def logits(x: jax.Array) -> jax.Array:
         return run.apply(run.variables, x)[0]
 
     return export.export(logits, platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-def write(run: RestoredRun, about: dict[str, str], file: pathlib.Path) -> None:
-    """The function, serialized; it has no place for ``about``."""
+def write(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) -> None:
+    """Write the serialized function, whose container has no field for metadata."""
+    del metadata
     file.write_bytes(exported(run).serialize())
