@@ -1,4 +1,4 @@
-"""A run's network over records, without training: whatever is asked of a pass."""
+"""Forward passes of a restored run's network over a data source, without training."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -7,85 +7,97 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax import data
+from csbp_jax.config import ConfigError
 from csbp_jax.data.device import transform
-from csbp_jax.evaluation.restore import RestoredRun
+from csbp_jax.data.source import Record
+from csbp_jax.evaluation.restore import Apply, RestoredRun
 from csbp_jax.runtime import sharding
 from csbp_jax.training.compiled import eval_keys
 
-# measure(apply, variables, x [B, T or 1, ...], batch) to any tree of arrays; x as the network sees it.
-Measure = Callable[..., Any]
+Measure = Callable[[Apply, Any, jax.Array, dict[str, jax.Array]], Any]
+"""``measure(apply, variables, x, batch)`` to any pytree of arrays; x ``[B, T or 1, ...]`` is the network's input."""
+
+SPLITS = ("test", "validation", "train")
+
+
+def check_split(split: str) -> None:
+    """Raise a ConfigError if there is no such split."""
+    if split not in SPLITS:
+        raise ConfigError(f"--split: {split!r} is not possible; allowed are {', '.join(SPLITS)}")
 
 
 class Unaugmented(data.DataSource):
-    """A source's records, or some, one by one: so none is augmented, as those of the training part otherwise are."""
+    """Records of a source, or some of them, without the augmentation that its ``take`` may do."""
 
-    def __init__(self, source: data.DataSource, rows: np.ndarray | None = None):
+    def __init__(self, source: data.DataSource, rows: NDArray[Any] | None = None):
         self.source, self.classes, self.events = source, source.classes, source.events
         self.rows = np.arange(len(source)) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, i: int) -> Record:
         return self.source[int(self.rows[i])]
 
 
 def apply_batched(
     run: RestoredRun, events: bool, measure: Measure
-) -> Callable[[Any], Iterator[tuple[np.ndarray, Any]]]:
-    """``function(source)`` yields for each batch its mask (False where it is padded), and what is measured of it.
+) -> Callable[[data.DataSource], Iterator[tuple[NDArray[np.bool_], Any]]]:
+    """Return ``function(source)``, which yields for each batch its mask (False where padded) and its measurements.
 
-    Batches are those of training's evaluation: as large, split over all devices, with the same random numbers if
-    ``data.encode`` draws some. One compilation for all sources whose records have one shape.
+    Batches are those of evaluation during training: as large, split over all devices, with the same random numbers if
+    ``data.encode`` draws some. One compilation for all sources whose records have the same shape.
 
     Args:
-      events: whether the source's records are frames of events (or features), else still pictures.
+      events: whether the source's records are frames of events (or features), else still inputs.
     """
     devices = sharding.data_parallel()
-    whole = -(-run.config.eval_batch_size // jax.device_count()) * jax.device_count()
+    # Rounded up, so that the devices divide a batch.
+    batch_size = -(-run.config.eval_batch_size // jax.device_count()) * jax.device_count()
     variables = jax.device_put(run.variables, sharding.replicated(devices))
     _, prepare = transform.make(run.config, events)
 
     @jax.jit
-    def step(variables, key, batch):
+    def step(variables: Any, key: jax.Array, batch: dict[str, jax.Array]) -> Any:
         return measure(run.apply, variables, prepare(key, batch)["x"], batch)
 
-    def function(source):
-        keys = eval_keys(run.config.seed, source, whole)
-        for key, batch in zip(keys, data.eval_batches(source, whole), strict=True):
+    def function(source: data.DataSource) -> Iterator[tuple[NDArray[np.bool_], Any]]:
+        keys = eval_keys(run.config.seed, source, batch_size)
+        for key, batch in zip(keys, data.eval_batches(source, batch_size), strict=True):
             yield batch["mask"], step(variables, key, sharding.shard_batch(batch, devices))
 
     return function
 
 
-def apply_all(run: RestoredRun, events: bool, measure: Measure) -> Callable[[Any], Any]:
-    """``function(source) -> tree`` on the host: of every record, a measure that gives ``[B, ...]``; see ``batches``."""
-    measured = apply_batched(run, events, measure)
+def apply_all(run: RestoredRun, events: bool, measure: Measure) -> Callable[[data.DataSource], Any]:
+    """Return ``function(source)``, the measurements ``[B, ...]`` of all records on the host; see apply_batched."""
+    batched = apply_batched(run, events, measure)
 
-    def function(source):
-        masks, parts = zip(*measured(source), strict=True)
+    def function(source: data.DataSource) -> Any:
+        masks, batches = zip(*batched(source), strict=True)
         mask = np.concatenate(masks)
-        return jax.tree.map(lambda *rows: np.concatenate([np.asarray(row) for row in rows])[mask], *parts)
+        return jax.tree.map(lambda *rows: np.concatenate([np.asarray(row) for row in rows])[mask], *batches)
 
     return function
 
 
-def outcome(apply: Callable[..., Any], variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
-    """A :data:`Measure`: how good an answer is.
+def outcome(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
+    """Measure predictions and their quality, per example (a :data:`Measure`).
 
-    predicted: ``[B, T]``, the class of the largest logit averaged over the first t steps; the last is the answer.
+    predicted: ``[B, T]``, the class of the largest logit averaged over the first t steps; the last is the prediction.
     confidence, nll: ``[B]``, of softmax of the logits averaged over all steps: its largest probability, and minus the
     logarithm of the label's.
     among: ``[B]``, whether the label is among the five largest.
-    rates: ``{layer: [B]}``, spikes a neuron and time step.
+    rates: ``{layer: [B]}``, spikes per neuron per time step.
     """
     # The spikes themselves: a layer's own rate is a mean over a batch, which may be padded.
     layers = spiking_layers(apply, variables, x)
     logits, aux = apply(variables, x, inspect=layers)
     steps = jnp.arange(1, logits.shape[1] + 1, dtype=logits.dtype).reshape(1, -1, 1)
-    mean = logits.mean(axis=1)  # as training's evaluation has it, to the last bit
+    mean = logits.mean(axis=1)  # as in evaluation during training, to the last bit
     so_far = (jnp.cumsum(logits, axis=1) / steps).at[:, -1].set(mean)
     log_probability = jax.nn.log_softmax(mean)
     label = batch["y"][:, None]
@@ -100,15 +112,16 @@ def outcome(apply: Callable[..., Any], variables: Any, x: jax.Array, batch: dict
     }
 
 
-def spiking_layers(apply: Callable[..., Any], variables: Any, x: jax.Array) -> tuple[str, ...]:
-    """The spiking layers, in their order; nothing is computed."""
+def spiking_layers(apply: Apply, variables: Any, x: jax.Array) -> tuple[str, ...]:
+    """Return the names of the spiking layers, in their order, without computing anything."""
     return tuple(jax.eval_shape(apply, variables, x)[1].rates)
 
 
 def top_classes(k: int) -> Measure:
-    """A :data:`Measure`: the k most probable classes ``[B, k]`` and their probabilities."""
+    """Return a :data:`Measure` of the k most probable classes ``[B, k]`` and their probabilities."""
 
-    def measure(apply, variables, x, batch):
+    def measure(apply: Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        del batch
         logits, _ = apply(variables, x)
         probability, classes = jax.lax.top_k(jax.nn.softmax(logits.mean(axis=1)), k)
         return {"classes": classes, "probability": probability}
@@ -116,8 +129,9 @@ def top_classes(k: int) -> Measure:
     return measure
 
 
-def network_input_shape(run: RestoredRun, events: bool, record: np.ndarray) -> tuple[int, ...]:
-    """The shape ``[T or 1, ...]`` that the network sees of a record ``[T or 1, ...]``; nothing is computed."""
+def network_input_shape(run: RestoredRun, events: bool, record: NDArray[Any]) -> tuple[int, ...]:
+    """Return the shape of the network's input ``[T or 1, ...]`` for a record ``[T or 1, ...]``, computing nothing."""
     _, prepare = transform.make(run.config, events)
     batch = {"x": jax.ShapeDtypeStruct((1, *record.shape), record.dtype)}
-    return jax.eval_shape(functools.partial(prepare, jax.random.key(0)), batch)["x"].shape[1:]
+    x = jax.eval_shape(functools.partial(prepare, jax.random.key(0)), batch)["x"]
+    return tuple(x.shape[1:])

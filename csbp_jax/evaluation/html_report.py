@@ -1,10 +1,10 @@
-"""Runs or a sweep as one HTML page that needs nothing else: no network, no script, figures within."""
+"""HTML report of runs or of a sweep, as one file without network access and scripts, with its figures embedded."""
 
 import base64
 import csv
 import html
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from csbp_jax import __version__
@@ -12,7 +12,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import compare
 from csbp_jax.training import run_dir
 
-# What a browser shall load: nothing but what is in the page.
+# A browser may load only what the page itself contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --rule: #ccc; --soft: #f3f3f3; }
@@ -33,126 +33,129 @@ summary { cursor: pointer; }
 
 
 def write(folders: Sequence[str | pathlib.Path], out: str | pathlib.Path | None = None) -> pathlib.Path:
-    """Writes the page of finished runs, or of one sweep, whole or not at all, and returns where.
+    """Write the report of finished runs, or of one sweep, completely or not at all, and return its path.
 
     Args:
       folders: of runs, compared with each other if there are several; or of a sweep.
       out: the file; by default ``report.html`` in the first folder.
 
     Raises:
-      ConfigError: no folder, one is no finished run or sweep, or a sweep is among several.
+      ConfigError: no folder, one is not a finished run or sweep, or a sweep is among several.
     """
     if not folders:
         raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP")
     first = pathlib.Path(folders[0])
     if len(folders) == 1 and _is_sweep(first):
-        title, parts = f"Sweep {first.resolve().name}", _sweep(first)
+        title, sections = f"Sweep {first.resolve().name}", _sweep_sections(first)
     else:
         runs = [compare.read(folder) for folder in folders]
         names = ", ".join(run.folder.resolve().name for run in runs[:3])
         more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-        title, parts = f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}", _runs(runs)
+        title, sections = f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}", _run_sections(runs)
     file = pathlib.Path(out) if out else first / "report.html"
     part = file.with_name(file.name + ".part")
     try:
-        part.write_text(page(title, parts), encoding="utf-8")
+        part.write_text(page(title, sections), encoding="utf-8")
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
     return file
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """A whole document; the title is text, the parts are HTML."""
+def page(title: str, sections: Iterable[str]) -> str:
+    """Return a complete document; the title is text, the sections are HTML."""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{html.escape(title)}</h1>\n"
-        + "\n".join(parts)
+        + "\n".join(sections)
         + f"\n<p>csbp_jax {__version__}</p>\n</main>\n</body>\n</html>\n"
     )
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table that scrolls by itself where it is too wide; all cells are text."""
+    """Return a table that scrolls by itself if it is too wide; all cells are text."""
 
-    def line(cells, kind):
-        return "<tr>" + "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in cells) + "</tr>"
+    def line(cells: Sequence[Any], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
     head, body = line(columns, "th"), "\n".join(line(row, "td") for row in rows)
     # Above the table, not in it, so that it does not scroll away.
-    named = f"<p>{html.escape(caption)}</p>\n" if caption else ""
-    return f'{named}<div class="scroll"><table><thead>{head}</thead>\n<tbody>{body}</tbody></table></div>'
+    paragraph = f"<p>{html.escape(caption)}</p>\n" if caption else ""
+    return f'{paragraph}<div class="scroll"><table><thead>{head}</thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def figures(folder: pathlib.Path) -> list[str]:
-    """The PNGs of a run's or sweep's ``figures``, those within folders too."""
-    found = []
+    """Embed the PNGs in the ``figures`` of a run or sweep, including subfolders."""
+    elements = []
     for file in sorted((folder / "figures").rglob("*.png"), key=lambda file: (len(file.parts), file.name)):
         name = html.escape(" ".join(file.relative_to(folder / "figures").with_suffix("").parts))
         data = base64.b64encode(file.read_bytes()).decode()
-        found.append(
+        elements.append(
             f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
         )
-    return found
+    return elements
 
 
-def _is_sweep(folder):
+def _is_sweep(folder: pathlib.Path) -> bool:
     file = folder / "config.json"
     return file.exists() and "grid" in run_dir.read_json(file, "config")["config"]
 
 
-def _runs(runs):
+def _run_sections(runs: Sequence[compare.FinishedRun]) -> Iterator[str]:
     if len(runs) > 1:
-        found = compare.settings(runs)
+        compared = compare.settings(runs)
         yield "<h2>Comparison</h2>"
-        yield from (f"<p><strong>Note:</strong> {html.escape(told)}</p>" for told in compare.warnings(runs))
-        yield table("Test accuracy, and what differs in the configs", *compare.run_table(runs))
-        yield from (table(*told) for told in compare.setting_tables(found))
+        yield from (f"<p><strong>Note:</strong> {html.escape(line)}</p>" for line in compare.warnings(runs))
+        yield table("Test accuracy, and fields of the configs that differ", *compare.run_table(runs))
+        yield from (table(*arguments) for arguments in compare.setting_tables(compared))
     for run in runs:
         yield f"<h2>{html.escape(run.folder.resolve().name)}</h2>"
         columns = ["weights of", "epoch", "validation accuracy", "test accuracy", "test loss", "test examples"]
-        rows = [_accuracies(label, run.result[part]) for part, label in compare.PARTS.items()]
+        rows = [_accuracies(label, run.result[epoch]) for epoch, label in compare.EPOCHS.items()]
         yield table(f"seed {run.fields['seed']}, {run.result['seconds']:.0f} s of training", columns, rows)
         yield from figures(run.folder)
-        yield _details(run.about, run.fields)
+        yield _details(run.content, run.fields)
 
 
-def _accuracies(label, part):
-    shares = [f"{part[name]:.2%}" if name in part else "" for name in ("validation_accuracy", "test_accuracy")]
-    loss = f"{part['test_loss']:.4g}" if "test_loss" in part else ""
-    return [label, part["epoch"], *shares, loss, part.get("test_count", "")]
+def _accuracies(label: str, epoch: dict[str, Any]) -> list[Any]:
+    """Return the row of an epoch; a run without validation or test data lacks some of its cells."""
+    accuracies = [f"{epoch[name]:.2%}" if name in epoch else "" for name in ("validation_accuracy", "test_accuracy")]
+    loss = f"{epoch['test_loss']:.4g}" if "test_loss" in epoch else ""
+    return [label, epoch["epoch"], *accuracies, loss, epoch.get("test_count", "")]
 
 
-def _sweep(folder):
+def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
     if not (folder / "members.csv").exists():
-        raise ConfigError(f"{folder}: no finished sweep; the command that began it goes on")
-    about = run_dir.read_json(folder / "config.json", "config")
-    grid = about["config"].pop("grid")
+        raise ConfigError(f"{folder}: is not a finished sweep; repeat the command that started it to resume it")
+    content = run_dir.read_json(folder / "config.json", "config")
+    grid = content["config"].pop("grid")
     yield table("Grid", ["field", "values"], [[field, compare.text(values)] for field, values in grid.items()])
     for name, caption in (
-        ("settings", "Settings: members that differ in the seed alone; means and ends of 95 % t-intervals"),
+        ("settings", "Settings: members that differ only in the seed; means with 95 % t-intervals"),
         ("members", "Members"),
     ):
         with open(folder / f"{name}.csv", newline="") as file:
             columns, *rows = list(csv.reader(file))
-        yield table(caption, [column.replace("_", " ") for column in columns], [list(map(_short, row)) for row in rows])
+        yield table(
+            caption, [column.replace("_", " ") for column in columns], [list(map(_rounded, row)) for row in rows]
+        )
     yield from figures(folder)
-    yield _details(about, compare.flat(about["config"]))
+    yield _details(content, compare.flat(content["config"]))
 
 
-def _short(cell):
-    """A number with five digits; what is none as it is."""
+def _rounded(cell: str) -> str:
+    """Round a number to five digits; return integers and other text unchanged."""
     try:
         return cell if cell.lstrip("-").isdecimal() else f"{float(cell):.5g}"
     except ValueError:
         return cell
 
 
-def _details(about, fields):
-    versions = about.get("versions", {}) | {"python": about.get("python", "")}
+def _details(content: dict[str, Any], fields: dict[str, Any]) -> str:
+    versions = content.get("versions", {}) | {"python": content.get("python", "")}
     config = table("", ["field", "value"], [[name, compare.text(value)] for name, value in fields.items()])
     return (
         f"<details><summary>Config</summary>{config}</details>\n"

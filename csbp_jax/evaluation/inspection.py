@@ -1,16 +1,21 @@
-"""What happens inside a run's network: spikes, membranes, rates, synaptic operations and their energy."""
+"""Inspection of a run's network: spikes, membranes, firing rates, synaptic operations and their energy."""
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
 
-from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import forward, restore, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.training import build, run_dir
+
+_SYNOPS = ("acs", "macs", "dense")
 
 
 def inspect(
@@ -22,97 +27,101 @@ def inspect(
     which: restore.WeightsOf = "last",
     trust: bool = False,
     data_dir: str | pathlib.Path = "data",
-    console: terminal.Console | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
-    """Shows a network at work on examples that lie evenly over a part of its data, none of them augmented.
+    """Measure a run's network on examples spread evenly over one split of its data, without augmentation.
 
-    Figures are drawn in ``RUN/figures/inspect``, the numbers written to ``RUN/inspect.json``.
+    Prints tables, draws figures in ``RUN/figures/inspect`` and writes the numbers to ``RUN/inspect.json``.
 
     Args:
       run: the run's folder.
-      layers: which spiking layers; all by default. Operations are those of the whole network in any case.
-      examples: how many; of all of them come rates, shares and counts, of the first raster and membranes.
+      layers: which spiking layers; all by default. Synaptic operations are those of the whole network in any case.
+      examples: how many. Rates, shares and counts are over all of them, raster and membranes of the first.
       split: "test", "validation" or "train".
-      which: the weights of the "last" epoch, those that validation "chosen", or their moving average, "ema".
-      trust: run the run's own code, if it has some (:func:`csbp_jax.evaluation.restore.load`).
+      which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+      trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
 
     Returns:
-      What the file holds: of each layer ``neurons``, ``rate`` (spikes a neuron and time step), the shares of neurons
-      that were ``silent`` or ``always_firing`` in all examples, ``spikes_per_example``; of each synapse the effective
-      ``acs`` and ``macs`` and all (``dense``) connections per example (csbp_jax/evaluation/synaptic_ops.py); their
-      sums; and ``energy_nj``, nanojoules per example.
+      The content of the file: for each layer ``neurons``, ``rate`` (spikes per neuron per time step), the shares of
+      neurons that were ``silent`` or ``always_firing`` in all examples, ``spikes_per_example``; for each synapse the
+      effective ``acs`` and ``macs`` and all (``dense``) connections per example (csbp_jax/evaluation/synaptic_ops.py);
+      their sums; and ``energy_nj``, nanojoules per example.
 
     Raises:
-      ConfigError: no such run, part or layer, or its data are not there.
+      ConfigError: no such run, split or layer, or its data are missing.
     """
-    console = terminal.Console(highlight=False, markup=False) if console is None else console
-    if split not in ("test", "validation", "train"):
-        raise ConfigError(f"--split: {split!r} is not possible; allowed are test, validation, train")
-    opened = restore.restore(run, which, trust=trust)
-    records = build.load_data(opened.config, opened.own, data_dir)[0][split]
+    console = Console(highlight=False, markup=False) if console is None else console
+    forward.check_split(split)
+    restored = restore.restore(run, which, trust=trust)
+    records = build.load_data(restored.config, restored.own, data_dir)[0][split]
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
     source = forward.Unaugmented(records, rows)
-    size = min(len(rows), opened.config.eval_batch_size)
-    smaller = opened._replace(config=dataclasses.replace(opened.config, eval_batch_size=size))
-    seen, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers))(source))
-    about = {"run": opened.folder.name, "split": split, "weights_of": which, "epoch": opened.epoch}
-    result = about | {"examples": len(rows)} | _summary(seen, synapses)
-    neuron = None if opened.own.neuron or opened.own.model else opened.config.model.neuron
-    plots_inspection.draw(opened.folder / "figures" / "inspect", result, seen, neuron)
-    run_dir.write_json(opened.folder / "inspect.json", result)
-    _show(console, opened.folder, result)
+    size = min(len(rows), restored.config.eval_batch_size)
+    smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
+    measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers))(source))
+    result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
+    result |= {"examples": len(rows)} | _summary(measured, synapses)
+    neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
+    plots_inspection.draw(restored.folder / "figures" / "inspect", result, measured, neuron)
+    run_dir.write_json(restored.folder / "inspect.json", result)
+    _print(console, restored.folder, result)
     return result
 
 
-def _measure(layers):
-    """Sums on the device: of a large network, spikes of all examples would not fit."""
+def _measure(layers: tuple[str, ...]) -> forward.Measure:
+    """Return a measure that sums on the device, since spikes of all examples would not fit for a large network."""
 
-    def measure(apply, variables, x, batch):
-        named = layers or forward.spiking_layers(apply, variables, x)
-        (_, aux), counts = synaptic_ops.count_operations(apply, variables, x, inspect=named)
-        fired = {layer: aux.spikes[layer].sum(1, dtype=jnp.int32) for layer in named}
+    def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
+        names = layers or forward.spiking_layers(apply, variables, x)
+        (_, aux), synops = synaptic_ops.count_synops(apply, variables, x, inspect=names)
+        fired = {layer: aux.spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
         return {
             "by_neuron": {
                 layer: jnp.einsum("b,b...->...", batch["mask"].astype(n.dtype), n) for layer, n in fired.items()
             },
             "by_example": {layer: n.reshape(len(n), -1).sum(1) for layer, n in fired.items()},
-            "spikes": {layer: aux.spikes[layer][0] for layer in named},
-            "membranes": {layer: aux.membranes[layer][0] for layer in named},
-            "counts": counts,
+            "spikes": {layer: aux.spikes[layer][0] for layer in names},
+            "membranes": {layer: aux.membranes[layer][0] for layer in names},
+            "synops": synops,
         }
 
     return measure
 
 
-def _gather(batches):
-    """Of all batches: what is known of each layer, and the operations of each synapse, an example."""
-    seen: dict[str, dict[str, Any]] = {}
+def _gather(
+    batches: Iterable[tuple[NDArray[np.bool_], Any]],
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
+    """Combine all batches: the measurements of each layer, and the mean SynOps per example of each synapse."""
+    layers: dict[str, dict[str, Any]] = {}
     synapses: dict[str, dict[str, float]] = {}
     examples = 0
-    for mask, told in batches:
+    for mask, measured in batches:
         examples += mask.sum()
-        for layer in told["by_neuron"]:
-            flat = {key: np.asarray(told[key][layer]) for key in ("spikes", "membranes")}
-            first = {key: rows.reshape(len(rows), -1) for key, rows in flat.items()}
-            about = seen.setdefault(layer, first | {"by_neuron": 0, "by_example": np.zeros(0, int)})
-            about["by_neuron"] = about["by_neuron"] + np.asarray(told["by_neuron"][layer], np.int64).ravel()
-            about["by_example"] = np.append(about["by_example"], np.asarray(told["by_example"][layer])[mask])
-        for name, count in told["counts"].items():
-            done, spiking = np.asarray(count.operations, np.int64)[mask], np.asarray(count.spiking)[mask]
-            about = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": int(count.dense) * done.shape[1]})
-            about["acs"] += int(done[spiking].sum())
-            about["macs"] += int(done[~spiking].sum())
-    for about in seen.values():
-        about["rates"] = about["by_neuron"] / (examples * len(about["spikes"]))
-    for about in synapses.values():
-        about |= {kind: float(about[kind] / examples) for kind in ("acs", "macs")}
-    return seen, synapses
+        for layer in measured["by_neuron"]:
+            if layer not in layers:
+                first = {key: np.asarray(measured[key][layer]) for key in ("spikes", "membranes")}
+                layers[layer] = {key: array.reshape(len(array), -1) for key, array in first.items()}
+                layers[layer] |= {"by_neuron": 0, "by_example": np.zeros(0, int)}
+            row = layers[layer]
+            row["by_neuron"] = row["by_neuron"] + np.asarray(measured["by_neuron"][layer], np.int64).ravel()
+            row["by_example"] = np.append(row["by_example"], np.asarray(measured["by_example"][layer])[mask])
+        for name, synops in measured["synops"].items():
+            effective, spiking = np.asarray(synops.effective, np.int64)[mask], np.asarray(synops.spiking)[mask]
+            dense = int(synops.dense) * effective.shape[1]
+            counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": dense})
+            counts["acs"] += int(effective[spiking].sum())
+            counts["macs"] += int(effective[~spiking].sum())
+    for row in layers.values():
+        row["rates"] = row["by_neuron"] / (examples * len(row["spikes"]))
+    for counts in synapses.values():
+        counts |= {kind: float(counts[kind] / examples) for kind in ("acs", "macs")}
+    return layers, synapses
 
 
-def _summary(seen, synapses):
+def _summary(measured: dict[str, dict[str, Any]], synapses: dict[str, dict[str, float]]) -> dict[str, Any]:
     layers = {}
-    for layer, about in seen.items():
-        rates, spikes = about["rates"], about["by_example"]
+    for layer, row in measured.items():
+        rates, spikes = row["rates"], row["by_example"]
         layers[layer] = {
             "neurons": len(rates),
             "rate": float(rates.mean()),
@@ -120,32 +129,32 @@ def _summary(seen, synapses):
             "always_firing": float((rates == 1).mean()),
             "spikes_per_example": {"mean": float(spikes.mean()), "min": int(spikes.min()), "max": int(spikes.max())},
         }
-    total = {kind: sum(about[kind] for about in synapses.values()) for kind in ("acs", "macs", "dense")}
+    total = {kind: sum(counts[kind] for counts in synapses.values()) for kind in _SYNOPS}
     energy = synaptic_ops.energy_pj(total["macs"], total["acs"]) / 1000
     unit = {"mac_pj": synaptic_ops.MAC_PJ, "ac_pj": synaptic_ops.AC_PJ}
     return {"layers": layers, "synapses": synapses, **total, "energy_nj": energy, **unit}
 
 
-def _show(console, folder, result):
-    where = f"{result['examples']} examples of the {result['split']} part"
-    console.print(f"{result['run']}: {where}, {restore.WEIGHTS_LABELS[result['weights_of']]} ({result['epoch']})")
+def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> None:
+    examples = f"{result['examples']} examples of the {result['split']} split"
+    console.print(f"{result['run']}: {examples}, {restore.WEIGHTS_LABELS[result['weights_of']]} ({result['epoch']})")
     rows = [
         [
             layer,
-            str(about["neurons"]),
-            f"{about['rate']:.4f}",
-            f"{about['silent']:.1%}",
-            f"{about['always_firing']:.1%}",
-            f"{about['spikes_per_example']['mean']:.1f}",
+            str(row["neurons"]),
+            f"{row['rate']:.4f}",
+            f"{row['silent']:.1%}",
+            f"{row['always_firing']:.1%}",
+            f"{row['spikes_per_example']['mean']:.1f}",
         ]
-        for layer, about in result["layers"].items()
+        for layer, row in result["layers"].items()
     ]
-    columns = ["layer", "neurons", "rate", "silent", "always firing", "spikes an example"]
+    columns = ["layer", "neurons", "rate", "silent", "always firing", "spikes per example"]
     terminal.print_table(console, "neurons", columns, rows)
-    lines = {**result["synapses"], "all": {kind: result[kind] for kind in ("acs", "macs", "dense")}}
-    rows = [[name, *(f"{about[kind]:,.0f}" for kind in ("acs", "macs", "dense"))] for name, about in lines.items()]
-    terminal.print_table(console, "operations an example", ["synapse", "AC", "MAC", "dense"], rows)
-    prices = f"at {result['mac_pj']} pJ a MAC and {result['ac_pj']} pJ an AC (45 nm)"
-    console.print(f"energy       {result['energy_nj']:,.4g} nJ an example, {prices}", soft_wrap=True)
+    lines = {**result["synapses"], "all": {kind: result[kind] for kind in _SYNOPS}}
+    rows = [[name, *(f"{counts[kind]:,.0f}" for kind in _SYNOPS)] for name, counts in lines.items()]
+    terminal.print_table(console, "synaptic operations per example", ["synapse", "AC", "MAC", "dense"], rows)
+    costs = f"at {result['mac_pj']} pJ per MAC and {result['ac_pj']} pJ per AC (45 nm)"
+    console.print(f"energy       {result['energy_nj']:,.4g} nJ per example, {costs}", soft_wrap=True)
     console.print(f"numbers      {folder / 'inspect.json'}", soft_wrap=True)
     console.print(f"figures      {folder / 'figures' / 'inspect'}", soft_wrap=True)

@@ -1,17 +1,17 @@
-"""Synaptic operations of a forward pass, as NeuroBench defines them (Yik et al., Nature Communications 2025).
+"""Synaptic operations (SynOps) of a forward pass, as NeuroBench defines them (Yik et al., Nature Communications 2025).
 
-One operation is one connection that is used once: a nonzero input that meets a nonzero weight, counted wherever a
-convolution really has that connection, so fewer at a picture's border. At time step t of an example
+A SynOp is one use of one connection: a nonzero input that meets a nonzero weight, counted only where a convolution has
+that connection, so fewer at the border of a feature map. At time step t of an example
 
-    operations[t] = sum over inputs i of  [x_i[t] != 0] fanout_i        fanout_i = number of nonzero weights at input i
+    SynOps[t] = sum over inputs i of  [x_i[t] != 0] fanout_i            fanout_i = number of nonzero weights at input i
 
-are accumulates (AC) where all inputs of the synapse are in {-1, 0, 1}, and multiply-accumulates (MAC) elsewhere: counts
-of events, grey values, averaged or added spikes. (NeuroBench decides that of a whole batch; here each example is one.)
-"Dense" is all connections, whether or not anything is zero. Not counted, as there: biases, norms (which fold into
-weights), pooling, the neurons' own updates.
+are accumulates (AC) if all inputs of the synapse are in {-1, 0, 1}, and multiply-accumulates (MAC) otherwise: counts of
+events, grey values, averaged or added spikes. (NeuroBench decides this per batch, this module per example.) "Dense"
+counts all connections, zero or not. Not counted, as in NeuroBench: biases, norms (which fold into weights), pooling,
+the updates of the neurons.
 
-A still picture meets its first synapse once, and is counted once; a network that computes it anew at each step does T
-times as much there.
+A still input passes its first synapse once and is counted once; a network that computes that synapse at each time step
+needs T times as much there.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from flax.linen.module import InterceptorContext
 
 from csbp_jax.models.layers import Recurrent
 
@@ -29,63 +30,70 @@ MAC_PJ, AC_PJ = 4.6, 0.9
 
 
 @struct.dataclass
-class Count:
-    """Of one synapse.
+class SynOps:
+    """SynOps of one synapse.
 
-    operations: ``[B, T]`` int32, the effective ones; T is 1 where a still picture is seen once.
+    effective: ``[B, T]`` int32, connections used; T is 1 where a still input passes once.
     spiking: ``[B, T]`` bool, whether they are accumulates.
-    dense: int32, all connections, of one example and time step.
+    dense: int32, all connections, per example and time step.
     """
 
-    operations: jax.Array
+    effective: jax.Array
     spiking: jax.Array
     dense: jax.Array
 
 
-def count_operations(
+def count_synops(
     apply: Callable[..., Any], variables: Any, x: jax.Array, **options: Any
-) -> tuple[Any, dict[str, Count]]:
-    """``apply(variables, x, **options)``, and ``{synapse: Count}`` of what it computed.
+) -> tuple[Any, dict[str, SynOps]]:
+    """Call ``apply(variables, x, **options)``; return its output, and ``{synapse: SynOps}`` of the call.
 
     Synapses are the ``nn.Conv`` and ``nn.Dense`` of the network, by their layer's name (``conv1.conv``), and the
     feedback of recurrent layers (``rec1.feedback``). Jittable.
     """
-    calls: list[tuple[str, Callable[[jax.Array], jax.Array], Any, jax.Array]] = []
+    # name, the synapse without bias, its kernel, its input
+    calls: list[tuple[str, nn.Module, jax.Array, jax.Array]] = []
 
-    def note(call, args, kwargs, context):
+    def record(
+        call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: InterceptorContext
+    ) -> Any:
         out, module = call(*args, **kwargs), context.module
+        name = ".".join(module.path)
         if context.method_name == "__call__" and isinstance(module, nn.Conv | nn.Dense):
-            plain = module.clone(parent=None, name=None, use_bias=False, dtype=None)
-            calls.append((".".join(module.path), plain, module.get_variable("params", "kernel"), args[0]))
+            synapse = module.clone(parent=None, name=None, use_bias=False, dtype=None)
+            calls.append((name, synapse, module.get_variable("params", "kernel"), args[0]))
         elif context.method_name == "__call__" and isinstance(module, Recurrent):
-            before = jnp.pad(out[0][:, :-1], ((0, 0), (1, 0), (0, 0)))
-            plain = nn.Dense(module.features, use_bias=False)
-            calls.append(
-                (f"{'.'.join(module.path)}.feedback", plain, module.get_variable("params", "feedback"), before)
-            )
+            previous = jnp.pad(out[0][:, :-1], ((0, 0), (1, 0), (0, 0)))
+            synapse = nn.Dense(module.features, use_bias=False)
+            calls.append((f"{name}.feedback", synapse, module.get_variable("params", "feedback"), previous))
         return out
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(record):
         out = apply(variables, x, **options)
-    return out, {name: _count(*call) for name, *call in calls}
+    return out, {name: _count(synapse, kernel, received) for name, synapse, kernel, received in calls}
 
 
-def _count(synapse, kernel, x):
-    def fanout(kernel):
-        """Connections of each input of one frame: the derivative of the sum of all outputs, exact in float32."""
-        outputs = lambda frame: synapse.apply({"params": {"kernel": kernel}}, frame).sum()  # noqa: E731
-        return jax.grad(outputs)(jnp.zeros((1, *x.shape[2:]), jnp.float32)).astype(jnp.int32)
+def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array) -> SynOps:
+    def fanout(kernel: jax.Array) -> jax.Array:
+        """Count the connections of each input: the derivative of the sum of all outputs, exact in float32."""
+
+        def outputs(frame: jax.Array) -> jax.Array:
+            out: Any = synapse.apply({"params": {"kernel": kernel}}, frame)
+            return jnp.sum(out)
+
+        connections: jax.Array = jax.grad(outputs)(jnp.zeros((1, *x.shape[2:]), jnp.float32))
+        return connections.astype(jnp.int32)
 
     axes = tuple(range(2, x.ndim))
-    return Count(
-        operations=jnp.where(x != 0, fanout((kernel != 0).astype(jnp.float32))[None], 0).sum(axes),
+    return SynOps(
+        effective=jnp.where(x != 0, fanout((kernel != 0).astype(jnp.float32))[None], 0).sum(axes),
         spiking=((x == 0) | (jnp.abs(x) == 1)).all(axes),
         dense=fanout(jnp.ones_like(kernel, jnp.float32)).sum(),
     )
 
 
 def energy_pj(macs: float, acs: float) -> float:
-    """The usual estimate, in picojoules; it knows of no memory, no wires and no neurons.
+    """Estimate energy in picojoules from arithmetic alone, without memory access, wires and neurons.
 
     >>> energy_pj(macs=10, acs=100)
     136.0

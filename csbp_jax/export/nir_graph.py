@@ -1,7 +1,7 @@
 """Export of a run's network as a graph of NIR, the Neuromorphic Intermediate Representation (Pedersen et al. 2024).
 
-NIR's neurons are differential equations and those of this package are difference equations. With forward Euler at a step
-of dt they are the same:
+NIR's neurons are differential equations and those of this package are difference equations. With forward Euler at a
+step of dt they are the same:
 
     tau dv/dt = -v + r i   ->   u[t] = (1 - dt/tau) v[t-1] + (r dt/tau) i[t]     tau = dt / (1 - decay)
                                                                                 r = gain / (1 - decay)

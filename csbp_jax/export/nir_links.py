@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.module import InterceptorContext
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
@@ -98,7 +99,7 @@ def _apply_replaced(replace: Replace, apply: Apply, variables: Any, x: jax.Array
     """Call ``apply(variables, x)`` with ``replace`` in place of the calls of the network's layers."""
 
     def intercept(
-        call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
+        call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: InterceptorContext
     ) -> Any:
         module = context.module
         # A path of one name: the layers of the network, but not the modules inside a layer.

@@ -7,8 +7,8 @@ lowered for CPU, CUDA and TPU. The file is the container that ``jax.export`` wri
     logits = exported.call(x)  # x float32; repeat a still input T times
     exported.mlir_module_serialized  # the bytecode, for other compilers
 
-JAX guarantees that its versions of the next half year can run the file. The metadata that other forms contain is written
-to a JSON file beside it.
+JAX guarantees that its versions of the next half year can run the file. The metadata that other forms contain is
+written to a JSON file beside it.
 """
 
 import pathlib

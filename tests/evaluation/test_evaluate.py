@@ -1,4 +1,4 @@
-"""A run in detail: the numbers follow from the logits, and agree with those that training gave."""
+"""Evaluation of a run: its numbers follow from the logits and equal those of training."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def evaluated(run):
 
 @pytest.fixture(scope="module")
 def by_hand(trained):
-    """Logits of the test part in float64, their softmax, rates and labels."""
+    """Logits of the test split in float64, their softmax, rates and labels."""
     apply, variables, config = csbp_jax.load(trained)
     test = data.load(config)["test"]
     logits, aux = jax.jit(apply)(variables, test.x)
@@ -38,7 +38,7 @@ def by_hand(trained):
     return logits, odds / odds.sum(1, keepdims=True), aux.rates, test.y
 
 
-def test_it_agrees_with_training(run, evaluated):
+def test_numbers_equal_those_of_training(run, evaluated):
     last = json.loads((run / "result.json").read_text())["last"]
     result, _ = evaluated
     assert result["accuracy"] == pytest.approx(last["test_accuracy"], abs=1e-9)
@@ -46,7 +46,7 @@ def test_it_agrees_with_training(run, evaluated):
     assert (result["count"], result["epoch"], result["data_changed"]) == (359, 2, False)
 
 
-def test_every_number_follows_from_the_logits(evaluated, by_hand):
+def test_numbers_follow_from_the_logits(evaluated, by_hand):
     result, _ = evaluated
     logits, probability, rates, y = by_hand
     for t, accuracy in enumerate(result["accuracy_by_time"], start=1):
@@ -63,18 +63,18 @@ def test_every_number_follows_from_the_logits(evaluated, by_hand):
     assert len(set(result["accuracy_by_time"])) > 1
 
 
-def test_it_is_shown_and_kept(run, evaluated):
+def test_numbers_are_printed_and_written(run, evaluated):
     result, text = evaluated
     assert json.loads((run / "evaluation-test-last.json").read_text()) == result
     assert (run / "figures" / "evaluation-test-last.png").stat().st_size > 10_000
-    for word in (f"{result['accuracy']:.2%}", "expected calibration error", "confusion", "conv2", "among the five"):
+    for word in (f"{result['accuracy']:.2%}", "expected calibration error", "confusion", "conv2", "top-5 accuracy"):
         assert word in text
 
 
-def test_the_training_part_is_not_augmented(trained):
-    """A source's own ``take`` would cut, flip ... its pictures."""
+def test_the_train_split_is_not_augmented(trained):
+    """The source inverts its pictures in ``take``, as another would crop or flip them."""
 
-    class Turned:
+    class Inverted:
         events, num_uniforms, classes = False, 0, 10
 
         def __init__(self, source):
@@ -89,29 +89,29 @@ def test_the_training_part_is_not_augmented(trained):
         def take(self, indices, uniforms):
             return {"x": 1 - self.source.x[indices], "y": self.source.y[indices]}
 
-    opened = restore.restore(trained)
-    source = data.load(opened.config)["train"]
-    measure = forward.apply_all(opened, False, forward.outcome)
-    plain = measure(forward.Unaugmented(Turned(source)))["nll"]
-    turned = measure(Turned(source))["nll"]
-    whole = measure(source)["nll"][:50]
-    assert np.allclose(plain, whole, atol=1e-5) and not np.allclose(turned, whole, atol=0.1)
+    restored = restore.restore(trained)
+    source = data.load(restored.config)["train"]
+    measure = forward.apply_all(restored, False, forward.outcome)
+    plain = measure(forward.Unaugmented(Inverted(source)))["nll"]
+    inverted = measure(Inverted(source))["nll"]
+    expected = measure(source)["nll"][:50]
+    assert np.allclose(plain, expected, atol=1e-5) and not np.allclose(inverted, expected, atol=0.1)
 
 
-def test_other_parts_and_weights(run, capsys):
+def test_other_splits_and_weights(run, capsys):
     assert main.main(["evaluate", str(run), "--split", "validation", "--weights-of", "chosen"]) == 0
-    told = json.loads((run / "evaluation-validation-chosen.json").read_text())
+    result = json.loads((run / "evaluation-validation-chosen.json").read_text())
     chosen = json.loads((run / "result.json").read_text())["chosen"]
-    assert told["accuracy"] == pytest.approx(chosen["validation_accuracy"], abs=1e-9)
-    assert told["epoch"] == chosen["epoch"] and capsys.readouterr().err == ""
+    assert result["accuracy"] == pytest.approx(chosen["validation_accuracy"], abs=1e-9)
+    assert result["epoch"] == chosen["epoch"] and capsys.readouterr().err == ""
 
 
-def test_changed_data_are_told(run, evaluated, tmp_path, capsys):
+def test_changed_data_are_reported(run, evaluated, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
-    about = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(about | {"data": "other"}))
+    content = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(content | {"data": "other"}))
     result = evaluate.evaluate_run(copy, console=terminal.Console(file=io.StringIO()))
-    assert result["data_changed"] and "its data have changed since it was trained" in capsys.readouterr().err
+    assert result["data_changed"] and "its data have changed since training" in capsys.readouterr().err
     assert result["accuracy"] == evaluated[0]["accuracy"]
 
 
@@ -131,8 +131,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_what_is_wrong_is_told_in_one_line(line, run, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line(line, run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main.main([word.format(run=run) for word in line.split()]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("csbp_jax: ") and told.count("\n") == 1 and WRONG[line].format(run=run) in told
+    error = capsys.readouterr().err
+    assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and WRONG[line].format(run=run) in error

@@ -1,4 +1,4 @@
-"""Synaptic operations against a count over every connection; and that whoever does not ask for them pays nothing."""
+"""Synaptic operations against a count over every connection; without inspection, programs contain nothing of it."""
 
 import functools
 from typing import get_args
@@ -11,7 +11,7 @@ import pytest
 from csbp_jax import learner, losses, models
 from csbp_jax.config import Chaos, Config, Model, Neuron
 from csbp_jax.config.schema import ModelName
-from csbp_jax.evaluation.synaptic_ops import count_operations, energy_pj
+from csbp_jax.evaluation.synaptic_ops import count_synops, energy_pj
 from csbp_jax.learner import objective, optimizer
 from csbp_jax.models import layers
 from csbp_jax.models.taps import Aux, Probe, apply_taps
@@ -24,12 +24,12 @@ def network(name, shape, features, **options):
 
 
 def count(apply, variables, x, **options):
-    """Compiled as a whole: eagerly, each operation would be compiled by itself."""
-    return jax.device_get(jax.jit(functools.partial(count_operations, apply, **options))(variables, x))
+    """Count in one compiled program; eagerly, each operation would be compiled by itself."""
+    return jax.device_get(jax.jit(functools.partial(count_synops, apply, **options))(variables, x))
 
 
 def conv_by_hand(x, kernel, stride=1):
-    """Of one frame [H, W, C]: every output, every tap inside the picture, every pair of channels."""
+    """Count over one frame [H, W, C]: every output, every kernel tap inside the frame, every pair of channels."""
     k, (height, width, _) = kernel.shape[0], x.shape
     n = 0
     for i in range(0, height, stride):
@@ -46,7 +46,7 @@ def dense_by_hand(x, kernel):
     return sum(int((kernel[i] != 0).sum()) for i in range(len(x)) if x[i] != 0)
 
 
-def test_a_convolutional_network_by_hand():
+def test_a_convolutional_network_counted_by_hand():
     model, variables = network("small_conv", (5, 7, 2), (3, 4), neuron=Neuron(threshold=0.4))
     kernel = np.array(variables["params"]["conv2"]["conv"]["kernel"])
     kernel[1, :, 0] = 0
@@ -61,16 +61,16 @@ def test_a_convolutional_network_by_hand():
     for b in range(2):
         for t in range(3):
             for name in ("conv1", "conv2"):
-                assert counts[f"{name}.conv"].operations[b, t] == conv_by_hand(seen[name][b, t], kernels[name])
-            assert counts["readout"].operations[b, t] == dense_by_hand(flat[b, t], readout) > 0
+                assert counts[f"{name}.conv"].effective[b, t] == conv_by_hand(seen[name][b, t], kernels[name])
+            assert counts["readout"].effective[b, t] == dense_by_hand(flat[b, t], readout) > 0
     assert not counts["conv1.conv"].spiking.any() and counts["conv2.conv"].spiking.all()
     assert counts["conv2.conv"].dense == conv_by_hand(np.ones((5, 7, 3)), np.ones((3, 3, 3, 4))) < 5 * 7 * 9 * 3 * 4
     assert counts["readout"].dense == flat.shape[-1] * 3
 
 
 @pytest.mark.parametrize(("size", "stride"), [((7, 6), 2), ((2, 2), 1), ((2, 3), 2), ((1, 2), 1)])
-def test_strides_count_what_is_computed(size, stride):
-    """In pictures smaller than the kernel too, which a CPU computes as larger ones."""
+def test_strides_and_small_inputs_count_existing_connections(size, stride):
+    """Also for inputs smaller than the kernel, which are padded on CPUs."""
     model = layers.ConvNormLIF(4, stride=stride, name="a")
     x = (np.random.default_rng(0).random((1, 1, *size, 2)) < 0.7).astype(np.float32)
     arguments = (x, False, lambda h: (h, h[:, -1]), Probe(lambda h: h))
@@ -78,30 +78,29 @@ def test_strides_count_what_is_computed(size, stride):
     _, counts = count(lambda v, x: model.apply(v, *arguments), variables, x)
     (of_conv,) = counts.values()
     kernel = np.asarray(variables["params"]["conv"]["kernel"])
-    assert of_conv.operations.item() == conv_by_hand(np.asarray(x[0, 0]), kernel, stride) and of_conv.spiking.item()
+    assert of_conv.effective.item() == conv_by_hand(np.asarray(x[0, 0]), kernel, stride) and of_conv.spiking.item()
     assert of_conv.dense.item() == conv_by_hand(np.ones((*size, 2)), np.ones(kernel.shape), stride)
 
 
 @pytest.mark.parametrize("name", ["dense", "recurrent"])
-def test_a_dense_network_by_hand(name):
-    """A still picture goes through its first synapse once; feedback is spikes of the step before."""
+def test_a_dense_network_counted_by_hand(name):
+    """A still input passes its first synapse once; feedback is spikes of the previous time step."""
     model, variables = network(name, (6,), (5, 4), neuron=Neuron(threshold=0.2))
     x = (np.random.default_rng(3).normal(size=(2, 1, 6)) * [1, 0, 1, 1, 0, 1]).astype(np.float32)
     first = {"dense": "fc1", "recurrent": "rec1"}[name]
     (_, aux), counts = count(model.apply, variables, x, inspect=(first,))
     weights, spikes = variables["params"], np.asarray(aux.spikes[first])
     assert (
-        counts[f"{first}.dense"].operations.tolist() == [[4 * 5], [4 * 5]]
-        and not counts[f"{first}.dense"].spiking.any()
+        counts[f"{first}.dense"].effective.tolist() == [[4 * 5], [4 * 5]] and not counts[f"{first}.dense"].spiking.any()
     )
     second = counts[f"{first[:-1]}2.dense"]
     for b in range(2):
         for t in range(3):
             by_hand = dense_by_hand(spikes[b, t], np.asarray(weights[f"{first[:-1]}2"]["dense"]["kernel"]))
-            assert second.operations[b, t] == by_hand
-    assert second.spiking.all() and second.operations.sum() > 0
+            assert second.effective[b, t] == by_hand
+    assert second.spiking.all() and second.effective.sum() > 0
     if name == "recurrent":
-        back = counts["rec1.feedback"].operations
+        back = counts["rec1.feedback"].effective
         assert back.tolist() == [[0, *(5 * spikes[b, :2].sum(1)).astype(int).tolist()] for b in range(2)]
         assert back.sum() > 0 and counts["rec1.feedback"].dense == 25
 
@@ -110,22 +109,22 @@ def test_a_dense_network_by_hand(name):
     "name, precision", [*((name, "float32") for name in get_args(ModelName)), ("resnet19_tet", "bfloat16")]
 )
 def test_every_synapse_of_every_network_is_counted(name, precision):
-    """Traced only: nothing is computed."""
+    """By tracing alone."""
     shape = (128, 128, 2) if name.startswith("sew") and name.endswith("7b") else (48, 48, 2)
     model = models.build(Model(name=name, input_shape=shape, classes=3, time_steps=2, precision=precision))
     x = jax.ShapeDtypeStruct((3, 2, *shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    _, counts = jax.eval_shape(functools.partial(count_operations, model.apply), variables, x)
+    _, counts = jax.eval_shape(functools.partial(count_synops, model.apply), variables, x)
     kernels = {
         ".".join(str(part.key) for part in path if part.key != "kernel")
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
         if path[-1].key in ("kernel", "feedback")
     }
     assert set(counts) == kernels and len(kernels) >= 2
-    assert all(count.operations.shape == count.spiking.shape == (3, 2) for count in counts.values())
+    assert all(count.effective.shape == count.spiking.shape == (3, 2) for count in counts.values())
 
 
-def test_averaged_spikes_are_multiplied():
+def test_averaged_spikes_count_as_multiply_accumulates():
     model, variables = network("small_conv", (4, 4, 1), (3, 2), neuron=Neuron(threshold=0.2))
     x = np.random.default_rng(3).normal(size=(2, 1, 4, 4, 1)).astype(np.float32)
     _, counts = count(model.apply, variables, x)
@@ -137,7 +136,7 @@ def test_energy_is_the_sum_of_both_kinds():
 
 
 def lowered(config):
-    """What the compiler is given of a training and an evaluation step."""
+    """Return the programs of a training and an evaluation step, before compilation."""
     model = models.build(config.model)
     tx, loss = optimizer.build(config.optimizer, 1, 1), losses.build(config.loss)
     init, train_step, eval_step = learner.make(model, tx, loss, config)
@@ -146,38 +145,38 @@ def lowered(config):
     return [jax.jit(step).lower(state, batch).as_text() for step in (train_step, eval_step)]
 
 
-def bare(layer, tensors, current, neuron, probe):
-    """``probes.fire`` of a package in which nothing can be inspected."""
+def run_neuron_without_inspection(layer, tensors, current, neuron, probe):
+    """``taps.run_neuron`` without support for inspection."""
     spikes, membrane = neuron(current)
     aux = apply_taps(layer, {**tensors, "membrane": membrane}, probe)
     return spikes, Aux(aux.terms, {layer: jnp.mean(spikes, dtype=jnp.float32)}, names=aux.names)
 
 
-def test_what_is_not_inspected_costs_nothing(monkeypatch):
+def test_inspection_that_is_not_requested_costs_nothing(monkeypatch):
     model = Model(input_shape=(4, 4, 1), classes=3, time_steps=2, features=(2, 2))
     config = Config(model=model, chaos=Chaos(z0=(1.0,), taps=("conv1.membrane",)))
-    with_it = lowered(config)
-    monkeypatch.setattr(layers, "run_neuron", bare)
-    assert lowered(config) == with_it
+    programs = lowered(config)
+    monkeypatch.setattr(layers, "run_neuron", run_neuron_without_inspection)
+    assert lowered(config) == programs
 
-    # The comparison sees what inspection adds: an output of each membrane.
+    # The comparison detects inspection, which adds the membranes as outputs.
     monkeypatch.undo()
     monkeypatch.setattr(objective, "neuron_override", lambda state: {"inspect": ("conv1",)})
-    assert lowered(config)[0] != with_it[0]
+    assert lowered(config)[0] != programs[0]
 
 
 def test_neurobench_counts_the_same(reference):
-    """Its own count of the same network, by its own code (tools/make_operations_reference.py)."""
-    told = reference("operations")
+    """The count of the same network by NeuroBench's code (tools/make_operations_reference.py)."""
+    expected = reference("operations")
     model, variables = network("small_conv", (8, 6, 2), (6, 5))
-    variables["params"]["readout"]["kernel"] = told["readout"]
+    variables["params"]["readout"]["kernel"] = expected["readout"]
     for name in ("conv1", "conv2"):
-        variables["params"][name]["conv"]["kernel"] = told[name]
+        variables["params"][name]["conv"]["kernel"] = expected[name]
         norm = variables["batch_stats"][name]["norm"]
         norm["var"] = np.full_like(norm["var"], 1 - 1e-5)  # so that the norm divides by exactly 1
-    _, counts = count(model.apply, variables, told["x"])
-    spiking = sum((c.operations * c.spiking).sum(1) for c in counts.values())
-    assert spiking.tolist() == told["effective_acs"].tolist()
-    assert (sum(c.operations.sum(1) for c in counts.values()) - spiking).tolist() == told["effective_macs"].tolist()
-    assert [sum(c.dense * x.shape[0] for c in counts.values()) for x in told["x"]] == told["dense"].tolist()
+    _, counts = count(model.apply, variables, expected["x"])
+    spiking = sum((c.effective * c.spiking).sum(1) for c in counts.values())
+    assert spiking.tolist() == expected["effective_acs"].tolist()
+    assert (sum(c.effective.sum(1) for c in counts.values()) - spiking).tolist() == expected["effective_macs"].tolist()
+    assert [sum(c.dense * x.shape[0] for c in counts.values()) for x in expected["x"]] == expected["dense"].tolist()
     assert counts["conv1.conv"].spiking[:, 1].all() and not counts["conv1.conv"].spiking.all()

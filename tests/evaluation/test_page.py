@@ -1,4 +1,4 @@
-"""The HTML page: whole by itself, its text escaped, and in a real browser no wider than a phone."""
+"""The HTML report: self-contained, its text escaped, and in a real browser no wider than a phone."""
 
 import dataclasses
 import html
@@ -50,15 +50,15 @@ def pages(runs, swept, tmp_path_factory):
 
 
 class Tags(html.parser.HTMLParser):
-    """All tags, and the depth at the end."""
+    """All tags of a page, and the nesting depth at its end."""
 
     def __init__(self, text):
         super().__init__()
-        self.found, self.depth = [], 0
+        self.tags, self.depth = [], 0
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
         self.depth += tag not in ("meta", "img")
 
     def handle_endtag(self, tag):
@@ -66,16 +66,16 @@ class Tags(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize("name", ["one", "four", "sweep"])
-def test_a_page_needs_nothing_else(pages, name):
+def test_a_page_is_self_contained(pages, name):
     tags = Tags(pages[name])
-    assert tags.depth == 0 and not {tag for tag, _ in tags.found} & {"script", "link", "iframe", "object"}
-    sources = [attrs["src"] for tag, attrs in tags.found if tag == "img"]
+    assert tags.depth == 0 and not {tag for tag, _ in tags.tags} & {"script", "link", "iframe", "object"}
+    sources = [attrs["src"] for tag, attrs in tags.tags if tag == "img"]
     assert sources and all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
     assert "http://" not in pages[name] and "https://" not in pages[name]
-    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags.found
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags.tags
 
 
-def test_it_says_what_the_runs_are(pages, runs):
+def test_content_of_the_pages(pages, runs):
     text = html.unescape(pages["four"])
     for word in ("chaos.z0", "optimizer.lr", "91.00%", "orbax-checkpoint", "seed 1,", "pairs", runs[3].name):
         assert word in text
@@ -92,26 +92,26 @@ def test_text_is_escaped(trained, tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "Run &lt;b&gt;&amp;" in text
 
 
-def test_the_command_and_what_is_wrong(runs, swept, tmp_path, capsys):
+def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
     assert main.main(["report", str(swept)]) == 0
     assert capsys.readouterr().out == f"{swept / 'report.html'}\n"
     stopped = shutil.copytree(swept, tmp_path / "stopped")
     (stopped / "members.csv").unlink()
-    for words, told in {
+    for words, message in {
         (): "RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP",
-        ("nowhere",): "nowhere: is no run's folder",
+        ("nowhere",): "nowhere: is not a run's folder",
         (runs[0], swept): "is a sweep; its settings are compared in its own tables",
-        (stopped,): "no finished sweep; the command that began it goes on",
+        (stopped,): "is not a finished sweep; repeat the command that started it to resume it",
         (runs[0], "--out", tmp_path / "no" / "a.html"): "No such file or directory",
     }.items():
         assert main.main(["report", *map(str, words)]) == 2
         error = capsys.readouterr().err
-        assert told in error and error.count("\n") == 1
+        assert message in error and error.count("\n") == 1
     assert not list(runs[0].parent.rglob("*.part"))
 
 
-def measured(text, width, folder, *options):
-    """What a browser makes of a page in a window of this width: in a frame, as windows have a least width."""
+def browser_layout(text, width, folder, *options):
+    """Measure the layout of a page in a browser at this width, in a frame because windows have a minimum width."""
     frame = folder / "frame.html"
     frame.write_text(f"""<iframe width="{width}" height="800" style="border:0" srcdoc="{html.escape(text)}"></iframe>
 <script>onload = () => {{
@@ -130,18 +130,18 @@ def measured(text, width, folder, *options):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 @pytest.mark.parametrize("name", ["four", "sweep"])
-def test_it_reads_well_in_a_browser(pages, name, tmp_path):
+def test_layout_in_a_browser(pages, name, tmp_path):
     for width in (390, 1200):
-        seen = measured(pages[name], width, tmp_path)
-        assert seen["inner"] >= width - 20 and seen["scroll"] <= seen["inner"]
-        assert seen["images"] and min(seen["images"]) > 100 and seen["paper"] == "rgb(255, 255, 255)"
+        layout = browser_layout(pages[name], width, tmp_path)
+        assert layout["inner"] >= width - 20 and layout["scroll"] <= layout["inner"]
+        assert layout["images"] and min(layout["images"]) > 100 and layout["paper"] == "rgb(255, 255, 255)"
         if width == 390:
-            assert max(seen["tables"]) > 0  # wider than the phone, and it scrolls by itself
-    wide = measured(pages[name].replace("overflow-x: auto", ""), 390, tmp_path)
+            assert max(layout["tables"]) > 0  # wider than the phone, and it scrolls by itself
+    wide = browser_layout(pages[name].replace("overflow-x: auto", ""), 390, tmp_path)
     assert wide["scroll"] > wide["inner"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-def test_it_is_dark_where_dark_is_preferred(pages, tmp_path):
-    seen = measured(pages["one"], 390, tmp_path, "--blink-settings=preferredColorScheme=0")
-    assert seen["paper"] == "rgb(22, 24, 27)"
+def test_dark_colour_scheme(pages, tmp_path):
+    layout = browser_layout(pages["one"], 390, tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert layout["paper"] == "rgb(22, 24, 27)"

@@ -1,4 +1,4 @@
-"""Files are answered as evaluation answers the same records; what cannot be read is told, and stops nothing else."""
+"""Predictions for files equal those of evaluation; unreadable files are reported and do not stop the others."""
 
 import csv
 import dataclasses
@@ -25,24 +25,24 @@ from csbp_jax.training.loop import unsaved
 
 @pytest.fixture(scope="module")
 def digits(trained, tmp_path_factory):
-    """The run, its test part, and a file of each of its first records."""
+    """The run, its test split, and a file for each of its first records."""
     config = restore.restore(trained).config
     test = data.load(config)["test"]
-    place = tmp_path_factory.mktemp("digits")
+    directory = tmp_path_factory.mktemp("digits")
     for i in range(12):
-        np.save(place / f"{i}.npy", test[i]["x"])
-    return trained, test, [place / f"{i}.npy" for i in range(12)]
+        np.save(directory / f"{i}.npy", test[i]["x"])
+    return trained, test, [directory / f"{i}.npy" for i in range(12)]
 
 
 def evaluated(run, source):
-    """Answers of evaluation, and how sure they are."""
-    opened = restore.restore(run)
-    outcome = forward.apply_all(opened, getattr(source, "events", False), forward.outcome)(forward.Unaugmented(source))
-    names = data.classes(opened.config)
+    """Return predictions of evaluation and their confidence."""
+    restored = restore.restore(run)
+    outcome = forward.apply_all(restored, source.events, forward.outcome)(forward.Unaugmented(source))
+    names = data.classes(restored.config)
     return [names[k] for k in outcome["predicted"][:, -1]], outcome["confidence"]
 
 
-def test_predictions_are_those_of_evaluation(digits):
+def test_predictions_equal_those_of_evaluation(digits):
     run, test, paths = digits
     labels, confidence = evaluated(run, test)
     answers = predict.predict(run, paths)
@@ -51,17 +51,17 @@ def test_predictions_are_those_of_evaluation(digits):
     assert len({label for (label,) in (answer.labels for answer in answers)}) > 3
 
 
-def test_the_order_of_files_does_not_matter_and_all_classes_sum_to_one(digits):
+def test_order_of_files_does_not_matter_and_probabilities_sum_to_one(digits):
     run, _, paths = digits
-    there, back = (predict.predict(run, order, top=10) for order in (paths, paths[::-1]))
-    assert [answer.labels for answer in there] == [answer.labels for answer in back[::-1]]
-    for answer in there:
+    forwards, backwards = (predict.predict(run, order, top=10) for order in (paths, paths[::-1]))
+    assert [answer.labels for answer in forwards] == [answer.labels for answer in backwards[::-1]]
+    for answer in forwards:
         assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
         assert sorted(answer.labels) == list("0123456789")
         assert answer.probabilities == sorted(answer.probabilities, reverse=True)
 
 
-def test_the_command_leaves_out_what_it_cannot_read(digits, tmp_path, capsys):
+def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
     run, _, paths = digits
     bad = {name: tmp_path / name for name in ("wide.npy", "broken.npy", "dark.npy", "colour.png", "notes.txt")}
     np.save(bad["wide.npy"], np.zeros((8, 9, 1), np.float32))
@@ -73,9 +73,9 @@ def test_the_command_leaves_out_what_it_cannot_read(digits, tmp_path, capsys):
     out = tmp_path / "out.csv"
     order = [paths[0], *bad.values(), paths[1], missing, paths[2]]
     assert main.main(["predict", str(run), *map(str, order), "--out", str(out), "--top", "3"]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 7 and all(line.startswith("csbp_jax: ") for line in told)
-    for line, (path, reason) in zip(told, {
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 7 and all(line.startswith("csbp_jax: ") for line in errors)
+    for line, (path, reason) in zip(errors, {
         "wide.npy": "is 1x8x9x1 with its time steps, but this run's pictures are 8x8x1",
         "broken.npy": "cannot be read",
         "dark.npy": "save uint8, or brightness in [0, 1]",
@@ -84,15 +84,15 @@ def test_the_command_leaves_out_what_it_cannot_read(digits, tmp_path, capsys):
         "missing.png": "No such file",
     }.items(), strict=False):  # fmt: skip
         assert path in line and reason in line
-    assert told[-1] == "csbp_jax: 6 of 9 files could not be read; the others are predicted"
+    assert errors[-1] == "csbp_jax: 6 of 9 files could not be read; the others are predicted"
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
     assert [row["file"] for row in rows] == [str(path) for path in paths[:3]]
-    whole = predict.predict(run, paths[:3], top=3)
-    assert [[row["label"], row["label_2"], row["label_3"]] for row in rows] == [answer.labels for answer in whole]
-    assert float(rows[1]["probability_2"]) == pytest.approx(whole[1].probabilities[1], rel=1e-5)
+    answers = predict.predict(run, paths[:3], top=3)
+    assert [[row["label"], row["label_2"], row["label_3"]] for row in rows] == [answer.labels for answer in answers]
+    assert float(rows[1]["probability_2"]) == pytest.approx(answers[1].probabilities[1], rel=1e-5)
 
 
-def test_a_grey_picture_is_its_brightness(digits, tmp_path, capsys):
+def test_file_formats_of_a_grey_picture_agree(digits, tmp_path, capsys):
     run, _, _ = digits
     x = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     Image.fromarray(x).save(tmp_path / "a.png")
@@ -103,17 +103,17 @@ def test_a_grey_picture_is_its_brightness(digits, tmp_path, capsys):
     assert rows[0] == ["file", "label", "probability"] and rows[1][1:] == rows[2][1:] == rows[3][1:]
 
 
-def test_what_is_wrong_is_told(digits, capsys):
+def test_errors_are_one_line(digits, capsys):
     run, _, paths = digits
-    for line, told in {
+    for line, message in {
         f"predict {run}": "FILE: missing; write csbp_jax predict RUN FILE ...",
         f"predict {run} {paths[0]} --top 11": "--top: 11 is not possible; allowed are 1 to 10",
         f"predict {run} {paths[0]} --top x": "--top: 'x' is not possible; allowed is a positive whole number",
-        f"predict {run.parent} {paths[0]}": "is no run's folder",
+        f"predict {run.parent} {paths[0]}": "is not a run's folder",
     }.items():
         assert main.main(line.split()) == 2
         error = capsys.readouterr().err
-        assert told in error and error.count("\n") == 1
+        assert message in error and error.count("\n") == 1
 
 
 def pictures(path, random):
@@ -131,29 +131,29 @@ def events(path, random):
     np.savez(path.with_suffix(".npz"), x=x, y=y, t=t, p=p)
 
 
-def started(write, options, place):
-    """A run on a folder, with its first weights as its only checkpoint."""
+def untrained_run(write, options, root):
+    """Write a run on a folder of files, with its initial weights as its only checkpoint."""
     random = np.random.default_rng(0)
     for name in ("cat", "dog", "2", "10"):
-        (place / "mine" / name).mkdir(parents=True)
+        (root / "files" / name).mkdir(parents=True)
         for i in range(6):
-            write(place / "mine" / name / str(i), random)
+            write(root / "files" / name / str(i), random)
     config = configs.load("folder")
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, dir=str(place / "mine"), **options),
+        data=dataclasses.replace(config.data, dir=str(root / "files"), **options),
         model=dataclasses.replace(
             config.model, name="dense", features=(16,), time_steps=3, neuron=Neuron(threshold=0.1)
         ),
         chaos=Chaos(),
         batch_size=8,
     )
-    parts = data.load(config, place / "kept")
+    parts = data.load(config, root / "prepared")
     config = resolve(config, parts)
     tx = optimizer.build(config.optimizer, config.epochs, 1)
     init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config)
     state = jax.jit(init)(jax.random.key(0))
-    run = place / "run"
+    run = root / "run"
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
         checkpoints.save(1, unsaved(state, restore.metric_shapes(config, train_step, state)))
     run_dir.write_json(run / "config.json", {"config": to_json(config)})
@@ -172,8 +172,8 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_of_a_folder_are_seen_as_in_evaluation(kind, tmp_path):
-    run, config, test = started(*KINDS[kind], tmp_path)
+def test_files_of_a_folder_are_read_as_in_evaluation(kind, tmp_path):
+    run, config, test = untrained_run(*KINDS[kind], tmp_path)
     paths = [record.path for record in folder.list_files(config)[0]["test"]]
     labels, confidence = evaluated(run, test)
     answers = predict.predict(run, paths)
@@ -182,22 +182,22 @@ def test_files_of_a_folder_are_seen_as_in_evaluation(kind, tmp_path):
     assert [answer.probabilities[0] for answer in answers] == pytest.approx(confidence.tolist(), abs=1e-6)
     assert np.ptp(confidence) > 1e-4
 
-    # Elsewhere, without what it was trained on; of scaled events, nothing else tells the size of the camera.
+    # Without the training data; the size of the camera of scaled events is then unknown.
     moved = tmp_path / "moved"
-    shutil.move(tmp_path / "mine", moved)
-    paths = [moved / path.relative_to(tmp_path / "mine") for path in paths]
+    shutil.move(tmp_path / "files", moved)
+    paths = [moved / path.relative_to(tmp_path / "files") for path in paths]
     if kind in ("scaled events", "resized events"):
         assert all(
             "the camera's size can only be read from its recordings" in a.problem for a in predict.predict(run, paths)
         )
     else:
-        alone = predict.predict(run, paths)
-        assert [answer.probabilities for answer in alone] == [answer.probabilities for answer in answers]
-        assert {label for answer in alone for label in answer.labels} <= set("0123")
+        answers_without_data = predict.predict(run, paths)
+        assert [answer.probabilities for answer in answers_without_data] == [answer.probabilities for answer in answers]
+        assert {label for answer in answers_without_data for label in answer.labels} <= set("0123")
 
 
-def test_files_of_another_kind_or_size_are_left_out(tmp_path):
-    run, config, _ = started(*KINDS["frames"], tmp_path)
+def test_files_of_another_kind_or_size_are_omitted(tmp_path):
+    run, config, _ = untrained_run(*KINDS["frames"], tmp_path)
     good = folder.list_files(config)[0]["test"][0].path
     random = np.random.default_rng(1)
     pictures(tmp_path / "a", random)
@@ -210,7 +210,7 @@ def test_files_of_another_kind_or_size_are_left_out(tmp_path):
     assert answers[3].labels and not answers[3].problem
 
 
-def test_recordings_for_a_data_set_are_counted_as_its_own(tmp_path):
+def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
     config = configs.load("digits_events")
     for i, more in ((0, {}), (1, {"height": 16, "width": 16}), (2, {"height": 16, "width": 20})):
         x, y, t, p, _ = digits_events.recording(i)

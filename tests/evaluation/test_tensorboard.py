@@ -1,4 +1,4 @@
-"""Events hold what metrics.jsonl holds, at its steps, and follow a run that is resumed."""
+"""TensorBoard events equal metrics.jsonl, at its steps, and follow a run that is resumed."""
 
 import json
 import shutil
@@ -22,25 +22,25 @@ def run(trained, tmp_path):
 
 
 def events(folder):
-    """All events, in the order in which TensorBoard reads them."""
-    found = []
+    """Return all events, in the order in which TensorBoard reads them."""
+    read = []
     for file in sorted(folder.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime_ns):
         content = file.read_bytes()
         while content:  # length, its checksum, the event, its checksum
             (size,) = struct.unpack("<Q", content[:8])
-            found.append(event_pb2.Event.FromString(content[12 : 12 + size]))
+            read.append(event_pb2.Event.FromString(content[12 : 12 + size]))
             content = content[16 + size :]
-    return found
+    return read
 
 
 def scalars(folder):
-    """``{(tag, step): value}`` that are left when a START discards what was at its step or later."""
-    found = {}
+    """Return ``{(tag, step): value}``; a START discards what was at its step or later."""
+    values = {}
     for event in events(folder):
         if event.HasField("session_log"):
-            found = {key: value for key, value in found.items() if key[1] < event.step}
-        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-    return found
+            values = {key: value for key, value in values.items() if key[1] < event.step}
+        values |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    return values
 
 
 def expected(rows):
@@ -55,21 +55,21 @@ def expected(rows):
     return {key: value for key, value in values.items() if key[0].split("/")[1] not in ("step", "seconds")}
 
 
-def test_every_number_is_at_its_step(run, capsys):
+def test_every_number_is_written_at_its_step(run, capsys):
     rows = read_rows(run / "metrics.jsonl")
     for _ in range(2):  # a second time in place of the first
         assert main(["tensorboard", str(run)]) == 0
         assert capsys.readouterr().out == f"{run}/tensorboard\n"
-        found = scalars(run / "tensorboard")
-        assert found == pytest.approx(expected(rows), rel=1e-6)
-        assert len(events(run / "tensorboard")) == len(found) + 1  # and the version
-    assert {tag.split("/")[0] for tag, _ in found} == {"start", "train", "epoch"}
-    assert found["epoch/validation_accuracy", rows[-1]["step"]] == pytest.approx(rows[-1]["validation_accuracy"])
+        actual = scalars(run / "tensorboard")
+        assert actual == pytest.approx(expected(rows), rel=1e-6)
+        assert len(events(run / "tensorboard")) == len(actual) + 1  # and the version
+    assert {tag.split("/")[0] for tag, _ in actual} == {"start", "train", "epoch"}
+    assert actual["epoch/validation_accuracy", rows[-1]["step"]] == pytest.approx(rows[-1]["validation_accuracy"])
     began, last = (run / "config.json").stat().st_mtime, events(run / "tensorboard")[-1]
     assert last.wall_time == pytest.approx(began + rows[-1]["seconds"])
 
 
-def test_it_follows_a_run_that_is_resumed_to_its_end(run, monkeypatch):
+def test_following_a_run_that_is_resumed(run, monkeypatch):
     monkeypatch.setattr(tensorboard, "FOLLOW_SECONDS", 0.05)
     result, file = (run / "result.json").read_text(), run / "metrics.jsonl"
     (run / "result.json").unlink()
@@ -86,15 +86,15 @@ def test_it_follows_a_run_that_is_resumed_to_its_end(run, monkeypatch):
     deadline = time.monotonic() + 30
     for some in (rows[:1] + lost, rows[:1], rows):
         put(some)
-        while (found := scalars(run / "tensorboard")) != pytest.approx(expected(some), rel=1e-6):
-            assert time.monotonic() < deadline, found
+        while (actual := scalars(run / "tensorboard")) != pytest.approx(expected(some), rel=1e-6):
+            assert time.monotonic() < deadline, actual
             time.sleep(0.02)
     (run / "result.json").write_text(result)
     following.join(timeout=30)
     assert not following.is_alive()
 
 
-def test_what_has_no_metrics_is_told(tmp_path, capsys):
+def test_a_folder_without_metrics_is_an_error(tmp_path, capsys):
     assert main(["tensorboard", str(tmp_path)]) == 2
     assert "has no metrics (metrics.jsonl); name a run's folder" in capsys.readouterr().err
     assert main(["tensorboard"]) == 2
@@ -102,7 +102,7 @@ def test_what_has_no_metrics_is_told(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_package_that_is_not_there_is_told(run, capsys, monkeypatch):
+def test_a_missing_package_is_reported(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert main(["tensorboard", str(run)]) == 2
     assert "pip install tensorboardX" in capsys.readouterr().err and not (run / "tensorboard").exists()

@@ -1,4 +1,4 @@
-"""A run's network in other programs' forms: read back from the file, it answers as it did."""
+"""Export of a run's network: read back from the file, it gives the same outputs."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from csbp_jax import configs, data, models, neurons
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, Model, Neuron, from_json
 from csbp_jax.evaluation import restore
-from csbp_jax.export import about, arrays, nir_graph
+from csbp_jax.export import arrays, metadata, nir_graph
 from tests.support import nir_interpreter
 
 
@@ -30,28 +30,30 @@ def exported(run, form, capsys, *options):
     return pathlib.Path(capsys.readouterr().out.strip())
 
 
-def check_about(texts, run):
+def check_metadata(texts, run):
     assert texts["producer"].startswith("csbp_jax 0.") and (texts["run"], texts["weights_of"]) == ("run", "last")
     assert json.loads(texts["classes"]) == list("0123456789")
     assert from_json(json.loads(texts["config"])) == restore.restore(run).config
 
 
-def test_arrays_come_back_equal_and_answer_alike(run, capsys):
-    opened = restore.restore(run)
+def test_arrays_are_read_back_unchanged(run, capsys):
+    restored = restore.restore(run)
     with safe_open(exported(run, "safetensors", capsys), "numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        check_about(file.metadata(), run)
+        check_metadata(file.metadata(), run)
     with np.load(exported(run, "npz", capsys)) as file:
-        check_about({name.removeprefix("about/"): str(file[name]) for name in file if name.startswith("about/")}, run)
+        check_metadata(
+            {name.removeprefix("about/"): str(file[name]) for name in file if name.startswith("about/")}, run
+        )
         other = {name: file[name] for name in file if not name.startswith("about/")}
-    for found in (tensors, other):
-        assert found["params/conv1/conv/kernel"].shape == (3, 3, 1, 4)
-        back = arrays.nested(found)
-        assert jax.tree.structure(back) == jax.tree.structure(opened.variables)
-        jax.tree.map(np.testing.assert_array_equal, back, opened.variables)
+    for read in (tensors, other):
+        assert read["params/conv1/conv/kernel"].shape == (3, 3, 1, 4)
+        back = arrays.nested(read)
+        assert jax.tree.structure(back) == jax.tree.structure(restored.variables)
+        jax.tree.map(np.testing.assert_array_equal, back, restored.variables)
 
 
-def test_the_chosen_weights_are_others(run, capsys, tmp_path):
+def test_weights_of_the_chosen_epoch(run, capsys, tmp_path):
     chosen = exported(run, "npz", capsys, "--weights-of", "chosen", "--out", str(tmp_path / "deep" / "a.npz"))
     assert chosen == tmp_path / "deep" / "a.npz"
     expected = restore.restore(run, "chosen").variables["params"]["readout"]["kernel"]
@@ -60,20 +62,20 @@ def test_the_chosen_weights_are_others(run, capsys, tmp_path):
         assert str(file["about/weights_of"]) == "chosen"
 
 
-def test_stablehlo_answers_alike_for_any_batch(run, capsys):
+def test_stablehlo_gives_the_same_logits_for_any_batch(run, capsys):
     file = exported(run, "stablehlo", capsys)
     function = jax.export.deserialize(bytearray(file.read_bytes()))
     assert function.platforms == ("cpu", "cuda", "tpu")
-    opened = restore.restore(run)
-    test = np.asarray(data.load(opened.config)["test"].x[:7])
+    restored = restore.restore(run)
+    test = np.asarray(data.load(restored.config)["test"].x[:7])
     for x in (test, test[:2]):
-        shown = np.repeat(x, 3, axis=1)
-        np.testing.assert_array_equal(function.call(shown), opened.apply(opened.variables, x)[0])
-    check_about(json.loads(file.with_name("last.stablehlo.json").read_text()), run)
+        repeated = np.repeat(x, 3, axis=1)
+        np.testing.assert_array_equal(function.call(repeated), restored.apply(restored.variables, x)[0])
+    check_metadata(json.loads(file.with_name("last.stablehlo.json").read_text()), run)
 
 
-def lively(model):
-    """A run of this network and an input; its arrays are random, such that its layers fire."""
+def firing_run(model):
+    """Return a run of this network and an input, with random variables such that its layers fire."""
     network, random = models.build(model), np.random.default_rng(0)
     x = random.random((1, model.time_steps, *model.input_shape), np.float32) * 2
     ranges = {"scale": (1, 2), "bias": (0.2, 0.9), "mean": (-0.2, 0.2), "var": (0.5, 1.5), "w": (-1, 1), "p": (1, 1)}
@@ -86,32 +88,32 @@ def lively(model):
 
     variables = jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(network.init, jax.random.key(0), x))
     config = dataclasses.replace(configs.load("digits"), model=model)
-    return restore.RestoredRun(pathlib.Path("lively"), config, network.apply, variables, "last", 1, "", []), x
+    return restore.RestoredRun(pathlib.Path("firing"), config, network.apply, variables, "last", 1, "", []), x
 
 
-def compare(opened, x, tmp_path):
-    """Writes, reads and runs the graph; spikes of every layer and logits are those of the network."""
-    nir_graph.write(opened, about(opened), tmp_path / "graph.nir")
+def compare(restored, x, tmp_path):
+    """Write, read and run the graph; check that spikes of every layer and logits equal those of the network."""
+    nir_graph.write(restored, metadata(restored), tmp_path / "graph.nir")
     read = nir.read(tmp_path / "graph.nir")
     spiking = tuple(name for name, node in read.nodes.items() if isinstance(node, nir.LIF | nir.IF | nir.Threshold))
-    logits, aux = jax.jit(lambda v, x: opened.apply(v, x, inspect=spiking))(opened.variables, x)
+    logits, aux = jax.jit(lambda v, x: restored.apply(v, x, inspect=spiking))(restored.variables, x)
     assert set(spiking) == set(aux.rates)
     for b in range(len(x)):
-        shown = np.moveaxis(x[b], -1, 1) if x.ndim == 5 else x[b]
-        told = nir_interpreter.run(read, shown, float(read.metadata["dt"]))
+        example = np.moveaxis(x[b], -1, 1) if x.ndim == 5 else x[b]
+        outputs = nir_interpreter.run(read, example, float(read.metadata["dt"]))
         for layer, spikes in aux.spikes.items():
-            own = np.moveaxis(spikes[b], -1, 1) if spikes.ndim == 5 else spikes[b]
-            np.testing.assert_array_equal(told[layer], own, err_msg=layer)
-        np.testing.assert_allclose(told["output"], logits[b], rtol=1e-5, atol=1e-6)
+            expected = np.moveaxis(spikes[b], -1, 1) if spikes.ndim == 5 else spikes[b]
+            np.testing.assert_array_equal(outputs[layer], expected, err_msg=layer)
+        np.testing.assert_allclose(outputs["output"], logits[b], rtol=1e-5, atol=1e-6)
     return read, aux
 
 
-def test_the_graph_of_a_run_answers_alike(run, tmp_path):
-    opened = restore.restore(run)
-    x = np.repeat(data.load(opened.config)["test"].x[:20], 3, axis=1)
-    read, aux = compare(opened, x, tmp_path)
+def test_the_graph_of_a_run_gives_equal_spikes(run, tmp_path):
+    restored = restore.restore(run)
+    x = np.repeat(data.load(restored.config)["test"].x[:20], 3, axis=1)
+    read, aux = compare(restored, x, tmp_path)
     assert min(aux.rates.values()) > 0.02
-    check_about(read.metadata, run)
+    check_metadata(read.metadata, run)
     assert read.metadata["dt"] == "0.0001" and "chaos term and its strength" in read.metadata["notes"]
     assert list(read.nodes["conv2_conv"].input_type["input"]) == [4, 4, 4]
 
@@ -137,7 +139,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 def test_every_expressible_network_round_trips_with_equal_spikes(name, tmp_path):
-    read, aux = compare(*lively(EXPRESSIBLE[name]), tmp_path)
+    read, aux = compare(*firing_run(EXPRESSIBLE[name]), tmp_path)
     assert sum(float(rate) > 0.02 for rate in aux.rates.values()) > len(aux.rates) / 2
     if name == "if":
         assert read.metadata["dt"] == "1.0" and isinstance(read.nodes["fc1"], nir.IF)
@@ -145,13 +147,13 @@ def test_every_expressible_network_round_trips_with_equal_spikes(name, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
-def test_so_do_those_of_the_literature(name, tmp_path):
-    _, aux = compare(*lively(LARGE[name]), tmp_path)
+def test_networks_of_the_literature_round_trip_with_equal_spikes(name, tmp_path):
+    _, aux = compare(*firing_run(LARGE[name]), tmp_path)
     assert sum(float(rate) > 0.02 for rate in aux.rates.values()) > len(aux.rates) / 2
 
 
 class Twice:
-    """A neuron of one's own."""
+    """A neuron of a user."""
 
     def __call__(self, x, membrane=None):
         return neurons.lif(2 * x)
@@ -160,57 +162,59 @@ class Twice:
 INEXPRESSIBLE = {
     "conv1: its soft reset subtracts the threshold": Model(features=(4, 4), neuron=Neuron(reset="soft")),
     "conv1: its norm (BNTT) has other factors at each time step": Model(features=(4, 4), norm="bntt"),
-    "block2_conv1: hears no sum of other layers": Model(name="sew_7b", width=0.04, input_shape=(128, 128, 2)),
+    "block2_conv1: its input is not a sum of layers": Model(name="sew_7b", width=0.04, input_shape=(128, 128, 2)),
 }
 
 
-@pytest.mark.parametrize("told", INEXPRESSIBLE)
-def test_what_nir_cannot_say_is_refused(told):
-    opened, _ = lively(INEXPRESSIBLE[told])
+@pytest.mark.parametrize("message", INEXPRESSIBLE)
+def test_networks_that_nir_cannot_express_are_refused(message):
+    restored, _ = firing_run(INEXPRESSIBLE[message])
     with pytest.raises(ConfigError) as caught:
-        nir_graph.build(opened, {})
-    assert told in str(caught.value) and "export it as stablehlo" in str(caught.value) and "\n" not in str(caught.value)
+        nir_graph.build(restored, {})
+    assert (
+        message in str(caught.value) and "export it as stablehlo" in str(caught.value) and "\n" not in str(caught.value)
+    )
 
 
 def test_factors_that_change_with_time_and_unknown_neurons_are_refused():
-    opened, _ = lively(Model(features=(4, 4), norm="tebn"))
-    nir_graph.build(opened, {})
-    opened.variables["params"]["conv2"]["norm"]["p"] += np.array([0, 0, 0.1, 0], np.float32)
+    restored, _ = firing_run(Model(features=(4, 4), norm="tebn"))
+    nir_graph.build(restored, {})
+    restored.variables["params"]["conv2"]["norm"]["p"] += np.array([0, 0, 0.1, 0], np.float32)
     with pytest.raises(ConfigError, match=r"conv2: its norm \(TEBN\) has another factor at each time step"):
-        nir_graph.build(opened, {})
-    opened, _ = lively(Model(features=(4, 4)))
-    own = opened._replace(apply=models.build(opened.config.model).clone(neuron=Twice()).apply)
-    with pytest.raises(ConfigError, match=r"conv1: its neuron \(Twice\) is none of LIF, IF and PLIF"):
-        nir_graph.build(own, {})
+        nir_graph.build(restored, {})
+    restored, _ = firing_run(Model(features=(4, 4)))
+    user = restored._replace(apply=models.build(restored.config.model).clone(neuron=Twice()).apply)
+    with pytest.raises(ConfigError, match=r"conv1: its neuron \(Twice\) is not one of LIF, IF and PLIF"):
+        nir_graph.build(user, {})
 
 
-def test_mixed_precision_is_told():
-    opened, _ = lively(Model(features=(4, 4), precision="bfloat16"))
-    assert "The run had bfloat16 products and spikes" in nir_graph.build(opened, {}).metadata["notes"]
+def test_mixed_precision_is_noted():
+    restored, _ = firing_run(Model(features=(4, 4), precision="bfloat16"))
+    assert "The run had bfloat16 products and spikes" in nir_graph.build(restored, {}).metadata["notes"]
 
 
-@pytest.mark.parametrize("line, told", [
+@pytest.mark.parametrize("line, message", [
     ("export", "RUN: missing; write csbp_jax export RUN, its folder"),
     ("export {run} --to onnx", "--to: 'onnx' is not possible; allowed are safetensors, npz, stablehlo, nir"),
     ("export {run} --weights-of best", "'best' is not possible; allowed are last, chosen"),
     ("export nowhere", "nowhere: there is no such folder"),
     ("export {run} --out {run}/figures", "Is a directory"),
 ])  # fmt: skip
-def test_what_is_wrong_is_told_in_one_line(line, told, run, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line(line, message, run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main.main([word.format(run=run) for word in line.split()]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and told in error
+    assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and message in error
     assert not list(run.rglob("*.part"))
 
 
-def test_a_refused_export_leaves_the_old_file(run, capsys, tmp_path):
+def test_a_refused_export_does_not_change_the_old_file(run, capsys, tmp_path):
     file = tmp_path / "old.nir"
     file.write_text("old")
     changed = shutil.copytree(run, tmp_path / "run")
-    told = json.loads((changed / "config.json").read_text())
-    told["config"]["model"]["neuron"]["reset"] = "soft"
-    (changed / "config.json").write_text(json.dumps(told))
+    content = json.loads((changed / "config.json").read_text())
+    content["config"]["model"]["neuron"]["reset"] = "soft"
+    (changed / "config.json").write_text(json.dumps(content))
     assert main.main(["export", str(changed), "--to", "nir", "--out", str(file)]) == 2
     assert "soft reset" in capsys.readouterr().err and file.read_text() == "old"
     assert not list(tmp_path.glob("*.part"))

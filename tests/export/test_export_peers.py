@@ -1,4 +1,4 @@
-"""The NIR of our networks, read and run by snnTorch and norse in an environment of their own: equal spikes."""
+"""NIR graphs of networks of this package give equal spikes in snnTorch and norse, in an environment of their own."""
 
 import json
 import pathlib
@@ -10,13 +10,13 @@ import jax
 import nir
 import numpy as np
 import pytest
-from test_export import EXPRESSIBLE, LARGE, lively
+from test_export import EXPRESSIBLE, LARGE, firing_run
 
 from csbp_jax.config import Model, Neuron
 from csbp_jax.export import nir_graph
 
 PACKAGES = ("torch", "snntorch==1.0.0", "norse==1.1.0", "nirtorch==2.6", "nir==1.0.8")
-SCRIPT = pathlib.Path(__file__).parents[1] / "nir_in_peers.py"
+SCRIPT = pathlib.Path(__file__).parents[1] / "support" / "nir_in_peers.py"
 CASES = {
     "lif": EXPRESSIBLE["lif"],
     "if": EXPRESSIBLE["if"],
@@ -46,11 +46,11 @@ def peer():
 
 def compared(peer, library, names, folder):
     for name in names:
-        opened, x = lively(CASES[name])
-        nir_graph.write(opened, {}, folder / f"{name}.nir")
+        restored, x = firing_run(CASES[name])
+        nir_graph.write(restored, {}, folder / f"{name}.nir")
         read = nir.read(folder / f"{name}.nir")
         spiking = tuple(layer for layer, node in read.nodes.items() if isinstance(node, nir.LIF | nir.IF))
-        _, aux = jax.jit(lambda v, x, run=opened, on=spiking: run.apply(v, x, inspect=on))(opened.variables, x)
+        _, aux = jax.jit(lambda v, x, run=restored, on=spiking: run.apply(v, x, inspect=on))(restored.variables, x)
         first = {k: np.asarray(s[0] if s.ndim == 3 else np.moveaxis(s[0], -1, 1)) for k, s in aux.spikes.items()}
         np.savez(folder / f"{name}.npz", x=np.moveaxis(x[0], -1, 1), **first)
     done = subprocess.run([peer, SCRIPT, library, folder], capture_output=True, text=True)
@@ -62,22 +62,22 @@ def compared(peer, library, names, folder):
 
 
 @pytest.mark.slow
-def test_snntorch_runs_them_with_equal_spikes(peer, tmp_path):
+def test_snntorch_gives_equal_spikes(peer, tmp_path):
     assert compared(peer, "snntorch", SNNTORCH, tmp_path) == dict.fromkeys(SNNTORCH, 0)
 
 
 @pytest.mark.slow
-def test_norse_runs_those_with_equal_spikes_whose_resistance_is_1(peer, tmp_path):
+def test_norse_gives_equal_spikes_if_the_resistance_is_1(peer, tmp_path):
     assert compared(peer, "norse", NORSE, tmp_path) == dict.fromkeys(NORSE, 0)
 
 
 @pytest.mark.slow
-def test_snntorch_takes_one_channel_for_all(peer, tmp_path):
-    """If this fails, snnTorch reads each channel's time constant, and docs/using.md is to say so."""
+def test_snntorch_reads_the_time_constant_of_a_single_channel(peer, tmp_path):
+    """If this fails, snnTorch has learnt to read all channels, and docs/using.md must be changed."""
     assert compared(peer, "snntorch", ("plif_channels",), tmp_path)["plif_channels"] > 0
 
 
 @pytest.mark.slow
 def test_norse_does_not_read_the_resistance(peer, tmp_path):
-    """If this fails, norse has learnt to, and docs/using.md is to say so."""
+    """If this fails, norse has learnt to, and docs/using.md must be changed."""
     assert compared(peer, "norse", ("lif",), tmp_path)["lif"] > 0

@@ -1,7 +1,7 @@
-"""Run with another Python, in which torch, snntorch, norse and nirtorch are installed: reads NIR graphs and runs them.
+"""Script that runs NIR graphs in snnTorch or norse, for a Python with torch, snntorch, norse and nirtorch.
 
-python nir_in_peers.py LIBRARY FOLDER: of each FOLDER/NAME.nir and the NAME.npz beside it (``x [T, ...]`` and the spikes
-``[T, ...]`` of some nodes) a line of JSON, ``{"name": NAME, "different": ..., "of": ..., "spikes": ...}``.
+python nir_in_peers.py LIBRARY FOLDER: for each FOLDER/NAME.nir and the NAME.npz beside it (``x [T, ...]`` and the
+spikes ``[T, ...]`` of some nodes) prints a line of JSON, ``{"name": NAME, "different": ..., "of": ..., "spikes": ...}``.
 """
 
 import json
@@ -25,32 +25,35 @@ def read(library, graph):
 
 
 def run(network, x, layers):
-    """``{layer: [T, ...]}`` of one example, without a batch axis: both flatten from the axis that NIR counts first."""
-    heard = {layer: [] for layer in layers}
+    """Return ``{layer: [T, ...]}`` of one example, without a batch axis.
 
-    def listen(layer):
+    Both libraries flatten from the axis that NIR counts first.
+    """
+    outputs = {layer: [] for layer in layers}
+
+    def recorder(layer):
         def hook(module, arguments, out):
-            heard[layer].append((out[0] if isinstance(out, tuple) else out).numpy())
+            outputs[layer].append((out[0] if isinstance(out, tuple) else out).numpy())
 
         return hook
 
     for name, module in network.named_modules():
-        if name.split(".")[-1] in heard:
-            module.register_forward_hook(listen(name.split(".")[-1]))
+        if name.split(".")[-1] in outputs:
+            module.register_forward_hook(recorder(name.split(".")[-1]))
     state = None
     with torch.no_grad():
         for x_t in torch.from_numpy(x):
             out = network(x_t) if state is None else network(x_t, state)
             state = out[1] if isinstance(out, tuple) else None
-    return {layer: np.stack(rows) for layer, rows in heard.items()}
+    return {layer: np.stack(rows) for layer, rows in outputs.items()}
 
 
 def main(library, folder):
     for file in sorted(pathlib.Path(folder).glob("*.nir")):
         with np.load(file.with_suffix(".npz")) as arrays:
             expected = dict(arrays)
-        told = run(read(library, nir.read(file)), expected.pop("x"), expected)
-        different = sum(int((told[layer] != spikes).sum()) for layer, spikes in expected.items())
+        actual = run(read(library, nir.read(file)), expected.pop("x"), expected)
+        different = sum(int((actual[layer] != spikes).sum()) for layer, spikes in expected.items())
         counts = {"of": sum(s.size for s in expected.values()), "spikes": int(sum(s.sum() for s in expected.values()))}
         print(json.dumps({"name": file.stem, "different": different, **counts}))
 

@@ -1,40 +1,43 @@
-"""Runs a NIR graph in NumPy, by the equations of NIR and forward Euler; it knows nothing of csbp_jax."""
+"""Interpreter of NIR graphs in NumPy, by NIR's equations and forward Euler, independent of csbp_jax."""
 
 import nir
 import numpy as np
 
 
 def run(graph, x, dt):
-    """``{node: [T, ...]}`` of an input ``[T, ...]``: what every node answers. A node hears the sum of its edges; what
-    comes from a node that is not reached yet in a time step comes from the step before."""
-    order, answers, states = _order(graph), {name: [] for name in graph.nodes}, {}
+    """Return the outputs ``{node: [T, ...]}`` of all nodes for an input ``[T, ...]``.
+
+    The input of a node is the sum of its edges; from a node that comes later in the order, the previous time step.
+    """
+    order, outputs, states = _order(graph), {name: [] for name in graph.nodes}, {}
     for x_t in x:
-        now = {}
+        current = {}
         for name in order:
             node = graph.nodes[name]
             sources = [source for source, target in graph.edges if target == name]
-            heard = x_t if isinstance(node, nir.Input) else sum(_said(s, now, answers, graph) for s in sources)
-            now[name], states[name] = _step(node, heard, states.get(name), dt)
-        for name, answer in now.items():
-            answers[name].append(answer)
-    return {name: np.stack(rows) for name, rows in answers.items()}
+            received = x_t if isinstance(node, nir.Input) else sum(_output(s, current, outputs, graph) for s in sources)
+            current[name], states[name] = _step(node, received, states.get(name), dt)
+        for name, output in current.items():
+            outputs[name].append(output)
+    return {name: np.stack(rows) for name, rows in outputs.items()}
 
 
-def _said(source, now, answers, graph):
-    if source in now:
-        return now[source]
-    rows = answers[source]
+def _output(source, current, outputs, graph):
+    """Return the output of a node in this time step, or in the previous one if it is not computed yet."""
+    if source in current:
+        return current[source]
+    rows = outputs[source]
     return rows[-1] if rows else np.zeros(tuple(graph.nodes[source].output_type["output"]), np.float32)
 
 
 def _order(graph):
-    """Each node after those that it hears, but for what leads back to it."""
+    """Sort nodes after their sources, except for edges that close a loop."""
     order = []
 
-    def visit(name, below):
+    def visit(name, path):
         for source, target in graph.edges:
-            if target == name and source not in order and source not in below:
-                visit(source, [*below, name])
+            if target == name and source not in order and source not in path:
+                visit(source, [*path, name])
         if name not in order:
             order.append(name)
 
@@ -45,7 +48,7 @@ def _order(graph):
 
 
 def _step(node, i, v, dt):
-    """``(answer, state)`` of a node at one time step, from its input and its state before."""
+    """Return ``(output, state)`` of a node at one time step, from its input and its previous state."""
     v = np.float32(0) if v is None else v
     kind = type(node).__name__
     if kind in ("LIF", "LI"):
@@ -72,7 +75,7 @@ def _step(node, i, v, dt):
 
 
 def _windows(x, size, stride):
-    """``[C, H, W]`` to ``[C, H', W', h, w]``."""
+    """Split ``[C, H, W]`` into windows ``[C, H', W', h, w]``."""
     windows = np.lib.stride_tricks.sliding_window_view(x, tuple(size), axis=(1, 2))
     return windows[:, :: int(stride[0]), :: int(stride[1])]
 

@@ -1,4 +1,4 @@
-"""Writes what ``torch.save`` writes, without torch, and what it never would."""
+"""Writer of files in the format of ``torch.save``, valid and invalid ones, without torch."""
 
 import io
 import pickle
@@ -19,13 +19,13 @@ KINDS = {
 
 
 class Global(NamedTuple):
-    """A name in a module, written without being looked up."""
+    """A name in a module, written without importing it."""
 
     module: str
     name: str
 
     def __call__(self):
-        """The pickler wants what is called to be callable."""
+        """Make instances callable, as the pickler requires of functions."""
 
 
 class Call(NamedTuple):
@@ -41,7 +41,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor's description, right or wrong; ``values [N]`` is its storage."""
+    """A tensor's description, valid or not; ``values [N]`` is its storage."""
 
     values: np.ndarray
     offset: int
@@ -83,7 +83,7 @@ class _Pickler(pickle._Pickler):
 
 
 def write(path, checkpoint, compression=zipfile.ZIP_STORED):
-    """A checkpoint whose tensors are arrays or Tensors."""
+    """Write a checkpoint whose tensors are arrays or Tensors."""
     storages = {}
     file = io.BytesIO()
     _Pickler(file, storages).dump(checkpoint)
@@ -91,7 +91,7 @@ def write(path, checkpoint, compression=zipfile.ZIP_STORED):
 
 
 def write_parts(path, data, storages=None, compression=zipfile.ZIP_STORED):
-    """The archive of a pickle's bytes and of storages."""
+    """Write the archive of a pickle's bytes and of storages."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", data)
         archive.writestr("archive/byteorder", "little")
