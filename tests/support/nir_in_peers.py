@@ -1,7 +1,7 @@
 """Script that runs NIR graphs in snnTorch or norse, for a Python with torch, snntorch, norse and nirtorch.
 
 python nir_in_peers.py LIBRARY FOLDER: for each FOLDER/NAME.nir and the NAME.npz beside it (``x [T, ...]`` and the
-spikes ``[T, ...]`` of some nodes) prints a line of JSON, ``{"name": NAME, "different": ..., "of": ..., "spikes": ...}``.
+spikes ``[T, ...]`` of some nodes), prints as JSON ``{"name": NAME, "different": ..., "of": ..., "spikes": ...}``.
 """
 
 import json
