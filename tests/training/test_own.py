@@ -213,7 +213,7 @@ def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""
     (tmp_path / "page.py").write_text(LINES)
     assert plugin_file.load_file(tmp_path / "page.py")[1].parts == PARTS
-    parts, config = page[1]["own"], page[1]["whole"]
+    parts, config = page[1]["own"], page[1]["config"]
     ((run, source),) = [(run, source) for (_, code), (run, source) in compiled_once.items() if not code]
     state = run.init(jax.random.key(0))
     batch = source.take(np.arange(64), np.zeros((64, 0)))
@@ -239,13 +239,13 @@ def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
 def test_the_pages_python_trains_and_loads(page, monkeypatch):
     folder, names = page
     monkeypatch.chdir(folder)
-    assert names["result"]["last"]["epoch"] == 1 and names["whole"].model.classes == 3
-    told = json.loads(pathlib.Path("runs/mine/config.json").read_text())["own"]
+    assert names["result"]["last"]["epoch"] == 1 and names["config"].model.classes == 3
+    told = json.loads(pathlib.Path("runs/toy/config.json").read_text())["own"]
     assert told == {"parts": list(PARTS)}
     with pytest.raises(ConfigError, match=r"was made from Python with own parts .*; pass them as own=Own"):
-        csbp_jax.load("runs/mine")
+        csbp_jax.load("runs/toy")
     with pytest.raises(ConfigError, match=r"has own parts .data, .*, but given are \(loss\)"):
-        csbp_jax.load("runs/mine", own=csbp_jax.Own(loss=names["loss"]))
+        csbp_jax.load("runs/toy", own=csbp_jax.Own(loss=names["loss"]))
     with pytest.raises(ConfigError, match=r"NAME: missing; a run with own parts .* needs a name"):
         loop.train(names["config"], own=names["own"], console=quiet())
 
