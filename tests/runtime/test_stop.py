@@ -150,8 +150,8 @@ def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
 def test_the_launcher_of_the_docs_goes_on_after_each_preemption_to_the_end(tmp_path):
     (loop,) = re.findall(r"```sh\n(while .*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     more = f"--runs '{tmp_path}' --epochs 40 --batch-size 64 --log-every 1 --model.name dense --model.features 8"
-    loop = loop.replace(".venv/bin/python", sys.executable)
-    loop = loop.replace("--name mine", f"--name mine --chaos.taps fc1.membrane {more}")
+    loop = loop.replace(".venv/bin/csbp_jax", f"{sys.executable} -m csbp_jax")
+    loop = loop.replace("--name my-run", f"--name mine --chaos.taps fc1.membrane {more}")
     launcher = subprocess.Popen(["sh", "-c", loop], cwd=ROOT, stdout=-1, stderr=-1, text=True)
     children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
     metrics = tmp_path / "mine" / "metrics.jsonl"
