@@ -24,7 +24,9 @@ def test_the_readme_has_two_python_examples():
     ("results", "page"), [("digits", "README.md"), ("bench", "README.md"), ("data", "docs/data.md")]
 )
 def test_tables_are_quoted_from_the_results(results, page):
-    rows = [line for line in (ROOT / "docs/results" / results / "README.md").read_text().splitlines() if line[:1] == "|"]
+    rows = [
+        line for line in (ROOT / "docs/results" / results / "README.md").read_text().splitlines() if line[:1] == "|"
+    ]
     assert len(rows) >= 4
     lines = (ROOT / page).read_text().splitlines()
     for row in rows:
