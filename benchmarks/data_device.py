@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from benchmarks.timing import spread, timed
 from csbp_jax.config import AugmentName, Config, Data, Model
 from csbp_jax.data.device import transform
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 
 SHAPE = (32, 10, 48, 48, 2)
 ORIGINAL = (32, 10, 128, 128, 2)

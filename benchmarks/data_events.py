@@ -23,7 +23,7 @@ import numpy as np
 from csbp_jax.data.events import binning
 from csbp_jax.data.events.frame_cache import CachedFrames
 from csbp_jax.data.events.readers import Events, validate
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 
 # Events, microseconds, sensor, frames, and the size they are scaled to in a second program; types as files have them.
 SIZES = {

@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks.timing import spread
 from csbp_jax import data
 from csbp_jax.data.images import augment, decode, sources
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 
 BATCH, BATCHES = 128, 40
 MEAN, STD = np.float32([125.3, 123.0, 113.9]), np.float32([63.0, 62.1, 66.7])

@@ -27,7 +27,7 @@ from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
 from csbp_jax.neurons import lif_scan
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 from experiments.gpu_kernel import kernel
 
 STEPS = (4, 16, 32, 100)

@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks import convolutions, neuron, page, peers, start, steps, sweeps
 from benchmarks.process import TUNABLES
 from benchmarks.timing import spread
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 
 
 def tell(message):

@@ -13,8 +13,8 @@ import time
 import jax
 import jaxlib
 
+from csbp_jax.runtime.files import write_json
 from csbp_jax.training.metrics_log import read_rows
-from csbp_jax.training.run_dir import write_json
 
 OUT = pathlib.Path("docs/results/survival/starts.json")
 STARTS = 7

@@ -23,8 +23,8 @@ from csbp_jax import configs
 from csbp_jax.cli.options import parse
 from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime.files import write_json
 from csbp_jax.training.loop import train
-from csbp_jax.training.run_dir import write_json
 
 # What the figures cannot say by themselves.
 NOTES = {

@@ -13,6 +13,7 @@ from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, restore, scores
 from csbp_jax.reporting import plots_evaluation, terminal
+from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
 from csbp_jax.training.compiled import begin, compile, resolve
 
@@ -90,7 +91,7 @@ def evaluate_run(
     names = build.class_names(restored.config, restored.own, parts, data_dir)
     result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
     result |= {"data_changed": changed} | summary(outcomes, names)
-    run_dir.write_json(restored.folder / f"evaluation-{split}-{which}.json", result)
+    files.write_json(restored.folder / f"evaluation-{split}-{which}.json", result)
     plots_evaluation.draw(restored.folder, result)
     _print(console, restored.folder, result)
     return result

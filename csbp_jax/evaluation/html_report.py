@@ -10,6 +10,7 @@ from typing import Any
 from csbp_jax import __version__
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import compare
+from csbp_jax.runtime import files
 from csbp_jax.training import run_dir
 
 # A browser may load only what the page itself contains.
@@ -53,12 +54,7 @@ def write(folders: Sequence[str | pathlib.Path], out: str | pathlib.Path | None 
         more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
         title, sections = f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}", _run_sections(runs)
     file = pathlib.Path(out) if out else first / "report.html"
-    part = file.with_name(file.name + ".part")
-    try:
-        part.write_text(page(title, sections), encoding="utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    files.write_text(file, page(title, sections))
     return file
 
 

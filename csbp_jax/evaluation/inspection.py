@@ -13,7 +13,7 @@ from rich.console import Console
 
 from csbp_jax.evaluation import forward, restore, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
-from csbp_jax.training import build, run_dir
+from csbp_jax.training import build
 
 _SYNOPS = ("acs", "macs", "dense")
 
@@ -63,7 +63,7 @@ def inspect(
     result |= {"examples": len(rows)} | _summary(measured, synapses)
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
     plots_inspection.draw(restored.folder / "figures" / "inspect", result, measured, neuron)
-    run_dir.write_json(restored.folder / "inspect.json", result)
+    files.write_json(restored.folder / "inspect.json", result)
     _print(console, restored.folder, result)
     return result
 

@@ -8,7 +8,7 @@ from csbp_jax import __version__, data
 from csbp_jax.config import ConfigError, to_json
 from csbp_jax.evaluation import restore
 from csbp_jax.export import arrays, nir_graph, stablehlo
-from csbp_jax.training import run_dir
+from csbp_jax.runtime import files
 
 Form = Literal["safetensors", "npz", "stablehlo", "nir"]
 _WRITERS = {"safetensors": arrays.safetensors, "npz": arrays.npz, "stablehlo": stablehlo.write, "nir": nir_graph.write}
@@ -42,15 +42,11 @@ def export(
     restored = restore.restore(run, which, trust=trust)
     file = pathlib.Path(out) if out else restored.folder / "export" / f"{which}.{to}"
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    try:
-        texts = metadata(restored, data_dir)
-        _WRITERS[to](restored, texts, part)
-        part.replace(file)
-        if to == "stablehlo":
-            run_dir.write_json(file.with_name(file.name + ".json"), texts)
-    finally:
-        part.unlink(missing_ok=True)
+    texts = metadata(restored, data_dir)
+    with files.replacing(file) as temporary:
+        _WRITERS[to](restored, texts, temporary)
+    if to == "stablehlo":
+        files.write_json(file.with_name(file.name + ".json"), texts)
     return file
 
 

@@ -1,7 +1,7 @@
-"""Several processes as one run: how they join, who writes, how all stop at one step, and what is told if one is lost.
+"""Several processes as one run: how they connect, who writes files, how all stop at the same step or after a loss.
 
-The first process writes files and the terminal; the others compute and save their parts of a checkpoint. What one of
-them decides or cannot do, all are told, so that none waits for another that has left.
+Process 0 writes files and the terminal; the others compute and save their shards of a checkpoint. Decisions and errors
+of one process are passed to all, so that none waits for another that has left.
 """
 
 import contextlib
@@ -19,41 +19,40 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost
 from csbp_jax.runtime.preemption import CODES, Stop, Stopped
 
 HEARTBEAT_SECONDS = 30
-"""A process that has not been heard of for so long counts as lost; JAX then ends the others (SIGABRT, 134)."""
+"""Silence after which a process counts as lost; JAX then ends the others (SIGABRT, 134)."""
 
 Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
 def connected(how: str, stop: Stop) -> Iterator[Stop]:
-    """Joins the other processes of a run, yields the Stop that all share, and parts from them at the end.
+    """Connects the processes of a run, yields the Stop that they share, and disconnects at the end.
 
     Args:
-      how: ``off``: there are none. ``auto``: JAX finds them (TPU pods, Slurm, Open MPI ...). ``HOST:PORT,n,i``: this is
-        process i of n, and process 0 listens at HOST:PORT, at that address only.
-      stop: that of this process's signals. JAX takes SIGTERM over, and tells the other processes.
+      how: ``off``: this is the only process. ``auto``: JAX finds the others (TPU pods, Slurm, Open MPI ...).
+        ``HOST:PORT,n,i``: this is process i of n, and process 0 listens at HOST:PORT, at that address only.
+      stop: this process's Stop. JAX takes over SIGTERM and passes it to the other processes.
 
     Raises:
-      ConfigError: ``how`` is none of these, or the others cannot be found.
+      ConfigError: ``how`` is none of these, or the processes could not connect.
       Lost: another process ended before this one.
     """
     if how == "off":
         yield stop
         return
-    _join(how)
+    _connect(how)
     try:
-        with stop.held():
-            yield _Shared(stop)
-    except (Stopped, Diverged):  # all raise them at the same step
+        with stop.deferred():
+            yield _SharedStop(stop)
+    except (Stopped, Diverged):  # raised by all processes at the same step
         jax.distributed.shutdown()
         raise
     except Exception as error:
-        if hasattr(error, _BY_ALL):
+        if hasattr(error, _RAISED_BY_ALL):
             jax.distributed.shutdown()
         elif jax.process_count() > 1 and re.search("(?i)gloo|nccl|coordination|connection|heartbeat", str(error)):
             cause = str(error).strip().partition("\n")[0][:300]
-            told = f"another process of this run has ended ({cause}); start all of them again, and it goes on"
-            raise Lost(told) from error
+            raise Lost(f"another process of this run has ended ({cause}); restart all of them to resume") from error
         raise
     else:
         jax.distributed.shutdown()
@@ -65,15 +64,15 @@ def is_host0() -> bool:
 
 
 def host_slice() -> dict[str, int]:
-    """Which rows of a batch this process reads, as ``data.train_batches`` takes it."""
+    """Returns which rows of a batch this process reads, as arguments of ``data.train_batches``."""
     return {"process": jax.process_index(), "processes": jax.process_count()}
 
 
 def broadcast_from_host0(function: Callable[[], Result]) -> Result:
-    """What ``function`` returns in the first process, for all; where there are several, it goes through JSON.
+    """Calls ``function`` in process 0 and returns its result in all; with several processes it must be JSON.
 
     Raises:
-      ConfigError, CheckpointError, OSError: the first process raised it, and all do.
+      ConfigError, CheckpointError, OSError: process 0 raised it; all processes raise it.
     """
     if jax.process_count() == 1:
         return function()
@@ -84,49 +83,52 @@ def broadcast_from_host0(function: Callable[[], Result]) -> Result:
             content = {"result": function()}
         except Exception as raised:
             error, content = raised, {"error": str(raised), "checkpoint": isinstance(raised, CheckpointError)}
-    told = json.dumps(content).encode() if is_host0() else b""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
-    told = multihost_utils.broadcast_one_to_all(np.frombuffer(told or bytes(size), np.uint8))
-    content = json.loads(np.asarray(told).tobytes())
+    message = json.dumps(content).encode() if is_host0() else b""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    received = multihost_utils.broadcast_one_to_all(np.frombuffer(message or bytes(size), np.uint8))
+    content = json.loads(np.asarray(received).tobytes())
     if "result" in content:
-        return content["result"]
-    raise _marked(error or (CheckpointError if content["checkpoint"] else ConfigError)(content["error"]))
+        result: Result = content["result"]
+        return result
+    raise _raised_by_all(error or (CheckpointError if content["checkpoint"] else ConfigError)(content["error"]))
 
 
 def all_succeed(function: Callable[[], Result]) -> Result:
-    """What ``function`` returns here, if it returns in all processes.
+    """Calls ``function`` in all processes and returns its local result if none of them raised an error.
 
     Raises:
-      ConfigError, CheckpointError: a process raised it. Those that did not say which one did.
+      ConfigError, CheckpointError: a process raised it; in the other processes the message names that process.
     """
     if jax.process_count() == 1:
         return function()
-    result, mine = None, None
+    result: Any = None
+    error: ConfigError | None = None
     try:
         result = function()
     except ConfigError as raised:
-        mine = raised
-    told = f"{isinstance(mine, CheckpointError):d}{mine}".encode() if mine else b""
-    sizes = multihost_utils.process_allgather(np.int32(len(told)))
-    if not sizes.any():
-        return result  # type: ignore[return-value]
-    padded = np.frombuffer(told.ljust(int(sizes.max())), np.uint8)
-    texts = [row.tobytes().decode().rstrip() for row in multihost_utils.process_allgather(padded)]
-    lowest = next(process for process, text in enumerate(texts) if text)
-    kind = CheckpointError if texts[lowest][0] == "1" else ConfigError
-    raise _marked(mine or kind(f"{texts[lowest][1:]} (in process {lowest})"))
+        error = raised
+    message = f"{isinstance(error, CheckpointError):d}{error}".encode() if error else b""
+    sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(message))))
+    if sizes.any():
+        padded = np.frombuffer(message.ljust(int(sizes.max())), np.uint8)
+        texts = [row.tobytes().decode().rstrip() for row in multihost_utils.process_allgather(padded)]
+        lowest = next(process for process, text in enumerate(texts) if text)
+        kind = CheckpointError if texts[lowest][0] == "1" else ConfigError
+        raise _raised_by_all(error or kind(f"{texts[lowest][1:]} (in process {lowest})"))
+    checked: Result = result
+    return checked
 
 
 def check_equal(what: str, value: Any) -> None:
-    """All processes must have been given the same.
+    """Checks that all processes have the same value.
 
     Raises:
-      ConfigError: they have not.
+      ConfigError: they differ.
     """
-    theirs = broadcast_from_host0(lambda: value)
+    value_of_host0 = broadcast_from_host0(lambda: value)
 
-    def compare():
-        if theirs != value:
+    def compare() -> None:
+        if value_of_host0 != value:
             raise ConfigError(
                 f"{what}: not the same in all processes; give all of them the same command and the same data"
             )
@@ -134,51 +136,52 @@ def check_equal(what: str, value: Any) -> None:
     all_succeed(compare)
 
 
-class _Shared(Stop):
-    """Told to one process, all stop where they ask for the same time; all must ask equally often.
+class _SharedStop(Stop):
+    """Stop of all processes: a request to one stops all at the same poll of ``code``; all must poll equally often.
 
-    JAX hears of a SIGTERM in any of them, and lets all agree on the next question that none has asked yet.
+    JAX notices a SIGTERM in any process, and lets all of them agree on the next poll that none has reached yet.
     """
 
-    def __init__(self, mine: Stop):
+    def __init__(self, local: Stop):
         super().__init__()
-        self._mine, self._asked, self._passed_on = mine, 0, False
+        self._local, self._polls, self._forwarded = local, 0, False
 
     @property
     def code(self) -> int | None:
-        if self._mine.code is not None and not self._passed_on:  # Ctrl-C, which JAX does not take over
-            self._passed_on = True
+        if self._local.code is not None and not self._forwarded:  # Ctrl-C, which JAX does not take over
+            self._forwarded = True
             signal.raise_signal(signal.SIGTERM)
         if self._code is None:
-            self._asked += 1
-            if multihost_utils.reached_preemption_sync_point(self._asked):
-                self._code = self._mine.code or CODES[signal.SIGTERM]
+            self._polls += 1
+            if multihost_utils.reached_preemption_sync_point(self._polls):
+                self._code = self._local.code or CODES[signal.SIGTERM]
         return self._code
 
 
-def _join(how):
+def _connect(how: str) -> None:
+    arguments: dict[str, Any]
     if how == "auto":
-        place = {}
+        arguments = {}
     elif match := re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s,:]+):(\d+),(\d+),(\d+)", how):
         address, count, number = f"{match[1]}:{match[2]}", int(match[3]), int(match[4])
         if not number < count:
             raise ConfigError(f"--distributed: {how!r} is not possible; of n processes, i is from 0 to n - 1")
-        place = {"coordinator_address": address, "num_processes": count, "process_id": number}
-        place["coordinator_bind_address"] = address
+        arguments = {"coordinator_address": address, "num_processes": count, "process_id": number}
+        arguments["coordinator_bind_address"] = address
     else:
         raise ConfigError(f"--distributed: {how!r} is not possible; allowed are off, auto and HOST:PORT,n,i")
     try:
-        jax.distributed.initialize(**place, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
         cause = str(error).strip().partition("\n")[0][:200]
-        raise ConfigError(f"--distributed: {how!r}: the processes could not join ({cause})") from None
+        raise ConfigError(f"--distributed: {how!r}: the processes could not connect ({cause})") from None
 
 
-_BY_ALL = "_by_all"
+_RAISED_BY_ALL = "_raised_by_all"
 
 
-def _marked(error):
-    """Raised in all processes, which can part in good order."""
+def _raised_by_all(error: Exception) -> Exception:
+    """Marks an error that all processes raise, so that they can disconnect in order."""
     if isinstance(error, ConfigError):
-        setattr(error, _BY_ALL, True)
+        setattr(error, _RAISED_BY_ALL, True)
     return error

@@ -1,18 +1,24 @@
-"""Stopping from outside: SIGTERM, which announces a preemption, and Ctrl-C."""
+"""Stop requests from outside: SIGTERM, which announces a preemption, and Ctrl-C."""
 
 import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from types import FrameType
 
 CODES = {signal.SIGTERM: 42, signal.SIGINT: 130}
-"""Exit codes of a process that stopped when told to, and whose command goes on where it stopped."""
+"""Exit codes after a stop request. The same command resumes where the process stopped."""
 
-_AGAIN = b"\ncsbp_jax: stopping after this step; Ctrl-C again stops at once (from the last checkpoint it goes on)\n"
+_AGAIN = b"\ncsbp_jax: stopping after this step; Ctrl-C again stops at once (and resumes from the last checkpoint)\n"
 
 
 class Stopped(BaseException):
-    """It was told to stop; in training, after which step. No Exception, so that nothing takes it for a failure."""
+    """Raised when a stop request is honoured. It is not an ``Exception``, so that no handler takes it for a failure.
+
+    Attributes:
+      code: exit code of the process.
+      step: the last training step that was done, if training was stopped.
+    """
 
     def __init__(self, code: int, step: int | None = None):
         super().__init__(code, step)
@@ -20,57 +26,62 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """Whether a process was told to stop, by which exit code. It stops at once, save within ``held``."""
+    """A request to stop. It raises :class:`Stopped` at once, except within :meth:`deferred`."""
 
     def __init__(self) -> None:
         self._code: int | None = None
-        self._held = False
+        self._deferred = False
 
     @property
     def code(self) -> int | None:
-        """The exit code to stop with; None till it is told."""
+        """Exit code of the request; None if there is no request."""
         return self._code
 
-    def tell(self, code: int) -> None:
-        """Tells it to stop; the first code counts.
+    @property
+    def is_deferred(self) -> bool:
+        """Whether a request waits for ``raise_if_requested``."""
+        return self._deferred
+
+    def request(self, code: int) -> None:
+        """Requests a stop; the code of the first request counts.
 
         Raises:
-          Stopped: outside ``held``.
+          Stopped: outside ``deferred``.
         """
         self._code = self._code or code
-        if not self._held:
-            self.check()
+        if not self._deferred:
+            self.raise_if_requested()
 
-    def check(self) -> None:
-        """Raises Stopped if it was told to stop."""
+    def raise_if_requested(self) -> None:
+        """Raises Stopped if a stop was requested."""
         if self.code is not None:
             raise Stopped(self.code)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Within, being told raises nothing; the work calls ``check`` where it can stop with nothing lost."""
-        self._held = True
+    def deferred(self) -> Iterator[None]:
+        """Defers requests: within the block, only ``raise_if_requested`` raises, called where nothing would be lost."""
+        self._deferred = True
         try:
             yield
         finally:
-            self._held = False
+            self._deferred = False
 
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Stop]:
-    """A Stop that SIGTERM and Ctrl-C tell, for the main thread. A second Ctrl-C ends the process, whatever it does.
+    """Yields a Stop that SIGTERM and Ctrl-C request; main thread only. A second Ctrl-C always ends the process.
 
-    A signal that is ignored, as shells' background jobs ignore Ctrl-C, stays so.
+    A signal that is ignored stays ignored: background jobs of a shell ignore Ctrl-C.
     """
     stop = Stop()
 
-    def handle(number, _frame):
+    def handle(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
-            # The kernel itself then ends the process, also within a long compilation, where no Python runs.
+            # From now on the kernel ends the process, even during a long compilation, when no Python code runs.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if stop.code is None and stop._held:
-                os.write(2, _AGAIN)  # print is not safe in a handler
-        stop.tell(CODES[number])
+            if stop.code is None and stop.is_deferred:
+                os.write(2, _AGAIN)  # print is not safe in a signal handler
+        stop.request(CODES[signal.Signals(number)])
 
     before = {number: signal.getsignal(number) for number in CODES}
     for number, handler in before.items():

@@ -13,6 +13,7 @@ import jax
 
 from csbp_jax.config import Config, ConfigError, from_json, to_json
 from csbp_jax.reporting import plots, terminal
+from csbp_jax.runtime import files
 from csbp_jax.sweep import grid, tables
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
 from csbp_jax.training import build, run_dir
@@ -148,7 +149,7 @@ def _results(configs, own, folder, data_dir, chunk, devices, console):
 
                 results = train(together, [resolved[n] for n in padded], tell)[: len(members)]
                 content = {"members": members, "results": results, "how": how}
-                run_dir.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
+                files.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
                 shown += len(members) * resolved[members[0]].epochs
     return _done(folder, len(configs))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from csbp_jax.reporting.intervals import Interval, student
+from csbp_jax.runtime import files
 
 Row = dict[str, Any]
 # The accuracies of a member; never the best over test.
@@ -76,14 +77,12 @@ def best(found: Sequence[Setting]) -> Setting | None:
 
 
 def write_csv(file: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Whole or not at all; a column for every key."""
+    """Writes rows atomically as CSV, with a column for every key."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    part = file.with_name(file.name + ".part")
-    with open(part, "w", newline="") as out:
+    with files.replacing(file) as temporary, open(temporary, "w", newline="") as out:
         writer = csv.DictWriter(out, columns)
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(file)
 
 
 def flat(setting: Setting) -> Row:

@@ -14,7 +14,7 @@ import jax
 from csbp_jax import data, learner
 from csbp_jax.config import Config, ConfigError, check, to_json
 from csbp_jax.reporting import plots, terminal
-from csbp_jax.runtime import hardware, multihost
+from csbp_jax.runtime import files, hardware, multihost
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import build, flip_meter, metrics_log, run_dir, selection
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -104,10 +104,10 @@ def train(
         if result is not None:
             console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
         else:
-            with stop.held():
+            with stop.deferred():
                 saved, rows = _resume(job, saved, first, run, there, console, steps_traced)
-            stop.check()
-            result = selection.tested(program, saved, parts["test"], rows, steps_per_epoch, stop.check)
+            stop.raise_if_requested()
+            result = selection.tested(program, saved, parts["test"], rows, steps_per_epoch, stop.raise_if_requested)
             if config.patience:
                 result["stopped_early"] = result["last"]["epoch"] < config.epochs
             multihost.broadcast_from_host0(lambda: _leave(run, rows, result))
@@ -125,7 +125,7 @@ def _prepared(config, own, data_dir):
 
 def _leave(run, rows, result):
     plots.draw_run(run, rows)
-    run_dir.write_json(run / "result.json", result)
+    files.write_json(run / "result.json", result)
 
 
 class _Job(NamedTuple):
@@ -211,11 +211,13 @@ def _fit(job: _Job, saved, batches: Iterator, watch: TrainingMonitor, save):
                 saved["state"], metrics = train_step(saved["state"], watch.next(batches))
                 watch(metrics)
             watch.catch_up()
-            stop.check()
-            validation = program.evaluate(saved["state"], validation_part, stop.check)
+            stop.raise_if_requested()
+            validation = program.evaluate(saved["state"], validation_part, stop.raise_if_requested)
             averages = {}
             if config.optimizer.ema:
-                averages = program.evaluate(learner.with_ema_weights(saved["state"]), validation_part, stop.check)
+                averages = program.evaluate(
+                    learner.with_ema_weights(saved["state"]), validation_part, stop.raise_if_requested
+                )
             watch.end_epoch(validation, averages)
             if selection.rank(validation) > selection.rank(saved["chosen"]):
                 saved["chosen"] = selection.of(saved["state"], epoch, validation)

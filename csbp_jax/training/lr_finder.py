@@ -16,7 +16,8 @@ import numpy as np
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.reporting import plots, terminal
-from csbp_jax.training import build, flip_meter, run_dir
+from csbp_jax.runtime import files
+from csbp_jax.training import build, flip_meter
 from csbp_jax.training.compiled import begin, compile, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
 
@@ -61,7 +62,7 @@ def find(
     losses = _losses(config, own, data_dir, rates, functools.partial(console.print, soft_wrap=True))
     found = {"rates": rates[: len(losses)].tolist(), "losses": losses} | suggest(rates[: len(losses)], losses)
     folder.mkdir(parents=True, exist_ok=True)
-    run_dir.write_json(folder / "lr.json", found)
+    files.write_json(folder / "lr.json", found)
     plots.draw_lr_finder(folder / "lr.png", found)
     reach = "" if len(losses) < steps else f", where the loss had not blown up at {high:.2g}"
     console.print(

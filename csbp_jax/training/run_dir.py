@@ -1,7 +1,6 @@
-"""A run's folder: opened and locked, its ``config.json``, its ``result.json``."""
+"""The directory of a run: created and locked, its ``config.json`` and its ``result.json``."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import pathlib
@@ -14,6 +13,7 @@ from typing import Any
 
 from csbp_jax.config import ConfigError
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import files
 from csbp_jax.training.plugins import COPY, Own
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -31,26 +31,26 @@ def open_run(
     own: Own = Own(),
     elsewhere: dict[str, Any] | None = None,
 ) -> Iterator[pathlib.Path]:
-    """The run's folder with its ``config.json``, locked; one that is there already must hold the same config and data.
+    """Creates or reopens a run directory, locks it, and checks that its config, data and plugin code are unchanged.
 
     Args:
-      root: folder of all runs.
-      content: the config, as JSON has it.
-      name: the run's folder under ``root``.
-      fresh: set an old run of this name aside, under its name and the time, and start anew.
-      data: what ``data.identity`` says of the data.
-      classes: their names, kept for who has the folder but not the data.
-      own: what is of the user; their file is copied into the folder.
-      elsewhere: what ``config.json`` was where this run is gone on with in another folder.
+      root: directory of all runs.
+      content: the config, as JSON.
+      name: the run's directory under ``root``.
+      fresh: rename an old run of this name, adding the time, and start from scratch.
+      data: fingerprint of the data, from ``data.fingerprint``.
+      classes: class names, stored for readers that have the run but not the data.
+      own: the user's plugins; their file is copied into the directory.
+      elsewhere: ``config.json`` of the run in another directory, if it is resumed from its checkpoints alone.
 
     Raises:
-      ConfigError: the name cannot be a folder's, the folder holds another config (its fields are named) or none, its
-        data or the user's file have changed, or another process trains this run.
+      ConfigError: the name is not a valid directory name, the directory belongs to another config (the message names
+        the fields that differ) or to none, the data or the plugin file have changed, or another process trains the run.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):  # what pathlib makes of gs://...
-        raise ConfigError(f"{root}: is no folder; locks and renames need a file system, such as a mounted bucket")
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):  # pathlib turns gs://... into gs:/...
+        raise ConfigError(f"{root}: not a directory; locks and renames need a file system, such as a mounted bucket")
     run = root / name
     if fresh and run.exists():
         with _locked(run):
@@ -59,78 +59,78 @@ def open_run(
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
         if elsewhere and not (run / "config.json").exists():
-            write_json(run / "config.json", elsewhere)
+            files.write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint_digest(data), classes, own.about())
         if elsewhere and (differing := _differences(elsewhere.get("config"), content)):
             raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
         if own.parts:
             console.print(f"{own.place}: {', '.join(own.parts)} of your own", soft_wrap=True)
         if own.parts and own.code and not (run / COPY).exists():
-            part = run / f"{COPY}.part"
-            part.write_bytes(own.code)
-            part.replace(run / COPY)
+            files.write_bytes(run / COPY, own.code)
         yield run
 
 
 def fingerprint_digest(data: str) -> str:
-    """What ``config.json`` keeps of ``data.identity``."""
+    """Returns the digest of a data fingerprint that ``config.json`` stores."""
     return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
-@contextlib.contextmanager
-def _locked(run):
-    """The system frees the lock, however the process ends."""
-    with open(run / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{run}: another process is training this run") from None
-        yield
+def _locked(run: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    def refuse() -> None:
+        raise ConfigError(f"{run}: another process is training this run") from None
+
+    return files.locked(run / "lock", on_wait=refuse)
 
 
-def _check_or_write_config(run, mine, data, classes, own):
+def _check_or_write_config(
+    run: pathlib.Path, config: dict[str, Any], data: str, classes: Sequence[str], own: dict[str, Any]
+) -> None:
     file = run / "config.json"
     if file.exists():
-        there = read_json(file, "config")
-        if differing := _differences(there["config"], mine):
+        stored = read_json(file, "config")
+        if differing := _differences(stored["config"], config):
             raise ConfigError(
                 f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
-                "Give another NAME (--name), or start anew with FRESH=1 (--fresh)"
+                "Give another NAME (--name), or start from scratch with FRESH=1 (--fresh)"
             )
-        if there.get("data", data) != data:
+        if stored.get("data", data) != data:
             raise ConfigError(
                 f"{run}: its data have changed since it began; put them back (your own files with their times, as cp "
-                "-p does), or start anew with FRESH=1 (--fresh)"
+                "-p does), or start from scratch with FRESH=1 (--fresh)"
             )
-        if differing := _differences(there.get("own", {}) | {"file": ""}, own | {"file": ""}, "own"):
+        if differing := _differences(stored.get("own", {}) | {"file": ""}, own | {"file": ""}, "own"):
             raise ConfigError(
                 f"NAME: run {run.name!r} has other code of your own; differing are {'; '.join(differing)}. Put the "
-                f"file back ({run / COPY} is a copy), give another NAME (--name), or start anew with FRESH=1 (--fresh)"
+                f"file back ({run / COPY} is a copy), give another NAME (--name), or start from scratch with FRESH=1 "
+                "(--fresh)"
             )
-    elif any((run / left).exists() for left in ("checkpoints", "metrics.jsonl", "result.json")):
-        raise ConfigError(f"{file}: missing, though the run has begun; start anew with FRESH=1 (--fresh)")
+    elif any((run / name).exists() for name in ("checkpoints", "metrics.jsonl", "result.json")):
+        raise ConfigError(f"{file}: missing, though the run has begun; start from scratch with FRESH=1 (--fresh)")
     else:
+        content = {"config": config, "data": data}
+        if classes:
+            content["classes"] = list(classes)
+        if own:
+            content["own"] = own
         versions = {package: metadata.version(package) for package in _PACKAGES}
-        about = {"config": mine, "data": data, **({"classes": list(classes)} if classes else {})}
-        about |= {"own": own} if own else {}
-        write_json(file, about | {"versions": versions, "python": platform.python_version()})
+        files.write_json(file, content | {"versions": versions, "python": platform.python_version()})
 
 
-def _differences(theirs: Any, mine: Any, prefix: str = "") -> list[str]:
-    if isinstance(theirs, dict) and isinstance(mine, dict):
+def _differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(current, dict):
         return [
             line
-            for key in sorted({*theirs, *mine})
-            for line in _differences(theirs.get(key), mine.get(key), f"{prefix}.{key}".lstrip("."))
+            for key in sorted({*stored, *current})
+            for line in _differences(stored.get(key), current.get(key), f"{prefix}.{key}".lstrip("."))
         ]
-    return [] if theirs == mine else [f"{prefix} ({theirs} there, {mine} here)"]
+    return [] if stored == current else [f"{prefix} ({stored} there, {current} here)"]
 
 
 def read_json(file: pathlib.Path, *keys: str) -> dict[str, Any]:
-    """The content of a file of a run, with these keys.
+    """Reads a JSON object that must have the given keys.
 
     Raises:
-      ConfigError: it cannot be read.
+      ConfigError: the file cannot be read or lacks a key.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -138,24 +138,17 @@ def read_json(file: pathlib.Path, *keys: str) -> dict[str, Any]:
         content = None
     if isinstance(content, dict) and all(key in content for key in keys):
         return content
-    raise ConfigError(f"{file}: cannot be read; start anew with FRESH=1 (--fresh)")
+    raise ConfigError(f"{file}: cannot be read; start from scratch with FRESH=1 (--fresh)")
 
 
 def read_result(run: pathlib.Path) -> dict[str, Any]:
-    """A finished run's ``result.json``.
+    """Reads the ``result.json`` of a finished run.
 
     Raises:
-      ConfigError: it cannot be read.
+      ConfigError: the file cannot be read.
     """
     result = read_json(run / "result.json", "seconds", "gradient_norms", "last", "chosen")
-    for part in ("last", "chosen"):
-        if not isinstance(result[part], dict) or not {"epoch", "test_accuracy"} <= set(result[part]):
-            raise ConfigError(f"{run / 'result.json'}: cannot be read; start anew with FRESH=1 (--fresh)")
+    for weights in ("last", "chosen"):
+        if not isinstance(result[weights], dict) or not {"epoch", "test_accuracy"} <= set(result[weights]):
+            raise ConfigError(f"{run / 'result.json'}: cannot be read; start from scratch with FRESH=1 (--fresh)")
     return result
-
-
-def write_json(file: pathlib.Path, content: Any) -> None:
-    """Whole or not at all."""
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(file)

@@ -18,7 +18,7 @@ import numpy as np
 from csbp_jax import dynamics
 from csbp_jax.instruments import classify
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 from experiments.bifurcations.systems import SYSTEMS
 from experiments.machine import about
 

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 from scipy import stats
 
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 from experiments.cbp import exponents
 from experiments.cbp.conditions import CONDITIONS, HELD, INITS, PUBLISHED, TABLE, WIDELY, Condition, solved
 from experiments.cbp.net import Setting

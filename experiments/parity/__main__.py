@@ -8,7 +8,7 @@ from importlib import metadata
 
 import numpy as np
 
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 from experiments.parity import cases, ours
 
 QUANTITIES = {

@@ -9,7 +9,7 @@ import argparse
 import json
 import pathlib
 
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 from experiments.machine import about
 from experiments.release import cnn7, small
 

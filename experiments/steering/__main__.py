@@ -16,8 +16,8 @@ from csbp_jax.config import Chaos, Optimizer, replaced
 from csbp_jax.instruments import training_map
 from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.runtime.files import write_json
 from csbp_jax.training.compiled import resolve
-from csbp_jax.training.run_dir import write_json
 from experiments.machine import about
 from experiments.steering import control
 

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 from experiments.machine import about
 from experiments.shares import compared, points, share
 from experiments.xor.conditions import CONDITIONS, WIDELY, Condition, solved

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import dynamics
-from csbp_jax.training.run_dir import write_json
+from csbp_jax.runtime.files import write_json
 from experiments.machine import about
 from experiments.xor.maps import STRENGTHS, TARGETS, TERMS, draw, lines, page, summary, told
 from experiments.xor.net import Kind, Setting, start, task_loss, term_gradient, train

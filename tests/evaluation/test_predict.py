@@ -17,7 +17,7 @@ from csbp_jax.data.events import digits_events, sources
 from csbp_jax.data.user import folder, prediction_inputs
 from csbp_jax.evaluation import forward, predict, restore
 from csbp_jax.learner import optimizer
-from csbp_jax.training import run_dir
+from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import resolve
 from csbp_jax.training.loop import unsaved
@@ -156,7 +156,7 @@ def untrained_run(write, options, root):
     run = root / "run"
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
         checkpoints.save(1, unsaved(state, restore.metric_shapes(config, train_step, state)))
-    run_dir.write_json(run / "config.json", {"config": to_json(config)})
+    files.write_json(run / "config.json", {"config": to_json(config)})
     return run, config, parts["test"]
 
 

@@ -41,7 +41,8 @@ class After(Stop):
     """Tells it to stop when it has been asked so many times: once a step, a validation and a batch of one."""
 
     def __init__(self, times):
-        self.times, self._held = times, False
+        super().__init__()
+        self.times = times
 
     @property
     def code(self):
@@ -183,7 +184,7 @@ HELD = """
 import signal, time
 from csbp_jax.runtime.preemption import on_signals
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
-with on_signals() as stop, stop.held():
+with on_signals() as stop, stop.deferred():
     print("ready", flush=True)
     while True: time.sleep(0.01)
 """

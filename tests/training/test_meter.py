@@ -116,7 +116,8 @@ class After(Stop):
     """Tells it to stop when it has been asked so many times: once a step."""
 
     def __init__(self, times):
-        self.times, self._held = times, False
+        super().__init__()
+        self.times = times
 
     @property
     def code(self):

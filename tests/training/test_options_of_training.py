@@ -57,7 +57,8 @@ class After(Stop):
     """Tells a run to stop when it has been asked so many times: once a step, a validation and a batch of one."""
 
     def __init__(self, times):
-        self.times, self._held = times, False
+        super().__init__()
+        self.times = times
 
     @property
     def code(self):

@@ -38,7 +38,8 @@ class After(Stop):
     """Tells a run to stop when it has been asked so many times."""
 
     def __init__(self, times):
-        self.times, self._held = times, False
+        super().__init__()
+        self.times = times
 
     @property
     def code(self):

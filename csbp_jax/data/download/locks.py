@@ -6,9 +6,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-import filelock
-
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime import files
 
 
 @contextlib.contextmanager
@@ -21,13 +20,8 @@ def locked(path: pathlib.Path) -> Iterator[None]:
       path: an empty file, created if missing. It stays: removed, it would let in two processes that wait for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    try:
-        held = lock.acquire(blocking=False)
-    except filelock.Timeout:
-        print(f"{path}: another process holds this lock; waiting for it", file=sys.stderr, flush=True)
-        held = lock.acquire()
-    with held:
+    notice = f"{path}: another process holds this lock; waiting for it"
+    with files.locked(path, on_wait=lambda: print(notice, file=sys.stderr, flush=True)):
         yield
 
 

@@ -12,6 +12,7 @@ from csbp_jax.data.download.fetch import RawFile, Show, digest
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events.archives import DOWNLOADS, find
 from csbp_jax.data.events.recordings import CIFAR10, DATA_SETS, index
+from csbp_jax.runtime import files
 
 # N-Caltech101 and tonic's CIFAR10-DVS are archives of archives; tonic does not open the outer one.
 _INNER = {"Caltech101.zip", *(f"{label}.zip" for label in CIFAR10)}
@@ -164,9 +165,8 @@ def _link_or_copy(path: pathlib.Path, target: pathlib.Path) -> None:
     try:
         os.link(path.resolve(), target)
     except OSError:  # another file system, or one without hard links
-        partial = target.with_name(f"{target.name}.part")
-        shutil.copyfile(path, partial)
-        partial.rename(target)
+        with files.replacing(target) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def _mark_prepared(name: str, folder: pathlib.Path, checksums: dict[str, str], verify: bool, bad: str) -> Marker:
@@ -181,6 +181,5 @@ def _mark_prepared(name: str, folder: pathlib.Path, checksums: dict[str, str], v
     if verify and records != DATA_SETS[name].num_records:
         raise ConfigError(f"{home}: holds {records} recordings, but {name} has {DATA_SETS[name].num_records}")
     marker: Marker = {"archives": checksums, "verified": verify, "records": records, "skipped": skipped or {}}
-    (home / "prepared.part").write_text(json.dumps(marker))
-    (home / "prepared.part").rename(home / "prepared.json")
+    files.write_text(home / "prepared.json", json.dumps(marker))
     return marker

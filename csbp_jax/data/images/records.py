@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.images.decode import decode
+from csbp_jax.runtime import files
 
 TFDS = {
     "cifar10": "cifar10",
@@ -130,14 +130,12 @@ def load(
     arrays = _read_cache(cache)
     if arrays.pop("made_from", None) != fingerprint:
         arrays = _decode_all(directory, split, show)
-        partial = directory / f"csbp_{split}.{os.getpid()}.part"
-        try:
-            with open(partial, "wb") as out:
-                np.savez(out, made_from=fingerprint, **arrays)  # type: ignore[arg-type]  # numpy types one option
-            os.replace(partial, cache)
-        except OSError:  # a full disk, or a read-only directory
-            with contextlib.suppress(OSError):
-                partial.unlink()
+        with (
+            contextlib.suppress(OSError),  # a full disk, or a read-only directory
+            files.replacing(cache, shared=True) as temporary,
+            open(temporary, "wb") as out,
+        ):
+            np.savez(out, made_from=fingerprint, **arrays)  # type: ignore[arg-type]  # numpy types one option
     return arrays.get("x"), arrays["y"]
 
 

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from csbp_jax.config import CheckpointError, ConfigError, Diverged
-from csbp_jax.runtime import multihost
+from csbp_jax.runtime import files, multihost
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training.checkpoint import manifest
 from csbp_jax.training.checkpoint.location import BESIDE, absolute, names, steps
@@ -202,9 +202,7 @@ class Checkpoints:
     def _put_back(self, copies):
         for file in self._beside:
             if (copies / file.name).exists():
-                part = file.with_name(file.name + ".part")
-                part.write_bytes((copies / file.name).read_bytes())
-                part.replace(file)
+                files.write_bytes(file, (copies / file.name).read_bytes())
 
     def _newest(self):
         """The newest whole checkpoint."""
@@ -217,7 +215,7 @@ class Checkpoints:
             if faults:
                 told = "; ".join(f"{step}: {fault}" for step, fault in faults.items())
                 raise CheckpointError(
-                    f"{self.folder}: no checkpoint is whole ({told}); start anew with FRESH=1 (--fresh)"
+                    f"{self.folder}: no checkpoint is whole ({told}); start from scratch with FRESH=1 (--fresh)"
                 )
             return None
         for damaged, fault in faults.items():

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from csbp_jax.config import CheckpointError, ConfigError
+from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import bucket, local
 
 BESIDE = "run"
@@ -68,9 +69,7 @@ def checkpoint_dir(run: pathlib.Path, given: str | None = None, fresh: bool = Fa
 
 def record_location(run: pathlib.Path, place: epath.PathLike) -> None:
     """Leaves in the run's folder where its checkpoints are."""
-    part = run / "checkpoints.part"
-    part.write_text(f"{place}\n")
-    part.replace(run / "checkpoints")
+    files.write_text(run / "checkpoints", f"{place}\n")
 
 
 def config_beside(folder: epath.Path) -> dict[str, Any] | None:

@@ -1,0 +1,67 @@
+"""Atomic writes and locks: a reader sees a complete file or none, and one process at a time changes a directory."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import filelock
+
+
+@contextlib.contextmanager
+def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a temporary path in the directory of ``file``; what is written to it replaces ``file`` at the end.
+
+    If the block raises, ``file`` stays as it was and the temporary file is removed.
+
+    Args:
+      file: the final path. Its directory must exist.
+      shared: several processes may write the file at the same time, so each uses a temporary path of its own.
+    """
+    target = pathlib.Path(file)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(file: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file atomically."""
+    with replacing(file) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(file: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 text file atomically."""
+    with replacing(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(file: str | os.PathLike[str], content: Any) -> None:
+    """Writes a JSON file atomically, indented by one space."""
+    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def locked(file: str | os.PathLike[str], on_wait: Callable[[], None]) -> Iterator[None]:
+    """Holds a lock that excludes other processes; the operating system releases it however the process ends.
+
+    Args:
+      file: an empty file that stands for the lock. It is created if it is missing, and stays.
+      on_wait: called if another process holds the lock. It may raise; if it returns, the call waits for the lock.
+    """
+    lock = filelock.FileLock(file, preserve_lock_file=True)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
