@@ -13,6 +13,7 @@ from rich.console import Console
 
 from csbp_jax.evaluation import forward, restore, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
+from csbp_jax.runtime import files
 from csbp_jax.training import build
 
 _SYNOPS = ("acs", "macs", "dense")
