@@ -1,6 +1,6 @@
-# Recipes only call Python: what stands in DATASET, NAME, ARGS and the like reaches it through the environment, unread by
-# a shell. $(value ...) takes the text as typed, so that make does not expand it either; and only what was typed after
-# make counts, since names like NAME or DIR may be in anyone's environment for another reason.
+# Recipes only call Python. Values of DATASET, NAME, ARGS and so on reach it through the environment, so that no shell
+# interprets them. $(value ...) keeps make from expanding them, too. Only values given on make's command line count:
+# variables named NAME or DIR may be in the environment for another reason.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -18,32 +18,33 @@ override CSBP_DATA_DIR := $(call typed,DATA_DIR)
 export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_GRID CSBP_FROM CSBP_DIR CSBP_DATA_DIR
 unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 
-# Fresh buffers cost page faults: keep freed memory, in huge pages. It saved 2 to 5 % of a convolutional step on two
-# cores; a benchmark, whose buffers are larger, measures little else without it. No effect where malloc is not glibc's.
+# Keep freed memory, in huge pages: new buffers cost page faults. This saved 2 to 5 % of a convolutional step on two
+# cores; benchmarks, with their larger buffers, would mostly measure page faults. Without glibc's malloc it has no effect.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train sweep demo test test-slow bench bench-data h100 parity accuracy lint docs wheel lock clean
 
-help:  ## This list
+help:  ## Show this list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
 	@echo
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 	@echo
 	@echo 'Options of train: DATASET=digits  NAME=my-run  FRESH=1  ARGS="--chaos.z0 0 --epochs 5"'
-	@echo 'Options of sweep: GRID="chaos.z0=0,3,10,30 seed=0:8" and those of train'
+	@echo 'Options of sweep: GRID="chaos.z0=0,3,10,30 seed=0:8" and the options of train'
 	@echo 'Options of data:  DATASET=cifar10  FROM=directory-of-raw-files'
-	@echo 'Options of both:  DATA_DIR=data (where prepared data are kept)  DATASET=folder DIR=your-class-folders'
-	@echo 'All of ARGS:      make setup && $(RUN) -m csbp_jax train digits --help'
+	@echo 'Options of all:   DATA_DIR=data (prepared data sets)  DATASET=folder DIR=your-class-folders'
+	@echo 'All of ARGS:      make setup && $(VENV)/bin/csbp_jax train digits --help'
 
-$(VENV)/.installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
-	@echo "installing requirements.txt into $(VENV) (once, some minutes)"
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.12")'
+	@echo "installing requirements.txt and csbp_jax into $(VENV) (once, takes some minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-setup: $(VENV)/.installed  ## Install the pinned requirements into .venv (the others do it by themselves)
+setup: $(VENV)/.installed  ## Install the pinned requirements and csbp_jax into .venv (the other targets do this themselves)
 
 data: setup  ## Prepare and verify a data set (DATASET, FROM, DATA_DIR, ARGS)
 	@$(RUN) -m csbp_jax data --environment
@@ -54,35 +55,35 @@ train: setup  ## Train a spiking network with CSBP (DATASET, NAME, FRESH, DATA_D
 sweep: setup  ## Train every member of a grid (DATASET, GRID, NAME, FRESH, DATA_DIR, ARGS)
 	@$(RUN) -m csbp_jax sweep --environment
 
-demo: setup  ## The authors' one-neuron experiment, as a figure
+demo: setup  ## Draw the one-neuron experiment of the paper
 	@$(RUN) -m experiments.one_neuron
 
-test: setup  ## The fast tests
-	@$(RUN) -m pytest -q -n 2
+test: setup  ## Run the fast tests
+	@$(RUN) -m pytest -q -n 2 --durations=10
 
-test-slow: setup  ## The slow tests
-	@XLA_FLAGS="$$XLA_FLAGS" $(RUN) -m pytest -q -m slow
+test-slow: setup  ## Run the slow tests
+	@XLA_FLAGS="$$XLA_FLAGS" $(RUN) -m pytest -q -n 2 -m slow --durations=10
 
-bench: setup  ## Speed beside other libraries, into docs/results/bench (ARGS="--quick")
+bench: setup  ## Measure speed against other libraries, into docs/results/bench (ARGS="--quick")
 	@$(RUN) -m benchmarks.run --environment
 
 bench-data: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1
-bench-data: setup  ## Speed of the data pipeline, into docs/results/data
+bench-data: setup  ## Measure the speed of the data pipeline, into docs/results/data
 	@$(RUN) -m benchmarks.data_images
 	@$(RUN) -m benchmarks.data_events
 	@$(RUN) -m benchmarks.data_device
 	@$(RUN) -m benchmarks.data_page
 
-h100: setup  ## The neuron and training steps compiled for an H100, without one, into docs/results/bench
+h100: setup  ## Compile the neuron and training steps for an H100, without one, into docs/results/bench
 	@$(RUN) -m benchmarks.h100
 
-parity: setup  ## Networks and recipes against what PyTorch twins gave, into docs/results/parity
+parity: setup  ## Compare networks and recipes with PyTorch references, into docs/results/parity
 	@$(RUN) -m experiments.parity
 
-accuracy: setup  ## CSBP and plain backpropagation on digits, 10 paired seeds, into docs/results/digits
+accuracy: setup  ## Compare CSBP with plain backpropagation on digits, 10 paired seeds, into docs/results/digits
 	@$(RUN) -m experiments.accuracy digits
 
-lint: setup  ## Style and types
+lint: setup  ## Check style and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
@@ -99,14 +100,14 @@ $(PUBLISH)/npm/.installed: $(PUBLISH)/.installed tools/npm/package-lock.json
 	@touch $@
 
 docs: export NO_MKDOCS_2_WARNING := 1
-docs: $(PUBLISH)/npm/.installed  ## The documentation as a site, into site/; a broken link fails
+docs: $(PUBLISH)/npm/.installed  ## Build the documentation site, into site/; a broken link fails
 	@$(PUBLISH)/bin/python -m mkdocs build --strict
 	@echo site/index.html
 
-wheel: $(PUBLISH)/.installed  ## Source distribution and wheel, into dist/
+wheel: $(PUBLISH)/.installed  ## Build source distribution and wheel, into dist/
 	@$(PUBLISH)/bin/python -m build --quiet
 
-lock: setup  ## Write the requirements anew from the ranges of pyproject.toml
+lock: setup  ## Pin the requirements within the ranges of pyproject.toml
 	@$(RUN) -m pip install --quiet uv
 	@head -n 1 requirements.txt > requirements.txt.part
 	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
@@ -117,5 +118,5 @@ lock: setup  ## Write the requirements anew from the ranges of pyproject.toml
 	  --no-annotate --no-emit-index-url --group publish >> requirements-publish.txt.part
 	@mv requirements-publish.txt.part requirements-publish.txt
 
-clean:  ## Remove .venv and caches; runs stay
+clean:  ## Remove .venv and caches, but no runs
 	@rm -rf $(VENV) $(PUBLISH) .pytest_cache .ruff_cache .mypy_cache
