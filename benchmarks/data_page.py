@@ -44,13 +44,13 @@ def main():
 {table(images, events, device)}
 
 CPU time of one core on a shared machine ({images["machine"]}; load average {images["load_average_before"]:.1f} when the
-pictures were timed). CIFAR's pictures are random bytes, ImageNet's synthetic JPEGs of noise with a falling spectrum,
-{images["imagenet"]["mean_kB"]:.0f} kB each: the speed depends on how much detail a picture has, and real ones were not
-timed. Events are random, in memory.
+images were timed). CIFAR's images are random bytes, ImageNet's are synthetic JPEGs of noise with a decaying spectrum,
+{images["imagenet"]["mean_kB"]:.0f} kB each: the speed depends on how much detail an image has, and real images were
+not timed. Events are random, in memory.
 
 Made by `make bench-data`: `{images["command"]}`,
-`{events["command"]}` and `{device["command"]}`, whose figures are in the
-json files, and `python -m benchmarks.data_page`.
+`{events["command"]}` and `{device["command"]}`, whose numbers are in the
+JSON files, and `python -m benchmarks.data_page`.
 """
     )
 

@@ -31,9 +31,10 @@ A million neurons, hard reset, triangle; bytes per neuron and time step, forward
 {_worst(content["neuron"])}
 
 The kernels (experiments/gpu_kernel/kernel.py) read and write the least; gradients of decay and threshold, where they
-are learned, are XLA's sums over stored sequences. They are used as a neuron of one's own
+are learned, are XLA's sums over stored sequences. They are used as a user-defined neuron
 (`csbp_jax train experiments/gpu_kernel/cifar10_dvs.py`), and nobody has run them on a GPU: run
-`python -m experiments.gpu_kernel.check` first. Number of the two in a program: {transforms}.
+`python -m experiments.gpu_kernel.check` first. Occurrences of the two
+kernels in a program: {transforms}.
 
 ## Training steps
 

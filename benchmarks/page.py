@@ -50,8 +50,10 @@ def readme(content):
     text = f"""# Speed
 
 `make bench{" ARGS=--quick" if content["quick"] else ""}` on {content["machine"]}; CPU time on one core, median
-(minimum-maximum) over interleaved rounds. Nothing here was run on a GPU or TPU; what the compiler makes for an
-[H100](h100.md). [All tables](tables.md), [targets](targets.md), numbers in `bench.json`.
+(minimum-maximum) over interleaved rounds. Nothing on this page was run on a GPU or TPU; there is a page
+on [programs compiled for an H100](h100.md). [All tables](tables.md), [targets](targets.md); `bench.json` holds the
+numbers.
+
 Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
 """
     if "neuron" not in content:
@@ -71,8 +73,8 @@ Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
         head[0] = "1e5 neurons (T=100: 1e4)"
     same = "; ".join(f"{name}: {content['agreement'][name]['same']}" for name in peers)
     return f"""{text}
-Forward and backward of the neuron as two programs, float32, hard reset, nanoseconds an element and time step. Minimum
-traffic: two elementwise programs that move 24 bytes, without the recurrence. The same as in lif: {same}.
+Forward and backward of the neuron as two programs, float32, hard reset, nanoseconds per element and time step.
+Minimum traffic: two elementwise programs that move 24 bytes, without the recurrence. Agreement with lif: {same}.
 
 {table(head, rows)}
 

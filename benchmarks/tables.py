@@ -29,8 +29,8 @@ def term(numbers):
     ns = numbers["ns_per_element"]
     return f"""## The chaos term
 
-Value and gradient: {cell(ns["term"])} ns an element; one read and write of it: {cell(ns["copy"])} ns; ratio
-{cell(numbers["term_over_copy"])}."""
+Value and gradient: {cell(ns["term"])} ns per element; one read and write of an element: {cell(ns["copy"])} ns;
+ratio {cell(numbers["term_over_copy"])}."""
 
 
 def training_steps(rows):
@@ -66,8 +66,8 @@ def training_steps(rows):
     )
     return f"""## Training steps
 
-SGD with momentum; ours with its metrics and its check for non-finite values. Peak: resident memory of the process,
-compilation included; before: after the imports. Ready: until the first step is done, from nothing but the imports.
+SGD with momentum; ours includes its metrics and its check for non-finite values. Peak: resident memory of the process,
+including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step.
 
 {table(head, body)}
 
@@ -85,8 +85,8 @@ def convolutions(rows):
     differ = max(row["differ"] for row in rows.values())
     return f"""## Convolutions alone
 
-All convolutions of a network in a training step, each alone and compiled as in the step: Eigen's; by default XLA uses
-YNNPACK's. The largest difference of a value is {differ:.0e} of the largest.
+All convolutions of a network in a training step, each timed alone and compiled as in the step, with Eigen's kernels; by
+default XLA uses YNNPACK's. The largest difference between values is {differ:.0e} of the largest value.
 
 {table(head, body)}"""
 
@@ -94,7 +94,8 @@ YNNPACK's. The largest difference of a value is {differ:.0e} of the largest.
 def agreement(same):
     """How equal the two nets are: after the first step, rounding turns a spike here and there."""
     differ = ", ".join(f"{share:.0e}" for share in same["losses_differ"])
-    return f"has {'as many' if same['parameters'] else 'other'} parameters; first losses differ by {differ} of them"
+    number = "the same number" if same["parameters"] else "a different number"
+    return f"has {number} of parameters; its first losses differ by {differ}, relative to ours"
 
 
 def growth(found):
@@ -120,15 +121,16 @@ def dispatch(numbers):
     return f"""## Dispatch
 
 A step of a 12-layer net of 8 units with Adam, {numbers["leaves"]} leaves, one example: {cell(numbers["us"], 0)}
-microseconds of wall time. A step that only counts, with the same state: {cell(numbers["counting_us"], 0)}."""
+microseconds of wall time. A step that only increments a counter, with the same state:
+{cell(numbers["counting_us"], 0)}."""
 
 
 def long(found):
     rows = [[name, cell(n["ms"], 0), f"{n['temporary_MB']:.1f}"] for name, n in found["programs"].items()]
     return f"""## Long sequences
 
-Gradient of a dense net of 700 inputs and two layers of 256, batch 16, over T = {found["T"]}, whole and in chunks of
-{found["length"]}. In chunks over whole: {cell(found["chunks_over_whole"])}.
+Gradient of a dense net of 700 inputs and two layers of 256, batch 16, over T = {found["T"]}, as a whole and in
+chunks of {found["length"]}. Time in chunks over time as a whole: {cell(found["chunks_over_whole"])}.
 
 {table(["", "ms", "temporaries MB"], rows)}"""
 
@@ -138,7 +140,8 @@ def members(found):
     body = [[n, str(r["members"]), cell(r["alone_ms"]), cell(r["loop"]), cell(r["vmap"])] for n, r in found.items()]
     return f"""## Members of a sweep
 
-A sweep trains a chunk of members to its end before the next: one member a chunk (a loop), or all as one (vmap).
+A sweep trains each chunk of members to its end before the next one: one member per chunk (a loop), or all members in
+one chunk (vmap).
 
 {table(head, body)}"""
 
@@ -151,18 +154,18 @@ def processes(n):
 - One sweep: {n["sweep_seconds"]:.0f} s.
 - Processes, {n["cores"]} at once, with a warm compilation cache: {n["processes_seconds"]:.0f} s, scaled from
   {n["processes_run"]} processes of {cell(n["process_seconds"], 1)} s each.
-- Times less: {n["times_less"]:.1f}."""
+- Time of the processes over that of the sweep: {n["times_less"]:.1f}."""
 
 
 def waiting(found):
     rows = [[name, cell(n["ms_a_step"], 0), cell(n["share"], 2, 100)] for name, n in found.items()]
-    return "## Waiting for data\n\n" + table(["preset, random data", "ms a step", "% of wall time waiting"], rows)
+    return "## Waiting for data\n\n" + table(["preset, random data", "ms per step", "% of wall time waiting"], rows)
 
 
 def starts(n):
     return f"""## From `csbp_jax train digits` to the first step's metrics
 
-Without compiled programs in the cache {cell(n["cold"], 1)} s, with them {cell(n["warm"], 1)} s, wall time."""
+Without compiled programs in the cache: {cell(n["cold"], 1)} s; with them: {cell(n["warm"], 1)} s (wall time)."""
 
 
 SHOWN = {

@@ -29,11 +29,11 @@ def page(content):
     text = "\n".join(lines)
     return f"""# Speed: targets
 
-Median (minimum-maximum). `make bench` measures all. Residual, temporaries and numbers of compilations are asserted by
-the tests. A GPU or TPU was not at hand; what the compiler makes for one: [h100.md](h100.md).
+Median (minimum-maximum). `make bench` measures all of them. The tests assert the residual, temporaries and numbers of
+compilations. No GPU or TPU was available; there is a page on [programs compiled for an H100](h100.md).
 
 {text}
-{f"{chr(10)}Reasons of what was missed:{chr(10)}{chr(10)}{reasons}{chr(10)}" if missed else ""}"""
+{f"{chr(10)}Why targets were missed:{chr(10)}{chr(10)}{reasons}{chr(10)}" if missed else ""}"""
 
 
 def command(part):
@@ -116,8 +116,8 @@ def zeros(content, label, ratio, inverse=False):
     share = 1 - filled / lif
     without = row[ratio]["over_lif"]["median"] / share if inverse else row["lif"]["over_minimum"]["median"] * share
     return (
-        f"XLA on CPU fills a loop's buffer with zeros before it is written, one in each pass (so does jax.lax.empty): "
-        f"{filled:.2f} of {lif:.2f} ns, without which it would be {without:.2f}"
+        f"XLA on CPU fills a loop's buffer with zeros before writing it, one buffer in each pass (jax.lax.empty does "
+        f"so too). This takes {filled:.2f} of {lif:.2f} ns; without it the ratio would be {without:.2f}"
     )
 
 
@@ -165,13 +165,15 @@ REASONS: dict[str, str | Callable[[dict[str, Any]], str]] = {
         for label in ("T=16", "T=100")
     },
     **{f"the same with gradients of decay and threshold, {label}": SUMS for label in ("T=4", "T=16")},
-    "dispatch of a step": "most of it is JAX handing over the state's leaves (tables.md, a step that only counts)",
+    "dispatch of a step": (
+        "most of it is JAX handing over the state's leaves (tables.md, a step that only increments a counter)"
+    ),
 }
 
 
 def reason(name, content):
     """Why a target was missed; a reason whose numbers were not measured is none."""
-    found = REASONS.get(name, "not found yet")
+    found = REASONS.get(name, "unknown")
     try:
         return found if isinstance(found, str) else found(content)
     except KeyError:
