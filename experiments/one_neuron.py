@@ -120,11 +120,11 @@ def report(time_steps, data):
     wandering = ", ".join(f"{first}-{last}" for first, last in stretches(irregular(w)))
     chance = [f"{data[key].min()}-{data[key].max()}" for key in ("settled_H0", "settled_H1")]
     return (
-        f"T={time_steps}: with chaos w wanders over [{w.min():.2f}, {w.max():.2f}], without a period in steps "
-        f"{wandering}, and rests at {w[-1]:.4f} from step {settled(w)}; without chaos it goes from {bp[0]:.1f} to "
-        f"{bp[-1]:.4f} by step {settled(bp)}.\n"
-        f"T={time_steps}, H(0)=1: another path, the same end, {other[-1]:.4f} from step {settled(other)}; for z0 = "
-        f"10 +- 0.001 it comes at steps {chance[1]}, with H(0)=0 at {chance[0]}."
+        f"T={time_steps}: with chaos, w wanders over [{w.min():.2f}, {w.max():.2f}]. It has no period in steps "
+        f"{wandering}, and is at rest at {w[-1]:.4f} from step {settled(w)} on. Without chaos it goes from "
+        f"{bp[0]:.1f} to {bp[-1]:.4f} by step {settled(bp)}.\n"
+        f"T={time_steps}, H(0)=1: a different path with the same end, {other[-1]:.4f} from step {settled(other)} on. "
+        f"For z0 = 10 +- 0.001 the end is reached at steps {chance[1]}, and with H(0)=0 at steps {chance[0]}."
     )
 
 
@@ -184,7 +184,7 @@ def main(arguments=None):
     out = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
     told = [
-        "The start w + b = 1 lies exactly on the threshold, so H(0) decides the first spike: both values are shown."
+        "The start w + b = 1 lies exactly on the threshold, so H(0) decides the first spike. Both values are shown."
     ]
     variants = {time_steps: measure(time_steps) for time_steps in (10, 20)}
     for time_steps, data in variants.items():
@@ -198,11 +198,11 @@ def main(arguments=None):
         "![weight over steps and over fixed z](one_neuron.png)",
         *told,
         "So the demonstration holds: the weight wanders without a period for hundreds of steps and comes to rest as z "
-        "is annealed. It is no advantage here, since plain descent comes to rest sooner; and the start is on the edge "
-        "of a jump, so that the path, and when it ends, hang on H(0) and on a thousandth of z0. Exponents are in "
-        "docs/results/bifurcations.",
+        "is annealed. It is not an advantage on this task, since plain descent comes to rest sooner. The start is at "
+        "the edge of a jump, so the path and the step at which it ends depend on H(0) and on changes of z0 by a "
+        "thousandth. Exponents are in docs/results/bifurcations.",
         f"Made by `python -m experiments.one_neuron --out {out}`, on {jax.default_backend()} ({versions}; "
-        f"{machine['machine']}); the `.npz` files hold all that is drawn.",
+        f"{machine['machine']}); the `.npz` files hold the plotted data.",
     ]
     (out / "README.md").write_text("\n\n".join(page) + "\n")
     fig = figure(variants)

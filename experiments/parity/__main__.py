@@ -48,16 +48,16 @@ def main(arguments=None):
     }
     write_json(options.out / "parity.json", content)
     (options.out / "README.md").write_text(
-        f"""# Networks and recipes against PyTorch twins
+        f"""# Networks and recipes against PyTorch references
 
 {table(differences)}
 
 Largest difference in float64, relative to the quantity's largest value, over {cases.STEPS} training steps (SGD,
-momentum 0.9, weight decay 5e-4) from the same weights and batches; true depth, reduced width, dropout off. The twins
-are written from the definitions in `experiments/parity`, and what they gave is in `tests/data/parity_*.npz`.
-`experiments/parity/cases.py` has the cases, with their norms, neurons, losses and taps.
+momentum 0.9, weight decay 5e-4) from the same weights and batches; true depth, reduced width, dropout off. The
+references are written from the definitions, in `experiments/parity`, and their results are in
+`tests/data/parity_*.npz`. `experiments/parity/cases.py` lists the cases with their norms, neurons, losses and taps.
 
-Made by `{content["command"]}`; `parity.json` holds the figures.
+Made by `{content["command"]}`; `parity.json` holds the numbers.
 """
     )
     print(table(differences))
