@@ -1,93 +1,124 @@
-"""States as vectors of what feeds back, and summaries of growth; shared by the instruments."""
+"""States as vectors of their dynamical leaves, stepping of many runs, and statistics of growth rates."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
-Step = Callable[[Any, Any], Any]
+PyTree = Any
+"""Any pytree of arrays; the state of a map."""
+
+Step = Callable[[PyTree, Any], PyTree]
+"""Map ``step(state, batch) -> state``; jittable."""
+
+Mask = tuple[bool, ...]
+"""True for each leaf of a state that is dynamical, in the order of ``jax.tree.leaves``."""
+
+Statistics = tuple[jax.Array, jax.Array, jax.Array]
+"""``(means, standard errors of the means, values of all chunks)``."""
 
 
-def mask_of(state, fed_back):
-    """A bool for each leaf, as a hashable tuple."""
-    if fed_back is None:
+def mask_of(state: PyTree, dynamical_leaves: PyTree) -> Mask:
+    """Return the hashable mask of a pytree of bools; None selects all inexact leaves of the state."""
+    if dynamical_leaves is None:
         return tuple(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state))
-    return tuple(jax.tree.leaves(fed_back))
+    return tuple(jax.tree.leaves(dynamical_leaves))
 
 
-def strongly_typed(state):
-    """Without weak types, which the first step would make strong at the price of a second compilation."""
+def strongly_typed(state: PyTree) -> PyTree:
+    """Remove weak types, which the first step would turn into strong ones at the price of a second compilation."""
     return jax.tree.map(
         lambda leaf: leaf.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, state
     )
 
 
-def select(state, mask):
-    """The leaves that feed back."""
+def select(state: PyTree, mask: Mask) -> list[jax.Array]:
+    """Return the dynamical leaves."""
     return [leaf for leaf, chosen in zip(jax.tree.leaves(state), mask, strict=True) if chosen]
 
 
-def join(x, state, mask):
-    """``state`` with the leaves that feed back taken from the vector ``x``."""
+def join(x: jax.Array, state: PyTree, mask: Mask) -> PyTree:
+    """Return ``state`` with its dynamical leaves taken from the vector ``x``."""
     values = iter(ravel_pytree(select(state, mask))[1](x))
     leaves = [next(values) if chosen else leaf for leaf, chosen in zip(jax.tree.leaves(state), mask, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 
 @functools.partial(jax.jit, static_argnames="step")
-def step_all(step, states, batch):
-    """A step of many runs on one batch."""
+def step_all(step: Step, states: PyTree, batch: Any) -> PyTree:
+    """Step many runs on one batch; each leaf of ``states`` has a leading axis of runs."""
     return jax.vmap(lambda state: step(state, batch))(states)
 
 
-def recorded(push, read, state, batches, every, warmup):
-    """What ``read(state) -> (state, told)`` tells after each ``every`` pushes, past the warm-up."""
-    history = []
+def record(
+    advance: Callable[[Any, Any], Any],
+    read: Callable[[Any], tuple[Any, Any]],
+    carry: Any,
+    batches: Iterable[Any],
+    every: int,
+    warmup: int,
+) -> list[Any]:
+    """Iterate ``carry = advance(carry, batch)`` and collect a reading after every ``every`` steps past the warm-up.
+
+    ``read(carry) -> (carry, reading)`` may also renormalise the carry, and is called during the warm-up too.
+    """
+    readings = []
     for done, batch in enumerate(batches, start=1):
-        state = push(state, batch)
+        carry = advance(carry, batch)
         if done % every == 0:
-            state, told = read(state)
+            carry, reading = read(carry)
             if done > warmup:
-                history.append(told)
-    return history
+                readings.append(reading)
+    return readings
 
 
-def follow(push, read, state, batches, every, warmup):
-    """The summary of the growth, a step, that ``read(state) -> (state, growth)`` tells."""
-    return summary([growth / every for growth in recorded(push, read, state, batches, every, warmup)])
+def log(x: jax.Array) -> jax.Array:
+    """Compute log(x), clamped at the smallest normal number."""
+    # Ignored: JAX declares no types for finfo.
+    return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))  # type: ignore[no-untyped-call]
 
 
-def log(x):
-    """Of what may be 0."""
-    return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+def rounding(vector: jax.Array) -> jax.Array:
+    """Compute the distance of two vectors near ``vector`` below which their difference is rounding."""
+    # Ignored: JAX declares no types for finfo.
+    smallest: jax.Array = jnp.finfo(vector.dtype).eps * jnp.linalg.norm(vector)  # type: ignore[no-untyped-call]
+    return smallest
 
 
-def summary(history):
-    """Mean over chunks, its standard error, and all chunks; ``[chunks, ...]``."""
-    if len(history) < 2:
+def summary(growth: Sequence[ArrayLike], every: int = 1) -> Statistics:
+    """Compute the statistics of the growth per step, from the growth over chunks of ``every`` steps each.
+
+    Raises:
+      ValueError: there are fewer than two chunks.
+    """
+    if len(growth) < 2:
         raise ValueError(
-            f"{len(history) or 'no'} chunk is left to count, and a standard error needs two: give at least "
+            f"{len(growth) or 'no'} chunk is left to count, and a standard error needs two: give at least "
             "warmup + 2 every batches"
         )
-    history = jnp.asarray(np.stack(jax.device_get(history)))  # jnp.stack would compile one operand a chunk
+    rates = [chunk / every for chunk in growth]
+    history = jnp.asarray(np.stack(jax.device_get(rates)))  # jnp.stack would compile one operand per chunk
     return history.mean(axis=0), standard_error(history), history
 
 
-def standard_error(history):
-    """Of the mean of a correlated series ``[chunks, ...]``, by the means of about ``sqrt(chunks)`` blocks.
+def standard_error(history: jax.Array) -> jax.Array:
+    """Compute the standard error of the mean of a correlated series ``[chunks, ...]``, from about sqrt(chunks) blocks.
 
-    Blocks no longer than the series' memory are still correlated. As of a first-order autoregression, the variance
-    of their mean is ``(1 + r) / (1 - r)`` times as large, with r the correlation of neighbours, corrected for its bias
-    (Kendall 1954). On an AR(1) series this is right to within some 20 %, and rather too large than too small.
+    Means of blocks that are not longer than the memory of the series are still correlated. As for a first-order
+    autoregression, the variance of their mean is therefore taken ``(1 + r) / (1 - r)`` times as large, with r the
+    correlation of neighbouring blocks, corrected for its bias (Kendall 1954). On AR(1) series the result is right to
+    within about 20 %, and too large rather than too small.
     """
     blocks = max(2, int(len(history) ** 0.5))
     means = history[: len(history) // blocks * blocks].reshape(blocks, -1, *history.shape[1:]).mean(axis=1)
-    apart = means - means.mean(axis=0, keepdims=True)
-    total = (apart**2).sum(axis=0)
-    r = (apart[1:] * apart[:-1]).sum(axis=0) / jnp.where(total > 0, total, 1.0)
-    r = jnp.clip(r + (1 + 3 * r) / blocks, 0.0, 0.97)  # of anticorrelated blocks: none
+    deviations = means - means.mean(axis=0, keepdims=True)
+    total = (deviations**2).sum(axis=0)
+    r = (deviations[1:] * deviations[:-1]).sum(axis=0) / jnp.where(total > 0, total, 1.0)
+    # Anticorrelated blocks get no correction.
+    r = jnp.clip(r + (1 + 3 * r) / blocks, 0.0, 0.97)
     return means.std(axis=0, ddof=1) * ((1 + r) / (1 - r) / blocks) ** 0.5
