@@ -1,8 +1,9 @@
 """The laboratory: the instruments of dynamics on the training of a config, beside the same of its controls.
 
-A training step is taken as a map of parameters and moments (``learner.fed_back``), on batches that are given and, if
-there are fewer of them than steps, repeated in their order: one batch is the map of that batch, an epoch's batches are
-the map of an epoch, as many as steps are a random system whose nearby runs share their batches. Nothing is augmented.
+A training step is taken as a map of parameters and moments (``learner.dynamical_leaves``), on batches that are given
+and, if there are fewer of them than steps, repeated in their order: one batch is the map of that batch, an epoch's
+batches are the map of an epoch, as many as steps are a random system whose nearby runs share their batches. Nothing is
+augmented.
 """
 
 import dataclasses
@@ -189,12 +190,14 @@ def measure(
         def stream(count):
             return itertools.islice(itertools.cycle(given), count)
 
-        exponents, errors, _ = dynamics.lyapunov(run.step, fixed, stream(steps), n, warmup=warmup, fed_back=all_fed)
-        sizes, seen = dynamics.finite_size_readouts(
-            run.step, fixed, stream(steps), jnp.asarray(deltas), run.readouts, warmup=warmup, fed_back=either
+        exponents, errors, _ = dynamics.lyapunov(
+            run.step, fixed, stream(steps), n, warmup=warmup, dynamical_leaves=all_fed
         )
-        local = dynamics.lyapunov(run.step, annealed, stream(steps), 1, fed_back=all_fed)[2]
-        apart = dynamics.separation(run.step, annealed, stream(steps), pairs, run.readouts, fed_back=either)
+        sizes, seen = dynamics.finite_size_readouts(
+            run.step, fixed, stream(steps), jnp.asarray(deltas), run.readouts, warmup=warmup, dynamical_leaves=either
+        )
+        local = dynamics.lyapunov(run.step, annealed, stream(steps), 1, dynamical_leaves=all_fed)[2]
+        apart = dynamics.separation(run.step, annealed, stream(steps), pairs, run.readouts, dynamical_leaves=either)
         warm, last = _later(run, fixed, stream(steps), warmup)
         plain = {
             "tangent": {"exponents": exponents, "stderr": errors},

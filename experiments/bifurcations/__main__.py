@@ -66,7 +66,7 @@ def diagram(system, axis, values, steps):
         began = jax.vmap(system.size)(states)
         given = itertools.repeat(system.batch, steps.transient + KEEP)
         visited, states = dynamics.attractor_samples(system.step, states, given, system.readout, steps.transient)
-        options = {"warmup": steps.align, "fed_back": system.fed_back}
+        options = {"warmup": steps.align, "dynamical_leaves": system.dynamical_leaves}
         count = steps.align + steps.counted
         given = (itertools.repeat(system.batch, count) for _ in range(3))
         tangent = dynamics.lyapunov_many(system.step, states, next(given), **options)[0][:, 0]

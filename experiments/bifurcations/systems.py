@@ -23,13 +23,13 @@ from experiments.xor.net import start as xor_start
 class System(NamedTuple):
     """A map and what to look at.
 
-    states: ``states(axis, values) -> states [values x starts]``. fed_back, readout: of one state. size: of one state; a
-    run whose size grows by ``verdict.AWAY``, or is NaN as a step was not finite, has run away.
+    states: ``states(axis, values) -> states [values x starts]``. dynamical_leaves, readout: of one state. size: of one
+    state; a run whose size grows by ``verdict.AWAY``, or is NaN as a step was not finite, has run away.
     """
 
     step: Callable[[Any, Any], Any]
     states: Callable[[str, Sequence[float]], Any]
-    fed_back: Any
+    dynamical_leaves: Any
     readout: Callable[[Any], jax.Array]
     batch: Any
     starts: int
@@ -58,8 +58,8 @@ def neuron():
 
         return stacked(one, values, np.linspace(-6.0, 4.0, 4))
 
-    fed_back = ((True, True), dict.fromkeys(base, False))
-    return System(neuron_step, states, fed_back, lambda state: state[0][0], None, 4, norm)
+    dynamical_leaves = ((True, True), dict.fromkeys(base, False))
+    return System(neuron_step, states, dynamical_leaves, lambda state: state[0][0], None, 4, norm)
 
 
 def xor(term):
@@ -74,8 +74,8 @@ def xor(term):
 
         return stacked(one, values, np.arange(2))
 
-    fed_back = (dict.fromkeys(("w1", "b1", "w2", "b2"), True), Setting(*(False,) * len(Setting._fields)))
-    return System(phase.STEP[term], states, fed_back, lambda state: state[0]["w1"][0, 0], None, 2, norm)
+    dynamical_leaves = (dict.fromkeys(("w1", "b1", "w2", "b2"), True), Setting(*(False,) * len(Setting._fields)))
+    return System(phase.STEP[term], states, dynamical_leaves, lambda state: state[0]["w1"][0, 0], None, 2, norm)
 
 
 def digits(term, data_dir):

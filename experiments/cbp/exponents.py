@@ -36,7 +36,7 @@ def of(kind, lr):
     fed = (dict.fromkeys(params, True), Setting(*(False,) * len(Setting._fields)))
     for _ in range(TRANSIENT):
         states = later(states, None)
-    options = {"warmup": ALIGN, "fed_back": fed}
+    options = {"warmup": ALIGN, "dynamical_leaves": fed}
     given = functools.partial(itertools.repeat, None, ALIGN + COUNTED)
     tangent = dynamics.lyapunov_many(one, states, given(), **options)[0]
     sized = dynamics.finite_size_many(one, states, given(), jnp.array([DELTA]), **options)[0]

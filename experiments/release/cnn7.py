@@ -80,12 +80,14 @@ def others(run, _, batch, __):
 
 def tangent(run, start, batch, count):
     """Local exponents of the steps of which the norms are known."""
-    return told(dynamics.lyapunov(run.step, start, steps(batch, count), 1, fed_back=learner.dynamical_leaves(start)))
+    return told(
+        dynamics.lyapunov(run.step, start, steps(batch, count), 1, dynamical_leaves=learner.dynamical_leaves(start))
+    )
 
 
 def finite(run, start, batch, count):
     """The same at a distance of DELTA, of the steps that no condition's run ended before."""
-    options = {"fed_back": training_map.without_second_moments(start)}
+    options = {"dynamical_leaves": training_map.without_second_moments(start)}
     found = dynamics.finite_size(run.step, start, steps(batch, count), jnp.array([DELTA]), **options)
     return {"delta": DELTA, "local": told(found)["local"]}
 

@@ -54,7 +54,7 @@ def measured(config, ratios, data_dir, longer=1):
     for ratio in ratios:
         z0 = {tap: jnp.asarray(ratio * one, start.hparams["z0"][tap].dtype)}
         state = dataclasses.replace(start, hparams=start.hparams | {"z0": z0})
-        options = {"fed_back": learner.dynamical_leaves(state), "warmup": longer * WARMUP}
+        options = {"dynamical_leaves": learner.dynamical_leaves(state), "warmup": longer * WARMUP}
         summaries.append(dynamics.lyapunov(run.step, state, steps(batch, longer * STEPS), 1, **options))
     return {
         "ratios": list(ratios),

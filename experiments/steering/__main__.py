@@ -56,9 +56,9 @@ def measured(options):
             for seed in range(options.starts):
                 start, wanted = run.start(seed, True), path(top)
                 stream = training_map.batches(given, source, len(wanted), seed)
-                turn, fed_back = training_map.strength(start), learner.dynamical_leaves(start)
+                turn, dynamical_leaves = training_map.strength(start), learner.dynamical_leaves(start)
                 told = control.control_exponent(
-                    run.step, start, stream, wanted, turn, gain=GAIN, limits=LIMITS, fed_back=fed_back
+                    run.step, start, stream, wanted, turn, gain=GAIN, limits=LIMITS, dynamical_leaves=dynamical_leaves
                 )
                 one["factors"].append(told.factors[::EACH].round(5).tolist())
                 one["local"].append(told.local.reshape(-1, EACH).mean(axis=1).round(5).tolist())

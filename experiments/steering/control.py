@@ -30,7 +30,7 @@ def control_exponent(
     *,
     gain: float = 0.02,
     limits: tuple[float, float] = (1e-3, 1e3),
-    fed_back: Any = None,
+    dynamical_leaves: Any = None,
     seed: int = 0,
 ) -> ControlledRun:
     """Steps during which a knob (chaos strength, a rate) is steered by the largest local exponent l that it causes.
@@ -47,7 +47,7 @@ def control_exponent(
       turn: ``turn(state, f)``, the state with its knob at f times where it was at the start. Jittable.
       gain: of the feedback. Local exponents scatter, and the knob by ``gain`` times that.
       limits: of f.
-      fed_back: as :func:`lyapunov` has it; the knob is not part of it.
+      dynamical_leaves: as :func:`lyapunov` has it; the knob is not part of it.
       seed: of the first direction.
 
     Raises:
@@ -55,11 +55,11 @@ def control_exponent(
 
     >>> knob = lambda state, f: (state[0], f)
     >>> found = control_exponent(lambda s, _: (s[1] * s[0], s[1]), (jnp.float32(1), jnp.float32(1)), [None] * 500,
-    ...                 [0.01] * 500, knob, fed_back=(True, False))
+    ...                 [0.01] * 500, knob, dynamical_leaves=(True, False))
     >>> abs(float(found.factors[-1]) - 1.0101) < 1e-3  # its exponent is log f
     True
     """
-    mask, state = mask_of(state, fed_back), strongly_typed(state)
+    mask, state = mask_of(state, dynamical_leaves), strongly_typed(state)
     place = state, directions(ravel_pytree(select(state, mask))[0].size, 1, seed)
     factor, history = jnp.ones((), jnp.result_type(float)), []
     for wanted, batch in zip(path, batches, strict=False):

@@ -67,8 +67,10 @@ def orbits(term, target, count):
             states = VISIT[term](states, None)
         given = functools.partial(itertools.repeat, None, ALIGN + COUNTED)
         deltas = jnp.array([DELTA])
-        tangent = dynamics.lyapunov_many(STEP[term], states, given(), warmup=ALIGN, fed_back=fed)[0][:, 0]
-        sized = dynamics.finite_size_many(STEP[term], states, given(), deltas, warmup=ALIGN, fed_back=fed)[0][:, 0]
+        tangent = dynamics.lyapunov_many(STEP[term], states, given(), warmup=ALIGN, dynamical_leaves=fed)[0][:, 0]
+        sized = dynamics.finite_size_many(STEP[term], states, given(), deltas, warmup=ALIGN, dynamical_leaves=fed)[0][
+            :, 0
+        ]
         flips = [ratio(term, jax.tree.map(lambda leaf, i=i: leaf[i], states)) for i in range(len(tangent))]
         return {
             name: np.asarray(values).reshape(-1, count)

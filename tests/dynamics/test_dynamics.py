@@ -138,7 +138,7 @@ def test_chaos_term_alone_over_its_strength(x64):
     exponents = {}
     for a in (2.0, 8.7, 10.0, 16.0, 18.5, 30.0, 60.0):
         state = (jnp.array(0.5), jnp.array(a))
-        exponents[a] = float(dynamics.lyapunov(step, state, steps(600), 1, fed_back=(True, False))[0][0])
+        exponents[a] = float(dynamics.lyapunov(step, state, steps(600), 1, dynamical_leaves=(True, False))[0][0])
         y, logs = 0.5, []
         for _ in range(600):
             s = 1 / (1 + np.exp(-y))
@@ -254,7 +254,7 @@ def training(z0, momentum=0.0, neuron=ARCTAN):
 
 def test_local_exponents_of_plain_training_equal_those_of_nearby_runs(x64):
     step, state, batch = training(z0=0.0, momentum=0.9)
-    options = {"warmup": 40, "fed_back": learner.dynamical_leaves(state)}
+    options = {"warmup": 40, "dynamical_leaves": learner.dynamical_leaves(state)}
     _, _, tangent = dynamics.lyapunov(step, state, steps(140, batch), 1, **options)
     _, _, nearby = dynamics.finite_size(step, state, steps(140, batch), jnp.array([1e-9]), **options)
     # Chunk by chunk, but for the few in which a spike flips between the two runs.
@@ -263,7 +263,7 @@ def test_local_exponents_of_plain_training_equal_those_of_nearby_runs(x64):
 
 def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
     step, state, batch = training(z0=40.0)
-    options = {"warmup": 50, "fed_back": learner.dynamical_leaves(state)}
+    options = {"warmup": 50, "dynamical_leaves": learner.dynamical_leaves(state)}
     tangent, error, _ = dynamics.lyapunov(step, state, steps(450, batch), 1, **options)
     nearby, other_error, _ = dynamics.finite_size(step, state, steps(450, batch), jnp.array([1e-9]), **options)
     assert tangent[0] > 4 * error[0]
@@ -272,7 +272,7 @@ def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
 
 def test_on_a_smooth_twin_of_the_net_differences_of_all_small_sizes_grow_as_the_tangent_does(x64):
     step, state, batch = training(z0=40.0, neuron=Smooth(4.0))
-    options = {"warmup": 50, "fed_back": learner.dynamical_leaves(state)}
+    options = {"warmup": 50, "dynamical_leaves": learner.dynamical_leaves(state)}
     tangent, error, _ = dynamics.lyapunov(step, state, steps(450, batch), 1, **options)
     sizes, errors, _ = dynamics.finite_size(step, state, steps(450, batch), 10.0 ** jnp.arange(-10, -3), **options)
     assert tangent[0] > 4 * error[0]
@@ -289,7 +289,7 @@ def test_many_runs_at_once_have_the_exponents_of_each(x64):
     states = [
         dataclasses.replace(state, hparams=state.hparams | {"z0": {"fc1.norm": jnp.float64(z)}}) for z in strengths
     ]
-    options = {"every": 2, "warmup": 4, "fed_back": learner.dynamical_leaves(state)}
+    options = {"every": 2, "warmup": 4, "dynamical_leaves": learner.dynamical_leaves(state)}
     tangent, errors, history = dynamics.lyapunov_many(step, many(states), steps(16, batch), 2, **options)
     deltas = jnp.array([1e-8, 1e-2])
     finite, _, _ = dynamics.finite_size_many(step, many(states), steps(16, batch), deltas, **options)
@@ -341,43 +341,6 @@ def test_a_bifurcation_diagram_of_the_logistic_map(x64):
     np.testing.assert_array_equal(same, rates)
     with pytest.raises(ValueError, match="after the transient"):
         dynamics.attractor_samples(step, starts, steps(10), lambda s: s[0], 10)
-
-
-def turned(state, factor):
-    return state[0], factor * 3.9
-
-
-@pytest.mark.parametrize("wanted", [0.45, 0.2, -0.1])
-def test_a_steered_map_follows_a_path_of_exponents_in_the_mean(x64, wanted):
-    def step(state, _):
-        x, rate = state
-        return rate * x * (1 - x), rate
-
-    path, start = [wanted] * 4000, (jnp.array(0.3), jnp.array(3.9))
-    found = dynamics.control_exponent(step, start, steps(4000), path, turned, gain=1e-3, fed_back=(True, False))
-    assert found.factors[0] == 1 and np.all(found.factors * 3.9 < 4.0001)
-    drift = np.log(found.factors[-1] / found.factors[1000]) / (1e-3 * 2999)
-    np.testing.assert_allclose(np.mean(found.local[1000:-1]), wanted - drift, atol=1e-9)
-    assert abs(drift) < 0.01
-    x, rate = 0.3, 3.9  # the state went the way that the factors say
-    for factor in found.factors[:50]:
-        x, rate = step((x, 3.9 * factor), None)
-    again = dynamics.control_exponent(step, start, steps(50), path[:50], turned, gain=1e-3, fed_back=(True, False))
-    assert again.state[0] == pytest.approx(x, rel=1e-6) and again.state[1] == pytest.approx(rate)
-
-
-def test_a_steered_map_stays_within_its_limits_and_tells_missing_batches(x64):
-    def step(state, _):
-        return state[1] * state[0], state[1]
-
-    def knob(state, factor):
-        return state[0], factor
-
-    start, options = (jnp.array(1.0), jnp.array(1.0)), {"gain": 0.5, "fed_back": (True, False)}
-    found = dynamics.control_exponent(step, start, steps(40), [9.0] * 40, knob, limits=(0.5, 2.0), **options)
-    assert found.factors[-1] == 2 and found.local[-1] == pytest.approx(np.log(2))
-    with pytest.raises(ValueError, match="3 batches, but the path has 5 steps"):
-        dynamics.control_exponent(step, start, steps(3), [0.0] * 5, knob, **options)
 
 
 def test_only_what_feeds_back_is_perturbed(x64):

@@ -128,7 +128,7 @@ def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(parts):
     def said(eps_root):
         run = training_map.make(replaced(config, "optimizer.eps_root", eps_root), probe, 26)
         state = run.start(0, True)
-        found = dynamics.lyapunov(run.step, state, [probe] * 4, 1, fed_back=learner.dynamical_leaves(state))
+        found = dynamics.lyapunov(run.step, state, [probe] * 4, 1, dynamical_leaves=learner.dynamical_leaves(state))
         return classify.classify(CALM | {"tangent": {"exponents": found[0].tolist(), "stderr": found[1].tolist()}})
 
     assert said(0.0) == "no exponent" != said(1e-12)
