@@ -21,8 +21,8 @@ def load(name: str) -> Config:
       ConfigError: unknown name; the message lists the presets.
     """
     if name.endswith("_bp") and name not in NAMES:
-        config = load(name.removesuffix("_bp"))
-        return dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, z0=(0.0,)))
+        csbp = load(name.removesuffix("_bp"))
+        return dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, z0=(0.0,)))
     if name not in NAMES:
         raise ConfigError(f"DATASET: there is no config {name!r}; there are {', '.join(NAMES)}")
     config: Config = importlib.import_module(f"csbp_jax.configs.{name}").config
