@@ -13,7 +13,7 @@ def test_each_promise_has_its_tests():
     assert [int(number) for number, _, _ in rows] == list(range(1, 24))
     defined = {
         (file.stem, node.name)
-        for file in TESTS.glob("test_*.py")
+        for file in TESTS.rglob("test_*.py")
         for node in ast.parse(file.read_text()).body
         if isinstance(node, ast.FunctionDef)
     }
