@@ -1,16 +1,13 @@
-"""What a run is: frozen dataclasses, the rules about their values, and the run's name."""
+"""Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
+from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
     AugmentName,
     Chaos,
-    CheckpointError,
     Config,
-    ConfigError,
     Data,
-    Diverged,
     Loss,
-    Lost,
     Model,
     Neuron,
     Optimizer,

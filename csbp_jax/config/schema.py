@@ -1,31 +1,15 @@
-"""The fields of a run, as frozen dataclasses, and the name that follows from them.
+"""The configuration of a run: frozen dataclasses, and the run name that follows from their values.
 
-A field's comment is its help text on the command line.
+The docstring below a field is its help text on the command line.
 """
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, get_type_hints
 
 SurrogateName = Literal["triangle", "rectangle", "sigmoid", "arctan", "fast_sigmoid", "erf", "piecewise_exp"]
-
-
-class ConfigError(ValueError):
-    """A wrong option, value or file, told in one line that names it and what is allowed."""
-
-
-class CheckpointError(ConfigError):
-    """A checkpoint cannot be written, or none of a run can be used."""
-
-
-class Diverged(RuntimeError):
-    """Loss or gradient was not finite for three steps in a row."""
-
-
-class Lost(RuntimeError):
-    """Another process of the same run has ended."""
-
 
 AugmentName = Literal[
     "crop", "flip", "cutout", "autoaugment", "resized_crop", "roll", "rotate", "shear", "event_drop", "nda",
@@ -35,54 +19,62 @@ AugmentName = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Data:
+    """Data set, splits, preprocessing and augmentation."""
+
     name: str = "digits"
-    """Data set."""
+    """Name of the data set."""
     dir: str = ""
-    """folder only: where your class folders are."""
+    """folder only: directory that contains the class folders."""
     validation: float = 0.1
-    """Share of each class that is taken from the training part for validation, where the data set has none."""
+    """Fraction of each class of the training split that is held out for validation, if the data set has no validation
+    split."""
     split: Literal["last", "first"] = "last"
-    """cifar10_dvs only: which tenth of each class is the test part, files 900-999 or files 0-99."""
+    """cifar10_dvs only: tenth of each class that is the test split: last (files 900-999) or first (files 0-99)."""
     size: tuple[int, int] | None = None
-    """Height and width of a frame; as the data set has them, if None."""
+    """Height and width of a frame; None: those of the data set."""
     resize: Literal["events", "nearest", "bilinear", "antialias"] = "events"
-    """Events to this size: by their coordinates before they are counted, or frame by frame on the device."""
+    """How event data are resized: events scales coordinates before binning; the others resize frames on the device."""
     bins: Literal["number", "time", "window"] = "number"
-    """Events to T frames: of equally many events, of equally long times, or of fixed windows of ``window`` each."""
+    """How events are binned into T frames: equal numbers of events, equal durations, or windows of fixed length
+    (``window``)."""
     window: int = 50_000
-    """bins=window only: microseconds; what is later than T windows is counted in the last."""
+    """bins=window only: length of a window in microseconds; events after T windows are counted in the last one."""
     frames: int | None = None
-    """Events: train on so many of the T frames, another random sorted choice each step."""
+    """Event data: number of the T frames used per training step, a new sorted random subset each step; None: all."""
     normalise: Literal["none", "standard", "max"] = "none"
-    """Pictures by the data set's published mean and deviation; frames of events by each one's largest count."""
+    """Input normalisation: standard (images: published mean and standard deviation) or max (event frames: divided by
+    the largest count of the frame)."""
     augment: tuple[AugmentName, ...] = ()
-    """What is done to training examples, in this order."""
+    """Augmentations of training examples, in this order."""
     encode: Literal["direct", "rate", "latency"] = "direct"
-    """A still picture as T steps: repeated, as random spikes at the rate of its brightness, or one spike each."""
+    """Encoding of a static image over T time steps: repeated, Bernoulli spikes with the brightness as rate, or one
+    spike per pixel with the brightness as latency."""
     bad: Literal["fail", "skip"] = "fail"
-    """A record that cannot be read: stop, or leave it out, counted and reported."""
+    """What to do with unreadable records: stop, or skip them and report their number."""
     workers: int = 0
-    """Processes that read ahead; changes no result."""
+    """Processes that load data in the background; does not change results."""
     threads: int = 1
-    """Threads that read ahead in each process; changes no result."""
+    """Threads that load data in each process; does not change results."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Neuron:
+    """The leaky integrate-and-fire neuron."""
+
     decay: float = 0.25
-    """Share of the membrane that stays from one time step to the next, in [0, 1]; 1 does not leak."""
+    """Factor of the membrane potential from one time step to the next, in [0, 1]; 1: no leak."""
     threshold: float = 1.0
-    """A neuron fires strictly above it."""
+    """Firing threshold; a neuron fires if its membrane potential is strictly above it."""
     surrogate: SurrogateName = "triangle"
-    """Formula that stands for the derivative of the spike."""
+    """Surrogate derivative of the spike."""
     surrogate_param: float = 1.0
-    """The formula's parameter: the width of triangle and rectangle, slope or alpha of the others."""
+    """Parameter of the surrogate: width of triangle and rectangle, slope (alpha) of the others."""
     reset: Literal["hard", "soft", "none"] = "hard"
-    """To zero, by subtracting the threshold, or none."""
+    """Reset after a spike: hard (to zero), soft (subtract the threshold), or none."""
     detach_reset: bool = False
-    """Let no gradient flow through the spike in the reset."""
+    """Stop the gradient through the spike in the reset."""
     learn: Literal["none", "layer", "channel"] = "none"
-    """PLIF: train the decay, one of each layer or channel; the input is multiplied by 1 - decay."""
+    """PLIF: learn the decay, one per layer or per channel; the input is then scaled by 1 - decay."""
 
 
 ModelName = Literal[
@@ -93,128 +85,146 @@ ModelName = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Model:
+    """The network. Options that are None take the network's own default."""
+
     name: ModelName = "small_conv"
     """Network; see csbp_jax/models."""
     input_shape: tuple[int, ...] = (8, 8, 1)
-    """Shape of one frame: height, width, channels. Empty: as the data have it."""
+    """Shape of one frame: height, width, channels. Empty: that of the data."""
     classes: int = 10
-    """Number of classes. 0: as the data have it."""
+    """Number of classes. 0: that of the data."""
     time_steps: int = 4
-    """T: a static picture is shown for so many time steps."""
+    """Number of time steps T; a static image is repeated T times."""
     features: tuple[int, ...] | None = None
-    """small_conv, dense, recurrent: channels (or units) of the spiking layers. None, here and below: the network's."""
+    """small_conv, dense, recurrent: channels (or units) of the spiking layers."""
     width: float | None = None
-    """The others: multiplies all their numbers of channels and units."""
+    """All other networks: multiplier of all channel and unit numbers."""
     norm: Literal["batch", "tdbn", "tebn", "bntt"] | None = None
-    """Batch norm, or one of its kin for spiking networks."""
+    """Normalisation: batch norm, or one of its variants for spiking networks."""
     dropout: float | None = None
-    """cnn6, cnn7, vgg*, resnet19_tebn: share of units that are dropped before each dense layer."""
+    """cnn6, cnn7, vgg*, resnet19_tebn: dropout rate before each dense layer."""
     connect: Literal["add", "and", "iand"] | None = None
-    """sew_*: how a block's spikes and its shortcut meet."""
+    """sew_*: how the spikes of a block are combined with its shortcut."""
     norm_groups: int = 1
-    """Ghost batch norm: statistics of so many equal groups of a batch, each its own; 1: of the whole batch."""
+    """Ghost batch norm: number of equal groups of the batch, each with its own statistics."""
     remat: bool = False
-    """Keep only what goes from layer to layer, and compute the rest anew in reverse: less memory, more time."""
+    """Rematerialise: store only the inputs of layers and recompute the rest in the backward pass (less memory, more
+    time)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the synapses' products and of spikes; weights, norms, membranes, chaos term, read-out and loss are float32."""
+    """Precision of synaptic products and spikes; weights, norms, membranes, chaos term, read-out and loss are always
+    float32."""
     neuron: Neuron = Neuron()
 
 
 NETWORK_OPTIONS = ("features", "width", "norm", "dropout", "connect")
+"""Fields of :class:`Model` that only some networks have."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chaos:
+    """The chaos term of CSBP."""
+
     z0: tuple[float, ...] = (0.0,)
-    """Chaos strength at the start: one for all taps, or one each. 0 is plain backpropagation."""
+    """Initial chaos strength: one value for all taps, or one per tap. 0: plain backpropagation."""
     beta: float = 0.95
-    """z is multiplied by it each epoch (or step), in [0, 1]."""
+    """Annealing factor: z is multiplied by it once per epoch (or step), in [0, 1]."""
     anneal: Literal["epoch", "step"] = "epoch"
-    """When z is multiplied by beta."""
+    """Whether z is annealed once per epoch or once per step."""
     taps: tuple[str, ...] = ()
-    """Tensors that carry the chaos term: LAYER.conv|dense, LAYER.norm, LAYER.membrane, LAYER.membrane_pre."""
+    """Tensors that the chaos term acts on: LAYER.conv|dense, LAYER.norm, LAYER.membrane, LAYER.membrane_pre."""
     target: float = 0.65
-    """I0 in (0, 1)."""
+    """Target value I0 of the logistic function, in (0, 1)."""
     scale: float = 10.0
-    """k > 0, the scale of h inside the logistic function."""
+    """Scale k > 0: the logistic function is taken of h / k."""
     cut: tuple[float, float] | None = None
-    """Hold h to this range, with no gradient outside (released code: -10 9.9)."""
+    """Clip h to this range, with zero gradient outside (released code: -10 9.9)."""
     reduce: Literal["mean", "sum", "neuron"] = "mean"
-    """Over the elements of a tap; neuron: mean over batch, time and space, sum over channels."""
+    """Reduction over the elements of a tap; neuron: mean over batch, time and space, sum over channels."""
     term: Literal["chaos", "drift", "linear", "cbp"] = "chaos"
-    """The term itself, or a control in its place: a parabola of its pull at h = 0 and its zero, or a constant pull; or
-    cbp: CBP's rule, no loss but a kick of z (I0 - mean of s(h/k)) on the weights that make h, outside the rate."""
+    """The chaos term, or a control in its place: drift (a parabola with the same gradient at h = 0 and the same zero),
+    linear (a constant gradient), or cbp: the rule of CBP, which has no loss and adds z (I0 - mean of s(h/k)) to the
+    weights that produce h, independent of the learning rate."""
     unit: Literal["plain", "flip"] = "plain"
-    """flip: z0 (one number) is the term's flip ratio; its z is measured at the first step, with the rate of that step,
-    and anew each flip_every steps, if there are such, so that the ratio follows the annealing."""
+    """Unit of z0. flip: z0 (one number) is the flip ratio of the chaos term; z is computed from it at the first step,
+    and again every flip_every steps if that is above 0, so that the ratio follows the annealing."""
     substeps: int = 1
-    """A control: the term's gradient is the mean over so many small steps of plain descent at the learning rate, which
-    is the same force and cannot overshoot with plain sgd. Adam scales that mean: its steps are not those small ones."""
+    """Control: average the gradient of the term over this number of small steps of plain gradient descent at the
+    learning rate. It is the same force, but cannot overshoot with plain sgd; adam rescales the average."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
+    """The task loss."""
+
     name: Literal["rate", "tet", "mse"] = "rate"
-    """Cross-entropy of time-averaged logits, temporal efficient training (every time step), or squared error."""
+    """rate: cross-entropy of time-averaged logits; tet: temporal efficient training, cross-entropy at every time step;
+    mse: squared error."""
     lam: float = 0.001
-    """TET: weight of the pull of all logits to 1."""
+    """tet only: weight of the squared error between all logits and 1."""
     smoothing: float = 0.0
-    """Share of each training label that is spread evenly over all classes, in [0, 1); evaluation's losses know none."""
+    """Label smoothing of training labels, in [0, 1); evaluation never uses it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
+    """The optimiser and its learning-rate schedule."""
+
     name: Literal["sgd", "adam", "adamw"] = "adamw"
-    """Weight decay is part of the gradient for sgd and adam (as in PyTorch), apart from it for adamw."""
+    """Optimiser. Weight decay is part of the gradient for sgd and adam (as in PyTorch), and decoupled for adamw."""
     lr: float = 0.001
     """Peak learning rate."""
     momentum: float = 0.9
-    """sgd only."""
+    """sgd only: momentum."""
     weight_decay: float = 0.0
-    """On all parameters."""
+    """Weight decay, of all parameters."""
     schedule: Literal["constant", "cosine", "step"] = "cosine"
-    """Of the learning rate, after the warm-up; cosine ends at 0."""
+    """Learning-rate schedule after the warm-up; cosine ends at 0."""
     warmup_epochs: int = 0
-    """Linear warm-up."""
+    """Epochs of linear warm-up."""
     step_epochs: int = 30
-    """step only: multiply the rate by step_factor each so many epochs."""
+    """schedule=step only: number of epochs between multiplications by step_factor."""
     step_factor: float = 0.1
-    """step only."""
+    """schedule=step only: factor of the learning rate."""
     clip: float | None = None
-    """Clip the gradient's global norm. Off by default: it abolishes chaos; the share of clipped steps is logged."""
+    """Clip the global norm of the gradient. Off by default, because it abolishes chaos; the fraction of clipped steps
+    is logged."""
     accumulate: int = 1
-    """Take the gradient in so many parts of the batch, one after the other: less memory. Norms then see a part."""
+    """Gradient accumulation: number of microbatches per batch (less memory). Norms then use the statistics of a
+    microbatch."""
     eps_root: float = 0.0
-    """adam, adamw: added under the root. Above 0, training can be differentiated (Lyapunov exponents)."""
+    """adam, adamw: constant added under the square root. Above 0, training is differentiable (Lyapunov exponents)."""
     ema: float = 0.0
-    """Decay a step, in [0, 1), of a moving average of the weights, which is evaluated beside them; 0: none."""
+    """Decay per step, in [0, 1), of an exponential moving average of the weights, which is evaluated too; 0: off."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    """All options of a run."""
+
     seed: int = 0
-    """Of the weights and of the order of the data."""
+    """Random seed of initialisation and data order."""
     epochs: int = 30
-    """Passes over the training part."""
+    """Number of passes over the training split."""
     batch_size: int = 32
-    """Examples a step, over all devices."""
+    """Examples per training step, over all devices."""
     eval_batch_size: int = 180
-    """Examples an evaluation step; changes no result."""
+    """Examples per evaluation step; does not change results."""
     log_every: int = 10
-    """Steps between lines in metrics.jsonl."""
+    """Steps between rows of metrics.jsonl."""
     flip_every: int = 0
-    """Steps between measurements of the flip ratios (above 1: past the flip), from step 1 on; 0: none. One costs as
-    much as some 60 to 200 steps."""
+    """Steps between measurements of the flip ratios (above 1: past the flip), from step 1 on; 0: off. One measurement
+    costs as much as about 60 to 200 steps."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch always has one."""
     patience: int = 0
-    """Stop when so many epochs in a row were no better in validation than the best before; 0: never."""
+    """Early stopping: number of epochs in a row without a better validation result; 0: off."""
     weights: str = ""
-    """A PyTorch checkpoint whose weights and running statistics the network starts with; see docs/weights.md."""
+    """PyTorch checkpoint with initial weights and running statistics; see docs/weights.md."""
     layout: Literal["data", "fsdp", "zero1"] = "data"
-    """Over devices, the batch is split, and: nothing else; weights and optimiser state too; the latter alone."""
+    """What is split over devices: the batch only (data), also weights and optimiser state (fsdp), or also the optimiser
+    state (zero1)."""
     deterministic: bool = False
-    """On the command line: ask XLA for deterministic GPU kernels (slower). CPU runs are deterministic anyway."""
+    """Command line only: ask XLA for deterministic GPU kernels (slower). Runs on CPU are always deterministic."""
     data: Data = Data()
     model: Model = Model()
     chaos: Chaos = Chaos()
@@ -223,41 +233,47 @@ class Config:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """``{"chaos.z0": (1.0,), ...}``, the names as on the command line."""
+    """Flatten a config, or its JSON form, to ``{"chaos.z0": (1.0,), ...}``, with the names of the command line."""
+    if isinstance(config, Mapping):
+        fields = dict(config)
+    else:
+        fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     flat: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{field.name}.")
+    for name, value in fields.items():
+        if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + field.name] = value
+            flat[prefix + name] = value
     return flat
 
 
 def replaced(config: Any, name: str, value: Any) -> Any:
-    """The config with another value of a field, named as in :func:`flatten`."""
+    """Return the config with a new value of one field, named as in :func:`flatten`."""
     first, _, rest = name.partition(".")
     return dataclasses.replace(config, **{first: replaced(getattr(config, first), rest, value) if rest else value})
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """As nested plain types, equal after a round trip through JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """Convert to nested plain types, which are equal after a round trip through JSON."""
+    content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return content
 
 
 def from_json(content: dict[str, Any]) -> Config:
-    """The config of :func:`to_json`."""
-    return _read(Config, content)
+    """Convert from the form of :func:`to_json`."""
+    config: Config = _from_json(Config, content)
+    return config
 
 
-def _read(kind, content):
+def _from_json(kind: Any, content: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{name: _read(hints[name], value) for name, value in content.items()})
+        values = {name: _from_json(hints[name], value) for name, value in content.items()}
+        return kind(**values)  # type: ignore[operator]  # mypy narrows to an instance, but it is a class
     return tuple(content) if isinstance(content, list) else content
 
 
 def run_name(config: Config) -> str:
-    """The data set plus a short hash of the whole config: other options never resume the wrong run."""
+    """Return the data set and a short hash of the whole config, so that other options never resume the wrong run."""
     text = json.dumps(to_json(config), sort_keys=True)
     return f"{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,18 +1,23 @@
-"""Every rule about the values of a config."""
+"""Validation of the values of a config."""
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from csbp_jax.config.schema import Config, ConfigError, flatten
+from csbp_jax.config.errors import ConfigError
+from csbp_jax.config.schema import Config, flatten
 
-_POSITIVE = ("a positive whole number", lambda v: v >= 1)
-_SHARE = ("from 0 to 1", lambda v: 0 <= v <= 1)
-_NOT_NEGATIVE = ("0 or more", lambda v: v >= 0)
-_ABOVE_ZERO = ("above 0", lambda v: v > 0)
-_SIZES = ("positive whole numbers, at least one", lambda v: len(v) >= 1 and all(n >= 1 for n in v))
+Rule = tuple[str, Callable[[Any], bool]]
+"""The allowed values in words, and a predicate."""
 
-_RULES = {
+_POSITIVE: Rule = ("a positive whole number", lambda v: v >= 1)
+_FRACTION: Rule = ("from 0 to 1", lambda v: 0 <= v <= 1)
+_NOT_NEGATIVE: Rule = ("0 or more", lambda v: v >= 0)
+_ABOVE_ZERO: Rule = ("above 0", lambda v: v > 0)
+_SIZES: Rule = ("positive whole numbers, at least one", lambda v: len(v) >= 1 and all(n >= 1 for n in v))
+
+_RULES: dict[str, Rule] = {
     "seed": ("from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
     "epochs": _POSITIVE,
     "batch_size": _POSITIVE,
@@ -34,18 +39,18 @@ _RULES = {
     "model.width": ("above 0, or None", lambda v: v is None or v > 0),
     "model.dropout": ("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.norm_groups": _POSITIVE,
-    "model.neuron.decay": _SHARE,
+    "model.neuron.decay": _FRACTION,
     "model.neuron.threshold": _ABOVE_ZERO,
     "model.neuron.surrogate_param": _ABOVE_ZERO,
     "chaos.z0": ("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
-    "chaos.beta": _SHARE,
+    "chaos.beta": _FRACTION,
     "chaos.target": ("between 0 and 1", lambda v: 0 < v < 1),
     "chaos.scale": _ABOVE_ZERO,
     "chaos.cut": ("two numbers, low < high", lambda v: v is None or v[0] < v[1]),
     "chaos.taps": ("different names", lambda v: len(set(v)) == len(v)),
     "chaos.substeps": _POSITIVE,
     "patience": _NOT_NEGATIVE,
-    "loss.lam": _SHARE,
+    "loss.lam": _FRACTION,
     "loss.smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "optimizer.lr": _NOT_NEGATIVE,
     "optimizer.momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),
@@ -61,7 +66,7 @@ _RULES = {
 
 
 def _check_types(config: Any, prefix: str = "") -> None:
-    """What the command line's parser does for strings, for values given in Python."""
+    """Check the types of all fields: values from Python have not passed the command line's parser."""
     for name, hint in get_type_hints(type(config)).items():
         value, field = getattr(config, name), prefix + name
         if dataclasses.is_dataclass(hint):
@@ -73,7 +78,7 @@ def _check_types(config: Any, prefix: str = "") -> None:
             raise ConfigError(f"{field}: {value!r} is not possible; allowed is {getattr(hint, '__name__', hint)}")
 
 
-def _fits(value, hint):
+def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
         return (
@@ -87,14 +92,14 @@ def _fits(value, hint):
         return any(_fits(value, kind) for kind in get_args(hint))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    return bool(isinstance(value, hint)) and (hint is bool or not isinstance(value, bool))
 
 
 def check(config: Config) -> Config:
-    """The config itself, if all its values are possible.
+    """Check all values and return the config itself.
 
     Raises:
-      ConfigError: names the first impossible field and what is allowed.
+      ConfigError: a value is not allowed; the message names the first such field and the allowed values.
     """
     _check_types(config)
     flat = flatten(config)

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, flatten
 from csbp_jax.reporting import terminal
+from csbp_jax.reporting.format import option_text, percent
 from csbp_jax.reporting.intervals import Interval, student
-from csbp_jax.sweep.tables import percent
 from csbp_jax.training import run_dir
 
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
@@ -61,20 +61,7 @@ def read(run: str | pathlib.Path) -> FinishedRun:
         )
     if not (folder / "result.json").exists():
         raise ConfigError(f"{folder}: is not finished; repeat the command that started it to resume it")
-    return FinishedRun(folder, content, flat(content["config"]), run_dir.read_result(folder))
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested fields to their names on the command line."""
-    fields: dict[str, Any] = {}
-    for name, value in config.items():
-        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return fields
-
-
-def text(value: Any) -> str:
-    """Format a value of a config as on the command line."""
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return FinishedRun(folder, content, flatten(content["config"]), run_dir.read_result(folder))
 
 
 def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:
@@ -95,7 +82,7 @@ def settings(runs: Sequence[FinishedRun]) -> list[Setting]:
     differing = [name for name in differing_fields(runs) if name != "seed"]
     groups: dict[tuple[str, ...], dict[int, FinishedRun]] = {}
     for run in runs:
-        group = groups.setdefault(tuple(text(run.fields.get(name)) for name in differing), {})
+        group = groups.setdefault(tuple(option_text(run.fields.get(name)) for name in differing), {})
         if (duplicate := group.setdefault(run.fields["seed"], run)) is not run:
             raise ConfigError(f"{run.folder}: has the config and seed of {duplicate.folder}; name one of them")
     first = next(iter(groups.values()))
@@ -136,7 +123,7 @@ def run_table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for run in runs:
         accuracies = [f"{_accuracy(run, epoch):.2%} ({run.result[epoch]['epoch']})" for epoch in EPOCHS]
-        rows.append([run.folder.name, *(text(run.fields.get(name)) for name in differing), *accuracies])
+        rows.append([run.folder.name, *(option_text(run.fields.get(name)) for name in differing), *accuracies])
     return ["run", *differing, "last (epoch)", "chosen (epoch)"], rows
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from csbp_jax import __version__
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import compare
+from csbp_jax.reporting.format import option_text
 from csbp_jax.runtime import files
 from csbp_jax.training import run_dir
 
@@ -128,7 +129,7 @@ def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
         raise ConfigError(f"{folder}: is not a finished sweep; repeat the command that started it to resume it")
     content = run_dir.read_json(folder / "config.json", "config")
     grid = content["config"].pop("grid")
-    yield table("Grid", ["field", "values"], [[field, compare.text(values)] for field, values in grid.items()])
+    yield table("Grid", ["field", "values"], [[field, option_text(values)] for field, values in grid.items()])
     for name, caption in (
         ("settings", "Settings: members that differ only in the seed; means with 95 % t-intervals"),
         ("members", "Members"),
@@ -139,7 +140,7 @@ def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
             caption, [column.replace("_", " ") for column in columns], [list(map(_rounded, row)) for row in rows]
         )
     yield from figures(folder)
-    yield _details(content, compare.flat(content["config"]))
+    yield _details(content, flatten(content["config"]))
 
 
 def _rounded(cell: str) -> str:
@@ -152,7 +153,7 @@ def _rounded(cell: str) -> str:
 
 def _details(content: dict[str, Any], fields: dict[str, Any]) -> str:
     versions = content.get("versions", {}) | {"python": content.get("python", "")}
-    config = table("", ["field", "value"], [[name, compare.text(value)] for name, value in fields.items()])
+    config = table("", ["field", "value"], [[name, option_text(value)] for name, value in fields.items()])
     return (
         f"<details><summary>Config</summary>{config}</details>\n"
         f"<details><summary>Versions</summary>{table('', ['package', 'version'], versions.items())}</details>"

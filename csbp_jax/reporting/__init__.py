@@ -1,1 +1,1 @@
-"""What a user sees of a run: the terminal, plots, numbers with their intervals."""
+"""Output for users: the terminal, plots, and numbers with their intervals."""

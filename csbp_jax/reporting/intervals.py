@@ -8,7 +8,7 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its interval, None where there is but one value."""
+    """A mean with the ends of its confidence interval, None if there is only one value."""
 
     mean: float
     low: float | None
@@ -16,13 +16,13 @@ class Interval(NamedTuple):
 
 
 def student(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean and its interval by Student's t: ``mean +- t s / sqrt(n)``. It knows no ceiling of 100 %.
+    """Compute a mean with Student's t interval, ``mean +- t s / sqrt(n)`` (not bounded at 100 %).
 
     Raises:
-      ValueError: no value.
+      ValueError: there are no values.
     """
     if len(values) == 0:
-        raise ValueError("an interval needs a value")
+        raise ValueError("an interval needs at least one value")
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, None, None)

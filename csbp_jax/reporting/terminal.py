@@ -1,24 +1,36 @@
-"""What a run shows on the terminal: the progress bar, lines and tables."""
+"""Output of a run on the terminal: progress bars, lines and tables."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+__all__ = [
+    "Console",
+    "gradient_share",
+    "is_live",
+    "print_result",
+    "print_table",
+    "progress",
+    "progress_line",
+    "stages",
+]
 
 
 def is_live(console: Console) -> bool:
-    """Whether a bar can be drawn; if not, each epoch is a plain line."""
+    """Whether the console can draw a progress bar; otherwise, each epoch is a plain line."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 @contextlib.contextmanager
 def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
-    """A live bar on a terminal, nothing elsewhere; yields ``show(steps done, text)``."""
-    # 80 columns hold the words alone.
+    """Show a live progress bar on a terminal, and nothing elsewhere; yields ``show(steps done, text)``."""
+    # In 80 columns, the text leaves no room for a bar.
     bars = [BarColumn(bar_width=16)] if console.width >= 96 else []
     columns = (TextColumn("{task.description}"), *bars, TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=not is_live(console)) as bar:
@@ -28,12 +40,12 @@ def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int,
 
 @contextlib.contextmanager
 def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage of a preparation; yields ``show(stage, done, total)``. Elsewhere, a line as each begins."""
+    """Show a progress bar per stage, or a line per stage without a terminal; yields ``show(stage, done, total)``."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=not is_live(console)) as bar:
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
 
-        def show(stage, done, total):
+        def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage)
                 if not is_live(console):
@@ -44,7 +56,7 @@ def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def progress_line(row: dict[str, Any], epochs: int) -> str:
-    """One line on the terminal for a row of metrics; a flip ratio above 1, past the flip, is marked with a "!"."""
+    """Format a row of metrics as one line; a flip ratio above 1 (past the flip) is marked with "!"."""
     text = f"epoch {row['epoch']}/{epochs} step {row['step']}"
     if "task_loss" in row:
         text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {sum(row['z'].values()):.3g}"
@@ -55,7 +67,7 @@ def progress_line(row: dict[str, Any], epochs: int) -> str:
 
 
 def gradient_share(norms: dict[str, float]) -> str:
-    """How much the chaos term weighs at the start, in words."""
+    """Format the norm of the chaos gradient relative to that of the task gradient, at step 0."""
     if not norms["chaos"]:
         return "no chaos term: plain backpropagation"
     return (
@@ -64,8 +76,10 @@ def gradient_share(norms: dict[str, float]) -> str:
     )
 
 
-def print_result(console: Console, run: pathlib.Path, result: dict[str, Any], checkpoints: Any) -> None:
-    """Accuracy of the last and of the validation-chosen epoch, time, and where things are."""
+def print_result(
+    console: Console, run: pathlib.Path, result: dict[str, Any], checkpoints: str | os.PathLike[str]
+) -> None:
+    """Print the accuracies per kind of weights, the training time, and the paths of the run's files."""
     table = Table(title=f"{run.name}: {result['seconds']:.0f} s of training", title_justify="left")
     table.add_column("weights of")
     for heading in ("epoch", "validation accuracy", "test accuracy", "examples"):
@@ -73,28 +87,28 @@ def print_result(console: Console, run: pathlib.Path, result: dict[str, Any], ch
     for label, key in (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema")):
         if key not in result:
             continue
-        part = result[key]
+        accuracies = result[key]
         table.add_row(
             label,
-            str(part["epoch"]),
-            f"{part['validation_accuracy']:.2%}",
-            f"{part['test_accuracy']:.2%}",
-            str(part["test_count"]),
+            str(accuracies["epoch"]),
+            f"{accuracies['validation_accuracy']:.2%}",
+            f"{accuracies['test_accuracy']:.2%}",
+            str(accuracies["test_count"]),
         )
     console.print(table)
     if result.get("stopped_early"):
         console.print(f"stopped early: no epoch after {result['chosen']['epoch']} was better in validation")
-    for label, place in (
+    for label, path in (
         ("figures", run / "figures"),
         ("metrics", run / "metrics.jsonl"),
         ("config", run / "config.json"),
         ("checkpoints", checkpoints),
     ):
-        console.print(f"{label:12} {place}", soft_wrap=True)
+        console.print(f"{label:12} {path}", soft_wrap=True)
 
 
 def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]], words: int = 1) -> None:
-    """A table whose first ``words`` columns are text, broken where the terminal is narrow, and the others numbers."""
+    """Print a table: the first ``words`` columns are text, folded on a narrow terminal; the others are numbers."""
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(columns):
         if number < words:

@@ -13,6 +13,7 @@ import jax
 
 from csbp_jax.config import Config, ConfigError, from_json, to_json
 from csbp_jax.reporting import plots, terminal
+from csbp_jax.reporting.format import half_width, value_text
 from csbp_jax.runtime import files
 from csbp_jax.sweep import grid, tables
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
@@ -199,8 +200,8 @@ def _show(console, folder, found):
     """The settings as a table, or as one line where there is but one."""
     fields, rows = list(found[0].point), []
     for setting in found:
-        cells = [tables.half_width(i) for i in setting.accuracies.values()][:2] or ["diverged", "diverged"]
-        point = [tables.text(value) for value in setting.point.values()]
+        cells = [half_width(i) for i in setting.accuracies.values()][:2] or ["diverged", "diverged"]
+        point = [value_text(value) for value in setting.point.values()]
         rows.append([*point, str(setting.members), str(setting.diverged), *cells])
     columns = [*tables.headings(fields), "members", "diverged", "chosen epoch", "last epoch"]
     title = f"{folder}: test accuracy (%), mean and half the 95 % interval over seeds"

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from csbp_jax.reporting.format import half_width, value_text
 from csbp_jax.reporting.intervals import Interval, student
 from csbp_jax.runtime import files
 
@@ -93,24 +94,10 @@ def flat(setting: Setting) -> Row:
     return row
 
 
-def percent(interval: Interval) -> str:
-    """``98.12 [97.50, 98.74]``."""
-    if interval.low is None or interval.high is None:
-        return f"{100 * interval.mean:.2f}"
-    return f"{100 * interval.mean:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
-
-
-def half_width(interval: Interval) -> str:
-    """``98.12 ± 0.62``, in percent: Student's interval is symmetric."""
-    if interval.low is None or interval.high is None:
-        return f"{100 * interval.mean:.2f}"
-    return f"{100 * interval.mean:.2f} ± {50 * (interval.high - interval.low):.2f}"
-
-
 def latex(setting: Setting) -> str:
     """A row of a LaTeX table: the point, the number of members that did not diverge, last epoch and chosen epoch in %,
     with half the width of the interval over these."""
-    point = ", ".join(f"\\texttt{{{k}}} = {text(v)}".replace("_", r"\_") for k, v in setting.point.items())
+    point = ", ".join(f"\\texttt{{{k}}} = {value_text(v)}".replace("_", r"\_") for k, v in setting.point.items())
     of = f" of {setting.members}" if setting.diverged else ""
     intervals = [setting.accuracies.get(f"{part}_test_accuracy") for part in ("last", "chosen")]
     cells = [f"${half_width(i)}$".replace("±", r"\pm") if i else "diverged" for i in intervals]
@@ -122,8 +109,3 @@ def headings(fields: Sequence[str]) -> list[str]:
     # A tap's name has dots of its own.
     short = [f.removeprefix("chaos.") if f.startswith("chaos.z0.") else f.rpartition(".")[2] for f in fields]
     return [(s if short.count(s) == 1 else f).replace("_", " ") for s, f in zip(short, fields, strict=True)]
-
-
-def text(value: Any) -> str:
-    """A value of a point in a cell."""
-    return " / ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

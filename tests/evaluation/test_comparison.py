@@ -10,8 +10,8 @@ import pytest
 from csbp_jax.cli import main
 from csbp_jax.evaluation import compare
 from csbp_jax.reporting import terminal
+from csbp_jax.reporting.format import percent
 from csbp_jax.reporting.intervals import student
-from csbp_jax.sweep.tables import percent
 
 
 def edited(run, folder, *, accuracy=None, **fields):

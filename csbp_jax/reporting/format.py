@@ -1,0 +1,35 @@
+"""Values as text: fields of a config, and intervals in percent."""
+
+from typing import Any
+
+from csbp_jax.reporting.intervals import Interval
+
+
+def value_text(value: Any, separator: str = " / ") -> str:
+    """Format the value of a config field; the items of a tuple or list are joined by ``separator``."""
+    return separator.join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def option_text(value: Any) -> str:
+    """Format the value of a config field as it is typed on the command line."""
+    return value_text(value, " ")
+
+
+def as_number(value: Any) -> float | None:
+    """Return a number, or the only number of a tuple or list; None for anything else."""
+    value = value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def percent(interval: Interval) -> str:
+    """Format an interval in percent, as ``98.12 [97.50, 98.74]``."""
+    if interval.low is None or interval.high is None:
+        return f"{100 * interval.mean:.2f}"
+    return f"{100 * interval.mean:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+
+
+def half_width(interval: Interval) -> str:
+    """Format a symmetric interval in percent, as ``98.12 ± 0.62``."""
+    if interval.low is None or interval.high is None:
+        return f"{100 * interval.mean:.2f}"
+    return f"{100 * interval.mean:.2f} ± {50 * (interval.high - interval.low):.2f}"
