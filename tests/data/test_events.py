@@ -1,4 +1,4 @@
-"""Data sets of events, from archives in their true formats to batches; every way in which they can be bad."""
+"""Event data sets, from archives in their original formats to batches, and all kinds of damage to them."""
 
 import json
 import os
@@ -53,24 +53,24 @@ def no_network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """name -> (what was written, folder of originals, folder of prepared data), made at first use."""
-    done = {}
+    """name -> (recordings written, directory of raw files, directory of prepared data), made at first use."""
+    by_name = {}
 
     def make(name):
-        if name not in done:
+        if name not in by_name:
             folder = tmp_path_factory.mktemp(name)
             truth = trees(name, folder / "originals")
             counts = prepare(name, folder / "originals", folder / "data")
             assert counts == {part: len(files) for part, files in truth.items()}
-            done[name] = truth, folder / "originals", folder / "data"
-        return done[name]
+            by_name[name] = truth, folder / "originals", folder / "data"
+        return by_name[name]
 
     return make
 
 
 @pytest.fixture
 def small(tmp_path):
-    """A prepared N-MNIST of its own, for damage."""
+    """A prepared N-MNIST that the test may damage."""
     trees("nmnist", tmp_path / "originals")
     prepare("nmnist", tmp_path / "originals", tmp_path)
     return tmp_path
@@ -81,12 +81,12 @@ def natural(files):
 
 
 def rows(source):
-    """The records, as bytes: which of them are in a source, whatever their order."""
+    """The records as bytes, to compare sources whatever their order."""
     return [source[i]["x"].tobytes() for i in range(len(source))]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_frames_are_those_of_the_events_that_were_written(made, name):
+def test_frames_count_the_events_that_were_written(made, name):
     truth, _, folder = made(name)
     shape = recordings.DATA_SETS[name.removesuffix("_aedat")].shape
     parts = sources.load(config(name), folder)
@@ -114,25 +114,25 @@ def test_tonic_reads_the_same_tree_without_a_network(made, name, monkeypatch):
     form = recordings.DATA_SETS[name]
     enough = lambda *arguments: True  # noqa: E731  tonic counts files to guess whether it has to unpack
     monkeypatch.setattr(tonic.dataset.Dataset, "_folder_contains_at_least_n_files_of_type", enough)
-    theirs = {}
+    by_tonic = {}
     for options in [{"train": True}, {"train": False}] if len(form.splits) == 2 else [{}]:
         data = getattr(tonic.datasets, form.tonic_class)(folder, **options)
         for i in range(len(data)):
-            found, label = data[i]
+            events, label = data[i]
             path = (
                 os.path.relpath(data.data[i], folder / form.tonic_class) if data.data else f"{data.data_filename}/{i}"
             )
-            theirs[path] = (form.classes.index(label) if name == "ncaltech101" else int(label)), found
+            by_tonic[path] = (form.classes.index(label) if name == "ncaltech101" else int(label)), events
     ours = [member for members in recordings.index(name, folder).values() for member in members]
-    assert len(ours) == len(theirs)
+    assert len(ours) == len(by_tonic)
     for member in ours:
-        found, (label, same) = recordings.read(name, member), theirs[member.id]
+        events, (label, same) = recordings.read(name, member), by_tonic[member.id]
         assert member.label == label
-        np.testing.assert_array_equal(found.x, same["x"])
-        np.testing.assert_array_equal(found.t - found.t[0], (same["t"] - same["t"][0]).astype(int))
+        np.testing.assert_array_equal(events.x, same["x"])
+        np.testing.assert_array_equal(events.t - events.t[0], (same["t"] - same["t"][0]).astype(int))
         if name != "shd":
-            np.testing.assert_array_equal(found.y, same["y"])
-            np.testing.assert_array_equal(found.p, same["p"])
+            np.testing.assert_array_equal(events.y, same["y"])
+            np.testing.assert_array_equal(events.p, same["p"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,10 +148,10 @@ def test_order_does_not_depend_on_the_file_system(made, name, monkeypatch):
 
     monkeypatch.setattr(os, "walk", shuffled)
     for _ in range(2):
-        found = recordings.index(name.removesuffix("_aedat"), folder)
+        splits = recordings.index(name.removesuffix("_aedat"), folder)
         for part, files in truth.items():
-            assert [member.id for member in found[part]] == natural(files)
-            assert [member.label for member in found[part]] == [files[file][0] for file in natural(files)]
+            assert [member.id for member in splits[part]] == natural(files)
+            assert [member.label for member in splits[part]] == [files[file][0] for file in natural(files)]
 
 
 def test_natural_order():
@@ -161,27 +161,24 @@ def test_natural_order():
 
 
 @pytest.mark.parametrize("split", ["last", "first"])
-def test_the_manifest_of_cifar10_dvs_holds(tmp_path, split):
-    numbers = np.random.default_rng(0).permutation(1000)
-    for label in recordings.CIFAR10:
-        (tmp_path / "CIFAR10DVS" / label).mkdir(parents=True)
-        for number in numbers:
-            (tmp_path / "CIFAR10DVS" / label / f"cifar10_{label}_{number}.aedat4").touch()
+def test_splits_of_cifar10_dvs_are_those_of_the_manifest(tmp_path, monkeypatch, split):
+    numbers, root = np.random.default_rng(0).permutation(1000), tmp_path / "CIFAR10DVS"
+    tree = [(str(root / c), [], [f"cifar10_{c}_{number}.aedat4" for number in numbers]) for c in recordings.CIFAR10]
+    monkeypatch.setattr(os, "walk", lambda path: tree)  # 10,000 files would take seconds to create
     members = recordings.index("cifar10_dvs", tmp_path)["all"]
     y = np.array([member.label for member in members])
     rest, test = sources.split_off_test("cifar10_dvs", y, split)
     train, validation = stratified(y[rest], Data().validation)
     manifest = json.loads(resources.files("csbp_jax.data").joinpath("manifests/cifar10_dvs_splits.json").read_text())
-    found = {"test": test, "validation": rest[validation]}
-    for part, indices in found.items():
+    for name, indices in {"test": test, "validation": rest[validation]}.items():
         for label in recordings.CIFAR10:
             ids = [members[i].id for i in indices if members[i].id.startswith(label)]
-            assert ids == [f"{label}/cifar10_{label}_{number}.aedat4" for number in manifest[split][part]]
+            assert ids == [f"{label}/cifar10_{label}_{number}.aedat4" for number in manifest[split][name]]
     assert sorted([*rest[train], *rest[validation], *test]) == list(range(10_000))
 
 
 @pytest.mark.parametrize("split, number", [("last", 100), ("first", 1)])
-def test_cifar10_dvs_takes_its_test_part_from_the_named_end(made, split, number):
+def test_cifar10_dvs_takes_its_test_split_from_the_named_end(made, split, number):
     truth, _, folder = made("cifar10_dvs_aedat")
     test = sources.load(config("cifar10_dvs", split=split), folder)["test"]
     expected = [truth["all"][f"{c}/cifar10_{c}_{number}.aedat"][1] for c in recordings.CIFAR10]
@@ -207,7 +204,7 @@ def test_bins_and_sizes_reach_the_frames(made, bins, T, size):
         np.testing.assert_array_equal(source[i]["x"], expected)
 
 
-def test_pictures_to_be_resized_later_keep_the_sensors_size(made):
+def test_frames_to_be_resized_later_keep_the_sensors_size(made):
     _, _, folder = made("nmnist")
     source = sources.load(config("nmnist", size=(17, 17), resize="nearest"), folder)["test"]
     chex.assert_shape(source[0]["x"], (3, 34, 34, 2))
@@ -256,14 +253,16 @@ def test_no_such_folder_of_originals(tmp_path):
 
 
 def test_a_download_that_fails(tmp_path):
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as error:
         prepare("nmnist", None, tmp_path)
-    assert re.search(r"cannot be downloaded .*no network here.*; run again to continue, or missing in", str(told.value))
-    for part in ("train.zip (from https://", "test.zip (from https://", "1.2 GB together"):
-        assert part in str(told.value)
+    assert re.search(
+        r"cannot be downloaded .*no network here.*; run again to continue, or missing in", str(error.value)
+    )
+    for text in ("train.zip (from https://", "test.zip (from https://", "1.2 GB together"):
+        assert text in str(error.value)
 
 
-def test_addresses_are_those_that_serve_programs():
+def test_download_urls_are_those_that_serve_programs():
     addresses = [archive.url for name in recordings.DATA_SETS for archive in archives.expected(name)]
     figshare = [address for address in addresses if "figshare" in address]
     assert len(figshare) == 3 and all(a.startswith("https://ndownloader.figshare.com/files/") for a in figshare)
@@ -275,53 +274,53 @@ def server(made, monkeypatch):
     _, originals, _ = made("nmnist")
     monkeypatch.setattr(urllib.request, "urlopen", URLOPEN)
     with serving({file: (originals / file).read_bytes() for file in ("Train.zip", "Test.zip")}) as handler:
-        for part, file in (("train", "Train.zip"), ("test", "Test.zip")):
-            monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_url", f"{handler.url}/{file}")
-            monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_md5", digest(originals / file, "md5", quiet))
+        for split, file in (("train", "Train.zip"), ("test", "Test.zip")):
+            monkeypatch.setattr(tonic.datasets.NMNIST, f"{split}_url", f"{handler.url}/{file}")
+            monkeypatch.setattr(tonic.datasets.NMNIST, f"{split}_md5", digest(originals / file, "md5", quiet))
         yield handler
 
 
 def test_a_download(server, tmp_path, monkeypatch, capfd):
-    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30}
+    assert prepare("nmnist", None, tmp_path) == {"train": 15, "test": 15}
     assert not (tmp_path / "NMNIST" / ".download").exists()
     monkeypatch.setattr(tonic.datasets.NMNIST, "train_md5", "0" * 32)
     with pytest.raises(ConfigError, match=r"train.zip.part: its md5 is .*; fetch it again from .*/Train.zip"):
         prepare("nmnist", None, tmp_path / "other")
     assert list((tmp_path / "other" / "NMNIST" / ".download").iterdir()) == []
-    assert capfd.readouterr() == ("", "")  # there is one progress bar, ours
+    assert capfd.readouterr() == ("", "")  # libraries print no progress bar of their own
 
 
-def test_a_download_goes_on_where_it_was_stopped(server, tmp_path):
+def test_a_download_resumes_where_it_stopped(server, tmp_path):
     server.fails = 1000
     with pytest.raises(ConfigError, match=r"Train.zip: the connection broke after 1,000 of [0-9,]+ bytes; run again"):
         prepare("nmnist", None, tmp_path)
-    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30}
+    assert prepare("nmnist", None, tmp_path) == {"train": 15, "test": 15}
     assert server.asked == [None, "bytes=1000-", None]
 
 
-def test_what_was_downloaded_before_an_interruption_is_not_loaded_again(server, tmp_path, monkeypatch):
+def test_archives_downloaded_before_an_interruption_are_reused(server, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(preparation, "extract", None)
         with pytest.raises(TypeError):
             prepare("nmnist", None, tmp_path)
-    assert prepare("nmnist", None, tmp_path) == {"train": 30, "test": 30} and len(server.asked) == 2
+    assert prepare("nmnist", None, tmp_path) == {"train": 15, "test": 15} and len(server.asked) == 2
 
 
-@pytest.mark.parametrize("place, found", [(".", True), ("any", True), ("any/deeper", False), (".hidden", False)])
-def test_how_deep_archives_are_searched(made, tmp_path, place, found):
+@pytest.mark.parametrize("location, reached", [(".", True), ("any", True), ("any/deeper", False), (".hidden", False)])
+def test_how_deep_archives_are_searched(made, tmp_path, location, reached):
     _, originals, _ = made("nmnist")
-    (tmp_path / "originals" / place).mkdir(parents=True)
+    (tmp_path / "originals" / location).mkdir(parents=True)
     for file in ("Train.zip", "Test.zip"):
-        (tmp_path / "originals" / place / file.upper()).write_bytes((originals / file).read_bytes())
-    if found:
-        assert prepare("nmnist", tmp_path / "originals", tmp_path / "data") == {"train": 30, "test": 30}
+        (tmp_path / "originals" / location / file.upper()).write_bytes((originals / file).read_bytes())
+    if reached:
+        assert prepare("nmnist", tmp_path / "originals", tmp_path / "data") == {"train": 15, "test": 15}
         return
     with pytest.raises(ConfigError, match=r"missing in .*: train.zip"):
         prepare("nmnist", tmp_path / "originals", tmp_path / "data")
 
 
-def test_other_originals_are_counted_anew(small):
-    """The frames depend on the archives: with the same options those of the old ones would be shown."""
+def test_other_archives_have_other_frames(small):
+    """The cache of the frames depends on the archives, not only on the options."""
     before = sources.load(config("nmnist"), small)["train"][0]["x"]
     content = {f"Train/{digit}/{number:05d}.bin": nmnist(*recording(number)) for digit in (0, 3) for number in range(9)}
     (small / "originals" / "Train.zip").write_bytes(zipped(content))
@@ -338,43 +337,43 @@ def test_no_archive_unpacks_to_more_than_fifty_times_its_size(tmp_path, size, li
     assert preparation._limit(tmp_path / "a.zip") == limit
 
 
-def test_checksums_are_tonics(made, tmp_path, monkeypatch):
+def test_checksums_are_those_of_tonic(made, tmp_path, monkeypatch):
     truth, originals, _ = made("nmnist")
     with pytest.raises(ConfigError, match=r"Train.zip: its md5 is .*, that of the original 20959b8e.*; fetch it again"):
         prepare("nmnist", originals, tmp_path, verify=True)
     assert not (tmp_path / "NMNIST" / "prepared.json").exists()
-    for part, file in (("train", "Train.zip"), ("test", "Test.zip")):
-        monkeypatch.setattr(tonic.datasets.NMNIST, f"{part}_md5", digest(originals / file, "md5", quiet))
+    for split, file in (("train", "Train.zip"), ("test", "Test.zip")):
+        monkeypatch.setattr(tonic.datasets.NMNIST, f"{split}_md5", digest(originals / file, "md5", quiet))
     with pytest.raises(
-        ConfigError, match=r"holds {'train': 30, 'test': 30} recordings, but nmnist has {'train': 60000"
+        ConfigError, match=r"holds {'train': 15, 'test': 15} recordings, but nmnist has {'train': 60000"
     ):
         prepare("nmnist", originals, tmp_path, verify=True)
     form = recordings.DATA_SETS["nmnist"]._replace(num_records={part: len(files) for part, files in truth.items()})
     monkeypatch.setitem(recordings.DATA_SETS, "nmnist", form)
-    assert prepare("nmnist", originals, tmp_path, verify=True) == {"train": 30, "test": 30}
-    assert prepare("nmnist", None, tmp_path, verify=True) == {"train": 30, "test": 30}
+    assert prepare("nmnist", originals, tmp_path, verify=True) == {"train": 15, "test": 15}
+    assert prepare("nmnist", None, tmp_path, verify=True) == {"train": 15, "test": 15}
 
 
-def test_what_is_prepared_is_left_alone_and_what_changed_is_done_again(small):
+def test_preparation_is_repeated_only_for_what_changed(small):
     file = small / "NMNIST" / "Train" / "0" / "00001.bin"
     before = file.stat().st_mtime_ns, file.stat().st_ino
-    assert prepare("nmnist", small / "originals", small) == {"train": 30, "test": 30}
+    assert prepare("nmnist", small / "originals", small) == {"train": 15, "test": 15}
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
     file.unlink()
-    assert prepare("nmnist", small / "originals", small) == {"train": 30, "test": 30} and file.exists()
+    assert prepare("nmnist", small / "originals", small) == {"train": 15, "test": 15} and file.exists()
     (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": nmnist(*recording(0))}))
-    assert prepare("nmnist", small / "originals", small) == {"train": 1, "test": 30} and not file.exists()
+    assert prepare("nmnist", small / "originals", small) == {"train": 1, "test": 15} and not file.exists()
 
 
-def test_what_is_prepared_needs_its_archives_no_more(small):
+def test_a_prepared_data_set_does_not_need_its_archives(small):
     for file in ("train.zip", "test.zip"):
         (small / "NMNIST" / file).unlink()
-    assert prepare("nmnist", None, small) == {"train": 30, "test": 30}
+    assert prepare("nmnist", None, small) == {"train": 15, "test": 15}
     with pytest.raises(ConfigError, match="cannot be downloaded"):
         prepare("nmnist", None, small, verify=True)
 
 
-def test_an_interruption_leaves_nothing_that_looks_prepared(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_does_not_look_prepared(tmp_path, monkeypatch):
     trees("nmnist", tmp_path / "originals")
 
     def interrupted(path, target, limit, extract=preparation.extract):
@@ -389,16 +388,16 @@ def test_an_interruption_leaves_nothing_that_looks_prepared(tmp_path, monkeypatc
     assert not (tmp_path / "NMNIST" / "Train").exists()
     with pytest.raises(ConfigError, match="not prepared"):
         sources.load(config("nmnist"), tmp_path)
-    assert prepare("nmnist", tmp_path / "originals", tmp_path) == {"train": 30, "test": 30}
+    assert prepare("nmnist", tmp_path / "originals", tmp_path) == {"train": 15, "test": 15}
     assert {path.name for path in (tmp_path / "NMNIST").iterdir()} == {
         ".lock", "Train", "Test", "train.zip", "test.zip", "prepared.json"
     }  # fmt: skip
 
 
-def test_an_interruption_while_it_is_prepared_anew(small, monkeypatch):
+def test_an_interrupted_second_preparation_does_not_look_prepared(small, monkeypatch):
     (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": nmnist(*recording(0))}))
 
-    def interrupted(path, place):
+    def interrupted(path, target):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(preparation, "_link_or_copy", interrupted)
@@ -408,15 +407,15 @@ def test_an_interruption_while_it_is_prepared_anew(small, monkeypatch):
         sources.load(config("nmnist"), small)
 
 
-@pytest.mark.parametrize("what", ["archives", "frames"])
-def test_a_full_disk(small, tmp_path, what):
-    """A limit on the size of a file stands for it."""
+@pytest.mark.parametrize("written", ["archives", "frames"])
+def test_a_full_disk(small, tmp_path, written):
+    """A limit on the size of a file simulates it."""
     (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": bytes(10_000)}))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
     try:
         with pytest.raises(ConfigError, match=r"/(.unpacking|nmnist-.*partial): cannot be written \(.*File too large"):
-            if what == "archives":
+            if written == "archives":
                 prepare("nmnist", small / "originals", small)
             else:
                 sources.load(config("nmnist"), small)
@@ -446,7 +445,7 @@ def link():
         ("ibmGestureTrain.tar.gz", lambda: tarred({"x": random.Random(0).randbytes(4000)})[:-999], "damaged"),
     ],
 )  # fmt: skip
-def test_archives_that_are_not_the_originals(tmp_path, monkeypatch, file, content, message):
+def test_archives_other_than_the_published_ones(tmp_path, monkeypatch, file, content, message):
     monkeypatch.setattr(preparation, "_limit", lambda archive: 5000)
     originals = tmp_path / "originals"
     originals.mkdir()
@@ -458,11 +457,11 @@ def test_archives_that_are_not_the_originals(tmp_path, monkeypatch, file, conten
     assert not list(tmp_path.rglob("*evil*")) and not list(tmp_path.rglob("prepared.json"))
 
 
-# Recordings that cannot be used.
+# Unreadable recordings.
 
 
 def changed(**fields):
-    """A recording of which the first event's fields are others."""
+    """A recording whose first event has other fields."""
     x, y, t, p = (array.copy() for array in recording(0))
     arrays = {"x": x, "y": y, "t": t, "p": p}
     for field, value in fields.items():
@@ -482,7 +481,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("content, message", BAD)
-def test_bad_recordings_are_named_or_left_out(small, capsys, content, message):
+def test_unreadable_recordings_are_reported_or_left_out(small, capsys, content, message):
     file = small / "NMNIST" / "Train" / "3" / "00010.bin"
     before = sources.load(config("nmnist", T=2), small)
     file.write_bytes(content())
@@ -498,16 +497,16 @@ def test_bad_recordings_are_named_or_left_out(small, capsys, content, message):
     cache = next((small / "frames").glob("nmnist-T3-*/frames.json"))
     assert list(json.loads(cache.read_text())["skipped"]) == ["Train/3/00010.bin"]
     assert sum(map(len, after.values())) == sum(map(len, before.values())) - 1
-    for part, source in after.items():  # the others stay where they were
-        whole = [before[part][i]["x"].sum(0).tobytes() for i in range(len(before[part]))]
-        assert {source[i]["x"].sum(0).tobytes() for i in range(len(source))} <= set(whole)
+    for split, source in after.items():  # no other recording moves to another split
+        totals = [before[split][i]["x"].sum(0).tobytes() for i in range(len(before[split]))]
+        assert {source[i]["x"].sum(0).tobytes() for i in range(len(source))} <= set(totals)
     with pytest.raises(ConfigError, match=r"00010.bin: .* \(one of 1 left out of .*; repair them and remove"):
         sources.load(config("nmnist"), small)
 
 
-def test_times_that_fall_in_verified_archives_are_sorted_and_told(small, capsys):
+def test_decreasing_timestamps_in_verified_archives_are_sorted_and_reported(small, capsys):
     member = "NMNIST/Train/3/00010.bin"
-    whole = sources.load(config("nmnist", T=2), small)
+    before = sources.load(config("nmnist", T=2), small)
     x, y, t, p = recording(5)
     order = np.random.default_rng(0).permutation(len(t))
     same = {tuple(t): k for k, t in enumerate(zip(x, y, t, p, strict=True))}
@@ -517,26 +516,26 @@ def test_times_that_fall_in_verified_archives_are_sorted_and_told(small, capsys)
         sources.load(config("nmnist"), small)
     marker = small / "NMNIST" / "prepared.json"
     marker.write_text(json.dumps(json.loads(marker.read_text()) | {"verified": True}))
-    found = sources.load(config("nmnist", bins="time"), small)
+    splits = sources.load(config("nmnist", bins="time"), small)
     assert "nmnist: timestamps decrease in 1 recordings, which were sorted by time\n" in capsys.readouterr().err
     expected = np.zeros((3, 34, 34, 2), int)
     np.add.at(expected, ((t - t[0]) * 3 // (t[-1] - t[0] + 1), y, x, p), 1)
-    assert expected.astype(np.uint8).tobytes() in [row for part in found.values() for row in rows(part)]
-    assert sum(map(len, found.values())) == sum(map(len, whole.values()))
+    assert expected.astype(np.uint8).tobytes() in [row for source in splits.values() for row in rows(source)]
+    assert sum(map(len, splits.values())) == sum(map(len, before.values()))
     sources.load(config("nmnist", bins="time"), small)
     assert "timestamps decrease" not in capsys.readouterr().err
 
 
-def test_events_of_one_time_keep_their_order():
-    """Of spikes in a table too: otherwise the frames would depend on numpy's sort."""
+def test_events_with_equal_timestamps_keep_their_order():
+    """Otherwise frames would depend on numpy's sorting algorithm."""
     x = np.random.default_rng(0).permutation(700)
     t = np.repeat([3, 1, 2, 0], 175)
-    found = sort_by_time(Events(x, 0 * x, t, 0 * x, (1, 700)))
-    np.testing.assert_array_equal(found.x, x.reshape(4, 175)[[3, 1, 2, 0]].ravel())
-    assert np.all(np.diff(found.t) >= 0)
+    ordered = sort_by_time(Events(x, 0 * x, t, 0 * x, (1, 700)))
+    np.testing.assert_array_equal(ordered.x, x.reshape(4, 175)[[3, 1, 2, 0]].ravel())
+    assert np.all(np.diff(ordered.t) >= 0)
 
 
-def test_the_identity_changes_with_the_archives(small):
+def test_the_fingerprint_changes_with_the_archives(small):
     before = sources.fingerprint(config("nmnist"), small)
     assert before == sources.fingerprint(config("nmnist", T=7), small)
     (small / "originals" / "Train.zip").write_bytes(zipped({"Train/7/00001.bin": nmnist(*recording(0))}))
@@ -550,7 +549,7 @@ def test_wrong_labels(small, tmp_path):
     (wrong / "00001.bin").write_bytes(nmnist(*recording(0)))
     with pytest.raises(ConfigError, match=r"12/00001.bin: '12' is not a class of nmnist; the classes are 0, 1, 2"):
         sources.load(config("nmnist"), small)
-    assert sum(map(len, sources.load(config("nmnist", bad="skip"), small).values())) == 60
+    assert sum(map(len, sources.load(config("nmnist", bad="skip"), small).values())) == 30
     archive = {"ibmGestureTrain/user01_led/11.npy": gesture(*recording(0)), "ibmGestureTrain/user01_led/1.npy": b""}
     (tmp_path / "ibmGestureTrain.tar.gz").write_bytes(tarred(archive))
     (tmp_path / "ibmGestureTest.tar.gz").write_bytes(tarred({"ibmGestureTest/user24_led/0.npy": b""}))
@@ -562,7 +561,7 @@ def test_wrong_labels(small, tmp_path):
 def test_all_recordings_bad(small):
     for file in (small / "NMNIST" / "Test").rglob("*.bin"):
         file.write_bytes(b"")
-    with pytest.raises(ConfigError, match="test: none of 30 recordings can be used; prepare the data set again"):
+    with pytest.raises(ConfigError, match="test: none of 15 recordings can be used; prepare the data set again"):
         sources.load(config("nmnist", bad="skip"), small)
 
 
@@ -594,8 +593,8 @@ def test_spikes_in_any_order_and_bad_ones(tmp_path):
     x, y, t, p = recording(0, 50, 1, 700, 900_000)
     shd(tmp_path / "shd_train.h5", [(x[::-1], y, t[::-1], p), (x + 1, y, t, p), (x[:0], y, t[:0], p)], [0, 1, 2])
     members = [recordings.Recording(f"shd_train.h5/{i}", tmp_path / "shd_train.h5", 0) for i in range(4)]
-    found = recordings.read("shd", members[0])
-    assert np.all(np.diff(found.t) >= 0) and sorted(found.x) == sorted(x)
+    spikes = recordings.read("shd", members[0])
+    assert np.all(np.diff(spikes.t) >= 0) and sorted(spikes.x) == sorted(x)
     shd(tmp_path / "ties.h5", [(np.arange(700), y, np.repeat([900_000, 0], 350), p)], [0])  # many spikes at one time
     ties = recordings.read("shd", recordings.Recording("ties.h5/0", tmp_path / "ties.h5", 0))
     np.testing.assert_array_equal(ties.x, np.roll(np.arange(700), 350))
@@ -637,14 +636,14 @@ def test_files_of_each_format(tmp_path):
         "b.NPY": (),
     }  # fmt: skip
     for name, sensor in sensors.items():
-        found = read_file(tmp_path / name)
-        assert found.sensor == sensor and found.t.dtype == np.int64, name
+        events = read_file(tmp_path / name)
+        assert events.sensor == sensor and events.t.dtype == np.int64, name
         first = t[0] if name == "a.aedat4" else 0
-        for mine, theirs in zip((x, y, t - first, p), found, strict=False):
-            np.testing.assert_array_equal(mine, theirs, err_msg=name)
+        for expected, actual in zip((x, y, t - first, p), events, strict=False):
+            np.testing.assert_array_equal(actual, expected, err_msg=name)
 
 
-def test_signals_in_aedat_are_no_events(tmp_path):
+def test_external_signals_in_aedat_are_skipped(tmp_path):
     x, y, t, p = recording(0, 50, 128, 128)
     content = bytearray(aedat(x, y, t, p))
     content[-8 * 10 + 2] |= 0x80
@@ -693,7 +692,7 @@ def test_damaged_and_empty_aedat4(tmp_path, capfd):
         (tmp_path / "a.aedat4").write_bytes(damaged)
         with pytest.raises(ConfigError, match=r"a.aedat4: cannot be read"):
             read_file(tmp_path / "a.aedat4")
-    assert capfd.readouterr().err == ""  # where Rust tells of its panic, too
+    assert capfd.readouterr().err == ""  # where Rust prints its panic, too
     aedat4(*(array[:0] for array in recording(0)), tmp_path / "b.aedat4")
     with pytest.raises(ConfigError, match=r"b.aedat4: (holds no events|cannot be read)"):
         read_file(tmp_path / "b.aedat4")
@@ -751,7 +750,7 @@ def test_columns_in_another_order_are_noticed(tmp_path):
         read_file(tmp_path / "a.npy")
 
 
-def test_a_package_that_is_not_there(tmp_path, monkeypatch):
+def test_a_missing_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "aedat", None)
     aedat4(*recording(0), tmp_path / "a.aedat4")
     with pytest.raises(ConfigError, match=r"a.aedat4: its format needs a package that is not installed .*pip install"):

@@ -1,4 +1,4 @@
-"""Small data sets of events in the true byte formats, archives included."""
+"""Small event data sets in their original byte formats, including archives."""
 
 import io
 import pathlib
@@ -11,7 +11,7 @@ from csbp_jax.data.events.recordings import CALTECH101, CIFAR10
 
 
 def recording(seed, n=200, height=34, width=34, span=300_000):
-    """x, y, t, p of n random events; the corners are among them."""
+    """x, y, t, p of n random events, two of them in corners."""
     random = np.random.default_rng(seed)
     x, y = random.integers(0, width, n), random.integers(0, height, n)
     x[:2], y[:2] = (0, width - 1), (0, height - 1)
@@ -32,7 +32,7 @@ def aedat(x, y, t, p):
 
 
 def aedat4(x, y, t, p, path, height=128, width=128):
-    """Written by the camera vendor's library; times are those of a calendar."""
+    """AEDAT 4, written by the camera vendor's library, with calendar times."""
     import dv_processing as dv
 
     writer = dv.io.MonoCameraWriter(str(path), dv.io.MonoCameraWriter.EventOnlyConfig("DVS", (width, height)))
@@ -76,7 +76,7 @@ def zipped(files):
 
 
 def tarred(files):
-    """A tar.gz of {name: content}; a content that is a TarInfo is written as it is."""
+    """A tar.gz of {name: content}; a TarInfo is written unchanged."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as archive:
         for name, content in files.items():
@@ -89,12 +89,12 @@ def tarred(files):
     return file.getvalue()
 
 
-# Of each class so many recordings, numbered so that their natural order is not the alphabetical one.
-NUMBERS = (2, 10, 1, 9, 100, 20, 3, 11, 4, 30)
+# Numbers of the recordings of each class: their natural order differs from the alphabetical one.
+NUMBERS = (2, 10, 1, 9, 100)
 
 
 def trees(name, folder):
-    """{archive: {file: (label, (x, y, t, p))}} of a small data set, and write its archives into ``folder``."""
+    """Write the archives of a small data set into ``folder``; return {split: {file: (label, (x, y, t, p))}}."""
     folder.mkdir(parents=True, exist_ok=True)
     return {
         "nmnist": _nmnist,
@@ -107,16 +107,16 @@ def trees(name, folder):
 
 
 def _nmnist(folder):
-    parts = {}
-    for part, place, seed in (("train", "Train", 0), ("test", "Test", 1000)):
-        parts[part] = {
-            f"{place}/{digit}/{number:05d}.bin": (digit, recording(seed + 100 * digit + number))
+    splits = {}
+    for split, root, seed in (("train", "Train", 0), ("test", "Test", 1000)):
+        splits[split] = {
+            f"{root}/{digit}/{number:05d}.bin": (digit, recording(seed + 100 * digit + number))
             for digit in (3, 0, 9)
             for number in NUMBERS
         }
-        content = {file: nmnist(*events) for file, (_, events) in parts[part].items()}
-        (folder / f"{place}.zip").write_bytes(zipped(content))
-    return parts
+        content = {file: nmnist(*events) for file, (_, events) in splits[split].items()}
+        (folder / f"{root}.zip").write_bytes(zipped(content))
+    return splits
 
 
 def _ncaltech101(folder):
@@ -135,10 +135,10 @@ def _ncaltech101(folder):
 
 
 def _dvs_gesture(folder):
-    parts = {}
-    for part, place, users in (("train", "ibmGestureTrain", (2, 10, 1)), ("test", "ibmGestureTest", (24,))):
-        parts[part] = {
-            f"{place}/user{user:02d}_{light}/{label}.npy": (
+    splits = {}
+    for split, root, users in (("train", "ibmGestureTrain", (2, 10, 1)), ("test", "ibmGestureTest", (24,))):
+        splits[split] = {
+            f"{root}/user{user:02d}_{light}/{label}.npy": (
                 label,
                 recording(100 * user + label + 50 * (light == "led"), 300, 128, 128, 6000),
             )
@@ -146,11 +146,11 @@ def _dvs_gesture(folder):
             for light in ("led", "natural")
             for label in (10, 2, 0)
         }
-        content = {file: gesture(*events) for file, (_, events) in parts[part].items()}
-        (folder / f"{place}.tar.gz").write_bytes(tarred(content))
-        # As read: microseconds.
-        parts[part] = {file: (label, (x, y, 1000 * t, p)) for file, (label, (x, y, t, p)) in parts[part].items()}
-    return parts
+        content = {file: gesture(*events) for file, (_, events) in splits[split].items()}
+        (folder / f"{root}.tar.gz").write_bytes(tarred(content))
+        # Readers give microseconds.
+        splits[split] = {file: (label, (x, y, 1000 * t, p)) for file, (label, (x, y, t, p)) in splits[split].items()}
+    return splits
 
 
 def _cifar(suffix):
@@ -163,14 +163,14 @@ def _cifar(suffix):
 
 def _cifar10_dvs(folder):
     files = _cifar(".aedat4")
-    content = {file: aedat4(*events, folder / "one.aedat4") for file, (_, events) in files.items()}
-    (folder / "one.aedat4").unlink()
+    content = {file: aedat4(*events, folder / "recording.aedat4") for file, (_, events) in files.items()}
+    (folder / "recording.aedat4").unlink()
     classes = {
         f"{label}.zip": zipped({file: data for file, data in content.items() if file.startswith(label)})
         for label in CIFAR10
     }
     (folder / "CIFAR10DVS.zip").write_bytes(zipped(classes))
-    # As read: from the first event on.
+    # Readers give times relative to the first event.
     return {"all": {file: (label, (x, y, t - t[0], p)) for file, (label, (x, y, t, p)) in files.items()}}
 
 
@@ -183,15 +183,18 @@ def _cifar10_dvs_aedat(folder):
 
 
 def _shd(folder):
-    parts = {}
-    for part, seed in (("train", 0), ("test", 50)):
+    splits = {}
+    for split, seed in (("train", 0), ("test", 50)):
         labels = [i % 20 for i in range(40)]
         recordings = [recording(seed + i, 100, 1, 700, 900_000) for i in range(40)]
-        content = shd(folder / "one.h5", recordings, labels)
-        (folder / "one.h5").unlink()
-        (folder / f"shd_{part}.h5.zip").write_bytes(zipped({f"shd_{part}.h5": content}))
-        parts[part] = {
-            f"shd_{part}.h5/{i}": (label, (x, y, (1e6 * (t / 1e6).astype(np.float16).astype(float)).astype(int), 0 * p))
+        content = shd(folder / "recordings.h5", recordings, labels)
+        (folder / "recordings.h5").unlink()
+        (folder / f"shd_{split}.h5.zip").write_bytes(zipped({f"shd_{split}.h5": content}))
+        splits[split] = {
+            f"shd_{split}.h5/{i}": (
+                label,
+                (x, y, (1e6 * (t / 1e6).astype(np.float16).astype(float)).astype(int), 0 * p),
+            )
             for i, (label, (x, y, t, p)) in enumerate(zip(labels, recordings, strict=True))
         }
-    return parts
+    return splits
