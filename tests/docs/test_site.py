@@ -64,6 +64,19 @@ def test_every_page_is_in_the_nav():
     assert pages == NAV - GENERATED and GENERATED <= NAV
 
 
+def test_lines_of_code_fit_into_a_page():
+    """Code blocks of the site are 88 characters wide at 1280 pixels."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    lines = [
+        (page.relative_to(ROOT).as_posix(), line)
+        for page in pages
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(lines) > 100
+    assert [(page, line) for page, line in lines if len(line) > 88] == []
+
+
 def make(folder, *arguments):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
     return subprocess.run(["make", "-C", folder, *arguments], capture_output=True, text=True, env=environment)
