@@ -59,7 +59,7 @@ def test_the_longest_span_does_not_overflow():
     np.testing.assert_array_equal(binning.by_window(t, 4, 2**62), [0, 1, 2, 3, 4])
 
 
-def test_events_at_one_time_stay_together_but_when_counted_by_number():
+def test_simultaneous_events_share_a_frame_unless_binned_by_number():
     t = np.full(10, 77)
     np.testing.assert_array_equal(binning.by_time(t, 4), [0, 10, 10, 10, 10])
     np.testing.assert_array_equal(binning.by_window(t, 4, 1), [0, 10, 10, 10, 10])
@@ -90,7 +90,7 @@ def test_narrow_coordinates_do_not_overflow(dtype):
     assert np.argwhere(counts).tolist() == [[1, 127, 126, 1]]
 
 
-def test_one_channel_sums_polarities_and_leaves_its_arguments_alone():
+def test_one_channel_sums_polarities_and_does_not_change_its_arguments():
     x, y, t, p = recording(300)
     before = [array.copy() for array in (x, y, p)]
     edges = binning.by_number(t, 3)

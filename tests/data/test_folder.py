@@ -1,4 +1,4 @@
-"""A user's own class folders: kinds of files, parts, order, and what is wrong told in one line."""
+"""Class folders of the user: types of content, splits, order, and errors in one line."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from csbp_jax.cli import main
 from csbp_jax.config import Config, ConfigError, Data, Model
 from tests.support.event_formats import nmnist
 
-N = 10
+N = 5
 
 
 def grey(i):
@@ -45,14 +45,15 @@ def events(path, i):
     np.savez(path.with_suffix(".npz"), x=x, y=y, t=1000 * np.arange(i + 2), p=x % 2, height=6, width=8)
 
 
-KINDS = {picture: (1, 6, 8, 3), photo: (1, 6, 8, 3), movie: (2, 6, 8, 1), features: (1, 5), events: (3, 6, 8, 2)}
+SHAPES = {picture: (1, 6, 8, 3), photo: (1, 6, 8, 3), movie: (2, 6, 8, 1), features: (1, 5), events: (3, 6, 8, 2)}
 
 
-def fill(root, write=picture, classes=("b", "a10", "a2"), parts=("",)):
-    for part, name in itertools.product(parts, classes):
-        (root / part / name).mkdir(parents=True)
-        for i in range(N):
-            write(root / part / name / str(i), i)
+def fill(root, write=picture, classes=("b", "a10", "a2"), splits=("",), n=N):
+    """Write n files per class and split."""
+    for split, name in itertools.product(splits, classes):
+        (root / split / name).mkdir(parents=True)
+        for i in range(n):
+            write(root / split / name / str(i), i)
     return root
 
 
@@ -70,87 +71,92 @@ def root(tmp_path):
     return tmp_path / "mine"
 
 
-@pytest.mark.parametrize("write", KINDS, ids=lambda write: write.__name__)
-def test_kinds_of_files(write, root, tmp_path):
-    parts = load(fill(root, write), tmp_path)
-    assert {part: len(source) for part, source in parts.items()} == {"train": 21, "validation": 3, "test": 6}
-    for source in parts.values():
+@pytest.mark.parametrize("write", SHAPES, ids=lambda write: write.__name__)
+def test_types_of_content(write, root, tmp_path):
+    splits = load(fill(root, write), tmp_path)
+    assert {split: len(source) for split, source in splits.items()} == {"train": 9, "validation": 3, "test": 3}
+    for source in splits.values():
         batch = data.take(source, np.arange(len(source)), np.zeros((len(source), 0), np.float32))
-        chex.assert_shape(batch["x"], (len(source), *KINDS[write]))
+        chex.assert_shape(batch["x"], (len(source), *SHAPES[write]))
         chex.assert_trees_all_equal(np.unique(batch["y"]), np.arange(3))
         assert source.classes == 3 and batch["y"].dtype == np.int32
         assert source.events == (write not in (picture, photo))
 
 
+def test_shares_of_each_class(root, tmp_path):
+    splits = load(fill(root, movie, n=10), tmp_path)
+    assert {split: len(source) for split, source in splits.items()} == {"train": 21, "validation": 3, "test": 6}
+
+
 @pytest.mark.parametrize("write", [picture, movie, events], ids=lambda write: write.__name__)
-def test_every_file_is_in_one_part_and_order_is_natural_on_any_file_system(write, root, tmp_path, monkeypatch):
+def test_every_file_is_in_one_split_and_order_is_natural_on_any_file_system(write, root, tmp_path, monkeypatch):
     first = load(fill(root, write), tmp_path)
     monkeypatch.setattr(pathlib.Path, "iterdir", lambda path: map(path.joinpath, sorted(os.listdir(path))[::-1]))
     second = load(root, tmp_path)
-    seen = []
-    for part in first:
+    records = []
+    for split in first:
         batches = [
-            data.take(parts[part], np.arange(len(parts[part])), np.zeros((len(parts[part]), 0), np.float32))
-            for parts in (first, second)
+            data.take(splits[split], np.arange(len(splits[split])), np.zeros((len(splits[split]), 0), np.float32))
+            for splits in (first, second)
         ]
         chex.assert_trees_all_equal(*batches)
-        seen += [(y, x.sum()) for x, y in zip(batches[0]["x"], batches[0]["y"], strict=True)]
-    assert len(set(seen)) == 3 * N
+        records += [(y, x.sum()) for x, y in zip(batches[0]["x"], batches[0]["y"], strict=True)]
+    assert len(set(records)) == 3 * N
     # a2, a10, b: the label of a file is that of its folder.
-    np.testing.assert_array_equal(np.bincount([y for y, _ in seen]), [N] * 3)
+    np.testing.assert_array_equal(np.bincount([y for y, _ in records]), [N] * 3)
 
 
 def test_classes_are_in_natural_order(root, tmp_path):
     fill(root, movie, ("10", "9"))
     np.save(root / "9" / "0.npy", np.full((2, 6, 8, 1), 255, np.uint8))
-    parts = load(root, tmp_path)
-    records = [source[i] for source in parts.values() for i in range(len(source))]
+    splits = load(root, tmp_path)
+    records = [source[i] for source in splits.values() for i in range(len(source))]
     assert [record["y"] for record in records if record["x"].min() == 255] == [0]
 
 
-def test_parts_that_the_user_made(root, tmp_path):
-    parts = load(fill(root, parts=("train", "validation", "test")), tmp_path)
-    assert [len(source) for source in parts.values()] == [3 * N] * 3
-    parts = load(fill(tmp_path / "two", parts=("train", "test")), tmp_path, validation=0.2)
-    assert [len(source) for source in parts.values()] == [24, 6, 30]
+def test_splits_that_the_user_made(root, tmp_path):
+    splits = load(fill(root, splits=("train", "validation", "test")), tmp_path)
+    assert [len(source) for source in splits.values()] == [3 * N] * 3
+    splits = load(fill(tmp_path / "two", splits=("train", "test")), tmp_path, validation=0.2)
+    assert [len(source) for source in splits.values()] == [12, 3, 15]
 
 
 @pytest.mark.parametrize(
     "names", [("train", "val", "test"), ("Train", "valid", "TEST"), ("train", "Validation", "Test")]
 )
-def test_other_spellings_of_parts(names, root, tmp_path):
-    fill(root, parts=names)
-    for part, i in zip(names, (1, 2, 3), strict=True):
-        Image.fromarray(np.full((6, 8), 250 + i, np.uint8)).save(root / part / "b" / "0.png")
-    parts = load(root, tmp_path)
-    assert [max(source[i]["x"].max() for i in range(len(source))) for source in parts.values()] == [251, 252, 253]
+def test_other_spellings_of_splits(names, root, tmp_path):
+    fill(root, splits=names)
+    for split, i in zip(names, (1, 2, 3), strict=True):
+        Image.fromarray(np.full((6, 8), 250 + i, np.uint8)).save(root / split / "b" / "0.png")
+    splits = load(root, tmp_path)
+    assert [max(source[i]["x"].max() for i in range(len(source))) for source in splits.values()] == [251, 252, 253]
 
 
-def test_what_systems_leave_about_and_plain_files_beside_folders_are_no_files(root, tmp_path):
+def test_system_files_and_plain_files_beside_folders_are_ignored(root, tmp_path):
     fill(root)
     for file in ("b/Thumbs.db", "b/.hidden.png", "a2/desktop.ini", "README.txt"):
         (root / file).write_text("x")
     assert sum(map(len, load(root, tmp_path).values())) == 3 * N
 
 
-def test_any_name_that_a_file_system_takes(root, tmp_path):
+def test_any_file_name(root, tmp_path):
     fill(root)
     os.rename(root / "b" / "3.png", os.fsencode(root / "b") + b"/caf\xe9\n.png")
-    parts = load(root, tmp_path)
-    for source in parts.values():
+    splits = load(root, tmp_path)
+    for source in splits.values():
         data.take(source, np.arange(len(source)), np.zeros((len(source), 0), np.float32))
     with open(os.fsencode(root / "b") + b"/caf\xe9\n.png", "wb") as file:
         file.write(b"no picture")
     with pytest.raises(ConfigError, match=r"(?s)caf.*: cannot be decoded"):
-        data.read_all(parts, lambda *_: None)
+        data.read_all(splits, lambda *_: None)
 
 
-def test_pictures_are_augmented_brought_to_a_size_and_pickle(root, tmp_path):
-    parts = load(fill(root), tmp_path, size=(4, 5), augment=("resized_crop", "flip", "cutout"))
-    for part, source in parts.items():
+def test_pictures_are_resized_and_augmented_and_their_source_pickles(root, tmp_path):
+    splits = load(fill(root), tmp_path, size=(4, 5), augment=("resized_crop", "flip", "cutout"))
+    for split, source in splits.items():
         batch = next(data.train_batches(pickle.loads(pickle.dumps(source)), 2, 0))
         chex.assert_shape(batch["x"], (2, 1, 4, 5, 3))
-        assert (source.num_uniforms > 0) == (part == "train")
+        assert (source.num_uniforms > 0) == (split == "train")
 
 
 def test_frames_of_events_are_counted_once_and_again_when_a_file_changes(root, tmp_path):
@@ -165,40 +171,40 @@ def test_frames_of_events_are_counted_once_and_again_when_a_file_changes(root, t
     assert len([path for path in (tmp_path / "kept" / "frames").iterdir() if path.is_dir()]) == 2
 
 
-def spots(place, *pixels, **more):
-    """Events at these pixels (x, y), one a millisecond, in a format that need not tell the camera's size."""
+def spots(path, *pixels, **more):
+    """Events at these pixels (x, y), one per millisecond, in a format that need not state the camera's size."""
     x, y = np.array(pixels).T
     t, p = 1000 * np.arange(len(x)), np.ones(len(x), int)
-    if place.suffix == ".bin":
-        place.write_bytes(nmnist(x, y, t, p))
+    if path.suffix == ".bin":
+        path.write_bytes(nmnist(x, y, t, p))
     else:
-        np.savez(place, x=x, y=y, t=t, p=p, **more)
+        np.savez(path, x=x, y=y, t=t, p=p, **more)
 
 
 @pytest.mark.parametrize("ending", [".npz", ".bin"])
 @pytest.mark.parametrize("size", [None, (17, 17)])
-def test_coordinates_stay_where_the_camera_saw_them(ending, size, root, tmp_path):
-    """Files that do not tell their camera's size share one, whatever part of it each of them fills."""
+def test_coordinates_are_those_of_the_camera(ending, size, root, tmp_path):
+    """Files that do not state their camera's size share one, whatever area of it their events cover."""
     corner = [33, 20, 7, 3]
     write = lambda path, i: spots(path.with_suffix(ending), (5, 4), (corner[i % 4], 6))  # noqa: E731
-    parts = load(fill(root, write), tmp_path, size=size)
+    splits = load(fill(root, write), tmp_path, size=size)
     height, width = size or (7, 34)
     expected = {((4 * height // 7, 5 * width // 34), (6 * height // 7, c * width // 34)) for c in corner}
-    found = {
+    actual = {
         tuple(map(tuple, np.argwhere(source[i]["x"].sum((0, 3))).tolist()))
-        for source in parts.values()
+        for source in splits.values()
         for i in range(len(source))
     }
-    assert found == expected
-    chex.assert_shape(parts["test"][0]["x"], (3, height, width, 2))
+    assert actual == expected
+    chex.assert_shape(splits["test"][0]["x"], (3, height, width, 2))
 
 
-def test_the_size_that_a_file_states_is_all_files(root, tmp_path):
+def test_the_size_that_one_file_states_holds_for_all(root, tmp_path):
     def write(path, i):
         spots(path.with_suffix(".npz"), (5, 4), **({"height": 9, "width": 12} if i == 3 else {}))
 
-    parts = load(fill(root, write), tmp_path)
-    assert {(*np.argwhere(source[0]["x"].sum(0))[0], *source[0]["x"].shape) for source in parts.values()} == {
+    splits = load(fill(root, write), tmp_path)
+    assert {(*np.argwhere(source[0]["x"].sum(0))[0], *source[0]["x"].shape) for source in splits.values()} == {
         (4, 5, 1, 3, 9, 12, 2)
     }
 
@@ -212,7 +218,7 @@ def test_the_window_is_in_the_frames_key(root, tmp_path):
     assert counts == [[1, 1, 1], [3, 0, 0]]
 
 
-def test_a_file_of_the_same_size_but_another_time_is_another(root, tmp_path):
+def test_the_fingerprint_changes_with_a_files_modification_time(root, tmp_path):
     fill(root, events)
     before = data.fingerprint(config(root), tmp_path)
     path = root / "b" / "3.npz"
@@ -283,12 +289,12 @@ def nested(root):
 
 
 def beside(root):
-    fill(root, parts=("train", "test"))
+    fill(root, splits=("train", "test"))
     (root / "extra" / "b").mkdir(parents=True)
 
 
 def twice(root):
-    fill(root, parts=("train", "test", "val", "valid"))
+    fill(root, splits=("train", "test", "val", "valid"))
 
 
 def dangling(root):
@@ -368,8 +374,8 @@ WRONG = {
     lambda root: None: r"data.dir: there is no folder .*mine; name one",
     lambda root: root.mkdir(): r"mine: has 0 class folders; it needs a folder for each class, at least two",
     lambda root: fill(root, classes=("a",)): r"has 1 class folders",
-    lambda root: fill(root, parts=("train",)): r"mine: has train but no test",
-    lambda root: (fill(root, parts=("train",)), fill(root, classes=("a2", "b"), parts=("test",))): r"test: has no "
+    lambda root: fill(root, splits=("train",)): r"mine: has train but no test",
+    lambda root: (fill(root, splits=("train",)), fill(root, classes=("a2", "b"), splits=("test",))): r"test: has no "
     r"folder 'a10', but another split has",
     lambda root: (fill(root), (root / "empty").mkdir()): r"empty: is empty; put files of this class into it",
     broken: r"3.png: is not a picture, or is damaged \(cannot identify.*\); replace it",
@@ -402,61 +408,61 @@ WRONG = {
 
 
 @pytest.mark.parametrize("make", WRONG)
-def test_what_is_wrong_is_told_in_one_line(make, root, tmp_path):
+def test_errors_are_one_line(make, root, tmp_path):
     make(root)
-    with pytest.raises(ConfigError, match=WRONG[make]) as told:
+    with pytest.raises(ConfigError, match=WRONG[make]) as error:
         load(root, tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_size_of_recordings_is_not_for_frames(root, tmp_path):
     with pytest.raises(ConfigError, match=r"data.size: \(3, 4\) is not possible for frames with data.resize events"):
         load(fill(root, movie), tmp_path, size=(3, 4))
-    assert len(load(root, tmp_path, size=(3, 4), resize="nearest")["test"]) == 6
+    assert len(load(root, tmp_path, size=(3, 4), resize="nearest")["test"]) == 3
 
 
 LEFT_OUT = [(broken, "b/3.png"), (infinite, "b/3.npz"), (words, "b/3.npy"), (cut, "b/3.npz"), (inflated, "b/3.npz")]
 
 
 @pytest.mark.parametrize(("make", "left"), LEFT_OUT)
-def test_files_that_cannot_be_read_are_left_out_and_told(make, left, root, tmp_path, capsys):
+def test_unreadable_files_are_left_out_and_listed(make, left, root, tmp_path, capsys):
     make(root)
-    parts = load(root, tmp_path, bad="skip")
-    assert sum(map(len, parts.values())) == 3 * N - 1
+    splits = load(root, tmp_path, bad="skip")
+    assert sum(map(len, splits.values())) == 3 * N - 1
     assert f"left out 1 files that cannot be read: {left}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("write", [picture, features, events], ids=lambda write: write.__name__)
-def test_nothing_that_can_be_read(write, root, tmp_path):
-    for path in fill(root, write, parts=("train", "test")).glob("test/*/*"):
+def test_no_readable_file(write, root, tmp_path):
+    for path in fill(root, write, splits=("train", "test")).glob("test/*/*"):
         path.write_bytes(b"x")
-    with pytest.raises(ConfigError, match="test: none of 30 "):
+    with pytest.raises(ConfigError, match="test: none of 15 "):
         load(root, tmp_path, bad="skip")
     for path in root.glob("train/*/*"):
         path.write_bytes(b"x")
-    with pytest.raises(ConfigError, match=r"(train|data.dir|test): none of (27|60|30) ") as told:
+    with pytest.raises(ConfigError, match=r"(train|data.dir|test): none of (12|30|15) ") as error:
         load(root, tmp_path, bad="skip")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_recordings_that_cannot_be_read_are_left_out_and_told(root, tmp_path, capsys):
+def test_unreadable_recordings_are_left_out_and_listed(root, tmp_path, capsys):
     fill(root, events)
     np.savez(
         root / "b" / "3.npz", x=np.array([9]), y=np.array([0]), t=np.array([0]), p=np.array([0]), height=6, width=8
     )
     with pytest.raises(ConfigError, match=r"3.npz: event 0 has x = 9, outside of 0 to 7"):
         load(root, tmp_path)
-    parts = load(root, tmp_path, bad="skip")
-    assert sum(map(len, parts.values())) == 3 * N - 1 and "left out 1 files" in capsys.readouterr().err
+    splits = load(root, tmp_path, bad="skip")
+    assert sum(map(len, splits.values())) == 3 * N - 1 and "left out 1 files" in capsys.readouterr().err
 
 
 def test_reading_all_finds_a_damaged_picture_before_training_does(root, tmp_path, capsys):
-    path = fill(root) / "a10" / "7.png"
+    path = fill(root) / "a10" / "3.png"
     line = ["data", "folder", "--data.dir", str(root), "--data.size", "6", "8", "--data-dir", str(tmp_path / "kept")]
     assert main.main([*line, "--read-all"]) == 0
-    assert "folder: train 21, validation 3, test 6 records" in capsys.readouterr().out
+    assert "folder: train 9, validation 3, test 3 records" in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:40])
     assert main.main(line) == 0
     assert main.main([*line, "--read-all"]) == 2
-    told = capsys.readouterr().err
-    assert f"{path}: cannot be decoded" in told and told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert f"{path}: cannot be decoded" in message and message.count("\n") == 1

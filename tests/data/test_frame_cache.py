@@ -1,4 +1,4 @@
-"""The cache of frames: written once by one process and whole; damage is noticed."""
+"""The cache of frames: written once, atomically and by one process; damage is detected."""
 
 import json
 import multiprocessing
@@ -17,13 +17,14 @@ PARAMETERS = {"name": "x", "shape": (2, 3), "window": None}
 
 
 def members(skipped):
-    return {part: [Recording(f"{part}/{i}", None, i % 3) for i in range(n)] for part, n in (("train", 7), ("test", 4))}
+    sizes = {"train": 7, "test": 4}
+    return {split: [Recording(f"{split}/{i}", None, i % 3) for i in range(n)] for split, n in sizes.items()}
 
 
 def counts(recording, top=200):
-    """Frames [2, 2, 3] that tell the recording."""
-    part, number = recording.id.split("/")
-    frame = np.full((2, 2, 3), int(number) + 100 * (part == "test"))
+    """Frames [2, 2, 3] that identify the recording."""
+    split, number = recording.id.split("/")
+    frame = np.full((2, 2, 3), int(number) + 100 * (split == "test"))
     frame[0, 0, 0] = top
     return frame.astype(np.min_scalar_type(top))
 
@@ -32,16 +33,16 @@ def cached(target, count=counts, recordings=members, parameters=PARAMETERS, skip
     return frame_cache.load_or_build(target, parameters, recordings, count, skip=skip, show=lambda *arguments: None)
 
 
-def source(target, content, part):
-    about = content["parts"][part]
-    return frame_cache.CachedFrames(target / f"{part}.npy", np.array(about["rows"]), np.array(about["labels"]), 3)
+def source(target, content, split):
+    entry = content["parts"][split]
+    return frame_cache.CachedFrames(target / f"{split}.npy", np.array(entry["rows"]), np.array(entry["labels"]), 3)
 
 
 def check(target, content, top=200):
-    for part, found in members(None).items():
-        array = source(target, content, part)
-        assert len(array) == len(found)
-        for i, recording in enumerate(found):
+    for split, expected in members(None).items():
+        array = source(target, content, split)
+        assert len(array) == len(expected)
+        for i, recording in enumerate(expected):
             np.testing.assert_array_equal(array[i]["x"], counts(recording, top))
             assert array[i]["y"] == recording.label
 
@@ -62,7 +63,7 @@ def test_written_once(tmp_path):
     assert first["parameters"] == {"name": "x", "shape": [2, 3], "window": None}
 
 
-def test_other_parameters_are_another_folder(tmp_path):
+def test_other_parameters_have_another_directory(tmp_path):
     targets = {
         frame_cache.cache_dir(tmp_path, "x", PARAMETERS | change)
         for change in ({}, {"shape": (3, 2)}, {"window": 1}, {"name": "y"}, {"more": 0})
@@ -130,7 +131,7 @@ def empty(path):
 
 
 @pytest.mark.parametrize("damage", [remove, truncate, flip, garble, swap, empty])
-def test_damage_is_named_with_its_mend(tmp_path, damage):
+def test_damage_is_reported_with_its_remedy(tmp_path, damage):
     cached(tmp_path / "c")
     damage(tmp_path / "c")
     with pytest.raises(ConfigError, match=rf"remove {tmp_path / 'c'}, and it is made again"):
@@ -146,7 +147,7 @@ def slow(recording):
 
 def work(target, log):
     def logged(skipped):
-        return {part: [recording._replace(path=log) for recording in found] for part, found in members(skipped).items()}
+        return {split: [member._replace(path=log) for member in listed] for split, listed in members(skipped).items()}
 
     check(target, cached(target, slow, logged))
 
@@ -168,7 +169,7 @@ def test_one_process_writes_and_the_others_wait(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
-def test_killed_in_between_it_is_done_again(tmp_path):
+def test_a_cache_whose_writer_was_killed_is_written_again(tmp_path):
     target, log = tmp_path / "frames" / "c", tmp_path / "log"
     process = start(target, log)
     while not log.exists() or len(log.read_text().split()) < 9:
