@@ -1,4 +1,4 @@
-"""Writers of the true byte formats of CIFAR, MNIST, ImageNet and tfrecord; they use no code of the readers."""
+"""Writers of the original byte formats of CIFAR, MNIST, ImageNet and tfrecord, independent of the readers."""
 
 import gzip
 import io
@@ -15,21 +15,21 @@ WNIDS = ("n01440764", "n01443537", "n15075141")  # the first two and the last cl
 
 
 def encoded(pixels, form="JPEG", **options):
-    """A picture [H, W, 3] or [H, W] as a file's bytes."""
+    """Encode a picture [H, W, 3] or [H, W]."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form, **options)
     return file.getvalue()
 
 
 def cmyk(pixels):
-    """A picture [H, W, 3] as a JPEG of cyan, magenta, yellow and black."""
+    """Encode a picture [H, W, 3] as a CMYK JPEG."""
     file = io.BytesIO()
     Image.fromarray(pixels).convert("CMYK").save(file, "JPEG", quality=95)
     return file.getvalue()
 
 
 def photo(seed, height=60, width=80):
-    """Smooth colours, which JPEG keeps well."""
+    """A picture of smooth colours, which JPEG preserves well."""
     phase = np.random.default_rng(seed).uniform(0, 6, 3)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 9 + phase[0]), np.cos(y / 7 + phase[1]), np.sin((x + y) / 13 + phase[2])]
@@ -37,7 +37,7 @@ def photo(seed, height=60, width=80):
 
 
 def tar(path, files, mode="w"):
-    """A tar of ``{name: bytes}``, or of TarInfo that are added as they are."""
+    """Write a tar of ``{name: bytes}``; a TarInfo is added unchanged."""
     with tarfile.open(path, mode) as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name) if isinstance(content, bytes) else content
@@ -47,14 +47,14 @@ def tar(path, files, mode="w"):
 
 
 def cifar10(folder, per_file=20, **replaced):
-    """cifar-10-binary.tar.gz; the pictures [6 per_file, 32, 32, 3] and labels, the last per_file of them the test part.
+    """Write cifar-10-binary.tar.gz; return pictures [6 per_file, 32, 32, 3] and labels, the last per_file for test.
 
-    ``replaced`` are other contents of its files, None for none, with __ for the dot of a name.
+    ``replaced`` has other contents of its files, or None to leave one out, with __ for the dot of a name.
     """
     x, y = _pictures(6 * per_file, 10)
     rows = np.concatenate([y[:, None], x.transpose(0, 3, 1, 2).reshape(len(x), -1)], 1)
     names = [*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]
-    files = {name: part.tobytes() for name, part in zip(names, np.split(rows, 6), strict=True)}
+    files = {name: chunk.tobytes() for name, chunk in zip(names, np.split(rows, 6), strict=True)}
     files["batches.meta.txt"] = "".join(f"class{n}\n" for n in range(10)).encode() + b"\n"
     files |= {name.replace("__", "."): content for name, content in replaced.items()}
     files = {f"cifar-10-batches-bin/{name}": content for name, content in files.items() if content is not None}
@@ -63,7 +63,7 @@ def cifar10(folder, per_file=20, **replaced):
 
 
 def cifar100(folder, train=200, test=100):
-    """cifar-100-binary.tar.gz; pictures, fine labels and coarse labels, the last ``test`` of them the test part."""
+    """Write cifar-100-binary.tar.gz; return pictures, fine and coarse labels, the last ``test`` of them for test."""
     x, fine = _pictures(train + test, 100)
     coarse = fine // 5
     rows = np.concatenate([coarse[:, None], fine[:, None], x.transpose(0, 3, 1, 2).reshape(len(x), -1)], 1)
@@ -78,11 +78,11 @@ def cifar100(folder, train=200, test=100):
 
 
 def mnist(folder, train=60, test=30, pack=True):
-    """The four IDX files of MNIST or Fashion-MNIST; pictures [N, 28, 28, 1] and labels, the test part last."""
+    """Write the four IDX files of MNIST or Fashion-MNIST; return pictures [N, 28, 28, 1] and labels, test last."""
     x, y = _pictures(train + test, 10, (28, 28, 1))
-    for stem, part in (("train", slice(train)), ("t10k", slice(train, None))):
-        idx(folder / f"{stem}-images-idx3-ubyte", x[part, ..., 0], pack)
-        idx(folder / f"{stem}-labels-idx1-ubyte", y[part], pack)
+    for stem, rows in (("train", slice(train)), ("t10k", slice(train, None))):
+        idx(folder / f"{stem}-images-idx3-ubyte", x[rows, ..., 0], pack)
+        idx(folder / f"{stem}-labels-idx1-ubyte", y[rows], pack)
     return x, y
 
 
@@ -100,7 +100,7 @@ def _pictures(count, classes, shape=(32, 32, 3)):
 
 
 def imagenet(folder, train=None, validation=None):
-    """ILSVRC2012_img_train.tar, a tar of tars, and ILSVRC2012_img_val.tar, from ``{name: bytes}`` each."""
+    """Write ILSVRC2012_img_train.tar, a tar of tars, and ILSVRC2012_img_val.tar, from ``{name: bytes}``."""
     if train is None:
         train = {f"{wnid}_{n}.JPEG": encoded(photo(n), quality=95) for wnid in WNIDS for n in range(4)}
     if validation is None:
@@ -116,7 +116,7 @@ def imagenet(folder, train=None, validation=None):
 
 
 def tfrecords(source, target, change=lambda payload: payload):
-    """A TensorFlow Datasets directory as tfrecord, from one as array_record, with changed payloads."""
+    """Convert a TensorFlow Datasets directory from array_record to tfrecord, with changed payloads."""
     target.mkdir(parents=True)
     for file in pathlib.Path(source).iterdir():
         if ".array_record-" in file.name:
