@@ -32,14 +32,14 @@ from csbp_jax.data.events.readers import Events
 FloatArray = NDArray[np.float64]
 
 SENSOR = 16
-STEP = 1_000
+STEP = 1_000  # microseconds, as the other times
 SACCADE = 100_000
 DURATION = 3 * SACCADE
 DARK = 0.1
-THRESHOLD = 0.25
+THRESHOLD = 0.25  # of the logarithm of the luminance, as MISMATCH
 MISMATCH = 0.03
 REFRACTORY = 1_000
-NOISE = 1.0
+NOISE = 1.0  # events per pixel and second
 SEED = 20_240_130
 
 _CORNERS = np.array([[-1.0, -2.0], [2.0, 0.0], [-1.0, 2.0], [-1.0, -2.0]])  # (down, right) in pixels of the sensor
@@ -55,7 +55,7 @@ def record(digits: NDArray[np.integer], indices: NDArray[np.integer]) -> list[Ev
 
 
 def path(t: float) -> FloatArray:
-    """Position of the digit's centre at t microseconds: (down, right) from the sensor's centre, in pixels."""
+    """Return the digit's position at t microseconds: (down, right) of its centre from the sensor's, in pixels."""
     saccade = min(int(t // SACCADE), 2)
     u = t / SACCADE - saccade
     position: FloatArray = _CORNERS[saccade] + (3 - 2 * u) * u * u * (_CORNERS[saccade + 1] - _CORNERS[saccade])
@@ -92,7 +92,7 @@ def _project(levels: FloatArray, t: float) -> FloatArray:
 
 
 def _interpolation(centre: float) -> tuple[NDArray[np.int64], FloatArray]:
-    """Index of the padded pixel before each of the sensor's, and the distance from it, along one axis."""
+    """Return, along one axis, the padded pixel before each pixel of the sensor and the distance from it."""
     position = np.clip((np.arange(SENSOR) - (SENSOR - 1) / 2 - centre) / _PIXELS + 3.5 + 2, 0, 10.5)
     first = position.astype(int)
     return first, position - first

@@ -57,7 +57,7 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFr
 
 
 def _parameters(config: Config) -> dict[str, Any]:
-    """Everything that the frames depend on."""
+    """Collect everything that the frames depend on."""
     data = config.data
     return {
         "T": config.model.time_steps,

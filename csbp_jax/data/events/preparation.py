@@ -79,7 +79,7 @@ def prepare(
 
 
 def prepared(name: str, folder: pathlib.Path) -> Marker:
-    """Return what ``prepare`` recorded.
+    """Read the marker of a prepared data set.
 
     Raises:
       ConfigError: the data set is not prepared.
@@ -100,7 +100,7 @@ def _read_marker(home: pathlib.Path) -> Marker | None:
 
 
 def _count_recordings(name: str, folder: pathlib.Path) -> dict[str, int] | None:
-    """Number of recordings per split; None if they cannot be listed."""
+    """Count the recordings per split; None if they cannot be listed."""
     try:
         return {split: len(members) for split, members in index(name, folder, {}).items()}
     except ConfigError:
@@ -154,7 +154,7 @@ def _unpack(path: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _limit(archive: pathlib.Path) -> int:
-    """Bytes that an archive may unpack to: no original has a compression ratio of 50."""
+    """Return how many bytes an archive may unpack to: no original has a compression ratio of 50."""
     return max(1 << 30, 50 * archive.stat().st_size)
 
 

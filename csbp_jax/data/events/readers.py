@@ -116,7 +116,7 @@ def _check_record_size(path: pathlib.Path, size: int, record: int) -> None:
 
 
 def _bin(path: pathlib.Path) -> Events:
-    """Five bytes per event: x, y, 1 bit of polarity and 23 of time, big-endian; y = 240 marks a time overflow."""
+    """Read five bytes per event: x, y, 1 bit of polarity and 23 of time, big-endian; y = 240 marks a time overflow."""
     from tonic.io import read_mnist_file
 
     _check_record_size(path, path.stat().st_size, 5)
@@ -126,8 +126,8 @@ def _bin(path: pathlib.Path) -> Events:
 
 
 @contextlib.contextmanager
-def _stderr_closed() -> Iterator[None]:
-    """Silence the process's stderr: a panic in Rust prints its message as well as raising it."""
+def _silent_stderr() -> Iterator[None]:
+    """Discard what the process writes to stderr: a panic in Rust prints its message as well as raising it."""
     sys.stderr.flush()
     original = os.dup(2)
     with open(os.devnull, "w") as null:
@@ -140,16 +140,16 @@ def _stderr_closed() -> Iterator[None]:
 
 
 def _aedat4(path: pathlib.Path) -> Events:
-    """Events with times relative to the first; the file has calendar times."""
+    """Read events with times relative to the first; the file has calendar times."""
     import aedat
     from tonic.io import read_aedat4
 
-    with _stderr_closed():
+    with _silent_stderr():
         streams = aedat.Decoder(path).id_to_stream()
     stream = next((streams[i] for i in sorted(streams) if streams[i]["type"] == "events"), None)
     if stream is None:
         raise ConfigError(f"{path}: has no stream of events; export it with its events")
-    with _stderr_closed():
+    with _silent_stderr():
         events = read_aedat4(str(path))
     x, y, t, p = (np.ascontiguousarray(events[field]) for field in ("x", "y", "t", "on"))
     t = (t - t[:1]).astype(np.int64)  # unsigned: where times decrease this wraps, and becomes negative
@@ -157,7 +157,7 @@ def _aedat4(path: pathlib.Path) -> Events:
 
 
 def _aedat(path: pathlib.Path) -> Events:
-    """AEDAT 2.0 of a DVS128: lines that begin with #, then pairs of big-endian 32-bit address and microsecond.
+    """Read AEDAT 2.0 of a DVS128: lines that begin with #, then pairs of big-endian 32-bit address and microsecond.
 
     Address bits: 0 polarity (0 is ON), 1-7 and 8-14 the pixel, 15 marks an external signal in place of a pixel.
     Mirrored so that the pictures of CIFAR10-DVS stand upright, as SpikingJelly does: x = 127 - bits 8-14,

@@ -124,7 +124,7 @@ def index(name: str, folder: pathlib.Path, skipped: dict[str, str] | None = None
 
 
 def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> Iterator[pathlib.Path]:
-    """All files below a folder with one of these suffixes, except hidden ones."""
+    """Find all files below a folder with one of these suffixes, except hidden ones."""
     for path, _, names in os.walk(folder):
         yield from (pathlib.Path(path, name) for name in names if name.endswith(suffixes) and name[0] != ".")
 
@@ -197,7 +197,7 @@ def _parse(name: str, recording: Recording) -> Events:
 
 
 def _parse_gesture(path: pathlib.Path) -> Events:
-    """Columns x, y, polarity and milliseconds, which may be fractional."""
+    """Read columns x, y, polarity and milliseconds, which may be fractional."""
     try:
         x, y, p, t = np.load(path).T
         with np.errstate(invalid="raise"):  # NaN
@@ -208,7 +208,7 @@ def _parse_gesture(path: pathlib.Path) -> Events:
 
 
 def _parse_spikes(recording: Recording) -> Events:
-    """Spikes of SHD, sorted: times are float16 seconds, and their order in the file has no meaning."""
+    """Read spikes of SHD and sort them: times are float16 seconds, and their order in the file has no meaning."""
     row = int(recording.id.rpartition("/")[2])
     with _opened(recording.path) as file:
         t, units = file["spikes/times"][row].astype(np.float64), file["spikes/units"][row]

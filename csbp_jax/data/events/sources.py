@@ -69,7 +69,7 @@ def class_names(config: Config, folder: pathlib.Path) -> tuple[str, ...]:
 
 
 def _parameters(config: Config, marker: preparation.Marker) -> dict[str, Any]:
-    """Everything that the frames depend on."""
+    """Collect everything that the frames depend on."""
     data, shape = config.data, DATA_SETS[config.data.name].shape
     return {
         "name": data.name,

@@ -108,7 +108,7 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Subfolders by name; plain files beside them are ignored."""
+    """List subfolders by name; plain files beside them are ignored."""
     folders = {path.name: path for path in _visible(folder) if path.is_dir()}
     for path in _visible(folder):
         if path.name not in folders and not path.is_file():
@@ -121,7 +121,7 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _files(root: pathlib.Path, folder: pathlib.Path, classes: Sequence[str]) -> list[Recording]:
-    """Files of one split in natural order, independent of the file system's, without hidden ones."""
+    """List the files of one split in natural order, independent of the file system's, without hidden ones."""
     files = []
     for label, name in enumerate(classes):
         paths = sorted(_visible(folder / name), key=lambda path: natural_key(path.name))
@@ -153,7 +153,7 @@ def _divide(
 
 
 def content_type_of_file(path: pathlib.Path) -> str:
-    """Return what a file holds: pictures, frames or events.
+    """Determine the content of a file: pictures, frames or events.
 
     Raises:
       ConfigError: unsupported format, or an npz file that cannot be opened.
@@ -163,7 +163,7 @@ def content_type_of_file(path: pathlib.Path) -> str:
 
 
 def content_type(paths: Sequence[pathlib.Path], bad: str) -> str:
-    """Return what all files hold: pictures, frames or events.
+    """Determine the content that all files share: pictures, frames or events.
 
     Args:
       paths: the files.

@@ -124,7 +124,7 @@ def read_array(path: pathlib.Path) -> Array:
 
 
 def _lists_events(x: Array) -> bool:
-    """Whether four columns look like x, y, a non-decreasing time and a polarity, rather than features."""
+    """Return whether four columns look like x, y, a non-decreasing time and a polarity, rather than features."""
     if x.ndim != 2 or x.shape[1] != 4 or x.dtype.kind not in "iu":
         return False
     t, p = x[:, 2], x[:, 3]

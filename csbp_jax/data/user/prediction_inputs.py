@@ -30,7 +30,7 @@ _ARRAYS = (".npy", ".npz")
 
 
 def reader(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Read, bool]:
-    """Build ``read(path)`` to a record ``[T or 1, ...]``.
+    """Build a function that reads a file as a record ``[T or 1, ...]`` in the form of a run's data.
 
     Args:
       config: the run's complete config.
@@ -59,7 +59,7 @@ def reader(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Read, bool]:
 
 
 def _training_files(config: Config) -> list[pathlib.Path]:
-    """The files of the run's class folders; empty if they are gone."""
+    """List the files of the run's class folders; empty if they are gone."""
     with contextlib.suppress(ConfigError, OSError):
         return folder_files.paths_of(folder.list_files(config)[0])
     return []
