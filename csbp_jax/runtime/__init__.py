@@ -1,1 +1,1 @@
-"""Devices, processes and signals: how a run lies over hardware, and how it stops."""
+"""Hardware, processes and files: sharding, multihost runs, preemption, profiling, caches, atomic writes."""

@@ -1,15 +1,15 @@
-"""How a run lies over its devices: batches split along a data axis, the state by a rule.
+"""Layouts of a run over devices: batches are split along the data axis, the state by a rule.
 
-    ============  ========================  ===================  ====================================
-    layout        parameters                optimiser state      what a step sends
-    ============  ========================  ===================  ====================================
-    ``data``      a copy on each device     a copy               all-reduce of gradients
-    ``zero1``     a copy                    split                and all-gather of updates
-    ``fsdp``      split                     split                and all-gather of parameters
-    ============  ========================  ===================  ====================================
+    ============  ===================  ===================  ====================================
+    layout        parameters           optimiser state      communication of a step
+    ============  ===================  ===================  ====================================
+    ``data``      replicated           replicated           all-reduce of gradients
+    ``zero1``     replicated           split                and all-gather of updates
+    ``fsdp``      split                split                and all-gather of parameters
+    ============  ===================  ===================  ====================================
 
-A split array lies in equal parts along its longest axis that the number of devices divides; one with no such axis is
-copied. All else (statistics, counters, keys, hyperparameters) is copied.
+A split array is divided equally along its longest axis that is divisible by the number of devices; an array without
+such an axis is replicated. Everything else (statistics, counters, keys, hyperparameters) is replicated.
 """
 
 from collections.abc import Sequence
@@ -18,24 +18,27 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+PyTree = Any
+"""A nested structure of arrays, as JAX defines it."""
+
 
 def data_parallel() -> Mesh:
-    """A mesh of all devices with one axis, ``data``."""
+    """Return a mesh of all devices with one axis, ``data``."""
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Axis 0 (the batch) is split. Time is axis 1, so folding it into the batch needs no collective."""
+    """Return the sharding of a batch, split along axis 0. Time is axis 1, so folding it in needs no communication."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on each device."""
+    """Return the sharding of an array with a copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def partition_rule(layout: str, path: Sequence[Any], leaf: Any, mesh: Mesh) -> PartitionSpec:
-    """How a leaf of a state lies, by the layout and by the field (``path``) that it is in."""
+    """Return the partition of a leaf of a state, from the layout and the field of the state (in ``path``)."""
     split = {"data": (), "zero1": ("opt_state",), "fsdp": ("params", "opt_state")}[layout]
     count = mesh.shape["data"]
     axes = [axis for axis, size in enumerate(leaf.shape) if size % count == 0]
@@ -45,13 +48,13 @@ def partition_rule(layout: str, path: Sequence[Any], leaf: Any, mesh: Mesh) -> P
     return PartitionSpec(*[None] * longest, "data")
 
 
-def shardings(layout: str, state: Any, mesh: Mesh) -> Any:
-    """Of each leaf of a state; its shapes suffice."""
+def shardings(layout: str, state: PyTree, mesh: Mesh) -> PyTree:
+    """Return the sharding of each leaf of a state; the leaves may be shapes."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, partition_rule(layout, path, leaf, mesh)), state
     )
 
 
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """A batch on the host to a batch split over the data axis; each process gives its own rows, in order."""
+def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+    """Move a batch from the host to the devices, split along the data axis; each process passes its own rows."""
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(batch_sharding(mesh), rows), batch)

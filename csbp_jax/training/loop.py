@@ -14,7 +14,7 @@ import jax
 from csbp_jax import data, learner
 from csbp_jax.config import Config, ConfigError, check, to_json
 from csbp_jax.reporting import plots, terminal
-from csbp_jax.runtime import files, hardware, multihost
+from csbp_jax.runtime import files, hardware, multihost, profiling
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import build, flip_meter, metrics_log, run_dir, selection
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -57,7 +57,7 @@ def train(
       Stopped: it was told to, and has saved all that it had done; the same call goes on.
     """
     stop = Stop() if stop is None else stop
-    steps_traced = hardware.parse_trace_steps(profile) if profile else range(0)
+    steps_traced = profiling.parse_trace_steps(profile) if profile else range(0)
     console = terminal.Console(highlight=False, markup=False) if console is None else console
     if not multihost.is_host0():
         console = terminal.Console(quiet=True)
@@ -173,7 +173,7 @@ def _resume(job, saved, first, run, there, console, steps_traced):
                     checkpoints.save(watch.step, content, before=sync if multihost.is_host0() else lambda: None)
                     watch.saved = place
 
-            tracing = hardware.profiled(
+            tracing = profiling.profiled(
                 program.train_step, done, steps_traced if multihost.is_host0() else range(0), run / "profile"
             )
             with _batches(config, job.parts, done) as batches, tracing as train_step:

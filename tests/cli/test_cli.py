@@ -41,7 +41,7 @@ WRONG = {
     "train folder": "data.dir: missing; name the folder that holds your class folders",
     "train digits --data.augment blur": "--data.augment",
     "train digits --runs gs://b/runs": "--runs: 'gs://b/runs' is not possible, locks and renames need a file system",
-    "train digits --checkpoints s3://b/c": "'s3://b/c' is not possible; allowed are a folder and gs://BUCKET/FOLDER",
+    "train digits --checkpoints s3://b/c": "'s3://b/c' is not possible; allowed are a directory and gs://BUCKET/DIRECTORY",
     "train digits --checkpoints gs://": "--checkpoints: 'gs://' is not possible",
     "train digits --data-dir=s3://b": "--data-dir: 's3://b' is not possible",
     "train folder --data.dir gs://b/c": "--data.dir: 'gs://b/c' is not possible",

@@ -63,16 +63,16 @@ def somebody_elses(folder):
 
 
 @pytest.mark.parametrize("make, told", [
-    (opened, "is open to others; chmod 700 it"),
-    (linked, "is no folder"),
+    (opened, "is open to other users; chmod 700 it"),
+    (linked, "is not a directory"),
     (not_a_folder, "cannot be used"),
-    (somebody_elses, "belongs to somebody else"),
+    (somebody_elses, "belongs to another user"),
 ])  # fmt: skip
 def test_a_folder_that_is_not_private_is_not_used(tmp_path, make, told):
     make(tmp_path / "csbp_jax")
     used, (line,) = use(tmp_path)
     assert used is None
-    assert line.startswith(f"{tmp_path}/csbp_jax: {told}") and line.endswith("going on without a compilation cache")
+    assert line.startswith(f"{tmp_path}/csbp_jax: {told}") and line.endswith("continuing without a compilation cache")
 
 
 PROGRAM = """

@@ -186,13 +186,13 @@ def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
     weights = stopped("weights")
     (weights / "checkpoints" / "38" / "_METADATA").unlink()
     result, text = run(SMALL, tmp_path, name="weights")
-    assert "checkpoints/38: _METADATA is missing; set aside as 38.damaged-" in text and "resumed after step 19" in text
+    assert "checkpoints/38: _METADATA is missing; renamed to 38.damaged-" in text and "resumed after step 19" in text
     assert result["params_sha256"] == finished[1]["params_sha256"]
     (weights / "result.json").unlink()
     for step in ("19", "38"):
         (weights / "checkpoints" / step / "_METADATA").unlink()
     for _ in range(2):  # the second try is told the same, and does not begin anew
-        with pytest.raises(CheckpointError, match=r"no checkpoint is whole \(38: _METADATA is missing; 19: _METADATA"):
+        with pytest.raises(CheckpointError, match=r"no checkpoint is intact \(38: _METADATA is missing; 19: _METADATA"):
             run(SMALL, tmp_path, name="weights")
     shutil.copytree(finished[0], tmp_path / "result")
     (tmp_path / "result" / "result.json").write_text("{}")

@@ -1,1 +1,1 @@
-"""Verified checkpoints on a disk or in a bucket."""
+"""Checkpoints: written in the background, verified by a manifest, on a disk or in a bucket."""

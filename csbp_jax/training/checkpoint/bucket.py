@@ -1,7 +1,8 @@
-"""The names of checkpoints in a bucket, where no folder is renamed at once; as checkpoint_names.py has it for a disk.
+"""Step directories of checkpoints in a bucket, where directories cannot be renamed atomically; see :mod:`.local`.
 
-STEP.N                            the N-th of this step; whole once it has its manifest, written last and deleted first
-STEP.N/manifest.json.damaged-TIME set aside by a restore, and kept
+STEP.N                             the N-th checkpoint of this step; complete once it has its manifest, which is written
+                                   last and deleted first
+STEP.N/manifest.json.damaged-TIME  renamed by a restore, and kept
 """
 
 import importlib.util
@@ -17,57 +18,24 @@ from csbp_jax.training.checkpoint import manifest
 
 
 def is_bucket(folder: epath.PathLike) -> bool:
-    """Whether it is an address, ``gs://...``.
+    """Whether a path is an address, ``gs://...``.
 
     Raises:
-      ConfigError: it is, and gcsfs, which it needs, is not installed.
+      ConfigError: it is, but gcsfs is not installed.
     """
     if not str(folder).startswith("gs://"):
         return False
     if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError(f"{folder}: needs the package gcsfs; pip install 'csbp_jax[gcs]'")
-    # Arrays are written past gcsfs, so what it listed before says nothing.
+    # TensorStore writes arrays without gcsfs, whose cached listings are then out of date.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-    # It logs each retry with its traceback; what matters is raised as well.
+    # gcsfs logs each retry with its traceback; final errors are raised as well.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     return True
 
 
-def steps(folder: epath.Path) -> list[int]:
-    """Of which steps there are checkpoints, in order."""
-    return sorted({step for step, _, path in _all(folder) if _sealed(path)})
-
-
-def where(folder: epath.Path, step: int) -> epath.Path:
-    """The newest checkpoint of a step."""
-    return _whole(folder, step)[-1]
-
-
-def part(folder: epath.Path, step: int) -> epath.Path:
-    """Where one is to be written."""
-    return folder / f"{step}.{max((number for one, number, _ in _all(folder) if one == step), default=0) + 1}"
-
-
-def name(folder: epath.Path, step: int) -> None:
-    """Of a step of which one has been sealed, those before it go."""
-    for path in _whole(folder, step)[:-1]:
-        _delete(path)
-
-
-def delete(folder: epath.Path, step: int) -> None:
-    """Deletes the checkpoints of a step."""
-    for path in _whole(folder, step):
-        _delete(path)
-
-
-def quarantine(folder: epath.Path, step: int) -> epath.Path:
-    """Where a damaged checkpoint has its manifest from now on; without one it is none."""
-    seal = where(folder, step) / manifest.NAME
-    return seal.rename(seal.with_name(f"{seal.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
-
-
-def make(folder: epath.Path) -> None:
-    """A bucket has no folders to be made; shows that it can be written."""
+def create(folder: epath.Path) -> None:
+    """Check that the bucket can be written; it has no directories to create."""
     try:
         (folder / "writable").write_bytes(b"")
         (folder / "writable").unlink()
@@ -75,37 +43,71 @@ def make(folder: epath.Path) -> None:
         raise OSError("there is no such bucket, or you may not write there") from None
 
 
+def incomplete(folder: epath.Path, step: int) -> epath.Path:
+    """Return the path to write a new checkpoint to."""
+    used = [number for other, number, _ in _all(folder) if other == step]
+    return folder / f"{step}.{max(used, default=0) + 1}"
+
+
+def complete(folder: epath.Path, step: int) -> epath.Path:
+    """Return the path of the newest complete checkpoint of a step."""
+    return _complete(folder, step)[-1]
+
+
+def steps(folder: epath.Path) -> list[int]:
+    """List the steps that have a complete checkpoint, in order."""
+    return sorted({step for step, _, path in _all(folder) if _has_manifest(path)})
+
+
+def commit(folder: epath.Path, step: int) -> None:
+    """Delete the older checkpoints of a step, after a new one has its manifest."""
+    for path in _complete(folder, step)[:-1]:
+        _delete(path)
+
+
+def delete(folder: epath.Path, step: int) -> None:
+    """Delete all checkpoints of a step."""
+    for path in _complete(folder, step):
+        _delete(path)
+
+
+def quarantine(folder: epath.Path, step: int) -> epath.Path:
+    """Rename the manifest of a damaged checkpoint, which makes it incomplete, and return the new path."""
+    path = complete(folder, step) / manifest.NAME
+    return path.rename(path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
+
+
 def remove_incomplete(folder: epath.Path) -> None:
-    """Away with what a killed run or a failed save left."""
+    """Remove the remains of a killed run or a failed save."""
     for _, _, path in _all(folder):
         if not any(file.name.startswith(manifest.NAME) for file in path.iterdir()):
             path.rmtree()
-    for path in _there(folder):
+    for path in _content(folder):
         if path.name.endswith(".manifest"):
             path.unlink()
 
 
-def _there(folder):
+def _content(folder: epath.Path) -> list[epath.Path]:
     try:
         return list(folder.iterdir())
-    except FileNotFoundError:  # as a bucket calls an empty folder
+    except FileNotFoundError:  # raised for an empty directory of a bucket
         return []
 
 
-def _all(folder):
-    """Step, number and folder of each, whole or not."""
-    found = [(re.fullmatch(r"(\d+)\.(\d+)", path.name), path) for path in _there(folder)]
-    return sorted((int(match[1]), int(match[2]), path) for match, path in found if match)
+def _all(folder: epath.Path) -> list[tuple[int, int, epath.Path]]:
+    """List step, number and path of all checkpoints, complete or not."""
+    matches = [(re.fullmatch(r"(\d+)\.(\d+)", path.name), path) for path in _content(folder)]
+    return sorted((int(match[1]), int(match[2]), path) for match, path in matches if match)
 
 
-def _whole(folder, step):
-    return [path for one, _, path in _all(folder) if one == step and _sealed(path)]
+def _complete(folder: epath.Path, step: int) -> list[epath.Path]:
+    return [path for other, _, path in _all(folder) if other == step and _has_manifest(path)]
 
 
-def _sealed(path):
-    return (path / manifest.NAME).exists()
+def _has_manifest(path: epath.Path) -> bool:
+    return bool((path / manifest.NAME).exists())
 
 
-def _delete(path):
+def _delete(path: epath.Path) -> None:
     (path / manifest.NAME).unlink()
     path.rmtree()

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: Orbax writes and reads the arrays, a manifest seals them. All use of Orbax is here."""
+"""Checkpoints of a run: arrays by Orbax, which only this module uses, and a manifest that detects damage."""
 
 import contextlib
 import errno
@@ -17,269 +17,275 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged
 from csbp_jax.runtime import files, multihost
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training.checkpoint import manifest
-from csbp_jax.training.checkpoint.location import BESIDE, absolute, names, steps
+from csbp_jax.training.checkpoint.location import RUN_FILES, absolute, layout, steps
 
-KEPT = 2
-"""How many checkpoints stay, the newest ones."""
-TRIES = 3
-"""A run stops at so many failed saves in a row."""
+PyTree = Any
+"""A nested structure of arrays, as JAX defines it."""
 
-# Orbax logs its steps, its defaults and whole tracebacks; what matters is raised as well.
-for _chatty in ("absl", "asyncio"):
-    logging.getLogger(_chatty).setLevel(logging.CRITICAL)
+KEEP = 2
+"""Number of checkpoints that are kept, the newest ones."""
+MAX_FAILURES = 3
+"""Number of failed saves in a row that ends a run."""
+
+# Orbax logs its steps, its defaults and whole tracebacks; errors are raised as well.
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
 def open_folder(
-    folder: epath.PathLike, show: Callable[[str], None] = print, beside: Sequence[pathlib.Path] = ()
+    folder: epath.PathLike, report: Callable[[str], None] = print, run_files: Sequence[pathlib.Path] = ()
 ) -> Iterator["Checkpoints"]:
-    """The checkpoints in ``folder``, a path or an address ``gs://...``. Leaving waits for the last save.
+    """Open a directory of checkpoints; leaving waits for the last save.
 
     Args:
-      folder: made if it is missing.
-      show: is told in a line each: checkpoints found damaged, and saves that failed while the run goes on.
-      beside: files of the run, of which each checkpoint is to hold copies, so that a restore puts them back.
+      folder: a path, or an address ``gs://...``; created if it is missing.
+      report: called with one line per damaged checkpoint, and per failed save that does not end the run.
+      run_files: files of the run. Each checkpoint holds copies of them, and a restore writes them back.
 
     Raises:
-      CheckpointError: the folder cannot be opened, or the last save failed.
+      CheckpointError: the directory cannot be opened, or the last save failed.
     """
     folder = epath.Path(folder)
     multihost.broadcast_from_host0(lambda: _open(folder))
-    # Where a folder cannot be made, save says so, and leaves no thread that waits for it for minutes.
+    # If a directory cannot be created, save itself then raises, without a thread that waits for it for minutes.
     options = ocp.AsyncOptions(create_directories_asynchronously=False)
-    with contextlib.ExitStack() as opened:
-        orbax = opened.enter_context(ocp.StandardCheckpointer(async_options=options))
-        checkpoints = Checkpoints(folder, orbax, opened.enter_context(ThreadPoolExecutor(1)), show, beside)
+    with contextlib.ExitStack() as stack:
+        orbax = stack.enter_context(ocp.StandardCheckpointer(async_options=options))
+        checkpoints = Checkpoints(folder, orbax, stack.enter_context(ThreadPoolExecutor(1)), report, run_files)
         try:
             yield checkpoints
             checkpoints.wait()
-        except Stopped:  # which promises that all is saved
+        except Stopped:  # promises that everything is saved
             checkpoints.wait()
             raise
         except BaseException as error:
             if jax.process_count() == 1 or isinstance(error, Diverged):
-                with contextlib.suppress(Exception):  # what went wrong first is what matters
-                    checkpoints.end()
+                with contextlib.suppress(Exception):  # the first error matters
+                    checkpoints.finish_local()
             else:
-                opened.pop_all()  # a process that is lost never does its part of a save: there is no waiting for it
+                stack.pop_all()  # a lost process never finishes its share of a save, so do not wait for it
             raise
 
 
 class Checkpoints:
-    """Saves to and restores from a folder; see :func:`open_folder`."""
+    """The checkpoints in a directory; see :func:`open_folder`."""
 
     def __init__(
         self,
         folder: epath.Path,
         orbax: ocp.StandardCheckpointer,
         pool: ThreadPoolExecutor,
-        show: Callable,
-        beside: Sequence[pathlib.Path],
+        report: Callable[[str], None],
+        run_files: Sequence[pathlib.Path],
     ):
-        self.folder, self._orbax, self._pool, self._show, self._beside = folder, orbax, pool, show, beside
-        self._names = names(folder)
-        self._last: Future[None] | None = None
-        self._what = ""
-        self._faults: list[CheckpointError] = []  # of the newest saves, since one succeeded
+        self.folder, self._orbax, self._pool, self._report, self._run_files = folder, orbax, pool, report, run_files
+        self._layout = layout(folder)
+        self._pending: Future[None] | None = None
+        self._problem = ""
+        self._failures: list[CheckpointError] = []  # in a row, up to now
 
-    def save(self, step: int, tree: Any, before: Callable[[], None] = lambda: None) -> None:
-        """Copies the tree and saves it in the background; one of the same step is replaced.
+    def save(self, step: int, tree: PyTree, before: Callable[[], None] = lambda: None) -> None:
+        """Copy a tree and save it in the background; it replaces a checkpoint of the same step.
 
-        A save that fails is told, here or by the next call, and what was saved before stays.
+        A failed save is reported, by this call or the next, and older checkpoints stay.
 
         Args:
-          step: of the run.
-          tree: what to save.
-          before: what must be done first; where it fails, the save has failed.
+          step: the step of the run.
+          tree: the arrays to save.
+          before: called first; if it fails, the save has failed.
 
         Raises:
           CheckpointError: the third save in a row failed.
         """
-        self._settle()
-        self._what = f"{self.folder}: the checkpoint of step {step} cannot be written"
+        self._await_pending()
+        self._problem = f"{self.folder}: the checkpoint of step {step} cannot be written"
 
-        def prepare():
-            with _told(self._what):
+        def prepare() -> None:
+            with _checkpoint_errors(self._problem):
                 before()
 
-        def place():
-            with _told(self._what):
-                return str(self._names.part(self.folder, step))
+        def new_path() -> str:
+            with _checkpoint_errors(self._problem):
+                return str(self._layout.incomplete(self.folder, step))
 
         try:
             multihost.all_succeed(prepare)
-            part = epath.Path(multihost.broadcast_from_host0(place))
+            path = epath.Path(multihost.broadcast_from_host0(new_path))
         except CheckpointError as error:
-            self._failed(error)
+            self._record_failure(error)
             return
         try:
-            with _told(self._what):
-                self._orbax.save(absolute(part), tree, force=True)
+            with _checkpoint_errors(self._problem):
+                self._orbax.save(absolute(path), tree, force=True)
         except CheckpointError as error:
-            if jax.process_count() > 1:  # the others know nothing of it
+            if jax.process_count() > 1:  # the other processes do not know of it
                 raise
-            self._failed(error)
+            self._record_failure(error)
             return
-        self._last = self._pool.submit(self._commit, step, part, {"step": step, "arrays": _described(tree)})
+        self._pending = self._pool.submit(self._commit, step, path, {"step": step, "arrays": _signature(tree)})
 
     def failed(self) -> bool:
-        """Whether the newest save, once it is done, has failed; as ``save`` tells and raises it."""
-        self._settle()
-        return bool(self._faults)
+        """Wait for the newest save and return whether it failed; reports and raises as ``save`` does."""
+        self._await_pending()
+        return bool(self._failures)
 
     def wait(self) -> None:
-        """Until the last save is done, by all processes.
+        """Wait until all processes have finished the last save.
 
         Raises:
           CheckpointError: it failed.
         """
-        if self._last is not None:
-            multihost.all_succeed(self.end)
-        elif self._faults:
-            raise self._faults[-1]
+        if self._pending is not None:
+            multihost.all_succeed(self.finish_local)
+        elif self._failures:
+            raise self._failures[-1]
 
-    def end(self) -> None:
-        """Until this process has done its part of the last save.
+    def finish_local(self) -> None:
+        """Wait until this process has finished its share of the last save.
 
         Raises:
           CheckpointError: it failed.
         """
-        last, self._last = self._last, None
-        if last is not None:
-            with _told(self._what):
-                last.result()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with _checkpoint_errors(self._problem):
+                pending.result()
 
     def newest_step(self) -> int | None:
-        """Of which step the newest checkpoint is, the last save among them once it is done."""
-        self._settle()
+        """Wait for the last save and return the step of the newest checkpoint."""
+        self._await_pending()
         return multihost.broadcast_from_host0(lambda: max(steps(self.folder), default=None))
 
-    def _settle(self):
-        if self._last is not None:
+    def _await_pending(self) -> None:
+        if self._pending is not None:
             try:
-                multihost.all_succeed(self.end)
+                multihost.all_succeed(self.finish_local)
             except CheckpointError as error:
-                self._failed(error)
+                self._record_failure(error)
             else:
-                self._faults = []
+                self._failures = []
 
-    def _failed(self, error):
-        self._faults.append(error)
+    def _record_failure(self, error: CheckpointError) -> None:
+        self._failures.append(error)
         if multihost.is_host0():
             with contextlib.suppress(Exception):  # gcsfs raises many kinds
-                self._names.remove_incomplete(self.folder)  # what it left takes room
-        if len(self._faults) == TRIES:
+                self._layout.remove_incomplete(self.folder)  # frees the space of the failed save
+        if len(self._failures) == MAX_FAILURES:
             raise error
-        self._show(f"{error}; the run ends with an error where {TRIES} in a row fail, or the last of all")
+        self._report(f"{error}; the run ends with an error if {MAX_FAILURES} saves in a row fail, or the last one does")
 
-    def _commit(self, step, part, about):
-        self._orbax.wait_until_finished()  # of all processes
+    def _commit(self, step: int, path: epath.Path, metadata: dict[str, Any]) -> None:
+        self._orbax.wait_until_finished()  # in all processes
         if not multihost.is_host0():
             return
-        for file in self._beside:
-            (part / BESIDE).mkdir(parents=True, exist_ok=True)
-            (part / BESIDE / file.name).write_bytes(file.read_bytes())
-        manifest.write_manifest(part, about)
-        self._names.name(self.folder, step)
-        for old in steps(self.folder)[:-KEPT]:
-            self._names.delete(self.folder, old)
+        for file in self._run_files:
+            (path / RUN_FILES).mkdir(parents=True, exist_ok=True)
+            (path / RUN_FILES / file.name).write_bytes(file.read_bytes())
+        manifest.write_manifest(path, metadata)
+        self._layout.commit(self.folder, step)
+        for old in steps(self.folder)[:-KEEP]:
+            self._layout.delete(self.folder, old)
 
-    def restore(self, like: Any) -> Any | None:
-        """The newest whole checkpoint, in the shapes, dtypes and shardings of ``like``; None if there is none.
+    def restore(self, like: PyTree) -> PyTree | None:
+        """Restore the newest intact checkpoint, as shapes, dtypes and shardings of ``like``; None if there is none.
 
-        Those found damaged are renamed, and told.
+        Damaged checkpoints are renamed and reported.
 
         Raises:
-          CheckpointError: all are damaged (and stay as they are), or it is of another structure.
+          CheckpointError: all are damaged (and are not renamed), or the structure differs from ``like``.
         """
-        found = multihost.broadcast_from_host0(self._newest)
-        if found is None:
+        newest = multihost.broadcast_from_host0(self._newest_intact)
+        if newest is None:
             return None
-        tree = read(epath.Path(found), like)
-        multihost.broadcast_from_host0(lambda: self._put_back(epath.Path(found) / BESIDE))
+        tree = read(epath.Path(newest), like)
+        multihost.broadcast_from_host0(lambda: self._restore_run_files(epath.Path(newest) / RUN_FILES))
         return tree
 
-    def _put_back(self, copies):
-        for file in self._beside:
+    def _restore_run_files(self, copies: epath.Path) -> None:
+        for file in self._run_files:
             if (copies / file.name).exists():
                 files.write_bytes(file, (copies / file.name).read_bytes())
 
-    def _newest(self):
-        """The newest whole checkpoint."""
-        faults = {}
+    def _newest_intact(self) -> str | None:
+        problems: dict[int, str] = {}
         for step in reversed(steps(self.folder)):
-            faults[step] = manifest.verify(self._names.where(self.folder, step))
-            if faults[step] is None:
-                break
-        else:
-            if faults:
-                told = "; ".join(f"{step}: {fault}" for step, fault in faults.items())
-                raise CheckpointError(
-                    f"{self.folder}: no checkpoint is whole ({told}); start from scratch with FRESH=1 (--fresh)"
-                )
-            return None
-        for damaged, fault in faults.items():
-            if fault is not None:
-                path = self._names.where(self.folder, damaged)
-                aside = self._names.quarantine(self.folder, damaged)
-                self._show(f"{path}: {fault}; set aside as {aside.relative_to(self.folder)}")
-        return str(self._names.where(self.folder, step))
+            path = self._layout.complete(self.folder, step)
+            problem = manifest.verify(path)
+            if problem is not None:
+                problems[step] = problem
+                continue
+            for damaged, problem in problems.items():
+                damaged_path = self._layout.complete(self.folder, damaged)
+                renamed = self._layout.quarantine(self.folder, damaged)
+                self._report(f"{damaged_path}: {problem}; renamed to {renamed.relative_to(self.folder)}")
+            return str(path)
+        if problems:
+            listed = "; ".join(f"{step}: {problem}" for step, problem in problems.items())
+            raise CheckpointError(
+                f"{self.folder}: no checkpoint is intact ({listed}); start from scratch with FRESH=1 (--fresh)"
+            )
+        return None
 
 
-def restore_newest(folder: epath.PathLike, like: Any) -> Any | None:
-    """The newest checkpoint, as ``restore`` gives it; None if there is none. Changes no file.
+def restore_newest(folder: epath.PathLike, like: PyTree) -> PyTree | None:
+    """Restore the newest checkpoint without changing any file; None if there is none.
 
     Raises:
-      CheckpointError: it is damaged, or of another structure.
+      CheckpointError: it is damaged, or its structure differs from ``like``.
     """
     folder = epath.Path(folder)
-    there = steps(folder) if folder.is_dir() else []
-    if not there:
+    saved = steps(folder) if folder.is_dir() else []
+    if not saved:
         return None
-    path = names(folder).where(folder, there[-1])
-    fault = manifest.verify(path)
-    if fault is not None:
-        raise CheckpointError(f"{path}: {fault}; resume the run, which sets it aside and goes on from the one before")
+    path = layout(folder).complete(folder, saved[-1])
+    problem = manifest.verify(path)
+    if problem is not None:
+        raise CheckpointError(f"{path}: {problem}; resume the run, which then continues from the checkpoint before it")
     return read(path, like)
 
 
-def read(folder: epath.Path, like: Any) -> Any:
-    """A whole checkpoint, in the shapes, dtypes and shardings of ``like``.
+def read(folder: epath.Path, like: PyTree) -> PyTree:
+    """Read an intact checkpoint, with the shapes, dtypes and shardings of ``like``.
 
     Raises:
-      CheckpointError: it is of another structure, or cannot be read.
+      CheckpointError: its structure differs from ``like``, or it cannot be read.
     """
-    with _told(f"{folder}: this checkpoint cannot be read"):
-        theirs, mine = manifest.metadata(folder)["arrays"], _described(like)
-        if theirs != mine:
-            # Orbax would cast to another dtype in silence.
-            differing = [name for name in sorted({*theirs, *mine}) if theirs.get(name) != mine.get(name)]
-            first = "; ".join(f"{name} ({theirs.get(name)} there, {mine.get(name)} here)" for name in differing[:3])
-            raise ValueError(f"it holds other arrays: {first}")
+    with _checkpoint_errors(f"{folder}: this checkpoint cannot be read"):
+        stored, expected = manifest.metadata(folder)["arrays"], _signature(like)
+        if stored != expected:
+            # Orbax would silently cast to another dtype.
+            names = [name for name in sorted({*stored, *expected}) if stored.get(name) != expected.get(name)]
+            listed = "; ".join(f"{name} ({stored.get(name)} there, {expected.get(name)} here)" for name in names[:3])
+            raise ValueError(f"it holds other arrays: {listed}")
         with ocp.StandardCheckpointer() as orbax:
             return orbax.restore(absolute(folder), like)
 
 
-def _open(folder):
-    with _told(f"{folder}: cannot be opened"):
-        names(folder).make(folder)
-        names(folder).remove_incomplete(folder)
+def _open(folder: epath.Path) -> None:
+    with _checkpoint_errors(f"{folder}: cannot be opened"):
+        layout(folder).create(folder)
+        layout(folder).remove_incomplete(folder)
 
 
-def _described(tree):
+def _signature(tree: PyTree) -> dict[str, str]:
+    """Return dtype and shape of each leaf, by its path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    paths = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, (_, leaf) in zip(paths, leaves, strict=True)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }
 
 
 @contextlib.contextmanager
-def _told(what):
+def _checkpoint_errors(problem: str) -> Iterator[None]:
+    """Turn any error into a CheckpointError of one line: Orbax and TensorStore raise many kinds, even Exception."""
     try:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # Orbax and TensorStore raise many kinds, bare Exception among them
+    except Exception as error:
         cause = str(error).strip().partition("\n")[0][:300]
         if os.strerror(errno.ENOSPC) in str(error):
             cause = "the disk is full; make room"
-        raise CheckpointError(f"{what} ({cause or type(error).__name__})") from error
+        raise CheckpointError(f"{problem} ({cause or type(error).__name__})") from error

@@ -1,8 +1,8 @@
-"""The names of checkpoints in their folder, so that what has a step's name is whole, or was damaged later.
+"""Step directories of checkpoints on a disk. A directory with the name of a step is complete, or was damaged later.
 
-STEP                    whole: it gets this name when its manifest is written
-STEP.part..., STEP.gone being written, being deleted; a killed run leaves them, the next one clears them
-STEP.damaged-TIME       set aside by a restore, and kept
+STEP                     complete: it gets this name after its manifest is written
+STEP.part..., STEP.gone  being written, being deleted; left by a killed run, removed by the next one
+STEP.damaged-TIME        renamed by a restore, and kept
 """
 
 import time
@@ -12,52 +12,52 @@ from etils import epath
 from csbp_jax.training.checkpoint import manifest
 
 
-def make(folder: epath.Path) -> None:
-    """Makes the folder, if it is missing."""
+def create(folder: epath.Path) -> None:
+    """Create the directory of all checkpoints, if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def part(folder: epath.Path, step: int) -> epath.Path:
-    """Where a checkpoint is to be written."""
+def incomplete(folder: epath.Path, step: int) -> epath.Path:
+    """Return the path to write a new checkpoint to."""
     return folder / f"{step}.part"
 
 
-def where(folder: epath.Path, step: int) -> epath.Path:
-    """A step's checkpoint."""
+def complete(folder: epath.Path, step: int) -> epath.Path:
+    """Return the path of the checkpoint of a step."""
     return folder / str(step)
 
 
 def steps(folder: epath.Path) -> list[int]:
-    """Of which steps ``folder`` has checkpoints, in order."""
+    """List the steps that have a checkpoint, in order."""
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def name(folder: epath.Path, step: int) -> None:
-    """Gives a sealed checkpoint its name, in place of one that has it."""
+def commit(folder: epath.Path, step: int) -> None:
+    """Rename a new checkpoint that has its manifest to its step; it replaces an older one of the same step."""
     path, gone = folder / str(step), folder / f"{step}.gone"
     if path.exists():
         path.rename(gone)
-    part(folder, step).rename(path)
+    incomplete(folder, step).rename(path)
     if gone.exists():
         gone.rmtree()
 
 
 def delete(folder: epath.Path, step: int) -> None:
-    """Deletes a checkpoint."""
-    # What is half deleted must not have the name of something whole.
+    """Delete the checkpoint of a step."""
+    # A half-deleted checkpoint must not have the name of a complete one.
     (folder / str(step)).rename(folder / f"{step}.gone").rmtree()
 
 
 def quarantine(folder: epath.Path, step: int) -> epath.Path:
-    """Where a damaged checkpoint is kept."""
+    """Rename a damaged checkpoint and return its new path."""
     return (folder / str(step)).rename(folder / f"{step}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def remove_incomplete(folder: epath.Path) -> None:
-    """Away with what a killed run or a failed save left; a sealed checkpoint lacks nothing but its name."""
+    """Remove the remains of a killed run or a failed save; checkpoints that only lack their final name get it."""
     for path in folder.iterdir():
         if path.suffix == ".part" and manifest.verify(path) is None:
-            name(folder, int(path.stem))
+            commit(folder, int(path.stem))
     for path in folder.iterdir():
         if ".part" in path.name or path.suffix == ".gone":
             path.rmtree() if path.is_dir() else path.unlink()

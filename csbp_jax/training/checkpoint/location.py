@@ -1,11 +1,11 @@
-"""Where checkpoints are: in a folder, or at an address ``gs://...``; a path of either kind is an epath.Path."""
+"""Location of checkpoints: a directory, or an address ``gs://...``; both are an epath.Path."""
 
 import contextlib
 import json
 import os
 import pathlib
 import re
-from typing import Any
+from typing import Any, Protocol
 
 from etils import epath
 
@@ -13,75 +13,90 @@ from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import bucket, local
 
-BESIDE = "run"
-"""In a checkpoint, the folder with copies of files of its run."""
+RUN_FILES = "run"
+"""Directory of a checkpoint that holds copies of files of its run."""
 
 
-def parse(given: str) -> epath.Path:
-    """What ``--checkpoints`` says, checked.
+class Layout(Protocol):
+    """How checkpoints are named, written and deleted in their directory: the functions of :mod:`.local`."""
 
-    Raises:
-      ConfigError: an address of another kind, or gcsfs is missing.
-    """
-    if "://" in given and not re.match("gs://[^/]", given):
-        raise ConfigError(f"--checkpoints: {given!r} is not possible; allowed are a folder and gs://BUCKET/FOLDER")
-    return absolute(epath.Path(given))
-
-
-def absolute(path: epath.Path) -> epath.Path:
-    """As Orbax wants it."""
-    return path if bucket.is_bucket(path) else epath.Path(os.path.abspath(path))
+    def create(self, folder: epath.Path) -> None: ...
+    def incomplete(self, folder: epath.Path, step: int) -> epath.Path: ...
+    def complete(self, folder: epath.Path, step: int) -> epath.Path: ...
+    def steps(self, folder: epath.Path) -> list[int]: ...
+    def commit(self, folder: epath.Path, step: int) -> None: ...
+    def delete(self, folder: epath.Path, step: int) -> None: ...
+    def quarantine(self, folder: epath.Path, step: int) -> epath.Path: ...
+    def remove_incomplete(self, folder: epath.Path) -> None: ...
 
 
-def names(folder: epath.PathLike) -> Any:
-    """The module that tells a whole checkpoint from others there."""
+def layout(folder: epath.PathLike) -> Layout:
+    """Return the layout of a directory of checkpoints: on a disk, or in a bucket."""
     return bucket if bucket.is_bucket(folder) else local
 
 
 def steps(folder: epath.PathLike) -> list[int]:
-    """Of which steps ``folder`` has checkpoints, in order."""
-    return names(folder).steps(epath.Path(folder))
+    """List the steps that have a checkpoint in ``folder``, in order."""
+    return layout(folder).steps(epath.Path(folder))
 
 
-def checkpoint_dir(run: pathlib.Path, given: str | None = None, fresh: bool = False) -> epath.Path:
-    """Where a run's checkpoints are: in its folder ``checkpoints``, or where its file of that name says.
-
-    Args:
-      run: its folder, which need not be there yet.
-      given: a folder or an address, under which the run's name holds them.
-      fresh: whatever a run there has, which is set aside.
+def parse(text: str) -> epath.Path:
+    """Parse the value of ``--checkpoints``.
 
     Raises:
-      ConfigError: they are elsewhere, or there is no such address.
+      ConfigError: it is an unsupported address, or gcsfs is missing.
     """
-    here = run / "checkpoints"
-    known = here.read_text().strip() if here.is_file() and not fresh else ""
-    if given is None:
-        return epath.Path(known or here)
-    asked = parse(given) / run.name
-    if (here.is_dir() and not fresh) or known not in ("", str(asked)):
+    if "://" in text and not re.match("gs://[^/]", text):
+        raise ConfigError(f"--checkpoints: {text!r} is not possible; allowed are a directory and gs://BUCKET/DIRECTORY")
+    return absolute(epath.Path(text))
+
+
+def absolute(path: epath.Path) -> epath.Path:
+    """Return the absolute path, which Orbax requires."""
+    return path if bucket.is_bucket(path) else epath.Path(os.path.abspath(path))
+
+
+def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = False) -> epath.Path:
+    """Return the directory of a run's checkpoints: RUN/checkpoints, or the address in the file of that name.
+
+    Args:
+      run: the run directory, which may not exist yet.
+      root: directory or address that holds the checkpoints of this run under the run's name.
+      fresh: ignore an existing run, which will be renamed.
+
+    Raises:
+      ConfigError: the run has its checkpoints elsewhere, or the address is not supported.
+    """
+    default = run / "checkpoints"
+    recorded = default.read_text().strip() if default.is_file() and not fresh else ""
+    if root is None:
+        return epath.Path(recorded or default)
+    requested = parse(root) / run.name
+    if (default.is_dir() and not fresh) or recorded not in ("", str(requested)):
         raise ConfigError(
-            f"--checkpoints: run {run.name!r} has its checkpoints in {known or here}, not in {asked}; leave the option "
-            "out, or give another NAME (--name)"
+            f"--checkpoints: run {run.name!r} has its checkpoints in {recorded or default}, not in {requested}; leave "
+            "the option out, or give another NAME (--name)"
         )
-    return asked
+    return requested
 
 
-def record_location(run: pathlib.Path, place: epath.PathLike) -> None:
-    """Leaves in the run's folder where its checkpoints are."""
-    files.write_text(run / "checkpoints", f"{place}\n")
+def record_location(run: pathlib.Path, folder: epath.PathLike) -> None:
+    """Write the location of a run's checkpoints to its directory."""
+    files.write_text(run / "checkpoints", f"{folder}\n")
 
 
 def config_beside(folder: epath.Path) -> dict[str, Any] | None:
-    """The ``config.json`` of which the newest checkpoint there has a copy; None if there is none.
+    """Read the copy of ``config.json`` in the newest checkpoint that has one; None if there is none.
 
     Raises:
-      CheckpointError: the folder cannot be opened.
+      CheckpointError: the directory cannot be opened.
     """
     try:
         for step in reversed(steps(folder) if folder.is_dir() else []):
             with contextlib.suppress(FileNotFoundError, ValueError):
-                return json.loads((names(folder).where(folder, step) / BESIDE / "config.json").read_bytes())
+                file = layout(folder).complete(folder, step) / RUN_FILES / "config.json"
+                content: dict[str, Any] = json.loads(file.read_bytes())
+                return content
     except Exception as error:  # gcsfs and its HTTP library raise many kinds
         raise CheckpointError(f"{folder}: cannot be opened ({str(error) or type(error).__name__})") from error
     return None

@@ -1,66 +1,72 @@
-"""The seal of a folder: the size and sha256 of every file in it, and its own. It finds accidents, not an attacker, who
-can write it anew."""
+"""Manifest of a directory: size and SHA-256 of every file in it, and of itself.
+
+It detects accidental damage, not tampering: whoever can write the files can also write a new manifest.
+"""
 
 import contextlib
 import hashlib
 import io
 import json
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 from etils import epath
 
 NAME = "manifest.json"
 
 
-def write_manifest(folder: epath.PathLike, about: dict[str, Any]) -> None:
-    """Writes the manifest, last and at once, when all else is on the disk.
+def write_manifest(folder: epath.PathLike, metadata: dict[str, Any]) -> None:
+    """Write the manifest of a directory, atomically, after all of its files have been flushed to the disk.
 
     Args:
-      folder: what is sealed, with all its subfolders.
-      about: what else the manifest is to hold, as JSON has it.
+      folder: a directory; its subdirectories are included.
+      metadata: additional JSON content of the manifest.
     """
     folder = epath.Path(folder)
     files = {name: _digest(folder / name, sync=True) for name in sorted(_files(folder))}
-    content = {"about": about, "files": files}
-    part = folder.with_name(folder.name + ".manifest")
-    with part.open("wb") as out:
-        out.write(json.dumps({"sha256": _own(content), **content}, indent=1).encode() + b"\n")
+    content = {"about": metadata, "files": files}
+    # Not runtime.files: this also writes to buckets, flushes to the disk, and keeps the temporary file outside of the
+    # directory, which holds only files that the manifest lists.
+    temporary = folder.with_name(folder.name + ".manifest")
+    with temporary.open("wb") as out:
+        out.write(json.dumps({"sha256": _content_digest(content), **content}, indent=1).encode() + b"\n")
         _sync(out)
-    part.replace(folder / NAME)
+    temporary.replace(folder / NAME)
 
 
 def metadata(folder: epath.PathLike) -> dict[str, Any]:
-    """What the seal was given to hold."""
-    return json.loads((epath.Path(folder) / NAME).read_bytes())["about"]
+    """Return the ``metadata`` passed to :func:`write_manifest`."""
+    content: dict[str, Any] = json.loads((epath.Path(folder) / NAME).read_bytes())["about"]
+    return content
 
 
 def verify(folder: epath.PathLike) -> str | None:
-    """The first thing in a sealed folder that is not as it was, in words; None if all is."""
+    """Describe the first missing or changed file of a directory with a manifest; None if all files are intact."""
     folder = epath.Path(folder)
     try:
-        told = json.loads((folder / NAME).read_bytes())
-        sealed = told["sha256"] == _own({"about": told["about"], "files": told["files"]})
+        content = json.loads((folder / NAME).read_bytes())
+        intact = content["sha256"] == _content_digest({"about": content["about"], "files": content["files"]})
     except FileNotFoundError:
         return f"{NAME} is missing"
     except (ValueError, TypeError, KeyError):
-        sealed = False
-    if not sealed:
+        intact = False
+    if not intact:
         return f"{NAME} is damaged"
-    for name, known in told["files"].items():
+    for name, expected in content["files"].items():
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
-        here = _digest(file)
-        if here["bytes"] != known["bytes"]:
-            return f"{name} has {here['bytes']} bytes, not {known['bytes']}"
-        if here != known:
+        actual = _digest(file)
+        if actual["bytes"] != expected["bytes"]:
+            return f"{name} has {actual['bytes']} bytes, not {expected['bytes']}"
+        if actual != expected:
             return f"{name} is damaged"
     return None
 
 
-def _files(folder, within=""):
-    """The names of all files, from ``folder`` on; a bucket is walked as a disk is."""
+def _files(folder: epath.Path, within: str = "") -> Iterator[str]:
+    """Yield the names of all files, relative to ``folder``; works on disks and in buckets."""
     for path in (folder / within).iterdir():
         name = f"{within}{path.name}"
         if path.is_dir():
@@ -69,7 +75,7 @@ def _files(folder, within=""):
             yield name
 
 
-def _digest(path, sync=False):
+def _digest(path: epath.Path, sync: bool = False) -> dict[str, Any]:
     with path.open("rb") as file:
         if sync:
             _sync(file)
@@ -77,12 +83,12 @@ def _digest(path, sync=False):
         return {"bytes": file.tell(), "sha256": sha256}
 
 
-def _sync(file):
-    with contextlib.suppress(io.UnsupportedOperation):  # in a bucket what is closed is there
+def _sync(file: IO[bytes]) -> None:
+    with contextlib.suppress(io.UnsupportedOperation):  # an object in a bucket is durable once it is closed
         descriptor = file.fileno()
         file.flush()
         os.fsync(descriptor)
 
 
-def _own(content):
+def _content_digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

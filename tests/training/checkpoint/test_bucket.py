@@ -144,7 +144,7 @@ def test_damage_in_a_bucket_is_found_set_aside_and_told(bucket, tmp_path):
     there[name] = bytes(content)
     again = train(tmp_path / "two", environment, *asked)
     assert again.returncode == 0, again.stderr
-    told = re.search(r"^gs://checkpoints/runs/d/6\.1: (d/\w+) is damaged; set aside as (\S+)$", again.stdout, re.M)
+    told = re.search(r"^gs://checkpoints/runs/d/6\.1: (d/\w+) is damaged; renamed to (\S+)$", again.stdout, re.M)
     assert told and name.endswith(told[1]), again.stdout
     assert f"runs/d/{told[2]}" in there.names() and there[name] == content
     assert "resumed after step 4," in again.stdout
@@ -155,7 +155,7 @@ def test_damage_in_a_bucket_is_found_set_aside_and_told(bucket, tmp_path):
             del there[name]
     none = train(tmp_path / "three", environment, *asked)
     assert none.returncode == 4
-    assert re.search(r"no checkpoint is whole \(6: \S+ is missing; 4: \S+ is missing\)", none.stderr)
+    assert re.search(r"no checkpoint is intact \(6: \S+ is missing; 4: \S+ is missing\)", none.stderr)
     assert steps(there, "d") == ["4.1", "6.2"]
 
 

@@ -123,7 +123,7 @@ def test_a_damaged_one_is_set_aside_and_told_and_the_one_before_is_used(saved, t
     tree, told = restore(folder)
     equal(tree, at(9))
     (aside,) = folder.glob("11.damaged-*")
-    assert told == [f"{folder}/11: _METADATA is missing; set aside as {aside.name}"]
+    assert told == [f"{folder}/11: _METADATA is missing; renamed to {aside.name}"]
     save(folder, 10, 11)  # older than the newest was
     assert checkpoint.steps(folder) == [10, 11] and aside.exists()
     equal(restore(folder)[0], at(11))
@@ -133,7 +133,7 @@ def test_where_all_are_damaged_nothing_is_touched(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "c")
     (folder / "9" / "manifest.json").unlink()
     (folder / "11" / "manifest.json").write_text("[3]")
-    with pytest.raises(CheckpointError, match=r"whole \(11: manifest.json is damaged; 9: manifest.json is missing\)"):
+    with pytest.raises(CheckpointError, match=r"intact \(11: manifest.json is damaged; 9: manifest.json is missing\)"):
         restore(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
 
@@ -190,7 +190,7 @@ def test_failing_saves_are_told_and_the_next_one_may_succeed(tmp_path):
     folder = tmp_path / "checkpoints"
     told = save_all(folder, {1, 2, 4, 5}, {3, 6, 7}, 7)
     assert [
-        re.match(r".*: the checkpoint of step (\d) cannot be written \(.*\); the run ends with an error where", line)[1]
+        re.match(r".*: the checkpoint of step (\d) cannot be written \(.*\); the run ends with an error if", line)[1]
         for line in told
     ]
     assert [line.split("step ")[1][0] for line in told] == list("1245")

@@ -40,7 +40,7 @@ def run(config, root, **options):
 def folder(tmp_path, monkeypatch):
     """A folder whose checkpoints are named as in a bucket, which test_bucket.py has."""
     for module in (checkpoint, location):
-        monkeypatch.setattr(module, "names", lambda folder: bucket)
+        monkeypatch.setattr(module, "layout", lambda folder: bucket)
     (tmp_path / "bucket").mkdir()
     return tmp_path / "bucket"
 
@@ -97,14 +97,14 @@ def test_a_damaged_one_is_set_aside_in_its_place_and_its_step_is_saved_anew(fold
     assert value == 9.0
     (aside,) = (folder / "11.1").glob("manifest.json.*")
     assert line.startswith(f"{folder}/11.1: _METADATA has 2 bytes, not ")
-    assert line.endswith(f"; set aside as 11.1/{aside.name}") and "damaged-" in aside.name
+    assert line.endswith(f"; renamed to 11.1/{aside.name}") and "damaged-" in aside.name
     save(folder, 11.5)
     assert left(folder) == ["11.1", "11.2", "9.1"]
     assert restored(folder) == (11.5, []) and aside.exists()
     for path in (folder / "11.2", folder / "9.1"):
         (path / "_METADATA").unlink()
     with pytest.raises(
-        CheckpointError, match=r"no checkpoint is whole \(11: _METADATA is missing; 9: _METADATA is mis"
+        CheckpointError, match=r"no checkpoint is intact \(11: _METADATA is missing; 9: _METADATA is mis"
     ):
         restored(folder)
     assert (folder / "11.2" / "manifest.json").exists() and (folder / "9.1" / "manifest.json").exists()

@@ -61,7 +61,7 @@ def test_a_disk_that_stays_full_is_told_in_one_line_and_with_room_it_goes_on(tmp
     assert code == "4\n"
     assert re.fullmatch(r"csbp_jax: .*(disk is full|No space left on device).*; make room.*\n", err)
     told = r"the checkpoint of step (\d+) cannot be written \(the disk is full; make room\)"
-    failed = [int(step) for step in re.findall(f"{told}; the run ends with an error where", out)]
+    failed = [int(step) for step in re.findall(f"{told}; the run ends with an error if", out)]
     # Files differ a little in size from save to save, so that one may find room again: then the last of all fails, or
     # what is left after it, as figures.
     ended = int(re.search(told, err)[1]) if re.search(told, err) else 2 * epochs + 2

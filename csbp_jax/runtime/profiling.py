@@ -1,0 +1,63 @@
+"""Profiler traces of training steps."""
+
+import contextlib
+import pathlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+
+from csbp_jax.config import ConfigError
+
+State = TypeVar("State")
+Step = Callable[[State, Any], tuple[State, Any]]
+
+
+def parse_trace_steps(text: str) -> range:
+    """Parse ``START:N`` as steps, counted from 1.
+
+    Raises:
+      ConfigError: it has another form.
+    """
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if not match or not int(match[1]) or not int(match[2]):
+        raise ConfigError(f"--profile: {text!r} is not possible; write START:N, e.g. 20:5 for steps 20 to 24")
+    return range(int(match[1]), int(match[1]) + int(match[2]))
+
+
+@contextlib.contextmanager
+def profiled(step: Step[State], done: int, steps: range, folder: pathlib.Path) -> Iterator[Step[State]]:
+    """Yield the training step, which writes a trace of the given ``steps`` to ``folder``.
+
+    Args:
+      step: ``(state, batch) -> (state, metrics)``.
+      done: number of steps already done.
+      steps: the steps to trace, counted from 1; may be empty.
+      folder: directory of the trace.
+    """
+    running = False
+
+    def stop() -> None:
+        nonlocal running
+        if running:
+            running = False
+            jax.profiler.stop_trace()
+
+    def train_step(state: State, batch: Any) -> tuple[State, Any]:
+        nonlocal done, running
+        done += 1
+        if done == steps.start:
+            jax.block_until_ready(state)  # earlier steps may still be running
+            jax.profiler.start_trace(folder)
+            running = True
+        state, metrics = step(state, batch)
+        if running and done == steps.stop - 1:
+            jax.block_until_ready(state)
+            stop()
+        return state, metrics
+
+    try:
+        yield train_step
+    finally:
+        stop()
