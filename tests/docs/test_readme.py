@@ -35,5 +35,6 @@ def test_tables_are_quoted_from_the_results(results, page):
 
 def test_commands_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    commands = re.findall(r"(?:^|`|&& )make ([a-z0-9-]+)", README, re.MULTILINE)
+    shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + "\n".join(re.findall("`[^`\n]+`", README))
+    commands = re.findall(r"(?:^|`|&& )make ([a-z0-9-]+)", shell, re.MULTILINE)
     assert len(set(commands)) > 8 and set(commands) <= targets

@@ -18,6 +18,12 @@ def test_the_tour_has_no_stored_outputs():
     assert cells and not any(cell.outputs or cell.execution_count for cell in cells)
 
 
+def test_its_lines_of_code_fit_into_a_page():
+    """As those of the other pages of the site."""
+    cells = [cell.source for cell in nbformat.read(TOUR, as_version=4).cells if cell.cell_type == "code"]
+    assert [line for cell in cells for line in cell.splitlines() if len(line) > 88] == []
+
+
 def test_the_annealing_starts_in_chaos_and_ends_in_descent(x64):
     """The numbers in its text, recomputed from the formula alone."""
     text = " ".join(cell.source for cell in nbformat.read(TOUR, as_version=4).cells)
