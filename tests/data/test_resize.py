@@ -1,4 +1,4 @@
-"""Resizing against PyTorch's ``interpolate``."""
+"""Resizing agrees with PyTorch's ``interpolate``."""
 
 import jax
 import jax.numpy as jnp
@@ -7,17 +7,38 @@ import pytest
 
 from csbp_jax.data.device import resize
 
+SIZES = ("128to48", "34to20", "11x7to16x5")
 
-@pytest.mark.parametrize("method", ["nearest", "bilinear", "antialias"])
-@pytest.mark.parametrize("size", ["128to48", "34to20", "11x7to16x5"])
-def test_as_pytorch(reference, method, size):
+
+@pytest.fixture(scope="module")
+def cases(reference):
+    """For every size: frames, and what each method makes of them here and in PyTorch; compiled as one program."""
     arrays = reference("resize")
-    x, expected = arrays[f"{size}.x"], arrays[f"{size}.{method}"]
-    # Two examples of two frames and two polarities, all different, so that no axis is taken for another.
-    scale = jnp.arange(1.0, 9.0).reshape(2, 2, 1, 1, 2)
-    batch = x.astype(np.float32)[None, None, :, :, None] * scale
-    found = jax.jit(resize.METHODS[method], static_argnums=1)(batch, expected.shape)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expected[None, None, :, :, None] * scale, rtol=1e-4, atol=1e-6)
+    # Two examples of two frames and two polarities, all different, so that mixed-up axes would show.
+    scale = np.arange(1.0, 9.0, dtype=np.float32).reshape(2, 2, 1, 1, 2)
+    batches = {size: arrays[f"{size}.x"].astype(np.float32)[None, None, :, :, None] * scale for size in SIZES}
+    expected = {
+        (size, method): arrays[f"{size}.{method}"][None, None, :, :, None] * scale
+        for size in SIZES
+        for method in resize.METHODS
+    }
+
+    @jax.jit
+    def resized(batches):
+        return {
+            size: {method: f(batches[size], expected[size, method].shape[2:4]) for method, f in resize.METHODS.items()}
+            for size in SIZES
+        }
+
+    return batches, resized(batches), expected
+
+
+@pytest.mark.parametrize("method", resize.METHODS)
+@pytest.mark.parametrize("size", SIZES)
+def test_agrees_with_pytorch(cases, method, size):
+    batches, resized, expected = cases
+    out = resized[size][method]
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, expected[size, method], rtol=1e-4, atol=1e-6)
     if method == "nearest":
-        assert set(np.unique(found)) <= set(np.unique(batch))
+        assert set(np.unique(out)) <= set(np.unique(batches[size]))

@@ -1,4 +1,4 @@
-"""The device's part of a batch: what is done, in what order, and what is refused."""
+"""Transforms on the device: which are applied, in which order, and which options are rejected."""
 
 from typing import get_args
 
@@ -24,14 +24,14 @@ def counts(dtype=np.uint8, shape=(8, 6, 16, 16, 2)):
     return {"x": rng.poisson(1.0, shape).astype(dtype), "y": np.arange(shape[0], dtype=np.int32)}
 
 
-def pictures(channels=3):
+def images(channels=3):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (8, 1, 16, 16, channels), np.uint8)
     return {"x": x, "y": np.arange(8, dtype=np.int32)}
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_counts_are_cast_and_no_more(dtype):
+def test_counts_are_only_cast(dtype):
     batch = counts(dtype) | {"mask": np.arange(8) < 5}
     for f in transform.make(config(), events=True):
         out = f(KEY, batch)
@@ -41,8 +41,8 @@ def test_counts_are_cast_and_no_more(dtype):
         chex.assert_trees_all_equal(out["mask"], batch["mask"])
 
 
-def test_pictures_become_brightness():
-    batch = pictures()
+def test_images_are_scaled_to_brightness():
+    batch = images()
     for f in transform.make(config(), events=False):
         out = f(KEY, batch)
         assert out["x"].dtype == jnp.float32
@@ -89,10 +89,22 @@ def test_resized_before_the_largest_count_is_taken(method):
     np.testing.assert_allclose(out, small / small.max((2, 3, 4), keepdims=True), rtol=1e-6)
 
 
-def test_a_size_alone_is_the_sources_business():
+def test_a_size_without_a_method_is_left_to_the_source():
     assert transform.make(config(size=(6, 6)), events=True)[1](KEY, counts())["x"].shape == (8, 6, 16, 16, 2)
 
 
+@pytest.mark.parametrize("name", EVENTS)
+def test_names_stand_for_the_augmentations_of_that_name(name):
+    """Only traced: the program of each name is that of its function, and evaluation leaves frames as they are."""
+    f = getattr(augment, name)
+    expected = f if name == "batch_crop_flip" else augment.per_example(f)
+    x = jnp.zeros((8, 6, 16, 16, 2))
+    assert str(jax.make_jaxpr(transform._ON_EVENTS[name])(KEY, x)) == str(jax.make_jaxpr(expected)(KEY, x))
+    _, evaluate = transform.make(config(augment=(name,)), events=True)
+    np.testing.assert_array_equal(evaluate(KEY, counts())["x"], counts()["x"])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVENTS)
 def test_each_augmentation_of_events_runs_on_training_batches_only(name):
     train, evaluate = transform.make(config(augment=(name,)), events=True)
@@ -104,17 +116,35 @@ def test_each_augmentation_of_events_runs_on_training_batches_only(name):
     np.testing.assert_array_equal(evaluate(KEY, batch)["x"], batch["x"])
 
 
-def test_augmentations_run_in_their_order():
-    # Rolled round, zeros from the crop come to lie between ones; cropped last, they lie at an edge.
-    batch = {"x": np.ones((64, 1, 16, 16, 2), np.uint8), "y": np.zeros(64, np.int32)}
-    between = {}
-    for order in (("roll", "crop"), ("crop", "roll")):
-        column = np.asarray(transform.make(config(augment=order), events=True)[0](KEY, batch)["x"][:, 0, :, 8, 0])
-        between[order] = int(((column[:, 0] == 1) & (column[:, -1] == 1) & (column == 0).any(1)).sum())
-    assert between["roll", "crop"] == 0 < between["crop", "roll"]
+def test_augmentations_run_in_their_order(monkeypatch):
+    """After event_drop, the choice of frames, resizing and normalisation; then as they are listed."""
+    calls = []
+
+    def recorded(name):
+        def function(key, x, *arguments):
+            calls.append(name)
+            return x[:, :, :2, :2] if name == "nearest" else x
+
+        return function
+
+    monkeypatch.setattr(transform, "_ON_EVENTS", {name: recorded(name) for name in EVENTS})
+    monkeypatch.setattr(augment, "choose_frames", recorded("frames"))
+    monkeypatch.setitem(resize.METHODS, "nearest", lambda x, size: recorded("nearest")(None, x))
+    monkeypatch.setattr(transform, "_by_largest", lambda x: recorded("max")(None, x))
+    options = {"frames": 4, "size": (2, 2), "resize": "nearest", "normalise": "max"}
+    for order in (("event_drop", *EVENTS[1:]), EVENTS[:0:-1]):
+        train, evaluate = transform.make(config(augment=order, **options), events=True)
+        jax.eval_shape(train, KEY, counts())
+        first = ["event_drop"] * ("event_drop" in order)
+        assert calls == [*first, "frames", "nearest", "max", *(name for name in order if name != "event_drop")]
+        calls.clear()
+        jax.eval_shape(evaluate, KEY, counts())
+        assert calls == ["nearest", "max"]
+        calls.clear()
 
 
-def test_event_drop_sees_whole_counts():
+@pytest.mark.slow
+def test_event_drop_gets_counts_and_not_normalised_frames():
     train, _ = transform.make(config(augment=("event_drop",), normalise="max"), events=True)
     keys = jax.random.split(jax.random.split(KEY, 2)[0], 8)
     thinned = jax.jit(jax.vmap(augment.event_drop))(keys, jnp.float32(counts()["x"]))
@@ -125,70 +155,88 @@ def test_event_drop_sees_whole_counts():
 def test_a_choice_of_frames_for_training_only():
     train, evaluate = transform.make(config(frames=4), events=True)
     batch = counts()
-    out = train(KEY, batch)["x"]
+    out = np.asarray(train(KEY, batch)["x"])
     assert out.shape == (8, 4, 16, 16, 2) and evaluate(KEY, batch)["x"].shape == (8, 6, 16, 16, 2)
-    places = [[np.array_equal(out[:, i], batch["x"][:, j]) for j in range(6)].index(True) for i in range(4)]
-    assert places == sorted(places)
+    chosen = [[np.array_equal(out[:, i], batch["x"][:, j]) for j in range(6)].index(True) for i in range(4)]
+    assert chosen == sorted(chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 @pytest.mark.parametrize("events", [True, False])
 def test_mixing_gives_probabilities_in_training_only(name, events):
     train, evaluate = transform.make(config(augment=("flip", name)), events=events)
-    batch = counts() if events else pictures()
+    batch = counts() if events else images()
     out = jax.jit(train)(KEY, batch)
     chex.assert_shape(out["y"], (8, 10))
     np.testing.assert_allclose(out["y"].sum(1), 1, atol=1e-6)
     chex.assert_trees_all_equal(evaluate(KEY, batch)["y"], batch["y"])
 
 
-def test_what_the_source_has_done_is_not_done_again():
+def test_augmentations_of_the_host_are_not_repeated():
     names = ("crop", "flip", "cutout", "autoaugment")
     train, evaluate = transform.make(config(augment=names), events=False)
-    chex.assert_trees_all_equal(train(KEY, pictures()), evaluate(KEY, pictures()))
+    chex.assert_trees_all_equal(train(KEY, images()), evaluate(KEY, images()))
 
 
 @pytest.mark.parametrize("name", ["rate", "latency"])
 def test_brightness_is_mixed_and_then_encoded(name):
     train, evaluate = transform.make(config(encode=name, augment=("mixup",)), events=False)
     for f in (train, evaluate):
-        x = f(KEY, pictures())["x"]
+        x = f(KEY, images())["x"]
         assert x.shape == (8, 6, 16, 16, 3) and x.dtype == jnp.float32 and set(np.unique(x)) == {0, 1}
-    brightness = pictures()["x"].astype(np.float32) / 255
+    brightness = images()["x"].astype(np.float32) / 255
     chex.assert_trees_all_equal(x, getattr(encode, name)(KEY, brightness, 6))
     encode_key, mix_key = jax.random.split(KEY, 2)
     mixed, _ = mix.mixup(mix_key, brightness, mix.probabilities(jnp.arange(8), 10))
-    chex.assert_trees_all_equal(train(KEY, pictures())["x"], getattr(encode, name)(encode_key, mixed, 6))
+    chex.assert_trees_all_equal(train(KEY, images())["x"], getattr(encode, name)(encode_key, mixed, 6))
 
 
 def test_units_without_height_and_width():
     shape = (8, 6, 700)
     train, evaluate = transform.make(config(shape=(700,), augment=("mixup",), normalise="max", frames=3), events=True)
     batch = counts(shape=shape)
-    assert train(KEY, batch)["x"].shape == (8, 3, 700) and evaluate(KEY, batch)["x"].shape == shape
+    trained, evaluated = (jax.eval_shape(f, KEY, batch)["x"].shape for f in (train, evaluate))
+    assert trained == (8, 3, 700) and evaluated == shape
 
 
-@pytest.mark.parametrize("events", [True, False])
-def test_one_compilation_and_no_way_back_to_the_host(events):
-    everything = (*EVENTS, "mixup", "cutmix") if events else ("crop", "flip", "cutout", "mixup", "cutmix")
-    options = (
-        {"normalise": "max", "size": (12, 12), "resize": "bilinear", "frames": 4} if events else {"encode": "rate"}
-    )
-    train, evaluate = transform.make(config(augment=everything, **options), events=events)
-    batch = counts() if events else pictures()
+OF_FRAMES = {"normalise": "max", "size": (12, 12), "resize": "bilinear", "frames": 4}
+
+
+def test_nothing_goes_back_to_the_host():
+    for f in transform.make(config(augment=(*EVENTS, "mixup", "cutmix"), **OF_FRAMES), events=True):
+        assert "callback" not in str(jax.make_jaxpr(f)(KEY, counts()))
+    for f in transform.make(config(augment=("crop", "flip", "cutout", "mixup", "cutmix"), encode="rate"), events=False):
+        assert "callback" not in str(jax.make_jaxpr(f)(KEY, images()))
+
+
+@pytest.mark.parametrize(
+    "events, names",
+    [
+        (True, ("flip", "roll", "mixup", "cutmix")),
+        (False, ("crop", "flip", "cutout", "mixup", "cutmix")),
+        pytest.param(True, (*EVENTS, "mixup", "cutmix"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_single_compilation_gives_finite_batches_and_mixed_labels(events, names):
+    train, evaluate = transform.make(config(augment=names, **(OF_FRAMES if events else {"encode": "rate"})), events)
+    batch = counts() if events else images()
+    outs = []
     for f in (train, evaluate):
-        assert "callback" not in str(jax.make_jaxpr(f)(KEY, batch))
         f = jax.jit(chex.assert_max_traces(f, 1))
-        for key in jax.random.split(KEY, 3):
-            out = f(key, batch)
-            assert np.all(np.isfinite(out["x"]))
+        outs.append([jax.tree.map(np.asarray, f(key, batch)) for key in jax.random.split(KEY, 3)])
+    assert all(np.all(np.isfinite(out["x"])) for out in (*outs[0], *outs[1]))
+    for trained, evaluated in zip(*outs, strict=True):
+        assert trained["y"].shape == (8, 10)
+        np.testing.assert_allclose(trained["y"].sum(1), 1, atol=1e-6)
+        np.testing.assert_array_equal(evaluated["y"], batch["y"])
 
 
-PICTURES, FRAMES, UNITS = "still images", "frames of events", "events without height and width"
+IMAGES, FRAMES, UNITS = "still images", "frames of events", "events without height and width"
 BRIGHTNESS = r"data.encode=rate, which needs brightness in \[0, 1\]"
 
 
-def refused(field, value, kind, allowed):
+def rejected(field, value, kind, allowed):
     return f"^data.{field}: {value} is not possible for {kind}; allowed are {allowed}$"
 
 
@@ -198,23 +246,23 @@ def refused(field, value, kind, allowed):
         (
             False,
             {"augment": ("flip", "roll")},
-            refused("augment", "roll", PICTURES, "crop, flip, cutout, autoaugment, resized_crop, mixup, cutmix"),
+            rejected("augment", "roll", IMAGES, "crop, flip, cutout, autoaugment, resized_crop, mixup, cutmix"),
         ),
         (
             True,
             {"augment": ("autoaugment", "resized_crop")},
-            refused("augment", "autoaugment, resized_crop", FRAMES, "event_drop, flip, .*, mixup, cutmix"),
+            rejected("augment", "autoaugment, resized_crop", FRAMES, "event_drop, flip, .*, mixup, cutmix"),
         ),
-        (True, {"shape": (700,), "augment": ("flip",)}, refused("augment", "flip", UNITS, "mixup")),
-        (True, {"shape": (700,), "resize": "nearest"}, refused("resize", "nearest", UNITS, "events")),
-        (False, {"resize": "nearest"}, refused("resize", "nearest", PICTURES, "events")),
-        (True, {"encode": "rate"}, refused("encode", "rate", FRAMES, "direct")),
-        (True, {"normalise": "standard"}, refused("normalise", "standard", FRAMES, "none, max")),
-        (False, {"normalise": "max"}, refused("normalise", "max", PICTURES, "none, standard")),
+        (True, {"shape": (700,), "augment": ("flip",)}, rejected("augment", "flip", UNITS, "mixup")),
+        (True, {"shape": (700,), "resize": "nearest"}, rejected("resize", "nearest", UNITS, "events")),
+        (False, {"resize": "nearest"}, rejected("resize", "nearest", IMAGES, "events")),
+        (True, {"encode": "rate"}, rejected("encode", "rate", FRAMES, "direct")),
+        (True, {"normalise": "standard"}, rejected("normalise", "standard", FRAMES, "none, max")),
+        (False, {"normalise": "max"}, rejected("normalise", "max", IMAGES, "none, standard")),
         (
             False,
             {"name": "mnist", "normalise": "standard", "encode": "rate"},
-            refused("normalise", "standard", BRIGHTNESS, "none"),
+            rejected("normalise", "standard", BRIGHTNESS, "none"),
         ),
         (
             False,
@@ -223,15 +271,19 @@ def refused(field, value, kind, allowed):
         ),
         (False, {"frames": 3}, r"^data.frames: 3 is not possible for still images; allowed is None$"),
         (True, {"frames": 7}, r"^data.frames: 7 is not possible; allowed is up to model.time_steps \(6\)$"),
-        (True, {"augment": ("flip", "event_drop")}, r"^data.augment: event_drop .* must stand first$"),
+        (
+            True,
+            {"augment": ("flip", "event_drop")},
+            r"^data.augment: event_drop works on counts, so it must come first$",
+        ),
         (True, {"resize": "nearest"}, r"^data.size: None, but data.resize is nearest; give a height and width$"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(events, options, message):
+def test_impossible_options_are_rejected_in_one_line(events, options, message):
     with pytest.raises(ConfigError, match=message) as error:
         transform.make(config(**options), events=events)
     assert "\n" not in str(error.value)
 
 
-def test_every_name_of_the_config_does_something():
-    assert {*transform._BY_SOURCE, *transform._EVENTS, *transform._MIX} == set(get_args(AugmentName))
+def test_every_augmentation_of_the_config_is_implemented():
+    assert {*transform._ON_HOST, *transform._ON_EVENTS, *transform._MIX} == set(get_args(AugmentName))
