@@ -1,6 +1,7 @@
 """The stream of batches: the same for any number of processes, workers and threads, from any step."""
 
 import itertools
+import multiprocessing
 import os
 import pathlib
 import pickle
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import chex
 import numpy as np
@@ -16,12 +18,14 @@ import pytest
 
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data import pipeline
+from csbp_jax.data.source import UserSource
 
 SEED, BATCH = 11, 16
 
 
 class Noisy:
-    """Record i plus its random numbers: shows every difference in order, content or randomness."""
+    """Source whose records are i plus its uniforms, so that any change of order, content or randomness shows."""
 
     events, num_uniforms, classes = False, 3, 7
 
@@ -31,13 +35,16 @@ class Noisy:
     def __len__(self):
         return self.n
 
+    def __getitem__(self, i):
+        raise NotImplementedError
+
     def take(self, indices, uniforms):
         x = indices[:, None, None] + uniforms[:, None, :]
         return {"x": x.astype(np.float32), "y": (indices % self.classes).astype(np.int32)}
 
 
 def stream(n, start_step=0, processes=1, **readers):
-    """n batches, put together from those of all processes."""
+    """Return n batches, joined from those of all processes."""
     shares = []
     for process in range(processes):
         batches = data.train_batches(Noisy(), BATCH, SEED, start_step, process=process, processes=processes, **readers)
@@ -49,45 +56,60 @@ def stream(n, start_step=0, processes=1, **readers):
 
 
 @pytest.fixture(scope="module")
-def whole():
+def batches():
     return stream(20)
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 6, 13])
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_processes_threads_and_start_change_nothing(whole, processes, threads, start):
-    chex.assert_trees_all_equal(whole[start:], stream(20 - start, start, processes, threads=threads))
+def test_the_stream_does_not_depend_on_processes_threads_and_start(batches, processes, threads, start):
+    chex.assert_trees_all_equal(batches[start:], stream(20 - start, start, processes, threads=threads))
 
 
-def test_workers_change_nothing(whole):
-    chex.assert_trees_all_equal(whole[13:], stream(7, 13, processes=2, workers=2, threads=2))
+def test_the_stream_does_not_depend_on_workers_which_ignore_signals_to_all(batches):
+    before = set(multiprocessing.active_children())
+    stream = data.train_batches(Noisy(), BATCH, SEED, 13, workers=1, threads=2)
+    chex.assert_trees_all_equal(batches[13], next(stream))
+    (worker,) = set(multiprocessing.active_children()) - before
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    chex.assert_trees_all_equal(batches[14:], list(itertools.islice(stream, 6)))
+    assert worker.is_alive()
+    stream.close()
+
+
+def test_a_worker_exits_once_its_reader_has_ended(monkeypatch):
+    events = []
+    monkeypatch.setattr(os, "_exit", lambda code: events.append(code))
+    pipeline._exit_after(types.SimpleNamespace(join=lambda: events.append("joined")))
+    assert events == ["joined", 1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_the_whole_matrix_with_workers(whole, processes, workers, threads):
-    chex.assert_trees_all_equal(whole[5:], stream(15, 5, processes, workers=workers, threads=threads))
+def test_the_stream_with_any_number_of_workers(batches, processes, workers, threads):
+    chex.assert_trees_all_equal(batches[5:], stream(15, 5, processes, workers=workers, threads=threads))
 
 
-def test_each_row_has_its_own_random_numbers(whole):
-    noise = np.concatenate([np.modf(batch["x"])[0].reshape(BATCH, 3) for batch in whole])
+def test_every_row_has_random_numbers_of_its_own(batches):
+    noise = np.concatenate([np.modf(batch["x"])[0].reshape(BATCH, 3) for batch in batches])
     assert len(np.unique(noise)) > 0.98 * noise.size  # float32 beside whole numbers up to 103: 17 bits are left
     np.testing.assert_allclose(noise.mean(), 0.5, atol=5 * 0.29 / noise.size**0.5)
 
 
-def test_an_epoch_shows_each_record_once_but_the_remainder(whole):
+def test_an_epoch_has_every_record_once_except_the_remainder(batches):
     steps = 103 // BATCH
-    for epoch in (whole[:steps], whole[steps : 2 * steps]):
+    for epoch in (batches[:steps], batches[steps : 2 * steps]):
         records = np.concatenate([batch["x"][:, 0, 0] for batch in epoch]).astype(int)
         assert len(np.unique(records)) == steps * BATCH
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [4, 16, 104, 200])
-def test_evaluation_counts_each_record_once_in_equally_many_steps(processes, batch_size):
+def test_evaluation_counts_every_record_once_in_equally_many_steps(processes, batch_size):
     shares = [list(data.eval_batches(Noisy(), batch_size, process=p, processes=processes)) for p in range(processes)]
     assert {len(share) for share in shares} == {-(-103 // batch_size)}
     steps = [{key: np.concatenate([b[key] for b in step]) for key in step[0]} for step in zip(*shares, strict=True)]
@@ -109,18 +131,43 @@ def test_a_batch_larger_than_the_source():
         data.train_batches(Noisy(), 104, 0)
 
 
-def test_a_source_of_single_records_and_one_of_batches_are_alike():
+def test_sources_with_and_without_take_give_the_same_batches():
     digits = data.load(Config())["train"]
-    records = list(itertools.islice(data.train_batches(digits, 4, 0), 3))
-    digits.take = lambda indices, uniforms: {"x": digits.x[indices], "y": digits.y[indices]}
-    chex.assert_trees_all_equal(records, list(itertools.islice(data.train_batches(digits, 4, 0), 3)))
+    expected = list(itertools.islice(data.train_batches(digits, 4, 0), 3))
+    records = data.as_data_source(RecordList(digits[i] for i in range(len(digits))))
+    assert (records.classes, records.events, records.num_uniforms) == (10, False, 0)
+    chex.assert_trees_all_equal(expected, list(itertools.islice(data.train_batches(records, 4, 0), 3)))
 
 
-def test_what_workers_receive_is_small():
+class RecordList(list):
+    """The least that a source can be."""
+
+    classes = 10
+
+
+def test_a_source_is_completed_only_where_it_lacks_something():
+    complete = Noisy()
+    assert data.as_data_source(complete) is complete
+    batch = data.take(RecordList([{"x": np.ones((1, 2)), "y": np.int32(3)}]), np.array([0, 0]), np.zeros((2, 0)))
+    chex.assert_shape([batch["x"], batch["y"]], [(2, 1, 2), (2,)])
+
+    class Augmented(RecordList):
+        events, num_uniforms, class_names, fingerprint = True, 2, ["a", "b"], 7
+
+        def take(self, indices, uniforms):
+            return {"x": uniforms, "y": indices}
+
+    source = UserSource(Augmented())
+    assert (source.events, source.num_uniforms, source.class_names, source.fingerprint) == (True, 2, ("a", "b"), "7")
+    chex.assert_trees_all_equal(data.example_batch(source), {"x": np.zeros((1, 2), np.float32), "y": np.zeros(1, int)})
+
+
+def test_a_pickled_source_is_small():
     assert len(pickle.dumps(Noisy())) < 200
 
 
-def test_two_real_processes_see_the_batches_of_one(tmp_path):
+@pytest.mark.slow
+def test_two_distributed_processes_get_the_batches_of_a_single_process(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -161,6 +208,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_a_worker_ends_with_its_reader_and_not_by_a_signal_to_all(tmp_path):
     (tmp_path / "reader.py").write_text(WITH_A_WORKER)
@@ -180,7 +228,7 @@ def test_a_worker_ends_with_its_reader_and_not_by_a_signal_to_all(tmp_path):
 
 
 def running(process):
-    """A zombie, whose new parent has not waited for it, does not run."""
+    """Return whether a process runs; a zombie, whose new parent has not waited for it, does not."""
     try:
         return pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
