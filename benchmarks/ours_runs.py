@@ -28,15 +28,15 @@ def members(config, number, how):
     config = compiled.resolve(from_json(config), parts)
     batch = next(data.train_batches(parts["train"], config.batch_size, 0))
     if how == "alone":
-        alone = compiled.compile(config, parts["train"], 100)
-        states, batch = [alone.init(jax.random.key(0))], alone.place(batch)
+        alone = compiled.compile_run(config, parts["train"], 100)
+        states, batch = [alone.init(jax.random.key(0))], alone.shard_batch(batch)
         step = alone.train_step
     else:
         run = vectorised.VectorisedRuns([config], parts, vectorised.member_mesh())
         size = number if how == "vmap" else 1
         hparams, which = run.hparams([config] * size), jnp.zeros(size, int)
         states = [run.init(jnp.stack([jax.random.key(seed) for seed in range(size)]), hparams)]
-        batch = run.place({name: rows[None] for name, rows in batch.items()}, axis=1)
+        batch = run.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
 
         def step(state, batch):
             return run.step(state, which, batch)
@@ -56,7 +56,7 @@ def reading(config, examples, steps):
     """
     config = from_json(config)
     source = _pictures(examples) if config.data.name == "cifar10" else _frames(config, examples)
-    run = compiled.compile(config, source, len(source) // config.batch_size)
+    run = compiled.compile_run(config, source, len(source) // config.batch_size)
     options = {"workers": config.data.workers, "threads": config.data.threads}
     stream = data.train_batches(source, config.batch_size, 0, **options)
     box = [run.init(jax.random.key(0))]
@@ -65,7 +65,7 @@ def reading(config, examples, steps):
     def once():
         waited.append(0.0)
         for batch in _timed(itertools.islice(stream, steps), waited):
-            box[0], metrics = run.train_step(box[0], run.place(batch))
+            box[0], metrics = run.train_step(box[0], run.shard_batch(batch))
         jax.block_until_ready(metrics)
 
     return Program([once], lambda: {"waited": np.array(waited)})

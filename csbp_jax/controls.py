@@ -216,8 +216,13 @@ def annealed(draw: Callable[[PyTree], PyTree], strength: ArrayLike, record: PyTr
 
 
 def rms(record: PyTree) -> PyTree:
-    """Compute the ``forcing`` of noise as large as a record ``[N, ...]``: the RMS of each tensor at each step."""
-    return jax.tree.map(lambda r: jnp.sqrt(jnp.mean(r.reshape(len(r), -1) ** 2, axis=1)), record)
+    """Compute the ``forcing`` of noise as large as a record ``[N, ...]``: :func:`tensor_rms` at each step."""
+    return jax.vmap(tensor_rms)(record)
+
+
+def tensor_rms(tree: PyTree) -> PyTree:
+    """Compute the root mean square of each tensor."""
+    return jax.tree.map(lambda tensor: jnp.sqrt(jnp.mean(tensor**2)), tree)
 
 
 def _force(

@@ -20,7 +20,7 @@ import optax
 from csbp_jax import configs, controls, data
 from csbp_jax.cli.options import parse
 from csbp_jax.config import replaced, to_json
-from csbp_jax.instruments import classify, training_map
+from csbp_jax.instruments import classify, measure, training_map
 from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_json
@@ -58,7 +58,7 @@ def measured(config, options, file):
         for seed, sequence in pairs(options)[len(done) :]:
             given = training_map.batches(config, source, count, sequence)
             one = training_map.forced(run, runs["as given"], given, options.steps) if name in NOISES else run
-            found = training_map.measure(
+            found = measure.measure(
                 one, given, seed=seed, steps=options.steps, warmup=options.steps // 3, n=options.exponents
             )
             told = {"word": classify.classify(found), "rise": classify.rise(found["cumulated"])}

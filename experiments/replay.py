@@ -60,7 +60,7 @@ CONDITIONS = {
 def forcing(how, run, seed, record, other):
     """What a force is given: made of the seed's own record, or another seed's."""
     # No step's key is folded with the number of steps.
-    key, z = jax.random.fold_in(jax.random.key(seed), run.steps), replay.annealing(run)
+    key, z = jax.random.fold_in(jax.random.key(seed), run.total_steps), replay.annealing(run)
     shuffled = functools.partial(controls.shuffled, key)
     phases = functools.partial(controls.phase_randomised, key)
     return {

@@ -15,7 +15,7 @@ from csbp_jax.evaluation import forward, restore, scores
 from csbp_jax.reporting import plots_evaluation, terminal
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
-from csbp_jax.training.compiled import begin, compile, resolve
+from csbp_jax.training.compiled import compile_run, initial_state, resolve
 
 _MAX_CLASSES = 12
 """Of more classes, the table on the terminal shows the worst, and no confusion."""
@@ -37,9 +37,9 @@ def evaluate(
         raise ConfigError("weights: empty; name a PyTorch checkpoint (--weights FILE)")
     parts = data.load(check(config), data_dir)
     config = resolve(config, parts)
-    program = compile(config, parts["train"], steps_per_epoch=1)
-    state = begin(config, program, functools.partial(console.print, soft_wrap=True))
-    results = {split: program.evaluate(state, parts[split]) for split in ("validation", "test")}
+    compiled = compile_run(config, parts["train"], steps_per_epoch=1)
+    state = initial_state(compiled, functools.partial(console.print, soft_wrap=True))
+    results = {split: compiled.evaluate(state, parts[split]) for split in ("validation", "test")}
     for split, result in results.items():
         console.print(
             f"{split}: {result['accuracy']:.2%} of {result['count']}, loss {result['loss']:.4g}", soft_wrap=True

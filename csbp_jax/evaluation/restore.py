@@ -12,7 +12,7 @@ from csbp_jax.config import Config, ConfigError, check, from_json
 from csbp_jax.models.taps import Aux
 from csbp_jax.training import build, run_dir
 from csbp_jax.training.checkpoint import checkpoint, location
-from csbp_jax.training.loop import unsaved
+from csbp_jax.training.loop import checkpoint_content
 from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own
 
@@ -89,10 +89,9 @@ def restore(
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
     own = reload(folder, content.get("own", {}), trust, own)
     # The number of steps per epoch changes values in the state, but no shape, so 1 will do.
-    model, tx, loss, term = build.build(config, own, steps_per_epoch=1)
-    init, train_step, _ = learner.make(model, tx, loss, config, term=term)
-    state = jax.eval_shape(init, jax.random.key(config.seed))
-    like = unsaved(state, metric_shapes(config, train_step, state))
+    recipe = build.build_recipe(config, own, steps_per_epoch=1)
+    state = jax.eval_shape(lambda: learner.init(recipe, jax.random.key(config.seed)))
+    like = checkpoint_content(state, metric_shapes(recipe, state))
     tree = checkpoint.restore_newest(location.checkpoint_dir(folder), jax.tree.map(_on_first_device, like))
     if tree is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
@@ -104,7 +103,15 @@ def restore(
         variables = {key: tree["chosen"][key] for key in ("params", "batch_stats")}
         epoch = int(tree["chosen"]["epoch"])
     return RestoredRun(
-        folder, config, model.apply, variables, which, epoch, content.get("data", ""), _classes(content, config), own
+        folder,
+        config,
+        recipe.model.apply,
+        variables,
+        which,
+        epoch,
+        content.get("data", ""),
+        _classes(content, config),
+        own,
     )
 
 
@@ -113,10 +120,12 @@ def _classes(content: dict[str, Any], config: Config) -> list[str]:
     return names if len(names) == config.model.classes else []
 
 
-def metric_shapes(config: Config, train_step: Callable[..., Any], state: Any) -> Any:
+def metric_shapes(recipe: learner.Recipe, state: learner.State) -> Any:
     """Return the shapes of the metrics of a training step."""
+    config = recipe.config
     x = jax.ShapeDtypeStruct((config.batch_size, 1, *config.model.input_shape), jnp.float32)
-    return jax.eval_shape(train_step, state, {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)})[1]
+    batch = {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
+    return jax.eval_shape(lambda: learner.train_step(recipe, state, batch))[1]
 
 
 def _on_first_device(leaf: Any) -> Any:

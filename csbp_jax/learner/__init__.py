@@ -1,27 +1,34 @@
-"""Training as pure functions of a state: ``init``, ``train_step``, ``eval_step``, ``gradients``."""
+"""Training as pure functions of a recipe and a state: ``init``, ``train_step``, ``eval_step``, ``gradients``."""
 
-from csbp_jax.learner.step import (
+from csbp_jax.learner.network import SpikingNetwork
+from csbp_jax.learner.recipe import Recipe
+from csbp_jax.learner.state import (
     Batch,
-    Loss,
     State,
-    Term,
     dynamical_leaves,
     gradient_norms,
     hyperparameters,
-    make,
-    make_gradients,
+    weights_of,
     with_ema_weights,
+    without_second_moments,
 )
+from csbp_jax.learner.step import eval_step, gradients, init, make, make_recipe, train_step
 
 __all__ = [
     "Batch",
-    "Loss",
+    "Recipe",
+    "SpikingNetwork",
     "State",
-    "Term",
     "dynamical_leaves",
+    "eval_step",
     "gradient_norms",
+    "gradients",
     "hyperparameters",
+    "init",
     "make",
-    "make_gradients",
+    "make_recipe",
+    "train_step",
+    "weights_of",
     "with_ema_weights",
+    "without_second_moments",
 ]

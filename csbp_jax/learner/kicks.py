@@ -2,8 +2,9 @@
 
     p <- p + z (I0 - X)        X: a neuron's mean of s(h/k) over examples, time and space
 
-once a step, for all weights that lead to the neuron, and its bias, alike: no gradient, and outside the learning rate.
-X comes out of the step's one forward pass, ``h`` being the tapped output of a convolution or a dense layer.
+Once per step, the same for all weights that lead to the neuron and for its bias. It is not a gradient, and the learning
+rate does not scale it. ``I0 - X`` is ``controls.shortfall`` of the tapped output ``h`` of a convolution or a dense
+layer, from the step's one forward pass.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from csbp_jax.config import ConfigError
 
 
 def kicked(params: Any, kicks: dict[str, jax.Array]) -> Any:
-    """The parameters after their kicks.
+    """Add each neuron's kick to the weights that lead to it.
 
     Args:
       params: a network's; those of a tap, ``params[LAYER]["dense" | "conv"]``, are kernel ``[..., in, out]`` and, if
@@ -23,7 +24,7 @@ def kicked(params: Any, kicks: dict[str, jax.Array]) -> Any:
       kicks: ``{tap: z (I0 - X) [out]}``.
 
     Raises:
-      ConfigError: a tap is a tensor that no weights of its own make.
+      ConfigError: a tapped tensor is not the output of weights of its own.
     """
     for tap, kick in kicks.items():
         layer, _, kind = tap.rpartition(".")

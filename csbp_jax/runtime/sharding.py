@@ -22,9 +22,10 @@ PyTree = Any
 """A nested structure of arrays, as JAX defines it."""
 
 
-def data_parallel() -> Mesh:
-    """Return a mesh of all devices with one axis, ``data``."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def data_parallel(count: int | None = None) -> Mesh:
+    """Return a mesh with one axis, ``data``, of the first ``count`` devices, by default of all."""
+    devices = jax.devices()[:count]
+    return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

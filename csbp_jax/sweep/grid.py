@@ -1,4 +1,4 @@
-"""From a grid to the configs of its members, and which of them can be compiled as one."""
+"""The configs of a grid's members, and which of them share a compilation."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Axes = Mapping[str, Sequence[Any]]
 
 _NEURON = {"model.neuron.decay": 0.5, "model.neuron.threshold": 1.0, "model.neuron.surrogate_param": 1.0}
 
-# What a run alone can do and members cannot: the only value, and why and what instead.
+# Fields that members of a sweep cannot vary or use: the only allowed value, and why.
 _IMPOSSIBLE = {
     "weights": ("", "whose members start from drawn weights; leave it out"),
     "layout": ("data", "whose devices hold members; leave it at data"),
@@ -32,18 +32,18 @@ def words(text: str) -> dict[str, list[str]]:
     axes: dict[str, list[str]] = {}
     for word in text.split():
         field, equals, values = word.partition("=")
-        listed = [one for value in values.split(",") for one in _range(value)]
+        listed = [word for value in values.split(",") for word in _range(value)]
         if not field or not equals or "" in listed:
             raise ConfigError(f"GRID: {word!r} is not possible; write FIELD=VALUE,VALUE or FIELD=FIRST:END (--grid)")
         if field in axes:
-            raise ConfigError(f"GRID: {field} is there twice; give all its values at once (--grid)")
+            raise ConfigError(f"GRID: {field} is given twice; give all its values at once (--grid)")
         axes[field] = listed
     if not axes:
         raise ConfigError('GRID: empty; write e.g. GRID="chaos.z0=0,1,3 seed=0:8" (--grid)')
     return axes
 
 
-def _range(value):
+def _range(value: str) -> list[str]:
     first, colon, end = value.partition(":")
     if colon and first.isdecimal() and end.isdecimal():
         return [str(n) for n in range(int(first), int(end))] or [""]
@@ -51,32 +51,32 @@ def _range(value):
 
 
 def members(config: Config, axes: Axes) -> list[Config]:
-    """A config for each point of the grid, the last axis fastest.
+    """The config of each point of the grid, the last axis fastest.
 
     A field is one of the config; ``chaos.z0.TAP`` is the strength at one of several taps.
 
     Raises:
-      ConfigError: no such field, an impossible value, or a member is there twice.
+      ConfigError: a field does not exist, a value is impossible, or two members are the same run.
     """
     for field in axes:
         check_field(config, field)
-    where = points(axes)
-    found = [check(_at(config, point)) for point in where]
-    for member in found:
-        for field, (possible, told) in _IMPOSSIBLE.items():
+    grid_points = points(axes)
+    configs = [check(_at(config, point)) for point in grid_points]
+    for member in configs:
+        for field, (possible, reason) in _IMPOSSIBLE.items():
             if (value := flatten(member)[field]) != possible:
-                raise ConfigError(f"{field}: {value} is not possible in a sweep, {told}")
-    # Twice the same would count as two independent members, and narrow the interval.
+                raise ConfigError(f"{field}: {value} is not possible in a sweep, {reason}")
+    # Duplicates would count as independent members, and narrow the interval.
     first: dict[Config, Mapping[str, Any]] = {}
-    for member, point in zip(found, where, strict=True):
-        if (twin := first.setdefault(member, point)) is not point:
-            one, other = (" ".join(f"{k}={v}" for k, v in plain(p).items()) for p in (twin, point))
-            raise ConfigError(f"GRID: {one} and {other} are the same run; give each value once (--grid)")
-    return found
+    for member, point in zip(configs, grid_points, strict=True):
+        if (duplicate := first.setdefault(member, point)) is not point:
+            pair = (" ".join(f"{k}={v}" for k, v in plain(p).items()) for p in (duplicate, point))
+            raise ConfigError(f"GRID: {' and '.join(pair)} are the same run; give each value once (--grid)")
+    return configs
 
 
 def check_field(config: Config, field: str) -> None:
-    """Raises ConfigError where a grid cannot vary it."""
+    """Raise ConfigError for a field that a grid cannot vary."""
     known = [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
     if field not in known:
         raise ConfigError(f"GRID: there is no field {field}; there are {', '.join(known)}")
@@ -87,23 +87,23 @@ def points(axes: Axes) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _at(config, point):
-    for field, given in point.items():
-        value = tuple(given) if isinstance(given, list) else given  # as JSON has them
+def _at(config: Config, point: Mapping[str, Any]) -> Config:
+    for field, value in point.items():
+        value = tuple(value) if isinstance(value, list) else value  # JSON has lists for tuples
         if isinstance(flatten(config).get(field), tuple) and not isinstance(value, tuple):
             value = (value,)
         tap = field.removeprefix("chaos.z0.")
         if tap != field:
             z0 = config.chaos.z0 if len(config.chaos.z0) > 1 else config.chaos.z0 * len(config.chaos.taps)
-            each = dict(zip(config.chaos.taps, z0, strict=True)) | {tap: value}
-            config = replaced(config, "chaos.z0", tuple(each.values()))
+            strengths = dict(zip(config.chaos.taps, z0, strict=True)) | {tap: value}
+            config = replaced(config, "chaos.z0", tuple(strengths.values()))
         else:
             config = replaced(config, field, value)
     return config
 
 
 def compile_group(config: Config, own: Own = Own()) -> Config:
-    """What a compilation depends on: equal for two configs that can train in one."""
+    """The compile group of a config: equal for two configs that can train in one compilation."""
     # Traced in the state: members that differ in nothing else share one compilation.
     for field, value in TRACED.items():
         config = replaced(config, field, value)
@@ -114,13 +114,16 @@ def compile_group(config: Config, own: Own = Own()) -> Config:
 
 
 def traces_neuron(config: Config, own: Own = Own()) -> bool:
-    """A learned decay is a parameter, tdBN takes the threshold when the network is built, and a user's own parts may
-    read the neuron from the config that they are given."""
+    """Whether the neuron's constants can be traced.
+
+    Not a learned decay, which is a parameter, nor with tdBN, which takes the threshold when the network is built, nor
+    with a user's own parts, which may read the neuron from their config.
+    """
     return not own.parts and config.model.neuron.learn == "none" and config.model.norm != "tdbn"
 
 
 def compile_groups(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:
-    """The members' numbers, grouped by what can be compiled as one."""
+    """The members' numbers, grouped by compilation."""
     groups: dict[Config, list[int]] = {}
     for number, config in enumerate(configs):
         groups.setdefault(compile_group(config, own), []).append(number)

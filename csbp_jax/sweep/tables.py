@@ -1,4 +1,4 @@
-"""What a sweep came to, as tables: a row a member, a row a member and epoch, a row a setting (seeds taken together)."""
+"""Results of a sweep as tables: by member, by member and epoch, by setting (seeds pooled)."""
 
 import csv
 import pathlib
@@ -15,7 +15,7 @@ _ACCURACIES = ("chosen_test_accuracy", "last_test_accuracy", "chosen_validation_
 
 
 class Setting(NamedTuple):
-    """Members that differ in nothing but the seed.
+    """Members that differ in the seed alone.
 
     point: ``{field: value}``, without the seed. accuracies: intervals over the members that did not diverge, by name.
     """
@@ -27,27 +27,26 @@ class Setting(NamedTuple):
 
 
 def plain(point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point with numbers where its values are tuples of one, as ``chaos.z0`` mostly is, and tuples where JSON has
-    lists."""
-    each = {k: tuple(v) if isinstance(v, list) else v for k, v in point.items()}
-    return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in each.items()}
+    """A point with tuples for JSON's lists, and numbers for tuples of one, as ``chaos.z0`` mostly is."""
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in point.items()}
+    return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in tuples.items()}
 
 
 def member_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> list[Row]:
-    """A row a member; without accuracies where it diverged."""
+    """One row per member; without accuracies where it diverged."""
     rows = []
     for number, (point, result) in enumerate(zip(points, results, strict=True)):
         row = {"member": number, **point, "diverged": result["diverged"]}
-        for part in ("last", "chosen", *(["ema"] if "ema" in result else [])):
-            found = result[part] if result[part] and not result["diverged"] else {}
+        for kind in ("last", "chosen", *(["ema"] if "ema" in result else [])):
+            report = result[kind] if result[kind] and not result["diverged"] else {}
             names = ("epoch", "validation_accuracy", "test_accuracy", "test_loss")
-            row |= {f"{part}_{name}": found.get(name) for name in names}
+            row |= {f"{kind}_{name}": report.get(name) for name in names}
         rows.append(row)
     return rows
 
 
 def epoch_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> list[Row]:
-    """A row a member and epoch: losses, z of each tap, firing rate of each layer, accuracies."""
+    """One row per member and epoch: losses, z of each tap, firing rate of each layer, accuracies."""
     rows = []
     for number, (point, result) in enumerate(zip(points, results, strict=True)):
         for epoch, measured in enumerate(result["epochs"], start=1):
@@ -59,26 +58,26 @@ def epoch_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> l
 
 
 def settings(points: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[Setting]:
-    """The members of each setting taken together, in the order of the grid."""
-    groups: dict[tuple, list[Row]] = {}
+    """The members of each setting pooled, in the order of the grid."""
+    groups: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
     for point, row in zip(points, rows, strict=True):
         groups.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(row)
-    found = []
+    pooled = []
     for key, group in groups.items():
-        whole = [row for row in group if not row["diverged"]]
-        accuracies = {name: student([row[name] for row in whole]) for name in _ACCURACIES} if whole else {}
-        found.append(Setting(dict(key), len(group), len(group) - len(whole), accuracies))
-    return found
+        finite = [row for row in group if not row["diverged"]]
+        accuracies = {name: student([row[name] for row in finite]) for name in _ACCURACIES} if finite else {}
+        pooled.append(Setting(dict(key), len(group), len(group) - len(finite), accuracies))
+    return pooled
 
 
-def best(found: Sequence[Setting]) -> Setting | None:
+def best(settings: Sequence[Setting]) -> Setting | None:
     """The setting with the largest mean validation accuracy of the chosen epochs, none of whose members diverged."""
-    whole = [setting for setting in found if not setting.diverged]
-    return max(whole, key=lambda s: s.accuracies["chosen_validation_accuracy"].mean, default=None)
+    finite = [setting for setting in settings if not setting.diverged]
+    return max(finite, key=lambda s: s.accuracies["chosen_validation_accuracy"].mean, default=None)
 
 
 def write_csv(file: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Writes rows atomically as CSV, with a column for every key."""
+    """Write a table atomically, with a column for every key."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with files.replacing(file) as temporary, open(temporary, "w", newline="") as out:
         writer = csv.DictWriter(out, columns)
@@ -95,17 +94,16 @@ def flat(setting: Setting) -> Row:
 
 
 def latex(setting: Setting) -> str:
-    """A row of a LaTeX table: the point, the number of members that did not diverge, last epoch and chosen epoch in %,
-    with half the width of the interval over these."""
+    """A row of a LaTeX table: the point, the count of finite members, last and chosen epoch in % with intervals."""
     point = ", ".join(f"\\texttt{{{k}}} = {value_text(v)}".replace("_", r"\_") for k, v in setting.point.items())
     of = f" of {setting.members}" if setting.diverged else ""
-    intervals = [setting.accuracies.get(f"{part}_test_accuracy") for part in ("last", "chosen")]
+    intervals = [setting.accuracies.get(f"{kind}_test_accuracy") for kind in ("last", "chosen")]
     cells = [f"${half_width(i)}$".replace("±", r"\pm") if i else "diverged" for i in intervals]
     return f"{point or 'as given'} & {setting.members - setting.diverged}{of} & {' & '.join(cells)} \\\\"
 
 
 def headings(fields: Sequence[str]) -> list[str]:
-    """Names of fields as short as they are unique, to be broken between words: ``surrogate param``."""
+    """The shortest unique names of fields, with spaces so that they can wrap: ``surrogate param``."""
     # A tap's name has dots of its own.
     short = [f.removeprefix("chaos.") if f.startswith("chaos.z0.") else f.rpartition(".")[2] for f in fields]
     return [(s if short.count(s) == 1 else f).replace("_", " ") for s, f in zip(short, fields, strict=True)]

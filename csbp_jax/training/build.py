@@ -1,19 +1,19 @@
-"""From a config, and a user's own parts, to what a run is made of: model, optimiser, loss, term, data."""
+"""From a config and a user's own parts to the recipe and the data of a run."""
 
 import functools
 import inspect
 import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from csbp_jax import controls, data, learner, losses, models
 from csbp_jax.config import Config, ConfigError, replaced
+from csbp_jax.data import DataSource
 from csbp_jax.data.user import arrays
-from csbp_jax.learner import optimizer
+from csbp_jax.learner import Recipe, optimizer
 from csbp_jax.models.taps import Aux
 from csbp_jax.training.plugin_file import defined_in_plugin, plugin_frames
 from csbp_jax.training.plugins import Own
@@ -26,11 +26,11 @@ TRACED: dict[str, Any] = {
     "chaos.scale": 1.0,
     "optimizer.lr": 0.0,
 }
-"""Fields that vary within one compilation of a sweep, with a value for each."""
+"""Fields that may vary within one compilation of a sweep, with a valid value for each."""
 
 
 class TracedPlaceholder:
-    """Stands for a value of TRACED in the config that own functions see: it is no number, so that its use fails."""
+    """A field of TRACED in the config that own functions see; not a number, so that its use fails."""
 
     def __init__(self, field: str):
         self.field = field
@@ -39,48 +39,43 @@ class TracedPlaceholder:
         return f"<{self.field}: one compilation has many values of it, so own parts cannot know it>"
 
 
-class Assembled(NamedTuple):
-    """For ``learner.make``."""
-
-    model: Any
-    tx: optax.GradientTransformation
-    loss: learner.Loss
-    term: Callable[..., jax.Array]
-
-
-def build(config: Config, own: Own, steps_per_epoch: int) -> Assembled:
-    """Of the config, where the user has no own.
+def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
+    """The recipe of a training step: the user's own parts, and the config's for those that are missing.
 
     Raises:
-      ConfigError: an own part is not what it should be; tells what was expected.
+      ConfigError: an own part is not what it should be; says what was expected.
     """
     if own.model and config.weights:
-        raise ConfigError(f"weights: {config.weights}, but {own.place} has its own model, whose names nobody knows")
+        raise ConfigError(
+            f"weights: {config.weights}, but {own.place} has its own model, for which no table of names exists"
+        )
     if own.term and config.chaos.term == "cbp":
-        raise ConfigError(f"chaos.term: cbp is no term, but {own.place} has its own; take one of them")
-    seen = _seen(config)
-    neuron = _call(own, "neuron", seen) if own.neuron else models.neuron(config.model.neuron)
-    model = _call(own, "model", seen, neuron) if own.model else models.build(config.model, neuron)
+        raise ConfigError(f"chaos.term: cbp replaces the term, but {own.place} has its own; leave one of them out")
+    visible = _with_placeholders(config)
+    neuron = _call(own, "neuron", visible) if own.neuron else models.neuron(config.model.neuron)
+    model = _call(own, "model", visible, neuron) if own.model else models.build(config.model, neuron)
     tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
-    made = Assembled(
-        model=model,
-        tx=_call(own, "control", seen, tx) if own.control else tx,
-        loss=_call(own, "loss", seen) if own.loss else losses.build(config.loss),
-        term=_call(own, "term", seen) if own.term else controls.TERMS[config.chaos.term],
-    )
-    _check(config, own, neuron, made)
-    return made
+    tx = _call(own, "control", visible, tx) if own.control else tx
+    loss = _call(own, "loss", visible) if own.loss else losses.build(config.loss)
+    term = _call(own, "term", visible) if own.term else controls.TERMS[config.chaos.term]
+    _check_neuron(config, own, neuron)
+    _check_model(config, own, model)
+    _check_loss(config, own, loss)
+    _check_term(config, own, term)
+    if own.control and not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise ConfigError(f"{own.place}: control gives a {type(tx).__name__}; expected is an optax transformation")
+    return learner.make_recipe(model, tx, loss, config, steps_per_epoch, term)
 
 
-def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[dict[str, Any], str]:
-    """The three parts of the data, and what changes when their records do.
+def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:
+    """The splits of the data, and a fingerprint that changes when their records do.
 
     Raises:
       ConfigError: as ``data.load``, or own data are not what they should be.
     """
     if not own.data:
         return data.load(config, data_dir), data.fingerprint(config, data_dir)
-    parts = arrays.sources(_call(own, "data", _seen(config), pathlib.Path(data_dir)), config, own.place)
+    parts = arrays.sources(_call(own, "data", _with_placeholders(config), pathlib.Path(data_dir)), config, own.place)
     if config.data.workers and any(defined_in_plugin(type(source.source)) for source in parts.values()):
         raise ConfigError(
             f"data.workers: {config.data.workers} is not possible for a source that {own.place} defines, which other "
@@ -89,91 +84,100 @@ def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[d
     return parts, arrays.fingerprint(parts)
 
 
-def class_names(config: Config, own: Own, parts: dict[str, Any], data_dir: str | pathlib.Path) -> list[str]:
-    """The classes' names in the order of their labels; of own data as the train part's ``class_names`` has them."""
+def class_names(config: Config, own: Own, splits: Mapping[str, DataSource], data_dir: str | pathlib.Path) -> list[str]:
+    """The classes' names in the order of their labels; of own data, as the training source names them."""
     if not own.data:
         return data.classes(config, data_dir)
-    names = [str(name) for name in parts["train"].class_names]
+    names = [str(name) for name in splits["train"].class_names]
     return names if len(names) == config.model.classes else [str(n) for n in range(config.model.classes)]
 
 
-def _seen(config):
-    """What own functions see: they are called once for all members of a sweep that differ in what is traced."""
+def _with_placeholders(config: Config) -> Config:
+    """The config as own functions see it: they are called once for all members of a sweep that share a compilation."""
     for field in TRACED:
         config = replaced(config, field, TracedPlaceholder(field))
     return config
 
 
-def _call(own, part, *arguments):
+def _call(own: Own, part: str, *arguments: Any) -> Any:
     function = getattr(own, part)
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
         names = {"data": "config, data_dir", "model": "config, neuron", "control": "config, tx"}.get(part, "config")
         raise ConfigError(f"{own.place}: {part} cannot be called so; expected is {part}({names})") from None
-    except ValueError:  # has no signature to be told
+    except ValueError:  # a callable without a signature, such as a built-in
         pass
     return function(*arguments)
 
 
-def _check(config, own, neuron, made):
-    """Each own part once, on shapes; nothing is computed."""
+# Each own part is traced once, on shapes; nothing is computed.
+
+
+def _check_neuron(config: Config, own: Own, neuron: Any) -> None:
+    if not own.neuron or hasattr(neuron, "init"):  # a Linen module gives its neuron only within a network
+        return
     x = jax.ShapeDtypeStruct((2, config.model.time_steps, 3), jnp.float32)
-    if own.neuron and not hasattr(neuron, "init"):  # a Linen module gives its neuron within a network alone
-        expected = "neuron(x [B, T, ...], membrane=None) -> (spikes like x, membrane [B, ...])"
-        told = _shapes(own, "neuron", expected, neuron, x)
-        if told != [x.shape, (2, 3)]:
-            raise ConfigError(f"{own.place}: neuron gives {told} for x {x.shape}; expected is {expected}")
-    if own.model:
-        _check_model(config, own, made.model)
-    if own.loss:
-        classes = config.model.classes or 2
-        logits = jax.ShapeDtypeStruct((2, config.model.time_steps, classes), jnp.float32)
-        soft = config.loss.smoothing or {"mixup", "cutmix"} & set(config.data.augment)
-        labels = jax.ShapeDtypeStruct((2, classes), jnp.float32) if soft else jax.ShapeDtypeStruct((2,), jnp.int32)
-        where = jax.ShapeDtypeStruct((2,), bool)
-        expected = "loss(logits [B, T, C], labels, where=None) -> a scalar"
-        _scalar(
-            own, "loss", expected, lambda o, y, w: (made.loss(o, y), made.loss(o, y, where=w)), logits, labels, where
-        )
-    if own.term:
-        chaos = config.chaos
-        expected = "term(h, target, scale, *, cut, reduce) -> a scalar"
-        _scalar(own, "term", expected, lambda h: made.term(h, 0.5, 1.0, cut=chaos.cut, reduce=chaos.reduce), x)
-    if own.control and not (hasattr(made.tx, "init") and hasattr(made.tx, "update")):
-        raise ConfigError(f"{own.place}: control gives a {type(made.tx).__name__}; expected is an optax transformation")
+    expected = "neuron(x [B, T, ...], membrane=None) -> (spikes like x, membrane [B, ...])"
+    shapes = _output_shapes(own, "neuron", expected, neuron, x)
+    if shapes != [x.shape, (2, 3)]:
+        raise ConfigError(f"{own.place}: neuron gives {shapes} for x {x.shape}; expected is {expected}")
 
 
-def _check_model(config, own, model):
+def _check_model(config: Config, own: Own, model: Any) -> None:
+    if not own.model:
+        return
     if not (hasattr(model, "init") and hasattr(model, "apply")):
         raise ConfigError(f"{own.place}: model gives a {type(model).__name__}; expected is a flax.linen Module")
     shape, steps, classes = config.model.input_shape, config.model.time_steps, config.model.classes
     key, x = jax.random.key(0), jax.ShapeDtypeStruct((2, 1, *shape), jnp.float32)
     expected = f"(logits {(2, steps, classes)}, csbp_jax.models.taps.Aux) for x {x.shape}"
     call = functools.partial(jax.eval_shape, lambda key, x: model.init_with_output(key, x, False)[0])
-    told = _told(own, "model", expected, call, key, x)
-    pair = isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], Aux)
-    if not pair or getattr(told[0], "shape", ()) != (2, steps, classes):
-        found = getattr(told[0], "shape", "no logits") if pair else "no pair of logits and Aux"
-        raise ConfigError(f"{own.place}: model gives {found}; expected is {expected}")
+    output = _traced(own, "model", expected, call, key, x)
+    pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Aux)
+    if not pair or getattr(output[0], "shape", ()) != (2, steps, classes):
+        shapes = getattr(output[0], "shape", "no logits") if pair else "no pair of logits and Aux"
+        raise ConfigError(f"{own.place}: model gives {shapes}; expected is {expected}")
 
 
-def _scalar(own, part, expected, function, *arguments):
-    if (told := _shapes(own, part, expected, function, *arguments)) and any(shape != () for shape in told):
-        raise ConfigError(f"{own.place}: {part} gives {told[0]}; expected is {expected}")
+def _check_loss(config: Config, own: Own, loss: Any) -> None:
+    if not own.loss:
+        return
+    classes = config.model.classes or 2
+    logits = jax.ShapeDtypeStruct((2, config.model.time_steps, classes), jnp.float32)
+    soft = config.loss.smoothing or {"mixup", "cutmix"} & set(config.data.augment)
+    labels = jax.ShapeDtypeStruct((2, classes), jnp.float32) if soft else jax.ShapeDtypeStruct((2,), jnp.int32)
+    where = jax.ShapeDtypeStruct((2,), bool)
+    expected = "loss(logits [B, T, C], labels, where=None) -> a scalar"
+    _check_scalar(own, "loss", expected, lambda o, y, w: (loss(o, y), loss(o, y, where=w)), logits, labels, where)
 
 
-def _shapes(own, part, expected, function, *arguments):
+def _check_term(config: Config, own: Own, term: Any) -> None:
+    if not own.term:
+        return
+    chaos = config.chaos
+    x = jax.ShapeDtypeStruct((2, config.model.time_steps, 3), jnp.float32)
+    expected = "term(h, target, scale, *, cut, reduce) -> a scalar"
+    _check_scalar(own, "term", expected, lambda h: term(h, 0.5, 1.0, cut=chaos.cut, reduce=chaos.reduce), x)
+
+
+def _check_scalar(own: Own, part: str, expected: str, function: Any, *arguments: Any) -> None:
+    shapes = _output_shapes(own, part, expected, function, *arguments)
+    if any(shape != () for shape in shapes):
+        raise ConfigError(f"{own.place}: {part} gives {shapes[0]}; expected is {expected}")
+
+
+def _output_shapes(own: Own, part: str, expected: str, function: Any, *arguments: Any) -> list[tuple[int, ...]]:
     if not callable(function):
         raise ConfigError(f"{own.place}: {part} gives a {type(function).__name__}; expected is {expected}")
-    made = _told(own, part, expected, functools.partial(jax.eval_shape, function), *arguments)
-    return [leaf.shape for leaf in jax.tree.leaves(made)]
+    output = _traced(own, part, expected, functools.partial(jax.eval_shape, function), *arguments)
+    return [leaf.shape for leaf in jax.tree.leaves(output)]
 
 
-def _told(own, part, expected, function, *arguments):
+def _traced(own: Own, part: str, expected: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except TypeError as error:
         if plugin_frames(error):
-            raise  # it is told by its line
+            raise  # reported with its line in the user's file
         raise ConfigError(f"{own.place}: {part}: {error}; expected is {expected}") from None

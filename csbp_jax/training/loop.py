@@ -1,25 +1,24 @@
-"""The training loop, read from top to bottom: from a config to a run folder and a test accuracy."""
+"""The training loop: from a config to a run folder and a test accuracy."""
 
 import contextlib
+import dataclasses
 import functools
-import itertools
-import math
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from csbp_jax import data, learner
-from csbp_jax.config import Config, ConfigError, check, to_json
+from csbp_jax import learner
+from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
+from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
+from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files, hardware, multihost, profiling
 from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.training import build, flip_meter, metrics_log, run_dir, selection
+from csbp_jax.training import build, flip_meter, metrics_log, monitor, run_dir, selection
 from csbp_jax.training.checkpoint import checkpoint, location
-from csbp_jax.training.compiled import Program, begin, compile, resolve
-from csbp_jax.training.monitor import TrainingMonitor, empty_progress
+from csbp_jax.training.compiled import CompiledRun, Splits, compile_run, initial_state, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
 
 
@@ -30,160 +29,205 @@ def train(
     fresh: bool = False,
     root: str | pathlib.Path = "runs",
     data_dir: str | pathlib.Path = "data",
-    console: terminal.Console | None = None,
+    console: Console | None = None,
     stop: Stop | None = None,
     own: Own = Own(),
     profile: str = "",
     checkpoints: str | None = None,
 ) -> dict[str, Any]:
-    """Trains, or goes on where a stopped run of the same config left off, and returns what ``result.json`` holds.
+    """Train, or resume a stopped run of the same config, and return the content of ``result.json``.
 
     Args:
       config: what to train.
       name: the run's folder under ``root``; by default the data set and a hash of the config.
-      fresh: set an old run of this name aside and start anew.
-      root: where runs are kept.
-      data_dir: where prepared data sets are kept.
-      console: where to show it; the terminal by default.
-      stop: what may tell it to stop, within an epoch too; see stop.py.
-      own: parts of your own, in place of the config's. If they are not of a file, ``name`` must be given.
-      profile: ``START:N``: a trace of N steps from step START on is left in the run's ``profile``.
-      checkpoints: a folder or an address ``gs://BUCKET/FOLDER``, under which the run's name holds its checkpoints, with
-        all that another machine needs to go on; by default they are in the run's folder.
+      fresh: rename an old run of this name and start from scratch.
+      root: directory of all runs.
+      data_dir: directory of prepared data sets.
+      console: where progress is shown; the terminal by default.
+      stop: what may request a stop, within an epoch too (runtime/preemption.py).
+      own: parts of your own, in place of the config's. If they are not from a file, ``name`` must be given.
+      profile: ``START:N`` writes a trace of N steps from step START on to the run's folder ``profile``.
+      checkpoints: a directory or an address ``gs://BUCKET/DIRECTORY``, under which the run's name holds its
+        checkpoints, with all that another machine needs to resume; by default they are in the run's folder.
 
     Raises:
       ConfigError: a value is impossible, or the folder holds another config or a run on other data.
       Diverged: loss or gradient was not finite for three steps in a row.
-      Stopped: it was told to, and has saved all that it had done; the same call goes on.
+      Stopped: a stop was requested, and all progress is saved; the same call resumes.
     """
     stop = Stop() if stop is None else stop
     steps_traced = profiling.parse_trace_steps(profile) if profile else range(0)
-    console = terminal.Console(highlight=False, markup=False) if console is None else console
+    console = Console(highlight=False, markup=False) if console is None else console
     if not multihost.is_host0():
-        console = terminal.Console(quiet=True)
+        console = Console(quiet=True)
     if checkpoints is not None:
         location.parse(checkpoints)
-    config, parts, identity = multihost.all_succeed(lambda: _prepared(config, own, data_dir))
+
+    config, splits, fingerprint = multihost.all_succeed(lambda: _load(config, own, data_dir))
     name = plugin_run_name(config, own) if name is None else name
-    alike = [
-        to_json(config),
-        name,
-        str(root),
-        run_dir.fingerprint_digest(identity),
-        own.about().get("sha256"),
-        checkpoints,
-    ]
-    multihost.check_equal("options of train", alike)
-    steps_per_epoch = len(parts["train"]) // config.batch_size
-    program = compile(config, parts["train"], steps_per_epoch, own)
-    state = begin(config, program, functools.partial(console.print, soft_wrap=True))
-    with _batches(config, parts) as batches:
-        first = program.place(next(batches))
+    digest = run_dir.fingerprint_digest(fingerprint)
+    options = [to_json(config), name, str(root), digest, own.about().get("sha256"), checkpoints]
+    multihost.check_equal("options of train", options)
+
+    run = compile_run(config, splits["train"], len(splits["train"]) // config.batch_size, own)
+    state = initial_state(run, functools.partial(console.print, soft_wrap=True))
+    with contextlib.closing(run.batches(config.seed)) as batches:
+        first_batch = run.shard_batch(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
-    _, metrics = multihost.all_succeed(lambda: jax.eval_shape(program.train_step, state, first))
-    saved = unsaved(state, metrics) | {"chosen": selection.of(state, 0, selection.NONE_YET)}
-    job = _Job(config, program, parts, steps_per_epoch, stop)
+    _, metrics = multihost.all_succeed(lambda: jax.eval_shape(run.train_step, state, first_batch))
+    saved = checkpoint_content(state, metrics) | {"chosen": selection.select(state, 0, selection.NO_EPOCH)}
+    classes = build.class_names(config, own, splits, data_dir)
 
-    classes = build.class_names(config, own, parts, data_dir)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
 
-        def opened():
-            there = location.checkpoint_dir(pathlib.Path(root, name), checkpoints, fresh)
-            elsewhere = location.config_beside(there) if checkpoints else None
+        def open_run() -> tuple[str, str, dict[str, Any] | None]:
+            store = location.checkpoint_dir(pathlib.Path(root, name), checkpoints, fresh)
+            elsewhere = location.config_beside(store) if checkpoints else None
             if fresh and elsewhere:
-                raise ConfigError(f"--fresh: {there} has checkpoints; move them away, or give another NAME (--name)")
-            run = held.enter_context(
-                run_dir.open_run(
-                    pathlib.Path(root), to_json(config), name, fresh, console, identity, classes, own, elsewhere
-                )
+                raise ConfigError(f"--fresh: {store} has checkpoints; move them away, or give another NAME (--name)")
+            content = run_dir.open_run(
+                pathlib.Path(root), to_json(config), name, fresh, console, fingerprint, classes, own, elsewhere
             )
-            return str(run), str(there), run_dir.read_result(run) if (run / "result.json").exists() else None
+            folder = stack.enter_context(content)
+            finished = (folder / "result.json").exists()
+            return str(folder), str(store), run_dir.read_result(folder) if finished else None
 
-        run, there, result = multihost.broadcast_from_host0(opened)
-        run = pathlib.Path(run)
+        folder_name, store, result = multihost.broadcast_from_host0(open_run)
+        folder = pathlib.Path(folder_name)
         if result is not None:
-            console.print(f"{run} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
+            console.print(f"{folder} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
         else:
+            job = _Job(run, splits, stop, folder, store, console, steps_traced)
             with stop.deferred():
-                saved, rows = _resume(job, saved, first, run, there, console, steps_traced)
+                saved, rows = _train_epochs(job, saved, first_batch)
             stop.raise_if_requested()
-            result = selection.tested(program, saved, parts["test"], rows, steps_per_epoch, stop.raise_if_requested)
+            result = selection.test_results(run, saved, splits["test"], rows, stop.raise_if_requested)
             if config.patience:
                 result["stopped_early"] = result["last"]["epoch"] < config.epochs
-            multihost.broadcast_from_host0(lambda: _leave(run, rows, result))
-        terminal.print_result(console, run, result, there)
+
+            def write_results() -> None:
+                plots.draw_run(folder, rows)
+                files.write_json(folder / "result.json", result)
+
+            multihost.broadcast_from_host0(write_results)
+        terminal.print_result(console, folder, result, store)
         return result
 
 
-def _prepared(config, own, data_dir):
-    """The whole config, the parts of its data, and what tells whether these are the same."""
+def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str]:
+    """The resolved config, the splits of its data, and their fingerprint."""
     if jax.process_count() > 1 and (config.flip_every or config.chaos.unit == "flip"):
         raise ConfigError("flip_every, chaos.unit: the flip ratio can be measured in one process only; set 0 and plain")
-    parts, identity = build.load_data(check(config), own, data_dir)
-    return resolve(config, parts), parts, identity
+    splits, fingerprint = build.load_data(check(config), own, data_dir)
+    return resolve(config, splits), splits, fingerprint
 
 
-def _leave(run, rows, result):
-    plots.draw_run(run, rows)
-    files.write_json(run / "result.json", result)
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What is fixed while a run trains: its functions, data, directories, and what may stop it."""
 
-
-class _Job(NamedTuple):
-    """What a run computes, on what, and what may stop it."""
-
-    config: Config
-    program: Program
-    parts: dict[str, Any]
-    steps_per_epoch: int
+    run: CompiledRun
+    splits: Splits
     stop: Stop
+    folder: pathlib.Path
+    store: str
+    console: Console
+    steps_traced: range
 
 
-def _resume(job, saved, first, run, there, console, steps_traced):
-    """Trains from the newest checkpoint, or from the start, to the end."""
-    config, program, steps_per_epoch = job.config, job.program, job.steps_per_epoch
-    beside = [] if there == str(run / "checkpoints") else [run / "config.json", run / "metrics.jsonl"]
-    with checkpoint.open_folder(there, functools.partial(console.print, soft_wrap=True), beside) as checkpoints:
+def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Train from the newest checkpoint, or from the start, to the last epoch; return its checkpoint and all rows."""
+    run, config, steps_per_epoch = job.run, job.run.config, job.run.steps_per_epoch
+    host0, total_steps = multihost.is_host0(), run.total_steps
+    log_file = job.folder / "metrics.jsonl"
+    beside = [] if job.store == str(job.folder / "checkpoints") else [job.folder / "config.json", log_file]
+    show_line = functools.partial(job.console.print, soft_wrap=True)
+
+    with contextlib.ExitStack() as stack:
+        # Restore.
+        store = stack.enter_context(checkpoint.open_folder(job.store, show_line, beside))
         if beside:
-            multihost.broadcast_from_host0(lambda: location.record_location(run, there))
-        saved = checkpoints.restore(saved) or saved
-        done, steps = int(saved["state"].step), config.epochs * steps_per_epoch
-        progress = saved.pop("progress")
-        ended = int(progress["epochs"])
+            multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
+        saved = store.restore(saved) or saved
+        start, progress = int(saved["state"].step), saved.pop("progress")
         rows = multihost.broadcast_from_host0(
-            lambda: metrics_log.rewind(run / "metrics.jsonl", done, ended, steps_per_epoch)
+            lambda: metrics_log.rewind(log_file, start, int(progress["epochs"]), steps_per_epoch)
         )
-        place = f"resumed after step {done}" if done else "a new run"
-        console.print(f"{run}: {place}, {steps} steps in all", soft_wrap=True)
-        file = run / "metrics.jsonl" if multihost.is_host0() else pathlib.Path(os.devnull)
-        with metrics_log.writer(file, rows) as (write, sync), terminal.progress(console, steps, done) as show:
-            if not done:
-                saved["state"] = state = flip_meter.begin(program.flip_ratio, config, saved["state"], first)
-                norms = jax.tree.map(float, program.gradient_norms(state, first))
-                write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _kind())
-                console.print(terminal.gradient_share(norms), soft_wrap=True)
-            watch = TrainingMonitor(config, steps_per_epoch, done, progress, rows[-1]["seconds"], write, show, console)
-            watch.newest_step = checkpoints.newest_step
-            if peak := hardware.peak_flops():
-                watch.utilisation = hardware.flops(program.train_step, saved["state"], first) / peak
+        show_line(
+            f"{job.folder}: {f'resumed after step {start}' if start else 'a new run'}, {total_steps} steps in all"
+        )
+        write, sync = stack.enter_context(metrics_log.writer(log_file if host0 else pathlib.Path(os.devnull), rows))
+        show = stack.enter_context(terminal.progress(job.console, total_steps, start))
 
-            def save():
-                place = (watch.step, watch.epochs)
-                if watch.step and (watch.saved != place or checkpoints.failed()):
-                    content = saved | {"progress": watch.progress()}
-                    checkpoints.save(watch.step, content, before=sync if multihost.is_host0() else lambda: None)
-                    watch.saved = place
+        # Start.
+        if not start:
+            saved["state"] = flip_meter.with_plain_z0(run.flip_ratio, config, saved["state"], first_batch)
+            norms = jax.tree.map(float, run.gradient_norms(saved["state"], first_batch))
+            write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())
+            show_line(terminal.gradient_share(norms))
+        peak = hardware.peak_flops()
+        watch = monitor.TrainingMonitor(
+            config,
+            steps_per_epoch,
+            progress,
+            (start, rows[-1]["seconds"]),
+            monitor.Outputs(write, show, job.console),
+            hardware.flops(run.train_step, saved["state"], first_batch) / peak if peak else 0.0,
+        )
+        host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, start)))
+        batches = map(run.shard_batch, host_batches)
+        train_step = stack.enter_context(
+            profiling.profiled(run.train_step, start, job.steps_traced if host0 else range(0), job.folder / "profile")
+        )
+        before_step = flip_meter.before_step(run.flip_ratio, config, watch.record_flip_ratios)
+        last_saved = (start, watch.epochs)
 
-            tracing = profiling.profiled(
-                program.train_step, done, steps_traced if multihost.is_host0() else range(0), run / "profile"
-            )
-            with _batches(config, job.parts, done) as batches, tracing as train_step:
-                job = job._replace(program=program._replace(train_step=train_step))
-                _fit(job, saved, map(program.place, batches), watch, save)
-            return saved, rows
+        def save() -> None:
+            nonlocal last_saved
+            position = (watch.step, watch.epochs)
+            if watch.step and (position != last_saved or store.failed()):
+                content = saved | {"progress": watch.progress()}
+                store.save(watch.step, content, before=sync if host0 else lambda: None)
+                last_saved = position
+
+        # Train.
+        step = start
+        try:
+            for epoch in range(watch.epochs + 1, config.epochs + 1):
+                if _out_of_patience(config, saved, watch.epochs):
+                    break
+                for _ in range(watch.steps_left):
+                    if job.stop.code is not None:
+                        break
+                    step += 1
+                    batch = watch.timed_next(batches)
+                    state = before_step(step, saved["state"], batch)
+                    saved["state"], metrics = train_step(state, batch)
+                    watch(metrics)
+                watch.catch_up()
+                job.stop.raise_if_requested()
+
+                validation = run.evaluate(saved["state"], job.splits["validation"], job.stop.raise_if_requested)
+                ema_validation = {}
+                if config.optimizer.ema:
+                    averaged = learner.with_ema_weights(saved["state"])
+                    ema_validation = run.evaluate(averaged, job.splits["validation"], job.stop.raise_if_requested)
+                watch.end_epoch(validation, ema_validation)
+                saved["chosen"] = selection.update(saved["chosen"], saved["state"], epoch, validation)
+                last = epoch == config.epochs or _out_of_patience(config, saved, epoch)
+                if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
+                    save()
+        except Stopped as stopped:
+            save()
+            raise Stopped(stopped.code, watch.step) from None
+        except Diverged as error:
+            newest = store.newest_step()
+            good = "no checkpoint yet" if newest is None else f"the last good checkpoint is of step {newest}"
+            raise Diverged(f"diverged: {error}; {good}. Try a smaller optimizer.lr or chaos.z0") from None
+        return saved, rows
 
 
-def _kind():
-    """On what a run began."""
+def _hardware_row() -> dict[str, Any]:
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -191,70 +235,16 @@ def _kind():
     }
 
 
-def _batches(config, parts, start_step=0):
-    readers = {"workers": config.data.workers, "threads": config.data.threads} | multihost.host_slice()
-    batches = data.train_batches(parts["train"], config.batch_size, config.seed, start_step, **readers)
-    return contextlib.closing(batches)
-
-
-def _fit(job: _Job, saved, batches: Iterator, watch: TrainingMonitor, save):
-    """All epochs that are left; ``saved``, the state and the chosen weights, goes along with them."""
-    config, program, validation_part, stop = job.config, job.program, job.parts["validation"], job.stop
-    train_step = _metered(program, config, watch) if config.flip_every else program.train_step
-    try:
-        for epoch in range(watch.epochs + 1, config.epochs + 1):
-            if _out_of_patience(config, saved, watch.epochs):
-                break
-            for _ in range(watch.left):
-                if stop.code is not None:
-                    break
-                saved["state"], metrics = train_step(saved["state"], watch.next(batches))
-                watch(metrics)
-            watch.catch_up()
-            stop.raise_if_requested()
-            validation = program.evaluate(saved["state"], validation_part, stop.raise_if_requested)
-            averages = {}
-            if config.optimizer.ema:
-                averages = program.evaluate(
-                    learner.with_ema_weights(saved["state"]), validation_part, stop.raise_if_requested
-                )
-            watch.end_epoch(validation, averages)
-            if selection.rank(validation) > selection.rank(saved["chosen"]):
-                saved["chosen"] = selection.of(saved["state"], epoch, validation)
-            last = epoch == config.epochs or _out_of_patience(config, saved, epoch)
-            if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
-                save()
-    except Stopped as stopped:
-        save()
-        raise Stopped(stopped.code, watch.step) from None
-
-
-def _out_of_patience(config, saved, epochs):
-    """Whether so many ended epochs are enough; told from what a checkpoint holds alone, so alike after a resume."""
+def _out_of_patience(config: Config, saved: dict[str, Any], epochs: int) -> bool:
+    """Whether the epochs so far are enough; decided by what a checkpoint holds, so a resume decides the same."""
     return bool(config.patience) and epochs - int(saved["chosen"]["epoch"]) >= config.patience
 
 
-def _metered(program, config, watch: TrainingMonitor):
-    """The training step, with the flip ratios told, and z steered, before each ``flip_every``-th."""
-    steps = itertools.count(watch.step + 1)
+def checkpoint_content(state: State, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of a run at its start holds; shapes of the state and of a step's metrics suffice.
 
-    def train_step(state, batch):
-        step = next(steps)
-        if (step - 1) % config.flip_every == 0:
-            if config.chaos.unit == "flip":
-                state = flip_meter.z0_in_flips(program.flip_ratio, config, state, batch) or state
-            ratios = {part: program.flip_ratio(part, state, batch) for part in flip_meter.PARTS}
-            watch.flips[step] = {part: ratio if math.isfinite(ratio) else None for part, ratio in ratios.items()}
-        return program.train_step(state, batch)
-
-    return train_step
-
-
-def unsaved(state: learner.State, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint holds, of a run that begins; of a state and of a step's metrics the shapes suffice.
-
-    One checkpoint holds all that a run goes on with, or none does: the state, the weights of the epoch that validation
-    chose, and what has been measured of an epoch that has not ended.
+    One checkpoint holds all that a run resumes from, or none does: the state, the weights of the best validation epoch,
+    and what has been measured of an unfinished epoch.
     """
-    chosen = selection.reasons(0, selection.NONE_YET) | {"params": state.params, "batch_stats": state.batch_stats}
-    return {"state": state, "chosen": chosen, "progress": empty_progress(metrics)}
+    selected = selection.summary(0, selection.NO_EPOCH) | learner.weights_of(state)
+    return {"state": state, "chosen": selected, "progress": monitor.empty_progress(metrics)}

@@ -4,21 +4,24 @@ The loss falls where rates are large enough, and rises where they are too large.
 one compilation; schedule and warm-up are left out, all else is the config's, its chaos term too.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, check, replaced
-from csbp_jax.reporting import plots, terminal
+from csbp_jax.reporting import plots
+from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, flip_meter
-from csbp_jax.training.compiled import begin, compile, resolve
+from csbp_jax.training.compiled import compile_run, initial_state, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
 
 _MEMORY = 0.9  # of the smoothed loss, a step
@@ -34,7 +37,7 @@ def find(
     out: str | pathlib.Path | None = None,
     data_dir: str | pathlib.Path = "data",
     own: Own = Own(),
-    console: terminal.Console | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Trains for ``steps`` steps at rates from ``low`` to ``high``, or until the loss has blown up.
 
@@ -54,7 +57,7 @@ def find(
     Raises:
       ConfigError: a value is impossible, or no rate lowered the loss.
     """
-    console = terminal.Console(highlight=False, markup=False) if console is None else console
+    console = Console(highlight=False, markup=False) if console is None else console
     if not (0 < low < high < math.inf and steps >= 10):
         raise ConfigError(f"--low, --high, --steps: {low}, {high}, {steps}; give 0 < low < high and at least 10 steps")
     folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
@@ -105,30 +108,27 @@ def smooth(losses: list[float]) -> np.ndarray:
     return np.asarray(means)
 
 
-def _losses(config, own, data_dir, rates, show):
-    """The task loss of each step's batch, until one is not finite or the smoothed one has blown up."""
+def _losses(
+    config: Config, own: Own, data_dir: str | pathlib.Path, rates: np.ndarray, show: Callable[[str], None]
+) -> list[float]:
+    """The task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
     flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
-    parts, _ = build.load_data(check(flat), own, data_dir)
-    flat = resolve(flat, parts)
-    program = compile(flat, parts["train"], len(parts["train"]) // flat.batch_size, own)
-    batches = data.train_batches(parts["train"], flat.batch_size, flat.seed, threads=flat.data.threads)
-    first = program.place(next(batches))
-    state = flip_meter.begin(program.flip_ratio, flat, begin(flat, program, show), first)
+    splits, _ = build.load_data(check(flat), own, data_dir)
+    flat, train = resolve(flat, splits), splits["train"]
+    run = compile_run(flat, train, len(train) // flat.batch_size, own)
     losses: list[float] = []
-    for batch, rate in zip(_with(first, map(program.place, batches)), rates, strict=False):
-        lr = jax.device_put(np.asarray(rate, state.hparams["lr"].dtype), state.step.sharding)
-        state = dataclasses.replace(state, hparams=state.hparams | {"lr": lr})
-        state, metrics = program.train_step(state, batch)
-        if metrics["bad_steps"] > 0:
-            break
-        losses.append(float(metrics["task_loss"]))
-        means = smooth(losses)
-        if len(losses) >= 10 and means[-1] > _WORSE * means.min():
-            break
-    batches.close()
+    with contextlib.closing(run.batches(flat.seed)) as host_batches:
+        batches = map(run.shard_batch, host_batches)
+        first = next(batches)
+        state = flip_meter.with_plain_z0(run.flip_ratio, flat, initial_state(run, show), first)
+        for batch, rate in zip(itertools.chain([first], batches), rates, strict=False):
+            lr = jax.device_put(np.asarray(rate, state.hparams["lr"].dtype), state.step.sharding)
+            state = dataclasses.replace(state, hparams=state.hparams | {"lr": lr})
+            state, metrics = run.train_step(state, batch)
+            if metrics["bad_steps"] > 0:
+                break
+            losses.append(float(metrics["task_loss"]))
+            means = smooth(losses)
+            if len(losses) >= 10 and means[-1] > _WORSE * means.min():
+                break
     return losses
-
-
-def _with(first, others):
-    yield first
-    yield from others

@@ -1,5 +1,6 @@
-"""Reads the metrics of a run's steps: shows them, writes them, and stops a run that diverges."""
+"""The monitor of a run: reads the metrics of its steps, shows and writes them, and detects divergence."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,123 +8,163 @@ from typing import Any
 import jax
 import numpy as np
 
-from csbp_jax.config import Diverged
+from csbp_jax.config import Config, Diverged
 from csbp_jax.reporting import terminal
+from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware
 
 BAD_STEPS_STOP = 3
+"""A run stops after this many non-finite steps in a row."""
 
 
 def empty_progress(metrics: Any) -> dict[str, Any]:
-    """What a checkpoint holds of the rows to come, at the start of a run.
+    """The monitor's part of a checkpoint, at the start of a run.
 
     Args:
-      metrics: of a step, as ``train_step`` gives them (shapes suffice).
+      metrics: of a step, as ``train_step`` returns them (shapes suffice).
 
     Returns:
-      ``{"epochs": ended ones, "count": good steps since, "sums": their metrics}``, as arrays.
+      ``{"epochs": ended epochs, "count": good steps since, "sums": their metrics}``, as arrays.
     """
     sums = jax.tree.map(lambda _: np.zeros(()), {name: m for name, m in metrics.items() if name != "bad_steps"})
     return {"epochs": np.asarray(0), "count": np.asarray(0), "sums": sums}
 
 
-class TrainingMonitor:
-    """The place of a run: ``step`` and ``epochs`` (ended ones), and the means of the epoch that is not ended.
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Where a monitor writes.
 
-    ``flips`` takes the flip ratios measured before a step, ``{step: {part: ratio}}``.
+    write: a row to ``metrics.jsonl``. show: ``show(step, text)``, the progress bar. console: the terminal.
     """
 
-    def __init__(self, config, steps_per_epoch, step, progress, seconds, write, show, console):
-        self.config, self.steps_per_epoch, self.step = config, steps_per_epoch, step
+    write: Callable[[dict[str, Any]], None]
+    show: Callable[[int, str], None]
+    console: Console
+
+
+class TrainingMonitor:
+    """Progress of a run: ``step``, ``epochs`` (ended ones), and the running means of the current epoch.
+
+    It is one step behind: it waits for the metrics of a step only when the next one has been dispatched.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        steps_per_epoch: int,
+        progress: dict[str, Any],
+        started: tuple[int, float],
+        outputs: Outputs,
+        seconds_per_step_at_peak: float = 0.0,
+    ):
+        """Continues from a checkpoint, or from the start.
+
+        Args:
+          config: of the run.
+          steps_per_epoch: training steps per epoch.
+          progress: as :func:`empty_progress` returns it.
+          started: the step that the run continues from, and the seconds of training before it.
+          outputs: where to write.
+          seconds_per_step_at_peak: of a step, at the devices' peak FLOP/s, for MFU; 0 if unknown.
+        """
+        self.config, self.steps_per_epoch, self.outputs = config, steps_per_epoch, outputs
         self.epochs, self.count, self.sums = int(progress["epochs"]), int(progress["count"]), progress["sums"]
-        self.write, self.show, self.console = write, show, console
-        self.began = time.perf_counter() - seconds
-        self.bad_steps, self.saved = 0, (step, self.epochs) if step else None
-        self.flips: dict[int, dict[str, float | None]] = {}
-        self._flip_ratio: dict[str, float | None] = {}  # the last one, shown till the next
-        self._running, self._here, self._here_began, self._waited = None, 0, time.perf_counter(), 0.0
-        self.newest_step: Callable[[], int | None] = lambda: None  # of the checkpoints
-        self.utilisation = 0.0  # of the devices' arithmetic, by one step a second; 0: unknown
+        self.step, self.bad_steps = started[0], 0
+        self._seconds_per_step_at_peak = seconds_per_step_at_peak
+        self._start_time = time.perf_counter() - started[1]
+        self._flip_ratios: dict[int, dict[str, float | None]] = {}
+        self._shown_flip_ratio: dict[str, float | None] = {}
+        self._dispatched: Any = None
+        self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
     def __call__(self, metrics: dict[str, Any]) -> None:
-        """Is given a step's metrics when the step has begun, and reads those of the step before, while this one runs.
+        """Takes the metrics of the step just dispatched, and reads those of the step before.
 
         Raises:
           Diverged: loss or gradient was not finite for three steps in a row.
         """
         self.catch_up()
-        self._running = metrics
+        self._dispatched = metrics
 
-    def next(self, batches: Iterator[Any]) -> Any:
-        """The next batch; the time that it takes is told as time spent waiting."""
-        began = time.perf_counter()
+    def timed_next(self, batches: Iterator[Any]) -> Any:
+        """The next batch; the time it takes is counted as waiting for data."""
+        start = time.perf_counter()
         batch = next(batches)
-        self._waited += time.perf_counter() - began
+        self._waited += time.perf_counter() - start
         return batch
 
-    def catch_up(self) -> None:
-        """Waits for the step that runs, and reads its metrics."""
-        if self._running is not None:
-            metrics, self._running = jax.tree.map(float, jax.device_get(self._running)), None
-            self.step += 1
-            self.bad_steps = int(metrics.pop("bad_steps"))
-            if self.step in self.flips:
-                ratios = self.flips.pop(self.step)
-                self._flip_ratio = {"flip_ratio": ratios["both"]}
-                self.write({"kind": "flip", "step": self.step, "seconds": self.seconds, "flip_ratio": ratios})
-            if self.bad_steps:
-                self._bad()
-            else:
-                self._good(metrics)
+    def record_flip_ratios(self, step: int, ratios: dict[str, float | None]) -> None:
+        """Keeps the ratios measured before a step, to be written when its metrics are read."""
+        self._flip_ratios[step] = ratios
 
-    def _good(self, metrics):
-        self.count, self._here = self.count + 1, self._here + 1
+    def catch_up(self) -> None:
+        """Waits for the dispatched step, and reads its metrics."""
+        if self._dispatched is None:
+            return
+        metrics, self._dispatched = jax.tree.map(float, jax.device_get(self._dispatched)), None
+        self.step += 1
+        self.bad_steps = int(metrics.pop("bad_steps"))
+        if ratios := self._flip_ratios.pop(self.step, None):
+            self._shown_flip_ratio = {"flip_ratio": ratios["both"]}
+            self._write({"kind": "flip", "step": self.step, "seconds": self.seconds, "flip_ratio": ratios})
+        if self.bad_steps:
+            self._skip_step()
+            return
+        self.count, self._steps_in_interval = self.count + 1, self._steps_in_interval + 1
         self.sums = jax.tree.map(lambda total, value: total + value, self.sums, metrics)
         if self.step % self.config.log_every == 0:
             row = self._row("train", metrics)
-            self.write(row)
-            self.show(self.step, terminal.progress_line(row | self._flip_ratio, self.config.epochs))
+            self._write(row)
+            self.outputs.show(self.step, terminal.progress_line(row | self._shown_flip_ratio, self.config.epochs))
 
-    def _bad(self):
-        self.write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
-        self.console.print(f"step {self.step}: loss or gradient is not finite; the step is skipped", soft_wrap=True)
+    def _skip_step(self) -> None:
+        self._write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
+        self._print(f"step {self.step}: loss or gradient is not finite; the step is skipped")
         if self.bad_steps == BAD_STEPS_STOP:
-            newest = self.newest_step()
-            good = "no checkpoint yet" if newest is None else f"the last good checkpoint is of step {newest}"
-            raise Diverged(
-                f"diverged: loss or gradient was not finite at steps {self.step - BAD_STEPS_STOP + 1} to "
-                f"{self.step}; {good}. Try a smaller optimizer.lr or chaos.z0"
-            )
+            raise Diverged(f"loss or gradient was not finite at steps {self.step - BAD_STEPS_STOP + 1} to {self.step}")
 
     @property
-    def left(self) -> int:
+    def steps_left(self) -> int:
         """Steps to the end of the epoch."""
         return (self.epochs + 1) * self.steps_per_epoch - self.step
 
-    def end_epoch(self, validation: dict[str, float], averages: dict[str, float]) -> None:
-        """Writes the epoch's row, the means of its good steps and what validation says, of averaged weights too."""
-        mean = jax.tree.map(lambda total: float(total / self.count), self.sums) if self.count else {}
-        row = self._row("epoch", mean) | {f"validation_{k}": v for k, v in validation.items()}
-        row |= {f"ema_validation_{k}": v for k, v in averages.items()}
-        self.write(row)
-        if not terminal.is_live(self.console):
-            self.console.print(terminal.progress_line(row, self.config.epochs), soft_wrap=True)
+    def end_epoch(self, validation: dict[str, float], ema_validation: dict[str, float]) -> None:
+        """Writes the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
+        means = jax.tree.map(lambda total: float(total / self.count), self.sums) if self.count else {}
+        row = self._row("epoch", means)
+        row |= {f"validation_{name}": value for name, value in validation.items()}
+        row |= {f"ema_validation_{name}": value for name, value in ema_validation.items()}
+        self._write(row)
+        if not terminal.is_live(self.outputs.console):
+            self._print(terminal.progress_line(row, self.config.epochs))
         self.epochs, self.count, self.sums = self.epochs + 1, 0, jax.tree.map(np.zeros_like, self.sums)
-        self._here, self._here_began, self._waited = 0, time.perf_counter(), 0.0
+        self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
     def progress(self) -> dict[str, Any]:
-        """For a checkpoint; as :func:`nothing_yet` has it."""
-        return jax.tree.map(np.asarray, {"epochs": self.epochs, "count": self.count, "sums": self.sums})
-
-    def _row(self, kind, metrics):
-        passed = time.perf_counter() - self._here_began
-        clock = {"seconds": self.seconds, "examples_per_second": self._here * self.config.batch_size / passed}
-        clock |= {"waiting": self._waited / passed} | hardware.memory_stats()
-        if self.utilisation:
-            clock["utilisation"] = self.utilisation * self._here / passed
-        place = {"kind": kind, "step": self.step, "epoch": -(-self.step // self.steps_per_epoch)}
-        return place | clock | metrics
+        """The monitor's part of a checkpoint; as :func:`empty_progress` returns it."""
+        content = {"epochs": self.epochs, "count": self.count, "sums": self.sums}
+        arrays: dict[str, Any] = jax.tree.map(np.asarray, content)
+        return arrays
 
     @property
-    def seconds(self):
-        return time.perf_counter() - self.began
+    def seconds(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return time.perf_counter() - self._start_time
+
+    def _row(self, kind: str, metrics: dict[str, Any]) -> dict[str, Any]:
+        elapsed = time.perf_counter() - self._interval_start
+        row: dict[str, Any] = {"kind": kind, "step": self.step, "epoch": -(-self.step // self.steps_per_epoch)}
+        row |= {
+            "seconds": self.seconds,
+            "examples_per_second": self._steps_in_interval * self.config.batch_size / elapsed,
+        }
+        row |= {"waiting": self._waited / elapsed} | hardware.memory_stats()
+        if self._seconds_per_step_at_peak:
+            row["utilisation"] = self._seconds_per_step_at_peak * self._steps_in_interval / elapsed
+        return row | metrics
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.outputs.write(row)
+
+    def _print(self, line: str) -> None:
+        self.outputs.console.print(line, soft_wrap=True)

@@ -1,75 +1,88 @@
-"""Whose weights a run is told by: the last epoch's, those of the epoch that validation chose, the moving average."""
+"""Which weights a run reports: last epoch, best validation epoch, or EMA."""
 
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from csbp_jax import learner
-from csbp_jax.training.compiled import Program
+from csbp_jax.data import DataSource
+from csbp_jax.learner import State
+from csbp_jax.training.compiled import CompiledRun
 
-NONE_YET = {"accuracy": -1.0, "loss": math.inf}
-"""What validation says before the first epoch has ended."""
-
-
-def of(state: learner.State, epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the weights (the step donates the state's own) and why they were chosen."""
-    weights = {"params": state.params, "batch_stats": state.batch_stats}
-    return reasons(epoch, validation) | jax.tree.map(jnp.copy, weights)
+NO_EPOCH = {"epoch": 0, "accuracy": -1.0, "loss": math.inf}
+"""The selection before the first epoch has ended."""
 
 
-def reasons(epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
-    """Of which epoch, and what validation said of it, as arrays."""
-    kept = {"epoch": epoch, "accuracy": validation["accuracy"], "loss": validation["loss"]}
-    return {name: np.asarray(value) for name, value in kept.items()}
+def is_better(accuracy: Any, loss: Any, best_accuracy: Any, best_loss: Any) -> Any:
+    """Whether a validation beats the best so far: by accuracy, then by a lower loss.
+
+    A loss that is not finite loses to any that is. Works on numbers and on arrays, traced ones too.
+    """
+    finite, best_finite = abs(loss) < math.inf, abs(best_loss) < math.inf
+    higher = (accuracy > best_accuracy) | ((accuracy == best_accuracy) & (loss < best_loss))
+    return ((finite == best_finite) & higher) | ((finite != best_finite) & finite)
 
 
-def rank(validation: Mapping[str, Any]) -> tuple[bool, float, float]:
-    """The larger, the better: by accuracy, then by a low loss; a loss that is not finite comes after all that are."""
-    accuracy, loss = float(validation["accuracy"]), float(validation["loss"])
-    return (True, accuracy, -loss) if math.isfinite(loss) else (False, accuracy, 0.0)
+def select(state: State, epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the weights, since the step donates the state's own, with the epoch and its validation."""
+    copies: dict[str, Any] = jax.tree.map(jnp.copy, learner.weights_of(state))
+    return summary(epoch, validation) | copies
 
 
-def tested(
-    program: Program,
+def summary(epoch: ArrayLike, validation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The epoch and its validation, as arrays."""
+    numbers = {"epoch": epoch, "accuracy": validation["accuracy"], "loss": validation["loss"]}
+    return {name: np.asarray(value) for name, value in numbers.items()}
+
+
+def update(selected: dict[str, Any], state: State, epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
+    """The selection after an epoch: its weights, if it validated better than the best before."""
+    accuracy, loss = float(selected["accuracy"]), float(selected["loss"])
+    better = is_better(validation["accuracy"], validation["loss"], accuracy, loss)
+    return select(state, epoch, validation) if better else selected
+
+
+def test_results(
+    run: CompiledRun,
     saved: dict[str, Any],
-    test: Sequence[Any],
+    test: DataSource,
     rows: list[dict[str, Any]],
-    steps_per_epoch: int,
     check: Callable[[], None],
 ) -> dict[str, Any]:
-    """What ``result.json`` holds: the accuracy of each kind of weights on the test part; never the best over test.
+    """What ``result.json`` holds: the test accuracy of each kind of weights; never the best over the test split.
 
     Args:
-      program: what the run computes.
+      run: the functions of the run.
       saved: what its last checkpoint holds.
-      test: the test part of its data.
+      test: the test split.
       rows: of its ``metrics.jsonl``.
-      steps_per_epoch: steps an epoch has.
-      check: called between batches; may raise.
+      check: called between batches; may raise to stop.
     """
-    state, chosen = saved["state"], saved["chosen"]
-    epochs = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
+    state, selected = saved["state"], saved["chosen"]
+    epoch_rows = {row["epoch"]: row for row in rows if row["kind"] == "epoch"}
+    last_epoch, selected_epoch = int(state.step) // run.steps_per_epoch, int(selected["epoch"])
+    selected_state = dataclasses.replace(state, params=selected["params"], batch_stats=selected["batch_stats"])
+    kinds = [("last", state, last_epoch, ""), ("chosen", selected_state, selected_epoch, "")]
+    if state.ema:
+        kinds.append(("ema", learner.with_ema_weights(state), last_epoch, "ema_"))
     result = {"seconds": rows[-1]["seconds"], "gradient_norms": rows[0]["gradient_norms"]}
-    chosen_state = dataclasses.replace(state, params=chosen["params"], batch_stats=chosen["batch_stats"])
-    last_epoch = int(state.step) // steps_per_epoch
-    kinds = [("last", state, last_epoch, ""), ("chosen", chosen_state, int(chosen["epoch"]), "")]
-    kinds += [("ema", learner.with_ema_weights(state), last_epoch, "ema_")] if state.ema else []
-    for key, weights, epoch, prefix in kinds:
-        found = program.evaluate(weights, test, check)
-        result[key] = {
+    for kind, weights, epoch, prefix in kinds:
+        tested = run.evaluate(weights, test, check)
+        result[kind] = {
             "epoch": epoch,
-            "validation_accuracy": epochs[epoch][f"{prefix}validation_accuracy"],
-            "test_accuracy": found["accuracy"],
-            "test_loss": found["loss"],
-            "test_count": found["count"],
+            "validation_accuracy": epoch_rows[epoch][f"{prefix}validation_accuracy"],
+            "test_accuracy": tested["accuracy"],
+            "test_loss": tested["loss"],
+            "test_count": tested["count"],
         }
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(state.params):
-        digest.update(np.asarray(program.whole(leaf)).tobytes())
+        digest.update(np.asarray(run.replicate(leaf)).tobytes())
     return result | {"params_sha256": digest.hexdigest()}

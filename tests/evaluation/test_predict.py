@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import shutil
 
@@ -20,7 +21,7 @@ from csbp_jax.learner import optimizer
 from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import resolve
-from csbp_jax.training.loop import unsaved
+from csbp_jax.training.loop import checkpoint_content
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +152,11 @@ def untrained_run(write, options, root):
     parts = data.load(config, root / "prepared")
     config = resolve(config, parts)
     tx = optimizer.build(config.optimizer, config.epochs, 1)
-    init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config)
-    state = jax.jit(init)(jax.random.key(0))
+    recipe = learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config)
+    state = jax.jit(functools.partial(learner.init, recipe))(jax.random.key(0))
     run = root / "run"
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
-        checkpoints.save(1, unsaved(state, restore.metric_shapes(config, train_step, state)))
+        checkpoints.save(1, checkpoint_content(state, restore.metric_shapes(recipe, state)))
     files.write_json(run / "config.json", {"config": to_json(config)})
     return run, config, parts["test"]
 

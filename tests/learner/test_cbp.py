@@ -83,4 +83,4 @@ def test_options_of_a_loss_are_refused(field, value):
     with pytest.raises(ConfigError, match=rf"{field}: .* is not possible with chaos.term cbp"):
         check(replaced(DENSE, field, value))
     with pytest.raises(ConfigError, match=r"chaos\.term: cbp is no term, but own has its own"):
-        build.build(DENSE, Own(term=lambda config: None), 1)
+        build.build_recipe(DENSE, Own(term=lambda config: None), 1)

@@ -43,7 +43,7 @@ def wide(state):
 def begin(layout, devices, **changes):
     """A program and its first state, in float64 where that is on."""
     config = dataclasses.replace(SMALL, layout=layout, **changes)
-    run = compiled.compile(config, PARTS["train"], 78, over=over(devices))
+    run = compiled.compile_run(config, PARTS["train"], 78, mesh=over(devices))
     state = run.init(jax.random.key(0))
     return run, jax.device_put(wide(state), shardings(layout, state, over(devices)))
 
@@ -51,7 +51,7 @@ def begin(layout, devices, **changes):
 def go_on(run, state, steps, start=0):
     batches = data.train_batches(PARTS["train"], SMALL.batch_size, 0, start)
     for batch in itertools.islice(batches, steps):
-        state, metrics = run.train_step(state, run.place(batch))
+        state, metrics = run.train_step(state, run.shard_batch(batch))
     return state, metrics
 
 
@@ -75,7 +75,7 @@ def test_eight_devices_in_any_layout_are_one(layout, twenty_steps, x64):
 
 
 def collectives(run, state):
-    batch = run.place(next(data.train_batches(PARTS["train"], SMALL.batch_size, 0)))
+    batch = run.shard_batch(next(data.train_batches(PARTS["train"], SMALL.batch_size, 0)))
     text = run.train_step.lower(state, batch).compile().as_text()
     kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
     return set(re.findall(rf"= .*? ({kinds})(?:-start)?\(", text))
@@ -226,7 +226,7 @@ def test_ghost_statistics_do_not_depend_on_devices_and_need_no_more_of_them(x64)
     ghost = dataclasses.replace(SMALL.model, norm_groups=8)
     (one, state_one), (many, state_many) = begin("data", 1, model=ghost), begin("data", 8, model=ghost)
     plainly, state = begin("data", 8)
-    batch = many.place(next(data.train_batches(PARTS["train"], SMALL.batch_size, 0)))
+    batch = many.shard_batch(next(data.train_batches(PARTS["train"], SMALL.batch_size, 0)))
     count = [
         len(re.findall(r"= .*? all-reduce(?:-start)?\(", run.train_step.lower(s, batch).compile().as_text()))
         for run, s in ((many, state_many), (plainly, state))

@@ -29,7 +29,7 @@ def begin(layout):
         chaos=dataclasses.replace(DIGITS.chaos, anneal="step", taps=("fc1.membrane",)),
     )
     parts = data.load(config)
-    run = compiled.compile(config, parts["train"], 78)
+    run = compiled.compile_run(config, parts["train"], 78)
     return run, parts, wide(run.init(jax.random.key(0)))
 
 
@@ -43,7 +43,7 @@ def go_on(run, parts, state):
     """The state after STEPS more."""
     start = int(state.step)
     for batch in itertools.islice(data.train_batches(parts["train"], 16, 0, start, **multihost.host_slice()), STEPS):
-        state, _ = run.train_step(state, run.place(batch))
+        state, _ = run.train_step(state, run.shard_batch(batch))
     return state
 
 
@@ -51,7 +51,7 @@ def arrays(run, state):
     """All numbers that a state holds, by name."""
     numbers = {"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}
     leaves, _ = jax.tree_util.tree_flatten_with_path(numbers)
-    return {jax.tree_util.keystr(path): np.asarray(run.whole(leaf)) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path): np.asarray(run.replicate(leaf)) for path, leaf in leaves}
 
 
 def main(how, layout, folder, out):

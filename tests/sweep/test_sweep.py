@@ -23,7 +23,7 @@ from csbp_jax.config import ConfigError, Optimizer, flatten, from_json, replaced
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.sweep import grid, tables, vectorised
+from csbp_jax.sweep import driver, grid, tables, vectorised
 from csbp_jax.training import compiled
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -141,8 +141,8 @@ def both(config, parts, members, steps, data_parallel):
     runs = vectorised.VectorisedRuns(members, parts, vectorised.member_mesh(data_parallel))
     states = wide(runs.init(jnp.stack([jax.random.key(c.seed) for c in members]), runs.hparams(members)))
     # Seed and strength are in the state; what is compiled anew is the neuron.
-    alone = {c.model.neuron: compiled.functions(c, parts["train"], runs.steps_per_epoch) for c in members}
-    jitted = {neuron: jax.jit(f.train_step) for neuron, f in alone.items()}
+    alone = {c.model.neuron: compiled.compile_run(c, parts["train"], runs.steps_per_epoch) for c in members}
+    jitted = {neuron: jax.jit(f.pure_train_step) for neuron, f in alone.items()}
     own = [learner.hyperparameters(c, runs.steps_per_epoch) for c in members]
     singles = [wide(alone[c.model.neuron].init(jax.random.key(c.seed), h)) for c, h in zip(members, own, strict=True)]
     losses = []
@@ -150,7 +150,7 @@ def both(config, parts, members, steps, data_parallel):
         # The transform makes float32 of pictures; as float64 they stay.
         batch["x"] = batch["x"].astype(np.float64) / 255
         stacked = {name: rows[None] for name, rows in batch.items()}
-        states, metrics = runs.step(states, jnp.zeros(8, int), runs.place(stacked, axis=1))
+        states, metrics = runs.step(states, jnp.zeros(8, int), runs.shard_batch(stacked, axis=1))
         told = [jitted[c.model.neuron](s, batch) for c, s in zip(members, singles, strict=True)]
         singles = [state for state, _ in told]
         losses.append((metrics["loss"], [one["loss"] for _, one in told]))
@@ -205,13 +205,13 @@ def test_chaotic_members_and_runs_alone_are_alike_in_distribution():
         configs = grid.members(config, {"seed": range(32)})
         states, found = runs.init(jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs)), []
         for batch in batches:
-            stacked = runs.place({name: rows[None] for name, rows in batch.items()}, axis=1)
+            stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
             states, metrics = runs.step(states, jnp.zeros(32, int), stacked)
             found.append(jax.device_get(metrics))
         return read_out(found)
 
-    functions = compiled.functions(config, parts["train"], runs.steps_per_epoch)
-    init, step = jax.jit(functions.init), jax.jit(functions.train_step)
+    functions = compiled.compile_run(config, parts["train"], runs.steps_per_epoch)
+    init, step = jax.jit(functions.pure_init), jax.jit(functions.pure_train_step)
 
     def alone(seed):
         state, found = init(jax.random.key(seed)), []
@@ -236,7 +236,7 @@ def test_members_do_not_communicate():
     keys = jnp.stack([jax.random.key(c.seed) for c in members])
     states = runs.init(keys, runs.hparams(members))
     batch = next(data.train_batches(parts["train"], 64, seed=0))
-    stacked = runs.place({name: rows[None] for name, rows in batch.items()}, axis=1)
+    stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
     lowered = runs.step.lower(states, jnp.zeros(8, int), stacked)
     text = lowered.compile().as_text()
     assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
@@ -280,7 +280,7 @@ OTHERS = {
 )
 def test_one_member_at_once_trains_with_its_own_values(tmp_path, monkeypatch, fields):
     """Of all that is traced, each value as ``train`` has it, though no chunk knows two; in one compilation."""
-    real, compilations = sweep.train, set()
+    real, compilations = driver.train, set()
 
     def counted(runs, members, show):
         results = real(runs, members, show)
@@ -322,7 +322,7 @@ def test_a_diverging_member_leaves_the_others_bit_identical(tmp_path):
 def test_a_stopped_sweep_goes_on(tmp_path, monkeypatch):
     axes = {"chaos.z0": [(0.0,), (5.0,)], "seed": range(8)}
     whole = run(tmp_path / "a", axes, chunk=8)
-    real, trained = sweep.train, []
+    real, trained = driver.train, []
 
     def stops(runs, members, show):
         if trained:
@@ -340,7 +340,7 @@ def test_a_stopped_sweep_goes_on(tmp_path, monkeypatch):
 
 
 def test_it_does_not_go_on_with_other_rounding_unless_nothing_is_left(tmp_path, monkeypatch):
-    axes, real = {"seed": range(12)}, sweep.train
+    axes, real = {"seed": range(12)}, driver.train
 
     def stops(runs, members, show):
         if members[0].seed:
@@ -462,7 +462,7 @@ def test_the_best_of_tuples_and_of_one_that_diverges_on_all_fresh_seeds(tmp_path
         content = json.loads(file.read_text())
         content["results"][0]["chosen"]["validation_accuracy"] = float(number)
         file.write_text(json.dumps(content))
-    real = sweep.train
+    real = driver.train
     monkeypatch.setattr(sweep, "train", lambda *_: [{**one, "diverged": True} for one in real(*_)])
     assert main.main(["best", str(tmp_path / "s"), "--seeds", "3"]) == 0
     told = capsys.readouterr().out.splitlines()
@@ -489,7 +489,7 @@ def test_the_table_has_a_column_for_each_field_and_cuts_nothing_in_80_columns(tm
         for point, diverged in (((0.25, 10.0, "adamw"), 0), ((0.5, 30.0, "sgd"), 3))
     ]
     out = io.StringIO()
-    sweep._show(Console(file=out, width=80), tmp_path, found)
+    driver._print_settings(Console(file=out, width=80), tmp_path, found)
     told = out.getvalue()
     assert "…" not in told and max(map(len, told.splitlines())) <= 80
     rows = [line for line in told.splitlines() if line.startswith("│")]

@@ -43,8 +43,8 @@ def found(tmp_path_factory):
 def test_each_step_is_one_of_plain_training_at_its_rate(found):
     flat = dataclasses.replace(SMALL, optimizer=Optimizer(name="sgd", schedule="constant"))
     parts = data.load(flat)
-    run = compiled.functions(flat, parts["train"], 4)
-    state, step, losses = jax.jit(run.init)(jax.random.key(0)), jax.jit(run.train_step), []
+    run = compiled.compile_run(flat, parts["train"], 4)
+    state, step, losses = jax.jit(run.pure_init)(jax.random.key(0)), jax.jit(run.pure_train_step), []
     batches = itertools.islice(data.train_batches(parts["train"], 256, 0), 8)
     for batch, rate in zip(batches, np.geomspace(1e-3, 1e6, 60), strict=False):
         state = state.replace(hparams=state.hparams | {"lr": jnp.float32(rate)})

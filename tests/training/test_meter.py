@@ -16,7 +16,7 @@ from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console, progress_line
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import flip_meter
-from csbp_jax.training.compiled import compile, functions, resolve
+from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from tests.support.checkpoint_arrays import arrays
@@ -50,7 +50,7 @@ def parts(tmp_path_factory):
 def started(parts):
     """``(config, functions, state, batch)``"""
     config = resolve(DENSE, parts)
-    run = functions(config, parts["train"], 10)
+    run = compile_run(config, parts["train"], 10)
     batch = next(data.train_batches(parts["train"], config.batch_size, 0))
     return config, run, run.init(jax.random.key(0)), batch
 
@@ -61,19 +61,19 @@ def test_a_ratio_is_that_of_the_whole_matrix(started, part):
     flat, unravel = ravel_pytree(state.params)
 
     def gradient(x):
-        found = run.gradients(dataclasses.replace(state, params=unravel(x)), batch)
+        found = run.pure_gradients(dataclasses.replace(state, params=unravel(x)), batch)
         wanted = {"task": ["task"], "chaos": ["chaos"], "both": ["task", "chaos"]}[part]
         return sum(ravel_pytree(found[name])[0] for name in wanted)
 
     values = np.linalg.eigvals(np.asarray(jax.jit(jax.jacfwd(gradient))(flat), np.float64))
     expected = 0.1 * values.real.max() / (2 * 1.9)
-    assert flip_meter.make(run.gradients, config, 10)(part, state, batch) == pytest.approx(expected, rel=2e-2)
+    assert flip_meter.make(run.pure_gradients, config, 10)(part, state, batch) == pytest.approx(expected, rel=2e-2)
 
 
 def test_the_terms_ratio_follows_the_learning_rate_and_its_schedule(started):
     config, run, state, batch = started
     step = dataclasses.replace(config.optimizer, schedule="step", step_epochs=1, step_factor=0.1)
-    ratio = flip_meter.make(run.gradients, dataclasses.replace(config, optimizer=step), 10)
+    ratio = flip_meter.make(run.pure_gradients, dataclasses.replace(config, optimizer=step), 10)
     early = ratio("chaos", state, batch)
     # An epoch of ten steps is over: z has halved.
     later = ratio("chaos", dataclasses.replace(state, step=jnp.int32(10)), batch)
@@ -83,8 +83,8 @@ def test_the_terms_ratio_follows_the_learning_rate_and_its_schedule(started):
 def test_adam_has_no_ratio_before_its_first_step(started):
     config, _, _, batch = started
     config = dataclasses.replace(config, optimizer=Optimizer(name="adam"))
-    program = compile(config, data.load(config, "data")["train"], 10)
-    state, batch = program.init(jax.random.key(0)), program.place(batch)
+    program = compile_run(config, data.load(config, "data")["train"], 10)
+    state, batch = program.init(jax.random.key(0)), program.shard_batch(batch)
     assert math.isnan(program.flip_ratio("task", state, batch))
     state, _ = program.train_step(state, batch)
     assert program.flip_ratio("task", state, batch) > 0

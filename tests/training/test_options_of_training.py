@@ -165,10 +165,10 @@ def test_averages_are_checkpointed_evaluated_and_loaded(whole, tmp_path):
 
 def test_averages_start_from_loaded_weights(monkeypatch):
     config = compiled.resolve(ALL_ON, parts := data.load(SMALL))
-    program = compiled.compile(config, parts["train"], 1)
+    program = compiled.compile_run(replaced(config, "weights", "file"), parts["train"], 1)
     other = program.init(jax.random.key(7))
     monkeypatch.setattr(compiled.weights, "load", lambda *_, **__: weights(other))
-    state = compiled.begin(replaced(config, "weights", "file"), program, print)
+    state = compiled.initial_state(program, print)
     jax.tree.map(np.testing.assert_array_equal, state.ema, weights(other))
 
 

@@ -219,7 +219,8 @@ def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
     state = run.init(jax.random.key(0))
     batch = source.take(np.arange(64), np.zeros((64, 0)))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    model, tx, loss, term = build.build(config, parts, 4)
+    recipe = build.build_recipe(config, parts, 4)
+    model, tx, loss, term = recipe.model, recipe.tx, recipe.loss, recipe.term
     assert type(model).__name__ == "Skip" and model.neuron.reset == "soft"
 
     @jax.jit
@@ -228,7 +229,7 @@ def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
         return model.apply(variables, x, True, tap=tap, taps=("fc1.membrane",), mutable=["batch_stats"])[0]
 
     logits, aux = forward(variables, jnp.asarray(batch["x"]))
-    _, told = run.train_step(state, run.place(batch))  # donates the state
+    _, told = run.train_step(state, run.shard_batch(batch))  # donates the state
     np.testing.assert_allclose(told["task_loss"], loss(logits, batch["y"]), rtol=1e-4)
     np.testing.assert_allclose(told["chaos_loss"], aux.terms["fc1.membrane"], rtol=1e-4)
     assert told["chaos_loss"] != pytest.approx(float(chaos.term(jnp.zeros(3))), rel=0.01)

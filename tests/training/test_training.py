@@ -20,7 +20,7 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.training.checkpoint import checkpoint, manifest
-from csbp_jax.training.compiled import compile
+from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.run_dir import open_run
@@ -98,8 +98,8 @@ def test_the_digits_preset_is_no_mock():
     """Its chaos term holds at least a tenth of the task gradient's norm at step 0."""
     config = configs.load("digits")
     source = data.load(config)["train"]
-    program = compile(config, source, 39)
-    batch = program.place(next(data.train_batches(source, config.batch_size, config.seed)))
+    program = compile_run(config, source, 39)
+    batch = program.shard_batch(next(data.train_batches(source, config.batch_size, config.seed)))
     norms = program.gradient_norms(program.init(jax.random.key(config.seed)), batch)
     assert norms["chaos"] > 0.1 * norms["task"]
 

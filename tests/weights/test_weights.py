@@ -195,7 +195,7 @@ def digits(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_run_starts_from_loaded_weights(digits, capsys):
     source = data.load(digits, "data")["train"]
-    state = compiled.begin(digits, compiled.compile(digits, source, 1), print)
+    state = compiled.initial_state(compiled.compile_run(digits, source, 1), print)
     expected = weights.load("a.pth", digits.model)
     jax.tree.map(np.testing.assert_array_equal, state.params, expected["params"])
     jax.tree.map(np.testing.assert_array_equal, state.batch_stats, expected["batch_stats"])

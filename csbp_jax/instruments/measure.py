@@ -1,0 +1,108 @@
+"""All instruments on one start of a training map."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from csbp_jax import dynamics, learner
+from csbp_jax.instruments import classify
+from csbp_jax.instruments.training_map import TrainingMap, repeated
+from csbp_jax.learner import Batch, State
+from csbp_jax.training import flip_meter
+
+DELTAS = tuple(float(f"1e{power}") for power in range(-12, 0))
+"""Distances of the finite-size exponents."""
+
+_GROWING = ("parameters", "logits")
+"""Read-outs whose growth is reported."""
+
+_PAIRS = (1e-8, 1e-2)
+"""Initial distances of the pairs of runs."""
+
+
+def measure(
+    run: TrainingMap,
+    batches: Sequence[Batch],
+    *,
+    seed: int = 0,
+    steps: int = 300,
+    warmup: int = 100,
+    n: int = 3,
+    deltas: Sequence[float] = DELTAS,
+) -> dict[str, Any]:
+    """Measure one start of a map with all instruments, in float64; plain numbers.
+
+    Args:
+      run: of ``training_map.make``; compiled once over calls.
+      batches: repeated in their order (``training_map.batches``).
+      seed: of the start.
+      steps: of each run.
+      warmup: first steps, which the exponents do not count.
+      n: how many tangent exponents.
+      deltas: of the finite-size exponents.
+
+    Returns:
+      At fixed z: ``tangent`` exponents with standard errors, how many are ``neutral``, ``finite_size`` exponents
+      of the state, of its parameters alone and of the logits of the probe batch, with how many of its ``spikes`` differ
+      per step, ``counted`` steps of all these, ``flip_ratio`` at the start and after the warm-up, and ``size``, the
+      norm of the parameters after all steps over that at the start, NaN where the last step was not finite. Of the
+      annealed run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that starts 1e-8 apart and
+      of one 1e-2 apart, in parameters, logits and spikes (the square root of how many differ).
+    """
+    with jax.enable_x64(True):
+        fixed, annealed = run.start(seed, True), run.start(seed, False)
+        all_leaves, signed_leaves = learner.dynamical_leaves(fixed), learner.without_second_moments(fixed)
+        pairs = jnp.asarray(_PAIRS)
+
+        exponents, errors, _ = dynamics.lyapunov(
+            run.step, fixed, repeated(batches, steps), n, warmup=warmup, dynamical_leaves=all_leaves
+        )
+        of_state, of_readouts = dynamics.finite_size_readouts(
+            run.step,
+            fixed,
+            repeated(batches, steps),
+            jnp.asarray(deltas),
+            run.readouts,
+            warmup=warmup,
+            dynamical_leaves=signed_leaves,
+        )
+        local = dynamics.lyapunov(run.step, annealed, repeated(batches, steps), 1, dynamical_leaves=all_leaves)[2]
+        distances = dynamics.separation(
+            run.step, annealed, repeated(batches, steps), pairs, run.readouts, dynamical_leaves=signed_leaves
+        )
+
+        step, warm, last = jax.jit(run.step), fixed, fixed
+        for done, batch in enumerate(repeated(batches, steps), start=1):
+            last = step(last, batch)
+            warm = last if done == warmup else warm
+        first_batch = next(iter(repeated(batches, 1)))
+        ratios = {
+            name: {part: run.flip_ratio(part, state, first_batch) for part in flip_meter.PARTS}
+            for name, state in (("start", fixed), ("warm", warm))
+        }
+        results = {
+            "tangent": {"exponents": exponents, "stderr": errors},
+            "neutral": jnp.sum(jnp.abs(exponents) < jnp.maximum(2 * errors, classify.NEUTRAL)),
+            "finite_size": {"deltas": np.asarray(deltas), "exponents": of_state[0], "stderr": of_state[1]}
+            | {
+                name: {"exponents": of_readouts[name].exponents, "stderr": of_readouts[name].stderr}
+                for name in _GROWING
+            }
+            | {"spikes": jnp.mean(of_readouts["spikes"].distances ** 2, axis=0)},
+            "counted": steps - warmup,
+            "cumulated": jnp.cumsum(local[:, 0]),
+            "apart": {"deltas": pairs} | distances,
+            "flip_ratio": ratios,
+            "size": jnp.where(last.bad_steps > 0, jnp.nan, _parameter_norm(last) / _parameter_norm(fixed)),
+        }
+        plain: dict[str, Any] = jax.tree.map(lambda array: np.asarray(array).tolist(), results)
+        return plain
+
+
+def _parameter_norm(state: State) -> jax.Array:
+    norm: jax.Array = jnp.linalg.norm(ravel_pytree(state.params)[0])
+    return norm

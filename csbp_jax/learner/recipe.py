@@ -1,0 +1,57 @@
+"""What is static in a training step: network, optimiser, losses, and the hooks of the step."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from csbp_jax.chaos import ChaosTerm
+from csbp_jax.config import Config
+from csbp_jax.learner.network import SpikingNetwork
+from csbp_jax.learner.state import Batch, State
+from csbp_jax.losses import Loss
+
+
+class Outcome(NamedTuple):
+    """What the objective returns beside the loss.
+
+    metrics: of ``metrics.jsonl``. batch_stats: the running statistics after the forward pass. terms: ``z`` times the
+    chaos term of each tap.
+    """
+
+    metrics: dict[str, Any]
+    batch_stats: Any
+    terms: dict[str, jax.Array]
+
+
+LossAndGradient = tuple[tuple[jax.Array, Outcome], optax.Params]
+"""``((loss, outcome), gradient)``, as ``jax.value_and_grad(..., has_aux=True)`` returns it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The static part of a training step; ``learner.make_recipe`` chooses the hooks by the config.
+
+    Attributes:
+      model: the network.
+      tx: gradient to update for a learning rate of 1; the step multiplies the update by the traced rate.
+      loss: ``loss(logits, labels, where=None)``, a scalar mean.
+      term: the chaos term of one tapped tensor.
+      config: gives the taps, the cut and the reduction of the term, and the input's shape.
+      steps_per_epoch: for a config that anneals by the epoch.
+      value_and_grad: ``(recipe, state, batch) -> ((loss, outcome), gradient)``: in one pass, in microbatches
+        (accumulation.py), or with the term in sub-steps (substeps.py).
+      after_update: ``(params, outcome.terms) -> params``, applied after the optimiser (kicks.py). Where it is given,
+        the terms are no part of the loss.
+    """
+
+    model: SpikingNetwork
+    tx: optax.GradientTransformationExtraArgs
+    loss: Loss
+    term: ChaosTerm
+    config: Config
+    steps_per_epoch: int
+    value_and_grad: Callable[["Recipe", State, Batch], LossAndGradient]
+    after_update: Callable[[optax.Params, dict[str, jax.Array]], optax.Params] | None = None

@@ -1,0 +1,125 @@
+"""The state of a training run, and its hyperparameters as traced leaves."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from csbp_jax import controls
+from csbp_jax.config import Config, ConfigError
+from csbp_jax.learner import optimizer
+
+Batch = dict[str, jax.Array]
+"""``{"x": [B, T or 1, ...], "y": [B] or [B, C]}``; for evaluation also ``"mask": [B]``."""
+
+
+@struct.dataclass
+class State:
+    """All that a run carries from step to step.
+
+    bad_steps counts the non-finite steps in a row; each of them left params, batch_stats and opt_state as they were.
+    ema: ``{"params", "batch_stats"}``, moving averages of them, if ``optimizer.ema`` is above 0; else empty.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    key: jax.Array
+    hparams: dict[str, Any]
+    bad_steps: jax.Array
+    ema: Any = dataclasses.field(default_factory=dict)
+
+
+def weights_of(state: State) -> dict[str, Any]:
+    """The network's variables: ``{"params", "batch_stats"}``."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def with_ema_weights(state: State) -> State:
+    """The state with the moving averages in place of the weights, for evaluation only."""
+    return dataclasses.replace(state, **state.ema)
+
+
+def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
+    """The config's traced values: ``{lr, z0: {tap: z0}, beta, every, target, scale}``.
+
+    ``init`` also takes ``neuron``, a pytree such as :class:`csbp_jax.neurons.LIF`, in place of the model's own, and
+    ``forcing``, for an optimiser with a force in it (controls.py).
+    """
+    taps, z0 = config.chaos.taps, config.chaos.z0
+    return {
+        "lr": config.optimizer.lr,
+        "z0": dict(zip(taps, z0 * len(taps) if len(z0) == 1 else z0, strict=True)) if taps else {},
+        "beta": config.chaos.beta,
+        "every": steps_per_epoch if config.chaos.anneal == "epoch" else 1,
+        "target": config.chaos.target,
+        "scale": config.chaos.scale,
+    }
+
+
+def complete_hyperparameters(hparams: dict[str, Any], config: Config, steps_per_epoch: int) -> dict[str, Any]:
+    """The given hyperparameters, with the config's for those that are missing, as strongly typed arrays.
+
+    ``z0`` may be a number for all taps.
+
+    Raises:
+      ConfigError: a name is unknown, or the names in ``z0`` are not the config's taps.
+    """
+    defaults = hyperparameters(config, steps_per_epoch)
+    unknown = set(hparams) - {*defaults, "neuron", "forcing"}
+    if unknown:
+        raise ConfigError(
+            f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(defaults)}, neuron, forcing"
+        )
+    hparams = {**defaults, **hparams}
+    if not isinstance(hparams["z0"], dict):
+        if not config.chaos.taps:
+            raise ConfigError("hparams: z0 is given, but chaos.taps of the config is empty")
+        hparams["z0"] = dict.fromkeys(config.chaos.taps, hparams["z0"])
+    if set(hparams["z0"]) != set(config.chaos.taps):
+        raise ConfigError(
+            f"hparams: z0 names {', '.join(hparams['z0'])}, but the taps are {', '.join(config.chaos.taps)}"
+        )
+    arrays: dict[str, Any] = jax.tree.map(_strongly_typed, hparams)
+    return arrays
+
+
+def _strongly_typed(value: Any) -> jax.Array:
+    # A Python number is weakly typed and would cost a second compilation after the first step.
+    value = jnp.asarray(value)
+    dtype = jnp.result_type(float) if jnp.issubdtype(value.dtype, jnp.floating) else value.dtype
+    return jnp.asarray(value, dtype)
+
+
+def dynamical_leaves(state: State) -> State:
+    """True for the leaves that make training a dynamical system: parameters and moments.
+
+    Not batch norm's running statistics, which training never reads, nor counters, keys and hyperparameters, nor what a
+    force carries (AR(1) noise), which comes from outside. For ``dynamics.lyapunov``.
+    """
+
+    def inexact(node: Any) -> Any:
+        if isinstance(node, controls.Forced):
+            return jax.tree.map(lambda _: False, node)
+        return jnp.issubdtype(node.dtype, jnp.inexact)
+
+    def mask(tree: Any) -> Any:
+        return jax.tree.map(inexact, tree, is_leaf=lambda node: isinstance(node, controls.Forced))
+
+    nothing: State = jax.tree.map(lambda _: False, state)
+    return dataclasses.replace(nothing, params=mask(state.params), opt_state=mask(state.opt_state))
+
+
+def without_second_moments(state: State) -> State:
+    """The dynamical leaves that may be perturbed in either direction: Adam's second moments may not."""
+    mask = dynamical_leaves(state)
+    return dataclasses.replace(mask, opt_state=optimizer.without_second_moments(mask.opt_state))
+
+
+def gradient_norms(gradients: dict[str, optax.Params]) -> dict[str, jax.Array]:
+    """Norms of the gradients of the task loss and of the chaos term: ``{"task": norm, "chaos": norm}``."""
+    return {name: optax.tree.norm(gradient) for name, gradient in gradients.items()}

@@ -1,0 +1,42 @@
+"""The chaos term in sub-steps too small to overshoot: its pull without its chaos."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from csbp_jax.learner import optimizer
+from csbp_jax.learner.objective import objective
+from csbp_jax.learner.recipe import LossAndGradient, Outcome, Recipe
+from csbp_jax.learner.state import Batch, State
+
+
+def substep_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:
+    """The task's gradient, plus the term's mean gradient along ``chaos.substeps`` descent steps of ``lr / substeps``.
+
+    The steps follow the term alone, from the current parameters; where its gradient is constant over them, this is the
+    gradient of the whole loss.
+    """
+    count = recipe.config.chaos.substeps
+    share = optimizer.schedule(recipe.config.optimizer, recipe.config.epochs, recipe.steps_per_epoch)
+
+    def task_loss(params: optax.Params) -> tuple[jax.Array, tuple[jax.Array, Outcome]]:
+        loss, outcome = objective(recipe, params, state, batch)
+        return outcome.metrics["task_loss"], (loss, outcome)
+
+    def chaos_loss(params: optax.Params) -> jax.Array:
+        loss: jax.Array = objective(recipe, params, state, batch)[1].metrics["chaos_loss"]
+        return loss
+
+    def descend(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
+        params, mean = carry
+        gradient = jax.grad(chaos_loss)(params)
+        rate = state.hparams["lr"] * share(state.step) / count
+        params = jax.tree.map(lambda p, g: p - rate.astype(p.dtype) * g, params, gradient)
+        return (params, jax.tree.map(lambda m, g: m + g / count, mean, gradient)), None
+
+    (_, loss_and_outcome), gradient = jax.value_and_grad(task_loss, has_aux=True)(state.params)
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    (_, mean), _ = jax.lax.scan(descend, (state.params, zeros), length=count)
+    return loss_and_outcome, jax.tree.map(jnp.add, gradient, mean)

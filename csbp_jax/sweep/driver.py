@@ -1,0 +1,230 @@
+"""Train all members of a grid, in one compilation per compile group, and tabulate their results.
+
+sweeps/NAME/config.json      the config, the grid, versions
+sweeps/NAME/chunks/*.json    results of each chunk of members; a resumed sweep does not train them again
+sweeps/NAME/members.csv, epochs.csv, settings.csv, figures/
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from csbp_jax.config import Config, ConfigError, from_json, to_json
+from csbp_jax.reporting import plots, terminal
+from csbp_jax.reporting.format import half_width, value_text
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import files
+from csbp_jax.sweep import grid, tables
+from csbp_jax.sweep.tables import Setting
+from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
+from csbp_jax.training import build, run_dir
+from csbp_jax.training.compiled import resolve
+from csbp_jax.training.plugin_file import reload
+from csbp_jax.training.plugins import Own, plugin_run_name
+
+
+def run(
+    config: Config,
+    axes: grid.Axes,
+    *,
+    name: str | None = None,
+    fresh: bool = False,
+    root: str | pathlib.Path = "sweeps",
+    data_dir: str | pathlib.Path = "data",
+    chunk: int | None = None,
+    data_parallel: int = 1,
+    own: Own = Own(),
+    console: Console | None = None,
+) -> list[Setting]:
+    """Train every member of the grid, or those that a stopped sweep has left, and tabulate them.
+
+    Args:
+      config: what the members have in common.
+      axes: ``{field: values}``; a field of the config, or ``chaos.z0.TAP``. The members are all combinations.
+      name: the sweep's folder under ``root``; by default the data set and a hash of config and grid.
+      fresh: rename an old sweep of this name and start from scratch.
+      root: directory of all sweeps.
+      data_dir: directory of prepared data sets.
+      chunk: members that train at once; by default one per device on CPU, where more gain nothing, else 32 per device.
+      data_parallel: devices that share each batch; the others hold different members.
+      own: parts of your own, in place of the config's. If they are not from a file, ``name`` must be given.
+      console: where progress is shown; the terminal by default.
+
+    Returns:
+      The settings: members that differ in the seed alone, pooled.
+
+    Raises:
+      ConfigError: a field does not exist, a value is impossible, or the folder holds another sweep, or one that began
+        with other chunks or devices.
+    """
+    console = Console(highlight=False, markup=False) if console is None else console
+    configs, points = grid.members(config, axes), [tables.plain(point) for point in grid.points(axes)]
+    metadata = to_json(config) | {
+        "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
+    }
+    name = _name(config, own, metadata) if name is None else name
+    # All groups before anything is written: an error in the last would come after hours of the first.
+    fingerprints = [_check_group(configs[group[0]], own, data_dir) for group in grid.compile_groups(configs, own)]
+    fingerprint = "\n".join(dict.fromkeys(fingerprints))
+    with run_dir.open_run(pathlib.Path(root), metadata, name, fresh, console, fingerprint, own=own) as folder:
+        results = _train_missing(configs, own, folder, data_dir, _Layout(chunk, data_parallel), console)
+        rows = tables.member_rows(points, results)
+        settings = tables.settings(points, rows)
+        tables.write_csv(folder / "members.csv", rows)
+        tables.write_csv(folder / "epochs.csv", tables.epoch_rows(points, results))
+        summary = [tables.flat(setting) for setting in settings]
+        tables.write_csv(folder / "settings.csv", summary)
+        plots.draw_sweep(folder, [field for field in axes if field != "seed"], summary)
+        _print_settings(console, folder, settings)
+    return settings
+
+
+def best(
+    folder: str | pathlib.Path,
+    seeds: int = 10,
+    *,
+    trust: bool = False,
+    data_dir: str | pathlib.Path = "data",
+    console: Console | None = None,
+) -> Setting:
+    """Train the setting that validation selects on fresh seeds, so that the selection does not bias its result.
+
+    The sweep of those seeds is in the folder's ``best-seeds-FIRST-LAST``. ``trust``: as in
+    :func:`csbp_jax.evaluation.restore.load`. Fewer than 10 seeds are possible, and make a wide interval.
+
+    Raises:
+      ConfigError: the folder does not exist, it holds no finished sweep, or in every setting a member diverged.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / "config.json").exists():
+        raise ConfigError(f"{folder}: there is no sweep; name its folder, such as sweeps/NAME")
+    content = run_dir.read_json(folder / "config.json", "config")
+    metadata = content["config"]
+    if "grid" not in metadata or not (folder / "members.csv").exists():
+        raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
+    own, axes = reload(folder, content.get("own", {}), trust, None), metadata.pop("grid")
+    config, grid_points = from_json(metadata), grid.points(axes)
+    points = [tables.plain(point) for point in grid_points]
+    rows = tables.member_rows(points, _read_results(folder, len(points)))
+    selected = tables.best(tables.settings(points, rows))
+    if selected is None:
+        raise ConfigError(f"{folder}: members of every setting diverged; try smaller optimizer.lr or chaos.z0")
+    first = 1 + max(member.seed for member in grid.members(config, axes))
+    point = next(g for g, p in zip(grid_points, points, strict=True) if selected.point.items() <= p.items())
+    fresh_axes = {field: [value] for field, value in point.items()} | {"seed": range(first, first + seeds)}
+    name = f"best-seeds-{first}-{first + seeds - 1}"
+    return run(config, fresh_axes, name=name, root=folder, data_dir=data_dir, own=own, console=console)[0]
+
+
+def _check_group(config: Config, own: Own, data_dir: str | pathlib.Path) -> str:
+    """The fingerprint of a compile group's data; raises what its training would raise."""
+    splits, fingerprint = build.load_data(config, own, data_dir)
+    trace_step(resolve(config, splits), splits, own)
+    return fingerprint
+
+
+class _Layout:
+    """How members lie over devices, on which the order of sums depends.
+
+    size: members at once, a multiple of the devices that hold different ones.
+    """
+
+    def __init__(self, chunk: int | None, data_parallel: int):
+        if data_parallel < 1 or jax.device_count() % data_parallel:
+            raise ConfigError(f"--data-parallel: {data_parallel} does not divide the {jax.device_count()} devices")
+        self.mesh: Mesh = member_mesh(data_parallel)
+        self.devices = self.mesh.shape["member"]
+        size = chunk or self.devices * (1 if jax.default_backend() == "cpu" else 32)
+        self.size = -(-size // self.devices) * self.devices
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "members a device": self.size // self.devices,
+            "devices a batch": self.mesh.shape["data"],
+            "device": jax.devices()[0].device_kind,
+        }
+
+    def check_unchanged(self, folder: pathlib.Path) -> None:
+        """Raises ConfigError where finished members of the folder trained with another layout."""
+        now = self.as_json()
+        for file in (folder / "chunks").glob("*.json"):
+            before = run_dir.read_json(file).get("how", now)
+            for key, value in now.items():
+                if before[key] != value:
+                    raise ConfigError(
+                        f"{folder}: {key}: {before[key]} in finished members, {value} now, which rounds otherwise and "
+                        "shows in a chaotic run; go on as the sweep began (--chunk, --data-parallel, the same "
+                        "machine), or start from scratch with FRESH=1 (--fresh)"
+                    )
+
+
+def _train_missing(
+    configs: Sequence[Config],
+    own: Own,
+    folder: pathlib.Path,
+    data_dir: str | pathlib.Path,
+    layout: _Layout,
+    console: Console,
+) -> list[Any]:
+    """The result of each member; those of an earlier try are read, the rest trained."""
+    (folder / "chunks").mkdir(exist_ok=True)
+    results = _read_results(folder, len(configs))
+    groups = grid.compile_groups(configs, own)
+    missing = [[number for number in group if results[number] is None] for group in groups]
+    if any(missing):
+        layout.check_unchanged(folder)
+    total = sum(configs[number].epochs for group in missing for number in group)
+    console.print(f"{folder}: {len(configs)} members in {len(groups)} compilations, {sum(map(len, missing))} to train")
+    with terminal.progress(console, max(total, 1), 0) as show:
+        done = 0
+        for group, left in zip(groups, missing, strict=True):
+            if not left:
+                continue
+            splits, _ = build.load_data(configs[group[0]], own, data_dir)
+            resolved = {number: resolve(configs[number], splits) for number in group}
+            runs = VectorisedRuns(list(resolved.values()), splits, layout.mesh, own)
+            for members in (left[i : i + layout.size] for i in range(0, len(left), layout.size)):
+                # Every chunk has the same size, so that one compilation serves all.
+                padded = members + [members[-1]] * (layout.size - len(members))
+
+                def show_epoch(epoch: int, members: list[int] = members, done: int = done) -> None:
+                    show(done + epoch * len(members), f"members {members[0]} to {members[-1]}, epoch {epoch}")
+
+                chunk_results = train(runs, [resolved[number] for number in padded], show_epoch)[: len(members)]
+                content = {"members": members, "results": chunk_results, "how": layout.as_json()}
+                files.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
+                done += len(members) * resolved[members[0]].epochs
+    return _read_results(folder, len(configs))
+
+
+def _read_results(folder: pathlib.Path, count: int) -> list[Any]:
+    """Each member's result, None where it is missing."""
+    results: list[Any] = [None] * count
+    for file in sorted((folder / "chunks").glob("*.json")):
+        content = run_dir.read_json(file, "members", "results")
+        for number, result in zip(content["members"], content["results"], strict=True):
+            results[number] = result
+    return results
+
+
+def _print_settings(console: Console, folder: pathlib.Path, settings: Sequence[Setting]) -> None:
+    fields = list(settings[0].point)
+    rows = []
+    for setting in settings:
+        accuracies = [half_width(interval) for interval in setting.accuracies.values()][:2]
+        point = [value_text(value) for value in setting.point.values()]
+        rows.append([*point, str(setting.members), str(setting.diverged), *(accuracies or ["diverged", "diverged"])])
+    columns = [*tables.headings(fields), "members", "diverged", "chosen epoch", "last epoch"]
+    title = f"{folder}: test accuracy (%), mean and half the 95 % interval over seeds"
+    terminal.print_table(console, title, columns, rows, words=len(fields))
+
+
+def _name(config: Config, own: Own, metadata: dict[str, Any]) -> str:
+    prefix = plugin_run_name(config, own).rpartition("-")[0]
+    content = json.dumps(metadata, sort_keys=True).encode() + own.code
+    return f"{prefix}-sweep-{hashlib.sha256(content).hexdigest()[:8]}"
