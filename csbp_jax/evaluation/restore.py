@@ -1,5 +1,6 @@
 """Restoring a run from its folder: its config, its network, and its trained weights."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
@@ -125,7 +126,7 @@ def metric_shapes(recipe: learner.Recipe, state: learner.State) -> Any:
     config = recipe.config
     x = jax.ShapeDtypeStruct((config.batch_size, 1, *config.model.input_shape), jnp.float32)
     batch = {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
-    return jax.eval_shape(lambda: learner.train_step(recipe, state, batch))[1]
+    return jax.eval_shape(functools.partial(learner.train_step, recipe), state, batch)[1]
 
 
 def _on_first_device(leaf: Any) -> Any:

@@ -12,7 +12,7 @@ from csbp_jax.learner.state import (
     with_ema_weights,
     without_second_moments,
 )
-from csbp_jax.learner.step import eval_step, gradients, init, make, make_recipe, train_step
+from csbp_jax.learner.step import eval_step, gradients, init, make, make_gradients, make_recipe, train_step
 
 __all__ = [
     "Batch",
@@ -26,6 +26,7 @@ __all__ = [
     "hyperparameters",
     "init",
     "make",
+    "make_gradients",
     "make_recipe",
     "train_step",
     "weights_of",

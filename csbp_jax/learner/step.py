@@ -5,7 +5,6 @@ Everything that a sweep may vary (learning rate, strength, beta, I0, k, the neur
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -155,10 +154,18 @@ def make(
     """
     recipe = make_recipe(model, tx, loss, config, steps_per_epoch, term)
     return (
-        functools.partial(init, recipe),
-        functools.partial(train_step, recipe),
-        functools.partial(eval_step, recipe),
+        lambda key, hparams=None: init(recipe, key, hparams),
+        lambda state, batch: train_step(recipe, state, batch),
+        lambda state, batch: eval_step(recipe, state, batch),
     )
+
+
+def make_gradients(
+    model: SpikingNetwork, loss: Loss, config: Config, term: ChaosTerm | None = None
+) -> Callable[[State, Batch], dict[str, optax.Params]]:
+    """``gradients(state, batch)`` of one recipe; arguments as :func:`make_recipe`."""
+    recipe = make_recipe(model, optax.identity(), loss, config, term=term)
+    return lambda state, batch: gradients(recipe, state, batch)
 
 
 def _update_arguments(state: State) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def test_adams_second_moments_are_not_moved(parts):
     run = training_map.make(config, training_map.batches(config, parts["train"], 1)[0], 26)
     state = run.start(0, True)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    mask = training_map.without_second_moments(state)
+    mask = learner.without_second_moments(state)
     moved = sum(leaf.size for leaf, m in zip(jax.tree.leaves(state), jax.tree.leaves(mask), strict=True) if m)
     assert moved == 2 * parameters  # and the first moments
 

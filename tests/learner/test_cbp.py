@@ -82,5 +82,5 @@ def test_a_tensor_that_no_weights_make_is_refused(x64, tap):
 def test_options_of_a_loss_are_refused(field, value):
     with pytest.raises(ConfigError, match=rf"{field}: .* is not possible with chaos.term cbp"):
         check(replaced(DENSE, field, value))
-    with pytest.raises(ConfigError, match=r"chaos\.term: cbp is no term, but own has its own"):
+    with pytest.raises(ConfigError, match=r"chaos\.term: cbp replaces the term, but own has its own"):
         build.build_recipe(DENSE, Own(term=lambda config: None), 1)

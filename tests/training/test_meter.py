@@ -182,8 +182,8 @@ def test_what_cannot_be_said_in_flips_is_refused(tmp_path, fields, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_term_that_curves_nowhere_upwards_has_no_flip(started, tmp_path):
+def test_a_term_without_positive_curvature_has_no_flip(started, tmp_path):
     # All of h lies beyond the cut, where the term is level.
     config = changed(unit="flip", cut=(50.0, 60.0))
-    with pytest.raises(ConfigError, match="curves nowhere upwards"):
+    with pytest.raises(ConfigError, match="has no positive curvature"):
         train(config, root=tmp_path, console=Console(file=io.StringIO()))
