@@ -24,11 +24,10 @@ from csbp_jax.reporting import plots
 from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.sweep import driver, grid, tables, vectorised
-from csbp_jax.training import compiled
+from csbp_jax.training import compiled, selection
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.plugins import Own
-from csbp_jax.training.selection import rank
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(
@@ -549,10 +548,10 @@ def test_devices_that_cannot_be_shared_out_are_refused(tmp_path):
         run(tmp_path, {"seed": [0]}, data_parallel=3)
 
 
-def test_an_epoch_is_chosen_as_a_run_alone_does_and_none_that_is_not_finite():
-    """Until some epoch's loss is finite, the best of the others holds the place."""
+def test_a_member_selects_the_epoch_that_a_single_run_selects():
+    """The best finite validation; until some epoch's loss is finite, the best of the others."""
     rng = np.random.default_rng(0)
-    choose = jax.jit(vectorised.update_selection)
+    update = jax.jit(vectorised.update_selection)
     for n in range(60):
         losses = rng.choice([np.nan, np.inf, 0.5, 0.25], p=[0.4, 0.2, 0.2, 0.2] if n % 2 else [0.7, 0.3, 0, 0], size=5)
         rows = [
@@ -560,16 +559,15 @@ def test_an_epoch_is_chosen_as_a_run_alone_does_and_none_that_is_not_finite():
             for a, b in zip(rng.random(5).round(1), losses, strict=True)
         ]
         state = learner.State(*[{}] * len(dataclasses.fields(learner.State)))
-        chosen = {"accuracy": -1.0, "loss": np.inf, "epoch": 0, "weights": {"params": {}, "batch_stats": {}}}
-        best = {"accuracy": -1.0, "loss": np.inf}, 0
+        member = {**selection.NO_EPOCH, "weights": {"params": {}, "batch_stats": {}}}
+        single = selection.select(state, 0, selection.NO_EPOCH)
         for epoch, row in enumerate(rows, start=1):
-            chosen = choose(state, chosen, row["accuracy"], row["loss"], epoch)
-            if rank(row) > rank(best[0]):
-                best = row, epoch
-        assert int(chosen["epoch"]) == best[1] > 0
+            member = update(state, member, row["accuracy"], row["loss"], epoch)
+            single = selection.update(single, state, epoch, row)
         finite = [row for row in rows if np.isfinite(row["loss"])]
-        wanted = max(finite or rows, key=lambda row: (row["accuracy"], -row["loss"] if finite else 0))
-        assert rank(best[0]) == rank(wanted)
+        best = max(finite or rows, key=lambda row: (row["accuracy"], -row["loss"] if finite else 0))
+        assert int(member["epoch"]) == int(single["epoch"]) > 0
+        assert single["accuracy"] == best["accuracy"] and (not finite or single["loss"] == best["loss"])
 
 
 def test_best_leaves_out_settings_with_diverged_members():
