@@ -1,38 +1,50 @@
-"""Forces made of what the term did in the twin run, for the controls of the studies."""
+"""Forcings made from the record of a CSBP run's chaos term, for the control conditions of the studies."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from csbp_jax import controls
 
+Record = Any
+"""A pytree like the parameters with leaves ``[steps, ...]``."""
 
-def made(how, twin, seeds, z):
-    """The forcing of each start, a leading axis ``[seeds]``; None where ``how`` is None.
+
+def from_record(how: str, seed: Any, z: jax.Array, record: Record) -> Record:
+    """The forcing that is made of a record.
 
     Args:
-      how: "rms" of the record; or the record "replayed", of an "other" start, "shuffled" in time, with random "phases";
-        the last two also of the record without its annealing, put back afterwards ("shuffled, annealed", and so on).
-      twin: ``twin(seed) -> record``, a pytree of ``[steps, ...]``.
-      z: the strength at each step, ``[steps]``; keys of the draws are folded with its length, which no step's is.
+      how: "rms" of each step; "replayed", the record itself; "shuffled" in time; "phases", with random phases;
+        "shuffled, annealed" and "phases, annealed", the same for the record divided by z, multiplied by z afterwards.
+      seed: of the draws; their key is folded with the number of steps, which no step's key is.
+      z: strength at each step, ``[steps]``.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), len(z))
+    shuffled = functools.partial(controls.shuffled, key)
+    phases = functools.partial(controls.phase_randomised, key)
+    forms: dict[str, Callable[[Record], Record]] = {
+        "rms": controls.rms,
+        "replayed": lambda record: record,
+        "shuffled": shuffled,
+        "phases": phases,
+        "shuffled, annealed": functools.partial(controls.annealed, shuffled, z),
+        "phases, annealed": functools.partial(controls.annealed, phases, z),
+    }
+    return forms[how](record)
+
+
+def of_starts(how: str | None, record: Callable[[Any], Record], seeds: jax.Array, z: jax.Array) -> Record | None:
+    """The forcing of each start, with a leading axis ``[seeds]``; None where ``how`` is None.
+
+    Args:
+      how: as in :func:`from_record`, or "other": the record of another start.
+      record: ``record(seed)``, the record of the CSBP run from that start.
     """
     if how is None:
         return None
-
-    def one(seed):
-        record, key = twin(seed), jax.random.fold_in(jax.random.key(seed), len(z))
-        shuffled = functools.partial(controls.shuffled, key)
-        phases = functools.partial(controls.phase_randomised, key)
-        return {
-            "rms": controls.rms,
-            "replayed": lambda r: r,
-            "other": lambda r: r,
-            "shuffled": shuffled,
-            "phases": phases,
-            "shuffled, annealed": functools.partial(controls.annealed, shuffled, z),
-            "phases, annealed": functools.partial(controls.annealed, phases, z),
-        }[how](record)
-
-    records = jax.jit(jax.vmap(one))(seeds)
-    return jax.tree.map(lambda r: jnp.roll(r, 1, axis=0), records) if how == "other" else records
+    form = "replayed" if how == "other" else how
+    forcings = jax.jit(jax.vmap(lambda seed: from_record(form, seed, z, record(seed))))(seeds)
+    return jax.tree.map(lambda r: jnp.roll(r, 1, axis=0), forcings) if how == "other" else forcings

@@ -1,39 +1,44 @@
-"""Test accuracy in bfloat16 against float32, by CSBP and by plain backpropagation, on paired seeds.
+"""Compare test accuracy in bfloat16 with that in float32, by CSBP and by plain backpropagation, on paired seeds.
 
     python -m experiments.precision DATASET [--seeds 10] [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
---out is docs/results/precision by default, a FIELD any of the config. All runs of a seed share their starting weights
-and the order of data. They are kept where those of experiments.accuracy are, which are not done again.
+--out is docs/results/precision by default, a FIELD any of the config. All runs of a seed share their initial weights
+and the order of data. They are stored with those of experiments.accuracy, and finished ones are not repeated.
 
-Also the share of spikes that bfloat16 changes in one layer of given weights and given input spikes, and how much of
-that comes from the product's rounding and how much from the current's.
+Also measures the share of spikes that bfloat16 changes in one layer of fixed weights and input spikes, and how much of
+it comes from rounding the product and how much from rounding the current.
 """
 
 import dataclasses
-import pathlib
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import chaos, neurons
+from csbp_jax.config import Config
 from csbp_jax.models import layers
 from csbp_jax.models.taps import Probe
-from experiments.accuracy import arguments_of, cell, interval, plain, provenance, train_arms, write
+from experiments import study
+from experiments.accuracy import cell, make_parser, plain, provenance, train_arms, write
+from experiments.statistics import student_dict
+from experiments.study import Content
 
+MODULE = "experiments.precision"
 ARMS = {"csbp": "CSBP", "bp": "plain backpropagation"}
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
 
 
-def configs_of(csbp):
+def configs_of(csbp: Config) -> dict[str, Config]:
     """``{arm: config}``; those in float32 are the ones of experiments.accuracy."""
     arms = {"csbp": csbp, "bp": plain(csbp)}
     in_bfloat16 = dataclasses.replace(csbp.model, precision="bfloat16")
     return arms | {f"{arm}-bfloat16": dataclasses.replace(c, model=in_bfloat16) for arm, c in arms.items()}
 
 
-def summary(results):
-    """Accuracies, and their intervals and paired differences, for both arms and both choices of the epoch."""
+def summary(results: Mapping[str, list[Content]]) -> Content:
+    """Accuracies, their intervals and paired differences, for both arms and both choices of the epoch."""
     accuracy = {
         which: {arm: [run[which]["test_accuracy"] for run in runs] for arm, runs in results.items()} for which in EPOCHS
     }
@@ -42,9 +47,9 @@ def summary(results):
         "intervals": {
             which: {
                 arm: {
-                    "float32": interval(of[arm]),
-                    "bfloat16": interval(of[f"{arm}-bfloat16"]),
-                    "bfloat16 - float32": interval(np.subtract(of[f"{arm}-bfloat16"], of[arm])),
+                    "float32": student_dict(of[arm]),
+                    "bfloat16": student_dict(of[f"{arm}-bfloat16"]),
+                    "bfloat16 - float32": student_dict(np.subtract(of[f"{arm}-bfloat16"], of[arm])),
                 }
                 for arm in ARMS
             }
@@ -53,7 +58,7 @@ def summary(results):
     }
 
 
-def changed_spikes(time_steps=4):
+def changed_spikes(time_steps: int = 4) -> dict[str, float]:
     """Shares of spikes that differ from float32 in a layer of 3x3 convolution, norm and LIF, 64 to 64 channels, 8x8.
 
     A fifth of the input fires, independently; the weights are initial ones.
@@ -63,9 +68,10 @@ def changed_spikes(time_steps=4):
     current = layers.ConvNorm(64, name="layer")
     variables = current.init(jax.random.key(1), x, True, neuron, probe)
 
-    def fired(dtype, at_the_door):
-        (h, _), _ = current.copy(dtype=dtype).apply(variables, x, True, neuron, probe, mutable=["batch_stats"])
-        return neuron(h.astype(at_the_door))[0] > 0
+    def fired(product_dtype, current_dtype):
+        layer = current.copy(dtype=product_dtype)
+        (h, _), _ = layer.apply(variables, x, True, neuron, probe, mutable=["batch_stats"])
+        return neuron(h.astype(current_dtype))[0] > 0
 
     wide, narrow = jnp.float32, jnp.bfloat16
     reference = fired(None, wide)
@@ -76,18 +82,18 @@ def changed_spikes(time_steps=4):
     }
 
 
-def table(content):
+def table(content: Content) -> str:
     """The intervals in Markdown."""
-    lines = ["| test accuracy (%) | float32 | bfloat16 | bfloat16 - float32, paired |", "|---|---|---|---|"]
-    for which, epoch in EPOCHS.items():
-        for arm, name in ARMS.items():
-            cells = [cell(**values) for values in content["intervals"][which][arm].values()]
-            lines.append(f"| {name}, {epoch} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [f"{name}, {epoch}", *(cell(values) for values in content["intervals"][which][arm].values())]
+        for which, epoch in EPOCHS.items()
+        for arm, name in ARMS.items()
+    ]
+    return study.table(["test accuracy (%)", "float32", "bfloat16", "bfloat16 - float32, paired"], rows)
 
 
-def page(content):
-    """What a reader sees: the table and what stands behind it."""
+def page(content: Content) -> str:
+    """The text of README.md: the table and its provenance."""
     changed = content["changed_spikes"]
     return f"""# {" ".join([content["dataset"], *content["fields"]])}: bfloat16 against float32
 
@@ -105,14 +111,15 @@ Made by `{content["command"]}`; `accuracy.json` holds the figures of each seed, 
 """
 
 
-def main(arguments=None):
-    module = "experiments.precision"
-    options, fields, csbp = arguments_of(module, __doc__.splitlines()[0], arguments)
-    results = train_arms(configs_of(csbp), options.seeds, options.data_dir)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    with study.one_line_errors(parser):
+        options, fields, csbp = study.parse_dataset(parser, MODULE, arguments)
+        results = train_arms(configs_of(csbp), options.seeds, options.data_dir)
     content = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
-    content |= provenance(module, options, fields)
+    content |= provenance(MODULE, options, fields)
     content |= {"test_count": results["csbp"][0]["last"]["test_count"], "changed_spikes": changed_spikes()}
-    write(options.out or pathlib.Path("docs/results/precision"), content, page(content))
+    write(options.out or study.RESULTS / "precision", content, page(content))
     print(table(content))
 
 

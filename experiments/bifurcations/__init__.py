@@ -1,1 +1,1 @@
-"""What training at a fixed strength visits, and how chaotic it is there; docs/results/bifurcations/plan.md."""
+"""Attractors of training at a fixed strength, and their exponents; docs/results/bifurcations/plan.md."""

@@ -1,34 +1,36 @@
-"""The three trainings of the plan as maps with a knob: ``step(state, batch)``, states of many values and starts."""
+"""The three trainings of the plan as maps with a knob, started for many values of the knob and many starts."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from numpy.typing import NDArray
 
 from csbp_jax import configs, data, learner
 from csbp_jax.config import Chaos, Optimizer, replaced
 from csbp_jax.instruments import training_map
 from csbp_jax.training.compiled import resolve
 from experiments import one_neuron
+from experiments.study import to_float64
 from experiments.xor import phase
 from experiments.xor.net import Setting
 from experiments.xor.net import start as xor_start
 
 
 class System(NamedTuple):
-    """A map and what to look at.
+    """A map, its initial states, and what is measured of it.
 
-    states: ``states(axis, values) -> states [values x starts]``. dynamical_leaves, readout: of one state. size: of one
-    state; a run whose size grows by ``verdict.AWAY``, or is NaN as a step was not finite, has run away.
+    states: ``states(axis, values) -> states [values x starts]``. dynamical_leaves, readout, size: of a single state. A run has
+    run away if its size grows by ``classify.AWAY`` or is NaN, as after a step that was not finite.
     """
 
     step: Callable[[Any, Any], Any]
-    states: Callable[[str, Sequence[float]], Any]
+    states: Callable[[str, Sequence[float] | NDArray[Any]], Any]
     dynamical_leaves: Any
     readout: Callable[[Any], jax.Array]
     batch: Any
@@ -36,49 +38,50 @@ class System(NamedTuple):
     size: Callable[[Any], jax.Array]
 
 
-def stacked(one, values, starts):
-    """``one(value, start)`` of all pairs, values first."""
+def stacked(state: Callable[[jax.Array, jax.Array], Any], values: Iterable[Any], starts: Iterable[Any]) -> Any:
+    """``state(value, start)`` of all pairs, values first."""
     pairs = [(value, start) for value in values for start in starts]
-    return jax.vmap(one)(*(jnp.asarray(column) for column in zip(*pairs, strict=True)))
+    return jax.vmap(state)(*(jnp.asarray(column) for column in zip(*pairs, strict=True)))
 
 
-def neuron_step(state, _):
+def neuron_step(state: Any, _: Any) -> Any:
+    """A step of the neuron's training; the state is ``(weights, knobs)``."""
     weights, knobs = state
     return one_neuron.update(weights, time_steps=20, **knobs)[0], knobs
 
 
-def neuron():
+def neuron() -> System:
     """One neuron that learns to be silent."""
     base = {"z": 9.0, "lr": one_neuron.LR, "target": one_neuron.TARGET}
 
     def states(axis, values):
-        def one(value, start):
+        def state(value, start):
             knobs = {name: jnp.asarray(number) for name, number in base.items()}
             return (start, start), knobs | {axis: value}
 
-        return stacked(one, values, np.linspace(-6.0, 4.0, 4))
+        return stacked(state, values, np.linspace(-6.0, 4.0, 4))
 
     dynamical_leaves = ((True, True), dict.fromkeys(base, False))
     return System(neuron_step, states, dynamical_leaves, lambda state: state[0][0], None, 4, norm)
 
 
-def xor(term):
+def xor(term: str) -> System:
     """The spiking XOR net."""
     names = {"z": "z0", "lr": "lr", "target": "target"}
 
     def states(axis, values):
-        def one(value, start):
+        def state(value, start):
             setting = Setting(*(jnp.asarray(float(number)) for number in Setting(z0=30.0)))
-            params = jax.tree.map(lambda p: p.astype(float), xor_start(start, setting))
+            params = to_float64(xor_start(start, setting))
             return params, setting._replace(**{names[axis]: value})
 
-        return stacked(one, values, np.arange(2))
+        return stacked(state, values, np.arange(2))
 
     dynamical_leaves = (dict.fromkeys(("w1", "b1", "w2", "b2"), True), Setting(*(False,) * len(Setting._fields)))
     return System(phase.STEP[term], states, dynamical_leaves, lambda state: state[0]["w1"][0, 0], None, 2, norm)
 
 
-def digits(term, data_dir):
+def digits(term: str, data_dir: str) -> System:
     """A convolutional net on a fixed batch of digits; z in units of the chaos term's flip at the start."""
     config = dataclasses.replace(
         configs.load("digits"),
@@ -99,30 +102,30 @@ def digits(term, data_dir):
         if axis != "z":
             raise ValueError(f"digits: axis is {axis!r}, but only 'z' is in the plan")
 
-        def one(value):
+        def state(value):
             return dataclasses.replace(start, hparams=start.hparams | {"z0": {tap: value * flip}})
 
-        return jax.vmap(one)(jnp.asarray(values, flip.dtype))
+        return jax.vmap(state)(jnp.asarray(values, flip.dtype))
 
     return System(run.step, states, learner.dynamical_leaves(start), readout, batch, 1, size)
 
 
-def norm(state):
-    """Of the weights, which come first in a state."""
+def norm(state: Any) -> jax.Array:
+    """Norm of the weights, which come first in a state."""
     return jnp.linalg.norm(ravel_pytree(state[0])[0])
 
 
-def size(state):
-    """Of a learner, which skips a step that is not finite: its map is then the identity, whose exponent is 0."""
+def size(state: learner.State) -> jax.Array:
+    """Norm of a learner's parameters; NaN after a step that was not finite, which it skips: its map is the identity."""
     return jnp.where(state.bad_steps > 0, jnp.nan, jnp.linalg.norm(ravel_pytree(state.params)[0]))
 
 
-def readout(state):
+def readout(state: learner.State) -> jax.Array:
     """Mean weight of the first kernel."""
     return state.params["conv1"]["conv"]["kernel"].mean()
 
 
-SYSTEMS = {
+SYSTEMS: dict[str, Callable[[str], System]] = {
     "neuron": lambda _: neuron(),
     "xor": lambda _: xor("chaos"),
     "xor, drift": lambda _: xor("drift"),

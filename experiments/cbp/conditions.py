@@ -1,15 +1,16 @@
-"""Their table, and the conditions of part 2: what each trains with and is tuned over, and how its starts are run."""
+"""The cells of the published table, and the conditions of part 2: kind, settings to tune over, and their runs."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import chaos, controls
+from experiments import forcing
 from experiments.cbp.net import Kind, Setting, train
-from experiments.forcing import made
 
 INITS = (0.2, 0.5, 1.0, 3.0)
 STRENGTHS = [Setting(z0=z0) for z0 in (0.75, 1.5, 3.0, 6.0, 12.0, 24.0)]
@@ -34,20 +35,23 @@ TABLE = {
 
 
 class Condition(NamedTuple):
-    """kind, the settings it is tuned over, and how its force is made of the twin's record, as in experiments.xor."""
+    """A kind, the settings it is tuned over, and how its force is made of the CBP run's record.
+
+    forced: as ``how`` of :func:`experiments.forcing.of_starts`.
+    """
 
     kind: Kind
     settings: list[Setting]
     forced: str | None = None
 
 
-def _forced(force, how="rms", kick=None):
+def _forced(force: Any, how: str = "rms", kick: str | None = None) -> Condition:
     return Condition(Kind(kick=kick, force=force), STRENGTHS, how)
 
 
-def _lever(**values):
-    ((name, each),) = values.items()
-    return Condition(Kind(kick=None), [Setting(**{name: value}) for value in each])
+def _lever(**values: Sequence[float]) -> Condition:
+    ((name, grid),) = values.items()
+    return Condition(Kind(kick=None), [Setting(**{name: value}) for value in grid])
 
 
 CONDITIONS = {
@@ -81,13 +85,13 @@ WIDELY = {
     for name, condition in CONDITIONS.items()
     if condition.kind.kick or condition.kind.force or condition.kind.loss
 }
-"""Those with a strength, tuned over weaker ones too."""
+"""Conditions with a strength, tuned over weaker ones too."""
 HELD = {
     f"{name}, z0 {z0:g}": CONDITIONS[name]._replace(settings=[Setting(z0=z0)])
     for z0 in (12.0, 24.0)
     for name in ("CBP", "kick in 20 sub-steps")
 }
-"""Not tuned: where CBP is chaotic, with and without its overshooting."""
+"""Untuned conditions where CBP is chaotic, with and without its overshooting."""
 
 
 def solved(condition: Condition, setting: Setting, seeds: np.ndarray) -> np.ndarray:
@@ -96,11 +100,11 @@ def solved(condition: Condition, setting: Setting, seeds: np.ndarray) -> np.ndar
     return np.concatenate([_block(condition, setting, jnp.asarray(block)) for block in blocks])
 
 
-def _block(condition, setting, seeds):
-    # Numbers of Python would compile each setting anew.
+def _block(condition: Condition, setting: Setting, seeds: jax.Array) -> np.ndarray:
+    # As arrays, since Python numbers would compile once per setting.
     setting = jax.tree.map(jnp.float32, setting)
-    twin = functools.partial(train, setting=setting, kind=Kind(), record=True)
+    recorded = functools.partial(train, setting=setting, kind=Kind(), record=True)
     z = chaos.strength(jnp.arange(Kind().first), setting.z0, setting.beta)
-    forcing = made(condition.forced, lambda seed: twin(seed)[1], seeds, z)
-    axes = (0, None, None if forcing is None else 0)
-    return np.asarray(jax.vmap(lambda *a: train(*a, kind=condition.kind)[0], axes)(seeds, setting, forcing))
+    force = forcing.of_starts(condition.forced, lambda seed: recorded(seed)[1], seeds, z)
+    axes = (0, None, None if force is None else 0)
+    return np.asarray(jax.vmap(lambda *a: train(*a, kind=condition.kind)[0], axes)(seeds, setting, force))

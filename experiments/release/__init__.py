@@ -1,1 +1,1 @@
-"""Is the released experiment chaotic, and how strong must the term be? docs/results/release/plan.md."""
+"""Chaos in the released experiment, and in small nets over the strength of the term; docs/results/release/plan.md."""

@@ -1,15 +1,16 @@
-"""The conditions of the plan: what each trains with, which settings it is tuned over, and how its starts are run."""
+"""The conditions of the plan: kind, settings to tune over, and the runs of all starts."""
 
 import functools
 import itertools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import chaos, controls
-from experiments.forcing import made
+from experiments import forcing
 from experiments.xor.net import Kind, Setting, train
 
 STRENGTHS = [Setting(z0=z0, beta=beta) for z0, beta in itertools.product((0.5, 1.0, 2.0), (0.998, 0.999))]
@@ -18,9 +19,9 @@ GAUSSIAN, AR1, LOGISTIC, REPLAY = controls.gaussian(), controls.ar1(0.9), contro
 
 
 class Condition(NamedTuple):
-    """kind, and the settings it is tuned over.
+    """A kind, the settings it is tuned over, and how its force is made of the CSBP run's record.
 
-    forced: how the force is made of the twin's record, a word of experiments.forcing.
+    forced: as ``how`` of :func:`experiments.forcing.of_starts`.
     """
 
     kind: Kind
@@ -28,21 +29,21 @@ class Condition(NamedTuple):
     forced: str | None = None
 
 
-def _levers(**values):
-    ((name, each),) = values.items()
-    return Condition(Kind(alone=True), [Setting(**{name: value}) for value in each])
+def _levers(**values: Sequence[float]) -> Condition:
+    ((name, grid),) = values.items()
+    return Condition(Kind(alone=True), [Setting(**{name: value}) for value in grid])
 
 
-def _noise(force, **beside):
+def _noise(force: Any, **beside: Any) -> Condition:
     return Condition(Kind(force=force, **(beside or {"alone": True})), STRENGTHS, "rms")
 
 
-def _replay(how):
+def _replay(how: str) -> Condition:
     return Condition(Kind(force=REPLAY, alone=True), STRENGTHS, how)
 
 
-def halved(settings):
-    """CBP's rule knows no learning rate, which is 1/2."""
+def halved(settings: Sequence[Setting]) -> list[Setting]:
+    """Halve the strengths, for CBP's rule: it has no learning rate, which is 1/2 for the term."""
     return [s._replace(z0=s.z0 / 2) for s in settings]
 
 
@@ -80,21 +81,18 @@ WIDELY = {
     for name, condition in CONDITIONS.items()
     if condition.settings[0].z0
 }
-"""Those with a strength, tuned over more of them."""
+"""Conditions with a strength, tuned over more of them."""
 
 
 def solved(condition: Condition, setting: Setting, seeds: np.ndarray, steps: int = 5000) -> np.ndarray:
     """Whether each start solves XOR, ``[seeds]``."""
-    twin = functools.partial(train, setting=_traced(setting), kind=Kind(), steps=steps, record=True)
+    recorded = functools.partial(train, setting=_traced(setting), kind=Kind(), steps=steps, record=True)
     z = chaos.strength(jnp.arange(steps), setting.z0, setting.beta)
-    forcing = made(condition.forced, lambda seed: twin(seed)[2], jnp.asarray(seeds), z)
-    axes = (0, None, None if forcing is None else 0)
-    found = jax.vmap(lambda *a: train(*a, kind=condition.kind, steps=steps)[0], axes)(
-        jnp.asarray(seeds), _traced(setting), forcing
-    )
-    return np.asarray(found)
+    force = forcing.of_starts(condition.forced, lambda seed: recorded(seed)[2], jnp.asarray(seeds), z)
+    run = jax.vmap(lambda *a: train(*a, kind=condition.kind, steps=steps)[0], (0, None, None if force is None else 0))
+    return np.asarray(run(jnp.asarray(seeds), _traced(setting), force))
 
 
-def _traced(setting):
-    # Numbers of Python would compile each setting anew.
+def _traced(setting: Setting) -> Setting:
+    # As arrays, since Python numbers would compile once per setting.
     return jax.tree.map(jnp.float32, setting)

@@ -1,4 +1,4 @@
-"""The XOR net, its losses and its training, as pure functions of one start; vmap makes thousands of them.
+"""The spiking XOR net, its losses and its training, as pure functions of a single start, to be mapped by vmap.
 
 h1 = x W1 + b1 (shown for T steps)   s1 = LIF(h1)   h2[t] = s1[t] W2 + b2   s2 = LIF(h2)   rate = mean of s2 over time
 L = mean (rate - y)**2 + z (term(h1) + term(h2))
@@ -18,13 +18,16 @@ X = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 Y = jnp.array([0.0, 1.0, 1.0, 0.0])
 T, DECAY, SCALE = 10, 0.5, 1.0
 
+Params = dict[str, jax.Array]
+"""``{w1 [2, 2], b1 [2], w2 [2, 1], b2 [1]}``."""
+
 
 class Setting(NamedTuple):
-    """What may differ between starts and settings, all traced.
+    """Traced hyperparameters, which may differ between starts and settings.
 
-    z0, beta: strength of the term and its annealing a step. lr: the learning rate, and lr_end what it is multiplied by
-    at the last step, on an exponential path. width: of the surrogate. shift: added to all biases at the start. floor:
-    weight of a penalty on firing rates below 0.1. decay: weight decay. soft: targets are soft and 1 - soft. target: I0.
+    z0, beta: strength of the term and its annealing per step. lr: learning rate; lr_end: its factor at the last step,
+    reached exponentially. width: of the surrogate. shift: added to all biases at the start. floor: weight of a penalty
+    on firing rates below 0.1. decay: weight decay. soft: targets are soft and 1 - soft. target: I0.
     """
 
     z0: Any = 0.0
@@ -40,10 +43,10 @@ class Setting(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What a compilation depends on.
+    """Static choices, on which the compilation depends.
 
-    term: a name of controls.TERMS. substeps: that the term's gradient is taken in. force: on the gradient, in place of
-    the term (alone) or beside it. alone: whether the force stands in for the term. cbp: CBP's rule stands in for it.
+    term: a name of controls.TERMS. substeps: in which the term's gradient is taken. force: added to the gradient,
+    beside the term or, with alone, instead of it. cbp: CBP's rule instead of the term.
     """
 
     term: str = "chaos"
@@ -53,15 +56,30 @@ class Kind(NamedTuple):
     cbp: bool = False
 
 
-def start(seed: jax.Array, setting: Setting) -> dict[str, jax.Array]:
-    """Weights and biases from U(-1, 1), the biases shifted."""
+def uniform(seed: jax.Array | int) -> Params:
+    """Weights and biases from U(-1, 1)."""
     shapes = {"w1": (2, 2), "b1": (2,), "w2": (2, 1), "b2": (1,)}
     keys = jax.random.split(jax.random.key(seed), len(shapes))
-    params = {n: jax.random.uniform(k, s, minval=-1.0) for (n, s), k in zip(shapes.items(), keys, strict=True)}
-    return params | {n: params[n] + setting.shift for n in ("b1", "b2")}
+    return {n: jax.random.uniform(k, s, minval=-1.0) for (n, s), k in zip(shapes.items(), keys, strict=True)}
 
 
-def forward(params, setting):
+def shift_biases(params: Params, shift: Any) -> Params:
+    """Add ``shift`` to all biases."""
+    return params | {n: params[n] + shift for n in ("b1", "b2")}
+
+
+def per_parameter(hidden: jax.Array, output: jax.Array, params: Params) -> Params:
+    """Values of the hidden neurons ``[2]`` and of the output neuron ``[1]``, for all parameters of each neuron."""
+    values = {"w1": hidden, "b1": hidden, "w2": output, "b2": output}
+    return {n: jnp.broadcast_to(values[n], p.shape) for n, p in params.items()}
+
+
+def start(seed: jax.Array, setting: Setting) -> Params:
+    """Weights and biases from U(-1, 1), the biases shifted."""
+    return shift_biases(uniform(seed), setting.shift)
+
+
+def forward(params: Params, setting: Setting) -> tuple[jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
     """``(rates [4], currents, firing rates of all three neurons [4, 3])``."""
     spike = surrogate.triangle(setting.width)
     h1 = jnp.broadcast_to((X @ params["w1"] + params["b1"][None])[:, None], (4, T, 2))
@@ -71,21 +89,22 @@ def forward(params, setting):
     return s2[..., 0].mean(1), (h1, h2), jnp.concatenate([s1, s2], axis=-1).mean(1)
 
 
-def task_loss(params, setting):
-    """Squared error of the rates, and the plain levers' penalties."""
+def task_loss(params: Params, setting: Setting) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """``(squared error of the rates with the penalties of the plain levers, currents)``."""
     rates, currents, fired = forward(params, setting)
     goal = setting.soft + (1 - 2 * setting.soft) * Y
     floor = setting.floor * jnp.mean(jnp.maximum(0.1 - fired.mean(0), 0))
     return jnp.mean((rates - goal) ** 2) + floor, currents
 
 
-def term_loss(params, setting, term):
+def term_loss(params: Params, setting: Setting, term: str) -> jax.Array:
     """The term of both layers, for z = 1."""
     _, currents, _ = forward(params, setting)
-    return sum(controls.TERMS[term](h, setting.target, SCALE, cut=None, reduce="mean") for h in currents)
+    hidden, output = (controls.TERMS[term](h, setting.target, SCALE, cut=None, reduce="mean") for h in currents)
+    return hidden + output
 
 
-def term_gradient(params, setting, kind, z, lr):
+def term_gradient(params: Params, setting: Setting, kind: Kind, z: Any, lr: Any) -> Params:
     """The gradient of z times the term, or its mean along sub-steps of plain descent."""
 
     def push(carry, _):
@@ -97,21 +116,28 @@ def term_gradient(params, setting, kind, z, lr):
     return lax.scan(push, (params, jax.tree.map(jnp.zeros_like, params)), length=kind.substeps)[0][1]
 
 
-def cbp_kick(params, currents, z, target):
-    """CBP's own rule (Tao et al. 2022): ``p <- p + z (I0 - X)``, X a neuron's mean activation; no learning rate."""
-    kicks = [z * (target - jax.nn.sigmoid(h).mean((0, 1))) for h in currents]
-    whole = {"w1": kicks[0], "b1": kicks[0], "w2": kicks[1], "b2": kicks[1]}
-    return jax.tree.map(lambda p, k: p + jnp.broadcast_to(k, p.shape), params, whole)
+def cbp_kick(params: Params, currents: tuple[jax.Array, jax.Array], z: Any, target: Any) -> Params:
+    """CBP's rule (Tao et al. 2022): ``p <- p + z (I0 - X)``, X a neuron's mean activation; without a learning rate."""
+    hidden, output = (z * (target - jax.nn.sigmoid(h).mean((0, 1))) for h in currents)
+    return jax.tree.map(jnp.add, params, per_parameter(hidden, output, params))
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "steps", "record"))
-def train(seed, setting: Setting, forcing=None, *, kind: Kind, steps: int = 5000, record: bool = False):
-    """``(solved, params, record)``: whether all four rates are right, and z times the term's gradient at each step.
+def train(
+    seed: jax.Array,
+    setting: Setting,
+    forcing: Any = None,
+    *,
+    kind: Kind,
+    steps: int = 5000,
+    record: bool = False,
+) -> tuple[jax.Array, Params, Params | None]:
+    """Train from one start: ``(whether all four rates are right, params, record)``.
 
     Args:
       seed: of the start, and of the force.
       forcing: of the force (controls.py).
-      record: keep the gradients, ``[steps, ...]`` for each tensor; else there is none.
+      record: also return z times the term's gradient at each step, ``[steps, ...]`` for each tensor, instead of None.
     """
     params = start(seed, setting)
     force = kind.force

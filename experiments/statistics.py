@@ -1,0 +1,110 @@
+"""Intervals, paired tests and corrections that the studies report, and their text in tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from csbp_jax.reporting.intervals import student
+from experiments.study import finite_or_none
+
+
+def student_dict(values: ArrayLike) -> dict[str, float]:
+    """``{mean, low, high}`` with the 95 % interval by Student's t; of one value, ``{mean}``."""
+    return {name: value for name, value in student(np.asarray(values).tolist())._asdict().items() if value is not None}
+
+
+def half_widths(rows: ArrayLike) -> NDArray[np.float64]:
+    """Half the 95 % interval (Student's t) of the mean over the first axis, ``[columns]``; 0 for a single row."""
+    intervals = [student_dict(column) for column in np.asarray(rows).T]
+    return np.array([(i["high"] - i["low"]) / 2 if "high" in i else 0.0 for i in intervals])
+
+
+def group_means(values: ArrayLike, groups: Sequence[int]) -> list[NDArray[Any]]:
+    """Mean over the first axis of each group, in the order of the groups."""
+    rows, labels = np.asarray(values), np.asarray(groups)
+    return [np.mean(rows[labels == group], axis=0) for group in sorted(set(groups))]
+
+
+def wilson(solved: NDArray[Any]) -> dict[str, float]:
+    """``{share, low, high}``: the share of True and its 95 % Wilson interval."""
+    low, high = stats.binomtest(int(solved.sum()), len(solved)).proportion_ci(method="wilson")
+    return {"share": float(solved.mean()), "low": low, "high": high}
+
+
+def bits(solved: NDArray[Any]) -> str:
+    """One character per start, 1 where it is solved."""
+    return "".join("01"[int(bit)] for bit in solved)
+
+
+def compare_solved(results: Mapping[str, Mapping[str, Any]], reference: str) -> dict[str, dict[str, float]]:
+    """Compare every condition with the reference, start by start, by McNemar's exact test.
+
+    Args:
+      results: ``{condition: {"solved": bits}}``, all of the same starts.
+
+    Returns:
+      ``{condition: {difference, half, p, p_holm}}``, without the reference. ``half`` is half the difference's 95 %
+      interval, by the normal distribution of paired shares; ``p_holm`` is Holm's correction over the conditions.
+    """
+    solved = {name: np.array([bit == "1" for bit in result["solved"]]) for name, result in results.items()}
+    base, compared = solved.pop(reference), {}
+    for name, values in solved.items():
+        more, less, n = int((values & ~base).sum()), int((base & ~values).sum()), len(values)
+        p = stats.binomtest(more, more + less).pvalue if more + less else 1.0
+        half = stats.norm.ppf(0.975) * np.sqrt(more + less - (more - less) ** 2 / n) / n
+        compared[name] = {"difference": (more - less) / n, "half": float(half), "p": p}
+    corrected = holm({name: pair["p"] for name, pair in compared.items()})
+    return {name: pair | {"p_holm": corrected[name]} for name, pair in compared.items()}
+
+
+def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:
+    """p of Fisher's exact test between two counts of successes."""
+    rows = [[count, total - count] for count, total in zip(successes, trials, strict=True)]
+    return float(stats.fisher_exact(rows).pvalue)
+
+
+def paired_t(values: NDArray[Any], reference: NDArray[Any]) -> float:
+    """p of Student's paired test; 1 where all pairs are equal, or there is only one."""
+    return float(stats.ttest_rel(values, reference).pvalue) if len(values) > 1 and np.any(values != reference) else 1.0
+
+
+def holm(ps: Mapping[Any, float]) -> dict[Any, float]:
+    """Holm's correction of ``{name: p}``."""
+    corrected, worst = {}, 0.0
+    for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
+        corrected[name] = worst = max(worst, min(1.0, ps[name] * (len(ps) - rank)))
+    return corrected
+
+
+def rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float | None:
+    """Spearman's correlation over the entries that are finite in both; None where it is not defined."""
+    both = np.isfinite(x) & np.isfinite(y)
+    return finite_or_none(stats.spearmanr(x[both], y[both])[0])
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
+
+
+def mean_text(values: ArrayLike, digits: str = ".3g") -> str:
+    """``mean [low, high]`` with the 95 % interval by Student's t; of one value, the mean."""
+    mean, *ends = (f"{value:{digits}}" for value in student_dict(values).values())
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+
+def percent_text(interval: Mapping[str, float | None], sign: str = "") -> str:
+    """``mean [low, high]`` in percent; ``sign`` "+" writes the sign of positive numbers too."""
+    mean, *ends = (f"{100 * value:{sign}.2f}" for value in interval.values() if value is not None)
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+
+def share_text(result: Mapping[str, float]) -> str:
+    """``share [low, high]`` of :func:`wilson`, in percent."""
+    return f"{100 * result['share']:.1f} [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
+
+
+def points_text(pair: Mapping[str, float]) -> str:
+    """A difference of :func:`compare_solved` with half its 95 % interval, in points."""
+    return f"{100 * pair['difference']:+.1f} ± {100 * pair['half']:.1f}"

@@ -1,0 +1,172 @@
+"""Skeleton of a study: command line, resumed results, provenance, and the files that it writes.
+
+A study is a module with a ``main(arguments=None)``. Its folder holds ``NAME.json`` (all numbers), ``table.md`` (made
+from them) and figures as .png and .pdf. Finished work is read back from ``NAME.json`` and not done again.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from csbp_jax import configs
+from csbp_jax.cli.options import parse
+from csbp_jax.config import Config, ConfigError, Diverged
+from csbp_jax.runtime.files import write_json
+
+Content = dict[str, Any]
+"""The content of a results file."""
+
+RESULTS = pathlib.Path("docs/results")
+_Setting = TypeVar("_Setting", bound=tuple[Any, ...])
+
+
+# --- command line -------------------------------------------------------------------------------------------------
+
+
+def make_parser(doc: str | None, out: str | None = None, data_dir: bool = False) -> argparse.ArgumentParser:
+    """A parser with ``--out`` and, if asked for, ``--data-dir``.
+
+    Args:
+      doc: docstring of the study; its first line is the description.
+      out: default of ``--out``, below docs/results.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0], allow_abbrev=False)
+    if data_dir:
+        parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / out if out else None)
+    return parser
+
+
+def make_dataset_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser of a study on the config of a data set: ``DATASET``, ``--data-dir`` and ``--out``."""
+    parser = make_parser(doc, data_dir=True)
+    parser.add_argument("dataset", choices=configs.NAMES, metavar="DATASET")
+    return parser
+
+
+class DatasetOptions(NamedTuple):
+    """Options of a study on a data set, the remaining words (fields of the config), and the config with them."""
+
+    options: argparse.Namespace
+    fields: list[str]
+    config: Config
+
+
+def parse_dataset(parser: argparse.ArgumentParser, module: str, arguments: Sequence[str] | None) -> DatasetOptions:
+    """Parse ``DATASET [OPTIONS] [--FIELD VALUE ...]``; ``module`` names the command in messages."""
+    options, fields = parser.parse_known_args(arguments)
+    return DatasetOptions(options, fields, parse(configs.load(options.dataset), fields, module))
+
+
+@contextlib.contextmanager
+def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Exit with usage and one line if a config is not possible or a run diverges."""
+    try:
+        yield
+    except (ConfigError, Diverged) as error:
+        parser.error(str(error))
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+def resume(parser: argparse.ArgumentParser, file: pathlib.Path, settings: Content, empty: Content) -> Content:
+    """Read the results of a file, or begin with ``settings | empty``; makes the folder.
+
+    Exits with usage and one line if the file was made with other settings.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content: Content = json.loads(file.read_text()) if file.exists() else settings | empty
+    if {name: content.get(name) for name in settings} != settings:
+        parser.error(f"{file}: made with other options; give another --out")
+    return content
+
+
+def provenance(command: str, packages: Sequence[str] = ("jax", "numpy", "scipy", "optax")) -> Content:
+    """``{command, versions, machine, device}``, and ``commit`` where the code is in a git repository."""
+    revision = _commit()
+    return {
+        "command": command,
+        "versions": {package: metadata.version(package) for package in packages},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        "device": jax.devices()[0].device_kind,
+        **({"commit": revision} if revision else {}),
+    }
+
+
+def _commit() -> str | None:
+    """Hash of the checked-out commit, with ``-dirty`` if files differ from it."""
+    line = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run([*line, "--exclude=*"], capture_output=True, text=True)
+    except OSError:  # git is not installed
+        return None
+    return done.stdout.strip() or None
+
+
+def write(folder: pathlib.Path, name: str, content: Content, page: str) -> None:
+    """Write ``NAME.json`` and ``table.md`` into the folder, and print the table."""
+    write_json(folder / f"{name}.json", content)
+    (folder / "table.md").write_text(page + "\n")
+    print(page)
+
+
+def write_arrays(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a compressed .npz file."""
+    np.savez_compressed(file, allow_pickle=True, **arrays)
+
+
+def save_figure(figure: Any, folder: pathlib.Path, name: str, dpi: int = 120) -> None:
+    """Write ``NAME.png`` and ``NAME.pdf``."""
+    for kind in ("png", "pdf"):
+        figure.savefig(folder / f"{name}.{kind}", dpi=dpi)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+# --- tuned settings -----------------------------------------------------------------------------------------------
+
+
+def known_shares(settings: Sequence[_Setting], result: Mapping[str, Any] | None) -> dict[_Setting, float]:
+    """``{setting: share}`` of settings that an earlier result was tuned over; empty without a result."""
+    return dict(zip(settings, result["tuning"], strict=True)) if result else {}
+
+
+def tune(
+    settings: Sequence[_Setting], known: Mapping[_Setting, float], share: Callable[[_Setting], float]
+) -> tuple[_Setting, list[float]]:
+    """The setting with the largest share (the first of equals), and all shares; known ones are not computed."""
+    shares = [known[setting] if setting in known else share(setting) for setting in settings]
+    return settings[int(np.argmax(shares))], shares
+
+
+def changed_fields(setting: Any) -> Content:
+    """Fields of a NamedTuple that differ from their defaults."""
+    return {name: value for name, value in setting._asdict().items() if value != setting._field_defaults[name]}
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+def finite_or_none(value: Any) -> float | None:
+    """A number as JSON has it; None for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+def to_float64(tree: Any) -> Any:
+    """Cast every leaf to float64; under ``jax.enable_x64`` only."""
+    return jax.tree.map(lambda leaf: leaf.astype(float), tree)
