@@ -34,8 +34,15 @@ def assert_same(actual, expected, tolerance=1e-5):
     assert all(value <= tolerance for value in differ.values()), differ
 
 
-@pytest.mark.parametrize(("width", "with_membrane", "static"), CASES)
-def test_values_and_all_gradients_are_the_plain_forms(width, with_membrane, static):
+# The fast ones have a membrane, each width per thread, each kind of residual, and both resets.
+FAST = (0, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("width", "with_membrane", "static"),
+    [pytest.param(*case, marks=[] if i in FAST else pytest.mark.slow) for i, case in enumerate(CASES)],
+)
+def test_values_and_all_gradients_equal_the_plain_form(width, with_membrane, static):
     actual, expected = (gradients(run, arguments(2, 3, width, with_membrane), **static) for run in RUNS)
     assert 0.1 < expected[1][0].mean() < 0.9
     assert_same(actual, expected)
@@ -79,7 +86,7 @@ def test_vmap_over_members():
 
 
 def test_jit_of_shard_map_of_vmap():
-    """As a sweep has it."""
+    """The transforms of a sweep."""
     mesh = jax.make_mesh((2,), ("member",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,))
     sharded = jax.shard_map(
         jax.vmap(gradients_of(kernel.lif)), mesh=mesh, in_specs=P("member"), out_specs=P("member"), check_vma=False
@@ -87,7 +94,7 @@ def test_jit_of_shard_map_of_vmap():
     assert_same(jax.jit(sharded)(members()), jax.vmap(gradients_of(lif_scan.lif))(members()))
 
 
-def test_tangent_map_of_a_training_step_is_the_plain_forms():
+def test_tangent_map_of_a_training_step_equals_the_plain_form():
     """A jvp through the gradient, and a gradient through the gradient."""
     p = arguments(2, 3, 130)
     direction = jax.tree.map(lambda a: draw(*a.shape, seed=7), p)
@@ -118,7 +125,7 @@ def test_on_another_platform_it_is_the_plain_form(monkeypatch):
     assert_same(jax.jit(jax.vmap(gradients_of(kernel.lif)))(members()), jax.vmap(gradients_of(lif_scan.lif))(members()))
 
 
-def test_what_does_not_fit(monkeypatch):
+def test_arguments_that_do_not_fit(monkeypatch):
     x, number, spike = jnp.zeros((2, 3, 128)), jnp.ones((1, 1)), surrogate.triangle()
     own = surrogate.Surrogate(lambda x, width: jnp.exp(-(x**2)), (1.0,))
     assert kernel.fits(x, number, number, spike)

@@ -108,7 +108,7 @@ def test_tuning_computes_unknown_shares_and_takes_the_first_of_equals():
 def test_a_kick_is_the_same_for_all_parameters_of_a_neuron():
     params = net.start(3, 1.0)
     h = net.inputs(params)
-    kick = net.kick("chaos", params, h, 2.0)
+    kick = jax.jit(functools.partial(net.kick, "chaos"))(params, h, 2.0)
     expected = [2.0 * (0.65 - jax.nn.sigmoid(neurons).mean(0)) for neurons in h]
     np.testing.assert_allclose(kick["w1"], jnp.stack([expected[0]] * 2), rtol=1e-6)
     np.testing.assert_allclose(kick["b1"], expected[0], rtol=1e-6)
@@ -149,12 +149,14 @@ def tuned_fields(condition):
 
 def test_plain_levers_of_cbps_net(x64):
     params = jax.tree.map(lambda p: p.astype(float), net.start(2, 1.0))
-    plain, decayed = (net.step(params, net.Setting(decay=d), 0.0, net.Kind(kick=None))[0] for d in (0.0, 0.01))
+    step = jax.jit(lambda decay: net.step(params, net.Setting(decay=decay), 0.0, net.Kind(kick=None))[0])
+    plain, decayed = step(0.0), step(0.01)
     jax.tree.map(lambda a, b, p: np.testing.assert_allclose(a - b, 0.2 * 0.01 * p, rtol=1e-9), plain, decayed, params)
     # The cross-entropy is linear in its targets, and soft + (1 - 2 soft) y lies between y and 1/2.
     h = net.inputs(params)[1][:, 0]
     half = jnp.mean(jnp.logaddexp(0, h) - h / 2)
-    np.testing.assert_allclose(net.loss(params, 0.1)[0], 0.8 * net.loss(params)[0] + 0.2 * half, rtol=1e-6)
+    loss = jax.jit(lambda soft: net.loss(params, soft)[0])
+    np.testing.assert_allclose(loss(0.1), 0.8 * loss(0.0) + 0.2 * half, rtol=1e-6)
 
 
 def test_many_sub_steps_of_a_small_kick_are_the_kick_itself(x64):
@@ -181,8 +183,8 @@ def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
     # h of a neuron with equal inputs moves by z (I0 - s(h)) (1 + |x|**2); measured on the map of the whole net.
     monkeypatch.setattr(exponents, "STRENGTHS", np.array([0.5, 10.0]))
     monkeypatch.setattr(exponents, "STARTS", 2)
-    monkeypatch.setattr(exponents, "TRANSIENT", 100)
-    monkeypatch.setattr(exponents, "COUNTED", 200)
+    for name in ("TRANSIENT", "COUNTED"):
+        monkeypatch.setattr(exponents, name, 200)
     with jax.enable_x64(True):
         measured = exponents.measure(net.Kind(), 0.0)
     below, above = np.array(measured["tangent"])
@@ -267,32 +269,51 @@ def test_summary_of_a_replay_study_is_that_of_its_seeds(folder):
     assert (interval["low"], interval["high"]) == pytest.approx((low, high))
 
 
-def test_a_replay_study_resumes_with_the_missing_seeds(tmp_path, monkeypatch):
-    """On a tiny net: a replay gives the accuracy of the run, and a second call trains only the missing seed."""
+@pytest.fixture
+def two_conditions(monkeypatch):
     few = {name: replay.CONDITIONS[name] for name in ("plain backpropagation", "replay")}
     monkeypatch.setattr(replay, "CONDITIONS", few)
-    # Programs of the first call serve the second: they depend on the config and on whether there is a force.
-    made, make = {}, replay.replay.make
 
-    def make_once(config, source, *own):
-        key = str(config), any(plugin.control for plugin in own)
-        if key not in made:
-            made[key] = make(config, source, *own)
-        return made[key]
 
-    monkeypatch.setattr(replay.replay, "make", make_once)
-    net = ["--model.name", "dense", "--model.features", "4", "--model.time-steps", "1", "--chaos.taps", "fc1.norm"]
-    words = ["digits", "--out", str(tmp_path), "--epochs", "1", "--batch-size", "320", "--optimizer.lr", "0.1", *net]
+def test_a_replay_study_resumes_with_the_missing_seeds(two_conditions, tmp_path, monkeypatch, capsys):
+    """Without training: accuracies are made up, of the seed and of the forcing."""
+    trained = []
+
+    class Run(NamedTuple):
+        steps: int = 4
+
+    def train(run, seed, forcing):
+        trained.append(seed)
+        return seed, forcing
+
+    monkeypatch.setattr(replay.replay, "make", lambda *arguments: Run())
+    monkeypatch.setattr(replay.replay, "annealing", lambda run: jnp.ones(run.steps))
+    monkeypatch.setattr(replay.replay, "record", lambda run, seed: ((seed, 0.1), 0.1))
+    monkeypatch.setattr(replay.replay, "train", train)
+    monkeypatch.setattr(
+        replay, "evaluate", lambda run, parts, end: {"validation": 0.5, "test": 0.3 + (1 + end[0]) * (end[1] or 0.05)}
+    )
+    words = ["digits", "--out", str(tmp_path)]
     replay.main([*words, "--seeds", "1"])
     first = json.loads((tmp_path / "replay.json").read_text())["seeds"]["0"]
     assert first["replay"] == first["CSBP"] != first["plain backpropagation"]
-    begun, evaluate = [], replay.evaluate
-    monkeypatch.setattr(replay, "evaluate", lambda *arguments: begun.append(1) or evaluate(*arguments))
     replay.main([*words, "--seeds", "2"])
-    assert len(begun) == 3 and json.loads((tmp_path / "replay.json").read_text())["seeds"]["0"] == first
+    content = json.loads((tmp_path / "replay.json").read_text())
+    assert trained == [0, 0, 1, 1] and content["seeds"]["0"] == first
+    assert content["command"] == f"python -m experiments.replay digits --seeds 2 --out {tmp_path}"
     assert (tmp_path / "replay.png").exists() and (tmp_path / "table.md").read_text().count("|---") == 6
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         replay.main([*words, "--seeds", "2", "--chaos.beta", "0.1"])
+    assert "replay.json: made with other options" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_replay_gives_the_accuracy_of_the_run_itself(two_conditions, tmp_path):
+    net = ["--model.name", "dense", "--model.features", "4", "--model.time-steps", "1", "--chaos.taps", "fc1.norm"]
+    words = ["digits", "--out", str(tmp_path), "--epochs", "1", "--batch-size", "320", "--optimizer.lr", "0.1", *net]
+    replay.main([*words, "--seeds", "1"])
+    result = json.loads((tmp_path / "replay.json").read_text())["seeds"]["0"]
+    assert result["replay"] == result["CSBP"] != result["plain backpropagation"]
 
 
 @pytest.mark.parametrize("wrong", ["--steps 2", "--exponents 0", "--anneal-to -1", "--sequences 2"])
