@@ -21,8 +21,8 @@ import numpy as np
 
 from csbp_jax.config import Config
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.training.loop import train
 from csbp_jax.runtime.files import write_json
+from csbp_jax.training.loop import train
 from experiments import study
 from experiments.statistics import percent_text, student_dict
 from experiments.study import Content

@@ -23,8 +23,8 @@ from csbp_jax import controls, data
 from csbp_jax.config import Config, replaced, to_json
 from csbp_jax.instruments import classify, measure, training_map
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.training.compiled import resolve
 from csbp_jax.runtime.files import write_json
+from csbp_jax.training.compiled import resolve
 from experiments import study
 from experiments.statistics import group_means, half_widths, mean_text
 from experiments.study import Content

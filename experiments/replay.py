@@ -24,8 +24,8 @@ from csbp_jax.config import Config, replaced, to_json
 from csbp_jax.instruments import replay, training_map
 from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.training.compiled import resolve
 from csbp_jax.runtime.files import write_json
+from csbp_jax.training.compiled import resolve
 from experiments import forcing, study
 from experiments.statistics import holm, paired_t, percent_text
 from experiments.study import Content

@@ -25,8 +25,8 @@ from experiments.xor.net import start as xor_start
 class System(NamedTuple):
     """A map, its initial states, and what is measured of it.
 
-    states: ``states(axis, values) -> states [values x starts]``. dynamical_leaves, readout, size: of a single state. A run has
-    run away if its size grows by ``classify.AWAY`` or is NaN, as after a step that was not finite.
+    states: ``states(axis, values) -> states [values x starts]``. dynamical_leaves, readout, size: of a single state.
+    A run has run away if its size grows by ``classify.AWAY`` or is NaN, as after a step that was not finite.
     """
 
     step: Callable[[Any, Any], Any]

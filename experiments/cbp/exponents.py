@@ -35,10 +35,10 @@ def measure(kind: Kind, lr: float) -> Content:
     )
     params = jax.vmap(lambda seed: start(seed, INIT))(jnp.asarray(seeds))
     states = (to_float64(params), setting)
-    fed = (dict.fromkeys(params, True), Setting(*(False,) * len(Setting._fields)))
+    leaves = (dict.fromkeys(params, True), Setting(*(False,) * len(Setting._fields)))
     for _ in range(TRANSIENT):
         states = push_all(states, None)
-    options: dict[str, Any] = {"warmup": ALIGN, "dynamical_leaves": fed}
+    options: dict[str, Any] = {"warmup": ALIGN, "dynamical_leaves": leaves}
     batches = functools.partial(itertools.repeat, None, ALIGN + COUNTED)
     tangent = dynamics.lyapunov_many(push_once, states, batches(), **options)[0]
     sized = dynamics.finite_size_many(push_once, states, batches(), jnp.array([DELTA]), **options)[0]

@@ -58,13 +58,13 @@ def orbits(term: str, target: float, count: int) -> dict[str, np.ndarray]:
         over_starts = jax.vmap(lambda seed, setting: (start(seed, setting), setting), (0, None))
         states = jax.vmap(over_starts, (None, 0))(jnp.arange(count), settings(target))
         states = to_float64(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), states))
-        fed = (dict.fromkeys(states[0], True), Setting(*(False,) * len(Setting._fields)))
+        leaves = (dict.fromkeys(states[0], True), Setting(*(False,) * len(Setting._fields)))
         for _ in range(TRANSIENT):
             states = VISIT[term](states, None)
         batches = functools.partial(itertools.repeat, None, ALIGN + COUNTED)
-        deltas = jnp.array([DELTA])
-        tangent = dynamics.lyapunov_many(STEP[term], states, batches(), warmup=ALIGN, dynamical_leaves=fed)[0][:, 0]
-        sized = dynamics.finite_size_many(STEP[term], states, batches(), deltas, warmup=ALIGN, dynamical_leaves=fed)[0][:, 0]
+        options: dict[str, Any] = {"warmup": ALIGN, "dynamical_leaves": leaves}
+        tangent = dynamics.lyapunov_many(STEP[term], states, batches(), **options)[0][:, 0]
+        sized = dynamics.finite_size_many(STEP[term], states, batches(), jnp.array([DELTA]), **options)[0][:, 0]
         flips = [ratio(term, jax.tree.map(lambda leaf, i=i: leaf[i], states)) for i in range(len(tangent))]
         return {
             name: np.asarray(values).reshape(-1, count)
