@@ -25,7 +25,7 @@ from csbp_jax.instruments import replay, training_map
 from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_json
-from csbp_jax.training.compiled import resolve
+from csbp_jax.training.compiled import CompiledRun, resolve
 from experiments import forcing, study
 from experiments.statistics import holm, paired_t, percent_text
 from experiments.study import Content
@@ -63,7 +63,7 @@ CONDITIONS = {
 }
 
 
-def compiled(config: Config, source: Any) -> dict[str, replay.RecordedTraining]:
+def compiled(config: Config, source: Any) -> dict[str, CompiledRun]:
     """The training of each condition; those that differ only in the forcing share a compilation."""
 
     @functools.cache
@@ -75,7 +75,7 @@ def compiled(config: Config, source: Any) -> dict[str, replay.RecordedTraining]:
     return {name: make(condition.term, condition.force) for name, condition in CONDITIONS.items()}
 
 
-def evaluate(run: replay.RecordedTraining, parts: Mapping[str, Any], state: Any) -> Content:
+def evaluate(run: CompiledRun, parts: Mapping[str, Any], state: Any) -> Content:
     """Validation and test accuracy of a state, and whether its parameters are finite."""
     finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     return {part: run.evaluate(state, parts[part])["accuracy"] for part in ("validation", "test")} | {"finite": finite}

@@ -140,7 +140,8 @@ def _on_gpu(fast: Any, plain: Any, *operands: Any) -> Any:
 
 
 def _forward_plain(reset, residual, x, membrane, decay, threshold):
-    return lif_scan.forward(x, membrane, decay, threshold, None, reset, None, residual)[0]
+    # Values depend neither on the surrogate nor on detach_reset.
+    return lif_scan.forward(x, membrane, decay, threshold, surrogate.triangle(), reset, False, residual)[0]
 
 
 def _backward_plain(reset, detach_reset, residuals, bars):

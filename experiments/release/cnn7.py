@@ -98,7 +98,7 @@ def tangent(run: Any, start: Any, batch: Any, count: int) -> Content:
 
 def finite(run: Any, start: Any, batch: Any, count: int) -> Content:
     """Local exponents at a distance of DELTA, of the steps that the runs of all conditions reached."""
-    mask = training_map.without_second_moments(start)
+    mask = learner.without_second_moments(start)
     result = dynamics.finite_size(run.step, start, steps(batch, count), jnp.array([DELTA]), dynamical_leaves=mask)
     return {"delta": DELTA, "local": exponents(result)["local"]}
 

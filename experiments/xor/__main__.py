@@ -8,6 +8,7 @@ Finished conditions are read from ``xor.json`` and not repeated.
 import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
     figure = empty_figure(7, 0.27 * len(conditions) + 1)
     axes = figure.subplots()
     for row, (name, r) in enumerate(conditions):
-        style = {"color": PALETTE[1] if name == "CSBP" else PALETTE[0], "fmt": "o", "ms": 4, "lw": 1.5}
+        style: dict[str, Any] = {"color": PALETTE[1] if name == "CSBP" else PALETTE[0], "fmt": "o", "ms": 4, "lw": 1.5}
         ends = [[100 * (r["share"] - r["low"])], [100 * (r["high"] - r["share"])]]
         axes.errorbar([100 * r["share"]], [row], xerr=ends, **style)
     axes.set_yticks(range(len(conditions)), [name for name, _ in conditions])

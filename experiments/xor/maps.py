@@ -107,7 +107,11 @@ def draw(content: Content, out: pathlib.Path) -> None:
             over(axes, content["lines"])
             axes.set_xlim(STRENGTHS[0] / 2**0.25, STRENGTHS[-1] * 2**0.25)
             if term == TERMS[1]:
-                bar = {"location": "bottom", "shrink": 0.9, "extend": "neither" if name == "solved" else "both"}
+                bar: dict[str, Any] = {
+                    "location": "bottom",
+                    "shrink": 0.9,
+                    "extend": "neither" if name == "solved" else "both",
+                }
                 figure.colorbar(mesh, ax=panels[:, list(axes_row).index(axes)], label=label, **bar)
     for axes in panels[:, 0]:
         axes.set_ylabel("target I0")
