@@ -12,12 +12,18 @@ import csbp_jax
 from csbp_jax import data
 from csbp_jax.cli import main
 from csbp_jax.evaluation import evaluate, forward, restore
-from csbp_jax.reporting import terminal
+from csbp_jax.reporting import plots_evaluation, terminal
 
 
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory):
     return shutil.copytree(trained, tmp_path_factory.mktemp("evaluated") / "run")
+
+
+@pytest.fixture
+def no_figure(monkeypatch):
+    """Skip the drawing, which takes most of the time."""
+    monkeypatch.setattr(plots_evaluation, "draw", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +104,7 @@ def test_the_train_split_is_not_augmented(trained):
     assert np.allclose(plain, expected, atol=1e-5) and not np.allclose(inverted, expected, atol=0.1)
 
 
-def test_other_splits_and_weights(run, capsys):
+def test_other_splits_and_weights(run, no_figure, capsys):
     assert main.main(["evaluate", str(run), "--split", "validation", "--weights-of", "chosen"]) == 0
     result = json.loads((run / "evaluation-validation-chosen.json").read_text())
     chosen = json.loads((run / "result.json").read_text())["chosen"]
@@ -106,7 +112,7 @@ def test_other_splits_and_weights(run, capsys):
     assert result["epoch"] == chosen["epoch"] and capsys.readouterr().err == ""
 
 
-def test_changed_data_are_reported(run, evaluated, tmp_path, capsys):
+def test_changed_data_are_reported(run, evaluated, no_figure, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     content = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(content | {"data": "other"}))

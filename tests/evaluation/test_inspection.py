@@ -22,6 +22,12 @@ def run(trained, tmp_path_factory):
     return shutil.copytree(trained, tmp_path_factory.mktemp("inspected") / "run")
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Skip the drawing, which takes most of the time."""
+    monkeypatch.setattr(plots_inspection, "draw", lambda *arguments: None)
+
+
 @pytest.fixture(scope="module")
 def inspected(run):
     text = io.StringIO()
@@ -56,7 +62,7 @@ def test_numbers_follow_from_the_spikes(run, inspected):
     assert result["dense"] == sum(row["dense"] for row in result["synapses"].values())
 
 
-def test_numbers_do_not_depend_on_the_batch_size(run, inspected, tmp_path):
+def test_numbers_do_not_depend_on_the_batch_size(run, inspected, no_figures, tmp_path):
     """30 examples in batches of 16: the last is padded."""
     copy = shutil.copytree(run, tmp_path / "run")
     content = json.loads((copy / "config.json").read_text())
@@ -76,7 +82,7 @@ def test_numbers_are_printed_drawn_and_written(run, inspected):
         assert word in text
 
 
-def test_a_single_layer(run, tmp_path, capsys):
+def test_a_single_layer(run, no_figures, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     assert main.main(["inspect", str(copy), "--layer", "conv2", "--examples", "3", "--split", "train"]) == 0
     result = json.loads((copy / "inspect.json").read_text())

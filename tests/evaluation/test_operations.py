@@ -20,7 +20,22 @@ from csbp_jax.models.taps import Aux, Probe, apply_taps
 def network(name, shape, features, **options):
     config = Model(name=name, input_shape=shape, classes=3, time_steps=3, features=features, **options)
     model = models.build(config)
-    return model, jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 1, *shape)))
+    return model, random_variables(model, jax.ShapeDtypeStruct((1, 1, *shape), jnp.float32))
+
+
+def random_variables(model, *arguments):
+    """Draw kernels with NumPy, which compiles nothing, and give norms their initial values."""
+    random = np.random.default_rng(1)
+
+    def draw(path, leaf):
+        if path[-1].key in ("kernel", "feedback"):
+            fan_in = leaf.size // leaf.shape[-1]
+            return (random.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(leaf.dtype)
+        return np.full(leaf.shape, path[-1].key in ("scale", "var"), leaf.dtype)
+
+    x, *rest = arguments
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, *rest), x)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def count(apply, variables, x, **options):
@@ -74,7 +89,7 @@ def test_strides_and_small_inputs_count_existing_connections(size, stride):
     model = layers.ConvNormLIF(4, stride=stride, name="a")
     x = (np.random.default_rng(0).random((1, 1, *size, 2)) < 0.7).astype(np.float32)
     arguments = (x, False, lambda h: (h, h[:, -1]), Probe(lambda h: h))
-    variables = jax.jit(lambda key: model.init(key, *arguments))(jax.random.key(0))
+    variables = random_variables(model, *arguments)
     _, counts = count(lambda v, x: model.apply(v, *arguments), variables, x)
     (of_conv,) = counts.values()
     kernel = np.asarray(variables["params"]["conv"]["kernel"])
@@ -105,8 +120,16 @@ def test_a_dense_network_counted_by_hand(name):
         assert back.sum() > 0 and counts["rec1.feedback"].dense == 25
 
 
+# One network per family of layers; the others are slow.
+TRACED = ("dense", "recurrent", "small_conv", "cnn6", "sew_7b")
+
+
 @pytest.mark.parametrize(
-    "name, precision", [*((name, "float32") for name in get_args(ModelName)), ("resnet19_tet", "bfloat16")]
+    "name, precision",
+    [
+        *(pytest.param(n, "float32", marks=[] if n in TRACED else pytest.mark.slow) for n in get_args(ModelName)),
+        ("resnet19_tet", "bfloat16"),
+    ],
 )
 def test_every_synapse_of_every_network_is_counted(name, precision):
     """By tracing alone."""

@@ -110,19 +110,25 @@ def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
     assert not list(runs[0].parent.rglob("*.part"))
 
 
-def browser_layout(text, width, folder, *options):
-    """Measure the layout of a page in a browser at this width, in a frame because windows have a minimum width."""
-    frame = folder / "frame.html"
-    frame.write_text(f"""<iframe width="{width}" height="800" style="border:0" srcdoc="{html.escape(text)}"></iframe>
+def browser_layouts(pages, folder, *options):
+    """Measure the layout of pages ``(text, width)`` in a browser, in frames because windows have a minimum width."""
+    file = folder / "frames.html"
+    frames = "".join(
+        f"""<iframe width="{width}" height="800" style="border:0" srcdoc="{html.escape(text)}"></iframe>"""
+        for text, width in pages
+    )
+    file.write_text(f"""{frames}
 <script>onload = () => {{
-  const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
-  document.title = JSON.stringify({{
-    inner: root.clientWidth, scroll: root.scrollWidth, images: [...page.images].map(i => i.naturalWidth),
-    paper: page.defaultView.getComputedStyle(page.body).backgroundColor,
-    tables: [...page.querySelectorAll(".scroll")].map(t => t.scrollWidth - t.clientWidth) }});
+  document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => {{
+    const page = frame.contentDocument, root = page.documentElement;
+    return {{
+      inner: root.clientWidth, scroll: root.scrollWidth, images: [...page.images].map(i => i.naturalWidth),
+      paper: page.defaultView.getComputedStyle(page.body).backgroundColor,
+      tables: [...page.querySelectorAll(".scroll")].map(t => t.scrollWidth - t.clientWidth) }};
+  }}));
 }}</script>""")
     line = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *options]
-    done = subprocess.run([*line, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*line, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=60)
     title = re.search("<title>(.*)</title>", done.stdout)
     assert title, done.stderr[-2000:]
     return json.loads(html.unescape(title[1]))
@@ -131,17 +137,17 @@ def browser_layout(text, width, folder, *options):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 @pytest.mark.parametrize("name", ["four", "sweep"])
 def test_layout_in_a_browser(pages, name, tmp_path):
-    for width in (390, 1200):
-        layout = browser_layout(pages[name], width, tmp_path)
+    text = pages[name]
+    without_scrolling = text.replace("overflow-x: auto", "")
+    narrow, wide, overflowing = browser_layouts([(text, 390), (text, 1200), (without_scrolling, 390)], tmp_path)
+    for width, layout in ((390, narrow), (1200, wide)):
         assert layout["inner"] >= width - 20 and layout["scroll"] <= layout["inner"]
         assert layout["images"] and min(layout["images"]) > 100 and layout["paper"] == "rgb(255, 255, 255)"
-        if width == 390:
-            assert max(layout["tables"]) > 0  # wider than the phone, and it scrolls by itself
-    wide = browser_layout(pages[name].replace("overflow-x: auto", ""), 390, tmp_path)
-    assert wide["scroll"] > wide["inner"]
+    assert max(narrow["tables"]) > 0  # wider than the phone, and it scrolls by itself
+    assert overflowing["scroll"] > overflowing["inner"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 def test_dark_colour_scheme(pages, tmp_path):
-    layout = browser_layout(pages["one"], 390, tmp_path, "--blink-settings=preferredColorScheme=0")
+    (layout,) = browser_layouts([(pages["one"], 390)], tmp_path, "--blink-settings=preferredColorScheme=0")
     assert layout["paper"] == "rgb(22, 24, 27)"

@@ -172,7 +172,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOW_KINDS = ("windows", "resized frames", "resized events")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW_KINDS else kind for kind in KINDS]
+)
 def test_files_of_a_folder_are_read_as_in_evaluation(kind, tmp_path):
     run, config, test = untrained_run(*KINDS[kind], tmp_path)
     paths = [record.path for record in folder.list_files(config)[0]["test"]]

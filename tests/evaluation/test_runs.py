@@ -84,6 +84,14 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(trained)
     monkeypatch.chdir(tmp_path)
+    load = csbp_jax.load
+
+    def load_jitted(*arguments):
+        """Jit ``apply``: eagerly, each operation would be compiled by itself."""
+        apply, *rest = load(*arguments)
+        return jax.jit(apply, static_argnames="inspect"), *rest
+
+    monkeypatch.setattr(csbp_jax, "load", load_jitted)
     names = {"x": np.zeros((2, 1, 8, 8, 1), np.float32)}
     exec(compile(block, "using.md", "exec"), names)
     assert names["logits"].shape == (2, 3, 10) and names["aux"].membranes["conv1"].shape == (2, 3, 8, 8, 4)
