@@ -1,5 +1,6 @@
 """The HTML report: self-contained, its text escaped, and in a real browser no wider than a phone."""
 
+import csv
 import dataclasses
 import html
 import html.parser
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from test_comparison import edited
 
@@ -30,16 +32,46 @@ def runs(trained, tmp_path_factory):
     ]
 
 
+GRID = {"chaos.z0": [[0.0], [3.0]], "seed": [0, 1]}
+ACCURACIES = [f"{epoch}_{split}_accuracy" for epoch in ("chosen", "last") for split in ("test", "validation")]
+MEMBERS = ["member", "chaos.z0", "seed", "diverged", *ACCURACIES, "last_epoch", "last_test_loss"]
+SETTINGS = ["chaos.z0", "members", "diverged", *(f"{name}_{end}" for name in ACCURACIES for end in ("mean", "low"))]
+
+
+def write_csv(file, columns, rows):
+    with open(file, "w", newline="") as opened:
+        csv.writer(opened).writerows([columns, *rows])
+
+
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
+def swept(trained, tmp_path_factory):
+    """The files of a sweep, with invented accuracies; a slow test runs a real one."""
+    folder = tmp_path_factory.mktemp("sweeps") / "swept"
+    shutil.copytree(trained / "figures", folder / "figures")
+    content = json.loads((trained / "config.json").read_text())
+    content["config"]["grid"] = GRID
+    (folder / "config.json").write_text(json.dumps(content))
+    random = np.random.default_rng(0)
+    members = [[i, 3.0 * (i // 2), i % 2, False, *random.random(len(ACCURACIES)), 1, random.random()] for i in range(4)]
+    write_csv(folder / "members.csv", MEMBERS, members)
+    write_csv(folder / "settings.csv", SETTINGS, [[z0, 2, 0, *random.random(len(SETTINGS) - 3)] for z0 in (0.0, 3.0)])
+    return folder
+
+
+@pytest.mark.slow
+def test_page_of_a_real_sweep(tmp_path):
     config = configs.load("digits")
     model = dataclasses.replace(config.model, name="dense", features=(8,), time_steps=2)
     chaos = dataclasses.replace(config.chaos, taps=("fc1.membrane",))
     config = dataclasses.replace(config, model=model, chaos=chaos, epochs=1, batch_size=128)
-    root = tmp_path_factory.mktemp("sweeps")
     console = terminal.Console(file=io.StringIO())
-    sweep.run(config, {"chaos.z0": [(0.0,), (3.0,)], "seed": [0, 1]}, name="swept", root=root, console=console)
-    return root / "swept"
+    sweep.run(config, {"chaos.z0": [(0.0,), (3.0,)], "seed": [0, 1]}, name="swept", root=tmp_path, console=console)
+    text = html_report.write([tmp_path / "swept"]).read_text()
+    check_self_contained(text)
+    check_sweep(text)
+    for file, columns in (("members.csv", MEMBERS), ("settings.csv", SETTINGS)):
+        with open(tmp_path / "swept" / file, newline="") as opened:
+            assert set(columns) <= set(next(csv.reader(opened)))
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +97,23 @@ class Tags(html.parser.HTMLParser):
         self.depth -= 1
 
 
-@pytest.mark.parametrize("name", ["one", "four", "sweep"])
-def test_a_page_is_self_contained(pages, name):
-    tags = Tags(pages[name])
+def check_self_contained(text):
+    tags = Tags(text)
     assert tags.depth == 0 and not {tag for tag, _ in tags.tags} & {"script", "link", "iframe", "object"}
     sources = [attrs["src"] for tag, attrs in tags.tags if tag == "img"]
     assert sources and all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
-    assert "http://" not in pages[name] and "https://" not in pages[name]
+    assert "http://" not in text and "https://" not in text
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags.tags
+
+
+def check_sweep(text):
+    for word in ("Grid", "chaos.z0", "last test accuracy mean", "Members", "grain"):
+        assert word in text
+
+
+@pytest.mark.parametrize("name", ["one", "four", "sweep"])
+def test_a_page_is_self_contained(pages, name):
+    check_self_contained(pages[name])
 
 
 def test_content_of_the_pages(pages, runs):
@@ -81,8 +122,7 @@ def test_content_of_the_pages(pages, runs):
         assert word in text
     assert len(re.findall("<img ", pages["four"])) == 4 * len(list(runs[0].glob("figures/*.png")))
     assert "Comparison" not in pages["one"]
-    for word in ("Grid", "chaos.z0", "last test accuracy mean", "Members", "grain"):
-        assert word in pages["sweep"]
+    check_sweep(pages["sweep"])
 
 
 def test_text_is_escaped(trained, tmp_path):

@@ -25,25 +25,29 @@ def run(trained, tmp_path_factory):
     return shutil.copytree(trained, tmp_path_factory.mktemp("exported") / "run")
 
 
+@pytest.fixture(scope="module")
+def restored(run):
+    return restore.restore(run)
+
+
 def exported(run, form, capsys, *options):
     assert main.main(["export", str(run), "--to", form, *options]) == 0
     return pathlib.Path(capsys.readouterr().out.strip())
 
 
-def check_metadata(texts, run):
+def check_metadata(texts, restored):
     assert texts["producer"].startswith("csbp_jax 0.") and (texts["run"], texts["weights_of"]) == ("run", "last")
     assert json.loads(texts["classes"]) == list("0123456789")
-    assert from_json(json.loads(texts["config"])) == restore.restore(run).config
+    assert from_json(json.loads(texts["config"])) == restored.config
 
 
-def test_arrays_are_read_back_unchanged(run, capsys):
-    restored = restore.restore(run)
+def test_arrays_are_read_back_unchanged(run, restored, capsys):
     with safe_open(exported(run, "safetensors", capsys), "numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        check_metadata(file.metadata(), run)
+        check_metadata(file.metadata(), restored)
     with np.load(exported(run, "npz", capsys)) as file:
         check_metadata(
-            {name.removeprefix("about/"): str(file[name]) for name in file if name.startswith("about/")}, run
+            {name.removeprefix("about/"): str(file[name]) for name in file if name.startswith("about/")}, restored
         )
         other = {name: file[name] for name in file if not name.startswith("about/")}
     for read in (tensors, other):
@@ -62,16 +66,16 @@ def test_weights_of_the_chosen_epoch(run, capsys, tmp_path):
         assert str(file["about/weights_of"]) == "chosen"
 
 
-def test_stablehlo_gives_the_same_logits_for_any_batch(run, capsys):
+def test_stablehlo_gives_the_same_logits_for_any_batch(run, restored, capsys):
     file = exported(run, "stablehlo", capsys)
     function = jax.export.deserialize(bytearray(file.read_bytes()))
     assert function.platforms == ("cpu", "cuda", "tpu")
-    restored = restore.restore(run)
+    apply = jax.jit(restored.apply)
     test = np.asarray(data.load(restored.config)["test"].x[:7])
     for x in (test, test[:2]):
         repeated = np.repeat(x, 3, axis=1)
-        np.testing.assert_array_equal(function.call(repeated), restored.apply(restored.variables, x)[0])
-    check_metadata(json.loads(file.with_name("last.stablehlo.json").read_text()), run)
+        np.testing.assert_array_equal(function.call(repeated), apply(restored.variables, x)[0])
+    check_metadata(json.loads(file.with_name("last.stablehlo.json").read_text()), restored)
 
 
 def firing_run(model):
@@ -108,12 +112,11 @@ def compare(restored, x, tmp_path):
     return read, aux
 
 
-def test_the_graph_of_a_run_gives_equal_spikes(run, tmp_path):
-    restored = restore.restore(run)
+def test_the_graph_of_a_run_gives_equal_spikes(restored, tmp_path):
     x = np.repeat(data.load(restored.config)["test"].x[:20], 3, axis=1)
     read, aux = compare(restored, x, tmp_path)
     assert min(aux.rates.values()) > 0.02
-    check_metadata(read.metadata, run)
+    check_metadata(read.metadata, restored)
     assert read.metadata["dt"] == "0.0001" and "chaos term and its strength" in read.metadata["notes"]
     assert list(read.nodes["conv2_conv"].input_type["input"]) == [4, 4, 4]
 
