@@ -24,7 +24,7 @@ from tests.support.torch_format import write
 DATA = pathlib.Path(__file__).parents[1] / "data"
 RELEASED = DATA / "released"
 KEYS = json.loads((DATA / "released_keys.json").read_text())
-FAST = ("sew_7b",)
+FAST = ("sew_resnet18",)
 
 
 def slow_except(all_names, fast):
