@@ -1,4 +1,4 @@
-"""From the config to an optax transformation whose learning rate is left to the caller."""
+"""The config's optimiser as an optax transformation for a learning rate of 1."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,10 @@ from csbp_jax.config import Optimizer
 
 
 def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Gradient to update, for a peak learning rate of 1.
+    """The transformation from gradient to update, for a peak learning rate of 1.
 
-    The learner multiplies the update by its traced ``lr``, so that one compilation serves every learning rate. All
-    transformations after which the rate comes last are linear in it, so this equals ``optax.sgd(lr * schedule)``
-    and its kin.
+    The learner multiplies the update by its traced ``lr``, so that one compilation serves every learning rate. The
+    rate is the last factor of the update, so this equals ``optax.sgd(lr * schedule)`` and the like.
     """
     stages = []
     if config.clip is not None:
@@ -33,17 +32,21 @@ def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Gradien
 
 
 def with_gathered_gradients(
-    tx: optax.GradientTransformation, function: Callable[[Any], Any]
-) -> optax.GradientTransformation:
-    """The transformation of what ``function`` makes of the gradient."""
+    tx: optax.GradientTransformation, gather: Callable[[optax.Updates], optax.Updates]
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation, applied to gradients that ``gather`` has laid out."""
     tx = optax.with_extra_args_support(tx)
-    return optax.GradientTransformationExtraArgs(
-        tx.init, lambda gradient, *state, **told: tx.update(function(gradient), *state, **told)
-    )
+
+    def update(
+        gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return tx.update(gather(gradient), state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """Share of the peak learning rate at each step: linear warm-up, then constant, cosine to 0, or steps."""
+    """The share of the peak learning rate at each step: linear warm-up, then constant, cosine to 0, or steps."""
     warmup = config.warmup_epochs * steps_per_epoch
     after = {
         "constant": lambda: optax.constant_schedule(1.0),
@@ -62,7 +65,7 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[
 
     rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
     first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
-    taken as constant. The state is that after ``step`` steps; Adam has no scale before the first: None.
+    taken as constant. ``opt_state`` is that after ``step`` steps; before the first, Adam has no scale: None.
     """
     if config.name == "sgd":
         return {"rate": 1.0, "momentum": config.momentum, "scale": None}

@@ -89,7 +89,7 @@ def before_step(
     """The hook that runs before each training step: ``hook(step, state, batch) -> state``, steps counted from 1.
 
     Before every ``flip_every``-th step it measures the ratios and records them; with ``chaos.unit = "flip"`` it also
-    sets z0 anew. Without ``flip_every`` it does nothing.
+    converts z0 again. Without ``flip_every`` it does nothing.
     """
 
     def hook(step: int, state: State, batch: Batch) -> State:

@@ -16,9 +16,10 @@ from csbp_jax.reporting import plots, terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files, hardware, multihost, profiling
 from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.training import build, flip_meter, metrics_log, monitor, run_dir, selection
+from csbp_jax.training import build, flip_meter, metrics_log, run_dir, selection
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.compiled import CompiledRun, Splits, compile_run, initial_state, resolve
+from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
 from csbp_jax.training.plugins import Own, plugin_run_name
 
 
@@ -166,12 +167,12 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
             write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())
             show_line(terminal.gradient_share(norms))
         peak = hardware.peak_flops()
-        watch = monitor.TrainingMonitor(
+        monitor = TrainingMonitor(
             config,
             steps_per_epoch,
             progress,
             (start, rows[-1]["seconds"]),
-            monitor.Outputs(write, show, job.console),
+            Outputs(write, show, job.console),
             hardware.flops(run.train_step, saved["state"], first_batch) / peak if peak else 0.0,
         )
         host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, start)))
@@ -179,32 +180,32 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         train_step = stack.enter_context(
             profiling.profiled(run.train_step, start, job.steps_traced if host0 else range(0), job.folder / "profile")
         )
-        before_step = flip_meter.before_step(run.flip_ratio, config, watch.record_flip_ratios)
-        last_saved = (start, watch.epochs)
+        before_step = flip_meter.before_step(run.flip_ratio, config, monitor.record_flip_ratios)
+        last_saved = (start, monitor.epochs)
 
         def save() -> None:
             nonlocal last_saved
-            position = (watch.step, watch.epochs)
-            if watch.step and (position != last_saved or store.failed()):
-                content = saved | {"progress": watch.progress()}
-                store.save(watch.step, content, before=sync if host0 else lambda: None)
+            position = (monitor.step, monitor.epochs)
+            if monitor.step and (position != last_saved or store.failed()):
+                content = saved | {"progress": monitor.progress()}
+                store.save(monitor.step, content, before=sync if host0 else lambda: None)
                 last_saved = position
 
         # Train.
         step = start
         try:
-            for epoch in range(watch.epochs + 1, config.epochs + 1):
-                if _out_of_patience(config, saved, watch.epochs):
+            for epoch in range(monitor.epochs + 1, config.epochs + 1):
+                if _out_of_patience(config, saved, monitor.epochs):
                     break
-                for _ in range(watch.steps_left):
+                for _ in range(monitor.steps_left):
                     if job.stop.code is not None:
                         break
                     step += 1
-                    batch = watch.timed_next(batches)
+                    batch = monitor.timed_next(batches)
                     state = before_step(step, saved["state"], batch)
                     saved["state"], metrics = train_step(state, batch)
-                    watch(metrics)
-                watch.catch_up()
+                    monitor(metrics)
+                monitor.catch_up()
                 job.stop.raise_if_requested()
 
                 validation = run.evaluate(saved["state"], job.splits["validation"], job.stop.raise_if_requested)
@@ -212,14 +213,14 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                 if config.optimizer.ema:
                     averaged = learner.with_ema_weights(saved["state"])
                     ema_validation = run.evaluate(averaged, job.splits["validation"], job.stop.raise_if_requested)
-                watch.end_epoch(validation, ema_validation)
+                monitor.end_epoch(validation, ema_validation)
                 saved["chosen"] = selection.update(saved["chosen"], saved["state"], epoch, validation)
                 last = epoch == config.epochs or _out_of_patience(config, saved, epoch)
-                if last or (epoch % config.checkpoint_every == 0 and not watch.bad_steps):
+                if last or (epoch % config.checkpoint_every == 0 and not monitor.bad_steps):
                     save()
         except Stopped as stopped:
             save()
-            raise Stopped(stopped.code, watch.step) from None
+            raise Stopped(stopped.code, monitor.step) from None
         except Diverged as error:
             newest = store.newest_step()
             good = "no checkpoint yet" if newest is None else f"the last good checkpoint is of step {newest}"
@@ -247,4 +248,4 @@ def checkpoint_content(state: State, metrics: dict[str, Any]) -> dict[str, Any]:
     and what has been measured of an unfinished epoch.
     """
     selected = selection.summary(0, selection.NO_EPOCH) | learner.weights_of(state)
-    return {"state": state, "chosen": selected, "progress": monitor.empty_progress(metrics)}
+    return {"state": state, "chosen": selected, "progress": empty_progress(metrics)}
