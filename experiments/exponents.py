@@ -63,9 +63,8 @@ def measured(
             batches = training_map.batches(config, source, count, sequence)
             if name in NOISES:
                 run = training_map.forced(runs[name], runs["as given"], batches, options.steps)
-            result = measure.measure(
-                run, batches, seed=seed, steps=options.steps, warmup=options.steps // 3, n=options.exponents
-            )
+            plan = measure.Plan(options.steps, options.steps // 3, options.exponents)
+            result = measure.measure(run, batches, plan, seed)
             verdict = {"word": classify.classify(result), "rise": classify.rise(result["cumulated"])}
             done.append({"start": seed, "sequence": sequence} | thinned(result | verdict))
             write_json(file, content)

@@ -190,7 +190,8 @@ def lr(argv: Sequence[str]) -> None:
     from csbp_jax.training import lr_finder
 
     steps = count("--steps", options.steps) or 100
-    lr_finder.find(config, low=low, high=high, steps=steps, out=options.out, data_dir=options.data_dir, own=own)
+    rates = lr_finder.RateRange(low, high, steps)
+    lr_finder.find(config, rates=rates, out=options.out, data_dir=options.data_dir, own=own)
 
 
 def best(argv: Sequence[str]) -> None:

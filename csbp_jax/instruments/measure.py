@@ -1,5 +1,6 @@
 """All instruments on one start of a training map."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,23 @@ from csbp_jax.instruments.training_map import TrainingMap, repeated
 from csbp_jax.learner import Batch, State
 from csbp_jax.training import flip_meter
 
-DELTAS = tuple(float(f"1e{power}") for power in range(-12, 0))
-"""Distances of the finite-size exponents."""
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long and how finely to measure.
+
+    Attributes:
+      steps: of each run.
+      warmup: first steps, which the exponents do not count.
+      exponents: how many tangent exponents.
+      deltas: distances of the finite-size exponents.
+    """
+
+    steps: int = 300
+    warmup: int = 100
+    exponents: int = 3
+    deltas: tuple[float, ...] = tuple(float(f"1e{power}") for power in range(-12, 0))
+
 
 _GROWING = ("parameters", "logits")
 """Read-outs whose growth is reported."""
@@ -24,26 +40,14 @@ _PAIRS = (1e-8, 1e-2)
 """Initial distances of the pairs of runs."""
 
 
-def measure(
-    run: TrainingMap,
-    batches: Sequence[Batch],
-    *,
-    seed: int = 0,
-    steps: int = 300,
-    warmup: int = 100,
-    n: int = 3,
-    deltas: Sequence[float] = DELTAS,
-) -> dict[str, Any]:
+def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), seed: int = 0) -> dict[str, Any]:
     """Measure one start of a map with all instruments, in float64; plain numbers.
 
     Args:
       run: of ``training_map.make``; compiled once over calls.
       batches: repeated in their order (``training_map.batches``).
+      plan: lengths and distances.
       seed: of the start.
-      steps: of each run.
-      warmup: first steps, which the exponents do not count.
-      n: how many tangent exponents.
-      deltas: of the finite-size exponents.
 
     Returns:
       At fixed z: ``tangent`` exponents with standard errors, how many are ``neutral``, ``finite_size`` exponents
@@ -53,19 +57,20 @@ def measure(
       annealed run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that starts 1e-8 apart and
       of one 1e-2 apart, in parameters, logits and spikes (the square root of how many differ).
     """
+    steps, warmup = plan.steps, plan.warmup
     with jax.enable_x64(True):
         fixed, annealed = run.start(seed, True), run.start(seed, False)
         all_leaves, signed_leaves = learner.dynamical_leaves(fixed), learner.without_second_moments(fixed)
         pairs = jnp.asarray(_PAIRS)
 
         exponents, errors, _ = dynamics.lyapunov(
-            run.step, fixed, repeated(batches, steps), n, warmup=warmup, dynamical_leaves=all_leaves
+            run.step, fixed, repeated(batches, steps), plan.exponents, warmup=warmup, dynamical_leaves=all_leaves
         )
         of_state, of_readouts = dynamics.finite_size_readouts(
             run.step,
             fixed,
             repeated(batches, steps),
-            jnp.asarray(deltas),
+            jnp.asarray(plan.deltas),
             run.readouts,
             warmup=warmup,
             dynamical_leaves=signed_leaves,
@@ -87,7 +92,7 @@ def measure(
         results = {
             "tangent": {"exponents": exponents, "stderr": errors},
             "neutral": jnp.sum(jnp.abs(exponents) < jnp.maximum(2 * errors, classify.NEUTRAL)),
-            "finite_size": {"deltas": np.asarray(deltas), "exponents": of_state[0], "stderr": of_state[1]}
+            "finite_size": {"deltas": np.asarray(plan.deltas), "exponents": of_state[0], "stderr": of_state[1]}
             | {
                 name: {"exponents": of_readouts[name].exponents, "stderr": of_readouts[name].stderr}
                 for name in _GROWING

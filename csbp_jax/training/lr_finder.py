@@ -28,27 +28,44 @@ _MEMORY = 0.9  # of the smoothed loss, a step
 _WORSE = 4.0  # times the lowest smoothed loss: the run ends
 
 
+@dataclasses.dataclass(frozen=True)
+class RateRange:
+    """``steps`` learning rates from ``low`` to ``high``, evenly in their logarithm.
+
+    Raises:
+      ConfigError: not 0 < low < high, or fewer than 10 steps.
+    """
+
+    low: float = 1e-5
+    high: float = 10.0
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        low, high, steps = self.low, self.high, self.steps
+        if not (0 < low < high < math.inf and steps >= 10):
+            raise ConfigError(
+                f"--low, --high, --steps: {low}, {high}, {steps}; give 0 < low < high and at least 10 steps"
+            )
+
+
 def find(
     config: Config,
     *,
-    low: float = 1e-5,
-    high: float = 10.0,
-    steps: int = 100,
+    rates: RateRange = RateRange(),
     out: str | pathlib.Path | None = None,
     data_dir: str | pathlib.Path = "data",
     own: Own = Own(),
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Trains for ``steps`` steps at rates from ``low`` to ``high``, or until the loss has blown up.
+    """Train for one step at each rate, or until the loss has blown up, and suggest a learning rate.
 
     Args:
       config: what would be trained; its ``optimizer.lr`` is not used.
-      low, high: the first and the last rate.
-      steps: from the first to the last, evenly in their logarithm.
+      rates: the learning rates, one per step.
       out: where ``lr.json`` and ``lr.png`` are written; by default ``lr/NAME``, with the name of the run.
-      data_dir: where prepared data sets are kept.
+      data_dir: directory of prepared data sets.
       own: parts of your own, as ``train`` takes them.
-      console: where to show it; the terminal by default.
+      console: where progress is shown; the terminal by default.
 
     Returns:
       What ``lr.json`` holds: ``rates`` and the task ``losses`` of the batches before their steps, ``smoothed`` losses,
@@ -58,36 +75,36 @@ def find(
       ConfigError: a value is impossible, or no rate lowered the loss.
     """
     console = Console(highlight=False, markup=False) if console is None else console
-    if not (0 < low < high < math.inf and steps >= 10):
-        raise ConfigError(f"--low, --high, --steps: {low}, {high}, {steps}; give 0 < low < high and at least 10 steps")
     folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
-    rates = np.geomspace(low, high, steps)
-    losses = _losses(config, own, data_dir, rates, functools.partial(console.print, soft_wrap=True))
-    found = {"rates": rates[: len(losses)].tolist(), "losses": losses} | suggest(rates[: len(losses)], losses)
+    values = np.geomspace(rates.low, rates.high, rates.steps)
+    losses = _losses(config, own, data_dir, values, functools.partial(console.print, soft_wrap=True))
+    used = values[: len(losses)]
+    result = {"rates": used.tolist(), "losses": losses} | suggest(used, losses)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / "lr.json", found)
-    plots.draw_lr_finder(folder / "lr.png", found)
-    reach = "" if len(losses) < steps else f", where the loss had not blown up at {high:.2g}"
+    files.write_json(folder / "lr.json", result)
+    plots.draw_lr_finder(folder / "lr.png", result)
+    reach = "" if len(losses) < rates.steps else f", where the loss had not blown up at {rates.high:.2g}"
     console.print(
-        f"suggested optimizer.lr {found['suggested']:.2g}; steepest at {found['steepest']:.2g}{reach}", soft_wrap=True
+        f"suggested optimizer.lr {result['suggested']:.2g}; steepest at {result['steepest']:.2g}{reach}",
+        soft_wrap=True,
     )
     console.print(f"figure {folder / 'lr.png'}", soft_wrap=True)
-    return found
+    return result
 
 
 def suggest(rates: np.ndarray, losses: list[float]) -> dict[str, Any]:
-    """Of a loss over rising rates: ``{smoothed, suggested, steepest}``.
+    """Suggest a learning rate from the loss over rising rates: ``{smoothed, suggested, steepest}``.
 
     smoothed: running mean of the losses with memory 0.9, without the bias of its start. steepest: the rate where it
     falls fastest in the logarithm of the rate, up to its minimum. suggested: that one or a tenth of the rate at the
-    minimum, which both are usual, whichever is smaller.
+    minimum, whichever is smaller; both are usual.
 
     Raises:
       ConfigError: the minimum is at the start.
 
     >>> rates = 10.0 ** np.linspace(-4, 1, 101)
-    >>> found = suggest(rates, [min(1, 1 / (300 * r)) + r for r in rates])
-    >>> 0.005 < found["suggested"] < 0.02 and found["suggested"] <= found["steepest"] < 0.06
+    >>> result = suggest(rates, [min(1, 1 / (300 * r)) + r for r in rates])
+    >>> 0.005 < result["suggested"] < 0.02 and result["suggested"] <= result["steepest"] < 0.06
     True
     """
     means = smooth(losses)
@@ -100,7 +117,7 @@ def suggest(rates: np.ndarray, losses: list[float]) -> dict[str, Any]:
 
 
 def smooth(losses: list[float]) -> np.ndarray:
-    """``m[n] / (1 - b**n)`` with ``m <- b m + (1 - b) loss``, b = 0.9."""
+    """The running mean without the bias of its start: ``m[n] / (1 - b**n)``, ``m <- b m + (1 - b) loss``, b = 0.9."""
     mean, means = 0.0, []
     for n, loss in enumerate(losses, start=1):
         mean = _MEMORY * mean + (1 - _MEMORY) * loss

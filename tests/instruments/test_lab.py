@@ -40,7 +40,7 @@ def test_a_run_that_does_not_move_is_neutral_in_all_instruments(parts):
     config = resolve(DENSE, parts)
     given = training_map.batches(config, parts["train"], 2)
     assert not np.array_equal(given[0]["x"], given[1]["x"])
-    found = measure.measure(training_map.make(config, given[0], 26), given, steps=6, warmup=2, n=2, deltas=(1e-8, 1e-3))
+    found = measure.measure(training_map.make(config, given[0], 26), given, measure.Plan(6, 2, 2, (1e-8, 1e-3)))
     np.testing.assert_allclose(found["tangent"]["exponents"], 0, atol=1e-12)
     assert found["neutral"] == 2 and found["size"] == 1 and found["counted"] == 4
     sized = found["finite_size"]
@@ -114,7 +114,7 @@ def test_a_run_that_cannot_take_its_steps_runs_away(parts):
     """They are skipped, so that its map is the identity, whose exponent is 0."""
     config = resolve(replaced(replaced(DENSE, "optimizer.lr", 1e200), "loss.name", "mse"), parts)
     given = training_map.batches(config, parts["train"], 1)
-    found = measure.measure(training_map.make(config, given[0], 26), given, steps=6, warmup=2, n=1, deltas=(1e-3,))
+    found = measure.measure(training_map.make(config, given[0], 26), given, measure.Plan(6, 2, 1, (1e-3,)))
     assert found["tangent"]["exponents"] == [0.0] and classify.classify(found) == "runs away"
 
 

@@ -35,7 +35,7 @@ def found(tmp_path_factory):
     console = Console(file=text, width=200)
     return (
         folder,
-        lr_finder.find(SMALL, low=1e-3, high=1e6, steps=60, out=folder / "a", console=console),
+        lr_finder.find(SMALL, rates=lr_finder.RateRange(1e-3, 1e6, 60), out=folder / "a", console=console),
         text.getvalue(),
     )
 
