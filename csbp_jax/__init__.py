@@ -1,24 +1,35 @@
 """Brain-inspired chaotic spiking backpropagation in JAX, and a laboratory for chaos in training.
 
-The parts are imported by name: ``from csbp_jax import chaos, neurons, surrogate``. ``ARCHITECTURE.md`` has the plan.
+Packages are imported by name: ``from csbp_jax import chaos, neurons, surrogate``. ``ARCHITECTURE.md`` is the map.
 """
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 from csbp_jax.training.plugins import Own
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from csbp_jax.config import Config
+    from csbp_jax.evaluation.restore import WeightsOf
 
 __version__ = "0.1.0"
 __all__ = ["Own", "load", "train"]
 
 
-def train(config, **options):
-    """Trains, or goes on, and returns what ``result.json`` holds; see :func:`csbp_jax.training.loop.train`."""
-    # Here, because JAX takes a second to import.
+def train(config: "Config", **options: Any) -> dict[str, Any]:
+    """Train or resume a run, and return its ``result.json``; see :func:`csbp_jax.training.loop.train`."""
+    # Imported in the function, because JAX takes a second.
     from csbp_jax.training import loop
 
     return loop.train(config, **options)
 
 
-def load(run, epoch="last", *, trust=False, own=None):
-    """``(apply, variables, config)`` of a finished or stopped run; see :func:`csbp_jax.evaluation.restore.load`."""
+def load(
+    run: "str | pathlib.Path", epoch: "WeightsOf" = "last", *, trust: bool = False, own: Own | None = None
+) -> tuple[Callable[..., Any], dict[str, Any], "Config"]:
+    """Load ``(apply, variables, config)`` of a run; see :func:`csbp_jax.evaluation.restore.load`."""
     from csbp_jax.evaluation import restore
 
     return restore.load(run, epoch, trust=trust, own=own)

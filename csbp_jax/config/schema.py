@@ -7,7 +7,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
+
+Section = TypeVar("Section", bound=Any)
+"""A config, or one of its parts."""
 
 SurrogateName = Literal["triangle", "rectangle", "sigmoid", "arctan", "fast_sigmoid", "erf", "piecewise_exp"]
 
@@ -247,10 +250,11 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def replaced(config: Any, name: str, value: Any) -> Any:
+def replaced(config: Section, name: str, value: Any) -> Section:
     """Return the config with a new value of one field, named as in :func:`flatten`."""
     first, _, rest = name.partition(".")
-    return dataclasses.replace(config, **{first: replaced(getattr(config, first), rest, value) if rest else value})
+    change: Any = {first: replaced(getattr(config, first), rest, value) if rest else value}
+    return dataclasses.replace(config, **change)
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def evaluate_run(
             file=sys.stderr,
         )
     outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)
-    names = build.class_names(restored.config, restored.own, parts, data_dir)
+    names = build.class_names(restored.config, parts, data_dir)
     result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
     result |= {"data_changed": changed} | summary(outcomes, names)
     files.write_json(restored.folder / f"evaluation-{split}-{which}.json", result)

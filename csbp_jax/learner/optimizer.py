@@ -40,7 +40,8 @@ def with_gathered_gradients(
     def update(
         gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        return tx.update(gather(gradient), state, params, **extra)
+        updates, state = tx.update(gather(gradient), state, params, **extra)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 

@@ -30,7 +30,7 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Sequence[int], *rest: 
 
 def _barrier(x: jax.Array) -> jax.Array:
     # Ignored: JAX declares no types for the function.
-    barred: jax.Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+    barred: jax.Array = lax.optimization_barrier(x)
     return barred
 
 
@@ -39,9 +39,7 @@ def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
     if jax.default_backend() != "cpu":
         pads = ((0, 0), (pad, pad), (pad, pad))
         # Ignored: Flax declares no types for the function.
-        largest: jax.Array = nn.max_pool(  # type: ignore[no-untyped-call]
-            x, (1, size, size), (1, stride, stride), pads
-        )
+        largest: jax.Array = nn.max_pool(x, (1, size, size), (1, stride, stride), pads)
         return largest
     # The maximum of shifted arrays: XLA on CPU finds and scatters the gradient of a window element by element, ten
     # times slower. The comparison is strict, so that the first of equal numbers has the gradient, as in XLA.

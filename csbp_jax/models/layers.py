@@ -186,7 +186,7 @@ def pool(x: jax.Array) -> jax.Array:
     """
     _check_poolable(x)
     # Ignored: Flax declares no types for the function.
-    pooled: jax.Array = nn.avg_pool(x, (2, 2), (2, 2))  # type: ignore[no-untyped-call]
+    pooled: jax.Array = nn.avg_pool(x, (2, 2), (2, 2))
     return pooled
 
 

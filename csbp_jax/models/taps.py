@@ -40,7 +40,7 @@ class Aux:
     spikes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     membranes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     # Ignored: Flax declares no types for the function.
-    names: tuple[str, ...] = struct.field(pytree_node=False, default=())  # type: ignore[no-untyped-call]
+    names: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,7 +142,7 @@ def forward(
 
     half = residual == "half"
     # Ignored: JAX declares no types for the constructor.
-    like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)  # type: ignore[no-untyped-call]
+    like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)
     store: Callable[[jax.Array], jax.Array] = (lambda u: u - threshold) if half else (lambda u: u)
     last, _, stored = _over_time(step, first, (), like, range(x.shape[1]), store)
     spikes = (stored > (0 if half else jnp.expand_dims(threshold, 1))).astype(x.dtype)

@@ -72,7 +72,8 @@ class VectorisedRuns:
             members = [h | {"neuron": models.neuron(c.model.neuron)} for h, c in zip(members, configs, strict=True)]
         # As floats: a grid's 1 beside 0.5 would be another dtype, and another compilation.
         every = {"every": jnp.asarray([h["every"] for h in members])}
-        return jax.tree.map(lambda *values: jnp.asarray(values, float), *members) | every
+        stacked: dict[str, Any] = jax.tree.map(lambda *values: jnp.asarray(values, float), *members)
+        return stacked | every
 
     def shard_batch(self, batch: Mapping[str, np.ndarray], axis: int) -> Batch:
         """A batch on the devices, with ``axis`` split over those that share it."""
@@ -168,7 +169,8 @@ def update_selection(
     """A member's selection after an epoch: its weights, if they validated better (``selection.is_better``)."""
     better = selection.is_better(accuracy, loss, selected["accuracy"], selected["loss"])
     new = {"weights": learner.weights_of(state), "accuracy": accuracy, "loss": loss, "epoch": epoch}
-    return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
+    updated: dict[str, Any] = jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
+    return updated
 
 
 def _no_selection(states: State) -> dict[str, Any]:

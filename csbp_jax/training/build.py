@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from csbp_jax import controls, data, learner, losses, models
 from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.data import DataSource
+from csbp_jax.data.source import UserSource
 from csbp_jax.data.user import arrays
 from csbp_jax.learner import Recipe, optimizer
 from csbp_jax.models.taps import Aux
@@ -75,20 +76,21 @@ def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[d
     """
     if not own.data:
         return data.load(config, data_dir), data.fingerprint(config, data_dir)
-    parts = arrays.sources(_call(own, "data", _with_placeholders(config), pathlib.Path(data_dir)), config, own.place)
-    if config.data.workers and any(defined_in_plugin(type(source.source)) for source in parts.values()):
+    splits = arrays.sources(_call(own, "data", _with_placeholders(config), pathlib.Path(data_dir)), config, own.place)
+    if config.data.workers and any(defined_in_plugin(type(source.source)) for source in splits.values()):
         raise ConfigError(
             f"data.workers: {config.data.workers} is not possible for a source that {own.place} defines, which other "
             "processes do not know; take data.threads"
         )
-    return parts, arrays.fingerprint(parts)
+    return dict(splits), arrays.fingerprint(splits)
 
 
-def class_names(config: Config, own: Own, splits: Mapping[str, DataSource], data_dir: str | pathlib.Path) -> list[str]:
+def class_names(config: Config, splits: Mapping[str, DataSource], data_dir: str | pathlib.Path) -> list[str]:
     """The classes' names in the order of their labels; of own data, as the training source names them."""
-    if not own.data:
+    train = splits["train"]
+    if not isinstance(train, UserSource):
         return data.classes(config, data_dir)
-    names = [str(name) for name in splits["train"].class_names]
+    names = list(train.class_names)
     return names if len(names) == config.model.classes else [str(n) for n in range(config.model.classes)]
 
 

@@ -77,7 +77,7 @@ def train(
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     _, metrics = multihost.all_succeed(lambda: jax.eval_shape(run.train_step, state, first_batch))
     saved = checkpoint_content(state, metrics) | {"chosen": selection.select(state, 0, selection.NO_EPOCH)}
-    classes = build.class_names(config, own, splits, data_dir)
+    classes = build.class_names(config, splits, data_dir)
 
     with contextlib.ExitStack() as stack:
 

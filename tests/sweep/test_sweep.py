@@ -143,7 +143,9 @@ def both(config, parts, members, steps, data_parallel):
     alone = {c.model.neuron: compiled.compile_run(c, parts["train"], runs.steps_per_epoch) for c in members}
     jitted = {neuron: jax.jit(f.pure_train_step) for neuron, f in alone.items()}
     own = [learner.hyperparameters(c, runs.steps_per_epoch) for c in members]
-    singles = [wide(alone[c.model.neuron].pure_init(jax.random.key(c.seed), h)) for c, h in zip(members, own, strict=True)]
+    singles = [
+        wide(alone[c.model.neuron].pure_init(jax.random.key(c.seed), h)) for c, h in zip(members, own, strict=True)
+    ]
     losses = []
     for batch in itertools.islice(data.train_batches(parts["train"], config.batch_size, seed=0), steps):
         # The transform makes float32 of pictures; as float64 they stay.
