@@ -1,1 +1,1 @@
-"""What a trained run does: evaluate, predict, inspect, compare, report."""
+"""Evaluation of trained runs: restore, evaluate, predict, inspect, compare, report."""

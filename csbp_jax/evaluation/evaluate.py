@@ -18,7 +18,7 @@ from csbp_jax.training import build, run_dir
 from csbp_jax.training.compiled import compile_run, initial_state, resolve
 
 _MAX_CLASSES = 12
-"""Of more classes, the table on the terminal shows the worst, and no confusion."""
+"""With more classes, the terminal shows the least accurate ones, and no confusion matrix."""
 
 
 def evaluate(

@@ -30,7 +30,7 @@ LEAVES = {
 
 
 class Table(NamedTuple):
-    """Names of one published form of a network.
+    """Module names of one published form of a network.
 
     source: the code that it is from; names: ``{"conv1/norm": "features.0.bn.bn"}``; unused: a regular expression of
     keys that the forward pass does not read, or reads under another name too.
@@ -55,13 +55,13 @@ Names = dict[str, str]
 
 
 def _dense(*modules: str) -> Names:
-    """Hidden layers ``fc1``, ... and the read-out."""
+    """Name hidden layers ``fc1``, ... and the read-out."""
     layers = [f"fc{i}" for i in range(1, len(modules))] + ["readout"]
     return {f"{layer}/dense": module for layer, module in zip(layers, modules, strict=True)}
 
 
 def _tebn(layer: str, module: str) -> Names:
-    """TEBN's TEBNLayer."""
+    """Name the modules of TEBN's TEBNLayer."""
     return {
         f"{layer}/conv": f"{module}.fwd.module",
         f"{layer}/norm": f"{module}.bn.bn",
@@ -70,7 +70,7 @@ def _tebn(layer: str, module: str) -> Names:
 
 
 def _tebn_net(convs: Sequence[str], *dense: str) -> Names:
-    """TEBN's and CSBP's plain nets, from the modules of their convolutions and dense layers."""
+    """Name the layers of TEBN's and CSBP's plain nets, from the modules of their convolutions and dense layers."""
     names: Names = {}
     for number, module in enumerate(convs, start=1):
         names |= _tebn(f"conv{number}", module)
@@ -78,7 +78,7 @@ def _tebn_net(convs: Sequence[str], *dense: str) -> Names:
 
 
 def _tet_net(indices: Sequence[int]) -> Names:
-    """TET's plain nets, whose Layer is a container of convolution and norm."""
+    """Name the layers of TET's plain nets, whose Layer is a container of convolution and norm."""
     names: Names = {}
     for number, index in enumerate(indices, start=1):
         module = f"features.{index}.fwd.module"
@@ -91,7 +91,7 @@ def _features(*indices: int) -> list[str]:
 
 
 def _chaos_features(*indices: int) -> list[str]:
-    """Modules of the forms that return the first membrane, whose first layer is in a container of its own."""
+    """Return the modules of nets that output the first membrane, and so have the first layer in its own container."""
     return ["features1.0", *(f"features2.{index}" for index in indices)]
 
 
@@ -137,7 +137,7 @@ def _sew_resnet(stages: Sequence[int], convs: int, container: str) -> Names:
 
 
 def _sew_b(widened: Collection[int], container: str) -> Names:
-    """7B-Nets: one sequence of 1x1 layers (at the stages in ``widened``), blocks and poolings."""
+    """Name the layers of 7B-Nets: one sequence of 1x1 layers (at the stages in ``widened``), blocks and poolings."""
     names: Names = {}
     index = 0
 
@@ -156,7 +156,7 @@ def _sew_b(widened: Collection[int], container: str) -> Names:
 
 
 def _sew(source: str, names: Callable[[str], Names]) -> tuple[Table, ...]:
-    """Both forms of a SEW net: SpikingJelly's container of several layers kept them in ``module`` at first."""
+    """Return the tables of a SEW net for two versions of SpikingJelly, whose container first had a ``module``."""
     versions = {"up to 0.0.0.0.6": ".module", "from 0.0.0.0.8": ""}
     return tuple(
         Table(f"SEW, {source}, with SpikingJelly {version}", names(container))

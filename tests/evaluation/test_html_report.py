@@ -12,7 +12,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_comparison import edited
+from test_compare import edited
 
 from csbp_jax import configs, sweep
 from csbp_jax.cli import main
