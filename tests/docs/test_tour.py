@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def test_the_tour_uses_names_that_exist():
     cells = [cell.source for cell in nbformat.read(TOUR, as_version=4).cells if cell.cell_type == "code"]
     tree = ast.parse("\n".join(cell for cell in cells if "%pip" not in cell))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(ast.Module(imports, []), "tour", "exec"), names)
     used = {
         (node.value.id, node.attr)
