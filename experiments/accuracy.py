@@ -30,8 +30,8 @@ from experiments.study import Content
 MODULE = "experiments.accuracy"
 # Caveats that the numbers do not show.
 NOTES = {
-    "digits": "Both arms are near the ceiling, so this says that the method trains, not that it gains; pictures of one "
-    "writer stand in all parts.",
+    "digits": "Both arms are near 100 %, so this shows that the method trains, not that it improves accuracy. Images "
+    "by the same writer occur in all splits.",
 }
 
 
@@ -66,7 +66,7 @@ def table(content: Content) -> str:
 def cell(interval: Mapping[str, float]) -> str:
     """A mean and its interval in percent; equal values have no interval."""
     if "low" in interval and np.isclose(interval["low"], interval["high"]):
-        return f"{100 * interval['mean']:.2f} (all alike)"
+        return f"{100 * interval['mean']:.2f} (all equal)"
     return percent_text(interval)
 
 
@@ -76,14 +76,15 @@ def conclusion(content: Content) -> str:
     if "low" not in interval:
         return "One pair says nothing of a difference."
     low, high = interval["low"], interval["high"]
-    verdict = "no difference is seen" if low <= 0 <= high else f"CSBP is {'above' if low > 0 else 'below'}"
-    return f"At the last epoch {verdict}: the paired interval {'holds' if low <= 0 <= high else 'does not hold'} 0."
+    if low <= 0 <= high:
+        return "At the last epoch no difference is seen: the paired interval contains 0."
+    return f"At the last epoch CSBP is {'above' if low > 0 else 'below'}: the paired interval does not contain 0."
 
 
 def page(content: Content) -> str:
     """The text of README.md: the table and its provenance."""
     seeds, share = content["seeds"], content["chaos_share_of_task_gradient_at_step_0"]
-    over = f"Mean and 95 % interval (Student's t, which knows no ceiling) over {seeds} paired seeds"
+    over = f"Mean and 95 % interval (Student's t, not bounded at 100 %) over {seeds} paired seeds"
     return f"""# {content["dataset"]}: CSBP against plain backpropagation
 
 {table(content)}
@@ -93,7 +94,7 @@ At step 0 the chaos term's gradient has {share["min"]:.0%} to {share["max"]:.0%}
 {conclusion(content)}
 {NOTES.get(content["dataset"], "")}
 
-Made by `{content["command"]}`; `accuracy.json` holds the figures of each seed, the versions and the machine.
+Made by `{content["command"]}`; `accuracy.json` holds the results of each seed, the versions and the machine.
 """
 
 

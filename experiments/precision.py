@@ -99,15 +99,15 @@ def page(content: Content) -> str:
 
 {table(content)}
 
-Mean and 95 % interval (Student's t, which knows no ceiling) over {content["seeds"]} paired seeds,
-{content["test_count"]} test examples. Run on a CPU, which emulates bfloat16: rounding is that of the format, time and
-memory say nothing of an accelerator, and are not given.
+Mean and 95 % interval (Student's t, not bounded at 100 %) over {content["seeds"]} paired seeds,
+{content["test_count"]} test examples. Run on a CPU, which emulates bfloat16: its rounding is that of the
+format, but its time and memory do not represent an accelerator and are not reported.
 
-In one convolutional layer of given weights and input, {changed["firing rate"]:.0%} of whose neurons fire at a step, a
-product in bfloat16 changes {changed["product in bfloat16"]:.3%} of the spikes, and with the current in bfloat16 too, as
-networks have it, {changed["product and current in bfloat16"]:.3%}.
+In one convolutional layer with fixed weights and input, in which {changed["firing rate"]:.0%} of the neurons fire per
+time step, a product in bfloat16 changes {changed["product in bfloat16"]:.3%} of the spikes; with the current in
+bfloat16 too, as in the networks, {changed["product and current in bfloat16"]:.3%} change.
 
-Made by `{content["command"]}`; `accuracy.json` holds the figures of each seed, the versions and the machine.
+Made by `{content["command"]}`; `accuracy.json` holds the results of each seed, the versions and the machine.
 """
 
 

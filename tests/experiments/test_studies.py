@@ -393,6 +393,6 @@ def test_the_conclusion_follows_from_the_interval(pairs, conclusion):
 
 
 def test_equal_values_have_no_interval():
-    assert accuracy.cell(statistics.student_dict([0.1 + 0.2, 0.3, 0.3])) == "30.00 (all alike)"
+    assert accuracy.cell(statistics.student_dict([0.1 + 0.2, 0.3, 0.3])) == "30.00 (all equal)"
     assert accuracy.cell(statistics.student_dict([0.3])) == "30.00"
     assert accuracy.cell(statistics.student_dict([0.2, 0.4])).startswith("30.00 [")
