@@ -1,28 +1,28 @@
-"""``python -m csbp_jax`` and the command ``csbp_jax``."""
+"""Entry point of ``csbp_jax`` and ``python -m csbp_jax``."""
 
 import os
 import sys
 
 
 def run() -> None:
-    """Runs the command line and leaves with its exit code."""
-    sys.unraisablehook = _without_echoes
+    """Run the command line and exit with its code."""
+    sys.unraisablehook = _ignore_closed_event_loop
     try:
         from csbp_jax.cli.main import main
 
         code = main()
-    except KeyboardInterrupt:  # while packages were imported
+    except KeyboardInterrupt:  # during imports
         code = 130
     if code:
-        # An interrupted compilation has threads that would crash an orderly shutdown, a failed save some that would
-        # print pages.
+        # An orderly shutdown would crash in the threads of an interrupted compilation, and print pages from those of a
+        # failed save.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-def _without_echoes(unraisable):
-    """After a failed save, which is told in one line, TensorStore's threads report each of its parts to nobody."""
+def _ignore_closed_event_loop(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Drop the errors of TensorStore's threads after a failed save, which main reports in one line."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 

@@ -1,1 +1,1 @@
-"""The command line, ``python -m csbp_jax COMMAND``."""
+"""The command line, ``csbp_jax COMMAND``."""

@@ -1,99 +1,205 @@
-"""The commands, each from its words to the function that does it.
+"""The commands: a dataclass with the options, whose docstrings are the help, and the function that runs it.
 
-That function is imported within: JAX takes a second to import, and a wrong option shall not wait for it.
+The functions that do the work are imported late: JAX takes a second to import, and wrong options need not wait for it.
 """
 
+import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from csbp_jax import configs
-from csbp_jax.cli.options import count, one, read, read_field, read_paths
-from csbp_jax.config import ConfigError
+from csbp_jax.cli.options import (
+    ConfigFields,
+    Count,
+    DataDir,
+    Files,
+    Flag,
+    Grid,
+    Name,
+    OptionalCount,
+    OptionalPath,
+    Path,
+    PathOrAddress,
+    Run,
+    Runs,
+    RunsOrSweep,
+    Split,
+    SweepDir,
+    Trust,
+    WeightsOf,
+    read,
+    read_field,
+    read_paths,
+)
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.runtime.preemption import on_signals
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train on a data set; the same command resumes a stopped run.
+
+    FILE.py is an experiment of your own (docs/own.md), and is run.
+    """
+
+    config: ConfigFields
+    name: Name = None
+    """name of the run; by default the data set and a hash of its config"""
+    fresh: Flag = False
+    """rename an old run of this name and start from scratch"""
+    runs: Path = "runs"
+    """directory of all runs"""
+    checkpoints: PathOrAddress = None
+    """directory or gs://BUCKET/DIRECTORY of checkpoints, under the run's name; by default RUN/checkpoints
+    (docs/scale.md)"""
+    distributed: Annotated[str, arg(metavar="off|auto|HOST:PORT,n,i")] = "off"
+    """several processes: auto, or HOST:PORT,n,i for process i of n, where process 0 listens; all other options are the
+    same for all (docs/scale.md)"""
+    profile: Annotated[str | None, arg(metavar="START:N")] = None
+    """write a profiler trace of N steps, from step START on, to RUN/profile (docs/scale.md)"""
+    data_dir: DataDir = "data"
+
+
 def train(argv: Sequence[str]) -> None:
-    given = {"--name": None, "--fresh": False, "--runs": "runs", "--checkpoints": None, "--distributed": "off"}
-    given |= {"--profile": None}
-    options, config, own = read("train", argv, given)
-    _deterministic(config)
+    """Run ``csbp_jax train``."""
+    options, config, own = read("train", Train, argv)
+    _set_deterministic(config)
     with on_signals() as stop:
         from csbp_jax.runtime import multihost
         from csbp_jax.training.loop import train
 
-        with multihost.connected(options.distributed, stop) as stop_all:
+        with multihost.connected(options.distributed, stop) as shared_stop:
             train(
                 config,
                 name=options.name,
                 fresh=options.fresh,
                 root=options.runs,
                 data_dir=options.data_dir,
-                stop=stop_all,
+                stop=shared_stop,
                 own=own,
                 profile=options.profile or "",
                 checkpoints=options.checkpoints,
             )
 
 
-def _deterministic(config):
-    """To be called before JAX starts, which reads XLA_FLAGS then."""
+def _set_deterministic(config: Config) -> None:
+    """Ask for deterministic kernels; must be called before JAX starts, which then reads XLA_FLAGS."""
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluate a run on one split of its data: per class, over time steps, confidence (docs/using.md).
+
+    csbp_jax evaluate DATASET --weights FILE evaluates a PyTorch checkpoint instead (docs/weights.md).
+    """
+
+    run: Run
+    split: Split = "test"
+    weights_of: WeightsOf = "last"
+    trust: Trust = False
+    data_dir: DataDir = "data"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateWeights:
+    """Evaluate a PyTorch checkpoint, --weights FILE, on a data set (docs/weights.md)."""
+
+    config: ConfigFields
+    data_dir: DataDir = "data"
+
+
 def evaluate(argv: Sequence[str]) -> None:
-    named = configs.known("".join(argv[:1])) or any(word.partition("=")[0] == "--weights" for word in argv)
-    if named or argv == ["--environment"]:
-        options, config, own = read("evaluate", argv, {})
+    """Run ``csbp_jax evaluate``."""
+    is_preset = configs.known("".join(argv[:1])) or any(word.partition("=")[0] == "--weights" for word in argv)
+    if is_preset or list(argv) == ["--environment"]:
+        of_weights, config, own = read("evaluate", EvaluateWeights, argv)
         if own.parts:
             raise ConfigError(f"{own.place}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
         from csbp_jax.evaluation.evaluate import evaluate
 
-        evaluate(config, data_dir=options.data_dir)
+        evaluate(config, data_dir=of_weights.data_dir)
         return
-    options, words = read_paths("evaluate", argv, {"--split": "test", "--weights-of": "last", "--trust": False})
-    run = one("evaluate", "RUN", words)
+    options = read_paths("evaluate", Evaluate, argv)
     from csbp_jax.evaluation.evaluate import evaluate_run
 
-    which, trust = options.weights_of, options.trust
-    evaluate_run(run, split=options.split, which=which, trust=trust, data_dir=options.data_dir)
+    evaluate_run(
+        options.run, split=options.split, which=options.weights_of, trust=options.trust, data_dir=options.data_dir
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Predict the class of each file (image, frames or events, as the run was trained on), as CSV."""
+
+    run: Run
+    files: Files = ()
+    """files to classify"""
+    out: OptionalPath = None
+    """write the CSV to this file instead of the terminal"""
+    top: Count = 1
+    """number of most probable classes per file"""
+    weights_of: WeightsOf = "last"
+    trust: Trust = False
+    data_dir: DataDir = "data"
 
 
 def predict(argv: Sequence[str]) -> None:
-    known = {"--out": None, "--top": 1, "--weights-of": "last", "--trust": False}
-    options, words = read_paths("predict", argv, known)
-    run, files = words[:1], words[1:]
-    if not files:
+    """Run ``csbp_jax predict``."""
+    options = read_paths("predict", Predict, argv)
+    if not options.files:
         raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
     from csbp_jax.evaluation import predict
 
-    top = count("--top", options.top) or 1
-    asked = {"which": options.weights_of, "top": top, "trust": options.trust}
-    answers = predict.predict(run[0], files, **asked, data_dir=options.data_dir)
-    problems = [answer.problem for answer in answers if answer.problem]
+    predictions = predict.predict(
+        options.run,
+        list(options.files),
+        which=options.weights_of,
+        top=options.top,
+        trust=options.trust,
+        data_dir=options.data_dir,
+    )
+    problems = [prediction.problem for prediction in predictions if prediction.problem]
     for problem in problems:
         print("csbp_jax:", problem, file=sys.stderr)
     if options.out:
-        pathlib.Path(options.out).write_text(predict.table(answers))
+        pathlib.Path(options.out).write_text(predict.table(predictions))
     else:
-        print(predict.table(answers), end="", flush=True)
+        print(predict.table(predictions), end="", flush=True)
     if problems:
-        raise ConfigError(f"{len(problems)} of {len(answers)} files could not be read; the others are predicted")
+        raise ConfigError(f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Plot the activity of a run: raster, membranes, rates; and count its synaptic operations and their energy."""
+
+    run: Run
+    layer: Name = None
+    """layer, or several separated by commas; by default all spiking layers"""
+    examples: Count = 100
+    """number of examples, spread evenly over the split"""
+    split: Split = "test"
+    weights_of: WeightsOf = "last"
+    trust: Trust = False
+    data_dir: DataDir = "data"
 
 
 def inspect(argv: Sequence[str]) -> None:
-    known = {"--layer": None, "--examples": 100, "--split": "test", "--weights-of": "last", "--trust": False}
-    options, words = read_paths("inspect", argv, known)
-    run = one("inspect", "RUN", words)
+    """Run ``csbp_jax inspect``."""
+    options = read_paths("inspect", Inspect, argv)
     from csbp_jax.evaluation.inspection import inspect
 
     inspect(
-        run,
+        options.run,
         layers=tuple(options.layer.split(",")) if options.layer else (),
-        examples=count("--examples", options.examples) or 100,
+        examples=options.examples,
         split=options.split,
         which=options.weights_of,
         trust=options.trust,
@@ -101,71 +207,159 @@ def inspect(argv: Sequence[str]) -> None:
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Export a run's network: its arrays, its function, or its graph for neuromorphic hardware."""
+
+    run: Run
+    to: Literal["safetensors", "npz", "stablehlo", "nir"] = "safetensors"
+    """format"""
+    out: OptionalPath = None
+    """output file; by default in RUN/export"""
+    weights_of: WeightsOf = "last"
+    trust: Trust = False
+    data_dir: DataDir = "data"
+
+
 def export(argv: Sequence[str]) -> None:
-    known = {"--to": "safetensors", "--out": None, "--weights-of": "last", "--trust": False}
-    options, words = read_paths("export", argv, known)
-    run = one("export", "RUN", words)
+    """Run ``csbp_jax export``."""
+    options = read_paths("export", Export, argv)
     from csbp_jax.export import export
 
-    asked = {"which": options.weights_of, "trust": options.trust}
-    print(export(run, options.to, options.out, **asked, data_dir=options.data_dir))
+    file = export(
+        options.run,
+        options.to,
+        options.out,
+        which=options.weights_of,
+        trust=options.trust,
+        data_dir=options.data_dir,
+    )
+    print(file)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Compare finished runs: fields that differ in their configs, accuracies, paired differences over seeds."""
+
+    runs: Runs = ()
+    """directories of runs"""
+    data_dir: DataDir = "data"
 
 
 def compare(argv: Sequence[str]) -> None:
-    _, words = read_paths("compare", argv, {})
+    """Run ``csbp_jax compare``."""
+    options = read_paths("compare", Compare, argv)
     from csbp_jax.evaluation import compare
 
-    compare.compare(words)
+    compare.compare(options.runs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write runs, or a sweep, as one self-contained HTML page."""
+
+    runs: RunsOrSweep = ()
+    """directories of runs, or of one sweep"""
+    out: OptionalPath = None
+    """output file; by default RUN/report.html"""
+    data_dir: DataDir = "data"
 
 
 def report(argv: Sequence[str]) -> None:
-    options, words = read_paths("report", argv, {"--out": None})
+    """Run ``csbp_jax report``."""
+    options = read_paths("report", Report, argv)
     from csbp_jax.evaluation import html_report
 
-    print(html_report.write(words, options.out))
+    print(html_report.write(options.runs, options.out))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TensorBoard:
+    """Write the metrics of runs as TensorBoard events, to RUN/tensorboard (docs/scale.md)."""
+
+    runs: Runs = ()
+    """directories of runs"""
+    follow: Flag = False
+    """continue with new metrics until the runs are finished"""
+    data_dir: DataDir = "data"
 
 
 def tensorboard(argv: Sequence[str]) -> None:
-    options, words = read_paths("tensorboard", argv, {"--follow": False})
-    if not words:
+    """Run ``csbp_jax tensorboard``."""
+    options = read_paths("tensorboard", TensorBoard, argv)
+    if not options.runs:
         raise ConfigError("RUN: missing; write csbp_jax tensorboard RUN ...")
     from csbp_jax.evaluation import tensorboard
 
-    for folder in tensorboard.write(words, options.follow):
+    for folder in tensorboard.write(options.runs, options.follow):
         print(folder)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Prepare and verify a data set, and print the number of records per split."""
+
+    config: ConfigFields
+    from_: Annotated[OptionalPath, arg(name="from")] = None
+    """directory of the raw files (archives, or a tfds folder); by default they are downloaded where possible"""
+    no_verify: Flag = False
+    """accept raw files of another size or checksum"""
+    read_all: Flag = False
+    """read every record once, to find damaged ones now and not in training"""
+    data_dir: DataDir = "data"
+
+
 def data(argv: Sequence[str]) -> None:
-    options, config, own = read("data", argv, {"--from": None, "--no-verify": False, "--read-all": False})
+    """Run ``csbp_jax data``."""
+    options, config, own = read("data", Data, argv)
     from csbp_jax import data
     from csbp_jax.reporting import terminal
     from csbp_jax.training import build
 
-    name, folder = config.data.name, options.data_dir
     with terminal.stages(terminal.Console(highlight=False, markup=False)) as show:
         if not own.data:
-            data.prepare(config, vars(options)["from"], folder, verify=not options.no_verify, show=show)
-        parts, _ = build.load_data(config, own, folder)
+            data.prepare(config, options.from_, options.data_dir, verify=not options.no_verify, show=show)
+        splits, _ = build.load_data(config, own, options.data_dir)
         if options.read_all:
-            data.read_all(parts, show)
-    print(f"{name}: {', '.join(f'{part} {len(source)}' for part, source in parts.items())} records")
+            data.read_all(splits, show)
+    print(f"{config.data.name}: {', '.join(f'{split} {len(source)}' for split, source in splits.items())} records")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Train all members of a grid, many at once where that is faster, and tabulate them; a stopped sweep resumes."""
+
+    config: ConfigFields
+    grid: Grid = ""
+    """e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps"""
+    chunk: OptionalCount = None
+    """members that train at once; by default one per device on CPU, else 32"""
+    data_parallel: Count = 1
+    """devices that share each batch; the others hold different members"""
+    name: Name = None
+    """name of the sweep; by default the data set and a hash of its config and grid"""
+    fresh: Flag = False
+    """rename an old sweep of this name and start from scratch"""
+    sweeps: Path = "sweeps"
+    """directory of all sweeps"""
+    data_dir: DataDir = "data"
 
 
 def sweep(argv: Sequence[str]) -> None:
-    known: dict[str, Any] = {"--name": None, "--fresh": False, "--sweeps": "sweeps"}
-    known |= {"--grid": "", "--chunk": None, "--data-parallel": 1}
-    options, config, own = read("sweep", argv, known)
-    _deterministic(config)
+    """Run ``csbp_jax sweep``."""
+    options, config, own = read("sweep", Sweep, argv)
+    if not options.grid:
+        raise ConfigError('--grid: missing; write e.g. --grid "chaos.z0=0,1,3,10 seed=0:16" (make: GRID=...)')
+    _set_deterministic(config)
     from csbp_jax import sweep
     from csbp_jax.sweep import grid
 
-    axes = {}
+    axes: dict[str, list[Any]] = {}
     for field, words in grid.words(options.grid).items():
         grid.check_field(config, field)
-        tap = field.removeprefix("chaos.z0.")
-        option = field if tap == field else "chaos.z0"
-        values = [read_field(config, option, word) for word in words]
-        axes[field] = values if tap == field else [one for (one,) in values]
+        is_tap = field.startswith("chaos.z0.")
+        values = [read_field(config, "chaos.z0" if is_tap else field, word) for word in words]
+        axes[field] = [z0 for (z0,) in values] if is_tap else values
     with on_signals():
         sweep.run(
             config,
@@ -174,33 +368,76 @@ def sweep(argv: Sequence[str]) -> None:
             fresh=options.fresh,
             root=options.sweeps,
             data_dir=options.data_dir,
-            chunk=count("--chunk", options.chunk),
-            data_parallel=count("--data-parallel", options.data_parallel) or 1,
+            chunk=options.chunk,
+            data_parallel=options.data_parallel,
             own=own,
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearningRate:
+    """Suggest a learning rate, by a short run with a rising rate."""
+
+    config: ConfigFields
+    low: Annotated[float, arg(metavar="RATE")] = 1e-5
+    """first rate"""
+    high: Annotated[float, arg(metavar="RATE")] = 10.0
+    """last rate"""
+    steps: Count = 100
+    """number of steps"""
+    out: OptionalPath = None
+    """output directory; by default in lr/"""
+    data_dir: DataDir = "data"
+
+
 def lr(argv: Sequence[str]) -> None:
-    known = {"--low": "1e-5", "--high": "10", "--steps": 100, "--out": None}
-    options, config, own = read("lr", argv, known)
-    try:
-        low, high = float(options.low), float(options.high)
-    except ValueError:
-        raise ConfigError(f"--low, --high: {options.low}, {options.high}; allowed are numbers above 0") from None
+    """Run ``csbp_jax lr``."""
+    options, config, own = read("lr", LearningRate, argv)
     from csbp_jax.training import lr_finder
 
-    steps = count("--steps", options.steps) or 100
-    rates = lr_finder.RateRange(low, high, steps)
-    lr_finder.find(config, rates=rates, out=options.out, data_dir=options.data_dir, own=own)
+    lr_finder.find(
+        config,
+        rates=lr_finder.RateRange(options.low, options.high, options.steps),
+        out=options.out,
+        data_dir=options.data_dir,
+        own=own,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Best:
+    """Train the setting of a sweep that is best in validation, on fresh seeds."""
+
+    sweep: SweepDir
+    seeds: Count = 10
+    """number of fresh seeds; fewer give a wide interval"""
+    trust: Trust = False
+    data_dir: DataDir = "data"
 
 
 def best(argv: Sequence[str]) -> None:
-    options, words = read_paths("best", argv, {"--seeds": 10, "--trust": False})
-    folder = one("best", "SWEEP", words)
+    """Run ``csbp_jax best``."""
+    options = read_paths("best", Best, argv)
     from csbp_jax import sweep
     from csbp_jax.sweep import tables
 
-    seeds = count("--seeds", options.seeds) or 10
     with on_signals():
-        found = sweep.best(folder, seeds, trust=options.trust, data_dir=options.data_dir)
-    print(f"setting & n & last epoch & chosen epoch \\\\\n{tables.latex(found)}")
+        setting = sweep.best(options.sweep, options.seeds, trust=options.trust, data_dir=options.data_dir)
+    print(f"setting & n & last epoch & chosen epoch \\\\\n{tables.latex(setting)}")
+
+
+COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None]]] = {
+    "train": (Train, train),
+    "evaluate": (Evaluate, evaluate),
+    "predict": (Predict, predict),
+    "inspect": (Inspect, inspect),
+    "export": (Export, export),
+    "compare": (Compare, compare),
+    "report": (Report, report),
+    "tensorboard": (TensorBoard, tensorboard),
+    "sweep": (Sweep, sweep),
+    "lr": (LearningRate, lr),
+    "best": (Best, best),
+    "data": (Data, data),
+}
+"""Options and function of each command."""

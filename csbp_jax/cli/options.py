@@ -1,16 +1,22 @@
-"""From a command line, or from the variables of make, to a command's own options and a config."""
+"""Parsing of command lines and of make's variables, with errors of one line.
 
-import argparse
+Each command is a dataclass: its fields are the options, their annotations say how a word becomes a value.
+"""
+
 import contextlib
 import dataclasses
+import difflib
 import io
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+from tyro import _errors as tyro_errors  # documented as the way to handle errors, in spite of its name
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from csbp_jax import configs
 from csbp_jax.config import Config, ConfigError, check, flatten
@@ -19,95 +25,209 @@ from csbp_jax.training.plugins import Own
 
 HELP = ("-h", "--help")
 
+Options = TypeVar("Options")
 
-def read(command: str, argv: Sequence[str], known: Mapping[str, Any]) -> tuple[argparse.Namespace, Config, Own]:
-    """The command's options, the config, and what a file of the user's own defines besides.
 
-    Args:
-      argv: the data set, or a file of one's own, which is run, and options; or ``--environment`` alone: as make hands
-        them over.
-      known: ``{option: default}``; one whose default is False takes no value.
+def _word(metavar: str, convert: Callable[[str], Any]) -> Any:
+    """Make the specification of an option that takes one word; errors of ``convert`` become one line."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: convert(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, str | int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _nonempty(word: str) -> str:
+    if not word:
+        raise ValueError("empty; give it a name")
+    return word
+
+
+def expand_path(word: str) -> str:
+    """Expand ``~`` in a path on a file system.
 
     Raises:
-      ConfigError: no such data set, a file that fails, an unknown option or an impossible value.
+      ValueError: it is an address.
     """
-    if argv == ["--environment"]:
+    if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would create a directory "gs:"
+        raise ValueError(
+            f"{word!r} is not possible, locks and renames need a file system; mount it, and give the directory "
+            "(docs/scale.md)"
+        )
+    return os.path.expanduser(_nonempty(word))
+
+
+def _path_or_address(word: str) -> str:
+    return word if "://" in word else expand_path(word)  # training checks addresses
+
+
+def _count(word: str) -> int:
+    if not (word.isdecimal() and int(word) > 0):
+        raise ValueError(f"{word!r} is not possible; allowed is a positive whole number")
+    return int(word)
+
+
+Flag = FlagCreatePairsOff[bool]
+Name = Annotated[str | None, _word("NAME", _nonempty)]
+Path = Annotated[str, _word("PATH", expand_path)]
+OptionalPath = Annotated[str | None, _word("PATH", expand_path)]
+PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]
+Count = Annotated[int, _word("N", _count)]
+OptionalCount = Annotated[int | None, _word("N", _count)]
+Grid = Annotated[str, _word("GRID", _nonempty)]
+
+# Options of several commands.
+ConfigFields = Annotated[Config, arg(name="")]
+DataDir = Annotated[Path, arg(help="directory of prepared data sets")]
+Run = Positional[Annotated[str, _word("RUN", expand_path), arg(help="directory of a run")]]
+Runs = Positional[tuple[Annotated[str, _word("RUN", expand_path)], ...]]
+RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", expand_path)], ...]]
+Files = Positional[tuple[Annotated[str, _word("FILE", expand_path)], ...]]
+SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
+_POSITIONALS = (Run, Runs, RunsOrSweep, Files, SweepDir)
+Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
+WeightsOf = Annotated[
+    Literal["last", "chosen", "ema"],
+    arg(help="weights of the last epoch, of the epoch chosen by validation, or their moving average"),
+]
+Trust = Annotated[
+    Flag, arg(help="run the code of your own that is stored with the run (RUN/experiment.py); it may do anything")
+]
+
+
+def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tuple[Options, Config, Own]:
+    """Parse a command on a data set: its options, the config, and the plugins of a file of the user's own.
+
+    Args:
+      command: its name.
+      kind: its dataclass, with a field ``config``.
+      argv: the data set, or a plugin file, which is run, and options; or ``--environment`` alone, for make's variables.
+
+    Raises:
+      ConfigError: an unknown data set or option, a file that fails, or an invalid value.
+    """
+    if list(argv) == ["--environment"]:
         argv = from_environment(command, os.environ)
+    if argv and argv[0] in HELP:
+        _parse(kind, kind(config=Config()), argv[:1], f"csbp_jax {command} DATASET|FILE.py")
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, one of {', '.join(configs.NAMES)}")
-    options, fields = _options(argv[1:], known)
-    config, parts = (
+    config, own = (
         plugin_file.load_file(os.path.expanduser(argv[0]))
         if plugin_file.is_plugin_file(argv[0])
         else (configs.load(argv[0]), Own())
     )
-    config = parse(config, fields, f"csbp_jax {command} {argv[0]}")
-    # As most shells would: the same folder gives the same config, and so the same run.
-    own_folder = dataclasses.replace(config.data, dir=_path("--data.dir", config.data.dir))
-    return options, dataclasses.replace(config, data=own_folder), parts
-
-
-def read_paths(command: str, argv: Sequence[str], known: Mapping[str, Any]) -> tuple[argparse.Namespace, list[str]]:
-    """The options of a command that takes no config, and its other words, which are paths.
-
-    Raises:
-      ConfigError: an unknown option.
-    """
-    options, words = _options(argv, known)
-    if unknown := [word for word in words if word.startswith("-")]:
-        raise ConfigError(f"{unknown[0]}: there is no such option; {command} takes {', '.join([*known, '--data-dir'])}")
-    return options, [_path(command, word) for word in words]
-
-
-def one(command: str, place: str, words: Sequence[str]) -> str:
-    """The folder that a command works on, called ``place`` in its help.
-
-    Raises:
-      ConfigError: there are none or several.
-    """
-    if len(words) != 1:
-        told = f"{' '.join(words[1:])}: one {place} is enough" if words else f"{place}: missing"
-        raise ConfigError(f"{told}; write csbp_jax {command} {place}, its folder")
-    return words[0]
-
-
-def _options(argv, known):
-    """The command's options among the words, and the others."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option, default in {**known, "--data-dir": "data"}.items():
-        parser.add_argument(option, default=default, action="store_true" if default is False else "store")
+    options = _parse(kind, kind(config=config), argv[1:], f"csbp_jax {command} {argv[0]}")
+    config = check(options.config)  # type: ignore[attr-defined]  # a dataclass with this field, see above
     try:
-        options, words = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise ConfigError(error) from None
-    for option, value in vars(options).items():
-        if value == "":
-            raise ConfigError(f"--{option.replace('_', '-')}: empty; give it a name")
-        if option in ("from", "runs", "sweeps", "data_dir", "out", "checkpoints") and value:
-            setattr(options, option, _path(f"--{option.replace('_', '-')}", value))
-    return options, words
+        folder = expand_path(config.data.dir) if config.data.dir else ""
+    except ValueError as error:
+        raise ConfigError(f"--data.dir: {error}") from None
+    # Expanded as most shells would: the same directory gives the same config, and so the same run.
+    return options, dataclasses.replace(config, data=dataclasses.replace(config.data, dir=folder)), own
 
 
-def _path(option, word):
-    if option == "--checkpoints" and "://" in word:  # which may be an address; training says which
-        return word
-    if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would make a folder "gs:" of it
-        raise ConfigError(
-            f"{option}: {word!r} is not possible, locks and renames need a file system; mount it, and give the folder "
-            "(docs/scale.md)"
-        )
-    return os.path.expanduser(word)
+def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Options:
+    """Parse a command without a config, whose positional arguments are paths.
+
+    Raises:
+      ConfigError: an unknown option, an invalid value or a missing argument.
+    """
+    options = _names(kind)
+    for word in argv:
+        # Checked first, because tyro would report a missing positional argument instead.
+        if re.match("--?[a-zA-Z]", word) and word.partition("=")[0] not in (*options, *HELP):
+            raise ConfigError(f"{word}: there is no such option; {command} takes {', '.join(options)}")
+    return _parse(kind, None, argv, f"csbp_jax {command}")
+
+
+def read_field(config: Config, field: str, word: str) -> Any:
+    """Parse the value of one field.
+
+    Raises:
+      ConfigError: it is invalid.
+    """
+    # As one word, so that a value such as --help is not taken for an option.
+    return flatten(parse(config, [f"--{field}={word}"], "csbp_jax sweep"))[field]
+
+
+def parse(config: Config, argv: Sequence[str], prog: str) -> Config:
+    """Override fields of a config by the options in ``argv``.
+
+    Raises:
+      ConfigError: an unknown option or an invalid value; the message is one line with the allowed values.
+    """
+    return check(_parse(Config, config, argv, prog))
+
+
+def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence[str], prog: str) -> Options:
+    def refuse(event: tyro_errors.ParseErrorEvent) -> None:
+        raise ConfigError(_message(event, kind, prog))
+
+    output = io.StringIO()
+    defaults = {} if default is None else {"default": default}
+    try:
+        with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output):
+            return tyro.cli(kind, args=argv, prog=prog, **defaults)  # type: ignore[call-overload, no-any-return]  # kind is a dataclass
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        # An event that this version of tyro does not describe.
+        raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} --help lists all") from None
+
+
+def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
+    listing = f"{prog} --help lists all options"
+    match event:
+        case tyro_errors.InvalidChoice(argument=argument, value=value, choices=choices):
+            return f"{_display_name(argument)}: {value!r} is not possible; allowed are {', '.join(choices)}"
+        case tyro_errors.BadValue(argument=argument) if not argument.is_positional():
+            return f"{_display_name(argument)}: a value is missing; it is {_form(argument)}"
+        case tyro_errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
+            reason = " ".join(message.split(" Got errors")[0].split("\n\nGot errors")[0].split()).rstrip(".")
+            # Messages of the options above say what to do.
+            return f"{_display_name(argument)}: {reason}" + ("" if ";" in reason else f"; it is {_form(argument)}")
+        case tyro_errors.MissingArgs(missing_arguments=missing):
+            names = " ".join(str(item.arg.lowered.metavar) for item in missing)
+            return f"{names}: missing; write {prog} {names}"
+        case tyro_errors.UnrecognizedArgs(tokens=tokens):
+            similar = difflib.get_close_matches(tokens[0].partition("=")[0], _names(kind), n=3, cutoff=0.85)
+            hint = f"perhaps you meant {', '.join(similar)}" if similar else listing
+            what = "there is no such option" if tokens[0].startswith("-") else "not expected here"
+            return f"{' '.join(tokens)}: {what}; {hint}"
+    return f"invalid options; {listing}"
+
+
+def _display_name(argument: Any) -> str:
+    return str(argument.lowered.metavar if argument.is_positional() else argument.display_name())
+
+
+def _form(argument: Any) -> str:
+    return f"{argument.lowered.name_or_flags[-1]} {argument.lowered.metavar}"
+
+
+def _names(kind: Any) -> list[str]:
+    """List the options of a command, with the fields of the config if it has one."""
+    names: list[str] = list(flatten(Config())) if kind is Config else []
+    for field in () if kind is Config else dataclasses.fields(kind):
+        if field.type == ConfigFields:
+            names += flatten(Config())
+        elif field.type not in _POSITIONALS:
+            names.append(field.name.strip("_"))
+    return [f"--{name.replace('_', '-')}" for name in names]
 
 
 def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
-    """The arguments of a command as ``make`` hands them over: in variables, so that no shell reads them.
+    """Return the arguments of a command from the variables that ``make`` sets, so that no shell interprets them.
 
-    ``CSBP_DATASET``, ``CSBP_DATA_DIR``, ``CSBP_DIR`` (a user's own class folders), ``CSBP_ARGS``, the latter split as a
-    shell would; for train and sweep also ``CSBP_NAME`` and ``CSBP_FRESH`` (1 or 0), for sweep ``CSBP_GRID``, for data
+    ``CSBP_DATASET``, ``CSBP_DATA_DIR``, ``CSBP_DIR`` (the user's class folders), ``CSBP_ARGS``, which is split as by a
+    shell; for train and sweep also ``CSBP_NAME`` and ``CSBP_FRESH`` (1 or 0), for sweep ``CSBP_GRID``, for data
     ``CSBP_FROM``.
 
     Raises:
-      ConfigError: no such data set, an open quotation mark, or FRESH is neither.
+      ConfigError: an unknown data set, an open quotation mark, or another value of FRESH.
     """
     dataset, fresh, args = (environment.get(f"CSBP_{key}", "") for key in ("DATASET", "FRESH", "ARGS"))
     if not plugin_file.is_plugin_file(dataset):
@@ -118,64 +238,8 @@ def from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
         more = shlex.split(args)
     except ValueError as error:
         raise ConfigError(f"ARGS: {args!r} cannot be split into words: {str(error).lower()}") from None
-    known = {"train": {"NAME": "--name"}, "sweep": {"NAME": "--name", "GRID": "--grid"}, "data": {"FROM": "--from"}}
-    options = {**known.get(command, {}), "DATA_DIR": "--data-dir", "DIR": "--data.dir"}
-    given = {option: environment.get(f"CSBP_{key}") for key, option in options.items()}
-    words = [f"{option}={value}" for option, value in given.items() if value]
+    own = {"train": {"NAME": "--name"}, "sweep": {"NAME": "--name", "GRID": "--grid"}, "data": {"FROM": "--from"}}
+    options = {**own.get(command, {}), "DATA_DIR": "--data-dir", "DIR": "--data.dir"}
+    values = {option: environment.get(f"CSBP_{key}") for key, option in options.items()}
+    words = [f"{option}={value}" for option, value in values.items() if value]
     return [dataset, *words, *(["--fresh"] if command != "data" and fresh == "1" else []), *more]
-
-
-def read_field(config: Config, field: str, word: str) -> Any:
-    """The value that a word on the command line gives a field.
-
-    Raises:
-      ConfigError: it is impossible.
-    """
-    # In one word, so that a value such as --help is none of the parser's options.
-    return flatten(parse(config, [f"--{field}={word}"], "csbp_jax sweep"))[field]
-
-
-def parse(config: Config, argv: Sequence[str], prog: str) -> Config:
-    """The config with the overrides of ``argv``.
-
-    Raises:
-      ConfigError: an option is unknown or a value impossible; names it and what is allowed, in one line.
-    """
-    told = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(told):
-            config = tyro.cli(Config, default=config, args=argv, prog=prog, description="Options of a run.")
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ConfigError(_one_line(told.getvalue())) from None
-    return check(config)
-
-
-def _one_line(told):
-    """From tyro's box (title, error, hints, with rules between): the error, and the hints' options."""
-    parts = [[]]
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", told).splitlines():  # colours, on a terminal
-        bare = line.strip(" │╰╯")
-        if line.startswith("╭") or (len(bare) > 20 and set(bare) <= set("-─")):
-            parts.append([])
-        else:
-            parts[-1].append(bare)
-    _, error, *hints = [" ".join(" ".join(part).split()) for part in parts]
-    # An option and the form of its value: {a,b}, {None}|{FLOAT}, INT, or [INT [INT ...]].
-    form = r"--[a-z0-9.-]+ (?:\{[^}]*\}(?:\|\{[^}]*\})*|\[[A-Z]+ \[[A-Z]+ \.\.\.\]\]|[A-Z]+\b)"
-    options = [option for hint in hints for option in re.findall(form, hint)]
-    kind = "perhaps you meant" if "Perhaps" in "".join(hints) else "it is"
-    mend = f"{kind} {', '.join(options)}" if options else "--help lists all options and what they take"
-    return f"{error.split(' Got errors')[0].rstrip('.')}; {mend}"
-
-
-def count(option: str, value: Any) -> int | None:
-    """The positive whole number that an option was given, None if it was not.
-
-    Raises:
-      ConfigError: it was given something else.
-    """
-    if value is not None and not (str(value).isdecimal() and int(value) > 0):
-        raise ConfigError(f"{option}: {value!r} is not possible; allowed is a positive whole number")
-    return None if value is None else int(value)

@@ -3,13 +3,14 @@
 import os
 import pathlib
 import pty
+import re
 import subprocess
 import sys
 
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.cli import main
+from csbp_jax.cli import main, options
 from csbp_jax.cli.options import from_environment, parse
 from csbp_jax.config import ConfigError
 
@@ -19,11 +20,11 @@ WRONG = {
     "trian": "command 'trian'; there are train, evaluate, predict, inspect, export, compare, report, tensorboard",
     "train": "DATASET: missing; write csbp_jax train DATASET, one of cifar10, ",
     "train cifar11": "DATASET: there is no config 'cifar11'; there are cifar10, ",
-    "train digits --chaos.zO 1": "--chaos.zO, 1; perhaps you meant --chaos.z0 [FLOAT",
-    "train digits --optimizer.nme sgd": "perhaps you meant --optimizer.name {sgd,adam,adamw}",
+    "train digits --chaos.zO 1": "--chaos.zO 1: there is no such option; perhaps you meant --chaos.z0",
+    "train digits --optimizer.nme sgd": "there is no such option; perhaps you meant --optimizer.name",
     "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
-    "train digits --epochs": "'--epochs'. Expected 1 values",
-    "train digits --model.name resnet": "'--model.name'. Expected one of ('small_conv', 'dense'",
+    "train digits --epochs": "--epochs: a value is missing; it is --epochs INT",
+    "train digits --model.name resnet": "--model.name: 'resnet' is not possible; allowed are small_conv, dense, ",
     "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is a positive whole number",
     "train digits --chaos.beta 1.5": "chaos.beta: 1.5 is not possible; allowed is from 0 to 1",
     "train digits --batch-size 33": "batch_size: 33 is not possible; allowed are multiples of 8",
@@ -31,7 +32,7 @@ WRONG = {
     "train digits --name ../x": "NAME: '../x' is not possible",
     "train digits --chaos.cut 1": "it is --chaos.cut {None}|{FLOAT FLOAT}",
     "train digits --epochs ------": "base 10: '------'; it is --epochs INT",
-    "train digits --deterministic True": "Unrecognized options: True; --help lists all options",
+    "train digits --deterministic True": "True: not expected here; csbp_jax train digits --help lists all options",
     "train digits --runs=": "--runs: empty; give it a name",
     "train digits --data-dir=": "--data-dir: empty; give it a name",
     "train digits --data.dir x": "data.dir: 'x', but digits has none; it is for the data set folder",
@@ -55,76 +56,79 @@ WRONG = {
     "sweep digits --grid patience=0,2": "patience: 2 is not possible in a sweep",
     "sweep digits --grid seed=0,1,0": "GRID: seed=0 and seed=0 are the same run; give each value once (--grid)",
     "sweep digits --grid chaos.z0=1,1.0": "GRID: chaos.z0=1.0 and chaos.z0=1.0 are the same run",
-    "sweep digits --grid chaos.z0=--help": "Error parsing --chaos.z0",
-    "sweep digits --grid chaos.z0=-h": "Error parsing --chaos.z0",
-    "evaluate gs://b/runs/r": "evaluate: 'gs://b/runs/r' is not possible",
+    "sweep digits --grid chaos.z0=--help": "--chaos.z0: Could not find valid parse",
+    "sweep digits --grid chaos.z0=-h": "--chaos.z0: Could not find valid parse",
+    "evaluate gs://b/runs/r": "RUN: 'gs://b/runs/r' is not possible",
     "tensorboard": "RUN: missing; write csbp_jax tensorboard RUN ...",
     "data digits --from x": "--from: digits has no raw files; leave it out",
-    "data digits --fresh": "Unrecognized options: --fresh",
+    "data digits --fresh": "--fresh: there is no such option; csbp_jax data digits --help lists all",
     "data": "DATASET: missing; write csbp_jax data DATASET, one of cifar10, ",
-    "train digits --name": "--name: expected one argument",
-    "train digits stray": "Unrecognized options: stray",
+    "train digits --name": "--name: a value is missing; it is --name NAME",
+    "train digits stray": "stray: not expected here",
 }
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_what_is_wrong_is_told_in_one_line_with_exit_code_2(line, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line_with_exit_code_2(line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main.main(line.split()) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("csbp_jax: ") and told.count("\n") == 1 and WRONG[line] in told
+    error = capsys.readouterr().err
+    assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and WRONG[line] in error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_on_a_terminal_too(tmp_path):
-    """There the option parser draws boxes, in colours."""
+@pytest.mark.slow
+def test_errors_are_one_line_on_a_terminal():
+    """The option parser would draw coloured boxes there."""
     master, slave = pty.openpty()
     line = [sys.executable, "-m", "csbp_jax", "train", "digits", "--optimizer.nme", "sgd"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "60"}
     assert subprocess.call(line, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, env=environment) == 2
     os.close(slave)
-    told = os.read(master, 10_000).decode()
+    output = os.read(master, 10_000).decode()
     os.close(master)
-    assert told.count("\n") == 1 and "--optimizer.nme, sgd; perhaps you meant --optimizer.name {sgd," in told
+    assert output.count("\n") == 1 and "--optimizer.nme sgd: there is no such option; perhaps you meant" in output
 
 
-def test_an_unwritable_folder_is_told_in_one_line(capsys, tmp_path):
+def test_an_unwritable_directory_is_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert main.main(["train", "digits", "--runs", str(tmp_path / "file")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("line, told", [
+@pytest.mark.parametrize("line, message", [
     ("train mnist --data-dir=~/d", "mnist is not prepared in {}/d;"),
-    ("data mnist --from=~/o", "{}/o: there is no such folder;"),
+    ("data mnist --from=~/o", "{}/o: there is no such directory;"),
     ("train digits --runs=~/file/x", "{}/file"),
     ("train folder --data.dir=~/f", "{}/f"),
 ])  # fmt: skip
-def test_a_tilde_is_the_home_folder(capsys, tmp_path, monkeypatch, line, told):
+def test_a_tilde_is_the_home_directory(capsys, tmp_path, monkeypatch, line, message):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert main.main(line.split()) == 2
     error = capsys.readouterr().err
-    assert told.format(tmp_path) in error and error.count("\n") == 1
+    assert message.format(tmp_path) in error and error.count("\n") == 1
 
 
-def test_a_name_with_a_line_break_is_told_in_one_line(capsys, tmp_path):
+def test_a_name_with_a_line_break_is_one_line(capsys, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "two\nlines").mkdir(parents=True)
     assert main.main(["data", "folder", "--data.dir", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "two\\nlines: is a folder within a class" in told and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert "two\\nlines: is a folder within a class" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command, told", [("data", "can be run again"), ("train", "goes on from the last checkpoint")])
-def test_an_interrupt_says_what_the_same_command_does(command, told, capsys, monkeypatch):
-    def interrupted(argv):
+@pytest.mark.parametrize(
+    "command, effect", [("data", "can be run again"), ("train", "resumes from the last checkpoint")]
+)
+def test_an_interrupt_says_what_the_same_command_does(command, effect, capsys, monkeypatch):
+    def interrupt(argv):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(main._COMMANDS, command, interrupted)
+    monkeypatch.setitem(main.COMMANDS, command, (main.COMMANDS[command][0], interrupt))
     assert main.main([command, "digits"]) == 130
-    assert capsys.readouterr().err == f"csbp_jax: interrupted; the same command {told}\n"
+    assert capsys.readouterr().err == f"csbp_jax: interrupted; the same command {effect}\n"
 
 
 def test_divergence_is_exit_code_3(capsys, tmp_path):
@@ -133,11 +137,20 @@ def test_divergence_is_exit_code_3(capsys, tmp_path):
     assert "diverged: loss or gradient was not finite at steps" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("line", ["", "--help", "-h", "train --help", "data --help"])
-def test_help_lists_commands_and_data_sets(line, capsys):
+@pytest.mark.parametrize("line", ["", "--help", "-h"])
+def test_help_lists_commands_exit_codes_and_data_sets(line, capsys):
     assert main.main(line.split()) == 0
-    told = capsys.readouterr().out
-    assert "--fresh" in told and all(name in told for name in configs.NAMES)
+    output = capsys.readouterr().out
+    assert all(f"csbp_jax {name} " in output for name in main.COMMANDS)
+    assert "Exit codes: 0 done" in output and all(name in output for name in configs.NAMES)
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_help_of_a_command_lists_its_options(command, capsys):
+    assert main.main([command, "--help"]) == 0
+    words = capsys.readouterr().out.replace("│", " ").replace(",", " ").split()
+    assert all(word in words for word in options._names(main.COMMANDS[command][0]) if "." not in word)
+    assert ("--optimizer.lr" in words) == (command in ("train", "sweep", "lr", "data"))
 
 
 def test_overrides_reach_the_config():
@@ -147,7 +160,7 @@ def test_overrides_reach_the_config():
     assert config.deterministic and config.model == configs.load("digits").model
 
 
-def test_make_hands_its_variables_over():
+def test_make_passes_its_variables():
     given = {"CSBP_DATASET": "digits", "CSBP_NAME": "a", "CSBP_FRESH": "1", "CSBP_ARGS": "--chaos.z0 0 --name 'b c'"}
     assert from_environment("train", given) == ["digits", "--name=a", "--fresh", "--chaos.z0", "0", "--name", "b c"]
     more = {"CSBP_FROM": "a b", "CSBP_DATA_DIR": "d", "CSBP_DIR": "c"}
@@ -178,24 +191,38 @@ def make(tmp_path, *arguments, python=f'exec "{sys.executable}" "$@"', **more):
 VARIABLES = ("DATASET", "NAME", "FRESH", "ARGS", "FROM", "DIR", "DATA_DIR")
 
 
-def handed_over(tmp_path, *arguments, **environment):
-    told = make(tmp_path, "train", *arguments, python="env", **environment).stdout.splitlines()
-    return dict(line.split("=", 1) for line in told if line.split("=")[0].removeprefix("CSBP_") in VARIABLES)
+def passed_by_make(tmp_path, *arguments, **environment):
+    """Values of make's variables in the environment of the Python that it starts."""
+    output = make(tmp_path, "train", *arguments, python="env", **environment).stdout.splitlines()
+    return dict(line.split("=", 1) for line in output if line.split("=")[0].removeprefix("CSBP_") in VARIABLES)
 
 
 def test_make_takes_its_variables_from_the_command_line_only(tmp_path):
     typed = {f"CSBP_{name}": f"a, $(b) {name}" for name in VARIABLES}
-    nothing = {name: "" for name in typed} | {"CSBP_DATASET": "digits"}
+    defaults = {name: "" for name in typed} | {"CSBP_DATASET": "digits"}
     line = [f"{name}=a, $(b) {name}" for name in VARIABLES]
-    elsewhere = {name: "elsewhere" for name in VARIABLES} | {f"CSBP_{name}": "elsewhere" for name in VARIABLES}
-    assert handed_over(tmp_path, *line) == typed
-    assert {k: v for k, v in handed_over(tmp_path, **elsewhere).items() if k in typed} == nothing
-    assert {k: v for k, v in handed_over(tmp_path, "-e", **elsewhere).items() if k in typed} == nothing
-    assert {k: v for k, v in handed_over(tmp_path, *line, **elsewhere).items() if k in typed} == typed
+    environment = {name: "other" for name in VARIABLES} | {f"CSBP_{name}": "other" for name in VARIABLES}
+    assert passed_by_make(tmp_path, *line) == typed
+    assert {k: v for k, v in passed_by_make(tmp_path, **environment).items() if k in typed} == defaults
+    assert {k: v for k, v in passed_by_make(tmp_path, "-e", **environment).items() if k in typed} == defaults
+    assert {k: v for k, v in passed_by_make(tmp_path, *line, **environment).items() if k in typed} == typed
 
 
-@pytest.mark.parametrize("variable", ["DATASET", "ARGS", "NAME", "FRESH"])
-@pytest.mark.parametrize("form", ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '"])
+INJECTIONS = ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '"]
+INJECTED = ["DATASET", "ARGS", "NAME", "FRESH"]
+
+
+@pytest.mark.parametrize("form", INJECTIONS)
+def test_make_and_its_shell_run_nothing_in_a_variable(tmp_path, form):
+    mark = tmp_path / "mark"
+    typed = {name: form.format(mark) for name in INJECTED}
+    passed = passed_by_make(tmp_path, *(f"{name}={value}" for name, value in typed.items()))
+    assert {name: passed[f"CSBP_{name}"] for name in INJECTED} == typed and not mark.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", INJECTED)
+@pytest.mark.parametrize("form", INJECTIONS)
 def test_nothing_in_a_make_variable_is_run(tmp_path, variable, form):
     mark = tmp_path / "mark"
     done = make(tmp_path, "train", f"{variable}={form.format(mark)}")
@@ -209,7 +236,8 @@ def test_make_says_what_to_fetch_where_data_are_missing(tmp_path):
     assert "imagenet is not prepared" in done.stderr and "make data DATASET=imagenet FROM=" in done.stderr
 
 
-def test_make_alone_lists_the_targets(tmp_path):
+def test_make_alone_lists_all_targets(tmp_path):
     done = make(tmp_path)
-    assert done.returncode == 0
-    assert all(target in done.stdout for target in ("train", "test", "demo", "bench", 'ARGS="--chaos.z0 0'))
+    assert done.returncode == 0 and 'ARGS="--chaos.z0 0' in done.stdout
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert set(targets) == set(re.findall(r"^([a-z0-9-]+)  +", done.stdout, re.MULTILINE)) and "h100" in targets

@@ -34,8 +34,7 @@ OTHER = {
 }
 
 
-# Some kinds are among the fast tests: packed arrays, events in files, spikes in a table.
-FAST = ("mnist", "nmnist", "shd")
+FAST = ("mnist",)
 
 
 @pytest.mark.parametrize(

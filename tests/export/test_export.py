@@ -197,7 +197,7 @@ def test_mixed_precision_is_noted():
 
 
 @pytest.mark.parametrize("line, message", [
-    ("export", "RUN: missing; write csbp_jax export RUN, its folder"),
+    ("export", "RUN: missing; write csbp_jax export RUN"),
     ("export {run} --to onnx", "--to: 'onnx' is not possible; allowed are safetensors, npz, stablehlo, nir"),
     ("export {run} --weights-of best", "'best' is not possible; allowed are last, chosen"),
     ("export nowhere", "nowhere: there is no such folder"),

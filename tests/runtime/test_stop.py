@@ -137,7 +137,7 @@ def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
         returned, out, err = signalled(tmp_path, number, wanted)
         assert returned == code
         told = re.fullmatch(
-            r"csbp_jax: stopped after step (\d+), and all is saved; the same command goes on", err.splitlines()[-1]
+            r"csbp_jax: stopped after step (\d+), and all is saved; the same command resumes", err.splitlines()[-1]
         )
         found += [int(told[1])]
         assert checkpoint.steps(tmp_path / "r" / "checkpoints")[-1] == found[-1] >= begun + 30
@@ -169,7 +169,7 @@ def test_the_launcher_of_the_docs_goes_on_after_each_preemption_to_the_end(tmp_p
         reached = checkpoint.steps(metrics.parent / "checkpoints")[-1]
     out, err = launcher.communicate(timeout=240)
     assert launcher.returncode == 0, err
-    assert err.count("and all is saved; the same command goes on") == 2 and out.count("resumed after step") == 2
+    assert err.count("and all is saved; the same command resumes") == 2 and out.count("resumed after step") == 2
     steps = [row["step"] for row in read_rows(metrics) if row["kind"] == "train"]
     assert steps == list(range(1, 40 * 19 + 1))
 

@@ -424,7 +424,7 @@ def test_told_to_stop_it_keeps_what_is_finished_and_comes_to_the_same_tables(tmp
 
     assert command("whole") == (0, 3)
     assert command("stopped", signal.SIGTERM, 1) == (42, 1)
-    assert capsys.readouterr().err == "csbp_jax: stopped; the same command goes on\n"
+    assert capsys.readouterr().err == "csbp_jax: stopped; the same command resumes\n"
     assert not (tmp_path / "stopped" / "s" / "members.csv").exists()
     assert command("stopped", signal.SIGINT, 2) == (130, 2)
     assert command("stopped") == (0, 3)

@@ -75,7 +75,7 @@ def test_rates_that_lower_nothing_are_told():
 
 @pytest.mark.parametrize(("line", "told"), [
     ("lr digits --low 0", "--low, --high, --steps: 0.0, 10.0, 100; give 0 < low < high and at least 10 steps"),
-    ("lr digits --high x", "--low, --high: 1e-5, x; allowed are numbers above 0"),
+    ("lr digits --high x",  "--high: could not convert string to float: 'x'; it is --high RATE"),
     ("lr digits --steps 3", "give 0 < low < high and at least 10 steps"),
     ("lr digits --steps -3", "--steps: '-3' is not possible; allowed is a positive whole number"),
     ("lr", "DATASET: missing; write csbp_jax lr DATASET"),
