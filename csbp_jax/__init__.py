@@ -1,16 +1,15 @@
-"""Brain-inspired chaotic spiking backpropagation in JAX, and a laboratory for chaos in training.
+"""Brain-inspired chaotic spiking backpropagation in JAX, and instruments to study chaos in training.
 
-Packages are imported by name: ``from csbp_jax import chaos, neurons, surrogate``. ``ARCHITECTURE.md`` is the map.
+Import modules by name: ``from csbp_jax import chaos, neurons, surrogate``. ``ARCHITECTURE.md`` is the map.
 """
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from csbp_jax.training.plugins import Own
 
 if TYPE_CHECKING:
-    import pathlib
-
     from csbp_jax.config import Config
     from csbp_jax.evaluation.restore import WeightsOf
 
@@ -19,17 +18,18 @@ __all__ = ["Own", "load", "train"]
 
 
 def train(config: "Config", **options: Any) -> dict[str, Any]:
-    """Train or resume a run, and return its ``result.json``; see :func:`csbp_jax.training.loop.train`."""
-    # Imported in the function, because JAX takes a second.
+    """Train or resume a run and return the content of ``result.json``; see :func:`csbp_jax.training.loop.train`."""
+    # Imported late, because JAX takes a second to import.
     from csbp_jax.training import loop
 
     return loop.train(config, **options)
 
 
 def load(
-    run: "str | pathlib.Path", epoch: "WeightsOf" = "last", *, trust: bool = False, own: Own | None = None
-) -> tuple[Callable[..., Any], dict[str, Any], "Config"]:
-    """Load ``(apply, variables, config)`` of a run; see :func:`csbp_jax.evaluation.restore.load`."""
+    run: str | os.PathLike[str], epoch: "WeightsOf" = "last", *, trust: bool = False, own: Own | None = None
+) -> "tuple[Callable[..., Any], dict[str, Any], Config]":
+    """Return ``(apply, variables, config)`` of a finished or stopped run; see
+    :func:`csbp_jax.evaluation.restore.load`."""
     from csbp_jax.evaluation import restore
 
-    return restore.load(run, epoch, trust=trust, own=own)
+    return restore.load(os.fspath(run), epoch, trust=trust, own=own)

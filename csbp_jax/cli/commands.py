@@ -120,8 +120,8 @@ def evaluate(argv: Sequence[str]) -> None:
     is_preset = configs.known("".join(argv[:1])) or any(word.partition("=")[0] == "--weights" for word in argv)
     if is_preset or list(argv) == ["--environment"]:
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
-        if own.parts:
-            raise ConfigError(f"{own.place}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
+        if own.plugins:
+            raise ConfigError(f"{own.label}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
         from csbp_jax.evaluation.evaluate import evaluate
 
         evaluate(config, data_dir=of_weights.data_dir)

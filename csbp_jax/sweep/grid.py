@@ -119,7 +119,7 @@ def traces_neuron(config: Config, own: Own = Own()) -> bool:
     Not a learned decay, which is a parameter, nor with tdBN, which takes the threshold when the network is built, nor
     with a user's own parts, which may read the neuron from their config.
     """
-    return not own.parts and config.model.neuron.learn == "none" and config.model.norm != "tdbn"
+    return not own.plugins and config.model.neuron.learn == "none" and config.model.norm != "tdbn"
 
 
 def compile_groups(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:

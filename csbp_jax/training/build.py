@@ -48,10 +48,10 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
     """
     if own.model and config.weights:
         raise ConfigError(
-            f"weights: {config.weights}, but {own.place} has its own model, for which no table of names exists"
+            f"weights: {config.weights}, but {own.label} has its own model, for which no table of names exists"
         )
     if own.term and config.chaos.term == "cbp":
-        raise ConfigError(f"chaos.term: cbp replaces the term, but {own.place} has its own; leave one of them out")
+        raise ConfigError(f"chaos.term: cbp replaces the term, but {own.label} has its own; leave one of them out")
     visible = _with_placeholders(config)
     neuron = _call(own, "neuron", visible) if own.neuron else models.neuron(config.model.neuron)
     model = _call(own, "model", visible, neuron) if own.model else models.build(config.model, neuron)
@@ -64,7 +64,7 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
     _check_loss(config, own, loss)
     _check_term(config, own, term)
     if own.control and not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise ConfigError(f"{own.place}: control gives a {type(tx).__name__}; expected is an optax transformation")
+        raise ConfigError(f"{own.label}: control gives a {type(tx).__name__}; expected is an optax transformation")
     return learner.make_recipe(model, tx, loss, config, steps_per_epoch, term)
 
 
@@ -76,10 +76,10 @@ def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[d
     """
     if not own.data:
         return data.load(config, data_dir), data.fingerprint(config, data_dir)
-    splits = arrays.sources(_call(own, "data", _with_placeholders(config), pathlib.Path(data_dir)), config, own.place)
+    splits = arrays.sources(_call(own, "data", _with_placeholders(config), pathlib.Path(data_dir)), config, own.label)
     if config.data.workers and any(defined_in_plugin(type(source.source)) for source in splits.values()):
         raise ConfigError(
-            f"data.workers: {config.data.workers} is not possible for a source that {own.place} defines, which other "
+            f"data.workers: {config.data.workers} is not possible for a source that {own.label} defines, which other "
             "processes do not know; take data.threads"
         )
     return dict(splits), arrays.fingerprint(splits)
@@ -107,7 +107,7 @@ def _call(own: Own, part: str, *arguments: Any) -> Any:
         inspect.signature(function).bind(*arguments)
     except TypeError:
         names = {"data": "config, data_dir", "model": "config, neuron", "control": "config, tx"}.get(part, "config")
-        raise ConfigError(f"{own.place}: {part} cannot be called so; expected is {part}({names})") from None
+        raise ConfigError(f"{own.label}: {part} cannot be called so; expected is {part}({names})") from None
     except ValueError:  # a callable without a signature, such as a built-in
         pass
     return function(*arguments)
@@ -123,14 +123,14 @@ def _check_neuron(config: Config, own: Own, neuron: Any) -> None:
     expected = "neuron(x [B, T, ...], membrane=None) -> (spikes like x, membrane [B, ...])"
     shapes = _output_shapes(own, "neuron", expected, neuron, x)
     if shapes != [x.shape, (2, 3)]:
-        raise ConfigError(f"{own.place}: neuron gives {shapes} for x {x.shape}; expected is {expected}")
+        raise ConfigError(f"{own.label}: neuron gives {shapes} for x {x.shape}; expected is {expected}")
 
 
 def _check_model(config: Config, own: Own, model: Any) -> None:
     if not own.model:
         return
     if not (hasattr(model, "init") and hasattr(model, "apply")):
-        raise ConfigError(f"{own.place}: model gives a {type(model).__name__}; expected is a flax.linen Module")
+        raise ConfigError(f"{own.label}: model gives a {type(model).__name__}; expected is a flax.linen Module")
     shape, steps, classes = config.model.input_shape, config.model.time_steps, config.model.classes
     key, x = jax.random.key(0), jax.ShapeDtypeStruct((2, 1, *shape), jnp.float32)
     expected = f"(logits {(2, steps, classes)}, csbp_jax.models.taps.Aux) for x {x.shape}"
@@ -139,7 +139,7 @@ def _check_model(config: Config, own: Own, model: Any) -> None:
     pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Aux)
     if not pair or getattr(output[0], "shape", ()) != (2, steps, classes):
         shapes = getattr(output[0], "shape", "no logits") if pair else "no pair of logits and Aux"
-        raise ConfigError(f"{own.place}: model gives {shapes}; expected is {expected}")
+        raise ConfigError(f"{own.label}: model gives {shapes}; expected is {expected}")
 
 
 def _check_loss(config: Config, own: Own, loss: Any) -> None:
@@ -166,12 +166,12 @@ def _check_term(config: Config, own: Own, term: Any) -> None:
 def _check_scalar(own: Own, part: str, expected: str, function: Any, *arguments: Any) -> None:
     shapes = _output_shapes(own, part, expected, function, *arguments)
     if any(shape != () for shape in shapes):
-        raise ConfigError(f"{own.place}: {part} gives {shapes[0]}; expected is {expected}")
+        raise ConfigError(f"{own.label}: {part} gives {shapes[0]}; expected is {expected}")
 
 
 def _output_shapes(own: Own, part: str, expected: str, function: Any, *arguments: Any) -> list[tuple[int, ...]]:
     if not callable(function):
-        raise ConfigError(f"{own.place}: {part} gives a {type(function).__name__}; expected is {expected}")
+        raise ConfigError(f"{own.label}: {part} gives a {type(function).__name__}; expected is {expected}")
     output = _traced(own, part, expected, functools.partial(jax.eval_shape, function), *arguments)
     return [leaf.shape for leaf in jax.tree.leaves(output)]
 
@@ -182,4 +182,4 @@ def _traced(own: Own, part: str, expected: str, function: Callable[..., Any], *a
     except TypeError as error:
         if plugin_frames(error):
             raise  # reported with its line in the user's file
-        raise ConfigError(f"{own.place}: {part}: {error}; expected is {expected}") from None
+        raise ConfigError(f"{own.label}: {part}: {error}; expected is {expected}") from None

@@ -67,7 +67,7 @@ def train(
     config, splits, fingerprint = multihost.all_succeed(lambda: _load(config, own, data_dir))
     name = plugin_run_name(config, own) if name is None else name
     digest = run_dir.fingerprint_digest(fingerprint)
-    options = [to_json(config), name, str(root), digest, own.about().get("sha256"), checkpoints]
+    options = [to_json(config), name, str(root), digest, own.metadata().get("sha256"), checkpoints]
     multihost.check_equal("options of train", options)
 
     run = compile_run(config, splits["train"], len(splits["train"]) // config.batch_size, own)

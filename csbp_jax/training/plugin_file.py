@@ -1,7 +1,7 @@
-"""The Python file of a user's own parts: run, found again in a run's folder, and its errors told by their line.
+"""The Python file of a user's plugins: run, reloaded from a run directory; its errors name file and line.
 
-It defines ``config``, a :class:`csbp_jax.config.Config`, whose fields the command line still may change, and any of the
-functions of :class:`csbp_jax.training.plugins.Own`.
+It defines ``config``, a :class:`csbp_jax.config.Config`, whose fields the command line can still override, and any of
+the functions of :class:`csbp_jax.training.plugins.Own`.
 """
 
 import importlib.abc
@@ -10,24 +10,25 @@ import os
 import pathlib
 import sys
 import traceback
+from types import FrameType
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, Diverged
-from csbp_jax.training.plugins import COPY, PARTS, Own, in_parentheses, sha256
+from csbp_jax.training.plugins import COPY, PLUGINS, Own, in_parentheses, sha256
 
 _MODULE = "csbp_jax_own_"
 
 
 def is_plugin_file(word: str) -> bool:
-    """Whether a word on the command line is a file of one's own, and not the name of a config."""
+    """Whether a word on the command line is a plugin file, and not the name of a config."""
     return word.endswith(".py")
 
 
 def load_file(file: str | pathlib.Path) -> tuple[Config, Own]:
-    """Runs a user's file, and gives what it defines.
+    """Run a plugin file and return what it defines.
 
     Raises:
-      ConfigError: it is not there, fails (tells its line) or has no ``config``.
+      ConfigError: it does not exist, fails (the message names the line) or defines no ``config``.
     """
     path = pathlib.Path(file)
     try:
@@ -39,48 +40,47 @@ def load_file(file: str | pathlib.Path) -> tuple[Config, Own]:
     return _run(code, str(path), str(path.absolute()))
 
 
-def reload(folder: pathlib.Path, about: dict[str, Any], trust: bool, own: Own | None) -> Own:
-    """The own parts of a run, from the copy in its folder, or as given.
+def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own | None) -> Own:
+    """Return the plugins of a run, from the copy of their file in its directory, or as passed.
 
     Args:
-      about: what ``config.json`` says of them.
+      folder: the run directory.
+      metadata: what ``config.json`` stores of them.
       trust: run the copy.
-      own: the parts themselves, in place of the copy.
+      own: the plugins, in place of the copy.
 
     Raises:
-      ConfigError: they are not to be had, for a reason that is told.
+      ConfigError: they are not available, for the reason in the message.
     """
-    parts, copy = about.get("parts", []), folder / COPY
-    if own is not None and list(own.parts) != parts:
-        told = "own parts" if parts else "no own parts"
+    names, copy = metadata.get("parts", []), folder / COPY
+    if own is not None and list(own.plugins) != names:
+        expected = "own parts" if names else "no own parts"
         raise ConfigError(
-            f"{folder}: has {told}{in_parentheses(parts)}, but given are{in_parentheses(own.parts) or ' none'}"
+            f"{folder}: has {expected}{in_parentheses(names)}, but given are{in_parentheses(own.plugins) or ' none'}"
         )
-    if own is not None or not parts:
+    if own is not None or not names:
         return own or Own()
-    if "sha256" not in about:
+    if "sha256" not in metadata:
         raise ConfigError(
-            f"{folder}: was made from Python with own parts{in_parentheses(parts)}; pass them as own=Own(...)"
+            f"{folder}: was made from Python with own parts{in_parentheses(names)}; pass them as own=Own(...)"
         )
     if not copy.exists():
-        raise ConfigError(
-            f"{copy}: missing, and the run's own parts{in_parentheses(parts)} with it; copy it back there"
-        )
+        raise ConfigError(f"{copy}: missing, and the run's own parts{in_parentheses(names)} with it; put it back")
     code = copy.read_bytes()
-    if sha256(code) != about["sha256"]:
-        raise ConfigError(f"{copy}: is not the file that the run began with, its sha256 differs; copy that back there")
+    if sha256(code) != metadata["sha256"]:
+        raise ConfigError(f"{copy}: is not the file that the run began with, its sha256 differs; put that one back")
     if not trust:
         raise ConfigError(
             f"{folder}: reading it runs the code of {copy}, which may do anything that you may; "
             "if you trust it, give --trust (from Python: trust=True)"
         )
-    return _run(code, str(copy), about["file"])[1]
+    return _run(code, str(copy), metadata["file"])[1]
 
 
 def error_line(error: BaseException) -> str | None:
-    """``FILE:LINE: in FUNCTION: KIND: message`` of an error that came up in a user's file, in one line; else None.
+    """Format an error raised in a plugin file as ``FILE:LINE: in FUNCTION: KIND: message``; None for other errors.
 
-    With CSBP_TRACEBACK=1 in the environment the whole traceback is printed too.
+    With CSBP_TRACEBACK=1 in the environment, the whole traceback is printed as well.
     """
     frames = plugin_frames(error)
     if isinstance(error, ConfigError | Diverged) or not (frames or isinstance(error, SyntaxError)):
@@ -97,51 +97,53 @@ def error_line(error: BaseException) -> str | None:
     return f"{code.co_filename}:{line}:{where} {type(error).__name__}: {message}"
 
 
-def plugin_frames(error: BaseException) -> list[tuple[Any, int]]:
-    """The frames of a user's file in an error's traceback, with their lines, the innermost last."""
-    found = traceback.walk_tb(error.__traceback__)
-    return [(frame, line) for frame, line in found if frame.f_globals.get("__name__", "").startswith(_MODULE)]
+def plugin_frames(error: BaseException) -> list[tuple[FrameType, int]]:
+    """List the frames of an error's traceback that are in a plugin file, with their lines, the innermost last."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [(frame, line) for frame, line in frames if frame.f_globals.get("__name__", "").startswith(_MODULE)]
 
 
-def defined_in_plugin(thing: Any) -> bool:
-    """Whether a function or class was defined in a user's file, which no other process can import."""
+def defined_in_plugin(thing: object) -> bool:
+    """Whether a function or class was defined in a plugin file, which no other process can import."""
     return str(getattr(thing, "__module__", "")).startswith(_MODULE)
 
 
 class _Loader(importlib.abc.SourceLoader):
-    """Runs the very bytes that were hashed; writes no byte code."""
+    """Loader of exactly the bytes that were hashed; it writes no byte code."""
 
-    def __init__(self, code: bytes, shown: str):
-        self.code, self.shown = code, shown
+    def __init__(self, code: bytes, filename: str):
+        self.code, self.filename = code, filename
 
     def get_data(self, path: str | bytes) -> bytes:
         return self.code
 
     def get_filename(self, fullname: str) -> str:
-        return self.shown
+        return self.filename
 
 
-def _run(code, shown, file):
-    """``(config, Own)`` of a file's text; ``file`` is what it finds in ``__file__``, ``shown`` what messages say."""
-    loader = _Loader(code, shown)
+def _run(code: bytes, filename: str, file: str) -> tuple[Config, Own]:
+    """Run the content of a plugin file; ``file`` is its ``__file__``, ``filename`` its name in messages."""
+    loader = _Loader(code, filename)
     spec = importlib.util.spec_from_loader(f"{_MODULE}{sha256(code)[:16]}", loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__file__ = file
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     try:
         loader.exec_module(module)
     except (Exception, SystemExit) as error:
         line = error_line(error)
-        raise ConfigError(line or f"{shown}: {type(error).__name__}: {error}") from None
+        raise ConfigError(line or f"{filename}: {type(error).__name__}: {error}") from None
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
-        found = "defines no config" if config is None else f"config is a {type(config).__name__}"
-        raise ConfigError(f"{shown}: {found}; write config = Config(...), from csbp_jax.config")
-    parts = {part: getattr(module, part, None) for part in PARTS}
-    for part, thing in parts.items():
-        if isinstance(thing, type(sys)):  # from csbp_jax import data
-            parts[part] = None
-        elif thing is not None and not callable(thing):
-            raise ConfigError(f"{shown}: {part} is a {type(thing).__name__}; write it as a function, see docs/own.md")
-    return config, Own(**parts, file=shown, code=code)
+        actual = "defines no config" if config is None else f"config is a {type(config).__name__}"
+        raise ConfigError(f"{filename}: {actual}; write config = Config(...), from csbp_jax.config")
+    plugins = {name: getattr(module, name, None) for name in PLUGINS}
+    for name, value in plugins.items():
+        if isinstance(value, type(sys)):  # from csbp_jax import data
+            plugins[name] = None
+        elif value is not None and not callable(value):
+            raise ConfigError(
+                f"{filename}: {name} is a {type(value).__name__}; write it as a function, see docs/own.md"
+            )
+    return config, Own(**plugins, file=filename, code=code)

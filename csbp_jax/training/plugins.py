@@ -1,4 +1,4 @@
-"""A user's own parts of a run: nothing inside the package needs a change. docs/own.md is the how-to."""
+"""Plugins: functions of a user's own that replace parts of a run, without a change of the package; see docs/own.md."""
 
 import dataclasses
 import hashlib
@@ -11,25 +11,25 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError, run_name
 
 COPY = "experiment.py"
-"""The file's name in the folder of a run."""
+"""Name of the plugin file's copy in a run directory."""
 
-PARTS = ("data", "neuron", "model", "loss", "term", "control")
+PLUGINS = ("data", "neuron", "model", "loss", "term", "control")
 
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """What a run is built of, where it is not of the package. Each is a function, called anew for each config.
+    """Functions that build what is not of the package. Each is called again for each config.
 
     Attributes:
-      data: ``data(config, data_dir) -> {"train": part, "test": part}``, and ``"validation"`` if that is not to be a
-        share of train. A part is a pair ``(x [N, T or 1, ...], y [N])``, or a source (csbp_jax/data/pipeline.py).
-      neuron: ``neuron(config) -> neuron``, called ``neuron(x [B, T, ...], membrane=None) -> (spikes, membrane)``.
-      model: ``model(config, neuron) -> Linen module``, as csbp_jax/models/base.py is called.
+      data: ``data(config, data_dir) -> {"train": split, "test": split}``, and ``"validation"`` unless it is to be held
+        out of train. A split is a pair ``(x [N, T or 1, ...], y [N])``, or a source (csbp_jax/data/source.py).
+      neuron: ``neuron(config) -> neuron``, called as ``neuron(x [B, T, ...], membrane=None) -> (spikes, membrane)``.
+      model: ``model(config, neuron) -> Linen module``, called as in csbp_jax/models/base.py.
       loss: ``loss(config) -> loss(logits [B, T, C], labels, where=None) -> mean``.
       term: ``term(config) -> term(h, target, scale, *, cut, reduce) -> scalar``, in place of ``chaos.term``.
-      control: ``control(config, tx) -> tx``, optax, from the optimiser to what stands in its place. It is told ``step``
-        and ``key``; its update is for a learning rate of 1.
-      file, code: where they come from, if it was a file.
+      control: ``control(config, tx) -> tx``, an optax transformation made of the optimiser's. Its update gets ``step``
+        and ``key``, and is computed for a learning rate of 1.
+      file, code: path and content of the plugin file, if they come from one.
     """
 
     data: Callable[..., Any] | None = None
@@ -42,30 +42,32 @@ class Own:
     code: bytes = b""
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The names of those that there are."""
-        return tuple(part for part in PARTS if getattr(self, part) is not None)
+    def plugins(self) -> tuple[str, ...]:
+        """Names of the functions that are given."""
+        return tuple(name for name in PLUGINS if getattr(self, name) is not None)
 
     @property
-    def place(self) -> str:
-        """What messages begin with."""
+    def label(self) -> str:
+        """Prefix of messages: the file, or ``own``."""
         return self.file or "own"
 
-    def about(self) -> dict[str, Any]:
-        """What ``config.json`` keeps."""
-        told = {"file": os.path.abspath(self.file), "sha256": sha256(self.code)} if self.code else {}
-        return {"parts": list(self.parts), **told} if self.parts else {}
+    def metadata(self) -> dict[str, Any]:
+        """Return what ``config.json`` stores."""
+        if not self.plugins:
+            return {}
+        file = {"file": os.path.abspath(self.file), "sha256": sha256(self.code)} if self.code else {}
+        return {"parts": list(self.plugins), **file}
 
 
 def plugin_run_name(config: Config, own: Own) -> str:
-    """A run's name: as ``run_name``, but after the file, and its hash is one of the file too.
+    """Return the name of a run: that of :func:`csbp_jax.config.run_name`, or the plugin file and a hash of both.
 
     Raises:
-      ConfigError: the parts come from no file, so that nothing tells them from others.
+      ConfigError: the plugins come from no file, so that the name could not distinguish them from others.
     """
-    if own.parts and not own.code:
+    if own.plugins and not own.code:
         raise ConfigError(
-            f"NAME: missing; a run with own parts{in_parentheses(own.parts)} that are in no file needs a name"
+            f"NAME: missing; a run with own parts{in_parentheses(own.plugins)} that are in no file needs a name"
         )
     if not own.code:
         return run_name(config)
@@ -73,11 +75,11 @@ def plugin_run_name(config: Config, own: Own) -> str:
     return f"{stem}-{hashlib.sha256(run_name(config).encode() + own.code).hexdigest()[:8]}"
 
 
-def in_parentheses(parts: Sequence[str]) -> str:
-    """`` (data, loss)``, or nothing."""
-    return f" ({', '.join(parts)})" if parts else ""
+def in_parentheses(names: Sequence[str]) -> str:
+    """Format names as `` (data, loss)``, or as nothing."""
+    return f" ({', '.join(names)})" if names else ""
 
 
 def sha256(code: bytes) -> str:
-    """Of a file's text."""
+    """Return the hash of a file's content."""
     return hashlib.sha256(code).hexdigest()

@@ -60,12 +60,12 @@ def open_run(
     with _locked(run):
         if elsewhere and not (run / "config.json").exists():
             files.write_json(run / "config.json", elsewhere)
-        _check_or_write_config(run, content, fingerprint_digest(data), classes, own.about())
+        _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata())
         if elsewhere and (differing := _differences(elsewhere.get("config"), content)):
             raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
-        if own.parts:
-            console.print(f"{own.place}: {', '.join(own.parts)} of your own", soft_wrap=True)
-        if own.parts and own.code and not (run / COPY).exists():
+        if own.plugins:
+            console.print(f"{own.label}: {', '.join(own.plugins)} of your own", soft_wrap=True)
+        if own.plugins and own.code and not (run / COPY).exists():
             files.write_bytes(run / COPY, own.code)
         yield run
 

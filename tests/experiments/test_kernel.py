@@ -151,7 +151,7 @@ def test_a_neuron_that_does_not_fit_runs_the_plain_form():
 
 def test_an_experiment_file_has_the_neuron_of_its_config():
     settings, own = plugin_file.load_file("experiments/gpu_kernel/cifar10_dvs.py")
-    assert own.parts == ("neuron",)
+    assert own.plugins == ("neuron",)
     neuron = own.neuron(settings)
     assert isinstance(neuron, kernel.KernelLIF)
     assert (neuron.decay, neuron.reset) == (settings.model.neuron.decay, settings.model.neuron.reset)

@@ -21,7 +21,7 @@ from csbp_jax.reporting import terminal
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.sweep import grid
 from csbp_jax.training import build, loop, plugin_file, run_dir
-from csbp_jax.training.plugins import PARTS, plugin_run_name
+from csbp_jax.training.plugins import PLUGINS, plugin_run_name
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "own_experiment.py"
@@ -213,7 +213,7 @@ def page(tmp_path_factory):
 def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""
     (tmp_path / "page.py").write_text(LINES)
-    assert plugin_file.load_file(tmp_path / "page.py")[1].parts == PARTS
+    assert plugin_file.load_file(tmp_path / "page.py")[1].plugins == PLUGINS
     parts, config = page[1]["own"], page[1]["config"]
     ((run, source),) = [(run, source) for (_, code), (run, source) in compiled_once.items() if not code]
     state = run.init(jax.random.key(0))
@@ -243,7 +243,7 @@ def test_the_pages_python_trains_and_loads(page, monkeypatch):
     monkeypatch.chdir(folder)
     assert names["result"]["last"]["epoch"] == 1 and names["config"].model.classes == 3
     told = json.loads(pathlib.Path("runs/toy/config.json").read_text())["own"]
-    assert told == {"parts": list(PARTS)}
+    assert told == {"parts": list(PLUGINS)}
     with pytest.raises(ConfigError, match=r"was made from Python with own parts .*; pass them as own=Own"):
         csbp_jax.load("runs/toy")
     with pytest.raises(ConfigError, match=r"has own parts .data, .*, but given are \(loss\)"):
