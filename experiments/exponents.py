@@ -99,7 +99,7 @@ def page(content: Content) -> str:
 
     With several sequences of batches, the interval over those, of means over the starts, follows.
     """
-    head = ["condition", "exponent (nats a step)", "(nats an epoch)", "neutral", "rise, annealed (nats)"]
+    head = ["condition", "exponent (nats per step)", "(nats per epoch)", "neutral", "rise, annealed (nats)"]
     rows = []
     for name, runs in content["conditions"].items():
         words = [run["word"] for run in runs]
@@ -113,13 +113,13 @@ def page(content: Content) -> str:
             ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)),
         ]
         rows.append([name, *cells])
-    tables = [study.table([*head, "flip ratio, start", "warm", "words"], rows), nearby(content), *notes(content)]
+    tables = [study.table([*head, "flip ratio, start", "warm", "classes"], rows), nearby(content), *notes(content)]
     return "\n\n".join(tables[:2]) + "\n\n" + "\n".join(tables[2:])
 
 
 def nearby(content: Content) -> str:
     """A table of exponents between nearby runs at fixed z, at the distances of ``SHOWN``."""
-    head = ["condition", "distance", "all that feeds back (nats a step)", "parameters", "logits", "spikes that differ"]
+    head = ["condition", "distance", "all dynamical leaves (nats per step)", "parameters", "logits"]
     rows = []
     for name, runs in content["conditions"].items():
         deltas = runs[0]["finite_size"]["deltas"]
@@ -129,16 +129,16 @@ def nearby(content: Content) -> str:
             cells = [intervals(runs, [growth["exponents"][at] for growth in growths]) for growths in measures]
             cells.append(intervals(runs, [run["spikes"][at] for run in sized]))
             rows.append([name, f"{deltas[at]:g}", *cells])
-    return study.table(head, rows)
+    return study.table([*head, "spikes that differ"], rows)
 
 
 def notes(content: Content) -> Iterator[str]:
     """Sentences below the tables: how the numbers were measured."""
     counted, beta = content["steps"] - content["steps"] // 3, content["config"]["chaos"]["beta"]
     yield (
-        f"Exponents at fixed z, over {counted} of {content['steps']} steps; an epoch has {content['steps_per_epoch']}. "
-        f"Annealed: z falls to {content['anneal_to']:g} of z0, by {beta:.4g} a step. "
-        f"Spikes that differ are of a batch of {content['config']['batch_size']}, a step."
+        f"Exponents at fixed z, over {counted} of {content['steps']} steps; an epoch has {content['steps_per_epoch']} "
+        f"steps. Annealed: z falls to {content['anneal_to']:g} of z0, by a factor of {beta:.4g} per step. "
+        f"Spikes that differ: per step, in a batch of {content['config']['batch_size']}."
     )
     words = {run["word"] for runs in content["conditions"].values() for run in runs}
     optimizer = content["config"]["optimizer"]

@@ -350,7 +350,7 @@ def test_the_study_of_exponents_reports_its_measures_and_why_an_exponent_is_miss
         assert len(values) == 12 and np.isfinite(values).all()
     assert "| as given | not defined | not defined | 0.0 of 2 | not defined | not defined | " in table
     assert "| as given | 1e-08 | " in table and "| as given | 0.01 | " in table
-    assert "z falls to 0.01 of z0, by 0.4642 a step" in table and "Adam has no tangent" in table
+    assert "z falls to 0.01 of z0, by a factor of 0.4642 per step" in table and "Adam has no tangent" in table
     assert (tmp_path / "exponents.pdf").stat().st_size > 1000
     capsys.readouterr()
     exponents_study.main([*line.split(), "--data-dir", str(tmp_path), "--out", str(tmp_path)])
