@@ -116,7 +116,7 @@ def exponents(result: Sequence[Any]) -> Content:
 def rows(content: Content) -> list[str]:
     """Lines of the table in Markdown."""
     head = ["CNN7", "flip ratio of the term", "of the task", "of both", "steps", "parameters, grown"]
-    head += ["of three other starts", "exponent (nats a step)", "at distance 1e-2, steps 20 to 70"]
+    head += ["of three other starts", "exponent (nats per step)", "at distance 1e-2, steps 20 to 70"]
     body = []
     for name, results in content["cnn7"].items():
         for when, ratios in results.get("flip_ratio", {"start": None}).items():
