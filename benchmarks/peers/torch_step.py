@@ -1,6 +1,6 @@
 """Training steps of the networks of the literature, built of a torch library's neurons.
 
-The networks are those of experiments/parity/twins.py, whose loops over time are replaced by the library's neuron.
+The networks are those of experiments/parity/reference.py, whose loops over time are replaced by the library's neuron.
 """
 
 import types
@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.worker import Program
-from experiments.parity import twins
+from experiments.parity import reference
 
 
 def program(node, reset, model, batch_file, lr, momentum):
@@ -45,7 +45,7 @@ def _namespace(model):
 
 
 def _network(model, node):
-    """The twin, with the library's neuron in it."""
+    """The reference network with the library's neuron in it."""
 
     class Neuron(torch.nn.Module):
         def __init__(self, c):
@@ -55,12 +55,12 @@ def _network(model, node):
         def forward(self, current):
             return self.node(current), None, None
 
-    class Net(twins.NETWORKS[model.name]):
+    class Net(reference.NETWORKS[model.name]):
         neuron = Neuron
 
     net = Net(model)
     for layer in net.children():
-        # What a twin keeps to be looked at would count as the library's memory.
+        # The tensors that a reference layer stores for taps would count as the library's memory.
         layer.register_forward_hook(lambda layer, *_: layer.tensors.clear())
     return net
 

@@ -1,14 +1,11 @@
-"""Runs every case and writes the largest differences from the twins: ``python -m experiments.parity``."""
+"""Run every case and write the largest differences from the PyTorch references: ``python -m experiments.parity``."""
 
-import argparse
-import os
-import pathlib
-import platform
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from csbp_jax.runtime.files import write_json
+from experiments import study
 from experiments.parity import cases, ours
 
 QUANTITIES = {
@@ -22,18 +19,14 @@ QUANTITIES = {
 }
 
 
-def table(differences):
-    """Case x quantity, in Markdown."""
-    lines = [f"| network, recipe | {' | '.join(QUANTITIES.values())} |", "|---" * (1 + len(QUANTITIES)) + "|"]
-    for name, row in differences.items():
-        lines.append(f"| {name} | {' | '.join(f'{row[quantity]:.0e}' for quantity in QUANTITIES)} |")
-    return "\n".join(lines)
+def table(differences: Mapping[str, Mapping[str, float]]) -> str:
+    """A table in Markdown, a row a case and a column a quantity."""
+    rows = [[name, *(f"{row[quantity]:.0e}" for quantity in QUANTITIES)] for name, row in differences.items()]
+    return study.table(["network, recipe", *QUANTITIES.values()], rows)
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/parity"))
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = study.make_parser(__doc__, "parity").parse_args(arguments)
     differences = {}
     for name, config in cases.CASES.items():
         with np.load(f"tests/data/parity_{name}.npz") as reference:
@@ -41,10 +34,8 @@ def main(arguments=None):
         print(name, f"{max(differences[name].values()):.0e}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     content = {
-        "command": "python -m experiments.parity",
         "largest_relative_difference": differences,
-        "versions": {package: metadata.version(package) for package in ("jax", "flax", "optax", "numpy")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        **study.provenance("python -m experiments.parity", ("jax", "flax", "optax", "numpy")),
     }
     write_json(options.out / "parity.json", content)
     (options.out / "README.md").write_text(

@@ -1,8 +1,9 @@
-"""What is compared: configs, and the weights and batches of both sides. Needs numpy only, so that twins can read it."""
+"""The compared configs, weights and batches. Needs only numpy, so that the PyTorch side can import it."""
 
 import dataclasses
 import math
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,19 @@ ORIGINALS = {
 }
 
 
-def _case(name, size, width, neuron, taps, loss="rate", lam=0.001, cut=None, **options):
-    """A net of true depth and reduced width, without dropout, in another size and number of classes."""
+def _case(
+    name: Any,
+    size: int,
+    width: float,
+    neuron: Neuron,
+    taps: tuple[str, ...],
+    *,
+    loss: Any = "rate",
+    lam: float = 0.001,
+    cut: tuple[float, float] | None = None,
+    **options: Any,
+) -> Config:
+    """A net of true depth and reduced width, without dropout, for smaller images and fewer classes."""
     channels = ORIGINALS[name].input_shape[-1]
     dropout = 0.0 if name in ("cnn6", "cnn7", "vgg9", "vggsnn", "resnet19_tebn") else None
     shape = (size, size, channels)
@@ -67,9 +79,9 @@ CASES = {
     "sew_wide_7b": _case("sew_wide_7b", 128, 1 / 16, PLIF, ("conv1.membrane",), connect="iand"),
 }  # fmt: skip
 
-# What the released code itself gives (released.py), in float32: name of a file in tests/data/released, and the network
-# that reads it. T is the one that is written into that code, at whatever size.
-RELEASED = {
+# Checkpoints of the released code (released.py), in float32: name of a file in tests/data/released, and the network
+# that reads it. T is the constant of that code, at any size.
+RELEASED: dict[str, tuple[str, dict[str, Any]]] = {
     "csbp_cnn6_chaos": ("cnn6", {"width": 1 / 32, "time_steps": 10}),
     "csbp_cnn7": ("cnn7", {"width": 1 / 32, "time_steps": 10}),
     "csbp_cnn7_chaos": ("cnn7", {"width": 1 / 32, "time_steps": 10}),
@@ -86,13 +98,13 @@ RELEASED = {
 
 
 def released(name: str) -> Model:
-    """The network that reads what the released code saved under this name."""
+    """The network that reads the released code's checkpoint of this name."""
     network, changes = RELEASED[name]
     return dataclasses.replace(ORIGINALS[network], **changes)
 
 
 def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A weight or statistic by its path, such as ``conv1/norm/scale``, here; such that neurons fire."""
+    """Draw a weight or statistic from its path, such as ``conv1/norm/scale``, on a scale at which neurons fire."""
     n = np.asarray(_generator(path).standard_normal(shape))
     synapse, kind = path.split("/")[-2:]
     if kind == "kernel":
@@ -105,7 +117,7 @@ def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def batch(config: Config, step: int) -> dict[str, np.ndarray]:
-    """Still pictures ``[B, 1, H, W, 3]``, or counts of events ``[B, T, H, W, 2]``, and labels."""
+    """Static images ``[B, 1, H, W, 3]`` or event counts ``[B, T, H, W, 2]``, and labels."""
     generator, model = _generator(f"batch {step}"), config.model
     if model.input_shape[-1] == 3:
         x = generator.standard_normal((config.batch_size, 1, *model.input_shape))
@@ -114,5 +126,5 @@ def batch(config: Config, step: int) -> dict[str, np.ndarray]:
     return {"x": x, "y": generator.integers(0, model.classes, config.batch_size)}
 
 
-def _generator(name):
+def _generator(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))

@@ -1,22 +1,30 @@
-"""Runs the PyTorch twins and writes what they gave: ``python -m experiments.parity.make [CASE ...]``."""
+"""Run the PyTorch references and write their results: ``python -m experiments.parity.make [CASE ...]``."""
 
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from experiments.parity import cases, twins
+from csbp_jax.config import Chaos, Loss, Model
+from experiments.parity import cases, reference
 
 FOLDER = pathlib.Path("tests/data")
 NAMES = {"running_mean": "mean", "running_var": "var", "weight": "scale"}
 
 
-def load(net):
-    """Draws all weights and statistics; returns the running statistics by this package's paths."""
-    statistics, grouped = {}, {}
+Tensors = dict[str, list[torch.Tensor]]
+
+
+def load(net: nn.Module) -> Tensors:
+    """Draw all weights and statistics; return the running statistics under this package's paths."""
+    statistics: Tensors = {}
+    grouped: Tensors = {}
     for key, tensor in net.state_dict(keep_vars=True).items():
         if key.endswith("num_batches_tracked"):
             continue
@@ -36,12 +44,13 @@ def load(net):
     return statistics
 
 
-def layout(tensor):
+def layout(tensor: torch.Tensor) -> tuple[int, ...]:
     """Shape in this package: kernels are ``[height, width, inputs, outputs]`` or ``[inputs, outputs]``."""
     return tuple(tensor.shape[i] for i in (2, 3, 1, 0)) if tensor.ndim == 4 else tuple(reversed(tensor.shape))
 
 
-def put(tensor, path, values):
+def put(tensor: torch.Tensor, path: str, values: np.ndarray) -> None:
+    """Copy values in this package's layout into a tensor."""
     if values.ndim == 4:
         values = values.transpose(3, 2, 0, 1)
     elif path.endswith("kernel"):
@@ -50,12 +59,13 @@ def put(tensor, path, values):
         tensor.copy_(torch.from_numpy(np.array(values)))
 
 
-def to_torch(batch):
-    """Time first, channels before space."""
+def to_torch(batch: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch with time first and channels before space."""
     return torch.from_numpy(batch["x"]).permute(1, 0, 4, 2, 3), torch.from_numpy(batch["y"])
 
 
-def task_loss(logits, y, loss):
+def task_loss(logits: torch.Tensor, y: torch.Tensor, loss: Loss) -> torch.Tensor:
+    """Task loss of logits ``[T, B, C]``."""
     mean = logits.mean(0)
     if loss.name == "rate":
         return F.cross_entropy(mean, y)
@@ -65,7 +75,8 @@ def task_loss(logits, y, loss):
     return (1 - loss.lam) * cross + loss.lam * F.mse_loss(logits, torch.ones_like(logits))
 
 
-def chaos_loss(net, chaos, step):
+def chaos_loss(net: nn.Module, chaos: Chaos, step: int) -> torch.Tensor:
+    """Sum over the taps of z times the chaos term."""
     total = torch.zeros((), dtype=torch.float64)
     for tap, z0 in zip(chaos.taps, chaos.z0, strict=True):
         layer, _, kind = tap.partition(".")
@@ -79,20 +90,21 @@ def chaos_loss(net, chaos, step):
     return total
 
 
-def run(config):
-    """Logits, losses, gradient norms and running statistics of the twin's training steps."""
+def run(config: Config) -> dict[str, np.ndarray]:
+    """Logits, losses, gradient norms and running statistics of the reference's training steps."""
     torch.set_default_dtype(torch.float64)
-    net = twins.NETWORKS[config.model.name](config.model)
+    net = reference.NETWORKS[config.model.name](config.model)
     statistics = load(net)
     optimizer = torch.optim.SGD(
         net.parameters(), config.optimizer.lr, config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
     )
-    rows = {name: [] for name in ("task_loss", "chaos_loss", "grad_norm", "logits")}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("task_loss", "chaos_loss", "grad_norm", "logits")}
 
     def evaluate():
         net.eval()
         with torch.no_grad():
-            return net(to_torch(cases.batch(config, cases.STEPS))[0]).transpose(0, 1).numpy()
+            logits: np.ndarray = net(to_torch(cases.batch(config, cases.STEPS))[0]).transpose(0, 1).numpy()
+        return logits
 
     before = evaluate()
     net.train()
@@ -110,17 +122,17 @@ def run(config):
     return {"before": before, **{k: np.stack(v) for k, v in rows.items()}, "after": evaluate(), **moved}
 
 
-def size(model):
-    """Parameters and logits ``[1, T, C]`` of a network at full size; nothing is computed."""
+def size(model: Model) -> dict[str, Any]:
+    """Number of parameters and shape of logits ``[1, T, C]`` of a network at full size; nothing is computed."""
     with torch.device("meta"):
-        net = twins.NETWORKS[model.name](model)
+        net = reference.NETWORKS[model.name](model)
         steps = 1 if model.input_shape[-1] == 3 else model.time_steps
         height, width, channels = model.input_shape
         logits = net(torch.zeros(steps, 1, channels, height, width)).transpose(0, 1)
     return {"parameters": sum(p.numel() for p in net.parameters()), "logits": list(logits.shape)}
 
 
-def main(names):
+def main(names: Sequence[str]) -> None:
     sizes = {name: size(model) for name, model in cases.ORIGINALS.items()}
     (FOLDER / "parity_sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")
     for name in names or cases.CASES:

@@ -1,4 +1,4 @@
-"""This package's side: the same steps through ``learner.make``, in float64."""
+"""The training steps of a case by this package, through ``learner.make``, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from experiments.parity import cases
 
 
 def run(config: Config) -> dict[str, np.ndarray]:
-    """What the twin's file holds, by the same names."""
+    """Arrays of a case under the names of its reference file."""
     with jax.enable_x64(True):
         model = models.build(config.model)
         tx = optimizer.build(config.optimizer, epochs=1, steps_per_epoch=1)

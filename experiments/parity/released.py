@@ -1,9 +1,9 @@
-"""Runs the released PyTorch code itself, from clones of its repositories, and writes what it gives:
+"""Run the released PyTorch code, from clones of its repositories, and write its checkpoints and logits.
 
     python -m experiments.parity.released FOLDER
 
 FOLDER holds ``sew``, ``tet``, ``tebn`` and ``csbp``, the model files of the repositories named in
-csbp_jax/weights/names.py, each in its place. Needs torch and spikingjelly 0.0.0.0.14. In tests/data it writes
+csbp_jax/weights/names.py, in their original layout. Needs torch and spikingjelly 0.0.0.0.14. In tests/data it writes
 
     released_keys.json    {network: {key: shape}} of every state dict at full size
     released/NAME.pth     checkpoints as the training scripts save them, of narrow nets with drawn weights
@@ -19,6 +19,8 @@ import math
 import pathlib
 import sys
 import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -26,14 +28,14 @@ import torch
 from spikingjelly.clock_driven import layer, neuron
 from torch import nn
 
-from csbp_jax.config import Config
+from csbp_jax.config import Config, Model
 from experiments.parity import cases
 from experiments.parity.make import FOLDER
 
 
 @contextlib.contextmanager
-def modules(folder):
-    """Imports from a repository's folder, and forgets it again: all of them call theirs ``models`` or the like."""
+def modules(folder: pathlib.Path) -> Iterator[Callable[[str], Any]]:
+    """Import from a repository's folder, and remove its modules on exit: repositories share names like ``models``."""
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
@@ -45,9 +47,9 @@ def modules(folder):
                 del sys.modules[name]
 
 
-def released(folder):
-    """``{name: a function that builds the net}``; the names of cases.RELEASED, and the deeper nets for their keys."""
-    nets = {}
+def released(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
+    """``{name: function that builds the net}``: the names of cases.RELEASED, and the deeper nets for their keys."""
+    nets: dict[str, Callable[[], nn.Module]] = {}
     with modules(folder / "csbp") as load:
         csbp = load("models")
         for name in ("CNN6", "CNN6_chaos", "CNN7", "CNN7_chaos", "VGGSNN"):
@@ -65,15 +67,16 @@ def released(folder):
     return nets
 
 
-def sew(folder):
-    """SEW's nets, on a CPU in place of the CUDA extension of the time."""
-    extension = types.ModuleType("spikingjelly.cext.neuron")
+def sew(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
+    """SEW's nets, on CPU neurons in place of the CUDA extension that they import."""
+    extension: Any = types.ModuleType("spikingjelly.cext.neuron")
     extension.MultiStepIFNode = neuron.MultiStepIFNode
     extension.MultiStepParametricLIFNode = neuron.MultiStepParametricLIFNode
-    sys.modules["spikingjelly.cext.neuron"] = importlib.import_module("spikingjelly.cext").neuron = extension
+    package: Any = importlib.import_module("spikingjelly.cext")
+    sys.modules["spikingjelly.cext.neuron"] = package.neuron = extension
     with modules(folder / "imagenet") as load:
         resnet = load("sew_resnet")
-    nets = {
+    nets: dict[str, Callable[[], nn.Module]] = {
         name: functools.partial(getattr(resnet, name), connect_f="ADD", T=4)
         for name in ("sew_resnet18", "sew_resnet34", "sew_resnet50")
     }
@@ -83,16 +86,17 @@ def sew(folder):
     return nets
 
 
-def contained(build, container):
-    """A net built with another SeqToANNContainer than the installed SpikingJelly's."""
+def contained(build: Callable[[], nn.Module], container: Any) -> nn.Module:
+    """Build a net with ``container`` in place of the installed SpikingJelly's SeqToANNContainer."""
     with mock.patch.object(layer, "SeqToANNContainer", container):
         return build()
 
 
-def tebn_resnet19(models):
-    """As released it cannot be built or called: ``method`` and ``sn1`` are used but not defined."""
+def tebn_resnet19(models: Any) -> nn.Module:
+    """TEBN's ResNet-19, with ``method`` and ``sn1`` defined, which the released code uses but does not define."""
+    basic: Any = models.BasicBlock
 
-    class Block(models.BasicBlock):
+    class Block(basic):
         def __init__(self, *arguments, method=None, **options):
             super().__init__(*arguments, **options)
             self.sn1 = models.LIF(tau=self.tau)
@@ -104,8 +108,8 @@ def tebn_resnet19(models):
 
 
 @contextlib.contextmanager
-def narrow(width, classes):
-    """Every layer that is built has so few channels; pictures and classes stay."""
+def narrow(width: float, classes: int) -> Iterator[None]:
+    """Multiply the channels of every layer that is built by ``width``; images and classes keep their sizes."""
 
     def less(n, keep=()):
         return n if n in keep else round(n * width)
@@ -126,14 +130,14 @@ def narrow(width, classes):
         def __init__(self, channels):
             super().__init__(less(channels))
 
-    layers = {kind.__name__: kind for kind in (Conv2d, Linear, BatchNorm2d, BatchNorm3d)}
+    layers: dict[str, Any] = {kind.__name__: kind for kind in (Conv2d, Linear, BatchNorm2d, BatchNorm3d)}
     with mock.patch.multiple(nn, **layers):
         yield
 
 
 @torch.no_grad()
-def draw(net, generator):
-    """Weights with which neurons fire, and statistics that are not the first ones."""
+def draw(net: nn.Module, generator: torch.Generator) -> None:
+    """Draw weights on a scale at which neurons fire, and statistics that differ from their initial values."""
     for key, tensor in net.state_dict().items():
         n = torch.randn(tensor.shape, generator=generator)
         if key.endswith("num_batches_tracked"):
@@ -150,13 +154,13 @@ def draw(net, generator):
             tensor.copy_(0.4 + 0.3 * n)
 
 
-def checkpoint(name, net):
-    """As the repository's training script saves it."""
+def checkpoint(name: str, net: nn.Module) -> Any:
+    """A checkpoint as the repository's training script saves it."""
     if name.startswith("tet"):
         return net.state_dict()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 64)
-    if name == "sew_7b":  # one with momentum; the others stay small
+    if name == "sew_7b":  # with momentum; the other files stay small
         for parameter in net.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
@@ -173,8 +177,8 @@ def checkpoint(name, net):
 
 
 @torch.no_grad()
-def logits(name, net, model):
-    """``[B, classes]``, averaged over time."""
+def logits(name: str, net: Any, model: Model) -> np.ndarray:
+    """Logits ``[B, classes]``, averaged over time."""
     x = torch.from_numpy(cases.batch(Config(batch_size=2, model=model), 0)["x"]).float().permute(0, 1, 4, 2, 3)
     if x.shape[1] == 1:
         x = x[:, 0]
@@ -185,8 +189,8 @@ def logits(name, net, model):
     return (y.mean(1) if y.ndim == 3 else y).numpy()
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=pathlib.Path)
     nets = released(parser.parse_args(arguments).folder)
     with torch.device("meta"):
@@ -197,7 +201,7 @@ def main(arguments=None):
     values = {}
     for name in cases.RELEASED:
         model = cases.released(name)
-        with narrow(model.width, model.classes):
+        with narrow(model.width or 1.0, model.classes):
             net = nets[name]()
         draw(net, torch.Generator().manual_seed(0))
         torch.save(checkpoint(name, net), FOLDER / "released" / f"{name}.pth")

@@ -1,4 +1,10 @@
-"""Parts of the PyTorch twins: neuron, norms, layer, network. Tensors are ``[T, N, C, H, W]``, time is a plain loop."""
+"""Neuron, norms, layer and network of the PyTorch references.
+
+Tensors are ``[T, N, C, H, W]``, and time is a plain loop.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -7,7 +13,7 @@ STATIC = ("vgg9", "resnet19_tet", "resnet19_tebn", "sew_resnet18", "sew_resnet34
 
 
 class Spike(torch.autograd.Function):
-    """Heaviside of ``u``, with ``derivative(u)`` in its place backward."""
+    """Heaviside function of ``u`` with the surrogate ``derivative(u)`` as its derivative."""
 
     @staticmethod
     def forward(ctx, u, derivative):
@@ -26,7 +32,7 @@ DERIVATIVES = {
 
 
 class Neuron(nn.Module):
-    """Leaky integrate-and-fire, hard reset; with ``learn``, PLIF."""
+    """Leaky integrate-and-fire neuron with hard reset; with ``learn``, PLIF."""
 
     def __init__(self, config):
         super().__init__()
@@ -34,7 +40,7 @@ class Neuron(nn.Module):
         if config.learn == "layer":
             self.w = nn.Parameter(torch.zeros(()))
 
-    def forward(self, current):
+    def forward(self, current: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         v, spikes, before = torch.zeros_like(current[0]), [], []
         for x in current:
             learned = self.config.learn == "layer"
@@ -47,7 +53,7 @@ class Neuron(nn.Module):
 
 
 class Norm(nn.Module):
-    """Batch norm on merged time and batch, tdBN, TEBN, or BNTT."""
+    """Batch norm over time and batch, tdBN, TEBN, or BNTT."""
 
     def __init__(self, kind, channels, steps, gain):
         super().__init__()
@@ -61,7 +67,7 @@ class Norm(nn.Module):
         if kind == "tebn":
             self.p = nn.Parameter(torch.ones(steps))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.kind == "bntt":
             return torch.stack([bn(x_t) for bn, x_t in zip(self.bn, x, strict=True)])
         y = self.bn(x.flatten(0, 1)).view(x.shape)
@@ -74,7 +80,7 @@ class Norm(nn.Module):
 
 
 class Layer(nn.Module):
-    """Convolution or dense, norm, neuron, as far as they are asked for; ``tensors`` keeps what can be tapped."""
+    """Convolution or dense product, norm and neuron, each optional; ``tensors`` holds what can be tapped."""
 
     def __init__(self, net, inputs, outputs, kernel=None, stride=1, bias=False, norm=True, spike=True, alpha=1.0):
         super().__init__()
@@ -88,8 +94,8 @@ class Layer(nn.Module):
         if spike:
             self.neuron = net.neuron(model.neuron)
 
-    def forward(self, x):
-        self.tensors = {}
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.tensors: dict[str, torch.Tensor] = {}
         if hasattr(self, "conv"):
             self.tensors["conv"] = x = self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         if hasattr(self, "dense"):
@@ -105,7 +111,8 @@ class Layer(nn.Module):
 class Net(nn.Module):
     """A network of a config; ``build`` adds its layers."""
 
-    norm, neuron = "batch", Neuron
+    norm = "batch"
+    neuron: Callable[..., nn.Module] = Neuron
 
     def __init__(self, model):
         super().__init__()
@@ -113,22 +120,29 @@ class Net(nn.Module):
         self.inputs = model.input_shape[-1]
         self.build()
 
-    def wide(self, n):
+    def build(self) -> None:
+        """Add the layers."""
+        raise NotImplementedError
+
+    def wide(self, n: int) -> int:
+        """A number of channels at this width."""
         return max(1, round((self.model.width or 1) * n))
 
-    def add(self, name, inputs, outputs, *arguments, **options):
+    def add(self, name: str, inputs: int, outputs: int, *arguments: Any, **options: Any) -> int:
+        """Add a layer, and return its number of outputs."""
         self.add_module(name, Layer(self, inputs, outputs, *arguments, **options))
         return outputs
 
-    def shown(self, x):
-        """A still picture for all time steps, before anything else."""
+    def shown(self, x: torch.Tensor) -> torch.Tensor:
+        """Repeat a static image over the time steps."""
         return x.expand(self.model.time_steps, *x.shape[1:]) if self.model.name in STATIC else x
 
 
-def pooled(x, pool):
+def pooled(x: torch.Tensor, pool: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Pool 2x2 at every time step."""
     return pool(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
 
 
-def flat(x):
-    """Channels last, as this package flattens: only the order of the dense layer's inputs."""
+def flat(x: torch.Tensor) -> torch.Tensor:
+    """Flatten with channels last, the order of this package's dense layers."""
     return x.permute(0, 1, 3, 4, 2).flatten(2)

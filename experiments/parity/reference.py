@@ -1,18 +1,27 @@
-"""PyTorch twins of the networks, written from their definitions.
+"""PyTorch references of the networks, written from their definitions.
 
-Modules have the names of this package's layers, so that weights can be carried over by name.
+Modules have the names of this package's layers, so that weights can be transferred by name.
 """
 
+import torch
 from torch.nn import functional as F
 
-from experiments.parity.twin_layers import Net, flat, pooled
-from experiments.parity.twin_resnets import SEW, SEW34, SEW50, BNet, ResNet19, ResNet19TEBN, Wide7B
+from experiments.parity.reference_layers import Net, flat, pooled
+from experiments.parity.reference_resnets import SEW, SEW34, SEW50, BNet, ResNet19, ResNet19TEBN, Wide7B
 
 
 class VGG(Net):
-    """CNN6, CNN7, VGG9, VGGSNN: (channels, stride, pooled after) of each convolution."""
+    """CNN6, CNN7, VGG9 or VGGSNN.
 
-    def build(self):
+    plan: ``(channels, stride, pooled after)`` of each convolution. hidden: units of each dense layer. votes: read-out
+    units per class.
+    """
+
+    plan: tuple[tuple[int, int, bool], ...]
+    hidden: tuple[int, ...] = ()
+    votes = 1
+
+    def build(self) -> None:
         c, size = self.inputs, self.model.input_shape[0]
         for i, (out, stride, pool) in enumerate(self.plan, start=1):
             c = self.add(f"conv{i}", c, self.wide(out), 3, stride, bias=True)
@@ -23,7 +32,7 @@ class VGG(Net):
             c = self.add(f"fc{i}", c, self.wide(out), bias=True, norm=False, spike=False)
         self.add("readout", c, self.model.classes * self.votes, bias=True, norm=False, spike=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.shown(x)
         for i, (_, _, pool) in enumerate(self.plan, start=1):
             x = getattr(self, f"conv{i}")(x)
@@ -36,11 +45,11 @@ class VGG(Net):
 
 
 class CNN6(VGG):
-    norm, votes, hidden, plan = "tebn", 1, (512,), ((128, 1, True),) * 4
+    norm, hidden, plan = "tebn", (512,), ((128, 1, True),) * 4
 
 
 class CNN7(VGG):
-    norm, votes, hidden = "tebn", 1, (1024,)
+    norm, hidden = "tebn", (1024,)
     plan = ((64, 1, True), (128, 1, False), (128, 1, True), (128, 1, True), (256, 1, False), (256, 1, True))
 
 
@@ -50,12 +59,10 @@ class VGG9(VGG):
 
 
 class VGGSNN(VGG):
-    votes, hidden = 1, ()
     plan = tuple((c, 1, i % 2 == 1) for i, c in enumerate((64, 128, 256, 256, 512, 512, 512, 512)))
 
 
 class VGGSNNwoAP(VGG):
-    votes, hidden = 1, ()
     plan = tuple((c, 1 + i % 2, False) for i, c in enumerate((64, 128, 256, 256, 512, 512, 512, 512)))
 
 

@@ -1,16 +1,17 @@
-"""Residual PyTorch twins: ResNet-19, SEW-ResNets, 7B-Nets."""
+"""PyTorch references of the residual networks: ResNet-19, SEW-ResNets, 7B-Nets."""
 
+import torch
 from torch.nn import functional as F
 
-from experiments.parity.twin_layers import Net, flat, pooled
+from experiments.parity.reference_layers import Net, flat, pooled
 
 
 class ResNet19(Net):
-    """TET's; TEBN's differs in the stem's channels, the biases, the norm on the identity, and the head."""
+    """TET's ResNet-19; TEBN's differs in the stem's channels, the biases, the norm on the identity, and the head."""
 
     stem_channels, bias, identity_norm = 64, False, False
 
-    def build(self):
+    def build(self) -> None:
         c = self.add("stem", self.inputs, self.wide(self.stem_channels), 3, bias=self.bias)
         self.names = []
         for stage, (channels, blocks) in enumerate(((128, 3), (256, 3), (512, 2)), start=1):
@@ -28,7 +29,7 @@ class ResNet19(Net):
                 c = out
         self.build_head(c)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(self.shown(x))
         for name in self.names:
             y = getattr(self, f"{name}_conv2")(getattr(self, f"{name}_conv1")(x))
@@ -36,25 +37,25 @@ class ResNet19(Net):
             x = getattr(self, name)(y + shortcut)
         return self.head(x)
 
-    def build_head(self, c):
+    def build_head(self, c: int) -> None:
         c = self.add("fc1", c, self.wide(256), bias=True, norm=False, spike=False)
         self.add("fc1_spike", 0, 0, norm=False)
         self.add("readout", c, self.model.classes, bias=True, norm=False, spike=False)
 
-    def head(self, x):
+    def head(self, x: torch.Tensor) -> torch.Tensor:
         return self.readout(self.fc1_spike(self.fc1(x.mean((3, 4)))))
 
 
 class ResNet19TEBN(ResNet19):
     norm, stem_channels, bias, identity_norm = "tebn", 128, True, True
 
-    def build_head(self, c):
+    def build_head(self, c: int) -> None:
         c = self.add(
             "fc1", c * (self.model.input_shape[0] // 8) ** 2, self.wide(256), bias=True, norm=False, spike=False
         )
         self.add("readout", c, self.model.classes, bias=True, norm=False, spike=False)
 
-    def head(self, x):
+    def head(self, x: torch.Tensor) -> torch.Tensor:
         return self.readout(self.fc1(flat(pooled(x, F.avg_pool2d))))
 
 
@@ -62,9 +63,11 @@ CONNECT = {"add": lambda y, x: y + x, "and": lambda y, x: y * x, "iand": lambda 
 
 
 class SEW(Net):
+    """SEW-ResNet: basic or bottleneck blocks in four stages."""
+
     blocks, bottleneck = (2, 2, 2, 2), False
 
-    def build(self):
+    def build(self) -> None:
         c = self.add("stem", self.inputs, self.wide(64), 7, 2, spike=False)
         self.add("stem_spike", 0, 0, norm=False)
         self.names = []
@@ -75,7 +78,7 @@ class SEW(Net):
                     self.wide(32 * 2**stage),
                     1 + (stage > 1 and block == 1),
                 )
-                plan = ((width, 3, stride), (width, 3, 1))
+                plan: tuple[tuple[int, int, int], ...] = ((width, 3, stride), (width, 3, 1))
                 if self.bottleneck:
                     plan = ((width, 1, 1), (width, 3, stride), (4 * width, 1, 1))
                 inputs = c
@@ -87,8 +90,8 @@ class SEW(Net):
                 self.names.append((name, len(plan)))
         self.add("readout", c, self.model.classes, bias=True, norm=False, spike=False)
 
-    def forward(self, x):
-        # As in the original, convolution and norm see a picture once; TEBN has to see it at each time step.
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # As in the original, convolution and norm see an image once; TEBN needs it at each time step.
         x = self.stem(self.shown(x)) if self.norm == "tebn" else self.shown(self.stem(x))
         x = self.stem_spike(x)
         x = F.max_pool2d(x.flatten(0, 1), 3, 2, 1).unflatten(0, x.shape[:2])
@@ -110,9 +113,11 @@ class SEW50(SEW34):
 
 
 class BNet(Net):
-    channels = (32,) * 7
+    """7B-Net: blocks of two convolutions, each followed by max pooling."""
 
-    def build(self):
+    channels: tuple[int, ...] = (32,) * 7
+
+    def build(self) -> None:
         c, size = self.inputs, self.model.input_shape[0]
         for i, out in enumerate(map(self.wide, self.channels), start=1):
             if c != out:
@@ -122,7 +127,7 @@ class BNet(Net):
             size //= 2
         self.add("readout", c * size**2, self.model.classes, bias=True, norm=False, spike=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         for i in range(1, 8):
             x = getattr(self, f"conv{i}")(x) if hasattr(self, f"conv{i}") else x
             y = getattr(self, f"block{i}_conv2")(getattr(self, f"block{i}_conv1")(x))
