@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from csbp_jax.config import Chaos, Loss, Model
+from csbp_jax.config import Chaos, Config, Loss, Model
 from experiments.parity import cases, reference
 
 FOLDER = pathlib.Path("tests/data")
@@ -137,7 +137,7 @@ def main(names: Sequence[str]) -> None:
     (FOLDER / "parity_sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")
     for name in names or cases.CASES:
         values = run(cases.CASES[name])
-        np.savez_compressed(FOLDER / f"parity_{name}.npz", **values)
+        np.savez_compressed(FOLDER / f"parity_{name}.npz", allow_pickle=True, **values)
         print(name, *(f"{quantity} {values[quantity].round(3)}" for quantity in ("task_loss", "grad_norm")))
 
 
