@@ -1,8 +1,10 @@
-"""The convolutions of the networks of steps.py alone, beside torch's: the larger part of a training step on CPU."""
+"""Timing of the convolutions of the networks of steps.py, beside torch's: most of a training step on CPU."""
 
 import contextlib
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from benchmarks import ours_step, steps
 from benchmarks.process import Worker, in_rounds
 from benchmarks.timing import spread
 from csbp_jax import learner, losses, models
+from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
 
 KEYS = ("x", "kernel", "stride", "pad")
@@ -18,35 +21,39 @@ STAGES = ("forward", "gradient in input", "gradient in kernel")
 TORCH = "benchmarks.peers.torch_convolution"
 
 
-def measure(python, rounds, width=None):
+def measure(python: str | None, rounds: int, width: float | None = None) -> dict[str, Any]:
     """``{network: {stages: {stage or "all": {program: {ms, over_ours}}}, differ}}``.
 
-    python: of an environment with torch, or None, for ours alone.
-    differ: the largest difference of a value over the largest value, between programs.
+    python: of an environment with torch; None times only ours.
+    differ: the largest difference of a value between programs, over the largest value.
     """
     nets = {n: steps.narrow(config, width) if width else config for n, config in steps.NETS.items()}
     wanted = {net: shapes(config) for net, config in nets.items()}
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(Worker(sys.executable, "benchmarks.ours"))
         default = stack.enter_context(Worker(sys.executable, "benchmarks.ours"))
-        workers = {"ours": (ours, {}), "XLA by default": (default, {"default": True})}
+        workers: dict[str, tuple[Worker, dict[str, Any]]] = {
+            "ours": (ours, {}),
+            "XLA by default": (default, {"default": True}),
+        }
         if python:
             workers["torch"] = stack.enter_context(Worker(python, TORCH)), {}
-        seconds, apart = {}, {}
-        for one in dict.fromkeys(key for convolutions in wanted.values() for key in convolutions):
+        seconds: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
+        differences: dict[tuple[Any, ...], float] = {}
+        for convolution in dict.fromkeys(key for convolutions in wanted.values() for key in convolutions):
             for worker, extra in workers.values():
-                worker.ask(make="convolution", arguments={**dict(zip(KEYS, one, strict=True)), **extra})
+                worker.ask(make="convolution", arguments={**dict(zip(KEYS, convolution, strict=True)), **extra})
             clocks = in_rounds({name: worker for name, (worker, _) in workers.items()}, rounds, warm=1)
-            seconds[one] = {name: clock["cpu"] for name, clock in clocks.items()}
-            apart[one] = _apart([worker.check() for worker, _ in workers.values()])
+            seconds[convolution] = {name: clock["cpu"] for name, clock in clocks.items()}
+            differences[convolution] = _largest_difference([worker.check() for worker, _ in workers.values()])
     return {
-        net: {"differ": max(apart[one] for one in convolutions), "stages": _row(convolutions, seconds)}
+        net: {"differ": max(differences[key] for key in convolutions), "stages": _row(convolutions, seconds)}
         for net, convolutions in wanted.items()
     }
 
 
-def shapes(config):
-    """``{(shape of x, of the kernel, stride, padding): how many}`` of a network, the first one first."""
+def shapes(config: Config) -> Counter[tuple[Any, ...]]:
+    """``{(shape of x, of the kernel, stride, padding): count}`` of a network, in the order of its layers."""
     model, tx = models.build(config.model), optimizer.build(config.optimizer, config.epochs, 10_000)
     init, _, evaluate = learner.make(model, tx, losses.build(config.loss), config, 10_000)
     batch = ours_step.batch_of(config) | {"mask": np.ones(config.batch_size, bool)}
@@ -54,7 +61,7 @@ def shapes(config):
     return Counter(_convolutions(program.jaxpr))
 
 
-def _convolutions(program):
+def _convolutions(program: Any) -> Iterator[tuple[Any, ...]]:
     for equation in program.eqns:
         if equation.primitive.name == "conv_general_dilated":
             (stride, _), ((pad, _), _) = equation.params["window_strides"], equation.params["padding"]
@@ -63,21 +70,25 @@ def _convolutions(program):
             yield from _convolutions(inner)
 
 
-def _apart(checks):
+def _largest_difference(checks: Sequence[Mapping[str, np.ndarray]]) -> float:
     first, *others = checks
     return max(float(np.abs(other[name] - a).max() / np.abs(a).max()) for other in others for name, a in first.items())
 
 
-def _row(convolutions, seconds):
-    """Sums over a network; nothing asks for the gradient in a network's input."""
-    first, row = next(iter(convolutions)), {}
+def _row(
+    convolutions: Mapping[tuple[Any, ...], int], seconds: Mapping[tuple[Any, ...], Mapping[str, np.ndarray]]
+) -> dict[str, Any]:
+    """Sums over a network, without the gradient in the network's input, which training does not need."""
+    first, row = next(iter(convolutions)), dict[str, Any]()
     programs = seconds[first]
-    total = {name: sum(count * seconds[one][name] for one, count in convolutions.items()) for name in programs}
+    total = {
+        name: np.sum([count * seconds[key][name] for key, count in convolutions.items()], axis=0) for name in programs
+    }
     for name in programs:
         total[name] = total[name] - seconds[first][name] * np.array([0, 1, 0])
     parts = {stage: {name: times[:, i] for name, times in total.items()} for i, stage in enumerate(STAGES)}
     for stage, times in {**parts, "all": {name: times.sum(1) for name, times in total.items()}}.items():
         row[stage] = {
-            name: {"ms": spread(1e3 * one), "over_ours": spread(one / times["ours"])} for name, one in times.items()
+            name: {"ms": spread(1e3 * s), "over_ours": spread(s / times["ours"])} for name, s in times.items()
         }
     return row

@@ -1,23 +1,23 @@
-"""Time of what the device does to a batch of event frames: each augmentation, mixing and resizing, jitted, on the CPU.
+"""Time augmentation, mixing and resizing of a batch of event frames on the device: jitted, on the CPU.
 
     python -m benchmarks.data_device [--out docs/results/data] [--rounds 21]
 
 A batch is 32 examples of 10 frames of 48x48 pixels and two polarities, Poisson counts of mean 1. Pinned to one core; in
-each round every program runs once, in a new order. Milliseconds are for one example: median, minimum and maximum over
-the rounds; the cast from uint8 is in all of them.
+each round every program runs once, in a new order. Milliseconds are per example: median, minimum and maximum over the
+rounds. Each program includes the cast from uint8.
 """
 
 import argparse
-import os
 import pathlib
 import platform
-import random
+from collections.abc import Callable, Sequence
 from importlib import metadata
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.timing import spread, timed
+from benchmarks.timing import pin_to_core, spread, timed
 from csbp_jax.config import AugmentName, Config, Data, Model
 from csbp_jax.data.device import transform
 from csbp_jax.runtime.files import write_json
@@ -29,8 +29,8 @@ AUGMENT: tuple[AugmentName, ...] = (
 )  # fmt: skip
 
 
-def program(shape, **options):
-    """One training transform of uint8 counts, called with a new key each time."""
+def program(shape: tuple[int, ...], **options: Any) -> Callable[[], Any]:
+    """A training transform of uint8 counts, called with a new key each time."""
     config = Config(data=Data(**options), model=Model(input_shape=shape[2:], time_steps=shape[1]))
     prepare = jax.jit(transform.make(config, events=True)[0])
     x = jax.random.poisson(jax.random.key(0), 1.0, shape).astype(jnp.uint8)
@@ -38,21 +38,19 @@ def program(shape, **options):
     return lambda: jax.block_until_ready(prepare(next(keys), batch))
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/data"))
     parser.add_argument("--rounds", type=int, default=21)
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    random.seed(0)
+    pin_to_core()
     programs = {"cast to float32 alone": program(SHAPE)}
     programs |= {name: program(SHAPE, augment=(name,)) for name in AUGMENT}
     programs["normalise=max"] = program(SHAPE, normalise="max")
     for method in ("nearest", "bilinear", "antialias"):
         programs[f"resize={method}, 128 to 48"] = program(ORIGINAL, resize=method, size=(48, 48))
     seconds = timed(programs, options.rounds)
-    content = {
+    content: dict[str, Any] = {
         "command": "python -m benchmarks.data_device",
         "machine": f"{platform.machine()} CPU, one core, Python {platform.python_version()}",
         "versions": {package: metadata.version(package) for package in ("jax", "jaxlib", "numpy")},

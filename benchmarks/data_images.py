@@ -1,11 +1,11 @@
-"""Speed of still pictures on the host: pictures per second of one core's CPU time.
+"""Measure the speed of static images on the host: images per second of a core's CPU time.
 
     python -m benchmarks.data_images [--out docs/results/data/images.json] [--rounds 15]
 
-Pinned to one core; in each round every program runs once, in a new order. CIFAR: random uint8 pictures in memory, of
-which batches of 128 are gathered, cropped, flipped and brought to float32 by the published mean and deviation, the last
-step jitted on the CPU. ImageNet: 100 synthetic photographs with a spectrum like that of natural ones, about 90 kB at
-quality 95, decoded, a random window resized to 224. CPU time, not wall time, so that other programs do not count.
+Pinned to a core; in each round every program runs once, in a new order. CIFAR: random uint8 images in memory, of which
+batches of 128 are gathered, cropped, flipped and normalised by the published mean and deviation, the last step jitted
+on the CPU. ImageNet: 100 synthetic photographs with a spectrum like that of natural ones, about 90 kB at quality 95,
+decoded, and a random window resized to 224. CPU time, not wall time, so that other programs do not count.
 """
 
 import argparse
@@ -14,38 +14,31 @@ import itertools
 import os
 import pathlib
 import platform
-import random
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks.timing import spread
+from benchmarks.timing import pin_to_core, spread, timed
 from csbp_jax import data
 from csbp_jax.data.images import augment, decode, sources
 from csbp_jax.runtime.files import write_json
 
 BATCH, BATCHES = 128, 40
-MEAN, STD = np.float32([125.3, 123.0, 113.9]), np.float32([63.0, 62.1, 66.7])
+MEAN, STD = np.array([125.3, 123.0, 113.9], np.float32), np.array([63.0, 62.1, 66.7], np.float32)
 
 
-def rates(programs, pictures, rounds):
-    """``{name: pictures per second of CPU time}``, interleaved."""
-    seconds = {name: [] for name in programs}
-    for program in programs.values():
-        program()
-    for _ in range(rounds):
-        for name in random.sample(list(programs), len(programs)):
-            began = time.process_time()
-            programs[name]()
-            seconds[name].append(time.process_time() - began)
-    return {name: spread(pictures / np.array(values)) for name, values in seconds.items()}
+def rates(programs: Mapping[str, Callable[[], Any]], images: int, rounds: int) -> dict[str, dict[str, float]]:
+    """``{name: images per second of CPU time}``, interleaved."""
+    return {name: spread(images / seconds) for name, seconds in timed(programs, rounds, time.process_time).items()}
 
 
-def cifar(rounds):
-    """Gather, crop and flip; with the normalising; and all of it through the pipeline's batches."""
+def cifar(rounds: int) -> dict[str, Any]:
+    """Gather, crop and flip; the same with normalisation; and all of it through the pipeline's batches."""
     draw = np.random.default_rng(0)
     x, y = draw.integers(0, 256, (50_000, 32, 32, 3), np.uint8), np.zeros(50_000, np.int32)
     source = sources.ImageArraySource(x, y, 10, [(2, augment.crop), (1, augment.flip)])
@@ -74,7 +67,7 @@ def cifar(rounds):
     return rates(programs, BATCH * BATCHES, rounds)
 
 
-def photographs(count):
+def photographs(count: int) -> Iterator[bytes]:
     """JPEGs of noise whose amplitude falls with the 1.47th power of the frequency, 300 x 400 to 480 x 640."""
     draw = np.random.default_rng(0)
     for _ in range(count):
@@ -90,46 +83,45 @@ def photographs(count):
         yield file.getvalue()
 
 
-def imagenet(rounds):
-    """Decode, random window, resize to 224, by each decoder that is installed; and decoding alone."""
+def imagenet(rounds: int) -> dict[str, Any]:
+    """Decode, take a random window and resize to 224, by each installed decoder; and decode only."""
     jpegs = list(photographs(100))
     uniforms = np.random.default_rng(1).random((len(jpegs), augment.RESIZED_CROP_UNIFORMS), np.float32)
     decoders = {"pillow": decode.by_pillow}
     decoders |= {"simplejpeg": decode.by_simplejpeg} if decode.simplejpeg else {}
     decoders |= {"cv2": decode.by_cv2} if decode.cv2 else {}
 
-    def whole(decoder):
+    def resized_crop(decoder):
         for jpeg, u in zip(jpegs, uniforms, strict=True):
-            picture = decode.decode(jpeg, "photograph", decoder)
-            augment.resize(picture, augment.random_window(*picture.shape[:2], u), (224, 224))
+            image = decode.decode(jpeg, "photograph", decoder)
+            height, width = image.shape[:2]
+            augment.resize(image, augment.random_window(height, width, u), (224, 224))
 
-    def alone(decoder):
+    def decoded(decoder):
         for jpeg in jpegs:
             decode.decode(jpeg, "photograph", decoder)
 
-    programs = {f"{name}, resized crop": lambda d=decoder: whole(d) for name, decoder in decoders.items()}
-    programs |= {f"{name} alone": lambda d=decoder: alone(d) for name, decoder in decoders.items()}
+    programs = {f"{name}, resized crop": lambda d=decoder: resized_crop(d) for name, decoder in decoders.items()}
+    programs |= {f"{name} alone": lambda d=decoder: decoded(d) for name, decoder in decoders.items()}
     return {
         "mean_kB": float(np.mean([len(jpeg) for jpeg in jpegs])) / 1e3,
         "pictures_per_second": rates(programs, len(jpegs), rounds),
     }
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/data/images.json"))
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    random.seed(0)
+    pin_to_core()
     packages = ("numpy", "jax", "grain", "pillow", "simplejpeg", "opencv-python-headless")
-    content = {
+    content: dict[str, Any] = {
         "command": "python -m benchmarks.data_images",
         "machine": f"{platform.machine()} CPU, one core, Python {platform.python_version()}",
         "versions": {package: metadata.version(package) for package in packages},
         "rounds": options.rounds,
-        "load_average_before": os.getloadavg()[0],  # CPU time too is longer where others share core and cache
+        "load_average_before": os.getloadavg()[0],  # others on the core and its cache lengthen CPU time too
         "cifar_pictures_per_second": cifar(options.rounds),
         "imagenet": imagenet(options.rounds),
     }

@@ -1,13 +1,14 @@
-"""The page of the three data benchmarks, from their figures: python -m benchmarks.data_page"""
+"""Write the page of the three data benchmarks from their results: ``python -m benchmarks.data_page``."""
 
 import json
 import pathlib
+from typing import Any
 
 OUT = pathlib.Path("docs/results/data")
 
 
-def table(images, events, device):
-    """What the targets are about, in Markdown; one cell is median (minimum-maximum)."""
+def table(images: dict[str, Any], events: dict[str, Any], device: dict[str, Any]) -> str:
+    """The numbers that have targets, in Markdown; a cell is median (minimum-maximum)."""
     cifar, imagenet = images["cifar_pictures_per_second"], images["imagenet"]["pictures_per_second"]
     counted = {name.split(":")[0]: rates for name, rates in events["million_events_per_cpu_second"].items()}
     rows = [
@@ -29,14 +30,14 @@ def table(images, events, device):
     )
 
 
-def _cell(median, min, max):
-    def digits(value):
+def _cell(median: float, min: float, max: float) -> str:
+    def digits(value: float) -> str:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
     return f"{digits(median)} ({digits(min)}-{digits(max)})"
 
 
-def main():
+def main() -> None:
     images, events, device = (json.loads((OUT / f"{name}.json").read_text()) for name in ("images", "events", "device"))
     (OUT / "README.md").write_text(
         f"""# Speed of the data pipeline, one CPU core

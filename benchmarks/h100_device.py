@@ -39,7 +39,7 @@ dnn_version_info { major: 9 minor: 10 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 # Autotuning times kernels on a device.
-OPTIONS = {"xla_gpu_autotune_level": 0}
+OPTIONS: Any = {"xla_gpu_autotune_level": 0}
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, donated: int | tuple[int, ...] = ()) -> tuple[Any, float]:

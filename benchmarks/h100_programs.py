@@ -70,8 +70,12 @@ def neuron(
     number = jax.ShapeDtypeStruct((), jnp.float32)
     operands = (x, number, number) if learned else (x,)
 
+    def run(x, *constants):
+        cell = lif(residual=residual)
+        return (dataclasses.replace(cell, decay=constants[0], threshold=constants[1]) if constants else cell)(x)
+
     def forward(*operands):
-        return jax.vjp(lambda x, *constants: lif(*constants, residual=residual)(x), *operands)
+        return jax.vjp(run, *operands)
 
     outputs, pull = jax.eval_shape(forward, *operands)
     programs = {

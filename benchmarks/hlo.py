@@ -1,4 +1,4 @@
-"""What an optimised program of XLA does, read off its text: kernels, loops, and how many bytes they move at least."""
+"""Kernels, loops and bytes moved of an optimised XLA program, counted from its text."""
 
 import dataclasses
 import math
@@ -21,6 +21,8 @@ _VIEWS = {"bitcast", "reshape"}
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
+    """A line of a computation."""
+
     name: str
     type: str
     opcode: str
@@ -31,30 +33,36 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """kernels: started, each pass of a loop counted. loops: in the program's text. bytes: moved by the kernels.
+    """Counts of a program.
 
-    A copy of 16 bytes or fewer is counted nowhere: a flag or a scalar that is handed over.
+    kernels: starts, each pass of a loop included. loops: in the program's text. bytes: a lower bound of the bytes that
+    kernels move. Copies of 16 bytes or fewer (flags and scalars) are not counted.
     """
 
     kernels: int = 0
     loops: int = 0
     bytes: int = 0
 
-    def __add__(self, other):
+    def __add__(self, other: "Work") -> "Work":
         return Work(self.kernels + other.kernels, self.loops + other.loops, self.bytes + other.bytes)
 
-    def times(self, n):
+    def times(self, n: int) -> "Work":
+        """The work of a loop of n passes; its loops are counted once."""
         return Work(n * self.kernels, self.loops, n * self.bytes)
 
 
-def work(text: str) -> Work:
-    """Of the entry of a module's text, as ``compiled.as_text()`` gives it.
+Computation = dict[str, Instruction]
+Modules = dict[str, Computation]
 
-    A kernel reads what it is given and writes what it gives, each byte once; of what it only slices, it reads the
-    slices, and where it updates a slice in place, it writes that slice. Caches aside, it can do no better.
+
+def work(text: str) -> Work:
+    """Count the work of a module's entry, from the text of ``compiled.as_text()``.
+
+    A kernel reads its operands and writes its results, each byte once. Of an operand that it only slices it reads the
+    slices, and of a result that it updates in place it writes the slice. Without caches this is the least possible.
 
     Raises:
-      ValueError: a loop's number of passes is not known to the compiler.
+      ValueError: the compiler does not know a loop's number of passes.
     """
     modules, entry = computations(text)
     return _total(modules, entry)
@@ -62,17 +70,18 @@ def work(text: str) -> Work:
 
 def computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
     """``{computation: {name: instruction}}`` and the entry's name."""
-    found: dict[str, dict[str, Instruction]] = {}
-    entry, current = "", None
+    modules: dict[str, dict[str, Instruction]] = {}
+    entry = ""
+    current: dict[str, Instruction] | None = None
     for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
         head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
         if head:
-            current = found.setdefault(head[2], {})
+            current = modules.setdefault(head[2], {})
             entry = head[2] if head[1] else entry
         elif current is not None and " = " in line:
-            one = _instruction(line)
-            current[one.name] = one
-    return found, entry
+            instruction = _instruction(line)
+            current[instruction.name] = instruction
+    return modules, entry
 
 
 def size(type_: str) -> int:
@@ -85,7 +94,7 @@ def size(type_: str) -> int:
     return total
 
 
-def _instruction(line):
+def _instruction(line: str) -> Instruction:
     left, right = line.strip().split(" = ", 1)
     type_, rest = _first(right)
     opcode, rest = rest.strip().split("(", 1)
@@ -94,10 +103,11 @@ def _instruction(line):
     return Instruction(left.split("%")[-1].strip(), type_, opcode, operands, attributes, left.startswith("ROOT"))
 
 
-def _first(text):
+def _first(text: str) -> tuple[str, str]:
     """The first word or bracketed group of a text, and the rest."""
     if not text.startswith("("):
-        return text.split(" ", 1)
+        word, rest = text.split(" ", 1)
+        return word, rest
     depth = 0
     for i, letter in enumerate(text):
         depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -106,70 +116,75 @@ def _first(text):
     raise ValueError(f"unbalanced: {text[:60]}")
 
 
-def _total(modules, name):
-    return sum((_work(modules, modules[name], one) for one in modules[name].values()), Work())
+def _total(modules: Modules, name: str) -> Work:
+    return sum((_work(modules, modules[name], instruction) for instruction in modules[name].values()), Work())
 
 
-def _work(modules, within, one):
-    if one.opcode in _NO_KERNEL or one.opcode.endswith(("-done", "-update")):
+def _work(modules: Modules, within: Computation, instruction: Instruction) -> Work:
+    if instruction.opcode in _NO_KERNEL or instruction.opcode.endswith(("-done", "-update")):
         return Work()
-    called = re.findall(r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.\-]+)", one.attributes)
-    if one.opcode == "while":
-        passes = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', one.attributes)
+    attributes = instruction.attributes
+    called = re.findall(r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.\-]+)", attributes)
+    if instruction.opcode == "while":
+        passes = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', attributes)
         if not passes:
-            raise ValueError(f"{one.name}: the number of its passes is not known")
+            raise ValueError(f"{instruction.name}: the number of its passes is not known")
         inner = sum((_total(modules, name) for name in called), Work())
         return inner.times(int(passes[1])) + Work(loops=1)
-    if one.opcode in ("call", "async-start"):
+    if instruction.opcode in ("call", "async-start"):
         return _total(modules, called[0])
-    if one.opcode == "conditional":
-        branches = re.findall(r"%([\w.\-]+)", re.search(r"branch_computations=\{(.*?)\}", one.attributes)[1])
+    if instruction.opcode == "conditional":
+        listed = re.search(r"branch_computations=\{(.*?)\}", attributes)
+        branches = re.findall(r"%([\w.\-]+)", listed[1] if listed else "")
         return max((_total(modules, name) for name in branches), key=lambda work: work.bytes)
-    if one.opcode == "fusion":
+    if instruction.opcode == "fusion":
         return Work(1, 0, _fusion(modules[called[0]]))
-    written = size(re.sub(r"u8\[\d+\]", "", one.type) if one.opcode == "custom-call" else one.type)  # without scratch
-    if one.opcode == "dynamic-update-slice":
-        return Work(1, 0, 2 * size(within[one.operands[1]].type))
-    if one.opcode in ("slice", "dynamic-slice"):
+    # A custom call's scratch memory is part of its type.
+    type_ = re.sub(r"u8\[\d+\]", "", instruction.type) if instruction.opcode == "custom-call" else instruction.type
+    written = size(type_)
+    if instruction.opcode == "dynamic-update-slice":
+        return Work(1, 0, 2 * size(within[instruction.operands[1]].type))
+    if instruction.opcode in ("slice", "dynamic-slice"):
         return Work(1, 0, 2 * written)
-    if one.opcode.startswith("copy") and written <= 16:
+    if instruction.opcode.startswith("copy") and written <= 16:
         return Work()
-    return Work(1, 0, written + sum(size(within[name].type) for name in one.operands))
+    return Work(1, 0, written + sum(size(within[name].type) for name in instruction.operands))
 
 
-def _fusion(inside):
+def _fusion(inside: Computation) -> int:
+    """Bytes that a fusion moves."""
     users: dict[str, list[Instruction]] = {name: [] for name in inside}
-    for one in inside.values():
-        for operand in one.operands:
-            users[operand].append(one)
-    root = next(one for one in inside.values() if one.root)
+    for instruction in inside.values():
+        for operand in instruction.operands:
+            users[operand].append(instruction)
+    root = next(instruction for instruction in inside.values() if instruction.root)
     results = [inside[name] for name in root.operands] if root.opcode == "tuple" else [root]
-    updates = [one for one in map(lambda one: _seen(inside, one), results) if one.opcode == "dynamic-update-slice"]
+    sources = [_behind_views(inside, result) for result in results]
+    updates = [source for source in sources if source.opcode == "dynamic-update-slice"]
     written = sum(
-        size(inside[_seen(inside, one).operands[1]].type) if _seen(inside, one) in updates else size(one.type)
-        for one in results
+        size(inside[source.operands[1]].type) if source in updates else size(result.type)
+        for result, source in zip(results, sources, strict=True)
     )
-    read = sum(_read(one, users, updates) for one in inside.values() if one.opcode == "parameter")
-    return written + read
+    parameters = [instruction for instruction in inside.values() if instruction.opcode == "parameter"]
+    return written + sum(_read(parameter, users, updates) for parameter in parameters)
 
 
-def _seen(inside, one):
-    while one.opcode in _VIEWS:
-        one = inside[one.operands[0]]
-    return one
+def _behind_views(inside: Computation, instruction: Instruction) -> Instruction:
+    """The instruction whose result a chain of views shows."""
+    while instruction.opcode in _VIEWS:
+        instruction = inside[instruction.operands[0]]
+    return instruction
 
 
-def _read(one, users, updates):
-    """Bytes of a parameter that are read: what is sliced of it, unless some use needs all."""
-    sliced, whole, left = set(), False, [(one, user) for user in users[one.name]]
-    while left:
-        given, user = left.pop()
+def _read(parameter: Instruction, users: dict[str, list[Instruction]], updates: list[Instruction]) -> int:
+    """Bytes of a parameter that are read: its slices, or all of it if some use needs all."""
+    sliced, pairs = set(), [(parameter, user) for user in users[parameter.name]]
+    while pairs:
+        operand, user = pairs.pop()
         if user.opcode in _VIEWS:
-            left += [(user, after) for after in users[user.name]]
-        elif user.opcode in ("slice", "dynamic-slice", "gather") and user.operands[0] == given.name:
+            pairs += [(user, after) for after in users[user.name]]
+        elif user.opcode in ("slice", "dynamic-slice", "gather") and user.operands[0] == operand.name:
             sliced.add((user.type, user.attributes.split("}")[0] if user.opcode == "slice" else user.operands))
-        elif user in updates and user.operands[0] == given.name:
-            continue
-        else:
-            whole = True
-    return size(one.type) if whole else min(size(one.type), sum(size(type_) for type_, _ in sliced))
+        elif user not in updates or user.operands[0] != operand.name:
+            return size(parameter.type)
+    return min(size(parameter.type), sum(size(type_) for type_, _ in sliced))

@@ -1,18 +1,20 @@
-"""The neuron, forward and backward as two programs, beside the minimum traffic, a memory copy, and other libraries."""
+"""Timing of the neuron, forward and backward, beside the minimum traffic, a memory copy, and other libraries."""
 
 import contextlib
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from benchmarks import peers
 from benchmarks.process import Failed, Worker, in_rounds
-from benchmarks.timing import spread
+from benchmarks.timing import Report, spread
 
 DECAY = 0.5
 SHAPES = {"T=4": (16, 4, 62500), "T=16": (16, 16, 62500), "T=100": (16, 100, 6250)}
 QUICK = {"T=4": (16, 4, 6250), "T=16": (16, 16, 6250), "T=100": (16, 100, 625)}
-OURS = {
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "lif": ("neuron", {"decay": DECAY}),
     "lif, learned decay and threshold": ("neuron", {"decay": DECAY, "learned": True}),
     "lif, half-size residual": ("neuron", {"decay": DECAY, "residual": "half"}),
@@ -21,26 +23,28 @@ OURS = {
     "one sequence of zeros": ("zeros", {}),
     "memory copy": ("memory_copy", {"copies": 3}),
 }
-SMALL = (4, 20, 500)  # for the comparison of values; of a large sequence they would take longer than its timing
+SMALL = (4, 20, 500)  # for the comparison of values, which takes longer than timing on a large sequence
 
 
-def measure(pythons, shapes, rounds, tell):
+def measure(
+    pythons: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], rounds: int, report: Report
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """``({label: {program: numbers}}, {program: versions}, {program: agreement})``; CPU time of one core."""
     with contextlib.ExitStack() as stack:
-        workers = _started(stack, pythons, tell)
+        workers = _started(stack, pythons, report)
         versions = {name: worker.versions for name, worker in workers.items() if name == "lif" or name not in OURS}
         agreement = _agreement(workers)
         rows = {}
         for label, shape in shapes.items():
-            tell(f"neuron, {label}")
+            report(f"neuron, {label}")
             for name, worker in workers.items():
                 _make(worker, name, shape)
-            rows[label] = _row(in_rounds(workers, rounds), np.prod(shape))
+            rows[label] = _row(in_rounds(workers, rounds), int(np.prod(shape)))
     return rows, versions, agreement
 
 
-def chaos_term(rounds, elements=2_000_000):
-    """Value and gradient of the term, beside one read and one write of its tensor."""
+def chaos_term(rounds: int, elements: int = 2_000_000) -> dict[str, Any]:
+    """Time value and gradient of the term, beside reading and writing its tensor once."""
     with Worker(sys.executable, "benchmarks.ours") as term, Worker(sys.executable, "benchmarks.ours") as copy:
         term.ask(make="chaos_term", arguments={"shape": [4, elements // 4]})
         copy.ask(make="memory_copy", arguments={"shape": [4, elements // 4], "copies": 1})
@@ -51,48 +55,48 @@ def chaos_term(rounds, elements=2_000_000):
     }
 
 
-def _started(stack, pythons, tell):
+def _started(stack: contextlib.ExitStack, pythons: Mapping[str, str], report: Report) -> dict[str, Worker]:
     workers = {name: stack.enter_context(Worker(sys.executable, "benchmarks.ours")) for name in OURS}
     for name, python in pythons.items():
         try:
             worker = stack.enter_context(Worker(python, peers.MODULES[name]))
             _make(worker, name, SMALL)
         except Failed as problem:
-            tell(f"{name} is left out: {problem}")
+            report(f"{name} is left out: {problem}")
         else:
             workers[name] = worker
     return workers
 
 
-def _make(worker, name, shape):
+def _make(worker: Worker, name: str, shape: Sequence[int]) -> None:
     program, arguments = OURS.get(name, ("neuron", {"decay": DECAY}))
     worker.ask(make=program, arguments={"shape": list(shape), **arguments})
 
 
-def _agreement(workers):
+def _agreement(workers: Mapping[str, Worker]) -> dict[str, Any]:
     """Share of spikes that differ from lif's, and the largest difference of an input gradient over the largest."""
     _make(workers["lif"], "lif", SMALL)
-    ours, found = workers["lif"].check(), {}
+    ours, agreement = workers["lif"].check(), dict[str, dict[str, Any]]()
     for name in workers:
         if name not in OURS:
-            theirs = workers[name].check()
-            found[name] = {
-                "spikes_differ": float((theirs["spikes"] != ours["spikes"]).mean()),
+            other = workers[name].check()
+            agreement[name] = {
+                "spikes_differ": float((other["spikes"] != ours["spikes"]).mean()),
                 "gradient_differs": float(
-                    np.abs(theirs["gradient"] - ours["gradient"]).max() / np.abs(ours["gradient"]).max()
+                    np.abs(other["gradient"] - ours["gradient"]).max() / np.abs(ours["gradient"]).max()
                 ),
             }
-            found[name]["same"] = _verdict(found[name])
-    return found
+            agreement[name]["same"] = _verdict(agreement[name])
+    return agreement
 
 
-def _verdict(numbers):
+def _verdict(numbers: Mapping[str, float]) -> str:
     if numbers["spikes_differ"] > 1e-3:
         return "time only"
     return "spikes" if numbers["gradient_differs"] > 1e-4 else "spikes and gradient"
 
 
-def _row(clocks, elements):
+def _row(clocks: Mapping[str, Mapping[str, np.ndarray]], elements: int) -> dict[str, Any]:
     seconds = {name: clock["cpu"] for name, clock in clocks.items()}
     total = {name: s.sum(1) for name, s in seconds.items()}
     return {

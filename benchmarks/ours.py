@@ -1,6 +1,8 @@
-"""This package's programs, for benchmarks.worker: the neuron, what memory alone would cost, and the chaos term."""
+"""Programs of this package for benchmarks.worker: the neuron, its memory traffic alone, and the chaos term."""
 
+from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,61 +15,67 @@ from csbp_jax import chaos, neurons
 VERSIONS = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
 
 
-def neuron(shape, decay, learned=False, residual="full", alone=False):
-    """lif forward and backward, hard reset, triangle; ``learned`` with the gradients of decay and threshold.
+def neuron(
+    shape: Sequence[int],
+    decay: float,
+    learned: bool = False,
+    residual: neurons.Residual = "full",
+    alone: bool = False,
+) -> Program:
+    """lif forward and backward, hard reset, triangle.
 
-    ``alone``: the spikes, as a layer of a network takes them, without the last membrane.
+    learned: with the gradients of decay and threshold. alone: without the last membrane, as in a layer of a network.
     """
     x, bars = jnp.asarray(drawn(shape)), [jnp.asarray(drawn(shape, 1)), jnp.zeros((shape[0], *shape[2:]))]
     bars = bars[:1] if alone else bars
-    operands = (x, jnp.float32(decay), jnp.float32(1.0)) if learned else (x,)
+    constants = (jnp.float32(decay), jnp.float32(1.0)) if learned else ()
 
-    def call(*operands):
-        out = neurons.lif(*operands) if learned else neurons.lif(*operands, decay, residual=residual)
+    def call(x, *constants):
+        out = neurons.lif(x, *constants) if learned else neurons.lif(x, decay, residual=residual)
         return list(out[: len(bars)])
 
     forward_pass = jax.jit(lambda *operands: jax.vjp(call, *operands))
     backward_pass = jax.jit(lambda pull, bars: pull(bars))
-    kept = {}
+    results: dict[str, Any] = {}
 
     def forward():
-        (kept["spikes"], *_), kept["pull"] = jax.block_until_ready(forward_pass(*operands))
+        (results["spikes"], *_), results["pull"] = jax.block_until_ready(forward_pass(x, *constants))
 
     def backward():
-        kept["gradient"], *_ = jax.block_until_ready(backward_pass(kept["pull"], bars))
+        results["gradient"], *_ = jax.block_until_ready(backward_pass(results["pull"], bars))
 
-    return Program([forward, backward], lambda: {name: np.asarray(kept[name]) for name in ("spikes", "gradient")})
+    return Program([forward, backward], lambda: {name: np.asarray(results[name]) for name in ("spikes", "gradient")})
 
 
-def minimum_traffic(shape):
+def minimum_traffic(shape: Sequence[int]) -> Program:
     """Elementwise programs that move the neuron's bytes without its recurrence: 4 in, 8 out; 8 in, 4 out."""
     x, g = jnp.asarray(drawn(shape)), jnp.asarray(drawn(shape, 1))
     forward_pass, backward_pass = jax.jit(lambda x: (x * 2, x + 1)), jax.jit(lambda u, g: u * g)
-    kept = {}
+    results: dict[str, Any] = {}
 
     def forward():
-        kept["spikes"], kept["u"] = jax.block_until_ready(forward_pass(x))
+        results["spikes"], results["u"] = jax.block_until_ready(forward_pass(x))
 
     def backward():
-        kept["gradient"] = jax.block_until_ready(backward_pass(kept["u"], g))
+        results["gradient"] = jax.block_until_ready(backward_pass(results["u"], g))
 
     return Program([forward, backward])
 
 
-def zeros(shape):
-    """One sequence filled with zeros, as XLA on CPU does before a loop over time writes to it."""
+def zeros(shape: Sequence[int]) -> Program:
+    """Fill a sequence with zeros, as XLA on CPU does before a loop over time writes to it."""
     fill = jax.jit(lambda: jnp.zeros(shape))
     return Program([lambda: jax.block_until_ready(fill())])
 
 
-def memory_copy(shape, copies):
-    """Reads and writes ``copies`` times the array's bytes, between buffers that exist."""
+def memory_copy(shape: Sequence[int], copies: int) -> Program:
+    """Read and write ``copies`` times the array's bytes, between allocated buffers."""
     source = np.stack([drawn(shape)] * copies)
     target = source.copy()
     return Program([lambda: np.copyto(target, source)])
 
 
-def chaos_term(shape):
+def chaos_term(shape: Sequence[int]) -> Program:
     """Value and gradient of the term."""
     h, gradient = jnp.asarray(3 * drawn(shape)), jax.jit(jax.value_and_grad(chaos.term))
     return Program([lambda: jax.block_until_ready(gradient(h))])

@@ -1,6 +1,7 @@
-"""A convolution of XLA, for benchmarks.worker: forward, its gradient in the input, its gradient in the kernel."""
+"""A convolution by XLA for benchmarks.worker: forward, its gradient in the input, its gradient in the kernel."""
 
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,8 @@ from benchmarks.worker import Program, drawn
 from csbp_jax.runtime.hardware import compiler_options
 
 
-def convolution(x, kernel, stride, pad, default=False):
-    """Of spikes; compiled as a training step is, or as XLA does by ``default``."""
+def convolution(x: Sequence[int], kernel: Sequence[int], stride: int, pad: int, default: bool = False) -> Program:
+    """A convolution of spikes, compiled with the options of a training step or, with ``default``, with XLA's."""
     options = None if default else compiler_options()
     convolve = functools.partial(
         jax.lax.conv_general_dilated,
@@ -21,24 +22,24 @@ def convolution(x, kernel, stride, pad, default=False):
     )
     spikes, weights = jnp.asarray((drawn(x) > 1).astype(np.float32)), jnp.asarray(drawn(kernel, 1))
     bars = jnp.asarray(drawn(jax.eval_shape(convolve, spikes, weights).shape, 2))
-    programs = {
+    programs: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
         "forward": (convolve, (spikes, weights)),
         "input": (lambda bars, weights: _transposed(lambda x: convolve(x, weights), spikes, bars), (bars, weights)),
         "kernel": (lambda spikes, bars: _transposed(lambda k: convolve(spikes, k), weights, bars), (spikes, bars)),
     }
-    kept = {}
+    results: dict[str, jax.Array] = {}
 
     def stage(name, compiled, operands):
-        kept[name] = jax.block_until_ready(compiled(*operands))
+        results[name] = jax.block_until_ready(compiled(*operands))
 
     stages = [
         functools.partial(stage, name, jax.jit(function, compiler_options=options), operands)
         for name, (function, operands) in programs.items()
     ]
-    return Program(stages, lambda: {name: np.asarray(value) for name, value in kept.items()})
+    return Program(stages, lambda: {name: np.asarray(value) for name, value in results.items()})
 
 
-def _transposed(function, like, bars):
+def _transposed(function: Callable[[jax.Array], jax.Array], like: jax.Array, bars: jax.Array) -> jax.Array:
     (gradient,) = jax.linear_transpose(function, like)(bars)
     return gradient
 

@@ -1,9 +1,11 @@
-"""Whole runs of this package, for benchmarks.worker: members of a sweep, and a run that reads its data."""
+"""Runs of this package for benchmarks.worker: members of a sweep, and a run that reads its data."""
 
 import itertools
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,35 +13,38 @@ import numpy as np
 
 from benchmarks.worker import Program
 from csbp_jax import data
-from csbp_jax.config import from_json
+from csbp_jax.config import Config, from_json
 from csbp_jax.data.events import frame_cache
 from csbp_jax.data.images import augment, sources
 from csbp_jax.sweep import vectorised
 from csbp_jax.training import compiled
 
 
-def members(config, number, how):
-    """A step of each of ``number`` members: of one ``alone``, in a ``loop`` over one compiled step, or by ``vmap``.
+def members(config: dict[str, Any], number: int, how: str) -> Program:
+    """A step of a run ``alone``, or of ``number`` members in a ``loop`` over a compiled step or by ``vmap``.
 
-    The last two are what a sweep does with chunks of one member and of all. A chunk is trained to its end before the
-    next: in the loop one member makes all the steps, so that its state stays in the cache as it does there.
+    A sweep does the last two with chunks of a single member and of all members. It trains a chunk to its end before the
+    next: in the loop a single member makes all the steps, so that its state stays in the cache as in a sweep.
     """
     parts = data.load(from_json(config))
-    config = compiled.resolve(from_json(config), parts)
-    batch = next(data.train_batches(parts["train"], config.batch_size, 0))
+    settings = compiled.resolve(from_json(config), parts)
+    batch: Any = next(data.train_batches(parts["train"], settings.batch_size, 0))
+    step: Callable[..., Any]
     if how == "alone":
-        alone = compiled.compile_run(config, parts["train"], 100)
+        alone = compiled.compile_run(settings, parts["train"], 100)
         states, batch = [alone.init(jax.random.key(0))], alone.shard_batch(batch)
         step = alone.train_step
     else:
-        run = vectorised.VectorisedRuns([config], parts, vectorised.member_mesh())
+        run = vectorised.VectorisedRuns([settings], parts, vectorised.member_mesh())
         size = number if how == "vmap" else 1
-        hparams, which = run.hparams([config] * size), jnp.zeros(size, int)
+        hparams, which = run.hparams([settings] * size), jnp.zeros(size, int)
         states = [run.init(jnp.stack([jax.random.key(seed) for seed in range(size)]), hparams)]
         batch = run.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
 
-        def step(state, batch):
+        def step_members(state, batch):
             return run.step(state, which, batch)
+
+        step = step_members
 
     def once():
         for _ in range(number if how == "loop" else 1):
@@ -49,18 +54,18 @@ def members(config, number, how):
     return Program([once])
 
 
-def reading(config, examples, steps):
-    """Steps of a run over examples of random numbers, in memory or in a file of frames; waiting is the first stage.
+def reading(config: dict[str, Any], examples: int, steps: int) -> Program:
+    """Steps of a run over random examples, in memory or in a file of frames; also measures the time spent waiting.
 
     The device computes while the host prepares the next batch, as in the training loop.
     """
-    config = from_json(config)
-    source = _pictures(examples) if config.data.name == "cifar10" else _frames(config, examples)
-    run = compiled.compile_run(config, source, len(source) // config.batch_size)
-    options = {"workers": config.data.workers, "threads": config.data.threads}
-    stream = data.train_batches(source, config.batch_size, 0, **options)
+    settings = from_json(config)
+    source: Any = _images(examples) if settings.data.name == "cifar10" else _frames(settings, examples)
+    run = compiled.compile_run(settings, source, len(source) // settings.batch_size)
+    options = {"workers": settings.data.workers, "threads": settings.data.threads}
+    stream = data.train_batches(source, settings.batch_size, 0, **options)
     box = [run.init(jax.random.key(0))]
-    waited = []
+    waited: list[float] = []
 
     def once():
         waited.append(0.0)
@@ -71,7 +76,8 @@ def reading(config, examples, steps):
     return Program([once], lambda: {"waited": np.array(waited)})
 
 
-def _timed(batches, waited):
+def _timed(batches: Iterator[Any], waited: list[float]) -> Iterator[Any]:
+    """The batches, with the time until each added to the last entry of ``waited``."""
     while True:
         began = time.perf_counter()
         batch = next(batches, None)
@@ -81,13 +87,13 @@ def _timed(batches, waited):
         yield batch
 
 
-def _pictures(examples):
+def _images(examples: int) -> sources.ImageArraySource:
     draw = np.random.default_rng(0)
     x, y = draw.integers(0, 256, (examples, 32, 32, 3), np.uint8), draw.integers(0, 10, examples).astype(np.int32)
     return sources.ImageArraySource(x, y, 10, [(2, augment.crop), (1, augment.flip)])
 
 
-def _frames(config, examples):
+def _frames(config: Config, examples: int) -> frame_cache.CachedFrames:
     shape, draw = config.model.input_shape, np.random.default_rng(0)
     counts = draw.poisson(0.3, (examples, config.model.time_steps, *shape)).astype(np.uint8)
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:

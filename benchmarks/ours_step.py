@@ -1,8 +1,9 @@
-"""Training steps of this package, for benchmarks.worker: of one net, and of many members at once."""
+"""Training steps of this package for benchmarks.worker: of networks, of a tiny net, and over long sequences."""
 
 import functools
 import itertools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,52 +12,52 @@ from flax.traverse_util import flatten_dict
 
 from benchmarks.worker import Program
 from csbp_jax import learner, losses, models, neurons
-from csbp_jax.config import from_json
+from csbp_jax.config import Config, from_json
 from csbp_jax.learner import optimizer
 from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.runtime.hardware import compiler_options
 
 
-def step(config, batch_file=None):
-    """A whole step: loss, gradient, update, metrics, the check for non-finite values; state donated.
+def step(config: dict[str, Any], batch_file: str | None = None) -> Program:
+    """A training step: loss, gradient, update, metrics, the check for non-finite values; its state is donated.
 
-    config: as ``csbp_jax.config.to_json`` gives it.
-    batch_file: where batch and weights are written, for the same step in another library.
+    config: as ``csbp_jax.config.to_json`` returns it.
+    batch_file: file that batch and weights are written to, for the same step in another library.
     """
-    config = from_json(config)
-    model = models.build(config.model)
-    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
-    init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
-    state, batch = jax.jit(init)(jax.random.key(0)), batch_of(config)
+    settings = from_json(config)
+    model = models.build(settings.model)
+    tx = optimizer.build(settings.optimizer, settings.epochs, 10_000)
+    init, train_step, _ = learner.make(model, tx, losses.build(settings.loss), settings, 10_000)
+    state, batch = jax.jit(init)(jax.random.key(0)), batch_of(settings)
     if batch_file:
         _write(batch_file, batch, state.params)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     began = time.perf_counter()
     jitted = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
     compiled = jitted.lower(state, batch).compile()
-    about = {
+    info = {
         "parameters": parameters,
         "compile_seconds": time.perf_counter() - began,
         "temporary_MB": _temporary(compiled),
     }
-    box, found = [state], []
+    box, values = [state], list[float]()
 
     def run():
         box[0], metrics = compiled(box[0], batch)
-        found.append(float(metrics["loss"]))
+        values.append(float(metrics["loss"]))
 
-    return Program([run], lambda: {"losses": np.array(found)}, about)
+    return Program([run], lambda: {"losses": np.array(values)}, info)
 
 
-def dispatch(config, steps):
-    """Steps of a net so small that what is timed is what it takes to start one; the last is waited for.
+def dispatch(config: dict[str, Any], steps: int) -> Program:
+    """Steps of a tiny net, whose time is that of starting a step; only the last is waited for.
 
-    The second stage is as many steps that only count: what JAX takes to hand over the state's leaves.
+    The second stage is as many steps that only count: the time in which JAX passes the state's leaves.
     """
-    config = from_json(config)
-    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
-    init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config, 10_000)
-    start, batch = jax.jit(init), jax.device_put(batch_of(config))
+    settings = from_json(config)
+    tx = optimizer.build(settings.optimizer, settings.epochs, 10_000)
+    init, train_step, _ = learner.make(models.build(settings.model), tx, losses.build(settings.loss), settings, 10_000)
+    start, batch = jax.jit(init), jax.device_put(batch_of(settings))
 
     def count(state, batch):
         return state.replace(step=state.step + 1), state.step
@@ -66,15 +67,15 @@ def dispatch(config, steps):
             box[0], metrics = compiled(box[0], batch)
         jax.block_until_ready(metrics)
 
-    options = {"donate_argnums": 0, "compiler_options": compiler_options()}
-    programs = [jax.jit(function, **options) for function in (train_step, count)]
+    options = compiler_options()
+    programs = [jax.jit(function, donate_argnums=0, compiler_options=options) for function in (train_step, count)]
     boxes = [[start(jax.random.key(0))] for _ in programs]
     stages = [functools.partial(run, *pair) for pair in zip(programs, boxes, strict=True)]
-    return Program(stages, about={"leaves": len(jax.tree.leaves(boxes[0]))})
+    return Program(stages, info={"leaves": len(jax.tree.leaves(boxes[0]))})
 
 
-def long(T, length, batch=16):
-    """Gradient of a dense net of SHD's size (700 inputs, two layers of 256, 20 classes), in chunks or whole."""
+def long(T: int, length: int | None, batch: int = 16) -> Program:
+    """Gradient of a dense net of SHD's size (700 inputs, two layers of 256, 20 classes), in chunks or at once."""
     sizes = (700, 256, 256, 20)
     keys = jax.random.split(jax.random.key(0), 3)
     weights = [
@@ -95,11 +96,11 @@ def long(T, length, batch=16):
 
     x = jnp.asarray(np.random.default_rng(0).random((batch, T, sizes[0])) < 0.02, jnp.float32)
     compiled = jax.jit(jax.grad(loss)).lower(weights, x).compile()
-    return Program([lambda: jax.block_until_ready(compiled(weights, x))], about={"temporary_MB": _temporary(compiled)})
+    return Program([lambda: jax.block_until_ready(compiled(weights, x))], info={"temporary_MB": _temporary(compiled)})
 
 
-def batch_of(config):
-    """Frames of small counts where there are two polarities, else a standard normal still picture; random labels."""
+def batch_of(config: Config) -> dict[str, np.ndarray]:
+    """Frames of small counts for two polarities, else a standard normal static image; random labels."""
     draw, shape = np.random.default_rng(0), config.model.input_shape
     if shape[-1] == 2:
         x = draw.poisson(0.5, (config.batch_size, config.model.time_steps, *shape)).astype(np.float32)
@@ -108,11 +109,13 @@ def batch_of(config):
     return {"x": x, "y": draw.integers(0, config.model.classes, config.batch_size).astype(np.int32)}
 
 
-def _write(file, batch, params):
-    np.savez(file, **batch, **{"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()})
+def _write(file: str, batch: dict[str, Any], params: Any) -> None:
+    arrays: dict[str, Any] = {"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()}
+    np.savez(file, **batch, **arrays)
 
 
-def _temporary(compiled):
+def _temporary(compiled: Any) -> float:
+    """Megabytes of temporaries."""
     return compiled.memory_analysis().temp_size_in_bytes / 1e6
 
 

@@ -1,6 +1,6 @@
-"""What was measured, as pages and a figure.
+"""Pages and a figure of the results.
 
-``python -m benchmarks.page [FOLDER]`` draws those of its bench.json anew.
+``python -m benchmarks.page [FOLDER]`` makes them from the folder's bench.json.
 """
 
 import json
@@ -12,15 +12,17 @@ from benchmarks import targets
 from benchmarks.tables import table, tables
 from benchmarks.timing import cell
 from csbp_jax.reporting.plots import PALETTE, empty_figure
+from experiments import study
+from experiments.study import Content
 
 PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "results" / "bench"
 PEERS = ("spyx", "spikingjelly", "snntorch", "norse")
 
 
-def write(folder, content):
-    """README.md (the neuron), tables.md (all else), targets.md and speed.png (.pdf), of the parts that there are.
+def write(folder: pathlib.Path, content: Content) -> None:
+    """Write README.md (the neuron), tables.md (the other parts), targets.md and speed.png (.pdf) of the measured parts.
 
-    The repository's README.md quotes what is published, and is brought up to date with it.
+    The repository's README.md quotes the published table, and is updated with it.
     """
     (folder / "README.md").write_text(readme(content))
     load = ", ".join(f"{part} {value}" for part, value in content["load"].items())
@@ -31,12 +33,10 @@ def write(folder, content):
         front = PUBLISHED.parent.parent.parent / "README.md"
         front.write_text(quoted(front.read_text(), readme(content)))
     if "neuron" in content:
-        drawn = figure(content)
-        for kind in ("png", "pdf"):
-            drawn.savefig(folder / f"speed.{kind}", dpi=120)
+        study.save_figure(figure(content), folder, "speed")
 
 
-def quoted(text, page):
+def quoted(text: str, page: str) -> str:
     """README.md's text with its table of the neuron replaced by the page's."""
     new = [line for line in page.splitlines() if line.startswith("|")]
     lines = text.splitlines()
@@ -45,8 +45,9 @@ def quoted(text, page):
     return "\n".join([*lines[:first], *new, *lines[last:]]) + "\n"
 
 
-def readme(content):
-    versions = {name: number for found in content.get("versions", {}).values() for name, number in found.items()}
+def readme(content: Content) -> str:
+    """The text of README.md."""
+    versions = {name: number for of in content.get("versions", {}).values() for name, number in of.items()}
     text = f"""# Speed
 
 `make bench{" ARGS=--quick" if content["quick"] else ""}` on {content["machine"]}; CPU time on one core, median
@@ -82,8 +83,8 @@ Minimum traffic: two elementwise programs that move 24 bytes, without the recurr
 """
 
 
-def figure(content):
-    """Bars: nanoseconds of each program, a panel for each T; lines from the fastest round to the slowest."""
+def figure(content: Content) -> Any:
+    """Bars of each program's nanoseconds, a panel for each T, with lines from the fastest round to the slowest."""
     panels = content["neuron"]
     drawn = empty_figure(4 * len(panels), 3.5)
     shown: dict[str, Any] = {}
@@ -102,5 +103,5 @@ def figure(content):
 
 
 if __name__ == "__main__":
-    place = pathlib.Path(*sys.argv[1:] or [PUBLISHED])
-    write(place, json.loads((place / "bench.json").read_text()))
+    target = pathlib.Path(sys.argv[1]) if sys.argv[1:] else PUBLISHED
+    write(target, json.loads((target / "bench.json").read_text()))

@@ -1,4 +1,4 @@
-"""Worker processes from the side that asks: started pinned and with one allocator, and timed in rounds."""
+"""Worker processes, pinned to a core and with the same allocator, and their timing in rounds."""
 
 import contextlib
 import json
@@ -7,11 +7,13 @@ import pathlib
 import random
 import subprocess
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Fresh buffers would be paid for in page faults: keep freed memory, in huge pages, in one arena.
+# Fresh buffers cost page faults: keep freed memory, in huge pages, in a single arena.
 TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1"
 )
@@ -24,13 +26,13 @@ ENVIRONMENT = {
 
 
 class Failed(Exception):
-    """A worker ended; the message is the last thing it said."""
+    """A worker ended; the message is its last line on standard error."""
 
 
 class Worker:
-    """``benchmarks.worker`` of a module, under some Python; a context manager."""
+    """A process of ``benchmarks.worker`` for a module, under a given Python; a context manager."""
 
-    def __init__(self, python, module):
+    def __init__(self, python: str, module: str):
         self.module, self.errors = module, tempfile.TemporaryFile("w+")  # noqa: SIM115
         core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         self.process = subprocess.Popen(
@@ -42,39 +44,42 @@ class Worker:
             cwd=ROOT,
             env={**os.environ, **ENVIRONMENT},
         )
-        self.versions = self._answer()["versions"]
+        self.versions: dict[str, str] = self._answer()["versions"]
 
-    def ask(self, **request):
-        """The answer to one request.
+    def ask(self, **request: Any) -> Any:
+        """Send a request and return its answer.
 
         Raises:
-          Failed: the worker ended instead.
+          Failed: the worker ended.
         """
+        assert self.process.stdin
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         return self._answer()
 
-    def _answer(self):
+    def _answer(self) -> Any:
+        assert self.process.stdout
         line = self.process.stdout.readline()
         if line:
             return json.loads(line)
         self.process.wait()
         self.errors.seek(0)
-        said = self.errors.read().strip().splitlines() or [f"exit code {self.process.returncode}"]
-        raise Failed(f"{self.module}: {said[-1]}")
+        lines = self.errors.read().strip().splitlines() or [f"exit code {self.process.returncode}"]
+        raise Failed(f"{self.module}: {lines[-1]}")
 
-    def check(self):
-        """The arrays of its program's check."""
+    def check(self) -> dict[str, np.ndarray]:
+        """The arrays of the program's check."""
         with tempfile.TemporaryDirectory() as folder:
             self.ask(check=f"{folder}/check.npz")
             with np.load(f"{folder}/check.npz") as arrays:
                 return dict(arrays)
 
-    def __enter__(self):
+    def __enter__(self) -> "Worker":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin and self.process.stdout
         self.process.stdin.close()
         self.process.kill()
         self.process.wait()
@@ -82,14 +87,16 @@ class Worker:
         self.errors.close()
 
 
-def in_rounds(workers, rounds, calls=1, warm=2):
+def in_rounds(
+    workers: Mapping[str, Worker], rounds: int, calls: int = 1, warm: int = 2
+) -> dict[str, dict[str, np.ndarray]]:
     """``{name: {wall: [rounds, stages], cpu: ...}}`` seconds of the workers' programs, each round in a new order.
 
-    Rounds before the first do not count: until every buffer was used once, the allocator asks the kernel for pages.
+    The first ``warm`` rounds are not counted: until every buffer is used once, the allocator asks the kernel for pages.
     """
-    found = {name: {"wall": [], "cpu": []} for name in workers}
+    seconds: dict[str, dict[str, list[Any]]] = {name: {"wall": [], "cpu": []} for name in workers}
     for _ in range(warm + rounds):
         for name in random.sample(list(workers), len(workers)):
-            for clock, seconds in workers[name].ask(time=calls).items():
-                found[name][clock].append(seconds)
-    return {name: {clock: np.array(rows[warm:]) for clock, rows in clocks.items()} for name, clocks in found.items()}
+            for clock, stages in workers[name].ask(time=calls).items():
+                seconds[name][clock].append(stages)
+    return {name: {clock: np.array(rows[warm:]) for clock, rows in clocks.items()} for name, clocks in seconds.items()}

@@ -1,10 +1,10 @@
-"""Speed of this package on this machine, beside other libraries and beside what memory alone would cost.
+"""Measure the speed of this package on this machine, beside other libraries and beside memory traffic alone.
 
     make bench        (python -m benchmarks.run [--quick] [--out docs/results/bench] [--peers .bench] [--only PART ...])
 
-The other libraries are installed into environments of their own, once, in the folder ``--peers`` (or BENCH_PEERS). Each
-library runs in a process of its own, pinned to one core, with one thread and one allocator setting; in each round every
-program runs once, in a new order. Seconds are CPU time of the process unless wall is said; ratios are medians over
+Each other library is installed once into an environment in the folder ``--peers`` (or BENCH_PEERS). Each library runs
+in its own process, pinned to a core, with a single thread and the same allocator; in each round every program runs
+once, in a new order. Seconds are CPU time of the process unless they are called wall time; ratios are medians over
 rounds of the ratio within a round, with minimum and maximum. Values are compared before times.
 
 ``--quick`` takes under three minutes, with small arrays and nets, and writes to ``.bench/quick``.
@@ -20,6 +20,8 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,66 +30,80 @@ from benchmarks.process import TUNABLES
 from benchmarks.timing import spread
 from csbp_jax.runtime.files import write_json
 
+Pythons = Mapping[str, str]
+"""The Python of each other library's environment."""
 
-def tell(message):
+Content = dict[str, Any]
+
+
+def report(message: str) -> None:
+    """Print a line with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
 
 
-def neurons(pythons, quick):
+def neurons(pythons: Pythons, quick: bool) -> Content:
+    """The neuron and the chaos term."""
     shapes, rounds = (neuron.QUICK, 5) if quick else (neuron.SHAPES, 21)
-    rows, versions, agreement = neuron.measure(pythons, shapes, rounds, tell)
+    rows, versions, agreement = neuron.measure(pythons, shapes, rounds, report)
     term = neuron.chaos_term(rounds)
     return {"neuron": rows, "versions": versions, "agreement": agreement, "chaos_term": term}
 
 
-def training_steps(pythons, quick):
+def training_steps(pythons: Pythons, quick: bool) -> Content:
+    """Training steps of networks, and the dispatch of a step."""
     python = pythons.get("spikingjelly")
     nets = {"CNN7": steps.measure(steps.narrow(steps.NETS["CNN7"], 0.125), python, 3)} if quick else None
-    return {"steps": nets or steps.all_nets(python, 9, tell), "dispatch": steps.dispatch(5 if quick else 21)}
+    return {"steps": nets or steps.all_nets(python, 9, report), "dispatch": steps.dispatch(5 if quick else 21)}
 
 
-def convolutions_alone(pythons, quick):
-    tell("convolutions")
+def convolutions_alone(pythons: Pythons, quick: bool) -> Content:
+    """Convolutions without the rest of the step."""
+    report("convolutions")
     width, rounds = (0.125, 3) if quick else (None, 5)
     return {"convolutions": convolutions.measure(pythons.get("spikingjelly"), rounds, width)}
 
 
-def growth(pythons, quick):
-    tell("growth with T and batch")
+def growth(pythons: Pythons, quick: bool) -> Content:
+    """Time and memory against T and batch size."""
+    report("growth with T and batch")
     values = (1, 4) if quick else (1, 4, 16)
     return {"growth": steps.growth(pythons.get("spikingjelly"), 3 if quick else 7, values, values)}
 
 
-def long(_, quick):
-    tell("long sequences")
+def long(_: Pythons, quick: bool) -> Content:
+    """Long sequences, at once and in chunks."""
+    report("long sequences")
     return {"long": steps.long(3 if quick else 9)}
 
 
-def members(_, quick):
+def members(_: Pythons, quick: bool) -> Content:
+    """Members of a sweep against single runs."""
     nets = {name: sweeps.NETS[name] for name in ("digits", "dense")} if quick else sweeps.NETS
-    return {"members": sweeps.members(5 if quick else 21, tell, nets)}
+    return {"members": sweeps.members(5 if quick else 21, report, nets)}
 
 
-def processes(_, quick):
-    return {"processes": sweeps.processes(*((4, 2) if quick else (64, 8)), tell)}
+def processes(_: Pythons, quick: bool) -> Content:
+    """A sweep against separate processes."""
+    return {"processes": sweeps.processes(*((4, 2) if quick else (64, 8)), report)}
 
 
-def waiting(_, quick):
-    return {"waiting": sweeps.waiting(1 if quick else 3, 2 if quick else 3, tell)}
+def waiting(_: Pythons, quick: bool) -> Content:
+    """Share of the time spent waiting for data."""
+    return {"waiting": sweeps.waiting(1 if quick else 3, 2 if quick else 3, report)}
 
 
-def starts(_, quick):
+def starts(_: Pythons, quick: bool) -> Content:
     """Wall seconds from the command to the first step's metrics, without and with a compilation cache."""
-    found = {"cold": [], "warm": []}
+    measured: dict[str, list[float]] = {"cold": [], "warm": []}
     for n in range(1 if quick else 5):
-        tell(f"start {n + 1}")
-        with tempfile.TemporaryDirectory() as place:
+        report(f"start {n + 1}")
+        with tempfile.TemporaryDirectory() as folder:
             for name in ("cold", "warm"):
-                found[name].append(start.seconds(f"{place}/{name}", XDG_CACHE_HOME=f"{place}/cache"))
-    return {"starts": {name: spread(np.array(values)) for name, values in found.items()}}
+                measured[name].append(start.seconds(f"{folder}/{name}", XDG_CACHE_HOME=f"{folder}/cache"))
+    return {"starts": {name: spread(np.array(values)) for name, values in measured.items()}}
 
 
-PARTS = {
+PARTS: dict[str, Callable[[Pythons, bool], Content]] = {
     "neuron": neurons,
     "steps": training_steps,
     "convolutions": convolutions_alone,
@@ -102,7 +118,7 @@ WITH_PEERS = {"neuron", "steps", "convolutions", "growth"}
 IN_QUICK = ("neuron", "steps", "members")
 
 
-def machine():
+def machine() -> str:
     """Processor, cores and system."""
     name = platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
@@ -114,8 +130,8 @@ def machine():
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--peers", type=pathlib.Path, default=pathlib.Path(os.environ.get("BENCH_PEERS", ".bench")))
@@ -126,12 +142,12 @@ def main(arguments=None):
     out = options.out or pathlib.Path(".bench/quick" if options.quick else "docs/results/bench")
     random.seed(0)
     file = out / "bench.json"
-    # Parts that are not measured now stay as they were.
+    # Parts that are not measured in this call stay in the file.
     content = json.loads(file.read_text()) if options.only and file.exists() else {}
-    about = {"machine": machine(), "allocator": TUNABLES, "quick": options.quick, "load": {}, "seconds": {}}
-    content = about | content
+    origin = {"machine": machine(), "allocator": TUNABLES, "quick": options.quick, "load": {}, "seconds": {}}
+    content = origin | content
     parts = options.only or (IN_QUICK if options.quick else PARTS)
-    pythons = peers.pythons(options.peers, tell) if WITH_PEERS & set(parts) else {}
+    pythons = peers.pythons(options.peers, report) if WITH_PEERS & set(parts) else {}
     out.mkdir(parents=True, exist_ok=True)
     for part in parts:
         began, load = time.perf_counter(), os.getloadavg()[0]

@@ -1,5 +1,7 @@
-"""Seconds from the start of ``csbp_jax train digits`` to its first step's metrics, without and with the compilation
-cache: ``python -m benchmarks.start``, into docs/results/survival/starts.json."""
+"""Time from the start of ``csbp_jax train digits`` to its first step's metrics, without and with the compilation cache.
+
+python -m benchmarks.start        writes docs/results/survival/starts.json
+"""
 
 import json
 import os
@@ -21,32 +23,33 @@ STARTS = 7
 
 
 def seconds(folder: str, **environment: str) -> float:
+    """Wall seconds of a start, with more environment variables."""
     line = [sys.executable, "-m", "csbp_jax", "train", "digits", "--runs", folder, "--name", "r", "--log-every", "1"]
     began = time.perf_counter()
     with subprocess.Popen(line, env={**os.environ, **environment}, stdout=subprocess.DEVNULL) as process:
         while not any(row["kind"] == "train" for row in read_rows(pathlib.Path(folder) / "r" / "metrics.jsonl")):
             assert process.poll() is None
             time.sleep(0.01)
-        found = time.perf_counter() - began
+        elapsed = time.perf_counter() - began
         process.kill()
-    return found
+    return elapsed
 
 
 def main() -> None:
-    found: dict[str, list[float]] = {"without": [], "first": [], "second": []}
+    measured: dict[str, list[float]] = {"without": [], "first": [], "second": []}
     load = os.getloadavg()[0]
     for _ in range(STARTS):
-        with tempfile.TemporaryDirectory() as place:
-            runs = iter(f"{place}/{n}" for n in range(3))
-            found["without"].append(seconds(next(runs), JAX_ENABLE_COMPILATION_CACHE="false"))
+        with tempfile.TemporaryDirectory() as folder:
+            runs = iter(f"{folder}/{n}" for n in range(3))
+            measured["without"].append(seconds(next(runs), JAX_ENABLE_COMPILATION_CACHE="false"))
             for name in ("first", "second"):
-                found[name].append(seconds(next(runs), XDG_CACHE_HOME=f"{place}/cache"))
-    about = {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "cores": os.cpu_count(), "load_average": load}
+                measured[name].append(seconds(next(runs), XDG_CACHE_HOME=f"{folder}/cache"))
+    origin = {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "cores": os.cpu_count(), "load_average": load}
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUT, {"about": about, "seconds": found})
-    for name, values in found.items():
+    write_json(OUT, {"about": origin, "seconds": measured})
+    for name, values in measured.items():
         print(f"{name:8} {statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})")
-    print(json.dumps(about))
+    print(json.dumps(origin))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Training steps of networks of the literature, beside the same networks in SpikingJelly."""
+"""Timing of training steps of networks of the literature, beside the same networks in SpikingJelly."""
 
 import contextlib
 import dataclasses
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from benchmarks import peers
 from benchmarks.process import Failed, Worker, in_rounds
-from benchmarks.timing import spread
+from benchmarks.timing import Report, spread
 from csbp_jax.config import Chaos, Config, Model, Neuron, Optimizer, to_json
 
 TEBN, TET = Neuron(decay=0.25), Neuron(decay=0.5)
@@ -17,12 +19,12 @@ IF = Neuron(decay=1.0, surrogate="arctan", surrogate_param=2.0, detach_reset=Tru
 OPTIMIZER = Optimizer(name="sgd", lr=0.01, momentum=0.9, schedule="constant")
 
 
-def _config(batch, model, taps):
+def _config(batch: int, model: Model, taps: tuple[str, ...]) -> Config:
     chaos = Chaos(z0=(15.0,) * len(taps), beta=0.98, taps=taps)
     return Config(batch_size=batch, model=model, chaos=chaos, optimizer=OPTIMIZER)
 
 
-# At full width, with small batches, and SEW-ResNet-18 on small pictures, so that a step takes seconds on one core.
+# At full width, with small batches, and SEW-ResNet-18 on small images, so that a step takes seconds on one core.
 NETS = {
     "CNN7": _config(
         2, Model("cnn7", (48, 48, 2), time_steps=10, dropout=0.0, neuron=TEBN), ("conv1.membrane", "fc1.dense")
@@ -40,24 +42,26 @@ TINY = Config(
 )
 
 
-def narrow(config, width):
+def narrow(config: Config, width: float) -> Config:
+    """The config with a multiplier of its network's channels."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, width=width))
 
 
-def plain(config):
-    """Without the chaos term."""
+def plain(config: Config) -> Config:
+    """The config without the chaos term."""
     return dataclasses.replace(config, chaos=Chaos())
 
 
-def measure(config, python, rounds, chaos=True):
-    """One network: ours, ours with the chaos term, and SpikingJelly's if its Python is given."""
+def measure(config: Config, python: str | None, rounds: int, chaos: bool = True) -> dict[str, Any]:
+    """Time a network's step: ours, ours with the chaos term, and SpikingJelly's if its Python is given."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        workers, about = {}, {}
+        workers: dict[str, Worker] = {}
+        info: dict[str, Any] = {}
 
         def start(name, python, module, **arguments):
             workers[name] = stack.enter_context(Worker(python, module))
-            about[name] = workers[name].ask(make="step", arguments=arguments)
+            info[name] = workers[name].ask(make="step", arguments=arguments)
 
         file = f"{folder}/batch.npz"
         start("ours", sys.executable, "benchmarks.ours", config=to_json(plain(config)), batch_file=file)
@@ -69,60 +73,68 @@ def measure(config, python, rounds, chaos=True):
         clocks = in_rounds(workers, rounds)
         memory = {name: worker.ask(memory=0) for name, worker in workers.items()}
         losses = {name: worker.check()["losses"] for name, worker in workers.items()}
-    return _row(config, clocks, about, memory, losses)
+    return _row(config, clocks, info, memory, losses)
 
 
-def _row(config, clocks, about, memory, losses):
-    """Numbers of each program; ``same`` tells whether those that compute the same did."""
+def _row(
+    config: Config,
+    clocks: Mapping[str, Mapping[str, np.ndarray]],
+    info: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    losses: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """Numbers of each program; ``same`` says how equal ours and SpikingJelly's are."""
     seconds = {name: clock["cpu"].sum(1) for name, clock in clocks.items()}
     row = {
         name: {
             "ms": spread(1e3 * seconds[name]),
             "wall_ms": spread(1e3 * clocks[name]["wall"].sum(1)),
             "over_ours": spread(seconds[name] / seconds["ours"]),
-            "parameters": about[name]["parameters"],
+            "parameters": info[name]["parameters"],
             # Until the first step is done; for ours, also the compilation alone, and what the step allocates.
-            "ready_seconds": about[name]["ready_seconds"],
-            **{key: about[name][key] for key in ("compile_seconds", "temporary_MB") if key in about[name]},
+            "ready_seconds": info[name]["ready_seconds"],
+            **{key: info[name][key] for key in ("compile_seconds", "temporary_MB") if key in info[name]},
             **memory[name],
             "losses": [float(loss) for loss in losses[name][:3]],
         }
         for name in clocks
     }
     shape = {"batch": config.batch_size, "T": config.model.time_steps, "input": list(config.model.input_shape)}
-    result = {"about": shape | {"width": config.model.width or 1.0}, "programs": row}
+    result: dict[str, Any] = {"about": shape | {"width": config.model.width or 1.0}, "programs": row}
     if "ours with chaos" in clocks:
         result["chaos_share"] = spread(1 - seconds["ours"] / seconds["ours with chaos"])
     if "spikingjelly" in clocks:
         a, b = row["ours"], row["spikingjelly"]
-        apart = np.abs(np.subtract(a["losses"], b["losses"])) / np.abs(a["losses"])
-        result["same"] = {"parameters": a["parameters"] == b["parameters"], "losses_differ": apart.tolist()}
+        differences = np.abs(np.subtract(a["losses"], b["losses"])) / np.abs(a["losses"])
+        result["same"] = {"parameters": a["parameters"] == b["parameters"], "losses_differ": differences.tolist()}
     return result
 
 
-def growth(python, rounds, steps, batches):
+def growth(python: str | None, rounds: int, steps: Sequence[int], batches: Sequence[int]) -> dict[str, Any]:
     """Time and memory of a quarter-width CNN7 against T and batch, each point in fresh processes."""
-    base, found = narrow(NETS["CNN7"], 0.25), {"T": {}, "batch": {}}
+    base = narrow(NETS["CNN7"], 0.25)
+    points: dict[str, dict[str, Any]] = {"T": {}, "batch": {}}
     for axis, values in (("T", steps), ("batch", batches)):
         for value in values:
             model = dataclasses.replace(base.model, time_steps=value if axis == "T" else 4)
             config = dataclasses.replace(base, model=model, batch_size=4 if axis == "T" else value)
-            found[axis][str(value)] = measure(config, python, rounds, chaos=False)
-    return found
+            points[axis][str(value)] = measure(config, python, rounds, chaos=False)
+    return points
 
 
-def long(rounds, T=1000, length=50):
-    """A dense net over T time steps: whole, in chunks, and over 64 time steps."""
+def long(rounds: int, T: int = 1000, length: int = 50) -> dict[str, Any]:
+    """Time a dense net over T time steps, at once and in chunks, and over 64 time steps."""
     cases = {"64 steps": (64, None), "whole": (T, None), "in chunks": (T, length)}
     with contextlib.ExitStack() as stack:
-        workers, about = {}, {}
+        workers: dict[str, Worker] = {}
+        info: dict[str, Any] = {}
         for name, (steps, chunk) in cases.items():
             workers[name] = stack.enter_context(Worker(sys.executable, "benchmarks.ours"))
-            about[name] = workers[name].ask(make="long", arguments={"T": steps, "length": chunk})
+            info[name] = workers[name].ask(make="long", arguments={"T": steps, "length": chunk})
         seconds = {name: clocks["cpu"].sum(1) for name, clocks in in_rounds(workers, rounds).items()}
     return {
         "programs": {
-            name: {"ms": spread(1e3 * s), "temporary_MB": about[name]["temporary_MB"]} for name, s in seconds.items()
+            name: {"ms": spread(1e3 * s), "temporary_MB": info[name]["temporary_MB"]} for name, s in seconds.items()
         },
         "chunks_over_whole": spread(seconds["in chunks"] / seconds["whole"]),
         "T": T,
@@ -130,21 +142,21 @@ def long(rounds, T=1000, length=50):
     }
 
 
-def dispatch(rounds, steps=300):
-    """Wall microseconds a step of a 12-layer net of 8 units with Adam, one example."""
+def dispatch(rounds: int, steps: int = 300) -> dict[str, Any]:
+    """Wall microseconds per step of a 12-layer net of 8 units with Adam on a single example."""
     with Worker(sys.executable, "benchmarks.ours") as worker:
-        about = worker.ask(make="dispatch", arguments={"config": to_json(TINY), "steps": steps})
+        info = worker.ask(make="dispatch", arguments={"config": to_json(TINY), "steps": steps})
         step, counting = in_rounds({"step": worker}, rounds)["step"]["wall"].T / steps
-    return {"us": spread(1e6 * step), "counting_us": spread(1e6 * counting), "leaves": about["leaves"]}
+    return {"us": spread(1e6 * step), "counting_us": spread(1e6 * counting), "leaves": info["leaves"]}
 
 
-def all_nets(python, rounds, tell, width=None):
-    """``{network: row}``; one that fails is told and left out."""
-    found = {}
+def all_nets(python: str | None, rounds: int, report: Report, width: float | None = None) -> dict[str, Any]:
+    """``{network: row}``; a network that fails is reported and left out."""
+    rows = {}
     for name, config in NETS.items():
-        tell(f"training step, {name}")
+        report(f"training step, {name}")
         try:
-            found[name] = measure(narrow(config, width) if width else config, python, rounds)
+            rows[name] = measure(narrow(config, width) if width else config, python, rounds)
         except Failed as problem:
-            tell(f"{name} is left out: {problem}")
-    return found
+            report(f"{name} is left out: {problem}")
+    return rows

@@ -1,4 +1,4 @@
-"""Members of a sweep against runs alone: one step of each, and whole runs in processes of their own."""
+"""Timing of a sweep's members against single runs: of a step, and of runs in separate processes."""
 
 import contextlib
 import dataclasses
@@ -7,20 +7,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from benchmarks.process import ROOT, Worker, in_rounds
-from benchmarks.timing import spread
+from benchmarks.timing import Report, spread
 from csbp_jax import configs
-from csbp_jax.config import to_json
+from csbp_jax.config import Config, to_json
 
 MEMBERS = 8
 DIGITS = configs.load("digits")
 
 
-def _dense(*features, batch=DIGITS.batch_size, T=DIGITS.model.time_steps):
+def _dense(*features: int, batch: int = DIGITS.batch_size, T: int = DIGITS.model.time_steps) -> Config:
     model = dataclasses.replace(DIGITS.model, name="dense", features=features, time_steps=T)
     return dataclasses.replace(
         DIGITS, batch_size=batch, model=model, chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",))
@@ -39,11 +41,11 @@ NETS = {
 RUN = ("--batch-size", "25", "--epochs", "2")  # two epochs of 50 steps
 
 
-def members(rounds, tell, nets=NETS):
-    """``{net: {alone_ms, loop, vmap}}``: a member's step over one alone, CPU time of one core."""
-    found = {}
+def members(rounds: int, report: Report, nets: Mapping[str, Config] = NETS) -> dict[str, Any]:
+    """``{net: {alone_ms, loop, vmap}}``: a member's step over that of a single run, CPU time of a core."""
+    rows = {}
     for name, config in nets.items():
-        tell(f"sweep, {name}")
+        report(f"sweep, {name}")
         with contextlib.ExitStack() as stack:
             workers = {}
             for how in ("alone", "loop", "vmap"):
@@ -51,20 +53,20 @@ def members(rounds, tell, nets=NETS):
                 arguments = {"config": to_json(config), "number": MEMBERS, "how": how}
                 workers[how].ask(make="members", arguments=arguments)
             seconds = {how: clocks["cpu"].sum(1) for how, clocks in in_rounds(workers, rounds, calls=3).items()}
-        found[name] = {
+        rows[name] = {
             "members": MEMBERS,
             "alone_ms": spread(1e3 * seconds["alone"]),
             **{how: spread(seconds[how] / MEMBERS / seconds["alone"]) for how in ("loop", "vmap")},
         }
-    return found
+    return rows
 
 
-def processes(total, started, tell):
+def processes(total: int, started: int, report: Report) -> dict[str, Any]:
     """Wall seconds of ``total`` members of the digits net in one sweep, and in processes, as many at once as cores.
 
-    Only ``started`` processes are run and their time is scaled; all use one warm compilation cache.
+    Only ``started`` processes run, and their time is scaled; all share a warm compilation cache.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
 
         def command(*words):
@@ -77,37 +79,37 @@ def processes(total, started, tell):
         def alone(seed):
             return command("train", "digits", "--runs", f"{folder}/runs", "--name", f"r{seed}", "--seed", str(seed))
 
-        tell(f"sweep, {started} processes of {total}")
+        report(f"sweep, {started} processes of {total}")
         alone(total)  # fills the cache
         began = time.perf_counter()
         with ThreadPoolExecutor(cores) as pool:
-            each = list(pool.map(alone, range(started)))
-        apart = time.perf_counter() - began
-        tell(f"sweep, {total} members")
+            single = list(pool.map(alone, range(started)))
+        in_processes = time.perf_counter() - began
+        report(f"sweep, {total} members")
         words = ("sweep", "digits", "--sweeps", f"{folder}/sweeps", "--name", "s", "--grid", f"seed=0:{total}")
-        one = command(*words)
+        in_sweep = command(*words)
     return {
         "members": total,
         "steps": 100,
         "cores": cores,
         "processes_run": started,
-        "process_seconds": spread(np.array(each)),
-        "processes_seconds": apart * total / started,
-        "sweep_seconds": one,
-        "times_less": apart * total / started / one,
+        "process_seconds": spread(np.array(single)),
+        "processes_seconds": in_processes * total / started,
+        "sweep_seconds": in_sweep,
+        "times_less": in_processes * total / started / in_sweep,
     }
 
 
-def waiting(rounds, steps, tell):
-    """Share of a run's wall time that it waits for its data: CIFAR in memory, cached frames of DVS-CIFAR10."""
-    found = {}
+def waiting(rounds: int, steps: int, report: Report) -> dict[str, Any]:
+    """Share of a run's wall time spent waiting for data: CIFAR in memory, cached frames of DVS-CIFAR10."""
+    rows = {}
     for name in ("cifar10", "cifar10_dvs"):
-        tell(f"waiting for data, {name}")
+        report(f"waiting for data, {name}")
         config = configs.load(name)
         with Worker(sys.executable, "benchmarks.ours") as worker:
             arguments = {"config": to_json(config), "examples": 4 * config.batch_size, "steps": steps}
             worker.ask(make="reading", arguments=arguments)
             wall = in_rounds({"run": worker}, rounds, warm=0)["run"]["wall"].sum(1)
             share = worker.check()["waited"][-rounds:] / wall
-        found[name] = {"share": spread(share), "ms_a_step": spread(1e3 * wall / steps)}
-    return found
+        rows[name] = {"share": spread(share), "ms_a_step": spread(1e3 * wall / steps)}
+    return rows

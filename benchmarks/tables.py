@@ -1,19 +1,26 @@
-"""What was measured, as tables in Markdown: median (minimum-maximum)."""
+"""Results as tables in Markdown: median (minimum-maximum)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from benchmarks.timing import cell
 
+Content = Mapping[str, Any]
 
-def table(head, rows):
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     return "\n".join(["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)])
 
 
-def tables(content):
+def tables(content: Content) -> Iterator[str]:
+    """The tables of all measured parts."""
     for part, show in SHOWN.items():
         if part in content:
             yield show(content[part])
 
 
-def neurons(rows):
+def neurons(rows: Content) -> str:
     head = ["", "program", "ns", "wall ns", "forward ns", "backward ns", "/ lif", "/ minimum traffic"]
     body = []
     for label, row in rows.items():
@@ -25,7 +32,7 @@ def neurons(rows):
     return "## The neuron\n\n" + table(head, body)
 
 
-def term(numbers):
+def term(numbers: Content) -> str:
     ns = numbers["ns_per_element"]
     return f"""## The chaos term
 
@@ -33,7 +40,7 @@ Value and gradient: {cell(ns["term"])} ns per element; one read and write of an 
 ratio {cell(numbers["term_over_copy"])}."""
 
 
-def training_steps(rows):
+def training_steps(rows: Content) -> str:
     head = [
         "net",
         "program",
@@ -48,8 +55,8 @@ def training_steps(rows):
     ]
     body = []
     for name, row in rows.items():
-        about = row["about"]
-        shape = f"{name}, B={about['batch']}, T={about['T']}, {'x'.join(map(str, about['input']))}"
+        sizes = row["about"]
+        shape = f"{name}, B={sizes['batch']}, T={sizes['T']}, {'x'.join(map(str, sizes['input']))}"
         for program, n in row["programs"].items():
             compiled = [f"{n[key]:.1f}" if key in n else "" for key in ("compile_seconds", "temporary_MB")]
             body.append(
@@ -74,7 +81,7 @@ including compilation; before: after the imports. Ready: time from the end of th
 {shares}"""
 
 
-def convolutions(rows):
+def convolutions(rows: Content) -> str:
     head = ["net", "", "program", "ms", "/ ours"]
     body = [
         [net, stage, name, cell(n["ms"], 1), cell(n["over_ours"])]
@@ -91,14 +98,14 @@ default XLA uses YNNPACK's. The largest difference between values is {differ:.0e
 {table(head, body)}"""
 
 
-def agreement(same):
-    """How equal the two nets are: after the first step, rounding turns a spike here and there."""
+def agreement(same: Content) -> str:
+    """Agreement of two nets in parameters and first losses; after the first step, rounding changes single spikes."""
     differ = ", ".join(f"{share:.0e}" for share in same["losses_differ"])
     number = "the same number" if same["parameters"] else "a different number"
     return f"has {number} of parameters; its first losses differ by {differ}, relative to ours"
 
 
-def growth(found):
+def growth(points_of: Content) -> str:
     head = [
         "CNN7, width 1/4",
         "ours, ms",
@@ -108,16 +115,18 @@ def growth(found):
         "SpikingJelly, peak MB",
     ]
     body = []
-    for axis, points in found.items():
+    for axis, points in points_of.items():
         for value, row in points.items():
-            ours, theirs = row["programs"]["ours"], row["programs"].get("spikingjelly")
-            ratio, peak = (cell(theirs["over_ours"]), f"{theirs['peak_MB']:.0f}") if theirs else ("", "")
-            mine = f"{ours['temporary_MB']:.1f}", f"{ours['peak_MB']:.0f}"
-            body.append([f"{axis}={value} ({'B' if axis == 'T' else 'T'}=4)", cell(ours["ms"], 1), ratio, *mine, peak])
+            ours, other = row["programs"]["ours"], row["programs"].get("spikingjelly")
+            ratio, peak = (cell(other["over_ours"]), f"{other['peak_MB']:.0f}") if other else ("", "")
+            memory = f"{ours['temporary_MB']:.1f}", f"{ours['peak_MB']:.0f}"
+            body.append(
+                [f"{axis}={value} ({'B' if axis == 'T' else 'T'}=4)", cell(ours["ms"], 1), ratio, *memory, peak]
+            )
     return "## Growth with T and batch\n\n" + table(head, body)
 
 
-def dispatch(numbers):
+def dispatch(numbers: Content) -> str:
     return f"""## Dispatch
 
 A step of a 12-layer net of 8 units with Adam, {numbers["leaves"]} leaves, one example: {cell(numbers["us"], 0)}
@@ -125,19 +134,19 @@ microseconds of wall time. A step that only increments a counter, with the same 
 {cell(numbers["counting_us"], 0)}."""
 
 
-def long(found):
-    rows = [[name, cell(n["ms"], 0), f"{n['temporary_MB']:.1f}"] for name, n in found["programs"].items()]
+def long(content: Content) -> str:
+    rows = [[name, cell(n["ms"], 0), f"{n['temporary_MB']:.1f}"] for name, n in content["programs"].items()]
     return f"""## Long sequences
 
-Gradient of a dense net of 700 inputs and two layers of 256, batch 16, over T = {found["T"]}, as a whole and in
-chunks of {found["length"]}. Time in chunks over time as a whole: {cell(found["chunks_over_whole"])}.
+Gradient of a dense net of 700 inputs and two layers of 256, batch 16, over T = {content["T"]}, as a whole and in
+chunks of {content["length"]}. Time in chunks over time as a whole: {cell(content["chunks_over_whole"])}.
 
 {table(["", "ms", "temporaries MB"], rows)}"""
 
 
-def members(found):
+def members(content: Content) -> str:
     head = ["net", "members", "alone, ms", "a member in a loop / alone", "a member by vmap / alone"]
-    body = [[n, str(r["members"]), cell(r["alone_ms"]), cell(r["loop"]), cell(r["vmap"])] for n, r in found.items()]
+    body = [[n, str(r["members"]), cell(r["alone_ms"]), cell(r["loop"]), cell(r["vmap"])] for n, r in content.items()]
     return f"""## Members of a sweep
 
 A sweep trains each chunk of members to its end before the next one: one member per chunk (a loop), or all members in
@@ -146,7 +155,7 @@ one chunk (vmap).
 {table(head, body)}"""
 
 
-def processes(n):
+def processes(n: Content) -> str:
     return f"""## One sweep, or processes
 
 {n["members"]} members of the digits net for {n["steps"]} steps, {n["cores"]} cores, wall time.
@@ -157,18 +166,18 @@ def processes(n):
 - Time of the processes over that of the sweep: {n["times_less"]:.1f}."""
 
 
-def waiting(found):
-    rows = [[name, cell(n["ms_a_step"], 0), cell(n["share"], 2, 100)] for name, n in found.items()]
+def waiting(content: Content) -> str:
+    rows = [[name, cell(n["ms_a_step"], 0), cell(n["share"], 2, 100)] for name, n in content.items()]
     return "## Waiting for data\n\n" + table(["preset, random data", "ms per step", "% of wall time waiting"], rows)
 
 
-def starts(n):
+def starts(n: Content) -> str:
     return f"""## From `csbp_jax train digits` to the first step's metrics
 
 Without compiled programs in the cache: {cell(n["cold"], 1)} s; with them: {cell(n["warm"], 1)} s (wall time)."""
 
 
-SHOWN = {
+SHOWN: dict[str, Callable[[Content], str]] = {
     "neuron": neurons,
     "chaos_term": term,
     "steps": training_steps,

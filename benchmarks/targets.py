@@ -1,18 +1,24 @@
-"""Each target of speed beside what was measured, from bench.json."""
+"""Targets of speed and the measured values, from bench.json."""
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.timing import cell
+
+Content = Mapping[str, Any]
+Value = tuple[Mapping[str, float], int, float]
+"""``(numbers, digits, unit)``."""
+
+Read = Callable[[Content], Value]
 
 TS = ("T=4", "T=16", "T=100")
 NETS = ("CNN7", "VGGSNN", "ResNet-19", "SEW-ResNet-18")
 
 
-def page(content):
-    """The table in Markdown; a target whose part was not measured says so."""
+def page(content: Content) -> str:
+    """The table in Markdown, with "not measured" where a part is missing, and reasons for missed targets."""
     lines = ["| target | limit | measured | verdict | command |", "|---|---|---|---|---|"]
     missed = []
     for part, name, limit, read in rows():
@@ -23,8 +29,8 @@ def page(content):
             continue
         met = verdict(limit, unit * numbers["median"])
         missed += [] if met else [name]
-        measured, said = cell(numbers, digits, unit), "met" if met else "missed"
-        lines.append(f"| {name} | {limit} | {measured} | {said} | {command(part)} |")
+        measured, outcome = cell(numbers, digits, unit), "met" if met else "missed"
+        lines.append(f"| {name} | {limit} | {measured} | {outcome} | {command(part)} |")
     reasons = "\n".join(f"- {name}: {reason(name, content)}" for name in missed)
     text = "\n".join(lines)
     return f"""# Speed: targets
@@ -36,18 +42,19 @@ compilations. No GPU or TPU was available; there is a page on [programs compiled
 {f"{chr(10)}Why targets were missed:{chr(10)}{chr(10)}{reasons}{chr(10)}" if missed else ""}"""
 
 
-def command(part):
+def command(part: str) -> str:
+    """The command that measures a part."""
     return f'`make bench ARGS="--only {part}"`'
 
 
-def verdict(limit, value):
-    """Is ``value`` within a limit such as "<= 1.4 x"?"""
+def verdict(limit: str, value: float) -> bool:
+    """Whether a value is within a limit such as "<= 1.4 x"."""
     sign, number, *_ = limit.split()
     return value <= float(number) if sign == "<=" else value >= float(number)
 
 
-def rows():
-    """``(part, target, limit, content -> (numbers, digits, unit))``."""
+def rows() -> Iterator[tuple[str, str, str, Read]]:
+    """``(part, target, limit, content -> (numbers, digits, unit))`` of every target."""
     for label in TS:
         yield "neuron", f"lif over minimum traffic, {label}", "<= 1.4 x", neuron(label, "lif", "over_minimum")
     for label in TS:
@@ -72,45 +79,45 @@ def rows():
     yield "starts", "start to first step, compiled before", "<= 5 s", lambda c: (c["starts"]["warm"], 1, 1)
 
 
-def neuron(label, program, ratio):
+def neuron(label: str, program: str, ratio: str) -> Read:
     return lambda c: (c["neuron"][label][program][ratio], 2, 1)
 
 
-def faster(net):
+def faster(net: str) -> Read:
     return lambda c: (c["steps"][net]["programs"]["spikingjelly"]["over_ours"], 2, 1)
 
 
-def share(net):
+def share(net: str) -> Read:
     return lambda c: (c["steps"][net]["chaos_share"], 1, 100)
 
 
-def waits(name):
+def waits(name: str) -> Read:
     return lambda c: (c["waiting"][name]["share"], 2, 100)
 
 
-def member(content):
+def member(content: Content) -> Value:
     return content["members"]["digits"]["loop"], 2, 1
 
 
-def times_less(content):
+def times_less(content: Content) -> Value:
     return same(content["processes"]["times_less"]), 1, 1
 
 
-def temporaries(content):
+def temporaries(content: Content) -> Value:
     programs = content["long"]["programs"]
     return same(programs["in chunks"]["temporary_MB"] / programs["64 steps"]["temporary_MB"]), 2, 1
 
 
-def same(value):
-    """One number that was not measured in rounds."""
+def same(value: float) -> dict[str, float]:
+    """Median, minimum and maximum of a number that was not measured in rounds."""
     return dict.fromkeys(("median", "min", "max"), value)
 
 
-# With numbers of the same bench.json; what they tell of was found in profiles and compiled programs.
+# Reasons for missed targets, with numbers of the same bench.json; they come from profiles and compiled programs.
 
 
-def zeros(content, label, ratio, inverse=False):
-    """``ratio`` of lif as it would be without the two sequences of zeros, and what they take."""
+def zeros(content: Content, label: str, ratio: str, inverse: bool = False) -> str:
+    """``ratio`` of lif without the two sequences of zeros, and the time that they take."""
     row = content["neuron"][label]
     lif, filled = row["lif"]["ns"]["median"], 2 * row["one sequence of zeros"]["ns"]["median"]
     share = 1 - filled / lif
@@ -121,30 +128,31 @@ def zeros(content, label, ratio, inverse=False):
     )
 
 
-def unrolled(content, label):
-    """The fastest way at T = 4 computes some of the chain twice, for want of fusions with two outputs."""
+def unrolled(content: Content, label: str) -> str:
+    """The time lost at T = 4 where parts of the chain are computed twice, since fusions have a single output."""
     row = content["neuron"][label]
     (ahead, back), (least, least_back) = (
         [stage["median"] for stage in row[name]["stages_ns"]] for name in ("lif", "minimum traffic")
     )
-    alone = row["lif, spikes alone"]["stages_ns"][0]["median"]
+    spikes_only = row["lif, spikes alone"]["stages_ns"][0]["median"]
     return (
         f"XLA on CPU has no fusion with two outputs, so the last membrane's chain is computed from x once more "
-        f"(forward {ahead:.2f} ns, {alone:.2f} where only spikes are asked for, as in a network; minimum {least:.2f}), "
+        f"(forward {ahead:.2f} ns, {spikes_only:.2f} where only spikes are asked for, as in a network; "
+        f"minimum {least:.2f}), "
         f"and so is, for each row of the gradient, that of all later rows (backward {back:.2f} ns, minimum "
         f"{least_back:.2f}); loops have no such chains but are filled with zeros first"
     )
 
 
-def convolutions(content, net):
-    """What of a step is convolution, here and in SpikingJelly, and what is not."""
-    whole, alone = content["steps"][net]["programs"], content["convolutions"][net]["stages"]["all"]
-    ours, theirs = (whole[name]["ms"]["median"] for name in ("ours", "spikingjelly"))
-    mine, torchs = (alone[name]["ms"]["median"] for name in ("ours", "torch"))
+def convolutions(content: Content, net: str) -> str:
+    """The share of convolutions in a step, in this package and in SpikingJelly."""
+    steps, convolutions = content["steps"][net]["programs"], content["convolutions"][net]["stages"]["all"]
+    ours, jelly = (steps[name]["ms"]["median"] for name in ("ours", "spikingjelly"))
+    ours_alone, torch_alone = (convolutions[name]["ms"]["median"] for name in ("ours", "torch"))
     return (
-        f"its convolutions alone take {mine:.0f} ms of our {ours:.0f}, and in torch {torchs:.0f} of SpikingJelly's "
-        f"{theirs:.0f} (tables.md, convolutions alone): Eigen's against oneDNN's; all else takes {ours - mine:.0f} and "
-        f"{theirs - torchs:.0f} ms"
+        f"its convolutions alone take {ours_alone:.0f} ms of our {ours:.0f}, and in torch {torch_alone:.0f} of "
+        f"SpikingJelly's {jelly:.0f} (tables.md, convolutions alone): Eigen's against oneDNN's; all else takes "
+        f"{ours - ours_alone:.0f} and {jelly - torch_alone:.0f} ms"
     )
 
 
@@ -153,7 +161,7 @@ SUMS = (
     "row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward. A sum over neurons at each step "
     "was tried instead: faster at T=4, slower at T=16 and 100"
 )
-REASONS: dict[str, str | Callable[[dict[str, Any]], str]] = {
+REASONS: dict[str, str | Callable[[Content], str]] = {
     **{f"SpikingJelly over ours, training step of {net}": functools.partial(convolutions, net=net) for net in NETS},
     "lif over minimum traffic, T=4": functools.partial(unrolled, label="T=4"),
     **{
@@ -171,10 +179,10 @@ REASONS: dict[str, str | Callable[[dict[str, Any]], str]] = {
 }
 
 
-def reason(name, content):
-    """Why a target was missed; a reason whose numbers were not measured is none."""
-    found = REASONS.get(name, "unknown")
+def reason(name: str, content: Content) -> str:
+    """The reason why a target was missed, or "not measured" if its numbers are missing."""
+    text = REASONS.get(name, "unknown")
     try:
-        return found if isinstance(found, str) else found(content)
+        return text if isinstance(text, str) else text(content)
     except KeyError:
         return "not measured"

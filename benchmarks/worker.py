@@ -1,4 +1,4 @@
-"""A process that times the programs of one library, as told line by line on its standard input.
+"""A process that times the programs of a library, on requests that it reads from standard input.
 
     python -m benchmarks.worker MODULE CORE
 
@@ -14,7 +14,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,28 +22,30 @@ import numpy as np
 
 @dataclasses.dataclass
 class Program:
-    """stages: functions without arguments, called in this order and timed apart.
-    check: gives the arrays by which programs are compared.
-    about: what there is to say before it is timed, as JSON.
+    """A program to be timed.
+
+    stages: functions without arguments, called in this order and timed separately.
+    check: returns the arrays by which programs are compared.
+    info: JSON that answers the request to make the program.
     """
 
     stages: Sequence[Callable[[], Any]]
     check: Callable[[], dict[str, np.ndarray]] = dict
-    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def drawn(shape, seed=0, mean=0.3):
-    """Standard normal numbers about ``mean``, float32; the same for every library."""
+def drawn(shape: Sequence[int], seed: int = 0, mean: float = 0.3) -> np.ndarray:
+    """Normal numbers around ``mean`` with deviation 1, float32; the same for every library."""
     return mean + np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def megabytes():
+def megabytes() -> float:
     """Peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def measured(program, calls):
-    """``{wall: [stages], cpu: [stages]}``, seconds a call; CPU time is of all threads."""
+def measured(program: Program, calls: int) -> dict[str, list[float]]:
+    """``{wall: [stages], cpu: [stages]}``, seconds per call; CPU time is that of all threads."""
     wall, cpu = np.zeros((2, len(program.stages)))
     for _ in range(calls):
         for i, stage in enumerate(program.stages):
@@ -54,17 +56,18 @@ def measured(program, calls):
     return {"wall": list(wall / calls), "cpu": list(cpu / calls)}
 
 
-def answers(module, requests):
-    """The answer to each request; the program is the one made last."""
-    program, started = None, megabytes()
+def answers(module: Any, requests: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Answer each request, for the program that was made last."""
+    started = megabytes()
+    program: Any = None
     for request in requests:
         (kind, value), *rest = request.items()
         if kind == "make":
-            program = None  # two would not fit into memory where one does
+            program = None  # frees the memory of the previous program
             began = time.perf_counter()
             program = module.PROGRAMS[value](**dict(rest)["arguments"])
             first = measured(program, 1)
-            yield program.about | {"ready_seconds": time.perf_counter() - began, "first": first}
+            yield program.info | {"ready_seconds": time.perf_counter() - began, "first": first}
         elif kind == "time":
             yield measured(program, value)
         elif kind == "check":
@@ -74,9 +77,9 @@ def answers(module, requests):
             yield {"peak_MB": megabytes(), "start_MB": started}
 
 
-def main():
+def main() -> None:
     name, core = sys.argv[1:]
-    # Before the library is imported, which sizes its pools of threads by it.
+    # Before the import of the library, which sizes its thread pools by the affinity.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core)})
     answer_to = os.fdopen(os.dup(1), "w", buffering=1)

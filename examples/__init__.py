@@ -1,12 +1,12 @@
 """The chaos loss in networks of other JAX libraries: ``python -m examples.with_jax``, and so on.
 
-own_experiment is another thing, an experiment for ``csbp_jax train``; see docs/own.md.
+Each file with_LIBRARY is a small spiking net in its library's style, with neurons and training loop, trained on the
+bundled digits. Three lines are marked ``# CSBP``; without them it is the plain net. The method also needs its import
+and the number of the step.
 
-Each other file is a small spiking net in its library's own style, neurons and training loop included, trained on the
-bundled digits. Three lines are marked ``# CSBP``; without them it is the plain net. Besides them, the method needs its
-import and the count of steps.
+The marked lines call a layer a second time to get h, so that the net stays unchanged. Under jit, XLA merges the two
+products of the forward pass, unless one of them is inside a scan (spyx); the backward pass has an additional product. A
+net that returns h needs neither, nor does ``nnx.capture``.
 
-Calling a layer once more, to have h, leaves the net as it is. Under jit, XLA merges the two products of the forward
-pass, unless one of them is inside a scan (spyx); the backward pass has one product more. A net that hands out h spares
-both, as does ``nnx.capture``.
+own_experiment is an experiment for ``csbp_jax train``; see docs/own.md. class_folders writes folders to try.
 """

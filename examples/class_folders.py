@@ -1,12 +1,15 @@
-"""Folders to try: ``python -m examples.class_folders PICTURES EVENTS`` writes the bundled threes, fives and eights.
+"""Write class folders to try, of the bundled threes, fives and eights.
 
-PICTURES gets ``three/3.png`` and so on; EVENTS gets ``three/3.npz``, what a modelled event camera sees of that digit
-(arrays x, y, t in microseconds, p; and the camera's height and width).
+    python -m examples.class_folders PICTURES EVENTS
+
+PICTURES gets ``three/3.png`` and so on; EVENTS gets ``three/3.npz``, the recording of that digit by a simulated event
+camera (arrays x, y, t in microseconds, p; and the camera's height and width).
 """
 
 import pathlib
 import sys
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,19 +20,19 @@ CLASSES = {3: "three", 5: "five", 8: "eight"}
 
 
 def write(pictures: pathlib.Path, recordings: pathlib.Path) -> None:
-    """One file a digit in each of the two folders."""
+    """Write a file for each digit into both folders."""
     with resources.files("csbp_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as digits:
         x, y = digits["x"], digits["y"]
     for index in np.flatnonzero(np.isin(y, list(CLASSES))):
-        place = f"{CLASSES[y[index]]}/{index}"
+        name = f"{CLASSES[y[index]]}/{index}"
         for folder in (pictures, recordings):
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
         # Grey values are 0 to 16.
         grey = np.minimum(x[index].astype(int) * 16, 255).astype(np.uint8)
-        Image.fromarray(grey).save(pictures / f"{place}.png")
+        Image.fromarray(grey).save(pictures / f"{name}.png")
         events = digits_events.recording(int(index))
-        arrays = {key: getattr(events, key) for key in ("x", "y", "t", "p")}
-        np.savez_compressed(recordings / f"{place}.npz", **arrays, height=camera.SENSOR, width=camera.SENSOR)
+        arrays: dict[str, Any] = {key: getattr(events, key) for key in ("x", "y", "t", "p")}
+        np.savez_compressed(recordings / f"{name}.npz", **arrays, height=camera.SENSOR, width=camera.SENSOR)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""An experiment of one's own, outside the package: ``python -m csbp_jax train examples/own_experiment.py``.
+"""An experiment outside the package: ``csbp_jax train examples/own_experiment.py``.
 
 The neuron is an adaptive leaky integrate-and-fire one (ALIF; Bellec et al., NeurIPS 2018): each spike raises its
-threshold by ``beta``, and the rise decays by ``rho`` a step. The data are an own npz, made here if it is missing.
+threshold by ``beta``, and the rise decays by ``rho`` per step. The data are an npz file, made if it is missing.
 
     u[t] = decay v[t-1] + x[t];  s[t] = H(u[t] - 1 - beta a[t-1]);  v[t] = (1 - s[t]) u[t];  a[t] = rho a[t-1] + s[t]
 """

@@ -61,8 +61,8 @@ def loss(net, x, y, step, z0):
     return value
 
 
-def train(z0, epochs=8):
-    """Test accuracy of the net after training with this starting strength."""
+def train(z0: float, epochs: int = 8) -> float:
+    """Train with the initial strength z0, and return the test accuracy."""
     parts, tx, net = digits.load(), optax.adam(2e-3), Net(jax.random.key(0))
 
     @eqx.filter_jit
@@ -71,7 +71,7 @@ def train(z0, epochs=8):
         return eqx.apply_updates(net, updates), state
 
     state = tx.init(eqx.filter(net, eqx.is_inexact_array))
-    for step, x, y in digits.batches(*parts["train"], epochs):
+    for step, x, y in digits.batches(*parts["train"], epochs=epochs):
         net, state = update(net, state, x, y, jnp.asarray(step), jnp.asarray(z0))  # a Python number would be static
     x, y = parts["test"]
     return float((jax.vmap(net)(x).argmax(-1) == y).mean())

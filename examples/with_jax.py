@@ -15,7 +15,7 @@ def init(key):
 
 
 def spike(u):
-    """A step forward; backward the slope of a sigmoid."""
+    """Step function with the derivative of a sigmoid."""
     smooth = jax.nn.sigmoid(4 * u)
     return smooth + lax.stop_gradient((u > 0).astype(u.dtype) - smooth)
 
@@ -41,8 +41,8 @@ def loss(weights, x, y, step, z0):
     return value
 
 
-def train(z0, epochs=8):
-    """Test accuracy of the net after training with this starting strength."""
+def train(z0: float, epochs: int = 8) -> float:
+    """Train with the initial strength z0, and return the test accuracy."""
     parts, tx, weights = digits.load(), optax.adam(2e-3), init(jax.random.key(0))
 
     @jax.jit
@@ -51,7 +51,7 @@ def train(z0, epochs=8):
         return optax.apply_updates(weights, updates), state
 
     state = tx.init(weights)
-    for step, x, y in digits.batches(*parts["train"], epochs):
+    for step, x, y in digits.batches(*parts["train"], epochs=epochs):
         weights, state = update(weights, state, x, y, step, z0)
     x, y = parts["test"]
     return float((forward(weights, x).argmax(-1) == y).mean())

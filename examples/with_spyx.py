@@ -39,11 +39,11 @@ def update(net, optimizer, x, y, step, z0):
     optimizer.update(net, nnx.grad(loss)(net, x, y, step, z0))
 
 
-def train(z0, epochs=8):
-    """Test accuracy of the net after training with this starting strength."""
+def train(z0: float, epochs: int = 8) -> float:
+    """Train with the initial strength z0, and return the test accuracy."""
     parts, net = digits.load(), init(0)
     optimizer = nnx.Optimizer(net, optax.adam(2e-3), wrt=nnx.Param)
-    for step, x, y in digits.batches(*parts["train"], epochs):
+    for step, x, y in digits.batches(*parts["train"], epochs=epochs):
         update(net, optimizer, x, y, step, z0)
     x, y = parts["test"]
     return float((forward(net, x).sum(axis=0).argmax(-1) == y).mean())

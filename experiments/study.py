@@ -121,9 +121,9 @@ def write(folder: pathlib.Path, name: str, content: Content, page: str) -> None:
     print(page)
 
 
-def write_arrays(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(file: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     """Write a compressed .npz file."""
-    np.savez_compressed(file, allow_pickle=True, **arrays)
+    np.savez_compressed(file, **arrays)
 
 
 def save_figure(figure: Any, folder: pathlib.Path, name: str, dpi: int = 120) -> None:

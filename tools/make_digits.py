@@ -3,8 +3,8 @@
     pip install scikit-learn && python tools/make_digits.py
 
 Writes the 1797 pictures (8x8, grey values 0 to 16) with their labels, and ``digits_split.json``: the indices of a
-stratified split, 70 % train, 10 % validation, 20 % test of each class, drawn once with seed 0. Both are committed;
-nothing else needs scikit-learn.
+stratified split, 70 % train, 10 % validation, 20 % test of each class, drawn once with seed 0. Both are committed, so
+only this script needs scikit-learn.
 """
 
 import json

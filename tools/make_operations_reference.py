@@ -5,11 +5,12 @@
 ``x`` is ``[B, T, H, W, C]``, counts of events; ``conv1``, ``conv2`` and ``readout`` are kernels as Flax has them, some
 entries of which are 0. The network: two times a 3x3 convolution and LIF (decay 0.25, threshold 1, hard reset), 2x2
 average pooling between them, then dense. ``effective_macs``, ``effective_acs`` and ``dense``, ``[B]``, are what
-``neurobench.metrics.workload.SynapticOperations`` says of each example; ``version`` is NeuroBench's.
+``neurobench.metrics.workload.SynapticOperations`` counts for each example; ``version`` is NeuroBench's.
 """
 
 import pathlib
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,8 +49,8 @@ class Network(nn.Module):
         return torch.stack(logits, 1)
 
 
-def counts(network, x):
-    """Of each example by itself, since NeuroBench calls a batch spiking as a whole or not."""
+def counts(network: nn.Module, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Operations of each example separately, since NeuroBench classifies a whole batch as spiking or not."""
     model = TorchModel(network)
     rows = []
     for example in torch.from_numpy(x).permute(0, 1, 4, 2, 3).split(1):
@@ -63,16 +64,18 @@ def counts(network, x):
 
 random = np.random.default_rng(0)
 shapes = {"conv1": (3, 3, 2, 6), "conv2": (3, 3, 6, 5), "readout": (4 * 3 * 5, 3)}
-kernels = {name: np.round(2 * random.normal(size=shape)).astype(np.float32) / 4 for name, shape in shapes.items()}
+kernels: dict[str, Any] = {
+    name: np.round(2 * random.normal(size=shape)).astype(np.float32) / 4 for name, shape in shapes.items()
+}
 x = random.poisson(0.3, (5, 4, 8, 6, 2)).astype(np.float32)
 # Some frames hold single events only, which are spikes.
 x[:, 1] = np.minimum(x[:, 1], 1)
-told = counts(Network(**kernels), x)
+counted: dict[str, Any] = counts(Network(**kernels), x)
 np.savez_compressed(
     pathlib.Path(__file__).parent.parent / "tests" / "data" / "operations.npz",
     version=metadata.version("neurobench"),
     x=x,
     **kernels,
-    **told,
+    **counted,
 )
-print(told)
+print(counted)

@@ -1,18 +1,20 @@
-"""Make ``tests/data/peers.npz``: what the neurons of other libraries do, by their own code, in float64.
+"""Make ``tests/data/peers.npz``: spikes, states and gradients of other libraries' neurons, in float64.
 
     pip install torch spikingjelly snntorch norse sinabs spyx && python tools/make_peers_reference.py
 
 ``info`` is JSON: the versions, and three lists of ``[function of docs/neurons.md, arguments]``.
 Case n of ``cases`` has input ``x[n]``, ``[B, T]``; ``spikes[n]``; ``state[n]``, ``[B]``, the membrane that the library
 holds after the last step; and ``gradient[n]``, of ``sum(upstream * spikes)`` in the input. ``exact.x`` and
-``exact.spikes``: inputs that hit the threshold exactly, again and again. ``other.x``, ``other.spikes``: what
+``exact.spikes``: inputs that hit the threshold exactly at many steps. ``other.x``, ``other.spikes``: neurons that
 docs/neurons.md calls inexpressible. ``surrogate.LABEL``: a derivative, at ``surrogate.x``.
 """
 
 import json
 import math
 import pathlib
+from collections.abc import Callable
 from importlib import metadata
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +45,7 @@ def spikingjelly_if(x, **arguments):
 
 def spikingjelly_plif(x, init_tau, **arguments):
     node = neuron.ParametricLIFNode(init_tau, **arguments).double()
-    torch.nn.init.constant_(node.w, -math.log(init_tau - 1))  # once more: its own start is rounded to float32
+    torch.nn.init.constant_(node.w, -math.log(init_tau - 1))  # again, since the library rounds it to float32
     return _multi_step(node, x)
 
 
@@ -88,7 +90,8 @@ def spyx_lif(x, beta, threshold=1.0):
     return spikes.T, state
 
 
-CASES = [  # function, arguments, factor of the input
+Case = tuple[Callable[..., Any], dict[str, Any], float]
+CASES: list[Case] = [  # function, arguments, factor of the input
     *(
         (spikingjelly_lif, {"tau": 4.0, "decay_input": True, "v_reset": v_reset, "detach_reset": detach}, 4)
         for v_reset in (0.0, None, -0.25)
@@ -115,8 +118,8 @@ CASES = [  # function, arguments, factor of the input
     (sinabs_lif, {"tau_mem": 4.0, "norm_input": False}, 1),
     (sinabs_lif, {"tau_mem": 4.0, "norm_input": False, "reset_fn": "MembraneReset"}, 1),
 ]
-# All numbers are multiples of powers of 1/2, so that no rounding decides whether a membrane is at the threshold.
-EXACT = [
+# All numbers are multiples of powers of 1/2, so that membranes at the threshold are exact.
+EXACT: list[Case] = [
     (spikingjelly_lif, {"tau": 2.0}, 2),
     (spikingjelly_lif, {"tau": 2.0, "decay_input": False, "v_reset": None}, 1),
     (spikingjelly_if, {"v_reset": 0.0}, 1),
@@ -128,7 +131,7 @@ EXACT = [
     (sinabs_lif, {"tau_mem": math.inf, "norm_input": False}, 1),
     (sinabs_lif, {"tau_mem": math.inf, "norm_input": False, "reset_fn": "MembraneReset"}, 1),
 ]
-OTHERS = [
+OTHERS: list[Case] = [
     (sinabs_lif, {"tau_mem": 4.0, "spike_fn": "MultiSpike", "norm_input": False}, 1.5),
     (snntorch_leaky, {"beta": 0.75, "reset_mechanism": "subtract", "reset_delay": False}, 2),
     (snntorch_lapicque, {"R": 2.0, "C": 4.0, "reset_mechanism": "zero"}, 4),
@@ -158,7 +161,7 @@ SURROGATES = {
 }
 
 
-def run(function, arguments, x, upstream):
+def run(function: Callable[..., Any], arguments: dict[str, Any], x: Any, upstream: np.ndarray) -> tuple[Any, Any, Any]:
     """``(spikes, state, gradient in x)``."""
     if function is spyx_lif:
         spikes, vjp, state = jax.vjp(lambda x: function(x, **arguments), jnp.asarray(x), has_aux=True)
@@ -176,20 +179,20 @@ def derivative(name, spike, x):
     return torch.autograd.grad(spike(x).sum(), x)[0].numpy()
 
 
-def main():
+def main() -> None:
     rng = np.random.default_rng(0)
-    arrays = {"upstream": rng.normal(size=(B, T))}
+    arrays: dict[str, Any] = {"upstream": rng.normal(size=(B, T))}
     for prefix, cases in (("", CASES), ("other.", OTHERS), ("exact.", EXACT)):
         draw = (lambda: rng.integers(-1, 6, (B, T)) / 4) if cases is EXACT else (lambda: rng.normal(0.35, 0.8, (B, T)))
         x = np.stack([factor * draw() for _, _, factor in cases])
-        results = [run(*case[:2], x_n, arrays["upstream"]) for case, x_n in zip(cases, x, strict=True)]
+        results = [run(f, options, x_n, arrays["upstream"]) for (f, options, _), x_n in zip(cases, x, strict=True)]
         spikes, state, gradient = (np.stack(column) for column in zip(*results, strict=True))
         arrays |= {f"{prefix}x": x, f"{prefix}spikes": spikes.astype(np.uint8)}
         arrays |= {"state": state, "gradient": gradient} if cases is CASES else {}
     arrays["surrogate.x"] = x = np.append(np.linspace(-1.013, 1, 40), 0.0)
     arrays |= {f"surrogate.{name}": np.asarray(derivative(name, spike, x)) for name, spike in SURROGATES.items()}
     packages = ("torch", "spikingjelly", "snntorch", "norse", "sinabs", "spyx")
-    info = {"versions": {package: metadata.version(package) for package in packages}}
+    info: dict[str, Any] = {"versions": {package: metadata.version(package) for package in packages}}
     for name, cases in (("cases", CASES), ("other", OTHERS), ("exact", EXACT)):
         info[name] = [(function.__name__, arguments) for function, arguments, _ in cases]
     arrays["info"] = np.array(json.dumps(info))

@@ -1,4 +1,4 @@
-"""The libraries that are timed beside this one, each in an environment of its own.
+"""The other libraries that are timed, each in its own environment.
 
 python -m benchmarks.peers [FOLDER]      makes the environments (.bench by default)
 """
@@ -6,6 +6,8 @@ python -m benchmarks.peers [FOLDER]      makes the environments (.bench by defau
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 TORCH = ("torch==2.13.0", "numpy==2.4.6")
 REQUIREMENTS = {
@@ -17,27 +19,27 @@ REQUIREMENTS = {
 MODULES = {name: f"benchmarks.peers.in_{name}" for name in REQUIREMENTS}
 
 
-def pythons(folder, tell=print):
-    """``{peer: its Python}``; one that cannot be installed is told and left out."""
-    found = {}
+def pythons(folder: str | pathlib.Path, report: Callable[[str], Any] = print) -> dict[str, str]:
+    """Install every library, and return ``{name: its Python}``; one that fails is reported and left out."""
+    installed = {}
     for name, requirements in REQUIREMENTS.items():
-        place = pathlib.Path(folder).resolve() / name
-        python, mark = place / "bin" / "python", place / "installed.txt"
+        environment = pathlib.Path(folder).resolve() / name
+        python, mark = environment / "bin" / "python", environment / "installed.txt"
         if not mark.exists() or mark.read_text().split() != list(requirements):
-            tell(f"installing {', '.join(requirements)} into {place} (once)")
-            problem = _install(place, python, requirements)
+            report(f"installing {', '.join(requirements)} into {environment} (once)")
+            problem = _install(environment, python, requirements)
             if problem:
-                tell(f"{name} is left out: {problem}")
+                report(f"{name} is left out: {problem}")
                 continue
             mark.write_text("\n".join(requirements))
-        found[name] = str(python)
-    return found
+        installed[name] = str(python)
+    return installed
 
 
-def _install(place, python, requirements):
-    """What went wrong, if anything did."""
+def _install(environment: pathlib.Path, python: pathlib.Path, requirements: Sequence[str]) -> str | None:
+    """Make an environment; returns the error, or None."""
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-    for line in ([sys.executable, "-m", "venv", str(place)], pip):
+    for line in ([sys.executable, "-m", "venv", str(environment)], pip):
         done = subprocess.run(line, capture_output=True, text=True)
         if done.returncode:
             return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

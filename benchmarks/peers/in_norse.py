@@ -1,14 +1,17 @@
-"""norse's neuron: ``lif_box``, whose input is multiplied by 1 - decay, so that it gets as much more of it."""
+"""norse's neuron ``lif_box``; it multiplies its input by 1 - decay, so the input is divided by that."""
+
+from collections.abc import Sequence
 
 import torch
 from norse.torch.functional import lif_box
 
 from benchmarks.peers import torch_neuron
+from benchmarks.worker import Program
 
 VERSIONS = torch_neuron.versions("norse")
 
 
-def neuron(shape, decay):
+def neuron(shape: Sequence[int], decay: float) -> Program:
     parameters = lif_box.LIFBoxParameters(tau_mem_inv=torch.tensor((1 - decay) * 1000), method="triangle", alpha=1.0)
 
     def run(x):

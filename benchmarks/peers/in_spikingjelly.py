@@ -1,8 +1,12 @@
 """SpikingJelly's neuron, and training steps of networks written in it, in multi-step mode."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from spikingjelly.activation_based import functional, neuron, surrogate
 
 from benchmarks.peers import torch_neuron, torch_step
+from benchmarks.worker import Program
 
 VERSIONS = torch_neuron.versions("spikingjelly")
 SURROGATES = {
@@ -11,7 +15,9 @@ SURROGATES = {
 }
 
 
-def node(decay, threshold=1.0, bump="triangle", param=1.0, detach_reset=False):
+def node(
+    decay: float, threshold: float = 1.0, bump: str = "triangle", param: float = 1.0, detach_reset: bool = False
+) -> Any:
     """The neuron ``u = decay v + x`` with hard reset."""
     options = {
         "v_threshold": threshold,
@@ -25,7 +31,8 @@ def node(decay, threshold=1.0, bump="triangle", param=1.0, detach_reset=False):
     return neuron.LIFNode(tau=1 / (1 - decay), decay_input=False, **options)
 
 
-def time_neuron(shape, decay):
+def time_neuron(shape: Sequence[int], decay: float) -> Program:
+    """The neuron over a sequence."""
     layer = node(decay)
 
     def run(x):
@@ -35,7 +42,8 @@ def time_neuron(shape, decay):
     return torch_neuron.program(run, shape)
 
 
-def step(**arguments):
+def step(**arguments: Any) -> Program:
+    """A training step, with the arguments of ``torch_step.program``."""
     return torch_step.program(node, functional.reset_net, **arguments)
 
 

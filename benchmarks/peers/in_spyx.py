@@ -1,6 +1,8 @@
-"""spyx's neuron, whose spikes come a step late and whose reset subtracts: of other dynamics than ours."""
+"""spyx's neuron: its spikes come a step later and its reset subtracts, so its dynamics differ from ours."""
 
+from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +15,7 @@ from benchmarks.worker import Program, drawn
 VERSIONS = {name: metadata.version(name) for name in ("spyx", "jax", "flax")}
 
 
-def neuron(shape, decay):
+def neuron(shape: Sequence[int], decay: float) -> Program:
     x, bars = (jax.numpy.asarray(np.moveaxis(drawn(shape, seed), 1, 0)) for seed in (0, 1))
     layer = snn.LIF(
         tuple(shape[2:]), beta=jax.numpy.float32(decay), activation=spyx.axn.triangular(1.0), rngs=nnx.Rngs(0)
@@ -23,17 +25,18 @@ def neuron(shape, decay):
     def spikes(x):
         return snn.run(nnx.merge(graph, state), x)[0]
 
-    forward_pass, kept = jax.jit(lambda x: jax.vjp(spikes, x)), {}
+    results: dict[str, Any] = {}
+    forward_pass = jax.jit(lambda x: jax.vjp(spikes, x))
     backward_pass = jax.jit(lambda pull, bars: pull(bars)[0])
 
     def forward():
-        kept["spikes"], kept["pull"] = jax.block_until_ready(forward_pass(x))
+        results["spikes"], results["pull"] = jax.block_until_ready(forward_pass(x))
 
     def backward():
-        kept["gradient"] = jax.block_until_ready(backward_pass(kept["pull"], bars))
+        results["gradient"] = jax.block_until_ready(backward_pass(results["pull"], bars))
 
     def check():
-        return {name: np.moveaxis(np.asarray(kept[name]), 0, 1) for name in ("spikes", "gradient")}
+        return {name: np.moveaxis(np.asarray(results[name]), 0, 1) for name in ("spikes", "gradient")}
 
     return Program([forward, backward], check)
 

@@ -1,4 +1,7 @@
-"""A convolution of torch, timed: forward, its gradient in the input, its gradient in the kernel."""
+"""Timing of a torch convolution: forward, its gradient in the input, its gradient in the kernel."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,31 +12,33 @@ from benchmarks.worker import Program, drawn
 VERSIONS = torch_neuron.versions()
 
 
-def convolution(x, kernel, stride, pad):
-    """Of spikes; shapes have channels last, as ours; torch gets them in its own order."""
+def convolution(x: Sequence[int], kernel: Sequence[int], stride: int, pad: int) -> Program:
+    """A convolution of spikes; shapes have channels last, as in this package."""
     spikes = torch.from_numpy(np.ascontiguousarray((drawn(x) > 1).astype(np.float32).transpose(0, 3, 1, 2)))
     weights = torch.from_numpy(np.ascontiguousarray(drawn(kernel, 1).transpose(3, 2, 0, 1)))
     out = torch.nn.functional.conv2d(spikes, weights, stride=stride, padding=pad)
     bars = torch.from_numpy(np.ascontiguousarray(drawn(bars_shape(out), 2).transpose(0, 3, 1, 2)))
-    kept, strides, pads = {}, [stride] * 2, [pad] * 2
+    results: dict[str, Any] = {}
+    strides, pads = [stride] * 2, [pad] * 2
 
     def forward():
-        kept["forward"] = torch.nn.functional.conv2d(spikes, weights, stride=stride, padding=pad)
+        results["forward"] = torch.nn.functional.conv2d(spikes, weights, stride=stride, padding=pad)
 
     def backward(name, wanted):
         gradients = torch.ops.aten.convolution_backward(
             bars, spikes, weights, None, strides, pads, [1, 1], False, [0, 0], 1, [wanted == 0, wanted == 1, False]
         )
-        kept[name] = gradients[wanted]
+        results[name] = gradients[wanted]
 
     def check():
         orders = {"forward": (0, 2, 3, 1), "input": (0, 2, 3, 1), "kernel": (2, 3, 1, 0)}
-        return {name: kept[name].numpy().transpose(order) for name, order in orders.items()}
+        return {name: results[name].numpy().transpose(order) for name, order in orders.items()}
 
     return Program([forward, lambda: backward("input", 0), lambda: backward("kernel", 1)], check)
 
 
-def bars_shape(out):
+def bars_shape(out: torch.Tensor) -> tuple[int, ...]:
+    """Shape of the cotangent with channels last."""
     batch, channels, *size = out.shape
     return batch, *size, channels
 

@@ -1,6 +1,8 @@
-"""A neuron of a torch library, timed: forward over the whole sequence, and backward."""
+"""Timing of a torch library's neuron: forward over the sequence, and backward."""
 
+from collections.abc import Callable, Sequence
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,31 +12,32 @@ from benchmarks.worker import Program, drawn
 torch.set_num_threads(1)
 
 
-def versions(*packages):
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of torch and of some packages."""
     return {name: metadata.version(name) for name in ("torch", *packages)}
 
 
-def program(run, shape, scale=1.0):
-    """``run(x [T, B, N]) -> spikes``; the input is multiplied by ``scale``, in what a library's convention wants it.
+def program(run: Callable[[torch.Tensor], torch.Tensor], shape: Sequence[int], scale: float = 1.0) -> Program:
+    """The program of ``run(x [T, B, N]) -> spikes``.
 
-    shape: [B, T, N]; the gradient is of the input before scaling.
+    shape: [B, T, N]. scale: factor of the input in the library's convention; the gradient is in the unscaled input.
     """
     x, bars = (np.moveaxis(drawn(shape, seed), 1, 0) for seed in (0, 1))
-    x = torch.from_numpy(np.ascontiguousarray(scale * x)).requires_grad_()
-    bars = torch.from_numpy(np.ascontiguousarray(bars))
-    kept = {}
+    current = torch.from_numpy(np.ascontiguousarray(scale * x)).requires_grad_()
+    cotangent = torch.from_numpy(np.ascontiguousarray(bars))
+    results: dict[str, Any] = {}
 
     def forward():
-        kept["spikes"] = run(x)
+        results["spikes"] = run(current)
 
     def backward():
-        (kept["gradient"],) = torch.autograd.grad(kept["spikes"], x, bars)
-        kept["spikes"] = kept["spikes"].detach()
+        (results["gradient"],) = torch.autograd.grad(results["spikes"], current, cotangent)
+        results["spikes"] = results["spikes"].detach()
 
     def check():
         return {
-            "spikes": np.moveaxis(kept["spikes"].numpy(), 0, 1),
-            "gradient": scale * np.moveaxis(kept["gradient"].numpy(), 0, 1),
+            "spikes": np.moveaxis(results["spikes"].numpy(), 0, 1),
+            "gradient": scale * np.moveaxis(results["gradient"].numpy(), 0, 1),
         }
 
     return Program([forward, backward], check)

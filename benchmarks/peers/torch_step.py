@@ -1,9 +1,11 @@
-"""Training steps of the networks of the literature, built of a torch library's neurons.
+"""Training steps of networks of the literature with a torch library's neurons.
 
 The networks are those of experiments/parity/reference.py, whose loops over time are replaced by the library's neuron.
 """
 
 import types
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,20 +15,26 @@ from benchmarks.worker import Program
 from experiments.parity import reference
 
 
-def program(node, reset, model, batch_file, lr, momentum):
+def program(
+    node: Callable[..., torch.nn.Module],
+    reset: Callable[[torch.nn.Module], None],
+    model: dict[str, Any],
+    batch_file: str,
+    lr: float,
+    momentum: float,
+) -> Program:
     """A step of SGD on the cross-entropy of time-averaged logits.
 
-    node: ``(decay, threshold, surrogate, its parameter, detach_reset)`` to a module ``[T, ...] -> spikes``.
-    batch_file: an archive of ``x [B, T or 1, H, W, C]``, ``y [B]``, and parameters as the other side has them.
+    node: makes a module ``[T, ...] -> spikes`` of decay, threshold, surrogate, its parameter and detach_reset.
+    batch_file: an archive of ``x [B, T or 1, H, W, C]``, ``y [B]``, and this package's parameters.
     """
-    model = _namespace(model)
-    net = _network(model, node)
+    net = _network(_namespace(model), node)
     with np.load(batch_file) as arrays:
         x = torch.from_numpy(np.ascontiguousarray(arrays["x"].transpose(1, 0, 4, 2, 3)))
         y = torch.from_numpy(arrays["y"]).long()
         _load(net, {name: arrays[name] for name in arrays if "/" in name})
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
-    losses = []
+    losses: list[float] = []
 
     def step():
         optimizer.zero_grad()
@@ -36,15 +44,15 @@ def program(node, reset, model, batch_file, lr, momentum):
         optimizer.step()
         losses.append(float(loss.detach()))
 
-    about = {"parameters": sum(p.numel() for p in net.parameters())}
-    return Program([step], lambda: {"losses": np.array(losses)}, about)
+    info = {"parameters": sum(p.numel() for p in net.parameters())}
+    return Program([step], lambda: {"losses": np.array(losses)}, info)
 
 
-def _namespace(model):
+def _namespace(model: dict[str, Any]) -> types.SimpleNamespace:
     return types.SimpleNamespace(**model | {"neuron": types.SimpleNamespace(**model["neuron"])})
 
 
-def _network(model, node):
+def _network(model: types.SimpleNamespace, node: Callable[..., torch.nn.Module]) -> torch.nn.Module:
     """The reference network with the library's neuron in it."""
 
     class Neuron(torch.nn.Module):
@@ -55,18 +63,15 @@ def _network(model, node):
         def forward(self, current):
             return self.node(current), None, None
 
-    class Net(reference.NETWORKS[model.name]):
-        neuron = Neuron
-
-    net = Net(model)
+    net = type("Net", (reference.NETWORKS[model.name],), {"neuron": Neuron})(model)
     for layer in net.children():
         # The tensors that a reference layer stores for taps would count as the library's memory.
         layer.register_forward_hook(lambda layer, *_: layer.tensors.clear())
     return net
 
 
-def _load(net, arrays):
-    """Our parameters, by the name of their layer: kernels channels last, TEBN's p among the norm's."""
+def _load(net: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    """Load this package's parameters by name; kernels have channels last, and TEBN's p belongs to the norm."""
     names = {"kernel": "weight", "scale": "weight"}
     state = dict(net.named_parameters())
     for path, values in arrays.items():

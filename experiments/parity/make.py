@@ -90,7 +90,7 @@ def chaos_loss(net: nn.Module, chaos: Chaos, step: int) -> torch.Tensor:
     return total
 
 
-def run(config: Config) -> dict[str, np.ndarray]:
+def run(config: Config) -> dict[str, Any]:
     """Logits, losses, gradient norms and running statistics of the reference's training steps."""
     torch.set_default_dtype(torch.float64)
     net = reference.NETWORKS[config.model.name](config.model)
@@ -137,7 +137,7 @@ def main(names: Sequence[str]) -> None:
     (FOLDER / "parity_sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")
     for name in names or cases.CASES:
         values = run(cases.CASES[name])
-        np.savez_compressed(FOLDER / f"parity_{name}.npz", allow_pickle=True, **values)
+        np.savez_compressed(FOLDER / f"parity_{name}.npz", **values)
         print(name, *(f"{quantity} {values[quantity].round(3)}" for quantity in ("task_loss", "grad_norm")))
 
 

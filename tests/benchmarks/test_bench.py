@@ -1,6 +1,7 @@
-"""The benchmark's parts on tiny programs: workers, agreement, pages. No test here looks at how long anything took."""
+"""Parts of the benchmark on tiny programs: workers, agreement, pages. Tests never check measured times."""
 
 import json
+import subprocess
 import sys
 
 import chex
@@ -23,8 +24,9 @@ VERSIONS = {"toy": "1"}
 
 def double(n):
     print("a library may print")
-    kept = []
-    return Program([lambda: kept.append(2 * n), lambda: sum(range(10_000))], lambda: {"kept": np.array(kept)}, {"n": n})
+    values = []
+    check = lambda: {"values": np.array(values)}
+    return Program([lambda: values.append(2 * n), lambda: sum(range(10_000))], check, {"n": n})
 
 
 PROGRAMS = {"double": double}
@@ -39,30 +41,47 @@ def worker(tmp_path, monkeypatch):
         yield started
 
 
-def test_a_worker_times_each_stage_and_hands_out_its_arrays(worker):
+def test_a_worker_times_each_stage_and_returns_its_arrays(worker):
     assert worker.versions == {"toy": "1"}
     assert worker.ask(make="double", arguments={"n": 3})["n"] == 3
     clocks = in_rounds({"toy": worker}, rounds=4, calls=5, warm=2)["toy"]
     assert clocks["wall"].shape == clocks["cpu"].shape == (4, 2)
     assert (clocks["wall"] > 0).all()
-    assert worker.check()["kept"].tolist() == [6] * (1 + 5 * (2 + 4))
+    assert worker.check()["values"].tolist() == [6] * (1 + 5 * (2 + 4))
     memory = worker.ask(memory=0)
     assert 5 < memory["start_MB"] <= memory["peak_MB"] < 2000
 
 
-def test_a_worker_that_ends_says_why(worker):
+def test_a_worker_that_ends_gives_the_reason(worker):
     with pytest.raises(Failed, match=r"^toy: KeyError: 'triple'$"):
         worker.ask(make="triple", arguments={})
 
 
-def test_a_peer_that_cannot_be_installed_is_told_and_left_out(tmp_path, monkeypatch):
+def test_a_library_that_cannot_be_installed_is_reported_and_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "REQUIREMENTS", {"nobody": ("nobody==1",)})
+    commands, lines = [], []
+
+    def run(line, **_):
+        commands.append(line[1:4])
+        failed = "pip" in line
+        return subprocess.CompletedProcess(line, failed, "", "a warning\nno such package\n" if failed else "")
+
+    monkeypatch.setattr(peers.subprocess, "run", run)
+    assert peers.pythons(tmp_path / "peers", lines.append) == {}
+    assert lines[0].startswith("installing nobody==1 into ") and lines[1] == "nobody is left out: no such package"
+    assert commands == [["-m", "venv", str(tmp_path / "peers" / "nobody")], ["-m", "pip", "install"]]
+
+
+@pytest.mark.slow
+def test_an_environment_is_made_and_the_error_of_pip_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "REQUIREMENTS", {"nobody": (f"nobody @ file://{tmp_path}/none",)})
-    told = []
-    assert peers.pythons(tmp_path / "peers", told.append) == {}
-    assert told[0].startswith("installing nobody") and told[1].startswith("nobody is left out: ")
+    lines = []
+    assert peers.pythons(tmp_path / "peers", lines.append) == {}
+    assert (tmp_path / "peers" / "nobody" / "bin" / "python").exists()
+    assert lines[0].startswith("installing nobody") and lines[1].startswith("nobody is left out: ")
 
 
-def test_an_installed_peer_is_not_installed_again(tmp_path, monkeypatch):
+def test_an_installed_library_is_not_installed_again(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "REQUIREMENTS", {"nobody": ("nobody==1",)})
     (tmp_path / "nobody").mkdir()
     (tmp_path / "nobody" / "installed.txt").write_text("nobody==1")

@@ -1,4 +1,4 @@
-"""The examples: three added lines, which add z times the chaos term's gradient and nothing else."""
+"""The examples: three added lines, which add z times the gradient of the chaos term and nothing else."""
 
 import importlib
 import inspect
@@ -32,7 +32,7 @@ def tap_equinox(net, x):
     return x @ net.hidden.weight.T + net.hidden.bias
 
 
-# Name -> (how the net is made, its tapped tensor written apart from the example).
+# Name -> (function that makes the net, its tapped tensor written independently of the example).
 EXAMPLES = {
     "with_jax": (lambda module: module.init(jax.random.key(0)), tap_jax),
     "with_nnx": (lambda module: module.Net(nnx.Rngs(0)), tap_nnx),
@@ -45,7 +45,7 @@ EXAMPLES = {
 def example(request):
     """``(module, net, gradient of its loss, tap)``."""
     if request.param == "with_spyx":
-        pytest.importorskip("spyx")  # none for Python 3.13
+        pytest.importorskip("spyx")  # not available for Python 3.13
     module = importlib.import_module(f"examples.{request.param}")
     make, tap = EXAMPLES[request.param]
     net = make(module)
@@ -54,13 +54,13 @@ def example(request):
 
 @pytest.fixture(autouse=True)
 def rank_promotion():
-    """Other libraries count on it."""
+    """Allow rank promotion, which other libraries rely on."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
 
 def without_the_lines(module):
-    """The names of the example as it was before the marked lines were added."""
+    """The names of the example without the marked lines."""
     source = re.sub(r"(?m)^.*# CSBP \d/3.*\n", "", inspect.getsource(module))
     names = {"__name__": module.__name__}
     exec(compile(source, module.__file__, "exec"), names)
@@ -68,7 +68,7 @@ def without_the_lines(module):
 
 
 def gradient(function, net):
-    """``(*arguments) -> leaves``: of ``function(net, *arguments)`` in the net's parameters, in float64."""
+    """``(*arguments) -> leaves``: gradient of ``function(net, *arguments)`` in the net's parameters, in float64."""
     definition, state = nnx.split(net) if isinstance(net, nnx.Module) else (None, net)
 
     @jax.jit
@@ -94,7 +94,7 @@ def test_there_are_three_marked_lines(example):
     assert re.findall(r"# CSBP (\d)/3", inspect.getsource(example[0])) == ["1", "2", "3"]
 
 
-def test_without_strength_the_gradient_is_that_of_the_net_without_the_lines(x64, example):
+def test_at_strength_0_the_gradient_is_that_of_the_net_without_the_lines(x64, example):
     module, net, gradient_of_loss, _ = example
     plain = gradient(without_the_lines(module)["loss"], net)
     assert_close(gradient_of_loss(*batch(), STEP, 0.0), plain(*batch(), STEP, 7.0))
