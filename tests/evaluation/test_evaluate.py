@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ def evaluated(run):
 def by_hand(trained):
     """Logits of the test split in float64, their softmax, rates and labels."""
     apply, variables, config = csbp_jax.load(trained)
-    test = data.load(config)["test"]
+    test: Any = data.load(config)["test"]
     logits, aux = jax.jit(apply)(variables, test.x)
     logits = np.asarray(logits, np.float64)
     odds = np.exp(logits.mean(1) - logits.mean(1).max(1, keepdims=True))

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +39,7 @@ def inspected(run):
 def test_numbers_follow_from_the_spikes(run, inspected):
     result, _ = inspected
     restored = restore.restore(run)
-    test = data.load(restored.config)["test"]
+    test: Any = data.load(restored.config)["test"]
     rows = np.linspace(0, len(test) - 1, 30).round().astype(int)
     count = jax.jit(lambda v, x: synaptic_ops.count_synops(restored.apply, v, x, inspect=("conv1", "conv2")))
     (_, aux), synops = jax.device_get(count(restored.variables, test.x[rows]))
@@ -93,13 +94,14 @@ def test_a_single_layer(run, no_figures, tmp_path, capsys):
 def test_resets_are_drawn_at_their_time_step():
     """The drawn path goes up to u and, after a spike, down by the reset rule of the neuron."""
     u, spikes = np.array([[0.5], [1.5], [0.2]]), np.array([[0], [1], [0]])
-    for reset, after in (("hard", 0.0), ("soft", 0.25), ("none", 1.5)):
+    resets: dict[Any, float] = {"hard": 0.0, "soft": 0.25, "none": 1.5}
+    for reset, after in resets.items():
         axes = empty_figure(2, 2).subplots()
         neuron = dataclasses.replace(Neuron(), threshold=1.25, reset=reset)
         plots_inspection._membranes(axes, {"membranes": u, "spikes": spikes}, neuron)
-        path, mark = axes.lines[0].get_xydata(), axes.lines[1].get_xydata()
+        path, mark = (np.asarray(line.get_xydata()) for line in axes.lines[:2])
         assert path.tolist() == [[0, 0], [1, 0.5], [1, 0.5], [2, 1.5], [2, after], [3, 0.2], [3, 0.2]]
-        assert mark.tolist() == [[2, 1.5]] and axes.lines[2].get_ydata()[0] == 1.25
+        assert mark.tolist() == [[2, 1.5]] and np.asarray(axes.lines[2].get_ydata())[0] == 1.25
 
 
 WRONG = {

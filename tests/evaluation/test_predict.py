@@ -5,8 +5,10 @@ import dataclasses
 import functools
 import io
 import shutil
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -139,7 +141,7 @@ def events(path, random):
 
 def drawn(random, path, leaf):
     """Draw a leaf of a state with NumPy, which compiles nothing; weights of any sign, variances positive."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key(0)
     if not np.issubdtype(leaf.dtype, np.floating):
         return np.zeros(leaf.shape, leaf.dtype)
@@ -234,9 +236,10 @@ def test_files_of_another_kind_or_size_are_omitted(tmp_path):
 
 def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
     config = configs.load("digits_events")
-    for i, more in ((0, {}), (1, {"height": 16, "width": 16}), (2, {"height": 16, "width": 20})):
+    sizes: list[dict[str, Any]] = [{}, {"height": 16, "width": 16}, {"height": 16, "width": 20}]
+    for i, size in enumerate(sizes):
         x, y, t, p, _ = digits_events.recording(i)
-        np.savez(tmp_path / f"{i}.npz", x=x, y=y, t=t, p=p, **more)
+        np.savez(tmp_path / f"{i}.npz", x=x, y=y, t=t, p=p, **size)
     read, is_events = prediction_inputs.reader(config, [])
     assert is_events
     for i in (0, 1):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.mark.parametrize("which", ["last", "chosen"])
 def test_the_loaded_network_reproduces_the_test_accuracy(trained, which):
     apply, variables, config = csbp_jax.load(trained, which)
-    test = data.load(config)["test"]
+    test: Any = data.load(config)["test"]
     logits, aux = jax.jit(functools.partial(apply, inspect=("conv1",)))(variables, test.x)
     assert logits.shape == (359, 3, 10) and aux.spikes["conv1"].shape == (359, 3, 8, 8, 4)
     correct = np.asarray(logits).mean(1).argmax(1) == test.y
@@ -92,7 +93,7 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
         return jax.jit(apply, static_argnames="inspect"), *rest
 
     monkeypatch.setattr(csbp_jax, "load", load_jitted)
-    names = {"x": np.zeros((2, 1, 8, 8, 1), np.float32)}
+    names: dict[str, Any] = {"x": np.zeros((2, 1, 8, 8, 1), np.float32)}
     exec(compile(block, "using.md", "exec"), names)
     assert names["logits"].shape == (2, 3, 10) and names["aux"].membranes["conv1"].shape == (2, 3, 8, 8, 4)
     for target in re.findall(r"\]\(([^)]+)\)", text):

@@ -8,14 +8,14 @@ from csbp_jax.evaluation import scores
 
 def test_calibration_is_the_sum_over_bins_written_out():
     random = np.random.default_rng(0)
-    confidence, right = random.uniform(0.1, 1, 500), random.random(500) < 0.7
-    error, table = scores.calibration(confidence, right)
+    confidence, correct = random.uniform(0.1, 1, 500), random.random(500) < 0.7
+    error, table = scores.calibration(confidence, correct)
     expected = 0.0
     for b in range(15):
         inside = [i for i in range(500) if b / 15 < confidence[i] <= (b + 1) / 15]
         assert table[b]["count"] == len(inside)
         if inside:
-            expected += len(inside) / 500 * abs(np.mean(right[inside]) - np.mean(confidence[inside]))
+            expected += len(inside) / 500 * float(abs(np.mean(correct[inside]) - np.mean(confidence[inside])))
     assert error == pytest.approx(expected, abs=1e-12) and 0.05 < error < 0.5
     assert sum(row["count"] for row in table) == 500
 
@@ -29,9 +29,9 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
 
 def test_a_forecaster_that_keeps_its_word_is_calibrated():
     confidence = np.repeat([0.55, 0.75, 0.95], 20)
-    right = np.concatenate([np.arange(20) < 20 * p for p in (0.55, 0.75, 0.95)])
-    assert scores.calibration(confidence, right)[0] == pytest.approx(0, abs=1e-12)
-    assert scores.calibration(confidence, ~right)[0] > 0.4
+    correct = np.concatenate([np.arange(20) < 20 * p for p in (0.55, 0.75, 0.95)])
+    assert scores.calibration(confidence, correct)[0] == pytest.approx(0, abs=1e-12)
+    assert scores.calibration(confidence, ~correct)[0] > 0.4
 
 
 def test_confusion_counts_every_example_once():

@@ -35,7 +35,7 @@ def events(folder):
 
 def scalars(folder):
     """Return ``{(tag, step): value}``; a START discards what was at its step or later."""
-    values = {}
+    values: dict[tuple[str, int], float] = {}
     for event in events(folder):
         if event.HasField("session_log"):
             values = {key: value for key, value in values.items() if key[1] < event.step}

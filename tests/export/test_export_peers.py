@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 import jax
 import nir
@@ -51,7 +52,9 @@ def compared(peer, library, names, folder):
         read = nir.read(folder / f"{name}.nir")
         spiking = tuple(layer for layer, node in read.nodes.items() if isinstance(node, nir.LIF | nir.IF))
         _, aux = jax.jit(lambda v, x, run=restored, on=spiking: run.apply(v, x, inspect=on))(restored.variables, x)
-        first = {k: np.asarray(s[0] if s.ndim == 3 else np.moveaxis(s[0], -1, 1)) for k, s in aux.spikes.items()}
+        first: dict[str, Any] = {}
+        for layer, spikes in aux.spikes.items():
+            first[layer] = np.asarray(spikes[0] if spikes.ndim == 3 else np.moveaxis(spikes[0], -1, 1))
         np.savez(folder / f"{name}.npz", x=np.moveaxis(x[0], -1, 1), **first)
     done = subprocess.run([peer, SCRIPT, library, folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

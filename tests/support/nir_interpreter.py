@@ -1,5 +1,7 @@
 """Interpreter of NIR graphs in NumPy, by NIR's equations and forward Euler, independent of csbp_jax."""
 
+from typing import Any
+
 import nir
 import numpy as np
 
@@ -9,9 +11,11 @@ def run(graph, x, dt):
 
     The input of a node is the sum of its edges; from a node that comes later in the order, the previous time step.
     """
-    order, outputs, states = _order(graph), {name: [] for name in graph.nodes}, {}
+    order = _order(graph)
+    outputs: dict[str, list[Any]] = {name: [] for name in graph.nodes}
+    states: dict[str, Any] = {}
     for x_t in x:
-        current = {}
+        current: dict[str, Any] = {}
         for name in order:
             node = graph.nodes[name]
             sources = [source for source, target in graph.edges if target == name]

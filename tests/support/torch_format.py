@@ -50,7 +50,10 @@ class Tensor(NamedTuple):
     elements: int | None = None
 
 
-class _Pickler(pickle._Pickler):
+_PythonPickler: Any = pickle._Pickler  # type stubs omit the methods of the implementation in Python
+
+
+class _Pickler(_PythonPickler):
     def __init__(self, file, storages):
         super().__init__(file, 2)
         self.storages, self.keys = storages, {}
@@ -69,7 +72,7 @@ class _Pickler(pickle._Pickler):
             self.storages[key] = obj.values
             elements = len(obj.values) if obj.elements is None else obj.elements
             storage = Storage(key, KINDS[obj.values.dtype], elements)
-            arguments = (storage, obj.offset, obj.shape, obj.stride, False, OrderedDict())
+            arguments: tuple[Any, ...] = (storage, obj.offset, obj.shape, obj.stride, False, OrderedDict())
             return Global("torch._utils", "_rebuild_tensor_v2"), arguments
         if isinstance(obj, Call):
             return (obj.function, obj.arguments, obj.state)
@@ -79,12 +82,12 @@ class _Pickler(pickle._Pickler):
         self.write(f"c{obj.module}\n{obj.name}\n".encode())
         self.memoize(obj)
 
-    dispatch = {**pickle._Pickler.dispatch, Global: save_named}  # noqa: RUF012
+    dispatch = {**_PythonPickler.dispatch, Global: save_named}  # noqa: RUF012
 
 
 def write(path, checkpoint, compression=zipfile.ZIP_STORED):
     """Write a checkpoint whose tensors are arrays or Tensors."""
-    storages = {}
+    storages: dict[str, np.ndarray] = {}
     file = io.BytesIO()
     _Pickler(file, storages).dump(checkpoint)
     return write_parts(path, file.getvalue(), storages, compression)

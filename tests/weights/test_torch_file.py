@@ -5,6 +5,7 @@ import pickle
 import resource
 import zipfile
 from collections import OrderedDict
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -119,6 +120,7 @@ def test_setting_attributes_of_known_names_does_not_change_the_reader(data, tmp_
     assert torch_file.read(write(tmp_path / "b.pth", {"a": ARRAY})).tensors["a"].shape == (2, 3)
 
 
+SHAPE_OF_TEXT: Any = ("2",)
 FEW = np.zeros(4, np.float32)
 INVALID = {
     "larger than the storage": Tensor(FEW, 0, (10**6, 10**6), (10**6, 1)),
@@ -126,7 +128,7 @@ INVALID = {
     "goes backwards": Tensor(FEW, 3, (2,), (-1,)),
     "negative offset": Tensor(FEW, -1, (2,), (1,)),
     "negative shape": Tensor(FEW, 0, (-2,), (1,)),
-    "no numbers": Tensor(FEW, 0, ("2",), (1,)),
+    "no numbers": Tensor(FEW, 0, SHAPE_OF_TEXT, (1,)),
     "axes and steps": Tensor(FEW, 0, (2, 2), (1,)),
     "more elements than bytes": Tensor(FEW, 0, (4,), (1,), elements=10**12),
     "beyond 64 bits": Tensor(FEW, 0, (10**30,), (0,)),

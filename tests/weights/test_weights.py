@@ -6,6 +6,7 @@ import math
 import pathlib
 import re
 import shlex
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,8 @@ def network(name):
     repository, _, network = name.removesuffix("_new").removesuffix("_chaos").partition("_")
     network = {"tet_resnet19": "resnet19_tet", "tebn_resnet19": "resnet19_tebn"}.get(name, network)
     network = f"sew_{network}" if repository == "sew" else network
-    changes = {"tebn_resnet19": {"time_steps": 4}, "csbp_vggsnn": {"norm": "tebn"}}.get(name, {})
-    return dataclasses.replace(cases.ORIGINALS[network], **changes)
+    options: dict[str, dict[str, Any]] = {"tebn_resnet19": {"time_steps": 4}, "csbp_vggsnn": {"norm": "tebn"}}
+    return dataclasses.replace(cases.ORIGINALS[network], **options.get(name, {}))
 
 
 @pytest.mark.parametrize("name", slow_except(KEYS, [name for name in KEYS if "resnet" not in name or "t19" in name]))
