@@ -53,7 +53,7 @@ class Data:
     """Encoding of a static image over T time steps: repeated, Bernoulli spikes with the brightness as rate, or one
     spike per pixel with the brightness as latency."""
     bad: Literal["fail", "skip"] = "fail"
-    """What to do with unreadable records: stop, or skip them and report their number."""
+    """Treatment of unreadable records: stop, or skip them and report their number."""
     workers: int = 0
     """Processes that load data in the background; does not change results."""
     threads: int = 1
@@ -224,8 +224,8 @@ class Config:
     weights: str = ""
     """PyTorch checkpoint with initial weights and running statistics; see docs/weights.md."""
     layout: Literal["data", "fsdp", "zero1"] = "data"
-    """What is split over devices: the batch only (data), also weights and optimiser state (fsdp), or also the optimiser
-    state (zero1)."""
+    """The arrays that are split over devices: the batch only (data), also weights and optimiser state (fsdp), or also
+    the optimiser state (zero1)."""
     deterministic: bool = False
     """Command line only: ask XLA for deterministic GPU kernels (slower). Runs on CPU are always deterministic."""
     data: Data = Data()

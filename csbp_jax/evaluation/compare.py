@@ -4,12 +4,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
 from csbp_jax.config import ConfigError, flatten
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import option_text, percent
 from csbp_jax.reporting.intervals import Interval, student
+from csbp_jax.reporting.terminal import Console
 from csbp_jax.training import run_dir
 
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}

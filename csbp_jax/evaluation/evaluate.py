@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, restore, scores
 from csbp_jax.reporting import plots_evaluation, terminal
+from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
 from csbp_jax.training.compiled import compile_run, initial_state, resolve

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from csbp_jax.evaluation import forward, restore, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
+from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files
 from csbp_jax.training import build
 

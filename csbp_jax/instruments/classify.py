@@ -43,12 +43,12 @@ def classify(measured: dict[str, Any]) -> str:
 
 
 def _growths(measured: dict[str, Any]) -> list[float]:
-    """The exponents, 0 for those that do not count."""
+    """Return the exponents, 0 for those that do not count."""
     pairs = zip(measured["exponents"], measured["stderr"], strict=True)
     return [exponent if exponent > max(4 * error, NEUTRAL) else 0.0 for exponent, error in pairs]
 
 
 def rise(cumulated: Sequence[float]) -> float:
-    """The largest growth from any step to a later one, in nats, of cumulated local exponents."""
+    """Return the largest growth from any step to a later one, in nats, of cumulated local exponents."""
     course = np.concatenate([[0.0], cumulated])
     return float(np.max(course - np.minimum.accumulate(course)))

@@ -96,7 +96,7 @@ def record_sizes(run: CompiledRun, seed: int) -> tuple[State, Pushes]:
 
 
 def annealing(run: CompiledRun) -> jax.Array:
-    """``z / z0`` of each step, ``[N]``, for ``controls.annealed``."""
+    """Return ``z / z0`` of each step, ``[N]``, for ``controls.annealed``."""
     every = run.steps_per_epoch if run.config.chaos.anneal == "epoch" else 1
     return chaos.strength(jnp.arange(run.total_steps), 1.0, run.config.chaos.beta, every)
 

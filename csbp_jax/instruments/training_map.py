@@ -41,7 +41,7 @@ class TrainingMap:
     forcing: Callable[[int, bool], optax.Params] | None = None
 
     def start(self, seed: int, fixed: bool) -> State:
-        """The first state of a seed, in the default precision; ``fixed`` holds z at its first value."""
+        """Return the first state of a seed, in the default precision; ``fixed`` holds z at its first value."""
         state: State = to_default_precision(self._init(jax.random.key(seed)))
         hparams = state.hparams
         if fixed:
@@ -108,7 +108,7 @@ def make(
     steps_per_epoch: int,
     control: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: tx,
 ) -> TrainingMap:
-    """The map of a (resolved) config, in float64 where ``jax.enable_x64`` is on, else in float32.
+    """Make the map of a (resolved) config, in float64 where ``jax.enable_x64`` is on, else in float32.
 
     Args:
       config: of the training.
@@ -123,7 +123,7 @@ def make(
 
 
 def forced(run: TrainingMap, control_run: TrainingMap, batches: Sequence[Batch], steps: int) -> TrainingMap:
-    """The map with a force as large as the term's pushes in another run from the same start.
+    """Make the map with a force as large as the term's pushes in another run from the same start.
 
     ``control_run`` is that run. The size is the root mean square of each tensor's push, at each of ``steps`` steps on
     the batches, with z held or annealed as in the forced run.
@@ -141,12 +141,12 @@ def forced(run: TrainingMap, control_run: TrainingMap, batches: Sequence[Batch],
 
 
 def repeated(batches: Sequence[Batch], steps: int) -> Iterable[Batch]:
-    """The batches in the default precision, repeated in their order for ``steps`` steps."""
+    """Return the batches in the default precision, repeated in their order for ``steps`` steps."""
     return itertools.islice(itertools.cycle([to_default_precision(batch) for batch in batches]), steps)
 
 
 def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
-    """The config (in plain units of z), without its term, and with each non-chaotic pull in the term's stead."""
+    """Return the config (in plain units of z), without its term, and with each non-chaotic pull in the term's stead."""
     return {
         "as given": config,
         "z = 0": replaced(config, "chaos.z0", (0.0,)),
@@ -157,7 +157,7 @@ def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
 
 
 def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> list[Batch]:
-    """The first batches of a run of this (resolved) config, as its network sees them, unaugmented."""
+    """Return the first batches of a run of this (resolved) config, as its network sees them, unaugmented."""
     plain = dataclasses.replace(config.data, augment=())
     prepare = transform.make(dataclasses.replace(config, data=plain), source.events)[1]
     stream = itertools.islice(data.train_batches(source, config.batch_size, seed), count)
@@ -165,7 +165,7 @@ def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> li
 
 
 def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config:
-    """A (resolved) config whose z0 in units of the flip is measured at its start, for its controls to share.
+    """Return a (resolved) config whose z0 in units of the flip is measured at its start, for its controls to share.
 
     Raises:
       ConfigError: the term has no flip at the start.
@@ -177,7 +177,7 @@ def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config
 
 
 def strength(start: State) -> Callable[[State, jax.Array], State]:
-    """A knob ``knob(state, factor)`` that sets z of all taps to ``factor`` times its value in ``start``."""
+    """Return a knob ``knob(state, factor)`` that sets z of all taps to ``factor`` times its value in ``start``."""
     base = start.hparams["z0"]
     return lambda state, factor: dataclasses.replace(
         state, hparams=state.hparams | {"z0": {tap: (z * factor).astype(z.dtype) for tap, z in base.items()}}
@@ -185,7 +185,7 @@ def strength(start: State) -> Callable[[State, jax.Array], State]:
 
 
 def to_default_precision(tree: Any) -> Any:
-    """The tree with its floating-point leaves in JAX's default precision; Flax makes parameters in float32."""
+    """Return the tree with its floating-point leaves in JAX's default precision; Flax makes parameters in float32."""
 
     def cast(leaf: jax.Array) -> jax.Array:
         return leaf.astype(jnp.result_type(float)) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

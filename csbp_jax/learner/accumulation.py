@@ -15,7 +15,7 @@ Tree = TypeVar("Tree")
 
 
 def accumulated_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:
-    """Means over ``optimizer.accumulate`` microbatches of the loss, its metrics and its gradient."""
+    """Average the loss, its metrics and its gradient over ``optimizer.accumulate`` microbatches."""
 
     def microbatch_gradient(state: State, batch: Batch) -> tuple[Any, Any]:
         (loss, outcome), gradient = value_and_grad(recipe, state, batch)
@@ -30,7 +30,7 @@ def accumulated_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> Lo
 def accumulate_gradients(
     function: Callable[[State, Batch], tuple[Tree, Any]], state: State, batch: Batch, count: int
 ) -> tuple[Tree, Any]:
-    """Means over ``count`` microbatches of what ``function(state, batch) -> (values, batch_stats)`` returns.
+    """Average the values of ``function(state, batch) -> (values, batch_stats)`` over ``count`` microbatches.
 
     They run one after the other; the statistics pass from one to the next, and each has a key of its own.
     """

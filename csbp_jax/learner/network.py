@@ -1,4 +1,4 @@
-"""What the learner asks of a network: the call and what it returns."""
+"""The network that the learner expects: its call and its outputs."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ Variables = Mapping[str, Any]
 
 
 class Auxiliary(Protocol):
-    """What a forward pass returns beside the logits; :class:`csbp_jax.models.taps.Aux` is one."""
+    """The outputs of a forward pass beside the logits; :class:`csbp_jax.models.taps.Aux` is one."""
 
     @property
     def terms(self) -> Mapping[str, jax.Array]:
@@ -28,10 +28,10 @@ class SpikingNetwork(Protocol):
     """
 
     def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Variables drawn from a key, for an example input."""
+        """Return variables drawn from a key, for an example input."""
 
     def init_with_output(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The result of a call, with the variables drawn for it."""
+        """Return the result of a call, with the variables drawn for it."""
 
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        """The call, with ``variables``; with ``mutable``, a pair of its result and the updated collections."""
+        """Call the network; with ``mutable``, return a pair of its result and the updated collections."""

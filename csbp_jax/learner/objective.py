@@ -16,7 +16,7 @@ from csbp_jax.learner.state import Batch, State
 
 
 def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) -> tuple[jax.Array, Outcome]:
-    """The loss of a batch at ``params``, with z of the state's step.
+    """Compute the loss of a batch at ``params``, with z of the state's step.
 
     Raises:
       ConfigError: the network returned terms of other taps than the state has strengths for.
@@ -51,12 +51,12 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
 
 
 def value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:
-    """The loss and its gradient, in one pass over the batch."""
+    """Compute the loss and its gradient, in one pass over the batch."""
     return jax.value_and_grad(lambda p: objective(recipe, p, state, batch), has_aux=True)(state.params)
 
 
 def separate_gradients(recipe: Recipe, state: State, batch: Batch) -> dict[str, optax.Params]:
-    """The gradients of the task loss and of z times the chaos term: ``{"task": tree, "chaos": tree}``."""
+    """Compute the gradients of the task loss and of z times the chaos term: ``{"task": tree, "chaos": tree}``."""
 
     def task_and_chaos(params: optax.Params) -> dict[str, jax.Array]:
         _, outcome = objective(recipe, params, state, batch)
@@ -68,12 +68,12 @@ def separate_gradients(recipe: Recipe, state: State, batch: Batch) -> dict[str, 
 
 
 def neuron_override(state: State) -> dict[str, Any]:
-    """A neuron among the hyperparameters, which stands in for the model's own."""
+    """Return a neuron among the hyperparameters, which stands in for the model's own."""
     return {"neuron": state.hparams["neuron"]} if "neuron" in state.hparams else {}
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether the class of the largest time-averaged logit is the (most probable) label: ``[B]`` bool."""
+    """Return whether the class of the largest time-averaged logit is the (most probable) label: ``[B]`` bool."""
     if labels.ndim == 2:
         labels = labels.argmax(axis=-1)
     return logits.mean(axis=1).argmax(axis=-1) == labels

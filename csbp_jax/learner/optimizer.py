@@ -11,7 +11,7 @@ from csbp_jax.config import Optimizer
 
 
 def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The transformation from gradient to update, for a peak learning rate of 1.
+    """Return the transformation from gradient to update, for a peak learning rate of 1.
 
     The learner multiplies the update by its traced ``lr``, so that one compilation serves every learning rate. The
     rate is the last factor of the update, so this equals ``optax.sgd(lr * schedule)`` and the like.
@@ -34,7 +34,7 @@ def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Gradien
 def with_gathered_gradients(
     tx: optax.GradientTransformation, gather: Callable[[optax.Updates], optax.Updates]
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation, applied to gradients that ``gather`` has laid out."""
+    """Return the transformation, applied to gradients that ``gather`` has laid out."""
     tx = optax.with_extra_args_support(tx)
 
     def update(
@@ -47,7 +47,7 @@ def with_gathered_gradients(
 
 
 def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """The share of the peak learning rate at each step: linear warm-up, then constant, cosine to 0, or steps."""
+    """Return the share of the peak learning rate at each step: linear warm-up, then constant, cosine to 0, or steps."""
     warmup = config.warmup_epochs * steps_per_epoch
     after = {
         "constant": lambda: optax.constant_schedule(1.0),
@@ -62,7 +62,7 @@ def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Sche
 
 
 def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[str, Any] | None:
-    """The optimiser as heavy-ball descent, for ``dynamics.flip_ratio``: ``{rate, momentum, scale}``.
+    """Return the optimiser as heavy-ball descent, for ``dynamics.flip_ratio``: ``{rate, momentum, scale}``.
 
     rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
     first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
@@ -80,7 +80,7 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[
 
 
 def without_second_moments(mask: optax.OptState) -> optax.OptState:
-    """A mask of an optimiser's state without Adam's second moments, which must not turn negative."""
+    """Return a mask of an optimiser's state without Adam's second moments, which must not turn negative."""
     if optax.tree.get(mask, "nu") is None:
         return mask
     return optax.tree.set(mask, nu=jax.tree.map(lambda _: False, optax.tree.get(mask, "nu")))

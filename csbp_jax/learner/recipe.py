@@ -1,4 +1,4 @@
-"""What is static in a training step: network, optimiser, losses, and the hooks of the step."""
+"""The static part of a training step: network, optimiser, losses, and the hooks of the step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from csbp_jax.losses import Loss
 
 
 class Outcome(NamedTuple):
-    """What the objective returns beside the loss.
+    """The auxiliary output of the objective.
 
     metrics: of ``metrics.jsonl``. batch_stats: the running statistics after the forward pass. terms: ``z`` times the
     chaos term of each tap.

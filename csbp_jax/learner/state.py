@@ -35,17 +35,17 @@ class State:
 
 
 def weights_of(state: State) -> dict[str, Any]:
-    """The network's variables: ``{"params", "batch_stats"}``."""
+    """Return the network's variables: ``{"params", "batch_stats"}``."""
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def with_ema_weights(state: State) -> State:
-    """The state with the moving averages in place of the weights, for evaluation only."""
+    """Return the state with the moving averages in place of the weights, for evaluation only."""
     return dataclasses.replace(state, **state.ema)
 
 
 def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
-    """The config's traced values: ``{lr, z0: {tap: z0}, beta, every, target, scale}``.
+    """Return the config's traced values: ``{lr, z0: {tap: z0}, beta, every, target, scale}``.
 
     ``init`` also takes ``neuron``, a pytree such as :class:`csbp_jax.neurons.LIF`, in place of the model's own, and
     ``forcing``, for an optimiser with a force in it (controls.py).
@@ -62,7 +62,7 @@ def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
 
 
 def complete_hyperparameters(hparams: dict[str, Any], config: Config, steps_per_epoch: int) -> dict[str, Any]:
-    """The given hyperparameters, with the config's for those that are missing, as strongly typed arrays.
+    """Return the given hyperparameters, with the config's for those that are missing, as strongly typed arrays.
 
     ``z0`` may be a number for all taps.
 
@@ -96,7 +96,7 @@ def _strongly_typed(value: Any) -> jax.Array:
 
 
 def dynamical_leaves(state: State) -> State:
-    """True for the leaves that make training a dynamical system: parameters and moments.
+    """Mark the leaves that make training a dynamical system with True: parameters and moments.
 
     Not batch norm's running statistics, which training never reads, nor counters, keys and hyperparameters, nor what a
     force carries (AR(1) noise), which comes from outside. For ``dynamics.lyapunov``.
@@ -115,11 +115,11 @@ def dynamical_leaves(state: State) -> State:
 
 
 def without_second_moments(state: State) -> State:
-    """The dynamical leaves that may be perturbed in either direction: Adam's second moments may not."""
+    """Return the dynamical leaves that may be perturbed in either direction: Adam's second moments may not."""
     mask = dynamical_leaves(state)
     return dataclasses.replace(mask, opt_state=optimizer.without_second_moments(mask.opt_state))
 
 
 def gradient_norms(gradients: dict[str, optax.Params]) -> dict[str, jax.Array]:
-    """Norms of the gradients of the task loss and of the chaos term: ``{"task": norm, "chaos": norm}``."""
+    """Return norms of the gradients of the task loss and of the chaos term: ``{"task": norm, "chaos": norm}``."""
     return {name: optax.tree.norm(gradient) for name, gradient in gradients.items()}

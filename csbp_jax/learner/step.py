@@ -30,7 +30,7 @@ def make_recipe(
     steps_per_epoch: int = 1,
     term: ChaosTerm | None = None,
 ) -> Recipe:
-    """The recipe of a config, with its way to the gradient and its hook after the update.
+    """Make the recipe of a config, with its way to the gradient and its hook after the update.
 
     Args:
       model: ``apply(variables, x, train, *, tap, taps[, neuron])`` to ``(logits [B, T, C], Aux)``.
@@ -59,7 +59,7 @@ def make_recipe(
 
 
 def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
-    """The first state; hyperparameters that ``hparams`` lacks are the config's.
+    """Return the first state; hyperparameters that ``hparams`` lacks are the config's.
 
     ``z0`` is one number for all taps, or ``{tap: number}``.
 
@@ -85,7 +85,7 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
 
 
 def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
-    """One step of training: ``(new state, metrics)``.
+    """Take one step of training: ``(new state, metrics)``.
 
     A step whose loss or gradient is not finite leaves weights, statistics and moments as they were, and is counted.
     """
@@ -113,7 +113,7 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
 
 
 def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array]:
-    """Sums over the examples where ``batch["mask"]`` is true: ``{count, correct, loss}``."""
+    """Sum ``{count, correct, loss}`` over the examples where ``batch["mask"]`` is true."""
     override = objective.neuron_override(state)
     logits, _ = recipe.model.apply(weights_of(state), batch["x"], False, **override)
     mask, count = batch["mask"], batch["mask"].sum()
@@ -125,7 +125,7 @@ def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array
 
 
 def gradients(recipe: Recipe, state: State, batch: Batch) -> dict[str, optax.Params]:
-    """The gradients of the task loss and of z times the chaos term: ``{"task": tree, "chaos": tree}``.
+    """Return the gradients of the task loss and of z times the chaos term: ``{"task": tree, "chaos": tree}``.
 
     The term is taken whole, also where a training step takes it in sub-steps.
     """
@@ -147,7 +147,7 @@ def make(
     steps_per_epoch: int = 1,
     term: ChaosTerm | None = None,
 ) -> tuple[Callable[..., State], Callable[..., tuple[State, dict[str, Any]]], Callable[..., dict[str, jax.Array]]]:
-    """``(init, train_step, eval_step)`` of one recipe; arguments as :func:`make_recipe`.
+    """Return ``(init, train_step, eval_step)`` of one recipe; arguments as :func:`make_recipe`.
 
     ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
     ``eval_step(state, batch) -> sums``.
@@ -163,13 +163,13 @@ def make(
 def make_gradients(
     model: SpikingNetwork, loss: Loss, config: Config, term: ChaosTerm | None = None
 ) -> Callable[[State, Batch], dict[str, optax.Params]]:
-    """``gradients(state, batch)`` of one recipe; arguments as :func:`make_recipe`."""
+    """Return ``gradients(state, batch)`` of one recipe; arguments as :func:`make_recipe`."""
     recipe = make_recipe(model, optax.identity(), loss, config, term=term)
     return lambda state, batch: gradients(recipe, state, batch)
 
 
 def _update_arguments(state: State) -> dict[str, Any]:
-    """What an optax transformation may use besides the gradient (controls.py)."""
+    """Return the arguments that an optax transformation may use besides the gradient (controls.py)."""
     # Apart from dropout's (key, step) and the augmentation's, which folds in 1.
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
     forcing = {"forcing": state.hparams["forcing"]} if "forcing" in state.hparams else {}

@@ -13,7 +13,7 @@ from csbp_jax.learner.state import Batch, State
 
 
 def substep_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:
-    """The task's gradient, plus the term's mean gradient along ``chaos.substeps`` descent steps of ``lr / substeps``.
+    """Add to the task's gradient the term's mean gradient along ``chaos.substeps`` descent steps of ``lr / substeps``.
 
     The steps follow the term alone, from the current parameters; where its gradient is constant over them, this is the
     gradient of the whole loss.

@@ -122,7 +122,7 @@ def best(
 
 
 def _check_group(config: Config, own: Own, data_dir: str | pathlib.Path) -> str:
-    """The fingerprint of a compile group's data; raises what its training would raise."""
+    """Check a compile group as its training would, and return the fingerprint of its data."""
     splits, fingerprint = build.load_data(config, own, data_dir)
     trace_step(resolve(config, splits), splits, own)
     return fingerprint
@@ -150,7 +150,7 @@ class _Layout:
         }
 
     def check_unchanged(self, folder: pathlib.Path) -> None:
-        """Raises ConfigError where finished members of the folder trained with another layout."""
+        """Raise ConfigError where finished members of the folder trained with another layout."""
         now = self.as_json()
         for file in (folder / "chunks").glob("*.json"):
             before = run_dir.read_json(file).get("how", now)
@@ -171,7 +171,7 @@ def _train_missing(
     layout: _Layout,
     console: Console,
 ) -> list[Any]:
-    """The result of each member; those of an earlier try are read, the rest trained."""
+    """Train the members that have no result yet, and return the results of all."""
     (folder / "chunks").mkdir(exist_ok=True)
     results = _read_results(folder, len(configs))
     groups = grid.compile_groups(configs, own)
@@ -203,7 +203,7 @@ def _train_missing(
 
 
 def _read_results(folder: pathlib.Path, count: int) -> list[Any]:
-    """Each member's result, None where it is missing."""
+    """Read each member's result, None where it is missing."""
     results: list[Any] = [None] * count
     for file in sorted((folder / "chunks").glob("*.json")):
         content = run_dir.read_json(file, "members", "results")

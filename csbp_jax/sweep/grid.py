@@ -24,7 +24,7 @@ _IMPOSSIBLE = {
 
 
 def words(text: str) -> dict[str, list[str]]:
-    """``"chaos.z0=0,1,3 seed=0:16"`` to ``{"chaos.z0": ["0", "1", "3"], "seed": ["0", ..., "15"]}``.
+    """Parse ``"chaos.z0=0,1,3 seed=0:16"`` to ``{"chaos.z0": ["0", "1", "3"], "seed": ["0", ..., "15"]}``.
 
     Raises:
       ConfigError: a word is not FIELD=VALUE,VALUE,... or a field is given twice.
@@ -51,7 +51,7 @@ def _range(value: str) -> list[str]:
 
 
 def members(config: Config, axes: Axes) -> list[Config]:
-    """The config of each point of the grid, the last axis fastest.
+    """Return the config of each point of the grid, the last axis fastest.
 
     A field is one of the config; ``chaos.z0.TAP`` is the strength at one of several taps.
 
@@ -83,7 +83,7 @@ def check_field(config: Config, field: str) -> None:
 
 
 def points(axes: Axes) -> list[dict[str, Any]]:
-    """``{field: value}`` of each member."""
+    """Return ``{field: value}`` of each member."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
@@ -103,7 +103,7 @@ def _at(config: Config, point: Mapping[str, Any]) -> Config:
 
 
 def compile_group(config: Config, own: Own = Own()) -> Config:
-    """The compile group of a config: equal for two configs that can train in one compilation."""
+    """Return the compile group of a config: equal for two configs that can train in one compilation."""
     # Traced in the state: members that differ in nothing else share one compilation.
     for field, value in TRACED.items():
         config = replaced(config, field, value)
@@ -114,7 +114,7 @@ def compile_group(config: Config, own: Own = Own()) -> Config:
 
 
 def traces_neuron(config: Config, own: Own = Own()) -> bool:
-    """Whether the neuron's constants can be traced.
+    """Return whether the neuron's constants can be traced.
 
     Not a learned decay, which is a parameter, nor with tdBN, which takes the threshold when the network is built, nor
     with a user's own parts, which may read the neuron from their config.
@@ -123,7 +123,7 @@ def traces_neuron(config: Config, own: Own = Own()) -> bool:
 
 
 def compile_groups(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:
-    """The members' numbers, grouped by compilation."""
+    """Return the members' numbers, grouped by compilation."""
     groups: dict[Config, list[int]] = {}
     for number, config in enumerate(configs):
         groups.setdefault(compile_group(config, own), []).append(number)

@@ -27,13 +27,13 @@ class Setting(NamedTuple):
 
 
 def plain(point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point with tuples for JSON's lists, and numbers for tuples of one, as ``chaos.z0`` mostly is."""
+    """Return a point with tuples for JSON's lists, and numbers for tuples of one, as ``chaos.z0`` mostly is."""
     tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in point.items()}
     return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in tuples.items()}
 
 
 def member_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> list[Row]:
-    """One row per member; without accuracies where it diverged."""
+    """Return one row per member; without accuracies where it diverged."""
     rows = []
     for number, (point, result) in enumerate(zip(points, results, strict=True)):
         row = {"member": number, **point, "diverged": result["diverged"]}
@@ -46,7 +46,7 @@ def member_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> 
 
 
 def epoch_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> list[Row]:
-    """One row per member and epoch: losses, z of each tap, firing rate of each layer, accuracies."""
+    """Return one row per member and epoch: losses, z of each tap, firing rate of each layer, accuracies."""
     rows = []
     for number, (point, result) in enumerate(zip(points, results, strict=True)):
         for epoch, measured in enumerate(result["epochs"], start=1):
@@ -58,7 +58,7 @@ def epoch_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> l
 
 
 def settings(points: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[Setting]:
-    """The members of each setting pooled, in the order of the grid."""
+    """Return the members of each setting pooled, in the order of the grid."""
     groups: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
     for point, row in zip(points, rows, strict=True):
         groups.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(row)
@@ -71,7 +71,7 @@ def settings(points: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[S
 
 
 def best(settings: Sequence[Setting]) -> Setting | None:
-    """The setting with the largest mean validation accuracy of the chosen epochs, none of whose members diverged."""
+    """Return the setting of largest mean validation accuracy (chosen epoch) among those without diverged members."""
     finite = [setting for setting in settings if not setting.diverged]
     return max(finite, key=lambda s: s.accuracies["chosen_validation_accuracy"].mean, default=None)
 
@@ -86,7 +86,7 @@ def write_csv(file: pathlib.Path, rows: Sequence[Row]) -> None:
 
 
 def flat(setting: Setting) -> Row:
-    """A setting as a row."""
+    """Return a setting as a row."""
     row = {**setting.point, "members": setting.members, "diverged": setting.diverged}
     for name, interval in setting.accuracies.items():
         row |= {f"{name}_{end}": value for end, value in interval._asdict().items()}
@@ -94,7 +94,7 @@ def flat(setting: Setting) -> Row:
 
 
 def latex(setting: Setting) -> str:
-    """A row of a LaTeX table: the point, the count of finite members, last and chosen epoch in % with intervals."""
+    """Format a row of a LaTeX table: point, count of finite members, last and chosen epoch in % with intervals."""
     point = ", ".join(f"\\texttt{{{k}}} = {value_text(v)}".replace("_", r"\_") for k, v in setting.point.items())
     of = f" of {setting.members}" if setting.diverged else ""
     intervals = [setting.accuracies.get(f"{kind}_test_accuracy") for kind in ("last", "chosen")]
@@ -103,7 +103,7 @@ def latex(setting: Setting) -> str:
 
 
 def headings(fields: Sequence[str]) -> list[str]:
-    """The shortest unique names of fields, with spaces so that they can wrap: ``surrogate param``."""
+    """Return the shortest unique names of fields, with spaces so that they can wrap: ``surrogate param``."""
     # A tap's name has dots of its own.
     short = [f.removeprefix("chaos.") if f.startswith("chaos.z0.") else f.rpartition(".")[2] for f in fields]
     return [(s if short.count(s) == 1 else f).replace("_", " ") for s, f in zip(short, fields, strict=True)]

@@ -22,7 +22,7 @@ from csbp_jax.training.plugins import Own
 
 
 def member_mesh(data_parallel: int = 1) -> Mesh:
-    """All devices, as (member, data): ``data_parallel`` of them share each batch."""
+    """Return a mesh of all devices, (member, data): ``data_parallel`` of them share each batch."""
     shape = (jax.device_count() // data_parallel, data_parallel)
     return jax.make_mesh(shape, ("member", "data"), axis_types=(AxisType.Auto,) * 2)
 
@@ -35,7 +35,7 @@ class VectorisedRuns:
     """
 
     def __init__(self, members: Sequence[Config], splits: Splits, mesh: Mesh, own: Own = Own()):
-        """``members``: all of the group, resolved; the members of one chunk would not show what varies."""
+        """Compile for all ``members`` of the group, resolved; those of one chunk would not show what varies."""
         config = members[0]
         self.config, self.splits, self.mesh = config, splits, mesh
         self.traces_neuron = len({m.model.neuron for m in members}) > 1 and grid.traces_neuron(config, own)
@@ -66,7 +66,7 @@ class VectorisedRuns:
         )
 
     def hparams(self, configs: Sequence[Config]) -> dict[str, Any]:
-        """Members' traced values, stacked; with a neuron if members of this group differ in it."""
+        """Return members' traced values, stacked; with a neuron if members of this group differ in it."""
         members = [learner.hyperparameters(config, self.steps_per_epoch) for config in configs]
         if self.traces_neuron:
             members = [h | {"neuron": models.neuron(c.model.neuron)} for h, c in zip(members, configs, strict=True)]
@@ -76,7 +76,7 @@ class VectorisedRuns:
         return stacked | every
 
     def shard_batch(self, batch: Mapping[str, np.ndarray], axis: int) -> Batch:
-        """A batch on the devices, with ``axis`` split over those that share it."""
+        """Place a batch on the devices, with ``axis`` split over those that share it."""
         split = NamedSharding(self.mesh, P(*[None] * axis, "data"))
         return {name: jax.device_put(rows, split) for name, rows in batch.items()}
 
@@ -95,7 +95,7 @@ def trace_step(config: Config, splits: Splits, own: Own = Own()) -> None:
 
 
 def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
-    """``vmap``; the plain function for a single member, whose weights XLA on CPU would transpose as a batch of one."""
+    """Return ``vmap`` of a function that calls it plainly on a batch of one, whose weights XLA on CPU would transpose."""
 
     def call(*arguments: Any) -> Any:
         leaves = jax.tree.leaves([a for a, axis in zip(arguments, axes, strict=True) if axis == 0])
@@ -151,7 +151,7 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
 
 
 def evaluate(runs: VectorisedRuns, states: Any, configs: Sequence[Config], split: str) -> dict[str, np.ndarray]:
-    """``{accuracy [K], loss [K]}`` over a split, each example once."""
+    """Compute ``{accuracy [K], loss [K]}`` over a split, each example once."""
     source, devices = runs.splits[split], runs.mesh.shape["data"]
     size = -(-runs.config.eval_batch_size // devices) * devices
     keys = jnp.stack([eval_keys(c.seed, source, size) for c in configs])
@@ -166,7 +166,7 @@ def evaluate(runs: VectorisedRuns, states: Any, configs: Sequence[Config], split
 def update_selection(
     state: State, selected: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
 ) -> dict[str, Any]:
-    """A member's selection after an epoch: its weights, if they validated better (``selection.is_better``)."""
+    """Return a member's selection after an epoch: its weights, if they validated better."""
     better = selection.is_better(accuracy, loss, selected["accuracy"], selected["loss"])
     new = {"weights": learner.weights_of(state), "accuracy": accuracy, "loss": loss, "epoch": epoch}
     updated: dict[str, Any] = jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
@@ -184,7 +184,7 @@ def _no_selection(states: State) -> dict[str, Any]:
 
 
 def _epoch_means(steps: list[Any]) -> dict[str, Any]:
-    """Means of an epoch's metrics over its finite steps, ``[K]`` each, with the largest count of bad steps in a row."""
+    """Average an epoch's metrics over its finite steps, ``[K]`` each; ``bad_steps`` is the longest row of bad ones."""
     metrics = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
     bad = metrics.pop("bad_steps")
     count = np.maximum((bad == 0).sum(axis=0), 1)

@@ -41,7 +41,7 @@ class TracedPlaceholder:
 
 
 def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
-    """The recipe of a training step: the user's own parts, and the config's for those that are missing.
+    """Build the recipe of a training step from the user's own parts, and the config's for those that are missing.
 
     Raises:
       ConfigError: an own part is not what it should be; says what was expected.
@@ -69,7 +69,7 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
 
 
 def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:
-    """The splits of the data, and a fingerprint that changes when their records do.
+    """Load the splits of the data, and a fingerprint that changes when their records do.
 
     Raises:
       ConfigError: as ``data.load``, or own data are not what they should be.
@@ -86,7 +86,7 @@ def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[d
 
 
 def class_names(config: Config, splits: Mapping[str, DataSource], data_dir: str | pathlib.Path) -> list[str]:
-    """The classes' names in the order of their labels; of own data, as the training source names them."""
+    """Return the classes' names in the order of their labels; of own data, as the training source names them."""
     train = splits["train"]
     if not isinstance(train, UserSource):
         return data.classes(config, data_dir)
@@ -95,7 +95,7 @@ def class_names(config: Config, splits: Mapping[str, DataSource], data_dir: str 
 
 
 def _with_placeholders(config: Config) -> Config:
-    """The config as own functions see it: they are called once for all members of a sweep that share a compilation."""
+    """Return the config as own functions see it, which are called once for all members that share a compilation."""
     for field in TRACED:
         config = replaced(config, field, TracedPlaceholder(field))
     return config

@@ -60,25 +60,25 @@ class CompiledRun:
         return self.config.epochs * self.steps_per_epoch
 
     def batches(self, seed: int, start: int = 0) -> Generator[dict[str, np.ndarray], None, None]:
-        """This process's share of each training batch from step ``start`` on, endlessly, as the source gives them."""
+        """Iterate endlessly over this process's share of each training batch, from step ``start`` on."""
         readers = {"workers": self.config.data.workers, "threads": self.config.data.threads}
         readers |= multihost.host_slice()
         yield from data.train_batches(self.source, self.config.batch_size, seed, start, **readers)
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
-        """The first state (:func:`csbp_jax.learner.init`)."""
+        """Return the first state (:func:`csbp_jax.learner.init`)."""
         return learner.init(self.recipe, key, hparams)
 
     def pure_train_step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
-        """``(new state, metrics)`` (:func:`csbp_jax.learner.train_step`)."""
+        """Return ``(new state, metrics)`` (:func:`csbp_jax.learner.train_step`)."""
         return learner.train_step(self.recipe, self._gather_weights(state), self._prepared(state, batch))
 
     def pure_eval_step(self, state: State, key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Sums over a batch (:func:`csbp_jax.learner.eval_step`); ``key`` is for a random encoding."""
+        """Return sums over a batch (:func:`csbp_jax.learner.eval_step`); ``key`` is for a random encoding."""
         return learner.eval_step(self.recipe, self._gather_weights(state), self.prepare_eval(key, batch))
 
     def pure_gradients(self, state: State, batch: Batch) -> dict[str, Any]:
-        """Gradients of the task loss and of the chaos term (:func:`csbp_jax.learner.gradients`)."""
+        """Return gradients of the task loss and of the chaos term (:func:`csbp_jax.learner.gradients`)."""
         return learner.gradients(self.recipe, self._gather_weights(state), self._prepared(state, batch))
 
     @functools.cached_property
@@ -110,7 +110,7 @@ class CompiledRun:
         return flip_meter.make(self.pure_gradients, self.config, self.steps_per_epoch)
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """``{count, accuracy, loss}`` over a source, each example once.
+        """Return ``{count, accuracy, loss}`` over a source, each example once.
 
         Args:
           check: called before each batch; may raise to stop.
@@ -127,12 +127,12 @@ class CompiledRun:
         return {"count": int(count), "accuracy": total["correct"] / count, "loss": total["loss"] / count}
 
     def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        """A batch on the host, split over the mesh."""
+        """Split a batch on the host over the mesh."""
         sharded: Batch = sharding.shard_batch(batch, self.mesh)
         return sharded
 
     def replicate(self, array: jax.Array) -> jax.Array:
-        """The whole array on each device, so that any process can read it."""
+        """Copy the whole array to each device, so that any process can read it."""
         return array if array.is_fully_replicated else self._replicate(array)
 
     @functools.cached_property
@@ -172,7 +172,7 @@ def compile_run(
     own: Own = Own(),
     mesh: Mesh | None = None,
 ) -> CompiledRun:
-    """The functions of a resolved config on data like the source's.
+    """Build the functions of a resolved config on data like the source's.
 
     ``mesh`` has one axis, ``data``; by default it is all devices.
 
@@ -193,7 +193,7 @@ def _gathered(tree: Any, mesh: Mesh) -> Any:
 
 
 def initial_state(run: CompiledRun, show: Callable[[str], None]) -> State:
-    """The first state of a run: weights drawn from its seed, or those of ``config.weights``.
+    """Return the first state of a run: weights drawn from its seed, or those of ``config.weights``.
 
     Raises:
       ConfigError: that file cannot be read or does not fit the network.
@@ -208,12 +208,12 @@ def initial_state(run: CompiledRun, show: Callable[[str], None]) -> State:
 
 
 def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
-    """A key for each evaluation step over the source."""
+    """Return a key for each evaluation step over the source."""
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
 
 
 def resolve(config: Config, splits: Splits) -> Config:
-    """The config with what its model leaves to the data (``input_shape``, ``classes``) filled in.
+    """Return the config with what its model leaves to the data (``input_shape``, ``classes``) filled in.
 
     Raises:
       ConfigError: the model wants another input, the data set is too small for a batch, or the devices cannot share it.
@@ -246,7 +246,7 @@ def _with(config: Config, **fields: Any) -> Config:
 
 
 def _frame_shape(config: Config, source: DataSource) -> tuple[int, ...]:
-    """``(H, W, C)`` as the network sees it."""
+    """Return ``(H, W, C)`` as the network sees it."""
     record = data.example_batch(source)
     # What the transform changes is the height and width; it asks the config whether there are such.
     prepare, _ = transform.make(_with(config, input_shape=record["x"].shape[2:]), source.events)

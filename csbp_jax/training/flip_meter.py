@@ -21,14 +21,14 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.learner import Batch, State, optimizer
 
 PARTS = ("task", "chaos", "both")
-"""Whose gradient: of the task loss, of the chaos term, of their sum."""
+"""Gradients that a ratio is taken of: of the task loss, of the chaos term, of their sum."""
 
 Ratio = Callable[[str, State, Batch], float]
 Gradients = Callable[[State, Batch], dict[str, optax.Params]]
 
 
 def make(gradients: Gradients, config: Config, steps_per_epoch: int) -> Ratio:
-    """``ratio(part, state, batch)`` of a run, for a part of PARTS; NaN where it is not defined.
+    """Return ``ratio(part, state, batch)`` of a run, for a part of PARTS; NaN where it is not defined.
 
     Args:
       gradients: ``gradients(state, batch) -> {"task": tree, "chaos": tree}``.
@@ -52,7 +52,7 @@ def make(gradients: Gradients, config: Config, steps_per_epoch: int) -> Ratio:
 
 
 def z0_in_flips(ratio: Ratio, config: Config, state: State, batch: Batch) -> State | None:
-    """The state with ``z0`` such that the chaos term's own ratio is now ``config.chaos.z0 beta**n``.
+    """Return the state with ``z0`` such that the chaos term's own ratio is now ``config.chaos.z0 beta**n``.
 
     The ratio of the term is linear in z, so one measurement is enough. None where no such z0 exists: the term has no
     positive curvature at this state, or z has been annealed to 0.
@@ -67,7 +67,7 @@ def z0_in_flips(ratio: Ratio, config: Config, state: State, batch: Batch) -> Sta
 
 
 def with_plain_z0(ratio: Ratio, config: Config, state: State, batch: Batch) -> State:
-    """The first state of a run, with its z0 converted from units of the flip where the config has those.
+    """Return the first state of a run, with its z0 converted from units of the flip where the config has those.
 
     Raises:
       ConfigError: no such z0 exists.
@@ -86,7 +86,7 @@ def with_plain_z0(ratio: Ratio, config: Config, state: State, batch: Batch) -> S
 def before_step(
     ratio: Ratio, config: Config, record: Callable[[int, dict[str, float | None]], None]
 ) -> Callable[[int, State, Batch], State]:
-    """The hook that runs before each training step: ``hook(step, state, batch) -> state``, steps counted from 1.
+    """Return the hook that runs before each training step: ``hook(step, state, batch) -> state``, steps counted from 1.
 
     Before every ``flip_every``-th step it measures the ratios and records them; with ``chaos.unit = "flip"`` it also
     converts z0 again. Without ``flip_every`` it does nothing.

@@ -116,7 +116,7 @@ def train(
 
 
 def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str]:
-    """The resolved config, the splits of its data, and their fingerprint."""
+    """Return the resolved config, the splits of its data, and their fingerprint."""
     if jax.process_count() > 1 and (config.flip_every or config.chaos.unit == "flip"):
         raise ConfigError("flip_every, chaos.unit: the flip ratio can be measured in one process only; set 0 and plain")
     splits, fingerprint = build.load_data(check(config), own, data_dir)
@@ -125,7 +125,7 @@ def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Confi
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What is fixed while a run trains: its functions, data, directories, and what may stop it."""
+    """The constants of a run: its functions, data, directories, and the request to stop."""
 
     run: CompiledRun
     splits: Splits
@@ -237,12 +237,12 @@ def _hardware_row() -> dict[str, Any]:
 
 
 def _out_of_patience(config: Config, saved: dict[str, Any], epochs: int) -> bool:
-    """Whether the epochs so far are enough; decided by what a checkpoint holds, so a resume decides the same."""
+    """Return whether the epochs so far are enough; decided by what a checkpoint holds, so a resume decides the same."""
     return bool(config.patience) and epochs - int(saved["chosen"]["epoch"]) >= config.patience
 
 
 def checkpoint_content(state: State, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint of a run at its start holds; shapes of the state and of a step's metrics suffice.
+    """Return the content of a checkpoint at the start of a run; shapes of the state and of a step's metrics suffice.
 
     One checkpoint holds all that a run resumes from, or none does: the state, the weights of the best validation epoch,
     and what has been measured of an unfinished epoch.

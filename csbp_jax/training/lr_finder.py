@@ -117,7 +117,7 @@ def suggest(rates: np.ndarray, losses: list[float]) -> dict[str, Any]:
 
 
 def smooth(losses: list[float]) -> np.ndarray:
-    """The running mean without the bias of its start: ``m[n] / (1 - b**n)``, ``m <- b m + (1 - b) loss``, b = 0.9."""
+    """Smooth by a bias-corrected running mean: ``m[n] / (1 - b**n)``, ``m <- b m + (1 - b) loss``, b = 0.9."""
     mean, means = 0.0, []
     for n, loss in enumerate(losses, start=1):
         mean = _MEMORY * mean + (1 - _MEMORY) * loss
@@ -128,7 +128,7 @@ def smooth(losses: list[float]) -> np.ndarray:
 def _losses(
     config: Config, own: Own, data_dir: str | pathlib.Path, rates: np.ndarray, show: Callable[[str], None]
 ) -> list[float]:
-    """The task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
+    """Return the task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
     flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
     splits, _ = build.load_data(check(flat), own, data_dir)
     flat, train = resolve(flat, splits), splits["train"]

@@ -18,7 +18,7 @@ BAD_STEPS_STOP = 3
 
 
 def empty_progress(metrics: Any) -> dict[str, Any]:
-    """The monitor's part of a checkpoint, at the start of a run.
+    """Return the monitor's part of a checkpoint, at the start of a run.
 
     Args:
       metrics: of a step, as ``train_step`` returns them (shapes suffice).
@@ -57,7 +57,7 @@ class TrainingMonitor:
         outputs: Outputs,
         seconds_per_step_at_peak: float = 0.0,
     ):
-        """Continues from a checkpoint, or from the start.
+        """Continue from a checkpoint, or from the start.
 
         Args:
           config: of the run.
@@ -78,7 +78,7 @@ class TrainingMonitor:
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
     def __call__(self, metrics: dict[str, Any]) -> None:
-        """Takes the metrics of the step just dispatched, and reads those of the step before.
+        """Take the metrics of the step just dispatched, and reads those of the step before.
 
         Raises:
           Diverged: loss or gradient was not finite for three steps in a row.
@@ -87,18 +87,18 @@ class TrainingMonitor:
         self._dispatched = metrics
 
     def timed_next(self, batches: Iterator[Any]) -> Any:
-        """The next batch; the time it takes is counted as waiting for data."""
+        """Return the next batch; the time it takes is counted as waiting for data."""
         start = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - start
         return batch
 
     def record_flip_ratios(self, step: int, ratios: dict[str, float | None]) -> None:
-        """Keeps the ratios measured before a step, to be written when its metrics are read."""
+        """Keep the ratios measured before a step, to be written when its metrics are read."""
         self._flip_ratios[step] = ratios
 
     def catch_up(self) -> None:
-        """Waits for the dispatched step, and reads its metrics."""
+        """Wait for the dispatched step, and reads its metrics."""
         if self._dispatched is None:
             return
         metrics, self._dispatched = jax.tree.map(float, jax.device_get(self._dispatched)), None
@@ -129,7 +129,7 @@ class TrainingMonitor:
         return (self.epochs + 1) * self.steps_per_epoch - self.step
 
     def end_epoch(self, validation: dict[str, float], ema_validation: dict[str, float]) -> None:
-        """Writes the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
+        """Write the epoch's row: the means of its good steps, and the validation of the weights and of their EMA."""
         means = jax.tree.map(lambda total: float(total / self.count), self.sums) if self.count else {}
         row = self._row("epoch", means)
         row |= {f"validation_{name}": value for name, value in validation.items()}
@@ -141,7 +141,7 @@ class TrainingMonitor:
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
     def progress(self) -> dict[str, Any]:
-        """The monitor's part of a checkpoint; as :func:`empty_progress` returns it."""
+        """Return the monitor's part of a checkpoint; as :func:`empty_progress` returns it."""
         content = {"epochs": self.epochs, "count": self.count, "sums": self.sums}
         arrays: dict[str, Any] = jax.tree.map(np.asarray, content)
         return arrays

@@ -21,7 +21,7 @@ NO_EPOCH = {"epoch": 0, "accuracy": -1.0, "loss": math.inf}
 
 
 def is_better(accuracy: Any, loss: Any, best_accuracy: Any, best_loss: Any) -> Any:
-    """Whether a validation beats the best so far: by accuracy, then by a lower loss.
+    """Return whether a validation beats the best so far: by accuracy, then by a lower loss.
 
     A loss that is not finite loses to any that is. Works on numbers and on arrays, traced ones too.
     """
@@ -31,19 +31,19 @@ def is_better(accuracy: Any, loss: Any, best_accuracy: Any, best_loss: Any) -> A
 
 
 def select(state: State, epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the weights, since the step donates the state's own, with the epoch and its validation."""
+    """Return a copy of the weights, since the step donates the state's own, with the epoch and its validation."""
     copies: dict[str, Any] = jax.tree.map(jnp.copy, learner.weights_of(state))
     return summary(epoch, validation) | copies
 
 
 def summary(epoch: ArrayLike, validation: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The epoch and its validation, as arrays."""
+    """Return the epoch and its validation, as arrays."""
     numbers = {"epoch": epoch, "accuracy": validation["accuracy"], "loss": validation["loss"]}
     return {name: np.asarray(value) for name, value in numbers.items()}
 
 
 def update(selected: dict[str, Any], state: State, epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:
-    """The selection after an epoch: its weights, if it validated better than the best before."""
+    """Return the selection after an epoch: its weights, if it validated better than the best before."""
     accuracy, loss = float(selected["accuracy"]), float(selected["loss"])
     better = is_better(validation["accuracy"], validation["loss"], accuracy, loss)
     return select(state, epoch, validation) if better else selected
@@ -56,7 +56,7 @@ def test_results(
     rows: list[dict[str, Any]],
     check: Callable[[], None],
 ) -> dict[str, Any]:
-    """What ``result.json`` holds: the test accuracy of each kind of weights; never the best over the test split.
+    """Return the content of ``result.json``: test accuracy of each kind of weights, never the best over the test split.
 
     Args:
       run: the functions of the run.

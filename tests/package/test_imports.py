@@ -35,7 +35,7 @@ THIRD_PARTIES = {
     "etils": ("training.checkpoint",),
     "fsspec": ("training.checkpoint",),
     "matplotlib": ("reporting",),
-    "rich": ("reporting", "evaluation.compare"),
+    "rich": ("reporting",),
     "tyro": ("cli",),
     "filelock": ("runtime", "data", "training"),
     "nir": ("export",),
