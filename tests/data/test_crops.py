@@ -1,4 +1,4 @@
-"""Augmentation of pictures on the host: what it may do, how often, and that uniform numbers alone decide."""
+"""Augmentation of images on the host: its range, its frequencies, and that only the uniform numbers decide."""
 
 import functools
 
@@ -24,37 +24,37 @@ STEPS = {
 }
 
 
-def uniforms(count, draws):
-    return RANDOM.random((count, draws), np.float32)
+def uniforms(count, n):
+    return RANDOM.random((count, n), np.float32)
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_rows_do_not_see_each_other_and_the_source_stays(name):
-    draws, step = STEPS[name]
-    before, u = X.copy(), uniforms(len(X), draws)
+def test_rows_are_independent_and_the_input_is_unchanged(name):
+    n, step = STEPS[name]
+    before, u = X.copy(), uniforms(len(X), n)
     together = step(X, u)
     assert together.dtype == np.uint8 and together.shape == X.shape
-    alone = np.concatenate([step(X[i : i + 1], u[i : i + 1]) for i in range(len(X))])
-    np.testing.assert_array_equal(together, alone)
+    singly = np.concatenate([step(X[i : i + 1], u[i : i + 1]) for i in range(len(X))])
+    np.testing.assert_array_equal(together, singly)
     np.testing.assert_array_equal(X, before)
 
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("u", [0.0, np.nextafter(np.float32(1), np.float32(0))])
 def test_the_ends_of_the_unit_interval(name, u):
-    draws, step = STEPS[name]
-    assert step(X, np.full((len(X), draws), u, np.float32)).shape == X.shape
+    n, step = STEPS[name]
+    assert step(X, np.full((len(X), n), u, np.float32)).shape == X.shape
 
 
 @pytest.mark.parametrize("name", ["crop", "flip", "cutout", "autoaugment"])
-def test_grey_pictures(name):
-    draws, step = STEPS[name]
+def test_grey_images(name):
+    n, step = STEPS[name]
     if name == "cutout":
         step = functools.partial(augment.cutout, side=16, fill=MEAN[:1])
-    assert step(X[..., :1], uniforms(len(X), draws)).shape == (len(X), 32, 32, 1)
+    assert step(X[..., :1], uniforms(len(X), n)).shape == (len(X), 32, 32, 1)
 
 
-def test_crop_is_a_window_of_the_padded_picture():
+def test_crop_is_a_window_of_the_padded_image():
     u = uniforms(200, 2)
     x = X[np.arange(200) % len(X)]
     padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
@@ -63,7 +63,7 @@ def test_crop_is_a_window_of_the_padded_picture():
         np.testing.assert_array_equal(cropped[i], padded[i, top : top + 32, left : left + 32])
 
 
-def test_flip_turns_half_of_them():
+def test_flip_mirrors_half_of_them():
     u = uniforms(4000, 1)
     x = RANDOM.integers(0, 256, (4000, 2, 3, 1), np.uint8)
     flipped = augment.flip(x, u)
@@ -72,7 +72,7 @@ def test_flip_turns_half_of_them():
     np.testing.assert_array_equal(flipped[~turned], x[~turned])
 
 
-def test_cutout_fills_a_square_that_may_stand_out():
+def test_cutout_fills_a_square_cut_off_at_the_edges():
     u = uniforms(500, 2)
     x = np.zeros((500, 32, 32, 3), np.uint8)
     holes = augment.cutout(x, u, 16, MEAN)
@@ -108,28 +108,28 @@ def test_centre_window_is_that_of_resize_256_and_crop_224():
     assert augment.centre_window(1, 1, (224, 224)) == (0, 0, 1, 1)
 
 
-def test_resize_of_a_window_is_that_of_the_cut_picture():
-    picture = photo(0, 50, 70)
-    cut = Image.fromarray(picture[5:45, 10:60]).resize((24, 20), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(augment.resize(picture, (5, 10, 40, 50), (20, 24)), np.asarray(cut))
-    np.testing.assert_array_equal(augment.resize(picture, (0, 0, 50, 70), (50, 70)), picture)
+def test_resize_of_a_window_is_that_of_the_cut_image():
+    image = photo(0, 50, 70)
+    cut = Image.fromarray(image[5:45, 10:60]).resize((24, 20), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(augment.resize(image, (5, 10, 40, 50), (20, 24)), np.asarray(cut))
+    np.testing.assert_array_equal(augment.resize(image, (0, 0, 50, 70), (50, 70)), image)
 
 
-def test_whole_numbers_stay_below_their_bound():
+def test_integers_stay_below_their_bound():
     last = np.nextafter(np.float32(1), np.float32(0))
     assert all(augment.uniform_integers(last, n) == n - 1 for n in (1, 3, 9, 25, 1000, 9_000_000))
     counts = np.bincount(augment.uniform_integers(uniforms(90_000, 1)[:, 0], 9))
     assert counts.shape == (9,) and np.all(abs(counts - 10_000) < 500)
 
 
-def test_autoaugment_without_chance_leaves_the_picture():
+def test_autoaugment_at_low_chance_leaves_the_image():
     u = uniforms(len(X), 5)
     u[:, 1] = u[:, 3] = 0.95  # no operation is as probable as that
     np.testing.assert_array_equal(autoaugment.autoaugment(X, u, MEAN), X)
 
 
 def pair(index, first, second):
-    """Uniform numbers for a pair of operations, of which those that are True happen, with positive sign."""
+    """Return uniforms for a pair of operations, of which those that are True happen, with positive sign."""
     chance = [0.0 if happens else 0.99 for happens in (first, second)]
     return np.array([[(index + 0.5) / 25, chance[0], 0.0, chance[1], 0.0]], np.float32)
 
@@ -140,15 +140,15 @@ def test_autoaugment_moves_and_fills():
     assert np.all(moved[:, 18:] == MEAN)
 
 
-def test_autoaugment_knows_colours():
+def test_autoaugment_changes_colours():
     np.testing.assert_array_equal(autoaugment.autoaugment(X, np.repeat(pair(0, True, False), 6, 0), MEAN), 255 - X)
     np.testing.assert_array_equal(autoaugment.autoaugment(X, np.repeat(pair(5, False, True), 6, 0), MEAN), X & 0xF8)
     bright = autoaugment.autoaugment(X, np.repeat(pair(6, False, True), 6, 0), MEAN)
     np.testing.assert_allclose(bright, np.minimum(1.7 * X, 255), atol=1)
 
 
-# Table 7 of Cubuk et al. 2019, a line a policy: probability and level of two operations. Levels of operations that
-# have none are published as well; they mean nothing.
+# Table 7 of Cubuk et al. 2019, in order: probability and level of two operations. Levels of operations that
+# have none are published as well, without a meaning.
 PUBLISHED = """
 invert .1 7 contrast .2 6 | rotate .7 2 translate_x .3 9 | sharpness .8 1 sharpness .9 3
 shear_y .5 8 translate_y .7 9 | autocontrast .5 8 equalize .9 2 | shear_y .2 7 posterize .3 7
@@ -178,29 +178,29 @@ def test_autoaugment_solarizes_from_a_threshold_that_falls_with_the_level(index,
     np.testing.assert_array_equal(solarized, np.where(x >= threshold, 255 - x, x))
 
 
-def test_all_operations_happen_as_often_as_they_should():
+def test_operations_happen_with_their_probabilities():
     changed = autoaugment.autoaugment(np.repeat(X[:1], 3000, 0), uniforms(3000, 5), MEAN) != X[0]
-    # Mean over the 25 pairs of the chance that at least one of two operations happens; some hardly change a picture.
+    # Mean over the 25 pairs of the chance that at least one of two operations happens; some hardly change an image.
     chances = [1 - (1 - p) * (1 - q) for (_, p, _), (_, q, _) in autoaugment._POLICY]
     assert 0.7 * np.mean(chances) < changed.any((1, 2, 3)).mean() <= np.mean(chances) + 0.03
 
 
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
-def test_stratified_takes_the_share_of_each_class(share):
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5])
+def test_stratified_takes_the_fraction_of_every_class(fraction):
     y = RANDOM.permutation(np.repeat(np.arange(5), [2, 10, 99, 100, 1000]))
-    train, validation = stratified(y, share)
+    train, validation = stratified(y, fraction)
     np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(y)))
-    expected = [max(1, round(share * count)) for count in (2, 10, 99, 100, 1000)]
+    expected = [max(1, round(fraction * count)) for count in (2, 10, 99, 100, 1000)]
     np.testing.assert_array_equal(np.bincount(y[validation]), expected)
-    chex.assert_trees_all_equal((train, validation), stratified(y, share))
+    chex.assert_trees_all_equal((train, validation), stratified(y, fraction))
 
 
-def test_stratified_spreads_over_the_order_of_records():
+def test_stratified_is_evenly_spaced_in_the_order_of_records():
     _, validation = stratified(np.zeros(1000, int), 0.1)
     np.testing.assert_array_equal(np.diff(validation), 10)
 
 
-def test_a_class_of_one_record_stays_in_training():
+def test_a_class_with_a_single_record_stays_in_training():
     train, validation = stratified(np.array([0, 1, 1]), 0.5)
     assert 0 in train and len(validation) == 1
     with pytest.raises(ConfigError, match=r"data.validation: no class has two records"):

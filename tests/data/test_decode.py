@@ -1,4 +1,4 @@
-"""Decoding: all decoders give the same pixels, every kind of picture becomes RGB, damage names the record."""
+"""Decoding: all decoders give the same pixels, every kind of image becomes RGB, damage names the record."""
 
 import io
 
@@ -18,7 +18,7 @@ DECODERS = [
     *([decode.by_cv2] if decode.cv2 else []),
 ]
 EXIF = Image.Exif()
-EXIF[0x112] = 6  # to be shown turned by 90 degrees
+EXIF[0x112] = 6  # to be displayed rotated by 90 degrees
 
 
 def saved(image, form, **options):
@@ -36,7 +36,7 @@ JPEGS = {
     "baseline": encoded(PIXELS, quality=95),
     "no subsampling": encoded(PIXELS, quality=95, subsampling=0),
     "progressive": encoded(PIXELS, quality=95, progressive=True),
-    "turned by EXIF": encoded(PIXELS, quality=95, exif=EXIF),
+    "rotated by EXIF": encoded(PIXELS, quality=95, exif=EXIF),
 }
 
 
@@ -68,13 +68,13 @@ def test_png_whatever_its_name(decoder, kind):
 
 
 def damaged():
-    whole, progressive, png = JPEGS["baseline"], JPEGS["progressive"], encoded(PIXELS, "PNG")
+    intact, progressive, png = JPEGS["baseline"], JPEGS["progressive"], encoded(PIXELS, "PNG")
     return {
         "empty": b"",
         "garbage": bytes(range(256)) * 4,
-        "half": whole[: len(whole) // 2],
-        "no end": whole[:-2],
-        "header": whole[:100],
+        "half": intact[: len(intact) // 2],
+        "no end": intact[:-2],
+        "header": intact[:100],
         "half progressive": progressive[: len(progressive) // 2],
         "half PNG": png[: len(png) // 2],
         "text": b"<html>404</html>",
@@ -87,40 +87,40 @@ def test_damage_names_the_record(decoder, kind):
         decode.decode(damaged()[kind], "n01440764_10.JPEG", decoder)
 
 
-def test_a_broken_stream_is_refused_by_those_that_can_tell():
-    whole = JPEGS["baseline"]
-    broken = whole[:-200] + b"\xff\x13" + whole[-198:]
+def test_a_broken_stream_is_rejected_by_decoders_that_notice():
+    intact = JPEGS["baseline"]
+    broken = intact[:-200] + b"\xff\x13" + intact[-198:]
     for decoder in {decode.by_pillow, decode.FASTEST} - {decode.by_cv2}:
         with pytest.raises(ConfigError, match="cannot be decoded"):
             decode.decode(broken, "a", decoder)
 
 
 def test_a_small_fault_is_repaired(decoder):
-    whole = JPEGS["baseline"]
+    intact = JPEGS["baseline"]
     np.testing.assert_array_equal(
-        decode.decode(whole[:-2] + b"\x01\x02" + whole[-2:], "a", decoder), decode.by_pillow(whole)
+        decode.decode(intact[:-2] + b"\x01\x02" + intact[-2:], "a", decoder), decode.by_pillow(intact)
     )
 
 
 def test_zeros_in_the_stream_are_other_pixels(decoder):
-    """As the module says: nothing short of a checksum finds them."""
-    whole = JPEGS["baseline"]
-    middle = len(whole) // 2
-    pixels = decode.decode(whole[:middle] + bytes(40) + whole[middle + 40 :], "a", decoder)
-    assert pixels.shape == PIXELS.shape and not np.array_equal(pixels, decode.by_pillow(whole))
+    """As the module says: only a checksum detects them."""
+    intact = JPEGS["baseline"]
+    middle = len(intact) // 2
+    pixels = decode.decode(intact[:middle] + bytes(40) + intact[middle + 40 :], "a", decoder)
+    assert pixels.shape == PIXELS.shape and not np.array_equal(pixels, decode.by_pillow(intact))
 
 
-def test_sixteen_bits_are_refused(decoder):
+def test_sixteen_bits_are_rejected(decoder):
     with pytest.raises(
         ConfigError, match=r"a: cannot be decoded \(it has more than 8 bits per channel\); save it with 8$"
     ):
         decode.decode(encoded(GREY.astype(np.uint16) * 257, "PNG"), "a", decoder)
 
 
-def test_any_cut_or_flipped_byte_is_decoded_or_refused(decoder):
-    whole, random = JPEGS["baseline"], np.random.default_rng(0)
-    for at in random.integers(0, len(whole), 200):
-        for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]):
+def test_any_cut_or_flipped_byte_is_decoded_or_rejected(decoder):
+    intact, random = JPEGS["baseline"], np.random.default_rng(0)
+    for at in random.integers(0, len(intact), 200):
+        for data in (intact[:at], intact[:at] + bytes([intact[at] ^ 0xFF]) + intact[at + 1 :]):
             try:
                 pixels = decode.decode(data, "a", decoder)
             except ConfigError as error:

@@ -295,7 +295,7 @@ def test_a_download_resumes_where_it_stopped(server, tmp_path):
     with pytest.raises(ConfigError, match=r"Train.zip: the connection broke after 1,000 of [0-9,]+ bytes; run again"):
         prepare("nmnist", None, tmp_path)
     assert prepare("nmnist", None, tmp_path) == {"train": 15, "test": 15}
-    assert server.asked == [None, "bytes=1000-", None]
+    assert server.requested == [None, "bytes=1000-", None]
 
 
 def test_archives_downloaded_before_an_interruption_are_reused(server, tmp_path, monkeypatch):
@@ -303,7 +303,7 @@ def test_archives_downloaded_before_an_interruption_are_reused(server, tmp_path,
         patch.setattr(preparation, "extract", None)
         with pytest.raises(TypeError):
             prepare("nmnist", None, tmp_path)
-    assert prepare("nmnist", None, tmp_path) == {"train": 15, "test": 15} and len(server.asked) == 2
+    assert prepare("nmnist", None, tmp_path) == {"train": 15, "test": 15} and len(server.requested) == 2
 
 
 @pytest.mark.parametrize("location, reached", [(".", True), ("any", True), ("any/deeper", False), (".hidden", False)])

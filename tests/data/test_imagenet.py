@@ -13,14 +13,14 @@ from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import formats, together
 
-# SEW-ResNet-18 at a quarter of its width and two time steps: two CPU cores are to do it in minutes.
+# SEW-ResNet-18 at a quarter of its width and two time steps, so that two CPU cores need minutes.
 NETWORK = "--data.size 64 64 --model.input-shape 64 64 3 --model.width 0.25 --model.time-steps 2"
 STEPS = "--epochs 2 --batch-size 32 --eval-batch-size 32 --log-every 1 --checkpoint-every 1 --data.threads 1"
-PICTURES, TESTED = 60, 21  # of each of three classes, and in the test part
+IMAGES, TESTED = 60, 21  # per class of three, and in the test split
 
 
 def start(folder, make):
-    """Two processes, one device each."""
+    """Start two processes with a device each."""
     port, running = together.free_port(), []
     for process in range(2):
         args = f"{NETWORK} {STEPS} --runs {folder / 'runs'} --distributed 127.0.0.1:{port},2,{process}"
@@ -35,7 +35,7 @@ def test_in_two_processes_killed_once(tmp_path):
     """What ``make data`` and ``make train`` run, with the variables that make sets."""
     archives = tmp_path / "archives"
     archives.mkdir()
-    names = [f"{wnid}_{n}.JPEG" for wnid in formats.WNIDS for n in range(PICTURES)]
+    names = [f"{wnid}_{n}.JPEG" for wnid in formats.WNIDS for n in range(IMAGES)]
     train = {name: formats.encoded(formats.photo(seed)) for seed, name in enumerate(names)}
     tested = {f"ILSVRC2012_val_{n:08d}.JPEG": formats.encoded(formats.photo(1000 + n)) for n in range(1, TESTED + 1)}
     formats.imagenet(archives, train, tested)
@@ -58,9 +58,9 @@ def test_in_two_processes_killed_once(tmp_path):
         process.kill()
     assert together.finish(running)[0] == [-signal.SIGKILL] * 2
 
-    codes, told, errors = together.finish(start(tmp_path, make), 600)
+    codes, printed, errors = together.finish(start(tmp_path, make), 600)
     assert codes == [0, 0], errors
-    assert "resumed after step 5, 10 steps in all" in told[0]
+    assert "resumed after step 5, 10 steps in all" in printed[0]
     rows = read_rows(tmp_path / "runs" / "r" / "metrics.jsonl")
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 11))
     assert [row["validation_count"] for row in rows if row["kind"] == "epoch"] == [18, 18]

@@ -1,4 +1,4 @@
-"""One of several processes: writes the rows of each batch that its devices hold. Run by test_pipeline.py."""
+"""A script of test_pipeline.py, run in several processes: writes the rows of each batch that its devices hold."""
 
 import sys
 

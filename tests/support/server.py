@@ -1,4 +1,4 @@
-"""A web server for tests: it can break off, and goes on from a byte where it is asked to."""
+"""A web server for tests that can break a connection, and that serves ranges of bytes."""
 
 import contextlib
 import http.server
@@ -7,24 +7,24 @@ import threading
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves ``files``; ``fails``: bytes after which the connection breaks, once; ``ranges``: whether it can go on."""
+    """Serve ``files``; ``fails``: bytes after which the connection breaks, once; ``ranges``: whether it serves them."""
 
     files: dict = {}  # noqa: RUF012
-    asked: list = []  # noqa: RUF012
+    requested: list = []  # noqa: RUF012
     fails: int | None = None
     ranges = True
     status = 200
 
     def do_GET(self):
-        asked, content = self.headers["Range"], self.files[self.path[1:]]
-        self.asked.append(asked)
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.ranges else 0
+        requested, content = self.headers["Range"], self.files[self.path[1:]]
+        self.requested.append(requested)
+        start = int(re.fullmatch(r"bytes=(\d+)-", requested)[1]) if requested and self.ranges else 0
         if self.status != 200 or (start and start >= len(content)):
             self.send_response(self.status if self.status != 200 else 416)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        self.send_response(206 if asked and self.ranges else 200)
+        self.send_response(206 if requested and self.ranges else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         until, type(self).fails = self.fails, None
@@ -37,8 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(files):
-    """The handler of a server of ``{name: bytes}``, with its ``url``."""
-    handler = type("Handler", (Handler,), {"asked": [], "files": files})
+    """Run a server of ``{name: bytes}``; yield its handler, with its ``url``."""
+    handler = type("Handler", (Handler,), {"requested": [], "files": files})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()

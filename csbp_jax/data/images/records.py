@@ -141,8 +141,8 @@ def load(
 
 def _fingerprint(directory: pathlib.Path) -> NDArray[np.str_]:
     """Encode names, sizes and times of the files of a directory, except of its caches."""
-    files = sorted(file for file in directory.iterdir() if not file.name.startswith("csbp_"))
-    return np.array(json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]))
+    names = sorted(file for file in directory.iterdir() if not file.name.startswith("csbp_"))
+    return np.array(json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in names]))
 
 
 def _read_cache(path: pathlib.Path) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Original files: found, checked, downloaded and resumed; archives that would do harm are refused; tfrecord."""
+"""Raw files: located, verified, downloaded and resumed; harmful archives are rejected; tfrecord."""
 
 import dataclasses
 import gzip
@@ -26,7 +26,7 @@ def quiet(stage, done, total):
     assert 0 <= done <= total or total == 0
 
 
-def original(name="a.gz", content=CONTENT, url="http://example.invalid/a.gz", **more):
+def raw_file(name="a.gz", content=CONTENT, url="http://example.invalid/a.gz", **more):
     return RawFile(name, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}", url, **more)
 
 
@@ -37,14 +37,14 @@ def server():
         yield handler
 
 
-def test_found_and_checked(tmp_path):
+def test_a_local_file_is_located_and_verified(tmp_path):
     (tmp_path / "a.gz").write_bytes(CONTENT)
-    assert fetch([original()], tmp_path, tmp_path / "d", True, quiet) == {"a.gz": tmp_path / "a.gz"}
+    assert fetch([raw_file()], tmp_path, tmp_path / "d", True, quiet) == {"a.gz": tmp_path / "a.gz"}
 
 
-def test_the_unpacked_form_will_do(tmp_path):
+def test_the_unpacked_form_is_accepted(tmp_path):
     (tmp_path / "a").write_bytes(b"plain")
-    wanted = original(unpacked=original("a", b"plain"))
+    wanted = raw_file(unpacked=raw_file("a", b"plain"))
     assert fetch([wanted], tmp_path, tmp_path / "d", True, quiet) == {"a.gz": tmp_path / "a"}
     (tmp_path / "a").write_bytes(b"plaim")
     with pytest.raises(ConfigError, match="its sha256"):
@@ -52,10 +52,10 @@ def test_the_unpacked_form_will_do(tmp_path):
 
 
 def test_all_missing_files_are_named_at_once(tmp_path):
-    wanted = [original(), original("b.tar", b"x", "https://example.invalid/", download=False)]
-    with pytest.raises(ConfigError) as told:
+    wanted = [raw_file(), raw_file("b.tar", b"x", "https://example.invalid/", download=False)]
+    with pytest.raises(ConfigError) as error:
         fetch(wanted, tmp_path, tmp_path / "d", True, quiet)
-    assert str(told.value) == (
+    assert str(error.value) == (
         f"missing in {tmp_path}: a.gz (5,120,000 bytes, from http://example.invalid/a.gz), b.tar (1 bytes, after "
         "registration at https://example.invalid/); put them into it under these names"
     )
@@ -63,8 +63,8 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         fetch(wanted, tmp_path / "none", tmp_path / "d", True, quiet)
 
 
-def test_what_needs_registration_is_not_downloaded(tmp_path):
-    wanted = original("b.tar", b"x", "https://example.invalid/", download=False)
+def test_files_that_need_registration_are_not_downloaded(tmp_path):
+    wanted = raw_file("b.tar", b"x", "https://example.invalid/", download=False)
     with pytest.raises(ConfigError, match=r"missing in .*/d: b.tar \(1 bytes, after registration at"):
         fetch([wanted], None, tmp_path / "d", True, quiet)
 
@@ -82,40 +82,40 @@ def test_what_needs_registration_is_not_downloaded(tmp_path):
         ),
     ],
 )
-def test_other_files_are_refused_unless_not_to_be_verified(tmp_path, content, message):
+def test_other_files_are_rejected_unless_verification_is_off(tmp_path, content, message):
     (tmp_path / "a.gz").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        fetch([original()], tmp_path, tmp_path / "d", True, quiet)
-    assert fetch([original()], tmp_path, tmp_path / "d", False, quiet) == {"a.gz": tmp_path / "a.gz"}
+        fetch([raw_file()], tmp_path, tmp_path / "d", True, quiet)
+    assert fetch([raw_file()], tmp_path, tmp_path / "d", False, quiet) == {"a.gz": tmp_path / "a.gz"}
 
 
 def test_download(tmp_path, server):
-    wanted = original(url=server.url)
-    for _ in range(2):  # the second time it is there
+    wanted = raw_file(url=server.url)
+    for _ in range(2):  # the second time it is local
         assert fetch([wanted], None, tmp_path / "d", True, quiet)["a.gz"].read_bytes() == CONTENT
-    assert server.asked == [None] and os.listdir(tmp_path / "d") == ["a.gz"]
+    assert server.requested == [None] and os.listdir(tmp_path / "d") == ["a.gz"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on_or_starts_anew(tmp_path, server, ranges):
-    wanted = original(url=server.url)
+def test_a_broken_download_continues_or_starts_again(tmp_path, server, ranges):
+    wanted = raw_file(url=server.url)
     server.fails, server.ranges = 3_000_000, ranges
     with pytest.raises(ConfigError, match=r"the connection broke after 3,000,000 of 5,120,000 bytes; run again"):
         fetch([wanted], None, tmp_path, True, quiet)
     assert os.listdir(tmp_path) == ["a.gz.part"]
     assert fetch([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=3000000-"]
+    assert server.requested == [None, "bytes=3000000-"]
 
 
-def test_a_file_of_which_only_the_checksum_is_known(tmp_path, server):
-    wanted = dataclasses.replace(original(url=server.url), size=None)
+def test_a_file_without_a_stated_size(tmp_path, server):
+    wanted = dataclasses.replace(raw_file(url=server.url), size=None)
     server.fails = 3_000_000
     with pytest.raises(ConfigError, match=r"the connection broke after 3,000,000 of 5,120,000 bytes; run again"):
         fetch([wanted], None, tmp_path, True, quiet)
     assert fetch([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
-    (tmp_path / "a.gz").rename(tmp_path / "a.gz.part")  # it was whole, but not yet checked
+    (tmp_path / "a.gz").rename(tmp_path / "a.gz.part")  # complete, but not yet verified
     assert fetch([wanted], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=3000000-", "bytes=5120000-"]
+    assert server.requested == [None, "bytes=3000000-", "bytes=5120000-"]
     (tmp_path / "a.gz").unlink()
     (tmp_path / "a.gz.part").write_bytes(CONTENT + b"!")
     with pytest.raises(ConfigError, match="its sha256"):
@@ -130,28 +130,28 @@ def test_an_answer_without_the_file(tmp_path, server, status, size):
     with pytest.raises(
         ConfigError, match=rf"a.gz cannot be downloaded \(.*{status}.*\); run again to continue, or missing"
     ):
-        fetch([dataclasses.replace(original(url=server.url), size=size)], None, tmp_path, True, quiet)
+        fetch([dataclasses.replace(raw_file(url=server.url), size=size)], None, tmp_path, True, quiet)
 
 
-def test_a_download_that_was_complete_but_not_yet_checked(tmp_path, server):
+def test_a_download_that_was_complete_but_not_yet_verified(tmp_path, server):
     (tmp_path / "a.gz.part").write_bytes(CONTENT)
-    assert fetch([original(url=server.url)], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
-    assert server.asked == []
+    assert fetch([raw_file(url=server.url)], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT
+    assert server.requested == []
 
 
 @pytest.mark.parametrize("other, message", [(CONTENT[:-1] + b"!", "its sha256"), (CONTENT[:-9], "has 5,")])
-def test_a_wrong_download_is_thrown_away(tmp_path, server, other, message):
+def test_a_wrong_download_is_removed(tmp_path, server, other, message):
     with pytest.raises(ConfigError, match=message):
-        fetch([original(content=other, url=server.url)], None, tmp_path, True, quiet)
+        fetch([raw_file(content=other, url=server.url)], None, tmp_path, True, quiet)
     assert os.listdir(tmp_path) == []
 
 
 def test_offline(tmp_path):
-    wanted = [original(url="http://127.0.0.1:9/a.gz"), original("b.gz", url="http://127.0.0.1:9/b.gz")]
-    with pytest.raises(ConfigError) as told:
+    wanted = [raw_file(url="http://127.0.0.1:9/a.gz"), raw_file("b.gz", url="http://127.0.0.1:9/b.gz")]
+    with pytest.raises(ConfigError) as error:
         fetch(wanted, None, tmp_path, True, quiet)
-    assert "cannot be downloaded" in str(told.value) and "b.gz (5,120,000 bytes" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "cannot be downloaded" in str(error.value) and "b.gz (5,120,000 bytes" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def member(name, kind=tarfile.REGTYPE, link=""):
@@ -174,7 +174,7 @@ EVIL = {
 def test_nothing_is_extracted_outside_the_target(tmp_path, kind):
     formats.tar(tmp_path / "a.tar", EVIL[kind])
     before = set(tmp_path.rglob("*"))
-    target = tmp_path / "in" / "here"
+    target = tmp_path / "in" / "target"
     if kind == "absolute":  # the filter strips the slash
         archives.extract(tmp_path / "a.tar", target, 100)
         assert (target / "csbp_evil").exists() and not os.path.exists("/csbp_evil")
@@ -182,7 +182,7 @@ def test_nothing_is_extracted_outside_the_target(tmp_path, kind):
     with pytest.raises(ConfigError, match=r"a.tar: .* would be written outside its directory"):
         archives.extract(tmp_path / "a.tar", target, 100)
     assert not target.exists()
-    assert {path.name for path in set(tmp_path.rglob("*")) - before} <= {"in", "here.part"}
+    assert {path.name for path in set(tmp_path.rglob("*")) - before} <= {"in", "target.part"}
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil"])
@@ -190,7 +190,7 @@ def test_nothing_is_unzipped_outside_the_target(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(name, b"x")
     with pytest.raises(ConfigError, match=r"a.zip: .*evil would be written outside its directory"):
-        archives.extract(tmp_path / "a.zip", tmp_path / "in" / "here", 100)
+        archives.extract(tmp_path / "a.zip", tmp_path / "in" / "target", 100)
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -203,7 +203,7 @@ def test_extract(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
-def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, form):
+def test_a_bomb_is_rejected_before_it_fills_the_disk(tmp_path, form):
     pack(tmp_path / f"a.{form}", {"small": b"x", "large": bytes(50_000_000)})
     assert (tmp_path / f"a.{form}").stat().st_size < 60_000
     with pytest.raises(
@@ -225,7 +225,7 @@ def test_a_truncated_archive(tmp_path, form):
 
 
 def zipped(tmp_path, *offsets, value):
-    """A zip of one file, of which the bytes at these places of its directory entry and header have another value."""
+    """Write a zip of a single file, with another value at these offsets of its header and directory entry."""
     path = tmp_path / "a.zip"
     pack(path, {"c": b"content"})
     content = bytearray(path.read_bytes())
@@ -257,7 +257,7 @@ def test_a_file_twice_in_a_zip(tmp_path):
         archives.extract(tmp_path / "other.zip", tmp_path / "u", 100)
 
 
-def test_a_hard_link_to_nothing(tmp_path):
+def test_a_hard_link_to_a_missing_file(tmp_path):
     formats.tar(tmp_path / "a.tar", {"link": member("link", tarfile.LNKTYPE, "nothing")})
     with pytest.raises(ConfigError, match=r"a.tar: link (is a link to a missing file|would be written outside)"):
         archives.extract(tmp_path / "a.tar", tmp_path / "t", 100)
@@ -282,7 +282,7 @@ def pack(path, files):
         formats.tar(path, files, "w:gz")
 
 
-def test_members_are_read_in_place():
+def test_members_are_read_without_unpacking():
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as archive:
         for name, content in {"../evil": b"x", "/etc/evil": b"yy"}.items():
@@ -291,8 +291,8 @@ def test_members_are_read_in_place():
             archive.addfile(info, io.BytesIO(content))
         archive.addfile(member("link", tarfile.SYMTYPE, "/etc/passwd"))
     file.seek(0)
-    found = {info.name: content.read() for info, content in archives.members(file, "a")}
-    assert found == {"../evil": b"x", "/etc/evil": b"yy"}
+    contents = {info.name: content.read() for info, content in archives.members(file, "a")}
+    assert contents == {"../evil": b"x", "/etc/evil": b"yy"}
 
 
 def test_a_file_that_unpacks_to_too_much():
@@ -325,11 +325,11 @@ def test_tfrecord_is_read(shard):
     assert list(tfrecord.read(shard)) == PAYLOADS
 
 
-def test_a_tfrecord_cut_anywhere_but_between_records_is_refused(shard):
-    whole = shard.read_bytes()
+def test_a_tfrecord_cut_within_a_record_is_rejected(shard):
+    intact = shard.read_bytes()
     ends = list(np.cumsum([len(payload) + 16 for payload in PAYLOADS]))
-    for length in [1, 8, 11, 12, 15, 20, 100, 1000, len(whole) - 1]:
-        shard.write_bytes(whole[:length])
+    for length in [1, 8, 11, 12, 15, 20, 100, 1000, len(intact) - 1]:
+        shard.write_bytes(intact[:length])
         with pytest.raises(ConfigError, match=rf"ends inside record {np.searchsorted(ends, length, 'right')};"):
             list(tfrecord.read(shard))
 
@@ -345,7 +345,7 @@ def test_a_flipped_bit_in_a_tfrecord(shard, at, message):
         list(tfrecord.read(shard))
 
 
-def test_a_lost_shard_is_missed(shard, tmp_path):
+def test_a_missing_shard_is_an_error(shard, tmp_path):
     info = {
         "name": "x",
         "version": "1.0.0",
