@@ -1,5 +1,6 @@
 """The command line and the Makefile: one clear line for what is wrong, exit codes, nothing run by a shell."""
 
+import errno
 import os
 import pathlib
 import pty
@@ -12,7 +13,8 @@ import pytest
 from csbp_jax import configs
 from csbp_jax.cli import main, options
 from csbp_jax.cli.options import from_environment, parse
-from csbp_jax.config import ConfigError
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost
+from csbp_jax.runtime.preemption import Stopped
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -129,6 +131,32 @@ def test_an_interrupt_says_what_the_same_command_does(command, effect, capsys, m
     monkeypatch.setitem(main.COMMANDS, command, (main.COMMANDS[command][0], interrupt))
     assert main.main([command, "digits"]) == 130
     assert capsys.readouterr().err == f"csbp_jax: interrupted; the same command {effect}\n"
+
+
+ERRORS = [
+    (Diverged("diverged"), 3, "diverged"),
+    (CheckpointError("r: no checkpoint"), 4, "r: no checkpoint"),
+    (
+        OSError(errno.ENOSPC, "No space left on device"),
+        4,
+        "No space left on device; make room, and the same command res",
+    ),
+    (OSError(errno.EACCES, "Permission denied"), 2, "Permission denied"),
+    (Lost("another process of this run has ended"), 5, "another process of this run has ended"),
+    (Stopped(42, 7), 42, "stopped after step 7, and all is saved; the same command resumes"),
+    (Stopped(130), 130, "stopped; the same command resumes"),
+]
+
+
+@pytest.mark.parametrize("error, code, message", ERRORS, ids=lambda value: str(value))
+def test_each_kind_of_error_has_its_exit_code(error, code, message, capsys, monkeypatch):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setitem(main.COMMANDS, "train", (main.COMMANDS["train"][0], fail))
+    assert main.main(["train", "digits"]) == code
+    output = capsys.readouterr().err
+    assert message in output and output.count("\n") == 1
 
 
 def test_divergence_is_exit_code_3(capsys, tmp_path):

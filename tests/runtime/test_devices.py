@@ -1,4 +1,4 @@
-"""What devices tell: the operations of a step, the share of them that is used, memory, traces."""
+"""Devices: FLOPs of a step, model FLOPs utilisation, memory, profiler traces."""
 
 import dataclasses
 import io
@@ -65,14 +65,25 @@ def test_a_compiler_that_does_not_know_the_option_is_not_asked_for_it(monkeypatc
     assert hardware.compiler_options.__wrapped__() is None
 
 
-def test_the_utilisation_is_told_where_the_peak_is_known(tmp_path, monkeypatch):
-    unknown = run(tmp_path / "unknown")
-    assert unknown[0]["peak_operations"] is None and not any("utilisation" in row for row in unknown)
-    assert unknown[0]["device"] == jax.devices()[0].device_kind and unknown[0]["devices"] == 8
-    assert all(0 < row["waiting"] < 1 for row in unknown if row["kind"] == "train")
+def test_no_utilisation_where_the_peak_is_unknown(trained):
+    assert hardware.peak_flops() is None
+    rows = read_rows(trained / "metrics.jsonl")
+    assert rows[0]["peak_operations"] is None and not any("utilisation" in row for row in rows)
+    assert rows[0]["device"] == jax.devices()[0].device_kind and rows[0]["devices"] == 8
+    assert all(0 < row["waiting"] < 1 for row in rows if row["kind"] == "train")
 
-    monkeypatch.setitem(hardware.PEAK_FLOPS, jax.devices()[0].device_kind, 1e9)
-    known = run(tmp_path / "known")
+
+@pytest.fixture(scope="module")
+def profiled_run(tmp_path_factory):
+    """Directory and rows of a run on devices with a known peak, with a trace."""
+    folder = tmp_path_factory.mktemp("profiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(hardware.PEAK_FLOPS, jax.devices()[0].device_kind, 1e9)
+        return folder, run(folder, profile="3:2")
+
+
+def test_utilisation_where_the_peak_is_known(profiled_run):
+    _, known = profiled_run
     assert known[0]["peak_operations"] == 8e9
     steps = [row for row in known if row["kind"] == "train"]
     ratios = [row["utilisation"] / row["examples_per_second"] * SMALL.batch_size * 8e9 for row in steps]
@@ -81,7 +92,7 @@ def test_the_utilisation_is_told_where_the_peak_is_known(tmp_path, monkeypatch):
     assert 2 * 2 * 64 * 64 * 8 < ratios[0] < 20 * 2 * 64 * 64 * 8
 
 
-def test_memory_is_told_where_the_device_tells(monkeypatch):
+def test_memory_is_reported_if_the_device_reports_it(monkeypatch):
     assert hardware.memory_stats() == {}  # a CPU does not
 
     class Device:
@@ -93,14 +104,14 @@ def test_memory_is_told_where_the_device_tells(monkeypatch):
 
 
 @pytest.mark.parametrize("words", ["3", "0:2", "3:0", "3:-1", "a:b", "3:2:1"])
-def test_steps_that_cannot_be_read_are_told(words, tmp_path):
+def test_trace_steps_of_another_form_are_refused(words, tmp_path):
     with pytest.raises(ConfigError, match="write START:N"):
         run(tmp_path, profile=words)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_trace_is_left_of_the_steps_asked_for(tmp_path):
-    run(tmp_path, profile="3:2")
-    (trace,) = (tmp_path / "r" / "profile").rglob("*.xplane.pb")
+def test_a_trace_of_the_requested_steps_is_written(profiled_run):
+    folder, _ = profiled_run
+    (trace,) = (folder / "r" / "profile").rglob("*.xplane.pb")
     assert trace.stat().st_size > 1000
     assert trace.read_bytes().count(b"jit_") > 0

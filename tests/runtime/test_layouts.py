@@ -1,6 +1,7 @@
-"""Layouts, parts of a batch, ghost batch norm, remat: what each changes, and that it changes no number."""
+"""Layouts, gradient accumulation, ghost batch norm and remat: each changes what it should, and no number."""
 
 import dataclasses
+import functools
 import itertools
 import re
 
@@ -27,7 +28,7 @@ SMALL = dataclasses.replace(
     model=dataclasses.replace(DIGITS.model, name="dense", features=(16, 8), time_steps=2),
     chaos=dataclasses.replace(DIGITS.chaos, anneal="step", taps=("fc1.membrane",)),
 )
-PARTS = data.load(SMALL)
+SPLITS = data.load(SMALL)
 
 
 def over(count):
@@ -40,16 +41,21 @@ def wide(state):
     return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
 
 
+@functools.cache
+def compiled_run(config, devices):
+    """One object for all tests, so that its programs are compiled once."""
+    return compiled.compile_run(config, SPLITS["train"], 78, mesh=over(devices))
+
+
 def begin(layout, devices, **changes):
-    """A program and its first state, in float64 where that is on."""
-    config = dataclasses.replace(SMALL, layout=layout, **changes)
-    run = compiled.compile_run(config, PARTS["train"], 78, mesh=over(devices))
+    """A compiled run and its first state, in float64 if that is enabled."""
+    run = compiled_run(dataclasses.replace(SMALL, layout=layout, **changes), devices)
     state = run.init(jax.random.key(0))
     return run, jax.device_put(wide(state), shardings(layout, state, over(devices)))
 
 
 def go_on(run, state, steps, start=0):
-    batches = data.train_batches(PARTS["train"], SMALL.batch_size, 0, start)
+    batches = data.train_batches(SPLITS["train"], SMALL.batch_size, 0, start)
     for batch in itertools.islice(batches, steps):
         state, metrics = run.train_step(state, run.shard_batch(batch))
     return state, metrics
@@ -67,7 +73,9 @@ def twenty_steps():
         return plain(state), jax.tree.map(float, metrics)
 
 
-@pytest.mark.parametrize("layout", ["data", "zero1", "fsdp"])
+@pytest.mark.parametrize(
+    "layout", [pytest.param("data", marks=pytest.mark.slow), pytest.param("zero1", marks=pytest.mark.slow), "fsdp"]
+)
 def test_eight_devices_in_any_layout_are_one(layout, twenty_steps, x64):
     run, state = begin(layout, 8)
     state, metrics = go_on(run, state, 20)
@@ -75,7 +83,7 @@ def test_eight_devices_in_any_layout_are_one(layout, twenty_steps, x64):
 
 
 def collectives(run, state):
-    batch = run.shard_batch(next(data.train_batches(PARTS["train"], SMALL.batch_size, 0)))
+    batch = run.shard_batch(next(data.train_batches(SPLITS["train"], SMALL.batch_size, 0)))
     text = run.train_step.lower(state, batch).compile().as_text()
     kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
     return set(re.findall(rf"= .*? ({kinds})(?:-start)?\(", text))
@@ -84,8 +92,8 @@ def collectives(run, state):
 @pytest.mark.parametrize(
     "layout, wanted, shares",
     [
-        ("data", {"all-reduce"}, {"params": 1, "opt_state": 1}),
-        ("zero1", {"all-reduce", "all-gather"}, {"params": 1, "opt_state": 1 / 4}),
+        pytest.param("data", {"all-reduce"}, {"params": 1, "opt_state": 1}, marks=pytest.mark.slow),
+        pytest.param("zero1", {"all-reduce", "all-gather"}, {"params": 1, "opt_state": 1 / 4}, marks=pytest.mark.slow),
         ("fsdp", {"all-reduce", "all-gather"}, {"params": 1 / 4, "opt_state": 1 / 4}),
     ],
 )
@@ -103,7 +111,14 @@ def test_a_step_sends_what_its_layout_needs_and_nothing_else(layout, wanted, sha
         state, _ = go_on(run, state, 1)
 
 
-@pytest.mark.parametrize("devices, layout", [(4, "fsdp"), (4, "data"), (1, "data")])
+@pytest.mark.parametrize(
+    "devices, layout",
+    [
+        pytest.param(4, "fsdp", marks=pytest.mark.slow),
+        pytest.param(4, "data", marks=pytest.mark.slow),
+        (1, "data"),
+    ],
+)
 def test_saved_on_eight_devices_it_goes_on_on_others(devices, layout, tmp_path, x64):
     run, state = begin("fsdp", 8)
     state, _ = go_on(run, state, 3)
@@ -133,7 +148,7 @@ def test_what_cannot_be_split_is_told():
         ),
     ):
         with pytest.raises(ConfigError, match=told):
-            compiled.resolve(check(dataclasses.replace(SMALL, **changes)), PARTS)
+            compiled.resolve(check(dataclasses.replace(SMALL, **changes)), SPLITS)
 
 
 class NoNorm(base.Network):
@@ -169,20 +184,21 @@ def after_steps(model=None, count=3, norm_groups=1, remat=False, **changes):
     tx = optimizer.build(config.optimizer, 1, 1)
     model = model or models.build(config.model)
     init, train_step, _ = learner.make(model, tx, losses.rate_cross_entropy, config)
-    state, random = wide(init(jax.random.key(0))), np.random.default_rng(0)
+    state, random = jax.jit(lambda key: wide(init(key)))(jax.random.key(0)), np.random.default_rng(0)
     for _ in range(count):
         batch = {"x": jnp.asarray(random.normal(size=(16, 1, 6)) * 2), "y": jnp.asarray(random.integers(0, 3, 16))}
         state, metrics = jax.jit(train_step)(state, batch)
     return plain(state), jax.tree.map(float, metrics)
 
 
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_batch_in_parts_is_the_batch_where_there_is_no_norm(parts, x64):
     model = NoNorm(3, 3)
     whole, in_parts = after_steps(model), after_steps(model, accumulate=parts)
     chex.assert_trees_all_close(whole, in_parts, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_with_a_norm_each_part_has_its_own_statistics_as_a_group_would(x64):
     """Parts are every second example, groups are halves: the same where the examples are put in that order."""
     whole, halves = after_steps(count=1), after_steps(count=1, accumulate=2)
@@ -222,11 +238,12 @@ def test_ghost_statistics_are_those_of_each_group_alone(name, x64):
     assert np.abs(whole - y).max() > 0.1
 
 
+@pytest.mark.slow
 def test_ghost_statistics_do_not_depend_on_devices_and_need_no_more_of_them(x64):
     ghost = dataclasses.replace(SMALL.model, norm_groups=8)
     (one, state_one), (many, state_many) = begin("data", 1, model=ghost), begin("data", 8, model=ghost)
     plainly, state = begin("data", 8)
-    batch = many.shard_batch(next(data.train_batches(PARTS["train"], SMALL.batch_size, 0)))
+    batch = many.shard_batch(next(data.train_batches(SPLITS["train"], SMALL.batch_size, 0)))
     count = [
         len(re.findall(r"= .*? all-reduce(?:-start)?\(", run.train_step.lower(s, batch).compile().as_text()))
         for run, s in ((many, state_many), (plainly, state))
@@ -242,7 +259,7 @@ def kept_and_gradient(model, taps):
     config = Config(model=model, chaos=Chaos(z0=(1.0,), taps=taps))
     net, tx = models.build(config.model), optimizer.build(config.optimizer, 1, 1)
     init, _, _ = learner.make(net, tx, losses.rate_cross_entropy, config)
-    state, random = wide(init(jax.random.key(0))), np.random.default_rng(0)
+    state, random = jax.jit(lambda key: wide(init(key)))(jax.random.key(0)), np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(64, 1, *model.input_shape))), jnp.arange(64) % 10
     gradients = jax.jit(learner.make_gradients(net, losses.rate_cross_entropy, config))(state, {"x": x, "y": y})
 
@@ -253,7 +270,7 @@ def kept_and_gradient(model, taps):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)), gradients
 
 
-@pytest.mark.parametrize("learn", ["none", "channel"])
+@pytest.mark.parametrize("learn", ["none", pytest.param("channel", marks=pytest.mark.slow)])
 def test_remat_keeps_less_for_the_reverse_pass_and_gives_the_same_gradient(learn, x64):
     """Not the compiled program's own temporaries: XLA on CPU computes nothing twice, and so undoes it there."""
     model = Model(name="dense", input_shape=(32,), time_steps=16, features=(32,) * 3)

@@ -15,8 +15,10 @@ import time
 import pytest
 
 from csbp_jax import configs
+from csbp_jax.cli.main import main
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stop, Stopped, on_signals
+from csbp_jax.training import metrics_log
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -129,6 +131,37 @@ def test_ports_are_seen():
         assert listening(os.getpid()) >= {server.getsockname()[1]} or not pathlib.Path("/proc/self/fd").exists()
 
 
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 42), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_path, capsys, monkeypatch):
+    """In this process; the next test has it from outside."""
+    raised = signal.signal(signal.SIGINT, signal.default_int_handler)
+    rows_written = metrics_log.writer
+
+    @contextlib.contextmanager
+    def signalling(file, rows):
+        with rows_written(file, rows) as (write, sync):
+
+            def write_and_signal(row):
+                write(row)
+                if row["step"] == 3:
+                    signal.raise_signal(number)
+
+            yield write_and_signal, sync
+
+    monkeypatch.setattr(metrics_log, "writer", signalling)
+    try:
+        assert main([*LINE[2:], "--runs", str(tmp_path)]) == code
+    finally:
+        signal.signal(signal.SIGINT, raised)
+    step = checkpoint.steps(tmp_path / "r" / "checkpoints")[-1]
+    assert step >= 3
+    last = f"csbp_jax: stopped after step {step}, and all is saved; the same command resumes"
+    assert capsys.readouterr().err.splitlines()[-1] == last
+
+
+@pytest.mark.slow
 def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
     metrics, found = tmp_path / "r" / "metrics.jsonl", []
     for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
@@ -174,7 +207,8 @@ def test_the_launcher_of_the_docs_goes_on_after_each_preemption_to_the_end(tmp_p
     assert steps == list(range(1, 40 * 19 + 1))
 
 
-def test_ctrl_c_while_it_compiles_is_told_in_one_line(tmp_path):
+@pytest.mark.slow
+def test_ctrl_c_while_it_compiles_is_one_line(tmp_path):
     code, _, err = signalled(tmp_path, signal.SIGINT, lambda: True)
     assert code == 130
     assert "Ctrl-C again stops at once" in err and "stopped" in err.splitlines()[-1] and "Traceback" not in err
@@ -182,6 +216,7 @@ def test_ctrl_c_while_it_compiles_is_told_in_one_line(tmp_path):
 
 HELD = """
 import signal, time
+from csbp_jax.cli.main import main
 from csbp_jax.runtime.preemption import on_signals
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 with on_signals() as stop, stop.deferred():
@@ -200,6 +235,7 @@ def test_a_second_ctrl_c_ends_it_whatever_it_does():
                     process.wait(timeout=0.2)
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=10) == -signal.SIGINT  # which a shell calls 130
+            assert process.stderr.read() == b""  # a stop was requested before
         finally:
             process.kill()
 

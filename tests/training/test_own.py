@@ -50,16 +50,16 @@ class After(Stop):
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
     """Runs of the same config and file share one compilation."""
-    known, compile = {}, loop.compile
+    known, compile_run = {}, loop.compile_run
 
-    def once(config, source, steps, parts):
-        key = (config, parts.code)
+    def once(config, source, steps, own):
+        key = (config, own.code)
         if key not in known:
-            known[key] = compile(config, source, steps, parts), source
+            known[key] = compile_run(config, source, steps, own), source
         return known[key][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile", once)
+        patch.setattr(loop, "compile_run", once)
         yield known
 
 
@@ -180,6 +180,7 @@ def test_another_file_does_not_go_on_with_the_run(whole, tmp_path, capsys):
     assert len(names) == 2 and all(re.fullmatch("mine-[0-9a-f]{8}", name) for name in names)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_it_is_tabulated_and_picked_from(whole, tmp_path, capsys):
     folder, file, _, _ = whole
     options = ["--data-dir", str(folder)]
@@ -210,6 +211,16 @@ def page(tmp_path_factory):
     return folder, names
 
 
+def test_the_page_defines_all_plugins(tmp_path):
+    """And they fit into a training step."""
+    (tmp_path / "page.py").write_text(LINES)
+    config, own = plugin_file.load_file(tmp_path / "page.py")
+    assert own.plugins == PLUGINS
+    resolved = replaced(replaced(config, "model.classes", 3), "model.input_shape", (20,))
+    assert type(build.build_recipe(resolved, own, 4).model).__name__ == "Skip"
+
+
+@pytest.mark.slow
 def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""
     (tmp_path / "page.py").write_text(LINES)
@@ -238,6 +249,7 @@ def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
     assert jnp.all(jnp.abs(pushed["w"]) > 0.5)  # Adam's first step, of noise alone
 
 
+@pytest.mark.slow
 def test_the_pages_python_trains_and_loads(page, monkeypatch):
     folder, names = page
     monkeypatch.chdir(folder)
@@ -293,7 +305,7 @@ WRONG = {
     "def loss(config): return lambda logits, labels, where=None: logits": "{}: loss gives (2, 2, 2); expected is",
     "def loss(config): return lambda logits, labels: 0.0": "{}: loss: ",
     "def loss(config): return config.optimizer.lr * 2": "{}:7: in loss: TypeError: unsupported operand type(s) for *: "
-        "'VariesWithinASweep'",
+        "'TracedPlaceholder'",
     "def term(config): return lambda h, target, scale, *, cut, reduce: h": "{}: term gives (2, 2, 3); expected is",
     "def control(config, tx): return 3": "{}: control gives a int; expected is an optax transformation",
     "config = Config(model=config.model, epochs=0)": "epochs: 0 is not possible",

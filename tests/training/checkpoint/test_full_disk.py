@@ -52,7 +52,7 @@ def on_a_small_disk(script, folder, **more):
 
 
 @pytest.mark.parametrize("size, features, epochs", [
-    ("2000k", 1024, 8),  # within Orbax's save
+    pytest.param("2000k", 1024, 8, marks=pytest.mark.slow),  # within Orbax's save
     pytest.param("400k", 8, 60, marks=pytest.mark.slow),  # in a manifest, or in the metrics
 ])  # fmt: skip
 def test_a_disk_that_stays_full_is_told_in_one_line_and_with_room_it_goes_on(tmp_path, size, features, epochs):
