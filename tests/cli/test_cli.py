@@ -139,7 +139,7 @@ ERRORS = [
     (
         OSError(errno.ENOSPC, "No space left on device"),
         4,
-        "No space left on device; make room, and the same command res",
+        "on device; make room, and the same command resumes",
     ),
     (OSError(errno.EACCES, "Permission denied"), 2, "Permission denied"),
     (Lost("another process of this run has ended"), 5, "another process of this run has ended"),

@@ -14,6 +14,7 @@ from csbp_jax import configs
 from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.training import loop
 from csbp_jax.training.checkpoint import bucket, checkpoint, location, manifest
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -24,6 +25,21 @@ SMALL = dataclasses.replace(
     configs.load("digits"), model=MODEL, chaos=CHAOS, epochs=2, batch_size=512, checkpoint_every=1, log_every=1
 )
 TREE = {"kernel": jnp.arange(12.0).reshape(3, 4), "mean": np.asarray(1 / 3)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Runs of the same config share one compilation."""
+    runs, compile_run = {}, loop.compile_run
+
+    def once(config, source, steps, own):
+        if config not in runs:
+            runs[config] = compile_run(config, source, steps, own)
+        return runs[config]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "compile_run", once)
+        yield
 
 
 def at(step):
