@@ -45,11 +45,11 @@ def test_prepare_and_train(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "originals").mkdir()
     WRITERS[name](tmp_path / "originals")
     assert main.main(["data", name, "--from", "originals", "--no-verify", *shape(name)]) == 0, capsys.readouterr().err
-    told = capsys.readouterr().out.splitlines()[-1]
-    assert told.startswith(f"{name}: train ") and told.endswith(" records")
+    reported = capsys.readouterr().out.splitlines()[-1]
+    assert reported.startswith(f"{name}: train ") and reported.endswith(" records")
     assert main.main(["train", name, "--name", "run", *shape(name)]) == 0, capsys.readouterr().err
     result = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())
-    assert f"test {result['last']['test_count']} records" in told
+    assert f"test {result['last']['test_count']} records" in reported
     assert result["gradient_norms"]["chaos"] > 0
 
 
@@ -106,11 +106,11 @@ def test_the_head_of_an_experiment_says_how_to_run_it_and_what_becomes_of_z(name
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_is_not_prepared_is_told_with_the_command_that_mends_it(name, tmp_path, monkeypatch, capsys):
+def test_a_data_set_that_is_not_prepared_is_an_error_with_the_command_to_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main.main(["train", name]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and f"make data DATASET={name}" in told
+    reported = capsys.readouterr().err
+    assert reported.count("\n") == 1 and f"make data DATASET={name}" in reported
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.metrics_log import read_rows
-from tests.support import formats, together
+from tests.support import formats, processes
 
 # SEW-ResNet-18 at a quarter of its width and two time steps, so that two CPU cores need minutes.
 NETWORK = "--data.size 64 64 --model.input-shape 64 64 3 --model.width 0.25 --model.time-steps 2"
@@ -21,12 +21,12 @@ IMAGES, TESTED = 60, 21  # per class of three, and in the test split
 
 def start(folder, make):
     """Start two processes with a device each."""
-    port, running = together.free_port(), []
+    port, running = processes.free_port(), []
     for process in range(2):
         args = f"{NETWORK} {STEPS} --runs {folder / 'runs'} --distributed 127.0.0.1:{port},2,{process}"
         settings = {**os.environ, **make, "CSBP_ARGS": args, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
         line = [sys.executable, "-m", "csbp_jax", "train", "--environment"]
-        running.append(subprocess.Popen(line, cwd=together.ROOT, env=settings, stdout=-1, stderr=-1, text=True))
+        running.append(subprocess.Popen(line, cwd=processes.ROOT, env=settings, stdout=-1, stderr=-1, text=True))
     return running
 
 
@@ -42,7 +42,7 @@ def test_in_two_processes_killed_once(tmp_path):
     make = {"CSBP_DATASET": "imagenet", "CSBP_DATA_DIR": str(tmp_path / "data"), "CSBP_FROM": str(archives)}
     line = [sys.executable, "-m", "csbp_jax", "data", "--environment"]
     environment = {**os.environ, **make, "CSBP_ARGS": "--no-verify"}
-    done = subprocess.run(line, cwd=together.ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(line, cwd=processes.ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "train 162, validation 18, test 21 records" in done.stdout
 
@@ -51,14 +51,14 @@ def test_in_two_processes_killed_once(tmp_path):
     first = tmp_path / "runs" / "r" / "checkpoints" / "5"
     deadline = time.monotonic() + 600
     while not first.exists():
-        assert all(process.poll() is None for process in running), together.finish(running, 60)
+        assert all(process.poll() is None for process in running), processes.finish(running, 60)
         assert time.monotonic() < deadline
         time.sleep(0.1)
     for process in running:
         process.kill()
-    assert together.finish(running)[0] == [-signal.SIGKILL] * 2
+    assert processes.finish(running)[0] == [-signal.SIGKILL] * 2
 
-    codes, printed, errors = together.finish(start(tmp_path, make), 600)
+    codes, printed, errors = processes.finish(start(tmp_path, make), 600)
     assert codes == [0, 0], errors
     assert "resumed after step 5, 10 steps in all" in printed[0]
     rows = read_rows(tmp_path / "runs" / "r" / "metrics.jsonl")

@@ -29,7 +29,7 @@ def ranges():
     ]
 
 
-def test_requirements_pin_what_the_project_stands_on():
+def test_requirements_pin_the_main_dependencies():
     assert set(NEEDED) <= set(pinned())
 
 

@@ -115,7 +115,7 @@ def left(folder, name="r"):
     return json.loads((run / "result.json").read_text()) | {"seconds": 0}, rows
 
 
-def test_a_run_goes_on_from_its_bucket_alone_to_the_same_bits(bucket, tmp_path):
+def test_a_run_resumes_from_its_bucket_alone_bit_for_bit(bucket, tmp_path):
     there, environment = bucket
     whole = train(tmp_path / "whole", environment)
     assert whole.returncode == 0, whole.stderr
@@ -132,7 +132,7 @@ def test_a_run_goes_on_from_its_bucket_alone_to_the_same_bits(bucket, tmp_path):
     assert sorted(folder.split(".")[0] for folder in folders) == ["78", "80"]  # nothing of the killed ones
 
 
-def test_damage_in_a_bucket_is_found_set_aside_and_told(bucket, tmp_path):
+def test_damage_in_a_bucket_is_detected_renamed_and_reported(bucket, tmp_path):
     there, environment = bucket
     asked = ("--checkpoints", PLACE, "--name", "d", "--epochs", "3")
     done = train(tmp_path / "one", environment, *asked)
@@ -144,9 +144,9 @@ def test_damage_in_a_bucket_is_found_set_aside_and_told(bucket, tmp_path):
     there[name] = bytes(content)
     again = train(tmp_path / "two", environment, *asked)
     assert again.returncode == 0, again.stderr
-    told = re.search(r"^gs://checkpoints/runs/d/6\.1: (d/\w+) is damaged; renamed to (\S+)$", again.stdout, re.M)
-    assert told and name.endswith(told[1]), again.stdout
-    assert f"runs/d/{told[2]}" in there.names() and there[name] == content
+    reported = re.search(r"^gs://checkpoints/runs/d/6\.1: (d/\w+) is damaged; renamed to (\S+)$", again.stdout, re.M)
+    assert reported and name.endswith(reported[1]), again.stdout
+    assert f"runs/d/{reported[2]}" in there.names() and there[name] == content
     assert "resumed after step 4," in again.stdout
     assert steps(there, "d") == ["4.1", "6.2"]
     assert left(tmp_path / "one", "d") == left(tmp_path / "two", "d")
@@ -164,7 +164,7 @@ def steps(bucket, run):
     return [name.split("/")[2] for name in bucket.names() if re.fullmatch(rf"runs/{run}/[\d.]+/manifest.json", name)]
 
 
-def test_what_cannot_be_is_one_line(bucket, tmp_path):
+def test_errors_are_one_line(bucket, tmp_path):
     _, environment = bucket
     asked = ("--checkpoints", PLACE, "--name", "e", "--epochs", "1")
     assert train(tmp_path / "one", environment, *asked).returncode == 0
@@ -217,8 +217,8 @@ def test_hosts_that_share_nothing_but_the_bucket(bucket, tmp_path):
                 process.communicate()
                 assert process.returncode == -9
         both = pair(tmp_path / name, environment, port(), *asked)
-        told = [process.communicate(timeout=400)[0] for process in both]
-        assert [process.returncode for process in both] == [0, 0], told
+        reported = [process.communicate(timeout=400)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], reported
         assert not (tmp_path / name / "1" / "runs").exists()
-    assert "resumed after step" in told[0]
+    assert "resumed after step" in reported[0]
     assert left(tmp_path / "cut" / "0", "cut") == left(tmp_path / "whole" / "0", "whole")

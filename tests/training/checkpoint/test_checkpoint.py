@@ -32,9 +32,9 @@ def save(folder, *numbers):
 
 
 def restore(folder, like=TREE):
-    told = []
-    with checkpoint.open_folder(folder, told.append) as checkpoints:
-        return checkpoints.restore(like), told
+    reported = []
+    with checkpoint.open_folder(folder, reported.append) as checkpoints:
+        return checkpoints.restore(like), reported
 
 
 def equal(one, other):
@@ -54,9 +54,9 @@ def saved(tmp_path_factory):
 
 def test_the_newest_two_stay_and_come_back_bit_for_bit(saved):
     assert sorted(path.name for path in saved.iterdir()) == ["11", "9"]
-    tree, told = restore(saved)
+    tree, reported = restore(saved)
     equal(tree, at(11))
-    assert told == []
+    assert reported == []
 
 
 def test_one_of_the_same_step_is_replaced(saved, tmp_path):
@@ -118,19 +118,19 @@ def test_every_bit_of_the_manifest_and_of_the_smallest_file_is_guarded(saved, tm
     assert manifest.verify(copy) is None
 
 
-def test_a_damaged_one_is_set_aside_and_told_and_the_one_before_is_used(saved, tmp_path):
+def test_a_damaged_checkpoint_is_renamed_and_reported_and_the_one_before_it_is_used(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "c")
     (folder / "11" / "_METADATA").unlink()
-    tree, told = restore(folder)
+    tree, reported = restore(folder)
     equal(tree, at(9))
     (aside,) = folder.glob("11.damaged-*")
-    assert told == [f"{folder}/11: _METADATA is missing; renamed to {aside.name}"]
+    assert reported == [f"{folder}/11: _METADATA is missing; renamed to {aside.name}"]
     save(folder, 10, 11)  # older than the newest was
     assert checkpoint.steps(folder) == [10, 11] and aside.exists()
     equal(restore(folder)[0], at(11))
 
 
-def test_where_all_are_damaged_nothing_is_touched(saved, tmp_path):
+def test_if_all_are_damaged_nothing_is_changed(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "c")
     (folder / "9" / "manifest.json").unlink()
     (folder / "11" / "manifest.json").write_text("[3]")
@@ -139,7 +139,7 @@ def test_where_all_are_damaged_nothing_is_touched(saved, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["11", "9"]
 
 
-def test_what_a_kill_leaves_is_cleared_and_a_sealed_one_gets_its_name(saved, tmp_path):
+def test_remains_of_a_kill_are_removed_and_a_complete_checkpoint_gets_its_name(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "c")
     (folder / "11").rename(folder / "12.part")  # between seal and name
     shutil.copytree(saved / "9", folder / "9.part")  # the same, in place of another
@@ -153,17 +153,19 @@ def test_what_a_kill_leaves_is_cleared_and_a_sealed_one_gets_its_name(saved, tmp
     assert sorted(path.name for path in folder.iterdir()) == ["12", "9"]
 
 
-@pytest.mark.parametrize("kernel, told", [
+@pytest.mark.parametrize("kernel, reported", [
     (jnp.zeros((3, 5)), r"params/kernel \(float32\[3, 4\] there, float32\[3, 5\] here\)"),
     (jnp.zeros((3, 4), jnp.bfloat16), r"params/kernel \(float32\[3, 4\] there, bfloat16\[3, 4\] here\)"),
     ({"a": jnp.zeros(1)}, r"params/kernel \(float32\[3, 4\] there, None here\); params/kernel/a \(None there"),
 ])  # fmt: skip
-def test_another_shape_dtype_or_structure_is_an_error_that_names_it(saved, kernel, told):
-    with pytest.raises(CheckpointError, match=rf"11: this checkpoint cannot be read \(it holds other arrays: {told}"):
+def test_another_shape_dtype_or_structure_is_an_error_that_names_it(saved, kernel, reported):
+    with pytest.raises(
+        CheckpointError, match=rf"11: this checkpoint cannot be read \(it holds other arrays: {reported}"
+    ):
         restore(saved, {**TREE, "params": {**TREE["params"], "kernel": kernel}})
 
 
-def test_a_failing_save_is_told_in_one_line(tmp_path):
+def test_a_failed_save_is_one_line(tmp_path):
     folder = tmp_path / "checkpoints"
     with (
         pytest.raises(CheckpointError, match="the checkpoint of step 1 cannot be written"),
@@ -175,26 +177,26 @@ def test_a_failing_save_is_told_in_one_line(tmp_path):
 
 
 def save_all(folder, failing, succeeding, last):
-    """Saves so many steps, some of which cannot be sealed; the lines that are told meanwhile."""
-    told = []
-    with checkpoint.open_folder(folder, told.append) as c:
+    """Saves so many steps, some of which cannot be sealed; the lines that are reported meanwhile."""
+    reported = []
+    with checkpoint.open_folder(folder, reported.append) as c:
         for step in range(1, last + 1):
             if step in failing:
                 c.failed()  # what the one before left is cleared away by then
                 (folder / f"{step}.part.manifest").mkdir()
             c.save(step, TREE)
             assert c.failed() == (step in failing) and (step not in succeeding or c.newest_step() == step)
-    return told
+    return reported
 
 
-def test_failing_saves_are_told_and_the_next_one_may_succeed(tmp_path):
+def test_failed_saves_are_reported_and_the_next_one_may_succeed(tmp_path):
     folder = tmp_path / "checkpoints"
-    told = save_all(folder, {1, 2, 4, 5}, {3, 6, 7}, 7)
+    reported = save_all(folder, {1, 2, 4, 5}, {3, 6, 7}, 7)
     assert [
         re.match(r".*: the checkpoint of step (\d) cannot be written \(.*\); the run ends with an error if", line)[1]
-        for line in told
+        for line in reported
     ]
-    assert [line.split("step ")[1][0] for line in told] == list("1245")
+    assert [line.split("step ")[1][0] for line in reported] == list("1245")
     assert sorted(path.name for path in folder.iterdir()) == ["6", "7"]
     equal(restore(folder)[0], TREE)
 

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 
 from csbp_jax.training.checkpoint import checkpoint
-from tests.support import continuing, together
+from tests.support import processes, resume_in_process
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["data", "fsdp"])
-def test_saved_by_one_process_it_goes_on_in_two(layout, tmp_path, x64):
+def test_a_run_saved_by_one_process_resumes_in_two(layout, tmp_path, x64):
     """20 steps on, in float64, to 1e-10."""
-    run, parts, state = continuing.begin("fsdp")
-    state = continuing.go_on(run, parts, state)
+    run, parts, state = resume_in_process.begin("fsdp")
+    state = resume_in_process.go_on(run, parts, state)
     with checkpoint.open_folder(tmp_path / "checkpoints") as checkpoints:
-        checkpoints.save(continuing.STEPS, state)
-    saved = continuing.arrays(run, state)
-    after = continuing.arrays(run, continuing.go_on(run, parts, state))
+        checkpoints.save(resume_in_process.STEPS, state)
+    saved = resume_in_process.arrays(run, state)
+    after = resume_in_process.arrays(run, resume_in_process.go_on(run, parts, state))
 
-    script = pathlib.Path(__file__).parents[2] / "support" / "continuing.py"
+    script = pathlib.Path(__file__).parents[2] / "support" / "resume_in_process.py"
     settings = {"PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "JAX_ENABLE_X64": "1"}
-    port, running = together.free_port(), []
+    port, running = processes.free_port(), []
     for process in range(2):
         line = [
             sys.executable,
@@ -36,11 +36,11 @@ def test_saved_by_one_process_it_goes_on_in_two(layout, tmp_path, x64):
             tmp_path / "x",
         ]
         running.append(
-            subprocess.Popen(line, cwd=together.ROOT, env={**os.environ, **settings}, stdout=-1, stderr=-1, text=True)
+            subprocess.Popen(line, cwd=processes.ROOT, env={**os.environ, **settings}, stdout=-1, stderr=-1, text=True)
         )
-    codes, told, errors = together.finish(running, 200)
+    codes, reported, errors = processes.finish(running, 200)
     assert codes == [0, 0], errors
-    assert all(text.splitlines()[-1] == "{0, 1}" for text in told)
+    assert all(text.splitlines()[-1] == "{0, 1}" for text in reported)
     found = np.load(tmp_path / "x.npz")
     assert len(found) == 2 * len(saved) > 20
     for name, value in saved.items():

@@ -1,4 +1,4 @@
-"""A disk that really fills up: told in a line, nothing lost; with room again the run goes on, by itself or anew."""
+"""A disk that really fills up: reported in a line, nothing lost; with room again the run goes on, by itself or anew."""
 
 import json
 import pathlib
@@ -55,16 +55,16 @@ def on_a_small_disk(script, folder, **more):
     pytest.param("2000k", 1024, 8, marks=pytest.mark.slow),  # within Orbax's save
     pytest.param("400k", 8, 60, marks=pytest.mark.slow),  # in a manifest, or in the metrics
 ])  # fmt: skip
-def test_a_disk_that_stays_full_is_told_in_one_line_and_with_room_it_goes_on(tmp_path, size, features, epochs):
+def test_a_disk_that_stays_full_is_one_line_and_with_space_the_run_resumes(tmp_path, size, features, epochs):
     line = f"{LINE} --checkpoint-every 1 --model.features {features} --epochs {epochs}"
     code, out, err = on_a_small_disk(STAYS_FULL, tmp_path / "disk", size=size, line=line)
     assert code == "4\n"
     assert re.fullmatch(r"csbp_jax: .*(disk is full|No space left on device).*; make room.*\n", err)
-    told = r"the checkpoint of step (\d+) cannot be written \(the disk is full; make room\)"
-    failed = [int(step) for step in re.findall(f"{told}; the run ends with an error if", out)]
+    reported = r"the checkpoint of step (\d+) cannot be written \(the disk is full; make room\)"
+    failed = [int(step) for step in re.findall(f"{reported}; the run ends with an error if", out)]
     # Files differ a little in size from save to save, so that one may find room again: then the last of all fails, or
     # what is left after it, as figures.
-    ended = int(re.search(told, err)[1]) if re.search(told, err) else 2 * epochs + 2
+    ended = int(re.search(reported, err)[1]) if re.search(reported, err) else 2 * epochs + 2
     assert failed and (failed[-2:] == [ended - 4, ended - 2] or ended >= 2 * epochs)
     newest = max(step for step in range(2, ended, 2) if step not in failed)
     again = (tmp_path / "disk.again").read_text()

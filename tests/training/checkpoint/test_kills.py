@@ -15,7 +15,7 @@ from csbp_jax.training.checkpoint import checkpoint, manifest
 from csbp_jax.training.metrics_log import read_rows
 from tests.support.checkpoint_arrays import arrays
 
-HERE = pathlib.Path(__file__).parents[2]
+TESTS = pathlib.Path(__file__).parents[2]
 EPOCHS = 250
 MOMENTS = {"anywhere": 60, "save": 25, "soon after a save's beginning": 20, "collection": 15}
 LINE = [
@@ -29,7 +29,16 @@ def live(runs, moment, seed, cache, checkpoint_every=1):
     """One process, to its end or its death; its exit code."""
     environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_COMPILATION_CACHE"}
     environment |= {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
-    line = [sys.executable, HERE / "killed.py", moment, str(seed), runs.parent / "log", *LINE, "--runs", str(runs)]
+    line = [
+        sys.executable,
+        TESTS / "support" / "kill_itself.py",
+        moment,
+        str(seed),
+        runs.parent / "log",
+        *LINE,
+        "--runs",
+        str(runs),
+    ]
     line += ["--checkpoint-every", str(checkpoint_every)]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode in (0, -9), done.stderr

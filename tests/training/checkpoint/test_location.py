@@ -1,4 +1,4 @@
-"""Checkpoints apart from their run: all that another machine needs is there; names as a bucket has them."""
+"""Checkpoints elsewhere_run from their run: all that another machine needs is there; names as a bucket has them."""
 
 import dataclasses
 import importlib.util
@@ -68,10 +68,10 @@ def save(folder, *numbers):
 
 
 def restored(folder):
-    told = []
-    with checkpoint.open_folder(folder, told.append) as checkpoints:
+    reported = []
+    with checkpoint.open_folder(folder, reported.append) as checkpoints:
         tree = checkpoints.restore(TREE)
-    return None if tree is None else float(tree["kernel"][0, 0]), told
+    return None if tree is None else float(tree["kernel"][0, 0]), reported
 
 
 def left(folder):
@@ -86,7 +86,7 @@ def test_the_newest_two_steps_stay_and_the_newest_of_a_step(folder):
     np.testing.assert_array_equal(checkpoint.restore_newest(folder, TREE)["kernel"], at(11.5)["kernel"])
 
 
-def test_what_has_no_manifest_was_never_whole_and_goes(folder):
+def test_a_checkpoint_without_a_manifest_is_incomplete_and_removed(folder):
     save(folder, 9, 11)
     shutil.copytree(folder / "11.1", folder / "12.1")
     (folder / "12.1" / "manifest.json").unlink()  # a kill before the seal, or within a deletion
@@ -106,7 +106,7 @@ def test_a_kill_before_the_older_of_a_step_is_deleted(folder):
     assert left(folder) == ["12.1", "13.1"]
 
 
-def test_a_damaged_one_is_set_aside_in_its_place_and_its_step_is_saved_anew(folder):
+def test_a_damaged_checkpoint_loses_its_manifest_and_its_step_is_saved_again(folder):
     save(folder, 9, 11)
     (folder / "11.1" / "_METADATA").write_text("{}")
     value, (line,) = restored(folder)
@@ -127,20 +127,20 @@ def test_a_damaged_one_is_set_aside_in_its_place_and_its_step_is_saved_anew(fold
 
 
 def test_a_save_that_fails_is_cleared_away(folder):
-    told = []
-    with checkpoint.open_folder(folder, told.append) as checkpoints:
+    reported = []
+    with checkpoint.open_folder(folder, reported.append) as checkpoints:
         (folder / "1.1.manifest").mkdir()
         checkpoints.save(1, at(1))
         assert checkpoints.failed()
         checkpoints.save(2, at(2))
-    assert len(told) == 1 and "step 1 cannot be written" in told[0]
+    assert len(reported) == 1 and "step 1 cannot be written" in reported[0]
     assert checkpoint.steps(folder) == [2] and manifest.verify(folder / "2.1") is None
     assert not (folder / "1.1").exists()
 
 
 @pytest.fixture(scope="module")
-def apart(tmp_path_factory):
-    """A finished run with its checkpoints apart, and where they are."""
+def elsewhere_run(tmp_path_factory):
+    """A finished run with its checkpoints elsewhere_run, and where they are."""
     root = tmp_path_factory.mktemp("apart")
     result, text = run(SMALL, root / "runs", name="r", checkpoints=str(root / "there"))
     return root, result, text
@@ -151,49 +151,49 @@ def rows(run):
     return [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run / "metrics.jsonl")]
 
 
-def copy(apart, tmp_path):
-    return shutil.copytree(apart[0] / "there", tmp_path / "there")
+def copy(elsewhere_run, tmp_path):
+    return shutil.copytree(elsewhere_run[0] / "there", tmp_path / "there")
 
 
-def test_another_machine_goes_on_from_the_checkpoints_alone(apart, tmp_path):
-    root, result, text = apart
+def test_another_machine_resumes_from_the_checkpoints_alone(elsewhere_run, tmp_path):
+    root, result, text = elsewhere_run
     assert f"checkpoints  {root / 'there' / 'r'}" in text
     assert left(root / "there" / "r") == ["2", "4"]
-    there = copy(apart, tmp_path)
+    there = copy(elsewhere_run, tmp_path)
     shutil.rmtree(there / "r" / "4")
-    again, told = run(SMALL, tmp_path / "runs", name="r", checkpoints=str(there))
-    assert "resumed after step 2" in told
+    again, reported = run(SMALL, tmp_path / "runs", name="r", checkpoints=str(there))
+    assert "resumed after step 2" in reported
     assert again | {"seconds": 0} == result | {"seconds": 0}
     assert rows(tmp_path / "runs" / "r") == rows(root / "runs" / "r")
     configs = [json.loads((place / "runs" / "r" / "config.json").read_text()) for place in (root, tmp_path)]
     assert configs[0] == configs[1]
 
 
-def test_rows_come_from_the_checkpoint_where_a_machine_knows_fewer(apart, tmp_path):
-    there, mine = copy(apart, tmp_path), shutil.copytree(apart[0] / "runs", tmp_path / "runs")
+def test_metrics_come_from_the_checkpoint_if_a_machine_has_fewer_rows(elsewhere_run, tmp_path):
+    there, mine = copy(elsewhere_run, tmp_path), shutil.copytree(elsewhere_run[0] / "runs", tmp_path / "runs")
     location.record_location(mine / "r", there / "r")
     (mine / "r" / "result.json").unlink()
     (mine / "r" / "metrics.jsonl").write_text("")
     again, _ = run(SMALL, mine, name="r")
-    assert again["params_sha256"] == apart[1]["params_sha256"]
-    assert rows(mine / "r") == rows(apart[0] / "runs" / "r")
+    assert again["params_sha256"] == elsewhere_run[1]["params_sha256"]
+    assert rows(mine / "r") == rows(elsewhere_run[0] / "runs" / "r")
 
 
-def test_a_run_whose_checkpoints_are_apart_can_be_used(apart):
-    _, variables, _ = restore.load(apart[0] / "runs" / "r")
+def test_a_run_with_its_checkpoints_elsewhere_can_be_loaded(elsewhere_run):
+    _, variables, _ = restore.load(elsewhere_run[0] / "runs" / "r")
     assert variables["params"]
 
 
-def test_another_config_place_or_start_is_refused_and_nothing_is_touched(apart, tmp_path):
-    there, mine = copy(apart, tmp_path), tmp_path / "runs"
+def test_another_config_location_or_start_is_refused_without_changes(elsewhere_run, tmp_path):
+    there, mine = copy(elsewhere_run, tmp_path), tmp_path / "runs"
     other = dataclasses.replace(SMALL, seed=1)
     with pytest.raises(ConfigError, match=r"NAME: run 'r' has another config; differing are seed \(0 there, 1 here\)"):
         run(other, mine, name="r", checkpoints=str(there))
     with pytest.raises(ConfigError, match=r"--fresh: .*there/r has checkpoints; move them away, or give another NAME"):
         run(SMALL, mine, name="r", checkpoints=str(there), fresh=True)
-    elsewhere = f"has its checkpoints in {apart[0]}/there/r, not in {tmp_path}/there/r; leave the option out"
+    elsewhere = f"has its checkpoints in {elsewhere_run[0]}/there/r, not in {tmp_path}/there/r; leave the option out"
     with pytest.raises(ConfigError, match=elsewhere):
-        run(SMALL, apart[0] / "runs", name="r", checkpoints=str(there))
+        run(SMALL, elsewhere_run[0] / "runs", name="r", checkpoints=str(there))
     shutil.rmtree(mine)
     (there / "s").mkdir()
     shutil.copytree(there / "r" / "2", there / "s" / "2")

@@ -64,7 +64,7 @@ def compiled_once():
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def trained_run(tmp_path_factory):
     """``(folder, file, mark, result)``: a run of the example, by the command line; its code marks each time it runs."""
     folder = tmp_path_factory.mktemp("own")
     file, mark = folder / "mine.py", folder / "mark"
@@ -82,8 +82,8 @@ def ran(mark):
 # --- a run of one's own -------------------------------------------------------------------------------------------
 
 
-def test_the_example_is_short_and_learns(whole):
-    folder, file, _, result = whole
+def test_the_example_is_short_and_learns(trained_run):
+    folder, file, _, result = trained_run
     assert len(EXAMPLE.read_text().splitlines()) < 60
     assert result["last"]["epoch"] == 2 and result["last"]["test_accuracy"] > 0.8
     about = json.loads((folder / "r" / "config.json").read_text())
@@ -92,8 +92,8 @@ def test_the_example_is_short_and_learns(whole):
     assert about["config"]["model"]["classes"] == 2 and about["config"]["model"]["input_shape"] == [20]
 
 
-def test_stopped_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
-    folder, file, _, result = whole
+def test_it_resumes_bit_for_bit(trained_run, tmp_path):
+    folder, file, _, result = trained_run
     config, parts = plugin_file.load_file(file)
     options = {"own": parts, "name": "r", "root": tmp_path, "data_dir": folder, "console": quiet()}
     with pytest.raises(Stopped):
@@ -102,9 +102,9 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
 
 
-def test_its_neuron_is_the_one_of_the_file(whole):
+def test_its_neuron_is_that_of_the_file(trained_run):
     """In float64 by hand; and it is not the package's."""
-    _, file, _, _ = whole
+    _, file, _, _ = trained_run
     config, parts = plugin_file.load_file(file)
     x = np.random.default_rng(0).normal(0.6, 0.7, (3, 8, 4))
     v, a, spikes = np.zeros((3, 4)), np.zeros((3, 4)), []
@@ -117,15 +117,17 @@ def test_its_neuron_is_the_one_of_the_file(whole):
     assert (np.asarray(models.neuron(config.model.neuron)(jnp.asarray(x, jnp.float32))[0]) != expected).any()
 
 
-def test_reading_it_runs_nothing_without_trust(whole, tmp_path, capsys):
-    folder, _, mark, _ = whole
+def test_reading_it_runs_nothing_without_trust(trained_run, tmp_path, capsys):
+    folder, _, mark, _ = trained_run
     before = ran(mark)
     np.save(tmp_path / "a.npy", np.zeros((8, 20)))
     run = str(folder / "r")
     for line in (["evaluate", run], ["predict", run, str(tmp_path / "a.npy")], ["inspect", run], ["best", run]):
         assert main.main(line) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert all(f"reading it runs the code of {run}/experiment.py" in line and "--trust" in line for line in told[:3])
+    reported = capsys.readouterr().err.splitlines()
+    assert all(
+        f"reading it runs the code of {run}/experiment.py" in line and "--trust" in line for line in reported[:3]
+    )
     with pytest.raises(ConfigError, match="give --trust"):
         csbp_jax.load(run)
     assert ran(mark) == before
@@ -133,11 +135,14 @@ def test_reading_it_runs_nothing_without_trust(whole, tmp_path, capsys):
     assert ran(mark) == before + 1
 
 
-def test_it_is_evaluated_inspected_and_predicts(whole, tmp_path):
-    folder, _, _, result = whole
+def test_it_is_evaluated_inspected_and_predicts(trained_run, tmp_path):
+    folder, _, _, result = trained_run
     options = {"trust": True, "data_dir": folder}
-    told = evaluate.evaluate_run(folder / "r", console=quiet(), **options)
-    assert told["accuracy"] == pytest.approx(result["last"]["test_accuracy"], abs=1e-9) and not told["data_changed"]
+    reported = evaluate.evaluate_run(folder / "r", console=quiet(), **options)
+    assert (
+        reported["accuracy"] == pytest.approx(result["last"]["test_accuracy"], abs=1e-9)
+        and not reported["data_changed"]
+    )
     apply, variables, _ = csbp_jax.load(folder / "r", trust=True)
     record = np.load(folder / "bursts.npz")["x"][520]
     np.save(tmp_path / "a.npy", record)
@@ -153,9 +158,9 @@ def test_it_is_evaluated_inspected_and_predicts(whole, tmp_path):
     assert seen["layers"]["fc1"]["neurons"] == 16
 
 
-def test_a_copy_that_is_missing_or_changed_is_told(whole, tmp_path):
-    run = shutil.copytree(whole[0] / "r", tmp_path / "r")
-    before = ran(whole[2])
+def test_a_missing_or_changed_copy_is_refused(trained_run, tmp_path):
+    run = shutil.copytree(trained_run[0] / "r", tmp_path / "r")
+    before = ran(trained_run[2])
     with open(run / "experiment.py", "a") as file:
         file.write("# more\n")
     with pytest.raises(ConfigError, match=r"experiment.py: is not the file that the run began with"):
@@ -163,17 +168,19 @@ def test_a_copy_that_is_missing_or_changed_is_told(whole, tmp_path):
     (run / "experiment.py").unlink()
     with pytest.raises(ConfigError, match=r"experiment.py: missing, and the run's own parts \(data, neuron\)"):
         csbp_jax.load(run, trust=True)
-    assert ran(whole[2]) == before
+    assert ran(trained_run[2]) == before
 
 
-def test_another_file_does_not_go_on_with_the_run(whole, tmp_path, capsys):
-    folder, file, _, _ = whole
+def test_another_file_does_not_resume_the_run(trained_run, tmp_path, capsys):
+    folder, file, _, _ = trained_run
     other = tmp_path / "mine.py"
     other.write_text(file.read_text() + "# changed\n")
     line = ["train", str(other), "--name", "r", "--epochs", "2", "--runs", str(folder), "--data-dir", str(folder)]
     assert main.main(line) == 2
-    told = capsys.readouterr().err
-    assert "NAME: run 'r' has other code of your own; differing are own.sha256" in told and told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert (
+        "NAME: run 'r' has other code of your own; differing are own.sha256" in reported and reported.count("\n") == 1
+    )
     names = {
         plugin_run_name(config, parts) for config, parts in (plugin_file.load_file(file), plugin_file.load_file(other))
     }
@@ -181,8 +188,8 @@ def test_another_file_does_not_go_on_with_the_run(whole, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_it_is_tabulated_and_picked_from(whole, tmp_path, capsys):
-    folder, file, _, _ = whole
+def test_a_sweep_of_it_is_tabulated_and_picked_from(trained_run, tmp_path, capsys):
+    folder, file, _, _ = trained_run
     options = ["--data-dir", str(folder)]
     line = ["sweep", str(file), "--grid", "seed=0,1", "--name", "s", "--sweeps", str(tmp_path), "--epochs", "1"]
     assert main.main([*line, *options]) == 0
@@ -192,8 +199,8 @@ def test_a_sweep_of_it_is_tabulated_and_picked_from(whole, tmp_path, capsys):
     assert "give --trust" in capsys.readouterr().err
 
 
-def test_a_neuron_of_ones_own_is_compiled_for_each_of_its_constants(whole):
-    config, parts = plugin_file.load_file(whole[1])
+def test_a_neuron_plugin_is_compiled_for_each_of_its_constants(trained_run):
+    config, parts = plugin_file.load_file(trained_run[1])
     members = grid.members(config, {"model.neuron.decay": [0.2, 0.5], "optimizer.lr": [0.1, 0.2]})
     assert len(grid.compile_groups(members, parts)) == 2 and len(grid.compile_groups(members)) == 1
 
@@ -221,7 +228,7 @@ def test_the_page_defines_all_plugins(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
+def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""
     (tmp_path / "page.py").write_text(LINES)
     assert plugin_file.load_file(tmp_path / "page.py")[1].plugins == PLUGINS
@@ -240,10 +247,10 @@ def test_the_pages_parts_are_those_that_run(page, compiled_once, tmp_path):
         return model.apply(variables, x, True, tap=tap, taps=("fc1.membrane",), mutable=["batch_stats"])[0]
 
     logits, aux = forward(variables, jnp.asarray(batch["x"]))
-    _, told = run.train_step(state, run.shard_batch(batch))  # donates the state
-    np.testing.assert_allclose(told["task_loss"], loss(logits, batch["y"]), rtol=1e-4)
-    np.testing.assert_allclose(told["chaos_loss"], aux.terms["fc1.membrane"], rtol=1e-4)
-    assert told["chaos_loss"] != pytest.approx(float(chaos.term(jnp.zeros(3))), rel=0.01)
+    _, reported = run.train_step(state, run.shard_batch(batch))  # donates the state
+    np.testing.assert_allclose(reported["task_loss"], loss(logits, batch["y"]), rtol=1e-4)
+    np.testing.assert_allclose(reported["chaos_loss"], aux.terms["fc1.membrane"], rtol=1e-4)
+    assert reported["chaos_loss"] != pytest.approx(float(chaos.term(jnp.zeros(3))), rel=0.01)
     still = {"w": jnp.zeros(50)}
     pushed, _ = tx.update(still, tx.init(still), still, step=0, key=jax.random.key(1))
     assert jnp.all(jnp.abs(pushed["w"]) > 0.5)  # Adam's first step, of noise alone
@@ -254,8 +261,8 @@ def test_the_pages_python_trains_and_loads(page, monkeypatch):
     folder, names = page
     monkeypatch.chdir(folder)
     assert names["result"]["last"]["epoch"] == 1 and names["config"].model.classes == 3
-    told = json.loads(pathlib.Path("runs/toy/config.json").read_text())["own"]
-    assert told == {"parts": list(PLUGINS)}
+    reported = json.loads(pathlib.Path("runs/toy/config.json").read_text())["own"]
+    assert reported == {"parts": list(PLUGINS)}
     with pytest.raises(ConfigError, match=r"was made from Python with own parts .*; pass them as own=Own"):
         csbp_jax.load("runs/toy")
     with pytest.raises(ConfigError, match=r"has own parts .data, .*, but given are \(loss\)"):
@@ -313,14 +320,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("lines", WRONG)
-def test_what_is_wrong_is_told_in_one_line(lines, tmp_path, capsys, monkeypatch):
+def test_errors_are_one_line(lines, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "wrong.py"
     file.write_text(HEAD + lines + "\n")
     assert main.main(["train", "wrong.py"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("csbp_jax: " + WRONG[lines].format("wrong.py")), told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert reported.startswith("csbp_jax: " + WRONG[lines].format("wrong.py")), reported
+    assert reported.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.py"]
 
 
@@ -328,8 +335,8 @@ def test_the_traceback_is_there_for_who_asks(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CSBP_TRACEBACK", "1")
     (tmp_path / "wrong.py").write_text("def f():\n    1 / 0\nf()\n")
     assert main.main(["train", str(tmp_path / "wrong.py")]) == 2
-    told = capsys.readouterr().err
-    assert "Traceback" in told and "wrong.py:2: in f: ZeroDivisionError" in told.splitlines()[-1]
+    reported = capsys.readouterr().err
+    assert "Traceback" in reported and "wrong.py:2: in f: ZeroDivisionError" in reported.splitlines()[-1]
 
 
 def test_no_such_file(capsys):
@@ -353,11 +360,11 @@ def test_own_classes_are_not_for_other_processes(tmp_path):
         build.load_data(replaced(config, "data.workers", 2), parts, tmp_path)
 
 
-def test_a_run_knows_when_its_data_changed(whole, tmp_path):
-    config, parts = plugin_file.load_file(whole[1])
-    first = build.load_data(config, parts, whole[0])[1]
-    arrays = dict(np.load(whole[0] / "bursts.npz"))
+def test_changed_data_are_detected(trained_run, tmp_path):
+    config, parts = plugin_file.load_file(trained_run[1])
+    first = build.load_data(config, parts, trained_run[0])[1]
+    arrays = dict(np.load(trained_run[0] / "bursts.npz"))
     arrays["x"][3, 2, 1] ^= True
     np.savez(tmp_path / "bursts.npz", **arrays)
-    assert build.load_data(config, parts, tmp_path)[1] != first == build.load_data(config, parts, whole[0])[1]
-    assert restore.restore(whole[0] / "r", trust=True).data == run_dir.fingerprint_digest(first)
+    assert build.load_data(config, parts, tmp_path)[1] != first == build.load_data(config, parts, trained_run[0])[1]
+    assert restore.restore(trained_run[0] / "r", trust=True).data == run_dir.fingerprint_digest(first)

@@ -1,4 +1,4 @@
-"""A training process that kills itself: ``python killed.py MOMENT NUMBER LOG ARGUMENTS...``; see test_kills.py.
+"""A training process that kills itself: ``python kill_itself.py MOMENT NUMBER LOG ARGUMENTS...``; see test_kills.py.
 
 Nothing of the program is changed: Python tells an audit hook of each file that is opened, renamed or removed.
 """
@@ -21,12 +21,12 @@ def watch_and_train(moment, seed, log, arguments):
     collecting: set[int] = set()
     begun = dying = False
     # Open before the hook is: the hook must open nothing.
-    told = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    reported = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def kill():
         nonlocal dying
         dying = True
-        os.write(told, f"{moment}\n".encode())
+        os.write(reported, f"{moment}\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
     def later():

@@ -56,11 +56,19 @@ def test_each_step_is_one_of_plain_training_at_its_rate(found):
 
 
 def test_it_ends_where_the_loss_has_blown_up_and_leaves_a_figure(found):
-    folder, told, text = found
-    assert 10 < len(told["losses"]) == len(told["rates"]) < 60
-    assert 1e-3 < told["suggested"] <= told["steepest"] < told["rates"][int(np.argmin(told["smoothed"]))] < 100
-    assert json.loads((folder / "a" / "lr.json").read_text()) == told
-    assert (folder / "a" / "lr.png").stat().st_size > 5000 and f"suggested optimizer.lr {told['suggested']:.2g}" in text
+    folder, reported, text = found
+    assert 10 < len(reported["losses"]) == len(reported["rates"]) < 60
+    assert (
+        1e-3
+        < reported["suggested"]
+        <= reported["steepest"]
+        < reported["rates"][int(np.argmin(reported["smoothed"]))]
+        < 100
+    )
+    assert json.loads((folder / "a" / "lr.json").read_text()) == reported
+    assert (
+        folder / "a" / "lr.png"
+    ).stat().st_size > 5000 and f"suggested optimizer.lr {reported['suggested']:.2g}" in text
 
 
 def test_the_smoothed_loss_is_a_mean_without_bias():
@@ -68,23 +76,23 @@ def test_the_smoothed_loss_is_a_mean_without_bias():
     np.testing.assert_allclose(lr_finder.smooth([1.0, 3.0]), [1.0, (0.09 * 1 + 0.1 * 3) / 0.19])
 
 
-def test_rates_that_lower_nothing_are_told():
+def test_rates_that_do_not_lower_the_loss_are_refused():
     with pytest.raises(ConfigError, match=r"--low: no rate from 0.001 to 1 lowered the loss"):
         lr_finder.suggest(np.geomspace(1e-3, 1, 20), list(np.linspace(1, 5, 20)))
 
 
-@pytest.mark.parametrize(("line", "told"), [
+@pytest.mark.parametrize(("line", "reported"), [
     ("lr digits --low 0", "--low, --high, --steps: 0.0, 10.0, 100; give 0 < low < high and at least 10 steps"),
     ("lr digits --high x",  "--high: could not convert string to float: 'x'; it is --high RATE"),
     ("lr digits --steps 3", "give 0 < low < high and at least 10 steps"),
     ("lr digits --steps -3", "--steps: '-3' is not possible; allowed is a positive whole number"),
     ("lr", "DATASET: missing; write csbp_jax lr DATASET"),
 ])  # fmt: skip
-def test_what_is_wrong_is_told_in_one_line(line, told, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line(line, reported, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main.main(line.split()) == 2
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+    assert reported in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_the_page_names_options_that_are_and_are_off():

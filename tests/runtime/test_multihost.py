@@ -17,7 +17,7 @@ from csbp_jax.runtime import multihost
 from csbp_jax.runtime.preemption import Stop
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.metrics_log import read_rows
-from tests.support import together
+from tests.support import processes
 from tests.support.checkpoint_arrays import arrays
 
 LINE = [
@@ -27,12 +27,12 @@ LINE = [
 
 
 @pytest.mark.parametrize("how", ["on", "localhost", "localhost:1", "localhost:1,2", "a b:1,2,0", "localhost:1,2,0,4"])
-def test_what_cannot_be_read_is_told(how):
+def test_other_forms_of_distributed_are_refused(how):
     with pytest.raises(ConfigError, match=r"allowed are off, auto and HOST:PORT,n,i"), multihost.connected(how, Stop()):
         pass
 
 
-def test_there_is_no_process_n(capsys, tmp_path):
+def test_process_numbers_are_below_n(capsys, tmp_path):
     assert main(["train", *LINE, "--runs", str(tmp_path), "--distributed", "127.0.0.1:1,2,2"]) == 2
     assert "of n processes, i is from 0 to n - 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -45,17 +45,17 @@ def test_off_is_this_process_and_its_own_stop():
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
 
 
-def test_what_one_process_decides_or_cannot_do_all_are_told():
-    script = pathlib.Path(__file__).parents[1] / "support" / "agreeing.py"
-    how = f"127.0.0.1:{together.free_port()},2"
+def test_decisions_and_errors_of_one_process_reach_all():
+    script = pathlib.Path(__file__).parents[1] / "support" / "process_agreement.py"
+    how = f"127.0.0.1:{processes.free_port()},2"
     environment = {**os.environ, "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu"}
     lines = [[sys.executable, str(script), f"{how},{process}", str(process)] for process in range(2)]
     running = [
-        subprocess.Popen(line, cwd=together.ROOT, env=environment, stdout=-1, stderr=-1, text=True) for line in lines
+        subprocess.Popen(line, cwd=processes.ROOT, env=environment, stdout=-1, stderr=-1, text=True) for line in lines
     ]
-    codes, told, errors = together.finish(running, 120)
+    codes, reported, errors = processes.finish(running, 120)
     assert codes == [0, 0], errors
-    for process, text in enumerate(told):
+    for process, text in enumerate(reported):
         assert [line for line in text.splitlines() if "Gloo" not in line] == [
             f"{{'process': {process}, 'processes': 2}} {process == 0}",
             "['of', 0] None",
@@ -95,22 +95,24 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 def test_two_processes_stopped_once_are_one_process(tmp_path):
     """Over 19 steps in float64; parameters are float32 (test_continuing.py has them in float64)."""
     line = [*LINE, "--epochs", "1", "--runs"]
-    codes, _, errors = together.finish(together.start([*line, str(tmp_path / "one")], 1, devices=4, JAX_ENABLE_X64="1"))
+    codes, _, errors = processes.finish(
+        processes.start([*line, str(tmp_path / "one")], 1, devices=4, JAX_ENABLE_X64="1")
+    )
     assert codes == [0], errors
     two = tmp_path / "two"
-    running = together.start([*line, str(two)], JAX_ENABLE_X64="1", GRPC_VERBOSITY="error")
+    running = processes.start([*line, str(two)], JAX_ENABLE_X64="1", GRPC_VERBOSITY="error")
     wait_for(1, two, running)
     if pathlib.Path("/proc/self/fd").exists():
         assert listening(running[0]) and set().union(*map(listening, running)) <= LOOPBACK
     running[1].send_signal(signal.SIGTERM)
-    codes, _, errors = together.finish(running)
+    codes, _, errors = processes.finish(running)
     assert codes == [42, 42], errors
     (step,) = checkpoint.steps(two / "r" / "checkpoints")
     assert all(f"stopped after step {step}, and all is saved" in error for error in errors)
     assert not (two / "r" / "result.json").exists() and step < 19
-    codes, told, errors = together.finish(together.start([*line, str(two)], JAX_ENABLE_X64="1"))
+    codes, reported, errors = processes.finish(processes.start([*line, str(two)], JAX_ENABLE_X64="1"))
     assert codes == [0, 0], errors
-    assert f"resumed after step {step}," in told[0] and "resumed" not in told[1]
+    assert f"resumed after step {step}," in reported[0] and "resumed" not in reported[1]
 
     assert [(row["kind"], row["step"]) for row in rows(two)] == [(r["kind"], r["step"]) for r in rows(tmp_path / "one")]
     ones, twos = (json.loads((tmp_path / name / "r" / "result.json").read_text()) for name in ("one", "two"))
@@ -125,22 +127,22 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
 
 
 @pytest.mark.slow
-def test_when_one_is_killed_the_other_ends_soon_and_what_was_saved_goes_on(tmp_path):
+def test_when_one_process_is_killed_the_other_ends_soon_and_the_run_resumes(tmp_path):
     line = [*LINE, "--epochs", "400", "--checkpoint-every", "1", "--runs", str(tmp_path)]
-    running = together.start(line)
+    running = processes.start(line)
     wait_for(60, tmp_path, running)
     running[1].kill()
     began = time.monotonic()
-    codes, _, errors = together.finish(running, multihost.HEARTBEAT_SECONDS + 60)
+    codes, _, errors = processes.finish(running, multihost.HEARTBEAT_SECONDS + 60)
     assert codes[0] in (5, -signal.SIGABRT) and codes[1] == -signal.SIGKILL, errors
     assert time.monotonic() - began < multihost.HEARTBEAT_SECONDS + 20
     assert checkpoint.steps(tmp_path / "r" / "checkpoints")
     reached = rows(tmp_path)[-1]["step"]
-    running = together.start(line)
+    running = processes.start(line)
     wait_for(reached + 20, tmp_path, running)
     running[0].send_signal(signal.SIGINT)
-    codes, told, errors = together.finish(running)
+    codes, reported, errors = processes.finish(running)
     assert codes == [130, 42], errors
-    assert "resumed after step" in told[0]
+    assert "resumed after step" in reported[0]
     steps = [row["step"] for row in rows(tmp_path) if row["kind"] == "train"]
     assert steps == list(range(1, steps[-1] + 1))

@@ -60,7 +60,7 @@ def given_away(compiled):
     return [line for text in computations for line in text.splitlines() if " convolution(" in line]
 
 
-def test_a_compiler_that_does_not_know_the_option_is_not_asked_for_it(monkeypatch):
+def test_an_option_that_the_compiler_lacks_is_not_used(monkeypatch):
     monkeypatch.setattr(hardware, "_CPU_OPTIONS", {"xla_cpu_of_another_version": "1"})
     assert hardware.compiler_options.__wrapped__() is None
 

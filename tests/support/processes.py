@@ -31,8 +31,8 @@ def start(words, processes=2, devices=2, **environment):
 def finish(running, timeout=240):
     """Exit codes, stdouts and stderrs; none outlives the timeout."""
     try:
-        told = [process.communicate(timeout=timeout) for process in running]
+        reported = [process.communicate(timeout=timeout) for process in running]
     finally:
         for process in running:
             process.kill()
-    return [process.returncode for process in running], [out for out, _ in told], [err for _, err in told]
+    return [process.returncode for process in running], [out for out, _ in reported], [err for _, err in reported]

@@ -13,10 +13,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def use(root, **environment):
-    told = []
+    reported = []
     environment |= {"XDG_CACHE_HOME": str(root)}
-    compilation_cache.enable(environment, told.append)
-    return environment.get("JAX_COMPILATION_CACHE_DIR"), told
+    compilation_cache.enable(environment, reported.append)
+    return environment.get("JAX_COMPILATION_CACHE_DIR"), reported
 
 
 def test_the_folder_is_private_and_used(tmp_path):
@@ -62,17 +62,19 @@ def somebody_elses(folder):
     os.chown(folder, 12345, 12345)
 
 
-@pytest.mark.parametrize("make, told", [
+@pytest.mark.parametrize("make, reported", [
     (opened, "is open to other users; chmod 700 it"),
     (linked, "is not a directory"),
     (not_a_folder, "cannot be used"),
     (somebody_elses, "belongs to another user"),
 ])  # fmt: skip
-def test_a_folder_that_is_not_private_is_not_used(tmp_path, make, told):
+def test_a_directory_that_is_not_private_is_not_used(tmp_path, make, reported):
     make(tmp_path / "csbp_jax")
     used, (line,) = use(tmp_path)
     assert used is None
-    assert line.startswith(f"{tmp_path}/csbp_jax: {told}") and line.endswith("continuing without a compilation cache")
+    assert line.startswith(f"{tmp_path}/csbp_jax: {reported}") and line.endswith(
+        "continuing without a compilation cache"
+    )
 
 
 PROGRAM = """
@@ -88,7 +90,7 @@ print(sum("cache_hits" in name for name in events), sum("cache_misses" in name f
 """
 
 
-def test_jax_finds_there_what_another_process_compiled_and_a_half_written_entry_is_made_again(tmp_path):
+def test_processes_share_programs_and_an_incomplete_entry_is_replaced(tmp_path):
     """In the process that JAX reads its variables in, and without a warning."""
     names = ("JAX_ENABLE_COMPILATION_CACHE",)
     environment = {k: v for k, v in os.environ.items() if k not in names}

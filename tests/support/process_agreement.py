@@ -1,4 +1,4 @@
-"""One of two processes that tell each other what one of them knows or cannot do. Run by test_processes.py."""
+"""One of two processes that tell each other what one of them knows or cannot do. Run by test_multihost.py."""
 
 import sys
 
@@ -11,7 +11,7 @@ def main(how, process):
     def fails(kind, text):
         raise kind(text)
 
-    def told(function):
+    def reported(function):
         try:
             return function()
         except ConfigError as error:
@@ -20,11 +20,13 @@ def main(how, process):
     with multihost.connected(how, Stop()) as stop:
         print(multihost.host_slice(), multihost.is_host0())
         print(multihost.broadcast_from_host0(lambda: ["of", process]), stop.code)
-        print(told(lambda: multihost.broadcast_from_host0(lambda: fails(CheckpointError, f"damaged, says {process}"))))
+        print(
+            reported(lambda: multihost.broadcast_from_host0(lambda: fails(CheckpointError, f"damaged, says {process}")))
+        )
         print(multihost.all_succeed(lambda: process))
-        print(told(lambda: multihost.all_succeed(lambda: process or fails(ConfigError, "no data"))))
-        print(told(lambda: multihost.check_equal("options", {"seed": process // 2})))
-        print(told(lambda: multihost.check_equal("options", {"seed": process})))
+        print(reported(lambda: multihost.all_succeed(lambda: process or fails(ConfigError, "no data"))))
+        print(reported(lambda: multihost.check_equal("options", {"seed": process // 2})))
+        print(reported(lambda: multihost.check_equal("options", {"seed": process})))
 
 
 if __name__ == "__main__":

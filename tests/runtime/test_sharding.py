@@ -97,7 +97,7 @@ def collectives(run, state):
         ("fsdp", {"all-reduce", "all-gather"}, {"params": 1 / 4, "opt_state": 1 / 4}),
     ],
 )
-def test_a_step_sends_what_its_layout_needs_and_nothing_else(layout, wanted, shares):
+def test_a_step_has_only_the_collectives_of_its_layout(layout, wanted, shares):
     taps = dataclasses.replace(SMALL.chaos, taps=("conv1.membrane",))
     run, state = begin(layout, 8, model=dataclasses.replace(DIGITS.model, features=(4, 8), time_steps=2), chaos=taps)
     assert collectives(run, state) == wanted
@@ -119,7 +119,7 @@ def test_a_step_sends_what_its_layout_needs_and_nothing_else(layout, wanted, sha
         (1, "data"),
     ],
 )
-def test_saved_on_eight_devices_it_goes_on_on_others(devices, layout, tmp_path, x64):
+def test_a_run_saved_on_eight_devices_resumes_on_others(devices, layout, tmp_path, x64):
     run, state = begin("fsdp", 8)
     state, _ = go_on(run, state, 3)
     with checkpoint.open_folder(tmp_path) as checkpoints:
@@ -133,8 +133,8 @@ def test_saved_on_eight_devices_it_goes_on_on_others(devices, layout, tmp_path, 
     chex.assert_trees_all_close(plain(mine), plain(theirs), rtol=1e-10, atol=1e-10)
 
 
-def test_what_cannot_be_split_is_told():
-    for changes, told in (
+def test_batches_that_cannot_be_split_are_refused():
+    for changes, reported in (
         ({"batch_size": 12}, r"batch_size: 12 .* multiples of 8, the number of devices"),
         ({"optimizer": dataclasses.replace(SMALL.optimizer, accumulate=4)}, r"batch_size: 16 .* multiples of 32"),
         ({"optimizer": dataclasses.replace(SMALL.optimizer, accumulate=3)}, r"batch_size: 16 .* 3 x 1"),
@@ -147,7 +147,7 @@ def test_what_cannot_be_split_is_told():
             "optimizer.accumulate: 2 is not possible with chaos.reduce sum",
         ),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=reported):
             compiled.resolve(check(dataclasses.replace(SMALL, **changes)), SPLITS)
 
 

@@ -71,7 +71,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_stopped_at_any_point_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
+def test_a_run_stopped_at_any_point_resumes_bit_for_bit(whole, tmp_path):
     # Within epoch 1; before its validation; within that; within epoch 2; within the validation of its end.
     for times, step in ((7, 7), (12, 19), (2, 19), (7, 22), (18, 38)):
         with pytest.raises(Stopped) as stopped:
@@ -116,7 +116,7 @@ def signalled(tmp_path, number, ready):
 
 
 def listening(process):
-    """The ports at which a process listens; nothing can be told where there is no /proc."""
+    """The ports at which a process listens; nothing can be reported where there is no /proc."""
     folder = pathlib.Path(f"/proc/{process}")
     links = []
     for link in folder.glob("fd/*"):
@@ -169,10 +169,10 @@ def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
         wanted = lambda: read_rows(metrics)[-1:] and read_rows(metrics)[-1]["step"] >= begun + 30  # noqa: B023, E731
         returned, out, err = signalled(tmp_path, number, wanted)
         assert returned == code
-        told = re.fullmatch(
+        reported = re.fullmatch(
             r"csbp_jax: stopped after step (\d+), and all is saved; the same command resumes", err.splitlines()[-1]
         )
-        found += [int(told[1])]
+        found += [int(reported[1])]
         assert checkpoint.steps(tmp_path / "r" / "checkpoints")[-1] == found[-1] >= begun + 30
         assert (f"resumed after step {begun}," if begun else "a new run") in out
     steps = [row["step"] for row in read_rows(metrics) if row["kind"] == "train"]
@@ -181,7 +181,7 @@ def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="children are found in /proc")
-def test_the_launcher_of_the_docs_goes_on_after_each_preemption_to_the_end(tmp_path):
+def test_the_launcher_of_the_docs_resumes_after_each_preemption(tmp_path):
     (loop,) = re.findall(r"```sh\n(while .*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     more = f"--runs '{tmp_path}' --epochs 40 --batch-size 64 --log-every 1 --model.name dense --model.features 8"
     loop = loop.replace(".venv/bin/csbp_jax", f"{sys.executable} -m csbp_jax")
