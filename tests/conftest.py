@@ -22,7 +22,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 DATA = pathlib.Path(__file__).parent / "data"
 # What tests start or share, some of it in an environment of its own: not to be imported for its docstrings.
-collect_ignore = [file.name for file in DATA.parent.glob("*.py") if not file.name.startswith("test_")]
+collect_ignore_glob = ["support/*"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,15 +14,15 @@ BASE = Optimizer(lr=0.3, schedule="cosine")
 
 
 def values(config, epochs=4, steps_per_epoch=10):
-    schedule = optimizer.schedule(config, epochs, steps_per_epoch)
-    return np.array([schedule(n) for n in range(epochs * steps_per_epoch + 1)])
+    schedule = jax.vmap(optimizer.schedule(config, epochs, steps_per_epoch))
+    return np.array(schedule(jnp.arange(epochs * steps_per_epoch + 1)))
 
 
 def test_cosine_runs_from_one_to_zero():
     np.testing.assert_allclose(values(BASE), (1 + np.cos(np.pi * np.arange(41) / 40)) / 2, atol=1e-6)
 
 
-def test_steps_fall_at_the_epochs_they_name():
+def test_steps_fall_every_step_epochs_epochs():
     stairs = values(dataclasses.replace(BASE, schedule="step", step_epochs=2, step_factor=0.1))
     np.testing.assert_allclose(stairs, 0.1 ** (np.arange(41) // 20), rtol=1e-5)
 
@@ -39,7 +40,7 @@ def test_warmup_rises_linearly_to_the_peak_and_the_schedule_follows(schedule):
     np.testing.assert_allclose(warm[10:], after, atol=1e-6)
 
 
-def test_weight_decay_is_part_of_the_gradient_for_sgd_and_apart_from_it_for_adamw():
+def test_weight_decay_is_part_of_the_gradient_for_sgd_and_decoupled_for_adamw():
     params, gradient = {"w": jnp.array(2.0)}, {"w": jnp.array(1.0)}
     sgd = optimizer.build(Optimizer(name="sgd", weight_decay=0.1, schedule="constant"), 1, 1)
     update, state = sgd.update(gradient, sgd.init(params), params)

@@ -1,4 +1,4 @@
-"""CBP's rule against its formula, and where it has none."""
+"""CBP's rule against its formula, what a step with a hook after the update reports, and what is refused."""
 
 import dataclasses
 
@@ -12,44 +12,39 @@ from csbp_jax import Own, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, check, replaced
 from csbp_jax.learner import kicks
 from csbp_jax.training import build
+from tests.support import small_net
 
 DENSE = Config(
-    model=Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(7, 5)),
+    model=Model(name="dense", input_shape=(6,), classes=3, time_steps=2, features=(5, 4)),
     chaos=Chaos(z0=(0.3, 0.2), beta=0.5, anneal="step", taps=("fc1.dense", "fc2.dense"), scale=2.0, term="cbp"),
 )
 CONV = dataclasses.replace(
     DENSE,
-    model=Model(name="small_conv", input_shape=(8, 8, 2), classes=3, time_steps=2, features=(4, 5)),
+    model=Model(name="small_conv", input_shape=(4, 4, 2), classes=3, time_steps=2, features=(3, 4)),
     chaos=dataclasses.replace(DENSE.chaos, taps=("conv1.conv", "conv2.conv")),
 )
 
 
 def make(config):
-    """``(state, step, batch)`` of descent in float64."""
-    init, step, _ = learner.make(models.build(config.model), optax.scale(-1.0), losses.rate_cross_entropy, config)
+    """``(recipe, state, batch)`` of gradient descent in float64."""
+    recipe = learner.make_recipe(models.build(config.model), optax.scale(-1.0), losses.rate_cross_entropy, config)
     rng = np.random.default_rng(0)
     batch = {
         "x": jnp.asarray(rng.normal(size=(8, 1, *config.model.input_shape))),
         "y": jnp.asarray(rng.integers(0, 3, 8)),
     }
-    state = jax.tree.map(
-        lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a, jax.jit(init)(jax.random.key(0))
-    )
-    return state, step, batch
+    return recipe, small_net.first_state(recipe), batch
 
 
 @pytest.mark.parametrize("config", [DENSE, CONV], ids=["dense", "conv"])
 def test_kicks_are_the_formula_on_kernels_of_the_tapped_layers_alone(x64, config):
-    state, step, batch = make(config)
-    step = jax.jit(step)
+    recipe, state, batch = make(config)
     second = dataclasses.replace(state, step=jnp.int32(1))
-    kicked, metrics = step(second, batch)
+    kicked, metrics = small_net.train_step(recipe, second, batch)
     none = jax.tree.map(jnp.zeros_like, state.hparams["z0"])
-    plain, _ = step(dataclasses.replace(second, hparams=state.hparams | {"z0": none}), batch)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    plain, _ = small_net.train_step(recipe, dataclasses.replace(second, hparams=state.hparams | {"z0": none}), batch)
     tapped = {"tap": lambda h: h, "taps": config.chaos.taps, "mutable": ["batch_stats"]}
-    model = models.build(config.model)
-    (_, aux), _ = jax.jit(lambda v, x: model.apply(v, x, True, **tapped))(variables, batch["x"])
+    (_, aux), _ = jax.jit(lambda v, x: recipe.model.apply(v, x, True, **tapped))(learner.weights_of(state), batch["x"])
     for z0, tap in zip(config.chaos.z0, config.chaos.taps, strict=True):
         h = np.asarray(aux.terms[tap])
         mean = (1 / (1 + np.exp(-h / 2.0))).reshape(-1, h.shape[-1]).mean(axis=0)
@@ -57,11 +52,23 @@ def test_kicks_are_the_formula_on_kernels_of_the_tapped_layers_alone(x64, config
         moved = kicked.params[layer][kind].pop("kernel") - plain.params[layer][kind].pop("kernel")
         np.testing.assert_allclose(moved, np.broadcast_to(z0 * 0.5 * (0.65 - mean), moved.shape), rtol=1e-9)
     jax.tree.map(np.testing.assert_array_equal, kicked.params, plain.params)
-    assert float(metrics["chaos_loss"]) == 0 and "kicks" not in metrics
+    assert float(metrics["chaos_loss"]) == 0
     assert float(metrics["loss"]) == float(metrics["task_loss"])
 
 
-def test_a_bias_is_kicked_as_its_kernel_is_and_nothing_else(x64):
+def test_kicks_stay_out_of_the_metrics(x64):
+    """A step with a hook after the update reports the numbers of a step without it, and only numbers."""
+    recipe, state, batch = make(DENSE)
+    assert recipe.after_update is kicks.kicked
+    shapes = jax.eval_shape(small_net.train_step, recipe, state, batch)[1]
+    plain = learner.make_recipe(recipe.model, recipe.tx, recipe.loss, replaced(DENSE, "chaos.term", "chaos"))
+    assert plain.after_update is None
+    expected = jax.eval_shape(small_net.train_step, plain, state, batch)[1]
+    assert jax.tree.map(lambda leaf: leaf.shape, shapes) == jax.tree.map(lambda leaf: leaf.shape, expected)
+    assert all(leaf.shape == () for leaf in jax.tree.leaves(shapes))
+
+
+def test_a_bias_is_kicked_like_its_kernel_and_nothing_else_is(x64):
     params = {"a": {"conv": {"kernel": jnp.zeros((3, 3, 2, 4)), "bias": jnp.ones(4)}, "norm": {"scale": jnp.ones(4)}}}
     kick = jnp.arange(4.0)
     after = kicks.kicked(params, {"a.conv": kick})["a"]
@@ -72,10 +79,10 @@ def test_a_bias_is_kicked_as_its_kernel_is_and_nothing_else(x64):
 
 
 @pytest.mark.parametrize("tap", ["fc1.norm", "fc1.membrane", "fc1.membrane_pre"])
-def test_a_tensor_that_no_weights_make_is_refused(x64, tap):
-    state, step, batch = make(replaced(replaced(DENSE, "chaos.taps", (tap,)), "chaos.z0", (1.0,)))
+def test_a_tensor_that_is_not_an_output_of_weights_is_refused(x64, tap):
+    recipe, state, batch = make(replaced(replaced(DENSE, "chaos.taps", (tap,)), "chaos.z0", (1.0,)))
     with pytest.raises(ConfigError, match=rf"chaos\.taps: {tap} is not possible with chaos.term cbp.*LAYER\.dense"):
-        jax.eval_shape(step, state, batch)
+        jax.eval_shape(small_net.train_step, recipe, state, batch)
 
 
 @pytest.mark.parametrize(("field", "value"), [("chaos.cut", (-1.0, 1.0)), ("chaos.substeps", 2)])
