@@ -9,8 +9,13 @@ import sys
 
 # Of this process and of those that tests start: no compilation cache, least of all the user's.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-# Most of the tests' time is LLVM's. Not optimising there leaves XLA's own programs, which tests look at, as they are.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Most of the tests' time is code generation: LLVM's optimisation, and XLA's newer emitters of fused loops, which take
+# almost four times as long as the older ones. The programs that XLA hands them, which tests look at, stay as they are.
+# The slow tests run with the user's flags.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 
 import jax
 import numpy as np
@@ -21,7 +26,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 DATA = pathlib.Path(__file__).parent / "data"
-# What tests start or share, some of it in an environment of its own: not to be imported for its docstrings.
+# Started or shared by tests, some of it in an environment of its own; not imported for its docstrings.
 collect_ignore_glob = ["support/*"]
 
 
