@@ -128,7 +128,8 @@ TRACED = ("dense", "recurrent", "small_conv", "cnn6")
     "name, precision",
     [
         *(pytest.param(n, "float32", marks=[] if n in TRACED else pytest.mark.slow) for n in get_args(ModelName)),
-        ("resnet19_tet", "bfloat16"),
+        ("cnn6", "bfloat16"),
+        pytest.param("resnet19_tet", "bfloat16", marks=pytest.mark.slow),
     ],
 )
 def test_every_synapse_of_every_network_is_counted(name, precision):
