@@ -335,7 +335,18 @@ preparation.prepare("mnist", pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]
 """
 
 
-@pytest.mark.parametrize("stage", ["sort and write test", pytest.param("sort and write train", marks=pytest.mark.slow)])
+def test_the_remains_of_a_killed_preparation_are_removed(tmp_path):
+    formats.mnist(tmp_path)
+    directory = tmp_path / "data" / "mnist.part" / "mnist" / "3.0.1.incomplete"
+    directory.mkdir(parents=True)
+    (directory / "mnist-train.array_record").write_bytes(b"cut off")
+    assert records.find(tmp_path / "data", "mnist") is None
+    assert prepare("mnist", tmp_path, tmp_path / "data") == COUNTS["mnist"]
+    assert os.listdir(tmp_path / "data") == ["mnist"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sort and write train", "sort and write test"])
 def test_a_killed_preparation_leaves_nothing_and_starts_again(tmp_path, stage):
     formats.mnist(tmp_path)
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path, tmp_path / "data", stage], check=False)
