@@ -66,6 +66,51 @@ def cell_as_markdown(cell):
     return text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
 
 
+def commands_as_markdown():
+    """Return the page of the command line, read from its source: the site's environment cannot import the package."""
+    main, commands, options = (
+        {name: node for node in ast.parse((ROOT / f"csbp_jax/cli/{file}.py").read_text()).body for name in names(node)}
+        for file in ("main", "commands", "options")
+    )
+    arguments, exit_codes = (ast.literal_eval(main[name].value) for name in ("_ARGUMENTS", "_EXIT_CODES"))
+    text = f"# Commands\n\n`csbp_jax COMMAND --help` lists the options of a command.\n\n{exit_codes}\n"
+    table = commands["COMMANDS"].value
+    for command, (kind, _) in zip(table.keys, (pair.elts for pair in table.values), strict=True):
+        name, fields = command.value, commands[kind.id]
+        text += f"\n## csbp_jax {name}\n\n`csbp_jax {name} {arguments.get(name, 'DATASET|FILE.py')}`\n\n"
+        text += f"{ast.get_docstring(fields)}\n\n| option | default | meaning |\n|---|---|---|\n"
+        for field, after in zip(fields.body, [*fields.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                text += command_option(field, after, options)
+    return re.sub(r"docs/(\w+\.md)", r"[docs/\1](../\1)", text)
+
+
+def names(node):
+    """Return the names that a top-level statement binds."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+    bound = [getattr(target, "id", getattr(target, "name", None)) for target in targets]
+    return [name for name in bound if name]
+
+
+def command_option(field, after, aliases):
+    """Return an option as a row of a table; its help is in its annotation or in the string after it."""
+    label, alias = field.target.id, aliases.get(getattr(field.annotation, "id", ""))
+    if label == "config":
+        return "| `--FIELD VALUE` | | any field of the [config](data.md#csbp_jax.config.schema) |\n"
+    annotation = alias.value if alias else field.annotation
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Positional":
+        return ""  # it is in the line above the table
+    keywords = {key.arg: key.value for node in ast.walk(annotation) for key in getattr(node, "keywords", [])}
+    is_help = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    meaning = after.value.value if is_help else ast.literal_eval(keywords["help"])
+    choices = [ast.unparse(node.slice) for node in ast.walk(annotation) if ast.unparse(node).startswith("Literal[")][:1]
+    name = ast.literal_eval(keywords["name"]) if "name" in keywords else label
+    default = ast.literal_eval(field.value)
+    shown = "" if default in (None, False, "") else f"`{default}`"
+    meaning = " ".join(meaning.split()) + "".join(f": {words.strip('()')}".replace("'", "") for words in choices)
+    return f"| `--{name.replace('_', '-')}` | {shown} | {meaning} |\n"
+
+
 def on_files(files, config):
     """Add the generated pages, and the files that were installed from npm."""
     waiting = [*ALWAYS, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
@@ -80,9 +125,7 @@ def on_files(files, config):
         if path.endswith(WITH_LINKS):
             targets = [link_target(path, link) for link in LINK.findall(as_markdown(path))]
             waiting += [target for target in targets if target and not target.startswith("docs/")]
-    usage = ast.get_docstring(ast.parse((ROOT / "csbp_jax/cli/main.py").read_text()))
-    commands = f"---\nhide: [toc]\n---\n\n# Commands\n\n```text\n{usage}\n```\n"
-    files.append(File.generated(config, "reference/commands.md", content=commands))
+    files.append(File.generated(config, "reference/commands.md", content=commands_as_markdown()))
     katex = NODE_MODULES / "katex" / "dist"
     assets = {f"katex/{path.relative_to(katex).as_posix()}": path for path in katex.glob("fonts/*.woff2")}
     assets["katex/katex.min.css"] = katex / "katex.min.css"

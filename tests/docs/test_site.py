@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from csbp_jax.cli.commands import COMMANDS
 from tests.support.checkout import checkout
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -155,7 +156,11 @@ def test_the_reference_is_made_from_the_docstrings(built):
     for path in site.glob("*.html"):
         text = path.read_text()
         assert "::: " not in text and ":func:" not in text, path
-    assert "--weights-of EPOCH" in (site / "commands.html").read_text()
+    commands = (site / "commands.html").read_text()
+    for name in COMMANDS:
+        assert f">csbp_jax {name}<" in commands
+    for text in ("--weights-of", "the epoch chosen by validation", "Exit codes", "safetensors, npz, stablehlo, nir"):
+        assert text in commands
 
 
 @pytest.mark.slow
