@@ -95,7 +95,7 @@ def trace_step(config: Config, splits: Splits, own: Own = Own()) -> None:
 
 
 def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
-    """Return ``vmap`` of a function that calls it plainly on a batch of one, whose weights XLA on CPU would transpose."""
+    """Return ``vmap`` of a function, called plainly on a batch of one, whose weights XLA on CPU would transpose."""
 
     def call(*arguments: Any) -> Any:
         leaves = jax.tree.leaves([a for a, axis in zip(arguments, axes, strict=True) if axis == 0])
