@@ -1,0 +1,70 @@
+"""Thirty things that a newcomer looks for are in the file whose name suggests it, and the map names every package."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# (what is looked for, the file of the package that holds it, a line that does it)
+QUESTIONS = [
+    ("Where is the update multiplied by the learning rate?", "learner/step.py", r'hparams\["lr"\].* \* u'),
+    ("Where are non-finite steps rejected?", "learner/step.py", r"jnp\.isfinite\(loss\)"),
+    ("Where is z times the chaos term added to the loss?", "learner/objective.py", r"task_loss \+ chaos_loss"),
+    ("Where is the chaos term?", "chaos.py", r"^def term\("),
+    ("Where is z annealed?", "chaos.py", r"^def strength\("),
+    ("Where are the terms taken in sub-steps?", "learner/substeps.py", r"chaos\.substeps"),
+    ("Where are CBP's kicks added to weights?", "learner/kicks.py", r"^def kicked\("),
+    ("Where are gradients accumulated over microbatches?", "learner/accumulation.py", r"^def accumulate_gradients\("),
+    ("Where is the learning-rate schedule?", "learner/optimizer.py", r"^def schedule\("),
+    ("Where is the triangular surrogate?", "surrogate.py", r"^def triangle\("),
+    ("Where is the reverse pass of LIF?", "neurons/lif_scan.py", r"^def backward\("),
+    ("Where is PLIF's decay learned?", "neurons/plif.py", r"^class PLIF\("),
+    ("Where is TEBN?", "models/norms.py", r"^class TEBN\("),
+    ("Where is the SEW block?", "models/sew_resnet.py", r"^def connect\("),
+    ("Which tensors can be tapped?", "models/taps.py", r"LAYER\.membrane_pre"),
+    ("Where is the drift, the non-chaotic control?", "controls.py", r"^def drift\("),
+    ("Where are Lyapunov exponents computed?", "dynamics/lyapunov.py", r"^def lyapunov\("),
+    ("Where is a run called chaotic or not?", "instruments/classify.py", r"^def classify\("),
+    ("Where is a batch split over devices?", "runtime/sharding.py", r"^def shard_batch\("),
+    ("Where is SIGTERM handled?", "runtime/preemption.py", r"signal\.SIGTERM"),
+    ("Where is a checkpoint's manifest written?", "training/checkpoint/manifest.py", r"^def write_manifest\("),
+    ("Where are the weights of the best epoch selected?", "training/selection.py", r"^def is_better\("),
+    ("Where does a run stop as diverged?", "training/monitor.py", r"raise Diverged\("),
+    ("Where is a stopped run resumed?", "training/loop.py", r"store\.restore\("),
+    ("Where is the order of an epoch drawn?", "data/pipeline.py", r"permutation"),
+    ("Where are CIFAR's raw files read?", "data/images/readers.py", r"^def cifar\("),
+    ("Where are events counted into frames?", "data/events/binning.py", r"^def count\("),
+    ("Where is mixup?", "data/device/mix.py", r"^def mixup\("),
+    ("Where is the default of an option?", "config/schema.py", r"z0: tuple\[float, \.\.\.\] ="),
+    ("Where is a value of an option refused?", "config/validation.py", r"^def check\("),
+    ("Which exit codes are there?", "cli/main.py", r"Exit codes:"),
+    ("Which members of a sweep share a compilation?", "sweep/grid.py", r"^def compile_groups\("),
+    ("Where is the calibration error?", "evaluation/scores.py", r"^def calibration\("),
+    ("Where is the energy of synaptic operations?", "evaluation/synaptic_ops.py", r"^def energy_pj\("),
+    ("Where are PyTorch's names translated?", "weights/names.py", r"^class Table"),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "line"), [(file, line) for _, file, line in QUESTIONS], ids=[q for q, *_ in QUESTIONS]
+)
+def test_the_file_that_the_name_suggests_holds_it(file, line):
+    assert re.search(line, (ROOT / "csbp_jax" / file).read_text(), re.MULTILINE)
+
+
+def test_the_map_names_every_package_and_module_at_the_top():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for path in (ROOT / "csbp_jax").iterdir():
+        name = path.name.removesuffix(".py")
+        if path.suffix in ("", ".py") and not name.startswith("_"):
+            assert f"`{name}`" in text or f"`{name}/" in text, name
+
+
+def test_the_map_names_files_that_exist():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    files = re.findall(r"[a-z_]+/[a-z_/]+\.(?:py|md)", text)
+    for file in files:
+        assert (ROOT / file).exists() or (ROOT / "csbp_jax" / file).exists(), file
+    assert len(text.splitlines()) < 120
