@@ -238,19 +238,11 @@ def _force(
     def init(params: PyTree) -> Forced:
         return Forced(start(params))
 
-    def update(
-        updates: PyTree,
-        state: Forced,
-        params: PyTree = None,
-        *,
-        step: jax.Array,
-        key: jax.Array,
-        forcing: Forcing = None,
-        **extra: Any,
-    ) -> tuple[PyTree, Forced]:
-        del params, extra
-        sizes = _forcing_at(own_forcing if own_forcing is not None else forcing, step, updates)
-        carry, numbers = draw(state.carry, key, updates)
+    def update(updates: PyTree, state: Forced, params: PyTree = None, **extra: Any) -> tuple[PyTree, Forced]:
+        del params
+        forcing = own_forcing if own_forcing is not None else extra.get("forcing")
+        sizes = _forcing_at(forcing, extra["step"], updates)
+        carry, numbers = draw(state.carry, extra["key"], updates)
         return jax.tree.map(lambda u, size, number: u + size * number, updates, sizes, numbers), Forced(carry)
 
     return optax.GradientTransformationExtraArgs(init, update)

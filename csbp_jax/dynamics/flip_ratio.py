@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from csbp_jax.dynamics.state import PyTree
 
+TOLERANCE = 1e-2
+"""Relative tolerance of the eigenvalue."""
+
 
 def flip_ratio(
     gradient: Callable[..., PyTree],
@@ -21,8 +24,6 @@ def flip_ratio(
     scale: PyTree = None,
     *,
     args: tuple[PyTree, ...] = (),
-    tolerance: float = 1e-2,
-    seed: int = 0,
 ) -> float:
     """Compute ``lr max Re eig(P J) / (2 (1 + momentum))``; above 1, a training step flips in some direction.
 
@@ -39,8 +40,6 @@ def flip_ratio(
       momentum: of the heavy ball.
       scale: pytree like ``params``, the diagonal of P; ones by default. For Adam ``1 / (sqrt(nu_hat) + eps)``.
       args: further arguments of the gradient, pytrees of arrays.
-      tolerance: relative tolerance of the eigenvalue.
-      seed: random seed of the first vector.
 
     Returns:
       The ratio; not positive if no direction has positive curvature. NaN if the method did not converge or the Jacobian
@@ -61,7 +60,7 @@ def flip_ratio(
         return image
 
     try:
-        return float(lr * _largest(product, x, tolerance, seed) / (2 * (1 + momentum)))
+        return float(lr * _largest(product, x) / (2 * (1 + momentum)))
     except (FloatingPointError, ArpackError):
         return float("nan")
 
@@ -70,9 +69,7 @@ def flip_ratio(
 _DENSE = 32
 
 
-def _largest(
-    product: Callable[[NDArray[Any]], NDArray[Any]], x: jax.Array, tolerance: float, seed: int
-) -> float | np.floating[Any]:
+def _largest(product: Callable[[NDArray[Any]], NDArray[Any]], x: jax.Array) -> float | np.floating[Any]:
     """Compute the largest real part of the eigenvalues of a matrix with x's size and dtype, from its products."""
     from scipy.sparse.linalg import LinearOperator, eigs
 
@@ -80,12 +77,12 @@ def _largest(
         matrix = np.stack([product(row) for row in np.eye(x.size)], axis=1)
         dense: np.floating[Any] = np.linalg.eigvals(matrix).real.max()
         return dense
-    start = np.random.default_rng(seed).standard_normal(x.size)
+    start = np.random.default_rng(0).standard_normal(x.size)
     # Only the null matrix maps a random vector to 0, and ARPACK rejects a start that is mapped to 0.
     if not product(start).any():
         return 0.0
     operator = LinearOperator((x.size, x.size), product, dtype=x.dtype)
-    values: NDArray[Any] = eigs(operator, 1, which="LR", v0=start, tol=tolerance, return_eigenvectors=False).real
+    values: NDArray[Any] = eigs(operator, 1, which="LR", v0=start, tol=TOLERANCE, return_eigenvectors=False).real
     largest: np.floating[Any] = values.max()
     return largest
 

@@ -65,7 +65,8 @@ def lif(
     ([[0.0, 1.0, 0.0]], 0.8)
     """
     _one_of("residual", residual, Residual)
-    return lif_scan.lif(*prepare_arguments(x, membrane, decay, threshold, reset), spike, reset, detach_reset, residual)
+    rule = lif_scan.Rule(reset, detach_reset, residual)
+    return lif_scan.lif(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
 
 def lif_trace(
@@ -82,7 +83,8 @@ def lif_trace(
 
     The reverse pass stores ``u`` anyway; returning it costs only its cotangent.
     """
-    return lif_scan.lif_trace(*prepare_arguments(x, membrane, decay, threshold, reset), spike, reset, detach_reset)
+    rule = lif_scan.Rule(reset, detach_reset)
+    return lif_scan.lif_trace(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
 
 @functools.partial(

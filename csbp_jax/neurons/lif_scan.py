@@ -6,7 +6,7 @@ public functions of ``lif.py`` see to that.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,19 @@ from csbp_jax.surrogate import Surrogate
 
 Residuals = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]
 """Kept between the passes: ``(u or u - threshold [B, T, ...], membrane, decay, threshold, spike)``."""
+
+
+class Rule(NamedTuple):
+    """The static part of a neuron.
+
+    reset: "hard", "soft" or "none". detach_reset: whether the reset passes no gradient to the spike. residual: "full",
+    or "half" to keep u - threshold in bfloat16.
+    """
+
+    reset: str
+    detach_reset: bool
+    residual: str = "full"
+
 
 # (largest number of time steps that is unrolled completely, time steps per pass of the loop beyond that), by back end.
 # XLA on CPU has no multi-output fusion: unrolled, each time step recomputes the chain from x, O(T**2) in all; up to 4
@@ -40,19 +53,19 @@ def after_reset(u: jax.Array, fired: jax.Array, threshold: jax.Array, reset: str
 
 
 def back_one(
-    u: jax.Array,
-    distance: jax.Array,
+    potential: tuple[jax.Array, jax.Array],
     s_bar: jax.Array,
     v_bar: jax.Array,
     threshold: jax.Array,
     spike: Surrogate,
-    reset: str,
-    detach_reset: bool,
+    rule: Rule,
 ) -> tuple[jax.Array, jax.Array]:
     """Compute ``(u_bar, threshold_bar)`` of one time step; equations at :func:`backward`.
 
-    ``distance`` is ``u - threshold``.
+    ``potential`` is ``(u, u - threshold)``.
     """
+    reset, detach_reset, _ = rule
+    u, distance = potential
     fired = distance > 0
     if reset != "none" and not detach_reset:
         s_bar = s_bar - v_bar * (u if reset == "hard" else threshold)
@@ -123,15 +136,14 @@ def forward(
     decay: jax.Array,
     threshold: jax.Array,
     spike: Surrogate,
-    reset: str,
-    detach_reset: bool,
-    residual: str = "full",
+    rule: Rule,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Residuals]:
     """Compute ``((spikes, membrane after the last reset, stored), residuals)``.
 
     ``stored [B, T, ...]`` is the only sequence that is kept: u, or, for the residual ``"half"``, u - threshold rounded
     to bfloat16, whose range of exponents is that of float32, so that the sign survives.
     """
+    reset, half = rule.reset, rule.residual == "half"
     # The first step is peeled: a membrane passed in is already reset and must not be reset again.
     first = x[:, 0].astype(decay.dtype)
     if membrane is not None:
@@ -140,8 +152,6 @@ def forward(
     def step(t: jax.Array, u: jax.Array, sums: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         return decay * after_reset(u, u > threshold, threshold, reset) + _at(x, t), sums
 
-    half = residual == "half"
-    # Ignored: JAX declares no types for the constructor.
     like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)
     store: Callable[[jax.Array], jax.Array] = (lambda u: u - threshold) if half else (lambda u: u)
     last, _, stored = _over_time(step, first, (), like, range(x.shape[1]), store)
@@ -151,8 +161,7 @@ def forward(
 
 
 def backward(
-    reset: str,
-    detach_reset: bool,
+    rule: Rule,
     residuals: Residuals,
     spikes_bar: jax.Array,
     membrane_bar: jax.Array,
@@ -169,9 +178,9 @@ def backward(
     stored, membrane, decay, threshold, spike = residuals
 
     def local(t: ArrayLike, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        u, distance = above(_at(stored, t), threshold, decay.dtype)
+        potential = above(_at(stored, t), threshold, decay.dtype)
         s_bar = _at(spikes_bar, t).astype(decay.dtype)
-        row, threshold_bar = back_one(u, distance, s_bar, v_bar, threshold, spike, reset, detach_reset)
+        row, threshold_bar = back_one(potential, s_bar, v_bar, threshold, spike, rule)
         return (row if u_bar is None else row + _at(u_bar, t)), threshold_bar
 
     def step(
@@ -179,7 +188,7 @@ def backward(
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         decay_bar, threshold_bar = sums
         u, distance = above(_at(stored, t), threshold, decay.dtype)
-        decay_bar = decay_bar + row * after_reset(u, distance > 0, threshold, reset)
+        decay_bar = decay_bar + row * after_reset(u, distance > 0, threshold, rule.reset)
         row, threshold_bar_t = local(t, decay * row)
         return row, (decay_bar, threshold_bar + threshold_bar_t)
 
@@ -204,19 +213,17 @@ def _sum_to(cotangent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return cotangent.sum(axes, keepdims=True)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def lif(
     x: jax.Array,
     membrane: jax.Array | None,
     decay: jax.Array,
     threshold: jax.Array,
     spike: Surrogate,
-    reset: str,
-    detach_reset: bool,
-    residual: str,
+    rule: Rule,
 ) -> tuple[jax.Array, jax.Array]:
     """Compute ``(spikes, membrane after the last reset)``."""
-    return forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual)[0][:2]
+    return forward(x, membrane, decay, threshold, spike, rule)[0][:2]
 
 
 def _lif_forward(*arguments: Any) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
@@ -224,21 +231,20 @@ def _lif_forward(*arguments: Any) -> tuple[tuple[jax.Array, jax.Array], Residual
     return (spikes, membrane), residuals
 
 
-lif.defvjp(_lif_forward, lambda reset, detach, _, residuals, bars: backward(reset, detach, residuals, *bars))
+lif.defvjp(_lif_forward, lambda rule, residuals, bars: backward(rule, residuals, *bars))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def lif_trace(
     x: jax.Array,
     membrane: jax.Array | None,
     decay: jax.Array,
     threshold: jax.Array,
     spike: Surrogate,
-    reset: str,
-    detach_reset: bool,
+    rule: Rule,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Compute ``(spikes, membrane after the last reset, u [B, T, ...])``."""
-    return forward(x, membrane, decay, threshold, spike, reset, detach_reset)[0]
+    return forward(x, membrane, decay, threshold, spike, rule)[0]
 
 
-lif_trace.defvjp(forward, lambda reset, detach, residuals, bars: backward(reset, detach, residuals, *bars))
+lif_trace.defvjp(forward, lambda rule, residuals, bars: backward(rule, residuals, *bars))

@@ -63,7 +63,7 @@ def gradients(run: Lif, p: dict[str, jax.Array], reset: Any, detach: bool, resid
     def loss(p):
         arrays = prepare_arguments(p["x"], p.get("membrane"), p["decay"], p["threshold"], reset)
         inside = surrogate.Surrogate(spike.formula, (p["width"],)) if "width" in p else spike
-        spikes, end = run(*arrays, inside, reset, detach, residual)
+        spikes, end = run(*arrays, inside, lif_scan.Rule(reset, detach, residual))
         weights = draw(*spikes.shape, seed=2), draw(*end.shape, seed=3)
         return (weights[0] * spikes).sum() + (weights[1] * end).sum(), (spikes, end)
 
@@ -89,8 +89,8 @@ def differences(actual: Any, expected: Any) -> dict[str, float]:
 def seconds(run: Lif, shape: tuple[int, ...], calls: int = 50) -> float:
     """Time a forward and a backward pass, each a program, as between the layers of a net."""
     arrays = prepare_arguments(draw(*shape), None, 0.5, 1.0, "hard")
-    reset, detach, residual, spike = options().values()
-    forward = jax.jit(lambda x: jax.vjp(lambda x: run(x, *arrays[1:], spike, reset, detach, residual), x))
+    spike, rule = surrogate.triangle(), lif_scan.Rule("hard", False)
+    forward = jax.jit(lambda x: jax.vjp(lambda x: run(x, *arrays[1:], spike, rule), x))
     backward = jax.jit(lambda pull, bars: pull(bars))
     bars, pull = forward(arrays[0])
     jax.block_until_ready(backward(pull, bars))

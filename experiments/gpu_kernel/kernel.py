@@ -49,7 +49,7 @@ class KernelLIF(neurons.LIF):
         arrays = prepare_arguments(x, membrane, self.decay, self.threshold, self.reset)
         if not fits(arrays[0], *arrays[2:], self.spike):
             return super().__call__(x, membrane)
-        return lif(*arrays, self.spike, self.reset, self.detach_reset, self.residual)
+        return lif(*arrays, self.spike, lif_scan.Rule(self.reset, self.detach_reset, self.residual))
 
 
 def neuron(config: Config) -> KernelLIF:
@@ -83,54 +83,52 @@ def fits(x: jax.Array, decay: jax.Array, threshold: jax.Array, spike: surrogate.
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def lif(
     x: jax.Array,
     membrane: jax.Array | None,
     decay: jax.Array,
     threshold: jax.Array,
     spike: surrogate.Surrogate,
-    reset: neurons.Reset,
-    detach_reset: bool,
-    residual: neurons.Residual,
+    rule: lif_scan.Rule,
 ) -> tuple[jax.Array, jax.Array]:
     """As :func:`csbp_jax.neurons.lif_scan.lif`, for arguments that fit; without a gradient it is that function."""
-    return lif_scan.forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual)[0][:2]
+    return lif_scan.forward(x, membrane, decay, threshold, spike, rule)[0][:2]
 
 
-def _lif_forward(x, membrane, decay, threshold, spike, reset, detach_reset, residual):
-    spikes, end, stored = _forward(x, membrane, decay, threshold, reset, residual)
+def _lif_forward(x, membrane, decay, threshold, spike, rule):
+    spikes, end, stored = _forward(x, membrane, decay, threshold, rule)
     return (spikes, end), (stored, membrane, decay, threshold, spike)
 
 
-def _lif_backward(reset, detach_reset, residual, residuals, bars):
-    return *_backward(residuals, bars, reset, detach_reset), jax.tree.map(jnp.zeros_like, residuals[-1])
+def _lif_backward(rule, residuals, bars):
+    return *_backward(residuals, bars, rule), jax.tree.map(jnp.zeros_like, residuals[-1])
 
 
 lif.defvjp(_lif_forward, _lif_backward)
 
 
 # A kernel has no derivative: the one that the tangent map of a training step needs is the plain form's.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
-def _forward(x, membrane, decay, threshold, reset, residual):
-    fast, plain = (functools.partial(f, reset, residual) for f in (passes.forward, _forward_plain))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
+def _forward(x, membrane, decay, threshold, rule):
+    fast, plain = (functools.partial(f, rule) for f in (passes.forward, _forward_plain))
     return _on_gpu(fast, plain, x, membrane, decay, threshold)
 
 
 @_forward.defjvp
-def _(reset, residual, primals, tangents):
-    return jax.jvp(functools.partial(_forward_plain, reset, residual), primals, tangents)
+def _(rule, primals, tangents):
+    return jax.jvp(functools.partial(_forward_plain, rule), primals, tangents)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _backward(residuals, bars, reset, detach_reset):
-    fast, plain = (functools.partial(f, reset, detach_reset) for f in (_backward_kernel, _backward_plain))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _backward(residuals, bars, rule):
+    fast, plain = (functools.partial(f, rule) for f in (_backward_kernel, _backward_plain))
     return _on_gpu(fast, plain, residuals, bars)
 
 
 @_backward.defjvp
-def _(reset, detach_reset, primals, tangents):
-    return jax.jvp(functools.partial(_backward_plain, reset, detach_reset), primals, tangents)
+def _(rule, primals, tangents):
+    return jax.jvp(functools.partial(_backward_plain, rule), primals, tangents)
 
 
 def _on_gpu(fast: Any, plain: Any, *operands: Any) -> Any:
@@ -139,30 +137,30 @@ def _on_gpu(fast: Any, plain: Any, *operands: Any) -> Any:
     return lax.platform_dependent(*operands, cuda=fast, default=plain)
 
 
-def _forward_plain(reset, residual, x, membrane, decay, threshold):
-    # Values depend neither on the surrogate nor on detach_reset.
-    return lif_scan.forward(x, membrane, decay, threshold, surrogate.triangle(), reset, False, residual)[0]
+def _forward_plain(rule, x, membrane, decay, threshold):
+    # Values do not depend on the surrogate.
+    return lif_scan.forward(x, membrane, decay, threshold, surrogate.triangle(), rule)[0]
 
 
-def _backward_plain(reset, detach_reset, residuals, bars):
-    return lif_scan.backward(reset, detach_reset, residuals, *bars)[:4]
+def _backward_plain(rule, residuals, bars):
+    return lif_scan.backward(rule, residuals, *bars)[:4]
 
 
-def _backward_kernel(reset, detach_reset, residuals, bars):
-    x_bar, membrane_bar = passes.backward(reset, detach_reset, residuals, bars)
-    return x_bar, membrane_bar, *_sums(reset, detach_reset, residuals, bars, x_bar)
+def _backward_kernel(rule, residuals, bars):
+    x_bar, membrane_bar = passes.backward(rule, residuals, bars)
+    return x_bar, membrane_bar, *_sums(rule, residuals, bars, x_bar)
 
 
-def _sums(reset, detach_reset, residuals, bars, x_bar):
+def _sums(rule, residuals, bars, x_bar):
     """Cotangents of decay and threshold, from stored sequences; XLA drops them where no gradient is taken of them."""
     stored, membrane, decay, threshold, spike = residuals
     spikes_bar, membrane_bar = bars
-    u, distance = lif_scan.above(stored, threshold.reshape(()), jnp.float32)
+    potential = u, distance = lif_scan.above(stored, threshold.reshape(()), jnp.float32)
     row, over = x_bar.astype(jnp.float32), threshold.reshape(())
     v_bar = jnp.concatenate([decay.reshape(()) * row[:, 1:], membrane_bar[:, None]], axis=1)
     s_bar = spikes_bar.astype(jnp.float32)
-    _, threshold_bar = lif_scan.back_one(u, distance, s_bar, v_bar, over, spike, reset, detach_reset)
-    before = lif_scan.after_reset(u, distance > 0, over, reset)[:, :-1]
+    _, threshold_bar = lif_scan.back_one(potential, s_bar, v_bar, over, spike, rule)
+    before = lif_scan.after_reset(u, distance > 0, over, rule.reset)[:, :-1]
     decay_bar = (row[:, 1:] * before).sum()
     if membrane is not None:
         decay_bar = decay_bar + (row[:, 0] * membrane).sum()

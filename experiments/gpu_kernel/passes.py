@@ -14,9 +14,9 @@ INTERPRET: Any = None
 THREADS = 128  # threads of a warp group, which computes a block of neurons
 
 
-def forward(reset, residual, x, membrane, decay, threshold):
+def forward(rule, x, membrane, decay, threshold):
     """``(spikes, membrane after the last reset, stored u)``: reads x and writes all three, once."""
-    half, initial = residual == "half", [] if membrane is None else [_rows(membrane, 1)]
+    half, initial = rule.residual == "half", [] if membrane is None else [_rows(membrane, 1)]
 
     def body(at, put, x, decay, threshold, *refs):
         *membrane, spikes, stored, end = refs
@@ -28,13 +28,13 @@ def forward(reset, residual, x, membrane, decay, threshold):
             return u
 
         def step(t, u):
-            u = decay * lif_scan.after_reset(u, u > threshold, threshold, reset) + at(x, t).astype(jnp.float32)
+            u = decay * lif_scan.after_reset(u, u > threshold, threshold, rule.reset) + at(x, t).astype(jnp.float32)
             return write(t, u)
 
         first = at(x, 0).astype(jnp.float32)
         u = write(0, first + decay * at(*membrane) if membrane else first)
         u = lax.fori_loop(1, x.shape[1], step, u)
-        put(end, lif_scan.after_reset(u, u > threshold, threshold, reset))
+        put(end, lif_scan.after_reset(u, u > threshold, threshold, rule.reset))
 
     rows = _rows(x, 2)
     outputs = (
@@ -46,7 +46,7 @@ def forward(reset, residual, x, membrane, decay, threshold):
     return spikes.reshape(x.shape), end.reshape(x[:, 0].shape), stored.reshape(x.shape)
 
 
-def backward(reset, detach_reset, residuals, bars):
+def backward(rule, residuals, bars):
     """``(x_bar, membrane_bar)``: reads the stored u and the cotangent of the spikes and writes that of x, once."""
     stored, membrane, decay, threshold, spike = residuals
     spikes_bar, membrane_bar = bars
@@ -57,9 +57,9 @@ def backward(reset, detach_reset, residuals, bars):
         inside, last = surrogate.Surrogate(spike.formula, tuple(param[0] for param in params)), stored.shape[1] - 1
 
         def write(t, v_bar):
-            u, distance = lif_scan.above(at(stored, t), threshold, jnp.float32)
+            potential = lif_scan.above(at(stored, t), threshold, jnp.float32)
             s_bar = at(spikes_bar, t).astype(jnp.float32)
-            row, _ = lif_scan.back_one(u, distance, s_bar, v_bar, threshold, inside, reset, detach_reset)
+            row, _ = lif_scan.back_one(potential, s_bar, v_bar, threshold, inside, rule)
             put(x_bar, row, t)
             return row
 

@@ -66,7 +66,7 @@ def test_the_neuron_runs_the_kernel_on_images_too():
     assert_trees_all_close(pull(spikes), expected[1](spikes), atol=1e-6)
 
 
-NEURON = (surrogate.triangle(), "hard", False, "full")
+NEURON = (surrogate.triangle(), lif_scan.Rule("hard", False))
 
 
 # --- transforms ---------------------------------------------------------------------------------------------------
