@@ -17,6 +17,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -88,8 +89,8 @@ def imagenet(rounds: int) -> dict[str, Any]:
     jpegs = list(photographs(100))
     uniforms = np.random.default_rng(1).random((len(jpegs), augment.RESIZED_CROP_UNIFORMS), np.float32)
     decoders = {"pillow": decode.by_pillow}
-    decoders |= {"simplejpeg": decode.by_simplejpeg} if decode.simplejpeg else {}
-    decoders |= {"cv2": decode.by_cv2} if decode.cv2 else {}
+    decoders |= {"simplejpeg": decode.by_simplejpeg} if find_spec("simplejpeg") else {}
+    decoders |= {"cv2": decode.by_cv2} if find_spec("cv2") else {}
 
     def resized_crop(decoder):
         for jpeg, u in zip(jpegs, uniforms, strict=True):

@@ -11,9 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 
-import jax
-import jaxlib
 
 from csbp_jax.runtime.files import write_json
 from csbp_jax.training.metrics_log import read_rows
@@ -44,7 +43,8 @@ def main() -> None:
             measured["without"].append(seconds(next(runs), JAX_ENABLE_COMPILATION_CACHE="false"))
             for name in ("first", "second"):
                 measured[name].append(seconds(next(runs), XDG_CACHE_HOME=f"{folder}/cache"))
-    origin = {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "cores": os.cpu_count(), "load_average": load}
+    versions = {package: metadata.version(package) for package in ("jax", "jaxlib")}
+    origin = {**versions, "cores": os.cpu_count(), "load_average": load}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     write_json(OUT, {"about": origin, "seconds": measured})
     for name, values in measured.items():

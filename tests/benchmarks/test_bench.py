@@ -59,7 +59,8 @@ def test_a_worker_that_ends_gives_the_reason(worker):
 
 def test_a_library_that_cannot_be_installed_is_reported_and_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "REQUIREMENTS", {"nobody": ("nobody==1",)})
-    commands, lines = [], []
+    commands: list[list[str]] = []
+    lines: list[str] = []
 
     def run(line, **_):
         commands.append(line[1:4])
@@ -75,7 +76,7 @@ def test_a_library_that_cannot_be_installed_is_reported_and_left_out(tmp_path, m
 @pytest.mark.slow
 def test_an_environment_is_made_and_the_error_of_pip_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "REQUIREMENTS", {"nobody": (f"nobody @ file://{tmp_path}/none",)})
-    lines = []
+    lines: list[str] = []
     assert peers.pythons(tmp_path / "peers", lines.append) == {}
     assert (tmp_path / "peers" / "nobody" / "bin" / "python").exists()
     assert lines[0].startswith("installing nobody") and lines[1].startswith("nobody is left out: ")

@@ -1,4 +1,4 @@
-"""Kernels, loops and bytes of programs: of stored texts as XLA writes them for a GPU, and of one compiled here."""
+"""Kernels, loops and bytes of programs: of stored texts as XLA writes them for a GPU, and of compiled programs."""
 
 import json
 
@@ -70,30 +70,30 @@ backend_config={"known_trip_count":{"n":"99"}}
 """
 
 
-def test_kernels_read_slices_once_and_scratch_and_scalars_count_for_nothing():
+def test_slices_are_read_once_and_scratch_and_scalars_are_not_counted():
     row, sequence = 16 * 10 * 4, 16 * 4 * 10 * 4
     fusion = 2 * row + row + sequence // 2
     convolution = sequence + row + sequence
     assert hlo.work(FUSIONS) == hlo.Work(kernels=2, loops=0, bytes=fusion + convolution)
 
 
-def test_a_loop_is_as_many_kernels_as_passes_that_update_in_place():
+def test_a_loop_counts_a_kernel_for_every_pass_that_updates_in_place():
     row = 16 * 10 * 4
     assert hlo.work(LOOP) == hlo.Work(kernels=99, loops=1, bytes=99 * (row + row + 4))
     with pytest.raises(ValueError, match="while: the number of its passes is not known"):
         hlo.work(LOOP.replace("known_trip_count", "unknown"))
 
 
-def test_a_program_compiled_here():
-    """On CPU an elementwise function of a large array is one kernel, too; a loop over rows is one a row."""
+def test_compiled_programs():
+    """On CPU, too, an elementwise function of a large array is a kernel, and a loop over rows a kernel per row."""
     x = jnp.zeros((64, 1000))
-    once = hlo.work(jax.jit(lambda x: jnp.sin(x) * 2 + x).lower(x).compile().as_text())
+    once = hlo.work(jax.jit(lambda x: jnp.sin(x) * 2 + x).lower(x).compile().as_text() or "")
     assert once == hlo.Work(kernels=1, loops=0, bytes=2 * x.nbytes)
 
     def rows(x):
         return jax.lax.fori_loop(0, 64, lambda i, x: x.at[i].set(jnp.sin(x[i])), x)
 
-    looped = hlo.work(jax.jit(rows, donate_argnums=0).lower(x).compile().as_text())
+    looped = hlo.work(jax.jit(rows, donate_argnums=0).lower(x).compile().as_text() or "")
     assert looped.loops == 1 and looped.kernels >= 64
     assert 2 * x.nbytes <= looped.bytes < 4 * x.nbytes
 
@@ -106,13 +106,13 @@ def test_bytes_of_a_type(type_, size):
     assert hlo.size(type_) == size
 
 
-def test_the_page_is_that_of_the_numbers_beside_it():
+def test_the_page_is_made_of_its_numbers():
     content = json.loads((PUBLISHED / "h100.json").read_text())
     assert h100_page.page(content) == (PUBLISHED / "h100.md").read_text()
 
 
-def test_what_the_package_says_of_these_numbers():
-    """That the kernel moves the least, and that a loop over single steps moves over twice that, and starts far more."""
+def test_the_numbers_support_the_claims_of_the_pages():
+    """The kernel moves the least bytes; a loop over single steps moves over twice that and starts far more kernels."""
     neuron = json.loads((PUBLISHED / "h100.json").read_text())["neuron"]["float32"]
     for T, forms in neuron.items():
         least = h100_page.total(forms["kernel"], "least_bytes")

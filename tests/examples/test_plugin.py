@@ -114,6 +114,11 @@ def test_the_lines_add_the_annealed_gradient_of_the_chaos_loss(x64, example):
 
 def test_a_few_steps_learn_and_the_annealing_compiles_once(example, monkeypatch):
     module, loss, traced = example[0], example[0].loss, []
-    monkeypatch.setattr(module, "loss", lambda *arguments: traced.append(arguments) or loss(*arguments))
+
+    def traced_loss(*arguments):
+        traced.append(arguments)
+        return loss(*arguments)
+
+    monkeypatch.setattr(module, "loss", traced_loss)
     assert module.train(0.1, epochs=2) > 0.5
     assert len(traced) == 1

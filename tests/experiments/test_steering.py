@@ -1,6 +1,7 @@
 """Control of the largest Lyapunov exponent of a map by one of its parameters."""
 
 import itertools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +44,8 @@ def test_a_controlled_map_stays_within_its_limits_and_missing_batches_are_an_err
     def knob(state, factor):
         return state[0], factor
 
-    start, options = (jnp.array(1.0), jnp.array(1.0)), {"gain": 0.5, "dynamical_leaves": (True, False)}
+    start = jnp.array(1.0), jnp.array(1.0)
+    options: dict[str, Any] = {"gain": 0.5, "dynamical_leaves": (True, False)}
     run = control_exponent(step, start, steps(40), [9.0] * 40, knob, limits=(0.5, 2.0), **options)
     assert run.factors[-1] == 2 and run.local[-1] == pytest.approx(np.log(2))
     with pytest.raises(ValueError, match="3 batches, but the path has 5 steps"):
