@@ -13,7 +13,6 @@ import tempfile
 import time
 from importlib import metadata
 
-
 from csbp_jax.runtime.files import write_json
 from csbp_jax.training.metrics_log import read_rows
 

@@ -181,9 +181,9 @@ def draw(content: Content, out: pathlib.Path) -> None:
         separation.fill_between(STRIDE * np.arange(len(middle)), low, high, color=style["color"], alpha=0.2, lw=0)
     for axes in (spectra, sizes):
         axes.axhline(0, color="black", lw=0.8)
-    spectra.set(xlabel="exponent number", ylabel="tangent exponent (nats a step)", title="fixed z")
+    spectra.set(xlabel="exponent number", ylabel="tangent exponent (nats per step)", title="fixed z")
     spectra.set_xticks(range(1, values.shape[1] + 1))
-    sizes.set(xlabel="distance", ylabel="finite-size exponent (nats a step)", xscale="log")
+    sizes.set(xlabel="distance", ylabel="finite-size exponent (nats per step)", xscale="log")
     sizes.set_title("fixed z; dashed: of logits")
     cumulated.set(xlabel="step", ylabel="cumulated local exponent (nats)", title="annealed")
     separation.set(xlabel="step", ylabel="log10 of the distance of logits", title="annealed, two runs 1e-8 apart")

@@ -114,8 +114,8 @@ def draw(name: str, diagrams: Mapping[str, Mapping[str, Diagram]], out: pathlib.
         shown = np.concatenate([medians(terms["chaos"], key) for terms in diagrams.values()])
         # The drift's exponents, where it is about to run away, are a hundred times larger.
         row.set_ylim(np.nanmin(shown) - 0.05, 1.1 * np.nanmax(shown))
-    panels[1, 0].set_ylabel("tangent exponent\n(nats a step)")
-    panels[2, 0].set_ylabel("exponent at 1e-2\n(nats a step)")
+    panels[1, 0].set_ylabel("tangent exponent\n(nats per step)")
+    panels[2, 0].set_ylabel("exponent at 1e-2\n(nats per step)")
     panels[1, 0].legend(fontsize="small")
     study.save_figure(figure, out, name, dpi=130)
 

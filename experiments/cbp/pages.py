@@ -13,7 +13,7 @@ from experiments.cbp.conditions import INITS, TABLE
 from experiments.statistics import points_text, share_text
 from experiments.study import Content
 
-# In nats a step, at a distance of 1e-2; nothing that stays within bounds grows so fast.
+# In nats per step, at a distance of 1e-2; nothing that stays within bounds grows so fast.
 AWAY = 1.0
 HEADS = [f"n = {init:g}" for init in INITS]
 
@@ -86,7 +86,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
             axes.set(title=where if key == "tangent" else None, xscale="log")
             axes.set_xticks([0.25, 0.5, 1, 2, 4, 8, 16], ["0.25", "0.5", "1", "2", "4", "8", "16"])
             axes.minorticks_off()
-        row[0].set(ylabel=f"{label}\n(nats a step)", ylim=(-0.1, 0.45))
+        row[0].set(ylabel=f"{label}\n(nats per step)", ylim=(-0.1, 0.45))
     for axes in panels[1]:
         axes.set_xlabel("z, fixed")
     panels[0, 0].legend(fontsize="small", title="median and range of 8 starts", title_fontsize="small")

@@ -43,7 +43,7 @@ def config() -> Config:
 
 
 def path(top: float) -> NDArray[np.float64]:
-    """Target exponents in nats a step: held at the top, brought down to 0, held there."""
+    """Target exponents in nats per step: held at the top, brought down to 0, held there."""
     return np.concatenate([np.full(HELD, top), np.linspace(top, 0, DOWN), np.zeros(CALM)])
 
 
@@ -113,7 +113,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
         above.axhline(0, color="black", lw=0.5)
         above.set_title(f"{top:g} wanted for {HELD} steps, then 0")
         below.set(yscale="log", xlabel="step")
-    panels[0, 0].set_ylabel(f"local exponent (nats a step),\nmean of {WINDOW} steps, 95 % over starts")
+    panels[0, 0].set_ylabel(f"local exponent (nats per step),\nmean of {WINDOW} steps, 95 % over starts")
     panels[1, 0].set_ylabel("z over that at the start")
     panels[0, 0].legend(fontsize="small")
     study.save_figure(figure, out, "steering")

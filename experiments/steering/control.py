@@ -43,7 +43,7 @@ def control_exponent(
       step: the map; jittable. A function object is compiled once over all calls.
       state: initial state.
       batches: an input of ``step`` for each step of the path.
-      path: ``[steps]``, target exponents, in nats a step.
+      path: ``[steps]``, target exponents, in nats per step.
       turn: ``turn(state, f)``, the state with its knob at f times its initial value. Jittable.
       gain: of the feedback. Local exponents scatter, and log f by ``gain`` times as much.
       limits: lowest and highest f.

@@ -90,8 +90,8 @@ def draw(content: Content, out: pathlib.Path) -> None:
     figure = empty_figure(13, 6.6)
     maps = (
         ("solved", "starts that solve XOR (%)", "viridis", (0, 100)),
-        ("tangent", "(a) tangent exponent (nats a step)", "RdBu_r", (-0.6, 0.6)),
-        ("finite_size", "(b) exponent at 1e-2 (nats a step)", "RdBu_r", (-0.6, 0.6)),
+        ("tangent", "(a) tangent exponent (nats per step)", "RdBu_r", (-0.6, 0.6)),
+        ("finite_size", "(b) exponent at 1e-2 (nats per step)", "RdBu_r", (-0.6, 0.6)),
         ("flip_ratio", "log2 of the flip ratio", "RdBu_r", (-3, 3)),
     )
     panels = figure.subplots(2, 4, sharex=True, sharey=True)

@@ -56,6 +56,7 @@ class Kind(NamedTuple):
     cbp: bool = False
 
 
+@jax.jit
 def uniform(seed: jax.Array | int) -> Params:
     """Weights and biases from U(-1, 1)."""
     shapes = {"w1": (2, 2), "b1": (2,), "w2": (2, 1), "b2": (1,)}

@@ -11,7 +11,6 @@ from jax.sharding import PartitionSpec as P
 
 from csbp_jax import config, neurons, surrogate
 from csbp_jax.neurons import lif_scan
-from csbp_jax.neurons.lif import prepare_arguments
 from csbp_jax.training import plugin_file
 from experiments.gpu_kernel import check, kernel, passes
 from experiments.gpu_kernel.check import CASES, arguments, differences, draw, gradients, options
@@ -57,16 +56,18 @@ def test_bfloat16_current_has_a_float32_membrane():
 
 
 def test_the_neuron_runs_the_kernel_on_images_too():
-    x, neuron = draw(2, 3, 4, 4, 9), kernel.KernelLIF()
-    spikes, pull = jax.vjp(lambda x: neuron(x)[0], x)
-    text = str(jax.make_jaxpr(lambda x: jax.vjp(lambda x: neuron(x)[0], x)[1](spikes))(x))
-    assert text.count("mpmd_map") == 2
-    expected = jax.vjp(lambda x: lif_scan.lif(*prepare_arguments(x, None, 0.5, 1.0, "hard"), *NEURON)[0], x)
-    assert_trees_all_equal(spikes, expected[0])
-    assert_trees_all_close(pull(spikes), expected[1](spikes), atol=1e-6)
+    def spikes_and_gradient(neuron):
+        def run(x):
+            spikes, pull = jax.vjp(lambda x: neuron(x)[0], x)
+            return spikes, pull(spikes)
 
+        return jax.jit(run)
 
-NEURON = (surrogate.triangle(), lif_scan.Rule("hard", False))
+    x, run = draw(2, 3, 4, 4, 9), spikes_and_gradient(kernel.KernelLIF())
+    assert str(jax.make_jaxpr(run)(x)).count("mpmd_map") == 2
+    actual, expected = run(x), spikes_and_gradient(neurons.LIF())(x)
+    assert_trees_all_equal(actual[0], expected[0])
+    assert_trees_all_close(actual[1], expected[1], atol=1e-6)
 
 
 # --- transforms ---------------------------------------------------------------------------------------------------
@@ -81,6 +82,7 @@ def gradients_of(run):
     return lambda p: gradients(run, p, **HARD)
 
 
+@pytest.mark.slow  # the next test has it inside shard_map
 def test_vmap_over_members():
     assert_same(jax.vmap(gradients_of(kernel.lif))(members()), jax.vmap(gradients_of(lif_scan.lif))(members()))
 

@@ -107,7 +107,7 @@ def test_tuning_computes_unknown_shares_and_takes_the_first_of_equals():
 
 def test_a_kick_is_the_same_for_all_parameters_of_a_neuron():
     params = net.start(3, 1.0)
-    h = net.inputs(params)
+    h = jax.jit(net.inputs)(params)
     kick = jax.jit(functools.partial(net.kick, "chaos"))(params, h, 2.0)
     expected = [2.0 * (0.65 - jax.nn.sigmoid(neurons).mean(0)) for neurons in h]
     np.testing.assert_allclose(kick["w1"], jnp.stack([expected[0]] * 2), rtol=1e-6)
@@ -179,6 +179,22 @@ def test_a_replayed_record_repeats_the_run_in_place_of_the_kick():
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(record))
 
 
+def test_the_map_at_fixed_z_adds_the_kick_of_its_setting():
+    params, setting = net.start(3, 1.0), net.Setting(z0=2.0, lr=0.0)
+    moved, fixed = jax.jit(functools.partial(exponents.push, net.Kind()))((params, setting), None)
+    kick = jax.jit(functools.partial(net.kick, "chaos"))(params, jax.jit(net.inputs)(params), 2.0)
+    jax.tree.map(lambda a, b, k: np.testing.assert_allclose(a - b, k, atol=1e-6), moved, params, kick)
+    assert fixed == setting
+
+
+def test_a_run_that_ran_away_has_no_exponent_in_the_rows(monkeypatch):
+    monkeypatch.setattr(exponents, "STRENGTHS", np.array([0.5, 10.0]))
+    monkeypatch.setattr(exponents, "STARTS", 2)
+    values = jnp.array([[0.5, 0.1], [jnp.nan, 0.1], [-0.25, 0.1], [jnp.inf, 0.1]])
+    assert exponents.rows(values) == [[0.5, None], [-0.25, None]]
+
+
+@pytest.mark.slow
 def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
     # h of a neuron with equal inputs moves by z (I0 - s(h)) (1 + |x|**2); measured on the map of the whole net.
     monkeypatch.setattr(exponents, "STRENGTHS", np.array([0.5, 10.0]))
