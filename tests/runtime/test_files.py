@@ -1,0 +1,73 @@
+"""Atomic writes and locks."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from csbp_jax.config import ConfigError
+from csbp_jax.runtime import files
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_a_file_is_replaced_at_once(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    with files.replacing(file) as temporary:
+        temporary.write_text("new")
+        assert file.read_text() == "old" and temporary.parent == tmp_path
+    assert file.read_text() == "new" and os.listdir(tmp_path) == ["a.json"]
+    files.write_json(file, {"a": [1]})
+    assert file.read_text() == '{\n "a": [\n  1\n ]\n}\n'
+    files.write_bytes(file, b"\xff")
+    assert file.read_bytes() == b"\xff"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path, shared):
+    file = tmp_path / "a"
+    file.write_text("old")
+    with pytest.raises(OSError, match="full"), files.replacing(file, shared=shared) as temporary:
+        temporary.write_text("half")
+        raise OSError("full")
+    assert file.read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_processes_that_share_a_file_use_temporary_paths_of_their_own(tmp_path):
+    with files.replacing(tmp_path / "a", shared=True) as temporary:
+        temporary.write_text("")
+        assert str(os.getpid()) in temporary.name
+
+
+HOLDER = """
+import sys, time
+from csbp_jax.runtime import files
+with files.locked(sys.argv[1], on_wait=lambda: sys.exit("locked")):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def refuse():
+    raise ConfigError("another process has it")
+
+
+def test_a_lock_excludes_other_processes_until_its_holder_is_killed(tmp_path):
+    lock = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, lock], cwd=ROOT, stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout.readline() == b"locked\n"
+            with pytest.raises(ConfigError), files.locked(lock, on_wait=refuse):
+                pass
+            # It waits if on_wait returns.
+            with files.locked(lock, on_wait=lambda: holder.send_signal(signal.SIGKILL)):
+                pass
+        finally:
+            holder.kill()
+    with files.locked(lock, on_wait=refuse):
+        pass
+    assert lock.exists()
