@@ -29,7 +29,7 @@ def built(publish, tmp_path_factory):
     """A clone in which ``make wheel`` has run."""
     root = checkout(tmp_path_factory.mktemp("wheel") / "clone")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CSBP_"))}
-    line = ["make", "-C", root, "wheel", f"PUBLISH={publish}"]
+    line = ["make", "-C", str(root), "wheel", f"PUBLISH={publish}"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return root

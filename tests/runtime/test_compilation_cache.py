@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def use(root, **environment):
-    reported = []
+    reported: list[str] = []
     environment |= {"XDG_CACHE_HOME": str(root)}
     compilation_cache.enable(environment, reported.append)
     return environment.get("JAX_COMPILATION_CACHE_DIR"), reported
@@ -28,7 +28,7 @@ def test_the_folder_is_private_and_used(tmp_path):
 
 def test_without_xdg_it_is_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    environment = {}
+    environment: dict[str, str] = {}
     compilation_cache.enable(environment, pytest.fail)
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / ".cache" / "csbp_jax")
 

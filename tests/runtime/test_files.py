@@ -60,7 +60,7 @@ def test_a_lock_excludes_other_processes_until_its_holder_is_killed(tmp_path):
     lock = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", HOLDER, lock], cwd=ROOT, stdout=subprocess.PIPE) as holder:
         try:
-            assert holder.stdout.readline() == b"locked\n"
+            assert holder.stdout and holder.stdout.readline() == b"locked\n"
             with pytest.raises(ConfigError), files.locked(lock, on_wait=refuse):
                 pass
             # It waits if on_wait returns.

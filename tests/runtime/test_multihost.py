@@ -15,7 +15,7 @@ from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError
 from csbp_jax.runtime import multihost
 from csbp_jax.runtime.preemption import Stop
-from csbp_jax.training.checkpoint import checkpoint
+from csbp_jax.training.checkpoint import location
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import processes
 from tests.support.checkpoint_arrays import arrays
@@ -107,7 +107,7 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
     running[1].send_signal(signal.SIGTERM)
     codes, _, errors = processes.finish(running)
     assert codes == [42, 42], errors
-    (step,) = checkpoint.steps(two / "r" / "checkpoints")
+    (step,) = location.steps(two / "r" / "checkpoints")
     assert all(f"stopped after step {step}, and all is saved" in error for error in errors)
     assert not (two / "r" / "result.json").exists() and step < 19
     codes, reported, errors = processes.finish(processes.start([*line, str(two)], JAX_ENABLE_X64="1"))
@@ -136,7 +136,7 @@ def test_when_one_process_is_killed_the_other_ends_soon_and_the_run_resumes(tmp_
     codes, _, errors = processes.finish(running, multihost.HEARTBEAT_SECONDS + 60)
     assert codes[0] in (5, -signal.SIGABRT) and codes[1] == -signal.SIGKILL, errors
     assert time.monotonic() - began < multihost.HEARTBEAT_SECONDS + 20
-    assert checkpoint.steps(tmp_path / "r" / "checkpoints")
+    assert location.steps(tmp_path / "r" / "checkpoints")
     reached = rows(tmp_path)[-1]["step"]
     running = processes.start(line)
     wait_for(reached + 20, tmp_path, running)

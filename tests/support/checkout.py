@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def checkout(folder: pathlib.Path) -> pathlib.Path:
     """The files that git knows or would add; times are kept, as make compares them."""
-    line = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    line = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(line, check=True, capture_output=True, text=True).stdout.split("\0"):
         # A deleted file is listed until that is committed.
         if name and (ROOT / name).is_file():

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from csbp_jax.training.checkpoint import checkpoint
+from csbp_jax.training.checkpoint import location
 
 
 def arrays(folder):
     """``{path: (dtype, shape, bytes)}`` of all that the newest checkpoint in ``folder`` holds."""
-    newest = folder / str(checkpoint.steps(folder)[-1])
+    newest = folder / str(location.steps(folder)[-1])
     with ocp.StandardCheckpointer() as orbax:
         shapes = orbax.metadata(newest).item_metadata.tree
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

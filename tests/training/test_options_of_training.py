@@ -18,7 +18,7 @@ from csbp_jax.learner import optimizer
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import compiled, loop
-from csbp_jax.training.checkpoint import checkpoint
+from csbp_jax.training.checkpoint import location
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 
@@ -200,7 +200,7 @@ def test_it_stops_at_the_first_epoch_that_is_no_better(whole):
     assert result["last"]["epoch"] == len(found) == worse + 1 < ALL_ON.epochs
     assert result["chosen"]["epoch"] == worse and found[worse - 1] == max(found)
     assert result["stopped_early"] and f"stopped early: no epoch after {worse} was better in validation" in text
-    assert checkpoint.steps(folder / "checkpoints")[-1] == len(found) * 4
+    assert location.steps(folder / "checkpoints")[-1] == len(found) * 4
 
 
 def test_killed_and_resumed_it_stops_at_the_same_epoch(whole, tmp_path):

@@ -19,7 +19,7 @@ from csbp_jax import configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.training.checkpoint import checkpoint, manifest
+from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -160,7 +160,7 @@ def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
     with pytest.raises(Diverged, match=r"the last good checkpoint is of step 19\."):
         run(dataclasses.replace(SMALL, optimizer=wild), tmp_path, name="later")
     folder = tmp_path / "later" / "checkpoints"
-    assert checkpoint.steps(folder) == [19] and manifest.verify(folder / "19") is None
+    assert location.steps(folder) == [19] and manifest.verify(folder / "19") is None
 
 
 def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from csbp_jax.config import CheckpointError
-from csbp_jax.training.checkpoint import checkpoint, manifest
+from csbp_jax.training.checkpoint import checkpoint, location, manifest
 
 TREE = {
     "params": {"kernel": jnp.arange(12.0).reshape(3, 4), "bias": jnp.ones(4, jnp.bfloat16)},
@@ -32,7 +32,7 @@ def save(folder, *numbers):
 
 
 def restore(folder, like=TREE):
-    reported = []
+    reported: list[str] = []
     with checkpoint.open_folder(folder, reported.append) as checkpoints:
         return checkpoints.restore(like), reported
 
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_renamed_and_reported_and_the_one_before_it_is_u
     (aside,) = folder.glob("11.damaged-*")
     assert reported == [f"{folder}/11: _METADATA is missing; renamed to {aside.name}"]
     save(folder, 10, 11)  # older than the newest was
-    assert checkpoint.steps(folder) == [10, 11] and aside.exists()
+    assert location.steps(folder) == [10, 11] and aside.exists()
     equal(restore(folder)[0], at(11))
 
 
@@ -178,7 +178,7 @@ def test_a_failed_save_is_one_line(tmp_path):
 
 def save_all(folder, failing, succeeding, last):
     """Saves so many steps, some of which cannot be sealed; the lines that are reported meanwhile."""
-    reported = []
+    reported: list[str] = []
     with checkpoint.open_folder(folder, reported.append) as c:
         for step in range(1, last + 1):
             if step in failing:

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from csbp_jax.training.checkpoint import checkpoint, manifest
+from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.metrics_log import read_rows
 from tests.support.checkpoint_arrays import arrays
 
@@ -49,7 +49,7 @@ def live(runs, moment, seed, cache, checkpoint_every=1):
 def whole_ones(runs):
     """The steps of the checkpoints, all of them whole."""
     folder = runs / "r" / "checkpoints"
-    found = checkpoint.steps(folder) if folder.exists() else []
+    found = location.steps(folder) if folder.exists() else []
     for step in found:
         assert manifest.verify(folder / str(step)) is None, step
     return found

@@ -68,7 +68,7 @@ def save(folder, *numbers):
 
 
 def restored(folder):
-    reported = []
+    reported: list[str] = []
     with checkpoint.open_folder(folder, reported.append) as checkpoints:
         tree = checkpoints.restore(TREE)
     return None if tree is None else float(tree["kernel"][0, 0]), reported
@@ -91,7 +91,7 @@ def test_a_checkpoint_without_a_manifest_is_incomplete_and_removed(folder):
     shutil.copytree(folder / "11.1", folder / "12.1")
     (folder / "12.1" / "manifest.json").unlink()  # a kill before the seal, or within a deletion
     (folder / "13.1.manifest").write_text("{")
-    assert checkpoint.steps(folder) == [9, 11]
+    assert location.steps(folder) == [9, 11]
     assert restored(folder) == (11.0, [])
     assert left(folder) == ["11.1", "9.1"]
 
@@ -127,14 +127,14 @@ def test_a_damaged_checkpoint_loses_its_manifest_and_its_step_is_saved_again(fol
 
 
 def test_a_save_that_fails_is_cleared_away(folder):
-    reported = []
+    reported: list[str] = []
     with checkpoint.open_folder(folder, reported.append) as checkpoints:
         (folder / "1.1.manifest").mkdir()
         checkpoints.save(1, at(1))
         assert checkpoints.failed()
         checkpoints.save(2, at(2))
     assert len(reported) == 1 and "step 1 cannot be written" in reported[0]
-    assert checkpoint.steps(folder) == [2] and manifest.verify(folder / "2.1") is None
+    assert location.steps(folder) == [2] and manifest.verify(folder / "2.1") is None
     assert not (folder / "1.1").exists()
 
 
