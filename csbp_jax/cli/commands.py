@@ -194,15 +194,14 @@ class Inspect:
 def inspect(argv: Sequence[str]) -> None:
     """Run ``csbp_jax inspect``."""
     options = read_paths("inspect", Inspect, argv)
+    from csbp_jax.evaluation import restore
     from csbp_jax.evaluation.inspection import inspect
 
     inspect(
-        options.run,
+        restore.restore(options.run, options.weights_of, trust=options.trust),
         layers=tuple(options.layer.split(",")) if options.layer else (),
         examples=options.examples,
         split=options.split,
-        which=options.weights_of,
-        trust=options.trust,
         data_dir=options.data_dir,
     )
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.download.fetch import Show
-from csbp_jax.data.pipeline import eval_batches, train_batches
+from csbp_jax.data.pipeline import Readers, eval_batches, train_batches
 from csbp_jax.data.source import DataSource, as_data_source, example_batch, take
 
 __all__ = [
     "NAMES",
     "DataSource",
+    "Readers",
     "as_data_source",
     "classes",
     "eval_batches",

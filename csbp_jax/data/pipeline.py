@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import grain
 import numpy as np
@@ -19,16 +20,24 @@ _STEPS = 1_000_000_000  # practically endless; grain needs a length
 _ORDER, _UNIFORMS = 0, 1  # two independent streams of random numbers
 
 
+class Readers(NamedTuple):
+    """How many read a batch at once: processes (``workers``) and threads in each."""
+
+    workers: int = 0
+    threads: int = 1
+
+
+_ONE_THREAD = Readers()
+
+
 def train_batches(
     source: DataSource,
     batch_size: int,
     seed: int,
     start_step: int = 0,
     *,
-    process: int = 0,
-    processes: int = 1,
-    workers: int = 0,
-    threads: int = 1,
+    process: tuple[int, int] = (0, 1),
+    readers: Readers = _ONE_THREAD,
 ) -> Iterator[Batch]:
     """Iterate endlessly over batches ``{"x": [B, T or 1, ...], "y": [B]}`` from ``start_step`` on, without replay.
 
@@ -40,24 +49,24 @@ def train_batches(
       batch_size: B.
       seed: of order and augmentation.
       start_step: number of batches to skip.
-      process: index p of this process, which gets rows ``[p B/P, (p+1) B/P)`` of each batch.
-      processes: number P of processes.
-      workers: reader processes. Neither they nor threads change the batches.
-      threads: reader threads.
+      process: index p of this process and number P of processes; it gets rows ``[p B/P, (p+1) B/P)`` of a batch.
+      readers: how many read at once, which does not change the batches.
 
     Raises:
       ConfigError: the source has fewer records than a batch, or P does not divide B.
     """
-    rows = _rows_per_process(batch_size, processes)
+    index, rows = process[0], _rows_per_process(batch_size, process[1])
     if batch_size > len(source):
         raise ConfigError(f"batch_size: {batch_size} is not possible; allowed are at most {len(source)}, all records")
-    read = _ReadBatch(source, batch_size, seed, slice(process * rows, (process + 1) * rows))
+    read = _ReadBatch(source, batch_size, seed, slice(index * rows, (index + 1) * rows))
     batches = grain.MapDataset.range(start_step, _STEPS).map(read)
-    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads)))
-    if workers:
+    batches = batches.to_iter_dataset(
+        grain.ReadOptions(num_threads=readers.threads, prefetch_buffer_size=max(2, readers.threads))
+    )
+    if readers.workers:
         if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads one of its flags when it starts workers
             flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        options = grain.MultiprocessingOptions(num_workers=readers.workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, worker_init_fn=_end_with_reader)
     return iter(batches)
 
@@ -96,16 +105,16 @@ def _order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     return np.random.default_rng([_ORDER, seed, epoch]).permutation(n)
 
 
-def eval_batches(source: DataSource, batch_size: int, *, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+def eval_batches(source: DataSource, batch_size: int, *, process: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
     """Iterate once over all records; the last batch is padded by the last record, where ``mask [B]`` is False.
 
-    All processes take the same number of steps; process p of P gets rows ``[p B/P, (p+1) B/P)`` of each batch.
+    All processes take the same number of steps; ``process`` (p, P) gets rows ``[p B/P, (p+1) B/P)`` of each batch.
 
     Raises:
       ConfigError: P does not divide B.
     """
     # Not a generator itself, so that the error is raised by the call.
-    return _eval_batches(source, batch_size, process, _rows_per_process(batch_size, processes))
+    return _eval_batches(source, batch_size, process[0], _rows_per_process(batch_size, process[1]))
 
 
 def _rows_per_process(batch_size: int, processes: int) -> int:

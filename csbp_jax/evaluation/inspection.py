@@ -20,13 +20,11 @@ _SYNOPS = ("acs", "macs", "dense")
 
 
 def inspect(
-    run: str | pathlib.Path,
+    run: str | pathlib.Path | restore.RestoredRun,
     *,
     layers: tuple[str, ...] = (),
     examples: int = 100,
     split: str = "test",
-    which: restore.WeightsOf = "last",
-    trust: bool = False,
     data_dir: str | pathlib.Path = "data",
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -35,12 +33,10 @@ def inspect(
     Prints tables, draws figures in ``RUN/figures/inspect`` and writes the numbers to ``RUN/inspect.json``.
 
     Args:
-      run: the run's folder.
+      run: the run's folder, for the weights of the last epoch; or a run restored with others (``restore.restore``).
       layers: which spiking layers; all by default. Synaptic operations are those of the whole network in any case.
       examples: how many. Rates, shares and counts are over all of them, raster and membranes of the first.
       split: "test", "validation" or "train".
-      which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
-      trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
 
     Returns:
       The content of the file: for each layer ``neurons``, ``rate`` (spikes per neuron per time step), the shares of
@@ -53,14 +49,14 @@ def inspect(
     """
     console = Console(highlight=False, markup=False) if console is None else console
     forward.check_split(split)
-    restored = restore.restore(run, which, trust=trust)
+    restored = run if isinstance(run, restore.RestoredRun) else restore.restore(run)
     records = build.load_data(restored.config, restored.own, data_dir)[0][split]
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
     source = forward.Unaugmented(records, rows)
     size = min(len(rows), restored.config.eval_batch_size)
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers))(source))
-    result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
+    result = {"run": restored.folder.name, "split": split, "weights_of": restored.which, "epoch": restored.epoch}
     result |= {"examples": len(rows)} | _summary(measured, synapses)
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
     plots_inspection.draw(restored.folder / "figures" / "inspect", result, measured, neuron)

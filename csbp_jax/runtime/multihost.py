@@ -63,9 +63,9 @@ def is_host0() -> bool:
     return jax.process_index() == 0
 
 
-def host_slice() -> dict[str, int]:
+def host_slice() -> dict[str, tuple[int, int]]:
     """Returns which rows of a batch this process reads, as arguments of ``data.train_batches``."""
-    return {"process": jax.process_index(), "processes": jax.process_count()}
+    return {"process": (jax.process_index(), jax.process_count())}
 
 
 def broadcast_from_host0(function: Callable[[], Result]) -> Result:

@@ -122,8 +122,8 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
     seeds = sorted({c.seed for c in configs})
     stream_of_member = jnp.asarray([seeds.index(c.seed) for c in configs])
     states = runs.init(jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs))
-    readers = {"workers": config.data.workers, "threads": config.data.threads}
-    streams = [data.train_batches(runs.splits["train"], config.batch_size, seed, **readers) for seed in seeds]
+    readers = data.Readers(config.data.workers, config.data.threads)
+    streams = [data.train_batches(runs.splits["train"], config.batch_size, seed, readers=readers) for seed in seeds]
     selected, epochs = _no_selection(states), []
     for epoch in range(1, config.epochs + 1):
         steps_metrics: list[Any] = []

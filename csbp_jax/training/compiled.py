@@ -61,9 +61,9 @@ class CompiledRun:
 
     def batches(self, seed: int, start: int = 0) -> Generator[dict[str, np.ndarray], None, None]:
         """Iterate endlessly over this process's share of each training batch, from step ``start`` on."""
-        readers = {"workers": self.config.data.workers, "threads": self.config.data.threads}
-        readers |= multihost.host_slice()
-        yield from data.train_batches(self.source, self.config.batch_size, seed, start, **readers)
+        readers = data.Readers(self.config.data.workers, self.config.data.threads)
+        share = multihost.host_slice()
+        yield from data.train_batches(self.source, self.config.batch_size, seed, start, readers=readers, **share)
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         """Return the first state (:func:`csbp_jax.learner.init`)."""

@@ -47,7 +47,8 @@ def stream(n, start_step=0, processes=1, **readers):
     """Return n batches, joined from those of all processes."""
     shares = []
     for process in range(processes):
-        batches = data.train_batches(Noisy(), BATCH, SEED, start_step, process=process, processes=processes, **readers)
+        share = (process, processes)
+        batches = data.train_batches(Noisy(), BATCH, SEED, start_step, process=share, readers=data.Readers(**readers))
         shares.append(list(itertools.islice(batches, n)))
         batches.close()
     return [
@@ -69,7 +70,7 @@ def test_the_stream_does_not_depend_on_processes_threads_and_start(batches, proc
 
 def test_the_stream_does_not_depend_on_workers_which_ignore_signals_to_all(batches):
     before = set(multiprocessing.active_children())
-    stream = data.train_batches(Noisy(), BATCH, SEED, 13, workers=1, threads=2)
+    stream = data.train_batches(Noisy(), BATCH, SEED, 13, readers=data.Readers(1, 2))
     chex.assert_trees_all_equal(batches[13], next(stream))
     (worker,) = set(multiprocessing.active_children()) - before
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -110,7 +111,7 @@ def test_an_epoch_has_every_record_once_except_the_remainder(batches):
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [4, 16, 104, 200])
 def test_evaluation_counts_every_record_once_in_equally_many_steps(processes, batch_size):
-    shares = [list(data.eval_batches(Noisy(), batch_size, process=p, processes=processes)) for p in range(processes)]
+    shares = [list(data.eval_batches(Noisy(), batch_size, process=(p, processes))) for p in range(processes)]
     assert {len(share) for share in shares} == {-(-103 // batch_size)}
     steps = [{key: np.concatenate([b[key] for b in step]) for key in step[0]} for step in zip(*shares, strict=True)]
     shown = np.concatenate([step["x"][step["mask"]][:, 0, 0] for step in steps])
@@ -123,7 +124,7 @@ def test_processes_share_a_batch_evenly_or_not_at_all(read, batch_size, processe
     with pytest.raises(
         ConfigError, match=rf"batch_size: {batch_size} is not possible; allowed are multiples of {processes}"
     ):
-        read(Noisy(), batch_size, process=0, processes=processes)
+        read(Noisy(), batch_size, process=(0, processes))
 
 
 def test_a_batch_larger_than_the_source():
@@ -200,7 +201,7 @@ WITH_A_WORKER = """
 import multiprocessing, time
 from csbp_jax import configs, data
 if __name__ == "__main__":
-    batches = data.train_batches(data.load(configs.load("digits"))["train"], 16, 0, workers=1)
+    batches = data.train_batches(data.load(configs.load("digits"))["train"], 16, 0, readers=data.Readers(workers=1))
     next(batches)
     print(multiprocessing.active_children()[0].pid, flush=True)
     while True:

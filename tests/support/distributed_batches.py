@@ -17,7 +17,7 @@ def main(port, processes, process, out):
     try:
         parts = data.load(Config())
         devices = sharding.data_parallel()
-        share = {"process": jax.process_index(), "processes": jax.process_count()}
+        share = {"process": (jax.process_index(), jax.process_count())}
         train = data.train_batches(parts["train"], 32, seed=3, start_step=37, **share)
         batches = [sharding.shard_batch(next(train), devices) for _ in range(5)]
         batches += [sharding.shard_batch(batch, devices) for batch in data.eval_batches(parts["test"], 100, **share)]

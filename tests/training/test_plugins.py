@@ -154,7 +154,8 @@ def test_it_is_evaluated_inspected_and_predicts(trained_run, tmp_path):
     assert good.labels == [str(int(logits.argmax()))]
     assert good.probabilities[0] == pytest.approx(float(jax.nn.softmax(logits).max()), rel=1e-4)
     assert "is (5, 20) with its time steps, but this run's records are (8, 20)" in short.problem
-    seen = inspection.inspect(folder / "r", examples=4, console=quiet(), **options)
+    restored = restore.restore(folder / "r", trust=True)
+    seen = inspection.inspect(restored, examples=4, data_dir=folder, console=quiet())
     assert seen["layers"]["fc1"]["neurons"] == 16
 
 
