@@ -31,7 +31,7 @@ def first_layer(name):
 @NAMES
 def test_logits_and_rates(name):
     model, variables, x = setup(name)
-    logits, aux = model.apply(variables, x, False)
+    logits, aux = jax.jit(lambda v, x: model.apply(v, x, False))(variables, x)
     chex.assert_shape(logits, (B, T, 5))
     assert len(aux.rates) == 2 and all(0 <= float(rate) <= 1 for rate in aux.rates.values())
     assert aux.terms == aux.spikes == aux.membranes == {}
@@ -67,7 +67,7 @@ def test_norm_takes_its_statistics_over_batch_and_time(name):
 @NAMES
 def test_every_named_tensor_can_be_tapped(name):
     model, variables, x = setup(name)
-    _, aux = model.apply(variables, x, False)
+    _, aux = jax.eval_shape(lambda v, x: model.apply(v, x, False), variables, x)
     assert len(aux.names) == 8
     _, tapped = jax.jit(lambda x: model.apply(variables, x, False, taps=aux.names))(x)
     assert set(tapped.terms) == set(aux.names)
@@ -75,7 +75,7 @@ def test_every_named_tensor_can_be_tapped(name):
 
 
 @pytest.mark.parametrize("name", ["small_conv", "dense"])
-def test_terms_are_of_the_tensors_that_they_name(name):
+def test_terms_are_computed_from_the_tensors_that_they_name(name):
     model, variables, x = setup(name)
     layer = first_layer(name)
     logits, aux = model.apply(
@@ -95,7 +95,7 @@ def test_terms_are_of_the_tensors_that_they_name(name):
 
 
 @NAMES
-def test_what_is_not_inspected_costs_nothing(name):
+def test_unused_outputs_add_nothing_to_the_program(name):
     model, variables, x = setup(name)
 
     def memory(**options):
@@ -106,15 +106,15 @@ def test_what_is_not_inspected_costs_nothing(name):
     assert memory() == memory(taps=(f"{first_layer(name)}.norm",))
 
 
-def test_a_tapped_float16_layer_is_refused():
+def test_a_tapped_float16_layer_is_an_error():
     model, variables, x = setup("dense")
     half = jax.tree.map(lambda a: a.astype(jnp.float16), (variables, x))
-    model.apply(*half, False)
+    jax.eval_shape(lambda v, x: model.apply(v, x, False), *half)
     with pytest.raises(TypeError, match="fc1 computes in float16 and is tapped; use bfloat16 or float32"):
-        model.apply(*half, False, taps=("fc1.membrane",))
+        jax.eval_shape(lambda v, x: model.apply(v, x, False, taps=("fc1.membrane",)), *half)
 
 
-def test_unknown_names_are_refused_and_the_known_ones_listed():
+def test_unknown_names_are_errors_that_list_the_known_ones():
     model, variables, x = setup("dense")
     with pytest.raises(ConfigError, match=r"chaos.taps.*no fc1.conv; it has fc1.dense, fc1.norm, fc1.membrane"):
         model.apply(variables, x, False, taps=("fc1.conv",))
@@ -122,7 +122,7 @@ def test_unknown_names_are_refused_and_the_known_ones_listed():
         model.apply(variables, x, False, inspect=("fc9",))
 
 
-def test_any_neuron_function_serves_and_its_membranes_are_asked_only_of_one_that_has_them():
+def test_any_neuron_function_can_be_used_but_only_one_with_trace_gives_membranes_at_every_step():
     model, variables, x = setup("dense")
 
     def relu(x, membrane=None):
@@ -134,15 +134,17 @@ def test_any_neuron_function_serves_and_its_membranes_are_asked_only_of_one_that
         model.apply(variables, x, False, neuron=relu, taps=("fc1.membrane_pre",))
 
 
-def test_the_config_gives_the_neuron():
+def test_the_config_selects_the_neuron():
     lif = models.neuron(Neuron(decay=0.5, threshold=0.7, surrogate="arctan", surrogate_param=2.0, reset="soft"))
     assert (lif.decay, lif.threshold, lif.reset, lif.detach_reset) == (0.5, 0.7, "soft", False)
     np.testing.assert_allclose(lif.spike.derivative(0.0), 1.0)
 
 
-def test_a_traced_neuron_stands_in_for_the_models_own():
+def test_a_traced_neuron_replaces_the_networks_own():
     model, variables, x = setup("dense")
-    rates = jax.vmap(
-        lambda threshold: model.apply(variables, x, False, neuron=neurons.LIF(0.25, threshold))[1].rates["fc1"]
+    rates = jax.jit(
+        jax.vmap(
+            lambda threshold: model.apply(variables, x, False, neuron=neurons.LIF(0.25, threshold))[1].rates["fc1"]
+        )
     )(jnp.array([0.5, 1.0, 50.0]))
     assert rates[0] > rates[1] > rates[2] == 0

@@ -12,6 +12,7 @@ from csbp_jax.neurons.plif import PLIF, Scaled
 from csbp_jax.neurons.recurrent import Feedback
 
 B, T, F = 4, 7, 5
+SLOW = pytest.mark.slow
 
 
 def plain(x, current, neuron):
@@ -42,9 +43,16 @@ def draw(*shape, mean=0.4):
     return jnp.asarray(np.random.default_rng(0).normal(mean, 1, shape))
 
 
-@pytest.mark.parametrize("detach", [False, True])
-@pytest.mark.parametrize("reset", ["hard", "soft"])
-@pytest.mark.parametrize("outputs", [2, 3], ids=["call", "trace"])
+@pytest.mark.parametrize(
+    "outputs, reset, detach",
+    [
+        # The trace has all outputs of the call, so that the fast tests need the call only once.
+        pytest.param(outputs, reset, detach, marks=() if outputs == 3 or (reset, detach) == ("hard", False) else SLOW)
+        for outputs in (2, 3)
+        for reset in ("hard", "soft")
+        for detach in (False, True)
+    ],
+)
 def test_feedback_and_its_gradients_equal_a_plain_loop(x64, reset, detach, outputs):
     def expected(x, weights, decay):
         neuron = neurons.LIF(decay, 1.0, surrogate.arctan(2.0), reset, detach)
@@ -61,8 +69,10 @@ def test_feedback_and_its_gradients_equal_a_plain_loop(x64, reset, detach, outpu
     chex.assert_trees_all_close(value_and_gradients(actual, outputs, *arguments), wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("outputs", [2, 3], ids=["call", "trace"])
+@pytest.mark.parametrize(
+    "outputs, per_channel",
+    [(2, False), (3, True), pytest.param(2, True, marks=SLOW), pytest.param(3, False, marks=SLOW)],
+)
 def test_plif_and_its_gradients_equal_a_plain_loop(x64, outputs, per_channel):
     module = PLIF(0.5, per_channel=per_channel)
     assert module.init(jax.random.key(0), F)["params"]["w"].shape == ((F,) if per_channel else ())
@@ -90,10 +100,10 @@ def test_plif_begins_at_its_decay():
 
 def test_a_scaled_neuron_goes_on_from_a_membrane():
     neuron, x = Scaled(neurons.LIF(0.5), jnp.array(2.0)), draw(B, T, F).astype(jnp.float32)
-    whole = neuron(x)
+    expected = neuron(x)
     first, membrane = neuron(x[:, :3])
     second, membrane = neuron(x[:, 3:], membrane)
-    chex.assert_trees_all_close((jnp.concatenate([first, second], 1), membrane), whole, rtol=1e-6)
+    chex.assert_trees_all_close((jnp.concatenate([first, second], 1), membrane), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("around", [lambda n: Scaled(n, jnp.array(1.0)), lambda n: Feedback(n, jnp.eye(F))])

@@ -66,7 +66,7 @@ def test_each_step_is_that_of_the_reference(x64, reference, name):
 def test_free_run_keeps_to_the_reference_inside_its_lyapunov_horizon(x64, reference, name):
     time_steps, z0, beta, lr = RUNS[name]
     w, b, squared_rate = reference("single_neuron")[name].T
-    assert np.array_equal(w, b)  # so that the map of w alone tells all
+    assert np.array_equal(w, b)  # so that the map of w alone determines both
     bounds, reach = error_bounds(w, strengths(z0, beta, len(w)), lr, time_steps)
     # Above 1e-9, or where an error within its bound could flip a spike, nothing is claimed any more.
     lost = np.flatnonzero((bounds > 1e-9) | (2 * bounds > reach))
@@ -187,6 +187,7 @@ def test_period_detection_tells_a_cycle_from_noise():
     assert one_neuron.settled(np.ones(9)) == 0 and one_neuron.stretches(one_neuron.irregular(cycle)) == []
 
 
+@pytest.mark.slow
 def test_the_program_writes_its_figure_and_data(tmp_path, capsys):
     one_neuron.main(["--out", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
