@@ -22,11 +22,11 @@ config = Config(
     eval_batch_size=50,
     model=Model(
         name="sew_wide_7b",
+        neuron=Neuron(decay=0.5, learn="layer", surrogate="arctan", surrogate_param=2.0, detach_reset=True),
         input_shape=(128, 128, 2),
         classes=10,
         time_steps=4,
         precision="bfloat16",
-        neuron=Neuron(decay=0.5, learn="layer", surrogate="arctan", surrogate_param=2.0, detach_reset=True),
     ),
     chaos=Chaos(z0=(15.0,), beta=0.95, taps=("conv1.norm",), cut=(-10.0, 9.9)),
     optimizer=Optimizer(name="sgd", lr=0.01, momentum=0.9),

@@ -13,22 +13,17 @@ Run by us: no (needs the data and an accelerator). Hardware and hours: not state
   split is used for validation; bfloat16 in place of float16.
 """
 
-from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
+import dataclasses
 
-config = Config(
+from csbp_jax.config import Data, Optimizer
+from csbp_jax.configs.cifar10_dvs_sew_wide_7b_t4 import config as wide_7b
+
+config = dataclasses.replace(
+    wide_7b,
     data=Data(name="dvs_gesture", frames=12),
     seed=11,
     epochs=192,
-    batch_size=16,
     eval_batch_size=24,
-    model=Model(
-        name="sew_7b",
-        input_shape=(128, 128, 2),
-        classes=11,
-        time_steps=16,
-        precision="bfloat16",
-        neuron=Neuron(decay=0.5, learn="layer", surrogate="arctan", surrogate_param=2.0, detach_reset=True),
-    ),
-    chaos=Chaos(z0=(15.0,), beta=0.95, taps=("conv1.norm",), cut=(-10.0, 9.9)),
+    model=dataclasses.replace(wide_7b.model, name="sew_7b", classes=11, time_steps=16),
     optimizer=Optimizer(name="sgd", lr=0.001, momentum=0.9, schedule="step", step_epochs=64, step_factor=0.1),
 )

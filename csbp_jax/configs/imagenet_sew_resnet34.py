@@ -6,15 +6,11 @@
 Accuracy: CSBP not found, the authors' logs are not in their repository; baseline 67.04 %, SEW's own.
 Run by us: no (needs the data and accelerators). SEW trained on 8 GPUs, hours not stated. z at the end: 0.09 z0.
 
-- Known: network, neuron, optimizer, schedule, epochs, batch size 8 x 32, mixed precision (SEW's recipe).
-- Inferred: all of the chaos term, from the authors' TEBN run on ImageNet.
-- Differs from the original: a tenth of the training split is used for validation; bfloat16 in place of float16; batch
-  norm over the whole batch in place of each GPU's.
+Known, inferred and different from the original: as in imagenet_sew_resnet18.
 """
 
 import dataclasses
 
-from csbp_jax.configs.imagenet_tebn_resnet34 import config as tebn
+from csbp_jax.configs.imagenet_sew_resnet18 import config as resnet18
 
-model = dataclasses.replace(tebn.model, name="sew_resnet34", norm=None, precision="bfloat16")
-config = dataclasses.replace(tebn, epochs=320, model=model)
+config = dataclasses.replace(resnet18, model=dataclasses.replace(resnet18.model, name="sew_resnet34"))
