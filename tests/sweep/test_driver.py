@@ -1,0 +1,298 @@
+"""A sweep from its grid to its tables: data of the run alone, resumption, refusals, the best setting."""
+
+import csv
+import functools
+import json
+import os
+import re
+import signal
+import threading
+
+import numpy as np
+import pytest
+from jax import monitoring
+
+from csbp_jax import sweep
+from csbp_jax.cli import main
+from csbp_jax.config import ConfigError, flatten, replaced, to_json
+from csbp_jax.sweep import driver, tables
+from csbp_jax.training.loop import train
+from csbp_jax.training.metrics_log import read_rows
+from csbp_jax.training.plugins import Own
+from csbp_jax.training.run_dir import open_run
+from tests.support import shared_programs
+from tests.support.small_sweep import QUIET, SMALL, run, untrained
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_compilation_per_config():
+    with shared_programs.patched():
+        yield
+
+
+@pytest.fixture
+def nothing_trains(monkeypatch):
+    """Results without training, where a test is not about them."""
+    monkeypatch.setattr(driver, "train", untrained)
+
+
+@pytest.fixture
+def compilations():
+    """The seconds of each compilation from here on."""
+    seconds = []
+
+    def listen(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            seconds.append(duration)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    yield seconds
+    monitoring.unregister_event_duration_listener(listen)
+
+
+def read_csv(folder, name):
+    with open(folder / "s" / f"{name}.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_member_sees_the_data_of_the_run_alone(tmp_path):
+    """Its seed's order, its epochs' means, its evaluation: as ``train`` has them, to float32 over three steps."""
+    config = replaced(SMALL, "seed", 3)
+    alone = train(config, name="alone", root=tmp_path, console=QUIET())
+    row = next(r for r in read_rows(tmp_path / "alone" / "metrics.jsonl") if r["kind"] == "epoch")
+    run(tmp_path, {"seed": [2, 3]}, config)
+    member = next(m for m in read_csv(tmp_path, "epochs") if (m["seed"], m["epoch"]) == ("3", "1"))
+    for name in ("task_loss", "chaos_loss", "validation_loss", "grad_norm"):
+        assert float(member[name]) == pytest.approx(row[name], rel=2e-3), name
+    assert float(member["z.fc1.membrane"]) == pytest.approx(row["z"]["fc1.membrane"])
+    assert float(member["rates.fc1"]) == pytest.approx(row["rates"]["fc1"], rel=1e-3)
+    member = read_csv(tmp_path, "members")[1]
+    assert float(member["last_test_accuracy"]) == pytest.approx(alone["last"]["test_accuracy"], abs=0.01)
+
+
+OTHERS = {
+    "model.neuron.decay": 0.9,
+    "model.neuron.threshold": 0.6,
+    "model.neuron.surrogate_param": 3.0,
+    "chaos.z0": (3.0,),
+    "chaos.beta": 0.5,
+    "chaos.target": 0.8,
+    "chaos.scale": 2.0,
+    "optimizer.lr": 0.2,
+    "seed": 3,
+}
+
+
+@pytest.mark.parametrize(
+    "fields", [[*OTHERS][:3], [*OTHERS][3:6], [*OTHERS][6:]], ids=["neuron", "chaos", "scale-lr-seed"]
+)
+def test_a_member_trains_with_its_own_values(tmp_path, monkeypatch, compilations, fields):
+    """Each traced value as ``train`` has it, though no chunk of one member knows two; in one compilation."""
+    in_chunks = []
+
+    def counted(runs, members, show):
+        before = len(compilations)
+        results = train_members(runs, members, show)
+        in_chunks.append(len(compilations) - before)
+        return results
+
+    train_members, base = driver.train, replaced(SMALL, "epochs", 1)
+    monkeypatch.setattr(driver, "train", counted)
+    axes = {field: [flatten(base)[field], OTHERS[field]] for field in fields}
+    run(tmp_path, axes, base, chunk=1, data_parallel=8)
+    assert in_chunks[1:] == [0] * (2 ** len(fields) - 1)
+
+    config = functools.reduce(lambda config, field: replaced(config, field, OTHERS[field]), fields, base)
+    train(config, name="alone", root=tmp_path, console=QUIET())
+    alone = next(row for row in read_rows(tmp_path / "alone" / "metrics.jsonl") if row["kind"] == "epoch")
+    *others, member = read_csv(tmp_path, "epochs")
+    for name in ("task_loss", "validation_loss", "grad_norm"):
+        assert float(member[name]) == pytest.approx(alone[name], rel=1e-4), name
+    for field in fields:
+        (other,) = [m for m in others if [f for f in fields if m[f] != member[f]] == [field]]
+        assert abs(float(other["grad_norm"]) / alone["grad_norm"] - 1) > 1e-3, f"{field} has no effect"
+
+
+def test_a_diverging_member_leaves_the_others_bit_identical(tmp_path):
+    run(tmp_path / "a", {"optimizer.lr": [0.05, 1e38], "seed": [0, 1]}, chunk=8)
+    run(tmp_path / "b", {"optimizer.lr": [0.05, 0.06], "seed": [0, 1]}, chunk=8)
+    diverging, calm = (read_csv(tmp_path / folder, "members") for folder in ("a", "b"))
+    assert diverging[:2] == calm[:2]
+    assert [row["diverged"] for row in diverging] == ["False", "False", "True", "True"]
+    assert diverging[2]["last_test_accuracy"] == ""
+
+
+def test_a_stopped_sweep_resumes(tmp_path, monkeypatch):
+    axes = {"chaos.z0": [(0.0,), (5.0,)], "seed": range(8)}
+    uninterrupted = run(tmp_path / "a", axes, chunk=8)
+    train_members, trained = driver.train, []
+
+    def stops(runs, members, show):
+        if trained:
+            raise KeyboardInterrupt
+        return counts(runs, members, show)
+
+    def counts(runs, members, show):
+        trained.append(len(members))
+        return train_members(runs, members, show)
+
+    monkeypatch.setattr(driver, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", axes, chunk=8)
+    monkeypatch.setattr(driver, "train", counts)
+    assert run(tmp_path / "b", axes, chunk=8) == uninterrupted
+    assert trained == [8, 8]
+    assert run(tmp_path / "b", axes, chunk=8) == uninterrupted and trained == [8, 8]
+
+
+def test_it_does_not_resume_with_another_layout_unless_it_is_finished(tmp_path, monkeypatch):
+    axes = {"seed": range(12)}
+
+    def stops(runs, members, show):
+        if members[0].seed:
+            raise KeyboardInterrupt
+        return untrained(runs, members, show)
+
+    monkeypatch.setattr(driver, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, axes, chunk=8)
+    for layout, message in (
+        ({"chunk": 16}, "members a device: 1 in finished members, 2 now"),
+        ({"chunk": 8, "data_parallel": 2}, "members a device: 1 in finished members, 2 now"),
+        ({"chunk": 4, "data_parallel": 2}, "devices a batch: 1 in finished members, 2 now"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message) + ".*--chunk, --data-parallel"):
+            run(tmp_path, axes, **layout)
+    monkeypatch.setattr(driver, "train", untrained)
+    assert run(tmp_path, axes, chunk=8) == run(tmp_path, axes, chunk=16)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"chaos.taps": [("fc1.membrane",), ("fc9.membrane",)]}, "chaos.taps: this network has no fc9.membrane"),
+        ({"data.name": ["digits", "mnist"]}, "mnist"),
+        ({"batch_size": [256, 4096]}, "batch_size: 4096 is not possible"),
+    ],
+)
+def test_an_error_of_a_late_compile_group_is_raised_before_any_trains(tmp_path, axes, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run(tmp_path, axes, data_dir=tmp_path / "none")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_data_of_all_compile_groups_are_checked(tmp_path, nothing_trains):
+    """A change of the second data set is found, too."""
+    rng = np.random.default_rng(0)
+
+    def data(config, data_dir):
+        x, y = rng.random((320, 1, 8, 8, 1), np.float32), np.arange(320) % 10
+        split = (x if config.data.window == 1 else np.zeros_like(x), y)
+        return {"train": split, "test": split}
+
+    axes, config = {"data.window": [2, 1]}, replaced(SMALL, "batch_size", 64)
+    run(tmp_path, axes, config, own=Own(data=data))
+    with pytest.raises(ConfigError, match="its data have changed since it began"):
+        run(tmp_path, axes, config, own=Own(data=data))
+
+
+@pytest.fixture
+def survivor():
+    """A signal that nothing handles must not end the tests."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.slow
+def test_a_stop_keeps_finished_members_and_the_resumed_sweep_has_the_same_tables(tmp_path, capsys, survivor):
+    line = ["sweep", "digits", "--grid", "chaos.z0=0,5 seed=0:12", "--name", "s", "--epochs", "8", "--batch-size", "64"]
+    line += ["--model.name", "dense", "--model.features", "8", "--model.time-steps", "2"]
+    line += ["--chaos.taps", "fc1.membrane", "--sweeps"]
+
+    def command(folder, number=None, finished=0):
+        def send_signal():
+            while len(list((tmp_path / folder / "s" / "chunks").glob("*.json"))) < finished and not over.wait(0.005):
+                pass
+            os.kill(os.getpid(), number)
+
+        over = threading.Event()
+        thread = threading.Thread(target=send_signal)
+        if number is not None:
+            thread.start()
+        code = main.main([*line, str(tmp_path / folder)])
+        over.set()
+        if number is not None:
+            thread.join()
+        return code, len(list((tmp_path / folder / "s" / "chunks").glob("*.json")))
+
+    assert command("uninterrupted") == (0, 3)
+    assert command("stopped", signal.SIGTERM, 1) == (42, 1)
+    assert capsys.readouterr().err == "csbp_jax: stopped; the same command resumes\n"
+    assert not (tmp_path / "stopped" / "s" / "members.csv").exists()
+    assert command("stopped", signal.SIGINT, 2) == (130, 2)
+    assert command("stopped") == (0, 3)
+    for name in ("members.csv", "epochs.csv", "settings.csv"):
+        assert (tmp_path / "stopped" / "s" / name).read_bytes() == (
+            tmp_path / "uninterrupted" / "s" / name
+        ).read_bytes()
+
+
+def test_tables_figures_and_the_best(tmp_path):
+    settings = run(tmp_path, {"optimizer.lr": [0.0, 0.05], "seed": [0, 1]})
+    folder = tmp_path / "s"
+    for name in ("accuracy.png", "accuracy.pdf"):
+        assert (folder / "figures" / name).stat().st_size > 5000
+    members, rows = read_csv(tmp_path, "members"), read_csv(tmp_path, "settings")
+    assert [m["optimizer.lr"] for m in members] == ["0.0", "0.0", "0.05", "0.05"]
+    mean = np.mean([float(m["last_test_accuracy"]) for m in members[2:]])
+    assert float(rows[1]["last_test_accuracy_mean"]) == pytest.approx(mean)
+    assert len(settings) == 2 and settings[1].members == 2
+
+    better = sweep.best(folder, 2, console=QUIET())
+    assert better.point == {"optimizer.lr": 0.05}
+    with open(folder / "best-seeds-2-3" / "members.csv") as file:
+        assert [m["seed"] for m in csv.DictReader(file)] == ["2", "3"]
+    row = tables.latex(better)
+    assert row.startswith(r"\texttt{optimizer.lr} = 0.05 & 2 & $") and row.endswith(r"$ \\") and row.count(r"\pm") == 2
+    # Another number of seeds is another folder beside it.
+    assert sweep.best(folder, 3, console=QUIET()).members == 3
+
+
+def test_the_best_of_tuples_where_all_fresh_seeds_diverge(tmp_path, monkeypatch, capsys, nothing_trains):
+    run(tmp_path, {"model.features": [(8, 4), (6,)], "seed": [0]})
+    for number in (0, 1):
+        file = tmp_path / "s" / "chunks" / f"{number:06}.json"
+        content = json.loads(file.read_text())
+        content["results"][0]["chosen"]["validation_accuracy"] = float(number)
+        file.write_text(json.dumps(content))
+    diverged = {"diverged": True}
+    monkeypatch.setattr(driver, "train", lambda *a: [{**result, **diverged} for result in untrained(*a)])
+    assert main.main(["best", str(tmp_path / "s"), "--seeds", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        "setting & n & last epoch & chosen epoch \\\\",
+        r"\texttt{model.features} = 6 & 0 of 3 & diverged & diverged \\",
+    ]
+    assert any(re.search(r"6 +│ +3 │ +3 │ +diverged", line) for line in lines)
+
+
+def test_another_grid_under_the_same_name_is_refused(tmp_path, nothing_trains):
+    run(tmp_path, {"seed": [0]})
+    with pytest.raises(ConfigError, match=r"NAME: run 's' has another config; differing are grid"):
+        run(tmp_path, {"seed": [1]})
+
+
+def test_the_best_of_a_folder_without_a_sweep_is_refused(tmp_path):
+    with open_run(tmp_path, to_json(SMALL), "r", False, QUIET()):
+        pass
+    with pytest.raises(ConfigError, match="no finished sweep"):
+        sweep.best(tmp_path / "r")
+    with pytest.raises(ConfigError, match="no: there is no sweep; name its folder, such as sweeps/NAME"):
+        sweep.best(tmp_path / "no")
+
+
+def test_a_number_that_does_not_divide_the_devices_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--data-parallel: 3 does not divide the 8 devices"):
+        run(tmp_path, {"seed": [0]}, data_parallel=3)

@@ -1,0 +1,168 @@
+"""Runs trained together: each member equals the run alone, and members do not touch each other."""
+
+import dataclasses
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from csbp_jax import data, learner
+from csbp_jax.config import replaced
+from csbp_jax.instruments.training_map import to_default_precision
+from csbp_jax.runtime import sharding
+from csbp_jax.sweep import grid, vectorised
+from csbp_jax.training import compiled, selection
+from tests.support.small_sweep import DIGITS, SMALL
+
+TINY = dataclasses.replace(SMALL, model=dataclasses.replace(SMALL.model, features=(8,)))
+CONV = dataclasses.replace(
+    SMALL,
+    batch_size=16,
+    model=dataclasses.replace(DIGITS.model, features=(2, 2), time_steps=2),
+    chaos=dataclasses.replace(SMALL.chaos, taps=("conv1.membrane",)),
+)
+
+
+def prepared(config=SMALL):
+    splits = data.load(config)
+    return compiled.resolve(config, splits), splits
+
+
+def together_and_alone(config, splits, members, steps, data_parallel=2):
+    """Steps in float64 of eight members on eight devices, and of each alone: ``(losses, params, params alone)``."""
+    runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh(data_parallel))
+    keys = jnp.stack([jax.random.key(c.seed) for c in members])
+    states = to_default_precision(runs.init(keys, runs.hparams(members)))
+    # Seed and strength are in the state; only another neuron is another program.
+    mesh = sharding.data_parallel(1)
+    alone = {c.model.neuron: compiled.compile_run(c, splits["train"], runs.steps_per_epoch, mesh=mesh) for c in members}
+    init, step = ({n: jax.jit(getattr(run, f)) for n, run in alone.items()} for f in ("pure_init", "pure_train_step"))
+    singles = [
+        to_default_precision(init[c.model.neuron](key, learner.hyperparameters(c, runs.steps_per_epoch)))
+        for key, c in zip(keys, members, strict=True)
+    ]
+    losses = []
+    for batch in itertools.islice(data.train_batches(splits["train"], config.batch_size, seed=0), steps):
+        # The transform makes float32 of pictures; as float64 they stay.
+        batch["x"] = batch["x"].astype(np.float64) / 255
+        stacked = {name: rows[None] for name, rows in batch.items()}
+        states, metrics = jax.block_until_ready(runs.step(states, jnp.zeros(8, int), runs.shard_batch(stacked, axis=1)))
+        stepped = [step[c.model.neuron](state, batch) for c, state in zip(members, singles, strict=True)]
+        singles = [state for state, _ in stepped]
+        losses.append((metrics["loss"], [measured["loss"] for _, measured in stepped]))
+    return losses, states.params, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[s.params for s in singles])
+
+
+def assert_equal(losses, params, wanted):
+    for of_members, alone in losses:
+        np.testing.assert_allclose(of_members, alone, rtol=1e-10)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), params, wanted)
+
+
+@pytest.mark.parametrize("data_parallel", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_member_equals_the_run_alone(x64, data_parallel):
+    """Over 20 steps, with the batch on one device or on two."""
+    config, splits = prepared(replaced(SMALL, "batch_size", 64))
+    axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (30.0,)], "model.neuron.surrogate_param": [1.0, 1.5]}
+    assert_equal(*together_and_alone(config, splits, grid.members(config, axes), 20, data_parallel))
+
+
+def test_a_convolutional_member_equals_the_run_alone_at_any_strength(x64):
+    config, splits = prepared(CONV)
+    axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (1.0,), (30.0,), (1000.0,)]}
+    assert_equal(*together_and_alone(config, splits, grid.members(config, axes), 10))
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(320, 45), pytest.param(64, 285, marks=pytest.mark.slow)])
+def test_a_complete_calm_run_equals_the_run_alone(x64, batch_size, steps):
+    """Without a term, where differences of rounding do not grow, over all 15 epochs."""
+    config, splits = prepared(dataclasses.replace(TINY, batch_size=batch_size, epochs=15))
+    config = replaced(replaced(config, "chaos.z0", (0.0,)), "optimizer.lr", 0.05 * batch_size / 32)
+    assert config.epochs * (len(splits["train"]) // config.batch_size) == steps
+    losses, *params = together_and_alone(config, splits, grid.members(config, {"seed": range(8)}), steps)
+    assert_equal(losses, *params)
+    assert np.all(losses[-1][0] < losses[0][0] / 2)
+
+
+def readout(metrics):
+    """The mean task loss of the last 20 steps of each run."""
+    return np.mean([m["task_loss"] for m in metrics[-20:]], axis=0)
+
+
+@pytest.mark.slow
+def test_chaotic_members_and_runs_alone_have_the_same_distribution():
+    """Where rounding grows to the spread over seeds, of 32 members and of runs alone on 32 other seeds."""
+    chaos = dataclasses.replace(TINY.chaos, z0=(300.0,), beta=1.0)
+    constant = dataclasses.replace(TINY.optimizer, schedule="constant")
+    config, splits = prepared(dataclasses.replace(TINY, batch_size=64, epochs=10, chaos=chaos, optimizer=constant))
+    batches = list(itertools.islice(data.train_batches(splits["train"], 64, seed=0), 150))
+    runs = vectorised.VectorisedRuns([config], splits, vectorised.member_mesh())
+
+    def members(config):
+        configs = grid.members(config, {"seed": range(32)})
+        states, measured = runs.init(jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs)), []
+        for batch in batches:
+            stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
+            states, metrics = runs.step(states, jnp.zeros(32, int), stacked)
+            measured.append(jax.device_get(metrics))
+        return readout(measured)
+
+    single = compiled.compile_run(config, splits["train"], runs.steps_per_epoch)
+    init, step = jax.jit(single.pure_init), jax.jit(single.pure_train_step)
+
+    def alone(seed):
+        state, measured = init(jax.random.key(seed)), []
+        for batch in batches:
+            state, metrics = step(state, batch)
+            measured.append(metrics)
+        return readout(jax.device_get(measured))
+
+    of_members = members(config)
+    references = np.array([alone(seed) for seed in range(4)])
+    assert np.mean(np.abs(references - of_members[:4])) > np.std(of_members) / 4
+    wanted = np.array([alone(seed) for seed in range(32, 64)])
+    assert stats.ks_2samp(of_members, wanted).pvalue > 1e-3
+    # The readout distinguishes other strengths.
+    assert stats.ks_2samp(members(replaced(config, "chaos.z0", (100.0,))), wanted).pvalue < 1e-6
+
+
+def test_members_do_not_communicate():
+    config, splits = prepared()
+    members = grid.members(config, {"seed": range(8)})
+    runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh())
+    keys = jnp.stack([jax.random.key(c.seed) for c in members])
+    states = runs.init(keys, runs.hparams(members))
+    batch = next(data.train_batches(splits["train"], 64, seed=0))
+    stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
+    lowered = runs.step.lower(states, jnp.zeros(8, int), stacked)
+    text = lowered.compile().as_text()
+    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
+    # One member per device: products of matrices, not of batches of one.
+    products = re.findall(r"dot_general.*", lowered.as_text())
+    assert products and not any("batching_dims" in product for product in products)
+
+
+def test_a_member_selects_the_epoch_that_a_single_run_selects():
+    """The best finite validation; until some epoch's loss is finite, the best of the others."""
+    rng = np.random.default_rng(0)
+    update = jax.jit(vectorised.update_selection)
+    for n in range(60):
+        losses = rng.choice([np.nan, np.inf, 0.5, 0.25], p=[0.4, 0.2, 0.2, 0.2] if n % 2 else [0.7, 0.3, 0, 0], size=5)
+        rows = [
+            {"accuracy": np.float32(a), "loss": np.float32(b)}
+            for a, b in zip(rng.random(5).round(1), losses, strict=True)
+        ]
+        state = learner.State(*[{}] * len(dataclasses.fields(learner.State)))
+        member = {**selection.NO_EPOCH, "weights": {"params": {}, "batch_stats": {}}}
+        single = selection.select(state, 0, selection.NO_EPOCH)
+        for epoch, row in enumerate(rows, start=1):
+            member = update(state, member, row["accuracy"], row["loss"], epoch)
+            single = selection.update(single, state, epoch, row)
+        finite = [row for row in rows if np.isfinite(row["loss"])]
+        best = max(finite or rows, key=lambda row: (row["accuracy"], -row["loss"] if finite else 0))
+        assert int(member["epoch"]) == int(single["epoch"]) > 0
+        assert single["accuracy"] == best["accuracy"] and (not finite or single["loss"] == best["loss"])
