@@ -23,7 +23,7 @@ __all__ = [
 
 
 def is_live(console: Console) -> bool:
-    """Whether the console can draw a progress bar; otherwise, each epoch is a plain line."""
+    """Return whether the console can draw a progress bar; otherwise, each epoch is a plain line."""
     return console.is_terminal and not console.is_dumb_terminal
 
 

@@ -12,7 +12,7 @@ import filelock
 
 @contextlib.contextmanager
 def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator[pathlib.Path]:
-    """Yields a temporary path in the directory of ``file``; what is written to it replaces ``file`` at the end.
+    """Yield a temporary path in the directory of ``file``; what is written to it replaces ``file`` at the end.
 
     If the block raises, ``file`` stays as it was and the temporary file is removed.
 
@@ -31,25 +31,25 @@ def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator
 
 
 def write_bytes(file: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file atomically."""
+    """Write a file atomically."""
     with replacing(file) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(file: str | os.PathLike[str], text: str) -> None:
-    """Writes a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically."""
     with replacing(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(file: str | os.PathLike[str], content: Any) -> None:
-    """Writes a JSON file atomically, indented by one space."""
+    """Write a JSON file atomically, indented by one space."""
     write_text(file, json.dumps(content, indent=1) + "\n")
 
 
 @contextlib.contextmanager
 def locked(file: str | os.PathLike[str], on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds a lock that excludes other processes; the operating system releases it however the process ends.
+    """Hold a lock that excludes other processes; the operating system releases it however the process ends.
 
     Args:
       file: an empty file that stands for the lock. It is created if it is missing, and stays.

@@ -59,17 +59,17 @@ def connected(how: str, stop: Stop) -> Iterator[Stop]:
 
 
 def is_host0() -> bool:
-    """Whether this process writes files and the terminal."""
+    """Return whether this process writes files and the terminal."""
     return jax.process_index() == 0
 
 
 def host_slice() -> dict[str, tuple[int, int]]:
-    """Returns which rows of a batch this process reads, as arguments of ``data.train_batches``."""
+    """Return which rows of a batch this process reads, as arguments of ``data.train_batches``."""
     return {"process": (jax.process_index(), jax.process_count())}
 
 
 def broadcast_from_host0(function: Callable[[], Result]) -> Result:
-    """Calls ``function`` in process 0 and returns its result in all; with several processes it must be JSON.
+    """Call ``function`` in process 0 and return its result in all; with several processes it must be JSON.
 
     Raises:
       ConfigError, CheckpointError, OSError: process 0 raised it; all processes raise it.
@@ -94,7 +94,7 @@ def broadcast_from_host0(function: Callable[[], Result]) -> Result:
 
 
 def all_succeed(function: Callable[[], Result]) -> Result:
-    """Calls ``function`` in all processes and returns its local result if none of them raised an error.
+    """Call ``function`` in all processes and return its local result if none of them raised an error.
 
     Raises:
       ConfigError, CheckpointError: a process raised it; in the other processes the message names that process.
@@ -120,7 +120,7 @@ def all_succeed(function: Callable[[], Result]) -> Result:
 
 
 def check_equal(what: str, value: Any) -> None:
-    """Checks that all processes have the same value.
+    """Check that all processes have the same value.
 
     Raises:
       ConfigError: they differ.
@@ -181,7 +181,7 @@ _RAISED_BY_ALL = "_raised_by_all"
 
 
 def _raised_by_all(error: Exception) -> Exception:
-    """Marks an error that all processes raise, so that they can disconnect in order."""
+    """Mark an error that all processes raise, so that they can disconnect in order."""
     if isinstance(error, ConfigError):
         setattr(error, _RAISED_BY_ALL, True)
     return error

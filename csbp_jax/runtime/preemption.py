@@ -43,7 +43,7 @@ class Stop:
         return self._deferred
 
     def request(self, code: int) -> None:
-        """Requests a stop; the code of the first request counts.
+        """Request a stop; the code of the first request counts.
 
         Raises:
           Stopped: outside ``deferred``.
@@ -53,13 +53,13 @@ class Stop:
             self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
-        """Raises Stopped if a stop was requested."""
+        """Raise Stopped if a stop was requested."""
         if self.code is not None:
             raise Stopped(self.code)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defers requests: within the block, only ``raise_if_requested`` raises, called where nothing would be lost."""
+        """Defer requests: within the block, only ``raise_if_requested`` raises, called where nothing would be lost."""
         self._deferred = True
         try:
             yield
@@ -69,7 +69,7 @@ class Stop:
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Stop]:
-    """Yields a Stop that SIGTERM and Ctrl-C request; main thread only. A second Ctrl-C always ends the process.
+    """Yield a Stop that SIGTERM and Ctrl-C request; main thread only. A second Ctrl-C always ends the process.
 
     A signal that is ignored stays ignored: background jobs of a shell ignore Ctrl-C.
     """

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
-    """Reads the rows of a ``metrics.jsonl``, without a last line that a kill has cut short."""
+    """Read the rows of a ``metrics.jsonl``, without a last line that a kill has cut short."""
     rows = []
     for line in file.read_bytes().splitlines() if file.exists() else ():
         with contextlib.suppress(ValueError):
@@ -24,7 +24,7 @@ def read_rows(file: pathlib.Path) -> list[Row]:
 
 
 def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[Row]:
-    """Drops the rows after ``step``, so that a resumed run repeats no row.
+    """Drop the rows after ``step``, so that a resumed run repeats no row.
 
     Args:
       file: a ``metrics.jsonl``.
@@ -53,7 +53,7 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
 
 @contextlib.contextmanager
 def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
-    """Yields ``write(row)``, which appends to ``rows`` and to a ``metrics.jsonl``, and ``sync()``.
+    """Yield ``write(row)``, which appends to ``rows`` and to a ``metrics.jsonl``, and ``sync()``.
 
     While the disk is full, rows wait for space. ``sync`` flushes all of them to the disk, because after a power cut a
     checkpoint must not be ahead of ``metrics.jsonl``; it raises OSError if there is no space.

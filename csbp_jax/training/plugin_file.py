@@ -20,7 +20,7 @@ _MODULE = "csbp_jax_own_"
 
 
 def is_plugin_file(word: str) -> bool:
-    """Whether a word on the command line is a plugin file, and not the name of a config."""
+    """Return whether a word on the command line is a plugin file, and not the name of a config."""
     return word.endswith(".py")
 
 
@@ -104,7 +104,7 @@ def plugin_frames(error: BaseException) -> list[tuple[FrameType, int]]:
 
 
 def defined_in_plugin(thing: object) -> bool:
-    """Whether a function or class was defined in a plugin file, which no other process can import."""
+    """Return whether a function or class was defined in a plugin file, which no other process can import."""
     return str(getattr(thing, "__module__", "")).startswith(_MODULE)
 
 

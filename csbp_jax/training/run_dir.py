@@ -31,7 +31,7 @@ def open_run(
     own: Own = Own(),
     elsewhere: dict[str, Any] | None = None,
 ) -> Iterator[pathlib.Path]:
-    """Creates or reopens a run directory, locks it, and checks that its config, data and plugin code are unchanged.
+    """Create or reopen a run directory, lock it, and check that its config, data and plugin code are unchanged.
 
     Args:
       root: directory of all runs.
@@ -71,7 +71,7 @@ def open_run(
 
 
 def fingerprint_digest(data: str) -> str:
-    """Returns the digest of a data fingerprint that ``config.json`` stores."""
+    """Return the digest of a data fingerprint that ``config.json`` stores."""
     return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
@@ -127,7 +127,7 @@ def _differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
 
 
 def read_json(file: pathlib.Path, *keys: str) -> dict[str, Any]:
-    """Reads a JSON object that must have the given keys.
+    """Read a JSON object that must have the given keys.
 
     Raises:
       ConfigError: the file cannot be read or lacks a key.
@@ -142,7 +142,7 @@ def read_json(file: pathlib.Path, *keys: str) -> dict[str, Any]:
 
 
 def read_result(run: pathlib.Path) -> dict[str, Any]:
-    """Reads the ``result.json`` of a finished run.
+    """Read the ``result.json`` of a finished run.
 
     Raises:
       ConfigError: the file cannot be read.

@@ -18,7 +18,7 @@ from csbp_jax.training.checkpoint import manifest
 
 
 def is_bucket(folder: epath.PathLike) -> bool:
-    """Whether a path is an address, ``gs://...``.
+    """Return whether a path is an address, ``gs://...``.
 
     Raises:
       ConfigError: it is, but gcsfs is not installed.
