@@ -16,11 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from csbp_jax import configs, data, learner
 from csbp_jax.config import Chaos, Config, Optimizer, replaced
 from csbp_jax.instruments import training_map
-from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.training.compiled import resolve
 from experiments import study
-from experiments.statistics import mean_text
+from experiments.statistics import half_widths, mean_text
 from experiments.steering import control
 from experiments.study import Content
 
@@ -103,11 +102,10 @@ def draw(content: Content, out: pathlib.Path) -> None:
     for (above, below), top in zip(panels.T, TOPS, strict=True):
         above.plot(path(top), color="black", lw=1, label="wanted")
         for i, (term, tops) in enumerate(content["terms"].items()):
-            spread = [student(column) for column in windows(tops[f"{top:g}"]["local"]).T]
-            center, low, high = (np.array([getattr(s, name) for s in spread]) for name in ("mean", "low", "high"))
+            means = windows(tops[f"{top:g}"]["local"])
             shifted = steps + WINDOW * 0.2 * (i - 0.5)  # so that no bar hides another
-            bars, marker = (center - low, high - center), "os"[i]
-            above.errorbar(shifted, center, bars, fmt=f"{marker}-", ms=4, color=PALETTE[i], label=term)
+            style = {"fmt": "os"[i] + "-", "ms": 4, "color": PALETTE[i], "label": term}
+            above.errorbar(shifted, means.mean(axis=0), half_widths(means), **style)
             factors = np.array(tops[f"{top:g}"]["factors"]).T
             below.plot(STRIDE * np.arange(len(factors)), factors, color=PALETTE[i], lw=0.7)
         above.axhline(0, color="black", lw=0.5)
