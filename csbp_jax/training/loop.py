@@ -96,7 +96,7 @@ def train(
         folder_name, store, result = multihost.broadcast_from_host0(open_run)
         folder = pathlib.Path(folder_name)
         if result is not None:
-            console.print(f"{folder} is finished; FRESH=1 (--fresh) starts it anew", soft_wrap=True)
+            console.print(f"{folder} is finished; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
         else:
             job = _Job(run, splits, stop, folder, store, console, steps_traced)
             with stop.deferred():
