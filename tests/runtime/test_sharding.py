@@ -15,6 +15,7 @@ from jax.sharding import AxisType
 
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
+from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.learner import optimizer
 from csbp_jax.models import base, layers, norms
 from csbp_jax.runtime.sharding import shardings
@@ -35,12 +36,6 @@ def over(count):
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
 
 
-def wide(state):
-    """Flax makes its parameters in float32."""
-    dtype = jnp.result_type(float)
-    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
-
-
 @functools.cache
 def compiled_run(config, devices):
     """One object for all tests, so that its programs are compiled once."""
@@ -51,7 +46,7 @@ def begin(layout, devices, **changes):
     """A compiled run and its first state, in float64 if that is enabled."""
     run = compiled_run(dataclasses.replace(SMALL, layout=layout, **changes), devices)
     state = run.init(jax.random.key(0))
-    return run, jax.device_put(wide(state), shardings(layout, state, over(devices)))
+    return run, jax.device_put(to_default_precision(state), shardings(layout, state, over(devices)))
 
 
 def go_on(run, state, steps, start=0):
@@ -184,7 +179,7 @@ def after_steps(model=None, count=3, norm_groups=1, remat=False, **changes):
     tx = optimizer.build(config.optimizer, 1, 1)
     model = model or models.build(config.model)
     init, train_step, _ = learner.make(model, tx, losses.rate_cross_entropy, config)
-    state, random = jax.jit(lambda key: wide(init(key)))(jax.random.key(0)), np.random.default_rng(0)
+    state, random = jax.jit(lambda key: to_default_precision(init(key)))(jax.random.key(0)), np.random.default_rng(0)
     for _ in range(count):
         batch = {"x": jnp.asarray(random.normal(size=(16, 1, 6)) * 2), "y": jnp.asarray(random.integers(0, 3, 16))}
         state, metrics = jax.jit(train_step)(state, batch)
@@ -228,7 +223,7 @@ def test_with_a_norm_each_part_has_its_own_statistics_as_a_group_would(x64):
 def test_ghost_statistics_are_those_of_each_group_alone(name, x64):
     x = jnp.asarray(np.random.default_rng(1).normal(2, 3, (8, 3, 4, 5)))
     together, alone = norms.make(name, 3, groups=4)(), norms.make(name, 3)()
-    variables = wide(together.init(jax.random.key(0), x, False))
+    variables = to_default_precision(together.init(jax.random.key(0), x, False))
     y, moved = together.apply(variables, x, True, mutable=["batch_stats"])
     each = [alone.apply(variables, group, True, mutable=["batch_stats"]) for group in jnp.split(x, 4)]
     np.testing.assert_allclose(y, jnp.concatenate([out for out, _ in each]), rtol=1e-12, atol=1e-12)
@@ -259,7 +254,7 @@ def kept_and_gradient(model, taps):
     config = Config(model=model, chaos=Chaos(z0=(1.0,), taps=taps))
     net, tx = models.build(config.model), optimizer.build(config.optimizer, 1, 1)
     init, _, _ = learner.make(net, tx, losses.rate_cross_entropy, config)
-    state, random = jax.jit(lambda key: wide(init(key)))(jax.random.key(0)), np.random.default_rng(0)
+    state, random = jax.jit(lambda key: to_default_precision(init(key)))(jax.random.key(0)), np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(64, 1, *model.input_shape))), jnp.arange(64) % 10
     gradients = jax.jit(learner.make_gradients(net, losses.rate_cross_entropy, config))(state, {"x": x, "y": y})
 

@@ -6,10 +6,10 @@ import pathlib
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import configs, data
+from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runtime import multihost, sharding
 from csbp_jax.runtime.preemption import Stop
 from csbp_jax.training import compiled
@@ -30,13 +30,7 @@ def begin(layout):
     )
     parts = data.load(config)
     run = compiled.compile_run(config, parts["train"], 78)
-    return run, parts, wide(run.init(jax.random.key(0)))
-
-
-@jax.jit
-def wide(state):
-    """Flax makes its parameters in float32."""
-    return jax.tree.map(lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
+    return run, parts, to_default_precision(run.init(jax.random.key(0)))
 
 
 def go_on(run, parts, state):
