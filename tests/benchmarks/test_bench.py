@@ -114,11 +114,11 @@ def test_a_table_is_quoted_in_place_of_the_old_one():
 def test_targets_are_met_missed_or_not_measured(monkeypatch):
     monkeypatch.setitem(targets.REASONS, "dispatch of a step", "a reason")
     low, high = ({"median": value, "min": value, "max": value} for value in (2.0, 400.0))
-    found = targets.page({"dispatch": {"us": high}, "starts": {"cold": low, "warm": low}})
-    assert '| dispatch of a step | <= 300 us | 400 (400-400) | missed | `make bench ARGS="--only steps"` |' in found
-    assert "- dispatch of a step: a reason" in found
-    assert found.count("| met |") == 2
-    assert found.count("not measured") == len(list(targets.rows())) - 3
+    result = targets.page({"dispatch": {"us": high}, "starts": {"cold": low, "warm": low}})
+    assert '| dispatch of a step | <= 300 us | 400 (400-400) | missed | `make bench ARGS="--only steps"` |' in result
+    assert "- dispatch of a step: a reason" in result
+    assert result.count("| met |") == 2
+    assert result.count("not measured") == len(list(targets.rows())) - 3
 
 
 def test_a_reason_has_the_numbers_of_the_page():
@@ -130,19 +130,19 @@ def test_a_reason_has_the_numbers_of_the_page():
     name = "SpikingJelly over ours, training step of CNN7"
     assert f"- {name}: not measured" in targets.page(content | {"convolutions": {}})
     content["convolutions"] = {"CNN7": {"stages": {"all": programs(ours=150.0, torch=120.0)}}}
-    found = targets.page(content)
-    assert "its convolutions alone take 150 ms of our 200, and in torch 120 of SpikingJelly's 180" in found
-    assert "all else takes 50 and 60 ms" in found
+    result = targets.page(content)
+    assert "its convolutions alone take 150 ms of our 200, and in torch 120 of SpikingJelly's 180" in result
+    assert "all else takes 50 and 60 ms" in result
 
 
 def test_the_convolutions_are_those_of_the_network():
-    found = convolutions.shapes(steps.narrow(steps.NETS["SEW-ResNet-18"], 1 / 16))
-    assert list(found.items())[:3] == [
+    result = convolutions.shapes(steps.narrow(steps.NETS["SEW-ResNet-18"], 1 / 16))
+    assert list(result.items())[:3] == [
         (((4, 64, 64, 3), (7, 7, 3, 4), 2, 3), 1),
         (((16, 16, 16, 4), (3, 3, 4, 4), 1, 1), 4),
         (((16, 16, 16, 4), (3, 3, 4, 8), 2, 1), 1),
     ]
-    assert sum(found.values()) == 20  # 17, and 3 of shortcuts
+    assert sum(result.values()) == 20  # 17, and 3 of shortcuts
 
 
 @pytest.mark.parametrize("default", [False, True])
@@ -172,10 +172,10 @@ def test_pages_are_those_of_the_numbers_beside_them(tmp_path):
         assert (tmp_path / name).read_text() == (published / name).read_text()
 
 
-def test_a_sweeps_rule_on_cpu_is_what_the_numbers_bear_out():
-    """One member at a time wherever a step takes over 3 ms: as fast as alone, and no slower than vmap."""
-    found = json.loads((page.PUBLISHED / "bench.json").read_text())["members"]
-    long = {name: row for name, row in found.items() if row["alone_ms"]["median"] > 3}
+def test_the_numbers_support_the_rule_of_sweeps_on_cpu():
+    """Where a step takes over 3 ms, single members are as fast as single runs, and not slower than vmap."""
+    result = json.loads((page.PUBLISHED / "bench.json").read_text())["members"]
+    long = {name: row for name, row in result.items() if row["alone_ms"]["median"] > 3}
     assert len(long) >= 3
     for name, row in long.items():
         assert row["loop"]["median"] <= min(1.1, row["vmap"]["median"]), name
