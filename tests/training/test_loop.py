@@ -1,4 +1,4 @@
-"""The loop: what a run leaves, the same bits twice, resume after a kill, divergence, names."""
+"""The training loop: files of a run, determinism, resumption after a kill, divergence, refusals."""
 
 import dataclasses
 import io
@@ -19,20 +19,30 @@ from csbp_jax import configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import sharding
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.run_dir import open_run
+from tests.support import shared_programs
 
 ROOT = pathlib.Path(__file__).parents[2]
+# The config of the runs in tests/data/previous_layout, so that their tests share its programs: two steps per epoch.
 SMALL = dataclasses.replace(
     configs.load("digits"),
     epochs=2,
-    batch_size=64,
+    batch_size=512,
     checkpoint_every=1,
-    model=dataclasses.replace(configs.load("digits").model, features=(4, 4), time_steps=2),
+    log_every=1,
+    model=dataclasses.replace(configs.load("digits").model, features=(2, 2), time_steps=2),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_compilation_per_config():
+    with shared_programs.patched():
+        yield
 
 
 def run(config, root, **options):
@@ -53,7 +63,7 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
     assert json.loads((folder / "config.json").read_text())["config"]["chaos"]["taps"] == ["conv1.membrane"]
     assert {"jax", "flax"} <= set(json.loads((folder / "config.json").read_text())["versions"])
     assert {path.name for path in (folder / "figures").iterdir()} == {"training.png", "rates.png"}
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["19", "38"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["2", "4"]
     assert json.loads((folder / "result.json").read_text()) == result
     for word in ("epoch 2/2", "last epoch", "validation-chosen", str(folder)):
         assert word in text
@@ -69,7 +79,7 @@ def test_figures_of_a_deep_network_have_room(finished, tmp_path):
     assert (tmp_path / "figures" / "rates.png").stat().st_size > 1000
 
 
-def test_figures_need_no_row_of_a_step(finished, tmp_path):
+def test_figures_are_drawn_without_rows_of_steps(finished, tmp_path):
     rows = read_rows(finished[0] / "metrics.jsonl")
     plots.draw_run(tmp_path, [row for row in rows if row["kind"] != "train"])
     assert (tmp_path / "figures" / "training.png").stat().st_size > 1000
@@ -78,14 +88,14 @@ def test_figures_need_no_row_of_a_step(finished, tmp_path):
 def test_metrics_hold_every_epoch_and_the_share_of_the_chaos_term(finished):
     folder, result, _ = finished
     rows = read_rows(folder / "metrics.jsonl")
-    assert [row["step"] for row in rows if row["kind"] == "epoch"] == [19, 38]
-    assert [row["step"] for row in rows if row["kind"] == "train"] == [10, 20, 30]
+    assert [row["step"] for row in rows if row["kind"] == "epoch"] == [2, 4]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4]
     assert rows[0]["gradient_norms"] == result["gradient_norms"]
-    assert [row["z"]["conv1.membrane"] for row in rows if row["kind"] == "train"] == pytest.approx([10, 9, 9])
+    assert [row["z"]["conv1.membrane"] for row in rows if row["kind"] == "train"] == pytest.approx([10, 10, 9, 9])
     assert all(0 <= rate <= 1 for rate in rows[-1]["rates"].values())
 
 
-def test_the_weights_of_the_chosen_epoch_are_those_of_the_best_validation(finished):
+def test_the_chosen_epoch_has_the_best_validation(finished):
     folder, result, _ = finished
     epochs = [row for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "epoch"]
     best = max(epochs, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
@@ -94,13 +104,11 @@ def test_the_weights_of_the_chosen_epoch_are_those_of_the_best_validation(finish
     assert result["last"]["epoch"] == 2 and result["last"]["test_count"] == 359
 
 
-def test_the_digits_preset_is_no_mock():
-    """Its chaos term holds at least a tenth of the task gradient's norm at step 0."""
+def test_the_chaos_term_of_the_digits_preset_is_not_negligible():
+    """Its gradient has at least a tenth of the task gradient's norm at step 0."""
     config = configs.load("digits")
-    source = data.load(config)["train"]
-    program = compile_run(config, source, 39)
-    batch = program.shard_batch(next(data.train_batches(source, config.batch_size, config.seed)))
-    norms = program.gradient_norms(program.init(jax.random.key(config.seed)), batch)
+    run = compile_run(config, data.load(config)["train"], 39, mesh=sharding.data_parallel(1))
+    norms = run.gradient_norms(run.init(jax.random.key(config.seed)), run.shard_batch(next(run.batches(config.seed))))
     assert norms["chaos"] > 0.1 * norms["task"]
 
 
@@ -112,15 +120,16 @@ def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path):
     assert other["params_sha256"] != result["params_sha256"]
 
 
-def test_a_finished_run_is_not_done_again_and_fresh_sets_it_aside(finished):
-    folder, result, _ = finished
+def test_a_finished_run_is_not_trained_again_and_fresh_renames_it(finished, tmp_path):
+    _, result, _ = finished
+    folder = shutil.copytree(finished[0], tmp_path / "one")
     before = (folder / "metrics.jsonl").read_bytes()
-    again, text = run(SMALL, folder.parent, name="one")
+    again, text = run(SMALL, tmp_path, name="one")
     assert again == result and "is finished" in text
     assert (folder / "metrics.jsonl").read_bytes() == before
-    anew, text = run(SMALL, folder.parent, name="one", fresh=True)
-    assert anew["params_sha256"] == result["params_sha256"] and "the old run is kept as" in text
-    (old,) = folder.parent.glob("one.before-*")
+    fresh, text = run(SMALL, tmp_path, name="one", fresh=True)
+    assert fresh["params_sha256"] == result["params_sha256"] and "the old run is kept as" in text
+    (old,) = tmp_path.glob("one.before-*")
     assert (old / "metrics.jsonl").read_bytes() == before
 
 
@@ -132,7 +141,7 @@ def test_a_name_whose_config_differs_is_refused_with_the_fields_that_differ(fini
 
 
 def test_a_run_on_data_that_have_changed_is_refused(finished, monkeypatch):
-    """Neither is it finished, nor does it go on."""
+    """Whether it is finished or not."""
     folder, _, _ = finished
     before = data.fingerprint(SMALL)
     monkeypatch.setattr(data, "fingerprint", lambda config, folder: before + " and more")
@@ -140,7 +149,7 @@ def test_a_run_on_data_that_have_changed_is_refused(finished, monkeypatch):
         run(SMALL, folder.parent, name="one")
 
 
-def test_a_damaged_config_file_is_told_in_one_line(finished, tmp_path):
+def test_a_damaged_config_file_is_reported_in_one_line(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"conf')
     with pytest.raises(ConfigError, match=r"broken/config.json: cannot be read"):
@@ -157,13 +166,13 @@ def test_a_run_that_diverges_stops_after_three_steps_and_names_them(tmp_path):
 
 def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
     wild = dataclasses.replace(SMALL.optimizer, name="sgd", lr=0.01, schedule="step", step_epochs=1, step_factor=1e38)
-    with pytest.raises(Diverged, match=r"the last good checkpoint is of step 19\."):
-        run(dataclasses.replace(SMALL, optimizer=wild), tmp_path, name="later")
+    with pytest.raises(Diverged, match=r"the last good checkpoint is of step 2\."):
+        run(dataclasses.replace(SMALL, epochs=4, optimizer=wild), tmp_path, name="later")
     folder = tmp_path / "later" / "checkpoints"
-    assert location.steps(folder) == [19] and manifest.verify(folder / "19") is None
+    assert location.steps(folder) == [2] and manifest.verify(folder / "2") is None
 
 
-def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
+def test_damaged_files_of_a_run_are_reported_in_one_line(finished, tmp_path):
     def stopped(name):
         """The finished run as if it had been stopped just before its end."""
         copy = shutil.copytree(finished[0], tmp_path / name)
@@ -171,38 +180,38 @@ def test_damaged_files_of_a_run_are_told_in_one_line(finished, tmp_path):
         return copy
 
     (stopped("rows") / "metrics.jsonl").write_text("")
-    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 38 are missing"):
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 4 are missing"):
         run(SMALL, tmp_path, name="rows")
     lines = (finished[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     junk = b'3\n{}\n\xff\n{"kind": 1\n'
     (stopped("junk") / "metrics.jsonl").write_bytes(junk + b"".join(lines))
     run(SMALL, tmp_path, name="junk")
-    (stopped("gap") / "metrics.jsonl").write_bytes(b"".join(line for line in lines if b'"step": 19' not in line))
-    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 38 are missing"):
+    (stopped("gap") / "metrics.jsonl").write_bytes(b"".join(line for line in lines if b'"step": 2,' not in line))
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 4 are missing"):
         run(SMALL, tmp_path, name="gap")
     (stopped("config") / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"config.json: missing, though the run has begun"):
         run(dataclasses.replace(SMALL, seed=9), tmp_path, name="config")
     weights = stopped("weights")
-    (weights / "checkpoints" / "38" / "_METADATA").unlink()
+    (weights / "checkpoints" / "4" / "_METADATA").unlink()
     result, text = run(SMALL, tmp_path, name="weights")
-    assert "checkpoints/38: _METADATA is missing; renamed to 38.damaged-" in text and "resumed after step 19" in text
+    assert "checkpoints/4: _METADATA is missing; renamed to 4.damaged-" in text and "resumed after step 2" in text
     assert result["params_sha256"] == finished[1]["params_sha256"]
     (weights / "result.json").unlink()
-    for step in ("19", "38"):
+    for step in ("2", "4"):
         (weights / "checkpoints" / step / "_METADATA").unlink()
-    for _ in range(2):  # the second try is told the same, and does not begin anew
-        with pytest.raises(CheckpointError, match=r"no checkpoint is intact \(38: _METADATA is missing; 19: _METADATA"):
+    for _ in range(2):  # the second try fails with the same message, and does not start from scratch
+        with pytest.raises(CheckpointError, match=r"no checkpoint is intact \(4: _METADATA is missing; 2: _METADATA"):
             run(SMALL, tmp_path, name="weights")
     shutil.copytree(finished[0], tmp_path / "result")
     (tmp_path / "result" / "result.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"result.json: cannot be read"):
         run(SMALL, tmp_path, name="result")
-    result, _ = run(SMALL, stopped("whole").parent, name="whole")
+    result, _ = run(SMALL, stopped("intact").parent, name="intact")
     assert result["params_sha256"] == finished[1]["params_sha256"]
 
 
-def test_a_run_stopped_before_its_first_checkpoint_and_again_after_it_goes_on(finished, tmp_path):
+def test_a_run_stopped_before_its_first_checkpoint_and_again_after_it_resumes(finished, tmp_path):
     lines = (finished[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     copy = shutil.copytree(finished[0], tmp_path / "early")
     (copy / "result.json").unlink()
@@ -222,9 +231,9 @@ def test_two_processes_do_not_train_the_same_run(tmp_path):
                 run(SMALL, tmp_path, name="shared", fresh=fresh)
 
 
-def test_an_address_is_no_folder(tmp_path, monkeypatch):
+def test_an_address_in_place_of_a_directory_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="gs:/bucket/runs: is no folder"):
+    with pytest.raises(ConfigError, match="gs:/bucket/runs: not a directory"):
         run(SMALL, "gs://bucket/runs")
     assert list(tmp_path.iterdir()) == []
 
@@ -243,21 +252,41 @@ def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def command(runs, epochs=6):
+def test_a_run_killed_within_an_epoch_resumes_to_the_same_bits_without_doubled_rows(finished, tmp_path):
+    """The files as a kill in step 4 leaves them: rows after the checkpoint of step 2, the last one cut short."""
+    folder = shutil.copytree(finished[0], tmp_path / "killed")
+    rows = read_rows(folder / "metrics.jsonl")
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "4")
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    cut = next(n for n, row in enumerate(rows) if row["step"] == 4)
+    (folder / "metrics.jsonl").write_bytes(b"".join(lines[:cut]) + lines[cut][:20])
+    result, text = run(SMALL, tmp_path, name="killed")
+    assert "resumed after step 2" in text and rows[cut - 1]["step"] == 3
+    assert {**result, "seconds": 0} == {**finished[1], "seconds": 0}
+    assert_same_rows(read_rows(folder / "metrics.jsonl"), rows)
+
+
+def assert_same_rows(rows, expected):
+    assert [(row["kind"], row["step"]) for row in rows] == [(row["kind"], row["step"]) for row in expected]
+    np.testing.assert_array_equal([r.get("task_loss") for r in rows], [r.get("task_loss") for r in expected])
+
+
+def command(runs):
     return [
-        *(sys.executable, "-m", "csbp_jax", "train", "digits", "--runs", str(runs), "--name", "r"),
-        *("--epochs", str(epochs)),
+        *(sys.executable, "-m", "csbp_jax", "train", "digits", "--runs", str(runs), "--name", "r", "--epochs", "6"),
         *("--batch-size", "64", "--checkpoint-every", "1", "--model.features", "4", "4", "--model.time-steps", "2"),
     ]
 
 
-def test_a_killed_run_resumes_to_the_same_bits_without_doubled_rows(tmp_path):
+@pytest.mark.slow
+def test_a_killed_process_resumes_to_the_same_bits_without_doubled_rows(tmp_path):
     def results(runs):
         subprocess.run(command(runs), cwd=ROOT, check=True, capture_output=True, timeout=300)
         rows = read_rows(runs / "r" / "metrics.jsonl")
         return json.loads((runs / "r" / "result.json").read_text()), rows
 
-    whole, whole_rows = results(tmp_path / "whole")
+    expected, expected_rows = results(tmp_path / "uninterrupted")
     process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while not (tmp_path / "killed" / "r" / "checkpoints" / "38").exists():
@@ -267,7 +296,6 @@ def test_a_killed_run_resumes_to_the_same_bits_without_doubled_rows(tmp_path):
     process.wait()
     assert not (tmp_path / "killed" / "r" / "result.json").exists()
     resumed, rows = results(tmp_path / "killed")
-    assert resumed["params_sha256"] == whole["params_sha256"]
-    assert resumed["chosen"] == whole["chosen"] and resumed["last"] == whole["last"]
-    assert [(row["kind"], row["step"]) for row in rows] == [(row["kind"], row["step"]) for row in whole_rows]
-    np.testing.assert_array_equal([r.get("task_loss") for r in rows], [r.get("task_loss") for r in whole_rows])
+    assert resumed["params_sha256"] == expected["params_sha256"]
+    assert resumed["chosen"] == expected["chosen"] and resumed["last"] == expected["last"]
+    assert_same_rows(rows, expected_rows)

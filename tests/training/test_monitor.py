@@ -1,0 +1,92 @@
+"""The monitor of a run: rows, means of good steps, divergence, and that nothing outside changes it."""
+
+import ast
+import dataclasses
+import io
+import pathlib
+
+import numpy as np
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.config import Diverged
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
+
+PACKAGE = pathlib.Path(__file__).parents[2] / "csbp_jax"
+CONFIG = dataclasses.replace(configs.load("digits"), log_every=2)
+
+
+def metrics(loss, bad_steps=0):
+    return {"task_loss": np.float32(loss), "z": {"tap": np.float32(3)}, "bad_steps": np.int32(bad_steps)}
+
+
+def make(progress=None, started=(0, 0.0)):
+    """A monitor of epochs of four steps, and the rows that it writes."""
+    rows = []
+    outputs = Outputs(rows.append, lambda step, text: None, Console(file=io.StringIO()))
+    return TrainingMonitor(CONFIG, 4, progress or empty_progress(metrics(0)), started, outputs), rows
+
+
+def test_it_reads_a_step_when_the_next_one_is_dispatched():
+    monitor, rows = make()
+    for n in range(3):
+        monitor(metrics(n))
+        assert monitor.step == n
+    assert [(row["kind"], row["step"], row["task_loss"]) for row in rows] == [("train", 2, 1.0)]
+    monitor.catch_up()
+    monitor.catch_up()
+    assert monitor.step == 3 and monitor.steps_left == 1
+
+
+def test_an_epoch_has_the_means_of_its_good_steps_across_a_resume():
+    monitor, _ = make()
+    for loss, bad in ((1.0, 0), (np.nan, 1)):
+        monitor(metrics(loss, bad))
+    monitor.catch_up()
+    resumed, rows = make(monitor.progress(), (monitor.step, 5.0))
+    for loss in (2.0, 6.0):
+        resumed(metrics(loss))
+    resumed.catch_up()
+    assert resumed.steps_left == 0
+    resumed.end_epoch({"loss": 0.5}, {"loss": 0.25})
+    row = rows[-1]
+    assert (row["kind"], row["step"], row["epoch"], row["task_loss"]) == ("epoch", 4, 1, 3.0)
+    assert (row["validation_loss"], row["ema_validation_loss"]) == (0.5, 0.25) and row["seconds"] >= 5
+    assert resumed.epochs == 1 and resumed.steps_left == 4
+    assert resumed.progress()["count"] == resumed.progress()["sums"]["task_loss"] == 0
+
+
+def test_three_bad_steps_in_a_row_are_a_divergence():
+    monitor, rows = make()
+    for bad in (1, 0, 1, 2, 3):
+        monitor(metrics(1.0, bad))
+    with pytest.raises(Diverged, match="not finite at steps 3 to 5"):
+        monitor.catch_up()
+    assert [(row["step"], row["bad_steps"]) for row in rows if row["kind"] == "bad"] == [(1, 1), (3, 1), (4, 2), (5, 3)]
+
+
+def test_flip_ratios_are_written_with_their_step():
+    monitor, rows = make()
+    monitor.record_flip_ratios(1, {"task": 0.5, "chaos": None, "both": 0.75})
+    for _ in range(2):
+        monitor(metrics(1.0))
+    monitor.catch_up()
+    assert [(row["kind"], row["step"]) for row in rows] == [("flip", 1), ("train", 2)]
+    assert rows[0]["flip_ratio"] == {"task": 0.5, "chaos": None, "both": 0.75}
+
+
+def outside_changes(source):
+    """Lines that assign to an attribute of a variable ``monitor``, or reach for a private one of it."""
+    for node in ast.walk(ast.parse(source)):
+        of_monitor = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "monitor"
+        if of_monitor and (not isinstance(node.ctx, ast.Load) or node.attr.startswith("_")):
+            yield node.lineno
+
+
+def test_only_the_monitor_changes_itself():
+    """Callers read it and call it; its state changes by its own methods alone."""
+    assert list(outside_changes("monitor.step += 1\nx = monitor.step\nmonitor._waited")) == [1, 3]
+    changes = {str(file): list(outside_changes(file.read_text())) for file in PACKAGE.rglob("*.py")}
+    assert not {file: lines for file, lines in changes.items() if lines}
+    assert "monitor = TrainingMonitor(" in (PACKAGE / "training" / "loop.py").read_text()
