@@ -1,0 +1,83 @@
+"""All instruments on a small net, where the answer is known."""
+
+import types
+
+import numpy as np
+import pytest
+
+from csbp_jax import data, dynamics, learner
+from csbp_jax.config import Optimizer, replaced
+from csbp_jax.instruments import classify, measure, training_map
+from csbp_jax.training import flip_meter
+from csbp_jax.training.compiled import resolve
+from tests.support.small_map import CALM, DENSE, STEPS_PER_EPOCH
+
+PLAN = measure.Plan(6, 2, 2, (1e-8, 1e-3))
+
+
+@pytest.fixture(scope="module")
+def run():
+    """The map of a config, and two batches of it."""
+    splits = data.load(DENSE)
+    config = resolve(replaced(DENSE, "loss.name", "mse"), splits)
+    batches = training_map.batches(config, splits["train"], 2)
+    return training_map.make(config, batches[0], STEPS_PER_EPOCH), batches
+
+
+def with_rate(run, lr):
+    """The map at another learning rate, which is traced: its programs stay the same."""
+
+    def start(seed, fixed):
+        state = run.start(seed, fixed)
+        return state.replace(hparams=state.hparams | {"lr": np.float64(lr) + 0 * state.hparams["lr"]})
+
+    return types.SimpleNamespace(step=run.step, readouts=run.readouts, flip_ratio=run.flip_ratio, start=start)
+
+
+def test_a_run_that_does_not_move_is_neutral_in_all_instruments(run):
+    run, batches = run
+    assert not np.array_equal(batches[0]["x"], batches[1]["x"])
+    measured = measure.measure(with_rate(run, 0.0), batches, PLAN)
+    np.testing.assert_allclose(measured["tangent"]["exponents"], 0, atol=1e-12)
+    assert measured["neutral"] == 2 and measured["size"] == 1 and measured["counted"] == 4
+    sized = measured["finite_size"]
+    np.testing.assert_allclose([sized[name]["exponents"] for name in ("parameters", "logits")], 0, atol=1e-6)
+    flipped = np.array(measured["apart"]["spikes"])[0] ** 2
+    assert sized["spikes"][0] == flipped[0] == 0  # 1e-8 apart
+    # The parameters keep their distance; with annealing z the moment, which is the gradient, changes its share of it.
+    assert len(measured["cumulated"]) == 6 and np.max(np.abs(measured["cumulated"])) < 1
+    distances = {name: np.array(values) for name, values in measured["apart"].items()}
+    assert {name: values.shape for name, values in distances.items()} == {
+        "deltas": (2,), "parameters": (7, 2), "logits": (7, 2), "spikes": (7, 2),
+    }  # fmt: skip
+    for name in ("parameters", "logits", "spikes"):
+        np.testing.assert_allclose(distances[name], np.broadcast_to(distances[name][0], (7, 2)), rtol=1e-9)
+    # Of the dynamical leaves, the moments are half.
+    of_parameters = distances["parameters"]
+    assert np.all((of_parameters > 0.3 * distances["deltas"]) & (of_parameters <= distances["deltas"]))
+    assert np.all(distances["logits"] > 0) and np.all(distances["spikes"] ** 2 == np.round(distances["spikes"] ** 2))
+    assert measured["flip_ratio"]["start"] == dict.fromkeys(flip_meter.PARTS, 0.0)
+    assert classify.classify(measured) == "contracting or neutral"
+
+
+def test_a_run_whose_steps_are_skipped_runs_away(run):
+    """Its steps are not finite, so that its map is the identity, whose exponent is 0."""
+    run, batches = run
+    measured = measure.measure(with_rate(run, 1e200), batches, PLAN)
+    assert measured["tangent"]["exponents"] == [0.0, 0.0] and classify.classify(measured) == "runs away"
+
+
+def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run):
+    run, (probe, _) = run
+    adam = replaced(run.recipe.config, "optimizer", Optimizer(name="adam", lr=1e-3))
+    assert not np.any(probe["x"][:, :, 0, 0])  # a pixel that is dark in all digits
+
+    def classified(eps_root):
+        run = training_map.make(replaced(adam, "optimizer.eps_root", eps_root), probe, STEPS_PER_EPOCH)
+        state = run.start(0, True)
+        exponents, errors, _ = dynamics.lyapunov(
+            run.step, state, [probe] * 4, 1, dynamical_leaves=learner.dynamical_leaves(state)
+        )
+        return classify.classify(CALM | {"tangent": {"exponents": exponents.tolist(), "stderr": errors.tolist()}})
+
+    assert classified(0.0) == "no exponent" != classified(1e-12)

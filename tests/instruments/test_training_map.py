@@ -1,0 +1,101 @@
+"""The training of a config as a map: its start, its flip ratio, its controls, its forces."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from csbp_jax import controls, data, learner
+from csbp_jax.config import replaced
+from csbp_jax.instruments import training_map
+from csbp_jax.training.compiled import resolve
+from tests.support.small_map import DENSE, STEPS_PER_EPOCH
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """``(config, two batches)``"""
+    splits = data.load(DENSE)
+    config = resolve(DENSE, splits)
+    return config, training_map.batches(config, splits["train"], 2)
+
+
+@pytest.fixture(scope="module")
+def run(prepared):
+    config, batches = prepared
+    return training_map.make(config, batches[0], STEPS_PER_EPOCH)
+
+
+def test_z_in_plain_units_has_the_requested_ratio(prepared, run, monkeypatch):
+    config, (probe, _) = prepared
+    in_flips = replaced(config, "chaos.unit", "flip")
+    # The map of either unit is the same: only its first z differs.
+    monkeypatch.setattr(training_map, "make", lambda *_: run)
+    plain = training_map.in_plain_units(in_flips, probe, STEPS_PER_EPOCH)
+    assert plain.chaos.unit == "plain" and plain.chaos.z0 != config.chaos.z0
+    state = run.start(config.seed, True)
+    state = state.replace(hparams=state.hparams | {"z0": {"fc1.dense": jnp.float32(plain.chaos.z0[0])}})
+    assert run.flip_ratio("chaos", state, probe) == pytest.approx(4, rel=2e-2)
+    monkeypatch.undo()
+    assert training_map.in_plain_units(plain, probe, STEPS_PER_EPOCH) == plain
+
+
+def test_z_is_held_only_in_a_fixed_start(run):
+    assert float(run.start(0, True).hparams["beta"]) == 1
+    assert float(run.start(0, False).hparams["beta"]) == 0.5
+
+
+def test_a_term_in_substeps_has_no_flip_ratio(prepared, run):
+    config, (probe, _) = prepared
+    state = run.start(0, True)
+    assert run.flip_ratio("both", state, probe) > 0
+    in_substeps = training_map.make(replaced(config, "chaos.substeps", 10), probe, STEPS_PER_EPOCH)
+    assert np.isnan(in_substeps.flip_ratio("both", state, probe))
+
+
+def test_conditions_differ_from_the_config_in_the_term_alone():
+    conditions = training_map.conditions(DENSE, substeps=7)
+    assert conditions.pop("as given") == DENSE
+    changed = {name: dataclasses.replace(config, chaos=DENSE.chaos) for name, config in conditions.items()}
+    assert all(config == DENSE for config in changed.values())
+    assert [c.chaos.z0 for c in conditions.values()] == [(0.0,), (4.0,), (4.0,), (4.0,)]
+    assert [(c.chaos.term, c.chaos.substeps) for c in list(conditions.values())[1:]] == [
+        ("drift", 1), ("linear", 1), ("chaos", 7),
+    ]  # fmt: skip
+
+
+def test_adams_second_moments_are_not_perturbed(prepared):
+    config, (probe, _) = prepared
+    run = training_map.make(replaced(config, "optimizer.name", "adam"), probe, STEPS_PER_EPOCH)
+    state = jax.eval_shape(lambda: run.start(0, True))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    mask = learner.without_second_moments(state)
+    perturbed = sum(leaf.size for leaf, m in zip(jax.tree.leaves(state), jax.tree.leaves(mask), strict=True) if m)
+    assert perturbed == 2 * parameters  # and the first moments
+
+
+def test_a_force_is_as_large_as_the_terms_pushes_in_the_control_run(prepared, run):
+    """Tensor by tensor and step by step; so are the steps that it makes."""
+    (config, batches), control_run = prepared, run
+    without_term = replaced(config, "chaos.z0", (0.0,))
+    forced = training_map.make(
+        without_term, batches[0], STEPS_PER_EPOCH, lambda tx: optax.chain(controls.gaussian(), tx)
+    )
+    start = training_map.forced(forced, control_run, batches, 3).start(1, True)
+    state, pushes = control_run.start(1, True), []
+    push, step = jax.jit(control_run.push), jax.jit(control_run.step)
+    for batch in (batches[0], batches[1], batches[0]):
+        pushes.append(push(state, batch)["fc1"]["dense"]["kernel"])
+        state = step(state, batch)
+    sizes = start.hparams["forcing"]["fc1"]["dense"]["kernel"]
+    np.testing.assert_allclose(sizes, [jnp.sqrt(jnp.mean(push**2)) for push in pushes], rtol=1e-4)
+    free = training_map.make(without_term, batches[0], STEPS_PER_EPOCH)
+    with_force, without_force = (
+        jax.jit(run.step)(first, batches[0]).params["fc1"]["dense"]["kernel"]
+        for run, first in ((forced, start), (free, free.start(1, True)))
+    )
+    step_size = jnp.sqrt(jnp.mean((with_force - without_force) ** 2))
+    assert step_size == pytest.approx(0.1 * float(sizes[0]), rel=0.2)
