@@ -1,4 +1,4 @@
-"""Thirty things that a newcomer looks for are in the file whose name suggests it, and the map names every package."""
+"""The map of the packages: what a newcomer looks for is in the file that names and map suggest."""
 
 import pathlib
 import re
