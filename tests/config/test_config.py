@@ -64,7 +64,7 @@ def test_a_wrong_type_is_refused(value, kind):
     with pytest.raises(ConfigError, match=rf"chaos.z0: .* is not possible; allowed is {kind}"):
         check(Config(chaos=Chaos(z0=value)))
     with pytest.raises(ConfigError, match=r"chaos\.cut"):
-        check(Config(chaos=Chaos(cut=(1.0, 2.0, 3.0))))
+        check(Config(chaos=Chaos(cut=(1.0, 2.0, 3.0))))  # type: ignore[arg-type]  # refused at run time
     check(Config(optimizer=Optimizer(lr=1, clip=2)))
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pathlib
 import zlib
 
 import numpy as np
@@ -144,7 +145,7 @@ def cheap(tmp_path_factory):
 def test_splits_are_those_of_the_digits(cheap):
     _, _, events = cheap
     x = digits_events._digits()["x"].astype(np.float32) / 16
-    for split, still in still_digits.load(Config(), None).items():
+    for split, still in still_digits.load(Config(), pathlib.Path()).items():
         np.testing.assert_array_equal(events[split].y, still.y)
         assert len(events[split]) == len(still) and events[split].classes == 10 and events[split].events
         digits = [int(events[split][i]["x"].sum()) - 4 for i in range(len(still))]

@@ -12,11 +12,8 @@ from tests.support.formats import encoded, photo
 
 PIXELS = photo(0)
 GREY = PIXELS[..., 0]
-DECODERS = [
-    decode.by_pillow,
-    *([decode.by_simplejpeg] if decode.simplejpeg else []),
-    *([decode.by_cv2] if decode.cv2 else []),
-]
+OPTIONAL = {"simplejpeg": decode.by_simplejpeg, "cv2": decode.by_cv2}
+DECODERS = [decode.by_pillow, *(decoder for package, decoder in OPTIONAL.items() if getattr(decode, package))]
 EXIF = Image.Exif()
 EXIF[0x112] = 6  # to be displayed rotated by 90 degrees
 

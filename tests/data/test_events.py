@@ -11,6 +11,7 @@ import tarfile
 import urllib.error
 import urllib.request
 from importlib import resources
+from typing import Any
 
 import chex
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 import tonic.datasets
 
 from csbp_jax.config import Config, ConfigError, Data, Model
+from csbp_jax.data.download.archives import extract
 from csbp_jax.data.download.fetch import digest
 from csbp_jax.data.events import archives, preparation, recordings, sources
 from csbp_jax.data.events.readers import Events, read_file, sort_by_time
@@ -38,9 +40,8 @@ def config(name, T=3, **data):
 
 
 def prepare(name, originals, folder, **options):
-    return preparation.prepare(
-        name.removesuffix("_aedat"), originals, folder, **{"verify": False, "show": quiet} | options
-    )
+    settings: dict[str, Any] = {"verify": False, "show": quiet} | options
+    return preparation.prepare(name.removesuffix("_aedat"), originals, folder, **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -97,11 +98,11 @@ def test_frames_count_the_events_that_were_written(made, name):
             frame = np.minimum(np.arange(len(x)) // (len(x) // 3), 2)
             np.add.at(frames, (frame, y, x, p), 1)
             expected[frames.astype(np.uint8).reshape((3, 700) if name == "shd" else frames.shape).tobytes()] = label
-    shown = {}
+    shown: dict[bytes, int] = {}
     for source in parts.values():
         batch = source.take(np.arange(len(source)), np.zeros((len(source), 0), np.float32))
         chex.assert_shape(batch["x"], (len(source), 3, *((700,) if name == "shd" else shape)))
-        assert (batch["x"].dtype, batch["y"].dtype, type(batch["x"])) == (np.uint8, np.int32, np.ndarray)
+        assert batch["x"].dtype == np.uint8 and batch["y"].dtype == np.int32 and type(batch["x"]) is np.ndarray
         shown |= dict(zip(map(bytes, batch["x"]), batch["y"].tolist(), strict=True))
     assert shown == expected
     assert sum(map(len, parts.values())) == sum(map(len, truth.values()))
@@ -163,6 +164,7 @@ def test_natural_order():
 @pytest.mark.parametrize("split", ["last", "first"])
 def test_splits_of_cifar10_dvs_are_those_of_the_manifest(tmp_path, monkeypatch, split):
     numbers, root = np.random.default_rng(0).permutation(1000), tmp_path / "CIFAR10DVS"
+    tree: list[tuple[str, list[str], list[str]]]
     tree = [(str(root / c), [], [f"cifar10_{c}_{number}.aedat4" for number in numbers]) for c in recordings.CIFAR10]
     monkeypatch.setattr(os, "walk", lambda path: tree)  # 10,000 files would take seconds to create
     members = recordings.index("cifar10_dvs", tmp_path)["all"]
@@ -376,7 +378,7 @@ def test_a_prepared_data_set_does_not_need_its_archives(small):
 def test_an_interrupted_preparation_does_not_look_prepared(tmp_path, monkeypatch):
     trees("nmnist", tmp_path / "originals")
 
-    def interrupted(path, target, limit, extract=preparation.extract):
+    def interrupted(path, target, limit, extract=extract):
         extract(path, target, limit)
         if path.name == "Test.zip":
             raise KeyboardInterrupt
@@ -623,7 +625,7 @@ def test_files_of_each_format(tmp_path):
     x, y, t, p = recording(0, 300, 100, 128)
     (tmp_path / "a.bin").write_bytes(nmnist(x, y, t, p))
     (tmp_path / "a.aedat").write_bytes(aedat(x, y, t, p))
-    aedat4(x, y, t, p, tmp_path / "a.aedat4", height=100)
+    aedat4((x, y, t, p), tmp_path / "a.aedat4", height=100)
     npz(tmp_path / "a.npz", x=x, y=y, t=t, p=2 * p - 1, height=110, width=130)
     npz(tmp_path / "b.npz", x=x.astype(np.uint64), y=y.astype(np.int16), t=t.astype(np.uint32), p=p.astype(bool))
     np.save(tmp_path / "a.npy", np.stack([x, y, t, p], axis=1))
@@ -687,13 +689,13 @@ def test_no_such_file(tmp_path):
 
 
 def test_damaged_and_empty_aedat4(tmp_path, capfd):
-    content = aedat4(*recording(0, 3000, 128, 128), tmp_path / "a.aedat4")
+    content = aedat4(recording(0, 3000, 128, 128), tmp_path / "a.aedat4")
     for damaged in (content[: len(content) // 2], content[:1000] + bytes(500) + content[1500:]):
         (tmp_path / "a.aedat4").write_bytes(damaged)
         with pytest.raises(ConfigError, match=r"a.aedat4: cannot be read"):
             read_file(tmp_path / "a.aedat4")
     assert capfd.readouterr().err == ""  # where Rust prints its panic, too
-    aedat4(*(array[:0] for array in recording(0)), tmp_path / "b.aedat4")
+    aedat4([array[:0] for array in recording(0)], tmp_path / "b.aedat4")
     with pytest.raises(ConfigError, match=r"b.aedat4: (holds no events|cannot be read)"):
         read_file(tmp_path / "b.aedat4")
 
@@ -752,6 +754,6 @@ def test_columns_in_another_order_are_noticed(tmp_path):
 
 def test_a_missing_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "aedat", None)
-    aedat4(*recording(0), tmp_path / "a.aedat4")
+    aedat4(recording(0), tmp_path / "a.aedat4")
     with pytest.raises(ConfigError, match=r"a.aedat4: its format needs a package that is not installed .*pip install"):
         read_file(tmp_path / "a.aedat4")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pathlib
 import signal
 import time
 
@@ -18,7 +19,7 @@ PARAMETERS = {"name": "x", "shape": (2, 3), "window": None}
 
 def members(skipped):
     sizes = {"train": 7, "test": 4}
-    return {split: [Recording(f"{split}/{i}", None, i % 3) for i in range(n)] for split, n in sizes.items()}
+    return {split: [Recording(f"{split}/{i}", pathlib.Path(), i % 3) for i in range(n)] for split, n in sizes.items()}
 
 
 def counts(recording, top=200):

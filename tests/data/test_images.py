@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import chex
 import numpy as np
@@ -24,6 +26,7 @@ from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, Data
 from csbp_jax.data.download import locks
 from csbp_jax.data.images import preparation, records, sources
+from csbp_jax.data.images.decode import decode
 from tests.support import formats
 
 
@@ -32,24 +35,27 @@ def quiet(stage, done, total):
 
 
 def prepare(name, raw, folder, **options):
-    return preparation.prepare(name, raw, folder, **{"verify": False, "show": quiet} | options)
+    settings: dict[str, Any] = {"verify": False, "show": quiet} | options
+    return preparation.prepare(name, raw, folder, **settings)
 
 
-def load(name, folder, **options):
-    return sources.load(Config(data=Data(name=name, **options)), folder)
+def load(name, folder, seed=0, **options):
+    return sources.load(Config(seed=seed, data=Data(name=name, **options)), folder)
 
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
     """All five data sets, prepared: their directory, and the content of their raw files."""
-    folder, raw, content = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("raw"), {}
-    for name, write in {
+    folder, raw = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("raw")
+    content: dict[Any, Any] = {}
+    writers: dict[str, Callable[..., Any]] = {
         "cifar10": formats.cifar10,
         "cifar100": formats.cifar100,
         "mnist": formats.mnist,
         "fashion_mnist": lambda target: formats.mnist(target, 50, 20),
         "imagenet": formats.imagenet,
-    }.items():
+    }
+    for name, write in writers.items():
         (raw / name).mkdir()
         content[name] = write(raw / name)
         content[name, "counts"] = prepare(name, raw / name, folder)
@@ -78,7 +84,7 @@ def test_counts_and_a_second_preparation(datasets, name, tmp_path):
 def test_the_unmodified_library_reads_the_content_of_the_raw_files(datasets, name):
     folder, content = datasets
     x, y, *coarse = content[name]
-    directory = records.find(folder, name)
+    directory = records.prepared(folder, name)
     assert directory.parent == folder / name
     builder = tfds.builder_from_directory(directory)
     assert builder.info.name == name
@@ -168,7 +174,7 @@ def test_wrong_cifar(tmp_path, replaced, message):
 
 @pytest.mark.parametrize("name, file", [("cifar10", "cifar-10-binary.tar.gz"), ("mnist", "train-images-idx3-ubyte.gz")])
 def test_truncated_archives(tmp_path, name, file):
-    {"cifar10": formats.cifar10, "mnist": formats.mnist}[name](tmp_path)
+    getattr(formats, name)(tmp_path)
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:20_000])
     with pytest.raises(ConfigError, match=rf"{file}: damaged or truncated \([^\n]*\); fetch it again") as error:
         prepare(name, tmp_path, tmp_path / "data")
@@ -256,7 +262,7 @@ def test_cmyk_and_png_become_rgb_jpegs(tmp_path):
         assert images[name].shape == expected.shape and np.abs(images[name].astype(int) - expected).mean() < 3
     jpegs = {
         r["file_name"].decode(): r["image"]
-        for r in records.encoded(records.find(tmp_path / "data", "imagenet"), "train")
+        for r in records.encoded(records.prepared(tmp_path / "data", "imagenet"), "train")
     }
     assert jpegs["n01440764_3.JPEG"] == odd["n01440764_3.JPEG"]  # grey is not encoded again
     assert jpegs["n01440764_2.JPEG"][:2] == b"\xff\xd8"
@@ -358,16 +364,17 @@ def test_a_killed_preparation_leaves_nothing_and_starts_again(tmp_path, stage):
 
 def test_a_second_process_waits_and_takes_the_result_of_the_first(datasets, tmp_path, monkeypatch):
     folder, _ = datasets
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
     with ThreadPoolExecutor() as pool:
         with locks.locked(tmp_path / "mnist" / ".lock"):
             second = pool.submit(prepare, "mnist", tmp_path, tmp_path)  # without raw files
             deadline = time.monotonic() + 60
-            while not sys.stderr.getvalue().endswith("\n"):
+            while not stderr.getvalue().endswith("\n"):
                 assert time.monotonic() < deadline and not second.done()
                 time.sleep(0.01)
             notice = f"{tmp_path}/mnist/.lock: another process holds this lock; waiting for it\n"
-            assert sys.stderr.getvalue() == notice
+            assert stderr.getvalue() == notice
             copy(folder, "mnist", tmp_path)
             assert not second.done()
         assert second.result(60) == COUNTS["mnist"]
@@ -397,7 +404,7 @@ def test_a_full_disk(datasets, tmp_path, form):
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_tfrecord_directories_are_converted(datasets, tmp_path, name):
     folder, _ = datasets
-    directory = records.find(folder, name)
+    directory = records.prepared(folder, name)
     formats.tfrecords(directory, tmp_path / "old" / directory.relative_to(folder))
     counts = prepare(name, tmp_path / "old", tmp_path / "data", verify=True)
     assert counts == COUNTS[name]
@@ -462,7 +469,7 @@ def test_splits_of_small_data_sets(datasets, name, shape):
 
 def test_validation_does_not_depend_on_the_seed(datasets):
     folder, _ = datasets
-    first, second = (sources.load(Config(seed=seed, data=Data(name="cifar10")), folder) for seed in (0, 1))
+    first, second = (load("cifar10", folder, seed=seed) for seed in (0, 1))
     np.testing.assert_array_equal(first["validation"].x, second["validation"].x)
 
 
@@ -541,7 +548,7 @@ def test_imagenet_shows_the_centre_for_evaluation(datasets):
     # Of 60 x 80 pixels the middle 52 or 53 squared, to 35.
     for image in shown:
         distances = [
-            np.abs(records.decode(jpeg, "a")[4:56, 14:66][::3, ::3].astype(int) - image[::2, ::2]).mean()
+            np.abs(decode(jpeg, "a")[4:56, 14:66][::3, ::3].astype(int) - image[::2, ::2]).mean()
             for jpeg in validation.values()
         ]
         assert min(distances) < 12 and sorted(distances)[1] > 25
@@ -571,9 +578,9 @@ def test_images_are_decoded_once(datasets, monkeypatch, tmp_path):
 
 
 def copy(folder, name, target):
-    directory = target / records.find(folder, name).relative_to(folder)
+    directory = target / records.prepared(folder, name).relative_to(folder)
     directory.mkdir(parents=True)
-    for file in records.find(folder, name).iterdir():
+    for file in records.prepared(folder, name).iterdir():
         shutil.copy2(file, directory)
     return directory
 
@@ -600,7 +607,7 @@ def test_a_cache_is_discarded_with_its_records(datasets, tmp_path):
     prepare("mnist", tmp_path / "raw", tmp_path / "other")
     directory = copy(folder, "mnist", tmp_path / "data")
     before = load("mnist", tmp_path / "data")["test"].x
-    for file in records.find(tmp_path / "other", "mnist").glob("*[!z]"):
+    for file in records.prepared(tmp_path / "other", "mnist").glob("*[!z]"):
         shutil.copy2(file, directory)
     for _ in range(2):
         after = load("mnist", tmp_path / "data")["test"].x
@@ -685,4 +692,4 @@ def test_the_newest_version_is_read(datasets, tmp_path):
         (directory / "dataset_info.json").write_text(json.dumps(info))
         copy(folder, "mnist", tmp_path / version)
     copy(folder, "mnist", tmp_path)
-    assert records.find(tmp_path, "mnist").name == "10.0.0"
+    assert records.prepared(tmp_path, "mnist").name == "10.0.0"

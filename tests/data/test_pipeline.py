@@ -1,5 +1,6 @@
 """The stream of batches: the same for any number of processes, workers and threads, from any step."""
 
+import functools
 import itertools
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import types
+from typing import Any
 
 import chex
 import numpy as np
@@ -48,7 +50,8 @@ def stream(n, start_step=0, processes=1, **readers):
     shares = []
     for process in range(processes):
         share = (process, processes)
-        batches = data.train_batches(Noisy(), BATCH, SEED, start_step, process=share, readers=data.Readers(**readers))
+        readers_of = data.Readers(**readers)
+        batches: Any = data.train_batches(Noisy(), BATCH, SEED, start_step, process=share, readers=readers_of)
         shares.append(list(itertools.islice(batches, n)))
         batches.close()
     return [
@@ -70,9 +73,10 @@ def test_the_stream_does_not_depend_on_processes_threads_and_start(batches, proc
 
 def test_the_stream_does_not_depend_on_workers_which_ignore_signals_to_all(batches):
     before = set(multiprocessing.active_children())
-    stream = data.train_batches(Noisy(), BATCH, SEED, 13, readers=data.Readers(1, 2))
+    stream: Any = data.train_batches(Noisy(), BATCH, SEED, 13, readers=data.Readers(1, 2))
     chex.assert_trees_all_equal(batches[13], next(stream))
     (worker,) = set(multiprocessing.active_children()) - before
+    assert worker.pid
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(worker.pid, number)
     chex.assert_trees_all_equal(batches[14:], list(itertools.islice(stream, 6)))
@@ -83,7 +87,8 @@ def test_the_stream_does_not_depend_on_workers_which_ignore_signals_to_all(batch
 def test_a_worker_exits_once_its_reader_has_ended(monkeypatch):
     events = []
     monkeypatch.setattr(os, "_exit", lambda code: events.append(code))
-    pipeline._exit_after(types.SimpleNamespace(join=lambda: events.append("joined")))
+    parent: Any = types.SimpleNamespace(join=lambda: events.append("joined"))
+    pipeline._exit_after(parent)
     assert events == ["joined", 1]
 
 
@@ -118,7 +123,7 @@ def test_evaluation_counts_every_record_once_in_equally_many_steps(processes, ba
     np.testing.assert_array_equal(shown, np.arange(103))
 
 
-@pytest.mark.parametrize("read", [lambda *args, **more: data.train_batches(*args, seed=0, **more), data.eval_batches])
+@pytest.mark.parametrize("read", [functools.partial(data.train_batches, seed=0), data.eval_batches])
 @pytest.mark.parametrize("batch_size, processes", [(8, 3), (4, 8), (0, 1)])
 def test_processes_share_a_batch_evenly_or_not_at_all(read, batch_size, processes):
     with pytest.raises(
@@ -216,6 +221,7 @@ def test_a_worker_ends_with_its_reader_and_not_by_a_signal_to_all(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     line = [sys.executable, tmp_path / "reader.py"]
     with subprocess.Popen(line, env=environment, stdout=-1, stderr=subprocess.DEVNULL) as reader:
+        assert reader.stdout
         worker = int(reader.stdout.readline())
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(worker, number)

@@ -1,6 +1,6 @@
 """Transforms on the device: which are applied, in which order, and which options are rejected."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import chex
 import jax
@@ -47,9 +47,9 @@ def test_images_are_scaled_to_brightness():
         out = f(KEY, batch)
         assert out["x"].dtype == jnp.float32
         np.testing.assert_allclose(out["x"], batch["x"] / 255, rtol=1e-6)
-    deep = {"x": np.array([0, 65535], np.uint16).reshape(2, 1, 1, 1, 1)}
+    deep: dict[str, Any] = {"x": np.array([0, 65535], np.uint16).reshape(2, 1, 1, 1, 1)}
     np.testing.assert_array_equal(f(KEY, deep)["x"].ravel(), [0, 1])
-    ready = {"x": np.array([0.25, 1], np.float32).reshape(2, 1, 1, 1, 1)}
+    ready: dict[str, Any] = {"x": np.array([0.25, 1], np.float32).reshape(2, 1, 1, 1, 1)}
     np.testing.assert_array_equal(f(KEY, ready)["x"], ready["x"])
 
 
@@ -65,7 +65,7 @@ def test_images_are_scaled_to_brightness():
 )
 def test_standard_normalisation_is_the_published_one(name, white):
     train, evaluate = transform.make(config(name=name, normalise="standard"), events=False)
-    batch = {"x": np.full((2, 1, 4, 4, len(white)), 255, np.uint8), "y": np.zeros(2, np.int32)}
+    batch: dict[str, Any] = {"x": np.full((2, 1, 4, 4, len(white)), 255, np.uint8), "y": np.zeros(2, np.int32)}
     for f in (train, evaluate):
         np.testing.assert_allclose(f(KEY, batch)["x"][0, 0, 0, 0], white, atol=2e-4)
 

@@ -11,6 +11,7 @@ import pytest
 
 from csbp_jax.cli.commands import COMMANDS
 from tests.support.checkout import checkout
+from tests.support.matching import search
 
 ROOT = pathlib.Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -185,6 +186,7 @@ def test_a_mistake_in_a_page_fails_the_build(publish, tmp_path, file, content, m
 
 def browse(url, tmp_path, *options):
     """Return the HTML of a page after its scripts have run, in a browser without a network."""
+    assert CHROMIUM
     line = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=10000"]
     line += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}", *options, url]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120)
@@ -200,7 +202,7 @@ def measure(built, page, width, script, tmp_path):
   const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
   document.title = ({script}).join(" ") }}</script>""")
     text = browse(frame.as_uri(), tmp_path, "--allow-file-access-from-files", "--window-size=1400,900")
-    return re.search("<title>([^<]*)</title>", text)[1].split()
+    return search("<title>([^<]*)</title>", text)[1].split()
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import ast
 import pathlib
-import re
 from typing import Any
 
 import jax
@@ -10,6 +9,8 @@ import jax.numpy as jnp
 import nbclient
 import nbformat
 import pytest
+
+from tests.support.matching import search
 
 TOUR = pathlib.Path(__file__).parents[2] / "experiments" / "tour.ipynb"
 
@@ -29,7 +30,7 @@ def test_the_annealing_starts_in_chaos_and_ends_in_descent(x64):
     """The numbers in its text, recomputed from the formula alone."""
     text = " ".join(cell.source for cell in nbformat.read(TOUR, as_version=4).cells)
     text = " ".join(text.split())
-    z0, beta = (float(re.search(rf"{name}=([0-9.]+)", text)[1]) for name in ("z0", "beta"))
+    z0, beta = (float(search(rf"{name}=([0-9.]+)", text)[1]) for name in ("z0", "beta"))
 
     def exponent(a):
         def descend(y, _):
@@ -38,9 +39,9 @@ def test_the_annealing_starts_in_chaos_and_ends_in_descent(x64):
 
         return float(jax.lax.scan(descend, 0.1, length=20_000)[1][1000:].mean())
 
-    stated = float(re.search(r"at \$a = 18\$ the exponent is ([0-9.]+[0-9])", text)[1])
+    stated = float(search(r"at \$a = 18\$ the exponent is ([0-9.]+[0-9])", text)[1])
     assert z0 == 18 and exponent(z0) == pytest.approx(stated, abs=0.01)
-    step = int(re.search(r"from step (\d+) on", text)[1])
+    step = int(search(r"from step (\d+) on", text)[1])
     assert z0 * beta**step < 2 / (0.65 * 0.35) < z0 * beta ** (step - 1)
 
 
@@ -60,7 +61,7 @@ def test_the_tour_uses_names_that_exist():
     """Its imports run, and each attribute of an imported module exists; the slow test runs all cells."""
     cells = [cell.source for cell in nbformat.read(TOUR, as_version=4).cells if cell.cell_type == "code"]
     tree = ast.parse("\n".join(cell for cell in cells if "%pip" not in cell))
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names: dict[str, Any] = {}
     exec(compile(ast.Module(imports, []), "tour", "exec"), names)
     used = {

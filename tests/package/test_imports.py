@@ -129,7 +129,8 @@ def test_no_import_cycles(imported):
         return name if name in imported else name.rpartition(".")[0]
 
     graph = {module: {target(other) for other in own} - {module} for module, (own, _) in imported.items()}
-    done, path = set(), []
+    done: set[str] = set()
+    path: list[str] = []
 
     def visit(module):
         assert module not in path, f"cycle: {' -> '.join([*path[path.index(module) :], module])}"

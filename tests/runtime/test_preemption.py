@@ -104,6 +104,7 @@ def signalled(tmp_path, number, ready):
     program += f"; sys.argv += ['--runs', {str(tmp_path)!r}]; runpy.run_module('csbp_jax', run_name='__main__')"
     line = [sys.executable, "-u", "-c", program]
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
     first = process.stdout.readline()
     deadline = time.monotonic() + 120
     while not ready():
@@ -163,7 +164,8 @@ def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_pat
 
 @pytest.mark.slow
 def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
-    metrics, found = tmp_path / "r" / "metrics.jsonl", []
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    found: list[int] = []
     for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
         begun = found[-1] if found else 0
         wanted = lambda: read_rows(metrics)[-1:] and read_rows(metrics)[-1]["step"] >= begun + 30  # noqa: B023, E731
@@ -172,6 +174,7 @@ def test_sigterm_is_exit_code_42_and_ctrl_c_130(tmp_path):
         reported = re.fullmatch(
             r"csbp_jax: stopped after step (\d+), and all is saved; the same command resumes", err.splitlines()[-1]
         )
+        assert reported
         found += [int(reported[1])]
         assert location.steps(tmp_path / "r" / "checkpoints")[-1] == found[-1] >= begun + 30
         assert (f"resumed after step {begun}," if begun else "a new run") in out
@@ -228,6 +231,7 @@ with on_signals() as stop, stop.deferred():
 def test_a_second_ctrl_c_ends_it_whatever_it_does():
     with subprocess.Popen([sys.executable, "-c", HELD], cwd=ROOT, stdout=-1, stderr=-1) as process:
         try:
+            assert process.stdout and process.stderr
             assert process.stdout.readline() == b"ready\n"
             for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
                 process.send_signal(number)

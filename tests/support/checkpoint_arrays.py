@@ -1,6 +1,7 @@
 """The arrays of a run's newest checkpoint, by Orbax alone."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -21,5 +22,5 @@ def arrays(folder):
 
 
 def _plain(leaf):
-    key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if key else leaf)

@@ -1,6 +1,7 @@
 """A script of test_pipeline.py, run in several processes: writes the rows of each batch that its devices hold."""
 
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,11 +18,13 @@ def main(port, processes, process, out):
     try:
         parts = data.load(Config())
         devices = sharding.data_parallel()
-        share = {"process": (jax.process_index(), jax.process_count())}
-        train = data.train_batches(parts["train"], 32, seed=3, start_step=37, **share)
+        share = (jax.process_index(), jax.process_count())
+        train = data.train_batches(parts["train"], 32, seed=3, start_step=37, process=share)
         batches = [sharding.shard_batch(next(train), devices) for _ in range(5)]
-        batches += [sharding.shard_batch(batch, devices) for batch in data.eval_batches(parts["test"], 100, **share)]
-        rows = {}
+        batches += [
+            sharding.shard_batch(batch, devices) for batch in data.eval_batches(parts["test"], 100, process=share)
+        ]
+        rows: dict[str, Any] = {}
         for step, batch in enumerate(batches):
             total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(devices))(batch["x"])
             rows[f"{step}/sum"] = np.asarray(total)

@@ -31,15 +31,16 @@ def aedat(x, y, t, p):
     return header + np.stack([address, t], axis=1).astype(">u4").tobytes()
 
 
-def aedat4(x, y, t, p, path, height=128, width=128):
+def aedat4(events, path, height=128, width=128):
     """AEDAT 4, written by the camera vendor's library, with calendar times."""
     import dv_processing as dv
 
     writer = dv.io.MonoCameraWriter(str(path), dv.io.MonoCameraWriter.EventOnlyConfig("DVS", (width, height)))
-    events = dv.EventStore()
+    x, y, t, p = events
+    store = dv.EventStore()
     for i in range(len(x)):
-        events.push_back(1_500_000_000_000_000 + int(t[i]), int(x[i]), int(y[i]), bool(p[i]))
-    writer.writeEvents(events)
+        store.push_back(1_500_000_000_000_000 + int(t[i]), int(x[i]), int(y[i]), bool(p[i]))
+    writer.writeEvents(store)
     del writer  # closes the file
     return pathlib.Path(path).read_bytes()
 
@@ -163,7 +164,7 @@ def _cifar(suffix):
 
 def _cifar10_dvs(folder):
     files = _cifar(".aedat4")
-    content = {file: aedat4(*events, folder / "recording.aedat4") for file, (_, events) in files.items()}
+    content = {file: aedat4(events, folder / "recording.aedat4") for file, (_, events) in files.items()}
     (folder / "recording.aedat4").unlink()
     classes = {
         f"{label}.zip": zipped({file: data for file, data in content.items() if file.startswith(label)})

@@ -29,7 +29,7 @@ def run(network, x, layers):
 
     Both libraries flatten from the axis that NIR counts first.
     """
-    outputs = {layer: [] for layer in layers}
+    outputs: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
 
     def recorder(layer):
         def hook(module, arguments, out):

@@ -36,7 +36,8 @@ def begin(layout):
 def go_on(run, parts, state):
     """The state after STEPS more."""
     start = int(state.step)
-    for batch in itertools.islice(data.train_batches(parts["train"], 16, 0, start, **multihost.host_slice()), STEPS):
+    batches = data.train_batches(parts["train"], 16, 0, start, process=multihost.host_slice()["process"])
+    for batch in itertools.islice(batches, STEPS):
         state, _ = run.train_step(state, run.shard_batch(batch))
     return state
 

@@ -10,6 +10,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Serve ``files``; ``fails``: bytes after which the connection breaks, once; ``ranges``: whether it serves them."""
 
     files: dict = {}  # noqa: RUF012
+    url: str
     requested: list = []  # noqa: RUF012
     fails: int | None = None
     ranges = True
@@ -18,7 +19,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         requested, content = self.headers["Range"], self.files[self.path[1:]]
         self.requested.append(requested)
-        start = int(re.fullmatch(r"bytes=(\d+)-", requested)[1]) if requested and self.ranges else 0
+        start = 0
+        if requested and self.ranges:
+            wanted = re.fullmatch(r"bytes=(\d+)-", requested)
+            assert wanted, requested
+            start = int(wanted[1])
         if self.status != 200 or (start and start >= len(content)):
             self.send_response(self.status if self.status != 200 else 416)
             self.send_header("Content-Length", "0")
@@ -38,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(files):
     """Run a server of ``{name: bytes}``; yield its handler, with its ``url``."""
-    handler = type("Handler", (Handler,), {"requested": [], "files": files})
+    handler: type[Handler] = type("Handler", (Handler,), {"requested": [], "files": files})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()

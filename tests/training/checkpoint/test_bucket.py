@@ -74,6 +74,7 @@ def bucket(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     free = port()
     address = f"http://127.0.0.1:{free}"
+    assert SERVER
     line = [SERVER, "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(free)]
     with open(folder / "log", "w") as log:
         server = subprocess.Popen([*line, "-external-url", address], stdout=log, stderr=log, cwd=folder)

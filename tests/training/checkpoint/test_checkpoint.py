@@ -2,8 +2,8 @@
 
 import os
 import random
-import re
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ import pytest
 
 from csbp_jax.config import CheckpointError
 from csbp_jax.training.checkpoint import checkpoint, location, manifest
+from tests.support.matching import search
 
-TREE = {
+TREE: dict[str, Any] = {
     "params": {"kernel": jnp.arange(12.0).reshape(3, 4), "bias": jnp.ones(4, jnp.bfloat16)},
     "key": jax.random.key(3),
     "mean": np.asarray(1 / 3),
@@ -40,7 +41,7 @@ def restore(folder, like=TREE):
 def equal(one, other):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         assert a.dtype == b.dtype
-        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
         np.testing.assert_array_equal(a, b)
 
@@ -193,7 +194,7 @@ def test_failed_saves_are_reported_and_the_next_one_may_succeed(tmp_path):
     folder = tmp_path / "checkpoints"
     reported = save_all(folder, {1, 2, 4, 5}, {3, 6, 7}, 7)
     assert [
-        re.match(r".*: the checkpoint of step (\d) cannot be written \(.*\); the run ends with an error if", line)[1]
+        search(r"^.*: the checkpoint of step (\d) cannot be written \(.*\); the run ends with an error if", line)[1]
         for line in reported
     ]
     assert [line.split("step ")[1][0] for line in reported] == list("1245")

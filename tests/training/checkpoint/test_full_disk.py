@@ -64,7 +64,8 @@ def test_a_disk_that_stays_full_is_one_line_and_with_space_the_run_resumes(tmp_p
     failed = [int(step) for step in re.findall(f"{reported}; the run ends with an error if", out)]
     # Files differ a little in size from save to save, so that one may find room again: then the last of all fails, or
     # what is left after it, as figures.
-    ended = int(re.search(reported, err)[1]) if re.search(reported, err) else 2 * epochs + 2
+    match = re.search(reported, err)
+    ended = int(match[1]) if match else 2 * epochs + 2
     assert failed and (failed[-2:] == [ended - 4, ended - 2] or ended >= 2 * epochs)
     newest = max(step for step in range(2, ended, 2) if step not in failed)
     again = (tmp_path / "disk.again").read_text()

@@ -77,7 +77,8 @@ def test_a_run_killed_at_a_hundred_moments_loses_no_bit(tmp_path):
     seeds = itertools.count()
     # How far a life comes is the machine's affair: a run that ends before all kills are spent is followed by another.
     for number in itertools.count():
-        runs, steps = tmp_path / "killed" / f"runs-{number}", []
+        runs = tmp_path / "killed" / f"runs-{number}"
+        steps: list[int] = []
         while live(runs, moments[-1] if moments else "none", next(seeds), tmp_path / "cache") == -9:
             moments.pop()
             now = whole_ones(runs)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.config import CheckpointError, ConfigError
+from csbp_jax.config import CheckpointError, Config, ConfigError
 from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.training import loop
+from csbp_jax.training import compiled, loop
 from csbp_jax.training.checkpoint import bucket, checkpoint, location, manifest
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -30,11 +30,11 @@ TREE = {"kernel": jnp.arange(12.0).reshape(3, 4), "mean": np.asarray(1 / 3)}
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
     """Runs of the same config share one compilation."""
-    runs, compile_run = {}, loop.compile_run
+    runs: dict[Config, compiled.CompiledRun] = {}
 
     def once(config, source, steps, own):
         if config not in runs:
-            runs[config] = compile_run(config, source, steps, own)
+            runs[config] = compiled.compile_run(config, source, steps, own)
         return runs[config]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +83,9 @@ def test_the_newest_two_steps_stay_and_the_newest_of_a_step(folder):
     save(folder, 4, 9, 11, 11.5)
     assert left(folder) == ["11.2", "9.1"]
     assert restored(folder) == (11.5, [])
-    np.testing.assert_array_equal(checkpoint.restore_newest(folder, TREE)["kernel"], at(11.5)["kernel"])
+    newest = checkpoint.restore_newest(folder, TREE)
+    assert newest
+    np.testing.assert_array_equal(newest["kernel"], at(11.5)["kernel"])
 
 
 def test_a_checkpoint_without_a_manifest_is_incomplete_and_removed(folder):
