@@ -77,7 +77,7 @@ def test_the_python_of_the_page_forces_a_run_by_recorded_sizes(tmp_path, monkeyp
     page = (pathlib.Path(__file__).parents[2] / "docs" / "lab.md").read_text()
     monkeypatch.setattr(configs, "load", lambda name: replaced(DENSE, "epochs", 1))
     monkeypatch.chdir(tmp_path)
-    names = {}
+    names: dict = {}
     exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
     assert float(capsys.readouterr().out.split("'accuracy': ")[1].split(",")[0]) <= 1
     forced = names["state"].opt_state[0]
@@ -110,9 +110,9 @@ def test_runs_that_cannot_be_recorded_are_refused(splits):
     run = replay.make(config, splits["train"])
     with pytest.raises(ConfigError, match=r"record: 6 steps of \d+ parameters take .* GiB, more than 9.31e-07; take"):
         replay.record(run, 0, most=1000)
-    for field, value in (("chaos.z0", (0.0,)), ("chaos.substeps", 3)):
-        with pytest.raises(ConfigError, match=field):
-            replay.record(replay.make(replaced(config, field, value), splits["train"]), 0)
+    for without_record in (replaced(config, "chaos.z0", (0.0,)), replaced(config, "chaos.substeps", 3)):
+        with pytest.raises(ConfigError, match=r"chaos\.(z0|substeps)"):
+            replay.record(replay.make(without_record, splits["train"]), 0)
     for field, value in (("chaos.unit", "flip"), ("weights", "a.pt"), ("patience", 2)):
         with pytest.raises(ConfigError, match=f"{field}: not possible in a run that is recorded"):
             replay.make(replaced(config, field, value), splits["train"])

@@ -47,7 +47,8 @@ def test_weight_decay_is_part_of_the_gradient_for_sgd_and_decoupled_for_adamw():
     np.testing.assert_allclose(update["w"], -(1 + 0.1 * 2), rtol=1e-6)
     update, _ = sgd.update(gradient, state, params)  # PyTorch: the momentum buffer holds the decay too
     np.testing.assert_allclose(update["w"], -(1.2 + 0.9 * 1.2), rtol=1e-6)
-    for name, expected in (("adam", -1.0), ("adamw", -1.0 - 0.1 * 2)):
-        tx = optimizer.build(Optimizer(name=name, weight_decay=0.1, schedule="constant"), 1, 1)
+    adam = Optimizer(name="adam", weight_decay=0.1, schedule="constant")
+    for config, expected in ((adam, -1.0), (dataclasses.replace(adam, name="adamw"), -1.0 - 0.1 * 2)):
+        tx = optimizer.build(config, 1, 1)
         update, _ = tx.update(gradient, tx.init(params), params)
         np.testing.assert_allclose(update["w"], expected, rtol=1e-4)

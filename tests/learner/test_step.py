@@ -1,6 +1,7 @@
 """The training step: its compilations, its guard, its updates, and its equality over devices and sweeps."""
 
 import dataclasses
+from typing import Any
 
 import chex
 import jax
@@ -9,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from csbp_jax import learner, losses, models
+from csbp_jax import learner, losses
 from csbp_jax.config import Chaos, ConfigError, Optimizer, replaced
+from csbp_jax.models import basic
 from csbp_jax.runtime import sharding
 from tests.support import small_net
 from tests.support.small_net import TAPS, batch, eval_step, first_state, gradients, init, recipe, train_step
@@ -25,7 +27,7 @@ OPTIMIZERS = {
 
 def test_z_anneals_by_the_epoch_or_the_step_in_one_compilation():
     chex.clear_trace_counter()
-    step = jax.jit(chex.assert_max_traces(lambda state, batch: learner.train_step(RECIPE, state, batch), n=1))
+    step: Any = jax.jit(chex.assert_max_traces(lambda state, batch: learner.train_step(RECIPE, state, batch), n=1))
     for anneal, every in (("step", 1), ("epoch", 10)):
         state, strengths = init(recipe(replaced(small_net.CONFIG, "chaos.anneal", anneal)), jax.random.key(0), {}), []
         for n in range(12):
@@ -46,7 +48,7 @@ def test_batched_runs_take_one_compilation_and_equal_single_runs(x64):
     }
     chex.clear_trace_counter()
     traced_once = chex.assert_max_traces(lambda state, batch: learner.train_step(RECIPE, state, batch), n=1)
-    step = jax.jit(jax.vmap(traced_once, in_axes=(0, None)))
+    step: Any = jax.jit(jax.vmap(traced_once, in_axes=(0, None)))
     starts = [first_state(RECIPE, k, jax.tree.map(lambda leaf, k=k: leaf[k], hparams)) for k in range(K)]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     for n in range(10):
@@ -160,7 +162,7 @@ def test_probabilities_as_labels_train_like_integers(x64):
 
 
 def test_chaos_is_never_silently_off():
-    class WithoutTerms(models.Dense):
+    class WithoutTerms(basic.Dense):
         def __call__(self, x, train=False, *, taps=(), **options):
             return super().__call__(x, train, **options)
 

@@ -15,7 +15,7 @@ from jax import monitoring
 from csbp_jax import sweep
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, flatten, replaced, to_json
-from csbp_jax.sweep import driver, tables
+from csbp_jax.sweep import driver, tables, vectorised
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.plugins import Own
@@ -39,11 +39,11 @@ def nothing_trains(monkeypatch):
 @pytest.fixture
 def compilations():
     """The seconds of each compilation from here on."""
-    seconds = []
+    seconds: list[float] = []
 
-    def listen(event, duration, **_):
+    def listen(event, duration_secs, **kwargs):
         if event.endswith("backend_compile_duration"):
-            seconds.append(duration)
+            seconds.append(duration_secs)
 
     monitoring.register_event_duration_secs_listener(listen)
     yield seconds
@@ -88,15 +88,15 @@ OTHERS = {
 )
 def test_a_member_trains_with_its_own_values(tmp_path, monkeypatch, compilations, fields):
     """Each traced value as ``train`` has it, though no chunk of one member knows two; in one compilation."""
-    in_chunks = []
+    in_chunks: list[int] = []
 
     def counted(runs, members, show):
         before = len(compilations)
-        results = train_members(runs, members, show)
+        results = vectorised.train(runs, members, show)
         in_chunks.append(len(compilations) - before)
         return results
 
-    train_members, base = driver.train, replaced(SMALL, "epochs", 1)
+    base = replaced(SMALL, "epochs", 1)
     monkeypatch.setattr(driver, "train", counted)
     axes = {field: [flatten(base)[field], OTHERS[field]] for field in fields}
     run(tmp_path, axes, base, chunk=1, data_parallel=8)
@@ -125,7 +125,7 @@ def test_a_diverging_member_leaves_the_others_bit_identical(tmp_path):
 def test_a_stopped_sweep_resumes(tmp_path, monkeypatch):
     axes = {"chaos.z0": [(0.0,), (5.0,)], "seed": range(8)}
     uninterrupted = run(tmp_path / "a", axes, chunk=8)
-    train_members, trained = driver.train, []
+    trained: list[int] = []
 
     def stops(runs, members, show):
         if trained:
@@ -134,7 +134,7 @@ def test_a_stopped_sweep_resumes(tmp_path, monkeypatch):
 
     def counts(runs, members, show):
         trained.append(len(members))
-        return train_members(runs, members, show)
+        return vectorised.train(runs, members, show)
 
     monkeypatch.setattr(driver, "train", stops)
     with pytest.raises(KeyboardInterrupt):

@@ -50,7 +50,7 @@ def test_members_that_cannot_be_are_refused(axes, message):
 
 
 def test_only_fields_that_are_not_traced_need_another_compilation():
-    traced = {
+    traced: grid.Axes = {
         "seed": [0, 1],
         "chaos.z0": [(0.0,), (1.0,)],
         "chaos.beta": [0.5, 1.0],

@@ -38,8 +38,13 @@ def test_the_table_has_a_column_for_each_field_and_cuts_nothing_in_80_columns(tm
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
     """Draws settings by ``draw_sweep``, and returns the figure."""
-    made, real = [], plots.empty_figure
-    monkeypatch.setattr(plots, "empty_figure", lambda *size: made.append(real(*size)) or made[-1])
+    made, empty_figure = [], plots.empty_figure
+
+    def recorded(*size):
+        made.append(empty_figure(*size))
+        return made[-1]
+
+    monkeypatch.setattr(plots, "empty_figure", recorded)
 
     def draw(settings):
         plots.draw_sweep(tmp_path, list(settings[0].point), [tables.flat(setting) for setting in settings])
@@ -70,13 +75,15 @@ def test_best_leaves_out_settings_with_diverged_members():
     def setting(z0, mean, diverged=0):
         return tables.Setting({"z0": z0}, 3, diverged, {"chosen_validation_accuracy": student([mean, mean])})
 
-    assert tables.best([setting(0, 0.5), setting(1, 0.9, diverged=1), setting(2, 0.7)]).point == {"z0": 2}
+    selected = tables.best([setting(0, 0.5), setting(1, 0.9, diverged=1), setting(2, 0.7)])
+    assert selected is not None and selected.point == {"z0": 2}
     assert tables.best([setting(0, 0.5, diverged=1)]) is None
 
 
 def test_students_interval():
     interval = student([1.0, 2.0, 3.0, 4.0])
     assert interval.mean == 2.5
+    assert interval.high is not None
     assert interval.high - interval.mean == pytest.approx(3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2, rel=1e-5)
     assert student([0.7]) == (0.7, None, None)
     with pytest.raises(ValueError, match="needs at least one value"):

@@ -25,7 +25,7 @@ def metrics(loss, bad_steps=0):
 
 def make(progress=None, started=(0, 0.0)):
     """A monitor of epochs of four steps, and the rows that it writes."""
-    rows = []
+    rows: list[dict] = []
     outputs = Outputs(rows.append, lambda step, text: None, Console(file=io.StringIO()))
     return TrainingMonitor(CONFIG, 4, progress or empty_progress(metrics(0)), started, outputs), rows
 
@@ -81,9 +81,10 @@ def test_flip_ratios_are_written_with_their_step():
 def outside_changes(source):
     """Lines that assign to an attribute of a variable ``monitor``, or reach for a private one of it."""
     for node in ast.walk(ast.parse(source)):
-        of_monitor = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "monitor"
-        if of_monitor and (not isinstance(node.ctx, ast.Load) or node.attr.startswith("_")):
-            yield node.lineno
+        match node:
+            case ast.Attribute(value=ast.Name(id="monitor"), attr=attribute, ctx=context):
+                if not isinstance(context, ast.Load) or attribute.startswith("_"):
+                    yield node.lineno
 
 
 def test_only_the_monitor_changes_itself():

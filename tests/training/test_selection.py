@@ -3,13 +3,14 @@
 import dataclasses
 import io
 import json
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import configs, data, learner, sweep
+from csbp_jax import configs, data, learner, sweep, weights
 from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
@@ -60,7 +61,7 @@ def test_averages_are_checkpointed_evaluated_and_loaded(finished, tmp_path):
     assert last["ema_validation_accuracy"] == result["ema"]["validation_accuracy"]
     assert last["ema_validation_loss"] != last["validation_loss"]
     opened = restore.restore(folder, "ema")
-    test = data.load(opened.config)["test"]
+    test: Any = data.load(opened.config)["test"]
     right = np.asarray(jax.jit(opened.apply)(opened.variables, test.x)[0]).mean(1).argmax(1) == test.y
     assert right.mean() == pytest.approx(result["ema"]["test_accuracy"], abs=1e-9)
     assert result["ema"]["test_loss"] != result["last"]["test_loss"]
@@ -73,7 +74,7 @@ def test_averages_start_from_loaded_weights(monkeypatch):
     config = compiled.resolve(ALL_ON, splits := data.load(SMALL))
     program = shared_programs.compile_run(replaced(config, "weights", "file"), splits["train"], 1)
     other = program.init(jax.random.key(7))
-    monkeypatch.setattr(compiled.weights, "load", lambda *_, **__: learner.weights_of(other))
+    monkeypatch.setattr(weights, "load", lambda *_, **__: learner.weights_of(other))
     state = compiled.initial_state(program, print)
     jax.tree.map(np.testing.assert_array_equal, state.ema, learner.weights_of(other))
 
