@@ -23,7 +23,7 @@ Reduce = Literal["mean", "sum", "neuron"]
 
 
 class ChaosTerm(Protocol):
-    """Loss term of one tapped tensor for strength 1, such as :func:`term` and its controls."""
+    """Loss term of one tapped tensor at strength 1, such as :func:`term` and its controls."""
 
     def __call__(
         self,
@@ -47,7 +47,7 @@ def term(
     cut: tuple[float, float] | None = None,
     reduce: Reduce = "mean",
 ) -> jax.Array:
-    """Compute the chaos term of one tapped tensor for strength 1: ``reduce(softplus(h/k) - I0 h/k)``.
+    """Compute the chaos term of one tapped tensor at strength 1: ``reduce(softplus(h/k) - I0 h/k)``.
 
     This equals ``-(I0 log s(h/k) + (1-I0) log(1-s(h/k)))``, stays finite for any finite ``h``, and has the gradient
     ``(s(h/k) - I0) / k`` per element. It is computed in float32 (float64 for float64 ``h``).
@@ -66,7 +66,7 @@ def term(
 
     Raises:
       TypeError: ``h`` is float16, in which a gradient of order ``1 / (k * h.size)`` would silently underflow to zero.
-      ValueError: ``reduce`` is unknown, or ``cut`` is not low < high.
+      ValueError: ``reduce`` is unknown, or ``cut`` does not satisfy low < high.
 
     >>> round(float(term(jnp.zeros((4, 3)))), 4)
     0.6931
@@ -124,8 +124,8 @@ _softplus.defjvps(lambda tangent, _, u: tangent * jax.nn.sigmoid(u))
 def strength(step: ArrayLike, z0: ArrayLike, beta: ArrayLike, every: ArrayLike = 1) -> jax.Array:
     """Compute the annealed chaos strength ``z = z0 * beta ** (step // every)``.
 
-    It depends on the step counter alone, so that it survives a resume and never recompiles. All arguments may be
-    traced.
+    The strength depends on the step counter alone, so that it is the same after a resume, and annealing never
+    recompiles. All arguments may be traced.
 
     Args:
       step: number of optimiser steps done, an integer.

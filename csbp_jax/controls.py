@@ -1,28 +1,28 @@
 """Control conditions for the chaos term: non-chaotic pulls, and noise or extrinsic chaos of the same size.
 
-Tap terms, called like ``chaos.term``. With ``h* = k ln(I0 / (1 - I0))`` the zero of the chaos term's gradient:
+Two terms are called like ``chaos.term``. Let ``h* = k ln(I0 / (1 - I0))`` be the zero of the chaos term's gradient:
 
-    drift    c (h - h*)**2 / 2,  c = (I0 - 1/2) / (k h*)     a parabola: the same gradient at h = 0, the same zero
+    drift    c (h - h*)**2 / 2,  c = (I0 - 1/2) / (k h*)     a parabola with the same gradient at h = 0 and at h*
     linear   (1/2 - I0) h / k                                the gradient at h = 0, everywhere
 
-The parabola alone is not chaotic as long as ``lr z c (1 + |x|**2) < 2``; beyond, it diverges.
+The parabola alone is not chaotic as long as ``lr z c (1 + |x|**2) < 2``; beyond this limit, it diverges.
 
-Forces, as optax transformations: each adds to every tensor, at the optimiser's step n, numbers of size ``forcing[n]``:
+Four forces are optax transformations. At the optimiser's step n, a force adds numbers to every tensor:
 
     gaussian   forcing[n] e                                           e standard normal
     ar1        forcing[n] a,   a <- p a + sqrt(1 - p**2) e            correlated in time
     logistic   forcing[n] sqrt(8) (x - 1/2),   x <- 4 x (1 - x)       chaotic, but extrinsic
     replay     forcing[n] itself, whole tensors                       recorded from the chaos term of another run
 
-so that each number has mean 0 and standard deviation ``forcing[n]``. Chain a force before an optimiser to force the
-gradient, ``optax.chain(force, tx)``; after it, ``optax.chain(tx, force)``, to force the weights, in units of the
-learning rate.
+Each number of the first three has mean 0 and standard deviation ``forcing[n]``. Chain a force before an optimiser,
+``optax.chain(force, tx)``, to force the gradient. Chain it after the optimiser, ``optax.chain(tx, force)``, to force
+the weights, in units of the learning rate.
 
-``forcing`` is a pytree like the parameters with a leaf ``[N]`` (for replay ``[N, ...]``) per tensor: the root mean
-square of the record that the force replaces (:func:`rms`); after N steps there is no force. Or it is a function of the
-step, like optax's schedules: one size for all tensors. It is an argument of the force or, if that is left out, passed
-to ``update`` beside ``step`` and ``key``: the learner takes it from ``hparams["forcing"]``, so that the runs of one
-compilation can have different forcings.
+``forcing`` is a pytree like the parameters, with one leaf ``[N]`` per tensor: the root mean square of the record that
+the force replaces (:func:`rms`). For replay, the leaf is the record itself, ``[N, ...]``. After N steps there is no
+force. Alternatively, ``forcing`` is a function of the step, like optax's schedules, with one size for all tensors. It
+is an argument of the force; if it is left out, it is passed to ``update`` together with ``step`` and ``key``. The
+learner takes it from ``hparams["forcing"]``, so that the runs of one compilation can have different forcings.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ PyTree = Any
 """Pytree of arrays with the structure of the parameters."""
 
 Forcing = Any
-"""Pytree like the parameters with leaves ``[N]`` or ``[N, ...]``, or a function of the step; None: passed to update."""
+"""Pytree like the parameters with leaves ``[N]`` or ``[N, ...]``, a function of the step, or None if update gets it."""
 
 
 def drift(
@@ -52,9 +52,9 @@ def drift(
     cut: tuple[float, float] | None = None,
     reduce: chaos.Reduce = "mean",
 ) -> jax.Array:
-    """Compute a parabola with the zero of the chaos term's gradient, and its value at h = 0.
+    """Compute a parabola whose gradient equals the chaos term's at h = 0 and at its zero h*.
 
-    For ``target`` 1/2, where both are 0, the curvature is that of the chaos term there, ``1 / (4 k**2)``. Arguments as
+    For ``target`` 1/2, h* is 0, and the curvature is that of the chaos term there, ``1 / (4 k**2)``. Arguments as
     in :func:`csbp_jax.chaos.term`.
     """
 
@@ -118,10 +118,11 @@ class Forced(NamedTuple):
 
 
 def gaussian(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
-    """Add white noise: ``update(updates, state, step=, key=, forcing=)``, with a new key in every step.
+    """Add white noise, drawn with a new key at every step: ``update(updates, state, step=, key=, forcing=)``.
 
-    Raises (each force, in ``update``):
-      ConfigError: the forcing is missing, or its tensors are not those of the updates.
+    Raises:
+      ConfigError: the forcing is missing, or its tensors are not those of the updates. Every force raises this in
+        ``update``.
 
     >>> tx = optax.chain(gaussian(lambda step: 0.1 * 0.9**step), optax.sgd(1.0))
     """
@@ -142,7 +143,7 @@ def ar1(correlation: ArrayLike, forcing: Forcing = None) -> optax.GradientTransf
 
 
 def logistic(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
-    """Add orbits of ``x <- 4 x (1 - x)``, one per number, started independently from the invariant density.
+    """Add orbits of ``x <- 4 x (1 - x)``, one per element, started independently from the invariant density.
 
     In floating point such orbits collapse to 0. They are therefore computed as ``x = sin(pi a)**2`` with
     ``a <- 2 a mod 1``, where a has 32 binary digits: each step shifts them by one and draws the next digit of the
@@ -216,7 +217,7 @@ def annealed(draw: Callable[[PyTree], PyTree], strength: ArrayLike, record: PyTr
 
 
 def rms(record: PyTree) -> PyTree:
-    """Compute the ``forcing`` of noise as large as a record ``[N, ...]``: :func:`tensor_rms` at each step."""
+    """Compute the ``forcing`` for noise as large as a record ``[N, ...]``, which is :func:`tensor_rms` at each step."""
     return jax.vmap(tensor_rms)(record)
 
 

@@ -1,4 +1,4 @@
-"""Random-access sources of records: the protocol of all data sets, and an adapter for a user's own."""
+"""Random-access sources of records: the protocol of all data sets, and an adapter for user-defined sources."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ Array = NDArray[Any]
 Record = dict[str, Array]
 """``{"x": [T or 1, ...], "y": []}``: one example and its label."""
 Batch = dict[str, Array]
-"""``{"x": [B, T or 1, ...], "y": [B]}``, and whatever else is known of each example."""
+"""``{"x": [B, T or 1, ...], "y": [B]}``, and possibly further arrays with one entry per example."""
 
 
 @runtime_checkable
@@ -25,27 +25,27 @@ class DataSource(Protocol):
     classes: int
     """Number of classes."""
     events: bool = False
-    """Whether records are frames of events ``[T, ...]``; else they are still inputs ``[1, ...]``."""
+    """Whether records are frames of events ``[T, ...]``; otherwise they are static inputs ``[1, ...]``."""
     num_uniforms: int = 0
-    """Uniform random numbers that ``take`` uses per record: all randomness on the host."""
+    """Number of uniform random numbers per record that ``take`` uses, the only randomness on the host."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> Record: ...
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
-        """Stack records, augmented where the source augments.
+        """Stack records into a batch, and augment them if the source does so.
 
         Args:
-          indices: ``[b]``.
-          uniforms: ``[b, num_uniforms]`` in [0, 1).
+          indices: ``[b]``, numbers of the records.
+          uniforms: ``[b, num_uniforms]``, random numbers in [0, 1).
         """
         del uniforms
         return stack([self[int(i)] for i in indices])
 
 
 class ArraySource(DataSource):
-    """Records in memory: still inputs if T is 1, otherwise frames.
+    """Records in memory: static inputs if T is 1, otherwise frames.
 
     Args:
       x: ``[N, T or 1, ...]``.
@@ -63,7 +63,7 @@ class ArraySource(DataSource):
         return {"x": self.x[i], "y": self.y[i]}
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
-        """Stack records ``indices [b]``; ``uniforms`` are not used."""
+        """Stack the records ``indices [b]``; ``uniforms`` is ignored."""
         del uniforms
         return {"x": self.x[indices], "y": self.y[indices]}
 
@@ -77,7 +77,7 @@ class ArraySource(DataSource):
 
 
 class UserSource(DataSource):
-    """A user's source, completed by defaults for the members that it lacks.
+    """User-defined source, with defaults for the members that it lacks.
 
     Args:
       source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``events``, ``num_uniforms``, ``take``,
@@ -93,7 +93,7 @@ class UserSource(DataSource):
 
     @property
     def fingerprint(self) -> str:
-        """A text that changes when the records do; empty if the source has none."""
+        """A string that changes when the records change; empty if the source has none."""
         return str(getattr(self.source, "fingerprint", ""))
 
     def __len__(self) -> int:
@@ -111,12 +111,12 @@ class UserSource(DataSource):
 
 
 def as_data_source(source: Any) -> DataSource:
-    """Complete a source by the defaults of the protocol, if it lacks any member."""
+    """Complete a source with the defaults of the protocol if it lacks any member."""
     return source if isinstance(source, DataSource) else UserSource(source)
 
 
 def take(source: Any, indices: Array, uniforms: Array) -> Batch:
-    """Stack records of any source, also of one that defines no ``take``."""
+    """Stack records of any source, even one that defines no ``take``."""
     return as_data_source(source).take(indices, uniforms)
 
 
@@ -126,5 +126,5 @@ def example_batch(source: DataSource) -> Batch:
 
 
 def stack(records: Sequence[Record]) -> Batch:
-    """Stack ``x`` and ``y`` of records to a batch."""
+    """Stack ``x`` and ``y`` of records into a batch."""
     return {key: np.stack([record[key] for record in records]) for key in ("x", "y")}

@@ -24,7 +24,7 @@ from csbp_jax.dynamics.state import (
 )
 
 StateAndFrame = tuple[PyTree, jax.Array]
-"""A state and a frame of ``n`` tangent directions, ``[size, n]``; with a leading axis of runs for many."""
+"""A state and its frame of ``n`` tangent directions, ``[size, n]``; for several runs, with a leading axis of runs."""
 
 
 def lyapunov(
@@ -51,10 +51,10 @@ def lyapunov(
         chunk of ``every`` are not counted.
       n: number of exponents; a step costs ``n`` tangents.
       every: steps between two QR decompositions: few enough that the directions stay linearly independent.
-      warmup: number of first steps, in which the directions align, that are not counted.
+      warmup: number of initial steps that are not counted, while the directions align.
       dynamical_leaves: pytree of bools like ``state``, True for the leaves that make up the map's state; by default all
-        inexact ones.
-      seed: random seed of the first directions.
+        leaves of an inexact dtype.
+      seed: random seed of the initial directions.
 
     Returns:
       ``(exponents [n], stderr [n], history [chunks, n])``: means, their standard errors (from the means of blocks, as
@@ -78,7 +78,7 @@ def lyapunov_many(
 ) -> Statistics:
     """Compute :func:`lyapunov` of K runs at once, on the same batches.
 
-    Each leaf of ``states`` has a leading axis of runs; the other arguments, also ``every``, ``warmup``,
+    Each leaf of ``states`` has a leading axis of runs. The other arguments, including ``every``, ``warmup``,
     ``dynamical_leaves`` and ``seed``, are those of :func:`lyapunov`.
 
     Returns:
@@ -116,7 +116,7 @@ def _step_tangents(step: Step, mask: Mask, carry: StateAndFrame, batch: Any) -> 
 
 
 step_tangents = jax.jit(_step_tangents, static_argnames=("step", "mask"))
-"""``(step, mask, (state, frame), batch)``: step a state, and map the frame by the tangent map of the step."""
+"""``step_tangents(step, mask, (state, frame), batch)``: advance a state by a step, and its frame by the tangent map."""
 
 
 @functools.partial(jax.jit, static_argnames=("step", "mask"))
@@ -126,7 +126,7 @@ def _step_tangents_many(step: Step, mask: Mask, carry: StateAndFrame, batch: Any
 
 @jax.jit
 def _orthonormalise(carry: StateAndFrame) -> tuple[StateAndFrame, jax.Array]:
-    """Orthonormalise the frame, and return the log growth along each of its directions too."""
+    """Orthonormalise the frame, and also return the logarithm of the growth along each direction."""
     state, frame = carry
     frame, triangle = jnp.linalg.qr(frame)
     return (state, frame), log(jnp.abs(jnp.diagonal(triangle)))

@@ -1,4 +1,4 @@
-"""Restoring a run from its folder: its config, its network, and its trained weights."""
+"""Restoration of a run from its folder: its config, its network and its trained weights."""
 
 import functools
 import pathlib
@@ -18,7 +18,7 @@ from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own
 
 WeightsOf = Literal["last", "chosen", "ema"]
-"""Which weights of a run: last epoch, epoch chosen by validation, or moving average (EMA) at the last epoch."""
+"""Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
 
 WEIGHTS_LABELS = {
     "last": "weights of the last epoch",
@@ -28,24 +28,24 @@ WEIGHTS_LABELS = {
 """Labels in tables."""
 
 Apply = Callable[..., tuple[jax.Array, Aux]]
-"""``apply`` of a network, see :func:`load`."""
+"""The ``apply`` function of a network; see :func:`load`."""
 
 
 class RestoredRun(NamedTuple):
-    """A run's network with the weights of one epoch, and what its folder says of the run."""
+    """Network of a run with the weights of one epoch, and the run's metadata."""
 
     folder: pathlib.Path
     config: Config
-    """Complete: fields that the data determine (input shape, classes) are filled in."""
+    """The complete config: fields that the data determine (input shape, classes) are filled in."""
     apply: Apply
     variables: dict[str, Any]
     which: WeightsOf
     epoch: int
     """The epoch of the weights, from 1."""
     data: str
-    """``run_dir.fingerprint_digest`` of its data when it began; empty if the folder does not hold it."""
+    """``run_dir.fingerprint_digest`` of the data when the run began; empty if the folder does not record it."""
     classes: list[str]
-    """Names of the classes, in the order of their labels; empty if the folder does not hold them."""
+    """Names of the classes, in the order of their labels; empty if the folder does not record them."""
     own: Own = Own()
 
 
@@ -54,20 +54,20 @@ def load(
 ) -> tuple[Apply, dict[str, Any], Config]:
     """Load the network of a finished or stopped run, with its weights: ``(apply, variables, config)``.
 
-    ``apply(variables, x)`` gives ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
-    normalised and encoded as the run's data are), with the running statistics of norms; jittable. It also takes
+    ``apply(variables, x)`` returns ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
+    normalised and encoded like the run's data). Norms use their running statistics. It can be jitted, and also takes
     ``inspect=("layer", ...)``; see :class:`csbp_jax.models.base.Network` and :class:`csbp_jax.models.taps.Aux`.
 
     Args:
       run: the run's folder.
-      epoch: "last", the newest checkpoint; "chosen", the epoch chosen by validation so far; or "ema", the moving
-        average of the weights at the newest checkpoint.
+      epoch: "last" for the newest checkpoint, "chosen" for the epoch chosen by validation so far, or "ema" for the
+        moving average of the weights at the newest checkpoint.
       trust: execute ``RUN/experiment.py``, the user's code, if the run has such a file. It runs with all your
         permissions: never trust a run of unknown origin.
-      own: the plugin functions, in place of that file.
+      own: plugin functions, in place of that file.
 
     Raises:
-      ConfigError: not a run's folder, one without a checkpoint, or one that this version cannot read; says which.
+      ConfigError: ``run`` is not a run's folder, has no checkpoint, or cannot be read by this version.
     """
     restored = restore(run, epoch, trust=trust, own=own)
     return restored.apply, restored.variables, restored.config
@@ -76,7 +76,7 @@ def load(
 def restore(
     run: str | pathlib.Path, which: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
 ) -> RestoredRun:
-    """Restore a run, as :func:`load` does, with its metadata.
+    """Restore a run like :func:`load`, with its metadata.
 
     Raises:
       ConfigError: see :func:`load`.

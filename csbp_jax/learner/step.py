@@ -1,7 +1,7 @@
-"""Training as pure functions of a recipe and a state, ready for jit, vmap and jvp.
+"""Training step as pure functions of a recipe and a state, ready for jit, vmap and jvp.
 
 Everything that a sweep may vary (learning rate, strength, beta, I0, k, the neuron's constants) is a traced leaf of
-``state.hparams``, so that K runs with different values share one compilation, and z anneals without another.
+``state.hparams``, so that K runs with different values share one compilation, and annealing z never recompiles.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ def make_recipe(
     steps_per_epoch: int = 1,
     term: ChaosTerm | None = None,
 ) -> Recipe:
-    """Make the recipe of a config, with its way to the gradient and its hook after the update.
+    """Build the recipe of a config, with the functions that compute its gradient and complete its update.
 
     Args:
-      model: ``apply(variables, x, train, *, tap, taps[, neuron])`` to ``(logits [B, T, C], Aux)``.
-      tx: gradient to update for a learning rate of 1 (``optimizer.build``); the update is multiplied by ``lr``. Its
-        ``update`` is given ``step``, ``key`` and, if the hparams have it, ``forcing`` (controls.py).
-      loss: ``loss(logits, labels, where=None)`` to a scalar mean, e.g. ``losses.rate_cross_entropy``.
-      config: gives the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
-      steps_per_epoch: for a config that anneals by the epoch; left at 1, its z is multiplied by beta each step.
-      term: in place of the config's, called as ``chaos.term``.
+      model: network with ``apply(variables, x, train, *, tap, taps[, neuron]) -> (logits [B, T, C], Aux)``.
+      tx: optimiser for a learning rate of 1 (``optimizer.build``); its result is multiplied by ``lr``. Its ``update``
+        receives ``step``, ``key`` and, if the hparams have it, ``forcing`` (controls.py).
+      loss: ``loss(logits, labels, where=None)``, a scalar mean, e.g. ``losses.rate_cross_entropy``.
+      config: determines the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
+      steps_per_epoch: used by a config that anneals once per epoch; at 1, z is multiplied by beta at each step.
+      term: replaces the config's chaos term; called like ``chaos.term``.
     """
     value_and_grad = objective.value_and_grad
     if config.chaos.substeps > 1:
@@ -59,7 +59,7 @@ def make_recipe(
 
 
 def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
-    """Return the first state; hyperparameters that ``hparams`` lacks are the config's.
+    """Return the initial state, whose hyperparameters are those of ``hparams`` or else of the config.
 
     ``z0`` is one number for all taps, or ``{tap: number}``.
 
@@ -79,15 +79,16 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
         key=key,
         hparams=hparams,
         bad_steps=jnp.int32(0),
-        # Copies: a step donates the state, and a buffer can be given away only once.
+        # Copies: a step donates the state, and a buffer can be donated only once.
         ema=jax.tree.map(jnp.copy, weights) if config.optimizer.ema else {},
     )
 
 
 def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
-    """Take one step of training: ``(new state, metrics)``.
+    """Take one training step and return ``(new state, metrics)``.
 
-    A step whose loss or gradient is not finite leaves weights, statistics and moments as they were, and is counted.
+    A step whose loss or gradient is not finite leaves weights, statistics and moments unchanged, and is counted in
+    ``bad_steps``.
     """
     (loss, outcome), gradient = recipe.value_and_grad(recipe, state, batch)
 
@@ -99,7 +100,7 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     weights = {"params": params, "batch_stats": outcome.batch_stats}
     ema = optax.incremental_update(weights, state.ema, 1 - recipe.config.optimizer.ema) if state.ema else state.ema
 
-    # A spike is a comparison, and comparisons swallow NaN: the loss of a broken net can be finite. So both.
+    # A spike is a comparison, which is false for NaN: a broken network can have a finite loss. So check both.
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     new = {**weights, "opt_state": opt_state, "ema": ema}
@@ -127,7 +128,7 @@ def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array
 def gradients(recipe: Recipe, state: State, batch: Batch) -> dict[str, optax.Params]:
     """Return the gradients of the task loss and of z times the chaos term: ``{"task": tree, "chaos": tree}``.
 
-    The term is taken whole, also where a training step takes it in sub-steps.
+    The term is differentiated as a whole, even if a training step splits it into sub-steps.
     """
     count = recipe.config.optimizer.accumulate
     if count == 1:
@@ -147,8 +148,9 @@ def make(
     steps_per_epoch: int = 1,
     term: ChaosTerm | None = None,
 ) -> tuple[Callable[..., State], Callable[..., tuple[State, dict[str, Any]]], Callable[..., dict[str, jax.Array]]]:
-    """Return ``(init, train_step, eval_step)`` of one recipe; arguments as :func:`make_recipe`.
+    """Return ``(init, train_step, eval_step)``, bound to one recipe.
 
+    The arguments are those of :func:`make_recipe`. The functions are
     ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
     ``eval_step(state, batch) -> sums``.
     """
@@ -163,14 +165,14 @@ def make(
 def make_gradients(
     model: SpikingNetwork, loss: Loss, config: Config, term: ChaosTerm | None = None
 ) -> Callable[[State, Batch], dict[str, optax.Params]]:
-    """Return ``gradients(state, batch)`` of one recipe; arguments as :func:`make_recipe`."""
+    """Return ``gradients(state, batch)``, bound to one recipe; arguments as in :func:`make_recipe`."""
     recipe = make_recipe(model, optax.identity(), loss, config, term=term)
     return lambda state, batch: gradients(recipe, state, batch)
 
 
 def _update_arguments(state: State) -> dict[str, Any]:
     """Return the arguments that an optax transformation may use besides the gradient (controls.py)."""
-    # Apart from dropout's (key, step) and the augmentation's, which folds in 1.
+    # Independent of dropout's key, (key, step), and of the augmentation's, which folds in 1.
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
     forcing = {"forcing": state.hparams["forcing"]} if "forcing" in state.hparams else {}
     return {"step": state.step, "key": key, **forcing}

@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neuron through time, as one pure function.
+"""Leaky integrate-and-fire (LIF) neuron over time, as one pure function.
 
     u[t] = decay v[t-1] + x[t]          membrane before reset;  v[-1] = membrane, 0 by default
     s[t] = H(u[t] - threshold)          strict: H(0) = 0
@@ -6,7 +6,7 @@
 
 Time is axis 1: ``[B, T, ...]``. The whole sequence is one ``custom_vjp`` (lif_scan.py): its only residual is the
 membrane before reset, ``[B, T, ...]`` in float32 (and the initial membrane, if passed), from which spikes and resets
-are recomputed in the reverse pass. Nothing is kept between calls: no hidden state, no ``reset()``.
+are recomputed in the reverse pass. No hidden state remains between calls, so there is no ``reset()``.
 """
 
 import dataclasses
@@ -39,26 +39,28 @@ def lif(
     """Run the leaky integrate-and-fire neuron over a sequence (equations at the top of this module).
 
     Args:
-      x: input current, ``[B, T, ...]``, floating, in units of the threshold. Not float16 where a chaos term is taken
-        from the membrane: the membrane is float32, but the term's gradient would underflow in x.
+      x: input current, ``[B, T, ...]``, of a floating dtype, in units of the threshold. Do not use float16 if a chaos
+        term is applied to the membrane: the membrane is float32, but the term's gradient would underflow in x.
       decay: fraction of the membrane that remains from one step to the next (``tau`` of the CSBP code: 0.25 in its
         deep nets, 0.2 in its demonstration); 1 is the integrate-and-fire neuron. Broadcasts, from the right, against x
-        without its time axis; may be traced and may need a gradient.
-      threshold: membrane above which (strictly) the neuron fires. Broadcasts and differentiates as ``decay`` does.
-      spike: surrogate whose ``derivative(u - threshold)`` stands for ``ds/du`` in the reverse pass.
+        without its time axis; may be traced and differentiated.
+      threshold: membrane above which (strictly) the neuron fires. Broadcasts, and may be traced and
+        differentiated, like ``decay``.
+      spike: surrogate whose ``derivative(u - threshold)`` replaces ``ds/du`` in the reverse pass.
       reset: ``"hard"`` to 0, ``"soft"`` by subtraction of the threshold, or ``"none"``.
-      detach_reset: stop the gradient through the spike in the reset (the CSBP code does not).
+      detach_reset: whether to stop the gradient through the spike in the reset (the CSBP code does not).
       membrane: ``v[-1]``, ``[B, ...]``; zeros by default. Pass the returned membrane to continue a sequence.
-      residual: ``"half"`` stores ``u - threshold`` in bfloat16, which preserves its sign: half the memory between the
-        passes, the same outputs and resets, gradients to 2**-8 of ``u - threshold``. Slower on CPU.
+      residual: ``"half"`` stores ``u - threshold`` in bfloat16, which preserves its sign. This halves the memory
+        between the passes and leaves outputs and resets unchanged; gradients see ``u - threshold`` rounded to a
+        relative error of 2**-8. It is slower on CPU.
 
     Returns:
       ``(spikes, membrane)``: spikes ``[B, T, ...]`` in x's dtype, 0 or 1; membrane ``[B, ...]`` after the last
-      reset, float32 (float64 for float64 x) whatever x's dtype is.
+      reset, in float32 for x of any dtype but float64, for which it is float64.
 
     Raises:
       ValueError: x has no time step, ``reset`` or ``residual`` is unknown, or a shape does not broadcast.
-      TypeError: x is not floating.
+      TypeError: x does not have a floating dtype.
 
     >>> spikes, membrane = lif(jnp.array([[0.8, 0.8, 0.8]]), decay=0.5)
     >>> spikes.tolist(), round(float(membrane[0]), 2)
@@ -94,9 +96,10 @@ def lif_trace(
 )
 @dataclasses.dataclass(frozen=True)
 class LIF:
-    """Arguments of :func:`lif` as a pytree, a :class:`csbp_jax.neurons.TracingNeuron`.
+    """LIF neuron that holds the arguments of :func:`lif` as a pytree.
 
-    Its leaves (decay, threshold, the surrogate's width) may be traced, so a sweep can vary them.
+    It is a :class:`csbp_jax.neurons.TracingNeuron`. Its leaves (decay, threshold, the surrogate's width) may be traced,
+    so a sweep can vary them.
     """
 
     decay: ArrayLike = 0.5

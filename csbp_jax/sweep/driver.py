@@ -1,4 +1,6 @@
-"""Train all members of a grid, in one compilation per compile group, and tabulate their results.
+"""Training of all members of a grid, with one compilation per compile group, and tables of their results.
+
+A sweep writes these files:
 
 sweeps/NAME/config.json      the config, the grid, versions
 sweeps/NAME/chunks/*.json    results of each chunk of members; a resumed sweep does not train them again
@@ -41,26 +43,26 @@ def run(
     own: Own = Own(),
     console: Console | None = None,
 ) -> list[Setting]:
-    """Train every member of the grid, or those that a stopped sweep has left, and tabulate them.
+    """Train all members of a grid that have no result yet, and tabulate the results of all.
 
     Args:
-      config: what the members have in common.
+      config: the fields that the members have in common.
       axes: ``{field: values}``; a field of the config, or ``chaos.z0.TAP``. The members are all combinations.
       name: the sweep's folder under ``root``; by default the data set and a hash of config and grid.
       fresh: rename an old sweep of this name and start from scratch.
       root: directory of all sweeps.
       data_dir: directory of prepared data sets.
-      chunk: members that train at once; by default one per device on CPU, where more gain nothing, else 32 per device.
-      data_parallel: devices that share each batch; the others hold different members.
-      own: parts of your own, in place of the config's. If they are not from a file, ``name`` must be given.
+      chunk: number of members that train at once; by default one per device on CPU, and 32 per device elsewhere.
+      data_parallel: number of devices that share each batch; other devices train other members.
+      own: plugin functions, in place of the config's parts. If they are not from a file, ``name`` is required.
       console: where progress is shown; the terminal by default.
 
     Returns:
-      The settings: members that differ in the seed alone, pooled.
+      The settings, each of which pools the members that differ only in their seed.
 
     Raises:
-      ConfigError: a field does not exist, a value is impossible, or the folder holds another sweep, or one that began
-        with other chunks or devices.
+      ConfigError: a field does not exist, a value is impossible, or the folder holds another sweep, or one that was
+        started with other chunks or devices.
     """
     console = Console(highlight=False, markup=False) if console is None else console
     configs, points = grid.members(config, axes), [tables.plain(point) for point in grid.points(axes)]
@@ -68,7 +70,7 @@ def run(
         "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
     }
     name = _name(config, own, metadata) if name is None else name
-    # All groups before anything is written: an error in the last would come after hours of the first.
+    # Check all groups before anything is written: an error in the last would appear after hours of training.
     fingerprints = [_check_group(configs[group[0]], own, data_dir) for group in grid.compile_groups(configs, own)]
     fingerprint = "\n".join(dict.fromkeys(fingerprints))
     with run_dir.open_run(pathlib.Path(root), metadata, name, fresh, console, fingerprint, own=own) as folder:
@@ -92,10 +94,10 @@ def best(
     data_dir: str | pathlib.Path = "data",
     console: Console | None = None,
 ) -> Setting:
-    """Train the setting that validation selects on fresh seeds, so that the selection does not bias its result.
+    """Retrain the setting of best validation accuracy on fresh seeds, so that the selection does not bias its result.
 
-    The sweep of those seeds is in the folder's ``best-seeds-FIRST-LAST``. ``trust``: as in
-    :func:`csbp_jax.evaluation.restore.load`. Fewer than 10 seeds are possible, and make a wide interval.
+    The new runs form a sweep in ``FOLDER/best-seeds-FIRST-LAST``. ``trust`` is as in
+    :func:`csbp_jax.evaluation.restore.load`. Fewer than 10 seeds are allowed, but give a wide interval.
 
     Raises:
       ConfigError: the folder does not exist, it holds no finished sweep, or in every setting a member diverged.
@@ -129,9 +131,10 @@ def _check_group(config: Config, own: Own, data_dir: str | pathlib.Path) -> str:
 
 
 class _Layout:
-    """How members lie over devices, on which the order of sums depends.
+    """Layout of members over devices, on which the order of summation depends.
 
-    size: members at once, a multiple of the devices that hold different ones.
+    Attributes:
+      size: number of members that train at once, a multiple of the number of devices that hold different members.
     """
 
     def __init__(self, chunk: int | None, data_parallel: int):
@@ -150,7 +153,7 @@ class _Layout:
         }
 
     def check_unchanged(self, folder: pathlib.Path) -> None:
-        """Raise ConfigError where finished members of the folder trained with another layout."""
+        """Raise ConfigError if finished members of the folder were trained with another layout."""
         now = self.as_json()
         for file in (folder / "chunks").glob("*.json"):
             before = run_dir.read_json(file).get("how", now)

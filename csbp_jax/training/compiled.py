@@ -1,4 +1,4 @@
-"""The training of a config on data like a source's: pure functions, and the same compiled over all devices."""
+"""Functions of the training of a config: pure ones, and the same functions compiled over all devices."""
 
 import dataclasses
 import functools
@@ -26,16 +26,16 @@ Splits = Mapping[str, DataSource]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CompiledRun:
-    """The functions of one resolved config.
+    """Functions of one resolved config, pure and compiled.
 
-    Methods whose names begin with ``pure_`` are for jit, vmap and jvp of one's own, on batches as the source gives
-    them. The others are compiled over the mesh at their first call, for batches that went through ``shard_batch``.
+    The ``pure_`` methods are meant for a caller's own jit, vmap or jvp, and take batches as the source returns them.
+    The other functions are compiled over the mesh at their first call, and take batches from ``shard_batch``.
 
     Attributes:
-      recipe: what is static in a step.
+      recipe: the static part of a training step.
       source: the training data.
-      mesh: one axis, ``data``, over which batches are split.
-      prepare, prepare_eval: from a source's batch to what the network sees (data/device/transform.py).
+      mesh: devices with one axis, ``data``, over which batches are split.
+      prepare, prepare_eval: map a source's batch to the network's input (data/device/transform.py).
     """
 
     recipe: Recipe
@@ -66,7 +66,7 @@ class CompiledRun:
         yield from data.train_batches(self.source, self.config.batch_size, seed, start, readers=readers, **share)
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
-        """Return the first state (:func:`csbp_jax.learner.init`)."""
+        """Return the initial state (:func:`csbp_jax.learner.init`)."""
         return learner.init(self.recipe, key, hparams)
 
     def pure_train_step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
@@ -88,7 +88,7 @@ class CompiledRun:
 
     @functools.cached_property
     def train_step(self) -> jax.stages.Wrapped:
-        """``train_step(state, batch) -> (state, metrics)``; takes the state's memory."""
+        """``train_step(state, batch) -> (state, metrics)``; reuses (donates) the memory of the old state."""
         return jax.jit(
             self.pure_train_step,
             donate_argnums=0,
@@ -98,7 +98,7 @@ class CompiledRun:
 
     @functools.cached_property
     def gradient_norms(self) -> Callable[[State, Batch], dict[str, jax.Array]]:
-        """Norms of the task's and of the term's gradient."""
+        """``gradient_norms(state, batch)``: norms of the gradients of the task loss and of the chaos term."""
         return jax.jit(
             lambda state, batch: learner.gradient_norms(self.pure_gradients(state, batch)),
             out_shardings=self._replicated,
@@ -110,10 +110,10 @@ class CompiledRun:
         return flip_meter.make(self.pure_gradients, self.config, self.steps_per_epoch)
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Return ``{count, accuracy, loss}`` over a source, each example once.
+        """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.
 
         Args:
-          check: called before each batch; may raise to stop.
+          check: called before each batch; may raise an exception to stop the evaluation.
         """
         batch_size = -(-self.config.eval_batch_size // self.mesh.size) * self.mesh.size
         keys = eval_keys(self.config.seed, source, batch_size)
@@ -150,7 +150,7 @@ class CompiledRun:
     @functools.cached_property
     def _state_shardings(self) -> Any:
         if self.config.layout == "data":
-            return self._replicated  # for any state, with a neuron or a forcing among its hyperparameters too
+            return self._replicated  # also for a state with a neuron or a forcing among its hyperparameters
         return sharding.shardings(self.config.layout, jax.eval_shape(self.pure_init, jax.random.key(0)), self.mesh)
 
     def _gather_weights(self, state: State) -> State:
@@ -160,7 +160,7 @@ class CompiledRun:
         return dataclasses.replace(state, params=_gathered(state.params, self.mesh))
 
     def _prepared(self, state: State, batch: Batch) -> Batch:
-        # Apart from the network's own stream (dropout), which starts from (key, step) as well.
+        # Independent of the network's own random stream (dropout), which also starts from (key, step).
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
         return self.prepare(key, batch)
 
@@ -172,12 +172,12 @@ def compile_run(
     own: Own = Own(),
     mesh: Mesh | None = None,
 ) -> CompiledRun:
-    """Build the functions of a resolved config on data like the source's.
+    """Build the functions of a resolved config, for training data ``source``.
 
-    ``mesh`` has one axis, ``data``; by default it is all devices.
+    ``mesh`` has one axis, ``data``, and spans all devices by default.
 
     Raises:
-      ConfigError: a part of the user's own, or an option of the data, does not fit.
+      ConfigError: a plugin, or an option of the data, does not fit the config.
     """
     mesh = sharding.data_parallel() if mesh is None else mesh
     recipe = build.build_recipe(config, own, steps_per_epoch)
@@ -193,10 +193,10 @@ def _gathered(tree: Any, mesh: Mesh) -> Any:
 
 
 def initial_state(run: CompiledRun, show: Callable[[str], None]) -> State:
-    """Return the first state of a run: weights drawn from its seed, or those of ``config.weights``.
+    """Return the initial state of a run: weights drawn from its seed, or those of ``config.weights``.
 
     Raises:
-      ConfigError: that file cannot be read or does not fit the network.
+      ConfigError: the file ``config.weights`` cannot be read or does not fit the network.
     """
     config = run.config
     variables = weights.load(config.weights, config.model, show=show) if config.weights else {}
@@ -213,10 +213,11 @@ def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
 
 
 def resolve(config: Config, splits: Splits) -> Config:
-    """Return the config with what its model leaves to the data (``input_shape``, ``classes``) filled in.
+    """Fill in the fields that the model takes from the data (``input_shape``, ``classes``), and check the result.
 
     Raises:
-      ConfigError: the model wants another input, the data set is too small for a batch, or the devices cannot share it.
+      ConfigError: the model expects another input shape or number of classes, a split is empty, the data set is too
+        small for a batch, or a batch cannot be divided over devices and microbatches.
     """
     source, name = splits["train"], config.data.name
     config = _with(config, classes=config.model.classes or source.classes)
@@ -248,7 +249,7 @@ def _with(config: Config, **fields: Any) -> Config:
 def _frame_shape(config: Config, source: DataSource) -> tuple[int, ...]:
     """Return ``(H, W, C)`` as the network sees it."""
     record = data.example_batch(source)
-    # What the transform changes is the height and width; it asks the config whether there are such.
+    # The transform may change height and width; it reads from the config whether the input has them.
     prepare, _ = transform.make(_with(config, input_shape=record["x"].shape[2:]), source.events)
     shape: tuple[int, ...] = jax.eval_shape(prepare, jax.random.key(0), record)["x"].shape[2:]
     return shape
