@@ -1,6 +1,7 @@
 """Controls: pulls equal the chaos term's where they must, forces have the size and the law that they claim."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,20 @@ from csbp_jax import chaos, controls, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
 from csbp_jax.learner import optimizer
 
+PULLS = {"chaos": chaos.term, "drift": controls.drift, "linear": controls.linear}
 FORCES = {"gaussian": controls.gaussian(), "ar1": controls.ar1(0.9), "logistic": controls.logistic()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def derivative(term, h, target, scale):
+    return jax.grad(term)(h, target, scale)
 
 
 @pytest.mark.parametrize("target", [0.2, 0.5, 0.501, 0.65, 0.95])
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_pulls_have_the_chaos_terms_gradient_at_zero_and_drift_its_zero(x64, target, scale):
     def slope(term, h):
-        return float(jax.grad(lambda h: term(h, target, scale))(jnp.float64(h)))
+        return float(derivative(term, float(h), target, scale))
 
     assert slope(controls.drift, 0.0) == pytest.approx(slope(chaos.term, 0.0), rel=2e-6, abs=1e-15)
     assert slope(controls.linear, 0.0) == pytest.approx(slope(chaos.term, 0.0), rel=1e-12, abs=1e-15)
@@ -30,28 +37,36 @@ def test_pulls_have_the_chaos_terms_gradient_at_zero_and_drift_its_zero(x64, tar
 
 
 def test_drift_is_a_parabola_with_the_logistic_functions_curvature_at_half(x64):
-    curvature = jax.vmap(lambda h: jax.hessian(lambda h: controls.drift(h, 0.65, 2.0))(h))(jnp.linspace(-9, 9, 5))
-    np.testing.assert_allclose(curvature, 0.15 / np.log(0.65 / 0.35) / 4, rtol=1e-12)
-    assert float(jax.hessian(lambda h: controls.drift(h, 0.5, 1.0))(0.3)) == pytest.approx(0.25)
+    curvature = jax.jit(jax.vmap(jax.hessian(controls.drift), (0, None, None)))
+    h = np.linspace(-9, 9, 5)
+    np.testing.assert_allclose(curvature(h, 0.65, 2.0), 0.15 / np.log(0.65 / 0.35) / 4, rtol=1e-12)
+    np.testing.assert_allclose(curvature(h, 0.5, 1.0), 0.25, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["chaos", "drift", "linear"])
+@pytest.mark.parametrize("name", PULLS)
 def test_pulls_reduce_and_cut_as_the_chaos_term_does(x64, name):
-    h = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 5)) * 9)
-    term = controls.TERMS[name]
-    total = sum(float(term(value)) for value in np.ravel(h))
-    assert float(term(h, reduce="sum")) == pytest.approx(total)
-    assert float(term(h)) == pytest.approx(total / 60)
-    assert float(term(h, reduce="neuron")) == pytest.approx(total / 12)
-    gradient = jax.grad(lambda h: term(h, cut=(-5.0, 5.0), reduce="sum"))(h)
-    np.testing.assert_array_equal(np.asarray(gradient != 0), np.abs(h) < 5)
+    h = np.random.default_rng(0).normal(size=(3, 4, 5)) * 9
+    term = PULLS[name]
+    assert controls.TERMS[name] is term
+
+    @jax.jit
+    def reductions(h):
+        return term(h, reduce="sum"), term(h), term(h, reduce="neuron"), jax.vmap(term)(h.ravel()).sum()
+
+    summed, mean, per_neuron, total = reductions(h)
+    assert float(summed) == pytest.approx(float(total))
+    assert float(mean) == pytest.approx(float(total) / 60)
+    assert float(per_neuron) == pytest.approx(float(total) / 12)
+    gradient = jax.jit(jax.grad(lambda h: term(h, cut=(-5.0, 5.0), reduce="sum")))(h)
+    np.testing.assert_array_equal(np.asarray(gradient) != 0, np.abs(h) < 5)
     with pytest.raises(TypeError, match="float16"):
-        term(h.astype(jnp.float16))
+        term(h.astype(np.float16))
 
 
-def run(force, forcing, steps, seed=0):
-    """The pushes ``[steps, ...]`` on parameters of zeros."""
-    params = jax.tree.map(lambda f: jnp.zeros(f.shape[1:] or (2000,)), forcing)
+@functools.partial(jax.jit, static_argnames=("force", "steps", "size"))
+def run(force, forcing, steps, seed=0, size=2000):
+    """Compute the pushes ``[steps, ...]`` on parameters of zeros, of ``size`` elements where the forcing has none."""
+    params = jax.tree.map(lambda f: jnp.zeros(f.shape[1:] or (size,)), forcing)
 
     def step(state, n):
         key = jax.random.fold_in(jax.random.key(seed), n)
@@ -81,7 +96,7 @@ def test_correlation_in_time(name, expected):
 
 def test_extrinsic_chaos_is_the_logistic_map_and_does_not_collapse():
     steps = 5000
-    pushes = np.asarray(run(controls.logistic(), jnp.ones(steps), steps)[:, :200], float)
+    pushes = np.asarray(run(FORCES["logistic"], jnp.ones(steps), steps, size=200), float)
     x = 0.5 + pushes / 8**0.5
     assert x.min() >= -1e-6 and x.max() <= 1 + 1e-6
     np.testing.assert_allclose(x[1:], 4 * x[:-1] * (1 - x[:-1]), atol=1e-5)
@@ -92,14 +107,14 @@ def test_extrinsic_chaos_is_the_logistic_map_and_does_not_collapse():
 
 
 def test_forces_of_two_keys_differ_and_one_key_repeats():
-    first, again, other = (run(controls.logistic(), jnp.ones(3), 3, seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
+    first, repeated, other = (run(FORCES["logistic"], jnp.ones(3), 3, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, repeated)
     assert not np.allclose(first, other)
 
 
 def record(steps=9):
     rng = np.random.default_rng(0)
-    return {"a": jnp.asarray(rng.normal(size=(steps, 3, 2))), "b": jnp.asarray(rng.normal(size=(steps, 4)))}
+    return {"a": rng.normal(size=(steps, 3, 2)), "b": rng.normal(size=(steps, 4))}
 
 
 def test_replay_pushes_what_was_recorded(x64):
@@ -109,16 +124,16 @@ def test_replay_pushes_what_was_recorded(x64):
 
 
 def test_shuffling_keeps_each_push_whole(x64):
-    before, after = record(), controls.shuffled(jax.random.key(1), record())
+    before, after = record(), jax.jit(controls.shuffled)(jax.random.key(1), record())
     rows = np.asarray(before["a"])
     order = [int(np.flatnonzero((rows == row).all((1, 2)))[0]) for row in np.asarray(after["a"])]
     assert sorted(order) == list(range(9)) and order != list(range(9))
-    np.testing.assert_array_equal(after["b"], before["b"][jnp.asarray(order)])
+    np.testing.assert_array_equal(after["b"], before["b"][order])
 
 
 @pytest.mark.parametrize("steps", [8, 9])
 def test_random_phases_keep_mean_spectrum_and_cross_correlation(x64, steps):
-    before, after = record(steps), controls.phase_randomised(jax.random.key(1), record(steps))
+    before, after = record(steps), jax.jit(controls.phase_randomised)(jax.random.key(1), record(steps))
 
     def waves(tree):
         return np.fft.rfft(np.concatenate([r.reshape(steps, -1) for r in tree.values()], axis=1), axis=0)
@@ -155,23 +170,30 @@ def batch():
     return {"x": x, "y": jnp.asarray(rng.integers(0, 3, 8))}
 
 
-def start(init, **hparams):
-    state = jax.jit(init)(jax.random.key(0), hparams)
-    wide = jnp.result_type(float)
-    return jax.tree.map(lambda a: a.astype(wide) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
+@functools.cache
+def plain_start():
+    """Compute the state in float64 with which all runs begin."""
+    state = jax.jit(make()[2][0])(jax.random.key(0))
+    return jax.tree.map(lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a, state)
+
+
+def start(tx, **hparams):
+    """Return that state for another optimiser."""
+    state = plain_start()
+    return dataclasses.replace(state, opt_state=tx.init(state.params), hparams=state.hparams | hparams)
 
 
 @pytest.mark.parametrize("term", ["drift", "linear"])
 def test_the_config_selects_the_term(x64, term):
-    _, _, (init, step, _) = make(term=term)
-    state = start(init)
+    _, _, (_, step, _) = make(term=term)
+    state = plain_start()
     _, metrics = jax.jit(step)(state, batch())
     config, model, _ = make()
 
     @jax.jit
     def terms(params, batch_stats):
         def tap(h):
-            return controls.TERMS[term](h, 0.65, 1.0, cut=None, reduce="mean")
+            return PULLS[term](h, 0.65, 1.0)
 
         variables = {"params": params, "batch_stats": batch_stats}
         options = {"tap": tap, "taps": config.chaos.taps, "mutable": ["batch_stats"]}
@@ -182,9 +204,9 @@ def test_the_config_selects_the_term(x64, term):
 
 
 def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
-    config, model, (init, step, _) = make(substeps=5)
-    state = start(init)
-    gradients = learner.make_gradients(model, losses.rate_cross_entropy, config)
+    config, model, (_, step, _) = make(substeps=5)
+    state = plain_start()
+    gradients = jax.jit(learner.make_gradients(model, losses.rate_cross_entropy, config))
     task = gradients(state, batch())["task"]
     params = state.params
     for _ in range(5):
@@ -200,17 +222,18 @@ def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
 
 
 def test_the_learner_passes_step_key_and_forcing_to_a_force(x64):
-    _, _, (init, step, _) = make(optax.chain(controls.gaussian(), optax.scale(-1.0)))
-    _, _, (plain_init, plain_step, _) = make(optax.scale(-1.0))
-    plain, _ = plain_step(start(plain_init), batch())
+    descent = optax.scale(-1.0)
+    tx = optax.chain(controls.gaussian(), descent)
+    step, plain_step = (jax.jit(make(tx)[2][1]) for tx in (tx, descent))
+    plain, _ = plain_step(start(descent), batch())
     forcing = jax.tree.map(lambda p: jnp.asarray([0.5, 0.0]), plain.params)
-    forced, _ = jax.jit(step)(start(init, forcing=forcing), batch())
+    forced, _ = step(start(tx, forcing=forcing), batch())
     pushes = np.concatenate(
         [np.ravel(a - b) for a, b in zip(*map(jax.tree.leaves, (forced.params, plain.params)), strict=True)]
     )
     assert np.std(pushes) == pytest.approx(0.1 * 0.5, rel=0.25)
     # The record's second step has no force: another step is a plain one.
-    after, _ = jax.jit(step)(forced, batch())
+    after, _ = step(forced, batch())
     unforced, _ = plain_step(dataclasses.replace(forced, opt_state=plain.opt_state), batch())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), after.params, unforced.params)
 
@@ -227,20 +250,20 @@ def test_the_learner_passes_step_key_and_forcing_to_a_force(x64):
 def test_a_force_with_its_own_forcing_acts_on_gradient_or_weights(x64, name, side):
     """Descent at half the rate: a force on the gradient comes through it, one on the weights does not."""
     descent = optax.scale(-0.5)
-    _, _, (init, plain_step, _) = make(descent)
-    sizes = jax.tree.map(lambda _: jnp.asarray([0.3, 0.1]), start(init).params)
+    _, _, (_, plain_step, _) = make(descent)
+    sizes = jax.tree.map(lambda _: jnp.asarray([0.3, 0.1]), plain_start().params)
     force = controls.ar1(0.9, sizes) if name == "ar1" else getattr(controls, name)(sizes)
     tx = optax.chain(force, descent) if side == "gradient" else optax.chain(descent, force)
-    _, _, (init, step, _) = make(tx)
+    _, _, (_, step, _) = make(tx)
+    first = start(tx)
+
+    def both(state, _):
+        plain, _ = plain_step(dataclasses.replace(state, opt_state=descent.init(state.params)), batch())
+        state, _ = step(state, batch())
+        return state, jax.tree.map(jnp.subtract, state.params, plain.params)
 
     def pushes(key):
-        state = dataclasses.replace(start(init), key=key)
-        record = []
-        for _ in range(3):
-            plain, _ = plain_step(dataclasses.replace(state, opt_state=descent.init(state.params)), batch())
-            state, _ = step(state, batch())
-            record.append(jax.tree.map(jnp.subtract, state.params, plain.params))
-        return jax.tree.map(lambda *steps: jnp.stack(steps), *record)
+        return jax.lax.scan(both, dataclasses.replace(first, key=key), length=3)[1]
 
     drawn = jax.jit(jax.vmap(pushes))(jax.random.split(jax.random.key(7), 400))
     expected = 0.1 * (0.5 if side == "gradient" else 1) * np.array([0.3, 0.1, 0.0])
@@ -255,7 +278,7 @@ def test_a_force_may_follow_a_schedule_and_a_wrong_forcing_is_an_error(x64):
     still = {"a": jnp.zeros(2000), "b": jnp.zeros(2000, jnp.float32)}
     extra = {"step": jnp.int32(2), "key": jax.random.key(0)}
     force = controls.gaussian(lambda step: 0.5**step)
-    pushed, _ = force.update(still, force.init(still), **extra)
+    pushed, _ = jax.jit(force.update)(still, force.init(still), **extra)
     assert np.std(pushed["a"]) == pytest.approx(0.25, rel=0.06) and pushed["b"].dtype == jnp.float32
     for forcing, line in (
         (None, "forcing: missing"),

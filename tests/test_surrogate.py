@@ -17,7 +17,7 @@ def np_sigmoid(x):
     return 0.5 * (1 + np.tanh(x / 2))
 
 
-# name -> (ds/dx in numpy, written apart from the package; area under it)
+# name -> (ds/dx in numpy, independent of the package; area under it)
 FORMULAS = {
     "triangle": (lambda x, w: np.interp(np.abs(x), [0, w], [1 / w, 0]), lambda w: 1),
     "rectangle": (lambda x, w: np.where(np.abs(x) < w / 2, 1 / w, 0), lambda w: 1),
@@ -48,73 +48,78 @@ def make(name, *params):
 def test_forward_is_a_strict_step_in_the_dtype_of_u(x64, name, dtype):
     tiny = jnp.finfo(dtype).tiny
     u = jnp.array([-jnp.inf, -1, -tiny, -0.0, 0.0, jnp.nan, tiny, 1, jnp.inf], dtype)
-    alone, differentiated = make(name)(u), jax.vjp(make(name), u)[0]
-    assert_type([alone, differentiated], dtype)
-    assert alone.tolist() == differentiated.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1]
+    value, differentiated = make(name)(u), jax.vjp(make(name), u)[0]
+    assert_type([value, differentiated], dtype)
+    assert value.tolist() == differentiated.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("param", [None, 0.6, 3.0])
 @every_surrogate
-def test_derivative_is_the_documented_formula(x64, name, param):
-    formula, _ = FORMULAS[name]
-    spike = make(name) if param is None else make(name, param)
+def test_derivative_is_the_documented_formula(x64, name):
     x = np.append(np.linspace(-2.013, 2, 60), 0)
-    expected = formula(x, DEFAULTS[name] if param is None else param)
-    assert_trees_all_close(spike.derivative(x), expected, rtol=1e-11, atol=1e-15)
+    spikes = {DEFAULTS[name]: make(name), 0.6: make(name, 0.6), 3.0: make(name, 3.0)}
+    derivatives = jax.jit(lambda x: {param: spike.derivative(x) for param, spike in spikes.items()})(x)
+    expected = {param: FORMULAS[name][0](x, param) for param in spikes}
+    assert_trees_all_close(derivatives, expected, rtol=1e-11, atol=1e-15)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @every_surrogate
-def test_derivative_keeps_the_dtype_and_is_accurate_in_it(x64, name, dtype):
-    x = jnp.linspace(-2.013, 2, 60).astype(dtype)
-    derivative = make(name).derivative(x)
-    assert_type(derivative, dtype)
-    expected = FORMULAS[name][0](np.asarray(x, np.float64), DEFAULTS[name])
-    # The two half precisions are rounded once, at the end; the wider two at each of a few operations.
-    info = jnp.finfo(dtype)
-    rtol = 0.51 * float(info.eps) if info.bits == 16 else 1e-6 if dtype == "float32" else 1e-12
-    assert_trees_all_close(np.asarray(derivative, np.float64), expected, rtol=rtol, atol=float(info.tiny))
+def test_derivative_keeps_the_dtype_and_is_accurate_in_it(x64, name):
+    spike, x = make(name), np.linspace(-2.013, 2, 60)
+    inputs = {dtype: x.astype(jnp.dtype(dtype)) for dtype in DTYPES}
+    derivatives = jax.jit(lambda inputs: jax.tree.map(spike.derivative, inputs))(inputs)
+    for dtype, derivative in derivatives.items():
+        assert_type(derivative, dtype)
+        expected = FORMULAS[name][0](inputs[dtype].astype(np.float64), DEFAULTS[name])
+        # The two half precisions are rounded once, at the end; the wider two at each of a few operations.
+        info = jnp.finfo(dtype)
+        rtol = 0.51 * float(info.eps) if info.bits == 16 else 1e-6 if dtype == "float32" else 1e-12
+        assert_trees_all_close(np.asarray(derivative, np.float64), expected, rtol=rtol, atol=float(info.tiny))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @every_surrogate
-def test_derivative_and_its_gradient_are_finite_far_from_zero(x64, name, dtype):
-    spike = make(name)
-    x = jnp.array([-1e4, -100, -1, 0.1, 1, 100, 1e4], dtype)
-    value, slope = jax.jit(jax.vmap(jax.value_and_grad(spike.derivative)))(x)
-    assert_tree_all_finite((value, slope))
-    assert_trees_all_close(np.float64(value)[[0, -1]], np.zeros(2), atol=1e-6)
+def test_derivative_and_its_gradient_are_finite_far_from_zero(x64, name):
+    value_and_slope = jax.vmap(jax.value_and_grad(make(name).derivative))
+    x = np.array([-1e4, -100, -1, 0.1, 1, 100, 1e4])
+    inputs = [x.astype(jnp.dtype(dtype)) for dtype in DTYPES]
+    for value, slope in jax.jit(lambda inputs: [value_and_slope(x) for x in inputs])(inputs):
+        value, slope = np.asarray(value, np.float64), np.asarray(slope, np.float64)
+        assert_tree_all_finite((value, slope))
+        assert_trees_all_close(value[[0, -1]], np.zeros(2), atol=1e-6)
 
 
-@pytest.mark.parametrize("param", [0.5, 3.0])
 @every_surrogate
-def test_area_is_as_documented(x64, name, param):
+def test_area_is_as_documented(x64, name):
     # x = tan(angle) brings the heavy tails of arctan and fast_sigmoid to a finite interval.
     n = 100_000
     angle = (np.arange(n) + 0.5) / n * np.pi - np.pi / 2
-    area = make(name, param).derivative(np.tan(angle)) @ (1 / np.cos(angle) ** 2) * np.pi / n
-    assert_trees_all_close(float(area), float(FORMULAS[name][1](param)), rtol=1e-4)
+    x, weights = np.tan(angle), 1 / np.cos(angle) ** 2 * np.pi / n
+    params = (0.5, 3.0)
+    areas = [derivative @ weights for derivative in jax.jit(lambda x: [make(name, p).derivative(x) for p in params])(x)]
+    assert_trees_all_close(np.array(areas), np.array([FORMULAS[name][1](p) for p in params], float), rtol=1e-4)
 
 
 @every_surrogate
 def test_grad_through_the_spike_is_the_derivative_times_the_cotangent(name):
     spike, u = make(name), jnp.linspace(-1.2, 1.3, 11)
     weight = jnp.arange(11.0)
-    gradient = jax.jit(jax.grad(lambda u: (weight * spike(u)).sum()))(u)
-    assert_trees_all_close(gradient, weight * spike.derivative(u), rtol=1e-6)
+
+    @jax.jit
+    def actual_and_expected(u):
+        return jax.grad(lambda u: (weight * spike(u)).sum())(u), weight * spike.derivative(u)
+
+    assert_trees_all_close(*actual_and_expected(u), rtol=1e-6)
 
 
 @every_surrogate
 def test_vmap_over_the_width_equals_separate_calls(name):
     params, u = jnp.array([0.5, 1.0, 2.0]), jnp.linspace(-1.2, 1.3, 11)
 
-    @jax.jit
     def gradient(param):
         return jax.grad(lambda u: make(name, param)(u).sum())(u)
 
-    together = jax.vmap(gradient)(params)
-    assert_trees_all_close(together, jnp.stack([gradient(p) for p in params]), rtol=1e-6)
-    assert not np.allclose(together[0], together[2])
+    vectorised, *separate = map(np.asarray, jax.jit(lambda p: (jax.vmap(gradient)(p), *map(gradient, p)))(params))
+    assert_trees_all_close(vectorised, np.stack(separate), rtol=1e-6)
+    assert not np.allclose(vectorised[0], vectorised[2])
 
 
 def test_one_compilation_serves_all_widths_and_another_formula_needs_a_second():
@@ -136,7 +141,7 @@ def lopsided(x, left, right):
     return jnp.where(x < 0, left, right)
 
 
-def test_own_formula_with_several_params_works_under_jit():
+def test_custom_formula_with_several_params_works_under_jit():
     u = jnp.array([-0.5, 0.5])
 
     @jax.jit
@@ -149,7 +154,6 @@ def test_own_formula_with_several_params_works_under_jit():
 
 
 TRANSFORMS = {
-    "eager": lambda f: f,
     "jit": jax.jit,
     "remat": lambda f: jax.jit(jax.checkpoint(f)),
     "vmap": lambda f: jax.jit(lambda u: jax.vmap(f)(u[None])[0]),
@@ -163,6 +167,12 @@ def test_jvp_of_the_gradient_is_its_central_difference_under_every_transform(x64
     u = jnp.array([-0.62, -0.31, 0.17, 0.43])  # away from the spike, the kink at 0 and all edges
     direction = jnp.array([1.0, -0.5, 2.0, 0.7])
     gradient = jax.grad(lambda u: (u**2 * spike(jnp.sin(u))).sum())
-    difference = (gradient(u + h * direction) - gradient(u - h * direction)) / (2 * h)
-    tangents = {key: jax.jvp(transform(gradient), (u,), (direction,))[1] for key, transform in TRANSFORMS.items()}
+
+    @jax.jit
+    def compiled(u):
+        tangents = {name: jax.jvp(transform(gradient), (u,), (direction,))[1] for name, transform in TRANSFORMS.items()}
+        return tangents, (gradient(u + h * direction) - gradient(u - h * direction)) / (2 * h)
+
+    tangents, difference = compiled(u)
+    tangents["eager"] = jax.jvp(gradient, (u,), (direction,))[1]
     assert_trees_all_close(tangents, dict.fromkeys(tangents, difference), rtol=1e-7, atol=1e-8)

@@ -160,7 +160,8 @@ def test_each_kind_of_error_has_its_exit_code(error, code, message, capsys, monk
 
 
 def test_divergence_is_exit_code_3(capsys, tmp_path):
-    line = f"train digits --runs {tmp_path} --optimizer.name sgd --optimizer.lr 1e38 --batch-size 64 --model.features 4"
+    line = f"train digits --runs {tmp_path} --optimizer.name sgd --optimizer.lr 1e38 --batch-size 64 --model.features 2"
+    line += " --model.time-steps 2"
     assert main.main(line.split()) == 3
     assert "diverged: loss or gradient was not finite at steps" in capsys.readouterr().err.splitlines()[-1]
 

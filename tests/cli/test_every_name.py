@@ -14,7 +14,7 @@ from tests.support import event_formats, formats
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Of each data set as many records as fill a batch of 8 (the virtual devices) after validation is taken away.
-SMALL = "--model.time-steps 3 --epochs 1 --batch-size 8 --eval-batch-size 8 --data.threads 1 --data.validation 0.2"
+SMALL = "--model.time-steps 2 --epochs 1 --batch-size 8 --eval-batch-size 8 --data.threads 1 --data.validation 0.2"
 WRITERS = {
     "cifar10": lambda folder: formats.cifar10(folder, per_file=10),
     "cifar100": formats.cifar100,
@@ -27,6 +27,7 @@ WRITERS = {
     },
 }
 OTHER = {
+    "mnist": "--data.size 8 8 --model.input-shape 8 8 1",
     "imagenet": "--data.size 32 32 --model.input-shape 32 32 3 --optimizer.warmup-epochs 0",
     "dvs_gesture": "--data.frames 2 --data.size 32 32 --model.input-shape 32 32 2",
     "cifar10_dvs": "--data.size 16 16 --model.input-shape 16 16 2",

@@ -28,14 +28,14 @@ def logistic(x, _):
 
 
 def test_logistic_map(x64):
-    exponents, error, history = dynamics.lyapunov(logistic, jnp.array(0.3), steps(2000), 1)
-    chex.assert_shape([exponents, error, history], [(1,), (1,), (2000, 1)])
+    exponents, error, history = dynamics.lyapunov(logistic, jnp.array(0.3), steps(1000), 1)
+    chex.assert_shape([exponents, error, history], [(1,), (1,), (1000, 1)])
     assert abs(exponents[0] - np.log(2)) < max(4 * error[0], 0.01) and error[0] < 0.01
 
 
 def test_henon_map(x64):
     start = (jnp.array(0.1), jnp.array(0.1))
-    exponents, error, _ = dynamics.lyapunov(henon, start, steps(2500), 2, warmup=100)
+    exponents, error, _ = dynamics.lyapunov(henon, start, steps(1100), 2, warmup=100)
     assert np.all(abs(exponents - np.array([0.4192, -1.623])) < 4 * error)
     np.testing.assert_allclose(exponents.sum(), np.log(0.3), rtol=1e-9)  # the map contracts areas by 0.3
 
@@ -105,21 +105,23 @@ def test_flip_ratio_is_one_where_an_optimisers_step_flips(x64, name):
     """Tiny gradients of a parabola hardly change Adam's second moments, which large gradients made before."""
     config = Optimizer(name=name, momentum=0.8, schedule="constant")
     tx = optimizer.build(config, 1, 1)
-    x = {"a": jnp.asarray([1.0]), "b": jnp.asarray([1.0])}
+    update = jax.jit(tx.update)
+    x = {"a": np.array([1.0]), "b": np.array([1.0])}
     grown = tx.init(x)
     for _ in range(200):
-        _, grown = tx.update({"a": jnp.asarray([0.5]), "b": jnp.asarray([8.0])}, grown, x)
+        _, grown = update({"a": np.array([0.5]), "b": np.array([8.0])}, grown, x)
     ball = optimizer.heavy_ball(config, grown, 200)
+    assert ball is not None
     lr = 1 / dynamics.flip_ratio(lambda x: x, x, ball["rate"], ball["momentum"], ball["scale"])
 
     def grows(lr):
-        state, x = grown, {"a": jnp.asarray([1e-7]), "b": jnp.asarray([1e-7])}
+        state, x = grown, {"a": np.array([1e-7]), "b": np.array([1e-7])}
         # Only the first moment follows these gradients; it starts without the earlier ones.
         state = optax.tree.set(state, mu=jax.tree.map(jnp.zeros_like, x)) if name == "adam" else tx.init(x)
         sizes = []
         for _ in range(40):
-            updates, state = tx.update(x, state, x)
-            x = jax.tree.map(lambda p, u: p + lr * u, x, updates)
+            updates, state = update(x, state, x)
+            x = jax.tree.map(lambda p, u: p + lr * np.asarray(u), x, updates)
             sizes.append(max(abs(float(p[0])) for p in x.values()))
         return max(sizes[30:]) > max(sizes[10:20])
 
@@ -138,10 +140,11 @@ def test_chaos_term_alone_over_its_strength(x64):
         y, a = state
         return y - a * (jax.nn.sigmoid(y) - 0.65), a
 
-    exponents = {}
-    for a in (2.0, 8.7, 10.0, 16.0, 18.5, 30.0, 60.0):
-        state = (jnp.array(0.5), jnp.array(a))
-        exponents[a] = float(dynamics.lyapunov(step, state, steps(600), 1, dynamical_leaves=(True, False))[0][0])
+    strengths = (2.0, 8.7, 10.0, 16.0, 18.5, 30.0, 60.0)
+    states = (jnp.full(len(strengths), 0.5), jnp.array(strengths))
+    computed, _, _ = dynamics.lyapunov_many(step, states, steps(600), dynamical_leaves=(True, False))
+    exponents = dict(zip(strengths, computed[:, 0].tolist(), strict=True))
+    for a in strengths:
         y, logs = 0.5, []
         for _ in range(600):
             s = 1 / (1 + np.exp(-y))
@@ -154,14 +157,14 @@ def test_chaos_term_alone_over_its_strength(x64):
 
 def test_finite_size_exponent_tends_to_the_tangent_one_and_includes_jumps(x64):
     deltas = 10.0 ** jnp.array([-9, -6, -3])
-    small, error, history = dynamics.finite_size(logistic, jnp.array(0.3), steps(1500), deltas)
-    chex.assert_shape([small, error, history], [(3,), (3,), (1500, 3)])
+    small, error, history = dynamics.finite_size(logistic, jnp.array(0.3), steps(700), deltas)
+    chex.assert_shape([small, error, history], [(3,), (3,), (700, 3)])
     assert np.all(abs(small - np.log(2)) < 0.02)
 
     def jump(x, kick):  # contracts everywhere, and jumps where it passes 1: no tangent sees it
         return (0.9 * x + kick) % 1
 
-    kicks = np.random.default_rng(0).uniform(size=1500)
+    kicks = np.random.default_rng(0).uniform(size=700)
     tangent, _, _ = dynamics.lyapunov(jump, jnp.array(0.2), kicks, 1)
     finite, _, _ = dynamics.finite_size(jump, jnp.array(0.2), kicks, jnp.array([1e-9, 0.05]))
     np.testing.assert_allclose(tangent[0], np.log(0.9), rtol=1e-9)
@@ -193,11 +196,11 @@ def test_readouts_of_nearby_runs_grow_as_the_state_does(x64):
 
     start, deltas = (jnp.array(0.1), jnp.array(0.1)), jnp.array([1e-10, 1e-6, 1e-2])
     options = {"every": 2, "warmup": 100}
-    of_state, seen = dynamics.finite_size_readouts(henon, start, steps(2100), deltas, readouts, **options)
+    of_state, seen = dynamics.finite_size_readouts(henon, start, steps(1500), deltas, readouts, **options)
     _, _, expected = dynamics.finite_size(henon, start, steps(120), deltas, **options)
     chex.assert_trees_all_close(of_state[2][: len(expected)], expected, rtol=1e-9)
     for name in ("y", "curved"):
-        chex.assert_shape(seen[name], [(3,), (3,), (1000, 3), (1000, 3)])
+        chex.assert_shape(seen[name], [(3,), (3,), (700, 3), (700, 3)])
         np.testing.assert_allclose(seen[name].exponents[:2], of_state[0][:2], atol=0.01)
         np.testing.assert_allclose(seen[name].exponents[:2], 0.4192, atol=0.02)
     assert np.all(seen["constant"].exponents == 0) and np.all(seen["constant"].distances == 0)
