@@ -38,7 +38,7 @@ def nothing_trains(monkeypatch):
 
 @pytest.fixture
 def compilations():
-    """The seconds of each compilation from here on."""
+    """The seconds of each compilation during a test."""
     seconds: list[float] = []
 
     def listen(event, duration_secs, **kwargs):
@@ -182,7 +182,7 @@ def test_an_error_of_a_late_compile_group_is_raised_before_any_trains(tmp_path, 
 
 
 def test_the_data_of_all_compile_groups_are_checked(tmp_path, nothing_trains):
-    """A change of the second data set is found, too."""
+    """A change of the second data set is detected, too."""
     rng = np.random.default_rng(0)
 
     def data(config, data_dir):

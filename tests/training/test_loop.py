@@ -75,7 +75,7 @@ def test_figures_of_a_deep_network_have_room(finished, tmp_path):
         if "rates" in row:
             names = [f"layer{i}.membrane" for i in range(40)]
             row |= {"rates": dict.fromkeys(names, 0.1), "z": {name: float(i // 39) for i, name in enumerate(names)}}
-    plots.draw_run(tmp_path, rows)  # a warning that nothing fits is an error here
+    plots.draw_run(tmp_path, rows)  # warnings, such as of a layout that does not fit, are errors
     assert (tmp_path / "figures" / "rates.png").stat().st_size > 1000
 
 
