@@ -12,9 +12,11 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.cli import main, options
+from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost
 from csbp_jax.runtime.preemption import Stopped
+from tests.support.matching import search
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -128,7 +130,7 @@ def test_an_interrupt_says_what_the_same_command_does(command, effect, capsys, m
     def interrupt(argv):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(main.COMMANDS, command, (main.COMMANDS[command][0], interrupt))
+    monkeypatch.setitem(COMMANDS, command, (COMMANDS[command][0], interrupt))
     assert main.main([command, "digits"]) == 130
     assert capsys.readouterr().err == f"csbp_jax: interrupted; the same command {effect}\n"
 
@@ -153,7 +155,7 @@ def test_each_kind_of_error_has_its_exit_code(error, code, message, capsys, monk
     def fail(argv):
         raise error
 
-    monkeypatch.setitem(main.COMMANDS, "train", (main.COMMANDS["train"][0], fail))
+    monkeypatch.setitem(COMMANDS, "train", (COMMANDS["train"][0], fail))
     assert main.main(["train", "digits"]) == code
     output = capsys.readouterr().err
     assert message in output and output.count("\n") == 1
@@ -170,15 +172,15 @@ def test_divergence_is_exit_code_3(capsys, tmp_path):
 def test_help_lists_commands_exit_codes_and_data_sets(line, capsys):
     assert main.main(line.split()) == 0
     output = capsys.readouterr().out
-    assert all(f"csbp_jax {name} " in output for name in main.COMMANDS)
+    assert all(f"csbp_jax {name} " in output for name in COMMANDS)
     assert "Exit codes: 0 done" in output and all(name in output for name in configs.NAMES)
 
 
-@pytest.mark.parametrize("command", main.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_lists_its_options(command, capsys):
     assert main.main([command, "--help"]) == 0
     words = capsys.readouterr().out.replace("│", " ").replace(",", " ").split()
-    assert all(word in words for word in options._names(main.COMMANDS[command][0]) if "." not in word)
+    assert all(word in words for word in options._names(COMMANDS[command][0]) if "." not in word)
     assert ("--optimizer.lr" in words) == (command in ("train", "sweep", "lr", "data"))
 
 
@@ -268,5 +270,5 @@ def test_make_says_what_to_fetch_where_data_are_missing(tmp_path):
 def test_make_alone_lists_all_targets(tmp_path):
     done = make(tmp_path)
     assert done.returncode == 0 and 'ARGS="--chaos.z0 0' in done.stdout
-    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    targets = search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     assert set(targets) == set(re.findall(r"^([a-z0-9-]+)  +", done.stdout, re.MULTILINE)) and "h100" in targets

@@ -1,7 +1,7 @@
 """Single layers: recurrence, parameters of PLIF, sums of currents, static input, pooling, initial weights."""
 
 import math
-import re
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -16,6 +16,7 @@ from csbp_jax.models import layers
 from csbp_jax.models.taps import Probe
 from csbp_jax.neurons.plif import PLIF
 from csbp_jax.neurons.recurrent import Feedback
+from tests.support.matching import search
 
 B, T, F = 4, 7, 5
 NO_PROBE = Probe(chaos.term)
@@ -27,7 +28,8 @@ def test_a_recurrent_layer_feeds_back_through_its_weights(x64):
     x = jax.random.normal(jax.random.key(0), (B, T, 3))
     probe = Probe(chaos.term, ("rec.norm", "rec.membrane", "rec.membrane_pre"), ("rec",))
     variables = layer.init(jax.random.key(1), x, False, neuron, probe)
-    spikes, aux = layer.apply(variables, x, False, neuron, probe)
+    result: Any = layer.apply(variables, x, False, neuron, probe)
+    spikes, aux = result
     current = x @ variables["params"]["dense"]["kernel"] / np.sqrt(1 + 1e-5)
     expected = Feedback(neuron, variables["params"]["feedback"]).trace(current)
     chex.assert_trees_all_close((spikes, aux.membranes["rec"]), (expected[0], expected[2]), atol=1e-6)
@@ -74,9 +76,13 @@ def test_a_strided_convolution_pads_both_sides_equally():
 SMALL = [((2, 2), 3, 1), ((2, 1), 3, 1), ((1, 1), 3, 1), ((5, 2), 3, 1), ((4, 4), 3, 2), ((2, 2), 3, 2), ((3, 2), 7, 2)]
 
 
+def identity_norm(name) -> Any:
+    return lambda h, train: h
+
+
 def convolution(size, kernel, stride):
     """``(gradients in weights and input, output)`` of a layer's convolution, and of the plain one."""
-    layer = layers.ConvNorm(F, kernel, stride, norm=lambda name: lambda h, train: h)
+    layer = layers.ConvNorm(F, kernel, stride, norm=identity_norm)
     x = jax.random.normal(jax.random.key(0), (B, T, *size, 4))
     weights = layer.init(jax.random.key(1), x, True, None, NO_PROBE)["params"]
 
@@ -117,9 +123,9 @@ def test_no_convolution_on_cpu_has_an_input_smaller_than_its_kernel(size, kernel
     lines = [line for line in ours.lower(*arguments).compile().as_text().splitlines() if " convolution(" in line]
     assert len(lines) == 3
     for line in lines:
-        height, width = map(int, re.search(r"= f\d+\[\d+,(\d+),(\d+),\d+\]", line).groups())
+        height, width = map(int, search(r"= f\d+\[\d+,(\d+),(\d+),\d+\]", line).groups())
         assert min(height, width) >= kernel
-        assert re.search(r" pad=(\d+_\d+)x", line)[1] == f"{kernel // 2}_{kernel // 2}"
+        assert search(r" pad=(\d+_\d+)x", line)[1] == f"{kernel // 2}_{kernel // 2}"
 
 
 @pytest.mark.parametrize("pool", [layers.pool, layers.max_pool])

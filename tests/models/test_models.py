@@ -100,7 +100,9 @@ def test_unused_outputs_add_nothing_to_the_program(name):
 
     def memory(**options):
         compiled = jax.jit(lambda v, x: model.apply(v, x, False, **options)[0]).lower(variables, x).compile()
-        return compiled.as_text().count("fusion("), compiled.memory_analysis().temp_size_in_bytes
+        text, analysis = compiled.as_text(), compiled.memory_analysis()
+        assert text and analysis
+        return text.count("fusion("), analysis.temp_size_in_bytes
 
     # With nothing read from aux, the compiled program is that of the logits alone, tapped or not.
     assert memory() == memory(taps=(f"{first_layer(name)}.norm",))

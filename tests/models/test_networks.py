@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax
 import jax
@@ -13,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer, check
 from csbp_jax.learner import optimizer
+from csbp_jax.neurons.plif import PLIF as LearnedNeuron
 from experiments.parity import cases
 
 PLIF = Neuron(decay=0.5, surrogate="arctan", surrogate_param=2.0, detach_reset=True, learn="layer")
@@ -156,7 +158,7 @@ def test_an_option_that_a_network_lacks_is_an_error(model, message):
         (Model(width=0.0), "model.width: 0.0 is not possible; allowed is above 0, or None"),
         (Model(dropout=1.0), "model.dropout: 1.0 is not possible; allowed is at least 0 and below 1, or None"),
         (Model(features=()), r"model.features: \(\) is not possible; allowed is positive whole numbers, or None"),
-        (Model(norm="layer"), "model.norm: 'layer' is not possible"),
+        (Model(norm="layer"), "model.norm: 'layer' is not possible"),  # type: ignore[arg-type]  # refused at run time
         (
             Model(neuron=Neuron(learn="layer", decay=1.0)),
             "model.neuron.decay: 1.0 .*between 0 and 1, where it is learned",
@@ -176,15 +178,23 @@ def test_an_image_that_is_too_small_is_an_error():
 
 def test_the_config_selects_the_learned_neuron():
     plif = models.neuron(PLIF)
+    assert isinstance(plif, LearnedNeuron)
     assert (plif.decay, plif.detach_reset, plif.per_channel) == (0.5, True, False)
-    assert models.neuron(dataclasses.replace(PLIF, learn="channel")).per_channel
+    by_channel = models.neuron(dataclasses.replace(PLIF, learn="channel"))
+    assert isinstance(by_channel, LearnedNeuron) and by_channel.per_channel
 
 
 def test_a_traced_neuron_replaces_learned_ones():
     model = models.build(dataclasses.replace(SMALL, neuron=PLIF))
     x = jax.random.normal(jax.random.key(1), (4, 3, 4, 4, 2))
     variables = jax.jit(model.init)(jax.random.key(0), x)
-    rates = jax.jit(jax.vmap(lambda v: model.apply(variables, x, neuron=neurons.LIF(0.25, v))[1].rates["conv1"]))
+
+    @jax.jit
+    @jax.vmap
+    def rates(threshold):
+        result: Any = model.apply(variables, x, neuron=neurons.LIF(0.25, threshold))
+        return result[1].rates["conv1"]
+
     low, high = rates(jnp.array([0.5, 50.0]))
     assert low > high == 0
 

@@ -29,7 +29,10 @@ def definition(kind, x, params, statistics, train):
     if train:
         mean, var = 0.9 * mean + 0.1 * here_mean, 0.9 * var + 0.1 * x.var(axes, ddof=1)
     for t in range(x.shape[1]):
-        step = (lambda a, t=t: a[t]) if kind == "bntt" else (lambda a: a)
+
+        def step(a, t=t):
+            return a[t] if kind == "bntt" else a
+
         xhat = (x[:, t] - step(here_mean)) / np.sqrt(step(here_var) + epsilon)
         y = step(params["scale"]) * xhat * (0.5 * 0.7 if kind == "tdbn" else 1)
         y = y + (0 if kind == "bntt" else params["bias"])
@@ -46,7 +49,8 @@ def test_norms_equal_their_definitions(x64, kind, space, train):
     norm = norms.make(kind, T, threshold=0.5, alpha=0.7)()
     variables = random_variables(norm.init(jax.random.key(0), x, False))
     y, after = norm.apply(variables, x, train, mutable=["batch_stats"])
-    expected = definition(kind, x, *(jax.tree.map(np.asarray, variables[k]) for k in ("params", "batch_stats")), train)
+    params, statistics = (jax.tree.map(np.asarray, variables[k]) for k in ("params", "batch_stats"))
+    expected = definition(kind, x, params, statistics, train)
     for actual, wanted in zip((y, after["batch_stats"]["mean"], after["batch_stats"]["var"]), expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
 

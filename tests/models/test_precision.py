@@ -5,6 +5,7 @@ import functools
 import io
 import re
 import shutil
+from typing import Any
 
 import chex
 import jax
@@ -151,7 +152,7 @@ def test_gradients_of_a_bias_a_learned_gain_and_feedback_add_up_in_float32():
     def linear(variables):
         return layer.apply(variables, ones, True, None, Probe(chaos.term))[0].sum()
 
-    def fires_always(x, membrane):
+    def fires_always(x, membrane=None):
         return 1 + (x - jax.lax.stop_gradient(x)), membrane
 
     def gain(k):
@@ -165,15 +166,20 @@ def test_gradients_of_a_bias_a_learned_gain_and_feedback_add_up_in_float32():
     assert jax.grad(feedback)(jnp.zeros((1, 1)))[0, 0] == 4096  # nothing comes back at the first step
 
 
+def identity_norm(name) -> Any:
+    return lambda h, train: h
+
+
 def test_a_term_far_weaker_than_the_task_is_not_rounded_away():
     half = jax.random.normal(jax.random.key(0), (1, 4096, 1, 1, 1))
     task = jnp.concatenate([half, -half], 1)
-    layer = layers.ConvNorm(1, 1, norm=lambda name: lambda h, train: h, dtype=jnp.bfloat16, name="c")
+    layer = layers.ConvNorm(1, 1, norm=identity_norm, dtype=jnp.bfloat16, name="c")
     x, probe = jnp.ones_like(task), Probe(lambda h: 2.0**-10 * h.sum(), ("c.conv",))
     variables = layer.init(jax.random.key(1), x, True, None, probe)
 
     def objective(variables):
-        h, aux = layer.apply(variables, x, True, None, probe)
+        result: Any = layer.apply(variables, x, True, None, probe)
+        h, aux = result
         return (task * h).sum() + aux.terms["c.conv"]
 
     # The task's own gradient is 0; the term's is 2**-10 from each of 2**13 elements.
@@ -232,4 +238,4 @@ def test_another_precision_is_refused():
     with pytest.raises(
         ConfigError, match=r"model\.precision: 'float16' is not possible; allowed are float32, bfloat16"
     ):
-        check(Config(model=Model(precision="float16")))
+        check(Config(model=Model(precision="float16")))  # type: ignore[arg-type]  # refused at run time

@@ -1,5 +1,7 @@
 """Neurons around neurons: feedback and PLIF against plain loops differentiated by JAX."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -82,7 +84,7 @@ def test_plif_and_its_gradients_equal_a_plain_loop(x64, outputs, per_channel):
         return plain(x, lambda x_t, s: k * x_t, neurons.LIF(1 - k, 1.0, surrogate.arctan(2.0), "hard", True))
 
     def actual(x, w):
-        neuron = module.apply({"params": {"w": w}}, F)
+        neuron: Any = module.apply({"params": {"w": w}}, F)
         return neuron.trace(x) if outputs == 3 else neuron(x)
 
     with jax.numpy_rank_promotion("allow"):

@@ -7,6 +7,7 @@ from chex import assert_trees_all_close, assert_trees_all_equal
 
 from csbp_jax.neurons import lif
 from csbp_jax.neurons.chunked import in_chunks
+from tests.support.memory import memory_of
 
 B, INPUTS, HIDDEN, CLASSES = 4, 30, 24, 5
 
@@ -64,7 +65,7 @@ def test_spikes_of_chunks_equal_those_without_chunks():
 def test_a_thousand_steps_need_at_most_twice_the_temporaries_of_64():
     def temporaries(T, length):
         step = jax.jit(jax.grad(lambda w, x: loss(w, x, length)[0]))
-        return step.lower(weights(), jnp.zeros((B, T, INPUTS))).compile().memory_analysis().temp_size_in_bytes
+        return memory_of(step, weights(), jnp.zeros((B, T, INPUTS))).temp_size_in_bytes
 
     short = temporaries(64, None)
     assert temporaries(1000, 50) <= 2 * short

@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from csbp_jax.evaluation import evaluate, inspection, predict, restore
 from csbp_jax.reporting import terminal
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.sweep import grid
-from csbp_jax.training import build, loop, plugin_file, run_dir
+from csbp_jax.training import build, compiled, loop, plugin_file, run_dir
 from csbp_jax.training.plugins import PLUGINS, plugin_run_name
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -50,12 +51,12 @@ class After(Stop):
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
     """Runs of the same config and file share one compilation."""
-    known, compile_run = {}, loop.compile_run
+    known: dict[Any, Any] = {}
 
     def once(config, source, steps, own):
         key = (config, own.code)
         if key not in known:
-            known[key] = compile_run(config, source, steps, own), source
+            known[key] = compiled.compile_run(config, source, steps, own), source
         return known[key][0]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -113,8 +114,10 @@ def test_its_neuron_is_that_of_the_file(trained_run):
         spikes.append((u > 1 + 0.5 * a).astype(float))
         v, a = (1 - spikes[-1]) * u, 0.9 * a + spikes[-1]
     expected = np.stack(spikes, axis=1)
+    assert parts.neuron
     np.testing.assert_array_equal(parts.neuron(config)(jnp.asarray(x, jnp.float32))[0], expected)
-    assert (np.asarray(models.neuron(config.model.neuron)(jnp.asarray(x, jnp.float32))[0]) != expected).any()
+    of_package: Any = models.neuron(config.model.neuron)
+    assert (np.asarray(of_package(jnp.asarray(x, jnp.float32))[0]) != expected).any()
 
 
 def test_reading_it_runs_nothing_without_trust(trained_run, tmp_path, capsys):
@@ -239,7 +242,9 @@ def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_pat
     batch = source.take(np.arange(64), np.zeros((64, 0)))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     recipe = build.build_recipe(config, parts, 4)
-    model, tx, loss, term = recipe.model, recipe.tx, recipe.loss, recipe.term
+    model: Any = recipe.model
+    term: Any = recipe.term
+    tx, loss = recipe.tx, recipe.loss
     assert type(model).__name__ == "Skip" and model.neuron.reset == "soft"
 
     @jax.jit
