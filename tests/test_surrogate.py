@@ -1,5 +1,8 @@
 """Surrogates: a strict 0/1 step forward, the documented formula backward."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,7 +156,7 @@ def test_custom_formula_with_several_params_works_under_jit():
     assert_trees_all_close(gradient, jnp.array([0.3, 0.7]))
 
 
-TRANSFORMS = {
+TRANSFORMS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "jit": jax.jit,
     "remat": lambda f: jax.jit(jax.checkpoint(f)),
     "vmap": lambda f: jax.jit(lambda u: jax.vmap(f)(u[None])[0]),

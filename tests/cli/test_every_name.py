@@ -1,28 +1,32 @@
 """Every data set, from small archives in its true format to a trained network, through the command line."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import pathlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from csbp_jax import configs, data
 from csbp_jax.cli import main
 from tests.support import event_formats, formats
+from tests.support.matching import search
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Of each data set as many records as fill a batch of 8 (the virtual devices) after validation is taken away.
 SMALL = "--model.time-steps 2 --epochs 1 --batch-size 8 --eval-batch-size 8 --data.threads 1 --data.validation 0.2"
-WRITERS = {
+WRITERS: dict[str, Callable[..., Any]] = {
     "cifar10": lambda folder: formats.cifar10(folder, per_file=10),
     "cifar100": formats.cifar100,
     "mnist": formats.mnist,
     "fashion_mnist": formats.mnist,
     "imagenet": formats.imagenet,
     **{
-        name: lambda folder, name=name: event_formats.trees(name, folder)
+        name: functools.partial(event_formats.trees, name)
         for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd")
     },
 }
@@ -56,8 +60,9 @@ def test_prepare_and_train(name, tmp_path, monkeypatch, capsys):
 
 def shape(name):
     """Options that make a step quick, but keep the network of the config."""
-    features = ["4"] * len(configs.load(name).model.features)
-    return [*SMALL.split(), "--model.features", *features, *OTHER.get(name, "").split()]
+    features = configs.load(name).model.features
+    assert features
+    return [*SMALL.split(), "--model.features", *["4"] * len(features), *OTHER.get(name, "").split()]
 
 
 LITERATURE = [name for name in configs.NAMES if name not in data.NAMES]
@@ -92,10 +97,11 @@ def test_every_experiment_of_the_literature_trains(name, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("name", LITERATURE)
 def test_the_head_of_an_experiment_says_how_to_run_it_and_what_becomes_of_z(name):
     head = importlib.import_module(f"csbp_jax.configs.{name}").__doc__
+    assert head
     config = configs.load(name)
     assert f"make train DATASET={name} " in head and f"make train DATASET={name}_bp " in head
     assert "Run by us: no" in head and ("nferred" in head or "as in" in head)
-    said = re.search(r"z at the\s+end:\s+([0-9.e-]+) z0", head)[1]
+    said = search(r"z at the\s+end:\s+([0-9.e-]+) z0", head)[1]
     assert f"{config.chaos.beta**config.epochs:.2g}" == f"{float(said):.2g}"
     row = next(row for row in (ROOT / "docs/reproduction.md").read_text().splitlines() if f"`{name}`" in row)
     for number in re.findall(r"[0-9]+\.[0-9]+ \([0-9.]+\)", row):

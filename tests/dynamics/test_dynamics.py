@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -239,7 +239,7 @@ class Smooth(NamedTuple):
 
 
 ARCTAN = neurons.LIF(0.25, 1.0, surrogate.arctan())
-DELTAS = np.array([1e-9, 1e-2])
+DELTAS: Any = np.array([1e-9, 1e-2])  # in numpy, since float64 is off at import
 CHAOTIC_Z = 60.0
 
 
@@ -270,7 +270,7 @@ def training(z0, smooth=False):
 
 def test_local_exponents_of_plain_training_equal_those_of_nearby_runs(x64):
     step, state, batch = training(z0=0.0)
-    options = {"warmup": 40, "dynamical_leaves": learner.dynamical_leaves(state)}
+    options: dict[str, Any] = {"warmup": 40, "dynamical_leaves": learner.dynamical_leaves(state)}
     # Both have the same first direction, that of the seed.
     _, _, tangent = dynamics.lyapunov(step, state, steps(140, batch), 1, **options)
     _, _, nearby = dynamics.finite_size(step, state, steps(140, batch), DELTAS, **options)
@@ -280,7 +280,7 @@ def test_local_exponents_of_plain_training_equal_those_of_nearby_runs(x64):
 
 def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
     step, state, batch = training(z0=CHAOTIC_Z)
-    options = {"warmup": 50, "dynamical_leaves": learner.dynamical_leaves(state)}
+    options: dict[str, Any] = {"warmup": 50, "dynamical_leaves": learner.dynamical_leaves(state)}
     tangent, error, _ = dynamics.lyapunov(step, state, steps(350, batch), 1, **options)
     nearby, other_error, _ = dynamics.finite_size(step, state, steps(350, batch), DELTAS, **options)
     assert tangent[0] > 4 * error[0]
@@ -290,9 +290,10 @@ def test_exponent_of_chaotic_training_equals_that_of_nearby_runs(x64):
 @pytest.mark.slow
 def test_in_a_smooth_net_differences_of_all_small_sizes_grow_as_the_tangent_does(x64):
     step, state, batch = training(z0=CHAOTIC_Z, smooth=True)
-    options = {"warmup": 50, "dynamical_leaves": learner.dynamical_leaves(state)}
+    options: dict[str, Any] = {"warmup": 50, "dynamical_leaves": learner.dynamical_leaves(state)}
     tangent, error, _ = dynamics.lyapunov(step, state, steps(350, batch), 1, **options)
-    sizes, errors, _ = dynamics.finite_size(step, state, steps(350, batch), 10.0 ** np.arange(-10, -3), **options)
+    deltas = jnp.asarray(10.0 ** np.arange(-10, -3))
+    sizes, errors, _ = dynamics.finite_size(step, state, steps(350, batch), deltas, **options)
     assert tangent[0] > 4 * error[0]
     assert np.all(np.abs(sizes - tangent[0]) < 4 * np.hypot(errors, error[0]))
 
@@ -306,8 +307,8 @@ def assert_many_equal_separate_calls(step, states, batch, n, options):
         expected = dynamics.lyapunov(step, state, steps(16, batch), n, **options)
         np.testing.assert_allclose(tangent[k], expected[0], rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(errors[k], expected[1], rtol=1e-6, atol=1e-9)
-        expected = dynamics.finite_size(step, state, steps(16, batch), DELTAS, **options)[0]
-        np.testing.assert_allclose(finite[k], expected, rtol=1e-5, atol=1e-6)
+        of_sizes = dynamics.finite_size(step, state, steps(16, batch), DELTAS, **options)[0]
+        np.testing.assert_allclose(finite[k], of_sizes, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
