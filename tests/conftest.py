@@ -13,10 +13,13 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 # Most of the tests' time is code generation: LLVM's optimisation, and XLA's newer emitters of fused loops, which take
 # almost four times as long as the older ones. The programs that XLA hands them, which tests look at, stay as they are.
 # The slow tests run with the user's flags.
-FLAGS = "--xla_backend_optimization_level=0"
-if metadata.version("jaxlib").startswith("0.10."):  # XLA aborts on a flag that it does not know
-    FLAGS += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+# XLA aborts on a flag that it does not know: two of them are those of the pinned jaxlib.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    * metadata.version("jaxlib").startswith("0.10."),
+)
 
 import jax
 import numpy as np
