@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from csbp_jax.config import ranges
+
 Reduce = Literal["mean", "sum", "neuron"]
 
 
@@ -66,7 +68,8 @@ def term(
 
     Raises:
       TypeError: ``h`` is float16, in which a gradient of order ``1 / (k * h.size)`` would silently underflow to zero.
-      ValueError: ``reduce`` is unknown, or ``cut`` does not satisfy low < high.
+      ValueError: ``reduce`` is unknown, ``cut`` does not satisfy low < high, or ``target`` or ``scale`` is a number of
+        Python or NumPy outside its range.
 
     >>> round(float(term(jnp.zeros((4, 3)))), 4)
     0.6931
@@ -99,6 +102,8 @@ def reduced(
         raise ValueError(f"chaos: reduce is {reduce!r}, but must be 'mean', 'sum' or 'neuron'")
     if cut is not None and not cut[0] < cut[1]:
         raise ValueError(f"chaos: cut is {cut}, but must be (low, high) with low < high")
+    ranges.require("chaos", ranges.BETWEEN_0_AND_1, target=target)
+    ranges.require("chaos", ranges.ABOVE_0, scale=scale)
     wide = jnp.promote_types(h.dtype, jnp.float32)
     h = h.astype(wide)
     if cut is not None:
@@ -129,14 +134,20 @@ def strength(step: ArrayLike, z0: ArrayLike, beta: ArrayLike, every: ArrayLike =
 
     Args:
       step: number of optimiser steps done, an integer.
-      z0: strength at step 0.
+      z0: strength at step 0, 0 or more.
       beta: factor in [0, 1], applied once every ``every`` steps. In float32 its rounding grows with the power: at
         0.9995, the relative error of z is 1e-4 after 4000 steps.
       every: 1 to anneal in every step, or the number of steps per epoch to anneal once per epoch.
 
+    Raises:
+      ValueError: ``z0``, ``beta`` or ``every`` is a number of Python or NumPy outside its range.
+
     >>> [float(strength(n, 10.0, 0.5, every=2)) for n in range(5)]
     [10.0, 10.0, 5.0, 5.0, 2.5]
     """
+    ranges.require("chaos.strength", ranges.FROM_0, z0=z0)
+    ranges.require("chaos.strength", ranges.FROM_0_TO_1, beta=beta)
+    ranges.require("chaos.strength", ranges.WHOLE_FROM_1, every=every)
     times = jnp.asarray(step) // jnp.asarray(every)
     beta = jnp.asarray(beta, jnp.result_type(float))
     return jnp.asarray(z0, beta.dtype) * beta ** times.astype(beta.dtype)

@@ -35,7 +35,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from csbp_jax import chaos
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, ranges
 
 PyTree = Any
 """Pytree of arrays with the structure of the parameters."""
@@ -97,6 +97,8 @@ def shortfall(
     It has the arguments of a term (``cut`` and ``reduce`` are ignored), but is the step of CBP's rule, not a loss.
     """
     del cut, reduce
+    ranges.require("shortfall", ranges.BETWEEN_0_AND_1, target=target)
+    ranges.require("shortfall", ranges.ABOVE_0, scale=scale)
     h = jnp.asarray(h)
     h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
     return jnp.asarray(target, h.dtype) - jax.nn.sigmoid(h / jnp.asarray(scale, h.dtype)).mean(tuple(range(h.ndim - 1)))

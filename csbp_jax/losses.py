@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from csbp_jax import config as configuration
+from csbp_jax.config import ranges
 
 
 class Loss(Protocol):
@@ -54,6 +55,7 @@ def smoothed(labels: jax.Array, classes: int, share: float) -> jax.Array:
     >>> smoothed(jnp.array([1]), 4, 0.5).tolist()
     [[0.125, 0.625, 0.125, 0.125]]
     """
+    ranges.require("smoothed", ranges.FROM_0_BELOW_1, share=share)
     if not share:
         return labels
     probabilities = labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
@@ -87,6 +89,7 @@ def tet(
       target: ``phi`` of the paper, 1 in the authors' code.
       where: ``[B]`` bool; the examples that count. All by default.
     """
+    ranges.require("tet", ranges.FROM_0_TO_1, lam=lam)
     labels_BT = jnp.broadcast_to(jnp.expand_dims(labels, 1), (*logits.shape[:2], *labels.shape[1:]))
     cross_entropy_B = _cross_entropy(logits, labels_BT).mean(axis=1)
     pull_B = jnp.square(logits - target).mean(axis=(1, 2))

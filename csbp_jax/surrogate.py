@@ -14,6 +14,8 @@ for four formulas. With ``x = u - threshold``:
     ``erf(a)``           ``a / sqrt(pi) exp(-(a x)**2)``      SpikingJelly
     ``piecewise_exp(a)`` ``(a/2) exp(-a|x|)``                 SpikingJelly
     ===================  ===================================  =============================================
+
+Widths and slopes are above 0; each function raises a ValueError for a number of Python or NumPy that is not.
 """
 
 import dataclasses
@@ -23,6 +25,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from csbp_jax.config import ranges
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["formula"])
@@ -103,36 +107,41 @@ def _piecewise_exp(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return alpha / 2 * jnp.exp(-alpha * jnp.abs(x))
 
 
+def _with_parameter(formula: Callable[..., jax.Array], **parameter: ArrayLike) -> Surrogate:
+    ranges.require(formula.__name__.removeprefix("_"), ranges.ABOVE_0, **parameter)
+    return Surrogate(formula, tuple(parameter.values()))
+
+
 def triangle(width: ArrayLike = 1.0) -> Surrogate:
     """Triangle ``max(0, w - |x|) / w**2``: area 1, support ``2w``. CSBP uses ``w = 1``."""
-    return Surrogate(_triangle, (width,))
+    return _with_parameter(_triangle, width=width)
 
 
 def rectangle(width: ArrayLike = 1.0) -> Surrogate:
     """Rectangle ``1/w`` where ``|x| < w/2``: area 1, support ``w``."""
-    return Surrogate(_rectangle, (width,))
+    return _with_parameter(_rectangle, width=width)
 
 
 def sigmoid(slope: ArrayLike = 4.0) -> Surrogate:
     """Logistic derivative ``k s(kx) s(-kx)``, ``s`` the logistic function: area 1, peak ``k/4``."""
-    return Surrogate(_sigmoid, (slope,))
+    return _with_parameter(_sigmoid, slope=slope)
 
 
 def arctan(alpha: ArrayLike = 2.0) -> Surrogate:
     """Derivative of an arctangent, ``(a/2) / (1 + (pi a x / 2)**2)``: area 1, peak ``a/2``."""
-    return Surrogate(_arctan, (alpha,))
+    return _with_parameter(_arctan, alpha=alpha)
 
 
 def fast_sigmoid(slope: ArrayLike = 25.0) -> Surrogate:
     """Derivative of a fast sigmoid, ``1 / (1 + k|x|)**2``: peak 1, area ``2/k``."""
-    return Surrogate(_fast_sigmoid, (slope,))
+    return _with_parameter(_fast_sigmoid, slope=slope)
 
 
 def erf(alpha: ArrayLike = 2.0) -> Surrogate:
     """Derivative of an error function, ``a / sqrt(pi) exp(-(a x)**2)``: area 1."""
-    return Surrogate(_erf, (alpha,))
+    return _with_parameter(_erf, alpha=alpha)
 
 
 def piecewise_exp(alpha: ArrayLike = 1.0) -> Surrogate:
     """Two-sided exponential ``(a/2) exp(-a|x|)``: area 1, peak ``a/2``."""
-    return Surrogate(_piecewise_exp, (alpha,))
+    return _with_parameter(_piecewise_exp, alpha=alpha)

@@ -150,3 +150,26 @@ def test_gradient_scales_with_a_traced_strength():
     h = jnp.linspace(-3, 3, 12).reshape(4, 3)
     gradient = jax.jit(jax.grad(lambda h, n: chaos.strength(n, 8.0, 0.5) * chaos.term(h)))
     assert_trees_all_close(gradient(h, 3), value_and_gradient(h, 0.65, 10.0)[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function, arguments, message",
+    [
+        (chaos.term, {"target": 1.5}, "chaos: target is 1.5, but must be between 0 and 1"),
+        (chaos.term, {"target": np.array([0.5, 0.0])}, r"chaos: target is \[0.5 0. \], but must be between"),
+        (chaos.term, {"scale": -1}, "chaos: scale is -1, but must be above 0"),
+        (chaos.term, {"scale": np.float32("nan")}, "chaos: scale is nan"),
+        (chaos.strength, {"z0": -1.0, "beta": 0.5}, "chaos.strength: z0 is -1.0, but must be 0 or more"),
+        (chaos.strength, {"z0": 1.0, "beta": 1.01}, "chaos.strength: beta is 1.01, but must be from 0 to 1"),
+        (chaos.strength, {"z0": 1.0, "beta": 0.5, "every": 0}, "every is 0, but must be a positive whole number"),
+    ],
+)
+def test_impossible_numbers_are_refused(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(3.0, **arguments)
+
+
+def test_traced_numbers_are_not_checked():
+    """One compilation serves all values, so that a range cannot depend on them."""
+    assert jnp.isfinite(jax.jit(chaos.term)(1.0, 1.5, 2.0))
+    assert jax.jit(chaos.strength)(2, -1.0, 0.5, 1) == -0.25

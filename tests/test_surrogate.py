@@ -179,3 +179,9 @@ def test_jvp_of_the_gradient_is_its_central_difference_under_every_transform(x64
     tangents, difference = compiled(u)
     tangents["eager"] = jax.jvp(gradient, (u,), (direction,))[1]
     assert_trees_all_close(tangents, dict.fromkeys(tangents, difference), rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_widths_and_slopes_are_above_0(name):
+    with pytest.raises(ValueError, match=f"{name}: (width|slope|alpha) is -1, but must be above 0"):
+        getattr(surrogate, name)(-1)

@@ -21,6 +21,7 @@ from csbp_jax.cli.options import (
     Flag,
     Grid,
     Name,
+    Networks,
     OptionalCount,
     OptionalPath,
     Path,
@@ -32,11 +33,12 @@ from csbp_jax.cli.options import (
     SweepDir,
     Trust,
     WeightsOf,
+    is_given,
     read,
     read_field,
     read_paths,
 )
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.runtime.preemption import on_signals
 
 
@@ -97,7 +99,8 @@ def _set_deterministic(config: Config) -> None:
 class Evaluate:
     """Evaluate a run on one split of its data: per class, over time steps, confidence (docs/using.md).
 
-    csbp_jax evaluate DATASET --weights FILE evaluates a PyTorch checkpoint instead (docs/weights.md).
+    csbp_jax evaluate DATASET --weights FILE evaluates a PyTorch checkpoint instead, in float32 unless
+    --model.precision is given (docs/weights.md).
     """
 
     run: Run
@@ -117,11 +120,18 @@ class EvaluateWeights:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run ``csbp_jax evaluate``."""
-    is_preset = configs.known("".join(argv[:1])) or any(word.partition("=")[0] == "--weights" for word in argv)
+    is_preset = configs.known("".join(argv[:1])) or is_given("--weights", argv)
     if is_preset or list(argv) == ["--environment"]:
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
         if own.plugins:
             raise ConfigError(f"{own.label}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
+        if config.model.precision != "float32" and not is_given("--model.precision", argv):
+            print(
+                f"csbp_jax: model.precision: float32, as in the original code; for the preset's, add "
+                f"--model.precision {config.model.precision}",
+                file=sys.stderr,
+            )
+            config = replaced(config, "model.precision", "float32")
         from csbp_jax.evaluation.evaluate import evaluate
 
         evaluate(config, data_dir=of_weights.data_dir)
@@ -173,7 +183,11 @@ def predict(argv: Sequence[str]) -> None:
     else:
         print(predict.table(predictions), end="", flush=True)
     if problems:
-        raise ConfigError(f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted")
+        if len(problems) < len(predictions):
+            raise ConfigError(
+                f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted"
+            )
+        raise ConfigError("the file could not be read" if len(problems) == 1 else "none of the files could be read")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -425,6 +439,22 @@ def best(argv: Sequence[str]) -> None:
     print(f"setting & n & last epoch & chosen epoch \\\\\n{tables.latex(setting)}")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class List:
+    """List data sets, presets, networks, surrogates, norms and taps; of networks that are named, all taps."""
+
+    networks: Networks = ()
+    """networks whose taps to list"""
+
+
+def list_names(argv: Sequence[str]) -> None:
+    """Run ``csbp_jax list``."""
+    options = read_paths("list", List, argv)
+    from csbp_jax.cli import listing
+
+    listing.show(options.networks)
+
+
 COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None]]] = {
     "train": (Train, train),
     "evaluate": (Evaluate, evaluate),
@@ -438,5 +468,6 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None]]] = {
     "lr": (LearningRate, lr),
     "best": (Best, best),
     "data": (Data, data),
+    "list": (List, list_names),
 }
 """Options and function of each command."""

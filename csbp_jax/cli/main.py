@@ -3,13 +3,15 @@
 import errno
 import inspect
 import os
+import select
 import sys
 from collections.abc import Sequence
+from typing import IO
 
-from csbp_jax import configs
+from csbp_jax import __version__, configs
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, suggestion
 from csbp_jax.runtime import compilation_cache
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training.plugin_file import error_line
@@ -23,7 +25,11 @@ _ARGUMENTS = {
     "report": "RUN|SWEEP ...",
     "tensorboard": "RUN ...",
     "best": "SWEEP",
+    "list": "[NETWORK ...]",
 }
+
+CLOSED_PIPE = 141
+"""Exit code where the reader of the output has gone: 128 and SIGPIPE's number, as of other programs."""
 
 _EXIT_CODES = """\
 Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unusable or disk full, 5 another process of
@@ -33,7 +39,12 @@ docs/running.md."""
 
 def usage() -> str:
     """List commands, exit codes and data sets."""
-    lines = ["usage: csbp_jax COMMAND ...", "", "Commands; csbp_jax COMMAND --help lists the options of one:"]
+    lines = [
+        "usage: csbp_jax COMMAND ...",
+        "       csbp_jax --version",
+        "",
+        "Commands; csbp_jax COMMAND --help lists the options of one:",
+    ]
     for name, (options, _) in COMMANDS.items():
         summary = inspect.cleandoc(options.__doc__ or "").partition("\n")[0]
         lines += [f"  csbp_jax {name} {_ARGUMENTS.get(name, 'DATASET|FILE.py')}", f"      {summary}"]
@@ -48,12 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not argv or command in HELP:
             print(usage())
+        elif command == "--version":
+            print("csbp_jax", __version__)
         elif command in COMMANDS:
             compilation_cache.enable(os.environ, lambda message: print("csbp_jax:", message, file=sys.stderr))
             _, run = COMMANDS[command]
             run(argv[1:])
         else:
-            raise ConfigError(f"there is no command {command!r}; there are {', '.join(COMMANDS)} (csbp_jax --help)")
+            raise ConfigError(f"there is no command {command!r}; {suggestion(command, COMMANDS)} (csbp_jax --help)")
     except Diverged as error:
         return _fail(error, 3)
     except Lost as error:
@@ -64,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = f" after step {stopped.step}, and all is saved" if stopped.step else ""
         return _fail(f"stopped{done}; the same command resumes", stopped.code)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+            return CLOSED_PIPE
         if line := error_line(error):
             return _fail(line, 2)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -82,6 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         effects = {"data": "can be run again", "sweep": "resumes", "tensorboard": "rewrites all events"}
         return _fail(f"interrupted; the same command {effects.get(command, 'resumes from the last checkpoint')}", 130)
     return 0
+
+
+def _is_closed(stream: IO[str]) -> bool:
+    """Return whether the reader of a pipe has gone, as ``head`` does."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _fail(message: object, code: int) -> int:

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,7 +20,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from csbp_jax import configs
-from csbp_jax.config import Config, ConfigError, check, flatten
+from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
 from csbp_jax.training import plugin_file
 from csbp_jax.training.plugins import Own
 
@@ -86,7 +87,8 @@ Runs = Positional[tuple[Annotated[str, _word("RUN", expand_path)], ...]]
 RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", expand_path)], ...]]
 Files = Positional[tuple[Annotated[str, _word("FILE", expand_path)], ...]]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
-_POSITIONALS = (Run, Runs, RunsOrSweep, Files, SweepDir)
+Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
+_POSITIONALS = (Run, Runs, RunsOrSweep, Files, SweepDir, Networks)
 Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
 WeightsOf = Annotated[
     Literal["last", "chosen", "ema"],
@@ -120,13 +122,37 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
         else (configs.load(argv[0]), Own())
     )
     options = _parse(kind, kind(config=config), argv[1:], f"csbp_jax {command} {argv[0]}")
-    config = check(options.config)  # type: ignore[attr-defined]  # a dataclass with this field, see above
+    overridden: Config = options.config  # type: ignore[attr-defined]  # a dataclass with this field, see above
+    if overridden.model.name != config.model.name and not own.model:
+        overridden = _without_foreign_options(overridden, argv)
+    config = check(overridden)
     try:
         folder = expand_path(config.data.dir) if config.data.dir else ""
     except ValueError as error:
         raise ConfigError(f"--data.dir: {error}") from None
     # Expanded as most shells would: the same directory gives the same config, and so the same run.
     return options, dataclasses.replace(config, data=dataclasses.replace(config.data, dir=folder)), own
+
+
+def is_given(option: str, argv: Sequence[str]) -> bool:
+    """Return whether an option is among the arguments, as ``--option VALUE`` or ``--option=VALUE``."""
+    return any(word.partition("=")[0] == option for word in argv)
+
+
+def _without_foreign_options(config: Config, argv: Sequence[str]) -> Config:
+    """Leave out the options of a preset's network that the network named on the command line lacks, and print them.
+
+    Those that are given on the command line stay, to be refused.
+    """
+    from csbp_jax import models  # late, see commands.py
+
+    name, known = config.model.name, models.options_of(config.model.name)
+    for option in NETWORK_OPTIONS:
+        value = getattr(config.model, option)
+        if value is not None and option not in known and not is_given(f"--model.{option}", argv):
+            config = replaced(config, f"model.{option}", None)
+            print(f"csbp_jax: model.{option}: {value} of {argv[0]} is left out; {name} has none", file=sys.stderr)
+    return config
 
 
 def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Options:

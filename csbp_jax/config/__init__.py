@@ -1,6 +1,6 @@
 """Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
-from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost
+from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, suggestion
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
     AugmentName,
@@ -38,5 +38,6 @@ __all__ = [
     "from_json",
     "replaced",
     "run_name",
+    "suggestion",
     "to_json",
 ]

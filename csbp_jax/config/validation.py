@@ -2,67 +2,61 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.errors import ConfigError
+from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, WHOLE_FROM_1, Range
 from csbp_jax.config.schema import Config, flatten
 
-Rule = tuple[str, Callable[[Any], bool]]
-"""The allowed values in words, and a predicate."""
+_SIZES = Range("positive whole numbers, at least one", lambda v: len(v) >= 1 and all(n >= 1 for n in v))
 
-_POSITIVE: Rule = ("a positive whole number", lambda v: v >= 1)
-_FRACTION: Rule = ("from 0 to 1", lambda v: 0 <= v <= 1)
-_NOT_NEGATIVE: Rule = ("0 or more", lambda v: v >= 0)
-_ABOVE_ZERO: Rule = ("above 0", lambda v: v > 0)
-_SIZES: Rule = ("positive whole numbers, at least one", lambda v: len(v) >= 1 and all(n >= 1 for n in v))
-
-_RULES: dict[str, Rule] = {
-    "seed": ("from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
-    "epochs": _POSITIVE,
-    "batch_size": _POSITIVE,
-    "eval_batch_size": _POSITIVE,
-    "log_every": _POSITIVE,
-    "flip_every": _NOT_NEGATIVE,
-    "checkpoint_every": _POSITIVE,
-    "data.validation": ("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
-    "data.size": ("two positive whole numbers", lambda v: v is None or min(v) >= 1),
-    "data.window": _POSITIVE,
-    "data.frames": ("a positive whole number, or None", lambda v: v is None or v >= 1),
-    "data.augment": ("different names", lambda v: len(set(v)) == len(v)),
-    "data.workers": _NOT_NEGATIVE,
-    "data.threads": _POSITIVE,
-    "model.input_shape": ("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
-    "model.classes": ("2 or more, or 0", lambda v: v >= 2 or v == 0),
-    "model.time_steps": _POSITIVE,
-    "model.features": ("positive whole numbers, or None", lambda v: v is None or _SIZES[1](v)),
-    "model.width": ("above 0, or None", lambda v: v is None or v > 0),
-    "model.dropout": ("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
-    "model.norm_groups": _POSITIVE,
-    "model.neuron.decay": _FRACTION,
-    "model.neuron.threshold": _ABOVE_ZERO,
-    "model.neuron.surrogate_param": _ABOVE_ZERO,
-    "chaos.z0": ("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
-    "chaos.beta": _FRACTION,
-    "chaos.target": ("between 0 and 1", lambda v: 0 < v < 1),
-    "chaos.scale": _ABOVE_ZERO,
-    "chaos.cut": ("two numbers, low < high", lambda v: v is None or v[0] < v[1]),
-    "chaos.taps": ("different names", lambda v: len(set(v)) == len(v)),
-    "chaos.substeps": _POSITIVE,
-    "patience": _NOT_NEGATIVE,
-    "loss.lam": _FRACTION,
-    "loss.smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
-    "optimizer.lr": _NOT_NEGATIVE,
-    "optimizer.momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),
-    "optimizer.weight_decay": _NOT_NEGATIVE,
-    "optimizer.warmup_epochs": _NOT_NEGATIVE,
-    "optimizer.step_epochs": _POSITIVE,
-    "optimizer.step_factor": _ABOVE_ZERO,
-    "optimizer.clip": ("above 0, or None", lambda v: v is None or v > 0),
-    "optimizer.accumulate": _POSITIVE,
-    "optimizer.eps_root": _NOT_NEGATIVE,
-    "optimizer.ema": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+RANGES: dict[str, Range] = {
+    "seed": Range("from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
+    "epochs": WHOLE_FROM_1,
+    "batch_size": WHOLE_FROM_1,
+    "eval_batch_size": WHOLE_FROM_1,
+    "log_every": WHOLE_FROM_1,
+    "flip_every": FROM_0,
+    "checkpoint_every": WHOLE_FROM_1,
+    "data.validation": Range("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
+    "data.size": Range("two positive whole numbers", lambda v: v is None or min(v) >= 1),
+    "data.window": WHOLE_FROM_1,
+    "data.frames": Range("a positive whole number, or None", lambda v: v is None or v >= 1),
+    "data.augment": Range("different names", lambda v: len(set(v)) == len(v)),
+    "data.workers": FROM_0,
+    "data.threads": WHOLE_FROM_1,
+    "model.input_shape": Range("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
+    "model.classes": Range("2 or more, or 0", lambda v: v >= 2 or v == 0),
+    "model.time_steps": WHOLE_FROM_1,
+    "model.features": Range("positive whole numbers, or None", lambda v: v is None or _SIZES.contains(v)),
+    "model.width": Range("above 0, or None", lambda v: v is None or v > 0),
+    "model.dropout": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
+    "model.norm_groups": WHOLE_FROM_1,
+    "model.neuron.decay": FROM_0_TO_1,
+    "model.neuron.threshold": ABOVE_0,
+    "model.neuron.surrogate_param": ABOVE_0,
+    "chaos.z0": Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
+    "chaos.beta": FROM_0_TO_1,
+    "chaos.target": BETWEEN_0_AND_1,
+    "chaos.scale": ABOVE_0,
+    "chaos.cut": Range("two numbers, low < high", lambda v: v is None or v[0] < v[1]),
+    "chaos.taps": Range("different names", lambda v: len(set(v)) == len(v)),
+    "chaos.substeps": WHOLE_FROM_1,
+    "patience": FROM_0,
+    "loss.lam": FROM_0_TO_1,
+    "loss.smoothing": FROM_0_BELOW_1,
+    "optimizer.lr": FROM_0,
+    "optimizer.momentum": FROM_0_BELOW_1,
+    "optimizer.weight_decay": FROM_0,
+    "optimizer.warmup_epochs": FROM_0,
+    "optimizer.step_epochs": WHOLE_FROM_1,
+    "optimizer.step_factor": ABOVE_0,
+    "optimizer.clip": Range("above 0, or None", lambda v: v is None or v > 0),
+    "optimizer.accumulate": WHOLE_FROM_1,
+    "optimizer.eps_root": FROM_0,
+    "optimizer.ema": FROM_0_BELOW_1,
 }
+"""Allowed values of single fields."""
 
 
 def _check_types(config: Any, prefix: str = "") -> None:
@@ -107,9 +101,9 @@ def check(config: Config) -> Config:
         numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, float)]
         if not all(map(math.isfinite, numbers)):
             raise ConfigError(f"{name}: {value} is not finite")
-    for name, (allowed, holds) in _RULES.items():
-        if not holds(flat[name]):
-            raise ConfigError(f"{name}: {flat[name]} is not possible; allowed is {allowed}")
+    for name, allowed in RANGES.items():
+        if not allowed.contains(flat[name]):
+            raise ConfigError(f"{name}: {flat[name]} is not possible; allowed is {allowed.words}")
     if config.data.dir and config.data.name != "folder":
         raise ConfigError(
             f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"

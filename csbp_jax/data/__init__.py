@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, ConfigError, suggestion
 from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.pipeline import Readers, eval_batches, train_batches
 from csbp_jax.data.source import DataSource, as_data_source, example_batch, take
@@ -50,11 +50,11 @@ def load(config: Config, data_dir: str | pathlib.Path = "data") -> dict[str, Dat
       data_dir: directory of prepared data sets.
 
     Raises:
-      ConfigError: unknown data set (lists the known ones), or it is not prepared.
+      ConfigError: unknown data set (suggests the nearest ones), or it is not prepared.
     """
     name = config.data.name
     if name not in _LOADERS:
-        raise ConfigError(f"data.name: there is no data set {name!r}; available are {', '.join(_LOADERS)}")
+        raise ConfigError(f"data.name: there is no data set {name!r}; {suggestion(name, _LOADERS)}")
     sources: dict[str, DataSource] = _module(_LOADERS[name]).load(config, pathlib.Path(data_dir))
     return sources
 

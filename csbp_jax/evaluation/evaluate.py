@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax import data
+from csbp_jax import data, weights
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, restore, scores
 from csbp_jax.reporting import plots_evaluation, terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
-from csbp_jax.training.compiled import compile_run, initial_state, resolve
+from csbp_jax.training.compiled import compile_run, initial_state, resolve_model
 
 _MAX_CLASSES = 12
 """With more classes, the terminal shows the least accurate ones, and no confusion matrix."""
@@ -35,8 +35,10 @@ def evaluate(
     console = Console(highlight=False, markup=False) if console is None else console
     if not config.weights:
         raise ConfigError("weights: empty; name a PyTorch checkpoint (--weights FILE)")
-    parts = data.load(check(config), data_dir)
-    config = resolve(config, parts)
+    check(config)
+    weights.verify(config.weights, config.model)
+    parts = data.load(config, data_dir)
+    config = resolve_model(config, parts)
     compiled = compile_run(config, parts["train"], steps_per_epoch=1)
     state = initial_state(compiled, functools.partial(console.print, soft_wrap=True))
     results = {split: compiled.evaluate(state, parts[split]) for split in ("validation", "test")}

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
+from csbp_jax import config as configuration
 from csbp_jax import learner
 from csbp_jax.config import Config, ConfigError, check, from_json
 from csbp_jax.models.taps import Aux
@@ -55,8 +56,10 @@ def load(
     """Load the network of a finished or stopped run, with its weights: ``(apply, variables, config)``.
 
     ``apply(variables, x)`` returns ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
-    normalised and encoded like the run's data). Norms use their running statistics. It can be jitted, and also takes
-    ``inspect=("layer", ...)``; see :class:`csbp_jax.models.base.Network` and :class:`csbp_jax.models.taps.Aux`.
+    normalised and encoded like the run's data, images in [0, 1] before that). Norms use their running statistics. It
+    can be jitted, and also takes ``inspect=("layer", ...)``; see :class:`csbp_jax.models.base.Network` and
+    :class:`csbp_jax.models.taps.Aux`. It raises a ValueError for x of another shape, or of a dtype that is not
+    floating.
 
     Args:
       run: the run's folder.
@@ -70,7 +73,27 @@ def load(
       ConfigError: ``run`` is not a run's folder, has no checkpoint, or cannot be read by this version.
     """
     restored = restore(run, epoch, trust=trust, own=own)
-    return restored.apply, restored.variables, restored.config
+    return _with_input_check(restored.apply, restored.config.model), restored.variables, restored.config
+
+
+def _with_input_check(apply: Apply, model: configuration.Model) -> Apply:
+    """Return ``apply`` that refuses an input of another shape or dtype in one line."""
+    expected = f"[B, {model.time_steps} or 1, {', '.join(map(str, model.input_shape))}]"
+
+    @functools.wraps(apply)
+    def checked(variables: Any, x: jax.typing.ArrayLike, *arguments: Any, **options: Any) -> tuple[jax.Array, Aux]:
+        x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(
+                f"apply: x is {x.dtype}, but must be float32 {expected}, scaled and normalised as the run's data are "
+                "(images: 0 to 1, x / 255 of bytes)"
+            )
+        if x.ndim != len(model.input_shape) + 2 or x.shape[2:] != model.input_shape:
+            remedy = "; add the time axis: x[:, None]" if x.shape[1:] == model.input_shape else ""
+            raise ValueError(f"apply: x has shape {x.shape}, but must be {expected}{remedy}")
+        return apply(variables, x, *arguments, **options)
+
+    return checked
 
 
 def restore(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from csbp_jax import config as configuration
@@ -43,6 +44,24 @@ def neuron(config: configuration.Neuron) -> neurons.LIF | PLIF:
     return PLIF(*options, per_channel=config.learn == "channel")
 
 
+def options_of(name: str) -> tuple[str, ...]:
+    """Return those of :data:`csbp_jax.config.NETWORK_OPTIONS` that a network has."""
+    network = _NETWORKS[name]
+    # A variant is a partial of its family; nested partials are flat, so that func is the class.
+    family: Any = getattr(network, "func", network)
+    known = {field.name for field in dataclasses.fields(family)}
+    return tuple(option for option in configuration.NETWORK_OPTIONS if option in known)
+
+
+def tap_names(config: configuration.Model) -> tuple[str, ...]:
+    """Return the names of all tensors of a network that can be tapped, without computing anything."""
+    network = build(config)
+    x = jax.ShapeDtypeStruct((1, 1, *config.input_shape), jnp.float32)
+    _, aux = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False)[0], x)
+    names: tuple[str, ...] = aux.names
+    return names
+
+
 def build(config: configuration.Model, custom_neuron: neurons.Neuron | nn.Module | None = None) -> Network:
     """Build the network of a config, with the config's neuron or a custom one.
 
@@ -57,16 +76,13 @@ def build(config: configuration.Model, custom_neuron: neurons.Neuron | nn.Module
         raise ConfigError(
             f"model.input_shape: {config.input_shape} is not possible; {config.name} takes (height, width, channels)"
         )
-    network = _NETWORKS[config.name]
-    # A variant is a partial of its family; nested partials are flat, so that func is the class.
-    family: Any = getattr(network, "func", network)
-    known = {field.name for field in dataclasses.fields(family)}
+    known = options_of(config.name)
     values = {name: getattr(config, name) for name in configuration.NETWORK_OPTIONS}
     options = {name: value for name, value in values.items() if value is not None}
     for name in options:
         if name not in known:
             raise ConfigError(f"model.{name}: {config.name} has no such option; leave it at None")
-    return network(
+    return _NETWORKS[config.name](
         classes=config.classes,
         time_steps=config.time_steps,
         neuron=neuron(config.neuron) if custom_neuron is None else custom_neuron,

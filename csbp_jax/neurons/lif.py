@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from csbp_jax.config import ranges
 from csbp_jax.neurons import lif_scan
 from csbp_jax.surrogate import Surrogate, triangle
 
@@ -59,7 +60,8 @@ def lif(
       reset, in float32 for x of any dtype but float64, for which it is float64.
 
     Raises:
-      ValueError: x has no time step, ``reset`` or ``residual`` is unknown, or a shape does not broadcast.
+      ValueError: x has no time step, ``reset`` or ``residual`` is unknown, a shape does not broadcast, or a number of
+        Python or NumPy is out of range: ``decay`` from 0 to 1, ``threshold`` above 0.
       TypeError: x does not have a floating dtype.
 
     >>> spikes, membrane = lif(jnp.array([[0.8, 0.8, 0.8]]), decay=0.5)
@@ -129,6 +131,8 @@ def prepare_arguments(
     if x.ndim < 2 or x.shape[1] == 0:
         raise ValueError(f"lif: x has shape {x.shape}, but must be [B, T, ...] with T >= 1 (time is axis 1)")
     _one_of("reset", reset, Reset)
+    ranges.require("lif", ranges.FROM_0_TO_1, decay=decay)
+    ranges.require("lif", ranges.ABOVE_0, threshold=threshold)
     shape, dtype = (x.shape[0], *x.shape[2:]), jnp.promote_types(x.dtype, jnp.float32)
 
     def expand(name: str, value: ArrayLike) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from csbp_jax.config import ranges
 from csbp_jax.neurons.lif import LIF, Reset
 from csbp_jax.neurons.protocol import Neuron, Trace, TracingNeuron
 from csbp_jax.surrogate import Surrogate, arctan
@@ -58,6 +59,7 @@ class PLIF(nn.Module):
     @nn.compact
     def __call__(self, channels: int) -> Scaled:
         """Return the neuron of a layer with ``channels`` channels."""
+        ranges.require("PLIF", ranges.BETWEEN_0_AND_1, decay=self.decay)
         start = nn.initializers.constant(-math.log(self.decay / (1 - self.decay)))
         k = jax.nn.sigmoid(self.param("w", start, (channels,) if self.per_channel else ()))
         return Scaled(LIF(1 - k, self.threshold, self.spike, self.reset, self.detach_reset), k)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, check, flatten, replaced
+from csbp_jax.config import Config, ConfigError, check, flatten, replaced, suggestion
 from csbp_jax.sweep.tables import plain
 from csbp_jax.training.build import TRACED
 from csbp_jax.training.plugins import Own
@@ -79,7 +79,7 @@ def check_field(config: Config, field: str) -> None:
     """Raise ConfigError for a field that a grid cannot vary."""
     known = [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
     if field not in known:
-        raise ConfigError(f"GRID: there is no field {field}; there are {', '.join(known)}")
+        raise ConfigError(f"GRID: there is no field {field}; {suggestion(field, known)} (--grid)")
 
 
 def points(axes: Axes) -> list[dict[str, Any]]:

@@ -213,11 +213,30 @@ def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
 
 
 def resolve(config: Config, splits: Splits) -> Config:
+    """Fill in the fields that the model takes from the data, and check the training batch.
+
+    Raises:
+      ConfigError: as :func:`resolve_model`, the data set is too small for a batch, or a batch cannot be divided over
+        devices and microbatches.
+    """
+    config, source, name = resolve_model(config, splits), splits["train"], config.data.name
+    if config.batch_size > len(source):
+        raise ConfigError(f"batch_size: {config.batch_size} is not possible; {name} has {len(source)} to train on")
+    devices, microbatches = jax.device_count(), config.optimizer.accumulate
+    if config.batch_size % (devices * microbatches):
+        factors = f" times optimizer.accumulate, {devices} x {microbatches}" if microbatches > 1 else ""
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is not possible; allowed are multiples of {devices * microbatches}, "
+            f"the number of devices{factors}"
+        )
+    return config
+
+
+def resolve_model(config: Config, splits: Splits) -> Config:
     """Fill in the fields that the model takes from the data (``input_shape``, ``classes``), and check the result.
 
     Raises:
-      ConfigError: the model expects another input shape or number of classes, a split is empty, the data set is too
-        small for a batch, or a batch cannot be divided over devices and microbatches.
+      ConfigError: the model expects another input shape or number of classes, or a split is empty.
     """
     source, name = splits["train"], config.data.name
     config = _with(config, classes=config.model.classes or source.classes)
@@ -230,15 +249,6 @@ def resolve(config: Config, splits: Splits) -> Config:
     for split, records in splits.items():
         if len(records) == 0:
             raise ConfigError(f"{name}: its {split} split is empty; it needs more records of each class")
-    if config.batch_size > len(source):
-        raise ConfigError(f"batch_size: {config.batch_size} is not possible; {name} has {len(source)} to train on")
-    devices, microbatches = jax.device_count(), config.optimizer.accumulate
-    if config.batch_size % (devices * microbatches):
-        factors = f" times optimizer.accumulate, {devices} x {microbatches}" if microbatches > 1 else ""
-        raise ConfigError(
-            f"batch_size: {config.batch_size} is not possible; allowed are multiples of {devices * microbatches}, "
-            f"the number of devices{factors}"
-        )
     return config
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from csbp_jax import learner
+from csbp_jax import learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
@@ -119,7 +119,10 @@ def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Confi
     """Return the resolved config, the splits of its data, and their fingerprint."""
     if jax.process_count() > 1 and (config.flip_every or config.chaos.unit == "flip"):
         raise ConfigError("flip_every, chaos.unit: the flip ratio can be measured in one process only; set 0 and plain")
-    splits, fingerprint = build.load_data(check(config), own, data_dir)
+    check(config)
+    if config.weights and not own.model:
+        weights.verify(config.weights, config.model)
+    splits, fingerprint = build.load_data(config, own, data_dir)
     return resolve(config, splits), splits, fingerprint
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from csbp_jax import weights
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
@@ -130,7 +131,10 @@ def _losses(
 ) -> list[float]:
     """Return the task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
     flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
-    splits, _ = build.load_data(check(flat), own, data_dir)
+    check(flat)
+    if flat.weights and not own.model:
+        weights.verify(flat.weights, flat.model)
+    splits, _ = build.load_data(flat, own, data_dir)
     flat, train = resolve(flat, splits), splits["train"]
     run = compile_run(flat, train, len(train) // flat.batch_size, own)
     losses: list[float] = []

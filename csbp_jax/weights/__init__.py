@@ -50,7 +50,7 @@ def load(
     tensors, entry = torch_file.read(path)
     shapes = shapes_of(config)
     chosen = choose(path, config, tensors) if table is None else Table("the given table", dict(table))
-    keys = fit({key: array.shape for key, array in tensors.items()}, shapes, config, chosen, path)
+    keys = fit(_shapes(tensors), shapes, config, chosen, path)
     channels = _flattened_channels(chosen.names, shapes)
     if show:
         source = f"{entry!r} of {path}" if entry else path
@@ -68,6 +68,23 @@ def load(
 
     variables: Variables = tree_map_with_path(leaf, shapes)
     return variables
+
+
+def verify(path: str | os.PathLike[str], config: configuration.Model) -> None:
+    """Check that a checkpoint can be loaded, before the data are.
+
+    Whether it fits is checked only if the config states the input shape and the number of classes.
+
+    Raises:
+      ConfigError: as :func:`load`.
+    """
+    tensors, _ = torch_file.read(path)
+    if config.input_shape and config.classes:
+        fit(_shapes(tensors), shapes_of(config), config, choose(path, config, tensors), path)
+
+
+def _shapes(tensors: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    return {key: array.shape for key, array in tensors.items()}
 
 
 def shapes_of(config: configuration.Model) -> Any:

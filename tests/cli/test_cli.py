@@ -7,14 +7,17 @@ import pty
 import re
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import pytest
 
-from csbp_jax import configs
-from csbp_jax.cli import main, options
+import csbp_jax
+from csbp_jax import configs, data
+from csbp_jax.cli import listing, main, options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron
+from csbp_jax.evaluation import evaluate
 from csbp_jax.runtime.preemption import Stopped
 from tests.support.matching import search
 
@@ -272,3 +275,90 @@ def test_make_alone_lists_all_targets(tmp_path):
     assert done.returncode == 0 and 'ARGS="--chaos.z0 0' in done.stdout
     targets = search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     assert set(targets) == set(re.findall(r"^([a-z0-9-]+)  +", done.stdout, re.MULTILINE)) and "h100" in targets
+
+
+def test_options_that_a_network_of_another_name_lacks_fall_away(capsys):
+    kind, _ = main.COMMANDS["train"]
+    _, config, _ = options.read("train", kind, ["digits", "--model.name", "cnn6"])
+    assert config.model.name == "cnn6" and config.model.features is None
+    error = capsys.readouterr().err
+    assert error == "csbp_jax: model.features: (32, 64, 64) of digits is left out; cnn6 has none\n"
+    assert options.read("train", kind, ["digits", "--model.name=dense"])[1].model.features == (32, 64, 64)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("given", ["--model.features 4", "--model.features=4", "--model.connect add"])
+def test_an_option_that_the_network_lacks_is_refused_where_it_is_given(given, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["train", "digits", "--model.name", "cnn6", *given.split()]) == 2
+    field = given.removeprefix("--").replace("=", " ").split()[0]
+    assert f"csbp_jax: {field}: cnn6 has no such option; leave it at None\n" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"csbp_jax {csbp_jax.__version__}\n"
+
+
+def test_list_shows_all_names(capsys):
+    assert main.main(["list"]) == 0
+    words = capsys.readouterr().out.replace(":", " ").split()
+    model, neuron = get_type_hints(Model), get_type_hints(Neuron)
+    norm = get_args(get_args(model["norm"])[0])
+    assert {*data.NAMES, *configs.NAMES, *get_args(model["name"]), *get_args(neuron["surrogate"]), *norm} <= {*words}
+    assert {*listing.NORMS} == {*norm} and all(kind in words for kind in ("conv", "current", "membrane_pre"))
+
+
+def test_list_shows_all_taps_of_a_network(capsys):
+    assert main.main(["list", "cnn6", "dense"]) == 0
+    taps = capsys.readouterr().out.split()
+    assert {"conv1.conv", "conv4.membrane", "readout.dense", "fc2.membrane_pre"} < {*taps} and len(taps) == 18 + 8
+    assert main.main(["list", "cnn8"]) == 2
+    assert "there is no network 'cnn8'; perhaps you meant cnn7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["--help", "train --help"])
+def test_a_closed_pipe_ends_silently(line):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "csbp_jax", *line.split()]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (main.CLOSED_PIPE, "")
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_an_error(capfd, monkeypatch):
+    def fail(argv):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setitem(main.COMMANDS, "train", (main.COMMANDS["train"][0], fail))
+    assert main.main(["train", "digits"]) == 2
+    assert "Broken pipe" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["train mnist", "lr mnist", "evaluate mnist"])
+def test_weights_are_looked_at_before_the_data(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.main([*line.split(), "--weights", "nosuch.pth"]) == 2
+    assert capsys.readouterr().err == "csbp_jax: nosuch.pth: there is no such file\n"
+
+
+@pytest.mark.parametrize(
+    "more, precision",
+    [([], "float32"), (["--model.precision", "bfloat16"], "bfloat16"), (["--model.precision=float32"], "float32")],
+)
+def test_weights_are_evaluated_in_float32_unless_a_precision_is_given(more, precision, capsys, monkeypatch):
+    configs_seen = []
+    monkeypatch.setattr(evaluate, "evaluate", lambda config, data_dir: configs_seen.append(config))
+    assert main.main(["evaluate", "dvs_gesture_sew_7b", "--weights", "a.pth", *more]) == 0
+    assert [config.model.precision for config in configs_seen] == [precision]
+    notice = "csbp_jax: model.precision: float32, as in the original code; for the preset's, add --model.precision bf"
+    assert capsys.readouterr().err.startswith(notice) != bool(more)
+
+
+@pytest.mark.parametrize(
+    "field, nearest", [("z0", "chaos.z0"), ("chaos.bta", "chaos.beta"), ("decay", "model.neuron.decay")]
+)
+def test_a_wrong_field_of_a_grid_suggests_the_nearest(field, nearest, capsys):
+    assert main.main(["sweep", "digits", "--grid", f"{field}=1"]) == 2
+    assert f"GRID: there is no field {field}; perhaps you meant {nearest}" in capsys.readouterr().err

@@ -92,5 +92,5 @@ def test_json_round_trip():
 
 
 def test_unknown_data_set():
-    with pytest.raises(ConfigError, match=r"DATASET: there is no config 'mnits'; there are cifar10, "):
+    with pytest.raises(ConfigError, match=r"DATASET: there is no config 'mnits'; perhaps you meant mnist"):
         configs.load("mnits")

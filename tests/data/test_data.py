@@ -89,5 +89,5 @@ def test_the_fingerprint_of_images_changes_with_their_records(tmp_path):
 
 
 def test_unknown_data_set():
-    with pytest.raises(ConfigError, match=r"data.name: there is no data set 'x'; available are digits"):
+    with pytest.raises(ConfigError, match=r"data.name: there is no data set 'x'; there are digits"):
         data.load(Config(data=Data(name="x")))

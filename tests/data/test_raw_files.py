@@ -146,6 +146,19 @@ def test_a_wrong_download_is_removed(tmp_path, server, other, message):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("published", [CONTENT[:-1] + b"!", CONTENT[:-9], CONTENT + b"more"])
+def test_another_download_is_accepted_without_verification(tmp_path, server, published):
+    wanted = raw_file(content=published, url=server.url)
+    assert fetch([wanted], None, tmp_path, False, quiet)["a.gz"].read_bytes() == CONTENT
+    assert os.listdir(tmp_path) == ["a.gz"]
+
+
+def test_a_mismatch_says_how_to_accept_the_file(tmp_path, server):
+    for published in (CONTENT[:-1] + b"!", CONTENT[:-9]):
+        with pytest.raises(ConfigError, match="or accept it: --no-verify"):
+            fetch([raw_file(content=published, url=server.url)], None, tmp_path, True, quiet)
+
+
 def test_offline(tmp_path):
     wanted = [raw_file(url="http://127.0.0.1:9/a.gz"), raw_file("b.gz", url="http://127.0.0.1:9/b.gz")]
     with pytest.raises(ConfigError) as error:

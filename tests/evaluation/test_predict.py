@@ -247,3 +247,11 @@ def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
         assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
     with pytest.raises(ValueError, match="is from a camera of 16x20 pixels, but this run's is 16x16"):
         read(tmp_path / "2.npz")
+
+
+def test_no_other_file_is_predicted_where_none_could_be_read(digits, tmp_path, capsys):
+    run, _, _ = digits
+    missing = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    for paths, message in ((missing[:1], "the file could not be read"), (missing, "none of the files could be read")):
+        assert main.main(["predict", str(run), *paths]) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"csbp_jax: {message}"

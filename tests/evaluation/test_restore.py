@@ -122,3 +122,21 @@ def test_names_of_classes_are_read_from_the_folder(trained, tmp_path):
     assert restore.restore(run).classes == [] and labels() == "0123456789"
     (run / "config.json").write_text(json.dumps(content | {"classes": list("abcdefghij")}))
     assert labels() == "abcdefghij"
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (
+            np.zeros((2, 8, 8, 1), np.float32),
+            r"x has shape (2, 8, 8, 1), but must be [B, 3 or 1, 8, 8, 1]; add the time",
+        ),
+        (np.zeros((2, 1, 9, 8, 1), np.float32), "x has shape (2, 1, 9, 8, 1), but must be [B, 3 or 1, 8, 8, 1]"),
+        (np.zeros((2, 1, 8, 8, 1), np.uint8), "x is uint8, but must be float32 [B, 3 or 1, 8, 8, 1], scaled and"),
+    ],
+)
+def test_another_input_is_refused_in_one_line(trained, x, message):
+    apply, variables, _ = csbp_jax.load(trained)
+    with pytest.raises(ValueError, match=f"apply: {re.escape(message)}") as caught:
+        apply(variables, x)
+    assert "\n" not in str(caught.value)

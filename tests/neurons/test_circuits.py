@@ -112,3 +112,8 @@ def test_a_scaled_neuron_goes_on_from_a_membrane():
 def test_there_is_a_trace_only_where_the_neuron_inside_has_one(around):
     assert hasattr(around(neurons.LIF()), "trace")
     assert not hasattr(around(lambda x, membrane=None: (x, membrane)), "trace")
+
+
+def test_plif_refuses_a_decay_without_a_logarithm():
+    with pytest.raises(ValueError, match=r"PLIF: decay is 1.0, but must be between 0 and 1"):
+        PLIF(decay=1.0).init(jax.random.key(0), 2)

@@ -373,3 +373,17 @@ def test_several_time_steps_per_pass_of_the_loop_equal_one(x64, monkeypatch, T):
 def test_errors_name_what_is_wrong(error, message, arguments):
     with pytest.raises(error, match=f"lif: {message}"):
         lif(**{"x": jnp.zeros((B, 3, C))} | arguments)
+
+
+@pytest.mark.parametrize("neuron", [lif, lif_trace])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"decay": 2.0}, "decay is 2.0, but must be from 0 to 1"),
+        ({"decay": np.array([0.5, -0.5, 0.5, 0.5])}, "decay is .*, but must be from 0 to 1"),
+        ({"threshold": 0}, "threshold is 0, but must be above 0"),
+    ],
+)
+def test_impossible_numbers_are_refused(neuron, arguments, message):
+    with pytest.raises(ValueError, match=f"lif: {message}"):
+        neuron(jnp.zeros((B, 3, C)), **arguments)

@@ -36,7 +36,7 @@ def test_a_strength_may_vary_at_one_of_several_taps():
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({"chaos.z": [1.0]}, "no field chaos.z;"),
+        ({"chaos.z": [1.0]}, "no field chaos.z; perhaps you meant chaos.z0"),
         ({"chaos.z0.fc9.norm": [1.0]}, "no field chaos.z0.fc9.norm"),
         ({"chaos.beta": [0.5, 2.0]}, "chaos.beta: 2.0 is not possible"),
         ({"chaos.z0": [(1,), (1.0,)]}, "GRID: chaos.z0=1 and chaos.z0=1.0 are the same run"),

@@ -17,6 +17,7 @@ from csbp_jax import configs, data, models, weights
 from csbp_jax.cli import main
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, ConfigError, Neuron
+from csbp_jax.evaluation import evaluate
 from csbp_jax.training import compiled
 from csbp_jax.weights import matching, names
 from experiments.parity import cases
@@ -225,3 +226,25 @@ def test_files_that_do_not_fit_create_no_run(digits, tmp_path, capsys):
     assert main.main(["evaluate", "digits"]) == 2
     assert "weights: empty; name a PyTorch checkpoint" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_evaluation_does_not_depend_on_the_training_batch(digits, monkeypatch):
+    class Compiled(Exception):
+        """Raised in place of the compilation."""
+
+    def compile_run(config, source, steps_per_epoch):
+        raise Compiled
+
+    monkeypatch.setattr(evaluate, "compile_run", compile_run)
+    with pytest.raises(Compiled):
+        evaluate.evaluate(dataclasses.replace(digits, batch_size=10_000))
+    with pytest.raises(ConfigError, match="batch_size: 10000 is not possible"):
+        compiled.resolve(dataclasses.replace(digits, batch_size=10_000), data.load(digits))
+
+
+def test_a_misfit_is_found_before_the_data(digits, capsys):
+    assert main.main(["train", "digits", *OPTIONS, "--model.width", "0.5", "--data-dir", "nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("csbp_jax: a.pth: features.0.fwd.module.")
+    weights.verify("a.pth", dataclasses.replace(digits.model, width=0.5, input_shape=()))  # not known yet
+    with pytest.raises(ConfigError, match=r"a.pth: features.0.fwd.module."):
+        weights.verify("a.pth", dataclasses.replace(digits.model, width=0.5))

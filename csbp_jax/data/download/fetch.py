@@ -64,7 +64,7 @@ def fetch(
     if missing and (raw_dir is not None or not all(file.download for file in missing)):
         raise ConfigError(missing_from(directory, missing))
     for i, file in enumerate(missing):
-        download(file, downloads, show, missing_from(downloads, missing[i:]))
+        download(file, downloads, show, missing_from(downloads, missing[i:]), verify)
         local[file.name] = file
     if verify:
         for form in local.values():
@@ -82,8 +82,8 @@ def missing_from(directory: pathlib.Path, missing: Iterable[RawFile]) -> str:
     return f"missing in {directory}: {files}; put them into it under these names"
 
 
-def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str) -> None:
-    """Download a file as ``NAME.part``, and rename it to ``NAME`` once it is complete and verified.
+def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str, verify: bool = True) -> None:
+    """Download a file as ``NAME.part``, and rename it to ``NAME`` once it is complete and, by default, verified.
 
     An interrupted download is continued, if the server supports that.
 
@@ -92,10 +92,13 @@ def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str)
       directory: created if missing.
       show: progress callback, in bytes.
       otherwise: the alternative that an error message names.
+      verify: check size and checksum.
 
     Raises:
       ConfigError: the server cannot be reached or lacks the file, the connection broke, or the file is another.
     """
+    if not verify:
+        file = dataclasses.replace(file, size=None)  # the server's size decides when the download is complete
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f"{file.name}.part"
     done = partial.stat().st_size if partial.exists() else 0
@@ -110,7 +113,8 @@ def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str)
         if done < size:
             raise ConfigError(f"{file.url}: the connection broke after {done:,} of {size:,} bytes; run again")
     try:
-        check(file, partial, show)
+        if verify:
+            check(file, partial, show)
     except ConfigError:
         partial.unlink()
         raise

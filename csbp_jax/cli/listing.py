@@ -1,0 +1,115 @@
+"""Tables of what the options take by name: data sets, presets, networks with their taps, surrogates and norms."""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import get_args, get_type_hints
+
+from csbp_jax import configs, data, models, surrogate
+from csbp_jax.config import Config, ConfigError, Model, Neuron, suggestion
+from csbp_jax.reporting.terminal import Console, print_table
+
+_NETWORKS: tuple[str, ...] = get_args(get_type_hints(Model)["name"])
+_SURROGATES: tuple[str, ...] = get_args(get_type_hints(Neuron)["surrogate"])
+
+NORMS = {
+    "batch": "batch norm, over batch, time and space",
+    "tdbn": "threshold-dependent batch norm: scaled by the threshold",
+    "tebn": "temporal effective batch norm: a learned scale per time step",
+    "bntt": "batch norm through time: statistics and scale per time step",
+}
+"""Norms (models/norms.py) in words."""
+
+TAPS = {
+    "conv, dense": "output of the synapses, before the norm",
+    "norm": "after the norm: the neuron's input, unless another current is added",
+    "current": "the neuron's input, where it is a sum of currents",
+    "membrane": "membrane after the last time step and its reset",
+    "membrane_pre": "membrane before reset, at every time step",
+}
+"""Kinds of tensors that a layer has for ``chaos.taps`` (models/taps.py) in words."""
+
+
+def show(networks: Sequence[str] = ()) -> None:
+    """Print all tables or, of some networks, the names of all tensors that can be tapped.
+
+    Raises:
+      ConfigError: there is no such network.
+    """
+    for name in networks:
+        if name not in _NETWORKS:
+            raise ConfigError(f"NETWORK: there is no network {name!r}; {suggestion(name, _NETWORKS)}")
+    # Not cut to the width of a terminal where there is none.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    if networks:
+        for name in networks:
+            for layers, kinds in _layers_by_kinds(name):
+                for layer in layers:
+                    console.print(" ".join(f"{layer}.{kind}" for kind in kinds), soft_wrap=True)
+        return
+    print_table(console, "data sets: DATASET", ["data set", "frame", "classes"], _data_sets(), 3)
+    print_table(
+        console,
+        "presets of published results: DATASET; NAME_bp is the baseline, with z0 = 0",
+        ["preset", "data set", "network", "T"],
+        [
+            [name, preset.data.name, preset.model.name, str(preset.model.time_steps)]
+            for name, preset in _presets().items()
+            if name not in data.NAMES
+        ],
+        3,
+    )
+    print_table(
+        console,
+        "networks: --model.name; csbp_jax list NETWORK lists all taps",
+        ["network", "options", "layers and their tensors: --chaos.taps LAYER.TENSOR"],
+        [[name, " ".join(models.options_of(name)), _taps_in_short(name)] for name in _NETWORKS],
+        3,
+    )
+    print_table(console, "tensors of a layer", ["tensor", "meaning"], [list(row) for row in TAPS.items()], 2)
+    print_table(console, "norms: --model.norm", ["norm", "meaning"], [list(row) for row in NORMS.items()], 2)
+    print_table(
+        console,
+        "surrogates: --model.neuron.surrogate",
+        ["surrogate", "derivative of the spike"],
+        [[name, inspect.cleandoc(getattr(surrogate, name).__doc__).replace("``", "")] for name in _SURROGATES],
+        2,
+    )
+
+
+def _presets() -> dict[str, Config]:
+    return {name: configs.load(name) for name in configs.NAMES}
+
+
+def _data_sets() -> list[list[str]]:
+    presets = _presets()
+    rows = []
+    for name in data.NAMES:
+        model = presets[name].model
+        frame = "x".join(map(str, model.input_shape)) or "that of the files"
+        rows.append([name, frame, str(model.classes or "one per folder")])
+    return rows
+
+
+def _layers_by_kinds(network: str) -> list[tuple[list[str], tuple[str, ...]]]:
+    """Group a network's layers, with its default options, by the tensors that they have: ``[(layers, tensors), ...]``.
+
+    The names do not depend on the input shape, as long as the pooling layers can halve it.
+    """
+    kinds: dict[str, list[str]] = {}
+    for tap in models.tap_names(Model(name=network, input_shape=(128, 128, 2), time_steps=1)):  # type: ignore[arg-type]  # one of the names
+        layer, _, kind = tap.partition(".")
+        kinds.setdefault(layer, []).append(kind)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for layer, names in kinds.items():
+        groups.setdefault(tuple(names), []).append(layer)
+    return [(layers, names) for names, layers in groups.items()]
+
+
+def _taps_in_short(network: str) -> str:
+    """Return e.g. ``"conv1 ... conv4: conv norm membrane; readout: dense"``."""
+    texts = []
+    for layers, kinds in _layers_by_kinds(network):
+        shown = " ".join(layers) if len(layers) < 4 else f"{layers[0]} ... {layers[-1]}"
+        texts.append(f"{shown}: {' '.join(kinds)}")
+    return "; ".join(texts)
