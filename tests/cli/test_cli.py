@@ -24,9 +24,9 @@ from tests.support.matching import search
 ROOT = pathlib.Path(__file__).parents[2]
 
 WRONG = {
-    "trian": "command 'trian'; there are train, evaluate, predict, inspect, export, compare, report, tensorboard",
+    "trian": "there is no command 'trian'; perhaps you meant train (csbp_jax --help)",
     "train": "DATASET: missing; write csbp_jax train DATASET, one of cifar10, ",
-    "train cifar11": "DATASET: there is no config 'cifar11'; there are cifar10, ",
+    "train cifar11": "DATASET: there is no config 'cifar11'; perhaps you meant cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO 1: there is no such option; perhaps you meant --chaos.z0",
     "train digits --optimizer.nme sgd": "there is no such option; perhaps you meant --optimizer.name",
     "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
