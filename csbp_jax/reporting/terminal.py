@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,6 +20,14 @@ __all__ = [
     "progress_line",
     "stages",
 ]
+
+
+class Console(rich_console.Console):
+    """Console whose closed pipe is an exception like any other, not an exit with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that rich has caught."""
+        raise
 
 
 def is_live(console: Console) -> bool:

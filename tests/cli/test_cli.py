@@ -278,7 +278,7 @@ def test_make_alone_lists_all_targets(tmp_path):
 
 
 def test_options_that_a_network_of_another_name_lacks_fall_away(capsys):
-    kind, _ = main.COMMANDS["train"]
+    kind, _ = COMMANDS["train"]
     _, config, _ = options.read("train", kind, ["digits", "--model.name", "cnn6"])
     assert config.model.name == "cnn6" and config.model.features is None
     error = capsys.readouterr().err
@@ -317,7 +317,7 @@ def test_list_shows_all_taps_of_a_network(capsys):
     assert "there is no network 'cnn8'; perhaps you meant cnn7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["--help", "train --help"])
+@pytest.mark.parametrize("line", ["--help", "list"])
 def test_a_closed_pipe_ends_silently(line):
     reader, writer = os.pipe()
     os.close(reader)
@@ -331,7 +331,7 @@ def test_a_broken_pipe_that_is_not_the_output_is_an_error(capfd, monkeypatch):
     def fail(argv):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setitem(main.COMMANDS, "train", (main.COMMANDS["train"][0], fail))
+    monkeypatch.setitem(COMMANDS, "train", (COMMANDS["train"][0], fail))
     assert main.main(["train", "digits"]) == 2
     assert "Broken pipe" in capfd.readouterr().err
 
