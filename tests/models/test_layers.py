@@ -13,7 +13,7 @@ import pytest
 from csbp_jax import chaos, neurons
 from csbp_jax.config import ConfigError
 from csbp_jax.models import layers
-from csbp_jax.models.taps import Probe
+from csbp_jax.models.taps import Aux, Probe
 from csbp_jax.neurons.plif import PLIF
 from csbp_jax.neurons.recurrent import Feedback
 from tests.support.matching import search
@@ -27,11 +27,10 @@ def test_a_recurrent_layer_feeds_back_through_its_weights(x64):
     layer, neuron = layers.Recurrent(F, name="rec"), neurons.LIF(0.25)
     x = jax.random.normal(jax.random.key(0), (B, T, 3))
     probe = Probe(chaos.term, ("rec.norm", "rec.membrane", "rec.membrane_pre"), ("rec",))
-    variables = layer.init(jax.random.key(1), x, False, neuron, probe)
-    result: Any = layer.apply(variables, x, False, neuron, probe)
-    spikes, aux = result
+    (spikes, aux), variables = jax.jit(lambda: layer.init_with_output(jax.random.key(1), x, False, neuron, probe))()
+    assert isinstance(aux, Aux)
     current = x @ variables["params"]["dense"]["kernel"] / np.sqrt(1 + 1e-5)
-    expected = Feedback(neuron, variables["params"]["feedback"]).trace(current)
+    expected = jax.jit(lambda weights, h: Feedback(neuron, weights).trace(h))(variables["params"]["feedback"], current)
     chex.assert_trees_all_close((spikes, aux.membranes["rec"]), (expected[0], expected[2]), atol=1e-6)
     terms = [chaos.term(h) for h in (current, expected[1], expected[2])]
     chex.assert_trees_all_close([aux.terms[tap] for tap in probe.taps], terms, rtol=1e-6)
@@ -43,9 +42,10 @@ def test_a_neuron_without_trace_lacks_it_with_feedback_too():
         return jax.nn.relu(x), membrane
 
     layer, x = layers.Recurrent(F, name="rec"), jnp.ones((B, T, 3))
-    variables = layer.init(jax.random.key(0), x, False, relu, NO_PROBE)
+    variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, False, relu, NO_PROBE))
+    probe = Probe(chaos.term, ("rec.membrane_pre",))
     with pytest.raises(ConfigError, match=r"rec.membrane_pre: this neuron has no method trace"):
-        layer.apply(variables, x, False, relu, Probe(chaos.term, ("rec.membrane_pre",)))
+        jax.eval_shape(lambda variables: layer.apply(variables, x, False, relu, probe), variables)
 
 
 @pytest.mark.parametrize("layer", [layers.ConvNormLIF, layers.Dense, layers.Recurrent])
@@ -53,7 +53,7 @@ def test_a_neuron_without_trace_lacks_it_with_feedback_too():
 def test_a_learned_decay_is_a_parameter_of_each_layer(layer, per_channel):
     neuron = PLIF(per_channel=per_channel)
     x = jnp.ones((B, T, 4, 4, 3) if layer is layers.ConvNormLIF else (B, T, 3))
-    variables = layer(F).init(jax.random.key(0), x, False, neuron, NO_PROBE)
+    variables = jax.eval_shape(lambda: layer(F).init(jax.random.key(0), x, False, neuron, NO_PROBE))
     assert variables["params"]["neuron"]["w"].shape == ((F,) if per_channel else ())
 
 
@@ -74,6 +74,11 @@ def test_a_strided_convolution_pads_both_sides_equally():
 
 
 SMALL = [((2, 2), 3, 1), ((2, 1), 3, 1), ((1, 1), 3, 1), ((5, 2), 3, 1), ((4, 4), 3, 2), ((2, 2), 3, 2), ((3, 2), 7, 2)]
+SLOW_SMALL = [((2, 2), 3, 1), ((5, 2), 3, 1)]
+
+
+def sizes(cases):
+    return [pytest.param(*case, marks=pytest.mark.slow if case in SLOW_SMALL else ()) for case in cases]
 
 
 def identity_norm(name) -> Any:
@@ -84,7 +89,7 @@ def convolution(size, kernel, stride):
     """``(gradients in weights and input, output)`` of a layer's convolution, and of the plain one."""
     layer = layers.ConvNorm(F, kernel, stride, norm=identity_norm)
     x = jax.random.normal(jax.random.key(0), (B, T, *size, 4))
-    weights = layer.init(jax.random.key(1), x, True, None, NO_PROBE)["params"]
+    weights = jax.jit(lambda x: layer.init(jax.random.key(1), x, True, None, NO_PROBE)["params"])(x)
 
     def ours(weights, x):
         return layer.apply({"params": weights}, x, True, None, NO_PROBE)[0]
@@ -106,7 +111,7 @@ def convolution(size, kernel, stride):
     return run(ours), run(plain)
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride"), SMALL)
+@pytest.mark.parametrize(("size", "kernel", "stride"), sizes(SMALL))
 def test_a_small_image_is_convolved_exactly(x64, size, kernel, stride):
     (ours, arguments), (plain, _) = convolution(size, kernel, stride)
     (actual, h), (expected, plain_h) = ours(*arguments), plain(*arguments)
@@ -116,7 +121,7 @@ def test_a_small_image_is_convolved_exactly(x64, size, kernel, stride):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other back ends leave the image unchanged")
-@pytest.mark.parametrize(("size", "kernel", "stride"), [case for case in SMALL if case[0] != (1, 1)])
+@pytest.mark.parametrize(("size", "kernel", "stride"), sizes(case for case in SMALL if case[0] != (1, 1)))
 def test_no_convolution_on_cpu_has_an_input_smaller_than_its_kernel(size, kernel, stride):
     """XLA would compute it by a plain loop; nor may it fold the zeros into the convolution's own padding."""
     (ours, arguments), _ = convolution(size, kernel, stride)
@@ -157,19 +162,27 @@ def test_max_pooling_and_its_gradients_equal_xlas(x64, size, stride, pad, pictur
     def gradient(pool):
         return jax.grad(lambda x: (jnp.sin(pool(x) + 1) ** 2).sum())
 
+    @jax.jit
+    def pooled_and_gradients(x):
+        return [(pool(x), jax.jvp(gradient(pool), (x,), (numbers,))) for pool in (ours, plain)]
+
     for x in (spikes, numbers):
-        chex.assert_trees_all_equal(ours(x), plain(x))
-        along = [jax.jit(lambda x, pool=pool: jax.jvp(gradient(pool), (x,), (numbers,)))(x) for pool in (ours, plain)]
-        chex.assert_trees_all_close(*along, rtol=0, atol=1e-12)
+        (actual, gradients), (expected, expected_gradients) = pooled_and_gradients(x)
+        chex.assert_trees_all_equal(actual, expected)
+        chex.assert_trees_all_close(gradients, expected_gradients, rtol=0, atol=1e-12)
 
 
 def test_initial_weights_have_the_published_distributions():
     shape, fan_in, fan_out = (3, 3, 40, 60), 360, 540
     bound = 1 / math.sqrt(fan_in)
-    torch, he = (init(jax.random.key(0), shape) for init in (layers.TORCH, layers.HE_FAN_OUT))
-    bias = layers.torch_bias(fan_in)(jax.random.key(0), (9999,))
+
+    @jax.jit
+    def draw(key):
+        return layers.TORCH(key, shape), layers.HE_FAN_OUT(key, shape), layers.torch_bias(fan_in)(key, (9999,))
+
+    torch, he, bias = map(np.asarray, draw(jax.random.key(0)))
     for uniform in (torch, bias):
-        assert float(jnp.abs(uniform).max()) <= bound
+        assert np.abs(uniform).max() <= bound
         np.testing.assert_allclose(uniform.std(), bound / math.sqrt(3), rtol=0.02)
         np.testing.assert_allclose(uniform.mean(), 0, atol=0.02 * bound)
     np.testing.assert_allclose(he.std(), math.sqrt(2 / fan_out), rtol=0.02)

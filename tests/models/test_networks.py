@@ -58,8 +58,8 @@ def test_tangent_map_of_a_training_step_equals_central_differences(x64, case):
     rng = np.random.default_rng(0)
     x = rng.normal(0.5, 1, (4, model.time_steps, *model.input_shape))
     data = {"x": jnp.asarray(x), "y": jnp.asarray(rng.integers(0, 3, 4))}
-    state, _ = jax.jit(train_step)(in_float64(jax.jit(init)(jax.random.key(0))), data)
-    _, unravel = ravel_pytree((state.params, state.opt_state[1]))
+    state = in_float64(jax.jit(init)(jax.random.key(0)))
+    flat, unravel = ravel_pytree((state.params, state.opt_state[1]))
 
     def step(flat):
         params, moments = unravel(flat)
@@ -67,40 +67,19 @@ def test_tangent_map_of_a_training_step_equals_central_differences(x64, case):
         after, _ = train_step(state.replace(params=params, opt_state=opt_state), data)
         return ravel_pytree((after.params, after.opt_state[1]))[0]
 
-    start = ravel_pytree((state.params, state.opt_state[1]))[0]
-    v = jax.random.normal(jax.random.key(1), start.shape)
-    v, h = v / jnp.linalg.norm(v), 1e-7
-    tangent, above, below = jax.jit(lambda x: (jax.jvp(step, (x,), (v,))[1], step(x + h * v), step(x - h * v)))(start)
-    reference = (above - below) / (2 * h)
-    assert float(jnp.linalg.norm(tangent - v)) > 0.1
-    assert float(jnp.linalg.norm(tangent - reference) / jnp.linalg.norm(reference)) < 1e-6
+    compiled = jax.jit(step)
+    start = np.asarray(compiled(flat))  # with moments other than 0
+    v = rng.normal(size=start.shape)
+    v, h = v / np.linalg.norm(v), 1e-7
+    tangent = jax.jit(lambda x, v: jax.jvp(step, (x,), (v,))[1])(start, v)
+    reference = (np.asarray(compiled(start + h * v)) - np.asarray(compiled(start - h * v))) / (2 * h)
+    assert np.linalg.norm(tangent - v) > 0.1
+    assert np.linalg.norm(tangent - reference) / np.linalg.norm(reference) < 1e-6
 
 
 def small(name, **options):
     """A published network at its full depth and smallest width."""
     return dataclasses.replace(cases.ORIGINALS[name], width=1 / 64, **options)
-
-
-def names(model):
-    x = jax.ShapeDtypeStruct((1, model.time_steps, *model.input_shape), jnp.float32)
-    (_, aux), _ = jax.eval_shape(lambda x: models.build(model).init_with_output(jax.random.key(0), x), x)
-    return aux.names
-
-
-@pytest.mark.parametrize(
-    ("name", "taps"),
-    {
-        "cnn7": ("conv1.membrane", "fc1.dense"),
-        "cnn6": ("conv1.membrane", "fc1.dense"),
-        "sew_7b": ("conv1.conv", "conv1.norm", "conv1.membrane"),
-        "sew_wide_7b": ("conv1.conv", "conv5.norm", "block7_conv2.membrane_pre"),
-        "resnet19_tet": ("stem.membrane", "stage2_block1_shortcut.norm", "stage2_block1.current", "fc1_spike.membrane"),
-        "resnet19_tebn": ("stage1_block1_shortcut.norm", "fc1.dense"),
-        "sew_resnet50": ("stem.conv", "stem_spike.membrane", "stage4_block3_conv3.norm", "readout.dense"),
-    }.items(),
-)  # fmt: skip
-def test_what_the_authors_tapped_can_be_named(name, taps):
-    assert set(taps) <= set(names(small(name)))
 
 
 def test_an_unknown_tap_is_an_error_that_lists_the_taps():
@@ -111,7 +90,9 @@ def test_an_unknown_tap_is_an_error_that_lists_the_taps():
         jax.eval_shape(lambda x: model.init(jax.random.key(0), x, taps=("conv9.norm",)), jnp.ones((1, 2, 48, 48, 2)))
 
 
-@pytest.mark.parametrize("name", ["cnn6", "cnn7", "vgg9", "resnet19_tebn"])
+@pytest.mark.parametrize(
+    "name", ["cnn6", "resnet19_tebn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cnn7", "vgg9"))]
+)
 def test_published_networks_with_dropout_need_a_key_in_training_only(name):
     config = small(name)
     model, x = models.build(config), jnp.ones((2, config.time_steps, *config.input_shape))

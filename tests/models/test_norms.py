@@ -16,7 +16,7 @@ KINDS = pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn", "bntt"])
 def random_variables(variables, seed=0):
     """Positive, all different."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.5, 2, leaf.shape)), variables)
+    return jax.tree.map(lambda leaf: rng.uniform(0.5, 2, leaf.shape), variables)
 
 
 def definition(kind, x, params, statistics, train):
@@ -47,8 +47,8 @@ def definition(kind, x, params, statistics, train):
 def test_norms_equal_their_definitions(x64, kind, space, train):
     x = np.random.default_rng(1).normal(0.5, 2, (B, T, *space, C))
     norm = norms.make(kind, T, threshold=0.5, alpha=0.7)()
-    variables = random_variables(norm.init(jax.random.key(0), x, False))
-    y, after = norm.apply(variables, x, train, mutable=["batch_stats"])
+    variables = random_variables(jax.eval_shape(lambda: norm.init(jax.random.key(0), x, False)))
+    y, after = jax.jit(lambda v, x: norm.apply(v, x, train, mutable=["batch_stats"]))(variables, x)
     params, statistics = (jax.tree.map(np.asarray, variables[k]) for k in ("params", "batch_stats"))
     expected = definition(kind, x, params, statistics, train)
     for actual, wanted in zip((y, after["batch_stats"]["mean"], after["batch_stats"]["var"]), expected, strict=True):
@@ -58,7 +58,7 @@ def test_norms_equal_their_definitions(x64, kind, space, train):
 @KINDS
 def test_a_norm_begins_as_the_plain_one_and_keeps_its_statistics_while_it_is_made(kind):
     x = jax.random.normal(jax.random.key(0), (B, T, C))
-    variables = norms.make(kind, T)().init(jax.random.key(0), x, True)
+    variables = jax.jit(lambda x: norms.make(kind, T)().init(jax.random.key(0), x, True))(x)
     assert all(
         (leaf == (name[-1].key != "bias")).all() for name, leaf in jax.tree.leaves_with_path(variables["params"])
     )

@@ -1,5 +1,6 @@
 """Networks and recipes step for step against PyTorch references (experiments/parity), in float64; parameter counts."""
 
+import functools
 import json
 import pathlib
 
@@ -12,6 +13,7 @@ from csbp_jax import models
 from experiments.parity import cases, ours
 
 FAST = ("cnn7_tebn",)
+DEEPEST = "sew_resnet50"
 DATA = pathlib.Path(__file__).parents[1] / "data"
 FORWARD, TRAINING = 1e-9, 1e-6
 CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in cases.CASES]
@@ -32,16 +34,44 @@ def test_the_references_were_not_silent(name, reference):
     assert values["grad_norm"].min() > 0.1 and np.ptp(values["task_loss"]) > 0.1
 
 
-@pytest.mark.parametrize("name", cases.ORIGINALS)
-def test_parameters_and_logits_at_full_size_equal_the_published_network(name):
+@functools.cache
+def outputs(name):
+    """Trace the published network at full size: ``((logits, aux), variables)``, as shapes."""
     config = cases.ORIGINALS[name]
     steps = 1 if config.input_shape[-1] == 3 else config.time_steps
     picture = jax.ShapeDtypeStruct((1, steps, *config.input_shape), jnp.float32)
     model = models.build(config)
-    (logits, _), variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), picture)
+    return jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), picture)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == DEEPEST else ()) for name in cases.ORIGINALS]
+)
+def test_parameters_and_logits_at_full_size_equal_the_published_network(name):
+    (logits, _), variables = outputs(name)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     sizes = json.loads((DATA / "parity_sizes.json").read_text())
     assert {"parameters": parameters, "logits": list(logits.shape)} == sizes[name]
+
+
+TAPPED = {
+        "cnn7": ("conv1.membrane", "fc1.dense"),
+        "cnn6": ("conv1.membrane", "fc1.dense"),
+        "sew_7b": ("conv1.conv", "conv1.norm", "conv1.membrane"),
+        "sew_wide_7b": ("conv1.conv", "conv5.norm", "block7_conv2.membrane_pre"),
+        "resnet19_tet": ("stem.membrane", "stage2_block1_shortcut.norm", "stage2_block1.current", "fc1_spike.membrane"),
+        "resnet19_tebn": ("stage1_block1_shortcut.norm", "fc1.dense"),
+        "sew_resnet50": ("stem.conv", "stem_spike.membrane", "stage4_block3_conv3.norm", "readout.dense"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[0] == DEEPEST else ()) for case in TAPPED.items()],
+)
+def test_what_the_authors_tapped_can_be_named(name, taps):
+    (_, aux), _ = outputs(name)
+    assert set(taps) <= set(aux.names)
 
 
 def test_largest_differences_by_name():

@@ -44,7 +44,7 @@ FAMILIES = {
     "sew_7b": (model("sew_7b", 8, width=1 / 8, neuron=PLIF), 5),
 }  # fmt: skip
 # Deep ones are slow to trace.
-SLOW = ("resnet19_tet", "sew_resnet18")
+SLOW = ("resnet19_tet", "resnet19_tebn", "sew_resnet18")
 EVERY_FAMILY = pytest.mark.parametrize(
     "family", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FAMILIES]
 )
@@ -117,6 +117,7 @@ def test_a_layer_rounds_its_product_and_its_neurons_current_and_nothing_between(
     x = jax.random.normal(jax.random.key(0), (B, T, 6, 6, 2))
     probe = Probe(lambda h: h, ("c.conv", "c.norm", "c.membrane"))
     variables = jax.jit(lambda x: layer.init(jax.random.key(1), x, True, neuron, probe))(x)
+    # Not compiled: in one program XLA may leave out a rounding to bfloat16 that is widened again.
     (spikes, aux), _ = layer.apply(variables, x, True, neuron, probe, mutable=["batch_stats"])
     kernel, bias = (variables["params"]["conv"][name] for name in ("kernel", "bias"))
     product = jax.lax.conv_general_dilated(
@@ -136,12 +137,15 @@ def test_a_layer_rounds_its_product_and_its_neurons_current_and_nothing_between(
 
 
 def test_sums_of_many_spikes_are_exact():
-    current = jnp.full((1, 5, 1000), 2.0).at[:, :, 819:].set(0.0).at[0, 0, 819].set(2.0)
+    current = np.full((1, 5, 1000), 2.0, np.float32)
+    current[:, :, 819:] = 0.0
+    current[0, 0, 819] = 2.0
     layer, probe = layers.Spike(dtype=jnp.bfloat16, name="s"), Probe(chaos.term)
-    (spikes, aux), _ = layer.init_with_output(jax.random.key(0), current, True, neurons.LIF(0.0), probe)
+    run = jax.jit(lambda current: layer.init_with_output(jax.random.key(0), current, True, neurons.LIF(0.0), probe)[0])
+    spikes, aux = run(current)
     assert spikes.dtype == BFLOAT16 and round(float(aux.rates["s"]) * 5000, 2) == 5 * 819 + 1
     picture = jnp.ones((1, 1, 65, 63, 1), jnp.bfloat16).at[0, 0, 0, 0].set(0)
-    assert round(float(layers.space_mean(picture)[0, 0, 0]) * 65 * 63, 2) == 65 * 63 - 1
+    assert round(float(jax.jit(layers.space_mean)(picture)[0, 0, 0]) * 65 * 63, 2) == 65 * 63 - 1
 
 
 def test_gradients_of_a_bias_a_learned_gain_and_feedback_add_up_in_float32():
@@ -161,9 +165,9 @@ def test_gradients_of_a_bias_a_learned_gain_and_feedback_add_up_in_float32():
     def feedback(weights):
         return Feedback(fires_always, weights)(ones)[0].astype(jnp.float32).sum()
 
-    assert jax.grad(linear)(variables)["params"]["dense"]["bias"] == 4097
-    assert jax.grad(gain)(jnp.float32(1)) == 4097
-    assert jax.grad(feedback)(jnp.zeros((1, 1)))[0, 0] == 4096  # nothing comes back at the first step
+    assert jax.jit(jax.grad(linear))(variables)["params"]["dense"]["bias"] == 4097
+    assert jax.jit(jax.grad(gain))(jnp.float32(1)) == 4097
+    assert jax.jit(jax.grad(feedback))(jnp.zeros((1, 1)))[0, 0] == 4096  # nothing comes back at the first step
 
 
 def identity_norm(name) -> Any:
@@ -175,7 +179,7 @@ def test_a_term_far_weaker_than_the_task_is_not_rounded_away():
     task = jnp.concatenate([half, -half], 1)
     layer = layers.ConvNorm(1, 1, norm=identity_norm, dtype=jnp.bfloat16, name="c")
     x, probe = jnp.ones_like(task), Probe(lambda h: 2.0**-10 * h.sum(), ("c.conv",))
-    variables = layer.init(jax.random.key(1), x, True, None, probe)
+    variables = jax.jit(lambda x: layer.init(jax.random.key(1), x, True, None, probe))(x)
 
     def objective(variables):
         result: Any = layer.apply(variables, x, True, None, probe)
@@ -183,11 +187,11 @@ def test_a_term_far_weaker_than_the_task_is_not_rounded_away():
         return (task * h).sum() + aux.terms["c.conv"]
 
     # The task's own gradient is 0; the term's is 2**-10 from each of 2**13 elements.
-    np.testing.assert_allclose(jax.grad(objective)(variables)["params"]["conv"]["kernel"], 8, rtol=0.1)
+    np.testing.assert_allclose(jax.jit(jax.grad(objective))(variables)["params"]["conv"]["kernel"], 8, rtol=0.1)
 
 
 def with_the_same_spikes(family):
-    """Objective and its gradient in both precisions, for the first weights with which all neurons fire alike."""
+    """Objective and its gradient in both precisions, for the first weights with which the spikes of both are equal."""
     config, _ = FAMILIES[family]
     nets = [network(dataclasses.replace(config, precision=precision)) for precision in ("float32", "bfloat16")]
     x, options = inputs(config), {"taps": known(family).names[:1], "inspect": tuple(known(family).rates)}
@@ -207,7 +211,7 @@ def with_the_same_spikes(family):
         same = jax.tree.map(lambda a, b: bool((a == b).all()), fired, narrow_fired)
         if all(spikes.any() for spikes in fired.values()) and all(same.values()):
             return (loss, gradient), (narrow_loss, narrow_gradient)
-    raise AssertionError("the neurons fire alike for none of 50 seeds")
+    raise AssertionError("the spikes of both precisions differ for all of 50 seeds")
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,9 @@ def test_values_and_all_gradients_equal_the_plain_loop(x64, reset, detach, T, pe
 @UNROLLED_AND_LOOP
 def test_shapes_follow_x_and_the_membrane_defaults_to_zeros(T):
     x = draw(2, T, 3, 3, 2)
-    outputs = lif_trace(x, jnp.full((3, 1, 1), 0.5), jnp.ones((1, 1, 1, 2)))
+    outputs = jax.jit(lif_trace)(x, jnp.full((3, 1, 1), 0.5), jnp.ones((1, 1, 1, 2)))
     assert_shape(outputs, [(2, T, 3, 3, 2), (2, 3, 3, 2), (2, T, 3, 3, 2)])
-    assert_trees_all_equal(outputs, lif_trace(x, membrane=jnp.zeros((2, 3, 3, 2))))
+    assert_trees_all_equal(outputs, jax.jit(lif_trace)(x, membrane=jnp.zeros((2, 3, 3, 2))))
 
 
 # --- membrane and threshold
@@ -213,8 +213,14 @@ def test_calling_the_pytree_equals_the_functions(reset):
     x, membrane = draw(B, 6, C), draw(B, C)
     arguments = {"decay": 0.3, "threshold": 0.8, "spike": surrogate.erf(), "reset": reset, "detach_reset": True}
     neuron = LIF(**arguments)
-    assert_trees_all_equal(neuron(x, membrane), lif(x, **arguments, membrane=membrane))
-    assert_trees_all_equal(neuron.trace(x), lif_trace(x, **arguments))
+
+    @jax.jit
+    def pairs(x, membrane):
+        called = neuron(x, membrane), lif(x, **arguments, membrane=membrane)
+        return called, (neuron.trace(x), lif_trace(x, **arguments))
+
+    for actual, expected in pairs(x, membrane):
+        assert_trees_all_equal(actual, expected)
     assert jax.tree.leaves(neuron) == [0.3, 0.8, 2.0]
 
 
@@ -224,10 +230,10 @@ def test_vmap_over_decay_threshold_and_width_equals_separate_calls(T):
     run = make_gradients(lambda x, neuron: neuron(x))
     neurons = [LIF(decay, threshold, surrogate.triangle(width)) for decay, threshold, width in np.eye(3) / 2 + 0.5]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *neurons)
-    together = jax.vmap(run, ({"x": None, "neuron": 0}, None))({"x": x, "neuron": stacked}, weights)
-    alone = [run({"x": x, "neuron": neuron}, weights) for neuron in neurons]
-    assert_trees_all_close(together, jax.tree.map(lambda *runs: jnp.stack(runs), *alone), atol=1e-5)
-    assert not np.allclose(together[0]["x"][0], together[0]["x"][2])
+    vectorised = jax.vmap(run, ({"x": None, "neuron": 0}, None))({"x": x, "neuron": stacked}, weights)
+    separate = [run({"x": x, "neuron": neuron}, weights) for neuron in neurons]
+    assert_trees_all_close(vectorised, jax.tree.map(lambda *runs: jnp.stack(runs), *separate), atol=1e-5)
+    assert not np.allclose(vectorised[0]["x"][0], vectorised[0]["x"][2])
 
 
 # --- residuals, and differentiation under transforms
@@ -274,7 +280,8 @@ def test_half_residual_resets_exactly_however_near_the_threshold(T):
     """Rounding u itself to bfloat16 would take both neurons for resting at the threshold."""
     above, below = jnp.nextafter(jnp.float32(1), 2.0), jnp.nextafter(jnp.float32(1), 0.0)
     x = jnp.zeros((1, T, 2)).at[:, 0].set(jnp.array([above, below]))
-    run = jax.grad(lambda x: lif(x, 0.5, spike=surrogate.rectangle(1e-9), residual="half", detach_reset=True)[1].sum())
+    spike = surrogate.rectangle(1e-9)
+    run = jax.jit(jax.grad(lambda x: lif(x, 0.5, spike=spike, residual="half", detach_reset=True)[1].sum()))
     through = jnp.array([0.0, 0.5 ** (T - 1)])  # no gradient passes the reset of the first
     assert_trees_all_equal(run(x)[0, 0], through)
 
@@ -291,7 +298,7 @@ def test_half_residual_is_one_bfloat16_sequence_without_a_float32_one_in_between
 
 
 TRANSFORMS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
-    "eager": lambda f: f,
+    "none": lambda f: f,
     "jit": jax.jit,
     "remat": lambda f: jax.jit(jax.checkpoint(f)),
     "vmap": lambda f: jax.jit(lambda p: first(jax.vmap(f)(jax.tree.map(lambda a: a[None], p)))),
@@ -315,8 +322,9 @@ def parameters(T):
 def test_gradient_through_every_transform_equals_the_plain_loop(x64):
     p = parameters(T=5)
     expected = jax.jit(jax.grad(lambda p: squared_loss(p, plain_lif)))(p)
-    for transform in TRANSFORMS.values():
-        assert_close(jax.jit(jax.grad(transform(squared_loss)))(p), expected, 1e-13)
+    gradients = jax.jit(lambda p: [jax.grad(transform(squared_loss))(p) for transform in TRANSFORMS.values()])(p)
+    for gradient in gradients:
+        assert_close(gradient, expected, 1e-13)
 
 
 @pytest.mark.parametrize("T", [pytest.param(3, marks=pytest.mark.slow), 5])
@@ -332,9 +340,14 @@ def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(
 
     compiled = jax.jit(step)
     difference = jax.tree.map(lambda a, b: (b - a) / (2 * h), compiled(low), compiled(high))
-    for transform in TRANSFORMS.values():
-        after, tangent = jax.jvp(transform(step), (p,), (direction,))
-        assert_close(after, compiled(p), 1e-13)
+
+    def tangents(names):
+        return [jax.jvp(TRANSFORMS[name](step), (p,), (direction,)) for name in names]
+
+    expected = compiled(p)
+    # One without any compilation, the others in one program.
+    for after, tangent in tangents(["none"]) + jax.jit(lambda: tangents(TRANSFORMS))():
+        assert_close(after, expected, 1e-13)
         assert_close(tangent, difference, 1e-7)
 
 

@@ -1,5 +1,6 @@
 """The one-neuron experiment against a reference in PyTorch, its own tangent map, and the theory of the chaos term."""
 
+import functools
 import math
 
 import jax
@@ -27,9 +28,19 @@ def strengths(z0, beta, steps):
 
 
 def growth(w, z, lr, **variant):
-    """Factor by which one step multiplies a small change made to w and b alike."""
+    """Factor by which one step multiplies a small change of w = b."""
     step = lambda w: update((w, w), z, lr, **variant)[0][0]  # noqa: E731
     return jax.jvp(step, (w,), (jnp.ones_like(w),))[1]
+
+
+@functools.partial(jax.jit, static_argnames="time_steps")
+def growths(w, z, lr, time_steps):
+    return jax.vmap(lambda w, z: growth(w, z, lr, time_steps=time_steps))(w, z)
+
+
+@functools.partial(jax.jit, static_argnames="time_steps")
+def updates(w, b, z, lr, time_steps):
+    return jax.vmap(lambda w, b, z: update((w, b), z, lr, time_steps=time_steps))(w, b, z)
 
 
 def error_bounds(w, z, lr, time_steps):
@@ -40,13 +51,13 @@ def error_bounds(w, z, lr, time_steps):
     membrane from one of either, for all steps. It is given in h, whose change reaches a membrane at most
     1 / (1 - decay) fold.
     """
-    factors = np.abs(jax.vmap(lambda w, z: growth(w, z, lr, time_steps=time_steps))(w, z))
+    factors = np.abs(growths(w, z, lr, time_steps))
     rounding = 16 * np.finfo(float).eps * max(1.0, np.abs(2 * w).max())
     bounds = [0.0]  # the start is exact
     for factor in factors[:-1]:
         bounds.append(factor * bounds[-1] + rounding)
-    h = jnp.broadcast_to(jnp.asarray(2 * w)[:, None], (len(w), time_steps))
-    membranes = np.asarray(lif_trace(h, DECAY)[2])
+    h = np.broadcast_to(2 * w[:, None], (len(w), time_steps))
+    membranes = np.asarray(jax.jit(lif_trace)(h, DECAY)[2])
     distances = np.abs(membranes[..., None] - np.array([0.0, 1.0, 2.0])).min(axis=(1, 2))
     return np.array(bounds), distances * (1 - DECAY)
 
@@ -55,8 +66,7 @@ def error_bounds(w, z, lr, time_steps):
 def test_each_step_is_that_of_the_reference(x64, reference, name):
     time_steps, z0, beta, lr = RUNS[name]
     rows = reference("single_neuron")[name]
-    step = jax.vmap(lambda w, b, z: update((w, b), z, lr, time_steps=time_steps))
-    (w, b), squared_rate = step(rows[:, 0], rows[:, 1], strengths(z0, beta, len(rows)))
+    (w, b), squared_rate = updates(rows[:, 0], rows[:, 1], strengths(z0, beta, len(rows)), lr, time_steps)
     np.testing.assert_allclose(w[:-1], rows[1:, 0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(b[:-1], rows[1:, 1], rtol=0, atol=1e-12)
     np.testing.assert_allclose(squared_rate, rows[:, 2], rtol=0, atol=1e-12)
@@ -96,7 +106,7 @@ def test_membrane_on_the_threshold_is_silent_or_fires():
 def test_first_step_of_both_conventions(x64, time_steps):
     silent, fires = (
         trajectory(START, Z0, BETA, LR, steps=2, time_steps=time_steps, threshold=threshold)
-        for threshold in (1.0, one_neuron.inclusive())
+        for threshold in (1.0, float(one_neuron.inclusive()))
     )
     np.testing.assert_allclose(silent[1][0], (time_steps / 2 / 10) ** 2, rtol=1e-12)
     np.testing.assert_allclose(fires[1][0], (time_steps / 10) ** 2, rtol=1e-12)
@@ -143,8 +153,8 @@ def distinct(orbit):
 
 
 def test_fixed_point_of_the_term_alone_loses_stability_at_the_flip(x64):
-    at = lambda z: growth(jnp.array(FIXED_POINT / 2), z, LR, time_steps=1, threshold=jnp.inf)  # noqa: E731
-    np.testing.assert_allclose(at(FLIP), -1, atol=1e-4)
+    factor = jax.jit(lambda w, z: growth(w, z, LR, time_steps=1, threshold=jnp.inf))
+    np.testing.assert_allclose(factor(FIXED_POINT / 2, FLIP), -1, atol=1e-4)
     np.testing.assert_allclose(one_neuron.FLIP, FLIP, atol=1e-3)
     below, above = term_alone([0.99 * FLIP, 1.01 * FLIP], transient=3000)
     np.testing.assert_allclose(below, FIXED_POINT / 2, atol=1e-9)
@@ -187,14 +197,35 @@ def test_period_detection_tells_a_cycle_from_noise():
     assert one_neuron.settled(np.ones(9)) == 0 and one_neuron.stretches(one_neuron.irregular(cycle)) == []
 
 
-@pytest.mark.slow
-def test_the_program_writes_its_figure_and_data(tmp_path, capsys):
-    one_neuron.main(["--out", str(tmp_path)])
+def run_main(out, capsys):
+    """Run the program and check the names in its report."""
+    one_neuron.main(["--out", str(out)])
     lines = capsys.readouterr().out.splitlines()
-    assert "H(0)" in lines[0] and lines[-1] == f"Figure: {tmp_path / 'one_neuron.png'}"
+    assert "H(0)" in lines[0] and lines[-1] == f"Figure: {out / 'one_neuron.png'}"
     assert [line[: line.index(":")] for line in lines[1:-1]] == [
         f"T={time_steps}{part}" for time_steps in (10, 20) for part in ("", ", H(0)=1")
     ]
+    assert all(line in (out / "README.md").read_text() for line in lines[:-1])
+
+
+def test_the_program_writes_figure_data_and_page_of_short_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(one_neuron, "trajectory", functools.partial(trajectory, steps=60))
+    monkeypatch.setattr(one_neuron, "bifurcation", functools.partial(bifurcation, transient=5, keep=2))
+    save = one_neuron.study.save_figure
+    monkeypatch.setattr(one_neuron.study, "save_figure", lambda fig, out, name, dpi: save(fig, out, name, dpi=20))
+    short = one_neuron.measure(2)
+    monkeypatch.setattr(one_neuron, "measure", lambda time_steps: short)
+    run_main(tmp_path, capsys)
+    assert (tmp_path / "one_neuron.png").exists() and (tmp_path / "one_neuron.pdf").exists()
+    for time_steps in (10, 20):
+        with np.load(tmp_path / f"one_neuron_T{time_steps}.npz") as data:
+            assert set(data) == set(short) and data["csbp_H0"].shape == (60,)
+            np.testing.assert_array_equal(data["visited"], short["visited"])
+
+
+@pytest.mark.slow
+def test_the_program_writes_its_figure_and_data(tmp_path, capsys):
+    run_main(tmp_path, capsys)
     assert (tmp_path / "one_neuron.png").stat().st_size > 50_000 and (tmp_path / "one_neuron.pdf").exists()
     with np.load(tmp_path / "one_neuron_T20.npz") as data:
         np.testing.assert_allclose(data["csbp_H0"][-1], FIXED_POINT / 2, atol=1e-5)
