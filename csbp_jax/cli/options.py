@@ -3,24 +3,34 @@
 Each command is a dataclass: its fields are the options, their annotations say how a word becomes a value.
 """
 
+import ast
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import io
+import itertools
 import os
 import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 from tyro import _errors as tyro_errors  # documented as the way to handle errors, in spite of its name
 from tyro.conf import FlagCreatePairsOff, Positional, arg
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from csbp_jax import configs
-from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
+from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, Neuron, check, flatten, replaced
+from csbp_jax.config.validation import RANGES
 from csbp_jax.training import plugin_file
 from csbp_jax.training.plugins import Own
 
@@ -194,14 +204,46 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
 
     output = io.StringIO()
     defaults = {} if default is None else {"default": default}
+    # Only for the help, so that parsing does not depend on it.
+    ranges = _registry_with_ranges() if set(argv) & {*HELP} else contextlib.nullcontext()
     try:
-        with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output):
+        with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output), ranges:
             return tyro.cli(kind, args=argv, prog=prog, **defaults)  # type: ignore[call-overload, no-any-return]  # kind is a dataclass
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         # An event that this version of tyro does not describe.
         raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} --help lists all") from None
+
+
+def _registry_with_ranges() -> ConstructorRegistry:
+    """Return tyro's rules with one more: the help of a config's field ends with its range."""
+    registry = ConstructorRegistry()
+    sections = {type(value): f"{name}." for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)}
+    sections |= {Config: "", Neuron: "model.neuron."}
+
+    @registry.struct_rule
+    def _(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type not in sections:
+            return None
+        definition = next(iter(ast.parse(inspect.getsource(info.type)).body))
+        docs = {}
+        for field, doc in itertools.pairwise(getattr(definition, "body", [])):
+            match field, doc:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    docs[name] = " ".join(text.split())
+        hints = get_type_hints(info.type)
+        fields = []
+        for name, doc in docs.items():
+            allowed = RANGES.get(sections[info.type] + name)
+            text = f"{doc} Allowed: {allowed.words}." if allowed else doc
+            fields.append(StructFieldSpec(name, hints[name], getattr(info.default, name), text))
+        for name, hint in hints.items():
+            if name not in docs:  # a section
+                fields.append(StructFieldSpec(name, hint, getattr(info.default, name)))
+        return StructConstructorSpec(info.type, tuple(fields))
+
+    return registry
 
 
 def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:

@@ -17,6 +17,7 @@ from csbp_jax.cli import listing, main, options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron
+from csbp_jax.config.validation import RANGES
 from csbp_jax.evaluation import evaluate
 from csbp_jax.runtime.preemption import Stopped
 from tests.support.matching import search
@@ -185,6 +186,15 @@ def test_help_of_a_command_lists_its_options(command, capsys):
     words = capsys.readouterr().out.replace("│", " ").replace(",", " ").split()
     assert all(word in words for word in options._names(COMMANDS[command][0]) if "." not in word)
     assert ("--optimizer.lr" in words) == (command in ("train", "sweep", "lr", "data"))
+
+
+def test_help_states_the_range_of_each_field(capsys):
+    assert main.main(["train", "digits", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert text.count(" Allowed: ") == len(RANGES)
+    for field in ("--chaos.beta", "--model.neuron.decay"):
+        assert "Allowed: from 0 to 1. (default: " in text.partition(f" {field} FLOAT")[2].partition(" --")[0]
+    assert "Early stopping: number of epochs" in text and "--model.neuron.learn {none,layer,channel}" in text
 
 
 def test_overrides_reach_the_config():
