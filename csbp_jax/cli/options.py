@@ -23,6 +23,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
@@ -74,9 +75,40 @@ def _path_or_address(word: str) -> str:
     return word if "://" in word else expand_path(word)  # training checks addresses
 
 
+def _whole_number(word: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", word):
+        raise ValueError(f"{word!r} is not a whole number of at most 18 digits 0 to 9")
+    return int(word)
+
+
+def _number(word: str) -> float:
+    # float() also takes 1_000, +1 and digits of other scripts; inf and nan are refused by name when values are checked.
+    if not re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|-?inf|nan", word):
+        raise ValueError(f"{word!r} is not a number in digits 0 to 9")
+    return float(word)
+
+
+_NUMBERS = ConstructorRegistry()
+
+
+@_NUMBERS.primitive_rule
+def _number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Parse int and float by the rules above, also within tuples."""
+    if info.type not in (int, float):
+        return None
+    convert: Callable[[str], Any] = _whole_number if info.type is int else _number
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT" if info.type is int else "FLOAT",
+        instance_from_str=lambda words: convert(words[0]),
+        is_instance=lambda value: isinstance(value, int if info.type is int else int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def _count(word: str) -> int:
-    if not (word.isdecimal() and int(word) > 0):
-        raise ValueError(f"{word!r} is not possible; allowed is a positive whole number")
+    if not re.fullmatch("[0-9]{1,9}", word) or not int(word):
+        raise ValueError(f"{word!r} is not possible; allowed is a positive whole number of at most 9 digits")
     return int(word)
 
 
@@ -208,7 +240,7 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
     ranges = _registry_with_ranges() if set(argv) & {*HELP} else contextlib.nullcontext()
     try:
         with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output), ranges:
-            return tyro.cli(kind, args=argv, prog=prog, **defaults)  # type: ignore[call-overload, no-any-return]  # kind is a dataclass
+            return tyro.cli(kind, args=argv, prog=prog, registry=_NUMBERS, **defaults)  # type: ignore[call-overload, no-any-return]  # kind is a dataclass
     except SystemExit as stop:
         if not stop.code:  # --help
             raise

@@ -115,6 +115,9 @@ def _groups(
         except (ConfigError, OSError) as error:
             answers[i] = Answer(str(path), [], [], " ".join(str(error).split()))
             continue
+        except MemoryError:
+            answers[i] = Answer(str(path), [], [], f"{path}: needs more memory than this machine has; make it smaller")
+            continue
         indices, records = waiting.setdefault((record.shape, record.dtype), ([], []))
         indices.append(i)
         records.append(record)

@@ -162,7 +162,7 @@ def _connect(how: str) -> None:
     arguments: dict[str, Any]
     if how == "auto":
         arguments = {}
-    elif match := re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s,:]+):(\d+),(\d+),(\d+)", how):
+    elif match := re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s,:]+):([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})", how):
         address, count, number = f"{match[1]}:{match[2]}", int(match[3]), int(match[4])
         if not number < count:
             raise ConfigError(f"--distributed: {how!r} is not possible; of n processes, i is from 0 to n - 1")

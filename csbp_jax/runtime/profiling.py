@@ -20,7 +20,7 @@ def parse_trace_steps(text: str) -> range:
     Raises:
       ConfigError: it has another form.
     """
-    match = re.fullmatch(r"(\d+):(\d+)", text)
+    match = re.fullmatch("([0-9]{1,18}):([0-9]{1,18})", text)
     if not match or not int(match[1]) or not int(match[2]):
         raise ConfigError(f"--profile: {text!r} is not possible; write START:N, e.g. 20:5 for steps 20 to 24")
     return range(int(match[1]), int(match[1]) + int(match[2]))

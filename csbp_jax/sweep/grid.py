@@ -1,6 +1,7 @@
 """The configs of a grid's members, and which of them share a compilation."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ from csbp_jax.config import Config, ConfigError, check, flatten, replaced, sugge
 from csbp_jax.sweep.tables import plain
 from csbp_jax.training.build import TRACED
 from csbp_jax.training.plugins import Own
+
+MAX_MEMBERS = 100_000
+"""Most values of a range FIRST:END in a grid."""
 
 Axes = Mapping[str, Sequence[Any]]
 
@@ -45,7 +49,9 @@ def words(text: str) -> dict[str, list[str]]:
 
 def _range(value: str) -> list[str]:
     first, colon, end = value.partition(":")
-    if colon and first.isdecimal() and end.isdecimal():
+    if colon and re.fullmatch("[0-9]{1,18}", first) and re.fullmatch("[0-9]{1,18}", end):
+        if int(end) - int(first) > MAX_MEMBERS:
+            raise ConfigError(f"GRID: {value} has more than {MAX_MEMBERS:,} values; give fewer (--grid)")
         return [str(n) for n in range(int(first), int(end))] or [""]
     return [value]
 

@@ -29,12 +29,16 @@ _MEMORY = 0.9  # of the smoothed loss, a step
 _WORSE = 4.0  # times the lowest smoothed loss: the run ends
 
 
+MAX_STEPS = 1_000_000
+"""Most steps of a run with a rising rate."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RateRange:
     """``steps`` learning rates from ``low`` to ``high``, evenly in their logarithm.
 
     Raises:
-      ConfigError: not 0 < low < high, or fewer than 10 steps.
+      ConfigError: not 0 < low < high, or not 10 to ``MAX_STEPS`` steps.
     """
 
     low: float = 1e-5
@@ -43,9 +47,9 @@ class RateRange:
 
     def __post_init__(self) -> None:
         low, high, steps = self.low, self.high, self.steps
-        if not (0 < low < high < math.inf and steps >= 10):
+        if not (0 < low < high < math.inf and 10 <= steps <= MAX_STEPS):
             raise ConfigError(
-                f"--low, --high, --steps: {low}, {high}, {steps}; give 0 < low < high and at least 10 steps"
+                f"--low, --high, --steps: {low}, {high}, {steps}; give 0 < low < high and 10 to {MAX_STEPS:,} steps"
             )
 
 

@@ -1,13 +1,17 @@
 """Decoding: all decoders give the same pixels, every kind of image becomes RGB, damage names the record."""
 
 import io
+import pathlib
+import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+import csbp_jax
 from csbp_jax.config import ConfigError
 from csbp_jax.data.images import decode
+from tests.support import hostile_files
 from tests.support.formats import encoded, photo
 
 PIXELS = photo(0)
@@ -76,6 +80,34 @@ def damaged():
         "half PNG": png[: len(png) // 2],
         "text": b"<html>404</html>",
     }
+
+
+@pytest.mark.parametrize("name", hostile_files.PICTURES)
+def test_pictures_from_others_are_refused(decoder, name, tmp_path):
+    content, message = hostile_files.PICTURES[name]
+    with pytest.raises(ConfigError, match=rf"^a: .*{message}"):
+        decode.decode(content, "a", decoder)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path / name}: .*{message}"):
+        decode.height_width(tmp_path / name)
+
+
+def test_no_picture_starts_a_program(decoder, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **options: pytest.fail("it would start gs"))
+    with pytest.raises(ConfigError, match="not an image in one of the formats"):
+        decode.decode(hostile_files.EPS, "a", decoder)
+
+
+def test_images_are_opened_in_one_function_only():
+    package = pathlib.Path(csbp_jax.__file__).parent
+    opening = [path.name for path in package.rglob("*.py") for _ in re.findall(r"Image\.open\(", path.read_text())]
+    assert opening == ["decode.py"]
+
+
+@pytest.mark.parametrize("form", decode.FORMATS)
+def test_formats_that_are_read(form, decoder):
+    pixels = decode.decode(saved(Image.fromarray(PIXELS), form), "a.png", decoder)
+    assert pixels.shape == PIXELS.shape and np.abs(pixels.astype(int) - PIXELS).mean() < 12
 
 
 @pytest.mark.parametrize("kind", damaged())

@@ -15,6 +15,7 @@ from PIL import Image
 from csbp_jax import data
 from csbp_jax.cli import main
 from csbp_jax.config import Config, ConfigError, Data, Model
+from tests.support import hostile_files
 from tests.support.event_formats import nmnist
 
 N = 5
@@ -378,7 +379,7 @@ WRONG = {
     lambda root: (fill(root, splits=("train",)), fill(root, classes=("a2", "b"), splits=("test",))): r"test: has no "
     r"folder 'a10', but another split has",
     lambda root: (fill(root), (root / "empty").mkdir()): r"empty: is empty; put files of this class into it",
-    broken: r"3.png: is not a picture, or is damaged \(cannot identify.*\); replace it",
+    broken: r"3.png: is not a picture, or is damaged \(it is not an image in one of .*\); replace it",
     cut: r"3.npz: cannot be read",
     mixed: r"several types: pictures \(.*0.png\), frames \(.*3.npy\); keep one type",
     stranger: r"notes.txt: unsupported file format; allowed are .png, .jpg",
@@ -397,10 +398,12 @@ WRONG = {
     pipe: r"b/x.png: is not a file, perhaps",
     lost_class: r"mine/c: is neither a folder nor a file, perhaps a broken link; remove it",
     few: r"mine: no class has 3 files to divide; add files, or make folders train, validation and test",
-    vast: r"3.png: is not a picture, or is damaged \(Image size .1600000000 pixels.*\); replace it",
+    vast: r"3.png: cannot be decoded \(it has more than 89,478,485 pixels\); save it smaller",
     inflated: r"3.npz: cannot be read \(.*\); save it again",
     header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 6, 8, 1"): r"3.npy: cannot be read \(.*\); save",
-    header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000000,), }"): r"3.npy: cannot be read",
+    header(
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000000,), }"
+    ): r"3.npy: states an array of 10,000,000,0",
     columns: r".npy: seems to be a list of events; save it as .npz with arrays x, y, t, p",
     cameras: r"3.npz: is from a camera of 7x8 pixels, but .*0.npz from one of 6x8; export them with one height",
     outside: r"3.npz: event 0 has x = 1000000, outside of 0 to 8191",
@@ -430,6 +433,36 @@ def test_unreadable_files_are_left_out_and_listed(make, left, root, tmp_path, ca
     splits = load(root, tmp_path, bad="skip")
     assert sum(map(len, splits.values())) == 3 * N - 1
     assert f"left out 1 files that cannot be read: {left}" in capsys.readouterr().err
+
+
+HOSTILE = [
+    *((picture, hostile_files.PICTURES, name) for name in hostile_files.PICTURES),
+    *((features, hostile_files.ARRAYS, name) for name in hostile_files.ARRAYS),
+    *((events, hostile_files.EVENTS, name) for name in hostile_files.EVENTS),
+]
+
+
+@pytest.mark.parametrize(("write", "kind", "name"), HOSTILE, ids=lambda value: value if isinstance(value, str) else "")
+def test_files_from_others_are_refused_or_left_out(write, kind, name, root, tmp_path, capsys):
+    fill(root, write)
+    content, message = kind[name]
+    (root / "b" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"b/{name}.*{message}") as error:
+        load(root, tmp_path)
+    assert "\n" not in str(error.value)
+    splits = load(root, tmp_path, bad="skip")
+    assert sum(map(len, splits.values())) == 3 * N
+    assert f"left out 1 files that cannot be read: b/{name}" in capsys.readouterr().err
+    assert splits["train"][0]["x"].size < 1000
+
+
+def test_a_camera_that_coordinates_make_too_large_is_one_recordings_error(root, tmp_path):
+    fill(root, events)
+    np.savez(root / "b" / "x.npz", x=np.array([8191]), y=np.array([8191]), t=np.array([0]), p=np.array([0]))
+    with pytest.raises(ConfigError, match=r"b/x.npz: 3 frames of 8192x8192x2 are more than 268,435,456 counts; set"):
+        load(root, tmp_path)
+    splits = load(root, tmp_path, bad="skip")
+    assert sum(map(len, splits.values())) == 3 * N and splits["train"][0]["x"].size < 1000
 
 
 @pytest.mark.parametrize("write", [picture, features, events], ids=lambda write: write.__name__)

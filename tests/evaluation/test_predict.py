@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import io
+import re
 import shutil
 from typing import Any
 
@@ -15,15 +16,16 @@ from PIL import Image
 
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.cli import main
-from csbp_jax.config import Chaos, Neuron, to_json
+from csbp_jax.config import Chaos, ConfigError, Neuron, to_json
 from csbp_jax.data.events import digits_events, sources
-from csbp_jax.data.user import folder, prediction_inputs
+from csbp_jax.data.user import folder, folder_files, prediction_inputs
 from csbp_jax.evaluation import forward, predict, restore
 from csbp_jax.learner import optimizer
 from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import resolve
 from csbp_jax.training.loop import checkpoint_content
+from tests.support import hostile_files
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,32 @@ def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
     answers = predict.predict(run, paths[:3], top=3)
     assert [[row["label"], row["label_2"], row["label_3"]] for row in rows] == [answer.labels for answer in answers]
     assert float(rows[1]["probability_2"]) == pytest.approx(answers[1].probabilities[1], rel=1e-5)
+
+
+def test_no_file_stops_the_others(digits, tmp_path, capsys):
+    run, _, paths = digits
+    messages = hostile_files.write(tmp_path, hostile_files.PICTURES, hostile_files.ARRAYS)
+    order = [str(path) for path in (*messages, paths[0])]
+    assert main.main(["predict", str(run), *order]) == 2
+    output = capsys.readouterr()
+    errors = output.err.splitlines()
+    assert errors[-1] == f"csbp_jax: {len(messages)} of {len(order)} files could not be read; the others are predicted"
+    for line, (path, message) in zip(errors[:-1], messages.items(), strict=True):
+        assert re.match(rf"csbp_jax: {re.escape(str(path))}.*{message}", line), line
+    assert [row["file"] for row in csv.DictReader(io.StringIO(output.out))] == [str(paths[0])]
+
+
+def test_memory_that_a_file_needs_and_the_machine_lacks_is_its_error(digits, monkeypatch):
+    run, _, paths = digits
+
+    def exhausted(path):
+        raise MemoryError
+
+    read = folder_files.read_array
+    monkeypatch.setattr(folder_files, "read_array", lambda path: exhausted(path) if path == paths[0] else read(path))
+    answers = predict.predict(run, paths[:2])
+    assert answers[0].problem == f"{paths[0]}: needs more memory than this machine has; make it smaller"
+    assert answers[1].labels and not answers[1].problem
 
 
 def test_file_formats_of_a_grey_picture_agree(digits, tmp_path, capsys):
@@ -255,3 +283,11 @@ def test_no_other_file_is_predicted_where_none_could_be_read(digits, tmp_path, c
     for paths, message in ((missing[:1], "the file could not be read"), (missing, "none of the files could be read")):
         assert main.main(["predict", str(run), *paths]) == 2
         assert capsys.readouterr().err.splitlines()[-1] == f"csbp_jax: {message}"
+
+
+def test_recordings_from_others_are_refused_in_one_line(tmp_path):
+    read, _ = prediction_inputs.reader(configs.load("digits_events"), [])
+    for path, message in hostile_files.write(tmp_path, hostile_files.EVENTS).items():
+        with pytest.raises(ConfigError, match=rf"^{re.escape(str(path))}.*{message}") as error:
+            read(path)
+        assert "\n" not in str(error.value)

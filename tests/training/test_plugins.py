@@ -305,6 +305,12 @@ WRONG = {
     "x = x[:, 0]": "{}: data: train: x is float64 (40, 3); expected are numbers [N, T, ...]",
     "y = y[:4]": "{}: data: train: y is int64 (4,); expected are labels from 0 on, integers [40]",
     "y = y - 1": "{}: data: train: y is int64 (40,); expected are labels from 0 on",
+    "y = y + 10**9": "{}: data: train: y has a label 1000000001; allowed are 0 to 99999; number the classes from 0 on",
+    "y = y.astype(np.uint64) + np.uint64(2**32)": "{}: data: train: y has a label 4294967297; allowed are 0 to 99999",
+    "class Many:\n    classes = 10**9\n    def __len__(self): return 40\n"
+    "    def __getitem__(self, i): return {'x': x[i], 'y': y[i]}\ndef data(config, data_dir):\n"
+    "    return {'train': Many(), 'validation': Many(), 'test': Many()}":
+        "{}: data: train: has 1000000000 classes; allowed are 1 to 100000",
     "x[3] = np.nan": "{}: data: train: x holds values that are not finite",
     "x = np.zeros((40, 3, 3))": "{}: data: train: x has 3 time steps; expected is model.time_steps (2)",
     "def data(config, data_dir): return {'train': (x, y), 'test': 3}": "{}: data: test is a int without __len__; exp",

@@ -4,12 +4,35 @@ A rule gives ``edges [T + 1]``: frame k holds events ``edges[k]`` to ``edges[k +
 events need no frame numbers. N is the number of events, at least one; their times ``t [N]`` are non-decreasing.
 """
 
+import math
 from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 
+from csbp_jax.config import ConfigError
 from csbp_jax.data.events.readers import IntArray
+
+MAX_COUNTS = 2**28
+"""Most counts ``T H W C`` of one recording's frames, 2 GiB while events are counted."""
+
+
+def check_grid(T: int, shape: tuple[int, int, int], name: object) -> None:
+    """Check that frames of this shape have at most ``MAX_COUNTS`` counts, before memory is allocated.
+
+    Args:
+      T: number of frames.
+      shape: (H, W, C) of a frame.
+      name: what the message begins with.
+
+    Raises:
+      ConfigError: they have more.
+    """
+    if T * math.prod(shape) > MAX_COUNTS:
+        raise ConfigError(
+            f"{name}: {T} frames of {'x'.join(map(str, shape))} are more than {MAX_COUNTS:,} counts; set data.size "
+            "with data.resize events, use fewer time steps, or remove a recording whose coordinates are wrong"
+        )
 
 
 def by_number(t: IntArray, T: int) -> IntArray:

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
+from csbp_jax.data.safe_files import ArrayFile, check_regular, open_arrays, reason
 
 IntArray = NDArray[np.integer]
 """An array of integers of any width."""
 
-_MAX_SIDE = 8192  # the largest coordinate plus one that is accepted where a file does not state its camera's size
+MAX_SIDE = 8192
+"""Largest height and width of a camera, whether a file states them or its events' coordinates imply them."""
 
 
 class Events(NamedTuple):
@@ -52,6 +54,7 @@ def parse(path: str | pathlib.Path) -> Events:
     path = pathlib.Path(path)
     if path.suffix.lower() not in _READERS:
         raise ConfigError(f"{path}: not a file of events; supported formats are {', '.join(SUFFIXES)}")
+    check_regular(path)
     try:
         return _READERS[path.suffix.lower()](path)
     except ImportError as error:
@@ -61,8 +64,7 @@ def parse(path: str | pathlib.Path) -> Events:
     except (ConfigError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # each library raises its own errors; a panic in Rust is not even an Exception
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{path}: cannot be read ({reason}); fetch or export it again") from None
+        raise ConfigError(f"{path}: cannot be read ({reason(error)}); fetch or export it again") from None
 
 
 def validate(events: Events, name: object) -> Events:
@@ -79,7 +81,12 @@ def validate(events: Events, name: object) -> Events:
       ConfigError: the events are invalid.
     """
     x, y, t, p, sensor = events
-    height, width = sensor or (_MAX_SIDE, _MAX_SIDE)
+    height, width = sensor or (MAX_SIDE, MAX_SIDE)
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise ConfigError(
+            f"{name}: states a camera of height {height} and width {width}; allowed are 1 to {MAX_SIDE}; export it "
+            "again"
+        )
     if not x.size == y.size == t.size == p.size:
         raise ConfigError(f"{name}: {x.size} x, {y.size} y, {t.size} t and {p.size} p; expected equally many")
     if not t.size:
@@ -179,17 +186,27 @@ def _aedat(path: pathlib.Path) -> Events:
 
 
 def _npz(path: pathlib.Path) -> Events:
-    with path.open("rb") as file, np.load(file) as arrays:  # given a path, numpy leaves a damaged archive open
-        if missing := [field for field in "xytp" if field not in arrays]:
+    with open_arrays(path) as arrays:
+        if missing := [field for field in "xytp" if field not in arrays.names]:
             raise ConfigError(f"{path}: has no array {', '.join(missing)}; save x, y, t and p")
-        sensor = tuple(int(arrays[key]) for key in ("height", "width") if key in arrays)
+        sensor = tuple(_side(arrays, key) for key in ("height", "width") if key in arrays.names)
         if len(sensor) == 1:
             raise ConfigError(f"{path}: has only one of height and width; save both, or neither")
-        return _from_arrays(path, [arrays[field] for field in "xytp"], sensor)
+        return _from_arrays(path, [arrays.read(field) for field in "xytp"], sensor)
+
+
+def _side(arrays: ArrayFile, key: str) -> int:
+    side = arrays.read(key)
+    if side.size != 1 or side.dtype.kind not in "iuf" or not side.item() % 1 == 0:
+        raise ConfigError(f"{arrays.path}: {key} is {side.dtype} {side.shape}; save one whole number")
+    return int(side.item())
 
 
 def _npy(path: pathlib.Path) -> Events:
-    array = np.load(path)
+    with open_arrays(path) as arrays:
+        if len(arrays.names) != 1:
+            raise ConfigError(f"{path}: holds {len(arrays.names)} arrays; name it .npz, or save one array")
+        array = arrays.read(arrays.names[0])
     if array.dtype.names and set("xytp") <= set(array.dtype.names):
         return _from_arrays(path, [array[field] for field in "xytp"], ())
     if array.dtype.names or array.ndim != 2 or array.shape[1] != 4:
@@ -197,11 +214,16 @@ def _npy(path: pathlib.Path) -> Events:
     return _from_arrays(path, array.T, ())
 
 
+_INT64_MAX = np.iinfo(np.int64).max
+
+
 def _from_arrays(path: pathlib.Path, xytp: NDArray[Any] | list[NDArray[Any]], sensor: tuple[int, ...]) -> Events:
     x, y, t, p = xytp
     for field, values in (("x", x), ("y", y), ("t", t)):
         if values.size and values.dtype.kind not in "iu":
             raise ConfigError(f"{path}: {field} is {values.dtype}; save integers, times in microseconds")
+        if values.size and values.max() > _INT64_MAX:  # only of uint64; it would become negative
+            raise ConfigError(f"{path}: {field} has a value {values.max()}, which does not fit in int64; save it again")
     if p.size and not (np.isin(p, (0, 1)).all() or np.isin(p, (-1, 1)).all()):
         raise ConfigError(f"{path}: p holds more than two polarities; save x, y, t, p in this order, p as 0 and 1")
     x, y, t = (values.astype(np.int64) for values in (x, y, t))

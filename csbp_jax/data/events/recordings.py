@@ -15,6 +15,7 @@ import numpy as np
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.events.readers import Events, parse, sort_by_time, validate
+from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, check_regular, open_arrays, reason
 
 
 class Recording(NamedTuple):
@@ -91,6 +92,11 @@ def collect_errors(record: str, skipped: dict[str, str] | None) -> Iterator[None
     """Collect a record's ConfigError in ``skipped`` as {record: message}; raise it if ``skipped`` is None."""
     try:
         yield
+    except MemoryError:
+        message = f"{record}: needs more memory than this machine has; remove it, or make it smaller"
+        if skipped is None:
+            raise ConfigError(message) from None
+        skipped[record] = message
     except ConfigError as error:
         if skipped is None:
             raise ConfigError(f"{error} (or leave such records out: data.bad skip)") from None
@@ -138,7 +144,7 @@ def _label(name: str, path: pathlib.Path, data_set: EventDataSet) -> int:
 
 def _shd_recordings(path: pathlib.Path, data_set: EventDataSet, skipped: dict[str, str] | None) -> Iterator[Recording]:
     with _opened(path) as file:
-        labels = np.asarray(file["labels"], int)
+        labels = np.asarray(_dataset(file, "labels"), int).ravel()
     for i, label in enumerate(labels):
         with collect_errors(f"{path.name}/{i}", skipped):
             if not 0 <= label < len(data_set.classes):
@@ -153,11 +159,12 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
     """Open an HDF5 file."""
     import h5py  # a dependency of tonic, which is an extra
 
+    check_regular(path)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r") as file, np.errstate(invalid="raise"):  # NaN as an integer
             yield file
-    except (OSError, KeyError, IndexError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); prepare the data set again") from None
+    except Exception as error:  # on a damaged file, h5py raises many types
+        raise ConfigError(f"{path}: cannot be read ({reason(error)}); prepare the data set again") from None
 
 
 def read(name: str, recording: Recording) -> Events:
@@ -199,11 +206,14 @@ def _parse(name: str, recording: Recording) -> Events:
 def _parse_gesture(path: pathlib.Path) -> Events:
     """Read columns x, y, polarity and milliseconds, which may be fractional."""
     try:
-        x, y, p, t = np.load(path).T
+        with open_arrays(path) as arrays:
+            x, y, p, t = arrays.read(*arrays.names).T
         with np.errstate(invalid="raise"):  # NaN
             x, y, t, p = (a.astype(np.int64) for a in (x, y, np.rint(1000 * t.astype(np.float64)), p))
-    except Exception as error:  # numpy's parser of headers raises many types on a damaged file
-        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())}); prepare it again") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # not four columns of numbers
+        raise ConfigError(f"{path}: cannot be read ({reason(error)}); prepare it again") from None
     return Events(x, y, t, p, (128, 128))
 
 
@@ -211,9 +221,19 @@ def _parse_spikes(recording: Recording) -> Events:
     """Read spikes of SHD and sort them: times are float16 seconds, and their order in the file has no meaning."""
     row = int(recording.id.rpartition("/")[2])
     with _opened(recording.path) as file:
-        t, units = file["spikes/times"][row].astype(np.float64), file["spikes/units"][row]
-    if len(t) != len(units):
-        raise ConfigError(f"{recording.id}: {len(t)} times for {len(units)} units; prepare the data set again")
+        t = 1e6 * np.asarray(_dataset(file, "spikes/times")[row], np.float64)
+        units = np.asarray(_dataset(file, "spikes/units")[row])
+        microseconds = t.astype(np.int64)
+    if t.ndim != 1 or units.ndim != 1 or len(t) != len(units):
+        raise ConfigError(f"{recording.id}: {t.shape} times for {units.shape} units; prepare the data set again")
     order = np.argsort(t, kind="stable")
     zero = np.zeros(len(t), np.int64)
-    return Events(units[order], zero, (1e6 * t[order]).astype(np.int64), zero, (1, 700))
+    return Events(units[order], zero, microseconds[order], zero, (1, 700))
+
+
+def _dataset(file: Any, name: str) -> Any:
+    """Return a dataset of an HDF5 file, if it has no more elements than can be read."""
+    dataset = file[name]
+    if dataset.size > MAX_ARRAY_BYTES // 8:
+        raise ValueError(f"{name} states {dataset.size:,} elements")
+    return dataset

@@ -102,6 +102,7 @@ def _frames(parameters: dict[str, Any], data: Data, unordered: set[str], recordi
 
 def bin_events(events: Events, data: Data, T: int, shape: tuple[int, int, int]) -> IntArray:
     """Bin events by ``data.bins`` into counts ``[T, H, W, C]``, scaling coordinates from the sensor to ``shape``."""
+    binning.check_grid(T, shape, "data.size")
     x, y, t, p, (height, width) = events  # raises if the sensor's size is unknown, which must not be guessed
     if data.bins == "window":
         edges = binning.by_window(t, T, data.window)

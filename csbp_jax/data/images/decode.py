@@ -1,5 +1,8 @@
 """Image decoding to RGB by the fastest decoder installed: simplejpeg, else OpenCV, else Pillow.
 
+Only images in the formats of ``FORMATS`` are read, whatever a file is called: Pillow itself chooses among all of its
+formats by content, and some, such as EPS, start other programs. Sizes are checked before memory is allocated.
+
 All three use libjpeg-turbo and return the same pixels, for CMYK to within 1. None applies the EXIF orientation.
 
 A truncated file is an error, and so is one that is not an image. Wrong bytes in the middle of a JPEG are not an error:
@@ -7,15 +10,19 @@ most leave a valid stream of other pixels, which no decoder can notice, and othe
 also occur in many intact images. Such damage is detected by the checksum of the archive.
 """
 
+import contextlib
 import io
-from collections.abc import Callable
-from typing import Any
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from csbp_jax.config import ConfigError
+from csbp_jax.data import safe_files
 
 try:
     import simplejpeg
@@ -33,18 +40,75 @@ Decoder = Callable[[bytes], Pixels]
 """From a complete file to pixels ``[H, W, 3]``; raises ValueError."""
 
 
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+"""Formats of images that are read, by Pillow's names: those that it decodes in its own process."""
+MAX_PIXELS = 89_478_485
+"""Most pixels of an image, 256 MiB of RGB: the number above which Pillow warns."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such images are refused below
+
+
 class TooDeep(ValueError):
     """An image has more than 8 bits per channel."""
 
 
+class TooLarge(ValueError):
+    """An image has more pixels than ``MAX_PIXELS``."""
+
+
+def _check_pixels(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise TooLarge(f"it has {height} x {width} pixels; allowed are {MAX_PIXELS:,} in all")
+
+
+@contextlib.contextmanager
+def open_image(source: pathlib.Path | IO[bytes]) -> Iterator[Image.Image]:
+    """Open an image in one of ``FORMATS`` by Pillow, without decoding it.
+
+    Raises:
+      ValueError: not such an image, damaged, or too large; also for errors of Pillow while it is decoded in the block.
+    """
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            _check_pixels(image.height, image.width)
+            yield image
+    except (TooDeep, TooLarge):
+        raise
+    except UnidentifiedImageError:
+        raise ValueError(f"it is not an image in one of the formats {', '.join(FORMATS)}") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):  # the latter at twice the pixels
+        raise TooLarge(f"it has more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # Pillow's parsers raise many types, depending on where the bytes are wrong
+        raise ValueError(safe_files.reason(error)) from None
+
+
+def height_width(path: pathlib.Path) -> tuple[int, int]:
+    """Return a picture's height and width without decoding it.
+
+    Raises:
+      ConfigError: not a picture, damaged, or too large.
+    """
+    safe_files.check_regular(path)
+    try:
+        with open_image(path) as image:
+            return image.height, image.width
+    except TooLarge as error:
+        raise ConfigError(f"{path}: cannot be decoded ({error}); save it smaller") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not a picture, or is damaged ({error}); replace it") from None
+
+
 def by_simplejpeg(data: bytes) -> Pixels:
     """Decode a JPEG to pixels ``[H, W, 3]`` by simplejpeg. Raises ValueError."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    _check_pixels(height, width)
     pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
     return pixels
 
 
 def by_cv2(data: bytes) -> Pixels:
     """Decode a JPEG to pixels ``[H, W, 3]`` by OpenCV. Raises ValueError; damage in the stream only warns on stderr."""
+    with open_image(io.BytesIO(data)):  # checks the size
+        pass
     pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ValueError("not a JPEG, or a truncated one")
@@ -55,17 +119,11 @@ def by_pillow(data: bytes) -> Pixels:
     """Decode an image to pixels ``[H, W, 3]`` by Pillow, grey repeated and transparency dropped. Raises ValueError."""
     if not data:
         raise ValueError("it is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise TooDeep("it has more than 8 bits per channel")
-            # Pillow warns of palettes with transparency unless they go through RGBA.
-            return np.asarray((image.convert("RGBA") if "transparency" in image.info else image).convert("RGB"))
-    except UnidentifiedImageError:
-        raise ValueError("it is not in an image format that Pillow reads") from None
-    # Pillow's parsers let any of these through, depending on where the bytes are wrong.
-    except (OSError, SyntaxError, EOFError, IndexError, TypeError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from None
+    with open_image(io.BytesIO(data)) as image:
+        if image.mode.startswith(("I", "F")):
+            raise TooDeep("it has more than 8 bits per channel")
+        # Pillow warns of palettes with transparency unless they go through RGBA.
+        return np.asarray((image.convert("RGBA") if "transparency" in image.info else image).convert("RGB"))
 
 
 FASTEST: Decoder = by_simplejpeg if simplejpeg else by_cv2 if cv2 else by_pillow
@@ -80,7 +138,7 @@ def decode(data: bytes, record: str, decoder: Decoder = FASTEST) -> Pixels:
       decoder: for JPEG; files that it rejects, and those of other formats, go to Pillow, which repairs small faults.
 
     Raises:
-      ConfigError: truncated, empty, or not an image; names the record.
+      ConfigError: truncated, empty, too large, or not an image; names the record.
     """
     if data[:2] == b"\xff\xd8":
         try:
@@ -91,5 +149,7 @@ def decode(data: bytes, record: str, decoder: Decoder = FASTEST) -> Pixels:
         return by_pillow(data)
     except TooDeep as error:
         raise ConfigError(f"{record}: cannot be decoded ({error}); save it with 8") from None
+    except TooLarge as error:
+        raise ConfigError(f"{record}: cannot be decoded ({error}); save it smaller") from None
     except ValueError as error:
         raise ConfigError(f"{record}: cannot be decoded ({error}); fetch it again") from None

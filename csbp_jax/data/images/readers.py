@@ -21,7 +21,7 @@ from PIL import Image
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.archives import damage, members, read
 from csbp_jax.data.download.fetch import Show
-from csbp_jax.data.images.decode import by_pillow, decode
+from csbp_jax.data.images.decode import by_pillow, decode, open_image
 
 Bytes = NDArray[np.uint8]
 Paths = dict[str, pathlib.Path]
@@ -176,7 +176,7 @@ def _imagenet_validation(path: pathlib.Path, usable: Usable, show: Show) -> Reco
 def _as_jpeg(data: bytes, record: str) -> bytes:
     """Return an RGB or grey JPEG unchanged, and re-encode others: one PNG and 22 CMYK images of the real set."""
     pixels = decode(data, record, by_pillow)
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(io.BytesIO(data)) as image:
         if image.format == "JPEG" and image.mode in ("RGB", "L"):
             return data
     jpeg = io.BytesIO()

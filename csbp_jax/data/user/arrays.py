@@ -14,6 +14,9 @@ from csbp_jax.data.user import folder_files
 Pair = tuple[Array, Array]
 """Records ``x [N, T or 1, ...]`` and labels ``y [N]``."""
 
+MAX_CLASSES = 100_000
+"""Most classes of data of one's own: the network has an output for each label up to the largest."""
+
 _SPLITS = ("train", "validation", "test")
 _PAIR = "(x [N, T or 1, ...], y [N])"
 
@@ -90,6 +93,10 @@ def _checked_pair(pair: tuple[Any, ...], origin: str) -> Pair:
         )
     if y.shape != x.shape[:1] or y.dtype.kind not in "ui" or y.min() < 0:
         raise ConfigError(f"{origin}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [{len(x)}]")
+    if y.max() >= MAX_CLASSES:  # before it is cast to int32, where it could become another label
+        raise ConfigError(
+            f"{origin}: y has a label {y.max()}; allowed are 0 to {MAX_CLASSES - 1}; number the classes from 0 on"
+        )
     x = _uint8_or_float32(x)
     if x.dtype == np.float32 and not np.isfinite(x).all():
         raise ConfigError(f"{origin}: x holds values that are not finite in float32; expected are finite ones")
@@ -140,6 +147,8 @@ def _checked_source(source: Any, origin: str) -> Any:
                 f"{origin} is a {type(source).__name__} without {member}; expected is {_PAIR}, or a source: "
                 'len(source), source[i] -> {"x": [T or 1, ...], "y": []}, source.classes'
             )
+    if not 1 <= source.classes <= MAX_CLASSES:
+        raise ConfigError(f"{origin}: has {source.classes} classes; allowed are 1 to {MAX_CLASSES}")
     record = source[0] if len(source) else {}
     if not isinstance(record, Mapping) or not {"x", "y"} <= set(record):
         raise ConfigError(

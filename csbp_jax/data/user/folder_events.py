@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data.events.binning import check_grid
 from csbp_jax.data.events.frame_cache import CachedFrames, cache_dir, load_or_build
 from csbp_jax.data.events.readers import IntArray, read_file, validate
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
@@ -32,7 +33,7 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
         "size": resized,
         "sensor": "of all files",
     }
-    sensor = functools.cache(lambda: sensor_of(paths_of(splits), data.bad))
+    sensor = functools.cache(lambda: sensor_of(paths_of(splits), data.bad, 0 if resized else time_steps))
 
     def recordings(skipped: dict[str, str] | None) -> Splits:
         del skipped
@@ -55,15 +56,16 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
     return sources
 
 
-def sensor_of(paths: Sequence[pathlib.Path], bad: str) -> tuple[int, ...]:
+def sensor_of(paths: Sequence[pathlib.Path], bad: str, time_steps: int) -> tuple[int, ...]:
     """Return the height and width that files state, or else the smallest that hold all events of all files.
 
     Args:
       paths: recordings of one camera.
       bad: "skip" ignores files that cannot be read.
+      time_steps: number of frames with one pixel per pixel of the camera; 0 if events are scaled to other pixels.
 
     Raises:
-      ConfigError: files state different sizes, or one cannot be read.
+      ConfigError: files state different sizes, or one cannot be read or needs frames that are too large.
     """
     stated: dict[tuple[int, ...], pathlib.Path] = {}
     skipped: dict[str, str] | None = {} if bad == "skip" else None
@@ -71,9 +73,11 @@ def sensor_of(paths: Sequence[pathlib.Path], bad: str) -> tuple[int, ...]:
     for path in paths:
         with collect_errors(str(path), skipped):
             events = read_file(path)
+            rows, columns = events.sensor or (int(events.y.max()) + 1, int(events.x.max()) + 1)
+            check_grid(time_steps, (rows, columns, 2), path)
             if events.sensor:
                 stated.setdefault(events.sensor, path)
-            height, width = max(height, int(events.y.max()) + 1), max(width, int(events.x.max()) + 1)
+            height, width = max(height, rows), max(width, columns)
     if len(stated) > 1:
         (first, first_path), (second, second_path) = list(stated.items())[:2]
         raise ConfigError(

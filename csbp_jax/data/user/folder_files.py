@@ -1,21 +1,19 @@
 """Class folders of pictures and of arrays, as sources; see :mod:`csbp_jax.data.user.folder`."""
 
-import contextlib
 import dataclasses
 import hashlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.images import augment, sources
-from csbp_jax.data.images.decode import decode
+from csbp_jax.data.images.decode import decode, height_width
+from csbp_jax.data.safe_files import open_arrays, read_bytes
 from csbp_jax.data.source import Array, DataSource, Record
 
 _GREY = np.array([128, 128, 128])
@@ -25,7 +23,7 @@ def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes:
     """Load pictures, decoded to RGB on access: in full, or cropped as ImageNet's if ``augment`` has resized_crop."""
     del folder
     data = config.data
-    splits = _usable(splits, data.bad, lambda path: decode(path.read_bytes(), str(path)))
+    splits = _usable(splits, data.bad, lambda path: decode(read_bytes(path), str(path)))
     height, width = data.size or _common_shape(paths_of(splits), height_width)
     random = "resized_crop" in data.augment
     view = sources.View((height, width), augment.centre_window if random else augment.full_window)
@@ -49,23 +47,10 @@ class _EncodedFiles:
         self.paths = paths
 
     def __getitem__(self, i: int) -> dict[str, bytes]:
-        return {"image": self.paths[i].read_bytes(), "file_name": os.fsencode(self.paths[i])}
+        return {"image": read_bytes(self.paths[i]), "file_name": os.fsencode(self.paths[i])}
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         return [self[i] for i in indices]
-
-
-def height_width(path: pathlib.Path) -> tuple[int, int]:
-    """Return a picture's height and width without decoding it.
-
-    Raises:
-      ConfigError: not a picture, or damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:  # Pillow's parsers raise many types on a damaged file
-        raise ConfigError(f"{path}: is not a picture, or is damaged ({_one_line(error)}); replace it") from None
 
 
 def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, "ArrayFileSource"]:
@@ -106,13 +91,11 @@ def read_array(path: pathlib.Path) -> Array:
     Raises:
       ConfigError: the file is damaged, holds several arrays, or one that cannot be frames; the message names it.
     """
-    with _opened(path) as content:
-        arrays: dict[str, Array] = {"": content} if isinstance(content, np.ndarray) else dict(content)
-    if len(arrays) != 1:
-        raise ConfigError(
-            f"{path}: holds {', '.join(arrays) or 'nothing'}; save one array of frames, or events x, y, t, p"
-        )
-    (x,) = arrays.values()
+    with open_arrays(path) as content:
+        if len(content.names) != 1:
+            names = ", ".join(content.names[:10]) or "nothing"
+            raise ConfigError(f"{path}: holds {names}; save one array of frames, or events x, y, t, p")
+        x = content.read(content.names[0])
     if x.ndim not in (1, 2, 3, 4) or 0 in x.shape or x.dtype.kind not in "buif":
         raise ConfigError(f"{path}: is {x.dtype} {x.shape}; save numbers as [T, H, W, C], [H, W, C], [T, F] or [F]")
     with np.errstate(over="ignore"):
@@ -133,22 +116,8 @@ def _lists_events(x: Array) -> bool:
 
 def holds_events(path: pathlib.Path) -> bool:
     """Return whether an npz file has arrays x, y, t and p, without reading them."""
-    with _opened(path) as content:
-        return set("xytp") <= set(getattr(content, "files", ()))
-
-
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[Any]:
-    """Open an npy file as its array, or an npz file as a mapping of arrays that are read on access."""
-    try:
-        with path.open("rb") as file:  # given a path, numpy leaves a damaged archive open
-            yield np.load(file)
-    except Exception as error:  # zipfile, zlib and numpy's parser of headers raise many types on a damaged file
-        raise ConfigError(f"{path}: cannot be read ({_one_line(error)}); save it again as .npy or .npz") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    with open_arrays(path) as content:
+        return set("xytp") <= set(content.names)
 
 
 def fingerprint(splits: Splits) -> str:

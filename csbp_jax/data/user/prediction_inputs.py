@@ -18,7 +18,8 @@ import numpy as np
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment
-from csbp_jax.data.images.decode import decode
+from csbp_jax.data.images.decode import decode, height_width
+from csbp_jax.data.safe_files import read_bytes
 from csbp_jax.data.source import Array
 from csbp_jax.data.user import folder, folder_events, folder_files
 
@@ -81,7 +82,7 @@ def _read_if_type(expected: str, read: Read, path: pathlib.Path) -> Array:
 def _read_folder_picture(config: Config, path: pathlib.Path) -> Array:
     size, data = config.model.input_shape[:2], config.data
     if data.size is None and "resized_crop" not in data.augment:
-        _check_size(path, folder_files.height_width(path), size)
+        _check_size(path, height_width(path), size)
     height, width = size
     as_trained = dataclasses.replace(config, data=dataclasses.replace(data, size=(height, width), bad="fail"))
     splits = {"files": [recordings.Recording(str(path), path, 0)]}
@@ -104,7 +105,7 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
         return _read_brightness(path, (height, width, channels))
     if path.suffix.lower() not in _PICTURES:
         raise ConfigError(f"{path}: unsupported file format; allowed are {', '.join((*_PICTURES, *_ARRAYS))}")
-    picture = decode(path.read_bytes(), str(path))
+    picture = decode(read_bytes(path), str(path))
     if channels == 1:
         if (picture != picture[..., :1]).any():
             raise ConfigError(f"{path}: is coloured, but this run was trained on grey pictures; save it as grey")
@@ -155,7 +156,8 @@ def _event_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
             return size
         if not trained_on:
             raise ConfigError(f"{data.dir}: is gone; the camera's size can only be read from its recordings")
-        return folder_events.sensor_of(trained_on, data.bad)
+        frames = 0 if data.resize == "events" else config.model.time_steps
+        return folder_events.sensor_of(trained_on, data.bad, frames)
 
     def read(path: pathlib.Path) -> Array:
         height, width = data.size if data.size and data.resize == "events" else sensor()

@@ -1,0 +1,133 @@
+"""Reading of files from others within limits: regular files only, and arrays whose stated size is checked first."""
+
+import contextlib
+import math
+import os
+import pathlib
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csbp_jax.config import ConfigError
+
+MAX_FILE_BYTES = 2**32
+"""Largest file that is read, 4 GiB: a sparse file can state any size."""
+MAX_ARRAY_BYTES = 2**31
+"""Largest array that is read from an npy or npz file, 2 GiB: a header or a compressed member can state any size."""
+
+_READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def check_regular(path: pathlib.Path) -> None:
+    """Check that a path, if it exists, is a regular file of at most ``MAX_FILE_BYTES``.
+
+    Opening a FIFO or a device could wait, or read, without end.
+
+    Raises:
+      ConfigError: it is not, or is larger.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:  # opening it raises the same, and every format has its own message for that
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path}: is not a regular file, but a folder, pipe or device; give a file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: has {status.st_size:,} bytes; allowed are {MAX_FILE_BYTES:,}; divide it")
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    """Read a regular file.
+
+    Raises:
+      ConfigError: it is not a regular file, is too large, or cannot be read.
+    """
+    check_regular(path)
+    try:
+        return path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise ConfigError(f"{path}: cannot be read ({reason(error)}); check the file") from None
+
+
+def reason(error: BaseException) -> str:
+    """Return the message of an error as one line, or its type's name if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class ArrayFile(NamedTuple):
+    """An open npy or npz file, whose arrays are read one at a time."""
+
+    path: pathlib.Path
+    file: IO[bytes]
+    archive: zipfile.ZipFile | None
+    """The npz; None for an npy."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the arrays of an npz; one empty name for an npy."""
+        return [name.removesuffix(".npy") for name in self.archive.namelist()] if self.archive else ("",)
+
+    def read(self, name: str = "") -> NDArray[Any]:
+        """Read one array, unless its header states more than the file holds, or more than ``MAX_ARRAY_BYTES``.
+
+        Raises:
+          ConfigError: not an array, damaged, of Python objects, or too large.
+        """
+        label = f"{self.path}: {name}" if name else str(self.path)
+        try:
+            if self.archive is None:
+                self.file.seek(0)
+                return _read_array(self.file, os.fstat(self.file.fileno()).st_size, label)
+            members = self.archive.namelist()
+            member = self.archive.getinfo(name if name in members else f"{name}.npy")
+            with self.archive.open(member) as content:
+                return _read_array(content, member.file_size, label)
+        except ConfigError:
+            raise
+        except Exception as error:  # zipfile, zlib and numpy's parser of headers raise many types on a damaged file
+            cause = f"{name}: {reason(error)}" if name else reason(error)
+            raise ConfigError(f"{self.path}: cannot be read ({cause}); save it again as .npy or .npz") from None
+
+
+@contextlib.contextmanager
+def open_arrays(path: pathlib.Path) -> Iterator[ArrayFile]:
+    """Open an npy or npz file, whatever its suffix.
+
+    Raises:
+      ConfigError: not a regular file, not in these formats, or damaged.
+    """
+    check_regular(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            start = file.read(6)
+            archive = stack.enter_context(zipfile.ZipFile(file)) if start[:2] == b"PK" else None
+            if archive is None and start != np.lib.format.MAGIC_PREFIX:
+                raise ValueError("it is in neither format" if start else "it is empty")
+        except Exception as error:  # likewise
+            raise ConfigError(f"{path}: cannot be read ({reason(error)}); save it again as .npy or .npz") from None
+        yield ArrayFile(path, file, archive)
+
+
+def _read_array(file: IO[bytes], size: int, label: str) -> NDArray[Any]:
+    """Read an array in npy format from a file of ``size`` bytes, after a check of its header."""
+    version = np.lib.format.read_magic(file)
+    if version not in _READ_HEADER:
+        raise ValueError(f"version {version} of the format")
+    shape, _, dtype = _READ_HEADER[version](file)
+    stated = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if dtype.itemsize == 0 or min(shape, default=0) < 0:
+        raise ValueError(f"its header states {dtype} {shape}")
+    if stated > MAX_ARRAY_BYTES:
+        raise ConfigError(f"{label}: states an array of {stated:,} bytes; allowed are {MAX_ARRAY_BYTES:,}; divide it")
+    if stated > size - file.tell():
+        raise ValueError(f"its header states {stated:,} bytes of data, but {size - file.tell():,} follow")
+    file.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
