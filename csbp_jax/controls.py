@@ -132,7 +132,12 @@ def gaussian(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
 
 
 def ar1(correlation: ArrayLike, forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
-    """Add noise with ``correlation`` (p in (-1, 1)) between successive steps, stationary from the first step on."""
+    """Add noise with ``correlation`` (p in (-1, 1)) between successive steps, stationary from the first step on.
+
+    Raises:
+      ValueError: ``correlation`` is a number of Python or NumPy outside its range.
+    """
+    ranges.require("ar1", ranges.BETWEEN_MINUS_1_AND_1, correlation=correlation)
 
     def draw(carry: tuple[jax.Array, PyTree], key: jax.Array, updates: PyTree) -> tuple[Any, PyTree]:
         first, level = carry

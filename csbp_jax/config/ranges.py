@@ -17,6 +17,7 @@ ABOVE_0 = Range("above 0", lambda v: v > 0)
 FROM_0_TO_1 = Range("from 0 to 1", lambda v: (v >= 0) & (v <= 1))
 FROM_0_BELOW_1 = Range("at least 0 and below 1", lambda v: (v >= 0) & (v < 1))
 BETWEEN_0_AND_1 = Range("between 0 and 1", lambda v: (v > 0) & (v < 1))
+BETWEEN_MINUS_1_AND_1 = Range("between -1 and 1", lambda v: (v > -1) & (v < 1))
 
 
 def require(function: str, allowed: Range, **values: Any) -> None:
@@ -31,7 +32,8 @@ def require(function: str, allowed: Range, **values: Any) -> None:
         # NumPy is not imported for this: the command line checks a config without it.
         is_concrete = isinstance(value, int | float) or hasattr(value, "__array_interface__")
         if is_concrete and not _all(allowed.contains(value)):
-            raise ValueError(f"{function}: {name} is {value}, but must be {allowed.words}")
+            text = " ".join(str(value).split())  # an array may take several lines
+            raise ValueError(f"{function}: {name} is {text}, but must be {allowed.words}")
 
 
 def _all(flags: Any) -> bool:

@@ -53,14 +53,14 @@ def read(run: str | pathlib.Path) -> FinishedRun:
     folder = pathlib.Path(run)
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: is not a run's folder, it has no config.json; name one such as runs/NAME")
-    content = run_dir.read_json(folder / "config.json", "config")
+    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
     if "grid" in content["config"]:
         raise ConfigError(
             f"{folder}: is a sweep; its settings are compared in its own tables (csbp_jax report {folder})"
         )
     if not (folder / "result.json").exists():
         raise ConfigError(f"{folder}: is not finished; repeat the command that started it to resume it")
-    return FinishedRun(folder, content, flatten(content["config"]), run_dir.read_result(folder))
+    return FinishedRun(folder, content, flatten(content["config"]), run_dir.read_result(folder, run_dir.REPAIR))
 
 
 def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:

@@ -98,7 +98,7 @@ def figures(folder: pathlib.Path) -> list[str]:
 
 def _is_sweep(folder: pathlib.Path) -> bool:
     file = folder / "config.json"
-    return file.exists() and "grid" in run_dir.read_json(file, "config")["config"]
+    return file.exists() and "grid" in run_dir.read_json(file, "config", remedy=run_dir.REPAIR)["config"]
 
 
 def _run_sections(runs: Sequence[compare.FinishedRun]) -> Iterator[str]:
@@ -127,7 +127,7 @@ def _accuracies(label: str, epoch: dict[str, Any]) -> list[Any]:
 def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
     if not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: is not a finished sweep; repeat the command that started it to resume it")
-    content = run_dir.read_json(folder / "config.json", "config")
+    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
     grid = content["config"].pop("grid")
     yield table("Grid", ["field", "values"], [[field, option_text(values)] for field, values in grid.items()])
     for name, caption in (

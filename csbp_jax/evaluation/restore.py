@@ -166,7 +166,7 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
         raise ConfigError(f"{folder}: there is no such folder; name a run's, such as runs/NAME")
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: is not a run's folder, it has no config.json; name one such as runs/NAME")
-    content = run_dir.read_json(folder / "config.json", "config")
+    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
     if isinstance(content["config"], dict) and "grid" in content["config"]:
         raise ConfigError(f"{folder}: is a sweep, whose members save no weights; train the setting (csbp_jax train)")
     return content

@@ -105,7 +105,7 @@ def best(
     folder = pathlib.Path(folder)
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: there is no sweep; name its folder, such as sweeps/NAME")
-    content = run_dir.read_json(folder / "config.json", "config")
+    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
     metadata = content["config"]
     if "grid" not in metadata or not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")

@@ -126,7 +126,12 @@ def _differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
     return [] if stored == current else [f"{prefix} ({stored} there, {current} here)"]
 
 
-def read_json(file: pathlib.Path, *keys: str) -> dict[str, Any]:
+RESTART = "start from scratch with FRESH=1 (--fresh)"
+REPAIR = "restore it from a copy, or train again"
+"""Remedies for a damaged file, of commands that train and of those that only read a run."""
+
+
+def read_json(file: pathlib.Path, *keys: str, remedy: str = RESTART) -> dict[str, Any]:
     """Read a JSON object that must have the given keys.
 
     Raises:
@@ -138,17 +143,17 @@ def read_json(file: pathlib.Path, *keys: str) -> dict[str, Any]:
         content = None
     if isinstance(content, dict) and all(key in content for key in keys):
         return content
-    raise ConfigError(f"{file}: cannot be read; start from scratch with FRESH=1 (--fresh)")
+    raise ConfigError(f"{file}: cannot be read; {remedy}")
 
 
-def read_result(run: pathlib.Path) -> dict[str, Any]:
+def read_result(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
     """Read the ``result.json`` of a finished run.
 
     Raises:
       ConfigError: the file cannot be read.
     """
-    result = read_json(run / "result.json", "seconds", "gradient_norms", "last", "chosen")
+    result = read_json(run / "result.json", "seconds", "gradient_norms", "last", "chosen", remedy=remedy)
     for weights in ("last", "chosen"):
         if not isinstance(result[weights], dict) or not {"epoch", "test_accuracy"} <= set(result[weights]):
-            raise ConfigError(f"{run / 'result.json'}: cannot be read; start from scratch with FRESH=1 (--fresh)")
+            raise ConfigError(f"{run / 'result.json'}: cannot be read; {remedy}")
     return result

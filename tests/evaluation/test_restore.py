@@ -16,7 +16,7 @@ import pytest
 import csbp_jax
 from csbp_jax import data
 from csbp_jax.config import ConfigError
-from csbp_jax.evaluation import predict, restore
+from csbp_jax.evaluation import compare, html_report, predict, restore
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -140,3 +140,11 @@ def test_another_input_is_refused_in_one_line(trained, x, message):
     with pytest.raises(ValueError, match=f"apply: {re.escape(message)}") as caught:
         apply(variables, x)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_config_is_not_answered_with_an_option_of_training(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    (run / "config.json").write_text('{"conf')
+    for read in (csbp_jax.load, compare.read, lambda run: html_report.write([run])):
+        with pytest.raises(ConfigError, match=r"config.json: cannot be read; restore it from a copy, or train again$"):
+            read(run)
