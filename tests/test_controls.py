@@ -183,7 +183,7 @@ def start(tx, **hparams):
     return dataclasses.replace(state, opt_state=tx.init(state.params), hparams=state.hparams | hparams)
 
 
-@pytest.mark.parametrize("term", ["drift", "linear"])
+@pytest.mark.parametrize("term", ["drift", pytest.param("linear", marks=pytest.mark.slow)])
 def test_the_config_selects_the_term(x64, term):
     _, _, (_, step, _) = make(term=term)
     state = plain_start()

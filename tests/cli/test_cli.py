@@ -342,7 +342,7 @@ def test_list_shows_all_taps_of_a_network(capsys):
     assert "there is no network 'cnn8'; perhaps you meant cnn7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["--help", "list"])
+@pytest.mark.parametrize("line", ["--help", pytest.param("list", marks=pytest.mark.slow)])
 def test_a_closed_pipe_ends_silently(line):
     reader, writer = os.pipe()
     os.close(reader)

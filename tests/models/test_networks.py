@@ -180,18 +180,20 @@ def test_a_traced_neuron_replaces_learned_ones():
     assert low > high == 0
 
 
-def test_a_sew_stem_normalises_a_static_image_once_and_one_with_tebn_at_each_step(x64):
+@pytest.mark.parametrize(
+    ("norm", "count"), [(None, 2 * 16 * 16), pytest.param("tebn", 3 * 2 * 16 * 16, marks=pytest.mark.slow)]
+)
+def test_a_sew_stem_normalises_a_static_image_once_and_one_with_tebn_at_each_step(x64, norm, count):
     x = jax.random.normal(jax.random.key(1), (2, 1, 32, 32, 3))
-    for norm, count in ((None, 2 * 16 * 16), ("tebn", 3 * 2 * 16 * 16)):
-        model = models.build(small("sew_resnet18", time_steps=3, norm=norm))
-        shapes = jax.eval_shape(model.init, jax.random.key(0), x)
-        variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
-        apply = functools.partial(model.apply, tap=jnp.var, taps=("stem.conv",), mutable=["batch_stats"])
+    model = models.build(small("sew_resnet18", time_steps=3, norm=norm))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+    apply = functools.partial(model.apply, tap=jnp.var, taps=("stem.conv",), mutable=["batch_stats"])
 
-        @jax.jit
-        def stem(variables, x, apply=apply):  # XLA removes the rest of the network
-            (_, aux), after = apply(variables, x, True)
-            return aux.terms["stem.conv"], after["batch_stats"]["stem"]["norm"]["var"][0]
+    @jax.jit
+    def stem(variables, x):  # XLA removes the rest of the network
+        (_, aux), after = apply(variables, x, True)
+        return aux.terms["stem.conv"], after["batch_stats"]["stem"]["norm"]["var"][0]
 
-        biased, running = stem(variables, x)
-        np.testing.assert_allclose(running, 0.9 + 0.1 * biased * count / (count - 1), rtol=1e-12)
+    biased, running = stem(variables, x)
+    np.testing.assert_allclose(running, 0.9 + 0.1 * biased * count / (count - 1), rtol=1e-12)

@@ -327,8 +327,11 @@ def test_gradient_through_every_transform_equals_the_plain_loop(x64):
         assert_close(gradient, expected, 1e-13)
 
 
-@pytest.mark.parametrize("T", [pytest.param(3, marks=pytest.mark.slow), 5])
-def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(x64, T):
+@pytest.mark.parametrize(
+    "T, compiled",
+    [(5, True), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, True), (3, False), (5, False)))],
+)
+def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(x64, T, compiled):
     p, h = parameters(T), 1e-6
     direction = jax.tree.map(lambda a: draw(*a.shape, seed=5, mean=0, std=1), p)
     low, high = (jax.tree.map(lambda a, d, sign=sign: a + sign * h * d, p, direction) for sign in (-1, 1))
@@ -338,15 +341,15 @@ def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(
     def step(p):
         return jax.tree.map(lambda a, g: a - 0.1 * g, p, jax.grad(squared_loss)(p))
 
-    compiled = jax.jit(step)
-    difference = jax.tree.map(lambda a, b: (b - a) / (2 * h), compiled(low), compiled(high))
+    jitted = jax.jit(step)
+    difference = jax.tree.map(lambda a, b: (b - a) / (2 * h), jitted(low), jitted(high))
 
-    def tangents(names):
-        return [jax.jvp(TRANSFORMS[name](step), (p,), (direction,)) for name in names]
+    def tangents():
+        return [jax.jvp(transform(step), (p,), (direction,)) for transform in TRANSFORMS.values()]
 
-    expected = compiled(p)
-    # One without any compilation, the others in one program.
-    for after, tangent in tangents(["none"]) + jax.jit(lambda: tangents(TRANSFORMS))():
+    expected = jitted(p)
+    # In one program, or each transform by itself and the plain step by single operations.
+    for after, tangent in jax.jit(tangents)() if compiled else tangents():
         assert_close(after, expected, 1e-13)
         assert_close(tangent, difference, 1e-7)
 
