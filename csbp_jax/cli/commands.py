@@ -5,19 +5,15 @@ The functions that do the work are imported late: JAX takes a second to import, 
 
 import dataclasses
 import os
-import pathlib
-import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from csbp_jax import configs
 from csbp_jax.cli.options import (
     ConfigFields,
     Count,
     DataDir,
-    Files,
     Flag,
     Grid,
     Name,
@@ -26,19 +22,29 @@ from csbp_jax.cli.options import (
     OptionalPath,
     Path,
     PathOrAddress,
-    Run,
-    Runs,
-    RunsOrSweep,
-    Split,
     SweepDir,
     Trust,
-    WeightsOf,
-    is_given,
     read,
     read_field,
     read_paths,
 )
-from csbp_jax.config import Config, ConfigError, replaced
+from csbp_jax.cli.run_commands import (
+    Compare,
+    Evaluate,
+    Export,
+    Inspect,
+    Predict,
+    Report,
+    TensorBoard,
+    compare,
+    evaluate,
+    export,
+    inspect,
+    predict,
+    report,
+    tensorboard,
+)
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.runtime.preemption import on_signals
 
 
@@ -93,219 +99,6 @@ def _set_deterministic(config: Config) -> None:
     """Ask for deterministic kernels; must be called before JAX starts, which then reads XLA_FLAGS."""
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Evaluate a run on one split of its data: per class, over time steps, confidence (docs/using.md).
-
-    csbp_jax evaluate DATASET --weights FILE evaluates a PyTorch checkpoint instead, in float32 unless
-    --model.precision is given (docs/weights.md).
-    """
-
-    run: Run
-    split: Split = "test"
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateWeights:
-    """Evaluate a PyTorch checkpoint, --weights FILE, on a data set (docs/weights.md)."""
-
-    config: ConfigFields
-    data_dir: DataDir = "data"
-
-
-def evaluate(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax evaluate``."""
-    is_preset = configs.known("".join(argv[:1])) or is_given("--weights", argv)
-    if is_preset or list(argv) == ["--environment"]:
-        of_weights, config, own = read("evaluate", EvaluateWeights, argv)
-        if own.plugins:
-            raise ConfigError(f"{own.label}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
-        if config.model.precision != "float32" and not is_given("--model.precision", argv):
-            print(
-                f"csbp_jax: model.precision: float32, as in the original code; for the preset's, add "
-                f"--model.precision {config.model.precision}",
-                file=sys.stderr,
-            )
-            config = replaced(config, "model.precision", "float32")
-        from csbp_jax.evaluation.evaluate import evaluate
-
-        evaluate(config, data_dir=of_weights.data_dir)
-        return
-    options = read_paths("evaluate", Evaluate, argv)
-    from csbp_jax.evaluation.evaluate import evaluate_run
-
-    evaluate_run(
-        options.run, split=options.split, which=options.weights_of, trust=options.trust, data_dir=options.data_dir
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
-    """Predict the class of each file (image, frames or events, as the run was trained on), as CSV."""
-
-    run: Run
-    files: Files = ()
-    """files to classify"""
-    out: OptionalPath = None
-    """write the CSV to this file instead of the terminal"""
-    top: Count = 1
-    """number of most probable classes per file"""
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
-
-
-def predict(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax predict``."""
-    options = read_paths("predict", Predict, argv)
-    if not options.files:
-        raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
-    from csbp_jax.evaluation import predict
-
-    predictions = predict.predict(
-        options.run,
-        list(options.files),
-        which=options.weights_of,
-        top=options.top,
-        trust=options.trust,
-        data_dir=options.data_dir,
-    )
-    problems = [prediction.problem for prediction in predictions if prediction.problem]
-    for problem in problems:
-        print("csbp_jax:", problem, file=sys.stderr)
-    if options.out:
-        pathlib.Path(options.out).write_text(predict.table(predictions))
-    else:
-        print(predict.table(predictions), end="", flush=True)
-    if problems:
-        if len(problems) < len(predictions):
-            raise ConfigError(
-                f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted"
-            )
-        raise ConfigError("the file could not be read" if len(problems) == 1 else "none of the files could be read")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Inspect:
-    """Plot the activity of a run: raster, membranes, rates; and count its synaptic operations and their energy."""
-
-    run: Run
-    layer: Name = None
-    """layer, or several separated by commas; by default all spiking layers"""
-    examples: Count = 100
-    """number of examples, spread evenly over the split"""
-    split: Split = "test"
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
-
-
-def inspect(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax inspect``."""
-    options = read_paths("inspect", Inspect, argv)
-    from csbp_jax.evaluation import restore
-    from csbp_jax.evaluation.inspection import inspect
-
-    inspect(
-        restore.restore(options.run, options.weights_of, trust=options.trust),
-        layers=tuple(options.layer.split(",")) if options.layer else (),
-        examples=options.examples,
-        split=options.split,
-        data_dir=options.data_dir,
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
-    """Export a run's network: its arrays, its function, or its graph for neuromorphic hardware."""
-
-    run: Run
-    to: Literal["safetensors", "npz", "stablehlo", "nir"] = "safetensors"
-    """format"""
-    out: OptionalPath = None
-    """output file; by default in RUN/export"""
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
-
-
-def export(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax export``."""
-    options = read_paths("export", Export, argv)
-    from csbp_jax.export import export
-
-    file = export(
-        options.run,
-        options.to,
-        options.out,
-        which=options.weights_of,
-        trust=options.trust,
-        data_dir=options.data_dir,
-    )
-    print(file)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Compare:
-    """Compare finished runs: fields that differ in their configs, accuracies, paired differences over seeds."""
-
-    runs: Runs = ()
-    """directories of runs"""
-    data_dir: DataDir = "data"
-
-
-def compare(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax compare``."""
-    options = read_paths("compare", Compare, argv)
-    from csbp_jax.evaluation import compare
-
-    compare.compare(options.runs)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
-    """Write runs, or a sweep, as one self-contained HTML page."""
-
-    runs: RunsOrSweep = ()
-    """directories of runs, or of one sweep"""
-    out: OptionalPath = None
-    """output file; by default RUN/report.html"""
-    data_dir: DataDir = "data"
-
-
-def report(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax report``."""
-    options = read_paths("report", Report, argv)
-    from csbp_jax.evaluation import html_report
-
-    print(html_report.write(options.runs, options.out))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TensorBoard:
-    """Write the metrics of runs as TensorBoard events, to RUN/tensorboard (docs/scale.md)."""
-
-    runs: Runs = ()
-    """directories of runs"""
-    follow: Flag = False
-    """continue with new metrics until the runs are finished"""
-    data_dir: DataDir = "data"
-
-
-def tensorboard(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax tensorboard``."""
-    options = read_paths("tensorboard", TensorBoard, argv)
-    if not options.runs:
-        raise ConfigError("RUN: missing; write csbp_jax tensorboard RUN ...")
-    from csbp_jax.evaluation import tensorboard
-
-    for folder in tensorboard.write(options.runs, options.follow):
-        print(folder)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
