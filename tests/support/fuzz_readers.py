@@ -157,7 +157,7 @@ class Target:
     def __init__(self, kind, folder):
         self.kind, self.suffix, self.scratch = kind, KINDS[kind][0], folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.counts = collections.Counter()
+        self.counts: dict[str, int] = collections.Counter()
         if kind == "h5":
             return
         self.root = _intact_folder(kind, folder / "root")
