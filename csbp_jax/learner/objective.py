@@ -11,6 +11,7 @@ import optax
 
 from csbp_jax import chaos, losses
 from csbp_jax.config import ConfigError
+from csbp_jax.learner.network import Auxiliary
 from csbp_jax.learner.recipe import LossAndGradient, Outcome, Recipe
 from csbp_jax.learner.state import Batch, State
 
@@ -22,6 +23,7 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
       ConfigError: the network returned terms of other taps than the state has strengths for.
     """
     config, h = recipe.config, state.hparams
+    aux: Auxiliary
     (logits, aux), mutated = recipe.model.apply(
         {"params": params, "batch_stats": state.batch_stats},
         batch["x"],

@@ -178,7 +178,7 @@ def test_a_failed_save_is_one_line(tmp_path):
 
 
 def save_all(folder, failing, succeeding, last):
-    """Saves so many steps, some of which cannot be sealed; the lines that are reported meanwhile."""
+    """Save a number of steps, some without a manifest; return the lines that are reported meanwhile."""
     reported: list[str] = []
     with checkpoint.open_folder(folder, reported.append) as c:
         for step in range(1, last + 1):

@@ -1,4 +1,4 @@
-"""A disk that really fills up: reported in a line, nothing lost; with room again the run goes on, by itself or anew."""
+"""A disk that really fills up: one line, nothing lost; with space again the run continues, by itself or by a resume."""
 
 import json
 import pathlib
