@@ -122,7 +122,7 @@ def data(argv: Sequence[str]) -> None:
     from csbp_jax.reporting import terminal
     from csbp_jax.training import build
 
-    with terminal.stages(terminal.Console(highlight=False, markup=False)) as show:
+    with terminal.stages(terminal.make_console()) as show:
         if not own.data:
             data.prepare(config, options.from_, options.data_dir, verify=not options.no_verify, show=show)
         splits, _ = build.load_data(config, own, options.data_dir)

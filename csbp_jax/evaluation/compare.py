@@ -8,7 +8,7 @@ from csbp_jax.config import ConfigError, flatten
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import option_text, percent
 from csbp_jax.reporting.intervals import Interval, student
-from csbp_jax.reporting.terminal import Console
+from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.training import run_dir
 
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
@@ -143,7 +143,7 @@ def compare(runs: Sequence[str | pathlib.Path], console: Console | None = None) 
     Raises:
       ConfigError: fewer than two runs, one is not finished, or two are the same.
     """
-    console = Console(highlight=False, markup=False) if console is None else console
+    console = make_console() if console is None else console
     if len(runs) < 2:
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
     finished = [read(run) for run in runs]

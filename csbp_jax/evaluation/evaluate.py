@@ -12,7 +12,7 @@ from csbp_jax import data, weights
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, restore, scores
 from csbp_jax.reporting import plots_evaluation, terminal
-from csbp_jax.reporting.terminal import Console
+from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
 from csbp_jax.training.compiled import compile_run, initial_state, resolve_model
@@ -32,7 +32,7 @@ def evaluate(
     Raises:
       ConfigError: a value is not allowed, no weights are named, or they do not fit.
     """
-    console = Console(highlight=False, markup=False) if console is None else console
+    console = make_console() if console is None else console
     if not config.weights:
         raise ConfigError("weights: empty; name a PyTorch checkpoint (--weights FILE)")
     check(config)
@@ -78,7 +78,7 @@ def evaluate_run(
     Raises:
       ConfigError: no such run or split, or its data are missing.
     """
-    console = Console(highlight=False, markup=False) if console is None else console
+    console = make_console() if console is None else console
     forward.check_split(split)
     restored = restore.restore(run, which, trust=trust)
     parts, fingerprint = build.load_data(restored.config, restored.own, data_dir)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.evaluation import forward, restore, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
-from csbp_jax.reporting.terminal import Console
+from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build
 
@@ -47,7 +47,7 @@ def inspect(
     Raises:
       ConfigError: no such run, split or layer, or its data are missing.
     """
-    console = Console(highlight=False, markup=False) if console is None else console
+    console = make_console() if console is None else console
     forward.check_split(split)
     restored = run if isinstance(run, restore.RestoredRun) else restore.restore(run)
     records = build.load_data(restored.config, restored.own, data_dir)[0][split]

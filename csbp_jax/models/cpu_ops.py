@@ -29,7 +29,6 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Sequence[int], *rest: 
 
 
 def _barrier(x: jax.Array) -> jax.Array:
-    # Ignored: JAX declares no types for the function.
     barred: jax.Array = lax.optimization_barrier(x)
     return barred
 
@@ -38,7 +37,6 @@ def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
     """Compute the maximum over square windows of ``[B, T, H, W, C]``; see :func:`csbp_jax.models.layers.max_pool`."""
     if jax.default_backend() != "cpu":
         pads = ((0, 0), (pad, pad), (pad, pad))
-        # Ignored: Flax declares no types for the function.
         largest: jax.Array = nn.max_pool(x, (1, size, size), (1, stride, stride), pads)
         return largest
     # The maximum of shifted arrays: XLA on CPU finds and scatters the gradient of a window element by element, ten

@@ -185,7 +185,6 @@ def pool(x: jax.Array) -> jax.Array:
       ConfigError: height or width is below 2.
     """
     _check_poolable(x)
-    # Ignored: Flax declares no types for the function.
     pooled: jax.Array = nn.avg_pool(x, (2, 2), (2, 2))
     return pooled
 

@@ -39,7 +39,6 @@ class Aux:
     rates: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     spikes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     membranes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
-    # Ignored: Flax declares no types for the function.
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "Console",
     "gradient_share",
     "is_live",
+    "make_console",
     "print_result",
     "print_table",
     "progress",
@@ -28,6 +29,11 @@ class Console(rich_console.Console):
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that rich has caught."""
         raise
+
+
+def make_console() -> Console:
+    """Make the console of the terminal, which prints text as it is, without markup or highlighting."""
+    return Console(highlight=False, markup=False)
 
 
 def is_live(console: Console) -> bool:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from csbp_jax.config import Config, ConfigError, from_json, to_json
 from csbp_jax.reporting import plots, terminal
 from csbp_jax.reporting.format import half_width, value_text
-from csbp_jax.reporting.terminal import Console
+from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.sweep import grid, tables
 from csbp_jax.sweep.tables import Setting
@@ -64,7 +64,7 @@ def run(
       ConfigError: a field does not exist, a value is impossible, or the folder holds another sweep, or one that was
         started with other chunks or devices.
     """
-    console = Console(highlight=False, markup=False) if console is None else console
+    console = make_console() if console is None else console
     configs, points = grid.members(config, axes), [tables.plain(point) for point in grid.points(axes)]
     metadata = to_json(config) | {
         "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))

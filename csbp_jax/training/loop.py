@@ -13,7 +13,7 @@ from csbp_jax import learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
-from csbp_jax.reporting.terminal import Console
+from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files, hardware, multihost, profiling
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import build, flip_meter, metrics_log, run_dir, selection
@@ -58,7 +58,7 @@ def train(
     """
     stop = Stop() if stop is None else stop
     steps_traced = profiling.parse_trace_steps(profile) if profile else range(0)
-    console = Console(highlight=False, markup=False) if console is None else console
+    console = make_console() if console is None else console
     if not multihost.is_host0():
         console = Console(quiet=True)
     if checkpoints is not None:

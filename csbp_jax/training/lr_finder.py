@@ -19,7 +19,7 @@ import numpy as np
 from csbp_jax import weights
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.reporting import plots
-from csbp_jax.reporting.terminal import Console
+from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, flip_meter
 from csbp_jax.training.compiled import compile_run, initial_state, resolve
@@ -79,7 +79,7 @@ def find(
     Raises:
       ConfigError: a value is impossible, or no rate lowered the loss.
     """
-    console = Console(highlight=False, markup=False) if console is None else console
+    console = make_console() if console is None else console
     folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
     values = np.geomspace(rates.low, rates.high, rates.steps)
     losses = _losses(config, own, data_dir, values, functools.partial(console.print, soft_wrap=True))
