@@ -17,6 +17,7 @@ from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.loop import checkpoint_content
 from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own
+from csbp_jax.weights import shipped
 
 WeightsOf = Literal["last", "chosen", "ema"]
 """Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
@@ -36,6 +37,7 @@ class RestoredRun(NamedTuple):
     """Network of a run with the weights of one epoch, and the run's metadata."""
 
     folder: pathlib.Path
+    """The run's folder; for a network that ships with the package, ``shipped/NAME``, where its results are written."""
     config: Config
     """The complete config: fields that the data determine (input shape, classes) are filled in."""
     apply: Apply
@@ -53,7 +55,7 @@ class RestoredRun(NamedTuple):
 def load(
     run: str | pathlib.Path, epoch: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
 ) -> tuple[Apply, dict[str, Any], Config]:
-    """Load the network of a finished or stopped run, with its weights: ``(apply, variables, config)``.
+    """Load the network of a finished or stopped run, or one that ships: ``(apply, variables, config)``.
 
     ``apply(variables, x)`` returns ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
     normalised and encoded like the run's data, images in [0, 1] before that). Norms use their running statistics. It
@@ -62,7 +64,8 @@ def load(
     floating.
 
     Args:
-      run: the run's folder.
+      run: the run's folder. Where there is no such run, the name of a network that ships with the package, one of
+        ``csbp_jax.weights.shipped.NAMES``; it has the weights of its last epoch only.
       epoch: "last" for the newest checkpoint, "chosen" for the epoch chosen by validation so far, or "ema" for the
         moving average of the weights at the newest checkpoint.
       trust: execute ``RUN/experiment.py``, the user's code, if the run has such a file. It runs with all your
@@ -104,17 +107,17 @@ def restore(
     Raises:
       ConfigError: see :func:`load`.
     """
-    folder = pathlib.Path(run)
     if which not in get_args(WeightsOf):
         raise ConfigError(f"weights of: {which!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
+    if name := shipped.find(run):
+        return _restore_shipped(name, which, own)
+    folder = pathlib.Path(run)
     content = _read_run(folder)
     config = _config(folder / "config.json", content["config"])
     if which == "ema" and not config.optimizer.ema:
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
     own = reload(folder, content.get("own", {}), trust, own)
-    # The number of steps per epoch changes values in the state, but no shape, so 1 will do.
-    recipe = build.build_recipe(config, own, steps_per_epoch=1)
-    state = jax.eval_shape(lambda: learner.init(recipe, jax.random.key(config.seed)))
+    recipe, state = _recipe_and_shapes(config, own)
     like = checkpoint_content(state, metric_shapes(recipe, state))
     tree = checkpoint.restore_newest(location.checkpoint_dir(folder), jax.tree.map(_on_first_device, like))
     if tree is None:
@@ -137,6 +140,33 @@ def restore(
         _classes(content, config),
         own,
     )
+
+
+def _restore_shipped(name: str, which: WeightsOf, own: Own | None) -> RestoredRun:
+    """Restore a network that ships with the package."""
+    if which != "last":
+        raise ConfigError(f"{name}: ships with the weights of its last epoch only; take last")
+    content = shipped.read_json(name, "config.json")
+    config = check(from_json(content["config"]))
+    recipe, state = _recipe_and_shapes(config, reload(pathlib.Path(name), {}, False, own))
+    variables = shipped.load(name, {"params": state.params, "batch_stats": state.batch_stats})
+    return RestoredRun(
+        pathlib.Path("shipped", name),
+        config,
+        recipe.model.apply,
+        variables,
+        which,
+        shipped.read_json(name, "accuracy.json")["epoch"],
+        content["data"],
+        content["classes"],
+    )
+
+
+def _recipe_and_shapes(config: Config, own: Own) -> tuple[learner.Recipe, learner.State]:
+    """Return the recipe of a run, and its state as shapes."""
+    # The number of steps per epoch changes values in the state, but no shape, so 1 will do.
+    recipe = build.build_recipe(config, own, steps_per_epoch=1)
+    return recipe, jax.eval_shape(lambda: learner.init(recipe, jax.random.key(config.seed)))
 
 
 def _classes(content: dict[str, Any], config: Config) -> list[str]:

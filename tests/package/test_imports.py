@@ -39,7 +39,7 @@ THIRD_PARTIES = {
     "tyro": ("cli",),
     "filelock": ("runtime", "data", "training"),
     "nir": ("export",),
-    "safetensors": ("export",),
+    "safetensors": ("export", "weights.shipped"),
     "tensorboardX": ("evaluation.tensorboard",),
     "chex": (),
     "experiments": (),
