@@ -8,5 +8,7 @@ The marked lines call a layer a second time to get h, so that the net stays unch
 products of the forward pass, unless one of them is inside a scan (spyx); the backward pass has an additional product. A
 net that returns h needs neither, nor does ``nnx.capture``.
 
+network_in_nnx does the reverse: it trains a network of this package as a Flax NNX module.
+
 own_experiment is an experiment for ``csbp_jax train``; see docs/own.md. class_folders writes folders to try.
 """

@@ -81,7 +81,7 @@ def test_errors_are_one_line(trained, tmp_path):
 
 def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "using.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    block, nnx_module, nnx_training = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(trained)
     monkeypatch.chdir(tmp_path)
@@ -96,7 +96,14 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     names: dict[str, Any] = {"x": np.zeros((2, 1, 8, 8, 1), np.float32)}
     exec(compile(block, "using.md", "exec"), names)
     assert names["logits"].shape == (2, 3, 10) and names["aux"].membranes["conv1"].shape == (2, 3, 8, 8, 4)
-    for target in re.findall(r"\]\(([^)]+)\)", text):
+    logits = names["logits"]
+    exec(compile(nnx_module, "using.md", "exec"), names)
+    np.testing.assert_array_equal(names["logits"], logits)
+    before = np.asarray(names["net"].conv1["norm"]["mean"][...])
+    exec(compile(nnx_training, "using.md", "exec"), names)
+    assert float(names["aux"].terms["conv1.membrane"]) > 0.6
+    assert not np.array_equal(names["net"].conv1["norm"]["mean"][...], before)
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert (ROOT / "docs" / target).exists(), target
 
 
