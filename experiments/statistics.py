@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from csbp_jax.reporting import intervals
 from csbp_jax.reporting.intervals import student
 from experiments.study import finite_or_none
 
@@ -30,7 +31,7 @@ def group_means(values: ArrayLike, groups: Sequence[int]) -> list[NDArray[Any]]:
 
 def wilson(solved: NDArray[Any]) -> dict[str, float]:
     """``{share, low, high}``: the share of True and its 95 % Wilson interval."""
-    low, high = stats.binomtest(int(solved.sum()), len(solved)).proportion_ci(method="wilson")
+    low, high = intervals.wilson(int(solved.sum()), len(solved))
     return {"share": float(solved.mean()), "low": low, "high": high}
 
 

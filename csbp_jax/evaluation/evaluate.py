@@ -12,6 +12,7 @@ from csbp_jax import data, weights
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, restore, scores
 from csbp_jax.reporting import plots_evaluation, terminal
+from csbp_jax.reporting.intervals import wilson
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
@@ -132,8 +133,12 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> No
     rows = [[label, f"{result[key]:.2%}"] for key, label in labels.items() if key in result]
     rows.append(["negative log-likelihood (nats)", f"{result['nll']:.4g}"])
     terminal.print_table(console, "overall", ["", "value"], rows)
-    by_time = [[str(t), f"{accuracy:.2%}"] for t, accuracy in enumerate(result["accuracy_by_time"], start=1)]
-    terminal.print_table(console, "accuracy by time", ["time steps used", "accuracy"], by_time)
+    by_time = []
+    for t, accuracy in enumerate(result["accuracy_by_time"], start=1):
+        low, high = wilson(round(accuracy * result["count"]), result["count"])
+        by_time.append([str(t), f"{accuracy:.2%}", f"{low:.2%} to {high:.2%}"])
+    columns = ["time steps used", "accuracy", "95 % interval (Wilson)"]
+    terminal.print_table(console, "accuracy by time", columns, by_time)
     rates = [[layer, f"{rate:.4f}"] for layer, rate in result["rates"].items()]
     terminal.print_table(console, "firing rates", ["layer", "spikes per neuron per time step"], rates)
 

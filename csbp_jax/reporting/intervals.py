@@ -28,3 +28,16 @@ def student(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return Interval(mean, None, None)
     half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
     return Interval(mean, mean - half, mean + half)
+
+
+def wilson(successes: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Compute the ends of Wilson's score interval of a share, which lie within [0, 1].
+
+    >>> wilson(10, 10)
+    (0.7224..., 1.0)
+
+    Raises:
+      ValueError: ``count`` is 0, or less than ``successes``.
+    """
+    low, high = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)

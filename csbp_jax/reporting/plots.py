@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csbp_jax.reporting import fonts
 from csbp_jax.reporting.format import as_number, value_text
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def empty_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+@fonts.with_fallbacks()
 def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
     """Draw ``figures/training.png`` (losses, z, accuracy, measured flip ratios) and ``figures/rates.png`` (firing rate
     per layer)."""
@@ -52,7 +54,7 @@ def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
     _accuracy(accuracy, epochs)
     if flips:
         _flips(meter[0], flips)
-    figure.suptitle(run.name)
+    figure.suptitle(fonts.printable(run.name))
     figure.savefig(folder / "training.png", dpi=120)
 
     layers = list(epochs[0]["rates"])

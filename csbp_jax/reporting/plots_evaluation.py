@@ -1,55 +1,97 @@
 """Plot of an evaluation: confusion matrix, accuracy over time steps, calibration."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from csbp_jax.reporting import fonts
+from csbp_jax.reporting.intervals import wilson
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MAX_NAMES = 20
+_PERCENT = (-4, 104)
+"""Limits of an axis of accuracies: the whole range, so that small differences look small."""
 
+
+@fonts.with_fallbacks()
 def draw(run: pathlib.Path, result: dict[str, Any]) -> None:
     """Draw ``figures/evaluation-SPLIT-WEIGHTS.png`` from the result of ``evaluate.evaluate_run``."""
-    figure = empty_figure(12, 4)
-    confusion, by_time, calibration = figure.subplots(1, 3)
-    _confusion(figure, confusion, result)
-    steps = range(1, 1 + len(result["accuracy_by_time"]))
-    by_time.plot(steps, [100 * a for a in result["accuracy_by_time"]], ".-", color=PALETTE[0])
-    by_time.set(xlabel="time steps used", ylabel="accuracy (%)", title="Accuracy by time")
-    by_time.locator_params(axis="x", integer=True)
-    _calibration(calibration, result)
-    figure.suptitle(f"{result['run']}: {result['split']}, {result['count']} examples")
     (run / "figures").mkdir(exist_ok=True)
-    figure.savefig(run / "figures" / f"evaluation-{result['split']}-{result['weights_of']}.png", dpi=100)
+    name = f"evaluation-{result['split']}-{result['weights_of']}.png"
+    make_figure(result).savefig(run / "figures" / name, dpi=100)
 
 
-def _confusion(figure: "Figure", axes: "Axes", result: dict[str, Any]) -> None:
+def make_figure(result: dict[str, Any]) -> "Figure":
+    """Return the figure of an evaluation: confusion matrix, accuracy by time with Wilson intervals, calibration."""
+    classes = fonts.class_labels([row["class"] for row in result["per_class"]])
+    # Long names are upright below the confusion matrix.
+    figure = empty_figure(13, 4 + 0.08 * max(map(len, classes)) * (len(classes) <= _MAX_NAMES))
+    confusion, by_time, calibration = figure.subplots(1, 3)
+    _confusion(figure, confusion, result, classes)
+    _accuracy_by_time(by_time, result)
+    _calibration(calibration, result)
+    figure.suptitle(fonts.printable(f"{result['run']}: {result['count']} examples of the {result['split']} split"))
+    return figure
+
+
+def _confusion(figure: "Figure", axes: "Axes", result: dict[str, Any], names: Sequence[str]) -> None:
     counts = np.array(result["confusion"], float)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=100), ax=axes, label="share of the true class (%)")
-    axes.set(xlabel="predicted", ylabel="true", title=f"Confusion, accuracy {result['accuracy']:.2%}")
-    names = [row["class"] for row in result["per_class"]]
-    if len(names) <= 20:
-        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
-        axes.set_yticks(range(len(names)), names)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    figure.colorbar(image, ax=axes, label="share of the true class (%)")
+    axes.set(xlabel="predicted class", ylabel="true class", title=f"Confusion, accuracy {result['accuracy']:.2%}")
+    if len(names) <= _MAX_NAMES:
+        longest = max(map(len, names))
+        size = "medium" if longest < 10 else "small"
+        axes.set_xticks(range(len(names)), names, rotation=90 if longest > 2 else 0, fontsize=size)
+        axes.set_yticks(range(len(names)), names, fontsize=size)
+        if any(name.startswith("#") for name in names):
+            axes.set_xlabel("predicted class (#: its number, from 0,\nwhere no installed font can draw its name)")
     if len(names) <= 12:
         for i, j in np.argwhere(counts > 0):
             color = "white" if shares[i, j] > 50 else "black"
             axes.text(j, i, f"{counts[i, j]:.0f}", ha="center", va="center", color=color, fontsize="x-small")
 
 
+def _accuracy_by_time(axes: "Axes", result: dict[str, Any]) -> None:
+    accuracy = np.array(result["accuracy_by_time"])
+    steps = np.arange(1, 1 + len(accuracy))
+    errors, label = _errors(accuracy, [result["count"]] * len(accuracy)), "accuracy, 95 % interval (Wilson)"
+    axes.errorbar(steps, 100 * accuracy, errors, fmt=".-", capsize=3, color=PALETTE[0], label=label)
+    largest = max(row["count"] for row in result["per_class"]) / result["count"]
+    axes.axhline(100 * largest, ls=":", color="grey", label="always the most frequent class")
+    if len(steps) <= 10:
+        for step, share, below in zip(steps, accuracy, errors[0], strict=True):
+            axes.text(step, 100 * share - below - 1, f"{share:.1%}", ha="center", va="top", fontsize="small")
+    axes.set(xlabel="time steps used", ylabel="accuracy (%)", title="Accuracy by time", ylim=_PERCENT)
+    axes.margins(x=0.12)
+    axes.locator_params(axis="x", integer=True)
+    axes.legend(fontsize="small")
+
+
 def _calibration(axes: "Axes", result: dict[str, Any]) -> None:
     bins = [row for row in result["calibration"] if row["count"]]
     axes.plot([0, 100], [0, 100], ":", color="grey", label="calibrated")
-    confidence, accuracy = ([100 * row[key] for row in bins] for key in ("confidence", "accuracy"))
-    axes.plot(confidence, accuracy, "-", color=PALETTE[1], lw=1)
-    largest = max(row["count"] for row in bins)
-    sizes = [10 + 90 * row["count"] / largest for row in bins]
-    axes.scatter(confidence, accuracy, sizes, color=PALETTE[1], label="bin (area: number of examples)")
+    confidence, accuracy = (np.array([row[key] for row in bins]) for key in ("confidence", "accuracy"))
+    counts = [row["count"] for row in bins]
+    sizes = [10 + 90 * count / max(counts) for count in counts]
+    axes.errorbar(100 * confidence, 100 * accuracy, _errors(accuracy, counts), fmt="none", lw=1, color=PALETTE[1])
+    label = "bin, 95 % interval\n(area: examples)"
+    axes.scatter(100 * confidence, 100 * accuracy, sizes, color=PALETTE[1], label=label)
     title = f"Calibration, ECE {result['ece']:.2%}"
-    axes.set(xlabel="mean confidence (%)", ylabel="accuracy (%)", title=title, xlim=(0, 102), ylim=(0, 102))
+    axes.set(xlabel="mean confidence (%)", ylabel="accuracy (%)", title=title, xlim=_PERCENT, ylim=_PERCENT)
     axes.legend(fontsize="small")
+
+
+def _errors(shares: NDArray[np.float64], counts: Sequence[int]) -> NDArray[np.float64]:
+    """Return the lengths of error bars in %, ``[2, shares]``, to both ends of the Wilson intervals of shares."""
+    ends = [wilson(round(share * count), count) for share, count in zip(shares, counts, strict=True)]
+    low, high = np.array(ends).T
+    return 100 * np.maximum([shares - low, high - shares], 0)
