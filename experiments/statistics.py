@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from csbp_jax.reporting import intervals
 from csbp_jax.reporting.intervals import student
@@ -47,8 +47,9 @@ def compare_solved(results: Mapping[str, Mapping[str, Any]], reference: str) -> 
       results: ``{condition: {"solved": bits}}``, all of the same starts.
 
     Returns:
-      ``{condition: {difference, half, p, p_holm}}``, without the reference. ``half`` is half the difference's 95 %
-      interval, by the normal distribution of paired shares; ``p_holm`` is Holm's correction over the conditions.
+      ``{condition: {difference, half, p, more, less, n, p_holm}}``, without the reference. ``half`` is half the
+      difference's 95 % interval, by the normal distribution of paired shares; ``more`` and ``less`` count the starts
+      that only the condition solves, and only the reference; ``p_holm`` is Holm's correction over the conditions.
     """
     solved = {name: np.array([bit == "1" for bit in result["solved"]]) for name, result in results.items()}
     base, compared = solved.pop(reference), {}
@@ -56,9 +57,55 @@ def compare_solved(results: Mapping[str, Mapping[str, Any]], reference: str) -> 
         more, less, n = int((values & ~base).sum()), int((base & ~values).sum()), len(values)
         p = stats.binomtest(more, more + less).pvalue if more + less else 1.0
         half = stats.norm.ppf(0.975) * np.sqrt(more + less - (more - less) ** 2 / n) / n
-        compared[name] = {"difference": (more - less) / n, "half": float(half), "p": p}
+        counts = {"more": more, "less": less, "n": n}
+        compared[name] = {"difference": (more - less) / n, "half": float(half), "p": p, **counts}
     corrected = holm({name: pair["p"] for name, pair in compared.items()})
     return {name: pair | {"p_holm": corrected[name]} for name, pair in compared.items()}
+
+
+def equivalence_of_shares(pair: Mapping[str, float], margin: float) -> dict[str, float]:
+    """Test that two paired shares differ by less than ``margin``, by two one-sided tests (TOST) at 5 % each.
+
+    Args:
+      pair: a difference of :func:`compare_solved`.
+
+    Returns:
+      ``{margin, low, high, p}``: the ends of the 90 % interval of the difference, and the larger p of the two tests.
+      The shares are equal within the margin where p is below 0.05, that is, where the interval lies inside the margin.
+    """
+    more, less, n = pair["more"], pair["less"], pair["n"]
+    error = np.sqrt(more + less - (more - less) ** 2 / n) / n
+    half = float(stats.norm.ppf(0.95) * error)
+    distance = margin - abs(pair["difference"])
+    p = float(stats.norm.sf(distance / error)) if error else float(distance < 0)
+    return {"margin": margin, "low": pair["difference"] - half, "high": pair["difference"] + half, "p": p}
+
+
+def ranked_above(values: NDArray[Any], group: NDArray[Any], draws: int = 2000) -> dict[str, float] | None:
+    """Probability that a value of the group is larger than one outside it (area under the ROC curve).
+
+    Ties count one half. ``{share, low, high}`` with the 95 % interval of ``draws`` bootstrap samples of either side;
+    None if one of the sides is empty.
+    """
+    inside, outside = values[group], values[~group]
+    if not len(inside) or not len(outside):
+        return None
+
+    def area(inside: NDArray[Any], outside: NDArray[Any]) -> float:
+        return float(stats.mannwhitneyu(inside, outside).statistic / (len(inside) * len(outside)))
+
+    generator = np.random.default_rng(0)
+    areas = [area(*(generator.choice(side, len(side)) for side in (inside, outside))) for _ in range(draws)]
+    low, high = np.quantile(areas, (0.025, 0.975))
+    return {"share": area(inside, outside), "low": float(low), "high": float(high)}
+
+
+def expected_best(values: ArrayLike) -> list[float]:
+    """Expected largest of n of the values, drawn without replacement, for n = 1 to their number."""
+    ordered = np.sort(np.asarray(values, float))
+    ranks, total = np.arange(1, len(ordered) + 1), len(ordered)
+    # The i-th smallest is the largest of n with probability C(i-1, n-1) / C(total, n).
+    return [float(special.comb(ranks - 1, n - 1) @ ordered / special.comb(total, n)) for n in ranks]
 
 
 def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:

@@ -1,0 +1,223 @@
+"""Run the plan of docs/results/xor_tuned/plan.md: XOR with every condition tuned over the same joint space.
+
+    python -m experiments.xor.tuned [--out docs/results/xor_tuned] [--tries 24] [--tuning 1024] [--starts 4096]
+
+Finished conditions are read from ``tuned.json`` and not repeated; neither are finished tries.
+"""
+
+import argparse
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from csbp_jax import chaos, dynamics
+from csbp_jax.instruments.classify import rise
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.runtime.files import write_json
+from experiments import study
+from experiments.statistics import (
+    bits,
+    compare_solved,
+    equivalence_of_shares,
+    expected_best,
+    points_text,
+    ranked_above,
+    share_text,
+    wilson,
+)
+from experiments.study import Content
+from experiments.xor.conditions import CONDITIONS, Condition, solved
+from experiments.xor.net import Kind, Params, Setting, start, task_loss, term_gradient
+
+TUNING_SEEDS, TEST_SEEDS, BLOCK = 200_000, 600_000, 1024
+PRIMARY = {"drift": 0.01, "chaos term in 10 sub-steps": 0.01, "plain backpropagation": 0.02}
+"""Conditions of the primary family, with the margins of their equivalence to CSBP."""
+
+COMPARED: dict[str, Condition] = {
+    **{name: CONDITIONS[name] for name in ("CSBP", "plain backpropagation", "drift")},
+    "chaos term in 10 sub-steps": CONDITIONS["chaos term in 20 sub-steps"]._replace(kind=Kind(substeps=10)),
+    **{
+        name: CONDITIONS[name]
+        for name in (
+            "linear pull",
+            "CBP's rule",
+            "Gaussian noise",
+            "AR(1) noise",
+            "logistic sequences",
+            "drift + Gaussian noise",
+            "drift + AR(1) noise",
+        )
+    },
+}
+
+
+def draw_settings(tries: int) -> list[Setting]:
+    """The random settings that all conditions are tuned over."""
+    generator = np.random.default_rng(0)
+    settings = []
+    for _ in range(tries):
+        lr, width, z0 = (float(np.exp(generator.uniform(*np.log(ends)))) for ends in ((0.1, 2), (1, 5), (1 / 16, 4)))
+        shift, beta = float(generator.uniform(0, 1.5)), float(generator.choice([0.998, 0.999]))
+        settings.append(Setting(z0=z0, beta=beta, lr=lr, width=width, shift=shift))
+    return settings
+
+
+def adapt(condition: Condition, setting: Setting) -> Setting:
+    """The setting for a condition: CBP's rule has no learning rate, so that its strength takes it in."""
+    return setting._replace(z0=setting.z0 * setting.lr) if condition.kind.cbp else setting
+
+
+def solved_in_blocks(condition: Condition, setting: Setting, seeds: np.ndarray, steps: int) -> np.ndarray:
+    """Whether each start solves XOR, ``[seeds]``; in blocks, as the records of the chaos term are large."""
+    blocks = [seeds[i : i + BLOCK] for i in range(0, len(seeds), BLOCK)]
+    return np.concatenate([solved(condition, adapt(condition, setting), block, steps) for block in blocks])
+
+
+def annealed_step(setting: Setting, state: tuple[Params, jax.Array], _: Any) -> tuple[Params, jax.Array]:
+    """A step of CSBP as a map of ``(params, number of the step)``."""
+    params, n = state
+    gradient, _ = jax.grad(task_loss, has_aux=True)(params, setting)
+    z = chaos.strength(n, setting.z0, setting.beta)
+    pushed = term_gradient(params, setting, Kind(), z, setting.lr)
+    return jax.tree.map(lambda p, g, c: p - setting.lr * (g + c), params, gradient, pushed), n + 1
+
+
+def rises(setting: Setting, seeds: np.ndarray, steps: int) -> list[float]:
+    """Largest rise of the cumulated local exponents of the annealed run, for each start, in nats."""
+    states = (jax.vmap(lambda seed: start(seed, setting))(jnp.asarray(seeds)), jnp.zeros(len(seeds), int))
+    step = functools.partial(annealed_step, setting)
+    history = np.asarray(dynamics.lyapunov_many(step, states, [None] * steps)[2])[:, :, 0]
+    return [rise(course) for course in np.cumsum(history, axis=0).T.tolist()]
+
+
+def compare(content: Content) -> Content:
+    """Both families against CSBP, and the verdict of the plan."""
+    results = content["conditions"]
+    primary = compare_solved({name: results[name] for name in ("CSBP", *PRIMARY)}, "CSBP")
+    primary = {
+        name: pair | equivalence_of_shares(pair, PRIMARY[name]) | {"p": pair["p"]} for name, pair in primary.items()
+    }
+    secondary = compare_solved({name: r for name, r in results.items() if name not in PRIMARY}, "CSBP")
+    return {"primary": primary, "secondary": secondary, "verdict": verdict(primary)}
+
+
+def verdict(primary: Content) -> str:
+    """The plan's verdict from the primary family, whose differences are a condition minus CSBP."""
+    below = {name: pair["p_holm"] < 0.05 and pair["difference"] < 0 for name, pair in primary.items()}
+    equal = {name: max(abs(pair["low"]), abs(pair["high"])) < pair["margin"] for name, pair in primary.items()}
+    plain, controls = "plain backpropagation", [name for name in PRIMARY if name != "plain backpropagation"]
+    if below[plain] and all(below[name] for name in controls):
+        return "chaos helps"
+    if below[plain] and all(equal[name] for name in controls):
+        return "the pull helps"
+    if equal[plain]:
+        return "nothing"
+    return "the term helps; whether by chaos is not decided" if below[plain] else "not decided"
+
+
+def page(content: Content) -> str:
+    """The table of conditions, from the best on, and the lines of the primary family."""
+    rows = []
+    against = content["secondary"] | content["primary"]
+    for name, result in sorted(content["conditions"].items(), key=lambda item: -item[1]["share"]):
+        pair = against.get(name)
+        cells = [points_text(pair), f"{pair['p_holm']:.2g}"] if pair else ["", ""]
+        setting = ", ".join(f"{field} {value:.3g}" for field, value in result["setting"].items())
+        rows.append([name, share_text(result), f"{100 * max(result['tuning']):.1f}", *cells, setting])
+    head = [
+        "condition",
+        "solved (%), 95 % interval",
+        "best try (%)",
+        "minus CSBP (points)",
+        "p, Holm",
+        "setting, chosen",
+    ]
+    equivalent = [
+        [
+            name,
+            f"{100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}",
+            f"{100 * pair['margin']:g}",
+            "yes" if max(abs(pair["low"]), abs(pair["high"])) < pair["margin"] else "not shown",
+        ]
+        for name, pair in content["primary"].items()
+    ]
+    equal = study.table(["minus CSBP", "90 % interval (points)", "margin", "equal within it"], equivalent)
+    nats, area = content["rise"]["nats"], content["rise"]["solved_above_unsolved"]
+    lines = [
+        study.table(head, rows),
+        equal,
+        f"Verdict of the plan: **{content['verdict']}**.",
+        f"Rise of the annealed run, {len(nats)} starts: median {np.median(nats):.2f} nats, "
+        f"95 % quantile {np.quantile(nats, 0.95):.2f}. "
+        + (f"A solved start has the larger rise in {share_text(area)} % of pairs." if area else ""),
+    ]
+    return "\n\n".join(lines)
+
+
+def draw(content: Content, out: pathlib.Path) -> None:
+    """Draw the expected best share over the number of tries."""
+    figure = empty_figure(7, 4)
+    axes = figure.subplots()
+    for i, (name, result) in enumerate(content["conditions"].items()):
+        best = expected_best(result["tuning"])
+        style = "-" if name == "CSBP" or name in PRIMARY else ":"
+        axes.plot(range(1, len(best) + 1), [100 * b for b in best], style, color=PALETTE[i % len(PALETTE)], label=name)
+    axes.set(xlabel="settings tried", ylabel="expected share of the best (%)", ylim=(0, 101))
+    axes.legend(fontsize="small", ncols=2)
+    axes.grid(alpha=0.3)
+    study.save_figure(figure, out, "tries")
+
+
+def run(name: str, condition: Condition, content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
+    """Tune a condition, try by try, and test it on fresh starts."""
+    result = content["conditions"].setdefault(name, {"tuning": []})
+    settings = draw_settings(options.tries)
+    tuning = TUNING_SEEDS + np.arange(options.tuning)
+    for setting in settings[len(result["tuning"]) :]:
+        result["tuning"].append(float(solved_in_blocks(condition, setting, tuning, options.steps).mean()))
+        write_json(file, content)
+    setting = adapt(condition, settings[int(np.argmax(result["tuning"]))])
+    values = solved_in_blocks(
+        condition, settings[int(np.argmax(result["tuning"]))], TEST_SEEDS + np.arange(options.starts), options.steps
+    )
+    shown = study.changed_fields(setting)
+    if condition.kind.alone and condition.kind.force is None:
+        shown = {field: value for field, value in shown.items() if field not in ("z0", "beta")}
+    result |= {"setting": shown, **wilson(values), "solved": bits(values)}
+    write_json(file, content)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "xor_tuned")
+    parser.add_argument("--tries", type=int, default=24)
+    parser.add_argument("--tuning", type=int, default=1024)
+    parser.add_argument("--starts", type=int, default=4096)
+    parser.add_argument("--rises", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=5000)
+    options = parser.parse_args(arguments)
+    file = options.out / "tuned.json"
+    sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "rises", "steps")}
+    content = study.resume(parser, file, sizes, {"conditions": {}})
+    for name, condition in COMPARED.items():
+        if "solved" not in content["conditions"].get(name, {}):
+            run(name, condition, content, options, file)
+        print(f"{name:30} {content['conditions'][name]['share']:.3f}", flush=True)
+    if "rise" not in content:
+        csbp = content["conditions"]["CSBP"]
+        setting = draw_settings(options.tries)[int(np.argmax(csbp["tuning"]))]
+        nats = rises(setting, TEST_SEEDS + np.arange(options.rises), options.steps)
+        success = np.array([bit == "1" for bit in csbp["solved"][: options.rises]])
+        content["rise"] = {"nats": nats, "solved_above_unsolved": ranked_above(np.array(nats), success)}
+        write_json(file, content)
+    content |= compare(content) | study.provenance("python -m experiments.xor.tuned")
+    draw(content, options.out)
+    study.write(options.out, "tuned", content, page(content))
+
+
+if __name__ == "__main__":
+    main()
