@@ -34,7 +34,8 @@ class Data:
     split: Literal["last", "first"] = "last"
     """cifar10_dvs only: tenth of each class that is the test split: last (files 900-999) or first (files 0-99)."""
     size: tuple[int, int] | None = None
-    """Height and width of a frame; None: those of the data set."""
+    """Height and width of a frame; None: those of the data set. Frames are stretched to it, which changes their aspect
+    ratio; only imagenet, and a folder with resized_crop, are cropped to it."""
     resize: Literal["events", "nearest", "bilinear", "antialias"] = "events"
     """How event data are resized: events scales coordinates before binning; the others resize frames on the device."""
     bins: Literal["number", "time", "window"] = "number"
@@ -134,7 +135,9 @@ class Chaos:
     anneal: Literal["epoch", "step"] = "epoch"
     """Whether z is annealed once per epoch or once per step."""
     taps: tuple[str, ...] = ()
-    """Tensors that the chaos term acts on: LAYER.conv|dense, LAYER.norm, LAYER.membrane, LAYER.membrane_pre."""
+    """Tensors that the chaos term acts on, as LAYER.TENSOR: conv or dense (output of the synapses, before the norm), norm
+    (after the norm), current (the neuron's input, where it is a sum), membrane (after the last time step and its
+    reset), membrane_pre (before reset, at every time step). csbp_jax list NETWORK lists those of a network."""
     target: float = 0.65
     """Target value I0 of the logistic function, in (0, 1)."""
     scale: float = 10.0

@@ -74,7 +74,7 @@ def progress_line(row: dict[str, Any], epochs: int) -> str:
     text = f"epoch {row['epoch']}/{epochs} step {row['step']}"
     if "task_loss" in row:
         text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {sum(row['z'].values()):.3g}"
-        text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:.0f}/s"
+        text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:.0f} examples/s"
     if (ratio := row.get("flip_ratio")) is not None:
         text += f" flip {ratio:.2g}" + "!" * (ratio > 1)
     return text + (f" val {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else "")

@@ -212,6 +212,15 @@ def test_help_states_the_range_of_each_field(capsys):
     assert "Early stopping: number of epochs" in text and "--model.neuron.learn {none,layer,channel}" in text
 
 
+def test_help_describes_each_tensor_of_a_layer_and_says_that_frames_are_stretched(capsys):
+    assert main.main(["train", "digits", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    taps, size = (text.partition(f" {field} ")[2].partition(" --")[0] for field in ("--chaos.taps", "--data.size"))
+    described = set(re.findall(r"(\w+)(?= \()", taps))
+    assert {kind.split(", ")[-1] for kind in listing.TAPS} <= described
+    assert "stretched" in size and "aspect ratio" in size
+
+
 def test_overrides_reach_the_config():
     line = "--chaos.z0 1 2 --chaos.taps conv1.norm conv2.norm --chaos.cut -10 9.9 --optimizer.clip 1 --deterministic"
     config = parse(configs.load("digits"), line.split(), "test")
