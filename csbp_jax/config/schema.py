@@ -135,8 +135,8 @@ class Chaos:
     anneal: Literal["epoch", "step"] = "epoch"
     """Whether z is annealed once per epoch or once per step."""
     taps: tuple[str, ...] = ()
-    """Tensors that the chaos term acts on, as LAYER.TENSOR: conv or dense (output of the synapses, before the norm), norm
-    (after the norm), current (the neuron's input, where it is a sum), membrane (after the last time step and its
+    """Tensors that the chaos term acts on, as LAYER.TENSOR: conv or dense (output of the synapses, before the norm),
+    norm (after the norm), current (the neuron's input, where it is a sum), membrane (after the last time step and its
     reset), membrane_pre (before reset, at every time step). csbp_jax list NETWORK lists those of a network."""
     target: float = 0.65
     """Target value I0 of the logistic function, in (0, 1)."""
