@@ -226,6 +226,8 @@ class Config:
     """Early stopping: number of epochs in a row without a better validation result; 0: off."""
     weights: str = ""
     """PyTorch checkpoint with initial weights and running statistics; see docs/weights.md."""
+    weights_table: str = ""
+    """JSON file with the names in that checkpoint, where they are not the published ones; see docs/weights.md."""
     layout: Literal["data", "fsdp", "zero1"] = "data"
     """The arrays that are split over devices: the batch only (data), also weights and optimiser state (fsdp), or also
     the optimiser state (zero1)."""
@@ -260,9 +262,17 @@ def replaced(config: Section, name: str, value: Any) -> Section:
     return dataclasses.replace(config, **change)
 
 
+_LATER_FIELDS = ("weights_table",)
+"""Fields added since runs were first written. At their defaults they are left out, so that the names of earlier runs,
+and the files in which they resume, stay the same."""
+
+
 def to_json(config: Config) -> dict[str, Any]:
     """Convert to nested plain types, which are equal after a round trip through JSON."""
     content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    for name in _LATER_FIELDS:
+        if content[name] == getattr(Config(), name):
+            del content[name]
     return content
 
 

@@ -108,6 +108,8 @@ def check(config: Config) -> Config:
         raise ConfigError(
             f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
         )
+    if config.weights_table and not config.weights:
+        raise ConfigError(f"weights_table: {config.weights_table!r}, but weights is empty; name the checkpoint, too")
     if config.model.neuron.learn != "none" and not 0 < config.model.neuron.decay < 1:
         raise ConfigError(
             f"model.neuron.decay: {config.model.neuron.decay} is not possible; allowed is between 0 and 1, where it is "

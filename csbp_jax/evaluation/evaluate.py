@@ -37,7 +37,7 @@ def evaluate(
     if not config.weights:
         raise ConfigError("weights: empty; name a PyTorch checkpoint (--weights FILE)")
     check(config)
-    weights.verify(config.weights, config.model)
+    weights.verify(config)
     parts = data.load(config, data_dir)
     config = resolve_model(config, parts)
     compiled = compile_run(config, parts["train"], steps_per_epoch=1)

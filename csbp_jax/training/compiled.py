@@ -199,7 +199,7 @@ def initial_state(run: CompiledRun, show: Callable[[str], None]) -> State:
       ConfigError: the file ``config.weights`` cannot be read or does not fit the network.
     """
     config = run.config
-    variables = weights.load(config.weights, config.model, show=show) if config.weights else {}
+    variables = weights.load_initial(config, show) if config.weights else {}
     state = run.init(jax.random.key(config.seed))
     shardings = {key: jax.tree.map(lambda leaf: leaf.sharding, getattr(state, key)) for key in variables}
     loaded = jax.device_put(variables, shardings)

@@ -121,7 +121,7 @@ def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Confi
         raise ConfigError("flip_every, chaos.unit: the flip ratio can be measured in one process only; set 0 and plain")
     check(config)
     if config.weights and not own.model:
-        weights.verify(config.weights, config.model)
+        weights.verify(config)
     splits, fingerprint = build.load_data(config, own, data_dir)
     return resolve(config, splits), splits, fingerprint
 

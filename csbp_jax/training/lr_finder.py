@@ -137,7 +137,7 @@ def _losses(
     flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
     check(flat)
     if flat.weights and not own.model:
-        weights.verify(flat.weights, flat.model)
+        weights.verify(flat)
     splits, _ = build.load_data(flat, own, data_dir)
     flat, train = resolve(flat, splits), splits["train"]
     run = compile_run(flat, train, len(train) // flat.batch_size, own)

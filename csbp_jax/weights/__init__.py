@@ -1,7 +1,7 @@
 """Weights of PyTorch checkpoints as variables of the networks of this package.
 
-torch_file and torch_pickle read the file, names holds the module names of published code, and matching pairs the file's
-keys with the leaves of a network.
+torch_file and torch_pickle read the file, names holds the module names of published code, user_table those of a user's
+own, and matching pairs the file's keys with the leaves of a network.
 """
 
 import os
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from csbp_jax import config as configuration
 from csbp_jax import models
 from csbp_jax.config import ConfigError
-from csbp_jax.weights import torch_file
-from csbp_jax.weights.matching import choose, fit, name_of
+from csbp_jax.weights import names, torch_file, user_table
+from csbp_jax.weights.matching import OPTION, check_repeats, choose, fit, name_of
 from csbp_jax.weights.names import Table
+from csbp_jax.weights.user_table import UserTable
 
 Variables = dict[str, Any]
 """Collections of a Flax module: ``{"params": ..., "batch_stats": ...}``, each a nested dictionary of arrays."""
@@ -28,7 +29,7 @@ Variables = dict[str, Any]
 def load(
     path: str | os.PathLike[str],
     config: configuration.Model,
-    table: Mapping[str, str] | None = None,
+    table: UserTable | None = None,
     show: Callable[[str], None] | None = None,
 ) -> Variables:
     """Load a checkpoint as the variables of a network, ``{"params": ..., "batch_stats": ...}``, in float32 or wider.
@@ -41,7 +42,9 @@ def load(
     Args:
       path: a file written by ``torch.save``.
       config: the network. The constants of its neuron are not in the file; give those of the original.
-      table: ``{"conv1/conv": "features.0", ...}``, module names used in place of those in names.py.
+      table: ``{"conv1/conv": "features.0", ..., "aux_head": None}``, module names used in place of those in names.py,
+        and modules of the file that are not read. A network without published names needs all of its modules, in the
+        order of the forward pass.
       show: called with one line that says what was read and which table of names fitted.
 
     Raises:
@@ -49,8 +52,7 @@ def load(
     """
     tensors, entry = torch_file.read(path)
     shapes = shapes_of(config)
-    chosen = choose(path, config, tensors) if table is None else Table("the given table", dict(table))
-    keys = fit(_shapes(tensors), shapes, config, chosen, path)
+    chosen, keys = _fitted(path, config, table, tensors, shapes)
     channels = _flattened_channels(chosen.names, shapes)
     if show:
         source = f"{entry!r} of {path}" if entry else path
@@ -70,21 +72,53 @@ def load(
     return variables
 
 
-def verify(path: str | os.PathLike[str], config: configuration.Model) -> None:
-    """Check that a checkpoint can be loaded, before the data are.
+def load_initial(config: configuration.Config, show: Callable[[str], None] | None = None) -> Variables:
+    """Load the checkpoint of a config, ``weights``, by its table of names, ``weights_table`` (:func:`load`).
+
+    Raises:
+      ConfigError: as :func:`load`, or the table cannot be read.
+    """
+    return load(config.weights, config.model, _table_of(config), show)
+
+
+def verify(config: configuration.Config) -> None:
+    """Check that the checkpoint of a config can be loaded, before the data are.
 
     Whether it fits is checked only if the config states the input shape and the number of classes.
 
     Raises:
-      ConfigError: as :func:`load`.
+      ConfigError: as :func:`load_initial`.
     """
-    tensors, _ = torch_file.read(path)
-    if config.input_shape and config.classes:
-        fit(_shapes(tensors), shapes_of(config), config, choose(path, config, tensors), path)
+    table = _table_of(config)
+    tensors, _ = torch_file.read(config.weights)
+    if config.model.input_shape and config.model.classes:
+        _fitted(config.weights, config.model, table, tensors, shapes_of(config.model))
 
 
-def _shapes(tensors: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
-    return {key: array.shape for key, array in tensors.items()}
+def _table_of(config: configuration.Config) -> UserTable | None:
+    return user_table.read(config.weights_table) if config.weights_table else None
+
+
+def _fitted(
+    path: str | os.PathLike[str],
+    config: configuration.Model,
+    table: UserTable | None,
+    tensors: Mapping[str, NDArray[Any]],
+    shapes: Any,
+) -> tuple[Table, dict[str, str]]:
+    """Return the table of names that fits a file, and the key of each leaf; checked."""
+    tables = names.of(config.name)
+    if table is not None:
+        tables = tuple(user_table.merged(published, table, shapes) for published in tables or (None,))
+    if not tables:
+        raise ConfigError(
+            f"{path}: {config.name} was not published in PyTorch; networks that were: {', '.join(names.networks())}; "
+            f"for others, write a table of names ({OPTION})"
+        )
+    chosen = choose(tables, tensors)
+    keys = fit({key: array.shape for key, array in tensors.items()}, shapes, config, chosen, path)
+    check_repeats(tensors, chosen, path)
+    return chosen, keys
 
 
 def shapes_of(config: configuration.Model) -> Any:

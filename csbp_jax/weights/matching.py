@@ -1,11 +1,15 @@
 """Matching of a checkpoint's keys with the leaves of a network, or a one-line error that says why they do not fit."""
 
+import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
+from numpy.typing import NDArray
 
 from csbp_jax import config as configuration
 from csbp_jax.config import ConfigError
@@ -14,21 +18,16 @@ from csbp_jax.weights.names import LEAVES, Table
 
 Path = str | os.PathLike[str]
 Shape = tuple[int, ...]
+OPTION = "--weights-table FILE, docs/weights.md"
 _COUNTER = r"(^|\.)num_batches_tracked$"
 
 
-def choose(path: Path, config: configuration.Model, keys: Collection[str]) -> Table:
-    """Choose, of a network's published forms, the one whose module names overlap most with the file's keys.
+def choose(tables: Sequence[Table], keys: Collection[str]) -> Table:
+    """Choose, of the published forms of a network, the one whose module names overlap most with the file's keys.
 
-    Raises:
-      ConfigError: the network was not published in PyTorch.
+    If none overlaps more than the others, names are compared without their numbers.
     """
-    if not (tables := names.of(config.name)):
-        raise ConfigError(
-            f"{path}: {config.name} was not published in PyTorch; networks that were: {', '.join(names.networks())} "
-            "(csbp_jax.weights.load takes a table of your own)"
-        )
-    return max(tables, key=lambda table: _overlap(table, keys))
+    return max(tables, key=lambda table: (_overlap(table, keys), _overlap_without_numbers(table, keys)))
 
 
 def fit(
@@ -49,25 +48,44 @@ def fit(
     """
     leaves: dict[str, Shape] = {name_of(key_path): leaf.shape for key_path, leaf in tree_leaves_with_path(shapes)}
     keys = {name: _key(table.names, name, path) for name in leaves}
-    missing = sorted(set(keys.values()) - set(file_shapes))
+    read = set(keys.values())
+    extra = sorted(key for key in set(file_shapes) - read if not _is_unread(table, key, file_shapes))
+    # In the order of the forward pass, so that the first layer that is missing or differs is named.
+    order = {module: i for i, module in enumerate(table.names)}
+    ordered = sorted(keys.items(), key=lambda item: order[item[0].rpartition("/")[0]])
+    missing = {key: _torch_shape(name, leaves[name]) for name, key in ordered if key not in file_shapes}
     if missing:
-        other = _other_network(config, file_shapes)
-        raise ConfigError(f"{path}: lacks {_first_three(missing)} of {config.name} ({table.source}){other}")
-    ignored = re.compile(f"{_COUNTER}|{table.unused}")
-    extra = sorted(key for key in set(file_shapes) - set(keys.values()) if not ignored.search(key))
+        remedy = _other_network(config, file_shapes) or _nearest(missing, {key: file_shapes[key] for key in extra})
+        raise ConfigError(f"{path}: lacks {_first_three(list(missing))} of {config.name} ({table.source}){remedy}")
     if extra:
         remedy = _remedy_for_extra_keys(extra) or _other_network(config, file_shapes)
+        remedy = remedy or f'; a table of names can leave it out, {{"{extra[0]}": null}} ({OPTION})'
         raise ConfigError(
             f"{path}: has {_first_three(extra)}, which {config.name} ({table.source}) does not have{remedy}"
         )
-    # In the order of the forward pass, so that the first layer that differs is named.
-    order = {module: i for i, module in enumerate(table.names)}
-    for name, key in sorted(keys.items(), key=lambda item: order[item[0].rpartition("/")[0]]):
+    for name, key in ordered:
         expected, actual = _torch_shape(name, leaves[name]), tuple(file_shapes[key])
         if _without_unit_axes(name, expected) != _without_unit_axes(name, actual):
             remedy = _remedy_for_shape(name, expected, actual)
             raise ConfigError(f"{path}: {key} has shape {actual}, but {name} needs {expected}{remedy}")
     return keys
+
+
+def check_repeats(tensors: Mapping[str, NDArray[Any]], table: Table, path: Path) -> None:
+    """Check that tensors which are registered under two keys have equal values under both.
+
+    Raises:
+      ConfigError: two of them differ, so that the file does not say which is right.
+    """
+    for key, array in tensors.items():
+        first = table.first_key(key)
+        if first == key or first not in tensors or re.search(f"{_COUNTER}|{table.unused}", key):
+            continue
+        if not np.array_equal(array, tensors[first], equal_nan=True):
+            raise ConfigError(
+                f"{path}: {key} and {first} differ, but are one tensor in {table.source}; save the weights again, or "
+                f'leave one out by a table of names, {{"{key}": null}} ({OPTION})'
+            )
 
 
 def name_of(key_path: tuple[Any, ...]) -> str:
@@ -84,12 +102,29 @@ def _key(table: Mapping[str, str], name: str, path: Path) -> str:
     return f"{table[module]}.{LEAVES[leaf]}"
 
 
+def _is_unread(table: Table, key: str, keys: Collection[str]) -> bool:
+    """Return whether the forward pass does not read a key, or reads it under another that the file has, too."""
+    first = table.first_key(key)
+    return bool(re.search(f"{_COUNTER}|{table.unused}", key)) or (first != key and first in keys)
+
+
+def _modules(table: Table, keys: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the table's modules and those that the file has in their place, repeats once."""
+    expected = [name.rpartition(".")[0] if leaf.endswith("/p") else name for leaf, name in table.names.items()]
+    actual = {key.rpartition(".")[0] for key in keys if not _is_unread(table, key, keys)}
+    return list(dict.fromkeys(expected)), sorted(actual)
+
+
 def _overlap(table: Table, keys: Collection[str]) -> float:
     """Return the Jaccard index of the table's modules and the file's modules."""
-    expected = {name.rpartition(".")[0] if leaf.endswith("/p") else name for leaf, name in table.names.items()}
-    unused = re.compile(f"{_COUNTER}|{table.unused}")
-    actual = {key.rpartition(".")[0] for key in keys if not unused.search(key)}
+    expected, actual = map(set, _modules(table, keys))
     return len(expected & actual) / len(expected | actual)
+
+
+def _overlap_without_numbers(table: Table, keys: Collection[str]) -> float:
+    """Return the Jaccard index of modules whose numbers are left out, as multisets."""
+    expected, actual = (Counter(re.sub(r"\d+", "", name) for name in names) for names in _modules(table, keys))
+    return (expected & actual).total() / (expected | actual).total()
 
 
 def _torch_shape(name: str, shape: Shape) -> Shape:
@@ -107,6 +142,18 @@ def _without_unit_axes(name: str, shape: Shape) -> Shape:
 def _first_three(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"{', '.join(keys[:3])}{more}"
+
+
+def _nearest(missing: Mapping[str, Shape], extra: Mapping[str, Shape]) -> str:
+    """Name, for the first missing keys, the nearest that are left over: of their shape, if any is."""
+    nearest: list[str] = []
+    for key, shape in list(missing.items())[:3]:
+        remaining = [other for other in extra if other not in nearest]
+        same_shape = [other for other in remaining if tuple(extra[other]) == shape]
+        nearest += difflib.get_close_matches(key, same_shape or remaining, n=1, cutoff=0.0 if same_shape else 0.6)
+    return (
+        f"; nearest in the file: {', '.join(nearest)}; a table of names can assign them ({OPTION})" if nearest else ""
+    )
 
 
 def _other_network(config: configuration.Model, keys: Collection[str]) -> str:

@@ -9,12 +9,13 @@ gives at full size (tests/data/released_keys.json):
     TEBN  github.com/ChaotengDuan/TEBN
     CSBP  github.com/Wangzj000/CSBP, folder "Reproduction of TEBN and comparison with CSBP"
 
-Not known: the names of CSBP's DVS-Gesture net, of which only a checkpoint was released (its first layer has conv0, bn0
-and act0 where SEW's has conv.0), and of their nets for ImageNet and with TET.
+Of CSBP's DVS-Gesture net only a checkpoint was released (DVS-Gesture/model/checkpoint_max_test_acc1.pth), whose keys
+are the source of its table. Not known: the names of CSBP's nets for ImageNet and with TET.
 
 In this file ``layer`` is a name of this package and ``module`` one of PyTorch.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,12 +34,20 @@ class Table(NamedTuple):
     """Module names of one published form of a network.
 
     source: the code that it is from; names: ``{"conv1/norm": "features.0.bn.bn"}``; unused: a regular expression of
-    keys that the forward pass does not read, or reads under another name too.
+    keys that the forward pass does not read; repeats: ``(pattern, replacement)``, substituted in this order, which turn
+    the second key of a tensor that is registered twice into its first.
     """
 
     source: str
     names: dict[str, str]
     unused: str = "$^"
+    repeats: tuple[tuple[str, str], ...] = ()
+
+    def first_key(self, key: str) -> str:
+        """Return the key under which a tensor is read: the key itself, unless it repeats another."""
+        for pattern, replacement in self.repeats:
+            key = re.sub(pattern, replacement, key)
+        return key
 
 
 def of(network: str) -> tuple[Table, ...]:
@@ -155,15 +164,33 @@ def _sew_b(widened: Collection[int], container: str) -> Names:
     return names | _dense("out")
 
 
-def _sew(source: str, names: Callable[[str], Names]) -> tuple[Table, ...]:
-    """Return the tables of a SEW net for two versions of SpikingJelly, whose container first had a ``module``."""
+def _csbp_7b(container: str) -> Names:
+    """Name the layers of CSBP's 7B-Net, whose first layer is outside the sequence."""
+    first = {"conv1/conv": "conv0", "conv1/norm": "bn0", "conv1/neuron": "act0"}
+    return first | _sew_b((), container)
+
+
+def _spikingjelly(
+    source: str, names: Callable[[str], Names], repeats: tuple[tuple[str, str], ...] = ()
+) -> tuple[Table, ...]:
+    """Return the tables of a net for two versions of SpikingJelly, whose container first had a ``module``."""
     versions = {"up to 0.0.0.0.6": ".module", "from 0.0.0.0.8": ""}
     return tuple(
-        Table(f"SEW, {source}, with SpikingJelly {version}", names(container))
+        Table(f"{source}, with SpikingJelly {version}", names(container), repeats=repeats)
         for version, container in versions.items()
     )
 
 
+_RESNET19_TET_REPEATS = (
+    (r"\.seqbn\.module\.(\w+)$", r".bn.\1"),
+    (r"(^|\.)(conv\d|fc\d)_s\.layer\.module\.(\w+)$", r"\1\2.\3"),
+    (r"(^|\.)conv(\d)_s\.bn\.bn\.(\w+)$", r"\1bn\2.bn.\3"),
+)
+# Convolution and norm of the first layer, in a container beside them.
+_CSBP_7B_REPEATS = (
+    (r"^conv0_\.(?:.+\.)?0\.(\w+)$", r"conv0.\1"),
+    (r"^conv0_\.(?:.+\.)?1\.(\w+)$", r"bn0.\1"),
+)
 _HEAD = ("fc1.module.1", "fc2.module.1")
 _TABLES: dict[str, tuple[Table, ...]] = {
     "cnn6": (
@@ -181,12 +208,21 @@ _TABLES: dict[str, tuple[Table, ...]] = {
     ),
     "vggsnn_wo_ap": (Table("TET, VGGSNNwoAP", _tet_net(range(8))),),
     # Each module of this net is registered twice or more.
-    "resnet19_tet": (Table("TET, resnet19", _resnet19_tet(), r"(^|\.)(conv1|conv2|fc1|fc2)_s\.|\.seqbn\."),),
+    "resnet19_tet": (Table("TET, resnet19", _resnet19_tet(), repeats=_RESNET19_TET_REPEATS),),
     # Down-sampling blocks have a norm that nothing calls.
     "resnet19_tebn": (Table("TEBN and CSBP, ResNet", _resnet19_tebn(), r"^layer[23]\.0\.bn\."),),
-    "sew_resnet18": _sew("imagenet/sew_resnet.py, sew_resnet18", lambda c: _sew_resnet((2, 2, 2, 2), 2, c)),
-    "sew_resnet34": _sew("imagenet/sew_resnet.py, sew_resnet34", lambda c: _sew_resnet((3, 4, 6, 3), 2, c)),
-    "sew_resnet50": _sew("imagenet/sew_resnet.py, sew_resnet50", lambda c: _sew_resnet((3, 4, 6, 3), 3, c)),
-    "sew_7b": _sew("dvsgesture/smodels.py, SEWResNet", lambda c: _sew_b({1}, c)),
-    "sew_wide_7b": _sew("cifar10dvs/smodels.py, SEWResNet", lambda c: _sew_b({1, 5}, c)),
+    "sew_resnet18": _spikingjelly(
+        "SEW, imagenet/sew_resnet.py, sew_resnet18", lambda c: _sew_resnet((2, 2, 2, 2), 2, c)
+    ),
+    "sew_resnet34": _spikingjelly(
+        "SEW, imagenet/sew_resnet.py, sew_resnet34", lambda c: _sew_resnet((3, 4, 6, 3), 2, c)
+    ),
+    "sew_resnet50": _spikingjelly(
+        "SEW, imagenet/sew_resnet.py, sew_resnet50", lambda c: _sew_resnet((3, 4, 6, 3), 3, c)
+    ),
+    "sew_7b": (
+        *_spikingjelly("SEW, dvsgesture/smodels.py, SEWResNet", lambda c: _sew_b({1}, c)),
+        *_spikingjelly("CSBP, DVS-Gesture, SEWResNet", _csbp_7b, _CSBP_7B_REPEATS),
+    ),
+    "sew_wide_7b": _spikingjelly("SEW, cifar10dvs/smodels.py, SEWResNet", lambda c: _sew_b({1, 5}, c)),
 }
