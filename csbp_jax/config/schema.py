@@ -109,6 +109,8 @@ class Model:
     """cnn6, cnn7, vgg*, resnet19_tebn: dropout rate before each dense layer."""
     connect: Literal["add", "and", "iand"] | None = None
     """sew_*: how the spikes of a block are combined with its shortcut."""
+    pool: Literal["average", "max"] | None = None
+    """small_conv: 2x2 pooling between layers. The maximum of spikes is a spike; their average is not (default)."""
     norm_groups: int = 1
     """Ghost batch norm: number of equal groups of the batch, each with its own statistics."""
     remat: bool = False
@@ -120,7 +122,7 @@ class Model:
     neuron: Neuron = Neuron()
 
 
-NETWORK_OPTIONS = ("features", "width", "norm", "dropout", "connect")
+NETWORK_OPTIONS = ("features", "width", "norm", "dropout", "connect", "pool")
 """Fields of :class:`Model` that only some networks have."""
 
 
@@ -292,5 +294,9 @@ def _from_json(kind: Any, content: Any) -> Any:
 
 def run_name(config: Config) -> str:
     """Return the data set and a short hash of the whole config, so that other options never resume the wrong run."""
-    text = json.dumps(to_json(config), sort_keys=True)
+    content = to_json(config)
+    # A field that is younger than the names of runs: left out at its default, so that these stay as they are.
+    if content["model"]["pool"] is None:
+        del content["model"]["pool"]
+    text = json.dumps(content, sort_keys=True)
     return f"{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,5 +1,7 @@
 """Small networks that are not from the literature: fully connected, convolutional, recurrent."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 
@@ -23,17 +25,18 @@ class Dense(Network):
 class SmallConv(Network):
     """Convolutional network on images ``[B, T or 1, H, W, C]``; layers ``conv1``, ``conv2``, ...
 
-    2x2 average pooling follows every layer but the last, as long as height and width are even.
+    2x2 pooling, by the average or the maximum, follows every layer but the last, as long as height and width are even.
     """
 
     features: tuple[int, ...] = (32, 64, 64)
+    pool: Literal["average", "max"] = "average"
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
-        conv = self.spiking(layers.ConvNormLIF)
+        conv, halved = self.spiking(layers.ConvNormLIF), {"average": layers.pool, "max": layers.max_pool}[self.pool]
         for i, features in enumerate(self.features, start=1):
             x = run(conv(features, name=f"conv{i}"), x)
             if i < len(self.features) and x.shape[2] % 2 == 0 == x.shape[3] % 2:
-                x = layers.pool(x)
+                x = halved(x)
         return nn.Dense(self.classes, name="readout")(layers.flat(x))
 
 

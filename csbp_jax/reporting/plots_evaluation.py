@@ -68,7 +68,7 @@ def _accuracy_by_time(axes: "Axes", result: dict[str, Any]) -> None:
     largest = max(row["count"] for row in result["per_class"]) / result["count"]
     axes.axhline(100 * largest, ls=":", color="grey", label="always the most frequent class")
     if len(steps) <= 10:
-        for step, share, below in zip(steps, accuracy, errors[0], strict=True):
+        for step, share, below in zip(steps.tolist(), accuracy, errors[0], strict=True):
             axes.text(step, 100 * share - below - 1, f"{share:.1%}", ha="center", va="top", fontsize="small")
     axes.set(xlabel="time steps used", ylabel="accuracy (%)", title="Accuracy by time", ylim=_PERCENT)
     axes.margins(x=0.12)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich import console as rich_console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 __all__ = [
     "Console",
@@ -44,9 +44,10 @@ def is_live(console: Console) -> bool:
 @contextlib.contextmanager
 def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
     """Show a live progress bar on a terminal, and nothing elsewhere; yields ``show(steps done, text)``."""
-    # In 80 columns, the text leaves no room for a bar.
-    bars = [BarColumn(bar_width=16)] if console.width >= 96 else []
-    columns = (TextColumn("{task.description}"), *bars, TimeRemainingColumn(compact=True))
+    # In 80 columns, the text leaves no room for a bar, and needs two lines.
+    bars = [BarColumn(bar_width=16)] if console.width >= 106 else []
+    text = TextColumn("{task.description}", table_column=Column(no_wrap=False))
+    columns = (text, *bars, TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=not is_live(console)) as bar:
         task = bar.add_task("compiling", total=total, completed=done)
         yield lambda step, text: bar.update(task, completed=step, description=text)

@@ -1,12 +1,14 @@
 """Configs: every rule refuses by name, names follow from content."""
 
 import dataclasses
+import hashlib
 import json
+import pathlib
 
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.config import Chaos, Config, ConfigError, Optimizer, check, flatten, run_name, to_json
+from csbp_jax.config import Chaos, Config, ConfigError, Optimizer, check, flatten, from_json, run_name, to_json
 
 BAD = {
     "seed": -1,
@@ -84,6 +86,13 @@ def test_a_run_is_named_after_all_of_its_config():
         names.add(run_name(with_field(base, field, other)))
     assert len(names) == 1 + len(flatten(base))
     assert run_name(base) == run_name(configs.load("digits"))
+
+
+def test_fields_added_later_do_not_rename_runs():
+    file = pathlib.Path(__file__).parents[1] / "data" / "previous_layout" / "finished" / "config.json"
+    stored = json.loads(file.read_text())["config"]
+    text = json.dumps(stored, sort_keys=True)
+    assert run_name(from_json(stored)) == f"digits-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def test_json_round_trip():

@@ -83,6 +83,20 @@ def test_a_convolutional_network_counted_by_hand():
     assert counts["readout"].dense == flat.shape[-1] * 3
 
 
+def test_spikes_stay_spikes_behind_maximum_pooling_only():
+    x = np.random.default_rng(2).random((2, 1, 4, 4, 2)).astype(np.float32)
+    for pool, options in (("average", {}), ("max", {"pool": "max"})):
+        model, variables = network("small_conv", (4, 4, 2), (3, 4), neuron=Neuron(threshold=0.4), **options)
+        (_, aux), counts = count(model.apply, variables, x, inspect=("conv1",))
+        windows = np.asarray(aux.spikes["conv1"]).reshape(2, 3, 2, 2, 2, 2, 3)
+        pooled = windows.max((3, 5)) if pool == "max" else windows.mean((3, 5))
+        assert 0 < pooled.mean() < 1
+        kernel = np.asarray(variables["params"]["conv2"]["conv"]["kernel"])
+        by_hand = [[conv_by_hand(frame, kernel) for frame in example] for example in pooled]
+        assert counts["conv2.conv"].effective.tolist() == by_hand
+        assert counts["conv2.conv"].spiking.all() == (pool == "max")
+
+
 @pytest.mark.parametrize(("size", "stride"), [((7, 6), 2), ((2, 2), 1), ((2, 3), 2), ((1, 2), 1)])
 def test_strides_and_small_inputs_count_existing_connections(size, stride):
     """Also for inputs smaller than the kernel, which are padded on CPUs."""
