@@ -56,10 +56,10 @@ class Kind(NamedTuple):
     cbp: bool = False
 
 
-@jax.jit
-def uniform(seed: jax.Array | int) -> Params:
+@functools.partial(jax.jit, static_argnames=("inputs", "hidden"))
+def uniform(seed: jax.Array | int, inputs: int = 2, hidden: int = 2) -> Params:
     """Weights and biases from U(-1, 1)."""
-    shapes = {"w1": (2, 2), "b1": (2,), "w2": (2, 1), "b2": (1,)}
+    shapes = {"w1": (inputs, hidden), "b1": (hidden,), "w2": (hidden, 1), "b2": (1,)}
     keys = jax.random.split(jax.random.key(seed), len(shapes))
     return {n: jax.random.uniform(k, s, minval=-1.0) for (n, s), k in zip(shapes.items(), keys, strict=True)}
 

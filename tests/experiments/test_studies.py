@@ -12,11 +12,11 @@ import pytest
 from scipy import stats
 
 from csbp_jax import controls, dynamics
-from experiments import accuracy, replay, statistics, study
+from experiments import accuracy, forcing, replay, statistics, study
 from experiments import exponents as exponents_study
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
-from experiments.cbp import conditions, exponents, net, pages
+from experiments.cbp import conditions, exponents, net, overshoot, pages
 from experiments.release import __main__ as release
 from experiments.steering import __main__ as steering
 from experiments.xor import __main__ as xor
@@ -412,3 +412,39 @@ def test_equal_values_have_no_interval():
     assert accuracy.cell(statistics.student_dict([0.1 + 0.2, 0.3, 0.3])) == "30.00 (all equal)"
     assert accuracy.cell(statistics.student_dict([0.3])) == "30.00"
     assert accuracy.cell(statistics.student_dict([0.2, 0.4])).startswith("30.00 [")
+
+
+def test_patterns_of_the_parity_tasks():
+    x, y = net.patterns("xor")
+    assert np.array_equal(x, xor_net.X) and np.allclose(y, 0.1 + 0.8 * np.asarray(xor_net.Y))
+    x, y = net.patterns("parity")
+    assert np.allclose(y, [0.9 if sum(map(int, f"{i:03b}")) % 2 else 0.1 for i in range(8)])
+    assert np.array_equal(x @ np.array([4, 2, 1]), np.arange(8))
+
+
+@pytest.mark.parametrize("task", ["xor", "parity"])
+def test_kicks_of_a_hidden_neuron_overshoot_from_the_flip_on(x64, task):
+    """There, a small gap between the mean activation and I0 changes its sign at a kick and keeps its size."""
+    rest, z = np.log(net.I0 / (1 - net.I0)), overshoot.flip(task)
+    x, _ = net.patterns(task)
+
+    def gap_after_a_kick(gap):
+        weights, bias = jnp.full(x.shape[1], gap / 2), rest + gap / 2  # the kick's own direction
+        kick = z * (net.I0 - jax.nn.sigmoid(x @ weights + bias).mean())
+        return jax.nn.sigmoid(x @ (weights + kick) + bias + kick).mean() - net.I0
+
+    before = jax.nn.sigmoid(x @ jnp.full(x.shape[1], 5e-7) + rest + 5e-7).mean() - net.I0
+    assert gap_after_a_kick(1e-6) == pytest.approx(-float(before), rel=1e-3)
+
+
+def test_alternating_force_has_the_records_size_and_changes_its_sign():
+    record = {"w": jnp.array([[3.0, -4.0], [6.0, 8.0], [0.0, 1.0]]), "b": jnp.array([[2.0], [-1.0], [5.0]])}
+    force = forcing.alternating(record)
+    assert np.allclose(force["w"], np.sqrt([[12.5] * 2, [50.0] * 2, [0.5] * 2]) * [[1], [-1], [1]])
+    assert np.allclose(force["b"], [[2.0], [-1.0], [5.0]])
+
+
+def test_ceiling_holds_the_strength_until_annealing_reaches_it():
+    setting = net.Setting(z0=12.0, beta=0.5, ceiling=4.0)
+    assert np.allclose(net.strength(jnp.arange(5), setting), [4, 4, 3, 1.5, 0.75])
+    assert np.allclose(net.strength(jnp.arange(2), net.Setting(z0=12.0, beta=0.5)), [12, 6])
