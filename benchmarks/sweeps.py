@@ -105,7 +105,7 @@ def waiting(rounds: int, steps: int, report: Report) -> dict[str, Any]:
     rows = {}
     for name in ("cifar10", "cifar10_dvs"):
         report(f"waiting for data, {name}")
-        config = configs.load(name)
+        config = configs.load(f"{name}_small")
         with Worker(sys.executable, "benchmarks.ours") as worker:
             arguments = {"config": to_json(config), "examples": 4 * config.batch_size, "steps": steps}
             worker.ask(make="reading", arguments=arguments)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args, get_type_hints
 
 from csbp_jax import configs, data, models, surrogate
-from csbp_jax.config import Config, ConfigError, Model, Neuron, suggestion
+from csbp_jax.config import ConfigError, Model, Neuron, suggestion
 from csbp_jax.reporting.terminal import Console, print_table
 
 _NETWORKS: tuple[str, ...] = get_args(get_type_hints(Model)["name"])
@@ -47,17 +47,30 @@ def show(networks: Sequence[str] = ()) -> None:
                 for layer in layers:
                     console.print(" ".join(f"{layer}.{kind}" for kind in kinds), soft_wrap=True)
         return
-    print_table(console, "data sets: DATASET", ["data set", "frame", "classes"], _data_sets(), 3)
+    presets = {name: configs.load(name) for name in configs.NAMES}
     print_table(
         console,
-        "presets of published results: DATASET; NAME_bp is the baseline, with z0 = 0",
-        ["preset", "data set", "network", "T"],
+        "data sets: DATASET trains the network with CSBP; any NAME_bp is its control, with z0 = 0",
+        ["DATASET", "frame", "classes", "network", "T", "small network"],
+        [_data_set(name, presets[name].model) for name in data.NAMES],
+        6,
+    )
+    print_table(
+        console,
+        "presets of published results",
+        ["DATASET", "data set", "network", "T", "same as"],
         [
-            [name, preset.data.name, preset.model.name, str(preset.model.time_steps)]
-            for name, preset in _presets().items()
-            if name not in data.NAMES
+            [
+                name,
+                preset.data.name,
+                preset.model.name,
+                str(preset.model.time_steps),
+                preset.data.name if preset == presets[preset.data.name] else "",
+            ]
+            for name, preset in presets.items()
+            if name not in data.NAMES and name != f"{preset.data.name}_small"
         ],
-        3,
+        5,
     )
     print_table(
         console,
@@ -77,18 +90,17 @@ def show(networks: Sequence[str] = ()) -> None:
     )
 
 
-def _presets() -> dict[str, Config]:
-    return {name: configs.load(name) for name in configs.NAMES}
-
-
-def _data_sets() -> list[list[str]]:
-    presets = _presets()
-    rows = []
-    for name in data.NAMES:
-        model = presets[name].model
-        frame = "x".join(map(str, model.input_shape)) or "that of the files"
-        rows.append([name, frame, str(model.classes or "one per folder")])
-    return rows
+def _data_set(name: str, model: Model) -> list[str]:
+    frame = "x".join(map(str, model.input_shape)) or "that of the files"
+    small = f"{name}_small"
+    return [
+        name,
+        frame,
+        str(model.classes or "one per folder"),
+        model.name,
+        str(model.time_steps),
+        small if small in configs.NAMES else "",
+    ]
 
 
 def _layers_by_kinds(network: str) -> list[tuple[list[str], tuple[str, ...]]]:

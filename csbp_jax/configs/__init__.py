@@ -1,4 +1,8 @@
-"""Presets: one file per data set and per published result, each of which defines ``config``."""
+"""Presets: one file per data set and per published result, each of which defines ``config``.
+
+If the literature's network on a data set ``NAME`` is known, the preset ``NAME`` trains it with the chaos term, and
+``NAME_small`` trains a small network of our own. ``NAME_bp`` is the control of any preset ``NAME``.
+"""
 
 import dataclasses
 import importlib
@@ -14,8 +18,18 @@ def known(name: str) -> bool:
     return name in NAMES or name.removesuffix("_bp") in NAMES
 
 
+def small_preset(config: Config) -> str | None:
+    """Name the preset of a small network on the same data, if the config's network is one of the literature's."""
+    small = f"{config.data.name}_small"
+    published = (load(name) for name in NAMES if name != small)
+    is_published = any(
+        (preset.data.name, preset.model.name) == (config.data.name, config.model.name) for preset in published
+    )
+    return small if small in NAMES and is_published else None
+
+
 def load(name: str) -> Config:
-    """Load the config of a preset; ``NAME_bp`` is its baseline by plain backpropagation, which differs in z0 = 0 only.
+    """Load the config of a preset; ``NAME_bp`` is its control by plain backpropagation, which differs in z0 = 0 only.
 
     Raises:
       ConfigError: unknown name; the message suggests the nearest presets.

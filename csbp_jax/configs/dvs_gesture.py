@@ -1,19 +1,12 @@
-"""DVS-Gesture, events of 128x128 pixels, 1,077 + 264 recordings (as cut for tonic). A small network."""
+"""DVS-Gesture, SEW 7B-Net with PLIF neurons, T = 16: the same config as dvs_gesture_sew_7b.
 
-from csbp_jax.config import Chaos, Config, Data, Model, Optimizer
+    make train DATASET=dvs_gesture          # CSBP
+    make train DATASET=dvs_gesture_bp       # baseline: plain backpropagation, z0 = 0
+    make train DATASET=dvs_gesture_small    # a small network of our own
 
-config = Config(
-    data=Data(name="dvs_gesture", frames=12),
-    epochs=100,
-    batch_size=16,
-    eval_batch_size=24,
-    model=Model(
-        name="small_conv",
-        input_shape=(128, 128, 2),
-        classes=11,
-        time_steps=16,
-        features=(32, 32, 64, 64, 128, 128),
-    ),
-    chaos=Chaos(z0=(10.0,), beta=0.9, taps=("conv1.membrane",), reduce="neuron"),
-    optimizer=Optimizer(name="adamw", lr=0.001),
-)
+The docstring of dvs_gesture_sew_7b says which values are known and which are inferred.
+"""
+
+from csbp_jax.configs.dvs_gesture_sew_7b import config
+
+__all__ = ["config"]

@@ -1,14 +1,12 @@
-"""ImageNet (ILSVRC2012), 224x224 RGB, 1,281,167 + 50,000. A small network, not one of the paper's."""
+"""ImageNet, SEW-ResNet-34, T = 4: the same config as imagenet_sew_resnet34.
 
-import dataclasses
+    make train DATASET=imagenet          # CSBP
+    make train DATASET=imagenet_bp       # baseline: plain backpropagation, z0 = 0
+    make train DATASET=imagenet_small    # a small network of our own
 
-from csbp_jax.config import Chaos, Model, Optimizer
-from csbp_jax.configs.imagenet_tebn_resnet34 import config as tebn
+The docstring of imagenet_sew_resnet34 says which values are known and which are inferred.
+"""
 
-config = dataclasses.replace(
-    tebn,
-    epochs=90,
-    model=Model(input_shape=(224, 224, 3), classes=1000, time_steps=4, features=(32, 64, 128, 256, 512, 512)),
-    chaos=Chaos(z0=(10.0,), beta=0.9, taps=("conv1.membrane",), reduce="neuron"),
-    optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.9, warmup_epochs=5),
-)
+from csbp_jax.configs.imagenet_sew_resnet34 import config
+
+__all__ = ["config"]

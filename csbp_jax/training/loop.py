@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from csbp_jax import learner, weights
+from csbp_jax import configs, learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
@@ -160,6 +160,11 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         show_line(
             f"{job.folder}: {f'resumed after step {start}' if start else 'a new run'}, {total_steps} steps in all"
         )
+        if jax.default_backend() == "cpu" and (small := configs.small_preset(config)):
+            show_line(
+                f"{config.model.name} is a network of the literature, meant for accelerators; on a CPU, "
+                f"DATASET={small} trains a small one"
+            )
         write, sync = stack.enter_context(metrics_log.writer(log_file if host0 else pathlib.Path(os.devnull), rows))
         show = stack.enter_context(terminal.progress(job.console, total_steps, start))
 

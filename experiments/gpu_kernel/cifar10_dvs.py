@@ -1,4 +1,4 @@
-"""CIFAR10-DVS with the neuron as GPU kernels: ``csbp_jax train experiments/gpu_kernel/cifar10_dvs.py``."""
+"""cifar10_dvs_small with the neuron as GPU kernels: ``csbp_jax train experiments/gpu_kernel/cifar10_dvs.py``."""
 
 import pathlib
 import sys
@@ -11,4 +11,4 @@ from experiments.gpu_kernel.kernel import neuron
 
 __all__ = ["config", "neuron"]
 
-config = configs.load("cifar10_dvs")
+config = configs.load("cifar10_dvs_small")

@@ -40,6 +40,14 @@ OTHER = {
 
 
 FAST = ("mnist",)
+PUBLISHED = {
+    "cifar10": "cifar10_tebn_resnet19",
+    "cifar100": "cifar100_tebn_resnet19",
+    "cifar10_dvs": "cifar10_dvs_tebn_cnn7",
+    "dvs_gesture": "dvs_gesture_sew_7b",
+    "imagenet": "imagenet_sew_resnet34",
+}
+"""Of each data set with published results, the preset that its name stands for."""
 
 
 @pytest.mark.parametrize(
@@ -49,23 +57,26 @@ def test_prepare_and_train(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "originals").mkdir()
     WRITERS[name](tmp_path / "originals")
-    assert main.main(["data", name, "--from", "originals", "--no-verify", *shape(name)]) == 0, capsys.readouterr().err
+    preset = f"{name}_small" if name in PUBLISHED else name
+    options = shape(preset, OTHER.get(name, ""))
+    assert main.main(["data", preset, "--from", "originals", "--no-verify", *options]) == 0, capsys.readouterr().err
     reported = capsys.readouterr().out.splitlines()[-1]
     assert reported.startswith(f"{name}: train ") and reported.endswith(" records")
-    assert main.main(["train", name, "--name", "run", *shape(name)]) == 0, capsys.readouterr().err
+    assert main.main(["train", preset, "--name", "run", *options]) == 0, capsys.readouterr().err
+    assert "meant for accelerators" not in capsys.readouterr().out
     result = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())
     assert f"test {result['last']['test_count']} records" in reported
     assert result["gradient_norms"]["chaos"] > 0
 
 
-def shape(name):
+def shape(preset, other):
     """Options that make a step quick, but keep the network of the config."""
-    features = configs.load(name).model.features
+    features = configs.load(preset).model.features
     assert features
-    return [*SMALL.split(), "--model.features", *["4"] * len(features), *OTHER.get(name, "").split()]
+    return [*SMALL.split(), "--model.features", *["4"] * len(features), *other.split()]
 
 
-LITERATURE = [name for name in configs.NAMES if name not in data.NAMES]
+LITERATURE = [name for name in configs.NAMES if name not in data.NAMES and not name.endswith("_small")]
 # Seven poolings of the B-Nets want 128 pixels; the others are quick on fewer.
 PIXELS = {
     "cifar10_dvs_tebn_cnn7": 24,
@@ -73,6 +84,21 @@ PIXELS = {
     "imagenet_sew_resnet18": 32,
     "imagenet_sew_resnet34": 32,
 }
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_name_of_a_data_set_stands_for_its_published_experiment(name):
+    config, control, small = (configs.load(f"{name}{suffix}") for suffix in ("", "_bp", "_small"))
+    assert config == configs.load(PUBLISHED[name])
+    assert control == dataclasses.replace(config, chaos=dataclasses.replace(config.chaos, z0=(0.0,)))
+    assert (small.data.name, small.model.name) == (name, "small_conv")
+    assert configs.small_preset(config) == configs.small_preset(control) == f"{name}_small"
+    assert configs.small_preset(small) is None
+    head = importlib.import_module(f"csbp_jax.configs.{name}").__doc__
+    assert head and all(f"make train DATASET={name}{suffix} " in head for suffix in ("", "_bp", "_small"))
+    assert f"the same config as {PUBLISHED[name]}." in head
+    row = next(row for row in (ROOT / "docs/reproduction.md").read_text().splitlines() if f"| `{name}` |" in row)
+    assert f"`{PUBLISHED[name]}`" in row and f"`{name}_small`" in row
 
 
 @pytest.mark.slow
@@ -90,6 +116,7 @@ def test_every_experiment_of_the_literature_trains(name, tmp_path, monkeypatch, 
         options += ["--data.size", *shape[:2], "--model.input-shape", *shape]
     assert main.main(["data", name, "--from", "originals", "--no-verify", *options]) == 0, capsys.readouterr().err
     assert main.main(["train", name, "--name", "run", *options]) == 0, capsys.readouterr().err
+    assert f"on a CPU, DATASET={config.data.name}_small trains a small one" in capsys.readouterr().out
     norms = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())["gradient_norms"]
     assert (norms["chaos"] > 0) == (not name.endswith("_bp")) and norms["task"] > 0
 
@@ -103,7 +130,8 @@ def test_the_head_of_an_experiment_says_how_to_run_it_and_what_becomes_of_z(name
     assert "Run by us: no" in head and ("nferred" in head or "as in" in head)
     said = search(r"z at the\s+end:\s+([0-9.e-]+) z0", head)[1]
     assert f"{config.chaos.beta**config.epochs:.2g}" == f"{float(said):.2g}"
-    row = next(row for row in (ROOT / "docs/reproduction.md").read_text().splitlines() if f"`{name}`" in row)
+    _, _, table = (ROOT / "docs/reproduction.md").read_text().partition("## All experiments")
+    row = next(row for row in table.splitlines() if f"`{name}`" in row)
     for number in re.findall(r"[0-9]+\.[0-9]+ \([0-9.]+\)", row):
         best, last = number.strip(")").split(" (")
         assert best in head and last in head
@@ -117,7 +145,9 @@ def test_a_data_set_that_is_not_prepared_is_an_error_with_the_command_to_run(nam
     monkeypatch.chdir(tmp_path)
     assert main.main(["train", name]) == 2
     reported = capsys.readouterr().err
-    assert reported.count("\n") == 1 and f"make data DATASET={name}" in reported
+    assert reported.count("\n") == 1 and f"run: make data DATASET={name} " in reported
+    assert ("image-net.org" in reported and "_train.tar" in reported) == (name == "imagenet")
+    assert ("this downloads it" in reported) == (name != "imagenet") and "FROM=" in reported
     assert list(tmp_path.iterdir()) == []
 
 

@@ -229,7 +229,7 @@ def test_sources_pickle_small_and_unopened(made):
 
 
 def test_not_prepared(tmp_path):
-    with pytest.raises(ConfigError, match=r"nmnist is not prepared in .*; run: make data DATASET=nmnist FROM="):
+    with pytest.raises(ConfigError, match=r"nmnist is not prepared in .*; run: make data DATASET=nmnist .*FROM="):
         sources.load(config("nmnist"), tmp_path)
 
 

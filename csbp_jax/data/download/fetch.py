@@ -72,6 +72,26 @@ def fetch(
     return {file.name: directory / local[file.name].name for file in wanted}
 
 
+def not_prepared(name: str, data_dir: pathlib.Path, by_hand: Sequence[RawFile] = ()) -> ConfigError:
+    """Make the error of a data set that is not prepared, which says how to get and prepare it.
+
+    Args:
+      name: the data set.
+      data_dir: directory of prepared data sets.
+      by_hand: its raw files, if they cannot be downloaded by a program.
+    """
+    command = f"make data DATASET={name}"
+    if by_hand:
+        files = " and ".join(file.name for file in by_hand)
+        return ConfigError(
+            f"{name} is not prepared in {data_dir}; get {files} from {by_hand[0].url} (after registration), and run: "
+            f"{command} FROM=directory-of-these-files"
+        )
+    return ConfigError(
+        f"{name} is not prepared in {data_dir}; run: {command} (this downloads it; FROM=directory uses your raw files)"
+    )
+
+
 def missing_from(directory: pathlib.Path, missing: Iterable[RawFile]) -> str:
     """Compose the message that names missing files, their sizes, their addresses and where to put them."""
     files = ", ".join(

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.archives import extract
-from csbp_jax.data.download.fetch import RawFile, Show, digest
+from csbp_jax.data.download.fetch import RawFile, Show, digest, not_prepared
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events.archives import DOWNLOADS, find
 from csbp_jax.data.events.recordings import CIFAR10, DATA_SETS, index
@@ -86,9 +86,7 @@ def prepared(name: str, folder: pathlib.Path) -> Marker:
     """
     if marker := _read_marker(folder / DATA_SETS[name].tonic_class):
         return marker
-    raise ConfigError(
-        f"data.name: {name} is not prepared in {folder}; run: make data DATASET={name} FROM=directory-of-raw-files"
-    )
+    raise not_prepared(name, folder)
 
 
 def _read_marker(home: pathlib.Path) -> Marker | None:

@@ -18,22 +18,6 @@ from csbp_jax.data.download.fetch import RawFile, Show, fetch
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.images import readers, records, tfrecord
 
-_IMAGENET = (
-    RawFile(
-        "ILSVRC2012_img_train.tar",
-        147_897_477_120,
-        "md5:1d675b47d978889d74fa0da5fadfb00e",
-        "https://image-net.org/download-images",
-        download=False,
-    ),
-    RawFile(
-        "ILSVRC2012_img_val.tar",
-        6_744_924_160,
-        "md5:29b22e2961454d5413ddabcf34fc5622",
-        "https://image-net.org/download-images",
-        download=False,
-    ),
-)
 # The files without .gz, from a copy whose training images have the md5 6bbc9ace898e44ae57da46a324031adb that others
 # state too. If the official .gz files are present, their checksums are verified instead.
 _MNIST_UNPACKED = {
@@ -169,7 +153,7 @@ def _checked(
 
 def _raw_files(name: str, builder: Any) -> Sequence[RawFile]:
     if name == "imagenet":
-        return _IMAGENET
+        return records.IMAGENET
     unpacked = {}
     if name == "mnist":
         for file, (size, digest) in _MNIST_UNPACKED.items():

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
+from csbp_jax.data.download.fetch import RawFile, not_prepared
 from csbp_jax.data.images.decode import decode
 from csbp_jax.runtime import files
 
@@ -23,6 +24,24 @@ TFDS = {
     "imagenet": "imagenet2012",
 }
 """Name of each data set in TensorFlow Datasets."""
+
+IMAGENET = (
+    RawFile(
+        "ILSVRC2012_img_train.tar",
+        147_897_477_120,
+        "md5:1d675b47d978889d74fa0da5fadfb00e",
+        "https://image-net.org/download-images",
+        download=False,
+    ),
+    RawFile(
+        "ILSVRC2012_img_val.tar",
+        6_744_924_160,
+        "md5:29b22e2961454d5413ddabcf34fc5622",
+        "https://image-net.org/download-images",
+        download=False,
+    ),
+)
+"""Raw files of ImageNet, which only registered users may download."""
 
 
 class EncodedImages(Protocol):
@@ -77,9 +96,7 @@ def prepared(data_dir: pathlib.Path, name: str) -> pathlib.Path:
     """
     directory = find(data_dir, name)
     if directory is None:
-        raise ConfigError(
-            f"{name} is not prepared in {data_dir}; run: make data DATASET={name} FROM=directory-of-raw-files"
-        )
+        raise not_prepared(name, data_dir, IMAGENET if name == "imagenet" else ())
     return directory
 
 
