@@ -13,7 +13,7 @@ class CheckpointError(ConfigError):
 
 
 class Diverged(RuntimeError):
-    """A loss or gradient that was not finite for three steps in a row."""
+    """Training that has failed: a loss or gradient that was not finite in three steps in a row, or too large a loss."""
 
 
 class Lost(RuntimeError):

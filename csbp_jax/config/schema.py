@@ -226,6 +226,9 @@ class Config:
     """Epochs between checkpoints; the last epoch always has one."""
     patience: int = 0
     """Early stopping: number of epochs in a row without a better validation result; 0: off."""
+    loss_limit: float = 1000.0
+    """Divergence: the run ends when the task loss has been above this many times its value at the first step (or above
+    this number, if it began below 1) for 100 steps in a row; 0: off."""
     weights: str = ""
     """PyTorch checkpoint with initial weights and running statistics; see docs/weights.md."""
     weights_table: str = ""
@@ -264,18 +267,29 @@ def replaced(config: Section, name: str, value: Any) -> Section:
     return dataclasses.replace(config, **change)
 
 
-_LATER_FIELDS = ("weights_table",)
-"""Fields added since runs were first written. At their defaults they are left out, so that the names of earlier runs,
-and the files in which they resume, stay the same."""
+LATER_FIELDS = {"weights_table": "", "loss_limit": 1000.0, "model.pool": None}
+"""Fields added since runs were first written, with their defaults. They are stored only with another value, so that the
+names of earlier runs, and the files in which they resume, stay the same."""
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Convert to nested plain types, which are equal after a round trip through JSON."""
+    """Convert to nested plain types, which are equal after a round trip through JSON.
+
+    Fields of ``LATER_FIELDS`` are left out at their defaults.
+    """
     content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    for name in _LATER_FIELDS:
-        if content[name] == getattr(Config(), name):
-            del content[name]
+    for name, default in LATER_FIELDS.items():
+        section, _, field = name.rpartition(".")
+        fields = content[section] if section else content
+        if fields[field] == default:
+            del fields[field]
     return content
+
+
+def flatten_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten the JSON form of a config, as :func:`flatten`, with the fields that it leaves out."""
+    flat = flatten(content)
+    return flat | {name: value for name, value in LATER_FIELDS.items() if name not in flat}
 
 
 def from_json(content: dict[str, Any]) -> Config:
@@ -294,9 +308,5 @@ def _from_json(kind: Any, content: Any) -> Any:
 
 def run_name(config: Config) -> str:
     """Return the data set and a short hash of the whole config, so that other options never resume the wrong run."""
-    content = to_json(config)
-    # A field that is younger than the names of runs: left out at its default, so that these stay as they are.
-    if content["model"]["pool"] is None:
-        del content["model"]["pool"]
-    text = json.dumps(content, sort_keys=True)
+    text = json.dumps(to_json(config), sort_keys=True)
     return f"{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -43,6 +43,7 @@ RANGES: dict[str, Range] = {
     "chaos.taps": Range("different names", lambda v: len(set(v)) == len(v)),
     "chaos.substeps": WHOLE_FROM_1,
     "patience": FROM_0,
+    "loss_limit": Range("above 1, or 0", lambda v: v > 1 or v == 0),
     "loss.lam": FROM_0_TO_1,
     "loss.smoothing": FROM_0_BELOW_1,
     "optimizer.lr": FROM_0,

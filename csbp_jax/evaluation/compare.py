@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from csbp_jax.config import ConfigError, flatten
+from csbp_jax.config import ConfigError, flatten_json
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import option_text, percent
 from csbp_jax.reporting.intervals import Interval, student
@@ -60,7 +60,7 @@ def read(run: str | pathlib.Path) -> FinishedRun:
         )
     if not (folder / "result.json").exists():
         raise ConfigError(f"{folder}: is not finished; repeat the command that started it to resume it")
-    return FinishedRun(folder, content, flatten(content["config"]), run_dir.read_result(folder, run_dir.REPAIR))
+    return FinishedRun(folder, content, flatten_json(content["config"]), run_dir.read_result(folder, run_dir.REPAIR))
 
 
 def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:

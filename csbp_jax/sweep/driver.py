@@ -26,6 +26,7 @@ from csbp_jax.sweep.tables import Setting
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
 from csbp_jax.training import build, run_dir
 from csbp_jax.training.compiled import resolve
+from csbp_jax.training.health import failed_layers
 from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own, plugin_run_name
 
@@ -83,6 +84,8 @@ def run(
         tables.write_csv(folder / "settings.csv", summary)
         plots.draw_sweep(folder, [field for field in axes if field != "seed"], summary)
         _print_settings(console, folder, settings)
+        if line := _failed_layers_line(results):
+            console.print(line, soft_wrap=True)
     return settings
 
 
@@ -225,6 +228,23 @@ def _print_settings(console: Console, folder: pathlib.Path, settings: Sequence[S
     columns = [*tables.headings(fields), "members", "diverged", "chosen epoch", "last epoch"]
     title = f"{folder}: test accuracy (%), mean and half the 95 % interval over seeds"
     terminal.print_table(console, title, columns, rows, words=len(fields))
+
+
+def _failed_layers_line(results: Sequence[Any]) -> str:
+    """Name the members in which a layer never or always fired over an epoch; empty if there are none."""
+    failed: dict[int, list[str]] = {}
+    for number, result in enumerate(results):
+        layers = [failed_layers(epoch.get("rates", {})) for epoch in result["epochs"]]
+        if names := list(dict.fromkeys(name for lists in layers for names in lists.values() for name in names)):
+            failed[number] = names
+    if not failed:
+        return ""
+    members, names = list(failed), list(dict.fromkeys(name for names in failed.values() for name in names))
+    more = f" and {len(members) - 10} more" if len(members) > 10 else ""
+    return (
+        f"{len(members)} of {len(results)} members have a layer that never or always fires over an epoch "
+        f"({', '.join(names)}); members {', '.join(map(str, members[:10]))}{more}; rates are in epochs.csv"
+    )
 
 
 def _name(config: Config, own: Own, metadata: dict[str, Any]) -> str:

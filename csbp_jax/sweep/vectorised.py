@@ -17,6 +17,7 @@ from csbp_jax.runtime.hardware import compiler_options
 from csbp_jax.sweep import grid
 from csbp_jax.training import selection
 from csbp_jax.training.compiled import Splits, compile_run, eval_keys
+from csbp_jax.training.health import MemberLosses
 from csbp_jax.training.monitor import BAD_STEPS_STOP
 from csbp_jax.training.plugins import Own
 
@@ -124,7 +125,7 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
     states = runs.init(jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs))
     readers = data.Readers(config.data.workers, config.data.threads)
     streams = [data.train_batches(runs.splits["train"], config.batch_size, seed, readers=readers) for seed in seeds]
-    selected, epochs = _no_selection(states), []
+    selected, epochs, losses = _no_selection(states), [], MemberLosses(c.loss_limit for c in configs)
     for epoch in range(1, config.epochs + 1):
         steps_metrics: list[Any] = []
         for batches in itertools.islice(zip(*streams, strict=True), steps):
@@ -134,7 +135,10 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
         validation = evaluate(runs, states, configs, "validation")
         rank = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
         selected = runs.update_selection(states, selected, *rank, jnp.int32(epoch))
-        row = _epoch_means(steps_metrics) | {f"validation_{name}": values for name, values in validation.items()}
+        measured = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps_metrics))
+        for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
+            losses.update(task_loss, bad_steps == 0)
+        row = _epoch_means(measured) | {f"validation_{name}": values for name, values in validation.items()}
         if config.optimizer.ema:
             averaged = evaluate(runs, learner.with_ema_weights(states), configs, "validation")
             row |= {f"ema_validation_{name}": values for name, values in averaged.items()}
@@ -147,7 +151,8 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
     if config.optimizer.ema:
         tests["ema"] = evaluate(runs, learner.with_ema_weights(states), configs, "test")
     selected_epochs = jax.device_get(selected["epoch"])
-    return [_member_result(k, epochs, tests, int(selected_epochs[k])) for k in range(len(configs))]
+    results = [_member_result(k, epochs, tests, int(selected_epochs[k])) for k in range(len(configs))]
+    return [r | {"diverged": r["diverged"] or bool(d)} for r, d in zip(results, losses.diverged, strict=True)]
 
 
 def evaluate(runs: VectorisedRuns, states: Any, configs: Sequence[Config], split: str) -> dict[str, np.ndarray]:
@@ -183,10 +188,10 @@ def _no_selection(states: State) -> dict[str, Any]:
     }
 
 
-def _epoch_means(steps: list[Any]) -> dict[str, Any]:
-    """Average an epoch's metrics over its finite steps, ``[K]`` each; ``bad_steps`` is the longest row of bad ones."""
-    metrics = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
-    bad = metrics.pop("bad_steps")
+def _epoch_means(measured: dict[str, Any]) -> dict[str, Any]:
+    """Average metrics ``[steps, K]`` over finite steps, ``[K]`` each; ``bad_steps`` is the longest row of bad ones."""
+    bad = measured["bad_steps"]
+    metrics = {name: values for name, values in measured.items() if name != "bad_steps"}
     count = np.maximum((bad == 0).sum(axis=0), 1)
     means: dict[str, Any] = jax.tree.map(lambda values: np.where(bad == 0, values, 0).sum(axis=0) / count, metrics)
     return means | {"bad_steps": bad.max(axis=0)}

@@ -53,7 +53,8 @@ def train(
 
     Raises:
       ConfigError: a value is impossible, or the folder holds another config or a run on other data.
-      Diverged: loss or gradient was not finite for three steps in a row.
+      Diverged: loss or gradient was not finite for three steps in a row, or the task loss was too large
+        (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
     """
     stop = Stop() if stop is None else stop
@@ -179,7 +180,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
             config,
             steps_per_epoch,
             progress,
-            (start, rows[-1]["seconds"]),
+            (start, rows),
             Outputs(write, show, job.console),
             hardware.flops(run.train_step, saved["state"], first_batch) / peak if peak else 0.0,
         )
@@ -224,13 +225,13 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                 monitor.end_epoch(validation, ema_validation)
                 saved["chosen"] = selection.update(saved["chosen"], saved["state"], epoch, validation)
                 last = epoch == config.epochs or _out_of_patience(config, saved, epoch)
-                if last or (epoch % config.checkpoint_every == 0 and not monitor.bad_steps):
+                if last or (epoch % config.checkpoint_every == 0 and monitor.failing_since is None):
                     save()
         except Stopped as stopped:
             save()
             raise Stopped(stopped.code, monitor.step) from None
         except Diverged as error:
-            newest = store.newest_step()
+            newest = store.newest_step(before=monitor.failing_since)
             good = "no checkpoint yet" if newest is None else f"the last good checkpoint is of step {newest}"
             raise Diverged(f"diverged: {error}; {good}. Try a smaller optimizer.lr or chaos.z0") from None
         return saved, rows

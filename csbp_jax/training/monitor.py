@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,8 @@ from csbp_jax.config import Config, Diverged
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware
+from csbp_jax.training.health import LayerWatch, LossWatch
+from csbp_jax.training.metrics_log import Row
 
 BAD_STEPS_STOP = 3
 """A run stops after this many non-finite steps in a row."""
@@ -53,7 +55,7 @@ class TrainingMonitor:
         config: Config,
         steps_per_epoch: int,
         progress: dict[str, Any],
-        started: tuple[int, float],
+        started: tuple[int, Sequence[Row]],
         outputs: Outputs,
         seconds_per_step_at_peak: float = 0.0,
     ):
@@ -63,15 +65,16 @@ class TrainingMonitor:
           config: of the run.
           steps_per_epoch: training steps per epoch.
           progress: as :func:`empty_progress` returns it.
-          started: the step that the run continues from, and the seconds of training before it.
+          started: the step that the run continues from, and the rows up to it, at least that of the start.
           outputs: where to write.
           seconds_per_step_at_peak: of a step, at the devices' peak FLOP/s, for MFU; 0 if unknown.
         """
         self.config, self.steps_per_epoch, self.outputs = config, steps_per_epoch, outputs
         self.epochs, self.count, self.sums = int(progress["epochs"]), int(progress["count"]), progress["sums"]
         self.step, self.bad_steps = started[0], 0
+        self._losses, self._layers = LossWatch(config.loss_limit, started[1]), LayerWatch(started[1])
         self._seconds_per_step_at_peak = seconds_per_step_at_peak
-        self._start_time = time.perf_counter() - started[1]
+        self._start_time: float = time.perf_counter() - started[1][-1]["seconds"]
         self._flip_ratios: dict[int, dict[str, float | None]] = {}
         self._shown_flip_ratio: dict[str, float | None] = {}
         self._dispatched: Any = None
@@ -81,10 +84,18 @@ class TrainingMonitor:
         """Take the metrics of the step just dispatched, and reads those of the step before.
 
         Raises:
-          Diverged: loss or gradient was not finite for three steps in a row.
+          Diverged: loss or gradient was not finite for three steps in a row, or the task loss was above its limit for
+            100 (health.py).
         """
         self.catch_up()
         self._dispatched = metrics
+
+    @property
+    def failing_since(self) -> int | None:
+        """First of the steps up to now that were skipped or had a loss above the limit; None after a good step."""
+        first_skipped = [self.step - self.bad_steps + 1] if self.bad_steps else []
+        first_high = [self._losses.high_since] if self._losses.high_since else []
+        return min(first_skipped + first_high, default=None)
 
     def timed_next(self, batches: Iterator[Any]) -> Any:
         """Return the next batch; the time it takes is counted as waiting for data."""
@@ -116,6 +127,7 @@ class TrainingMonitor:
             row = self._row("train", metrics)
             self._write(row)
             self.outputs.show(self.step, terminal.progress_line(row | self._shown_flip_ratio, self.config.epochs))
+        self._report(self._losses.rows(self.step, metrics["task_loss"]))
 
     def _skip_step(self) -> None:
         self._write({"kind": "bad", "step": self.step, "seconds": self.seconds, "bad_steps": self.bad_steps})
@@ -137,6 +149,7 @@ class TrainingMonitor:
         self._write(row)
         if not terminal.is_live(self.outputs.console):
             self._print(terminal.progress_line(row, self.config.epochs))
+        self._report(self._layers.rows(row["epoch"], means.get("rates", {})))
         self.epochs, self.count, self.sums = self.epochs + 1, 0, jax.tree.map(np.zeros_like, self.sums)
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
@@ -162,6 +175,12 @@ class TrainingMonitor:
         if self._seconds_per_step_at_peak:
             row["utilisation"] = self._seconds_per_step_at_peak * self._steps_in_interval / elapsed
         return row | metrics
+
+    def _report(self, rows: Iterable[tuple[Row, str]]) -> None:
+        for row, line in rows:
+            self._write({"step": self.step, "seconds": self.seconds} | row)
+            if line:
+                self._print(line)
 
     def _write(self, row: dict[str, Any]) -> None:
         self.outputs.write(row)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, flatten_json
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files
 from csbp_jax.training.plugins import COPY, Own
@@ -61,7 +61,7 @@ def open_run(
         if elsewhere and not (run / "config.json").exists():
             files.write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata())
-        if elsewhere and (differing := _differences(elsewhere.get("config"), content)):
+        if elsewhere and (differing := _config_differences(elsewhere.get("config"), content)):
             raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
         if own.plugins:
             console.print(f"{own.label}: {', '.join(own.plugins)} of your own", soft_wrap=True)
@@ -88,7 +88,7 @@ def _check_or_write_config(
     file = run / "config.json"
     if file.exists():
         stored = read_json(file, "config")
-        if differing := _differences(stored["config"], config):
+        if differing := _config_differences(stored["config"], config):
             raise ConfigError(
                 f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
                 "Give another NAME (--name), or start from scratch with FRESH=1 (--fresh)"
@@ -114,6 +114,11 @@ def _check_or_write_config(
             content["own"] = own
         versions = {package: metadata.version(package) for package in _PACKAGES}
         files.write_json(file, content | {"versions": versions, "python": platform.python_version()})
+
+
+def _config_differences(stored: Any, current: dict[str, Any]) -> list[str]:
+    # A damaged file may hold anything.
+    return _differences(flatten_json(stored) if isinstance(stored, dict) else stored, flatten_json(current))
 
 
 def _differences(stored: Any, current: Any, prefix: str = "") -> list[str]:

@@ -187,6 +187,15 @@ def test_divergence_is_exit_code_3(capsys, tmp_path):
     assert "diverged: loss or gradient was not finite at steps" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
+def test_a_finite_loss_far_above_its_start_is_exit_code_3(capsys, tmp_path):
+    line = f"train digits --runs {tmp_path} --optimizer.lr 1e20 --batch-size 64 --model.features 2 2 --data.threads 1"
+    assert main.main(line.split()) == 3
+    (message,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"diverged: the task loss was above 2.*e\+03 at steps \d+ to \d+; it began at 2", message)
+    assert not list(tmp_path.glob("*/result.json"))
+
+
 @pytest.mark.parametrize("line", ["", "--help", "-h"])
 def test_help_lists_commands_exit_codes_and_data_sets(line, capsys):
     assert main.main(line.split()) == 0

@@ -8,7 +8,18 @@ import pathlib
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.config import Chaos, Config, ConfigError, Optimizer, check, flatten, from_json, run_name, to_json
+from csbp_jax.config import (
+    Chaos,
+    Config,
+    ConfigError,
+    Optimizer,
+    check,
+    flatten,
+    flatten_json,
+    from_json,
+    run_name,
+    to_json,
+)
 
 BAD = {
     "seed": -1,
@@ -33,6 +44,7 @@ BAD = {
     "optimizer.warmup_epochs": 30,
     "optimizer.weight_decay": float("nan"),
     "checkpoint_every": 0,
+    "loss_limit": 0.5,
     "batch_size": 1.5,
     "deterministic": 1,
     "chaos.reduce": "max",
@@ -93,6 +105,16 @@ def test_fields_added_later_do_not_rename_runs():
     stored = json.loads(file.read_text())["config"]
     text = json.dumps(stored, sort_keys=True)
     assert run_name(from_json(stored)) == f"digits-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def test_a_later_field_at_its_default_leaves_names_and_stored_configs_as_they_were():
+    config = configs.load("digits")
+    assert run_name(config) == "digits-8dcdf5bd"
+    for name, value in {"weights_table": "t.json", "loss_limit": 10.0, "model.pool": "max"}.items():
+        assert name not in flatten(to_json(config))
+        assert flatten_json(to_json(config))[name] == flatten(config)[name]
+        other = with_field(config, name, value)
+        assert flatten_json(to_json(other))[name] == value and from_json(to_json(other)) == other
 
 
 def test_json_round_trip():

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import io
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from jax import monitoring
 from csbp_jax import sweep
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, flatten, replaced, to_json
+from csbp_jax.reporting.terminal import Console
 from csbp_jax.sweep import driver, tables, vectorised
+from csbp_jax.training import health
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.plugins import Own
@@ -120,6 +123,33 @@ def test_a_diverging_member_leaves_the_others_bit_identical(tmp_path):
     assert diverging[:2] == calm[:2]
     assert [row["diverged"] for row in diverging] == ["False", "False", "True", "True"]
     assert diverging[2]["last_test_accuracy"] == ""
+
+
+def test_a_member_whose_loss_explodes_is_marked_as_diverged(tmp_path, monkeypatch):
+    axes = {"optimizer.lr": [0.05, 1e20], "seed": [0, 1]}
+    for steps, diverged in ((4, "True"), (100, "False")):
+        monkeypatch.setattr(health, "HIGH_STEPS_STOP", steps)
+        run(tmp_path / str(steps), axes, chunk=8)
+        rows = read_csv(tmp_path / str(steps), "members")
+        assert [row["diverged"] for row in rows] == ["False", "False", diverged, diverged]
+        assert all(float(row["bad_steps"]) == 0 for row in read_csv(tmp_path / str(steps), "epochs"))
+
+
+def test_members_with_layers_that_never_fire_are_named_in_one_line(tmp_path, monkeypatch, nothing_trains):
+    rates = [{"fc1": 0.1, "fc2": 0.2}, {"fc1": 0.0, "fc2": 0.2}, {"fc1": 0.2, "fc2": 1.0}, *[{"fc1": 0.0}] * 9]
+
+    def trained(runs, configs, show):
+        results = zip(untrained(runs, configs, show), configs, strict=True)
+        return [{**result, "epochs": [{"rates": rates[config.seed]}]} for result, config in results]
+
+    monkeypatch.setattr(driver, "train", trained)
+    text = io.StringIO()
+    sweep.run(SMALL, {"seed": range(12)}, name="s", root=tmp_path, console=Console(file=text, width=300))
+    (line,) = [line for line in text.getvalue().splitlines() if "never" in line]
+    assert line == (
+        "11 of 12 members have a layer that never or always fires over an epoch (fc1, fc2); members 1, 2, 3, 4, 5, 6, "
+        "7, 8, 9, 10 and 1 more; rates are in epochs.csv"
+    )
 
 
 def test_a_stopped_sweep_resumes(tmp_path, monkeypatch):

@@ -23,11 +23,12 @@ def metrics(loss, bad_steps=0):
     return jax.tree.map(np.float32, numbers) | {"bad_steps": np.int32(bad_steps)}
 
 
-def make(progress=None, started=(0, 0.0)):
+def make(progress=None, step=0, seconds=0.0):
     """A monitor of epochs of four steps, and the rows that it writes."""
     rows: list[dict] = []
     outputs = Outputs(rows.append, lambda step, text: None, Console(file=io.StringIO()))
-    return TrainingMonitor(CONFIG, 4, progress or empty_progress(metrics(0)), started, outputs), rows
+    start = [{"kind": "start", "step": 0, "seconds": seconds}]
+    return TrainingMonitor(CONFIG, 4, progress or empty_progress(metrics(0)), (step, start), outputs), rows
 
 
 def test_it_reads_a_step_when_the_next_one_is_dispatched():
@@ -35,7 +36,7 @@ def test_it_reads_a_step_when_the_next_one_is_dispatched():
     for n in range(3):
         monitor(metrics(n))
         assert monitor.step == n
-    assert [(row["kind"], row["step"], row["task_loss"]) for row in rows] == [("train", 2, 1.0)]
+    assert [(row["kind"], row["step"], row["task_loss"]) for row in rows] == [("first", 1, 0.0), ("train", 2, 1.0)]
     monitor.catch_up()
     monitor.catch_up()
     assert monitor.step == 3 and monitor.steps_left == 1
@@ -46,7 +47,7 @@ def test_an_epoch_has_the_means_of_its_good_steps_across_a_resume():
     for loss, bad in ((1.0, 0), (np.nan, 1)):
         monitor(metrics(loss, bad))
     monitor.catch_up()
-    resumed, rows = make(monitor.progress(), (monitor.step, 5.0))
+    resumed, rows = make(monitor.progress(), monitor.step, 5.0)
     for loss in (2.0, 6.0):
         resumed(metrics(loss))
     resumed.catch_up()
@@ -68,13 +69,34 @@ def test_three_bad_steps_in_a_row_are_a_divergence():
     assert [(row["step"], row["bad_steps"]) for row in rows if row["kind"] == "bad"] == [(1, 1), (3, 1), (4, 2), (5, 3)]
 
 
+def test_an_epoch_in_which_a_layer_never_fired_is_followed_by_a_row_and_a_line():
+    monitor, rows = make()
+    for rate in (0.0, 0.0):
+        monitor(metrics(1.0) | {"rates": {"layer": np.float32(rate)}})
+    monitor.catch_up()
+    monitor.end_epoch({}, {})
+    assert [(row["kind"], row["step"]) for row in rows[-2:]] == [("epoch", 2), ("never_fires", 2)]
+    assert rows[-1]["layers"] == ["layer"]
+    assert "epoch 1: layer never fires; try" in monitor.outputs.console.file.getvalue().replace("\n", " ")
+
+
+def test_it_reports_since_when_a_run_fails():
+    monitor, _ = make()
+    since = []
+    for loss, bad in ((1.0, 0), (1.0, 1), (1.0, 0), (1e4, 0), (1e4, 1), (1.0, 0), (1.0, 1), (1.0, 2)):
+        monitor(metrics(loss, bad))
+        monitor.catch_up()
+        since.append(monitor.failing_since)
+    assert since == [None, 2, None, 4, 4, None, 7, 7]
+
+
 def test_flip_ratios_are_written_with_their_step():
     monitor, rows = make()
     monitor.record_flip_ratios(1, {"task": 0.5, "chaos": None, "both": 0.75})
     for _ in range(2):
         monitor(metrics(1.0))
     monitor.catch_up()
-    assert [(row["kind"], row["step"]) for row in rows] == [("flip", 1), ("train", 2)]
+    assert [(row["kind"], row["step"]) for row in rows] == [("flip", 1), ("first", 1), ("train", 2)]
     assert rows[0]["flip_ratio"] == {"task": 0.5, "chaos": None, "both": 0.75}
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -152,10 +153,11 @@ class Checkpoints:
             with _checkpoint_errors(self._problem):
                 pending.result()
 
-    def newest_step(self) -> int | None:
-        """Wait for the last save and return the step of the newest checkpoint."""
+    def newest_step(self, before: int | None = None) -> int | None:
+        """Wait for the last save and return the step of the newest checkpoint, or of the newest before a step."""
         self._await_pending()
-        return multihost.broadcast_from_host0(lambda: max(steps(self.folder), default=None))
+        end = math.inf if before is None else before
+        return multihost.broadcast_from_host0(lambda: max((s for s in steps(self.folder) if s < end), default=None))
 
     def _await_pending(self) -> None:
         if self._pending is not None:
