@@ -45,6 +45,8 @@ BAD = {
     "optimizer.weight_decay": float("nan"),
     "checkpoint_every": 0,
     "loss_limit": 0.5,
+    "data.threads": 10**9,
+    "data.workers": 10**9,
     "batch_size": 1.5,
     "deterministic": 1,
     "chaos.reduce": "max",
