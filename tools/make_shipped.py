@@ -28,8 +28,8 @@ CARD = """\
 
 {summary}
 
-- Training: `csbp_jax train {name}`: {epochs} epochs of CSBP with z0 = {z0}, seed {seed}; {seconds:.0f} s on the machine
-  below. Weights of the last epoch.
+- Training: `csbp_jax train {name}`: {epochs} epochs of CSBP with z0 = {z0}, seed {seed}. Weights of the
+  last epoch.
 - Network: `{network}` with features {features}, {time_steps} time steps; {parameters:,} numbers in float32, as training
   left them.
 - Input: {input}.
@@ -79,7 +79,6 @@ def make(name: str, root: pathlib.Path) -> None:
         epochs=config.epochs,
         z0=config.chaos.z0[0],
         seed=config.seed,
-        seconds=result["seconds"],
         network=config.model.name,
         features=config.model.features,
         time_steps=config.model.time_steps,

@@ -124,7 +124,13 @@ Grid = Annotated[str, _word("GRID", _nonempty)]
 # Options of several commands.
 ConfigFields = Annotated[Config, arg(name="")]
 DataDir = Annotated[Path, arg(help="directory of prepared data sets")]
-Run = Positional[Annotated[str, _word("RUN", expand_path), arg(help="directory of a run")]]
+Run = Positional[
+    Annotated[
+        str,
+        _word("RUN", expand_path),
+        arg(help="directory of a run; or digits or digits_events, networks that ship with csbp_jax"),
+    ]
+]
 Runs = Positional[tuple[Annotated[str, _word("RUN", expand_path)], ...]]
 RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", expand_path)], ...]]
 Files = Positional[tuple[Annotated[str, _word("FILE", expand_path)], ...]]

@@ -31,6 +31,21 @@ from csbp_jax.cli.options import (
 from csbp_jax.config import ConfigError, replaced
 
 
+def _names_network(run: str) -> bool:
+    """Return whether a word is the name of a network that ships, or the directory of a run that has this name."""
+    from csbp_jax.weights import shipped
+
+    return shipped.notice(run) is not None
+
+
+def _show_network(run: str) -> None:
+    """Print which network is used, where ``run`` is the name of one that ships."""
+    from csbp_jax.weights import shipped
+
+    if notice := shipped.notice(run):
+        print("csbp_jax:", notice, file=sys.stderr)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Evaluate a run on one split of its data: per class, over time steps, confidence (docs/using.md).
@@ -56,8 +71,8 @@ class EvaluateWeights:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run ``csbp_jax evaluate``."""
-    is_preset = configs.known("".join(argv[:1])) or is_given("--weights", argv)
-    if is_preset or list(argv) == ["--environment"]:
+    is_preset = configs.known("".join(argv[:1])) and not _names_network("".join(argv[:1]))
+    if is_preset or is_given("--weights", argv) or list(argv) == ["--environment"]:
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
         if own.plugins:
             raise ConfigError(f"{own.label}: has parts of your own; evaluate takes a run of it: csbp_jax evaluate RUN")
@@ -73,6 +88,7 @@ def evaluate(argv: Sequence[str]) -> None:
         evaluate(config, data_dir=of_weights.data_dir)
         return
     options = read_paths("evaluate", Evaluate, argv)
+    _show_network(options.run)
     from csbp_jax.evaluation.evaluate import evaluate_run
 
     evaluate_run(
@@ -101,6 +117,7 @@ def predict(argv: Sequence[str]) -> None:
     options = read_paths("predict", Predict, argv)
     if not options.files:
         raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
+    _show_network(options.run)
     from csbp_jax.evaluation import predict
 
     predictions = predict.predict(
@@ -144,6 +161,7 @@ class Inspect:
 def inspect(argv: Sequence[str]) -> None:
     """Run ``csbp_jax inspect``."""
     options = read_paths("inspect", Inspect, argv)
+    _show_network(options.run)
     from csbp_jax.evaluation import restore
     from csbp_jax.evaluation.inspection import inspect
 
@@ -173,6 +191,7 @@ class Export:
 def export(argv: Sequence[str]) -> None:
     """Run ``csbp_jax export``."""
     options = read_paths("export", Export, argv)
+    _show_network(options.run)
     from csbp_jax.export import export
 
     file = export(

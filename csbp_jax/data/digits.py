@@ -6,9 +6,13 @@ import zlib
 from importlib import resources
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.source import ArraySource
+
+SIDE = 8
 
 
 def fingerprint(config: Config, data_dir: pathlib.Path) -> str:
@@ -40,3 +44,12 @@ def load(config: Config, data_dir: pathlib.Path) -> dict[str, ArraySource]:
         x, y = arrays["x"].astype(np.float32)[:, None, :, :, None] / 16, arrays["y"].astype(np.int32)
     splits = json.loads(shipped.joinpath("digits_split.json").read_text())
     return {split: ArraySource(x[indices], y[indices], classes=10) for split, indices in splits.items()}
+
+
+def from_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Average a square picture ``[N, N, 1]`` over blocks: ``[8, 8, 1]`` in [0, 1].
+
+    The data set was made in this way from bitmaps of 32x32 pixels.
+    """
+    grey = Image.fromarray(picture[..., 0].astype(np.float32))  # uint8 would be rounded twice
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))[..., None] / 255

@@ -94,6 +94,7 @@ def evaluate_run(
     names = build.class_names(restored.config, parts, data_dir)
     result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
     result |= {"data_changed": changed} | summary(outcomes, names)
+    restored.folder.mkdir(parents=True, exist_ok=True)  # there is none yet for a network that ships
     files.write_json(restored.folder / f"evaluation-{split}-{which}.json", result)
     plots_evaluation.draw(restored.folder, result)
     _print(console, restored.folder, result)

@@ -56,6 +56,15 @@ def test_one_version():
     assert project["version"] == csbp_jax.__version__ == cited[1]
 
 
+def test_every_file_of_the_package_is_packed():
+    """As package data, if it is no Python; the slow tests look into the wheel."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packed = {file for pattern in settings["package-data"]["csbp_jax"] for file in (ROOT / "csbp_jax").glob(pattern)}
+    files = {file for file in (ROOT / "csbp_jax").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    assert {file for file in files if file.suffix != ".py"} == packed
+    assert len([file for file in packed if file.name == "weights.safetensors"]) == 2
+
+
 def test_no_code_is_read_from_files():
     for file in (ROOT / "csbp_jax").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

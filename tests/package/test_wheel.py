@@ -47,6 +47,7 @@ def test_the_wheel_is_the_package_and_nothing_else(built, wheel):
     ours = {name: text for name, text in content(wheel).items() if ".dist-info/" not in name}
     assert ours == {path.relative_to(built).as_posix(): path.read_bytes() for path in files}
     assert {"csbp_jax/py.typed", "csbp_jax/data/digits.npz", "csbp_jax/export/nir_graph.py"} <= set(ours)
+    assert {f"csbp_jax/weights/trained/{name}/weights.safetensors" for name in ("digits", "digits_events")} <= set(ours)
 
 
 @pytest.mark.slow
@@ -92,6 +93,15 @@ def test_it_works_where_nothing_else_is(alone, tmp_path):
     assert (tmp_path / "runs" / "one" / "figures" / "training.png").exists()
     for form in ("safetensors", "stablehlo", "nir"):
         run([alone / "csbp_jax", "export", "runs/one", "--to", form], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_networks_that_ship_work_there(alone, tmp_path):
+    drawings = ROOT / "examples" / "drawings"
+    for name, file in (("digits", "3.png"), ("digits_events", "7.npz")):
+        last = run([alone / "csbp_jax", "predict", name, drawings / file], tmp_path).splitlines()[-1]
+        assert last.startswith(f"{drawings / file},{file[0]},")
+    assert "99." in run([alone / "csbp_jax", "evaluate", "digits"], tmp_path)
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 Supported files depend on what the run was trained on:
 
-    pictures       .png .jpg .jpeg; for data sets also .npy and .npz, ``[H, W, C]`` or ``[H, W]``, uint8 or in [0, 1]
+    pictures       .png .jpg .jpeg; for data sets also .npy and .npz, ``[H, W, C]`` or ``[H, W]``, uint8 or in [0, 1];
+                   for digits, a larger square .png or .jpg is averaged over blocks
     frames         .npy .npz, as in csbp_jax.data.user.folder
     recordings     the formats of csbp_jax.data.events.readers: .aedat4 .aedat .bin, .npz and .npy of events
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data import digits
 from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment
 from csbp_jax.data.images.decode import decode, height_width
@@ -110,6 +112,12 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
         if (picture != picture[..., :1]).any():
             raise ConfigError(f"{path}: is coloured, but this run was trained on grey pictures; save it as grey")
         picture = picture[..., :1]
+    if config.data.name == "digits":
+        if picture.shape[0] != picture.shape[1] or len(picture) < digits.SIDE:
+            raise ConfigError(
+                f"{path}: is {_text(picture.shape[:2])}, but a digit is a square of 8x8 pixels or more; crop it"
+            )
+        return digits.from_picture(picture)[None]
     if config.data.name == "imagenet":
         window = augment.centre_window(picture.shape[0], picture.shape[1], (height, width))
         return augment.resize(picture, window, (height, width))[None]
