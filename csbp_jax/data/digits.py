@@ -52,4 +52,5 @@ def from_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     The data set was made in this way from bitmaps of 32x32 pixels.
     """
     grey = Image.fromarray(picture[..., 0].astype(np.float32))  # uint8 would be rounded twice
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))[..., None] / 255
+    averaged: NDArray[np.float32] = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+    return averaged[..., None] / np.float32(255)
