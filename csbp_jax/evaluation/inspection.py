@@ -98,7 +98,7 @@ def _gather(
             if layer not in layers:
                 first = {key: np.asarray(measured[key][layer]) for key in ("spikes", "membranes")}
                 layers[layer] = {key: array.reshape(len(array), -1) for key, array in first.items()}
-                layers[layer] |= {"by_neuron": 0, "by_example": np.zeros(0, int)}
+                layers[layer] |= {"shape": first["spikes"].shape[1:], "by_neuron": 0, "by_example": np.zeros(0, int)}
             row = layers[layer]
             row["by_neuron"] = row["by_neuron"] + np.asarray(measured["by_neuron"][layer], np.int64).ravel()
             row["by_example"] = np.append(row["by_example"], np.asarray(measured["by_example"][layer])[mask])
@@ -151,6 +151,9 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> No
     lines = {**result["synapses"], "all": {kind: result[kind] for kind in _SYNOPS}}
     rows = [[name, *(f"{counts[kind]:,.0f}" for kind in _SYNOPS)] for name, counts in lines.items()]
     terminal.print_table(console, "synaptic operations per example", ["synapse", "AC", "MAC", "dense"], rows)
+    if result["macs"]:
+        text = "an input of the synapse is not -1, 0 or 1, such as grey values and the averages or sums of spikes"
+        console.print(f"MAC          {text}", soft_wrap=True)
     costs = f"at {result['mac_pj']} pJ per MAC and {result['ac_pj']} pJ per AC (45 nm)"
     console.print(f"energy       {result['energy_nj']:,.4g} nJ per example, {costs}", soft_wrap=True)
     console.print(f"numbers      {folder / 'inspect.json'}", soft_wrap=True)

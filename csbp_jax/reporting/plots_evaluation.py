@@ -37,7 +37,9 @@ def make_figure(result: dict[str, Any]) -> "Figure":
     _confusion(figure, confusion, result, classes)
     _accuracy_by_time(by_time, result)
     _calibration(calibration, result)
-    figure.suptitle(fonts.printable(f"{result['run']}: {result['count']} examples of the {result['split']} split"))
+    figure.suptitle(
+        fonts.printable(f"{result['run']}: {result['count']} examples of the {result['split']} split"), wrap=True
+    )
     return figure
 
 
@@ -71,7 +73,7 @@ def _accuracy_by_time(axes: "Axes", result: dict[str, Any]) -> None:
         for step, share, below in zip(steps.tolist(), accuracy, errors[0], strict=True):
             axes.text(step, 100 * share - below - 1, f"{share:.1%}", ha="center", va="top", fontsize="small")
     axes.set(xlabel="time steps used", ylabel="accuracy (%)", title="Accuracy by time", ylim=_PERCENT)
-    axes.margins(x=0.12)
+    axes.set_xlim(0.5, len(steps) + 0.5)
     axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize="small")
 

@@ -2,26 +2,28 @@
 
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csbp_jax.config import Neuron
+from csbp_jax.reporting import fonts
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Activity = dict[str, NDArray[Any]]
-"""``spikes`` and ``membranes`` (before the reset) of one example ``[T, N]``, ``rates`` ``[N]``, and ``by_example``."""
+Activity = dict[str, Any]
+"""Arrays ``spikes`` and ``membranes`` (before the reset) of one example ``[T, N]``, ``rates`` ``[N]``, and
+``by_example``; and the ``shape`` of the layer's N neurons, such as (height, width, channels)."""
 
-_MAX_NEURONS = 300
+_MAX_NEURONS = 200  # each of which has a row of pixels
 _TRACES = 4
 
 
+@fonts.with_fallbacks()
 def draw(folder: pathlib.Path, result: dict[str, Any], layers: dict[str, Activity], neuron: Neuron | None) -> None:
     """Draw ``raster.png``, ``membranes.png``, ``rates.png``, ``spikes.png`` and ``operations.png``.
 
@@ -32,31 +34,33 @@ def draw(folder: pathlib.Path, result: dict[str, Any], layers: dict[str, Activit
       neuron: for its threshold and reset; None if they are unknown, with a neuron of the user's own.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    first = f"the first example of the {result['split']} split"
     plots: dict[str, tuple[Callable[[Axes, Activity], None], str]] = {
-        "raster": (_raster, "spikes of one example"),
-        "membranes": (lambda axes, activity: _membranes(axes, activity, neuron), "membranes of one example"),
+        "raster": (_raster, f"spikes of {first}"),
+        "membranes": (lambda axes, activity: _membranes(axes, activity, neuron), f"membranes of {first}"),
         "rates": (_rates, f"firing rates of neurons over {result['examples']} examples"),
         "spikes": (_spikes_per_example, f"spikes per example, {result['examples']} examples"),
     }
     for name, (plot, title) in plots.items():
-        figure, panels = _grid(len(layers))
+        figure, panels = _grid(len(layers), height=3.7 if name == "membranes" else 2.9)
         for axes, (layer, activity) in zip(panels, layers.items(), strict=True):
             plot(axes, activity)
-            axes.set(title=layer)
-        figure.suptitle(f"{result['run']}: {title}")
+            sizes = " x ".join(map(str, activity["shape"]))
+            axes.set_title(fonts.printable(f"{layer}: {sizes} neurons"), fontsize="medium")
+        figure.suptitle(fonts.printable(f"{result['run']}: {title}"), wrap=True)
         handles, labels = panels[0].get_legend_handles_labels()
         if handles:
             columns = len(handles)
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
         figure.savefig(folder / f"{name}.png", dpi=100)
-    _operations(folder / "operations.png", result)
+    operations_figure(result).savefig(folder / "operations.png", dpi=100)
 
 
-def _grid(count: int) -> "tuple[Figure, list[Axes]]":
-    """Create a figure with ``count`` panels, at most four in a row."""
+def _grid(count: int, height: float) -> "tuple[Figure, list[Axes]]":
+    """Create a figure with ``count`` panels of a height in inches, at most four in a row."""
     columns = min(count, 4)
     rows = math.ceil(count / columns)
-    figure = empty_figure(1 + 3.2 * columns, 0.4 + 2.9 * rows)
+    figure = empty_figure(1 + 3.2 * columns, 0.4 + height * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axes in panels[count:]:
         axes.remove()
@@ -81,17 +85,32 @@ def _membranes(axes: "Axes", activity: Activity, neuron: Neuron | None) -> None:
     after = u
     if neuron is not None:
         after = {"hard": np.where(spikes > 0, 0, u), "soft": u - neuron.threshold * spikes, "none": u}[neuron.reset]
-    times = np.arange(1, len(u) + 1)
+    times, names = np.arange(1, len(u) + 1), {}
     for color, i in zip(PALETTE, np.unique(order[ranks]), strict=False):
         path = np.stack([u[:, i], after[:, i]], axis=1).ravel()
-        axes.plot([0, *np.repeat(times, 2)], [0, *path], "-", color=color, lw=1)
+        (line,) = axes.plot([0, *np.repeat(times, 2)], [0, *path], "-", color=color, lw=1)
+        names[neuron_name(int(i), activity["shape"])] = line
         fired = spikes[:, i] > 0
         axes.plot(times[fired], u[fired, i], "^", color=color, ms=4)
     if neuron is not None:
         axes.axhline(neuron.threshold, color="black", ls="--", lw=0.8, label="threshold")
     axes.plot([], [], "^", color="grey", ms=4, label="spike" if neuron is None else "spike, then reset")
-    axes.set(xlabel="time step", ylabel="membrane")
+    axes.set(xlabel="time step", ylabel="membrane potential")
     axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="y", nbins=5)
+    lines = list(names.values())
+    axes.legend(lines, list(names), loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize="x-small")
+
+
+def neuron_name(index: int, shape: Sequence[int]) -> str:
+    """Name a neuron of a layer by its indices, from 0.
+
+    >>> neuron_name(7, (2, 2, 3)), neuron_name(7, (10,))
+    ('row 1, column 0, channel 1', 'unit 7')
+    """
+    indices = [int(i) for i in np.unravel_index(index, shape)]
+    axes = {1: ("unit",), 3: ("row", "column", "channel")}.get(len(indices), ("index",) * len(indices))
+    return ", ".join(f"{axis} {i}" for axis, i in zip(axes, indices, strict=True))
 
 
 def _rates(axes: "Axes", activity: Activity) -> None:
@@ -99,26 +118,42 @@ def _rates(axes: "Axes", activity: Activity) -> None:
     axes.hist(rates, bins=np.linspace(0, 1, 41).tolist(), color=PALETTE[0])
     text = f"silent {np.mean(rates == 0):.1%}\nalways {np.mean(rates == 1):.1%}"
     axes.text(0.97, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize="small")
-    axes.set(xlabel="spikes per time step", ylabel="neurons", yscale="log")
+    axes.set(xlabel="spikes of a neuron per time step", ylabel="neurons", yscale="log")
 
 
 def _spikes_per_example(axes: "Axes", activity: Activity) -> None:
     axes.hist(activity["by_example"], bins=20, color=PALETTE[2])
-    axes.set(xlabel="spikes", ylabel="examples")
+    axes.set(xlabel="spikes in an example", ylabel="examples")
+    axes.locator_params(axis="y", integer=True)
 
 
-def _operations(file: pathlib.Path, result: dict[str, Any]) -> None:
+def operations_figure(result: dict[str, Any]) -> "Figure":
+    """Return the figure of the synaptic operations of each synapse, on a logarithmic axis: kinds differ by far."""
     names = list(result["synapses"])
-    figure = empty_figure(6, 1.6 + 0.3 * len(names))
-    axes, left = figure.subplots(), np.zeros(len(names))
-    for kind, label, color in (("acs", "AC", PALETTE[0]), ("macs", "MAC", PALETTE[1])):
+    figure = empty_figure(7, 1.9 + 0.5 * len(names))
+    axes, rows = figure.subplots(), np.arange(len(names))
+    for kind, label, color, marker, shift in (
+        ("acs", "accumulates (AC)", PALETTE[0], "o", -0.17),
+        ("macs", "multiply-accumulates (MAC)", PALETTE[1], "s", 0.17),
+    ):
         counts = np.array([result["synapses"][name][kind] for name in names])
-        axes.barh(names, counts, left=left.tolist(), color=color, label=label)
-        left = left + counts
-    axes.plot([result["synapses"][name]["dense"] for name in names], names, "|", color="black", ms=10, label="dense")
-    axes.invert_yaxis()
-    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0), useMathText=True)
-    energy = f"{result['energy_nj']:,.4g} nJ"
-    axes.set(xlabel="operations per example", title=f"{result['run']}: {energy} per example")
-    axes.legend(fontsize="small")
-    figure.savefig(file, dpi=100)
+        used = counts > 0  # a logarithmic axis has no 0
+        axes.plot(counts[used], (rows + shift)[used], marker, color=color, label=label)
+        for count, row in zip(counts[used].tolist(), (rows + shift)[used].tolist(), strict=True):
+            text, at = f"{count:,.0f}", (count, row)
+            axes.annotate(text, at, (-6, 0), textcoords="offset points", ha="right", va="center", fontsize="small")
+    dense = [result["synapses"][name]["dense"] for name in names]
+    axes.plot(dense, rows, "|", color="black", ms=16, label="all connections")
+    axes.set_yticks(rows, [fonts.printable(name) for name in names])
+    axes.set(xscale="log", ylim=(len(names) - 0.5, -0.5))
+    axes.margins(x=0.2)
+    axes.set_xlabel(
+        "operations per example\n"
+        "MAC: at a time step at which some input of the synapse is not -1, 0 or 1,\n"
+        "such as grey values and the averages or sums of spikes"
+    )
+    axes.grid(axis="x", lw=0.4)
+    title = f"{result['run']}: mean of {result['examples']} examples, {result['energy_nj']:,.4g} nJ per example"
+    figure.suptitle(fonts.printable(title), wrap=True)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    return figure

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import shutil
 from typing import Any
 
@@ -79,7 +80,14 @@ def test_numbers_are_printed_drawn_and_written(run, inspected):
     names = {"raster", "membranes", "rates", "spikes", "operations"}
     drawn = {path.stem: path.stat().st_size for path in (run / "figures" / "inspect").glob("*.png")}
     assert set(drawn) == names and min(drawn.values()) > 5000
-    for word in ("conv2", "readout", "always firing", "nJ per example", str(run / "inspect.json")):
+    for word in (
+        "conv2",
+        "readout",
+        "always firing",
+        "nJ per example",
+        "averages or sums of spikes",
+        str(run / "inspect.json"),
+    ):
         assert word in text
 
 
@@ -98,10 +106,41 @@ def test_resets_are_drawn_at_their_time_step():
     for reset, after in resets.items():
         axes = empty_figure(2, 2).subplots()
         neuron = dataclasses.replace(Neuron(), threshold=1.25, reset=reset)
-        plots_inspection._membranes(axes, {"membranes": u, "spikes": spikes}, neuron)
+        plots_inspection._membranes(axes, {"membranes": u, "spikes": spikes, "shape": (1,)}, neuron)
         path, mark = (np.asarray(line.get_xydata()) for line in axes.lines[:2])
         assert path.tolist() == [[0, 0], [1, 0.5], [1, 0.5], [2, 1.5], [2, after], [3, 0.2], [3, 0.2]]
         assert mark.tolist() == [[2, 1.5]] and np.asarray(axes.lines[2].get_ydata())[0] == 1.25
+
+
+def test_membranes_are_those_of_named_neurons():
+    u = np.random.default_rng(0).random((2, 12))
+    axes = empty_figure(2, 2).subplots()
+    activity = {"membranes": u, "spikes": np.zeros_like(u), "shape": (2, 2, 3)}
+    plots_inspection._membranes(axes, activity, Neuron())
+    legend: Any = axes.get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(names) == 4
+    for name, line in zip(names, axes.lines[::2], strict=False):
+        row, column, channel = map(int, re.findall(r"\d", name))
+        assert np.asarray(line.get_ydata())[1::2].tolist() == u.reshape(2, 2, 2, 3)[:, row, column, channel].tolist()
+
+
+def test_operations_of_all_sizes_are_seen():
+    synapses = {
+        "conv1.conv": {"acs": 0.0, "macs": 3e8, "dense": 4e8},
+        "readout": {"acs": 120.5, "macs": 0.0, "dense": 900},
+    }
+    result = {"run": "run", "examples": 7, "energy_nj": 12.5, "synapses": synapses}
+    figure = plots_inspection.operations_figure(result)
+    (axes,) = figure.axes
+    accumulates, multiplies, dense = (np.asarray(line.get_xdata()).tolist() for line in axes.lines)
+    assert (accumulates, multiplies, dense) == ([120.5], [3e8], [4e8, 900])
+    figure.draw_without_rendering()
+    low, high = axes.transAxes.inverted().transform(axes.transData.transform([(120.5, 1), (3e8, 0)]))[:, 0]
+    assert 0.05 < low < high < 0.95  # a tiny number is not at the edge
+    assert [text.get_text() for text in axes.texts] == ["120", "300,000,000"]
+    assert figure.get_suptitle() == "run: mean of 7 examples, 12.5 nJ per example"
+    assert "averages or sums of spikes" in axes.get_xlabel()
 
 
 WRONG = {
