@@ -1,19 +1,31 @@
 """Output of a run on the terminal: progress bars, lines and tables."""
 
 import contextlib
+import datetime
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich import console as rich_console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
+from rich.text import Text
 
 __all__ = [
     "Console",
     "gradient_share",
     "is_live",
+    "logged_progress",
     "make_console",
     "print_result",
     "print_table",
@@ -54,20 +66,86 @@ def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int,
 
 
 @contextlib.contextmanager
+def logged_progress(console: Console, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Show a live progress bar as :func:`progress`, or lines without a terminal; yields ``show(done, text)``."""
+    with progress(console, total, 0) as bar:
+        lines = _Lines(console)
+        yield bar if is_live(console) else lambda done, text: lines.show("", text, done, total)
+
+
+@contextlib.contextmanager
 def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar per stage, or a line per stage without a terminal; yields ``show(stage, done, total)``."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, disable=not is_live(console)) as bar:
+    """Show a progress bar per stage, or lines without a terminal; yields ``show(stage, done, total)``.
+
+    A stage with a total of 0 is of unknown length: its bar shows how long it has lasted, and ends when another begins.
+    A stage that goes back, such as a second reading of the same records, begins again.
+    """
+    if not is_live(console):
+        lines = _Lines(console)
+        yield lambda stage, done, total: lines.show(stage, stage, done, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), _TimeColumn(compact=True))
+    with Progress(*columns, console=console) as bar:
         tasks: dict[str, TaskID] = {}
+        last: dict[str, int] = {}
+        unknown: set[str] = set()
+
+        def end_unknown(stage: str = "") -> None:
+            for name in unknown - {stage}:
+                bar.update(tasks[name], completed=1, total=1)
+                unknown.remove(name)
 
         def show(stage: str, done: int, total: int) -> None:
+            end_unknown(stage)
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage)
-                if not is_live(console):
-                    console.print(stage, soft_wrap=True)
-            bar.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bar.add_task(stage, total=total or None)
+            elif done < last[stage]:
+                bar.reset(tasks[stage], total=total or None)
+            if total:
+                unknown.discard(stage)
+            else:
+                unknown.add(stage)
+            bar.update(tasks[stage], completed=done, total=total or None)
+            last[stage] = done
 
         yield show
+        end_unknown()
+
+
+class _TimeColumn(TimeRemainingColumn):
+    """Time left; of a stage of unknown length, the time so far."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total is not None else TimeElapsedColumn().render(task)
+
+
+LOG_SECONDS = 30.0
+"""Seconds between two lines of progress in a log."""
+
+
+class _Lines:
+    """Progress as lines of a log: one when a stage begins, then at most one every ``LOG_SECONDS``."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._stage: str | None = None
+        self._first = self._last = (0, 0.0)  # what was done, and when
+
+    def show(self, stage: str, text: str, done: int, total: int) -> None:
+        """Print ``text`` with the share that is done and the time left, if it is due."""
+        now = time.monotonic()
+        if stage != self._stage or done < self._last[0]:
+            self._stage, self._first = stage, (done, now)
+        elif now - self._last[1] < LOG_SECONDS:
+            self._last = (done, self._last[1])
+            return
+        self._last = (done, now)
+        gained, seconds = done - self._first[0], now - self._first[1]
+        if total and done:
+            text += f", {done / total:.0%}"
+        if total and gained:
+            text += f", about {datetime.timedelta(seconds=round(seconds * (total - done) / gained))} left"
+        self._console.print(text, soft_wrap=True)
 
 
 def progress_line(row: dict[str, Any], epochs: int) -> str:

@@ -186,7 +186,7 @@ def _train_missing(
         layout.check_unchanged(folder)
     total = sum(configs[number].epochs for group in missing for number in group)
     console.print(f"{folder}: {len(configs)} members in {len(groups)} compilations, {sum(map(len, missing))} to train")
-    with terminal.progress(console, max(total, 1), 0) as show:
+    with terminal.logged_progress(console, max(total, 1)) as show:
         done = 0
         for group, left in zip(groups, missing, strict=True):
             if not left:
@@ -198,8 +198,9 @@ def _train_missing(
                 # Every chunk has the same size, so that one compilation serves all.
                 padded = members + [members[-1]] * (layout.size - len(members))
 
-                def show_epoch(epoch: int, members: list[int] = members, done: int = done) -> None:
-                    show(done + epoch * len(members), f"members {members[0]} to {members[-1]}, epoch {epoch}")
+                def show_epoch(epoch: int, runs: Any = runs, members: list[int] = members, done: int = done) -> None:
+                    text = f"members {members[0]} to {members[-1]}, epoch {epoch} of {runs.config.epochs}"
+                    show(done + epoch * len(members), text)
 
                 chunk_results = train(runs, [resolved[number] for number in padded], show_epoch)[: len(members)]
                 content = {"members": members, "results": chunk_results, "how": layout.as_json()}

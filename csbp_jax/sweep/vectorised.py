@@ -143,7 +143,7 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
             averaged = evaluate(runs, learner.with_ema_weights(states), configs, "validation")
             row |= {f"ema_validation_{name}": values for name, values in averaged.items()}
         epochs.append(row)
-        show(epoch * steps)
+        show(epoch)
     tests = {
         "last": evaluate(runs, states, configs, "test"),
         "chosen": evaluate(runs, states.replace(**selected["weights"]), configs, "test"),

@@ -1,6 +1,9 @@
-"""Progress of training on a terminal."""
+"""Progress of training, of a sweep and of the preparation of data, on a terminal and in a log."""
 
 import io
+import re
+
+import pytest
 
 from csbp_jax.reporting import terminal
 
@@ -18,3 +21,69 @@ def test_nothing_of_a_line_of_progress_is_cut_in_80_columns():
         show(1170, line)
     text = out.getvalue()
     assert "…" not in text and all(word in text for word in line.split())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time in seconds, as a list of one number that a test changes."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_has_a_line_when_a_stage_begins_and_then_one_every_30_seconds(clock):
+    out = io.StringIO()
+    with terminal.stages(terminal.Console(file=out, width=80)) as show:
+        for second in range(101):
+            clock[0] = float(second)
+            show("read train", 10 + 2 * second, 1000)
+        show("sort and write train", 0, 0)
+        show("read train", 1, 1000)  # again
+        show("download x.zip", 5, 0)
+    assert out.getvalue().splitlines() == [
+        "read train, 1%",
+        "read train, 7%, about 0:07:45 left",
+        "read train, 13%, about 0:07:15 left",
+        "read train, 19%, about 0:06:45 left",
+        "sort and write train",
+        "read train, 0%",
+        "download x.zip",
+    ]
+
+
+def test_a_sweep_in_a_log_has_lines_with_the_time_left(clock):
+    out = io.StringIO()
+    with terminal.logged_progress(terminal.Console(file=out, width=80), 60) as show:
+        for done in range(1, 41):
+            clock[0] = 10.0 * done
+            show(done, f"members 0 to 0, epoch {done} of 60")
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "members 0 to 0, epoch 1 of 60, 2%" and len(lines) == 14
+    assert lines[3] == "members 0 to 0, epoch 10 of 60, 17%, about 0:08:20 left"
+
+
+def frames(text):
+    """The bars as they were drawn last, ``{stage: what follows the bar}``."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return {
+        line.split("\u2501")[0].strip(): line.split()[-1] for line in re.split(r"[\r\n]+", plain) if "\u2501" in line
+    }
+
+
+def test_a_stage_that_begins_again_is_not_shown_as_finished():
+    out = io.StringIO()
+    with terminal.stages(terminal.Console(file=out, width=80, force_terminal=True)) as show:
+        show("read train", 5, 5)
+        show("read test", 5, 5)
+        show("read train", 1, 5)
+    shown = frames(out.getvalue())
+    assert shown["read train"] == "--:--" and shown["read test"] == "00:00"
+
+
+def test_a_stage_of_unknown_length_shows_its_time_and_ends_with_the_next():
+    out = io.StringIO()
+    with terminal.stages(terminal.Console(file=out, width=80, force_terminal=True)) as show:
+        show("sort and write train", 0, 0)
+        show("decode train", 1, 2)
+    assert "0:00:00" in out.getvalue()
+    assert frames(out.getvalue())["sort and write train"] == "00:00"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from csbp_jax.config import ConfigError
 
 Show = Callable[[str, int, int], None]
-"""Progress callback ``show(stage, done, total)``."""
+"""Progress callback ``show(stage, done, total)``; a total of 0 is unknown."""
 _BLOCK = 1 << 20
 
 

@@ -148,7 +148,7 @@ def _checked(
         yield key, record
     if not keys:
         raise ConfigError(f"the raw files contain no record of the {split} split; fetch them again")
-    show(f"sort and write {split}", 0, 1)
+    show(f"sort and write {split}", 0, 0)  # the builder does not report how far it is
 
 
 def _raw_files(name: str, builder: Any) -> Sequence[RawFile]:

@@ -188,5 +188,5 @@ def _decode_all(directory: pathlib.Path, split: str, show: Callable[[str, int, i
                 raise ConfigError(f"{where}: has shape {pixels.shape}, the data set {shape}")
             x[i] = pixels
         if i % 100 == 99 or i + 1 == len(source):
-            show(f"read {split}", i + 1, len(source))
+            show(f"decode {split}", i + 1, len(source))
     return {"y": y} if x is None else {"y": y, "x": x}
