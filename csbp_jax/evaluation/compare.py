@@ -9,7 +9,7 @@ from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import option_text, percent
 from csbp_jax.reporting.intervals import Interval, student
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.training import run_dir
+from csbp_jax.training import run_json
 
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
 """Epochs whose accuracies are compared, keys of ``result.json``, with their labels."""
@@ -53,14 +53,14 @@ def read(run: str | pathlib.Path) -> FinishedRun:
     folder = pathlib.Path(run)
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: is not a run's folder, it has no config.json; name one such as runs/NAME")
-    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
+    content = run_json.read_config(folder, run_json.REPAIR)
     if "grid" in content["config"]:
         raise ConfigError(
             f"{folder}: is a sweep; its settings are compared in its own tables (csbp_jax report {folder})"
         )
     if not (folder / "result.json").exists():
         raise ConfigError(f"{folder}: is not finished; repeat the command that started it to resume it")
-    return FinishedRun(folder, content, flatten_json(content["config"]), run_dir.read_result(folder, run_dir.REPAIR))
+    return FinishedRun(folder, content, flatten_json(content["config"]), run_json.read_result(folder))
 
 
 def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:

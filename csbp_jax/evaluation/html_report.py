@@ -12,7 +12,7 @@ from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import compare
 from csbp_jax.reporting.format import option_text
 from csbp_jax.runtime import files
-from csbp_jax.training import run_dir
+from csbp_jax.training import run_json
 
 # A browser may load only what the page itself contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -97,8 +97,7 @@ def figures(folder: pathlib.Path) -> list[str]:
 
 
 def _is_sweep(folder: pathlib.Path) -> bool:
-    file = folder / "config.json"
-    return file.exists() and "grid" in run_dir.read_json(file, "config", remedy=run_dir.REPAIR)["config"]
+    return (folder / "config.json").exists() and "grid" in run_json.read_config(folder, run_json.REPAIR)["config"]
 
 
 def _run_sections(runs: Sequence[compare.FinishedRun]) -> Iterator[str]:
@@ -127,7 +126,7 @@ def _accuracies(label: str, epoch: dict[str, Any]) -> list[Any]:
 def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
     if not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: is not a finished sweep; repeat the command that started it to resume it")
-    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
+    content = run_json.read_config(folder, run_json.REPAIR)
     grid = content["config"].pop("grid")
     yield table("Grid", ["field", "values"], [[field, option_text(values)] for field, values in grid.items()])
     for name, caption in (

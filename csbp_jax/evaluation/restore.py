@@ -12,7 +12,7 @@ from csbp_jax import config as configuration
 from csbp_jax import learner
 from csbp_jax.config import Config, ConfigError, check, from_json
 from csbp_jax.models.taps import Aux
-from csbp_jax.training import build, run_dir
+from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.loop import checkpoint_content
 from csbp_jax.training.plugin_file import reload
@@ -113,7 +113,7 @@ def restore(
         return _restore_shipped(name, which, own)
     folder = pathlib.Path(run)
     content = _read_run(folder)
-    config = _config(folder / "config.json", content["config"])
+    config = run_json.parse_config(folder / "config.json", content["config"])
     if which == "ema" and not config.optimizer.ema:
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
     own = reload(folder, content.get("own", {}), trust, own)
@@ -196,17 +196,7 @@ def _read_run(folder: pathlib.Path) -> dict[str, Any]:
         raise ConfigError(f"{folder}: there is no such folder; name a run's, such as runs/NAME")
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: is not a run's folder, it has no config.json; name one such as runs/NAME")
-    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
-    if isinstance(content["config"], dict) and "grid" in content["config"]:
+    content = run_json.read_config(folder, run_json.REPAIR)
+    if "grid" in content["config"]:
         raise ConfigError(f"{folder}: is a sweep, whose members save no weights; train the setting (csbp_jax train)")
     return content
-
-
-def _config(file: pathlib.Path, content: Any) -> Config:
-    try:
-        return check(from_json(content))
-    except ConfigError as error:
-        reason = str(error)
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
-    raise ConfigError(f"{file}: from another version of csbp_jax ({reason}); use the version that trained it")

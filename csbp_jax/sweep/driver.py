@@ -16,19 +16,21 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from csbp_jax.config import Config, ConfigError, from_json, to_json
+from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting import plots, terminal
 from csbp_jax.reporting.format import half_width, value_text
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import files
+from csbp_jax.runtime import seals
 from csbp_jax.sweep import grid, tables
 from csbp_jax.sweep.tables import Setting
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
-from csbp_jax.training import build, run_dir
+from csbp_jax.training import build, run_dir, run_json
 from csbp_jax.training.compiled import resolve
 from csbp_jax.training.health import failed_layers
 from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own, plugin_run_name
+
+_SPLITS = ("validation", "test")
 
 
 def run(
@@ -108,14 +110,17 @@ def best(
     folder = pathlib.Path(folder)
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: there is no sweep; name its folder, such as sweeps/NAME")
-    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
+    content = run_json.read_config(folder, run_json.REPAIR)
     metadata = content["config"]
     if "grid" not in metadata or not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
     own, axes = reload(folder, content.get("own", {}), trust, None), metadata.pop("grid")
-    config, grid_points = from_json(metadata), grid.points(axes)
+    config, grid_points = run_json.parse_base_config(folder / "config.json", metadata), grid.points(axes)
     points = [tables.plain(point) for point in grid_points]
-    rows = tables.member_rows(points, _read_results(folder, len(points)))
+    results = _read_results(folder, len(points))
+    if None in results:
+        raise ConfigError(f"{folder}: not all members have a result; go on with the sweep by csbp_jax sweep")
+    rows = tables.member_rows(points, results)
     selected = tables.best(tables.settings(points, rows))
     if selected is None:
         raise ConfigError(f"{folder}: members of every setting diverged; try smaller optimizer.lr or chaos.z0")
@@ -155,16 +160,16 @@ class _Layout:
             "device": jax.devices()[0].device_kind,
         }
 
-    def check_unchanged(self, folder: pathlib.Path) -> None:
+    def check_unchanged(self, folder: pathlib.Path, count: int) -> None:
         """Raise ConfigError if finished members of the folder were trained with another layout."""
         now = self.as_json()
         for file in (folder / "chunks").glob("*.json"):
-            before = run_dir.read_json(file).get("how", now)
+            before = _read_chunk(file, count).get("how", now)
             for key, value in now.items():
-                if before[key] != value:
+                if before.get(key) != value:
                     raise ConfigError(
-                        f"{folder}: {key}: {before[key]} in finished members, {value} now, which rounds otherwise and "
-                        "shows in a chaotic run; go on as the sweep began (--chunk, --data-parallel, the same "
+                        f"{folder}: {key}: {before.get(key)} in finished members, {value} now, which rounds otherwise "
+                        "and shows in a chaotic run; go on as the sweep began (--chunk, --data-parallel, the same "
                         "machine), or start from scratch with FRESH=1 (--fresh)"
                     )
 
@@ -183,7 +188,7 @@ def _train_missing(
     groups = grid.compile_groups(configs, own)
     missing = [[number for number in group if results[number] is None] for group in groups]
     if any(missing):
-        layout.check_unchanged(folder)
+        layout.check_unchanged(folder, len(configs))
     total = sum(configs[number].epochs for group in missing for number in group)
     console.print(f"{folder}: {len(configs)} members in {len(groups)} compilations, {sum(map(len, missing))} to train")
     with terminal.logged_progress(console, max(total, 1)) as show:
@@ -204,7 +209,7 @@ def _train_missing(
 
                 chunk_results = train(runs, [resolved[number] for number in padded], show_epoch)[: len(members)]
                 content = {"members": members, "results": chunk_results, "how": layout.as_json()}
-                files.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
+                seals.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
                 done += len(members) * resolved[members[0]].epochs
     return _read_results(folder, len(configs))
 
@@ -213,10 +218,32 @@ def _read_results(folder: pathlib.Path, count: int) -> list[Any]:
     """Read each member's result, None where it is missing."""
     results: list[Any] = [None] * count
     for file in sorted((folder / "chunks").glob("*.json")):
-        content = run_dir.read_json(file, "members", "results")
+        content = _read_chunk(file, count)
         for number, result in zip(content["members"], content["results"], strict=True):
             results[number] = result
     return results
+
+
+def _read_chunk(file: pathlib.Path, count: int) -> dict[str, Any]:
+    remedy = "delete it, and the command that began the sweep trains its members again"
+    return run_json.read_json(file, lambda content: _is_chunk(content, count), remedy)
+
+
+def _is_chunk(content: dict[str, Any], count: int) -> bool:
+    """Return whether a file of results has what tables read, for members of a sweep of ``count`` members."""
+    match content:
+        case {"members": list(members), "results": list(results)} if len(members) == len(results):
+            numbers = [number for number in members if isinstance(number, int) and 0 <= number < count]
+            return numbers == members and isinstance(content.get("how", {}), dict) and all(map(_is_result, results))
+    return False
+
+
+def _is_result(content: Any) -> bool:
+    match content:
+        case {"diverged": bool(), "epochs": list(epochs), "last": dict(last), "chosen": dict() | None as chosen}:
+            accuracies = [report.get(f"{split}_accuracy") for report in (last, chosen or last) for split in _SPLITS]
+            return all(isinstance(epoch, dict) for epoch in epochs) and all(map(run_json.is_number, accuracies))
+    return False
 
 
 def _print_settings(console: Console, folder: pathlib.Path, settings: Sequence[Setting]) -> None:

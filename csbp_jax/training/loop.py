@@ -14,9 +14,9 @@ from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import files, hardware, multihost, profiling
+from csbp_jax.runtime import hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.training import build, flip_meter, metrics_log, run_dir, selection
+from csbp_jax.training import build, flip_meter, metrics_log, run_dir, run_json, selection
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.compiled import CompiledRun, Splits, compile_run, initial_state, resolve
 from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
@@ -92,7 +92,7 @@ def train(
             )
             folder = stack.enter_context(content)
             finished = (folder / "result.json").exists()
-            return str(folder), str(store), run_dir.read_result(folder) if finished else None
+            return str(folder), str(store), run_json.read_result(folder) if finished else None
 
         folder_name, store, result = multihost.broadcast_from_host0(open_run)
         folder = pathlib.Path(folder_name)
@@ -109,7 +109,7 @@ def train(
 
             def write_results() -> None:
                 plots.draw_run(folder, rows)
-                files.write_json(folder / "result.json", result)
+                seals.write_json(folder / "result.json", result)
 
             multihost.broadcast_from_host0(write_results)
         terminal.print_result(console, folder, result, store)

@@ -1,4 +1,7 @@
-"""``metrics.jsonl``, one row of measurements per line: appended, read, and cut back to the step a run resumes from."""
+"""``metrics.jsonl``, one row of measurements per line, each with its seal (:mod:`csbp_jax.runtime.seals`).
+
+Rows are appended, read, and cut back to the step that a run resumes from.
+"""
 
 import contextlib
 import errno
@@ -9,18 +12,70 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from csbp_jax.config import ConfigError
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, seals
+from csbp_jax.training.run_json import is_number
 
 Row = dict[str, Any]
 
+_READ_KINDS = ["start", "train", "epoch", "flip", "first", "loss_high", "loss_normal", "never_fires", "always_fires"]
+
 
 def read_rows(file: pathlib.Path) -> list[Row]:
-    """Read the rows of a ``metrics.jsonl``, without a last line that a kill has cut short."""
+    """Read the rows of a ``metrics.jsonl``, without their seals and without a last line that a kill has cut short.
+
+    Raises:
+      ConfigError: a row cannot be read, or was changed after it was written.
+    """
+    lines = file.read_bytes().split(b"\n") if file.exists() else [b""]
+    last = lines.pop()  # empty, unless a kill has cut it short
+    # If only its line break is damaged, the row before that byte is complete.
+    if _row(last) is not None or _row(last[:-1]) is not None:
+        lines.append(last)
     rows = []
-    for line in file.read_bytes().splitlines() if file.exists() else ():
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict) and {"kind", "step"} <= set(row)]
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is None and line.strip():
+            raise ConfigError(
+                f"{file}:{number}: this row was damaged or edited; restore the file from a copy, or delete the row; "
+                f"or, if you edited it, delete its {seals.KEY}"
+            )
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def _row(line: bytes) -> Row | None:
+    """Return the row of a line without its seal, None if it is damaged."""
+    try:
+        row = seals.parse(line)
+    except ValueError:
+        return None
+    match row:
+        case {"kind": str(), "step": int(), "seconds": seconds, **others} if is_number(seconds):
+            return row if _has_measurements(row["kind"], others) else None
+    return None
+
+
+def _has_measurements(kind: str, row: Row) -> bool:
+    """Return whether a row has what is read of its kind, with values of the right types."""
+    match kind, row:
+        case "start", {"gradient_norms": dict()}:
+            return True
+        case "train", {"task_loss": task, "chaos_loss": chaos, "z": dict()}:
+            return is_number(task) and is_number(chaos)
+        case "epoch", {"epoch": int(), "validation_accuracy": accuracy}:
+            return is_number(accuracy) and ("rates" not in row or _has_means(row))
+        case "flip", {"flip_ratio": dict()}:
+            return True
+        case (("first" | "loss_high" | "loss_normal"), {"task_loss": task}):
+            return is_number(task)
+        case (("never_fires" | "always_fires"), {"layers": list(layers)}):
+            return all(isinstance(layer, str) for layer in layers)
+    return kind not in _READ_KINDS
+
+
+def _has_means(row: Row) -> bool:
+    return isinstance(row["rates"], dict) and _has_measurements("train", row)
 
 
 def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[Row]:
@@ -36,7 +91,7 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
       The rows that stay.
 
     Raises:
-      ConfigError: the first row or the row of a finished epoch is missing.
+      ConfigError: a row is damaged, or the first row or the row of a finished epoch is missing.
     """
     # Without a checkpoint everything is repeated, including the row of the start.
     rows = [row for row in read_rows(file) if row["step"] <= step] if step else []
@@ -47,7 +102,7 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
         or ends != list(range(steps_per_epoch, epochs * steps_per_epoch + 1, steps_per_epoch))
     ):
         raise ConfigError(f"{file}: rows up to step {step} are missing; start from scratch with FRESH=1 (--fresh)")
-    files.write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    files.write_text(file, "".join(map(_line, rows)))
     return rows
 
 
@@ -69,7 +124,7 @@ def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row]
         def write(row: Row) -> None:
             nonlocal waiting
             rows.append(row)
-            waiting += json.dumps(row).encode() + b"\n"
+            waiting += _line(row).encode()
             with _disk_full_ignored():
                 append()
 
@@ -82,6 +137,10 @@ def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row]
         finally:
             with _disk_full_ignored():
                 append()
+
+
+def _line(row: Row) -> str:
+    return json.dumps(seals.seal(row)) + "\n"
 
 
 @contextlib.contextmanager

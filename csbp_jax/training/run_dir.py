@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import pathlib
 import platform
 import re
@@ -11,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-from csbp_jax.config import ConfigError, flatten_json
+from csbp_jax.config import ConfigError
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, seals
+from csbp_jax.training import run_json
 from csbp_jax.training.plugins import COPY, Own
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -59,9 +59,9 @@ def open_run(
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
         if elsewhere and not (run / "config.json").exists():
-            files.write_json(run / "config.json", elsewhere)
+            seals.write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata())
-        if elsewhere and (differing := _config_differences(elsewhere.get("config"), content)):
+        if elsewhere and (differing := run_json.config_differences(elsewhere.get("config"), content)):
             raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
         if own.plugins:
             console.print(f"{own.label}: {', '.join(own.plugins)} of your own", soft_wrap=True)
@@ -87,8 +87,8 @@ def _check_or_write_config(
 ) -> None:
     file = run / "config.json"
     if file.exists():
-        stored = read_json(file, "config")
-        if differing := _config_differences(stored["config"], config):
+        stored = run_json.read_config(run)
+        if differing := run_json.config_differences(stored["config"], config):
             raise ConfigError(
                 f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
                 "Give another NAME (--name), or start from scratch with FRESH=1 (--fresh)"
@@ -98,7 +98,7 @@ def _check_or_write_config(
                 f"{run}: its data have changed since it began; put them back (your own files with their times, as cp "
                 "-p does), or start from scratch with FRESH=1 (--fresh)"
             )
-        if differing := _differences(stored.get("own", {}) | {"file": ""}, own | {"file": ""}, "own"):
+        if differing := run_json.differences(stored.get("own", {}) | {"file": ""}, own | {"file": ""}, "own"):
             raise ConfigError(
                 f"NAME: run {run.name!r} has other code of your own; differing are {'; '.join(differing)}. Put the "
                 f"file back ({run / COPY} is a copy), give another NAME (--name), or start from scratch with FRESH=1 "
@@ -113,52 +113,4 @@ def _check_or_write_config(
         if own:
             content["own"] = own
         versions = {package: metadata.version(package) for package in _PACKAGES}
-        files.write_json(file, content | {"versions": versions, "python": platform.python_version()})
-
-
-def _config_differences(stored: Any, current: dict[str, Any]) -> list[str]:
-    # A damaged file may hold anything.
-    return _differences(flatten_json(stored) if isinstance(stored, dict) else stored, flatten_json(current))
-
-
-def _differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
-    if isinstance(stored, dict) and isinstance(current, dict):
-        return [
-            line
-            for key in sorted({*stored, *current})
-            for line in _differences(stored.get(key), current.get(key), f"{prefix}.{key}".lstrip("."))
-        ]
-    return [] if stored == current else [f"{prefix} ({stored} there, {current} here)"]
-
-
-RESTART = "start from scratch with FRESH=1 (--fresh)"
-REPAIR = "restore it from a copy, or train again"
-"""Remedies for a damaged file, of commands that train and of those that only read a run."""
-
-
-def read_json(file: pathlib.Path, *keys: str, remedy: str = RESTART) -> dict[str, Any]:
-    """Read a JSON object that must have the given keys.
-
-    Raises:
-      ConfigError: the file cannot be read or lacks a key.
-    """
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError:
-        content = None
-    if isinstance(content, dict) and all(key in content for key in keys):
-        return content
-    raise ConfigError(f"{file}: cannot be read; {remedy}")
-
-
-def read_result(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
-    """Read the ``result.json`` of a finished run.
-
-    Raises:
-      ConfigError: the file cannot be read.
-    """
-    result = read_json(run / "result.json", "seconds", "gradient_norms", "last", "chosen", remedy=remedy)
-    for weights in ("last", "chosen"):
-        if not isinstance(result[weights], dict) or not {"epoch", "test_accuracy"} <= set(result[weights]):
-            raise ConfigError(f"{run / 'result.json'}: cannot be read; {remedy}")
-    return result
+        seals.write_json(file, content | {"versions": versions, "python": platform.python_version()})

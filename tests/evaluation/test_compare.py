@@ -12,12 +12,13 @@ from csbp_jax.evaluation import compare
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import percent
 from csbp_jax.reporting.intervals import student
+from csbp_jax.training import run_json
 
 
 def edited(run, folder, *, accuracy=None, **fields):
     """A copy of a run with other numbers and other fields of its config, named with ``__`` for dots."""
     copy = shutil.copytree(run, folder)
-    content, result = (json.loads((copy / name).read_text()) for name in ("config.json", "result.json"))
+    content, result = run_json.read_config(copy), run_json.read_result(copy)
     for name, value in fields.items():
         *path, last = name.split("__")
         fields_at = content["config"]
@@ -69,7 +70,7 @@ def test_a_single_seed_has_no_interval(folders):
 
 def test_warnings_of_different_data_and_versions(folders, tmp_path):
     copy = shutil.copytree(folders[3], tmp_path / "other")
-    content = json.loads((copy / "config.json").read_text())
+    content = run_json.read_config(copy)
     content |= {"data": "changed", "versions": content["versions"] | {"jax": "0.9.9"}}
     (copy / "config.json").write_text(json.dumps(content))
     runs = [compare.read(folder) for folder in (folders[1], copy)]

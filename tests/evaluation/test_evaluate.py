@@ -14,6 +14,7 @@ from csbp_jax import data
 from csbp_jax.cli import main
 from csbp_jax.evaluation import evaluate, forward, restore
 from csbp_jax.reporting import plots_evaluation, terminal
+from csbp_jax.training import run_json
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_other_splits_and_weights(run, no_figure, capsys):
 
 def test_changed_data_are_reported(run, evaluated, no_figure, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
-    content = json.loads((copy / "config.json").read_text())
+    content = run_json.read_config(copy)
     (copy / "config.json").write_text(json.dumps(content | {"data": "other"}))
     result = evaluate.evaluate_run(copy, console=terminal.Console(file=io.StringIO()))
     assert result["data_changed"] and "its data have changed since training" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from csbp_jax import configs, sweep
 from csbp_jax.cli import main
 from csbp_jax.evaluation import html_report
 from csbp_jax.reporting import terminal
+from csbp_jax.training import run_json
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -48,7 +49,7 @@ def swept(trained, tmp_path_factory):
     """The files of a sweep, with invented accuracies; a slow test runs a real one."""
     folder = tmp_path_factory.mktemp("sweeps") / "swept"
     shutil.copytree(trained / "figures", folder / "figures")
-    content = json.loads((trained / "config.json").read_text())
+    content = run_json.read_config(trained)
     content["config"]["grid"] = GRID
     (folder / "config.json").write_text(json.dumps(content))
     random = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from csbp_jax.config import Neuron
 from csbp_jax.evaluation import inspection, restore, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.plots import empty_figure
+from csbp_jax.training import run_json
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_numbers_follow_from_the_spikes(run, inspected):
 def test_numbers_do_not_depend_on_the_batch_size(run, inspected, no_figures, tmp_path):
     """30 examples in batches of 16: the last is padded."""
     copy = shutil.copytree(run, tmp_path / "run")
-    content = json.loads((copy / "config.json").read_text())
+    content = run_json.read_config(copy)
     content["config"]["eval_batch_size"] = 16
     (copy / "config.json").write_text(json.dumps(content))
     again = inspection.inspect(copy, examples=30, console=terminal.Console(file=io.StringIO()))

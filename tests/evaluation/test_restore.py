@@ -17,6 +17,7 @@ import csbp_jax
 from csbp_jax import data
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import compare, html_report, predict, restore
+from csbp_jax.training import run_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -60,7 +61,7 @@ def test_errors_are_one_line(trained, tmp_path):
     refused("other: is not a run's folder, it has no config.json")
     refused("'best' is not possible; allowed are last, chosen", trained, epoch="best")
 
-    content = json.loads((trained / "config.json").read_text())
+    content = run_json.read_config(trained)
 
     def write(**changes):
         changed = content | {"config": content["config"] | changes}
@@ -115,7 +116,7 @@ def test_importing_the_package_imports_no_jax():
 def test_names_of_classes_are_read_from_the_folder(trained, tmp_path):
     assert restore.restore(trained).classes == list("0123456789")
     run = shutil.copytree(trained, tmp_path / "run")
-    content = json.loads((run / "config.json").read_text())
+    content = run_json.read_config(run)
     del content["classes"]
     np.save(tmp_path / "x.npy", np.zeros((8, 8), np.uint8))
 

@@ -18,6 +18,7 @@ from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, Model, Neuron, from_json
 from csbp_jax.evaluation import restore
 from csbp_jax.export import arrays, metadata, nir_graph
+from csbp_jax.training import run_json
 from tests.support import nir_interpreter
 
 
@@ -219,7 +220,7 @@ def test_a_refused_export_does_not_change_the_old_file(run, capsys, tmp_path):
     file = tmp_path / "old.nir"
     file.write_text("old")
     changed = shutil.copytree(run, tmp_path / "run")
-    content = json.loads((changed / "config.json").read_text())
+    content = run_json.read_config(changed)
     content["config"]["model"]["neuron"]["reset"] = "soft"
     (changed / "config.json").write_text(json.dumps(content))
     assert main.main(["export", str(changed), "--to", "nir", "--out", str(file)]) == 2

@@ -1,6 +1,5 @@
 """Several processes as one run: the same numbers, files once, one step at which all stop, no waiting for the lost."""
 
-import json
 import os
 import pathlib
 import signal
@@ -15,6 +14,7 @@ from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError
 from csbp_jax.runtime import multihost
 from csbp_jax.runtime.preemption import Stop
+from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import processes
@@ -115,7 +115,7 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
     assert f"resumed after step {step}," in reported[0] and "resumed" not in reported[1]
 
     assert [(row["kind"], row["step"]) for row in rows(two)] == [(r["kind"], r["step"]) for r in rows(tmp_path / "one")]
-    ones, twos = (json.loads((tmp_path / name / "r" / "result.json").read_text()) for name in ("one", "two"))
+    ones, twos = (run_json.read_result(tmp_path / name / "r") for name in ("one", "two"))
     assert ones["last"]["test_count"] == twos["last"]["test_count"] == 359
     assert rows(two)[-1]["validation_count"] == rows(tmp_path / "one")[-1]["validation_count"] == 180
     there, here = (arrays(tmp_path / name / "r" / "checkpoints") for name in ("one", "two"))

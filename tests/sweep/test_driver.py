@@ -17,6 +17,7 @@ from csbp_jax import sweep
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, flatten, replaced, to_json
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import seals
 from csbp_jax.sweep import driver, tables, vectorised
 from csbp_jax.training import health
 from csbp_jax.training.loop import train
@@ -294,7 +295,7 @@ def test_the_best_of_tuples_where_all_fresh_seeds_diverge(tmp_path, monkeypatch,
     run(tmp_path, {"model.features": [(8, 4), (6,)], "seed": [0]})
     for number in (0, 1):
         file = tmp_path / "s" / "chunks" / f"{number:06}.json"
-        content = json.loads(file.read_text())
+        content = seals.parse(file.read_bytes())
         content["results"][0]["chosen"]["validation_accuracy"] = float(number)
         file.write_text(json.dumps(content))
     diverged = {"diverged": True}

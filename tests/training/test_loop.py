@@ -20,6 +20,7 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import sharding
+from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.loop import train
@@ -64,7 +65,7 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
     assert {"jax", "flax"} <= set(json.loads((folder / "config.json").read_text())["versions"])
     assert {path.name for path in (folder / "figures").iterdir()} == {"training.png", "rates.png"}
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["2", "4"]
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert run_json.read_result(folder) == result
     for word in ("epoch 2/2", "examples/s", "last epoch", "validation-chosen", str(folder)):
         assert word in text
 
@@ -185,9 +186,9 @@ def test_damaged_files_of_a_run_are_reported_in_one_line(finished, tmp_path):
     with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 4 are missing"):
         run(SMALL, tmp_path, name="rows")
     lines = (finished[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    junk = b'3\n{}\n\xff\n{"kind": 1\n'
-    (stopped("junk") / "metrics.jsonl").write_bytes(junk + b"".join(lines))
-    run(SMALL, tmp_path, name="junk")
+    (stopped("junk") / "metrics.jsonl").write_bytes(lines[0] + b"\xff\n" + b"".join(lines[1:]))
+    with pytest.raises(ConfigError, match=r"metrics.jsonl:2: this row was damaged or edited; .* or delete the row"):
+        run(SMALL, tmp_path, name="junk")
     (stopped("gap") / "metrics.jsonl").write_bytes(b"".join(line for line in lines if b'"step": 2,' not in line))
     with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 4 are missing"):
         run(SMALL, tmp_path, name="gap")

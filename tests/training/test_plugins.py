@@ -21,7 +21,7 @@ from csbp_jax.evaluation import evaluate, inspection, predict, restore
 from csbp_jax.reporting import terminal
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.sweep import grid
-from csbp_jax.training import build, compiled, loop, plugin_file, run_dir
+from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
 from csbp_jax.training.plugins import PLUGINS, plugin_run_name
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def trained_run(tmp_path_factory):
     file.write_text(EXAMPLE.read_text() + f'\nwith open({str(mark)!r}, "a") as mark:\n    mark.write("x")\n')
     line = ["train", str(file), "--name", "r", "--epochs", "2", "--runs", str(folder), "--data-dir", str(folder)]
     assert main.main(line) == 0
-    return folder, file, mark, json.loads((folder / "r" / "result.json").read_text())
+    return folder, file, mark, run_json.read_result(folder / "r")
 
 
 def ran(mark):

@@ -15,7 +15,7 @@ from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training import compiled, loop
+from csbp_jax.training import compiled, loop, run_json
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -65,7 +65,9 @@ def test_averages_are_checkpointed_evaluated_and_loaded(finished, tmp_path):
     right = np.asarray(jax.jit(opened.apply)(opened.variables, test.x)[0]).mean(1).argmax(1) == test.y
     assert right.mean() == pytest.approx(result["ema"]["test_accuracy"], abs=1e-9)
     assert result["ema"]["test_loss"] != result["last"]["test_loss"]
-    (tmp_path / "config.json").write_text((folder / "config.json").read_text().replace('"ema": 0.9', '"ema": 0.0'))
+    content = run_json.read_config(folder)
+    content["config"]["optimizer"]["ema"] = 0.0
+    (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"has no moving average of its weights \(optimizer.ema 0\)"):
         csbp_jax.load(tmp_path, "ema")
 

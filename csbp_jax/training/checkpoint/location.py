@@ -1,7 +1,6 @@
 """Location of checkpoints: a directory, or an address ``gs://...``; both are an epath.Path."""
 
 import contextlib
-import json
 import os
 import pathlib
 import re
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 from etils import epath
 
 from csbp_jax.config import CheckpointError, ConfigError
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, seals
 from csbp_jax.training.checkpoint import bucket, local
 
 RUN_FILES = "run"
@@ -95,8 +94,7 @@ def config_beside(folder: epath.Path) -> dict[str, Any] | None:
         for step in reversed(steps(folder) if folder.is_dir() else []):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 file = layout(folder).complete(folder, step) / RUN_FILES / "config.json"
-                content: dict[str, Any] = json.loads(file.read_bytes())
-                return content
+                return seals.parse(file.read_bytes())
     except Exception as error:  # gcsfs and its HTTP library raise many kinds
         raise CheckpointError(f"{folder}: cannot be opened ({str(error) or type(error).__name__})") from error
     return None

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 from etils import epath
 
+from csbp_jax.runtime import seals
+
 NAME = "manifest.json"
 
 
@@ -30,7 +32,7 @@ def write_manifest(folder: epath.PathLike, metadata: dict[str, Any]) -> None:
     # directory, which holds only files that the manifest lists.
     temporary = folder.with_name(folder.name + ".manifest")
     with temporary.open("wb") as out:
-        out.write(json.dumps({"sha256": _content_digest(content), **content}, indent=1).encode() + b"\n")
+        out.write(json.dumps(seals.seal(content), indent=1).encode() + b"\n")
         _sync(out)
     temporary.replace(folder / NAME)
 
@@ -46,10 +48,10 @@ def verify(folder: epath.PathLike) -> str | None:
     folder = epath.Path(folder)
     try:
         content = json.loads((folder / NAME).read_bytes())
-        intact = content["sha256"] == _content_digest({"about": content["about"], "files": content["files"]})
+        intact = content["sha256"] == seals.digest({"about": content["about"], "files": content["files"]})
     except FileNotFoundError:
         return f"{NAME} is missing"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         intact = False
     if not intact:
         return f"{NAME} is damaged"
@@ -88,7 +90,3 @@ def _sync(file: IO[bytes]) -> None:
         descriptor = file.fileno()
         file.flush()
         os.fsync(descriptor)
-
-
-def _content_digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

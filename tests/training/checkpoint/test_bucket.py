@@ -15,6 +15,7 @@ import urllib.request
 
 import pytest
 
+from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import read_rows
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -113,7 +114,7 @@ def left(folder, name="r"):
     clocks = ("seconds", "examples_per_second", "waiting")
     run = folder / "runs" / name
     rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(run / "metrics.jsonl")]
-    return json.loads((run / "result.json").read_text()) | {"seconds": 0}, rows
+    return run_json.read_result(run) | {"seconds": 0}, rows
 
 
 def test_a_run_resumes_from_its_bucket_alone_bit_for_bit(bucket, tmp_path):

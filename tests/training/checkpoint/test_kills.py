@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import json
 import os
 import pathlib
 import random
@@ -11,6 +10,7 @@ import sys
 
 import pytest
 
+from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.metrics_log import read_rows
 from tests.support.checkpoint_arrays import arrays
@@ -60,7 +60,7 @@ def left(runs):
     clocks = ("seconds", "examples_per_second", "waiting")
     rows = [{k: v for k, v in row.items() if k not in clocks} for row in read_rows(runs / "r" / "metrics.jsonl")]
     return (
-        json.loads((runs / "r" / "result.json").read_text()) | {"seconds": 0},
+        run_json.read_result(runs / "r") | {"seconds": 0},
         rows,
         arrays(runs / "r" / "checkpoints"),
     )

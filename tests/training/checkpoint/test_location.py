@@ -14,7 +14,7 @@ from csbp_jax import configs
 from csbp_jax.config import CheckpointError, Config, ConfigError
 from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.training import compiled, loop
+from csbp_jax.training import compiled, loop, run_json
 from csbp_jax.training.checkpoint import bucket, checkpoint, location, manifest
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
@@ -201,7 +201,7 @@ def test_another_config_location_or_start_is_refused_without_changes(elsewhere_r
     shutil.copytree(there / "r" / "2", there / "s" / "2")
     begun = mine / "s"
     begun.mkdir(parents=True)
-    content = json.loads((there / "s" / "2" / "run" / "config.json").read_text())
+    content = run_json.read_config(there / "s" / "2" / "run")
     content["config"]["seed"] = 1
     (begun / "config.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"checkpoints of run 's' are of another config; seed \(0 there, 1 here\)"):

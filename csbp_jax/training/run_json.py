@@ -1,0 +1,152 @@
+"""The JSON files of runs and sweeps: read with a check of their seals, and of the types of what is read from them."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from csbp_jax.config import Config, ConfigError, check, flatten_json, from_json
+from csbp_jax.runtime import seals
+
+RESTART = "start from scratch with FRESH=1 (--fresh)"
+REPAIR = "restore it from a copy, or train again"
+"""Remedies for a damaged ``config.json``, of commands that train and of those that only read a run."""
+
+
+def read_json(file: pathlib.Path, is_valid: Callable[[dict[str, Any]], bool], remedy: str) -> dict[str, Any]:
+    """Read a JSON object, without its seal.
+
+    Args:
+      file: the file.
+      is_valid: whether the content has all keys that are read from it, with values of the right types.
+      remedy: what to do about a damaged file.
+
+    Raises:
+      ConfigError: the file cannot be read, or was changed after it was written.
+    """
+    try:
+        content = seals.parse(file.read_bytes())
+    except seals.Changed:
+        raise ConfigError(
+            f"{file}: was damaged or edited, its {seals.KEY} differs; {remedy}; "
+            f"or, if you edited it, delete its {seals.KEY}"
+        ) from None
+    except ValueError:
+        content = {}
+    if not (content and is_valid(content)):
+        raise ConfigError(f"{file}: cannot be read; {remedy}")
+    return content
+
+
+def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
+    """Read the ``config.json`` of a run or a sweep.
+
+    Raises:
+      ConfigError: the file cannot be read, or was changed after it was written.
+    """
+    return read_json(run / "config.json", _is_config, remedy)
+
+
+def read_result(run: pathlib.Path) -> dict[str, Any]:
+    """Read the ``result.json`` of a finished run.
+
+    Raises:
+      ConfigError: the file cannot be read, or was changed after it was written.
+    """
+    remedy = "delete it, and the command that trained the run tests it again"
+    return read_json(run / "result.json", _is_result, remedy)
+
+
+def parse_config(file: pathlib.Path, content: Any) -> Config:
+    """Return the config that the ``config.json`` of a run holds.
+
+    Raises:
+      ConfigError: it has other fields than this version, or a value that this version does not allow.
+    """
+    config = parse_base_config(file, content)
+    try:
+        return check(config)
+    except ConfigError as error:
+        raise _of_another_version(file, error) from None
+
+
+def parse_base_config(file: pathlib.Path, content: Any) -> Config:
+    """Return the config that the members of a sweep have in common, which need not be possible by itself.
+
+    Raises:
+      ConfigError: it has other fields than this version.
+    """
+    try:
+        return from_json(content)
+    except KeyError as error:
+        raise _of_another_version(file, f"no field {error}") from None
+    except (TypeError, AttributeError) as error:
+        raise _of_another_version(file, error) from None
+
+
+def _of_another_version(file: pathlib.Path, reason: object) -> ConfigError:
+    return ConfigError(f"{file}: from another version of csbp_jax ({reason}); use the version that trained it")
+
+
+def config_differences(stored: Any, current: dict[str, Any]) -> list[str]:
+    """List the fields in which a config differs from that of a ``config.json``, with both values."""
+    # A checkpoint's copy may hold anything.
+    return differences(flatten_json(stored) if isinstance(stored, dict) else stored, flatten_json(current))
+
+
+def differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
+    """List the fields in which two JSON values differ, with both values."""
+    if isinstance(stored, dict) and isinstance(current, dict):
+        return [
+            line
+            for key in sorted({*stored, *current})
+            for line in differences(stored.get(key), current.get(key), f"{prefix}.{key}".lstrip("."))
+        ]
+    return [] if stored == current else [f"{prefix} ({stored} there, {current} here)"]
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_config(content: dict[str, Any]) -> bool:
+    match content:
+        case {"config": {"seed": int(), **fields}}:
+            grid = fields.get("grid", {})
+        case _:
+            return False
+    names, versions = content.get("classes", []), content.get("versions", {})
+    return (
+        isinstance(grid, dict)
+        and all(isinstance(values, list) and values for values in grid.values())
+        and isinstance(names, list)
+        and isinstance(versions, dict)
+        and _are_texts(content.get("data", ""), content.get("python", ""), *names, *versions.values())
+        and _is_own(content.get("own", {}))
+    )
+
+
+def _is_own(content: Any) -> bool:
+    match content:
+        case {"parts": list(names), **file} if file.keys() in (set(), {"file", "sha256"}):
+            return _are_texts(*names, *file.values())
+    return bool(content == {})
+
+
+def _are_texts(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_result(content: dict[str, Any]) -> bool:
+    match content:
+        case {"seconds": seconds, "gradient_norms": dict(), "last": last, "chosen": chosen}:
+            tested = [last, chosen, content.get("ema", last)]
+            return is_number(seconds) and all(map(_is_tested, tested))
+    return False
+
+
+def _is_tested(content: Any) -> bool:
+    match content:
+        case {"epoch": int(), "test_accuracy": _, "validation_accuracy": _, "test_count": int()}:
+            return all(map(is_number, content.values()))
+    return False
