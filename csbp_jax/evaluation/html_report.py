@@ -9,7 +9,7 @@ from typing import Any
 
 from csbp_jax import __version__
 from csbp_jax.config import ConfigError, flatten
-from csbp_jax.evaluation import compare
+from csbp_jax.evaluation import captions, compare
 from csbp_jax.reporting.format import option_text
 from csbp_jax.runtime import files
 from csbp_jax.training import run_json
@@ -85,13 +85,14 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -
 
 
 def figures(folder: pathlib.Path) -> list[str]:
-    """Embed the PNGs in the ``figures`` of a run or sweep, including subfolders."""
+    """Embed the PNGs in the ``figures`` of a run or sweep, including subfolders, with their captions."""
     elements = []
     for file in sorted((folder / "figures").rglob("*.png"), key=lambda file: (len(file.parts), file.name)):
-        name = html.escape(" ".join(file.relative_to(folder / "figures").with_suffix("").parts))
+        name = file.relative_to(folder / "figures").with_suffix("").as_posix()
+        alt, text = html.escape(name), html.escape(captions.caption(folder, name))
         data = base64.b64encode(file.read_bytes()).decode()
         elements.append(
-            f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
+            f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
         )
     return elements
 

@@ -1,0 +1,87 @@
+"""Captions of the figures of a run or sweep: what is drawn, and from how many examples, epochs or seeds."""
+
+import csv
+import pathlib
+from typing import Any
+
+from csbp_jax.config import ConfigError
+from csbp_jax.evaluation import restore
+from csbp_jax.training import run_dir
+from csbp_jax.training.metrics_log import read_rows
+
+_SYNOPS = (
+    "Operations of a synapse at a time step are accumulates (AC) if all its inputs are -1, 0 or 1, otherwise "
+    "multiply-accumulates (MAC), as after grey values and averages or sums of spikes."
+)
+
+
+def caption(folder: pathlib.Path, figure: str) -> str:
+    """Return the caption of a figure of a run or sweep.
+
+    Args:
+      folder: the directory of the run or sweep.
+      figure: its path below ``folder/figures``, without its ending. A figure that is not drawn by this package, or
+        whose numbers are missing or damaged, keeps this path as its caption.
+    """
+    try:
+        if figure.startswith("evaluation-"):
+            return _evaluation(run_dir.read_json(folder / f"{figure}.json"))
+        if figure.startswith("inspect/"):
+            return _inspection(figure.removeprefix("inspect/"), run_dir.read_json(folder / "inspect.json"))
+        if figure == "accuracy":
+            return _sweep(folder / "settings.csv")
+        return _training(figure, folder)
+    except (ConfigError, OSError, KeyError, IndexError, ValueError):
+        return figure
+
+
+def _training(figure: str, folder: pathlib.Path) -> str:
+    config = run_dir.read_json(folder / "config.json")["config"]
+    rows = read_rows(folder / "metrics.jsonl")
+    last = [row for row in rows if row["kind"] == "epoch"][-1]
+    length = f"{last['epoch']} epochs, {last['step']} steps"
+    validation = f" and on {last['validation_count']} validation examples" if "validation_count" in last else ""
+    flips = "; flip ratio, above 1 past the flip" if any(row["kind"] == "flip" for row in rows) else ""
+    texts = {
+        "training": f"Training over {length}: losses of batches of {config['batch_size']} examples; chaos strength z; "
+        f"accuracy of each epoch on the training examples{validation}{flips}.",
+        "rates": f"Firing rate of each layer, mean of each epoch, over {length} of training.",
+    }
+    return texts[figure]
+
+
+def _evaluation(result: dict[str, Any]) -> str:
+    names = [row["class"] for row in result["per_class"]]
+    numbered = [f"#{i} {name}" for i, name in enumerate(names) if not name.isascii()]
+    weights = f"{restore.WEIGHTS_LABELS[result['weights_of']]} ({result['epoch']})"
+    return (
+        f"Evaluation on {result['count']} examples of the {result['split']} split, {weights}. Left: confusion matrix; "
+        f"numbers are examples. Middle: accuracy of stopping after each of {len(result['accuracy_by_time'])} time "
+        "steps, all on the same examples. Right: accuracy over mean confidence, in bins of confidence. Bars are 95 % "
+        "Wilson intervals." + (f" Classes: {', '.join(numbered)}." if numbered else "")
+    )
+
+
+def _inspection(figure: str, result: dict[str, Any]) -> str:
+    split = f"of the {result['split']} split"
+    first, all_examples = f"the first example {split}", f"{result['examples']} examples {split}"
+    texts = {
+        "raster": f"Spikes (black) of {first}: a row per neuron, a column per time step.",
+        "membranes": f"Membrane potentials of four neurons of each layer, from the median to the most excited one, on "
+        f"{first}: up to the value before reset, then down to that after it.",
+        "rates": f"Firing rates of the neurons of each layer over {all_examples}.",
+        "spikes": f"Number of spikes of each layer in each of {all_examples}.",
+        "operations": f"Synaptic operations, mean of {all_examples}. {_SYNOPS}",
+    }
+    return texts[figure]
+
+
+def _sweep(settings: pathlib.Path) -> str:
+    with open(settings, newline="") as file:
+        rows = list(csv.DictReader(file))
+    seeds = sorted({int(row["members"]) - int(row["diverged"]) for row in rows})
+    count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    below = " Below: its difference from its control, paired over seeds." * any(
+        row.get("last_test_accuracy_difference_mean") for row in rows
+    )
+    return f"Test accuracy of each setting: mean over {count} seeds, with its 95 % t-interval.{below}"
