@@ -1,12 +1,13 @@
 """Captions of the figures of a run or sweep: what is drawn, and from how many examples, epochs or seeds."""
 
 import csv
+import json
 import pathlib
 from typing import Any
 
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import restore
-from csbp_jax.training import run_dir
+from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import read_rows
 
 _SYNOPS = (
@@ -25,18 +26,18 @@ def caption(folder: pathlib.Path, figure: str) -> str:
     """
     try:
         if figure.startswith("evaluation-"):
-            return _evaluation(run_dir.read_json(folder / f"{figure}.json"))
+            return _evaluation(json.loads((folder / f"{figure}.json").read_bytes()))
         if figure.startswith("inspect/"):
-            return _inspection(figure.removeprefix("inspect/"), run_dir.read_json(folder / "inspect.json"))
+            return _inspection(figure.removeprefix("inspect/"), json.loads((folder / "inspect.json").read_bytes()))
         if figure == "accuracy":
             return _sweep(folder / "settings.csv")
         return _training(figure, folder)
-    except (ConfigError, OSError, KeyError, IndexError, ValueError):
+    except (ConfigError, OSError, LookupError, TypeError, ValueError):
         return figure
 
 
 def _training(figure: str, folder: pathlib.Path) -> str:
-    config = run_dir.read_json(folder / "config.json")["config"]
+    config = run_json.read_config(folder, run_json.REPAIR)["config"]
     rows = read_rows(folder / "metrics.jsonl")
     last = [row for row in rows if row["kind"] == "epoch"][-1]
     length = f"{last['epoch']} epochs, {last['step']} steps"
