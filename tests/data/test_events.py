@@ -341,13 +341,15 @@ def test_no_archive_unpacks_to_more_than_fifty_times_its_size(tmp_path, size, li
 
 def test_checksums_are_those_of_tonic(made, tmp_path, monkeypatch):
     truth, originals, _ = made("nmnist")
-    with pytest.raises(ConfigError, match=r"Train.zip: its md5 is .*, that of the original 20959b8e.*; fetch it again"):
+    with pytest.raises(
+        ConfigError, match=r"Train.zip: its md5 is .*, that of the original 20959b8e.*; fetch it again.*--no-verify"
+    ):
         prepare("nmnist", originals, tmp_path, verify=True)
     assert not (tmp_path / "NMNIST" / "prepared.json").exists()
     for split, file in (("train", "Train.zip"), ("test", "Test.zip")):
         monkeypatch.setattr(tonic.datasets.NMNIST, f"{split}_md5", digest(originals / file, "md5", quiet))
     with pytest.raises(
-        ConfigError, match=r"holds {'train': 15, 'test': 15} recordings, but nmnist has {'train': 60000"
+        ConfigError, match=r"holds {'train': 15, 'test': 15} recordings, but nmnist has {'train': 60000.*--no-verify"
     ):
         prepare("nmnist", originals, tmp_path, verify=True)
     form = recordings.DATA_SETS["nmnist"]._replace(num_records={part: len(files) for part, files in truth.items()})
@@ -440,7 +442,7 @@ def link():
         ("Train.zip", lambda: zipped({"Train/0/1.bin": bytes(9000)}), "Train.zip: has more than 5,000"),
         ("Train.zip", lambda: zipped({"Train/0/1.bin": bytes(90)})[:-30], "Train.zip: damaged"),
         ("Train.zip", lambda: b"", "Train.zip: damaged"),
-        ("Train.zip", lambda: zipped({"Else/0/1.bin": b"x"}), "Train.zip, .*: holds no Train, Test; not the original"),
+        ("Train.zip", lambda: zipped({"Else/0/1.bin": b"x"}), "holds no Train, Test; fetch the original$"),
         ("ibmGestureTrain.tar.gz", lambda: tarred({"../evil": b"x"}), "evil would be written outside"),
         ("ibmGestureTrain.tar.gz", lambda: tarred({"x": link()}), "out would be written outside"),
         ("ibmGestureTrain.tar.gz", lambda: tarred({"x": bytes(9000)}), "has more than 5,000 bytes"),

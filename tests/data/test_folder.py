@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import pickle
+import re
 import struct
 import zlib
 
@@ -382,7 +383,7 @@ WRONG = {
     broken: r"3.png: is not a picture, or is damaged \(it is not an image in one of .*\); replace it",
     cut: r"3.npz: cannot be read",
     mixed: r"several types: pictures \(.*0.png\), frames \(.*3.npy\); keep one type",
-    stranger: r"notes.txt: unsupported file format; allowed are .png, .jpg",
+    stranger: r"notes.txt: unsupported file format .txt; allowed are .png, .jpg.*; convert or remove it \(or",
     sizes: r"3.png: is 5x5, but .*0.png is 6x8; give them one shape, or for pictures set a size",
     shapes: r"3.npy: is 3x6x8x1, but .*0.npy is 2x6x8x1",
     several: r"3.npz: holds a, b; save one array of frames, or events x, y, t, p",
@@ -394,7 +395,7 @@ WRONG = {
     nested: r"testing/a2: is a folder within a class; .* if testing is a split and not a class, name it train",
     beside: r"mine/extra: is none of train, validation and test; remove it",
     twice: r"mine/valid: val is the validation split already; keep one",
-    dangling: r"b/3.png: is not a file, perhaps a broken link; remove it",
+    dangling: r"b/3.png: is not a file, perhaps a broken link or a pipe; remove it",
     pipe: r"b/x.png: is not a file, perhaps",
     lost_class: r"mine/c: is neither a folder nor a file, perhaps a broken link; remove it",
     few: r"mine: no class has 3 files to divide; add files, or make folders train, validation and test",
@@ -424,6 +425,37 @@ def test_a_size_of_recordings_is_not_for_frames(root, tmp_path):
     assert len(load(root, tmp_path, size=(3, 4), resize="nearest")["test"]) == 3
 
 
+def webp(root):
+    Image.fromarray(grey(1)).save(fill(root) / "b" / "x.webp")
+
+
+def bs2(root):
+    fill(root, events)
+    (root / "b" / "x.bs2").write_bytes(b"x")
+
+
+@pytest.mark.parametrize(("make", "left"), [
+    (dangling, "b/3.png"), (pipe, "b/x.png"), (stranger, "b/notes.txt"), (webp, "b/x.webp"), (bs2, "b/x.bs2"),
+    (lost_class, "c"),
+])  # fmt: skip
+def test_what_is_not_a_file_of_a_supported_format_is_left_out_and_listed(make, left, root, tmp_path, capsys):
+    make(root)
+    with pytest.raises(ConfigError, match=r"\(or leave such records out: data.bad skip\)"):
+        load(root, tmp_path)
+    splits = load(root, tmp_path, bad="skip")
+    assert sum(map(len, splits.values())) == 3 * N - (make is dangling)
+    err = capsys.readouterr().err
+    assert err.count("left out") == 1 and re.search(rf"left out 1 file that cannot be read: (.*/)?{left}$", err.strip())
+    assert data.fingerprint(Config(data=Data(name="folder", dir=str(root), bad="skip")), tmp_path)
+
+
+def test_a_split_without_a_file_of_a_supported_format(root, tmp_path):
+    for path in fill(root, splits=("train", "test")).glob("test/*/*"):
+        path.rename(path.with_suffix(".webp"))
+    with pytest.raises(ConfigError, match=r"mine/test: none of its files can be used; the last: .*.webp: unsupported"):
+        load(root, tmp_path, bad="skip")
+
+
 LEFT_OUT = [(broken, "b/3.png"), (infinite, "b/3.npz"), (words, "b/3.npy"), (cut, "b/3.npz"), (inflated, "b/3.npz")]
 
 
@@ -432,7 +464,7 @@ def test_unreadable_files_are_left_out_and_listed(make, left, root, tmp_path, ca
     make(root)
     splits = load(root, tmp_path, bad="skip")
     assert sum(map(len, splits.values())) == 3 * N - 1
-    assert f"left out 1 files that cannot be read: {left}" in capsys.readouterr().err
+    assert f"left out 1 file that cannot be read: {left}" in capsys.readouterr().err
 
 
 HOSTILE = [
@@ -452,7 +484,7 @@ def test_files_from_others_are_refused_or_left_out(write, kind, name, root, tmp_
     assert "\n" not in str(error.value)
     splits = load(root, tmp_path, bad="skip")
     assert sum(map(len, splits.values())) == 3 * N
-    assert f"left out 1 files that cannot be read: b/{name}" in capsys.readouterr().err
+    assert f"left out 1 file that cannot be read: b/{name}" in capsys.readouterr().err
     assert splits["train"][0]["x"].size < 1000
 
 
@@ -486,7 +518,7 @@ def test_unreadable_recordings_are_left_out_and_listed(root, tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"3.npz: event 0 has x = 9, outside of 0 to 7"):
         load(root, tmp_path)
     splits = load(root, tmp_path, bad="skip")
-    assert sum(map(len, splits.values())) == 3 * N - 1 and "left out 1 files" in capsys.readouterr().err
+    assert sum(map(len, splits.values())) == 3 * N - 1 and "left out 1 file " in capsys.readouterr().err
 
 
 def test_reading_all_finds_a_damaged_picture_before_training_does(root, tmp_path, capsys):

@@ -111,7 +111,7 @@ def _check(archives: dict[RawFile, pathlib.Path], checksums: dict[str, str]) -> 
         if checksums[archive.name] != expected:
             raise ConfigError(
                 f"{path}: its md5 is {checksums[archive.name]}, that of the original {expected}; fetch it again from "
-                f"{archive.url}"
+                f"{archive.url}, or accept it: --no-verify"
             )
 
 
@@ -130,8 +130,10 @@ def _install(name: str, archives: dict[RawFile, pathlib.Path], home: pathlib.Pat
         }
         missing = [location for location, path in unpacked.items() if path is None]
         if len(missing) == len(expected) or (missing and verify):
+            # Archives without any of the splits are of no use, verified or not.
+            accept = ", or accept it: --no-verify" if len(missing) < len(expected) else ""
             raise ConfigError(
-                f"{', '.join(map(str, archives.values()))}: holds no {', '.join(missing)}; not the original"
+                f"{', '.join(map(str, archives.values()))}: holds no {', '.join(missing)}; fetch the original{accept}"
             )
         for location, source in unpacked.items():
             target = home / location
@@ -177,7 +179,10 @@ def _mark_prepared(name: str, folder: pathlib.Path, checksums: dict[str, str], v
     skipped: dict[str, str] | None = {} if bad == "skip" else None
     records = {split: len(members) for split, members in index(name, folder, skipped).items()}
     if verify and records != DATA_SETS[name].num_records:
-        raise ConfigError(f"{home}: holds {records} recordings, but {name} has {DATA_SETS[name].num_records}")
+        raise ConfigError(
+            f"{home}: holds {records} recordings, but {name} has {DATA_SETS[name].num_records}; fetch its archives "
+            "again, or accept them: --no-verify"
+        )
     marker: Marker = {"archives": checksums, "verified": verify, "records": records, "skipped": skipped or {}}
     files.write_text(home / "prepared.json", json.dumps(marker))
     return marker

@@ -5,7 +5,8 @@
 
 Splits may be spelled Train, Test, val or valid. Classes are the folders' names in natural order (2 before 10). Hidden
 files, files that operating systems create (``Thumbs.db``, ``desktop.ini``) and plain files beside folders are ignored;
-any other file that would not be used is an error. All files hold the same type of content:
+any other file that would not be used is an error, or with ``data.bad`` "skip" left out and counted. All files hold the
+same type of content:
 
     .png .jpg .jpeg          pictures
     .npy .npz                frames, the only array of the file: [T, H, W, C], [H, W, C], [T, F] or [F]
@@ -42,7 +43,9 @@ def load(config: Config, folder: pathlib.Path) -> Mapping[str, DataSource]:
       ConfigError: missing class folders, unused files, files of several types or sizes, or one that cannot be read
         (``data.bad`` "skip" leaves those out and prints how many).
     """
-    splits, classes = list_files(config)
+    skipped: dict[str, str] = {}
+    splits, classes = list_files(config, skipped)
+    folder_files.print_skipped(skipped)
     loader = _LOADERS[content_type(folder_files.paths_of(splits), config.data.bad)]
     return loader(config, folder, splits, len(classes))
 
@@ -59,19 +62,26 @@ def class_names(config: Config, folder: pathlib.Path) -> list[str]:
     return list_files(config)[1]
 
 
-def list_files(config: Config) -> tuple[Splits, list[str]]:
+def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[Splits, list[str]]:
     """List the files of each split and the names of the classes.
 
+    With ``data.bad`` "skip", pipes, broken links and files of other formats are collected in ``skipped`` as {file:
+    reason} and left out before the files are divided.
+
     Raises:
-      ConfigError: the folder does not exist, or lacks a folder for each class.
+      ConfigError: the folder does not exist, lacks a folder for each class, or holds a file that cannot be used.
     """
+    if config.data.bad == "fail":
+        skipped = None
+    elif skipped is None:
+        skipped = {}
     root = pathlib.Path(config.data.dir)
     if root == pathlib.Path():
         raise ConfigError("data.dir: missing; name the folder that holds your class folders (make: DIR=...)")
     if not root.is_dir():
         raise ConfigError(f"data.dir: there is no folder {root}; name one that holds a folder for each class")
-    folders = _split_folders(root)
-    names = {split: set(_subfolders(path)) for split, path in folders.items()}
+    folders = _split_folders(root, skipped)
+    names = {split: set(_subfolders(path, skipped)) for split, path in folders.items()}
     classes = sorted(set().union(*names.values()), key=natural_key)
     if len(classes) < 2:
         raise ConfigError(f"{root}: has {len(classes)} class folders; it needs a folder for each class, at least two")
@@ -80,7 +90,7 @@ def list_files(config: Config) -> tuple[Splits, list[str]]:
             raise ConfigError(
                 f"{folders[split]}: has no folder {missing[0]!r}, but another split has; create it, or remove the other"
             )
-    splits = {split: _files(root, path, classes) for split, path in folders.items()}
+    splits = {split: _files(root, path, classes, skipped) for split, path in folders.items()}
     if "all" in splits:
         splits["train"], splits["test"] = _divide(root, splits.pop("all"), _TEST_SHARE, 3)
     if "validation" not in splits:
@@ -88,9 +98,9 @@ def list_files(config: Config) -> tuple[Splits, list[str]]:
     return {split: splits[split] for split in ("train", "validation", "test")}, classes
 
 
-def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+def _split_folders(root: pathlib.Path, skipped: dict[str, str] | None) -> dict[str, pathlib.Path]:
     """Find the folder of each split; ``{"all": root}`` if root has no train folder, so that it holds the classes."""
-    subfolders = _subfolders(root)
+    subfolders = _subfolders(root, skipped)
     split_of = {name: _SPLIT_NAMES[name.lower()] for name in sorted(subfolders) if name.lower() in _SPLIT_NAMES}
     if "train" not in split_of.values():
         return {"all": root}
@@ -107,12 +117,13 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return folders
 
 
-def _subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+def _subfolders(folder: pathlib.Path, skipped: dict[str, str] | None) -> dict[str, pathlib.Path]:
     """List subfolders by name; plain files beside them are ignored."""
     folders = {path.name: path for path in _visible(folder) if path.is_dir()}
     for path in _visible(folder):
-        if path.name not in folders and not path.is_file():
-            raise ConfigError(f"{path}: is neither a folder nor a file, perhaps a broken link; remove it")
+        with collect_errors(str(path), skipped):
+            if path.name not in folders and not path.is_file():
+                raise ConfigError(f"{path}: is neither a folder nor a file, perhaps a broken link; remove it")
     return folders
 
 
@@ -120,7 +131,9 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in folder.iterdir() if path.name[0] != "." and path.name.lower() not in _SYSTEM_FILES]
 
 
-def _files(root: pathlib.Path, folder: pathlib.Path, classes: Sequence[str]) -> list[Recording]:
+def _files(
+    root: pathlib.Path, folder: pathlib.Path, classes: Sequence[str], skipped: dict[str, str] | None
+) -> list[Recording]:
     """List the files of one split in natural order, independent of the file system's, without hidden ones."""
     files = []
     for label, name in enumerate(classes):
@@ -133,9 +146,14 @@ def _files(root: pathlib.Path, folder: pathlib.Path, classes: Sequence[str]) -> 
                     f"{path}: is a folder within a class; put its files into {folder / name}, or if {name} is a split "
                     "and not a class, name it train, validation or test"
                 )
-            if not path.is_file():
-                raise ConfigError(f"{path}: is not a file, perhaps a broken link; remove it")
-        files += [Recording(str(path.relative_to(root)), path, label) for path in paths]
+            record = str(path.relative_to(root))
+            with collect_errors(record, skipped):
+                if not path.is_file():
+                    raise ConfigError(f"{path}: is not a file, perhaps a broken link or a pipe; remove it")
+                _check_suffix(path)
+                files.append(Recording(record, path, label))
+    if not files:
+        raise ConfigError(f"{folder}: none of its files can be used; the last: {list((skipped or {}).values())[-1]}")
     return files
 
 
@@ -175,7 +193,6 @@ def content_type(paths: Sequence[pathlib.Path], bad: str) -> str:
     first: dict[str, pathlib.Path] = {}
     skipped: dict[str, str] | None = {} if bad == "skip" else None
     for path in paths:
-        _check_suffix(path)
         with collect_errors(str(path), skipped):
             first.setdefault(content_type_of_file(path), path)
     if skipped and not first:
@@ -190,5 +207,8 @@ def content_type(paths: Sequence[pathlib.Path], bad: str) -> str:
 
 def _check_suffix(path: pathlib.Path) -> str:
     if (suffix := path.suffix.lower()) not in _CONTENT_TYPES:
-        raise ConfigError(f"{path}: unsupported file format; allowed are {', '.join(_CONTENT_TYPES)}; remove it")
+        raise ConfigError(
+            f"{path}: unsupported file format{suffix and ' '}{suffix}; allowed are {', '.join(_CONTENT_TYPES)}; "
+            "convert or remove it"
+        )
     return suffix

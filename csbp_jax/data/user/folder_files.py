@@ -169,4 +169,5 @@ def print_skipped(skipped: dict[str, str]) -> None:
     """Print one line that lists the files left out, if any."""
     if skipped:
         names = ", ".join(skipped).replace("\n", "\\n")
-        print(f"left out {len(skipped)} files that cannot be read: {names}", file=sys.stderr)
+        count = f"{len(skipped)} files" if len(skipped) > 1 else "1 file"
+        print(f"left out {count} that cannot be read: {names}", file=sys.stderr)
