@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PUBLISH := .venv-publish
+TRACKERS := .venv-trackers
 
 typed = $(if $(filter command,$(origin $1)),$(value $1),$2)
 override CSBP_DATASET := $(call typed,DATASET,digits)
@@ -23,7 +24,7 @@ unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train sweep demo test test-slow bench bench-data h100 parity accuracy lint docs wheel lock clean
+.PHONY: help setup data train sweep demo test test-slow test-trackers bench bench-data h100 parity accuracy lint docs wheel lock clean
 
 help:  ## Show this list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -63,6 +64,17 @@ test: setup  ## Run the fast tests
 
 test-slow: setup  ## Run the slow tests
 	@XLA_FLAGS="$$XLA_FLAGS" $(RUN) -m pytest -q -n 2 -m slow --durations=10
+
+# The packages of .venv serve as well: the versions of shared packages, except for Pillow's, are the same.
+$(TRACKERS)/.installed: requirements-trackers.txt $(VENV)/.installed
+	@$(PYTHON) -m venv $(TRACKERS)
+	@$(TRACKERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-trackers.txt
+	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(TRACKERS)/main.pth
+	@mv $(TRACKERS)/main.pth $(TRACKERS)/lib/python3.*/site-packages
+	@touch $@
+
+test-trackers: $(TRACKERS)/.installed  ## Test the trackers (W&B, MLflow, trackio), offline
+	@$(TRACKERS)/bin/python -m pytest -q --durations=5 tests/evaluation/test_trackers.py
 
 bench: setup  ## Measure speed against other libraries, into docs/results/bench (ARGS="--quick")
 	@$(RUN) -m benchmarks.run --environment
@@ -117,6 +129,12 @@ lock: setup  ## Pin the requirements within the ranges of pyproject.toml
 	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
 	  --no-annotate --no-emit-index-url --group publish >> requirements-publish.txt.part
 	@mv requirements-publish.txt.part requirements-publish.txt
+	@head -n 1 requirements-trackers.txt > requirements-trackers.txt.part
+	@grep -v '^pillow==' requirements.txt > constraints.txt.part  # trackio takes no newer one than 12
+	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
+	  --no-annotate --no-emit-index-url --constraint constraints.txt.part --group trackers >> requirements-trackers.txt.part
+	@mv requirements-trackers.txt.part requirements-trackers.txt
+	@rm constraints.txt.part
 
 clean:  ## Remove .venv and caches, but no runs
-	@rm -rf $(VENV) $(PUBLISH) .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf $(VENV) $(PUBLISH) $(TRACKERS) .pytest_cache .ruff_cache .mypy_cache

@@ -36,6 +36,7 @@ from csbp_jax.cli.run_commands import (
     Predict,
     Report,
     TensorBoard,
+    Track,
     compare,
     evaluate,
     export,
@@ -43,6 +44,7 @@ from csbp_jax.cli.run_commands import (
     predict,
     report,
     tensorboard,
+    track,
 )
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.runtime.preemption import on_signals
@@ -257,6 +259,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None]]] = {
     "compare": (Compare, compare),
     "report": (Report, report),
     "tensorboard": (TensorBoard, tensorboard),
+    "track": (Track, track),
     "sweep": (Sweep, sweep),
     "lr": (LearningRate, lr),
     "best": (Best, best),

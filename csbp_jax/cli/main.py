@@ -24,6 +24,7 @@ _ARGUMENTS = {
     "compare": "RUN RUN ...",
     "report": "RUN|SWEEP ...",
     "tensorboard": "RUN ...",
+    "track": "RUN ...",
     "best": "SWEEP",
     "list": "[NETWORK ...]",
 }
@@ -94,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(line, 2)
         raise
     except KeyboardInterrupt:
-        effects = {"data": "can be run again", "sweep": "resumes", "tensorboard": "rewrites all events"}
+        effects = {"data": "can be run again", "sweep": "resumes", "track": "continues"}
+        effects |= {"tensorboard": "rewrites all events"}
         return _fail(f"interrupted; the same command {effects.get(command, 'resumes from the last checkpoint')}", 130)
     return 0
 

@@ -114,6 +114,7 @@ def _count(word: str) -> int:
 
 Flag = FlagCreatePairsOff[bool]
 Name = Annotated[str | None, _word("NAME", _nonempty)]
+RequiredName = Annotated[str, _word("NAME", _nonempty)]
 Path = Annotated[str, _word("PATH", expand_path)]
 OptionalPath = Annotated[str | None, _word("PATH", expand_path)]
 PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]

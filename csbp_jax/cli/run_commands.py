@@ -18,6 +18,7 @@ from csbp_jax.cli.options import (
     Flag,
     Name,
     OptionalPath,
+    RequiredName,
     Run,
     Runs,
     RunsOrSweep,
@@ -261,3 +262,29 @@ def tensorboard(argv: Sequence[str]) -> None:
 
     for folder in tensorboard.write(options.runs, options.follow):
         print(folder)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Track:
+    """Log the config and metrics of runs to an experiment tracker; the same command continues (docs/scale.md)."""
+
+    runs: Runs = ()
+    """directories of runs"""
+    to: Literal["wandb", "mlflow", "trackio"] = "wandb"
+    """the tracker, whose package must be installed"""
+    project: RequiredName = "csbp_jax"
+    """project in the tracker (MLflow: experiment)"""
+    follow: Flag = False
+    """continue with new metrics until the runs are finished"""
+    data_dir: DataDir = "data"
+
+
+def track(argv: Sequence[str]) -> None:
+    """Run ``csbp_jax track``."""
+    options = read_paths("track", Track, argv)
+    if not options.runs:
+        raise ConfigError("RUN: missing; write csbp_jax track RUN ... --to TRACKER")
+    from csbp_jax.evaluation import trackers
+
+    for address in trackers.track(options.runs, options.to, options.project, options.follow):
+        print(address)

@@ -25,7 +25,7 @@ from tests.support.matching import search
 ROOT = pathlib.Path(__file__).parents[2]
 
 WRONG = {
-    "trian": "there is no command 'trian'; perhaps you meant train (csbp_jax --help)",
+    "trian": "there is no command 'trian'; perhaps you meant train, track (csbp_jax --help)",
     "train": "DATASET: missing; write csbp_jax train DATASET, one of cifar10, ",
     "train cifar11": "DATASET: there is no config 'cifar11'; perhaps you meant cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO 1: there is no such option; perhaps you meant --chaos.z0",
@@ -83,6 +83,7 @@ WRONG = {
     "sweep digits --grid chaos.z0=-h": "--chaos.z0: Could not find valid parse",
     "evaluate gs://b/runs/r": "RUN: 'gs://b/runs/r' is not possible",
     "tensorboard": "RUN: missing; write csbp_jax tensorboard RUN ...",
+    "track": "RUN: missing; write csbp_jax track RUN ... --to TRACKER",
     "data digits --from x": "--from: digits has no raw files; leave it out",
     "data digits --fresh": "--fresh: there is no such option; csbp_jax data digits --help lists all",
     "data": "DATASET: missing; write csbp_jax data DATASET, one of cifar10, ",

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from csbp_jax.cli.main import main
-from csbp_jax.evaluation import tensorboard
+from csbp_jax.evaluation import follow, tensorboard
 from csbp_jax.training.metrics_log import read_rows
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
@@ -56,21 +56,23 @@ def expected(rows):
 
 
 def test_every_number_is_written_at_its_step(run, capsys):
-    rows = read_rows(run / "metrics.jsonl")
+    rows = follow.read_rows(run)
     for _ in range(2):  # a second time in place of the first
         assert main(["tensorboard", str(run)]) == 0
         assert capsys.readouterr().out == f"{run}/tensorboard\n"
         actual = scalars(run / "tensorboard")
         assert actual == pytest.approx(expected(rows), rel=1e-6)
         assert len(events(run / "tensorboard")) == len(actual) + 1  # and the version
-    assert {tag.split("/")[0] for tag, _ in actual} == {"start", "train", "epoch"}
-    assert actual["epoch/validation_accuracy", rows[-1]["step"]] == pytest.approx(rows[-1]["validation_accuracy"])
+    assert {tag.split("/")[0] for tag, _ in actual} == {"start", "train", "epoch", "result"}
+    epoch, result = rows[-2:]
+    assert actual["epoch/validation_accuracy", epoch["step"]] == pytest.approx(epoch["validation_accuracy"])
+    assert actual["result/chosen/test_accuracy", epoch["step"]] == pytest.approx(result["chosen"]["test_accuracy"])
     began, last = (run / "config.json").stat().st_mtime, events(run / "tensorboard")[-1]
     assert last.wall_time == pytest.approx(began + rows[-1]["seconds"])
 
 
 def test_following_a_run_that_is_resumed(run, monkeypatch):
-    monkeypatch.setattr(tensorboard, "FOLLOW_SECONDS", 0.05)
+    monkeypatch.setattr(follow, "FOLLOW_SECONDS", 0.05)
     result, file = (run / "result.json").read_text(), run / "metrics.jsonl"
     (run / "result.json").unlink()
     rows = read_rows(file)

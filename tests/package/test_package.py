@@ -5,6 +5,8 @@ import pathlib
 import re
 import tomllib
 
+import pytest
+
 import csbp_jax
 from tests.support.matching import search
 
@@ -42,12 +44,19 @@ def test_the_pinned_set_is_within_the_ranges():
         assert number >= [int(n) for n in lowest.split(".")], requirement
 
 
-def test_so_is_the_set_that_publishes():
-    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["publish"]
-    versions = pinned("requirements-publish.txt")
-    for requirement in group:
+@pytest.mark.parametrize("group", ["publish", "trackers"])
+def test_so_are_the_sets_of_their_own_environments(group):
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"][group]
+    versions = pinned(f"requirements-{group}.txt")
+    for requirement in requirements:
         name, lowest = re.sub(r"\[.*\]", "", requirement).split(">=")
         assert [int(n) for n in versions[name].split(".")] >= [int(n) for n in lowest.split(".")], requirement
+
+
+def test_the_trackers_share_the_versions_of_the_main_environment():
+    main, trackers = pinned(), pinned("requirements-trackers.txt")
+    shared = main.keys() & trackers.keys() - {"pillow"}
+    assert len(shared) > 10 and {name: main[name] for name in shared} == {name: trackers[name] for name in shared}
 
 
 def test_one_version():
