@@ -77,7 +77,7 @@ def conclusion(content: Content) -> str:
         return "One pair says nothing of a difference."
     low, high = interval["low"], interval["high"]
     if low <= 0 <= high:
-        return "At the last epoch no difference is seen: the paired interval contains 0."
+        return "At the last epoch a difference is neither shown nor excluded: the paired interval contains 0."
     return f"At the last epoch CSBP is {'above' if low > 0 else 'below'}: the paired interval does not contain 0."
 
 
@@ -93,6 +93,8 @@ def page(content: Content) -> str:
 At step 0 the chaos term's gradient has {share["min"]:.0%} to {share["max"]:.0%} of the task gradient's norm.
 {conclusion(content)}
 {NOTES.get(content["dataset"], "")}
+
+There was no plan, and $z_0$ is the preset's, not tuned; [with the other data sets](../together/README.md).
 
 Made by `{content["command"]}`; `accuracy.json` holds the results of each seed, the versions and the machine.
 """

@@ -26,7 +26,7 @@ from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_json
 from csbp_jax.training.compiled import resolve
 from experiments import study
-from experiments.statistics import group_means, half_widths, mean_text
+from experiments.statistics import group_means, half_widths, mean_text, paired_t
 from experiments.study import Content
 
 MODULE = "python -m experiments.exponents"
@@ -95,7 +95,8 @@ def pairs(options: argparse.Namespace) -> list[tuple[int, int]]:
 
 
 def page(content: Content) -> str:
-    """Tables in Markdown: means and 95 % intervals over the starts, and verdicts; then growth between nearby runs.
+    """Tables in Markdown: means and 95 % intervals over the starts, and verdicts; differences paired over the starts;
+    growth between nearby runs.
 
     With several sequences of batches, the interval over those, of means over the starts, follows.
     """
@@ -113,8 +114,24 @@ def page(content: Content) -> str:
             ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)),
         ]
         rows.append([name, *cells])
-    tables = [study.table([*head, "flip ratio, start", "warm", "classes"], rows), nearby(content), *notes(content)]
-    return "\n\n".join(tables[:2]) + "\n\n" + "\n".join(tables[2:])
+    tables = [study.table([*head, "flip ratio, start", "warm", "classes"], rows), paired(content), nearby(content)]
+    return "\n\n".join(tables) + "\n\n" + "\n".join(notes(content))
+
+
+def paired(content: Content) -> str:
+    """A table of differences of exponents from those with the term and without, paired over the starts."""
+    means = {
+        name: np.array(group_means([run["tangent"]["exponents"][0] for run in runs], [run["start"] for run in runs]))
+        for name, runs in content["conditions"].items()
+    }
+    rows = []
+    for name, values in means.items():
+        cells = []
+        for other in ("as given", "z = 0"):
+            p = paired_t(values, means[other])
+            cells += ["", ""] if name == other else [mean_text(values - means[other]), f"{p:.2g}"]
+        rows.append([name, *cells])
+    return study.table(["difference of exponents, paired", "from as given", "p", "from z = 0", "p"], rows)
 
 
 def nearby(content: Content) -> str:

@@ -127,6 +127,16 @@ def holm(ps: Mapping[Any, float]) -> dict[Any, float]:
     return corrected
 
 
+def stouffer(ps: Sequence[float], signs: Sequence[float]) -> tuple[float, float]:
+    """Combine two-sided p of independent studies with the signs of their effects: ``(z, two-sided p)``.
+
+    z is the sum of the signed normal deviates over the square root of their number (Stouffer et al. 1949).
+    """
+    deviates = np.sign(signs) * stats.norm.isf(np.asarray(ps) / 2)
+    z = float(deviates.sum() / np.sqrt(len(deviates)))
+    return z, float(2 * stats.norm.sf(abs(z)))
+
+
 def rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float | None:
     """Spearman's correlation over the entries that are finite in both; None where it is not defined."""
     both = np.isfinite(x) & np.isfinite(y)

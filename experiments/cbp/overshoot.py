@@ -262,7 +262,7 @@ def run_cells(content: Content, options: argparse.Namespace, file: pathlib.Path)
                 if key in content["cells"]:
                     continue
                 values = solved(setup, condition, z0, seeds)
-                cell = wilson(values) | {"solved": bits(values)}
+                cell: Content = wilson(values) | {"solved": bits(values)}
                 if name in MEASURED:
                     cell["rise"] = [round(nats, 4) for nats in rises(setup, condition, z0, seeds[: options.rises])]
                 content["cells"][key] = cell

@@ -15,12 +15,13 @@ import numpy as np
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_json
 from experiments import study
-from experiments.statistics import bits, compare_solved, points_text, share_text, wilson
+from experiments.statistics import bits, compare_solved, equivalence_of_shares, points_text, share_text, wilson
 from experiments.study import Content
 from experiments.xor.conditions import CONDITIONS, WIDELY, Condition, solved
 from experiments.xor.net import Kind, Setting
 
 TUNING_SEEDS = 100_000
+MARGIN, MAYBE_EQUAL = 0.02, ("drift", "chaos term in 20 sub-steps", "drift + Gaussian noise", "drift + AR(1) noise")
 WIDTHS, Z0S, WIDE_BETA = (0.5, 1.0, 2.0, 3.0, 5.0), (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 0.999
 
 
@@ -48,8 +49,18 @@ def together(options: argparse.Namespace) -> Content:
 
 
 def page(content: Content) -> str:
-    """Both tables in Markdown."""
-    return "\n\n".join(table(content, key) for key in ("conditions", "tuned_widely"))
+    """The tables in Markdown."""
+    return "\n\n".join([*(table(content, key) for key in ("conditions", "tuned_widely")), equivalence(content)])
+
+
+def equivalence(content: Content) -> str:
+    """A table of the conditions that might equal CSBP, by two one-sided tests."""
+    rows = []
+    for name, pair in compare_solved({n: content["conditions"][n] for n in ("CSBP", *MAYBE_EQUAL)}, "CSBP").items():
+        test = equivalence_of_shares(pair, MARGIN)
+        equal = "yes" if test["p"] < 0.05 else "not shown"
+        rows.append([name, f"{100 * test['low']:+.2f} to {100 * test['high']:+.2f}", f"{test['p']:.2g}", equal])
+    return study.table(["minus CSBP", "90 % interval (points)", "p", f"equal within {100 * MARGIN:g} points"], rows)
 
 
 def table(content: Content, key: str) -> str:

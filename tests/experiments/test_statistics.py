@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.statistics import compare_solved, equivalence_of_shares, expected_best, ranked_above
+from experiments.statistics import compare_solved, equivalence_of_shares, expected_best, ranked_above, stouffer
 
 
 def test_expected_best_is_the_mean_over_all_subsets():
@@ -47,3 +47,14 @@ def test_ranked_above_counts_pairs_with_ties_as_a_half():
 
 def test_ranked_above_needs_both_sides():
     assert ranked_above(np.arange(3.0), np.array([True, True, True])) is None
+
+
+def test_stouffer_is_scipys_where_all_effects_have_one_sign():
+    ps = [0.09, 0.2, 0.03]
+    z, p = stouffer(ps, [-1, -1, -1])
+    combined = stats.combine_pvalues([value / 2 for value in ps], method="stouffer")
+    assert z == pytest.approx(-combined.statistic) and p == pytest.approx(2 * combined.pvalue)
+
+
+def test_opposite_effects_cancel_in_stouffers_z():
+    assert stouffer([0.05, 0.05], [1, -1]) == pytest.approx((0.0, 1.0))
