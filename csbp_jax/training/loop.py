@@ -70,6 +70,10 @@ def train(
     digest = run_dir.fingerprint_digest(fingerprint)
     options = [to_json(config), name, str(root), digest, own.metadata().get("sha256"), checkpoints]
     multihost.check_equal("options of train", options)
+    if jax.default_backend() == "cpu" and (small := configs.small_preset(config)):
+        # Before the minutes that compiling takes there.
+        text = f"{config.model.name} is a network of the literature, meant for accelerators; on a CPU, DATASET={small}"
+        console.print(f"{text} trains a small one", soft_wrap=True)
 
     run = compile_run(config, splits["train"], len(splits["train"]) // config.batch_size, own)
     state = initial_state(run, functools.partial(console.print, soft_wrap=True))
@@ -161,11 +165,6 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         show_line(
             f"{job.folder}: {f'resumed after step {start}' if start else 'a new run'}, {total_steps} steps in all"
         )
-        if jax.default_backend() == "cpu" and (small := configs.small_preset(config)):
-            show_line(
-                f"{config.model.name} is a network of the literature, meant for accelerators; on a CPU, "
-                f"DATASET={small} trains a small one"
-            )
         write, sync = stack.enter_context(metrics_log.writer(log_file if host0 else pathlib.Path(os.devnull), rows))
         show = stack.enter_context(terminal.progress(job.console, total_steps, start))
 
