@@ -702,6 +702,34 @@ def test_damaged_and_empty_aedat4(tmp_path, capfd):
         read_file(tmp_path / "b.aedat4")
 
 
+def test_an_aedat4_file_on_which_its_package_ends_the_process_is_one_error(tmp_path, capfd):
+    events = recording(0, 50, 128, 128)
+    intact = aedat4(events, tmp_path / "a.aedat4")
+    # The end tag is no UTF-8, in which the package composes its error message.
+    (tmp_path / "b.aedat4").write_bytes(intact.replace(b"</node>\n</dv>", b"</n\xefde>\n</dv>"))
+    for _ in range(2):
+        message = r"b.aedat4: cannot be read \(the package aedat ended with SIGABRT\); fetch or export it again"
+        with pytest.raises(ConfigError, match=message):
+            read_file(tmp_path / "b.aedat4")
+        np.testing.assert_array_equal(read_file(tmp_path / "a.aedat4").x, events[0])
+    assert capfd.readouterr().err == ""
+
+
+def test_an_interrupted_answer_about_an_aedat4_file_is_not_that_of_the_next(tmp_path, monkeypatch):
+    first, second = recording(0, 50, 128, 128), recording(1, 60, 128, 128)
+    aedat4(first, tmp_path / "a.aedat4")
+    aedat4(second, tmp_path / "b.aedat4")
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("csbp_jax.data.events.aedat4.json.loads", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            read_file(tmp_path / "a.aedat4")
+    np.testing.assert_array_equal(read_file(tmp_path / "b.aedat4").x, second[0])
+
+
 def test_aedat4_without_events(tmp_path):
     import dv_processing as dv
 

@@ -23,14 +23,8 @@ def test_an_intact_file_is_read_and_some_mutated_ones_pass(kind, tmp_path):
         target.read(fuzz_readers.mutated(kind, seed, tmp_path))
 
 
-# A damaged AEDAT 4 file can make the package that reads it end the process, which Python cannot catch.
-KNOWN = pytest.mark.xfail(strict=True, reason="the package aedat ends the process on some damaged files")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=KNOWN) if kind == "aedat4" else kind for kind in fuzz_readers.KINDS]
-)
+@pytest.mark.parametrize("kind", fuzz_readers.KINDS)
 def test_many_mutated_files_within_limits_of_memory_and_time(kind, tmp_path):
     line = [sys.executable, "-m", "tests.support.fuzz_readers", str(tmp_path), kind, "0", str(COUNT)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}

@@ -87,4 +87,9 @@ def test_no_code_is_read_from_files():
             if isinstance(node, ast.Import | ast.ImportFrom):
                 module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 names = {name.split(".")[0] for name in [*module, *(alias.name for alias in node.names)]}
-                assert not names & {"pickle", "dill", "marshal", "shelve", "subprocess", "torch", "yaml"}, file
+                forbidden = {"pickle", "dill", "marshal", "shelve", "subprocess", "torch", "yaml"}
+                # It starts Python with itself as the program.
+                forbidden -= {"subprocess"} if file.name == "aedat4.py" else set()
+                assert not names & forbidden, file
+    started = search(r"subprocess\.Popen\((\[.+?\])", (ROOT / "csbp_jax/data/events/aedat4.py").read_text())[1]
+    assert started == '[sys.executable, "-P", __file__]'

@@ -1,16 +1,13 @@
 """Readers for recordings of event cameras, in any of the usual file formats."""
 
-import contextlib
-import os
 import pathlib
-import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
+from csbp_jax.data.events import aedat4
 from csbp_jax.data.safe_files import ArrayFile, check_regular, open_arrays, reason
 
 IntArray = NDArray[np.integer]
@@ -132,35 +129,15 @@ def _bin(path: pathlib.Path) -> Events:
     return Events(x, y, t, p, ())
 
 
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Discard what the process writes to stderr: a panic in Rust prints its message as well as raising it."""
-    sys.stderr.flush()
-    original = os.dup(2)
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(original, 2)
-        os.close(original)
-
-
 def _aedat4(path: pathlib.Path) -> Events:
     """Read events with times relative to the first; the file has calendar times."""
-    import aedat
-    from tonic.io import read_aedat4
-
-    with _silent_stderr():
-        streams = aedat.Decoder(path).id_to_stream()
-    stream = next((streams[i] for i in sorted(streams) if streams[i]["type"] == "events"), None)
-    if stream is None:
+    content = aedat4.read(path)
+    if content is None:
         raise ConfigError(f"{path}: has no stream of events; export it with its events")
-    with _silent_stderr():
-        events = read_aedat4(str(path))
+    events, sensor = content
     x, y, t, p = (np.ascontiguousarray(events[field]) for field in ("x", "y", "t", "on"))
     t = (t - t[:1]).astype(np.int64)  # unsigned: where times decrease this wraps, and becomes negative
-    return Events(x, y, t, p, (stream["height"], stream["width"]))
+    return Events(x, y, t, p, sensor)
 
 
 def _aedat(path: pathlib.Path) -> Events:
