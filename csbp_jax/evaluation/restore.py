@@ -119,7 +119,10 @@ def restore(
     own = reload(folder, content.get("own", {}), trust, own)
     recipe, state = _recipe_and_shapes(config, own)
     like = checkpoint_content(state, metric_shapes(recipe, state))
-    tree = checkpoint.restore_newest(location.checkpoint_dir(folder), jax.tree.map(_on_first_device, like))
+    store = location.checkpoint_dir(folder)
+    tree = checkpoint.restore_newest(store, jax.tree.map(_on_first_device, like), run_json.identity(content))
+    if tree is None and (folder / "result.json").exists():
+        raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")
     if tree is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
     epoch = int(tree["progress"]["epochs"])

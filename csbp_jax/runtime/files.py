@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,6 +46,12 @@ def write_text(file: str | os.PathLike[str], text: str) -> None:
 def write_json(file: str | os.PathLike[str], content: Any) -> None:
     """Write a JSON file atomically, indented by one space."""
     write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def set_aside(path: pathlib.Path) -> pathlib.Path:
+    """Rename a file or a directory to NAME.before-TIME, and return its new path."""
+    suffix = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+    return path.rename(path.with_name(f"{path.name}.before-{suffix}"))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import hardware, multihost, profiling, seals
+from csbp_jax.runtime import files, hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import build, flip_meter, metrics_log, run_dir, run_json, selection
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -86,7 +86,7 @@ def train(
 
     with contextlib.ExitStack() as stack:
 
-        def open_run() -> tuple[str, str, dict[str, Any] | None]:
+        def open_run() -> tuple[str, str, dict[str, Any], dict[str, Any] | None]:
             store = location.checkpoint_dir(pathlib.Path(root, name), checkpoints, fresh)
             elsewhere = location.config_beside(store) if checkpoints else None
             if fresh and elsewhere:
@@ -95,15 +95,16 @@ def train(
                 pathlib.Path(root), to_json(config), name, fresh, console, fingerprint, classes, own, elsewhere
             )
             folder = stack.enter_context(content)
-            finished = (folder / "result.json").exists()
-            return str(folder), str(store), run_json.read_result(folder) if finished else None
+            identity = run_json.identity(run_json.read_config(folder))
+            result = run_json.read_result(folder) if _is_finished(folder, str(store), console) else None
+            return str(folder), str(store), identity, result
 
-        folder_name, store, result = multihost.broadcast_from_host0(open_run)
+        folder_name, store, identity, result = multihost.broadcast_from_host0(open_run)
         folder = pathlib.Path(folder_name)
         if result is not None:
             console.print(f"{folder} is finished; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
         else:
-            job = _Job(run, splits, stop, folder, store, console, steps_traced)
+            job = _Job(run, splits, stop, folder, store, identity, console, steps_traced)
             with stop.deferred():
                 saved, rows = _train_epochs(job, saved, first_batch)
             stop.raise_if_requested()
@@ -118,6 +119,21 @@ def train(
             multihost.broadcast_from_host0(write_results)
         terminal.print_result(console, folder, result, store)
         return result
+
+
+def _is_finished(folder: pathlib.Path, store: str, console: Console) -> bool:
+    """Return whether a run has a result; if its newest checkpoint is damaged but not the one before, rename the result.
+
+    Such a run repeats its last epochs, as readers of it advise.
+    """
+    if not (folder / "result.json").exists():
+        return False
+    damage = checkpoint.damaged_before_intact(store)
+    if damage:
+        old = files.set_aside(folder / "result.json")
+        line = f"{folder}: was finished, but a checkpoint is damaged ({damage}); its result is kept as {old.name}"
+        console.print(line, soft_wrap=True)
+    return not damage
 
 
 def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str]:
@@ -140,6 +156,7 @@ class _Job:
     stop: Stop
     folder: pathlib.Path
     store: str
+    identity: dict[str, Any]
     console: Console
     steps_traced: range
 
@@ -154,14 +171,18 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
 
     with contextlib.ExitStack() as stack:
         # Restore.
-        store = stack.enter_context(checkpoint.open_folder(job.store, show_line, beside))
+        store = stack.enter_context(checkpoint.open_folder(job.store, show_line, beside, job.identity))
         if beside:
             multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
         saved = store.restore(saved) or saved
         start, progress = int(saved["state"].step), saved.pop("progress")
-        rows = multihost.broadcast_from_host0(
-            lambda: metrics_log.rewind(log_file, start, int(progress["epochs"]), steps_per_epoch)
-        )
+
+        def rows_up_to_start() -> list[dict[str, Any]]:
+            if not start and (old := metrics_log.set_aside(log_file)):
+                show_line(f"{job.folder}: has metrics but no checkpoint; they are kept as {old.name}")
+            return metrics_log.rewind(log_file, start, int(progress["epochs"]), steps_per_epoch)
+
+        rows = multihost.broadcast_from_host0(rows_up_to_start)
         show_line(
             f"{job.folder}: {f'resumed after step {start}' if start else 'a new run'}, {total_steps} steps in all"
         )

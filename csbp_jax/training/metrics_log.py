@@ -106,6 +106,13 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
     return rows
 
 
+def set_aside(file: pathlib.Path) -> pathlib.Path | None:
+    """Rename a ``metrics.jsonl`` that has more than the row of the start, and return its new path."""
+    if not file.exists() or file.read_bytes().count(b"\n") < 2:
+        return None
+    return files.set_aside(file)
+
+
 @contextlib.contextmanager
 def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
     """Yield ``write(row)``, which appends to ``rows`` and to a ``metrics.jsonl``, and ``sync()``.

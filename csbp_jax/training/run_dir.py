@@ -5,7 +5,6 @@ import hashlib
 import pathlib
 import platform
 import re
-import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
@@ -54,7 +53,7 @@ def open_run(
     run = root / name
     if fresh and run.exists():
         with _locked(run):
-            old = run.rename(root / f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}")
+            old = files.set_aside(run)
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):

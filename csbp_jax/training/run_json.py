@@ -7,6 +7,12 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError, check, flatten_json, from_json
 from csbp_jax.runtime import seals
 
+EDITABLE = {
+    *("epochs", "patience", "eval_batch_size", "log_every", "flip_every", "checkpoint_every", "layout"),
+    *("deterministic", "loss_limit", "data.dir", "data.workers", "data.threads"),
+}
+"""Fields of a config that may be edited in the ``config.json`` of a run that has checkpoints."""
+
 RESTART = "start from scratch with FRESH=1 (--fresh)"
 REPAIR = "restore it from a copy, or train again"
 """Remedies for a damaged ``config.json``, of commands that train and of those that only read a run."""
@@ -85,6 +91,17 @@ def parse_base_config(file: pathlib.Path, content: Any) -> Config:
 
 def _of_another_version(file: pathlib.Path, reason: object) -> ConfigError:
     return ConfigError(f"{file}: from another version of csbp_jax ({reason}); use the version that trained it")
+
+
+def identity(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells a run from others: fields of its config, fingerprint of its data, hash of its own code.
+
+    Args:
+      content: of its ``config.json``.
+    """
+    fields = {name: value for name, value in flatten_json(content["config"]).items() if name not in EDITABLE}
+    own = {f"own.{name}": value for name, value in content.get("own", {}).items() if name != "file"}
+    return fields | own | {name: content[name] for name in ("data",) if name in content}
 
 
 def config_differences(stored: Any, current: dict[str, Any]) -> list[str]:

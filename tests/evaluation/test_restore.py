@@ -77,7 +77,7 @@ def test_errors_are_one_line(trained, tmp_path):
     refused("config.json: from another version of csbp_jax .epochs: 0 is not possible")
     write(model=content["config"]["model"] | {"features": [4]})
     shutil.copytree(trained / "checkpoints", tmp_path / "other" / "checkpoints")
-    refused(r"checkpoints/\d+: this checkpoint cannot be read")
+    refused(r"38: is a checkpoint of another run; differing are model.features \(\[4, 8\] there, \[4\] here\)")
 
 
 def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):

@@ -23,33 +23,18 @@ from csbp_jax.runtime import sharding
 from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run
-from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.run_dir import open_run
 from tests.support import shared_programs
+from tests.support.small_run import SMALL, run
 
 ROOT = pathlib.Path(__file__).parents[2]
-# The config of the runs in tests/data/previous_layout, so that their tests share its programs: two steps per epoch.
-SMALL = dataclasses.replace(
-    configs.load("digits"),
-    epochs=2,
-    batch_size=512,
-    checkpoint_every=1,
-    log_every=1,
-    model=dataclasses.replace(configs.load("digits").model, features=(2, 2), time_steps=2),
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_compilation_per_config():
     with shared_programs.patched():
         yield
-
-
-def run(config, root, **options):
-    text = io.StringIO()
-    result = train(config, root=root, console=Console(file=text, width=200), **options)
-    return result, text.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,9 @@ from csbp_jax.training.checkpoint.location import RUN_FILES, absolute, layout, s
 PyTree = Any
 """A nested structure of arrays, as JAX defines it."""
 
+Identity = dict[str, Any]
+"""What tells a run from others, as ``run_json.identity`` returns it."""
+
 KEEP = 2
 """Number of checkpoints that are kept, the newest ones."""
 MAX_FAILURES = 3
@@ -35,7 +38,10 @@ for _logger in ("absl", "asyncio"):
 
 @contextlib.contextmanager
 def open_folder(
-    folder: epath.PathLike, report: Callable[[str], None] = print, run_files: Sequence[pathlib.Path] = ()
+    folder: epath.PathLike,
+    report: Callable[[str], None] = print,
+    run_files: Sequence[pathlib.Path] = (),
+    identity: Identity | None = None,
 ) -> Iterator["Checkpoints"]:
     """Open a directory of checkpoints; leaving waits for the last save.
 
@@ -43,6 +49,7 @@ def open_folder(
       folder: a path, or an address ``gs://...``; created if it is missing.
       report: called with one line per damaged checkpoint, and per failed save that does not end the run.
       run_files: files of the run. Each checkpoint holds copies of them, and a restore writes them back.
+      identity: what tells the run from others. Each checkpoint holds it, and one of another run is refused.
 
     Raises:
       CheckpointError: the directory cannot be opened, or the last save failed.
@@ -53,7 +60,8 @@ def open_folder(
     options = ocp.AsyncOptions(create_directories_asynchronously=False)
     with contextlib.ExitStack() as stack:
         orbax = stack.enter_context(ocp.StandardCheckpointer(async_options=options))
-        checkpoints = Checkpoints(folder, orbax, stack.enter_context(ThreadPoolExecutor(1)), report, run_files)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        checkpoints = Checkpoints(folder, orbax, pool, report, run_files, identity or {})
         try:
             yield checkpoints
             checkpoints.wait()
@@ -79,7 +87,9 @@ class Checkpoints:
         pool: ThreadPoolExecutor,
         report: Callable[[str], None],
         run_files: Sequence[pathlib.Path],
+        identity: Identity,
     ):
+        self.identity = identity
         self.folder, self._orbax, self._pool, self._report, self._run_files = folder, orbax, pool, report, run_files
         self._layout = layout(folder)
         self._pending: Future[None] | None = None
@@ -124,7 +134,8 @@ class Checkpoints:
                 raise
             self._record_failure(error)
             return
-        self._pending = self._pool.submit(self._commit, step, path, {"step": step, "arrays": _signature(tree)})
+        metadata = {"step": step, "arrays": _signature(tree), "run": self.identity}
+        self._pending = self._pool.submit(self._commit, step, path, metadata)
 
     def failed(self) -> bool:
         """Wait for the newest save and return whether it failed; reports and raises as ``save`` does."""
@@ -195,12 +206,13 @@ class Checkpoints:
         Damaged checkpoints are renamed and reported.
 
         Raises:
-          CheckpointError: all are damaged (and are not renamed), or the structure differs from ``like``.
+          CheckpointError: all are damaged (and are not renamed), the structure differs from ``like``, or it is a
+            checkpoint of another run.
         """
         newest = multihost.broadcast_from_host0(self._newest_intact)
         if newest is None:
             return None
-        tree = read(epath.Path(newest), like)
+        tree = read(epath.Path(newest), like, self.identity)
         multihost.broadcast_from_host0(lambda: self._restore_run_files(epath.Path(newest) / RUN_FILES))
         return tree
 
@@ -210,51 +222,77 @@ class Checkpoints:
                 files.write_bytes(file, (copies / file.name).read_bytes())
 
     def _newest_intact(self) -> str | None:
-        problems: dict[int, str] = {}
-        for step in reversed(steps(self.folder)):
-            path = self._layout.complete(self.folder, step)
-            problem = manifest.verify(path)
-            if problem is not None:
-                problems[step] = problem
-                continue
-            for damaged, problem in problems.items():
-                damaged_path = self._layout.complete(self.folder, damaged)
-                renamed = self._layout.quarantine(self.folder, damaged)
-                self._report(f"{damaged_path}: {problem}; renamed to {renamed.relative_to(self.folder)}")
-            return str(path)
-        if problems:
-            listed = "; ".join(f"{step}: {problem}" for step, problem in problems.items())
+        newest, problems = _newest_intact(self.folder)
+        if problems and newest is None:
             raise CheckpointError(
-                f"{self.folder}: no checkpoint is intact ({listed}); start from scratch with FRESH=1 (--fresh)"
+                f"{self.folder}: no checkpoint is intact ({_listed(problems)}); start from scratch with FRESH=1 "
+                "(--fresh)"
             )
-        return None
+        for step, problem in problems.items():
+            path = self._layout.complete(self.folder, step)
+            renamed = self._layout.quarantine(self.folder, step)
+            self._report(f"{path}: {problem}; renamed to {renamed.relative_to(self.folder)}")
+        return None if newest is None else str(newest)
 
 
-def restore_newest(folder: epath.PathLike, like: PyTree) -> PyTree | None:
+def _newest_intact(folder: epath.Path) -> tuple[epath.Path | None, dict[int, str]]:
+    """Return the newest intact checkpoint, and the damage of each newer one by its step."""
+    problems: dict[int, str] = {}
+    for step in reversed(steps(folder) if folder.is_dir() else []):
+        path = layout(folder).complete(folder, step)
+        problem = manifest.verify(path)
+        if problem is None:
+            return path, problems
+        problems[step] = problem
+    return None, problems
+
+
+def _listed(problems: dict[int, str]) -> str:
+    return "; ".join(f"{step}: {problem}" for step, problem in problems.items())
+
+
+def damaged_before_intact(folder: epath.PathLike) -> str:
+    """Describe the damage of the newest checkpoints if an older one is intact; empty otherwise.
+
+    Raises:
+      CheckpointError: the directory cannot be opened.
+    """
+    with _checkpoint_errors(f"{folder}: cannot be opened"):
+        newest, problems = _newest_intact(epath.Path(folder))
+    return "" if newest is None else _listed(problems)
+
+
+def restore_newest(folder: epath.PathLike, like: PyTree, identity: Identity | None = None) -> PyTree | None:
     """Restore the newest checkpoint without changing any file; None if there is none.
 
     Raises:
-      CheckpointError: it is damaged, or its structure differs from ``like``.
+      CheckpointError: it is damaged or of another run, or its structure differs from ``like``.
     """
-    folder = epath.Path(folder)
-    saved = steps(folder) if folder.is_dir() else []
-    if not saved:
+    newest, problems = _newest_intact(epath.Path(folder))
+    if newest is None and problems:
+        raise CheckpointError(
+            f"{folder}: no checkpoint is intact ({_listed(problems)}); restore one from a copy, or train again"
+        )
+    if newest is None:
         return None
-    path = layout(folder).complete(folder, saved[-1])
-    problem = manifest.verify(path)
-    if problem is not None:
-        raise CheckpointError(f"{path}: {problem}; resume the run, which then continues from the checkpoint before it")
-    return read(path, like)
+    if problems:
+        raise CheckpointError(
+            f"{folder}: the newest checkpoint is damaged ({_listed(problems)}); repeat the command that trained the "
+            f"run, which then goes on from step {newest.name.partition('.')[0]}"
+        )
+    return read(newest, like, identity or {})
 
 
-def read(folder: epath.Path, like: PyTree) -> PyTree:
+def read(folder: epath.Path, like: PyTree, identity: Identity) -> PyTree:
     """Read an intact checkpoint, with the shapes, dtypes and shardings of ``like``.
 
     Raises:
-      CheckpointError: its structure differs from ``like``, or it cannot be read.
+      CheckpointError: its structure differs from ``like``, it is of another run, or it cannot be read.
     """
     with _checkpoint_errors(f"{folder}: this checkpoint cannot be read"):
-        stored, expected = manifest.metadata(folder)["arrays"], _signature(like)
+        metadata = manifest.metadata(folder)
+        _check_identity(folder, metadata.get("run", {}), identity)
+        stored, expected = metadata["arrays"], _signature(like)
         if stored != expected:
             # Orbax would silently cast to another dtype.
             names = [name for name in sorted({*stored, *expected}) if stored.get(name) != expected.get(name)]
@@ -262,6 +300,17 @@ def read(folder: epath.Path, like: PyTree) -> PyTree:
             raise ValueError(f"it holds other arrays: {listed}")
         with ocp.StandardCheckpointer() as orbax:
             return orbax.restore(absolute(folder), like)
+
+
+def _check_identity(folder: epath.Path, stored: Identity, expected: Identity) -> None:
+    # A field that only one of them has was added by a later version.
+    names = [name for name in sorted(stored.keys() & expected.keys()) if stored[name] != expected[name]]
+    if names:
+        listed = "; ".join(f"{name} ({stored[name]} there, {expected[name]} here)" for name in names[:3])
+        raise CheckpointError(
+            f"{folder}: is a checkpoint of another run; differing are {listed}. Put the run's own in its place, or "
+            "move it away"
+        )
 
 
 def _open(folder: epath.Path) -> None:

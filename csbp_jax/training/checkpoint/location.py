@@ -67,7 +67,7 @@ def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = Fal
       ConfigError: the run has its checkpoints elsewhere, or the address is not supported.
     """
     default = run / "checkpoints"
-    recorded = default.read_text().strip() if default.is_file() and not fresh else ""
+    recorded = _recorded(default) if default.is_file() and not fresh else ""
     if root is None:
         return epath.Path(recorded or default)
     requested = parse(root) / run.name
@@ -77,6 +77,13 @@ def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = Fal
             "the option out, or give another NAME (--name)"
         )
     return requested
+
+
+def _recorded(file: pathlib.Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: cannot be read; write the directory or address of the checkpoints to it") from None
 
 
 def record_location(run: pathlib.Path, folder: epath.PathLike) -> None:

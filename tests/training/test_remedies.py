@@ -1,0 +1,161 @@
+"""Remedies that messages name for damaged, lost and foreign files of a run: each is followed, and works."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import pytest
+
+from csbp_jax.cli import main
+from csbp_jax.config import CheckpointError, ConfigError, flatten
+from csbp_jax.training import run_json
+from csbp_jax.training.checkpoint import location, manifest
+from csbp_jax.training.metrics_log import read_rows
+from tests.support import shared_programs
+from tests.support.small_run import SMALL, run
+
+CLOCKS = ("seconds", "examples_per_second", "waiting", "sha256")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_compilation_per_config():
+    with shared_programs.patched():
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return root / "r", run(SMALL, root, name="r")[0]
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "r")
+
+
+def timeless(rows):
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
+
+
+def damage(checkpoint):
+    file = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def refused(capsys, *command):
+    """The one line of a command that is refused, and its exit code."""
+    code = main.main(list(map(str, command)))
+    error = capsys.readouterr().err
+    assert error.startswith("csbp_jax: ") and error.count("\n") == 1
+    return error, code
+
+
+def test_a_finished_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_before(finished, copy, capsys):
+    damage(copy / "checkpoints" / "4")
+    error, code = refused(capsys, "evaluate", copy)
+    assert code == 4 and re.search(
+        r"checkpoints: the newest checkpoint is damaged \(4: .* is damaged\); repeat the command that trained the run, "
+        "which then goes on from step 2\n$",
+        error,
+    )
+    before, log = (copy / "result.json").read_bytes(), read_rows(copy / "metrics.jsonl")
+    result, text = run(SMALL, copy.parent, name="r")
+    assert "was finished, but a checkpoint is damaged (4: " in text and "resumed after step 2" in text
+    assert result | {"seconds": 0} == finished[1] | {"seconds": 0} == run_json.read_result(copy) | {"seconds": 0}
+    assert timeless(read_rows(copy / "metrics.jsonl")) == timeless(log)
+    (old,) = copy.glob("result.json.before-*")
+    assert old.read_bytes() == before and location.steps(copy / "checkpoints") == [2, 4]
+    assert main.main(["evaluate", str(copy)]) == 0
+    assert "is finished" in run(SMALL, copy.parent, name="r")[1]
+
+
+def test_a_finished_run_without_an_intact_checkpoint_stays_finished(finished, copy, capsys):
+    for step in (2, 4):
+        damage(copy / "checkpoints" / str(step))
+    error, code = refused(capsys, "evaluate", copy)
+    assert code == 4 and re.search(
+        r"no checkpoint is intact \(4: .*; 2: .*\); restore one from a copy, or train", error
+    )
+    result, text = run(SMALL, copy.parent, name="r")
+    assert result == finished[1] and "is finished; FRESH=1 (--fresh) starts from scratch" in text
+    shutil.rmtree(copy / "checkpoints")
+    error, code = refused(capsys, "evaluate", copy)
+    assert code == 2 and "the checkpoints of this finished run are missing; put them back, or train again" in error
+    assert run(SMALL, copy.parent, name="r")[0] == finished[1]
+
+
+def test_a_damaged_result_is_written_again_by_a_test_without_training(finished, copy, capsys):
+    content = json.loads((copy / "result.json").read_text())
+    content["last"]["test_accuracy"] += 0.01
+    (copy / "result.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"result.json: was damaged .*, its sha256 differs; delete it, and the"):
+        run(SMALL, copy.parent, name="r")
+    (copy / "result.json").unlink()
+    result, text = run(SMALL, copy.parent, name="r")
+    assert result == finished[1] and "resumed after step 4" in text
+
+
+def test_a_checkpoint_of_another_run_is_refused(finished, copy, tmp_path, capsys):
+    other = dataclasses.replace(SMALL, seed=1)
+    run(other, tmp_path / "others", name="r")
+    theirs = tmp_path / "others" / "r" / "checkpoints" / "4"
+    shutil.rmtree(copy / "checkpoints" / "4")
+    shutil.copytree(theirs, copy / "checkpoints" / "4")
+    (copy / "result.json").unlink()
+    line = r"4: is a checkpoint of another run; differing are seed \(1 there, 0 here\). Put the run's own in its place"
+    error, code = refused(capsys, "evaluate", copy)
+    assert code == 4 and re.search(line, error)
+    with pytest.raises(CheckpointError, match=line):
+        run(SMALL, copy.parent, name="r")
+    assert location.steps(copy / "checkpoints") == [2, 4]
+    shutil.move(copy / "checkpoints" / "4", tmp_path)
+    result, text = run(SMALL, copy.parent, name="r")
+    assert "resumed after step 2" in text and result | {"seconds": 0} == finished[1] | {"seconds": 0}
+
+
+def test_a_checkpoint_of_an_older_version_names_no_run_and_resumes(finished, copy):
+    for step in (2, 4):
+        folder = copy / "checkpoints" / str(step)
+        metadata = manifest.metadata(folder)
+        assert metadata.pop("run")["seed"] == 0
+        (folder / "manifest.json").unlink()
+        manifest.write_manifest(folder, metadata)
+    shutil.rmtree(copy / "checkpoints" / "4")
+    (copy / "result.json").unlink()
+    result, text = run(SMALL, copy.parent, name="r")
+    assert "resumed after step 2" in text and result["params_sha256"] == finished[1]["params_sha256"]
+
+
+def test_a_run_goes_on_after_an_edit_of_fields_that_do_not_tell_runs_apart(copy):
+    content = json.loads((copy / "config.json").read_text())
+    content["config"] |= {"epochs": 3, "eval_batch_size": 90}
+    del content["sha256"]
+    (copy / "config.json").write_text(json.dumps(content))
+    (copy / "result.json").unlink()
+    edited = dataclasses.replace(SMALL, epochs=3, eval_batch_size=90)
+    result, text = run(edited, copy.parent, name="r")
+    assert "resumed after step 4" in text and result["last"]["epoch"] == 3
+    assert set(run_json.EDITABLE) <= set(flatten(SMALL))
+
+
+def test_rows_without_a_checkpoint_are_kept(finished, copy):
+    before = (copy / "metrics.jsonl").read_bytes()
+    (copy / "result.json").unlink()
+    shutil.rmtree(copy / "checkpoints")
+    result, text = run(SMALL, copy.parent, name="r")
+    (old,) = copy.glob("metrics.jsonl.before-*")
+    assert f"r: has metrics but no checkpoint; they are kept as {old.name}" in text and "a new run" in text
+    assert old.read_bytes() == before
+    assert timeless(read_rows(copy / "metrics.jsonl")) == timeless(read_rows(old))
+    assert result["params_sha256"] == finished[1]["params_sha256"]
+
+
+def test_a_damaged_location_of_checkpoints_is_one_line(copy, capsys):
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "checkpoints").write_bytes(b"/else\xffwhere")
+    error, code = refused(capsys, "evaluate", copy)
+    assert code == 2 and f"{copy}/checkpoints: cannot be read; write the directory or address" in error
