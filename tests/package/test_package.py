@@ -91,5 +91,5 @@ def test_no_code_is_read_from_files():
                 # It starts Python with itself as the program.
                 forbidden -= {"subprocess"} if file.name == "aedat4.py" else set()
                 assert not names & forbidden, file
-    started = search(r"subprocess\.Popen\((\[.+?\])", (ROOT / "csbp_jax/data/events/aedat4.py").read_text())[1]
+    started = search(r"subprocess\.Popen\(\s*(\[.+?\])", (ROOT / "csbp_jax/data/events/aedat4.py").read_text())[1]
     assert started == '[sys.executable, "-P", __file__]'

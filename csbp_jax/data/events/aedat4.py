@@ -84,8 +84,12 @@ def _running() -> subprocess.Popen[bytes]:
             _end(_child)
         # -P: the modules beside this file are not meant to be imported by their short names.
         # stderr: a panic in Rust prints its message as well as raising it.
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        _child = subprocess.Popen([sys.executable, "-P", __file__], **pipes)
+        _child = subprocess.Popen(
+            [sys.executable, "-P", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         _owner = os.getpid()
     return _child
 
