@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from csbp_jax.config import ConfigError
-from csbp_jax.training import metrics_log, run_dir
+from csbp_jax.training import metrics_log, run_json
 from csbp_jax.training.metrics_log import Row
 
 FOLLOW_SECONDS = 5.0
@@ -50,7 +50,7 @@ def follow(
 
 def read_rows(folder: pathlib.Path) -> list[Row]:
     """Read the rows of a run so far; that of a finished run's ``result.json`` is last, of kind ``result``."""
-    result = run_dir.read_result(folder, run_dir.REPAIR) if (folder / "result.json").exists() else {}
+    result = run_json.read_result(folder) if (folder / "result.json").exists() else {}
     rows = metrics_log.read_rows(folder / "metrics.jsonl")
     if result and rows:
         last = {"kind": "result", "step": rows[-1]["step"], "seconds": rows[-1]["seconds"]}

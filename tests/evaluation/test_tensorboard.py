@@ -63,7 +63,7 @@ def test_every_number_is_written_at_its_step(run, capsys):
         actual = scalars(run / "tensorboard")
         assert actual == pytest.approx(expected(rows), rel=1e-6)
         assert len(events(run / "tensorboard")) == len(actual) + 1  # and the version
-    assert {tag.split("/")[0] for tag, _ in actual} == {"start", "train", "epoch", "result"}
+    assert {tag.split("/")[0] for tag, _ in actual} == {"start", "first", "train", "epoch", "result"}
     epoch, result = rows[-2:]
     assert actual["epoch/validation_accuracy", epoch["step"]] == pytest.approx(epoch["validation_accuracy"])
     assert actual["result/chosen/test_accuracy", epoch["step"]] == pytest.approx(result["chosen"]["test_accuracy"])

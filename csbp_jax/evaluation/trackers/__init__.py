@@ -8,14 +8,14 @@ import contextlib
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from csbp_jax.config import ConfigError, flatten
+from csbp_jax.config import ConfigError, flatten_json
 from csbp_jax.evaluation import follow as following
 from csbp_jax.evaluation.trackers import mlflow, trackio, wandb
 from csbp_jax.evaluation.trackers.run import SourceRun, TrackedRun
-from csbp_jax.runtime import files
-from csbp_jax.training import run_dir
+from csbp_jax.runtime import files, seals
+from csbp_jax.training import run_json
 
 Tracker = Literal["wandb", "mlflow", "trackio"]
 OpenRun = Callable[[SourceRun], contextlib.AbstractContextManager[TrackedRun]]
@@ -56,13 +56,15 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folde
     def refuse() -> None:
         raise ConfigError(f"{folder}: another process tracks this run (--to {to})") from None
 
-    content = run_dir.read_json(folder / "config.json", "config", remedy=run_dir.REPAIR)
+    content = run_json.read_config(folder, run_json.REPAIR)
     file = folder / "track" / f"{to}.json"
     file.parent.mkdir(exist_ok=True)
     with files.locked(file.with_suffix(".lock"), on_wait=refuse):
         remedy = "delete it, and the run is tracked as a new one"
-        state = run_dir.read_json(file, "id", "rows", remedy=remedy) if file.exists() else {"id": "", "rows": 0}
-        with _OPEN[to](SourceRun(folder, project, flatten(content["config"]), **state)) as tracked:
+        new: dict[str, Any] = {"id": "", "rows": 0}
+        state = run_json.read_json(file, _is_state, remedy) if file.exists() else new
+        source = SourceRun(folder, project, flatten_json(content["config"]), state["id"], state["rows"])
+        with _OPEN[to](source) as tracked:
             addresses[folder] = tracked.address
             logged = tracked.rows
             while True:
@@ -71,4 +73,11 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folde
                     chunk = rows[logged : logged + _MOST_ROWS]
                     tracked.log(chunk)
                     logged += len(chunk)
-                    files.write_json(file, {"id": tracked.id, "rows": logged})
+                    seals.write_json(file, {"id": tracked.id, "rows": logged})
+
+
+def _is_state(content: dict[str, Any]) -> bool:
+    match content:
+        case {"id": str(), "rows": int(rows)}:
+            return rows >= 0
+    return False
