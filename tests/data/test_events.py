@@ -258,7 +258,8 @@ def test_a_download_that_fails(tmp_path):
     with pytest.raises(ConfigError) as error:
         prepare("nmnist", None, tmp_path)
     assert re.search(
-        r"cannot be downloaded .*no network here.*; run again to continue, or missing in", str(error.value)
+        r"cannot be downloaded .*no network here.*; run again to continue, or fetch by hand what is missing in",
+        str(error.value),
     )
     for text in ("train.zip (from https://", "test.zip (from https://", "1.2 GB together"):
         assert text in str(error.value)

@@ -57,7 +57,8 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         fetch(wanted, tmp_path, tmp_path / "d", True, quiet)
     assert str(error.value) == (
         f"missing in {tmp_path}: a.gz (5,120,000 bytes, from http://example.invalid/a.gz), b.tar (1 bytes, after "
-        "registration at https://example.invalid/); put them into it under these names"
+        "registration at https://example.invalid/); put them into it under these names, or name their "
+        "directory (make: FROM=, --from)"
     )
     with pytest.raises(ConfigError, match=r"there is no such directory; name the one that contains a.gz, b.tar"):
         fetch(wanted, tmp_path / "none", tmp_path / "d", True, quiet)
@@ -128,7 +129,8 @@ def test_a_file_without_a_stated_size(tmp_path, server):
 def test_an_answer_without_the_file(tmp_path, server, status, size):
     server.status = status
     with pytest.raises(
-        ConfigError, match=rf"a.gz cannot be downloaded \(.*{status}.*\); run again to continue, or missing"
+        ConfigError,
+        match=rf"a.gz cannot be downloaded \(.*{status}.*\); run again to continue, or fetch by hand what is missing",
     ):
         fetch([dataclasses.replace(raw_file(url=server.url), size=size)], None, tmp_path, True, quiet)
 

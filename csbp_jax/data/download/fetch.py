@@ -99,7 +99,8 @@ def missing_from(directory: pathlib.Path, missing: Iterable[RawFile]) -> str:
         f"{'from' if file.download else 'after registration at'} {file.url})"
         for file in missing
     )
-    return f"missing in {directory}: {files}; put them into it under these names"
+    how = "put them into it under these names, or name their directory (make: FROM=, --from)"
+    return f"missing in {directory}: {files}; {how}"
 
 
 def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str, verify: bool = True) -> None:
@@ -128,7 +129,8 @@ def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str,
         except (OSError, http.client.HTTPException) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"{file.url} cannot be downloaded ({reason}); run again to continue, or {otherwise}"
+                f"{file.url} cannot be downloaded ({reason}); run again to continue, or fetch by hand what is "
+                f"{otherwise}"
             ) from None
         if done < size:
             raise ConfigError(f"{file.url}: the connection broke after {done:,} of {size:,} bytes; run again")
