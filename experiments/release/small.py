@@ -142,6 +142,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
     axes.axvline(1, color="black", lw=0.8, ls=":")
     axes.set_xscale("symlog", linthresh=0.001)
     axes.set_xlim(left=-0.0002)
-    axes.set(xlabel="flip ratio of the term at the start", ylabel="largest exponent (nats per step), 2 standard errors")
+    axes.set_xlabel("flip ratio of the term at the start")
+    axes.set_ylabel("largest exponent (nats per step),\n2 standard errors")
     axes.legend(fontsize="small")
     study.save_figure(figure, out, "small")
