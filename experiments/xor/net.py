@@ -133,14 +133,28 @@ def train(
     steps: int = 5000,
     record: bool = False,
 ) -> tuple[jax.Array, Params, Params | None]:
-    """Train from one start: ``(whether all four rates are right, params, record)``.
+    """Train from the start of a seed; arguments and results as of :func:`train_from`."""
+    return train_from(start(seed, setting), seed, setting, forcing, kind=kind, steps=steps, record=record)
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "steps", "record"))
+def train_from(
+    params: Params,
+    seed: jax.Array,
+    setting: Setting,
+    forcing: Any = None,
+    *,
+    kind: Kind,
+    steps: int = 5000,
+    record: bool = False,
+) -> tuple[jax.Array, Params, Params | None]:
+    """Train from given parameters: ``(whether all four rates are right, params, record)``.
 
     Args:
-      seed: of the start, and of the force.
+      seed: of the force.
       forcing: of the force (controls.py).
       record: also return z times the term's gradient at each step, ``[steps, ...]`` for each tensor, instead of None.
     """
-    params = start(seed, setting)
     force = kind.force
     carry = None if force is None else force.init(params)
 

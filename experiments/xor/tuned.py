@@ -87,9 +87,9 @@ def annealed_step(setting: Setting, state: tuple[Params, jax.Array], _: Any) -> 
     return jax.tree.map(lambda p, g, c: p - setting.lr * (g + c), params, gradient, pushed), n + 1
 
 
-def rises(setting: Setting, seeds: np.ndarray, steps: int) -> list[float]:
-    """Largest rise of the cumulated local exponents of the annealed run, for each start, in nats."""
-    states = (jax.vmap(lambda seed: start(seed, setting))(jnp.asarray(seeds)), jnp.zeros(len(seeds), int))
+def rises(setting: Setting, params: Params, steps: int) -> list[float]:
+    """Largest rise of the cumulated local exponents of the annealed run, for each of many nets, in nats."""
+    states = (params, jnp.zeros(len(params["b2"]), int))
     step = functools.partial(annealed_step, setting)
     history = np.asarray(dynamics.lyapunov_many(step, states, [None] * steps)[2])[:, :, 0]
     return [rise(course) for course in np.cumsum(history, axis=0).T.tolist()]
@@ -210,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "rise" not in content:
         csbp = content["conditions"]["CSBP"]
         setting = draw_settings(options.tries)[int(np.argmax(csbp["tuning"]))]
-        nats = rises(setting, TEST_SEEDS + np.arange(options.rises), options.steps)
+        seeds = jnp.asarray(TEST_SEEDS + np.arange(options.rises))
+        nats = rises(setting, jax.vmap(lambda seed: start(seed, setting))(seeds), options.steps)
         success = np.array([bit == "1" for bit in csbp["solved"][: options.rises]])
         content["rise"] = {"nats": nats, "solved_above_unsolved": ranked_above(np.array(nats), success)}
         write_json(file, content)

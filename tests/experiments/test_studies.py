@@ -21,7 +21,7 @@ from experiments.release import __main__ as release
 from experiments.steering import __main__ as steering
 from experiments.xor import __main__ as xor
 from experiments.xor import conditions as xor_conditions
-from experiments.xor import maps
+from experiments.xor import escape, maps
 from experiments.xor import net as xor_net
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
@@ -448,3 +448,20 @@ def test_ceiling_holds_the_strength_until_annealing_reaches_it():
     setting = net.Setting(z0=12.0, beta=0.5, ceiling=4.0)
     assert np.allclose(net.strength(jnp.arange(5), setting), [4, 4, 3, 1.5, 0.75])
     assert np.allclose(net.strength(jnp.arange(2), net.Setting(z0=12.0, beta=0.5)), [12, 6])
+
+
+def test_a_random_jump_is_as_long_as_the_displacement_of_each_tensor():
+    params, end = xor_net.uniform(0), xor_net.uniform(1)
+    jumped = escape.jumped(params, end, jnp.int32(5))
+    for name in params:
+        length = jnp.linalg.norm(end[name] - params[name])
+        assert jnp.linalg.norm(jumped[name] - params[name]) == pytest.approx(float(length), rel=1e-5)
+        assert params[name].size == 1 or not np.allclose(jumped[name], end[name])
+
+
+def test_stuck_points_are_ends_of_plain_training_that_do_not_solve_xor():
+    setting = xor_net.Setting(lr=1.0, width=3.0)
+    points = escape.find_stuck(setting, 8, steps=20)
+    assert len(points.seeds) == 8 and len(set(points.seeds.tolist())) == 8
+    rates, _, _ = jax.vmap(lambda params: xor_net.forward(params, setting))(points.params)
+    assert not np.any(np.all((np.asarray(rates) > 0.5) == (np.asarray(xor_net.Y) > 0.5), axis=1))
