@@ -16,6 +16,7 @@ from csbp_jax.cli.options import (
     DataDir,
     Flag,
     Grid,
+    Margin,
     Name,
     Networks,
     OptionalCount,
@@ -140,6 +141,10 @@ class Sweep:
     config: ConfigFields
     grid: Grid = ""
     """e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps"""
+    control: Annotated[str | None, arg(metavar="FIELD=VALUE")] = None
+    """e.g. "chaos.term=drift": compare each setting with the one that is equal but for these fields; by default
+    chaos.z0=0"""
+    margin: Margin = None
     chunk: OptionalCount = None
     """members that train at once; by default one per device on CPU, else 32"""
     data_parallel: Count = 1
@@ -165,9 +170,8 @@ def sweep(argv: Sequence[str]) -> None:
     axes: dict[str, list[Any]] = {}
     for field, words in grid.words(options.grid).items():
         grid.check_field(config, field)
-        is_tap = field.startswith("chaos.z0.")
-        values = [read_field(config, "chaos.z0" if is_tap else field, word) for word in words]
-        axes[field] = [z0 for (z0,) in values] if is_tap else values
+        axes[field] = [_read_value(config, field, word) for word in words]
+    control = {k: _read_value(config, k, word) for k, word in grid.control_words(config, options.control or "").items()}
     with on_signals():
         sweep.run(
             config,
@@ -179,7 +183,15 @@ def sweep(argv: Sequence[str]) -> None:
             chunk=options.chunk,
             data_parallel=options.data_parallel,
             own=own,
+            comparison=sweep.Comparison(control or None, options.margin),
         )
+
+
+def _read_value(config: Config, field: str, word: str) -> Any:
+    if field.startswith("chaos.z0."):
+        (value,) = read_field(config, "chaos.z0", word)
+        return value
+    return read_field(config, field, word)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,11 +226,12 @@ def lr(argv: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-    """Train the setting of a sweep that is best in validation, on fresh seeds."""
+    """Train the setting of a sweep that is best in validation, and its control with chaos.z0 0, on fresh seeds."""
 
     sweep: SweepDir
     seeds: Count = 10
     """number of fresh seeds; fewer give a wide interval"""
+    margin: Margin = None
     trust: Trust = False
     data_dir: DataDir = "data"
 
@@ -230,8 +243,11 @@ def best(argv: Sequence[str]) -> None:
     from csbp_jax.sweep import tables
 
     with on_signals():
-        setting = sweep.best(options.sweep, options.seeds, trust=options.trust, data_dir=options.data_dir)
-    print(f"setting & n & last epoch & chosen epoch \\\\\n{tables.latex(setting)}")
+        settings = sweep.best(
+            options.sweep, options.seeds, trust=options.trust, data_dir=options.data_dir, margin=options.margin
+        )
+    rows = [*map(tables.latex, settings), *(tables.latex_difference(s) for s in settings if s.differences)]
+    print("\n".join(["setting & n & last epoch & chosen epoch \\\\", *rows]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def _word(metavar: str, convert: Callable[[str], Any]) -> Any:
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda words: convert(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, str | int),
+        is_instance=lambda value: value is None or isinstance(value, str | int | float),
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -112,6 +112,12 @@ def _count(word: str) -> int:
     return int(word)
 
 
+def _margin(word: str) -> float:
+    if not 0 < (margin := _number(word)) <= 100:
+        raise ValueError(f"{word!r} is not possible; allowed are percentage points above 0, to 100")
+    return margin
+
+
 Flag = FlagCreatePairsOff[bool]
 Name = Annotated[str | None, _word("NAME", _nonempty)]
 RequiredName = Annotated[str, _word("NAME", _nonempty)]
@@ -121,6 +127,14 @@ PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]
 Count = Annotated[int, _word("N", _count)]
 OptionalCount = Annotated[int | None, _word("N", _count)]
 Grid = Annotated[str, _word("GRID", _nonempty)]
+Margin = Annotated[
+    float | None,
+    _word("POINTS", _margin),
+    arg(
+        help="largest difference without importance, in percentage points; adds whether each paired difference is "
+        "equal within it, better, worse or not decided (docs/using.md)"
+    ),
+]
 
 # Options of several commands.
 ConfigFields = Annotated[Config, arg(name="")]

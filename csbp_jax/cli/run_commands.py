@@ -16,6 +16,7 @@ from csbp_jax.cli.options import (
     DataDir,
     Files,
     Flag,
+    Margin,
     Name,
     OptionalPath,
     RequiredName,
@@ -208,10 +209,14 @@ def export(argv: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Compare finished runs: fields that differ in their configs, accuracies, paired differences over seeds."""
+    """Compare finished runs: accuracies, fields that differ in their configs, differences paired over seeds."""
 
     runs: Runs = ()
     """directories of runs"""
+    control: OptionalPath = None
+    """run whose setting all others are compared with; by default the runs that are equal but for chaos.z0 0, or else
+    the first run"""
+    margin: Margin = None
     data_dir: DataDir = "data"
 
 
@@ -220,7 +225,7 @@ def compare(argv: Sequence[str]) -> None:
     options = read_paths("compare", Compare, argv)
     from csbp_jax.evaluation import compare
 
-    compare.compare(options.runs)
+    compare.compare(options.runs, control=options.control, margin=options.margin)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from csbp_jax.config import ConfigError, flatten_json
 from csbp_jax.reporting import terminal
-from csbp_jax.reporting.format import option_text, percent
-from csbp_jax.reporting.intervals import Interval, student
+from csbp_jax.reporting.format import fields_text, option_text, percent
+from csbp_jax.reporting.intervals import Interval, student_of_shares
+from csbp_jax.reporting.pairs import PairedDifference, difference_text, is_plain, paired_difference, plain_control
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.training import run_json
 
@@ -31,17 +32,18 @@ class Setting(NamedTuple):
     """Runs that differ only in the seed.
 
     label: the fields in which settings differ, or the run's name if none does.
+    plain: whether its ``chaos.z0`` is 0.
     accuracies: test accuracy over the runs, of the "last" and the "chosen" epoch.
-    pairs: number of seeds shared with the first setting.
-    differences: accuracies minus those of the first setting over these seeds; empty without such seeds, and for the
-    first setting itself.
+    control: label of the setting that it is compared with; None without a control.
+    differences: from the control, paired over shared seeds; empty without such seeds.
     """
 
     label: str
     seeds: list[int]
+    plain: bool
     accuracies: dict[str, Interval]
-    pairs: int
-    differences: dict[str, Interval]
+    control: str | None
+    differences: dict[str, PairedDifference]
 
 
 def read(run: str | pathlib.Path) -> FinishedRun:
@@ -72,8 +74,16 @@ def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:
     return [name for name in names if any(run.fields.get(name) != runs[0].fields.get(name) for run in runs)]
 
 
-def settings(runs: Sequence[FinishedRun]) -> list[Setting]:
-    """Group runs into settings, in the order of their first runs, and compare each with the first.
+def settings(
+    runs: Sequence[FinishedRun], control: FinishedRun | None = None, margin: float | None = None
+) -> list[Setting]:
+    """Group runs into settings, in the order of their first runs, and compare each with its control.
+
+    Args:
+      runs: the runs.
+      control: one of them, whose setting is the control of all others. By default, the control of a setting is the one
+        that is equal but for ``chaos.z0`` 0; if no setting has such a control, it is that of the first run.
+      margin: largest difference without importance, in percentage points, for the verdicts.
 
     Raises:
       ConfigError: a run is named twice, or two runs of one setting have the same seed.
@@ -81,30 +91,61 @@ def settings(runs: Sequence[FinishedRun]) -> list[Setting]:
     differing = [name for name in differing_fields(runs) if name != "seed"]
     groups: dict[tuple[str, ...], dict[int, FinishedRun]] = {}
     for run in runs:
-        group = groups.setdefault(tuple(option_text(run.fields.get(name)) for name in differing), {})
+        group = groups.setdefault(_values(run, differing), {})
         if (duplicate := group.setdefault(run.fields["seed"], run)) is not run:
             raise ConfigError(f"{run.folder}: has the config and seed of {duplicate.folder}; name one of them")
-    first = next(iter(groups.values()))
+    labels = [fields_text(dict(zip(differing, values, strict=True))) for values in groups]
+    members = list(groups.values())
+    control_numbers = _controls(members, None if control is None else list(groups).index(_values(control, differing)))
     compared = []
-    for values, group in groups.items():
-        label = ", ".join(f"{name} {value}" for name, value in zip(differing, values, strict=True))
-        shared = [] if group is first or not _same_data(runs) else sorted(set(group) & set(first))
-        accuracies, differences = {}, {}
-        for epoch in EPOCHS:
-            accuracies[epoch] = student([_accuracy(run, epoch) for run in group.values()])
-            if shared:
-                differences[epoch] = student([_accuracy(group[s], epoch) - _accuracy(first[s], epoch) for s in shared])
-        compared.append(Setting(label or runs[0].folder.name, sorted(group), accuracies, len(shared), differences))
+    for label, group, number in zip(labels, members, control_numbers, strict=True):
+        by_epoch = {epoch: {seed: _accuracy(run, epoch) for seed, run in group.items()} for epoch in EPOCHS}
+        differences = {}
+        if number is not None and _same_data(runs):
+            for epoch, values in by_epoch.items():
+                of_control = {seed: _accuracy(run, epoch) for seed, run in members[number].items()}
+                if paired := paired_difference(values, of_control, margin):
+                    differences[epoch] = paired
+        accuracies = {epoch: student_of_shares(list(values.values())) for epoch, values in by_epoch.items()}
+        plain = is_plain(next(iter(group.values())).fields)
+        of = None if number is None else labels[number]
+        compared.append(Setting(label or runs[0].folder.name, sorted(group), plain, accuracies, of, differences))
     return compared
 
 
-def warnings(runs: Sequence[FinishedRun]) -> list[str]:
-    """List what makes the runs hard to compare: different data, different versions of packages."""
+def _values(run: FinishedRun, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(option_text(run.fields.get(name)) for name in names)
+
+
+def _controls(groups: Sequence[dict[int, FinishedRun]], control: int | None) -> list[int | None]:
+    """Return the number of each setting's control."""
+    if control is None:
+        fields = [{k: v for k, v in next(iter(group.values())).fields.items() if k != "seed"} for group in groups]
+        plain = [plain_control(number, fields) for number in range(len(groups))]
+        if any(number is not None for number in plain):
+            return plain
+        control = 0
+    return [None if number == control else control for number in range(len(groups))]
+
+
+def warnings(runs: Sequence[FinishedRun], compared: Sequence[Setting]) -> list[str]:
+    """List what makes the runs hard to compare: different data or versions of packages, missing controls and pairs."""
     lines = [] if _same_data(runs) else ["not all runs were trained on the same data; no paired differences are given"]
     for name in dict.fromkeys(package for run in runs for package in run.content.get("versions", {})):
         versions = [run.content.get("versions", {}).get(name) for run in runs]
         if len(set(versions)) > 1:
             lines.append(f"versions of {name} differ: {', '.join(dict.fromkeys(map(str, versions)))}")
+    controls = {setting.control for setting in compared}
+    for setting in compared:
+        if setting.control is None and not setting.plain and setting.label not in controls and len(compared) > 1:
+            lines.append(f"{setting.label}: no run is its control, equal but for chaos.z0 0; no difference is given")
+        elif setting.control is not None and not setting.differences and _same_data(runs):
+            (control,) = [other for other in compared if other.label == setting.control]
+            seeds, of_control = (", ".join(map(str, s.seeds)) for s in (setting, control))
+            lines.append(
+                f"{setting.label}: its seeds ({seeds}) and those of its control ({of_control}) have none in common; "
+                "no paired difference is given"
+            )
     return lines
 
 
@@ -117,40 +158,69 @@ def _accuracy(run: FinishedRun, epoch: str) -> float:
 
 
 def run_table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, one row per run: the fields that differ, and test accuracies with their epochs."""
+    """Return columns and rows, one row per run: its name, test accuracies with their epochs, fields that differ."""
     differing = differing_fields(runs)
     rows = []
     for run in runs:
         accuracies = [f"{_accuracy(run, epoch):.2%} ({run.result[epoch]['epoch']})" for epoch in EPOCHS]
-        rows.append([run.folder.name, *(option_text(run.fields.get(name)) for name in differing), *accuracies])
-    return ["run", *differing, "last (epoch)", "chosen (epoch)"], rows
+        rows.append([run.folder.resolve().name, *accuracies, *_values(run, differing)])
+    return ["run", "last (epoch)", "chosen (epoch)", *differing], rows
 
 
 def setting_tables(compared: Sequence[Setting]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Return title, columns and rows of two tables, means and paired differences; none for a single setting."""
-    columns = list(EPOCHS.values())
-    means = [[s.label, str(len(s.seeds)), *map(percent, s.accuracies.values())] for s in compared]
-    differences = [[s.label, str(s.pairs), *map(percent, s.differences.values())] for s in compared if s.pairs]
-    tables = [("settings: mean test accuracy over seeds, % [95 % t-interval]", ["setting", "seeds", *columns], means)]
-    title = f"difference from {compared[0].label} over shared seeds, % [95 % t-interval]"
-    tables.append((title, ["setting", "pairs", *columns], differences))
+    columns = ["last epoch", "chosen epoch"]
+    means = [[s.label, *map(percent, s.accuracies.values()), str(len(s.seeds))] for s in compared]
+    differences = []
+    for s in compared:
+        if s.differences:
+            texts = [difference_text(paired) for paired in s.differences.values()]
+            differences.append([s.label, *texts, str(s.differences["last"].pairs)])
+    tables = [("settings: mean test accuracy over seeds, % [95 % interval]", ["setting", *columns, "seeds"], means)]
+    controls = {s.control for s in compared if s.differences}
+    name = controls.pop() if len(controls) == 1 else "the control, which is equal but for chaos.z0 0"
+    title = f"difference from {name}, paired over seeds, % points [95 % interval]"
+    tables.append((title, ["setting", *columns, "pairs"], differences))
     return [table for table in tables if len(compared) > 1 and table[2]]
 
 
-def compare(runs: Sequence[str | pathlib.Path], console: Console | None = None) -> list[Setting]:
+def compare(
+    runs: Sequence[str | pathlib.Path],
+    console: Console | None = None,
+    *,
+    control: str | pathlib.Path | None = None,
+    margin: float | None = None,
+) -> list[Setting]:
     """Print tables of finished runs and return their settings.
+
+    Args:
+      runs: directories of runs.
+      console: the terminal by default.
+      control: directory of a run, which is compared as well; see :func:`settings`.
+      margin: see :func:`settings`.
 
     Raises:
       ConfigError: fewer than two runs, one is not finished, or two are the same.
     """
     console = make_console() if console is None else console
-    if len(runs) < 2:
+    folders = [pathlib.Path(run) for run in runs]
+    if control is not None and pathlib.Path(control).resolve() not in [folder.resolve() for folder in folders]:
+        folders.insert(0, pathlib.Path(control))
+    if len(folders) < 2:
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
-    finished = [read(run) for run in runs]
-    compared = settings(finished)
-    terminal.print_table(console, "runs: test accuracy, and fields of their configs that differ", *run_table(finished))
+    finished = [read(folder) for folder in folders]
+    control_run = None
+    if control is not None:
+        (control_run, *_) = [run for run in finished if run.folder.resolve() == pathlib.Path(control).resolve()]
+    compared = settings(finished, control_run, margin)
+    columns, rows = run_table(finished)
+    # As one column of text, which folds: some runs differ in more fields than a terminal has room for.
+    texts = [fields_text(dict(zip(columns[3:], row[3:], strict=True))) for row in rows]
+    rows = [[*row[:3], text] for row, text in zip(rows, texts, strict=True)]
+    title = "runs: test accuracy, and what differs"
+    terminal.print_table(console, title, [*columns[:3], "differs"], rows, last_words=1)
     for table in setting_tables(compared):
         terminal.print_table(console, *table)
-    for line in warnings(finished):
+    for line in warnings(finished, compared):
         console.print(f"note: {line}", soft_wrap=True)
     return compared

@@ -4,14 +4,16 @@ import base64
 import csv
 import html
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from csbp_jax import __version__
 from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import captions, compare
-from csbp_jax.reporting.format import option_text
+from csbp_jax.reporting.format import fields_text, option_text, value_text
 from csbp_jax.runtime import files
+from csbp_jax.sweep import tables
 from csbp_jax.training import run_json
 
 # A browser may load only what the page itself contains.
@@ -25,11 +27,16 @@ h2 { border-top: 1px solid var(--rule); padding-top: 1rem; }
 .scroll, figure { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--rule); }
-th, td { text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th, td { text-align: right; vertical-align: top; white-space: pre; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; background: #fff; }
-@media (max-width: 40rem) { img { max-width: none; width: auto; height: 16rem; } }
+@media (max-width: 40rem) {
+  h1 { font-size: 1.4rem; }
+  table { font-size: .9rem; }
+  th, td { padding-right: .5rem; white-space: pre-line; }
+  img { max-width: none; width: auto; height: 16rem; }
+}
 summary { cursor: pointer; }
 """
 
@@ -76,12 +83,17 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -
     """Return a table that scrolls by itself if it is too wide; all cells are text."""
 
     def line(cells: Sequence[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{_without_breaks(html.escape(str(cell)))}</{tag}>" for cell in cells) + "</tr>"
 
     head, body = line(columns, "th"), "\n".join(line(row, "td") for row in rows)
     # Above the table, not in it, so that it does not scroll away.
     paragraph = f"<p>{html.escape(caption)}</p>\n" if caption else ""
     return f'{paragraph}<div class="scroll"><table><thead>{head}</thead>\n<tbody>{body}</tbody></table></div>'
+
+
+def _without_breaks(text: str) -> str:
+    """Return a text in which no line ends within an interval."""
+    return re.sub(r"\[[^]\[]*\]", lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
 
 
 def figures(folder: pathlib.Path) -> list[str]:
@@ -105,12 +117,13 @@ def _run_sections(runs: Sequence[compare.FinishedRun]) -> Iterator[str]:
     if len(runs) > 1:
         compared = compare.settings(runs)
         yield "<h2>Comparison</h2>"
-        yield from (f"<p><strong>Note:</strong> {html.escape(line)}</p>" for line in compare.warnings(runs))
+        notes = compare.warnings(runs, compared)
+        yield from (f"<p><strong>Note:</strong> {html.escape(line)}</p>" for line in notes)
         yield table("Test accuracy, and fields of the configs that differ", *compare.run_table(runs))
         yield from (table(*arguments) for arguments in compare.setting_tables(compared))
     for run in runs:
         yield f"<h2>{html.escape(run.folder.resolve().name)}</h2>"
-        columns = ["weights of", "epoch", "validation accuracy", "test accuracy", "test loss", "test examples"]
+        columns = ["weights of", "test accuracy", "validation accuracy", "epoch", "test loss", "test examples"]
         rows = [_accuracies(label, run.result[epoch]) for epoch, label in compare.EPOCHS.items()]
         yield table(f"seed {run.fields['seed']}, {run.result['seconds']:.0f} s of training", columns, rows)
         yield from figures(run.folder)
@@ -119,9 +132,9 @@ def _run_sections(runs: Sequence[compare.FinishedRun]) -> Iterator[str]:
 
 def _accuracies(label: str, epoch: dict[str, Any]) -> list[Any]:
     """Return the row of an epoch; a run without validation or test data lacks some of its cells."""
-    accuracies = [f"{epoch[name]:.2%}" if name in epoch else "" for name in ("validation_accuracy", "test_accuracy")]
+    accuracies = [f"{epoch[name]:.2%}" if name in epoch else "" for name in ("test_accuracy", "validation_accuracy")]
     loss = f"{epoch['test_loss']:.4g}" if "test_loss" in epoch else ""
-    return [label, epoch["epoch"], *accuracies, loss, epoch.get("test_count", "")]
+    return [label, *accuracies, epoch["epoch"], loss, epoch.get("test_count", "")]
 
 
 def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
@@ -129,18 +142,37 @@ def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
         raise ConfigError(f"{folder}: is not a finished sweep; repeat the command that started it to resume it")
     content = run_json.read_config(folder, run_json.REPAIR)
     grid = content["config"].pop("grid")
-    yield table("Grid", ["field", "values"], [[field, option_text(values)] for field, values in grid.items()])
-    for name, caption in (
-        ("settings", "Settings: members that differ only in the seed; means with 95 % t-intervals"),
-        ("members", "Members"),
-    ):
-        with open(folder / f"{name}.csv", newline="") as file:
-            columns, *rows = list(csv.reader(file))
-        yield table(
-            caption, [column.replace("_", " ") for column in columns], [list(map(_rounded, row)) for row in rows]
-        )
+    fields = [field for field in grid if field != "seed"]
+    settings = [tables.from_flat(row, fields) for row in _read_csv(folder / "settings.csv")]
+    columns, cells = tables.accuracy_cells(settings)
+    rows = [[fields_text(s.point) or "all", *row] for s, row in zip(settings, cells, strict=True)]
+    yield table("Settings: mean test accuracy over seeds, % [95 % interval]", ["setting", *columns], rows)
+    compared = [setting for setting in settings if setting.differences]
+    columns, cells = tables.difference_cells(compared)
+    rows = [[fields_text(s.point), *row, s.control or ""] for s, row in zip(compared, cells, strict=True)]
+    if rows:
+        caption = "Difference from the control, paired over seeds, percentage points [95 % interval]"
+        yield table(caption, ["setting", *columns, "control"], rows)
+    values = [[field, option_text([value_text(value) for value in values])] for field, values in grid.items()]
+    yield table("Grid", ["field", "values"], values)
+    yield table("Members: test accuracy, and more", *_members(_read_csv(folder / "members.csv"), list(grid)))
     yield from figures(folder)
     yield _details(content, flatten(content["config"]))
+
+
+def _read_csv(file: pathlib.Path) -> list[dict[str, str]]:
+    with open(file, newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def _members(rows: Sequence[dict[str, str]], fields: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the members: fields, test accuracies in %, and all other columns of the file."""
+    others = [column for column in rows[0] if column not in ("member", *fields, *tables.SHOWN)]
+    cells = []
+    for row in rows:
+        accuracies = [f"{float(row[name]):.2%}" if row[name] else "diverged" for name in tables.SHOWN]
+        cells.append([fields_text({f: row[f] for f in fields}), *accuracies, *(_rounded(row[name]) for name in others)])
+    return ["member", *(column.replace("_", " ") for column in [*tables.SHOWN, *others])], cells
 
 
 def _rounded(cell: str) -> str:

@@ -1,5 +1,6 @@
 """Values as text: fields of a config, and intervals in percent."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from csbp_jax.reporting.intervals import Interval
@@ -15,6 +16,11 @@ def option_text(value: Any) -> str:
     return value_text(value, " ")
 
 
+def fields_text(fields: Mapping[str, Any]) -> str:
+    """Format fields of a config as ``chaos.z0 3.0, optimizer.lr 0.05``."""
+    return ", ".join(f"{name} {value_text(value)}" for name, value in fields.items())
+
+
 def as_number(value: Any) -> float | None:
     """Return a number, or the only number of a tuple or list; None for anything else."""
     value = value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
@@ -28,8 +34,8 @@ def percent(interval: Interval) -> str:
     return f"{100 * interval.mean:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
 
 
-def half_width(interval: Interval) -> str:
-    """Format a symmetric interval in percent, as ``98.12 ± 0.62``."""
+def points(interval: Interval) -> str:
+    """Format a difference in percentage points, as ``+0.53 [-0.12, +1.18]``."""
     if interval.low is None or interval.high is None:
-        return f"{100 * interval.mean:.2f}"
-    return f"{100 * interval.mean:.2f} ± {50 * (interval.high - interval.low):.2f}"
+        return f"{100 * interval.mean:+.2f}"
+    return f"{100 * interval.mean:+.2f} [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"

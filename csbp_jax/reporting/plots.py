@@ -1,15 +1,14 @@
-"""Plots of a run, from its ``metrics.jsonl`` alone, and of a sweep, from its tables."""
+"""Plots of a run, from its ``metrics.jsonl`` alone."""
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.reporting import fonts
-from csbp_jax.reporting.format import as_number, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +19,8 @@ Color = str | NDArray[np.float64]
 
 # Okabe and Ito's palette, distinguishable with colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LEGEND_ROWS = 18  # that fit beside a figure
+LEGEND_ROWS = 18
+"""Entries of a legend that fit beside a figure."""
 
 
 def empty_figure(width: float, height: float) -> "Figure":
@@ -58,7 +58,7 @@ def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
     figure.savefig(folder / "training.png", dpi=120)
 
     layers = list(epochs[0]["rates"])
-    columns = math.ceil(len(layers) / _LEGEND_ROWS)
+    columns = math.ceil(len(layers) / LEGEND_ROWS)
     figure = empty_figure(5 + 1.3 * columns, 3.6)
     axes = figure.subplots()
     for color, layer in zip(_colors_by_depth(len(layers)), layers, strict=True):
@@ -140,83 +140,3 @@ def draw_lr_finder(file: pathlib.Path, result: dict[str, Any]) -> None:
     axes.set(xlabel="learning rate", ylabel="task loss (nats)", xscale="log", ylim=(0, top), title="Learning-rate test")
     axes.legend(fontsize="small")
     figure.savefig(file, dpi=120)
-
-
-def draw_sweep(folder: pathlib.Path, fields: list[str], settings: list[Row]) -> None:
-    """Draw ``figures/accuracy.{png,pdf}``: test accuracy over the first swept field that is a number, a line for each
-    setting of the other fields; without a numeric field, over the values of the first one.
-
-    Args:
-      folder: the directory of the sweep.
-      fields: the swept fields, without the seed.
-      settings: rows of ``settings.csv``. Settings without a mean (all seeds diverged) are named below the figure.
-    """
-    if not fields:
-        return
-    numeric = [field for field in fields if all(as_number(row[field]) is not None for row in settings)]
-    across = [*numeric, *fields][0]
-    lines: dict[str, list[Row]] = {}
-    for row in settings:
-        if "last_test_accuracy_mean" in row:
-            lines.setdefault(_label(row, [field for field in fields if field != across]), []).append(row)
-    columns = math.ceil(len(lines) / _LEGEND_ROWS) if len(lines) > len(PALETTE) else 0
-    figure = empty_figure(8 + 2.5 * columns, 3.6)
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, weights in zip(panels, ("last", "chosen"), strict=True):
-        draw = _over_numbers if numeric else _over_names
-        draw(panel, across, f"{weights}_test_accuracy", lines, settings)
-        panel.set(xlabel=across, title="last epoch" if weights == "last" else "epoch chosen by validation")
-    panels[0].set(ylabel="test accuracy (%), 95 % interval")
-    if columns:
-        handles, labels = panels[1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", fontsize="x-small", ncols=columns)
-    elif any(lines):
-        panels[1].legend(fontsize="small")
-    if diverged := [_label(row, fields) for row in settings if "last_test_accuracy_mean" not in row]:
-        more = f" and {len(diverged) - 4} more" if len(diverged) > 4 else ""
-        figure.supxlabel(f"all seeds diverged: {'; '.join(diverged[:4])}{more}", fontsize="small", wrap=True)
-    (folder / "figures").mkdir(exist_ok=True)
-    for ending in ("png", "pdf"):
-        figure.savefig(folder / "figures" / f"accuracy.{ending}", dpi=150)
-
-
-def _label(row: Row, fields: Sequence[str]) -> str:
-    return ", ".join(f"{field} {value_text(row[field])}" for field in fields)
-
-
-def _over_numbers(axes: "Axes", across: str, name: str, lines: Mapping[str, list[Row]], settings: list[Row]) -> None:
-    def position(row: Row) -> float:
-        return float(as_number(row[across]) or 0)
-
-    for i, (label, unsorted) in enumerate(lines.items()):
-        rows = sorted(unsorted, key=position)
-        x, (mean, low, high) = [position(row) for row in rows], _interval(rows, name)
-        axes.plot(x, mean, label=label, **_style(i))
-        axes.fill_between(x, low, high, alpha=0.2, lw=0, color=_style(i)["color"])
-    positions = {position(row) for row in settings}
-    positive = sorted(positions - {0.0})
-    if min(positions) >= 0 and len(positive) > 2 and positive[-1] / positive[0] > 20:
-        axes.set_xscale("symlog", linthresh=positive[0])
-
-
-def _over_names(axes: "Axes", across: str, name: str, lines: Mapping[str, list[Row]], settings: list[Row]) -> None:
-    names = list(dict.fromkeys(value_text(row[across]) for row in settings))
-    for i, (label, rows) in enumerate(lines.items()):
-        # Lines are side by side, within a third of the distance between names.
-        shift = (i + 0.5) / len(lines) / 1.5 - 1 / 3
-        x = [names.index(value_text(row[across])) + shift for row in rows]
-        mean, low, high = _interval(rows, name)
-        axes.errorbar(x, mean, [mean - low, high - mean], label=label, capsize=3, **_style(i) | {"ls": "none"})
-    axes.set_xticks(range(len(names)), names)
-    axes.set_xlim(-0.5, len(names) - 0.5)
-
-
-def _interval(rows: list[Row], name: str) -> list[NDArray[np.float64]]:
-    """Return means and ends of intervals in %; ends are NaN for single values."""
-    return [100 * np.array([row[f"{name}_{end}"] for row in rows], float) for end in ("mean", "low", "high")]
-
-
-def _style(i: int) -> dict[str, Any]:
-    """Return the style of line ``i``: when colours repeat, line style and marker change."""
-    turn = i // len(PALETTE)
-    return {"color": PALETTE[i % len(PALETTE)], "ls": ("-", "--", ":", "-.")[turn % 4], "marker": ".s^xD+v"[turn % 7]}

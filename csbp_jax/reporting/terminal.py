@@ -200,11 +200,14 @@ def print_result(
         console.print(f"{label:12} {path}", soft_wrap=True)
 
 
-def print_table(console: Console, title: str, columns: list[str], rows: list[list[str]], words: int = 1) -> None:
-    """Print a table: the first ``words`` columns are text, folded on a narrow terminal; the others are numbers."""
+def print_table(
+    console: Console, title: str, columns: list[str], rows: list[list[str]], words: int = 1, last_words: int = 0
+) -> None:
+    """Print a table: the first ``words`` and the last ``last_words`` columns are text, folded on a narrow terminal; the
+    others are numbers."""
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(columns):
-        if number < words:
+        if number < words or number >= len(columns) - last_words:
             table.add_column(heading, overflow="fold")
         else:
             table.add_column(heading, justify="right", no_wrap=True)

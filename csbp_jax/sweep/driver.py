@@ -10,15 +10,15 @@ sweeps/NAME/members.csv, epochs.csv, settings.csv, figures/
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from csbp_jax.config import Config, ConfigError, to_json
-from csbp_jax.reporting import plots, terminal
-from csbp_jax.reporting.format import half_width, value_text
+from csbp_jax.reporting import plots_sweep, terminal
+from csbp_jax.reporting.format import fields_text, value_text
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import seals
 from csbp_jax.sweep import grid, tables
@@ -33,6 +33,18 @@ from csbp_jax.training.plugins import Own, plugin_run_name
 _SPLITS = ("validation", "test")
 
 
+class Comparison(NamedTuple):
+    """How the settings of a sweep are compared.
+
+    control: ``{field: value}``: each setting is compared with the one that is equal but for these fields; by default,
+    with the one that trains without a chaos term (``chaos.z0`` 0) and is otherwise equal.
+    margin: largest difference without importance, in percentage points; None for no verdicts.
+    """
+
+    control: Mapping[str, Any] | None = None
+    margin: float | None = None
+
+
 def run(
     config: Config,
     axes: grid.Axes,
@@ -44,6 +56,7 @@ def run(
     chunk: int | None = None,
     data_parallel: int = 1,
     own: Own = Own(),
+    comparison: Comparison = Comparison(),
     console: Console | None = None,
 ) -> list[Setting]:
     """Train all members of a grid that have no result yet, and tabulate the results of all.
@@ -58,17 +71,19 @@ def run(
       chunk: number of members that train at once; by default one per device on CPU, and 32 per device elsewhere.
       data_parallel: number of devices that share each batch; other devices train other members.
       own: plugin functions, in place of the config's parts. If they are not from a file, ``name`` is required.
+      comparison: how the settings are compared; it does not change what is trained.
       console: where progress is shown; the terminal by default.
 
     Returns:
       The settings, each of which pools the members that differ only in their seed.
 
     Raises:
-      ConfigError: a field does not exist, a value is impossible, or the folder holds another sweep, or one that was
-        started with other chunks or devices.
+      ConfigError: a field does not exist, a value is impossible, the grid lacks the named control, or the folder
+        holds another sweep, or one that was started with other chunks or devices.
     """
     console = make_console() if console is None else console
     configs, points = grid.members(config, axes), [tables.plain(point) for point in grid.points(axes)]
+    controls = grid.controls([configs[group[0]] for group in tables.grouped(points).values()], comparison.control)
     metadata = to_json(config) | {
         "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
     }
@@ -79,13 +94,13 @@ def run(
     with run_dir.open_run(pathlib.Path(root), metadata, name, fresh, console, fingerprint, own=own) as folder:
         results = _train_missing(configs, own, folder, data_dir, _Layout(chunk, data_parallel), console)
         rows = tables.member_rows(points, results)
-        settings = tables.settings(points, rows)
+        settings = tables.settings(points, rows, controls, comparison.margin)
         tables.write_csv(folder / "members.csv", rows)
         tables.write_csv(folder / "epochs.csv", tables.epoch_rows(points, results))
         summary = [tables.flat(setting) for setting in settings]
         tables.write_csv(folder / "settings.csv", summary)
-        plots.draw_sweep(folder, [field for field in axes if field != "seed"], summary)
-        _print_settings(console, folder, settings)
+        plots_sweep.draw_sweep(folder, [field for field in axes if field != "seed"], summary, comparison.margin)
+        _print_settings(console, folder, settings, comparison)
         if line := _failed_layers_line(results):
             console.print(line, soft_wrap=True)
     return settings
@@ -97,12 +112,16 @@ def best(
     *,
     trust: bool = False,
     data_dir: str | pathlib.Path = "data",
+    margin: float | None = None,
     console: Console | None = None,
-) -> Setting:
-    """Retrain the setting of best validation accuracy on fresh seeds, so that the selection does not bias its result.
+) -> list[Setting]:
+    """Retrain the setting of best validation accuracy and its control on fresh seeds; the first result is the best's.
 
-    The new runs form a sweep in ``FOLDER/best-seeds-FIRST-LAST``. ``trust`` is as in
-    :func:`csbp_jax.evaluation.restore.load`. Fewer than 10 seeds are allowed, but give a wide interval.
+    On the seeds of the sweep, the selection would bias its accuracy. The control is equal but for ``chaos.z0`` 0, and
+    trains on the same seeds; there is none if the best setting itself has no chaos term. The new runs form a sweep in
+    ``FOLDER/best-seeds-FIRST-LAST-with-control`` (``FOLDER/best-seeds-FIRST-LAST`` without control). ``trust`` is as in
+    :func:`csbp_jax.evaluation.restore.load`, ``margin`` as in :class:`Comparison`. Fewer than 10 seeds are allowed, but
+    give a wide interval.
 
     Raises:
       ConfigError: the folder does not exist, it holds no finished sweep, or in every setting a member diverged.
@@ -121,14 +140,34 @@ def best(
     if None in results:
         raise ConfigError(f"{folder}: not all members have a result; go on with the sweep by csbp_jax sweep")
     rows = tables.member_rows(points, results)
-    selected = tables.best(tables.settings(points, rows))
+    selected = tables.best(tables.settings(points, rows, [None] * len(tables.grouped(points))))
     if selected is None:
         raise ConfigError(f"{folder}: members of every setting diverged; try smaller optimizer.lr or chaos.z0")
     first = 1 + max(member.seed for member in grid.members(config, axes))
     point = next(g for g, p in zip(grid_points, points, strict=True) if selected.point.items() <= p.items())
-    fresh_axes = {field: [value] for field, value in point.items()} | {"seed": range(first, first + seeds)}
+    fresh_axes: dict[str, Sequence[Any]] = {field: [value] for field, value in point.items() if field != "seed"}
     name = f"best-seeds-{first}-{first + seeds - 1}"
-    return run(config, fresh_axes, name=name, root=folder, data_dir=data_dir, own=own, console=console)[0]
+    console = make_console() if console is None else console
+    z0 = grid.at(config, point).chaos.z0
+    if any(z0):
+        # All strengths at once: strengths of single taps would be axes of their own.
+        fresh_axes = {k: v for k, v in fresh_axes.items() if not k.startswith("chaos.z0")}
+        fresh_axes["chaos.z0"] = [list(z0), [0.0] * len(z0)]
+        name += "-with-control"
+    else:
+        console.print(
+            "note: the best setting trains without a chaos term (chaos.z0 0), so it has no control", soft_wrap=True
+        )
+    return run(
+        config,
+        fresh_axes | {"seed": range(first, first + seeds)},
+        name=name,
+        root=folder,
+        data_dir=data_dir,
+        own=own,
+        comparison=Comparison(margin=margin),
+        console=console,
+    )
 
 
 def _check_group(config: Config, own: Own, data_dir: str | pathlib.Path) -> str:
@@ -246,16 +285,41 @@ def _is_result(content: Any) -> bool:
     return False
 
 
-def _print_settings(console: Console, folder: pathlib.Path, settings: Sequence[Setting]) -> None:
+def _print_settings(
+    console: Console, folder: pathlib.Path, settings: Sequence[Setting], comparison: Comparison
+) -> None:
     fields = list(settings[0].point)
-    rows = []
+
+    def print_table(title: str, settings: Sequence[Setting], columns: list[str], cells: list[list[str]]) -> None:
+        headings, points = tables.headings(fields), [list(map(value_text, s.point.values())) for s in settings]
+        texts, numbers = zip(headings, *points, strict=True), zip(columns, *cells, strict=True)
+        # Widths without which a word or number would be broken, and borders.
+        words = [max(len(word) for text in column for word in text.split() or [""]) for column in texts]
+        lines = [max(len(line) for text in column for line in text.split("\n")) for column in numbers]
+        if sum(width + 3 for width in [*words, *lines]) >= console.width:
+            points, headings = [[fields_text(setting.point)] for setting in settings], ["setting"]
+        rows = [[*point, *row] for point, row in zip(points, cells, strict=True)]
+        terminal.print_table(console, title, [*headings, *columns], rows, words=len(headings))
+
+    title = f"{folder}: test accuracy (%), mean [95 % interval] over seeds"
+    print_table(title, settings, *tables.accuracy_cells(settings))
+    if compared := [setting for setting in settings if setting.differences]:
+        replaced = {"chaos.z0": 0} if comparison.control is None else tables.plain(comparison.control)
+        control = f"the control (equal but for {fields_text(replaced)})"
+        title = f"difference from {control} in percentage points, paired over seeds [95 % interval]"
+        print_table(title, compared, *tables.difference_cells(compared))
     for setting in settings:
-        accuracies = [half_width(interval) for interval in setting.accuracies.values()][:2]
-        point = [value_text(value) for value in setting.point.values()]
-        rows.append([*point, str(setting.members), str(setting.diverged), *(accuracies or ["diverged", "diverged"])])
-    columns = [*tables.headings(fields), "members", "diverged", "chosen epoch", "last epoch"]
-    title = f"{folder}: test accuracy (%), mean and half the 95 % interval over seeds"
-    terminal.print_table(console, title, columns, rows, words=len(fields))
+        if setting.control is not None and not setting.differences:
+            console.print(
+                f"note: {fields_text(setting.point)}: no paired difference, it or its control diverged on every seed",
+                soft_wrap=True,
+            )
+    if len(settings) > 1 and not any(setting.control for setting in settings):
+        console.print(
+            "note: no setting is another's control, equal but for chaos.z0 0, so no paired differences are given; "
+            "--control names another",
+            soft_wrap=True,
+        )
 
 
 def _failed_layers_line(results: Sequence[Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, check, flatten, replaced, suggestion
+from csbp_jax.reporting.pairs import plain_control
 from csbp_jax.sweep.tables import plain
 from csbp_jax.training.build import TRACED
 from csbp_jax.training.plugins import Own
@@ -47,6 +48,26 @@ def words(text: str) -> dict[str, list[str]]:
     return axes
 
 
+def control_words(config: Config, text: str) -> dict[str, str]:
+    """Parse ``"chaos.term=drift chaos.z0=3"`` to ``{"chaos.term": "drift", "chaos.z0": "3"}``.
+
+    Raises:
+      ConfigError: a word is not FIELD=VALUE, a field does not exist, is given twice, or is the seed.
+    """
+    fields: dict[str, str] = {}
+    for word in text.split():
+        field, _, value = word.partition("=")
+        if not field or not value or "," in value:
+            raise ConfigError(f"--control: {word!r} is not possible; write FIELD=VALUE, one value of each field")
+        if field not in (known := _fields(config)):
+            raise ConfigError(f"--control: there is no field {field}; {suggestion(field, known)}")
+        if field == "seed" or field in fields:
+            reason = "members are paired by their seeds" if field == "seed" else "it is given twice"
+            raise ConfigError(f"--control: {word!r} is not possible, {reason}; leave it out")
+        fields[field] = value
+    return fields
+
+
 def _range(value: str) -> list[str]:
     first, colon, end = value.partition(":")
     if colon and re.fullmatch("[0-9]{1,18}", first) and re.fullmatch("[0-9]{1,18}", end):
@@ -67,7 +88,7 @@ def members(config: Config, axes: Axes) -> list[Config]:
     for field in axes:
         check_field(config, field)
     grid_points = points(axes)
-    configs = [check(_at(config, point)) for point in grid_points]
+    configs = [check(at(config, point)) for point in grid_points]
     for member in configs:
         for field, (possible, reason) in _IMPOSSIBLE.items():
             if (value := flatten(member)[field]) != possible:
@@ -81,11 +102,37 @@ def members(config: Config, axes: Axes) -> list[Config]:
     return configs
 
 
+def controls(configs: Sequence[Config], control: Mapping[str, Any] | None = None) -> list[int | None]:
+    """Return the number of each setting's control, None where it has none.
+
+    Args:
+      configs: one of each setting's members, of the same seed.
+      control: ``{field: value}``: a setting's control is the one that is equal but for these fields. By default, it is
+        the one that trains without a chaos term and is otherwise equal.
+
+    Raises:
+      ConfigError: ``control`` is given, and no setting has such a control.
+    """
+    if control is None:
+        fields = [flatten(config) for config in configs]
+        return [plain_control(number, fields) for number in range(len(fields))]
+    numbers = {config: number for number, config in enumerate(configs)}
+    wanted = [numbers.get(at(config, control)) for config in configs]
+    compared = [None if other == number else other for number, other in enumerate(wanted)]
+    if all(other is None for other in compared):
+        words = " ".join(f"{k}={v}" for k, v in plain(control).items())
+        raise ConfigError(f"--control: {words}: the grid has no such setting beside another; add it to --grid")
+    return compared
+
+
 def check_field(config: Config, field: str) -> None:
     """Raise ConfigError for a field that a grid cannot vary."""
-    known = [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
-    if field not in known:
+    if field not in (known := _fields(config)):
         raise ConfigError(f"GRID: there is no field {field}; {suggestion(field, known)} (--grid)")
+
+
+def _fields(config: Config) -> list[str]:
+    return [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
 
 
 def points(axes: Axes) -> list[dict[str, Any]]:
@@ -93,7 +140,8 @@ def points(axes: Axes) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _at(config: Config, point: Mapping[str, Any]) -> Config:
+def at(config: Config, point: Mapping[str, Any]) -> Config:
+    """Return the config at a point; ``chaos.z0.TAP`` replaces one of several strengths."""
     for field, value in point.items():
         value = tuple(value) if isinstance(value, list) else value  # JSON has lists for tuples
         if isinstance(flatten(config).get(field), tuple) and not isinstance(value, tuple):

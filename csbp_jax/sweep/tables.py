@@ -5,25 +5,32 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from csbp_jax.reporting.format import half_width, value_text
-from csbp_jax.reporting.intervals import Interval, student
+from csbp_jax.reporting.format import fields_text, percent, points, value_text
+from csbp_jax.reporting.intervals import Interval, student_of_shares
+from csbp_jax.reporting.pairs import PairedDifference, difference_text, paired_difference
 from csbp_jax.runtime import files
 
 Row = dict[str, Any]
 # The accuracies of a member; never the best over test.
 _ACCURACIES = ("chosen_test_accuracy", "last_test_accuracy", "chosen_validation_accuracy", "last_validation_accuracy")
+SHOWN = {"last_test_accuracy": "last epoch", "chosen_test_accuracy": "chosen epoch"}
+"""Accuracies in the tables for readers, with their headings."""
 
 
 class Setting(NamedTuple):
     """Members that differ in the seed alone.
 
     point: ``{field: value}``, without the seed. accuracies: intervals over the members that did not diverge, by name.
+    control: the fields of the setting that it is compared with, as text; None without a control. differences: of the
+    test accuracies from those of the control, by name, over the seeds that diverged in neither.
     """
 
     point: dict[str, Any]
     members: int
     diverged: int
     accuracies: dict[str, Interval]
+    control: str | None
+    differences: dict[str, PairedDifference]
 
 
 def plain(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,17 +64,46 @@ def epoch_rows(points: Sequence[Mapping[str, Any]], results: Sequence[Row]) -> l
     return rows
 
 
-def settings(points: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[Setting]:
-    """Return the members of each setting pooled, in the order of the grid."""
-    groups: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
-    for point, row in zip(points, rows, strict=True):
-        groups.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(row)
+def settings(
+    points: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
+    controls: Sequence[int | None],
+    margin: float | None = None,
+) -> list[Setting]:
+    """Return the members of each setting pooled, in the order of the grid, and compared with its control.
+
+    Args:
+      points: of the members.
+      rows: of the members, from :func:`member_rows`.
+      controls: number of each setting's control, from ``grid.controls``.
+      margin: largest difference without importance, in percentage points, for the verdicts.
+    """
+    groups = list(grouped(points).items())
     pooled = []
-    for key, group in groups.items():
-        finite = [row for row in group if not row["diverged"]]
-        accuracies = {name: student([row[name] for row in finite]) for name in _ACCURACIES} if finite else {}
-        pooled.append(Setting(dict(key), len(group), len(group) - len(finite), accuracies))
+    for (key, numbers), control in zip(groups, controls, strict=True):
+        finite = [rows[number] for number in numbers if not rows[number]["diverged"]]
+        accuracies = {name: student_of_shares([row[name] for row in finite]) for name in _ACCURACIES} if finite else {}
+        differences = {}
+        if control is not None:
+            for name in SHOWN:
+                values, of_control = (
+                    {points[i].get("seed", 0): rows[i][name] for i in members if not rows[i]["diverged"]}
+                    for members in (numbers, groups[control][1])
+                )
+                if paired := paired_difference(values, of_control, margin):
+                    differences[name] = paired
+        name_of_control = None if control is None else fields_text(dict(groups[control][0]))
+        counts = len(numbers), len(numbers) - len(finite)
+        pooled.append(Setting(dict(key), *counts, accuracies, name_of_control, differences))
     return pooled
+
+
+def grouped(points: Sequence[Mapping[str, Any]]) -> dict[tuple[tuple[str, Any], ...], list[int]]:
+    """Return the numbers of each setting's members, in the order of the grid: ``{items of its point: numbers}``."""
+    groups: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+    for number, point in enumerate(points):
+        groups.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(number)
+    return groups
 
 
 def best(settings: Sequence[Setting]) -> Setting | None:
@@ -90,16 +126,78 @@ def flat(setting: Setting) -> Row:
     row = {**setting.point, "members": setting.members, "diverged": setting.diverged}
     for name, interval in setting.accuracies.items():
         row |= {f"{name}_{end}": value for end, value in interval._asdict().items()}
+    if setting.control is not None:
+        row["control"] = setting.control
+    for name, paired in setting.differences.items():
+        row |= {f"{name}_difference_{end}": value for end, value in paired.difference._asdict().items()}
+        row |= {f"{name}_pairs": paired.pairs, f"{name}_signed_rank_p": paired.p}
+        row |= {f"{name}_verdict": paired.verdict} if paired.verdict else {}
     return row
+
+
+def from_flat(row: Mapping[str, str], fields: Sequence[str]) -> Setting:
+    """Return the setting of a row of ``settings.csv``; values of its point are text."""
+
+    def interval(name: str) -> Interval:
+        mean, *ends = (row.get(f"{name}_{end}") for end in Interval._fields)
+        low, high = (float(end) if end else None for end in ends)
+        return Interval(float(mean or "nan"), low, high)
+
+    accuracies = {name: interval(name) for name in _ACCURACIES if row.get(f"{name}_mean")}
+    differences = {
+        name: PairedDifference(
+            int(row[f"{name}_pairs"]),
+            interval(f"{name}_difference"),
+            float(row[f"{name}_signed_rank_p"]),
+            row.get(f"{name}_verdict") or None,
+        )
+        for name in SHOWN
+        if row.get(f"{name}_difference_mean")
+    }
+    point = {field: row[field] for field in fields}
+    counts = int(row["members"]), int(row["diverged"])
+    return Setting(point, *counts, accuracies, row.get("control") or None, differences)
+
+
+def accuracy_cells(settings: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and, per setting, cells: test accuracies in % with intervals, and number of finite members."""
+    return [*SHOWN.values(), "members"], [[*_accuracies(setting), _members(setting)] for setting in settings]
+
+
+def _accuracies(setting: Setting) -> list[str]:
+    return [percent(setting.accuracies[name]) if setting.accuracies else "diverged" for name in SHOWN]
+
+
+def _members(setting: Setting) -> str:
+    finite = setting.members - setting.diverged
+    return f"{finite} of {setting.members}" if setting.diverged else str(finite)
+
+
+def difference_cells(settings: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and, per setting with differences, cells: these in percentage points, and number of pairs."""
+    rows = []
+    for setting in settings:
+        if setting.differences:
+            pairs = str(setting.differences["last_test_accuracy"].pairs)
+            rows.append([*(difference_text(setting.differences[name]) for name in SHOWN), pairs])
+    return [*SHOWN.values(), "pairs"], rows
 
 
 def latex(setting: Setting) -> str:
     """Format a row of a LaTeX table: point, count of finite members, last and chosen epoch in % with intervals."""
     point = ", ".join(f"\\texttt{{{k}}} = {value_text(v)}".replace("_", r"\_") for k, v in setting.point.items())
-    of = f" of {setting.members}" if setting.diverged else ""
-    intervals = [setting.accuracies.get(f"{kind}_test_accuracy") for kind in ("last", "chosen")]
-    cells = [f"${half_width(i)}$".replace("±", r"\pm") if i else "diverged" for i in intervals]
-    return f"{point or 'as given'} & {setting.members - setting.diverged}{of} & {' & '.join(cells)} \\\\"
+    return _latex_row(point or "as given", _members(setting), _accuracies(setting))
+
+
+def latex_difference(setting: Setting) -> str:
+    """Format a row of a LaTeX table: the setting's differences from its control, in percentage points."""
+    differences = [setting.differences[name] for name in SHOWN]
+    cells = [f"${points(paired.difference)}$" for paired in differences]
+    return _latex_row("difference, paired", str(differences[0].pairs), cells)
+
+
+def _latex_row(name: str, count: str, cells: Sequence[str]) -> str:
+    return f"{name} & {count} & {' & '.join(cells)} \\\\"
 
 
 def headings(fields: Sequence[str]) -> list[str]:

@@ -36,7 +36,13 @@ def runs(trained, tmp_path_factory):
 GRID = {"chaos.z0": [[0.0], [3.0]], "seed": [0, 1]}
 ACCURACIES = [f"{epoch}_{split}_accuracy" for epoch in ("chosen", "last") for split in ("test", "validation")]
 MEMBERS = ["member", "chaos.z0", "seed", "diverged", *ACCURACIES, "last_epoch", "last_test_loss"]
-SETTINGS = ["chaos.z0", "members", "diverged", *(f"{name}_{end}" for name in ACCURACIES for end in ("mean", "low"))]
+ENDS = ("mean", "low", "high")
+SETTINGS = ["chaos.z0", "members", "diverged", *(f"{name}_{end}" for name in ACCURACIES for end in ENDS)]
+DIFFERENCES = [
+    f"{epoch}_test_accuracy_{end}"
+    for epoch in ("chosen", "last")
+    for end in (*(f"difference_{end}" for end in ENDS), "pairs", "signed_rank_p")
+]
 
 
 def write_csv(file, columns, rows):
@@ -55,7 +61,10 @@ def swept(trained, tmp_path_factory):
     random = np.random.default_rng(0)
     members = [[i, 3.0 * (i // 2), i % 2, False, *random.random(len(ACCURACIES)), 1, random.random()] for i in range(4)]
     write_csv(folder / "members.csv", MEMBERS, members)
-    write_csv(folder / "settings.csv", SETTINGS, [[z0, 2, 0, *random.random(len(SETTINGS) - 3)] for z0 in (0.0, 3.0)])
+    rows = [[z0, 2, 0, *random.random(len(SETTINGS) - 3)] for z0 in (0.0, 3.0)]
+    compared = ["chaos.z0 0.0", *[0.01, -0.02, 0.04, 2, 0.5] * 2]
+    columns = [*SETTINGS, "control", *DIFFERENCES]
+    write_csv(folder / "settings.csv", columns, [rows[0] + [""] * len(compared), rows[1] + compared])
     return folder
 
 
@@ -70,7 +79,7 @@ def test_page_of_a_real_sweep(tmp_path):
     text = html_report.write([tmp_path / "swept"]).read_text()
     check_self_contained(text)
     check_sweep(text)
-    for file, columns in (("members.csv", MEMBERS), ("settings.csv", SETTINGS)):
+    for file, columns in (("members.csv", MEMBERS), ("settings.csv", [*SETTINGS, "control", *DIFFERENCES])):
         with open(tmp_path / "swept" / file, newline="") as opened:
             assert set(columns) <= set(next(csv.reader(opened)))
 
@@ -108,8 +117,21 @@ def check_self_contained(text):
 
 
 def check_sweep(text):
-    for word in ("Grid", "chaos.z0", "last test accuracy mean", "Members", "grain"):
+    for word in ("Grid", "chaos.z0", "last test accuracy", "Members", "grain", "Difference from the control"):
         assert word in text
+
+
+def test_a_sweep_of_an_older_version_without_differences(swept, tmp_path):
+    folder = shutil.copytree(swept, tmp_path / "old")
+    with open(folder / "settings.csv", newline="") as file:
+        rows = [row[: len(SETTINGS)] for row in csv.reader(file)]
+    write_csv(folder / "settings.csv", rows[0], rows[1:])
+    text = html_report.write([folder]).read_text()
+    assert "Difference" not in text and "Settings: mean test accuracy" in text
+
+
+def test_an_interval_is_not_broken_over_lines(pages):
+    assert "+1.00 [-2.00,\N{NO-BREAK SPACE}+4.00]" in pages["sweep"]
 
 
 @pytest.mark.parametrize("name", ["one", "four", "sweep"])
@@ -165,7 +187,11 @@ def browser_layouts(pages, folder, *options):
     return {{
       inner: root.clientWidth, scroll: root.scrollWidth, images: [...page.images].map(i => i.naturalWidth),
       paper: page.defaultView.getComputedStyle(page.body).backgroundColor,
-      tables: [...page.querySelectorAll(".scroll")].map(t => t.scrollWidth - t.clientWidth) }};
+      tables: [...page.querySelectorAll(".scroll")].map(t => t.scrollWidth - t.clientWidth),
+      // Right end of a table's second and third column, where those are accuracies.
+      ends: [...page.querySelectorAll("table")].filter(t => /^(last|chosen)/.test(t.rows[0].cells[1].textContent))
+        .map(t => [1, 2].map(i => t.rows[0].cells[i].getBoundingClientRect().right)),
+      names: [...page.querySelectorAll("td:first-child")].map(cell => cell.getBoundingClientRect().width) }};
   }}));
 }}</script>""")
     line = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *options]
@@ -185,6 +211,9 @@ def test_layout_in_a_browser(pages, name, tmp_path):
         assert layout["inner"] >= width - 20 and layout["scroll"] <= layout["inner"]
         assert layout["images"] and min(layout["images"]) > 100 and layout["paper"] == "rgb(255, 255, 255)"
     assert max(narrow["tables"]) > 0  # wider than the phone, and it scrolls by itself
+    # Before that, without scrolling, names and both accuracies are in sight.
+    assert len(narrow["ends"]) == {"four": 3, "sweep": 3}[name] and min(narrow["names"]) > 60
+    assert max(max(ends) for ends in narrow["ends"]) <= narrow["inner"]
     assert overflowing["scroll"] > overflowing["inner"]
 
 

@@ -270,7 +270,7 @@ def test_a_stop_keeps_finished_members_and_the_resumed_sweep_has_the_same_tables
         ).read_bytes()
 
 
-def test_tables_figures_and_the_best(tmp_path):
+def test_tables_figures_and_the_best(tmp_path, monkeypatch):
     settings = run(tmp_path, {"optimizer.lr": [0.0, 0.05], "seed": [0, 1]})
     folder = tmp_path / "s"
     for name in ("accuracy.png", "accuracy.pdf"):
@@ -281,14 +281,65 @@ def test_tables_figures_and_the_best(tmp_path):
     assert float(rows[1]["last_test_accuracy_mean"]) == pytest.approx(mean)
     assert len(settings) == 2 and settings[1].members == 2
 
-    better = sweep.best(folder, 2, console=QUIET())
-    assert better.point == {"optimizer.lr": 0.05}
-    with open(folder / "best-seeds-2-3" / "members.csv") as file:
-        assert [m["seed"] for m in csv.DictReader(file)] == ["2", "3"]
+    better, control = sweep.best(folder, 2, console=QUIET())
+    assert better.point == {"optimizer.lr": 0.05, "chaos.z0": 10.0} == control.point | {"chaos.z0": 10.0}
+    assert control.point["chaos.z0"] == 0 and better.control == "optimizer.lr 0.05, chaos.z0 0.0"
+    with open(folder / "best-seeds-2-3-with-control" / "members.csv") as file:
+        accuracies = {(m["chaos.z0"], m["seed"]): float(m["last_test_accuracy"]) for m in csv.DictReader(file)}
+    assert list(accuracies) == [("10.0", "2"), ("10.0", "3"), ("0.0", "2"), ("0.0", "3")]
+    paired = better.differences["last_test_accuracy"]
+    first, second, of_first, of_second = accuracies.values()
+    assert paired.pairs == 2 and paired.difference.mean == pytest.approx((first + second - of_first - of_second) / 2)
     row = tables.latex(better)
-    assert row.startswith(r"\texttt{optimizer.lr} = 0.05 & 2 & $") and row.endswith(r"$ \\") and row.count(r"\pm") == 2
+    assert row.startswith(r"\texttt{optimizer.lr} = 0.05, \texttt{chaos.z0} = 10.0 & 2 & ") and row.count("[") == 2
+    assert tables.latex_difference(better).startswith("difference, paired & 2 & $")
     # Another number of seeds is another folder beside it.
-    assert sweep.best(folder, 3, console=QUIET()).members == 3
+    monkeypatch.setattr(driver, "train", untrained)
+    assert sweep.best(folder, 3, console=QUIET())[0].members == 3
+
+
+def test_the_best_has_its_control_of_all_taps_and_none_without_chaos(tmp_path, nothing_trains):
+    two = replaced(replaced(SMALL, "chaos.taps", ("fc1.membrane", "fc2.membrane")), "chaos.z0", (3.0,))
+    run(tmp_path, {"chaos.z0.fc2.membrane": [5.0], "optimizer.lr": [0.1], "seed": [0]}, two)
+    selected, control = sweep.best(tmp_path / "s", 2, console=QUIET())
+    assert selected.point == {"optimizer.lr": 0.1, "chaos.z0": (3.0, 5.0)}
+    assert control.point == {"optimizer.lr": 0.1, "chaos.z0": (0.0, 0.0)} and selected.control is not None
+
+    text = io.StringIO()
+    run(tmp_path / "plain", {"optimizer.lr": [0.1], "seed": [0]}, replaced(SMALL, "chaos.z0", (0.0,)))
+    (plain,) = sweep.best(tmp_path / "plain" / "s", 2, console=QUIET(file=text))
+    assert plain.control is None and (tmp_path / "plain" / "s" / "best-seeds-1-2").exists()
+    assert "the best setting trains without a chaos term (chaos.z0 0), so it has no control" in text.getvalue()
+
+
+def test_a_control_is_named_by_its_fields(tmp_path, nothing_trains):
+    axes = {"chaos.term": ["chaos", "drift"], "chaos.z0": [(3.0,)], "seed": [0, 1]}
+    with pytest.raises(ConfigError, match=r"--control: chaos.z0=7.0: the grid has no such setting"):
+        run(tmp_path, axes, comparison=sweep.Comparison({"chaos.z0": (7.0,)}))
+    assert not list(tmp_path.iterdir())
+    chaos, drift = run(tmp_path, axes, comparison=sweep.Comparison({"chaos.term": "drift"}, 0.5))
+    assert chaos.control == "chaos.term drift, chaos.z0 3.0" and drift.control is None
+    paired = chaos.differences["last_test_accuracy"]
+    assert (paired.pairs, paired.difference, paired.verdict) == (2, (0, 0, 0), "not decided")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--control", "drift"], "--control: 'drift' is not possible; write FIELD=VALUE"),
+        (["--control", "chaos.z0=0,3"], "--control: 'chaos.z0=0,3' is not possible; write FIELD=VALUE"),
+        (["--control", "chaos.zo=0"], "--control: there is no field chaos.zo; perhaps you meant chaos.z0"),
+        (["--control", "seed=0"], "--control: 'seed=0' is not possible, members are paired by their seeds"),
+        (["--control", "chaos.z0=0 chaos.z0=1"], "--control: 'chaos.z0=1' is not possible, it is given twice"),
+        (["--control", "chaos.z0=0"], "--control: chaos.z0=0.0: the grid has no such setting beside another"),
+        (["--margin", "101"], "--margin: '101' is not possible"),
+    ],
+)
+def test_impossible_controls_and_margins_are_refused_before_training(tmp_path, capsys, words, message):
+    line = ["sweep", "digits", "--grid", "chaos.z0=3,10 seed=0:2", "--sweeps", str(tmp_path), *words]
+    assert main.main(line) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_the_best_of_tuples_where_all_fresh_seeds_diverge(tmp_path, monkeypatch, capsys, nothing_trains):
@@ -302,11 +353,12 @@ def test_the_best_of_tuples_where_all_fresh_seeds_diverge(tmp_path, monkeypatch,
     monkeypatch.setattr(driver, "train", lambda *a: [{**result, **diverged} for result in untrained(*a)])
     assert main.main(["best", str(tmp_path / "s"), "--seeds", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "setting & n & last epoch & chosen epoch \\\\",
-        r"\texttt{model.features} = 6 & 0 of 3 & diverged & diverged \\",
+        r"\texttt{model.features} = 6, \texttt{chaos.z0} = 10.0 & 0 of 3 & diverged & diverged \\",
+        r"\texttt{model.features} = 6, \texttt{chaos.z0} = 0.0 & 0 of 3 & diverged & diverged \\",
     ]
-    assert any(re.search(r"6 +│ +3 │ +3 │ +diverged", line) for line in lines)
+    assert any(re.search(r"6 +│ 0.0 +│ +diverged │ +diverged │ +0 of 3", line) for line in lines)
 
 
 def test_another_grid_under_the_same_name_is_refused(tmp_path, nothing_trains):

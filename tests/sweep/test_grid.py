@@ -75,3 +75,12 @@ def test_only_fields_that_are_not_traced_need_another_compilation():
 def test_a_config_survives_json():
     config = replaced(replaced(SMALL, "data.size", (4, 4)), "chaos.cut", (-1.0, 2.0))
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_controls_of_a_grid():
+    configs = grid.members(SMALL, {"chaos.term": ["chaos", "drift"], "chaos.z0": [(3.0,), (0.0,)]})
+    assert grid.controls(configs) == [1, None, 3, None]
+    assert grid.controls(configs, {"chaos.term": "drift"}) == [2, 3, None, None]
+    assert grid.controls(configs, {"chaos.term": "chaos", "chaos.z0": 3.0}) == [None, 0, 0, 0]
+    with pytest.raises(ConfigError, match=r"--control: chaos.z0=7.0: the grid has no such setting beside another"):
+        grid.controls(configs, {"chaos.z0": (7.0,)})
