@@ -97,7 +97,7 @@ def figure(content: Content) -> Any:
             (line,) = axes.plot([ns["min"], ns["max"]], [i, i], color=PALETTE[6], linewidth=1)
             shown |= {"csbp_jax, median" if ours else "others, median": bar, "fastest to slowest round": line}
         axes.set_yticks(range(len(names)), [name.replace(", learned", ",\nlearned") for name in names], fontsize=7)
-        axes.set(xlabel="ns an element and step", title=label)
+        axes.set(xlabel="ns per element and time step", title=label)
     drawn.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return drawn
 
