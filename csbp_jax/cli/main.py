@@ -21,6 +21,7 @@ _ARGUMENTS = {
     "predict": "RUN FILE ...",
     "inspect": "RUN",
     "export": "RUN",
+    "push": "RUN USER/NAME",
     "compare": "RUN RUN ...",
     "report": "RUN|SWEEP ...",
     "tensorboard": "RUN ...",

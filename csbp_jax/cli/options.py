@@ -63,6 +63,8 @@ def expand_path(word: str) -> str:
     Raises:
       ValueError: it is an address.
     """
+    if word.startswith("hf://"):
+        raise ValueError(f"{word!r} is not possible; evaluate, predict, inspect and export take a network on the hub")
     if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would create a directory "gs:"
         raise ValueError(
             f"{word!r} is not possible, locks and renames need a file system; mount it, and give the directory "
@@ -73,6 +75,10 @@ def expand_path(word: str) -> str:
 
 def _path_or_address(word: str) -> str:
     return word if "://" in word else expand_path(word)  # training checks addresses
+
+
+def _run_or_address(word: str) -> str:
+    return word if word.startswith("hf://") else expand_path(word)  # restore checks addresses
 
 
 def _whole_number(word: str) -> int:
@@ -142,16 +148,19 @@ DataDir = Annotated[Path, arg(help="directory of prepared data sets")]
 Run = Positional[
     Annotated[
         str,
-        _word("RUN", expand_path),
-        arg(help="directory of a run; or digits or digits_events, networks that ship with csbp_jax"),
+        _word("RUN", _run_or_address),
+        arg(help="directory of a run; hf://USER/NAME; or digits or digits_events, which ship with csbp_jax"),
     ]
 ]
-Runs = Positional[tuple[Annotated[str, _word("RUN", expand_path)], ...]]
-RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", expand_path)], ...]]
-Files = Positional[tuple[Annotated[str, _word("FILE", expand_path)], ...]]
+RunDir = Positional[Annotated[str, _word("RUN", expand_path), arg(help="directory of a run")]]
+Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="repository on the Hugging Face hub")]]
+# Their paths are expanded after parsing: tyro does not pass on the errors of words within a tuple.
+Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
+RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", str)], ...]]
+Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
 Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
-_POSITIONALS = (Run, Runs, RunsOrSweep, Files, SweepDir, Networks)
+_POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrSweep, Files, SweepDir, Networks)
 Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
 WeightsOf = Annotated[
     Literal["last", "chosen", "ema"],
@@ -229,7 +238,15 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
         # Checked first, because tyro would report a missing positional argument instead.
         if re.match("--?[a-zA-Z]", word) and word.partition("=")[0] not in (*options, *HELP):
             raise ConfigError(f"{word}: there is no such option; {command} takes {', '.join(options)}")
-    return _parse(kind, None, argv, f"csbp_jax {command}")
+    parsed = _parse(kind, None, argv, f"csbp_jax {command}")
+    expanded = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
+        if field.type in (Runs, RunsOrSweep, Files):
+            try:
+                expanded[field.name] = tuple(map(expand_path, getattr(parsed, field.name)))
+            except ValueError as error:
+                raise ConfigError(f"{field.name}: {error}") from None
+    return dataclasses.replace(parsed, **expanded)  # type: ignore[type-var]
 
 
 def read_field(config: Config, field: str, word: str) -> Any:

@@ -19,8 +19,10 @@ from csbp_jax.cli.options import (
     Margin,
     Name,
     OptionalPath,
+    Repository,
     RequiredName,
     Run,
+    RunDir,
     Runs,
     RunsOrSweep,
     Split,
@@ -205,6 +207,34 @@ def export(argv: Sequence[str]) -> None:
         data_dir=options.data_dir,
     )
     print(file)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Push:
+    """Push a run's network to the Hugging Face hub: weights, config, and a card of what was measured."""
+
+    run: RunDir
+    repository: Repository
+    private: Flag = False
+    """create a private repository"""
+    weights_of: WeightsOf = "last"
+    trust: Trust = False
+
+
+def push(argv: Sequence[str]) -> None:
+    """Run ``csbp_jax push``."""
+    options = read_paths("push", Push, argv)
+    from csbp_jax.export import hub
+
+    print(
+        hub.push(
+            options.run,
+            options.repository,
+            which=options.weights_of,
+            private=options.private,
+            trust=options.trust,
+        )
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,7 @@ def evaluate_run(
     console = make_console() if console is None else console
     forward.check_split(split)
     restored = restore.restore(run, which, trust=trust)
+    which = restored.which  # of a published network, those that it has
     parts, fingerprint = build.load_data(restored.config, restored.own, data_dir)
     source = forward.Unaugmented(parts[split])
     changed = restored.data not in ("", run_dir.fingerprint_digest(fingerprint))
@@ -94,7 +95,7 @@ def evaluate_run(
     names = build.class_names(restored.config, parts, data_dir)
     result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
     result |= {"data_changed": changed} | summary(outcomes, names)
-    restored.folder.mkdir(parents=True, exist_ok=True)  # there is none yet for a network that ships
+    restored.folder.mkdir(parents=True, exist_ok=True)  # there is none yet for a network that ships, or is on the hub
     files.write_json(restored.folder / f"evaluation-{split}-{which}.json", result)
     plots_evaluation.draw(restored.folder, result)
     _print(console, restored.folder, result)

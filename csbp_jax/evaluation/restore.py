@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from csbp_jax import config as configuration
 from csbp_jax import learner
 from csbp_jax.config import Config, ConfigError, check, from_json
+from csbp_jax.evaluation import hub, published
+from csbp_jax.evaluation.published import WEIGHTS_LABELS, WeightsOf
 from csbp_jax.models.taps import Aux
 from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -19,15 +21,7 @@ from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own
 from csbp_jax.weights import shipped
 
-WeightsOf = Literal["last", "chosen", "ema"]
-"""Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
-
-WEIGHTS_LABELS = {
-    "last": "weights of the last epoch",
-    "chosen": "weights of the chosen epoch",
-    "ema": "moving average of the weights at the last epoch",
-}
-"""Labels in tables."""
+__all__ = ["WEIGHTS_LABELS", "Apply", "RestoredRun", "WeightsOf", "load", "metric_shapes", "restore"]
 
 Apply = Callable[..., tuple[jax.Array, Aux]]
 """The ``apply`` function of a network; see :func:`load`."""
@@ -37,7 +31,8 @@ class RestoredRun(NamedTuple):
     """Network of a run with the weights of one epoch, and the run's metadata."""
 
     folder: pathlib.Path
-    """The run's folder; for a network that ships with the package, ``shipped/NAME``, where its results are written."""
+    """The run's folder, where results are written; ``hub/USER/NAME`` for a network on the hub, and ``shipped/NAME`` for
+    one that ships with the package."""
     config: Config
     """The complete config: fields that the data determine (input shape, classes) are filled in."""
     apply: Apply
@@ -55,7 +50,7 @@ class RestoredRun(NamedTuple):
 def load(
     run: str | pathlib.Path, epoch: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
 ) -> tuple[Apply, dict[str, Any], Config]:
-    """Load the network of a finished or stopped run, or one that ships: ``(apply, variables, config)``.
+    """Load the network of a run, one on the hub, or one that ships: ``(apply, variables, config)``.
 
     ``apply(variables, x)`` returns ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
     normalised and encoded like the run's data, images in [0, 1] before that). Norms use their running statistics. It
@@ -64,8 +59,10 @@ def load(
     floating.
 
     Args:
-      run: the run's folder. Where there is no such run, the name of a network that ships with the package, one of
-        ``csbp_jax.weights.shipped.NAMES``; it has the weights of its last epoch only.
+      run: the folder of a run, or of a published network (evaluation/published.py); ``hf://USER/NAME`` or
+        ``hf://USER/NAME@REVISION``, a published network on the Hugging Face hub; or, where there is no such folder, the
+        name of a network that ships with the package, one of ``csbp_jax.weights.shipped.NAMES``. A published network
+        has the weights of one epoch, and "last" takes them whichever it is; one that ships has those of its last.
       epoch: "last" for the newest checkpoint, "chosen" for the epoch chosen by validation so far, or "ema" for the
         moving average of the weights at the newest checkpoint.
       trust: execute ``RUN/experiment.py``, the user's code, if the run has such a file. It runs with all your
@@ -73,7 +70,8 @@ def load(
       own: plugin functions, in place of that file.
 
     Raises:
-      ConfigError: ``run`` is not a run's folder, has no checkpoint, or cannot be read by this version.
+      ConfigError: ``run`` is not a run's folder, has no checkpoint, or cannot be read by this version; or it is not on
+        the hub, or cannot be downloaded.
     """
     restored = restore(run, epoch, trust=trust, own=own)
     return _with_input_check(restored.apply, restored.config.model), restored.variables, restored.config
@@ -111,29 +109,24 @@ def restore(
         raise ConfigError(f"weights of: {which!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
     if name := shipped.find(run):
         return _restore_shipped(name, which, own)
-    folder = pathlib.Path(run)
+    address = hub.parse(run) if hub.is_address(run) else None
+    folder = hub.download(address) if address else pathlib.Path(run)
     content = _read_run(folder)
     config = run_json.parse_config(folder / "config.json", content["config"])
-    if which == "ema" and not config.optimizer.ema:
+    is_published = published.is_published(folder)
+    if is_published:
+        which, epoch = published.published_weights(str(run), content, which)
+    elif which == "ema" and not config.optimizer.ema:
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
     own = reload(folder, content.get("own", {}), trust, own)
     recipe, state = _recipe_and_shapes(config, own)
-    like = checkpoint_content(state, metric_shapes(recipe, state))
-    store = location.checkpoint_dir(folder)
-    tree = checkpoint.restore_newest(store, jax.tree.map(_on_first_device, like), run_json.identity(content))
-    if tree is None and (folder / "result.json").exists():
-        raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")
-    if tree is None:
-        raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
-    epoch = int(tree["progress"]["epochs"])
-    if which != "chosen":
-        state = learner.with_ema_weights(tree["state"]) if which == "ema" else tree["state"]
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+    if is_published:
+        variables = published.read_variables(folder, learner.weights_of(state))
     else:
-        variables = {key: tree["chosen"][key] for key in ("params", "batch_stats")}
-        epoch = int(tree["chosen"]["epoch"])
+        like = checkpoint_content(state, metric_shapes(recipe, state))
+        variables, epoch = _from_checkpoint(folder, which, like, run_json.identity(content))
     return RestoredRun(
-        folder,
+        hub.output_folder(address) if address else folder,
         config,
         recipe.model.apply,
         variables,
@@ -143,6 +136,22 @@ def restore(
         _classes(content, config),
         own,
     )
+
+
+def _from_checkpoint(
+    folder: pathlib.Path, which: WeightsOf, like: dict[str, Any], identity: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Return the variables of a run's newest checkpoint, and their epoch."""
+    store = location.checkpoint_dir(folder)
+    tree = checkpoint.restore_newest(store, jax.tree.map(_on_first_device, like), identity)
+    if tree is None and (folder / "result.json").exists():
+        raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")
+    if tree is None:
+        raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
+    if which == "chosen":
+        return {key: tree["chosen"][key] for key in ("params", "batch_stats")}, int(tree["chosen"]["epoch"])
+    state = learner.with_ema_weights(tree["state"]) if which == "ema" else tree["state"]
+    return learner.weights_of(state), int(tree["progress"]["epochs"])
 
 
 def _restore_shipped(name: str, which: WeightsOf, own: Own | None) -> RestoredRun:
@@ -173,7 +182,9 @@ def _recipe_and_shapes(config: Config, own: Own) -> tuple[learner.Recipe, learne
 
 
 def _classes(content: dict[str, Any], config: Config) -> list[str]:
-    names: list[str] = content.get("classes", [])
+    names = content.get("classes", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return []
     return names if len(names) == config.model.classes else []
 
 

@@ -82,7 +82,7 @@ def test_errors_are_one_line(trained, tmp_path):
 
 def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "using.md").read_text()
-    block, nnx_module, nnx_training = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    block, nnx_module, nnx_training, _hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(trained)
     monkeypatch.chdir(tmp_path)

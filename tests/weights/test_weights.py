@@ -397,7 +397,7 @@ def test_files_that_do_not_fit_create_no_run(digits, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("csbp_jax: a.pth: features.0.fwd.module.")
     assert main.main(["train", "digits", "--weights", "b.pth"]) == 2
     assert capsys.readouterr().err == "csbp_jax: b.pth: there is no such file\n"
-    assert main.main(["evaluate", "digits"]) == 2
+    assert main.main(["evaluate", "mnist"]) == 2
     assert "weights: empty; name a PyTorch checkpoint" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
 

@@ -1,0 +1,94 @@
+"""Published networks: folders with the weights of one epoch in place of a run's checkpoints.
+
+    config.json          that of the run, with ``weights_of``, ``epoch`` and ``producer``
+    model.safetensors    parameters and running statistics, ``params/conv1/conv/kernel``, ...
+    experiment.py        the user's code, if the run has any
+
+``csbp_jax push`` (export/hub.py) writes them, and whatever takes a run's folder also takes such a folder.
+"""
+
+import pathlib
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
+
+from csbp_jax.config import ConfigError
+
+WeightsOf = Literal["last", "chosen", "ema"]
+"""Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
+
+WEIGHTS_LABELS = {
+    "last": "weights of the last epoch",
+    "chosen": "weights of the chosen epoch",
+    "ema": "moving average of the weights at the last epoch",
+}
+"""Labels in tables."""
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_FLOATING = {"F32", "F64"}
+
+
+def is_published(folder: pathlib.Path) -> bool:
+    """Return whether a folder has a file of weights."""
+    return (folder / WEIGHTS).is_file()
+
+
+def published_weights(run: str, content: dict[str, Any], which: WeightsOf) -> tuple[WeightsOf, int]:
+    """Return which weights a published network has, and their epoch.
+
+    Args:
+      run: its folder or address, for messages.
+      content: its ``config.json``.
+      which: the weights asked for; "last", the default everywhere, takes those that are there.
+
+    Raises:
+      ConfigError: it has others, or its ``config.json`` does not say which.
+    """
+    stored: Any = content.get("weights_of")
+    epoch = content.get("epoch")
+    if stored not in get_args(WeightsOf) or not isinstance(epoch, int):
+        raise ConfigError(f"{run}: {CONFIG} does not say which weights {WEIGHTS} has (weights_of, epoch)")
+    if which not in ("last", stored):
+        raise ConfigError(f"{run}: has only the {WEIGHTS_LABELS[stored]}, not those of {which!r}")
+    return stored, epoch
+
+
+def read_variables(folder: pathlib.Path, shapes: dict[str, Any]) -> dict[str, Any]:
+    """Read the weights of a published folder, after checking that they are those of its network.
+
+    Args:
+      shapes: the network's variables, ``{"params": ..., "batch_stats": ...}``, as ``jax.eval_shape`` gives them.
+
+    Raises:
+      ConfigError: the file is damaged, or an array is missing, left over, of another shape or not floating-point.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / WEIGHTS
+    expected = {_name(path): leaf for path, leaf in tree_leaves_with_path(shapes)}
+    try:
+        with safe_open(file, "numpy") as opened:
+            names = set(opened.keys())
+            # Checked before any array is read, so that the network bounds the memory.
+            if differing := sorted(names ^ set(expected)):
+                verb = "has" if differing[0] in names else "lacks"
+                raise ConfigError(f"{file}: {verb} {differing[0]}, and is not of the network in {CONFIG}")
+            for name, leaf in expected.items():
+                described = opened.get_slice(name)
+                shape = tuple(described.get_shape())
+                if shape != leaf.shape or described.get_dtype() not in _FLOATING:
+                    raise ConfigError(
+                        f"{file}: {name} is {described.get_dtype()} {shape}, but the network in {CONFIG} needs "
+                        f"F32 {leaf.shape}"
+                    )
+            variables: dict[str, Any] = tree_map_with_path(
+                lambda path, leaf: jnp.asarray(opened.get_tensor(_name(path)), leaf.dtype), shapes
+            )
+            return variables
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{file}: cannot be read ({' '.join(str(error).split())}); fetch it again") from None
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return keystr(path, simple=True, separator="/")

@@ -1,0 +1,114 @@
+"""Publication of a run's network on the Hugging Face hub: its weights, its config, and a card of what was measured.
+
+What is pushed is a folder as evaluation/published.py describes it, with README.md (the card) and the run's result.json.
+A clone of the repository is a folder that this package loads.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+
+from csbp_jax import __version__
+from csbp_jax.config import Config, ConfigError, to_json
+from csbp_jax.evaluation import hub, published, restore
+from csbp_jax.export import arrays
+from csbp_jax.export.model_card import card
+from csbp_jax.runtime import files, seals
+from csbp_jax.training import run_json
+from csbp_jax.training.plugins import COPY
+
+
+def push(
+    run: str | pathlib.Path,
+    repository: str,
+    *,
+    which: restore.WeightsOf = "last",
+    private: bool = False,
+    trust: bool = False,
+) -> str:
+    """Push a run's network to ``USER/NAME`` on the hub, as one commit, and return the address that loads it.
+
+    The repository is created if it does not exist. The account is that of ``hf auth login``, or of HF_TOKEN.
+
+    Args:
+      run: the run's folder.
+      repository: ``USER/NAME`` or ``hf://USER/NAME``.
+      which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+      private: create a private repository; one that exists stays as it is.
+      trust: execute the run's own code, if it has any; that file is pushed, too.
+
+    Returns:
+      ``hf://USER/NAME@COMMIT``.
+
+    Raises:
+      ConfigError: no such run or repository, huggingface_hub is not installed, or the hub refuses.
+    """
+    address = hub.parse(repository if hub.is_address(repository) else f"hf://{repository}")
+    if address.revision:
+        raise ConfigError(f"{repository}: a push makes a new revision; leave out @{address.revision}")
+    client = hub.client(f"push to {address}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary, "network")
+        write_folder(run, folder, address.repository, which=which, trust=trust)
+        operations = [client.CommitOperationAdd(file.name, str(file)) for file in sorted(folder.iterdir())]
+        api = client.HfApi(library_name="csbp_jax", library_version=__version__)
+        message = f"Network of run {pathlib.Path(run).resolve().name}, by csbp_jax {__version__}"
+        try:
+            api.create_repo(address.repository, private=private or None, exist_ok=True)
+            commit = api.create_commit(address.repository, operations, commit_message=message)
+        except Exception as error:  # the client's own errors, those of its HTTP library, and of the system
+            raise ConfigError(f"{address}: {hub.reason(client, error)}") from None
+    return str(address._replace(revision=commit.oid))
+
+
+def write_folder(
+    run: str | pathlib.Path,
+    folder: pathlib.Path,
+    repository: str,
+    *,
+    which: restore.WeightsOf = "last",
+    trust: bool = False,
+) -> None:
+    """Write all that is pushed to a new folder.
+
+    Paths in the config are shortened to their last component, for they are those of the user's machine.
+
+    Args:
+      run, which, trust: as of :func:`push`.
+      folder: the new folder.
+      repository: ``USER/NAME``, which the card names.
+
+    Raises:
+      ConfigError: no such run, the folder exists, or huggingface_hub is not installed.
+    """
+    client, source = hub.client("a model card"), pathlib.Path(run)
+    if not (source / published.CONFIG).is_file():
+        raise ConfigError(f"{run}: is not a run's folder, it has no {published.CONFIG}; name one such as runs/NAME")
+    restored = restore.restore(source, which, trust=trust)
+    restored = restored._replace(config=_without_directories(restored.config))
+    content = run_json.read_config(source, run_json.REPAIR)
+    content |= {"config": to_json(restored.config), "weights_of": restored.which, "epoch": restored.epoch}
+    content |= {"producer": f"csbp_jax {__version__}"}
+    if "file" in content.get("own", {}):
+        content["own"] |= {"file": pathlib.Path(content["own"]["file"]).name}
+    text = card(restored, source, repository, client)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(f"{folder}: exists; name a new folder") from None
+    seals.write_json(folder / published.CONFIG, content)
+    files.write_text(folder / "README.md", text)
+    arrays.safetensors(restored, {"producer": content["producer"]}, folder / published.WEIGHTS)
+    for name in ("result.json", COPY):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _without_directories(config: Config) -> Config:
+    def last(path: str) -> str:
+        return pathlib.Path(path).name
+
+    data = dataclasses.replace(config.data, dir=last(config.data.dir))
+    weights, table = last(config.weights), last(config.weights_table)
+    return dataclasses.replace(config, data=data, weights=weights, weights_table=table)
