@@ -1,7 +1,7 @@
 """Metrics of runs in an experiment tracker: Weights & Biases, MLflow or trackio.
 
 A tracker has one module, whose ``open_run`` opens or resumes the tracker's run as a :class:`TrackedRun`. Which run that
-is, and the number of its rows, are stored in RUN/track, so that the same command continues where it ended.
+is, and the step of its last rows, are stored in RUN/track, so that the same command continues where it ended.
 """
 
 import contextlib
@@ -29,8 +29,7 @@ def track(
 ) -> list[str]:
     """Log the config and every number of ``metrics.jsonl`` to a tracker, as ``KIND/NAME`` at its step.
 
-    A row that the tracker has is not logged again, even if a resumed run trains that step again: the run's results are
-    the same there.
+    Steps that the tracker has are not logged again when a resumed run repeats them, with the same numbers.
 
     Args:
       runs: folders of the runs.
@@ -60,24 +59,26 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folde
     file = folder / "track" / f"{to}.json"
     file.parent.mkdir(exist_ok=True)
     with files.locked(file.with_suffix(".lock"), on_wait=refuse):
-        remedy = "delete it, and the run is tracked as a new one"
-        new: dict[str, Any] = {"id": "", "rows": 0}
-        state = run_json.read_json(file, _is_state, remedy) if file.exists() else new
-        source = SourceRun(folder, project, flatten_json(content["config"]), state["id"], state["rows"])
-        with _OPEN[to](source) as tracked:
+        state: dict[str, Any] = {"id": "", "step": -1, "kinds": []}
+        if file.exists():
+            state = run_json.read_json(file, _is_state, "delete it, and the run is tracked as a new one")
+        with _OPEN[to](SourceRun(folder, project, flatten_json(content["config"]), state["id"])) as tracked:
             addresses[folder] = tracked.address
-            logged = tracked.rows
+            step, kinds = (state["step"], state["kinds"]) if tracked.resumed else (-1, [])
             while True:
                 rows = yield
-                while logged < len(rows):
-                    chunk = rows[logged : logged + _MOST_ROWS]
+                # By step, not by number: a resumed run may write rows again, and at other steps.
+                new = [row for row in rows if row["step"] > step or (row["step"] == step and row["kind"] not in kinds)]
+                for chunk in (new[i : i + _MOST_ROWS] for i in range(0, len(new), _MOST_ROWS)):
                     tracked.log(chunk)
-                    logged += len(chunk)
-                    seals.write_json(file, {"id": tracked.id, "rows": logged})
+                    last = chunk[-1]["step"]
+                    kinds = [*(kinds if last == step else []), *(row["kind"] for row in chunk if row["step"] == last)]
+                    step = last
+                    seals.write_json(file, {"id": tracked.id, "step": step, "kinds": kinds})
 
 
 def _is_state(content: dict[str, Any]) -> bool:
     match content:
-        case {"id": str(), "rows": int(rows)}:
-            return rows >= 0
+        case {"id": str(), "step": int(), "kinds": list()}:
+            return True
     return False

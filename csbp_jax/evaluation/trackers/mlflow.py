@@ -46,6 +46,6 @@ def open_run(run: SourceRun) -> Iterator[TrackedRun]:
             run_id = client.create_run(experiment_id, run_name=run.folder.resolve().name).info.run_id
             params = [entities.Param(name, str(value)) for name, value in run.config.items()]
             client.log_batch(run_id, params=params)
-        yield TrackedRun(run_id, run.rows, f"{mlflow.get_tracking_uri()} run {run_id}", log)
+        yield TrackedRun(run_id, bool(run.id), f"{mlflow.get_tracking_uri()} run {run_id}", log)
     except mlflow.exceptions.MlflowException as error:
         raise ConfigError(f"--to mlflow: {' '.join(str(error).split())}") from None

@@ -11,26 +11,25 @@ class SourceRun(NamedTuple):
     """Run to be tracked.
 
     config: its fields, ``{"chaos.z0": ...}``.
-    id, rows: those of the :class:`TrackedRun` when it was last written; empty and 0 before the first time.
+    id: that of the :class:`TrackedRun` which has its earlier rows; empty the first time.
     """
 
     folder: pathlib.Path
     project: str
     config: dict[str, Any]
     id: str
-    rows: int
 
 
 class TrackedRun(NamedTuple):
     """Run of a tracker.
 
     id: by which the tracker knows it.
-    rows: number of rows that it has.
+    resumed: whether it has the earlier rows.
     address: where a person finds it.
     log: adds rows to it.
     """
 
     id: str
-    rows: int
+    resumed: bool
     address: str
     log: Callable[[list[Row]], None]

@@ -34,6 +34,6 @@ def open_run(run: SourceRun) -> Iterator[TrackedRun]:
             tracked.log(scalars(row) | {"seconds": row["seconds"]}, step=row["step"])
 
     try:
-        yield TrackedRun(name, run.rows, f"project {run.project}, run {name}", log)
+        yield TrackedRun(name, bool(run.id), f"project {run.project}, run {name}", log)
     finally:
         tracked.finish()

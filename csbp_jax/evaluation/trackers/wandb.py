@@ -39,7 +39,7 @@ def open_run(run: SourceRun) -> Iterator[TrackedRun]:
         )
     except wandb.errors.Error as error:
         raise ConfigError(f"--to wandb: {' '.join(str(error).split())}") from None
-    # W&B's own steps count rows: two kinds may share a training step, and a resume continues the count.
+    # W&B's own steps count rows: rows of several kinds share a training step.
     tracked.define_metric("*", step_metric="step")
 
     def log(rows: list[Row]) -> None:
@@ -47,6 +47,6 @@ def open_run(run: SourceRun) -> Iterator[TrackedRun]:
             tracked.log(scalars(row) | {"step": row["step"], "seconds": row["seconds"]})
 
     try:
-        yield TrackedRun(tracked.id, tracked.step, tracked.url or str(tracked.settings.sync_dir), log)
+        yield TrackedRun(tracked.id, tracked.resumed, tracked.url or str(tracked.settings.sync_dir), log)
     finally:
         tracked.finish()
