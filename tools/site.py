@@ -64,6 +64,7 @@ def as_markdown(path):
 
 def cell_as_markdown(cell):
     text = "".join(cell["source"])
+    text = re.sub(r"^\[!\[.*\n", "", text, flags=re.MULTILINE)  # a badge, whose image would be loaded from elsewhere
     return text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
 
 

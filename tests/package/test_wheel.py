@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -117,6 +118,21 @@ def test_the_imports_of_the_tour_work_there(alone, tmp_path):
     lines = re.findall(r"^(?:import|from) .+$", code, re.MULTILINE)
     assert any("from csbp_jax import chaos" in line for line in lines)
     run([alone / "python", "-c", "\n".join(lines)], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tour_installs_a_wheel_beside_it(wheel, tmp_path):
+    """In an environment with IPython alone, whose ``%pip`` its first cell calls."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    programs = tmp_path / "venv" / "bin"
+    done = subprocess.run([programs / "pip", "install", "-q", "ipython"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"IPython cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+    shutil.copy(wheel, tmp_path)
+    cells = ["".join(cell["source"]) for cell in TOUR if cell["cell_type"] == "code"]
+    (tmp_path / "tour.ipy").write_text("\n\n".join([*cells[:3], "print('drawn by', csbp_jax.__file__)"]))
+    printed = run([programs / "ipython", "--matplotlib=agg", "tour.ipy"], tmp_path)
+    assert f"drawn by {tmp_path / 'venv'}" in printed
 
 
 @pytest.mark.slow
