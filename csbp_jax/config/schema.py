@@ -228,7 +228,7 @@ class Config:
     """Early stopping: number of epochs in a row without a better validation result; 0: off."""
     loss_limit: float = 1000.0
     """Divergence: the run ends when the task loss has been above this many times its value at the first step (or above
-    this number, if it began below 1) for 100 steps in a row; 0: off."""
+    this number, if it began below 1) for 100 steps in a row, or for three epochs if these have fewer steps; 0: off."""
     weights: str = ""
     """PyTorch checkpoint with initial weights and running statistics; see docs/weights.md."""
     weights_table: str = ""

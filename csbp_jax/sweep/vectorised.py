@@ -125,7 +125,8 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
     states = runs.init(jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs))
     readers = data.Readers(config.data.workers, config.data.threads)
     streams = [data.train_batches(runs.splits["train"], config.batch_size, seed, readers=readers) for seed in seeds]
-    selected, epochs, losses = _no_selection(states), [], MemberLosses(c.loss_limit for c in configs)
+    selected, epochs = _no_selection(states), []
+    losses = MemberLosses((c.loss_limit for c in configs), steps)
     for epoch in range(1, config.epochs + 1):
         steps_metrics: list[Any] = []
         for batches in itertools.islice(zip(*streams, strict=True), steps):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from csbp_jax.config import Diverged
 from csbp_jax.training.metrics_log import Row
 
-HIGH_STEPS_STOP = 100
-"""A run stops after this many steps in a row with a task loss above its limit."""
+HIGH_STEPS_STOP, HIGH_EPOCHS_STOP = 100, 3
+"""A run stops after this many steps or epochs, whichever are fewer steps, in a row with a task loss above its limit."""
 ALWAYS = 0.999
 """A layer with more spikes per neuron per time step than this, averaged over an epoch, always fires."""
 
@@ -35,15 +35,20 @@ def loss_limit(factor: Any, first: Any) -> Any:
     return np.where(np.asarray(factor) > 0, factor * np.maximum(first, 1.0), np.inf)
 
 
+def steps_to_stop(steps_per_epoch: int) -> int:
+    """Return how many steps in a row may have a task loss above the limit: 100, or those of three epochs if fewer."""
+    return min(HIGH_STEPS_STOP, HIGH_EPOCHS_STOP * steps_per_epoch)
+
+
 class LossWatch:
     """The task loss of a run, compared with its limit after each finite step; a skipped step changes nothing."""
 
-    def __init__(self, factor: float, rows: Iterable[Row]):
+    def __init__(self, factor: float, rows: Iterable[Row], steps_per_epoch: int):
         """Continue from the rows written so far.
 
         A run from before these rows existed takes its next step for the first.
         """
-        self._factor, self._first = factor, np.nan
+        self._factor, self._first, self._steps_to_stop = factor, np.nan, steps_to_stop(steps_per_epoch)
         self.high_since = 0
         """First step of the present stretch of steps above the limit; 0 if the loss is below it."""
         self.was_high = False
@@ -57,7 +62,7 @@ class LossWatch:
         """Yield the rows to write after a step, each with a line to print, which may be empty.
 
         Raises:
-          Diverged: the loss has been above its limit for 100 steps in a row.
+          Diverged: the loss has been above its limit for :func:`steps_to_stop` in a row.
         """
         if np.isnan(self._first):
             self._first = loss
@@ -68,10 +73,10 @@ class LossWatch:
             line = f"step {step}: the task loss is {loss:.3g}, above {limit:.3g}; it began at {self._first:.3g}"
             yield (
                 {"kind": _HIGH if self.high_since else _NORMAL, "step": step, "task_loss": loss},
-                ("" if self.was_high else f"{line}. The run ends if this lasts {HIGH_STEPS_STOP} steps"),
+                ("" if self.was_high else f"{line}. The run ends if this lasts {self._steps_to_stop} steps"),
             )
             self.was_high = True
-        if self.high_since and step - self.high_since + 1 >= HIGH_STEPS_STOP:
+        if self.high_since and step - self.high_since + 1 >= self._steps_to_stop:
             raise Diverged(
                 f"the task loss was above {limit:.3g} at steps {self.high_since} to {step}; it began at "
                 f"{self._first:.3g} (loss_limit {self._factor:g})"
@@ -82,10 +87,11 @@ class MemberLosses:
     """The same rule for the members of a sweep.
 
     Attributes:
-      diverged: ``[K]``, whether a member's loss has been above its limit for 100 steps in a row.
+      diverged: ``[K]``, whether a member's loss has been above its limit for :func:`steps_to_stop` in a row.
     """
 
-    def __init__(self, factors: Iterable[float]):
+    def __init__(self, factors: Iterable[float], steps_per_epoch: int):
+        self._steps_to_stop = steps_to_stop(steps_per_epoch)
         self._factors = np.array(list(factors), float)
         self._first = np.full(len(self._factors), np.nan)
         self._high_steps = np.zeros(len(self._factors), int)
@@ -97,7 +103,7 @@ class MemberLosses:
         high = losses > loss_limit(self._factors, self._first)
         skipped = self._high_steps + (self._high_steps > 0)
         self._high_steps = np.where(finite, np.where(high, self._high_steps + 1, 0), skipped)
-        self.diverged |= finite & (self._high_steps >= HIGH_STEPS_STOP)
+        self.diverged |= finite & (self._high_steps >= self._steps_to_stop)
 
 
 class LayerWatch:

@@ -72,7 +72,8 @@ class TrainingMonitor:
         self.config, self.steps_per_epoch, self.outputs = config, steps_per_epoch, outputs
         self.epochs, self.count, self.sums = int(progress["epochs"]), int(progress["count"]), progress["sums"]
         self.step, self.bad_steps = started[0], 0
-        self._losses, self._layers = LossWatch(config.loss_limit, started[1]), LayerWatch(started[1])
+        self._losses = LossWatch(config.loss_limit, started[1], steps_per_epoch)
+        self._layers = LayerWatch(started[1])
         self._seconds_per_step_at_peak = seconds_per_step_at_peak
         self._start_time: float = time.perf_counter() - started[1][-1]["seconds"]
         self._flip_ratios: dict[int, dict[str, float | None]] = {}
@@ -85,7 +86,7 @@ class TrainingMonitor:
 
         Raises:
           Diverged: loss or gradient was not finite for three steps in a row, or the task loss was above its limit for
-            100 (health.py).
+            too many (health.py).
         """
         self.catch_up()
         self._dispatched = metrics

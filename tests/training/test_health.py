@@ -24,9 +24,9 @@ def one_compilation_per_config():
         yield
 
 
-def watched(losses, factor=1000.0, rows=(), start=0):
+def watched(losses, factor=1000.0, rows=(), start=0, steps_per_epoch=1000):
     """The rows and lines of a run with these task losses; NaN stands for a skipped step."""
-    watch, written, lines = health.LossWatch(factor, rows), [], []
+    watch, written, lines = health.LossWatch(factor, rows, steps_per_epoch), [], []
     for step, loss in enumerate(losses, start=start + 1):
         if not np.isnan(loss):
             for row, line in watch.rows(step, loss):
@@ -43,6 +43,12 @@ def test_a_loss_above_its_limit_for_100_steps_in_a_row_is_a_divergence():
         watched([2.0, *[2001.0] * 100])
     with pytest.raises(Diverged, match=r"above 20 at steps 3 to 102"):
         watched([2.0, 1.0, *[21.0] * 100], factor=10.0)
+
+
+def test_three_epochs_suffice_where_they_have_fewer_steps():
+    watched([2.0, *[2001.0] * 29, 1.0], steps_per_epoch=10)
+    with pytest.raises(Diverged, match="at steps 2 to 31"):
+        watched([2.0, *[2001.0] * 30], steps_per_epoch=10)
 
 
 def test_a_loss_that_began_below_one_is_measured_from_one():
@@ -81,7 +87,7 @@ def test_members_of_a_sweep_follow_the_same_rule():
     losses = np.array([list(itertools.chain(*([v] * n for v, n in s)))[:500] for s in stretches])
     losses[:, 0], losses[random.random(losses.shape) < 0.02] = 2.0, np.nan
     factors = [1000.0] * 4 + [0.0, 4000.0, 10.0, 1000.0]
-    members, diverged = health.MemberLosses(factors), []
+    members, diverged = health.MemberLosses(factors, 1000), []
     for row in losses.T:
         members.update(row, ~np.isnan(row))
     for member, factor in zip(losses, factors, strict=True):
