@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csbp_jax.reporting import fonts
 from csbp_jax.reporting.format import as_number, fields_text, value_text
 from csbp_jax.reporting.plots import LEGEND_ROWS, PALETTE, Row, empty_figure
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_TICKS = 12  # With more values than this, Matplotlib chooses the ticks.
+_MAX_CHARACTERS = 30  # of names side by side below a panel
 
 
+@fonts.with_fallbacks()
 def draw_sweep(folder: pathlib.Path, fields: list[str], settings: list[Row], margin: float | None = None) -> None:
     """Draw ``figures/accuracy.{png,pdf}``: test accuracy over the first swept field that is a number, a line for each
     setting of the other fields; without a numeric field, over the values of the first one.
@@ -72,7 +75,7 @@ def draw_sweep(folder: pathlib.Path, fields: list[str], settings: list[Row], mar
 
 
 def _label(row: Row, fields: Sequence[str]) -> str:
-    return fields_text({field: row[field] for field in fields})
+    return fonts.printable(fields_text({field: row[field] for field in fields}))
 
 
 def _over_numbers(axes: "Axes", across: str, name: str, lines: Mapping[str, list[Row]], settings: list[Row]) -> None:
@@ -110,7 +113,11 @@ def _over_names(axes: "Axes", across: str, name: str, lines: Mapping[str, list[R
         x = [names.index(value_text(row[across])) + shift for row in rows]
         mean, low, high = _interval(rows, name)
         axes.errorbar(x, mean, [mean - low, high - mean], label=label, capsize=3, **_style(i) | {"ls": "none"})
-    axes.set_xticks(range(len(names)), names)
+    labels = [fonts.printable(name) for name in names]
+    if sum(map(len, labels)) > _MAX_CHARACTERS:
+        axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xticks(range(len(names)), labels)
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import sweep
-from csbp_jax.reporting import plots, plots_sweep
+from csbp_jax.reporting import fonts, plots, plots_sweep
 from csbp_jax.reporting.intervals import student_of_shares
 from csbp_jax.reporting.pairs import paired_difference
 from csbp_jax.reporting.terminal import Console
@@ -93,6 +93,15 @@ def test_a_figure_of_names_and_of_a_diverged_setting(drawn):
     expected = [100 * setting.accuracies["last_test_accuracy"].mean for setting in settings[:2]]
     np.testing.assert_allclose(bars.lines[0].get_xydata(), list(zip([0, 1], expected, strict=True)), atol=1e-9)
     assert figure.get_supxlabel() == "all seeds diverged: chaos.term linear"
+
+
+def test_long_names_below_a_figure_do_not_overlap(drawn, monkeypatch):
+    monkeypatch.setattr(fonts, "_FALLBACKS", ())
+    names = ("triangle", "rectangle", "sigmoid", "fast_sigmoid", "piecewise_exp", "\u661f")
+    figure = drawn([shown_setting({"model.neuron.surrogate": name}) for name in names])
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == [*names[:-1], r"\u661f"]
+    assert {label.get_rotation() for label in labels} == {45}
 
 
 def test_twenty_lines_of_a_figure_look_different(drawn):
