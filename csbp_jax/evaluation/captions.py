@@ -32,7 +32,7 @@ def caption(folder: pathlib.Path, figure: str) -> str:
         if figure == "accuracy":
             return _sweep(folder / "settings.csv")
         return _training(figure, folder)
-    except (ConfigError, OSError, LookupError, TypeError, ValueError):
+    except (ConfigError, OSError, LookupError, TypeError, ValueError, RecursionError):
         return figure
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from csbp_jax import data, weights
 from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, restore, scores
+from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import plots_evaluation, terminal
 from csbp_jax.reporting.intervals import wilson
 from csbp_jax.reporting.terminal import Console, make_console
@@ -62,7 +63,7 @@ def evaluate_run(
     """Evaluate a run's network on one split of its data, without augmentation.
 
     Prints the results and writes them to ``RUN/evaluation-SPLIT-WHICH.json`` and
-    ``RUN/figures/evaluation-SPLIT-WHICH.png``.
+    ``RUN/figures/evaluation-SPLIT-WHICH.png``; for a run that cannot be written, in ``evaluation/RUN``.
 
     Args:
       run: the run's folder.
@@ -84,6 +85,7 @@ def evaluate_run(
     restored = restore.restore(run, which, trust=trust)
     which = restored.which  # of a published network, those that it has
     parts, fingerprint = build.load_data(restored.config, restored.own, data_dir)
+    folder = output_folder(restored.folder)
     source = forward.Unaugmented(parts[split])
     changed = restored.data not in ("", run_dir.fingerprint_digest(fingerprint))
     if changed:
@@ -95,10 +97,9 @@ def evaluate_run(
     names = build.class_names(restored.config, parts, data_dir)
     result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
     result |= {"data_changed": changed} | summary(outcomes, names)
-    restored.folder.mkdir(parents=True, exist_ok=True)  # there is none yet for a network that ships, or is on the hub
-    files.write_json(restored.folder / f"evaluation-{split}-{which}.json", result)
-    plots_evaluation.draw(restored.folder, result)
-    _print(console, restored.folder, result)
+    files.write_json(folder / f"evaluation-{split}-{which}.json", result)
+    plots_evaluation.draw(folder, result)
+    _print(console, folder, result)
     return result
 
 

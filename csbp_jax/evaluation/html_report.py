@@ -11,6 +11,7 @@ from typing import Any
 from csbp_jax import __version__
 from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import captions, compare
+from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting.format import fields_text, option_text, value_text
 from csbp_jax.runtime import files
 from csbp_jax.sweep import tables
@@ -46,7 +47,7 @@ def write(folders: Sequence[str | pathlib.Path], out: str | pathlib.Path | None 
 
     Args:
       folders: of runs, compared with each other if there are several; or of a sweep.
-      out: the file; by default ``report.html`` in the first folder.
+      out: the file; by default ``report.html`` in the first folder, or in ``evaluation/RUN`` if that cannot be written.
 
     Raises:
       ConfigError: no folder, one is not a finished run or sweep, or a sweep is among several.
@@ -61,7 +62,7 @@ def write(folders: Sequence[str | pathlib.Path], out: str | pathlib.Path | None 
         names = ", ".join(run.folder.resolve().name for run in runs[:3])
         more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
         title, sections = f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}", _run_sections(runs)
-    file = pathlib.Path(out) if out else first / "report.html"
+    file = pathlib.Path(out) if out else output_folder(first) / "report.html"
     files.write_text(file, page(title, sections))
     return file
 

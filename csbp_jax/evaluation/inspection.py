@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.evaluation import forward, restore, synaptic_ops
+from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
@@ -30,7 +31,8 @@ def inspect(
 ) -> dict[str, Any]:
     """Measure a run's network on examples spread evenly over one split of its data, without augmentation.
 
-    Prints tables, draws figures in ``RUN/figures/inspect`` and writes the numbers to ``RUN/inspect.json``.
+    Prints tables, draws figures in ``RUN/figures/inspect`` and writes the numbers to ``RUN/inspect.json``; for a
+    run that cannot be written, in ``evaluation/RUN``.
 
     Args:
       run: the run's folder, for the weights of the last epoch; or a run restored with others (``restore.restore``).
@@ -51,6 +53,7 @@ def inspect(
     forward.check_split(split)
     restored = run if isinstance(run, restore.RestoredRun) else restore.restore(run)
     records = build.load_data(restored.config, restored.own, data_dir)[0][split]
+    folder = output_folder(restored.folder)
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
     source = forward.Unaugmented(records, rows)
     size = min(len(rows), restored.config.eval_batch_size)
@@ -59,9 +62,9 @@ def inspect(
     result = {"run": restored.folder.name, "split": split, "weights_of": restored.which, "epoch": restored.epoch}
     result |= {"examples": len(rows)} | _summary(measured, synapses)
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
-    plots_inspection.draw(restored.folder / "figures" / "inspect", result, measured, neuron)
-    files.write_json(restored.folder / "inspect.json", result)
-    _print(console, restored.folder, result)
+    plots_inspection.draw(folder / "figures" / "inspect", result, measured, neuron)
+    files.write_json(folder / "inspect.json", result)
+    _print(console, folder, result)
     return result
 
 

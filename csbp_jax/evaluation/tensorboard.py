@@ -1,10 +1,12 @@
-"""Export of the metrics of runs as TensorBoard events, in RUN/tensorboard."""
+"""Export of the metrics of runs as TensorBoard events, in RUN/tensorboard, or evaluation/RUN/tensorboard."""
 
+import functools
 import pathlib
 from collections.abc import Sequence
 
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import follow as following
+from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.training.metrics_log import Row
 
 
@@ -23,21 +25,23 @@ def write(runs: Sequence[str | pathlib.Path], follow: bool = False) -> list[path
     Raises:
       ConfigError: not a run's folder, one without metrics, or tensorboardX is not installed.
     """
-    return [folder / "tensorboard" for folder in following.follow(runs, _writer, follow)]
+    targets: dict[pathlib.Path, pathlib.Path] = {}
+    return [targets[folder] for folder in following.follow(runs, functools.partial(_writer, targets), follow)]
 
 
-def _writer(folder: pathlib.Path) -> following.Writer:
-    """Write the rows of a run so far, and each time those added since."""
+def _writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> following.Writer:
+    """Write the rows of a run so far, and each time those added since; note the folder of its events in ``targets``."""
     try:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError:
         raise ConfigError("TensorBoard events: need the package tensorboardX; pip install tensorboardX") from None
-    for old in (folder / "tensorboard").glob("events.out.tfevents.*"):
+    target = targets[folder] = output_folder(folder) / "tensorboard"
+    for old in target.glob("events.out.tfevents.*"):
         old.unlink()
     previous: list[Row] = []
     written = files = 0
     # A second file within a second would have the name of the first.
-    writer = SummaryWriter(str(folder / "tensorboard"), flush_secs=1, filename_suffix=f".{files:03}")
+    writer = SummaryWriter(str(target), flush_secs=1, filename_suffix=f".{files:03}")
     try:
         while True:
             rows = yield
@@ -47,7 +51,7 @@ def _writer(folder: pathlib.Path) -> following.Writer:
                 writer.close()
                 files += 1
                 options = {"flush_secs": 1, "filename_suffix": f".{files:03}", "purge_step": previous[written]["step"]}
-                writer = SummaryWriter(str(folder / "tensorboard"), **options)
+                writer = SummaryWriter(str(target), **options)
             for row in rows[written:]:
                 for tag, value in following.scalars(row).items():
                     writer.add_scalar(tag, value, row["step"], following.wall_time(folder, row))

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from csbp_jax import __version__, data
 from csbp_jax.config import ConfigError, to_json
 from csbp_jax.evaluation import restore
+from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.export import arrays, nir_graph, stablehlo
 from csbp_jax.runtime import files
 
@@ -29,7 +30,8 @@ def export(
       run: the run's folder.
       to: "safetensors" or "npz", its arrays (:mod:`csbp_jax.export.arrays`); "stablehlo", its function
         (:mod:`csbp_jax.export.stablehlo`); "nir", its graph (:mod:`csbp_jax.export.nir_graph`).
-      out: the file; ``RUN/export/WHICH.FORM`` by default.
+      out: the file; by default ``RUN/export/WHICH.FORM``, or ``evaluation/RUN/export/WHICH.FORM`` for a run that
+        cannot be written.
       which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
@@ -40,7 +42,7 @@ def export(
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
     restored = restore.restore(run, which, trust=trust)
-    file = pathlib.Path(out) if out else restored.folder / "export" / f"{which}.{to}"
+    file = pathlib.Path(out) if out else output_folder(restored.folder) / "export" / f"{which}.{to}"
     file.parent.mkdir(parents=True, exist_ok=True)
     texts = metadata(restored, data_dir)
     with files.replacing(file) as temporary:

@@ -121,7 +121,7 @@ def _energy(run: RestoredRun, source: pathlib.Path) -> Iterator[str]:
             f"Energy, estimated from these at {measured['ac_pj']} and {measured['mac_pj']} pJ (45 nm), without memory "
             f"access: {measured['energy_nj']:,.4g} nJ.",
         ]
-    except (OSError, ValueError, KeyError, TypeError):  # not inspected, or by another version
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not inspected, or by another version
         return
     if of_these_weights:
         yield from ("", *lines)

@@ -15,6 +15,7 @@ from csbp_jax.cli import main
 from csbp_jax.evaluation import evaluate, forward, restore
 from csbp_jax.reporting import plots_evaluation, terminal
 from csbp_jax.training import run_json
+from tests.support.older_checkpoints import forget_run
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,7 @@ def test_changed_data_are_reported(run, evaluated, no_figure, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     content = run_json.read_config(copy)
     (copy / "config.json").write_text(json.dumps(content | {"data": "other"}))
+    forget_run(copy / "checkpoints")
     result = evaluate.evaluate_run(copy, console=terminal.Console(file=io.StringIO()))
     assert result["data_changed"] and "its data have changed since training" in capsys.readouterr().err
     assert result["accuracy"] == evaluated[0]["accuracy"]

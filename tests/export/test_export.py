@@ -20,6 +20,7 @@ from csbp_jax.evaluation import restore
 from csbp_jax.export import arrays, metadata, nir_graph
 from csbp_jax.training import run_json
 from tests.support import nir_interpreter
+from tests.support.older_checkpoints import forget_run
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +224,7 @@ def test_a_refused_export_does_not_change_the_old_file(run, capsys, tmp_path):
     content = run_json.read_config(changed)
     content["config"]["model"]["neuron"]["reset"] = "soft"
     (changed / "config.json").write_text(json.dumps(content))
+    forget_run(changed / "checkpoints")
     assert main.main(["export", str(changed), "--to", "nir", "--out", str(file)]) == 2
     assert "soft reset" in capsys.readouterr().err and file.read_text() == "old"
     assert not list(tmp_path.glob("*.part"))

@@ -10,9 +10,10 @@ import pytest
 from csbp_jax.cli import main
 from csbp_jax.config import CheckpointError, ConfigError, flatten
 from csbp_jax.training import run_json
-from csbp_jax.training.checkpoint import location, manifest
+from csbp_jax.training.checkpoint import location
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import shared_programs
+from tests.support.older_checkpoints import forget_run
 from tests.support.small_run import SMALL, run
 
 CLOCKS = ("seconds", "examples_per_second", "waiting", "sha256")
@@ -118,12 +119,7 @@ def test_a_checkpoint_of_another_run_is_refused(finished, copy, tmp_path, capsys
 
 
 def test_a_checkpoint_of_an_older_version_names_no_run_and_resumes(finished, copy):
-    for step in (2, 4):
-        folder = copy / "checkpoints" / str(step)
-        metadata = manifest.metadata(folder)
-        assert metadata.pop("run")["seed"] == 0
-        (folder / "manifest.json").unlink()
-        manifest.write_manifest(folder, metadata)
+    assert [run["seed"] for run in forget_run(copy / "checkpoints")] == [0, 0]
     shutil.rmtree(copy / "checkpoints" / "4")
     (copy / "result.json").unlink()
     result, text = run(SMALL, copy.parent, name="r")

@@ -1,0 +1,77 @@
+"""Commands on a run whose folder is read-only: results go to the working directory, and one line says so."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from csbp_jax.config import ConfigError
+from csbp_jax.evaluation import outputs
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def on_read_only(folder, code, cwd):
+    """Runs Python with a folder mounted read-only, which binds root too; skips where that is not possible."""
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    enter = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*enter, mount, folder, "true"], capture_output=True).returncode:
+        pytest.skip("needs a mount namespace")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    line = [*enter, mount, folder, sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_run_that_can_be_written_has_its_results(tmp_path, capsys):
+    assert outputs.output_folder(tmp_path / "new") == tmp_path / "new"
+    assert list((tmp_path / "new").iterdir()) == [] and capsys.readouterr().err == ""
+
+
+def test_results_on_a_read_only_run_go_to_the_working_directory(tmp_path):
+    code = "from csbp_jax.evaluation.outputs import output_folder, pathlib; print(output_folder(pathlib.Path('a/run')))"
+    (tmp_path / "a" / "run").mkdir(parents=True)
+    done = on_read_only(tmp_path / "a" / "run", code, tmp_path)
+    assert done.stdout == "evaluation/run\n"
+    line = "csbp_jax: a/run: cannot be written (Read-only file system); results are written to evaluation/run\n"
+    assert done.stderr == line
+
+
+def test_where_neither_can_be_written_that_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evaluation").touch()
+    reason = r"\(Not a directory\)"
+    with pytest.raises(ConfigError, match=rf"^evaluation/run: cannot be written {reason}, nor can .*/run {reason}; "):
+        outputs.output_folder(pathlib.Path("evaluation/run"))
+
+
+@pytest.mark.slow
+def test_all_commands_work_on_a_read_only_run(trained, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((8, 8), np.uint8))
+    commands = [
+        ["evaluate", str(trained)],
+        ["inspect", str(trained), "--examples", "10"],
+        ["export", str(trained)],
+        ["report", str(trained)],
+        ["predict", str(trained), "x.npy"],
+        ["compare", str(trained), str(shutil.copytree(trained, tmp_path / "other"))],
+    ]
+    code = f"import sys; from csbp_jax.cli.main import main; sys.exit(max(map(main, {commands!r})))"
+    before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
+    content = json.loads((tmp_path / "other" / "config.json").read_text())
+    content["config"]["seed"] = 5
+    del content["sha256"]
+    (tmp_path / "other" / "config.json").write_text(json.dumps(content))
+    done = on_read_only(trained, code, tmp_path)
+    assert done.stderr.count("; results are written to evaluation/trained\n") == 4
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
+    written = {str(path.relative_to(tmp_path)) for path in (tmp_path / "evaluation").rglob("*") if path.is_file()}
+    names = {"evaluation-test-last.json", "inspect.json", "export/last.safetensors", "report.html"}
+    assert {f"evaluation/trained/{name}" for name in names} <= written
+    assert "evaluation/trained/figures/evaluation-test-last.png" in written
