@@ -1,12 +1,12 @@
 """Train the networks that ship with the package: ``python -m tools.make_shipped [NAME ...]``.
 
 For each NAME, a preset whose data ship as well, this is ``csbp_jax train NAME`` with seed 0. The directory
-``csbp_jax/weights/trained/NAME`` then holds the run's ``config.json``, the weights of its last epoch in float32, their
-accuracy on the validation and test splits, and a card that states all this. About two minutes on two cores.
+``csbp_jax/weights/trained/NAME`` then holds the network as a published one (csbp_jax/evaluation/published.py), with the
+weights of its last epoch in float32, their accuracy on the validation and test splits, and a card that states all this.
+About two minutes on two cores.
 """
 
 import pathlib
-import shutil
 import sys
 import tempfile
 
@@ -14,9 +14,12 @@ import jax
 
 import csbp_jax
 from csbp_jax import configs
+from csbp_jax.evaluation import published
 from csbp_jax.evaluation.evaluate import evaluate_run
 from csbp_jax.export import export
+from csbp_jax.runtime import seals
 from csbp_jax.runtime.files import write_json
+from csbp_jax.training import run_json
 from experiments.study import provenance
 
 TRAINED = pathlib.Path(__file__).parent.parent / "csbp_jax" / "weights" / "trained"
@@ -60,13 +63,14 @@ def make(name: str, root: pathlib.Path) -> None:
     result = csbp_jax.train(config, name=name, root=root)
     run, folder = root / name, TRAINED / name
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / "config.json", folder / "config.json")
-    export(run, "safetensors", folder / "weights.safetensors")
+    export(run, "safetensors", folder / published.WEIGHTS)
+    content = run_json.read_config(run) | {"weights_of": "last", "epoch": result["last"]["epoch"]}
+    seals.write_json(folder / published.CONFIG, content | {"producer": f"csbp_jax {csbp_jax.__version__}"})
     splits = {split: evaluate_run(run, split=split) for split in ("validation", "test")}
     numbers = {split: {key: measured[key] for key in NUMBERS} for split, measured in splits.items()}
     origin = provenance(f"python -m tools.make_shipped {name}", ("jax", "jaxlib", "flax", "optax", "numpy"))
-    content = {"epoch": result["last"]["epoch"], "seed": config.seed, **numbers, "seconds": result["seconds"]}
-    write_json(folder / "accuracy.json", content | origin)
+    accuracy = {"epoch": result["last"]["epoch"], "seed": config.seed, **numbers, "seconds": result["seconds"]}
+    write_json(folder / "accuracy.json", accuracy | origin)
     _, variables, _ = csbp_jax.load(run)
     rows = [
         f"| {split} | {row['count']} | {row['accuracy']:.2%} | {row['nll']:.4f} | {row['ece']:.2%} |"

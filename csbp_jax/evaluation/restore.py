@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from csbp_jax import config as configuration
 from csbp_jax import learner
-from csbp_jax.config import Config, ConfigError, check, from_json
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.evaluation import hub, published
 from csbp_jax.evaluation.published import WEIGHTS_LABELS, WeightsOf
 from csbp_jax.models.taps import Aux
@@ -62,7 +62,7 @@ def load(
       run: the folder of a run, or of a published network (evaluation/published.py); ``hf://USER/NAME`` or
         ``hf://USER/NAME@REVISION``, a published network on the Hugging Face hub; or, where there is no such folder, the
         name of a network that ships with the package, one of ``csbp_jax.weights.shipped.NAMES``. A published network
-        has the weights of one epoch, and "last" takes them whichever it is; one that ships has those of its last.
+        has the weights of one epoch, and "last" takes them whichever it is.
       epoch: "last" for the newest checkpoint, "chosen" for the epoch chosen by validation so far, or "ema" for the
         moving average of the weights at the newest checkpoint.
       trust: execute ``RUN/experiment.py``, the user's code, if the run has such a file. It runs with all your
@@ -107,10 +107,7 @@ def restore(
     """
     if which not in get_args(WeightsOf):
         raise ConfigError(f"weights of: {which!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
-    if name := shipped.find(run):
-        return _restore_shipped(name, which, own)
-    address = hub.parse(run) if hub.is_address(run) else None
-    folder = hub.download(address) if address else pathlib.Path(run)
+    folder, output_folder = _locate(run)
     content = _read_run(folder)
     config = run_json.parse_config(folder / "config.json", content["config"])
     is_published = published.is_published(folder)
@@ -126,7 +123,7 @@ def restore(
         like = checkpoint_content(state, metric_shapes(recipe, state))
         variables, epoch = _from_checkpoint(folder, which, like, run_json.identity(content))
     return RestoredRun(
-        hub.output_folder(address) if address else folder,
+        output_folder,
         config,
         recipe.model.apply,
         variables,
@@ -154,24 +151,14 @@ def _from_checkpoint(
     return learner.weights_of(state), int(tree["progress"]["epochs"])
 
 
-def _restore_shipped(name: str, which: WeightsOf, own: Own | None) -> RestoredRun:
-    """Restore a network that ships with the package."""
-    if which != "last":
-        raise ConfigError(f"{name}: ships with the weights of its last epoch only; take last")
-    content = shipped.read_json(name, "config.json")
-    config = check(from_json(content["config"]))
-    recipe, state = _recipe_and_shapes(config, reload(pathlib.Path(name), {}, False, own))
-    variables = shipped.load(name, {"params": state.params, "batch_stats": state.batch_stats})
-    return RestoredRun(
-        pathlib.Path("shipped", name),
-        config,
-        recipe.model.apply,
-        variables,
-        which,
-        shipped.read_json(name, "accuracy.json")["epoch"],
-        content["data"],
-        content["classes"],
-    )
+def _locate(run: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Return the folder of a run or published network, and that for what commands write about it."""
+    if name := shipped.find(run):
+        return shipped.folder(name), shipped.output_folder(name)
+    if hub.is_address(run):
+        address = hub.parse(run)
+        return hub.download(address), hub.output_folder(address)
+    return pathlib.Path(run), pathlib.Path(run)
 
 
 def _recipe_and_shapes(config: Config, own: Own) -> tuple[learner.Recipe, learner.State]:

@@ -1,20 +1,13 @@
 """Trained networks that ship with the package, by name; ``trained/README.md`` describes them.
 
-A network is a directory ``trained/NAME`` with the ``config.json`` of its run, ``weights.safetensors``, and its measured
-accuracy in ``accuracy.json``. ``tools/make_shipped.py`` trains and writes them.
+Each is a published network (evaluation/published.py), with its measured accuracy in ``accuracy.json`` and a card.
+``tools/make_shipped.py`` trains and writes them.
 """
 
-import json
 import os
-from importlib import resources
-from importlib.resources.abc import Traversable
-from typing import Any
+import pathlib
 
-import jax
-import jax.numpy as jnp
-from jax.tree_util import keystr, tree_map_with_path
-
-_TRAINED = resources.files("csbp_jax.weights").joinpath("trained")
+_TRAINED = pathlib.Path(__file__).parent / "trained"
 
 NAMES = tuple(sorted(path.name for path in _TRAINED.iterdir() if path.is_dir()))
 
@@ -42,31 +35,11 @@ def _is_run(path: str) -> bool:
     return os.path.exists(os.path.join(path, "config.json"))
 
 
-def folder(name: str) -> Traversable:
+def folder(name: str) -> pathlib.Path:
     """Return the directory of a shipped network, for reading."""
-    return _TRAINED.joinpath(name)
+    return _TRAINED / name
 
 
-def read_json(name: str, file: str) -> dict[str, Any]:
-    """Read ``config.json`` or ``accuracy.json`` of a shipped network."""
-    content: dict[str, Any] = json.loads(folder(name).joinpath(file).read_bytes())
-    return content
-
-
-def load(name: str, like: Any) -> Any:
-    """Load the weights of a shipped network.
-
-    Args:
-      name: one of ``NAMES``.
-      like: its variables ``{"params": ..., "batch_stats": ...}`` as ``jax.ShapeDtypeStruct``.
-    """
-    from safetensors.numpy import load as parse
-
-    arrays = parse(folder(name).joinpath("weights.safetensors").read_bytes())
-
-    def leaf(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
-        array = arrays[keystr(path, simple=True, separator="/")]
-        assert array.shape == shape.shape, path
-        return jnp.asarray(array, shape.dtype)
-
-    return tree_map_with_path(leaf, like)
+def output_folder(name: str) -> pathlib.Path:
+    """Return the directory for what commands write about a shipped network, ``shipped/NAME``."""
+    return pathlib.Path("shipped", name)

@@ -39,7 +39,7 @@ THIRD_PARTIES = {
     "tyro": ("cli",),
     "filelock": ("runtime", "data", "training"),
     "nir": ("export",),
-    "safetensors": ("export", "evaluation.published", "weights.shipped"),
+    "safetensors": ("export", "evaluation.published"),
     "huggingface_hub": ("evaluation.hub", "export.hub"),
     "tensorboardX": ("evaluation.tensorboard",),
     "wandb": ("evaluation.trackers.wandb",),
