@@ -144,7 +144,7 @@ class Sweep:
     grid: Grid = ""
     """e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps"""
     control: Annotated[str | None, arg(metavar="FIELD=VALUE")] = None
-    """e.g. "chaos.term=drift": compare each setting with the one that is equal but for these fields; by default
+    """e.g. "chaos.term=drift": the control of a setting is the one that is equal but for these fields; by default
     chaos.z0=0"""
     margin: Margin = None
     chunk: OptionalCount = None

@@ -85,4 +85,5 @@ def _sweep(settings: pathlib.Path) -> str:
     below = " Below: its difference from its control, paired over seeds." * any(
         row.get("last_test_accuracy_difference_mean") for row in rows
     )
-    return f"Test accuracy of each setting: mean over {count} seeds, with its 95 % interval.{below}"
+    grey = " Grey: the margin." * any(row.get("last_test_accuracy_verdict") for row in rows)
+    return f"Test accuracy of each setting: mean over {count} seeds, with its 95 % interval.{below}{grey}"
