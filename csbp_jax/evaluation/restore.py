@@ -116,7 +116,9 @@ def restore(
     elif which == "ema" and not config.optimizer.ema:
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
     own = reload(folder, content.get("own", {}), trust, own)
-    recipe, state = _recipe_and_shapes(config, own)
+    # The number of steps per epoch changes values in the state, but no shape, so 1 will do.
+    recipe = build.build_recipe(config, own, steps_per_epoch=1)
+    state = jax.eval_shape(lambda: learner.init(recipe, jax.random.key(config.seed)))
     if is_published:
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
@@ -159,13 +161,6 @@ def _locate(run: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
         address = hub.parse(run)
         return hub.download(address), hub.output_folder(address)
     return pathlib.Path(run), pathlib.Path(run)
-
-
-def _recipe_and_shapes(config: Config, own: Own) -> tuple[learner.Recipe, learner.State]:
-    """Return the recipe of a run, and its state as shapes."""
-    # The number of steps per epoch changes values in the state, but no shape, so 1 will do.
-    recipe = build.build_recipe(config, own, steps_per_epoch=1)
-    return recipe, jax.eval_shape(lambda: learner.init(recipe, jax.random.key(config.seed)))
 
 
 def _classes(content: dict[str, Any], config: Config) -> list[str]:
