@@ -11,7 +11,8 @@ enough:
 - the cumulated local exponents of an annealed run: ``every * cumsum(history)`` of the first two;
 - ``flip_ratio``: the largest curvature over that at which plain descent starts to overshoot. Above 1 a fixed point has
   lost its stability; chaos needs more (with the chaos term alone, 1.64 at I0 = 0.65);
-- ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams.
+- ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams;
+- ``uncertainty_exponent``, ``basin_entropy``: how fractal the boundaries between starts with different ends are.
 
 A run with a positive tangent exponent is *chaotic*; one with only a positive finite-size exponent is *finite-size
 sensitive*; one whose cumulated local exponents rise for a while is *transiently expanding*. The thresholds are in
@@ -22,6 +23,7 @@ The state is any pytree. Differences live in its dynamical leaves, by default al
 integers and keys, are carried along. All growth rates are in nats per step.
 """
 
+from csbp_jax.dynamics.basins import BasinEntropy, UncertaintyExponent, basin_entropy, uncertainty_exponent
 from csbp_jax.dynamics.bifurcation import attractor_samples
 from csbp_jax.dynamics.finite_size import (
     ReadoutExponents,
@@ -34,8 +36,11 @@ from csbp_jax.dynamics.flip_ratio import flip_ratio
 from csbp_jax.dynamics.lyapunov import lyapunov, lyapunov_many
 
 __all__ = [
+    "BasinEntropy",
     "ReadoutExponents",
+    "UncertaintyExponent",
     "attractor_samples",
+    "basin_entropy",
     "finite_size",
     "finite_size_many",
     "finite_size_readouts",
@@ -43,4 +48,5 @@ __all__ = [
     "lyapunov",
     "lyapunov_many",
     "separation",
+    "uncertainty_exponent",
 ]
