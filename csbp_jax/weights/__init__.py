@@ -2,6 +2,7 @@
 
 torch_file and torch_pickle read the file, names holds the module names of published code, user_table those of a user's
 own, and matching pairs the file's keys with the leaves of a network.
+nir_file reads graphs of NIR, as networks of their own.
 """
 
 import os

@@ -17,6 +17,7 @@ import csbp_jax
 from csbp_jax import data
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import compare, html_report, predict, restore
+from csbp_jax.export import export
 from csbp_jax.training import run_json
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -82,9 +83,8 @@ def test_errors_are_one_line(trained, tmp_path):
 
 def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "using.md").read_text()
-    block, nnx_module, nnx_training, _hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "digits").symlink_to(trained)
+    block, nnx_module, nnx_training, _hub, from_nir = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    shutil.copytree(trained, tmp_path / "runs" / "digits")
     monkeypatch.chdir(tmp_path)
     load = csbp_jax.load
 
@@ -104,6 +104,9 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     exec(compile(nnx_training, "using.md", "exec"), names)
     assert float(names["aux"].terms["conv1.membrane"]) > 0.6
     assert not np.array_equal(names["net"].conv1["norm"]["mean"][...], before)
+    export("runs/digits", "nir")
+    exec(compile(from_nir, "using.md", "exec"), names)
+    np.testing.assert_array_equal(names["logits"], logits)
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert (ROOT / "docs" / target).exists(), target
 

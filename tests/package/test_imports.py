@@ -38,7 +38,7 @@ THIRD_PARTIES = {
     "rich": ("reporting",),
     "tyro": ("cli",),
     "filelock": ("runtime", "data", "training"),
-    "nir": ("export",),
+    "nir": ("weights.nir_file", "weights.nir_nodes", "export"),
     "safetensors": ("export", "evaluation.published"),
     "huggingface_hub": ("evaluation.hub", "export.hub"),
     "tensorboardX": ("evaluation.tensorboard",),

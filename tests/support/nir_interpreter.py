@@ -71,6 +71,8 @@ def _step(node, i, v, dt):
         "Threshold": lambda: (i > node.threshold.astype(np.float32)).astype(np.float32),
         "Affine": lambda: node.weight @ i + node.bias,
         "Linear": lambda: node.weight @ i,
+        "Scale": lambda: node.scale * i,
+        "SumPool2d": lambda: _windows(i, node.kernel_size, node.stride).sum((3, 4)),
         "Flatten": lambda: i.reshape(tuple(node.output_type["output"])),
         "AvgPool2d": lambda: _windows(i, node.kernel_size, node.stride).mean((3, 4)),
         "Conv2d": lambda: _conv(node, i),
@@ -78,15 +80,21 @@ def _step(node, i, v, dt):
     return np.asarray(stateless[kind](), np.float32), None
 
 
-def _windows(x, size, stride):
-    """Split ``[C, H, W]`` into windows ``[C, H', W', h, w]``."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, tuple(size), axis=(1, 2))
-    return windows[:, :: int(stride[0]), :: int(stride[1])]
+def _windows(x, size, stride, dilation=(1, 1)):
+    """Split ``[C, H, W]`` into windows ``[C, H', W', h, w]``, which skip pixels with a dilation."""
+    (rows, columns), (down, right) = (map(int, pair) for pair in (stride, dilation))
+    span = tuple((int(n) - 1) * step + 1 for n, step in zip(size, (down, right), strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(x, span, axis=(1, 2))
+    return windows[:, ::rows, ::columns, ::down, ::right]
 
 
 def _conv(node, x):
-    pad = [(0, 0), *((int(p), int(p)) for p in node.padding)]
-    windows = _windows(np.pad(x, pad), node.weight.shape[2:], node.stride)
+    padding = (0, 0) if isinstance(node.padding, str) else node.padding
+    pad = [(0, 0), *((int(p), int(p)) for p in padding)]
+    if isinstance(node.padding, str) and node.padding == "same":  # as PyTorch: an odd row or column is added at the end
+        spans = [int(d) * (n - 1) for d, n in zip(node.dilation, node.weight.shape[2:], strict=True)]
+        pad = [(0, 0), *((span // 2, span - span // 2) for span in spans)]
+    windows = _windows(np.pad(x, pad), node.weight.shape[2:], node.stride, node.dilation)
     groups = zip(np.split(windows, int(node.groups)), np.split(node.weight, int(node.groups)), strict=True)
     parts = [np.einsum("chwij,ocij->ohw", part, weight, dtype=np.float64) for part, weight in groups]
     return np.concatenate(parts) + node.bias[:, None, None]
