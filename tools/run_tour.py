@@ -20,7 +20,7 @@ def run(notebook: nbformat.NotebookNode, folder: str | os.PathLike[str]) -> None
     """Run a notebook in a directory, with the package of this repository."""
     resources = {"metadata": {"path": str(folder)}}
     client = nbclient.NotebookClient(
-        notebook, timeout=1200, kernel_name="python3", resources=resources, record_timing=False
+        notebook, timeout=600, kernel_name="python3", resources=resources, record_timing=False
     )
     client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
 
