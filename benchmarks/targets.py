@@ -27,15 +27,17 @@ def page(content: Content) -> str:
         except KeyError:
             lines.append(f"| {name} | {limit} | not measured | | {command(part)} |")
             continue
-        met = verdict(limit, unit * numbers["median"])
+        met, *ends = (verdict(limit, unit * numbers[which]) for which in ("median", "min", "max"))
         missed += [] if met else [name]
-        measured, outcome = cell(numbers, digits, unit), "met" if met else "missed"
+        outcome = ("met" if met else "missed") + ("" if all(end == met for end in ends) else ", by the median")
+        measured = cell(numbers, digits, unit)
         lines.append(f"| {name} | {limit} | {measured} | {outcome} | {command(part)} |")
     reasons = "\n".join(f"- {name}: {reason(name, content)}" for name in missed)
     text = "\n".join(lines)
     return f"""# Speed: targets
 
-Median (minimum-maximum). `make bench` measures all of them. The tests assert the residual, temporaries and numbers of
+Median (minimum-maximum). "By the median": the range of the rounds contains the limit, so that it is not resolved.
+`make bench` measures all of them. The tests assert the residual, temporaries and numbers of
 compilations. No GPU or TPU was available; there is a page on [programs compiled for an H100](h100.md).
 
 {text}
