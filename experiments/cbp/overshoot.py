@@ -7,6 +7,7 @@ Finished cells are read from ``overshoot.json`` and not repeated.
 
 import argparse
 import functools
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -178,17 +179,28 @@ def tested_against_cbp(tested: Mapping[str, Content]) -> Content:
 
 
 def page(content: Content) -> str:
-    """The tables: primary family, tuned comparison, shares and rises over the strength."""
-    cells, tables = content["cells"], []
+    """The tables: primary family, tuned comparison, shares and rises over the strength, rise of solved starts."""
+    tables = [primary_table(content)]
+    if "tested_against_cbp" in content:
+        tables += [tested_table(content), *(strengths_table(content, task) for task in TASKS), areas_table(content)]
+    return "\n\n".join(tables)
+
+
+def primary_table(content: Content) -> str:
+    """The primary family with its verdicts, and the median rises at the released strength."""
     rows = []
     for task, pairs in content["primary"].items():
         medians = content["median_rise"][task]
         for name, pair in pairs.items():
             ends = f"{100 * pair['low']:+.1f} to {100 * pair['high']:+.1f}"
             rows.append([task, name, points_text(pair), f"{pair['p_holm']:.2g}", ends])
-        rows.append([task, f"**{content['verdicts'][task]}**", *(f"{n}: {v:.1f} nats" for n, v in medians.items())])
-    tables.append(study.table(["task", f"CBP minus, at z0 {RELEASED:.1f}", "points", "p, Holm", "90 % interval"], rows))
+        rises = ", ".join(f"{name} {nats:.1f}" for name, nats in medians.items())
+        rows.append([task, f"**{content['verdicts'][task]}**", f"median rise (nats): {rises}", "", ""])
+    return study.table(["task", f"CBP minus, at z0 {RELEASED:.1f}", "points", "p, Holm", "90 % interval"], rows)
 
+
+def tested_table(content: Content) -> str:
+    """Every condition at its best strength, on fresh starts."""
     rows = []
     for task in TASKS:
         rows.append([task, "plain descent", share_text(content["plain"][task]["tested"]), "", "", ""])
@@ -196,22 +208,27 @@ def page(content: Content) -> str:
             result, pair = content["tested"][f"{task} | {name}"], content["tested_against_cbp"][task].get(name)
             compared = [points_text(pair), f"{pair['p_holm']:.2g}"] if pair else ["", ""]
             rows.append([task, name, share_text(result), f"{result['z0']:.1f}", *compared])
-    tables.append(study.table(["task", "condition", "solved (%)", "z0, best", "minus CBP (points)", "p, Holm"], rows))
+    return study.table(["task", "condition", "solved (%)", "z0, best", "minus CBP (points)", "p, Holm"], rows)
 
-    for task in TASKS:
-        rows = [
-            [name, *(f"{100 * cells[f'{task} | {name} | {z0:.2f}']['share']:.0f}" for z0 in STRENGTHS)]
-            for name in CONDITIONS
-        ]
-        rows += [
-            [f"rise, {name}", *(f"{np.median(cells[f'{task} | {name} | {z0:.2f}']['rise']):.1f}" for z0 in STRENGTHS)]
-            for name in MEASURED
-        ]
-        tables.append(study.table([task, *(f"{z0:.1f}" for z0 in STRENGTHS)], rows))
 
+def strengths_table(content: Content, task: str) -> str:
+    """Shares of a task (%), and median rises (nats), over the strength."""
+    cells = content["cells"]
+    rows = [
+        [name, *(f"{100 * cells[f'{task} | {name} | {z0:.2f}']['share']:.0f}" for z0 in STRENGTHS)]
+        for name in CONDITIONS
+    ]
+    rows += [
+        [f"rise, {name}", *(f"{np.median(cells[f'{task} | {name} | {z0:.2f}']['rise']):.1f}" for z0 in STRENGTHS)]
+        for name in MEASURED
+    ]
+    return study.table([task, *(f"{z0:.1f}" for z0 in STRENGTHS)], rows)
+
+
+def areas_table(content: Content) -> str:
+    """Probabilities that a solved start has the larger rise."""
     rows = [[key, share_text(area)] for key, area in content["areas"].items() if area]
-    tables.append(study.table(["CBP", "a solved start has the larger rise (%)"], rows))
-    return "\n\n".join(tables)
+    return study.table(["CBP", "a solved start has the larger rise (%)"], rows)
 
 
 def draw(content: Content, out: pathlib.Path) -> None:
@@ -243,12 +260,11 @@ def draw(content: Content, out: pathlib.Path) -> None:
     study.save_figure(figure, out, "overshoot")
 
 
-def run_cells(content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
-    """Run all cells of the grid, and measure rises."""
-    seeds = GRID_SEEDS + np.arange(options.grid)
+def run_plain(content: Content, options: argparse.Namespace) -> None:
+    """Train the plain runs of every task."""
+    plain = Condition(Kind(kick=None))
     for task, setup in TASKS.items():
         if task not in content["plain"]:
-            plain = Condition(Kind(kick=None))
             content["plain"][task] = {
                 name: wilson(solved(setup, plain, 0.0, first + np.arange(count)))
                 for name, first, count in (
@@ -256,18 +272,22 @@ def run_cells(content: Content, options: argparse.Namespace, file: pathlib.Path)
                     ("tested", TEST_SEEDS, options.starts),
                 )
             }
-        for name, condition in CONDITIONS.items():
-            for z0 in STRENGTHS:
-                key = f"{task} | {name} | {z0:.2f}"
-                if key in content["cells"]:
-                    continue
-                values = solved(setup, condition, z0, seeds)
-                cell: Content = wilson(values) | {"solved": bits(values)}
-                if name in MEASURED:
-                    cell["rise"] = [round(nats, 4) for nats in rises(setup, condition, z0, seeds[: options.rises])]
-                content["cells"][key] = cell
-                write_json(file, content)
-                print(f"{key:50} {cell['share']:.3f}", flush=True)
+
+
+def run_cells(content: Content, options: argparse.Namespace, file: pathlib.Path, strengths: Sequence[float]) -> None:
+    """Run the cells of some strengths, and measure rises."""
+    seeds = GRID_SEEDS + np.arange(options.grid)
+    for task, name, z0 in itertools.product(TASKS, CONDITIONS, strengths):
+        key, setup, condition = f"{task} | {name} | {z0:.2f}", TASKS[task], CONDITIONS[name]
+        if key in content["cells"]:
+            continue
+        values = solved(setup, condition, z0, seeds)
+        cell: Content = wilson(values) | {"solved": bits(values)}
+        if name in MEASURED:
+            cell["rise"] = [round(nats, 4) for nats in rises(setup, condition, z0, seeds[: options.rises])]
+        content["cells"][key] = cell
+        write_json(file, content)
+        print(f"{key:50} {cell['share']:.3f}", flush=True)
 
 
 def run_tests(content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
@@ -292,8 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = options.out / "overshoot.json"
     sizes = {"grid": options.grid, "rises": options.rises, "starts": options.starts}
     content = study.resume(parser, file, sizes, {"plain": {}, "cells": {}, "tested": {}})
-    run_cells(content, options, file)
-    run_tests(content, options, file)
+    run_plain(content, options)
+    run_cells(content, options, file, [RELEASED])
     content["primary"] = primary(content["cells"])
     content["median_rise"] = {
         task: {
@@ -302,9 +322,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for task in TASKS
     }
     content["verdicts"] = {t: verdict(content["primary"][t], content["median_rise"][t]) for t in TASKS}
+    content |= study.provenance("python -m experiments.cbp.overshoot")
+    study.write(options.out, "overshoot", content, page(content))
+    run_cells(content, options, file, STRENGTHS)
+    run_tests(content, options, file)
     content["areas"] = areas(content["cells"])
     content["tested_against_cbp"] = tested_against_cbp(content["tested"])
-    content |= study.provenance("python -m experiments.cbp.overshoot")
     draw(content, options.out)
     study.write(options.out, "overshoot", content, page(content))
 
