@@ -37,6 +37,7 @@ from csbp_jax.cli.run_commands import (
     Predict,
     Push,
     Report,
+    Series,
     TensorBoard,
     Track,
     compare,
@@ -46,6 +47,7 @@ from csbp_jax.cli.run_commands import (
     predict,
     push,
     report,
+    series,
     tensorboard,
     track,
 )
@@ -277,6 +279,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None]]] = {
     "push": (Push, push),
     "compare": (Compare, compare),
     "report": (Report, report),
+    "series": (Series, series),
     "tensorboard": (TensorBoard, tensorboard),
     "track": (Track, track),
     "sweep": (Sweep, sweep),

@@ -26,6 +26,7 @@ _ARGUMENTS = {
     "report": "RUN|SWEEP ...",
     "tensorboard": "RUN ...",
     "track": "RUN ...",
+    "series": "RUN|FILE.csv",
     "best": "SWEEP",
     "list": "[NETWORK ...]",
 }
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except KeyboardInterrupt:
         effects = {"data": "can be run again", "sweep": "resumes", "track": "continues"}
-        effects |= {"tensorboard": "rewrites all events"}
+        effects |= {"tensorboard": "rewrites all events", "series": "can be run again"}
         return _fail(f"interrupted; the same command {effects.get(command, 'resumes from the last checkpoint')}", 130)
     return 0
 

@@ -158,9 +158,12 @@ Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="
 Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
 RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", str)], ...]]
 Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
+SeriesFile = Positional[
+    Annotated[str, _word("RUN|FILE.csv", expand_path), arg(help="directory of a run, or a CSV file of any program")]
+]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
 Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
-_POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrSweep, Files, SweepDir, Networks)
+_POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrSweep, Files, SeriesFile, SweepDir, Networks)
 Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
 WeightsOf = Annotated[
     Literal["last", "chosen", "ema"],

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
 from csbp_jax import configs
 from csbp_jax.cli.options import (
     ConfigFields,
@@ -25,6 +27,7 @@ from csbp_jax.cli.options import (
     RunDir,
     Runs,
     RunsOrSweep,
+    SeriesFile,
     Split,
     Trust,
     WeightsOf,
@@ -275,6 +278,46 @@ def report(argv: Sequence[str]) -> None:
     from csbp_jax.evaluation import html_report
 
     print(html_report.write(options.runs, options.out))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Series:
+    """Measure chaos in a recorded series, such as a loss: 0-1 test, permutation entropy, surrogates (docs/lab.md)."""
+
+    source: SeriesFile
+    column: Name = None
+    """name of the column, or of the metric, such as train/task_loss; by default the only one, or the loss"""
+    skip: int = 0
+    """number of first values to leave out, such as a transient"""
+    every: Count = 1
+    """keep every N-th of the remaining values"""
+    difference: Flag = False
+    """take differences of these values, which removes a drift"""
+    seed: int = 0
+    """random seed of frequencies and surrogates"""
+    out: OptionalPath = None
+    """also write all numbers to this JSON file"""
+
+
+def series(argv: Sequence[str]) -> None:
+    """Run ``csbp_jax series``."""
+    options = read_paths("series", Series, argv)
+    from csbp_jax.evaluation import recorded
+    from csbp_jax.runtime.files import write_json
+
+    if options.seed < 0:
+        raise ConfigError(f"--seed: {options.seed} is not possible; allowed are whole numbers from 0")
+    column = recorded.read(options.source, options.column, options.skip)
+    values = column.values[:: options.every]
+    try:
+        measured = recorded.measure(np.diff(values) if options.difference else values, options.seed)
+    except ValueError as error:
+        raise ConfigError(f"{options.source}: column {column.name}: {error}") from None
+    recorded.report(column.name, measured)
+    if options.out:
+        chosen = {**dataclasses.asdict(options), "column": column.name}
+        word, _ = recorded.reading(measured)
+        write_json(options.out, {"options": chosen, "measures": measured, "reading": word})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,9 @@ enough:
 - ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams;
 - ``uncertainty_exponent``, ``basin_entropy``: how fractal the boundaries between starts with different ends are.
 
+Of a recorded scalar series, such as a loss, without its map: ``zero_one_test``, ``permutation_entropy``,
+``power_spectrum``, and ``nonlinearity_test`` with its surrogates, ``iaaft``.
+
 A run with a positive tangent exponent is *chaotic*; one with only a positive finite-size exponent is *finite-size
 sensitive*; one whose cumulated local exponents rise for a while is *transiently expanding*. The thresholds are in
 ``csbp_jax.instruments.classify``.
@@ -34,6 +37,8 @@ from csbp_jax.dynamics.finite_size import (
 )
 from csbp_jax.dynamics.flip_ratio import flip_ratio
 from csbp_jax.dynamics.lyapunov import lyapunov, lyapunov_many
+from csbp_jax.dynamics.series import permutation_entropy, power_spectrum, zero_one_test
+from csbp_jax.dynamics.surrogates import iaaft, nonlinearity_test
 
 __all__ = [
     "BasinEntropy",
@@ -45,8 +50,13 @@ __all__ = [
     "finite_size_many",
     "finite_size_readouts",
     "flip_ratio",
+    "iaaft",
     "lyapunov",
     "lyapunov_many",
+    "nonlinearity_test",
+    "permutation_entropy",
+    "power_spectrum",
     "separation",
     "uncertainty_exponent",
+    "zero_one_test",
 ]
