@@ -10,6 +10,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from csbp_jax.dynamics.standard_error import standard_error
+
 PyTree = Any
 """Any pytree of arrays; the state of a map."""
 
@@ -112,22 +114,4 @@ def summary(growth: Sequence[ArrayLike], every: int = 1) -> Statistics:
         )
     rates = [chunk / every for chunk in growth]
     history = jnp.asarray(np.stack(jax.device_get(rates)))  # jnp.stack would compile one operand per chunk
-    return history.mean(axis=0), standard_error(history), history
-
-
-def standard_error(history: jax.Array) -> jax.Array:
-    """Compute the standard error of the mean of a correlated series ``[chunks, ...]``, from about sqrt(chunks) blocks.
-
-    Means of blocks that are not longer than the memory of the series are still correlated. As for a first-order
-    autoregression, the variance of their mean is therefore taken ``(1 + r) / (1 - r)`` times as large, with r the
-    correlation of neighbouring blocks, corrected for its bias (Kendall 1954). On AR(1) series the result is right to
-    within about 20 %, and too large rather than too small.
-    """
-    blocks = max(2, int(len(history) ** 0.5))
-    means = history[: len(history) // blocks * blocks].reshape(blocks, -1, *history.shape[1:]).mean(axis=1)
-    deviations = means - means.mean(axis=0, keepdims=True)
-    total = (deviations**2).sum(axis=0)
-    r = (deviations[1:] * deviations[:-1]).sum(axis=0) / jnp.where(total > 0, total, 1.0)
-    # Anticorrelated blocks get no correction.
-    r = jnp.clip(r + (1 + 3 * r) / blocks, 0.0, 0.97)
-    return means.std(axis=0, ddof=1) * ((1 + r) / (1 - r) / blocks) ** 0.5
+    return history.mean(axis=0), jnp.asarray(standard_error(history), history.dtype), history

@@ -15,7 +15,6 @@ import pytest
 
 from csbp_jax import controls, dynamics, learner, losses, models, neurons, surrogate
 from csbp_jax.config import Chaos, Config, Model, Optimizer
-from csbp_jax.dynamics.state import summary
 from csbp_jax.learner import optimizer
 
 
@@ -413,24 +412,3 @@ def test_wrong_numbers_are_refused():
     for warmup, left in ((10, "no chunk"), (9, "1 chunk")):
         with pytest.raises(ValueError, match=f"{left} is left to count, and a standard error needs two"):
             dynamics.lyapunov(logistic, jnp.array(0.1), steps(10), 1, warmup=warmup)
-
-
-@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("p", [-0.7, 0.0, 0.5, 0.9, 0.97])
-def test_standard_errors_account_for_correlation(x64, count, p):
-    """The variance of the mean of an AR(1) series is known."""
-    rng = np.random.default_rng(0)
-    series = np.zeros((count, 500))
-    series[0] = rng.normal(size=500)
-    for i in range(1, count):
-        series[i] = p * series[i - 1] + (1 - p**2) ** 0.5 * rng.normal(size=500)
-    lags = np.arange(1, count)
-    true = ((1 + 2 * ((1 - lags / count) * p**lags).sum()) / count) ** 0.5
-    mean, error, _ = summary(list(series))
-    assert 0.95 < error.mean() / true < (1.6 if p > 0.9 else 1.3)
-    assert np.mean(np.abs(mean) > 4 * error) < (0.03 if p > 0.9 else 0.015)
-
-
-def test_a_cycle_has_no_standard_error(x64):
-    mean, error, _ = summary([np.array([1.0]), np.array([-1.2])] * 100)
-    np.testing.assert_allclose([mean[0], error[0]], [-0.1, 0.0], atol=1e-12)
