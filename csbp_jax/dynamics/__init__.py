@@ -9,6 +9,7 @@ enough:
   ``finite_size_readouts``: the same for read-outs such as logits, and for spikes the number of those that differ;
 - ``separation``: distances of runs that are never rescaled, in parameters, logits or spikes;
 - the cumulated local exponents of an annealed run: ``every * cumsum(history)`` of the first two;
+- ``kaplan_yorke`` and ``pesin``: dimension and entropy from the whole spectrum; their errors by ``delta_method``;
 - ``flip_ratio``: the largest curvature over that at which plain descent starts to overshoot. Above 1 a fixed point has
   lost its stability; chaos needs more (with the chaos term alone, 1.64 at I0 = 0.65);
 - ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams;
@@ -18,8 +19,7 @@ Of a recorded scalar series, such as a loss, without its map: ``zero_one_test``,
 ``power_spectrum``, and ``nonlinearity_test`` with its surrogates, ``iaaft``.
 
 A run with a positive tangent exponent is *chaotic*; one with only a positive finite-size exponent is *finite-size
-sensitive*; one whose cumulated local exponents rise for a while is *transiently expanding*. The thresholds are in
-``csbp_jax.instruments.classify``.
+sensitive*; one with a large rise is *transiently expanding*. The thresholds are in ``csbp_jax.instruments.classify``.
 
 The state is any pytree. Differences live in its dynamical leaves, by default all inexact ones (for a training state
 ``learner.dynamical_leaves``: parameters and moments, but not the running statistics of batch norm); the others, such as
@@ -38,6 +38,7 @@ from csbp_jax.dynamics.finite_size import (
 from csbp_jax.dynamics.flip_ratio import flip_ratio
 from csbp_jax.dynamics.lyapunov import lyapunov, lyapunov_many
 from csbp_jax.dynamics.series import permutation_entropy, power_spectrum, zero_one_test
+from csbp_jax.dynamics.spectrum import delta_method, kaplan_yorke, pesin
 from csbp_jax.dynamics.surrogates import iaaft, nonlinearity_test
 
 __all__ = [
@@ -46,15 +47,18 @@ __all__ = [
     "UncertaintyExponent",
     "attractor_samples",
     "basin_entropy",
+    "delta_method",
     "finite_size",
     "finite_size_many",
     "finite_size_readouts",
     "flip_ratio",
     "iaaft",
+    "kaplan_yorke",
     "lyapunov",
     "lyapunov_many",
     "nonlinearity_test",
     "permutation_entropy",
+    "pesin",
     "power_spectrum",
     "separation",
     "uncertainty_exponent",

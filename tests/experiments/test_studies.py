@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from csbp_jax import controls, dynamics
-from experiments import accuracy, forcing, replay, statistics, study
+from experiments import accuracy, forcing, known_exponents, replay, statistics, study
 from experiments import exponents as exponents_study
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
@@ -272,6 +272,19 @@ def test_tables_are_those_of_their_data(folder, file, page):
     content = json.loads((RESULTS / folder / file).read_text())
     assert (RESULTS / folder / "table.md").read_text() == page(content) + "\n"
     assert any((RESULTS / of / "plan.md").exists() for of in (folder, folder.split("/")[0]))
+
+
+def test_page_of_known_exponents_is_that_of_its_data():
+    content = json.loads((RESULTS / "known_exponents" / "known_exponents.json").read_text())
+    table = known_exponents.page(content)
+    assert (RESULTS / "known_exponents" / "table.md").read_text() == table + "\n"
+    assert table in (RESULTS / "known_exponents" / "README.md").read_text()
+    for name, system in known_exponents.SYSTEMS.items():
+        for i, known in enumerate(system.exponents):
+            values, errors = (content["systems"][name]["1000"][f"exponent {i + 1}"][k] for k in ("values", "errors"))
+            scatter = np.std(values, ddof=1)
+            assert 0.7 < np.mean(errors) / scatter < 1.5
+            assert known is None or abs(np.mean(values) - known) < 3 * scatter / len(values) ** 0.5
 
 
 @pytest.mark.parametrize("folder", ["replay_digits", "replay_digits/flip"])
