@@ -8,7 +8,7 @@ enough:
 - ``finite_size``: growth of a difference of given size, which includes flips and all other jumps; ``finite_size_many``;
   ``finite_size_readouts``: the same for read-outs such as logits, and for spikes the number of those that differ;
 - ``separation``: distances of runs that are never rescaled, in parameters, logits or spikes;
-- the cumulated local exponents of an annealed run: ``every * cumsum(history)`` of the first two;
+- ``rise``: the largest growth along an annealed run, from its local exponents; ``annealed_rises`` for many runs;
 - ``kaplan_yorke`` and ``pesin``: dimension and entropy from the whole spectrum; their errors by ``delta_method``;
 - ``flip_ratio``: the largest curvature over that at which plain descent starts to overshoot. Above 1 a fixed point has
   lost its stability; chaos needs more (with the chaos term alone, 1.64 at I0 = 0.65);
@@ -26,6 +26,7 @@ The state is any pytree. Differences live in its dynamical leaves, by default al
 integers and keys, are carried along. All growth rates are in nats per step.
 """
 
+from csbp_jax.dynamics.annealed import annealed_rises, rise
 from csbp_jax.dynamics.basins import BasinEntropy, UncertaintyExponent, basin_entropy, uncertainty_exponent
 from csbp_jax.dynamics.bifurcation import attractor_samples
 from csbp_jax.dynamics.finite_size import (
@@ -45,6 +46,7 @@ __all__ = [
     "BasinEntropy",
     "ReadoutExponents",
     "UncertaintyExponent",
+    "annealed_rises",
     "attractor_samples",
     "basin_entropy",
     "delta_method",
@@ -60,6 +62,7 @@ __all__ = [
     "permutation_entropy",
     "pesin",
     "power_spectrum",
+    "rise",
     "separation",
     "uncertainty_exponent",
     "zero_one_test",

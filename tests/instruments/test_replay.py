@@ -78,7 +78,8 @@ def test_the_python_of_the_page_forces_a_run_by_recorded_sizes(tmp_path, monkeyp
     monkeypatch.setattr(configs, "load", lambda name: replaced(DENSE, "epochs", 1))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "replay.make" in block)
+    exec(block, names)
     assert float(capsys.readouterr().out.split("'accuracy': ")[1].split(",")[0]) <= 1
     forced = names["state"].opt_state[0]
     assert int(names["state"].step) == 3 and type(forced).__name__ == "Forced"
