@@ -66,6 +66,7 @@ def measured(
             plan = measure.Plan(options.steps, options.steps // 3, options.exponents)
             result = measure.measure(run, batches, plan, seed)
             verdict = {"word": classify.classify(result), "rise": classify.rise(result["cumulated"])}
+            verdict["bound"] = classify.BOUND
             done.append({"start": seed, "sequence": sequence} | thinned(result | verdict))
             write_json(file, content)
             line = f"{verdict['word']}, {result['tangent']['exponents'][0]:+.4f}"
@@ -157,7 +158,12 @@ def notes(content: Content) -> Iterator[str]:
         f"steps. Annealed: z falls to {content['anneal_to']:g} of z0, by a factor of {beta:.4g} per step. "
         f"Spikes that differ: per step, in a batch of {content['config']['batch_size']}."
     )
-    words = {run["word"] for runs in content["conditions"].values() for run in runs}
+    runs = [run for runs in content["conditions"].values() for run in runs]
+    words = [run["word"] for run in runs]
+    if undecided := words.count("not decided"):
+        yield f"Not decided: {undecided} of {len(words)} runs; more steps (--steps) may decide them."
+    if 0 < (earlier := sum("bound" not in run for run in runs)) < len(runs):
+        yield f"The classes of {earlier} runs were made by an earlier rule, which depends on the number of steps."
     optimizer = content["config"]["optimizer"]
     if "no exponent" in words and optimizer["name"] != "sgd" and not optimizer["eps_root"]:
         yield "No exponent: with optimizer.eps_root 0, Adam has no tangent where second moments are 0; give 1e-12."

@@ -104,8 +104,10 @@ def measure(system: System, starts: int) -> Content:
             }
             for name, function in (("sum", jnp.sum), ("dimension", dynamics.kaplan_yorke)):
                 runs = [dynamics.delta_method(function, history[:chunks, k]) for k in range(starts)]
-                values, errors = zip(*runs, strict=True)
-                results[str(chunks)][name] = {"values": list(values), "errors": list(errors)}
+                results[str(chunks)][name] = {
+                    "values": [value for value, _ in runs],
+                    "errors": [error for _, error in runs],
+                }
     return results
 
 

@@ -15,7 +15,7 @@ DENSE = dataclasses.replace(
 )
 CALM = {
     "tangent": {"exponents": [-0.1, -0.2], "stderr": [0.01, 0.01]},
-    "finite_size": {"exponents": [-0.1, 0.0], "stderr": [0.01, 0.01]},
+    "finite_size": {"exponents": [-0.1, 0.0], "stderr": [0.01, 0.001]},
     "cumulated": [0.0, 0.5],
     "counted": 200,
     "size": 1.2,
