@@ -8,7 +8,7 @@ Finished conditions are read from ``tuned.json`` and not repeated; neither are f
 import argparse
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ from experiments.xor.net import Kind, Params, Setting, start, task_loss, term_gr
 TUNING_SEEDS, TEST_SEEDS, BLOCK = 200_000, 600_000, 1024
 PRIMARY = {"drift": 0.01, "chaos term in 10 sub-steps": 0.01, "plain backpropagation": 0.02}
 """Conditions of the primary family, with the margins of their equivalence to CSBP."""
+PRIMARY_FIRST = ("CSBP", *PRIMARY)
 
 COMPARED: dict[str, Condition] = {
     **{name: CONDITIONS[name] for name in ("CSBP", "plain backpropagation", "drift")},
@@ -95,9 +96,8 @@ def rises(setting: Setting, params: Params, steps: int) -> list[float]:
     return [rise(course) for course in np.cumsum(history, axis=0).T.tolist()]
 
 
-def compare(content: Content) -> Content:
-    """Both families against CSBP, and the verdict of the plan."""
-    results = content["conditions"]
+def compare(results: Content) -> Content:
+    """Both families of the finished conditions against CSBP, and the verdict of the plan."""
     primary = compare_solved({name: results[name] for name in ("CSBP", *PRIMARY)}, "CSBP")
     primary = {
         name: pair | equivalence_of_shares(pair, PRIMARY[name]) | {"p": pair["p"]} for name, pair in primary.items()
@@ -159,11 +159,11 @@ def page(content: Content) -> str:
     return "\n\n".join(lines)
 
 
-def draw(content: Content, out: pathlib.Path) -> None:
+def draw(results: Content, out: pathlib.Path) -> None:
     """Draw the expected best share over the number of tries."""
     figure = empty_figure(7, 4)
     axes = figure.subplots()
-    for i, (name, result) in enumerate(content["conditions"].items()):
+    for i, (name, result) in enumerate(results.items()):
         best = expected_best(result["tuning"])
         style = "-" if name == "CSBP" or name in PRIMARY else ":"
         axes.plot(range(1, len(best) + 1), [100 * b for b in best], style, color=PALETTE[i % len(PALETTE)], label=name)
@@ -192,6 +192,22 @@ def run(name: str, condition: Condition, content: Content, options: argparse.Nam
     write_json(file, content)
 
 
+def run_all(names: Iterable[str], content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
+    """Run the conditions that are not finished."""
+    for name in names:
+        if "solved" not in content["conditions"].get(name, {}):
+            run(name, COMPARED[name], content, options, file)
+        print(f"{name:30} {content['conditions'][name]['share']:.3f}", flush=True)
+
+
+def report(content: Content, out: pathlib.Path) -> None:
+    """Write the results, the table and the figure of the finished conditions."""
+    finished = {name: result for name, result in content["conditions"].items() if "solved" in result}
+    content |= compare(finished) | study.provenance("python -m experiments.xor.tuned")
+    draw(finished, out)
+    study.write(out, "tuned", content, page(content | {"conditions": finished}))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "xor_tuned")
     parser.add_argument("--tries", type=int, default=24)
@@ -203,10 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = options.out / "tuned.json"
     sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "rises", "steps")}
     content = study.resume(parser, file, sizes, {"conditions": {}})
-    for name, condition in COMPARED.items():
-        if "solved" not in content["conditions"].get(name, {}):
-            run(name, condition, content, options, file)
-        print(f"{name:30} {content['conditions'][name]['share']:.3f}", flush=True)
+    run_all(PRIMARY_FIRST, content, options, file)
     if "rise" not in content:
         csbp = content["conditions"]["CSBP"]
         setting = draw_settings(options.tries)[int(np.argmax(csbp["tuning"]))]
@@ -215,9 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         success = np.array([bit == "1" for bit in csbp["solved"][: options.rises]])
         content["rise"] = {"nats": nats, "solved_above_unsolved": ranked_above(np.array(nats), success)}
         write_json(file, content)
-    content |= compare(content) | study.provenance("python -m experiments.xor.tuned")
-    draw(content, options.out)
-    study.write(options.out, "tuned", content, page(content))
+    report(content, options.out)
+    run_all(COMPARED, content, options, file)
+    report(content, options.out)
 
 
 if __name__ == "__main__":
