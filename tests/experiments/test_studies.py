@@ -274,6 +274,14 @@ def test_tables_are_those_of_their_data(folder, file, page):
     assert any((RESULTS / of / "plan.md").exists() for of in (folder, folder.split("/")[0]))
 
 
+def test_notes_count_runs_that_are_not_decided_and_runs_of_an_earlier_rule():
+    content = json.loads((RESULTS / "exponents" / "conv_batch" / "exponents.json").read_text())
+    assert len(list(exponents_study.notes(content))) == 1  # all runs are of the earlier rule, as its page says
+    content["conditions"]["drift"][2] |= {"word": "not decided", "bound": 0.005}
+    _, undecided, earlier = exponents_study.notes(content)
+    assert undecided.startswith("Not decided: 1 of 56 runs") and "The classes of 55 runs" in earlier
+
+
 def test_page_of_known_exponents_is_that_of_its_data():
     content = json.loads((RESULTS / "known_exponents" / "known_exponents.json").read_text())
     table = known_exponents.page(content)
