@@ -1,6 +1,7 @@
 """Intervals, paired tests and corrections that the studies report, and their text in tables."""
 
-from collections.abc import Mapping, Sequence
+import bisect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,72 @@ def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:
 def paired_t(values: NDArray[Any], reference: NDArray[Any]) -> float:
     """p of Student's paired test; 1 where all pairs are equal, or there is only one."""
     return float(stats.ttest_rel(values, reference).pvalue) if len(values) > 1 and np.any(values != reference) else 1.0
+
+
+def corrected_t(differences: ArrayLike, test_size: int, train_size: int) -> tuple[float, float]:
+    """Test the mean of differences over repeated splits of the same data: ``(t, two-sided p)``.
+
+    The splits share training data, so that the variance of the mean is ``(1/n + test_size/train_size) s**2`` rather
+    than ``s**2 / n`` (Nadeau and Bengio, Machine Learning 2003, section 3.3).
+
+    Args:
+      differences: one per split, ``[n]``.
+      test_size, train_size: numbers of examples of a split.
+
+    Raises:
+      ValueError: fewer than two differences, or all of them equal.
+    """
+    values = np.asarray(differences, float)
+    if len(values) < 2 or not np.ptp(values):
+        raise ValueError("the corrected t test needs at least two differences that are not all equal")
+    t = float(values.mean() / np.sqrt((1 / len(values) + test_size / train_size) * np.var(values, ddof=1)))
+    return t, float(2 * stats.t.sf(abs(t), len(values) - 1))
+
+
+def power(effect: float, sd: float, pairs: int, alpha: float = 0.05) -> float:
+    """Probability that a paired t test (two-sided) finds a mean difference of ``effect``.
+
+    Args:
+      sd: of the paired differences.
+      alpha: level; for the first step of Holm's correction over k comparisons, that of one divided by k.
+    """
+    critical, shift = stats.t.ppf(1 - alpha / 2, pairs - 1), effect / sd * np.sqrt(pairs)
+    return float(stats.nct.sf(critical, pairs - 1, shift) + stats.nct.cdf(-critical, pairs - 1, shift))
+
+
+def power_of_equivalence(margin: float, sd: float, pairs: int, alpha: float = 0.05) -> float:
+    """Probability that two one-sided t tests show a difference below ``margin``, where the true difference is 0.
+
+    By integration over the standard deviation that the pairs happen to show (Phillips, J. Pharmacokin. 1990).
+    """
+    freedom, critical = pairs - 1, stats.t.ppf(1 - alpha, pairs - 1)
+    quantiles = (np.arange(2000) + 0.5) / 2000
+    shown = sd * np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
+    room = np.maximum(margin * np.sqrt(pairs) / sd - critical * shown / sd, 0)
+    return float(np.mean(2 * stats.norm.cdf(room) - 1))
+
+
+def pairs_needed(probability: Callable[[int], float], wanted: float = 0.8, most: int = 100_000) -> int:
+    """The smallest number of pairs with at least the wanted power.
+
+    Args:
+      probability: power of a number of pairs, rising with it, e.g. ``lambda n: power(0.5, 0.8, n)``.
+
+    Raises:
+      ValueError: not even ``most`` pairs suffice.
+    """
+    pairs = next((n for n in _doubled(2, most) if probability(n) >= wanted), None)
+    if pairs is None:
+        raise ValueError(f"not even {most} pairs have a power of {wanted:g}")
+    return bisect.bisect_left(range(pairs + 1), wanted, lo=2, key=probability)
+
+
+def _doubled(first: int, most: int) -> Iterator[int]:
+    """``first``, its double and so on, and ``most`` at last."""
+    while first < most:
+        yield first
+        first *= 2
+    yield most
 
 
 def holm(ps: Mapping[Any, float]) -> dict[Any, float]:

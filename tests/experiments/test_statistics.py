@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments import statistics
 from experiments.statistics import compare_solved, equivalence_of_shares, expected_best, ranked_above, stouffer
 
 
@@ -58,3 +59,48 @@ def test_stouffer_is_scipys_where_all_effects_have_one_sign():
 
 def test_opposite_effects_cancel_in_stouffers_z():
     assert stouffer([0.05, 0.05], [1, -1]) == pytest.approx((0.0, 1.0))
+
+
+def test_corrected_t_is_the_plain_one_without_shared_data():
+    differences = np.random.default_rng(0).normal(0.3, 1, 12)
+    plain = stats.ttest_1samp(differences, 0)
+    assert statistics.corrected_t(differences, 0, 100) == pytest.approx((plain.statistic, plain.pvalue))
+    # Ten folds: a test set of one ninth of the training data more than doubles the variance.
+    t, _ = statistics.corrected_t(differences[:10], 10, 90)
+    plain = stats.ttest_1samp(differences[:10], 0)
+    assert t == pytest.approx(plain.statistic * np.sqrt((1 / 10) / (1 / 10 + 1 / 9)))
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.2, 0.2, 0.2]])
+def test_corrected_t_needs_spread(values):
+    with pytest.raises(ValueError, match="at least two differences that are not all equal"):
+        statistics.corrected_t(values, 10, 90)
+
+
+@pytest.mark.parametrize(("effect", "sd", "pairs"), [(0.5, 0.8, 23), (0.3, 1.0, 10), (1.0, 0.7, 6)])
+def test_power_is_the_share_of_tests_that_find_the_effect(effect, sd, pairs):
+    samples = np.random.default_rng(1).normal(effect, sd, (20_000, pairs))
+    found = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
+    assert statistics.power(effect, sd, pairs) == pytest.approx(found.mean(), abs=0.012)
+
+
+@pytest.mark.parametrize(("margin", "sd", "pairs"), [(0.5, 0.8, 24), (0.5, 0.49, 10), (0.25, 1.0, 60)])
+def test_power_of_equivalence_is_the_share_of_intervals_inside_the_margin(margin, sd, pairs):
+    samples = np.random.default_rng(2).normal(0, sd, (20_000, pairs))
+    half = stats.t.ppf(0.95, pairs - 1) * samples.std(axis=1, ddof=1) / np.sqrt(pairs)
+    inside = np.abs(samples.mean(axis=1)) + half < margin
+    assert statistics.power_of_equivalence(margin, sd, pairs) == pytest.approx(inside.mean(), abs=0.012)
+
+
+def test_pairs_needed():
+    assert [statistics.pairs_needed(lambda n, sd=sd: statistics.power(0.5, sd, n)) for sd in (0.49, 0.8, 1.39)] == [
+        10,
+        23,
+        63,
+    ]
+    assert [
+        statistics.pairs_needed(lambda n, sd=sd: statistics.power_of_equivalence(0.5, sd, n))
+        for sd in (0.49, 0.8, 1.39)
+    ] == [10, 24, 68]
+    with pytest.raises(ValueError, match="not even 100 pairs"):
+        statistics.pairs_needed(lambda n: statistics.power(0.01, 1.0, n), most=100)
