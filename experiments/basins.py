@@ -153,7 +153,7 @@ def compare(conditions: Mapping[str, Content]) -> list[Content]:
     return [pair | {"p_holm": corrected[i]} for i, pair in enumerate(pairs)]
 
 
-def verdicts(pairs: Sequence[Content]) -> list[str]:
+def verdicts(conditions: Mapping[str, Content], pairs: Sequence[Content]) -> list[str]:
     """The plan's verdicts, on the strong term and on the term."""
     below = {(pair["minuend"], pair["reference"]): pair["p_holm"] < 0.05 and pair["difference"] < 0 for pair in pairs}
     lines = []
@@ -166,7 +166,13 @@ def verdicts(pairs: Sequence[Content]) -> list[str]:
         ),
         ("CSBP", "drift", "the term's overshooting makes basins more fractal", "the term makes basins more fractal"),
     ):
-        if (name, control) not in below or (name, "plain") not in below:
+        # A grid without a boundary has no exponent, and so no difference.
+        without = [other for other in (name, "plain", control) if conditions.get(other, {}).get("boundary_share") == 0]
+        if without:
+            lines.append(
+                f"{name}: not shown that its basins are more fractal; without a boundary: {'; '.join(without)}"
+            )
+        elif (name, control) not in below or (name, "plain") not in below:
             lines.append(f"{name}: not decided, as a condition is missing")
         elif below[name, "plain"]:
             lines.append(f"{name}: {sharp if below[name, control] else blunt}")
@@ -222,7 +228,9 @@ def draw(labels: Mapping[str, Labels], summaries: Mapping[str, Content], out: pa
     figure = empty_figure(12, 8)
     panels = figure.subplots(2, 3).ravel()
     seen = np.unique(np.concatenate([run["labels"].ravel() for run in labels.values()]))
-    colours = {int(seen_label): colormaps["tab20"](i) for i, seen_label in enumerate(seen)}
+    colours = {
+        int(seen_label): colormaps["tab10" if len(seen) <= 10 else "tab20"](i) for i, seen_label in enumerate(seen)
+    }
     for axes, (name, run) in zip(panels, labels.items(), strict=False):
         grid = run["labels"]
         image = np.array([[colours[int(value)] for value in row] for row in grid])
@@ -253,6 +261,11 @@ def label_text(value: int) -> str:
     return f"{outputs} (XOR)" if value == XOR else outputs
 
 
+def file_stem(name: str) -> str:
+    """The name of a condition's file."""
+    return name.replace(", ", "_").replace(" ", "_").lower()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "basins")
     parser.add_argument("--points", type=int, default=96)
@@ -264,13 +277,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     content = study.resume(parser, file, {"points": options.points, "steps": options.steps}, {})
     labels: dict[str, dict[str, Any]] = {}
     for name, condition in CONDITIONS.items():
-        stored = options.out / f"{name.replace(', ', '_').replace(' ', '_').lower()}.npz"
+        stored = options.out / f"{file_stem(name)}.npz"
         if not stored.exists():
             study.write_arrays(stored, measure(condition, options.points, options.steps))
         labels[name] = dict(np.load(stored))
         summaries = {name: summary(run, CONDITIONS[name].every) for name, run in labels.items()}
         pairs = compare(summaries)
-        content |= {"conditions": summaries, "primary": pairs, "verdicts": verdicts(pairs)}
+        content |= {"conditions": summaries, "primary": pairs, "verdicts": verdicts(summaries, pairs)}
         content |= study.provenance("python -m experiments.basins")
         draw(labels, summaries, options.out)
         study.write(options.out, "basins", content, page(content))
