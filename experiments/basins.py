@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from csbp_jax import dynamics
-from csbp_jax.reporting.plots import empty_figure
+from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
 from experiments.statistics import holm, share_text, wilson
 from experiments.study import Content, finite_or_none
@@ -223,14 +223,14 @@ def _alpha_text(measured: Content | None) -> str:
 def draw(labels: Mapping[str, Labels], summaries: Mapping[str, Content], out: pathlib.Path) -> None:
     """Draw the plane of each condition, and the uncertain fraction over the distance."""
     from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
 
     figure = empty_figure(12, 8)
     panels = figure.subplots(2, 3).ravel()
     seen = np.unique(np.concatenate([run["labels"].ravel() for run in labels.values()]))
-    colours = {
-        int(seen_label): colormaps["tab10" if len(seen) <= 10 else "tab20"](i) for i, seen_label in enumerate(seen)
-    }
+    shades = PALETTE if len(seen) <= len(PALETTE) else [colormaps["tab20"](i) for i in range(20)]
+    colours = {int(value): to_rgb(shade) for value, shade in zip(seen, shades, strict=False)}
     for axes, (name, run) in zip(panels, labels.items(), strict=False):
         grid = run["labels"]
         image = np.array([[colours[int(value)] for value in row] for row in grid])
@@ -238,12 +238,15 @@ def draw(labels: Mapping[str, Labels], summaries: Mapping[str, Content], out: pa
         axes.set(title=name, xlabel="b", ylabel="a")
     for axes in panels[len(labels) : -1]:
         axes.set_axis_off()
+    spacing = 2 * SPAN / (max(result["points"] for result in summaries.values()) - 1)
     for name, result in summaries.items():
-        spacing = 2 * SPAN / (max(r["points"] for r in summaries.values()) - 1)
         measured, scale = (result["alpha"], 1) if result["alpha"] else (result["coarse_alpha"], 2)
         if measured:
             distances = spacing * scale * np.array(measured["offsets"])
             panels[-1].loglog(distances, measured["fractions"], ".-", label=name)
+    ticks = spacing * np.array(FINE)
+    panels[-1].set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    panels[-1].set_xticks([], minor=True)
     panels[-1].set(xlabel="distance", ylabel="uncertain fraction", title="uncertain starts")
     panels[-1].grid(alpha=0.3)
     if panels[-1].lines:
