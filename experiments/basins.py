@@ -229,7 +229,7 @@ def draw(labels: Mapping[str, Labels], summaries: Mapping[str, Content], out: pa
     figure = empty_figure(12, 8)
     panels = figure.subplots(2, 3).ravel()
     seen = np.unique(np.concatenate([run["labels"].ravel() for run in labels.values()]))
-    shades = PALETTE if len(seen) <= len(PALETTE) else [colormaps["tab20"](i) for i in range(20)]
+    shades: Sequence[Any] = PALETTE if len(seen) <= len(PALETTE) else [colormaps["tab20"](i) for i in range(20)]
     colours = {int(value): to_rgb(shade) for value, shade in zip(seen, shades, strict=False)}
     for axes, (name, run) in zip(panels, labels.items(), strict=False):
         grid = run["labels"]
