@@ -1,6 +1,7 @@
 """The study of basins: its plane, its labels, and its verdicts; on nets and grids that are known."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from experiments import basins
 from experiments.xor.net import Kind, Setting, uniform
 
+FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "basins"
 # Hidden neurons fire where an input is on, and where both are; the output where the first fires without the second.
 XOR_NET = {
     "w1": jnp.array([[3.0, 3.0], [3.0, 3.0]]),
@@ -77,23 +79,44 @@ def test_the_verdict_follows_from_the_exponents(summaries):
     np.testing.assert_allclose(exponents, 1, rtol=1e-9)
     assert summaries["strong, 10 sub-steps"]["alpha"] is None
     pairs = basins.compare(summaries)
-    assert basins.verdicts(pairs) == [
+    assert basins.verdicts(summaries, pairs) == [
         "strong CSBP: chaos makes basins more fractal",
         "CSBP: not shown that its basins are more fractal",
     ]
-    content = {"conditions": summaries, "primary": pairs, "verdicts": basins.verdicts(pairs)}
+    content = {"conditions": summaries, "primary": pairs, "verdicts": basins.verdicts(summaries, pairs)}
     assert basins.page(json.loads(json.dumps(content))) == basins.page(content)
     summaries["strong, 10 sub-steps"] = summaries["strong CSBP"] | {"alpha": None}
-    assert basins.verdicts(basins.compare(summaries))[0] == "strong CSBP: strength makes basins more fractal"
+    assert basins.verdicts(summaries, basins.compare(summaries))[0] == "strong CSBP: strength makes basins more fractal"
 
 
 def test_a_verdict_waits_for_all_of_its_conditions(summaries):
     del summaries["strong, 10 sub-steps"], summaries["drift"]
-    lines = basins.verdicts(basins.compare(summaries))
+    lines = basins.verdicts(summaries, basins.compare(summaries))
     assert [line.partition(": ")[2] for line in lines] == ["not decided, as a condition is missing"] * 2
+
+
+def test_a_single_basin_is_no_missing_condition(summaries):
+    constant = np.zeros((96, 96), np.uint8)
+    summaries["strong CSBP"] = basins.summary(runs_of(constant), 1)
+    line = basins.verdicts(summaries, basins.compare(summaries))[0]
+    assert line == "strong CSBP: not shown that its basins are more fractal; without a boundary: strong CSBP"
 
 
 def test_grids_that_do_not_divide_are_refused(capsys):
     with pytest.raises(SystemExit):
         basins.main(["--points", "100"])
     assert "--points: 100 is not possible; allowed are multiples of 32" in capsys.readouterr().err
+
+
+def test_the_page_is_that_of_the_labels():
+    content = json.loads((FOLDER / "basins.json").read_text())
+    table = (FOLDER / "table.md").read_text()
+    assert basins.page(content) + "\n" == table and table in (FOLDER / "README.md").read_text()
+    assert set(content["conditions"]) <= set(basins.CONDITIONS)
+    for name, result in content["conditions"].items():
+        with np.load(FOLDER / f"{basins.file_stem(name)}.npz") as labels:
+            measured = basins.summary(labels, basins.CONDITIONS[name].every)
+        measured = json.loads(json.dumps(measured))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), measured, result)
+    assert basins.compare(content["conditions"]) == content["primary"]
+    assert basins.verdicts(content["conditions"], content["primary"]) == content["verdicts"]
