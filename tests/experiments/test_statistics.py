@@ -1,5 +1,6 @@
 """Tests of the statistics of the studies, against brute force and scipy."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -92,15 +93,14 @@ def test_power_of_equivalence_is_the_share_of_intervals_inside_the_margin(margin
     assert statistics.power_of_equivalence(margin, sd, pairs) == pytest.approx(inside.mean(), abs=0.012)
 
 
-def test_pairs_needed():
-    assert [statistics.pairs_needed(lambda n, sd=sd: statistics.power(0.5, sd, n)) for sd in (0.49, 0.8, 1.39)] == [
-        10,
-        23,
-        63,
-    ]
-    assert [
-        statistics.pairs_needed(lambda n, sd=sd: statistics.power_of_equivalence(0.5, sd, n))
-        for sd in (0.49, 0.8, 1.39)
-    ] == [10, 24, 68]
+@pytest.mark.parametrize(
+    ("power", "pairs"), [(statistics.power, (10, 23, 63)), (statistics.power_of_equivalence, (10, 24, 68))]
+)
+def test_pairs_needed(power, pairs):
+    needed = [statistics.pairs_needed(functools.partial(power, 0.5, sd)) for sd in (0.49, 0.8, 1.39)]
+    assert tuple(needed) == pairs
+
+
+def test_pairs_that_do_not_suffice():
     with pytest.raises(ValueError, match="not even 100 pairs"):
-        statistics.pairs_needed(lambda n: statistics.power(0.01, 1.0, n), most=100)
+        statistics.pairs_needed(functools.partial(statistics.power, 0.01, 1.0), most=100)
