@@ -29,7 +29,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.ma
 help:  ## Show this list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
 	@echo
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 	@echo
 	@echo 'Options of train: DATASET=digits  NAME=my-run  FRESH=1  ARGS="--chaos.z0 0 --epochs 5"'
 	@echo 'Options of sweep: GRID="chaos.z0=0,3,10,30 seed=0:8" and the options of train'

@@ -4,7 +4,9 @@ import errno
 import inspect
 import os
 import select
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import IO
 
@@ -41,7 +43,7 @@ docs/running.md."""
 
 
 def usage() -> str:
-    """List commands, exit codes and data sets."""
+    """List commands, exit codes and data sets, within the width of the terminal."""
     lines = [
         "usage: csbp_jax COMMAND ...",
         "       csbp_jax --version",
@@ -50,9 +52,15 @@ def usage() -> str:
     ]
     for name, (options, _) in COMMANDS.items():
         summary = inspect.cleandoc(options.__doc__ or "").partition("\n")[0]
-        lines += [f"  csbp_jax {name} {_ARGUMENTS.get(name, 'DATASET|FILE.py')}", f"      {summary}"]
-    lines += ["", _EXIT_CODES, "", f"Data sets: {', '.join(configs.NAMES)}"]
+        lines += [f"  csbp_jax {name} {_ARGUMENTS.get(name, 'DATASET|FILE.py')}", _wrapped(summary, "      ")]
+    lines += ["", _wrapped(_EXIT_CODES), "", _wrapped(f"Data sets: {', '.join(configs.NAMES)}")]
     return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """Break a text at the width of the terminal (``COLUMNS``, or 80), at most 120."""
+    width = min(shutil.get_terminal_size().columns, 120)
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -83,7 +83,8 @@ def _run_or_address(word: str) -> str:
 
 def _whole_number(word: str) -> int:
     if not re.fullmatch("-?[0-9]{1,18}", word):
-        raise ValueError(f"{word!r} is not a whole number of at most 18 digits 0 to 9")
+        digits = " of at most 18 digits 0 to 9" if word.lstrip("-").isdecimal() else ""
+        raise ValueError(f"{word!r} is not a whole number{digits}")
     return int(word)
 
 
@@ -190,7 +191,7 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
     if argv and argv[0] in HELP:
         _parse(kind, kind(config=Config()), argv[:1], f"csbp_jax {command} DATASET|FILE.py")
     if not argv or argv[0].startswith("-"):
-        raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, one of {', '.join(configs.NAMES)}")
+        raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, such as digits (csbp_jax list)")
     config, own = (
         plugin_file.load_file(os.path.expanduser(argv[0]))
         if plugin_file.is_plugin_file(argv[0])

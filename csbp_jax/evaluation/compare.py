@@ -53,8 +53,10 @@ def read(run: str | pathlib.Path) -> FinishedRun:
       ConfigError: not a run's folder, or the run is not finished.
     """
     folder = pathlib.Path(run)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such directory; name that of a run, such as runs/NAME")
     if not (folder / "config.json").exists():
-        raise ConfigError(f"{folder}: is not a run's folder, it has no config.json; name one such as runs/NAME")
+        raise ConfigError(f"{folder}: this is not a run's directory, it has no config.json; name one such as runs/NAME")
     content = run_json.read_config(folder, run_json.REPAIR)
     if "grid" in content["config"]:
         raise ConfigError(

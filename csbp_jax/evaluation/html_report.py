@@ -156,7 +156,7 @@ def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
         yield table(caption, ["setting", *columns, "control"], rows)
     values = [[field, option_text([value_text(value) for value in values])] for field, values in grid.items()]
     yield table("Grid", ["field", "values"], values)
-    yield table("Members: test accuracy, and more", *_members(_read_csv(folder / "members.csv"), list(grid)))
+    yield table("Members: accuracies, epochs and losses", *_members(_read_csv(folder / "members.csv"), list(grid)))
     yield from figures(folder)
     yield _details(content, flatten(content["config"]))
 
@@ -167,18 +167,22 @@ def _read_csv(file: pathlib.Path) -> list[dict[str, str]]:
 
 
 def _members(rows: Sequence[dict[str, str]], fields: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the members: fields, test accuracies in %, and all other columns of the file."""
+    """Return columns and rows of the members: fields, test accuracies, and all other columns of the file."""
     others = [column for column in rows[0] if column not in ("member", *fields, *tables.SHOWN)]
     cells = []
     for row in rows:
         accuracies = [f"{float(row[name]):.2%}" if row[name] else "diverged" for name in tables.SHOWN]
-        cells.append([fields_text({f: row[f] for f in fields}), *accuracies, *(_rounded(row[name]) for name in others)])
+        cells.append(
+            [fields_text({f: row[f] for f in fields}), *accuracies, *(_shown(name, row[name]) for name in others)]
+        )
     return ["member", *(column.replace("_", " ") for column in [*tables.SHOWN, *others])], cells
 
 
-def _rounded(cell: str) -> str:
-    """Round a number to five digits; return integers and other text unchanged."""
+def _shown(column: str, cell: str) -> str:
+    """Write an accuracy in %, and other numbers with five digits; return integers and other text unchanged."""
     try:
+        if column.endswith("accuracy"):
+            return f"{float(cell):.2%}"
         return cell if cell.lstrip("-").isdecimal() else f"{float(cell):.5g}"
     except ValueError:
         return cell

@@ -60,9 +60,9 @@ def load(
 
     Args:
       run: the folder of a run, or of a published network (evaluation/published.py); ``hf://USER/NAME`` or
-        ``hf://USER/NAME@REVISION``, a published network on the Hugging Face hub; or, where there is no such folder, the
-        name of a network that ships with the package, one of ``csbp_jax.weights.shipped.NAMES``. A published network
-        has the weights of one epoch, and "last" takes them whichever it is.
+        ``hf://USER/NAME@REVISION``, a published network on the Hugging Face hub; or, where there is no such directory,
+        the name of a network that ships with the package, one of ``csbp_jax.weights.shipped.NAMES``. A published
+        network has the weights of one epoch, and "last" takes them whichever it is.
       epoch: "last" for the newest checkpoint, "chosen" for the epoch chosen by validation so far, or "ema" for the
         moving average of the weights at the newest checkpoint.
       trust: execute ``RUN/experiment.py``, the user's code, if the run has such a file. It runs with all your
@@ -70,8 +70,8 @@ def load(
       own: plugin functions, in place of that file.
 
     Raises:
-      ConfigError: ``run`` is not a run's folder, has no checkpoint, or cannot be read by this version; or it is not on
-        the hub, or cannot be downloaded.
+      ConfigError: ``run`` is not a run's directory, has no checkpoint, or cannot be read by this version; or it is not
+        on the hub, or cannot be downloaded.
     """
     restored = restore(run, epoch, trust=trust, own=own)
     return _with_input_check(restored.apply, restored.config.model), restored.variables, restored.config
@@ -189,9 +189,9 @@ def _on_first_device(leaf: Any) -> Any:
 def _read_run(folder: pathlib.Path) -> dict[str, Any]:
     """Read ``config.json`` of a run's folder."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such folder; name a run's, such as runs/NAME")
+        raise ConfigError(f"{folder}: there is no such directory; name that of a run, such as runs/NAME")
     if not (folder / "config.json").exists():
-        raise ConfigError(f"{folder}: is not a run's folder, it has no config.json; name one such as runs/NAME")
+        raise ConfigError(f"{folder}: this is not a run's directory, it has no config.json; name one such as runs/NAME")
     content = run_json.read_config(folder, run_json.REPAIR)
     if "grid" in content["config"]:
         raise ConfigError(f"{folder}: is a sweep, whose members save no weights; train the setting (csbp_jax train)")

@@ -84,7 +84,9 @@ def write_folder(
     """
     client, source = hub.client("a model card"), pathlib.Path(run)
     if not (source / published.CONFIG).is_file():
-        raise ConfigError(f"{run}: is not a run's folder, it has no {published.CONFIG}; name one such as runs/NAME")
+        raise ConfigError(
+            f"{run}: this is not a run's directory, it has no {published.CONFIG}; name one such as runs/NAME"
+        )
     restored = restore.restore(source, which, trust=trust)
     restored = restored._replace(config=_without_directories(restored.config))
     content = run_json.read_config(source, run_json.REPAIR)

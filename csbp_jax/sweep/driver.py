@@ -229,7 +229,8 @@ def _train_missing(
     if any(missing):
         layout.check_unchanged(folder, len(configs))
     total = sum(configs[number].epochs for group in missing for number in group)
-    console.print(f"{folder}: {len(configs)} members in {len(groups)} compilations, {sum(map(len, missing))} to train")
+    groups_text = "1 compilation" if len(groups) == 1 else f"{len(groups)} compilations"
+    console.print(f"{folder}: {len(configs)} members in {groups_text}, {sum(map(len, missing))} to train")
     with terminal.logged_progress(console, max(total, 1)) as show:
         done = 0
         for group, left in zip(groups, missing, strict=True):
@@ -243,8 +244,8 @@ def _train_missing(
                 padded = members + [members[-1]] * (layout.size - len(members))
 
                 def show_epoch(epoch: int, runs: Any = runs, members: list[int] = members, done: int = done) -> None:
-                    text = f"members {members[0]} to {members[-1]}, epoch {epoch} of {runs.config.epochs}"
-                    show(done + epoch * len(members), text)
+                    names = f"members {members[0]} to {members[-1]}" if len(members) > 1 else f"member {members[0]}"
+                    show(done + epoch * len(members), f"{names}, epoch {epoch} of {runs.config.epochs}")
 
                 chunk_results = train(runs, [resolved[number] for number in padded], show_epoch)[: len(members)]
                 content = {"members": members, "results": chunk_results, "how": layout.as_json()}

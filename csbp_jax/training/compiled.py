@@ -221,7 +221,10 @@ def resolve(config: Config, splits: Splits) -> Config:
     """
     config, source, name = resolve_model(config, splits), splits["train"], config.data.name
     if config.batch_size > len(source):
-        raise ConfigError(f"batch_size: {config.batch_size} is not possible; {name} has {len(source)} to train on")
+        raise ConfigError(
+            f"batch_size: {config.batch_size} is not possible; allowed is at most {len(source)}, the number of "
+            f"training examples of {name}"
+        )
     devices, microbatches = jax.device_count(), config.optimizer.accumulate
     if config.batch_size % (devices * microbatches):
         factors = f" times optimizer.accumulate, {devices} x {microbatches}" if microbatches > 1 else ""

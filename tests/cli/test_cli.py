@@ -26,11 +26,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 WRONG = {
     "trian": "there is no command 'trian'; perhaps you meant train, track (csbp_jax --help)",
-    "train": "DATASET: missing; write csbp_jax train DATASET, one of cifar10, ",
+    "train": "DATASET: missing; write csbp_jax train DATASET, such as digits (csbp_jax list)",
     "train cifar11": "DATASET: there is no config 'cifar11'; perhaps you meant cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO 1: there is no such option; perhaps you meant --chaos.z0",
     "train digits --optimizer.nme sgd": "there is no such option; perhaps you meant --optimizer.name",
-    "train digits --epochs many": "--epochs: 'many' is not a whole number of at most 18 digits 0 to 9; it is --",
+    "train digits --epochs many": "--epochs: 'many' is not a whole number; it is --epochs INT",
     "train digits --epochs +5": "--epochs: '+5' is not a whole number",
     "train digits --epochs 1_000": "--epochs: '1_000' is not a whole number",
     "train digits --epochs \u0663": "--epochs: '\u0663' is not a whole number",
@@ -86,7 +86,7 @@ WRONG = {
     "track": "RUN: missing; write csbp_jax track RUN ... --to TRACKER",
     "data digits --from x": "--from: digits has no raw files; leave it out",
     "data digits --fresh": "--fresh: there is no such option; csbp_jax data digits --help lists all",
-    "data": "DATASET: missing; write csbp_jax data DATASET, one of cifar10, ",
+    "data": "DATASET: missing; write csbp_jax data DATASET, such as digits (csbp_jax list)",
     "train digits --name": "--name: a value is missing; it is --name NAME",
     "train digits stray": "stray: not expected here",
 }
@@ -211,6 +211,14 @@ def test_help_of_a_command_lists_its_options(command, capsys):
     words = capsys.readouterr().out.replace("│", " ").replace(",", " ").split()
     assert all(word in words for word in options._names(COMMANDS[command][0]) if "." not in word)
     assert ("--optimizer.lr" in words) == (command in ("train", "sweep", "lr", "data"))
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_the_list_of_commands_fits_the_terminal(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main.main([]) == 0
+    widths = [len(line) for line in capsys.readouterr().out.splitlines()]
+    assert int(columns) - 20 < max(widths) <= int(columns)
 
 
 def test_help_states_the_range_of_each_field(capsys):

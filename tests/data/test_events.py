@@ -250,7 +250,9 @@ def test_one_class_archive_missing(tmp_path):
 
 
 def test_no_such_folder_of_originals(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere: there is no such folder; name the one with the raw files of shd"):
+    with pytest.raises(
+        ConfigError, match="nowhere: there is no such directory; name the one with the raw files of shd"
+    ):
         prepare("shd", tmp_path / "nowhere", tmp_path)
 
 

@@ -374,8 +374,8 @@ def pickled(root):
 
 WRONG = {
     lambda root: None: r"data.dir: there is no folder .*mine; name one",
-    lambda root: root.mkdir(): r"mine: has 0 class folders; it needs a folder for each class, at least two",
-    lambda root: fill(root, classes=("a",)): r"has 1 class folders",
+    lambda root: root.mkdir(): r"mine: has no class folders; it needs a folder for each class, at least two",
+    lambda root: fill(root, classes=("a",)): r"has 1 class folder; it needs",
     lambda root: fill(root, splits=("train",)): r"mine: has train but no test",
     lambda root: (fill(root, splits=("train",)), fill(root, classes=("a2", "b"), splits=("test",))): r"test: has no "
     r"folder 'a10', but another split has",

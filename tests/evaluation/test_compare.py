@@ -140,14 +140,14 @@ def test_errors_are_one_line(folders, tmp_path, capsys):
     sweep = edited(folders[0], tmp_path / "sweep", grid={"seed": [0]})
     for words, message in {
         (folders[0],): "RUN: two or more are compared; write csbp_jax compare RUN RUN ...",
-        (folders[0], "nowhere"): "nowhere: is not a run's folder",
+        (folders[0], "nowhere"): "nowhere: there is no such directory",
         (folders[0], unfinished): "is not finished; repeat the command that started it to resume it",
         (folders[0], sweep): "is a sweep; its settings are compared in its own tables",
         (folders[0], folders[0]): "has the config and seed of",
         (folders[0], folders[1], "--data"): "--data: there is no such option",
         (folders[0], folders[1], "--margin", "0"): "--margin: '0' is not possible; allowed are percentage points above",
         (folders[0], folders[1], "--margin", "nan"): "--margin: 'nan' is not possible",
-        (folders[0], folders[1], "--control", "nowhere"): "nowhere: is not a run's folder",
+        (folders[0], folders[1], "--control", "nowhere"): "nowhere: there is no such directory",
     }.items():
         assert main.main(["compare", *map(str, words)]) == 2
         error = capsys.readouterr().err

@@ -127,16 +127,16 @@ def test_changed_data_are_reported(run, evaluated, no_figure, tmp_path, capsys):
 
 WRONG = {
     "evaluate": "RUN: missing; write csbp_jax evaluate RUN",
-    "evaluate nowhere": "nowhere: there is no such folder; name a run's, such as runs/NAME",
+    "evaluate nowhere": "nowhere: there is no such directory; name that of a run, such as runs/NAME",
     "evaluate {run} more": "more: not expected here; csbp_jax evaluate --help lists all options",
     "evaluate {run} --splt test": "--splt: there is no such option; evaluate takes --split, --weights-of, --trust",
     "evaluate {run} --split all": "--split: 'all' is not possible; allowed are test, validation, train",
     "evaluate {run} --weights-of best": "'best' is not possible; allowed are last, chosen",
     "evaluate {run} --weights x.pth": "DATASET: there is no config '{run}'",
-    "evaluate digits": "weights: empty; name a PyTorch checkpoint",
+    "evaluate mnist": "weights: empty; name a PyTorch checkpoint",
     "evaluate digits_bp": "weights: empty; name a PyTorch checkpoint",
     "best": "SWEEP: missing; write csbp_jax best SWEEP",
-    "best x --sees 3": "--sees: there is no such option; best takes --seeds, --trust, --data-dir",
+    "best x --sees 3": "--sees: there is no such option; best takes --seeds, --margin, --trust, --data-",
 }
 
 

@@ -121,6 +121,13 @@ def check_sweep(text):
         assert word in text
 
 
+def test_all_accuracies_of_members_are_in_percent(swept, pages):
+    with open(swept / "members.csv", newline="") as opened:
+        for row in csv.DictReader(opened):
+            for name in ("last_test_accuracy", "last_validation_accuracy", "chosen_validation_accuracy"):
+                assert f"{float(row[name]):.2%}" in pages["sweep"]
+
+
 def test_a_sweep_of_an_older_version_without_differences(swept, tmp_path):
     folder = shutil.copytree(swept, tmp_path / "old")
     with open(folder / "settings.csv", newline="") as file:
@@ -162,7 +169,7 @@ def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
     (stopped / "members.csv").unlink()
     for words, message in {
         (): "RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP",
-        ("nowhere",): "nowhere: is not a run's folder",
+        ("nowhere",): "nowhere: there is no such directory",
         (runs[0], swept): "is a sweep; its settings are compared in its own tables",
         (stopped,): "is not a finished sweep; repeat the command that started it to resume it",
         (runs[0], "--out", tmp_path / "no" / "a.html"): "No such file or directory",

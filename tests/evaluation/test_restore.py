@@ -57,9 +57,9 @@ def test_errors_are_one_line(trained, tmp_path):
             csbp_jax.load(folder, **options)
         assert "\n" not in str(caught.value)
 
-    refused("other: there is no such folder; name a run's, such as runs/NAME")
+    refused("other: there is no such directory; name that of a run, such as runs/NAME")
     (tmp_path / "other").mkdir()
-    refused("other: is not a run's folder, it has no config.json")
+    refused("other: this is not a run's directory, it has no config.json")
     refused("'best' is not possible; allowed are last, chosen", trained, epoch="best")
 
     content = run_json.read_config(trained)
@@ -83,7 +83,7 @@ def test_errors_are_one_line(trained, tmp_path):
 
 def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "using.md").read_text()
-    block, nnx_module, nnx_training, _hub, from_nir = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    block, nnx_module, nnx_training, from_nir, _hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shutil.copytree(trained, tmp_path / "runs" / "digits")
     monkeypatch.chdir(tmp_path)
     load = csbp_jax.load

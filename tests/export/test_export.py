@@ -206,7 +206,7 @@ def test_mixed_precision_is_noted():
     ("export", "RUN: missing; write csbp_jax export RUN"),
     ("export {run} --to onnx", "--to: 'onnx' is not possible; allowed are safetensors, npz, stablehlo, nir"),
     ("export {run} --weights-of best", "'best' is not possible; allowed are last, chosen"),
-    ("export nowhere", "nowhere: there is no such folder"),
+    ("export nowhere", "nowhere: there is no such directory"),
     ("export {run} --out {run}/figures", "Is a directory"),
 ])  # fmt: skip
 def test_errors_are_one_line(line, message, run, capsys, tmp_path, monkeypatch):

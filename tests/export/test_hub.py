@@ -223,7 +223,7 @@ def test_what_the_hub_does_not_have(server, folder, run, capsys):
     assert "a push makes a new revision; leave out @" in capsys.readouterr().err
     server.token = "another"
     refused("user/net", "hf://user/net: the hub refuses (status 401); log in (hf auth login), or set", "push", str(run))
-    refused("user/net", "nowhere: is not a run's folder, it has no config.json", "push", "nowhere")
+    refused("user/net", "nowhere: this is not a run's directory, it has no config.json", "push", "nowhere")
 
 
 def test_large_files_are_not_downloaded(server, folder, monkeypatch):

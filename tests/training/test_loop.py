@@ -230,7 +230,7 @@ def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):
     chaos = dataclasses.replace(SMALL.chaos, taps=("conv7.norm",))
     for changes, message in (
         ({"batch_size": 30}, r"batch_size: 30 .* multiples of 8"),
-        ({"batch_size": 4096}, r"batch_size: 4096 .* has 1258 to train on"),
+        ({"batch_size": 4096}, r"batch_size: 4096 .* at most 1258, the number of training examples of digits"),
         ({"model": dataclasses.replace(SMALL.model, input_shape=(9, 9, 1))}, r"model.input_shape: \(9, 9, 1\)"),
         ({"model": dataclasses.replace(SMALL.model, classes=5)}, r"model.classes: 5, but digits has 10"),
         ({"chaos": chaos}, r"chaos.taps: this network has no conv7.norm; it has conv1.conv"),

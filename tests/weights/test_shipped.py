@@ -79,7 +79,7 @@ def test_a_run_of_that_path_wins(tmp_path, monkeypatch):
 def test_other_paths_name_runs_only(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert shipped.find(run) is None and shipped.notice(run) is None
-    with pytest.raises(ConfigError, match=r"digits: there is no such folder"):
+    with pytest.raises(ConfigError, match=r"digits: there is no such directory"):
         restore.restore(run)
 
 
@@ -90,7 +90,7 @@ def test_what_did_not_ship_is_one_line(tmp_path, monkeypatch):
             restore.restore("digits", which)
     with pytest.raises(ConfigError, match=r"digits: has no own parts, but given are"):
         restore.restore("digits", own=Own(loss=lambda logits, y: 0.0))
-    with pytest.raises(ConfigError, match=r"^digits: is not a run's folder"):
+    with pytest.raises(ConfigError, match=r"^digits: there is no such directory"):
         compare.read("digits")
 
 

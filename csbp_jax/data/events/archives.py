@@ -64,7 +64,7 @@ def find(name: str, raw_dir: pathlib.Path | None, home: pathlib.Path, show: Show
       ConfigError: archives are missing (the message lists them with their URLs), or cannot be downloaded.
     """
     if raw_dir is not None and not raw_dir.is_dir():
-        raise ConfigError(f"{raw_dir}: there is no such folder; name the one with the raw files of {name}")
+        raise ConfigError(f"{raw_dir}: there is no such directory; name the one with the raw files of {name}")
     # Later candidates win: the user's folder over ``home``, and within it files that lie less deep.
     candidates = [*home.glob(f"{DOWNLOADS}/*"), *sorted(home.glob("*"))]
     if raw_dir is not None:

@@ -84,7 +84,8 @@ def list_files(config: Config, skipped: dict[str, str] | None = None) -> tuple[S
     names = {split: set(_subfolders(path, skipped)) for split, path in folders.items()}
     classes = sorted(set().union(*names.values()), key=natural_key)
     if len(classes) < 2:
-        raise ConfigError(f"{root}: has {len(classes)} class folders; it needs a folder for each class, at least two")
+        count = f"{len(classes) or 'no'} class folder{'' if classes else 's'}"
+        raise ConfigError(f"{root}: has {count}; it needs a folder for each class, at least two")
     for split, present in names.items():
         if missing := [name for name in classes if name not in present]:
             raise ConfigError(
