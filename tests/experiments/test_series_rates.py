@@ -1,0 +1,75 @@
+"""The rates of `csbp_jax series`: systems are what their names say, and the page agrees with its data."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from experiments import series_rates
+from experiments.series_rates import SYSTEMS
+
+RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results" / "series"
+
+
+@pytest.mark.parametrize(("name", "period"), [("period 2", 2), ("period 4", 4), ("period 8", 8)])
+def test_cycles_have_their_period(name, period):
+    x = SYSTEMS[name].draw(np.random.default_rng(0), 2)
+    np.testing.assert_allclose(x[:, period:], x[:, :-period], atol=1e-6)
+    assert np.abs(x[:, period // 2 :] - x[:, : -(period // 2)]).min(axis=1).max() > 1e-3
+
+
+def test_the_nonlinear_autoregression_is_not_chaotic():
+    """Under the same noise, different starts approach each other."""
+    noise = np.random.default_rng(0).normal(size=200)
+    x = np.array([-3.0, 5.0])
+    for value in noise:
+        x = -0.8 * np.abs(x) + value
+    assert abs(x[0] - x[1]) < 1e-12
+
+
+def test_series_differ_between_seeds_and_have_the_length():
+    for name, system in SYSTEMS.items():
+        if "Lorenz" not in name:
+            x = system.draw(np.random.default_rng(1), 2)
+            assert x.shape == (2, series_rates.LENGTH) and np.isfinite(x).all(), name
+            assert not np.array_equal(*x), name
+
+
+def test_the_study_runs_and_resumes(tmp_path, monkeypatch, capsys):
+    chosen = {name: SYSTEMS[name] for name in ("period 2", "logistic, r = 4")}
+    monkeypatch.setattr(series_rates, "SYSTEMS", chosen)
+    series_rates.main(["--seeds", "2", "--out", str(tmp_path)])
+    table = (tmp_path / "table.md").read_text()
+    assert "| period 2 | -0.01" in table and "regular 100 % |" in table and "irregular and nonlinear 100 % |" in table
+    with np.load(tmp_path / "series.npz") as arrays:
+        assert arrays["logistic, r = 4/zero_one"].shape == (2,)
+    monkeypatch.setattr(series_rates, "measure", None)  # nothing is measured again
+    series_rates.main(["--seeds", "2", "--out", str(tmp_path)])
+    assert (tmp_path / "table.md").read_text() == table
+
+
+def test_the_page_quotes_its_table_and_its_data():
+    content = json.loads((RESULTS / "series.json").read_text())
+    assert list(content["systems"]) == list(SYSTEMS)
+    table = (RESULTS / "table.md").read_text()
+    assert table == series_rates.page(content["systems"]) + "\n"
+    page = (RESULTS / "README.md").read_text()
+    rows = [row for row in table.splitlines() if row.startswith("|")]
+    assert len(rows) > 20 and all(row in page for row in rows)
+    with np.load(RESULTS / "series.npz") as arrays:
+        for name, result in content["systems"].items():
+            assert arrays[f"{name}/zero_one"].mean() == pytest.approx(result["zero_one"]["mean"], abs=1e-5)
+            rejected = float(np.mean(arrays[f"{name}/surrogate_p"] <= 0.05 + 1e-6))
+            assert rejected == pytest.approx(result["rejected"]["surrogate_p"]["share"])
+
+
+def test_the_lab_quotes_rates_of_the_data():
+    systems = json.loads((RESULTS / "series.json").read_text())["systems"]
+    lab = (RESULTS.parents[1] / "lab.md").read_text()
+    section = lab.partition("## Recorded series")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([0-9.]+) \|$", section, re.MULTILINE))
+    assert len(rows) >= 6
+    for name, percent in rows.items():
+        assert f"{100 * systems[name][series_rates.CHAOS]['share']:.3g}" == percent, name
