@@ -198,7 +198,7 @@ def figure(variants: dict[int, dict[str, NDArray[Any]]]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__)
-    parser.set_defaults(out=pathlib.Path("runs/one_neuron"))
+    parser.set_defaults(out=pathlib.Path("demo"))
     out = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
     sentences = [
