@@ -1,5 +1,8 @@
 """The verdicts of studies follow from their differences as the plans say."""
 
+import json
+import pathlib
+
 import pytest
 
 from experiments.cbp import overshoot
@@ -73,3 +76,16 @@ def test_equivalence_reads_differences_of_either_sign():
     one, other = compare_solved(bits, "a")["b"], compare_solved(bits, "b")["a"]
     tests = [equivalence_of_shares(p, 0.02) for p in (one, other)]
     assert tests[0]["p"] == pytest.approx(tests[1]["p"]) and tests[0]["low"] == pytest.approx(-tests[1]["high"])
+
+
+def test_the_table_of_overshooting_is_that_of_its_data():
+    folder = pathlib.Path(__file__).parents[2] / "docs" / "results" / "cbp_overshoot"
+    content = json.loads((folder / "overshoot.json").read_text())
+    assert content["primary"] == json.loads(json.dumps(overshoot.primary(content["cells"])))
+    table = overshoot.page(content)
+    assert (folder / "table.md").read_text() == table + "\n"
+    page = (folder / "README.md").read_text()
+    assert table in page
+    for name in overshoot.CONDITIONS:
+        shares = (content["cells"][f"{task} | {name} | {overshoot.RELEASED:.2f}"]["share"] for task in overshoot.TASKS)
+        assert f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |" in page
