@@ -89,3 +89,12 @@ def test_the_table_of_overshooting_is_that_of_its_data():
     for name in overshoot.CONDITIONS:
         shares = (content["cells"][f"{task} | {name} | {overshoot.RELEASED:.2f}"]["share"] for task in overshoot.TASKS)
         assert f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |" in page
+
+
+def test_the_table_of_equal_tuning_is_that_of_its_data():
+    folder = pathlib.Path(__file__).parents[2] / "docs" / "results" / "xor_tuned"
+    content = json.loads((folder / "tuned.json").read_text())
+    finished = {name: result for name, result in content["conditions"].items() if "solved" in result}
+    assert content["primary"] == json.loads(json.dumps(tuned.compare(finished)["primary"]))
+    table = tuned.page(content | {"conditions": finished})
+    assert (folder / "table.md").read_text() == table + "\n" and table in (folder / "README.md").read_text()
