@@ -96,7 +96,7 @@ def settings(
         group = groups.setdefault(_values(run, differing), {})
         if (duplicate := group.setdefault(run.fields["seed"], run)) is not run:
             raise ConfigError(f"{run.folder}: has the config and seed of {duplicate.folder}; name one of them")
-    labels = [fields_text(dict(zip(differing, values, strict=True))) for values in groups]
+    labels = [_label(next(iter(group.values())), differing) for group in groups.values()]
     members = list(groups.values())
     control_numbers = _controls(members, None if control is None else list(groups).index(_values(control, differing)))
     compared = []
@@ -111,8 +111,13 @@ def settings(
         accuracies = {epoch: student_of_shares(list(values.values())) for epoch, values in by_epoch.items()}
         plain = is_plain(next(iter(group.values())).fields)
         of = None if number is None else labels[number]
-        compared.append(Setting(label or runs[0].folder.name, sorted(group), plain, accuracies, of, differences))
+        compared.append(Setting(label, sorted(group), plain, accuracies, of, differences))
     return compared
+
+
+def _label(run: FinishedRun, differing: Sequence[str]) -> str:
+    """Return the name of a run's setting: its values of the fields that differ; of a single setting, the run's name."""
+    return fields_text(dict(zip(differing, _values(run, differing), strict=True))) or run.folder.name
 
 
 def _values(run: FinishedRun, names: Sequence[str]) -> tuple[str, ...]:
@@ -138,7 +143,17 @@ def warnings(runs: Sequence[FinishedRun], compared: Sequence[Setting]) -> list[s
         if len(set(versions)) > 1:
             lines.append(f"versions of {name} differ: {', '.join(dict.fromkeys(map(str, versions)))}")
     controls = {setting.control for setting in compared}
+    differing = [name for name in differing_fields(runs) if name != "seed"]
+    fields = {_label(run, differing): dict(zip(differing, _values(run, differing), strict=True)) for run in runs}
     for setting in compared:
+        if setting.differences:
+            of_setting, of_control_setting = fields[setting.label], fields[setting.control or ""]
+            names = [name for name in differing if of_setting[name] != of_control_setting[name]]
+            if len(names) > 1 and not all(name.startswith("chaos.") for name in names):
+                lines.append(
+                    f"{setting.label}: differs from {setting.control} in {', '.join(names)}; the difference in "
+                    "accuracy may come from any of them"
+                )
         if setting.control is None and not setting.plain and setting.label not in controls and len(compared) > 1:
             lines.append(f"{setting.label}: no run is its control, equal but for chaos.z0 0; no difference is given")
         elif setting.control is not None and not setting.differences and _same_data(runs):

@@ -134,6 +134,16 @@ def test_warnings_of_different_data_and_versions(folders, tmp_path):
     assert [setting.differences for setting in compare.settings(runs)] == [{}, {}]
 
 
+def test_a_difference_that_may_have_several_causes_is_said(folders, trained, tmp_path):
+    longer = edited(trained, tmp_path / "longer", accuracy=0.95, seed=0, chaos__z0=[30.0], epochs=9)
+    runs = [compare.read(folders[0]), compare.read(longer)]
+    (line,) = compare.warnings(runs, compare.settings(runs))
+    assert "in epochs, chaos.z0; the difference in accuracy may come from any of them" in line
+    other_term = edited(trained, tmp_path / "drift", accuracy=0.95, seed=0, chaos__z0=[30.0], chaos__term="drift")
+    runs = [compare.read(folders[0]), compare.read(other_term)]
+    assert compare.warnings(runs, compare.settings(runs)) == []
+
+
 def test_errors_are_one_line(folders, tmp_path, capsys):
     unfinished = shutil.copytree(folders[0], tmp_path / "unfinished")
     (unfinished / "result.json").unlink()
