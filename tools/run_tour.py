@@ -17,12 +17,22 @@ TOUR = ROOT / "experiments" / "tour.ipynb"
 
 
 def run(notebook: nbformat.NotebookNode, folder: str | os.PathLike[str]) -> None:
-    """Run a notebook in a directory, with the package of this repository."""
+    """Run a notebook in a directory, with the package of this repository.
+
+    A cell with a widget may block nbclient although the kernel has finished it (nbclient issue 312), so that a run in
+    which a cell takes more than four minutes is repeated, twice at most.
+    """
     resources = {"metadata": {"path": str(folder)}}
-    client = nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources=resources, record_timing=False
-    )
-    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+    for attempt in range(3):
+        client = nbclient.NotebookClient(
+            notebook, timeout=240, kernel_name="python3", resources=resources, record_timing=False
+        )
+        try:
+            client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+            return
+        except nbclient.exceptions.CellTimeoutError:
+            if attempt == 2:
+                raise
 
 
 def merged(outputs: list[Any]) -> list[Any]:
