@@ -125,14 +125,17 @@ def paired(content: Content) -> str:
         name: np.array(group_means([run["tangent"]["exponents"][0] for run in runs], [run["start"] for run in runs]))
         for name, runs in content["conditions"].items()
     }
+    references = [name for name in ("as given", "z = 0") if name in means]
     rows = []
     for name, values in means.items():
         cells = []
-        for other in ("as given", "z = 0"):
-            p = paired_t(values, means[other])
-            cells += ["", ""] if name == other else [mean_text(values - means[other]), f"{p:.2g}"]
+        for other in references:
+            differences = values - means[other]
+            defined = name != other and np.all(np.isfinite(differences))
+            cells += [mean_text(differences), f"{paired_t(values, means[other]):.2g}"] if defined else ["", ""]
         rows.append([name, *cells])
-    return study.table(["difference of exponents, paired", "from as given", "p", "from z = 0", "p"], rows)
+    head = [cell for name in references for cell in (f"from {name}", "p")]
+    return study.table(["difference of exponents, paired", *head], rows)
 
 
 def nearby(content: Content) -> str:
