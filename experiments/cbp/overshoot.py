@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import controls, dynamics
-from csbp_jax.instruments.classify import RISE, rise
+from csbp_jax.instruments.classify import RISE
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_json
 from experiments import forcing, study
@@ -126,8 +126,7 @@ def rises(task: Task, condition: Condition, z0: float, seeds: np.ndarray) -> lis
     states = (params, setting, jnp.zeros(len(seeds), int))
     leaves = (dict.fromkeys(params, True), Setting(*(False,) * len(Setting._fields)), False)
     batches = [None] * condition.kind.first
-    history = dynamics.lyapunov_many(ANNEALED[task.name], states, batches, dynamical_leaves=leaves)[2]
-    return [rise(course) for course in np.cumsum(np.asarray(history)[:, :, 0], axis=0).T.tolist()]
+    return dynamics.annealed_rises(ANNEALED[task.name], states, batches, dynamical_leaves=leaves).tolist()
 
 
 # --- results ------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from experiments.statistics import (
 )
 from experiments.study import Content
 from experiments.xor.net import Kind, Params, Setting, train, train_from
-from experiments.xor.tuned import rises
+from experiments.xor.tuned import draw_settings, rises
 
 SEEDS, MOST, BLOCK, MARGIN = 1_000_000, 20_480, 1024, 0.03
 UNTUNED = Setting()
@@ -67,16 +67,6 @@ class Points(NamedTuple):
     def part(self, first: int, last: int) -> "Points":
         """The points from ``first`` to before ``last``."""
         return Points(self.seeds[first:last], jax.tree.map(lambda p: p[first:last], self.params))
-
-
-def draw_settings(tries: int) -> list[Setting]:
-    """The random settings that all conditions are tuned over."""
-    generator = np.random.default_rng(1)
-    settings = []
-    for _ in range(tries):
-        lr, width, z0 = (float(np.exp(generator.uniform(*np.log(ends)))) for ends in ((0.1, 2), (1, 5), (1 / 16, 4)))
-        settings.append(Setting(z0=z0, beta=float(generator.choice([0.998, 0.999])), lr=lr, width=width))
-    return settings
 
 
 def find_stuck(setting: Setting, wanted: int, steps: int, most: int = MOST) -> Points:
@@ -179,7 +169,7 @@ def run_group(group: str, setting: Setting, content: Content, options: argparse.
     tuning, test = points.part(0, options.tuning), points.part(options.tuning, len(points.seeds))
     result |= {"setting": study.changed_fields(setting), "stuck": len(test.seeds)}
     result["stuck_share"] = len(points.seeds) / tried
-    settings = draw_settings(options.tries)
+    settings = draw_settings(options.tries, seed=1, most_shift=0.0)
     for name, condition in CONDITIONS.items():
         if name not in result["conditions"]:
             shares = [float(escaped(condition, s, tuning, options.steps).mean()) for s in settings]

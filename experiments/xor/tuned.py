@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import chaos, dynamics
-from csbp_jax.instruments.classify import rise
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.runtime.files import write_json
 from experiments import study
@@ -57,13 +56,13 @@ COMPARED: dict[str, Condition] = {
 }
 
 
-def draw_settings(tries: int) -> list[Setting]:
-    """The random settings that all conditions are tuned over."""
-    generator = np.random.default_rng(0)
+def draw_settings(tries: int, seed: int = 0, most_shift: float = 1.5) -> list[Setting]:
+    """The random settings that all conditions are tuned over; shifts are uniform from 0 to ``most_shift``."""
+    generator = np.random.default_rng(seed)
     settings = []
     for _ in range(tries):
         lr, width, z0 = (float(np.exp(generator.uniform(*np.log(ends)))) for ends in ((0.1, 2), (1, 5), (1 / 16, 4)))
-        shift, beta = float(generator.uniform(0, 1.5)), float(generator.choice([0.998, 0.999]))
+        shift, beta = float(generator.uniform(0, most_shift)), float(generator.choice([0.998, 0.999]))
         settings.append(Setting(z0=z0, beta=beta, lr=lr, width=width, shift=shift))
     return settings
 
@@ -92,8 +91,7 @@ def rises(setting: Setting, params: Params, steps: int) -> list[float]:
     """Largest rise of the cumulated local exponents of the annealed run, for each of many nets, in nats."""
     states = (params, jnp.zeros(len(params["b2"]), int))
     step = functools.partial(annealed_step, setting)
-    history = np.asarray(dynamics.lyapunov_many(step, states, [None] * steps)[2])[:, :, 0]
-    return [rise(course) for course in np.cumsum(history, axis=0).T.tolist()]
+    return dynamics.annealed_rises(step, states, [None] * steps).tolist()
 
 
 def compare(results: Content) -> Content:
