@@ -157,6 +157,27 @@ class Recurrent(nn.Module):
         return run_neuron(str(self.name), tensors, drive, Feedback(bind_neuron(neuron, self.features), feedback), probe)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., ECCV 2016): each example's branch is dropped with probability ``rate``.
+
+        y = x b / (1 - rate),    b ~ Bernoulli(1 - rate) for each example, the same at all time steps and elements
+
+    In evaluation, and at rate 0, it is the identity. Its key is that of dropout, so a function of (seed, step).
+    """
+
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Drop branches of ``x [B, ...]`` in training."""
+        return nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=not train)(x)
+
+
+def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
+    """Return the rate of each of ``blocks`` residual blocks: linear in depth, from 0 at the first to ``rate``."""
+    return tuple(rate * block / max(1, blocks - 1) for block in range(blocks))
+
+
 def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:
     """Return the neuron, or, for a module, the neuron that this layer's own copy of the module returns."""
     if not isinstance(neuron, nn.Module):

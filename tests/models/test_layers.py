@@ -190,3 +190,25 @@ def test_initial_weights_have_the_published_distributions():
 
 def test_votes_of_a_class_are_neighbouring_outputs():
     np.testing.assert_allclose(layers.vote(jnp.arange(6.0).reshape(1, 1, 6), 3), [[[1, 4]]])
+
+
+def test_drop_path_drops_the_branch_of_whole_examples_and_keeps_its_mean():
+    x = jnp.ones((2000, T, F))
+    layer = layers.DropPath(0.4)
+
+    @jax.jit
+    def train(seed):
+        return layer.apply({}, x, True, rngs={"dropout": jax.random.key(seed)})
+
+    y = np.asarray(train(0))
+    assert {*np.unique(y)} == {0, np.float32(1 / 0.6)}
+    assert (y == y[:, :1, :1]).all()
+    np.testing.assert_allclose((y[:, 0, 0] > 0).mean(), 0.6, atol=0.04)  # 3.7 standard errors
+    assert (train(0) == y).all() and (train(1) != y).any()
+    assert layer.apply({}, x, False) is x
+    assert layers.DropPath(0.0).apply({}, x, True) is x  # needs no key
+
+
+def test_the_rate_of_drop_path_is_linear_in_depth():
+    np.testing.assert_allclose(layers.drop_path_rates(0.3, 4), [0, 0.1, 0.2, 0.3])
+    assert layers.drop_path_rates(0.3, 1) == (0.0,)
