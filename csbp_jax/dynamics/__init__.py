@@ -15,6 +15,9 @@ enough:
 - ``attractor_samples``: samples of a read-out of many runs after a transient, for bifurcation diagrams;
 - ``uncertainty_exponent``, ``basin_entropy``: how fractal the boundaries between starts with different ends are.
 
+Of recorded orbits of many starts at fixed hyperparameters: ``split_r_hat`` and ``energy_test`` (whether all have the
+same distribution, as in an ergodic system), ``orbit_groups`` (coexisting attractors) and ``autocorrelation_time``.
+
 Of a recorded scalar series, such as a loss, without its map: ``zero_one_test``, ``permutation_entropy``,
 ``power_spectrum``, and ``nonlinearity_test`` with its surrogates, ``iaaft``.
 
@@ -29,6 +32,13 @@ integers and keys, are carried along. All growth rates are in nats per step.
 from csbp_jax.dynamics.annealed import annealed_rises, rise
 from csbp_jax.dynamics.basins import BasinEntropy, UncertaintyExponent, basin_entropy, uncertainty_exponent
 from csbp_jax.dynamics.bifurcation import attractor_samples
+from csbp_jax.dynamics.ergodicity import (
+    SameDistribution,
+    autocorrelation_time,
+    energy_test,
+    orbit_groups,
+    split_r_hat,
+)
 from csbp_jax.dynamics.finite_size import (
     ReadoutExponents,
     finite_size,
@@ -45,11 +55,14 @@ from csbp_jax.dynamics.surrogates import iaaft, nonlinearity_test
 __all__ = [
     "BasinEntropy",
     "ReadoutExponents",
+    "SameDistribution",
     "UncertaintyExponent",
     "annealed_rises",
     "attractor_samples",
+    "autocorrelation_time",
     "basin_entropy",
     "delta_method",
+    "energy_test",
     "finite_size",
     "finite_size_many",
     "finite_size_readouts",
@@ -59,11 +72,13 @@ __all__ = [
     "lyapunov",
     "lyapunov_many",
     "nonlinearity_test",
+    "orbit_groups",
     "permutation_entropy",
     "pesin",
     "power_spectrum",
     "rise",
     "separation",
+    "split_r_hat",
     "uncertainty_exponent",
     "zero_one_test",
 ]
