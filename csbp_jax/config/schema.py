@@ -107,6 +107,9 @@ class Model:
     """Normalisation: batch norm, or one of its variants for spiking networks."""
     dropout: float | None = None
     """cnn6, cnn7, vgg*, resnet19_tebn: dropout rate before each dense layer."""
+    drop_path: float | None = None
+    """Residual networks: rate at which the last block's branch is dropped for an example in training (stochastic
+    depth); linear in depth, from 0 at the first block."""
     connect: Literal["add", "and", "iand"] | None = None
     """sew_*: how the spikes of a block are combined with its shortcut."""
     pool: Literal["average", "max"] | None = None
@@ -122,7 +125,7 @@ class Model:
     neuron: Neuron = Neuron()
 
 
-NETWORK_OPTIONS = ("features", "width", "norm", "dropout", "connect", "pool")
+NETWORK_OPTIONS = ("features", "width", "norm", "dropout", "drop_path", "connect", "pool")
 """Fields of :class:`Model` that only some networks have."""
 
 
@@ -267,7 +270,7 @@ def replaced(config: Section, name: str, value: Any) -> Section:
     return dataclasses.replace(config, **change)
 
 
-LATER_FIELDS = {"weights_table": "", "loss_limit": 1000.0, "model.pool": None}
+LATER_FIELDS = {"weights_table": "", "loss_limit": 1000.0, "model.pool": None, "model.drop_path": None}
 """Fields added since runs were first written, with their defaults. They are stored only with another value, so that the
 names of earlier runs, and the files in which they resume, stay the same."""
 

@@ -31,6 +31,7 @@ RANGES: dict[str, Range] = {
     "model.features": Range("positive whole numbers, or None", lambda v: v is None or _SIZES.contains(v)),
     "model.width": Range("above 0, or None", lambda v: v is None or v > 0),
     "model.dropout": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
+    "model.drop_path": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.norm_groups": WHOLE_FROM_1,
     "model.neuron.decay": FROM_0_TO_1,
     "model.neuron.threshold": ABOVE_0,
@@ -115,6 +116,11 @@ def check(config: Config) -> Config:
         raise ConfigError(
             f"model.neuron.decay: {config.model.neuron.decay} is not possible; allowed is between 0 and 1, where it is "
             "learned"
+        )
+    if config.model.drop_path and config.model.connect in ("and", "iand"):
+        raise ConfigError(
+            f"model.drop_path: {config.model.drop_path} is not possible with model.connect {config.model.connect}, "
+            "whose product needs spikes of 0 and 1; set model.connect to add, or model.drop_path to 0"
         )
     if any(config.chaos.z0) and not config.chaos.taps:
         raise ConfigError(f"chaos.taps: empty, but chaos.z0 is {config.chaos.z0}; name a tensor, or set chaos.z0 to 0")

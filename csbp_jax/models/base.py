@@ -96,3 +96,13 @@ class PublishedNetwork(Network):
     def wide(self, features: int) -> int:
         """Return the number of channels at this width."""
         return max(1, round(self.width * features))
+
+
+class ResidualNetwork(PublishedNetwork):
+    """Network of residual blocks.
+
+    drop_path: rate at which the last block's branch is dropped in training (:class:`csbp_jax.models.layers.DropPath`);
+        the rates of the blocks before it fall linearly to 0 at the first.
+    """
+
+    drop_path: float = 0.0

@@ -170,7 +170,9 @@ class DropPath(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Drop branches of ``x [B, ...]`` in training."""
-        return nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=not train)(x)
+        drop = nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=not train)
+        branch: jax.Array = drop(x)
+        return branch
 
 
 def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:

@@ -17,12 +17,12 @@ import flax.linen as nn
 import jax
 
 from csbp_jax.models import layers, norms
-from csbp_jax.models.base import PublishedNetwork, RunLayer
+from csbp_jax.models.base import ResidualNetwork, RunLayer
 
 STAGES = ((128, 3), (256, 3), (512, 2))
 
 
-class TET(PublishedNetwork):
+class TET(ResidualNetwork):
     """ResNet-19 of TET: no biases, PyTorch's initial weights, plain identity shortcuts, a spiking dense layer."""
 
     stem: int = 64
@@ -32,15 +32,20 @@ class TET(PublishedNetwork):
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         conv = self.spiking(layers.ConvNormLIF, use_bias=self.use_bias, kernel_init=self.kernel_init)
         x = run(conv(self.wide(self.stem), name="stem"), x)
+        rates = iter(layers.drop_path_rates(self.drop_path, sum(blocks for _, blocks in STAGES)))
         for stage, (features, blocks) in enumerate(STAGES, start=1):
             for block in range(1, blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
-                y = run(conv(self.wide(features), stride=stride, name=f"stage{stage}_block{block}_conv1"), x)
-                x = self.second_half(x, y, stride, f"stage{stage}_block{block}", run)
+                name = f"stage{stage}_block{block}"
+                y = run(conv(self.wide(features), stride=stride, name=f"{name}_conv1"), x)
+                y, x = self.currents(x, y, stride, name, run)
+                x = run(layers.Spike(dtype=self.dtype, name=name), layers.DropPath(next(rates))(y, train) + x)
         return self.head(x, train, run)
 
-    def second_half(self, x: jax.Array, y: jax.Array, stride: int, name: str, run: RunLayer) -> jax.Array:
-        """Apply the second half of a block: the neuron on the sum of its second convolution and its shortcut."""
+    def currents(
+        self, x: jax.Array, y: jax.Array, stride: int, name: str, run: RunLayer
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the currents of a block's second convolution and of its shortcut, whose sum drives its neuron."""
         current = functools.partial(
             layers.ConvNorm,
             y.shape[-1],
@@ -54,7 +59,7 @@ class TET(PublishedNetwork):
             x = self.identity(x, f"{name}_shortcut", run)
         else:
             x = run(current(kernel=1, stride=stride, name=f"{name}_shortcut"), x)
-        return run(layers.Spike(dtype=self.dtype, name=name), y + x)
+        return y, x
 
     def sum_norm(self) -> norms.Norm:
         """Return the norm of a current that is added to another."""

@@ -13,7 +13,7 @@ from typing import Literal
 import jax
 
 from csbp_jax.models import layers
-from csbp_jax.models.base import PublishedNetwork, RunLayer
+from csbp_jax.models.base import ResidualNetwork, RunLayer
 
 Connect = Literal["add", "and", "iand"]
 
@@ -25,7 +25,7 @@ def connect(kind: Connect, y: jax.Array, x: jax.Array) -> jax.Array:
     return y * x if kind == "and" else x * (1 - y)
 
 
-class ResNet(PublishedNetwork):
+class ResNet(ResidualNetwork):
     """SEW-ResNet for ImageNet.
 
     Layers ``stem``, ``stem_spike``, of block J in stage I ``stageI_blockJ_conv1``, ..., ``..._shortcut``, and
@@ -49,14 +49,16 @@ class ResNet(PublishedNetwork):
         x = run(stem(self.wide(64), kernel=7, stride=2, time_steps=steps, name="stem"), x)
         x = run(layers.Spike(self.time_steps, self.dtype, name="stem_spike"), x)
         x = layers.max_pool(x, size=3, stride=2, pad=1)
+        rates = iter(layers.drop_path_rates(self.drop_path, sum(self.blocks)))
         for stage, blocks in enumerate(self.blocks, start=1):
             for block in range(1, blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
-                x = self.block(x, self.wide(32 * 2**stage), stride, f"stage{stage}_block{block}", run)
+                y, x = self.block(x, self.wide(32 * 2**stage), stride, f"stage{stage}_block{block}", run)
+                x = connect(self.connect, layers.DropPath(next(rates))(y, train), x)
         return run(layers.Linear(self.classes, name="readout"), layers.space_mean(x))
 
-    def block(self, x: jax.Array, features: int, stride: int, name: str, run: RunLayer) -> jax.Array:
-        """Apply one SEW block."""
+    def block(self, x: jax.Array, features: int, stride: int, name: str, run: RunLayer) -> tuple[jax.Array, jax.Array]:
+        """Return the spikes of a SEW block and of its shortcut."""
         conv = self.spiking(layers.ConvNormLIF, kernel_init=layers.HE_FAN_OUT)
         if self.bottleneck:
             y = run(conv(features, 1, name=f"{name}_conv1"), x)
@@ -67,10 +69,10 @@ class ResNet(PublishedNetwork):
             y = run(conv(features, 3, name=f"{name}_conv2"), y)
         if x.shape != y.shape:
             x = run(conv(y.shape[-1], 1, stride, name=f"{name}_shortcut"), x)
-        return connect(self.connect, y, x)
+        return y, x
 
 
-class BNet(PublishedNetwork):
+class BNet(ResidualNetwork):
     """7B-Net: seven SEW blocks, each followed by 2x2 max pooling, with a 1x1 layer wherever the channels change.
 
     Layers ``convI`` where stage I has other channels than the stage before, ``blockI_conv1``, ``blockI_conv2``, and
@@ -82,12 +84,13 @@ class BNet(PublishedNetwork):
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         conv = self.spiking(layers.ConvNormLIF, kernel_init=layers.TORCH)
-        previous = None
+        previous, rates = None, layers.drop_path_rates(self.drop_path, len(self.stages))
         for stage, features in enumerate(map(self.wide, self.stages), start=1):
             if features != previous:
                 x = run(conv(features, 1, name=f"conv{stage}"), x)
             y = run(conv(features, name=f"block{stage}_conv1"), x)
             y = run(conv(features, name=f"block{stage}_conv2"), y)
+            y = layers.DropPath(rates[stage - 1])(y, train)
             x = layers.max_pool(connect(self.connect, y, x))
             previous = features
         return run(layers.Linear(self.classes, name="readout"), layers.flat(x))

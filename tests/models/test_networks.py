@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer, check
 from csbp_jax.learner import optimizer
+from csbp_jax.models import layers
 from csbp_jax.neurons.plif import PLIF as LearnedNeuron
 from experiments.parity import cases
 
@@ -118,11 +119,45 @@ def test_dropout_is_drawn_from_the_key_and_in_training_only():
     assert (evaluate() == evaluate()).all()
 
 
+DROPPED = {"sew_7b": "block2_conv2", "sew_resnet18": "stage4_block2_conv2", "resnet19_tet": "stage3_block2_conv2"}
+
+
+@pytest.mark.parametrize("name", [n if n == "sew_7b" else pytest.param(n, marks=pytest.mark.slow) for n in DROPPED])
+def test_a_dropped_block_passes_on_its_shortcut(name, monkeypatch):
+    """Dropped in nearly every example, the last block equals one whose last norm outputs 0."""
+    plain = models.build(small(name, time_steps=2, input_shape=(16, 16, 2)))
+    plain = plain.copy(stages=(3, 3)) if name == "sew_7b" else plain
+    plain = plain.copy(width=1 / 8 if name != "sew_7b" else 1.0)
+    x = jax.random.normal(jax.random.key(1), (2, 2, 16, 16, 2)) + 1
+    shapes = jax.eval_shape(lambda x: plain.init(jax.random.key(0), x), x)
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: cases.draw(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape), shapes
+    )
+    zeros = jax.tree.map(jnp.zeros_like, variables["params"][DROPPED[name]]["norm"])
+    layer = variables["params"][DROPPED[name]] | {"norm": zeros}
+    silent = variables | {"params": variables["params"] | {DROPPED[name]: layer}}
+
+    def logits(model, variables):
+        @jax.jit
+        def train(variables):
+            rngs = {"dropout": jax.random.key(0)}
+            return model.apply(variables, x, True, rngs=rngs, mutable=["batch_stats"])[0][0]
+
+        return train(variables)
+
+    expected = logits(plain, silent)
+    monkeypatch.setattr(layers, "drop_path_rates", lambda rate, blocks: (0.0,) * (blocks - 1) + (rate,))
+    dropped = logits(plain.copy(drop_path=1 - 1e-7), variables)
+    np.testing.assert_allclose(dropped, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(dropped - logits(plain, variables)).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         (Model("cnn7", dropout=0.1, features=(3,)), "model.features: cnn7 has no such option; leave it at None"),
         (Model("small_conv", width=0.5), "model.width: small_conv has no such option; leave it at None"),
+        (Model("vgg9", drop_path=0.5), "model.drop_path: vgg9 has no such option; leave it at None"),
         (Model("sew_resnet18", dropout=0.5), "model.dropout: sew_resnet18 has no such option; leave it at None"),
         (Model("resnet19_tet", connect="and"), "model.connect: resnet19_tet has no such option; leave it at None"),
         (Model("cnn7", (9,)), r"model.input_shape: \(9,\) is not possible; cnn7 takes \(height, width, channels\)"),
@@ -136,6 +171,11 @@ def test_an_option_that_a_network_lacks_is_an_error(model, message):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (Model(drop_path=1.0), "model.drop_path: 1.0 is not possible; allowed is at least 0 and below 1, or None"),
+        (
+            Model("sew_7b", drop_path=0.1, connect="iand"),
+            "model.drop_path: 0.1 is not possible with model.connect iand, .*; set model.connect to add, or",
+        ),
         (Model(width=0.0), "model.width: 0.0 is not possible; allowed is above 0, or None"),
         (Model(dropout=1.0), "model.dropout: 1.0 is not possible; allowed is at least 0 and below 1, or None"),
         (Model(features=()), r"model.features: \(\) is not possible; allowed is positive whole numbers, or None"),
