@@ -24,7 +24,7 @@ unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train sweep demo test test-slow test-trackers bench bench-data h100 parity accuracy lint docs wheel lock clean
+.PHONY: help setup data train sweep demo test test-slow test-trackers bench bench-data h100 tpu parity accuracy lint docs wheel lock clean
 
 help:  ## Show this list
 	@echo "csbp_jax: chaotic spiking backpropagation in JAX"
@@ -88,6 +88,9 @@ bench-data: setup  ## Measure the speed of the data pipeline, into docs/results/
 
 h100: setup  ## Compile the neuron and training steps for an H100, without one, into docs/results/bench
 	@$(RUN) -m benchmarks.h100
+
+tpu: setup  ## Compile training steps for TPU slices, without one, into docs/results/bench (many hours; resumes)
+	@$(RUN) -m benchmarks.tpu
 
 parity: setup  ## Compare networks and recipes with PyTorch references, into docs/results/parity
 	@$(RUN) -m experiments.parity

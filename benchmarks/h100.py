@@ -22,10 +22,8 @@ PARTS = ("neuron", "transforms", "steps")
 ASSEMBLER = "nvidia-cuda-nvcc-cu12==12.9.86"
 
 
-def wheels(folder: pathlib.Path) -> None:
-    """Install the compiler for NVIDIA's GPUs into a folder, unless it has been."""
-    jax = importlib.metadata.version("jax")
-    wanted = [f"jax-cuda12-pjrt=={jax}", f"jax-cuda12-plugin=={jax}", ASSEMBLER]
+def install(folder: pathlib.Path, wanted: list[str]) -> None:
+    """Install packages without what they require into a folder, unless it has them."""
     mark = folder / "installed.txt"
     if mark.exists() and mark.read_text().split() == wanted:
         return
@@ -33,7 +31,7 @@ def wheels(folder: pathlib.Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--upgrade"]
     done = subprocess.run([*pip, "--target", str(folder), *wanted], capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"h100: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
+        sys.exit(f"{folder.name}: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
     mark.write_text("\n".join(wanted))
 
 
@@ -46,7 +44,8 @@ def main() -> None:
     file, folder = options.out.resolve() / "h100.json", options.wheels.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
     if options.only:
-        wheels(folder)
+        jax = importlib.metadata.version("jax")
+        install(folder, [f"jax-cuda12-pjrt=={jax}", f"jax-cuda12-plugin=={jax}", ASSEMBLER])
         # JAX's devices are the CPU's: no program can run on a GPU.
         path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}

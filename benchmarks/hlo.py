@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 
 _BITS = {"pred": 8, "token": 0}
 _NO_KERNEL = {
@@ -53,19 +54,77 @@ class Work:
 
 Computation = dict[str, Instruction]
 Modules = dict[str, Computation]
+Size = Callable[[str], int]
+"""Bytes of a type as it is printed."""
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
-def work(text: str) -> Work:
+def size(type_: str) -> int:
+    """Bytes of an array, or of all arrays of a tuple."""
+    total = 0
+    for name, shape in re.findall(r"([a-z]\w*)\[([\d,]*)\]", type_):
+        total += -(-_bits(name) * math.prod(map(int, filter(None, shape.split(",")))) // 8)
+    return total
+
+
+def hbm_size(type_: str) -> int:
+    """Bytes in a TPU's main memory: arrays in another memory space are 0, and tiles are filled up.
+
+    ``f32[8,64]{1,0:T(8,128)}`` has tiles of 8 rows and 128 lanes, so that 64 channels take the space of 128;
+    ``S(1)`` is on-chip memory.
+    """
+    total = 0
+    for name, shape, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", type_):
+        if re.search(r"S\([1-9]", layout):
+            continue
+        sizes = [int(n) for n in shape.split(",") if n]
+        order = re.match(r"\{([\d,]*)", layout)
+        minor_first = [sizes[int(i)] for i in order[1].split(",") if i] if order else sizes[::-1]
+        tile = re.search(r":T\(([\d,]+)\)", layout)
+        for i, n in enumerate(reversed(tile[1].split(","))) if tile else ():
+            if i < len(minor_first):
+                minor_first[i] = -(-minor_first[i] // int(n)) * int(n)
+        total += -(-_bits(name) * math.prod(minor_first) // 8)
+    return total
+
+
+def _bits(name: str) -> int:
+    digits = re.search(r"\d+", name)
+    return _BITS[name] if name in _BITS else int(digits[0]) if digits else 8
+
+
+def work(text: str, nbytes: Size = size) -> Work:
     """Count the work of a module's entry, from the text of ``compiled.as_text()``.
 
     A kernel reads its operands and writes its results, each byte once. Of an operand that it only slices it reads the
     slices, and of a result that it updates in place it writes the slice. Without caches this is the least possible.
 
+    Args:
+      nbytes: bytes of a type: :func:`size`, or :func:`hbm_size` on a TPU.
+
     Raises:
       ValueError: the compiler does not know a loop's number of passes.
     """
+    return sum((work for _, work in kernels(text, nbytes)), Work())
+
+
+def kernels(text: str, nbytes: Size) -> list[tuple[Instruction, Work]]:
+    """Return the instructions of a module's entry, each with its work."""
     modules, entry = computations(text)
-    return _total(modules, entry)
+    return [(i, _work(modules, modules[entry], i, nbytes)) for i in modules[entry].values()]
+
+
+def collectives(text: str) -> dict[str, dict[str, int]]:
+    """Return ``{kind: {"count", "bytes"}}`` of the collectives in the program's text; bytes are of the operands."""
+    counts: dict[str, dict[str, int]] = {}
+    for computation in computations(text)[0].values():
+        for instruction in computation.values():
+            kind = instruction.opcode.removesuffix("-start")
+            if kind in COLLECTIVES:
+                row = counts.setdefault(kind, {"count": 0, "bytes": 0})
+                row["count"] += 1
+                row["bytes"] += sum(size(computation[name].type) for name in instruction.operands)
+    return counts
 
 
 def computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
@@ -82,16 +141,6 @@ def computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
             instruction = _instruction(line)
             current[instruction.name] = instruction
     return modules, entry
-
-
-def size(type_: str) -> int:
-    """Bytes of an array, or of all arrays of a tuple."""
-    total = 0
-    for name, shape in re.findall(r"([a-z]\w*)\[([\d,]*)\]", type_):
-        digits = re.search(r"\d+", name)
-        bits = _BITS[name] if name in _BITS else int(digits[0]) if digits else 8
-        total += -(-bits * math.prod(map(int, filter(None, shape.split(",")))) // 8)
-    return total
 
 
 def _instruction(line: str) -> Instruction:
@@ -116,11 +165,11 @@ def _first(text: str) -> tuple[str, str]:
     raise ValueError(f"unbalanced: {text[:60]}")
 
 
-def _total(modules: Modules, name: str) -> Work:
-    return sum((_work(modules, modules[name], instruction) for instruction in modules[name].values()), Work())
+def _total(modules: Modules, name: str, nbytes: Size) -> Work:
+    return sum((_work(modules, modules[name], i, nbytes) for i in modules[name].values()), Work())
 
 
-def _work(modules: Modules, within: Computation, instruction: Instruction) -> Work:
+def _work(modules: Modules, within: Computation, instruction: Instruction, nbytes: Size) -> Work:
     if instruction.opcode in _NO_KERNEL or instruction.opcode.endswith(("-done", "-update")):
         return Work()
     attributes = instruction.attributes
@@ -129,29 +178,31 @@ def _work(modules: Modules, within: Computation, instruction: Instruction) -> Wo
         passes = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', attributes)
         if not passes:
             raise ValueError(f"{instruction.name}: the number of its passes is not known")
-        inner = sum((_total(modules, name) for name in called), Work())
+        inner = sum((_total(modules, name, nbytes) for name in called), Work())
         return inner.times(int(passes[1])) + Work(loops=1)
     if instruction.opcode in ("call", "async-start"):
-        return _total(modules, called[0])
+        return _total(modules, called[0], nbytes)
     if instruction.opcode == "conditional":
         listed = re.search(r"branch_computations=\{(.*?)\}", attributes)
         branches = re.findall(r"%([\w.\-]+)", listed[1] if listed else "")
-        return max((_total(modules, name) for name in branches), key=lambda work: work.bytes)
+        return max((_total(modules, name, nbytes) for name in branches), key=lambda work: work.bytes)
     if instruction.opcode == "fusion":
-        return Work(1, 0, _fusion(modules[called[0]]))
+        return Work(1, 0, _fusion(modules[called[0]], nbytes))
     # A custom call's scratch memory is part of its type.
     type_ = re.sub(r"u8\[\d+\]", "", instruction.type) if instruction.opcode == "custom-call" else instruction.type
-    written = size(type_)
+    written = nbytes(type_)
     if instruction.opcode == "dynamic-update-slice":
-        return Work(1, 0, 2 * size(within[instruction.operands[1]].type))
+        return Work(1, 0, 2 * nbytes(within[instruction.operands[1]].type))
     if instruction.opcode in ("slice", "dynamic-slice"):
         return Work(1, 0, 2 * written)
-    if instruction.opcode.startswith("copy") and written <= 16:
+    if instruction.opcode == "copy-start":  # its type names the copy, the original and a flag
+        written -= nbytes(within[instruction.operands[0]].type)
+    if instruction.opcode.startswith("copy") and size(within[instruction.operands[0]].type) <= 16:
         return Work()
-    return Work(1, 0, written + sum(size(within[name].type) for name in instruction.operands))
+    return Work(1, 0, written + sum(nbytes(within[name].type) for name in instruction.operands))
 
 
-def _fusion(inside: Computation) -> int:
+def _fusion(inside: Computation, nbytes: Size) -> int:
     """Bytes that a fusion moves."""
     users: dict[str, list[Instruction]] = {name: [] for name in inside}
     for instruction in inside.values():
@@ -162,11 +213,11 @@ def _fusion(inside: Computation) -> int:
     sources = [_behind_views(inside, result) for result in results]
     updates = [source for source in sources if source.opcode == "dynamic-update-slice"]
     written = sum(
-        size(inside[source.operands[1]].type) if source in updates else size(result.type)
+        nbytes(inside[source.operands[1]].type) if source in updates else nbytes(result.type)
         for result, source in zip(results, sources, strict=True)
     )
     parameters = [instruction for instruction in inside.values() if instruction.opcode == "parameter"]
-    return written + sum(_read(parameter, users, updates) for parameter in parameters)
+    return written + sum(_read(parameter, users, updates, nbytes) for parameter in parameters)
 
 
 def _behind_views(inside: Computation, instruction: Instruction) -> Instruction:
@@ -176,7 +227,7 @@ def _behind_views(inside: Computation, instruction: Instruction) -> Instruction:
     return instruction
 
 
-def _read(parameter: Instruction, users: dict[str, list[Instruction]], updates: list[Instruction]) -> int:
+def _read(parameter: Instruction, users: dict[str, list[Instruction]], updates: list[Instruction], nbytes: Size) -> int:
     """Bytes of a parameter that are read: its slices, or all of it if some use needs all."""
     sliced, pairs = set(), [(parameter, user) for user in users[parameter.name]]
     while pairs:
@@ -186,5 +237,5 @@ def _read(parameter: Instruction, users: dict[str, list[Instruction]], updates: 
         elif user.opcode in ("slice", "dynamic-slice", "gather") and user.operands[0] == operand.name:
             sliced.add((user.type, user.attributes.split("}")[0] if user.opcode == "slice" else user.operands))
         elif user not in updates or user.operands[0] != operand.name:
-            return size(parameter.type)
-    return min(size(parameter.type), sum(size(type_) for type_, _ in sliced))
+            return nbytes(parameter.type)
+    return min(nbytes(parameter.type), sum(nbytes(type_) for type_, _ in sliced))

@@ -51,9 +51,9 @@ def readme(content: Content) -> str:
     text = f"""# Speed
 
 `make bench{" ARGS=--quick" if content["quick"] else ""}` on {content["machine"]}; CPU time on one core, median
-(minimum-maximum) over interleaved rounds. Nothing on this page was run on a GPU or TPU; there is a page
-on [programs compiled for an H100](h100.md). [All tables](tables.md), [targets](targets.md); `bench.json` holds the
-numbers.
+(minimum-maximum) over interleaved rounds. Nothing on this page was run on a GPU or TPU; there are pages
+on programs compiled for [an H100](h100.md) and for [TPU slices](tpu.md). [All tables](tables.md),
+[targets](targets.md); `bench.json` holds the numbers.
 
 Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
 """

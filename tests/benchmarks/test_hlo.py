@@ -1,14 +1,18 @@
 """Kernels, loops and bytes of programs: of stored texts as XLA writes them for a GPU, and of compiled programs."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import h100_page, hlo
+from benchmarks import h100_page, hlo, tpu_page
 from benchmarks.h100 import PUBLISHED
 
+ROOT = pathlib.Path(__file__).parents[2]
 FUSIONS = """HloModule jit_f, is_scheduled=true
 
 %fused_slice (param_0: f32[16,4,10]) -> (f32[16,10], bf16[16,4,10]) {
@@ -121,3 +125,63 @@ def test_the_numbers_support_the_claims_of_the_pages():
         if T != "T=4":
             assert h100_page.total(forms["a step a pass"], "bytes") > 2 * least
             assert h100_page.total(forms["XLA"], "kernels") * 10 < h100_page.total(forms["a step a pass"], "kernels")
+
+
+TPU = """HloModule m, is_scheduled=true
+
+%fused (p: bf16[32,4,64], q: f32[64]) -> bf16[32,4,64] {
+  %p = bf16[32,4,64]{2,0,1:T(8,128)(2,1)} parameter(0)
+  %q = f32[64]{0:T(128)S(1)} parameter(1)
+  ROOT %r = bf16[32,4,64]{2,0,1:T(8,128)(2,1)S(1)} add(%p, %q)
+}
+
+ENTRY %main (a: bf16[32,4,64], b: f32[64]) -> f32[64] {
+  %a = bf16[32,4,64]{2,0,1:T(8,128)(2,1)} parameter(0)
+  %b = f32[64]{0:T(128)} parameter(1)
+  %start = (f32[64]{0:T(128)S(1)}, f32[64]{0:T(128)}, u32[]{:S(2)}) copy-start(%b)
+  %done = f32[64]{0:T(128)S(1)} copy-done(%start)
+  %f = bf16[32,4,64]{2,0,1:T(8,128)(2,1)S(1)} fusion(%a, %done), kind=kLoop, calls=%fused
+  ROOT %all-reduce = f32[64]{0:T(128)} all-reduce(%done), to_apply=%sum
+}
+"""
+
+
+def test_on_a_tpu_tiles_are_filled_up_and_on_chip_memory_costs_nothing():
+    vector, activations = 128 * 4, 32 * 4 * 128 * 2
+    assert hlo.work(TPU, hlo.hbm_size) == hlo.Work(kernels=3, bytes=vector + activations + vector)
+    assert hlo.collectives(TPU) == {"all-reduce": {"count": 1, "bytes": 64 * 4}}
+
+
+@pytest.mark.parametrize(
+    ("type_", "size"),
+    [
+        ("f32[8,128]{1,0:T(8,128)}", 4096),
+        ("f32[9,129]{1,0:T(8,128)}", 16 * 256 * 4),
+        ("f32[9,129]{0,1:T(8,128)}", 136 * 128 * 4),
+        ("f32[9,129]{1,0:T(8,128)S(1)}", 0),
+        ("pred[3]{0:T(512)(128)(4,1)}", 512),
+        ("f32[]", 4),
+        ("f32[3,5]", 60),
+        ("(f32[64]{0:T(128)S(1)}, f32[64]{0:T(128)}, u32[]{:S(2)})", 512),
+    ],
+)
+def test_bytes_in_the_main_memory_of_a_tpu(type_, size):
+    assert hlo.hbm_size(type_) == size
+
+
+def test_the_page_of_tpus_is_made_of_its_numbers():
+    content = json.loads((PUBLISHED / "tpu.json").read_text())
+    assert tpu_page.page(content) == (PUBLISHED / "tpu.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_training_step_compiles_for_several_slices_of_a_tpu(tmp_path):
+    wheels = ROOT / ".bench" / "tpu"
+    if not (wheels / "installed.txt").exists():
+        pytest.skip("needs TPU's compiler: run make tpu once, and stop it when it compiles")
+    line = [sys.executable, "-m", "benchmarks.tpu", "--out", tmp_path, "--wheels", wheels, "--only", "digits"]
+    done = subprocess.run([*line, "--layouts", "fsdp", "--slices", "2 x v5e 2x2"], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    program = json.loads((tmp_path / "tpu.json").read_text())["programs"]["digits, 2 x v5e 2x2, fsdp"]
+    assert program["flops"] > 1e8 and program["bytes"] > 1e5
+    assert program["collectives"]["all-gather"]["count"] > 0  # of parameters

@@ -1,0 +1,71 @@
+"""Compile training steps for TPU slices, without one, and count memory, operations, bytes and collectives.
+
+    make tpu         (python -m benchmarks.tpu [--out docs/results/bench] [--wheels .bench/tpu] [--only NET ...])
+
+TPU's compiler (libtpu, some 650 MB) is installed into a folder of its own, once, and used beside the installed JAX.
+Nothing is run. Writes tpu.json after each program, and tpu.md; programs that are in tpu.json are not compiled again.
+``--only`` without a network only rewrites the page.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from benchmarks import tpu_page
+from benchmarks.h100 import PUBLISHED, install
+
+NETS = (
+    "digits",
+    "CNN7",
+    "VGGSNN",
+    "SEW-ResNet-18",
+    "SEW-ResNet-34",
+    "TEBN-ResNet-34",
+    "SEW-ResNet-50",
+)
+
+
+def compiler() -> str:
+    """The requirement of the compiler that belongs to the installed JAX."""
+    requirements = importlib.metadata.requires("jax") or []
+    return next(line.split(";")[0].strip() for line in requirements if line.startswith("libtpu"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=PUBLISHED)
+    parser.add_argument("--wheels", type=pathlib.Path, default=pathlib.Path(".bench/tpu"))
+    parser.add_argument("--only", nargs="*", choices=NETS, default=NETS, help="without a network: only the page")
+    parser.add_argument("--layouts", nargs="+", choices=("data", "zero1", "fsdp"), default=("data", "zero1", "fsdp"))
+    parser.add_argument("--slices", nargs="+", choices=tpu_page.SLICES, default=list(tpu_page.SLICES))
+    options = parser.parse_args()
+    file, folder = options.out.resolve() / "tpu.json", options.wheels.resolve()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if options.only:
+        install(folder, [compiler()])
+        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+        environment = {
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": path,
+            "TPU_LIBRARY_PATH": str(folder / "libtpu" / "libtpu.so"),
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        line = [sys.executable, "-m", "benchmarks.tpu_programs", file, "--nets", *options.only]
+        line += ["--layouts", *options.layouts, "--slices", *options.slices]
+        done = subprocess.run(line, env={**os.environ, **environment})
+        if done.returncode:
+            sys.exit(done.returncode)
+    page = tpu_page.page(json.loads(file.read_text()))
+    (file.parent / "tpu.md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The training steps compiled for TPU slices, as a page."""
+
+from typing import Any, NamedTuple
+
+from benchmarks.tables import table
+
+SLICES = {
+    "v5e 2x2": ("v5e:2x2", 1),
+    "v5e 4x4": ("v5e:4x4", 1),
+    "v5p 2x2x1": ("v5p:2x2x1", 1),
+    "2 x v5e 2x2": ("v5e:2x2", 2),
+}
+"""Name, the compiler's name of the topology, and the number of slices."""
+
+
+class Chip(NamedTuple):
+    """A chip's dense bfloat16 operations and main-memory bytes per second, and bytes of main memory (data sheets)."""
+
+    flops: float
+    bandwidth: float
+    memory: float
+
+
+CHIPS = {"v5e": Chip(197e12, 819e9, 16e9), "v5p": Chip(459e12, 2765e9, 95e9)}
+
+
+def chip_of(key: str) -> Chip:
+    """The chip of a program's key, ``NET, SLICE, LAYOUT``."""
+    return next(chip for name, chip in CHIPS.items() if name in key)
+
+
+def page(content: dict[str, Any]) -> str:
+    """The text of tpu.md, from the content of tpu.json."""
+    programs = content["programs"]
+    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    return f"""# Compiled for TPU slices
+
+**Compiled, never run**: `make tpu` compiles training steps for TPUs without one. The numbers are read off XLA's
+optimised programs, not measured. Versions: {versions}. Programs that are not in the tables have not been compiled
+yet; the same command continues.
+
+All numbers are per chip and step, for the training step of a preset as a run compiles it (transforms, metrics and the
+check for non-finite values included), in bfloat16. Bytes: each kernel reads its operands from main memory and writes
+its results there once, with tiles filled up as the chip stores them; arrays in on-chip memory cost nothing. It is an
+upper bound where a kernel reads less than the whole of an operand. Times are those of the chip's peak rates, for
+operations and for bytes; the larger is the least possible time of a step. The share of the peak is the most that a
+step can reach. The largest batch is an estimate: temporaries are taken to grow in proportion to the batch.
+
+{_rooflines(programs)}
+
+## Where the bytes are
+
+{_sources(programs)}
+
+## Collectives
+
+Number of collectives in the program's text, and MB of their operands.
+
+{_collectives(programs)}
+"""
+
+
+def _rooflines(programs: dict[str, Any]) -> str:
+    head = ["network", "slice", "layout", "batch", "GB of memory", "fits", "largest batch", "Tflop", "GB moved"]
+    head += ["ms, operations", "ms, bytes", "share of the peak (%)", "loops", "kernels", "compile s"]
+    body = []
+    for key, n in programs.items():
+        chip = chip_of(key)
+        state = n["arguments"] + n["outputs"] + n["code"]
+        used = state + n["temporaries"]
+        most = n["batch"] * (chip.memory - state) / max(n["temporaries"], 1)
+        by_flops, by_bytes = n["flops"] / chip.flops, n["bytes"] / chip.bandwidth
+        cells = [str(n["batch"]), f"{used / 1e9:.2f}", "yes" if used < chip.memory else "**no**"]
+        cells += [
+            f"{most:,.0f}" if n["temporaries"] > 1e6 else "",
+            f"{n['flops'] / 1e12:.3g}",
+            f"{n['bytes'] / 1e9:.3g}",
+        ]
+        cells += [f"{1e3 * by_flops:.3g}", f"{1e3 * by_bytes:.3g}", f"{100 * by_flops / max(by_flops, by_bytes):.0f}"]
+        cells += [str(n["loops"]), str(n["kernels"]), f"{n['seconds']:.0f}"]
+        body.append([*key.split(", "), *cells])
+    return table(head, body)
+
+
+def _sources(programs: dict[str, Any]) -> str:
+    names = sorted({name for n in programs.values() for name in n["by_source"]})
+    body = [
+        [
+            *key.split(", "),
+            f"{n['xla_bytes'] / 1e9:.3g}",
+            *(f"{n['by_source'].get(name, 0) / 1e9:.3g}" for name in names),
+        ]
+        for key, n in programs.items()
+    ]
+    return table(["network", "slice", "layout", "GB by XLA's own count", *(f"GB, {name}" for name in names)], body)
+
+
+def _collectives(programs: dict[str, Any]) -> str:
+    kinds = sorted({kind for n in programs.values() for kind in n["collectives"]})
+    body = []
+    for key, n in programs.items():
+        rows = [n["collectives"].get(kind) for kind in kinds]
+        body.append(
+            [*key.split(", "), *(f"{row['count']}, {row['bytes'] / 1e6:.3g} MB" if row else "" for row in rows)]
+        )
+    return table(["network", "slice", "layout", *kinds], body)
