@@ -1,7 +1,7 @@
 """Surrogate gradients: a Heaviside step in the forward pass, a bounded bump as its derivative in the reverse pass.
 
-The step is strict, ``H(0) = 0``. Functions are named after their formula, not after a paper: "SuperSpike" alone stands
-for four formulas. With ``x = u - threshold``:
+The step is strict, ``H(0) = 0``; for a neuron, its ``at_threshold`` decides. Functions are named after their formula,
+not after a paper: "SuperSpike" alone stands for four formulas. With ``x = u - threshold``:
 
     ===================  ===================================  =============================================
     function             ``ds/dx``                            used in

@@ -4,8 +4,10 @@ The docstring below a field is its help text on the command line.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -68,7 +70,7 @@ class Neuron:
     decay: float = 0.25
     """Factor of the membrane potential from one time step to the next, in [0, 1]; 1: no leak."""
     threshold: float = 1.0
-    """Firing threshold; a neuron fires if its membrane potential is strictly above it."""
+    """Firing threshold; a neuron fires if its membrane potential is above it."""
     surrogate: SurrogateName = "triangle"
     """Surrogate derivative of the spike."""
     surrogate_param: float = 1.0
@@ -79,6 +81,10 @@ class Neuron:
     """Stop the gradient through the spike in the reset."""
     learn: Literal["none", "layer", "channel"] = "none"
     """PLIF: learn the decay, one per layer or per channel; the input is then scaled by 1 - decay."""
+    scale_input: bool = False
+    """Scale the input by 1 - decay, as SpikingJelly does by default."""
+    at_threshold: Literal["silent", "fire"] = "silent"
+    """What a neuron does at exactly its threshold: stay silent, or fire (as in SpikingJelly)."""
 
 
 ModelName = Literal[
@@ -270,7 +276,14 @@ def replaced(config: Section, name: str, value: Any) -> Section:
     return dataclasses.replace(config, **change)
 
 
-LATER_FIELDS = {"weights_table": "", "loss_limit": 1000.0, "model.pool": None, "model.drop_path": None}
+LATER_FIELDS = {
+    "weights_table": "",
+    "loss_limit": 1000.0,
+    "model.pool": None,
+    "model.drop_path": None,
+    "model.neuron.scale_input": False,
+    "model.neuron.at_threshold": "silent",
+}
 """Fields added since runs were first written, with their defaults. They are stored only with another value, so that the
 names of earlier runs, and the files in which they resume, stay the same."""
 
@@ -282,8 +295,8 @@ def to_json(config: Config) -> dict[str, Any]:
     """
     content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     for name, default in LATER_FIELDS.items():
-        section, _, field = name.rpartition(".")
-        fields = content[section] if section else content
+        *sections, field = name.split(".")
+        fields = functools.reduce(operator.getitem, sections, content)
         if fields[field] == default:
             del fields[field]
     return content

@@ -14,7 +14,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.export.nir_links import Call
 from csbp_jax.models import layers, norms
 from csbp_jax.neurons import LIF
-from csbp_jax.neurons.plif import PLIF
+from csbp_jax.neurons.plif import PLIF, Scaled
 
 DT = 1e-4
 """Seconds per time step, in a graph of leaky neurons."""
@@ -92,12 +92,17 @@ def neuron(call: Call, params: Any) -> list[nir.NIRNode]:
     """Return a layer's neuron as nodes: none if it has no neuron, an integrator and a threshold if it is not reset."""
     if call.neuron is None:
         return []
-    lif, gain = call.neuron, np.ones(())
+    lif: Any = call.neuron
+    gain = np.ones(())
     if isinstance(lif, PLIF):
         gain = np.asarray(jax.nn.sigmoid(params["neuron"]["w"]), np.float64)
-        lif = LIF(1 - gain, lif.threshold, reset=lif.reset)
+        lif = LIF(1 - gain, lif.threshold, reset=lif.reset, at_threshold=lif.at_threshold)
+    elif isinstance(lif, Scaled):
+        lif, gain = lif.neuron, np.asarray(lif.gain, np.float64)
     if not isinstance(lif, LIF):
         raise _inexpressible(call, f"its neuron ({type(lif).__name__}) is not one of LIF, IF and PLIF")
+    if lif.at_threshold == "fire":
+        raise _inexpressible(call, "its neuron fires at its threshold, but those of NIR fire above it")
     if lif.reset == "soft":
         raise _inexpressible(call, "its soft reset subtracts the threshold, but NIR resets to a value")
     decay, gain, threshold = (_per_neuron(value, call.shape) for value in (lif.decay, gain, lif.threshold))

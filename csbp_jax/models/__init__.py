@@ -14,7 +14,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.models import resnet19, sew_resnet, vgg
 from csbp_jax.models.base import Network
 from csbp_jax.models.basic import Dense, Recurrent, SmallConv
-from csbp_jax.neurons.plif import PLIF
+from csbp_jax.neurons.plif import PLIF, Scaled
 
 _NETWORKS: dict[str, Callable[..., Network]] = {
     "small_conv": SmallConv,
@@ -35,13 +35,14 @@ _NETWORKS: dict[str, Callable[..., Network]] = {
 }
 
 
-def neuron(config: configuration.Neuron) -> neurons.LIF | PLIF:
+def neuron(config: configuration.Neuron) -> neurons.LIF | Scaled | PLIF:
     """Build the neuron of a config."""
     spike = getattr(surrogate, config.surrogate)(config.surrogate_param)
     options = (config.decay, config.threshold, spike, config.reset, config.detach_reset)
-    if config.learn == "none":
-        return neurons.LIF(*options)
-    return PLIF(*options, per_channel=config.learn == "channel")
+    if config.learn != "none":
+        return PLIF(*options, per_channel=config.learn == "channel", at_threshold=config.at_threshold)
+    lif = neurons.LIF(*options, at_threshold=config.at_threshold)
+    return Scaled(lif, 1 - config.decay) if config.scale_input else lif
 
 
 def options_of(name: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
 
 ``ResNet``, for ImageNet, has integrate-and-fire neurons (decay 1); ``BNet``, for event cameras, PLIF neurons with
 initial decay 1/2. Both have threshold 1, a detached hard reset and the arctan surrogate with alpha 2. The original
-neurons also fire exactly at the threshold; those of this package fire above it.
+neurons also fire exactly at the threshold (``at_threshold="fire"``).
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Leaky integrate-and-fire (LIF) neuron over time, as one pure function.
 
     u[t] = decay v[t-1] + x[t]          membrane before reset;  v[-1] = membrane, 0 by default
-    s[t] = H(u[t] - threshold)          strict: H(0) = 0
+    s[t] = H(u[t] - threshold)          H(0) = 0, or 1 if at_threshold="fire"
     v[t] = (1 - s[t]) u[t]    hard   |   u[t] - threshold s[t]    soft   |   u[t]    none
 
 Time is axis 1: ``[B, T, ...]``. The whole sequence is one ``custom_vjp`` (lif_scan.py): its only residual is the
@@ -24,6 +24,7 @@ from csbp_jax.surrogate import Surrogate, triangle
 
 Reset = Literal["hard", "soft", "none"]
 Residual = Literal["full", "half"]
+AtThreshold = Literal["silent", "fire"]
 
 
 def lif(
@@ -36,6 +37,7 @@ def lif(
     detach_reset: bool = False,
     membrane: jax.Array | None = None,
     residual: Residual = "full",
+    at_threshold: AtThreshold = "silent",
 ) -> tuple[jax.Array, jax.Array]:
     """Run the leaky integrate-and-fire neuron over a sequence (equations at the top of this module).
 
@@ -45,7 +47,7 @@ def lif(
       decay: fraction of the membrane that remains from one step to the next (``tau`` of the CSBP code: 0.25 in its
         deep nets, 0.2 in its demonstration); 1 is the integrate-and-fire neuron. Broadcasts, from the right, against x
         without its time axis; may be traced and differentiated.
-      threshold: membrane above which (strictly) the neuron fires. Broadcasts, and may be traced and
+      threshold: membrane above which the neuron fires. Broadcasts, and may be traced and
         differentiated, like ``decay``.
       spike: surrogate whose ``derivative(u - threshold)`` replaces ``ds/du`` in the reverse pass.
       reset: ``"hard"`` to 0, ``"soft"`` by subtraction of the threshold, or ``"none"``.
@@ -54,14 +56,16 @@ def lif(
       residual: ``"half"`` stores ``u - threshold`` in bfloat16, which preserves its sign. This halves the memory
         between the passes and leaves outputs and resets unchanged; gradients see ``u - threshold`` rounded to a
         relative error of 2**-8. It is slower on CPU.
+      at_threshold: whether a neuron stays ``"silent"`` at ``u = threshold`` exactly, or is to ``"fire"`` there, as
+        those of SpikingJelly and sinabs do.
 
     Returns:
       ``(spikes, membrane)``: spikes ``[B, T, ...]`` in x's dtype, 0 or 1; membrane ``[B, ...]`` after the last
       reset, in float32 for x of any dtype but float64, for which it is float64.
 
     Raises:
-      ValueError: x has no time step, ``reset`` or ``residual`` is unknown, a shape does not broadcast, or a number of
-        Python or NumPy is out of range: ``decay`` from 0 to 1, ``threshold`` above 0.
+      ValueError: x has no time step, ``reset``, ``residual`` or ``at_threshold`` is unknown, a shape does not
+        broadcast, or a number of Python or NumPy is out of range: ``decay`` from 0 to 1, ``threshold`` above 0.
       TypeError: x does not have a floating dtype.
 
     >>> spikes, membrane = lif(jnp.array([[0.8, 0.8, 0.8]]), decay=0.5)
@@ -69,7 +73,8 @@ def lif(
     ([[0.0, 1.0, 0.0]], 0.8)
     """
     _one_of("residual", residual, Residual)
-    rule = lif_scan.Rule(reset, detach_reset, residual)
+    _one_of("at_threshold", at_threshold, AtThreshold)
+    rule = lif_scan.Rule(reset, detach_reset, residual, at_threshold)
     return lif_scan.lif(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
 
@@ -82,19 +87,21 @@ def lif_trace(
     reset: Reset = "hard",
     detach_reset: bool = False,
     membrane: jax.Array | None = None,
+    at_threshold: AtThreshold = "silent",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Run :func:`lif` and also return ``u``, the membrane before reset at every step, ``[B, T, ...]``.
 
     The reverse pass stores ``u`` anyway; returning it costs only its cotangent.
     """
-    rule = lif_scan.Rule(reset, detach_reset)
+    _one_of("at_threshold", at_threshold, AtThreshold)
+    rule = lif_scan.Rule(reset, detach_reset, at_threshold=at_threshold)
     return lif_scan.lif_trace(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["decay", "threshold", "spike"],
-    meta_fields=["reset", "detach_reset", "residual"],
+    meta_fields=["reset", "detach_reset", "residual", "at_threshold"],
 )
 @dataclasses.dataclass(frozen=True)
 class LIF:
@@ -110,6 +117,7 @@ class LIF:
     reset: Reset = "hard"
     detach_reset: bool = False
     residual: Residual = "full"
+    at_threshold: AtThreshold = "silent"
 
     def __call__(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Run :func:`lif`."""

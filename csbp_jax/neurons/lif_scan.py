@@ -23,12 +23,17 @@ class Rule(NamedTuple):
     """The static part of a neuron.
 
     reset: "hard", "soft" or "none". detach_reset: whether the reset passes no gradient to the spike. residual: "full",
-    or "half" to keep u - threshold in bfloat16.
+    or "half" to keep u - threshold in bfloat16. at_threshold: "silent", or "fire" for a spike where u = threshold.
     """
 
     reset: str
     detach_reset: bool
     residual: str = "full"
+    at_threshold: str = "silent"
+
+    def fires(self, u: jax.Array, threshold: ArrayLike) -> jax.Array:
+        """Return where ``u`` fires."""
+        return u >= threshold if self.at_threshold == "fire" else u > threshold
 
 
 # (largest number of time steps that is unrolled completely, time steps per pass of the loop beyond that), by back end.
@@ -64,9 +69,9 @@ def back_one(
 
     ``potential`` is ``(u, u - threshold)``.
     """
-    reset, detach_reset, _ = rule
+    reset, detach_reset = rule.reset, rule.detach_reset
     u, distance = potential
-    fired = distance > 0
+    fired = rule.fires(distance, 0)
     if reset != "none" and not detach_reset:
         s_bar = s_bar - v_bar * (u if reset == "hard" else threshold)
     through_spike = s_bar * spike.derivative(distance)
@@ -150,13 +155,13 @@ def forward(
         first = first + decay * membrane
 
     def step(t: jax.Array, u: jax.Array, sums: tuple[()]) -> tuple[jax.Array, tuple[()]]:
-        return decay * after_reset(u, u > threshold, threshold, reset) + _at(x, t), sums
+        return decay * after_reset(u, rule.fires(u, threshold), threshold, reset) + _at(x, t), sums
 
     like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)
     store: Callable[[jax.Array], jax.Array] = (lambda u: u - threshold) if half else (lambda u: u)
     last, _, stored = _over_time(step, first, (), like, range(x.shape[1]), store)
-    spikes = (stored > (0 if half else jnp.expand_dims(threshold, 1))).astype(x.dtype)
-    end = after_reset(last, last > threshold, threshold, reset)
+    spikes = rule.fires(stored, 0 if half else jnp.expand_dims(threshold, 1)).astype(x.dtype)
+    end = after_reset(last, rule.fires(last, threshold), threshold, reset)
     return (spikes, end, stored), (stored, membrane, decay, threshold, spike)
 
 
@@ -188,7 +193,7 @@ def backward(
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         decay_bar, threshold_bar = sums
         u, distance = above(_at(stored, t), threshold, decay.dtype)
-        decay_bar = decay_bar + row * after_reset(u, distance > 0, threshold, rule.reset)
+        decay_bar = decay_bar + row * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
         row, threshold_bar_t = local(t, decay * row)
         return row, (decay_bar, threshold_bar + threshold_bar_t)
 

@@ -1,6 +1,7 @@
 """LIF with a learned decay (PLIF), and a neuron with an input gain."""
 
 import dataclasses
+import functools
 import math
 from typing import cast
 
@@ -8,23 +9,31 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from csbp_jax.config import ranges
-from csbp_jax.neurons.lif import LIF, Reset
+from csbp_jax.neurons.lif import LIF, AtThreshold, Reset
 from csbp_jax.neurons.protocol import Neuron, Trace, TracingNeuron
 from csbp_jax.surrogate import Surrogate, arctan
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["neuron", "gain"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Scaled:
     """Neuron with an input gain: its current is ``gain x``, in x's dtype; the gain is a scalar or ``[C]``."""
 
     neuron: Neuron
-    gain: jax.Array
+    gain: ArrayLike
 
     def __call__(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Run the inner neuron on ``gain x``."""
         return self.neuron(self._scale(x), membrane)
+
+    @property
+    def threshold(self) -> ArrayLike:
+        """Threshold of the inner neuron, 1 if it has none."""
+        threshold: ArrayLike = getattr(self.neuron, "threshold", 1.0)
+        return threshold
 
     @property
     def trace(self) -> Trace:
@@ -55,6 +64,7 @@ class PLIF(nn.Module):
     reset: Reset = "hard"
     detach_reset: bool = True
     per_channel: bool = False
+    at_threshold: AtThreshold = "silent"
 
     @nn.compact
     def __call__(self, channels: int) -> Scaled:
@@ -62,4 +72,5 @@ class PLIF(nn.Module):
         ranges.require("PLIF", ranges.BETWEEN_0_AND_1, decay=self.decay)
         start = nn.initializers.constant(-math.log(self.decay / (1 - self.decay)))
         k = jax.nn.sigmoid(self.param("w", start, (channels,) if self.per_channel else ()))
-        return Scaled(LIF(1 - k, self.threshold, self.spike, self.reset, self.detach_reset), k)
+        options = (self.threshold, self.spike, self.reset, self.detach_reset)
+        return Scaled(LIF(1 - k, *options, at_threshold=self.at_threshold), k)

@@ -129,6 +129,7 @@ EXPRESSIBLE = {
     "lif": Model(name="dense", features=(16, 12)),
     "no memory": Model(name="dense", features=(16, 12), neuron=Neuron(decay=0.0)),
     "if": Model(name="dense", features=(16, 12), neuron=Neuron(decay=1.0, threshold=0.7)),
+    "scaled input": Model(name="dense", features=(16, 12), neuron=Neuron(0.75, 0.2, scale_input=True)),
     "plif of each channel": Model(features=(6, 8), neuron=Neuron(decay=0.5, learn="channel")),
     "no reset": Model(name="dense", features=(16, 12), neuron=Neuron(reset="none")),
     "recurrent": Model(name="recurrent", features=(12, 10), time_steps=8),
@@ -169,6 +170,7 @@ class Twice:
 
 
 INEXPRESSIBLE = {
+    "conv1: its neuron fires at its threshold": Model(features=(4, 4), neuron=Neuron(at_threshold="fire")),
     "conv1: its soft reset subtracts the threshold": Model(features=(4, 4), neuron=Neuron(reset="soft")),
     "conv1: its norm (BNTT) has other factors at each time step": Model(features=(4, 4), norm="bntt"),
     "block2_conv1: its input is not a sum of layers": Model(name="sew_7b", width=0.04, input_shape=(128, 128, 2)),

@@ -10,6 +10,7 @@ import pytest
 
 from csbp_jax import chaos, models, neurons
 from csbp_jax.config import ConfigError, Model, Neuron
+from csbp_jax.neurons.plif import PLIF, Scaled
 
 B, T = 6, 3
 MODELS = {
@@ -138,8 +139,19 @@ def test_any_neuron_function_can_be_used_but_only_one_with_trace_gives_membranes
 
 def test_the_config_selects_the_neuron():
     lif = models.neuron(Neuron(decay=0.5, threshold=0.7, surrogate="arctan", surrogate_param=2.0, reset="soft"))
+    assert isinstance(lif, neurons.LIF)
     assert (lif.decay, lif.threshold, lif.reset, lif.detach_reset) == (0.5, 0.7, "soft", False)
     np.testing.assert_allclose(lif.spike.derivative(0.0), 1.0)
+
+
+def test_the_config_scales_the_input_and_lets_neurons_fire_at_their_threshold():
+    x = jnp.array([[2.0, 0.0, 1.5, 2.0]])
+    lif = models.neuron(Neuron(decay=0.5, scale_input=True, at_threshold="fire"))
+    plif = models.neuron(Neuron(decay=0.5, learn="layer", at_threshold="fire"))
+    assert isinstance(lif, Scaled) and isinstance(plif, PLIF) and lif.threshold == 1.0
+    assert lif(x)[0].tolist() == plif.init_with_output(jax.random.key(0), 1)[0](x)[0].tolist() == [[1, 0, 0, 1]]
+    strict = models.neuron(Neuron(decay=0.5, scale_input=True))
+    assert isinstance(strict, Scaled) and strict(x)[0].tolist() == [[0, 0, 0, 1]]
 
 
 def test_a_traced_neuron_replaces_the_networks_own():

@@ -112,6 +112,15 @@ def test_a_scaled_neuron_goes_on_from_a_membrane():
     chex.assert_trees_all_close(*run_both(x), rtol=1e-6)
 
 
+def test_scaled_neurons_can_be_stacked():
+    members = [Scaled(neurons.LIF(decay, at_threshold="fire"), 1 - decay) for decay in (0.5, 0.75)]
+    x = draw(B, T, F, mean=1.0)
+    stacked = jax.tree.map(lambda *values: jnp.array(values), *members)
+    spikes, _ = jax.jit(jax.vmap(lambda neuron, x: neuron(x), in_axes=(0, None)))(stacked, x)
+    for of_member, neuron in zip(spikes, members, strict=True):
+        np.testing.assert_array_equal(of_member, neuron(x)[0])
+
+
 @pytest.mark.parametrize("around", [lambda n: Scaled(n, jnp.array(1.0)), lambda n: Feedback(n, jnp.eye(F))])
 def test_there_is_a_trace_only_where_the_neuron_inside_has_one(around):
     assert hasattr(around(neurons.LIF()), "trace")

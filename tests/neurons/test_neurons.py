@@ -195,6 +195,27 @@ def test_no_spike_and_no_reset_exactly_at_threshold(reset, T):
 
 
 @UNROLLED_AND_LOOP
+@RESETS
+def test_a_neuron_can_fire_at_exactly_its_threshold(x64, reset, T):
+    def inclusive(u):
+        strict = surrogate.sigmoid()(u)
+        return strict + lax.stop_gradient((u >= 0) - strict)
+
+    x = jnp.asarray(np.random.default_rng(0).integers(-1, 3, (B, T, 40)) / 2)
+    static: dict[str, Any] = {"reset": reset, "at_threshold": "fire"}
+    weights = draw(B, T, 40, seed=1), draw(B, 40, seed=2), draw(B, T, 40, seed=3)
+    arguments = {"x": x, "decay": 0.5, "threshold": 1.0}
+    expected = make_gradients(plain_lif, spike=inclusive, reset=reset)(arguments, weights)
+    assert (expected[1][2] == 1).mean() > 0.05
+    assert_close(make_gradients(lif_trace, spike=surrogate.sigmoid(), **static)(arguments, weights), expected, 1e-13)
+    for residual in ("full", "half"):
+        assert_trees_all_equal(lif(x, **static, residual=residual), expected[1][:2])
+    assert_trees_all_equal(LIF(0.5, spike=surrogate.sigmoid(), **static).trace(x), expected[1])
+    above = lif(x, reset=reset)[0]
+    assert (expected[1][0] != above).any() and (lif(x, reset=reset, at_threshold="silent")[0] == above).all()
+
+
+@UNROLLED_AND_LOOP
 def test_bfloat16_current_has_a_float32_membrane_and_bfloat16_spikes_and_gradient(T):
     x, weights = draw(B, T, C).astype(jnp.bfloat16), (draw(B, T, C, seed=1), draw(B, C, seed=2))
     run = make_gradients(lif)
@@ -380,11 +401,12 @@ def test_several_time_steps_per_pass_of_the_loop_equal_one(x64, monkeypatch, T):
         (ValueError, r"x has shape \(3,\).*time is axis 1", {"x": jnp.zeros(3)}),
         (ValueError, r"reset is 'zero'.*hard, soft, none", {"reset": "zero"}),
         (ValueError, r"residual is 'tiny'.*full, half", {"residual": "tiny"}),
+        (ValueError, r"at_threshold is 'maybe'.*silent, fire", {"at_threshold": "maybe"}),
         (ValueError, r"decay of shape \(5,\).*\(3, 4\)", {"decay": jnp.ones(5)}),
         (ValueError, r"threshold of shape \(3, 3, 4\).*\(3, 4\)", {"threshold": jnp.ones((B, 3, C))}),
         (ValueError, r"membrane of shape \(2, 4\).*\(3, 4\)", {"membrane": jnp.zeros((2, C))}),
     ],
-    ids=["integer_x", "no_time_step", "no_time_axis", "reset", "residual", "decay", "threshold", "membrane"],
+    ids=["integer_x", "no_time_step", "no_time_axis", "reset", "residual", "tie", "decay", "threshold", "membrane"],
 )
 def test_errors_name_what_is_wrong(error, message, arguments):
     with pytest.raises(error, match=f"lif: {message}"):
