@@ -2,11 +2,11 @@
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args, get_type_hints
 
 from csbp_jax import configs, data, models, surrogate
-from csbp_jax.config import ConfigError, Model, Neuron, suggestion
+from csbp_jax.config import Config, ConfigError, Model, Neuron, suggestion
 from csbp_jax.reporting.terminal import Console, print_table
 
 _NETWORKS: tuple[str, ...] = get_args(get_type_hints(Model)["name"])
@@ -51,8 +51,8 @@ def show(networks: Sequence[str] = ()) -> None:
     print_table(
         console,
         "data sets: DATASET trains the network with CSBP; any NAME_bp is its control, with z0 = 0",
-        ["DATASET", "frame", "classes", "network", "T", "small network"],
-        [_data_set(name, presets[name].model) for name in data.NAMES],
+        ["DATASET", "frame", "classes", "network", "T", "small or other split"],
+        [_data_set(name, presets) for name in data.NAMES],
         6,
     )
     print_table(
@@ -68,7 +68,7 @@ def show(networks: Sequence[str] = ()) -> None:
                 preset.data.name if preset == presets[preset.data.name] else "",
             ]
             for name, preset in presets.items()
-            if name not in data.NAMES and name != f"{preset.data.name}_small"
+            if name not in data.NAMES and configs.is_published(preset)
         ],
         5,
     )
@@ -90,16 +90,17 @@ def show(networks: Sequence[str] = ()) -> None:
     )
 
 
-def _data_set(name: str, model: Model) -> list[str]:
+def _data_set(name: str, presets: Mapping[str, Config]) -> list[str]:
+    model = presets[name].model
+    ours = [other for other, preset in presets.items() if preset.data.name == name and not configs.is_published(preset)]
     frame = "x".join(map(str, model.input_shape)) or "that of the files"
-    small = f"{name}_small"
     return [
         name,
         frame,
         str(model.classes or "one per folder"),
         model.name,
         str(model.time_steps),
-        small if small in configs.NAMES else "",
+        " ".join(other for other in ours if other != name),
     ]
 
 

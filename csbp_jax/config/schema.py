@@ -35,6 +35,9 @@ class Data:
     split."""
     split: Literal["last", "first"] = "last"
     """cifar10_dvs only: tenth of each class that is the test split: last (files 900-999) or first (files 0-99)."""
+    test_speaker: str = ""
+    """fsdd only: speaker of the recordings that are the test split; empty: numbers 0 to 4 of every speaker and digit,
+    the split of the data's authors."""
     size: tuple[int, int] | None = None
     """Height and width of a frame; None: those of the data set. Frames are stretched to it, which changes their aspect
     ratio; only imagenet, and a folder with resized_crop, are cropped to it."""
@@ -281,6 +284,7 @@ LATER_FIELDS = {
     "loss_limit": 1000.0,
     "model.pool": None,
     "model.drop_path": None,
+    "data.test_speaker": "",
     "model.neuron.scale_input": False,
     "model.neuron.at_threshold": "silent",
 }

@@ -110,6 +110,11 @@ def check(config: Config) -> Config:
         raise ConfigError(
             f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
         )
+    if config.data.test_speaker and config.data.name != "fsdd":
+        raise ConfigError(
+            f"data.test_speaker: {config.data.test_speaker!r}, but {config.data.name} has none; it is for the data set "
+            "fsdd"
+        )
     if config.weights_table and not config.weights:
         raise ConfigError(f"weights_table: {config.weights_table!r}, but weights is empty; name the checkpoint, too")
     if config.model.neuron.learn != "none" and not 0 < config.model.neuron.decay < 1:

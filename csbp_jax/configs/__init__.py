@@ -1,7 +1,8 @@
 """Presets: one file per data set and per published result, each of which defines ``config``.
 
 If the literature's network on a data set ``NAME`` is known, the preset ``NAME`` trains it with the chaos term, and
-``NAME_small`` trains a small network of our own. ``NAME_bp`` is the control of any preset ``NAME``.
+``NAME_small`` trains a small network of our own. ``NAME_bp`` is the control of any preset ``NAME``. ``fsdd_speaker``
+tests on another split than ``fsdd``.
 """
 
 import dataclasses
@@ -11,6 +12,14 @@ import pkgutil
 from csbp_jax.config import Config, ConfigError, suggestion
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+_OUR_NETWORKS = ("small_conv", "dense", "recurrent")
+
+
+def is_published(config: Config) -> bool:
+    """Return whether the network of a preset is one of the literature's, rather than a small one of our own."""
+    return config.model.name not in _OUR_NETWORKS
 
 
 def known(name: str) -> bool:

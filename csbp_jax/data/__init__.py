@@ -31,7 +31,7 @@ _LOADERS = {
     "digits": "digits",
     "digits_events": "events.digits_events",
     **dict.fromkeys(("cifar10", "cifar100", "imagenet", "mnist", "fashion_mnist"), "images.sources"),
-    **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd"), "events.sources"),
+    **dict.fromkeys(("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd"), "events.sources"),
     "folder": "user.folder",
 }
 _PREPARERS = {"images.sources": "images.preparation", "events.sources": "events.preparation"}

@@ -31,7 +31,8 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
     """
     result = run_json.read_result(source) if (source / "result.json").exists() else {}
     name, data = repository.partition("/")[2], _data(run)
-    task = {"shd": "audio-classification", "own": None}.get(data, "image-classification")
+    tasks = {**dict.fromkeys(("shd", "ssc", "fsdd"), "audio-classification"), "own": None}
+    task = tasks.get(data, "image-classification")
     evaluations = []
     if run.which in result:
         measured = result[run.which]

@@ -27,7 +27,7 @@ WRITERS: dict[str, Callable[..., Any]] = {
     "imagenet": formats.imagenet,
     **{
         name: functools.partial(event_formats.trees, name)
-        for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd")
+        for name in ("cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "shd", "ssc", "fsdd")
     },
 }
 OTHER = {
@@ -76,7 +76,7 @@ def shape(preset, other):
     return [*SMALL.split(), "--model.features", *["4"] * len(features), *other.split()]
 
 
-LITERATURE = [name for name in configs.NAMES if name not in data.NAMES and not name.endswith("_small")]
+LITERATURE = [name for name in configs.NAMES if name not in data.NAMES and configs.is_published(configs.load(name))]
 # Seven poolings of the B-Nets want 128 pixels; the others are quick on fewer.
 PIXELS = {
     "cifar10_dvs_tebn_cnn7": 24,

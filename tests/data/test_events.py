@@ -28,7 +28,9 @@ from tests.support.event_formats import aedat, aedat4, gesture, nmnist, recordin
 from tests.support.server import serving
 
 URLOPEN = urllib.request.urlopen
-NAMES = ["nmnist", "ncaltech101", "dvs_gesture", "cifar10_dvs", "cifar10_dvs_aedat", "shd"]
+NAMES = ["nmnist", "ncaltech101", "dvs_gesture", "cifar10_dvs", "cifar10_dvs_aedat", "shd", "ssc", "fsdd"]
+SOUND = {"shd": 700, "ssc": 700, "fsdd": 64}
+OF_TONIC = [name for name in NAMES if name not in ("cifar10_dvs_aedat", "fsdd")]
 
 
 def quiet(stage, done, total):
@@ -97,11 +99,11 @@ def test_frames_count_the_events_that_were_written(made, name):
             frames = np.zeros((3, *shape), int)
             frame = np.minimum(np.arange(len(x)) // (len(x) // 3), 2)
             np.add.at(frames, (frame, y, x, p), 1)
-            expected[frames.astype(np.uint8).reshape((3, 700) if name == "shd" else frames.shape).tobytes()] = label
+            expected[frames.astype(np.uint8).tobytes()] = label
     shown: dict[bytes, int] = {}
     for source in parts.values():
         batch = source.take(np.arange(len(source)), np.zeros((len(source), 0), np.float32))
-        chex.assert_shape(batch["x"], (len(source), 3, *((700,) if name == "shd" else shape)))
+        chex.assert_shape(batch["x"], (len(source), 3, *((SOUND[name],) if name in SOUND else shape)))
         assert batch["x"].dtype == np.uint8 and batch["y"].dtype == np.int32 and type(batch["x"]) is np.ndarray
         shown |= dict(zip(map(bytes, batch["x"]), batch["y"].tolist(), strict=True))
     assert shown == expected
@@ -109,20 +111,23 @@ def test_frames_count_the_events_that_were_written(made, name):
     assert not set(rows(parts["train"])) & {*rows(parts["validation"]), *rows(parts["test"])}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "cifar10_dvs_aedat"])
+@pytest.mark.parametrize("name", OF_TONIC)
 def test_tonic_reads_the_same_tree_without_a_network(made, name, monkeypatch):
     _, _, folder = made(name)
     form = recordings.DATA_SETS[name]
     enough = lambda *arguments: True  # noqa: E731  tonic counts files to guess whether it has to unpack
     monkeypatch.setattr(tonic.dataset.Dataset, "_folder_contains_at_least_n_files_of_type", enough)
     by_tonic = {}
-    for options in [{"train": True}, {"train": False}] if len(form.splits) == 2 else [{}]:
-        data = getattr(tonic.datasets, form.tonic_class)(folder, **options)
+    options_of: dict[int, list[dict[str, Any]]] = {
+        1: [{}],
+        2: [{"train": True}, {"train": False}],
+        3: [{"split": s} for s in ("train", "valid", "test")],
+    }
+    for options in options_of[len(form.splits)]:
+        data = getattr(tonic.datasets, form.folder)(folder, **options)
         for i in range(len(data)):
             events, label = data[i]
-            path = (
-                os.path.relpath(data.data[i], folder / form.tonic_class) if data.data else f"{data.data_filename}/{i}"
-            )
+            path = os.path.relpath(data.data[i], folder / form.folder) if data.data else f"{data.data_filename}/{i}"
             by_tonic[path] = (form.classes.index(label) if name == "ncaltech101" else int(label)), events
     ours = [member for members in recordings.index(name, folder).values() for member in members]
     assert len(ours) == len(by_tonic)
@@ -131,7 +136,7 @@ def test_tonic_reads_the_same_tree_without_a_network(made, name, monkeypatch):
         assert member.label == label
         np.testing.assert_array_equal(events.x, same["x"])
         np.testing.assert_array_equal(events.t - events.t[0], (same["t"] - same["t"][0]).astype(int))
-        if name != "shd":
+        if name not in SOUND:
             np.testing.assert_array_equal(events.y, same["y"])
             np.testing.assert_array_equal(events.p, same["p"])
 
@@ -212,9 +217,10 @@ def test_frames_to_be_resized_later_keep_the_sensors_size(made):
     chex.assert_shape(source[0]["x"], (3, 34, 34, 2))
 
 
-def test_a_size_is_not_for_shd(made):
-    with pytest.raises(ConfigError, match=r"data.size: \(8, 8\) is not possible; shd has no height and width"):
-        sources.load(config("shd", size=(8, 8)), made("shd")[2])
+@pytest.mark.parametrize("name", SOUND)
+def test_a_size_is_not_for_sound(made, name):
+    with pytest.raises(ConfigError, match=rf"data.size: \(8, 8\) is not possible; {name} has no height and width"):
+        sources.load(config(name, size=(8, 8)), made(name)[2])
 
 
 def test_sources_pickle_small_and_unopened(made):
@@ -290,8 +296,9 @@ def test_a_download(server, tmp_path, monkeypatch, capfd):
     assert not (tmp_path / "NMNIST" / ".download").exists()
     monkeypatch.setattr(tonic.datasets.NMNIST, "train_md5", "0" * 32)
     with pytest.raises(ConfigError, match=r"train.zip.part: its md5 is .*; fetch it again from .*/Train.zip"):
-        prepare("nmnist", None, tmp_path / "other")
+        prepare("nmnist", None, tmp_path / "other", verify=True)
     assert list((tmp_path / "other" / "NMNIST" / ".download").iterdir()) == []
+    assert prepare("nmnist", None, tmp_path / "other") == {"train": 15, "test": 15}  # as the message says, --no-verify
     assert capfd.readouterr() == ("", "")  # libraries print no progress bar of their own
 
 

@@ -3,10 +3,12 @@
 import io
 import pathlib
 import tarfile
+import wave
 import zipfile
 
 import numpy as np
 
+from csbp_jax.data.events import cochlea
 from csbp_jax.data.events.recordings import CALTECH101, CIFAR10
 
 
@@ -52,7 +54,24 @@ def gesture(x, y, t, p):
     return file.getvalue()
 
 
-def shd(path, recordings, labels):
+def wav(samples, rate=8000, channels=1):
+    """A wav file of 16-bit samples."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((channels, 2, rate, 0, "NONE", ""))
+        file.writeframes(np.asarray(samples, "<i2").tobytes())
+    return content.getvalue()
+
+
+def voice(seed, seconds=0.05):
+    """Samples of a chord of three tones that swells and fades."""
+    random = np.random.default_rng(seed)
+    t = np.arange(int(8000 * seconds)) / 8000
+    tones = np.sin(2 * np.pi * np.outer(random.uniform(150, 3500, 3), t)).sum(0)
+    return (3000 * np.sin(np.pi * t / seconds) * tones).astype(np.int16)
+
+
+def shd(path, recordings, labels, names=("zero",) * 20):
     """Spiking Heidelberg Digits: float16 seconds and units, of variable length."""
     import h5py
 
@@ -63,7 +82,7 @@ def shd(path, recordings, labels):
             times[i], units[i] = (t / 1e6).astype(np.float16), x.astype(np.uint16)
         file["labels"] = np.asarray(labels, np.uint16)
         file["extra/speaker"] = np.zeros(len(labels), np.uint16)
-        file["extra/keys"] = [b"zero"] * 20
+        file["extra/keys"] = [name.encode() for name in names]
     return pathlib.Path(path).read_bytes()
 
 
@@ -104,6 +123,8 @@ def trees(name, folder):
         "cifar10_dvs": _cifar10_dvs,
         "cifar10_dvs_aedat": _cifar10_dvs_aedat,
         "shd": _shd,
+        "ssc": _ssc,
+        "fsdd": _fsdd,
     }[name](folder)
 
 
@@ -184,18 +205,40 @@ def _cifar10_dvs_aedat(folder):
 
 
 def _shd(folder):
+    return _spikes(folder, "shd", {"train": "train", "test": "test"}, ("zero",) * 20)
+
+
+def _ssc(folder):
+    names = tuple(f"word {number}" for number in range(35))
+    return _spikes(folder, "ssc", {"train": "train", "validation": "valid", "test": "test"}, names)
+
+
+def _spikes(folder, prefix, files, names):
     splits = {}
-    for split, seed in (("train", 0), ("test", 50)):
-        labels = [i % 20 for i in range(40)]
-        recordings = [recording(seed + i, 100, 1, 700, 900_000) for i in range(40)]
-        content = shd(folder / "recordings.h5", recordings, labels)
+    for seed, (split, file) in enumerate(files.items()):
+        labels = [i % len(names) for i in range(40)]
+        recordings = [recording(50 * seed + i, 100, 1, 700, 900_000) for i in range(40)]
+        content = shd(folder / "recordings.h5", recordings, labels, names)
         (folder / "recordings.h5").unlink()
-        (folder / f"shd_{split}.h5.zip").write_bytes(zipped({f"shd_{split}.h5": content}))
+        (folder / f"{prefix}_{file}.h5.zip").write_bytes(zipped({f"{prefix}_{file}.h5": content}))
         splits[split] = {
-            f"shd_{split}.h5/{i}": (
+            f"{prefix}_{file}.h5/{i}": (
                 label,
                 (x, y, (1e6 * (t / 1e6).astype(np.float16).astype(float)).astype(int), 0 * p),
             )
             for i, (label, (x, y, t, p)) in enumerate(zip(labels, recordings, strict=True))
         }
     return splits
+
+
+def _fsdd(folder):
+    files = {
+        f"recordings/{digit}_{speaker}_{number}.wav": (digit, voice(100 * digit + 10 * i + number, 0.03 + 0.002 * i))
+        for digit in range(10)
+        for i, speaker in enumerate(("ann", "bob"))
+        for number in (4, 10, 5)
+    }
+    content = {f"free-spoken-digit-dataset-1.0.10/{file}": wav(sound) for file, (_, sound) in files.items()}
+    other = {"free-spoken-digit-dataset-1.0.10/README.md": b"N", "free-spoken-digit-dataset-1.0.10/x/y.wav": b"N"}
+    (folder / "free-spoken-digit-dataset-1.0.10.tar.gz").write_bytes(tarred(content | other))
+    return {"all": {file: (digit, cochlea.spikes(sound)[:4]) for file, (digit, sound) in files.items()}}

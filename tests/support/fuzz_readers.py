@@ -79,6 +79,7 @@ KINDS = {
     "aedat4": (".aedat4", lambda seed, folder: event_formats.aedat4(_events(seed), folder / "intact.aedat4")),
     "bin": (".bin", lambda seed, folder: event_formats.nmnist(*event_formats.recording(seed, 60))),
     "h5": (".h5", _h5),
+    "wav": (".wav", lambda seed, folder: event_formats.wav(event_formats.voice(seed, 0.02))),
 }
 """{kind: (suffix, make(seed, folder))}"""
 
@@ -158,7 +159,7 @@ class Target:
         self.kind, self.suffix, self.scratch = kind, KINDS[kind][0], folder
         folder.mkdir(parents=True, exist_ok=True)
         self.counts: dict[str, int] = collections.Counter()
-        if kind == "h5":
+        if kind in ("h5", "wav"):  # no content of a folder of one's own
             return
         self.root = _intact_folder(kind, folder / "root")
         picture = kind in ("png", "jpeg", "other_picture")
@@ -176,6 +177,8 @@ class Target:
         """Read a file in each way; a ConfigError of one line is the only error that passes."""
         if self.kind == "h5":
             return self._read_h5(content)
+        if self.kind == "wav":
+            return self._read_wav(content)
         path = self.scratch / f"file{self.suffix}"
         path.write_bytes(content)
         for config in self.configs:
@@ -201,6 +204,15 @@ class Target:
         for member in members[:5]:
             with self._counted("read"):
                 recordings.read("shd", member)
+
+    def _read_wav(self, content):
+        path = self.scratch / "0_ann_0.wav"
+        path.write_bytes(content)
+        with self._counted("predict"):
+            read, _ = prediction_inputs.reader(configs.load("fsdd"), [path])
+            read(path)
+        with self._counted("read"):
+            recordings.read("fsdd", recordings.Recording(path.name, path, 0))
 
     def _counted(self, name):
         return _Counted(self.counts, name)

@@ -6,6 +6,7 @@ from importlib import resources
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import RawFile, Show, download, missing_from
+from csbp_jax.data.events import spoken_digits
 from csbp_jax.data.events.recordings import DATA_SETS
 
 DOWNLOADS = ".download"
@@ -16,6 +17,7 @@ _FIRST_RELEASE = resources.files("csbp_jax.data").joinpath("manifests/cifar10_dv
 _HINTS = {
     "nmnist": "1.2 GB together",
     "ncaltech101": "4.0 GB",
+    "fsdd": "16 MB; or name a directory of its wav files",
     "dvs_gesture": "about 2.4 GB and 0.7 GB",
     "cifar10_dvs": "about 11.2 GB; or, of the first release, airplane.zip to truck.zip, 8.4 GB, from "
     "https://figshare.com/articles/4724671",
@@ -23,20 +25,20 @@ _HINTS = {
 
 
 def expected(name: str) -> list[RawFile]:
-    """List the archives that tonic expects, with its checksums and URLs."""
+    """List the archives of a data set: those that tonic expects, with its checksums and URLs, if tonic has it."""
+    if name == "fsdd":
+        return [spoken_digits.RAW_FILE]
     import tonic.datasets
 
-    data_set = getattr(tonic.datasets, DATA_SETS[name].tonic_class)
+    data_set = getattr(tonic.datasets, DATA_SETS[name].folder)
     if name in ("cifar10_dvs", "ncaltech101"):
         archives = [(data_set.filename, data_set.file_md5, data_set.url)]
-    elif name == "shd":
-        archives = [
-            (file, md5, data_set.base_url + file)
-            for file, md5 in (
-                (data_set.train_zip, data_set.train_md5),
-                (data_set.test_zip, data_set.test_md5),
-            )
-        ]
+    elif DATA_SETS[name].is_hdf5:
+        archives = []
+        for location in DATA_SETS[name].splits.values():
+            split = location.removesuffix(".h5").rpartition("_")[2]
+            file = getattr(data_set, f"{split}_zip")
+            archives.append((file, getattr(data_set, f"{split}_md5"), data_set.base_url + file))
     else:
         archives = [
             (data_set.train_filename, data_set.train_md5, data_set.train_url),
@@ -51,20 +53,27 @@ def _archive(file: str, md5: str, url: str) -> RawFile:
     return RawFile(file, None, f"md5:{md5}", url)
 
 
-def find(name: str, raw_dir: pathlib.Path | None, home: pathlib.Path, show: Show) -> dict[RawFile, pathlib.Path]:
+def find(
+    name: str, raw_dir: pathlib.Path | None, home: pathlib.Path, show: Show, verify: bool = True
+) -> dict[RawFile, pathlib.Path]:
     """Locate each archive of a data set, ignoring case and looking one folder deep, and download missing ones.
+
+    For fsdd it may also be the directory of the recordings.
 
     Args:
       name: one of ``recordings.DATA_SETS``.
       raw_dir: the user's folder; None downloads archives that are missing.
       home: directory of the prepared data set, which is searched too.
       show: ``show(stage, done, total)``, in bytes.
+      verify: compare the checksums of downloaded archives.
 
     Raises:
       ConfigError: archives are missing (the message lists them with their URLs), or cannot be downloaded.
     """
     if raw_dir is not None and not raw_dir.is_dir():
         raise ConfigError(f"{raw_dir}: there is no such directory; name the one with the raw files of {name}")
+    if name == "fsdd" and raw_dir is not None and (local := spoken_digits.locate(raw_dir)):
+        return {spoken_digits.RAW_FILE: local}
     # Later candidates win: the user's folder over ``home``, and within it files that lie less deep.
     candidates = [*home.glob(f"{DOWNLOADS}/*"), *sorted(home.glob("*"))]
     if raw_dir is not None:
@@ -85,6 +94,6 @@ def find(name: str, raw_dir: pathlib.Path | None, home: pathlib.Path, show: Show
         raise ConfigError(f"{name}: {missing_from(raw_dir, missing)}{hint}")
     for archive in missing:
         remaining = [other for other in missing if other.name.lower() not in by_name]
-        download(archive, home / DOWNLOADS, show, missing_from(home / DOWNLOADS, remaining) + hint)
+        download(archive, home / DOWNLOADS, show, missing_from(home / DOWNLOADS, remaining) + hint, verify)
         by_name[archive.name.lower()] = home / DOWNLOADS / archive.name
     return {archive: by_name[archive.name.lower()] for archive in archives}

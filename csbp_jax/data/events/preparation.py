@@ -8,8 +8,9 @@ from typing import TypedDict
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.archives import extract
-from csbp_jax.data.download.fetch import RawFile, Show, digest, not_prepared
+from csbp_jax.data.download.fetch import RawFile, Show, checksum, not_prepared
 from csbp_jax.data.download.locks import locked, scratch_directory
+from csbp_jax.data.events import spoken_digits
 from csbp_jax.data.events.archives import DOWNLOADS, find
 from csbp_jax.data.events.recordings import CIFAR10, DATA_SETS, index
 from csbp_jax.runtime import files
@@ -22,7 +23,7 @@ class Marker(TypedDict):
     """Content of ``prepared.json``, which marks a data set as prepared."""
 
     archives: dict[str, str]
-    """MD5 checksum by file name."""
+    """Checksum by file name, of the algorithm of the published one."""
     verified: bool
     """Whether the checksums and numbers of recordings were compared with the published ones."""
     records: dict[str, int]
@@ -44,13 +45,13 @@ def prepare(
 
     What has been unpacked from the same archives already is left as it is. The data set counts as prepared only once
     everything is unpacked; after an interruption preparation starts over. The archives stay beside their content,
-    linked or copied, since tonic's classes require them.
+    linked or copied, if tonic's classes require them.
 
     Args:
       name: one of ``recordings.DATA_SETS``.
       raw_dir: folder with the archives; None uses those in ``folder/CLASS``, or downloads them.
       folder: directory of prepared data sets.
-      verify: compare checksums (tonic's) and the numbers of recordings.
+      verify: compare checksums (those of ``archives.expected``) and the numbers of recordings.
       bad: "skip" leaves out files that are outside the class folders, and returns how many; with "fail" the first is
         an error. The content of the files is read when their events are counted (``sources.load``).
       show: called with (stage, done, total).
@@ -59,7 +60,7 @@ def prepare(
       ConfigError: archives are missing (the message lists them, with where to get and to put them), damaged, or unsafe
         to unpack.
     """
-    home = folder / DATA_SETS[name].tonic_class
+    home = folder / DATA_SETS[name].folder
     with locked(home / ".lock"):
         marker = _read_marker(home)
         complete = (
@@ -68,8 +69,8 @@ def prepare(
             and marker["records"] == _count_recordings(name, folder)
         )
         if marker is None or not complete or raw_dir is not None:
-            archives = find(name, raw_dir, home, show)
-            checksums = {archive.name: digest(path, "md5", show) for archive, path in archives.items()}
+            archives = find(name, raw_dir, home, show, verify)
+            checksums = {archive.name: checksum(archive, path, show) for archive, path in archives.items()}
             if marker is None or not complete or marker["archives"] != checksums:
                 if verify:
                     _check(archives, checksums)
@@ -84,7 +85,7 @@ def prepared(name: str, folder: pathlib.Path) -> Marker:
     Raises:
       ConfigError: the data set is not prepared.
     """
-    if marker := _read_marker(folder / DATA_SETS[name].tonic_class):
+    if marker := _read_marker(folder / DATA_SETS[name].folder):
         return marker
     raise not_prepared(name, folder)
 
@@ -107,11 +108,11 @@ def _count_recordings(name: str, folder: pathlib.Path) -> dict[str, int] | None:
 
 def _check(archives: dict[RawFile, pathlib.Path], checksums: dict[str, str]) -> None:
     for archive, path in archives.items():
-        expected = archive.checksum.removeprefix("md5:")
+        algorithm, expected = archive.checksum.split(":")
         if checksums[archive.name] != expected:
             raise ConfigError(
-                f"{path}: its md5 is {checksums[archive.name]}, that of the original {expected}; fetch it again from "
-                f"{archive.url}, or accept it: --no-verify"
+                f"{path}: its {algorithm} is {checksums[archive.name]}, that of the original {expected}; fetch it "
+                f"again from {archive.url}, or accept it: --no-verify"
             )
 
 
@@ -122,7 +123,8 @@ def _install(name: str, archives: dict[RawFile, pathlib.Path], home: pathlib.Pat
         for i, (archive, path) in enumerate(archives.items()):
             show(f"unpack {name}", i, len(archives))
             _unpack(path, work / archive.name)
-            _link_or_copy(path, home / archive.name)
+            if archive.digest is None:
+                _link_or_copy(path, home / archive.name)
         show(f"unpack {name}", len(archives), len(archives))
         expected = CIFAR10 if name == "cifar10_dvs" else tuple(DATA_SETS[name].splits.values())
         unpacked: dict[str, pathlib.Path | None] = {
@@ -147,6 +149,9 @@ def _install(name: str, archives: dict[RawFile, pathlib.Path], home: pathlib.Pat
 
 
 def _unpack(path: pathlib.Path, target: pathlib.Path) -> None:
+    if path.is_dir():
+        spoken_digits.copy(path, target)
+        return
     extract(path, target, _limit(path))
     for inner in [file for file in target.rglob("*.zip") if file.name in _INNER]:
         extract(inner, inner.with_suffix(".unpacked"), _limit(inner))
@@ -175,7 +180,7 @@ def _mark_prepared(name: str, folder: pathlib.Path, checksums: dict[str, str], v
     Raises:
       ConfigError: with ``verify``, the numbers of recordings differ from the published ones.
     """
-    home = folder / DATA_SETS[name].tonic_class
+    home = folder / DATA_SETS[name].folder
     skipped: dict[str, str] | None = {} if bad == "skip" else None
     records = {split: len(members) for split, members in index(name, folder, skipped).items()}
     if verify and records != DATA_SETS[name].num_records:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from csbp_jax.config import ConfigError
+from csbp_jax.data.events import cochlea, spoken_digits
 from csbp_jax.data.events.readers import Events, parse, sort_by_time, validate
 from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, check_regular, open_arrays, reason
 
@@ -22,7 +23,7 @@ class Recording(NamedTuple):
     """One recording of a data set."""
 
     id: str
-    """Path within the data set; for SHD, file/row."""
+    """Path within the data set; for SHD and SSC, file/row."""
     path: pathlib.Path
     label: int
 
@@ -34,8 +35,8 @@ Splits = dict[str, list[Recording]]
 class EventDataSet(NamedTuple):
     """Layout of a published data set of events."""
 
-    tonic_class: str
-    """Name of tonic's class and of the folder."""
+    folder: str
+    """Name of the folder, and of tonic's class, if it has one."""
     splits: dict[str, str]
     """Location of each split that the authors defined; "all" if they defined none."""
     num_records: dict[str, int]
@@ -46,11 +47,23 @@ class EventDataSet(NamedTuple):
     classes: tuple[str, ...]
     """Names of the class folders (of the files for DVS-Gesture), in the order of their labels."""
 
+    @property
+    def is_hdf5(self) -> bool:
+        """Whether each split is one HDF5 file, as of SHD and SSC."""
+        return self.suffixes == (".h5",)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether events come from the channels of a cochlea, so that a frame is ``[channels]``, without height."""
+        return self.shape[0] == 1
+
 
 DIGITS = tuple("0123456789")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # Without Faces, which the authors left out because it resembles Faces_easy; these are 101 with the background class.
 CALTECH101 = tuple(resources.files("csbp_jax.data").joinpath("manifests/ncaltech101_classes.txt").read_text().split())
+
+SPEECH_COMMANDS = 35  # the files name them
 
 DATA_SETS: dict[str, EventDataSet] = {
     "nmnist": EventDataSet(
@@ -78,6 +91,17 @@ DATA_SETS: dict[str, EventDataSet] = {
         (".h5",),
         (1, 700, 1),
         tuple(f"{language} {digit}" for language in ("English", "German") for digit in DIGITS),
+    ),
+    "ssc": EventDataSet(
+        "SSC",
+        {"train": "ssc_train.h5", "validation": "ssc_valid.h5", "test": "ssc_test.h5"},
+        {"train": 75_466, "validation": 9981, "test": 20_382},
+        (".h5",),
+        (1, 700, 1),
+        tuple(map(str, range(SPEECH_COMMANDS))),
+    ),
+    "fsdd": EventDataSet(
+        "FSDD", {"all": spoken_digits.FOLDER}, {"all": 3000}, (".wav",), (1, cochlea.CHANNELS, 1), DIGITS
     ),
 }  # fmt: skip
 
@@ -115,11 +139,11 @@ def index(name: str, folder: pathlib.Path, skipped: dict[str, str] | None = None
       ConfigError: a file or recording has an unknown label; the message lists the known ones.
     """
     data_set = DATA_SETS[name]
-    root = folder / data_set.tonic_class
+    root = folder / data_set.folder
     splits: Splits = {}
     for split, location in data_set.splits.items():
-        if name == "shd":
-            splits[split] = list(_shd_recordings(root / location, data_set, skipped))
+        if data_set.is_hdf5:
+            splits[split] = list(_hdf5_recordings(root / location, data_set, skipped))
             continue
         paths = {path.relative_to(root).as_posix(): path for path in _files(root / location, data_set.suffixes)}
         splits[split] = []
@@ -136,13 +160,15 @@ def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> Iterator[pathlib.
 
 
 def _label(name: str, path: pathlib.Path, data_set: EventDataSet) -> int:
+    if name == "fsdd":
+        return spoken_digits.parse(path.name)[0]
     label = path.stem if name == "dvs_gesture" else path.parent.name
     if label not in data_set.classes:
         raise ConfigError(f"{path}: {label!r} is not a class of {name}; the classes are {', '.join(data_set.classes)}")
     return data_set.classes.index(label)
 
 
-def _shd_recordings(path: pathlib.Path, data_set: EventDataSet, skipped: dict[str, str] | None) -> Iterator[Recording]:
+def _hdf5_recordings(path: pathlib.Path, data_set: EventDataSet, skipped: dict[str, str] | None) -> Iterator[Recording]:
     with _opened(path) as file:
         labels = np.asarray(_dataset(file, "labels"), int).ravel()
     for i, label in enumerate(labels):
@@ -168,7 +194,7 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
 
 
 def read(name: str, recording: Recording) -> Events:
-    """Read the events of one recording; those of SHD are sorted by time, in row 0.
+    """Read the events of one recording; those of SHD and SSC are sorted by time, in row 0.
 
     Raises:
       ConfigError: truncated, without events, outside the camera, or decreasing timestamps; the message names the file
@@ -192,13 +218,15 @@ def read_sorted(name: str, recording: Recording) -> tuple[Events, bool]:
 
 
 def _name(name: str, recording: Recording) -> str | pathlib.Path:
-    return recording.id if name == "shd" else recording.path
+    return recording.id if DATA_SETS[name].is_hdf5 else recording.path
 
 
 def _parse(name: str, recording: Recording) -> Events:
     if name == "dvs_gesture":
         return _parse_gesture(recording.path)
-    if name == "shd":
+    if name == "fsdd":
+        return cochlea.spikes(cochlea.read_wav(recording.path))
+    if DATA_SETS[name].is_hdf5:
         return _parse_spikes(recording)
     return parse(recording.path)._replace(sensor=DATA_SETS[name].shape[:2])
 
@@ -218,7 +246,7 @@ def _parse_gesture(path: pathlib.Path) -> Events:
 
 
 def _parse_spikes(recording: Recording) -> Events:
-    """Read spikes of SHD and sort them: times are float16 seconds, and their order in the file has no meaning."""
+    """Read spikes of SHD or SSC, sorted: times are float16 seconds, and their order in the file has no meaning."""
     row = int(recording.id.rpartition("/")[2])
     with _opened(recording.path) as file:
         t = 1e6 * np.asarray(_dataset(file, "spikes/times")[row], np.float64)
@@ -229,6 +257,16 @@ def _parse_spikes(recording: Recording) -> Events:
     order = np.argsort(t, kind="stable")
     zero = np.zeros(len(t), np.int64)
     return Events(units[order], zero, microseconds[order], zero, (1, 700))
+
+
+def names_in_file(path: pathlib.Path) -> tuple[str, ...]:
+    """Read the names of the classes from a file of SHD or SSC.
+
+    Raises:
+      ConfigError: the file cannot be read, or has no names.
+    """
+    with _opened(path) as file:
+        return tuple(bytes(name).decode() for name in _dataset(file, "extra/keys"))
 
 
 def _dataset(file: Any, name: str) -> Any:

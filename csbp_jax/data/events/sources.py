@@ -10,20 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import Config, ConfigError, Data
-from csbp_jax.data.events import binning, frame_cache, preparation
+from csbp_jax.data.events import binning, cochlea, frame_cache, preparation, spoken_digits
 from csbp_jax.data.events.readers import Events, IntArray
-from csbp_jax.data.events.recordings import DATA_SETS, Recording, index, read, read_sorted
+from csbp_jax.data.events.recordings import DATA_SETS, Recording, index, names_in_file, read, read_sorted
 from csbp_jax.data.splits import stratified
 
 
 def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFrames]:
     """Load train, validation and test of an event data set as frames of counts ``x [T, H, W, 2]``.
 
-    T is ``config.model.time_steps``. SHD has neither height nor polarity: its x is ``[T, 700]``. Events are binned by
-    ``config.data.bins``; with ``size`` and ``resize="events"`` their coordinates are scaled first. The first call bins
-    all recordings, in one process while others wait, and caches the frames in ``folder/frames``.
+    T is ``config.model.time_steps``. Sound has neither height nor polarity: x is ``[T, channels]``. Events are binned
+    by ``config.data.bins``; with ``size`` and ``resize="events"`` their coordinates are scaled first. The first call
+    bins all recordings, in one process while others wait, and caches the frames in ``folder/frames``.
 
-    Splits. N-MNIST, DVS-Gesture and SHD have a test split. For CIFAR10-DVS it is a tenth of each class in natural order
+    Splits. N-MNIST, DVS-Gesture, SHD and SSC have a test split, and SSC a validation split; that of fsdd is one
+    speaker (``test_speaker``), or numbers 0 to 4 of all. For CIFAR10-DVS it is a tenth of each class in natural order
     of the files: the last (``split="last"``: files 900-999, as SEW ResNet, TET and CSBP) or the first ("first": 0-99,
     as TEBN and PSN). For N-Caltech101 it is a stratified tenth. Validation is a stratified share of the rest.
 
@@ -35,8 +36,8 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFr
         names the remedy.
     """
     data, name = config.data, config.data.name
-    if name == "shd" and data.size:
-        raise ConfigError(f"data.size: {data.size} is not possible; shd has no height and width, leave it out")
+    if DATA_SETS[name].is_sound and data.size:
+        raise ConfigError(f"data.size: {data.size} is not possible; {name} has no height and width, leave it out")
     parameters = _parameters(config, preparation.prepared(name, folder))
     unordered: set[str] = set()
     rule = f"window{data.window}us" if data.bins == "window" else data.bins
@@ -58,14 +59,25 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFr
 
 
 def fingerprint(config: Config, folder: pathlib.Path) -> str:
-    """Return the archives' checksums."""
-    return json.dumps(preparation.prepared(config.data.name, folder)["archives"], sort_keys=True)
+    """Return the archives' checksums and, for fsdd, the version of the cochlear model."""
+    archives = preparation.prepared(config.data.name, folder)["archives"]
+    return json.dumps(archives | _encoder(config.data.name), sort_keys=True)
+
+
+def _encoder(name: str) -> dict[str, Any]:
+    return {"encoder": cochlea.VERSION} if name == "fsdd" else {}
 
 
 def class_names(config: Config, folder: pathlib.Path) -> tuple[str, ...]:
-    """Return the classes' names in the order of their labels."""
-    del folder
-    return DATA_SETS[config.data.name].classes
+    """Return the classes' names in the order of their labels; those of SSC are in its files.
+
+    Raises:
+      ConfigError: a file of SSC cannot be read.
+    """
+    data_set = DATA_SETS[config.data.name]
+    if config.data.name == "ssc":
+        return names_in_file(folder / data_set.folder / data_set.splits["train"])
+    return data_set.classes
 
 
 def _parameters(config: Config, marker: preparation.Marker) -> dict[str, Any]:
@@ -79,7 +91,7 @@ def _parameters(config: Config, marker: preparation.Marker) -> dict[str, Any]:
         "shape": (*data.size, shape[2]) if data.size and data.resize == "events" else shape,
         "archives": marker["archives"],
         "sorted": marker["verified"],
-    }
+    } | _encoder(data.name)
 
 
 def _show(stage: str, done: int, total: int) -> None:
@@ -97,7 +109,7 @@ def _frames(parameters: dict[str, Any], data: Data, unordered: set[str], recordi
     else:
         events = read(name, recording)
     counts = bin_events(events, data, T, shape)
-    return counts.reshape(T, -1) if name == "shd" else counts
+    return counts.reshape(T, -1) if DATA_SETS[name].is_sound else counts
 
 
 def bin_events(events: Events, data: Data, T: int, shape: tuple[int, int, int]) -> IntArray:
@@ -116,14 +128,18 @@ def _split_sources(target: pathlib.Path, content: dict[str, Any], data: Data) ->
     """Split all recordings and then drop those left out, so that they do not move others between splits."""
     entries = content["parts"]
     labels = {name: np.array(entry["labels"]) for name, entry in entries.items()}
-    if "all" in entries:
+    if data.name == "fsdd":
+        rest, test = spoken_digits.split_off_test(entries["all"]["ids"], data.test_speaker)
+        members = {"train": ("all", rest), "test": ("all", test)}
+    elif "all" in entries:
         rest, test = split_off_test(data.name, labels["all"], data.split)
         members = {"train": ("all", rest), "test": ("all", test)}
     else:
         members = {name: (name, np.arange(len(y))) for name, y in labels.items()}
     name, rest = members["train"]
-    train, validation = stratified(labels[name][rest], data.validation)
-    members |= {"train": (name, rest[train]), "validation": (name, rest[validation])}
+    if "validation" not in members:
+        train, validation = stratified(labels[name][rest], data.validation)
+        members |= {"train": (name, rest[train]), "validation": (name, rest[validation])}
     classes = len(DATA_SETS[data.name].classes)
     sources = {}
     for split in ("train", "validation", "test"):

@@ -177,13 +177,13 @@ def _event_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
 def _read_recording(config: Config, path: pathlib.Path) -> Array:
     data, name = config.data, config.data.name
     shape = (camera.SENSOR, camera.SENSOR, 2) if name == "digits_events" else recordings.DATA_SETS[name].shape
-    if name == "dvs_gesture" and path.suffix.lower() == ".npy":  # as tonic cuts them
+    if (name, path.suffix.lower()) in (("dvs_gesture", ".npy"), ("fsdd", ".wav")):  # .npy as tonic cuts them
         events = recordings.read(name, recordings.Recording(str(path), path, 0))
     else:
         events = _read_events(path, shape[:2])
     target = (*data.size, shape[2]) if data.size and data.resize == "events" else shape
     counts = sources.bin_events(events, data, config.model.time_steps, target)
-    return counts.reshape(len(counts), -1) if name == "shd" else counts
+    return counts.reshape(len(counts), -1) if len(config.model.input_shape) == 1 else counts
 
 
 def _read_events(path: pathlib.Path, sensor: tuple[int, ...]) -> readers.Events:
