@@ -17,8 +17,8 @@ Section = TypeVar("Section", bound=Any)
 SurrogateName = Literal["triangle", "rectangle", "sigmoid", "arctan", "fast_sigmoid", "erf", "piecewise_exp"]
 
 AugmentName = Literal[
-    "crop", "flip", "cutout", "autoaugment", "resized_crop", "roll", "rotate", "shear", "event_drop", "nda",
-    "batch_crop_flip", "mixup", "cutmix",
+    "crop", "flip", "cutout", "autoaugment", "randaugment", "random_erasing", "resized_crop", "roll", "rotate", "shear",
+    "event_drop", "nda", "batch_crop_flip", "mixup", "cutmix",
 ]  # fmt: skip
 
 
@@ -55,6 +55,14 @@ class Data:
     the largest count of the frame)."""
     augment: tuple[AugmentName, ...] = ()
     """Augmentations of training examples, in this order."""
+    randaugment_operations: int = 2
+    """augment=randaugment only: number of random operations per image."""
+    randaugment_magnitude: int = 9
+    """augment=randaugment only: strength of the operations, from 0 to 30."""
+    erasing_probability: float = 0.25
+    """augment=random_erasing only: probability that a rectangle of an image is filled with the mean colour."""
+    mix_off_epochs: int = 0
+    """augment=mixup or cutmix only: number of epochs at the end of training without them."""
     encode: Literal["direct", "rate", "latency"] = "direct"
     """Encoding of a static image over T time steps: repeated, Bernoulli spikes with the brightness as rate, or one
     spike per pixel with the brightness as latency."""
@@ -197,6 +205,9 @@ class Optimizer:
     """sgd only: momentum."""
     weight_decay: float = 0.0
     """Weight decay, of all parameters."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from one layer, or residual block, to the one before it, in (0, 1]: the read-out
+    learns at the full rate, the first layer at the lowest. 1: off."""
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     """Learning-rate schedule after the warm-up; cosine ends at 0."""
     warmup_epochs: int = 0
@@ -282,11 +293,16 @@ def replaced(config: Section, name: str, value: Any) -> Section:
 LATER_FIELDS = {
     "weights_table": "",
     "loss_limit": 1000.0,
+    "data.randaugment_operations": 2,
+    "data.randaugment_magnitude": 9,
+    "data.erasing_probability": 0.25,
+    "data.mix_off_epochs": 0,
     "model.pool": None,
     "model.drop_path": None,
     "data.test_speaker": "",
     "model.neuron.scale_input": False,
     "model.neuron.at_threshold": "silent",
+    "optimizer.layer_decay": 1.0,
 }
 """Fields added since runs were first written, with their defaults. They are stored only with another value, so that the
 names of earlier runs, and the files in which they resume, stay the same."""

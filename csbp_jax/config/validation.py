@@ -23,6 +23,10 @@ RANGES: dict[str, Range] = {
     "data.window": WHOLE_FROM_1,
     "data.frames": Range("a positive whole number, or None", lambda v: v is None or v >= 1),
     "data.augment": Range("different names", lambda v: len(set(v)) == len(v)),
+    "data.randaugment_operations": WHOLE_FROM_1,
+    "data.randaugment_magnitude": Range("from 0 to 30", lambda v: 0 <= v <= 30),
+    "data.erasing_probability": FROM_0_TO_1,
+    "data.mix_off_epochs": FROM_0,
     "data.workers": Range("from 0 to 1024", lambda v: 0 <= v <= 1024),
     "data.threads": Range("from 1 to 1024", lambda v: 1 <= v <= 1024),
     "model.input_shape": Range("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
@@ -50,6 +54,7 @@ RANGES: dict[str, Range] = {
     "optimizer.lr": FROM_0,
     "optimizer.momentum": FROM_0_BELOW_1,
     "optimizer.weight_decay": FROM_0,
+    "optimizer.layer_decay": Range("above 0 and at most 1", lambda v: 0 < v <= 1),
     "optimizer.warmup_epochs": FROM_0,
     "optimizer.step_epochs": WHOLE_FROM_1,
     "optimizer.step_factor": ABOVE_0,
@@ -160,6 +165,23 @@ def check(config: Config) -> Config:
         raise ConfigError(
             f"batch_size: {config.batch_size} is not possible; allowed are multiples of optimizer.accumulate times "
             f"model.norm_groups, {config.optimizer.accumulate} x {config.model.norm_groups}"
+        )
+    if config.optimizer.layer_decay != 1:
+        for field, needed in (("chaos.unit", "plain"), ("chaos.substeps", 1), ("flip_every", 0)):
+            if flat[field] != needed:
+                raise ConfigError(
+                    f"{field}: {flat[field]} is not possible with optimizer.layer_decay "
+                    f"{config.optimizer.layer_decay}; allowed is {needed}"
+                )
+    if config.data.mix_off_epochs and not {"mixup", "cutmix"} & set(config.data.augment):
+        raise ConfigError(
+            f"data.mix_off_epochs: {config.data.mix_off_epochs}, but data.augment has neither mixup nor cutmix; add "
+            "one of them, or set data.mix_off_epochs to 0"
+        )
+    if config.data.mix_off_epochs >= config.epochs:
+        raise ConfigError(
+            f"data.mix_off_epochs: {config.data.mix_off_epochs} is not possible; allowed is less than epochs "
+            f"({config.epochs})"
         )
     if config.optimizer.warmup_epochs >= config.epochs:
         raise ConfigError(

@@ -23,7 +23,7 @@ from csbp_jax.config import Config, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
-from csbp_jax.training import flip_meter
+from csbp_jax.training import build, flip_meter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,8 +117,10 @@ def make(
       control: from the optimiser to its replacement, such as a chain of a force of controls.py and it; a force without
         a forcing of its own is to be :func:`forced`.
     """
-    tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch))
-    recipe = learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config, steps_per_epoch)
+    model = models.build(config.model)
+    layers = build.ordered_layers(config, model)
+    tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch, layers))
+    recipe = learner.make_recipe(model, tx, losses.build(config.loss), config, steps_per_epoch)
     return TrainingMap(recipe, probe)
 
 

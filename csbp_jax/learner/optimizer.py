@@ -1,20 +1,26 @@
 """The config's optimiser as an optax transformation for a learning rate of 1."""
 
-from collections.abc import Callable
+import functools
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from csbp_jax.config import Optimizer
+from csbp_jax.config import ConfigError, Optimizer
 
 
-def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+def build(
+    config: Optimizer, epochs: int, steps_per_epoch: int, layers: Sequence[str] = ()
+) -> optax.GradientTransformation:
     """Return the transformation from gradient to update, for a peak learning rate of 1.
 
     The learner multiplies the update by its traced ``lr``, so that one compilation serves every learning rate. The
     rate is the last factor of the update, so this equals ``optax.sgd(lr * schedule)`` and the like.
+
+    ``layers`` are the network's, in the order of its forward pass, for ``layer_decay``.
     """
     stages = []
     if config.clip is not None:
@@ -27,8 +33,41 @@ def build(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Gradien
         stages.append(optax.scale_by_adam(_B1, _B2, _EPS, eps_root=config.eps_root))
     if config.weight_decay and config.name == "adamw":
         stages.append(optax.add_decayed_weights(config.weight_decay))
+    if config.layer_decay != 1:
+        stages.append(scale_by_layer(config.layer_decay, layers))
     stages.append(optax.scale_by_learning_rate(schedule(config, epochs, steps_per_epoch)))
     return optax.chain(*stages)
+
+
+def scale_by_layer(decay: float, layers: Sequence[str]) -> optax.GradientTransformation:
+    """Scale the update of group i of n by ``decay**(n - i)`` (layer-wise decay, as in BEiT: arXiv:2106.08254).
+
+    The groups are the layers in their order, of which those of one residual block are one group, and last the
+    parameters that are in none of them, such as a read-out's.
+
+    Raises:
+      ConfigError: the network has no layers whose order is known.
+    """
+    groups = list(dict.fromkeys(map(_group, layers)))
+    if not groups:
+        raise ConfigError(
+            f"optimizer.layer_decay: {decay} is not possible, because this network names no tensors in its Aux, from "
+            "which the order of its layers is known; set it to 1"
+        )
+    depths = {group: depth for depth, group in enumerate(g for g in groups if g != _READOUT)}
+    top = len(depths)
+
+    def depth_of(path: tuple[Any, ...], _: Any) -> int:
+        return depths.get(_group(jax.tree_util.keystr(path[:1], simple=True)), top)
+
+    scales = {depth: optax.scale(decay ** (top - depth)) for depth in range(top + 1)}
+    return optax.partition(scales, functools.partial(jax.tree_util.tree_map_with_path, depth_of))
+
+
+def _group(layer: str) -> str:
+    """Return the residual block of a layer, or the layer itself, whose neuron may have a name of its own."""
+    block = re.match(r"(stage\d+_)?block\d+", layer)
+    return block[0] if block else layer.removesuffix("_spike")
 
 
 def with_gathered_gradients(
@@ -66,8 +105,11 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[
 
     rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
     first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
-    taken as constant. ``opt_state`` is that after ``step`` steps; before the first, Adam has no scale: None.
+    taken as constant. ``opt_state`` is that after ``step`` steps; before the first, Adam has no scale: None. Nor has
+    it one with ``layer_decay``, whose factors it does not know.
     """
+    if config.layer_decay != 1:
+        return None
     if config.name == "sgd":
         return {"rate": 1.0, "momentum": config.momentum, "scale": None}
     if step == 0:
@@ -86,5 +128,6 @@ def without_second_moments(mask: optax.OptState) -> optax.OptState:
     return optax.tree.set(mask, nu=jax.tree.map(lambda _: False, optax.tree.get(mask, "nu")))
 
 
+_READOUT = "readout"
 # optax's defaults for Adam.
 _B1, _B2, _EPS = 0.9, 0.999, 1e-8

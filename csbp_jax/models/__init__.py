@@ -56,10 +56,21 @@ def options_of(name: str) -> tuple[str, ...]:
 
 def tap_names(config: configuration.Model) -> tuple[str, ...]:
     """Return the names of all tensors of a network that can be tapped, without computing anything."""
-    network = build(config)
-    x = jax.ShapeDtypeStruct((1, 1, *config.input_shape), jnp.float32)
+    return _tap_names(build(config), config.input_shape)
+
+
+def layer_names(network: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the layers of a network that can be tapped, in the order of its forward pass, without computing anything.
+
+    The network is one of :func:`build`, or any module that returns ``(logits, Aux)``.
+    """
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in _tap_names(network, input_shape)))
+
+
+def _tap_names(network: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
+    x = jax.ShapeDtypeStruct((1, 1, *input_shape), jnp.float32)
     _, aux = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False)[0], x)
-    names: tuple[str, ...] = aux.names
+    names: tuple[str, ...] = getattr(aux, "names", ())
     return names
 
 

@@ -55,17 +55,22 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
     visible = _with_placeholders(config)
     neuron = _call(own, "neuron", visible) if own.neuron else models.neuron(config.model.neuron)
     model = _call(own, "model", visible, neuron) if own.model else models.build(config.model, neuron)
-    tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
+    _check_model(config, own, model)
+    tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch, ordered_layers(config, model))
     tx = _call(own, "control", visible, tx) if own.control else tx
     loss = _call(own, "loss", visible) if own.loss else losses.build(config.loss)
     term = _call(own, "term", visible) if own.term else controls.TERMS[config.chaos.term]
     _check_neuron(config, own, neuron)
-    _check_model(config, own, model)
     _check_loss(config, own, loss)
     _check_term(config, own, term)
     if own.control and not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise ConfigError(f"{own.label}: control gives a {type(tx).__name__}; expected is an optax transformation")
     return learner.make_recipe(model, tx, loss, config, steps_per_epoch, term)
+
+
+def ordered_layers(config: Config, model: Any) -> tuple[str, ...]:
+    """Return the layers of a network in their order if the config's optimiser needs them, else nothing."""
+    return models.layer_names(model, config.model.input_shape) if config.optimizer.layer_decay != 1 else ()
 
 
 def load_data(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:

@@ -36,6 +36,7 @@ class CompiledRun:
       source: the training data.
       mesh: devices with one axis, ``data``, over which batches are split.
       prepare, prepare_eval: map a source's batch to the network's input (data/device/transform.py).
+      prepare_unmixed: replaces ``prepare`` in the last ``data.mix_off_epochs`` epochs, if there are any.
     """
 
     recipe: Recipe
@@ -43,6 +44,7 @@ class CompiledRun:
     mesh: Mesh
     prepare: transform.Transform
     prepare_eval: transform.Transform
+    prepare_unmixed: transform.Transform | None = None
 
     @property
     def config(self) -> Config:
@@ -162,7 +164,11 @@ class CompiledRun:
     def _prepared(self, state: State, batch: Batch) -> Batch:
         # Independent of the network's own random stream (dropout), which also starts from (key, step).
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
-        return self.prepare(key, batch)
+        if self.prepare_unmixed is None:
+            return self.prepare(key, batch)
+        mixing = state.step < (self.config.epochs - self.config.data.mix_off_epochs) * self.steps_per_epoch
+        prepared: Batch = jax.lax.cond(mixing, self.prepare, self.prepare_unmixed, key, batch)
+        return prepared
 
 
 def compile_run(
@@ -185,7 +191,8 @@ def compile_run(
         # Whole gradients before the optimiser, for the same reason as whole weights before the step.
         tx = optimizer.with_gathered_gradients(recipe.tx, functools.partial(_gathered, mesh=mesh))
         recipe = dataclasses.replace(recipe, tx=tx)
-    return CompiledRun(recipe, source, mesh, *transform.make(config, source.events))
+    unmixed = transform.make_unmixed(config, source.events) if config.data.mix_off_epochs else None
+    return CompiledRun(recipe, source, mesh, *transform.make(config, source.events), unmixed)
 
 
 def _gathered(tree: Any, mesh: Mesh) -> Any:

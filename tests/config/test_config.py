@@ -44,6 +44,11 @@ BAD = {
     "optimizer.clip": 0.0,
     "optimizer.warmup_epochs": 30,
     "optimizer.weight_decay": float("nan"),
+    "optimizer.layer_decay": 0.0,
+    "data.randaugment_operations": 0,
+    "data.randaugment_magnitude": 31,
+    "data.erasing_probability": 1.5,
+    "data.mix_off_epochs": 1,
     "checkpoint_every": 0,
     "loss_limit": 0.5,
     "data.threads": 10**9,
@@ -114,11 +119,37 @@ def test_a_later_field_at_its_default_leaves_names_and_stored_configs_as_they_we
     config = configs.load("digits")
     assert run_name(config) == "digits-8dcdf5bd"
     for name, default in LATER_FIELDS.items():
-        value = {str: "other", float: 0.5, bool: True, type(None): 0.5}[type(default)]
+        value = {str: "other", float: 0.5, int: 7, bool: True, type(None): 0.5}[type(default)]
         assert name not in flatten(to_json(config))
         assert flatten_json(to_json(config))[name] == flatten(config)[name]
         other = with_field(config, name, value)
         assert flatten_json(to_json(other))[name] == value and from_json(to_json(other)) == other
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"optimizer.layer_decay": 0.9, "flip_every": 5},
+            "flip_every: 5 is .* optimizer.layer_decay 0.9; allowed is 0",
+        ),
+        (
+            {"optimizer.layer_decay": 0.9, "chaos.substeps": 5},
+            "chaos.substeps: 5 is not possible with .*; allowed is 1",
+        ),
+        ({"data.mix_off_epochs": 3}, "data.mix_off_epochs: 3, but data.augment has neither mixup nor cutmix; add one"),
+        (
+            {"data.mix_off_epochs": 30, "data.augment": ("cutmix",)},
+            r"data.mix_off_epochs: 30 is not possible; allowed is less than epochs \(30\)",
+        ),
+    ],
+)
+def test_options_of_recipes_that_exclude_one_another(changes, message):
+    config = configs.load("digits")
+    for name, value in changes.items():
+        config = with_field(config, name, value)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        check(config)
 
 
 def test_json_round_trip():

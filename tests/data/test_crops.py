@@ -20,7 +20,9 @@ STEPS = {
     "flip": (1, augment.flip),
     "cutout": (2, lambda x, u: augment.cutout(x, u, 16, MEAN)),
     "resized_crop": (augment.RESIZED_CROP_UNIFORMS, augment.resized_crop),
+    "random_erasing": (augment.ERASING_UNIFORMS, lambda x, u: augment.random_erasing(x, u, 0.5, MEAN)),
     "autoaugment": (autoaugment.UNIFORMS, lambda x, u: autoaugment.autoaugment(x, u, MEAN)),
+    "randaugment": (3 * autoaugment.OPERATION_UNIFORMS, lambda x, u: autoaugment.randaugment(x, u, 9, MEAN)),
 }
 
 
@@ -46,11 +48,13 @@ def test_the_ends_of_the_unit_interval(name, u):
     assert step(X, np.full((len(X), n), u, np.float32)).shape == X.shape
 
 
-@pytest.mark.parametrize("name", ["crop", "flip", "cutout", "autoaugment"])
+@pytest.mark.parametrize("name", ["crop", "flip", "cutout", "random_erasing", "autoaugment", "randaugment"])
 def test_grey_images(name):
     n, step = STEPS[name]
     if name == "cutout":
         step = functools.partial(augment.cutout, side=16, fill=MEAN[:1])
+    if name == "random_erasing":
+        step = functools.partial(augment.random_erasing, probability=1.0, fill=MEAN[:1])
     assert step(X[..., :1], uniforms(len(X), n)).shape == (len(X), 32, 32, 1)
 
 
@@ -81,6 +85,26 @@ def test_cutout_fills_a_square_cut_off_at_the_edges():
     heights, widths = inside.any(2).sum(1), inside.any(1).sum(1)
     np.testing.assert_array_equal(inside.sum((1, 2)), heights * widths)
     assert heights.min() == widths.min() == 8 and heights.max() == widths.max() == 16
+
+
+def test_random_erasing_fills_a_rectangle_of_the_published_law():
+    x = np.zeros((3000, 50, 40, 3), np.uint8)
+    erased = augment.random_erasing(x, uniforms(3000, augment.ERASING_UNIFORMS), 0.25, MEAN)
+    inside = (erased == MEAN).all(-1)
+    assert (erased[~inside] == 0).all()
+    assert abs(inside.any((1, 2)).mean() - 0.25) < 0.03
+    inside = inside[inside.any((1, 2))]
+    heights, widths = inside.any(2).sum(1), inside.any(1).sum(1)
+    np.testing.assert_array_equal(inside.sum((1, 2)), heights * widths)
+    area, ratio = heights * widths / 2000, widths / heights
+    assert 0.015 < area.min() < 0.03 and 0.30 < area.max() < 0.345  # rounded to pixels
+    assert 0.25 < ratio.min() < 0.4 and 2.5 < ratio.max() < 4
+    assert abs(np.mean(area < 0.177) - 0.5) < 0.06 and abs(np.mean(ratio < 1) - 0.5) < 0.06
+
+
+def test_random_erasing_leaves_an_image_that_no_rectangle_fits():
+    x = np.zeros((1, 1, 2000, 1), np.uint8)
+    assert (augment.random_erasing(x, uniforms(1, augment.ERASING_UNIFORMS), 1.0, MEAN[:1]) == 0).all()
 
 
 def test_random_windows_follow_the_published_law():
@@ -145,6 +169,40 @@ def test_autoaugment_changes_colours():
     np.testing.assert_array_equal(autoaugment.autoaugment(X, np.repeat(pair(5, False, True), 6, 0), MEAN), X & 0xF8)
     bright = autoaugment.autoaugment(X, np.repeat(pair(6, False, True), 6, 0), MEAN)
     np.testing.assert_allclose(bright, np.minimum(1.7 * X, 255), atol=1)
+
+
+def operation(name, sign=1):
+    """Return uniforms of one operation of RandAugment."""
+    choice = (autoaugment._RANDAUGMENT.index(name) + 0.5) / len(autoaugment._RANDAUGMENT)
+    return np.array([[choice, 0.2 if sign == 1 else 0.8]], np.float32)
+
+
+def test_randaugment_has_the_operations_of_its_paper_and_strength_by_its_magnitude():
+    assert set(autoaugment._RANDAUGMENT) == set(autoaugment._OPERATIONS) - {"invert"} | {"identity"}
+
+    def changed(name, magnitude, sign=1):
+        return autoaugment.randaugment(X[:1], operation(name, sign), magnitude, MEAN)[0]
+
+    np.testing.assert_array_equal(changed("identity", 30), X[0])
+    np.testing.assert_array_equal(changed("posterize", 30), X[0] & 0xF0)  # 8 - 4 bits
+    np.testing.assert_array_equal(changed("posterize", 9), X[0] & 0xFE)  # 8 - round(1.2)
+    threshold = 255 - 255 * 9 / 30
+    np.testing.assert_array_equal(changed("solarize", 9), np.where(X[0] < threshold, X[0], 255 - X[0]))
+    for magnitude, pixels in ((30, 14), (9, 4)):  # int(32 * 150 / 331 * magnitude / 30)
+        np.testing.assert_array_equal(changed("translate_x", magnitude)[:, : 32 - pixels], X[0, :, pixels:])
+        np.testing.assert_array_equal(changed("translate_x", magnitude, -1)[:, pixels:], X[0, :, : 32 - pixels])
+    np.testing.assert_allclose(changed("brightness", 20), np.minimum(1.6 * X[0], 255), atol=1)
+    np.testing.assert_allclose(changed("brightness", 20, -1), 0.4 * X[0], atol=1)
+    for name in set(autoaugment._RANDAUGMENT) - {"identity", "autocontrast", "equalize"}:
+        np.testing.assert_array_equal(changed(name, 0), X[0])
+
+
+def test_the_operations_of_randaugment_follow_one_another():
+    u = np.concatenate([operation("solarize"), operation("posterize")], axis=1)
+    solarized = autoaugment.randaugment(X[:1], u[:, :2], 15, MEAN)
+    expected = autoaugment.randaugment(solarized, u[:, 2:], 15, MEAN)
+    np.testing.assert_array_equal(autoaugment.randaugment(X[:1], u, 15, MEAN), expected)
+    assert (expected != solarized).any() and (expected != autoaugment.randaugment(X[:1], u[:, 2:], 15, MEAN)).any()
 
 
 # Table 7 of Cubuk et al. 2019, in order: probability and level of two operations. Levels of operations that

@@ -473,7 +473,7 @@ def test_validation_does_not_depend_on_the_seed(datasets):
     np.testing.assert_array_equal(first["validation"].x, second["validation"].x)
 
 
-AUGMENT = ("crop", "flip", "autoaugment", "cutout")
+AUGMENT = ("crop", "flip", "autoaugment", "cutout", "randaugment", "random_erasing")
 
 
 @pytest.mark.parametrize("name, augment", [("cifar10", AUGMENT), ("imagenet", ("resized_crop", "flip"))])
@@ -557,7 +557,7 @@ def test_imagenet_shows_the_centre_for_evaluation(datasets):
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_sources_pickle(datasets, name):
     folder, _ = datasets
-    augment = ("resized_crop", "crop", "flip", "cutout", "autoaugment")
+    augment = ("resized_crop", "crop", "flip", "cutout", "autoaugment", "randaugment", "random_erasing")
     source = load(name, folder, augment=augment)["train"]
     u = np.random.default_rng(0).random((3, source.num_uniforms), np.float32)
     rows = np.array([2, 0, 5])

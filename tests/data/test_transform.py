@@ -173,8 +173,16 @@ def test_mixing_gives_probabilities_in_training_only(name, events):
     chex.assert_trees_all_equal(evaluate(KEY, batch)["y"], batch["y"])
 
 
+def test_unmixed_batches_have_the_other_augmentations_and_probabilities():
+    options = config(augment=("flip", "mixup"))
+    unmixed = transform.make_unmixed(options, events=True)(KEY, counts())
+    flipped = transform.make(config(augment=("flip",)), events=True)[0](KEY, counts())
+    chex.assert_trees_all_equal(unmixed["x"], flipped["x"])
+    np.testing.assert_array_equal(unmixed["y"], np.eye(10)[:8])
+
+
 def test_augmentations_of_the_host_are_not_repeated():
-    names = ("crop", "flip", "cutout", "autoaugment")
+    names = ("crop", "flip", "cutout", "autoaugment", "randaugment", "random_erasing")
     train, evaluate = transform.make(config(augment=names), events=False)
     chex.assert_trees_all_equal(train(KEY, images()), evaluate(KEY, images()))
 
@@ -247,7 +255,7 @@ def rejected(field, value, kind, allowed):
         (
             False,
             {"augment": ("flip", "roll")},
-            rejected("augment", "roll", IMAGES, "crop, flip, cutout, autoaugment, resized_crop, mixup, cutmix"),
+            rejected("augment", "roll", IMAGES, "crop, .*, random_erasing, resized_crop, mixup, cutmix"),
         ),
         (
             True,

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from csbp_jax.config import Optimizer
+from csbp_jax import models
+from csbp_jax.config import ConfigError, Model, Optimizer
 from csbp_jax.learner import optimizer
 
 BASE = Optimizer(lr=0.3, schedule="cosine")
@@ -52,3 +55,49 @@ def test_weight_decay_is_part_of_the_gradient_for_sgd_and_decoupled_for_adamw():
         tx = optimizer.build(config, 1, 1)
         update, _ = tx.update(gradient, tx.init(params), params)
         np.testing.assert_allclose(update["w"], expected, rtol=1e-4)
+
+
+LAYERS = ("stem", "stem_spike", "stage1_block1_conv1", "stage1_block1_shortcut", "stage1_block1", "stage2_block1_conv1",
+          "readout")  # fmt: skip
+DEPTHS = {"stem": 3, "stage1_block1_conv1": 2, "stage1_block1": 2, "stage2_block1_conv1": 1, "readout": 0, "other": 0}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_layer_decay_slows_each_block_by_its_distance_from_the_readout(name):
+    params = {layer: {"kernel": jnp.full(3, 2.0), "norm": {"scale": jnp.ones(2)}} for layer in DEPTHS}
+    gradient = jax.tree.map(lambda p: 0.5 * p, params)
+    config = Optimizer(name=name, weight_decay=0.1, schedule="constant")
+
+    def updates(config):
+        tx = optimizer.build(config, 1, 1, LAYERS)
+        first, state = tx.update(gradient, tx.init(params), params)
+        return first, tx.update(gradient, state, params)[0]
+
+    expected = [
+        {layer: jax.tree.map(lambda u, d=depth: u * 0.5**d, update[layer]) for layer, depth in DEPTHS.items()}
+        for update in updates(config)
+    ]
+    chex.assert_trees_all_close(list(updates(dataclasses.replace(config, layer_decay=0.5))), expected, rtol=1e-6)
+
+
+def test_a_factor_of_one_leaves_the_optimiser_as_it_is():
+    params = {"conv1": jnp.ones(2)}
+    plain, decayed = (optimizer.build(Optimizer(layer_decay=d), 1, 1, ("conv1",)).init(params) for d in (1.0, 0.5))
+    chex.assert_trees_all_equal_structs(plain, optimizer.build(Optimizer(), 1, 1).init(params))
+    assert len(decayed) == len(plain) + 1
+
+
+def test_layer_decay_needs_layers_whose_order_is_known():
+    with pytest.raises(
+        ConfigError, match=r"^optimizer.layer_decay: 0.5 is not possible, because this network names no"
+    ):
+        optimizer.build(Optimizer(layer_decay=0.5), 1, 1)
+
+
+def test_the_flip_ratio_is_not_defined_with_layer_decay():
+    assert optimizer.heavy_ball(Optimizer(name="sgd", layer_decay=0.5), optax.EmptyState(), 3) is None
+
+
+def test_layers_are_in_the_order_of_the_forward_pass():
+    config = Model("small_conv", (4, 4, 1), features=(2,) * 11)
+    assert models.layer_names(models.build(config), (4, 4, 1)) == tuple(f"conv{i}" for i in range(1, 12))

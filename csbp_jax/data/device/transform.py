@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.data.device import augment, encode, mix, resize
 
 Batch = dict[str, jax.Array]
 Transform = Callable[[jax.Array, Batch], Batch]
 """``(key, batch) -> batch``, pure."""
 
-_ON_HOST = ("crop", "flip", "cutout", "autoaugment", "resized_crop")
+_ON_HOST = ("crop", "flip", "cutout", "autoaugment", "randaugment", "random_erasing", "resized_crop")
 _MIX = {"mixup": mix.mixup, "cutmix": mix.cutmix}
 _ON_EVENTS: dict[str, augment.Augmentation] = {
     "event_drop": augment.per_example(augment.event_drop),
@@ -59,6 +59,22 @@ def make(config: Config, events: bool) -> tuple[Transform, Transform]:
       ConfigError: an option of ``config.data`` is not possible for these data.
     """
     return _for_events(config) if events else _for_images(config)
+
+
+def make_unmixed(config: Config, events: bool) -> Transform:
+    """Build the transform of training batches without mixup and cutmix, whose labels are probabilities ``[B, C]`` too.
+
+    Raises:
+      ConfigError: as :func:`make`.
+    """
+    augmentations = tuple(name for name in config.data.augment if name not in _MIX)
+    train, _ = make(replaced(config, "data.augment", augmentations), events)
+
+    def unmixed(key: jax.Array, batch: Batch) -> Batch:
+        batch = train(key, batch)
+        return batch | {"y": mix.probabilities(batch["y"], config.model.classes)}
+
+    return unmixed
 
 
 def _for_images(config: Config) -> tuple[Transform, Transform]:

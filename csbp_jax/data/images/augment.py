@@ -20,6 +20,9 @@ _TRIES = 10
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
 RESIZED_CROP_UNIFORMS = 2 * _TRIES + 2
+_ERASED_AREA = (0.02, 1 / 3)
+_ERASED_RATIO = (0.3, 1 / 0.3)
+ERASING_UNIFORMS = 1 + RESIZED_CROP_UNIFORMS
 
 
 def uniform_integers(u: Uniforms | np.floating, n: int) -> NDArray[np.int64]:
@@ -58,6 +61,27 @@ def cutout(x: Images, u: Uniforms, side: int, fill: NDArray[Any]) -> Images:
     return np.where(hole[..., None], fill.astype(x.dtype), x)
 
 
+def random_erasing(x: Images, u: Uniforms, probability: float, fill: NDArray[Any]) -> Images:
+    """Fill a random rectangle of an image with one colour, with a probability (Zhong et al. 2020, arXiv:1708.04896).
+
+    Its area is uniform in 2 to 33 % of the image's, log(width / height) is uniform in ln 0.3 to ln 3.3 (timm's values),
+    and its position is uniform among those within the image. After ten tries that do not fit, nothing is erased.
+
+    Args:
+      x: ``[b, H, W, C]``.
+      u: ``[b, 23]``: chance, area and ratio of each try, then the position.
+      probability: of each image.
+      fill: ``[C]``, the mean colour, which is 0 once images are normalised.
+    """
+    erased, (height, width) = x.copy(), x.shape[1:3]
+    for image, row in zip(erased, u, strict=True):
+        window = _drawn_window((height, width), row[1:], _ERASED_AREA, _ERASED_RATIO) if row[0] < probability else None
+        if window is not None:
+            top, left, h, w = window
+            image[top : top + h, left : left + w] = fill
+    return erased
+
+
 def random_window(height: int, width: int, u: Uniforms) -> Window:
     """Draw the window of random-resized-crop (Szegedy et al. 2015, as in torchvision).
 
@@ -70,16 +94,27 @@ def random_window(height: int, width: int, u: Uniforms) -> Window:
       width: of the image.
       u: ``[22]``: area and ratio of each try, then the position.
     """
-    low, high = map(math.log, _RATIO)
+    window = _drawn_window((height, width), u, _AREA, _RATIO)
+    if window is not None:
+        return window
+    h = min(height, round(width / _RATIO[0]))
+    w = min(width, round(height * _RATIO[1]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _drawn_window(
+    size: tuple[int, int], u: Uniforms, areas: tuple[float, float], ratios: tuple[float, float]
+) -> Window | None:
+    """Return the first of ten windows that fits into ``size``, at a random position; None if none of them does."""
+    height, width = size
+    low, high = map(math.log, ratios)
     for area, ratio in u[: 2 * _TRIES].astype(np.float64).reshape(_TRIES, 2):
-        target = height * width * (_AREA[0] + area * (_AREA[1] - _AREA[0]))
+        target = height * width * (areas[0] + area * (areas[1] - areas[0]))
         aspect = math.exp(low + ratio * (high - low))
         h, w = round(math.sqrt(target / aspect)), round(math.sqrt(target * aspect))
         if 0 < h <= height and 0 < w <= width:
             return int(uniform_integers(u[-2], height - h + 1)), int(uniform_integers(u[-1], width - w + 1)), h, w
-    h = min(height, round(width / _RATIO[0]))
-    w = min(width, round(height * _RATIO[1]))
-    return (height - h) // 2, (width - w) // 2, h, w
+    return None
 
 
 def centre_window(height: int, width: int, size: tuple[int, int]) -> Window:

@@ -1,11 +1,12 @@
-"""AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019, arXiv:1805.09501, table 7), with torchvision's magnitudes.
+"""AutoAugment and RandAugment, with torchvision's operations and magnitudes.
 
-The published code differs from torchvision, which later recipes use: its factors of brightness, colour, contrast and
-sharpness are 0.1 + 1.8 level / 10 (torchvision: 1 +- level / 10), and it translates an image of 32 pixels by up to 10
-pixels (torchvision: by up to 150 / 331 of the side).
+AutoAugment's policy is that for CIFAR-10 (Cubuk et al. 2019, arXiv:1805.09501, table 7). The published code differs
+from torchvision, which later recipes use: its factors of brightness, colour, contrast and sharpness are
+0.1 + 1.8 level / 10 (torchvision: 1 +- level / 10), and it translates an image of 32 pixels by up to 10 pixels
+(torchvision: by up to 150 / 331 of the side).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from csbp_jax.data.images.augment import Images, Uniforms, uniform_integers
 
 UNIFORMS = 5
+OPERATION_UNIFORMS = 2
+"""Of RandAugment, for each operation."""
 
 Fill = int | tuple[int, ...]
 """A colour: grey, or a value for each channel."""
@@ -55,7 +58,7 @@ def _affine(image: Image.Image, coefficients: tuple[float, ...], fill: Fill) -> 
 
 
 # Each takes an image, a level from 0 to 9, a sign, and the colour of pixels from outside the image.
-_OPERATIONS: dict[str, Callable[[Image.Image, int, int, Fill], Image.Image]] = {
+_OPERATIONS: dict[str, Callable[[Image.Image, float, int, Fill], Image.Image]] = {
     "shear_x": lambda image, level, sign, fill: _affine(image, (1, sign * 0.3 * level / 9, 0, 0, 1, 0), fill),
     "shear_y": lambda image, level, sign, fill: _affine(image, (1, 0, 0, sign * 0.3 * level / 9, 1, 0), fill),
     "translate_x": lambda image, level, sign, fill: _affine(
@@ -80,6 +83,10 @@ _OPERATIONS: dict[str, Callable[[Image.Image, int, int, Fill], Image.Image]] = {
 }
 
 
+_RANDAUGMENT = ("identity", *(name for name in _OPERATIONS if name != "invert"))
+_MOST_MAGNITUDE = 30
+
+
 def autoaugment(x: Images, u: Uniforms, fill: NDArray[Any]) -> Images:
     """Apply a random pair of the policy's 25 to each image: each operation with its probability and a random sign.
 
@@ -88,14 +95,50 @@ def autoaugment(x: Images, u: Uniforms, fill: NDArray[Any]) -> Images:
       u: ``[b, 5]`` in [0, 1): the pair, then chance and sign of each operation.
       fill: ``[C]``, the colour of pixels from outside the image.
     """
+
+    def operations(row: Uniforms) -> Iterator[tuple[str, float, int]]:
+        pair = _POLICY[int(uniform_integers(row[0], len(_POLICY)))]
+        for (name, probability, level), chance, sign in zip(pair, row[1::2], row[2::2], strict=True):
+            if chance < probability:
+                yield name, level, _sign(sign)
+
+    return _applied(x, u, operations, fill)
+
+
+def randaugment(x: Images, u: Uniforms, magnitude: int, fill: NDArray[Any]) -> Images:
+    """Apply random operations of one magnitude to each image (Cubuk et al. 2020, arXiv:1909.13719).
+
+    Args:
+      x: images ``[b, H, W, 1 or 3]``.
+      u: ``[b, 2 n]`` in [0, 1), for n operations: which of the 14, and its sign.
+      magnitude: from 0 to 30, at which the operations have AutoAugment's greatest strength.
+      fill: ``[C]``, the colour of pixels from outside the image.
+    """
+    level = 9 * magnitude / _MOST_MAGNITUDE
+
+    def operations(row: Uniforms) -> Iterator[tuple[str, float, int]]:
+        for choice, sign in row.reshape(-1, OPERATION_UNIFORMS):
+            name = _RANDAUGMENT[int(uniform_integers(choice, len(_RANDAUGMENT)))]
+            if name != "identity":
+                yield name, level, _sign(sign)
+
+    return _applied(x, u, operations, fill)
+
+
+def _sign(u: np.floating) -> int:
+    return 1 if u < 0.5 else -1
+
+
+def _applied(
+    x: Images, u: Uniforms, operations: Callable[[Uniforms], Iterator[tuple[str, float, int]]], fill: NDArray[Any]
+) -> Images:
+    """Apply to each image the operations (name, level, sign) of its row of uniforms."""
     augmented = np.empty_like(x)
     for i, pixels in enumerate(x):
         grey = pixels.shape[-1] == 1
         image = Image.fromarray(pixels[..., 0] if grey else pixels)
         colour = int(fill[0]) if grey else tuple(map(int, fill))
-        pair = _POLICY[int(uniform_integers(u[i, 0], len(_POLICY)))]
-        for (name, probability, level), chance, sign in zip(pair, u[i, 1::2], u[i, 2::2], strict=True):
-            if chance < probability:
-                image = _OPERATIONS[name](image, level, 1 if sign < 0.5 else -1, colour)
+        for name, level, sign in operations(u[i]):
+            image = _OPERATIONS[name](image, level, sign, colour)
         augmented[i] = np.asarray(image).reshape(pixels.shape)
     return augmented

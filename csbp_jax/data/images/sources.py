@@ -34,9 +34,9 @@ Step = tuple[int, Callable[[Images, Uniforms], Images]]
 def load(config: Config, data_dir: pathlib.Path) -> dict[str, DataSource]:
     """Load train, validation and test splits, of which only train is augmented.
 
-    Of ``config.data.augment``, crop, flip, cutout, autoaugment and resized_crop are applied here, on the host, in that
-    field's order; ImageNet's resized_crop always comes first, since it brings the images to one size.
-    ``config.data.size`` is the size of an image: by default the data set's own, for ImageNet 224.
+    Of ``config.data.augment``, those of :func:`host_steps` are applied here, on the host, in that field's order;
+    ImageNet's resized_crop always comes first, since it brings the images to one size. ``config.data.size`` is the size
+    of an image: by default the data set's own, for ImageNet 224.
 
     The number of images skipped during preparation (``bad="skip"``) is printed to stderr.
 
@@ -202,6 +202,14 @@ def host_steps(config: Config, size: tuple[int, int], mean: NDArray[Any], but: s
         "flip": (1, augment.flip),
         "cutout": (2, functools.partial(augment.cutout, side=side, fill=mean)),
         "autoaugment": (autoaugment.UNIFORMS, functools.partial(autoaugment.autoaugment, fill=mean)),
+        "randaugment": (
+            autoaugment.OPERATION_UNIFORMS * config.data.randaugment_operations,
+            functools.partial(autoaugment.randaugment, magnitude=config.data.randaugment_magnitude, fill=mean),
+        ),
+        "random_erasing": (
+            augment.ERASING_UNIFORMS,
+            functools.partial(augment.random_erasing, probability=config.data.erasing_probability, fill=mean),
+        ),
         "resized_crop": (augment.RESIZED_CROP_UNIFORMS, augment.resized_crop),
     }
     return [steps[name] for name in config.data.augment if name in steps and name != but]
