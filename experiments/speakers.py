@@ -1,0 +1,105 @@
+"""Test accuracy on spoken digits of speakers who are known from training, and of speakers who are not.
+
+    python -m experiments.speakers [--seeds 3] [--data-dir data] [--out docs/results/fsdd] [--FIELD VALUE ...]
+
+The config is that of ``fsdd``, with CSBP and with plain backpropagation on paired seeds. Each speaker in turn is left
+out of training and validation, and is the test split. Finished runs under ``runs/accuracy`` are not repeated.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from csbp_jax.cli.options import parse
+from csbp_jax.config import Config
+from csbp_jax.configs import load
+from experiments import accuracy, study
+from experiments.statistics import student_dict
+from experiments.study import Content
+
+MODULE = "experiments.speakers"
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+KNOWN = "known"
+UNKNOWN = "unknown, mean of six"
+
+
+def left_out(config: Config, speaker: str) -> Config:
+    """The same config, tested on this speaker; "" for the official split."""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, test_speaker=speaker))
+
+
+def summary(splits: Mapping[str, Mapping[str, Sequence[Content]]]) -> Content:
+    """Accuracies of the last epoch for each split, ``{split: {arm: [of each seed]}}``, and the mean over speakers."""
+    last = {
+        split: {arm: [run["last"]["test_accuracy"] for run in runs] for arm, runs in arms.items()}
+        for split, arms in splits.items()
+    }
+    unknown = [last[speaker] for speaker in SPEAKERS]
+    last[UNKNOWN] = {arm: np.mean([of[arm] for of in unknown], axis=0).tolist() for arm in unknown[0]}
+    runs = splits[KNOWN]["csbp"]
+    return {
+        "accuracy": last,
+        "validation": {
+            split: {arm: [run["last"]["validation_accuracy"] for run in runs] for arm, runs in arms.items()}
+            for split, arms in splits.items()
+        },
+        "test_count": {split: arms["csbp"][0]["last"]["test_count"] for split, arms in splits.items()},
+        "median_seconds": float(np.median([run["seconds"] for run in runs])),
+    }
+
+
+def table(content: Content) -> str:
+    """Mean accuracies and the paired differences, in Markdown."""
+    rows = []
+    for split in (KNOWN, *SPEAKERS, UNKNOWN):
+        arms = content["accuracy"][split]
+        difference = student_dict(np.subtract(arms["csbp"], arms["bp"]))
+        count = content["test_count"].get(split)
+        cells = [accuracy.cell(interval) for interval in (*map(student_dict, arms.values()), difference)]
+        rows.append([split, *(["" if count is None else str(count)]), *cells])
+    head = ["speaker of the test split", "recordings", "CSBP (%)", "plain backpropagation (%)", "CSBP - BP, paired"]
+    return study.table(head, rows)
+
+
+def page(content: Content) -> str:
+    """The text of README.md."""
+    validation = [100 * np.mean(arms["csbp"]) for split, arms in content["validation"].items() if split != KNOWN]
+    return f"""# fsdd: spoken digits of known and of unknown speakers
+
+{table(content)}
+
+Test accuracy at the last epoch: mean and 95 % interval (Student's t, not bounded at 100 %) over {content["seeds"]}
+paired seeds. "Known" is the split of the data's authors, where every speaker of the test split is heard in
+training; in the other rows one speaker is left out of training and validation. Validation does not show
+what is lost there: it holds speakers of the training split, and has {min(validation):.1f} to {max(validation):.1f} %.
+
+The network and its training were not tuned: these are the first settings tried. The strength $z_0$ = 0.3
+was chosen by validation accuracy on the split of known speakers, from 0, 0.03, 0.1, 0.3, 1 and 3 with one other
+seed. A run takes {content["median_seconds"]:.0f} s on the machine below.
+
+Made by `{content["command"]}`; `accuracy.json` holds the accuracies of each seed, the versions and the machine.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "fsdd", data_dir=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    options, fields = parser.parse_known_args(arguments)
+    with study.one_line_errors(parser):
+        csbp = parse(load("fsdd"), fields, MODULE)
+        splits = {}
+        for split in (KNOWN, *SPEAKERS):
+            print(split, flush=True)
+            config = left_out(csbp, "" if split == KNOWN else split)
+            arms = {"csbp": config, "bp": accuracy.plain(config)}
+            splits[split] = accuracy.train_arms(arms, options.seeds, options.data_dir)
+    command = " ".join([f"python -m {MODULE}", f"--seeds {options.seeds}", *fields])
+    content = {"seeds": options.seeds} | summary(splits)
+    content |= study.provenance(command, ("jax", "flax", "optax", "numpy", "scipy"))
+    accuracy.write(options.out, content, page(content))
+    print(table(content))
+
+
+if __name__ == "__main__":
+    main()
