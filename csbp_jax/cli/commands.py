@@ -155,6 +155,9 @@ class Sweep:
     """devices that share each batch; the others hold different members"""
     name: Name = None
     """name of the sweep; by default the data set and a hash of its config and grid"""
+    shard: Annotated[str | None, arg(metavar="INDEX/COUNT")] = None
+    """train one of COUNT shares of the members, for several machines; INDEX from 0; afterwards, the same command
+    without it writes the tables"""
     fresh: Flag = False
     """rename an old sweep of this name and start from scratch"""
     sweeps: Path = "sweeps"
@@ -176,19 +179,20 @@ def sweep(argv: Sequence[str]) -> None:
         grid.check_field(config, field)
         axes[field] = [_read_value(config, field, word) for word in words]
     control = {k: _read_value(config, k, word) for k, word in grid.control_words(config, options.control or "").items()}
+    common: dict[str, Any] = {
+        "name": options.name,
+        "fresh": options.fresh,
+        "root": options.sweeps,
+        "data_dir": options.data_dir,
+        "chunk": options.chunk,
+        "data_parallel": options.data_parallel,
+        "own": own,
+    }
     with on_signals():
-        sweep.run(
-            config,
-            axes,
-            name=options.name,
-            fresh=options.fresh,
-            root=options.sweeps,
-            data_dir=options.data_dir,
-            chunk=options.chunk,
-            data_parallel=options.data_parallel,
-            own=own,
-            comparison=sweep.Comparison(control or None, options.margin),
-        )
+        if options.shard is None:
+            sweep.run(config, axes, comparison=sweep.Comparison(control or None, options.margin), **common)
+        else:
+            sweep.run_shard(config, axes, grid.shard(options.shard), **common)
 
 
 def _read_value(config: Config, field: str, word: str) -> Any:

@@ -4,12 +4,16 @@ A sweep writes these files:
 
 sweeps/NAME/config.json      the config, the grid, versions
 sweeps/NAME/chunks/*.json    results of each chunk of members; a resumed sweep does not train them again
+sweeps/NAME/shards/I-of-N/   chunks of one process of several, see run_shard
 sweeps/NAME/members.csv, epochs.csv, settings.csv, figures/
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +35,7 @@ from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own, plugin_run_name
 
 _SPLITS = ("validation", "test")
+_SHARDS = "shards"
 
 
 class Comparison(NamedTuple):
@@ -82,17 +87,19 @@ def run(
         holds another sweep, or one that was started with other chunks or devices.
     """
     console = make_console() if console is None else console
-    configs, points = grid.members(config, axes), [tables.plain(point) for point in grid.points(axes)]
+    prepared = _prepare(config, axes, name, data_dir, own)
+    configs, points = prepared.configs, [tables.plain(point) for point in grid.points(axes)]
     controls = grid.controls([configs[group[0]] for group in tables.grouped(points).values()], comparison.control)
-    metadata = to_json(config) | {
-        "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
-    }
-    name = _name(config, own, metadata) if name is None else name
-    # Check all groups before anything is written: an error in the last would appear after hours of training.
-    fingerprints = [_check_group(configs[group[0]], own, data_dir) for group in grid.compile_groups(configs, own)]
-    fingerprint = "\n".join(dict.fromkeys(fingerprints))
-    with run_dir.open_run(pathlib.Path(root), metadata, name, fresh, console, fingerprint, own=own) as folder:
-        results = _train_missing(configs, own, folder, data_dir, _Layout(chunk, data_parallel), console)
+    if not fresh:
+        _check_shards(pathlib.Path(root) / prepared.name, prepared.metadata)
+    opened = (prepared.metadata, prepared.name, fresh, console, prepared.fingerprint)
+    with run_dir.open_run(pathlib.Path(root), *opened, own=own) as folder:
+        layout = _Layout(chunk, data_parallel)
+        with contextlib.ExitStack() as locks:
+            for shard in _shard_folders(folder):  # refuses while one is being trained
+                locks.enter_context(run_dir.locked(shard))
+            _train_missing(configs, own, folder, data_dir, layout, console, grid.Shard(0, 1))
+        results = _read_results(folder, len(configs))
         rows = tables.member_rows(points, results)
         settings = tables.settings(points, rows, controls, comparison.margin)
         tables.write_csv(folder / "members.csv", rows)
@@ -104,6 +111,67 @@ def run(
         if line := _failed_layers_line(results):
             console.print(line, soft_wrap=True)
     return settings
+
+
+def run_shard(
+    config: Config,
+    axes: grid.Axes,
+    shard: grid.Shard,
+    *,
+    name: str | None = None,
+    fresh: bool = False,
+    root: str | pathlib.Path = "sweeps",
+    data_dir: str | pathlib.Path = "data",
+    chunk: int | None = None,
+    data_parallel: int = 1,
+    own: Own = Own(),
+    console: Console | None = None,
+) -> pathlib.Path:
+    """Train every ``shard.of``-th chunk of a sweep, into ``sweeps/NAME/shards/INDEX-of-COUNT``.
+
+    Shards share nothing but the data, so that each may run on a machine of its own, at any time, and resumes alone.
+    :func:`run` with the same arguments then reads the results of all shards, trains what they lack, and writes the
+    tables, which do not depend on the number of shards.
+
+    Returns:
+      The shard's folder.
+
+    Raises:
+      ConfigError: as in :func:`run`.
+    """
+    console = make_console() if console is None else console
+    prepared = _prepare(config, axes, name, data_dir, own)
+    folder = pathlib.Path(root) / prepared.name
+    opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
+    with run_dir.open_run(folder / _SHARDS, *opened, own=own) as shard_folder:
+        layout = _Layout(chunk, data_parallel)
+        _train_missing(prepared.configs, own, shard_folder, data_dir, layout, console, shard)
+    console.print(
+        f"shard {shard.number} of {shard.of} (0 to {shard.of - 1}) is finished; after all of them, the same "
+        "command without --shard writes the tables",
+        soft_wrap=True,
+    )
+    return shard_folder
+
+
+class _Prepared(NamedTuple):
+    """A sweep that has been checked: the configs of its members, ``config`` of its config.json, name, data."""
+
+    configs: list[Config]
+    metadata: dict[str, Any]
+    name: str
+    fingerprint: str
+
+
+def _prepare(config: Config, axes: grid.Axes, name: str | None, data_dir: str | pathlib.Path, own: Own) -> _Prepared:
+    configs = grid.members(config, axes)
+    metadata = to_json(config) | {
+        "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
+    }
+    name = _name(config, own, metadata) if name is None else name
+    # Check all groups before anything is written: an error in the last would appear after hours of training.
+    fingerprints = [_check_group(configs[group[0]], own, data_dir) for group in grid.compile_groups(configs, own)]
+    return _Prepared(configs, metadata, name, "\n".join(dict.fromkeys(fingerprints)))
 
 
 def best(
@@ -202,7 +270,7 @@ class _Layout:
     def check_unchanged(self, folder: pathlib.Path, count: int) -> None:
         """Raise ConfigError if finished members of the folder were trained with another layout."""
         now = self.as_json()
-        for file in (folder / "chunks").glob("*.json"):
+        for file in _chunk_files(folder):
             before = _read_chunk(file, count).get("how", now)
             for key, value in now.items():
                 if before.get(key) != value:
@@ -220,26 +288,33 @@ def _train_missing(
     data_dir: str | pathlib.Path,
     layout: _Layout,
     console: Console,
-) -> list[Any]:
-    """Train the members that have no result yet, and return the results of all."""
+    shard: grid.Shard,
+) -> None:
+    """Train the members of a shard's chunks that have no result yet."""
     (folder / "chunks").mkdir(exist_ok=True)
     results = _read_results(folder, len(configs))
     groups = grid.compile_groups(configs, own)
-    missing = [[number for number in group if results[number] is None] for group in groups]
-    if any(missing):
+    # Chunks are those of the whole sweep, so that neither a stop nor the number of shards changes who trains together.
+    chunks = [
+        (g, group[i : i + layout.size]) for g, group in enumerate(groups) for i in range(0, len(group), layout.size)
+    ]
+    of_shard = chunks[shard.number :: shard.of]
+    left = [(g, [number for number in members if results[number] is None]) for g, members in of_shard]
+    left = [(g, members) for g, members in left if members]
+    if left:
         layout.check_unchanged(folder, len(configs))
-    total = sum(configs[number].epochs for group in missing for number in group)
-    groups_text = "1 compilation" if len(groups) == 1 else f"{len(groups)} compilations"
-    console.print(f"{folder}: {len(configs)} members in {groups_text}, {sum(map(len, missing))} to train")
+    total = sum(configs[number].epochs for _, members in left for number in members)
+    compilations = len({g for g, _ in of_shard})
+    count, missing = (sum(len(members) for _, members in listed) for listed in (of_shard, left))
+    groups_text = "1 compilation" if compilations == 1 else f"{compilations} compilations"
+    console.print(f"{folder}: {count} members in {groups_text}, {missing} to train")
     with terminal.logged_progress(console, max(total, 1)) as show:
         done = 0
-        for group, left in zip(groups, missing, strict=True):
-            if not left:
-                continue
-            splits, _ = build.load_data(configs[group[0]], own, data_dir)
-            resolved = {number: resolve(configs[number], splits) for number in group}
+        for g, of_group in itertools.groupby(left, key=lambda item: item[0]):
+            splits, _ = build.load_data(configs[groups[g][0]], own, data_dir)
+            resolved = {number: resolve(configs[number], splits) for number in groups[g]}
             runs = VectorisedRuns(list(resolved.values()), splits, layout.mesh, own)
-            for members in (left[i : i + layout.size] for i in range(0, len(left), layout.size)):
+            for _, members in of_group:
                 # Every chunk has the same size, so that one compilation serves all.
                 padded = members + [members[-1]] * (layout.size - len(members))
 
@@ -251,13 +326,30 @@ def _train_missing(
                 content = {"members": members, "results": chunk_results, "how": layout.as_json()}
                 seals.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
                 done += len(members) * resolved[members[0]].epochs
-    return _read_results(folder, len(configs))
+
+
+def _chunk_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """List the files of results of a sweep, those of its shards included."""
+    return [file for part in (folder, *_shard_folders(folder)) for file in sorted((part / "chunks").glob("*.json"))]
+
+
+def _check_shards(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
+    """Raise ConfigError if a sweep's folder holds a shard of another sweep."""
+    for shard in _shard_folders(folder):
+        stored = run_json.read_config(shard, run_json.REPAIR)["config"]
+        if differing := run_json.config_differences(stored, metadata):
+            raise ConfigError(f"{shard}: it belongs to another sweep ({'; '.join(differing)}); move it out of {folder}")
+
+
+def _shard_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """List the folders of a sweep's shards; those that --fresh has renamed are left out."""
+    return [shard for shard in sorted((folder / _SHARDS).glob("*")) if re.fullmatch(r"\d+-of-\d+", shard.name)]
 
 
 def _read_results(folder: pathlib.Path, count: int) -> list[Any]:
     """Read each member's result, None where it is missing."""
     results: list[Any] = [None] * count
-    for file in sorted((folder / "chunks").glob("*.json")):
+    for file in _chunk_files(folder):
         content = _read_chunk(file, count)
         for number, result in zip(content["members"], content["results"], strict=True):
             results[number] = result

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from csbp_jax.config import Config, ConfigError, check, flatten, replaced, suggestion
 from csbp_jax.reporting.pairs import plain_control
@@ -15,6 +15,17 @@ MAX_MEMBERS = 100_000
 """Most values of a range FIRST:END in a grid."""
 
 Axes = Mapping[str, Sequence[Any]]
+
+
+class Shard(NamedTuple):
+    """One share of a sweep's chunks, which are dealt out in turn: its number, from 0, and the number of shares."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.of}"
+
 
 _NEURON = {"model.neuron.decay": 0.5, "model.neuron.threshold": 1.0, "model.neuron.surrogate_param": 1.0}
 
@@ -66,6 +77,18 @@ def control_words(config: Config, text: str) -> dict[str, str]:
             raise ConfigError(f"--control: {word!r} is not possible, {reason}; leave it out")
         fields[field] = value
     return fields
+
+
+def shard(text: str) -> Shard:
+    """Parse ``"2/8"``: the third of eight shards, which are numbered from 0.
+
+    Raises:
+      ConfigError: not INDEX/COUNT with an index below the count.
+    """
+    match = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"--shard: {text!r} is not possible; write INDEX/COUNT, the index from 0 to COUNT - 1")
+    return Shard(int(match[1]), int(match[2]))
 
 
 def _range(value: str) -> list[str]:

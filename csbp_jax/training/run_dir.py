@@ -52,11 +52,11 @@ def open_run(
         raise ConfigError(f"{root}: not a directory; locks and renames need a file system, such as a mounted bucket")
     run = root / name
     if fresh and run.exists():
-        with _locked(run):
+        with locked(run):
             old = files.set_aside(run)
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
-    with _locked(run):
+    with locked(run):
         if elsewhere and not (run / "config.json").exists():
             seals.write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata())
@@ -74,7 +74,13 @@ def fingerprint_digest(data: str) -> str:
     return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
-def _locked(run: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+def locked(run: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of a run.
+
+    Raises:
+      ConfigError: another process holds it.
+    """
+
     def refuse() -> None:
         raise ConfigError(f"{run}: another process is training this run") from None
 

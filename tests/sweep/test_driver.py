@@ -18,8 +18,8 @@ from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, flatten, replaced, to_json
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import seals
-from csbp_jax.sweep import driver, tables, vectorised
-from csbp_jax.training import health
+from csbp_jax.sweep import driver, grid, tables, vectorised
+from csbp_jax.training import health, run_dir
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.plugins import Own
@@ -174,6 +174,50 @@ def test_a_stopped_sweep_resumes(tmp_path, monkeypatch):
     assert run(tmp_path / "b", axes, chunk=8) == uninterrupted
     assert trained == [8, 8]
     assert run(tmp_path / "b", axes, chunk=8) == uninterrupted and trained == [8, 8]
+
+
+def test_the_tables_of_shards_are_those_of_one_process(tmp_path, monkeypatch):
+    """To the byte, though a shard was killed, and another lost; each trains its own members and no other's."""
+    axes, tables_of = {"chaos.z0": [(0.0,), (5.0,)], "seed": range(12)}, ("members.csv", "epochs.csv", "settings.csv")
+    base = replaced(SMALL, "epochs", 1)
+    run(tmp_path / "one", axes, base, chunk=8)
+    trained: list[int] = []
+
+    def counts(runs, members, show):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(members[0].seed)
+        return vectorised.train(runs, members, show)
+
+    monkeypatch.setattr(driver, "train", counts)
+    shard = functools.partial(sweep.run_shard, base, axes, name="s", root=tmp_path / "many", chunk=8, console=QUIET())
+    assert shard(grid.Shard(1, 2)).name == "1-of-2"
+    with pytest.raises(KeyboardInterrupt):
+        shard(grid.Shard(0, 2))
+    assert len(trained) == 2
+    trained.clear()
+    shard(grid.Shard(1, 2))
+    assert trained == []
+    run(tmp_path / "many", axes, base, chunk=8)
+    assert len(trained) == 1
+    for name in tables_of:
+        assert (tmp_path / "many" / "s" / name).read_bytes() == (tmp_path / "one" / "s" / name).read_bytes()
+
+
+def test_shards_of_another_sweep_or_in_training_are_refused(tmp_path, nothing_trains):
+    run_shard = functools.partial(sweep.run_shard, SMALL, name="s", root=tmp_path, console=QUIET())
+    folder = run_shard({"seed": [0, 1]}, grid.Shard(0, 2))
+    with pytest.raises(ConfigError, match=r"0-of-2: it belongs to another sweep .*grid.seed.*; move it out"):
+        run(tmp_path, {"seed": [0, 2]})
+    with run_dir.locked(folder), pytest.raises(ConfigError, match="0-of-2: another process is training"):
+        run(tmp_path, {"seed": [0, 1]})
+    run(tmp_path, {"seed": [0, 1]})
+
+
+@pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "1/0", "a/b", "1/2/3"])
+def test_an_impossible_shard_is_refused(text):
+    with pytest.raises(ConfigError, match=re.escape(f"--shard: {text!r} is not possible; write INDEX/COUNT")):
+        grid.shard(text)
 
 
 def test_it_does_not_resume_with_another_layout_unless_it_is_finished(tmp_path, monkeypatch):
