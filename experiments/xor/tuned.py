@@ -2,7 +2,8 @@
 
     python -m experiments.xor.tuned [--out docs/results/xor_tuned] [--tries 24] [--tuning 1024] [--starts 4096]
 
-Finished conditions are read from ``tuned.json`` and not repeated; neither are finished tries.
+Finished conditions are read from ``tuned.json`` and not repeated; neither are finished tries. ``--secondary NAME ...``
+runs only these of the secondary conditions.
 """
 
 import argparse
@@ -213,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--starts", type=int, default=4096)
     parser.add_argument("--rises", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--secondary", nargs="*", choices=list(COMPARED), default=list(COMPARED), metavar="NAME")
     options = parser.parse_args(arguments)
     file = options.out / "tuned.json"
     sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "rises", "steps")}
@@ -227,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content["rise"] = {"nats": nats, "solved_above_unsolved": ranked_above(np.array(nats), success)}
         write_json(file, content)
     report(content, options.out)
-    run_all(COMPARED, content, options, file)
+    run_all(options.secondary, content, options, file)
     report(content, options.out)
 
 
