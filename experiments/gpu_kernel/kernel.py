@@ -36,7 +36,7 @@ _FORMULAS = {make().formula for make in SPIKES}
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["decay", "threshold", "spike"],
-    meta_fields=["reset", "detach_reset", "residual"],
+    meta_fields=["reset", "detach_reset", "residual", "at_threshold"],
 )
 @dataclasses.dataclass(frozen=True)
 class KernelLIF(neurons.LIF):
@@ -47,7 +47,8 @@ class KernelLIF(neurons.LIF):
 
     def __call__(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         arrays = prepare_arguments(x, membrane, self.decay, self.threshold, self.reset)
-        if not fits(arrays[0], *arrays[2:], self.spike):
+        # The kernels fire strictly above the threshold.
+        if self.at_threshold != "silent" or not fits(arrays[0], *arrays[2:], self.spike):
             return super().__call__(x, membrane)
         return lif(*arrays, self.spike, lif_scan.Rule(self.reset, self.detach_reset, self.residual))
 

@@ -167,3 +167,8 @@ def test_the_check_on_a_gpu_times_both_forms_and_exits_without_a_gpu():
     assert all(check.seconds(run, (2, 3, 128), calls=1) > 0 for run in RUNS)
     with pytest.raises(SystemExit, match="JAX has no GPU on this machine"):
         check.main()
+
+
+def test_a_neuron_that_fires_at_its_threshold_has_the_plain_form():
+    x = jnp.ones((1, 1, 256))
+    assert kernel.KernelLIF(at_threshold="fire")(x)[0].all() and not kernel.KernelLIF()(x)[0].any()
