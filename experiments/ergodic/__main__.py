@@ -1,0 +1,144 @@
+"""Run the plan of docs/results/ergodic/plan.md: is chaotic training at fixed strength ergodic and pseudo-random?
+
+    python -m experiments.ergodic [--starts 64] [--steps 20000] [--out docs/results/ergodic]
+
+Finished systems are read from ``ergodic.json`` and not repeated.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from csbp_jax.runtime.files import write_json
+from experiments import series_rates, study
+from experiments.cbp import net as cbp
+from experiments.ergodic import measure, pages, systems
+from experiments.ergodic.systems import System
+from experiments.study import Content, finite_or_none
+from experiments.xor import net as xor
+
+CHECKED = ("white noise", "AR(1), 0.9")
+"""Linear noise that the test of random-like series is checked on."""
+
+
+class Family(NamedTuple):
+    """A training with its strengths: the chaotic system, its controls, and what is compared in functions visited.
+
+    noises: systems that replace the term by noise of its size, or add it to the control.
+    """
+
+    strengths: tuple[float, ...]
+    chaos: Callable[[], System]
+    controls: Mapping[str, Callable[[], System]]
+    noises: Mapping[str, Callable[[], System]] = {}
+
+
+FAMILIES = {
+    "one neuron": Family((8.6,), systems.neuron, {"10 sub-steps": lambda: systems.neuron(10)}),
+    "XOR": Family(
+        (20.0, 30.0, 54.6),
+        systems.spiking_xor,
+        {"10 sub-steps": lambda: systems.spiking_xor(xor.Kind(substeps=10))},
+        {
+            "noise alone": lambda: systems.spiking_xor(xor.Kind(alone=True), noisy=True),
+            "sub-steps + noise": lambda: systems.spiking_xor(xor.Kind(substeps=10), noisy=True),
+        },
+    ),
+    "CBP": Family(
+        (11.0, 14.0, 24.0),
+        systems.cbp_xor,
+        {"20 sub-steps": lambda: systems.cbp_xor(cbp.Kind(substeps=20))},
+        {
+            "noise alone": lambda: systems.cbp_xor(cbp.Kind(kick=None), noisy=True),
+            "sub-steps + noise": lambda: systems.cbp_xor(cbp.Kind(substeps=20), noisy=True),
+        },
+    ),
+    "digits": Family(
+        (0.25,),
+        lambda: systems.digits("chaos"),
+        {"drift": lambda: systems.digits("drift"), "z = 0": lambda: systems.digits("chaos", plain=True)},
+    ),
+}
+
+
+def measured(system: System, strength: float, options: argparse.Namespace) -> Content:
+    """All measures of a system without noise."""
+    record = measure.record(system, strength, options.starts, options.steps)
+    values, errors = measure.exponents(system, record.states)
+    content: Content = {
+        "exponents": [finite_or_none(value) for value in values],
+        "stderr": [finite_or_none(error) for error in errors],
+        "pushes": record.pushes,
+    }
+    content["chaotic"] = measure.is_chaotic(content["exponents"], content["stderr"])
+    finite = bool(np.isfinite(record.orbits).all())
+    content["finite"] = finite
+    if finite:
+        content |= measure.ergodic(system, record.orbits)
+        if content["chaotic"]:
+            content["series"] = measure.pseudo_random(system, record.orbits)
+    if record.functions is not None:
+        content["visits"] = measure.visits(record.functions)
+    return content
+
+
+def noisy(system: System, strength: float, sizes: Any, options: argparse.Namespace) -> Content:
+    """Functions that a system with noise visits."""
+    states = measure.begin(system, strength, options.starts, sizes)
+    functions, _ = measure.functions_from_start(system, states, options.steps)
+    assert functions is not None
+    return {"visits": measure.visits(functions)}
+
+
+def run(family: str, strength: float, content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
+    """Measure the conditions of a family at a strength that the content lacks."""
+    family_of = FAMILIES[family]
+    results = content["systems"].setdefault(f"{family}, z {strength:g}", {})
+    for name, make in {"chaos": family_of.chaos, **family_of.controls}.items():
+        if name not in results:
+            results[name] = measured(make(), strength, options)
+            write_json(file, content)
+            print(f"{family} {strength:g}, {name}: {results[name].get('ergodic', 'not finite')}", flush=True)
+    for name, make in family_of.noises.items():
+        if name not in results:
+            results[name] = noisy(make(), strength, results["chaos"]["pushes"], options)
+            write_json(file, content)
+            print(f"{family} {strength:g}, {name}", flush=True)
+
+
+def checked(name: str, count: int) -> list[Content]:
+    """The random-like series among linear noise."""
+    drawn = series_rates.SYSTEMS[name].draw(np.random.default_rng(0), count)
+    return [measure.random_like(series, seed) for seed, series in enumerate(drawn)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "ergodic")
+    parser.add_argument("--starts", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--checks", type=int, default=200)
+    options = parser.parse_args(arguments)
+    if options.starts < measure.ORBITS or options.steps < 2 * measure.LENGTH:
+        parser.error(f"--starts: from {measure.ORBITS} on; --steps: from {2 * measure.LENGTH} on")
+    file = options.out / "ergodic.json"
+    sizes = {name: getattr(options, name) for name in ("starts", "steps", "checks")}
+    content = study.resume(parser, file, sizes, {"systems": {}, "noise": {}})
+    with jax.enable_x64(True):
+        for family, settings in FAMILIES.items():
+            for strength in settings.strengths:
+                run(family, strength, content, options, file)
+    for name in CHECKED:
+        if name not in content["noise"]:
+            content["noise"][name] = checked(name, options.checks)
+            write_json(file, content)
+    content |= pages.conclusions(content["systems"]) | study.provenance("python -m experiments.ergodic")
+    pages.draw(content, options.out)
+    study.write(options.out, "ergodic", content, pages.page(content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The study of ergodicity: its systems, their equivalent copies, its measures and its verdicts."""
+
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import one_neuron, series_rates
+from experiments.cbp import exponents
+from experiments.cbp import net as cbp
+from experiments.ergodic import measure, pages, systems
+from experiments.xor import phase
+
+FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "ergodic"
+XOR, CBP = systems.spiking_xor(), systems.cbp_xor()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def exchanged(params, inputs, hidden):
+    """The net with its inputs and its hidden neurons in another order."""
+    w1, b1, w2 = params["w1"][inputs][:, hidden], params["b1"][hidden], params["w2"][hidden]
+    return params | {"w1": w1, "b1": b1, "w2": w2}
+
+
+@pytest.mark.parametrize("system", [XOR, CBP], ids=["XOR", "CBP"])
+def test_copies_are_the_observables_of_exchanged_nets(system):
+    params, *others = system.start(3, 20.0, None)
+    params = {name: 3 * tensor for name, tensor in params.items()}
+    observe = jax.jit(system.observe)
+    values = np.asarray(observe((params, *others)))
+    orders = itertools.product(([0, 1], [1, 0]), repeat=2)
+    for copy, (inputs, hidden) in zip(system.copies, orders, strict=True):
+        moved = exchanged(params, np.array(inputs), np.array(hidden))
+        np.testing.assert_allclose(observe((moved, *others)), values[copy], rtol=1e-12)
+    assert len(system.names) == len(values) == 14
+
+
+def test_steps_are_those_of_the_studies_they_come_from():
+    key = jax.random.key(0)
+    state = XOR.start(1, 30.0, None)
+    ours, theirs = jax.jit(XOR.step)(state, key)[0], jax.jit(phase.STEP["chaos"])(state[:2], None)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), ours, theirs)
+    params, setting, _ = state = CBP.start(1, 24.0, None)
+    ours = jax.jit(CBP.step)(state, key)[0]
+    theirs = jax.jit(exponents.push, static_argnums=0)(cbp.Kind(), state[:2], None)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), ours, theirs)
+    neuron = systems.neuron()
+    weights, z = state = neuron.start(2, 8.6, None)
+    expected, _ = jax.jit(one_neuron.update, static_argnames="time_steps")(weights, z, 1.0, time_steps=20)
+    np.testing.assert_allclose(jax.jit(neuron.step)(state, key)[0], expected, rtol=1e-9)
+
+
+def test_noise_has_the_size_of_each_tensor():
+    sizes = {"w1": 1.0, "b1": 2.0, "w2": 0.0, "b2": 3.0}
+    system = systems.cbp_xor(cbp.Kind(kick=None), noisy=True)
+    state = system.start(0, 24.0, sizes)
+    keys = jax.random.split(jax.random.key(1), 2000)
+    moved = jax.jit(jax.vmap(lambda key: system.step(state, key)[0]))(keys)
+    for name, size in sizes.items():
+        np.testing.assert_allclose(moved[name].std(axis=0), size, rtol=0.1, atol=1e-12)
+
+
+def test_aligned_orbits_are_equivalent_copies():
+    orbit = np.random.default_rng(0).normal(size=(100, 14)) + np.arange(14)
+    orbits = np.stack([orbit[:, copy] for copy in XOR.copies])
+    for copy in measure.aligned(orbits, XOR.copies):
+        np.testing.assert_array_equal(copy, orbit)
+
+
+def test_a_record_counts_the_pushes_and_the_functions():
+    """A net that the term alone moves: its push is what it moves by."""
+    record = measure.record(CBP, 24.0, 16, 20)
+    assert record.orbits.shape == (16, 20, 14) and record.functions.shape == (16, 20)
+    params = jax.tree.map(lambda leaf: leaf, record.states[0])
+    np.testing.assert_allclose(record.orbits[:, -1, 8], params["b2"][:, 0])
+    kick = np.abs(np.diff(record.orbits[:, :, 8], axis=1))  # with the task's gradient, which is far smaller
+    assert record.pushes["b2"] == pytest.approx(np.sqrt(np.mean(kick**2)), rel=0.2)
+
+
+def test_visits_are_counted():
+    functions = np.array([[0, 0, 6, 6], [3, 3, 3, 3]], np.uint8)
+    result = measure.visits(functions)
+    assert result["distinct"] == [2, 1] and result["union"] == 3 and result["xor"] == [0.5, 0]
+    np.testing.assert_allclose(result["effective"], [2, 1])
+    assert result["steps_per_change"] == [4, 4]
+    assert result["steps"] == [1, 2, 3] and result["curve"] == [1, 1, 1.5]
+
+
+def test_noise_is_random_like_and_chaos_is_not():
+    white, logistic, cycle = (
+        series_rates.SYSTEMS[name].draw(np.random.default_rng(5), 1)[0]
+        for name in ("white noise", "logistic, r = 4", "period 8")
+    )
+    assert measure.random_like(white)["random_like"]
+    chaos = measure.random_like(logistic)
+    assert chaos["k"] > 0.9 and chaos["entropy_p"] <= 0.025 and not chaos["random_like"]
+    assert not measure.random_like(cycle)["random_like"]
+
+
+@pytest.mark.parametrize(
+    ("passes", "groups", "verdict"),
+    [
+        ([True] * 20, [64], "confirmed"),
+        ([True] * 19 + [False], [64], "confirmed"),
+        ([True] * 18 + [False] * 2, [64], "not decided"),
+        ([True] * 20, [63, 1], "refuted"),
+    ],
+)
+def test_verdicts_on_ergodicity(passes, groups, verdict):
+    assert measure.verdict_ergodic([{"passes": p} for p in passes], groups) == verdict
+
+
+def test_verdicts_on_a_claim():
+    assert pages.claim_verdict(["confirmed", "confirmed"]) == "confirmed"
+    assert pages.claim_verdict(["confirmed", "refuted"]) == pages.claim_verdict(["bounded", "refuted"]) == "bounded"
+    assert pages.claim_verdict(["refuted", "not decided"]) == "refuted"
+    assert pages.claim_verdict(["not decided"]) == pages.claim_verdict([]) == "not decided"
+    more, less = {"mean": 2.0, "p_holm": 1e-4}, {"mean": -2.0, "p_holm": 1e-4}
+    texts = [pages.verdict_visits({"a": a, "b": b}) for a, b in ((more, more), (more, less), (less, less))]
+    assert texts == ["confirmed", "bounded", "refuted"]
+    series = [{"random_like": True}] * 9 + [{"random_like": False}]
+    assert measure.verdict_random(series) == "confirmed" and measure.verdict_random(series[5:]) == "bounded"
+    assert measure.verdict_random(series[8:]) == "refuted" and measure.verdict_random([]) == "not decided"
+
+
+def test_small_systems_are_refused(capsys):
+    from experiments.ergodic.__main__ import main
+
+    with pytest.raises(SystemExit):
+        main(["--starts", "4"])
+    assert "--starts: from 16 on" in capsys.readouterr().err
