@@ -47,7 +47,7 @@ def test_steps_are_those_of_the_studies_they_come_from():
     state = XOR.start(1, 30.0, None)
     ours, theirs = jax.jit(XOR.step)(state, key)[0], jax.jit(phase.STEP["chaos"])(state[:2], None)[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), ours, theirs)
-    params, setting, _ = state = CBP.start(1, 24.0, None)
+    state = CBP.start(1, 24.0, None)
     ours = jax.jit(CBP.step)(state, key)[0]
     theirs = jax.jit(exponents.push, static_argnums=0)(cbp.Kind(), state[:2], None)[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), ours, theirs)
@@ -75,11 +75,10 @@ def test_aligned_orbits_are_equivalent_copies():
 
 
 def test_a_record_counts_the_pushes_and_the_functions():
-    """A net that the term alone moves: its push is what it moves by."""
     record = measure.record(CBP, 24.0, 16, 20)
+    assert record.functions is not None and record.pushes is not None
     assert record.orbits.shape == (16, 20, 14) and record.functions.shape == (16, 20)
-    params = jax.tree.map(lambda leaf: leaf, record.states[0])
-    np.testing.assert_allclose(record.orbits[:, -1, 8], params["b2"][:, 0])
+    np.testing.assert_allclose(record.orbits[:, -1, 8], record.states[0]["b2"][:, 0])
     kick = np.abs(np.diff(record.orbits[:, :, 8], axis=1))  # with the task's gradient, which is far smaller
     assert record.pushes["b2"] == pytest.approx(np.sqrt(np.mean(kick**2)), rel=0.2)
 
