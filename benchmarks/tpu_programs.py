@@ -17,7 +17,7 @@ from unittest import mock
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from benchmarks import hlo
 from benchmarks.tpu_page import SLICES
@@ -59,7 +59,7 @@ def mesh_of(name: str) -> Mesh:
     topology, slices = SLICES[name]
     options = {"num_slices": slices} if slices > 1 else {}
     devices = topologies.get_topology_desc(topology_name=topology, platform="tpu", **options).devices
-    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+    return sharding.data_mesh(devices)
 
 
 def compile_step(config: Config, per_chip: int, mesh: Mesh) -> tuple[Any, float]:

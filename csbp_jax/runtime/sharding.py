@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
@@ -24,7 +25,19 @@ PyTree = Any
 
 def data_parallel(count: int | None = None) -> Mesh:
     """Return a mesh with one axis, ``data``, of the first ``count`` devices, by default of all."""
-    devices = jax.devices()[:count]
+    return data_mesh(jax.devices()[:count])
+
+
+def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """Return a mesh with one axis, ``data``, of these devices, slice by slice if they belong to several TPU slices.
+
+    Neighbours in the mesh are then neighbours in a slice. For such an axis, XLA reduces gradients within each slice
+    before it does so between them, over the slower network.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1:
+        ordered = mesh_utils.create_hybrid_device_mesh((len(devices) // slices,), (slices,), devices)
+        return Mesh(ordered, ("data",), axis_types=(AxisType.Auto,))
     return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(AxisType.Auto,))
 
 

@@ -185,3 +185,4 @@ def test_a_training_step_compiles_for_several_slices_of_a_tpu(tmp_path):
     program = json.loads((tmp_path / "tpu.json").read_text())["programs"]["digits, 2 x v5e 2x2, fsdp"]
     assert program["flops"] > 1e8 and program["bytes"] > 1e5
     assert program["collectives"]["all-gather"]["count"] > 0  # of parameters
+    assert program["collectives"]["reduce-scatter"]["count"] > 0  # of gradients, within a slice
