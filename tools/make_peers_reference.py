@@ -1,4 +1,4 @@
-"""Make ``tests/data/peers.npz``: spikes, states and gradients of other libraries' neurons, in float64.
+"""Make ``tests/data/peers.npz`` and ``peers_states.npz``: other libraries' neurons, in float64.
 
     pip install torch spikingjelly snntorch norse sinabs spyx && python tools/make_peers_reference.py
 
@@ -7,6 +7,9 @@ Case n of ``cases`` has input ``x[n]``, ``[B, T]``; ``spikes[n]``; ``state[n]``,
 holds after the last step; and ``gradient[n]``, of ``sum(upstream * spikes)`` in the input. ``exact.x`` and
 ``exact.spikes``: inputs that hit the threshold exactly at many steps. ``other.x``, ``other.spikes``: neurons that
 docs/neurons.md calls inexpressible. ``surrogate.LABEL``: a derivative, at ``surrogate.x``.
+
+In ``peers_states.npz``, of neurons of two states: ``info``, with ``versions`` and ``cases``; ``upstream``; and of each
+case ``N.x``, ``N.spikes``, ``N.gradient`` and ``N.states``, ``[2, B]``, which the library holds after the last step.
 """
 
 import json
@@ -23,7 +26,9 @@ import snntorch
 import spyx
 import torch
 from flax import nnx
+from norse.torch.functional.lif import LIFFeedForwardState, LIFParameters, lif_feed_forward_step
 from norse.torch.functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
+from norse.torch.functional.lsnn import LSNNFeedForwardState, LSNNParameters, lsnn_feed_forward_step
 from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.functional.threshold import threshold
 from sinabs import activation
@@ -90,6 +95,46 @@ def spyx_lif(x, beta, threshold=1.0):
     return spikes.T, state
 
 
+def spikingjelly_cuba(x, v_threshold, v_reset, detach_reset=False, **arguments):
+    node = neuron.CUBALIFNode(**arguments, v_threshold=v_threshold, v_reset=v_reset)
+    node.detach_reset = detach_reset  # no argument of the constructor
+    spikes, v = _multi_step(node, x)
+    return spikes, (v, node.c)
+
+
+def snntorch_synaptic(x, **arguments):
+    cell = snntorch.Synaptic(**arguments)
+
+    def step(x_t, state):
+        spikes, *state = cell(x_t, *state)
+        return spikes, state
+
+    spikes, (current, membrane) = _over_time(step, [torch.zeros_like(x[:, 0])] * 2, x)
+    return spikes, (membrane, current)
+
+
+def norse_lif(x, dt=0.001, **arguments):
+    p = LIFParameters(**{name: torch.tensor(value, dtype=torch.float64) for name, value in arguments.items()})
+    rest = torch.zeros_like(x[:, 0])
+    state = LIFFeedForwardState(v=rest, i=rest)
+    spikes, state = _over_time(lambda x_t, state: lif_feed_forward_step(x_t, state, p, dt), state, x)
+    return spikes, (state.v, state.i)
+
+
+def norse_lsnn(x, dt=0.001, **arguments):
+    p = LSNNParameters(**{name: torch.tensor(value, dtype=torch.float64) for name, value in arguments.items()})
+    rest = torch.zeros_like(x[:, 0])
+    state = LSNNFeedForwardState(v=rest, i=rest, b=rest + p.v_th)
+    spikes, state = _over_time(lambda x_t, state: lsnn_feed_forward_step(x_t, state, p, dt), state, x)
+    return spikes, (state.v, state.b)
+
+
+def spyx_cuba_lif(x, alpha, beta, threshold=1.0):
+    layer = spyx.nn.CuBaLIF((1,), alpha, beta, threshold, rngs=nnx.Rngs(0))
+    spikes, state = spyx.nn.run(layer, x.T[..., None])
+    return spikes[..., 0].T, (state[:, 0], state[:, 1])
+
+
 Case = tuple[Callable[..., Any], dict[str, Any], float]
 CASES: list[Case] = [  # function, arguments, factor of the input
     *(
@@ -136,6 +181,19 @@ OTHERS: list[Case] = [
     (snntorch_leaky, {"beta": 0.75, "reset_mechanism": "subtract", "reset_delay": False}, 2),
     (snntorch_lapicque, {"R": 2.0, "C": 4.0, "reset_mechanism": "zero"}, 4),
 ]
+STATES: list[Case] = [
+    (spikingjelly_cuba, {"c_decay": 0.5, "v_decay": 0.75, "v_threshold": 1.0, "v_reset": 0.0}, 1),
+    (spikingjelly_cuba, {"c_decay": 0.25, "v_decay": 0.5, "v_threshold": 0.75, "v_reset": None}, 1),
+    (spikingjelly_cuba, {"c_decay": 0.5, "v_decay": 0.75, "v_threshold": 1.0, "v_reset": 0.0, "detach_reset": True}, 1),
+    (snntorch_synaptic, {"alpha": 0.5, "beta": 0.75}, 1),
+    (snntorch_synaptic, {"alpha": 0.5, "beta": 0.75, "reset_mechanism": "none"}, 1),
+    (snntorch_synaptic, {"alpha": 0.25, "beta": 0.5, "reset_delay": False}, 0.65),
+    (norse_lif, {"tau_syn_inv": 500.0, "tau_mem_inv": 250.0}, 4),
+    (norse_lif, {"tau_syn_inv": 250.0, "tau_mem_inv": 500.0, "v_th": 0.75}, 2),
+    (norse_lsnn, {"tau_syn_inv": 500.0, "tau_mem_inv": 250.0, "tau_adapt_inv": 125.0, "beta": 0.5}, 4),
+    (norse_lsnn, {"tau_syn_inv": 500.0, "tau_mem_inv": 500.0, "tau_adapt_inv": 250.0, "v_th": 0.5, "beta": 0.25}, 2),
+    (spyx_cuba_lif, {"alpha": 0.5, "beta": 0.75}, 1),
+]
 SURROGATES = {
     "spikingjelly Sigmoid(3)": surrogate.Sigmoid(3.0),
     "spikingjelly ATan(3)": surrogate.ATan(3.0),
@@ -163,13 +221,14 @@ SURROGATES = {
 
 def run(function: Callable[..., Any], arguments: dict[str, Any], x: Any, upstream: np.ndarray) -> tuple[Any, Any, Any]:
     """``(spikes, state, gradient in x)``."""
-    if function is spyx_lif:
+    if function in (spyx_lif, spyx_cuba_lif):
         spikes, vjp, state = jax.vjp(lambda x: function(x, **arguments), jnp.asarray(x), has_aux=True)
         return spikes, state, vjp(jnp.asarray(upstream))[0]
     x = torch.tensor(x, requires_grad=True)
     spikes, state = function(x, **arguments)
     (spikes * torch.from_numpy(upstream)).sum().backward()
-    return tuple(array.detach().numpy() for array in (spikes, state, x.grad))
+    states = torch.stack(state) if isinstance(state, tuple) else state
+    return tuple(array.detach().numpy() for array in (spikes, states, x.grad))
 
 
 def derivative(name, spike, x):
@@ -180,6 +239,28 @@ def derivative(name, spike, x):
 
 
 def main() -> None:
+    folder = pathlib.Path(__file__).parent.parent / "tests" / "data"
+    packages = ("torch", "spikingjelly", "snntorch", "norse", "sinabs", "spyx")
+    info: dict[str, Any] = {"versions": {package: metadata.version(package) for package in packages}}
+    np.savez_compressed(folder / "peers.npz", **one_state(info))
+    np.savez_compressed(folder / "peers_states.npz", **several_states(info))
+
+
+def several_states(info: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of ``peers_states.npz``."""
+    rng = np.random.default_rng(1)
+    arrays: dict[str, Any] = {"upstream": rng.normal(size=(B, T))}
+    for n, (function, options, factor) in enumerate(STATES):
+        x = factor * rng.normal(0.35, 0.8, (B, T))
+        spikes, states, gradient = run(function, options, x, arrays["upstream"])
+        arrays |= {f"{n}.x": x, f"{n}.spikes": spikes.astype(np.uint8)}
+        arrays |= {f"{n}.states": np.asarray(states), f"{n}.gradient": gradient}
+    cases = [(function.__name__, options) for function, options, _ in STATES]
+    return arrays | {"info": np.array(json.dumps(info | {"cases": cases}))}
+
+
+def one_state(info: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of ``peers.npz``."""
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {"upstream": rng.normal(size=(B, T))}
     for prefix, cases in (("", CASES), ("other.", OTHERS), ("exact.", EXACT)):
@@ -191,12 +272,11 @@ def main() -> None:
         arrays |= {"state": state, "gradient": gradient} if cases is CASES else {}
     arrays["surrogate.x"] = x = np.append(np.linspace(-1.013, 1, 40), 0.0)
     arrays |= {f"surrogate.{name}": np.asarray(derivative(name, spike, x)) for name, spike in SURROGATES.items()}
-    packages = ("torch", "spikingjelly", "snntorch", "norse", "sinabs", "spyx")
-    info: dict[str, Any] = {"versions": {package: metadata.version(package) for package in packages}}
-    for name, cases in (("cases", CASES), ("other", OTHERS), ("exact", EXACT)):
-        info[name] = [(function.__name__, arguments) for function, arguments, _ in cases]
-    arrays["info"] = np.array(json.dumps(info))
-    np.savez_compressed(pathlib.Path(__file__).parent.parent / "tests" / "data" / "peers.npz", **arrays)
+    lists = {
+        name: [(function.__name__, arguments) for function, arguments, _ in cases]
+        for name, cases in (("cases", CASES), ("other", OTHERS), ("exact", EXACT))
+    }
+    return arrays | {"info": np.array(json.dumps(info | lists))}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of what the options take by name: data sets, presets, networks with their taps, surrogates and norms."""
+"""Tables of what the options take by name: data sets, presets, networks with their taps, norms, neurons, surrogates."""
 
 import inspect
 import sys
@@ -19,6 +19,13 @@ NORMS = {
     "bntt": "batch norm through time: statistics and scale per time step",
 }
 """Norms (models/norms.py) in words."""
+
+NEURONS = {
+    "lif": "leaky integrate-and-fire (LIF); with learn layer or channel, its decay is learned (PLIF)",
+    "cuba": "current-based LIF: its input passes a leaky synapse (Synaptic)",
+    "alif": "adaptive LIF: each spike raises the threshold for some time",
+}
+"""Neurons (models.neuron) in words."""
 
 TAPS = {
     "conv, dense": "output of the synapses, before the norm",
@@ -81,6 +88,7 @@ def show(networks: Sequence[str] = ()) -> None:
     )
     print_table(console, "tensors of a layer", ["tensor", "meaning"], [list(row) for row in TAPS.items()], 2)
     print_table(console, "norms: --model.norm", ["norm", "meaning"], [list(row) for row in NORMS.items()], 2)
+    print_table(console, "neurons: --model.neuron.name", ["neuron", "meaning"], [list(r) for r in NEURONS.items()], 2)
     print_table(
         console,
         "surrogates: --model.neuron.surrogate",

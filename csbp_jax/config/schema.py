@@ -74,9 +74,12 @@ class Data:
     """Threads that load data in each process; does not change results."""
 
 
+NeuronName = Literal["lif", "cuba", "alif"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Neuron:
-    """The leaky integrate-and-fire neuron."""
+    """The spiking neuron."""
 
     decay: float = 0.25
     """Factor of the membrane potential from one time step to the next, in [0, 1]; 1: no leak."""
@@ -96,6 +99,15 @@ class Neuron:
     """Scale the input by 1 - decay, as SpikingJelly does by default."""
     at_threshold: Literal["silent", "fire"] = "silent"
     """What a neuron does at exactly its threshold: stay silent, or fire (as in SpikingJelly)."""
+    name: NeuronName = "lif"
+    """Neuron: lif (leaky integrate-and-fire, or PLIF with learn), cuba (lif behind a leaky synapse) or alif (lif with
+    an adaptive threshold)."""
+    synapse_decay: float = 0.5
+    """cuba only: factor of the synaptic current from one time step to the next, in [0, 1]."""
+    adaptation: float = 0.2
+    """alif only: rise of the threshold with each spike, 0 or more."""
+    adaptation_decay: float = 0.9
+    """alif only: factor of the rise from one time step to the next, in [0, 1]."""
 
 
 ModelName = Literal[
@@ -302,6 +314,10 @@ LATER_FIELDS = {
     "data.test_speaker": "",
     "model.neuron.scale_input": False,
     "model.neuron.at_threshold": "silent",
+    "model.neuron.name": "lif",
+    "model.neuron.synapse_decay": 0.5,
+    "model.neuron.adaptation": 0.2,
+    "model.neuron.adaptation_decay": 0.9,
     "optimizer.layer_decay": 1.0,
 }
 """Fields added since runs were first written, with their defaults. They are stored only with another value, so that the

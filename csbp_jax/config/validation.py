@@ -40,6 +40,9 @@ RANGES: dict[str, Range] = {
     "model.neuron.decay": FROM_0_TO_1,
     "model.neuron.threshold": ABOVE_0,
     "model.neuron.surrogate_param": ABOVE_0,
+    "model.neuron.synapse_decay": FROM_0_TO_1,
+    "model.neuron.adaptation": FROM_0,
+    "model.neuron.adaptation_decay": FROM_0_TO_1,
     "chaos.z0": Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
     "chaos.beta": FROM_0_TO_1,
     "chaos.target": BETWEEN_0_AND_1,
@@ -122,11 +125,7 @@ def check(config: Config) -> Config:
         )
     if config.weights_table and not config.weights:
         raise ConfigError(f"weights_table: {config.weights_table!r}, but weights is empty; name the checkpoint, too")
-    if config.model.neuron.learn != "none" and not 0 < config.model.neuron.decay < 1:
-        raise ConfigError(
-            f"model.neuron.decay: {config.model.neuron.decay} is not possible; allowed is between 0 and 1, where it is "
-            "learned"
-        )
+    _check_neuron(config)
     if config.model.drop_path and config.model.connect in ("and", "iand"):
         raise ConfigError(
             f"model.drop_path: {config.model.drop_path} is not possible with model.connect {config.model.connect}, "
@@ -189,3 +188,13 @@ def check(config: Config) -> Config:
             f"epochs ({config.epochs})"
         )
     return config
+
+
+def _check_neuron(config: Config) -> None:
+    neuron = config.model.neuron
+    if neuron.learn != "none" and neuron.name != "lif":
+        raise ConfigError(f"model.neuron.learn: {neuron.learn} is not possible with {neuron.name}; allowed is none")
+    if neuron.learn != "none" and not 0 < neuron.decay < 1:
+        raise ConfigError(
+            f"model.neuron.decay: {neuron.decay} is not possible; allowed is between 0 and 1, where it is learned"
+        )

@@ -62,6 +62,7 @@ def inspect(
     result = {"run": restored.folder.name, "split": split, "weights_of": restored.which, "epoch": restored.epoch}
     result |= {"examples": len(rows)} | _summary(measured, synapses)
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
+    neuron = neuron if neuron is None or neuron.name in ("lif", "cuba") else None  # others have their own resets
     plots_inspection.draw(folder / "figures" / "inspect", result, measured, neuron)
     files.write_json(folder / "inspect.json", result)
     _print(console, folder, result)

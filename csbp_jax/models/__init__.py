@@ -35,14 +35,23 @@ _NETWORKS: dict[str, Callable[..., Network]] = {
 }
 
 
-def neuron(config: configuration.Neuron) -> neurons.LIF | Scaled | PLIF:
-    """Build the neuron of a config."""
+def neuron(config: configuration.Neuron) -> neurons.TracingNeuron | nn.Module:
+    """Build the neuron of a config: a pytree, or a Linen module if it has parameters of its own."""
     spike = getattr(surrogate, config.surrogate)(config.surrogate_param)
-    options = (config.decay, config.threshold, spike, config.reset, config.detach_reset)
+    options: dict[str, Any] = {
+        name: getattr(config, name) for name in ("decay", "threshold", "reset", "detach_reset", "at_threshold")
+    } | {"spike": spike}
     if config.learn != "none":
-        return PLIF(*options, per_channel=config.learn == "channel", at_threshold=config.at_threshold)
-    lif = neurons.LIF(*options, at_threshold=config.at_threshold)
-    return Scaled(lif, 1 - config.decay) if config.scale_input else lif
+        return PLIF(**options, per_channel=config.learn == "channel")
+    built: neurons.TracingNeuron
+    match config.name:
+        case "lif":
+            built = neurons.LIF(**options)
+        case "cuba":
+            built = neurons.CuBaLIF(**options, synapse_decay=config.synapse_decay)
+        case "alif":
+            built = neurons.ALIF(**options, adaptation=config.adaptation, adaptation_decay=config.adaptation_decay)
+    return Scaled(built, 1 - config.decay) if config.scale_input else built
 
 
 def options_of(name: str) -> tuple[str, ...]:

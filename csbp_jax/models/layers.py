@@ -1,8 +1,9 @@
 """Spiking layers as Linen modules: synapse, norm, neuron. Sequences are ``[B, T, ...]``, channels last.
 
 A layer is called as ``layer(x, train, neuron, probe)`` and returns its output and an :class:`Aux` (taps.py). The neuron
-is any ``neuron(x, membrane=None) -> (spikes, membrane)``, or a Linen module that returns one when called with the
-number of channels, and so has its own parameters in each layer (:class:`csbp_jax.neurons.plif.PLIF`).
+is any ``neuron(x, state=None) -> (spikes, state)`` (csbp_jax/neurons/protocol.py), or a Linen module that returns one
+when called with the number of channels, and so has its own parameters in each layer
+(:class:`csbp_jax.neurons.plif.PLIF`).
 """
 
 import math

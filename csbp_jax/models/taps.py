@@ -6,7 +6,7 @@ can be tapped, named after their layer, as far as the layer has them:
     LAYER.conv, LAYER.dense   before the norm
     LAYER.norm                after the norm: the neuron's input, unless another current is still added to it
     LAYER.current             the neuron's input, where it is a sum of currents
-    LAYER.membrane            after the last reset, ``[B, ...]``
+    LAYER.membrane            after the last reset, ``[B, ...]``; of several states, the membrane alone
     LAYER.membrane_pre        before reset at every time step, ``[B, T, ...]``
 """
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from csbp_jax.config import ConfigError
-from csbp_jax.neurons import Neuron
+from csbp_jax.neurons import Neuron, membrane_of
 from csbp_jax.neurons.recurrent import Feedback
 
 Tap = Callable[[jax.Array], jax.Array]
@@ -90,11 +90,13 @@ def run_neuron(
     before_reset = {}
     if inspected or f"{layer}.membrane_pre" in probe.taps:
         if not hasattr(neuron, "trace"):
-            raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, membrane=None)")
-        spikes, membrane, before_reset["membrane_pre"] = neuron.trace(current)
+            raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
+        spikes, state, before_reset["membrane_pre"] = neuron.trace(current)
     else:
-        spikes, membrane = neuron(current)
-    aux = apply_taps(layer, {**tensors, "membrane": membrane, **before_reset}, probe)
+        spikes, state = neuron(current)
+    membrane = membrane_of(state)
+    after_reset = {} if membrane is None else {"membrane": membrane}
+    aux = apply_taps(layer, {**tensors, **after_reset, **before_reset}, probe)
     return spikes, dataclasses.replace(
         aux,
         rates={layer: jnp.mean(spikes, dtype=jnp.promote_types(spikes.dtype, jnp.float32))},

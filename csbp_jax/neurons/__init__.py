@@ -1,10 +1,26 @@
-"""Spiking neurons as pure functions of a whole sequence ``[B, T, ...]``.
+"""Spiking neurons as pure functions of a sequence ``[B, T, ...]``.
 
 ``csbp_jax.neurons.plif`` and ``csbp_jax.neurons.recurrent`` hold neurons built around another neuron.
 """
 
 from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.neurons.lif import LIF, Reset, Residual, lif, lif_trace
-from csbp_jax.neurons.protocol import Neuron, TracingNeuron
+from csbp_jax.neurons.protocol import Neuron, State, TracingNeuron, membrane_of
+from csbp_jax.neurons.two_states import ALIF, AdaptiveState, CuBaLIF, CurrentState
 
-__all__ = ["LIF", "Neuron", "Reset", "Residual", "TracingNeuron", "in_chunks", "lif", "lif_trace"]
+__all__ = [
+    "ALIF",
+    "LIF",
+    "AdaptiveState",
+    "CuBaLIF",
+    "CurrentState",
+    "Neuron",
+    "Reset",
+    "Residual",
+    "State",
+    "TracingNeuron",
+    "in_chunks",
+    "lif",
+    "lif_trace",
+    "membrane_of",
+]

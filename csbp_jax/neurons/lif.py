@@ -11,15 +11,14 @@ are recomputed in the reverse pass. No hidden state remains between calls, so th
 
 import dataclasses
 import functools
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from csbp_jax.config import ranges
-from csbp_jax.neurons import lif_scan
+from csbp_jax.neurons import arguments, lif_scan
 from csbp_jax.surrogate import Surrogate, triangle
 
 Reset = Literal["hard", "soft", "none"]
@@ -72,8 +71,8 @@ def lif(
     >>> spikes.tolist(), round(float(membrane[0]), 2)
     ([[0.0, 1.0, 0.0]], 0.8)
     """
-    _one_of("residual", residual, Residual)
-    _one_of("at_threshold", at_threshold, AtThreshold)
+    arguments.one_of("lif", "residual", residual, Residual)
+    arguments.one_of("lif", "at_threshold", at_threshold, AtThreshold)
     rule = lif_scan.Rule(reset, detach_reset, residual, at_threshold)
     return lif_scan.lif(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
@@ -93,7 +92,7 @@ def lif_trace(
 
     The reverse pass stores ``u`` anyway; returning it costs only its cotangent.
     """
-    _one_of("at_threshold", at_threshold, AtThreshold)
+    arguments.one_of("lif", "at_threshold", at_threshold, AtThreshold)
     rule = lif_scan.Rule(reset, detach_reset, at_threshold=at_threshold)
     return lif_scan.lif_trace(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
@@ -133,28 +132,11 @@ def prepare_arguments(
     x: jax.Array, membrane: jax.Array | None, decay: ArrayLike, threshold: ArrayLike, reset: str
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
     """Check the arguments of :func:`lif`, and bring them to the membrane's dtype and the rank of x without time."""
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"lif: x is {x.dtype}, but must be floating; cast it, e.g. x.astype(jnp.float32)")
-    if x.ndim < 2 or x.shape[1] == 0:
-        raise ValueError(f"lif: x has shape {x.shape}, but must be [B, T, ...] with T >= 1 (time is axis 1)")
-    _one_of("reset", reset, Reset)
+    x, shape, dtype = arguments.sequence("lif", x)
+    arguments.one_of("lif", "reset", reset, Reset)
     ranges.require("lif", ranges.FROM_0_TO_1, decay=decay)
     ranges.require("lif", ranges.ABOVE_0, threshold=threshold)
-    shape, dtype = (x.shape[0], *x.shape[2:]), jnp.promote_types(x.dtype, jnp.float32)
-
-    def expand(name: str, value: ArrayLike) -> jax.Array:
-        value = jnp.asarray(value, dtype)
-        sizes = zip(reversed(value.shape), reversed(shape), strict=False)
-        if value.ndim > len(shape) or any(n not in (1, size) for n, size in sizes):
-            raise ValueError(f"lif: {name} of shape {value.shape} does not broadcast to {shape}, x without time")
-        return lax.expand_dims(value, range(len(shape) - value.ndim))
-
+    expand = functools.partial(arguments.expand, "lif", shape=shape, dtype=dtype)
     if membrane is not None:
         membrane = jnp.broadcast_to(expand("membrane", membrane), shape)
     return x, membrane, expand("decay", decay), expand("threshold", threshold)
-
-
-def _one_of(name: str, value: str, allowed: Any) -> None:
-    if value not in get_args(allowed):
-        raise ValueError(f"lif: {name} is {value!r}, but must be one of {', '.join(get_args(allowed))}")

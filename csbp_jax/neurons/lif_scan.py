@@ -6,7 +6,7 @@ public functions of ``lif.py`` see to that.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from csbp_jax.surrogate import Surrogate
 
 Residuals = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]
 """Kept between the passes: ``(u or u - threshold [B, T, ...], membrane, decay, threshold, spike)``."""
+
+
+Carry = TypeVar("Carry")
 
 
 class Rule(NamedTuple):
@@ -45,7 +48,7 @@ _UNROLLED = {"gpu": (16, 16)}
 _UNROLLED_ELSEWHERE = (4, 1)
 
 
-def _at(sequence: jax.Array, t: ArrayLike) -> jax.Array:
+def at(sequence: jax.Array, t: ArrayLike) -> jax.Array:
     row: jax.Array = lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
     return row
 
@@ -88,51 +91,62 @@ def above(stored: jax.Array, threshold: jax.Array, dtype: DTypeLike) -> tuple[ja
     return stored, stored - threshold
 
 
-def _over_time(
-    step: Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]],
-    row: jax.Array,
-    sums: Any,
+def over_time(
+    step: Callable[[Any, Carry], Carry],
+    carry: Carry,
+    store: Callable[[Carry], Any],
     like: Any,
     times: range,
-    store: Callable[[jax.Array], jax.Array] = lambda row: row,
-) -> tuple[jax.Array, Any, jax.Array]:
-    """Iterate ``row, sums = step(t, row, sums)`` over time and stack ``store(row)`` to ``[B, T, ...]``.
+    unroll: bool = True,
+) -> tuple[Carry, Any]:
+    """Iterate ``carry = step(t, carry)`` over time and stack ``store(carry)`` to ``[B, T, ...]``.
 
     Args:
-      step: one time step; ``sums`` is any pytree carried beside the row.
-      row: that of ``times[0]``.
-      sums: those of ``times[0]``.
-      like: array or shape whose shape and dtype the stacked rows have.
+      step: one time step.
+      carry: pytree of arrays ``[B, ...]``, that of ``times[0]``.
+      store: from the carry to the rows that are stacked, an array or a pytree of arrays.
+      like: arrays or shapes, whose shapes and dtypes the stacked rows have.
       times: 0..T-1 once, upwards or downwards.
-      store: from a row to what is stacked.
+      unroll: whether few time steps become a chain without a loop; else a loop wherever it is cheaper for the chain of
+        an expensive step.
 
     Returns:
-      ``(last row, last sums, stacked rows in the order of time)``.
+      ``(last carry, stacked rows in the order of time)``.
     """
-    # The carry is the row itself, and rows are written in place, batch first: no transpose and no copy.
-    unrolled, per_pass = _UNROLLED.get(jax.default_backend(), _UNROLLED_ELSEWHERE)
+    # The rows are part of the carry and are written in place, batch first: no transpose and no copy.
+    unrolled, per_pass = _UNROLLED.get(jax.default_backend(), _UNROLLED_ELSEWHERE if unroll else (1, 1))
     peeled = len(times) if len(times) <= unrolled else 1 + (len(times) - 1) % per_pass
 
-    def advance(
-        row: jax.Array, sums: Any, steps: Sequence[Any], stored: list[jax.Array]
-    ) -> tuple[jax.Array, Any, jax.Array]:
+    def advance(carry: Carry, steps: Sequence[Any], stored: list[Any]) -> tuple[Carry, Any]:
         for t in steps:
-            row, sums = step(t, row, sums)
-            stored = [*stored, store(row)]
-        return row, sums, jnp.stack(stored[:: times.step], axis=1).astype(like.dtype)
+            carry = step(t, carry)
+            stored = [*stored, store(carry)]
+        return carry, jax.tree.map(_stack, like, *stored[:: times.step])
 
-    def body(i: jax.Array, carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
-        row, sums, buffer = carry
+    def body(i: jax.Array, loop_carry: tuple[Carry, Any]) -> tuple[Carry, Any]:
+        carry, buffers = loop_carry
         steps = [times[peeled] + times.step * (per_pass * i + j) for j in range(per_pass)]
-        row, sums, stacked = advance(row, sums, steps, [])
-        return row, sums, lax.dynamic_update_slice_in_dim(buffer, stacked, steps[:: times.step][0], axis=1)
+        carry, stacked = advance(carry, steps, [])
+        return carry, _write(buffers, stacked, steps[:: times.step][0])
 
-    row, sums, stacked = advance(row, sums, times[1:peeled], [store(row)])
+    carry, stacked = advance(carry, times[1:peeled], [store(carry)])
     if peeled == len(times):
-        return row, sums, stacked
-    buffer = lax.dynamic_update_slice_in_dim(lax.full_like(like, 0), stacked, min(times[0], times[peeled - 1]), axis=1)
-    row, sums, buffer = lax.fori_loop(0, (len(times) - peeled) // per_pass, body, (row, sums, buffer))
-    return row, sums, buffer
+        return carry, stacked
+    empty = jax.tree.map(lambda sequence: lax.full_like(sequence, 0), like)
+    buffers = _write(empty, stacked, min(times[0], times[peeled - 1]))
+    result: tuple[Carry, Any] = lax.fori_loop(0, (len(times) - peeled) // per_pass, body, (carry, buffers))
+    return result
+
+
+def _stack(like: Any, *rows: jax.Array) -> jax.Array:
+    return jnp.stack(rows, axis=1).astype(like.dtype)
+
+
+def _write(buffers: Any, stacked: Any, t: ArrayLike) -> Any:
+    def write(buffer: jax.Array, rows: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(buffer, rows, t, axis=1)
+
+    return jax.tree.map(write, buffers, stacked)
 
 
 def forward(
@@ -154,12 +168,12 @@ def forward(
     if membrane is not None:
         first = first + decay * membrane
 
-    def step(t: jax.Array, u: jax.Array, sums: tuple[()]) -> tuple[jax.Array, tuple[()]]:
-        return decay * after_reset(u, rule.fires(u, threshold), threshold, reset) + _at(x, t), sums
+    def step(t: jax.Array, u: jax.Array) -> jax.Array:
+        return decay * after_reset(u, rule.fires(u, threshold), threshold, reset) + at(x, t)
 
     like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)
     store: Callable[[jax.Array], jax.Array] = (lambda u: u - threshold) if half else (lambda u: u)
-    last, _, stored = _over_time(step, first, (), like, range(x.shape[1]), store)
+    last, stored = over_time(step, first, store, like, range(x.shape[1]))
     spikes = rule.fires(stored, 0 if half else jnp.expand_dims(threshold, 1)).astype(x.dtype)
     end = after_reset(last, rule.fires(last, threshold), threshold, reset)
     return (spikes, end, stored), (stored, membrane, decay, threshold, spike)
@@ -183,16 +197,16 @@ def backward(
     stored, membrane, decay, threshold, spike = residuals
 
     def local(t: ArrayLike, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        potential = above(_at(stored, t), threshold, decay.dtype)
-        s_bar = _at(spikes_bar, t).astype(decay.dtype)
+        potential = above(at(stored, t), threshold, decay.dtype)
+        s_bar = at(spikes_bar, t).astype(decay.dtype)
         row, threshold_bar = back_one(potential, s_bar, v_bar, threshold, spike, rule)
-        return (row if u_bar is None else row + _at(u_bar, t)), threshold_bar
+        return (row if u_bar is None else row + at(u_bar, t)), threshold_bar
 
     def step(
-        t: ArrayLike, row: jax.Array, sums: tuple[jax.Array, jax.Array]
+        t: ArrayLike, carry: tuple[jax.Array, tuple[jax.Array, jax.Array]]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        decay_bar, threshold_bar = sums
-        u, distance = above(_at(stored, t), threshold, decay.dtype)
+        row, (decay_bar, threshold_bar) = carry
+        u, distance = above(at(stored, t), threshold, decay.dtype)
         decay_bar = decay_bar + row * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
         row, threshold_bar_t = local(t, decay * row)
         return row, (decay_bar, threshold_bar + threshold_bar_t)
@@ -200,19 +214,20 @@ def backward(
     times = range(stored.shape[1] - 1, -1, -1)
     row, threshold_bar = local(times[0], membrane_bar)
     sums = (jnp.zeros_like(row), threshold_bar)
-    row, (decay_bar, threshold_bar), x_bar = _over_time(step, row, sums, spikes_bar, times)
+    carry, x_bar = over_time(step, (row, sums), lambda carry: carry[0], spikes_bar, times)
+    row, (decay_bar, threshold_bar) = carry
     if membrane is not None:
         decay_bar = decay_bar + row * membrane
     return (
         x_bar,
         None if membrane is None else decay * row,
-        _sum_to(decay_bar, decay.shape),
-        _sum_to(threshold_bar, threshold.shape),
+        sum_to(decay_bar, decay.shape),
+        sum_to(threshold_bar, threshold.shape),
         jax.tree.map(jnp.zeros_like, spike),
     )
 
 
-def _sum_to(cotangent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def sum_to(cotangent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Sum over the axes along which an operand of ``shape`` (same rank) was broadcast."""
     axes = tuple(i for i, n in enumerate(shape) if n == 1)
     return cotangent.sum(axes, keepdims=True)

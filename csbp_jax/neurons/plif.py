@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from csbp_jax.config import ranges
 from csbp_jax.neurons.lif import LIF, AtThreshold, Reset
-from csbp_jax.neurons.protocol import Neuron, Trace, TracingNeuron
+from csbp_jax.neurons.protocol import Neuron, State, Trace, TracingNeuron
 from csbp_jax.surrogate import Surrogate, arctan
 
 
@@ -25,7 +25,7 @@ class Scaled:
     neuron: Neuron
     gain: ArrayLike
 
-    def __call__(self, x: jax.Array, membrane: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, membrane: State | None = None) -> tuple[jax.Array, State]:
         """Run the inner neuron on ``gain x``."""
         return self.neuron(self._scale(x), membrane)
 

@@ -125,9 +125,9 @@ def _check_neuron(config: Config, own: Own, neuron: Any) -> None:
     if not own.neuron or hasattr(neuron, "init"):  # a Linen module gives its neuron only within a network
         return
     x = jax.ShapeDtypeStruct((2, config.model.time_steps, 3), jnp.float32)
-    expected = "neuron(x [B, T, ...], membrane=None) -> (spikes like x, membrane [B, ...])"
+    expected = "neuron(x [B, T, ...], state=None) -> (spikes like x, state: an array [B, ...] or a pytree of such)"
     shapes = _output_shapes(own, "neuron", expected, neuron, x)
-    if shapes != [x.shape, (2, 3)]:
+    if shapes[0] != x.shape or len(shapes) < 2 or any(shape[:1] != (2,) for shape in shapes[1:]):
         raise ConfigError(f"{own.label}: neuron gives {shapes} for x {x.shape}; expected is {expected}")
 
 

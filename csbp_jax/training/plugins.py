@@ -23,7 +23,7 @@ class Own:
     Attributes:
       data: ``data(config, data_dir) -> {"train": split, "test": split}``, and ``"validation"`` unless it is to be held
         out of train. A split is a pair ``(x [N, T or 1, ...], y [N])``, or a source (csbp_jax/data/source.py).
-      neuron: ``neuron(config) -> neuron``, called as ``neuron(x [B, T, ...], membrane=None) -> (spikes, membrane)``.
+      neuron: ``neuron(config) -> neuron``, called as ``neuron(x [B, T, ...], state=None) -> (spikes, state)``.
       model: ``model(config, neuron) -> Linen module``, called as in csbp_jax/models/base.py.
       loss: ``loss(config) -> loss(logits [B, T, C], labels, where=None) -> mean``.
       term: ``term(config) -> term(h, target, scale, *, cut, reduce) -> scalar``, in place of ``chaos.term``.

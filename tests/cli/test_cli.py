@@ -358,6 +358,7 @@ def test_list_shows_all_names(capsys):
     model, neuron = get_type_hints(Model), get_type_hints(Neuron)
     norm = get_args(get_args(model["norm"])[0])
     assert {*data.NAMES, *configs.NAMES, *get_args(model["name"]), *get_args(neuron["surrogate"]), *norm} <= {*words}
+    assert {*listing.NEURONS} == {*get_args(neuron["name"])} <= {*words}
     assert {*listing.NORMS} == {*norm} and all(kind in words for kind in ("conv", "current", "membrane_pre"))
 
 

@@ -1,6 +1,7 @@
 """Layers and networks: shapes, taps, inspection, static input, norm over batch and time."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import chaos, models, neurons
+from csbp_jax import chaos, models, neurons, surrogate
 from csbp_jax.config import ConfigError, Model, Neuron
 from csbp_jax.neurons.plif import PLIF, Scaled
 
@@ -142,6 +143,22 @@ def test_the_config_selects_the_neuron():
     assert isinstance(lif, neurons.LIF)
     assert (lif.decay, lif.threshold, lif.reset, lif.detach_reset) == (0.5, 0.7, "soft", False)
     np.testing.assert_allclose(lif.spike.derivative(0.0), 1.0)
+
+
+def test_the_config_names_the_neuron():
+    shared: dict[str, Any] = {
+        "decay": 0.4,
+        "threshold": 0.7,
+        "reset": "soft",
+        "detach_reset": True,
+        "at_threshold": "fire",
+    }
+    cuba: Any = models.neuron(Neuron(name="cuba", synapse_decay=0.3, **shared))
+    alif: Any = models.neuron(Neuron(name="alif", adaptation=0.1, adaptation_decay=0.6, **shared))
+    for neuron in (cuba, alif):
+        assert {name: getattr(neuron, name) for name in shared} == shared and neuron.spike == surrogate.triangle(1.0)
+    assert isinstance(cuba, neurons.CuBaLIF) and cuba.synapse_decay == 0.3
+    assert isinstance(alif, neurons.ALIF) and (alif.adaptation, alif.adaptation_decay) == (0.1, 0.6)
 
 
 def test_the_config_scales_the_input_and_lets_neurons_fire_at_their_threshold():

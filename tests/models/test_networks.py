@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import flax
 import jax
@@ -29,9 +29,17 @@ TANGENT = {
         "conv2.membrane_pre",
     ),
     "recurrent": (dataclasses.replace(SMALL, name="recurrent"), "rec1.membrane"),
+    **{
+        name: (dataclasses.replace(SMALL, neuron=dataclasses.replace(PLIF, name=name, learn="none")), "conv1.membrane")
+        for name in get_args(get_type_hints(Neuron)["name"])
+    },
+    "recurrent_alif": (
+        dataclasses.replace(SMALL, name="recurrent", neuron=Neuron(name="alif", reset="soft")),
+        "rec1.membrane_pre",
+    ),
     "max_pool": (dataclasses.replace(SMALL, name="sew_7b", features=None, neuron=PLIF), "conv1.norm"),
 }
-FAST = ("plif",)
+FAST = ("plif", "alif")
 
 
 def in_float64(tree):
@@ -183,6 +191,10 @@ def test_an_option_that_a_network_lacks_is_an_error(model, message):
         (
             Model(neuron=Neuron(learn="layer", decay=1.0)),
             "model.neuron.decay: 1.0 .*between 0 and 1, where it is learned",
+        ),
+        (
+            Model(neuron=Neuron(learn="layer", name="alif")),
+            "model.neuron.learn: layer is not possible with alif; allowed is none",
         ),
     ],
 )

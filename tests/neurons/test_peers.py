@@ -14,7 +14,10 @@ DATA = pathlib.Path(__file__).parents[1] / "data" / "peers.npz"
 DOCS = (DATA.parent.parent.parent / "docs" / "neurons.md").read_text()
 with np.load(DATA) as arrays:
     REFERENCE = dict(arrays)
+with np.load(DATA.with_name("peers_states.npz")) as arrays:
+    STATES = dict(arrays)
 INFO = json.loads(str(REFERENCE["info"]))
+OF_STATES = json.loads(str(STATES["info"]))
 FLOAT32_SPIKES = ("snntorch", "sinabs")
 FIRES_AT_THRESHOLD = ("spikingjelly", "sinabs")
 
@@ -30,18 +33,18 @@ def page():
 PAGE = page()
 
 
-def cases(kind):
+def cases(kind, info=INFO):
     return pytest.mark.parametrize(
-        "n, name, arguments", [pytest.param(n, *case, id=f"{n}-{case[0]}") for n, case in enumerate(INFO[kind])]
+        "n, name, arguments", [pytest.param(n, *case, id=f"{n}-{case[0]}") for n, case in enumerate(info[kind])]
     )
 
 
-def run(name, arguments, x):
+def run(name, arguments, x, upstream):
     """``(spikes, state, gradient)`` of the page's function of that name."""
 
     def loss(x):
         spikes, state = PAGE[name](x, **arguments)
-        return (REFERENCE["upstream"] * spikes).sum(), (spikes, state)
+        return (upstream * spikes).sum(), (spikes, state)
 
     gradient, outputs = jax.jit(jax.grad(loss, has_aux=True))(jnp.asarray(x))
     return (*outputs, gradient)
@@ -54,10 +57,20 @@ def assert_close(actual, expected, name):
 
 @cases("cases")
 def test_spikes_membrane_and_gradient_are_those_of_the_library(x64, n, name, arguments):
-    spikes, state, gradient = run(name, arguments, REFERENCE["x"][n])
+    spikes, state, gradient = run(name, arguments, REFERENCE["x"][n], REFERENCE["upstream"])
     np.testing.assert_array_equal(spikes, REFERENCE["spikes"][n])
     assert_close(state, REFERENCE["state"][n], name)
     assert_close(gradient, REFERENCE["gradient"][n], name)
+    assert 0.1 < spikes.mean() < 0.9
+
+
+@cases("cases", OF_STATES)
+def test_two_states_and_the_gradient_are_those_of_the_library(x64, n, name, arguments):
+    spikes, states, gradient = run(name, arguments, STATES[f"{n}.x"], STATES["upstream"])
+    np.testing.assert_array_equal(spikes, STATES[f"{n}.spikes"])
+    for state, expected in zip(states, STATES[f"{n}.states"], strict=True):
+        assert_close(state, expected, name)
+    assert_close(gradient, STATES[f"{n}.gradient"], name)
     assert 0.1 < spikes.mean() < 0.9
 
 
@@ -98,5 +111,6 @@ def test_derivative_of_a_surrogate_is_that_of_the_library(x64, name):
 def test_every_reference_is_used_and_every_version_named():
     labels = {key.removeprefix("surrogate.") for key in REFERENCE if key.startswith("surrogate.")} - {"x"}
     assert labels == set(PAGE["SURROGATES"])
+    assert OF_STATES["versions"] == INFO["versions"]
     versions = {name: version for name, version in INFO["versions"].items() if name != "torch"}
     assert all(f"{name} {version}" in DOCS.lower() for name, version in versions.items())

@@ -67,6 +67,9 @@ def test_only_fields_that_are_not_traced_need_another_compilation():
         assert grid.compile_groups(grid.members(SMALL, {field: values, "seed": [0, 1]})) == [[0, 1], [2, 3]], field
     decays = grid.members(SMALL, {"model.neuron.decay": [0.2, 0.5]})
     assert len(grid.compile_groups(decays, Own(loss=lambda config: None))) == 2
+    alif = replaced(SMALL, "model.neuron.name", "alif")
+    assert len(grid.compile_groups(grid.members(alif, {"model.neuron.decay": [0.2, 0.5]}))) == 1
+    assert len(grid.compile_groups(grid.members(alif, {"model.neuron.adaptation": [0.2, 0.5]}))) == 2
     plif, tdbn = replaced(SMALL, "model.neuron.learn", "layer"), replaced(SMALL, "model.norm", "tdbn")
     for config in (plif, tdbn):
         assert len(grid.compile_groups(grid.members(config, {"model.neuron.decay": [0.2, 0.5]}))) == 2

@@ -316,6 +316,7 @@ WRONG = {
     "def data(config, data_dir): return {'train': (x, y), 'test': 3}": "{}: data: test is a int without __len__; exp",
     "def data(config, data_dir): return np.load('gone.npz')": "{}:7: in data: FileNotFoundError: ",
     "def neuron(config): return lambda x, membrane=None: x": "{}: neuron gives [(2, 2, 3)] for x (2, 2, 3); expected",
+    "def neuron(config): return lambda x, state=None: (x, {'v': x[0, 0]})": "{}: neuron gives [(2, 2, 3), (3,)] for x",
     "def neuron(config): return lambda: 0": "{}: neuron: neuron.<locals>.<lambda>() takes 0 positional arguments",
     "def neuron(config):\n    def cell(x, membrane=None):\n        return x @ jnp.ones(9), x\n    return cell":
         "{}:9: in cell: TypeError: ",

@@ -1,0 +1,275 @@
+"""Neurons with several states against plain loops over time, differentiated by JAX."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
+from jax import lax
+
+from csbp_jax import neurons, surrogate
+from csbp_jax.config import ConfigError
+from csbp_jax.models.taps import Probe, run_neuron
+from csbp_jax.neurons.chunked import in_chunks
+from csbp_jax.neurons.plif import Scaled
+from csbp_jax.neurons.recurrent import Feedback
+from tests.support.memory import memory_of
+
+B, C = 3, 4
+SPIKE = surrogate.arctan(2.0)
+
+
+def draw(*shape, seed=0, mean=0.4, std=0.9):
+    return jnp.asarray(np.random.default_rng(seed).normal(mean, std, shape))
+
+
+def fire(distance, at_threshold):
+    spikes = SPIKE(distance)
+    return spikes + lax.stop_gradient((distance >= 0) - spikes) if at_threshold == "fire" else spikes
+
+
+def after_reset(u, s, amount, options):
+    s = lax.stop_gradient(s) if options.get("detach_reset") else s
+    return {"hard": u * (1 - s), "soft": u - amount * s, "none": u}[options.get("reset", "hard")]
+
+
+def current_based(x, v, current, options, synapse_decay, decay, threshold):
+    current = synapse_decay * current + x
+    u = decay * v + current
+    s = fire(u - threshold, options.get("at_threshold"))
+    return s, u, (after_reset(u, s, threshold, options), current)
+
+
+def adaptive(x, v, a, options, decay, threshold, adaptation, adaptation_decay):
+    u = decay * v + x
+    s = fire(u - (threshold + adaptation * a), options.get("at_threshold"))
+    return s, u, (after_reset(u, s, threshold, options), adaptation_decay * a + s)
+
+
+class Case(NamedTuple):
+    """A neuron, its equations of one time step ``(x, *states, options, **constants)``, and constants to begin with."""
+
+    neuron: Any
+    step: Any
+    constants: dict[str, float]
+
+
+CASES = {
+    "cuba": Case(neurons.CuBaLIF, current_based, {"synapse_decay": 0.6, "decay": 0.7, "threshold": 1.1}),
+    "alif": Case(neurons.ALIF, adaptive, {"decay": 0.7, "threshold": 0.9, "adaptation": 0.4, "adaptation_decay": 0.8}),
+}
+NEURONS = pytest.mark.parametrize("name", CASES)
+
+
+def build(name, constants, **options):
+    return CASES[name].neuron(**constants, spike=SPIKE, **options)
+
+
+def plain(name, x, state, constants, **options):
+    """``(spikes, states, u)``, one time step after another."""
+    rows = []
+    for x_t in jnp.moveaxis(x, 1, 0):
+        s, u, state = CASES[name].step(x_t, *state, options, **constants)
+        rows.append((s, u))
+    return jnp.stack([s for s, _ in rows], 1), tuple(state), jnp.stack([u for _, u in rows], 1)
+
+
+def traced(name, x, state, constants, **options):
+    neuron = build(name, constants, **options)
+    kind = type(jax.eval_shape(neuron, x)[1])
+    spikes, state, u = neuron.trace(x, kind(*state))
+    return spikes, tuple(state), u
+
+
+def gradients(run, *arguments):
+    """Gradients of the weighted sum of all outputs in all arguments, and the outputs."""
+
+    def loss(arguments):
+        outputs = run(*arguments)
+        leaves = jax.tree.leaves(outputs)
+        return sum((draw(*leaf.shape, seed=9 + n) * leaf).sum() for n, leaf in enumerate(leaves)), outputs
+
+    return jax.jit(jax.grad(loss, has_aux=True))(arguments)
+
+
+def arguments_of(name, T, per_channel=False):
+    constants = {
+        key: value * jnp.linspace(0.8, 1.2, C) if per_channel else jnp.array(value)
+        for key, value in CASES[name].constants.items()
+    }
+    return draw(B, T, C), (draw(B, C, seed=3), jnp.abs(draw(B, C, seed=4))), constants
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"reset": "soft"},
+    {"reset": "none"},
+    {"reset": "soft", "detach_reset": True},
+    {"detach_reset": True, "at_threshold": "fire"},
+]
+
+
+@pytest.mark.parametrize(
+    "name, T, options",
+    [
+        pytest.param(name, T, options, marks=() if number == T == 3 or (number, T) == (1, 6) else pytest.mark.slow)
+        for name in CASES
+        for T in (3, 6)
+        for number, options in enumerate(OPTIONS)
+    ],
+)
+def test_values_and_all_gradients_equal_a_plain_loop(x64, name, T, options):
+    arguments = arguments_of(name, T, per_channel=T == 6)
+    with jax.numpy_rank_promotion("allow"):
+        expected = gradients(functools.partial(plain, name, **options), *arguments)
+    assert 0.1 < expected[1][0].mean() < 0.9
+    assert all((jnp.abs(leaf) > 1e-3).any() for leaf in jax.tree.leaves(expected[0][0]))
+    actual = gradients(functools.partial(traced, name, **options), *arguments)
+    assert_trees_all_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@NEURONS
+def test_two_calls_chained_by_the_state_equal_one_and_those_of_chunks(x64, name):
+    neuron, x = build(name, CASES[name].constants), draw(B, 9, C)
+
+    @jax.jit
+    def run_all(x):
+        first, state = neuron(x[:, :3])  # unrolled
+        second, state = neuron(x[:, 3:], state)  # a loop
+        rest = jax.tree.map(jnp.zeros_like, state)
+        chunked, spikes = in_chunks(lambda state, x: neuron(x, state)[::-1], rest, x, 4)
+        return neuron(x), (jnp.concatenate([first, second], 1), state), (spikes, chunked)
+
+    expected, chained, chunked = run_all(x)
+    assert_trees_all_close(chained, expected, rtol=1e-12)
+    assert_trees_all_close(chunked, expected, rtol=1e-12)
+
+
+@NEURONS
+def test_bfloat16_currents_have_float32_states_and_bfloat16_spikes_and_gradients(name):
+    neuron, x = build(name, CASES[name].constants), draw(B, 5, C).astype(jnp.bfloat16)
+    spikes, state = jax.jit(neuron)(x)
+    gradient = jax.jit(jax.grad(lambda x: neuron(x)[0].astype(jnp.float32).sum()))(x)
+    assert_type([spikes, *state, gradient], [jnp.bfloat16, *(jnp.float32 for _ in state), jnp.bfloat16])
+    wide, wide_state = jax.jit(neuron)(x.astype(jnp.float32))
+    assert_trees_all_equal((spikes.astype(jnp.float32), state), (wide, wide_state))
+
+
+@NEURONS
+def test_constants_and_neurons_can_be_stacked(name):
+    x, constants = draw(B, 5, C), CASES[name].constants
+    members = [build(name, {k: factor * v for k, v in constants.items()}) for factor in (0.9, 1.1)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([*map(jnp.asarray, leaves)]), *members)
+    together = jax.jit(jax.vmap(lambda neuron: neuron(x)[0]))(stacked)
+    separate = jnp.stack([jax.jit(neuron)(x)[0] for neuron in members])
+    assert_trees_all_equal(together, separate)
+    assert (together[0] != together[1]).any()
+
+
+@NEURONS
+def test_feedback_carries_all_states(x64, name):
+    neuron, weights, x = build(name, CASES[name].constants), draw(C, C, seed=5), draw(B, 6, C)
+
+    def expected(x, weights):
+        s, state, rows = jnp.zeros((B, C)), (jnp.zeros((B, C)),) * 2, []
+        for x_t in jnp.moveaxis(x, 1, 0):
+            s, u, state = CASES[name].step(x_t + s @ weights, *state, {}, **CASES[name].constants)
+            rows.append((s, u))
+        return jnp.stack([s for s, _ in rows], 1), state, jnp.stack([u for _, u in rows], 1)
+
+    def actual(x, weights):
+        spikes, state, u = Feedback(neuron, weights).trace(x)
+        return spikes, tuple(state), u
+
+    assert_trees_all_close(gradients(actual, x, weights), gradients(expected, x, weights), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "alif" else pytest.mark.slow) for n in CASES])
+def test_jvp_of_a_gradient_is_its_central_difference(x64, name):
+    arguments, h = arguments_of(name, 5), 1e-6
+    direction = jax.tree.map(lambda a: draw(*a.shape, seed=6, mean=0), arguments)
+    low, high = (jax.tree.map(lambda a, d, sign=sign: a + sign * h * d, arguments, direction) for sign in (-1, 1))
+    assert_trees_all_equal(*(traced(name, *a)[0] for a in (low, high)))  # no spike comes or goes
+
+    def loss(arguments):
+        spikes, state, u = traced(name, *arguments)
+        return (spikes.mean(1) ** 2).sum() + (state[0] ** 2).sum() + jnp.sin(u).sum() + (state[1] ** 2).sum()
+
+    gradient = jax.jit(jax.grad(loss))
+    difference = jax.tree.map(lambda a, b: (b - a) / (2 * h), gradient(low), gradient(high))
+    tangent = jax.jit(lambda a, d: jax.jvp(jax.grad(loss), (a,), (d,))[1])(arguments, direction)
+    assert_trees_all_close(tangent, difference, rtol=1e-6, atol=1e-6)
+
+
+@NEURONS
+def test_between_the_passes_are_two_float32_sequences(name):
+    x = jnp.zeros((B, 6, 500), jnp.bfloat16)
+    vjp = jax.jit(lambda x: jax.vjp(lambda x: build(name, CASES[name].constants)(x)[0], x))
+    leaves = [leaf for leaf in jax.tree.leaves(jax.eval_shape(vjp, x)[1]) if leaf.size == x.size]
+    assert [leaf.dtype.name for leaf in leaves] == ["float32"] * 2
+    # The trace, which is not asked for, costs nothing.
+    outputs = 2 * x.nbytes * 2 + x.nbytes
+    assert memory_of(vjp, x).output_size_in_bytes < outputs + 5 * 4 * B * 500
+
+
+def test_taps_are_of_the_membrane_alone():
+    probe = Probe(jnp.sum, ("layer.membrane", "layer.membrane_pre"), ("layer",))
+    x, neuron = draw(B, 5, C), neurons.ALIF(0.7)
+    spikes, aux = run_neuron("layer", {}, x, neuron, probe)
+    expected, state, u = neuron.trace(x)
+    assert_trees_all_equal((spikes, aux.membranes["layer"]), (expected, u))
+    assert_trees_all_equal(aux.terms, {"layer.membrane": state.membrane.sum(), "layer.membrane_pre": u.sum()})
+
+
+def test_a_state_without_a_membrane_has_no_tap_of_it():
+    def neuron(x, state=None):
+        return x, {"current": x[:, 0]}
+
+    _, aux = run_neuron("layer", {}, draw(B, 5, C), neuron, Probe(jnp.sum))
+    assert aux.names == ("layer.membrane_pre",)
+    with pytest.raises(ConfigError, match=r"layer.membrane_pre: this neuron has no method trace\(x, state=None\)"):
+        run_neuron("layer", {}, draw(B, 5, C), neuron, Probe(jnp.sum, ("layer.membrane_pre",)))
+
+
+def test_membrane_of_a_state():
+    v, other = jnp.ones(2), jnp.zeros(2)
+    for state in (v, neurons.AdaptiveState(v, other), {"membrane": v, "other": other}):
+        assert neurons.membrane_of(state) is v
+    assert neurons.membrane_of((other, other)) is None and neurons.membrane_of({"other": other}) is None
+
+
+def test_a_scaled_neuron_passes_its_state_on():
+    scaled, x = Scaled(neurons.ALIF(0.7), 2.0), draw(B, 6, C)
+    first, state = scaled(x[:, :3])
+    second, state = scaled(x[:, 3:], state)
+    chex_pair = (jnp.concatenate([first, second], 1), state)
+    assert_trees_all_close(chex_pair, neurons.ALIF(0.7)(2 * x), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "neuron, message",
+    [
+        (neurons.ALIF(decay=2.0), "ALIF: decay is 2.0, but must be from 0 to 1"),
+        (neurons.ALIF(adaptation=-1), "ALIF: adaptation is -1, but must be 0 or more"),
+        (neurons.ALIF(adaptation_decay=1.5), "ALIF: adaptation_decay is 1.5, but must be from 0 to 1"),
+        (neurons.ALIF(threshold=0), "ALIF: threshold is 0, but must be above 0"),
+        (neurons.ALIF(reset="zero"), "ALIF: reset is 'zero', but must be one of hard, soft, none"),  # type: ignore[arg-type]  # wrong on purpose
+        (neurons.ALIF(at_threshold="no"), "ALIF: at_threshold is 'no', but must be one of silent, fire"),  # type: ignore[arg-type]  # wrong on purpose
+        (neurons.CuBaLIF(synapse_decay=1.5), "CuBaLIF: synapse_decay is 1.5, but must be from 0 to 1"),
+        (neurons.ALIF(decay=jnp.ones(5)), r"ALIF: decay of shape \(5,\) does not broadcast to \(3, 4\)"),
+    ],
+)
+def test_impossible_numbers_are_refused(neuron, message):
+    with pytest.raises(ValueError, match=message):
+        neuron(jnp.zeros((B, 3, C)))
+
+
+def test_a_state_of_another_neuron_is_refused():
+    state = neurons.CuBaLIF()(jnp.zeros((B, 3, C)))[1]
+    with pytest.raises(TypeError, match="ALIF: state is a CurrentState, but must be the AdaptiveState of another call"):
+        neurons.ALIF()(jnp.zeros((B, 3, C)), state)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(ValueError, match=r"ALIF: adaptation of shape \(2, 4\) does not broadcast to \(3, 4\)"):
+        neurons.ALIF()(jnp.zeros((B, 3, C)), neurons.AdaptiveState(jnp.zeros((B, C)), jnp.zeros((2, C))))
