@@ -92,7 +92,7 @@ def ergodic_table(systems: Systems) -> str:
                     groups_text(result["groups"]),
                     groups_text(result["groups_as_they_are"]),
                     _r_hat_text(max(measured["r_hat"] for measured in observables)),
-                    f"{np.median(times):.3g}, {max(times):.3g}" if times else "at rest",
+                    f"{_steps_text(np.median(times))}, {_steps_text(max(times))}" if times else "at rest",
                     _count_text(observables, "passes"),
                     _count_text(observables, "mixes"),
                     result["ergodic"] if result["chaotic"] else "",
@@ -107,6 +107,11 @@ def groups_text(sizes: Sequence[int]) -> str:
     """Number of groups and the sizes of the largest three."""
     shown = ", ".join(str(size) for size in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     return f"{len(sizes)} ({shown})"
+
+
+def _steps_text(time: float) -> str:
+    """A number of steps without a decimal point from 10 on; that of a cycle is 0 up to rounding."""
+    return f"{time:.0f}" if time >= 10 else f"{abs(time):.1f}"
 
 
 def _r_hat_text(value: float) -> str:
