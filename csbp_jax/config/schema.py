@@ -112,7 +112,9 @@ class Neuron:
 
 ModelName = Literal[
     "small_conv", "dense", "recurrent", "cnn6", "cnn7", "vgg9", "vggsnn", "vggsnn_wo_ap", "resnet19_tet",
-    "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50", "sew_7b", "sew_wide_7b",
+    "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50", "sew_7b", "sew_wide_7b", "spikformer_cifar",
+    "spikformer_imagenet", "spikformer_dvs", "qkformer_cifar", "qkformer_imagenet", "qkformer_dvs", "sdt_cifar",
+    "sdt_imagenet", "sdt_dvs",
 ]  # fmt: skip
 
 
@@ -131,7 +133,15 @@ class Model:
     features: tuple[int, ...] | None = None
     """small_conv, dense, recurrent: channels (or units) of the spiking layers."""
     width: float | None = None
-    """All other networks: multiplier of all channel and unit numbers."""
+    """Networks of the literature other than transformers: multiplier of all channel and unit numbers."""
+    embed: int | None = None
+    """Transformers: channels of a token; a multiple of 8 and of the number of heads."""
+    depth: int | None = None
+    """Transformers: number of blocks."""
+    heads: int | None = None
+    """spikformer_*, qkformer_*: number of attention heads."""
+    patch: int | None = None
+    """spikformer_*, sdt_*: pixels of the image per token, in height and in width: 1, 2, 4, 8 or 16."""
     norm: Literal["batch", "tdbn", "tebn", "bntt"] | None = None
     """Normalisation: batch norm, or one of its variants for spiking networks."""
     dropout: float | None = None
@@ -154,7 +164,19 @@ class Model:
     neuron: Neuron = Neuron()
 
 
-NETWORK_OPTIONS = ("features", "width", "norm", "dropout", "drop_path", "connect", "pool")
+NETWORK_OPTIONS = (
+    "features",
+    "width",
+    "embed",
+    "depth",
+    "heads",
+    "patch",
+    "norm",
+    "dropout",
+    "drop_path",
+    "connect",
+    "pool",
+)
 """Fields of :class:`Model` that only some networks have."""
 
 
@@ -312,6 +334,10 @@ LATER_FIELDS = {
     "model.pool": None,
     "model.drop_path": None,
     "data.test_speaker": "",
+    "model.embed": None,
+    "model.depth": None,
+    "model.heads": None,
+    "model.patch": None,
     "model.neuron.scale_input": False,
     "model.neuron.at_threshold": "silent",
     "model.neuron.name": "lif",

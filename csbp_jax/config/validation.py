@@ -9,6 +9,7 @@ from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELO
 from csbp_jax.config.schema import Config, flatten
 
 _SIZES = Range("positive whole numbers, at least one", lambda v: len(v) >= 1 and all(n >= 1 for n in v))
+_OPTIONAL_COUNT = Range("a positive whole number, or None", lambda v: v is None or v >= 1)
 
 RANGES: dict[str, Range] = {
     "seed": Range("from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
@@ -21,7 +22,7 @@ RANGES: dict[str, Range] = {
     "data.validation": Range("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
     "data.size": Range("two positive whole numbers", lambda v: v is None or min(v) >= 1),
     "data.window": WHOLE_FROM_1,
-    "data.frames": Range("a positive whole number, or None", lambda v: v is None or v >= 1),
+    "data.frames": _OPTIONAL_COUNT,
     "data.augment": Range("different names", lambda v: len(set(v)) == len(v)),
     "data.randaugment_operations": WHOLE_FROM_1,
     "data.randaugment_magnitude": Range("from 0 to 30", lambda v: 0 <= v <= 30),
@@ -34,6 +35,10 @@ RANGES: dict[str, Range] = {
     "model.time_steps": WHOLE_FROM_1,
     "model.features": Range("positive whole numbers, or None", lambda v: v is None or _SIZES.contains(v)),
     "model.width": Range("above 0, or None", lambda v: v is None or v > 0),
+    "model.embed": _OPTIONAL_COUNT,
+    "model.depth": _OPTIONAL_COUNT,
+    "model.heads": _OPTIONAL_COUNT,
+    "model.patch": Range("1, 2, 4, 8 or 16, or None", lambda v: v in (None, 1, 2, 4, 8, 16)),
     "model.dropout": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.drop_path": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.norm_groups": WHOLE_FROM_1,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from csbp_jax import config as configuration
 from csbp_jax import neurons, surrogate
 from csbp_jax.config import ConfigError
-from csbp_jax.models import resnet19, sew_resnet, vgg
+from csbp_jax.models import qkformer, resnet19, sew_resnet, spike_driven, spikformer, vgg
 from csbp_jax.models.base import Network
 from csbp_jax.models.basic import Dense, Recurrent, SmallConv
 from csbp_jax.neurons.plif import PLIF, Scaled
@@ -32,6 +32,15 @@ _NETWORKS: dict[str, Callable[..., Network]] = {
     "sew_resnet50": sew_resnet.RESNET50,
     "sew_7b": sew_resnet.SEVEN_B,
     "sew_wide_7b": sew_resnet.WIDE_SEVEN_B,
+    "spikformer_cifar": spikformer.CIFAR,
+    "spikformer_imagenet": spikformer.IMAGENET,
+    "spikformer_dvs": spikformer.DVS,
+    "qkformer_cifar": qkformer.CIFAR,
+    "qkformer_imagenet": qkformer.IMAGENET,
+    "qkformer_dvs": qkformer.DVS,
+    "sdt_cifar": spike_driven.CIFAR,
+    "sdt_imagenet": spike_driven.IMAGENET,
+    "sdt_dvs": spike_driven.DVS,
 }
 
 

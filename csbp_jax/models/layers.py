@@ -6,7 +6,9 @@ when called with the number of channels, and so has its own parameters in each l
 (:class:`csbp_jax.neurons.plif.PLIF`).
 """
 
+import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +20,7 @@ from csbp_jax.models import cpu_ops, norms
 from csbp_jax.models.precision import promote_without_bias, to_compute_dtype, to_float32
 from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
 from csbp_jax.neurons import Neuron
+from csbp_jax.neurons.plif import Scaled
 from csbp_jax.neurons.recurrent import Feedback
 
 Initializer = nn.initializers.Initializer
@@ -26,6 +29,8 @@ HE_FAN_IN = nn.initializers.he_normal()
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)); biases have it whatever the initialiser of the weights.
 TORCH = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# That of vision transformers, timm's trunc_normal_(std=0.02), which truncates at 100 standard deviations.
+NORMAL = nn.initializers.normal(0.02)
 
 
 class ConvNorm(nn.Module):
@@ -80,15 +85,20 @@ class ConvNormLIF(ConvNorm):
 
 
 class Spike(nn.Module):
-    """Neuron on a current, or on a sum of currents; a static current is repeated over ``time_steps``."""
+    """Neuron on a current, or on a sum of currents; a static current is repeated over ``time_steps``.
+
+    threshold: factor of the neuron's threshold; a neuron without the attribute ``threshold`` ignores it.
+    """
 
     time_steps: int = 1
     dtype: Dtype | None = None
+    threshold: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         tensors = {"current": repeat_over_time(x, self.time_steps)}
         current = to_compute_dtype(tensors["current"], self.dtype)
+        neuron = scale_threshold(neuron, self.threshold)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, x.shape[-1]), probe)
 
 
@@ -104,17 +114,19 @@ class Norm(nn.Module):
 
 
 class Linear(nn.Module):
-    """Fully connected synapse alone, with bias and PyTorch's initial weights."""
+    """Fully connected synapse alone, with bias and, unless others are chosen, PyTorch's initial weights."""
 
     features: int
     dtype: Dtype | None = None
+    kernel_init: Initializer = TORCH
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         synapse = nn.Dense(
             self.features,
-            kernel_init=TORCH,
-            bias_init=torch_bias(x.shape[-1]),
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init or torch_bias(x.shape[-1]),
             dtype=self.dtype,
             promote_dtype=promote_without_bias,
             name="dense",
@@ -123,19 +135,46 @@ class Linear(nn.Module):
         return h, apply_taps(str(self.name), {"dense": h}, probe)
 
 
-class Dense(nn.Module):
-    """Fully connected synapse, norm and neuron."""
+class DenseNorm(nn.Module):
+    """Fully connected synapse and norm without a neuron, on the last axis: a current to be added to others.
+
+    bias_init: None for PyTorch's.
+    """
 
     features: int
     norm: norms.Norm = norms.BatchNorm
     time_steps: int = 1
     dtype: Dtype | None = None
+    use_bias: bool = False
+    kernel_init: Initializer = HE_FAN_IN
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, dtype=self.dtype, name="dense")
+        tensors = self.tensors(x, train)
+        return tensors["norm"], apply_taps(str(self.name), tensors, probe)
+
+    def tensors(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Compute the outputs of synapse and norm."""
+        synapse = nn.Dense(
+            self.features,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init or torch_bias(x.shape[-1]),
+            dtype=self.dtype,
+            promote_dtype=promote_without_bias,
+            name="dense",
+        )
         h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
-        tensors = {"dense": h, "norm": self.norm(name="norm")(h, train)}
+        return {"dense": h, "norm": self.norm(name="norm")(h, train)}
+
+
+class Dense(DenseNorm):
+    """Fully connected synapse, norm and neuron."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
+        tensors = self.tensors(x, train)
         current = to_compute_dtype(tensors["norm"], self.dtype)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, self.features), probe)
 
@@ -189,6 +228,15 @@ def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:
     return bound
 
 
+def scale_threshold(neuron: Any, factor: float) -> Any:
+    """Return the neuron, or the module of neurons, with its threshold multiplied by ``factor``."""
+    if isinstance(neuron, Scaled):
+        return dataclasses.replace(neuron, neuron=scale_threshold(neuron.neuron, factor))
+    if factor == 1 or not hasattr(neuron, "threshold"):
+        return neuron
+    return dataclasses.replace(neuron, threshold=neuron.threshold * factor)
+
+
 def torch_bias(fan_in: int) -> Initializer:
     """Return PyTorch's initialiser of biases, ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
     bound = 1 / math.sqrt(fan_in)
@@ -236,6 +284,11 @@ def _check_poolable(x: jax.Array) -> None:
 def space_mean(x: jax.Array) -> jax.Array:
     """Average ``[B, T, H, W, C]`` over space to ``[B, T, C]``, in float32 or wider."""
     return to_float32(x).mean((2, 3))
+
+
+def space_sum(x: jax.Array) -> jax.Array:
+    """Sum ``[B, T, H, W, C]`` over space to ``[B, T, 1, 1, C]``, in float32 or wider."""
+    return to_float32(x).sum((2, 3), keepdims=True)
 
 
 def flat(x: jax.Array) -> jax.Array:

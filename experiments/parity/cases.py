@@ -14,6 +14,9 @@ CSBP = Neuron(decay=0.25)
 TET = Neuron(decay=0.5)
 TDBN = Neuron(decay=0.25, threshold=0.8)
 IF = Neuron(decay=1.0, surrogate="arctan", surrogate_param=2.0, detach_reset=True)
+SJ = Neuron(
+    decay=0.5, scale_input=True, at_threshold="fire", surrogate="sigmoid", surrogate_param=4.0, detach_reset=True
+)
 PLIF = Neuron(decay=0.5, surrogate="arctan", surrogate_param=2.0, detach_reset=True, learn="layer")
 
 
@@ -31,13 +34,22 @@ ORIGINALS = {
     "sew_resnet50": Model("sew_resnet50", (224, 224, 3), classes=1000, time_steps=4, neuron=IF),
     "sew_7b": Model("sew_7b", (128, 128, 2), classes=11, time_steps=16, neuron=PLIF),
     "sew_wide_7b": Model("sew_wide_7b", (128, 128, 2), classes=10, time_steps=16, neuron=PLIF),
+    "spikformer_cifar": Model("spikformer_cifar", (32, 32, 3), classes=10, time_steps=4, neuron=SJ),
+    "spikformer_imagenet": Model("spikformer_imagenet", (224, 224, 3), classes=1000, time_steps=4, neuron=SJ),
+    "spikformer_dvs": Model("spikformer_dvs", (128, 128, 2), classes=10, time_steps=16, neuron=SJ),
+    "qkformer_cifar": Model("qkformer_cifar", (32, 32, 3), classes=100, time_steps=4, neuron=SJ),
+    "qkformer_imagenet": Model("qkformer_imagenet", (224, 224, 3), classes=1000, time_steps=4, neuron=SJ),
+    "qkformer_dvs": Model("qkformer_dvs", (128, 128, 2), classes=10, time_steps=16, neuron=SJ),
+    "sdt_cifar": Model("sdt_cifar", (32, 32, 3), classes=100, time_steps=4, neuron=SJ),
+    "sdt_imagenet": Model("sdt_imagenet", (224, 224, 3), classes=1000, time_steps=4, neuron=SJ),
+    "sdt_dvs": Model("sdt_dvs", (64, 64, 2), classes=10, time_steps=16, neuron=SJ),
 }
 
 
 def _case(
     name: Any,
     size: int,
-    width: float,
+    width: float | None,
     neuron: Neuron,
     taps: tuple[str, ...],
     *,
@@ -77,6 +89,21 @@ CASES = {
     "sew_resnet50_add": _case("sew_resnet50", 48, 1 / 16, IF, ("stage1_block1_conv3.membrane",)),
     "sew_7b": _case("sew_7b", 128, 1 / 8, PLIF, ("conv1.conv", "conv1.norm", "conv1.membrane")),
     "sew_wide_7b": _case("sew_wide_7b", 128, 1 / 16, PLIF, ("conv1.membrane",), connect="iand"),
+    "spikformer_cifar": _case(
+        "spikformer_cifar", 16, None, SJ, ("stem1.membrane", "block1_attention.membrane"), embed=24, heads=3, depth=2
+    ),
+    "spikformer_dvs": _case("spikformer_dvs", 32, None, SJ, ("block1_q.membrane",), embed=32, heads=4),
+    "qkformer_cifar": _case(
+        "qkformer_cifar", 16, None, SJ, ("stage1_block1_attention.membrane", "stem1.norm"), embed=32, heads=2
+    ),
+    "qkformer_imagenet": _case(
+        "qkformer_imagenet", 32, None, SJ, ("stem1_spike.membrane",), embed=32, heads=2, depth=5
+    ),
+    "qkformer_dvs": _case("qkformer_dvs", 32, None, SJ, ("stage2_block1_attention.current",), embed=32, heads=2),
+    "sdt_cifar": _case("sdt_cifar", 16, None, SJ, ("block1_attention.membrane", "stem4.norm"), embed=32),
+    "sdt_imagenet": _case(
+        "sdt_imagenet", 32, None, SJ, ("block2_spike.membrane", "head_spike.current"), embed=24, depth=2
+    ),
 }  # fmt: skip
 
 # Checkpoints of the released code (released.py), in float32: name of a file in tests/data/released, and the network

@@ -6,6 +6,7 @@ Modules have the names of this package's layers, so that weights can be transfer
 import torch
 from torch.nn import functional as F
 
+from experiments.parity import reference_transformers
 from experiments.parity.reference_layers import Net, flat, pooled
 from experiments.parity.reference_resnets import SEW, SEW34, SEW50, BNet, ResNet19, ResNet19TEBN, Wide7B
 
@@ -71,3 +72,4 @@ NETWORKS = {
     "resnet19_tebn": ResNet19TEBN, "sew_resnet18": SEW, "sew_resnet34": SEW34, "sew_resnet50": SEW50, "sew_7b": BNet,
     "sew_wide_7b": Wide7B,
 }  # fmt: skip
+NETWORKS |= reference_transformers.NETWORKS

@@ -9,24 +9,28 @@ from typing import Any
 import torch
 from torch import nn
 
-STATIC = ("vgg9", "resnet19_tet", "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50")
+STATIC = (
+    "vgg9", "resnet19_tet", "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50", "spikformer_cifar",
+    "spikformer_imagenet", "qkformer_cifar", "qkformer_imagenet", "sdt_cifar", "sdt_imagenet",
+)  # fmt: skip
 
 
 class Spike(torch.autograd.Function):
-    """Heaviside function of ``u`` with the surrogate ``derivative(u)`` as its derivative."""
+    """Heaviside function of ``u``, 1 at 0 if ``inclusive``, with the surrogate ``derivative(u)`` as its derivative."""
 
     @staticmethod
-    def forward(ctx, u, derivative):
+    def forward(ctx, u, derivative, inclusive):
         ctx.save_for_backward(derivative(u))
-        return (u > 0).to(u)
+        return (u >= 0 if inclusive else u > 0).to(u)
 
     @staticmethod
     def backward(ctx, grad):
-        return grad * ctx.saved_tensors[0], None
+        return grad * ctx.saved_tensors[0], None, None
 
 
 DERIVATIVES = {
     "triangle": lambda a: lambda u: (a - u.abs()).clamp(min=0) / a**2,
+    "sigmoid": lambda a: lambda u: a * torch.sigmoid(a * u) * (1 - torch.sigmoid(a * u)),
     "arctan": lambda a: lambda u: a / 2 / (1 + (torch.pi / 2 * a * u) ** 2),
 }
 
@@ -44,9 +48,14 @@ class Neuron(nn.Module):
         v, spikes, before = torch.zeros_like(current[0]), [], []
         for x in current:
             learned = self.config.learn == "layer"
-            v = v + (x - v) * torch.sigmoid(self.w) if learned else self.config.decay * v + x
+            if learned:
+                v = v + (x - v) * torch.sigmoid(self.w)
+            elif self.config.scale_input:
+                v = v + (x - v) * (1 - self.config.decay)
+            else:
+                v = self.config.decay * v + x
             before.append(v)
-            s = Spike.apply(v - self.config.threshold, self.derivative)
+            s = Spike.apply(v - self.config.threshold, self.derivative, self.config.at_threshold == "fire")
             v = v * (1 - (s.detach() if self.config.detach_reset else s))
             spikes.append(s)
         return torch.stack(spikes), v, torch.stack(before)

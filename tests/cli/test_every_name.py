@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from csbp_jax import configs, data
+from csbp_jax import configs, data, models
 from csbp_jax.cli import main
 from tests.support import event_formats, formats
 from tests.support.matching import search
@@ -83,7 +83,14 @@ PIXELS = {
     "imagenet_tebn_resnet34": 32,
     "imagenet_sew_resnet18": 32,
     "imagenet_sew_resnet34": 32,
+    "imagenet_spikformer_8_512": 32,
+    "imagenet_qkformer_10_512": 32,
+    "imagenet_sdt_8_512": 32,
+    "cifar10_dvs_spikformer_2_256": 32,
+    "cifar10_dvs_qkformer_2_256": 32,
+    "cifar10_dvs_sdt_2_256": 32,
 }
+NARROW = {"width": "0.07", "embed": "32", "heads": "2"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -108,7 +115,9 @@ def test_every_experiment_of_the_literature_trains(name, tmp_path, monkeypatch, 
     (tmp_path / "originals").mkdir()
     config = configs.load(name)
     WRITERS[config.data.name](tmp_path / "originals")
-    options = ["--model.width", "0.07", *SMALL.split()]
+    options = [*SMALL.split(), "--optimizer.warmup-epochs", "0", "--data.mix-off-epochs", "0"]
+    for option in models.options_of(config.model.name):
+        options += [f"--model.{option}", NARROW[option]] if option in NARROW else []
     if config.data.frames:
         options += ["--data.frames", "2"]
     if size := PIXELS.get(name.removesuffix("_bp")):
