@@ -147,6 +147,8 @@ def _flax_layout(array: NDArray[Any], channels: int | None) -> NDArray[Any]:
     """
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
+    if array.ndim == 3:  # a 1x1 convolution of tokens
+        array = array[..., 0]
     if array.ndim == 2 and channels:
         array = array.reshape(len(array), channels, -1).swapaxes(1, 2).reshape(len(array), -1)
     return array.T if array.ndim == 2 else np.asarray(array)

@@ -65,7 +65,7 @@ def fit(
         )
     for name, key in ordered:
         expected, actual = _torch_shape(name, leaves[name]), tuple(file_shapes[key])
-        if _without_unit_axes(name, expected) != _without_unit_axes(name, actual):
+        if _without_unit_axes(name, expected) != _without_unit_axes(name, actual, len(expected)):
             remedy = _remedy_for_shape(name, expected, actual)
             raise ConfigError(f"{path}: {key} has shape {actual}, but {name} needs {expected}{remedy}")
     return keys
@@ -134,9 +134,14 @@ def _torch_shape(name: str, shape: Shape) -> Shape:
     return tuple(shape[i] for i in (3, 2, 0, 1)) if len(shape) == 4 else tuple(reversed(shape))
 
 
-def _without_unit_axes(name: str, shape: Shape) -> Shape:
-    """Drop axes of size 1 from a neuron's w and TEBN's p, which have them in PyTorch only."""
-    return tuple(n for n in shape if n != 1) if name.rpartition("/")[2] in ("p", "w") else shape
+def _without_unit_axes(name: str, shape: Shape, rank: int | None = None) -> Shape:
+    """Drop axes of size 1 that only PyTorch has: those of a neuron's w and TEBN's p, and of 1x1 convolutions.
+
+    rank: that of a dense kernel, for which PyTorch may have a convolution.
+    """
+    if name.rpartition("/")[2] in ("p", "w"):
+        return tuple(n for n in shape if n != 1)
+    return shape[:2] if rank == 2 and set(shape[2:]) == {1} else shape
 
 
 def _first_three(keys: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
+from csbp_jax.weights import names_transformers as transformers
+
 LEAVES = {
     "kernel": "weight",
     "bias": "bias",
@@ -192,6 +194,8 @@ _CSBP_7B_REPEATS = (
     (r"^conv0_\.(?:.+\.)?1\.(\w+)$", r"bn0.\1"),
 )
 _HEAD = ("fc1.module.1", "fc2.module.1")
+_LAYER_NORMS = r"^block\.\d+\.norm[12]\."
+_SDT = Table("SDT, SpikeDrivenTransformer", transformers.one_stage("conv"), r"\.talking_heads\.")
 _TABLES: dict[str, tuple[Table, ...]] = {
     "cnn6": (
         Table("CSBP, CNN6", _tebn_net(_features(0, 3, 6, 9), *_HEAD)),
@@ -225,4 +229,27 @@ _TABLES: dict[str, tuple[Table, ...]] = {
         *_spikingjelly("CSBP, DVS-Gesture, SEWResNet", _csbp_7b, _CSBP_7B_REPEATS),
     ),
     "sew_wide_7b": _spikingjelly("SEW, cifar10dvs/smodels.py, SEWResNet", lambda c: _sew_b({1, 5}, c)),
+    "spikformer_cifar": (Table("Spikformer, cifar10/model.py", transformers.one_stage("linear"), _LAYER_NORMS),),
+    "spikformer_imagenet": (Table("Spikformer, imagenet/model.py", transformers.one_stage("conv"), _LAYER_NORMS),),
+    "spikformer_dvs": (
+        Table(
+            "Spikformer, cifar10dvs/model.py", transformers.one_stage("conv"), rf"{_LAYER_NORMS}|^pos_embed$|^norm\."
+        ),
+    ),
+    "qkformer_cifar": (
+        Table("QKFormer, cifar10/model.py", transformers.qkformer(("proj", "proj1"), "proj3", 3, "ssa", "mlp")),
+    ),
+    "qkformer_imagenet": (
+        Table(
+            "QKFormer, imagenet/qkformer.py",
+            transformers.qkformer(("proj", "proj1", "proj2"), "proj3", 3, "attn", "fc"),
+        ),
+    ),
+    "qkformer_dvs": (
+        Table(
+            "QKFormer, cifar10-dvs/model.py",
+            transformers.qkformer(("proj", "proj1", "proj2", "proj3"), "proj", 2, "ssa", "mlp"),
+        ),
+    ),
+    **{f"sdt_{variant}": (_SDT,) for variant in ("cifar", "imagenet", "dvs")},
 }
