@@ -4,6 +4,7 @@ Shape key: B batch, T time steps, C classes.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Protocol
 
 import jax
@@ -36,6 +37,25 @@ def build(config: configuration.Loss) -> Loss:
         "mse": rate_mse,
     }
     return table[config.name]
+
+
+def rates_outside(rates: Mapping[str, jax.Array], low: float, high: float) -> jax.Array:
+    """Compute the firing-rate regulariser, ``mean over layers of max(0, low - r)**2 + max(0, r - high)**2``.
+
+    The gradient passes through the spikes' surrogate. Penalties on rates that are too low and too high are usual for
+    spiking networks; Bellec et al. (NeurIPS 2018) pull each neuron's rate to a target, Zenke & Vogels (Neural
+    Computation 2021) allow a range.
+
+    Args:
+      rates: r, spikes per neuron per time step of each layer, averaged over a batch: ``{layer: scalar}``.
+      low: lowest rate that is not penalised.
+      high: highest rate that is not penalised.
+
+    >>> float(rates_outside({"a": jnp.float32(0.0), "b": jnp.float32(0.75)}, 0.5, 1.0))
+    0.125
+    """
+    r = jnp.stack(list(rates.values()))
+    return jnp.mean(jnp.square(jnp.maximum(low - r, 0)) + jnp.square(jnp.maximum(r - high, 0)))
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

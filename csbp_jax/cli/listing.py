@@ -17,6 +17,7 @@ NORMS = {
     "tdbn": "threshold-dependent batch norm: scaled by the threshold",
     "tebn": "temporal effective batch norm: a learned scale per time step",
     "bntt": "batch norm through time: statistics and scale per time step",
+    "none": "no norm",
 }
 """Norms (models/norms.py) in words."""
 

@@ -142,8 +142,11 @@ class Model:
     """spikformer_*, qkformer_*: number of attention heads."""
     patch: int | None = None
     """spikformer_*, sdt_*: pixels of the image per token, in height and in width: 1, 2, 4, 8 or 16."""
-    norm: Literal["batch", "tdbn", "tebn", "bntt"] | None = None
-    """Normalisation: batch norm, or one of its variants for spiking networks."""
+    norm: Literal["batch", "tdbn", "tebn", "bntt", "none"] | None = None
+    """Normalisation: batch norm, one of its variants for spiking networks, or none."""
+    init_rate: float | None = None
+    """norm=none only: scale the initial weights of each layer so that its neurons fire at this rate per time step, as
+    measured on 32 training examples; None: the network's own initial weights."""
     dropout: float | None = None
     """cnn6, cnn7, vgg*, resnet19_tebn: dropout rate before each dense layer."""
     drop_path: float | None = None
@@ -225,6 +228,13 @@ class Loss:
     """tet only: weight of the squared error between all logits and 1."""
     smoothing: float = 0.0
     """Label smoothing of training labels, in [0, 1); evaluation never uses it."""
+    firing: float = 0.0
+    """Weight of the firing-rate regulariser, which is added to the task loss: the squared distance of each layer's rate
+    from the range firing_low to firing_high, averaged over the layers. 0: off."""
+    firing_low: float = 0.02
+    """Lowest firing rate of a layer, in spikes per neuron per time step, that the regulariser allows."""
+    firing_high: float = 0.5
+    """Highest firing rate of a layer that the regulariser allows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,6 +342,10 @@ LATER_FIELDS = {
     "data.erasing_probability": 0.25,
     "data.mix_off_epochs": 0,
     "model.pool": None,
+    "model.init_rate": None,
+    "loss.firing": 0.0,
+    "loss.firing_low": 0.02,
+    "loss.firing_high": 0.5,
     "model.drop_path": None,
     "data.test_speaker": "",
     "model.embed": None,

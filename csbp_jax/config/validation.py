@@ -39,6 +39,7 @@ RANGES: dict[str, Range] = {
     "model.depth": _OPTIONAL_COUNT,
     "model.heads": _OPTIONAL_COUNT,
     "model.patch": Range("1, 2, 4, 8 or 16, or None", lambda v: v in (None, 1, 2, 4, 8, 16)),
+    "model.init_rate": Range("above 0 and below 0.5, or None", lambda v: v is None or 0 < v < 0.5),
     "model.dropout": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.drop_path": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.norm_groups": WHOLE_FROM_1,
@@ -59,6 +60,9 @@ RANGES: dict[str, Range] = {
     "loss_limit": Range("above 1, or 0", lambda v: v > 1 or v == 0),
     "loss.lam": FROM_0_TO_1,
     "loss.smoothing": FROM_0_BELOW_1,
+    "loss.firing": FROM_0,
+    "loss.firing_low": FROM_0_TO_1,
+    "loss.firing_high": FROM_0_TO_1,
     "optimizer.lr": FROM_0,
     "optimizer.momentum": FROM_0_BELOW_1,
     "optimizer.weight_decay": FROM_0,
@@ -122,6 +126,20 @@ def check(config: Config) -> Config:
     if config.data.dir and config.data.name != "folder":
         raise ConfigError(
             f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
+        )
+    if config.model.init_rate is not None and config.model.norm != "none":
+        raise ConfigError(
+            f"model.init_rate: {config.model.init_rate} is not possible with model.norm {config.model.norm}, which "
+            "undoes a scale of the weights; set model.norm to none"
+        )
+    if config.model.init_rate is not None and config.weights:
+        raise ConfigError(
+            f"model.init_rate: {config.model.init_rate} is not possible with weights, which are the initial ones"
+        )
+    if not config.loss.firing_low < config.loss.firing_high:
+        raise ConfigError(
+            f"loss.firing_low: {config.loss.firing_low} is not possible; allowed is less than loss.firing_high "
+            f"({config.loss.firing_high})"
         )
     if config.data.test_speaker and config.data.name != "fsdd":
         raise ConfigError(

@@ -75,7 +75,10 @@ def _elementwise(factor: Array, summand: Array, shape: Shape) -> nir.NIRNode:
 
 def _norm(call: Call, params: Any, stats: Any) -> tuple[Array, Array]:
     """Return factor and summand of each channel in evaluation mode."""
-    norm, params, stats = call.module.norm(parent=None), params["norm"], stats["norm"]
+    norm = call.module.norm(parent=None)
+    if isinstance(norm, norms.NoNorm):
+        return np.ones(()), np.zeros(())
+    params, stats = params["norm"], stats["norm"]
     if not isinstance(norm, norms.BatchNorm):
         raise _inexpressible(call, f"its norm ({type(norm).__name__}) has other factors at each time step")
     gamma, beta, mean, var = (

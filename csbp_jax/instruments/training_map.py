@@ -41,7 +41,10 @@ class TrainingMap:
     forcing: Callable[[int, bool], optax.Params] | None = None
 
     def start(self, seed: int, fixed: bool) -> State:
-        """Return the first state of a seed, in the default precision; ``fixed`` holds z at its first value."""
+        """Return the first state of a seed, in the default precision; ``fixed`` holds z at its first value.
+
+        Rates of ``model.init_rate`` are measured on the probe.
+        """
         state: State = to_default_precision(self._init(jax.random.key(seed)))
         hparams = state.hparams
         if fixed:
@@ -99,7 +102,7 @@ class TrainingMap:
 
     @functools.cached_property
     def _init(self) -> Callable[[jax.Array], State]:
-        return jax.jit(functools.partial(learner.init, self.recipe))
+        return jax.jit(lambda key: learner.calibrate(self.recipe, learner.init(self.recipe, key), self.probe["x"]))
 
 
 def make(

@@ -1,5 +1,6 @@
 """Training as pure functions of a recipe and a state: ``init``, ``train_step``, ``eval_step``, ``gradients``."""
 
+from csbp_jax.learner.calibration import calibrate
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import (
@@ -19,6 +20,7 @@ __all__ = [
     "Recipe",
     "SpikingNetwork",
     "State",
+    "calibrate",
     "dynamical_leaves",
     "eval_step",
     "gradient_norms",

@@ -1,6 +1,6 @@
 """The loss of a network with its chaos terms, and its gradient.
 
-L = L_task(logits, y) + sum over taps of  z_tap term(h_tap)
+L = L_task(logits, y) + firing R(rates) + sum over taps of  z_tap term(h_tap)
 """
 
 from typing import Any
@@ -49,7 +49,17 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         "accuracy": correct(logits, batch["y"]).mean(),
         "rates": aux.rates,
     }
-    return task_loss + chaos_loss, Outcome(metrics, mutated.get("batch_stats", {}), terms)
+    if config.loss.firing:
+        metrics["firing_loss"] = config.loss.firing * losses.rates_outside(
+            aux.rates, config.loss.firing_low, config.loss.firing_high
+        )
+    return plain_loss(metrics) + chaos_loss, Outcome(metrics, mutated.get("batch_stats", {}), terms)
+
+
+def plain_loss(metrics: dict[str, Any]) -> jax.Array:
+    """Return the loss without the chaos term: that of the task, and that of the firing rates, if it is on."""
+    loss: jax.Array = metrics["task_loss"]
+    return loss + metrics["firing_loss"] if "firing_loss" in metrics else loss
 
 
 def value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:
@@ -58,11 +68,11 @@ def value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradien
 
 
 def separate_gradients(recipe: Recipe, state: State, batch: Batch) -> dict[str, optax.Params]:
-    """Compute the gradients of the task loss and of z times the chaos term: ``{"task": tree, "chaos": tree}``."""
+    """Compute the gradients of the plain loss and of z times the chaos term: ``{"task": tree, "chaos": tree}``."""
 
     def task_and_chaos(params: optax.Params) -> dict[str, jax.Array]:
         _, outcome = objective(recipe, params, state, batch)
-        return {"task": outcome.metrics["task_loss"], "chaos": outcome.metrics["chaos_loss"]}
+        return {"task": plain_loss(outcome.metrics), "chaos": outcome.metrics["chaos_loss"]}
 
     values, pull_back = jax.vjp(task_and_chaos, state.params)
     cotangents = {name: {k: jnp.full_like(v, k == name) for k, v in values.items()} for name in values}

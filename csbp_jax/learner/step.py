@@ -14,7 +14,7 @@ import optax
 
 from csbp_jax import controls
 from csbp_jax.chaos import ChaosTerm
-from csbp_jax.config import Config
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.learner import accumulation, kicks, objective, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
@@ -153,7 +153,14 @@ def make(
     The arguments are those of :func:`make_recipe`. The functions are
     ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
     ``eval_step(state, batch) -> sums``.
+
+    Raises:
+      ConfigError: ``model.init_rate`` is set, for which there are no examples here.
     """
+    if config.model.init_rate is not None:
+        raise ConfigError(
+            "model.init_rate: learner.make has no examples to measure rates on; take make_recipe, init and calibrate"
+        )
     recipe = make_recipe(model, tx, loss, config, steps_per_epoch, term)
     return (
         lambda key, hparams=None: init(recipe, key, hparams),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from csbp_jax.learner import optimizer
-from csbp_jax.learner.objective import objective
+from csbp_jax.learner.objective import objective, plain_loss
 from csbp_jax.learner.recipe import LossAndGradient, Outcome, Recipe
 from csbp_jax.learner.state import Batch, State
 
@@ -23,7 +23,7 @@ def substep_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAn
 
     def task_loss(params: optax.Params) -> tuple[jax.Array, tuple[jax.Array, Outcome]]:
         loss, outcome = objective(recipe, params, state, batch)
-        return outcome.metrics["task_loss"], (loss, outcome)
+        return plain_loss(outcome.metrics), (loss, outcome)
 
     def chaos_loss(params: optax.Params) -> jax.Array:
         loss: jax.Array = objective(recipe, params, state, batch)[1].metrics["chaos_loss"]

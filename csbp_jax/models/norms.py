@@ -9,6 +9,7 @@ All take ``[B, T, ..., C]`` and normalise each channel, ``xhat = (x - mean) / sq
     ``tdbn``      batch, time, space        ``gamma (a Vth xhat) + beta``   Zheng et al., AAAI 2021
     ``tebn``      batch, time, space        ``p[t] (gamma xhat + beta)``    Duan et al., NeurIPS 2022
     ``bntt``      batch, space at each t    ``gamma[t] xhat``               Kim & Panda, Front. Neurosci. 2021
+    ``none``                                ``x``
     ============  ========================  ==============================  ==================================
 
 The conventions are PyTorch's. In training, xhat uses the batch's mean and biased variance (divided by n). In
@@ -88,11 +89,21 @@ class BNTT(nn.Module):
         return (centred * (_broadcastable(gamma, centred) / deviation)).astype(x.dtype)
 
 
+class NoNorm(nn.Module):
+    """The input itself, in place of a norm."""
+
+    groups: int = 1
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        del train
+        return x
+
+
 def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0, groups: int = 1) -> Norm:
     """Return the constructor of the norm with a name in the table above.
 
     Args:
-      name: ``batch``, ``tdbn``, ``tebn`` or ``bntt``.
+      name: ``batch``, ``tdbn``, ``tebn``, ``bntt`` or ``none``.
       time_steps: T, for ``tebn`` and ``bntt``.
       threshold: Vth, for ``tdbn``.
       alpha: a, for ``tdbn``: 1, or ``1/sqrt(2)`` where two normalised currents are added.
@@ -103,6 +114,7 @@ def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0,
         "tdbn": functools.partial(BatchNorm, gain=alpha * threshold),
         "tebn": functools.partial(TEBN, time_steps=time_steps),
         "bntt": functools.partial(BNTT, time_steps=time_steps),
+        "none": NoNorm,
     }
     return functools.partial(table[name], groups=groups)
 

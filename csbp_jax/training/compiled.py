@@ -14,7 +14,7 @@ from csbp_jax import data, learner, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
-from csbp_jax.learner import Batch, Recipe, State, optimizer
+from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import multihost, sharding
 from csbp_jax.runtime.hardware import compiler_options
 from csbp_jax.training import build, flip_meter
@@ -68,8 +68,12 @@ class CompiledRun:
         yield from data.train_batches(self.source, self.config.batch_size, seed, start, readers=readers, **share)
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
-        """Return the initial state (:func:`csbp_jax.learner.init`)."""
-        return learner.init(self.recipe, key, hparams)
+        """Return the initial state (:func:`csbp_jax.learner.init`), with the rates of ``model.init_rate``."""
+        state = learner.init(self.recipe, key, hparams)
+        if self.config.model.init_rate is None:
+            return state
+        examples = self.prepare_eval(jax.random.key(0), jax.tree.map(jnp.asarray, self._spread_examples))
+        return learner.calibrate(self.recipe, state, examples["x"])
 
     def pure_train_step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         """Return ``(new state, metrics)`` (:func:`csbp_jax.learner.train_step`)."""
@@ -154,6 +158,12 @@ class CompiledRun:
         if self.config.layout == "data":
             return self._replicated  # also for a state with a neuron or a forcing among its hyperparameters
         return sharding.shardings(self.config.layout, jax.eval_shape(self.pure_init, jax.random.key(0)), self.mesh)
+
+    @functools.cached_property
+    def _spread_examples(self) -> dict[str, np.ndarray]:
+        """Training examples at even distances, so that neither seed nor process changes which they are."""
+        indices = np.linspace(0, len(self.source) - 1, min(calibration.EXAMPLES, len(self.source))).astype(int)
+        return self.source.take(indices, np.zeros((len(indices), self.source.num_uniforms), np.float32))
 
     def _gather_weights(self, state: State) -> State:
         # Left to itself, the partitioner would split the products over channels and send activations.

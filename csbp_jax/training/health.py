@@ -19,8 +19,8 @@ ALWAYS = 0.999
 
 _FIRST, _HIGH, _NORMAL = "first", "loss_high", "loss_normal"  # kinds of rows
 _HINTS = {
-    "never_fires": "try a lower model.neuron.threshold, a larger model.neuron.decay, a norm (model.norm), a wider "
-    "surrogate (model.neuron.surrogate_param), or a smaller optimizer.lr",
+    "never_fires": "try a lower model.neuron.threshold, a larger model.neuron.decay, a norm (model.norm) or, without "
+    "one, model.init_rate; a wider surrogate (model.neuron.surrogate_param), loss.firing, or a smaller optimizer.lr",
     "always_fires": "try a smaller optimizer.lr or chaos.z0, or a higher model.neuron.threshold",
 }
 

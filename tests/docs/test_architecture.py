@@ -11,7 +11,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 QUESTIONS = [
     ("Where is the update multiplied by the learning rate?", "learner/step.py", r'hparams\["lr"\].* \* u'),
     ("Where are non-finite steps rejected?", "learner/step.py", r"jnp\.isfinite\(loss\)"),
-    ("Where is z times the chaos term added to the loss?", "learner/objective.py", r"task_loss \+ chaos_loss"),
+    (
+        "Where is z times the chaos term added to the loss?",
+        "learner/objective.py",
+        r"plain_loss\(metrics\) \+ chaos_loss",
+    ),
     ("Where is the chaos term?", "chaos.py", r"^def term\("),
     ("Where is z annealed?", "chaos.py", r"^def strength\("),
     ("Where are the terms taken in sub-steps?", "learner/substeps.py", r"chaos\.substeps"),

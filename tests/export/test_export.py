@@ -130,6 +130,7 @@ EXPRESSIBLE = {
     "no memory": Model(name="dense", features=(16, 12), neuron=Neuron(decay=0.0)),
     "if": Model(name="dense", features=(16, 12), neuron=Neuron(decay=1.0, threshold=0.7)),
     "scaled input": Model(name="dense", features=(16, 12), neuron=Neuron(0.75, 0.2, scale_input=True)),
+    "no norm": Model(name="dense", features=(16, 12), norm="none", neuron=Neuron(threshold=0.4)),
     "plif of each channel": Model(features=(6, 8), neuron=Neuron(decay=0.5, learn="channel")),
     "no reset": Model(name="dense", features=(16, 12), neuron=Neuron(reset="none")),
     "recurrent": Model(name="recurrent", features=(12, 10), time_steps=8),

@@ -13,6 +13,15 @@ SHAPES = pytest.mark.parametrize("space", [(), (H, W)], ids=["dense", "conv"])
 KINDS = pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn", "bntt"])
 
 
+def test_no_norm_is_the_input_without_parameters():
+    x = jnp.arange(24.0).reshape(2, 3, 4)
+    for train in (False, True):
+        y, variables = norms.make("none", time_steps=3, groups=2)(name="norm").init_with_output(
+            jax.random.key(0), x, train
+        )
+        assert y is x and not variables
+
+
 def random_variables(variables, seed=0):
     """Positive, all different."""
     rng = np.random.default_rng(seed)

@@ -1,0 +1,162 @@
+"""Initial weights scaled to a firing rate, and the regulariser that holds rates within a band."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import configs, data, learner, losses, models
+from csbp_jax.config import Chaos, Config, ConfigError, Loss, Model, Optimizer, check
+from csbp_jax.learner import objective, optimizer
+from csbp_jax.neurons import LIF
+from csbp_jax.training import compiled
+from tests.support import small_net
+
+PLAIN = Chaos(z0=(0.0,), taps=())
+
+
+def deep(norm, rate=None, name="dense", features=(32,) * 12):
+    config = configs.load("digits")
+    model = dataclasses.replace(config.model, name=name, features=features, norm=norm, init_rate=rate)
+    return check(dataclasses.replace(config, chaos=PLAIN, model=model))
+
+
+def initial_rates(config, examples=300):
+    """Firing rates of each layer at the start, on the test split of digits, normalised by its own statistics."""
+    splits = data.load(config)
+    run = compiled.compile_run(config, splits["train"], 10)
+    state = run.init(jax.random.key(config.seed))
+    batch = splits["test"].take(np.arange(examples), np.zeros((examples, 0), np.float32))
+    x = run.prepare_eval(jax.random.key(0), jax.tree.map(jnp.asarray, batch))["x"]
+
+    @jax.jit
+    def rates(state, x):
+        (_, aux), _ = run.recipe.model.apply(learner.weights_of(state), x, True, mutable=["batch_stats"])
+        return aux.rates
+
+    return {layer: float(rate) for layer, rate in rates(state, x).items()}
+
+
+def test_twelve_layers_without_norms_fall_silent_and_with_an_initial_rate_do_not():
+    silent = initial_rates(deep("none"))
+    assert len(silent) == 12 and silent["fc4"] < 0.001 and max(silent[f"fc{i}"] for i in range(6, 13)) == 0
+    rates = initial_rates(deep("none", 0.2))
+    assert all(rate == pytest.approx(0.2, abs=0.04) for rate in rates.values()), rates
+
+
+@pytest.mark.slow
+def test_twelve_layers_of_the_defaults_are_within_the_band():
+    """Batch norm needs no initial rate."""
+    for name, features in (("dense", (128,) * 12), ("small_conv", (16,) * 12)):
+        assert all(0.02 <= rate <= 0.5 for rate in initial_rates(deep("batch", None, name, features)).values())
+    assert all(0.1 <= rate <= 0.3 for rate in initial_rates(deep("none", 0.2, "small_conv", (16,) * 12)).values())
+
+
+def small(rate=0.2, **fields):
+    model = dataclasses.replace(small_net.CONFIG.model, features=(64, 48), norm="none", init_rate=rate)
+    return dataclasses.replace(small_net.CONFIG, chaos=PLAIN, model=model, **fields)
+
+
+def rates_of(recipe, state, x):
+    _, aux = recipe.model.apply(learner.weights_of(state), x, False, **objective.neuron_override(state))
+    return aux.rates
+
+
+def test_the_neuron_of_each_member_of_a_sweep_has_the_rate():
+    """Decay and threshold are traced: members of one program have different weights, and the same rates."""
+    recipe, x = small_net.recipe(small()), small_net.batch(size=64)["x"]
+
+    @jax.jit
+    @jax.vmap
+    def member(decay, threshold):
+        state = learner.init(recipe, jax.random.key(0), {"neuron": LIF(decay, threshold)})
+        state = learner.calibrate(recipe, state, x)
+        return rates_of(recipe, state, x), state.params["fc2"]["dense"]["kernel"]
+
+    rates, kernels = member(jnp.array([0.0, 0.9, 0.25]), jnp.array([1.0, 1.0, 3.0]))
+    for rate in rates.values():
+        np.testing.assert_allclose(rate, 0.2, atol=0.005)
+    assert not np.allclose(kernels[0], kernels[1]) and not np.allclose(kernels[0], kernels[2])
+
+
+def test_only_the_size_of_the_weights_changes_and_the_moving_average_follows():
+    config = small(optimizer=Optimizer(name="sgd", lr=0.1, ema=0.9))
+    recipe, x = small_net.recipe(config), small_net.batch(size=64)["x"]
+    start = learner.init(recipe, jax.random.key(0))
+    state = jax.jit(learner.calibrate, static_argnums=0)(recipe, start, x)
+    for layer in ("fc1", "fc2"):
+        factors = np.divide(*(s.params[layer]["dense"]["kernel"] for s in (state, start)))
+        np.testing.assert_allclose(factors, factors.flat[0], rtol=1e-5)
+        assert not np.isclose(factors.flat[0], 1, rtol=0.01)
+    np.testing.assert_array_equal(state.params["readout"]["kernel"], start.params["readout"]["kernel"])
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state.ema["params"], state.params))
+
+
+def test_sparse_inputs_get_half_of_the_rate_that_they_can_have_and_no_input_leaves_the_weights():
+    recipe = small_net.recipe(small())
+    start = learner.init(recipe, jax.random.key(0))
+    sparse = jnp.zeros((64, 1, 6)).at[:4].set(small_net.batch(size=4)["x"])
+    run = jax.jit(learner.calibrate, static_argnums=0)
+    rates = rates_of(recipe, run(recipe, start, sparse), sparse)
+    # In 4 of 64 examples about half of the currents are positive.
+    assert rates["fc1"] == pytest.approx(0.5 * 0.5 * 4 / 64, rel=0.3)
+    silent = run(recipe, start, jnp.zeros((64, 1, 6)))
+    np.testing.assert_array_equal(silent.params["fc1"]["dense"]["kernel"], start.params["fc1"]["dense"]["kernel"])
+
+
+def test_an_initial_rate_that_is_not_possible_is_refused():
+    with pytest.raises(ConfigError, match=r"model.init_rate: 0.2 is not possible with model.norm None, which undoes"):
+        deep(None, 0.2)
+    with pytest.raises(ConfigError, match=r"model.init_rate: 0.2 is not possible with weights"):
+        check(dataclasses.replace(deep("none", 0.2), weights="a.pt"))
+    with pytest.raises(ConfigError, match=r"model.init_rate: 0.5 is not possible; allowed is above 0 and below 0.5"):
+        deep("none", 0.5)
+    with pytest.raises(ConfigError, match=r"learner.make has no examples to measure rates on; take make_recipe"):
+        learner.make(
+            models.build(small().model), optimizer.build(Optimizer(), 1, 1), losses.rate_cross_entropy, small()
+        )
+    model = Model(name="resnet19_tet", input_shape=(32, 32, 3), width=0.05, norm="none", init_rate=0.2)
+    recipe = small_net.recipe(Config(chaos=PLAIN, model=model))
+    with pytest.raises(ConfigError, match=r"spiking layer \w+ has no synapse of its own"):
+        jax.eval_shape(
+            lambda: learner.calibrate(recipe, learner.init(recipe, jax.random.key(0)), jnp.zeros((1, 1, 32, 32, 3)))
+        )
+
+
+def test_the_regulariser_is_the_mean_squared_distance_from_the_band():
+    rates = {"a": jnp.float32(0.1), "b": jnp.float32(0.3), "c": jnp.float32(0.9)}
+    assert losses.rates_outside(rates, 0.2, 0.5) == pytest.approx((0.1**2 + 0.4**2) / 3)
+
+
+def test_the_regulariser_revives_a_silent_network_which_then_learns():
+    """At an eighth of the usual weights hardly a neuron fires, and gradient descent does not change that."""
+    batch, trained = small_net.batch(size=64), {}
+    descent = Optimizer(name="sgd", lr=0.1, schedule="constant")
+    for weight in (0.0, 30.0):
+        config = small(None, loss=Loss(firing=weight, firing_low=0.1), optimizer=descent)
+        recipe = small_net.recipe(config)
+        state = learner.init(recipe, jax.random.key(0))
+        state = dataclasses.replace(state, params=jax.tree.map(lambda p: p / 8, state.params))
+        first = small_net.train_step(recipe, state, batch)[1]
+        assert max(map(float, first["rates"].values())) < 0.02
+        expected = 0.0 if not weight else weight * float(losses.rates_outside(first["rates"], 0.1, 0.5))
+        assert float(first["loss"] - first["task_loss"]) == pytest.approx(expected, abs=1e-5)
+        assert ("firing_loss" in first) == bool(weight)
+        for _ in range(100):
+            state, metrics = small_net.train_step(recipe, state, batch)
+        trained[weight] = metrics
+    assert trained[0.0]["rates"]["fc2"] == 0 and trained[0.0]["task_loss"] > 1
+    assert all(0.1 <= rate <= 0.5 for rate in trained[30.0]["rates"].values()) and trained[30.0]["task_loss"] < 0.7
+
+
+def test_the_regulariser_counts_to_the_plain_gradient():
+    config = small(None, loss=Loss(firing=10.0, firing_low=0.4))
+    recipe = small_net.recipe(config)
+    state, batch = learner.init(recipe, jax.random.key(0)), small_net.batch()
+    separate = jax.jit(learner.gradients, static_argnums=0)(recipe, state, batch)
+    (_, outcome), gradient = jax.jit(objective.value_and_grad, static_argnums=0)(recipe, state, batch)
+    assert outcome.metrics["firing_loss"] > 0
+    for a, b in zip(jax.tree.leaves(separate["task"]), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
