@@ -1,5 +1,7 @@
 """The study of learning rates: its sub-steps, its times, and the endpoints of its plan."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from experiments.learning_rates import __main__ as rates
 from experiments.learning_rates import systems
+from experiments.study import RESULTS
 from tests.support import small_net
 
 SGD = small_net.Optimizer(name="sgd", lr=0.4, momentum=0.0, schedule="constant")
@@ -92,3 +95,11 @@ def test_sub_steps_against_direct_steps(ratio, spread, verdict):
     assert pair["ratio"] == pytest.approx(ratio) and pair["verdict"] == verdict
     assert pair["low"] < ratio < pair["high"]
     assert rates.ratio_of_times(direct, np.where(direct > 15, np.nan, substeps)) is None
+
+
+def test_the_page_is_made_of_the_committed_results():
+    content = json.loads((RESULTS / "learning_rates" / "learning_rates.json").read_text())
+    assert len(content["systems"]) == 4
+    for results in content["systems"].values():
+        assert rates.is_finished(results) and results["endpoints"]["ratios"] == rates.endpoints(results)["ratios"]
+    assert rates.page(content) + "\n" == (RESULTS / "learning_rates" / "table.md").read_text()
