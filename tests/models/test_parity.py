@@ -35,6 +35,13 @@ def test_the_references_were_not_silent(name, reference):
     assert values["grad_norm"].min() > 0.1 and np.ptp(values["task_loss"]) > 0.1
 
 
+@pytest.mark.parametrize("name", ["qkformer_imagenet", "sdt_imagenet"])
+def test_the_references_equal_the_transformers_of_spikingjelly(name, reference):
+    expected, logits = reference("peers_transformers")[name], reference(f"parity_{name}")["before"].mean(1)
+    assert np.ptp(expected, axis=0).max() > 0.1
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
 @functools.cache
 def outputs(name):
     """Trace the published network at full size: ``((logits, aux), variables)``, as shapes."""
