@@ -12,6 +12,7 @@ from csbp_jax.configs.digits import config as digits
 
 config = dataclasses.replace(
     digits,
+    epochs=15,
     model=Model(
         name="spikformer_cifar",
         input_shape=(8, 8, 1),
@@ -23,5 +24,5 @@ config = dataclasses.replace(
         patch=2,
         neuron=cifar10.model.neuron,
     ),
-    chaos=Chaos(z0=(10.0,), beta=0.9, taps=("stem1.membrane",), reduce="neuron"),
+    chaos=Chaos(z0=(10.0,), beta=0.8, taps=("stem1.membrane",), reduce="neuron"),
 )
