@@ -199,17 +199,28 @@ def verdict(maps: Content, condition: str) -> str:
     return "the same" if signs[0] == signs[1] and signs[0] in "+-" else "not decided"
 
 
+def complete(maps: Content) -> Content:
+    """The runs of the starts that are measured in all cells."""
+    count = min(len(runs) for cells in maps.values() for runs in cells.values())
+    return {name: {condition: runs[:count] for condition, runs in cells.items()} for name, cells in maps.items()}
+
+
 def page(content: Content) -> str:
-    """Tables of the cells and of paired differences, and a line a verdict."""
-    maps = content["maps"]
+    """Tables of the cells, of paired differences and of the verdicts."""
+    maps = complete(content["maps"])
     rows = [[name, *cell_row(condition, runs)] for name, cells in maps.items() for condition, runs in cells.items()]
     head = ["map", "condition", f"run away in {STEPS} steps", "parameters, grown", "task loss, last 16 steps"]
     head += [text for title in GROWTHS.values() for text in (title, "sign")]
-    lines = [study.table([*head, f"start 0, up to step {LONG}"], rows), differences(maps)]
-    lines.append(
-        "\n".join(f"{condition}, fixed batch and stream: {verdict(maps, condition)}." for condition in CONDITIONS)
-    )
-    return "\n\n".join(lines)
+    verdicts = [
+        [condition, *(sign(exponents(maps[name][condition], "exponent")) for name in MAPS), verdict(maps, condition)]
+        for condition in CONDITIONS
+    ]
+    tables = [
+        study.table([*head, f"start 0, up to step {LONG}"], rows),
+        study.table(["sign of the exponent", *MAPS, "fixed batch and stream"], verdicts),
+        differences(maps),
+    ]
+    return "\n\n".join(tables)
 
 
 def cell_row(condition: str, runs: Sequence[Content]) -> list[str]:
@@ -267,7 +278,7 @@ def draw(content: Content, options: argparse.Namespace) -> None:
     panels = figure.subplots(len(courses), len(MAPS), sharey="row", sharex="row", squeeze=False)
     for row, (course, (label, transform, scale)) in zip(panels, courses.items(), strict=True):
         row[0].set_ylabel(label)
-        for axes, (name, cells) in zip(row, content["maps"].items(), strict=True):
+        for axes, (name, cells) in zip(row, complete(content["maps"]).items(), strict=True):
             axes.set(title=name, xlabel="step", yscale=scale)
             for color, (condition, runs) in zip(PALETTE, cells.items(), strict=False):
                 for i, run in enumerate(runs):

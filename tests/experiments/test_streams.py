@@ -84,3 +84,12 @@ def test_the_network_is_the_released_one_in_small():
     config = streams.smaller()
     assert (config.model.name, config.batch_size, config.model.time_steps) == ("cnn7", 32, 10)
     assert config.chaos.z0 == (15.0, 15.0) and (config.optimizer.lr, config.optimizer.momentum) == (0.1, 0.9)
+
+
+def test_an_interrupted_study_shows_the_starts_that_are_complete():
+    maps = {name: {condition: [a_run()] * 3 for condition in streams.CONDITIONS} for name in streams.MAPS}
+    maps["stream"]["drift"] = [a_run()] * 2
+    lines = streams.page({"maps": maps}).splitlines()
+    assert "| fixed batch | CSBP | 0 of 2 | 1 to 1 times | 2 [2, 2] | 0.1 [0.1, 0.1] | + |" in lines[2]
+    assert "| plain | + | + | + | the same |" in lines
+    assert "| stream: CSBP - drift | 0 [0, 0], n = 2 | 1 |" in lines[-1]
