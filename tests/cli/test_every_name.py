@@ -118,6 +118,8 @@ def test_every_experiment_of_the_literature_trains(name, tmp_path, monkeypatch, 
     options = [*SMALL.split(), "--optimizer.warmup-epochs", "0", "--data.mix-off-epochs", "0"]
     for option in models.options_of(config.model.name):
         options += [f"--model.{option}", NARROW[option]] if option in NARROW else []
+    if config.model.name in ("spikformer_imagenet", "qkformer_imagenet", "sdt_imagenet"):
+        options += ["--model.depth", "4"]
     if config.data.frames:
         options += ["--data.frames", "2"]
     if size := PIXELS.get(name.removesuffix("_bp")):
