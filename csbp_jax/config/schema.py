@@ -112,9 +112,10 @@ class Neuron:
 
 ModelName = Literal[
     "small_conv", "dense", "recurrent", "cnn6", "cnn7", "vgg9", "vggsnn", "vggsnn_wo_ap", "resnet19_tet",
-    "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50", "sew_7b", "sew_wide_7b", "spikformer_cifar",
-    "spikformer_imagenet", "spikformer_dvs", "qkformer_cifar", "qkformer_imagenet", "qkformer_dvs", "sdt_cifar",
-    "sdt_imagenet", "sdt_dvs",
+    "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50", "sew_resnet101", "sew_resnet152", "sew_7b",
+    "sew_wide_7b", "ms_resnet18", "ms_resnet34", "max_resnet18", "plif_mnist", "plif_cifar10", "plif_cifar10_dvs",
+    "plif_dvs_gesture", "spikformer_cifar", "spikformer_imagenet", "spikformer_dvs", "qkformer_cifar",
+    "qkformer_imagenet", "qkformer_dvs", "sdt_cifar", "sdt_imagenet", "sdt_dvs",
 ]  # fmt: skip
 
 
@@ -148,14 +149,15 @@ class Model:
     """norm=none only: scale the initial weights of each layer so that its neurons fire at this rate per time step, as
     measured on 32 training examples; None: the network's own initial weights."""
     dropout: float | None = None
-    """cnn6, cnn7, vgg*, resnet19_tebn: dropout rate before each dense layer."""
+    """cnn6, cnn7, vgg*, resnet19_tebn, plif_*: dropout rate before dense layers."""
     drop_path: float | None = None
     """Residual networks: rate at which the last block's branch is dropped for an example in training (stochastic
     depth); linear in depth, from 0 at the first block."""
     connect: Literal["add", "and", "iand"] | None = None
     """sew_*: how the spikes of a block are combined with its shortcut."""
     pool: Literal["average", "max"] | None = None
-    """small_conv: 2x2 pooling between layers. The maximum of spikes is a spike; their average is not (default)."""
+    """2x2 pooling of small_conv (default: average) and plif_* (max). The maximum of spikes is a spike; their average is
+    not."""
     norm_groups: int = 1
     """Ghost batch norm: number of equal groups of the batch, each with its own statistics."""
     remat: bool = False

@@ -29,12 +29,12 @@ def known(name: str) -> bool:
 
 def small_preset(config: Config) -> str | None:
     """Name the preset of a small network on the same data, if the config's network is one of the literature's."""
-    small = f"{config.data.name}_small"
-    published = (load(name) for name in NAMES if name != small)
-    is_published = any(
-        (preset.data.name, preset.model.name) == (config.data.name, config.model.name) for preset in published
+    data, network = config.data.name, config.model.name
+    small = next((name for name in (f"{data}_small", data) if name in NAMES), None)
+    has_preset = is_published(config) and any(
+        (preset.data.name, preset.model.name) == (data, network) for preset in map(load, NAMES)
     )
-    return small if small in NAMES and is_published else None
+    return small if has_preset else None
 
 
 def load(name: str) -> Config:

@@ -1,6 +1,5 @@
 """The config's optimiser as an optax transformation for a learning rate of 1."""
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,8 +41,8 @@ def build(
 def scale_by_layer(decay: float, layers: Sequence[str]) -> optax.GradientTransformation:
     """Scale the update of group i of n by ``decay**(n - i)`` (layer-wise decay, as in BEiT: arXiv:2106.08254).
 
-    The groups are the layers in their order, of which those of one residual block are one group, and last the
-    parameters that are in none of them, such as a read-out's.
+    The groups are the layers with parameters in their order, of which those of one residual block are one group, and
+    last the read-out, with the parameters that are in no layer.
 
     Raises:
       ConfigError: the network has no layers whose order is known.
@@ -54,14 +53,18 @@ def scale_by_layer(decay: float, layers: Sequence[str]) -> optax.GradientTransfo
             f"optimizer.layer_decay: {decay} is not possible, because this network names no tensors in its Aux, from "
             "which the order of its layers is known; set it to 1"
         )
-    depths = {group: depth for depth, group in enumerate(g for g in groups if g != _READOUT)}
-    top = len(depths)
 
-    def depth_of(path: tuple[Any, ...], _: Any) -> int:
-        return depths.get(_group(jax.tree_util.keystr(path[:1], simple=True)), top)
+    def distances(params: optax.Params) -> Any:
+        def group_of(path: tuple[Any, ...], _: Any) -> str:
+            return _group(jax.tree_util.keystr(path[:1], simple=True))
 
-    scales = {depth: optax.scale(decay ** (top - depth)) for depth in range(top + 1)}
-    return optax.partition(scales, functools.partial(jax.tree_util.tree_map_with_path, depth_of))
+        of_leaves = jax.tree_util.tree_map_with_path(group_of, params)
+        present = [group for group in groups if group in jax.tree.leaves(of_leaves) and group != _READOUT]
+        distance = {group: len(present) - depth for depth, group in enumerate(present)}
+        return jax.tree.map(lambda group: distance.get(group, 0), of_leaves)
+
+    scales = {distance: optax.scale(decay**distance) for distance in range(len(groups) + 1)}
+    return optax.partition(scales, distances)
 
 
 def _group(layer: str) -> str:

@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from csbp_jax import config as configuration
 from csbp_jax import neurons, surrogate
 from csbp_jax.config import ConfigError
-from csbp_jax.models import qkformer, resnet19, sew_resnet, spike_driven, spikformer, vgg
+from csbp_jax.models import (
+    ms_resnet,
+    plif_net,
+    qkformer,
+    resnet19,
+    sew_resnet,
+    spike_driven,
+    spikformer,
+    vgg,
+)
 from csbp_jax.models.base import Network
 from csbp_jax.models.basic import Dense, Recurrent, SmallConv
 from csbp_jax.neurons.plif import PLIF, Scaled
@@ -30,8 +39,17 @@ _NETWORKS: dict[str, Callable[..., Network]] = {
     "sew_resnet18": sew_resnet.RESNET18,
     "sew_resnet34": sew_resnet.RESNET34,
     "sew_resnet50": sew_resnet.RESNET50,
+    "sew_resnet101": sew_resnet.RESNET101,
+    "sew_resnet152": sew_resnet.RESNET152,
     "sew_7b": sew_resnet.SEVEN_B,
     "sew_wide_7b": sew_resnet.WIDE_SEVEN_B,
+    "ms_resnet18": ms_resnet.MS_RESNET18,
+    "ms_resnet34": ms_resnet.MS_RESNET34,
+    "max_resnet18": ms_resnet.MAX_RESNET18,
+    "plif_mnist": plif_net.MNIST,
+    "plif_cifar10": plif_net.CIFAR10,
+    "plif_cifar10_dvs": plif_net.CIFAR10_DVS,
+    "plif_dvs_gesture": plif_net.DVS_GESTURE,
     "spikformer_cifar": spikformer.CIFAR,
     "spikformer_imagenet": spikformer.IMAGENET,
     "spikformer_dvs": spikformer.DVS,

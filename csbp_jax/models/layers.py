@@ -114,10 +114,11 @@ class Norm(nn.Module):
 
 
 class Linear(nn.Module):
-    """Fully connected synapse alone, with bias and, unless others are chosen, PyTorch's initial weights."""
+    """Fully connected synapse alone, with PyTorch's initial weights unless others are chosen."""
 
     features: int
     dtype: Dtype | None = None
+    use_bias: bool = True
     kernel_init: Initializer = TORCH
     bias_init: Initializer | None = None
 
@@ -125,6 +126,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         synapse = nn.Dense(
             self.features,
+            use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             bias_init=self.bias_init or torch_bias(x.shape[-1]),
             dtype=self.dtype,

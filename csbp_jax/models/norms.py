@@ -38,12 +38,13 @@ Norm = Callable[..., nn.Module]
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over batch, time and space: ``gamma (gain xhat) + beta``."""
+    """Batch norm over batch, time and space: ``gamma (gain xhat) + beta``; gamma is initially ``scale``."""
 
     epsilon: float = 1e-5
     momentum: float = 0.9
     gain: float = 1.0
     groups: int = 1
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -55,7 +56,7 @@ class BatchNorm(nn.Module):
 
     def affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return factor and summand of xhat, shaped to broadcast against ``x``."""
-        gamma = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        gamma = self.param("scale", nn.initializers.constant(self.scale), x.shape[-1:])
         beta = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         return _broadcastable(self.gain * gamma, x), _broadcastable(beta, x)
 
@@ -74,18 +75,22 @@ class TEBN(BatchNorm):
 
 
 class BNTT(nn.Module):
-    """Batch norm through time: statistics and gamma per time step, without beta; ``epsilon`` is the authors'."""
+    """Batch norm through time: statistics and gamma per time step, without beta; ``epsilon`` is the authors'.
+
+    gamma is initially ``scale``.
+    """
 
     time_steps: int = 1
     epsilon: float = 1e-4
     momentum: float = 0.9
     groups: int = 1
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         _check_steps("bntt", self.time_steps, x)
         centred, deviation = _centre(self, x, train, axes=(0, *range(2, x.ndim - 1)))
-        gamma = self.param("scale", nn.initializers.ones, (self.time_steps, x.shape[-1]))
+        gamma = self.param("scale", nn.initializers.constant(self.scale), (self.time_steps, x.shape[-1]))
         return (centred * (_broadcastable(gamma, centred) / deviation)).astype(x.dtype)
 
 
@@ -93,6 +98,7 @@ class NoNorm(nn.Module):
     """The input itself, in place of a norm."""
 
     groups: int = 1
+    scale: float = 1.0
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train

@@ -99,5 +99,7 @@ class BNet(ResidualNetwork):
 RESNET18 = ResNet
 RESNET34 = functools.partial(ResNet, blocks=(3, 4, 6, 3))
 RESNET50 = functools.partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True)
+RESNET101 = functools.partial(ResNet, blocks=(3, 4, 23, 3), bottleneck=True)
+RESNET152 = functools.partial(ResNet, blocks=(3, 8, 36, 3), bottleneck=True)
 SEVEN_B = BNet
 WIDE_SEVEN_B = functools.partial(BNet, stages=(64, 64, 64, 64, 128, 128, 128))

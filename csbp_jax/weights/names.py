@@ -8,6 +8,7 @@ gives at full size (tests/data/released_keys.json):
     TET   github.com/brain-intelligence-lab/temporal_efficient_training
     TEBN  github.com/ChaotengDuan/TEBN
     CSBP  github.com/Wangzj000/CSBP, folder "Reproduction of TEBN and comparison with CSBP"
+    MS    github.com/Ariande1/MS-ResNet
 
 Of CSBP's DVS-Gesture net only a checkpoint was released (DVS-Gesture/model/checkpoint_max_test_acc1.pth), whose keys
 are the source of its table. Not known: the names of CSBP's nets for ImageNet and with TET.
@@ -147,6 +148,19 @@ def _sew_resnet(stages: Sequence[int], convs: int, container: str) -> Names:
     return names | _dense("fc")
 
 
+def _ms_resnet(stages: Sequence[int]) -> Names:
+    names = {"stem/conv": "conv1.0", "stem/norm": "conv1.1.bn"}
+    for block, module, stage, first in _blocks(stages):
+        module = module.replace(f"layer{stage}", f"conv{stage + 1}_x")
+        for i, index in ((1, 1), (2, 4)):
+            branch = f"{module}.residual_function"
+            names |= {f"{block}_conv{i}/conv": f"{branch}.{index}", f"{block}_conv{i}/norm": f"{branch}.{index + 1}.bn"}
+        if first:
+            shortcut = f"{module}.shortcut"
+            names |= {f"{block}_shortcut/conv": f"{shortcut}.0", f"{block}_shortcut/norm": f"{shortcut}.1.bn"}
+    return names | _dense("fc")
+
+
 def _sew_b(widened: Collection[int], container: str) -> Names:
     """Name the layers of 7B-Nets: one sequence of 1x1 layers (at the stages in ``widened``), blocks and poolings."""
     names: Names = {}
@@ -224,6 +238,14 @@ _TABLES: dict[str, tuple[Table, ...]] = {
     "sew_resnet50": _spikingjelly(
         "SEW, imagenet/sew_resnet.py, sew_resnet50", lambda c: _sew_resnet((3, 4, 6, 3), 3, c)
     ),
+    "sew_resnet101": _spikingjelly(
+        "SEW, imagenet/sew_resnet.py, sew_resnet101", lambda c: _sew_resnet((3, 4, 23, 3), 3, c)
+    ),
+    "sew_resnet152": _spikingjelly(
+        "SEW, imagenet/sew_resnet.py, sew_resnet152", lambda c: _sew_resnet((3, 8, 36, 3), 3, c)
+    ),
+    "ms_resnet18": (Table("MS-ResNet, resnet18", _ms_resnet((2, 2, 2, 2))),),
+    "ms_resnet34": (Table("MS-ResNet, resnet34", _ms_resnet((3, 4, 6, 3))),),
     "sew_7b": (
         *_spikingjelly("SEW, dvsgesture/smodels.py, SEWResNet", lambda c: _sew_b({1}, c)),
         *_spikingjelly("CSBP, DVS-Gesture, SEWResNet", _csbp_7b, _CSBP_7B_REPEATS),

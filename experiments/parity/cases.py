@@ -17,6 +17,7 @@ IF = Neuron(decay=1.0, surrogate="arctan", surrogate_param=2.0, detach_reset=Tru
 SJ = Neuron(
     decay=0.5, scale_input=True, at_threshold="fire", surrogate="sigmoid", surrogate_param=4.0, detach_reset=True
 )
+MS = Neuron(decay=0.25, threshold=0.5, surrogate="rectangle", surrogate_param=1.0, detach_reset=True)
 PLIF = Neuron(decay=0.5, surrogate="arctan", surrogate_param=2.0, detach_reset=True, learn="layer")
 
 
@@ -34,6 +35,15 @@ ORIGINALS = {
     "sew_resnet50": Model("sew_resnet50", (224, 224, 3), classes=1000, time_steps=4, neuron=IF),
     "sew_7b": Model("sew_7b", (128, 128, 2), classes=11, time_steps=16, neuron=PLIF),
     "sew_wide_7b": Model("sew_wide_7b", (128, 128, 2), classes=10, time_steps=16, neuron=PLIF),
+    "sew_resnet101": Model("sew_resnet101", (224, 224, 3), classes=1000, time_steps=4, neuron=IF),
+    "sew_resnet152": Model("sew_resnet152", (224, 224, 3), classes=1000, time_steps=4, neuron=IF),
+    "ms_resnet18": Model("ms_resnet18", (224, 224, 3), classes=1000, time_steps=6, neuron=MS),
+    "ms_resnet34": Model("ms_resnet34", (224, 224, 3), classes=1000, time_steps=6, neuron=MS),
+    "max_resnet18": Model("max_resnet18", (32, 32, 3), classes=10, time_steps=4, neuron=SJ),
+    "plif_mnist": Model("plif_mnist", (28, 28, 1), classes=10, time_steps=8, neuron=PLIF),
+    "plif_cifar10": Model("plif_cifar10", (32, 32, 3), classes=10, time_steps=8, neuron=PLIF),
+    "plif_cifar10_dvs": Model("plif_cifar10_dvs", (128, 128, 2), classes=10, time_steps=20, neuron=PLIF),
+    "plif_dvs_gesture": Model("plif_dvs_gesture", (128, 128, 2), classes=11, time_steps=20, neuron=PLIF),
     "spikformer_cifar": Model("spikformer_cifar", (32, 32, 3), classes=10, time_steps=4, neuron=SJ),
     "spikformer_imagenet": Model("spikformer_imagenet", (224, 224, 3), classes=1000, time_steps=4, neuron=SJ),
     "spikformer_dvs": Model("spikformer_dvs", (128, 128, 2), classes=10, time_steps=16, neuron=SJ),
@@ -44,6 +54,11 @@ ORIGINALS = {
     "sdt_imagenet": Model("sdt_imagenet", (224, 224, 3), classes=1000, time_steps=4, neuron=SJ),
     "sdt_dvs": Model("sdt_dvs", (64, 64, 2), classes=10, time_steps=16, neuron=SJ),
 }
+
+
+def is_static(model: Model) -> bool:
+    """Whether a network's input is an image, rather than frames of events, which have two channels."""
+    return model.input_shape[-1] != 2
 
 
 def _case(
@@ -60,7 +75,8 @@ def _case(
 ) -> Config:
     """A net of true depth and reduced width, without dropout, for smaller images and fewer classes."""
     channels = ORIGINALS[name].input_shape[-1]
-    dropout = 0.0 if name in ("cnn6", "cnn7", "vgg9", "vggsnn", "resnet19_tebn") else None
+    has_dropout = name in ("cnn6", "cnn7", "vgg9", "vggsnn", "resnet19_tebn") or name.startswith("plif")
+    dropout = 0.0 if has_dropout else None
     shape = (size, size, channels)
     return Config(
         batch_size=3,
@@ -89,6 +105,12 @@ CASES = {
     "sew_resnet50_add": _case("sew_resnet50", 48, 1 / 16, IF, ("stage1_block1_conv3.membrane",)),
     "sew_7b": _case("sew_7b", 128, 1 / 8, PLIF, ("conv1.conv", "conv1.norm", "conv1.membrane")),
     "sew_wide_7b": _case("sew_wide_7b", 128, 1 / 16, PLIF, ("conv1.membrane",), connect="iand"),
+    "ms_resnet18": _case("ms_resnet18", 48, 1 / 16, MS, ("stage1_block2_spike1.current",)),
+    "ms_resnet34_tdbn": _case("ms_resnet34", 48, 1 / 16, MS, ("stem.norm",), norm="tdbn"),
+    "max_resnet18": _case("max_resnet18", 16, 1 / 16, SJ, ("stage2_block1_spike2.membrane",)),
+    "plif_mnist": _case("plif_mnist", 12, 1 / 16, PLIF, ("conv1.conv",)),
+    "plif_cifar10": _case("plif_cifar10", 12, 1 / 16, PLIF, ("conv1_spike.membrane",), loss="mse"),
+    "plif_cifar10_dvs": _case("plif_cifar10_dvs", 32, 1 / 16, PLIF, ("readout_spike.membrane_pre",)),
     "spikformer_cifar": _case(
         "spikformer_cifar", 16, None, SJ, ("stem1.membrane", "block1_attention.membrane"), embed=24, heads=3, depth=2
     ),
@@ -120,6 +142,7 @@ RELEASED: dict[str, tuple[str, dict[str, Any]]] = {
     "tet_resnet19": ("resnet19_tet", {"width": 1 / 32}),
     "sew_resnet18": ("sew_resnet18", {"width": 1 / 32, "classes": 10, "input_shape": (64, 64, 3)}),
     "sew_7b": ("sew_7b", {"width": 1 / 8, "time_steps": 6}),
+    "ms_resnet18": ("ms_resnet18", {"width": 1 / 32, "classes": 10, "input_shape": (64, 64, 3)}),
     "sew_wide_7b_new": ("sew_wide_7b", {"width": 1 / 16, "time_steps": 6}),
 }
 
@@ -144,9 +167,9 @@ def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def batch(config: Config, step: int) -> dict[str, np.ndarray]:
-    """Static images ``[B, 1, H, W, 3]`` or event counts ``[B, T, H, W, 2]``, and labels."""
+    """Static images ``[B, 1, H, W, 1 or 3]`` or event counts ``[B, T, H, W, 2]``, and labels."""
     generator, model = _generator(f"batch {step}"), config.model
-    if model.input_shape[-1] == 3:
+    if is_static(model):
         x = generator.standard_normal((config.batch_size, 1, *model.input_shape))
     else:
         x = generator.poisson(0.05, (config.batch_size, model.time_steps, *model.input_shape)).astype(np.float64)

@@ -126,7 +126,7 @@ def size(model: Model) -> dict[str, Any]:
     """Number of parameters and shape of logits ``[1, T, C]`` of a network at full size; nothing is computed."""
     with torch.device("meta"):
         net = reference.NETWORKS[model.name](model)
-        steps = 1 if model.input_shape[-1] == 3 else model.time_steps
+        steps = 1 if cases.is_static(model) else model.time_steps
         height, width, channels = model.input_shape
         logits = net(torch.zeros(steps, 1, channels, height, width)).transpose(0, 1)
     return {"parameters": sum(p.numel() for p in net.parameters()), "logits": list(logits.shape)}

@@ -8,7 +8,20 @@ from torch.nn import functional as F
 
 from experiments.parity import reference_transformers
 from experiments.parity.reference_layers import Net, flat, pooled
-from experiments.parity.reference_resnets import SEW, SEW34, SEW50, BNet, ResNet19, ResNet19TEBN, Wide7B
+from experiments.parity.reference_resnets import (
+    SEW,
+    SEW34,
+    SEW50,
+    SEW101,
+    SEW152,
+    BNet,
+    MaxResNet18,
+    MSResNet,
+    MSResNet34,
+    ResNet19,
+    ResNet19TEBN,
+    Wide7B,
+)
 
 
 class VGG(Net):
@@ -67,9 +80,47 @@ class VGGSNNwoAP(VGG):
     plan = tuple((c, 1 + i % 2, False) for i, c in enumerate((64, 128, 256, 256, 512, 512, 512, 512)))
 
 
+class PLIFNet(Net):
+    """Networks of the PLIF paper; ``plan`` has the channels of each convolution and whether pooling follows."""
+
+    plan: tuple[tuple[int, bool], ...] = ((128, True), (128, True))
+    hidden = 2048
+
+    def build(self) -> None:
+        c, size = self.inputs, self.model.input_shape[0]
+        for i, (out, pool) in enumerate(self.plan, start=1):
+            c, size = self.add(f"conv{i}", c, self.wide(out), 3, spike=i > 1), size // 2 if pool else size
+        self.add("conv1_spike", 0, 0, norm=False)
+        c = self.add("fc1", c * size**2, self.wide(self.hidden), norm=False, spike=False)
+        self.add("fc1_spike", 0, 0, norm=False)
+        self.add("readout", c, self.model.classes * 10, norm=False, spike=False)
+        self.add("readout_spike", 0, 0, norm=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv1_spike(self.shown(self.conv1(x)))  # a static image passes the first norm once
+        for i, (_, pool) in enumerate(self.plan, start=1):
+            x = getattr(self, f"conv{i}")(x) if i > 1 else x
+            x = pooled(x, F.max_pool2d) if pool else x
+        return F.avg_pool1d(self.readout_spike(self.readout(self.fc1_spike(self.fc1(flat(x))))), 10, 10)
+
+
+class PLIFCifar10(PLIFNet):
+    plan = tuple((256, i % 3 == 2) for i in range(6))
+
+
+class PLIFCifar10DVS(PLIFNet):
+    plan = ((128, True),) * 4
+
+
+class PLIFGesture(PLIFNet):
+    plan, hidden = ((128, True),) * 5, 512
+
+
 NETWORKS = {
     "cnn6": CNN6, "cnn7": CNN7, "vgg9": VGG9, "vggsnn": VGGSNN, "vggsnn_wo_ap": VGGSNNwoAP, "resnet19_tet": ResNet19,
     "resnet19_tebn": ResNet19TEBN, "sew_resnet18": SEW, "sew_resnet34": SEW34, "sew_resnet50": SEW50, "sew_7b": BNet,
-    "sew_wide_7b": Wide7B,
+    "sew_wide_7b": Wide7B, "sew_resnet101": SEW101, "sew_resnet152": SEW152, "ms_resnet18": MSResNet,
+    "ms_resnet34": MSResNet34, "max_resnet18": MaxResNet18, "plif_mnist": PLIFNet, "plif_cifar10": PLIFCifar10,
+    "plif_cifar10_dvs": PLIFCifar10DVS, "plif_dvs_gesture": PLIFGesture,
 }  # fmt: skip
 NETWORKS |= reference_transformers.NETWORKS

@@ -9,10 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-STATIC = (
-    "vgg9", "resnet19_tet", "resnet19_tebn", "sew_resnet18", "sew_resnet34", "sew_resnet50", "spikformer_cifar",
-    "spikformer_imagenet", "qkformer_cifar", "qkformer_imagenet", "sdt_cifar", "sdt_imagenet",
-)  # fmt: skip
+from experiments.parity import cases
 
 
 class Spike(torch.autograd.Function):
@@ -30,6 +27,7 @@ class Spike(torch.autograd.Function):
 
 DERIVATIVES = {
     "triangle": lambda a: lambda u: (a - u.abs()).clamp(min=0) / a**2,
+    "rectangle": lambda a: lambda u: (u.abs() < a / 2).to(u) / a,
     "sigmoid": lambda a: lambda u: a * torch.sigmoid(a * u) * (1 - torch.sigmoid(a * u)),
     "arctan": lambda a: lambda u: a / 2 / (1 + (torch.pi / 2 * a * u) ** 2),
 }
@@ -47,8 +45,7 @@ class Neuron(nn.Module):
     def forward(self, current: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         v, spikes, before = torch.zeros_like(current[0]), [], []
         for x in current:
-            learned = self.config.learn == "layer"
-            if learned:
+            if self.config.learn == "layer":
                 v = v + (x - v) * torch.sigmoid(self.w)
             elif self.config.scale_input:
                 v = v + (x - v) * (1 - self.config.decay)
@@ -144,7 +141,7 @@ class Net(nn.Module):
 
     def shown(self, x: torch.Tensor) -> torch.Tensor:
         """Repeat a static image over the time steps."""
-        return x.expand(self.model.time_steps, *x.shape[1:]) if self.model.name in STATIC else x
+        return x.expand(self.model.time_steps, *x.shape[1:]) if cases.is_static(self.model) else x
 
 
 def pooled(x: torch.Tensor, pool: Callable[..., torch.Tensor]) -> torch.Tensor:

@@ -112,6 +112,56 @@ class SEW50(SEW34):
     bottleneck = True
 
 
+class SEW101(SEW50):
+    blocks = (3, 4, 23, 3)
+
+
+class SEW152(SEW50):
+    blocks = (3, 8, 36, 3)
+
+
+class MSResNet(Net):
+    """MS-ResNet: each block adds the current of ``spike-conv-norm-spike-conv-norm`` to its input."""
+
+    stages: tuple[tuple[int, int, int], ...] = ((64, 2, 2), (128, 2, 2), (256, 2, 2), (512, 2, 2))
+    stem_kernel, stem_stride, pooled = 7, 2, False
+
+    def build(self) -> None:
+        c = self.add("stem", self.inputs, self.wide(64), self.stem_kernel, self.stem_stride, spike=False)
+        self.plan = []
+        for stage, (channels, blocks, first_stride) in enumerate(self.stages, start=1):
+            for block in range(1, blocks + 1):
+                name, out, stride = f"stage{stage}_block{block}", self.wide(channels), first_stride if block == 1 else 1
+                self.add(f"{name}_spike1", 0, 0, norm=False)
+                self.add(f"{name}_conv1", c, out, 3, 1 if self.pooled else stride, spike=False)
+                self.add(f"{name}_spike2", 0, 0, norm=False)
+                self.add(f"{name}_conv2", out, out, 3, spike=False)
+                if c != out or stride == 2:
+                    self.add(f"{name}_shortcut", c, out, 1, stride, spike=False)
+                self.plan.append((name, self.pooled and stride == 2))
+                c = out
+        self.add("last_spike", 0, 0, norm=False)
+        self.add("readout", c, self.model.classes, bias=True, norm=False, spike=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(self.shown(x))
+        for name, halved in self.plan:
+            y = getattr(self, f"{name}_conv1")(getattr(self, f"{name}_spike1")(x))
+            y = F.max_pool2d(y.flatten(0, 1), 3, 2, 1).unflatten(0, y.shape[:2]) if halved else y
+            y = getattr(self, f"{name}_conv2")(getattr(self, f"{name}_spike2")(y))
+            x = y + (getattr(self, f"{name}_shortcut")(x) if hasattr(self, f"{name}_shortcut") else x)
+        return self.readout(self.last_spike(x).mean((3, 4)))
+
+
+class MSResNet34(MSResNet):
+    stages = ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 2))
+
+
+class MaxResNet18(MSResNet):
+    stages = ((128, 3, 1), (256, 3, 2), (512, 2, 2))
+    stem_kernel, stem_stride, pooled = 3, 1, True
+
+
 class BNet(Net):
     """7B-Net: blocks of two convolutions, each followed by max pooling."""
 

@@ -2,8 +2,9 @@
 
     python -m experiments.parity.released FOLDER
 
-FOLDER holds ``sew``, ``tet``, ``tebn`` and ``csbp``, the model files of the repositories named in
-csbp_jax/weights/names.py, in their original layout. Needs torch and spikingjelly 0.0.0.0.14. In tests/data it writes
+FOLDER holds ``sew``, ``tet``, ``tebn``, ``csbp`` and ``ms``, the model files of the repositories named in
+csbp_jax/weights/names.py, in their original layout; the entries of those that it lacks stay as they are. Needs torch
+and spikingjelly 0.0.0.0.14. In tests/data it writes
 
     released_keys.json    {network: {key: shape}} of every state dict at full size
     released/NAME.pth     checkpoints as the training scripts save them, of narrow nets with drawn weights
@@ -50,13 +51,30 @@ def modules(folder: pathlib.Path) -> Iterator[Callable[[str], Any]]:
 def released(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
     """``{name: function that builds the net}``: the names of cases.RELEASED, and the deeper nets for their keys."""
     nets: dict[str, Callable[[], nn.Module]] = {}
+    for repositories, build in ((("csbp",), csbp), (("tebn",), tebn), (("tet", "sew"), tet_and_sew), (("ms",), ms)):
+        if all((folder / repository).is_dir() for repository in repositories):
+            nets |= build(folder)
+    return nets
+
+
+def csbp(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
+    """CSBP's nets for DVS-CIFAR10."""
     with modules(folder / "csbp") as load:
-        csbp = load("models")
-        for name in ("CNN6", "CNN6_chaos", "CNN7", "CNN7_chaos", "VGGSNN"):
-            nets[f"csbp_{name.lower()}"] = getattr(csbp, name)
+        models = load("models")
+    names = ("CNN6", "CNN6_chaos", "CNN7", "CNN7_chaos", "VGGSNN")
+    return {f"csbp_{name.lower()}": getattr(models, name) for name in names}
+
+
+def tebn(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
+    """TEBN's nets."""
     with modules(folder / "tebn") as load:
-        tebn = load("models")
-        nets |= {"tebn_vgg9": tebn.VGG9, "tebn_resnet19": lambda: tebn_resnet19(tebn)}
+        models = load("models")
+    return {"tebn_vgg9": models.VGG9, "tebn_resnet19": lambda: tebn_resnet19(models)}
+
+
+def tet_and_sew(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
+    """TET's nets, and SEW's in two versions, of which TET has the older one's container."""
+    nets: dict[str, Callable[[], nn.Module]] = {}
     with modules(folder / "tet") as load:
         vgg, resnet = load("models.VGG_models"), load("models.resnet_models")
         nets |= {"tet_vggsnn": vgg.VGGSNN, "tet_vggsnn_wo_ap": vgg.VGGSNNwoAP}
@@ -65,6 +83,17 @@ def released(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
     for name, build in sew(folder / "sew").items():
         nets |= {name: functools.partial(contained, build, early), f"{name}_new": build}
     return nets
+
+
+def ms(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
+    """MS-ResNet's nets, whose module is imported whenever one is built: its layers are subclasses, made narrow then."""
+
+    def build(name: str) -> nn.Module:
+        with modules(folder / "ms") as load:
+            net: nn.Module = getattr(load("MS_ResNet"), name)()
+        return net
+
+    return {f"ms_{name}": functools.partial(build, name) for name in ("resnet18", "resnet34")}
 
 
 def sew(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
@@ -78,7 +107,7 @@ def sew(folder: pathlib.Path) -> dict[str, Callable[[], nn.Module]]:
         resnet = load("sew_resnet")
     nets: dict[str, Callable[[], nn.Module]] = {
         name: functools.partial(getattr(resnet, name), connect_f="ADD", T=4)
-        for name in ("sew_resnet18", "sew_resnet34", "sew_resnet50")
+        for name in ("sew_resnet18", "sew_resnet34", "sew_resnet50", "sew_resnet101", "sew_resnet152")
     }
     for name, part in (("sew_7b", "dvsgesture"), ("sew_wide_7b", "cifar10dvs")):
         with modules(folder / part) as load:
@@ -158,6 +187,8 @@ def checkpoint(name: str, net: nn.Module) -> Any:
     """A checkpoint as the repository's training script saves it."""
     if name.startswith("tet"):
         return net.state_dict()
+    if name.startswith("ms"):
+        return nn.DataParallel(net).state_dict()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 64)
     if name == "sew_7b":  # with momentum; the other files stay small
@@ -195,11 +226,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     nets = released(parser.parse_args(arguments).folder)
     with torch.device("meta"):
         keys = {name: {k: list(v.shape) for k, v in build().state_dict().items()} for name, build in nets.items()}
+    keys = json.loads((FOLDER / "released_keys.json").read_text()) | keys
     rows = ",\n".join(f" {json.dumps(name)}: {json.dumps(shapes)}" for name, shapes in keys.items())
     (FOLDER / "released_keys.json").write_text(f"{{\n{rows}\n}}\n")
     (FOLDER / "released").mkdir(exist_ok=True)
-    values = {}
-    for name in cases.RELEASED:
+    values = dict(np.load(FOLDER / "released_logits.npz"))
+    for name in filter(nets.__contains__, cases.RELEASED):
         model = cases.released(name)
         with narrow(model.width or 1.0, model.classes):
             net = nets[name]()

@@ -58,7 +58,7 @@ def test_weight_decay_is_part_of_the_gradient_for_sgd_and_decoupled_for_adamw():
 
 
 LAYERS = ("stem", "stem_spike", "stage1_block1_conv1", "stage1_block1_shortcut", "stage1_block1", "stage2_block1_conv1",
-          "readout")  # fmt: skip
+          "last_spike", "readout")  # fmt: skip
 DEPTHS = {"stem": 3, "stage1_block1_conv1": 2, "stage1_block1": 2, "stage2_block1_conv1": 1, "readout": 0, "other": 0}
 
 

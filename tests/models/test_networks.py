@@ -249,3 +249,40 @@ def test_a_sew_stem_normalises_a_static_image_once_and_one_with_tebn_at_each_ste
 
     biased, running = stem(variables, x)
     np.testing.assert_allclose(running, 0.9 + 0.1 * biased * count / (count - 1), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("norm", "first"), [(None, 0.4), ("bntt", 0.4), ("tdbn", 1.0)])
+def test_the_norms_of_ms_resnet_begin_at_the_threshold_and_end_a_block_at_zero(norm, first):
+    """The output of tdBN has the threshold as a factor already."""
+    network = models.build(small("ms_resnet18", time_steps=2, norm=norm, neuron=Neuron(threshold=0.4)))
+    for last, expected in ((False, first), (True, 0.0)):
+        layer = network.current(network.initial_scale(last)).keywords["norm"](name="norm")
+        variables = jax.jit(lambda norm=layer: norm.init(jax.random.key(0), jnp.zeros((1, 2, 3)), False))()
+        np.testing.assert_allclose(variables["params"]["scale"], expected)
+
+
+@pytest.mark.parametrize("name", ["ms_resnet18", "max_resnet18", "plif_mnist"])
+def test_the_newer_networks_work_without_a_norm(name):
+    model = models.build(small(name, time_steps=2, norm="none"))
+    x = jax.ShapeDtypeStruct((1, 1, *cases.ORIGINALS[name].input_shape), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), x)
+    assert set(variables) == {"params"} and not any("norm" in layer for layer in variables["params"].values())
+
+
+def test_dropout_of_plif_networks_is_drawn_per_example_and_the_same_at_all_time_steps():
+    def pass_on(x, membrane=None):
+        return x, x[:, -1]
+
+    model = models.build(small("plif_mnist", time_steps=3, input_shape=(8, 8, 2), dropout=0.5))
+    x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (8, 8, 2)), (2, 3, 8, 8, 2))
+
+    @jax.jit
+    def readout(key):
+        (_, aux), _ = model.init_with_output(
+            {"params": jax.random.key(0), "dropout": key}, x, True, neuron=pass_on, tap=lambda h: h, taps=("fc1.dense",)
+        )
+        return aux.terms["fc1.dense"]
+
+    first, second = (np.asarray(readout(jax.random.key(seed))) for seed in (0, 1))
+    np.testing.assert_allclose(first, np.broadcast_to(first[:, :1], first.shape), rtol=1e-5, atol=1e-6)
+    assert np.abs(first[0] - first[1]).max() > 0.01 and np.abs(first - second).max() > 0.01
