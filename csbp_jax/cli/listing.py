@@ -25,6 +25,11 @@ NEURONS = {
     "lif": "leaky integrate-and-fire (LIF); with learn layer or channel, its decay is learned (PLIF)",
     "cuba": "current-based LIF: its input passes a leaky synapse (Synaptic)",
     "alif": "adaptive LIF: each spike raises the threshold for some time",
+    "clif": "complementary LIF: recent spikes make the reset stronger",
+    "ilif": "integer LIF: up to levels spikes per time step",
+    "psn": "parallel spiking neuron: learned weights between all time steps, no reset",
+    "masked_psn": "PSN whose time steps see the last order steps alone",
+    "sliding_psn": "PSN whose weights, of the last order steps, are shared by all time steps",
 }
 """Neurons (models.neuron) in words."""
 

@@ -74,7 +74,7 @@ class Data:
     """Threads that load data in each process; does not change results."""
 
 
-NeuronName = Literal["lif", "cuba", "alif"]
+NeuronName = Literal["lif", "cuba", "alif", "clif", "ilif", "psn", "masked_psn", "sliding_psn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +100,20 @@ class Neuron:
     at_threshold: Literal["silent", "fire"] = "silent"
     """What a neuron does at exactly its threshold: stay silent, or fire (as in SpikingJelly)."""
     name: NeuronName = "lif"
-    """Neuron: lif (leaky integrate-and-fire, or PLIF with learn), cuba (lif behind a leaky synapse) or alif (lif with
-    an adaptive threshold)."""
+    """Neuron: lif (leaky integrate-and-fire, or PLIF with learn), cuba (lif behind a leaky synapse), alif (lif with an
+    adaptive threshold), clif (complementary lif), ilif (integer lif), or a parallel neuron with learned weights over
+    time: psn, masked_psn or sliding_psn. Of these, decay is used by the lif family, reset by lif, cuba and alif, and
+    detach_reset by all that are reset."""
     synapse_decay: float = 0.5
     """cuba only: factor of the synaptic current from one time step to the next, in [0, 1]."""
     adaptation: float = 0.2
     """alif only: rise of the threshold with each spike, 0 or more."""
     adaptation_decay: float = 0.9
     """alif only: factor of the rise from one time step to the next, in [0, 1]."""
+    levels: int = 4
+    """ilif only: largest number of spikes per time step."""
+    order: int = 2
+    """masked_psn and sliding_psn only: number of time steps, the present one included, that a spike depends on."""
 
 
 ModelName = Literal[
@@ -360,6 +366,8 @@ LATER_FIELDS = {
     "model.neuron.synapse_decay": 0.5,
     "model.neuron.adaptation": 0.2,
     "model.neuron.adaptation_decay": 0.9,
+    "model.neuron.levels": 4,
+    "model.neuron.order": 2,
     "optimizer.layer_decay": 1.0,
 }
 """Fields added since runs were first written, with their defaults. They are stored only with another value, so that the

@@ -49,6 +49,8 @@ RANGES: dict[str, Range] = {
     "model.neuron.synapse_decay": FROM_0_TO_1,
     "model.neuron.adaptation": FROM_0,
     "model.neuron.adaptation_decay": FROM_0_TO_1,
+    "model.neuron.levels": Range("from 1 to 256", lambda v: 1 <= v <= 256),
+    "model.neuron.order": WHOLE_FROM_1,
     "chaos.z0": Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
     "chaos.beta": FROM_0_TO_1,
     "chaos.target": BETWEEN_0_AND_1,
@@ -215,6 +217,17 @@ def check(config: Config) -> Config:
 
 def _check_neuron(config: Config) -> None:
     neuron = config.model.neuron
+    if neuron.scale_input and "psn" in neuron.name:
+        raise ConfigError(f"model.neuron.scale_input: True is not possible with {neuron.name}, which has no decay")
+    if neuron.name in ("psn", "masked_psn"):
+        hint = "which computes all time steps at once; take sliding_psn"
+        if config.model.name == "recurrent":
+            raise ConfigError(f"model.neuron.name: {neuron.name} is not possible in a recurrent network, {hint}")
+        if config.data.frames not in (None, config.model.time_steps):
+            raise ConfigError(
+                f"data.frames: {config.data.frames} is not possible with {neuron.name}, whose weights are for "
+                f"model.time_steps ({config.model.time_steps}); leave it at None, or take sliding_psn"
+            )
     if neuron.learn != "none" and neuron.name != "lif":
         raise ConfigError(f"model.neuron.learn: {neuron.learn} is not possible with {neuron.name}; allowed is none")
     if neuron.learn != "none" and not 0 < neuron.decay < 1:

@@ -58,28 +58,33 @@ def inspect(
     source = forward.Unaugmented(records, rows)
     size = min(len(rows), restored.config.eval_batch_size)
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
-    measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers))(source))
+    neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
+    levels = neuron.levels if neuron is not None and neuron.name == "ilif" else 1
+    measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers, levels))(source))
     result = {"run": restored.folder.name, "split": split, "weights_of": restored.which, "epoch": restored.epoch}
     result |= {"examples": len(rows)} | _summary(measured, synapses)
-    neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
-    neuron = neuron if neuron is None or neuron.name in ("lif", "cuba") else None  # others have their own resets
-    plots_inspection.draw(folder / "figures" / "inspect", result, measured, neuron)
+    drawn = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
+    plots_inspection.draw(folder / "figures" / "inspect", result, measured, drawn)
     files.write_json(folder / "inspect.json", result)
     _print(console, folder, result)
     return result
 
 
-def _measure(layers: tuple[str, ...]) -> forward.Measure:
+def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
     """Return a measure that sums on the device, since spikes of all examples would not fit for a large network."""
 
     def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
         names = layers or forward.spiking_layers(apply, variables, x)
-        (_, aux), synops = synaptic_ops.count_synops(apply, variables, x, inspect=names)
+        (_, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names)
         fired = {layer: aux.spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
+        steps = {layer: (aux.spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
+
+        def over_examples(counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            return {layer: jnp.einsum("b,b...->...", batch["mask"].astype(n.dtype), n) for layer, n in counts.items()}
+
         return {
-            "by_neuron": {
-                layer: jnp.einsum("b,b...->...", batch["mask"].astype(n.dtype), n) for layer, n in fired.items()
-            },
+            "by_neuron": over_examples(fired),
+            "steps_by_neuron": over_examples(steps),
             "by_example": {layer: n.reshape(len(n), -1).sum(1) for layer, n in fired.items()},
             "spikes": {layer: aux.spikes[layer][0] for layer in names},
             "membranes": {layer: aux.membranes[layer][0] for layer in names},
@@ -102,9 +107,11 @@ def _gather(
             if layer not in layers:
                 first = {key: np.asarray(measured[key][layer]) for key in ("spikes", "membranes")}
                 layers[layer] = {key: array.reshape(len(array), -1) for key, array in first.items()}
-                layers[layer] |= {"shape": first["spikes"].shape[1:], "by_neuron": 0, "by_example": np.zeros(0, int)}
+                layers[layer] |= {"by_neuron": 0, "steps_by_neuron": 0, "by_example": np.zeros(0, int)}
+                layers[layer]["shape"] = first["spikes"].shape[1:]
             row = layers[layer]
-            row["by_neuron"] = row["by_neuron"] + np.asarray(measured["by_neuron"][layer], np.int64).ravel()
+            for key in ("by_neuron", "steps_by_neuron"):
+                row[key] = row[key] + np.asarray(measured[key][layer], np.int64).ravel()
             row["by_example"] = np.append(row["by_example"], np.asarray(measured["by_example"][layer])[mask])
         for name, synops in measured["synops"].items():
             effective, spiking = np.asarray(synops.effective, np.int64)[mask], np.asarray(synops.spiking)[mask]
@@ -114,6 +121,7 @@ def _gather(
             counts["macs"] += int(effective[~spiking].sum())
     for row in layers.values():
         row["rates"] = row["by_neuron"] / (examples * len(row["spikes"]))
+        row["always"] = row["steps_by_neuron"] == examples * len(row["spikes"])
     for counts in synapses.values():
         counts |= {kind: float(counts[kind] / examples) for kind in ("acs", "macs")}
     return layers, synapses
@@ -127,7 +135,7 @@ def _summary(measured: dict[str, dict[str, Any]], synapses: dict[str, dict[str, 
             "neurons": len(rates),
             "rate": float(rates.mean()),
             "silent": float((rates == 0).mean()),
-            "always_firing": float((rates == 1).mean()),
+            "always_firing": float(row["always"].mean()),
             "spikes_per_example": {"mean": float(spikes.mean()), "min": int(spikes.min()), "max": int(spikes.max())},
         }
     total = {kind: sum(counts[kind] for counts in synapses.values()) for kind in _SYNOPS}

@@ -10,6 +10,9 @@ events, grey values, averaged or added spikes. (NeuroBench decides this per batc
 counts all connections, zero or not. Not counted, as in NeuroBench: biases, norms (which fold into weights), pooling,
 the updates of the neurons.
 
+An integer n of an I-LIF neuron stands for n spikes, and so for n AC of each of its connections: with ``levels`` above
+1, all inputs that are integers up to that size are counted in this way.
+
 A still input passes its first synapse once and is counted once; a network that computes that synapse at each time step
 needs T times as much there.
 """
@@ -44,9 +47,11 @@ class SynOps:
 
 
 def count_synops(
-    apply: Callable[..., Any], variables: Any, x: jax.Array, **options: Any
+    apply: Callable[..., Any], variables: Any, x: jax.Array, *, levels: int = 1, **options: Any
 ) -> tuple[Any, dict[str, SynOps]]:
     """Call ``apply(variables, x, **options)``; return its output, and ``{synapse: SynOps}`` of the call.
+
+    levels: largest number of spikes of a neuron per time step.
 
     Synapses are the ``nn.Conv`` and ``nn.Dense`` of the network, by their layer's name (``conv1.conv``), and the
     feedback of recurrent layers (``rec1.feedback``). Jittable.
@@ -70,10 +75,10 @@ def count_synops(
 
     with nn.intercept_methods(record):
         out = apply(variables, x, **options)
-    return out, {name: _count(synapse, kernel, received) for name, synapse, kernel, received in calls}
+    return out, {name: _count(synapse, kernel, received, levels) for name, synapse, kernel, received in calls}
 
 
-def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array) -> SynOps:
+def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int) -> SynOps:
     def fanout(kernel: jax.Array) -> jax.Array:
         """Count the connections of each input: the derivative of the sum of all outputs, exact in float32."""
 
@@ -85,9 +90,12 @@ def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array) -> SynOps:
         return connections.astype(jnp.int32)
 
     axes = tuple(range(2, x.ndim))
+    size = jnp.abs(x.astype(jnp.float32))
+    spiking = ((size <= levels) & (size == jnp.round(size))).all(axes, keepdims=True)
+    uses = jnp.where(spiking, size, 1).astype(jnp.int32)
     return SynOps(
-        effective=jnp.where(x != 0, fanout((kernel != 0).astype(jnp.float32))[None], 0).sum(axes),
-        spiking=((x == 0) | (jnp.abs(x) == 1)).all(axes),
+        effective=jnp.where(x != 0, uses * fanout((kernel != 0).astype(jnp.float32))[None], 0).sum(axes),
+        spiking=spiking.reshape(x.shape[:2]),
         dense=fanout(jnp.ones_like(kernel, jnp.float32)).sum(),
     )
 

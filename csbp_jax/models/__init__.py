@@ -23,6 +23,7 @@ from csbp_jax.models import (
 )
 from csbp_jax.models.base import Network
 from csbp_jax.models.basic import Dense, Recurrent, SmallConv
+from csbp_jax.neurons import psn
 from csbp_jax.neurons.plif import PLIF, Scaled
 
 _NETWORKS: dict[str, Callable[..., Network]] = {
@@ -62,12 +63,19 @@ _NETWORKS: dict[str, Callable[..., Network]] = {
 }
 
 
-def neuron(config: configuration.Neuron) -> neurons.TracingNeuron | nn.Module:
-    """Build the neuron of a config: a pytree, or a Linen module if it has parameters of its own."""
+def neuron(config: configuration.Neuron, time_steps: int = 4) -> neurons.TracingNeuron | nn.Module:
+    """Build the neuron of a config: a pytree, or a Linen module if it has parameters of its own.
+
+    time_steps: T of all sequences, for psn and masked_psn.
+    """
     spike = getattr(surrogate, config.surrogate)(config.surrogate_param)
-    options: dict[str, Any] = {
+    options: dict[str, Any] = {"spike": spike} | {
         name: getattr(config, name) for name in ("decay", "threshold", "reset", "detach_reset", "at_threshold")
-    } | {"spike": spike}
+    }
+
+    def without(*names: str) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if name not in names}
+
     if config.learn != "none":
         return PLIF(**options, per_channel=config.learn == "channel")
     built: neurons.TracingNeuron
@@ -78,6 +86,16 @@ def neuron(config: configuration.Neuron) -> neurons.TracingNeuron | nn.Module:
             built = neurons.CuBaLIF(**options, synapse_decay=config.synapse_decay)
         case "alif":
             built = neurons.ALIF(**options, adaptation=config.adaptation, adaptation_decay=config.adaptation_decay)
+        case "clif":
+            built = neurons.CLIF(**without("reset"))
+        case "ilif":
+            built = neurons.ILIF(**without("reset", "spike"), levels=config.levels)
+        case "psn":
+            return psn.PSN(time_steps, **without("decay", "reset", "detach_reset"))
+        case "masked_psn":
+            return psn.MaskedPSN(time_steps, **without("decay", "reset", "detach_reset"), order=config.order)
+        case "sliding_psn":
+            return psn.SlidingPSN(config.order, **without("decay", "reset", "detach_reset"))
     return Scaled(built, 1 - config.decay) if config.scale_input else built
 
 
@@ -133,7 +151,7 @@ def build(config: configuration.Model, custom_neuron: neurons.Neuron | nn.Module
     return _NETWORKS[config.name](
         classes=config.classes,
         time_steps=config.time_steps,
-        neuron=neuron(config.neuron) if custom_neuron is None else custom_neuron,
+        neuron=neuron(config.neuron, config.time_steps) if custom_neuron is None else custom_neuron,
         norm_groups=config.norm_groups,
         remat=config.remat,
         dtype={"float32": None, "bfloat16": jnp.bfloat16}[config.precision],

@@ -10,6 +10,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from csbp_jax.config import ranges
@@ -141,3 +142,66 @@ def _adaptive(
     (a,) = hidden
     spikes = fire(u - threshold - adaptation * a)
     return spikes, cell_scan.after_reset(u, spikes, threshold, *options), (adaptation_decay * a + spikes,)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["decay", "threshold", "spike"],
+    meta_fields=["detach_reset", "at_threshold"],
+)
+@dataclasses.dataclass(frozen=True)
+class CLIF:
+    """Complementary LIF, whose spikes are followed by a stronger reset for some time (Huang et al., ICML 2024).
+
+        u[t] = decay v[t-1] + x[t]
+        s[t] = H(u[t] - threshold)
+        m[t] = m[t-1] sigma((1 - decay) u[t]) + s[t]
+        v[t] = u[t] - s[t] (threshold + sigma(m[t]))            sigma the logistic function; decay = 1 - 1/tau
+
+    m is the complementary potential. Constants are those of :func:`csbp_jax.neurons.lif`.
+    """
+
+    decay: ArrayLike = 0.5
+    threshold: ArrayLike = 1.0
+    spike: Surrogate = triangle()
+    detach_reset: bool = False
+    at_threshold: AtThreshold = "silent"
+
+    def __call__(self, x: jax.Array, state: ComplementaryState | None = None) -> tuple[jax.Array, ComplementaryState]:
+        """Return ``(spikes [B, T, ...], state)`` of the current ``x [B, T, ...]``."""
+        return self.trace(x, state)[:2]
+
+    def trace(
+        self, x: jax.Array, state: ComplementaryState | None = None
+    ) -> tuple[jax.Array, ComplementaryState, jax.Array]:
+        """As the call, with u ``[B, T, ...]``, the membrane before reset."""
+        x, shape, dtype = arguments.sequence("CLIF", x)
+        arguments.one_of("CLIF", "at_threshold", self.at_threshold, AtThreshold)
+        ranges.require("CLIF", ranges.FROM_0_TO_1, decay=self.decay)
+        ranges.require("CLIF", ranges.ABOVE_0, threshold=self.threshold)
+        v, m = arguments.states("CLIF", ComplementaryState, state, shape, dtype)
+        decay = arguments.expand("CLIF", "decay", self.decay, shape, dtype)
+        constants = (arguments.expand("CLIF", "threshold", self.threshold, shape, dtype), 1 - decay)
+        cell = cell_scan.Cell(
+            _complementary, (self.detach_reset,), cell_scan.HEAVISIDE[self.at_threshold], expensive=True
+        )
+        spikes, (v, (m,)), u = cell_scan.run(cell, x, (v, (m,)), decay, constants, self.spike)
+        return spikes, ComplementaryState(v, m), u
+
+
+def _complementary(
+    options: tuple[bool],
+    fire: cell_scan.Fire,
+    constants: cell_scan.Constants,
+    u: jax.Array,
+    hidden: cell_scan.Hidden,
+) -> tuple[jax.Array, jax.Array, cell_scan.Hidden]:
+    threshold, leak = constants
+    spikes = fire(u - threshold)
+    m = hidden[0] * _logistic(leak * u) + spikes
+    return spikes, cell_scan.after_reset(u, spikes, threshold + _logistic(m), "soft", *options), (m,)
+
+
+def _logistic(x: jax.Array) -> jax.Array:
+    # XLA on CPU computes tanh faster than exp.
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Activity = dict[str, Any]
-"""Arrays ``spikes`` and ``membranes`` (before the reset) of one example ``[T, N]``, ``rates`` ``[N]``, and
-``by_example``; and the ``shape`` of the layer's N neurons, such as (height, width, channels)."""
+"""Arrays ``spikes`` and ``membranes`` (before the reset) of one example ``[T, N]``, ``rates`` and ``always`` (whether a
+neuron fired in all time steps) ``[N]``, and ``by_example``; and the ``shape`` of the layer's N neurons, such as
+(height, width, channels)."""
 
 _MAX_NEURONS = 200  # each of which has a row of pixels
 _TRACES = 4
@@ -115,8 +116,9 @@ def neuron_name(index: int, shape: Sequence[int]) -> str:
 
 def _rates(axes: "Axes", activity: Activity) -> None:
     rates = activity["rates"]
-    axes.hist(rates, bins=np.linspace(0, 1, 41).tolist(), color=PALETTE[0])
-    text = f"silent {np.mean(rates == 0):.1%}\nalways {np.mean(rates == 1):.1%}"
+    highest = max(1, np.ceil(rates.max()))
+    axes.hist(rates, bins=np.linspace(0, highest, 41).tolist(), color=PALETTE[0])
+    text = f"silent {np.mean(rates == 0):.1%}\nalways {np.mean(activity['always']):.1%}"
     axes.text(0.97, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize="small")
     axes.set(xlabel="spikes of a neuron per time step", ylabel="neurons", yscale="log")
 

@@ -193,10 +193,11 @@ def compile_group(config: Config, own: Own = Own()) -> Config:
 def traces_neuron(config: Config, own: Own = Own()) -> bool:
     """Return whether the neuron's constants can be traced.
 
-    Not a learned decay, which is a parameter, nor with tdBN, which takes the threshold when the network is built, nor
+    Not if it has parameters of its own, nor with tdBN, which takes the threshold when the network is built, nor
     with a user's own parts, which may read the neuron from their config.
     """
-    return not own.plugins and config.model.neuron.learn == "none" and config.model.norm != "tdbn"
+    neuron = config.model.neuron
+    return not own.plugins and neuron.learn == "none" and "psn" not in neuron.name and config.model.norm != "tdbn"
 
 
 def compile_groups(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:

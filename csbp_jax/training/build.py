@@ -53,7 +53,9 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
     if own.term and config.chaos.term == "cbp":
         raise ConfigError(f"chaos.term: cbp replaces the term, but {own.label} has its own; leave one of them out")
     visible = _with_placeholders(config)
-    neuron = _call(own, "neuron", visible) if own.neuron else models.neuron(config.model.neuron)
+    neuron = (
+        _call(own, "neuron", visible) if own.neuron else models.neuron(config.model.neuron, config.model.time_steps)
+    )
     model = _call(own, "model", visible, neuron) if own.model else models.build(config.model, neuron)
     _check_model(config, own, model)
     tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch, ordered_layers(config, model))

@@ -12,11 +12,15 @@ from csbp_jax.config import (
     Chaos,
     Config,
     ConfigError,
+    Data,
+    Model,
+    Neuron,
     Optimizer,
     check,
     flatten,
     flatten_json,
     from_json,
+    replaced,
     run_name,
     to_json,
 )
@@ -36,6 +40,8 @@ BAD = {
     "model.neuron.synapse_decay": 1.5,
     "model.neuron.adaptation": -0.1,
     "model.neuron.adaptation_decay": 1.1,
+    "model.neuron.levels": 0,
+    "model.neuron.order": 0,
     "chaos.beta": 1.5,
     "chaos.target": 1.0,
     "chaos.scale": 0.0,
@@ -97,6 +103,16 @@ def test_a_wrong_type_is_refused(value, kind):
     with pytest.raises(ConfigError, match=r"chaos\.cut"):
         check(Config(chaos=Chaos(cut=(1.0, 2.0, 3.0))))  # type: ignore[arg-type]  # refused at run time
     check(Config(optimizer=Optimizer(lr=1, clip=2)))
+
+
+def test_a_psn_takes_all_frames():
+    for name in ("masked_psn", "psn"):
+        neuron = replaced(Neuron(), "name", name)
+        config = Config(data=Data(frames=3), model=Model(time_steps=4, neuron=neuron))
+        with pytest.raises(ConfigError, match=rf"data.frames: 3 is not possible with {name}, whose weights are for"):
+            check(config)
+        check(replaced(config, "data.frames", 4))
+        check(replaced(config, "model.neuron.name", "sliding_psn"))
 
 
 def test_strengths_and_taps_must_agree():

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from csbp_jax import data
+from csbp_jax import data, models
 from csbp_jax.cli import main
-from csbp_jax.config import Neuron
+from csbp_jax.config import Neuron, replaced
 from csbp_jax.evaluation import inspection, restore, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.plots import empty_figure
@@ -73,6 +73,22 @@ def test_numbers_do_not_depend_on_the_batch_size(run, inspected, no_figures, tmp
     (copy / "config.json").write_text(json.dumps(content))
     again = inspection.inspect(copy, examples=30, console=terminal.Console(file=io.StringIO()))
     assert (again["layers"], again["synapses"]) == (inspected[0]["layers"], inspected[0]["synapses"])
+
+
+def test_integers_of_ilif_are_spikes(run, tmp_path, monkeypatch):
+    restored = restore.restore(shutil.copytree(run, tmp_path / "run"))
+    config = replaced(replaced(restored.config, "model.neuron.name", "ilif"), "model.neuron.levels", 2)
+    network: Any = models.build(config.model)
+    restored = restored._replace(config=config, apply=network.apply)
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots_inspection, "draw", lambda folder, result, layers, neuron: drawn.append((layers, neuron)))
+    result = inspection.inspect(restored, examples=30, console=terminal.Console(file=io.StringIO()))
+    ((layers, neuron),) = drawn
+    assert neuron is None and max(layers[name]["spikes"].max() for name in layers) == 2
+    for name, row in result["layers"].items():
+        assert row["always_firing"] == layers[name]["always"].mean() <= (layers[name]["rates"] >= 1).mean()
+    # Integers reach the read-out, and averages over 2x2 reach conv2.
+    assert result["synapses"]["readout"]["macs"] == 0 < result["synapses"]["readout"]["acs"]
 
 
 def test_numbers_are_printed_drawn_and_written(run, inspected):

@@ -97,6 +97,19 @@ def test_spikes_stay_spikes_behind_maximum_pooling_only():
         assert counts["conv2.conv"].spiking.all() == (pool == "max")
 
 
+def test_an_integer_of_ilif_is_counted_as_its_spikes():
+    neuron = Neuron(name="ilif", levels=3, decay=0.5)
+    model, variables = network("dense", (6,), (5, 4), neuron=neuron)
+    x = 40 * np.random.default_rng(2).random((2, 1, 6)).astype(np.float32)
+    (_, aux), counts = count(model.apply, variables, x, inspect=("fc1",), levels=3)
+    _, as_products = count(model.apply, variables, x)
+    n = np.asarray(aux.spikes["fc1"]).astype(int)
+    assert n.max() > 1 and (n <= 3).all()
+    assert counts["fc2.dense"].effective.tolist() == (4 * n.sum(2)).tolist() and counts["fc2.dense"].spiking.all()
+    assert as_products["fc2.dense"].effective.tolist() == (4 * (n > 0).sum(2)).tolist()
+    assert not as_products["fc2.dense"].spiking.all() and not counts["fc1.dense"].spiking.any()
+
+
 @pytest.mark.parametrize(("size", "stride"), [((7, 6), 2), ((2, 2), 1), ((2, 3), 2), ((1, 2), 1)])
 def test_strides_and_small_inputs_count_existing_connections(size, stride):
     """Also for inputs smaller than the kernel, which are padded on CPUs."""

@@ -172,6 +172,7 @@ class Twice:
 
 INEXPRESSIBLE = {
     "conv1: its neuron fires at its threshold": Model(features=(4, 4), neuron=Neuron(at_threshold="fire")),
+    "conv1: its neuron (PSN) is not one of LIF, IF and PLIF": Model(features=(4, 4), neuron=Neuron(name="psn")),
     "conv1: its neuron (ALIF) is not one of LIF, IF and PLIF": Model(features=(4, 4), neuron=Neuron(name="alif")),
     "conv1: its soft reset subtracts the threshold": Model(features=(4, 4), neuron=Neuron(reset="soft")),
     "conv1: its norm (BNTT) has other factors at each time step": Model(features=(4, 4), norm="bntt"),

@@ -11,6 +11,7 @@ import pytest
 
 from csbp_jax import chaos, models, neurons, surrogate
 from csbp_jax.config import ConfigError, Model, Neuron
+from csbp_jax.neurons import psn
 from csbp_jax.neurons.plif import PLIF, Scaled
 
 B, T = 6, 3
@@ -157,6 +158,18 @@ def test_the_config_names_the_neuron():
     alif: Any = models.neuron(Neuron(name="alif", adaptation=0.1, adaptation_decay=0.6, **shared))
     for neuron in (cuba, alif):
         assert {name: getattr(neuron, name) for name in shared} == shared and neuron.spike == surrogate.triangle(1.0)
+    clif: Any = models.neuron(Neuron(name="clif", **shared))
+    ilif: Any = models.neuron(Neuron(name="ilif", levels=7, **shared))
+    for neuron in (clif, ilif):
+        names = [name for name in shared if name != "reset"]
+        assert [getattr(neuron, name) for name in names] == [shared[name] for name in names]
+    assert isinstance(clif, neurons.CLIF) and isinstance(ilif, neurons.ILIF) and ilif.levels == 7
+    masked: Any = models.neuron(Neuron(name="masked_psn", order=3, **shared), 5)
+    sliding: Any = models.neuron(Neuron(name="sliding_psn", order=3, **shared))
+    plain: Any = models.neuron(Neuron(name="psn", **shared), 6)
+    assert (masked.time_steps, masked.order, sliding.order, plain.time_steps) == (5, 3, 3, 6)
+    assert all(module.threshold == 0.7 and module.at_threshold == "fire" for module in (masked, sliding, plain))
+    assert isinstance(masked, psn.MaskedPSN) and isinstance(sliding, psn.SlidingPSN) and type(plain) is psn.PSN
     assert isinstance(cuba, neurons.CuBaLIF) and cuba.synapse_decay == 0.3
     assert isinstance(alif, neurons.ALIF) and (alif.adaptation, alif.adaptation_decay) == (0.1, 0.6)
 

@@ -196,6 +196,14 @@ def test_an_option_that_a_network_lacks_is_an_error(model, message):
             Model(neuron=Neuron(learn="layer", name="alif")),
             "model.neuron.learn: layer is not possible with alif; allowed is none",
         ),
+        (
+            Model(neuron=Neuron(scale_input=True, name="sliding_psn")),
+            "model.neuron.scale_input: True is not possible with sliding_psn, which has no decay",
+        ),
+        (
+            Model(name="recurrent", neuron=Neuron(name="masked_psn")),
+            "model.neuron.name: masked_psn is not possible in a recurrent network, .* take sliding_psn",
+        ),
     ],
 )
 def test_impossible_values_are_errors(model, message):

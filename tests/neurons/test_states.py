@@ -49,6 +49,14 @@ def adaptive(x, v, a, options, decay, threshold, adaptation, adaptation_decay):
     return s, u, (after_reset(u, s, threshold, options), adaptation_decay * a + s)
 
 
+def complementary(x, v, m, options, decay, threshold):
+    u = decay * v + x
+    s = fire(u - threshold, options.get("at_threshold"))
+    m = m / (1 + jnp.exp(-(1 - decay) * u)) + s
+    r = lax.stop_gradient(s) if options.get("detach_reset") else s
+    return s, u, (u - r * (threshold + 1 / (1 + jnp.exp(-m))), m)
+
+
 class Case(NamedTuple):
     """A neuron, its equations of one time step ``(x, *states, options, **constants)``, and constants to begin with."""
 
@@ -59,6 +67,7 @@ class Case(NamedTuple):
 
 CASES = {
     "cuba": Case(neurons.CuBaLIF, current_based, {"synapse_decay": 0.6, "decay": 0.7, "threshold": 1.1}),
+    "clif": Case(neurons.CLIF, complementary, {"decay": 0.7, "threshold": 0.9}),
     "alif": Case(neurons.ALIF, adaptive, {"decay": 0.7, "threshold": 0.9, "adaptation": 0.4, "adaptation_decay": 0.8}),
 }
 NEURONS = pytest.mark.parametrize("name", CASES)
@@ -112,13 +121,17 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+FAST = ((3, 3), (4, 6))
+
+
 @pytest.mark.parametrize(
     "name, T, options",
     [
-        pytest.param(name, T, options, marks=() if number == T == 3 or (number, T) == (1, 6) else pytest.mark.slow)
+        pytest.param(name, T, options, marks=() if (number, T) in FAST else pytest.mark.slow)
         for name in CASES
         for T in (3, 6)
         for number, options in enumerate(OPTIONS)
+        if name != "clif" or "reset" not in options
     ],
 )
 def test_values_and_all_gradients_equal_a_plain_loop(x64, name, T, options):
@@ -258,6 +271,7 @@ def test_a_scaled_neuron_passes_its_state_on():
         (neurons.ALIF(threshold=0), "ALIF: threshold is 0, but must be above 0"),
         (neurons.ALIF(reset="zero"), "ALIF: reset is 'zero', but must be one of hard, soft, none"),  # type: ignore[arg-type]  # wrong on purpose
         (neurons.ALIF(at_threshold="no"), "ALIF: at_threshold is 'no', but must be one of silent, fire"),  # type: ignore[arg-type]  # wrong on purpose
+        (neurons.CLIF(decay=2.0), "CLIF: decay is 2.0, but must be from 0 to 1"),
         (neurons.CuBaLIF(synapse_decay=1.5), "CuBaLIF: synapse_decay is 1.5, but must be from 0 to 1"),
         (neurons.ALIF(decay=jnp.ones(5)), r"ALIF: decay of shape \(5,\) does not broadcast to \(3, 4\)"),
     ],

@@ -71,7 +71,7 @@ def test_only_fields_that_are_not_traced_need_another_compilation():
     assert len(grid.compile_groups(grid.members(alif, {"model.neuron.decay": [0.2, 0.5]}))) == 1
     assert len(grid.compile_groups(grid.members(alif, {"model.neuron.adaptation": [0.2, 0.5]}))) == 2
     plif, tdbn = replaced(SMALL, "model.neuron.learn", "layer"), replaced(SMALL, "model.norm", "tdbn")
-    for config in (plif, tdbn):
+    for config in (plif, tdbn, replaced(SMALL, "model.neuron.name", "psn")):
         assert len(grid.compile_groups(grid.members(config, {"model.neuron.decay": [0.2, 0.5]}))) == 2
 
 

@@ -1,0 +1,176 @@
+"""Parallel spiking neurons (Fang et al., NeurIPS 2023), which learn how time steps mix: PSN, masked and sliding PSN.
+
+    U = W X,    S = H(U - B)            X, U, S [T, ...]; B is a threshold; W and B are learned
+
+They are not reset, so that all time steps are computed at once. Each layer calls its own copy of a module to get its
+neuron. u, the membrane of taps and of inspection, is W x.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from csbp_jax.config import ConfigError, ranges
+from csbp_jax.neurons import arguments, cell_scan
+from csbp_jax.neurons.lif import AtThreshold
+from csbp_jax.surrogate import Surrogate, arctan
+
+# U(-1/sqrt(T), 1/sqrt(T)), as in the code of the article.
+_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """Neuron of a PSN: sequences of T time steps, at once.
+
+    weight: ``[T, T]``, to time step t from time step s. threshold: ``[T]``.
+    """
+
+    weight: jax.Array
+    threshold: jax.Array
+    spike: Surrogate
+    at_threshold: AtThreshold = "silent"
+
+    def __call__(self, x: jax.Array, state: None = None) -> tuple[jax.Array, jax.Array]:
+        """Return ``(spikes [B, T, ...], u at the last time step)``.
+
+        Raises:
+          ConfigError: x does not have T time steps, or a state is passed, for which this neuron has no use.
+        """
+        return self.trace(x, state)[:2]
+
+    def trace(self, x: jax.Array, state: None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """As the call, with u ``[B, T, ...]``."""
+        x, _, dtype = arguments.sequence("PSN", x)
+        T = len(self.weight)
+        if x.shape[1] != T or state is not None:
+            steps = f"x has {x.shape[1]} time steps" if x.shape[1] != T else "x continues an earlier sequence"
+            raise ConfigError(
+                f"PSN: {steps}, but the weights are for all {T} steps at once: not for a recurrent layer, for chunks, "
+                "or for data.frames; take a sliding PSN"
+            )
+        # One product an example: einsum would move time to the front, and copy.
+        weights = jnp.broadcast_to(self.weight.astype(dtype), (len(x), T, T))
+        u = jnp.matmul(weights, x.astype(dtype).reshape(*x.shape[:2], -1)).reshape(x.shape)
+        threshold = self.threshold.astype(dtype).reshape(T, *(1,) * (x.ndim - 2))
+        spikes = _fire(self.spike, self.at_threshold, u - threshold[None])
+        return spikes.astype(x.dtype), u[:, -1], u
+
+
+class SlidingState(NamedTuple):
+    """State of a sliding PSN: u at the last time step, and the inputs before the next, ``[B, order - 1, ...]``."""
+
+    membrane: jax.Array
+    inputs: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Sliding:
+    """Neuron of a sliding PSN: sequences of any length.
+
+    weight: ``[order]``, the last one of the present time step. threshold: scalar.
+    """
+
+    weight: jax.Array
+    threshold: jax.Array
+    spike: Surrogate
+    at_threshold: AtThreshold = "silent"
+
+    def __call__(self, x: jax.Array, state: SlidingState | None = None) -> tuple[jax.Array, SlidingState]:
+        """Return ``(spikes [B, T, ...], state)``."""
+        return self.trace(x, state)[:2]
+
+    def trace(self, x: jax.Array, state: SlidingState | None = None) -> tuple[jax.Array, SlidingState, jax.Array]:
+        """As the call, with u ``[B, T, ...]``."""
+        x, shape, dtype = arguments.sequence("SlidingPSN", x)
+        order, T = len(self.weight), x.shape[1]
+        weight, current = self.weight.astype(dtype), x.astype(dtype)
+        if state is None:
+            past = jnp.zeros((shape[0], order - 1, *shape[1:]), dtype)
+        elif isinstance(state, SlidingState):
+            past = state.inputs
+        else:
+            raise TypeError(
+                f"SlidingPSN: state is a {type(state).__name__}, but must be the SlidingState of another call"
+            )
+        joined = jnp.concatenate([past, current], axis=1)
+
+        def delayed(steps: int) -> jax.Array:
+            if state is None:  # as joined, but without a copy
+                rest = max(T - steps, 0)
+                return jnp.pad(current[:, :rest], ((0, 0), (T - rest, 0), *((0, 0),) * (x.ndim - 2)))
+            return joined[:, order - 1 - steps : order - 1 - steps + T]
+
+        u = sum((weight[order - 1 - steps] * delayed(steps) for steps in range(1, order)), weight[-1] * current)
+        spikes = _fire(self.spike, self.at_threshold, u - self.threshold.astype(dtype))
+        return spikes.astype(x.dtype), SlidingState(u[:, -1], joined[:, T:]), u
+
+
+def _fire(spike: Surrogate, at_threshold: AtThreshold, distance: jax.Array) -> jax.Array:
+    arguments.one_of("PSN", "at_threshold", at_threshold, AtThreshold)
+    return cell_scan.with_gradient_of(spike, cell_scan.HEAVISIDE[at_threshold], distance)
+
+
+class PSN(nn.Module):
+    """Parallel spiking neuron: each time step sees all others, later ones included.
+
+    time_steps: T of all sequences. threshold: initial value, above 0.
+    """
+
+    time_steps: int
+    threshold: float = 1.0
+    spike: Surrogate = arctan(2.0)
+    at_threshold: AtThreshold = "silent"
+
+    @nn.compact
+    def __call__(self, channels: int) -> Parallel:
+        """Return the neuron of a layer; its weights are those of all channels."""
+        ranges.require("PSN", ranges.ABOVE_0, threshold=self.threshold)
+        weight = self.param("weight", _UNIFORM, (self.time_steps, self.time_steps))
+        threshold = self.param("threshold", nn.initializers.constant(self.threshold), (self.time_steps,))
+        return Parallel(weight * self.mask(), threshold, self.spike, self.at_threshold)
+
+    def mask(self) -> jax.Array:
+        """Return factors of the weights, ``[T, T]``."""
+        return jnp.ones((self.time_steps, self.time_steps))
+
+
+class MaskedPSN(PSN):
+    """Masked PSN, whose time steps see only the last ``order`` ones, the present one included.
+
+    The weights are W (masking M + 1 - masking), M[t, s] = 1 for t - order < s <= t and else 0. The article raises
+    ``masking`` from 0 to 1 during training.
+    """
+
+    order: int = 2
+    masking: float = 1.0
+
+    def mask(self) -> jax.Array:
+        ones = jnp.ones((self.time_steps, self.time_steps))
+        return self.masking * (jnp.tril(ones) - jnp.tril(ones, -self.order)) + 1 - self.masking
+
+
+class SlidingPSN(nn.Module):
+    """Sliding PSN, whose time steps share the weights of the last ``order`` ones.
+
+        u[t] = sum over i < order of  w[order - 1 - i] x[t - i],      w = ..., 1/4, 1/2, 1 at first
+
+    threshold: initial value, above 0.
+    """
+
+    order: int = 2
+    threshold: float = 1.0
+    spike: Surrogate = arctan(2.0)
+    at_threshold: AtThreshold = "silent"
+
+    @nn.compact
+    def __call__(self, channels: int) -> Sliding:
+        """Return the neuron of a layer; its weights are those of all channels."""
+        ranges.require("SlidingPSN", ranges.ABOVE_0, threshold=self.threshold)
+        ranges.require("SlidingPSN", ranges.WHOLE_FROM_1, order=self.order)
+        weight = self.param("weight", lambda _: 0.5 ** jnp.arange(self.order - 1.0, -1, -1))
+        threshold = self.param("threshold", nn.initializers.constant(self.threshold), ())
+        return Sliding(weight, threshold, self.spike, self.at_threshold)

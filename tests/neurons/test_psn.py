@@ -1,0 +1,174 @@
+"""Parallel spiking neurons against products with their matrices, written out."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
+
+from csbp_jax import surrogate
+from csbp_jax.config import ConfigError
+from csbp_jax.neurons.chunked import in_chunks
+from csbp_jax.neurons.psn import PSN, MaskedPSN, SlidingPSN
+from csbp_jax.neurons.recurrent import Feedback
+
+B, T, C = 3, 5, (2, 4)
+SPIKE = surrogate.arctan(2.0)
+MODULES = {
+    "psn": PSN(T, spike=SPIKE),
+    "masked": MaskedPSN(T, spike=SPIKE, order=2),
+    "half masked": MaskedPSN(T, spike=SPIKE, order=2, masking=0.5),
+    "sliding": SlidingPSN(3, spike=SPIKE),
+    "longer than T": SlidingPSN(7, spike=SPIKE),
+}
+NAMES = pytest.mark.parametrize("name", MODULES)
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(0.4, 1.0, shape)
+
+
+def parameters(name):
+    """Drawn parameters in the shapes of the module's own."""
+    shapes = jax.eval_shape(MODULES[name].init, jax.random.key(0), 4)["params"]
+    return {key: jnp.asarray(draw(*leaf.shape, seed=n)) for n, (key, leaf) in enumerate(shapes.items())}
+
+
+def bound(module, params) -> Any:
+    """The neuron of a layer with these parameters."""
+    return module.apply({"params": params}, 4)
+
+
+def factor(name, t, s):
+    """Of the weight to time step t from time step s; for a sliding PSN, which of its weights it is."""
+    if name == "psn":
+        return 1.0
+    if name in ("masked", "half masked"):
+        inside = t - 2 < s <= t
+        return float(inside) if name == "masked" else 0.5 + 0.5 * inside
+    order = len(parameters(name)["weight"])
+    return order - 1 - (t - s) if 0 <= t - s < order else None
+
+
+def written_out(name, x, params):
+    """``(spikes, u)`` in NumPy, and u's derivative in each parameter, as a function of its cotangent."""
+    weight, threshold = (np.asarray(params[key]) for key in ("weight", "threshold"))
+    u, of_weight, of_x = np.zeros_like(x), [], []
+    for t in range(x.shape[1]):
+        for s in range(x.shape[1]):
+            chosen = factor(name, t, s)
+            if chosen is None:
+                continue
+            index, scale = ((t, s), chosen) if weight.ndim == 2 else ((chosen,), 1.0)
+            u[:, t] += scale * weight[index] * x[:, s]
+            of_weight.append((index, t, s, scale))
+            of_x.append((t, s, scale * weight[index]))
+    distance = u - (threshold if threshold.ndim == 0 else threshold.reshape(1, -1, 1, 1))
+
+    def pull(spikes_bar, u_bar):
+        through = spikes_bar * np.asarray(SPIKE.derivative(distance))
+        total = through + u_bar
+        weight_bar, x_bar = np.zeros_like(weight), np.zeros_like(x)
+        for index, t, s, scale in of_weight:
+            weight_bar[index] += scale * (total[:, t] * x[:, s]).sum()
+        for t, s, value in of_x:
+            x_bar[:, s] += value * total[:, t]
+        threshold_bar = -(through.sum() if threshold.ndim == 0 else through.sum((0, 2, 3)))
+        return x_bar, {"weight": weight_bar, "threshold": threshold_bar}
+
+    return (distance > 0).astype(float), u, pull
+
+
+@NAMES
+def test_values_and_all_gradients_equal_those_written_out(x64, name):
+    x, params = draw(B, T, *C), parameters(name)
+    spikes_bar, u_bar = draw(B, T, *C, seed=7), draw(B, T, *C, seed=8)
+
+    def run(x, params):
+        spikes, state, u = bound(MODULES[name], params).trace(x)
+        return (spikes_bar * spikes).sum() + (u_bar * u).sum(), (spikes, u, getattr(state, "membrane", state))
+
+    gradients, outputs = jax.jit(jax.grad(run, (0, 1), has_aux=True))(jnp.asarray(x), params)
+    spikes, u, pull = written_out(name, x, params)
+    assert 0.1 < spikes.mean() < 0.9
+    assert_trees_all_equal(outputs[0], spikes)
+    assert_trees_all_close(outputs[1:], (u, u[:, -1]), rtol=1e-12, atol=1e-12)
+    assert_trees_all_close(gradients, pull(spikes_bar, u_bar), rtol=1e-11, atol=1e-11)
+
+
+def test_first_parameters_are_those_of_the_article():
+    for module in (PSN(100), MaskedPSN(100)):
+        params = module.init(jax.random.key(0), 4)["params"]
+        assert params["threshold"].tolist() == [1.0] * 100
+        assert 0.095 < jnp.abs(params["weight"]).max() <= 0.1 and jnp.abs(params["weight"].mean()) < 0.01
+    params = SlidingPSN(4, threshold=0.5).init(jax.random.key(0), 4)["params"]
+    assert params["weight"].tolist() == [0.125, 0.25, 0.5, 1.0] and params["threshold"] == 0.5
+
+
+@pytest.mark.parametrize("order", [1, 3, 7])
+def test_a_sliding_psn_goes_on_from_its_state(x64, order):
+    neuron = SlidingPSN(order, spike=SPIKE).init_with_output(jax.random.key(0), 4)[0]
+    x = jnp.asarray(draw(B, 9, *C))
+
+    @jax.jit
+    def run_all(x):
+        first, state = neuron(x[:, :2])
+        second, state = neuron(x[:, 2:], state)
+        rest = jax.tree.map(jnp.zeros_like, state)
+        chunked, spikes = in_chunks(lambda state, x: neuron(x, state)[::-1], rest, x, 4)
+        return neuron(x), (jnp.concatenate([first, second], 1), state), (spikes, chunked)
+
+    expected, *others = run_all(x)
+    for other in others:
+        assert_trees_all_close(other, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sliding_psn_can_be_recurrent():
+    neuron = SlidingPSN(2).init_with_output(jax.random.key(0), 4)[0]
+    x, weights = jnp.asarray(draw(B, T, 4), jnp.float32), jnp.asarray(draw(4, 4, seed=1), jnp.float32)
+    spikes, state = Feedback(neuron, weights)(x)
+    late = jnp.pad(spikes[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    assert_trees_all_close((spikes, state), neuron(x + late @ weights), atol=1e-5)
+
+
+@NAMES
+def test_bfloat16_currents_have_float32_membranes_and_bfloat16_spikes(name):
+    neuron = MODULES[name].init_with_output(jax.random.key(0), 4)[0]
+    spikes, _, u = neuron.trace(jnp.asarray(draw(B, T, *C), jnp.bfloat16))
+    assert_type([spikes, u], [jnp.bfloat16, jnp.float32])
+
+
+@NAMES
+def test_it_can_fire_at_exactly_its_threshold(name):
+    x = jnp.asarray(np.random.default_rng(0).integers(-2, 3, (B, T, *C)), jnp.float32)
+    params = jax.tree.map(lambda a: jnp.ones(a.shape, jnp.float32), parameters(name))
+    u = bound(MODULES[name], params).trace(x)[2]
+    assert (u == 1).any()
+    for rule, expected in (("silent", u > 1), ("fire", u >= 1)):
+        spikes = bound(MODULES[name].clone(at_threshold=rule), params)(x)[0]
+        assert_trees_all_equal(spikes, expected.astype(jnp.float32))
+
+
+def test_a_psn_refuses_all_but_its_sequences():
+    neuron = PSN(T).init_with_output(jax.random.key(0), 4)[0]
+    with pytest.raises(ConfigError, match="PSN: x has 1 time steps, but the weights are for all 5 steps at once"):
+        Feedback(neuron, jnp.eye(4))(jnp.zeros((B, T, 4)))
+    with pytest.raises(ConfigError, match=r"PSN: x continues an earlier sequence, but .* take a sliding PSN"):
+        neuron(jnp.zeros((B, T, 4)), neuron(jnp.zeros((B, T, 4)))[1])
+
+
+def test_impossible_numbers_are_refused():
+    for module, message in (
+        (PSN(T, threshold=0.0), "PSN: threshold is 0.0, but must be above 0"),
+        (SlidingPSN(0), "SlidingPSN: order is 0, but must be a positive whole number"),
+        (SlidingPSN(2, threshold=-1.0), "SlidingPSN: threshold is -1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            module.init(jax.random.key(0), 4)
+    neuron = SlidingPSN(2).init_with_output(jax.random.key(0), 4)[0]
+    with pytest.raises(TypeError, match=r"SlidingPSN: state is a .*, but must be the SlidingState of another call"):
+        neuron(jnp.zeros((B, T, 4)), jnp.zeros((B, 4)))
+    with pytest.raises(ValueError, match="PSN: at_threshold is 'no', but must be one of silent, fire"):
+        PSN(T, at_threshold="no").init_with_output(jax.random.key(0), 4)[0](jnp.zeros((B, T, 4)))  # type: ignore[arg-type]  # wrong on purpose
