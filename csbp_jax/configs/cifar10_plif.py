@@ -7,7 +7,7 @@ Accuracy: CSBP no result of the authors was found; baseline 93.50 % (best on tes
 92.58 % (chosen by validation), PLIF's own.
 Run by us: no (needs an accelerator). Hardware and hours: not stated. z at the end: 0.038 z0.
 
-- Known: network, neuron, loss, optimizer, batch size, augmentation
+- Known: network (the article's), neuron, loss, optimizer, batch size, augmentation
   (github.com/fangwei123456/Parametric-Leaky-Integrate-and-Fire-Spiking-Neuron).
 - Inferred: all of the chaos term, from the authors' DVS-Gesture run.
 - Differs from the original: the learning rate falls once along a cosine, over the 64 epochs of its half period, in

@@ -4,6 +4,9 @@ Convolutions are 3x3; there are no biases, and the weights are initially PyTorch
 output is the mean spike of ten neurons. Neurons are PLIF with initial decay 1/2, threshold 1, a detached hard reset and
 the arctan surrogate with alpha 2. As SpikingJelly's, they fire at their threshold too.
 
+The structures are those of the article's table. The released code differs in two of them: it has 2048 hidden units for
+CIFAR10-DVS, and no dropout before the read-out for CIFAR-10.
+
 Layers ``conv1``, ``conv1_spike``, ``conv2``, ..., ``fc1``, ``fc1_spike``, ``readout``, ``readout_spike``.
 """
 
@@ -27,7 +30,6 @@ class PLIFNet(PublishedNetwork):
     hidden: units of the first dense layer.
     votes: number of neurons of the read-out whose spikes are averaged to one class.
     dropout: rate before the dense layers, drawn per example and unit, and the same at all time steps.
-    drop_hidden: whether dropout is applied before the read-out too.
     """
 
     stages: tuple[tuple[int, ...], ...] = ((128,), (128,))
@@ -35,7 +37,6 @@ class PLIFNet(PublishedNetwork):
     hidden: int = 2048
     votes: int = 10
     dropout: float = 0.5
-    drop_hidden: bool = True
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         conv = self.spiking(layers.ConvNormLIF, kernel_init=layers.TORCH)
@@ -49,8 +50,7 @@ class PLIFNet(PublishedNetwork):
         drop = nn.Dropout(self.dropout, broadcast_dims=(1,), deterministic=not train)
         x = run(layers.Linear(self.wide(self.hidden), self.dtype, use_bias=False, name="fc1"), drop(layers.flat(x)))
         x = run(layers.Spike(dtype=self.dtype, name="fc1_spike"), x)
-        x = drop(x) if self.drop_hidden else x
-        x = run(layers.Linear(self.classes * self.votes, use_bias=False, name="readout"), x)
+        x = run(layers.Linear(self.classes * self.votes, use_bias=False, name="readout"), drop(x))
         return layers.vote(run(layers.Spike(name="readout_spike"), x), self.votes)
 
     def first(self, x: jax.Array, features: int, run: RunLayer) -> jax.Array:
@@ -64,6 +64,6 @@ class PLIFNet(PublishedNetwork):
 
 # For MNIST, Fashion-MNIST and N-MNIST.
 MNIST = PLIFNet
-CIFAR10 = functools.partial(PLIFNet, stages=((256,) * 3,) * 2, drop_hidden=False)
-CIFAR10_DVS = functools.partial(PLIFNet, stages=((128,),) * 4)
+CIFAR10 = functools.partial(PLIFNet, stages=((256,) * 3,) * 2)
+CIFAR10_DVS = functools.partial(PLIFNet, stages=((128,),) * 4, hidden=512)
 DVS_GESTURE = functools.partial(PLIFNet, stages=((128,),) * 5, hidden=512)

@@ -109,7 +109,7 @@ class PLIFCifar10(PLIFNet):
 
 
 class PLIFCifar10DVS(PLIFNet):
-    plan = ((128, True),) * 4
+    plan, hidden = ((128, True),) * 4, 512
 
 
 class PLIFGesture(PLIFNet):
