@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.evaluation import forward, restore, synaptic_ops
 from csbp_jax.evaluation.outputs import output_folder
+from csbp_jax.models.attention import thresholds_of
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
@@ -63,7 +64,11 @@ def inspect(
     measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers, levels))(source))
     result = {"run": restored.folder.name, "split": split, "weights_of": restored.which, "epoch": restored.epoch}
     result |= {"examples": len(rows)} | _summary(measured, synapses)
-    drawn = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
+    known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
+    drawn = {
+        layer: known and dataclasses.replace(known, threshold=known.threshold * thresholds_of(layer))
+        for layer in measured
+    }
     plots_inspection.draw(folder / "figures" / "inspect", result, measured, drawn)
     files.write_json(folder / "inspect.json", result)
     _print(console, folder, result)

@@ -8,7 +8,7 @@ that connection, so fewer at the border of a feature map. At time step t of an e
 are accumulates (AC) if all inputs of the synapse are in {-1, 0, 1}, and multiply-accumulates (MAC) otherwise: counts of
 events, grey values, averaged or added spikes. (NeuroBench decides this per batch, this module per example.) "Dense"
 counts all connections, zero or not. Not counted, as in NeuroBench: biases, norms (which fold into weights), pooling,
-the updates of the neurons.
+the updates of the neurons. Nor are the products of attention between spikes, which have no weights.
 
 An integer n of an I-LIF neuron stands for n spikes, and so for n AC of each of its connections: with ``levels`` above
 1, all inputs that are integers up to that size are counted in this way.

@@ -21,6 +21,11 @@ ATTENTION_THRESHOLD = 0.5
 """Threshold of attention neurons, in thresholds of the others."""
 
 
+def thresholds_of(layer: str) -> float:
+    """Return the threshold of a layer's neurons, in thresholds of the network's own neuron, by the layer's name."""
+    return ATTENTION_THRESHOLD if layer.endswith("_attention") else 1.0
+
+
 def self_attention(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
     """Compute ``q (k^T v)`` of each head: attention without softmax, linear in the number of tokens.
 

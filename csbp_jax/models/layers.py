@@ -87,7 +87,7 @@ class ConvNormLIF(ConvNorm):
 class Spike(nn.Module):
     """Neuron on a current, or on a sum of currents; a static current is repeated over ``time_steps``.
 
-    threshold: factor of the neuron's threshold; a neuron without the attribute ``threshold`` ignores it.
+    threshold: factor of the neuron's threshold; a neuron that is no dataclass with a field ``threshold`` ignores it.
     """
 
     time_steps: int = 1
@@ -234,7 +234,8 @@ def scale_threshold(neuron: Any, factor: float) -> Any:
     """Return the neuron, or the module of neurons, with its threshold multiplied by ``factor``."""
     if isinstance(neuron, Scaled):
         return dataclasses.replace(neuron, neuron=scale_threshold(neuron.neuron, factor))
-    if factor == 1 or not hasattr(neuron, "threshold"):
+    fields = {field.name for field in dataclasses.fields(neuron)} if dataclasses.is_dataclass(neuron) else set()
+    if factor == 1 or "threshold" not in fields:
         return neuron
     return dataclasses.replace(neuron, threshold=neuron.threshold * factor)
 

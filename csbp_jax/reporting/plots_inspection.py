@@ -2,7 +2,7 @@
 
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,27 +25,29 @@ _TRACES = 4
 
 
 @fonts.with_fallbacks()
-def draw(folder: pathlib.Path, result: dict[str, Any], layers: dict[str, Activity], neuron: Neuron | None) -> None:
+def draw(
+    folder: pathlib.Path, result: dict[str, Any], layers: dict[str, Activity], neurons: Mapping[str, Neuron | None]
+) -> None:
     """Draw ``raster.png``, ``membranes.png``, ``rates.png``, ``spikes.png`` and ``operations.png``.
 
     Args:
       folder: the output directory, created if it is missing.
       result: the result of ``inspection.inspect``.
       layers: activity per layer.
-      neuron: for its threshold and reset; None if they are unknown, with a neuron of the user's own.
+      neurons: of the layers, for thresholds and resets; None if they are unknown, with a neuron of the user's own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     first = f"the first example of the {result['split']} split"
-    plots: dict[str, tuple[Callable[[Axes, Activity], None], str]] = {
+    plots: dict[str, tuple[Callable[..., None], str]] = {
         "raster": (_raster, f"spikes of {first}"),
-        "membranes": (lambda axes, activity: _membranes(axes, activity, neuron), f"membranes of {first}"),
+        "membranes": (_membranes, f"membranes of {first}"),
         "rates": (_rates, f"firing rates of neurons over {result['examples']} examples"),
         "spikes": (_spikes_per_example, f"spikes per example, {result['examples']} examples"),
     }
     for name, (plot, title) in plots.items():
         figure, panels = _grid(len(layers), height=3.7 if name == "membranes" else 2.9)
         for axes, (layer, activity) in zip(panels, layers.items(), strict=True):
-            plot(axes, activity)
+            plot(axes, activity, *([neurons[layer]] if name == "membranes" else []))
             sizes = " x ".join(map(str, activity["shape"]))
             axes.set_title(fonts.printable(f"{layer}: {sizes} neurons"), fontsize="medium")
         figure.suptitle(fonts.printable(f"{result['run']}: {title}"), wrap=True)

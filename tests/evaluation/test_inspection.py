@@ -81,10 +81,12 @@ def test_integers_of_ilif_are_spikes(run, tmp_path, monkeypatch):
     network: Any = models.build(config.model)
     restored = restored._replace(config=config, apply=network.apply)
     drawn: list[Any] = []
-    monkeypatch.setattr(plots_inspection, "draw", lambda folder, result, layers, neuron: drawn.append((layers, neuron)))
+    monkeypatch.setattr(
+        plots_inspection, "draw", lambda folder, result, layers, neurons: drawn.append((layers, neurons))
+    )
     result = inspection.inspect(restored, examples=30, console=terminal.Console(file=io.StringIO()))
-    ((layers, neuron),) = drawn
-    assert neuron is None and max(layers[name]["spikes"].max() for name in layers) == 2
+    ((layers, neurons),) = drawn
+    assert set(neurons.values()) == {None} and max(layers[name]["spikes"].max() for name in layers) == 2
     for name, row in result["layers"].items():
         assert row["always_firing"] == layers[name]["always"].mean() <= (layers[name]["rates"] >= 1).mean()
     # Integers reach the read-out, and averages over 2x2 reach conv2.

@@ -104,11 +104,13 @@ def test_the_threshold_of_any_neuron_can_be_scaled():
     def custom(x, membrane=None):
         return x, x[:, -1]
 
+    custom.threshold = 0.8  # type: ignore[attr-defined]  # as an object of a user's own class may have one
     lif, scaled = neurons.LIF(0.5, 0.8), Scaled(neurons.LIF(0.5, 0.8), 0.5)
     assert layers.scale_threshold(lif, 1.0) is lif and layers.scale_threshold(custom, 0.5) is custom
-    for neuron in (lif, scaled, PLIF(threshold=0.8)):
+    for neuron in (lif, scaled, PLIF(threshold=0.8), neurons.ALIF(threshold=0.8), neurons.CuBaLIF(threshold=0.8)):
         assert layers.scale_threshold(neuron, 0.5).threshold == 0.4
     assert layers.scale_threshold(scaled, 0.5).gain == 0.5
+    assert [attention.thresholds_of(f"block1_{layer}") for layer in ("attention", "q")] == [0.5, 1.0]
 
 
 @functools.cache
