@@ -23,6 +23,7 @@ from csbp_jax.models import (
 )
 from csbp_jax.models.base import Network
 from csbp_jax.models.basic import Dense, Recurrent, SmallConv
+from csbp_jax.models.streaming import stream as stream
 from csbp_jax.neurons import psn
 from csbp_jax.neurons.plif import PLIF, Scaled
 

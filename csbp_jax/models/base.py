@@ -1,7 +1,7 @@
 """Base classes of the networks: the call and its auxiliary outputs; a family defines only the order of its layers."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -50,6 +50,7 @@ class Network(nn.Module):
         tap: Tap = chaos.term,
         taps: tuple[str, ...] = (),
         inspect: tuple[str, ...] = (),
+        states: Mapping[str, neurons.State] | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Map ``x [B, T or 1, ...]`` to ``(logits [B, T, classes], Aux)``.
 
@@ -59,12 +60,14 @@ class Network(nn.Module):
           tap: maps each tensor of ``taps`` to a scalar of ``Aux.terms``.
           taps: names of tensors, see taps.py.
           inspect: names of layers whose spikes and membranes are returned.
+          states: states of layers before the first time step, zeros for others; returns those after the last one. None:
+            all are zeros, and none is returned. For a sequence in chunks, :func:`csbp_jax.models.stream`.
 
         Raises:
           ConfigError: a name in ``taps`` or ``inspect`` does not exist.
         """
         layer_neuron = self.neuron if neuron is None else neuron
-        probe = Probe(tap, taps, inspect)
+        probe = Probe(tap, taps, inspect, states)
         auxes: list[Aux] = []
 
         def call(layer: nn.Module, x: jax.Array) -> tuple[jax.Array, Aux]:

@@ -11,15 +11,14 @@ can be tapped, named after their layer, as far as the layer has them:
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from csbp_jax.config import ConfigError
-from csbp_jax.neurons import Neuron, membrane_of
-from csbp_jax.neurons.recurrent import Feedback
+from csbp_jax.neurons import Neuron, State, membrane_of
 
 Tap = Callable[[jax.Array], jax.Array]
 """Function from a tapped tensor to a term, e.g. ``chaos.term``."""
@@ -32,6 +31,7 @@ class Aux:
     terms: ``{tap: scalar}``, the tap function of each tapped tensor.
     rates: ``{layer: scalar}``, spikes per neuron per time step.
     spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers (membranes before reset).
+    states: ``{layer: state}`` of all neurons after the last time step, if states were passed; see streaming.py.
     names: all tensors that can be tapped (static).
     """
 
@@ -39,16 +39,21 @@ class Aux:
     rates: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     spikes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     membranes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    states: dict[str, State] = dataclasses.field(default_factory=dict)
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Request for auxiliary outputs: the tap function, the tensors to tap, and the layers to inspect."""
+    """Request for auxiliary outputs: the tap function, the tensors to tap, and the layers to inspect.
+
+    states: the states of layers before the first time step, zeros where there is none; None: do not return states.
+    """
 
     tap: Tap
     taps: tuple[str, ...] = ()
     inspect: tuple[str, ...] = ()
+    states: Mapping[str, State] | None = None
 
 
 def apply_taps(layer: str, tensors: dict[str, jax.Array], probe: Probe) -> Aux:
@@ -68,7 +73,7 @@ def apply_taps(layer: str, tensors: dict[str, jax.Array], probe: Probe) -> Aux:
 
 
 def run_neuron(
-    layer: str, tensors: dict[str, jax.Array], current: jax.Array, neuron: Neuron | Feedback, probe: Probe
+    layer: str, tensors: dict[str, jax.Array], current: jax.Array, neuron: Neuron, probe: Probe
 ) -> tuple[jax.Array, Aux]:
     """Run a layer's neuron on its input current, and compute the layer's :class:`Aux`.
 
@@ -88,12 +93,13 @@ def run_neuron(
     """
     inspected = layer in probe.inspect
     before_reset = {}
+    start = [probe.states[layer]] if probe.states and layer in probe.states else []
     if inspected or f"{layer}.membrane_pre" in probe.taps:
         if not hasattr(neuron, "trace"):
             raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
-        spikes, state, before_reset["membrane_pre"] = neuron.trace(current)
+        spikes, state, before_reset["membrane_pre"] = neuron.trace(current, *start)
     else:
-        spikes, state = neuron(current)
+        spikes, state = neuron(current, *start)
     membrane = membrane_of(state)
     after_reset = {} if membrane is None else {"membrane": membrane}
     aux = apply_taps(layer, {**tensors, **after_reset, **before_reset}, probe)
@@ -102,6 +108,7 @@ def run_neuron(
         rates={layer: jnp.mean(spikes, dtype=jnp.promote_types(spikes.dtype, jnp.float32))},
         spikes={layer: spikes} if inspected else {},
         membranes={layer: before_reset["membrane_pre"]} if inspected else {},
+        states={} if probe.states is None else {layer: state},
         names=tuple(dict.fromkeys([*aux.names, f"{layer}.membrane_pre"])),
     )
 
@@ -114,7 +121,7 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
     """
     merged: dict[str, dict[str, jax.Array]] = {
         field: {k: v for aux in layers for k, v in getattr(aux, field).items()}
-        for field in ("terms", "rates", "spikes", "membranes")
+        for field in ("terms", "rates", "spikes", "membranes", "states")
     }
     names = tuple(name for aux in layers for name in aux.names)
     for option, requested, known in (
@@ -129,5 +136,6 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
         rates=merged["rates"],
         spikes=merged["spikes"],
         membranes=merged["membranes"],
+        states=merged["states"],
         names=names,
     )
