@@ -1,8 +1,10 @@
 """The study of known and unknown speakers: every speaker is left out once, and the means are those of its seeds."""
 
+import numpy as np
 import pytest
 
-from csbp_jax import configs
+from csbp_jax import configs, data
+from csbp_jax.data.source import ArraySource
 from experiments import speakers
 
 
@@ -16,7 +18,7 @@ def content():
         split: {"csbp": [run(0.1 * i), run(0.1 * i)], "bp": [run(0.05 * i), run(0.05 * i + 0.02)]}
         for i, split in enumerate((speakers.KNOWN, *speakers.SPEAKERS))
     }
-    return speakers.summary(splits) | {"seeds": 2, "command": "COMMAND"}
+    return speakers.summary(splits) | {"seeds": 2, "command": "COMMAND", "ridge": dict.fromkeys(splits, 0.25)}
 
 
 def test_the_mean_over_speakers_is_of_each_seed_and_without_the_known_ones(content):
@@ -28,7 +30,8 @@ def test_differences_are_csbp_minus_plain_backpropagation(content):
     rows = dict(line.strip("| ").split(" | ", 1) for line in speakers.table(content).splitlines()[2:])
     assert list(rows) == [speakers.KNOWN, *speakers.SPEAKERS, speakers.UNKNOWN]
     assert rows["george"].startswith("500 | 10.00 (all equal) | 6.00 [")
-    assert rows["george"].rpartition(" | ")[2].startswith("4.00 [")
+    *_, difference, linear = rows["george"].split(" | ")
+    assert difference.startswith("4.00 [") and linear == "25.0"
     assert "`COMMAND`" in speakers.page(content) and "has 90.0 to 90.0 %" in speakers.page(content)
 
 
@@ -37,3 +40,13 @@ def test_only_the_test_speaker_differs():
     assert speakers.left_out(config, "") == config and speakers.left_out(config, "george") == configs.load(
         "fsdd_speaker"
     )
+
+
+def test_ridge_regression_learns_on_the_training_split_and_is_measured_on_the_test_split(monkeypatch):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 600)
+    x = rng.poisson(20.0 * np.eye(3)[y][:, None, :] + 1, (600, 4, 3))
+    wrong = np.where(np.arange(100) < 25, (y[500:] + 1) % 3, y[500:])
+    splits = {"train": ArraySource(x[:500], y[:500], 3), "test": ArraySource(x[500:], wrong, 3)}
+    monkeypatch.setattr(data, "load", lambda config, data_dir: splits)
+    assert speakers.ridge(configs.load("fsdd"), "data") == 0.75
