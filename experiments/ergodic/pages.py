@@ -89,8 +89,7 @@ def ergodic_table(systems: Systems) -> str:
             rows.append(
                 [
                     *cells,
-                    groups_text(result["groups"]),
-                    groups_text(result["groups_as_they_are"]),
+                    *(_groups_of(result, key) for key in ("groups", "groups_as_they_are")),
                     _r_hat_text(max(measured["r_hat"] for measured in observables)),
                     f"{_steps_text(np.median(times))}, {_steps_text(max(times))}" if times else "at rest",
                     _count_text(observables, "passes"),
@@ -101,6 +100,11 @@ def ergodic_table(systems: Systems) -> str:
     head = ["system", "condition", "exponent", "chaotic", "groups", "groups, symmetric copies apart", "largest R-hat"]
     head += ["time, median and largest", "pass", "mix", "ergodic"]
     return study.table(head, rows)
+
+
+def _groups_of(result: Content, key: str) -> str:
+    """The groups of a condition, or that nothing could be compared."""
+    return "all slow" if all(measured["slow"] for measured in result["observables"]) else groups_text(result[key])
 
 
 def groups_text(sizes: Sequence[int]) -> str:
@@ -211,6 +215,8 @@ def draw(content: Content, out: pathlib.Path) -> None:
     functions.legend(fontsize="small")
     for i, name in enumerate(chaotic):
         series = content["systems"][name]["chaos"].get("series", [])
+        if not series:
+            continue
         entropies, ks = [s["entropy"] for s in series], [s["k"] for s in series]
         random.plot(entropies, ks, "o", ms=3, alpha=0.6, color=PALETTE[i % len(PALETTE)], label=name)
     for name, series in content["noise"].items():

@@ -1,6 +1,7 @@
 """The study of ergodicity: its systems, their equivalent copies, its measures and its verdicts."""
 
 import itertools
+import json
 import pathlib
 
 import jax
@@ -135,3 +136,15 @@ def test_small_systems_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--starts", "4"])
     assert "--starts: from 16 on" in capsys.readouterr().err
+
+
+def test_the_page_is_that_of_the_data():
+    content = json.loads((FOLDER / "ergodic.json").read_text())
+    table = (FOLDER / "table.md").read_text()
+    assert pages.page(content) + "\n" == table and table in (FOLDER / "README.md").read_text()
+    for conditions in content["systems"].values():
+        for result in conditions.values():
+            if "observables" in result:
+                assert result["ergodic"] == measure.verdict_ergodic(result["observables"], result["groups"])
+    made = json.loads(json.dumps(pages.conclusions(content["systems"])))
+    assert made["verdicts"] == content["verdicts"] and made["overall"] == content["overall"]
