@@ -1,6 +1,6 @@
 """Residual networks with membrane shortcuts: blocks begin with their neuron, and add currents instead of spikes.
 
-    y = norm(conv(LIF([max pool](norm(conv(LIF(x)))))) + shortcut(x)
+    y = norm(conv(LIF(pool(norm(conv(LIF(x))))))) + shortcut(x)        pool: identity, or max pooling in Max-ResNet
 
 MS-ResNet (Hu et al., IEEE TNNLS 2024, arXiv:2112.08954), for ImageNet: decay 1/4, threshold 1/2, a detached hard reset,
 the rectangle surrogate of width 1. The norm's scale is initially the threshold, and 0 at the end of a block.
@@ -21,7 +21,7 @@ from csbp_jax.models.base import ResidualNetwork, RunLayer
 
 
 class MSResNet(ResidualNetwork):
-    """MS-ResNet for ImageNet, whose every stage halves the image.
+    """MS-ResNet for ImageNet; every stage halves the image.
 
     Layers ``stem``; of block J in stage I ``stageI_blockJ_spike1``, ``..._conv1``, ``..._spike2``, ``..._conv2``,
     ``..._shortcut`` where size or channels change; ``last_spike``, ``readout``. The currents of a static image are
@@ -79,7 +79,7 @@ class MSResNet(ResidualNetwork):
 
 
 class MaxResNet(MSResNet):
-    """Max-ResNet for CIFAR, whose first stage keeps the image's size; layers as in MS-ResNet."""
+    """Max-ResNet for CIFAR; the first stage keeps the image's size. Layers as in MS-ResNet."""
 
     stages: tuple[tuple[int, int], ...] = ((128, 3), (256, 3), (512, 2))
     stem: tuple[int, int] = (3, 1)

@@ -32,7 +32,7 @@ def compile_run(config, source):
     return compiled.compile_run(config, source, STEPS_PER_EPOCH, mesh=sharding.data_parallel(1))
 
 
-def test_mixing_is_off_in_the_last_epochs_and_the_same_as_ever_before(source):
+def test_mixing_is_off_in_the_last_epochs_only(source):
     """What a step sees is a function of (seed, step)."""
     always = compile_run(SMALL, source)
     at_first = compile_run(dataclasses.replace(SMALL, data=dataclasses.replace(SMALL.data, mix_off_epochs=2)), source)

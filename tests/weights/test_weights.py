@@ -34,7 +34,7 @@ NO_TABLE = {name for name in cases.ORIGINALS if name.startswith(("max_", "plif_"
 
 
 def deeper(keys, stages):
-    """Return the keys and shapes of a net with more blocks in its stages, all but the first alike."""
+    """Return the keys and shapes of a net with more blocks per stage, each like the second."""
     further = {
         re.sub(r"^layer(\d+)\.1\.", rf"layer\1.{block}.", key): shape
         for key, shape in keys.items()
