@@ -269,7 +269,7 @@ def differences(maps: Content) -> str:
 def draw(content: Content, options: argparse.Namespace) -> None:
     """Draw norms, losses and cumulated growths over steps: a column a map, a colour a condition, a line a start."""
     courses: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
-        "norm": ("norm of the parameters (start = 1)", np.array, "log"),
+        "norm": ("norm of the parameters (start = 1)", np.array, "linear"),
         "loss": ("task loss", np.array, "log"),
         "exponent": ("cumulated exponent (nats)", np.cumsum, "linear"),
         "growth": (f"cumulated growth at {DELTA:g} (nats)", np.cumsum, "linear"),

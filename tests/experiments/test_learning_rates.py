@@ -92,6 +92,7 @@ def test_sub_steps_against_direct_steps(ratio, spread, verdict):
     direct = np.linspace(10.0, 20.0, 8)
     substeps = ratio * direct * np.exp(spread * np.tile([1.0, -1.0], 4))
     pair = rates.ratio_of_times(direct, substeps)
+    assert pair is not None
     assert pair["ratio"] == pytest.approx(ratio) and pair["verdict"] == verdict
     assert pair["low"] < ratio < pair["high"]
     assert rates.ratio_of_times(direct, np.where(direct > 15, np.nan, substeps)) is None
