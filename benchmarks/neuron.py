@@ -23,6 +23,8 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "one sequence of zeros": ("zeros", {}),
     "memory copy": ("memory_copy", {"copies": 3}),
 }
+STATES = {"lif": 1, "cuba": 2, "alif": 2, "clif": 2, "ilif": 1, "psn": 1, "masked_psn": 1, "sliding_psn": 1}
+"""Neurons of ``model.neuron.name``, and their arrays of states per time step; of a PSN, its membrane alone."""
 SMALL = (4, 20, 500)  # for the comparison of values, which takes longer than timing on a large sequence
 
 
@@ -41,6 +43,30 @@ def measure(
                 _make(worker, name, shape)
             rows[label] = _row(in_rounds(workers, rounds), int(np.prod(shape)))
     return rows, versions, agreement
+
+
+def other_neurons(shapes: Mapping[str, tuple[int, ...]], rounds: int, report: Report) -> dict[str, Any]:
+    """``{label: {neuron: numbers}}``; CPU time of one core, and its ratio to that of lif, per state."""
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(sys.executable, "benchmarks.ours")) for name in STATES}
+        rows = {}
+        for label, shape in shapes.items():
+            report(f"other neurons, {label}")
+            for name, worker in workers.items():
+                worker.ask(make="named_neuron", arguments={"shape": list(shape), "name": name, "decay": DECAY})
+            seconds = {name: clocks["cpu"] for name, clocks in in_rounds(workers, rounds).items()}
+            total = {name: s.sum(1) for name, s in seconds.items()}
+            rows[label] = {
+                name: {
+                    "ns": spread(1e9 * total[name] / int(np.prod(shape))),
+                    "stages_ns": [spread(1e9 * stage / int(np.prod(shape))) for stage in seconds[name].T],
+                    "over_lif": spread(total[name] / total["lif"]),
+                    "states": count,
+                    "over_lif_per_state": spread(total[name] / total["lif"] / count),
+                }
+                for name, count in STATES.items()
+            }
+    return rows
 
 
 def chaos_term(rounds: int, elements: int = 2_000_000) -> dict[str, Any]:

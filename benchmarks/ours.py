@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import ours_convolution, ours_runs, ours_step
 from benchmarks.worker import Program, drawn
-from csbp_jax import chaos, neurons
+from csbp_jax import chaos, models, neurons
+from csbp_jax.config import Neuron
 
 VERSIONS = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
 
@@ -43,6 +45,30 @@ def neuron(
 
     def backward():
         results["gradient"], *_ = jax.block_until_ready(backward_pass(results["pull"], bars))
+
+    return Program([forward, backward], lambda: {name: np.asarray(results[name]) for name in ("spikes", "gradient")})
+
+
+def named_neuron(shape: Sequence[int], name: str, decay: float) -> Program:
+    """A neuron of ``model.neuron.name``, forward and backward, with the gradients of its parameters if it has any."""
+    # No feedback of states into the loss, as in a layer of a network whose last membrane is not tapped.
+    built: Any = models.neuron(Neuron(name=name, decay=decay), shape[1])  # type: ignore[arg-type]  # one of the names
+    x, bars = jnp.asarray(drawn(shape)), jnp.asarray(drawn(shape, 1))
+    params = built.init(jax.random.key(0), 1) if isinstance(built, nn.Module) else {}
+
+    def call(x, params):
+        neuron = built.apply(params, 1) if params else built
+        return neuron(x)[0]
+
+    forward_pass = jax.jit(lambda *operands: jax.vjp(call, *operands))
+    backward_pass = jax.jit(lambda pull, bars: pull(bars))
+    results: dict[str, Any] = {}
+
+    def forward():
+        results["spikes"], results["pull"] = jax.block_until_ready(forward_pass(x, params))
+
+    def backward():
+        results["gradient"], _ = jax.block_until_ready(backward_pass(results["pull"], bars))
 
     return Program([forward, backward], lambda: {name: np.asarray(results[name]) for name in ("spikes", "gradient")})
 
@@ -83,6 +109,7 @@ def chaos_term(shape: Sequence[int]) -> Program:
 
 PROGRAMS = {
     "neuron": neuron,
+    "named_neuron": named_neuron,
     "minimum_traffic": minimum_traffic,
     "zeros": zeros,
     "memory_copy": memory_copy,

@@ -49,6 +49,12 @@ def neurons(pythons: Pythons, quick: bool) -> Content:
     return {"neuron": rows, "versions": versions, "agreement": agreement, "chaos_term": term}
 
 
+def other_neurons(_: Pythons, quick: bool) -> Content:
+    """The neurons other than LIF."""
+    shapes, rounds = (neuron.QUICK, 5) if quick else (neuron.SHAPES, 21)
+    return {"other_neurons": {"machine": machine(), "rows": neuron.other_neurons(shapes, rounds, report)}}
+
+
 def training_steps(pythons: Pythons, quick: bool) -> Content:
     """Training steps of networks, and the dispatch of a step."""
     python = pythons.get("spikingjelly")
@@ -105,6 +111,7 @@ def starts(_: Pythons, quick: bool) -> Content:
 
 PARTS: dict[str, Callable[[Pythons, bool], Content]] = {
     "neuron": neurons,
+    "other_neurons": other_neurons,
     "steps": training_steps,
     "convolutions": convolutions_alone,
     "growth": growth,

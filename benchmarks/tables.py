@@ -32,6 +32,21 @@ def neurons(rows: Content) -> str:
     return "## The neuron\n\n" + table(head, body)
 
 
+def other_neurons(content: Content) -> str:
+    head = ["", "neuron", "ns", "forward ns", "backward ns", "states", "/ lif", "/ lif, per state"]
+    body = []
+    for label, row in content["rows"].items():
+        for name, n in row.items():
+            ns = [cell(numbers) for numbers in (n["ns"], *n["stages_ns"])]
+            body.append([label, name, *ns, str(n["states"]), cell(n["over_lif"]), cell(n["over_lif_per_state"])])
+    return f"""## Other neurons
+
+Those of `model.neuron.name`, without their last states, on {content["machine"]}; lif on the same machine. The parallel
+neurons include the gradients of their weights.
+
+{table(head, body)}"""
+
+
 def term(numbers: Content) -> str:
     ns = numbers["ns_per_element"]
     return f"""## The chaos term
@@ -179,6 +194,7 @@ Without compiled programs in the cache: {cell(n["cold"], 1)} s; with them: {cell
 
 SHOWN: dict[str, Callable[[Content], str]] = {
     "neuron": neurons,
+    "other_neurons": other_neurons,
     "chaos_term": term,
     "steps": training_steps,
     "convolutions": convolutions,

@@ -14,6 +14,7 @@ Value = tuple[Mapping[str, float], int, float]
 Read = Callable[[Content], Value]
 
 TS = ("T=4", "T=16", "T=100")
+OTHER_NEURONS = ("cuba", "alif", "clif", "ilif", "psn", "sliding_psn")
 NETS = ("CNN7", "VGGSNN", "ResNet-19", "SEW-ResNet-18")
 
 
@@ -66,6 +67,8 @@ def rows() -> Iterator[tuple[str, str, str, Read]]:
         {"spyx": 1.6, "spikingjelly": 3, "snntorch": 3, "norse": 3}.items(), TS
     ):
         yield "neuron", f"{peer} over lif, {label}", f">= {limit} x", neuron(label, peer, "over_lif")
+    for name, label in itertools.product(OTHER_NEURONS, TS):
+        yield "other_neurons", f"{name} over lif, per state, {label}", "<= 1.3 x", per_state(label, name)
     for net in NETS:
         yield "steps", f"SpikingJelly over ours, training step of {net}", ">= 1.2 x", faster(net)
     for net in NETS:
@@ -83,6 +86,10 @@ def rows() -> Iterator[tuple[str, str, str, Read]]:
 
 def neuron(label: str, program: str, ratio: str) -> Read:
     return lambda c: (c["neuron"][label][program][ratio], 2, 1)
+
+
+def per_state(label: str, name: str) -> Read:
+    return lambda c: (c["other_neurons"]["rows"][label][name]["over_lif_per_state"], 2, 1)
 
 
 def faster(net: str) -> Read:
@@ -175,6 +182,25 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
         for label in ("T=16", "T=100")
     },
     **{f"the same with gradients of decay and threshold, {label}": SUMS for label in ("T=4", "T=16")},
+    **{
+        f"clif over lif, per state, {label}": (
+            "two hyperbolic tangents at each time step, in the forward pass and again in the backward pass; its "
+            "rows of 4 MB (T=4 and 16) are also read several times, since a fusion has a single output"
+        )
+        for label in TS
+    },
+    **{
+        f"psn over lif, per state, {label}": (
+            "products of all pairs of time steps, one in the forward pass and two in the backward pass"
+        )
+        for label in TS
+    },
+    **{
+        f"sliding_psn over lif, per state, {label}": (
+            "its gradient sums products of the inputs over the sequence, once for each of its weights"
+        )
+        for label in TS
+    },
     "dispatch of a step": (
         "most of it is JAX handing over the state's leaves (tables.md, a step that only increments a counter)"
     ),

@@ -8,8 +8,9 @@ holds after the last step; and ``gradient[n]``, of ``sum(upstream * spikes)`` in
 ``exact.spikes``: inputs that hit the threshold exactly at many steps. ``other.x``, ``other.spikes``: neurons that
 docs/neurons.md calls inexpressible. ``surrogate.LABEL``: a derivative, at ``surrogate.x``.
 
-In ``peers_states.npz``, of neurons of two states: ``info``, with ``versions`` and ``cases``; ``upstream``; and of each
-case ``N.x``, ``N.spikes``, ``N.gradient`` and ``N.states``, ``[2, B]``, which the library holds after the last step.
+In ``peers_states.npz``, of neurons other than LIF: ``info``, with ``versions`` and ``cases``; ``upstream``; and of each
+case ``N.x``, ``N.spikes``, ``N.gradient`` and ``N.states``, ``[number of states, B]``, which the library holds after
+the last step.
 """
 
 import json
@@ -102,6 +103,38 @@ def spikingjelly_cuba(x, v_threshold, v_reset, detach_reset=False, **arguments):
     return spikes, (v, node.c)
 
 
+def spikingjelly_clif(x, **arguments):
+    node = neuron.ComplementaryLIFNode(**arguments)
+    spikes, v = _multi_step(node, x)
+    return spikes, (v, node.m)
+
+
+def spikingjelly_ilif(x, levels, **arguments):
+    node = neuron.ILIFNode(surrogate_function=surrogate.MultiLevelSpikeCount(levels), **arguments)
+    spikes, v = _multi_step(node, x)
+    return spikes, (v,)
+
+
+def spikingjelly_psn(x, weight, bias):
+    return _with_weights(neuron.PSN(len(weight)), x, weight, [[b] for b in bias])
+
+
+def spikingjelly_masked_psn(x, weight, bias, k, lambda_):
+    node = neuron.MaskedPSN(k, len(weight), step_mode="m").double()
+    node.lambda_ = lambda_
+    return _with_weights(node, x, weight, [[b] for b in bias])
+
+
+def spikingjelly_sliding_psn(x, weight, bias):
+    return _with_weights(neuron.SlidingPSN(len(weight), step_mode="m"), x, weight, bias)
+
+
+def _with_weights(node, x, weight, bias):
+    node = node.double()
+    node.weight.data, node.bias.data = (torch.tensor(values, dtype=torch.float64) for values in (weight, bias))
+    return node(x.T).T, ()
+
+
 def snntorch_synaptic(x, **arguments):
     cell = snntorch.Synaptic(**arguments)
 
@@ -181,6 +214,12 @@ OTHERS: list[Case] = [
     (snntorch_leaky, {"beta": 0.75, "reset_mechanism": "subtract", "reset_delay": False}, 2),
     (snntorch_lapicque, {"R": 2.0, "C": 4.0, "reset_mechanism": "zero"}, 4),
 ]
+
+
+def _drawn(*shape: int) -> Any:
+    return (np.random.default_rng(len(shape)).normal(0, 0.75, shape) - 0.5 * (shape == (T,))).round(3).tolist()
+
+
 STATES: list[Case] = [
     (spikingjelly_cuba, {"c_decay": 0.5, "v_decay": 0.75, "v_threshold": 1.0, "v_reset": 0.0}, 1),
     (spikingjelly_cuba, {"c_decay": 0.25, "v_decay": 0.5, "v_threshold": 0.75, "v_reset": None}, 1),
@@ -193,6 +232,14 @@ STATES: list[Case] = [
     (norse_lsnn, {"tau_syn_inv": 500.0, "tau_mem_inv": 250.0, "tau_adapt_inv": 125.0, "beta": 0.5}, 4),
     (norse_lsnn, {"tau_syn_inv": 500.0, "tau_mem_inv": 500.0, "tau_adapt_inv": 250.0, "v_th": 0.5, "beta": 0.25}, 2),
     (spyx_cuba_lif, {"alpha": 0.5, "beta": 0.75}, 1),
+    (spikingjelly_clif, {"tau": 2.0}, 1),
+    (spikingjelly_clif, {"tau": 1.25, "v_threshold": 0.75}, 1),
+    (spikingjelly_ilif, {"levels": 4}, 2),
+    (spikingjelly_ilif, {"levels": 2, "tau": 2.0, "v_threshold": 0.5, "detach_reset": True}, 1),
+    (spikingjelly_psn, {"weight": _drawn(T, T), "bias": _drawn(T)}, 1),
+    (spikingjelly_masked_psn, {"weight": _drawn(T, T), "bias": _drawn(T), "k": 3, "lambda_": 1.0}, 1),
+    (spikingjelly_masked_psn, {"weight": _drawn(T, T), "bias": _drawn(T), "k": 2, "lambda_": 0.25}, 1),
+    (spikingjelly_sliding_psn, {"weight": _drawn(4), "bias": -0.5}, 1),
 ]
 SURROGATES = {
     "spikingjelly Sigmoid(3)": surrogate.Sigmoid(3.0),
@@ -227,8 +274,8 @@ def run(function: Callable[..., Any], arguments: dict[str, Any], x: Any, upstrea
     x = torch.tensor(x, requires_grad=True)
     spikes, state = function(x, **arguments)
     (spikes * torch.from_numpy(upstream)).sum().backward()
-    states = torch.stack(state) if isinstance(state, tuple) else state
-    return tuple(array.detach().numpy() for array in (spikes, states, x.grad))
+    states = np.array([array.detach() for array in state]) if isinstance(state, tuple) else state.detach().numpy()
+    return spikes.detach().numpy(), states, x.grad.numpy()
 
 
 def derivative(name, spike, x):

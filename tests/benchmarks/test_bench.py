@@ -3,17 +3,20 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import chex
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import convolutions, ours_convolution, page, peers, steps, targets
+from benchmarks import convolutions, ours, ours_convolution, page, peers, steps, targets
 from benchmarks.neuron import _verdict
 from benchmarks.process import Failed, Worker, in_rounds
 from benchmarks.timing import spread, timed
 from benchmarks.worker import drawn
+from csbp_jax import models
+from csbp_jax.config import Neuron
 
 TOY = """
 import numpy as np
@@ -87,6 +90,18 @@ def test_an_installed_library_is_not_installed_again(tmp_path, monkeypatch):
     (tmp_path / "nobody").mkdir()
     (tmp_path / "nobody" / "installed.txt").write_text("nobody==1")
     assert peers.pythons(tmp_path, pytest.fail) == {"nobody": str(tmp_path / "nobody" / "bin" / "python")}
+
+
+@pytest.mark.parametrize("name", ["alif", "sliding_psn"])
+def test_the_timed_neuron_is_that_of_the_config(name):
+    program = ours.named_neuron((2, 5, 6), name, 0.7)
+    for stage in program.stages:
+        stage()
+    built: Any = models.neuron(Neuron(name=name, decay=0.7), 5)
+    neuron = built.init_with_output(jax.random.key(0), 1)[0] if name == "sliding_psn" else built
+    x, bars = drawn((2, 5, 6)), drawn((2, 5, 6), 1)
+    spikes, pull = jax.vjp(lambda x: neuron(x)[0], x)
+    chex.assert_trees_all_close(program.check(), {"spikes": spikes, "gradient": pull(bars)[0]}, atol=1e-6)
 
 
 def test_rounds_and_spread():
