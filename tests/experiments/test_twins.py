@@ -1,5 +1,8 @@
 """The study of twins: its fits on courses of known growth, its streams, its twins and its verdicts."""
 
+import json
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments import twins
 
+FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "twins"
 RECORDS = 4001
 STEPS = twins.EVERY * np.arange(RECORDS)
 NORM, NO_SPIKES = np.full(RECORDS, 3.0), np.zeros(RECORDS)
@@ -95,3 +99,13 @@ def test_the_primary_family_compares_csbp_with_the_others():
     primary = twins.conclusions(conditions)["primary"]
     assert set(primary) == set(twins.PRIMARY)
     assert all(pair["mean"] == pytest.approx(0.01) and pair["low"] > 0.009 for pair in primary.values())
+
+
+def test_the_page_is_that_of_the_data():
+    content = json.loads((FOLDER / "twins.json").read_text())
+    table = (FOLDER / "table.md").read_text()
+    assert twins.page(content) + "\n" == table and table in (FOLDER / "README.md").read_text()
+    made = twins.conclusions(content["conditions"])
+    assert made["verdicts"] == content["verdicts"] and set(made["primary"]) == set(content["primary"])
+    for name, pair in made["primary"].items():
+        assert pair == pytest.approx(content["primary"][name])
