@@ -3,7 +3,8 @@
     make train DATASET=digits_spikformer       # CSBP
     make train DATASET=digits_spikformer_bp    # baseline: plain backpropagation, z0 = 0
 
-CSBP reached 98.9 % on the test split (355 of 359 images, one run), in 96 s of processor time.
+On the test split of 359 images, CSBP reached 98.9 % and the baseline 99.2 %: one run each, a difference of one image. A
+run takes about 96 s of processor time.
 """
 
 import dataclasses
