@@ -1,7 +1,8 @@
 """Free Spoken Digit Dataset, spikes of 64 channels of a cochlear model, 3,000 recordings by 6 speakers in 40 frames.
 
-``make train DATASET=fsdd`` tests on the authors' split, whose speakers have all been heard in training; ``make train
-DATASET=fsdd_speaker`` tests on a speaker who has not (docs/results/fsdd).
+``make train DATASET=fsdd`` tests on the authors' split, whose speakers have all been heard in training: 98.4 % of 300
+recordings. ``make train DATASET=fsdd_speaker`` tests on a speaker who has not: 67 %, on average over the six speakers
+(docs/results/fsdd).
 """
 
 from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer

@@ -1,11 +1,14 @@
 """The study of known and unknown speakers: every speaker is left out once, and the means are those of its seeds."""
 
+import json
+
 import numpy as np
 import pytest
 
 from csbp_jax import configs, data
 from csbp_jax.data.source import ArraySource
 from experiments import speakers
+from experiments.study import RESULTS
 
 
 def run(accuracy):
@@ -50,3 +53,10 @@ def test_ridge_regression_learns_on_the_training_split_and_is_measured_on_the_te
     splits = {"train": ArraySource(x[:500], y[:500], 3), "test": ArraySource(x[500:], wrong, 3)}
     monkeypatch.setattr(data, "load", lambda config, data_dir: splits)
     assert speakers.ridge(configs.load("fsdd"), "data") == 0.75
+
+
+def test_the_page_is_that_of_its_data_and_the_split_of_known_speakers_reaches_95_percent():
+    content = json.loads((RESULTS / "fsdd" / "accuracy.json").read_text())
+    assert (RESULTS / "fsdd" / "README.md").read_text() == speakers.page(content)
+    assert content["test_count"][speakers.KNOWN] == 300
+    assert all(min(arm) >= 0.95 for arm in content["accuracy"][speakers.KNOWN].values())
