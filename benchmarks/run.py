@@ -52,7 +52,9 @@ def neurons(pythons: Pythons, quick: bool) -> Content:
 def other_neurons(_: Pythons, quick: bool) -> Content:
     """The neurons other than LIF."""
     shapes, rounds = (neuron.QUICK, 5) if quick else (neuron.SHAPES, 21)
-    return {"other_neurons": {"machine": machine(), "rows": neuron.other_neurons(shapes, rounds, report)}}
+    return {
+        "other_neurons": {"machine": machine(), "rounds": rounds, "rows": neuron.other_neurons(shapes, rounds, report)}
+    }
 
 
 def training_steps(pythons: Pythons, quick: bool) -> Content:

@@ -41,8 +41,8 @@ def other_neurons(content: Content) -> str:
             body.append([label, name, *ns, str(n["states"]), cell(n["over_lif"]), cell(n["over_lif_per_state"])])
     return f"""## Other neurons
 
-Those of `model.neuron.name`, without their last states, on {content["machine"]}; lif on the same machine. The parallel
-neurons include the gradients of their weights.
+Those of `model.neuron.name`, without their last states, over {content["rounds"]} rounds on {content["machine"]}; lif on
+the same machine. The parallel neurons include the gradients of their weights.
 
 {table(head, body)}"""
 

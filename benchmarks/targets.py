@@ -190,14 +190,15 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
         for label in TS
     },
     **{
-        f"psn over lif, per state, {label}": (
-            "products of all pairs of time steps, one in the forward pass and two in the backward pass"
+        f"alif over lif, per state, {label}": (
+            "rows of 4 MB (T=4 and 16) are read several times, since a fusion has a single output and two states are "
+            "written"
         )
         for label in TS
     },
     **{
-        f"sliding_psn over lif, per state, {label}": (
-            "its gradient sums products of the inputs over the sequence, once for each of its weights"
+        f"psn over lif, per state, {label}": (
+            "products of all pairs of time steps, one in the forward pass and two in the backward pass"
         )
         for label in TS
     },
