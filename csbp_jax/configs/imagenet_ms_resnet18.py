@@ -3,7 +3,7 @@
     make train DATASET=imagenet_ms_resnet18       # CSBP
     make train DATASET=imagenet_ms_resnet18_bp    # baseline: plain backpropagation, z0 = 0
 
-Accuracy: CSBP not found; baseline 63.10 %, MS-ResNet's own (second-hand).
+Accuracy: CSBP not found; baseline not found.
 Run by us: no (needs the data and accelerators). Hardware and hours: not stated. z at the end: 0.39 z0.
 
 - Known: network, neuron, optimizer, schedule, epochs, batch size, label smoothing, mixed precision (MS-ResNet's code,
