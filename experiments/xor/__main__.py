@@ -19,6 +19,7 @@ from experiments.statistics import bits, compare_solved, equivalence_of_shares, 
 from experiments.study import Content
 from experiments.xor.conditions import CONDITIONS, WIDELY, Condition, solved
 from experiments.xor.net import Kind, Setting
+from experiments.xor.tuned import measure_rise, rise_text
 
 TUNING_SEEDS = 100_000
 MARGIN, MAYBE_EQUAL = 0.02, ("drift", "chaos term in 20 sub-steps", "drift + Gaussian noise", "drift + AR(1) noise")
@@ -50,7 +51,9 @@ def together(options: argparse.Namespace) -> Content:
 
 def page(content: Content) -> str:
     """The tables in Markdown."""
-    return "\n\n".join([*(table(content, key) for key in ("conditions", "tuned_widely")), equivalence(content)])
+    tables = [table(content, key) for key in ("conditions", "tuned_widely")]
+    rises = [f"CSBP, {key.replace('_', ' ')}: {rise_text(rise)}" for key, rise in content["rises"].items()]
+    return "\n\n".join([*tables, equivalence(content), *rises])
 
 
 def equivalence(content: Content) -> str:
@@ -121,6 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_json(file, content)
             print(f"{key}, {name:30} {results[name]['share']:.3f}", flush=True)
         content[f"{key}_against_csbp"] = compare_solved(results, "CSBP")
+        if key not in content.setdefault("rises", {}):
+            setting, solved_bits = Setting(**results["CSBP"]["setting"]), results["CSBP"]["solved"]
+            content["rises"][key] = measure_rise(setting, np.arange(options.starts), solved_bits, options.steps)
+            write_json(file, content)
     content |= {} if "together" in content else {"together": together(options)}
     content |= study.provenance("python -m experiments.xor")
     draw(content, options.out)

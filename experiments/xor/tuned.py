@@ -95,6 +95,23 @@ def rises(setting: Setting, params: Params, steps: int) -> list[float]:
     return dynamics.annealed_rises(step, states, [None] * steps).tolist()
 
 
+def measure_rise(setting: Setting, seeds: np.ndarray, solved: str, steps: int) -> Content:
+    """Rises of CSBP's annealed runs, and whether starts that are solved (as bits) have the larger ones."""
+    nats = rises(setting, jax.vmap(lambda seed: start(seed, setting))(jnp.asarray(seeds)), steps)
+    success = np.array([bit == "1" for bit in solved[: len(seeds)]])
+    return {"nats": nats, "solved_above_unsolved": ranked_above(np.array(nats), success)}
+
+
+def rise_text(rise: Content) -> str:
+    """The rises in a sentence or two."""
+    nats, area = rise["nats"], rise["solved_above_unsolved"]
+    return (
+        f"Rise of the annealed run, {len(nats)} starts: median {np.median(nats):.2f} nats, "
+        f"95 % quantile {np.quantile(nats, 0.95):.2f}. "
+        + (f"A solved start has the larger rise in {share_text(area)} % of pairs." if area else "")
+    )
+
+
 def compare(results: Content) -> Content:
     """Both families of the finished conditions against CSBP, and the verdict of the plan."""
     primary = compare_solved({name: results[name] for name in ("CSBP", *PRIMARY)}, "CSBP")
@@ -146,14 +163,11 @@ def page(content: Content) -> str:
         for name, pair in content["primary"].items()
     ]
     equal = study.table(["minus CSBP", "90 % interval (points)", "margin", "equal within it"], equivalent)
-    nats, area = content["rise"]["nats"], content["rise"]["solved_above_unsolved"]
     lines = [
         study.table(head, rows),
         equal,
         f"Verdict of the plan: **{content['verdict']}**.",
-        f"Rise of the annealed run, {len(nats)} starts: median {np.median(nats):.2f} nats, "
-        f"95 % quantile {np.quantile(nats, 0.95):.2f}. "
-        + (f"A solved start has the larger rise in {share_text(area)} % of pairs." if area else ""),
+        rise_text(content["rise"]),
     ]
     return "\n\n".join(lines)
 
@@ -223,10 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "rise" not in content:
         csbp = content["conditions"]["CSBP"]
         setting = draw_settings(options.tries)[int(np.argmax(csbp["tuning"]))]
-        seeds = jnp.asarray(TEST_SEEDS + np.arange(options.rises))
-        nats = rises(setting, jax.vmap(lambda seed: start(seed, setting))(seeds), options.steps)
-        success = np.array([bit == "1" for bit in csbp["solved"][: options.rises]])
-        content["rise"] = {"nats": nats, "solved_above_unsolved": ranked_above(np.array(nats), success)}
+        seeds = TEST_SEEDS + np.arange(options.rises)
+        content["rise"] = measure_rise(setting, seeds, csbp["solved"], options.steps)
         write_json(file, content)
     report(content, options.out)
     run_all(options.secondary, content, options, file)
