@@ -52,8 +52,7 @@ def together(options: argparse.Namespace) -> Content:
 def page(content: Content) -> str:
     """The tables in Markdown."""
     tables = [table(content, key) for key in ("conditions", "tuned_widely")]
-    rises = [f"CSBP, {key.replace('_', ' ')}: {rise_text(rise)}" for key, rise in content["rises"].items()]
-    return "\n\n".join([*tables, equivalence(content), *rises])
+    return "\n\n".join([*tables, equivalence(content), rise_text(content["rise"])])
 
 
 def equivalence(content: Content) -> str:
@@ -124,10 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_json(file, content)
             print(f"{key}, {name:30} {results[name]['share']:.3f}", flush=True)
         content[f"{key}_against_csbp"] = compare_solved(results, "CSBP")
-        if key not in content.setdefault("rises", {}):
-            setting, solved_bits = Setting(**results["CSBP"]["setting"]), results["CSBP"]["solved"]
-            content["rises"][key] = measure_rise(setting, np.arange(options.starts), solved_bits, options.steps)
-            write_json(file, content)
+    if "rise" not in content:
+        csbp = content["conditions"]["CSBP"]
+        content["rise"] = measure_rise(
+            Setting(**csbp["setting"]), np.arange(options.starts), csbp["solved"], options.steps
+        )
     content |= {} if "together" in content else {"together": together(options)}
     content |= study.provenance("python -m experiments.xor")
     draw(content, options.out)

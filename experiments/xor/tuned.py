@@ -106,7 +106,7 @@ def rise_text(rise: Content) -> str:
     """The rises in a sentence or two."""
     nats, area = rise["nats"], rise["solved_above_unsolved"]
     return (
-        f"Rise of the annealed run, {len(nats)} starts: median {np.median(nats):.2f} nats, "
+        f"Rise of CSBP's annealed run, {len(nats)} starts: median {np.median(nats):.2f} nats, "
         f"95 % quantile {np.quantile(nats, 0.95):.2f}. "
         + (f"A solved start has the larger rise in {share_text(area)} % of pairs." if area else "")
     )
