@@ -83,7 +83,7 @@ def test_errors_are_one_line(trained, tmp_path):
 
 def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "using.md").read_text()
-    block, nnx_module, nnx_training, from_nir, _hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    block, stream, nnx_module, nnx_training, from_nir, _hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shutil.copytree(trained, tmp_path / "runs" / "digits")
     monkeypatch.chdir(tmp_path)
     load = csbp_jax.load
@@ -98,6 +98,9 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     exec(compile(block, "using.md", "exec"), names)
     assert names["logits"].shape == (2, 3, 10) and names["aux"].membranes["conv1"].shape == (2, 3, 8, 8, 4)
     logits = names["logits"]
+    names["chunks"] = [np.zeros((2, t, 8, 8, 1), np.float32) for t in (1, 2)]
+    exec(compile(stream.replace("runs/fsdd", "runs/digits"), "using.md", "exec"), names)
+    assert names["total"].shape == (2, 10) and names["label"].shape == (2,)
     exec(compile(nnx_module, "using.md", "exec"), names)
     np.testing.assert_array_equal(names["logits"], logits)
     before = np.asarray(names["net"].conv1["norm"]["mean"][...])

@@ -130,7 +130,7 @@ def test_a_sliding_psn_can_be_recurrent():
     x, weights = jnp.asarray(draw(B, T, 4), jnp.float32), jnp.asarray(draw(4, 4, seed=1), jnp.float32)
     spikes, state = Feedback(neuron, weights)(x)
     late = jnp.pad(spikes[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    assert_trees_all_close((spikes, state), neuron(x + late @ weights), atol=1e-5)
+    assert_trees_all_close((spikes, state.inner), neuron(x + late @ weights), atol=1e-5)
 
 
 @NAMES
