@@ -192,7 +192,7 @@ def primary_table(content: Content) -> str:
         medians = content["median_rise"][task]
         for name, pair in pairs.items():
             ends = f"{100 * pair['low']:+.1f} to {100 * pair['high']:+.1f}"
-            rows.append([task, name, points_text(pair), f"{pair['p_holm']:.2g}", ends])
+            rows.append([task, name, points_text(pair), f"{max(pair['p_holm'], 1e-300):.2g}", ends])
         rises = ", ".join(f"{name} {nats:.1f}" for name, nats in medians.items())
         rows.append([task, f"**{content['verdicts'][task]}**", f"median rise (nats): {rises}", "", ""])
     return study.table(["task", f"CBP minus, at z0 {RELEASED:.1f}", "points", "p, Holm", "90 % interval"], rows)
@@ -205,7 +205,7 @@ def tested_table(content: Content) -> str:
         rows.append([task, "plain descent", share_text(content["plain"][task]["tested"]), "", "", ""])
         for name in CONDITIONS:
             result, pair = content["tested"][f"{task} | {name}"], content["tested_against_cbp"][task].get(name)
-            compared = [points_text(pair), f"{pair['p_holm']:.2g}"] if pair else ["", ""]
+            compared = [points_text(pair), f"{max(pair['p_holm'], 1e-300):.2g}"] if pair else ["", ""]
             rows.append([task, name, share_text(result), f"{result['z0']:.1f}", *compared])
     return study.table(["task", "condition", "solved (%)", "z0, best", "minus CBP (points)", "p, Holm"], rows)
 
@@ -226,8 +226,12 @@ def strengths_table(content: Content, task: str) -> str:
 
 def areas_table(content: Content) -> str:
     """Probabilities that a solved start has the larger rise."""
-    rows = [[key, share_text(area)] for key, area in content["areas"].items() if area]
-    return study.table(["CBP", "a solved start has the larger rise (%)"], rows)
+    rows = []
+    for key, area in content["areas"].items():
+        if area:
+            task, _, z0 = key.split(" | ")
+            rows.append([task, z0, share_text(area)])
+    return study.table(["CBP on", "z0", "a solved start has the larger rise (%)"], rows)
 
 
 def draw(content: Content, out: pathlib.Path) -> None:
