@@ -246,15 +246,17 @@ def draw(content: Content, out: pathlib.Path) -> None:
                 "color": PALETTE[i % len(PALETTE)],
                 "label": name,
                 "lw": 2.2 if name == CBP else 1.2,
+                "ls": "-" if i < len(PALETTE) else "--",
+                "marker": ".",
             }
-            upper.plot(STRENGTHS, [100 * cell["share"] for cell in cells], ".-", **style)
+            upper.plot(STRENGTHS, [100 * cell["share"] for cell in cells], **style)
             if name in MEASURED:
-                lower.plot(STRENGTHS, [np.median(cell["rise"]) for cell in cells], ".-", **style)
+                lower.plot(STRENGTHS, [np.median(cell["rise"]) for cell in cells], **style)
         plain = 100 * content["plain"][task]["grid"]["share"]
         upper.axhline(plain, color="0.5", ls=":", lw=1.2, label="plain descent")
         lower.axhline(RISE, color="0.5", ls="--", lw=0.8)
         upper.set(title=task, ylim=(-2, 102), xscale="log")
-        lower.set(xlabel="z0", yscale="symlog", xticks=[3, 6, 12, 24], xticklabels=["3", "6", "12", "24"])
+        lower.set(xlabel="z0", yscale="log", xticks=[3, 6, 12, 24], xticklabels=["3", "6", "12", "24"])
         lower.minorticks_off()
     panels[0, 0].set_ylabel(f"solved (%), {content['grid']} starts")
     panels[1, 0].set_ylabel(f"median rise (nats),\n{content['rises']} starts")
