@@ -185,6 +185,11 @@ def page(content: Content) -> str:
     return "\n\n".join(tables)
 
 
+def p_text(p: float) -> str:
+    """A p-value; below 1e-300 it may have underflowed."""
+    return f"{p:.2g}" if p >= 1e-300 else "below 1e-300"
+
+
 def primary_table(content: Content) -> str:
     """The primary family with its verdicts, and the median rises at the released strength."""
     rows = []
@@ -192,7 +197,7 @@ def primary_table(content: Content) -> str:
         medians = content["median_rise"][task]
         for name, pair in pairs.items():
             ends = f"{100 * pair['low']:+.1f} to {100 * pair['high']:+.1f}"
-            rows.append([task, name, points_text(pair), f"{max(pair['p_holm'], 1e-300):.2g}", ends])
+            rows.append([task, name, points_text(pair), p_text(pair["p_holm"]), ends])
         rises = ", ".join(f"{name} {nats:.1f}" for name, nats in medians.items())
         rows.append([task, f"**{content['verdicts'][task]}**", f"median rise (nats): {rises}", "", ""])
     return study.table(["task", f"CBP minus, at z0 {RELEASED:.1f}", "points", "p, Holm", "90 % interval"], rows)
@@ -205,7 +210,7 @@ def tested_table(content: Content) -> str:
         rows.append([task, "plain descent", share_text(content["plain"][task]["tested"]), "", "", ""])
         for name in CONDITIONS:
             result, pair = content["tested"][f"{task} | {name}"], content["tested_against_cbp"][task].get(name)
-            compared = [points_text(pair), f"{max(pair['p_holm'], 1e-300):.2g}"] if pair else ["", ""]
+            compared = [points_text(pair), p_text(pair["p_holm"])] if pair else ["", ""]
             rows.append([task, name, share_text(result), f"{result['z0']:.1f}", *compared])
     return study.table(["task", "condition", "solved (%)", "z0, best", "minus CBP (points)", "p, Holm"], rows)
 
