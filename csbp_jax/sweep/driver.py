@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from csbp_jax.reporting import plots_sweep, terminal
 from csbp_jax.reporting.format import fields_text, value_text
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import seals
-from csbp_jax.sweep import grid, tables
+from csbp_jax.sweep import chunks, grid, tables
 from csbp_jax.sweep.tables import Setting
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
 from csbp_jax.training import build, run_dir, run_json
@@ -33,9 +32,6 @@ from csbp_jax.training.compiled import resolve
 from csbp_jax.training.health import failed_layers
 from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own, plugin_run_name
-
-_SPLITS = ("validation", "test")
-_SHARDS = "shards"
 
 
 class Comparison(NamedTuple):
@@ -91,15 +87,15 @@ def run(
     configs, points = prepared.configs, [tables.plain(point) for point in grid.points(axes)]
     controls = grid.controls([configs[group[0]] for group in tables.grouped(points).values()], comparison.control)
     if not fresh:
-        _check_shards(pathlib.Path(root) / prepared.name, prepared.metadata)
+        chunks.check_shards(pathlib.Path(root) / prepared.name, prepared.metadata)
     opened = (prepared.metadata, prepared.name, fresh, console, prepared.fingerprint)
     with run_dir.open_run(pathlib.Path(root), *opened, own=own) as folder:
         layout = _Layout(chunk, data_parallel)
         with contextlib.ExitStack() as locks:
-            for shard in _shard_folders(folder):  # refuses while one is being trained
+            for shard in chunks.shard_folders(folder):  # refuses while one is being trained
                 locks.enter_context(run_dir.locked(shard))
             _train_missing(configs, own, folder, data_dir, layout, console, grid.Shard(0, 1))
-        results = _read_results(folder, len(configs))
+        results = chunks.read_results(folder, len(configs))
         rows = tables.member_rows(points, results)
         settings = tables.settings(points, rows, controls, comparison.margin)
         tables.write_csv(folder / "members.csv", rows)
@@ -143,7 +139,7 @@ def run_shard(
     prepared = _prepare(config, axes, name, data_dir, own)
     folder = pathlib.Path(root) / prepared.name
     opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
-    with run_dir.open_run(folder / _SHARDS, *opened, own=own) as shard_folder:
+    with run_dir.open_run(folder / chunks.SHARDS, *opened, own=own) as shard_folder:
         layout = _Layout(chunk, data_parallel)
         _train_missing(prepared.configs, own, shard_folder, data_dir, layout, console, shard)
     console.print(
@@ -204,7 +200,7 @@ def best(
     own, axes = reload(folder, content.get("own", {}), trust, None), metadata.pop("grid")
     config, grid_points = run_json.parse_base_config(folder / "config.json", metadata), grid.points(axes)
     points = [tables.plain(point) for point in grid_points]
-    results = _read_results(folder, len(points))
+    results = chunks.read_results(folder, len(points))
     if None in results:
         raise ConfigError(f"{folder}: not all members have a result; go on with the sweep by csbp_jax sweep")
     rows = tables.member_rows(points, results)
@@ -270,8 +266,8 @@ class _Layout:
     def check_unchanged(self, folder: pathlib.Path, count: int) -> None:
         """Raise ConfigError if finished members of the folder were trained with another layout."""
         now = self.as_json()
-        for file in _chunk_files(folder):
-            before = _read_chunk(file, count).get("how", now)
+        for file in chunks.chunk_files(folder):
+            before = chunks.read_chunk(file, count).get("how", now)
             for key, value in now.items():
                 if before.get(key) != value:
                     raise ConfigError(
@@ -292,13 +288,13 @@ def _train_missing(
 ) -> None:
     """Train the members of a shard's chunks that have no result yet."""
     (folder / "chunks").mkdir(exist_ok=True)
-    results = _read_results(folder, len(configs))
+    results = chunks.read_results(folder, len(configs))
     groups = grid.compile_groups(configs, own)
     # Chunks are those of the whole sweep, so that neither a stop nor the number of shards changes who trains together.
-    chunks = [
+    of_sweep = [
         (g, group[i : i + layout.size]) for g, group in enumerate(groups) for i in range(0, len(group), layout.size)
     ]
-    of_shard = chunks[shard.number :: shard.of]
+    of_shard = of_sweep[shard.number :: shard.of]
     left = [(g, [number for number in members if results[number] is None]) for g, members in of_shard]
     left = [(g, members) for g, members in left if members]
     if left:
@@ -326,56 +322,6 @@ def _train_missing(
                 content = {"members": members, "results": chunk_results, "how": layout.as_json()}
                 seals.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
                 done += len(members) * resolved[members[0]].epochs
-
-
-def _chunk_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """List the files of results of a sweep, those of its shards included."""
-    return [file for part in (folder, *_shard_folders(folder)) for file in sorted((part / "chunks").glob("*.json"))]
-
-
-def _check_shards(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Raise ConfigError if a sweep's folder holds a shard of another sweep."""
-    for shard in _shard_folders(folder):
-        stored = run_json.read_config(shard, run_json.REPAIR)["config"]
-        if differing := run_json.config_differences(stored, metadata):
-            raise ConfigError(f"{shard}: it belongs to another sweep ({'; '.join(differing)}); move it out of {folder}")
-
-
-def _shard_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """List the folders of a sweep's shards; those that --fresh has renamed are left out."""
-    return [shard for shard in sorted((folder / _SHARDS).glob("*")) if re.fullmatch(r"\d+-of-\d+", shard.name)]
-
-
-def _read_results(folder: pathlib.Path, count: int) -> list[Any]:
-    """Read each member's result, None where it is missing."""
-    results: list[Any] = [None] * count
-    for file in _chunk_files(folder):
-        content = _read_chunk(file, count)
-        for number, result in zip(content["members"], content["results"], strict=True):
-            results[number] = result
-    return results
-
-
-def _read_chunk(file: pathlib.Path, count: int) -> dict[str, Any]:
-    remedy = "delete it, and the command that began the sweep trains its members again"
-    return run_json.read_json(file, lambda content: _is_chunk(content, count), remedy)
-
-
-def _is_chunk(content: dict[str, Any], count: int) -> bool:
-    """Return whether a file of results has what tables read, for members of a sweep of ``count`` members."""
-    match content:
-        case {"members": list(members), "results": list(results)} if len(members) == len(results):
-            numbers = [number for number in members if isinstance(number, int) and 0 <= number < count]
-            return numbers == members and isinstance(content.get("how", {}), dict) and all(map(_is_result, results))
-    return False
-
-
-def _is_result(content: Any) -> bool:
-    match content:
-        case {"diverged": bool(), "epochs": list(epochs), "last": dict(last), "chosen": dict() | None as chosen}:
-            accuracies = [report.get(f"{split}_accuracy") for report in (last, chosen or last) for split in _SPLITS]
-            return all(isinstance(epoch, dict) for epoch in epochs) and all(map(run_json.is_number, accuracies))
-    return False
 
 
 def _print_settings(

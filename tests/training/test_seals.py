@@ -10,7 +10,7 @@ import pytest
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError
 from csbp_jax.runtime import seals
-from csbp_jax.sweep import driver
+from csbp_jax.sweep import chunks
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import read_rows, rewind, writer
 from tests.support.small_sweep import untrained
@@ -33,7 +33,7 @@ READERS = {
     "config.json": run_json.read_config,
     "result.json": run_json.read_result,
     "metrics.jsonl": rewound,
-    "chunks/000000.json": lambda folder: driver._read_results(folder, 2),
+    "chunks/000000.json": lambda folder: chunks.read_results(folder, 2),
 }
 
 

@@ -1,0 +1,68 @@
+"""Files of a sweep's results, one for each chunk of members that trained together, and those of its shards."""
+
+import pathlib
+import re
+from typing import Any
+
+from csbp_jax.config import ConfigError
+from csbp_jax.training import run_json
+
+SHARDS = "shards"
+"""Directory of a sweep's shards."""
+
+_SPLITS = ("validation", "test")
+
+
+def chunk_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """List the files of results of a sweep, those of its shards included."""
+    return [file for part in (folder, *shard_folders(folder)) for file in sorted((part / "chunks").glob("*.json"))]
+
+
+def check_shards(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
+    """Raise ConfigError if a sweep's folder holds a shard of another sweep."""
+    for shard in shard_folders(folder):
+        stored = run_json.read_config(shard, run_json.REPAIR)["config"]
+        if differing := run_json.config_differences(stored, metadata):
+            raise ConfigError(f"{shard}: it belongs to another sweep ({'; '.join(differing)}); move it out of {folder}")
+
+
+def shard_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """List the folders of a sweep's shards; those that --fresh has renamed are left out."""
+    return [shard for shard in sorted((folder / SHARDS).glob("*")) if re.fullmatch(r"\d+-of-\d+", shard.name)]
+
+
+def read_results(folder: pathlib.Path, count: int) -> list[Any]:
+    """Read each member's result, None where it is missing; errors are those of :func:`read_chunk`."""
+    results: list[Any] = [None] * count
+    for file in chunk_files(folder):
+        content = read_chunk(file, count)
+        for number, result in zip(content["members"], content["results"], strict=True):
+            results[number] = result
+    return results
+
+
+def read_chunk(file: pathlib.Path, count: int) -> dict[str, Any]:
+    """Read a file of results, of a sweep of ``count`` members.
+
+    Raises:
+      ConfigError: the file is damaged or holds something else.
+    """
+    remedy = "delete it, and the command that began the sweep trains its members again"
+    return run_json.read_json(file, lambda content: _is_chunk(content, count), remedy)
+
+
+def _is_chunk(content: dict[str, Any], count: int) -> bool:
+    """Return whether a file of results has what tables read, for members of a sweep of ``count`` members."""
+    match content:
+        case {"members": list(members), "results": list(results)} if len(members) == len(results):
+            numbers = [number for number in members if isinstance(number, int) and 0 <= number < count]
+            return numbers == members and isinstance(content.get("how", {}), dict) and all(map(_is_result, results))
+    return False
+
+
+def _is_result(content: Any) -> bool:
+    match content:
+        case {"diverged": bool(), "epochs": list(epochs), "last": dict(last), "chosen": dict() | None as chosen}:
+            accuracies = [report.get(f"{split}_accuracy") for report in (last, chosen or last) for split in _SPLITS]
+            return all(isinstance(epoch, dict) for epoch in epochs) and all(map(run_json.is_number, accuracies))
+    return False
