@@ -156,6 +156,12 @@ def check(config: Config) -> Config:
             f"model.drop_path: {config.model.drop_path} is not possible with model.connect {config.model.connect}, "
             "whose product needs spikes of 0 and 1; set model.connect to add, or model.drop_path to 0"
         )
+    _check_chaos(config, flat)
+    _check_training(config, flat)
+    return config
+
+
+def _check_chaos(config: Config, flat: dict[str, Any]) -> None:
     if any(config.chaos.z0) and not config.chaos.taps:
         raise ConfigError(f"chaos.taps: empty, but chaos.z0 is {config.chaos.z0}; name a tensor, or set chaos.z0 to 0")
     if len(config.chaos.z0) not in (1, len(config.chaos.taps)):
@@ -178,6 +184,9 @@ def check(config: Config) -> Config:
         for field, needed in (("chaos.unit", "plain"), ("chaos.substeps", 1), ("chaos.cut", None)):
             if flat[field] != needed:
                 raise ConfigError(f"{field}: {flat[field]} is not possible with chaos.term cbp; allowed is {needed}")
+
+
+def _check_training(config: Config, flat: dict[str, Any]) -> None:
     if config.optimizer.accumulate > 1:
         for field, needed in (("chaos.reduce", "mean or neuron"), ("chaos.substeps", "1")):
             if str(flat[field]) not in needed.split(" or "):
@@ -191,11 +200,11 @@ def check(config: Config) -> Config:
             f"model.norm_groups, {config.optimizer.accumulate} x {config.model.norm_groups}"
         )
     if config.optimizer.layer_decay != 1:
-        for field, needed in (("chaos.unit", "plain"), ("chaos.substeps", 1), ("flip_every", 0)):
-            if flat[field] != needed:
+        for field, value in (("chaos.unit", "plain"), ("chaos.substeps", 1), ("flip_every", 0)):
+            if flat[field] != value:
                 raise ConfigError(
                     f"{field}: {flat[field]} is not possible with optimizer.layer_decay "
-                    f"{config.optimizer.layer_decay}; allowed is {needed}"
+                    f"{config.optimizer.layer_decay}; allowed is {value}"
                 )
     if config.data.mix_off_epochs and not {"mixup", "cutmix"} & set(config.data.augment):
         raise ConfigError(
@@ -212,7 +221,6 @@ def check(config: Config) -> Config:
             f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible; allowed is less than "
             f"epochs ({config.epochs})"
         )
-    return config
 
 
 def _check_neuron(config: Config) -> None:

@@ -30,7 +30,9 @@ CASES = {
     "sliding": Model(name="dense", input_shape=FEATURES, features=(32, 16), neuron=Neuron(name="sliding_psn", order=3)),
     # So wide that XLA's order of summation depends on the number of rows of a product.
     "wide": Model(name="recurrent", input_shape=(700,), features=(256,), neuron=Neuron(decay=0.9)),
-    "shortcuts": Model(name="sew_7b", input_shape=(128, 128, 2), width=0.04, time_steps=T),
+    "shortcuts": Model(
+        name="sew_7b", input_shape=(128, 128, 2), width=0.04, time_steps=T, neuron=Neuron(decay=0.9, threshold=0.5)
+    ),
 }
 SLOW = ("shortcuts",)
 
