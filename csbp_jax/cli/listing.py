@@ -9,8 +9,44 @@ from csbp_jax import configs, data, models, surrogate
 from csbp_jax.config import Config, ConfigError, Model, Neuron, suggestion
 from csbp_jax.reporting.terminal import Console, print_table
 
-_NETWORKS: tuple[str, ...] = get_args(get_type_hints(Model)["name"])
 _SURROGATES: tuple[str, ...] = get_args(get_type_hints(Neuron)["surrogate"])
+
+NETWORKS = {
+    "small_conv": "convolutions and pooling; the length of features is their number",
+    "dense": "dense layers",
+    "recurrent": "recurrent layers, for sequences",
+    "cnn6": "CNN6 of TEBN: four convolutions",
+    "cnn7": "CNN7 of TEBN, as CSBP uses it: six convolutions",
+    "vgg9": "VGG-9 of TEBN: seven convolutions",
+    "vggsnn": "VGGSNN of TET",
+    "vggsnn_wo_ap": "VGGSNN of TET without pooling: strided convolutions",
+    "resnet19_tet": "ResNet-19 of TET",
+    "resnet19_tebn": "ResNet-19 of TEBN",
+    "sew_resnet18": "SEW-ResNet-18 for ImageNet",
+    "sew_resnet34": "SEW-ResNet-34 for ImageNet",
+    "sew_resnet50": "SEW-ResNet-50 for ImageNet",
+    "sew_resnet101": "SEW-ResNet-101 for ImageNet",
+    "sew_resnet152": "SEW-ResNet-152 for ImageNet",
+    "sew_7b": "7B-Net of SEW, for DVS-Gesture",
+    "sew_wide_7b": "Wide-7B-Net of SEW, for DVS-CIFAR10",
+    "ms_resnet18": "MS-ResNet-18 for ImageNet: residuals of membranes",
+    "ms_resnet34": "MS-ResNet-34 for ImageNet: residuals of membranes",
+    "max_resnet18": "Max-ResNet-18 of MaxFormer, for CIFAR",
+    "plif_mnist": "the PLIF article's network for MNIST",
+    "plif_cifar10": "the PLIF article's network for CIFAR-10",
+    "plif_cifar10_dvs": "the PLIF article's network for DVS-CIFAR10",
+    "plif_dvs_gesture": "the PLIF article's network for DVS-Gesture",
+    "spikformer_cifar": "Spikformer for CIFAR",
+    "spikformer_imagenet": "Spikformer for ImageNet",
+    "spikformer_dvs": "Spikformer for event cameras",
+    "qkformer_cifar": "QKFormer for CIFAR",
+    "qkformer_imagenet": "QKFormer for ImageNet",
+    "qkformer_dvs": "QKFormer for event cameras",
+    "sdt_cifar": "Spike-driven Transformer for CIFAR",
+    "sdt_imagenet": "Spike-driven Transformer for ImageNet",
+    "sdt_dvs": "Spike-driven Transformer for event cameras",
+}
+"""Networks (models) in words."""
 
 NORMS = {
     "batch": "batch norm, over batch, time and space",
@@ -50,8 +86,8 @@ def show(networks: Sequence[str] = ()) -> None:
       ConfigError: there is no such network.
     """
     for name in networks:
-        if name not in _NETWORKS:
-            raise ConfigError(f"NETWORK: there is no network {name!r}; {suggestion(name, _NETWORKS)}")
+        if name not in NETWORKS:
+            raise ConfigError(f"NETWORK: there is no network {name!r}; {suggestion(name, tuple(NETWORKS))}")
     # Not cut to the width of a terminal where there is none.
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     if networks:
@@ -87,12 +123,18 @@ def show(networks: Sequence[str] = ()) -> None:
     )
     print_table(
         console,
-        "networks: --model.name; csbp_jax list NETWORK lists all taps",
-        ["network", "options", "layers and their tensors: --chaos.taps LAYER.TENSOR"],
-        [[name, " ".join(models.options_of(name)), _taps_in_short(name)] for name in _NETWORKS],
+        "networks: --model.name; csbp_jax list NETWORK lists its layers and their tensors",
+        ["network", "meaning", "options"],
+        [[name, words, " ".join(models.options_of(name))] for name, words in NETWORKS.items()],
         3,
     )
-    print_table(console, "tensors of a layer", ["tensor", "meaning"], [list(row) for row in TAPS.items()], 2)
+    print_table(
+        console,
+        "tensors of a layer: --chaos.taps LAYER.TENSOR",
+        ["tensor", "meaning"],
+        [list(row) for row in TAPS.items()],
+        2,
+    )
     print_table(console, "norms: --model.norm", ["norm", "meaning"], [list(row) for row in NORMS.items()], 2)
     print_table(console, "neurons: --model.neuron.name", ["neuron", "meaning"], [list(r) for r in NEURONS.items()], 2)
     print_table(
@@ -131,12 +173,3 @@ def _layers_by_kinds(network: str) -> list[tuple[list[str], tuple[str, ...]]]:
     for layer, names in kinds.items():
         groups.setdefault(tuple(names), []).append(layer)
     return [(layers, names) for names, layers in groups.items()]
-
-
-def _taps_in_short(network: str) -> str:
-    """Return e.g. ``"conv1 ... conv4: conv norm membrane; readout: dense"``."""
-    texts = []
-    for layers, kinds in _layers_by_kinds(network):
-        shown = " ".join(layers) if len(layers) < 4 else f"{layers[0]} ... {layers[-1]}"
-        texts.append(f"{shown}: {' '.join(kinds)}")
-    return "; ".join(texts)
