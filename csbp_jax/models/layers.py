@@ -124,16 +124,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Dense(
-            self.features,
-            use_bias=self.use_bias,
-            kernel_init=self.kernel_init,
-            bias_init=self.bias_init or torch_bias(x.shape[-1]),
-            dtype=self.dtype,
-            promote_dtype=promote_without_bias,
-            name="dense",
-        )
-        h = synapse(x)
+        h: jax.Array = dense_synapse(self, x.shape[-1])(x)
         return h, apply_taps(str(self.name), {"dense": h}, probe)
 
 
@@ -158,16 +149,7 @@ class DenseNorm(nn.Module):
 
     def tensors(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Compute the outputs of synapse and norm."""
-        synapse = nn.Dense(
-            self.features,
-            use_bias=self.use_bias,
-            kernel_init=self.kernel_init,
-            bias_init=self.bias_init or torch_bias(x.shape[-1]),
-            dtype=self.dtype,
-            promote_dtype=promote_without_bias,
-            name="dense",
-        )
-        h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
+        h = repeat_over_time(to_float32(dense_synapse(self, x.shape[-1])(x)), self.time_steps)
         return {"dense": h, "norm": self.norm(name="norm")(h, train)}
 
 
@@ -197,6 +179,19 @@ class Recurrent(nn.Module):
         tensors = {"dense": h, "norm": self.norm(name="norm")(h, train)}
         drive = to_compute_dtype(tensors["norm"], self.dtype)
         return run_neuron(str(self.name), tensors, drive, Feedback(bind_neuron(neuron, self.features), feedback), probe)
+
+
+def dense_synapse(layer: Linear | DenseNorm, fan_in: int) -> nn.Dense:
+    """Return the fully connected synapse of a layer's options, within the layer's call."""
+    return nn.Dense(
+        layer.features,
+        use_bias=layer.use_bias,
+        kernel_init=layer.kernel_init,
+        bias_init=layer.bias_init or torch_bias(fan_in),
+        dtype=layer.dtype,
+        promote_dtype=promote_without_bias,
+        name="dense",
+    )
 
 
 class DropPath(nn.Module):
