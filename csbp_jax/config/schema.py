@@ -155,7 +155,7 @@ class Model:
     """norm=none only: scale the initial weights of each layer so that its neurons fire at this rate per time step, as
     measured on 32 training examples; None: the network's own initial weights."""
     dropout: float | None = None
-    """cnn6, cnn7, vgg*, resnet19_tebn, plif_*: dropout rate before dense layers."""
+    """small_conv, cnn6, cnn7, vgg*, resnet19_tebn, plif_*: dropout rate before dense layers."""
     drop_path: float | None = None
     """Residual networks: rate at which the last block's branch is dropped for an example in training (stochastic
     depth); linear in depth, from 0 at the first block."""
@@ -243,6 +243,9 @@ class Loss:
     """Lowest firing rate of a layer, in spikes per neuron per time step, that the regulariser allows."""
     firing_high: float = 0.5
     """Highest firing rate of a layer that the regulariser allows."""
+    membrane: float = 0.0
+    """Weight of the membrane regulariser (RMP-Loss), which is added to the task loss: the squared distance of each
+    membrane before reset from its spike, 0 or 1, averaged over a layer and then over the layers. 0: off."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,6 +281,9 @@ class Optimizer:
     """adam, adamw: constant added under the square root. Above 0, training is differentiable (Lyapunov exponents)."""
     ema: float = 0.0
     """Decay per step, in [0, 1), of an exponential moving average of the weights, which is evaluated too; 0: off."""
+    sam_radius: float = 0.0
+    """Sharpness-aware minimisation (SAM): the gradient is taken at weights moved by this distance along the gradient of
+    the same batch. Two gradients, so about twice the time per step; 0: off."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,6 +375,8 @@ LATER_FIELDS = {
     "model.neuron.levels": 4,
     "model.neuron.order": 2,
     "optimizer.layer_decay": 1.0,
+    "optimizer.sam_radius": 0.0,
+    "loss.membrane": 0.0,
 }
 """Fields added since runs were first written, with their defaults. They are stored only with another value, so that the
 names of earlier runs, and the files in which they resume, stay the same."""

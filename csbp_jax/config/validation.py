@@ -65,6 +65,7 @@ RANGES: dict[str, Range] = {
     "loss.firing": FROM_0,
     "loss.firing_low": FROM_0_TO_1,
     "loss.firing_high": FROM_0_TO_1,
+    "loss.membrane": FROM_0,
     "optimizer.lr": FROM_0,
     "optimizer.momentum": FROM_0_BELOW_1,
     "optimizer.weight_decay": FROM_0,
@@ -76,6 +77,7 @@ RANGES: dict[str, Range] = {
     "optimizer.accumulate": WHOLE_FROM_1,
     "optimizer.eps_root": FROM_0,
     "optimizer.ema": FROM_0_BELOW_1,
+    "optimizer.sam_radius": FROM_0,
 }
 """Allowed values of single fields."""
 
@@ -205,6 +207,13 @@ def _check_training(config: Config, flat: dict[str, Any]) -> None:
                 raise ConfigError(
                     f"{field}: {flat[field]} is not possible with optimizer.layer_decay "
                     f"{config.optimizer.layer_decay}; allowed is {value}"
+                )
+    if config.optimizer.sam_radius:
+        for field, value in (("chaos.unit", "plain"), ("flip_every", 0)):
+            if flat[field] != value:
+                raise ConfigError(
+                    f"{field}: {flat[field]} is not possible with optimizer.sam_radius {config.optimizer.sam_radius}, "
+                    f"whose step is not plain descent; allowed is {value}"
                 )
     if config.data.mix_off_epochs and not {"mixup", "cutmix"} & set(config.data.augment):
         raise ConfigError(

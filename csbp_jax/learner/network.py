@@ -20,11 +20,16 @@ class Auxiliary(Protocol):
     def rates(self) -> Mapping[str, jax.Array]:
         """Spikes per neuron per time step: ``{layer: scalar}``."""
 
+    @property
+    def membrane_terms(self) -> Mapping[str, jax.Array]:
+        """The requested membrane term of each spiking layer: ``{layer: scalar}``."""
+
 
 class SpikingNetwork(Protocol):
-    """A Linen module called as ``(x [B, T or 1, ...], train, *, tap, taps[, neuron])``.
+    """A Linen module called as ``(x [B, T or 1, ...], train, *, tap, taps[, neuron][, membrane_term])``.
 
-    It returns ``(logits [B, T, C], Auxiliary)``. :class:`csbp_jax.models.base.Network` is one.
+    It returns ``(logits [B, T, C], Auxiliary)``. ``neuron`` is passed if a run has one of its own, ``membrane_term``
+    if ``loss.membrane`` is on. :class:`csbp_jax.models.base.Network` is one.
     """
 
     def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:

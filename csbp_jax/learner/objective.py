@@ -1,6 +1,6 @@
 """The loss of a network with its chaos terms, and its gradient.
 
-L = L_task(logits, y) + firing R(rates) + sum over taps of  z_tap term(h_tap)
+L = L_task(logits, y) + firing R(rates) + membrane E(membranes) + sum over taps of  z_tap term(h_tap)
 """
 
 from typing import Any
@@ -20,7 +20,8 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
     """Compute the loss of a batch at ``params``, with z of the state's step.
 
     Raises:
-      ConfigError: the network returned terms of other taps than the state has strengths for.
+      ConfigError: the network returned terms of other taps than the state has strengths for, or no membrane terms
+        although ``loss.membrane`` is on.
     """
     config, h = recipe.config, state.hparams
     aux: Auxiliary
@@ -35,6 +36,7 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         rngs={"dropout": jax.random.fold_in(state.key, state.step)},
         mutable=["batch_stats"],
         **neuron_override(state),
+        **({"membrane_term": losses.membrane_error} if config.loss.membrane else {}),
     )
     if set(aux.terms) != set(h["z0"]):
         raise ConfigError(f"chaos.taps: {', '.join(h['z0'])}, but the network gave terms of: {', '.join(aux.terms)}")
@@ -53,13 +55,21 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         metrics["firing_loss"] = config.loss.firing * losses.rates_outside(
             aux.rates, config.loss.firing_low, config.loss.firing_high
         )
+    if config.loss.membrane:
+        if not aux.membrane_terms:
+            raise ConfigError(
+                f"loss.membrane: {config.loss.membrane}, but the network gave no membrane terms; set it to 0"
+            )
+        metrics["membrane_loss"] = config.loss.membrane * jnp.mean(jnp.stack(list(aux.membrane_terms.values())))
     return plain_loss(metrics) + chaos_loss, Outcome(metrics, mutated.get("batch_stats", {}), terms)
 
 
 def plain_loss(metrics: dict[str, Any]) -> jax.Array:
-    """Return the loss without the chaos term: that of the task, and that of the firing rates, if it is on."""
+    """Return the loss without the chaos term: that of the task, and those of firing rates and membranes, if on."""
     loss: jax.Array = metrics["task_loss"]
-    return loss + metrics["firing_loss"] if "firing_loss" in metrics else loss
+    for regulariser in ("firing_loss", "membrane_loss"):
+        loss = loss + metrics[regulariser] if regulariser in metrics else loss
+    return loss
 
 
 def value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:

@@ -42,7 +42,7 @@ class Recipe:
       config: gives the taps, the cut and the reduction of the term, and the input's shape.
       steps_per_epoch: for a config that anneals by the epoch.
       value_and_grad: ``(recipe, state, batch) -> ((loss, outcome), gradient)``: in one pass, in microbatches
-        (accumulation.py), or with the term in sub-steps (substeps.py).
+        (accumulation.py), or with the term in sub-steps (substeps.py); at perturbed weights (sharpness.py).
       after_update: ``(params, outcome.terms) -> params``, applied after the optimiser (kicks.py). Where it is given,
         the terms are no part of the loss.
     """

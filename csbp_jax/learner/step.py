@@ -15,7 +15,7 @@ import optax
 from csbp_jax import controls
 from csbp_jax.chaos import ChaosTerm
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.learner import accumulation, kicks, objective, substeps
+from csbp_jax.learner import accumulation, kicks, objective, sharpness, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import Batch, State, complete_hyperparameters, weights_of
@@ -46,6 +46,8 @@ def make_recipe(
         value_and_grad = substeps.substep_value_and_grad
     if config.optimizer.accumulate > 1:
         value_and_grad = accumulation.accumulated_value_and_grad
+    if config.optimizer.sam_radius:
+        value_and_grad = sharpness.sharpness_aware(value_and_grad)
     return Recipe(
         model=model,
         tx=optax.with_extra_args_support(tx),

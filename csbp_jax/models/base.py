@@ -10,7 +10,7 @@ from flax.typing import Dtype
 
 from csbp_jax import chaos, neurons
 from csbp_jax.models import norms
-from csbp_jax.models.taps import Aux, Probe, Tap, merge_aux
+from csbp_jax.models.taps import Aux, MembraneTerm, Probe, Tap, merge_aux
 
 RunLayer = Callable[[nn.Module, jax.Array], jax.Array]
 """``run(layer, x)``: call a layer and collect its Aux."""
@@ -51,6 +51,7 @@ class Network(nn.Module):
         taps: tuple[str, ...] = (),
         inspect: tuple[str, ...] = (),
         states: Mapping[str, neurons.State] | None = None,
+        membrane_term: MembraneTerm | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Map ``x [B, T or 1, ...]`` to ``(logits [B, T, classes], Aux)``.
 
@@ -62,12 +63,14 @@ class Network(nn.Module):
           inspect: names of layers whose spikes and membranes are returned.
           states: states of layers before the first time step, zeros for others; returns those after the last one. None:
             all are zeros, and none is returned. For a sequence in chunks, :func:`csbp_jax.models.stream`.
+          membrane_term: maps the membrane before reset and the spikes of every spiking layer to a scalar of
+            ``Aux.membrane_terms``.
 
         Raises:
           ConfigError: a name in ``taps`` or ``inspect`` does not exist.
         """
         layer_neuron = self.neuron if neuron is None else neuron
-        probe = Probe(tap, taps, inspect, states)
+        probe = Probe(tap, taps, inspect, states, membrane_term)
         auxes: list[Aux] = []
 
         def call(layer: nn.Module, x: jax.Array) -> tuple[jax.Array, Aux]:

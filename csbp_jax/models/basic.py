@@ -26,10 +26,13 @@ class SmallConv(Network):
     """Convolutional network on images ``[B, T or 1, H, W, C]``; layers ``conv1``, ``conv2``, ...
 
     2x2 pooling, by the average or the maximum, follows every layer but the last, as long as height and width are even.
+
+    dropout: rate before the read-out, drawn per example and unit, and the same at all time steps.
     """
 
     features: tuple[int, ...] = (32, 64, 64)
     pool: Literal["average", "max"] = "average"
+    dropout: float = 0.0
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         conv, halved = self.spiking(layers.ConvNormLIF), {"average": layers.pool, "max": layers.max_pool}[self.pool]
@@ -37,7 +40,8 @@ class SmallConv(Network):
             x = run(conv(features, name=f"conv{i}"), x)
             if i < len(self.features) and x.shape[2] % 2 == 0 == x.shape[3] % 2:
                 x = halved(x)
-        return nn.Dense(self.classes, name="readout")(layers.flat(x))
+        drop = nn.Dropout(self.dropout, broadcast_dims=(1,), deterministic=not train)
+        return nn.Dense(self.classes, name="readout")(drop(layers.flat(x)))
 
 
 class Recurrent(Network):

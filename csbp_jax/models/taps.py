@@ -23,6 +23,9 @@ from csbp_jax.neurons import Neuron, State, membrane_of
 Tap = Callable[[jax.Array], jax.Array]
 """Function from a tapped tensor to a term, e.g. ``chaos.term``."""
 
+MembraneTerm = Callable[[jax.Array, jax.Array], jax.Array]
+"""``term(u [B, T, ...], spikes [B, T, ...])``: a scalar of a layer's membrane before reset and its spikes."""
+
 
 @struct.dataclass
 class Aux:
@@ -30,6 +33,7 @@ class Aux:
 
     terms: ``{tap: scalar}``, the tap function of each tapped tensor.
     rates: ``{layer: scalar}``, spikes per neuron per time step.
+    membrane_terms: ``{layer: scalar}``, the membrane term of each spiking layer, if it was requested.
     spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers (membranes before reset).
     states: ``{layer: state}`` of all neurons after the last time step, if states were passed; see streaming.py.
     names: all tensors that can be tapped (static).
@@ -37,6 +41,7 @@ class Aux:
 
     terms: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     rates: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    membrane_terms: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     spikes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     membranes: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     states: dict[str, State] = dataclasses.field(default_factory=dict)
@@ -48,12 +53,14 @@ class Probe:
     """Request for auxiliary outputs: the tap function, the tensors to tap, and the layers to inspect.
 
     states: the states of layers before the first time step, zeros where there is none; None: do not return states.
+    membrane_term: applied to every spiking layer.
     """
 
     tap: Tap
     taps: tuple[str, ...] = ()
     inspect: tuple[str, ...] = ()
     states: Mapping[str, State] | None = None
+    membrane_term: MembraneTerm | None = None
 
 
 def apply_taps(layer: str, tensors: dict[str, jax.Array], probe: Probe) -> Aux:
@@ -94,10 +101,13 @@ def run_neuron(
     inspected = layer in probe.inspect
     before_reset = {}
     start = [probe.states[layer]] if probe.states and layer in probe.states else []
-    if inspected or f"{layer}.membrane_pre" in probe.taps:
+    membrane_terms = {}
+    if inspected or probe.membrane_term or f"{layer}.membrane_pre" in probe.taps:
         if not hasattr(neuron, "trace"):
             raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
-        spikes, state, before_reset["membrane_pre"] = neuron.trace(current, *start)
+        spikes, state, u = neuron.trace(current, *start)
+        before_reset["membrane_pre"] = u
+        membrane_terms = {layer: probe.membrane_term(u, spikes)} if probe.membrane_term else {}
     else:
         spikes, state = neuron(current, *start)
     membrane = membrane_of(state)
@@ -106,6 +116,7 @@ def run_neuron(
     return spikes, dataclasses.replace(
         aux,
         rates={layer: jnp.mean(spikes, dtype=jnp.promote_types(spikes.dtype, jnp.float32))},
+        membrane_terms=membrane_terms,
         spikes={layer: spikes} if inspected else {},
         membranes={layer: before_reset["membrane_pre"]} if inspected else {},
         states={} if probe.states is None else {layer: state},
@@ -121,7 +132,7 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
     """
     merged: dict[str, dict[str, jax.Array]] = {
         field: {k: v for aux in layers for k, v in getattr(aux, field).items()}
-        for field in ("terms", "rates", "spikes", "membranes", "states")
+        for field in ("terms", "rates", "membrane_terms", "spikes", "membranes", "states")
     }
     names = tuple(name for aux in layers for name in aux.names)
     for option, requested, known in (
@@ -134,6 +145,7 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
     return Aux(
         terms=merged["terms"],
         rates=merged["rates"],
+        membrane_terms=merged["membrane_terms"],
         spikes=merged["spikes"],
         membranes=merged["membranes"],
         states=merged["states"],

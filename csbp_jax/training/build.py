@@ -141,7 +141,8 @@ def _check_model(config: Config, own: Own, model: Any) -> None:
     shape, steps, classes = config.model.input_shape, config.model.time_steps, config.model.classes
     key, x = jax.random.key(0), jax.ShapeDtypeStruct((2, 1, *shape), jnp.float32)
     expected = f"(logits {(2, steps, classes)}, csbp_jax.models.taps.Aux) for x {x.shape}"
-    call = functools.partial(jax.eval_shape, lambda key, x: model.init_with_output(key, x, False)[0])
+    options = {"membrane_term": losses.membrane_error} if config.loss.membrane else {}
+    call = functools.partial(jax.eval_shape, lambda key, x: model.init_with_output(key, x, False, **options)[0])
     output = _traced(own, "model", expected, call, key, x)
     pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Aux)
     if not pair or getattr(output[0], "shape", ()) != (2, steps, classes):

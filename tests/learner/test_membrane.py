@@ -1,0 +1,81 @@
+"""The membrane regulariser against its equations, in the loss and in the gradient."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import learner, losses, neurons
+from csbp_jax.config import ConfigError, Loss, Optimizer, check
+from csbp_jax.models.basic import Dense
+from csbp_jax.surrogate import triangle
+from tests.support import small_net
+
+WITHOUT_TERM = dataclasses.replace(small_net.CONFIG, chaos=dataclasses.replace(small_net.CONFIG.chaos, z0=(0.0,)))
+MEMBRANE = dataclasses.replace(WITHOUT_TERM, loss=Loss(membrane=0.5))
+
+
+def test_the_gradient_passes_through_the_membranes_and_not_through_the_target(x64):
+    """Two time steps of u[0] = x[0], u[1] = d u[0] (1 - s[0]) + x[1], differentiated by hand."""
+    d, x = 0.5, np.array([[0.3, 0.9], [1.2, 0.4], [0.9, 1.6]])
+    neuron = neurons.LIF(decay=d, spike=triangle(1.0))
+
+    def error(x):
+        spikes, _, u = neuron.trace(x)
+        return losses.membrane_error(u, spikes)
+
+    value, gradient = jax.value_and_grad(error)(jnp.asarray(x))
+    s0 = (x[:, 0] > 1).astype(float)
+    u = np.stack([x[:, 0], d * x[:, 0] * (1 - s0) + x[:, 1]], axis=1)
+    distance = u - (u > 1)
+    np.testing.assert_allclose(value, np.mean(distance**2), rtol=1e-12)
+    of_u = 2 * distance / u.size
+    surrogate = np.maximum(0, 1 - np.abs(x[:, 0] - 1))
+    expected = np.stack([of_u[:, 0] + of_u[:, 1] * d * (1 - s0 - x[:, 0] * surrogate), of_u[:, 1]], axis=1)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+
+
+def test_it_is_the_mean_over_layers_and_part_of_the_plain_loss(x64):
+    plain, regularised = small_net.recipe(WITHOUT_TERM), small_net.recipe(MEMBRANE)
+    state, batch = small_net.first_state(plain), small_net.batch()
+    (_, aux), _ = plain.model.apply(
+        learner.weights_of(state), batch["x"], True, inspect=("fc1", "fc2"), mutable=["batch_stats"]
+    )
+    by_layer = [np.mean((np.asarray(aux.membranes[name]) - aux.spikes[name]) ** 2) for name in ("fc1", "fc2")]
+    metrics = small_net.train_step(regularised, state, batch)[1]
+    np.testing.assert_allclose(metrics["membrane_loss"], 0.5 * np.mean(by_layer), rtol=1e-12)
+    np.testing.assert_allclose(metrics["loss"], metrics["task_loss"] + metrics["membrane_loss"], rtol=1e-12)
+    difference = jax.tree.map(
+        lambda a, b: jnp.abs(a - b).max(),
+        small_net.gradients(regularised, state, batch)["task"],
+        small_net.gradients(plain, state, batch)["task"],
+    )
+    assert float(difference["fc1"]["dense"]["kernel"]) > 1e-3
+    assert "membrane_loss" not in jax.eval_shape(small_net.train_step, plain, state, batch)[1]
+
+
+def test_it_brings_membranes_nearer_to_their_spikes():
+    descent, ends = Optimizer(name="sgd", lr=0.1, schedule="constant"), []
+    for config in (MEMBRANE, dataclasses.replace(MEMBRANE, loss=Loss(membrane=1e-9))):
+        recipe = small_net.recipe(dataclasses.replace(config, optimizer=descent))
+        state = small_net.first_state(recipe)
+        for _ in range(40):
+            state, metrics = small_net.train_step(recipe, state, small_net.batch())
+        ends.append(float(metrics["membrane_loss"]) / config.loss.membrane)
+    assert ends[0] < 0.8 * ends[1]
+
+
+def test_a_network_without_membranes_is_refused():
+    class WithoutTerms(Dense):
+        def __call__(self, x, train=False, *, membrane_term=None, **options):
+            return super().__call__(x, train, **options)
+
+    recipe = small_net.recipe(MEMBRANE)
+    without = dataclasses.replace(recipe, model=WithoutTerms(features=(5, 4), classes=3, time_steps=2))
+    with pytest.raises(ConfigError, match=r"^loss.membrane: 0.5, but the network gave no membrane terms; set it to 0"):
+        jax.eval_shape(functools.partial(learner.train_step, without), small_net.first_state(recipe), small_net.batch())
+    with pytest.raises(ConfigError, match=r"^loss.membrane: -1.0 is not possible; allowed is 0 or more"):
+        check(dataclasses.replace(MEMBRANE, loss=Loss(membrane=-1.0)))

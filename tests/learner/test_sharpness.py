@@ -1,0 +1,81 @@
+"""Sharpness-aware steps against their equations: the gradient of a batch at perturbed weights."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from csbp_jax import learner
+from csbp_jax.config import Chaos, ConfigError, Optimizer, check
+from tests.support import small_net
+
+RHO = 0.3
+DESCENT = Optimizer(name="sgd", lr=0.1, momentum=0.0, schedule="constant", sam_radius=RHO)
+SAM = dataclasses.replace(small_net.CONFIG, optimizer=DESCENT)
+
+
+def without_sam(config):
+    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, sam_radius=0.0))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_takes_the_gradient_at_perturbed_weights(x64, accumulate):
+    """With chaos term, norm and running statistics; accumulated gradients are averaged before the move."""
+    config = dataclasses.replace(SAM, optimizer=dataclasses.replace(DESCENT, accumulate=accumulate))
+    plain = small_net.recipe(without_sam(config))
+    state, batch = small_net.first_state(plain), small_net.batch()
+
+    def gradient(params):
+        parts = small_net.gradients(plain, dataclasses.replace(state, params=params), batch)
+        return jax.tree.map(jnp.add, parts["task"], parts["chaos"])
+
+    first = gradient(state.params)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(first)))
+    moved = jax.tree.map(lambda w, g: w + RHO * g / norm, state.params, first)
+    expected = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, gradient(moved))
+
+    after, metrics = small_net.train_step(small_net.recipe(config), state, batch)
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-9, atol=1e-12)
+    plain_after, plain_metrics = small_net.train_step(plain, state, batch)
+    chex.assert_trees_all_close(after.batch_stats, plain_after.batch_stats, rtol=1e-12)
+    np.testing.assert_allclose(metrics["loss"], plain_metrics["loss"], rtol=1e-12)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient(moved)), rtol=1e-9)
+    distance = optax.tree.norm(jax.tree.map(jnp.subtract, after.params, plain_after.params))
+    assert distance > 1e-3
+
+
+def test_a_nan_weight_is_detected_through_the_move(x64):
+    recipe = small_net.recipe(SAM)
+    healthy = small_net.first_state(recipe)
+    kernel = healthy.params["fc1"]["dense"]["kernel"].at[0, 0].set(jnp.nan)
+    broken = healthy.replace(params={**healthy.params, "fc1": {**healthy.params["fc1"], "dense": {"kernel": kernel}}})
+    after, metrics = small_net.train_step(recipe, broken, small_net.batch(1))
+    assert int(metrics["bad_steps"]) == 1
+    chex.assert_trees_all_equal(after.params, broken.params)
+
+
+def test_where_the_gradient_is_zero_the_weights_stay(x64):
+    silent = dataclasses.replace(SAM, chaos=Chaos())
+    recipe = dataclasses.replace(small_net.recipe(silent), loss=lambda logits, labels, where=None: 0 * logits.sum())
+    state = small_net.first_state(small_net.recipe(silent))
+    after, metrics = jax.jit(learner.train_step, static_argnums=0)(recipe, state, small_net.batch())
+    assert int(metrics["bad_steps"]) == 0
+    chex.assert_trees_all_equal(after.params, state.params)
+
+
+def test_the_flip_is_not_defined_for_its_step():
+    for field, config in (
+        ("flip_every: 5", dataclasses.replace(SAM, flip_every=5)),
+        (
+            "chaos.unit: flip",
+            dataclasses.replace(SAM, chaos=Chaos(z0=(1.0,), unit="flip", taps=("fc1.norm",))),
+        ),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{field} is not possible with optimizer.sam_radius 0.3, whose step"):
+            check(config)
+    with pytest.raises(ConfigError, match=r"^optimizer.sam_radius: -1.0 is not possible; allowed is 0 or more"):
+        check(dataclasses.replace(SAM, optimizer=dataclasses.replace(DESCENT, sam_radius=-1.0)))
