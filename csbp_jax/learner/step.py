@@ -41,7 +41,7 @@ def make_recipe(
       steps_per_epoch: used by a config that anneals once per epoch; at 1, z is multiplied by beta at each step.
       term: replaces the config's chaos term; called like ``chaos.term``.
     """
-    value_and_grad = objective.value_and_grad
+    value_and_grad: sharpness.ValueAndGrad = objective.value_and_grad
     if config.chaos.substeps > 1:
         value_and_grad = substeps.substep_value_and_grad
     if config.optimizer.accumulate > 1:
