@@ -1,0 +1,144 @@
+"""CIFAR-10's pictures on a CPU: test accuracy and curves of CSBP, plain backpropagation and drift.
+
+    python -m experiments.cifar10_cpu [--conditions csbp plain drift] [--seeds 3] [--data-dir data]
+        [--out docs/results/cifar10] [--FIELD VALUE ...]
+
+The config is that of ``cifar10_quick``, a FIELD any of it. Runs with the same seed have the same initial weights and
+the same order of pictures. Runs are kept under ``runs/cifar10``: a stopped one resumes, also within an epoch, and one
+that has finished is not repeated. The test split is evaluated once per run, with the weights of the last epoch and with
+those of the epoch chosen by validation.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from csbp_jax import configs
+from csbp_jax.cli.options import parse
+from csbp_jax.config import Config, replaced, run_name, to_json
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.runtime.preemption import Stopped, on_signals
+from csbp_jax.training.loop import train
+from experiments import accuracy, study
+from experiments.statistics import student_dict
+from experiments.study import Content
+
+MODULE = "experiments.cifar10_cpu"
+PRESET = "cifar10_quick"
+ROOT = pathlib.Path("runs/cifar10")
+CONDITIONS = ("csbp", "plain", "drift")
+LABELS = {"csbp": "CSBP", "plain": "plain backpropagation", "drift": "drift in place of the chaos term"}
+KINDS = ("last", "chosen")
+EPOCH_KEYS = ("epoch", "seconds", "task_loss", "accuracy", "validation_loss", "validation_accuracy", "z", "rates")
+
+
+def condition(config: Config, name: str) -> Config:
+    """The config under a condition; the conditions differ in the chaos term only."""
+    if name == "plain":
+        return accuracy.plain(config)
+    changed: Config = replaced(config, "chaos.term", "drift") if name == "drift" else config
+    return changed
+
+
+def curves_of(folder: pathlib.Path) -> list[Content]:
+    """The epochs of a run: losses, accuracies, z and firing rates. There is none with a test accuracy."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: row[key] for key in EPOCH_KEYS if key in row} for row in rows if row["kind"] == "epoch"]
+
+
+def table(runs: Mapping[str, Mapping[str, Content]]) -> str:
+    """A row per condition with the runs that have finished, and the paired differences to CSBP, in Markdown."""
+    head = ["condition", "runs", "last epoch (%)", "chosen by validation (%)", "CSBP - this, last epoch", "hours a run"]
+    rows = []
+    for name, of_seed in runs.items():
+        last, chosen = ([run["result"][kind]["test_accuracy"] for run in of_seed.values()] for kind in KINDS)
+        hours = np.mean([run["result"]["seconds"] for run in of_seed.values()]) / 3600
+        cells = [accuracy.cell(student_dict(values)) for values in (last, chosen)]
+        rows.append([LABELS[name], str(len(of_seed)), *cells, _difference(runs, name), f"{hours:.2f}"])
+    return study.table(head, rows)
+
+
+def _difference(runs: Mapping[str, Mapping[str, Content]], name: str) -> str:
+    """CSBP less the condition over the seeds that both have."""
+    seeds = [seed for seed in runs.get("csbp", {}) if seed in runs[name]]
+    if name == "csbp" or not seeds:
+        return ""
+    csbp, other = ([runs[arm][seed]["result"]["last"]["test_accuracy"] for seed in seeds] for arm in ("csbp", name))
+    return accuracy.cell(student_dict(np.subtract(csbp, other)))
+
+
+def draw(runs: Mapping[str, Mapping[str, Content]]) -> Figure:
+    """Task loss and accuracy of each run over its epochs; test accuracies are points at their epochs."""
+    figure = empty_figure(10, 4)
+    losses, accuracies = figure.subplots(1, 2)
+    for color, (name, of_seed) in zip(PALETTE, runs.items(), strict=False):
+        for i, run in enumerate(of_seed.values()):
+            epochs = [row["epoch"] for row in run["epochs"]]
+            for axes, key, scale in ((losses, "loss", 1), (accuracies, "accuracy", 100)):
+                train_key = "task_loss" if key == "loss" else key
+                training = [scale * row[train_key] for row in run["epochs"]]
+                validation = [scale * row[f"validation_{key}"] for row in run["epochs"]]
+                label = LABELS[name] if i == 0 else None
+                axes.plot(epochs, training, ":", color=color, label=label and f"{label}, training")
+                axes.plot(epochs, validation, ".-", color=color, label=label and f"{label}, validation")
+            for kind, marker in zip(KINDS, "*o", strict=True):
+                tested = run["result"][kind]
+                words = "last epoch" if kind == "last" else "epoch chosen by validation"
+                label = f"{LABELS[name]}, test, {words}" if i == 0 else None
+                point = 100 * tested["test_accuracy"]
+                accuracies.plot(tested["epoch"], point, marker, color=color, ms=9, mfc="none", ls="", label=label)
+    losses.set(xlabel="epoch", ylabel="cross-entropy (nats)", title="Task loss", yscale="log")
+    accuracies.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
+    for axes in (losses, accuracies):
+        axes.legend(fontsize="small")
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "cifar10", data_dir=True)
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
+    parser.add_argument("--seeds", type=int, default=3)
+    options, fields = parser.parse_known_args(arguments)
+    with study.one_line_errors(parser):
+        config = parse(configs.load(PRESET), fields, MODULE)
+        content = study.resume(parser, options.out / "cifar10.json", {"config": to_json(config)}, {"runs": {}})
+        words = [f"--conditions {' '.join(options.conditions)}", f"--seeds {options.seeds}", *fields]
+        command = " ".join([f"python -m {MODULE}", *words])
+        for seed in range(options.seeds):
+            for name in options.conditions:
+                if str(seed) not in content["runs"].get(name, {}):
+                    run = train_run(condition(dataclasses.replace(config, seed=seed), name), options.data_dir)
+                    run |= study.provenance(command, ("jax", "flax", "optax", "numpy"))
+                    content["runs"].setdefault(name, {})[str(seed)] = run
+                    write(options.out, content)
+    write(options.out, content)
+
+
+def train_run(config: Config, data_dir: str) -> dict[str, Any]:
+    """Train, or resume, a run: ``{"epochs": its curves, "result": its test accuracies}``.
+
+    SIGTERM and Ctrl-C stop it after a step, with the exit code of ``csbp_jax train``; the same command resumes.
+    """
+    try:
+        with on_signals() as stop:
+            result = train(config, name=run_name(config), root=ROOT, data_dir=data_dir, stop=stop)
+    except Stopped as stopped:
+        print(f"{MODULE}: stopped after step {stopped.step}; the same command resumes", flush=True)
+        raise SystemExit(stopped.code) from None
+    return {"epochs": curves_of(ROOT / run_name(config)), "result": result}
+
+
+def write(out: pathlib.Path, content: Content) -> None:
+    """Write ``cifar10.json``, ``table.md`` and the figure of curves."""
+    runs = {name: content["runs"][name] for name in CONDITIONS if name in content["runs"]}
+    study.write(out, "cifar10", content, table(runs))
+    study.save_figure(draw(runs), out, "curves")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The study of CIFAR-10's pictures on a CPU: its conditions, its table, and its end when it is stopped."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.runtime.preemption import Stopped
+from experiments import cifar10_cpu
+
+OLD_RUN = pathlib.Path(__file__).parents[1] / "data" / "previous_layout" / "finished"
+
+
+def run(accuracy):
+    tested = {"epoch": 2, "test_accuracy": accuracy}
+    return {"epochs": [], "result": {"last": tested, "chosen": tested | {"epoch": 1}, "seconds": 1800.0}}
+
+
+def test_conditions_differ_in_the_chaos_term_only():
+    csbp = configs.load(cifar10_cpu.PRESET)
+    plain, drift = (cifar10_cpu.condition(csbp, name) for name in ("plain", "drift"))
+    assert cifar10_cpu.condition(csbp, "csbp") == csbp and csbp.chaos.term == "chaos" and csbp.chaos.z0[0] > 0
+    assert plain == configs.load(f"{cifar10_cpu.PRESET}_bp")
+    assert drift == dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, term="drift"))
+
+
+def test_curves_are_the_epochs_of_a_run_without_a_test_accuracy():
+    curves = cifar10_cpu.curves_of(OLD_RUN)
+    assert [row["epoch"] for row in curves] == [1, 2] and all(row["validation_accuracy"] > 0 for row in curves)
+    assert not any("test" in key for row in curves for key in row)
+
+
+def test_differences_are_paired_over_the_seeds_that_both_have():
+    runs = {
+        "csbp": {"0": run(0.86), "1": run(0.88)},
+        "plain": {"0": run(0.85), "1": run(0.85)},
+        "drift": {"1": run(0.88)},
+    }
+    rows = [line.strip("| ").split(" | ") for line in cifar10_cpu.table(runs).splitlines()[2:]]
+    assert [row[1] for row in rows] == ["2", "2", "1"] and rows[0][2].startswith("87.00 [") and rows[0][4] == ""
+    assert rows[1][4].startswith("2.00 [") and rows[2][4] == "0.00" and rows[0][5] == "0.50"
+
+
+def test_a_stop_ends_the_study_with_the_code_of_a_resumable_run(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise Stopped(42, 7)
+
+    monkeypatch.setattr(cifar10_cpu, "train", stop)
+    with pytest.raises(SystemExit, match="42"):
+        cifar10_cpu.train_run(configs.load(cifar10_cpu.PRESET), "data")
+    assert "stopped after step 7; the same command resumes" in capsys.readouterr().out
