@@ -39,6 +39,7 @@ PRIMARY = {"drift": 0.01, "chaos term in 10 sub-steps": 0.01, "plain backpropaga
 """Conditions of the primary family, with the margins of their equivalence to CSBP."""
 PRIMARY_FIRST = ("CSBP", *PRIMARY)
 
+NOISES = ("Gaussian noise", "AR(1) noise", "logistic sequences")
 COMPARED: dict[str, Condition] = {
     **{name: CONDITIONS[name] for name in ("CSBP", "plain backpropagation", "drift")},
     "chaos term in 10 sub-steps": CONDITIONS["chaos term in 20 sub-steps"]._replace(kind=Kind(substeps=10)),
@@ -47,9 +48,7 @@ COMPARED: dict[str, Condition] = {
         for name in (
             "linear pull",
             "CBP's rule",
-            "Gaussian noise",
-            "AR(1) noise",
-            "logistic sequences",
+            *NOISES,
             "drift + Gaussian noise",
             "drift + AR(1) noise",
         )
@@ -113,13 +112,15 @@ def rise_text(rise: Content) -> str:
 
 
 def compare(results: Content) -> Content:
-    """Both families of the finished conditions against CSBP, and the verdict of the plan."""
+    """Both families against CSBP, the noises against plain backpropagation (not in the plan), and the verdict."""
     primary = compare_solved({name: results[name] for name in ("CSBP", *PRIMARY)}, "CSBP")
     primary = {
         name: pair | equivalence_of_shares(pair, PRIMARY[name]) | {"p": pair["p"]} for name, pair in primary.items()
     }
     secondary = compare_solved({name: r for name, r in results.items() if name not in PRIMARY}, "CSBP")
-    return {"primary": primary, "secondary": secondary, "verdict": verdict(primary)}
+    plain = "plain backpropagation"
+    noises = compare_solved({name: results[name] for name in (plain, *NOISES) if name in results}, plain)
+    return {"primary": primary, "secondary": secondary, "noises": noises, "verdict": verdict(primary)}
 
 
 def verdict(primary: Content) -> str:
@@ -163,9 +164,11 @@ def page(content: Content) -> str:
         for name, pair in content["primary"].items()
     ]
     equal = study.table(["minus CSBP", "90 % interval (points)", "margin", "equal within it"], equivalent)
+    noises = [[name, points_text(pair), f"{pair['p_holm']:.2g}"] for name, pair in content["noises"].items()]
     lines = [
         study.table(head, rows),
         equal,
+        study.table(["not planned", "minus plain backpropagation (points)", "p, Holm"], noises),
         f"Verdict of the plan: **{content['verdict']}**.",
         rise_text(content["rise"]),
     ]
