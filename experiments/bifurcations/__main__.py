@@ -26,7 +26,11 @@ from experiments.study import Content
 SAMPLES, DELTA, CHAOTIC = 24, 1e-2, 0.05
 
 Diagram = Mapping[str, NDArray[Any]]
-"""``{values, visited [values, starts, SAMPLES], tangent, finite_size [values, starts]}``; NaN where a run ran away."""
+"""``{values, visited [values, starts, SAMPLES], tangent, finite_size, away [values, starts]}``.
+
+Exponents are NaN where a run ran away. Files without ``away`` were measured before the parameters' growth was watched:
+there, only runs that overflowed have no exponents.
+"""
 
 
 class Steps(NamedTuple):
@@ -77,14 +81,15 @@ def diagram(system: System, axis: str, values: Sequence[float] | NDArray[Any], s
         sized = dynamics.finite_size_many(system.step, states, next(streams), jnp.array([DELTA]), **options)[0][:, 0]
         ended, _ = dynamics.attractor_samples(system.step, states, next(streams), system.size, count - 1)
         away = ~(ended[0] < classify.AWAY * began)
-        chunks.append((visited.T, *(np.where(away, np.nan, exponents) for exponents in (tangent, sized))))
+        chunks.append((visited.T, *(np.where(away, np.nan, exponents) for exponents in (tangent, sized)), away))
     shape = (len(values), system.starts)
-    samples, tangents, growths = (np.concatenate(column) for column in zip(*chunks, strict=True))
+    samples, tangents, growths, runaways = (np.concatenate(column) for column in zip(*chunks, strict=True))
     return {
         "values": np.asarray(values),
         "visited": samples.reshape(*shape, SAMPLES).astype(np.float32),
         "tangent": tangents.reshape(shape).astype(np.float32),
         "finite_size": growths.reshape(shape).astype(np.float32),
+        "away": runaways.reshape(shape),
     }
 
 
@@ -154,6 +159,7 @@ def summary(measured: Diagram) -> Content:
         "share_chaotic": float(chaotic.mean()),
         "share_finite_size_sensitive": float((~chaotic & (sized > CHAOTIC)).mean()),
         "share_runs_away": float(np.isnan(tangent).mean()),
+        "growth_watched": "away" in measured,
         "largest_exponent": None if best is None else float(tangent[best]),
         "at": None if best is None else float(measured["values"][best]),
     }
@@ -164,7 +170,10 @@ def page(summaries: Mapping[str, Content]) -> str:
     head = ["system, axis", "values", "first chaotic at", "chaotic (%)", "finite-size sensitive (%)", "runs away (%)"]
     rows = []
     for name, s in summaries.items():
-        shares = [f"{100 * s[f'share_{key}']:.0f}" for key in ("chaotic", "finite_size_sensitive", "runs_away")]
+        shares = [f"{100 * s[f'share_{key}']:.0f}" for key in ("chaotic", "finite_size_sensitive")]
+        away = f"{100 * s['share_runs_away']:.0f}"
+        known = s["growth_watched"] or s["share_runs_away"] == 1
+        shares.append(away if known else f"at least {away}" if s["share_runs_away"] else "not watched")
         first = "none" if s["first_chaotic"] is None else f"{s['first_chaotic']:.3g}"
         best = "none" if s["at"] is None else f"{s['largest_exponent']:+.3f}, {s['at']:.3g}"
         rows.append([name, f"{s['values']}", first, *shares, best])
