@@ -78,7 +78,9 @@ CONDITIONS = {
     "S20 + Gaussian": Condition(Kind(substeps=20, force=controls.gaussian()), forced="rms"),
 }
 MEASURED = (CBP, "held below the flip", PERIOD_2)
-"""Conditions whose rise is measured."""
+"""Conditions whose rise is measured at every strength."""
+LATER = (ALTERNATING, "S2")
+"""Conditions whose rise is measured at their best strength, and that of the first also at the released one."""
 
 
 def flip(task: str) -> float:
@@ -116,17 +118,35 @@ def annealed_step(kind: Kind, state: tuple[Params, Setting, jax.Array], _: Any) 
     return jax.tree.map(jnp.add, moved, kicked), setting, n + 1
 
 
-ANNEALED = {task: functools.partial(annealed_step, Kind(task=task)) for task in INPUTS}
+def alternating_step(
+    kind: Kind, state: tuple[Params, Setting, jax.Array, Params], _: Any
+) -> tuple[Params, Setting, jax.Array, Params]:
+    """A step under the alternating force, as a map of ``(params, setting, number of the step, paired CBP run)``."""
+    params, setting, n, paired = state
+    z = strength(n, setting)
+    (moved, kicked), (paired, record) = step(params, setting, z, kind), step(paired, setting, z, Kind(task=kind.task))
+    force = jax.tree.map(lambda leaf: (1 - 2 * (n % 2)) * jnp.sqrt(jnp.mean(leaf**2)), record)
+    params = jax.tree.map(lambda *leaves: sum(leaves), moved, kicked, force)
+    return params, setting, n + 1, jax.tree.map(jnp.add, paired, record)
+
+
+@functools.cache
+def annealed_map(kind: Kind, alternating: bool) -> Any:
+    """The map of annealed training; the same function for the same arguments, so that it is compiled once."""
+    return functools.partial(alternating_step if alternating else annealed_step, kind)
 
 
 def rises(task: Task, condition: Condition, z0: float, seeds: np.ndarray) -> list[float]:
     """Largest rise of the cumulated local exponents of the annealed run, for each start, in nats."""
     setting = jax.tree.map(lambda value: jnp.broadcast_to(value, len(seeds)), make_setting(task, condition, z0))
     params = jax.vmap(lambda seed: start(seed, jnp.float32(task.init), task.name))(jnp.asarray(seeds))
-    states = (params, setting, jnp.zeros(len(seeds), int))
-    leaves = (dict.fromkeys(params, True), Setting(*(False,) * len(Setting._fields)), False)
-    batches = [None] * condition.kind.first
-    return dynamics.annealed_rises(ANNEALED[task.name], states, batches, dynamical_leaves=leaves).tolist()
+    states: tuple[Any, ...] = (params, setting, jnp.zeros(len(seeds), int))
+    leaves: tuple[Any, ...] = (dict.fromkeys(params, True), Setting(*(False,) * len(Setting._fields)), False)
+    alternating = condition.forced == "alternating"
+    if alternating:
+        states, leaves = (*states, params), (*leaves, dict.fromkeys(params, False))
+    push = annealed_map(Kind(task=task.name, substeps=condition.kind.substeps), alternating)
+    return dynamics.annealed_rises(push, states, [None] * condition.kind.first, dynamical_leaves=leaves).tolist()
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -180,6 +200,8 @@ def tested_against_cbp(tested: Mapping[str, Content]) -> Content:
 def page(content: Content) -> str:
     """The tables: primary family, tuned comparison, shares and rises over the strength, rise of solved starts."""
     tables = [primary_table(content)]
+    if content.get("later_rises"):
+        tables.append(later_table(content))
     if "tested_against_cbp" in content:
         tables += [tested_table(content), *(strengths_table(content, task) for task in TASKS), areas_table(content)]
     return "\n\n".join(tables)
@@ -201,6 +223,16 @@ def primary_table(content: Content) -> str:
         rises = ", ".join(f"{name} {nats:.1f}" for name, nats in medians.items())
         rows.append([task, f"**{content['verdicts'][task]}**", f"median rise (nats): {rises}", "", ""])
     return study.table(["task", f"CBP minus, at z0 {RELEASED:.1f}", "points", "p, Holm", "90 % interval"], rows)
+
+
+def later_table(content: Content) -> str:
+    """Rises that were measured after the plan's run."""
+    rows = []
+    for key, nats in content["later_rises"].items():
+        task, name, z0 = key.split(" | ")
+        low, median, high = np.quantile(nats, (0.25, 0.5, 0.75))
+        rows.append([task, name, f"{float(z0):.1f}", f"{median:.1f} ({low:.1f} to {high:.1f})"])
+    return study.table(["task", "condition", "z0", "rise (nats), median (quartiles)"], rows)
 
 
 def tested_table(content: Content) -> str:
@@ -314,6 +346,20 @@ def run_tests(content: Content, options: argparse.Namespace, file: pathlib.Path)
                 print(f"{key:50} {content['tested'][key]['share']:.3f}", flush=True)
 
 
+def run_later_rises(content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
+    """Measure the rises that the plan does not have, on the same starts as the others."""
+    content.setdefault("later_rises", {})
+    cells = [(task, ALTERNATING, RELEASED) for task in TASKS]
+    cells += [(task, name, content["tested"][f"{task} | {name}"]["z0"]) for name in LATER for task in TASKS]
+    for task, name, z0 in cells:
+        key = f"{task} | {name} | {z0:.2f}"
+        if key not in content["later_rises"]:
+            nats = rises(TASKS[task], CONDITIONS[name], z0, GRID_SEEDS + np.arange(options.rises))
+            content["later_rises"][key] = [round(value, 4) for value in nats]
+            write_json(file, content)
+            print(f"{key:50} rise {np.median(nats):.2f} nats", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "cbp_overshoot")
     for name, size in (("grid", 1024), ("rises", 512), ("starts", 4096)):
@@ -336,6 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study.write(options.out, "overshoot", content, page(content))
     run_cells(content, options, file, STRENGTHS)
     run_tests(content, options, file)
+    run_later_rises(content, options, file)
     content["areas"] = areas(content["cells"])
     content["tested_against_cbp"] = tested_against_cbp(content["tested"])
     draw(content, options.out)

@@ -34,6 +34,7 @@ from experiments.study import Content
 from experiments.xor.conditions import CONDITIONS, Condition, solved
 from experiments.xor.net import Kind, Params, Setting, start, task_loss, term_gradient
 
+CSBP = Kind()
 TUNING_SEEDS, TEST_SEEDS, BLOCK = 200_000, 600_000, 1024
 PRIMARY = {"drift": 0.01, "chaos term in 10 sub-steps": 0.01, "plain backpropagation": 0.02}
 """Conditions of the primary family, with the margins of their equivalence to CSBP."""
@@ -78,25 +79,25 @@ def solved_in_blocks(condition: Condition, setting: Setting, seeds: np.ndarray, 
     return np.concatenate([solved(condition, adapt(condition, setting), block, steps) for block in blocks])
 
 
-def annealed_step(setting: Setting, state: tuple[Params, jax.Array], _: Any) -> tuple[Params, jax.Array]:
-    """A step of CSBP as a map of ``(params, number of the step)``."""
+def annealed_step(setting: Setting, kind: Kind, state: tuple[Params, jax.Array], _: Any) -> tuple[Params, jax.Array]:
+    """A step of training without a force, as a map of ``(params, number of the step)``."""
     params, n = state
     gradient, _ = jax.grad(task_loss, has_aux=True)(params, setting)
     z = chaos.strength(n, setting.z0, setting.beta)
-    pushed = term_gradient(params, setting, Kind(), z, setting.lr)
+    pushed = term_gradient(params, setting, kind, z, setting.lr)
     return jax.tree.map(lambda p, g, c: p - setting.lr * (g + c), params, gradient, pushed), n + 1
 
 
-def rises(setting: Setting, params: Params, steps: int) -> list[float]:
+def rises(setting: Setting, params: Params, steps: int, kind: Kind = CSBP) -> list[float]:
     """Largest rise of the cumulated local exponents of the annealed run, for each of many nets, in nats."""
     states = (params, jnp.zeros(len(params["b2"]), int))
-    step = functools.partial(annealed_step, setting)
+    step = functools.partial(annealed_step, setting, kind)
     return dynamics.annealed_rises(step, states, [None] * steps).tolist()
 
 
-def measure_rise(setting: Setting, seeds: np.ndarray, solved: str, steps: int) -> Content:
-    """Rises of CSBP's annealed runs, and whether starts that are solved (as bits) have the larger ones."""
-    nats = rises(setting, jax.vmap(lambda seed: start(seed, setting))(jnp.asarray(seeds)), steps)
+def measure_rise(setting: Setting, seeds: np.ndarray, solved: str, steps: int, kind: Kind = CSBP) -> Content:
+    """Rises of the annealed runs, of CSBP by default, and whether starts that are solved (as bits) have larger ones."""
+    nats = rises(setting, jax.vmap(lambda seed: start(seed, setting))(jnp.asarray(seeds)), steps, kind)
     success = np.array([bit == "1" for bit in solved[: len(seeds)]])
     return {"nats": nats, "solved_above_unsolved": ranked_above(np.array(nats), success)}
 

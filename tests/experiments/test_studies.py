@@ -21,7 +21,7 @@ from experiments.release import __main__ as release
 from experiments.steering import __main__ as steering
 from experiments.xor import __main__ as xor
 from experiments.xor import conditions as xor_conditions
-from experiments.xor import escape, maps
+from experiments.xor import escape, maps, rises, tuned
 from experiments.xor import net as xor_net
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
@@ -247,12 +247,22 @@ def test_a_diagram_whose_runs_all_ran_away_has_no_exponent():
         "values": np.array([1.0, 2.0]),
         "tangent": np.full((2, 2), np.nan),
         "finite_size": np.full((2, 2), np.nan),
+        "away": np.full((2, 2), True),
     }
     summary = bifurcations.summary(unbounded)
     assert summary["share_runs_away"] == 1 and summary["largest_exponent"] is None
     assert bifurcations.page({"x": summary}).splitlines()[-1] == "| x | 2 | none | 0 | 0 | 100 | none |"
     half = unbounded | {"tangent": np.array([[np.nan, 0.3], [np.nan, np.nan]])}
     assert bifurcations.summary(half)["largest_exponent"] == pytest.approx(0.3)
+
+
+def test_a_diagram_whose_growth_was_not_watched_does_not_claim_that_no_run_ran_away():
+    bounded = {"values": np.array([1.0, 2.0]), "tangent": np.zeros((2, 1)), "finite_size": np.zeros((2, 1))}
+    half = bounded | {"tangent": np.array([[0.0], [np.nan]])}
+    watched = {"away": np.array([[False], [False]])}
+    diagrams = {"first": bounded, "second": half, "third": bounded | watched}
+    rows = bifurcations.page({name: bifurcations.summary(diagram) for name, diagram in diagrams.items()})
+    assert [row.split(" | ")[5] for row in rows.splitlines()[2:]] == ["not watched", "at least 50", "0"]
 
 
 @pytest.mark.parametrize(
@@ -465,10 +475,45 @@ def test_alternating_force_has_the_records_size_and_changes_its_sign():
     assert np.allclose(force["b"], [[2.0], [-1.0], [5.0]])
 
 
+def test_rises_under_the_alternating_force_are_of_the_run_that_is_trained():
+    """Its map, with the paired run in the state, takes the steps of training under the force of the record."""
+    kind, setting = net.Kind(task="parity", substeps=3), net.Setting(z0=11.0)
+    move, push = jax.jit(net.step, static_argnames="kind"), jax.jit(overshoot.annealed_map(kind, True))
+    paired = trained = net.start(5, setting.init, "parity")
+    state, records = (trained, setting, jnp.int32(0), paired), []
+    for n in range(3):
+        moved, record = move(paired, setting, net.strength(n, setting), kind=kind._replace(substeps=1))
+        paired, records = jax.tree.map(jnp.add, moved, record), [*records, record]
+        force = forcing.alternating(jax.tree.map(lambda *kicks: jnp.stack(kicks), *records))
+        moved, kicked = move(trained, setting, net.strength(n, setting), kind=kind)
+        trained = jax.tree.map(lambda m, k, f: m + k + f[-1], moved, kicked, force)
+        state = push(state, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state[0], trained)
+
+
 def test_ceiling_holds_the_strength_until_annealing_reaches_it():
     setting = net.Setting(z0=12.0, beta=0.5, ceiling=4.0)
     assert np.allclose(net.strength(jnp.arange(5), setting), [4, 4, 3, 1.5, 0.75])
     assert np.allclose(net.strength(jnp.arange(2), net.Setting(z0=12.0, beta=0.5)), [12, 6])
+
+
+@pytest.mark.parametrize("kind", [xor_net.Kind(term="drift"), xor_net.Kind(substeps=3)])
+def test_rises_of_a_condition_are_of_the_run_that_is_trained(kind):
+    setting = xor_net.Setting(z0=2.0, lr=1.0, width=2.0)
+    trained = xor_net.train(3, setting, kind=kind, steps=3)[1]
+    state, step = (
+        (xor_net.start(3, setting), jnp.int32(0)),
+        jax.jit(functools.partial(tuned.annealed_step, setting, kind)),
+    )
+    for _ in range(3):
+        state = step(state, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state[0], trained)
+
+
+def test_the_table_of_rises_has_quartiles_and_the_share_that_expands():
+    nats = [1.0, 4.0, 6.0, 9.0]
+    content = {"conditions": {"a": {"nats": nats, "solved_above_unsolved": None}}}
+    assert rises.page(content).splitlines()[2] == "| a | 5.0 (3.2 to 6.8) | 50 |  |"
 
 
 def test_a_random_jump_is_as_long_as_the_displacement_of_each_tensor():
