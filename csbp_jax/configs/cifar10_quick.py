@@ -7,7 +7,7 @@ from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
 
 config = Config(
     data=Data(name="cifar10", normalise="standard", augment=("crop", "flip")),
-    epochs=12,
+    epochs=10,
     batch_size=64,
     eval_batch_size=500,
     log_every=50,
@@ -19,6 +19,6 @@ config = Config(
         features=(32, 64, 128, 256),
         neuron=Neuron(decay=0.5, threshold=0.5),
     ),
-    chaos=Chaos(z0=(3.0,), beta=0.75, taps=("conv1.membrane",), reduce="neuron"),
-    optimizer=Optimizer(name="adamw", lr=0.003, weight_decay=0.01, warmup_epochs=1),
+    chaos=Chaos(z0=(0.3,), beta=0.75, taps=("conv1.membrane",), reduce="neuron"),
+    optimizer=Optimizer(name="adamw", lr=0.003, weight_decay=0.01),
 )
