@@ -1,0 +1,1 @@
+"""Studies of what CSBP promises its users, on data below the ceiling."""

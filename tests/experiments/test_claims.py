@@ -1,0 +1,149 @@
+"""The study of generalisation: its steps are the package's, its flow the plan's, its verdicts the plan's words."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import learner, losses, models
+from csbp_jax.config import ConfigError, replaced
+from csbp_jax.learner import optimizer
+from experiments.claims import generalisation, report, runs, settings
+from tests.support import small_net
+
+BASE = dataclasses.replace(
+    small_net.CONFIG,
+    epochs=2,
+    batch_size=8,
+    chaos=dataclasses.replace(small_net.CONFIG.chaos, z0=(3.0,), taps=("fc1.membrane",), anneal="epoch"),
+    optimizer=dataclasses.replace(small_net.SGD, weight_decay=0.0),
+)
+X, Y = np.asarray(small_net.batch(size=24)["x"], np.float32), np.arange(24) % 3
+TASK = runs.Task(BASE, 8, (X, Y), (X, Y), (X, Y))
+KNOBS = runs.OFF | {"z0": 3.0, "beta": 0.9}
+STEPS = {
+    "chaos": ("plain", {}, {}),
+    "drift": ("plain", {"chaos": 0.0, "drift": 1.0}, {"chaos.term": "drift"}),
+    "linear": ("plain", {"chaos": 0.0, "linear": 1.0}, {"chaos.term": "linear"}),
+    "smoothing": ("plain", {"smoothing": 0.2}, {"loss.smoothing": 0.2}),
+    "decay": ("plain", {"decay": 0.1}, {"optimizer.weight_decay": 0.1}),
+    "membrane": ("plain", {"membrane": 0.7}, {"loss.membrane": 0.7}),
+    "width": ("plain", {"width": 0.5}, {"model.neuron.surrogate_param": 0.5}),
+    "sub-steps": ("substeps", {}, {"chaos.substeps": 10}),
+    "SAM": ("sam", {"radius": 0.3}, {"optimizer.sam_radius": 0.3}),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ("membrane", "SAM") else pytest.param(name, marks=pytest.mark.slow) for name in STEPS]
+)
+def test_a_step_equals_that_of_a_config_with_the_same_options(x64, name):
+    kind, knobs, fields = STEPS[name]
+    config = BASE
+    for field, value in fields.items():
+        config = replaced(config, field, value)
+    tx = optimizer.build(config.optimizer, config.epochs, TASK.steps_per_epoch)
+    expected = learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config, 3)
+    knobs = {knob: jnp.float64(value) for knob, value in (KNOBS | knobs).items()}
+    batch = small_net.batch()
+
+    @jax.jit
+    def step(knobs):
+        recipe = runs.make_recipe(TASK, kind, knobs)
+        return learner.train_step(recipe, runs.first_state(TASK, recipe, jax.random.key(0), knobs), batch)[0].params
+
+    start = learner.init(expected, jax.random.key(0))
+    after = small_net.train_step(expected, start, batch)[0].params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), step(knobs), after)
+    still = jax.tree.map(lambda a, b: np.abs(a - b).max(), start.params, after)
+    assert max(jax.tree.leaves(still)) > 1e-3
+
+
+@pytest.mark.slow
+def test_noise_is_as_large_as_the_terms_gradient_and_dropout_spares_whole_columns(x64):
+    knobs = {knob: jnp.float64(value) for knob, value in KNOBS.items()}
+    recipe = runs.make_recipe(TASK, "noise", knobs)
+    state, batch = runs.first_state(TASK, recipe, jax.random.key(0), knobs), small_net.batch()
+    parts = learner.gradients(recipe, state, batch)
+    _, gradient = recipe.value_and_grad(recipe, state, batch)
+    added = gradient["fc1"]["dense"]["kernel"] - parts["task"]["fc1"]["dense"]["kernel"]
+    term = parts["chaos"]["fc1"]["dense"]["kernel"]
+    assert float(jnp.std(added) / jnp.sqrt(jnp.mean(term**2))) == pytest.approx(1, abs=0.4)
+    np.testing.assert_allclose(gradient["readout"]["kernel"], parts["task"]["readout"]["kernel"], rtol=1e-10)
+
+
+def test_a_draw_has_as_many_pictures_of_each_class_and_exactly_its_share_of_wrong_labels():
+    clean, wrong = runs.draw(TASK, 3, 0.0), runs.draw(TASK, 3, 0.25)
+    np.testing.assert_array_equal(np.bincount(Y[clean.pictures]), [8, 8, 8])
+    np.testing.assert_array_equal(clean.labels, Y[clean.pictures])
+    np.testing.assert_array_equal(clean.pictures, wrong.pictures)
+    assert (clean.labels != wrong.labels).sum() == 6 and set(wrong.labels) <= {0, 1, 2}
+    for rows in clean.order:
+        assert sorted(rows.ravel()) == list(range(24))
+    assert (runs.draw(TASK, 4, 0.25).pictures != wrong.pictures).any()
+
+
+def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys):
+    """With results drawn at random in place of training: C is better than all others by two points."""
+    trained = []
+
+    def train(task, kind, knobs, draws, pad):
+        trained.extend(kind for _ in knobs)
+        results = []
+        for own, drawn in zip(knobs, draws, strict=True):
+            seed = int(jax.random.key_data(drawn.key)[-1])
+            accuracy = 0.8 + 0.02 * (own["z0"] > 0 and own["chaos"] > 0 and kind == "plain")
+            accuracy += np.random.default_rng([seed, len(trained)]).normal(0, 0.005)
+            names = ("validation", "test", "chosen_test", "train")
+            results.append(dict.fromkeys(names, accuracy) | {"validation_loss": 1.0, "test_loss": 1.0})
+        return results
+
+    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(runs, "flip_ratio", lambda task, knobs, drawn: 0.01)
+    arguments = ["--data", "digits", "cifar10", "--seeds", "16", "--out", str(tmp_path), "--data-dir", str(tmp_path)]
+    generalisation.main(arguments)
+    assert "cifar10 is left out" in capsys.readouterr().out
+    per_arm = 16 * 3 + 10 * 8 * 3 + 11 * 16
+    assert len(trained) == 2 * per_arm and trained.count("sam") == trained.count("noise") == 2 * (8 * 3 + 16)
+    content = json.loads((tmp_path / "generalisation.json").read_text())
+    assert [arm["analysis"]["verdict"] for arm in content["arms"].values()] == ["chaos helps"] * 2
+    assert (tmp_path / "generalisation.png").exists() and "Not finished" not in (tmp_path / "table.md").read_text()
+    generalisation.main(arguments)
+    assert len(trained) == 2 * per_arm
+
+
+def test_verdicts_are_the_words_of_the_plan():
+    def pair(mean, holm=1.0, tost=1.0):
+        return {"mean": mean, "holm": holm, "tost": tost, "sd": 1.0}
+
+    def word(p, d, s):
+        return report.verdict({"C-P": p, "C-D": d, "C-S": s})
+
+    up, same, open_ = pair(1.0, holm=0.01), pair(0.0, tost=0.01), pair(0.3)
+    assert word(up, up, up) == "chaos helps"
+    assert word(up, same, open_) == "the pull helps"
+    assert word(same, up, up) == "nothing"
+    assert word(pair(-1.0, holm=0.01), same, same) == "harm"
+    assert word(open_, same, up).startswith("not decided; 45 pairs")
+    assert word(up, open_, up).startswith("not decided")
+
+
+def test_equal_budgets():
+    assert len(settings.SETTINGS["P"]) == 16
+    assert all(len(rows) == 8 for name, rows in settings.SETTINGS.items() if name != "P")
+    knobs = settings.knobs_of("D", settings.SETTINGS["D"][0], settings.SETTINGS["P"][1], 0.01)
+    assert knobs["drift"] == 1 and knobs["chaos"] == 0 and knobs["lr"] == settings.SETTINGS["P"][1]["lr"]
+    assert knobs["z0"] == pytest.approx(100 * settings.SETTINGS["C"][0]["flips"])
+    with pytest.raises(ConfigError):
+        generalisation.load_task("cifar10", generalisation_options())
+
+
+def generalisation_options():
+    return type(
+        "Options",
+        (),
+        {"network": "dense", "data_dir": "nowhere", "side": None, "labels": None, "epochs": None, "seeds": None},
+    )()
