@@ -1,4 +1,4 @@
-"""Layouts of a run over devices: batches are split along the data axis, the state by a rule.
+"""Layouts of a run over devices: batches are split over all devices, the state by a rule.
 
     ============  ===================  ===================  ====================================
     layout        parameters           optimiser state      communication of a step
@@ -10,14 +10,19 @@
 
 A split array is divided equally along its longest axis that is divisible by the number of devices; an array without
 such an axis is replicated. Everything else (statistics, counters, keys, hyperparameters) is replicated.
+
+Devices of several TPU slices form a mesh with a further axis, ``slice``. Each slice then holds the whole state, divided
+over its own devices: gathers stay within a slice, and only sums (gradients, statistics of a norm) pass between slices.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.experimental import mesh_utils
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from csbp_jax.config import ConfigError
 
 PyTree = Any
 """A nested structure of arrays, as JAX defines it."""
@@ -28,22 +33,32 @@ def data_parallel(count: int | None = None) -> Mesh:
     return data_mesh(jax.devices()[:count])
 
 
-def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """Return a mesh with one axis, ``data``, of these devices, slice by slice if they belong to several TPU slices.
+def data_mesh(devices: Sequence[jax.Device], slices: Sequence[int] | None = None) -> Mesh:
+    """Return a mesh with the axis ``data``, of these devices; of several slices: ``[slice, data]``, a row per slice.
 
-    Neighbours in the mesh are then neighbours in a slice. For such an axis, XLA reduces gradients within each slice
-    before it does so between them, over the slower network.
+    Args:
+      devices: in any order.
+      slices: number of the slice of each device. By default the device's own, ``slice_index``, which only TPUs have.
+
+    Raises:
+      ConfigError: the slices have different numbers of devices.
     """
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices > 1:
-        ordered = mesh_utils.create_hybrid_device_mesh((len(devices) // slices,), (slices,), devices)
-        return Mesh(ordered, ("data",), axis_types=(AxisType.Auto,))
-    return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(AxisType.Auto,))
+    if slices is None:
+        slices = [getattr(device, "slice_index", 0) for device in devices]
+    members = [[d for d, number in zip(devices, slices, strict=True) if number == s] for s in sorted(set(slices))]
+    if len({len(row) for row in members}) > 1:
+        counts = ", ".join(str(len(row)) for row in members)
+        raise ConfigError(f"the TPU slices have {counts} devices; start the run on slices of equal size")
+    # Neighbours in a row are neighbours in the slice's network.
+    rows = [jax.make_mesh((len(row),), ("data",), devices=row, axis_types=(AxisType.Auto,)) for row in members]
+    if len(rows) == 1:
+        return rows[0]
+    return Mesh(np.stack([row.devices for row in rows]), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch, split along axis 0. Time is axis 1, so folding it in needs no communication."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -70,5 +85,5 @@ def shardings(layout: str, state: PyTree, mesh: Mesh) -> PyTree:
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Move a batch from the host to the devices, split along the data axis; each process passes its own rows."""
+    """Move a batch from the host to the devices, split over all of them; each process passes its own rows."""
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(batch_sharding(mesh), rows), batch)

@@ -3,7 +3,10 @@
 import dataclasses
 import functools
 import itertools
+import os
 import re
+import subprocess
+import sys
 
 import chex
 import flax.linen as nn
@@ -18,9 +21,11 @@ from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.learner import optimizer
 from csbp_jax.models import base, layers, norms
+from csbp_jax.runtime import sharding
 from csbp_jax.runtime.sharding import shardings
 from csbp_jax.training import compiled
 from csbp_jax.training.checkpoint import checkpoint
+from tests.support import processes
 
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(
@@ -32,8 +37,15 @@ SMALL = dataclasses.replace(
 SPLITS = data.load(SMALL)
 
 
-def over(count):
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+IN_SLICES = (0, 1, 1, 0, 0, 1, 0, 1)
+"""A slice for each of the 8 devices."""
+
+
+def over(devices):
+    """The mesh of so many devices, or of 8 in two slices (the slice of each)."""
+    if isinstance(devices, tuple):
+        return sharding.data_mesh(jax.devices(), devices)
+    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
 
 
 @functools.cache
@@ -68,20 +80,26 @@ def twenty_steps():
         return plain(state), jax.tree.map(float, metrics)
 
 
+@pytest.mark.parametrize("devices", [8, IN_SLICES], ids=["one slice", "two slices"])
 @pytest.mark.parametrize(
     "layout", [pytest.param("data", marks=pytest.mark.slow), pytest.param("zero1", marks=pytest.mark.slow), "fsdp"]
 )
-def test_eight_devices_in_any_layout_are_one(layout, twenty_steps, x64):
-    run, state = begin(layout, 8)
+def test_eight_devices_in_any_layout_are_one(layout, devices, twenty_steps, x64):
+    run, state = begin(layout, devices)
     state, metrics = go_on(run, state, 20)
     chex.assert_trees_all_close((plain(state), jax.tree.map(float, metrics)), twenty_steps, rtol=1e-10, atol=1e-10)
 
 
-def collectives(run, state):
+KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
+
+
+def program_text(run, state):
     batch = run.shard_batch(next(data.train_batches(SPLITS["train"], SMALL.batch_size, 0)))
-    text = run.train_step.lower(state, batch).compile().as_text()
-    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
-    return set(re.findall(rf"= .*? ({kinds})(?:-start)?\(", text))
+    return run.train_step.lower(state, batch).compile().as_text()
+
+
+def collectives(run, state):
+    return set(re.findall(rf"= .*? ({KINDS})(?:-start)?\(", program_text(run, state)))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +122,64 @@ def test_a_step_has_only_the_collectives_of_its_layout(layout, wanted, shares):
             assert (share == 1) == all(leaf.is_fully_replicated for leaf in leaves)
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves((state.batch_stats, state.hparams)))
         state, _ = go_on(run, state, 1)
+
+
+def groups(text):
+    """The devices of each group, as ``mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`` names them."""
+    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", text)}
+    numbers = np.arange(8)
+    if order := re.search(r"device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\)", text):
+        shape, axes = ([int(word) for word in words.split(",")] for words in order.groups())
+        numbers = numbers.reshape(shape).transpose(axes)
+    among = [list(sizes).index(name) for name in re.findall(r"'(\w+)'[,}]", text.partition("{")[2])]
+    rows = np.moveaxis(numbers.reshape(list(sizes.values())), among, range(-len(among), 0))
+    return {tuple(sorted(row.ravel())) for row in rows.reshape(-1, *rows.shape[-len(among) :])}
+
+
+def test_arrays_are_gathered_within_a_slice_and_only_sums_pass_between_slices(x64):
+    run, state = begin("fsdp", IN_SLICES)
+    assert run.mesh.shape == {"slice": 2, "data": 4}
+    assert [[IN_SLICES[device.id] for device in row] for row in run.mesh.devices] == [[0] * 4, [1] * 4]
+    largest = max(jax.tree.leaves(state.params), key=lambda leaf: leaf.size)
+    assert largest.addressable_shards[0].data.size == largest.size / 4  # a copy in each slice
+    found: dict[str, set[tuple[int, ...]]] = {"all-gather": set(), "all-reduce": set()}
+    for line in program_text(run, state).splitlines():
+        if match := re.search(rf"= .*? ({KINDS})(?:-start)?\(.*replica_groups=(.*?\{{[^}}]*\}})", line):
+            found[match[1]] |= groups(match[2])
+    assert found == {"all-gather": {(0, 1, 2, 3), (4, 5, 6, 7)}, "all-reduce": {tuple(range(8))}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["data", "fsdp"])
+def test_tpus_sum_gradients_within_a_slice_before_they_do_so_between_slices(layout):
+    """In the text of the compiled program: all collectives are within a slice; a send passes their sums on."""
+    wheels = processes.ROOT / ".bench" / "tpu"
+    if not (wheels / "installed.txt").exists():
+        pytest.skip("needs TPU's compiler: run make tpu once, and stop it when it compiles")
+    environment = {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": f".:{wheels}",
+        "TPU_LIBRARY_PATH": str(wheels / "libtpu" / "libtpu.so"),
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    line = [sys.executable, "tests/support/two_slices.py", layout]
+    done = subprocess.run(line, cwd=processes.ROOT, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    kinds = [match[1] for line in lines if (match := re.search(rf"= .*? ({KINDS}|send|recv)\(", line))]
+    assert set(re.findall(r"replica_groups=(\S+),", done.stdout)) == {"{{0,1,2,3}}"}
+    # Of a gradient: scattered sums within the slice, which are sent, and gathered within the slice.
+    scattered = kinds.index("reduce-scatter")
+    assert "send" in kinds[scattered:] and "all-gather" in kinds[scattered:]
+    assert all("is_host_transfer=true" in line for line in lines if " send(" in line)
+
+
+def test_slices_of_unequal_size_are_refused():
+    with pytest.raises(ConfigError, match="the TPU slices have 3, 5 devices"):
+        sharding.data_mesh(jax.devices(), (0, 0, 0, 1, 1, 1, 1, 1))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""Prints the program of a training step that TPU's compiler makes for two slices of 2x2 v5e; nothing is run."""
+
+import dataclasses
+import sys
+from typing import Any
+
+from benchmarks.tpu_programs import compile_step, load, mesh_of
+
+
+def main(layout: Any) -> None:
+    config, _ = load("digits")
+    model = dataclasses.replace(config.model, name="dense", features=(128, 128))
+    chaos = dataclasses.replace(config.chaos, taps=("fc1.membrane",))
+    config = dataclasses.replace(config, model=model, chaos=chaos, layout=layout)
+    program, _ = compile_step(config, 8, mesh_of("2 x v5e 2x2"))
+    print(program.as_text())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
