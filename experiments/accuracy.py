@@ -34,6 +34,8 @@ NOTES = {
     "by the same writer occur in all splits.",
 }
 
+ORIGIN = "There was no plan, and $z_0$ is the preset's, not tuned; [with the other data sets](../together/README.md)."
+
 
 def summary(results: Mapping[str, list[Content]]) -> Content:
     """Accuracies of both arms and their paired difference, for the last and for the chosen epoch."""
@@ -94,10 +96,37 @@ At step 0 the chaos term's gradient has {share["min"]:.0%} to {share["max"]:.0%}
 {conclusion(content)}
 {NOTES.get(content["dataset"], "")}
 
-There was no plan, and $z_0$ is the preset's, not tuned; [with the other data sets](../together/README.md).
+{times(content)}{ORIGIN}
 
 Made by `{content["command"]}`; `accuracy.json` holds the results of each seed, the versions and the machine.
 """
+
+
+def times(content: Content) -> str:
+    """A paragraph on the time of both arms, if their steps were also timed in turn (``experiments.arm_times``)."""
+    if "arm_times" not in content:
+        return ""
+    steps, seconds = content["arm_times"], content["median_seconds"]
+    csbp, bp = (steps["milliseconds"]["cpu"][arm] for arm in ("csbp", "bp"))
+    ratios = {clock: "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**ratio) for clock, ratio in steps["ratio"].items()}
+    return f"""A run of CSBP took {seconds["csbp"]:,.0f} s and one of plain backpropagation {seconds["bp"]:,.0f} s
+(median), {seconds["csbp"] / seconds["bp"]:.2f} times as long. {conclusion_on_time(content)}
+Timed in turn on one machine ({steps["blocks"]} pairs of blocks of {steps["steps_of_a_block"]} steps; load average
+{steps["load_average"]:.0f}), a step of CSBP takes {csbp:.0f} ms of CPU time and one of plain backpropagation
+{bp:.0f} ms. Their ratio is {ratios["cpu"]}, by the wall clock {ratios["wall"]} (95 % intervals).
+
+"""
+
+
+def conclusion_on_time(content: Content) -> str:
+    """One sentence on the difference between the arms' times."""
+    runs, ratio = content["median_seconds"], content["arm_times"]["ratio"]["cpu"]
+    if ratio["low"] < runs["csbp"] / runs["bp"] < ratio["high"]:
+        return "Their steps differ as much."
+    return (
+        "Their steps do not differ as much, so the machine explains it: the runs were made one\n"
+        "after the other, beside other programs, and the load was not recorded."
+    )
 
 
 def train_arms(arms: Mapping[str, Config], seeds: int, data_dir: str) -> dict[str, list[Content]]:
