@@ -22,6 +22,7 @@ _ARGUMENTS = {
     "evaluate": "RUN",
     "predict": "RUN FILE ...",
     "inspect": "RUN",
+    "robustness": "RUN ...",
     "export": "RUN",
     "push": "RUN USER/NAME",
     "compare": "RUN RUN ...",
@@ -106,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except KeyboardInterrupt:
         effects = {"data": "can be run again", "sweep": "resumes", "track": "continues"}
-        effects |= {"tensorboard": "rewrites all events", "series": "can be run again"}
+        effects |= {"tensorboard": "rewrites all events", "series": "can be run again", "robustness": "begins again"}
         return _fail(f"interrupted; the same command {effects.get(command, 'resumes from the last checkpoint')}", 130)
     return 0
 

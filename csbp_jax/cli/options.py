@@ -64,7 +64,9 @@ def expand_path(word: str) -> str:
       ValueError: it is an address.
     """
     if word.startswith("hf://"):
-        raise ValueError(f"{word!r} is not possible; evaluate, predict, inspect and export take a network on the hub")
+        raise ValueError(
+            f"{word!r} is not possible; evaluate, predict, inspect, robustness and export take a network on the hub"
+        )
     if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would create a directory "gs:"
         raise ValueError(
             f"{word!r} is not possible, locks and renames need a file system; mount it, and give the directory "
@@ -119,6 +121,12 @@ def _count(word: str) -> int:
     return int(word)
 
 
+def _seed(word: str) -> int:
+    if (seed := _whole_number(word)) < 0:
+        raise ValueError(f"{word} is not possible; allowed are whole numbers from 0")
+    return seed
+
+
 def _margin(word: str) -> float:
     if not 0 < (margin := _number(word)) <= 100:
         raise ValueError(f"{word!r} is not possible; allowed are percentage points above 0, to 100")
@@ -133,6 +141,7 @@ OptionalPath = Annotated[str | None, _word("PATH", expand_path)]
 PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]
 Count = Annotated[int, _word("N", _count)]
 OptionalCount = Annotated[int | None, _word("N", _count)]
+Seed = Annotated[int, _word("N", _seed)]
 Grid = Annotated[str, _word("GRID", _nonempty)]
 Margin = Annotated[
     float | None,
@@ -157,6 +166,7 @@ RunDir = Positional[Annotated[str, _word("RUN", expand_path), arg(help="director
 Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="repository on the Hugging Face hub")]]
 # Their paths are expanded after parsing: tyro does not pass on the errors of words within a tuple.
 Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
+RunsOrNetworks = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
 RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", str)], ...]]
 Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
 SeriesFile = Positional[
@@ -164,7 +174,7 @@ SeriesFile = Positional[
 ]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
 Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
-_POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrSweep, Files, SeriesFile, SweepDir, Networks)
+_POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrNetworks, RunsOrSweep, Files, SeriesFile, SweepDir, Networks)
 Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
 WeightsOf = Annotated[
     Literal["last", "chosen", "ema"],
@@ -245,9 +255,10 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     parsed = _parse(kind, None, argv, f"csbp_jax {command}")
     expanded = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
-        if field.type in (Runs, RunsOrSweep, Files):
+        if field.type in (Runs, RunsOrNetworks, RunsOrSweep, Files):
+            expand = _run_or_address if field.type == RunsOrNetworks else expand_path
             try:
-                expanded[field.name] = tuple(map(expand_path, getattr(parsed, field.name)))
+                expanded[field.name] = tuple(map(expand, getattr(parsed, field.name)))
             except ValueError as error:
                 raise ConfigError(f"{field.name}: {error}") from None
     return dataclasses.replace(parsed, **expanded)  # type: ignore[type-var]

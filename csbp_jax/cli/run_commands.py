@@ -4,6 +4,7 @@ The functions that do the work are imported late: JAX takes a second to import, 
 """
 
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -20,13 +21,16 @@ from csbp_jax.cli.options import (
     Flag,
     Margin,
     Name,
+    OptionalCount,
     OptionalPath,
     Repository,
     RequiredName,
     Run,
     RunDir,
     Runs,
+    RunsOrNetworks,
     RunsOrSweep,
+    Seed,
     SeriesFile,
     Split,
     Trust,
@@ -182,6 +186,54 @@ def inspect(argv: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """Measure runs with corrupted inputs, faulty spikes, inexact weights and attacks; compare them (docs/using.md)."""
+
+    runs: RunsOrNetworks = ()
+    """directories of runs; hf://USER/NAME; or digits or digits_events, which ship with csbp_jax"""
+    only: Name = None
+    """perturbation, or several separated by commas; by default all that fit the data"""
+    examples: OptionalCount = None
+    """number of examples, spread evenly over the split; by default all, and 200 for attacks"""
+    queries: Count = 500
+    """number of forward passes of the black-box attack, per example and strength"""
+    seed: Seed = 0
+    """random seed of all perturbations, the same for all runs"""
+    control: OptionalPath = None
+    """run whose setting all others are compared with; by default the runs that are equal but for chaos.z0 0, or else
+    the first run"""
+    margin: Margin = None
+    out: OptionalPath = None
+    """output directory; by default that of the first run"""
+    split: Split = "test"
+    weights_of: WeightsOf = "last"
+    trust: Trust = False
+    data_dir: DataDir = "data"
+
+
+def robustness(argv: Sequence[str]) -> None:
+    """Run ``csbp_jax robustness``."""
+    options = read_paths("robustness", Robustness, argv)
+    from csbp_jax.evaluation import restore
+    from csbp_jax.evaluation.robustness import battery, command
+    from csbp_jax.evaluation.robustness.measure import Plan
+
+    plan = Plan(battery.select(options.only), options.examples, options.queries, options.seed, options.split)
+    names = list(options.runs)
+    if options.control is not None and os.path.realpath(options.control) not in map(os.path.realpath, names):
+        names.insert(0, options.control)
+    for run in names:
+        _show_network(run)
+    runs = [restore.restore(run, options.weights_of, trust=options.trust) for run in names]
+    control = None
+    if options.control is not None:
+        control = runs[[os.path.realpath(run) for run in names].index(os.path.realpath(options.control))]
+    command.robustness(
+        runs, plan, command.Comparison(control, options.margin), data_dir=options.data_dir, out=options.out
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
     """Export a run's network: its arrays, its function, or its graph for neuromorphic hardware."""
 
@@ -293,7 +345,7 @@ class Series:
     """keep every N-th of the remaining values"""
     difference: Flag = False
     """take differences of these values, which removes a drift"""
-    seed: int = 0
+    seed: Seed = 0
     """random seed of frequencies and surrogates"""
     out: OptionalPath = None
     """also write all numbers to this JSON file"""
@@ -305,8 +357,6 @@ def series(argv: Sequence[str]) -> None:
     from csbp_jax.evaluation import recorded
     from csbp_jax.runtime.files import write_json
 
-    if options.seed < 0:
-        raise ConfigError(f"--seed: {options.seed} is not possible; allowed are whole numbers from 0")
     column = recorded.read(options.source, options.column, options.skip)
     values = column.values[:: options.every]
     try:

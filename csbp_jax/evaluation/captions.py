@@ -29,6 +29,8 @@ def caption(folder: pathlib.Path, figure: str) -> str:
             return _evaluation(json.loads((folder / f"{figure}.json").read_bytes()))
         if figure.startswith("inspect/"):
             return _inspection(figure.removeprefix("inspect/"), json.loads((folder / "inspect.json").read_bytes()))
+        if figure == "robustness":
+            return _robustness(json.loads((folder / "robustness.json").read_bytes()))
         if figure == "accuracy":
             return _sweep(folder / "settings.csv")
         return _training(figure, folder)
@@ -75,6 +77,17 @@ def _inspection(figure: str, result: dict[str, Any]) -> str:
         "operations": f"Synaptic operations, mean of {all_examples}. {_SYNOPS}",
     }
     return texts[figure]
+
+
+def _robustness(result: dict[str, Any]) -> str:
+    plan, runs = result["plan"], result["runs"]
+    counts = {len(values["examples"]) for run in runs for values in run["perturbations"].values()}
+    number = f"{len(runs)} runs" if len(runs) > 1 else "one run"
+    return (
+        f"Accuracy of {number} under each perturbation, on {' or '.join(map(str, sorted(counts)))} examples of the "
+        f"{plan['split']} split, from clean to the most severe. Bars are 95 % intervals, over the seeds of a setting, "
+        "or else over examples."
+    )
 
 
 def _sweep(settings: pathlib.Path) -> str:

@@ -46,6 +46,17 @@ class Setting(NamedTuple):
     differences: dict[str, PairedDifference]
 
 
+class Group(NamedTuple):
+    """Runs of one setting.
+
+    label: that of :class:`Setting`. runs: by their seeds. control: number of the setting that is its control, or None.
+    """
+
+    label: str
+    runs: dict[int, FinishedRun]
+    control: int | None
+
+
 def read(run: str | pathlib.Path) -> FinishedRun:
     """Read the files of a finished run, except its weights.
 
@@ -90,29 +101,39 @@ def settings(
     Raises:
       ConfigError: a run is named twice, or two runs of one setting have the same seed.
     """
-    differing = [name for name in differing_fields(runs) if name != "seed"]
-    groups: dict[tuple[str, ...], dict[int, FinishedRun]] = {}
-    for run in runs:
-        group = groups.setdefault(_values(run, differing), {})
-        if (duplicate := group.setdefault(run.fields["seed"], run)) is not run:
-            raise ConfigError(f"{run.folder}: has the config and seed of {duplicate.folder}; name one of them")
-    labels = [_label(next(iter(group.values())), differing) for group in groups.values()]
-    members = list(groups.values())
-    control_numbers = _controls(members, None if control is None else list(groups).index(_values(control, differing)))
+    groups = group(runs, control)
     compared = []
-    for label, group, number in zip(labels, members, control_numbers, strict=True):
-        by_epoch = {epoch: {seed: _accuracy(run, epoch) for seed, run in group.items()} for epoch in EPOCHS}
+    for setting in groups:
+        of = None if setting.control is None else groups[setting.control]
+        by_epoch = {epoch: {seed: _accuracy(run, epoch) for seed, run in setting.runs.items()} for epoch in EPOCHS}
         differences = {}
-        if number is not None and _same_data(runs):
+        if of is not None and same_data(runs):
             for epoch, values in by_epoch.items():
-                of_control = {seed: _accuracy(run, epoch) for seed, run in members[number].items()}
+                of_control = {seed: _accuracy(run, epoch) for seed, run in of.runs.items()}
                 if paired := paired_difference(values, of_control, margin):
                     differences[epoch] = paired
         accuracies = {epoch: student_of_shares(list(values.values())) for epoch, values in by_epoch.items()}
-        plain = is_plain(next(iter(group.values())).fields)
-        of = None if number is None else labels[number]
-        compared.append(Setting(label, sorted(group), plain, accuracies, of, differences))
+        plain = is_plain(next(iter(setting.runs.values())).fields)
+        label = None if of is None else of.label
+        compared.append(Setting(setting.label, sorted(setting.runs), plain, accuracies, label, differences))
     return compared
+
+
+def group(runs: Sequence[FinishedRun], control: FinishedRun | None = None) -> list[Group]:
+    """Group runs into settings, in the order of their first runs, and find the control of each.
+
+    Args, and the errors: those of :func:`settings`.
+    """
+    differing = [name for name in differing_fields(runs) if name != "seed"]
+    groups: dict[tuple[str, ...], dict[int, FinishedRun]] = {}
+    for run in runs:
+        members = groups.setdefault(_values(run, differing), {})
+        if (duplicate := members.setdefault(run.fields["seed"], run)) is not run:
+            raise ConfigError(f"{run.folder}: has the config and seed of {duplicate.folder}; name one of them")
+    labels = [_label(next(iter(members.values())), differing) for members in groups.values()]
+    by_setting = list(groups.values())
+    controls = _controls(by_setting, None if control is None else list(groups).index(_values(control, differing)))
+    return [Group(*fields) for fields in zip(labels, by_setting, controls, strict=True)]
 
 
 def _label(run: FinishedRun, differing: Sequence[str]) -> str:
@@ -137,7 +158,7 @@ def _controls(groups: Sequence[dict[int, FinishedRun]], control: int | None) -> 
 
 def warnings(runs: Sequence[FinishedRun], compared: Sequence[Setting]) -> list[str]:
     """List what makes the runs hard to compare: different data or versions of packages, missing controls and pairs."""
-    lines = [] if _same_data(runs) else ["not all runs were trained on the same data; no paired differences are given"]
+    lines = [] if same_data(runs) else ["not all runs were trained on the same data; no paired differences are given"]
     for name in dict.fromkeys(package for run in runs for package in run.content.get("versions", {})):
         versions = [run.content.get("versions", {}).get(name) for run in runs]
         if len(set(versions)) > 1:
@@ -156,7 +177,7 @@ def warnings(runs: Sequence[FinishedRun], compared: Sequence[Setting]) -> list[s
                 )
         if setting.control is None and not setting.plain and setting.label not in controls and len(compared) > 1:
             lines.append(f"{setting.label}: no run is its control, equal but for chaos.z0 0; no difference is given")
-        elif setting.control is not None and not setting.differences and _same_data(runs):
+        elif setting.control is not None and not setting.differences and same_data(runs):
             (control,) = [other for other in compared if other.label == setting.control]
             seeds, of_control = (", ".join(map(str, s.seeds)) for s in (setting, control))
             lines.append(
@@ -166,7 +187,8 @@ def warnings(runs: Sequence[FinishedRun], compared: Sequence[Setting]) -> list[s
     return lines
 
 
-def _same_data(runs: Sequence[FinishedRun]) -> bool:
+def same_data(runs: Sequence[FinishedRun]) -> bool:
+    """Return whether all runs were trained on the same data."""
     return len({run.content.get("data") for run in runs}) == 1
 
 

@@ -87,12 +87,7 @@ def evaluate_run(
     parts, fingerprint = build.load_data(restored.config, restored.own, data_dir)
     folder = output_folder(restored.folder)
     source = forward.Unaugmented(parts[split])
-    changed = restored.data not in ("", run_dir.fingerprint_digest(fingerprint))
-    if changed:
-        print(
-            f"{run}: its data have changed since training; the run may have been trained on the examples evaluated now",
-            file=sys.stderr,
-        )
+    changed = data_changed(run, restored, fingerprint)
     outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)
     names = build.class_names(restored.config, parts, data_dir)
     result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
@@ -101,6 +96,17 @@ def evaluate_run(
     plots_evaluation.draw(folder, result)
     _print(console, folder, result)
     return result
+
+
+def data_changed(run: str | pathlib.Path, restored: restore.RestoredRun, fingerprint: str) -> bool:
+    """Return whether a run's data are no longer those that it was trained on, and say so in a line to stderr."""
+    changed = restored.data not in ("", run_dir.fingerprint_digest(fingerprint))
+    if changed:
+        print(
+            f"{run}: its data have changed since training; the run may have been trained on the examples evaluated now",
+            file=sys.stderr,
+        )
+    return changed
 
 
 def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:

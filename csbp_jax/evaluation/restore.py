@@ -45,6 +45,8 @@ class RestoredRun(NamedTuple):
     classes: list[str]
     """Names of the classes, in the order of their labels; empty if the folder does not record them."""
     own: Own = Own()
+    neuron: Any = None
+    """The network's neuron, or the module of its neurons; None if the network of the user's own has no such field."""
 
 
 def load(
@@ -134,6 +136,7 @@ def restore(
         content.get("data", ""),
         _classes(content, config),
         own,
+        getattr(recipe.model, "neuron", None),
     )
 
 

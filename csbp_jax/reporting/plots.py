@@ -34,6 +34,12 @@ def empty_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def line_style(i: int) -> dict[str, Any]:
+    """Return the style of line ``i``: when colours repeat, line style and marker change."""
+    turn = i // len(PALETTE)
+    return {"color": PALETTE[i % len(PALETTE)], "ls": ("-", "--", ":", "-.")[turn % 4], "marker": ".s^xD+v"[turn % 7]}
+
+
 @fonts.with_fallbacks()
 def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
     """Draw ``figures/training.png`` (losses, z, accuracy, measured flip ratios) and ``figures/rates.png`` (firing rate

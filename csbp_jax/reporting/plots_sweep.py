@@ -3,14 +3,14 @@
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.reporting import fonts
 from csbp_jax.reporting.format import as_number, fields_text, value_text
-from csbp_jax.reporting.plots import LEGEND_ROWS, PALETTE, Row, empty_figure
+from csbp_jax.reporting.plots import LEGEND_ROWS, PALETTE, Row, empty_figure, line_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,8 +85,8 @@ def _over_numbers(axes: "Axes", across: str, name: str, lines: Mapping[str, list
     for i, (label, unsorted) in enumerate(lines.items()):
         rows = sorted((row for row in unsorted if f"{name}_mean" in row), key=position)
         x, (mean, low, high) = [position(row) for row in rows], _interval(rows, name)
-        axes.fill_between(x, low, high, alpha=0.15, lw=0, color=_style(i)["color"])
-        axes.errorbar(x, mean, [mean - low, high - mean], label=label, capsize=2, elinewidth=0.8, **_style(i))
+        axes.fill_between(x, low, high, alpha=0.15, lw=0, color=line_style(i)["color"])
+        axes.errorbar(x, mean, [mean - low, high - mean], label=label, capsize=2, elinewidth=0.8, **line_style(i))
     _set_scale(axes, sorted({position(row) for row in settings}))
 
 
@@ -112,7 +112,7 @@ def _over_names(axes: "Axes", across: str, name: str, lines: Mapping[str, list[R
         shift = (i + 0.5) / len(lines) / 1.5 - 1 / 3
         x = [names.index(value_text(row[across])) + shift for row in rows]
         mean, low, high = _interval(rows, name)
-        axes.errorbar(x, mean, [mean - low, high - mean], label=label, capsize=3, **_style(i) | {"ls": "none"})
+        axes.errorbar(x, mean, [mean - low, high - mean], label=label, capsize=3, **line_style(i) | {"ls": "none"})
     labels = [fonts.printable(name) for name in names]
     if sum(map(len, labels)) > _MAX_CHARACTERS:
         axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
@@ -124,9 +124,3 @@ def _over_names(axes: "Axes", across: str, name: str, lines: Mapping[str, list[R
 def _interval(rows: list[Row], name: str) -> list[NDArray[np.float64]]:
     """Return means and ends of intervals in %; ends are NaN for single values."""
     return [100 * np.array([row[f"{name}_{end}"] for row in rows], float) for end in ("mean", "low", "high")]
-
-
-def _style(i: int) -> dict[str, Any]:
-    """Return the style of line ``i``: when colours repeat, line style and marker change."""
-    turn = i // len(PALETTE)
-    return {"color": PALETTE[i % len(PALETTE)], "ls": ("-", "--", ":", "-.")[turn % 4], "marker": ".s^xD+v"[turn % 7]}

@@ -47,6 +47,7 @@ QUESTIONS = [
     ("Which members of a sweep share a compilation?", "sweep/grid.py", r"^def compile_groups\("),
     ("Where is the calibration error?", "evaluation/scores.py", r"^def calibration\("),
     ("Where is the energy of synaptic operations?", "evaluation/synaptic_ops.py", r"^def energy_pj\("),
+    ("Where are the severities of perturbations?", "evaluation/robustness/battery.py", r"^PERTURBATIONS"),
     ("Where are PyTorch's names translated?", "weights/names.py", r"^class Table"),
 ]
 

@@ -110,7 +110,7 @@ def test_commands_take_a_network_on_the_hub(server, folder, tmp_path, capsys):
     assert main.main(["export", MODEL, "--to", "npz"]) == 0
     assert capsys.readouterr().out.strip() == "hub/user/net/export/last.npz"
     assert main.main(["compare", MODEL]) == 2
-    assert "evaluate, predict, inspect and export take a network on the hub" in capsys.readouterr().err
+    assert "evaluate, predict, inspect, robustness and export take a network on the hub" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"a.npy", "hub", "cache"}
 
 

@@ -26,7 +26,15 @@ SYSTEM = {"runtime", "reporting", "data"}
 
 # Modules that may import a third party, by their prefix.
 THIRD_PARTIES = {
-    "flax": ("neurons.plif", "neurons.psn", "models", "learner", "evaluation.synaptic_ops", "export"),
+    "flax": (
+        "neurons.plif",
+        "neurons.psn",
+        "models",
+        "learner",
+        "evaluation.synaptic_ops",
+        "evaluation.robustness.spike_faults",
+        "export",
+    ),
     "optax": ("losses", "controls", "learner", "training", "instruments"),
     "grain": ("data",),
     "tensorflow_datasets": ("data.images",),

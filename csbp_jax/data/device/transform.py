@@ -90,11 +90,11 @@ def _for_images(config: Config) -> tuple[Transform, Transform]:
     mixed = [name for name in data.augment if name in _MIX]
 
     def evaluate(key: jax.Array, batch: Batch) -> Batch:
-        return batch | {"x": encoded(key, normalise(_brightness(batch["x"])))}
+        return batch | {"x": encoded(key, normalise(brightness(batch["x"])))}
 
     def train(key: jax.Array, batch: Batch) -> Batch:
         key, *keys = jax.random.split(key, 1 + len(mixed))
-        batch = batch | {"x": normalise(_brightness(batch["x"]))}
+        batch = batch | {"x": normalise(brightness(batch["x"]))}
         for name, k in zip(mixed, keys, strict=True):
             batch = _mixed(name, k, batch, config.model.classes)
         return batch | {"x": encoded(key, batch["x"])}
@@ -170,8 +170,8 @@ def _standard(name: str) -> Callable[[jax.Array], jax.Array]:
     return lambda x: (x - mean) / deviation
 
 
-def _brightness(x: jax.Array) -> jax.Array:
-    """Convert to float32 in [0, 1]; the type of ``x`` is known when this is traced."""
+def brightness(x: jax.Array) -> jax.Array:
+    """Convert the brightness of pictures, an unsigned integer or a float in [0, 1], to float32 in [0, 1]."""
     most = np.iinfo(x.dtype).max if jnp.issubdtype(x.dtype, jnp.integer) else 1
     return x.astype(jnp.float32) / most
 

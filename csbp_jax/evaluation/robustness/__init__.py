@@ -1,0 +1,1 @@
+"""Robustness of trained networks: to corrupted inputs, faulty spikes, inexact weights, and attacks."""

@@ -1,0 +1,243 @@
+"""The command ``csbp_jax robustness``: measures runs on the same examples, prints, draws and writes what it found."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csbp_jax.config import ConfigError, flatten
+from csbp_jax.evaluation import compare, forward, restore
+from csbp_jax.evaluation.evaluate import data_changed
+from csbp_jax.evaluation.outputs import output_folder
+from csbp_jax.evaluation.restore import RestoredRun
+from csbp_jax.evaluation.robustness import battery, comparison
+from csbp_jax.evaluation.robustness.comparison import Difference, Scores
+from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure
+from csbp_jax.reporting import plots_robustness, terminal
+from csbp_jax.reporting.format import percent
+from csbp_jax.reporting.pairs import difference_text
+from csbp_jax.reporting.terminal import Console, make_console
+from csbp_jax.runtime import files
+from csbp_jax.training import build, run_dir
+
+
+class Comparison(NamedTuple):
+    """How settings are compared: ``csbp_jax.evaluation.compare.settings`` describes control and margin."""
+
+    control: RestoredRun | None = None
+    margin: float | None = None
+
+
+def robustness(
+    runs: Sequence[RestoredRun],
+    plan: Plan,
+    compared: Comparison,
+    *,
+    data_dir: str | pathlib.Path = "data",
+    out: str | pathlib.Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Measure runs under perturbations on the same examples, with the same random numbers.
+
+    Prints a table for each run, the check for masked gradients, and differences between settings; writes
+    ``robustness.json`` and ``figures/robustness.png`` to ``out``, by default the first run's folder (or
+    ``evaluation/RUN`` if that cannot be written).
+
+    Returns:
+      The content of the file: ``plan``; ``runs``, each with its ``perturbations`` (``severities``, ``accuracy`` at
+      each, ``examples``, their numbers in the split, and ``correct``: for each severity and variant the outcomes of all
+      examples as :func:`packed` makes them) and those that it ``skipped``; ``masking``; ``differences``.
+
+    Raises:
+      ConfigError: no run, two runs of the same setting and seed, no such split, or missing data.
+    """
+    console = make_console() if console is None else console
+    if not runs:
+        raise ConfigError("RUN: missing; write csbp_jax robustness RUN ...")
+    forward.check_split(plan.split)
+    folder = output_folder(runs[0].folder if out is None else pathlib.Path(out))
+    finished, sources = [], []
+    for run in runs:
+        splits, fingerprint = build.load_data(run.config, run.own, data_dir)
+        data_changed(run.folder, run, fingerprint)
+        content = {"data": run_dir.fingerprint_digest(fingerprint)}
+        finished.append(compare.FinishedRun(run.folder, content, flatten(run.config), {}))
+        sources.append(splits[plan.split])
+    control = None if compared.control is None else finished[list(runs).index(compared.control)]
+    groups = _named(compare.group(finished, control))
+    measured = _measure(runs, sources, plan, console)
+    scores = {str(run.folder): comparison.scores(outcomes) for run, outcomes in zip(runs, measured, strict=True)}
+    differences = comparison.differences(groups, scores, compared.margin) if compare.same_data(finished) else []
+
+    for run, outcomes in zip(runs, measured, strict=True):
+        _print_run(console, run, outcomes, scores[str(run.folder)])
+    for difference in differences:
+        _print_difference(console, difference)
+    if not compare.same_data(finished):
+        console.print("note: not all runs have the same data; no paired differences are given", soft_wrap=True)
+    content = _content(runs, measured, scores, plan) | {"differences": [_difference_json(d) for d in differences]}
+    files.write_json(folder / "robustness.json", content)
+    panels = _panels(groups, dict(zip(scores, measured, strict=True)))
+    plots_robustness.draw(folder / "figures" / "robustness.png", panels, _title(plan, measured[0]))
+    console.print(f"numbers      {folder / 'robustness.json'}", soft_wrap=True)
+    console.print(f"figure       {folder / 'figures' / 'robustness.png'}", soft_wrap=True)
+    return content
+
+
+def _named(groups: list[compare.Group]) -> list[compare.Group]:
+    """Label settings by their runs' names where each has a single run, as configs may differ in many fields."""
+    names = [run.folder.resolve().name for group in groups for run in group.runs.values()]
+    if len(names) > len(groups) or len(set(names)) < len(names):
+        return groups
+    return [group._replace(label=name) for group, name in zip(groups, names, strict=True)]
+
+
+def _measure(runs: Sequence[RestoredRun], sources: Sequence[Any], plan: Plan, console: Console) -> list[Measured]:
+    """Measure all runs; those with the same network and data share their programs."""
+    programs: dict[Any, Programs] = {}
+    measured = []
+    with terminal.stages(console) as show:
+        for run, source in zip(runs, sources, strict=True):
+            config = run.config
+            kind: Any = run.folder if run.own.plugins else (config.model, config.data, config.eval_batch_size)
+            shared = programs.setdefault(kind, Programs(run, source.events))
+            measured.append(measure(Subject(shared, run, source), plan, show))
+    return measured
+
+
+def packed(outcomes: np.ndarray) -> str:
+    """Pack booleans ``[N]`` as hexadecimal digits, four each; :func:`unpacked` reverses it.
+
+    >>> packed(np.array([True, False, False, True, True]))
+    '98'
+    """
+    return np.packbits(outcomes).tobytes().hex()
+
+
+def unpacked(text: str, count: int) -> np.ndarray:
+    """Unpack the first ``count`` booleans of a text made by :func:`packed`.
+
+    >>> unpacked("98", 5).tolist()
+    [True, False, False, True, True]
+    """
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=count).astype(bool)
+
+
+def _severities(name: str) -> tuple[float, ...]:
+    return battery.PERTURBATIONS[name].severities if name in battery.PERTURBATIONS else ()
+
+
+def _content(
+    runs: Sequence[RestoredRun], measured: Sequence[Measured], scores: dict[str, Scores], plan: Plan
+) -> dict[str, Any]:
+    described = []
+    for run, (outcomes, skipped) in zip(runs, measured, strict=True):
+        by_severity = scores[str(run.folder)]
+        perturbations = {
+            name: {
+                "severities": list(_severities(name)),
+                "accuracy": by_severity[name].mean(axis=1).tolist(),
+                **_outcome_json(outcome),
+            }
+            for name, outcome in outcomes.items()
+        }
+        checks = comparison.masking_checks(by_severity)
+        described.append(
+            {
+                "run": run.folder.name,
+                "seed": run.config.seed,
+                "weights_of": run.which,
+                "epoch": run.epoch,
+                "perturbations": perturbations,
+                "masking": [check._asdict() | {"counts": check.counts} for check in checks],
+                "skipped": skipped,
+            }
+        )
+    return {"plan": plan._asdict() | {"names": list(plan.names)}, "runs": described}
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "variants": list(outcome.variants),
+        "examples": outcome.rows.tolist(),
+        "correct": [[packed(row) for row in by_variant] for by_variant in outcome.correct],
+    }
+
+
+def _difference_json(difference: Difference) -> dict[str, Any]:
+    pairs = {
+        name: {
+            "pairs": paired.pairs,
+            **paired.difference._asdict(),
+            "signed_rank_p": paired.p,
+            "verdict": paired.verdict,
+        }
+        for name, paired in difference.by_perturbation.items()
+    }
+    return {**difference._asdict(), "by_perturbation": pairs}
+
+
+def _panels(groups: Sequence[compare.Group], measured: dict[str, Measured]) -> list[plots_robustness.Panel]:
+    panels = []
+    for name, perturbation in battery.PERTURBATIONS.items():
+        lines = {}
+        for group in groups:
+            of_runs = [measured[str(run.folder)] for run in group.runs.values()]
+            if all(name in run.outcomes for run in of_runs):
+                rows = [comparison.from_clean(run.outcomes, name) for run in of_runs]
+                lines[group.label] = [comparison.interval(at) for at in zip(*rows, strict=True)]
+        if lines:
+            ticks = ["clean", *(f"{severity:g}" for severity in perturbation.severities)]
+            panels.append(plots_robustness.Panel(name, perturbation.unit, ticks, lines))
+    return panels
+
+
+def _title(plan: Plan, measured: Measured) -> str:
+    counts = {len(outcome.rows) for outcome in measured.outcomes.values()}
+    return f"Robustness on {' or '.join(map(str, sorted(counts)))} examples of the {plan.split} split"
+
+
+def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: Scores) -> None:
+    clean = percent(comparison.interval(list(scores["clean"])))
+    epoch = f"{restore.WEIGHTS_LABELS[run.which]} ({run.epoch})"
+    console.print(f"{run.folder.name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
+    rows = []
+    for name, values in scores.items():
+        if name in battery.PERTURBATIONS:
+            perturbation = battery.PERTURBATIONS[name]
+            cells = [
+                f"{s:g}: {100 * at:.2f}" for s, at in zip(perturbation.severities, values.mean(axis=1), strict=True)
+            ]
+            rows.append([name, "  ".join(cells), perturbation.unit])
+    if rows:
+        counts = [len(measured.outcomes[name].rows) for name in ("pgd", "square") if name in scores]
+        title = "accuracy (%) at each severity" + "".join(f"; attacks on {count} examples" for count in counts[:1])
+        terminal.print_table(console, title, ["perturbation", "severity: accuracy", "unit"], rows, 3)
+    for line in _masking_lines(scores):
+        console.print(line, soft_wrap=True)
+    for reason in dict.fromkeys(measured.skipped.values()):
+        names = ", ".join(name for name, of_name in measured.skipped.items() if of_name == reason)
+        console.print(f"skipped: {names}: {reason}", soft_wrap=True)
+
+
+def _masking_lines(scores: Scores) -> list[str]:
+    """Say at each strength whether the number of the white-box attack counts."""
+    if "pgd" in scores and "square" not in scores:
+        return ["pgd: without the square attack, nothing shows whether its gradients are masked; do not quote it"]
+    lines = []
+    for check in comparison.masking_checks(scores):
+        verdict = "PGD counts" if check.counts else "PGD does not count (gradients may be masked)"
+        numbers = f"PGD {check.white:.2%}, square {check.black:.2%}"
+        lines.append(f"eps {check.eps:g}/255: {numbers}: {verdict}")
+    return lines
+
+
+def _print_difference(console: Console, difference: Difference) -> None:
+    pairs = difference.by_perturbation
+    rows = [[name, difference_text(paired).replace("\n", ", "), str(paired.pairs)] for name, paired in pairs.items()]
+    title = (
+        f"{difference.label}: difference from {difference.control} in mean accuracy over the severities, paired over "
+        f"{difference.over}, % points [95 % interval]"
+    )
+    terminal.print_table(console, title, ["perturbation", "difference", "pairs"], rows)

@@ -1,0 +1,308 @@
+"""Outcomes of a network under each perturbation: which examples it still classifies correctly."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from csbp_jax import data
+from csbp_jax.config import Config
+from csbp_jax.data.device import transform
+from csbp_jax.evaluation import forward
+from csbp_jax.evaluation.restore import RestoredRun
+from csbp_jax.evaluation.robustness import battery, pgd, spike_faults, square, weight_errors
+from csbp_jax.runtime import sharding
+
+ATTACK_EXAMPLES = 200
+"""Examples that attacks take of a split by default, as an attack costs hundreds of forward passes."""
+
+Show = Callable[[str, int, int], None]
+"""``show(stage, done, total)``, as :func:`csbp_jax.reporting.terminal.stages` yields it."""
+
+
+class Plan(NamedTuple):
+    """The measurement, the same for all runs.
+
+    names: of perturbations, in the order of tables. examples: how many, spread evenly over the split; None for all,
+    and for attacks :data:`ATTACK_EXAMPLES`. queries: of the square attack. seed: of all random numbers.
+    """
+
+    names: tuple[str, ...] = tuple(battery.PERTURBATIONS)
+    examples: int | None = None
+    queries: int = 500
+    seed: int = 0
+    split: str = "test"
+
+
+class Outcome(NamedTuple):
+    """Which examples are correct under a perturbation.
+
+    correct: ``[severities, variants, examples]``. variants: their names. rows: ``[examples]``, numbers of the examples
+    in the split.
+    """
+
+    correct: NDArray[np.bool_]
+    variants: tuple[str, ...]
+    rows: NDArray[np.int64]
+
+
+class Measured(NamedTuple):
+    """Outcomes by perturbation, "clean" first, and the reasons why others were left out."""
+
+    outcomes: dict[str, Outcome]
+    skipped: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Programs:
+    """Compiled functions of a network, for any weights of it; compiled at their first call.
+
+    Batches are ``{"x", "y", "index"}``: float32 inputs (pictures: brightness in [0, 1]), labels, and the numbers of the
+    examples in their split, from which their random numbers follow.
+    """
+
+    run: RestoredRun
+    events: bool
+
+    @functools.cached_property
+    def predict(self) -> Callable[..., jax.Array]:
+        """``predict(variables, key, batch)``: ``[B]``, whether the prediction is the label."""
+
+        def predict(variables: Any, key: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
+            return self._logits(self.run.apply, variables, key, batch["x"]).argmax(axis=-1) == batch["y"]
+
+        return jax.jit(predict)
+
+    @functools.cached_property
+    def predict_with_faults(self) -> Callable[..., jax.Array]:
+        """``predict_with_faults(variables, key, batch, fault_key, lost, added)``; see spike_faults.py."""
+        model = self.run.config.model
+        levels = model.neuron.levels if model.neuron.name == "ilif" and not self.run.own.neuron else 1
+
+        def predict(
+            variables: Any,
+            key: jax.Array,
+            batch: dict[str, jax.Array],
+            fault_key: jax.Array,
+            lost: float,
+            added: float,
+        ) -> jax.Array:
+            keys = _example_keys(fault_key, batch["index"])
+            apply, _ = spike_faults.with_faults(self.run.apply, keys, lost, added, levels)
+            return self._logits(apply, variables, key, batch["x"]).argmax(axis=-1) == batch["y"]
+
+        return jax.jit(predict)
+
+    @functools.cached_property
+    def resists_pgd(self) -> Callable[..., jax.Array]:
+        """``resists_pgd(variables, key, batch, attack_key, eps, weights)``: ``[B]``, whether PGD fails.
+
+        weights: of the attacker's surrogates, see :func:`pgd.chosen`; without an effect if these do not fit.
+        """
+
+        def resists(
+            variables: Any,
+            key: jax.Array,
+            batch: dict[str, jax.Array],
+            attack_key: jax.Array,
+            eps: float,
+            weights: jax.Array,
+        ) -> jax.Array:
+            replaced = pgd.with_surrogate(self.run.neuron, pgd.chosen(weights))
+            options = {} if replaced is None else {"neuron": replaced}
+            logits = functools.partial(self._logits, self.run.apply, variables, key, **options)
+            keys = _example_keys(attack_key, batch["index"])
+            return ~pgd.attack(logits, keys, batch["x"], batch["y"], eps)[1]
+
+        return jax.jit(resists)
+
+    @functools.cached_property
+    def resists_square(self) -> Callable[..., jax.Array]:
+        """``resists_square(variables, key, batch, attack_key, eps, side)``: ``[B]``, whether the attack fails."""
+
+        def resists(
+            variables: Any,
+            key: jax.Array,
+            batch: dict[str, jax.Array],
+            attack_key: jax.Array,
+            eps: float,
+            side: jax.Array,
+        ) -> jax.Array:
+            logits = functools.partial(self._logits, self.run.apply, variables, key)
+            keys = _example_keys(attack_key, batch["index"])
+            return square.attack(logits, keys, batch["x"], batch["y"], eps, side)[1] >= 0
+
+        return jax.jit(resists)
+
+    @functools.cached_property
+    def surrogates(self) -> tuple[str, ...]:
+        """The attacker's surrogates, or "own" alone if the network's gradient cannot be replaced."""
+        replaceable = pgd.with_surrogate(self.run.neuron, pgd.SURROGATES["triangle 1"]) is not None
+        return tuple(pgd.SURROGATES) if replaceable else ("own",)
+
+    def takes_faults(self, x: NDArray[Any]) -> bool:
+        """Return whether faults reach all spiking layers (:func:`spike_faults.reachable`), for inputs such as x."""
+        inputs = jax.eval_shape(self._inputs, jax.eval_shape(lambda: jax.random.key(0)), x)
+        return spike_faults.reachable(self.run.apply, self.run.variables, inputs)
+
+    def _inputs(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        _, prepare = transform.make(self.run.config, self.events)
+        return prepare(key, {"x": x})["x"]
+
+    def _logits(self, apply: Any, variables: Any, key: jax.Array, x: jax.Array, **options: Any) -> jax.Array:
+        logits: jax.Array = apply(variables, self._inputs(key, x), **options)[0]
+        return logits.mean(axis=1)
+
+
+def _example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+    """Return a key for each example ``[B]``, from its number in the split."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _corrupt(name: str, key: jax.Array, batch: dict[str, jax.Array], severity: float) -> dict[str, jax.Array]:
+    keys = _example_keys(key, batch["index"])
+    return batch | {"x": jax.vmap(battery.CORRUPTIONS[name], (0, 0, None))(keys, batch["x"], severity)}
+
+
+_with_noise = jax.jit(weight_errors.with_noise)
+_rounded = jax.jit(weight_errors.rounded)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A run on examples of a split.
+
+    programs: those of the run, or of a run with the same network and data. source: the split.
+    """
+
+    programs: Programs
+    run: RestoredRun
+    source: data.DataSource
+
+
+def measure(subject: Subject, plan: Plan, show: Show) -> Measured:
+    """Measure a run, clean and under each perturbation that fits it.
+
+    Under an attack, an example that is misclassified without one counts as misclassified.
+    """
+    rows = _spread(np.arange(len(subject.source)), plan.examples)
+    targets = _spread(rows, ATTACK_EXAMPLES if plan.examples is None else plan.examples)
+    skipped = _obstacles(subject, rows, plan)
+    names = [name for name in plan.names if name not in skipped]
+    attacks = [name for name in names if battery.PERTURBATIONS[name].kind == "attack"]
+    others = [name for name in names if name not in attacks]
+    outcomes = _outcomes(subject, rows, ["clean", *others], plan, show)
+    if attacks:
+        clean = outcomes["clean"].correct[..., np.isin(rows, targets)]
+        for name, outcome in _outcomes(subject, targets, attacks, plan, show).items():
+            outcomes[name] = outcome._replace(correct=outcome.correct & clean)
+    return Measured(outcomes, skipped)
+
+
+def _spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
+    """Return ``count`` of the rows at even distances, or all of them if there are no more."""
+    if count is None or count >= len(rows):
+        return rows
+    spread: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    return spread
+
+
+def _obstacles(subject: Subject, rows: NDArray[np.int64], plan: Plan) -> dict[str, str]:
+    """Return the reasons why perturbations do not fit, by perturbation; the first batch shows what inputs look like."""
+    programs, config = subject.programs, subject.run.config
+    x = next(data.eval_batches(forward.Unaugmented(subject.source, rows), _batch_size(len(rows), config)))["x"]
+    reasons = {name: battery.obstacle(name, config, x, programs.events) for name in plan.names}
+    faults = [name for name in plan.names if battery.PERTURBATIONS[name].kind == "spikes"]
+    if faults and not programs.takes_faults(x):
+        reasons |= dict.fromkeys(faults, "its layers are not those of csbp_jax.models.layers")
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _batch_size(examples: int, config: Config) -> int:
+    """Return the size of the fewest equal batches that are no larger than those of evaluation."""
+    size = -(-examples // -(-examples // config.eval_batch_size))
+    return -(-size // jax.device_count()) * jax.device_count()
+
+
+def _outcomes(
+    subject: Subject, rows: NDArray[np.int64], names: Sequence[str], plan: Plan, show: Show
+) -> dict[str, Outcome]:
+    devices = sharding.data_parallel()
+    variables = jax.device_put(subject.run.variables, sharding.replicated(devices))
+    size = _batch_size(len(rows), subject.run.config)
+    batches = data.eval_batches(forward.Unaugmented(subject.source, rows), size)
+    cases = [case for name in names for case in _cases(subject.programs, name, plan)]
+    stage = f"{subject.run.folder.name}: {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}"
+    total = -(-len(rows) // size) * len(cases)
+    correct: dict[_Case, list[NDArray[np.bool_]]] = {case: [] for case in cases}
+    for number, batch in enumerate(batches):
+        index = rows[np.minimum(number * size + np.arange(size), len(rows) - 1)].astype(np.uint32)
+        x = jnp.asarray(batch["x"])
+        x = x.astype(jnp.float32) if subject.programs.events else transform.brightness(x)
+        on_devices = sharding.shard_batch({"x": np.asarray(x), "y": batch["y"], "index": index}, devices)
+        encode_key = jax.random.fold_in(jax.random.key(plan.seed), number)
+        for done, case in enumerate(cases, start=number * len(cases)):
+            show(stage, done, total)
+            outcome = _correct(subject.programs, variables, encode_key, on_devices, case)
+            correct[case].append(np.asarray(outcome)[batch["mask"]])
+    outcomes = {}
+    for name in names:
+        variants = _variants(subject.programs, name)
+        rows_of_name = np.array([np.concatenate(correct[case]) for case in cases if case.name == name])
+        outcomes[name] = Outcome(rows_of_name.reshape(-1, len(variants), len(rows)), variants, rows)
+    return outcomes
+
+
+def _variants(programs: Programs, name: str) -> tuple[str, ...]:
+    if name == "clean":
+        return ("",)
+    return programs.surrogates if name == "pgd" else battery.PERTURBATIONS[name].variants
+
+
+def _cases(programs: Programs, name: str, plan: Plan) -> list["_Case"]:
+    """Return the cases of a perturbation, all variants of a severity before those of the next."""
+    severities = (0.0,) if name == "clean" else battery.PERTURBATIONS[name].severities
+    numbers = range(len(_variants(programs, name)))
+    return [_Case(name, float(severity), number, plan) for severity in severities for number in numbers]
+
+
+class _Case(NamedTuple):
+    """A perturbation at one severity, and the number of its variant."""
+
+    name: str
+    severity: float
+    variant: int
+    plan: Plan
+
+
+def _correct(
+    programs: Programs, variables: Any, encode_key: jax.Array, batch: dict[str, jax.Array], case: _Case
+) -> jax.Array:
+    """Return which examples of a batch are correct, ``[B]``."""
+    key, severity = battery.key(case.plan.seed, case.name, case.variant), case.severity
+    match case.name:
+        case "clean":
+            return programs.predict(variables, encode_key, batch)
+        case "lost_spikes":
+            return programs.predict_with_faults(variables, encode_key, batch, key, severity, 0.0)
+        case "added_spikes":
+            return programs.predict_with_faults(variables, encode_key, batch, key, 0.0, severity)
+        case "weight_noise":
+            params = _with_noise(key, variables["params"], severity)
+            return programs.predict(variables | {"params": params}, encode_key, batch)
+        case "weight_bits":
+            return programs.predict(variables | {"params": _rounded(variables["params"], severity)}, encode_key, batch)
+        case "pgd":
+            weights = np.eye(len(pgd.SURROGATES), dtype=np.float32)[case.variant]
+            return programs.resists_pgd(variables, encode_key, batch, key, severity / 255, weights)
+        case "square":
+            side = square.sides(case.plan.queries, *batch["x"].shape[2:4])
+            return programs.resists_square(variables, encode_key, batch, key, severity / 255, side)
+        case _:
+            return programs.predict(variables, encode_key, _corrupt(case.name, key, batch, severity))

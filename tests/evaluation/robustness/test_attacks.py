@@ -1,0 +1,138 @@
+"""Attacks: within bounds, with the known result on a linear model, and equal to NumPy; surrogates of an attacker."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import models, surrogate
+from csbp_jax.config import Model, Neuron
+from csbp_jax.evaluation.robustness import pgd, square
+from csbp_jax.neurons import LIF
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.random((30, 1, 6, 5, 1)), jnp.float32)
+W = jnp.asarray(RNG.normal(size=(30, 2)), jnp.float32)
+KEYS = jax.random.split(jax.random.key(0), 30)
+
+
+def linear(x):
+    """A linear model of two classes."""
+    return jnp.matmul(x.reshape(len(x), -1), W)
+
+
+Y = linear(X).argmax(-1)
+
+
+def worst_margin(eps):
+    """The smallest margin of the linear model in the box, which has each pixel at an end of its interval."""
+    direction = np.asarray(W[:, 0] - W[:, 1]) * np.where(np.asarray(Y) == 0, 1, -1)[:, None]
+    x = np.asarray(X).reshape(30, -1)
+    low, high = np.maximum(x - eps, 0), np.minimum(x + eps, 1)
+    return (np.where(direction > 0, low, high) * direction).sum(1)
+
+
+attack_pgd = jax.jit(lambda keys, x, y, eps: pgd.attack(linear, keys, x, y, eps))
+attack_square = jax.jit(lambda keys, x, y, eps, side: square.attack(linear, keys, x, y, eps, side))
+SIDES = square.sides(400, 6, 5)
+
+
+@pytest.mark.parametrize("eps", [0.01, 0.1])
+def test_pgd_reaches_the_worst_case_of_a_linear_model(eps):
+    x, fooled = attack_pgd(KEYS, X, Y, eps)
+    assert np.abs(x - X).max() <= eps + 1e-6 and x.min() >= 0 and x.max() <= 1
+    assert np.array_equal(fooled, worst_margin(eps) < 0) and 0 < fooled.mean() <= 1
+    margins = np.asarray(square.margin(linear(x), Y))
+    assert np.allclose(margins[~np.asarray(fooled)], worst_margin(eps)[~np.asarray(fooled)], atol=1e-4)
+    assert (margins[np.asarray(fooled)] < 0).all()
+
+
+def test_pgd_follows_its_equations():
+    """In NumPy, on a smooth function, from the start of the same key."""
+    eps, steps = 0.02, 5
+    z = lambda x: jnp.stack([jnp.sin(9 * x).sum((1, 2, 3, 4)) + 50, (x**2).sum((1, 2, 3, 4))], -1)  # noqa: E731
+    x, fooled = pgd.attack(z, KEYS[:3], X[:3], jnp.zeros(3, int), eps, steps)
+    u = np.stack([jax.random.uniform(key, X.shape[1:], X.dtype, -1, 1) for key in KEYS[:3]])
+    low, high = np.maximum(X[:3] - np.float32(eps), 0), np.minimum(X[:3] + np.float32(eps), 1)
+    expected = np.clip(X[:3] + np.float32(eps) * u, low, high)
+    for _ in range(steps):
+        # The loss falls with z[0] - z[1].
+        expected = np.clip(expected - 2.5 * eps / steps * np.sign(9 * np.cos(9 * expected) - 2 * expected), low, high)
+    assert not fooled.any() and np.allclose(x, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("eps", [0.01, 0.1])
+def test_the_square_attack_stays_in_its_bounds_and_nears_the_worst_case(eps):
+    x, margins, queries = attack_square(KEYS, X, Y, eps, SIDES)
+    assert np.abs(x - X).max() <= eps + 1e-6 and x.min() >= 0 and x.max() <= 1
+    assert np.allclose(margins, square.margin(linear(x), Y), atol=1e-5)
+    fooled, worst = np.asarray(margins) < 0, worst_margin(eps)
+    assert (margins >= worst - 1e-4).all() and (fooled <= (worst < 0)).all()
+    clean = np.asarray(square.margin(linear(X), Y))
+    assert np.mean((clean - margins)[~fooled] / (clean - worst)[~fooled]) > 0.8
+    assert ((queries == 400) == ~fooled).mean() > 0.9 and queries.min() >= 1
+
+
+def test_more_queries_never_raise_the_margin():
+    margins = [np.asarray(attack_square(KEYS, X, Y, 0.02, SIDES[:n])[1]) for n in (1, 2, 40, 400)]
+    assert all((later <= earlier + 1e-6).all() for earlier, later in itertools.pairwise(margins))
+    assert margins[-1].mean() < margins[0].mean()
+
+
+def test_the_first_query_is_of_stripes():
+    x, _, queries = attack_square(KEYS, X / 2 + 0.25, Y, 0.1, SIDES[:1])
+    change = np.asarray(x - (X / 2 + 0.25))
+    assert np.allclose(np.abs(change), 0.1, atol=1e-6) and (queries == 1).all()
+    assert np.allclose(change, change[:, :, :1], atol=1e-6) and (change[0] != change[1]).any()
+
+
+def test_sides_of_squares_fall_as_in_the_paper():
+    sides = square.sides(10_000, 100, 100)
+    for query, halvings in ((5, 0), (30, 1), (100, 2), (500, 3), (1500, 4), (3000, 5), (5000, 6), (7000, 7), (9000, 8)):
+        assert sides[query] == round(np.sqrt(0.8 / 2**halvings) * 100)
+    small = square.sides(500, 8, 8)
+    assert small[0] == 7 and small[-1] == 1 and (np.diff(small) <= 0).all()
+    assert square.sides(3, 28, 4).max() == 4
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [Neuron(), Neuron(scale_input=True), Neuron(name="clif"), Neuron(learn="channel"), Neuron(name="sliding_psn")],
+    ids=["lif", "scaled", "clif", "plif", "psn"],
+)
+def test_a_surrogate_of_the_attacker_changes_gradients_and_no_spike(neuron):
+    config = Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(8,), neuron=neuron)
+    net = models.build(config)
+    x = 3 * jnp.asarray(RNG.normal(size=(5, 1, 6)), jnp.float32)
+    variables = net.init(jax.random.key(0), x)
+
+    @jax.jit
+    def run(x, weights):
+        options = {"neuron": pgd.with_surrogate(net.neuron, pgd.chosen(weights))}
+        score = lambda x: (net.apply(variables, x, **options)[0] ** 2).sum()  # noqa: E731
+        return net.apply(variables, x, **options)[0], jax.grad(score)(x)
+
+    own, gradients = net.apply(variables, x)[0], []
+    for weights in np.eye(len(pgd.SURROGATES), dtype=np.float32):
+        logits, gradient = run(x, weights)
+        assert np.allclose(logits, own, atol=1e-6)
+        gradients.append(np.asarray(gradient))
+    assert not np.allclose(gradients[0], gradients[1]) and not np.allclose(gradients[1], gradients[2])
+
+
+def test_the_chosen_surrogate_is_the_one_with_weight_1():
+    u = jnp.linspace(-2, 2, 21)
+    for weights, expected in zip(np.eye(len(pgd.SURROGATES)), pgd.SURROGATES.values(), strict=True):
+        assert np.allclose(pgd.chosen(jnp.asarray(weights)).derivative(u), expected.derivative(u), atol=1e-7)
+    areas = [np.trapezoid(s.derivative(jnp.linspace(-400, 400, 400_001)), dx=0.002) for s in pgd.SURROGATES.values()]
+    assert np.allclose(areas, 1, atol=2e-3)
+
+
+def test_neurons_without_a_surrogate_are_left_alone():
+    spike = surrogate.arctan()
+    assert pgd.with_surrogate(lambda x, state=None: (x, x), spike) is None and pgd.with_surrogate(None, spike) is None
+    assert pgd.with_surrogate(models.neuron(Neuron(name="ilif")), spike) is None
+    assert pgd.with_surrogate(LIF(0.5), spike) == dataclasses.replace(LIF(0.5), spike=spike)

@@ -1,0 +1,231 @@
+"""The command: outcomes are those of the perturbed networks, equal for all batch sizes, compared as they should be."""
+
+import dataclasses
+import io
+import json
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from csbp_jax import configs, data, models
+from csbp_jax.cli import main
+from csbp_jax.config import Model, replaced
+from csbp_jax.data.source import ArraySource
+from csbp_jax.evaluation import captions, restore
+from csbp_jax.evaluation.compare import FinishedRun, group
+from csbp_jax.evaluation.robustness import battery, command, comparison, events, measure, pgd, pictures, weight_errors
+from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan
+from csbp_jax.reporting import plots_robustness, terminal
+from csbp_jax.reporting.intervals import student
+
+NAMES = ("noise", "contrast", "lost_spikes", "weight_bits", "pgd", "square")
+
+
+@pytest.fixture(scope="module")
+def run(trained, tmp_path_factory):
+    return shutil.copytree(trained, tmp_path_factory.mktemp("robust") / "run")
+
+
+def measured(runs, plan, compared=None, **options):
+    text = io.StringIO()
+    console = terminal.Console(file=text, width=150, highlight=False, markup=False)
+    result = command.robustness(runs, plan, compared or command.Comparison(), console=console, **options)
+    return result, text.getvalue()
+
+
+@pytest.fixture(scope="module")
+def result(run):
+    return measured([restore.restore(run)], Plan(NAMES, examples=30, queries=20))
+
+
+def outcomes(result, name, run=0):
+    """The outcomes of a perturbation, ``[severities, variants, examples]``."""
+    row = result["runs"][run]["perturbations"][name]
+    return np.array([[command.unpacked(text, len(row["examples"])) for text in texts] for texts in row["correct"]])
+
+
+def test_outcomes_are_those_of_perturbed_inputs_and_weights(run, result):
+    """Computed example by example with the pure functions, without the command's batches and programs."""
+    restored = restore.restore(run)
+    test = data.load(restored.config)["test"]
+    rows = np.linspace(0, len(test) - 1, 30).round().astype(int)
+    records = [test[int(i)] for i in rows]
+    x, y = np.stack([r["x"] for r in records]), np.array([r["y"] for r in records])
+    apply = jax.jit(lambda variables, x: restored.apply(variables, x)[0].mean(1).argmax(-1))
+    content, _ = result
+    assert content["runs"][0]["perturbations"]["noise"]["examples"] == rows.tolist()
+    assert np.array_equal(outcomes(content, "clean")[0, 0], apply(restored.variables, x) == y)
+    keys = [jax.random.fold_in(battery.key(0, "noise"), int(i)) for i in rows]
+    for number, severity in enumerate(battery.PERTURBATIONS["noise"].severities):
+        noisy = np.stack([pictures.noise(key, record, severity) for key, record in zip(keys, x, strict=True)])
+        assert np.array_equal(outcomes(content, "noise")[number, 0], apply(restored.variables, noisy) == y)
+    for number, bits in enumerate(battery.PERTURBATIONS["weight_bits"].severities):
+        variables = restored.variables | {"params": weight_errors.rounded(restored.variables["params"], bits)}
+        assert np.array_equal(outcomes(content, "weight_bits")[number, 0], apply(variables, x) == y)
+
+
+def test_the_file_and_the_table_agree(run, result):
+    content, text = result
+    assert json.loads((run / "robustness.json").read_text()) == json.loads(json.dumps(content))
+    assert content["plan"] == {"names": list(NAMES), "examples": 30, "queries": 20, "seed": 0, "split": "test"}
+    for name in NAMES:
+        row = content["runs"][0]["perturbations"][name]
+        correct = outcomes(content, name)
+        accuracies = (correct.all(1) if name == "pgd" else correct.mean(1)).mean(1)
+        assert row["accuracy"] == pytest.approx(accuracies.tolist())
+        for severity, accuracy in zip(row["severities"], accuracies, strict=True):
+            assert f"{severity:g}: {100 * accuracy:.2f}" in text
+    for name in ("pgd", "square"):
+        assert not (outcomes(content, name) & ~outcomes(content, "clean")).any()
+    assert content["runs"][0]["perturbations"]["pgd"]["variants"] == list(pgd.SURROGATES)
+    assert text.count("/255: PGD ") == len(content["runs"][0]["masking"]) == 3
+    assert (run / "figures" / "robustness.png").stat().st_size > 10_000
+    caption = captions.caption(run, "robustness")
+    assert "one run" in caption and "30 examples of the test split" in caption
+
+
+def test_outcomes_do_not_depend_on_batches_or_on_the_other_perturbations(run, result, monkeypatch):
+    monkeypatch.setattr(plots_robustness, "draw", lambda *arguments: None)
+    restored = restore.restore(run)
+    restored = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=16))
+    again, _ = measured([restored], Plan(("contrast", "lost_spikes"), examples=30))
+    for name in ("clean", "contrast", "lost_spikes"):
+        assert np.array_equal(outcomes(again, name), outcomes(result[0], name))
+
+
+def fake(correct, rows=None):
+    correct = np.array(correct, bool)
+    return Outcome(
+        correct, tuple(map(str, range(correct.shape[1]))), np.arange(correct.shape[2]) if rows is None else rows
+    )
+
+
+def test_draws_are_averaged_and_the_worst_surrogate_counts():
+    both = [[[1, 1, 0, 0], [1, 0, 1, 0]]]
+    scores = comparison.scores(
+        Measured({"clean": fake([[[1, 1, 1, 1]]]), "weight_noise": fake(both), "pgd": fake(both)}, {})
+    )
+    assert scores["weight_noise"].tolist() == [[1, 0.5, 0.5, 0]] and scores["pgd"].tolist() == [[1, 0, 0, 0]]
+
+
+def test_a_white_box_attack_counts_only_below_the_black_box_one():
+    def check(white, black):
+        rows = {"pgd": white, "square": black}
+        return comparison.masking_checks({name: np.array([r, r, r], float) for name, r in rows.items()})
+
+    assert [c.counts for c in check([1, 0, 0], [1, 1, 0])] == [True] * 3
+    assert [c.counts for c in check([1, 1, 0], [1, 0, 0])] == [False] * 3
+    assert [c.counts for c in check([1, 0], [0, 1])] == [False] * 3
+    assert check([1, 1], [1, 0])[0][:3] == (2.0, 1.0, 0.5)
+    lines = command._masking_lines({"pgd": np.ones((3, 2)), "square": np.zeros((3, 2))})
+    assert len(lines) == 3 and all("does not count" in line for line in lines)
+    assert "without the square attack" in command._masking_lines({"pgd": np.ones((3, 2))})[0]
+
+
+def runs_of(scores, tmp_path):
+    """Finished runs ``{(z0, seed): scores}`` without files."""
+    return [FinishedRun(tmp_path / f"{z0}-{seed}", {}, {"seed": seed, "chaos.z0": (z0,)}, {}) for z0, seed in scores]
+
+
+def test_settings_are_compared_over_seeds_or_over_examples(tmp_path):
+    rng = np.random.default_rng(0)
+    scores = {(z0, seed): rng.integers(0, 2, (3, 40)).astype(float) for z0 in (0.0, 5.0) for seed in range(4)}
+    runs = runs_of(scores, tmp_path)
+    by_run = {str(r.folder): {"noise": s, "blur": s / 2} for r, s in zip(runs, scores.values(), strict=True)}
+    (difference,) = comparison.differences(group(runs), by_run, margin=100)
+    assert difference[:3] == ("chaos.z0 5.0", "chaos.z0 0.0", "seeds")
+    by_seed = [scores[5.0, seed].mean() - scores[0.0, seed].mean() for seed in range(4)]
+    assert difference.by_perturbation["noise"].difference == pytest.approx(student(by_seed))
+    assert difference.by_perturbation["noise"].verdict == "equal within 100"
+    assert difference.by_perturbation["corruptions"].difference.mean == pytest.approx(np.mean(by_seed) * 0.75)
+    pair = [runs[0], runs[4]]
+    (difference,) = comparison.differences(group(pair), by_run, None)
+    by_example = (scores[5.0, 0] - scores[0.0, 0]).mean(0)
+    assert difference.over == "examples" and difference.by_perturbation["noise"].pairs == 40
+    assert difference.by_perturbation["noise"].difference == pytest.approx(student(by_example.tolist()))
+
+
+def test_two_runs_share_examples_programs_and_a_table(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots_robustness, "draw", lambda *arguments: None)
+    restored = restore.restore(run)
+    plain = replaced(restored.config, "chaos.z0", (0.0,))
+    built = []
+
+    def recorded(*arguments):
+        built.append(measure.Programs(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(command, "Programs", recorded)
+    runs = [restored, restored._replace(folder=tmp_path / "other", config=plain)]
+    content, text = measured(
+        runs, Plan(("weight_bits",), examples=30), command.Comparison(margin=1.0), out=tmp_path / "out"
+    )
+    assert len({id(program) for program in built}) == 2  # the second is not used: nothing of it was compiled
+    assert "predict" in vars(built[0]) and "predict" not in vars(built[1])
+    (difference,) = content["differences"]
+    assert (difference["label"], difference["control"], difference["over"]) == ("run", "other", "examples")
+    # The same weights: no difference, which lies within the margin.
+    assert difference["by_perturbation"]["weight_bits"]["mean"] == 0 and "equal within 1" in text
+    assert (tmp_path / "out" / "robustness.json").exists()
+
+
+LINES = {
+    "": "RUN: missing; write csbp_jax robustness RUN ...",
+    "RUN --only nois": "--only: there is no perturbation 'nois'; perhaps you meant noise",
+    "RUN --examples 0": "--examples: '0' is not possible",
+    "RUN --seed -1": "--seed: -1 is not possible; allowed are whole numbers from 0",
+    "RUN --margin 0": "--margin: '0' is not possible",
+    "RUN RUN": "has the config and seed of",
+    "nowhere": "nowhere: there is no such directory",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_bad_input_is_one_line(line, run, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["robustness", *line.replace("RUN", str(run)).split()]) == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert LINES[line] in message
+
+
+def test_what_does_not_fit_the_data_is_skipped_with_a_reason():
+    config = configs.load("digits_events")
+    counts = np.array(np.random.default_rng(0).poisson(1.0, (4, 10, 16, 16, 2)), np.uint8)
+    for name in ("pgd", "square", "noise"):
+        assert battery.obstacle(name, config, counts, True) == "its inputs are events, and these are for still pictures"
+    assert battery.obstacle("jitter", config, counts, True) is None
+    assert battery.obstacle("jitter", config, counts / 2, True) == "its frames are not counts of events"
+    pixels = np.full((4, 1, 8, 8, 1), 0.5)
+    rated = replaced(configs.load("digits"), "data.encode", "rate")
+    assert battery.obstacle("jitter", rated, pixels, False) == "its inputs are not events"
+    assert battery.obstacle("pgd", rated, pixels, False) == "data.encode rate has no gradient"
+    assert battery.obstacle("square", rated, pixels, False) is None
+    assert battery.obstacle("noise", rated, pixels * 3, False) == "its pictures are not brightness in [0, 1]"
+    assert battery.obstacle("noise", rated, pixels[..., 0, 0], False) is not None
+    assert all(battery.obstacle(name, rated, pixels, False) is None for name in ("lost_spikes", "weight_bits"))
+
+
+def test_events_are_measured_and_attacks_on_pictures_left_out(tmp_path):
+    model = Model(name="dense", input_shape=(3, 4, 2), classes=3, time_steps=5, features=(6,))
+    config = dataclasses.replace(configs.load("digits_events"), model=model, eval_batch_size=16)
+    net, rng = models.build(model), np.random.default_rng(0)
+    source = ArraySource(rng.poisson(1.0, (20, 5, 3, 4, 2)).astype(np.uint8), rng.integers(0, 3, 20), classes=3)
+    variables = net.init(jax.random.key(0), source.x.astype(np.float32))
+    apply: Any = net.apply
+    restored = restore.RestoredRun(tmp_path, config, apply, dict(variables), "last", 1, "", [], neuron=net.neuron)
+    subject = measure.Subject(measure.Programs(restored, True), restored, source)
+    names = ("noise", "lost_steps", "added_spikes", "weight_noise", "pgd", "square")
+    outcomes, skipped = measure.measure(subject, Plan(names), lambda *_: None)
+    assert set(skipped) == {"noise", "pgd", "square"} and set(skipped.values()) == {
+        "its inputs are events, and these are for still pictures"
+    }
+    assert {name: outcome.correct.shape for name, outcome in outcomes.items()} == {
+        "clean": (1, 1, 20), "lost_steps": (3, 1, 20), "added_spikes": (3, 1, 20), "weight_noise": (4, 8, 20),
+    }  # fmt: skip
+    keys = [jax.random.fold_in(battery.key(0, "lost_steps"), i) for i in range(20)]
+    lost = np.stack([events.lost_steps(key, x, 0.4) for key, x in zip(keys, source.x.astype(np.float32), strict=True)])
+    expected = net.apply(variables, lost)[0].mean(1).argmax(-1) == source.y
+    assert np.array_equal(outcomes["lost_steps"].correct[2, 0], expected)
