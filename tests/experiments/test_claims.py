@@ -75,6 +75,30 @@ def test_noise_is_as_large_as_the_terms_gradient_and_dropout_spares_whole_column
     np.testing.assert_allclose(gradient["readout"]["kernel"], parts["task"]["readout"]["kernel"], rtol=1e-10)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["dense", "small_conv"])
+def test_runs_of_a_program_are_those_of_the_learner(network):
+    """The second of two runs, CSBP with annealing, over its epochs and batches, in a chunk that is padded."""
+    config, pictures = BASE, X
+    if network == "small_conv":
+        pictures = np.asarray(np.random.default_rng(0).normal(size=(24, 1, 4, 4, 1)), np.float32)
+        model = dataclasses.replace(BASE.model, name=network, input_shape=(4, 4, 1), features=(3, 3))
+        config = replaced(replaced(config, "model", model), "chaos.taps", ("conv1.membrane",))
+    task = runs.Task(config, 8, (pictures, Y), (pictures, Y), (pictures, Y))
+    draws = [runs.draw(task, seed, 0.25) for seed in (0, 1)]
+    result = runs.train(task, "plain", [runs.OFF, KNOBS], draws, 3)[1]
+
+    tx = optimizer.build(config.optimizer, config.epochs, task.steps_per_epoch)
+    recipe = learner.make_recipe(models.build(config.model), tx, losses.build(config.loss), config, 3)
+    state, x = learner.init(recipe, draws[1].key), pictures[draws[1].pictures]
+    for rows in draws[1].order.reshape(-1, config.batch_size):
+        batch = {"x": jnp.asarray(x[rows]), "y": jnp.asarray(draws[1].labels[rows])}
+        state, _ = small_net.train_step(recipe, state, batch)
+    sums = small_net.eval_step(recipe, state, {"x": pictures, "y": Y, "mask": np.ones(24, bool)})
+    assert result["test"] == pytest.approx(float(sums["correct"] / 24))
+    assert result["test_loss"] == pytest.approx(float(sums["loss"] / 24), rel=1e-3)
+
+
 def test_a_draw_has_as_many_pictures_of_each_class_and_exactly_its_share_of_wrong_labels():
     clean, wrong = runs.draw(TASK, 3, 0.0), runs.draw(TASK, 3, 0.25)
     np.testing.assert_array_equal(np.bincount(Y[clean.pictures]), [8, 8, 8])
