@@ -32,7 +32,7 @@ def draw_settings() -> dict[str, list[Content]]:
         return float(f"{generator.uniform(low, high):.4g}")
 
     plain = [{"lr": log_uniform(0.01, 0.5), "width": log_uniform(0.3, 3)} for _ in range(16)]
-    strengths = [{"flips": log_uniform(0.1, 30), "beta": uniform(0.6, 0.98)} for _ in range(8)]
+    strengths = [{"flips": log_uniform(0.002, 2), "beta": uniform(0.6, 0.98)} for _ in range(8)]
     return {
         "P": plain,
         **{name: strengths for name in ("C", "D", "S", "L", "N")},
