@@ -52,16 +52,16 @@ def shear(key: jax.Array, x: jax.Array, most: float = 30.0) -> jax.Array:
 def rotated(x: jax.Array, angle: jax.Array | float) -> jax.Array:
     """Rotate counterclockwise about the centre: pixel (y, x) takes the one nearest to (y c + x s, -y s + x c)."""
     c, s = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
-    return _warp(x, lambda down, right: (c * down + s * right, c * right - s * down))
+    return warped(x, lambda down, right: (c * down + s * right, c * right - s * down))
 
 
 def sheared(x: jax.Array, angle: jax.Array | float) -> jax.Array:
     """Shear along x about the centre: pixel (y, x) takes the one nearest to (y, x + y tan(angle))."""
     slope = jnp.tan(jnp.deg2rad(angle))
-    return _warp(x, lambda down, right: (down, right + slope * down))
+    return warped(x, lambda down, right: (down, right + slope * down))
 
 
-def _warp(x: jax.Array, source: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> jax.Array:
+def warped(x: jax.Array, source: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]) -> jax.Array:
     """Take each pixel from ``source(down, right)``, both in pixels from the centre."""
     height, width = x.shape[1:3]
     centre = (height - 1) / 2, (width - 1) / 2
@@ -71,8 +71,8 @@ def _warp(x: jax.Array, source: Callable[[jax.Array, jax.Array], tuple[jax.Array
     rows = jnp.floor(down + centre[0] + 0.5).astype(jnp.int32)
     columns = jnp.floor(right + centre[1] + 0.5).astype(jnp.int32)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    warped: jax.Array = x.at[:, rows, columns].get(mode="clip") * inside[None, :, :, None]
-    return warped
+    moved: jax.Array = x.at[:, rows, columns].get(mode="clip") * inside[None, :, :, None]
+    return moved
 
 
 def nda(key: jax.Array, x: jax.Array) -> jax.Array:

@@ -1,0 +1,288 @@
+"""Run the plan of docs/results/nmnist/plan.md: CSBP, plain backpropagation and the drift in ten folds of N-MNIST.
+
+    python -m experiments.nmnist [--seeds 3] [--only CONDITION ...] [--data-dir data] [--runs runs/nmnist]
+        [--out docs/results/nmnist]
+    python -m experiments.nmnist --pilots      the settings, by validation on fold 0; writes pilots.json
+
+N-MNIST must have been prepared (make data); the study takes recordings 1 to 1000 and 60001 to 60100 of it. Finished
+runs are read from ``--runs`` and not repeated. With ``--only``, runs of other conditions are read, but not trained, so
+that several processes can share the work.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.runtime.files import write_json
+from experiments import study
+from experiments.nmnist import training
+from experiments.nmnist.training import FOLDS, Setting
+from experiments.statistics import (
+    compare_solved,
+    corrected_t,
+    equivalence_of_shares,
+    holm,
+    percent_text,
+    points_text,
+    student_dict,
+)
+from experiments.study import Content
+
+MODULE = "python -m experiments.nmnist"
+CONDITIONS = {"CSBP": Setting(z0=3.0), "plain": Setting(lr=1.6e-2), "drift": Setting("drift", 3.0, 1.6e-2)}
+RATES = (8e-3, 1.6e-2)
+PILOTS = {
+    "CSBP": [*(Setting(z0=z0) for z0 in (3.0, 10.0, 30.0)), *(Setting(z0=3.0, lr=lr) for lr in RATES)],
+    "plain": [Setting(lr=lr) for lr in (2e-3, 4e-3, *RATES, 3.2e-2)],
+    "drift": [*(Setting("drift", z0) for z0 in (3.0, 10.0, 30.0)), *(Setting("drift", 3.0, lr) for lr in RATES)],
+}
+"""Tries of each condition; the last two of CSBP and drift are of their best strength."""
+PENALTIES = (1e2, 1e3, 1e4)
+PENALTY = 1e3
+CONTRASTS = ("plain", "drift")
+MARGIN, GOAL = 0.015, 0.97
+EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
+
+Array = NDArray[Any]
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+class Study:
+    """Recordings, and runs that are read from a folder or trained into it."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.folder: pathlib.Path = options.runs
+        self.frames, self.y = training.recordings(options.data_dir)
+        self.checksum = zlib.crc32(np.ascontiguousarray(self.frames).data)
+        self.programs: dict[str, training.Program] = {}
+
+    def run(self, setting: Setting, fold: int, seed: int, train: bool = True) -> Content | None:
+        """The result of a run; None if it is neither finished nor to be trained."""
+        file = self.folder / f"{setting.term}-z{setting.z0:g}-lr{setting.lr:g}-fold{fold}-seed{seed}.json"
+        settings = {"config": training.described(setting), "crc32": self.checksum}
+        if file.exists():
+            content: Content = json.loads(file.read_text())
+            if content["settings"] == settings:
+                return content["result"]
+        if not train:
+            return None
+        if setting.term not in self.programs:
+            self.programs[setting.term] = training.make_program(setting.term, self.frames, self.y)
+        result = training.train(self.programs[setting.term], setting, self.frames, self.y, fold, seed)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"settings": settings, "result": result})
+        print(f"{file.stem}: validation {result['validation'][-1]:.3f}, {result['seconds']:.0f} s", flush=True)
+        return result
+
+
+def share(report: Content) -> float:
+    """Accuracy of a run at one of its epochs."""
+    return float(np.mean([bit == "1" for bit in report["solved"]]))
+
+
+def measured(options: argparse.Namespace, runs: Study) -> dict[str, dict[int, list[Content]]]:
+    """``{condition: {seed: results of the folds}}`` of the seeds of which all folds are finished."""
+    results: dict[str, dict[int, list[Content | None]]] = {name: {} for name in CONDITIONS}
+    for seed, fold, name in itertools.product(range(options.seeds), range(FOLDS), CONDITIONS):
+        train = not options.only or name in options.only
+        results[name].setdefault(seed, []).append(runs.run(CONDITIONS[name], fold, seed, train))
+    return {
+        name: {seed: [row for row in rows if row] for seed, rows in seeds.items() if None not in rows}
+        for name, seeds in results.items()
+    }
+
+
+def pilots(runs: Study, only: Sequence[str]) -> Content:
+    """Validation on fold 0 of all settings of the plan."""
+    chosen = {name: settings for name, settings in PILOTS.items() if not only or name in only}
+    rows = {
+        name: [{"setting": study.changed_fields(setting), **validated(runs.run(setting, 0, 0))} for setting in settings]
+        for name, settings in chosen.items()
+    }
+    ridge = [float(training.ridge(runs.frames, runs.y, 0, penalty, "validation").mean()) for penalty in PENALTIES]
+    return {"pilots": rows, "ridge": dict(zip(map("{:g}".format, PENALTIES), ridge, strict=True))}
+
+
+def validated(result: Content | None) -> Content:
+    """Validation of a run: mean accuracy and loss over its last five epochs."""
+    assert result is not None
+    return {name: float(np.mean(result[key][-5:])) for name, key in (("accuracy", "validation"), ("loss", "loss"))}
+
+
+# --- endpoints ----------------------------------------------------------------------------------------------------
+
+
+def fold_accuracies(results: Mapping[int, Sequence[Content]], which: str) -> Array:
+    """Accuracy of each fold, mean over the seeds, ``[folds]``."""
+    return np.mean([[share(run[which]) for run in folds] for folds in results.values()], axis=0)
+
+
+def contrasts(results: Mapping[str, Mapping[int, Sequence[Content]]], which: str, sizes: tuple[int, int]) -> Content:
+    """CSBP less the others: over the folds, and over the recordings of each seed.
+
+    Args:
+      results: ``{condition: {seed: results of the folds}}``, of the same seeds.
+      which: epoch.
+      sizes: numbers of test and of training recordings of a fold.
+
+    Returns:
+      ``{condition: {difference, low, high, t, p, p_holm, equivalence, mcnemar}}``. ``low`` and ``high`` are the 95 %
+      interval of the corrected test; ``equivalence`` is p of the two one-sided tests with the same error; ``mcnemar``
+      has a comparison of the recordings for each seed.
+    """
+    rows: Content = {}
+    recordings = [mcnemar({name: seeds[seed] for name, seeds in results.items()}, which) for seed in results["CSBP"]]
+    for other in CONTRASTS:
+        differences = fold_accuracies(results["CSBP"], which) - fold_accuracies(results[other], which)
+        rows[other] = over_folds(differences, sizes) | {"mcnemar": [row[other] for row in recordings]}
+    corrected = holm({other: row["p"] for other, row in rows.items()})
+    return {other: row | {"p_holm": corrected[other]} for other, row in rows.items()}
+
+
+def over_folds(differences: Array, sizes: tuple[int, int]) -> Content:
+    """Mean difference over folds with the corrected t test, its 95 % interval, and p of equivalence."""
+    mean, freedom = float(differences.mean()), len(differences) - 1
+    if not np.ptp(differences):
+        return {
+            "difference": mean,
+            "low": mean,
+            "high": mean,
+            "p": float(mean == 0),
+            "equivalence": float(abs(mean) >= MARGIN),
+        }
+    t, p = corrected_t(differences, *sizes)
+    error = float(np.sqrt((1 / len(differences) + sizes[0] / sizes[1]) * np.var(differences, ddof=1)))
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    equivalence = float(stats.t.sf((MARGIN - abs(mean)) / error, freedom))
+    return {"difference": mean, "low": mean - half, "high": mean + half, "t": t, "p": p, "equivalence": equivalence}
+
+
+def mcnemar(folds: Mapping[str, Sequence[Content]], which: str) -> Content:
+    """CSBP less the others over all recordings of a seed, by McNemar's exact test and by equivalence."""
+    solved = {name: {"solved": "".join(run[which]["solved"] for run in runs)} for name, runs in folds.items()}
+    pairs = compare_solved(solved, "CSBP")
+    rows: Content = {}
+    for other, pair in pairs.items():  # compare_solved subtracts the reference
+        turned = pair | {"difference": -pair["difference"], "more": pair["less"], "less": pair["more"]}
+        rows[other] = turned | {"equivalence": equivalence_of_shares(turned, MARGIN)["p"]}
+    return rows
+
+
+def verdict(row: Content) -> str:
+    """The plan's verdict on a contrast, from the folds and from the recordings of seed 0."""
+    recordings = row["mcnemar"][0]
+    if row["p_holm"] < 0.05 and recordings["p_holm"] < 0.05:
+        return "CSBP is better" if row["difference"] > 0 else "CSBP is worse"
+    return "equal" if row["equivalence"] < 0.05 and recordings["equivalence"] < 0.05 else "not decided"
+
+
+def summary(results: dict[str, dict[int, list[Content]]], runs: Study) -> Content:
+    """Accuracies, contrasts and the baseline; the seeds are those that all conditions have."""
+    seeds = sorted(set.intersection(*(set(of) for of in results.values())))
+    common = {name: {seed: of[seed] for seed in seeds} for name, of in results.items()}
+    indices = training.split(runs.y, 0)
+    sizes = len(indices["test"]), len(indices["train"])
+    ridge = [float(training.ridge(runs.frames, runs.y, fold, PENALTY).mean()) for fold in range(FOLDS)]
+    return {
+        "seeds": seeds,
+        "sizes": sizes,
+        "ridge": ridge,
+        "accuracy": {
+            which: {name: fold_accuracies(of, which).tolist() for name, of in common.items()} for which in EPOCHS
+        },
+        "contrasts": {which: contrasts(common, which, sizes) for which in EPOCHS},
+        "seconds": float(np.median([run["seconds"] for of in common.values() for rows in of.values() for run in rows])),
+    }
+
+
+# --- page ---------------------------------------------------------------------------------------------------------
+
+
+def page(content: Content) -> str:
+    """Tables of accuracies and of contrasts."""
+    head = ["condition", *(f"test accuracy (%), {text}" for text in EPOCHS.values()), "at least 97 %, last epoch"]
+    rows = []
+    for name in CONDITIONS:
+        folds = {which: content["accuracy"][which][name] for which in EPOCHS}
+        cells = [percent_text(student_dict(values)) for values in folds.values()]
+        rows.append([name, *cells, "yes" if np.mean(folds["last"]) >= GOAL else "no"])
+    rows.append(["ridge regression", percent_text(student_dict(content["ridge"])), "", ""])
+    tables = [study.table(head, rows)]
+    for which, text in EPOCHS.items():
+        tables += [f"CSBP less the other, {text}:", contrast_table(content["contrasts"][which])]
+    return "\n\n".join(tables)
+
+
+def contrast_table(rows: Mapping[str, Content]) -> str:
+    """Both contrasts at an epoch."""
+    head = ["other", "difference (points), corrected over folds", "p, Holm", "p of equivalence"]
+    head += ["seed 0: difference over recordings", "only CSBP, only the other", "p of McNemar, Holm"]
+    cells = []
+    for other, row in rows.items():
+        first = row["mcnemar"][0]
+        interval = {key: row[key] for key in ("difference", "low", "high")}
+        cells.append(
+            [
+                other,
+                percent_text(interval, "+"),
+                f"{row['p_holm']:.2g}",
+                f"{row['equivalence']:.2g}",
+                points_text(first),
+                f"{first['more']}, {first['less']}",
+                f"{first['p_holm']:.2g}",
+                f"{first['equivalence']:.2g}",
+                verdict(row),
+            ]
+        )
+    return study.table([*head, "p of equivalence, recordings", "verdict"], cells)
+
+
+def draw(content: Content, results: Mapping[str, Mapping[int, Sequence[Content]]], out: pathlib.Path) -> None:
+    """Draw the accuracy of each fold, and validation over the epochs."""
+    figure = empty_figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    for color, (name, seeds) in zip(PALETTE, results.items(), strict=False):
+        left.plot(range(FOLDS), 100 * np.array(content["accuracy"]["last"][name]), "o-", color=color, label=name)
+        curves = np.array([run["validation"] for folds in seeds.values() for run in folds], float)
+        right.plot(range(1, curves.shape[1] + 1), 100 * curves.mean(axis=0), color=color, label=name)
+    left.axhline(100 * GOAL, color="black", lw=0.8, ls=":")
+    left.set(xlabel="fold", ylabel="test accuracy (%), last epoch", xticks=range(FOLDS))
+    right.set(xlabel="epoch", ylabel="validation accuracy (%), mean of all runs", ylim=(80, 100))
+    left.legend()
+    study.save_figure(figure, out, "nmnist")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "nmnist", data_dir=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=CONDITIONS, metavar="CONDITION", default=[])
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/nmnist"))
+    parser.add_argument("--pilots", action="store_true")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with study.one_line_errors(parser):
+        runs = Study(options)
+        if options.pilots:
+            write_json(options.out / "pilots.json", pilots(runs, options.only) | study.provenance(f"{MODULE} --pilots"))
+            return
+        results = measured(options, runs)
+    if options.only:
+        return
+    content = {"runs": results} | summary(results, runs) | study.provenance(MODULE)
+    draw(content, results, options.out)
+    study.write(options.out, "nmnist", content, page(content))
+
+
+if __name__ == "__main__":
+    main()

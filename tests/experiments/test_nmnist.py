@@ -1,0 +1,163 @@
+"""The study of N-MNIST: its folds, augmentation, baseline, tests and verdicts."""
+
+import argparse
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from csbp_jax.config import ConfigError
+from csbp_jax.data.source import ArraySource
+from experiments.nmnist import __main__ as nmnist
+from experiments.nmnist import training
+
+LABELS = np.repeat(np.arange(10, dtype=np.int32), [105, 130, 107, 104, 119, 99, 104, 132, 89, 111])
+
+
+def run(solved, validation=(0.5,)):
+    return {"last": {"epoch": 1, "solved": solved}, "chosen": {"epoch": 1, "solved": solved}, "validation": validation}
+
+
+def test_folds_are_equal_in_size_and_stratified():
+    fold = training.folds(LABELS)
+    assert np.bincount(fold).tolist() == [110] * 10
+    for label in range(10):
+        counts = np.bincount(fold[label == LABELS], minlength=10)
+        assert np.ptp(counts) <= 1
+
+
+def test_splits_of_a_fold_are_disjoint_and_test_every_recording_once():
+    tested = []
+    for fold in range(10):
+        split = training.split(LABELS, fold)
+        assert sorted(np.concatenate(list(split.values()))) == list(range(1100))
+        assert (training.folds(LABELS)[split["test"]] == fold).all()
+        assert set(LABELS[split["validation"]]) == set(range(10))
+        tested += list(split["test"])
+    assert sorted(tested) == list(range(1100))
+
+
+def test_a_frame_is_its_window_of_2x2_pixels():
+    x = jnp.arange(34 * 34, dtype=jnp.float32).reshape(1, 34, 34, 1)
+    halved = training.centred(x)
+    assert halved.shape == (1, 16, 16, 1)
+    assert halved[0, 0, 0, 0] == x[0, 1:3, 1:3, 0].sum() and halved[0, -1, -1, 0] == x[0, 31:33, 31:33, 0].sum()
+
+
+def augmented(x, seeds):
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    return np.asarray(jax.jit(jax.vmap(training.augmented, (0, None)))(keys, jnp.asarray(x, jnp.float32)))
+
+
+def test_augmentation_without_change_is_a_window(monkeypatch):
+    for name, value in {"SHIFT": 1, "ANGLE": 0.0, "SHEAR": 0.0, "SCALE": 0.0}.items():
+        monkeypatch.setattr(training, name, value)
+    x = np.random.default_rng(0).poisson(0.5, (2, 34, 34, 2))
+    corners = [(top, left) for top in range(3) for left in range(3)]
+    windows = [x[:, top : top + 32, left : left + 32].reshape(2, 16, 2, 16, 2, 2).sum((2, 4)) for top, left in corners]
+    matches = [[(window == shifted).all() for window in windows] for shifted in augmented(x, 12)]
+    assert (np.sum(matches, axis=1) == 1).all() and len(set(np.argmax(matches, axis=1))) > 3
+
+
+def test_augmentation_keeps_the_centre_and_moves_the_edge(monkeypatch):
+    monkeypatch.setattr(training, "SHIFT", 1)
+    x = np.zeros((1, 34, 34, 2))
+    x[:, 16:18, 16:18, 0], x[:, 16:18, 28:30, 1] = 1, 1
+    images = augmented(x, 6)[:, 0]
+    rows, columns = (np.array([np.mean(np.nonzero(image[..., 0])[axis]) for image in images]) for axis in (0, 1))
+    assert np.abs(rows - 7.5).max() <= 1 and np.abs(columns - 7.5).max() <= 1
+    edges = [np.mean(np.nonzero(image[..., 1])[0]) for image in images]
+    assert np.ptp(edges) > 1  # 12 pixels from the centre, up to 12 degrees are 2.5 pixels
+
+
+def test_recordings_are_taken_by_number_and_missing_ones_are_reported(monkeypatch, tmp_path):
+    def prepared(numbers):
+        ids = [f"Train/{number % 10}/{number:05}.bin" for number in numbers]
+        frames = np.array(numbers, np.uint32).reshape(-1, 1, 1, 1, 1)
+        np.save(tmp_path / "train.npy", frames)
+        part = {"ids": ids, "rows": list(range(len(ids))), "labels": [number % 10 for number in numbers]}
+        (tmp_path / "frames.json").write_text(json.dumps({"parts": {"train": part}}))
+        source = ArraySource(frames, np.zeros(len(ids), np.int32), 10)
+        source.path = tmp_path / "train.npy"  # type: ignore[attr-defined]  # as cached frames have
+        monkeypatch.setattr(training.data, "load", lambda config, folder: {"train": source})
+
+    numbers = [*range(60_200, 60_000, -1), *range(1200, 0, -1)]
+    prepared(numbers)
+    frames, y = training.recordings("data")
+    assert frames.ravel().tolist() == [*range(1, 1001), *range(60_001, 60_101)]
+    assert y.tolist() == [number % 10 for number in frames.ravel()]
+    prepared([number for number in numbers if number != 17])
+    with pytest.raises(ConfigError, match="1 of the 1,100 recordings are missing, the first is 00017"):
+        training.recordings("data")
+
+
+def test_ridge_regression_is_the_primal_solution():
+    generator = np.random.default_rng(0)
+    frames = generator.poisson(1.0, (len(LABELS), 1, 2, 2, 2)) + np.eye(10)[LABELS][:, :8].reshape(-1, 1, 2, 2, 2) * 2
+    indices = training.split(LABELS, 3)
+    x, y = frames.reshape(len(frames), -1), np.eye(10)[LABELS]
+    mean, centre = x[indices["train"]].mean(0), y[indices["train"]].mean(0)
+    a = x[indices["train"]] - mean
+    weights = np.linalg.solve(a.T @ a + 50 * np.eye(8), a.T @ (y[indices["train"]] - centre))
+    expected = ((x[indices["test"]] - mean) @ weights + centre).argmax(1) == LABELS[indices["test"]]
+    np.testing.assert_array_equal(training.ridge(frames, LABELS, 3, 50.0), expected)
+
+
+def test_difference_over_folds_has_the_error_of_shared_training_data():
+    differences = np.array([0.0, 0.01, 0.03, 0.02, 0.01])
+    row = nmnist.over_folds(differences, (110, 890))
+    error = np.sqrt((1 / 5 + 110 / 890) * np.var(differences, ddof=1))
+    assert row["p"] == pytest.approx(2 * stats.t.sf(0.014 / error, 4))
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(stats.t.ppf(0.975, 4) * error)
+    assert row["equivalence"] == pytest.approx(stats.t.sf((0.015 - 0.014) / error, 4))
+    assert nmnist.over_folds(np.zeros(5), (110, 890))["equivalence"] == 0
+
+
+def test_recordings_of_all_folds_are_compared_and_differences_are_csbps():
+    folds = {"CSBP": [run("1110"), run("1111")], "plain": [run("1100"), run("0011")], "drift": [run("1111")] * 2}
+    rows = nmnist.mcnemar(folds, "last")
+    assert (rows["plain"]["more"], rows["plain"]["less"], rows["plain"]["difference"]) == (3, 0, 3 / 8)
+    assert (rows["drift"]["more"], rows["drift"]["less"], rows["drift"]["difference"]) == (0, 1, -1 / 8)
+    assert rows["plain"]["p"] == pytest.approx(stats.binomtest(3, 3).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("p", "p_recordings", "difference", "equivalence", "expected"),
+    [
+        (0.01, 0.02, 0.02, 0.9, "CSBP is better"),
+        (0.01, 0.02, -0.02, 0.9, "CSBP is worse"),
+        (0.01, 0.2, 0.02, 0.9, "not decided"),
+        (0.5, 0.5, 0.0, 0.01, "equal"),
+    ],
+)
+def test_verdicts_of_the_plan(p, p_recordings, difference, equivalence, expected):
+    recordings = {"p_holm": p_recordings, "equivalence": equivalence}
+    row = {"p_holm": p, "difference": difference, "equivalence": equivalence, "mcnemar": [recordings]}
+    assert nmnist.verdict(row) == expected
+
+
+def test_accuracy_of_a_fold_is_the_mean_over_its_seeds():
+    seeds = {0: [run("11"), run("10")], 1: [run("10"), run("00")]}
+    assert nmnist.fold_accuracies(seeds, "last").tolist() == [0.75, 0.25]
+
+
+def test_finished_runs_are_read_and_others_left_to_other_processes(monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(training, "recordings", lambda folder: (np.zeros((1100, 1, 1, 1, 1)), LABELS))
+    monkeypatch.setattr(training, "make_program", lambda term, *recordings: term)
+
+    def train(program, setting, frames, y, fold, seed):
+        trained.append((program, fold, seed))
+        return run("1" * 110) | {"seconds": 1.0}
+
+    monkeypatch.setattr(training, "train", train)
+    options = argparse.Namespace(runs=tmp_path, data_dir="data", seeds=1, only=["drift"])
+    results = nmnist.measured(options, nmnist.Study(options))
+    assert trained == [("drift", fold, 0) for fold in range(10)]
+    assert results["CSBP"] == {} and len(results["drift"][0]) == 10
+    options.only = []
+    nmnist.measured(options, nmnist.Study(options))
+    assert len(trained) == 30 and trained.count(("drift", 0, 0)) == 1
