@@ -161,3 +161,13 @@ def test_finished_runs_are_read_and_others_left_to_other_processes(monkeypatch, 
     options.only = []
     nmnist.measured(options, nmnist.Study(options))
     assert len(trained) == 30 and trained.count(("drift", 0, 0)) == 1
+
+
+def test_pilots_choose_the_conditions():
+    content = json.loads((nmnist.study.RESULTS / "nmnist" / "pilots.json").read_text())
+    for name, rows in content["pilots"].items():
+        settings = [nmnist.study.changed_fields(setting) for setting in nmnist.PILOTS[name]]
+        assert [row["setting"] for row in rows] == settings
+        best = max(rows, key=lambda row: (row["accuracy"], -row["loss"]))
+        assert best["setting"] == nmnist.study.changed_fields(nmnist.CONDITIONS[name])
+    assert max(content["ridge"], key=content["ridge"].get) == f"{nmnist.PENALTY:g}"
