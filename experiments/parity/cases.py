@@ -103,6 +103,8 @@ CASES = {
     "sew_resnet34_iand": _case("sew_resnet34", 48, 1 / 16, IF, ("stem_spike.membrane",), connect="iand"),
     "sew_resnet34_tebn": _case("sew_resnet34", 48, 1 / 16, CSBP, ("stem_spike.current",), norm="tebn"),
     "sew_resnet50_add": _case("sew_resnet50", 48, 1 / 16, IF, ("stage1_block1_conv3.membrane",)),
+    "sew_resnet101_add": _case("sew_resnet101", 48, 1 / 16, IF, ("stage3_block23_conv2.membrane", "stem.norm")),
+    "sew_resnet152_iand": _case("sew_resnet152", 48, 1 / 16, IF, ("stage2_block1_shortcut.membrane",), connect="iand"),
     "sew_7b": _case("sew_7b", 128, 1 / 8, PLIF, ("conv1.conv", "conv1.norm", "conv1.membrane")),
     "sew_wide_7b": _case("sew_wide_7b", 128, 1 / 16, PLIF, ("conv1.membrane",), connect="iand"),
     "ms_resnet18": _case("ms_resnet18", 48, 1 / 16, MS, ("stage1_block2_spike1.current",)),

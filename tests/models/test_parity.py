@@ -15,7 +15,7 @@ from experiments.parity import cases, ours
 FAST = ("cnn7_tebn",)
 DEEPEST = ("sew_resnet50", "sew_resnet101", "sew_resnet152")
 DATA = pathlib.Path(__file__).parents[1] / "data"
-FORWARD, TRAINING, TRANSFORMERS = 1e-9, 1e-6, 1e-10
+FORWARD, TRAINING, CLOSE = 1e-9, 1e-6, 1e-10
 CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in cases.CASES]
 
 
@@ -23,8 +23,8 @@ CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for 
 def test_five_steps_equal_the_reference(name, reference):
     differences = ours.largest_differences(ours.run(cases.CASES[name]), reference(f"parity_{name}"))
     assert differences["before"] < FORWARD
-    transformer = name.startswith(("spikformer", "qkformer", "sdt"))
-    assert max(differences.values()) < (TRANSFORMERS if transformer else TRAINING)
+    close = name.startswith(("spikformer", "qkformer", "sdt", *DEEPEST))
+    assert max(differences.values()) < (CLOSE if close else TRAINING)
 
 
 @pytest.mark.parametrize("name", cases.CASES)
