@@ -28,7 +28,13 @@ def page(content: Content) -> str:
         above = rise["solved_above_unsolved"]
         rows.append([name, f"{median:.1f} ({low:.1f} to {high:.1f})", expanding, share_text(above) if above else ""])
     head = ["condition", "rise (nats), median (quartiles)", f"{RISE:g} nats or more (%)"]
-    return study.table([*head, "a solved start has the larger rise (%)"], rows)
+    return f"""# XOR with equal tuning: rises of the annealed runs
+
+The largest growth of a small difference along the annealed run ([rise](../../lab.md#rise-of-the-run-that-is-trained)),
+of {content["starts"]} of the fresh starts, each condition at its chosen setting. Not in the [plan](plan.md). Made by
+`python -m experiments.xor.rises`; `rises.json` holds all rises, the versions and the machine.
+
+{study.table([*head, "a solved start has the larger rise (%)"], rows)}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -512,8 +512,14 @@ def test_rises_of_a_condition_are_of_the_run_that_is_trained(kind):
 
 def test_the_table_of_rises_has_quartiles_and_the_share_that_expands():
     nats = [1.0, 4.0, 6.0, 9.0]
-    content = {"conditions": {"a": {"nats": nats, "solved_above_unsolved": None}}}
-    assert rises.page(content).splitlines()[2] == "| a | 5.0 (3.2 to 6.8) | 50 |  |"
+    content = {"starts": 4, "conditions": {"a": {"nats": nats, "solved_above_unsolved": None}}}
+    assert rises.page(content).splitlines()[-1] == "| a | 5.0 (3.2 to 6.8) | 50 |  |"
+
+
+def test_the_page_of_rises_is_that_of_its_data():
+    content = json.loads((RESULTS / "xor_tuned" / "rises.json").read_text())
+    assert (RESULTS / "xor_tuned" / "rises.md").read_text() == rises.page(content) + "\n"
+    assert set(content["conditions"]) == {*tuned.PRIMARY_FIRST}
 
 
 def test_a_random_jump_is_as_long_as_the_displacement_of_each_tensor():
