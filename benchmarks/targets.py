@@ -166,6 +166,30 @@ def convolutions(content: Content, net: str) -> str:
     )
 
 
+def products(content: Content, label: str, steps: int, moved: int) -> str:
+    """The operations and bytes of a PSN, of one element at one time step."""
+    rate = 6 * steps / (1.3 * content["other_neurons"]["rows"][label]["lif"]["ns"]["median"])
+    return (
+        "products of all pairs of time steps, one in the forward pass and two in the backward pass, are at least "
+        f"6 T = {6 * steps} operations an element, which alone would have to run at {rate:.0f} Gflop/s of one core; "
+        f"and a product is a kernel of its own, so that {moved} bytes move, where lif moves {LIF_BYTES[label]}"
+    )
+
+
+def passes(content: Content, label: str) -> str:
+    """The bytes of a sliding PSN of order 2, of one element at one time step."""
+    del content
+    return (
+        f"48 bytes move, where lif moves {LIF_BYTES[label]}: 8 in the forward pass, and in the backward pass 12 for "
+        "the cotangent of u, 8 for that of x, 8 for each of two weights and 4 for the threshold, since XLA on CPU "
+        "computes each sum in a loop of its own"
+    )
+
+
+LIF_BYTES = {"T=4": 24, "T=16": 36, "T=100": 36}
+"""Bytes that lif reads and writes for an element at one time step. Beyond T=4, in a loop, two buffers are filled with
+zeros first, and u is read again for the spikes."""
+
 SUMS = (
     "their sums over time are rows [B, N], read and written at each step; that costs twice as much an element where a "
     "row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward. A sum over neurons at each step "
@@ -198,11 +222,10 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
         for label in TS
     },
     **{
-        f"psn over lif, per state, {label}": (
-            "products of all pairs of time steps, one in the forward pass and two in the backward pass"
-        )
-        for label in TS
+        f"psn over lif, per state, {label}": functools.partial(products, label=label, steps=steps, moved=moved)
+        for label, steps, moved in (("T=4", 4, 56), ("T=16", 16, 56), ("T=100", 100, 48))
     },
+    **{f"sliding_psn over lif, per state, {label}": functools.partial(passes, label=label) for label in TS},
     "dispatch of a step": (
         "most of it is JAX handing over the state's leaves (tables.md, a step that only increments a counter)"
     ),

@@ -7,11 +7,14 @@ neuron. u, the membrane of taps and of inspection, is W x.
 """
 
 import dataclasses
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from csbp_jax.config import ConfigError, ranges
 from csbp_jax.neurons import arguments, cell_scan
@@ -45,6 +48,7 @@ class Parallel:
     def trace(self, x: jax.Array, state: None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """As the call, with u ``[B, T, ...]``."""
         x, _, dtype = arguments.sequence("PSN", x)
+        arguments.one_of("PSN", "at_threshold", self.at_threshold, AtThreshold)
         T = len(self.weight)
         if x.shape[1] != T or state is not None:
             steps = f"x has {x.shape[1]} time steps" if x.shape[1] != T else "x continues an earlier sequence"
@@ -52,11 +56,9 @@ class Parallel:
                 f"PSN: {steps}, but the weights are for all {T} steps at once: not for a recurrent layer, for chunks, "
                 "or for data.frames; take a sliding PSN"
             )
-        # One product an example: einsum would move time to the front, and copy.
-        weights = jnp.broadcast_to(self.weight.astype(dtype), (len(x), T, T))
-        u = jnp.matmul(weights, x.astype(dtype).reshape(*x.shape[:2], -1)).reshape(x.shape)
         threshold = self.threshold.astype(dtype).reshape(T, *(1,) * (x.ndim - 2))
-        spikes = _fire(self.spike, self.at_threshold, u - threshold[None])
+        rule = _Rule(_mix_all, cell_scan.HEAVISIDE[self.at_threshold], recompute=T <= _RECOMPUTED)
+        spikes, u = _fire(rule, (self.weight.astype(dtype), x.astype(dtype)), threshold[None], self.spike)
         return spikes.astype(x.dtype), u[:, -1], u
 
 
@@ -86,32 +88,98 @@ class Sliding:
     def trace(self, x: jax.Array, state: SlidingState | None = None) -> tuple[jax.Array, SlidingState, jax.Array]:
         """As the call, with u ``[B, T, ...]``."""
         x, shape, dtype = arguments.sequence("SlidingPSN", x)
-        order, T = len(self.weight), x.shape[1]
-        weight, current = self.weight.astype(dtype), x.astype(dtype)
-        if state is None:
-            past = jnp.zeros((shape[0], order - 1, *shape[1:]), dtype)
-        elif isinstance(state, SlidingState):
-            past = state.inputs
-        else:
+        arguments.one_of("PSN", "at_threshold", self.at_threshold, AtThreshold)
+        order, current = len(self.weight), x.astype(dtype)
+        if state is not None and not isinstance(state, SlidingState):
             raise TypeError(
                 f"SlidingPSN: state is a {type(state).__name__}, but must be the SlidingState of another call"
             )
+        past = jnp.zeros((shape[0], order - 1, *shape[1:]), dtype) if state is None else state.inputs
         joined = jnp.concatenate([past, current], axis=1)
-
-        def delayed(steps: int) -> jax.Array:
-            if state is None:  # as joined, but without a copy
-                rest = max(T - steps, 0)
-                return jnp.pad(current[:, :rest], ((0, 0), (T - rest, 0), *((0, 0),) * (x.ndim - 2)))
-            return joined[:, order - 1 - steps : order - 1 - steps + T]
-
-        u = sum((weight[order - 1 - steps] * delayed(steps) for steps in range(1, order)), weight[-1] * current)
-        spikes = _fire(self.spike, self.at_threshold, u - self.threshold.astype(dtype))
-        return spikes.astype(x.dtype), SlidingState(u[:, -1], joined[:, T:]), u
+        rule = _Rule(_mix_from_rest if state is None else _mix_last, cell_scan.HEAVISIDE[self.at_threshold])
+        inputs = current if state is None else joined
+        spikes, u = _fire(rule, (self.weight.astype(dtype), inputs), self.threshold.astype(dtype), self.spike)
+        return spikes.astype(x.dtype), SlidingState(u[:, -1], joined[:, x.shape[1] :]), u
 
 
-def _fire(spike: Surrogate, at_threshold: AtThreshold, distance: jax.Array) -> jax.Array:
-    arguments.one_of("PSN", "at_threshold", at_threshold, AtThreshold)
-    return cell_scan.with_gradient_of(spike, cell_scan.HEAVISIDE[at_threshold], distance)
+# --- forward and reverse pass -------------------------------------------------------------------------------------
+
+_RECOMPUTED = 16
+"""Largest number of time steps for which the reverse pass of a PSN computes u again rather than storing it: up to it, a
+product costs no more than the bytes of u."""
+
+
+class _Rule(NamedTuple):
+    """The static part of a parallel neuron.
+
+    mix: ``(weight, x) -> u``, linear in either.
+    recompute: whether the reverse pass computes u again from x, which costs fewer bytes and more operations.
+    """
+
+    mix: Callable[[jax.Array, jax.Array], jax.Array]
+    fire: cell_scan.Fire
+    recompute: bool = True
+
+
+def _mix_all(weight: jax.Array, x: jax.Array) -> jax.Array:
+    # One product an example: einsum would move time to the front, and copy.
+    weights = jnp.broadcast_to(weight, (len(x), *weight.shape))
+    return jnp.matmul(weights, x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+
+
+def _mix_from_rest(weight: jax.Array, x: jax.Array) -> jax.Array:
+    """Weigh the last ``len(weight)`` time steps of x, zeros before the first."""
+    order, T = len(weight), x.shape[1]
+
+    def delayed(steps: int) -> jax.Array:  # without a copy of x
+        rest = max(T - steps, 0)
+        return jnp.pad(x[:, :rest], ((0, 0), (T - rest, 0), *((0, 0),) * (x.ndim - 2)))
+
+    return sum((weight[order - 1 - steps] * delayed(steps) for steps in range(1, order)), weight[-1] * x)
+
+
+def _mix_last(weight: jax.Array, joined: jax.Array) -> jax.Array:
+    """Weigh the last ``len(weight)`` time steps of a sequence that begins with ``len(weight) - 1`` earlier ones."""
+    order = len(weight)
+    T = joined.shape[1] - order + 1
+    return sum((weight[i] * joined[:, i : i + T] for i in range(1, order)), weight[0] * joined[:, :T])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _fire(
+    rule: _Rule, operands: tuple[jax.Array, jax.Array], threshold: jax.Array, spike: Surrogate
+) -> tuple[jax.Array, jax.Array]:
+    """Compute ``(H(u - threshold), u)`` from the operands of ``rule.mix``; ``spike`` is for the gradient."""
+    return _fire_forward(rule, operands, threshold, spike)[0]
+
+
+def _fire_forward(
+    rule: _Rule, operands: tuple[jax.Array, jax.Array], threshold: jax.Array, spike: Surrogate
+) -> tuple[tuple[jax.Array, jax.Array], Any]:
+    u = rule.mix(*operands)
+    return (rule.fire(u - threshold), u), (operands, None if rule.recompute else u, threshold, spike)
+
+
+def _fire_backward(
+    rule: _Rule, residuals: Any, bars: tuple[jax.Array, jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array, Surrogate]:
+    """Compute the cotangents of the operands, threshold and spike (zeros); ``_bar`` is the cotangent of a name."""
+    operands, stored, threshold, spike = residuals
+    spikes_bar, u_bar = bars
+    u, pull = jax.vjp(rule.mix, *operands)
+    # Computed once: XLA would compute it again in each of the sums that follow.
+    through_spike = lax.optimization_barrier(
+        spikes_bar * spike.derivative((u if stored is None else stored) - threshold)
+    )
+    axes = tuple(i for i in range(u.ndim) if i >= threshold.ndim or threshold.shape[i] == 1)
+    threshold_bar = -through_spike.sum(axes).reshape(threshold.shape)
+    return pull(through_spike + u_bar), threshold_bar, jax.tree.map(jnp.zeros_like, spike)
+
+
+_fire.defvjp(_fire_forward, _fire_backward)
+
+
+# --- modules ------------------------------------------------------------------------------------------------------
 
 
 class PSN(nn.Module):

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     file = options.out / "parity.json"
     content: study.Content = json.loads(file.read_text()) if options.cases else {}
-    known, differences = content.get("largest_relative_difference", {}), {}
+    known: dict[str, dict[str, float]] = content.get("largest_relative_difference", {})
+    differences: dict[str, dict[str, float]] = {}
     for name, config in cases.CASES.items():
         if options.cases and name not in options.cases:
             differences |= {name: known[name]} if name in known else {}

@@ -10,6 +10,7 @@ from chex import assert_trees_all_close, assert_trees_all_equal, assert_type
 
 from csbp_jax import surrogate
 from csbp_jax.config import ConfigError
+from csbp_jax.neurons import psn
 from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.neurons.psn import PSN, MaskedPSN, SlidingPSN
 from csbp_jax.neurons.recurrent import Feedback
@@ -96,6 +97,31 @@ def test_values_and_all_gradients_equal_those_written_out(x64, name):
     assert_trees_all_equal(outputs[0], spikes)
     assert_trees_all_close(outputs[1:], (u, u[:, -1]), rtol=1e-12, atol=1e-12)
     assert_trees_all_close(gradients, pull(spikes_bar, u_bar), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("name", "recomputed", "sequences"), [("psn", T, 1), ("psn", T - 1, 2), ("sliding", 0, 1)])
+def test_reverse_pass_keeps_the_input_and_u_of_long_sequences(monkeypatch, name, recomputed, sequences):
+    monkeypatch.setattr(psn, "_RECOMPUTED", recomputed)
+    x = jnp.asarray(draw(B, T, *C), jnp.float32)
+    pull = jax.vjp(lambda x, params: bound(MODULES[name], params)(x)[0], x, parameters(name))[1]
+    assert sum(leaf.size == x.size for leaf in jax.tree.leaves(pull)) == sequences
+
+
+def test_gradients_do_not_depend_on_what_is_kept(x64, monkeypatch):
+    x, weights = (jnp.asarray(draw(B, T, *C, seed=seed)) for seed in (0, 1))
+
+    def value(x, params):
+        spikes, _, u = bound(MODULES["psn"], params).trace(x)
+        return (weights * (spikes + u**2)).sum()
+
+    def gradients():
+        gradient = jax.grad(value, (0, 1))
+        tangent = (jnp.ones_like(x), jax.tree.map(jnp.ones_like, parameters("psn")))
+        return jax.jit(lambda: jax.jvp(gradient, (x, parameters("psn")), tangent))()
+
+    expected = gradients()
+    monkeypatch.setattr(psn, "_RECOMPUTED", 0)
+    assert_trees_all_close(gradients(), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_first_parameters_are_those_of_the_article():
