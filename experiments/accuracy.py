@@ -111,9 +111,10 @@ def times(content: Content) -> str:
     ratios = {clock: "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**ratio) for clock, ratio in steps["ratio"].items()}
     return f"""A run of CSBP took {seconds["csbp"]:,.0f} s and one of plain backpropagation {seconds["bp"]:,.0f} s
 (median), {seconds["csbp"] / seconds["bp"]:.2f} times as long. {conclusion_on_time(content)}
-Timed in turn on one machine ({steps["blocks"]} pairs of blocks of {steps["steps_of_a_block"]} steps; load average
+Timed in turn ({steps["blocks"]} pairs of blocks of {steps["steps_of_a_block"]} steps, at a load average of
 {steps["load_average"]:.0f}), a step of CSBP takes {csbp:.0f} ms of CPU time and one of plain backpropagation
 {bp:.0f} ms. Their ratio is {ratios["cpu"]}, by the wall clock {ratios["wall"]} (95 % intervals).
+Made by `{steps["command"]}`.
 
 """
 
@@ -124,8 +125,8 @@ def conclusion_on_time(content: Content) -> str:
     if ratio["low"] < runs["csbp"] / runs["bp"] < ratio["high"]:
         return "Their steps differ as much."
     return (
-        "Their steps do not differ as much, so the machine explains it: the runs were made one\n"
-        "after the other, beside other programs, and the load was not recorded."
+        "Their steps do not differ as much, which leaves the machine:\n"
+        "the runs were made one after the other on a shared machine, whose load was not recorded."
     )
 
 
