@@ -1,14 +1,16 @@
 """Measure the speed of static images on the host: images per second of a core's CPU time.
 
-    python -m benchmarks.data_images [--out docs/results/data/images.json] [--rounds 15]
+    python -m benchmarks.data_images [--out docs/results/data/images.json] [--rounds 15] [--photographs FOLDER]
 
 Pinned to a core; in each round every program runs once, in a new order. CIFAR: random uint8 images in memory, of which
 batches of 128 are gathered, cropped, flipped and normalised by the published mean and deviation, the last step jitted
 on the CPU. ImageNet: 100 synthetic photographs with a spectrum like that of natural ones, about 90 kB at quality 95,
-decoded, and a random window resized to 224. CPU time, not wall time, so that other programs do not count.
+decoded, and a random window resized to 224; and the same images reduced to a shorter side of 256. CPU time, not wall
+time, so that other programs do not count.
 """
 
 import argparse
+import functools
 import io
 import itertools
 import os
@@ -26,10 +28,12 @@ from PIL import Image
 
 from benchmarks.timing import pin_to_core, spread, timed
 from csbp_jax import data
-from csbp_jax.data.images import augment, decode, sources
+from csbp_jax.data.images import augment, decode, fast_resize, reduced, sources
 from csbp_jax.runtime.files import write_json
 
 BATCH, BATCHES = 128, 40
+SHORTER_SIDE = 256
+REDUCED = f", shorter side {SHORTER_SIDE}"
 MEAN, STD = np.array([125.3, 123.0, 113.9], np.float32), np.array([63.0, 62.1, 66.7], np.float32)
 
 
@@ -84,48 +88,76 @@ def photographs(count: int) -> Iterator[bytes]:
         yield file.getvalue()
 
 
-def imagenet(rounds: int) -> dict[str, Any]:
-    """Decode, take a random window and resize to 224, by each installed decoder; and decode only."""
-    jpegs = list(photographs(100))
+def imagenet(jpegs: Sequence[bytes], rounds: int) -> dict[str, Any]:
+    """Decode, take a random window and resize to 224, by each installed decoder; and decode only.
+
+    The fastest decoder also with the other resizer, and on images reduced to a shorter side of 256.
+    """
+    small = [reduced.reduce(jpeg, SHORTER_SIDE, "photograph") for jpeg in jpegs]
     uniforms = np.random.default_rng(1).random((len(jpegs), augment.RESIZED_CROP_UNIFORMS), np.float32)
-    decoders = {"pillow": decode.by_pillow}
+    decoders: dict[str, decode.Decoder] = {"pillow": decode.by_pillow}
     decoders |= {"simplejpeg": decode.by_simplejpeg} if find_spec("simplejpeg") else {}
     decoders |= {"cv2": decode.by_cv2} if find_spec("cv2") else {}
+    resizers = {"": augment.resize} | ({" and cykooz": fast_resize.resize} if find_spec("cykooz_resizer") else {})
 
-    def resized_crop(decoder):
-        for jpeg, u in zip(jpegs, uniforms, strict=True):
+    def resized_crop(images, decoder, resize):
+        for jpeg, u in zip(images, uniforms, strict=True):
             image = decode.decode(jpeg, "photograph", decoder)
             height, width = image.shape[:2]
-            augment.resize(image, augment.random_window(height, width, u), (224, 224))
+            resize(image, augment.random_window(height, width, u), (224, 224))
 
-    def decoded(decoder):
-        for jpeg in jpegs:
+    def decoded(images, decoder):
+        for jpeg in images:
             decode.decode(jpeg, "photograph", decoder)
 
-    programs = {f"{name}, resized crop": lambda d=decoder: resized_crop(d) for name, decoder in decoders.items()}
-    programs |= {f"{name} alone": lambda d=decoder: decoded(d) for name, decoder in decoders.items()}
+    programs = {
+        f"{name}, resized crop": functools.partial(resized_crop, jpegs, decoder, augment.resize)
+        for name, decoder in decoders.items()
+    }
+    programs |= {f"{name} alone": functools.partial(decoded, jpegs, decoder) for name, decoder in decoders.items()}
+    fastest = next(name for name in ("simplejpeg", "cv2", "pillow") if name in decoders)
+    for name, resize in resizers.items():
+        for images, suffix in ((jpegs, ""), (small, REDUCED)):
+            program = functools.partial(resized_crop, images, decoders[fastest], resize)
+            programs[f"{fastest}{name}, resized crop{suffix}"] = program
+    programs[f"{fastest} alone{REDUCED}"] = functools.partial(decoded, small, decoders[fastest])
     return {
-        "mean_kB": float(np.mean([len(jpeg) for jpeg in jpegs])) / 1e3,
+        "images": len(jpegs),
+        "mean_kB": mean_kilobytes(jpegs),
+        "mean_kB_reduced": mean_kilobytes(small),
         "pictures_per_second": rates(programs, len(jpegs), rounds),
     }
+
+
+def mean_kilobytes(jpegs: Sequence[bytes]) -> float:
+    """Mean size of encoded images."""
+    return float(np.mean([len(jpeg) for jpeg in jpegs])) / 1e3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/results/data/images.json"))
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--photographs", type=pathlib.Path, help="folder of JPEG files, to be timed as well")
     options = parser.parse_args(arguments)
     pin_to_core()
-    packages = ("numpy", "jax", "grain", "pillow", "simplejpeg", "opencv-python-headless")
+    packages = ("numpy", "jax", "grain", "pillow", "simplejpeg", "opencv-python-headless", "cykooz-resizer")
     content: dict[str, Any] = {
         "command": "python -m benchmarks.data_images",
         "machine": f"{platform.machine()} CPU, one core, Python {platform.python_version()}",
-        "versions": {package: metadata.version(package) for package in packages},
+        "versions": {
+            distribution.name: distribution.version
+            for package in packages
+            for distribution in metadata.distributions(name=package)
+        },
         "rounds": options.rounds,
         "load_average_before": os.getloadavg()[0],  # others on the core and its cache lengthen CPU time too
         "cifar_pictures_per_second": cifar(options.rounds),
-        "imagenet": imagenet(options.rounds),
+        "imagenet": imagenet(list(photographs(100)), options.rounds),
     }
+    if options.photographs:
+        files = sorted(options.photographs.iterdir())
+        content["photographs"] = imagenet([file.read_bytes() for file in files], options.rounds)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out, content)
     for name, numbers in (content["cifar_pictures_per_second"] | content["imagenet"]["pictures_per_second"]).items():

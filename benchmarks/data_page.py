@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 OUT = pathlib.Path("docs/results/data")
@@ -9,15 +10,13 @@ OUT = pathlib.Path("docs/results/data")
 
 def table(images: dict[str, Any], events: dict[str, Any], device: dict[str, Any]) -> str:
     """The numbers that have targets, in Markdown; a cell is median (minimum-maximum)."""
-    cifar, imagenet = images["cifar_pictures_per_second"], images["imagenet"]["pictures_per_second"]
+    cifar = images["cifar_pictures_per_second"]
     counted = {name.split(":")[0]: rates for name, rates in events["million_events_per_cpu_second"].items()}
     rows = [
         ("CIFAR from memory: crop, flip, normalise", "pictures/s", cifar["gather, crop, flip, normalise"]),
         ("the same as batches of the pipeline", "pictures/s", cifar["train_batches, normalise"]),
-        *(
-            (f"ImageNet JPEG to a random 224x224 crop, {decoder}", "pictures/s", imagenet[f"{decoder}, resized crop"])
-            for decoder in ("simplejpeg", "cv2", "pillow")
-        ),
+        *jpegs("ImageNet JPEG", images["imagenet"]["pictures_per_second"]),
+        *(jpegs("photograph", images["photographs"]["pictures_per_second"]) if "photographs" in images else ()),
         ("events counted, size of DVS-Gesture", "million/s", counted["dvs_gesture"]["by_number"]),
         ("events counted, size of CIFAR10-DVS", "million/s", counted["cifar10_dvs"]["by_number"]),
         ("events counted, size of N-MNIST", "million/s", counted["nmnist"]["by_number"]),
@@ -30,11 +29,30 @@ def table(images: dict[str, Any], events: dict[str, Any], device: dict[str, Any]
     )
 
 
+def jpegs(what: str, rates: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Rows of images that are decoded, cropped and resized: by each decoder and resizer, as they are and reduced."""
+    for name, numbers in rates.items():
+        how, _, rest = name.partition(", resized crop")
+        if how != name:
+            yield f"{what}{rest} to a random 224x224 crop, {how}", "pictures/s", numbers
+
+
 def _cell(median: float, min: float, max: float) -> str:
     def digits(value: float) -> str:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
     return f"{digits(median)} ({digits(min)}-{digits(max)})"
+
+
+def photographs(images: dict[str, Any]) -> str:
+    """A sentence on the photographs that were timed."""
+    if "photographs" not in images:
+        return "Real images were not timed."
+    numbers = images["photographs"]
+    return (
+        f"The photographs are {numbers['images']} of ImageNet that the package foolbox 3.3.4 ships, resized and cut\n"
+        f"to 500x375 and saved with quality 96, {numbers['mean_kB']:.0f} kB each."
+    )
 
 
 def main() -> None:
@@ -46,8 +64,8 @@ def main() -> None:
 
 CPU time of one core on a shared machine ({images["machine"]}; load average {images["load_average_before"]:.1f} when the
 images were timed). CIFAR's images are random bytes, ImageNet's are synthetic JPEGs of noise with a decaying spectrum,
-{images["imagenet"]["mean_kB"]:.0f} kB each: the speed depends on how much detail an image has, and real images were
-not timed. Events are random, in memory.
+{images["imagenet"]["mean_kB"]:.0f} kB each: the speed depends on how much detail an image has. {photographs(images)}
+"Shorter side 256": the images were reduced before ([data](../../data.md#smaller-images)). Events are random, in memory.
 
 Made by `make bench-data`: `{images["command"]}`,
 `{events["command"]}` and `{device["command"]}`, whose numbers are in the

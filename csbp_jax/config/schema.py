@@ -41,6 +41,12 @@ class Data:
     size: tuple[int, int] | None = None
     """Height and width of a frame; None: those of the data set. Frames are stretched to it, which changes their aspect
     ratio; only imagenet, and a folder with resized_crop, are cropped to it."""
+    shorter_side: int | None = None
+    """imagenet only: its larger images are reduced to this shorter side, in pixels, once, when the data set is prepared
+    (JPEG of quality 95); None: the published images."""
+    resizer: Literal["pillow", "cykooz"] = "pillow"
+    """imagenet, and a folder of pictures: what resizes them on the host: Pillow, or the package cykooz-resizer, which
+    is faster; its pixels differ by at most 1 of 255."""
     resize: Literal["events", "nearest", "bilinear", "antialias"] = "events"
     """How event data are resized: events scales coordinates before binning; the others resize frames on the device."""
     bins: Literal["number", "time", "window"] = "number"
@@ -362,6 +368,8 @@ LATER_FIELDS = {
     "loss.firing_high": 0.5,
     "model.drop_path": None,
     "data.test_speaker": "",
+    "data.shorter_side": None,
+    "data.resizer": "pillow",
     "model.embed": None,
     "model.depth": None,
     "model.heads": None,

@@ -21,6 +21,7 @@ RANGES: dict[str, Range] = {
     "checkpoint_every": WHOLE_FROM_1,
     "data.validation": Range("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
     "data.size": Range("two positive whole numbers", lambda v: v is None or min(v) >= 1),
+    "data.shorter_side": Range("from 16 to 4096, or None", lambda v: v is None or 16 <= v <= 4096),
     "data.window": WHOLE_FROM_1,
     "data.frames": _OPTIONAL_COUNT,
     "data.augment": Range("different names", lambda v: len(set(v)) == len(v)),
@@ -149,6 +150,16 @@ def check(config: Config) -> Config:
         raise ConfigError(
             f"data.test_speaker: {config.data.test_speaker!r}, but {config.data.name} has none; it is for the data set "
             "fsdd"
+        )
+    if config.data.shorter_side and config.data.name != "imagenet":
+        raise ConfigError(
+            f"data.shorter_side: {config.data.shorter_side}, but {config.data.name} has none; it is for the data set "
+            "imagenet"
+        )
+    if config.data.resizer != "pillow" and config.data.name not in ("imagenet", "folder"):
+        raise ConfigError(
+            f"data.resizer: {config.data.resizer}, but images of {config.data.name} are not resized; it is for the "
+            "data sets imagenet and folder"
         )
     if config.weights_table and not config.weights:
         raise ConfigError(f"weights_table: {config.weights_table!r}, but weights is empty; name the checkpoint, too")

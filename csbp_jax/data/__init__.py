@@ -1,5 +1,6 @@
 """Data sets by name, as random-access sources: ``load(config) -> {"train": ..., "validation": ..., "test": ...}``."""
 
+import functools
 import importlib
 import pathlib
 from collections.abc import Mapping
@@ -104,7 +105,12 @@ def prepare(
     preparer = _PREPARERS.get(_LOADERS.get(name, ""))
     if preparer:
         path = None if raw_dir is None else pathlib.Path(raw_dir)
-        _module(preparer).prepare(name, path, pathlib.Path(data_dir), verify=verify, bad=config.data.bad, show=show)
+        module, folder, side = _module(preparer), pathlib.Path(data_dir), config.data.shorter_side
+        original = functools.partial(module.prepare, name, path, folder, verify=verify, bad=config.data.bad, show=show)
+        if side is None:
+            original()
+        else:
+            module.prepare_reduced(name, side, folder, original, show)
     elif raw_dir is not None:
         raise ConfigError(f"--from: {name} has no raw files; leave it out")
 

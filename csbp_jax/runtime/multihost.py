@@ -119,6 +119,17 @@ def all_succeed(function: Callable[[], Result]) -> Result:
     return checked
 
 
+def host0_first(function: Callable[[], Result]) -> Result:
+    """Call ``function`` in process 0, then in the others, as :func:`all_succeed`; they find what process 0 has written.
+
+    Raises:
+      ConfigError, CheckpointError: a process raised it.
+    """
+    results: list[Result] = []
+    broadcast_from_host0(lambda: results.append(function()))
+    return all_succeed(lambda: results[0] if results else function())
+
+
 def check_equal(what: str, value: Any) -> None:
     """Check that all processes have the same value.
 

@@ -65,7 +65,8 @@ def train(
     if checkpoints is not None:
         location.parse(checkpoints)
 
-    config, splits, fingerprint = multihost.all_succeed(lambda: _load(config, own, data_dir))
+    # Process 0 first, for caches of data that many processes would make at once.
+    config, splits, fingerprint = multihost.host0_first(lambda: _load(config, own, data_dir))
     name = plugin_run_name(config, own) if name is None else name
     digest = run_dir.fingerprint_digest(fingerprint)
     options = [to_json(config), name, str(root), digest, own.metadata().get("sha256"), checkpoints]

@@ -17,7 +17,7 @@ from csbp_jax.runtime.preemption import Stop
 from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.metrics_log import read_rows
-from tests.support import processes
+from tests.support import formats, processes
 from tests.support.checkpoint_arrays import arrays
 
 LINE = [
@@ -45,11 +45,11 @@ def test_off_is_this_process_and_its_own_stop():
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
 
 
-def test_decisions_and_errors_of_one_process_reach_all():
+def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
     script = pathlib.Path(__file__).parents[1] / "support" / "process_agreement.py"
     how = f"127.0.0.1:{processes.free_port()},2"
     environment = {**os.environ, "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu"}
-    lines = [[sys.executable, str(script), f"{how},{process}", str(process)] for process in range(2)]
+    lines = [[sys.executable, str(script), f"{how},{process}", str(process), tmp_path / "file"] for process in range(2)]
     running = [
         subprocess.Popen(line, cwd=processes.ROOT, env=environment, stdout=-1, stderr=-1, text=True) for line in lines
     ]
@@ -62,10 +62,43 @@ def test_decisions_and_errors_of_one_process_reach_all():
             "CheckpointError: damaged, says 0",
             str(process),
             f"ConfigError: no data{' (in process 0)' if process else ''}",
+            str(bool(process)),
+            "ConfigError: damaged, says 0",
             "None",
             "ConfigError: options: not the same in all processes; give all of them the same command and the same data"
             f"{'' if process else ' (in process 1)'}",
         ]
+
+
+@pytest.mark.slow
+def test_one_process_makes_the_cache_of_all(tmp_path):
+    """The cached arrays are out of date, as after a copy: process 0 makes them, and the other reads its files."""
+    raw, folder = tmp_path / "raw", tmp_path / "data"
+    raw.mkdir()
+    formats.mnist(raw)
+    prepare = ["data", "mnist", "--from", str(raw), "--no-verify", "--data-dir", str(folder)]
+    assert main(prepare) == 0
+    for file in folder.glob("mnist/*/*array_record*"):
+        os.utime(file, (1, 1))
+    script, port = str(pathlib.Path(__file__).parents[1] / "support" / "opened_files.py"), processes.free_port()
+    options = ["--runs", str(tmp_path / "runs"), "--name", "r", "--data-dir", str(folder), "--epochs", "1"]
+    options += ["--batch-size", "8", "--eval-batch-size", "8", "--chaos.taps", "fc1.membrane"]
+    options += ["--model.name", "dense", "--model.features", "4", "--model.time-steps", "2"]
+    environment = {**os.environ, "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    running = []
+    for process in range(2):
+        line = [sys.executable, script, str(folder), str(tmp_path / f"opened{process}"), "train", "mnist", *options]
+        line += ["--distributed", f"127.0.0.1:{port},2,{process}"]
+        running.append(subprocess.Popen(line, cwd=processes.ROOT, env=environment, stdout=-1, stderr=-1, text=True))
+    codes, _, errors = processes.finish(running)
+    assert codes == [0, 0], errors
+    opened = [
+        [pathlib.Path(name).name for name in (tmp_path / f"opened{process}").read_text().splitlines()]
+        for process in range(2)
+    ]
+    made = [[name for name in names if name.endswith(".part")] for names in opened]
+    assert len(made[0]) == 2 and not made[1]
+    assert opened[1].count("dataset_info.json") <= 6
 
 
 def rows(runs):

@@ -1,13 +1,21 @@
 """One of two processes that tell each other what one of them knows or cannot do. Run by test_multihost.py."""
 
+import pathlib
 import sys
+import time
 
 from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.runtime import multihost
 from csbp_jax.runtime.preemption import Stop
 
 
-def main(how, process):
+def main(how, process, file):
+    def existed():
+        found = file.exists()
+        time.sleep(0.5 * (process == 0))
+        file.touch()
+        return found
+
     def fails(kind, text):
         raise kind(text)
 
@@ -25,9 +33,11 @@ def main(how, process):
         )
         print(multihost.all_succeed(lambda: process))
         print(reported(lambda: multihost.all_succeed(lambda: process or fails(ConfigError, "no data"))))
+        print(multihost.host0_first(existed))
+        print(reported(lambda: multihost.host0_first(lambda: fails(ConfigError, f"damaged, says {process}"))))
         print(reported(lambda: multihost.check_equal("options", {"seed": process // 2})))
         print(reported(lambda: multihost.check_equal("options", {"seed": process})))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3]))

@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import RawFile, Show, fetch
 from csbp_jax.data.download.locks import locked, scratch_directory
-from csbp_jax.data.images import readers, records, tfrecord
+from csbp_jax.data.images import readers, records, reduced, tfrecord
+from csbp_jax.runtime import files
 
 # The files without .gz, from a copy whose training images have the md5 6bbc9ace898e44ae57da46a324031adb that others
 # state too. If the official .gz files are present, their checksums are verified instead.
@@ -62,6 +63,54 @@ def prepare(
     return counts(records.prepared(data_dir, name))
 
 
+def prepare_reduced(
+    name: str, side: int, data_dir: pathlib.Path, prepare_original: Callable[[], Any], show: Show
+) -> dict[str, int]:
+    """Write ``data_dir/NAME/shorter_side_SIDE/VERSION`` completely or not at all, unless it exists already.
+
+    Its records are those of the original, in their order, with smaller images (:mod:`.reduced`).
+
+    Args:
+      name: imagenet.
+      side: shorter side, in pixels, to which larger images are reduced.
+      data_dir: directory of prepared data sets.
+      prepare_original: called first; prepares the original there, which may be removed afterwards.
+      show: progress callback ``show(stage, done, total)``.
+
+    Returns:
+      Number of records per split, and of ``skipped`` ones if there are any.
+
+    Raises:
+      ConfigError: as ``prepare_original``, or an image cannot be decoded.
+    """
+    if records.find(data_dir, name, side) is None:
+        prepare_original()
+        with locked(data_dir / records.TFDS[name] / ".lock"):
+            if records.find(data_dir, name, side) is None:
+                _prepare_reduced(name, side, data_dir, show)
+    return counts(records.prepared(data_dir, name, side))
+
+
+def _prepare_reduced(name: str, side: int, data_dir: pathlib.Path, show: Show) -> None:
+    original = records.prepared(data_dir, name)
+    with scratch_directory(data_dir / f"{records.TFDS[name]}.part") as work:
+        builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
+        splits = {
+            split: reduced.reduced_records(records.encoded(original, split), split, side, show)
+            for split in records.info(original).splits
+        }
+        written = _write(builder, splits, show)
+        config = {"configName": f"shorter_side_{side}", "configDescription": reduced.description(side)}
+        info = records.metadata(written) | {"version": records.metadata(original)["version"]} | config
+        files.write_json(written / "dataset_info.json", info)
+        if records.skipped(original):
+            (written / "skipped.json").write_bytes((original / "skipped.json").read_bytes())
+        records.load(written, list(splits), show)
+        final = data_dir / records.folder(name, side) / info["version"]
+        final.parent.mkdir(exist_ok=True)
+        os.replace(written, final)
+
+
 def _prepare(
     name: str, raw_dir: pathlib.Path | None, data_dir: pathlib.Path, verify: bool, bad: str, show: Show
 ) -> None:
@@ -74,8 +123,7 @@ def _prepare(
             builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
             paths = fetch(_raw_files(name, builder), raw_dir, data_dir / "downloads", verify, show)
             written = _build(name, builder, paths, bad, show)
-        for split in records.info(written).splits:
-            records.load(written, split, show)
+        records.load(written, list(records.info(written).splits), show)
         final = data_dir / written.relative_to(work)
         if final.exists():
             raise ConfigError(
@@ -125,16 +173,20 @@ def _build(name: str, builder: Any, paths: dict[str, pathlib.Path], bad: str, sh
         "fashion_mnist": readers.mnist,
         "imagenet": functools.partial(readers.imagenet, bad=bad, skipped=skipped),
     }
-    generators = by_name[name](builder, paths, show)
+    directory = _write(builder, by_name[name](builder, paths, show), show)
+    if skipped:
+        (directory / "skipped.json").write_text(json.dumps(skipped, indent=1))
+    return directory
+
+
+def _write(builder: Any, generators: readers.Splits, show: Show) -> pathlib.Path:
+    """Let a builder of TensorFlow Datasets write records, and return their directory."""
     splits = {split: _checked(split, generator, show) for split, generator in generators.items()}
     builder._split_generators = lambda dl_manager: splits
     builder._log_download_bytes = builder._log_download_done = lambda: None  # would print wrong sizes and paths
     tfds.disable_progress_bar()
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    directory = pathlib.Path(builder.data_path)
-    if skipped:
-        (directory / "skipped.json").write_text(json.dumps(skipped, indent=1))
-    return directory
+    return pathlib.Path(builder.data_path)
 
 
 def _checked(

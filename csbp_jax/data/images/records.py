@@ -1,6 +1,7 @@
 """Prepared images: TensorFlow Datasets directories of array_record, with a cache of decoded arrays."""
 
 import contextlib
+import functools
 import json
 import pathlib
 import zipfile
@@ -50,10 +51,24 @@ class EncodedImages(Protocol):
     def __getitems__(self, rows: Sequence[int], /) -> list[dict[str, Any]]: ...
 
 
-def find(data_dir: pathlib.Path, name: str) -> pathlib.Path | None:
-    """Find the newest version of a data set in ``data_dir/NAME/VERSION`` that is stored as array_record."""
+class SizedImages(EncodedImages, Protocol):
+    """Encoded images of known number."""
+
+    def __len__(self) -> int: ...
+
+
+def folder(name: str, side: int | None = None) -> str:
+    """Return the path within a data directory that holds the versions of a data set, as in TensorFlow Datasets.
+
+    With a shorter side of its images, it is ``NAME/CONFIG``.
+    """
+    return TFDS[name] if side is None else f"{TFDS[name]}/shorter_side_{side}"
+
+
+def find(data_dir: pathlib.Path, name: str, side: int | None = None) -> pathlib.Path | None:
+    """Find the newest version of a data set in ``data_dir`` that is stored as array_record (see :func:`folder`)."""
     versions = []
-    for file in data_dir.glob(f"{TFDS[name]}/*/dataset_info.json"):
+    for file in data_dir.glob(f"{folder(name, side)}/*/dataset_info.json"):
         content = metadata(file.parent)
         if content["fileFormat"] == "array_record":
             versions.append((tuple(map(int, content["version"].split("."))), file.parent))
@@ -88,13 +103,18 @@ def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
         raise ConfigError(f"{path}: damaged ({error!r}); prepare the data set again") from None
 
 
-def prepared(data_dir: pathlib.Path, name: str) -> pathlib.Path:
+def prepared(data_dir: pathlib.Path, name: str, side: int | None = None) -> pathlib.Path:
     """Find a prepared data set, as ``find`` does.
 
     Raises:
       ConfigError: there is none; says how to prepare it.
     """
-    directory = find(data_dir, name)
+    directory = find(data_dir, name, side)
+    if directory is None and side is not None and find(data_dir, name) is not None:
+        raise ConfigError(
+            f"{name} is not prepared with a shorter side of {side} in {data_dir}; run: make data DATASET={name} "
+            f'ARGS="--data.shorter-side {side}"'
+        )
     if directory is None:
         raise not_prepared(name, data_dir, IMAGENET if name == "imagenet" else ())
     return directory
@@ -102,7 +122,19 @@ def prepared(data_dir: pathlib.Path, name: str) -> pathlib.Path:
 
 def info(directory: pathlib.Path) -> Any:
     """Read features and splits of a prepared directory."""
-    return tfds.builder_from_directory(directory).info
+    return _builder(directory).info
+
+
+def _builder(directory: pathlib.Path) -> Any:
+    """Return the builder of a directory, whose files are read again only if its metadata have changed."""
+    status = (directory / "dataset_info.json").stat()
+    return _builder_of(directory, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _builder_of(directory: pathlib.Path, size: int, modified: int) -> Any:
+    del size, modified
+    return tfds.builder_from_directory(directory)
 
 
 def encoded(directory: pathlib.Path, split: str) -> Any:
@@ -111,7 +143,7 @@ def encoded(directory: pathlib.Path, split: str) -> Any:
     Raises:
       ConfigError: the directory has no such split.
     """
-    builder = tfds.builder_from_directory(directory)
+    builder = _builder(directory)
     if split not in builder.info.splits:
         raise ConfigError(f"{directory}: has no split {split!r}; available are {', '.join(builder.info.splits)}")
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -132,10 +164,14 @@ def read(source: Any, rows: Sequence[int]) -> list[dict[str, Any]]:
         raise ConfigError(f"{where}: damaged ({reason}); prepare the data set again") from None
 
 
+Arrays = tuple[NDArray[np.uint8] | None, NDArray[np.int32]]
+"""Images ``[N, H, W, C]``, or None if they differ in size, and labels ``[N]``."""
+
+
 def load(
-    directory: pathlib.Path, split: str, show: Callable[[str, int, int], None] = lambda *_: None
-) -> tuple[NDArray[np.uint8] | None, NDArray[np.int32]]:
-    """Load a split: images ``[N, H, W, C]`` (None if they differ in size) and labels ``[N]``.
+    directory: pathlib.Path, splits: Sequence[str], show: Callable[[str, int, int], None] = lambda *_: None
+) -> list[Arrays]:
+    """Load splits.
 
     They are decoded once and cached in ``csbp_SPLIT.npz`` beside the records, if that can be written. The cache is
     discarded if the files beside it have changed.
@@ -143,7 +179,14 @@ def load(
     Raises:
       ConfigError: a record is damaged, or has an invalid label or shape; names it.
     """
-    cache, fingerprint = directory / f"csbp_{split}.npz", _fingerprint(directory)
+    fingerprint = _fingerprint(directory)
+    return [_load(directory, split, fingerprint, show) for split in splits]
+
+
+def _load(
+    directory: pathlib.Path, split: str, fingerprint: NDArray[np.str_], show: Callable[[str, int, int], None]
+) -> Arrays:
+    cache = directory / f"csbp_{split}.npz"
     arrays = _read_cache(cache)
     if arrays.pop("made_from", None) != fingerprint:
         arrays = _decode_all(directory, split, show)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.images import augment, autoaugment, records
+from csbp_jax.data.images import augment, autoaugment, fast_resize, records
 from csbp_jax.data.images.augment import Images, Uniforms, Window
 from csbp_jax.data.images.decode import decode
 from csbp_jax.data.source import Array, Batch, DataSource, Record
@@ -44,14 +44,14 @@ def load(config: Config, data_dir: pathlib.Path) -> dict[str, DataSource]:
       ConfigError: not prepared, damaged, or some images were skipped and ``config.data.bad`` is "fail".
     """
     name, size = config.data.name, config.data.size
-    directory = records.prepared(data_dir, name)
+    directory = _directory(config, data_dir)
     _report_skipped(directory, config.data.bad)
     test = "validation" if name == "imagenet" else "test"
-    (x, y), (test_x, test_y) = records.load(directory, "train"), records.load(directory, test)
+    (x, y), (test_x, test_y) = records.load(directory, ["train", test])
     train, validation = stratified(y, config.data.validation)
     classes = records.info(directory).features["label"].num_classes
     if x is None or test_x is None:
-        view = View(size or _IMAGENET_SIZE)
+        view = View(size or _IMAGENET_SIZE, resize=resizer(config))
         train_view = dataclasses.replace(view, random="resized_crop" in config.data.augment)
         jpegs, test_jpegs = records.encoded(directory, "train"), records.encoded(directory, test)
         steps = host_steps(config, view.size, _IMAGENET_MEAN, but="resized_crop")
@@ -83,14 +83,31 @@ def _report_skipped(directory: pathlib.Path, bad: str) -> None:
 
 def fingerprint(config: Config, data_dir: pathlib.Path) -> str:
     """Return version and sizes of the records' files, from ``dataset_info.json``."""
-    metadata = records.metadata(records.prepared(data_dir, config.data.name))
-    return json.dumps([metadata["version"], metadata["splits"]])
+    metadata = records.metadata(_directory(config, data_dir))
+    reduced = [metadata["configDescription"]] if config.data.shorter_side else []
+    return json.dumps([metadata["version"], metadata["splits"], *reduced])
 
 
 def class_names(config: Config, data_dir: pathlib.Path) -> list[str]:
     """Return the names of the classes in the order of their labels."""
-    names: list[str] = records.info(records.prepared(data_dir, config.data.name)).features["label"].names
+    names: list[str] = records.info(_directory(config, data_dir)).features["label"].names
     return names
+
+
+def _directory(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
+    return records.prepared(data_dir, config.data.name, config.data.shorter_side)
+
+
+def resizer(config: Config) -> Callable[[Images, Window, tuple[int, int]], Images]:
+    """Return the function that resizes a window of an image to a size, by ``config.data.resizer``.
+
+    Raises:
+      ConfigError: its package is not installed.
+    """
+    if config.data.resizer == "pillow":
+        return augment.resize
+    fast_resize.check_installed()
+    return fast_resize.resize
 
 
 class ImageArraySource(DataSource):
@@ -128,6 +145,8 @@ class View:
     """``window(height, width, size)`` of a record as it is."""
     random: bool = False
     """Whether training batches show random windows instead (random-resized-crop)."""
+    resize: Callable[[Images, Window, tuple[int, int]], Images] = augment.resize
+    """``resize(image, window, size)``."""
 
 
 class JpegSource(DataSource):
@@ -175,12 +194,12 @@ class JpegSource(DataSource):
     def _plain(self, jpeg: dict[str, Any]) -> Images:
         image = _decoded(jpeg)
         height, width = image.shape[:2]
-        return augment.resize(image, self.view.window(height, width, self.view.size), self.view.size)
+        return self.view.resize(image, self.view.window(height, width, self.view.size), self.view.size)
 
     def _random(self, jpeg: dict[str, Any], uniforms: Uniforms) -> Images:
         image = _decoded(jpeg)
         height, width = image.shape[:2]
-        return augment.resize(image, augment.random_window(height, width, uniforms), self.view.size)
+        return self.view.resize(image, augment.random_window(height, width, uniforms), self.view.size)
 
 
 def _decoded(jpeg: dict[str, Any]) -> Images:

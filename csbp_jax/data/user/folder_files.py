@@ -26,7 +26,8 @@ def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes:
     splits = _usable(splits, data.bad, lambda path: decode(read_bytes(path), str(path)))
     height, width = data.size or _common_shape(paths_of(splits), height_width)
     random = "resized_crop" in data.augment
-    view = sources.View((height, width), augment.centre_window if random else augment.full_window)
+    window = augment.centre_window if random else augment.full_window
+    view = sources.View((height, width), window, resize=sources.resizer(config))
     return {
         split: sources.JpegSource(
             _EncodedFiles([record.path for record in records]),

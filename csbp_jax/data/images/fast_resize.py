@@ -1,0 +1,52 @@
+"""Resizing by cykooz-resizer, an optional package: the filter of :func:`csbp_jax.data.images.augment.resize`, faster.
+
+Pixels differ from Pillow's by at most 1 of 255.
+"""
+
+import importlib
+import threading
+from typing import Any
+
+import numpy as np
+
+from csbp_jax.config import ConfigError
+from csbp_jax.data.images.augment import Images, Window
+
+try:
+    cykooz_resizer: Any = importlib.import_module("cykooz_resizer")
+except ImportError:
+    cykooz_resizer = None
+
+_RESIZERS = threading.local()
+
+
+def check_installed() -> None:
+    """Check that the package is installed.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    if cykooz_resizer is None:
+        raise ConfigError(
+            "data.resizer: cykooz needs the package cykooz-resizer; pip install cykooz-resizer, or set pillow"
+        )
+
+
+def resize(image: Images, window: Window, size: tuple[int, int]) -> Images:
+    """Resize a window of an image ``[H, W, 3]`` to ``size``: bilinear, antialiased."""
+    top, left, h, w = window
+    cut = image[top : top + h, left : left + w].tobytes()
+    pixels = cykooz_resizer.PixelType.U8x3
+    target = cykooz_resizer.ImageData(size[1], size[0], pixels)
+    resizer, options = _resizer()
+    resizer.resize(cykooz_resizer.ImageData(w, h, pixels, cut), target, options)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(*size, 3)
+
+
+def _resizer() -> tuple[Any, Any]:
+    """Return a resizer and its options; a resizer has buffers, so each thread has one of its own."""
+    if not hasattr(_RESIZERS, "value"):
+        bilinear = cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
+        _RESIZERS.value = cykooz_resizer.Resizer(), cykooz_resizer.ResizeOptions(resize_alg=bilinear)
+    resizer, options = _RESIZERS.value
+    return resizer, options
