@@ -81,7 +81,7 @@ def _inspection(figure: str, result: dict[str, Any]) -> str:
 
 def _robustness(result: dict[str, Any]) -> str:
     plan, runs = result["plan"], result["runs"]
-    counts = {len(values["examples"]) for run in runs for values in run["perturbations"].values()}
+    counts = {len(run[key]) for run in runs for key in ("examples", "attacked") if run[key]}
     number = f"{len(runs)} runs" if len(runs) > 1 else "one run"
     return (
         f"Accuracy of {number} under each perturbation, on {' or '.join(map(str, sorted(counts)))} examples of the "

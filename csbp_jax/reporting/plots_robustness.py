@@ -43,7 +43,7 @@ def draw(file: pathlib.Path, panels: Sequence[Panel], title: str) -> None:
             number = labels.index(label)
             mean, low, high = (100 * np.array([interval[end] for interval in intervals], float) for end in range(3))
             # Lines side by side, so that intervals of equal accuracies do not hide each other.
-            x = positions + 0.3 * ((number + 0.5) / len(labels) - 0.5)
+            x = positions + 0.15 * ((number + 0.5) / len(labels) - 0.5)
             ax.errorbar(
                 x, mean, [mean - low, high - mean], label=label, capsize=2, elinewidth=0.8, **line_style(number)
             )

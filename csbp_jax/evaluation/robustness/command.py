@@ -45,9 +45,10 @@ def robustness(
     ``evaluation/RUN`` if that cannot be written).
 
     Returns:
-      The content of the file: ``plan``; ``runs``, each with its ``perturbations`` (``severities``, ``accuracy`` at
-      each, ``examples``, their numbers in the split, and ``correct``: for each severity and variant the outcomes of all
-      examples as :func:`packed` makes them) and those that it ``skipped``; ``masking``; ``differences``.
+      The content of the file: ``plan``; ``runs``, each with the numbers of its ``examples`` in the split and of those
+      that were ``attacked``, its ``perturbations`` (``severities``, ``accuracy`` at each, ``variants``, and
+      ``correct``: for each severity and variant the outcomes of these examples as :func:`packed` makes them), those
+      that it ``skipped``, and ``masking``; ``differences``.
 
     Raises:
       ConfigError: no run, two runs of the same setting and seed, no such split, or missing data.
@@ -143,12 +144,15 @@ def _content(
             for name, outcome in outcomes.items()
         }
         checks = comparison.masking_checks(by_severity)
+        attacked = [outcomes[name].rows.tolist() for name in ("pgd", "square") if name in outcomes]
         described.append(
             {
                 "run": run.folder.name,
                 "seed": run.config.seed,
                 "weights_of": run.which,
                 "epoch": run.epoch,
+                "examples": outcomes["clean"].rows.tolist(),
+                "attacked": attacked[0] if attacked else [],
                 "perturbations": perturbations,
                 "masking": [check._asdict() | {"counts": check.counts} for check in checks],
                 "skipped": skipped,
@@ -160,7 +164,6 @@ def _content(
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "variants": list(outcome.variants),
-        "examples": outcome.rows.tolist(),
         "correct": [[packed(row) for row in by_variant] for by_variant in outcome.correct],
     }
 

@@ -43,8 +43,10 @@ def result(run):
 
 def outcomes(result, name, run=0):
     """The outcomes of a perturbation, ``[severities, variants, examples]``."""
-    row = result["runs"][run]["perturbations"][name]
-    return np.array([[command.unpacked(text, len(row["examples"])) for text in texts] for texts in row["correct"]])
+    row = result["runs"][run]
+    count = len(row["attacked" if name in ("pgd", "square") else "examples"])
+    texts_by_severity = row["perturbations"][name]["correct"]
+    return np.array([[command.unpacked(text, count) for text in texts] for texts in texts_by_severity])
 
 
 def test_outcomes_are_those_of_perturbed_inputs_and_weights(run, result):
@@ -56,7 +58,7 @@ def test_outcomes_are_those_of_perturbed_inputs_and_weights(run, result):
     x, y = np.stack([r["x"] for r in records]), np.array([r["y"] for r in records])
     apply = jax.jit(lambda variables, x: restored.apply(variables, x)[0].mean(1).argmax(-1))
     content, _ = result
-    assert content["runs"][0]["perturbations"]["noise"]["examples"] == rows.tolist()
+    assert content["runs"][0]["examples"] == content["runs"][0]["attacked"] == rows.tolist()
     assert np.array_equal(outcomes(content, "clean")[0, 0], apply(restored.variables, x) == y)
     keys = [jax.random.fold_in(battery.key(0, "noise"), int(i)) for i in rows]
     for number, severity in enumerate(battery.PERTURBATIONS["noise"].severities):
