@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import models
+from experiments.parity import __main__ as parity
 from experiments.parity import cases, ours
 
 FAST = ("cnn7_tebn",)
@@ -110,3 +111,16 @@ def test_largest_differences_by_name():
         ours.largest_differences({}, values)
     with pytest.raises(ValueError, match="shape"):
         ours.largest_differences(values | {"task_loss": np.zeros(3)}, values)
+
+
+def test_some_of_the_cases_leave_the_results_of_the_others(monkeypatch, tmp_path, reference):
+    monkeypatch.chdir(DATA.parents[1])
+    monkeypatch.setattr(ours, "run", lambda config: reference("parity_cnn7_tebn"))
+    earlier = {"cnn6_tebn": dict.fromkeys(parity.QUANTITIES, 0.5), "cnn7_tebn": dict.fromkeys(parity.QUANTITIES, 0.5)}
+    content = {"command": "python -m experiments.parity", "commit": "0", "largest_relative_difference": earlier}
+    (tmp_path / "parity.json").write_text(json.dumps(content))
+    parity.main(["--cases", "cnn7_tebn", "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "parity.json").read_text())
+    assert content["largest_relative_difference"] == earlier | {"cnn7_tebn": dict.fromkeys(parity.QUANTITIES, 0.0)}
+    assert content["commit"] == "0" and content["later"][0]["command"].endswith("--cases cnn7_tebn")
+    assert "| cnn6_tebn | 5e-01 |" in (tmp_path / "README.md").read_text()
