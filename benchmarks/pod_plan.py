@@ -1,0 +1,138 @@
+"""Calculate what a pod needs to train on ImageNet, from counts of compiled programs and from measured decoding.
+
+    python -m benchmarks.pod_plan [--chips 2048] [--per-host 4] [--epochs 320]
+
+Reads tpu.json (operations and bytes of a step, ``make tpu``) and images.json (images that a core decodes a second,
+``make bench-data``), and writes docs/results/bench/plan.md. Nothing is run. Networks that tpu.json lacks are left out.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.h100 import PUBLISHED
+from benchmarks.tables import table
+from benchmarks.tpu_page import chip_of
+
+IMAGES = pathlib.Path("docs/results/data/images.json")
+TRAINING_IMAGES = 1_281_167 * 9 // 10
+"""A tenth is held out."""
+PREPARED = {
+    "published images": ("simplejpeg, resized crop", "mean_kB"),
+    "with cykooz": ("simplejpeg and cykooz, resized crop", "mean_kB"),
+    "shorter side 256": ("simplejpeg, resized crop, shorter side 256", "mean_kB_reduced"),
+    "both": ("simplejpeg and cykooz, resized crop, shorter side 256", "mean_kB_reduced"),
+}
+"""Programs of images.json, and the size of their images."""
+RATES = (250, 500, 1000, 2000, 4000)
+"""Images per second and chip, where a device's own number is known."""
+
+
+class Step(NamedTuple):
+    """The least time of a step, and what sets it."""
+
+    seconds: float
+    bound: str
+
+
+def least_time(key: str, program: Mapping[str, Any]) -> Step:
+    """Seconds of a step at the chip's peak rates: the larger of those of its operations and of its bytes."""
+    chip = chip_of(key)
+    by_operations, by_bytes = program["flops"] / chip.flops, program["bytes"] / chip.bandwidth
+    return Step(by_bytes, "bytes") if by_bytes > by_operations else Step(by_operations, "operations")
+
+
+def cores(images_per_second: float, photographs: Mapping[str, Any]) -> list[float]:
+    """Cores that decode so many images a second, for each way of ``PREPARED``."""
+    rates = photographs["pictures_per_second"]
+    return [images_per_second / rates[program]["median"] for program, _ in PREPARED.values()]
+
+
+def imagenet_programs(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The programs of ImageNet's networks over one slice in the layout ``data``, by their keys."""
+    return {
+        key: program
+        for key, program in content["programs"].items()
+        if "ResNet" in key.split(", ")[0] and key.split(", ")[2] == "data" and " x " not in key
+    }
+
+
+def pod_table(programs: Mapping[str, Any], options: argparse.Namespace) -> str:
+    """A row for each program: step, batch, epochs, and the images that a host reads."""
+    rows = []
+    for key, program in programs.items():
+        step = least_time(key, program)
+        batch = program["batch"] * options.chips
+        steps = TRAINING_IMAGES // batch
+        per_chip = program["batch"] / step.seconds
+        network, slice_name, _ = key.split(", ")
+        rows.append(
+            [
+                *(network, slice_name.split()[0], str(program["batch"]), f"{1e3 * step.seconds:.3g}", step.bound),
+                *(f"{per_chip:,.0f}", f"{batch:,}", f"{steps}"),
+                f"{options.epochs * steps * step.seconds / 60:.3g}",
+                f"{options.per_host * per_chip:,.0f}",
+            ]
+        )
+    head = ["network", "chip", "batch of a chip", "least ms of a step", "bound by", "images/s of a chip", "batch"]
+    head += ["steps of an epoch", f"least minutes of {options.epochs} epochs", "images/s of a host"]
+    return table(head, rows)
+
+
+def input_table(rates: Sequence[float], photographs: Mapping[str, Any], per_host: int) -> str:
+    """Cores of a host, for images a second of a chip."""
+    rows = []
+    for rate in rates:
+        needed = cores(per_host * rate, photographs)
+        rows.append([f"{rate:,.0f}", f"{per_host * rate:,.0f}", *(f"{number:.1f}" for number in needed)])
+    return table(["images/s of a chip", "images/s of a host", *(f"cores, {how}" for how in PREPARED)], rows)
+
+
+def page(tpu: Mapping[str, Any], images: Mapping[str, Any], options: argparse.Namespace) -> str:
+    """The text of plan.md."""
+    programs, photographs = imagenet_programs(tpu), images["photographs"]
+    counted = (
+        pod_table(programs, options)
+        if programs
+        else "No network of ImageNet is in tpu.json yet, so that nothing of this is counted."
+    )
+    rates = sorted({round(p["batch"] / least_time(key, p).seconds) for key, p in programs.items()} | set(RATES))
+    size, reduced = (f"{photographs[size]:.0f}" for size in ("mean_kB", "mean_kB_reduced"))
+    return f"""# What a pod needs
+
+**Calculated, not run**: `python -m benchmarks.pod_plan` for {options.chips:,} chips, {options.per_host} of them a host.
+
+## Steps
+
+From [programs compiled for TPUs](tpu.md): the least time that a step can take at the chip's peak rates. It leaves out
+the time of collectives and of waiting, so that a run takes longer, and a host needs no more images than these.
+
+{counted}
+
+## Input of a host
+
+Cores that decode, crop and resize the images: the images that a host needs, divided by what one core does
+([measured](../data/README.md) on photographs of 500x375, on a busy machine, load average
+{images["load_average_before"]:.0f}). These have {size} kB on average, and {reduced} kB with a shorter side of 256:
+a host that needs 1,000 a second reads {size} or {reduced} MB a second.
+
+{input_table(rates, photographs, options.per_host)}
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    for name, default in (("--chips", 2048), ("--per-host", 4), ("--epochs", 320)):
+        parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--out", type=pathlib.Path, default=PUBLISHED)
+    options = parser.parse_args(arguments)
+    tpu, images = json.loads((PUBLISHED / "tpu.json").read_text()), json.loads(IMAGES.read_text())
+    text = page(tpu, images, options)
+    (options.out / "plan.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
