@@ -109,14 +109,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content = study.resume(parser, options.out / "cifar10.json", {"config": to_json(config)}, {"runs": {}})
         words = [f"--conditions {' '.join(options.conditions)}", f"--seeds {options.seeds}", *fields]
         command = " ".join([f"python -m {MODULE}", *words])
-        for seed in range(options.seeds):
-            for name in options.conditions:
-                if str(seed) not in content["runs"].get(name, {}):
-                    run = train_run(condition(dataclasses.replace(config, seed=seed), name), options.data_dir)
-                    run |= study.provenance(command, ("jax", "flax", "optax", "numpy"))
-                    content["runs"].setdefault(name, {})[str(seed)] = run
-                    write(options.out, content)
-    write(options.out, content)
+        pairs = [(seed, name) for seed in range(options.seeds) for name in options.conditions]
+        missing = [(seed, name) for seed, name in pairs if str(seed) not in content["runs"].get(name, {})]
+        for seed, name in missing:
+            run = train_run(condition(dataclasses.replace(config, seed=seed), name), options.data_dir)
+            run |= study.provenance(command, ("jax", "flax", "optax", "numpy"))
+            content["runs"].setdefault(name, {})[str(seed)] = run
+            write(options.out, content)
+    if not missing:
+        write(options.out, content)
 
 
 def train_run(config: Config, data_dir: str) -> dict[str, Any]:

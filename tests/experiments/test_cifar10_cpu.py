@@ -1,14 +1,18 @@
-"""The study of CIFAR-10's pictures on a CPU: its conditions, its table, and its end when it is stopped."""
+"""The study of CIFAR-10's pictures on a CPU: its conditions, its table, its resuming, and its committed results."""
 
 import dataclasses
+import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from csbp_jax import configs
+from csbp_jax.config import from_json, to_json
 from csbp_jax.runtime.preemption import Stopped
 from experiments import cifar10_cpu
 
+FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "cifar10"
 OLD_RUN = pathlib.Path(__file__).parents[1] / "data" / "previous_layout" / "finished"
 
 
@@ -50,3 +54,35 @@ def test_a_stop_ends_the_study_with_the_code_of_a_resumable_run(monkeypatch, cap
     with pytest.raises(SystemExit, match="42"):
         cifar10_cpu.train_run(configs.load(cifar10_cpu.PRESET), "data")
     assert "stopped after step 7; the same command resumes" in capsys.readouterr().out
+
+
+@pytest.fixture
+def content():
+    return json.loads((FOLDER / "cifar10.json").read_text())
+
+
+def test_finished_runs_are_not_repeated(tmp_path, monkeypatch, content):
+    run = content["runs"]["csbp"]["0"]
+    (tmp_path / "cifar10.json").write_text(json.dumps(content | {"runs": {"csbp": {"0": run}}}))
+    trained = []
+
+    def train_run(config, data_dir):
+        trained.append((config.chaos.term, config.seed))
+        return dict(run)
+
+    monkeypatch.setattr(cifar10_cpu, "train_run", train_run)
+    cifar10_cpu.main(["--conditions", "csbp", "--seeds", "2", "--out", str(tmp_path)])
+    assert trained == [("chaos", 1)]
+    runs = json.loads((tmp_path / "cifar10.json").read_text())["runs"]["csbp"]
+    assert runs["0"] == run and list(runs) == ["0", "1"]
+
+
+def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(content):
+    assert content["config"] == to_json(configs.load(cifar10_cpu.PRESET))
+    assert (FOLDER / "table.md").read_text() == cifar10_cpu.table(content["runs"]) + "\n"
+    for of_seed in content["runs"].values():
+        for result, epochs in ((run["result"], run["epochs"]) for run in of_seed.values()):
+            assert len(epochs) == from_json(content["config"]).epochs == result["last"]["epoch"]
+            accuracies, losses = ([row[f"validation_{key}"] for row in epochs] for key in ("accuracy", "loss"))
+            best = epochs[np.lexsort((losses, -np.array(accuracies)))[0]]["epoch"]
+            assert result["chosen"]["epoch"] == best and result["last"]["test_count"] == 10_000
