@@ -210,6 +210,9 @@ def run_data_set(runner: Runner, arms: Sequence[str], seeds: int, show: Any) -> 
     rest = [name for name in SETTINGS if name not in PRIMARY]
     tune(runner, arms, rest)
     test(runner, arms, rest, seeds)
+    # Not planned: how much of a difference from P is that of rates and widths.
+    bases = {arm: runner.content["arms"][arm]["base"] for arm in arms}
+    runner.fill([Job(arm, "P", base, seed) for arm, base in bases.items() for seed in range(seeds)])
     show()
 
 

@@ -14,14 +14,18 @@ from experiments.claims.settings import NAMES, PRIMARY, SETTINGS
 from experiments.statistics import holm, mean_text, paired_t, pairs_needed, power
 from experiments.study import Content
 
+BASE = "base"
 MARGIN = 0.5
 """Of equivalence, in points."""
 
 
 def points(arm: Mapping[str, Any], condition: str, name: str = "test") -> NDArray[np.float64]:
-    """A number of a condition's chosen setting over its test seeds, in order, times 100; empty if it was not tested."""
-    number = arm["chosen"].get(condition)
-    results = arm["runs"].get(condition, {}).get(str(number), {})
+    """A number of a condition's chosen setting over its test seeds, in order, times 100; empty if it was not tested.
+
+    The condition :data:`BASE` is P with the rate and width that the other conditions have.
+    """
+    number = arm.get("base") if condition == BASE else arm["chosen"].get(condition)
+    results = arm["runs"].get("P" if condition == BASE else condition, {}).get(str(number), {})
     seeds = sorted(int(seed) for seed in results if int(seed) < 1000)
     return 100 * np.array([results[str(seed)][name] for seed in seeds], float)
 
@@ -62,7 +66,12 @@ def analyse(arm: Mapping[str, Any]) -> Content | None:
     corrected = holm({name: pair["p"] for name, pair in family.items()})
     family = {name: pair | {"holm": corrected[name]} for name, pair in family.items()}
     others = {name: contrast(accuracy[name], accuracy["P"], 10) for name in accuracy if name != "P"}
-    return {"family": family, "against P": others, "verdict": verdict(family)}
+    result = {"family": family, "against P": others, "verdict": verdict(family)}
+    if tested(arm, BASE):
+        base = points(arm, BASE)
+        result["against base"] = {name: contrast(accuracy[name], base, 10) for name in accuracy if name != "P"}
+        result["base"] = student(base.tolist())._asdict()
+    return result
 
 
 def verdict(family: Mapping[str, Mapping[str, float]]) -> str:
@@ -103,7 +112,7 @@ def write(folder: pathlib.Path, content: Content) -> None:
 
 def arm_text(name: str, arm: Content) -> str:
     """The tables of an arm: its conditions, and its primary family."""
-    settings = settings_text(arm)
+    settings, at_base = settings_text(arm), "against base" in arm["analysis"]
     rows = [
         [
             f"{condition}, {NAMES[condition]}",
@@ -113,12 +122,14 @@ def arm_text(name: str, arm: Content) -> str:
             f"{points(arm, condition, 'train').mean():.1f}",
             f"{points(arm, condition, 'test_loss').mean() / 100:.3f}",
             interval_text(arm["analysis"]["against P"].get(condition)),
+            *([interval_text(arm["analysis"]["against base"].get(condition))] if at_base else []),
         ]
         for condition in NAMES
         if tested(arm, condition)
     ]
     head = ["condition", "chosen setting", "test, last epoch (%)", "test, chosen epoch (%)", "training (%)"]
-    conditions = study.table([*head, "test loss", "minus P, simultaneous 95 % (points)"], rows)
+    head += ["test loss", "minus P, simultaneous 95 % (points)"]
+    conditions = study.table([*head, *(["not planned: minus P at their rate and width"] if at_base else [])], rows)
     family = arm["analysis"]["family"].items()
     pairs = [
         [
@@ -138,6 +149,10 @@ def arm_text(name: str, arm: Content) -> str:
     note = f"\n\nNot finished: {', '.join(missing)}." if missing else ""
     unit = f"A flip is z = {1 / arm['unit']:.3g}."
     verdict_line = f"Verdict: **{arm['analysis']['verdict']}**."
+    if at_base:
+        number = SETTINGS["P"][arm["base"]]
+        base = f"{number['lr']:g} and {number['width']:g}, P there {arm['analysis']['base']['mean']:.2f} %"
+        unit += f" The others' rate and width: {base}."
     return f"### {name}, {arm['seeds']} seeds\n\n{primary}\n\n{verdict_line} {unit}\n\n{conditions}{note}"
 
 

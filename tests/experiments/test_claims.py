@@ -110,6 +110,10 @@ def test_a_draw_has_as_many_pictures_of_each_class_and_exactly_its_share_of_wron
     assert (runs.draw(TASK, 4, 0.25).pictures != wrong.pictures).any()
 
 
+def stored(folder):
+    return json.loads((folder / "generalisation.json").read_text())
+
+
 def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys):
     """With results drawn at random in place of training: C is better than all others by two points."""
     trained = []
@@ -130,13 +134,14 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     arguments = ["--data", "digits", "cifar10", "--seeds", "16", "--out", str(tmp_path), "--data-dir", str(tmp_path)]
     generalisation.main(arguments)
     assert "cifar10 is left out" in capsys.readouterr().out
-    per_arm = 16 * 3 + 10 * 8 * 3 + 11 * 16
-    assert len(trained) == 2 * per_arm and trained.count("sam") == trained.count("noise") == 2 * (8 * 3 + 16)
-    content = json.loads((tmp_path / "generalisation.json").read_text())
+    tested = sum(11 * 16 + 16 * (arm["base"] != arm["chosen"]["P"]) for arm in stored(tmp_path)["arms"].values())
+    count = 2 * (16 * 3 + 10 * 8 * 3) + tested
+    assert len(trained) == count and trained.count("sam") == trained.count("noise") == 2 * (8 * 3 + 16)
+    content = stored(tmp_path)
     assert [arm["analysis"]["verdict"] for arm in content["arms"].values()] == ["chaos helps"] * 2
     assert (tmp_path / "generalisation.png").exists() and "Not finished" not in (tmp_path / "table.md").read_text()
     generalisation.main(arguments)
-    assert len(trained) == 2 * per_arm
+    assert len(trained) == count
 
 
 def test_verdicts_are_the_words_of_the_plan():
