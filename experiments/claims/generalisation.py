@@ -140,7 +140,8 @@ class Runner(NamedTuple):
                 chunk = of_kind[first : first + CHUNK]
                 knobs = [self.knobs(job) for job in chunk]
                 draws = [runs.draw(self.task, job.seed, self.arm(job)["wrong"]) for job in chunk]
-                for job, result in zip(chunk, runs.train(self.task, kind, knobs, draws, CHUNK), strict=True):
+                pad = -(-len(chunk) // 8) * 8  # few sizes, as each is compiled
+                for job, result in zip(chunk, runs.train(self.task, kind, knobs, draws, pad), strict=True):
                     numbers = {name: finite_or_none(float(f"{value:.6g}")) for name, value in result.items()}
                     seeds_of(self.content, job)[str(job.seed)] = numbers
                 write_json(self.file, self.content)
