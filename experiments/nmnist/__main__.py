@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = measured(options, runs)
     if options.only:
         return
-    content = {"runs": results} | summary(results, runs) | study.provenance(MODULE)
+    content = {"runs": results} | summary(results, runs) | study.provenance(f"{MODULE} --seeds {options.seeds}")
     draw(content, results, options.out)
     study.write(options.out, "nmnist", content, page(content))
 
