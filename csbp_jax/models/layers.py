@@ -7,7 +7,9 @@ when called with the number of channels, and so has its own parameters in each l
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from csbp_jax.config import ConfigError
-from csbp_jax.models import cpu_ops, norms
+from csbp_jax.models import cpu_ops, norms, tpu_ops
 from csbp_jax.models.precision import promote_without_bias, to_compute_dtype, to_float32
 from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
 from csbp_jax.neurons import Neuron
@@ -67,7 +69,7 @@ class ConvNorm(nn.Module):
             bias_init=torch_bias(self.kernel**2 * x.shape[-1]),
             dtype=self.dtype,
             promote_dtype=promote_without_bias,
-            conv_general_dilated=cpu_ops.convolution,
+            conv_general_dilated=_convolution(x.shape[1]),
             name="conv",
         )
         h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
@@ -97,7 +99,7 @@ class Spike(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         tensors = {"current": repeat_over_time(x, self.time_steps)}
-        current = to_compute_dtype(tensors["current"], self.dtype)
+        current = repeat_in_dtype(x, self.time_steps, self.dtype)
         neuron = scale_threshold(neuron, self.threshold)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, x.shape[-1]), probe)
 
@@ -217,6 +219,13 @@ def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
     return tuple(rate * block / max(1, blocks - 1) for block in range(blocks))
 
 
+def _convolution(time_steps: int) -> Callable[..., jax.Array]:
+    """Return the convolution of this platform, for images of ``time_steps`` that are folded into the batch."""
+    if time_steps > 1 and tpu_ops.on_tpu():
+        return functools.partial(tpu_ops.convolution, time_steps=time_steps)
+    return cpu_ops.convolution
+
+
 def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:
     """Return the neuron, or, for a module, the neuron that this layer's own copy of the module returns."""
     if not isinstance(neuron, nn.Module):
@@ -246,6 +255,31 @@ def repeat_over_time(h: jax.Array, time_steps: int) -> jax.Array:
     if h.shape[1] != 1:
         return h
     return jnp.broadcast_to(h, (h.shape[0], time_steps, *h.shape[2:]))
+
+
+def repeat_in_dtype(h: jax.Array, time_steps: int, dtype: Dtype | None) -> jax.Array:
+    """Compute :func:`repeat_over_time`, then cast to the compute dtype (None: unchanged)."""
+    if dtype is None or h.dtype == dtype or h.shape[1] != 1:
+        return to_compute_dtype(repeat_over_time(h, time_steps), dtype)
+    return _repeat_and_cast(h, time_steps, dtype)
+
+
+# The gradient of a broadcast is a sum over an array of all time steps, which is first written in float32. Written as
+# a sum of rows it becomes a part of the neuron's own reverse pass, which makes them.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _repeat_and_cast(h: jax.Array, time_steps: int, dtype: Dtype) -> jax.Array:
+    return repeat_over_time(h.astype(dtype), time_steps)
+
+
+def _sum_of_rows(time_steps: int, dtype: Dtype, like: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    rows = (cotangent[:, t : t + 1].astype(like.dtype) for t in range(time_steps))
+    return (functools.reduce(jnp.add, rows),)
+
+
+_repeat_and_cast.defvjp(
+    lambda h, time_steps, dtype: (repeat_over_time(h.astype(dtype), time_steps), jnp.zeros((), h.dtype)),
+    _sum_of_rows,
+)
 
 
 def pool(x: jax.Array) -> jax.Array:

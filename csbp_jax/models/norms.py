@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from csbp_jax.config import ConfigError
+from csbp_jax.models import tpu_ops
 
 _Variable = nn.Variable[jax.Array]
 
@@ -48,11 +49,34 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if train and self.groups == 1 and tpu_ops.on_tpu():
+            return self.in_one_pass(x)
         centred, deviation = _centre(self, x, train, axes=tuple(range(x.ndim - 1)))
         scale, shift = self.affine(centred)
         # The small factors are combined first: fewer passes over the whole array, and a gradient three times as fast
         # on CPU.
         return (centred * (scale / deviation) + shift).astype(x.dtype)
+
+    def in_one_pass(self, x: jax.Array) -> jax.Array:
+        """Normalise in training with sums of ``x - c`` and its square, where c is the running mean.
+
+            E[x] = c + E[x - c]        var = E[(x - c)^2] - E[x - c]^2
+
+        Any c gives the same numbers and derivatives of any order, and one near the mean loses no digits. The sums do
+        not depend on each other, so a convolution computes them as it writes x, and their gradients are one pass too.
+        """
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        running_mean, running_var = _running(self, x.shape[-1:], wide)
+        axes = tuple(range(x.ndim - 1))
+        reference = jnp.expand_dims(jax.lax.stop_gradient(running_mean.value), axes)
+        offset = x.astype(wide) - reference
+        mean, square = offset.mean(axes, keepdims=True), jnp.square(offset).mean(axes, keepdims=True)
+        var = square - jnp.square(mean)
+        new = ((reference + mean).reshape(-1), var.reshape(-1))
+        _update_running(self, math.prod(x.shape[:-1]), (running_mean, new[0]), (running_var, new[1]))
+        scale, shift = self.affine(offset)
+        factor = scale / jnp.sqrt(var + self.epsilon)
+        return (offset * factor + (shift - mean * factor)).astype(x.dtype)
 
     def affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return factor and summand of xhat, shaped to broadcast against ``x``."""
@@ -129,8 +153,7 @@ def _centre(module: BatchNorm | BNTT, x: jax.Array, train: bool, axes: tuple[int
     """Compute ``x - mean`` and ``sqrt(var + eps)`` in float32 or wider; in training, update the running statistics."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     shape = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
-    running_mean = module.variable("batch_stats", "mean", jnp.zeros, shape, wide)
-    running_var = module.variable("batch_stats", "var", jnp.ones, shape, wide)
+    running_mean, running_var = _running(module, shape, wide)
     x = x.astype(wide)
     if not train:
         mean, var = (jnp.expand_dims(running.value, axes) for running in (running_mean, running_var))
@@ -143,6 +166,14 @@ def _centre(module: BatchNorm | BNTT, x: jax.Array, train: bool, axes: tuple[int
     n = math.prod(x.shape[axis] for axis in axes)
     _update_running(module, n, (running_mean, mean.reshape(shape)), (running_var, var.reshape(shape)))
     return centred, jnp.sqrt(var + module.epsilon)
+
+
+def _running(module: BatchNorm | BNTT, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[_Variable, _Variable]:
+    """Return the running mean and variance, initially 0 and 1."""
+    return (
+        module.variable("batch_stats", "mean", jnp.zeros, shape, dtype),
+        module.variable("batch_stats", "var", jnp.ones, shape, dtype),
+    )
 
 
 def _centre_groups(

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from csbp_jax.config import ConfigError
+from csbp_jax.models import tpu_ops
 from csbp_jax.neurons import Neuron, State, membrane_of
 
 Tap = Callable[[jax.Array], jax.Array]
@@ -99,6 +100,7 @@ def run_neuron(
       TypeError: see :func:`apply_taps`.
     """
     inspected = layer in probe.inspect
+    current = tpu_ops.time_outermost(current)
     before_reset = {}
     start = [probe.states[layer]] if probe.states and layer in probe.states else []
     membrane_terms = {}

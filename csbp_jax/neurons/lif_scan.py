@@ -16,7 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 from csbp_jax.surrogate import Surrogate
 
 Residuals = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]
-"""Kept between the passes: ``(u or u - threshold [B, T, ...], membrane, decay, threshold, spike)``."""
+"""Kept between the passes: ``(u, u - threshold or x [B, T, ...], membrane, decay, threshold, spike)``."""
 
 
 Carry = TypeVar("Carry")
@@ -46,6 +46,19 @@ class Rule(NamedTuple):
 # are not known.
 _UNROLLED = {"gpu": (16, 16)}
 _UNROLLED_ELSEWHERE = (4, 1)
+
+
+def _unrolled() -> tuple[int, int]:
+    return _UNROLLED.get(jax.default_backend(), _UNROLLED_ELSEWHERE)
+
+
+def keeps_input(x: jax.Array, rule: Rule) -> bool:
+    """Return whether the reverse pass recomputes u from x instead of keeping it.
+
+    x of half the size is kept in place of u, where no loop is needed: the same numbers, of half the memory. XLA fuses
+    the chain with what made x and with the reverse pass, and writes no membrane at all.
+    """
+    return rule.residual == "full" and x.dtype == jnp.bfloat16 and x.shape[1] <= _unrolled()[0]
 
 
 def at(sequence: jax.Array, t: ArrayLike) -> jax.Array:
@@ -114,7 +127,7 @@ def over_time(
       ``(last carry, stacked rows in the order of time)``.
     """
     # The rows are part of the carry and are written in place, batch first: no transpose and no copy.
-    unrolled, per_pass = _UNROLLED.get(jax.default_backend(), _UNROLLED_ELSEWHERE if unroll else (1, 1))
+    unrolled, per_pass = _unrolled() if unroll or jax.default_backend() in _UNROLLED else (1, 1)
     peeled = len(times) if len(times) <= unrolled else 1 + (len(times) - 1) % per_pass
 
     def advance(carry: Carry, steps: Sequence[Any], stored: list[Any]) -> tuple[Carry, Any]:
@@ -149,6 +162,21 @@ def _write(buffers: Any, stacked: Any, t: ArrayLike) -> Any:
     return jax.tree.map(write, buffers, stacked)
 
 
+def _first_and_step(
+    x: jax.Array, membrane: jax.Array | None, decay: jax.Array, threshold: jax.Array, rule: Rule
+) -> tuple[jax.Array, Callable[[ArrayLike, jax.Array], jax.Array]]:
+    """Return u of the first time step, and ``step(t, u[t - 1]) -> u[t]``."""
+    # The first step is peeled: a membrane passed in is already reset and must not be reset again.
+    first = x[:, 0].astype(decay.dtype)
+    if membrane is not None:
+        first = first + decay * membrane
+
+    def step(t: ArrayLike, u: jax.Array) -> jax.Array:
+        return decay * after_reset(u, rule.fires(u, threshold), threshold, rule.reset) + at(x, t)
+
+    return first, step
+
+
 def forward(
     x: jax.Array,
     membrane: jax.Array | None,
@@ -162,21 +190,24 @@ def forward(
     ``stored [B, T, ...]`` is the only sequence that is kept: u, or, for the residual ``"half"``, u - threshold rounded
     to bfloat16, whose range of exponents is that of float32, so that the sign survives.
     """
-    reset, half = rule.reset, rule.residual == "half"
-    # The first step is peeled: a membrane passed in is already reset and must not be reset again.
-    first = x[:, 0].astype(decay.dtype)
-    if membrane is not None:
-        first = first + decay * membrane
-
-    def step(t: jax.Array, u: jax.Array) -> jax.Array:
-        return decay * after_reset(u, rule.fires(u, threshold), threshold, reset) + at(x, t)
-
+    half = rule.residual == "half"
+    first, step = _first_and_step(x, membrane, decay, threshold, rule)
     like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)
     store: Callable[[jax.Array], jax.Array] = (lambda u: u - threshold) if half else (lambda u: u)
     last, stored = over_time(step, first, store, like, range(x.shape[1]))
     spikes = rule.fires(stored, 0 if half else jnp.expand_dims(threshold, 1)).astype(x.dtype)
-    end = after_reset(last, rule.fires(last, threshold), threshold, reset)
+    end = after_reset(last, rule.fires(last, threshold), threshold, rule.reset)
     return (spikes, end, stored), (stored, membrane, decay, threshold, spike)
+
+
+def _forward_from_input(
+    x: jax.Array, membrane: jax.Array | None, decay: jax.Array, threshold: jax.Array, spike: Surrogate, rule: Rule
+) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
+    """Compute ``((spikes, membrane after the last reset), residuals)``, with x in place of u."""
+    first, step = _first_and_step(x, membrane, decay, threshold, rule)
+    last, spikes = over_time(step, first, lambda u: rule.fires(u, threshold), x, range(x.shape[1]))
+    end = after_reset(last, rule.fires(last, threshold), threshold, rule.reset)
+    return (spikes, end), (x, membrane, decay, threshold, spike)
 
 
 def backward(
@@ -247,11 +278,19 @@ def lif(
 
 
 def _lif_forward(*arguments: Any) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
+    if keeps_input(arguments[0], arguments[-1]):
+        return _forward_from_input(*arguments)
     (spikes, membrane, _), residuals = forward(*arguments)
     return (spikes, membrane), residuals
 
 
-lif.defvjp(_lif_forward, lambda rule, residuals, bars: backward(rule, residuals, *bars))
+def _lif_backward(rule: Rule, residuals: Residuals, bars: tuple[jax.Array, jax.Array]) -> Any:
+    if keeps_input(residuals[0], rule):
+        _, residuals = forward(*residuals, rule)
+    return backward(rule, residuals, *bars)
+
+
+lif.defvjp(_lif_forward, _lif_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

@@ -262,12 +262,38 @@ def test_vmap_over_decay_threshold_and_width_equals_separate_calls(T):
 
 @pytest.mark.parametrize("T", [4, 16])
 @pytest.mark.parametrize("initial", [False, True], ids=["zeros", "initial_membrane"])
-def test_residual_is_one_float32_sequence_and_the_initial_membrane(T, initial):
-    x, membrane = jnp.zeros((B, T, 50), jnp.bfloat16), jnp.zeros((B, 50)) if initial else None
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_residual_is_one_sequence_and_the_initial_membrane(T, initial, dtype):
+    """Of a short sequence in bfloat16 it is the input."""
+    x, membrane = jnp.zeros((B, T, 50), dtype), jnp.zeros((B, 50)) if initial else None
     vjp = jax.jit(lambda x: jax.vjp(lambda x: lif(x, membrane=membrane), x))
     leaves = [leaf for leaf in jax.tree.leaves(jax.eval_shape(vjp, x)[1]) if leaf.size > 1]
     residuals = sorted((leaf.shape, leaf.dtype.name) for leaf in leaves)
-    assert residuals == [(x.shape, "float32")] + ([] if membrane is None else [(membrane.shape, "float32")])
+    sequence = (x.shape, dtype if T == 4 else "float32")
+    assert residuals == [sequence] + ([] if membrane is None else [(membrane.shape, "float32")])
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft", "none"])
+@pytest.mark.parametrize("initial", [False, True], ids=["zeros", "initial_membrane"])
+def test_a_membrane_recomputed_from_a_bfloat16_input_gives_the_gradients_of_a_kept_one(reset, initial):
+    x = 2 * jax.random.normal(jax.random.key(0), (B, 4, 50), jnp.bfloat16)
+    membrane = jax.random.normal(jax.random.key(1), (B, 50)) if initial else jnp.zeros((B, 50))
+    weights = jax.random.normal(jax.random.key(2), x.shape, jnp.bfloat16)
+
+    def outputs_and_gradients(x):
+        def loss(x, membrane, decay, threshold):
+            spikes, end = lif(x, decay, threshold, membrane=membrane if initial else None, reset=reset)
+            return (spikes * weights.astype(spikes.dtype)).astype(jnp.float32).sum() + (end**2).sum(), (spikes, end)
+
+        arguments = (x, membrane, jnp.float32(0.5), jnp.float32(1.0))
+        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(*arguments)
+
+    short, kept = outputs_and_gradients(x), outputs_and_gradients(x.astype(jnp.float32))
+    assert lif_scan.keeps_input(x, lif_scan.Rule(reset, False))
+    short, kept = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (short, kept))
+    assert_trees_all_close(short[0][1], kept[0][1], atol=0)
+    assert_trees_all_close(short[1][1:], kept[1][1:], rtol=1e-5, atol=1e-5)
+    assert_trees_all_close(short[1][0], kept[1][0], rtol=2**-8)
 
 
 @pytest.mark.parametrize("T", [4, 16])

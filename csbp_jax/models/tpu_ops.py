@@ -1,0 +1,51 @@
+"""Convolution and layout in forms that XLA compiles to lean programs on TPU; elsewhere, nothing is changed.
+
+XLA on TPU lays a sequence out as ``[T, H, W, B, C]`` where it may: a time step is then contiguous, and a convolution
+reads and writes what neuron and norm write and read. It cannot where time is folded into the batch, and copies every
+activation between two layouts (counted in docs/results/bench/tpu.md).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+
+_TIME_SPACE_BATCH_CHANNELS = Layout((1, 2, 3, 0, 4))
+_DIMENSIONS = lax.ConvDimensionNumbers((0, 4, 1, 2, 3), (4, 3, 0, 1, 2), (0, 4, 1, 2, 3))
+
+
+def on_tpu() -> bool:
+    """Return whether programs are for TPUs."""
+    return jax.default_backend() == "tpu"
+
+
+def convolution(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    time_steps: int,
+    **options: Any,
+) -> jax.Array:
+    """Convolve ``[B T, H, W, C]`` with ``[h, w, C, features]`` as a convolution of ``[B, T, H, W, C]`` of duration 1.
+
+    The options are those that Flax's ``Conv`` passes to ``lax.conv_general_dilated``.
+    """
+    options = options | {name: (1, *options[name]) for name in ("lhs_dilation", "rhs_dilation")}
+    options["dimension_numbers"] = _DIMENSIONS
+    sequence = x.reshape(-1, time_steps, *x.shape[1:])
+    y = lax.conv_general_dilated(sequence, kernel[None], (1, *strides), [(0, 0), *padding], **options)
+    return y.reshape(-1, *y.shape[2:])
+
+
+def time_outermost(x: jax.Array) -> jax.Array:
+    """Fix the layout of a sequence of images ``[B, T, H, W, C]`` on TPU; return anything else unchanged.
+
+    Left alone, XLA may choose the stem's layout or a tap's for a whole stage, and then copies at each convolution.
+    """
+    if not on_tpu() or x.ndim != 5:
+        return x
+    laid_out: jax.Array = with_layout_constraint(x, _TIME_SPACE_BATCH_CHANNELS)
+    return laid_out

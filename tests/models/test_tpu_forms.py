@@ -1,0 +1,113 @@
+"""Forms for TPUs, run on CPU: each gives the numbers and derivatives of the plain form."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from csbp_jax import neurons
+from csbp_jax.models import layers, norms
+from csbp_jax.models.base import Network
+from csbp_jax.models.taps import Probe
+
+B, T = 4, 3
+NO_PROBE = Probe(lambda h: h.sum())
+
+
+@pytest.fixture
+def tpu(monkeypatch):
+    """A function that lets the library write its programs for TPUs from then on."""
+    return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+
+
+class Net(Network):
+    """A stem of a static image, then a strided convolution of its spikes."""
+
+    def body(self, x, train, run):
+        conv = self.spiking(layers.ConvNormLIF)
+        x = run(layers.ConvNorm(4, norm=self.make_norm(), time_steps=x.shape[1], dtype=self.dtype, name="stem"), x)
+        x = run(layers.Spike(self.time_steps, self.dtype, name="spike"), x)
+        x = run(conv(5, stride=2, use_bias=True, name="conv1"), x)
+        return run(layers.Linear(self.classes, name="readout"), layers.flat(x))
+
+
+def loss_and_all(net, variables, x):
+    """Loss, statistics after it, and gradient of all parameters and the input, for a fixed linear loss."""
+
+    def loss(params, x):
+        (logits, aux), after = net.apply(
+            {**variables, "params": params}, x, True, tap=lambda h: (h**2).sum(), taps=TAPS, mutable=["batch_stats"]
+        )
+        return (logits * np.arange(10).reshape(1, 1, 10)).sum() + sum(aux.terms.values()), (after, aux.rates)
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], x)
+
+
+TAPS = ("spike.membrane", "conv1.norm")
+
+
+def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu):
+    net = Net(time_steps=T, neuron=neurons.LIF(decay=0.5))
+    x = jax.random.normal(jax.random.key(0), (B, 1, 6, 6, 3))
+    variables = jax.jit(net.init)(jax.random.key(1), x)
+    plain = jax.jit(lambda v, x: loss_and_all(net, v, x))
+    expected, program = plain(variables, x), str(jax.make_jaxpr(plain)(variables, x))
+    tpu()
+    lean = jax.jit(lambda v, x: loss_and_all(net, v, x))
+    actual, text = lean(variables, x), str(jax.make_jaxpr(lean)(variables, x))
+    assert "layout_constraint" in text and "layout_constraint" not in program
+    assert f"[{B},{T},6,6,4]" in text.replace(" ", "")
+    chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-10)
+    assert 0.01 < float(expected[0][1][1]["conv1"]) < 0.99
+
+
+@pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn"])
+def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu, kind):
+    x = np.random.default_rng(0).normal(20, 2, (B, T, 5))
+    norm = norms.make(kind, T, threshold=0.5)()
+    variables = norm.init(jax.random.key(0), x, False)
+    variables["batch_stats"]["mean"] = jnp.arange(5.0) + 18  # near the mean, as in training, and not equal to it
+
+    def outputs_gradient_and_its_tangent(x):
+        def loss(params, x):
+            y, after = norm.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+            return (jnp.sin(y) * np.arange(5).reshape(1, 1, 5)).sum(), (y, after)
+
+        gradient = jax.grad(lambda *a: loss(*a)[0], argnums=(0, 1))
+        point = (variables["params"], x)
+        return loss(*point), jax.jvp(gradient, point, jax.tree.map(jnp.ones_like, point))
+
+    expected = jax.jit(outputs_gradient_and_its_tangent)(x)
+    tpu()
+    in_one_pass = jax.jit(lambda x: outputs_gradient_and_its_tangent(x))
+    chex.assert_trees_all_close(in_one_pass(x), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_statistics_in_one_pass_lose_few_digits_far_from_the_reference(tpu):
+    """The mean is 100 deviations from 0, the first reference; float32 keeps some 3 digits of the variance."""
+    x = np.random.default_rng(0).normal(100, 1, (64, T, 5)).astype(np.float32)
+    norm = norms.make("batch", T)()
+    variables = norm.init(jax.random.key(0), x, False)
+    tpu()
+    y, _ = norm.apply(variables, x, True, mutable=["batch_stats"])
+    expected = (x - x.mean((0, 1), dtype=float)) / x.std((0, 1), dtype=float)
+    np.testing.assert_allclose(y, expected, atol=2e-2)
+    variables["batch_stats"]["mean"] = jnp.full(5, 99.0)
+    y, _ = norm.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+
+
+def test_a_static_current_in_bfloat16_has_the_gradient_summed_in_float32():
+    weights = jax.random.normal(jax.random.key(1), (1, T, 5), jnp.bfloat16)
+
+    def current(repeat):
+        return lambda h: (repeat(h).astype(jnp.float32) ** 2 * weights).sum()
+
+    h = jax.random.normal(jax.random.key(0), (B, 1, 5))
+    lean = current(lambda h: layers.repeat_in_dtype(h, T, jnp.bfloat16))
+    plain = current(lambda h: layers.repeat_over_time(h, T).astype(jnp.bfloat16))
+    assert lean(h) == plain(h)
+    chex.assert_trees_all_close(jax.grad(lean)(h), jax.grad(plain)(h), rtol=1e-6)
+    tangents = [jax.jvp(jax.grad(f), (h,), (jnp.ones_like(h),))[1] for f in (lean, plain)]
+    chex.assert_trees_all_close(*tangents, rtol=1e-2)
