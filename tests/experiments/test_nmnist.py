@@ -171,3 +171,13 @@ def test_pilots_choose_the_conditions():
         best = max(rows, key=lambda row: (row["accuracy"], -row["loss"]))
         assert best["setting"] == nmnist.study.changed_fields(nmnist.CONDITIONS[name])
     assert max(content["ridge"], key=content["ridge"].get) == f"{nmnist.PENALTY:g}"
+
+
+def test_committed_results_follow_from_their_runs():
+    folder = nmnist.study.RESULTS / "nmnist"
+    content = json.loads((folder / "nmnist.json").read_text())
+    runs = {name: {int(seed): folds for seed, folds in of.items()} for name, of in content["runs"].items()}
+    for which in nmnist.EPOCHS:
+        expected = json.loads(json.dumps(nmnist.contrasts(runs, which, tuple(content["sizes"]))))
+        assert content["contrasts"][which] == expected
+    assert nmnist.page(content) + "\n" == (folder / "table.md").read_text()
