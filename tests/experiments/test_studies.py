@@ -21,7 +21,7 @@ from experiments.release import __main__ as release
 from experiments.steering import __main__ as steering
 from experiments.xor import __main__ as xor
 from experiments.xor import conditions as xor_conditions
-from experiments.xor import escape, maps, rises, tuned
+from experiments.xor import escape, later_rises, maps, rises, tuned
 from experiments.xor import net as xor_net
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
@@ -520,6 +520,34 @@ def test_the_page_of_rises_is_that_of_its_data():
     content = json.loads((RESULTS / "xor_tuned" / "rises.json").read_text())
     assert (RESULTS / "xor_tuned" / "rises.md").read_text() == rises.page(content) + "\n"
     assert set(content["conditions"]) == {*tuned.PRIMARY_FIRST}
+
+
+def test_the_step_of_later_rises_is_the_training_that_is_measured():
+    settings = later_rises.stacked(np.array([0.5, 8.0]))
+    state = (jax.vmap(xor_net.uniform)(jnp.arange(2)), settings, jnp.zeros(2, int))
+    params, _, n = jax.vmap(lambda state: later_rises.step(xor_net.Kind(), state, None))(state)
+    train = functools.partial(xor_net.train, kind=xor_net.Kind(), steps=1)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, jax.vmap(train)(jnp.arange(2), settings)[1]
+    )
+    assert n.tolist() == [1, 1]
+
+
+def test_the_cell_of_rises_leaves_out_runs_that_ran_away():
+    cell = later_rises.cell(np.array([1.0, np.inf, 9.0, np.nan]), np.array([True, False, False, False]))
+    assert (cell["nats"], cell["ran_away"], cell["solved"]) == ([1.0, 9.0], 2, 0.25)
+    assert cell["solved_above_unsolved"]["share"] == 0
+    assert later_rises.row(["a"], cell) == ["a", "5.0 (3.0 to 7.0)", "50", "2", "25", "0.0 [0.0, 0.0]"]
+    assert later_rises.row(["a"], later_rises.cell(np.array([np.nan]), np.array([False])))[1:3] == ["", ""]
+
+
+def test_the_pages_of_later_rises_are_those_of_their_data():
+    for folder, title, head, key in (
+        ("xor_phase", "Phases of XOR", ["term", "I0", "a"], "cells"),
+        ("basins", "Basins of XOR", ["condition"], "conditions"),
+    ):
+        content = json.loads((RESULTS / folder / "rises.json").read_text())
+        assert (RESULTS / folder / "rises.md").read_text() == later_rises.page(title, head, content[key])
 
 
 def test_a_random_jump_is_as_long_as_the_displacement_of_each_tensor():
