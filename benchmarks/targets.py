@@ -209,8 +209,9 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
     **{f"the same with gradients of decay and threshold, {label}": SUMS for label in ("T=4", "T=16")},
     **{
         f"clif over lif, per state, {label}": (
-            "two hyperbolic tangents at each time step, in the forward pass and again in the backward pass; its "
-            "rows of 4 MB (T=4 and 16) are also read several times, since a fusion has a single output"
+            "two hyperbolic tangents at each time step, in the forward pass and again in the backward pass, where "
+            "keeping them would move 16 bytes more an element; its rows of 4 MB (T=4 and 16) are also read several "
+            "times, since a fusion has a single output"
         )
         for label in TS
     },
