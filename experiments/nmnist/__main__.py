@@ -221,7 +221,18 @@ def page(content: Content) -> str:
     tables = [study.table(head, rows)]
     for which, text in EPOCHS.items():
         tables += [f"CSBP less the other, {text}:", contrast_table(content["contrasts"][which])]
-    return "\n\n".join(tables)
+    return "\n\n".join([*tables, without_first_fold(content)])
+
+
+def without_first_fold(content: Content) -> str:
+    """The contrasts of the last epoch over the folds on which nothing was chosen."""
+    accuracy = {name: np.array(folds)[1:] for name, folds in content["accuracy"]["last"].items()}
+    texts = []
+    for other in CONTRASTS:
+        row = over_folds(accuracy["CSBP"] - accuracy[other], content["sizes"])
+        interval = percent_text({key: row[key] for key in ("difference", "low", "high")}, "+")
+        texts.append(f"{other} {interval}, p of equivalence {row['equivalence']:.2g}")
+    return f"The same without fold 0, on which the settings were chosen, last epoch: {'; '.join(texts)}."
 
 
 def contrast_table(rows: Mapping[str, Content]) -> str:
