@@ -21,6 +21,11 @@ def on_tpu() -> bool:
     return jax.default_backend() == "tpu"
 
 
+def one_slice() -> bool:
+    """Return whether all devices belong to one TPU slice."""
+    return len({getattr(device, "slice_index", 0) for device in jax.devices()}) == 1
+
+
 def convolution(
     x: jax.Array,
     kernel: jax.Array,
@@ -43,9 +48,10 @@ def convolution(
 def time_outermost(x: jax.Array) -> jax.Array:
     """Fix the layout of a sequence of images ``[B, T, H, W, C]`` on TPU; return anything else unchanged.
 
-    Left alone, XLA may choose the stem's layout or a tap's for a whole stage, and then copies at each convolution.
+    Left alone, XLA may choose the stem's layout or a tap's for a whole stage, and then copies at each convolution. Over
+    several slices it would gather an array whose layout is fixed on every chip, so there it is left alone.
     """
-    if not on_tpu() or x.ndim != 5:
+    if not on_tpu() or x.ndim != 5 or not one_slice():
         return x
     laid_out: jax.Array = with_layout_constraint(x, _TIME_SPACE_BATCH_CHANNELS)
     return laid_out

@@ -1,5 +1,7 @@
 """Forms for TPUs, run on CPU: each gives the numbers and derivatives of the plain form."""
 
+import types
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import neurons
-from csbp_jax.models import layers, norms
+from csbp_jax.models import layers, norms, tpu_ops
 from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Probe
 
@@ -60,6 +62,18 @@ def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu):
     assert f"[{B},{T},6,6,4]" in text.replace(" ", "")
     chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-10)
     assert 0.01 < float(expected[0][1][1]["conv1"]) < 0.99
+
+
+def test_layouts_are_left_alone_over_several_slices(tpu, monkeypatch):
+    def text():
+        return str(jax.make_jaxpr(lambda x: tpu_ops.time_outermost(x))(jnp.zeros((B, T, 2, 2, 3))))
+
+    tpu()
+    assert "layout_constraint" in text()
+    chips = [types.SimpleNamespace(slice_index=index) for index in (0, 0, 1, 1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: chips)
+        assert not tpu_ops.one_slice() and "layout_constraint" not in text()
 
 
 @pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn"])
