@@ -91,7 +91,7 @@ def load_task(name: str, options: argparse.Namespace) -> tuple[runs.Task, DataSe
         return runs.Task(config, use.labels, train, grey(splits["validation"], use.side), test), use
     chosen = np.random.default_rng(0).choice(len(train[1]) // 10, 1000, replace=False)
     pool = len(train[1]) - len(train[1]) // 10  # validation pictures are from the rest
-    validation = tuple(values[pool:][chosen] for values in train)
+    validation = train[0][pool:][chosen], train[1][pool:][chosen]
     return runs.Task(config, use.labels, (train[0][:pool], train[1][:pool]), validation, test), use
 
 

@@ -225,7 +225,7 @@ def _program(config: Config, labels: int, kind: str) -> Any:
         if config.model.name == "dense":
             return jax.vmap(member, in_axes=(0, 0, None))(knobs, draws, pictures)
         # Convolutions with weights of their own in each run are slower together than one after the other.
-        return jax.lax.map(lambda pair: member(*pair, pictures), (knobs, draws))
+        return jax.lax.map(lambda pair: member(pair[0], pair[1], pictures), (knobs, draws))
 
     return jax.jit(run)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ BASE = dataclasses.replace(
 X, Y = np.asarray(small_net.batch(size=24)["x"], np.float32), np.arange(24) % 3
 TASK = runs.Task(BASE, 8, (X, Y), (X, Y), (X, Y))
 KNOBS = runs.OFF | {"z0": 3.0, "beta": 0.9}
-STEPS = {
+STEPS: dict[str, tuple[str, dict[str, float], dict[str, Any]]] = {
     "chaos": ("plain", {}, {}),
     "drift": ("plain", {"chaos": 0.0, "drift": 1.0}, {"chaos.term": "drift"}),
     "linear": ("plain", {"chaos": 0.0, "linear": 1.0}, {"chaos.term": "linear"}),
@@ -116,7 +117,7 @@ def stored(folder):
 
 def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys):
     """With results drawn at random in place of training: C is better than all others by two points."""
-    trained = []
+    trained: list[str] = []
 
     def train(task, kind, knobs, draws, pad):
         trained.extend(kind for _ in knobs)
