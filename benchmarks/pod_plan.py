@@ -1,6 +1,6 @@
 """Calculate what a pod needs to train on ImageNet, from counts of compiled programs and from measured decoding.
 
-    python -m benchmarks.pod_plan [--chips 2048] [--per-host 4] [--epochs 320]
+    python -m benchmarks.pod_plan [--chips 2048] [--per-host 4] [--batch 8] [--epochs 320]
 
 Reads tpu.json (operations and bytes of a step, ``make tpu``) and images.json (images that a core decodes a second,
 ``make bench-data``), and writes docs/results/bench/plan.md. Nothing is run. Networks that tpu.json lacks are left out.
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.h100 import PUBLISHED
 from benchmarks.tables import table
-from benchmarks.tpu_page import chip_of
+from benchmarks.tpu_page import CHIPS, Chip
 
 IMAGES = pathlib.Path("docs/results/data/images.json")
 TRAINING_IMAGES = 1_281_167 * 9 // 10
@@ -26,22 +26,24 @@ PREPARED = {
     "both": ("simplejpeg and cykooz, resized crop, shorter side 256", "mean_kB_reduced"),
 }
 """Programs of images.json, and the size of their images."""
+NETWORKS = ("SEW-ResNet", "TEBN-ResNet", "Spikformer")
+"""Beginnings of the names of ImageNet's networks."""
 RATES = (250, 500, 1000, 2000, 4000)
 """Images per second and chip, where a device's own number is known."""
 
 
 class Step(NamedTuple):
-    """The least time of a step, and what sets it."""
+    """The least time of a step for each image, and what sets it."""
 
     seconds: float
     bound: str
 
 
-def least_time(key: str, program: Mapping[str, Any]) -> Step:
-    """Seconds of a step at the chip's peak rates: the larger of those of its operations and of its bytes."""
-    chip = chip_of(key)
+def least_time(chip: Chip, program: Mapping[str, Any]) -> Step:
+    """Seconds an image at a chip's peak rates: the larger of those of its operations and of its bytes."""
     by_operations, by_bytes = program["flops"] / chip.flops, program["bytes"] / chip.bandwidth
-    return Step(by_bytes, "bytes") if by_bytes > by_operations else Step(by_operations, "operations")
+    bound = "bytes" if by_bytes > by_operations else "operations"
+    return Step(max(by_operations, by_bytes) / program["batch"], bound)
 
 
 def cores(images_per_second: float, photographs: Mapping[str, Any]) -> list[float]:
@@ -50,34 +52,46 @@ def cores(images_per_second: float, photographs: Mapping[str, Any]) -> list[floa
     return [images_per_second / rates[program]["median"] for program, _ in PREPARED.values()]
 
 
-def imagenet_programs(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The programs of ImageNet's networks over one slice in the layout ``data``, by their keys."""
-    return {
-        key: program
-        for key, program in content["programs"].items()
-        if "ResNet" in key.split(", ")[0] and key.split(", ")[2] == "data" and " x " not in key
-    }
+def imagenet_programs(content: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """``{(network, chip): program}`` of ImageNet's networks over one slice, the first of each in layout ``data``."""
+    first: dict[tuple[str, str], Any] = {}
+    for key, program in content["programs"].items():
+        network, slice_name, layout = key.split(", ")
+        if network.startswith(NETWORKS) and layout == "data" and " x " not in slice_name:
+            first.setdefault((network, slice_name.split()[0]), program)
+    return first
 
 
-def pod_table(programs: Mapping[str, Any], options: argparse.Namespace) -> str:
-    """A row for each program: step, batch, epochs, and the images that a host reads."""
+def least_times(content: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Mapping[str, Any], Step]]:
+    """``{(network, chip): (program, step)}``; a chip that a network was not compiled for has the counts of another."""
+    programs = imagenet_programs(content)
+    times = {}
+    for network in dict.fromkeys(network for network, _ in programs):
+        for name, chip in CHIPS.items():
+            if (network, name) in programs:
+                program, label = programs[network, name], name
+            else:
+                other = next(compiled for compiled_network, compiled in programs if compiled_network == network)
+                program, label = programs[network, other], f"{name}, counts of {other}"
+            times[network, label] = program, least_time(chip, program)
+    return times
+
+
+def pod_table(content: Mapping[str, Any], options: argparse.Namespace) -> str:
+    """A row for each network and chip: step, epochs, and the images that a host reads."""
     rows = []
-    for key, program in programs.items():
-        step = least_time(key, program)
-        batch = program["batch"] * options.chips
-        steps = TRAINING_IMAGES // batch
-        per_chip = program["batch"] / step.seconds
-        network, slice_name, _ = key.split(", ")
+    for (network, chip), (program, step) in least_times(content).items():
+        steps = TRAINING_IMAGES // (options.batch * options.chips)
+        per_step = options.batch * step.seconds
         rows.append(
             [
-                *(network, slice_name.split()[0], str(program["batch"]), f"{1e3 * step.seconds:.3g}", step.bound),
-                *(f"{per_chip:,.0f}", f"{batch:,}", f"{steps}"),
-                f"{options.epochs * steps * step.seconds / 60:.3g}",
-                f"{options.per_host * per_chip:,.0f}",
+                *(network, chip, f"{program['bytes'] / program['batch'] / 1e9:.3g}"),
+                *(f"{1e3 * step.seconds:.3g}", step.bound, f"{1 / step.seconds:,.0f}", f"{1e3 * per_step:.3g}"),
+                *(f"{options.epochs * steps * per_step / 60:.3g}", f"{options.per_host / step.seconds:,.0f}"),
             ]
         )
-    head = ["network", "chip", "batch of a chip", "least ms of a step", "bound by", "images/s of a chip", "batch"]
-    head += ["steps of an epoch", f"least minutes of {options.epochs} epochs", "images/s of a host"]
+    head = ["network", "chip", "GB an image", "least ms an image", "bound by", "images/s of a chip"]
+    head += ["least ms of a step", f"least minutes of {options.epochs} epochs", "images/s of a host"]
     return table(head, rows)
 
 
@@ -92,22 +106,25 @@ def input_table(rates: Sequence[float], photographs: Mapping[str, Any], per_host
 
 def page(tpu: Mapping[str, Any], images: Mapping[str, Any], options: argparse.Namespace) -> str:
     """The text of plan.md."""
-    programs, photographs = imagenet_programs(tpu), images["photographs"]
+    batch = options.batch * options.chips
+    times, photographs = least_times(tpu), images["photographs"]
     counted = (
-        pod_table(programs, options)
-        if programs
+        pod_table(tpu, options)
+        if times
         else "No network of ImageNet is in tpu.json yet, so that nothing of this is counted."
     )
-    rates = sorted({round(p["batch"] / least_time(key, p).seconds) for key, p in programs.items()} | set(RATES))
+    rates = sorted({round(1 / step.seconds) for _, step in times.values()} | set(RATES))
     size, reduced = (f"{photographs[size]:.0f}" for size in ("mean_kB", "mean_kB_reduced"))
     return f"""# What a pod needs
 
-**Calculated, not run**: `python -m benchmarks.pod_plan` for {options.chips:,} chips, {options.per_host} of them a host.
+**Calculated, not run**: `python -m benchmarks.pod_plan` for {options.chips:,} chips, {options.per_host} of them a host,
+and {options.batch} images a chip: a batch of {batch:,}, {TRAINING_IMAGES // batch} steps an epoch.
 
 ## Steps
 
-From [programs compiled for TPUs](tpu.md): the least time that a step can take at the chip's peak rates. It leaves out
-the time of collectives and of waiting, so that a run takes longer, and a host needs no more images than these.
+From [programs compiled for TPUs](tpu.md) with 32 images a chip: the least time that an image can take at the chip's
+peak rates, and a step in proportion. It leaves out the time of collectives and of waiting, so that a run takes longer,
+and a host needs no more images than these. "Counts of" another chip: not compiled for this one.
 
 {counted}
 
@@ -124,7 +141,7 @@ a host that needs 1,000 a second reads {size} or {reduced} MB a second.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for name, default in (("--chips", 2048), ("--per-host", 4), ("--epochs", 320)):
+    for name, default in (("--chips", 2048), ("--per-host", 4), ("--batch", 8), ("--epochs", 320)):
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--out", type=pathlib.Path, default=PUBLISHED)
     options = parser.parse_args(arguments)

@@ -9,17 +9,16 @@ from benchmarks import pod_plan
 from benchmarks.h100 import PUBLISHED
 from benchmarks.tpu_page import CHIPS
 
-OPTIONS = argparse.Namespace(chips=128, per_host=4, epochs=10)
+OPTIONS = argparse.Namespace(chips=128, per_host=4, batch=32, epochs=10)
 V5P = CHIPS["v5p"]
 BY_BYTES = {"batch": 32, "flops": 0.1 * V5P.flops, "bytes": 0.5 * V5P.bandwidth}
 BY_OPERATIONS = BY_BYTES | {"flops": 2.0 * V5P.flops}
 
 
 def test_a_step_takes_the_longer_of_its_operations_and_its_bytes():
-    key = "SEW-ResNet-34, v5p 2x2x1, data"
     for program, seconds, bound in ((BY_BYTES, 0.5, "bytes"), (BY_OPERATIONS, 2, "operations")):
-        step = pod_plan.least_time(key, program)
-        assert step.seconds == pytest.approx(seconds) and step.bound == bound
+        step = pod_plan.least_time(V5P, program)
+        assert step.seconds == pytest.approx(seconds / 32) and step.bound == bound
 
 
 def test_the_plan_follows_from_the_counts():
@@ -33,9 +32,12 @@ def test_the_plan_follows_from_the_counts():
     }
     images = json.loads(pod_plan.IMAGES.read_text())
     text = pod_plan.page(tpu, images, OPTIONS)
-    # 4,096 images a batch, 281 steps of half a second an epoch, 64 images a second and chip, 256 a host.
-    assert "| SEW-ResNet-34 | v5p | 32 | 500 | bytes | 64 | 4,096 | 281 | 23.4 | 256 |" in text
-    assert "digits" not in text.partition("## Input")[0] and text.count("| SEW-ResNet-34 |") == 1
+    # 281 steps of half a second an epoch, 64 images a second and chip, 256 a host.
+    assert "| SEW-ResNet-34 | v5p | 43.2 | 15.6 | bytes | 64 | 500 | 23.4 | 256 |" in text
+    assert "a batch of 4,096, 281 steps an epoch" in text
+    # The other chip has 0.2962 of its bandwidth.
+    assert "| SEW-ResNet-34 | v5e, counts of v5p | 43.2 | 52.8 | bytes | 19 | 1.69e+03 |" in text
+    assert "digits" not in text.partition("## Input")[0] and text.count("| SEW-ResNet-34 |") == 2
     rate = images["photographs"]["pictures_per_second"]["simplejpeg, resized crop"]["median"]
     assert f"| 64 | 256 | {256 / rate:.1f} |" in text
 
