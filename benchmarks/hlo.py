@@ -22,7 +22,7 @@ _VIEWS = {"bitcast", "reshape"}
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """A line of a computation."""
+    """A line of a computation; ``value`` is the text between the brackets of a constant."""
 
     name: str
     type: str
@@ -30,6 +30,7 @@ class Instruction:
     operands: tuple[str, ...]
     attributes: str
     root: bool
+    value: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,8 @@ def _instruction(line: str) -> Instruction:
     opcode, rest = rest.strip().split("(", 1)
     inside, attributes = _first("(" + rest)
     operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return Instruction(left.split("%")[-1].strip(), type_, opcode, operands, attributes, left.startswith("ROOT"))
+    value = inside[1:-1] if opcode == "constant" else ""
+    return Instruction(left.split("%")[-1].strip(), type_, opcode, operands, attributes, left.startswith("ROOT"), value)
 
 
 def _first(text: str) -> tuple[str, str]:
@@ -165,6 +167,23 @@ def _first(text: str) -> tuple[str, str]:
     raise ValueError(f"unbalanced: {text[:60]}")
 
 
+def _elements(type_: str) -> list[str]:
+    """The types of a tuple's elements."""
+    elements, depth, start = [], 0, 1
+    for i, letter in enumerate(type_):
+        depth += (letter in "({[") - (letter in ")}]")
+        if (depth == 1 and letter == ",") or depth == 0:
+            elements.append(type_[start:i].strip())
+            start = i + 1
+    return elements
+
+
+def _slice_read(result: str, original: str, nbytes: Size) -> int:
+    """Bytes of a slice where its original lies, which may be another memory."""
+    space = re.search(r"S\(\d+\)", original)
+    return nbytes(re.sub(r"S\(\d+\)", "", result)) if not (space and nbytes is hbm_size) else 0
+
+
 def _total(modules: Modules, name: str, nbytes: Size) -> Work:
     return sum((_work(modules, modules[name], i, nbytes) for i in modules[name].values()), Work())
 
@@ -175,11 +194,8 @@ def _work(modules: Modules, within: Computation, instruction: Instruction, nbyte
     attributes = instruction.attributes
     called = re.findall(r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.\-]+)", attributes)
     if instruction.opcode == "while":
-        passes = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', attributes)
-        if not passes:
-            raise ValueError(f"{instruction.name}: the number of its passes is not known")
         inner = sum((_total(modules, name, nbytes) for name in called), Work())
-        return inner.times(int(passes[1])) + Work(loops=1)
+        return inner.times(_passes(modules, instruction)) + Work(loops=1)
     if instruction.opcode in ("call", "async-start"):
         return _total(modules, called[0], nbytes)
     if instruction.opcode == "conditional":
@@ -193,13 +209,29 @@ def _work(modules: Modules, within: Computation, instruction: Instruction, nbyte
     written = nbytes(type_)
     if instruction.opcode == "dynamic-update-slice":
         return Work(1, 0, 2 * nbytes(within[instruction.operands[1]].type))
-    if instruction.opcode in ("slice", "dynamic-slice"):
-        return Work(1, 0, 2 * written)
+    if instruction.opcode.removesuffix("-start") in ("slice", "dynamic-slice"):
+        # The type of a start names the original, the slice and a flag.
+        result = _elements(instruction.type)[1] if instruction.opcode.endswith("-start") else instruction.type
+        return Work(1, 0, nbytes(result) + _slice_read(result, within[instruction.operands[0]].type, nbytes))
     if instruction.opcode == "copy-start":  # its type names the copy, the original and a flag
         written -= nbytes(within[instruction.operands[0]].type)
     if instruction.opcode.startswith("copy") and size(within[instruction.operands[0]].type) <= 16:
         return Work()
     return Work(1, 0, written + sum(nbytes(within[name].type) for name in instruction.operands))
+
+
+def _passes(modules: Modules, loop: Instruction) -> int:
+    """The number of a loop's passes: XLA's, or the bound of its counter, which starts at 0 in JAX's counted loops."""
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
+    if known:
+        return int(known[1])
+    condition = modules[re.findall(r"condition=%([\w.\-]+)", loop.attributes)[0]]
+    test = next(instruction for instruction in condition.values() if instruction.root)
+    if test.opcode == "compare" and "direction=LT" in test.attributes:
+        bound = condition[test.operands[1]]
+        if bound.opcode == "constant":
+            return int(bound.value)
+    raise ValueError(f"{loop.name}: the number of its passes is not known")
 
 
 def _fusion(inside: Computation, nbytes: Size) -> int:

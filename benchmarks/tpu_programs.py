@@ -1,15 +1,20 @@
-"""Compile training steps for TPU slices, without one.
+"""Compile one training step for a TPU slice, without one.
 
-    python -m benchmarks.tpu_programs FILE --nets NET ... --layouts LAYOUT ... --slices SLICE ...     run by tpu.py
+    python -m benchmarks.tpu_programs FILE NET SLICE LAYOUT [--code]     run by tpu.py
 
-Programs that FILE has already are not compiled again.
+XLA rewrites, lays out and schedules the program and assigns its memory in a tenth of the time; then it generates code
+for each kernel, which changes none of the counts. Unless ``--code`` is passed, the process ends before that.
 """
 
 import argparse
 import dataclasses
 import importlib.metadata
 import json
+import os
 import pathlib
+import re
+import tempfile
+import threading
 import time
 from typing import Any
 from unittest import mock
@@ -24,7 +29,8 @@ from benchmarks.tpu_page import SLICES
 from csbp_jax import configs
 from csbp_jax.config import Config, replaced
 from csbp_jax.data.source import ArraySource
-from csbp_jax.runtime import sharding
+from csbp_jax.models import tpu_ops
+from csbp_jax.runtime import hardware, sharding
 from csbp_jax.runtime.files import write_json
 from csbp_jax.training.compiled import compile_run
 
@@ -37,6 +43,7 @@ NETS = {
     "SEW-ResNet-34": ("imagenet_sew_resnet34", "sew_resnet34", 32),
     "TEBN-ResNet-34": ("imagenet_tebn_resnet34", "sew_resnet34", 32),
     "SEW-ResNet-50": ("imagenet_sew_resnet34", "sew_resnet50", 32),
+    "Spikformer-8-512": ("imagenet_spikformer_8_512", "spikformer_imagenet", 32),
 }
 
 
@@ -62,45 +69,100 @@ def mesh_of(name: str) -> Mesh:
     return sharding.data_mesh(devices)
 
 
-def compile_step(config: Config, per_chip: int, mesh: Mesh) -> tuple[Any, float]:
-    """Compile the training step of a config as a run would, and return it with the seconds of the compilation."""
-    shape, size = config.model.input_shape, per_chip * mesh.size
-    events = config.data.name == "cifar10_dvs"
-    frames = np.zeros((1, config.model.time_steps if events else 1, *shape), np.uint8)
-    source = ArraySource(frames, np.zeros(1, np.int32), config.model.classes)
+def lower_step(config: Config, per_chip: int, mesh: Mesh) -> jax.stages.Lowered:
+    """Lower the training step of a config as a run on TPUs would."""
+    one_slice = len({getattr(device, "slice_index", 0) for device in mesh.devices.flat}) == 1
+    with (
+        mock.patch.object(jax, "default_backend", return_value="tpu"),
+        mock.patch.object(tpu_ops, "one_slice", return_value=one_slice),
+    ):
+        step, *arguments = _step(config, per_chip, mesh)
+        return step.lower(*arguments)
+
+
+def flops(config: Config, per_chip: int) -> float:
+    """Count the operations of a step per chip; XLA counts before it optimises, and on this machine's devices only."""
     with mock.patch.object(jax, "default_backend", return_value="tpu"):
-        run = compile_run(dataclasses.replace(config, batch_size=size), source, 10_000, mesh=mesh)
-        state = jax.eval_shape(run.pure_init, jax.random.key(0))
-        placed = sharding.shardings(config.layout, state, mesh)
-        state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, placed)
-        rows = sharding.batch_sharding(mesh)
-        batch = {
-            "x": jax.ShapeDtypeStruct((size, *frames.shape[1:]), np.uint8, sharding=rows),
-            "y": jax.ShapeDtypeStruct((size,), np.int32, sharding=rows),
-        }
-        began = time.perf_counter()
-        program = run.train_step.lower(state, batch).compile()
-    return program, time.perf_counter() - began
+        return hardware.flops(*_step(config, per_chip, sharding.data_parallel(1)))
 
 
-def describe(program: Any, per_chip: int, seconds: float) -> dict[str, Any]:
+def _step(config: Config, per_chip: int, mesh: Mesh) -> tuple[jax.stages.Wrapped, Any, Any]:
+    size, events = per_chip * mesh.size, config.data.name == "cifar10_dvs"
+    frames = np.zeros((1, config.model.time_steps if events else 1, *config.model.input_shape), np.uint8)
+    source = ArraySource(frames, np.zeros(1, np.int32), config.model.classes)
+    run = compile_run(dataclasses.replace(config, batch_size=size), source, 10_000, mesh=mesh)
+    state = jax.eval_shape(run.pure_init, jax.random.key(0))
+    placed = sharding.shardings(config.layout, state, mesh)
+    state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, placed)
+    rows = sharding.batch_sharding(mesh)
+    batch = {
+        "x": jax.ShapeDtypeStruct((size, *frames.shape[1:]), np.uint8, sharding=rows),
+        "y": jax.ShapeDtypeStruct((size,), np.int32, sharding=rows),
+    }
+    return run.train_step, state, batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """An optimised program, the report of its memory, and the seconds that XLA took."""
+
+    text: str
+    memory: str
+    seconds: float
+
+
+def optimise(lowered: jax.stages.Lowered, code: bool) -> Compiled:
+    """Let XLA optimise a program, which ``code`` also compiles to the end; else XLA goes on in a thread.
+
+    Raises:
+      SystemExit: XLA cannot compile the program.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder, began = pathlib.Path(name), time.perf_counter()
+        options = {"xla_dump_to": name}
+        thread = threading.Thread(target=lowered.compile, kwargs={"compiler_options": options}, daemon=True)
+        thread.start()
+        # XLA writes the files in this order.
+        report = "*after_optimizations-buffer-assignment.txt"
+        program = "*after_optimizations_after_buffer_assignment.txt"
+        while thread.is_alive() and (code or not any(folder.glob(program))):
+            thread.join(0.2)
+        thread.join(None if code else 1.0)  # long enough to finish the file
+        seconds = time.perf_counter() - began
+        # The program of the step is the largest; JAX may compile small ones beside it.
+        files = sorted(folder.glob(program), key=lambda file: file.stat().st_size)
+        if not files:
+            raise SystemExit("XLA did not compile the program; its message is above")
+        stem = files[-1].name.removesuffix(program[1:])
+        return Compiled(files[-1].read_text(), (folder / (stem + report[1:])).read_text(), seconds)
+
+
+def memory(report: str) -> dict[str, int]:
+    """Return bytes of ``{arguments, temporaries, outputs}`` in main memory, from XLA's report of its buffers."""
+    totals = {"arguments": 0, "temporaries": 0, "outputs": 0}
+    for size, kind in re.findall(r"^allocation \d+: size (\d+), (.*):$", report, re.MULTILINE):
+        if "color" in kind or "thread-local" in kind or "constant" in kind:
+            continue
+        if "parameter" in kind:
+            totals["arguments"] += int(size)
+        else:
+            totals["outputs" if "maybe-live-out" in kind else "temporaries"] += int(size)
+    return totals
+
+
+def describe(program: Compiled, per_chip: int, operations: float) -> dict[str, Any]:
     """Counts of a compiled step, per chip and step."""
-    memory, cost, text = program.memory_analysis(), program.cost_analysis(), program.as_text()
-    work = hlo.work(text, hlo.hbm_size)
+    work = hlo.work(program.text, hlo.hbm_size)
     return {
         "batch": per_chip,
-        "seconds": round(seconds, 1),
-        "arguments": memory.argument_size_in_bytes,
-        "temporaries": memory.temp_size_in_bytes,
-        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        "code": memory.generated_code_size_in_bytes,
-        "flops": cost["flops"],
-        "xla_bytes": cost["bytes accessed"],
+        "seconds": round(program.seconds, 1),
+        **memory(program.memory),
+        "flops": operations,
         "bytes": work.bytes,
         "loops": work.loops,
         "kernels": work.kernels,
-        "by_source": by_source(text),
-        "collectives": hlo.collectives(text),
+        "by_source": by_source(program.text),
+        "collectives": hlo.collectives(program.text),
     }
 
 
@@ -136,22 +198,19 @@ def _source(instruction: hlo.Instruction, modules: hlo.Modules) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=pathlib.Path)
-    for name in ("--nets", "--layouts", "--slices"):
-        parser.add_argument(name, nargs="+", required=True)
+    for name in ("net", "slice", "layout"):
+        parser.add_argument(name)
+    parser.add_argument("--code", action="store_true")
     options = parser.parse_args()
-    file = options.file
-    content = json.loads(file.read_text()) if file.exists() else {"programs": {}}
-    wanted = [(net, name, layout) for net in options.nets for name in options.slices for layout in options.layouts]
-    for net, name, layout in wanted:
-        key = f"{net}, {name}, {layout}"
-        if key in content["programs"]:
-            continue
-        print(f"{time.strftime('%H:%M:%S')} {key}", flush=True)
-        config, per_chip = load(net)
-        program, seconds = compile_step(dataclasses.replace(config, layout=layout), per_chip, mesh_of(name))
-        content["programs"][key] = describe(program, per_chip, seconds)
-        content["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
-        write_json(file, content)
+    config, per_chip = load(options.net)
+    config = dataclasses.replace(config, layout=options.layout)
+    operations = flops(config, per_chip)
+    program = optimise(lower_step(config, per_chip, mesh_of(options.slice)), options.code)
+    content = json.loads(options.file.read_text()) if options.file.exists() else {"programs": {}}
+    content["programs"][f"{options.net}, {options.slice}, {options.layout}"] = describe(program, per_chip, operations)
+    content["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
+    write_json(options.file, content)
+    os._exit(0)  # without waiting for XLA's threads
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import h100_page, hlo, tpu_page
+from benchmarks import h100_page, hlo, tpu_page, tpu_programs
 from benchmarks.h100 import PUBLISHED
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -152,6 +152,60 @@ def test_on_a_tpu_tiles_are_filled_up_and_on_chip_memory_costs_nothing():
     assert hlo.collectives(TPU) == {"all-reduce": {"count": 1, "bytes": 64 * 4}}
 
 
+SLICES = """HloModule m, is_scheduled=true
+
+%cut (p: f32[32,128]) -> f32[8,128] {
+  %p = f32[32,128]{1,0:T(8,128)} parameter(0)
+  ROOT %s = f32[8,128]{1,0:T(8,128)S(1)} slice(%p), slice={[8:16], [0:128]}
+}
+
+%more (arg: (s32[], f32[8,128])) -> pred[] {
+  %arg = (s32[], f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %i = s32[] get-tuple-element(%arg), index=0
+  %three = s32[]{:T(128)} constant(3)
+  ROOT %lt = pred[] compare(%i, %three), direction=LT, metadata={op_name="while/cond/lt"}
+}
+
+%pass (arg: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
+  %arg = (s32[], f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %row = f32[8,128]{1,0:T(8,128)} get-tuple-element(%arg), index=1
+  %negative = f32[8,128]{1,0:T(8,128)} negate(%row)
+  ROOT %next = (s32[], f32[8,128]{1,0:T(8,128)}) tuple(%arg, %negative)
+}
+
+ENTRY %main (x: f32[32,128]) -> f32[8,128] {
+  %x = f32[32,128]{1,0:T(8,128)} parameter(0)
+  %a = ((f32[32,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:8], [0:128]}
+  %b = ((f32[32,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) async-start(%x), calls=%cut
+  %start = (s32[], f32[8,128]{1,0:T(8,128)}) tuple(%x)
+  ROOT %loop = (s32[], f32[8,128]{1,0:T(8,128)}) while(%start), condition=%more, body=%pass
+}
+"""
+
+
+def test_a_slice_is_read_where_its_original_lies_and_a_counter_bounds_a_loop():
+    """Both slices go from main memory, 4 kB each, into on-chip memory; a pass of the loop reads and writes 4 kB."""
+    row, test = 8 * 128 * 4, 4 + 4 + 1
+    bytes_ = 2 * row + 3 * (2 * row + test)
+    assert hlo.work(SLICES, hlo.hbm_size) == hlo.Work(kernels=2 + 3 * 2, loops=1, bytes=bytes_)
+    with pytest.raises(ValueError, match="loop: the number of its passes is not known"):
+        hlo.work(SLICES.replace("direction=LT", "direction=NE"), hlo.hbm_size)
+
+
+def test_memory_is_read_off_the_report_of_buffers():
+    report = """BufferAssignment:
+allocation 0: size 100, parameter 0, shape |f32[25]| at ShapeIndex {}:
+ value: <36 x.1 @0> (size=100,offset=0): f32[25]{0}
+allocation 1: size 8, output shape is |(f32[2])|, maybe-live-out:
+allocation 2: size 7, thread-local:
+allocation 3: size 4, color 2, preallocated-temp:
+allocation 4: size 3000, preallocated-temp:
+allocation 5: size 5000, color 1, preallocated-temp:
+allocation 6: size 6, constant:
+"""
+    assert tpu_programs.memory(report) == {"arguments": 100, "temporaries": 3000, "outputs": 8}
+
+
 @pytest.mark.parametrize(
     ("type_", "size"),
     [
@@ -180,9 +234,29 @@ def test_a_training_step_compiles_for_several_slices_of_a_tpu(tmp_path):
     if not (wheels / "installed.txt").exists():
         pytest.skip("needs TPU's compiler: run make tpu once, and stop it when it compiles")
     line = [sys.executable, "-m", "benchmarks.tpu", "--out", tmp_path, "--wheels", wheels, "--only", "digits"]
-    done = subprocess.run([*line, "--layouts", "fsdp", "--slices", "2 x v5e 2x2"], cwd=ROOT, capture_output=True)
+    line += ["--layouts", "fsdp", "data", "--slices", "2 x v5e 2x2"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
-    program = json.loads((tmp_path / "tpu.json").read_text())["programs"]["digits, 2 x v5e 2x2, fsdp"]
+    programs = json.loads((tmp_path / "tpu.json").read_text())["programs"]
+    assert programs["digits, 2 x v5e 2x2, data"]["collectives"]["all-gather"]["bytes"] < 1e5  # no activations
+    program = programs["digits, 2 x v5e 2x2, fsdp"]
     assert program["flops"] > 1e8 and program["bytes"] > 1e5
     assert program["collectives"]["all-gather"]["count"] > 0  # of parameters
     assert program["collectives"]["reduce-scatter"]["count"] > 0  # of gradients, within a slice
+
+
+@pytest.mark.slow
+def test_the_counts_are_those_of_a_program_that_is_compiled_to_the_end(tmp_path):
+    wheels = ROOT / ".bench" / "tpu"
+    if not (wheels / "installed.txt").exists():
+        pytest.skip("needs TPU's compiler: run make tpu once, and stop it when it compiles")
+    programs = []
+    for options in ([], ["--code"]):
+        out = tmp_path / str(len(options))
+        line = [sys.executable, "-m", "benchmarks.tpu", "--out", out, "--wheels", wheels, "--only", "digits", *options]
+        line += ["--layouts", "data", "--slices", "v5e 2x2"]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        programs.append(json.loads((out / "tpu.json").read_text())["programs"]["digits, v5e 2x2, data"])
+        del programs[-1]["seconds"]
+    assert programs[0] == programs[1] and programs[0]["bytes"] > 1e5
