@@ -480,8 +480,9 @@ def test_rises_under_the_alternating_force_are_of_the_run_that_is_trained():
     kind, setting = net.Kind(task="parity", substeps=3), net.Setting(z0=11.0)
     move, push = jax.jit(net.step, static_argnames="kind"), jax.jit(overshoot.annealed_map(kind, True))
     paired = trained = net.start(5, setting.init, "parity")
-    state, records = (trained, setting, jnp.int32(0), paired), []
-    for n in range(3):
+    state = trained, setting, jnp.int32(0), paired
+    records: list[net.Params] = []
+    for n in jnp.arange(3):
         moved, record = move(paired, setting, net.strength(n, setting), kind=kind._replace(substeps=1))
         paired, records = jax.tree.map(jnp.add, moved, record), [*records, record]
         force = forcing.alternating(jax.tree.map(lambda *kicks: jnp.stack(kicks), *records))
@@ -502,7 +503,7 @@ def test_rises_of_a_condition_are_of_the_run_that_is_trained(kind):
     setting = xor_net.Setting(z0=2.0, lr=1.0, width=2.0)
     trained = xor_net.train(3, setting, kind=kind, steps=3)[1]
     state, step = (
-        (xor_net.start(3, setting), jnp.int32(0)),
+        (xor_net.start(jnp.int32(3), setting), jnp.int32(0)),
         jax.jit(functools.partial(tuned.annealed_step, setting, kind)),
     )
     for _ in range(3):
