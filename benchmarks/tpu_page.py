@@ -94,9 +94,9 @@ image summed where it is made.
 
 In SEW-ResNet-34, three quarters of what remains belongs to the stem and the first stage, whose 64 channels fill half of
 the 128 lanes of a tile; max pooling and its gradient read and write the stem's spikes of all time steps. Counted and
-left out: `--model.remat` (79.1 GB moved and 5.4 GB of temporaries in SEW-ResNet-34, more than without it),
-max pooling as a maximum of shifted arrays (18.8 GB moved by stem and pooling
-alone, in place of 6.3), and a norm that is applied to each time step by itself (6.8 GB in place of 3.8 in a block)."""
+left out: `--model.remat` (79.1 GB moved and 5.4 GB of temporaries in SEW-ResNet-34, more than without it), max pooling
+as a maximum of shifted arrays (18.8 GB moved by stem and pooling alone, in place of 6.3), and a norm that is applied to
+each time step by itself (6.8 GB in place of 3.8 in a block)."""
 
 
 def _rooflines(programs: dict[str, Any]) -> str:
