@@ -111,9 +111,14 @@ def test_published_networks_with_dropout_need_a_key_in_training_only(name):
         jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]), variables, x)
 
 
-@pytest.mark.parametrize(("name", "side"), [("cnn6", 16), ("small_conv", 4)])
-def test_dropout_is_drawn_from_the_key_and_in_training_only(name, side):
-    model = models.build(small(name, time_steps=2, input_shape=(side, side, 2), dropout=0.5))
+@pytest.mark.parametrize(
+    "network",
+    [small("cnn6", input_shape=(16, 16, 2)), Model("small_conv", (4, 4, 2), features=(8,))],
+    ids=["cnn6", "conv"],
+)
+def test_dropout_is_drawn_from_the_key_and_in_training_only(network):
+    side = network.input_shape[0]
+    model = models.build(dataclasses.replace(network, time_steps=2, dropout=0.5))
     x = jax.random.normal(jax.random.key(1), (2, 2, side, side, 2))
     variables = jax.jit(lambda x: model.init(jax.random.key(0), x))(x)
 
