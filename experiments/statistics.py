@@ -148,7 +148,9 @@ def power(effect: float, sd: float, pairs: int, alpha: float = 0.05) -> float:
       alpha: level; for the first step of Holm's correction over k comparisons, that of one divided by k.
     """
     critical, shift = stats.t.ppf(1 - alpha / 2, pairs - 1), effect / sd * np.sqrt(pairs)
-    return float(stats.nct.sf(critical, pairs - 1, shift) + stats.nct.cdf(-critical, pairs - 1, shift))
+    # For a large shift scipy gives NaN in place of the tail on the other side, which is then below 1e-20.
+    other_side = np.nan_to_num(stats.nct.cdf(-critical, pairs - 1, abs(shift)))
+    return float(stats.nct.sf(critical, pairs - 1, abs(shift)) + other_side)
 
 
 def power_of_equivalence(margin: float, sd: float, pairs: int, alpha: float = 0.05) -> float:

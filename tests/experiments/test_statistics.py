@@ -85,6 +85,11 @@ def test_power_is_the_share_of_tests_that_find_the_effect(effect, sd, pairs):
     assert statistics.power(effect, sd, pairs) == pytest.approx(found.mean(), abs=0.012)
 
 
+def test_the_power_for_a_large_effect_is_a_number():
+    assert statistics.power(0.5, 0.3, 128) == pytest.approx(1)
+    assert statistics.power(-0.5, 0.8, 30) == statistics.power(0.5, 0.8, 30)
+
+
 @pytest.mark.parametrize(("margin", "sd", "pairs"), [(0.5, 0.8, 24), (0.5, 0.49, 10), (0.25, 1.0, 60)])
 def test_power_of_equivalence_is_the_share_of_intervals_inside_the_margin(margin, sd, pairs):
     samples = np.random.default_rng(2).normal(0, sd, (20_000, pairs))

@@ -325,7 +325,7 @@ WRONG = {
     "config = Config(model=config.model, batch_size=8, loss=Loss(membrane=0.1))\ndef model(config, neuron):\n"
     "    import flax.linen as nn\n    class Own(nn.Module):\n        @nn.compact\n"
     "        def __call__(self, x, train=False): return nn.Dense(2)(x), None\n    return Own()":
-        "{}: model: Own.__call__() got an unexpected keyword argument 'membrane_term'; expected is (logits",
+        "{}: model: model.<locals>.Own.__call__() got an unexpected keyword argument 'membrane_term'",
     "def loss(config): return lambda logits, labels, where=None: logits": "{}: loss gives (2, 2, 2); expected is",
     "def loss(config): return lambda logits, labels: 0.0": "{}: loss: ",
     "def loss(config): return config.optimizer.lr * 2": "{}:7: in loss: TypeError: unsupported operand type(s) for *: "
