@@ -523,6 +523,7 @@ def test_the_page_of_rises_is_that_of_its_data():
     assert set(content["conditions"]) == {*tuned.PRIMARY_FIRST}
 
 
+@pytest.mark.slow
 def test_the_step_of_later_rises_is_the_training_that_is_measured():
     settings = later_rises.stacked(np.array([0.5, 8.0]))
     state = (jax.vmap(xor_net.uniform)(jnp.arange(2)), settings, jnp.zeros(2, int))
