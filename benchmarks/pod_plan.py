@@ -47,7 +47,7 @@ def least_time(chip: Chip, program: Mapping[str, Any]) -> Step:
 
 
 def cores(images_per_second: float, photographs: Mapping[str, Any]) -> list[float]:
-    """Cores that decode so many images a second, for each way of ``PREPARED``."""
+    """Cores that decode this number of images a second, for each way of ``PREPARED``."""
     rates = photographs["pictures_per_second"]
     return [images_per_second / rates[program]["median"] for program, _ in PREPARED.values()]
 

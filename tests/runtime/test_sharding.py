@@ -42,7 +42,7 @@ IN_SLICES = (0, 1, 1, 0, 0, 1, 0, 1)
 
 
 def over(devices):
-    """The mesh of so many devices, or of 8 in two slices (the slice of each)."""
+    """The mesh of a number of devices, or of 8 devices, given the slice of each."""
     if isinstance(devices, tuple):
         return sharding.data_mesh(jax.devices(), devices)
     return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
