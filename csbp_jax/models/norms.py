@@ -71,7 +71,7 @@ class BatchNorm(nn.Module):
         reference = jnp.expand_dims(jax.lax.stop_gradient(running_mean.value), axes)
         offset = x.astype(wide) - reference
         mean, square = offset.mean(axes, keepdims=True), jnp.square(offset).mean(axes, keepdims=True)
-        var = square - jnp.square(mean)
+        var = jnp.maximum(square - jnp.square(mean), 0)  # the rounding of a difference may be below 0
         new = ((reference + mean).reshape(-1), var.reshape(-1))
         _update_running(self, math.prod(x.shape[:-1]), (running_mean, new[0]), (running_var, new[1]))
         scale, shift = self.affine(offset)

@@ -40,7 +40,8 @@ State = tuple[Params, Setting, jax.Array]
 def step(kind: Kind, state: State, batch: None) -> State:
     """A step of the annealed run, as a map of :data:`State`, so that runs of many settings are one program."""
     params, setting, n = state
-    return *annealed_step(setting, kind, (params, n), batch)[:1], setting, n + 1
+    params, n = annealed_step(setting, kind, (params, n), batch)
+    return params, setting, n
 
 
 STEP = {term: functools.partial(step, Kind(term=term)) for term in TERMS}
@@ -83,7 +84,7 @@ def phase(term: str, target: float, starts: int) -> dict[str, Content]:
 def basin(name: str) -> Content:
     """A condition of the basins: the starts of its check, whose labels are stored."""
     condition = basins.CONDITIONS[name]
-    with np.load(study.RESULTS / "basins" / f"{name.lower()}.npz") as stored:
+    with np.load(study.RESULTS / "basins" / f"{basins.file_stem(name)}.npz") as stored:
         solved, points = stored["checked"].ravel() == basins.XOR, len(stored["labels"])
     axis = np.linspace(-basins.SPAN, basins.SPAN, points, dtype=np.float32)[:: points // basins.CHECKED]
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -152,8 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def finish(file: pathlib.Path, content: Content, text: str) -> None:
     """Write the results with their provenance, and their page."""
-    written: dict[str, Any] = content | study.provenance(COMMAND)
-    write_json(file, written)
+    write_json(file, content | study.provenance(COMMAND))
     file.with_name("rises.md").write_text(text)
 
 
