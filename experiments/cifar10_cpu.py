@@ -1,9 +1,9 @@
 """CIFAR-10's pictures on a CPU: test accuracy and curves of CSBP, plain backpropagation and drift.
 
-    python -m experiments.cifar10_cpu [--conditions csbp plain drift] [--seeds 3] [--data-dir data]
-        [--out docs/results/cifar10] [--FIELD VALUE ...]
+    python -m experiments.cifar10_cpu [--preset cifar10_quick] [--conditions csbp plain drift] [--seeds 3]
+        [--data-dir data] [--out docs/results/cifar10] [--FIELD VALUE ...]
 
-The config is that of ``cifar10_quick``, a FIELD any of it. Runs with the same seed have the same initial weights and
+The config is that of the preset, a FIELD any of it. Runs with the same seed have the same initial weights and
 the same order of pictures. Runs are kept under ``runs/cifar10``: a stopped one resumes, also within an epoch, and one
 that has finished is not repeated. The test split is evaluated once per run, with the weights of the last epoch and with
 those of the epoch chosen by validation.
@@ -29,7 +29,7 @@ from experiments.statistics import student_dict
 from experiments.study import Content
 
 MODULE = "experiments.cifar10_cpu"
-PRESET = "cifar10_quick"
+PRESETS = ("cifar10_quick", "cifar10_ilif")
 ROOT = pathlib.Path("runs/cifar10")
 CONDITIONS = ("csbp", "plain", "drift")
 LABELS = {"csbp": "CSBP", "plain": "plain backpropagation", "drift": "drift in place of the chaos term"}
@@ -101,13 +101,14 @@ def draw(runs: Mapping[str, Mapping[str, Content]]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "cifar10", data_dir=True)
+    parser.add_argument("--preset", choices=PRESETS, default=PRESETS[0])
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
     parser.add_argument("--seeds", type=int, default=3)
     options, fields = parser.parse_known_args(arguments)
     with study.one_line_errors(parser):
-        config = parse(configs.load(PRESET), fields, MODULE)
+        config = parse(configs.load(options.preset), fields, MODULE)
         content = study.resume(parser, options.out / "cifar10.json", {"config": to_json(config)}, {"runs": {}})
-        words = [f"--conditions {' '.join(options.conditions)}", f"--seeds {options.seeds}", *fields]
+        words = [f"--preset {options.preset}", f"--conditions {' '.join(options.conditions)}", f"--seeds {options.seeds}", *fields]
         command = " ".join([f"python -m {MODULE}", *words])
         pairs = [(seed, name) for seed in range(options.seeds) for name in options.conditions]
         missing = [(seed, name) for seed, name in pairs if str(seed) not in content["runs"].get(name, {})]
