@@ -22,10 +22,10 @@ def run(accuracy):
 
 
 def test_conditions_differ_in_the_chaos_term_only():
-    csbp = configs.load(cifar10_cpu.PRESET)
+    csbp = configs.load(cifar10_cpu.PRESETS[0])
     plain, drift = (cifar10_cpu.condition(csbp, name) for name in ("plain", "drift"))
     assert cifar10_cpu.condition(csbp, "csbp") == csbp and csbp.chaos.term == "chaos" and csbp.chaos.z0[0] > 0
-    assert plain == configs.load(f"{cifar10_cpu.PRESET}_bp")
+    assert plain == configs.load(f"{cifar10_cpu.PRESETS[0]}_bp")
     assert drift == dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, term="drift"))
 
 
@@ -52,7 +52,7 @@ def test_a_stop_ends_the_study_with_the_code_of_a_resumable_run(monkeypatch, cap
 
     monkeypatch.setattr(cifar10_cpu, "train", stop)
     with pytest.raises(SystemExit, match="42"):
-        cifar10_cpu.train_run(configs.load(cifar10_cpu.PRESET), "data")
+        cifar10_cpu.train_run(configs.load(cifar10_cpu.PRESETS[0]), "data")
     assert "stopped after step 7; the same command resumes" in capsys.readouterr().out
 
 
@@ -78,7 +78,7 @@ def test_finished_runs_are_not_repeated(tmp_path, monkeypatch, content):
 
 
 def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(content):
-    assert content["config"] == to_json(configs.load(cifar10_cpu.PRESET))
+    assert content["config"] == to_json(configs.load(cifar10_cpu.PRESETS[0]))
     assert (FOLDER / "table.md").read_text() == cifar10_cpu.table(content["runs"]) + "\n"
     for of_seed in content["runs"].values():
         for result, epochs in ((run["result"], run["epochs"]) for run in of_seed.values()):
