@@ -108,7 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with study.one_line_errors(parser):
         config = parse(configs.load(options.preset), fields, MODULE)
         content = study.resume(parser, options.out / "cifar10.json", {"config": to_json(config)}, {"runs": {}})
-        words = [f"--preset {options.preset}", f"--conditions {' '.join(options.conditions)}", f"--seeds {options.seeds}", *fields]
+        words = [
+            f"--preset {options.preset}",
+            f"--conditions {' '.join(options.conditions)}",
+            f"--seeds {options.seeds}",
+            *fields,
+        ]
         command = " ".join([f"python -m {MODULE}", *words])
         pairs = [(seed, name) for seed in range(options.seeds) for name in options.conditions]
         missing = [(seed, name) for seed, name in pairs if str(seed) not in content["runs"].get(name, {})]
