@@ -9,7 +9,7 @@ are read from ``generalisation.json`` and not trained again.
 
 import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,13 +29,14 @@ TUNING_SEEDS = (1000, 1001, 1002)
 CHUNK = 24
 """Runs that are trained as one program."""
 LOOK, SD_LIMIT = 16, 1.4
-"""Pairs after which the standard deviation is looked at, and above which (in points) digits get more seeds."""
+"""Pairs after which the standard deviation is looked at, and the one (in points) above which there are more seeds."""
 
 
 class DataSet(NamedTuple):
-    """How a data set is used: the side of its grey pictures, labels of a class, batch size, epochs, seeds.
+    """How a data set is used: the side of its pictures, labels of a class, batch size, epochs, seeds.
 
     wrong: the share of wrong labels of each arm.
+    doubled: twice as many seeds where the differences of the first :data:`LOOK` vary by more than :data:`SD_LIMIT`.
     """
 
     side: int
@@ -44,15 +45,16 @@ class DataSet(NamedTuple):
     epochs: int
     seeds: int
     wrong: tuple[float, ...] = (0.0, 0.2)
+    doubled: bool = False
 
 
 DATA_SETS = {
-    "digits": DataSet(8, 20, 20, 30, 64),
+    "digits": DataSet(8, 20, 20, 30, 64, doubled=True),
     "cifar10": DataSet(16, 100, 50, 20, 32, (0.0,)),
     "mnist": DataSet(28, 20, 20, 30, 32),
     "fashion_mnist": DataSet(28, 100, 50, 30, 32),
 }
-NETWORKS = {"dense": ((128, 128), "fc1.membrane"), "conv": ((16, 32, 32), "conv1.membrane")}
+NETWORKS = {"dense": ("dense", (128, 128), "fc1.membrane"), "conv": ("small_conv", (16, 32, 32), "conv1.membrane")}
 
 
 # --- data ---------------------------------------------------------------------------------------------------------
@@ -66,15 +68,27 @@ def load_task(name: str, options: argparse.Namespace) -> tuple[runs.Task, DataSe
     """
     changes = {field: getattr(options, field) for field in ("side", "labels", "epochs", "seeds")}
     use = DATA_SETS[name]._replace(**{field: value for field, value in changes.items() if value is not None})
-    features, tap = NETWORKS[options.network]
     config = configs.load(name)
     splits = data_sets.load(replaced(config, "data.augment", ()), options.data_dir)
+    model = {"input_shape": (use.side, use.side, 1), "time_steps": 4}
+    config = small_net(config, use, model, options.network)
+    train, test = (grey(splits[split], use.side) for split in ("train", "test"))
+    if name == "digits":
+        return runs.Task(config, use.labels, train, grey(splits["validation"], use.side), test), use
+    chosen = np.random.default_rng(0).choice(len(train[1]) // 10, 1000, replace=False)
+    pool = len(train[1]) - len(train[1]) // 10  # validation pictures are from the rest
+    validation = train[0][pool:][chosen], train[1][pool:][chosen]
+    return runs.Task(config, use.labels, (train[0][:pool], train[1][:pool]), validation, test), use
+
+
+def small_net(config: Config, use: DataSet, model: Mapping[str, Any], network: str = "dense") -> Config:
+    """The config with a network of the study, its term and its optimiser; ``model`` has fields of ``config.model``."""
+    name, features, tap = NETWORKS[network]
     for field, value in {
-        "model.name": "dense" if options.network == "dense" else "small_conv",
+        "model.name": name,
         "model.features": features,
-        "model.input_shape": (use.side, use.side, 1),
         "model.classes": 10,
-        "model.time_steps": 4,
+        **{f"model.{field}": value for field, value in model.items()},
         "epochs": use.epochs,
         "batch_size": use.batch_size,
         "chaos.taps": (tap,),
@@ -86,13 +100,7 @@ def load_task(name: str, options: argparse.Namespace) -> tuple[runs.Task, DataSe
         "optimizer.momentum": 0.9,
     }.items():
         config = replaced(config, field, value)
-    train, test = (grey(splits[split], use.side) for split in ("train", "test"))
-    if name == "digits":
-        return runs.Task(config, use.labels, train, grey(splits["validation"], use.side), test), use
-    chosen = np.random.default_rng(0).choice(len(train[1]) // 10, 1000, replace=False)
-    pool = len(train[1]) - len(train[1]) // 10  # validation pictures are from the rest
-    validation = train[0][pool:][chosen], train[1][pool:][chosen]
-    return runs.Task(config, use.labels, (train[0][:pool], train[1][:pool]), validation, test), use
+    return config
 
 
 def grey(source: data_sets.DataSource, side: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
@@ -186,8 +194,10 @@ def test(runner: Runner, arms: Sequence[str], conditions: Sequence[str], seeds: 
         runner.fill([Job(a, c, chosen[a][c], seed) for a in arms for c in conditions for seed in span])
 
 
-def run_data_set(runner: Runner, arms: Sequence[str], seeds: int, show: Any) -> None:
-    """Tune and test all conditions of a data set, P, C, D and S first; ``show`` writes the report."""
+def run_data_set(
+    runner: Runner, arms: Sequence[str], use: DataSet, rest: Sequence[str], show: Callable[[], None]
+) -> None:
+    """Tune and test P, C, D and S, then ``rest``, one at a time; ``show`` writes the report."""
     for numbers in (range(8), range(8, 16)):
         runner.fill([Job(a, "P", n, seed) for a in arms for n in numbers for seed in TUNING_SEEDS])
     for arm in arms:
@@ -201,20 +211,55 @@ def run_data_set(runner: Runner, arms: Sequence[str], seeds: int, show: Any) -> 
             content["unit"] = float(np.mean(content["units"]))
     tune(runner, arms, PRIMARY[1:])
     test(runner, arms, PRIMARY, LOOK)
-    if arms[0].startswith("digits"):
+    seeds = use.seeds
+    if use.doubled:
         spread = float(np.mean([report.pooled_sd(runner.content["arms"][arm], LOOK) for arm in arms]))
         seeds = 2 * seeds if spread > SD_LIMIT else seeds
     for arm in arms:
         runner.content["arms"][arm]["seeds"] = seeds
     test(runner, arms, PRIMARY, seeds)
     show()
-    rest = [name for name in SETTINGS if name not in PRIMARY]
-    tune(runner, arms, rest)
-    test(runner, arms, rest, seeds)
+    for condition in rest:
+        tune(runner, arms, [condition])
+        test(runner, arms, [condition], seeds)
+        show()
     # Not planned: how much of a difference from P is that of rates and widths.
     bases = {arm: runner.content["arms"][arm]["base"] for arm in arms}
     runner.fill([Job(arm, "P", base, seed) for arm, base in bases.items() for seed in range(seeds)])
     show()
+
+
+def run_study(
+    name: str,
+    module: str,
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    settings: Content,
+    load: Callable[[str, argparse.Namespace], tuple[runs.Task, DataSet]],
+    rest: Sequence[str],
+) -> None:
+    """Run a study with the conditions of this one on ``options.data``, and write it as ``NAME.json``.
+
+    Args:
+      module: how the study is called.
+      settings: options that must be the same when it is resumed.
+      load: makes the task of a data set, and says how it is used; a ConfigError leaves the data set out.
+      rest: conditions after P, C, D and S.
+    """
+    file = options.out / f"{name}.json"
+    content = study.resume(parser, file, settings | {"settings": SETTINGS}, {"arms": {}})
+    content["provenance"] = study.provenance(module)
+    for data_set in options.data:
+        try:
+            task, use = load(data_set, options)
+        except ConfigError as error:
+            print(f"{data_set} is left out: {error}")
+            continue
+        arms = {data_set if not wrong else f"{data_set}, wrong labels": wrong for wrong in use.wrong}
+        for arm, wrong in arms.items():
+            content["arms"].setdefault(arm, {"wrong": wrong, "chosen": {}, "runs": {}})
+        show = functools.partial(report.write, options.out, name, content)
+        run_data_set(Runner(content, file, task), list(arms), use, rest, show)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -224,21 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("labels", "side", "epochs", "seeds"):
         parser.add_argument(f"--{name}", type=int)
     options = parser.parse_args(arguments)
-    file = options.out / "generalisation.json"
     settings = {name: getattr(options, name) for name in ("network", "labels", "side", "epochs", "seeds")}
-    content = study.resume(parser, file, settings | {"settings": SETTINGS}, {"arms": {}})
-    content["provenance"] = study.provenance(MODULE)
-    for name in options.data:
-        try:
-            task, use = load_task(name, options)
-        except ConfigError as error:
-            print(f"{name} is left out: {error}")
-            continue
-        arms = {name if not wrong else f"{name}, wrong labels": wrong for wrong in use.wrong}
-        for arm, wrong in arms.items():
-            content["arms"].setdefault(arm, {"wrong": wrong, "chosen": {}, "runs": {}})
-        show = functools.partial(report.write, options.out, content)
-        run_data_set(Runner(content, file, task), list(arms), use.seeds, show)
+    rest = [name for name in SETTINGS if name not in PRIMARY]
+    run_study("generalisation", MODULE, parser, options, settings, load_task, rest)
 
 
 if __name__ == "__main__":

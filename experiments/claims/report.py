@@ -99,15 +99,15 @@ def verdict(family: Mapping[str, Mapping[str, float]]) -> str:
 # --- text and picture ---------------------------------------------------------------------------------------------
 
 
-def write(folder: pathlib.Path, content: Content) -> None:
-    """Write ``generalisation.json`` with its analysis, ``table.md`` and ``generalisation.png``."""
+def write(folder: pathlib.Path, name: str, content: Content) -> None:
+    """Write ``NAME.json`` with its analysis, ``table.md`` and ``NAME.png``."""
     for arm in content["arms"].values():
         arm["analysis"] = analyse(arm)
-    analysed = {name: arm for name, arm in content["arms"].items() if arm["analysis"]}
+    analysed = {title: arm for title, arm in content["arms"].items() if arm["analysis"]}
     if not analysed:
         return
-    study.write(folder, "generalisation", content, "\n\n".join(map(arm_text, analysed, analysed.values())))
-    draw(folder, analysed)
+    study.write(folder, name, content, "\n\n".join(map(arm_text, analysed, analysed.values())))
+    study.save_figure(draw(analysed), folder, name)
 
 
 def arm_text(name: str, arm: Content) -> str:
@@ -169,7 +169,7 @@ def interval_text(result: Mapping[str, float] | None) -> str:
     return f"{result['mean']:+.2f} [{result['low']:+.2f}, {result['high']:+.2f}]" if result else ""
 
 
-def draw(folder: pathlib.Path, arms: Mapping[str, Content]) -> None:
+def draw(arms: Mapping[str, Content]) -> Any:
     """Draw differences from P with simultaneous intervals, and the primary contrasts, one panel an arm."""
     figure = empty_figure(4.2 * len(arms), 4.2)
     axes = np.atleast_1d(figure.subplots(1, len(arms), sharey=True))
@@ -190,4 +190,4 @@ def draw(folder: pathlib.Path, arms: Mapping[str, Content]) -> None:
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("difference of test accuracy (points)")
     axes[0].invert_yaxis()
-    study.save_figure(figure, folder, "generalisation")
+    return figure

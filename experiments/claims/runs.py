@@ -43,17 +43,21 @@ BLOCK = 500
 """Pictures that are evaluated at once."""
 
 
+Labelled = tuple[NDArray[Any], NDArray[Any]]
+"""Inputs ``[N, T, ...]``, T = 1 for still pictures, and labels ``[N]``."""
+
+
 class Task(NamedTuple):
-    """Pictures ``[N, 1, ...]`` in [0, 1] and labels ``[N]`` of a data set, and the config that trains on them.
+    """Labelled inputs of a data set ("pictures" below), and the config that trains on them.
 
     labels: number of training pictures of each class.
     """
 
     config: Config
     labels: int
-    train: tuple[NDArray[Any], NDArray[Any]]
-    validation: tuple[NDArray[Any], NDArray[Any]]
-    test: tuple[NDArray[Any], NDArray[Any]]
+    train: Labelled
+    validation: Labelled
+    test: Labelled
 
     @property
     def size(self) -> int:

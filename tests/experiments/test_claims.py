@@ -1,5 +1,6 @@
 """The study of generalisation: its steps are the package's, its flow the plan's, its verdicts the plan's words."""
 
+import argparse
 import dataclasses
 import json
 from typing import Any
@@ -9,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import learner, losses, models
+from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import ConfigError, replaced
 from csbp_jax.learner import optimizer
-from experiments.claims import generalisation, report, runs, settings
+from experiments.claims import events, generalisation, report, runs, settings, spike_timing
 from tests.support import small_net
 
 BASE = dataclasses.replace(
@@ -171,9 +172,33 @@ def test_equal_budgets():
         generalisation.load_task("cifar10", generalisation_options())
 
 
-def generalisation_options():
-    return type(
-        "Options",
-        (),
-        {"network": "dense", "data_dir": "nowhere", "side": None, "labels": None, "epochs": None, "seeds": None},
-    )()
+def generalisation_options(**changes):
+    none = dict.fromkeys(("side", "labels", "epochs", "seeds"))
+    return argparse.Namespace(**{"network": "dense", "data_dir": "nowhere"} | none | changes)
+
+
+def test_spike_timing_has_its_classes_in_times_alone():
+    x, y = spike_timing.draw(seed=0, samples=30)
+    assert x.shape == (300, 10, 32) and (x.sum(axis=1) == 1).all()
+    np.testing.assert_array_equal(np.bincount(y), [30] * 10)
+    times = x.argmax(axis=1).astype(float)
+    # The nearest of 20 samples of each class has the class of another sample far more often than one time in ten.
+    nearest = ((times[200:, None] - times[None, :200]) ** 2).sum(-1).argmin(1)
+    assert (y[:200][nearest] == y[200:]).mean() > 0.3
+    np.testing.assert_array_equal(spike_timing.draw(seed=0, samples=30)[0], x)
+    assert (spike_timing.draw(seed=1, samples=30)[0] != x).any()
+
+
+def test_tasks_of_the_study_on_events():
+    task, use = events.load_task("spike_timing", generalisation_options(labels=5))
+    assert [len(labelled[1]) for labelled in (task.train, task.validation, task.test)] == [10_000, 300, 2000]
+    assert use.labels == task.labels == 5 and task.config.model.neuron.decay == 0.9
+    assert runs.draw(task, 0, 0.0).order.shape == (30, 2, 20)
+
+
+@pytest.mark.slow
+def test_recordings_of_digits_are_sums_over_blocks_of_pixels(tmp_path):
+    task, _ = events.load_task("digits_events", generalisation_options(data_dir=str(tmp_path)))
+    assert task.train[0].shape == (1258, 10, 8, 8, 2) and task.config.model.input_shape == (8, 8, 2)
+    whole = data.load(configs.load("digits_events"), str(tmp_path))["train"].take(np.arange(3), np.empty((3, 0)))
+    np.testing.assert_array_equal(task.train[0][:3].sum(axis=(2, 3)), whole["x"].sum(axis=(2, 3)))

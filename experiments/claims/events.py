@@ -1,0 +1,78 @@
+"""Run the plan of docs/results/claims_events/plan.md: generalisation with few labels, on events and on times of spikes.
+
+    python -m experiments.claims.events [--data digits_events spike_timing] [--data-dir data]
+        [--rest WD DO SAM RMP LS L N] [--labels N] [--epochs N] [--seeds N] [--out docs/results/claims_events]
+
+--rest: conditions after P, C, D and S. Conditions, their settings, tuning and tests are those of
+``experiments.claims.generalisation``. Finished runs are read from ``events.json`` and not trained again.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+
+from csbp_jax import configs
+from csbp_jax import data as data_sets
+from experiments import study
+from experiments.claims import generalisation, runs, spike_timing
+from experiments.claims.generalisation import DataSet
+
+MODULE = "python -m experiments.claims.events"
+DATA_SETS = {
+    "digits_events": DataSet(8, 20, 20, 30, 64, (0.0,), doubled=True),
+    "spike_timing": DataSet(1, 20, 20, 30, 64, (0.0,), doubled=True),
+}
+REST = ("WD", "DO", "SAM", "RMP", "LS", "L", "N")
+POOL, VALIDATION, TEST = 1000, 30, 200
+"""Samples of a class of spike_timing."""
+
+
+def load_task(name: str, options: argparse.Namespace) -> tuple[runs.Task, DataSet]:
+    """Make a data set of the study, with its config."""
+    changes = {field: getattr(options, field) for field in ("labels", "epochs", "seeds")}
+    use = DATA_SETS[name]._replace(**{field: value for field, value in changes.items() if value is not None})
+    load = load_digits if name == "digits_events" else load_spike_timing
+    return load(use, options.data_dir), use
+
+
+def load_digits(use: DataSet, data_dir: str) -> runs.Task:
+    """The recordings of digits_events: counts of events ``[N, 10, side, side, 2]``, sums over blocks of pixels."""
+    config = configs.load("digits_events")
+    splits = data_sets.load(config, data_dir)
+    T, (height, width, channels) = config.model.time_steps, config.model.input_shape
+    shape = (-1, T, use.side, height // use.side, use.side, width // use.side, channels)
+
+    def arrays(split: str) -> runs.Labelled:
+        batch = splits[split].take(np.arange(len(splits[split])), np.empty((len(splits[split]), 0), np.float32))
+        return batch["x"].astype(np.float32).reshape(shape).sum(axis=(3, 5)), batch["y"].astype(np.int32)
+
+    config = generalisation.small_net(config, use, {"input_shape": (use.side, use.side, channels)})
+    return runs.Task(config, use.labels, arrays("train"), arrays("validation"), arrays("test"))
+
+
+def load_spike_timing(use: DataSet, data_dir: str) -> runs.Task:
+    """The task of ``experiments.claims.spike_timing``, with membranes that remember for about as long as it lasts."""
+    del data_dir
+    x, y = spike_timing.draw(seed=0, samples=POOL + VALIDATION + TEST)
+    ends = spike_timing.CLASSES * np.cumsum([POOL, VALIDATION])
+    train, validation, test = zip(np.split(x, ends), np.split(y, ends), strict=True)
+    model = {"input_shape": (spike_timing.UNITS,), "time_steps": spike_timing.TIME_STEPS, "neuron.decay": 0.9}
+    return runs.Task(
+        generalisation.small_net(configs.load("digits_events"), use, model), use.labels, train, validation, test
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "claims_events", data_dir=True)
+    parser.add_argument("--data", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
+    parser.add_argument("--rest", nargs="+", choices=REST, default=list(REST))
+    for name in ("labels", "epochs", "seeds"):
+        parser.add_argument(f"--{name}", type=int)
+    options = parser.parse_args(arguments)
+    settings = {name: getattr(options, name) for name in ("labels", "epochs", "seeds")}
+    generalisation.run_study("events", MODULE, parser, options, settings, load_task, options.rest)
+
+
+if __name__ == "__main__":
+    main()
