@@ -92,7 +92,7 @@ def verdict(family: Mapping[str, Mapping[str, float]]) -> str:
     if family["C-P"]["holm"] < 0.05 and family["C-P"]["mean"] < 0:
         return "harm"
     sd = max(pair["sd"] for pair in family.values())
-    needed = pairs_needed(lambda n: power(MARGIN, sd, n, 0.05 / 3), most=10_000)
+    needed = pairs_needed(lambda n: power(MARGIN, sd, n, 0.05 / len(family)), most=10_000)
     return f"not decided; {needed} pairs would decide 0.5 points"
 
 

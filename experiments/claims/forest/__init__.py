@@ -1,0 +1,1 @@
+"""Study of whether CSBP improves any method of training spiking networks."""
