@@ -13,7 +13,7 @@ from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.evaluation.restore import RestoredRun
 from csbp_jax.evaluation.robustness import battery, comparison
 from csbp_jax.evaluation.robustness.comparison import Difference, Scores
-from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure
+from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure, programs_of
 from csbp_jax.reporting import plots_robustness, terminal
 from csbp_jax.reporting.format import percent
 from csbp_jax.reporting.pairs import difference_text
@@ -102,8 +102,8 @@ def _measure(runs: Sequence[RestoredRun], sources: Sequence[Any], plan: Plan, co
         for run, source in zip(runs, sources, strict=True):
             config = run.config
             kind: Any = run.folder if run.own.plugins else (config.model, config.data, config.eval_batch_size)
-            shared = programs.setdefault(kind, Programs(run, source.events))
-            measured.append(measure(Subject(shared, run, source), plan, show))
+            shared = programs.setdefault(kind, programs_of(run, source.events))
+            measured.append(measure(Subject(run.folder.name, shared, run.variables, source), plan, show))
     return measured
 
 

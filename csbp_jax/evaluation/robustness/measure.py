@@ -14,7 +14,7 @@ from csbp_jax import data
 from csbp_jax.config import Config
 from csbp_jax.data.device import transform
 from csbp_jax.evaluation import forward
-from csbp_jax.evaluation.restore import RestoredRun
+from csbp_jax.evaluation.restore import Apply, RestoredRun
 from csbp_jax.evaluation.robustness import battery, pgd, spike_faults, square, weight_errors
 from csbp_jax.runtime import sharding
 
@@ -64,25 +64,30 @@ class Programs:
 
     Batches are ``{"x", "y", "index"}``: float32 inputs (pictures: brightness in [0, 1]), labels, and the numbers of the
     examples in their split, from which their random numbers follow.
+
+    neuron: of the network, whose surrogate the attacker replaces; None if it has no such field.
+    events: whether inputs are frames of events, else still inputs.
+    levels: largest number of spikes of a neuron per time step.
     """
 
-    run: RestoredRun
+    config: Config
+    apply: Apply
+    neuron: Any
     events: bool
+    levels: int = 1
 
     @functools.cached_property
     def predict(self) -> Callable[..., jax.Array]:
         """``predict(variables, key, batch)``: ``[B]``, whether the prediction is the label."""
 
         def predict(variables: Any, key: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
-            return self._logits(self.run.apply, variables, key, batch["x"]).argmax(axis=-1) == batch["y"]
+            return self._logits(self.apply, variables, key, batch["x"]).argmax(axis=-1) == batch["y"]
 
         return jax.jit(predict)
 
     @functools.cached_property
     def predict_with_faults(self) -> Callable[..., jax.Array]:
         """``predict_with_faults(variables, key, batch, fault_key, lost, added)``; see spike_faults.py."""
-        model = self.run.config.model
-        levels = model.neuron.levels if model.neuron.name == "ilif" and not self.run.own.neuron else 1
 
         def predict(
             variables: Any,
@@ -93,7 +98,7 @@ class Programs:
             added: float,
         ) -> jax.Array:
             keys = _example_keys(fault_key, batch["index"])
-            apply, _ = spike_faults.with_faults(self.run.apply, keys, lost, added, levels)
+            apply, _ = spike_faults.with_faults(self.apply, keys, lost, added, self.levels)
             return self._logits(apply, variables, key, batch["x"]).argmax(axis=-1) == batch["y"]
 
         return jax.jit(predict)
@@ -113,9 +118,9 @@ class Programs:
             eps: float,
             weights: jax.Array,
         ) -> jax.Array:
-            replaced = pgd.with_surrogate(self.run.neuron, pgd.chosen(weights))
+            replaced = pgd.with_surrogate(self.neuron, pgd.chosen(weights))
             options = {} if replaced is None else {"neuron": replaced}
-            logits = functools.partial(self._logits, self.run.apply, variables, key, **options)
+            logits = functools.partial(self._logits, self.apply, variables, key, **options)
             keys = _example_keys(attack_key, batch["index"])
             return ~pgd.attack(logits, keys, batch["x"], batch["y"], eps)[1]
 
@@ -133,7 +138,7 @@ class Programs:
             eps: float,
             side: jax.Array,
         ) -> jax.Array:
-            logits = functools.partial(self._logits, self.run.apply, variables, key)
+            logits = functools.partial(self._logits, self.apply, variables, key)
             keys = _example_keys(attack_key, batch["index"])
             return square.attack(logits, keys, batch["x"], batch["y"], eps, side)[1] >= 0
 
@@ -142,16 +147,16 @@ class Programs:
     @functools.cached_property
     def surrogates(self) -> tuple[str, ...]:
         """The attacker's surrogates, or "own" alone if the network's gradient cannot be replaced."""
-        replaceable = pgd.with_surrogate(self.run.neuron, pgd.SURROGATES["triangle 1"]) is not None
+        replaceable = pgd.with_surrogate(self.neuron, pgd.SURROGATES["triangle 1"]) is not None
         return tuple(pgd.SURROGATES) if replaceable else ("own",)
 
-    def takes_faults(self, x: NDArray[Any]) -> bool:
+    def takes_faults(self, variables: Any, x: NDArray[Any]) -> bool:
         """Return whether faults reach all spiking layers (:func:`spike_faults.reachable`), for inputs such as x."""
         inputs = jax.eval_shape(self._inputs, jax.eval_shape(lambda: jax.random.key(0)), x)
-        return spike_faults.reachable(self.run.apply, self.run.variables, inputs)
+        return spike_faults.reachable(self.apply, variables, inputs)
 
     def _inputs(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        _, prepare = transform.make(self.run.config, self.events)
+        _, prepare = transform.make(self.config, self.events)
         return prepare(key, {"x": x})["x"]
 
     def _logits(self, apply: Any, variables: Any, key: jax.Array, x: jax.Array, **options: Any) -> jax.Array:
@@ -174,20 +179,28 @@ _with_noise = jax.jit(weight_errors.with_noise)
 _rounded = jax.jit(weight_errors.rounded)
 
 
+def programs_of(run: RestoredRun, events: bool) -> Programs:
+    """Return the programs of a run's network; they serve all runs with the same network and data."""
+    neuron = run.config.model.neuron
+    levels = neuron.levels if neuron.name == "ilif" and not run.own.neuron else 1
+    return Programs(run.config, run.apply, run.neuron, events, levels)
+
+
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A run on examples of a split.
+    """A network with its weights, and the split whose examples it classifies.
 
-    programs: those of the run, or of a run with the same network and data. source: the split.
+    name: in lines of progress.
     """
 
+    name: str
     programs: Programs
-    run: RestoredRun
+    variables: Any
     source: data.DataSource
 
 
 def measure(subject: Subject, plan: Plan, show: Show) -> Measured:
-    """Measure a run, clean and under each perturbation that fits it.
+    """Measure a network, clean and under each perturbation that fits it.
 
     Under an attack, an example that is misclassified without one counts as misclassified.
     """
@@ -215,11 +228,11 @@ def _spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
 
 def _obstacles(subject: Subject, rows: NDArray[np.int64], plan: Plan) -> dict[str, str]:
     """Return the reasons why perturbations do not fit, by perturbation; the first batch shows what inputs look like."""
-    programs, config = subject.programs, subject.run.config
+    programs, config = subject.programs, subject.programs.config
     x = next(data.eval_batches(forward.Unaugmented(subject.source, rows), _batch_size(len(rows), config)))["x"]
     reasons = {name: battery.obstacle(name, config, x, programs.events) for name in plan.names}
     faults = [name for name in plan.names if battery.PERTURBATIONS[name].kind == "spikes"]
-    if faults and not programs.takes_faults(x):
+    if faults and not programs.takes_faults(subject.variables, x):
         reasons |= dict.fromkeys(faults, "its layers are not those of csbp_jax.models.layers")
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -234,11 +247,11 @@ def _outcomes(
     subject: Subject, rows: NDArray[np.int64], names: Sequence[str], plan: Plan, show: Show
 ) -> dict[str, Outcome]:
     devices = sharding.data_parallel()
-    variables = jax.device_put(subject.run.variables, sharding.replicated(devices))
-    size = _batch_size(len(rows), subject.run.config)
+    variables = jax.device_put(subject.variables, sharding.replicated(devices))
+    size = _batch_size(len(rows), subject.programs.config)
     batches = data.eval_batches(forward.Unaugmented(subject.source, rows), size)
     cases = [case for name in names for case in _cases(subject.programs, name, plan)]
-    stage = f"{subject.run.folder.name}: {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}"
+    stage = f"{subject.name}: {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}"
     total = -(-len(rows) // size) * len(cases)
     correct: dict[_Case, list[NDArray[np.bool_]]] = {case: [] for case in cases}
     for number, batch in enumerate(batches):

@@ -157,10 +157,10 @@ def test_two_runs_share_examples_programs_and_a_table(run, tmp_path, monkeypatch
     built = []
 
     def recorded(*arguments):
-        built.append(measure.Programs(*arguments))
+        built.append(measure.programs_of(*arguments))
         return built[-1]
 
-    monkeypatch.setattr(command, "Programs", recorded)
+    monkeypatch.setattr(command, "programs_of", recorded)
     runs = [restored, restored._replace(folder=tmp_path / "other", config=plain)]
     content, text = measured(
         runs, Plan(("weight_bits",), examples=30), command.Comparison(margin=1.0), out=tmp_path / "out"
@@ -210,15 +210,15 @@ def test_what_does_not_fit_the_data_is_skipped_with_a_reason():
     assert all(battery.obstacle(name, rated, pixels, False) is None for name in ("lost_spikes", "weight_bits"))
 
 
-def test_events_are_measured_and_attacks_on_pictures_left_out(tmp_path):
+def test_events_are_measured_and_attacks_on_pictures_left_out():
     model = Model(name="dense", input_shape=(3, 4, 2), classes=3, time_steps=5, features=(6,))
     config = dataclasses.replace(configs.load("digits_events"), model=model, eval_batch_size=16)
     net, rng = models.build(model), np.random.default_rng(0)
     source = ArraySource(rng.poisson(1.0, (20, 5, 3, 4, 2)).astype(np.uint8), rng.integers(0, 3, 20), classes=3)
     variables = net.init(jax.random.key(0), source.x.astype(np.float32))
     apply: Any = net.apply
-    restored = restore.RestoredRun(tmp_path, config, apply, dict(variables), "last", 1, "", [], neuron=net.neuron)
-    subject = measure.Subject(measure.Programs(restored, True), restored, source)
+    programs = measure.Programs(config, apply, net.neuron, events=True)
+    subject = measure.Subject("net", programs, dict(variables), source)
     names = ("noise", "lost_steps", "added_spikes", "weight_noise", "pgd", "square")
     outcomes, skipped = measure.measure(subject, Plan(names), lambda *_: None)
     assert set(skipped) == {"noise", "pgd", "square"} and set(skipped.values()) == {

@@ -1,0 +1,51 @@
+"""Nets of the study of generalisation, trained again for their weights.
+
+All functions take the nets of many runs at once: the first axis of every leaf numbers the runs.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from csbp_jax import learner
+from csbp_jax.config import Config
+from experiments.claims import runs
+
+Weights = dict[str, Any]
+"""``{params, batch_stats}`` of ``learner.weights_of``."""
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Join trees of equal shapes along a new first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def train(task: runs.Task, kind: str, knobs: Sequence[runs.Knobs], draws: Sequence[runs.Draw]) -> Weights:
+    """Train runs as ``runs.train`` does, all as one program; their weights after the last epoch."""
+    floats = [{name: jnp.float32(value) for name, value in row.items()} for row in knobs]
+    weights: Weights = _training(task.config, task.labels, kind)(
+        stack(floats), stack(draws), jnp.asarray(task.train[0])
+    )
+    return weights
+
+
+@functools.cache
+def _training(config: Config, labels: int, kind: str) -> Any:
+    task = runs.Task(config, labels, *[(np.empty(0), np.empty(0))] * 3)
+
+    def train_run(knobs: runs.Knobs, drawn: runs.Draw, pictures: jax.Array) -> Weights:
+        recipe = runs.make_recipe(task, kind, knobs)
+        x, y = pictures[drawn.pictures], drawn.labels
+
+        def step(state: learner.State, rows: jax.Array) -> tuple[learner.State, None]:
+            return learner.train_step(recipe, state, {"x": x[rows], "y": y[rows]})[0], None
+
+        state = runs.first_state(task, recipe, drawn.key, knobs)
+        state, _ = jax.lax.scan(step, state, drawn.order.reshape(-1, config.batch_size))
+        return learner.weights_of(state)
+
+    return jax.jit(jax.vmap(train_run, in_axes=(0, 0, None)))

@@ -1,0 +1,198 @@
+"""Run the plan of docs/results/robustness/plan.md: robustness of the nets of the study of generalisation.
+
+    python -m experiments.claims.robustness [--arms digits cifar10] [--seeds N] [--data-dir data]
+        [--nets docs/results/claims/generalisation.json] [--out docs/results/robustness]
+
+Each net is trained again from the setting that the study of generalisation chose, and measured as
+``csbp_jax robustness`` does. --seeds: at most so many; without it, the plan's. Measured nets are read from
+``robustness.json`` and not measured again; an arm whose data are not in --data-dir is left out.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from csbp_jax import models
+from csbp_jax.config import ConfigError, replaced
+from csbp_jax.data.source import ArraySource
+from csbp_jax.evaluation.robustness import battery
+from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure
+from csbp_jax.runtime.files import write_json
+from experiments import study
+from experiments.claims import generalisation, nets, robustness_report, runs
+from experiments.claims.generalisation import Job
+from experiments.claims.settings import KIND
+from experiments.study import Content
+
+MODULE = "python -m experiments.claims.robustness"
+CONDITIONS = ("P", "C", "D", "S", "WD", "SAM")
+ATTACKS = ("pgd", "square")
+OTHERS = tuple(name for name in battery.PERTURBATIONS if name not in ATTACKS)
+CHUNK = 32
+"""Nets that are trained as one program."""
+
+
+class Arm(NamedTuple):
+    """An arm of the plan: its data set, the number of its seeds and of those whose nets are attacked.
+
+    pictures: how many are perturbed, at even distances in the test split; None for all.
+    """
+
+    data: str
+    seeds: int
+    attacked: int
+    pictures: int | None = None
+
+
+ARMS = {
+    "digits": Arm("digits", 128, 16),
+    "digits, wrong labels": Arm("digits", 128, 16),
+    "cifar10": Arm("cifar10", 32, 16, 1000),
+}
+
+
+# --- counts of a net ----------------------------------------------------------------------------------------------
+
+
+def counts(measured: Measured) -> dict[str, tuple[int, int]]:
+    """Count what a net classifies correctly: ``{"PERTURBATION SEVERITY": (correct, out of)}``.
+
+    Draws of a perturbation count one by one. PGD has a number for each surrogate, ``pgd EPS SURROGATE``, and one for
+    the worst of them; ``both EPS`` counts pictures that survive PGD and the square attack.
+    """
+    numbers: dict[str, tuple[int, int]] = {}
+    for name, outcome in measured.outcomes.items():
+        for column, correct in _columns(name, outcome):
+            numbers[column] = int(correct.sum()), correct.size
+    if set(ATTACKS) <= set(measured.outcomes):
+        white, black = (measured.outcomes[name].correct.all(axis=1) for name in ATTACKS)
+        for i, severity in enumerate(battery.PERTURBATIONS["square"].severities):
+            numbers[f"both {severity:g}"] = int((white[i] & black[i]).sum()), len(white[i])
+    return numbers
+
+
+def _columns(name: str, outcome: Outcome) -> list[tuple[str, Any]]:
+    if name == "clean":
+        return [(name, outcome.correct)]
+    columns: list[tuple[str, Any]] = []
+    for severity, correct in zip(battery.PERTURBATIONS[name].severities, outcome.correct, strict=True):
+        if name == "pgd":
+            columns += [(f"pgd {severity:g} {s}", row) for s, row in zip(outcome.variants, correct, strict=True)]
+            correct = correct.all(axis=0)
+        columns.append((f"{name} {severity:g}", correct))
+    return columns
+
+
+# --- an arm -------------------------------------------------------------------------------------------------------
+
+
+class Subjects(NamedTuple):
+    """The task of an arm, its test pictures, and those that are perturbed."""
+
+    task: runs.Task
+    programs: Programs
+    test: ArraySource
+    perturbed: ArraySource
+
+
+def load(arm: Arm, data_dir: str) -> Subjects:
+    """Load the data of an arm.
+
+    Raises:
+      ConfigError: they are not in the data directory.
+    """
+    same = dict.fromkeys(("side", "labels", "epochs", "seeds"))
+    task, _ = generalisation.load_task(arm.data, argparse.Namespace(network="dense", data_dir=data_dir, **same))
+    network = models.build(task.config.model)
+    # The nets are trained on brightness as it is.
+    config = replaced(replaced(task.config, "data.normalise", "none"), "data.augment", ())
+    x, y = task.test
+    rows = np.linspace(0, len(y) - 1, arm.pictures or len(y)).round().astype(int)
+    classes = config.model.classes
+    apply: Any = network.apply
+    programs = Programs(config, apply, network.neuron, events=False)
+    return Subjects(task, programs, ArraySource(x, y, classes), ArraySource(x[rows], y[rows], classes))
+
+
+def measure_net(subjects: Subjects, variables: Mapping[str, Any], attacked: bool) -> dict[str, tuple[int, int]]:
+    """Count what a net classifies correctly, of all test pictures (``test``) and under each perturbation."""
+
+    def count(source: ArraySource, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        subject = Subject("net", subjects.programs, variables, source)
+        return counts(measure(subject, Plan(tuple(names)), lambda *_: None))
+
+    clean = count(subjects.test, ())["clean"]
+    return {"test": clean} | count(subjects.perturbed, (*OTHERS, *(ATTACKS if attacked else ())))
+
+
+def run_arm(name: str, stored: Content, subjects: Subjects, origin: Content, seeds: int, save: Any) -> None:
+    """Train and measure the nets of an arm that are missing, and store their counts.
+
+    Args:
+      stored: ``{"columns": {name: out of}, "nets": {condition: {seed: counts}}}``; counts are text, in the order of the
+        columns; those of attacks are at the end, and missing where the net was not attacked.
+      origin: content of the study of generalisation.
+      save: writes the file of the study.
+    """
+    runner = generalisation.Runner(origin, None, subjects.task)
+    for first in range(0, seeds, CHUNK):
+        for condition in CONDITIONS:
+            done = stored["nets"].setdefault(condition, {})
+            span = [seed for seed in range(first, min(first + CHUNK, seeds)) if str(seed) not in done]
+            if not span:
+                continue
+            jobs = [Job(name, condition, origin["arms"][name]["chosen"][condition], seed) for seed in span]
+            draws = [runs.draw(subjects.task, seed, origin["arms"][name]["wrong"]) for seed in span]
+            knobs = [runner.knobs(job) for job in jobs]
+            weights = nets.train(subjects.task, KIND.get(condition, "plain"), knobs, draws)
+            for number, seed in enumerate(span):
+                variables = jax.tree.map(lambda leaf, number=number: leaf[number], weights)
+                correct = measure_net(subjects, variables, seed < ARMS[name].attacked)
+                stored["columns"] |= {column: size for column, (_, size) in correct.items()}
+                done[str(seed)] = " ".join(str(count) for count, _ in correct.values())
+            save()
+            print(f"{name}, {condition}: {len(span)} nets from seed {span[0]}", flush=True)
+
+
+def differing(stored: Content, origin: Content) -> int:
+    """Number of nets whose accuracy on all test pictures is not that of their run in the study of generalisation."""
+    total = stored["columns"]["test"]
+    number = 0
+    for condition, of_seeds in stored["nets"].items():
+        results = origin["runs"][condition][str(origin["chosen"][condition])]
+        number += sum(int(text.split()[0]) != round(total * results[seed]["test"]) for seed, text in of_seeds.items())
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "robustness", data_dir=True)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--nets", type=pathlib.Path, default=study.RESULTS / "claims" / "generalisation.json")
+    options = parser.parse_args(arguments)
+    if not options.nets.exists():
+        parser.error(f"--nets: there is no file {options.nets}")
+    origin = json.loads(options.nets.read_text())
+    file = options.out / "robustness.json"
+    content = study.resume(parser, file, {}, {"arms": {}})
+    content["provenance"] = study.provenance(MODULE)
+    for name in options.arms:
+        try:
+            subjects = load(ARMS[name], options.data_dir)
+        except ConfigError as error:
+            print(f"{name} is left out: {error}")
+            continue
+        stored = content["arms"].setdefault(name, {"columns": {}, "nets": {}})
+        seeds = min(ARMS[name].seeds, options.seeds or ARMS[name].seeds)
+        run_arm(name, stored, subjects, origin, seeds, lambda: write_json(file, content))
+        stored["differing"] = differing(stored, origin["arms"][name])
+        robustness_report.write(options.out, content)
+
+
+if __name__ == "__main__":
+    main()
