@@ -116,10 +116,10 @@ def _splits(name: str, config: Config, folder: str) -> list[tuple[NDArray[Any], 
         return [(train[0][pool], train[1][pool]), validation, (extended[0], extended[1])]
     splits = data_sets.load(config, folder)
     train, test = (_reduced(*_frames(splits[split]), side) for split in ("train", "test"))
-    pool = len(train[1]) * 9 // 10
+    count = len(train[1]) * 9 // 10
     return [
-        (train[0][:pool], train[1][:pool]),
-        _subset(generator, 500, train[0][pool:], train[1][pool:]),
+        (train[0][:count], train[1][:count]),
+        _subset(generator, 500, train[0][count:], train[1][count:]),
         _subset(generator, 2000, *test),
     ]
 
