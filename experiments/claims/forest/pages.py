@@ -21,10 +21,10 @@ def accuracies(cell: Mapping[str, Any], seeds: list[int]) -> dict[str, NDArray[n
     results = {}
     for condition in ("P", "C", "D"):
         runs = cell["runs"].get(condition, {}).get(cell.get("chosen", {}).get(condition), {})
-        found = [runs[str(seed)]["test"] for seed in seeds if "test" in runs.get(str(seed), {})]
-        if len(found) < len(seeds):
+        scores = [runs[str(seed)]["test"] for seed in seeds if "test" in runs.get(str(seed), {})]
+        if len(scores) < len(seeds):
             return None
-        results[condition] = 100 * np.array(found)
+        results[condition] = 100 * np.array(scores)
     return results
 
 
