@@ -29,7 +29,6 @@ from benchmarks.tpu_page import SLICES
 from csbp_jax import configs
 from csbp_jax.config import Config, replaced
 from csbp_jax.data.source import ArraySource
-from csbp_jax.models import tpu_ops
 from csbp_jax.runtime import hardware, sharding
 from csbp_jax.runtime.files import write_json
 from csbp_jax.training.compiled import compile_run
@@ -71,11 +70,7 @@ def mesh_of(name: str) -> Mesh:
 
 def lower_step(config: Config, per_chip: int, mesh: Mesh) -> jax.stages.Lowered:
     """Lower the training step of a config as a run on TPUs would."""
-    one_slice = len({getattr(device, "slice_index", 0) for device in mesh.devices.flat}) == 1
-    with (
-        mock.patch.object(jax, "default_backend", return_value="tpu"),
-        mock.patch.object(tpu_ops, "one_slice", return_value=one_slice),
-    ):
+    with mock.patch.object(jax, "default_backend", return_value="tpu"):
         step, *arguments = _step(config, per_chip, mesh)
         return step.lower(*arguments)
 

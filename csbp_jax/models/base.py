@@ -9,7 +9,7 @@ import jax
 from flax.typing import Dtype
 
 from csbp_jax import chaos, neurons
-from csbp_jax.models import norms
+from csbp_jax.models import norms, tpu_ops
 from csbp_jax.models.taps import Aux, MembraneTerm, Probe, Tap, merge_aux
 
 RunLayer = Callable[[nn.Module, jax.Array], jax.Array]
@@ -77,8 +77,11 @@ class Network(nn.Module):
             result: tuple[jax.Array, Aux] = layer(x, train, layer_neuron, probe)
             return result
 
+        policy = None if self.remat else tpu_ops.SAVED
+        recomputed = nn.remat(call, policy=policy) if self.remat or tpu_ops.on_tpu() else call
+
         def run(layer: nn.Module, x: jax.Array) -> jax.Array:
-            x, aux = (nn.remat(call) if self.remat else call)(layer, x)
+            x, aux = recomputed(layer, x)
             auxes.append(aux)
             return x
 

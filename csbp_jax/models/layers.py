@@ -175,7 +175,14 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Dense(self.features, use_bias=False, kernel_init=HE_FAN_IN, dtype=self.dtype, name="dense")
+        synapse = nn.Dense(
+            self.features,
+            use_bias=False,
+            kernel_init=HE_FAN_IN,
+            dtype=self.dtype,
+            dot_general=_dot_general,
+            name="dense",
+        )
         feedback = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
         h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
         tensors = {"dense": h, "norm": self.norm(name="norm")(h, train)}
@@ -192,6 +199,7 @@ def dense_synapse(layer: Linear | DenseNorm, fan_in: int) -> nn.Dense:
         bias_init=layer.bias_init or torch_bias(fan_in),
         dtype=layer.dtype,
         promote_dtype=promote_without_bias,
+        dot_general=_dot_general,
         name="dense",
     )
 
@@ -221,9 +229,13 @@ def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
 
 def _convolution(time_steps: int) -> Callable[..., jax.Array]:
     """Return the convolution of this platform, for images of ``time_steps`` that are folded into the batch."""
-    if time_steps > 1 and tpu_ops.on_tpu():
-        return functools.partial(tpu_ops.convolution, time_steps=time_steps)
-    return cpu_ops.convolution
+    folded = time_steps > 1 and tpu_ops.on_tpu()
+    convolve = functools.partial(tpu_ops.convolution, time_steps=time_steps) if folded else cpu_ops.convolution
+    return lambda *operands, **options: tpu_ops.save(convolve(*operands, **options))
+
+
+def _dot_general(*operands: Any, **options: Any) -> jax.Array:
+    return tpu_ops.save(jax.lax.dot_general(*operands, **options))
 
 
 def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:

@@ -70,7 +70,7 @@ class BatchNorm(nn.Module):
         axes = tuple(range(x.ndim - 1))
         reference = jnp.expand_dims(jax.lax.stop_gradient(running_mean.value), axes)
         offset = x.astype(wide) - reference
-        mean, square = offset.mean(axes, keepdims=True), jnp.square(offset).mean(axes, keepdims=True)
+        mean, square = (tpu_ops.save(h.mean(axes, keepdims=True)) for h in (offset, jnp.square(offset)))
         var = jnp.maximum(square - jnp.square(mean), 0)  # the rounding of a difference may be below 0
         new = ((reference + mean).reshape(-1), var.reshape(-1))
         _update_running(self, math.prod(x.shape[:-1]), (running_mean, new[0]), (running_var, new[1]))
@@ -160,9 +160,9 @@ def _centre(module: BatchNorm | BNTT, x: jax.Array, train: bool, axes: tuple[int
         return x - mean, jnp.sqrt(var + module.epsilon)
     if module.groups > 1:
         return _centre_groups(module, x, axes, (running_mean, running_var))
-    mean = x.mean(axes, keepdims=True)
+    mean = tpu_ops.save(x.mean(axes, keepdims=True))
     centred = x - mean
-    var = jnp.square(centred).mean(axes, keepdims=True)
+    var = tpu_ops.save(jnp.square(centred).mean(axes, keepdims=True))
     n = math.prod(x.shape[axis] for axis in axes)
     _update_running(module, n, (running_mean, mean.reshape(shape)), (running_var, var.reshape(shape)))
     return centred, jnp.sqrt(var + module.epsilon)
@@ -185,9 +185,9 @@ def _centre_groups(
         raise ConfigError(f"model.norm_groups: a batch of {batch} cannot be split into {groups} equal groups")
     x, shape = x.reshape(groups, batch // groups, *x.shape[1:]), running[0].value.shape
     axes = tuple(axis + 1 for axis in axes)
-    mean = x.mean(axes, keepdims=True)
+    mean = tpu_ops.save(x.mean(axes, keepdims=True))
     centred = x - mean
-    var = jnp.square(centred).mean(axes, keepdims=True)
+    var = tpu_ops.save(jnp.square(centred).mean(axes, keepdims=True))
     n = math.prod(x.shape[axis] for axis in axes)
     _update_running(module, n, (running[0], mean.mean(0).reshape(shape)), (running[1], var.mean(0).reshape(shape)))
     deviation = jnp.repeat(jnp.sqrt(var + module.epsilon), batch // groups, axis=1)

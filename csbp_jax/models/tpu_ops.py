@@ -1,4 +1,6 @@
-"""Convolution and layout in forms that XLA compiles to lean programs on TPU; elsewhere, nothing is changed.
+"""Convolution, layout and what is kept for the reverse pass, in forms that XLA compiles to lean programs on TPU.
+
+Elsewhere, nothing is changed.
 
 XLA on TPU lays a sequence out as ``[T, H, W, B, C]`` where it may: a time step is then contiguous, and a convolution
 reads and writes what neuron and norm write and read. It cannot where time is folded into the batch, and copies every
@@ -10,9 +12,16 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import PartitionSpec
 
 _TIME_SPACE_BATCH_CHANNELS = Layout((1, 2, 3, 0, 4))
+SAVED = jax.checkpoint_policies.save_only_these_names("saved")
+"""What a layer keeps for its reverse pass beside its input; norm and neuron are recomputed from it.
+
+Left alone, XLA keeps the output of the synapse, the current, the spikes twice and a membrane.
+"""
 _DIMENSIONS = lax.ConvDimensionNumbers((0, 4, 1, 2, 3), (4, 3, 0, 1, 2), (0, 4, 1, 2, 3))
 
 
@@ -21,9 +30,10 @@ def on_tpu() -> bool:
     return jax.default_backend() == "tpu"
 
 
-def one_slice() -> bool:
-    """Return whether all devices belong to one TPU slice."""
-    return len({getattr(device, "slice_index", 0) for device in jax.devices()}) == 1
+def save(h: jax.Array) -> jax.Array:
+    """Mark the output of a synapse, without its bias, or a mean of a norm: ``SAVED`` keeps it. Return it unchanged."""
+    marked: jax.Array = checkpoint_name(h, "saved")
+    return marked
 
 
 def convolution(
@@ -48,10 +58,17 @@ def convolution(
 def time_outermost(x: jax.Array) -> jax.Array:
     """Fix the layout of a sequence of images ``[B, T, H, W, C]`` on TPU; return anything else unchanged.
 
-    Left alone, XLA may choose the stem's layout or a tap's for a whole stage, and then copies at each convolution. Over
-    several slices it would gather an array whose layout is fixed on every chip, so there it is left alone.
+    Left alone, XLA may choose the stem's layout or a tap's for a whole stage, and then copies at each convolution. It
+    is fixed only in a step that runs over a mesh (``jax.sharding.use_abstract_mesh``), for each device by itself: XLA
+    would gather an array whose layout is fixed as a whole.
     """
-    if not on_tpu() or x.ndim != 5 or not one_slice():
+    mesh = jax.sharding.get_abstract_mesh()
+    if not on_tpu() or x.ndim != 5 or mesh.empty or x.shape[0] % mesh.size:
         return x
-    laid_out: jax.Array = with_layout_constraint(x, _TIME_SPACE_BATCH_CHANNELS)
-    return laid_out
+    rows = PartitionSpec(mesh.axis_names)
+
+    def fix(x: jax.Array) -> jax.Array:
+        laid_out: jax.Array = with_layout_constraint(x, _TIME_SPACE_BATCH_CHANNELS)
+        return laid_out
+
+    return jax.shard_map(fix, mesh=mesh, in_specs=rows, out_specs=rows)(x)

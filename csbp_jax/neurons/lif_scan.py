@@ -217,8 +217,11 @@ def backward(
     spikes_bar: jax.Array,
     membrane_bar: jax.Array,
     u_bar: jax.Array | None = None,
+    carried: DTypeLike | None = None,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]:
     """Compute the cotangents of x, membrane, decay, threshold and spike (zeros).
+
+    ``carried`` is the dtype in which u_bar[t] passes on to t - 1; by default, the membrane's.
 
     A name with ``_bar`` is the cotangent of the name before it:
 
@@ -232,12 +235,12 @@ def backward(
         potential = above(at(stored, t), threshold, decay.dtype)
         s_bar = at(spikes_bar, t).astype(decay.dtype)
         row, threshold_bar = back_one(potential, s_bar, v_bar, threshold, spike, rule)
-        return (row if u_bar is None else row + at(u_bar, t)), threshold_bar
+        return (row if u_bar is None else row + at(u_bar, t)).astype(carried or decay.dtype), threshold_bar
 
     def step(
         t: ArrayLike, carry: tuple[jax.Array, tuple[jax.Array, jax.Array]]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        row, (decay_bar, threshold_bar) = carry
+        row, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
         u, distance = above(at(stored, t), threshold, decay.dtype)
         decay_bar = decay_bar + row * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
         row, threshold_bar_t = local(t, decay * row)
@@ -245,9 +248,9 @@ def backward(
 
     times = range(stored.shape[1] - 1, -1, -1)
     row, threshold_bar = local(times[0], membrane_bar)
-    sums = (jnp.zeros_like(row), threshold_bar)
+    sums = (jnp.zeros_like(threshold_bar), threshold_bar)
     carry, x_bar = over_time(step, (row, sums), lambda carry: carry[0], spikes_bar, times)
-    row, (decay_bar, threshold_bar) = carry
+    row, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
     if membrane is not None:
         decay_bar = decay_bar + row * membrane
     return (
@@ -286,9 +289,14 @@ def _lif_forward(*arguments: Any) -> tuple[tuple[jax.Array, jax.Array], Residual
 
 
 def _lif_backward(rule: Rule, residuals: Residuals, bars: tuple[jax.Array, jax.Array]) -> Any:
-    if keeps_input(residuals[0], rule):
-        _, residuals = forward(*residuals, rule)
-    return backward(rule, residuals, *bars)
+    if not keeps_input(residuals[0], rule):
+        return backward(rule, residuals, *bars)
+    x = residuals[0]
+    _, residuals = forward(*residuals, rule)
+    # u_bar[t] is rounded to the dtype of x on its way out. Rounded on its way to t - 1 too, it is one array, and XLA on
+    # TPU computes the gradients of all time steps in one kernel; otherwise it writes a float32 u_bar between two.
+    carried = x.dtype if jax.default_backend() == "tpu" else None
+    return backward(rule, residuals, *bars, carried=carried)
 
 
 lif.defvjp(_lif_forward, _lif_backward)

@@ -96,7 +96,7 @@ class CompiledRun:
     def train_step(self) -> jax.stages.Wrapped:
         """``train_step(state, batch) -> (state, metrics)``; reuses (donates) the memory of the old state."""
         return jax.jit(
-            self.pure_train_step,
+            self._over_mesh(self.pure_train_step),
             donate_argnums=0,
             out_shardings=(self._state_shardings, self._replicated),
             compiler_options=compiler_options(),
@@ -143,7 +143,7 @@ class CompiledRun:
 
     @functools.cached_property
     def _eval_step(self) -> Callable[..., dict[str, jax.Array]]:
-        return jax.jit(self.pure_eval_step, out_shardings=self._replicated)
+        return jax.jit(self._over_mesh(self.pure_eval_step), out_shardings=self._replicated)
 
     @functools.cached_property
     def _replicate(self) -> Callable[[jax.Array], jax.Array]:
@@ -164,6 +164,16 @@ class CompiledRun:
         """Training examples at even distances, so that neither seed nor process changes which they are."""
         indices = np.linspace(0, len(self.source) - 1, min(calibration.EXAMPLES, len(self.source))).astype(int)
         return self.source.take(indices, np.zeros((len(indices), self.source.num_uniforms), np.float32))
+
+    def _over_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Run a function with the mesh as JAX's own, so that the network can lay its activations out on each device."""
+
+        @functools.wraps(function)
+        def over_mesh(*arguments: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return function(*arguments)
+
+        return over_mesh
 
     def _gather_weights(self, state: State) -> State:
         # Left to itself, the partitioner would split the products over channels and send activations.

@@ -1,12 +1,11 @@
 """Forms for TPUs, run on CPU: each gives the numbers and derivatives of the plain form."""
 
-import types
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from csbp_jax import neurons
 from csbp_jax.models import layers, norms, tpu_ops
@@ -50,13 +49,22 @@ TAPS = ("spike.membrane", "conv1.norm")
 
 
 def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu):
+    """Over a mesh of two slices, as a run has it."""
     net = Net(time_steps=T, neuron=neurons.LIF(decay=0.5))
+    mesh = jax.make_mesh((2, 2), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
     x = jax.random.normal(jax.random.key(0), (B, 1, 6, 6, 3))
     variables = jax.jit(net.init)(jax.random.key(1), x)
     plain = jax.jit(lambda v, x: loss_and_all(net, v, x))
     expected, program = plain(variables, x), str(jax.make_jaxpr(plain)(variables, x))
     tpu()
-    lean = jax.jit(lambda v, x: loss_and_all(net, v, x))
+
+    def over_mesh(variables, x):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return loss_and_all(net, variables, x)
+
+    x = jax.device_put(x, NamedSharding(mesh, PartitionSpec(("slice", "data"))))
+    variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    lean = jax.jit(over_mesh)
     actual, text = lean(variables, x), str(jax.make_jaxpr(lean)(variables, x))
     assert "layout_constraint" in text and "layout_constraint" not in program
     assert f"[{B},{T},6,6,4]" in text.replace(" ", "")
@@ -64,16 +72,43 @@ def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu):
     assert 0.01 < float(expected[0][1][1]["conv1"]) < 0.99
 
 
-def test_layouts_are_left_alone_over_several_slices(tpu, monkeypatch):
-    def text():
-        return str(jax.make_jaxpr(lambda x: tpu_ops.time_outermost(x))(jnp.zeros((B, T, 2, 2, 3))))
+def test_a_layout_is_fixed_on_each_device_of_a_mesh_and_not_without_one(tpu):
+    def text(batch):
+        return str(jax.make_jaxpr(lambda x: tpu_ops.time_outermost(x))(jnp.zeros((batch, T, 2, 2, 3))))
 
     tpu()
-    assert "layout_constraint" in text()
-    chips = [types.SimpleNamespace(slice_index=index) for index in (0, 0, 1, 1)]
-    with monkeypatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: chips)
-        assert not tpu_ops.one_slice() and "layout_constraint" not in text()
+    assert "layout_constraint" not in text(B)
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((2, 2), ("slice", "data"))):
+        within = text(B).split("shard_map")[1]
+        assert "layout_constraint" in within and f"f32[{B // 4},{T},2,2,3]" in within
+        assert "layout_constraint" not in text(B + 1)  # cannot be split
+
+
+def test_a_layer_for_tpus_keeps_its_input_and_the_output_of_its_synapse(tpu):
+    net = Net(time_steps=T, dtype=jnp.bfloat16)
+    x = jax.random.normal(jax.random.key(0), (B, 1, 6, 6, 3))
+    variables = net.init(jax.random.key(1), x)
+
+    def residuals():
+        """Elements and dtype of each array of activations between the passes."""
+
+        def vjp(params):
+            def logits(params):
+                return net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])[0][0]
+
+            return jax.vjp(logits, params)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(vjp, variables["params"]))
+        arrays = [leaf for leaf in leaves if leaf.shape[:1] in ((B,), (B * T,))]
+        return sorted((leaf.size, leaf.dtype.name) for leaf in arrays if leaf.size > B * T)
+
+    stem, spikes, conv1 = B * 6 * 6 * 4, B * T * 6 * 6 * 4, B * T * 3 * 3 * 5
+    everything = residuals()
+    tpu()
+    of_stem, of_spike = [(x.size, "float32"), (stem, "bfloat16")], [(stem, "float32")]
+    of_conv1, of_readout = [(spikes, "bfloat16"), (conv1, "bfloat16")], [(conv1, "bfloat16")]
+    assert residuals() == sorted([*of_stem, *of_spike, *of_conv1, *of_readout])
+    assert len(residuals()) < len(everything)
 
 
 @pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn"])

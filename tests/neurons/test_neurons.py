@@ -296,6 +296,20 @@ def test_a_membrane_recomputed_from_a_bfloat16_input_gives_the_gradients_of_a_ke
     assert_trees_all_close(short[1][0], kept[1][0], rtol=2**-8)
 
 
+def test_on_tpus_the_gradient_of_a_bfloat16_input_is_rounded_at_each_time_step(monkeypatch):
+    x = 2 * jax.random.normal(jax.random.key(0), (B, 16, 50), jnp.bfloat16)
+    weights = jax.random.normal(jax.random.key(1), x.shape, jnp.bfloat16).astype(jnp.float32)
+
+    def gradient(x):
+        return jax.grad(lambda x: (lif(x, 0.9)[0].astype(jnp.float32) * weights).sum())(x).astype(jnp.float32)
+
+    expected = gradient(x.astype(jnp.float32))
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    rounded = gradient(x)
+    assert_trees_all_close(rounded, expected, rtol=2**-5, atol=2**-5)
+    assert jnp.abs(rounded - expected).mean() < 2**-8 * jnp.abs(expected).mean()
+
+
 @pytest.mark.parametrize("T", [4, 16])
 def test_forward_pass_needs_no_memory_besides_outputs_and_residual(T):
     x = jnp.zeros((B, T, 500))
