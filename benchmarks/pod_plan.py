@@ -57,7 +57,7 @@ def imagenet_programs(content: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
     first: dict[tuple[str, str], Any] = {}
     for key, program in content["programs"].items():
         network, slice_name, layout = key.split(", ")
-        if network.startswith(NETWORKS) and layout == "data" and " x " not in slice_name:
+        if network.startswith(NETWORKS) and layout == "data" and " x " not in slice_name and " with " not in network:
             first.setdefault((network, slice_name.split()[0]), program)
     return first
 

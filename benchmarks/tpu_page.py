@@ -85,18 +85,17 @@ def _changes(content: dict[str, Any]) -> str:
         body.append([*key.split(", ")[:2], *change("bytes"), *change("temporaries"), *cells])
     return f"""## Before and after
 
-The same count of the same steps at commit 77a775f and since: convolutions with time as a dimension
-(models/tpu_ops.py), mean and variance in one pass, a fixed layout of the neuron's input (not over several slices), x in
-place of the membrane kept for the reverse pass, up to 16 time steps without a loop, and the gradient of a repeated
+The same count of the same steps at commit 77a775f and since. The changes: convolutions with time as a dimension; mean
+and variance in one pass; a fixed layout of the neuron's input, on each device by itself; of a layer only its input and
+the output of its synapse kept for the reverse pass (models/tpu_ops.py); up to 16 time steps without a loop, whose
+gradient is rounded to bfloat16 at each (neurons/lif_scan.py), so that it is one kernel; the gradient of a repeated
 image summed where it is made.
 
 {table(head, body)}
 
-In SEW-ResNet-34, three quarters of what remains belongs to the stem and the first stage, whose 64 channels fill half of
-the 128 lanes of a tile; max pooling and its gradient read and write the stem's spikes of all time steps. Counted and
-left out: `--model.remat` (79.1 GB moved and 5.4 GB of temporaries in SEW-ResNet-34, more than without it), max pooling
-as a maximum of shifted arrays (18.8 GB moved by stem and pooling alone, in place of 6.3), and a norm that is applied to
-each time step by itself (6.8 GB in place of 3.8 in a block)."""
+XLA on TPU partitions an array of a fixed layout only within `shard_map`; otherwise it may gather it on every chip,
+which happened with `--model.remat` and over several slices. Over several slices XLA puts the gradients of the weights
+last, so that it holds the cotangents of all layers until then, and needs more temporaries than on one slice."""
 
 
 def _rooflines(programs: dict[str, Any]) -> str:

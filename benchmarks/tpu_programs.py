@@ -45,9 +45,17 @@ NETS = {
     "Spikformer-8-512": ("imagenet_spikformer_8_512", "spikformer_imagenet", 32),
 }
 
+VARIANTS = {
+    "": ("", None),
+    "remat": ("model.remat", True),
+    "ghost norm": ("model.norm_groups", 4),
+}
+"""Option and value that a network's name asks for by ``NET with VARIANT``; 4 is the number of chips of v5e 2x2."""
+
 
 def load(net: str) -> tuple[Config, int]:
     """The config of a network in bfloat16, and the examples per chip and step."""
+    net, _, variant = net.partition(" with ")
     preset, name, per_chip = NETS[net]
     config = configs.load(preset)
     config = replaced(replaced(config, "model.name", name), "model.precision", "bfloat16")
@@ -57,7 +65,8 @@ def load(net: str) -> tuple[Config, int]:
         config = dataclasses.replace(
             config, chaos=dataclasses.replace(config.chaos, z0=(15.0,), taps=("conv1.membrane",))
         )
-    return config, per_chip
+    option, value = VARIANTS[variant]
+    return (replaced(config, option, value) if option else config), per_chip
 
 
 def mesh_of(name: str) -> Mesh:
