@@ -70,11 +70,12 @@ for each other. With `--model.norm-groups` equal to the number of chips, a norm 
 
 
 def _changes(content: dict[str, Any]) -> str:
-    if not content.get("before"):
+    compiled = {key: before for key, before in content.get("before", {}).items() if key in content["programs"]}
+    if not compiled:
         return ""
     head = ["network", "slice", "GB moved", "ratio", "GB of temporaries", "ratio", "kernels", "all-reduces"]
     body = []
-    for key, before in content["before"].items():
+    for key, before in compiled.items():
         after = content["programs"][key]
 
         def change(name: str, before: dict[str, Any] = before, after: dict[str, Any] = after) -> list[str]:
