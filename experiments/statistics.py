@@ -212,6 +212,21 @@ def rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float | None:
     return finite_or_none(stats.spearmanr(x[both], y[both])[0])
 
 
+def kendall(x: NDArray[Any], y: NDArray[Any], permutations: int = 4999) -> dict[str, float]:
+    """Kendall's rank correlation tau-b, ``{tau, p}``, with the two-sided p of random permutations of ``y``.
+
+    tau is 0, and p is 1, where all values of ``x`` or all of ``y`` are equal.
+    """
+    ranks = [np.sign(values[:, None] - values[None, :]) for values in (np.asarray(x, float), np.asarray(y, float))]
+    size = np.sqrt(np.sum(ranks[0] ** 2) * np.sum(ranks[1] ** 2))
+    if not size:
+        return {"tau": 0.0, "p": 1.0}
+    found, generator = np.sum(ranks[0] * ranks[1]), np.random.default_rng(0)
+    orders = (generator.permutation(len(ranks[1])) for _ in range(permutations))
+    as_far = sum(abs(np.sum(ranks[0] * ranks[1][np.ix_(order, order)])) >= abs(found) for order in orders)
+    return {"tau": float(found / size), "p": float((1 + as_far) / (1 + permutations))}
+
+
 # --- text ---------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from csbp_jax import learner
 from csbp_jax.config import ConfigError
@@ -53,10 +53,28 @@ def loss_barrier(losses: ArrayLike) -> float:
     Raises:
       ValueError: there are fewer than three losses, or they are not a list.
     """
+    values = _losses_of_a_line(losses, "loss_barrier")
+    return float(values.max() - (values[0] + values[-1]) / 2)
+
+
+def barrier_above_line(losses: ArrayLike) -> float:
+    """Compute the largest excess of losses at even distances over the straight line between both ends; at least 0.
+
+    ``max over t of L(w(t)) - ((1 - t) L(w(0)) + t L(w(1)))`` (Entezari, Sedghi, Saukh & Neyshabur, ICLR 2022). A
+    convex loss has none, even where the losses of the ends differ. NaN if one is not a number.
+
+    Raises:
+      ValueError: there are fewer than three losses, or they are not a list.
+    """
+    values = _losses_of_a_line(losses, "barrier_above_line")
+    return float((values - np.linspace(values[0], values[-1], len(values))).max())
+
+
+def _losses_of_a_line(losses: ArrayLike, caller: str) -> NDArray[np.float64]:
     values = np.asarray(losses, float)
     if values.ndim != 1 or len(values) < 3:
-        raise ValueError(f"loss_barrier: losses are {list(values.shape)}; pass three or more, with both ends")
-    return float(values.max() - (values[0] + values[-1]) / 2)
+        raise ValueError(f"{caller}: losses are {list(values.shape)}; pass three or more, with both ends")
+    return values
 
 
 def between(

@@ -109,3 +109,15 @@ def test_pairs_needed(power, pairs):
 def test_pairs_that_do_not_suffice():
     with pytest.raises(ValueError, match="not even 100 pairs"):
         statistics.pairs_needed(functools.partial(statistics.power, 0.01, 1.0), most=100)
+
+
+def test_kendalls_tau_is_scipys_and_its_p_that_of_permutations():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=20)
+    y = np.round(x + generator.normal(size=20))  # with ties
+    found, expected = statistics.kendall(x, y), stats.kendalltau(x, y, method="asymptotic")
+    assert found["tau"] == pytest.approx(expected.statistic)
+    assert found["p"] == pytest.approx(expected.pvalue, rel=0.5)
+    assert statistics.kendall(x, np.arange(20.0)[::-1].copy(), 99)["p"] > 0.01
+    assert statistics.kendall(x, x, 99) == {"tau": pytest.approx(1), "p": 0.01}
+    assert statistics.kendall(x, np.ones(20)) == {"tau": 0.0, "p": 1.0}

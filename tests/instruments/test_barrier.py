@@ -82,8 +82,18 @@ def test_barriers_of_polynomials(loss, start, end, expected):
     assert barrier.loss_barrier(loss(np.linspace(start, end, 21))) == pytest.approx(expected)
 
 
+def test_a_convex_loss_has_no_barrier_above_the_line_of_its_ends():
+    t = np.linspace(0, 2, 21)
+    assert barrier.barrier_above_line(t**2) == 0 == barrier.barrier_above_line(3 - t)
+    assert barrier.barrier_above_line(t + (t == 1)) == pytest.approx(1)
+    assert barrier.barrier_above_line(1 - (t - 1) ** 2) == pytest.approx(1)
+
+
 def test_losses_without_a_line_are_refused_and_a_lost_loss_is_not_hidden():
     assert np.isnan(barrier.loss_barrier([1.0, np.nan, 1.0]))
+    assert np.isnan(barrier.barrier_above_line([1.0, np.nan, 1.0]))
+    with pytest.raises(ValueError, match=r"barrier_above_line: losses are \[2\]; pass three or more"):
+        barrier.barrier_above_line([1.0, 2.0])
     with pytest.raises(ValueError, match=r"losses are \[2\]; pass three or more, with both ends"):
         barrier.loss_barrier([1.0, 2.0])
 
