@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
 from experiments.claims.forest import analysis
-from experiments.claims.forest.methods import METHODS
+from experiments.claims.forest.methods import DATA_SETS, METHODS
 from experiments.claims.report import interval_text
 from experiments.statistics import mean_text
 from experiments.study import Content
@@ -28,33 +28,45 @@ def accuracies(cell: Mapping[str, Any], seeds: list[int]) -> dict[str, NDArray[n
     return results
 
 
-def write(folder: pathlib.Path, content: Content) -> None:
-    """Write ``forest.json`` with its analysis, ``table.md`` and ``forest.png``, of data sets with all their runs."""
-    texts, analysed = [], {}
+def analyse(content: Content) -> dict[str, Content]:
+    """Analyse the data sets that have all their runs, ``{name: analysis}``, and store it and the verdict."""
+    analysed = {}
     for name, data_set in content["data"].items():
-        cells = data_set["cells"]
-        accuracy = {method: accuracies(cell, cell["seeds"]) for method, cell in cells.items()}
-        complete = {method: values for method, values in accuracy.items() if values is not None}
-        if len(complete) < len(METHODS):
-            continue
-        data_set["analysis"] = analysed[name] = analysis.analyse(complete)
-        texts.append(data_set_text(name, data_set, complete))
-    if not analysed:
-        return
-    content["verdict"] = analysis.overall([result["any method"] for result in analysed.values()])
-    study.write(folder, "forest", content, "\n\n".join([*texts, f"Over the data sets: **{content['verdict']}**."]))
-    draw(folder, analysed)
+        results = {method: accuracies(cell, cell["seeds"]) for method, cell in data_set["cells"].items()}
+        complete = {method: values for method, values in results.items() if values is not None}
+        if len(complete) == len(METHODS):
+            data_set["analysis"] = analysed[name] = analysis.analyse(complete)
+    words = [analysed[name]["any method"] if name in analysed else "not decided" for name in DATA_SETS]
+    content["verdict"] = analysis.overall(words)
+    return analysed
 
 
-def data_set_text(name: str, data_set: Content, accuracy: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
+def page(content: Mapping[str, Any]) -> str:
+    """The tables of all analysed data sets, and the verdict."""
+    texts = [data_set_text(name, values) for name, values in content["data"].items() if "analysis" in values]
+    return "\n\n".join([*texts, f"Over the data sets: **{content['verdict']}**."])
+
+
+def write(folder: pathlib.Path, content: Content) -> None:
+    """Write ``forest.json`` with its analysis, ``table.md`` and ``forest.png``, once a data set is complete."""
+    analysed = analyse(content)
+    if analysed:
+        study.write(folder, "forest", content, page(content))
+        draw(folder, analysed)
+
+
+def data_set_text(name: str, data_set: Mapping[str, Any]) -> str:
     """The table of a data set, and its verdicts."""
-    result, rows = data_set["analysis"], []
+    result, rows, means = data_set["analysis"], [], []
     for method, contrasts in result["methods"].items():
         cell = data_set["cells"][method]
+        accuracy = accuracies(cell, cell["seeds"])
+        assert accuracy is not None
+        means.append([accuracy[condition].mean() for condition in "PCD"])
         rows.append(
             [
                 METHODS[method].title,
-                *[mean_text(accuracy[method][condition], ".2f") for condition in "PCD"],
+                *[mean_text(accuracy[condition], ".2f") for condition in "PCD"],
                 *[interval_text(contrasts[pair]) for pair in analysis.CONTRASTS],
                 f"{contrasts['C-P']['holm']:.2g}",
                 ", ".join(cell["chosen"][condition] for condition in "PCD") + f" ({cell['base']})",
@@ -62,8 +74,8 @@ def data_set_text(name: str, data_set: Content, accuracy: Mapping[str, Mapping[s
             ]
         )
     pairs = result["pooled"]
-    means = [f"{np.mean([values[condition] for values in accuracy.values()]):.2f}" for condition in "PCD"]
-    rows.append(["**pooled**", *means, *[interval_text(pairs[pair]) for pair in analysis.CONTRASTS], "", "", ""])
+    averages = [f"{value:.2f}" for value in np.mean(means, axis=0)]
+    rows.append(["**pooled**", *averages, *[interval_text(pairs[pair]) for pair in analysis.CONTRASTS], "", "", ""])
     head = ["method", "P (%)", "C (%)", "D (%)", "C - P", "C - D", "D - P", "p of C - P, Holm over methods"]
     table = study.table([*head, "chosen: P's rate, C's and D's flips (their rate)", "z of a flip"], rows)
     model = study.table(
@@ -83,8 +95,7 @@ def data_set_text(name: str, data_set: Content, accuracy: Mapping[str, Mapping[s
         ],
     )
     words = f"Pooled: **{result['verdict']}**. Any method: **{result['any method']}**."
-    seeds = len(next(iter(accuracy.values()))["P"])
-    return f"### {name}, {seeds} seeds a method\n\n{table}\n\n{model}\n\n{words}"
+    return f"### {name}, {len(cell['seeds'])} seeds a method\n\n{table}\n\n{model}\n\n{words}"
 
 
 def draw(folder: pathlib.Path, analysed: Mapping[str, Content]) -> None:
