@@ -1,6 +1,7 @@
 """Strict settings for all tests: 8 virtual CPU devices, no implicit rank promotion, float64 only where asked for."""
 
 import dataclasses
+import gc
 import io
 import os
 import pathlib
@@ -32,6 +33,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 DATA = pathlib.Path(__file__).parent / "data"
 # Started or shared by tests, some of it in an environment of its own; not imported for its docstrings.
 collect_ignore_glob = ["support/*"]
+
+# Hundreds of thousands of objects of modules, tests and cached programs live until the end: each full collection walks
+# them all and takes up to a second, and with Python's thresholds there are dozens.
+gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_collection_finish():
+    """Leaves out of all later collections what lives until the end: the imported modules and the tests."""
+    gc.freeze()
 
 
 @pytest.fixture

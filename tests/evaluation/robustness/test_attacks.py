@@ -54,7 +54,7 @@ def test_pgd_follows_its_equations():
     """In NumPy, on a smooth function, from the start of the same key."""
     eps, steps = 0.02, 5
     z = lambda x: jnp.stack([jnp.sin(9 * x).sum((1, 2, 3, 4)) + 50, (x**2).sum((1, 2, 3, 4))], -1)  # noqa: E731
-    x, fooled = pgd.attack(z, KEYS[:3], X[:3], jnp.zeros(3, int), eps, steps)
+    x, fooled = jax.jit(lambda x: pgd.attack(z, KEYS[:3], x, jnp.zeros(3, int), eps, steps))(X[:3])
     u = np.stack([jax.random.uniform(key, X.shape[1:], X.dtype, -1, 1) for key in KEYS[:3]])
     low, high = np.maximum(X[:3] - np.float32(eps), 0), np.minimum(X[:3] + np.float32(eps), 1)
     expected = np.clip(X[:3] + np.float32(eps) * u, low, high)
@@ -107,7 +107,7 @@ def test_a_surrogate_of_the_attacker_changes_gradients_and_no_spike(neuron):
     config = Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(8,), neuron=neuron)
     net = models.build(config)
     x = 3 * jnp.asarray(RNG.normal(size=(5, 1, 6)), jnp.float32)
-    variables = net.init(jax.random.key(0), x)
+    variables = jax.jit(net.init)(jax.random.key(0), x)
 
     @jax.jit
     def run(x, weights):
@@ -115,7 +115,7 @@ def test_a_surrogate_of_the_attacker_changes_gradients_and_no_spike(neuron):
         score = lambda x: (net.apply(variables, x, **options)[0] ** 2).sum()  # noqa: E731
         return net.apply(variables, x, **options)[0], jax.grad(score)(x)
 
-    own, gradients = net.apply(variables, x)[0], []
+    own, gradients = jax.jit(net.apply)(variables, x)[0], []
     for weights in np.eye(len(pgd.SURROGATES), dtype=np.float32):
         logits, gradient = run(x, weights)
         assert np.allclose(logits, own, atol=1e-6)

@@ -1,6 +1,7 @@
 """Faulty spikes and inexact weights: rates, sizes and errors that they state, and nothing else changed."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,17 @@ X = jnp.asarray(2 * np.random.default_rng(0).normal(size=(12, 1, 6)), jnp.float3
 KEYS = jax.random.split(jax.random.key(1), 12)
 
 
+@functools.cache
 def network(config=DENSE):
+    """A network and its variables."""
     net = models.build(config)
-    return net, net.init(jax.random.key(0), X)
+    return net, jax.jit(net.init)(jax.random.key(0), X)
+
+
+def disturbed(variables, keys, lost, added, levels=1, x=X, config=DENSE):
+    """Logits and Aux of a network with faults, and the names of the layers that have them."""
+    apply, layers = spike_faults.with_faults(network(config)[0].apply, keys, lost, added, levels)
+    return jax.jit(apply)(variables, x), layers
 
 
 @pytest.mark.parametrize(("lost", "added"), [(0.05, 0.0), (0.0, 0.05), (1.0, 0.0), (0.0, 1.0)])
@@ -35,34 +44,35 @@ def test_spikes_are_lost_and_added_at_the_rates(lost, added):
 
 def test_every_layer_is_reached_and_none_changes_without_faults():
     net, variables = network()
-    disturbed, layers = spike_faults.with_faults(net.apply, KEYS, 0.0, 0.0)
-    logits, aux = disturbed(variables, X)
+    (logits, aux), layers = disturbed(variables, KEYS, 0.0, 0.0)
     assert layers == ["fc1", "fc2"] and spike_faults.reachable(net.apply, variables, X)
-    expected, expected_aux = net.apply(variables, X)
+    expected, expected_aux = jax.jit(net.apply)(variables, X)
     assert np.array_equal(logits, expected) and aux.rates == expected_aux.rates
 
 
 def test_without_any_spike_the_logits_are_those_of_silence_and_depend_on_no_key():
-    net, variables = network()
-    silent, _ = spike_faults.with_faults(net.apply, KEYS, 1.0, 0.0)
+    _, variables = network()
+    (logits, _), _ = disturbed(variables, KEYS, 1.0, 0.0)
     bias = variables["params"]["readout"]["bias"]
-    assert np.allclose(silent(variables, X)[0], jnp.broadcast_to(bias, (12, 5, 3)))
+    assert np.allclose(logits, jnp.broadcast_to(bias, (12, 5, 3)))
 
 
 def test_faults_of_an_example_do_not_depend_on_the_others():
-    net, variables = network()
-    all_of_them, some = (spike_faults.with_faults(net.apply, keys, 0.2, 0.2)[0] for keys in (KEYS, KEYS[8:]))
-    assert np.allclose(all_of_them(variables, X)[0][8:], some(variables, X[8:])[0], atol=1e-6)
+    _, variables = network()
+    (all_of_them, _), _ = disturbed(variables, KEYS, 0.2, 0.2)
+    (some, _), _ = disturbed(variables, KEYS[8:], 0.2, 0.2, x=X[8:])
+    assert np.allclose(all_of_them[8:], some, atol=1e-6)
 
 
 def test_layers_that_are_rematerialised_or_fire_integers_have_faults_too():
     net, variables = network(dataclasses.replace(DENSE, remat=True))
     assert spike_faults.reachable(net.apply, variables, X)
-    net, variables = network(dataclasses.replace(DENSE, neuron=dataclasses.replace(DENSE.neuron, name="ilif")))
+    ilif = dataclasses.replace(DENSE, neuron=dataclasses.replace(DENSE.neuron, name="ilif"))
+    _, variables = network(ilif)
     levels = DENSE.neuron.levels
-    full, _ = spike_faults.with_faults(net.apply, KEYS, 0.0, 1.0, levels)
+    (full, _), _ = disturbed(variables, KEYS, 0.0, 1.0, levels, config=ilif)
     kernel, bias = variables["params"]["readout"]["kernel"], variables["params"]["readout"]["bias"]
-    assert np.allclose(full(variables, X)[0], jnp.broadcast_to(levels * kernel.sum(0) + bias, (12, 5, 3)), atol=1e-5)
+    assert np.allclose(full, jnp.broadcast_to(levels * kernel.sum(0) + bias, (12, 5, 3)), atol=1e-5)
 
 
 def test_a_network_of_other_layers_is_not_reached():
@@ -81,10 +91,13 @@ def weights(seed=0):
     }
 
 
+with_noise = jax.jit(weight_errors.with_noise)
+
+
 def test_noise_has_the_stated_size_in_each_output_filter():
     params = weights()
     scaled = params | {"rec1": {"feedback": params["rec1"]["feedback"] * jnp.array([[1.0, 10.0, 0.01, 3.0]])}}
-    noisy = weight_errors.with_noise(jax.random.key(0), scaled, 0.05)
+    noisy = with_noise(jax.random.key(0), scaled, 0.05)
     for exact, changed in ((scaled["conv1"]["conv"]["kernel"], noisy["conv1"]["conv"]["kernel"]),
                            (scaled["rec1"]["feedback"], noisy["rec1"]["feedback"])):  # fmt: skip
         axes, n = tuple(range(exact.ndim - 1)), exact.size // exact.shape[-1]
@@ -96,8 +109,8 @@ def test_noise_has_the_stated_size_in_each_output_filter():
 
 def test_draws_of_noise_differ_and_scale_with_the_strength():
     params = weights()
-    first, second = (weight_errors.with_noise(jax.random.key(k), params, 0.1) for k in (0, 1))
-    half = weight_errors.with_noise(jax.random.key(0), params, 0.05)
+    first, second = (with_noise(jax.random.key(k), params, 0.1) for k in (0, 1))
+    half = with_noise(jax.random.key(0), params, 0.05)
     kernel, *others = (tree["conv1"]["conv"]["kernel"] for tree in (params, first, second, half))
     assert not np.allclose(others[0], others[1])
     assert np.allclose(others[0] - kernel, 2 * (others[2] - kernel), atol=1e-5)
