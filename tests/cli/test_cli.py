@@ -316,10 +316,18 @@ def test_nothing_in_a_make_variable_is_run(tmp_path, variable, form):
     assert not mark.exists()
 
 
-def test_make_says_what_to_fetch_where_data_are_missing(tmp_path):
-    done = make(tmp_path, "train", "DATASET=imagenet", f"DATA_DIR={tmp_path}")
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "imagenet is not prepared" in done.stderr and "make data DATASET=imagenet FROM=" in done.stderr
+def test_make_says_what_to_fetch_where_data_are_missing(tmp_path, capsys, monkeypatch):
+    for name, value in passed_by_make(tmp_path, "DATASET=imagenet", f"DATA_DIR={tmp_path}").items():
+        monkeypatch.setenv(name, value)
+    assert main.main(["train", "--environment"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "imagenet is not prepared" in error and "make data DATASET=imagenet FROM=" in error
+
+
+def test_make_fails_where_the_program_fails(tmp_path):
+    done = make(tmp_path, "train", python="echo csbp_jax: wrong >&2; exit 2")
+    assert done.returncode == 2 and done.stderr.startswith("csbp_jax: wrong\n")
 
 
 def test_make_alone_lists_all_targets(tmp_path):
@@ -371,7 +379,7 @@ def test_list_shows_all_taps_of_a_network(capsys):
     assert "there is no network 'cnn8'; perhaps you meant cnn7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["--help", "list"])
+@pytest.mark.parametrize("line", ["--help", pytest.param("list", marks=pytest.mark.slow)])
 def test_a_closed_pipe_ends_silently(line):
     reader, writer = os.pipe()
     os.close(reader)

@@ -479,13 +479,14 @@ def test_rises_under_the_alternating_force_are_of_the_run_that_is_trained():
     """Its map, with the paired run in the state, takes the steps of training under the force of the record."""
     kind, setting = net.Kind(task="parity", substeps=3), net.Setting(z0=11.0)
     move, push = jax.jit(net.step, static_argnames="kind"), jax.jit(overshoot.annealed_map(kind, True))
+    alternating = jax.jit(lambda records: forcing.alternating(jax.tree.map(lambda *rows: jnp.stack(rows), *records)))
     paired = trained = net.start(5, setting.init, "parity")
     state = trained, setting, jnp.int32(0), paired
     records: list[net.Params] = []
     for n in jnp.arange(3):
         moved, record = move(paired, setting, net.strength(n, setting), kind=kind._replace(substeps=1))
         paired, records = jax.tree.map(jnp.add, moved, record), [*records, record]
-        force = forcing.alternating(jax.tree.map(lambda *kicks: jnp.stack(kicks), *records))
+        force = alternating(records)
         moved, kicked = move(trained, setting, net.strength(n, setting), kind=kind)
         trained = jax.tree.map(lambda m, k, f: m + k + f[-1], moved, kicked, force)
         state = push(state, None)

@@ -121,10 +121,8 @@ def test_all_parameters_of_a_unit_move_with_it(name, norm):
     network = models.build(model)
     variables = jax.jit(lambda key: network.init(key, x, False))(jax.random.key(1))
     # Every number differs from every other, so that nothing passes by being equal.
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    leaves = [jnp.abs(leaf + jax.random.normal(k, leaf.shape)) for leaf, k in zip(leaves, keys, strict=True)]
-    weights = jax.tree.unflatten(structure, leaves)
+    rng = np.random.default_rng(2)
+    weights = jax.tree.map(lambda leaf: np.abs(leaf + rng.normal(size=leaf.shape).astype(np.float32)), variables)
     copy = permuted(weights, model.features, 4 if name == "small_conv" else 1)
     apply = jax.jit(lambda variables: network.apply(variables, x, False)[0])
     np.testing.assert_allclose(apply(copy), apply(weights), rtol=1e-5, atol=1e-5)
@@ -147,11 +145,12 @@ def test_statistics_are_estimated_again_at_each_point():
     n = 32 * model.time_steps  # the current is repeated over time
     by_hand = {"mean": currents.mean(axis=(0, 1)), "var": currents.var(axis=1).mean(axis=0) * n / (n - 1)}
 
-    def loss(statistics):
-        weights = {"params": middle["params"], "batch_stats": {"fc1": {"norm": statistics}}}
-        return np.mean([recipe.loss(recipe.model.apply(weights, b["x"], False)[0], b["y"]) for b in BATCHES])
+    @jax.jit
+    def loss(batch):
+        weights = {"params": middle["params"], "batch_stats": {"fc1": {"norm": by_hand}}}
+        return recipe.loss(recipe.model.apply(weights, batch["x"], False)[0], batch["y"])
 
-    assert measured["losses"][1] == pytest.approx(loss(by_hand), rel=1e-5)
+    assert measured["losses"][1] == pytest.approx(np.mean([loss(batch) for batch in BATCHES]), rel=1e-5)
 
 
 def test_a_rescaled_copy_has_no_barrier_as_its_statistics_are_estimated_again(run, learned):

@@ -1,6 +1,7 @@
 """Initial weights scaled to a firing rate, and the regulariser that holds rates within a band."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ from csbp_jax.training import compiled
 from tests.support import small_net
 
 PLAIN = Chaos(z0=(0.0,), taps=())
+calibrate = jax.jit(learner.calibrate, static_argnums=0)
 
 
-def deep(norm, rate=None, name="dense", features=(32,) * 12):
+def deep(norm, rate=None, name="dense", features=(32,) * 8):
     config = configs.load("digits")
     model = dataclasses.replace(config.model, name=name, features=features, norm=norm, init_rate=rate)
     return check(dataclasses.replace(config, chaos=PLAIN, model=model))
@@ -39,9 +41,9 @@ def initial_rates(config, examples=300):
     return {layer: float(rate) for layer, rate in rates(state, x).items()}
 
 
-def test_twelve_layers_without_norms_fall_silent_and_with_an_initial_rate_do_not():
+def test_eight_layers_without_norms_fall_silent_and_with_an_initial_rate_do_not():
     silent = initial_rates(deep("none"))
-    assert len(silent) == 12 and silent["fc4"] < 0.001 and max(silent[f"fc{i}"] for i in range(6, 13)) == 0
+    assert len(silent) == 8 and silent["fc4"] < 0.001 and max(silent[f"fc{i}"] for i in range(6, 9)) == 0
     rates = initial_rates(deep("none", 0.2))
     assert all(rate == pytest.approx(0.2, abs=0.04) for rate in rates.values()), rates
 
@@ -59,6 +61,7 @@ def small(rate=0.2, **fields):
     return dataclasses.replace(small_net.CONFIG, chaos=PLAIN, model=model, **fields)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def rates_of(recipe, state, x):
     _, aux = recipe.model.apply(learner.weights_of(state), x, False, **objective.neuron_override(state))
     return aux.rates
@@ -84,8 +87,8 @@ def test_the_neuron_of_each_member_of_a_sweep_has_the_rate():
 def test_only_the_size_of_the_weights_changes_and_the_moving_average_follows():
     config = small(optimizer=Optimizer(name="sgd", lr=0.1, ema=0.9))
     recipe, x = small_net.recipe(config), small_net.batch(size=64)["x"]
-    start = learner.init(recipe, jax.random.key(0))
-    state = jax.jit(learner.calibrate, static_argnums=0)(recipe, start, x)
+    start = small_net.init(recipe, jax.random.key(0))
+    state = calibrate(recipe, start, x)
     for layer in ("fc1", "fc2"):
         factors = np.divide(*(s.params[layer]["dense"]["kernel"] for s in (state, start)))
         np.testing.assert_allclose(factors, factors.flat[0], rtol=1e-5)
@@ -96,13 +99,12 @@ def test_only_the_size_of_the_weights_changes_and_the_moving_average_follows():
 
 def test_sparse_inputs_get_half_of_the_rate_that_they_can_have_and_no_input_leaves_the_weights():
     recipe = small_net.recipe(small())
-    start = learner.init(recipe, jax.random.key(0))
+    start = small_net.init(recipe, jax.random.key(0))
     sparse = jnp.zeros((64, 1, 6)).at[:4].set(small_net.batch(size=4)["x"])
-    run = jax.jit(learner.calibrate, static_argnums=0)
-    rates = rates_of(recipe, run(recipe, start, sparse), sparse)
+    rates = rates_of(recipe, calibrate(recipe, start, sparse), sparse)
     # In 4 of 64 examples about half of the currents are positive.
     assert rates["fc1"] == pytest.approx(0.5 * 0.5 * 4 / 64, rel=0.3)
-    silent = run(recipe, start, jnp.zeros((64, 1, 6)))
+    silent = calibrate(recipe, start, jnp.zeros((64, 1, 6)))
     np.testing.assert_array_equal(silent.params["fc1"]["dense"]["kernel"], start.params["fc1"]["dense"]["kernel"])
 
 
@@ -137,7 +139,7 @@ def test_the_regulariser_revives_a_silent_network_which_then_learns():
     for weight in (0.0, 30.0):
         config = small(None, loss=Loss(firing=weight, firing_low=0.1), optimizer=descent)
         recipe = small_net.recipe(config)
-        state = learner.init(recipe, jax.random.key(0))
+        state = small_net.init(recipe, jax.random.key(0))
         state = dataclasses.replace(state, params=jax.tree.map(lambda p: p / 8, state.params))
         first = small_net.train_step(recipe, state, batch)[1]
         assert max(map(float, first["rates"].values())) < 0.02
@@ -154,8 +156,8 @@ def test_the_regulariser_revives_a_silent_network_which_then_learns():
 def test_the_regulariser_counts_to_the_plain_gradient():
     config = small(None, loss=Loss(firing=10.0, firing_low=0.4))
     recipe = small_net.recipe(config)
-    state, batch = learner.init(recipe, jax.random.key(0)), small_net.batch()
-    separate = jax.jit(learner.gradients, static_argnums=0)(recipe, state, batch)
+    state, batch = small_net.init(recipe, jax.random.key(0)), small_net.batch()
+    separate = small_net.gradients(recipe, state, batch)
     (_, outcome), gradient = jax.jit(objective.value_and_grad, static_argnums=0)(recipe, state, batch)
     assert outcome.metrics["firing_loss"] > 0
     for a, b in zip(jax.tree.leaves(separate["task"]), jax.tree.leaves(gradient), strict=True):

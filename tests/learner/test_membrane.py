@@ -27,7 +27,7 @@ def test_the_gradient_passes_through_the_membranes_and_not_through_the_target(x6
         spikes, _, u = neuron.trace(x)
         return losses.membrane_error(u, spikes)
 
-    value, gradient = jax.value_and_grad(error)(jnp.asarray(x))
+    value, gradient = jax.jit(jax.value_and_grad(error))(jnp.asarray(x))
     s0 = (x[:, 0] > 1).astype(float)
     u = np.stack([x[:, 0], d * x[:, 0] * (1 - s0) + x[:, 1]], axis=1)
     distance = u - (u > 1)
@@ -41,9 +41,13 @@ def test_the_gradient_passes_through_the_membranes_and_not_through_the_target(x6
 def test_it_is_the_mean_over_layers_and_part_of_the_plain_loss(x64):
     plain, regularised = small_net.recipe(WITHOUT_TERM), small_net.recipe(MEMBRANE)
     state, batch = small_net.first_state(plain), small_net.batch()
-    (_, aux), _ = plain.model.apply(
-        learner.weights_of(state), batch["x"], True, inspect=("fc1", "fc2"), mutable=["batch_stats"]
-    )
+
+    @jax.jit
+    def inspected(weights, x):
+        (_, aux), _ = plain.model.apply(weights, x, True, inspect=("fc1", "fc2"), mutable=["batch_stats"])
+        return aux
+
+    aux = inspected(learner.weights_of(state), batch["x"])
     by_layer = [np.mean((np.asarray(aux.membranes[name]) - aux.spikes[name]) ** 2) for name in ("fc1", "fc2")]
     metrics = small_net.train_step(regularised, state, batch)[1]
     np.testing.assert_allclose(metrics["membrane_loss"], 0.5 * np.mean(by_layer), rtol=1e-12)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from tests.support.small_net import eval_step, first_state, recipe, train_step
 @pytest.mark.parametrize("name", ["rate", "tet", "mse"])
 def test_smoothing_is_the_loss_on_the_formulas_labels(name):
     """For every loss; also for labels that are probabilities already, as mixup makes them."""
-    plain, logits = losses.build(Loss(name)), jnp.asarray(np.random.default_rng(0).normal(size=(8, 3, 5)), jnp.float32)
+    plain = jax.jit(losses.build(Loss(name)))
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3, 5)), jnp.float32)
     labels = jnp.arange(8) % 5
     hot = np.eye(5)[labels]
     mixed = 0.6 * hot + 0.4 * np.roll(hot, 1, axis=0)

@@ -12,7 +12,7 @@ from csbp_jax.evaluation.robustness import battery, events, pictures
 
 KEYS = jax.random.split(jax.random.key(3), 400)
 PICTURE = np.random.default_rng(0).random((1, 9, 7, 2)).astype(np.float32)
-RECORDING = np.random.default_rng(1).poisson(1.5, (6, 5, 4, 2)).astype(np.float32)
+RECORDING = np.random.default_rng(1).poisson(1.5, (6, 4, 3, 2)).astype(np.float32)
 PICTURES = [name for name, p in battery.PERTURBATIONS.items() if p.kind == "pictures"]
 EVENTS = [name for name, p in battery.PERTURBATIONS.items() if p.kind == "events"]
 
