@@ -159,14 +159,15 @@ def run_arm(name: str, stored: Content, subjects: Subjects, origin: Content, see
             print(f"{name}, {condition}: {len(span)} nets from seed {span[0]}", flush=True)
 
 
-def differing(stored: Content, origin: Content) -> int:
-    """Number of nets whose accuracy on all test pictures is not that of their run in the study of generalisation."""
+def differing(stored: Content, origin: Content) -> dict[str, int]:
+    """Count, for each condition, nets whose accuracy on all test pictures is not that of their run in that study."""
     total = stored["columns"]["test"]
-    number = 0
-    for condition, of_seeds in stored["nets"].items():
+    numbers = {}
+    for condition, nets_of in stored["nets"].items():
         results = origin["runs"][condition][str(origin["chosen"][condition])]
-        number += sum(int(text.split()[0]) != round(total * results[seed]["test"]) for seed, text in of_seeds.items())
-    return number
+        correct = {seed: round(total * results[seed]["test"]) for seed in nets_of}
+        numbers[condition] = sum(int(text.split()[0]) != correct[seed] for seed, text in nets_of.items())
+    return numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -132,12 +132,18 @@ def write(folder: pathlib.Path, content: Content) -> None:
     for arm in arms.values():
         arm["analysis"] = analyse(arm)
     content["verdict"] = overall([arm["analysis"]["verdict"] for arm in arms.values()])
-    study.write(folder, "robustness", content, "\n\n".join(map(arm_text, arms, arms.values())))
+    study.write(folder, "robustness", content, page(content))
     study.save_figure(draw(arms), folder, "robustness")
     for name, arm in arms.items():
         file = folder / f"{name.replace(', ', '_').replace(' ', '_')}.png"
         seeds = len(arm["nets"]["P"])
         plots_robustness.draw(file, panels(arm), f"{name}: mean over {seeds} seeds, 95 %")
+
+
+def page(content: Content) -> str:
+    """The tables of all arms."""
+    arms = content["arms"]
+    return "\n\n".join(map(arm_text, arms, arms.values()))
 
 
 def arm_text(name: str, arm: Content) -> str:
@@ -187,8 +193,8 @@ def arm_text(name: str, arm: Content) -> str:
     return "\n\n".join(
         [
             f"### {name}",
-            f"{sizes}. Of {sum(map(len, arm['nets'].values()))} nets, {arm['differing']} differ on the clean test "
-            "pictures from their runs in the study of generalisation.",
+            f"{sizes}. Nets that do not classify as many clean test pictures as their runs in the study of "
+            f"generalisation: {', '.join(f'{name} {number}' for name, number in arm['differing'].items())}.",
             study.table(head, family),
             f"Verdict: **{analysis['verdict']}**.",
             study.table(["C-P", "simultaneous 95 % (points)", "seeds"], measures),
