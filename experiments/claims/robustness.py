@@ -26,11 +26,12 @@ from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.claims import generalisation, nets, robustness_report, runs
 from experiments.claims.generalisation import Job
+from experiments.claims.report import BASE
 from experiments.claims.settings import KIND
 from experiments.study import Content
 
 MODULE = "python -m experiments.claims.robustness"
-CONDITIONS = ("P", "C", "D", "S", "WD", "SAM")
+CONDITIONS = ("P", "C", "D", "S", "WD", "SAM", BASE)
 ATTACKS = ("pgd", "square")
 OTHERS = tuple(name for name in battery.PERTURBATIONS if name not in ATTACKS)
 CHUNK = 32
@@ -70,9 +71,9 @@ def counts(measured: Measured) -> dict[str, tuple[int, int]]:
         for column, correct in _columns(name, outcome):
             numbers[column] = int(correct.sum()), correct.size
     if set(ATTACKS) <= set(measured.outcomes):
-        white, black = (measured.outcomes[name].correct.all(axis=1) for name in ATTACKS)
-        for i, severity in enumerate(battery.PERTURBATIONS["square"].severities):
-            numbers[f"both {severity:g}"] = int((white[i] & black[i]).sum()), len(white[i])
+        resisted = np.concatenate([measured.outcomes[name].correct for name in ATTACKS], axis=1)
+        for severity, correct in zip(battery.PERTURBATIONS["square"].severities, resisted, strict=True):
+            numbers[f"both {severity:g}"] = int(np.sum(correct.all(axis=0))), correct.shape[1]
     return numbers
 
 
@@ -130,6 +131,11 @@ def measure_net(subjects: Subjects, variables: Mapping[str, Any], attacked: bool
     return {"test": clean} | count(subjects.perturbed, (*OTHERS, *(ATTACKS if attacked else ())))
 
 
+def setting_of(origin: Content, condition: str) -> tuple[str, int]:
+    """The condition and the number of the setting of a condition's nets; BASE is P at the others' rate and width."""
+    return ("P", origin["base"]) if condition == BASE else (condition, origin["chosen"][condition])
+
+
 def run_arm(name: str, stored: Content, subjects: Subjects, origin: Content, seeds: int, save: Any) -> None:
     """Train and measure the nets of an arm that are missing, and store their counts.
 
@@ -146,9 +152,9 @@ def run_arm(name: str, stored: Content, subjects: Subjects, origin: Content, see
             span = [seed for seed in range(first, min(first + CHUNK, seeds)) if str(seed) not in done]
             if not span:
                 continue
-            jobs = [Job(name, condition, origin["arms"][name]["chosen"][condition], seed) for seed in span]
+            setting = setting_of(origin["arms"][name], condition)
+            knobs = [runner.knobs(Job(name, *setting, seed)) for seed in span]
             draws = [runs.draw(subjects.task, seed, origin["arms"][name]["wrong"]) for seed in span]
-            knobs = [runner.knobs(job) for job in jobs]
             weights = nets.train(subjects.task, KIND.get(condition, "plain"), knobs, draws)
             for number, seed in enumerate(span):
                 variables = jax.tree.map(lambda leaf, number=number: leaf[number], weights)
@@ -164,7 +170,8 @@ def differing(stored: Content, origin: Content) -> dict[str, int]:
     total = stored["columns"]["test"]
     numbers = {}
     for condition, nets_of in stored["nets"].items():
-        results = origin["runs"][condition][str(origin["chosen"][condition])]
+        run, number = setting_of(origin, condition)
+        results = origin["runs"][run][str(number)]
         correct = {seed: round(total * results[seed]["test"]) for seed in nets_of}
         numbers[condition] = sum(int(text.split()[0]) != correct[seed] for seed, text in nets_of.items())
     return numbers

@@ -13,7 +13,7 @@ from csbp_jax.reporting import plots_robustness
 from csbp_jax.reporting.intervals import student_of_shares
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
-from experiments.claims.report import MARGIN, contrast, interval_text, verdict
+from experiments.claims.report import BASE, MARGIN, contrast, interval_text, verdict
 from experiments.claims.settings import NAMES
 from experiments.statistics import holm, mean_text
 from experiments.study import Content
@@ -35,6 +35,7 @@ MEASURES = {
     "both": EPS,
 }
 """What each secondary contrast averages over; "both" are both attacks."""
+TITLES = NAMES | {BASE: "plain at their rate and width"}
 LABELS = {"both": "both attacks", "square": "square attack"}
 FAMILY = ("P", "D", "S")
 
@@ -82,7 +83,7 @@ def at_equal(outcome: NDArray[Any], covariate: NDArray[Any]) -> Content:
 
 
 def analyse(arm: Mapping[str, Any]) -> Content:
-    """The contrasts of the plan, and the check for masked gradients."""
+    """The contrasts of the plan, those with P at the others' rate and width, and the check for masked gradients."""
     of = {condition: accuracies(arm, condition) for condition in arm["nets"]}
     main = {condition: primary(rows) for condition, rows in of.items()}
     family, clean, lost, equal = {}, {}, {}, {}
@@ -94,7 +95,11 @@ def analyse(arm: Mapping[str, Any]) -> Content:
         equal[pair] = at_equal(main["C"] - main[other], of_clean[0] - of_clean[1])
     corrected = holm({pair: result["p"] for pair, result in family.items()})
     family = {pair: result | {"holm": corrected[pair]} for pair, result in family.items()}
-    others = [condition for condition in of if condition != "P"]
+    others = [condition for condition in of if condition not in ("P", BASE)]
+    against = {
+        f"against {reference}": {name: contrast(main[name], main[reference], len(others)) for name in others}
+        for reference in ("P", BASE)
+    }
     return {
         "family": family,
         "verdict": verdict(family),
@@ -102,7 +107,7 @@ def analyse(arm: Mapping[str, Any]) -> Content:
         "lost": lost,
         "equal clean": equal,
         "measures": {m: contrast(average(of["C"], m), average(of["P"], m), len(MEASURES)) for m in MEASURES},
-        "against P": {name: contrast(main[name], main["P"], len(others)) for name in others},
+        **against,
         "masking": {condition: masking(rows) for condition, rows in of.items()},
     }
 
@@ -170,10 +175,11 @@ def arm_text(name: str, arm: Content) -> str:
     of = {condition: accuracies(arm, condition) for condition in arm["nets"]}
     conditions = [
         [
-            f"{condition}, {NAMES[condition]}",
+            f"{condition}, {TITLES[condition]}",
             mean_text(rows["clean"], ".2f"),
             mean_text(primary(rows), ".2f"),
             interval_text(analysis["against P"].get(condition)),
+            interval_text(analysis["against base"].get(condition)),
             *(f"{average(rows, measure).mean():.1f}" for measure in MEASURES),
         ]
         for condition, rows in of.items()
@@ -183,12 +189,13 @@ def arm_text(name: str, arm: Content) -> str:
         for measure, result in analysis["measures"].items()
     ]
     attacks = [
-        [f"{condition}, {NAMES[condition]}", *map(attack_text, checks.values())]
+        [f"{condition}, {TITLES[condition]}", *map(attack_text, checks.values())]
         for condition, checks in analysis["masking"].items()
     ]
     seeds, attacked = (len(of["P"][column]) for column in ("clean", f"square {EPS[0]:g}"))
     sizes = f"{seeds} seeds, {arm['columns']['clean']} pictures; attacks: {attacked} seeds, "
     sizes += f"{arm['columns'][f'square {EPS[0]:g}']} pictures"
+    against = ["minus P, simultaneous 95 %", "not planned: minus P at their rate and width"]
     names = [LABELS.get(measure, measure) for measure in MEASURES]
     return "\n\n".join(
         [
@@ -199,7 +206,7 @@ def arm_text(name: str, arm: Content) -> str:
             f"Verdict: **{analysis['verdict']}**.",
             study.table(["C-P", "simultaneous 95 % (points)", "seeds"], measures),
             "Mean accuracies (%):",
-            study.table(["condition", "clean", "corrupted", "minus P, simultaneous 95 %", *names], conditions),
+            study.table(["condition", "clean", "corrupted", *against, *names], conditions),
             "Under PGD, the worst of three surrogates, and under the square attack (%):",
             study.table(["condition", *(f"{eps:g}/255" for eps in EPS)], attacks),
         ]
@@ -248,7 +255,7 @@ def panels(arm: Content) -> list[plots_robustness.Panel]:
         if columns[0] not in arm["columns"]:
             continue
         lines = {
-            NAMES[condition]: [student_of_shares((rows[column] / 100).tolist()) for column in ("clean", *columns)]
+            TITLES[condition]: [student_of_shares((rows[column] / 100).tolist()) for column in ("clean", *columns)]
             for condition, rows in of.items()
         }
         ticks = ["clean", *(f"{severity:g}" for severity in perturbation.severities)]
