@@ -34,11 +34,12 @@ def step(config: dict[str, Any], batch_file: str | None = None) -> Program:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     began = time.perf_counter()
     jitted = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
-    compiled = jitted.lower(state, batch).compile()
+    compiled: Any = jitted.lower(state, batch).compile()
     info = {
         "parameters": parameters,
         "compile_seconds": time.perf_counter() - began,
         "temporary_MB": _temporary(compiled),
+        "peak_MB": compiled.memory_analysis().peak_memory_in_bytes / 1e6,
     }
     box, values = [state], list[float]()
 
@@ -100,9 +101,9 @@ def long(T: int, length: int | None, batch: int = 16) -> Program:
 
 
 def batch_of(config: Config) -> dict[str, np.ndarray]:
-    """Frames of small counts for two polarities, else a standard normal static image; random labels."""
+    """Frames of small counts for two polarities and for units in a row, else a normal static image; random labels."""
     draw, shape = np.random.default_rng(0), config.model.input_shape
-    if shape[-1] == 2:
+    if shape[-1] == 2 or len(shape) == 1:
         x = draw.poisson(0.5, (config.batch_size, config.model.time_steps, *shape)).astype(np.float32)
     else:
         x = draw.standard_normal((config.batch_size, 1, *shape), np.float32)
