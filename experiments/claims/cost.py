@@ -192,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for path in tries.FILES
         if path.exists()
         for arm, result in json.loads(path.read_text())["arms"].items()
+        if result["chosen"].keys() >= set(tries.TERMS)
     }
     for name in options.nets:
         net = content["nets"].setdefault(name, {})

@@ -13,6 +13,7 @@ import pytest
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import ConfigError, replaced
 from csbp_jax.learner import optimizer
+from experiments import study
 from experiments.claims import events, generalisation, report, runs, settings, spike_timing
 from tests.support import small_net
 
@@ -170,6 +171,14 @@ def test_equal_budgets():
     assert knobs["z0"] == pytest.approx(100 * settings.SETTINGS["C"][0]["flips"])
     with pytest.raises(ConfigError):
         generalisation.load_task("cifar10", generalisation_options())
+
+
+@pytest.mark.parametrize(("folder", "name"), [("claims", "generalisation"), ("claims_events", "events")])
+def test_committed_tables_are_those_of_the_committed_runs(folder, name):
+    folder = study.RESULTS / folder
+    arms = json.loads((folder / f"{name}.json").read_text())["arms"]
+    texts = [report.arm_text(title, arm) for title, arm in arms.items() if arm.get("analysis")]
+    assert (folder / "table.md").read_text().strip() == "\n\n".join(texts)
 
 
 def generalisation_options(**changes):
