@@ -264,23 +264,24 @@ def torch_bias(fan_in: int) -> Initializer:
 
 def repeat_over_time(h: jax.Array, time_steps: int) -> jax.Array:
     """Repeat a static tensor (T = 1) over ``time_steps`` (direct coding); return any other unchanged."""
-    if h.shape[1] != 1:
-        return h
-    return jnp.broadcast_to(h, (h.shape[0], time_steps, *h.shape[2:]))
+    return _repeat(h, time_steps, h.dtype) if h.shape[1] == 1 else h
 
 
 def repeat_in_dtype(h: jax.Array, time_steps: int, dtype: Dtype | None) -> jax.Array:
     """Compute :func:`repeat_over_time`, then cast to the compute dtype (None: unchanged)."""
-    if dtype is None or h.dtype == dtype or h.shape[1] != 1:
-        return to_compute_dtype(repeat_over_time(h, time_steps), dtype)
-    return _repeat_and_cast(h, time_steps, dtype)
+    return _repeat(h, time_steps, dtype or h.dtype) if h.shape[1] == 1 else to_compute_dtype(h, dtype)
 
 
-# The gradient of a broadcast is a sum over an array of all time steps, which is first written in float32. Written as
-# a sum of rows it becomes a part of the neuron's own reverse pass, which makes them.
+# The gradient of a broadcast is a sum over an array of all time steps: XLA writes that array first, in float32, and on
+# CPU adds up its rows a hundred times slower than it could read them. A sum of rows becomes a part of what makes them,
+# such as the neuron's reverse pass.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _repeat_and_cast(h: jax.Array, time_steps: int, dtype: Dtype) -> jax.Array:
-    return repeat_over_time(h.astype(dtype), time_steps)
+def _repeat(h: jax.Array, time_steps: int, dtype: Dtype) -> jax.Array:
+    return _broadcast(h, time_steps, dtype)
+
+
+def _broadcast(h: jax.Array, time_steps: int, dtype: Dtype) -> jax.Array:
+    return jnp.broadcast_to(h.astype(dtype), (h.shape[0], time_steps, *h.shape[2:]))
 
 
 def _sum_of_rows(time_steps: int, dtype: Dtype, like: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
@@ -288,8 +289,8 @@ def _sum_of_rows(time_steps: int, dtype: Dtype, like: jax.Array, cotangent: jax.
     return (functools.reduce(jnp.add, rows),)
 
 
-_repeat_and_cast.defvjp(
-    lambda h, time_steps, dtype: (repeat_over_time(h.astype(dtype), time_steps), jnp.zeros((), h.dtype)),
+_repeat.defvjp(
+    lambda h, time_steps, dtype: (_broadcast(h, time_steps, dtype), jnp.zeros((), h.dtype)),
     _sum_of_rows,
 )
 
