@@ -1,0 +1,144 @@
+"""The times to an accuracy, as a page."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.tables import table
+from csbp_jax.reporting.intervals import student
+
+THRESHOLDS = (0.7, 0.8)
+TARGET = 1.3
+LABELS = {"csbp_jax": "csbp_jax", "spikingjelly": "SpikingJelly"}
+CLOCKS = {"wall": "wall time", "cpu": "CPU time"}
+
+Run = Mapping[str, Any]
+
+
+def reached(run: Run, threshold: float) -> dict[str, float] | None:
+    """The first epoch of a run whose validation accuracy is at least ``threshold``; None if there is none."""
+    return next((epoch for epoch in run["epochs"] if epoch["accuracy"] >= threshold), None)
+
+
+def seconds_to(threshold: float, run: Run, clock: str) -> float | None:
+    """Seconds from the start of a run to the end of that epoch."""
+    epoch = reached(run, threshold)
+    return epoch[clock] if epoch else None
+
+
+def per_epoch(run: Run, clock: str) -> float:
+    """Seconds of an epoch and its validation, averaged over all epochs but the first."""
+    first, *_, last = run["epochs"]
+    return (last[clock] - first[clock]) / (last["epoch"] - first["epoch"])
+
+
+def before(run: Run, clock: str) -> float:
+    """Seconds that the first epoch took longer than the others: imports, reading of data, compilation."""
+    return run["epochs"][0][clock] - per_epoch(run, clock)
+
+
+def ratios(content: Mapping[str, Any], value: Callable[[Run, str], float | None], clock: str) -> list[float]:
+    """SpikingJelly over ours, for each seed where ``value(run, clock)`` is a number for both."""
+    ours, peer = (content["runs"][name] for name in ("csbp_jax", "spikingjelly"))
+    pairs = [(value(ours[seed], clock), value(peer[seed], clock)) for seed in ours if seed in peer]
+    return [b / a for a, b in pairs if a is not None and b is not None]
+
+
+def mean_ratio(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Geometric mean with its 95 % interval, by Student's t of the logarithms."""
+    mean, low, high = student([math.log(value) for value in values])
+    return math.exp(mean), None if low is None else math.exp(low), None if high is None else math.exp(high)
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The text of time_to_accuracy.md, from the content of time_to_accuracy.json."""
+    config = content["config"]
+    model, data, optimiser = config["model"], config["data"], config["optimizer"]
+    runs = [run for of_seed in content["runs"].values() for run in of_seed.values()]
+    versions = ", ".join(f"{name} {number}" for name, number in runs[0]["versions"].items())
+    loads = [run["load"] for run in runs]
+    features = ", ".join(map(str, model["features"]))
+    cores = f"{content['cores']} core{'s' if content['cores'] > 1 else ''}"
+    return f"""# Time to an accuracy
+
+`python -m benchmarks.time_to_accuracy` on {content["machine"]}; both libraries pinned to the same {cores}.
+Load average of the machine before each run {min(loads):.1f} to {max(loads):.1f}: **where it is above the number of
+cores, other programs shared them, and CPU time is the one to compare.** Versions: {versions};
+{", ".join(content["peers"])}.
+
+CIFAR-10's images, of which one tenth is the validation split, whose accuracy this page is about; the test split is not
+used. `small_conv` with {features} channels and {model["pool"]} pooling, T = {model["time_steps"]}, batch
+{config["batch_size"]}, {config["epochs"]} epochs, AdamW with a rate of {optimiser["lr"]} (linear warm-up over
+{optimiser["warmup_epochs"]:g} epoch, then a cosine to 0), augmentation: {", ".join(data["augment"])}. Plain
+backpropagation. Data, splits, loss, optimiser and distribution of initial weights are the same; the random numbers are
+not.
+
+Seconds count from the start of the process to the end of the first epoch with at least that accuracy, with imports,
+reading of data, compilation (nothing was compiled before) and validation after each epoch.
+
+## Ratios
+
+SpikingJelly's time over ours in pairs of runs; geometric mean [95 % interval of Student's t]. Target: at least
+{TARGET}.
+
+{_ratios(content)}
+
+## Runs
+
+{_runs(content)}
+
+"Epoch": seconds of an epoch with its validation, without the first. "Before": what the first epoch took longer.
+
+## What both do
+
+Ours is `csbp_jax train`, with its metrics, its check of every step for non-finite numbers, checkpoints and log.
+SpikingJelly has multi-step mode, the first convolution and norm once per image (ours too, the convolution), whole
+batches of uint8 images that are augmented by indexing, channels last, the fused AdamW, and no metrics or log within an
+epoch (`benchmarks/peers/train_spikingjelly.py`). Its neurons are those of its backend `torch`, the only one for CPUs.
+"""
+
+
+def _ratios(content: Mapping[str, Any]) -> str:
+    head = ["", *(f"{label}, SpikingJelly / ours" for label in CLOCKS.values()), "pairs", "target, CPU time"]
+    rows: list[tuple[str, Callable[[Run, str], float | None]]] = [
+        (f"to {100 * threshold:.0f} %", functools.partial(seconds_to, threshold)) for threshold in THRESHOLDS
+    ]
+    rows.append(("an epoch, without start and compilation", per_epoch))
+    body = []
+    for label, value in rows:
+        both = [ratios(content, value, clock) for clock in CLOCKS]
+        verdict = _verdict(both[1]) if both[1] else "not reached"
+        body.append([label, *map(_cell, both), str(len(both[1])), verdict])
+    return table(head, body)
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean, low, high = mean_ratio(values)
+    return f"{mean:.2f}" if low is None else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _verdict(values: Sequence[float]) -> str:
+    mean, low, high = mean_ratio(values)
+    if low is None or high is None or low < TARGET <= high:
+        return f"not resolved, mean {'within' if mean >= TARGET else 'beyond'}"
+    return "met" if low >= TARGET else "missed"
+
+
+def _runs(content: Mapping[str, Any]) -> str:
+    head = ["seed", "library", "validation, last epoch (%)"]
+    head += [f"to {100 * t:.0f} %: epochs, wall s, CPU s" for t in THRESHOLDS]
+    head += ["epoch, CPU s", "before, CPU s", "all, wall s", "all, CPU s"]
+    body = []
+    for name, of_seed in content["runs"].items():
+        for seed, run in of_seed.items():
+            last = run["epochs"][-1]
+            cells = [seed, LABELS[name], f"{100 * last['accuracy']:.2f}"]
+            for threshold in THRESHOLDS:
+                epoch = reached(run, threshold)
+                cells.append(f"{epoch['epoch']}, {epoch['wall']:.0f}, {epoch['cpu']:.0f}" if epoch else "not reached")
+            cells += [f"{per_epoch(run, 'cpu'):.1f}", f"{before(run, 'cpu'):.1f}"]
+            body.append([*cells, f"{last['wall']:.0f}", f"{last['cpu']:.0f}"])
+    return table(head, sorted(body))

@@ -1,0 +1,176 @@
+"""Time to an accuracy on CIFAR-10's images: a small network trained by this package and by SpikingJelly.
+
+    python -m benchmarks.time_to_accuracy [--seeds 3] [--cores 0 1] [--data-dir data] [--peers .bench]
+        [--out docs/results/bench]
+
+Both train the network of ``FIELDS`` on the same images, with the same splits, batch size, loss, optimiser, schedule,
+augmentation and distribution of initial weights, pinned to the same cores. After each epoch both compute the accuracy
+on the validation split; the clocks of a process begin with its start, so that imports, reading of data and compilation
+are included (nothing is compiled before), and so is validation. The two runs of a seed follow each other, in an order
+drawn from the seed. Ours is ``csbp_jax train``, with its checks, metrics and checkpoints, under the allocator of the
+Makefile, as is SpikingJelly's (peers/train_spikingjelly.py).
+
+Writes time_to_accuracy.json after each run, and time_to_accuracy.md; runs that are in the file are not repeated.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.process import ROOT, TUNABLES
+from benchmarks.run import machine
+from benchmarks.time_page import page
+from csbp_jax import configs, data
+from csbp_jax.cli.options import parse
+from csbp_jax.config import Config, to_json
+from csbp_jax.runtime.files import write_json
+from csbp_jax.training.metrics_log import read_rows
+from experiments import study
+
+PRESET = "cifar10_quick_bp"
+FIELDS = (
+    "--epochs=5", "--model.features", "16", "32", "64", "128", "--model.pool=max", "--data.augment", "flip",
+    "--optimizer.lr=0.005", "--optimizer.warmup-epochs=1",
+)  # fmt: skip
+LIBRARIES = ("csbp_jax", "spikingjelly")
+NAME = "time_to_accuracy"
+
+Epochs = list[tuple[int, float]]
+"""``(epoch, validation accuracy)`` of the epochs that have ended."""
+
+
+def config() -> Config:
+    """What both train."""
+    return parse(configs.load(PRESET), FIELDS, "benchmarks.time_to_accuracy")
+
+
+def ours(folder: pathlib.Path, seed: int, data_dir: pathlib.Path) -> tuple[list[str], Callable[[], Epochs]]:
+    """The command of a run of this package, and a function that reads the epochs that have ended."""
+    words = [*FIELDS, f"--seed={seed}", f"--data-dir={data_dir.resolve()}", "--name=run"]
+
+    def ended() -> Epochs:
+        rows = read_rows(folder / "runs" / "run" / "metrics.jsonl")
+        return [(row["epoch"], row["validation_accuracy"]) for row in rows if row["kind"] == "epoch"]
+
+    return [sys.executable, "-m", "csbp_jax", "train", PRESET, *words], ended
+
+
+def spikingjelly(
+    folder: pathlib.Path, seed: int, data_dir: pathlib.Path, python: str
+) -> tuple[list[str], Callable[[], Epochs]]:
+    """The same for SpikingJelly, whose images and config are written to the folder first."""
+    splits = data.load(config(), data_dir)
+    arrays = {f"{split}_{key}": getattr(splits[split], key) for split in ("train", "validation") for key in "xy"}
+    np.savez(folder / "data.npz", **{name: a.astype(np.int64) if a.ndim == 1 else a for name, a in arrays.items()})
+    (folder / "config.json").write_text(json.dumps(to_json(config())))
+
+    def ended() -> Epochs:
+        lines = (folder / "output.txt").read_text().split("\n")[:-1]
+        rows = [json.loads(line) for line in lines if line.startswith("{")]
+        return [(row["epoch"], row["accuracy"]) for row in rows]
+
+    module = "benchmarks.peers.train_spikingjelly"
+    return [python, "-m", module, str(folder / "config.json"), str(folder / "data.npz"), str(seed)], ended
+
+
+def run(command: Sequence[str], folder: pathlib.Path, ended: Callable[[], Epochs]) -> list[dict[str, float]]:
+    """Run a command in a folder: ``{epoch, accuracy, wall, cpu}`` of each epoch, seconds from the start of the process.
+
+    Raises:
+      SystemExit: the command failed.
+    """
+    environment = {
+        **os.environ,
+        "GLIBC_TUNABLES": TUNABLES,
+        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": str(folder / "cache"),  # where compiled programs are kept
+    }
+    epochs: list[dict[str, float]] = []
+    with open(folder / "output.txt", "w") as output:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        finished = False
+        while not finished:
+            clocks = {"wall": time.perf_counter() - began, "cpu": cpu_seconds(process.pid)}
+            finished = process.poll() is not None
+            with contextlib.suppress(FileNotFoundError):  # nothing is written yet
+                epochs += [{"epoch": n, "accuracy": value, **clocks} for n, value in ended()[len(epochs) :]]
+            time.sleep(0.1)
+    if process.returncode or len(epochs) != config().epochs:
+        raise SystemExit(
+            f"{' '.join(command)}: ended after {len(epochs)} epochs\n{(folder / 'output.txt').read_text()}"
+        )
+    return epochs
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process, as Linux counts it."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def missing(runs: Mapping[str, Any], seeds: int) -> Iterator[tuple[int, str]]:
+    """``(seed, library)`` of the runs to be made: those of a seed one after the other, in an order drawn from it."""
+    for seed in range(seeds):
+        for name in random.Random(seed).sample(LIBRARIES, len(LIBRARIES)):
+            if str(seed) not in runs[name]:
+                yield seed, name
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "bench", data_dir=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cores", type=int, nargs="+", default=sorted(os.sched_getaffinity(0)))
+    parser.add_argument("--peers", type=pathlib.Path, default=pathlib.Path(os.environ.get("BENCH_PEERS", ".bench")))
+    options = parser.parse_args(arguments)
+    with study.one_line_errors(parser):
+        measure(parser, options)
+
+
+def measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Make the runs that are missing, and write the file and the page after each."""
+    file = options.out / f"{NAME}.json"
+    settings = {
+        "config": to_json(config()),
+        "machine": machine(),
+        "cores": len(options.cores),
+        "peers": list(peers.REQUIREMENTS["spikingjelly"]),
+    }
+    content = study.resume(parser, file, settings, {"runs": {name: {} for name in LIBRARIES}})
+    os.sched_setaffinity(0, options.cores)  # children inherit it
+    python = peers.pythons(options.peers)["spikingjelly"]
+    command = (
+        f"python -m benchmarks.time_to_accuracy --seeds {options.seeds} --cores {' '.join(map(str, options.cores))}"
+    )
+    for seed, name in missing(content["runs"], options.seeds):
+        print(f"{time.strftime('%H:%M:%S')} seed {seed}, {name}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            setting = pathlib.Path(folder), seed, pathlib.Path(options.data_dir)
+            line, ended = ours(*setting) if name == "csbp_jax" else spikingjelly(*setting, python)
+            load = os.getloadavg()[0]
+            epochs = run(line, setting[0], ended)
+        content["runs"][name][str(seed)] = {
+            "epochs": epochs,
+            "load": round(load, 1),
+            **study.provenance(command, ("jax", "jaxlib", "flax", "optax", "numpy")),
+        }
+        write_json(file, content)
+        (options.out / f"{NAME}.md").write_text(page(content))
+    print((options.out / f"{NAME}.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

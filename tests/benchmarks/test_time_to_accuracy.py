@@ -1,0 +1,104 @@
+"""Time to an accuracy: what is run, when an accuracy is reached, and the page. Nothing is trained."""
+
+import functools
+import json
+import math
+import sys
+from typing import Any
+
+import pytest
+
+from benchmarks import time_page, time_to_accuracy
+from csbp_jax.config import to_json
+
+
+def run_of(accuracies: list[float], seconds: float, start: float = 10.0) -> dict[str, Any]:
+    """A run whose epochs take ``seconds``, the first ``start`` more; CPU time is half the wall time."""
+    epochs = [
+        {"epoch": n, "accuracy": value, "wall": start + n * seconds, "cpu": (start + n * seconds) / 2}
+        for n, value in enumerate(accuracies, start=1)
+    ]
+    return {"epochs": epochs, "load": 1.0, "versions": {"jax": "1"}}
+
+
+def content(ours: list[dict[str, Any]], peers: list[dict[str, Any]]) -> dict[str, Any]:
+    runs = {"csbp_jax": ours, "spikingjelly": peers}
+    return {
+        "config": to_json(time_to_accuracy.config()),
+        "machine": "a machine",
+        "cores": 1,
+        "peers": ["spikingjelly==2"],
+        "runs": {name: {str(seed): run for seed, run in enumerate(rows)} for name, rows in runs.items()},
+    }
+
+
+def test_when_an_accuracy_is_reached():
+    run = run_of([0.5, 0.72, 0.69, 0.75], seconds=20.0)
+    assert time_page.reached(run, 0.7) == run["epochs"][1]
+    assert time_page.reached(run, 0.8) is None
+    assert time_page.per_epoch(run, "wall") == 20 and time_page.before(run, "cpu") == 5
+
+
+def test_ratios_are_of_pairs_that_both_reached_it():
+    ours = [run_of([0.6, 0.71], 10.0), run_of([0.6, 0.65], 10.0), run_of([0.8, 0.8], 10.0)]
+    peers = [run_of([0.6, 0.71], 25.0), run_of([0.7, 0.75], 10.0)]
+    result = content(ours, peers)
+    assert time_page.ratios(result, functools.partial(time_page.seconds_to, 0.7), "wall") == [60 / 30]
+    mean, low, high = time_page.mean_ratio([1.0, 4.0])
+    assert mean == pytest.approx(2) and low is not None and high is not None and low * high == pytest.approx(4)
+    assert time_page.mean_ratio([3.0])[1:] == (None, None)
+
+
+def test_the_page_says_what_was_not_reached_and_what_is_not_resolved():
+    pairs = [([run_of([0.6, 0.71], 10.0)] * 3, [run_of([0.6, 0.71], s)] * 3) for s in (30.0, 12.0)]
+    fast, slow = (time_page.page(content(*pair)) for pair in pairs)
+    row = "| to 70 % | 2.33 [2.33, 2.33] | 2.33 [2.33, 2.33] | 3 | met |"
+    assert row in fast and "| to 80 % |  |  | 0 | not reached |" in fast
+    assert "| 3 | missed |" in slow
+    single = time_page.page(content([run_of([0.6, 0.71], 10.0)], [run_of([0.6, 0.71], 30.0)]))
+    assert "| to 70 % | 2.33 | 2.33 | 1 | not resolved, mean within |" in single
+
+
+def test_pairs_follow_each_other_and_finished_runs_are_not_repeated():
+    pairs = list(time_to_accuracy.missing({"csbp_jax": {}, "spikingjelly": {}}, seeds=4))
+    assert [seed for seed, _ in pairs] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert {name for _, name in pairs[::2]} == set(time_to_accuracy.LIBRARIES)  # either may be the first
+    rest = list(time_to_accuracy.missing({"csbp_jax": {"0": {}, "1": {}}, "spikingjelly": {"0": {}}}, seeds=2))
+    assert rest == [(1, "spikingjelly")]
+
+
+PROGRAM = """
+import pathlib, time
+for epoch in range(1, {epochs} + 1):
+    sum(range(1_000_000))
+    with open("ended.txt", "a") as file:
+        file.write(str(epoch))
+    time.sleep(0.15)
+"""
+
+
+def test_the_clocks_of_a_process_are_read_at_the_end_of_each_epoch(tmp_path):
+    """Its last epoch is read although the process has ended."""
+
+    def ended():
+        return [(int(digit), 0.1) for digit in (tmp_path / "ended.txt").read_text()]
+
+    epochs = time_to_accuracy.config().epochs
+    command = [sys.executable, "-c", PROGRAM.format(epochs=epochs)]
+    result = time_to_accuracy.run(command, tmp_path, ended)
+    assert [row["epoch"] for row in result] == list(range(1, epochs + 1))
+    assert all(row["wall"] > 0 and math.isfinite(row["cpu"]) for row in result)
+    assert [row["cpu"] for row in result] == sorted(row["cpu"] for row in result)
+
+
+def test_a_run_that_fails_ends_the_benchmark(tmp_path):
+    with pytest.raises(SystemExit, match=r"ended after 0 epochs\n.*no data"):
+        time_to_accuracy.run([sys.executable, "-c", "raise SystemExit('no data')"], tmp_path, list)
+
+
+def test_the_published_page_is_made_from_its_numbers():
+    folder = time_to_accuracy.study.RESULTS / "bench"
+    file = folder / f"{time_to_accuracy.NAME}.json"
+    if not file.exists():
+        pytest.skip("not measured yet")
+    assert (folder / f"{time_to_accuracy.NAME}.md").read_text() == time_page.page(json.loads(file.read_text()))
