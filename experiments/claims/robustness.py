@@ -31,7 +31,6 @@ from experiments.claims.settings import KIND
 from experiments.study import Content
 
 MODULE = "python -m experiments.claims.robustness"
-CONDITIONS = ("P", "C", "D", "S", "WD", "SAM", BASE)
 ATTACKS = ("pgd", "square")
 OTHERS = tuple(name for name in battery.PERTURBATIONS if name not in ATTACKS)
 CHUNK = 32
@@ -147,7 +146,7 @@ def run_arm(name: str, stored: Content, subjects: Subjects, origin: Content, see
     """
     runner = generalisation.Runner(origin, None, subjects.task)
     for first in range(0, seeds, CHUNK):
-        for condition in CONDITIONS:
+        for condition in robustness_report.CONDITIONS:
             done = stored["nets"].setdefault(condition, {})
             span = [seed for seed in range(first, min(first + CHUNK, seeds)) if str(seed) not in done]
             if not span:

@@ -35,6 +35,7 @@ MEASURES = {
     "both": EPS,
 }
 """What each secondary contrast averages over; "both" are both attacks."""
+CONDITIONS = ("P", "C", "D", "S", "WD", "SAM", BASE)
 TITLES = NAMES | {BASE: "plain at their rate and width"}
 LABELS = {"both": "both attacks", "square": "square attack"}
 FAMILY = ("P", "D", "S")
@@ -132,8 +133,10 @@ def overall(verdicts: list[str]) -> str:
 
 
 def write(folder: pathlib.Path, content: Content) -> None:
-    """Write ``robustness.json`` with its analysis, ``table.md``, and the pictures."""
-    arms = content["arms"]
+    """Write ``robustness.json`` with its analysis, ``table.md``, and the pictures, all of finished arms."""
+    arms = finished(content)
+    if not arms:
+        return
     for arm in arms.values():
         arm["analysis"] = analyse(arm)
     content["verdict"] = overall([arm["analysis"]["verdict"] for arm in arms.values()])
@@ -145,9 +148,18 @@ def write(folder: pathlib.Path, content: Content) -> None:
         plots_robustness.draw(file, panels(arm), f"{name}: mean over {seeds} seeds, 95 %")
 
 
+def finished(content: Content) -> dict[str, Content]:
+    """The arms in which all conditions have nets of the same seeds."""
+    return {
+        name: arm
+        for name, arm in content["arms"].items()
+        if all(arm["nets"].get(condition, {}).keys() == arm["nets"]["P"].keys() for condition in CONDITIONS)
+    }
+
+
 def page(content: Content) -> str:
-    """The tables of all arms."""
-    arms = content["arms"]
+    """The tables of all finished arms."""
+    arms = finished(content)
     return "\n\n".join(map(arm_text, arms, arms.values()))
 
 

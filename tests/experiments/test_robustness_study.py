@@ -57,6 +57,12 @@ def test_the_claim_needs_all_arms():
     assert robustness_report.overall(["harm", "the pull helps"]) == "not decided"
 
 
+def test_an_arm_is_finished_when_all_conditions_have_the_same_seeds():
+    nets_of = {condition: {"0": "1"} for condition in robustness_report.CONDITIONS}
+    arms = {"a": {"nets": nets_of}, "b": {"nets": nets_of | {"C": {}}}, "c": {"nets": {"P": {"0": "1"}}}}
+    assert list(robustness_report.finished({"arms": arms})) == ["a"]
+
+
 def test_primary_severities_are_among_those_measured():
     for name, severities in robustness_report.MEASURES.items():
         assert name == "both" or set(severities) <= set(battery.PERTURBATIONS[name].severities)
