@@ -94,7 +94,7 @@ def small_task(monkeypatch, name="digits_events"):
     frames = generator.normal(size=(40, steps, 8, 8, channels)).astype(np.float32), np.arange(40) % 10
     splits = [frames] * 3
     monkeypatch.setattr(methods, "_splits", lambda *arguments: splits)
-    monkeypatch.setitem(methods.DATA_SETS, name, use._replace(labels=4))
+    monkeypatch.setitem(methods.DATA_SETS, name, use._replace(labels=4, batch_size=10))
     return methods.load_task(name, OPTIONS)
 
 
