@@ -221,10 +221,10 @@ def kendall(x: NDArray[Any], y: NDArray[Any], permutations: int = 4999) -> dict[
     size = np.sqrt(np.sum(ranks[0] ** 2) * np.sum(ranks[1] ** 2))
     if not size:
         return {"tau": 0.0, "p": 1.0}
-    found, generator = np.sum(ranks[0] * ranks[1]), np.random.default_rng(0)
+    agreement, generator = np.sum(ranks[0] * ranks[1]), np.random.default_rng(0)
     orders = (generator.permutation(len(ranks[1])) for _ in range(permutations))
-    as_far = sum(abs(np.sum(ranks[0] * ranks[1][np.ix_(order, order)])) >= abs(found) for order in orders)
-    return {"tau": float(found / size), "p": float((1 + as_far) / (1 + permutations))}
+    as_far = sum(abs(np.sum(ranks[0] * ranks[1][np.ix_(order, order)])) >= abs(agreement) for order in orders)
+    return {"tau": float(agreement / size), "p": float((1 + as_far) / (1 + permutations))}
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

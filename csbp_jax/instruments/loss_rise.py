@@ -52,9 +52,9 @@ def noise_rises(
             both = loss(perturbed(key, params, size)) + loss(perturbed(key, params, -size))
             return both / 2 - start
 
-        return jax.lax.map(of_size, jnp.asarray(sizes))
+        return jnp.asarray(jax.lax.map(of_size, jnp.asarray(sizes)))
 
-    return jax.lax.map(of_draw, keys).T
+    return jnp.asarray(jax.lax.map(of_draw, keys)).T
 
 
 def worst_rise(loss: Loss, params: Any, radius: float, steps: int = 20) -> jax.Array:
@@ -88,8 +88,13 @@ def _moved(w: jax.Array, e: jax.Array, g: jax.Array, radius: float, share: float
     if w.ndim < 2:
         return e
     limit = radius * _norms(w)
-    e = e + share * limit * g / jnp.maximum(_norms(g), jnp.finfo(g.dtype).tiny)
-    return e * jnp.minimum(1, limit / jnp.maximum(_norms(e), jnp.finfo(e.dtype).tiny))
+    e = e + share * limit * g / _positive(_norms(g))
+    return e * jnp.minimum(1, limit / _positive(_norms(e)))
+
+
+def _positive(norms: jax.Array) -> jax.Array:
+    """The norms, with 1 for those that are 0."""
+    return jnp.where(norms == 0, 1, norms)
 
 
 def _norms(x: jax.Array) -> jax.Array:

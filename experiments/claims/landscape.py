@@ -108,32 +108,32 @@ def measure_block(name: str, stored: Content, task: runs.Task, origin: Content, 
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     for condition in CONDITIONS:
         ends = weights[condition]
-        numbers = {
+        measured: Content = {
             "loss": minima.end_losses(config, ends, x, y),
             "train": minima.accuracies(config, ends, x, y),
             "test": minima.accuracies(config, ends, *task.test),
             **minima.sharpness(config, ends, x, y, keys, ARMS[name].draws),
         }
-        store(stored["nets"].setdefault(condition, {}), seeds, numbers)
+        store(stored["nets"].setdefault(condition, {}), seeds, measured)
     for pair, (first, second) in PAIRS.items() if lines else ():
         a, b = weights[first], weights[second]
         moved = minima.matched(config, a, b)
-        numbers = {
+        compared: Content = {
             "barrier": [barrier_above_line(row) for row in minima.line_losses(config, a, moved, x, y)],
             "unmatched": [barrier_above_line(row) for row in minima.line_losses(config, a, b, x, y)],
             "distance": minima.distances(a, moved),
         }
-        store(stored["pairs"].setdefault(pair, {}), seeds, numbers)
+        store(stored["pairs"].setdefault(pair, {}), seeds, compared)
 
 
-def store(place: Content, seeds: Sequence[int], numbers: dict[str, Any]) -> None:
+def store(by_seed: Content, seeds: Sequence[int], numbers: dict[str, Any]) -> None:
     """Store ``{name: values of all seeds}`` by seed, to five digits."""
 
     def rounded(value: Any) -> Any:
         return [float(f"{v:.5g}") for v in value] if np.ndim(value) else float(f"{value:.5g}")
 
     for i, seed in enumerate(seeds):
-        place[str(seed)] = {name: rounded(values[i]) for name, values in numbers.items()}
+        by_seed[str(seed)] = {name: rounded(values[i]) for name, values in numbers.items()}
 
 
 def run_nets(content: Content, origin: Content, data_dir: str, seeds: int, save: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -103,29 +103,31 @@ def run_arm(name: str, stored: Content, task: runs.Task, save: Callable[[], None
         stored["unit"] = float(np.mean(ratios))
     for condition in CONDITIONS:
         result = stored.setdefault("conditions", {}).setdefault(condition, {"tuning": {}, "test": {}})
-
-        def fill(place: Callable[[int], Content], jobs: list[tuple[int, int]], name: str, result: Content) -> None:
-            missing = [(number, seed) for number, seed in jobs if str(seed) not in place(number)]
-            for first in range(0, len(missing), CHUNK):
-                chunk = missing[first : first + CHUNK]
-                found = train(task, name, stored["unit"], chunk)
-                for (number, seed), value in zip(chunk, found["log loss"], strict=True):
-                    place(number)[str(seed)] = float(f"{value:.5g}") if np.isfinite(value) else None
-                result["seconds"] = min(result.get("seconds", np.inf), found["seconds"])
-                save()
-
-        def tried(number: int, result: Content = result) -> Content:
-            place: Content = result["tuning"].setdefault(str(number), {})
-            return place
-
-        def tested(_: int, result: Content = result) -> Content:
-            place: Content = result["test"]
-            return place
-
-        fill(tried, [(number, seed) for number in range(len(SETTINGS)) for seed in TUNING_SEEDS], condition, result)
-        result["chosen"] = min(range(len(SETTINGS)), key=lambda number: mean_or_infinite(tried(number)))
-        fill(tested, [(result["chosen"], seed) for seed in range(NETS[name].seeds)], condition, result)
+        tuning = result["tuning"]
+        jobs = [(number, seed) for number in range(len(SETTINGS)) for seed in TUNING_SEEDS]
+        missing = [(n, seed) for n, seed in jobs if str(seed) not in tuning.setdefault(str(n), {})]
+        for (number, seed), value in train_in_chunks(task, condition, stored["unit"], missing, result):
+            tuning[str(number)][str(seed)] = value
+        save()
+        result["chosen"] = int(np.argmin([mean_or_infinite(tuning[str(n)]) for n in range(len(SETTINGS))]))
+        jobs = [(result["chosen"], seed) for seed in range(NETS[name].seeds)]
+        missing = [(n, seed) for n, seed in jobs if str(seed) not in result["test"]]
+        for (_, seed), value in train_in_chunks(task, condition, stored["unit"], missing, result):
+            result["test"][str(seed)] = value
+        save()
         print(f"{name}, {condition}: {len(result['test'])} tested", flush=True)
+
+
+def train_in_chunks(
+    task: runs.Task, condition: str, unit: float, jobs: Sequence[tuple[int, int]], result: Content
+) -> Iterator[tuple[tuple[int, int], float | None]]:
+    """Train jobs, and yield each with its log loss to five digits; ``result`` keeps the least CPU time of a run."""
+    for first in range(0, len(jobs), CHUNK):
+        chunk = jobs[first : first + CHUNK]
+        trained = train(task, condition, unit, chunk)
+        result["seconds"] = min(result.get("seconds", np.inf), trained["seconds"])
+        for job, value in zip(chunk, trained["log loss"], strict=True):
+            yield job, float(f"{value:.5g}") if np.isfinite(value) else None
 
 
 def mean_or_infinite(values: dict[str, Any]) -> float:
