@@ -154,14 +154,14 @@ def run_nets(content: Content, origin: Content, data_dir: str, seeds: int, save:
             print(f"{name}: nets of seeds {block[0]} to {block[-1]}", flush=True)
 
 
-def differences(stored: Content, origin: Content) -> float:
-    """Largest difference of test accuracy between the nets and the runs of the study of generalisation."""
-    worst = 0.0
+def differences(stored: Content, origin: Content) -> dict[str, float]:
+    """Differences of test accuracy from the runs of the study of generalisation: ``{largest, mean}``, net by net."""
+    by_net: list[float] = []
     for condition, of_seeds in stored["nets"].items():
         number = origin["base"] if condition == "B" else origin["chosen"][condition]
         results = origin["runs"]["P" if condition == "B" else condition][str(number)]
-        worst = max(worst, *(abs(net["test"] - results[seed]["test"]) for seed, net in of_seeds.items()))
-    return worst
+        by_net += [net["test"] - results[seed]["test"] for seed, net in of_seeds.items()]
+    return {"largest": float(np.abs(by_net).max()), "mean": float(np.mean(by_net))}
 
 
 def run_losses(content: Content, data_dir: str, save: Callable[[], None]) -> None:

@@ -75,13 +75,19 @@ def analyse_sharpness(stored: Content, sizes: Sequence[float]) -> Content:
         "beside": {pair: compare(pair, primary, logs, margin) for pair in ("S-B", "SAM-B")},
         "worst log": positive,
         "worst": {pair: compare(pair, worst, positive, None) for pair in (*SHARPNESS, "S-B", "SAM-B")},
-        "slopes": {
-            name: float(np.diff(np.log(values.mean(axis=0)[ends]))[0] / np.diff(np.log(SLOPE_SIZES))[0])
-            for name, values in rises.items()
+        "at 10 %": {
+            pair: compare(pair, {name: values[:, -1] for name, values in rises.items()}, False, None)
+            for pair in (*SHARPNESS, "S-B", "SAM-B")
         },
+        "slopes": {name: slope(*values.mean(axis=0)[ends]) for name, values in rises.items()},
     }
     result["correlations"] = {"mean rise": correlations(stored, primary), "worst rise": correlations(stored, worst)}
     return result
+
+
+def slope(low: float, high: float) -> float | None:
+    """Slope of log rise over log size between both sizes; None where a mean rise is not positive."""
+    return float(np.log(high / low) / np.log(SLOPE_SIZES[1] / SLOPE_SIZES[0])) if min(low, high) > 0 else None
 
 
 def gap(stored: Content, condition: str) -> NDArray[np.float64]:
@@ -126,7 +132,7 @@ def sharpness_text(name: str, stored: Content, analysis: Content, sizes: Sequenc
                 f"{condition}, {LABELS[condition]}",
                 mean_text(column(nets, "loss"), ".3g"),
                 *(f"{value:.2g}" for value in rises.mean(axis=0)),
-                f"{analysis['slopes'][condition]:.2f}",
+                "" if analysis["slopes"][condition] is None else f"{analysis['slopes'][condition]:.2f}",
                 mean_text(column(nets, "worst"), ".3g"),
                 f"{100 * column(nets, 'train').mean():.1f}",
                 mean_text(100 * column(nets, "test"), ".2f"),
@@ -137,8 +143,10 @@ def sharpness_text(name: str, stored: Content, analysis: Content, sizes: Sequenc
     for pair, result in (analysis["family"] | analysis["beside"]).items():
         corrected = f"{result['holm']:.2g}" if "holm" in result else ""
         texts = [change_text(result, analysis["log"]), corrected, f"{result['tost']:.2g}"]
-        contrasts.append([pair, *texts, change_text(analysis["worst"][pair], analysis["worst log"])])
+        texts += [change_text(analysis["worst"][pair], analysis["worst log"])]
+        contrasts.append([pair, *texts, change_text(analysis["at 10 %"][pair], False)])
     change = ["contrast", "mean rise at 5 %, 95 %", "p, Holm", "p, equivalence", "worst rise, 95 %"]
+    change.append("not planned: mean rise at 10 %, 95 %")
     taus = [
         [f"{kind}, {other}", *(tau_text(value) for value in by_condition.values())]
         for kind, by_other in analysis["correlations"].items()
@@ -148,7 +156,8 @@ def sharpness_text(name: str, stored: Content, analysis: Content, sizes: Sequenc
     words = [f"{pair} {word(family[pair], 'flatter', 'sharper')}" for pair in SHARPNESS]
     verdict = f"Verdict: **{'; '.join(words)}; sharpness {explains(analysis, stored)}**."
     count = len(stored["nets"]["P"])
-    differs = f"Test accuracies differ from those stored by at most {100 * stored['differs']:.2g} points."
+    largest, mean = (100 * stored["differs"][name] for name in ("largest", "mean"))
+    differs = f"Test accuracies differ from those stored by at most {largest:.2g} points, in the mean by {mean:+.2f}."
     return "\n\n".join(
         [
             f"### Sharpness: {name}, {count} seeds",
@@ -162,10 +171,10 @@ def sharpness_text(name: str, stored: Content, analysis: Content, sizes: Sequenc
 
 
 def change_text(result: Mapping[str, float], logs: bool) -> str:
-    """A difference with its interval: in percent for one of logarithms, else as it is."""
+    """A difference with its interval, or the ratio that a difference of logarithms is."""
     numbers = [result["mean"], result["low"], result["high"]]
-    mean, low, high = (f"{100 * np.expm1(v):+.1f}" if logs else f"{v:+.3g}" for v in numbers)
-    return f"{mean} [{low}, {high}]{' %' if logs else ''}"
+    mean, low, high = (f"{np.exp(v):.3g}" if logs else f"{v:+.3g}" for v in numbers)
+    return f"{mean} [{low}, {high}]{' times' if logs else ''}"
 
 
 def tau_text(value: Mapping[str, float]) -> str:
@@ -306,16 +315,31 @@ def complete(stored: Content, conditions: int) -> bool:
     return len(stored.get("conditions", {})) == conditions and len(counts) == 1 and counts != {0}
 
 
-def write(folder: pathlib.Path, content: Content) -> None:
-    """Write ``landscape.json`` with its analysis, and ``table.md``."""
-    sizes, texts = content["sizes"], []
-    for name, stored in content["arms"].items():
+def analyse(content: Content) -> None:
+    """Store the analysis of every arm that has results."""
+    for stored in content["arms"].values():
         if stored["nets"]:
-            stored["analysis"] = {"sharpness": analyse_sharpness(stored, sizes), "barriers": analyse_barriers(stored)}
-            texts.append(sharpness_text(name, stored, stored["analysis"]["sharpness"], sizes))
-            texts.append(barriers_text(name, stored, stored["analysis"]["barriers"]))
-    for name, stored in content["losses"].items():
+            sharpness = analyse_sharpness(stored, content["sizes"])
+            stored["analysis"] = {"sharpness": sharpness, "barriers": analyse_barriers(stored)}
+    for stored in content["losses"].values():
         if complete(stored, len(CONDITIONS)):
             stored["analysis"] = analyse_losses(stored)
+
+
+def page(content: Content) -> str:
+    """The tables of all arms that are analysed."""
+    texts = []
+    for name, stored in content["arms"].items():
+        if "analysis" in stored:
+            texts.append(sharpness_text(name, stored, stored["analysis"]["sharpness"], content["sizes"]))
+            texts.append(barriers_text(name, stored, stored["analysis"]["barriers"]))
+    for name, stored in content["losses"].items():
+        if "analysis" in stored:
             texts.append(losses_text(name, stored, stored["analysis"], content["settings"]))
-    study.write(folder, "landscape", content, "\n\n".join(texts))
+    return "\n\n".join(texts)
+
+
+def write(folder: pathlib.Path, content: Content) -> None:
+    """Write ``landscape.json`` with its analysis, and ``table.md``."""
+    analyse(content)
+    study.write(folder, "landscape", content, page(content))
