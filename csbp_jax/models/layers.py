@@ -229,9 +229,9 @@ def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
 
 def _convolution(time_steps: int) -> Callable[..., jax.Array]:
     """Return the convolution of this platform, for images of ``time_steps`` that are folded into the batch."""
-    folded = time_steps > 1 and tpu_ops.on_tpu()
-    convolve = functools.partial(tpu_ops.convolution, time_steps=time_steps) if folded else cpu_ops.convolution
-    return lambda *operands, **options: tpu_ops.save(convolve(*operands, **options))
+    if time_steps > 1 and tpu_ops.on_tpu():
+        return functools.partial(tpu_ops.convolution, time_steps=time_steps)
+    return lambda *operands, **options: tpu_ops.save(cpu_ops.convolution(*operands, **options))
 
 
 def _dot_general(*operands: Any, **options: Any) -> jax.Array:

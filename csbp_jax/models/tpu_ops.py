@@ -51,7 +51,8 @@ def convolution(
     options = options | {name: (1, *options[name]) for name in ("lhs_dilation", "rhs_dilation")}
     options["dimension_numbers"] = _DIMENSIONS
     sequence = x.reshape(-1, time_steps, *x.shape[1:])
-    y = lax.conv_general_dilated(sequence, kernel[None], (1, *strides), [(0, 0), *padding], **options)
+    # Saved before time is folded into the batch again, which would copy it into another layout.
+    y = save(lax.conv_general_dilated(sequence, kernel[None], (1, *strides), [(0, 0), *padding], **options))
     return y.reshape(-1, *y.shape[2:])
 
 

@@ -134,7 +134,7 @@ def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu,
 
 
 def test_a_variance_in_one_pass_is_not_negative_by_rounding(tpu):
-    x = np.broadcast_to(np.float32([1001.7, 333.3, 77.7, 5011.3, 901.9]), (B, T, 5))
+    x = np.broadcast_to(np.array([1001.7, 333.3, 77.7, 5011.3, 901.9], np.float32), (B, T, 5))
     norm = norms.make("batch", T, threshold=0.5)()
     variables = norm.init(jax.random.key(0), x, False)
     tpu()
