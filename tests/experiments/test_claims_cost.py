@@ -96,6 +96,7 @@ def test_a_net_is_measured_and_not_again_on_a_quiet_machine(tmp_path, monkeypatc
     arguments = ["--nets", "dense", "--pairs", "1", "--rounds", "2", "--out", str(tmp_path)]
     monkeypatch.setattr(cost, "QUIET", 0.0)
     monkeypatch.setattr(cost, "DRAWS", 100)
+    monkeypatch.setattr(tries, "DRAWS", 5)
     cost.main(arguments)
     table = (tmp_path / "table.md").read_text()
     assert cost.TITLES["dense"] in table and "Peak memory" in table
