@@ -273,8 +273,8 @@ def repeat_in_dtype(h: jax.Array, time_steps: int, dtype: Dtype | None) -> jax.A
 
 
 # The gradient of a broadcast is a sum over an array of all time steps: XLA writes that array first, in float32, and on
-# CPU adds up its rows a hundred times slower than it could read them. A sum of rows becomes a part of what makes them,
-# such as the neuron's reverse pass.
+# CPU adds up its rows ten times slower than it could read them. A sum of rows becomes a part of what makes them, such
+# as the neuron's reverse pass.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _repeat(h: jax.Array, time_steps: int, dtype: Dtype) -> jax.Array:
     return _broadcast(h, time_steps, dtype)
