@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,9 @@ from csbp_jax.config import replaced
 from csbp_jax.learner import optimizer
 from experiments.claims import runs
 from experiments.claims.forest import __main__ as forest
-from experiments.claims.forest import analysis, methods, training
+from experiments.claims.forest import analysis, methods, pages, training
 
+FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "claims_forest"
 OPTIONS = argparse.Namespace(side=None, labels=None, epochs=1, width=1.0, data_dir="nowhere")
 
 
@@ -58,6 +60,14 @@ def test_equal_effects_have_no_spread_over_methods():
     noise -= noise.mean(axis=1, keepdims=True)
     result = analysis.pooled(0.2 + noise)
     assert result["tau"] == 0 and result["F"] == pytest.approx(0, abs=1e-20) and result["tost"] < 0.05
+
+
+def test_weights_by_precision_are_those_of_the_textbook():
+    # Two methods of variances 1/4 and 1 of the mean, means 0 and 3: Q = 7.2, tau**2 = (7.2 - 1) / 1.6.
+    result = analysis.weighted(np.array([[-0.5, 0.5], [2.0, 4.0]]))
+    weights = 1 / (np.array([0.25, 1.0]) + 6.2 / 1.6)
+    assert result["mean"] == pytest.approx(3 * weights[1] / weights.sum())
+    assert result["p_Q"] == pytest.approx(stats.chi2.sf(7.2, 1))
 
 
 def analysed(gains, drift=0.0):
@@ -164,6 +174,20 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     assert len(trained) == 6 * (16 * 2 + 12) and "Any method: **confirmed**" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         forest.main([*arguments, "--labels", "5"])
+
+
+def test_the_committed_table_is_that_of_the_data():
+    content = json.loads((FOLDER / "forest.json").read_text())
+    assert pages.page(content) + "\n" == (FOLDER / "table.md").read_text()
+    stored = {name: values["analysis"] for name, values in content["data"].items() if "analysis" in values}
+    analysed_again = pages.analyse(content)
+    assert set(analysed_again) == set(stored) and stored
+    for name, result in analysed_again.items():
+        assert result["any method"] == stored[name]["any method"]
+        for pair, values in result["pooled"].items():
+            before = stored[name]["pooled"][pair]
+            assert values.pop("weighted") == pytest.approx(before.pop("weighted"))
+            assert values == pytest.approx(before)
 
 
 def test_a_data_set_that_is_missing_is_left_out(tmp_path, capsys):

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = options.out / "forest.json"
     settings = {name: getattr(options, name) for name in ("seeds", "side", "labels", "epochs", "width")}
     content = study.resume(parser, file, settings, {"data": {}})
-    content["provenance"] = study.provenance(MODULE)
+    content.setdefault("provenance", study.provenance(MODULE))
     for name in options.data:
         try:
             task = methods.load_task(name, options)

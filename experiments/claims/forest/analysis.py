@@ -17,7 +17,7 @@ MARGIN, INFERIORITY = 0.5, -0.25
 """In points: of equivalence, and above which a method's lower end counts as no harm."""
 
 
-def pooled(differences: NDArray[np.float64]) -> dict[str, float]:
+def pooled(differences: NDArray[np.float64]) -> Content:
     """Effect of the term over methods, from the paired differences of each, ``[methods, seeds]``.
 
     The model is ``accuracy ~ term x method`` with seed within method random. For balanced pairs its effect of the term
@@ -27,9 +27,9 @@ def pooled(differences: NDArray[np.float64]) -> dict[str, float]:
         F of the interaction = MS between / MS within
 
     Returns:
-      ``{mean, low, high, sd, n, p, tost, F, p_interaction, random_low, random_high, tau}``: ``random_low`` and
-      ``random_high`` are of the mean over methods like these (methods random: Student's t over their means), ``tau`` is
-      the standard deviation of true effects over methods.
+      ``{mean, low, high, sd, n, p, tost, F, p_interaction, random_low, random_high, tau, weighted}``. random_low and
+      random_high: the interval of the mean over methods like these (methods random: Student's t over their means). tau:
+      the standard deviation of true effects over methods. weighted: see :func:`weighted`.
     """
     count, seeds = differences.shape
     means, mean = differences.mean(axis=1), float(differences.mean())
@@ -54,7 +54,25 @@ def pooled(differences: NDArray[np.float64]) -> dict[str, float]:
         "random_low": random_low,
         "random_high": random_high,
         "tau": float(np.sqrt(max(0.0, (between - within) / seeds))),
+        "weighted": weighted(differences),
     }
+
+
+def weighted(differences: NDArray[np.float64]) -> dict[str, float]:
+    """Effect over methods with weights by precision, for methods whose spread over seeds differs (not planned).
+
+    Random effects by DerSimonian and Laird (Controlled Clinical Trials 1986): ``{mean, low, high, p_Q}``, with p of
+    Cochran's test of equal effects.
+    """
+    means = differences.mean(axis=1)
+    variances = np.maximum(differences.var(axis=1, ddof=1) / differences.shape[1], 1e-12)
+    weights = 1 / variances
+    q = float(weights @ (means - weights @ means / weights.sum()) ** 2)
+    freedom = len(means) - 1
+    between = max(0.0, (q - freedom) / (weights.sum() - weights @ weights / weights.sum()))
+    weights = 1 / (variances + between)
+    mean, half = float(weights @ means / weights.sum()), float(stats.norm.ppf(0.975) / np.sqrt(weights.sum()))
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p_Q": float(stats.chi2.sf(q, freedom))}
 
 
 def of_method(differences: NDArray[np.float64]) -> dict[str, float]:

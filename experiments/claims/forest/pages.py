@@ -78,8 +78,9 @@ def data_set_text(name: str, data_set: Mapping[str, Any]) -> str:
     rows.append(["**pooled**", *averages, *[interval_text(pairs[pair]) for pair in analysis.CONTRASTS], "", "", ""])
     head = ["method", "P (%)", "C (%)", "D (%)", "C - P", "C - D", "D - P", "p of C - P, Holm over methods"]
     table = study.table([*head, "chosen: P's rate, C's and D's flips (their rate)", "z of a flip"], rows)
+    head = ["pooled", "effect, 95 %", "methods random, 95 %", "SD", "p", "p, equal", "interaction", "SD over methods"]
     model = study.table(
-        ["pooled", "effect, 95 %", "methods random, 95 %", "SD", "p", "p, equal", "interaction", "SD over methods"],
+        [*head, "not planned: by precision"],
         [
             [
                 pair,
@@ -90,6 +91,7 @@ def data_set_text(name: str, data_set: Mapping[str, Any]) -> str:
                 f"{values['tost']:.2g}",
                 f"F = {values['F']:.2f}, p = {values['p_interaction']:.2g}",
                 f"{values['tau']:.2f}",
+                interval_text(values["weighted"]),
             ]
             for pair, values in pairs.items()
         ],
