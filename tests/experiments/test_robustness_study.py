@@ -14,6 +14,7 @@ from csbp_jax.evaluation.robustness import battery
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Programs
 from experiments.claims import nets, robustness, robustness_report, runs
 from experiments.statistics import student_dict
+from experiments.study import RESULTS
 from tests.support import small_net
 
 RNG = np.random.default_rng(0)
@@ -114,6 +115,14 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         robustness.main(["--nets", "nowhere.json", "--out", str(tmp_path)])
     assert "--nets: there is no file nowhere.json" in capsys.readouterr().err
+
+
+def test_the_table_is_made_from_the_committed_counts():
+    folder = RESULTS / "robustness"
+    content = json.loads((folder / "robustness.json").read_text())
+    for name, arm in robustness_report.finished(content).items():
+        assert robustness_report.analyse(arm)["verdict"] == arm["analysis"]["verdict"], name
+    assert robustness_report.page(content) + "\n" == (folder / "table.md").read_text()
 
 
 @pytest.mark.slow
