@@ -86,11 +86,11 @@ def _changes(content: dict[str, Any]) -> str:
         body.append([*key.split(", ")[:2], *change("bytes"), *change("temporaries"), *cells])
     return f"""## Before and after
 
-The same count of the same steps at commit 77a775f and since. The changes: convolutions with time as a dimension; mean
-and variance in one pass; a fixed layout of the neuron's input, on each device by itself; of a layer only its input and
-the output of its synapse kept for the reverse pass (models/tpu_ops.py); up to 16 time steps without a loop, whose
-gradient is rounded to bfloat16 at each (neurons/lif_scan.py), so that it is one kernel; the gradient of a repeated
-image summed where it is made.
+The same count of the same steps at commit 77a775f (with libtpu 0.0.42) and since. The changes: convolutions with time
+as a dimension; mean and variance in one pass; a fixed layout of the neuron's input, on each device by itself; of a
+layer only its input and the output of its synapse kept for the reverse pass (models/tpu_ops.py); up to 16 time steps
+without a loop, whose gradient is rounded to bfloat16 at each (neurons/lif_scan.py), so that it is one kernel; the
+gradient of a repeated image summed where it is made.
 
 {table(head, body)}
 
