@@ -122,9 +122,9 @@ def test_a_tapped_float16_layer_is_an_error():
 def test_unknown_names_are_errors_that_list_the_known_ones():
     model, variables, x = setup("dense")
     with pytest.raises(ConfigError, match=r"chaos.taps.*no fc1.conv; it has fc1.dense, fc1.norm, fc1.membrane"):
-        model.apply(variables, x, False, taps=("fc1.conv",))
+        jax.eval_shape(lambda v, x: model.apply(v, x, False, taps=("fc1.conv",)), variables, x)
     with pytest.raises(ConfigError, match=r"inspect.*no fc9; it has fc1, fc2"):
-        model.apply(variables, x, False, inspect=("fc9",))
+        jax.eval_shape(lambda v, x: model.apply(v, x, False, inspect=("fc9",)), variables, x)
 
 
 def test_any_neuron_function_can_be_used_but_only_one_with_trace_gives_membranes_at_every_step():
@@ -133,10 +133,13 @@ def test_any_neuron_function_can_be_used_but_only_one_with_trace_gives_membranes
     def relu(x, membrane=None):
         return jax.nn.relu(x), x[:, -1]
 
-    logits, aux = model.apply(variables, x, False, neuron=relu, taps=("fc1.membrane",))
+    def apply(taps):
+        return lambda v, x: model.apply(v, x, False, neuron=relu, taps=taps)
+
+    logits, aux = jax.jit(apply(("fc1.membrane",)))(variables, x)
     chex.assert_tree_all_finite((logits, aux.terms))
     with pytest.raises(ConfigError, match="has no method trace"):
-        model.apply(variables, x, False, neuron=relu, taps=("fc1.membrane_pre",))
+        jax.eval_shape(apply(("fc1.membrane_pre",)), variables, x)
 
 
 def test_the_config_selects_the_neuron():

@@ -63,9 +63,14 @@ def test_halves_are_rounded_down_or_up():
 
 def test_feedback_is_of_integers():
     x, weights = draw(B, 5, C), draw(C, C, seed=3, mean=0, std=0.3)
-    spikes, state = Feedback(neurons.ILIF(0.5), weights)(x)
-    late = jnp.pad(spikes[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    assert_trees_all_close((spikes, state.inner), neurons.ILIF(0.5)(x + late @ weights), atol=1e-5)
+
+    @jax.jit
+    def outputs(x):
+        spikes, state = Feedback(neurons.ILIF(0.5), weights)(x)
+        late = jnp.pad(spikes[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        return (spikes, state.inner), neurons.ILIF(0.5)(x + late @ weights)
+
+    assert_trees_all_close(*outputs(x), atol=1e-5)
 
 
 def test_binary_spikes_are_those_of_the_integers():
