@@ -152,6 +152,15 @@ Margin = Annotated[
     ),
 ]
 
+Control = Annotated[
+    str | None,
+    _word("PATH", expand_path),
+    arg(
+        help="run whose setting all others are compared with; by default the runs that are equal but for chaos.z0 0, "
+        "or else the first run"
+    ),
+]
+
 # Options of several commands.
 ConfigFields = Annotated[Config, arg(name="")]
 DataDir = Annotated[Path, arg(help="directory of prepared data sets")]

@@ -15,6 +15,7 @@ import numpy as np
 from csbp_jax import configs
 from csbp_jax.cli.options import (
     ConfigFields,
+    Control,
     Count,
     DataDir,
     Files,
@@ -199,9 +200,7 @@ class Robustness:
     """number of forward passes of the black-box attack, per example and strength"""
     seed: Seed = 0
     """random seed of all perturbations, the same for all runs"""
-    control: OptionalPath = None
-    """run whose setting all others are compared with; by default the runs that are equal but for chaos.z0 0, or else
-    the first run"""
+    control: Control = None
     margin: Margin = None
     out: OptionalPath = None
     """output directory; by default that of the first run"""
@@ -298,9 +297,7 @@ class Compare:
 
     runs: Runs = ()
     """directories of runs"""
-    control: OptionalPath = None
-    """run whose setting all others are compared with; by default the runs that are equal but for chaos.z0 0, or else
-    the first run"""
+    control: Control = None
     margin: Margin = None
     data_dir: DataDir = "data"
 
@@ -319,6 +316,8 @@ class Report:
 
     runs: RunsOrSweep = ()
     """directories of runs, or of one sweep"""
+    control: Control = None
+    margin: Margin = None
     out: OptionalPath = None
     """output file; by default RUN/report.html"""
     data_dir: DataDir = "data"
@@ -329,7 +328,7 @@ def report(argv: Sequence[str]) -> None:
     options = read_paths("report", Report, argv)
     from csbp_jax.evaluation import html_report
 
-    print(html_report.write(options.runs, options.out))
+    print(html_report.write(options.runs, options.out, control=options.control, margin=options.margin))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,24 @@ def read(run: str | pathlib.Path) -> FinishedRun:
     return FinishedRun(folder, content, flatten_json(content["config"]), run_json.read_result(folder))
 
 
+def read_with_control(
+    runs: Sequence[str | pathlib.Path], control: str | pathlib.Path | None
+) -> tuple[list[FinishedRun], FinishedRun | None]:
+    """Read finished runs, with their control as the first if it is not among them; return also the control by itself.
+
+    Raises:
+      ConfigError: see :func:`read`.
+    """
+    folders = [pathlib.Path(run) for run in runs]
+    if control is None:
+        return [read(folder) for folder in folders], None
+    of_control = pathlib.Path(control).resolve()
+    if of_control not in [folder.resolve() for folder in folders]:
+        folders.insert(0, pathlib.Path(control))
+    finished = [read(folder) for folder in folders]
+    return finished, next(run for run in finished if run.folder.resolve() == of_control)
+
+
 def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:
     """List the fields in which the configs differ, in their order.
 
@@ -242,15 +260,9 @@ def compare(
       ConfigError: fewer than two runs, one is not finished, or two are the same.
     """
     console = make_console() if console is None else console
-    folders = [pathlib.Path(run) for run in runs]
-    if control is not None and pathlib.Path(control).resolve() not in [folder.resolve() for folder in folders]:
-        folders.insert(0, pathlib.Path(control))
-    if len(folders) < 2:
+    finished, control_run = read_with_control(runs, control)
+    if len(finished) < 2:
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
-    finished = [read(folder) for folder in folders]
-    control_run = None
-    if control is not None:
-        (control_run, *_) = [run for run in finished if run.folder.resolve() == pathlib.Path(control).resolve()]
     compared = settings(finished, control_run, margin)
     columns, rows = run_table(finished)
     # As one column of text, which folds: some runs differ in more fields than a terminal has room for.

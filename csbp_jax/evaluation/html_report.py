@@ -42,26 +42,45 @@ summary { cursor: pointer; }
 """
 
 
-def write(folders: Sequence[str | pathlib.Path], out: str | pathlib.Path | None = None) -> pathlib.Path:
+def write(
+    folders: Sequence[str | pathlib.Path],
+    out: str | pathlib.Path | None = None,
+    *,
+    control: str | pathlib.Path | None = None,
+    margin: float | None = None,
+) -> pathlib.Path:
     """Write the report of finished runs, or of one sweep, completely or not at all, and return its path.
 
     Args:
       folders: of runs, compared with each other if there are several; or of a sweep.
       out: the file; by default ``report.html`` in the first folder, or in ``evaluation/RUN`` if that cannot be written.
+      control: directory of a run, which is compared as well; see :func:`csbp_jax.evaluation.compare.settings`.
+      margin: see there.
 
     Raises:
-      ConfigError: no folder, one is not a finished run or sweep, or a sweep is among several.
+      ConfigError: no folder, one is not a finished run or sweep, a sweep is among several, or a control or margin has
+        no two runs to compare.
     """
     if not folders:
         raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP")
     first = pathlib.Path(folders[0])
     if len(folders) == 1 and _is_sweep(first):
+        if control is not None or margin is not None:
+            raise ConfigError(
+                f"{first}: is a sweep, which is reported with the control and margin of its own command; leave out "
+                "--control and --margin"
+            )
         title, sections = f"Sweep {first.resolve().name}", _sweep_sections(first)
     else:
-        runs = [compare.read(folder) for folder in folders]
+        runs, control_run = compare.read_with_control(folders, control)
+        if len(runs) == 1 and (control is not None or margin is not None):
+            raise ConfigError("RUN: --control and --margin are for two or more runs; write csbp_jax report RUN RUN ...")
         names = ", ".join(run.folder.resolve().name for run in runs[:3])
         more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-        title, sections = f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}", _run_sections(runs)
+        title, sections = (
+            f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}",
+            _run_sections(runs, control_run, margin),
+        )
     file = pathlib.Path(out) if out else output_folder(first) / "report.html"
     files.write_text(file, page(title, sections))
     return file
@@ -114,9 +133,11 @@ def _is_sweep(folder: pathlib.Path) -> bool:
     return (folder / "config.json").exists() and "grid" in run_json.read_config(folder, run_json.REPAIR)["config"]
 
 
-def _run_sections(runs: Sequence[compare.FinishedRun]) -> Iterator[str]:
+def _run_sections(
+    runs: Sequence[compare.FinishedRun], control: compare.FinishedRun | None, margin: float | None
+) -> Iterator[str]:
     if len(runs) > 1:
-        compared = compare.settings(runs)
+        compared = compare.settings(runs, control, margin)
         yield "<h2>Comparison</h2>"
         notes = compare.warnings(runs, compared)
         yield from (f"<p><strong>Note:</strong> {html.escape(line)}</p>" for line in notes)

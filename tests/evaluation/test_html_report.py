@@ -155,6 +155,16 @@ def test_content_of_the_pages(pages, runs):
     check_sweep(pages["sweep"])
 
 
+def test_a_page_compares_with_the_control_and_margin_of_its_command(runs, tmp_path, capsys):
+    file = tmp_path / "page.html"
+    for words, title, verdict in (
+        ((runs[2], "--control", runs[0]), "difference from chaos.z0 0.0,", ""),
+        ((*runs, "--control", runs[3], "--margin", "50"), "difference from chaos.z0 30.0,", "not decided"),
+    ):
+        assert main.main(["report", *map(str, words), "--out", str(file)]) == 0
+        assert title in file.read_text() and verdict in file.read_text()
+
+
 def test_text_is_escaped(trained, tmp_path):
     run = edited(trained, tmp_path / "<b>&", data__dir="<script>alert(1)</script>")
     text = html_report.write([run]).read_text()
@@ -173,6 +183,9 @@ def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
         (runs[0], swept): "is a sweep; its settings are compared in its own tables",
         (stopped,): "is not a finished sweep; repeat the command that started it to resume it",
         (runs[0], "--out", tmp_path / "no" / "a.html"): "No such file or directory",
+        (swept, "--margin", "1"): "is a sweep, which is reported with the control and margin of its own command",
+        (runs[0], "--control", runs[0]): "RUN: --control and --margin are for two or more runs",
+        (runs[0], "--control", "nowhere"): "nowhere: there is no such directory",
     }.items():
         assert main.main(["report", *map(str, words)]) == 2
         error = capsys.readouterr().err
