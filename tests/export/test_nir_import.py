@@ -170,7 +170,7 @@ def test_a_still_input_is_repeated_and_the_network_can_be_trained(tmp_path):
     network: Any
     network, variables = nir_file.load(tmp_path / "g.nir")
     x = jnp.asarray(random(4, 1, 9, low=0, high=2))
-    drawn = network.init(jax.random.key(0), x)
+    drawn = jax.jit(network.init)(jax.random.key(0), x)
     jax.tree.map(np.testing.assert_array_equal, drawn, variables)
     np.testing.assert_array_equal(variables["params"]["n1"]["dense"]["kernel"], graph.nodes["n1"].weight.T)
 
