@@ -3,7 +3,7 @@
     python -m experiments.claims.cost [--nets dense conv vgg sew spikformer recurrent] [--pairs 5] [--rounds 30]
         [--out docs/results/claims_cost]
 
-A net that ``cost.json`` has from a quiet machine is not measured again; others are. ``--pairs 0`` measures memory only.
+A net that ``cost.json`` has from a quiet machine is not timed again; others are. ``--pairs 0`` measures memory only.
 """
 
 import contextlib
@@ -170,6 +170,7 @@ def page(content: Content) -> str:
     memory = [
         [TITLES[name], f"{plain:.3f}", f"{csbp:.3f}", f"{100 * (csbp / plain - 1):+.2f}"]
         for name, net in content["nets"].items()
+        if "memory" in net
         for plain, csbp in [(net["memory"]["plain"], net["memory"]["CSBP"])]
     ]
     memory_head = ["net", "plain (MB)", "CSBP (MB)", "difference (%)"]
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for name in options.nets:
         net = content["nets"].setdefault(name, {})
-        if net.get("analysis", {}).get("quiet"):
+        if net.get("analysis", {}).get("quiet") or (not options.pairs and "memory" in net):
             continue
         print(f"{name}: load average {os.getloadavg()[0]:.1f}", flush=True)
         pairs = [measure_pair(NETS[name], options.rounds) for _ in range(options.pairs)]

@@ -54,16 +54,13 @@ def expected_test(base: Tries, further: Tries, count: int) -> float:
     Args:
       base: a single setting.
     """
-
-    def rank(tries: Tries, i: int) -> tuple[float, float]:
-        return float(tries.validation[i].mean()), -float(tries.loss[i].mean())
-
-    n = len(further.test)
-    ordered = sorted(range(n), key=lambda i: rank(further, i), reverse=True)
-    better = [i for i in ordered if rank(further, i) > rank(base, 0)]
+    validation, loss, test = (values.mean(axis=1) for values in further)
+    n, ranks = len(test), list(zip(validation, -loss, strict=True))
+    base_rank = (base.validation.mean(), -base.loss.mean())
+    better = [i for i in sorted(range(n), key=ranks.__getitem__, reverse=True) if ranks[i] > base_rank]
     shares = [math.comb(n - 1 - r, count - 1) / math.comb(n, count) for r in range(len(better))]
-    chosen = sum(share * further.test[i].mean() for share, i in zip(shares, better, strict=True))
-    return float(chosen + (1 - sum(shares)) * base.test[0].mean())
+    chosen = sum(share * test[i] for share, i in zip(shares, better, strict=True))
+    return float(chosen + (1 - sum(shares)) * base.test.mean())
 
 
 def rows_of(tries: Tries, rows: Any, seeds: Any = slice(None)) -> Tries:
