@@ -1,6 +1,7 @@
-"""Runs and sweeps of tests that share their compiled programs: one compilation per config and process."""
+"""Runs and sweeps of tests that share their compiled programs, one per config and process, and draw no figures."""
 
 import contextlib
+import types
 
 import pytest
 
@@ -65,9 +66,11 @@ def trace_step(config, splits, own=Own()):
 
 @contextlib.contextmanager
 def patched():
-    """Use these functions in the training loop and in sweeps."""
+    """Use these functions in the training loop and in sweeps, and draw none of their figures: half a second each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compile_run", compile_run)
         patch.setattr(driver, "VectorisedRuns", vectorised_runs)
         patch.setattr(driver, "trace_step", trace_step)
+        patch.setattr(loop, "plots", types.SimpleNamespace(draw_run=lambda *_: None))
+        patch.setattr(driver, "plots_sweep", types.SimpleNamespace(draw_sweep=lambda *_: None))
         yield

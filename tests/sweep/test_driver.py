@@ -16,6 +16,7 @@ from jax import monitoring
 from csbp_jax import sweep
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, flatten, replaced, to_json
+from csbp_jax.reporting import plots_sweep
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import seals
 from csbp_jax.sweep import driver, grid, tables, vectorised
@@ -315,6 +316,7 @@ def test_a_stop_keeps_finished_members_and_the_resumed_sweep_has_the_same_tables
 
 
 def test_tables_figures_and_the_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "plots_sweep", plots_sweep)
     settings = run(tmp_path, {"optimizer.lr": [0.0, 0.05], "seed": [0, 1]})
     folder = tmp_path / "s"
     for name in ("accuracy.png", "accuracy.pdf"):

@@ -20,7 +20,7 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import sharding
-from csbp_jax.training import run_json
+from csbp_jax.training import loop, run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run
 from csbp_jax.training.metrics_log import read_rows
@@ -39,8 +39,11 @@ def one_compilation_per_config():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """``(folder, result, text)`` of a run that draws its figures."""
     root = tmp_path_factory.mktemp("runs")
-    result, text = run(SMALL, root, name="one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "plots", plots)
+        result, text = run(SMALL, root, name="one")
     return root / "one", result, text
 
 
