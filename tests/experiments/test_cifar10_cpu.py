@@ -12,7 +12,7 @@ from csbp_jax.config import from_json, to_json
 from csbp_jax.runtime.preemption import Stopped
 from experiments import cifar10_cpu
 
-FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "cifar10"
+RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 OLD_RUN = pathlib.Path(__file__).parents[1] / "data" / "previous_layout" / "finished"
 
 
@@ -56,12 +56,14 @@ def test_a_stop_ends_the_study_with_the_code_of_a_resumable_run(monkeypatch, cap
     assert "stopped after step 7; the same command resumes" in capsys.readouterr().out
 
 
-@pytest.fixture
-def content():
-    return json.loads((FOLDER / "cifar10.json").read_text())
+def committed(preset):
+    """The folder of a preset's committed results, and their content."""
+    folder = RESULTS / {"cifar10_quick": "cifar10"}.get(preset, preset)
+    return folder, json.loads((folder / "cifar10.json").read_text())
 
 
-def test_finished_runs_are_not_repeated(tmp_path, monkeypatch, content):
+def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
+    _, content = committed(cifar10_cpu.PRESETS[0])
     run = content["runs"]["csbp"]["0"]
     (tmp_path / "cifar10.json").write_text(json.dumps(content | {"runs": {"csbp": {"0": run}}}))
     trained = []
@@ -77,9 +79,11 @@ def test_finished_runs_are_not_repeated(tmp_path, monkeypatch, content):
     assert runs["0"] == run and list(runs) == ["0", "1"]
 
 
-def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(content):
-    assert content["config"] == to_json(configs.load(cifar10_cpu.PRESETS[0]))
-    assert (FOLDER / "table.md").read_text() == cifar10_cpu.table(content["runs"]) + "\n"
+@pytest.mark.parametrize("preset", cifar10_cpu.PRESETS)
+def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(preset):
+    folder, content = committed(preset)
+    assert content["config"] == to_json(configs.load(preset))
+    assert (folder / "table.md").read_text() == cifar10_cpu.table(content["runs"]) + "\n"
     for of_seed in content["runs"].values():
         for result, epochs in ((run["result"], run["epochs"]) for run in of_seed.values()):
             assert len(epochs) == from_json(content["config"]).epochs == result["last"]["epoch"]
