@@ -104,14 +104,19 @@ def provenance(command: str, packages: Sequence[str] = ("jax", "numpy", "scipy",
     }
 
 
-def _commit() -> str | None:
-    """Hash of the checked-out commit, with ``-dirty`` if files differ from it."""
-    line = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+def _commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> str | None:
+    """Hash of the checked-out commit, with ``-dirty`` if other files than results differ from it.
+
+    A study that writes its results as it goes makes these differ itself.
+    """
+    git = ["git", "-C", str(folder)]
     try:
-        done = subprocess.run([*line, "--exclude=*"], capture_output=True, text=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        paths = (":/", ":(top,exclude)docs/results")
+        others = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *paths], capture_output=True)
     except OSError:  # git is not installed
         return None
-    return done.stdout.strip() or None
+    return None if head.returncode else head.stdout.strip() + "-dirty" * bool(others.returncode)
 
 
 def write(folder: pathlib.Path, name: str, content: Content, page: str) -> None:

@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import subprocess
 from typing import Any, NamedTuple
 
 import jax
@@ -94,6 +95,25 @@ def test_provenance_names_versions_machine_device_and_commit():
     origin = study.provenance("python -m experiments.x", ("jax", "numpy"))
     assert origin["versions"] == {"jax": jax.__version__, "numpy": np.__version__}
     assert origin["command"] == "python -m experiments.x" and origin["device"] and "CPUs, Python" in origin["machine"]
+
+
+def test_results_that_a_study_writes_do_not_make_its_commit_dirty(tmp_path):
+    def git(*words):
+        name = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return subprocess.run(["git", "-C", tmp_path, *name, *words], check=True, capture_output=True, text=True)
+
+    code, results = tmp_path / "code" / "study.py", tmp_path / "docs" / "results" / "study.json"
+    for file in (code, results):
+        file.parent.mkdir(parents=True)
+        file.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "--message", "first")
+    head = git("rev-parse", "HEAD").stdout.strip()
+    results.write_text("2")
+    assert study._commit(code.parent) == head
+    code.write_text("2")
+    assert study._commit(code.parent) == f"{head}-dirty"
 
 
 def test_tuning_computes_unknown_shares_and_takes_the_first_of_equals():
