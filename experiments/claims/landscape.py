@@ -4,13 +4,10 @@
         [--nets docs/results/claims/generalisation.json] [--out docs/results/landscape]
 
 nets: sharpness and barriers of the nets of the study of generalisation, which are trained again. loss: training loss at
-equal gradient evaluations. --seeds: at most so many, rounded up to blocks. What is done is read from
+equal gradient evaluations. --seeds: the largest number of seeds, rounded up to blocks. What is done is read from
 ``landscape.json`` and not done again; an arm whose data are not in --data-dir is left out.
 """
 
-import argparse
-import json
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -66,16 +63,6 @@ ARMS = {
 }
 
 
-def load_task(name: str, data_dir: str) -> runs.Task:
-    """The task of a data set in the study of generalisation.
-
-    Raises:
-      ConfigError: its data are not in the data directory.
-    """
-    same = dict.fromkeys(("side", "labels", "epochs", "seeds"))
-    return generalisation.load_task(name, argparse.Namespace(network="dense", data_dir=data_dir, **same))[0]
-
-
 # --- nets of the study of generalisation ----------------------------------------------------------------------------
 
 
@@ -91,8 +78,7 @@ def train_ends(name: str, task: runs.Task, origin: Content, seeds: Sequence[int]
     weights = {}
     for end in ends:
         condition, prime = end.rstrip("'"), "'" * end.count("'")
-        number = arm["base"] if condition == "B" else arm["chosen"][condition]
-        job = Job(name, "P" if condition == "B" else condition, number, 0)
+        job = Job(name, *nets.setting_of(arm, condition, base="B"), 0)
         knobs = [runner.knobs(job)] * len(seeds)
         weights[end] = nets.train(task, KIND.get(condition, "plain"), knobs, used[prime])
     return weights
@@ -143,7 +129,7 @@ def run_nets(content: Content, origin: Content, data_dir: str, seeds: int, save:
         blocks = [range(first, first + BLOCK) for first in range(0, min(seeds, arm.seeds), BLOCK)]
         missing = [block for block in blocks if str(block[-1]) not in stored["nets"].get(CONDITIONS[-1], {})]
         try:
-            task = load_task(arm.data, data_dir) if missing else None
+            task = nets.load_task(arm.data, data_dir) if missing else None
         except ConfigError as error:
             print(f"{name} is left out: {error}")
             continue
@@ -158,8 +144,8 @@ def differences(stored: Content, origin: Content) -> dict[str, float]:
     """Differences of test accuracy from the runs of the study of generalisation: ``{largest, mean}``, net by net."""
     by_net: list[float] = []
     for condition, of_seeds in stored["nets"].items():
-        number = origin["base"] if condition == "B" else origin["chosen"][condition]
-        results = origin["runs"]["P" if condition == "B" else condition][str(number)]
+        run, number = nets.setting_of(origin, condition, base="B")
+        results = origin["runs"][run][str(number)]
         by_net += [net["test"] - results[seed]["test"] for seed, net in of_seeds.items()]
     return {"largest": float(np.abs(by_net).max()), "mean": float(np.mean(by_net))}
 
@@ -179,11 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "landscape", data_dir=True)
     parser.add_argument("--seeds", type=int, default=max(arm.seeds for arm in ARMS.values()))
     parser.add_argument("--parts", nargs="+", choices=("nets", "loss"), default=("nets", "loss"))
-    parser.add_argument("--nets", type=pathlib.Path, default=study.RESULTS / "claims" / "generalisation.json")
-    options = parser.parse_args(arguments)
-    if not options.nets.exists():
-        parser.error(f"--nets: there is no file {options.nets}")
-    origin = json.loads(options.nets.read_text())
+    options, origin = nets.parse(parser, arguments)
     file = options.out / "landscape.json"
     settings = {"sizes": list(minima.SIZES), "radius": minima.RADIUS, "settings": loss_reached.SETTINGS}
     content = study.resume(parser, file, settings, {"arms": {}, "losses": {}})

@@ -1,6 +1,5 @@
 """Part 3 of the plan of docs/results/landscape/plan.md: training loss after equal gradient evaluations."""
 
-import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax.config import replaced
-from experiments.claims import generalisation, minima, nets, runs
+from experiments.claims import minima, nets, runs
 from experiments.study import Content
 
 LABELS, BATCH_SIZE, EPOCHS, CHUNK = 100, 50, 40, 32
@@ -61,10 +60,7 @@ def load_task(name: str, data_dir: str) -> runs.Task:
     Raises:
       ConfigError: its data are not in the data directory.
     """
-    options = argparse.Namespace(
-        network="dense", data_dir=data_dir, side=None, labels=LABELS, epochs=EPOCHS, seeds=None
-    )
-    task, _ = generalisation.load_task(name, options)
+    task = nets.load_task(name, data_dir, labels=LABELS, epochs=EPOCHS)
     config = replaced(replaced(task.config, "model.features", NETS[name].features), "batch_size", BATCH_SIZE)
     return task._replace(config=replaced(config, "chaos.anneal", "step"))
 

@@ -3,7 +3,10 @@
 All functions take the nets of many runs at once: the first axis of every leaf numbers the runs.
 """
 
+import argparse
 import functools
+import json
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +16,38 @@ import numpy as np
 
 from csbp_jax import learner
 from csbp_jax.config import Config
-from experiments.claims import runs
+from experiments import study
+from experiments.claims import generalisation, runs
+from experiments.claims.report import BASE
+from experiments.study import Content
 
 Weights = dict[str, Any]
 """``{params, batch_stats}`` of ``learner.weights_of``."""
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Content]:
+    """Parse a command line with ``--nets``; return also that file, the content of the study of generalisation."""
+    parser.add_argument("--nets", type=pathlib.Path, default=study.RESULTS / "claims" / "generalisation.json")
+    options = parser.parse_args(arguments)
+    if not options.nets.exists():
+        parser.error(f"--nets: there is no file {options.nets}")
+    return options, json.loads(options.nets.read_text())
+
+
+def load_task(name: str, data_dir: str, **changed: int) -> runs.Task:
+    """The task of a data set in the study of generalisation, with other numbers of ``labels`` or ``epochs``.
+
+    Raises:
+      ConfigError: its data are not in the data directory.
+    """
+    fields: dict[str, int | None] = dict.fromkeys(("side", "labels", "epochs", "seeds"))
+    options = argparse.Namespace(network="dense", data_dir=data_dir, **(fields | changed))
+    return generalisation.load_task(name, options)[0]
+
+
+def setting_of(arm: Content, condition: str, base: str = BASE) -> tuple[str, int]:
+    """The condition and the number of its setting in an arm of that study; ``base``: P at the other rate and width."""
+    return ("P", arm["base"]) if condition == base else (condition, arm["chosen"][condition])
 
 
 def stack(trees: Sequence[Any]) -> Any:

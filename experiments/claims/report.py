@@ -131,17 +131,7 @@ def arm_text(name: str, arm: Content) -> str:
     head += ["test loss", "minus P, simultaneous 95 % (points)"]
     conditions = study.table([*head, *(["not planned: minus P at their rate and width"] if at_base else [])], rows)
     family = arm["analysis"]["family"].items()
-    pairs = [
-        [
-            pair,
-            interval_text(result),
-            f"{result['sd']:.2f}",
-            f"{result['holm']:.2g}",
-            f"{result['wilcoxon']:.2g}",
-            f"{result['tost']:.2g}",
-        ]
-        for pair, result in family
-    ]
+    pairs = [[pair, *contrast_cells(result)] for pair, result in family]
     primary = study.table(
         ["contrast", "difference, 95 % (points)", "SD", "p, Holm", "p, Wilcoxon", "p, equivalence"], pairs
     )
@@ -162,6 +152,12 @@ def settings_text(arm: Content) -> dict[str, str]:
         condition: ", ".join(f"{name} {value:g}" for name, value in SETTINGS[condition][number].items())
         for condition, number in arm["chosen"].items()
     }
+
+
+def contrast_cells(result: Mapping[str, float]) -> list[str]:
+    """A primary contrast as cells: interval, SD, and p by Holm's correction, Wilcoxon's test and equivalence."""
+    numbers = [f"{result['sd']:.2f}", *(f"{result[name]:.2g}" for name in ("holm", "wilcoxon", "tost"))]
+    return [interval_text(result), *numbers]
 
 
 def interval_text(result: Mapping[str, float] | None) -> str:

@@ -4,13 +4,10 @@
         [--nets docs/results/claims/generalisation.json] [--out docs/results/robustness]
 
 Each net is trained again from the setting that the study of generalisation chose, and measured as
-``csbp_jax robustness`` does. --seeds: at most so many; without it, the plan's. Measured nets are read from
+``csbp_jax robustness`` does. --seeds: the largest number of seeds; by default the plan's. Measured nets are read from
 ``robustness.json`` and not measured again; an arm whose data are not in --data-dir is left out.
 """
 
-import argparse
-import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +23,6 @@ from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.claims import generalisation, nets, robustness_report, runs
 from experiments.claims.generalisation import Job
-from experiments.claims.report import BASE
 from experiments.claims.settings import KIND
 from experiments.study import Content
 
@@ -106,8 +102,7 @@ def load(arm: Arm, data_dir: str) -> Subjects:
     Raises:
       ConfigError: they are not in the data directory.
     """
-    same = dict.fromkeys(("side", "labels", "epochs", "seeds"))
-    task, _ = generalisation.load_task(arm.data, argparse.Namespace(network="dense", data_dir=data_dir, **same))
+    task = nets.load_task(arm.data, data_dir)
     network = models.build(task.config.model)
     # The nets are trained on brightness as it is.
     config = replaced(replaced(task.config, "data.normalise", "none"), "data.augment", ())
@@ -130,11 +125,6 @@ def measure_net(subjects: Subjects, variables: Mapping[str, Any], attacked: bool
     return {"test": clean} | count(subjects.perturbed, (*OTHERS, *(ATTACKS if attacked else ())))
 
 
-def setting_of(origin: Content, condition: str) -> tuple[str, int]:
-    """The condition and the number of the setting of a condition's nets; BASE is P at the others' rate and width."""
-    return ("P", origin["base"]) if condition == BASE else (condition, origin["chosen"][condition])
-
-
 def run_arm(name: str, stored: Content, subjects: Subjects, origin: Content, seeds: int, save: Any) -> None:
     """Train and measure the nets of an arm that are missing, and store their counts.
 
@@ -151,7 +141,7 @@ def run_arm(name: str, stored: Content, subjects: Subjects, origin: Content, see
             span = [seed for seed in range(first, min(first + CHUNK, seeds)) if str(seed) not in done]
             if not span:
                 continue
-            setting = setting_of(origin["arms"][name], condition)
+            setting = nets.setting_of(origin["arms"][name], condition)
             knobs = [runner.knobs(Job(name, *setting, seed)) for seed in span]
             draws = [runs.draw(subjects.task, seed, origin["arms"][name]["wrong"]) for seed in span]
             weights = nets.train(subjects.task, KIND.get(condition, "plain"), knobs, draws)
@@ -169,7 +159,7 @@ def differing(stored: Content, origin: Content) -> dict[str, int]:
     total = stored["columns"]["test"]
     numbers = {}
     for condition, nets_of in stored["nets"].items():
-        run, number = setting_of(origin, condition)
+        run, number = nets.setting_of(origin, condition)
         results = origin["runs"][run][str(number)]
         correct = {seed: round(total * results[seed]["test"]) for seed in nets_of}
         numbers[condition] = sum(int(text.split()[0]) != correct[seed] for seed, text in nets_of.items())
@@ -180,11 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "robustness", data_dir=True)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int)
-    parser.add_argument("--nets", type=pathlib.Path, default=study.RESULTS / "claims" / "generalisation.json")
-    options = parser.parse_args(arguments)
-    if not options.nets.exists():
-        parser.error(f"--nets: there is no file {options.nets}")
-    origin = json.loads(options.nets.read_text())
+    options, origin = nets.parse(parser, arguments)
     file = options.out / "robustness.json"
     content = study.resume(parser, file, {}, {"arms": {}})
     content["provenance"] = study.provenance(MODULE)

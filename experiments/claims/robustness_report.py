@@ -13,7 +13,7 @@ from csbp_jax.reporting import plots_robustness
 from csbp_jax.reporting.intervals import student_of_shares
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
-from experiments.claims.report import BASE, MARGIN, contrast, interval_text, verdict
+from experiments.claims.report import BASE, MARGIN, contrast, contrast_cells, interval_text, verdict
 from experiments.claims.settings import NAMES
 from experiments.statistics import holm, mean_text
 from experiments.study import Content
@@ -169,11 +169,7 @@ def arm_text(name: str, arm: Content) -> str:
     family = [
         [
             pair,
-            interval_text(result),
-            f"{result['sd']:.2f}",
-            f"{result['holm']:.2g}",
-            f"{result['wilcoxon']:.2g}",
-            f"{result['tost']:.2g}",
+            *contrast_cells(result),
             interval_text(analysis["clean"][pair]),
             interval_text(analysis["lost"][pair]),
             interval_text(analysis["equal clean"][pair]),
