@@ -37,10 +37,12 @@ def make_parser(doc: str | None, out: str | None = None, data_dir: bool = False)
     """A parser with ``--out`` and, if asked for, ``--data-dir``.
 
     Args:
-      doc: docstring of the study; its first line is the description.
+      doc: docstring of the study, which ``--help`` prints.
       out: default of ``--out``, below docs/results.
     """
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0], allow_abbrev=False)
+    # As written: it holds the command and what its options mean.
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=as_written, allow_abbrev=False)
     if data_dir:
         parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / out if out else None)
