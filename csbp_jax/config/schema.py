@@ -278,7 +278,7 @@ class Optimizer:
     step_factor: float = 0.1
     """schedule=step only: factor of the learning rate."""
     clip: float | None = None
-    """Clip the global norm of the gradient. Off by default, because it abolishes chaos; the fraction of clipped steps
+    """Clip the global norm of the gradient. Off by default, because it suppresses chaos; the fraction of clipped steps
     is logged."""
     accumulate: int = 1
     """Gradient accumulation: number of microbatches per batch (less memory). Norms then use the statistics of a
