@@ -22,6 +22,7 @@ os.environ.setdefault(
     * metadata.version("jaxlib").startswith("0.10."),
 )
 
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -64,17 +65,31 @@ def reference():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """The folder of a run of two epochs on the digits, which no test may change."""
+    """The folder of a run of two epochs on the digits, shared by all workers; no test may change it."""
     from csbp_jax import configs
     from csbp_jax.reporting import terminal
-    from csbp_jax.training.loop import train
+    from csbp_jax.training import loop
+    from tests.support import shared_programs
 
     config = configs.load("digits")
     model = dataclasses.replace(config.model, features=(4, 8), time_steps=3)
     config = dataclasses.replace(config, model=model, epochs=2, batch_size=64, checkpoint_every=1)
-    root = tmp_path_factory.mktemp("runs")
-    train(config, name="trained", root=root, console=terminal.Console(file=io.StringIO()))
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_runs"
+    with filelock.FileLock(f"{root}.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (root / "trained" / "result.json").exists():
+            patch.setattr(loop, "compile_run", shared_programs.compile_run)
+            loop.train(config, name="trained", root=root, console=terminal.Console(file=io.StringIO()))
     return root / "trained"
+
+
+@pytest.fixture(scope="module")
+def no_figures():
+    """Trains, evaluates and inspects without figures, in modules that do not look at them: each costs half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plots.draw_run", "plots_evaluation.draw", "plots_inspection.draw"):
+            patch.setattr(f"csbp_jax.reporting.{name}", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from csbp_jax.cli import main
 from tests.support import event_formats, formats
 from tests.support.matching import search
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 ROOT = pathlib.Path(__file__).parents[2]
 # Of each data set as many records as fill a batch of 8 (the virtual devices) after validation is taken away.
 SMALL = "--model.time-steps 2 --epochs 1 --batch-size 8 --eval-batch-size 8 --data.threads 1 --data.validation 0.2"

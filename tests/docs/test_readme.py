@@ -5,14 +5,19 @@ import re
 
 import pytest
 
+from csbp_jax.training import loop
+from tests.support import shared_programs
+
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_of_the_readme_runs(block, tmp_path, monkeypatch):
+def test_python_of_the_readme_runs(block, tmp_path, monkeypatch, no_figures):
+    """On one device, as most of its readers have."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loop, "compile_run", shared_programs.compile_run)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 

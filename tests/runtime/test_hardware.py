@@ -15,6 +15,7 @@ from csbp_jax.runtime import hardware
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 DIGITS = configs.load("digits")
 SMALL = dataclasses.replace(
     DIGITS,

@@ -24,6 +24,7 @@ from csbp_jax.sweep import grid
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
 from csbp_jax.training.plugins import PLUGINS, plugin_run_name
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "own_experiment.py"
 PAGE = (ROOT / "docs" / "own.md").read_text()
@@ -153,7 +154,7 @@ def test_it_is_evaluated_inspected_and_predicts(trained_run, tmp_path):
     np.save(tmp_path / "c.png", record)
     files = [tmp_path / name for name in ("a.npy", "b.npy", "c.png.npy")]
     good, short, _ = predict.predict(folder / "r", files, **options)
-    logits = apply(variables, jnp.asarray(record[None], jnp.float32))[0].mean(1)
+    logits = jax.jit(apply)(variables, jnp.asarray(record[None], jnp.float32))[0].mean(1)
     assert good.labels == [str(int(logits.argmax()))]
     assert good.probabilities[0] == pytest.approx(float(jax.nn.softmax(logits).max()), rel=1e-4)
     assert "is (5, 20) with its time steps, but this run's records are (8, 20)" in short.problem

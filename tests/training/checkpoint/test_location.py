@@ -19,6 +19,7 @@ from csbp_jax.training.checkpoint import bucket, checkpoint, location, manifest
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 MODEL = dataclasses.replace(configs.load("digits").model, name="dense", features=(8,), time_steps=2)
 CHAOS = dataclasses.replace(configs.load("digits").chaos, taps=("fc1.membrane",))
 SMALL = dataclasses.replace(
