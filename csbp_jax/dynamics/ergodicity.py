@@ -8,8 +8,8 @@ orbits that differ would agree after more steps: compare its length with the aut
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # whose packages load at their first use, which a training does not wait for
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft, sparse, special, stats
 
 RESOLUTION = 1e-9
 """Differences that count as rounding, in units of the largest absolute value."""
@@ -71,8 +71,8 @@ def orbit_groups(orbits: ArrayLike, threshold: float = 1.05) -> NDArray[np.intp]
         both = [_of_pairs(moments, first, second) for moments in (means, variances)]
         linked &= (_r_hat(both[0], both[1], _half_length(observable)) < threshold).all(axis=0)
     links = (first[linked], second[linked])  # without the others, which a sparse array would hold as zeros
-    graph = sparse.coo_array((np.ones(len(links[0])), links), shape=(count, count))
-    _, labels = sparse.csgraph.connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array((np.ones(len(links[0])), links), shape=(count, count))
+    _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
     order = np.argsort(-np.bincount(labels), kind="stable")
     return np.asarray(np.argsort(order)[labels])
 
@@ -91,8 +91,8 @@ def autocorrelation_time(orbits: ArrayLike) -> float:
     values = _checked("autocorrelation_time", orbits)
     deviations = values - values.mean(axis=1, keepdims=True)
     steps = values.shape[1]
-    padded = fft.next_fast_len(2 * steps)
-    covariances = fft.irfft(np.abs(fft.rfft(deviations, padded)) ** 2, padded)[:, :steps].mean(axis=0)
+    padded = scipy.fft.next_fast_len(2 * steps)
+    covariances = scipy.fft.irfft(np.abs(scipy.fft.rfft(deviations, padded)) ** 2, padded)[:, :steps].mean(axis=0)
     if covariances[0] == 0:
         return float("nan")
     correlations = covariances[: steps - steps % 2] / covariances[0]
@@ -118,9 +118,9 @@ def energy_test(first: ArrayLike, second: ArrayLike, permutations: int = 999, se
     if spread == 0:
         return SameDistribution(0.0, 0.0, 1.0)
     standardised = (together - together.mean()) / spread
-    result = stats.permutation_test(
+    result = scipy.stats.permutation_test(
         (standardised[: len(samples[0])], standardised[len(samples[0]) :]),
-        stats.energy_distance,
+        scipy.stats.energy_distance,
         vectorized=False,
         n_resamples=permutations,
         alternative="greater",
@@ -158,8 +158,8 @@ def _half_moments(values: Array) -> tuple[Array, Array]:
 
 def _normal_scores(values: Array) -> Array:
     """Return the normal quantiles of the ranks among all values (Blom's)."""
-    ranks = stats.rankdata(values).reshape(values.shape)
-    return np.asarray(special.ndtri((ranks - 3 / 8) / (values.size + 1 / 4)))
+    ranks = scipy.stats.rankdata(values).reshape(values.shape)
+    return np.asarray(scipy.special.ndtri((ranks - 3 / 8) / (values.size + 1 / 4)))
 
 
 def _of_pairs(moments: Array, first: NDArray[np.intp], second: NDArray[np.intp]) -> Array:

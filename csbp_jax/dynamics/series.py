@@ -8,8 +8,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # whose packages load at their first use, which a training does not wait for
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft, signal
 
 Series = NDArray[np.float64]
 
@@ -121,8 +121,9 @@ def mean_square_displacement(series: Series, frequency: float) -> Series:
     size, cut = len(series), len(series) // 10
     starts = size - cut
     walk = np.cumsum(series * np.exp(1j * frequency * np.arange(1, size + 1)))
-    padded = fft.next_fast_len(2 * size)
-    products = fft.ifft(fft.fft(walk, padded) * np.conj(fft.fft(walk[:starts], padded)))[1 : cut + 1].real
+    padded = scipy.fft.next_fast_len(2 * size)
+    spectrum, of_starts = (scipy.fft.fft(values, padded) for values in (walk, walk[:starts]))
+    products = scipy.fft.ifft(spectrum * np.conj(of_starts))[1 : cut + 1].real
     squares = np.concatenate([[0.0], np.cumsum(np.abs(walk) ** 2)])
     n = np.arange(1, cut + 1)
     displacement: Series = (squares[starts + n] - squares[n] + squares[starts] - 2 * products) / starts
@@ -172,7 +173,7 @@ def power_spectrum(series: ArrayLike, segment: int = 256) -> Spectrum:
       ValueError: the series has fewer than 32 values, is constant, not finite, or not one-dimensional.
     """
     x = checked(series, 32)
-    frequencies, power = signal.welch(standardised(x), nperseg=min(segment, len(x) // 4), detrend="constant")
+    frequencies, power = scipy.signal.welch(standardised(x), nperseg=min(segment, len(x) // 4), detrend="constant")
     frequencies, power = frequencies[1:], power[1:]
     logs = np.log(np.maximum(power, np.finfo(float).tiny))
     flatness = float(np.exp(logs.mean()) / power.mean())
@@ -188,8 +189,8 @@ def decorrelation_lag(series: ArrayLike) -> int:
       ValueError: the series has fewer than two values, is constant, not finite, or not one-dimensional.
     """
     x = standardised(checked(series, 2))
-    padded = fft.next_fast_len(2 * len(x))
-    autocorrelation = fft.irfft(np.abs(fft.rfft(x, padded)) ** 2, padded)[: len(x)] / len(x)
+    padded = scipy.fft.next_fast_len(2 * len(x))
+    autocorrelation = scipy.fft.irfft(np.abs(scipy.fft.rfft(x, padded)) ** 2, padded)[: len(x)] / len(x)
     below = autocorrelation < math.exp(-1)
     return int(np.argmax(below)) if below.any() else len(x)
 

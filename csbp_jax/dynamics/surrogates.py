@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # whose packages load at their first use, which a training does not wait for
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft, special, stats
-from scipy.spatial import KDTree
 
 from csbp_jax.dynamics.series import FEWEST, Series, checked
 
@@ -48,15 +47,15 @@ def iaaft(series: ArrayLike, count: int, seed: int = 0, iterations: int = 100) -
       ValueError: the series has fewer than four values, is constant, not finite, or not one-dimensional.
     """
     x = checked(series, 4)
-    ordered, amplitudes = np.sort(x), np.abs(fft.rfft(x))
+    ordered, amplitudes = np.sort(x), np.abs(scipy.fft.rfft(x))
     surrogates = np.random.default_rng(seed).permuted(np.tile(x, (count, 1)), axis=1)
     ranks = np.full(surrogates.shape, -1)
     active = np.arange(count)
     for _ in range(iterations):
-        transformed = fft.rfft(surrogates[active])
+        transformed = scipy.fft.rfft(surrogates[active])
         sizes = np.abs(transformed)
         phases = np.divide(transformed, sizes, out=np.ones_like(transformed), where=sizes > 0)
-        adjusted = fft.irfft(amplitudes * phases, len(x))
+        adjusted = scipy.fft.irfft(amplitudes * phases, len(x))
         order = np.argsort(adjusted, axis=1)
         np.put_along_axis(adjusted, order, np.broadcast_to(ordered, adjusted.shape), axis=1)
         surrogates[active] = adjusted
@@ -100,7 +99,7 @@ def prediction_error(series: Series, dimension: int = 3, neighbours: int = 5) ->
     """
     patterns, following = np.lib.stride_tricks.sliding_window_view(series, dimension)[:-1], series[dimension:]
     half = len(following) // 2
-    _, nearest = KDTree(patterns[:half]).query(patterns[half:], np.arange(1, neighbours + 1))
+    _, nearest = scipy.spatial.KDTree(patterns[:half]).query(patterns[half:], np.arange(1, neighbours + 1))
     errors = following[:half][nearest].mean(axis=1) - following[half:]
     return float(np.sqrt(np.mean(errors**2)) / series.std())
 
@@ -137,7 +136,7 @@ def nonlinearity_test(series: ArrayLike, surrogates: int = 39, seed: int = 0) ->
     if surrogates < 1:
         raise ValueError(f"surrogates: {surrogates} is not possible; at least one is needed")
     x = checked(series, FEWEST)
-    x = special.ndtri((stats.rankdata(x) - 0.5) / len(x))
+    x = scipy.special.ndtri((scipy.stats.rankdata(x) - 0.5) / len(x))
     x = checked(x[matching_ends(x)], 2)
     drawn = iaaft(x, surrogates, seed)
     values, ps = {}, {}
