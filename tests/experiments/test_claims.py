@@ -184,7 +184,10 @@ def test_equal_budgets():
         generalisation.load_task("cifar10", generalisation_options())
 
 
-@pytest.mark.parametrize(("folder", "name"), [("claims", "generalisation"), ("claims_events", "events")])
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("claims", "generalisation"), ("claims_mnist", "generalisation"), ("claims_events", "events")],
+)
 def test_committed_tables_are_those_of_the_committed_runs(folder, name):
     folder = study.RESULTS / folder
     arms = json.loads((folder / f"{name}.json").read_text())["arms"]
