@@ -51,6 +51,11 @@ def load_digits(use: DataSet, data_dir: str) -> runs.Task:
     return runs.Task(config, use.labels, arrays("train"), arrays("validation"), arrays("test"))
 
 
+def load_recordings(data_dir: str) -> runs.Task:
+    """The task of the arm on recordings, as the plan has it."""
+    return load_digits(DATA_SETS["digits_events"], data_dir)
+
+
 def load_spike_timing(use: DataSet, data_dir: str) -> runs.Task:
     """The task of ``experiments.claims.spike_timing``, with membranes that remember for about as long as it lasts."""
     del data_dir

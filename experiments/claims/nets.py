@@ -6,6 +6,7 @@ All functions take the nets of many runs at once: the first axis of every leaf n
 import argparse
 import functools
 import json
+import operator
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -21,17 +22,22 @@ from experiments.claims import generalisation, runs
 from experiments.claims.report import BASE
 from experiments.study import Content
 
+FILES = [study.RESULTS / "claims" / "generalisation.json", study.RESULTS / "claims_events" / "events.json"]
+"""The studies of generalisation: their settings and runs, with arms of different names."""
+
 Weights = dict[str, Any]
 """``{params, batch_stats}`` of ``learner.weights_of``."""
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Content]:
-    """Parse a command line with ``--nets``; return also that file, the content of the study of generalisation."""
-    parser.add_argument("--nets", type=pathlib.Path, default=study.RESULTS / "claims" / "generalisation.json")
+    """Parse a command line with ``--nets``; return also the content of that study, with the arms of all its files."""
+    parser.add_argument("--nets", nargs="+", type=pathlib.Path, default=FILES)
     options = parser.parse_args(arguments)
-    if not options.nets.exists():
-        parser.error(f"--nets: there is no file {options.nets}")
-    return options, json.loads(options.nets.read_text())
+    for file in options.nets:
+        if not file.exists():
+            parser.error(f"--nets: there is no file {file}")
+    contents = [json.loads(file.read_text()) for file in options.nets]
+    return options, contents[0] | {"arms": functools.reduce(operator.or_, [content["arms"] for content in contents])}
 
 
 def load_task(name: str, data_dir: str, **changed: int) -> runs.Task:

@@ -1,13 +1,15 @@
 """Run the plan of docs/results/robustness/plan.md: robustness of the nets of the study of generalisation.
 
     python -m experiments.claims.robustness [--arms digits cifar10] [--seeds N] [--data-dir data]
-        [--nets docs/results/claims/generalisation.json] [--out docs/results/robustness]
+        [--nets docs/results/claims/generalisation.json docs/results/claims_events/events.json]
+        [--out docs/results/robustness]
 
 Each net is trained again from the setting that the study of generalisation chose, and measured as
 ``csbp_jax robustness`` does. --seeds: the largest number of seeds; by default the plan's. Measured nets are read from
 ``robustness.json`` and not measured again; an arm whose data are not in --data-dir is left out.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from csbp_jax.evaluation.robustness import battery
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure
 from csbp_jax.runtime.files import write_json
 from experiments import study
-from experiments.claims import generalisation, nets, robustness_report, runs
+from experiments.claims import events, generalisation, nets, robustness_report, runs
 from experiments.claims.generalisation import Job
 from experiments.claims.settings import KIND
 from experiments.study import Content
@@ -37,18 +39,21 @@ class Arm(NamedTuple):
     """An arm of the plan: its data set, the number of its seeds and of those whose nets are attacked.
 
     pictures: how many are perturbed, at even distances in the test split; None for all.
+    events: whether they are recordings of events, which are not attacked.
     """
 
     data: str
     seeds: int
     attacked: int
     pictures: int | None = None
+    events: bool = False
 
 
 ARMS = {
     "digits": Arm("digits", 128, 16),
     "digits, wrong labels": Arm("digits", 128, 16),
     "cifar10": Arm("cifar10", 32, 16, 1000),
+    "digits_events": Arm("digits_events", 64, 0, events=True),
 }
 
 
@@ -102,15 +107,16 @@ def load(arm: Arm, data_dir: str) -> Subjects:
     Raises:
       ConfigError: they are not in the data directory.
     """
-    task = nets.load_task(arm.data, data_dir)
+    load_task = events.load_recordings if arm.events else functools.partial(nets.load_task, arm.data)
+    task = load_task(data_dir)
     network = models.build(task.config.model)
-    # The nets are trained on brightness as it is.
+    # The nets are trained on brightness, and on counts of events, as they are.
     config = replaced(replaced(task.config, "data.normalise", "none"), "data.augment", ())
     x, y = task.test
     rows = np.linspace(0, len(y) - 1, arm.pictures or len(y)).round().astype(int)
     classes = config.model.classes
     apply: Any = network.apply
-    programs = Programs(config, apply, network.neuron, events=False)
+    programs = Programs(config, apply, network.neuron, arm.events)
     return Subjects(task, programs, ArraySource(x, y, classes), ArraySource(x[rows], y[rows], classes))
 
 

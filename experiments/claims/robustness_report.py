@@ -24,8 +24,12 @@ CORRUPTIONS: dict[str, tuple[float, ...]] = {
     "shift": (1,),
     "contrast": (0.75, 0.5, 0.25),
     "occlusion": (0.25, 0.375, 0.5),
+    "lost_events": (0.1, 0.3, 0.5),
+    "added_events": (0.1, 0.3, 1.0),
+    "lost_steps": (0.1, 0.2, 0.4),
+    "jitter": (0.1, 0.3, 0.6),
 }
-"""Corruptions of the primary outcome, and their severities."""
+"""Corruptions of the primary outcome, and their severities: five of pictures, four of events."""
 FAULTS = ("lost_spikes", "added_spikes", "weight_noise", "weight_bits")
 EPS = battery.PERTURBATIONS["square"].severities
 MEASURES = {
@@ -34,7 +38,7 @@ MEASURES = {
     "square": EPS,
     "both": EPS,
 }
-"""What each secondary contrast averages over; "both" are both attacks."""
+"""What each secondary contrast averages over; "both" are both attacks. An arm has those that fit its inputs."""
 CONDITIONS = ("P", "C", "D", "S", "WD", "SAM", BASE)
 TITLES = NAMES | {BASE: "plain at their rate and width"}
 LABELS = {"both": "both attacks", "square": "square attack"}
@@ -57,6 +61,11 @@ def accuracies(arm: Mapping[str, Any], condition: str) -> Accuracies:
     }
 
 
+def measured(of: Mapping[str, Any]) -> list[str]:
+    """The measures of which an arm has columns, in the order of tables; ``of`` is keyed by columns."""
+    return [name for name, severities in MEASURES.items() if f"{name} {severities[0]:g}" in of]
+
+
 def average(of: Accuracies, measure: str) -> NDArray[np.float64]:
     """The mean accuracy over the severities of a measure, ``[seeds]``."""
     return np.mean([of[f"{measure} {severity:g}"] for severity in MEASURES[measure]], axis=0)
@@ -64,7 +73,7 @@ def average(of: Accuracies, measure: str) -> NDArray[np.float64]:
 
 def primary(of: Accuracies) -> NDArray[np.float64]:
     """The primary outcome: the mean over the corruptions, each averaged over its severities, ``[seeds]``."""
-    return np.mean([average(of, name) for name in CORRUPTIONS], axis=0)
+    return np.mean([average(of, name) for name in measured(of) if name in CORRUPTIONS], axis=0)
 
 
 def at_equal(outcome: NDArray[Any], covariate: NDArray[Any]) -> Content:
@@ -97,6 +106,7 @@ def analyse(arm: Mapping[str, Any]) -> Content:
     corrected = holm({pair: result["p"] for pair, result in family.items()})
     family = {pair: result | {"holm": corrected[pair]} for pair, result in family.items()}
     others = [condition for condition in of if condition not in ("P", BASE)]
+    measures = measured(arm["columns"])
     against = {
         f"against {reference}": {name: contrast(main[name], main[reference], len(others)) for name in others}
         for reference in ("P", BASE)
@@ -107,9 +117,9 @@ def analyse(arm: Mapping[str, Any]) -> Content:
         "clean": clean,
         "lost": lost,
         "equal clean": equal,
-        "measures": {m: contrast(average(of["C"], m), average(of["P"], m), len(MEASURES)) for m in MEASURES},
+        "measures": {m: contrast(average(of["C"], m), average(of["P"], m), len(measures)) for m in measures},
         **against,
-        "masking": {condition: masking(rows) for condition, rows in of.items()},
+        **({"masking": {c: masking(rows) for c, rows in of.items()}} if "square" in measures else {}),
     }
 
 
@@ -188,7 +198,7 @@ def arm_text(name: str, arm: Content) -> str:
             mean_text(primary(rows), ".2f"),
             interval_text(analysis["against P"].get(condition)),
             interval_text(analysis["against base"].get(condition)),
-            *(f"{average(rows, measure).mean():.1f}" for measure in MEASURES),
+            *(f"{average(rows, measure).mean():.1f}" for measure in measured(arm["columns"])),
         ]
         for condition, rows in of.items()
     ]
@@ -196,29 +206,42 @@ def arm_text(name: str, arm: Content) -> str:
         [LABELS.get(measure, measure), interval_text(result), str(result["n"])]
         for measure, result in analysis["measures"].items()
     ]
-    attacks = [
-        [f"{condition}, {TITLES[condition]}", *map(attack_text, checks.values())]
-        for condition, checks in analysis["masking"].items()
-    ]
-    seeds, attacked = (len(of["P"][column]) for column in ("clean", f"square {EPS[0]:g}"))
-    sizes = f"{seeds} seeds, {arm['columns']['clean']} pictures; attacks: {attacked} seeds, "
-    sizes += f"{arm['columns'][f'square {EPS[0]:g}']} pictures"
     against = ["minus P, simultaneous 95 %", "not planned: minus P at their rate and width"]
-    names = [LABELS.get(measure, measure) for measure in MEASURES]
+    names = [LABELS.get(measure, measure) for measure in analysis["measures"]]
     return "\n\n".join(
         [
             f"### {name}",
-            f"{sizes}. Nets that do not classify as many clean test pictures as their runs in the study of "
-            f"generalisation: {', '.join(f'{name} {number}' for name, number in arm['differing'].items())}.",
+            f"{sizes_text(arm, of['P'])}. Nets that do not classify as many clean test pictures as their runs in the "
+            f"study of generalisation: {', '.join(f'{name} {number}' for name, number in arm['differing'].items())}.",
             study.table(head, family),
             f"Verdict: **{analysis['verdict']}**.",
             study.table(["C-P", "simultaneous 95 % (points)", "seeds"], measures),
             "Mean accuracies (%):",
             study.table(["condition", "clean", "corrupted", *against, *names], conditions),
-            "Under PGD, the worst of three surrogates, and under the square attack (%):",
-            study.table(["condition", *(f"{eps:g}/255" for eps in EPS)], attacks),
+            *attacks_texts(analysis),
         ]
     )
+
+
+def sizes_text(arm: Content, of: Accuracies) -> str:
+    """The numbers of seeds and pictures, and of those that are attacked."""
+    text = f"{len(of['clean'])} seeds, {arm['columns']['clean']} pictures"
+    attack = f"square {EPS[0]:g}"
+    if attack not in arm["columns"]:
+        return text.replace("pictures", "recordings, not attacked")
+    return f"{text}; attacks: {len(of[attack])} seeds, {arm['columns'][attack]} pictures"
+
+
+def attacks_texts(analysis: Content) -> list[str]:
+    """The table of attacks, if the nets were attacked."""
+    if "masking" not in analysis:
+        return []
+    attacks = [
+        [f"{condition}, {TITLES[condition]}", *map(attack_text, checks.values())]
+        for condition, checks in analysis["masking"].items()
+    ]
+    head = ["condition", *(f"{eps:g}/255" for eps in EPS)]
+    return ["Under PGD, the worst of three surrogates, and under the square attack (%):", study.table(head, attacks)]
 
 
 def attack_text(check: Mapping[str, Any]) -> str:
@@ -231,7 +254,8 @@ def attack_text(check: Mapping[str, Any]) -> str:
 
 def draw(arms: Mapping[str, Content]) -> Any:
     """Draw C-P: primary outcome, at equal clean accuracy, clean, and each measure; one panel an arm."""
-    figure = empty_figure(3.6 * len(arms) + 1, 4.4)
+    measures = [m for m in MEASURES if any(m in arm["analysis"]["measures"] for arm in arms.values())]
+    figure = empty_figure(3.6 * len(arms) + 1, 0.9 + 0.25 * (3 + len(measures)))
     axes = np.atleast_1d(figure.subplots(1, len(arms), sharey=True))
     for axis, (title, arm) in zip(axes, arms.items(), strict=True):
         analysis = arm["analysis"]
@@ -239,11 +263,12 @@ def draw(arms: Mapping[str, Content]) -> Any:
             ("mean over corruptions", analysis["family"]["C-P"], PALETTE[0]),
             ("... at equal clean accuracy", analysis["equal clean"]["C-P"], PALETTE[0]),
             ("clean", analysis["clean"]["C-P"], PALETTE[2]),
-            *((LABELS.get(m, m).replace("_", " "), pair, PALETTE[1]) for m, pair in analysis["measures"].items()),
+            *((LABELS.get(m, m).replace("_", " "), analysis["measures"].get(m), PALETTE[1]) for m in measures),
         ]
         for height, (_, result, colour) in enumerate(rows):
-            axis.plot([result["low"], result["high"]], [height] * 2, color=colour)
-            axis.plot(result["mean"], height, "o", color=colour, markersize=4)
+            if result:
+                axis.plot([result["low"], result["high"]], [height] * 2, color=colour)
+                axis.plot(result["mean"], height, "o", color=colour, markersize=4)
         axis.axvspan(-MARGIN, MARGIN, color="0.9", zorder=0)
         axis.axvline(0, color="0.5", linewidth=0.8)
         axis.axhline(2.5, color="0.8", linewidth=0.8)

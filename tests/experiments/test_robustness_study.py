@@ -64,6 +64,25 @@ def test_an_arm_is_finished_when_all_conditions_have_the_same_seeds():
     assert list(robustness_report.finished({"arms": arms})) == ["a"]
 
 
+def test_an_arm_of_events_has_four_corruptions_and_no_attacks():
+    kinds = ("events", "spikes", "weights")
+    names = {name: p for name, p in battery.PERTURBATIONS.items() if p.kind in kinds}
+    columns = ["test", "clean", *(f"{name} {severity:g}" for name, p in names.items() for severity in p.severities)]
+    nets_of: dict[str, dict[str, str]] = {
+        condition: {str(seed): " ".join(map(str, RNG.integers(300, 359, len(columns)))) for seed in range(5)}
+        for condition in robustness_report.CONDITIONS
+    }
+    arm: dict[str, Any] = {"columns": dict.fromkeys(columns, 359), "nets": nets_of, "differing": {"P": 1}}
+    of = robustness_report.accuracies(arm, "P")
+    expected = [np.mean([of[f"{name} {s:g}"] for s in names[name].severities], axis=0) for name in list(names)[:4]]
+    np.testing.assert_allclose(robustness_report.primary(of), np.mean(expected, axis=0))
+    arm["analysis"] = robustness_report.analyse(arm)
+    assert list(arm["analysis"]["measures"]) == list(names) and "masking" not in arm["analysis"]
+    text = robustness_report.arm_text("an arm", arm)
+    assert "5 seeds, 359 recordings, not attacked." in text and "surrogates" not in text
+    assert robustness_report.draw({"an arm": arm}).axes[0].get_title() == "an arm"
+
+
 def test_primary_severities_are_among_those_measured():
     for name, severities in robustness_report.MEASURES.items():
         assert name == "both" or set(severities) <= set(battery.PERTURBATIONS[name].severities)
