@@ -29,7 +29,7 @@ from experiments.statistics import student_dict
 from experiments.study import Content
 
 MODULE = "experiments.cifar10_cpu"
-PRESETS = ("cifar10_quick", "cifar10_ilif")
+PRESETS = ("cifar10_quick", "cifar10_ilif", "cifar10_cnn7")
 ROOT = pathlib.Path("runs/cifar10")
 CONDITIONS = ("csbp", "plain", "drift")
 LABELS = {"csbp": "CSBP", "plain": "plain backpropagation", "drift": "drift in place of the chaos term"}
