@@ -15,11 +15,14 @@ NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 _OUR_NETWORKS = ("small_conv", "dense", "recurrent")
+# Networks of the literature on data for which no result of them is published.
+_OUR_EXPERIMENTS = (("digits", "spikformer_cifar"), ("cifar10", "cnn7"))
 
 
 def is_published(config: Config) -> bool:
-    """Return whether a preset is an experiment of the literature, rather than a small network of our own."""
-    return config.model.name not in _OUR_NETWORKS and config.data.name != "digits"
+    """Return whether a preset is an experiment of the literature, rather than one of our own."""
+    ours = (config.data.name, config.model.name) in _OUR_EXPERIMENTS
+    return config.model.name not in _OUR_NETWORKS and not ours
 
 
 def known(name: str) -> bool:
