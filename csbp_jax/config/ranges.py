@@ -11,7 +11,7 @@ class Range(NamedTuple):
     contains: Callable[[Any], Any]
 
 
-WHOLE_FROM_1 = Range("a positive whole number", lambda v: v >= 1)
+WHOLE_FROM_1 = Range("a positive whole number", lambda v: (v >= 1) & (v % 1 == 0))
 FROM_0 = Range("0 or more", lambda v: v >= 0)
 ABOVE_0 = Range("above 0", lambda v: v > 0)
 FROM_0_TO_1 = Range("from 0 to 1", lambda v: (v >= 0) & (v <= 1))

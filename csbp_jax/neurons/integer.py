@@ -95,14 +95,24 @@ def _rounding(
 def to_binary(spikes: jax.Array, levels: int) -> jax.Array:
     """Expand integers ``[B, T, ...]`` to 0 and 1, ``[B, T levels, ...]``: of a time step's sub-steps, n have a spike.
 
+    Integers are from 0 to ``levels``, that of the neuron or more.
+
     >>> to_binary(jnp.array([[2.0, 0.0, 1.0]]), levels=2).tolist()
     [[1.0, 1.0, 0.0, 0.0, 1.0, 0.0]]
     """
+    ranges.require("to_binary", ranges.WHOLE_FROM_1, levels=levels)
     sub_steps = jnp.arange(levels, dtype=spikes.dtype).reshape(levels, *(1,) * (spikes.ndim - 2))
     binary = (spikes[:, :, None] > sub_steps[None, None]).astype(spikes.dtype)
     return binary.reshape(spikes.shape[0], -1, *spikes.shape[2:])
 
 
 def from_binary(h: jax.Array, levels: int) -> jax.Array:
-    """Sum ``[B, T levels, ...]`` over the sub-steps of each time step, to ``[B, T, ...]``."""
+    """Sum ``[B, T levels, ...]`` over the sub-steps of each time step, to ``[B, T, ...]``.
+
+    Raises:
+      ValueError: the number of sub-steps is not a multiple of ``levels``.
+    """
+    ranges.require("from_binary", ranges.WHOLE_FROM_1, levels=levels)
+    if h.shape[1] % levels:
+        raise ValueError(f"from_binary: h has {h.shape[1]} sub-steps, but must have a multiple of levels, {levels}")
     return h.reshape(h.shape[0], -1, levels, *h.shape[2:]).sum(2)

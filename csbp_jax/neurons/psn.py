@@ -82,7 +82,11 @@ class Sliding:
     at_threshold: AtThreshold = "silent"
 
     def __call__(self, x: jax.Array, state: SlidingState | None = None) -> tuple[jax.Array, SlidingState]:
-        """Return ``(spikes [B, T, ...], state)``."""
+        """Return ``(spikes [B, T, ...], state)``.
+
+        Raises:
+          TypeError, ValueError: the state is not one of this neuron and batch.
+        """
         return self.trace(x, state)[:2]
 
     def trace(self, x: jax.Array, state: SlidingState | None = None) -> tuple[jax.Array, SlidingState, jax.Array]:
@@ -94,7 +98,13 @@ class Sliding:
             raise TypeError(
                 f"SlidingPSN: state is a {type(state).__name__}, but must be the SlidingState of another call"
             )
-        past = jnp.zeros((shape[0], order - 1, *shape[1:]), dtype) if state is None else state.inputs
+        past_shape = (shape[0], order - 1, *shape[1:])
+        if state is not None and state.inputs.shape != past_shape:
+            raise ValueError(
+                f"SlidingPSN: the state's inputs have shape {state.inputs.shape}, but must be {past_shape}, those of "
+                "the order - 1 time steps before x"
+            )
+        past = jnp.zeros(past_shape, dtype) if state is None else state.inputs
         joined = jnp.concatenate([past, current], axis=1)
         rule = _Rule(_mix_from_rest if state is None else _mix_last, cell_scan.HEAVISIDE[self.at_threshold])
         inputs = current if state is None else joined
@@ -196,6 +206,7 @@ class PSN(nn.Module):
     @nn.compact
     def __call__(self, channels: int) -> Parallel:
         """Return the neuron of a layer; its weights are those of all channels."""
+        ranges.require("PSN", ranges.WHOLE_FROM_1, time_steps=self.time_steps)
         ranges.require("PSN", ranges.ABOVE_0, threshold=self.threshold)
         weight = self.param("weight", _UNIFORM, (self.time_steps, self.time_steps))
         threshold = self.param("threshold", nn.initializers.constant(self.threshold), (self.time_steps,))
@@ -217,6 +228,8 @@ class MaskedPSN(PSN):
     masking: float = 1.0
 
     def mask(self) -> jax.Array:
+        ranges.require("MaskedPSN", ranges.WHOLE_FROM_1, order=self.order)
+        ranges.require("MaskedPSN", ranges.FROM_0_TO_1, masking=self.masking)
         ones = jnp.ones((self.time_steps, self.time_steps))
         return self.masking * (jnp.tril(ones) - jnp.tril(ones, -self.order)) + 1 - self.masking
 

@@ -116,8 +116,17 @@ def test_a_network_whose_synapses_receive_binary_spikes_has_equal_outputs(x64):
         (neurons.ILIF(decay=-0.5), "ILIF: decay is -0.5, but must be from 0 to 1"),
         (neurons.ILIF(threshold=0), "ILIF: threshold is 0, but must be above 0"),
         (neurons.ILIF(levels=0), "ILIF: levels is 0, but must be a positive whole number"),
+        (neurons.ILIF(levels=2.5), "ILIF: levels is 2.5, but must be a positive whole number"),  # type: ignore[arg-type]
     ],
 )
 def test_impossible_numbers_are_refused(neuron, message):
     with pytest.raises(ValueError, match=message):
         neuron(jnp.zeros((B, 3, C)))
+
+
+def test_an_expansion_into_impossible_sub_steps_is_refused():
+    for function in (to_binary, from_binary):
+        with pytest.raises(ValueError, match=f"{function.__name__}: levels is 0, but must be a positive whole number"):
+            function(jnp.zeros((B, 6, C)), 0)
+    with pytest.raises(ValueError, match="from_binary: h has 7 sub-steps, but must have a multiple of levels, 3"):
+        from_binary(jnp.zeros((B, 7, C)), LEVELS)

@@ -190,11 +190,19 @@ def test_impossible_numbers_are_refused():
         (PSN(T, threshold=0.0), "PSN: threshold is 0.0, but must be above 0"),
         (SlidingPSN(0), "SlidingPSN: order is 0, but must be a positive whole number"),
         (SlidingPSN(2, threshold=-1.0), "SlidingPSN: threshold is -1.0"),
+        (SlidingPSN(2.5), "SlidingPSN: order is 2.5, but must be a positive whole number"),  # type: ignore[arg-type]
+        (PSN(0), "PSN: time_steps is 0, but must be a positive whole number"),
+        (MaskedPSN(T, order=0), "MaskedPSN: order is 0, but must be a positive whole number"),
+        (MaskedPSN(T, masking=1.5), "MaskedPSN: masking is 1.5, but must be from 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             module.init(jax.random.key(0), 4)
     neuron = SlidingPSN(2).init_with_output(jax.random.key(0), 4)[0]
     with pytest.raises(TypeError, match=r"SlidingPSN: state is a .*, but must be the SlidingState of another call"):
         neuron(jnp.zeros((B, T, 4)), jnp.zeros((B, 4)))
+    for batch, order in ((B, 3), (B + 1, 2)):
+        other = SlidingPSN(order).init_with_output(jax.random.key(0), 4)[0](jnp.zeros((batch, T, 4)))[1]
+        with pytest.raises(ValueError, match=r"SlidingPSN: the state's inputs have shape .*, but must be \(3, 1, 4\)"):
+            neuron(jnp.zeros((B, T, 4)), other)
     with pytest.raises(ValueError, match="PSN: at_threshold is 'no', but must be one of silent, fire"):
         PSN(T, at_threshold="no").init_with_output(jax.random.key(0), 4)[0](jnp.zeros((B, T, 4)))  # type: ignore[arg-type]  # wrong on purpose
