@@ -45,13 +45,15 @@ def stream(
       logit over all time steps so far.
 
     Raises:
-      ValueError: the states are not those of this network and batch.
+      ValueError: x has no time step, or the states are not those of this network and batch.
       ConfigError: the network's norm has parameters for each of its time steps, or it was read from an NIR graph.
     """
     if network.norm in _PER_TIME_STEP:
         raise ConfigError(f"stream: not possible with model.norm {network.norm}, whose parameters are per time step")
     if isinstance(network, GraphNetwork):
         raise ConfigError("stream: not possible for a network of an NIR graph, whose integrators carry no state")
+    if x.ndim < 2 or x.shape[1] == 0:
+        raise ValueError(f"stream: x has shape {x.shape}, but must be [B, t, ...] with t >= 1 (time is axis 1)")
     single = network.clone(time_steps=1)
 
     def step(states: Mapping[str, State], x_t: jax.Array) -> tuple[dict[str, State], jax.Array]:
@@ -62,7 +64,7 @@ def stream(
     expected, _ = jax.eval_shape(step, {}, x[:, 0])
     if states is None:
         states = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), expected)
-    elif jax.eval_shape(lambda: dict(states)) != expected:
+    elif not isinstance(states, Mapping) or jax.eval_shape(lambda: dict(states)) != expected:
         raise ValueError("stream: states are of another network or batch; pass those of the chunk before, or None")
     end: dict[str, State]
     end, logits = jax.lax.scan(step, dict(states), jnp.moveaxis(x, 1, 0))

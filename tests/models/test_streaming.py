@@ -118,11 +118,18 @@ def test_states_of_another_network_or_batch_are_refused():
     network, variables, x = prepared("recurrent")
     _, states = jax.eval_shape(functools.partial(models.stream, network), variables, x)
     states = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), states)
-    for wrong, chunk in (({"rec1": states["rec1"]}, x), (states, x[:1])):
+    for wrong, chunk in (({"rec1": states["rec1"]}, x), (states, x[:1]), ([states["rec1"]], x)):
         with pytest.raises(
             ValueError, match=r"stream: states are of another network or batch; pass those of the chunk"
         ):
             models.stream(network, variables, chunk, wrong)
+
+
+def test_a_chunk_without_a_time_step_is_refused():
+    network, variables, x = prepared("recurrent")
+    for chunk in (x[:, :0], x[0, 0]):
+        with pytest.raises(ValueError, match=r"stream: x has shape \(.*\), but must be \[B, t, ...\] with t >= 1"):
+            models.stream(network, variables, chunk)
 
 
 def test_networks_that_cannot_be_streamed_are_refused():
