@@ -92,8 +92,18 @@ def _check_types(config: Any, prefix: str = "") -> None:
         elif get_origin(hint) is Literal:
             if value not in get_args(hint):
                 raise ConfigError(f"{field}: {value!r} is not possible; allowed are {', '.join(get_args(hint))}")
+        elif names := _unknown_names(value, hint):
+            allowed = get_args(get_args(hint)[0])
+            raise ConfigError(f"{field}: {', '.join(names)} is not possible; allowed are {', '.join(allowed)}")
         elif not _fits(value, hint):
             raise ConfigError(f"{field}: {value!r} is not possible; allowed is {getattr(hint, '__name__', hint)}")
+
+
+def _unknown_names(value: Any, hint: Any) -> list[str]:
+    """Return the items of a tuple of names that are none of those of its Literal."""
+    if get_origin(hint) is not tuple or get_origin(get_args(hint)[0]) is not Literal or not isinstance(value, tuple):
+        return []
+    return [repr(item) for item in value if item not in get_args(get_args(hint)[0])]
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -133,9 +143,10 @@ def check(config: Config) -> Config:
             f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
         )
     if config.model.init_rate is not None and config.model.norm != "none":
+        norm = config.model.norm or "None (the network's own norm)"
         raise ConfigError(
-            f"model.init_rate: {config.model.init_rate} is not possible with model.norm {config.model.norm}, which "
-            "undoes a scale of the weights; set model.norm to none"
+            f"model.init_rate: {config.model.init_rate} is not possible with model.norm {norm}, which undoes a scale "
+            "of the weights; set model.norm to none"
         )
     if config.model.init_rate is not None and config.weights:
         raise ConfigError(

@@ -185,3 +185,8 @@ def test_json_round_trip():
 def test_unknown_data_set():
     with pytest.raises(ConfigError, match=r"DATASET: there is no config 'mnits'; perhaps you meant mnist"):
         configs.load("mnits")
+
+
+def test_an_unknown_augmentation_is_named_with_those_that_exist():
+    with pytest.raises(ConfigError, match=r"^data.augment: 'randaug', 'mix' is not possible; allowed are crop, flip, "):
+        check(replaced(Config(), "data.augment", ("flip", "randaug", "mix")))
