@@ -9,7 +9,7 @@ Run by us: no (needs the data and an accelerator). Hardware and hours: not state
 - Known, from SDT's code for T = 10: network but for its pooling (spike_driven.py), neuron, optimizer, batch size,
   epochs, 64x64 pixels, TET loss, mixed precision.
 - Inferred: that all this holds for T = 16; all of the chaos term, from cifar10_dvs_tebn_cnn7.
-- Differs from the original: as in cifar10_spikformer_4_384.
+- Differs from the original: as in cifar10_spikformer_4_384, but its cosine ends at 3e-4.
 """
 
 import dataclasses

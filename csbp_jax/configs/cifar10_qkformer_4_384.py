@@ -6,9 +6,10 @@
 Accuracy: CSBP no result of the authors was found; baseline 96.18 %, of QKFormer's article.
 Run by us: no (needs an accelerator). Hardware and hours: not stated. z at the end: 0.00031 z0.
 
-- Known, from QKFormer's code: network, neuron, optimizer, batch size, epochs, augmentation, mixed precision.
+- Known, from QKFormer's code: network, neuron, optimizer, batch size, epochs, kinds of augmentation, mixed precision.
 - Inferred: all of the chaos term, from cifar100_tebn_resnet19.
-- Differs from the original: as in cifar10_spikformer_4_384, and in the neurons of qkformer.py's docstring.
+- Differs from the original: as in cifar10_spikformer_4_384, but its RandAugment has timm's 15 operations; and in the
+  neurons of qkformer.py's docstring.
 """
 
 import dataclasses

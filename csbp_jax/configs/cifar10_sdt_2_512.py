@@ -6,9 +6,9 @@
 Accuracy: CSBP no result of the authors was found; baseline 95.6 %, published by SDT (second-hand).
 Run by us: no (needs an accelerator). Hardware and hours: not stated. z at the end: 0.0023 z0.
 
-- Known, from SDT's code: network, neuron, optimizer, batch size, epochs, augmentation, float32.
+- Known, from SDT's code: network, neuron, optimizer, batch size, epochs, kinds of augmentation, float32.
 - Inferred: all of the chaos term, from cifar100_tebn_resnet19.
-- Differs from the original: as in cifar10_spikformer_4_384, and without changes of colour.
+- Differs from the original: as in cifar10_spikformer_4_384, but its RandAugment has timm's 15 operations.
 """
 
 import dataclasses

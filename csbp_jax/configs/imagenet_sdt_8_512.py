@@ -8,9 +8,9 @@ Accuracy: CSBP no result of the authors was found; baseline 74.57 %, of SDT's re
 Run by us: no (needs the data and accelerators). Hardware and hours: not stated. z at the end: 0.10 z0.
 
 - Known, from SDT's code: network, neuron, learning rate, weight decay, epochs, mixed precision.
-- Inferred: the batch size; all of the chaos term, from imagenet_tebn_resnet34.
-- Differs from the original: as in imagenet_spikformer_8_512; AdamW in place of LAMB; each image once in
-  an epoch, not three times; without changes of colour.
+- Inferred: the number of GPUs, 8, in the batch size of 48 each; all of the chaos term, from imagenet_tebn_resnet34.
+- Differs from the original: as in imagenet_spikformer_8_512, but it crops 20 to 100 % of an image's area; mixup in all
+  batches, not in 60 %; AdamW in place of LAMB; each image once in an epoch, not three times.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from csbp_jax.configs.imagenet_spikformer_8_512 import config as spikformer
 config = dataclasses.replace(
     spikformer,
     data=dataclasses.replace(
-        spikformer.data, augment=("resized_crop", "flip", "randaugment", "mixup"), randaugment_magnitude=5
+        spikformer.data, augment=("resized_crop", "flip", "randaugment", "mixup"), randaugment_magnitude=15
     ),
     batch_size=384,
     model=dataclasses.replace(spikformer.model, name="sdt_imagenet"),

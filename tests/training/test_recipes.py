@@ -59,3 +59,30 @@ def test_layers_learn_at_rates_that_fall_towards_the_input(source):
     updates, _ = tx.update(params, tx.init(params), params)
     expected = {f"fc{i}": np.full(3, -(0.5 ** (11 - i))) for i in range(1, 11)} | {"readout": -np.ones(3)}
     chex.assert_trees_all_close(updates, expected)
+
+
+# Of timm's RandAugment in the settings of the originals, whose levels end at 10: rand-m9 or rand-m5.
+TIMM_LEVELS = {
+    "cifar10_max_resnet18": 9,
+    "cifar100_max_resnet18": 9,
+    "cifar10_spikformer_4_384": 9,
+    "cifar100_spikformer_4_384": 9,
+    "cifar10_qkformer_4_384": 9,
+    "cifar100_qkformer_4_384": 9,
+    "cifar10_sdt_2_512": 9,
+    "cifar100_sdt_2_512": 9,
+    "imagenet_spikformer_8_512": 9,
+    "imagenet_qkformer_10_512": 9,
+    "imagenet_sdt_8_512": 5,
+}
+
+
+def test_randaugment_of_the_presets_is_as_strong_as_that_of_the_originals():
+    presets = {name: configs.load(name).data for name in configs.NAMES}
+    found = {name: preset for name, preset in presets.items() if "randaugment" in preset.augment}
+    assert {name: preset.randaugment_magnitude / 30 for name, preset in found.items()} == {
+        name: level / 10 for name, level in TIMM_LEVELS.items()
+    }
+    assert {name: preset.randaugment_operations for name, preset in found.items()} == {
+        name: 2 if name.startswith("imagenet") else 1 for name in TIMM_LEVELS
+    }
