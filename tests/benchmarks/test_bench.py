@@ -1,6 +1,7 @@
 """Parts of the benchmark on tiny programs: workers, agreement, pages. Tests never check measured times."""
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -195,3 +196,21 @@ def test_the_numbers_support_the_rule_of_sweeps_on_cpu():
     assert len(long) >= 3
     for name, row in long.items():
         assert row["loop"]["median"] <= min(1.1, row["vmap"]["median"]), name
+
+
+def test_the_times_of_other_neurons_in_the_docs_are_those_of_the_benchmark():
+    rows = json.loads((page.PUBLISHED / "bench.json").read_text())["other_neurons"]["rows"].values()
+
+    def span(name, quantity):
+        figures = sorted({f"{row[name][quantity]['median']:.1f}" for row in rows}, key=float)
+        return " to ".join(dict.fromkeys((figures[0], figures[-1])))
+
+    documented = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \| ([\d. to]+) \| ([\d. to]+) \|$",
+        (page.PUBLISHED.parents[1] / "neurons.md").read_text(),
+        re.MULTILINE,
+    )
+    for names, times, per_state in documented:
+        for name in re.findall(r"\w+", names):
+            assert (times, per_state) == (span(name, "over_lif"), span(name, "over_lif_per_state")), name
+    assert {name for names, *_ in documented for name in re.findall(r"\w+", names)} == set(next(iter(rows))) - {"lif"}
