@@ -170,6 +170,8 @@ class Model:
     pool: Literal["average", "max"] | None = None
     """2x2 pooling of small_conv (default: average) and plif_* (max). The maximum of spikes is a spike; their average is
     not."""
+    max_delay: int | None = None
+    """dense: largest delay of a connection, in time steps; delays are then learned. None: no delays."""
     norm_groups: int = 1
     """Ghost batch norm: number of equal groups of the batch, each with its own statistics."""
     remat: bool = False
@@ -193,6 +195,7 @@ NETWORK_OPTIONS = (
     "drop_path",
     "connect",
     "pool",
+    "max_delay",
 )
 """Fields of :class:`Model` that only some networks have."""
 
@@ -362,6 +365,7 @@ LATER_FIELDS = {
     "data.erasing_probability": 0.25,
     "data.mix_off_epochs": 0,
     "model.pool": None,
+    "model.max_delay": None,
     "model.init_rate": None,
     "loss.firing": 0.0,
     "loss.firing_low": 0.02,

@@ -43,6 +43,7 @@ RANGES: dict[str, Range] = {
     "model.init_rate": Range("above 0 and below 0.5, or None", lambda v: v is None or 0 < v < 0.5),
     "model.dropout": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.drop_path": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
+    "model.max_delay": _OPTIONAL_COUNT,
     "model.norm_groups": WHOLE_FROM_1,
     "model.neuron.decay": FROM_0_TO_1,
     "model.neuron.threshold": ABOVE_0,
@@ -141,6 +142,11 @@ def check(config: Config) -> Config:
     if config.data.dir and config.data.name != "folder":
         raise ConfigError(
             f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
+        )
+    if config.model.max_delay is not None and config.model.max_delay >= config.model.time_steps:
+        raise ConfigError(
+            f"model.max_delay: {config.model.max_delay} is not possible; allowed is less than model.time_steps "
+            f"({config.model.time_steps}), or None"
         )
     if config.model.init_rate is not None and config.model.norm != "none":
         norm = config.model.norm or "None (the network's own norm)"

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from flax import struct
 from flax.linen.module import InterceptorContext
 
+from csbp_jax.models.delays import DelayedSynapse
 from csbp_jax.models.layers import Recurrent
 
 MAC_PJ, AC_PJ = 4.6, 0.9
@@ -53,8 +54,9 @@ def count_synops(
 
     levels: largest number of spikes of a neuron per time step.
 
-    Synapses are the ``nn.Conv`` and ``nn.Dense`` of the network, by their layer's name (``conv1.conv``), and the
-    feedback of recurrent layers (``rec1.feedback``). Jittable.
+    Synapses are the ``nn.Conv`` and ``nn.Dense`` of the network, by their layer's name (``conv1.conv``), the feedback
+    of recurrent layers (``rec1.feedback``), and those with delays, each connection of which is two: it interpolates
+    between two time steps. A spike counts when it is fired. Jittable.
     """
     # name, the synapse without bias, its kernel, its input
     calls: list[tuple[str, nn.Module, jax.Array, jax.Array]] = []
@@ -67,6 +69,9 @@ def count_synops(
         if context.method_name == "__call__" and isinstance(module, nn.Conv | nn.Dense):
             synapse = module.clone(parent=None, name=None, use_bias=False, dtype=None)
             calls.append((name, synapse, module.get_variable("params", "kernel"), args[0]))
+        elif context.method_name == "__call__" and isinstance(module, DelayedSynapse):
+            kernel = jnp.tile(module.get_variable("params", "kernel"), 2)
+            calls.append((name, nn.Dense(2 * module.features, use_bias=False), kernel, args[0]))
         elif context.method_name == "__call__" and isinstance(module, Recurrent):
             previous = jnp.pad(out[0][:, :-1], ((0, 0), (1, 0), (0, 0)))
             synapse = nn.Dense(module.features, use_bias=False)

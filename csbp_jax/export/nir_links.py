@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation.restore import Apply
 from csbp_jax.models import layers
+from csbp_jax.models.delays import DelayedDense
 from csbp_jax.models.taps import Aux
 
 INPUT, OUTPUT = "input", "output"
@@ -24,8 +25,8 @@ Shape = tuple[int, ...]
 Transform = Callable[[jax.Array], jax.Array]
 # ``replace(module, call, args, kwargs)`` in place of ``call(*args, **kwargs)``
 Replace = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-_LAYERS = (layers.ConvNorm, layers.Spike, layers.Norm, layers.Linear, layers.Dense, layers.Recurrent, nn.Dense)
-_SPIKING = (layers.ConvNormLIF, layers.Spike, layers.Dense, layers.Recurrent)
+_SPIKING = (layers.ConvNormLIF, layers.Spike, layers.Dense, layers.Recurrent, DelayedDense)
+_LAYERS = (*_SPIKING, layers.ConvNorm, layers.Norm, layers.Linear, nn.Dense)
 
 
 class Link(NamedTuple):

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from csbp_jax.config import ConfigError
 from csbp_jax.export.nir_links import Call
 from csbp_jax.models import layers, norms
+from csbp_jax.models.delays import DelayedDense
 from csbp_jax.neurons import LIF
 from csbp_jax.neurons.plif import PLIF, Scaled
 
@@ -51,6 +52,8 @@ def synapse(call: Call, shape: Shape, flattened: Shape, params: Any, stats: Any)
       flattened: shape of the feature map that was flattened to the input, whose order in NIR is another; empty if none
         was.
     """
+    if isinstance(call.module, DelayedDense):
+        raise _inexpressible(call, "each of its connections has a delay of its own")
     factor, summand = _norm(call, params, stats) if hasattr(call.module, "norm") else (np.ones(()), np.zeros(()))
     if isinstance(call.module, layers.Norm):
         return _elementwise(factor, summand, shape)

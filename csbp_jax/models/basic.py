@@ -5,18 +5,23 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from csbp_jax.models import layers
+from csbp_jax.models import delays, layers
 from csbp_jax.models.base import Network, RunLayer
 
 
 class Dense(Network):
-    """Fully connected network on flattened inputs ``[B, T or 1, ...]``; layers ``fc1``, ``fc2``, ..."""
+    """Fully connected network on flattened inputs ``[B, T or 1, ...]``; layers ``fc1``, ``fc2``, ...
+
+    max_delay: largest delay of a connection between layers, in time steps, which is then learned; None: no delays.
+    """
 
     features: tuple[int, ...] = (128, 128)
+    max_delay: int | None = None
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         x = layers.flat(x)
-        dense = self.spiking(layers.Dense)
+        delayed = self.max_delay is not None
+        dense = self.spiking(delays.DelayedDense, max_delay=self.max_delay) if delayed else self.spiking(layers.Dense)
         for i, features in enumerate(self.features, start=1):
             x = run(dense(features, name=f"fc{i}"), x)
         return nn.Dense(self.classes, name="readout")(x)

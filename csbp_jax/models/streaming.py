@@ -25,9 +25,10 @@ def stream(
 ) -> tuple[jax.Array, dict[str, State]]:
     """Apply a network to the next chunk of a sequence, in evaluation mode, one time step after another.
 
-    A network is causal, and its only memory are its neurons' states and, of a recurrent layer, the last spikes. With
-    these carried, chunks of any lengths give the same logits and states as the whole sequence in one call, bit for bit:
-    every time step has the same shapes, and so the same order of summation, wherever a chunk ends.
+    A network is causal, and its only memory are its neurons' states, of a recurrent layer the last spikes, and of one
+    with delays the last inputs. With these carried, chunks of any lengths give the same logits and states as the whole
+    sequence in one call, bit for bit: every time step has the same shapes, and so the same order of summation, wherever
+    a chunk ends.
 
     ``network.apply`` on the whole sequence multiplies all time steps at once. It is faster, but may sum in another
     order; then its logits differ in their last bits, and now and then in a spike that such a bit decides.

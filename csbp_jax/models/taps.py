@@ -36,7 +36,8 @@ class Aux:
     rates: ``{layer: scalar}``, spikes per neuron per time step.
     membrane_terms: ``{layer: scalar}``, the membrane term of each spiking layer, if it was requested.
     spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers (membranes before reset).
-    states: ``{layer: state}`` of all neurons after the last time step, if states were passed; see streaming.py.
+    states: ``{layer: state}`` of all neurons after the last time step, if states were passed, and ``{LAYER.inputs: the
+        last inputs}`` of layers with delays; see streaming.py.
     names: all tensors that can be tapped (static).
     """
 

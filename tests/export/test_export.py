@@ -176,6 +176,7 @@ INEXPRESSIBLE = {
     "conv1: its neuron (ALIF) is not one of LIF, IF and PLIF": Model(features=(4, 4), neuron=Neuron(name="alif")),
     "conv1: its soft reset subtracts the threshold": Model(features=(4, 4), neuron=Neuron(reset="soft")),
     "conv1: its norm (BNTT) has other factors at each time step": Model(features=(4, 4), norm="bntt"),
+    "fc1: each of its connections has a delay of its own": Model(name="dense", features=(4,), max_delay=2),
     "block2_conv1: its input is not a sum of layers": Model(name="sew_7b", width=0.04, input_shape=(128, 128, 2)),
 }
 

@@ -28,6 +28,9 @@ CASES = {
     "learned decay": Model(name="dense", input_shape=FEATURES, features=(32,), neuron=Neuron(decay=0.5, learn="layer")),
     "bfloat16": Model(name="recurrent", input_shape=FEATURES, features=(32,), precision="bfloat16"),
     "sliding": Model(name="dense", input_shape=FEATURES, features=(32, 16), neuron=Neuron(name="sliding_psn", order=3)),
+    "delays": Model(
+        name="dense", input_shape=FEATURES, features=(32, 16), time_steps=T, max_delay=4, neuron=Neuron(decay=0.9)
+    ),
     # So wide that XLA's order of summation depends on the number of rows of a product.
     "wide": Model(name="recurrent", input_shape=(700,), features=(256,), neuron=Neuron(decay=0.9)),
     "shortcuts": Model(

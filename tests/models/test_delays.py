@@ -1,0 +1,163 @@
+"""Learned delays: values and gradients against loops in float64, exact shifts, and a task that needs them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from csbp_jax import configs, models
+from csbp_jax.config import ConfigError, Model, Neuron, check, replaced
+from csbp_jax.evaluation.synaptic_ops import count_synops
+from csbp_jax.models import delays
+
+B, T, INPUTS, FEATURES, LONGEST = 3, 9, 4, 5, 6
+
+
+def reference(x, weights, theta):
+    """The equation of the module as loops over connections; before the sequence, x is 0."""
+    d = LONGEST / (1 + np.exp(-theta))
+    h = np.zeros((B, T, FEATURES))
+    for t in range(T):
+        for j in range(INPUTS):
+            for i in range(FEATURES):
+                whole = int(np.floor(d[j, i]))
+                for s, share in ((whole, 1 - (d[j, i] - whole)), (whole + 1, d[j, i] - whole)):
+                    if s <= t:
+                        h[:, t, i] += weights[j, i] * share * x[:, t - s, j]
+    return h
+
+
+@pytest.fixture
+def case():
+    random = np.random.default_rng(0)
+    x, cotangent = random.normal(size=(B, T, INPUTS)), random.normal(size=(B, T, FEATURES))
+    return x, random.normal(size=(INPUTS, FEATURES)), random.normal(size=(INPUTS, FEATURES)), cotangent
+
+
+def test_values_and_gradients_equal_loops(case):
+    x, weights, theta, cotangent = case
+
+    def loss(x, weights, theta):
+        synapse = delays.DelayedSynapse(FEATURES, LONGEST)
+        h = synapse.apply({"params": {"kernel": weights, "delay": theta}}, x, jnp.zeros((B, LONGEST, INPUTS)))
+        return jnp.sum(h * cotangent), h
+
+    with jax.enable_x64(True):
+        arguments = tuple(jnp.asarray(a, jnp.float64) for a in (x, weights, theta))
+        (_, h), gradients = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(*arguments)
+    np.testing.assert_allclose(h, reference(x, weights, theta), rtol=1e-12, atol=1e-12)
+    # Piecewise linear in d: central differences are exact but for the logistic function's curvature.
+    step = 1e-5
+    for n, gradient in enumerate(gradients):
+        for index in np.ndindex(gradient.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = [np.array(a) for a in (x, weights, theta)]
+                moved[n][index] += sign * step
+                ends.append(np.sum(reference(*moved) * cotangent))
+            assert gradient[index] == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=1e-7)
+
+
+@pytest.mark.parametrize("delay", range(LONGEST + 1))
+def test_a_whole_delay_is_a_shift(delay):
+    kernel = delays.interpolate(jnp.full((2, 1), 3.0), jnp.full((2, 1), float(delay)), LONGEST)
+    expected = np.zeros((LONGEST + 1, 2, 1))
+    expected[delay] = 3
+    np.testing.assert_array_equal(kernel, expected)
+
+
+def test_delays_start_spread_over_their_range():
+    variables = delays.DelayedSynapse(200, 20).init(jax.random.key(0), jnp.zeros((1, 1, 50)), jnp.zeros((1, 20, 50)))
+    d = np.sort(20 * jax.nn.sigmoid(variables["params"]["delay"]).ravel())
+    np.testing.assert_allclose(d, np.linspace(0.2, 19.8, d.size), atol=0.3)
+
+
+def test_a_task_that_needs_delays():
+    """The class is the lag between a spike of one input and one of the other; neurons without memory cannot tell it."""
+    lags, longest, steps = 4, 4, 8
+    first = np.arange(lags)
+    x = np.zeros((lags * 4, steps, 2), np.float32)
+    y = np.tile(first, 4)
+    for row, lag in enumerate(y):
+        start = row // lags
+        x[row, start, 0] = x[row, start + lag, 1] = 1
+
+    def accuracy(max_delay):
+        config = Model(name="dense", input_shape=(2,), classes=lags, time_steps=steps, features=(32,), norm="none")
+        network = models.build(dataclasses.replace(config, max_delay=max_delay, neuron=Neuron(decay=0.0)))
+        params = jax.jit(network.init)(jax.random.key(0), x)
+        optimiser = optax.adam(0.03)
+
+        def loss(params):
+            logits = network.apply(params, x)[0].mean(1)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), logits
+
+        @jax.jit
+        def train(params):
+            def step(carry, _):
+                params, state = carry
+                gradient, _ = jax.grad(loss, has_aux=True)(params)
+                updates, state = optimiser.update(gradient, state)
+                return (optax.apply_updates(params, updates), state), None
+
+            return jax.lax.scan(step, (params, optimiser.init(params)), length=300)[0][0]
+
+        return float((loss(train(params))[1].argmax(-1) == y).mean())
+
+    assert accuracy(longest) == 1
+    assert accuracy(None) <= 0.5
+
+
+def test_a_static_input_arrives_step_by_step():
+    config = Model(name="dense", input_shape=(6,), time_steps=8, features=(7,), norm="none", max_delay=5)
+    network = models.build(config)
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 1, 6)), jnp.float32)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+    repeated = network.apply(variables, jnp.repeat(x, 8, axis=1))[0]
+    np.testing.assert_array_equal(network.apply(variables, x)[0], repeated)
+    h = network.apply(variables, x, inspect=("fc1",), tap=lambda h: h[:, :, 0], taps=("fc1.dense",))[1].terms[
+        "fc1.dense"
+    ]
+    assert len(np.unique(np.asarray(h)[0, :6])) > 1
+    np.testing.assert_allclose(h[:, 5:], np.repeat(h[:, 5:6], 3, axis=1), rtol=1e-5)
+
+
+def test_a_spike_uses_two_connections_for_each_target():
+    config = Model(name="dense", input_shape=(6,), time_steps=T, features=(7,), max_delay=3)
+    network = models.build(config)
+    x = jnp.asarray(np.random.default_rng(0).random((2, T, 6)) < 0.3, jnp.float32)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+    _, counted = count_synops(network.apply, variables, x)
+    assert list(counted) == ["fc1.dense", "readout"]
+    np.testing.assert_array_equal(counted["fc1.dense"].effective, x.sum(-1) * 2 * 7)
+    assert counted["fc1.dense"].dense == 2 * 6 * 7 and counted["fc1.dense"].spiking.all()
+
+
+def test_bfloat16_rounds_the_product_only():
+    config = Model(name="dense", input_shape=(6,), time_steps=T, features=(7,), max_delay=3, norm="none")
+    x = jnp.asarray(np.random.default_rng(0).random((2, T, 6)) < 0.3, jnp.float32)
+    network, rounded = models.build(config), models.build(dataclasses.replace(config, precision="bfloat16"))
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(rounded.init(jax.random.key(0), x))} == {jnp.dtype("float32")}
+    h, low = (
+        n.apply(variables, x, tap=lambda h: h, taps=("fc1.dense",))[1].terms["fc1.dense"] for n in (network, rounded)
+    )
+    assert low.dtype == jnp.float32 and 0 < np.abs(h - low).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "max_delay", "message"),
+    [
+        ("dense", 0, "model.max_delay: 0 is not possible; allowed is a positive whole number, or None"),
+        ("dense", 4, "model.max_delay: 4 is not possible; allowed is less than model.time_steps (4), or None"),
+        ("recurrent", 3, "model.max_delay: recurrent has no such option; leave it at None"),
+    ],
+)
+def test_impossible_delays_are_refused(name, max_delay, message):
+    config = replaced(replaced(configs.load("digits"), "model.name", name), "model.max_delay", max_delay)
+    with pytest.raises(ConfigError) as error:
+        models.build(check(config).model)
+    assert message in str(error.value)
