@@ -53,12 +53,12 @@ def verdict_visits(pairs: Mapping[str, Content]) -> str:
 
 
 def claim_verdict(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim from those on the chaotic systems."""
+    """The plan's verdict on a claim from those on the chaotic systems, the first that applies."""
     if verdicts and all(verdict == "confirmed" for verdict in verdicts):
         return "confirmed"
-    if "confirmed" in verdicts or "bounded" in verdicts:
-        return "bounded"
-    return "refuted" if "refuted" in verdicts else "not decided"
+    if "refuted" in verdicts and "confirmed" not in verdicts:
+        return "refuted"
+    return "bounded" if "confirmed" in verdicts or "bounded" in verdicts else "not decided"
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
