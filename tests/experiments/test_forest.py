@@ -70,6 +70,23 @@ def test_weights_by_precision_are_those_of_the_textbook():
     assert result["p_Q"] == pytest.approx(stats.chi2.sf(7.2, 1))
 
 
+def test_the_interval_by_precision_covers_the_mean_of_methods_that_differ():
+    generator, covered = np.random.default_rng(0), []
+    spreads = np.array([0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 2.0, 4.0])[:, None]
+    for _ in range(300):
+        effects = generator.normal(0, 2, (9, 1))
+        result = analysis.weighted(effects + spreads * generator.normal(size=(9, 12)))
+        covered.append(result["low"] < 0 < result["high"])
+    assert np.mean(covered) > 0.93  # 0.89 with quantiles of the normal distribution
+
+
+def test_a_single_method_shows_in_what_is_pooled_without_it():
+    noise = np.random.default_rng(0).normal(0, 0.1, 12)
+    effects = analysis.leave_one_out({"a": noise, "b": noise, "c": noise - 9})
+    assert effects["c"]["low"] < noise.mean() < effects["c"]["high"] and effects["c"]["low"] > -0.5
+    assert effects["a"]["mean"] == pytest.approx(noise.mean() - 4.5) == pytest.approx(effects["b"]["mean"])
+
+
 def analysed(gains, drift=0.0):
     """The analysis of CSBP's gains by method, in points, with noise of 0.1; the drift gains as much plus ``drift``."""
     noise = np.random.default_rng(2).normal(0, 0.1, (len(gains), 12))
