@@ -534,8 +534,20 @@ def test_rises_of_a_condition_are_of_the_run_that_is_trained(kind):
 
 def test_the_table_of_rises_has_quartiles_and_the_share_that_expands():
     nats = [1.0, 4.0, 6.0, 9.0]
-    content = {"starts": 4, "conditions": {"a": {"nats": nats, "solved_above_unsolved": None}}}
-    assert rises.page(content).splitlines()[-1] == "| a | 5.0 (3.2 to 6.8) | 50 |  |"
+    flips = {"start": [0.1, 0.2, 0.6], "end": [0.1, 0.1, 0.1], "tries": [0.1, 1.2]}
+    content = {"starts": 4, "conditions": {"a": {"nats": nats, "solved_above_unsolved": None}}, "flip ratios": flips}
+    page = rises.page(content)
+    assert page.splitlines()[-1] == "| a | 5.0 (3.2 to 6.8) | 50 |  |"
+    assert "0.200 (0.100 to 0.600) at the first step" in page and "Of the 2 settings that were tried, 1 is" in page
+
+
+def test_flip_ratios_are_those_of_the_instrument():
+    setting = xor_net.Setting(z0=3.0, lr=0.7, width=2.0)
+    nets = [xor_net.start(jnp.int32(seed), setting) for seed in range(2)]
+    gradient = jax.grad(functools.partial(xor_net.term_loss, setting=setting, term="chaos"))
+    expected = [3.0 * dynamics.flip_ratio(lambda p: gradient(p), net, lr=0.7) for net in nets]
+    ratios = rises.flip_ratios(setting, jax.tree.map(lambda *leaves: jnp.stack(leaves), *nets))
+    np.testing.assert_allclose(ratios, expected, rtol=1e-3)
 
 
 def test_the_page_of_rises_is_that_of_its_data():

@@ -62,9 +62,9 @@ def weighted(differences: NDArray[np.float64]) -> dict[str, float]:
     """Effect over methods with weights by precision, for methods whose spread over seeds differs (not planned).
 
     Random effects by DerSimonian and Laird (Controlled Clinical Trials 1986), ``{mean, low, high, p_Q}``, with p of
-    Cochran's test of equal effects. The interval is that of Hartung and Knapp (Statistics in Medicine 2001): Student's t
-    with the spread of the methods about their mean, as the normal one is far too narrow for a few methods that
-    differ. It is not made narrower than the former error gives (Roever, Knapp and Friede 2015).
+    Cochran's test of equal effects. The interval is that of Hartung and Knapp (Statistics in Medicine 2001): Student's
+    t with the spread of the methods about their mean, as the normal one is too narrow for a few methods that differ.
+    The error is at least that of DerSimonian and Laird (Roever, Knapp and Friede, BMC Med. Res. Methodol. 2015).
     """
     means = differences.mean(axis=1)
     variances = np.maximum(differences.var(axis=1, ddof=1) / differences.shape[1], 1e-12)

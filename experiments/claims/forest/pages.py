@@ -98,7 +98,7 @@ def data_set_text(name: str, data_set: Mapping[str, Any]) -> str:
     )
     words = f"Pooled: **{result['verdict']}**. Any method: **{result['any method']}**."
     by_mean = sorted(result["without"].items(), key=lambda item: item[1]["mean"])
-    ends = [f"{interval_text(effect)} (without {METHODS[method].title})" for method, effect in (by_mean[0], by_mean[-1])]
+    ends = [f"{interval_text(effect)} (without {METHODS[out].title})" for out, effect in (by_mean[0], by_mean[-1])]
     without = f"Not planned: C - P pooled without one method, from {ends[0]} to {ends[1]}."
     return f"### {name}, {len(cell['seeds'])} seeds a method\n\n{table}\n\n{model}\n\n{words} {without}"
 
