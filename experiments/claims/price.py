@@ -262,6 +262,11 @@ def total(parts: Sequence[Content]) -> Content:
     }
 
 
+def rounded(value: float) -> str:
+    """A number to two digits, without an exponent."""
+    return f"{float(f'{value:.2g}'):,g}"
+
+
 def page(content: Content) -> str:
     """The price list."""
     rows = []
@@ -272,21 +277,22 @@ def page(content: Content) -> str:
                 full.title,
                 f"`{full.command}`",
                 f"{sums['runs']:,}",
-                f"{sums['steps'] / 1e6:.2g} million",
-                f"{sums['operations'] / 1e15:.2g}",
-                f"{sums['core hours']:.2g}",
-                f"{sums['GPU hours']:.2g}",
-                f"{sums['dollars']:.2g}",
+                rounded(sums["steps"] / 1e6) + " million",
+                rounded(sums["operations"] / 1e15),
+                rounded(sums["core hours"]),
+                rounded(sums["GPU hours"]),
+                rounded(sums["dollars"]),
             ]
         )
     head = ["study", "`python -m experiments.claims.`...", "runs", "steps", "operations (1e15)"]
     head += ["hours of a core", "hours of an H100, estimate", "USD, estimate"]
     assumed = (
         "Runs and steps are counted from the studies' code, operations by XLA before it optimises (the loop over "
-        "sub-steps once); hours of a core are the measured CPU time of a step times the number of steps. **The last "
+        "sub-steps once); hours of a core are the measured CPU time of a step, compiled alone, times the number of "
+        "steps (in the program of a whole run, convolutions on a CPU can be slower). **The last "
         f"two columns are no measurement**, as no GPU was at hand: they assume {100 * SHARE:g} % of the H100's "
         f"bfloat16 peak, at least {1e3 * FASTEST:g} ms a step, one run at a time, and {DOLLARS:g} USD an hour (check "
-        "the current price), and leave out compilation."
+        "the current price), and leave out compilation. Each command needs an `--out` of its own."
     )
     return f"{study.table(head, rows)}\n\n{assumed}"
 

@@ -1,10 +1,13 @@
 """The price list of the studies of claims: what is counted, and what it is made of."""
 
+import json
+
 import pytest
 
 from csbp_jax import configs
 from csbp_jax.runtime import hardware
 from experiments.claims import generalisation, price
+from experiments.study import RESULTS
 
 DIGITS = generalisation.DATA_SETS["digits"]
 
@@ -43,3 +46,9 @@ def test_sam_counts_two_gradients():
     counted = {part.name: price.count(part) for part in parts() if part.name in ("plain", "sam")}
     assert counted["sam"]["step"] == pytest.approx(2 * counted["plain"]["step"], rel=0.2)
     assert all(numbers["step seconds"] > numbers["example seconds"] > 0 for numbers in counted.values())
+
+
+def test_the_price_list_is_made_from_the_committed_counts():
+    folder = RESULTS / "claims"
+    content = json.loads((folder / "price.json").read_text())
+    assert price.page(content) + "\n" == (folder / "price.md").read_text()
