@@ -36,8 +36,21 @@ CASES = {
     "shortcuts": Model(
         name="sew_7b", input_shape=(128, 128, 2), width=0.04, time_steps=T, neuron=Neuron(decay=0.9, threshold=0.5)
     ),
+    "attention": Model(
+        name="spikformer_cifar",
+        input_shape=IMAGE,
+        embed=16,
+        depth=2,
+        heads=2,
+        patch=2,
+        neuron=Neuron(decay=0.9, threshold=0.3, at_threshold="fire"),
+    ),
+    "complementary": Model(
+        name="recurrent", input_shape=FEATURES, features=(32,), neuron=Neuron(name="clif", decay=0.9)
+    ),
+    "integer": Model(name="recurrent", input_shape=FEATURES, features=(32,), neuron=Neuron(name="ilif", decay=0.5)),
 }
-SLOW = ("shortcuts",)
+SLOW = ("shortcuts", "attention", "complementary", "integer")
 
 
 @functools.cache
@@ -121,7 +134,8 @@ def test_states_of_another_network_or_batch_are_refused():
     network, variables, x = prepared("recurrent")
     _, states = jax.eval_shape(functools.partial(models.stream, network), variables, x)
     states = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), states)
-    for wrong, chunk in (({"rec1": states["rec1"]}, x), (states, x[:1]), ([states["rec1"]], x)):
+    cases: list[Any] = [({"rec1": states["rec1"]}, x), (states, x[:1]), ([states["rec1"]], x)]
+    for wrong, chunk in cases:
         with pytest.raises(
             ValueError, match=r"stream: states are of another network or batch; pass those of the chunk"
         ):
