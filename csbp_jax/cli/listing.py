@@ -1,4 +1,4 @@
-"""Tables of what the options take by name: data sets, presets, networks with their taps, norms, neurons, surrogates."""
+"""Tables of what the options take by name: data sets, presets, networks, taps, norms, neurons, augmentations, ..."""
 
 import inspect
 import sys
@@ -69,6 +69,25 @@ NEURONS = {
 }
 """Neurons (models.neuron) in words."""
 
+AUGMENTATIONS = {
+    "crop": "random crop of the image padded with 4 black pixels; images and events",
+    "flip": "mirrored left to right with probability 1/2; images and events",
+    "cutout": "a square without content; images and events",
+    "autoaugment": "one of 25 pairs of operations (policy for CIFAR-10); images",
+    "randaugment": "random operations of one strength; images",
+    "random_erasing": "a random rectangle without content; images",
+    "resized_crop": "random crop of 8 to 100 % of the area, resized; images",
+    "roll": "cyclic shift; events",
+    "rotate": "rotation; events",
+    "shear": "shear; events",
+    "event_drop": "some events are dropped; events",
+    "nda": "one of roll, rotate and shear; events",
+    "batch_crop_flip": "one crop and flip for the whole batch; events",
+    "mixup": "two examples are blended, and their labels; images, events and sound",
+    "cutmix": "a rectangle is of another example, and labels by area; images and events",
+}
+"""Augmentations (data.augment) in words."""
+
 TAPS = {
     "conv, dense": "output of the synapses, before the norm",
     "norm": "after the norm: the neuron's input, unless another current is added",
@@ -137,6 +156,13 @@ def show(networks: Sequence[str] = ()) -> None:
     )
     print_table(console, "norms: --model.norm", ["norm", "meaning"], [list(row) for row in NORMS.items()], 2)
     print_table(console, "neurons: --model.neuron.name", ["neuron", "meaning"], [list(r) for r in NEURONS.items()], 2)
+    print_table(
+        console,
+        "augmentations: --data.augment",
+        ["augmentation", "meaning; for which data"],
+        [list(row) for row in AUGMENTATIONS.items()],
+        2,
+    )
     print_table(
         console,
         "surrogates: --model.neuron.surrogate",

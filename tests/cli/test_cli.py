@@ -17,7 +17,9 @@ from csbp_jax.cli import listing, main, options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron
+from csbp_jax.config.schema import AugmentName
 from csbp_jax.config.validation import RANGES
+from csbp_jax.data.device import transform
 from csbp_jax.evaluation import evaluate
 from csbp_jax.runtime.preemption import Stopped
 from tests.support.matching import search
@@ -369,6 +371,14 @@ def test_list_shows_all_names(capsys):
     assert {*listing.NEURONS} == {*get_args(neuron["name"])} <= {*words}
     assert {*listing.NETWORKS} == {*get_args(model["name"])} and {*listing.NORMS} == {*norm}
     assert {"conv", "current", "membrane_pre"} <= {*words}
+    assert {*listing.AUGMENTATIONS} == {*get_args(AugmentName)} <= {*words}
+
+
+def test_list_says_for_which_data_an_augmentation_is():
+    for name, words in listing.AUGMENTATIONS.items():
+        kinds = words.rpartition("; ")[2]
+        assert ("images" in kinds) == (name in transform._ON_HOST or name in transform._MIX), name
+        assert ("events" in kinds) == (name in transform._ON_EVENTS or name in transform._MIX), name
 
 
 def test_list_shows_all_taps_of_a_network(capsys):
