@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +75,30 @@ def test_parameters_are_those_that_the_article_counts(name, options, parameters,
     # The articles round some numbers and cut others; "2.59" alone has what is never called.
     count = parameters + uncalled if printed == "2.59" else parameters
     assert float(printed) in (round(count / 1e6, 2), math.floor(count / 1e4) / 100)
+
+
+def documented():
+    """The rows of docs/reproduction.md on numbers of parameters: ``(network, options, count, printed millions)``."""
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "reproduction.md").read_text()
+    for name, options, count, printed in re.findall(
+        r"^\| `(\w+)` \|(.*?)\| ([\d,]+) \| ([\d.]+).*\|$", text, re.MULTILINE
+    ):
+        fields = {field: int(value) for field, value in re.findall(r"--model\.(\w+) (\d+)", options)}
+        fields |= {"classes": 100} if "100 classes" in options else {}
+        yield name, fields, int(count.replace(",", "")), float(printed)
+    sentence = text.partition("The counts of the convolutional networks")[2].partition("For PLIF")[0]
+    for name, count, printed in re.findall(r"`(\w+)` ([\d,]+)\s+\(([\d.]+)\)", sentence):
+        yield name, {}, int(count.replace(",", "")), float(printed)
+
+
+@pytest.mark.slow
+def test_the_documented_numbers_of_parameters_are_those_of_the_networks():
+    rows = list(documented())
+    assert len(rows) == 17
+    for name, options, count, printed in rows:
+        _, variables = shapes_of(dataclasses.replace(cases.ORIGINALS[name], **options))
+        assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count, name
+        assert printed in (round(count / 1e6, 2), math.floor(count / 1e4) / 100), name
 
 
 @pytest.mark.parametrize("name", NEURONS)
