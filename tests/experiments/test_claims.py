@@ -225,3 +225,29 @@ def test_recordings_of_digits_are_sums_over_blocks_of_pixels(tmp_path):
     assert task.train[0].shape == (1258, 10, 8, 8, 2) and task.config.model.input_shape == (8, 8, 2)
     whole = data.load(configs.load("digits_events"), str(tmp_path))["train"].take(np.arange(3), np.empty((3, 0)))
     np.testing.assert_array_equal(task.train[0][:3].sum(axis=(2, 3)), whole["x"].sum(axis=(2, 3)))
+
+
+WORDS = {
+    "harm": "refuted",
+    "the pull helps": "confirmed, by the pull",
+    "nothing": "nothing",
+    "not decided": "not decided",
+}
+
+
+def test_the_page_of_claims_has_the_differences_and_the_verdicts_of_the_studies():
+    arms: dict[str, Any] = {}
+    for file in ("claims/generalisation", "claims_mnist/generalisation", "claims_events/events"):
+        arms |= json.loads((study.RESULTS / f"{file}.json").read_text())["arms"]
+    section = (study.RESULTS / "README.md").read_text().partition("## It generalises better")[2].partition("\n## ")[0]
+    rows = [row.split(" | ")[1:] for row in section.splitlines() if row.startswith("| ") and "[" in row]
+    expected = []
+    for name in ("digits", "cifar10", "mnist", "fashion_mnist", "digits_events", "spike_timing"):
+        for arm in (name, f"{name}, wrong labels"):
+            if arm in arms:
+                analysis = arms[arm]["analysis"]
+                pair = analysis["family"]["C-P"]
+                difference = f"{pair['mean']:+.2f} [{pair['low']:.2f}, {pair['high']:.2f}] |"
+                expected.append([WORDS[analysis["verdict"].partition(";")[0]], difference])
+    # The order of the page is that of the studies; wrong labels follow right ones.
+    assert len(expected) == 9 and rows == expected
