@@ -92,7 +92,7 @@ class Neuron:
     threshold: float = 1.0
     """Firing threshold; a neuron fires if its membrane potential is above it."""
     surrogate: SurrogateName = "triangle"
-    """Surrogate derivative of the spike."""
+    """Surrogate derivative of the spike; ilif has its own."""
     surrogate_param: float = 1.0
     """Parameter of the surrogate: width of triangle and rectangle, slope (alpha) of the others."""
     reset: Literal["hard", "soft", "none"] = "hard"

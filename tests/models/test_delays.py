@@ -1,6 +1,7 @@
 """Learned delays: values and gradients against loops in float64, exact shifts, and a task that needs them."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,9 +119,8 @@ def test_a_static_input_arrives_step_by_step():
     variables = jax.jit(network.init)(jax.random.key(0), x)
     repeated = network.apply(variables, jnp.repeat(x, 8, axis=1))[0]
     np.testing.assert_array_equal(network.apply(variables, x)[0], repeated)
-    h = network.apply(variables, x, inspect=("fc1",), tap=lambda h: h[:, :, 0], taps=("fc1.dense",))[1].terms[
-        "fc1.dense"
-    ]
+    result: Any = network.apply(variables, x, inspect=("fc1",), tap=lambda h: h[:, :, 0], taps=("fc1.dense",))
+    h = result[1].terms["fc1.dense"]
     assert len(np.unique(np.asarray(h)[0, :6])) > 1
     np.testing.assert_allclose(h[:, 5:], np.repeat(h[:, 5:6], 3, axis=1), rtol=1e-5)
 
@@ -142,9 +142,8 @@ def test_bfloat16_rounds_the_product_only():
     network, rounded = models.build(config), models.build(dataclasses.replace(config, precision="bfloat16"))
     variables = jax.jit(network.init)(jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(rounded.init(jax.random.key(0), x))} == {jnp.dtype("float32")}
-    h, low = (
-        n.apply(variables, x, tap=lambda h: h, taps=("fc1.dense",))[1].terms["fc1.dense"] for n in (network, rounded)
-    )
+    results: list[Any] = [n.apply(variables, x, tap=lambda h: h, taps=("fc1.dense",)) for n in (network, rounded)]
+    h, low = (aux.terms["fc1.dense"] for _, aux in results)
     assert low.dtype == jnp.float32 and 0 < np.abs(h - low).max() < 0.02
 
 
