@@ -1,4 +1,4 @@
-"""The study of CIFAR-10's pictures on a CPU: its conditions, its table, its resuming, and its committed results."""
+"""Curves of a preset: conditions, table, resuming, and the committed results."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import pytest
 from csbp_jax import configs
 from csbp_jax.config import from_json, to_json
 from csbp_jax.runtime.preemption import Stopped
-from experiments import cifar10_cpu
+from experiments import curves
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 OLD_RUN = pathlib.Path(__file__).parents[1] / "data" / "previous_layout" / "finished"
@@ -22,17 +22,17 @@ def run(accuracy):
 
 
 def test_conditions_differ_in_the_chaos_term_only():
-    csbp = configs.load(cifar10_cpu.PRESETS[0])
-    plain, drift = (cifar10_cpu.condition(csbp, name) for name in ("plain", "drift"))
-    assert cifar10_cpu.condition(csbp, "csbp") == csbp and csbp.chaos.term == "chaos" and csbp.chaos.z0[0] > 0
-    assert plain == configs.load(f"{cifar10_cpu.PRESETS[0]}_bp")
+    csbp = configs.load("cifar10_quick")
+    plain, drift = (curves.condition(csbp, name) for name in ("plain", "drift"))
+    assert curves.condition(csbp, "csbp") == csbp and csbp.chaos.term == "chaos" and csbp.chaos.z0[0] > 0
+    assert plain == configs.load(f"{'cifar10_quick'}_bp")
     assert drift == dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, term="drift"))
 
 
 def test_curves_are_the_epochs_of_a_run_without_a_test_accuracy():
-    curves = cifar10_cpu.curves_of(OLD_RUN)
-    assert [row["epoch"] for row in curves] == [1, 2] and all(row["validation_accuracy"] > 0 for row in curves)
-    assert not any("test" in key for row in curves for key in row)
+    rows = curves.curves_of(OLD_RUN)
+    assert [row["epoch"] for row in rows] == [1, 2] and all(row["validation_accuracy"] > 0 for row in rows)
+    assert not any("test" in key for row in rows for key in row)
 
 
 def test_differences_are_paired_over_the_seeds_that_both_have():
@@ -41,7 +41,7 @@ def test_differences_are_paired_over_the_seeds_that_both_have():
         "plain": {"0": run(0.85), "1": run(0.85)},
         "drift": {"1": run(0.88)},
     }
-    rows = [line.strip("| ").split(" | ") for line in cifar10_cpu.table(runs).splitlines()[2:]]
+    rows = [line.strip("| ").split(" | ") for line in curves.table(runs).splitlines()[2:]]
     assert [row[1] for row in rows] == ["2", "2", "1"] and rows[0][2].startswith("87.00 [") and rows[0][4] == ""
     assert rows[1][4].startswith("2.00 [") and rows[2][4] == "0.00" and rows[0][5] == "0.50"
 
@@ -50,51 +50,52 @@ def test_a_stop_ends_the_study_with_the_code_of_a_resumable_run(monkeypatch, cap
     def stop(*_, **__):
         raise Stopped(42, 7)
 
-    monkeypatch.setattr(cifar10_cpu, "train", stop)
+    monkeypatch.setattr(curves, "train", stop)
     with pytest.raises(SystemExit, match="42"):
-        cifar10_cpu.train_run(configs.load(cifar10_cpu.PRESETS[0]), "data")
+        curves.train_run(configs.load("cifar10_quick"), "data")
     assert "stopped after step 7; the same command resumes" in capsys.readouterr().out
 
 
 def folder_of(preset):
-    return RESULTS / {"cifar10_quick": "cifar10"}.get(preset, preset)
+    return RESULTS / curves.FOLDERS[preset]
 
 
 def committed(preset):
     """The folder of a preset's committed results, and their content."""
     folder = folder_of(preset)
-    return folder, json.loads((folder / "cifar10.json").read_text())
+    return folder, json.loads((folder / "curves.json").read_text())
 
 
 def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
-    _, content = committed(cifar10_cpu.PRESETS[0])
+    _, content = committed("cifar10_quick")
     run = content["runs"]["csbp"]["0"]
-    (tmp_path / "cifar10.json").write_text(json.dumps(content | {"runs": {"csbp": {"0": run}}}))
+    (tmp_path / "curves.json").write_text(json.dumps(content | {"runs": {"csbp": {"0": run}}}))
     trained = []
 
     def train_run(config, data_dir):
         trained.append((config.chaos.term, config.seed))
         return dict(run)
 
-    monkeypatch.setattr(cifar10_cpu, "train_run", train_run)
-    cifar10_cpu.main(["--conditions", "csbp", "--seeds", "2", "--out", str(tmp_path)])
+    monkeypatch.setattr(curves, "train_run", train_run)
+    curves.main(["--conditions", "csbp", "--seeds", "2", "--out", str(tmp_path)])
     assert trained == [("chaos", 1)]
-    runs = json.loads((tmp_path / "cifar10.json").read_text())["runs"]["csbp"]
+    runs = json.loads((tmp_path / "curves.json").read_text())["runs"]["csbp"]
     assert runs["0"] == run and list(runs) == ["0", "1"]
 
 
 # Of the others, there is only the plan.
-FINISHED = [preset for preset in cifar10_cpu.PRESETS if (folder_of(preset) / "cifar10.json").exists()]
+FINISHED = [preset for preset in curves.FOLDERS if (folder_of(preset) / "curves.json").exists()]
 
 
 @pytest.mark.parametrize("preset", FINISHED)
 def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(preset):
     folder, content = committed(preset)
     assert content["config"] == to_json(configs.load(preset))
-    assert (folder / "table.md").read_text() == cifar10_cpu.table(content["runs"]) + "\n"
+    count = {"cifar10": 10_000, "fsdd": 300}[content["config"]["data"]["name"]]
+    assert (folder / "table.md").read_text() == curves.table(content["runs"]) + "\n"
     for of_seed in content["runs"].values():
         for result, epochs in ((run["result"], run["epochs"]) for run in of_seed.values()):
             assert len(epochs) == from_json(content["config"]).epochs == result["last"]["epoch"]
             accuracies, losses = ([row[f"validation_{key}"] for row in epochs] for key in ("accuracy", "loss"))
             best = epochs[np.lexsort((losses, -np.array(accuracies)))[0]]["epoch"]
-            assert result["chosen"]["epoch"] == best and result["last"]["test_count"] == 10_000
+            assert result["chosen"]["epoch"] == best and result["last"]["test_count"] == count

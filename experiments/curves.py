@@ -1,12 +1,12 @@
-"""CIFAR-10's pictures on a CPU: test accuracy and curves of CSBP, plain backpropagation and drift.
+"""Test accuracy and curves of every epoch of a preset: CSBP, plain backpropagation and drift.
 
-    python -m experiments.cifar10_cpu [--preset cifar10_quick] [--conditions csbp plain drift] [--seeds 3]
-        [--data-dir data] [--out docs/results/cifar10] [--FIELD VALUE ...]
+    python -m experiments.curves [--preset cifar10_quick] [--conditions csbp plain drift] [--seeds 3]
+        [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
-The config is that of the preset, a FIELD any of it. Runs with the same seed have the same initial weights and
-the same order of pictures. Runs are kept under ``runs/cifar10``: a stopped one resumes, also within an epoch, and one
-that has finished is not repeated. The test split is evaluated once per run, with the weights of the last epoch and with
-those of the epoch chosen by validation.
+--out is docs/results/PRESET by default (cifar10_quick: cifar10, fsdd: fsdd_curves). The config is that of the preset, a
+FIELD any of it. Runs with the same seed have the same initial weights and the same order of data. Runs are kept under
+``runs/curves``: a stopped one resumes, also within an epoch, and one that has finished is not repeated. The test split
+is evaluated once per run, with the weights of the last epoch and with those of the epoch chosen by validation.
 """
 
 import dataclasses
@@ -28,9 +28,15 @@ from experiments import accuracy, study
 from experiments.statistics import student_dict
 from experiments.study import Content
 
-MODULE = "experiments.cifar10_cpu"
-PRESETS = ("cifar10_quick", "cifar10_ilif", "cifar10_cnn7")
-ROOT = pathlib.Path("runs/cifar10")
+MODULE = "experiments.curves"
+FOLDERS = {
+    "cifar10_quick": "cifar10",
+    "cifar10_ilif": "cifar10_ilif",
+    "cifar10_cnn7": "cifar10_cnn7",
+    "fsdd": "fsdd_curves",
+}
+"""The results of each preset, below docs/results."""
+ROOT = pathlib.Path("runs/curves")
 CONDITIONS = ("csbp", "plain", "drift")
 LABELS = {"csbp": "CSBP", "plain": "plain backpropagation", "drift": "drift in place of the chaos term"}
 KINDS = ("last", "chosen")
@@ -100,14 +106,15 @@ def draw(runs: Mapping[str, Mapping[str, Content]]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = study.make_parser(__doc__, "cifar10", data_dir=True)
-    parser.add_argument("--preset", choices=PRESETS, default=PRESETS[0])
+    parser = study.make_parser(__doc__, data_dir=True)
+    parser.add_argument("--preset", choices=FOLDERS, default="cifar10_quick")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
     parser.add_argument("--seeds", type=int, default=3)
     options, fields = parser.parse_known_args(arguments)
     with study.one_line_errors(parser):
         config = parse(configs.load(options.preset), fields, MODULE)
-        content = study.resume(parser, options.out / "cifar10.json", {"config": to_json(config)}, {"runs": {}})
+        out = options.out or study.RESULTS / FOLDERS[options.preset]
+        content = study.resume(parser, out / "curves.json", {"config": to_json(config)}, {"runs": {}})
         words = [
             f"--preset {options.preset}",
             f"--conditions {' '.join(options.conditions)}",
@@ -121,9 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run = train_run(condition(dataclasses.replace(config, seed=seed), name), options.data_dir)
             run |= study.provenance(command, ("jax", "flax", "optax", "numpy"))
             content["runs"].setdefault(name, {})[str(seed)] = run
-            write(options.out, content)
+            write(out, content)
     if not missing:
-        write(options.out, content)
+        write(out, content)
 
 
 def train_run(config: Config, data_dir: str) -> dict[str, Any]:
@@ -141,9 +148,9 @@ def train_run(config: Config, data_dir: str) -> dict[str, Any]:
 
 
 def write(out: pathlib.Path, content: Content) -> None:
-    """Write ``cifar10.json``, ``table.md`` and the figure of curves."""
+    """Write ``curves.json``, ``table.md`` and the figure of curves."""
     runs = {name: content["runs"][name] for name in CONDITIONS if name in content["runs"]}
-    study.write(out, "cifar10", content, table(runs))
+    study.write(out, "curves", content, table(runs))
     study.save_figure(draw(runs), out, "curves")
 
 
