@@ -59,13 +59,20 @@ def curves_of(folder: pathlib.Path) -> list[Content]:
 
 def table(runs: Mapping[str, Mapping[str, Content]]) -> str:
     """A row per condition with the runs that have finished, and the paired differences to CSBP, in Markdown."""
-    head = ["condition", "runs", "last epoch (%)", "chosen by validation (%)", "CSBP - this, last epoch", "hours a run"]
+    head = [
+        "condition",
+        "runs",
+        "last epoch (%)",
+        "chosen by validation (%)",
+        "CSBP - this, last epoch",
+        "minutes a run",
+    ]
     rows = []
     for name, of_seed in runs.items():
         last, chosen = ([run["result"][kind]["test_accuracy"] for run in of_seed.values()] for kind in KINDS)
-        hours = np.mean([run["result"]["seconds"] for run in of_seed.values()]) / 3600
+        minutes = np.mean([run["result"]["seconds"] for run in of_seed.values()]) / 60
         cells = [accuracy.cell(student_dict(values)) for values in (last, chosen)]
-        rows.append([LABELS[name], str(len(of_seed)), *cells, _difference(runs, name), f"{hours:.2f}"])
+        rows.append([LABELS[name], str(len(of_seed)), *cells, _difference(runs, name), f"{minutes:.1f}"])
     return study.table(head, rows)
 
 
@@ -80,28 +87,28 @@ def _difference(runs: Mapping[str, Mapping[str, Content]], name: str) -> str:
 
 def draw(runs: Mapping[str, Mapping[str, Content]]) -> Figure:
     """Task loss and accuracy of each run over its epochs; test accuracies are points at their epochs."""
-    figure = empty_figure(10, 4)
+    figure = empty_figure(10, 5)
     losses, accuracies = figure.subplots(1, 2)
     for color, (name, of_seed) in zip(PALETTE, runs.items(), strict=False):
+        short = "CSBP" if name == "csbp" else name
         for i, run in enumerate(of_seed.values()):
             epochs = [row["epoch"] for row in run["epochs"]]
             for axes, key, scale in ((losses, "loss", 1), (accuracies, "accuracy", 100)):
                 train_key = "task_loss" if key == "loss" else key
                 training = [scale * row[train_key] for row in run["epochs"]]
                 validation = [scale * row[f"validation_{key}"] for row in run["epochs"]]
-                label = LABELS[name] if i == 0 else None
+                label = short if i == 0 else None
                 axes.plot(epochs, training, ":", color=color, label=label and f"{label}, training")
                 axes.plot(epochs, validation, ".-", color=color, label=label and f"{label}, validation")
             for kind, marker in zip(KINDS, "*o", strict=True):
                 tested = run["result"][kind]
-                words = "last epoch" if kind == "last" else "epoch chosen by validation"
-                label = f"{LABELS[name]}, test, {words}" if i == 0 else None
+                label = f"{short}, test, {kind} epoch" if i == 0 else None
                 point = 100 * tested["test_accuracy"]
                 accuracies.plot(tested["epoch"], point, marker, color=color, ms=9, mfc="none", ls="", label=label)
     losses.set(xlabel="epoch", ylabel="cross-entropy (nats)", title="Task loss", yscale="log")
     accuracies.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
-    for axes in (losses, accuracies):
-        axes.legend(fontsize="small")
+    columns = len(runs) if len(runs) > 1 else 4
+    figure.legend(*accuracies.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize="small")
     return figure
 
 

@@ -43,7 +43,7 @@ def test_differences_are_paired_over_the_seeds_that_both_have():
     }
     rows = [line.strip("| ").split(" | ") for line in curves.table(runs).splitlines()[2:]]
     assert [row[1] for row in rows] == ["2", "2", "1"] and rows[0][2].startswith("87.00 [") and rows[0][4] == ""
-    assert rows[1][4].startswith("2.00 [") and rows[2][4] == "0.00" and rows[0][5] == "0.50"
+    assert rows[1][4].startswith("2.00 [") and rows[2][4] == "0.00" and rows[0][5] == "30.0"
 
 
 def test_a_stop_ends_the_study_with_the_code_of_a_resumable_run(monkeypatch, capsys):
@@ -99,3 +99,10 @@ def test_committed_results_are_those_of_the_preset_and_never_the_best_on_test(pr
             accuracies, losses = ([row[f"validation_{key}"] for row in epochs] for key in ("accuracy", "loss"))
             best = epochs[np.lexsort((losses, -np.array(accuracies)))[0]]["epoch"]
             assert result["chosen"]["epoch"] == best and result["last"]["test_count"] == count
+
+
+def test_the_page_of_spoken_digits_has_the_table_and_its_lowest_accuracy():
+    folder, content = committed("fsdd")
+    page = (folder / "README.md").read_text()
+    lowest = min(run["result"]["last"]["test_accuracy"] for runs in content["runs"].values() for run in runs.values())
+    assert (folder / "table.md").read_text() in page and f"{100 * lowest:.1f} %" in page
