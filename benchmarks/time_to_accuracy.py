@@ -151,7 +151,9 @@ def measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
     }
     content = study.resume(parser, file, settings, {"runs": {name: {} for name in LIBRARIES}})
     os.sched_setaffinity(0, options.cores)  # children inherit it
-    python = peers.pythons(options.peers)["spikingjelly"]
+    python = peers.pythons(options.peers, only=["spikingjelly"]).get("spikingjelly")
+    if python is None:
+        raise SystemExit("SpikingJelly cannot be installed; the line above says why")
     command = (
         f"python -m benchmarks.time_to_accuracy --seeds {options.seeds} --cores {' '.join(map(str, options.cores))}"
     )

@@ -6,7 +6,7 @@ python -m benchmarks.peers [FOLDER]      makes the environments (.bench by defau
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 TORCH = ("torch==2.13.0", "numpy==2.4.6")
@@ -19,10 +19,13 @@ REQUIREMENTS = {
 MODULES = {name: f"benchmarks.peers.in_{name}" for name in REQUIREMENTS}
 
 
-def pythons(folder: str | pathlib.Path, report: Callable[[str], Any] = print) -> dict[str, str]:
-    """Install every library, and return ``{name: its Python}``; one that fails is reported and left out."""
+def pythons(
+    folder: str | pathlib.Path, report: Callable[[str], Any] = print, only: Iterable[str] | None = None
+) -> dict[str, str]:
+    """Install every library, or those named, and return ``{name: its Python}``; one that fails is reported and left out."""
     installed = {}
-    for name, requirements in REQUIREMENTS.items():
+    for name in REQUIREMENTS if only is None else only:
+        requirements = REQUIREMENTS[name]
         environment = pathlib.Path(folder).resolve() / name
         python, mark = environment / "bin" / "python", environment / "installed.txt"
         if not mark.exists() or mark.read_text().split() != list(requirements):
