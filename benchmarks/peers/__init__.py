@@ -22,7 +22,7 @@ MODULES = {name: f"benchmarks.peers.in_{name}" for name in REQUIREMENTS}
 def pythons(
     folder: str | pathlib.Path, report: Callable[[str], Any] = print, only: Iterable[str] | None = None
 ) -> dict[str, str]:
-    """Install every library, or those named, and return ``{name: its Python}``; one that fails is reported and left out."""
+    """Install all or the named libraries, and return ``{name: its Python}``; leaves out and reports one that fails."""
     installed = {}
     for name in REQUIREMENTS if only is None else only:
         requirements = REQUIREMENTS[name]
