@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from csbp_jax import configs
 from csbp_jax.config import check, replaced
 from experiments import delays
 from experiments.speakers import KNOWN, SPEAKERS
@@ -32,7 +33,13 @@ def test_speakers_are_the_sample():
     assert rows[delays.UNKNOWN].endswith("18.50 [8.68, 28.32]")
 
 
-@pytest.mark.skipif(not (RESULTS / "delays" / "delays.json").exists(), reason="there is only the plan yet")
-def test_the_table_is_that_of_its_data():
-    content = json.loads((RESULTS / "delays" / "delays.json").read_text())
-    assert (RESULTS / "delays" / "table.md").read_text() == delays.table(content) + "\n"
+def test_the_pages_are_those_of_the_data():
+    folder = RESULTS / "delays"
+    content = json.loads((folder / "delays.json").read_text())
+    table = delays.table(content)
+    assert (folder / "table.md").read_text() == table + "\n" and table in (folder / "README.md").read_text()
+
+
+def test_the_preset_is_the_network_of_the_study():
+    preset = configs.load("fsdd_delays_bp")
+    assert preset == delays.arms()["delays"]
