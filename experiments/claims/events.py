@@ -1,7 +1,8 @@
-"""Run the plan of docs/results/claims_events/plan.md: generalisation with few labels, on events and on times of spikes.
+"""Run the plans of docs/results/claims_events and claims_fsdd: few labels, on events, times of spikes, spoken digits.
 
     python -m experiments.claims.events [--data digits_events spike_timing] [--data-dir data]
         [--rest WD DO SAM RMP LS L N] [--labels N] [--epochs N] [--seeds N] [--out docs/results/claims_events]
+    python -m experiments.claims.events --data fsdd --out docs/results/claims_fsdd
 
 --rest: conditions after P, C, D and S. Conditions, their settings, tuning and tests are those of
 ``experiments.claims.generalisation``. Finished runs are read from ``events.json`` and not trained again.
@@ -22,17 +23,20 @@ MODULE = "python -m experiments.claims.events"
 DATA_SETS = {
     "digits_events": DataSet(8, 20, 20, 30, 64, (0.0,), doubled=True),
     "spike_timing": DataSet(1, 20, 20, 30, 64, (0.0,), doubled=True),
+    "fsdd": DataSet(1, 20, 20, 30, 64),
 }
 REST = ("WD", "DO", "SAM", "RMP", "LS", "L", "N")
 POOL, VALIDATION, TEST = 1000, 30, 200
 """Samples of a class of spike_timing."""
+SPOKEN_POOL, SPOKEN_FRAMES = 1000, 4
+"""Recordings of fsdd from which a run draws its own, and frames that are added up to one time step."""
 
 
 def load_task(name: str, options: argparse.Namespace) -> tuple[runs.Task, DataSet]:
     """Make a data set of the study, with its config."""
     changes = {field: getattr(options, field) for field in ("labels", "epochs", "seeds")}
     use = DATA_SETS[name]._replace(**{field: value for field, value in changes.items() if value is not None})
-    load = load_digits if name == "digits_events" else load_spike_timing
+    load = {"digits_events": load_digits, "spike_timing": load_spike_timing, "fsdd": load_spoken}[name]
     return load(use, options.data_dir), use
 
 
@@ -68,9 +72,32 @@ def load_spike_timing(use: DataSet, data_dir: str) -> runs.Task:
     )
 
 
+def load_spoken(use: DataSet, data_dir: str) -> runs.Task:
+    """The recordings of fsdd as sums of four frames each, ``[N, 10, 64]``, with more of them left for the test."""
+    config = configs.load("fsdd")
+    splits = data_sets.load(config, data_dir)
+
+    def arrays(split: str) -> runs.Labelled:
+        batch = splits[split].take(np.arange(len(splits[split])), np.empty((len(splits[split]), 0), np.float32))
+        frames = batch["x"].astype(np.float32)
+        return frames.reshape(len(frames), -1, SPOKEN_FRAMES, frames.shape[-1]).sum(axis=2), batch["y"].astype(np.int32)
+
+    (x, y), (test_x, test_y) = arrays("train"), arrays("test")
+    order = np.random.default_rng(0).permutation(len(y))
+    pool, left = np.split(order, [SPOKEN_POOL])
+    test = np.concatenate([test_x, x[left]]), np.concatenate([test_y, y[left]])
+    model = {
+        "time_steps": config.model.time_steps // SPOKEN_FRAMES,
+        "neuron.decay": config.model.neuron.decay**SPOKEN_FRAMES,
+    }
+    return runs.Task(
+        generalisation.small_net(config, use, model), use.labels, (x[pool], y[pool]), arrays("validation"), test
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "claims_events", data_dir=True)
-    parser.add_argument("--data", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
+    parser.add_argument("--data", nargs="+", choices=DATA_SETS, default=["digits_events", "spike_timing"])
     parser.add_argument("--rest", nargs="+", choices=REST, default=list(REST))
     for name in ("labels", "epochs", "seeds"):
         parser.add_argument(f"--{name}", type=int)
