@@ -14,6 +14,7 @@ fused AdamW; no transfer to Python within an epoch.
 import itertools
 import json
 import math
+import os
 import sys
 from typing import Any
 
@@ -116,6 +117,8 @@ def accuracy(net: Net, x: Tensor, y: Tensor, batch: int) -> float:
 
 
 def main() -> None:
+    # Importing in_spikingjelly, which is for timing on one core, leaves torch with one thread.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     config_file, data_file, seed = sys.argv[1:]
     with open(config_file) as file:
         config = json.load(file)
