@@ -1,8 +1,9 @@
-"""Run the plans of docs/results/claims_events and claims_fsdd: few labels, on events, times of spikes, spoken digits.
+"""Run the plans of docs/results/claims_events, claims_fsdd and claims_nmnist: few labels, on spikes.
 
     python -m experiments.claims.events [--data digits_events spike_timing] [--data-dir data]
         [--rest WD DO SAM RMP LS L N] [--labels N] [--epochs N] [--seeds N] [--out docs/results/claims_events]
     python -m experiments.claims.events --data fsdd --out docs/results/claims_fsdd
+    python -m experiments.claims.events --data nmnist --out docs/results/claims_nmnist
 
 --rest: conditions after P, C, D and S. Conditions, their settings, tuning and tests are those of
 ``experiments.claims.generalisation``. Finished runs are read from ``events.json`` and not trained again.
@@ -18,26 +19,31 @@ from csbp_jax import data as data_sets
 from experiments import study
 from experiments.claims import generalisation, runs, spike_timing
 from experiments.claims.generalisation import DataSet
+from experiments.nmnist.training import FRAME, WINDOW, recordings
 
 MODULE = "python -m experiments.claims.events"
 DATA_SETS = {
     "digits_events": DataSet(8, 20, 20, 30, 64, (0.0,), doubled=True),
     "spike_timing": DataSet(1, 20, 20, 30, 64, (0.0,), doubled=True),
     "fsdd": DataSet(1, 20, 20, 30, 64),
+    "nmnist": DataSet(8, 20, 20, 30, 64),
 }
 REST = ("WD", "DO", "SAM", "RMP", "LS", "L", "N")
 POOL, VALIDATION, TEST = 1000, 30, 200
 """Samples of a class of spike_timing."""
 SPOKEN_POOL, SPOKEN_FRAMES = 1000, 4
 """Recordings of fsdd from which a run draws its own, and frames that are added up to one time step."""
+NMNIST_ENDS = (500, 600)
+"""Recordings of nmnist, in an order drawn once, from which a run draws its own; the end of those for validation."""
 
 
 def load_task(name: str, options: argparse.Namespace) -> tuple[runs.Task, DataSet]:
     """Make a data set of the study, with its config."""
     changes = {field: getattr(options, field) for field in ("labels", "epochs", "seeds")}
     use = DATA_SETS[name]._replace(**{field: value for field, value in changes.items() if value is not None})
-    load = {"digits_events": load_digits, "spike_timing": load_spike_timing, "fsdd": load_spoken}[name]
-    return load(use, options.data_dir), use
+    load = {"digits_events": load_digits, "spike_timing": load_spike_timing, "fsdd": load_spoken}
+    load |= {"nmnist": load_nmnist}
+    return load[name](use, options.data_dir), use
 
 
 def load_digits(use: DataSet, data_dir: str) -> runs.Task:
@@ -93,6 +99,19 @@ def load_spoken(use: DataSet, data_dir: str) -> runs.Task:
     return runs.Task(
         generalisation.small_net(config, use, model), use.labels, (x[pool], y[pool]), arrays("validation"), test
     )
+
+
+def load_nmnist(use: DataSet, data_dir: str) -> runs.Task:
+    """The 1,100 recordings of ``experiments.nmnist``: counts in the central window, sums over blocks of pixels."""
+    x, y = recordings(data_dir)
+    edge = (FRAME - WINDOW) // 2
+    x = x[:, :, edge : edge + WINDOW, edge : edge + WINDOW].astype(np.float32)
+    block = WINDOW // use.side
+    x = x.reshape(*x.shape[:2], use.side, block, use.side, block, 2).sum(axis=(3, 5))
+    order = np.random.default_rng(0).permutation(len(y))
+    train, validation, test = ((x[part], y[part]) for part in np.split(order, NMNIST_ENDS))
+    model = {"input_shape": (use.side, use.side, 2), "time_steps": x.shape[1]}
+    return runs.Task(generalisation.small_net(configs.load("nmnist"), use, model), use.labels, train, validation, test)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

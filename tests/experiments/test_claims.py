@@ -186,7 +186,12 @@ def test_equal_budgets():
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("claims", "generalisation"), ("claims_mnist", "generalisation"), ("claims_events", "events"), ("claims_fsdd", "events")],
+    [
+        ("claims", "generalisation"),
+        ("claims_mnist", "generalisation"),
+        ("claims_events", "events"),
+        ("claims_fsdd", "events"),
+    ],
 )
 def test_committed_tables_are_those_of_the_committed_runs(folder, name):
     folder = study.RESULTS / folder
