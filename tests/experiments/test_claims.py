@@ -12,6 +12,7 @@ import pytest
 
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import ConfigError, replaced
+from csbp_jax.data.source import ArraySource
 from csbp_jax.learner import optimizer
 from experiments import study
 from experiments.claims import events, generalisation, report, runs, settings, spike_timing
@@ -230,6 +231,38 @@ def test_recordings_of_digits_are_sums_over_blocks_of_pixels(tmp_path):
     assert task.train[0].shape == (1258, 10, 8, 8, 2) and task.config.model.input_shape == (8, 8, 2)
     whole = data.load(configs.load("digits_events"), str(tmp_path))["train"].take(np.arange(3), np.empty((3, 0)))
     np.testing.assert_array_equal(task.train[0][:3].sum(axis=(2, 3)), whole["x"].sum(axis=(2, 3)))
+
+
+def test_recordings_of_nmnist_are_sums_over_blocks_and_each_has_one_part(monkeypatch):
+    x = np.random.default_rng(0).integers(0, 4, (1100, 2, 34, 34, 2)).astype(np.uint8)
+    monkeypatch.setattr(events, "recordings", lambda data_dir: (x, np.arange(1100, dtype=np.int32)))
+    task, _ = events.load_task("nmnist", generalisation_options())
+    parts = [task.train, task.validation, task.test]
+    assert [frames.shape for frames, _ in parts] == [(n, 2, 8, 8, 2) for n in (500, 100, 500)]
+    assert sorted(np.concatenate([numbers for _, numbers in parts])) == list(range(1100))
+    block = x[task.train[1][7], 1, 1 + 4 * 3 : 1 + 4 * 4, 1 + 4 * 5 : 1 + 4 * 6, 0]
+    assert task.train[0][7, 1, 3, 5, 0] == block.sum()
+
+
+def test_recordings_of_fsdd_are_sums_of_four_frames_and_those_left_are_for_the_test(monkeypatch):
+    random = np.random.default_rng(0)
+
+    def source(size, first):
+        # The first count of a recording is its number.
+        x = random.integers(0, 4, (size, 40, 64)).astype(np.int32)
+        x[:, 0, 0], x[:, 1:4, 0] = first + np.arange(size), 0
+        return ArraySource(x, np.arange(size, dtype=np.int32) % 10, 10)
+
+    splits = {"train": source(1200, 0), "validation": source(30, 5000), "test": source(50, 6000)}
+    whole = splits["train"].take(np.arange(1200), np.empty((1200, 0)))["x"]
+    monkeypatch.setattr(data, "load", lambda config, data_dir: splits)
+    task, _ = events.load_task("fsdd", generalisation_options())
+    assert [frames.shape for frames, _ in (task.train, task.validation, task.test)] == [
+        (n, 10, 64) for n in (1000, 30, 250)
+    ]
+    numbers = [frames[:, 0, 0].astype(int) for frames, _ in (task.train, task.test)]
+    assert sorted(np.concatenate(numbers)) == [*range(1200), *range(6000, 6050)]
+    np.testing.assert_array_equal(task.train[0][3, 2], whole[numbers[0][3], 8:12].sum(0))
 
 
 WORDS = {
