@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, replaced
 from csbp_jax.configs import load
 from csbp_jax.runtime.files import write_json
@@ -21,16 +20,14 @@ from experiments.statistics import student_dict
 from experiments.study import Content
 
 MODULE = "experiments.delays"
-FIELDS = ("--model.name=dense", "--model.features", "128", "128", "--chaos.taps", "fc1.membrane")
-MAX_DELAY = 10
 ARMS = ("delays", "none")
 UNKNOWN = "unknown, over the six speakers"
 
 
 def arms() -> dict[str, Config]:
     """The two configs, which differ in the delays alone."""
-    none = accuracy.plain(parse(load("fsdd"), FIELDS, MODULE))
-    return {"delays": replaced(none, "model.max_delay", MAX_DELAY), "none": none}
+    delays = load("fsdd_delays_bp")
+    return {"delays": delays, "none": replaced(delays, "model.max_delay", None)}
 
 
 def summary(splits: Mapping[str, Mapping[str, Sequence[Content]]]) -> Content:

@@ -41,8 +41,12 @@ def load_task(name: str, options: argparse.Namespace) -> tuple[runs.Task, DataSe
     """Make a data set of the study, with its config."""
     changes = {field: getattr(options, field) for field in ("labels", "epochs", "seeds")}
     use = DATA_SETS[name]._replace(**{field: value for field, value in changes.items() if value is not None})
-    load = {"digits_events": load_digits, "spike_timing": load_spike_timing, "fsdd": load_spoken}
-    load |= {"nmnist": load_nmnist}
+    load = {
+        "digits_events": load_digits,
+        "spike_timing": load_spike_timing,
+        "fsdd": load_spoken,
+        "nmnist": load_nmnist,
+    }
     return load[name](use, options.data_dir), use
 
 

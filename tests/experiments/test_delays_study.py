@@ -41,5 +41,8 @@ def test_the_pages_are_those_of_the_data():
 
 
 def test_the_preset_is_the_network_of_the_study():
-    preset = configs.load("fsdd_delays_bp")
-    assert preset == delays.arms()["delays"]
+    network = {"model.name": "dense", "model.features": (128, 128), "model.max_delay": 10}
+    config = configs.load("fsdd_bp")
+    for field, value in {**network, "chaos.taps": ("fc1.membrane",)}.items():
+        config = replaced(config, field, value)
+    assert config == configs.load("fsdd_delays_bp") == delays.arms()["delays"]
