@@ -19,8 +19,8 @@ override CSBP_DATA_DIR := $(call typed,DATA_DIR)
 export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_GRID CSBP_FROM CSBP_DIR CSBP_DATA_DIR
 unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 
-# Keep freed memory, in huge pages: new buffers cost page faults. This saved 2 to 5 % of a convolutional step on two
-# cores; benchmarks, with their larger buffers, would mostly measure page faults. Without glibc's malloc it has no effect.
+# Keep freed memory, in huge pages: new buffers cost page faults. The command line asks for the same, but for huge pages
+# (csbp_jax/runtime/allocator.py); studies and benchmarks do not. Without glibc's malloc it has no effect.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
 
 .DEFAULT_GOAL := help
