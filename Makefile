@@ -21,7 +21,7 @@ unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 
 # Keep freed memory, in huge pages: new buffers cost page faults. The command line asks for the same, but for huge pages
 # (csbp_jax/runtime/allocator.py); studies and benchmarks do not. Without glibc's malloc it has no effect.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train sweep demo test test-slow test-trackers bench bench-data h100 tpu parity accuracy lint docs wheel lock clean
@@ -79,7 +79,6 @@ test-trackers: $(TRACKERS)/.installed  ## Test the trackers (W&B, MLflow, tracki
 bench: setup  ## Measure speed against other libraries, into docs/results/bench (ARGS="--quick")
 	@$(RUN) -m benchmarks.run --environment
 
-bench-data: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1
 bench-data: setup  ## Measure the speed of the data pipeline, into docs/results/data
 	@$(RUN) -m benchmarks.data_images
 	@$(RUN) -m benchmarks.data_events

@@ -4,13 +4,19 @@ import ctypes
 import os
 from collections.abc import Mapping
 
-_SETTINGS = {"GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
+_SETTINGS = {
+    "GLIBC_TUNABLES",
+    "MALLOC_ARENA_MAX",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+}
 # From malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
-    """Make glibc keep freed memory for later buffers, and return whether it does.
+    """Make glibc keep freed memory for later buffers, and return whether it does; call it before threads start.
 
     By default glibc maps a large buffer when it is allocated and unmaps it when it is freed, so that the kernel clears
     its pages at each step again. The process then holds the memory of its peak until it ends. Nothing is changed with
@@ -20,7 +26,8 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     never = -1
-    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, never))
+    # One arena, because the heaps of further ones are unmapped as soon as nothing is in them.
+    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, never), mallopt(_ARENA_MAX, 1)])
 
 
 def _is_glibc() -> bool:

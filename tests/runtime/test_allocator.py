@@ -10,16 +10,22 @@ import pytest
 from csbp_jax.runtime import allocator
 
 ROOT = pathlib.Path(__file__).parents[2]
-VARIABLES = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 FAULTS = """
-import resource
-def fill():
-    [b"x" * (8 << 20) for _ in range(4)]
-fill()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    fill()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+import resource, sys, threading
+def fill(times):
+    for _ in range(times):
+        [b"x" * (40 << 20) for _ in range(3)]
+def count():
+    fill(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    fill(10)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+if sys.argv[1] == "main":
+    count()
+else:
+    thread = threading.Thread(target=count)
+    thread.start()
+    thread.join()
 """
 """Prints the page faults of ten times as much memory as is used at once, after all of it was used before."""
 
@@ -27,20 +33,24 @@ CALL = "from csbp_jax.runtime import allocator; allocator.keep_freed_memory()"
 COMMAND = "from csbp_jax.cli.main import main; main(['list'])"
 
 
-def faults(before, **environment):
-    environment |= {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    line = [sys.executable, "-c", before + FAULTS]
+needs_glibc = pytest.mark.skipif(not allocator._is_glibc(), reason="another C library")
+
+
+def faults(before, thread="main", **environment):
+    environment |= {name: value for name, value in os.environ.items() if name not in allocator._SETTINGS}
+    line = [sys.executable, "-c", before + FAULTS, thread]
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120)
     return int(done.stdout.split()[-1])
 
 
-@pytest.mark.skipif(not allocator._is_glibc(), reason="not glibc")
+@needs_glibc
 @pytest.mark.parametrize("before", [CALL, COMMAND])
-def test_freed_memory_is_used_again(before):
-    assert faults(before) * 5 < faults("")
+@pytest.mark.parametrize("thread", ["main", "another"])
+def test_freed_memory_is_used_again(before, thread):
+    assert faults(before, thread) * 5 < faults("", thread)
 
 
-@pytest.mark.skipif(not allocator._is_glibc(), reason="not glibc")
+@needs_glibc
 @pytest.mark.parametrize("variable, value", [
     ("GLIBC_TUNABLES", ""), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1"), ("MALLOC_TRIM_THRESHOLD_", "131072"),
 ])  # fmt: skip
