@@ -19,10 +19,13 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "lif, learned decay and threshold": ("neuron", {"decay": DECAY, "learned": True}),
     "lif, half-size residual": ("neuron", {"decay": DECAY, "residual": "half"}),
     "lif, spikes alone": ("neuron", {"decay": DECAY, "alone": True}),
+    "lif, arguments kept": ("neuron", {"decay": DECAY, "donated": False}),
     "minimum traffic": ("minimum_traffic", {}),
     "one sequence of zeros": ("zeros", {}),
     "memory copy": ("memory_copy", {"copies": 3}),
 }
+DONATED = {"spyx, arguments donated": "spyx"}
+"""Programs of other libraries that are timed with donated arguments too."""
 STATES = {"lif": 1, "cuba": 2, "alif": 2, "clif": 2, "ilif": 1, "psn": 1, "masked_psn": 1, "sliding_psn": 1}
 """Neurons of ``model.neuron.name``, and their arrays of states per time step; of a PSN, its membrane alone."""
 SMALL = (4, 20, 500)  # for the comparison of values, which takes longer than timing on a large sequence
@@ -34,7 +37,7 @@ def measure(
     """``({label: {program: numbers}}, {program: versions}, {program: agreement})``; CPU time of one core."""
     with contextlib.ExitStack() as stack:
         workers = _started(stack, pythons, report)
-        versions = {name: worker.versions for name, worker in workers.items() if name == "lif" or name not in OURS}
+        versions = {name: worker.versions for name, worker in workers.items() if name == "lif" or name in pythons}
         agreement = _agreement(workers)
         rows = {}
         for label, shape in shapes.items():
@@ -83,9 +86,10 @@ def chaos_term(rounds: int, elements: int = 2_000_000) -> dict[str, Any]:
 
 def _started(stack: contextlib.ExitStack, pythons: Mapping[str, str], report: Report) -> dict[str, Worker]:
     workers = {name: stack.enter_context(Worker(sys.executable, "benchmarks.ours")) for name in OURS}
-    for name, python in pythons.items():
+    donated = {name: peer for name, peer in DONATED.items() if peer in pythons}
+    for name, peer in {**{peer: peer for peer in pythons}, **donated}.items():
         try:
-            worker = stack.enter_context(Worker(python, peers.MODULES[name]))
+            worker = stack.enter_context(Worker(pythons[peer], peers.MODULES[peer]))
             _make(worker, name, SMALL)
         except Failed as problem:
             report(f"{name} is left out: {problem}")
@@ -95,7 +99,8 @@ def _started(stack: contextlib.ExitStack, pythons: Mapping[str, str], report: Re
 
 
 def _make(worker: Worker, name: str, shape: Sequence[int]) -> None:
-    program, arguments = OURS.get(name, ("neuron", {"decay": DECAY}))
+    others = {"decay": DECAY, "donated": True} if name in DONATED else {"decay": DECAY}
+    program, arguments = OURS.get(name, ("neuron", others))
     worker.ask(make=program, arguments={"shape": list(shape), **arguments})
 
 
@@ -104,7 +109,7 @@ def _agreement(workers: Mapping[str, Worker]) -> dict[str, Any]:
     _make(workers["lif"], "lif", SMALL)
     ours, agreement = workers["lif"].check(), dict[str, dict[str, Any]]()
     for name in workers:
-        if name not in OURS:
+        if name in peers.MODULES:
             other = workers[name].check()
             agreement[name] = {
                 "spikes_differ": float((other["spikes"] != ours["spikes"]).mean()),

@@ -1,6 +1,6 @@
 """Programs of this package for benchmarks.worker: the neuron, its memory traffic alone, and the chaos term."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +14,9 @@ from benchmarks.worker import Program, drawn
 from csbp_jax import chaos, models, neurons
 from csbp_jax.config import Neuron
 
+LARGEST_WITHOUT_A_LOOP = 4
+"""Time steps that the neuron computes without a loop on CPU."""
+
 VERSIONS = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
 
 
@@ -23,54 +26,72 @@ def neuron(
     learned: bool = False,
     residual: neurons.Residual = "full",
     alone: bool = False,
+    donated: bool = True,
 ) -> Program:
     """lif forward and backward, hard reset, triangle.
 
     learned: with the gradients of decay and threshold. alone: without the last membrane, as in a layer of a network.
+    donated: whether a loop may write over x and the cotangent of the spikes, as over temporaries in a network.
     """
-    x, bars = jnp.asarray(drawn(shape)), [jnp.asarray(drawn(shape, 1)), jnp.zeros((shape[0], *shape[2:]))]
-    bars = bars[:1] if alone else bars
     constants = (jnp.float32(decay), jnp.float32(1.0)) if learned else ()
+    membrane_bar = [] if alone else [jnp.zeros((shape[0], *shape[2:]))]
 
     def call(x, *constants):
         out = neurons.lif(x, *constants) if learned else neurons.lif(x, decay, residual=residual)
-        return list(out[: len(bars)])
+        return list(out[: 1 + len(membrane_bar)])
 
-    forward_pass = jax.jit(lambda *operands: jax.vjp(call, *operands))
-    backward_pass = jax.jit(lambda pull, bars: pull(bars))
-    results: dict[str, Any] = {}
-
-    def forward():
-        (results["spikes"], *_), results["pull"] = jax.block_until_ready(forward_pass(x, *constants))
-
-    def backward():
-        results["gradient"], *_ = jax.block_until_ready(backward_pass(results["pull"], bars))
-
-    return Program([forward, backward], lambda: {name: np.asarray(results[name]) for name in ("spikes", "gradient")})
+    # A residual of half the size is not written over x.
+    passes = (donated and residual == "full", donated)
+    return _two_passes(shape, call, constants, membrane_bar, passes)
 
 
 def named_neuron(shape: Sequence[int], name: str, decay: float) -> Program:
     """A neuron of ``model.neuron.name``, forward and backward, with the gradients of its parameters if it has any."""
     # No feedback of states into the loss, as in a layer of a network whose last membrane is not tapped.
     built: Any = models.neuron(Neuron(name=name, decay=decay), shape[1])  # type: ignore[arg-type]  # one of the names
-    x, bars = jnp.asarray(drawn(shape)), jnp.asarray(drawn(shape, 1))
     params = built.init(jax.random.key(0), 1) if isinstance(built, nn.Module) else {}
 
     def call(x, params):
         neuron = built.apply(params, 1) if params else built
-        return neuron(x)[0]
+        return [neuron(x)[0]]
 
-    forward_pass = jax.jit(lambda *operands: jax.vjp(call, *operands))
-    backward_pass = jax.jit(lambda pull, bars: pull(bars))
+    return _two_passes(shape, call, (params,), [], (not params, not params))  # those with parameters have no loop
+
+
+def _two_passes(
+    shape: Sequence[int],
+    call: Callable[..., list[jax.Array]],
+    constants: Sequence[Any],
+    bars: Sequence[jax.Array],
+    donated: tuple[bool, bool],
+) -> Program:
+    """Time ``call(x, *constants) -> [spikes, ...]`` and its reverse pass.
+
+    bars: cotangents of the outputs other than the spikes.
+    donated: whether to donate x to the forward pass, and the cotangent of the spikes to the backward pass. Where there
+      is no loop, nothing is donated: it would only make XLA copy.
+    """
+    x, spikes_bar = jnp.asarray(drawn(shape)), jnp.asarray(drawn(shape, 1))
+    ahead, back = (donate and shape[1] > LARGEST_WITHOUT_A_LOOP for donate in donated)
+    # The residual comes before the spikes, so that it may take the place of x.
+    forward_pass = jax.jit(lambda *operands: jax.vjp(call, *operands)[::-1], donate_argnums=(0,) if ahead else ())
+    backward_pass = jax.jit(lambda pull, bar: pull([bar, *bars]), donate_argnums=(1,) if back else ())
     results: dict[str, Any] = {}
 
+    def prepare():
+        fresh = x.copy() if ahead else x, spikes_bar.copy() if back else spikes_bar
+        results["x"], results["bar"] = jax.block_until_ready(fresh)
+
     def forward():
-        results["spikes"], results["pull"] = jax.block_until_ready(forward_pass(x, params))
+        results["pull"], (results["spikes"], *_) = jax.block_until_ready(forward_pass(results["x"], *constants))
 
     def backward():
-        results["gradient"], _ = jax.block_until_ready(backward_pass(results["pull"], bars))
+        results["gradient"], *_ = jax.block_until_ready(backward_pass(results["pull"], results["bar"]))
 
-    return Program([forward, backward], lambda: {name: np.asarray(results[name]) for name in ("spikes", "gradient")})
+    def check():
+        return {name: np.asarray(results[name]) for name in ("spikes", "gradient")}
+
+    return Program([forward, backward], check, prepare=prepare)
 
 
 def minimum_traffic(shape: Sequence[int]) -> Program:
@@ -89,7 +110,7 @@ def minimum_traffic(shape: Sequence[int]) -> Program:
 
 
 def zeros(shape: Sequence[int]) -> Program:
-    """Fill a sequence with zeros, as XLA on CPU does before a loop over time writes to it."""
+    """Fill a sequence with zeros, as XLA on CPU does with the buffer of a loop that nothing is written over."""
     fill = jax.jit(lambda: jnp.zeros(shape))
     return Program([lambda: jax.block_until_ready(fill())])
 

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from benchmarks import targets
-from benchmarks.tables import table, tables
+from benchmarks.tables import donation, table, tables
 from benchmarks.timing import cell
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
@@ -73,9 +73,10 @@ Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
     if content["quick"]:
         head[0] = "1e5 neurons (T=100: 1e4)"
     same = "; ".join(f"{name}: {content['agreement'][name]['same']}" for name in peers)
+    same += "." + donation(content["neuron"])
     return f"""{text}
 Forward and backward of the neuron as two programs, float32, hard reset, nanoseconds per element and time step.
-Minimum traffic: two elementwise programs that move 24 bytes, without the recurrence. Agreement with lif: {same}.
+Minimum traffic: two elementwise programs that move 24 bytes, without the recurrence. Agreement with lif: {same}
 
 {table(head, rows)}
 

@@ -29,7 +29,17 @@ def neurons(rows: Content) -> str:
             body.append(
                 [label, name, cell(n["ns"]), cell(n["wall_ns"]), *stages, cell(n["over_lif"]), cell(n["over_minimum"])]
             )
-    return "## The neuron\n\n" + table(head, body)
+    return "## The neuron\n\n" + table(head, body) + donation(rows)
+
+
+def donation(rows: Content) -> str:
+    """Which programs may write over their arguments, in tables that compare both; otherwise nothing."""
+    if not all("lif, arguments kept" in row for row in rows.values()):
+        return ""
+    return """
+
+Beyond T=4, lif may write over its input and over the cotangent of the spikes (they are donated), as over temporaries in
+a network. Of the others, only the one named so may; spyx is compared without."""
 
 
 def other_neurons(content: Content) -> str:

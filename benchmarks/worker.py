@@ -27,11 +27,13 @@ class Program:
     stages: functions without arguments, called in this order and timed separately.
     check: returns the arrays by which programs are compared.
     info: JSON that answers the request to make the program.
+    prepare: called before the stages, not timed.
     """
 
     stages: Sequence[Callable[[], Any]]
     check: Callable[[], dict[str, np.ndarray]] = dict
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
+    prepare: Callable[[], Any] = lambda: None
 
 
 def drawn(shape: Sequence[int], seed: int = 0, mean: float = 0.3) -> np.ndarray:
@@ -48,6 +50,7 @@ def measured(program: Program, calls: int) -> dict[str, list[float]]:
     """``{wall: [stages], cpu: [stages]}``, seconds per call; CPU time is that of all threads."""
     wall, cpu = np.zeros((2, len(program.stages)))
     for _ in range(calls):
+        program.prepare()
         for i, stage in enumerate(program.stages):
             began = time.perf_counter(), time.process_time()
             stage()

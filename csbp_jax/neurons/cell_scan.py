@@ -103,13 +103,14 @@ def _forward(
     equations = functools.partial(cell.equations, cell.options, cell.fire)
     membrane, hidden = state
 
-    def step(t: jax.Array, rows: State) -> State:
+    def step(row: jax.Array, t: jax.Array, rows: State) -> State:
+        del t
         _, v, hidden = equations(constants, *rows)
-        return decay * v + at(x, t), hidden
+        return decay * v + row, hidden
 
     like = jax.tree.map(lambda row: jax.ShapeDtypeStruct(x.shape, row.dtype), state)
     first = (decay * membrane + x[:, 0], hidden)
-    last, stored = over_time(step, first, lambda rows: rows, like, range(x.shape[1]), not cell.expensive)
+    last, stored = over_time(step, first, lambda rows: rows, x, like, range(x.shape[1]), not cell.expensive)
     spikes, _, _ = equations(tuple(jnp.expand_dims(constant, 1) for constant in constants), *stored)
     _, v, hidden = equations(constants, *last)
     return (spikes.astype(x.dtype), (v, hidden), stored[0]), (stored, membrane, decay, constants, spike)
@@ -122,24 +123,24 @@ def _backward(cell: Cell, residuals: Any, bars: Any) -> tuple[jax.Array, State, 
     equations = functools.partial(cell.equations, cell.options, functools.partial(with_gradient_of, spike, cell.fire))
 
     def local(
-        t: ArrayLike, v_bar: jax.Array, hidden_bar: Hidden
+        s_bar: jax.Array, t: ArrayLike, v_bar: jax.Array, hidden_bar: Hidden
     ) -> tuple[jax.Array, tuple[jax.Array, Hidden], Constants]:
         u, hidden = jax.tree.map(lambda sequence: at(sequence, t), stored)
         # A sum over neurons at each time step would be slower than one at the end.
         wide = tuple(jnp.broadcast_to(constant, u.shape) for constant in constants)
         (_, v, _), pull = jax.vjp(equations, wide, u, hidden)
-        constants_bar, row, hidden_bar = pull((at(spikes_bar, t).astype(u.dtype), v_bar, hidden_bar))
+        constants_bar, row, hidden_bar = pull((s_bar.astype(u.dtype), v_bar, hidden_bar))
         return v, (row + at(u_bar, t), hidden_bar), constants_bar
 
-    def step(t: ArrayLike, carry: Any) -> Any:
+    def step(s_bar: jax.Array, t: ArrayLike, carry: Any) -> Any:
         (row, hidden_bar), (decay_bar, constants_bar) = carry
-        v, rows, more = local(t, decay * row, hidden_bar)
+        v, rows, more = local(s_bar, t, decay * row, hidden_bar)
         return rows, (decay_bar + row * v, jax.tree.map(jnp.add, constants_bar, more))
 
     times = range(spikes_bar.shape[1] - 1, -1, -1)
-    _, rows, constants_bar = local(times[0], v_bar, hidden_bar)
+    _, rows, constants_bar = local(at(spikes_bar, times[0]), times[0], v_bar, hidden_bar)
     carry = (rows, (jnp.zeros_like(membrane), constants_bar))
-    carry, x_bar = over_time(step, carry, lambda carry: carry[0][0], spikes_bar, times, not cell.expensive)
+    carry, x_bar = over_time(step, carry, lambda carry: carry[0][0], spikes_bar, spikes_bar, times, not cell.expensive)
     (row, hidden_bar), (decay_bar, constants_bar) = carry
     return (
         x_bar,

@@ -106,19 +106,21 @@ def above(stored: jax.Array, threshold: jax.Array, dtype: DTypeLike) -> tuple[ja
 
 
 def over_time(
-    step: Callable[[Any, Carry], Carry],
+    step: Callable[[jax.Array, Any, Carry], Carry],
     carry: Carry,
     store: Callable[[Carry], Any],
+    sequence: jax.Array,
     like: Any,
     times: range,
     unroll: bool = True,
 ) -> tuple[Carry, Any]:
-    """Iterate ``carry = step(t, carry)`` over time and stack ``store(carry)`` to ``[B, T, ...]``.
+    """Iterate ``carry = step(sequence[:, t], t, carry)`` over time and stack ``store(carry)`` to ``[B, T, ...]``.
 
     Args:
       step: one time step.
       carry: pytree of arrays ``[B, ...]``, that of ``times[0]``.
       store: from the carry to the rows that are stacked, an array or a pytree of arrays.
+      sequence: ``[B, T, ...]``; best one that nothing else reads.
       like: arrays or shapes, whose shapes and dtypes the stacked rows have.
       times: 0..T-1 once, upwards or downwards.
       unroll: whether few time steps become a chain without a loop; else a loop wherever it is cheaper for the chain of
@@ -127,13 +129,15 @@ def over_time(
     Returns:
       ``(last carry, stacked rows in the order of time)``.
     """
-    # The rows are part of the carry and are written in place, batch first: no transpose and no copy.
     unrolled, per_pass = _unrolled() if unroll or jax.default_backend() in _UNROLLED else (1, 1)
+    if len(times) > unrolled and per_pass == 1 and jax.tree.leaves(like)[0].dtype == sequence.dtype:
+        return _written_over(step, carry, store, sequence, like, times)
+    # The rows are part of the carry and are written in place, batch first: no transpose and no copy.
     peeled = len(times) if len(times) <= unrolled else 1 + (len(times) - 1) % per_pass
 
     def advance(carry: Carry, steps: Sequence[Any], stored: list[Any]) -> tuple[Carry, Any]:
         for t in steps:
-            carry = step(t, carry)
+            carry = step(at(sequence, t), t, carry)
             stored = [*stored, store(carry)]
         return carry, jax.tree.map(_stack, like, *stored[:: times.step])
 
@@ -152,6 +156,35 @@ def over_time(
     return result
 
 
+def _written_over(
+    step: Callable[[jax.Array, Any, Carry], Carry],
+    carry: Carry,
+    store: Callable[[Carry], Any],
+    sequence: jax.Array,
+    like: Any,
+    times: range,
+) -> tuple[Carry, Any]:
+    """Compute :func:`over_time` in a loop that writes the first of the stacked sequences over ``sequence``."""
+    # XLA on CPU fills a loop's buffer before the loop writes to it, which takes as long as writing it. Here the buffer
+    # is the sequence, whose row t is read before row t is written; XLA copies it only if something else reads it
+    # later, which in a network nothing does. Each row is written in the next pass, and the last one after the loop:
+    # with a write before the loop, the row that is read there would be a second reader.
+    leaves, structure = jax.tree.flatten(like)
+    buffers = jax.tree.unflatten(structure, [sequence, *(lax.full_like(leaf, 0) for leaf in leaves[1:])])
+
+    def write(carry: Carry, buffers: Any, t: ArrayLike) -> Any:
+        return _write(buffers, jax.tree.map(_stack, like, store(carry)), t)
+
+    def body(i: jax.Array, loop_carry: tuple[Carry, Any]) -> tuple[Carry, Any]:
+        carry, buffers = loop_carry
+        t = times[1] + times.step * i
+        buffers = write(carry, buffers, t - times.step)
+        return step(at(jax.tree.leaves(buffers)[0], t), t, carry), buffers
+
+    carry, buffers = lax.fori_loop(0, len(times) - 1, body, (carry, buffers))
+    return carry, write(carry, buffers, times[-1])
+
+
 def _stack(like: Any, *rows: jax.Array) -> jax.Array:
     return jnp.stack(rows, axis=1).astype(like.dtype)
 
@@ -165,15 +198,15 @@ def _write(buffers: Any, stacked: Any, t: ArrayLike) -> Any:
 
 def _first_and_step(
     x: jax.Array, membrane: jax.Array | None, decay: jax.Array, threshold: jax.Array, rule: Rule
-) -> tuple[jax.Array, Callable[[ArrayLike, jax.Array], jax.Array]]:
-    """Return u of the first time step, and ``step(t, u[t - 1]) -> u[t]``."""
+) -> tuple[jax.Array, Callable[[jax.Array, ArrayLike, jax.Array], jax.Array]]:
+    """Return u of the first time step, and ``step(x[t], t, u[t - 1]) -> u[t]``."""
     # The first step is peeled: a membrane passed in is already reset and must not be reset again.
     first = x[:, 0].astype(decay.dtype)
     if membrane is not None:
         first = first + decay * membrane
 
-    def step(t: ArrayLike, u: jax.Array) -> jax.Array:
-        return decay * after_reset(u, rule.fires(u, threshold), threshold, rule.reset) + at(x, t)
+    def step(row: jax.Array, t: ArrayLike, u: jax.Array) -> jax.Array:
+        return decay * after_reset(u, rule.fires(u, threshold), threshold, rule.reset) + row
 
     return first, step
 
@@ -195,7 +228,7 @@ def forward(
     first, step = _first_and_step(x, membrane, decay, threshold, rule)
     like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)
     store: Callable[[jax.Array], jax.Array] = (lambda u: u - threshold) if half else (lambda u: u)
-    last, stored = over_time(step, first, store, like, range(x.shape[1]))
+    last, stored = over_time(step, first, store, x, like, range(x.shape[1]))
     spikes = rule.fires(stored, 0 if half else jnp.expand_dims(threshold, 1)).astype(x.dtype)
     end = after_reset(last, rule.fires(last, threshold), threshold, rule.reset)
     return (spikes, end, stored), (stored, membrane, decay, threshold, spike)
@@ -206,7 +239,7 @@ def _forward_from_input(
 ) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
     """Compute ``((spikes, membrane after the last reset), residuals)``, with x in place of u."""
     first, step = _first_and_step(x, membrane, decay, threshold, rule)
-    last, spikes = over_time(step, first, lambda u: rule.fires(u, threshold), x, range(x.shape[1]))
+    last, spikes = over_time(step, first, lambda u: rule.fires(u, threshold), x, x, range(x.shape[1]))
     end = after_reset(last, rule.fires(last, threshold), threshold, rule.reset)
     return (spikes, end), (x, membrane, decay, threshold, spike)
 
@@ -231,25 +264,25 @@ def backward(
     """
     stored, membrane, decay, threshold, spike = residuals
 
-    def local(t: ArrayLike, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def local(s_bar: jax.Array, t: ArrayLike, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
         potential = above(at(stored, t), threshold, decay.dtype)
-        s_bar = at(spikes_bar, t).astype(decay.dtype)
+        s_bar = s_bar.astype(decay.dtype)
         row, threshold_bar = back_one(potential, s_bar, v_bar, threshold, spike, rule)
         return (row if u_bar is None else row + at(u_bar, t)).astype(carried or decay.dtype), threshold_bar
 
     def step(
-        t: ArrayLike, carry: tuple[jax.Array, tuple[jax.Array, jax.Array]]
+        s_bar: jax.Array, t: ArrayLike, carry: tuple[jax.Array, tuple[jax.Array, jax.Array]]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         row, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
         u, distance = above(at(stored, t), threshold, decay.dtype)
         decay_bar = decay_bar + row * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
-        row, threshold_bar_t = local(t, decay * row)
+        row, threshold_bar_t = local(s_bar, t, decay * row)
         return row, (decay_bar, threshold_bar + threshold_bar_t)
 
     times = range(stored.shape[1] - 1, -1, -1)
-    row, threshold_bar = local(times[0], membrane_bar)
+    row, threshold_bar = local(at(spikes_bar, times[0]), times[0], membrane_bar)
     sums = (jnp.zeros_like(threshold_bar), threshold_bar)
-    carry, x_bar = over_time(step, (row, sums), lambda carry: carry[0], spikes_bar, times)
+    carry, x_bar = over_time(step, (row, sums), lambda carry: carry[0], spikes_bar, spikes_bar, times)
     row, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
     if membrane is not None:
         decay_bar = decay_bar + row * membrane

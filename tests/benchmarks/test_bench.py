@@ -28,9 +28,10 @@ VERSIONS = {"toy": "1"}
 
 def double(n):
     print("a library may print")
-    values = []
+    values, prepared = [], []
     check = lambda: {"values": np.array(values)}
-    return Program([lambda: values.append(2 * n), lambda: sum(range(10_000))], check, {"n": n})
+    stages = [lambda: values.append(2 * prepared.pop()), lambda: sum(range(10_000))]
+    return Program(stages, check, {"n": n}, lambda: prepared.append(n))
 
 
 PROGRAMS = {"double": double}
@@ -96,6 +97,7 @@ def test_an_installed_library_is_not_installed_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["alif", "sliding_psn"])
 def test_the_timed_neuron_is_that_of_the_config(name):
     program = ours.named_neuron((2, 5, 6), name, 0.7)
+    program.prepare()
     for stage in program.stages:
         stage()
     built: Any = models.neuron(Neuron(name=name, decay=0.7), 5)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from chex import assert_shape, assert_trees_all_close, assert_trees_all_equal, a
 from jax import lax
 
 from csbp_jax import surrogate
-from csbp_jax.neurons import LIF, lif, lif_scan, lif_trace
+from csbp_jax.neurons import ILIF, LIF, lif, lif_scan, lif_trace
 from tests.support.memory import memory_of
 
 B, C = 3, 4
@@ -419,6 +420,22 @@ def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(
     for after, tangent in jax.jit(tangents)() if compiled else tangents():
         assert_close(after, expected, 1e-13)
         assert_close(tangent, difference, 1e-7)
+
+
+@pytest.mark.parametrize("neuron", [LIF(), LIF(reset="soft", detach_reset=True), ILIF()])
+def test_no_loop_in_a_larger_program_fills_or_copies_a_sequence(neuron):
+    """XLA on CPU would fill the buffer of each loop, unless an array that nothing else reads is written over."""
+    x, weight = jnp.ones((4, 20, 512)), jnp.float32(2)
+
+    @jax.jit
+    def layer(x, spikes_bar, weight):
+        spikes, pull = jax.vjp(lambda x: neuron(weight * x)[0], x)
+        return weight * spikes, pull(weight * spikes_bar)
+
+    text = str(layer.lower(x, x, weight).compile().as_text())
+    whole = re.findall(r"= f32\[4,20,512\]\S* (\w[\w-]*)\(", text)
+    assert whole.count("dynamic-update-slice") >= 2 and not {"copy", "pad"} & set(whole)
+    assert memory_of(layer, x, x, weight).temp_size_in_bytes < 2.2 * x.nbytes
 
 
 @pytest.mark.parametrize(
