@@ -1,5 +1,6 @@
 """Convolution and max pooling in forms that XLA compiles to fast code on CPU; elsewhere, the plain operations."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -8,29 +9,77 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
+
+_Pair = tuple[int, int]
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def convolution(x: jax.Array, kernel: jax.Array, strides: Sequence[int], *rest: Any, **options: Any) -> jax.Array:
+def convolution(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: Any,
+) -> jax.Array:
     """Compute ``lax.conv_general_dilated`` of ``[N, H, W, C]`` with padding ``kernel // 2``; for Flax's ``Conv``.
 
-    On CPU, XLA computes a convolution or its gradient a hundred times slower if the input is smaller than the kernel.
-    Such an input is padded with zeros to the size of the kernel, and the output is cropped.
+    Options are those that Flax passes; there is no dilation. On CPU, XLA computes a convolution or its gradient a
+    hundred times slower if the input is smaller than the kernel. Such an input is padded with zeros to the size of the
+    kernel, and the output is cropped.
     """
-    sizes = x.shape[1:3]
+    if jax.default_backend() != "cpu" or options.get("feature_group_count", 1) > 1:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    strides, padding, sizes = tuple(strides), tuple(padding), x.shape[1:3]
     # Rows and columns to add so that the output is as large as the kernel too: it is the kernel of the gradient.
     missing = [max(0, (k - 1) * s + 1 - n) for n, k, s in zip(sizes, kernel.shape, strides, strict=False)]
-    if jax.default_backend() != "cpu" or max(missing) == 0 or max(sizes) == 1:
-        return lax.conv_general_dilated(x, kernel, strides, *rest, **options)
+    if max(missing) == 0 or max(sizes) == 1:
+        return _convolve(x, kernel, strides, padding)
     height, width = (-(-n // s) for n, s in zip(sizes, strides, strict=True))
     # Without the barriers XLA would fold these zeros, and in the reverse pass those of the crop, into the convolution's
     # own padding.
     larger = _barrier(jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))))
-    return _barrier(lax.conv_general_dilated(larger, kernel, strides, *rest, **options))[:, :height, :width]
+    return _barrier(_convolve(larger, kernel, strides, padding))[:, :height, :width]
 
 
 def _barrier(x: jax.Array) -> jax.Array:
     barred: jax.Array = lax.optimization_barrier(x)
     return barred
+
+
+def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
+
+
+def _convolution_forward(
+    x: jax.Array, kernel: jax.Array, *geometry: Any
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    x = _unfused(x)
+    return _plain_convolution(x, kernel, *geometry), (x, kernel)
+
+
+def _convolution_backward(
+    strides: _Pair, padding: tuple[_Pair, _Pair], residuals: tuple[jax.Array, jax.Array], y_bar: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Compute both cotangents from arrays that lie in memory.
+
+    XLA transposes x, y_bar and the kernel for it. A transpose alone is fast; fused with what makes its operand, or with
+    the reversal of the kernel, it is a loop with large strides, and three to eight times slower than both.
+    """
+    x, kernel = residuals
+    y_bar = _unfused(y_bar)
+    turned = jnp.flip(_unfused(kernel.swapaxes(2, 3)), (0, 1))
+    edges = []
+    for n, m, k, stride, (low, _) in zip(x.shape[1:3], y_bar.shape[1:3], kernel.shape, strides, padding, strict=False):
+        before, dilated = k - 1 - low, (m - 1) * stride + 1
+        edges.append((before, n + k - 1 - dilated - before))
+    x_bar = lax.conv_general_dilated(y_bar, turned, (1, 1), edges, strides, dimension_numbers=_DIMENSIONS)
+    (kernel_bar,) = jax.linear_transpose(lambda k: _plain_convolution(x, k, strides, padding), kernel)(y_bar)
+    return x_bar, kernel_bar
+
+
+_convolve = jax.custom_vjp(_plain_convolution, nondiff_argnums=(2, 3))
+_convolve.defvjp(_convolution_forward, _convolution_backward)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
@@ -39,12 +88,76 @@ def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
         pads = ((0, 0), (pad, pad), (pad, pad))
         largest: jax.Array = nn.max_pool(x, (1, size, size), (1, stride, stride), pads)
         return largest
-    # The maximum of shifted arrays: XLA on CPU finds and scatters the gradient of a window element by element, ten
-    # times slower. The comparison is strict, so that the first of equal numbers has the gradient, as in XLA.
     x = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
-    rows, columns = ((n - size) // stride * stride + 1 for n in x.shape[2:4])
-    largest = x[:, :, :rows:stride, :columns:stride]
-    for i, j in itertools.islice(itertools.product(range(size), repeat=2), 1, None):
-        shifted = x[:, :, i : i + rows : stride, j : j + columns : stride]
-        largest = jnp.where(shifted > largest, shifted, largest)
-    return largest
+    height, width = ((n - size) // stride * stride + size for n in x.shape[2:4])
+    return _max_of_windows(x[:, :, :height, :width], size, stride)
+
+
+# Of shifted arrays: XLA on CPU finds and scatters the gradient of a window element by element, ten times slower.
+def _plain_max_of_windows(x: jax.Array, size: int, stride: int) -> jax.Array:
+    # Strict, unlike jnp.maximum, so that also the tangent is that of the first of equal elements.
+    return functools.reduce(lambda most, other: jnp.where(other > most, other, most), _shifted(x, size, stride))
+
+
+def _shifted(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
+    """Return the first element of each window, ``[B, T, rows, columns, C]``, the second of each, and so on."""
+    rows, columns = (n - size + 1 for n in x.shape[2:4])
+    indices = itertools.product(range(size), repeat=2)
+    return [x[:, :, i : i + rows : stride, j : j + columns : stride] for i, j in indices]
+
+
+def _max_forward(x: jax.Array, size: int, stride: int) -> tuple[jax.Array, jax.Array]:
+    """Return the maxima and, as the residual, the index of the first of each in its window."""
+    largest = _plain_max_of_windows(x, size, stride)
+    # float32, since XLA on CPU does not vectorise a selection of bytes.
+    first = jnp.full(largest.shape, size**2 - 1, jnp.float32)
+    for index, elements in reversed(list(enumerate(_shifted(x, size, stride)[:-1]))):
+        first = jnp.where(elements == largest, jnp.float32(index), first)
+    return largest, _unfused(first)
+
+
+def _max_backward(size: int, stride: int, first: jax.Array, bar: jax.Array) -> tuple[jax.Array]:
+    """Give each element the cotangents of the windows whose first maximum it is, in one pass.
+
+    The element in row ``stride (a + e) + r`` is in row ``stride e + r`` of window a, for e = 0, 1, ... as long as this
+    is below ``size``; so for columns.
+    """
+    windows, reach = first.shape[2:4], -(-size // stride)
+    rows, columns = (n + reach - 1 for n in windows)
+
+    def spread(of_windows: jax.Array, e: int, f: int) -> jax.Array:
+        """Move the windows by (e, f), and repeat each over the elements that begin there."""
+        ends = ((0, 0), (0, 0), (e, reach - 1 - e), (f, reach - 1 - f), (0, 0))
+        moved = jnp.pad(of_windows, ends)[:, :, :, None, :, None]
+        repeated = jnp.broadcast_to(moved, (*moved.shape[:3], stride, columns, stride, moved.shape[-1]))
+        return repeated.reshape(*moved.shape[:2], rows * stride, columns * stride, -1)
+
+    def index(e: int, f: int) -> jax.Array:
+        """The index of each element in the window that was moved there; -1 outside of it."""
+        row = (stride * e + jnp.arange(rows * stride) % stride)[:, None, None]
+        column = (stride * f + jnp.arange(columns * stride) % stride)[None, :, None]
+        return jnp.where((row < size) & (column < size), size * row + column, -1).astype(first.dtype)[None, None]
+
+    moves = itertools.product(range(reach), repeat=2)
+    parts = [jnp.where(spread(first, e, f) == index(e, f), spread(bar, e, f), 0) for e, f in moves]
+    height, width = ((n - 1) * stride + size for n in windows)
+    return (functools.reduce(jnp.add, parts)[:, :, :height, :width],)
+
+
+_max_of_windows = jax.custom_vjp(_plain_max_of_windows, nondiff_argnums=(1, 2))
+_max_of_windows.defvjp(_max_forward, _max_backward)
+
+
+def _unfused(x: jax.Array) -> jax.Array:
+    """Return x, written to memory as it is: XLA on CPU does not fuse across a call that is not inlined.
+
+    Left alone, it computes x again within each operation that reads it.
+    """
+    with set_xla_metadata(inlineable="false"):
+        same: jax.Array = _identity(x)
+    return same
+
+
+@jax.jit
+def _identity(x: jax.Array) -> jax.Array:
+    return x

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from csbp_jax.models import layers, norms, tpu_ops
+from csbp_jax.models import layers, norms, static, tpu_ops
 from csbp_jax.models.precision import to_compute_dtype, to_float32
 from csbp_jax.models.taps import Aux, Probe, run_neuron
 from csbp_jax.neurons import Neuron
@@ -73,7 +73,7 @@ class DelayedDense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         # Also a static input differs from step to step once it is delayed.
-        x, name = layers.repeat_over_time(x, self.time_steps), str(self.name)
+        x, name = static.repeat_over_time(x, self.time_steps), str(self.name)
         at_rest = jnp.zeros((x.shape[0], self.max_delay, x.shape[-1]), x.dtype)
         before: Any = (probe.states or {}).get(f"{name}.inputs", at_rest)
         h = to_float32(DelayedSynapse(self.features, self.max_delay, self.dtype, name="dense")(x, before))

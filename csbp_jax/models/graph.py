@@ -14,7 +14,7 @@ from jax import lax
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
-from csbp_jax.models import cpu_ops, layers
+from csbp_jax.models import cpu_ops, layers, static
 from csbp_jax.models.base import Network, RunLayer
 from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
 from csbp_jax.neurons import LIF, Neuron
@@ -124,7 +124,7 @@ class GraphNetwork(Network):
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         if x.shape[2:] != self.graph.shape:
             raise ConfigError(f"x: has shape {x.shape}, but must be [B, T, {', '.join(map(str, self.graph.shape))}]")
-        outputs = {self.graph.input: layers.repeat_over_time(x, self.time_steps)}
+        outputs = {self.graph.input: static.repeat_over_time(x, self.time_steps)}
         for name, sources, operation in self.graph.nodes:
             total = outputs[sources[0]]
             for source in sources[1:]:

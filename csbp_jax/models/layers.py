@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from csbp_jax.config import ConfigError
-from csbp_jax.models import cpu_ops, norms, tpu_ops
+from csbp_jax.models import cpu_ops, norms, static, tpu_ops
 from csbp_jax.models.precision import promote_without_bias, to_compute_dtype, to_float32
 from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
 from csbp_jax.neurons import Neuron
@@ -39,7 +39,7 @@ class ConvNorm(nn.Module):
     """Convolution and norm without a neuron: a current to be added to others.
 
     kernel: size of the square kernel, odd; stride 1 preserves the size of the image.
-    time_steps: a static input is repeated over these between convolution and norm.
+    time_steps: the output of the convolution of a static input is repeated over these.
     dtype: see precision.py, for this layer and those below.
     """
 
@@ -72,8 +72,9 @@ class ConvNorm(nn.Module):
             conv_general_dilated=_convolution(x.shape[1]),
             name="conv",
         )
-        h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
-        return {"conv": h, "norm": self.norm(name="norm")(h, train)}
+        h = to_float32(synapse(x))
+        currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps)
+        return {"conv": static.repeat_over_time(h, self.time_steps), "norm": currents}
 
 
 class ConvNormLIF(ConvNorm):
@@ -98,8 +99,8 @@ class Spike(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        tensors = {"current": repeat_over_time(x, self.time_steps)}
-        current = repeat_in_dtype(x, self.time_steps, self.dtype)
+        tensors = {"current": static.repeat_over_time(x, self.time_steps)}
+        current = static.repeat_in_dtype(x, self.time_steps, self.dtype)
         neuron = scale_threshold(neuron, self.threshold)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, x.shape[-1]), probe)
 
@@ -151,8 +152,9 @@ class DenseNorm(nn.Module):
 
     def tensors(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Compute the outputs of synapse and norm."""
-        h = repeat_over_time(to_float32(dense_synapse(self, x.shape[-1])(x)), self.time_steps)
-        return {"dense": h, "norm": self.norm(name="norm")(h, train)}
+        h = to_float32(dense_synapse(self, x.shape[-1])(x))
+        currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps)
+        return {"dense": static.repeat_over_time(h, self.time_steps), "norm": currents}
 
 
 class Dense(DenseNorm):
@@ -184,8 +186,9 @@ class Recurrent(nn.Module):
             name="dense",
         )
         feedback = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
-        h = repeat_over_time(to_float32(synapse(x)), self.time_steps)
-        tensors = {"dense": h, "norm": self.norm(name="norm")(h, train)}
+        h = to_float32(synapse(x))
+        currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps)
+        tensors = {"dense": static.repeat_over_time(h, self.time_steps), "norm": currents}
         drive = to_compute_dtype(tensors["norm"], self.dtype)
         return run_neuron(str(self.name), tensors, drive, Feedback(bind_neuron(neuron, self.features), feedback), probe)
 
@@ -260,39 +263,6 @@ def torch_bias(fan_in: int) -> Initializer:
     """Return PyTorch's initialiser of biases, ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-def repeat_over_time(h: jax.Array, time_steps: int) -> jax.Array:
-    """Repeat a static tensor (T = 1) over ``time_steps`` (direct coding); return any other unchanged."""
-    return _repeat(h, time_steps, h.dtype) if h.shape[1] == 1 else h
-
-
-def repeat_in_dtype(h: jax.Array, time_steps: int, dtype: Dtype | None) -> jax.Array:
-    """Compute :func:`repeat_over_time`, then cast to the compute dtype (None: unchanged)."""
-    return _repeat(h, time_steps, dtype or h.dtype) if h.shape[1] == 1 else to_compute_dtype(h, dtype)
-
-
-# The gradient of a broadcast is a sum over an array of all time steps: XLA writes that array first, in float32, and on
-# CPU adds up its rows ten times slower than it could read them. A sum of rows becomes a part of what makes them, such
-# as the neuron's reverse pass.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _repeat(h: jax.Array, time_steps: int, dtype: Dtype) -> jax.Array:
-    return _broadcast(h, time_steps, dtype)
-
-
-def _broadcast(h: jax.Array, time_steps: int, dtype: Dtype) -> jax.Array:
-    return jnp.broadcast_to(h.astype(dtype), (h.shape[0], time_steps, *h.shape[2:]))
-
-
-def _sum_of_rows(time_steps: int, dtype: Dtype, like: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    rows = (cotangent[:, t : t + 1].astype(like.dtype) for t in range(time_steps))
-    return (functools.reduce(jnp.add, rows),)
-
-
-_repeat.defvjp(
-    lambda h, time_steps, dtype: (_broadcast(h, time_steps, dtype), jnp.zeros((), h.dtype)),
-    _sum_of_rows,
-)
 
 
 def pool(x: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import pytest
 
 from csbp_jax import chaos, neurons
 from csbp_jax.config import ConfigError
-from csbp_jax.models import layers
+from csbp_jax.models import layers, norms
 from csbp_jax.models.taps import Aux, Probe
 from csbp_jax.neurons.plif import PLIF
 from csbp_jax.neurons.recurrent import Feedback
@@ -87,7 +87,7 @@ def sizes(cases):
 
 
 def identity_norm(name) -> Any:
-    return lambda h, train: h
+    return norms.NoNorm(name=name)
 
 
 def convolution(size, kernel, stride):

@@ -16,7 +16,7 @@ import pytest
 from csbp_jax import chaos, configs, learner, losses, models, neurons
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, check
 from csbp_jax.learner import optimizer
-from csbp_jax.models import layers
+from csbp_jax.models import layers, norms
 from csbp_jax.models.taps import Probe
 from csbp_jax.neurons.plif import Scaled
 from csbp_jax.neurons.recurrent import Feedback
@@ -171,7 +171,7 @@ def test_gradients_of_a_bias_a_learned_gain_and_feedback_add_up_in_float32():
 
 
 def identity_norm(name) -> Any:
-    return lambda h, train: h
+    return norms.NoNorm(name=name)
 
 
 def test_a_term_far_weaker_than_the_task_is_not_rounded_away():

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from csbp_jax import neurons
-from csbp_jax.models import layers, norms, tpu_ops
+from csbp_jax.models import layers, norms, static, tpu_ops
 from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Probe
 
@@ -163,7 +163,7 @@ def test_a_static_current_in_bfloat16_has_the_gradient_summed_in_float32():
         return lambda h: (repeat(h).astype(jnp.float32) ** 2 * weights).sum()
 
     h = jax.random.normal(jax.random.key(0), (B, 1, 5))
-    lean = current(lambda h: layers.repeat_in_dtype(h, T, jnp.bfloat16))
+    lean = current(lambda h: static.repeat_in_dtype(h, T, jnp.bfloat16))
     plain = current(lambda h: jnp.broadcast_to(h, (B, T, 5)).astype(jnp.bfloat16))
     assert lean(h) == plain(h)
 

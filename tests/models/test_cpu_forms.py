@@ -1,0 +1,120 @@
+"""Convolutions, norms and static currents in the forms of csbp_jax/models that are fast on CPU: the same numbers."""
+
+import re
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from csbp_jax.models import cpu_ops, norms, static
+
+NORMS = pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn", "bntt", "none"])
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5, 3)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
+@pytest.mark.parametrize("size", [(6, 7), (9, 8)])
+def test_gradients_of_a_convolution_and_their_tangents_equal_laxs(x64, kernel, strides, size):
+    draw = np.random.default_rng(0)
+    x, weights = draw.standard_normal((2, *size, 3)), draw.standard_normal((*kernel, 3, 4))
+    padding = [(k // 2, k // 2) for k in kernel]
+
+    def gradients(convolution):
+        def loss(*operands):
+            y = convolution(*operands, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            return (jnp.sin(y) * np.arange(4).reshape(1, 1, 1, 4)).sum()
+
+        return jax.jvp(jax.grad(loss, argnums=(0, 1)), (x, weights), (jnp.cos(x), jnp.cos(weights)))
+
+    ours = jax.jit(lambda: gradients(cpu_ops.convolution))()
+    chex.assert_trees_all_close(ours, jax.jit(lambda: gradients(lax.conv_general_dilated))(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about programs for CPUs")
+def test_no_transpose_for_a_convolution_on_cpu_is_fused_with_arithmetic():
+    """Such a loop has large strides: it was three to eight times slower than both alone."""
+
+    def loss(weights, x):
+        y = cpu_ops.convolution(jnp.tanh(x), weights, (1, 1), [(1, 1), (1, 1)])
+        return (jnp.sin(y) ** 2).sum()
+
+    weights, x = jnp.ones((3, 3, 16, 32)), jnp.ones((4, 8, 8, 16))
+    text = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(weights, x).compile().as_text() or ""
+    bodies = re.findall(r"^%\S+ \([^)]*\) -> [^{]*\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
+    operations = [set(re.findall(r"= \S+ ([a-z\-]+)\(", body)) for body in bodies]
+    transposing = [found for found in operations if "transpose" in found]
+    assert transposing
+    assert all(found <= {"transpose", "copy", "bitcast", "parameter"} for found in transposing)
+
+
+@NORMS
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_static_current_is_normalised_as_if_repeated(x64, kind, groups, train):
+    time_steps, x = 3, jnp.asarray(np.random.default_rng(0).normal(1, 2, (4, 1, 2, 3, 5)))
+    norm = norms.make(kind, time_steps, threshold=0.5, groups=groups)()
+    variables = norm.init(jax.random.key(0), static.repeat_over_time(x, time_steps), False)
+
+    def outputs(normalise):
+        def loss(params, x):
+            y, after = nn.apply(normalise, norm, mutable=["batch_stats"])({**variables, "params": params}, x)
+            return (jnp.sin(y) * np.arange(5).reshape(1, 1, 1, 1, 5)).sum(), (y, after)
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(variables.get("params", {}), x)
+
+    def repeated(norm, x):
+        return norm(static.repeat_over_time(x, time_steps), train)
+
+    ours = jax.jit(lambda: outputs(lambda norm, x: norms.over_time(norm, x, train, time_steps)))()
+    chex.assert_trees_all_close(ours, jax.jit(lambda: outputs(repeated))(), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["batch", "tebn", "bntt"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_of_a_norm_equal_jaxs_of_its_definition(x64, kind, groups):
+    """Also those through the new running statistics, and the derivative of all along a direction."""
+    time_steps, epsilon = 3, 1e-4 if kind == "bntt" else 1e-5
+    draw = np.random.default_rng(0)
+    x = draw.normal(1, 2, (4, time_steps, 2, 5))
+    norm = norms.make(kind, time_steps, groups=groups)()
+    variables = norm.init(jax.random.key(0), x, False)
+    params = jax.tree.map(lambda leaf: draw.uniform(0.5, 2, leaf.shape), variables["params"])
+
+    def ours(params, x):
+        y, after = norm.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+        return y, after["batch_stats"]
+
+    def defined(params, x):
+        h = x.reshape(groups, -1, *x.shape[1:])
+        axes = (1, 3) if kind == "bntt" else (1, 2, 3)
+        n = h[0].size // 5 // (time_steps if kind == "bntt" else 1)
+        mean, var = h.mean(axes, keepdims=True), h.var(axes, keepdims=True)
+        y = ((h - mean) / jnp.sqrt(var + epsilon)).reshape(x.shape)
+        if kind == "bntt":
+            y = params["scale"][None, :, None] * y
+        else:
+            p = params["p"].reshape(1, -1, 1, 1) if kind == "tebn" else 1
+            y = p * (params["scale"].reshape(1, 1, 1, -1) * y + params["bias"].reshape(1, 1, 1, -1))
+        mean, var = mean.mean(0).squeeze(axis=(0, -2)), var.mean(0).squeeze(axis=(0, -2))
+        if kind != "bntt":
+            mean, var = mean[0], var[0]
+        return y, {"mean": 0.1 * mean, "var": 0.9 + 0.1 * var * n / (n - 1)}
+
+    def everything(normalise):
+        def loss(*point):
+            y, statistics = normalise(*point)
+            return (jnp.sin(y) * np.arange(5).reshape(1, 1, 1, 5)).sum() + sum(
+                (leaf**2).sum() for leaf in jax.tree.leaves(statistics)
+            )
+
+        point = (params, x)
+        direction = jax.tree.map(jnp.cos, point)
+        return normalise(*point), jax.jvp(jax.grad(loss, argnums=(0, 1)), point, direction)
+
+    chex.assert_trees_all_close(
+        jax.jit(lambda: everything(ours))(), jax.jit(lambda: everything(defined))(), rtol=1e-11, atol=1e-11
+    )
