@@ -214,7 +214,8 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
     **{
         f"alif over lif, per state, {label}": (
             "rows of 4 MB (T=4 and 16) are read several times, since a fusion has a single output and two states are "
-            "written"
+            "written; and in a loop (beyond T=4) the buffer of the adaptation is filled with zeros first, since there "
+            "is nothing that it could be written over"
         )
         for label in TS
     },

@@ -110,7 +110,8 @@ def _forward(
 
     like = jax.tree.map(lambda row: jax.ShapeDtypeStruct(x.shape, row.dtype), state)
     first = (decay * membrane + x[:, 0], hidden)
-    last, stored = over_time(step, first, lambda rows: rows, x, like, range(x.shape[1]), not cell.expensive)
+    reread = (lambda _, rows: rows) if hidden else None
+    last, stored = over_time(step, first, lambda rows: rows, x, like, range(x.shape[1]), not cell.expensive, reread)
     spikes, _, _ = equations(tuple(jnp.expand_dims(constant, 1) for constant in constants), *stored)
     _, v, hidden = equations(constants, *last)
     return (spikes.astype(x.dtype), (v, hidden), stored[0]), (stored, membrane, decay, constants, spike)
@@ -140,7 +141,12 @@ def _backward(cell: Cell, residuals: Any, bars: Any) -> tuple[jax.Array, State, 
     times = range(spikes_bar.shape[1] - 1, -1, -1)
     _, rows, constants_bar = local(at(spikes_bar, times[0]), times[0], v_bar, hidden_bar)
     carry = (rows, (jnp.zeros_like(membrane), constants_bar))
-    carry, x_bar = over_time(step, carry, lambda carry: carry[0][0], spikes_bar, spikes_bar, times, not cell.expensive)
+    # Only a row that was not rounded when it was stored.
+    several = stored[1] and spikes_bar.dtype == decay.dtype
+    reread = (lambda carry, row: ((row, carry[0][1]), carry[1])) if several else None
+    carry, x_bar = over_time(
+        step, carry, lambda carry: carry[0][0], spikes_bar, spikes_bar, times, not cell.expensive, reread
+    )
     (row, hidden_bar), (decay_bar, constants_bar) = carry
     return (
         x_bar,

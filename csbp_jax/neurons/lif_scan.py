@@ -113,6 +113,7 @@ def over_time(
     like: Any,
     times: range,
     unroll: bool = True,
+    reread: Callable[[Carry, Any], Carry] | None = None,
 ) -> tuple[Carry, Any]:
     """Iterate ``carry = step(sequence[:, t], t, carry)`` over time and stack ``store(carry)`` to ``[B, T, ...]``.
 
@@ -125,13 +126,15 @@ def over_time(
       times: 0..T-1 once, upwards or downwards.
       unroll: whether few time steps become a chain without a loop; else a loop wherever it is cheaper for the chain of
         an expensive step.
+      reread: from a carry and its stored rows to the same carry, made of these rows. Where a carry holds several
+        arrays, a loop on CPU then need not copy them before they are updated.
 
     Returns:
       ``(last carry, stacked rows in the order of time)``.
     """
     unrolled, per_pass = _unrolled() if unroll or jax.default_backend() in _UNROLLED else (1, 1)
     if len(times) > unrolled and per_pass == 1 and jax.tree.leaves(like)[0].dtype == sequence.dtype:
-        return _written_over(step, carry, store, sequence, like, times)
+        return _written_over(step, carry, store, sequence, like, times, reread)
     # The rows are part of the carry and are written in place, batch first: no transpose and no copy.
     peeled = len(times) if len(times) <= unrolled else 1 + (len(times) - 1) % per_pass
 
@@ -163,6 +166,7 @@ def _written_over(
     sequence: jax.Array,
     like: Any,
     times: range,
+    reread: Callable[[Carry, Any], Carry] | None,
 ) -> tuple[Carry, Any]:
     """Compute :func:`over_time` in a loop that writes the first of the stacked sequences over ``sequence``."""
     # XLA on CPU fills a loop's buffer before the loop writes to it, which takes as long as writing it. Here the buffer
@@ -179,6 +183,8 @@ def _written_over(
         carry, buffers = loop_carry
         t = times[1] + times.step * i
         buffers = write(carry, buffers, t - times.step)
+        if reread is not None:
+            carry = reread(carry, jax.tree.map(lambda buffer: at(buffer, t - times.step), buffers))
         return step(at(jax.tree.leaves(buffers)[0], t), t, carry), buffers
 
     carry, buffers = lax.fori_loop(0, len(times) - 1, body, (carry, buffers))

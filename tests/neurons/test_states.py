@@ -172,6 +172,15 @@ def test_bfloat16_currents_have_float32_states_and_bfloat16_spikes_and_gradients
 
 
 @NEURONS
+def test_the_gradient_of_a_bfloat16_current_is_rounded_once(name):
+    """On its way back through time it is float32."""
+    neuron, x = build(name, CASES[name].constants), 2 * draw(B, 20, C).astype(jnp.bfloat16)
+    weights = draw(B, 20, C, seed=1).astype(jnp.bfloat16).astype(jnp.float32)
+    gradient = jax.jit(jax.grad(lambda x: (weights * neuron(x)[0]).sum()))
+    assert_trees_all_equal(gradient(x), gradient(x.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
+@NEURONS
 def test_constants_and_neurons_can_be_stacked(name):
     x, constants = draw(B, 5, C), CASES[name].constants
     members = [build(name, {k: factor * v for k, v in constants.items()}) for factor in (0.9, 1.1)]
