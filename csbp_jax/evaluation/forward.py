@@ -66,8 +66,8 @@ def apply_batched(
 
     def function(source: data.DataSource) -> Iterator[tuple[NDArray[np.bool_], Any]]:
         keys = eval_keys(run.config.seed, source, batch_size)
-        for key, batch in zip(keys, data.eval_batches(source, batch_size), strict=True):
-            yield batch["mask"], step(variables, key, sharding.shard_batch(batch, devices))
+        for number, batch in enumerate(data.eval_batches(source, batch_size)):
+            yield batch["mask"], step(variables, keys[number], sharding.shard_batch(batch, devices))
 
     return function
 

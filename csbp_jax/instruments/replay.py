@@ -76,7 +76,8 @@ def record(run: CompiledRun, seed: int, most: int = MAX_BYTES) -> tuple[State, P
       ConfigError: the run has no term, it takes it in sub-steps, or the record would take more than ``most`` bytes.
       Diverged: a push is not finite.
     """
-    leaves = jax.tree.leaves(jax.eval_shape(lambda: _first_state(run, seed)).params)
+    shapes = jax.eval_shape(lambda: to_default_precision(run.pure_init(jax.random.key(seed))))
+    leaves = jax.tree.leaves(shapes.params)
     count, needed = sum(p.size for p in leaves), run.total_steps * sum(p.size * p.dtype.itemsize for p in leaves)
     if needed > most:
         raise ConfigError(

@@ -86,6 +86,9 @@ def separate_gradients(recipe: Recipe, state: State, batch: Batch) -> dict[str, 
 
     values, pull_back = jax.vjp(task_and_chaos, state.params)
     cotangents = {name: {k: jnp.full_like(v, k == name) for k, v in values.items()} for name in values}
+    if not state.hparams["z0"]:
+        # Without a term its gradient would be another reverse pass, over zeros.
+        return {"task": pull_back(cotangents["task"])[0], "chaos": jax.tree.map(jnp.zeros_like, state.params)}
     return {name: pull_back(cotangent)[0] for name, cotangent in cotangents.items()}
 
 

@@ -1,6 +1,7 @@
 """Devices: compiler options, FLOPs of a step, peak FLOP/s and memory use."""
 
 import functools
+import os
 from typing import Any
 
 import jax
@@ -20,6 +21,8 @@ _YNN = "LIBRARY_FUSION_TYPE_"
 # jaxlib's default on CPU is these two and INDIVIDUAL_CONVOLUTION.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": f"{_YNN}REDUCE,{_YNN}INDIVIDUAL_DOT"}
 
+_LEVEL = "xla_backend_optimization_level"
+
 
 @functools.cache
 def compiler_options() -> dict[str, str] | None:
@@ -37,6 +40,17 @@ def compiler_options() -> dict[str, str] | None:
     except jax.errors.JaxRuntimeError:
         return None
     return _CPU_OPTIONS
+
+
+def run_once_options() -> dict[str, str] | None:
+    """Return options of ``jax.jit`` for a program that runs once: on CPU, the first level of LLVM; None elsewhere.
+
+    By default LLVM takes the third level, and longer to optimise an initialisation than that then runs. A level in
+    XLA_FLAGS, as in this package's tests, stands.
+    """
+    if jax.default_backend() != "cpu" or _LEVEL in os.environ.get("XLA_FLAGS", ""):
+        return None
+    return {_LEVEL: "1"}
 
 
 def peak_flops() -> float | None:

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from csbp_jax import data, learner, models
 from csbp_jax.config import Config
 from csbp_jax.learner import Batch, State
-from csbp_jax.runtime.hardware import compiler_options
+from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.sweep import grid
 from csbp_jax.training import selection
 from csbp_jax.training.compiled import Splits, compile_run, eval_keys
@@ -46,7 +46,7 @@ class VectorisedRuns:
         def step(state: State, stream: jax.Array, batches: Batch) -> tuple[State, dict[str, Any]]:
             return run.pure_train_step(state, {name: rows[stream] for name, rows in batches.items()})
 
-        self.init = jax.jit(self._over_members(run.pure_init, (0, 0)))
+        self.init = jax.jit(self._over_members(run.pure_init, (0, 0)), compiler_options=run_once_options())
         self.step = jax.jit(
             self._over_members(step, (0, 0, None)), donate_argnums=0, compiler_options=compiler_options()
         )

@@ -16,7 +16,7 @@ from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import multihost, sharding
-from csbp_jax.runtime.hardware import compiler_options
+from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.training import build, flip_meter
 from csbp_jax.training.plugins import Own
 
@@ -90,7 +90,7 @@ class CompiledRun:
     @functools.cached_property
     def init(self) -> Callable[..., State]:
         """``init(key, hparams=None) -> state``, laid out over the mesh."""
-        return jax.jit(self.pure_init, out_shardings=self._state_shardings)
+        return jax.jit(self.pure_init, out_shardings=self._state_shardings, compiler_options=run_once_options())
 
     @functools.cached_property
     def train_step(self) -> jax.stages.Wrapped:
@@ -108,6 +108,7 @@ class CompiledRun:
         return jax.jit(
             lambda state, batch: learner.gradient_norms(self.pure_gradients(state, batch)),
             out_shardings=self._replicated,
+            compiler_options=run_once_options(),
         )
 
     @functools.cached_property
@@ -124,9 +125,9 @@ class CompiledRun:
         batch_size = -(-self.config.eval_batch_size // self.mesh.size) * self.mesh.size
         keys = eval_keys(self.config.seed, source, batch_size)
         sums: list[dict[str, jax.Array]] = []
-        for key, batch in zip(keys, data.eval_batches(source, batch_size, **multihost.host_slice()), strict=True):
+        for number, batch in enumerate(data.eval_batches(source, batch_size, **multihost.host_slice())):
             check()
-            sums.append(self._eval_step(state, key, self.shard_batch(batch)))
+            sums.append(self._eval_step(state, keys[number], self.shard_batch(batch)))
             jax.block_until_ready(sums[-2:-1])  # at most two batches are in flight
         total = {name: sum(float(batch_sums[name]) for batch_sums in sums) for name in sums[0]}
         count = total["count"]

@@ -16,14 +16,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import chex
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from csbp_jax import data
-from csbp_jax.config import Config, ConfigError, Data
+from csbp_jax import configs, data
+from csbp_jax.config import Config, ConfigError, Data, replaced
 from csbp_jax.data.download import locks
 from csbp_jax.data.images import preparation, records, sources
 from csbp_jax.data.images.decode import decode
@@ -512,6 +513,13 @@ def test_only_training_is_augmented_and_only_by_the_augmentations_of_the_host(da
             assert splits[split].num_uniforms == 0
             taken = splits[split].take(np.array([1]), np.zeros((1, 0), np.float32))
             chex.assert_trees_all_equal({key: value[0] for key, value in taken.items()}, splits[split][1])
+
+
+@pytest.mark.parametrize("augment, counted", [(("crop", "flip"), 0), (("cutout", "random_erasing"), 1)])
+def test_the_mean_colour_is_computed_for_augmentations_that_fill(augment, counted):
+    mean = mock.Mock(return_value=np.zeros(3))
+    steps = sources.host_steps(replaced(configs.load("cifar10"), "data.augment", augment), (32, 32), mean)
+    assert (len(steps), mean.call_count) == (len(augment), counted)
 
 
 def test_cutout_has_the_published_side(datasets):

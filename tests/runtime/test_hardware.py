@@ -54,6 +54,15 @@ def test_a_training_step_on_cpu_leaves_no_convolution_to_ynnpack():
     chex.assert_trees_all_close(default(kernel, x), ours(kernel, x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere nothing is asked of the compiler")
+def test_the_users_level_of_the_compiler_stands(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    options = hardware.run_once_options()
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2 and options
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
+    assert hardware.run_once_options() is None
+
+
 def given_away(compiled):
     """The convolutions within YNNPACK's fusions."""
     *computations, entry = compiled.as_text().split("ENTRY ")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -19,10 +20,10 @@ from csbp_jax import configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import sharding
+from csbp_jax.runtime import hardware, sharding
 from csbp_jax.training import loop, run_json
 from csbp_jax.training.checkpoint import location, manifest
-from csbp_jax.training.compiled import compile_run
+from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.run_dir import open_run
 from tests.support import shared_programs
@@ -99,6 +100,17 @@ def test_the_chaos_term_of_the_digits_preset_is_not_negligible():
     run = compile_run(config, data.load(config)["train"], 39, mesh=sharding.data_parallel(1))
     norms = run.gradient_norms(run.init(jax.random.key(config.seed)), run.shard_batch(next(run.batches(config.seed))))
     assert norms["chaos"] > 0.1 * norms["task"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(hardware.run_once_options() is None, reason="the compiler's level is the same for all programs")
+@pytest.mark.parametrize("name", ["digits", "digits_spikformer"])
+def test_the_initial_state_has_the_bits_of_the_compilers_default(name):
+    config = configs.load(name)
+    splits = data.load(config)
+    run = compile_run(resolve(config, splits), splits["train"], 39, mesh=sharding.data_parallel(1))
+    key = jax.random.key(1)
+    chex.assert_trees_all_equal(run.init(key), jax.jit(run.pure_init)(key))
 
 
 def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path):

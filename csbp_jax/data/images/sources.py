@@ -54,17 +54,17 @@ def load(config: Config, data_dir: pathlib.Path) -> dict[str, DataSource]:
         view = View(size or _IMAGENET_SIZE, resize=resizer(config))
         train_view = dataclasses.replace(view, random="resized_crop" in config.data.augment)
         jpegs, test_jpegs = records.encoded(directory, "train"), records.encoded(directory, test)
-        steps = host_steps(config, view.size, _IMAGENET_MEAN, but="resized_crop")
+        steps = host_steps(config, view.size, lambda: _IMAGENET_MEAN, but="resized_crop")
         return {
             "train": JpegSource(jpegs, train, y[train], classes, train_view, steps),
             "validation": JpegSource(jpegs, validation, y[validation], classes, view),
             "test": JpegSource(test_jpegs, np.arange(len(test_y)), test_y, classes, view),
         }
     x, test_x = _resized(x, size), _resized(test_x, size)
-    steps = host_steps(config, (x.shape[1], x.shape[2]), np.round(x.mean(axis=(0, 1, 2))))
+    steps = host_steps(config, (x.shape[1], x.shape[2]), lambda: np.round(x.mean(axis=(0, 1, 2))))
     return {
-        "train": ImageArraySource(x[train], y[train], classes, steps),
-        "validation": ImageArraySource(x[validation], y[validation], classes),
+        "train": ImageArraySource(x, y, classes, steps, train),
+        "validation": ImageArraySource(x, y, classes, rows=validation),
         "test": ImageArraySource(test_x, test_y, classes),
     }
 
@@ -114,25 +114,35 @@ class ImageArraySource(DataSource):
     """Images in memory: record i is ``{"x": [1, H, W, C] uint8, "y": int32}``; ``take`` also augments them.
 
     Args:
-      x: ``[N, H, W, C]``.
+      x: ``[N, H, W, C]``; sources may share it.
       y: labels ``[N]``.
       classes: number of classes.
       steps: augmentations, in order.
+      rows: which of the images are the records, in order; by default all.
     """
 
-    def __init__(self, x: Images, y: Array, classes: int, steps: Sequence[Step] = ()):
-        self.x, self.y, self.classes, self.steps = x, y, classes, steps
+    def __init__(
+        self, x: Images, y: Array, classes: int, steps: Sequence[Step] = (), rows: NDArray[np.intp] | None = None
+    ):
+        self._images, self._rows = x, np.arange(len(y)) if rows is None else rows
+        self.y, self.classes, self.steps = y[self._rows], classes, steps
         self.num_uniforms = sum(n for n, _ in steps)
+
+    @property
+    def x(self) -> Images:
+        """A copy of the images of all records."""
+        return self._images[self._rows]
 
     def __len__(self) -> int:
         return len(self.y)
 
     def __getitem__(self, i: int) -> Record:
-        return {"x": self.x[i][None], "y": self.y[i]}
+        return {"x": self._images[self._rows[i]][None], "y": self.y[i]}
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Stack records and augment them by ``uniforms``."""
-        return {"x": _augmented(self.x[indices], self.steps, uniforms)[:, None], "y": self.y[indices]}
+        images = self._images[self._rows[indices]]
+        return {"x": _augmented(images, self.steps, uniforms)[:, None], "y": self.y[indices]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,32 +216,38 @@ def _decoded(jpeg: dict[str, Any]) -> Images:
     return decode(jpeg["image"], os.fsdecode(jpeg["file_name"]))
 
 
-def host_steps(config: Config, size: tuple[int, int], mean: NDArray[Any], but: str = "") -> list[Step]:
+def host_steps(config: Config, size: tuple[int, int], mean: Callable[[], NDArray[Any]], but: str = "") -> list[Step]:
     """Return the augmentations of ``config.data.augment`` that run on the host, in that field's order.
 
     Args:
       config: ``data.augment``, and ``data.name`` for the side of cutout.
       size: height and width of the images.
-      mean: ``[C]``, the colour of pixels without content.
+      mean: returns ``[C]``, the colour of pixels without content; called if an augmentation fills pixels.
       but: an augmentation to leave out.
     """
     side = _CUTOUT_SIDE.get(config.data.name, min(size) // 2)
     steps: dict[str, Step] = {
         "crop": (2, augment.crop),
         "flip": (1, augment.flip),
-        "cutout": (2, functools.partial(augment.cutout, side=side, fill=mean)),
-        "autoaugment": (autoaugment.UNIFORMS, functools.partial(autoaugment.autoaugment, fill=mean)),
+        "resized_crop": (augment.RESIZED_CROP_UNIFORMS, augment.resized_crop),
+    }
+    filling: dict[str, tuple[int, Callable[..., Images]]] = {
+        "cutout": (2, functools.partial(augment.cutout, side=side)),
+        "autoaugment": (autoaugment.UNIFORMS, autoaugment.autoaugment),
         "randaugment": (
             autoaugment.OPERATION_UNIFORMS * config.data.randaugment_operations,
-            functools.partial(autoaugment.randaugment, magnitude=config.data.randaugment_magnitude, fill=mean),
+            functools.partial(autoaugment.randaugment, magnitude=config.data.randaugment_magnitude),
         ),
         "random_erasing": (
             augment.ERASING_UNIFORMS,
-            functools.partial(augment.random_erasing, probability=config.data.erasing_probability, fill=mean),
+            functools.partial(augment.random_erasing, probability=config.data.erasing_probability),
         ),
-        "resized_crop": (augment.RESIZED_CROP_UNIFORMS, augment.resized_crop),
     }
-    return [steps[name] for name in config.data.augment if name in steps and name != but]
+    names = [name for name in config.data.augment if name != but]
+    if filling.keys() & set(names):
+        fill = mean()
+        steps |= {name: (n, functools.partial(step, fill=fill)) for name, (n, step) in filling.items()}
+    return [steps[name] for name in names if name in steps]
 
 
 def _augmented(x: Images, steps: Sequence[Step], uniforms: Uniforms) -> Images:

@@ -35,7 +35,7 @@ def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes:
             _labels(records),
             classes,
             dataclasses.replace(view, random=random and split == "train"),
-            sources.host_steps(config, view.size, _GREY, but="resized_crop") if split == "train" else (),
+            sources.host_steps(config, view.size, lambda: _GREY, but="resized_crop") if split == "train" else (),
         )
         for split, records in splits.items()
     }
