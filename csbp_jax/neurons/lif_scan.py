@@ -355,3 +355,39 @@ def lif_trace(
 
 
 lif_trace.defvjp(forward, lambda rule, residuals, bars: backward(rule, residuals, *bars))
+
+
+@jax.custom_vjp
+def leaky_sum(x: jax.Array, start: jax.Array, decay: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Compute ``I[t] = decay I[t-1] + x[t]``, a membrane without spikes: ``(I [B, T, ...], its last row)``.
+
+    start: ``I[-1]``, ``[B, ...]``. It and ``decay`` have the membrane's dtype, ``decay`` the rank of x without time.
+    """
+    return _leaky_sum_forward(x, start, decay)[0]
+
+
+def _leaky_sum_forward(x: jax.Array, start: jax.Array, decay: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Any]:
+    like = jax.ShapeDtypeStruct(x.shape, decay.dtype)
+    first = x[:, 0].astype(decay.dtype) + decay * start
+    last, sums = over_time(
+        lambda row, _, last: decay * last + row, first, lambda last: last, x, like, range(x.shape[1])
+    )
+    return (sums, last), (sums, start, decay, jnp.zeros((), x.dtype))  # the zero tells the dtype of x
+
+
+def _leaky_sum_backward(residuals: Any, bars: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    sums, start, decay, zero = residuals
+    sums_bar, last_bar = bars
+
+    def step(bar: jax.Array, t: ArrayLike, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        row, decay_bar = carry
+        return decay * row + bar, decay_bar + row * at(sums, t)
+
+    times = range(sums.shape[1] - 1, -1, -1)
+    carry = (last_bar + at(sums_bar, times[0]), jnp.zeros_like(last_bar))
+    like = jax.ShapeDtypeStruct(sums.shape, zero.dtype)
+    (row, decay_bar), x_bar = over_time(step, carry, lambda carry: carry[0], sums_bar, like, times)
+    return x_bar, decay * row, sum_to(decay_bar + row * start, decay.shape)
+
+
+leaky_sum.defvjp(_leaky_sum_forward, _leaky_sum_backward)

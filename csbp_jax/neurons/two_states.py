@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from csbp_jax.config import ranges
-from csbp_jax.neurons import arguments, cell_scan
-from csbp_jax.neurons.lif import LIF, AtThreshold, Reset, lif_trace
+from csbp_jax.neurons import arguments, cell_scan, lif_scan
+from csbp_jax.neurons.lif import LIF, AtThreshold, Reset
 from csbp_jax.surrogate import Surrogate, triangle
 
 
@@ -73,7 +73,8 @@ class CuBaLIF:
         x, shape, dtype = arguments.sequence("CuBaLIF", x)
         ranges.require("CuBaLIF", ranges.FROM_0_TO_1, synapse_decay=self.synapse_decay, decay=self.decay)
         v, current = arguments.states("CuBaLIF", CurrentState, state, shape, dtype)
-        _, last, currents = lif_trace(x, self.synapse_decay, reset="none", membrane=current)
+        synapse_decay = arguments.expand("CuBaLIF", "synapse_decay", self.synapse_decay, shape, dtype)
+        currents, last = lif_scan.leaky_sum(x, current, synapse_decay)
         options = (self.spike, self.reset, self.detach_reset)
         neuron = LIF(self.decay, self.threshold, *options, at_threshold=self.at_threshold)
         spikes, v, u = neuron.trace(currents, v)

@@ -14,7 +14,7 @@ from chex import assert_shape, assert_trees_all_close, assert_trees_all_equal, a
 from jax import lax
 
 from csbp_jax import surrogate
-from csbp_jax.neurons import ILIF, LIF, lif, lif_scan, lif_trace
+from csbp_jax.neurons import ILIF, LIF, CuBaLIF, lif, lif_scan, lif_trace
 from tests.support.memory import memory_of
 
 B, C = 3, 4
@@ -422,7 +422,7 @@ def test_jvp_of_a_training_step_is_its_central_difference_under_every_transform(
         assert_close(tangent, difference, 1e-7)
 
 
-@pytest.mark.parametrize("neuron", [LIF(), LIF(reset="soft", detach_reset=True), ILIF()])
+@pytest.mark.parametrize("neuron", [LIF(), LIF(reset="soft", detach_reset=True), ILIF(), CuBaLIF()])
 def test_no_loop_in_a_larger_program_fills_or_copies_a_sequence(neuron):
     """XLA on CPU would fill the buffer of each loop, unless an array that nothing else reads is written over."""
     x, weight = jnp.ones((4, 20, 512)), jnp.float32(2)
