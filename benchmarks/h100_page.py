@@ -38,9 +38,13 @@ kernels in a program: {transforms}.
 
 ## Training steps
 
-CIFAR10-DVS, 48x48, T = 10, batch 32, full width, metrics and the check for non-finite values included.
+CNN7 and VGGSNN on CIFAR10-DVS, 48x48, T = 10, batch 32; full width, metrics and the check for non-finite values
+included.
 
-{_steps(content["steps"])}
+{_steps(content["steps"], content["before"])}
+
+SEW-ResNet-34: 224x224, T = 4, batch 32. Before: at {content["before_commit"]}, before networks were changed for leaner
+programs; compiled by the same command with ``--before``.
 
 In a net XLA fuses the norm into its unrolled neuron, but cannot fuse it into our kernel: with the kernel {fewer} of
 {len(content["steps"])} programs move fewer bytes.
@@ -76,11 +80,14 @@ def _worst(kinds):
     return f"Bytes over the least: {'; '.join(f'{FORMS[name]} {ratios(name)}' for name in FORMS)}."
 
 
-def _steps(nets):
-    head = ["net", "form", "kernels", "loops", "GB moved", "GB of temporaries", "compile s"]
+def _steps(nets, before):
+    head = ["net", "form", "kernels", "loops", "GB moved", "before", "GB of temporaries", "before", "compile s"]
     body = []
     for net, forms in nets.items():
-        for name, n in forms.items():
-            cells = [str(n["kernels"]), str(n["loops"]), f"{n['GB']:.1f}", f"{n['temporary_GB']:.2f}"]
-            body.append([net, FORMS[name], *cells, f"{n['compile_seconds']:.0f}"])
+        for name, now in forms.items():
+            then = before[net][name]
+            counts = [str(now["kernels"]), str(now["loops"])]
+            moved = [f"{program['GB']:.1f}" for program in (now, then)]
+            temporary = [f"{program['temporary_GB']:.2f}" for program in (now, then)]
+            body.append([net, FORMS[name], *counts, *moved, *temporary, f"{now['compile_seconds']:.0f}"])
     return table(head, body)

@@ -1,8 +1,8 @@
 """Compile the neuron and training steps for an H100, without one.
 
-    python -m benchmarks.h100_programs FILE PART ...        run by h100.py, with JAX's CUDA plugin on Python's path
+    python -m benchmarks.h100_programs FILE KEY=PART ...        run by h100.py, with JAX's CUDA plugin on Python's path
 
-Keeps the parts of FILE that are not named.
+Writes each part under its key, and keeps the other keys of FILE.
 """
 
 import contextlib
@@ -40,9 +40,21 @@ KINDS: dict[str, dict[str, Any]] = {
     "float32, learned decay and threshold": {"learned": True},
 }
 FORMS = ("a step a pass", "XLA", "kernel")
+
+
+def _net(of: str, **model: Any) -> Config:
+    config = NETS[of]
+    return dataclasses.replace(config, batch_size=32, model=dataclasses.replace(config.model, **model))
+
+
 STEP_NETS = {
-    name: dataclasses.replace(NETS[name], batch_size=32, model=dataclasses.replace(NETS[name].model, time_steps=10))
-    for name in ("CNN7", "VGGSNN")
+    "CNN7, float32": _net("CNN7", time_steps=10),
+    "CNN7, bfloat16": _net("CNN7", time_steps=10, precision="bfloat16"),
+    "VGGSNN, float32": _net("VGGSNN", time_steps=10),
+    "VGGSNN, bfloat16": _net("VGGSNN", time_steps=10, precision="bfloat16"),
+    "SEW-ResNet-34, bfloat16": _net(
+        "SEW-ResNet-18", name="sew_resnet34", input_shape=(224, 224, 3), precision="bfloat16"
+    ),
 }
 
 
@@ -103,7 +115,8 @@ def step(lif: type[neurons.LIF], config: Config) -> dict[str, float]:
     model = models.build(config.model, lif(**vars(models.neuron(config.model.neuron))))
     init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
     state = jax.eval_shape(init, jax.random.key(0))
-    x = jax.ShapeDtypeStruct((config.batch_size, config.model.time_steps, *config.model.input_shape), np.float32)
+    frames = config.model.time_steps if config.model.input_shape[-1] == 2 else 1  # an image is static
+    x = jax.ShapeDtypeStruct((config.batch_size, frames, *config.model.input_shape), np.float32)
     batch = {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
     program, seconds = compiled(train_step, state, batch, donated=0)
     memory, work = program.memory_analysis(), hlo.work(program.as_text())
@@ -160,10 +173,8 @@ def all_steps(report: Report) -> dict[str, Any]:
     """``{net and precision: {form: ...}}``."""
     rows = {}
     for name, config in STEP_NETS.items():
-        for precision in ("float32", "bfloat16"):
-            report(f"{name}, {precision}")
-            model = dataclasses.replace(config.model, precision=precision)
-            rows[f"{name}, {precision}"] = _in_forms(step, dataclasses.replace(config, model=model))
+        report(name)
+        rows[name] = _in_forms(step, config)
     return rows
 
 
@@ -182,8 +193,8 @@ def main() -> None:
     name, *parts = sys.argv[1:]
     file = pathlib.Path(name)
     content = json.loads(file.read_text()) if file.exists() else {}
-    for part in parts:
-        content[part] = PARTS[part](lambda message: print(f"{time.strftime('%H:%M:%S')} {message}", flush=True))
+    for key, part in (word.split("=") for word in parts):
+        content[key] = PARTS[part](lambda message: print(f"{time.strftime('%H:%M:%S')} {message}", flush=True))
     content["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "jax-cuda12-plugin")}
     write_json(file, content)
 
