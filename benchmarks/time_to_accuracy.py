@@ -42,7 +42,7 @@ from experiments import study
 PRESET = "cifar10_quick_bp"
 FIELDS = (
     "--epochs=5", "--model.features", "16", "32", "64", "128", "--model.pool=max", "--data.augment", "flip",
-    "--optimizer.lr=0.005", "--optimizer.warmup-epochs=1",
+    "--optimizer.lr=0.005", "--optimizer.warmup-epochs=1", "--chaos.taps",
 )  # fmt: skip
 LIBRARIES = ("csbp_jax", "spikingjelly")
 NAME = "time_to_accuracy"
