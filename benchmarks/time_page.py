@@ -93,7 +93,7 @@ SpikingJelly's time over ours in pairs of runs; geometric mean [95 % interval of
 ## What both do
 
 Ours is `csbp_jax train`, with its metrics, its check of every step for non-finite numbers, checkpoints and log.
-SpikingJelly has multi-step mode, the first convolution and norm once per image (ours too, the convolution), whole
+SpikingJelly has multi-step mode, the first convolution and norm once per image (ours too), whole
 batches of uint8 images that are augmented by indexing, channels last, the fused AdamW, and no metrics or log within an
 epoch (`benchmarks/peers/train_spikingjelly.py`). Its neurons are those of its backend `torch`, the only one for CPUs.
 """
