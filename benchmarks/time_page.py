@@ -52,7 +52,7 @@ def mean_ratio(values: Sequence[float]) -> tuple[float, float | None, float | No
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The text of time_to_accuracy.md, from the content of time_to_accuracy.json."""
+    """The text of the page, from the content of time_to_accuracy.json or time_to_accuracy_large.json."""
     config = content["config"]
     model, data, optimiser = config["model"], config["data"], config["optimizer"]
     runs = [run for of_seed in content["runs"].values() for run in of_seed.values()]
@@ -62,7 +62,7 @@ def page(content: Mapping[str, Any]) -> str:
     cores = f"{content['cores']} core{'s' if content['cores'] > 1 else ''}"
     return f"""# Time to an accuracy
 
-`python -m benchmarks.time_to_accuracy` on {content["machine"]}; both libraries pinned to the same {cores}.
+`{runs[0]["command"].split(" --seeds")[0]}` on {content["machine"]}; both libraries pinned to the same {cores}.
 Load average of the machine before each run {min(loads):.1f} to {max(loads):.1f}: **where it is above the number of
 cores, other programs shared them, and CPU time is the one to compare.** Versions: {versions};
 {", ".join(content["peers"])}.

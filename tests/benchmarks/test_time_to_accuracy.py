@@ -18,13 +18,13 @@ def run_of(accuracies: list[float], seconds: float, start: float = 10.0) -> dict
         {"epoch": n, "accuracy": value, "wall": start + n * seconds, "cpu": (start + n * seconds) / 2}
         for n, value in enumerate(accuracies, start=1)
     ]
-    return {"epochs": epochs, "load": 1.0, "versions": {"jax": "1"}}
+    return {"epochs": epochs, "load": 1.0, "versions": {"jax": "1"}, "command": "python -m x --seeds 1"}
 
 
 def content(ours: list[dict[str, Any]], peers: list[dict[str, Any]]) -> dict[str, Any]:
     runs = {"csbp_jax": ours, "spikingjelly": peers}
     return {
-        "config": to_json(time_to_accuracy.config()),
+        "config": to_json(time_to_accuracy.config("small")),
         "machine": "a machine",
         "cores": 1,
         "peers": ["spikingjelly==2"],
@@ -83,9 +83,9 @@ def test_the_clocks_of_a_process_are_read_at_the_end_of_each_epoch(tmp_path):
     def ended():
         return [(int(digit), 0.1) for digit in (tmp_path / "ended.txt").read_text()]
 
-    epochs = time_to_accuracy.config().epochs
+    epochs = 3
     command = [sys.executable, "-c", PROGRAM.format(epochs=epochs)]
-    result = time_to_accuracy.run(command, tmp_path, ended)
+    result = time_to_accuracy.run(command, tmp_path, ended, epochs)
     assert [row["epoch"] for row in result] == list(range(1, epochs + 1))
     assert all(row["wall"] > 0 and math.isfinite(row["cpu"]) for row in result)
     assert [row["cpu"] for row in result] == sorted(row["cpu"] for row in result)
@@ -93,12 +93,12 @@ def test_the_clocks_of_a_process_are_read_at_the_end_of_each_epoch(tmp_path):
 
 def test_a_run_that_fails_ends_the_benchmark(tmp_path):
     with pytest.raises(SystemExit, match=r"ended after 0 epochs\n.*no data"):
-        time_to_accuracy.run([sys.executable, "-c", "raise SystemExit('no data')"], tmp_path, list)
+        time_to_accuracy.run([sys.executable, "-c", "raise SystemExit('no data')"], tmp_path, list, 3)
 
 
-def test_the_published_page_is_made_from_its_numbers():
-    folder = time_to_accuracy.study.RESULTS / "bench"
-    file = folder / f"{time_to_accuracy.NAME}.json"
+@pytest.mark.parametrize("name", time_to_accuracy.NAMES.values())
+def test_the_published_page_is_made_from_its_numbers(name):
+    file = time_to_accuracy.study.RESULTS / "bench" / f"{name}.json"
     if not file.exists():
         pytest.skip("not measured yet")
-    assert (folder / f"{time_to_accuracy.NAME}.md").read_text() == time_page.page(json.loads(file.read_text()))
+    assert file.with_suffix(".md").read_text() == time_page.page(json.loads(file.read_text()))
