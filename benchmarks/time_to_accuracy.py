@@ -46,7 +46,7 @@ NETWORKS = {
     "small": (*_COMMON, "--epochs=5", "--model.features", "16", "32", "64", "128", "--data.augment", "flip"),
     "large": (*_COMMON, "--epochs=12", "--model.features", "32", "64", "128", "256", "--data.augment", "crop", "flip"),
 }
-"""Options of ``csbp_jax train``: small reaches 70 %, large is meant for 80 %."""
+"""Options of ``csbp_jax train``: small reaches 70 % in four of five epochs, large 78 % in twelve."""
 LIBRARIES = ("csbp_jax", "spikingjelly")
 NAMES = {"small": "time_to_accuracy", "large": "time_to_accuracy_large"}
 
