@@ -57,7 +57,8 @@ Computation = dict[str, Instruction]
 Modules = dict[str, Computation]
 Size = Callable[[str], int]
 """Bytes of a type as it is printed."""
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "send")
+"""Opcodes of communication; a TPU sends between slices only."""
 
 
 def size(type_: str) -> int:

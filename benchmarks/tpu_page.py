@@ -61,7 +61,8 @@ on a busy machine of two cores.
 
 Number of collectives in the program's text, and MB of their operands. XLA reduces the gradients of all weights in one
 all-reduce (or a few); the others are the statistics of batch norms and their gradients, one each per norm, which wait
-for each other. With `--model.norm-groups` equal to the number of chips, a norm needs none.
+for each other. With `--model.norm-groups` equal to the number of chips, a norm needs none; equal to the number of
+slices, none between slices. A `send` is a transfer to the other slice.
 
 {_collectives(programs)}
 
@@ -95,8 +96,9 @@ gradient of a repeated image summed where it is made.
 {table(head, body)}
 
 XLA on TPU partitions an array of a fixed layout only within `shard_map`; otherwise it may gather it on every chip,
-which happened with `--model.remat` and over several slices. Over several slices XLA puts the gradients of the weights
-last, so that it holds the cotangents of all layers until then, and needs more temporaries than on one slice."""
+which happened with `--model.remat` and over several slices. Over several slices XLA would put the gradients of the
+weights last, and hold the cotangents of all layers until then: each convolution's reverse pass now computes that of the
+kernel first (models/tpu_ops.py). Mean and variance pass between slices together."""
 
 
 def _rooflines(programs: dict[str, Any]) -> str:

@@ -49,6 +49,7 @@ VARIANTS = {
     "": ("", None),
     "remat": ("model.remat", True),
     "ghost norm": ("model.norm_groups", 4),
+    "a norm per slice": ("model.norm_groups", 2),
 }
 """Option and value that a network's name asks for by ``NET with VARIANT``; 4 is the number of chips of v5e 2x2."""
 

@@ -70,7 +70,7 @@ class BatchNorm(nn.Module):
         axes = tuple(range(x.ndim - 1))
         reference = jnp.expand_dims(jax.lax.stop_gradient(running_mean.value), axes)
         offset = x.astype(wide) - reference
-        mean, square = (tpu_ops.save(h.mean(axes, keepdims=True)) for h in (offset, jnp.square(offset)))
+        mean, square = map(tpu_ops.save, tpu_ops.moments(offset))
         var = jnp.maximum(square - jnp.square(mean), 0)  # the rounding of a difference may be below 0
         new = ((reference + mean).reshape(-1), var.reshape(-1))
         _update_running(self, math.prod(x.shape[:-1]), (running_mean, new[0]), (running_var, new[1]))

@@ -7,14 +7,16 @@ reads and writes what neuron and norm write and read. It cannot where time is fo
 activation between two layouts (counted in docs/results/bench/tpu.md).
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 _TIME_SPACE_BATCH_CHANNELS = Layout((1, 2, 3, 0, 4))
 SAVED = jax.checkpoint_policies.save_only_these_names("saved")
@@ -22,6 +24,7 @@ SAVED = jax.checkpoint_policies.save_only_these_names("saved")
 
 Left alone, XLA keeps the output of the synapse, the current, the spikes twice and a membrane.
 """
+_Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 _DIMENSIONS = lax.ConvDimensionNumbers((0, 4, 1, 2, 3), (4, 3, 0, 1, 2), (0, 4, 1, 2, 3))
 
 
@@ -51,9 +54,70 @@ def convolution(
     options = options | {name: (1, *options[name]) for name in ("lhs_dilation", "rhs_dilation")}
     options["dimension_numbers"] = _DIMENSIONS
     sequence = x.reshape(-1, time_steps, *x.shape[1:])
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, (1, *strides), [(0, 0), *padding], **options)
+
+    mesh = _mesh_of_slices(sequence)
+    ordered = convolve if mesh is None else _weights_first(convolve, mesh)
     # Saved before time is folded into the batch again, which would copy it into another layout.
-    y = save(lax.conv_general_dilated(sequence, kernel[None], (1, *strides), [(0, 0), *padding], **options))
+    y = save(ordered(sequence, kernel[None]))
     return y.reshape(-1, *y.shape[2:])
+
+
+def _weights_first(convolve: _Convolution, mesh: AbstractMesh) -> _Convolution:
+    """Convolve, with the gradient of the kernel before that of the input in the reverse pass.
+
+    Left alone, XLA computes the kernels' gradients last where their sums pass between slices, and until then holds the
+    cotangents of all layers. Each device waits for its own share of the gradient only, not for the sum.
+    """
+    rows, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+
+    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return convolve(x, kernel), (x, kernel)
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(rows, whole, rows), out_specs=(rows, whole))
+    def of_device(x: jax.Array, kernel: jax.Array, bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+        kernel = lax.pcast(kernel, mesh.axis_names, to="varying")
+        (kernel_bar,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(bar)
+        kernel, kernel_bar = lax.optimization_barrier((kernel, kernel_bar))
+        (x_bar,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(bar)
+        return x_bar, lax.psum(kernel_bar, mesh.axis_names)
+
+    ordered = jax.custom_vjp(convolve)
+    ordered.defvjp(forward, lambda residuals, bar: of_device(*residuals, bar))
+    return ordered
+
+
+def moments(x: jax.Array) -> Sequence[jax.Array]:
+    """Return the means of x ``[B, ..., C]`` and of its square over all axes but the last, which are kept with length 1.
+
+    Over several slices the two pass between them together; XLA would read x twice and wait twice.
+    """
+
+    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        axes = tuple(range(x.ndim - 1))
+        return x.mean(axes, keepdims=True), jnp.square(x).mean(axes, keepdims=True)
+
+    mesh = _mesh_of_slices(x)
+    if mesh is None:
+        return both(x)
+
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=PartitionSpec(mesh.axis_names), out_specs=(PartitionSpec(),) * 2
+    )
+    def over_devices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, square = lax.pmean(jnp.stack(both(x)), mesh.axis_names)
+        return mean, square
+
+    means: tuple[jax.Array, jax.Array] = over_devices(x)
+    return means
+
+
+def _mesh_of_slices(x: jax.Array) -> AbstractMesh | None:
+    """Return the mesh of a step that runs over several slices, if it divides the batch of x."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if "slice" in mesh.axis_names and x.shape[0] % mesh.size == 0 else None
 
 
 def time_outermost(x: jax.Array) -> jax.Array:

@@ -22,6 +22,18 @@ def tpu(monkeypatch):
     return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
 
 
+def over_two_slices(function):
+    """Compile a function of replicated variables and a batch for a mesh of two slices with two devices each."""
+    mesh = jax.make_mesh((2, 2), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
+
+    def over_mesh(variables, x):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(variables, x)
+
+    whole, rows = (NamedSharding(mesh, PartitionSpec(*names)) for names in ((), (("slice", "data"),)))
+    return jax.jit(over_mesh, in_shardings=(whole, rows))
+
+
 class Net(Network):
     """A stem of a static image, then a strided convolution of its spikes."""
 
@@ -51,20 +63,12 @@ TAPS = ("spike.membrane", "conv1.norm")
 def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu):
     """Over a mesh of two slices, as a run has it."""
     net = Net(time_steps=T, neuron=neurons.LIF(decay=0.5))
-    mesh = jax.make_mesh((2, 2), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
     x = jax.random.normal(jax.random.key(0), (B, 1, 6, 6, 3))
     variables = jax.jit(net.init)(jax.random.key(1), x)
     plain = jax.jit(lambda v, x: loss_and_all(net, v, x))
     expected, program = plain(variables, x), str(jax.make_jaxpr(plain)(variables, x))
     tpu()
-
-    def over_mesh(variables, x):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return loss_and_all(net, variables, x)
-
-    x = jax.device_put(x, NamedSharding(mesh, PartitionSpec(("slice", "data"))))
-    variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
-    lean = jax.jit(over_mesh)
+    lean = over_two_slices(lambda variables, x: loss_and_all(net, variables, x))
     actual, text = lean(variables, x), str(jax.make_jaxpr(lean)(variables, x))
     assert "layout_constraint" in text and "layout_constraint" not in program
     assert f"[{B},{T},6,6,4]" in text.replace(" ", "")
@@ -111,14 +115,15 @@ def test_a_layer_for_tpus_keeps_its_input_and_the_output_of_its_synapse(tpu):
     assert len(residuals()) < len(everything)
 
 
+@pytest.mark.parametrize("compiled", [jax.jit, over_two_slices])
 @pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn"])
-def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu, kind):
+def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu, kind, compiled):
     x = np.random.default_rng(0).normal(20, 2, (B, T, 5))
     norm = norms.make(kind, T, threshold=0.5)()
     variables = norm.init(jax.random.key(0), x, False)
     variables["batch_stats"]["mean"] = jnp.arange(5.0) + 18  # near the mean, as in training, and not equal to it
 
-    def outputs_gradient_and_its_tangent(x):
+    def outputs_gradient_and_its_tangent(variables, x):
         def loss(params, x):
             y, after = norm.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
             return (jnp.sin(y) * np.arange(5).reshape(1, 1, 5)).sum(), (y, after)
@@ -127,10 +132,44 @@ def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu,
         point = (variables["params"], x)
         return loss(*point), jax.jvp(gradient, point, jax.tree.map(jnp.ones_like, point))
 
-    expected = jax.jit(outputs_gradient_and_its_tangent)(x)
+    expected = jax.jit(outputs_gradient_and_its_tangent)(variables, x)
     tpu()
-    in_one_pass = jax.jit(lambda x: outputs_gradient_and_its_tangent(x))
-    chex.assert_trees_all_close(in_one_pass(x), expected, rtol=1e-9, atol=1e-9)
+    in_one_pass = compiled(lambda variables, x: outputs_gradient_and_its_tangent(variables, x))
+    chex.assert_trees_all_close(in_one_pass(variables, x), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_moments_pass_between_slices_together(tpu):
+    compiled = over_two_slices(lambda offset, x: jnp.stack(tpu_ops.moments(x - offset)))
+    x = np.random.default_rng(0).normal(size=(B, T, 5)).astype(np.float32)
+    offset = np.float32(0.5)
+    means = compiled(offset, x)
+    np.testing.assert_allclose(means[0, 0, 0], (x - offset).mean((0, 1)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(means[1, 0, 0], np.square(x - offset).mean((0, 1)), rtol=1e-5)
+    assert compiled.lower(offset, x).as_text().count("stablehlo.all_reduce") == 1
+
+
+def test_over_slices_the_gradient_of_a_kernel_comes_first_and_has_the_same_derivatives(x64, tpu):
+    """Derivatives to the second; the gradient of the input waits for each device's share, not for the sum."""
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 2, 5))
+    x = jax.random.normal(jax.random.key(1), (B * T, 6, 6, 2))
+    options = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1)}
+
+    def gradient_and_its_tangent(kernel, x):
+        def loss(kernel, x):
+            return jnp.sin(tpu_ops.convolution(x, kernel, (2, 2), [(1, 1), (1, 1)], T, **options)).sum()
+
+        point = (kernel, x)
+        return jax.jvp(jax.grad(loss, argnums=(0, 1)), point, jax.tree.map(jnp.ones_like, point))
+
+    expected = jax.jit(gradient_and_its_tangent)(kernel, x)
+    compiled = over_two_slices(gradient_and_its_tangent)
+    chex.assert_trees_all_close(compiled(kernel, x), expected, rtol=1e-10, atol=1e-10)
+    first_order = over_two_slices(lambda kernel, x: gradient_and_its_tangent(kernel, x)[0])
+    text = first_order.lower(kernel, x).as_text()
+    assert text.count("stablehlo.convolution") == 3
+    between = text.split("optimization_barrier")
+    assert [part.count("stablehlo.convolution") for part in between] == [2, 1]
+    assert [part.count("stablehlo.all_reduce") for part in between] == [0, 1]
 
 
 def test_a_variance_in_one_pass_is_not_negative_by_rounding(tpu):
