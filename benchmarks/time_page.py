@@ -70,9 +70,9 @@ cores, other programs shared them, and CPU time is the one to compare.** Version
 CIFAR-10's images, of which one tenth is the validation split, whose accuracy this page is about; the test split is not
 used. `small_conv` with {features} channels and {model["pool"]} pooling, T = {model["time_steps"]}, batch
 {config["batch_size"]}, {config["epochs"]} epochs, AdamW with a rate of {optimiser["lr"]} (linear warm-up over
-{optimiser["warmup_epochs"]:g} epoch, then a cosine to 0), augmentation: {", ".join(data["augment"])}. Plain
-backpropagation. Data, splits, loss, optimiser and distribution of initial weights are the same; the random numbers are
-not.
+{optimiser["warmup_epochs"]:g} epoch, then a cosine to 0) and a weight decay of {optimiser["weight_decay"]}, label
+smoothing {config["loss"]["smoothing"]:g}, augmentation: {", ".join(data["augment"])}. Plain backpropagation.
+Data, splits, loss, optimiser and distribution of initial weights are the same; the random numbers are not.
 
 Seconds count from the start of the process to the end of the first epoch with at least that accuracy, with imports,
 reading of data, compilation (nothing was compiled before) and validation after each epoch.

@@ -138,7 +138,7 @@ def main() -> None:
             images = normalised(augmented(x[chosen], config["data"]["augment"]))
             update.zero_grad()
             functional.reset_net(net)
-            F.cross_entropy(net(images), y[chosen]).backward()
+            F.cross_entropy(net(images), y[chosen], label_smoothing=config["loss"]["smoothing"]).backward()
             update.step()
             schedule.step()
         line = {"epoch": epoch, "accuracy": accuracy(net, validation_x, validation_y, config["eval_batch_size"])}

@@ -71,12 +71,12 @@ def _weights_first(convolve: _Convolution, mesh: AbstractMesh) -> _Convolution:
     Left alone, XLA computes the kernels' gradients last where their sums pass between slices, and until then holds the
     cotangents of all layers. Each device waits for its own share of the gradient only, not for the sum.
     """
-    rows, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+    rows, replicated = PartitionSpec(mesh.axis_names), PartitionSpec()
 
     def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return convolve(x, kernel), (x, kernel)
 
-    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(rows, whole, rows), out_specs=(rows, whole))
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(rows, replicated, rows), out_specs=(rows, replicated))
     def of_device(x: jax.Array, kernel: jax.Array, bar: jax.Array) -> tuple[jax.Array, jax.Array]:
         kernel = lax.pcast(kernel, mesh.axis_names, to="varying")
         (kernel_bar,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(bar)
