@@ -57,6 +57,13 @@ on a busy machine of two cores.
 
 {_sources(programs)}
 
+## Kernels of the neuron
+
+Layers with neurons; kernels that hold their operations, in the forward pass and in the reverse pass, which recomputes
+the membranes; how many of these kernels also hold a convolution or product; and their share of all bytes moved.
+
+{_neurons(programs)}
+
 ## Collectives
 
 Number of collectives in the program's text, and MB of their operands. XLA reduces the gradients of all weights in one
@@ -133,6 +140,20 @@ def _sources(programs: dict[str, Any]) -> str:
         for key, n in programs.items()
     ]
     return table(["network", "slice", "layout", *(f"GB, {name}" for name in names)], body)
+
+
+def _neurons(programs: dict[str, Any]) -> str:
+    counts = ("layers", "forward", "reverse", "with a convolution")
+    body = [
+        [
+            *key.split(", "),
+            *(str(n["neuron"][name]) for name in counts),
+            f"{100 * n['neuron']['bytes'] / n['bytes']:.0f}",
+        ]
+        for key, n in programs.items()
+        if "neuron" in n
+    ]
+    return table(["network", "slice", "layout", *counts, "bytes (%)"], body)
 
 
 def _collectives(programs: dict[str, Any]) -> str:

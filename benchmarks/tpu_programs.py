@@ -167,12 +167,13 @@ def describe(program: Compiled, per_chip: int, operations: float) -> dict[str, A
         "loops": work.loops,
         "kernels": work.kernels,
         "by_source": by_source(program.text),
+        "neuron": neuron_kernels(program.text),
         "collectives": hlo.collectives(program.text),
     }
 
 
 def by_source(text: str) -> dict[str, int]:
-    """Bytes moved by what made them: copies of layout, convolutions, the norms' sums, pooling, the neuron, the rest."""
+    """Bytes moved by what made them: copies of layout, convolutions, the norms' sums, pooling, the rest."""
     totals: dict[str, int] = {}
     modules, _ = hlo.computations(text)
     for instruction, work in hlo.kernels(text, hlo.hbm_size):
@@ -181,12 +182,35 @@ def by_source(text: str) -> dict[str, int]:
     return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
 
+def neuron_kernels(text: str) -> dict[str, int]:
+    """Count layers with neurons (scope ``neuron``), their kernels in each pass, those with a convolution, and bytes."""
+    totals = {"forward": 0, "reverse": 0, "with a convolution": 0, "bytes": 0}
+    layers = set()
+    modules, _ = hlo.computations(text)
+    for instruction, work in hlo.kernels(text, hlo.hbm_size):
+        inside = _inside(instruction, modules)
+        matches = [re.search(r'op_name="([^"]*)/neuron/', i.attributes) for i in inside]
+        scopes = {match[1] for match in matches if match}
+        if work.kernels and scopes:
+            in_reverse = {scope for scope in scopes if "transpose(" in scope}
+            layers |= scopes - in_reverse
+            totals["reverse" if in_reverse else "forward"] += 1
+            totals["with a convolution"] += any(i.opcode in ("convolution", "dot") for i in inside)
+            totals["bytes"] += work.bytes
+    return {"layers": len(layers), **totals}
+
+
+def _inside(instruction: hlo.Instruction, modules: hlo.Modules) -> list[hlo.Instruction]:
+    """The instruction and, of a fusion, those that it fuses."""
+    if instruction.opcode != "fusion" or "calls=%" not in instruction.attributes:
+        return [instruction]
+    called = instruction.attributes.split("calls=%")[1].split(",")[0].split(" ")[0]
+    return [instruction, *modules[called].values()]
+
+
 def _source(instruction: hlo.Instruction, modules: hlo.Modules) -> str:
     attributes = instruction.attributes
-    opcodes = {instruction.opcode}
-    if instruction.opcode == "fusion" and "calls=%" in attributes:
-        called = attributes.split("calls=%")[1].split(",")[0].split(" ")[0]
-        opcodes |= {inside.opcode for inside in modules[called].values()}
+    opcodes = {inside.opcode for inside in _inside(instruction, modules)}
     if "convolution" in opcodes or "dot" in opcodes:
         return "convolutions and products"
     if instruction.opcode.startswith("copy"):

@@ -152,6 +152,42 @@ def test_on_a_tpu_tiles_are_filled_up_and_on_chip_memory_costs_nothing():
     assert hlo.collectives(TPU) == {"all-reduce": {"count": 1, "bytes": 64 * 4}}
 
 
+NEURONS = """HloModule m, is_scheduled=true
+
+%forward (p: bf16[32,4,64]) -> bf16[32,4,64] {
+  %p = bf16[32,4,64]{2,0,1} parameter(0)
+  ROOT %r = bf16[32,4,64]{2,0,1} negate(%p), metadata={op_name="jit(step)/jvp(Net)/conv1/neuron/gt"}
+}
+
+%reverse (p: bf16[32,4,64], k: bf16[64,64]) -> bf16[32,4,64] {
+  %p = bf16[32,4,64]{2,0,1} parameter(0)
+  %k = bf16[64,64]{1,0} parameter(1)
+  %n = bf16[32,4,64]{2,0,1} negate(%p), metadata={op_name="jit(step)/jvp(Net)/conv1/neuron/gt"}
+  %m = bf16[32,4,64]{2,0,1} negate(%n), metadata={op_name="jit(step)/transpose(jvp(Net))/conv1/neuron/mul"}
+  ROOT %c = bf16[32,4,64]{2,0,1} convolution(%m, %k), dim_labels=b0f_io->b0f
+}
+
+%other (p: bf16[32,4,64]) -> bf16[32,4,64] {
+  %p = bf16[32,4,64]{2,0,1} parameter(0)
+  ROOT %r = bf16[32,4,64]{2,0,1} negate(%p), metadata={op_name="jit(step)/jvp(Net)/conv1/norm/gt"}
+}
+
+ENTRY %main (a: bf16[32,4,64], k: bf16[64,64]) -> bf16[32,4,64] {
+  %a = bf16[32,4,64]{2,0,1} parameter(0)
+  %k = bf16[64,64]{1,0} parameter(1)
+  %f = bf16[32,4,64]{2,0,1} fusion(%a), kind=kLoop, calls=%forward
+  %o = bf16[32,4,64]{2,0,1} fusion(%f), kind=kLoop, calls=%other
+  ROOT %r = bf16[32,4,64]{2,0,1} fusion(%o, %k), kind=kOutput, calls=%reverse
+}
+"""
+
+
+def test_kernels_of_neurons_are_those_that_hold_their_operations():
+    activations, kernel = 32 * 4 * 64 * 2, 64 * 64 * 2
+    expected = {"layers": 1, "forward": 1, "reverse": 1, "with a convolution": 1, "bytes": 4 * activations + kernel}
+    assert tpu_programs.neuron_kernels(NEURONS) == expected
+
+
 SLICES = """HloModule m, is_scheduled=true
 
 %cut (p: f32[32,128]) -> f32[8,128] {
@@ -241,6 +277,7 @@ def test_a_training_step_compiles_for_several_slices_of_a_tpu(tmp_path):
     assert programs["digits, 2 x v5e 2x2, data"]["collectives"]["all-gather"]["bytes"] < 1e5  # no activations
     program = programs["digits, 2 x v5e 2x2, fsdp"]
     assert program["flops"] > 1e8 and program["bytes"] > 1e5
+    assert program["neuron"]["layers"] == 2 and program["neuron"]["forward"] >= 2 <= program["neuron"]["reverse"]
     assert program["collectives"]["all-gather"]["count"] > 0  # of parameters
     assert program["collectives"]["reduce-scatter"]["count"] > 0  # of gradients, within a slice
 
