@@ -1,4 +1,4 @@
-"""Timing of the convolutions of the networks of steps.py, beside torch's: most of a training step on CPU."""
+"""Timing of the convolutions of a network, beside torch's: most of a training step on CPU."""
 
 import contextlib
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import ours_step, steps
+from benchmarks import ours_step
 from benchmarks.process import Worker, in_rounds
 from benchmarks.timing import spread
 from csbp_jax import learner, losses, models
@@ -21,13 +21,12 @@ STAGES = ("forward", "gradient in input", "gradient in kernel")
 TORCH = "benchmarks.peers.torch_convolution"
 
 
-def measure(python: str | None, rounds: int, width: float | None = None) -> dict[str, Any]:
-    """``{network: {stages: {stage or "all": {program: {ms, over_ours}}}, differ}}``.
+def measure(nets: Mapping[str, Config], python: str | None, rounds: int) -> dict[str, Any]:
+    """``{network: {stages: {stage or "all": {program: {ms, over_ours}}}, differ}}``, of a step on one core.
 
     python: of an environment with torch; None times only ours.
     differ: the largest difference of a value between programs, over the largest value.
     """
-    nets = {n: steps.narrow(config, width) if width else config for n, config in steps.NETS.items()}
     wanted = {net: shapes(config) for net, config in nets.items()}
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(Worker(sys.executable, "benchmarks.ours"))

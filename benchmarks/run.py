@@ -68,7 +68,8 @@ def convolutions_alone(pythons: Pythons, quick: bool) -> Content:
     """Convolutions without the rest of the step."""
     report("convolutions")
     width, rounds = (0.125, 3) if quick else (None, 5)
-    return {"convolutions": convolutions.measure(pythons.get("spikingjelly"), rounds, width)}
+    nets = {net: steps.narrow(config, width) if width else config for net, config in steps.NETS.items()}
+    return {"convolutions": convolutions.measure(nets, pythons.get("spikingjelly"), rounds)}
 
 
 def growth(pythons: Pythons, quick: bool) -> Content:

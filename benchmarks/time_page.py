@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks import tables
 from benchmarks.tables import table
 from csbp_jax.reporting.intervals import student
 
@@ -60,6 +61,7 @@ def page(content: Mapping[str, Any]) -> str:
     loads = [run["load"] for run in runs]
     features = ", ".join(map(str, model["features"]))
     cores = f"{content['cores']} core{'s' if content['cores'] > 1 else ''}"
+    alone = tables.convolutions(content["convolutions"]) + "\n\n" if "convolutions" in content else ""
     return f"""# Time to an accuracy
 
 `{runs[0]["command"].split(" --seeds")[0]}` on {content["machine"]}; both libraries pinned to the same {cores}.
@@ -90,7 +92,7 @@ SpikingJelly's time over ours in pairs of runs; geometric mean [95 % interval of
 
 "Epoch": seconds of an epoch with its validation, without the first. "Before": what the first epoch took longer.
 
-## What both do
+{alone}## What both do
 
 Ours is `csbp_jax train`, with its metrics, its check of every step for non-finite numbers, checkpoints and log.
 SpikingJelly has multi-step mode, the first convolution and norm once per image (ours too), whole

@@ -8,7 +8,8 @@ augmentation and distribution of initial weights, pinned to the same cores. Afte
 on the validation split; the clocks of a process begin with its start, so that imports, reading of data and compilation
 are included (nothing is compiled before), and so is validation. The two runs of a seed follow each other, in an order
 drawn from the seed. Ours is ``csbp_jax train``, with its checks, metrics and checkpoints, under the allocator of the
-Makefile, as is SpikingJelly's (peers/train_spikingjelly.py).
+Makefile, as is SpikingJelly's (peers/train_spikingjelly.py). In the end the convolutions of a step are timed alone, on
+one core.
 
 Writes time_to_accuracy.json after each run, and time_to_accuracy.md, for the large network time_to_accuracy_large; runs
 that are in the file are not repeated.
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers
+from benchmarks import convolutions, peers
 from benchmarks.process import ROOT, TUNABLES
 from benchmarks.run import machine
 from benchmarks.time_page import page
@@ -60,6 +61,7 @@ NETWORKS: dict[str, dict[str, list[Any]]] = {
     },
 }
 """Options of ``csbp_jax train``: for 70 %, and for 80 %."""
+CONVOLUTION_ROUNDS = 9
 LIBRARIES = ("csbp_jax", "spikingjelly")
 NAMES = {"small": "time_to_accuracy", "large": "time_to_accuracy_large"}
 
@@ -196,6 +198,11 @@ def measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
             "load": round(load, 1),
             **study.provenance(command, ("jax", "jaxlib", "flax", "optax", "numpy")),
         }
+        write_json(file, content)
+        file.with_suffix(".md").write_text(page(content))
+    if "convolutions" not in content:
+        nets = {options.network: trained}
+        content["convolutions"] = convolutions.measure(nets, python, CONVOLUTION_ROUNDS)
         write_json(file, content)
         file.with_suffix(".md").write_text(page(content))
     print(file.with_suffix(".md").read_text())

@@ -1,6 +1,7 @@
 """Single layers: recurrence, parameters of PLIF, sums of currents, static input, pooling, initial weights."""
 
 import math
+import re
 from typing import Any
 
 import chex
@@ -69,6 +70,20 @@ def test_a_spike_layer_repeats_a_static_current_which_can_be_tapped():
     (spikes, aux), expected = outputs(current)
     chex.assert_trees_all_equal(spikes, expected)
     np.testing.assert_allclose(aux.terms["sum.current"], T * current.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("inspect", [(), ("fc",)])
+def test_the_operations_of_a_neuron_have_its_scope_in_both_passes(inspect):
+    layer, probe = layers.Dense(F, name="fc"), Probe(chaos.term, inspect=inspect)
+    x = jnp.ones((B, T, 3))
+    variables = layer.init(jax.random.key(0), x, False, neurons.LIF(), probe)
+
+    def total(variables):
+        return layer.apply(variables, x, False, neurons.LIF(), probe)[0].sum()
+
+    text = jax.jit(jax.grad(total)).lower(variables).as_text(debug_info=True)
+    assert re.search(r'"jit\(total\)/jvp\([^"]*/neuron/', text)
+    assert re.search(r'"jit\(total\)/transpose\(jvp\([^"]*/neuron/', text)
 
 
 def test_a_strided_convolution_pads_both_sides_equally():
