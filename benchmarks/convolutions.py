@@ -22,7 +22,9 @@ TORCH = "benchmarks.peers.torch_convolution"
 
 
 def measure(nets: Mapping[str, Config], python: str | None, rounds: int) -> dict[str, Any]:
-    """``{network: {stages: {stage or "all": {program: {ms, over_ours}}}, differ}}``, of a step on one core.
+    """CPU time of a step's convolutions on one core: ``{net: {stages: {stage: {program: {ms, over_ours}}}, differ}}``.
+
+    stage: of STAGES, or "all".
 
     python: of an environment with torch; None times only ours.
     differ: the largest difference of a value between programs, over the largest value.

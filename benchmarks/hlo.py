@@ -58,7 +58,7 @@ Modules = dict[str, Computation]
 Size = Callable[[str], int]
 """Bytes of a type as it is printed."""
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "send")
-"""Opcodes of communication; a TPU sends between slices only."""
+"""Opcodes of communication; on TPUs, ``send`` is a transfer between slices."""
 
 
 def size(type_: str) -> int:
@@ -214,7 +214,7 @@ def _work(modules: Modules, within: Computation, instruction: Instruction, nbyte
         # The type of a start names the original, the slice and a flag.
         result = _elements(instruction.type)[1] if instruction.opcode.endswith("-start") else instruction.type
         return Work(1, 0, nbytes(result) + _slice_read(result, within[instruction.operands[0]].type, nbytes))
-    if instruction.opcode == "copy-start":  # its type names the copy, the original and a flag
+    if instruction.opcode in ("copy-start", "send"):  # its type names the result, the original and a flag
         written -= nbytes(within[instruction.operands[0]].type)
     if instruction.opcode.startswith("copy") and size(within[instruction.operands[0]].type) <= 16:
         return Work()

@@ -61,7 +61,9 @@ def page(content: Mapping[str, Any]) -> str:
     loads = [run["load"] for run in runs]
     features = ", ".join(map(str, model["features"]))
     cores = f"{content['cores']} core{'s' if content['cores'] > 1 else ''}"
-    alone = tables.convolutions(content["convolutions"]) + "\n\n" if "convolutions" in content else ""
+    alone = ""
+    if "convolutions" in content:
+        alone = tables.convolutions(content["convolutions"]["nets"]) + "\n\nCPU time of one core.\n\n"
     return f"""# Time to an accuracy
 
 `{runs[0]["command"].split(" --seeds")[0]}` on {content["machine"]}; both libraries pinned to the same {cores}.

@@ -59,17 +59,19 @@ on a busy machine of two cores.
 
 ## Kernels of the neuron
 
-Layers with neurons; kernels that hold their operations, in the forward pass and in the reverse pass, which recomputes
-the membranes; how many of these kernels also hold a convolution or product; and their share of all bytes moved.
+Of layout `data`: the layers with neurons; the kernels that hold their operations, in the forward pass and in the
+reverse pass, which recomputes the membranes; how many of these kernels also hold a convolution or product; and the
+share of all bytes that these kernels move, for a convolution or norm within them too.
 
 {_neurons(programs)}
 
 ## Collectives
 
-Number of collectives in the program's text, and MB of their operands. XLA reduces the gradients of all weights in one
-all-reduce (or a few); the others are the statistics of batch norms and their gradients, one each per norm, which wait
-for each other. With `--model.norm-groups` equal to the number of chips, a norm needs none; equal to the number of
-slices, none between slices. A `send` is a transfer to the other slice.
+Number of collectives in the program's text, and MB of their operands. On one slice, XLA reduces the gradients of all
+weights in one all-reduce (or a few); over two, that of each kernel is reduce-scattered within a slice, sent to the
+other (`send`), added and gathered. The others are the statistics of batch norms and their gradients, one each per norm,
+which wait for each other. With `--model.norm-groups` equal to the number of chips, a norm needs none; equal to the
+number of slices, it waits for none between slices.
 
 {_collectives(programs)}
 
@@ -78,13 +80,14 @@ slices, none between slices. A `send` is a transfer to the other slice.
 
 
 def _changes(content: dict[str, Any]) -> str:
-    compiled = {key: before for key, before in content.get("before", {}).items() if key in content["programs"]}
+    programs = content["programs"]
+    compiled = {key: before for key, before in content.get("before", {}).items() if key in programs}
     if not compiled:
         return ""
     head = ["network", "slice", "GB moved", "ratio", "GB of temporaries", "ratio", "kernels", "all-reduces"]
     body = []
     for key, before in compiled.items():
-        after = content["programs"][key]
+        after = programs[key]
 
         def change(name: str, before: dict[str, Any] = before, after: dict[str, Any] = after) -> list[str]:
             return [f"{before[name] / 1e9:.3g} to {after[name] / 1e9:.3g}", f"{after[name] / before[name]:.2f}"]
@@ -97,15 +100,27 @@ def _changes(content: dict[str, Any]) -> str:
 The same count of the same steps at commit 77a775f (with libtpu 0.0.42) and since. The changes: convolutions with time
 as a dimension; mean and variance in one pass; a fixed layout of the neuron's input, on each device by itself; of a
 layer only its input and the output of its synapse kept for the reverse pass (models/tpu_ops.py); up to 16 time steps
-without a loop, whose gradient is rounded to bfloat16 at each (neurons/lif_scan.py), so that it is one kernel; the
-gradient of a repeated image summed where it is made.
+without a loop, whose gradient is rounded to bfloat16 at each (neurons/lif_scan.py); the gradient of a repeated image
+summed where it is made; over several slices, mean and variance sent together, and a kernel's gradient before that of
+the input.
 
 {table(head, body)}
 
 XLA on TPU partitions an array of a fixed layout only within `shard_map`; otherwise it may gather it on every chip,
 which happened with `--model.remat` and over several slices. Over several slices XLA would put the gradients of the
-weights last, and hold the cotangents of all layers until then: each convolution's reverse pass now computes that of the
-kernel first (models/tpu_ops.py). Mean and variance pass between slices together."""
+weights last, and hold the cotangents of all layers until then. A convolution's reverse pass now computes that of the
+kernel first (models/tpu_ops.py); that of a fully connected layer does not. {_growth(programs)}"""
+
+
+def _growth(programs: dict[str, Any]) -> str:
+    """Temporaries on two slices over those on one, of each network in layout ``data``."""
+    ratios = [
+        f"{net} {programs[key]['temporaries'] / programs[f'{net}, v5e 2x2, data']['temporaries']:.2f}"
+        for key in programs
+        for net, slice_, layout in [key.split(", ")]
+        if (slice_, layout) == ("2 x v5e 2x2", "data") and f"{net}, v5e 2x2, data" in programs
+    ]
+    return f"Temporaries on two slices over those on one: {', '.join(ratios)}."
 
 
 def _rooflines(programs: dict[str, Any]) -> str:

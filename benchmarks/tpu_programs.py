@@ -51,7 +51,7 @@ VARIANTS = {
     "ghost norm": ("model.norm_groups", 4),
     "a norm per slice": ("model.norm_groups", 2),
 }
-"""Option and value that a network's name asks for by ``NET with VARIANT``; 4 is the number of chips of v5e 2x2."""
+"""Option and value that a network's name asks for by ``NET with VARIANT``; 4 chips of v5e 2x2, 2 slices."""
 
 
 def load(net: str) -> tuple[Config, int]:
@@ -183,7 +183,10 @@ def by_source(text: str) -> dict[str, int]:
 
 
 def neuron_kernels(text: str) -> dict[str, int]:
-    """Count layers with neurons (scope ``neuron``), their kernels in each pass, those with a convolution, and bytes."""
+    """Count the layers with neurons (scope ``neuron``), and the kernels that hold their operations, by pass.
+
+    Also how many of these kernels hold a convolution, and all bytes that they move.
+    """
     totals = {"forward": 0, "reverse": 0, "with a convolution": 0, "bytes": 0}
     layers = set()
     modules, _ = hlo.computations(text)
@@ -205,7 +208,7 @@ def _inside(instruction: hlo.Instruction, modules: hlo.Modules) -> list[hlo.Inst
     if instruction.opcode != "fusion" or "calls=%" not in instruction.attributes:
         return [instruction]
     called = instruction.attributes.split("calls=%")[1].split(",")[0].split(" ")[0]
-    return [instruction, *modules[called].values()]
+    return [instruction, *(nested for inner in modules[called].values() for nested in _inside(inner, modules))]
 
 
 def _source(instruction: hlo.Instruction, modules: hlo.Modules) -> str:
@@ -219,7 +222,7 @@ def _source(instruction: hlo.Instruction, modules: hlo.Modules) -> str:
         return "pooling"
     if "/norm/" in attributes and "reduce" in opcodes:
         return "sums of norms"
-    if instruction.opcode.removesuffix("-start") in hlo.COLLECTIVES:
+    if instruction.opcode.removesuffix("-start") in (*hlo.COLLECTIVES, "recv"):
         return "collectives"
     return "other fusions"
 

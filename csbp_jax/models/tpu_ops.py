@@ -7,7 +7,6 @@ reads and writes what neuron and norm write and read. It cannot where time is fo
 activation between two layouts (counted in docs/results/bench/tpu.md).
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,40 +58,43 @@ def convolution(
         return lax.conv_general_dilated(x, kernel, (1, *strides), [(0, 0), *padding], **options)
 
     mesh = _mesh_of_slices(sequence)
-    ordered = convolve if mesh is None else _weights_first(convolve, mesh)
+    ordered = convolve if mesh is None else _kernel_gradient_first(convolve, mesh)
     # Saved before time is folded into the batch again, which would copy it into another layout.
     y = save(ordered(sequence, kernel[None]))
     return y.reshape(-1, *y.shape[2:])
 
 
-def _weights_first(convolve: _Convolution, mesh: AbstractMesh) -> _Convolution:
+def _kernel_gradient_first(convolve: _Convolution, mesh: AbstractMesh) -> _Convolution:
     """Convolve, with the gradient of the kernel before that of the input in the reverse pass.
 
     Left alone, XLA computes the kernels' gradients last where their sums pass between slices, and until then holds the
     cotangents of all layers. Each device waits for its own share of the gradient only, not for the sum.
+
+    Reverse mode, or forward over reverse; the kernel's gradient is computed even where it is not wanted.
     """
     rows, replicated = PartitionSpec(mesh.axis_names), PartitionSpec()
 
     def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return convolve(x, kernel), (x, kernel)
 
-    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(rows, replicated, rows), out_specs=(rows, replicated))
-    def of_device(x: jax.Array, kernel: jax.Array, bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def backward(residuals: tuple[jax.Array, jax.Array], bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, kernel = residuals
         kernel = lax.pcast(kernel, mesh.axis_names, to="varying")
         (kernel_bar,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(bar)
         kernel, kernel_bar = lax.optimization_barrier((kernel, kernel_bar))
         (x_bar,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(bar)
         return x_bar, lax.psum(kernel_bar, mesh.axis_names)
 
+    specs = {"in_specs": ((rows, replicated), rows), "out_specs": (rows, replicated)}
     ordered = jax.custom_vjp(convolve)
-    ordered.defvjp(forward, lambda residuals, bar: of_device(*residuals, bar))
+    ordered.defvjp(forward, jax.shard_map(backward, mesh=mesh, **specs))
     return ordered
 
 
-def moments(x: jax.Array) -> Sequence[jax.Array]:
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the means of x ``[B, ..., C]`` and of its square over all axes but the last, which are kept with length 1.
 
-    Over several slices the two pass between them together; XLA would read x twice and wait twice.
+    Over several slices the two pass between them together; left alone, XLA reads x twice and sends one after the other.
     """
 
     def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -103,19 +105,19 @@ def moments(x: jax.Array) -> Sequence[jax.Array]:
     if mesh is None:
         return both(x)
 
-    @functools.partial(
-        jax.shard_map, mesh=mesh, in_specs=PartitionSpec(mesh.axis_names), out_specs=(PartitionSpec(),) * 2
-    )
     def over_devices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, square = lax.pmean(jnp.stack(both(x)), mesh.axis_names)
         return mean, square
 
-    means: tuple[jax.Array, jax.Array] = over_devices(x)
+    rows, replicated = PartitionSpec(mesh.axis_names), PartitionSpec()
+    means: tuple[jax.Array, jax.Array] = jax.shard_map(
+        over_devices, mesh=mesh, in_specs=rows, out_specs=(replicated, replicated)
+    )(x)
     return means
 
 
 def _mesh_of_slices(x: jax.Array) -> AbstractMesh | None:
-    """Return the mesh of a step that runs over several slices, if it divides the batch of x."""
+    """Return the mesh of a step over several slices; None over one, or where its devices do not divide x's batch."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh if "slice" in mesh.axis_names and x.shape[0] % mesh.size == 0 else None
 

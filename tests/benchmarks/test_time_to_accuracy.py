@@ -57,10 +57,10 @@ def test_the_page_says_what_was_not_reached_and_what_is_not_resolved():
     assert row in fast and "| to 80 % |  |  | 0 | not reached |" in fast
     assert "| 3 | missed |" in slow
     assert "Convolutions alone" not in fast
-    row = {"all": {"ours": {"ms": spread(2.0), "over_ours": spread(1.0)}}}
-    alone = {"small": {"differ": 1e-6, "stages": row}}
+    stages = {"all": {"ours": {"ms": spread(2.0), "over_ours": spread(1.0)}}}
+    alone = {"small": {"differ": 1e-6, "stages": stages}}
     assert "| small | all | ours | 2.0 (2.0-2.0) | 1.00 (1.00-1.00) |" in time_page.page(
-        content(*pairs[0]) | {"convolutions": alone}
+        content(*pairs[0]) | {"convolutions": {"nets": alone}}
     )
     single = time_page.page(content([run_of([0.6, 0.71], 10.0)], [run_of([0.6, 0.71], 30.0)]))
     assert "| to 70 % | 2.33 | 2.33 | 1 | not resolved, mean within |" in single
