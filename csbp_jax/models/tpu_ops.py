@@ -85,9 +85,9 @@ def _kernel_gradient_first(convolve: _Convolution, mesh: AbstractMesh) -> _Convo
         (x_bar,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(bar)
         return x_bar, lax.psum(kernel_bar, mesh.axis_names)
 
-    specs = {"in_specs": ((rows, replicated), rows), "out_specs": (rows, replicated)}
+    specs = (rows, replicated)
     ordered = jax.custom_vjp(convolve)
-    ordered.defvjp(forward, jax.shard_map(backward, mesh=mesh, **specs))
+    ordered.defvjp(forward, jax.shard_map(backward, mesh=mesh, in_specs=(specs, rows), out_specs=specs))
     return ordered
 
 
