@@ -59,9 +59,9 @@ on a busy machine of two cores.
 
 ## Kernels of the neuron
 
-Of layout `data`: the layers with neurons; the kernels that hold their operations, in the forward pass and in the
-reverse pass, which recomputes the membranes; how many of these kernels also hold a convolution or product; and the
-share of all bytes that these kernels move, for a convolution or norm within them too.
+In layout `data`, and in all layouts of two slices: the layers with neurons; the kernels that hold their operations, in
+the forward pass and in the reverse pass, which recomputes the membranes; how many of these kernels also hold a
+convolution or product; and the share of all bytes that these kernels move, for a convolution or norm within them too.
 
 {_neurons(programs)}
 
@@ -109,7 +109,9 @@ the input.
 XLA on TPU partitions an array of a fixed layout only within `shard_map`; otherwise it may gather it on every chip,
 which happened with `--model.remat` and over several slices. Over several slices XLA would put the gradients of the
 weights last, and hold the cotangents of all layers until then. A convolution's reverse pass now computes that of the
-kernel first (models/tpu_ops.py); that of a fully connected layer does not. {_growth(programs)}"""
+kernel first (models/tpu_ops.py); that of a fully connected layer does not.
+
+{_growth(programs)}"""
 
 
 def _growth(programs: dict[str, Any]) -> str:
