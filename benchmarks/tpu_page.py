@@ -59,9 +59,9 @@ on a busy machine of two cores.
 
 ## Kernels of the neuron
 
-In layout `data`, and in all layouts of two slices: the layers with neurons; the kernels that hold their operations, in
-the forward pass and in the reverse pass, which recomputes the membranes; how many of these kernels also hold a
-convolution or product; and the share of all bytes that these kernels move, for a convolution or norm within them too.
+The layers with neurons; the kernels that hold their operations, in the forward pass and in the reverse pass, which
+recomputes the membranes; how many of these kernels also hold a convolution or product; and the share of all bytes that
+these kernels move, for a convolution or norm within them too.
 
 {_neurons(programs)}
 
@@ -168,7 +168,6 @@ def _neurons(programs: dict[str, Any]) -> str:
             f"{100 * n['neuron']['bytes'] / n['bytes']:.0f}",
         ]
         for key, n in programs.items()
-        if "neuron" in n
     ]
     return table(["network", "slice", "layout", *counts, "bytes (%)"], body)
 
