@@ -108,12 +108,12 @@ def run_neuron(
     if inspected or probe.membrane_term or f"{layer}.membrane_pre" in probe.taps:
         if not hasattr(neuron, "trace"):
             raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
-        with jax.named_scope("neuron"):
+        with jax.named_scope("neuron"):  # its kernels have this name in a profile
             spikes, state, u = neuron.trace(current, *start)
         before_reset["membrane_pre"] = u
         membrane_terms = {layer: probe.membrane_term(u, spikes)} if probe.membrane_term else {}
     else:
-        with jax.named_scope("neuron"):  # its kernels have this name in a profile
+        with jax.named_scope("neuron"):
             spikes, state = neuron(current, *start)
     membrane = membrane_of(state)
     after_reset = {} if membrane is None else {"membrane": membrane}

@@ -159,12 +159,18 @@ NEURONS = """HloModule m, is_scheduled=true
   ROOT %r = bf16[32,4,64]{2,0,1} negate(%p), metadata={op_name="jit(step)/jvp(Net)/conv1/neuron/gt"}
 }
 
+%product (p: bf16[32,4,64], k: bf16[64,64]) -> bf16[32,4,64] {
+  %p = bf16[32,4,64]{2,0,1} parameter(0)
+  %k = bf16[64,64]{1,0} parameter(1)
+  ROOT %c = bf16[32,4,64]{2,0,1} convolution(%p, %k), dim_labels=b0f_io->b0f
+}
+
 %reverse (p: bf16[32,4,64], k: bf16[64,64]) -> bf16[32,4,64] {
   %p = bf16[32,4,64]{2,0,1} parameter(0)
   %k = bf16[64,64]{1,0} parameter(1)
   %n = bf16[32,4,64]{2,0,1} negate(%p), metadata={op_name="jit(step)/jvp(Net)/conv1/neuron/gt"}
   %m = bf16[32,4,64]{2,0,1} negate(%n), metadata={op_name="jit(step)/transpose(jvp(Net))/conv1/neuron/mul"}
-  ROOT %c = bf16[32,4,64]{2,0,1} convolution(%m, %k), dim_labels=b0f_io->b0f
+  ROOT %c = bf16[32,4,64]{2,0,1} fusion(%m, %k), kind=kOutput, calls=%product
 }
 
 %other (p: bf16[32,4,64]) -> bf16[32,4,64] {

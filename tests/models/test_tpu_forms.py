@@ -138,7 +138,7 @@ def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu,
     chex.assert_trees_all_close(in_one_pass(variables, x), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_moments_pass_between_slices_together(tpu):
+def test_moments_pass_between_slices_together():
     compiled = over_two_slices(lambda offset, x: jnp.stack(tpu_ops.moments(x - offset)))
     x = np.random.default_rng(0).normal(size=(B, T, 5)).astype(np.float32)
     offset = np.float32(0.5)
@@ -148,7 +148,7 @@ def test_moments_pass_between_slices_together(tpu):
     assert compiled.lower(offset, x).as_text().count("stablehlo.all_reduce") == 1
 
 
-def test_over_slices_the_gradient_of_a_kernel_comes_first_and_has_the_same_derivatives(x64, tpu):
+def test_over_slices_the_gradient_of_a_kernel_comes_first_and_has_the_same_derivatives(x64):
     """Derivatives to the second; the gradient of the input waits for each device's share, not for the sum."""
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 2, 5))
     x = jax.random.normal(jax.random.key(1), (B * T, 6, 6, 2))
