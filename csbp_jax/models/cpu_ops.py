@@ -9,7 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
+
+from csbp_jax.models import winograd
+from csbp_jax.models.unfused import unfused
 
 _Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -24,27 +26,30 @@ def convolution(
 ) -> jax.Array:
     """Compute ``lax.conv_general_dilated`` of ``[N, H, W, C]`` with padding ``kernel // 2``; for Flax's ``Conv``.
 
-    Options are those that Flax passes; there is no dilation. On CPU, XLA computes a convolution or its gradient a
-    hundred times slower if the input is smaller than the kernel. Such an input is padded with zeros to the size of the
-    kernel, and the output is cropped.
+    Options are those that Flax passes; there is no dilation. On CPU, an image smaller than the kernel is convolved tap
+    by tap. In float32, kernels of 3x3 are convolved in Winograd's form where that is faster, with a rounding error of
+    about a millionth of the largest output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off.
     """
     if jax.default_backend() != "cpu" or options.get("feature_group_count", 1) > 1:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    strides, padding, sizes = tuple(strides), tuple(padding), x.shape[1:3]
-    # Rows and columns to add so that the output is as large as the kernel too: it is the kernel of the gradient.
-    missing = [max(0, (k - 1) * s + 1 - n) for n, k, s in zip(sizes, kernel.shape, strides, strict=False)]
-    if max(missing) == 0 or max(sizes) == 1:
-        return _convolve(x, kernel, strides, padding)
-    height, width = (-(-n // s) for n, s in zip(sizes, strides, strict=True))
-    # Without the barriers XLA would fold these zeros, and in the reverse pass those of the crop, into the convolution's
-    # own padding.
-    larger = _barrier(jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))))
-    return _barrier(_convolve(larger, kernel, strides, padding))[:, :height, :width]
+    strides, padding = (strides[0], strides[1]), tuple(padding)
+    # Rows and columns of the output are those of the kernel in its gradient.
+    if any(-(-n // s) < k for n, s, k in zip(x.shape[1:3], strides, kernel.shape, strict=False)):
+        return _convolve_by_taps(x, kernel, strides, padding)
+    if _for_winograd(x, kernel, strides, options.get("precision")):
+        return winograd.convolution(x, kernel)
+    return _convolve(x, kernel, strides, padding)
 
 
-def _barrier(x: jax.Array) -> jax.Array:
-    barred: jax.Array = lax.optimization_barrier(x)
-    return barred
+def _for_winograd(x: jax.Array, kernel: jax.Array, strides: _Pair, precision: Any) -> bool:
+    """Return whether this is a convolution for Winograd's form, and faster in it.
+
+    Not on several devices, since XLA would move its parts between them.
+    """
+    default: Any = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    inexact = (precision or default) in (None, "default", lax.Precision.DEFAULT)
+    form = kernel.shape[:2] == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32
+    return form and inexact and jax.device_count() == 1 and winograd.pays(x.shape, kernel.shape[3])
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:
@@ -54,7 +59,7 @@ def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding:
 def _convolution_forward(
     x: jax.Array, kernel: jax.Array, *geometry: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    x = _unfused(x)
+    x = unfused(x)
     return _plain_convolution(x, kernel, *geometry), (x, kernel)
 
 
@@ -67,8 +72,8 @@ def _convolution_backward(
     the reversal of the kernel, it is a loop with large strides, and three to eight times slower than both.
     """
     x, kernel = residuals
-    y_bar = _unfused(y_bar)
-    turned = jnp.flip(_unfused(kernel.swapaxes(2, 3)), (0, 1))
+    y_bar = unfused(y_bar)
+    turned = jnp.flip(unfused(kernel.swapaxes(2, 3)), (0, 1))
     edges = []
     for n, m, k, stride, (low, _) in zip(x.shape[1:3], y_bar.shape[1:3], kernel.shape, strides, padding, strict=False):
         before, dilated = k - 1 - low, (m - 1) * stride + 1
@@ -80,6 +85,56 @@ def _convolution_backward(
 
 _convolve = jax.custom_vjp(_plain_convolution, nondiff_argnums=(2, 3))
 _convolve.defvjp(_convolution_forward, _convolution_backward)
+
+
+# XLA on CPU takes up to a hundred times longer for a convolution, or its gradient, of an image smaller than the kernel.
+def _plain_by_taps(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:
+    return _sum_of_taps(x, kernel, strides, padding, 0)
+
+
+def _sum_of_taps(
+    x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair], inputs: int
+) -> jax.Array:
+    """Sum the products of the image, shifted, with each tap, ``[C, features]``, over its axis ``inputs``."""
+    height, width = (-(-n // s) for n, s in zip(x.shape[1:3], strides, strict=True))
+    taps = lax.split(kernel.reshape(-1, *kernel.shape[2:]), [1] * (kernel.shape[0] * kernel.shape[1]))
+    parts = []
+    for (i, j), tap in zip(itertools.product(*map(range, kernel.shape[:2])), taps, strict=True):
+        rows, rows_of_x = _seen_by(i - padding[0][0], x.shape[1], height, strides[0])
+        columns, columns_of_x = _seen_by(j - padding[1][0], x.shape[2], width, strides[1])
+        if len(rows) and len(columns):
+            product = lax.dot_general(x[:, rows_of_x, columns_of_x], tap[0], (((3,), (inputs,)), ((), ())))
+            ends = [(outputs[0], n - 1 - outputs[-1]) for outputs, n in ((rows, height), (columns, width))]
+            parts.append(jnp.pad(product, ((0, 0), *ends, (0, 0))))
+    return functools.reduce(jnp.add, parts)
+
+
+def _seen_by(shift: int, inputs: int, outputs: int, stride: int) -> tuple[range, slice]:
+    """Return the outputs for which input ``stride * output + shift`` exists, and the slice of these inputs."""
+    seen = [o for o in range(outputs) if 0 <= stride * o + shift < inputs]
+    if not seen:
+        return range(0), slice(0)
+    return range(seen[0], seen[-1] + 1), slice(stride * seen[0] + shift, stride * seen[-1] + shift + 1, stride)
+
+
+def _taps_forward(x: jax.Array, kernel: jax.Array, *geometry: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    x = unfused(x)
+    return _plain_by_taps(x, kernel, *geometry), (x, kernel)
+
+
+def _taps_backward(
+    strides: _Pair, padding: tuple[_Pair, _Pair], residuals: tuple[jax.Array, jax.Array], y_bar: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Compute both cotangents; a product with a transposed tap is slow, so that the kernel is transposed first."""
+    x, kernel = residuals
+    y_bar, turned = unfused(y_bar), unfused(kernel.swapaxes(2, 3))
+    (x_bar,) = jax.linear_transpose(lambda x: _sum_of_taps(x, turned, strides, padding, 1), x)(y_bar)
+    (kernel_bar,) = jax.linear_transpose(lambda kernel: _sum_of_taps(x, kernel, strides, padding, 0), kernel)(y_bar)
+    return x_bar, kernel_bar
+
+
+_convolve_by_taps = jax.custom_vjp(_plain_by_taps, nondiff_argnums=(2, 3))
+_convolve_by_taps.defvjp(_taps_forward, _taps_backward)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
@@ -113,7 +168,7 @@ def _max_forward(x: jax.Array, size: int, stride: int) -> tuple[jax.Array, jax.A
     first = jnp.full(largest.shape, size**2 - 1, jnp.float32)
     for index, elements in reversed(list(enumerate(_shifted(x, size, stride)[:-1]))):
         first = jnp.where(elements == largest, jnp.float32(index), first)
-    return largest, _unfused(first)
+    return largest, unfused(first)
 
 
 def _max_backward(size: int, stride: int, first: jax.Array, bar: jax.Array) -> tuple[jax.Array]:
@@ -146,18 +201,3 @@ def _max_backward(size: int, stride: int, first: jax.Array, bar: jax.Array) -> t
 
 _max_of_windows = jax.custom_vjp(_plain_max_of_windows, nondiff_argnums=(1, 2))
 _max_of_windows.defvjp(_max_forward, _max_backward)
-
-
-def _unfused(x: jax.Array) -> jax.Array:
-    """Return x, written to memory as it is: XLA on CPU does not fuse across a call that is not inlined.
-
-    Left alone, it computes x again within each operation that reads it.
-    """
-    with set_xla_metadata(inlineable="false"):
-        same: jax.Array = _identity(x)
-    return same
-
-
-@jax.jit
-def _identity(x: jax.Array) -> jax.Array:
-    return x
