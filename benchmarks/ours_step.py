@@ -18,11 +18,12 @@ from csbp_jax.neurons.chunked import in_chunks
 from csbp_jax.runtime.hardware import compiler_options
 
 
-def step(config: dict[str, Any], batch_file: str | None = None) -> Program:
+def step(config: dict[str, Any], batch_file: str | None = None, precision: str | None = None) -> Program:
     """A training step: loss, gradient, update, metrics, the check for non-finite values; its state is donated.
 
     config: as ``csbp_jax.config.to_json`` returns it.
     batch_file: file that batch and weights are written to, for the same step in another library.
+    precision: JAX's default precision of products; "highest" has plain sums of products in convolutions on CPU.
     """
     settings = from_json(config)
     model = models.build(settings.model)
@@ -34,7 +35,8 @@ def step(config: dict[str, Any], batch_file: str | None = None) -> Program:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     began = time.perf_counter()
     jitted = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
-    compiled: Any = jitted.lower(state, batch).compile()
+    with jax.default_matmul_precision(precision):
+        compiled: Any = jitted.lower(state, batch).compile()
     info = {
         "parameters": parameters,
         "compile_seconds": time.perf_counter() - began,

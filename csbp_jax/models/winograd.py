@@ -43,8 +43,8 @@ def pays(x_shape: Sequence[int], features: int) -> bool:
     images, height, width, channels = x_shape
     tiles = images * -(-height // _OUTPUTS) * -(-width // _OUTPUTS)
     numbers = tiles * (channels + features) + channels * features
-    here = _INPUTS**2 * (tiles * channels * features + _COST_OF_A_NUMBER * numbers)
-    return here < images * height * width * _TAPS**2 * channels * features
+    multiplications = _INPUTS**2 * (tiles * channels * features + _COST_OF_A_NUMBER * numbers)
+    return multiplications < images * height * width * _TAPS**2 * channels * features
 
 
 def _convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -131,7 +131,7 @@ def _outputs(products: jax.Array, images: Sequence[int]) -> jax.Array:
 def _combine(matrix: np.ndarray, parts: Sequence[jax.Array]) -> jax.Array:
     """Return ``sum_j matrix[i, j] parts[j]`` for each i, along a new first axis."""
     columns = _weights(matrix, parts[0]).reshape(*matrix.shape, *(1,) * parts[0].ndim)
-    return functools.reduce(jnp.add, [columns[:, j] * part for j, part in enumerate(parts)])
+    return functools.reduce(jnp.add, [columns[:, j] * part[None] for j, part in enumerate(parts)])
 
 
 def _weights(matrix: np.ndarray, like: jax.Array) -> jax.Array:

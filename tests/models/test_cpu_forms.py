@@ -17,7 +17,7 @@ NORMS = pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn", "bntt", "none"
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5, 3)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
-@pytest.mark.parametrize("size", [(6, 7), (9, 8)])
+@pytest.mark.parametrize("size", [(6, 7), (9, 8), (2, 2), (1, 1), (2, 9)])
 def test_gradients_of_a_convolution_and_their_tangents_equal_laxs(x64, kernel, strides, size):
     draw = np.random.default_rng(0)
     x, weights = draw.standard_normal((2, *size, 3)), draw.standard_normal((*kernel, 3, 4))

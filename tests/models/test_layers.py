@@ -17,7 +17,6 @@ from csbp_jax.models import layers, norms
 from csbp_jax.models.taps import Aux, Probe
 from csbp_jax.neurons.plif import PLIF
 from csbp_jax.neurons.recurrent import Feedback
-from tests.support.matching import search
 
 B, T, F = 4, 7, 5
 NO_PROBE = Probe(chaos.term)
@@ -141,16 +140,12 @@ def test_a_small_image_is_convolved_exactly(x64, size, kernel, stride):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other back ends leave the image unchanged")
-@pytest.mark.parametrize(("size", "kernel", "stride"), sizes(case for case in SMALL if case[0] != (1, 1)))
+@pytest.mark.parametrize(("size", "kernel", "stride"), sizes(SMALL))
 def test_no_convolution_on_cpu_has_an_input_smaller_than_its_kernel(size, kernel, stride):
-    """XLA would compute it by a plain loop; nor may it fold the zeros into the convolution's own padding."""
+    """XLA would compute it by a plain loop."""
     (ours, arguments), _ = convolution(size, kernel, stride)
-    lines = [line for line in ours.lower(*arguments).compile().as_text().splitlines() if " convolution(" in line]
-    assert len(lines) == 3
-    for line in lines:
-        height, width = map(int, search(r"= f\d+\[\d+,(\d+),(\d+),\d+\]", line).groups())
-        assert min(height, width) >= kernel
-        assert search(r" pad=(\d+_\d+)x", line)[1] == f"{kernel // 2}_{kernel // 2}"
+    text = ours.lower(*arguments).compile().as_text()
+    assert " convolution(" not in text and "dot" in text
 
 
 @pytest.mark.parametrize("pool", [layers.pool, layers.max_pool])

@@ -76,7 +76,9 @@ def test_products_are_bfloat16_but_for_the_read_out(family):
     variables = jax.eval_shape(net.init, jax.random.key(0), x)
     text = jax.jit(lambda v, x: net.apply(v, x)[0]).lower(variables, x).as_text()
     operands = re.findall(r"stablehlo\.(?:convolution|dot_general).*: \(tensor<\S+x(\w+)>, tensor<\S+x(\w+)>\)", text)
-    assert sorted(operands) == [("bf16", "bf16")] * synapses + [("f32", "f32")]
+    assert operands.count(("f32", "f32")) == 1
+    # A convolution of an image smaller than its kernel is a product for each tap.
+    assert operands.count(("bf16", "bf16")) == len(operands) - 1 >= synapses
 
 
 @EVERY_FAMILY
