@@ -54,7 +54,7 @@ def plain(config: Config) -> Config:
 
 
 def measure(config: Config, python: str | None, rounds: int, chaos: bool = True) -> dict[str, Any]:
-    """Time a network's step: ours, with the chaos term too, and at highest precision; SpikingJelly's, given a Python."""
+    """Time a network's step: ours, with the chaos term, at highest precision; SpikingJelly's if its Python is given."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         workers: dict[str, Worker] = {}

@@ -91,7 +91,8 @@ def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int) -> 
             out: Any = synapse.apply({"params": {"kernel": kernel}}, frame)
             return jnp.sum(out)
 
-        connections: jax.Array = jax.grad(outputs)(jnp.zeros((1, *x.shape[2:]), jnp.float32))
+        with jax.default_matmul_precision("highest"):  # exact
+            connections: jax.Array = jax.grad(outputs)(jnp.zeros((1, *x.shape[2:]), jnp.float32))
         return connections.astype(jnp.int32)
 
     axes = tuple(range(2, x.ndim))

@@ -44,12 +44,14 @@ def convolution(
 def _for_winograd(x: jax.Array, kernel: jax.Array, strides: _Pair, precision: Any) -> bool:
     """Return whether this is a convolution for Winograd's form, and faster in it.
 
-    Not on several devices, since XLA would move its parts between them.
+    Not on several devices, since XLA would move its parts between them, nor for an unknown number of images, whose
+    program is exported and may run on any device.
     """
     default: Any = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     inexact = (precision or default) in (None, "default", lax.Precision.DEFAULT)
     form = kernel.shape[:2] == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32
-    return form and inexact and jax.device_count() == 1 and winograd.pays(x.shape, kernel.shape[3])
+    one_device = jax.device_count() == 1 and isinstance(x.shape[0], int)
+    return form and inexact and one_device and winograd.pays(x.shape, kernel.shape[3])
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:

@@ -13,7 +13,7 @@ from csbp_jax.config import Chaos, Config, Model, Neuron
 from csbp_jax.config.schema import ModelName
 from csbp_jax.evaluation.synaptic_ops import count_synops, energy_pj
 from csbp_jax.learner import objective, optimizer
-from csbp_jax.models import layers
+from csbp_jax.models import layers, winograd
 from csbp_jax.models.taps import Aux, Probe, apply_taps
 
 
@@ -61,7 +61,12 @@ def dense_by_hand(x, kernel):
     return sum(int((kernel[i] != 0).sum()) for i in range(len(x)) if x[i] != 0)
 
 
-def test_a_convolutional_network_counted_by_hand():
+@pytest.mark.parametrize("inexact", [False, True], ids=["plain", "in Winograd's form"])
+def test_a_convolutional_network_counted_by_hand(monkeypatch, inexact):
+    """Counts are exact also where the network's own convolutions are not."""
+    if inexact:
+        monkeypatch.setattr(jax, "device_count", lambda: 1)
+        monkeypatch.setattr(winograd, "pays", lambda shape, features: True)
     model, variables = network("small_conv", (5, 7, 2), (3, 4), neuron=Neuron(threshold=0.4))
     kernel = np.array(variables["params"]["conv2"]["conv"]["kernel"])
     kernel[1, :, 0] = 0

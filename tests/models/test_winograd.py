@@ -116,6 +116,11 @@ class TestWhereItIsTaken:
         with jax.default_matmul_precision("highest"):
             assert not self.taken()
 
+    def test_not_for_an_unknown_number_of_images(self):
+        """Their program is exported, and may run on any device."""
+        (images,) = jax.export.symbolic_shape("images")
+        assert not self.taken((images, 16, 16, 64))
+
     def test_not_between_devices(self, monkeypatch):
         monkeypatch.setattr(jax, "device_count", lambda: 2)
         assert not self.taken()
