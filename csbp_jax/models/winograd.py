@@ -21,7 +21,7 @@ from csbp_jax.models.unfused import unfused
 
 _OUTPUTS, _TAPS, _INPUTS = 4, 3, 6
 # Enough for all cores of a small machine; few enough for the numbers at the points to stay in its last cache.
-_TILES_AT_A_TIME = 1024
+_TILES_AT_A_TIME = 2048
 # What a number at the points costs beside the products, in multiplications (measured on two cores).
 _COST_OF_A_NUMBER = 50
 

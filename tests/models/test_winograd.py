@@ -23,7 +23,7 @@ def operands(shape, features, rate=None):
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 12), (5, 7), (1, 1), (2, 9)])
-@pytest.mark.parametrize("tiles", [1024, 6, 1], ids=["at once", "in chunks", "one by one"])
+@pytest.mark.parametrize("tiles", [2048, 6, 1], ids=["at once", "in chunks", "one by one"])
 def test_values_gradients_and_their_tangents_are_those_of_the_plain_convolution(x64, monkeypatch, size, tiles):
     """With six tiles at a time, most of these five images are in chunks, the last of which is filled with zeros."""
     monkeypatch.setattr(winograd, "_TILES_AT_A_TIME", tiles)
