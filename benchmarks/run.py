@@ -133,10 +133,12 @@ def machine() -> str:
     name = platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
-        models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = models[0] if models else name
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        fields = {key.strip(): value.strip() for key, _, value in lines}
+        name = fields.get("model name", name)
+        # Virtual machines hide the number of the processor.
+        if "cpu family" in fields:
+            name += f" (family {fields['cpu family']}, model {fields['model']})"
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
