@@ -60,7 +60,7 @@ def shapes(config: Config) -> Counter[tuple[Any, ...]]:
     model, tx = models.build(config.model), optimizer.build(config.optimizer, config.epochs, 10_000)
     init, _, evaluate = learner.make(model, tx, losses.build(config.loss), config, 10_000)
     batch = ours_step.batch_of(config) | {"mask": np.ones(config.batch_size, bool)}
-    with mock.patch.object(cpu_ops, "convolution", jax.lax.conv_general_dilated):  # one equation each
+    with mock.patch.object(cpu_ops, "convolution", jax.lax.conv_general_dilated):  # each as one equation
         program = jax.make_jaxpr(evaluate)(jax.eval_shape(init, jax.random.key(0)), batch)
     return Counter(_convolutions(program.jaxpr))
 

@@ -35,7 +35,7 @@ def step(config: dict[str, Any], batch_file: str | None = None, precision: str |
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     began = time.perf_counter()
     jitted = jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
-    with jax.default_matmul_precision(precision):
+    with jax.default_matmul_precision(precision or "default"):
         compiled: Any = jitted.lower(state, batch).compile()
     info = {
         "parameters": parameters,

@@ -136,7 +136,7 @@ def machine() -> str:
         lines = (line.partition(":") for line in info.read_text().splitlines())
         fields = {key.strip(): value.strip() for key, _, value in lines}
         name = fields.get("model name", name)
-        # Virtual machines hide the number of the processor.
+        # Virtual machines may hide the processor's number in its name.
         if "cpu family" in fields:
             name += f" (family {fields['cpu family']}, model {fields['model']})"
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

@@ -53,8 +53,11 @@ def plain(config: Config) -> Config:
     return dataclasses.replace(config, chaos=Chaos())
 
 
-def measure(config: Config, python: str | None, rounds: int, chaos: bool = True) -> dict[str, Any]:
-    """Time a network's step: ours, with the chaos term, at highest precision; SpikingJelly's if its Python is given."""
+def measure(config: Config, python: str | None, rounds: int, extras: bool = True) -> dict[str, Any]:
+    """Time a step of ours and of SpikingJelly, if its Python is given.
+
+    With extras, also of ours with the chaos term, and of ours at highest precision.
+    """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         workers: dict[str, Worker] = {}
@@ -66,10 +69,9 @@ def measure(config: Config, python: str | None, rounds: int, chaos: bool = True)
 
         file = f"{folder}/batch.npz"
         start("ours", sys.executable, "benchmarks.ours", config=to_json(plain(config)), batch_file=file)
-        if chaos:
+        if extras:
             start("ours with chaos", sys.executable, "benchmarks.ours", config=to_json(config))
-        exact = {"config": to_json(plain(config)), "precision": "highest"}
-        start(EXACT, sys.executable, "benchmarks.ours", **exact)
+            start(EXACT, sys.executable, "benchmarks.ours", config=to_json(plain(config)), precision="highest")
         if python:
             options = {"model": to_json(config)["model"], "lr": OPTIMIZER.lr, "momentum": OPTIMIZER.momentum}
             start("spikingjelly", python, peers.MODULES["spikingjelly"], batch_file=file, **options)
@@ -106,7 +108,7 @@ def _row(
     result: dict[str, Any] = {"about": shape | {"width": config.model.width or 1.0}, "programs": row}
     if "ours with chaos" in clocks:
         result["chaos_share"] = spread(1 - seconds["ours"] / seconds["ours with chaos"])
-    if "spikingjelly" in clocks:
+    if {EXACT, "spikingjelly"} <= set(clocks):
         a, b = row[EXACT], row["spikingjelly"]
         differences = np.abs(np.subtract(a["losses"], b["losses"])) / np.abs(a["losses"])
         result["same"] = {"parameters": a["parameters"] == b["parameters"], "losses_differ": differences.tolist()}
@@ -121,7 +123,7 @@ def growth(python: str | None, rounds: int, steps: Sequence[int], batches: Seque
         for value in values:
             model = dataclasses.replace(base.model, time_steps=value if axis == "T" else 4)
             config = dataclasses.replace(base, model=model, batch_size=4 if axis == "T" else value)
-            points[axis][str(value)] = measure(config, python, rounds, chaos=False)
+            points[axis][str(value)] = measure(config, python, rounds, extras=False)
     return points
 
 

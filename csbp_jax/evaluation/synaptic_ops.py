@@ -91,7 +91,7 @@ def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int) -> 
             out: Any = synapse.apply({"params": {"kernel": kernel}}, frame)
             return jnp.sum(out)
 
-        with jax.default_matmul_precision("highest"):  # exact
+        with jax.default_matmul_precision("highest"):  # Winograd's form would round
             connections: jax.Array = jax.grad(outputs)(jnp.zeros((1, *x.shape[2:]), jnp.float32))
         return connections.astype(jnp.int32)
 

@@ -15,6 +15,8 @@ from csbp_jax.models.unfused import unfused
 
 _Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+# JAX's names of the precision of products on CPU, where all are float32.
+_INEXACT = {None, "default", "fastest", "bfloat16", lax.Precision.DEFAULT}
 
 
 def convolution(
@@ -26,32 +28,43 @@ def convolution(
 ) -> jax.Array:
     """Compute ``lax.conv_general_dilated`` of ``[N, H, W, C]`` with padding ``kernel // 2``; for Flax's ``Conv``.
 
-    Options are those that Flax passes; there is no dilation. On CPU, an image smaller than the kernel is convolved tap
-    by tap. In float32, kernels of 3x3 are convolved in Winograd's form where that is faster, with a rounding error of
-    about a millionth of the largest output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off.
+    Options are those that Flax passes; there is no dilation. On CPU, an image that is smaller than the kernel, or has
+    such an output, is convolved tap by tap. In float32 and on one device, kernels of 3x3 are convolved in Winograd's
+    form where that is estimated to be faster, with a rounding error of one to four millionths of the largest output;
+    ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off.
     """
     if jax.default_backend() != "cpu" or options.get("feature_group_count", 1) > 1:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    strides, padding = (strides[0], strides[1]), tuple(padding)
-    # Rows and columns of the output are those of the kernel in its gradient.
-    if any(-(-n // s) < k for n, s, k in zip(x.shape[1:3], strides, kernel.shape, strict=False)):
-        return _convolve_by_taps(x, kernel, strides, padding)
-    if _for_winograd(x, kernel, strides, options.get("precision")):
+    (top, bottom), (left, right) = padding
+    geometry = (strides[0], strides[1]), ((top, bottom), (left, right))
+    # The output is the kernel in the convolution that gives the kernel's gradient.
+    if any(n < k for n, k in zip(_size_of_output(x, kernel, *geometry), kernel.shape, strict=False)):
+        return _convolve_by_taps(x, kernel, *geometry)
+    if _for_winograd(x, kernel, *geometry, options.get("precision")):
         return winograd.convolution(x, kernel)
-    return _convolve(x, kernel, strides, padding)
+    return _convolve(x, kernel, *geometry)
 
 
-def _for_winograd(x: jax.Array, kernel: jax.Array, strides: _Pair, precision: Any) -> bool:
-    """Return whether this is a convolution for Winograd's form, and faster in it.
+def _size_of_output(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> _Pair:
+    sizes = zip(x.shape[1:3], padding, kernel.shape, strides, strict=False)
+    height, width = ((n + low + high - k) // stride + 1 for n, (low, high), k, stride in sizes)
+    return height, width
 
-    Not on several devices, since XLA would move its parts between them, nor for an unknown number of images, whose
-    program is exported and may run on any device.
+
+def _for_winograd(
+    x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair], precision: Any
+) -> bool:
+    """Return whether to compute this convolution in Winograd's form.
+
+    Not on several devices, between which XLA would move tiles; not for a symbolic number of images, which cannot be
+    counted.
     """
     default: Any = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    inexact = (precision or default) in (None, "default", lax.Precision.DEFAULT)
-    form = kernel.shape[:2] == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32
+    asked = precision or default
+    asked = set(asked) if isinstance(asked, tuple) else {asked}
+    form = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == ((1, 1), (1, 1)) and x.dtype == jnp.float32
     one_device = jax.device_count() == 1 and isinstance(x.shape[0], int)
-    return form and inexact and one_device and winograd.pays(x.shape, kernel.shape[3])
+    return form and asked <= _INEXACT and one_device and winograd.pays(x.shape, kernel.shape[3])
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:
@@ -89,26 +102,38 @@ _convolve = jax.custom_vjp(_plain_convolution, nondiff_argnums=(2, 3))
 _convolve.defvjp(_convolution_forward, _convolution_backward)
 
 
-# XLA on CPU takes up to a hundred times longer for a convolution, or its gradient, of an image smaller than the kernel.
+# XLA on CPU takes up to a hundred times longer for a convolution of an image smaller than the kernel.
 def _plain_by_taps(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:
-    return _sum_of_taps(x, kernel, strides, padding, 0)
+    return _sum_of_taps(x, kernel, strides, padding, 0).astype(x.dtype)
 
 
 def _sum_of_taps(
     x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair], inputs: int
 ) -> jax.Array:
-    """Sum the products of the image, shifted, with each tap, ``[C, features]``, over its axis ``inputs``."""
-    height, width = (-(-n // s) for n, s in zip(x.shape[1:3], strides, strict=True))
+    """Sum the products of the image, shifted, with each tap, a matrix, over the matrix's axis ``inputs``.
+
+    The sum is float32 for bfloat16, so that it is rounded once.
+    """
+    height, width = _size_of_output(x, kernel, strides, padding)
     taps = lax.split(kernel.reshape(-1, *kernel.shape[2:]), [1] * (kernel.shape[0] * kernel.shape[1]))
     parts = []
     for (i, j), tap in zip(itertools.product(*map(range, kernel.shape[:2])), taps, strict=True):
         rows, rows_of_x = _seen_by(i - padding[0][0], x.shape[1], height, strides[0])
         columns, columns_of_x = _seen_by(j - padding[1][0], x.shape[2], width, strides[1])
         if len(rows) and len(columns):
-            product = lax.dot_general(x[:, rows_of_x, columns_of_x], tap[0], (((3,), (inputs,)), ((), ())))
+            product = lax.dot_general(
+                x[:, rows_of_x, columns_of_x],
+                tap[0],
+                (((3,), (inputs,)), ((), ())),
+                preferred_element_type=_type_of_sum(x),
+            )
             ends = [(outputs[0], n - 1 - outputs[-1]) for outputs, n in ((rows, height), (columns, width))]
             parts.append(jnp.pad(product, ((0, 0), *ends, (0, 0))))
     return functools.reduce(jnp.add, parts)
+
+
+def _type_of_sum(x: jax.Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _seen_by(shift: int, inputs: int, outputs: int, stride: int) -> tuple[range, slice]:
@@ -128,11 +153,12 @@ def _taps_backward(
     strides: _Pair, padding: tuple[_Pair, _Pair], residuals: tuple[jax.Array, jax.Array], y_bar: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Compute both cotangents; a product with a transposed tap is slow, so that the kernel is transposed first."""
-    x, kernel = residuals
-    y_bar, turned = unfused(y_bar), unfused(kernel.swapaxes(2, 3))
+    dtype = _type_of_sum(y_bar)
+    x, kernel, y_bar = (operand.astype(dtype) for operand in (*residuals, unfused(y_bar)))
+    turned = unfused(kernel.swapaxes(2, 3))
     (x_bar,) = jax.linear_transpose(lambda x: _sum_of_taps(x, turned, strides, padding, 1), x)(y_bar)
     (kernel_bar,) = jax.linear_transpose(lambda kernel: _sum_of_taps(x, kernel, strides, padding, 0), kernel)(y_bar)
-    return x_bar, kernel_bar
+    return x_bar.astype(residuals[0].dtype), kernel_bar.astype(residuals[1].dtype)
 
 
 _convolve_by_taps = jax.custom_vjp(_plain_by_taps, nondiff_argnums=(2, 3))

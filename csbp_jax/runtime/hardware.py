@@ -26,9 +26,9 @@ _LEVEL = "xla_backend_optimization_level"
 
 @functools.cache
 def compiler_options() -> dict[str, str] | None:
-    """Return options of ``jax.jit`` for a training step: on CPU, convolutions by Eigen; None elsewhere.
+    """Return options of ``jax.jit`` for a training step: on CPU, XLA's convolutions by Eigen; None elsewhere.
 
-    By default XLA on CPU computes convolutions with YNNPACK. Its kernel gradient is one product, summed over batch,
+    By default XLA on CPU computes them with YNNPACK. Its kernel gradient is one product, summed over batch,
     time and space, and is two to four times slower than Eigen's where the sum has more than about 4,000 terms
     (docs/results/bench/tables.md). The option applies to one compiled program, not to the process. The result is None
     too if this version of jaxlib does not have the option.
@@ -62,9 +62,11 @@ def peak_flops() -> float | None:
 def flops(step: jax.stages.Wrapped, *arguments: Any) -> float:
     """Count the floating-point operations of a jitted function over all devices, by XLA's own count.
 
-    XLA counts before it optimises, so recomputation (remat) is included.
+    XLA counts before it optimises, so recomputation (remat) is included. Convolutions are counted as plain sums of
+    products, also where the CPU's form of them (``csbp_jax.models.winograd``) needs fewer.
     """
-    return float((step.lower(*arguments).cost_analysis() or {})["flops"])
+    with jax.default_matmul_precision("highest"):
+        return float((step.lower(*arguments).cost_analysis() or {})["flops"])
 
 
 def memory_stats() -> dict[str, int]:

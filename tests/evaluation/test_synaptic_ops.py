@@ -117,7 +117,7 @@ def test_an_integer_of_ilif_is_counted_as_its_spikes():
 
 @pytest.mark.parametrize(("size", "stride"), [((7, 6), 2), ((2, 2), 1), ((2, 3), 2), ((1, 2), 1)])
 def test_strides_and_small_inputs_count_existing_connections(size, stride):
-    """Also for inputs smaller than the kernel, which are padded on CPUs."""
+    """Also for inputs smaller than the kernel, which are convolved tap by tap on CPUs."""
     model = layers.ConvNormLIF(4, stride=stride, name="a")
     x = (np.random.default_rng(0).random((1, 1, *size, 2)) < 0.7).astype(np.float32)
     arguments = (x, False, lambda h: (h, h[:, -1]), Probe(lambda h: h))
