@@ -31,7 +31,7 @@ def stream(
     a chunk ends.
 
     ``network.apply`` on the whole sequence multiplies all time steps at once. It is faster, but may sum in another
-    order; then its logits differ in their last bits, and now and then in a spike that such a bit decides.
+    order or form; then its logits differ in their last bits, and now and then in a spike that such a bit decides.
 
     Args:
       network: of ``models.build``; static under jit. Its ``time_steps`` plays no part: a chunk of one time step is one

@@ -15,7 +15,7 @@ from csbp_jax.models import cpu_ops, norms, static
 NORMS = pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn", "bntt", "none"])
 
 
-@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5, 3)])
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5, 3), (2, 4)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
 @pytest.mark.parametrize("size", [(6, 7), (9, 8), (2, 2), (1, 1), (2, 9)])
 def test_gradients_of_a_convolution_and_their_tangents_equal_laxs(x64, kernel, strides, size):
@@ -32,6 +32,23 @@ def test_gradients_of_a_convolution_and_their_tangents_equal_laxs(x64, kernel, s
 
     ours = jax.jit(lambda: gradients(cpu_ops.convolution))()
     chex.assert_trees_all_close(ours, jax.jit(lambda: gradients(lax.conv_general_dilated))(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_sums_over_the_taps_of_a_small_image_are_rounded_to_bfloat16_once(strides):
+    draw = np.random.default_rng(0)
+    x, weights = (jnp.asarray(draw.standard_normal(shape), jnp.bfloat16) for shape in ((2, 2, 2, 32), (3, 3, 32, 16)))
+
+    def results(x, weights):
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        y, pullback = jax.vjp(lambda *o: cpu_ops.convolution(*o, strides, [(1, 1)] * 2, **options), x, weights)
+        return [np.asarray(value, np.float32) for value in (y, *pullback(y.astype(jnp.bfloat16).astype(x.dtype)))]
+
+    rounded = results(x, weights)
+    y, *gradients = results(x.astype(jnp.float32), weights.astype(jnp.float32))
+    np.testing.assert_allclose(rounded[0], y, rtol=2**-8, atol=1e-6)
+    for ours, value in zip(rounded[1:], gradients, strict=True):
+        np.testing.assert_allclose(ours, value, rtol=2**-7, atol=2**-7 * np.abs(value).max())
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about programs for CPUs")
