@@ -60,11 +60,11 @@ def _for_winograd(
     counted.
     """
     default: Any = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    asked = precision or default
-    asked = set(asked) if isinstance(asked, tuple) else {asked}
+    precision = precision or default
+    precisions = set(precision) if isinstance(precision, tuple) else {precision}
     form = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == ((1, 1), (1, 1)) and x.dtype == jnp.float32
     one_device = jax.device_count() == 1 and isinstance(x.shape[0], int)
-    return form and asked <= _INEXACT and one_device and winograd.pays(x.shape, kernel.shape[3])
+    return form and precisions <= _INEXACT and one_device and winograd.pays(x.shape, kernel.shape[3])
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:

@@ -40,8 +40,12 @@ def test_sums_over_the_taps_of_a_small_image_are_rounded_to_bfloat16_once(stride
     x, weights = (jnp.asarray(draw.standard_normal(shape), jnp.bfloat16) for shape in ((2, 2, 2, 32), (3, 3, 32, 16)))
 
     def results(x, weights):
-        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-        y, pullback = jax.vjp(lambda *o: cpu_ops.convolution(*o, strides, [(1, 1)] * 2, **options), x, weights)
+        names = ("NHWC", "HWIO", "NHWC")
+
+        def convolve(x, weights):
+            return cpu_ops.convolution(x, weights, strides, [(1, 1)] * 2, dimension_numbers=names)
+
+        y, pullback = jax.vjp(convolve, x, weights)
         return [np.asarray(value, np.float32) for value in (y, *pullback(y.astype(jnp.bfloat16).astype(x.dtype)))]
 
     rounded = results(x, weights)

@@ -149,11 +149,11 @@ class TestWhereItIsTaken:
 
 @CPU_ONLY
 def test_a_network_trains_in_it_as_with_plain_sums(monkeypatch):
-    """Loss and gradients of one that has no spike near its threshold; half of it is recomputed in the reverse pass."""
+    """Loss and gradients, with blocks that are recomputed in the reverse pass; no spike is near its threshold."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(winograd, "pays", lambda shape, features: True)
     config = Model(
-        "small_conv", (8, 8, 2), classes=3, time_steps=2, features=(6, 5), neuron=Neuron(threshold=0.2), remat="block"
+        "small_conv", (8, 8, 2), classes=3, time_steps=2, features=(6, 5), neuron=Neuron(threshold=0.2), remat=True
     )
     network = models.build(config)
     x = np.random.default_rng(1).poisson(1.0, (4, 2, 8, 8, 2)).astype(np.float32)
