@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from benchmarks import targets
-from benchmarks.tables import donation, table, tables
+from benchmarks.tables import donation, machines, table, tables
 from benchmarks.timing import cell
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
@@ -26,7 +26,10 @@ def write(folder: pathlib.Path, content: Content) -> None:
     """
     (folder / "README.md").write_text(readme(content))
     load = ", ".join(f"{part} {value}" for part, value in content["load"].items())
-    head = f"# Speed: tables\n\nLoad average of the machine, our own processes included, before each part: {load}."
+    head = (
+        f"# Speed: tables\n\n{machines(content)}. Load average of the machine, our own processes included, before each "
+        f"part: {load}."
+    )
     (folder / "tables.md").write_text("\n\n".join([head, *tables(content)]) + "\n")
     (folder / "targets.md").write_text(targets.page(content))
     if folder.resolve() == PUBLISHED and not content["quick"]:
@@ -50,7 +53,7 @@ def readme(content: Content) -> str:
     versions = {name: number for of in content.get("versions", {}).values() for name, number in of.items()}
     text = f"""# Speed
 
-`make bench{" ARGS=--quick" if content["quick"] else ""}` on {content["machine"]}; CPU time on one core, median
+`make bench{" ARGS=--quick" if content["quick"] else ""}` on {machines(content)}; CPU time on one core, median
 (minimum-maximum) over interleaved rounds. Nothing on this page was run on a GPU or TPU; there are pages
 on programs compiled for [an H100](h100.md) and for [TPU slices](tpu.md). [All tables](tables.md),
 [targets](targets.md); `bench.json` holds the numbers.

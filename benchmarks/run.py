@@ -166,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content |= PARTS[part](pythons, options.quick)
         content["load"][part] = round(load, 2)
         content["seconds"][part] = round(time.perf_counter() - began)
+        content.setdefault("machines", {})[part] = machine()
         write_json(file, content)
     page.write(out, content)
     print((out / "README.md").read_text())

@@ -13,6 +13,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)])
 
 
+def machines(content: Content) -> str:
+    """The machine of the parts, and of those that were measured on another."""
+    others: dict[str, list[str]] = {}
+    for part, name in content.get("machines", {}).items():
+        if name != content["machine"]:
+            others.setdefault(name, []).append(part)
+    return content["machine"] + "".join(f" ({', '.join(parts)}: {name})" for name, parts in others.items())
+
+
 def tables(content: Content) -> Iterator[str]:
     """The tables of all measured parts."""
     for part, show in SHOWN.items():
@@ -100,6 +109,7 @@ def training_steps(rows: Content) -> str:
 
 SGD with momentum; ours includes its metrics and its check for non-finite values. Peak: resident memory of the process,
 including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step.
+At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form.
 
 {table(head, body)}
 
@@ -117,8 +127,9 @@ def convolutions(rows: Content) -> str:
     differ = max(row["differ"] for row in rows.values())
     return f"""## Convolutions alone
 
-All convolutions of a network in a training step, each timed alone and compiled as in the step, with Eigen's kernels; by
-default XLA uses YNNPACK's. The largest difference between values is {differ:.0e} of the largest value.
+All convolutions of a network in a training step, each timed alone and compiled as in the step: kernels of 3x3 in
+Winograd's form where it is faster, images smaller than the kernel tap by tap, others with Eigen's kernels. By default
+XLA uses YNNPACK's. The largest difference between values is {differ:.0e} of the largest value.
 
 {table(head, body)}"""
 
@@ -127,7 +138,7 @@ def agreement(same: Content) -> str:
     """Agreement of two nets in parameters and first losses; after the first step, rounding changes single spikes."""
     differ = ", ".join(f"{share:.0e}" for share in same["losses_differ"])
     number = "the same number" if same["parameters"] else "a different number"
-    return f"has {number} of parameters; its first losses differ by {differ}, relative to ours"
+    return f"has {number} of parameters; its first losses differ by {differ}, relative to ours at highest precision"
 
 
 def growth(points_of: Content) -> str:

@@ -160,7 +160,7 @@ def convolutions(content: Content, net: str) -> str:
     ours_alone, torch_alone = (convolutions[name]["ms"]["median"] for name in ("ours", "torch"))
     return (
         f"its convolutions alone take {ours_alone:.0f} ms of our {ours:.0f}, and in torch {torch_alone:.0f} of "
-        f"SpikingJelly's {jelly:.0f} (tables.md, convolutions alone): Eigen's against oneDNN's; all else takes "
+        f"SpikingJelly's {jelly:.0f} (tables.md, convolutions alone): ours against oneDNN's; all else takes "
         f"{ours - ours_alone:.0f} and {jelly - torch_alone:.0f} ms, and if ours took none, the ratio would be "
         f"{jelly / ours_alone:.2f}"
     )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import convolutions, ours, ours_convolution, page, peers, steps, targets
+from benchmarks import convolutions, ours, ours_convolution, page, peers, steps, tables, targets
 from benchmarks.neuron import _verdict
 from benchmarks.process import Failed, Worker, in_rounds
 from benchmarks.timing import spread, timed
@@ -152,6 +152,12 @@ def test_a_reason_has_the_numbers_of_the_page():
     result = targets.page(content)
     assert "its convolutions alone take 150 ms of our 200, and in torch 120 of SpikingJelly's 180" in result
     assert "all else takes 50 and 60 ms" in result
+
+
+def test_a_page_says_which_parts_were_measured_on_another_machine():
+    content = {"machine": "A, 2 cores", "machines": {"neuron": "A, 2 cores", "steps": "B, 4 cores", "long": "B, 4 cores"}}
+    assert tables.machines(content) == "A, 2 cores (steps, long: B, 4 cores)"
+    assert tables.machines({"machine": "A, 2 cores"}) == "A, 2 cores"
 
 
 def test_the_convolutions_are_those_of_the_network():
