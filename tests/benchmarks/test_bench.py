@@ -155,7 +155,10 @@ def test_a_reason_has_the_numbers_of_the_page():
 
 
 def test_a_page_says_which_parts_were_measured_on_another_machine():
-    content = {"machine": "A, 2 cores", "machines": {"neuron": "A, 2 cores", "steps": "B, 4 cores", "long": "B, 4 cores"}}
+    content = {
+        "machine": "A, 2 cores",
+        "machines": {"neuron": "A, 2 cores", "steps": "B, 4 cores", "long": "B, 4 cores"},
+    }
     assert tables.machines(content) == "A, 2 cores (steps, long: B, 4 cores)"
     assert tables.machines({"machine": "A, 2 cores"}) == "A, 2 cores"
 
