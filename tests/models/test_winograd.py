@@ -186,3 +186,16 @@ def test_operations_are_those_of_plain_sums(monkeypatch):
     expected = count()
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert count() == expected > 0
+
+
+@CPU_ONLY
+@pytest.mark.parametrize(
+    ("size", "kernel", "channels", "by_taps"),
+    [(2, 3, 4, True), (4, 3, 4, True), (8, 7, 16, True), (8, 7, 3, False), (6, 7, 3, True), (8, 3, 4, False)],
+)
+def test_small_images_are_convolved_by_taps_but_for_a_stem(size, kernel, channels, by_taps):
+    """With strides of 2; a stem of 7x7 took half as long in XLA's form on images of 7 to 12 pixels."""
+    x, weights = jnp.ones((1, size, size, channels)), jnp.ones((kernel, kernel, channels, 2))
+    pads, names = [(kernel // 2, kernel // 2)] * 2, ("NHWC", "HWIO", "NHWC")
+    trace = jax.make_jaxpr(lambda x, w: cpu_ops.convolution(x, w, (2, 2), pads, dimension_numbers=names))(x, weights)
+    assert ("conv_general_dilated" not in str(trace)) == by_taps
