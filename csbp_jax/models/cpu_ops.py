@@ -37,7 +37,7 @@ def convolution(
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     (top, bottom), (left, right) = padding
     geometry = (strides[0], strides[1]), ((top, bottom), (left, right))
-    # The output is the kernel in the convolution that gives the kernel's gradient, which for a stem XLA computes faster.
+    # The output is the kernel in the convolution that gives the kernel's gradient. For a stem, XLA's is faster.
     stem = max(kernel.shape[:2]) > 3 and kernel.shape[2] < 16
     smallest = x.shape[1:3] if stem else _size_of_output(x, kernel, *geometry)
     if any(n < k for n, k in zip(smallest, kernel.shape, strict=False)):
