@@ -23,7 +23,7 @@ from jax import lax
 from csbp_jax.models.unfused import unfused
 
 _OUTPUTS, _TAPS, _INPUTS = 4, 3, 6
-# The fastest of those tried, on two cores. All at once would take more memory, and more time where it is mapped anew.
+# The fastest of those tried, on two cores. All tiles at once would also need more memory.
 _TILES_AT_A_TIME = 2048
 # Cost of computing one number at the points, in multiplications; fitted on two cores.
 _COST_OF_A_NUMBER = 50
