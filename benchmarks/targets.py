@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from benchmarks.tables import machines
 from benchmarks.timing import cell
 
 Content = Mapping[str, Any]
@@ -39,8 +40,8 @@ def page(content: Content) -> str:
     return f"""# Speed: targets
 
 Median (minimum-maximum). "Not resolved": the range of the rounds contains the limit; the median is within or beyond it.
-`make bench` measures all of them. The tests assert the residual, temporaries and numbers of
-compilations. No GPU or TPU was available; there is a page on [programs compiled for an H100](h100.md).
+`make bench` measures all of them; here, on {machines(content)}. The tests assert the residual, temporaries and
+numbers of compilations. No GPU or TPU was available; there is a page on [programs compiled for an H100](h100.md).
 
 {text}
 {f"{chr(10)}Why medians are beyond the limit:{chr(10)}{chr(10)}{reasons}{chr(10)}" if missed else ""}"""

@@ -28,10 +28,10 @@ _LEVEL = "xla_backend_optimization_level"
 def compiler_options() -> dict[str, str] | None:
     """Return options of ``jax.jit`` for a training step: on CPU, XLA's convolutions by Eigen; None elsewhere.
 
-    By default XLA on CPU computes them with YNNPACK. Its kernel gradient is one product, summed over batch,
-    time and space, and is two to four times slower than Eigen's where the sum has more than about 4,000 terms
-    (docs/results/bench/tables.md). The option applies to one compiled program, not to the process. The result is None
-    too if this version of jaxlib does not have the option.
+    By default XLA on CPU computes them with YNNPACK. Its kernel gradient is one product, summed over batch, time and
+    space, and was two to four times slower than Eigen's where the sum has more than about 4,000 terms. The option
+    applies to one compiled program, not to the process. The result is None too if this version of jaxlib does
+    not have the option.
     """
     if jax.default_backend() != "cpu":
         return None

@@ -133,7 +133,7 @@ def test_targets_are_met_missed_or_not_measured(monkeypatch):
     monkeypatch.setitem(targets.REASONS, "dispatch of a step", "a reason")
     low, high = ({"median": value, "min": value, "max": value} for value in (2.0, 400.0))
     unresolved = {"median": 2.0, "min": 1.0, "max": 6.0}
-    result = targets.page({"dispatch": {"us": high}, "starts": {"cold": low, "warm": unresolved}})
+    result = targets.page({"machine": "A", "dispatch": {"us": high}, "starts": {"cold": low, "warm": unresolved}})
     assert '| dispatch of a step | <= 300 us | 400 (400-400) | missed | `make bench ARGS="--only steps"` |' in result
     assert "- dispatch of a step: a reason" in result
     assert result.count("| met |") == 1 and result.count("| not resolved, median within |") == 1
@@ -145,7 +145,7 @@ def test_a_reason_has_the_numbers_of_the_page():
         ours = ms["ours"]
         return {n: {"ms": spread(np.array([m])), "over_ours": spread(np.array([m / ours]))} for n, m in ms.items()}
 
-    content = {"steps": {"CNN7": {"programs": programs(ours=200.0, spikingjelly=180.0)}}}
+    content = {"machine": "A", "steps": {"CNN7": {"programs": programs(ours=200.0, spikingjelly=180.0)}}}
     name = "SpikingJelly over ours, training step of CNN7"
     assert f"- {name}: not measured" in targets.page(content | {"convolutions": {}})
     content["convolutions"] = {"CNN7": {"stages": {"all": programs(ours=150.0, torch=120.0)}}}
