@@ -125,7 +125,7 @@ lock: setup  ## Pin the requirements within the ranges of pyproject.toml
 	@$(RUN) -m pip install --quiet uv
 	@head -n 1 requirements.txt > requirements.txt.part
 	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
-	  --no-annotate --no-emit-index-url --extra events --extra images --extra resize --extra plugin --extra tensorboard --extra hub --extra dev pyproject.toml >> requirements.txt.part
+	  --no-annotate --no-emit-index-url --extra events --extra images --extra plugin --extra tensorboard --extra hub --extra dev pyproject.toml >> requirements.txt.part
 	@mv requirements.txt.part requirements.txt
 	@head -n 1 requirements-publish.txt > requirements-publish.txt.part
 	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \

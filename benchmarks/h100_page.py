@@ -46,8 +46,8 @@ included.
 SEW-ResNet-34: 224x224, T = 4, batch 32. Before: at {content["before_commit"]}, before networks were changed for leaner
 programs; compiled by the same command with ``--before``.
 
-In a net XLA fuses the norm into its unrolled neuron, but cannot fuse it into our kernel: with the kernel {fewer} of
-{len(content["steps"])} programs move fewer bytes.
+In a net XLA fuses the norm into its unrolled neuron, but cannot fuse it into our kernel: {fewer} of
+{len(content["steps"])} programs would move fewer bytes with the kernel.
 """
 
 

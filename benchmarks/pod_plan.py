@@ -20,10 +20,10 @@ IMAGES = pathlib.Path("docs/results/data/images.json")
 TRAINING_IMAGES = 1_281_167 * 9 // 10
 """A tenth is held out."""
 PREPARED = {
-    "published images": ("simplejpeg, resized crop", "mean_kB"),
-    "with cykooz": ("simplejpeg and cykooz, resized crop", "mean_kB"),
-    "shorter side 256": ("simplejpeg, resized crop, shorter side 256", "mean_kB_reduced"),
-    "both": ("simplejpeg and cykooz, resized crop, shorter side 256", "mean_kB_reduced"),
+    "published images": ("simplejpeg and cykooz, resized crop", "mean_kB"),
+    "published images, Pillow": ("simplejpeg, resized crop", "mean_kB"),
+    "shorter side 256": ("simplejpeg and cykooz, resized crop, shorter side 256", "mean_kB_reduced"),
+    "shorter side 256, Pillow": ("simplejpeg, resized crop, shorter side 256", "mean_kB_reduced"),
 }
 """Programs of images.json, and the size of their images."""
 NETWORKS = ("SEW-ResNet", "TEBN-ResNet", "Spikformer")

@@ -48,7 +48,7 @@ def donation(rows: Content) -> str:
     return """
 
 Beyond T=4, lif may write over its input and over the cotangent of the spikes (they are donated), as over temporaries in
-a network. Of the others, only the one named so may; spyx is compared without."""
+a network. Of the others, only "spyx, arguments donated" may; ratios are of spyx without."""
 
 
 def other_neurons(content: Content) -> str:

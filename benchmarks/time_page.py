@@ -67,12 +67,12 @@ def page(content: Mapping[str, Any]) -> str:
     return f"""# Time to an accuracy
 
 `{runs[0]["command"].split(" --seeds")[0]}` on {content["machine"]}; both libraries pinned to the same {cores}.
-Load average of the machine before each run {min(loads):.1f} to {max(loads):.1f}: **where it is above the number of
-cores, other programs shared them, and CPU time is the one to compare.** Versions: {versions};
-{", ".join(content["peers"])}.
+Load average of the machine before each run, to which the run before adds up to the number of cores:
+{min(loads):.1f} to {max(loads):.1f}. **Where it is above that number, other programs shared the cores, and CPU time is
+the one to compare.** Versions: {versions}; {", ".join(content["peers"])}.
 
-CIFAR-10's images, of which one tenth is the validation split, whose accuracy this page is about; the test split is not
-used. `small_conv` with {features} channels and {model["pool"]} pooling, T = {model["time_steps"]}, batch
+CIFAR-10's images (in the runs published here, re-encoded as JPEG), of which one tenth is the validation split, whose
+accuracy this page is about; the test split is not used. `small_conv` with {features} channels and {model["pool"]} pooling, T = {model["time_steps"]}, batch
 {config["batch_size"]}, {config["epochs"]} epochs, AdamW with a rate of {optimiser["lr"]} (linear warm-up over
 {optimiser["warmup_epochs"]:g} epoch, then a cosine to 0) and a weight decay of {optimiser["weight_decay"]}, label
 smoothing {config["loss"]["smoothing"]:g}, augmentation: {", ".join(data["augment"])}. Plain backpropagation.
@@ -84,7 +84,7 @@ reading of data, compilation (nothing was compiled before) and validation after 
 ## Ratios
 
 SpikingJelly's time over ours in pairs of runs; geometric mean [95 % interval of Student's t]. Target: at least
-{TARGET}.
+{TARGET}. A pair has a ratio if both runs reached the accuracy.
 
 {_ratios(content)}
 
@@ -104,16 +104,19 @@ epoch (`benchmarks/peers/train_spikingjelly.py`). Its neurons are those of its b
 
 
 def _ratios(content: Mapping[str, Any]) -> str:
-    head = ["", *(f"{label}, SpikingJelly / ours" for label in CLOCKS.values()), "pairs", "target, CPU time"]
+    head = ["", *(f"{label}, SpikingJelly / ours" for label in CLOCKS.values()), "pairs"]
+    head += [f"target, {label}" for label in CLOCKS.values()]
     rows: list[tuple[str, Callable[[Run, str], float | None]]] = [
         (f"to {100 * threshold:.0f} %", functools.partial(seconds_to, threshold)) for threshold in THRESHOLDS
     ]
     rows.append(("an epoch, without start and compilation", per_epoch))
-    body = []
+    ours, peer = content["runs"].values()
+    pairs, body = len(ours.keys() & peer.keys()), []
     for label, value in rows:
         both = [ratios(content, value, clock) for clock in CLOCKS]
-        verdict = _verdict(both[1]) if both[1] else "not reached"
-        body.append([label, *map(_cell, both), str(len(both[1])), verdict])
+        number = len(both[0])
+        verdicts = map(_verdict, both) if 0 < number == pairs else ["not reached in every run"] * len(CLOCKS)
+        body.append([label, *map(_cell, both), f"{number} of {pairs}", *verdicts])
     return table(head, body)
 
 

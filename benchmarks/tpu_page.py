@@ -40,9 +40,10 @@ optimised programs, not measured. Versions: {versions}. Programs that are not in
 yet; the same command continues.
 
 All numbers are per chip and step, for the training step of a preset as a run compiles it (transforms, metrics and the
-check for non-finite values included), in bfloat16. Bytes: each kernel reads its operands from main memory and writes
-its results there once, with tiles filled up as the chip stores them; arrays in on-chip memory cost nothing. It is an
-upper bound where a kernel reads less than the whole of an operand. Times are those of the chip's peak rates, for
+check for non-finite values included), in bfloat16. Networks of ImageNet have norms of each chip's own examples
+(`--model.norm-groups`), as each GPU of their originals had. Bytes: each kernel reads its operands from main memory and
+writes its results there once, with tiles filled up as the chip stores them; arrays in on-chip memory cost nothing. It
+is an upper bound where a kernel reads less than the whole of an operand. Times are those of the chip's peak rates, for
 operations and for bytes; the larger is the least possible time of a step. The share of the peak is the most that a
 step can reach. Operations are those before XLA optimises. The largest batch is an estimate: temporaries are taken to
 grow in proportion to the batch.
@@ -69,9 +70,8 @@ these kernels move, for a convolution or norm within them too.
 
 Number of collectives in the program's text, and MB of their operands. On one slice, XLA reduces the gradients of all
 weights in one all-reduce (or a few); over two, that of each kernel is reduce-scattered within a slice, sent to the
-other (`send`), added and gathered. The others are the statistics of batch norms and their gradients, one each per norm,
-which wait for each other. With `--model.norm-groups` equal to the number of chips, a norm needs none; equal to the
-number of slices, it waits for none between slices.
+other (`send`), added and gathered. Where chips do not have norms of their own, there are also the statistics of each
+norm and their gradients, which wait for each other; with a norm per slice, they wait for none between slices.
 
 {_collectives(programs)}
 

@@ -46,16 +46,18 @@ NETS = {
 }
 
 VARIANTS = {
-    "": ("", None),
     "remat": ("model.remat", True),
-    "ghost norm": ("model.norm_groups", 4),
+    "a norm over all chips": ("model.norm_groups", 1),
     "a norm per slice": ("model.norm_groups", 2),
 }
-"""Option and value that a network's name asks for by ``NET with VARIANT``; 4 chips of v5e 2x2, 2 slices."""
+"""Option and value that a network's name asks for by ``NET with VARIANT``; the last is for two slices."""
 
 
-def load(net: str) -> tuple[Config, int]:
-    """The config of a network in bfloat16, and the examples per chip and step."""
+def load(net: str, chips: int) -> tuple[Config, int]:
+    """The config of a network in bfloat16, and the examples per chip and step.
+
+    Where a preset's norms have groups, as its original's GPUs did, each chip is a group.
+    """
     net, _, variant = net.partition(" with ")
     preset, name, per_chip = NETS[net]
     config = configs.load(preset)
@@ -66,8 +68,11 @@ def load(net: str) -> tuple[Config, int]:
         config = dataclasses.replace(
             config, chaos=dataclasses.replace(config.chaos, z0=(15.0,), taps=("conv1.membrane",))
         )
-    option, value = VARIANTS[variant]
-    return (replaced(config, option, value) if option else config), per_chip
+    if config.model.norm_groups > 1:
+        config = replaced(config, "model.norm_groups", chips)
+    if variant:
+        config = replaced(config, *VARIANTS[variant])
+    return config, per_chip
 
 
 def mesh_of(name: str) -> Mesh:
@@ -234,10 +239,11 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--code", action="store_true")
     options = parser.parse_args()
-    config, per_chip = load(options.net)
+    mesh = mesh_of(options.slice)
+    config, per_chip = load(options.net, mesh.size)
     config = dataclasses.replace(config, layout=options.layout)
     operations = flops(config, per_chip)
-    program = optimise(lower_step(config, per_chip, mesh_of(options.slice)), options.code)
+    program = optimise(lower_step(config, per_chip, mesh), options.code)
     content = json.loads(options.file.read_text()) if options.file.exists() else {"programs": {}}
     content["programs"][f"{options.net}, {options.slice}, {options.layout}"] = describe(program, per_chip, operations)
     content["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}

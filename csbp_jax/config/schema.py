@@ -306,7 +306,7 @@ class Config:
     batch_size: int = 32
     """Examples per training step, over all devices."""
     eval_batch_size: int = 180
-    """Examples per evaluation step; does not change results."""
+    """Examples per evaluation step; changes results by rounding at most."""
     log_every: int = 10
     """Steps between rows of metrics.jsonl."""
     flip_every: int = 0

@@ -6,8 +6,8 @@
 Accuracy: CSBP not found; baseline not found.
 Run by us: no (needs the data and accelerators). Hardware and hours: not stated. z at the end: 0.39 z0.
 
-- Known: network, neuron, optimizer, schedule, epochs, batch size, label smoothing, mixed precision (MS-ResNet's code,
-  github.com/Ariande1/MS-ResNet).
+- Known: network, neuron, optimizer, schedule, epochs, batch size, norms over the batches of all GPUs, label smoothing,
+  mixed precision (MS-ResNet's code, github.com/Ariande1/MS-ResNet).
 - Inferred: all of the chaos term, from the authors' TEBN run on ImageNet; the tap is the first neuron.
 - Differs from the original: AutoAugment's policy for CIFAR-10 in place of that for ImageNet; a tenth of the training
   split is used for validation; bfloat16 in place of float16.

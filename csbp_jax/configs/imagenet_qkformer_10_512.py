@@ -7,9 +7,10 @@ Accuracy: CSBP no result of the authors was found; baseline 82.04 %, of QKFormer
 10-384 (78.80 %; --model.embed 384 --model.heads 6) and 10-768 (84.22 %; --model.embed 768 --model.heads 12).
 Run by us: no (needs the data and accelerators). QKFormer trained on 8 GPUs, hours not stated. z at the end: 0.22 z0.
 
-- Known, from QKFormer's code: network, neuron, optimizer, epochs, kinds of augmentation; learning rate 6e-4 B / 256
-  for batch size B.
-- Inferred: the batch size; all of the chaos term, from imagenet_tebn_resnet34.
+- Known, from QKFormer's code: network, neuron, optimizer, epochs, kinds of augmentation, norms over the images of each
+  of 8 GPUs; learning rate 6e-4 B / 256 for batch size B.
+- Inferred: the batch size, in one piece (its code can split it), and so the images that a norm sees; all of the chaos
+  term, from imagenet_tebn_resnet34.
 - Differs from the original: as in cifar10_qkformer_4_384, but for mixup, which neither has; erased rectangles have the
   mean colour in place of noise.
 """

@@ -7,7 +7,8 @@ Accuracy: CSBP no result of the authors was found; baseline 74.57 %, of SDT's re
 8-384 (72.28 %), 6-512 (74.11), 10-512 (74.66) and 8-768 (77.07): --model.depth, --model.embed.
 Run by us: no (needs the data and accelerators). Hardware and hours: not stated. z at the end: 0.10 z0.
 
-- Known, from SDT's code: network, neuron, learning rate, weight decay, epochs, mixed precision.
+- Known, from SDT's code: network, neuron, learning rate, weight decay, epochs, norms over each GPU's images, mixed
+  precision.
 - Inferred: the number of GPUs, 8, in the batch size of 48 each; all of the chaos term, from imagenet_tebn_resnet34.
 - Differs from the original: as in imagenet_spikformer_8_512, but it crops 20 to 100 % of an image's area; mixup in all
   batches, not in 60 %; AdamW in place of LAMB; each image once in an epoch, not three times.

@@ -6,10 +6,10 @@
 Accuracy: CSBP not found, the authors' logs are not in their repository; baseline 63.18 %, SEW's own.
 Run by us: no (needs the data and accelerators). SEW trained on 8 GPUs, hours not stated. z at the end: 0.09 z0.
 
-- Known: network, neuron, optimizer, schedule, epochs, batch size 8 x 32, mixed precision (SEW's recipe).
+- Known: network, neuron, optimizer, schedule, epochs, batch size 8 x 32, norms over each GPU's 32 images
+  (`sync_bn=False`), mixed precision (SEW's recipe and logs).
 - Inferred: all of the chaos term, from the authors' TEBN run on ImageNet.
-- Differs from the original: a tenth of the training split is used for validation; bfloat16 in place of float16; batch
-  norm over the whole batch in place of each GPU's.
+- Differs from the original: a tenth of the training split is used for validation; bfloat16 in place of float16.
 """
 
 import dataclasses

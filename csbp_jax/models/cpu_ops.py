@@ -15,7 +15,7 @@ from csbp_jax.models.unfused import unfused
 
 _Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# JAX's names of the precision of products on CPU, where all are float32.
+# Precisions that put up with Winograd's rounding; on CPU, plain products are float32 with any of them.
 _INEXACT = {None, "default", "fastest", "bfloat16", lax.Precision.DEFAULT}
 
 
@@ -28,9 +28,9 @@ def convolution(
 ) -> jax.Array:
     """Compute ``lax.conv_general_dilated`` of ``[N, H, W, C]`` with padding ``kernel // 2``; for Flax's ``Conv``.
 
-    Options are those that Flax passes; there is no dilation. On CPU, an image that is smaller than the kernel, or has
-    such an output, is convolved tap by tap. In float32 and on one device, kernels of 3x3 are convolved in Winograd's
-    form where that is estimated to be faster, with a rounding error of one to four millionths of the largest output;
+    Options are those that Flax passes; there is no dilation. On CPU, an image that is smaller than the kernel, or (but
+    for a stem) has such an output, is convolved tap by tap. In float32 and on one device, kernels of 3x3 are convolved in Winograd's
+    form where that is estimated to be faster, with a rounding error of a few millionths of the largest output;
     ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off.
     """
     if jax.default_backend() != "cpu" or options.get("feature_group_count", 1) > 1:

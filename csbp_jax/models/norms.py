@@ -53,7 +53,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, repeats: int = 1) -> jax.Array:
         """Normalise x, each number of which counts ``repeats`` times for the unbiased variance."""
-        if train and self.groups == 1 and tpu_ops.on_tpu():
+        if train and tpu_ops.on_tpu():
             return self.in_one_pass(x)
         return _normalise(self, x, train, tuple(range(x.ndim - 1)), *self.affine(x), repeats)
 
@@ -67,16 +67,23 @@ class BatchNorm(nn.Module):
         """
         wide = jnp.promote_types(x.dtype, jnp.float32)
         running_mean, running_var = _running(self, x.shape[-1:], wide)
-        axes = tuple(range(x.ndim - 1))
-        reference = jnp.expand_dims(jax.lax.stop_gradient(running_mean.value), axes)
+        reference = jax.lax.stop_gradient(running_mean.value)
         offset = x.astype(wide) - reference
-        mean, square = map(tpu_ops.save, tpu_ops.moments(offset))
-        var = jnp.maximum(square - jnp.square(mean), 0)  # the rounding of a difference may be below 0
-        new = ((reference + mean).reshape(-1), var.reshape(-1))
-        _update_running(self, math.prod(x.shape[:-1]), (running_mean, new[0]), (running_var, new[1]))
         scale, shift = self.affine(offset)
+        if self.groups == 1:
+            moments = tpu_ops.moments(offset)
+        else:
+            offset = _grouped(offset, self.groups)
+            axes = tuple(range(1, offset.ndim - 1))
+            moments = offset.mean(axes, keepdims=True), jnp.square(offset).mean(axes, keepdims=True)
+        mean, square = map(tpu_ops.save, moments)
+        var = jnp.maximum(square - jnp.square(mean), 0)  # the rounding of a difference may be below 0
+        channels = x.shape[-1]
+        new_mean, new_var = (statistic.reshape(-1, channels).mean(0) for statistic in (mean, var))
+        n = x.size // (self.groups * channels)
+        _update_running(self, n, (running_mean, reference + new_mean), (running_var, new_var))
         factor = scale / jnp.sqrt(var + self.epsilon)
-        return (offset * factor + (shift - mean * factor)).astype(x.dtype)
+        return (offset * factor + (shift - mean * factor)).reshape(x.shape).astype(x.dtype)
 
     def affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return factor and summand of xhat, shaped to broadcast against ``x``."""
@@ -182,18 +189,22 @@ def _normalise(
         mean, var = (jnp.expand_dims(statistic.value, axes) for statistic in running)
         return ((x - mean) * (scale / jnp.sqrt(var + module.epsilon)) + shift).astype(dtype)
     groups = module.groups
-    if x.shape[0] % groups:
-        raise ConfigError(f"model.norm_groups: a batch of {x.shape[0]} cannot be split into {groups} equal groups")
     normalise = functools.partial(_normalise_batch, axes=axes, epsilon=module.epsilon)
     if groups == 1:
         y, mean, var = normalise(x, scale, shift)
     else:
-        grouped = x.reshape(groups, -1, *x.shape[1:])
-        y, mean, var = jax.vmap(normalise, in_axes=(0, None, None))(grouped, scale, shift)
+        y, mean, var = jax.vmap(normalise, in_axes=(0, None, None))(_grouped(x, groups), scale, shift)
         y, mean, var = y.reshape(x.shape), mean.mean(0), var.mean(0)
     n = repeats * math.prod(x.shape[axis] for axis in axes) // groups
     _update_running(module, n, (running[0], mean.reshape(shape)), (running[1], var.reshape(shape)))
     return y.astype(dtype)
+
+
+def _grouped(x: jax.Array, groups: int) -> jax.Array:
+    """Split the batch into groups of neighbours: ``[B, ...]`` to ``[groups, B / groups, ...]``."""
+    if x.shape[0] % groups:
+        raise ConfigError(f"model.norm_groups: a batch of {x.shape[0]} cannot be split into {groups} equal groups")
+    return x.reshape(groups, -1, *x.shape[1:])
 
 
 def _normalised_batch(
@@ -249,7 +260,7 @@ def _running(module: BatchNorm | BNTT, shape: tuple[int, ...], dtype: jnp.dtype)
 def _update_running(
     module: BatchNorm | BNTT, n: int, mean: tuple[_Variable, jax.Array], var: tuple[_Variable, jax.Array]
 ) -> None:
-    """Move the running statistics towards this step's mean and biased variance of n numbers."""
+    """Move the running statistics towards this step's mean and unbiased variance, from the biased one of n numbers."""
     if not module.is_initializing():
         for running, new in (mean, (var[0], var[1] * (n / max(n - 1, 1)))):
             running.value = module.momentum * running.value + (1 - module.momentum) * new

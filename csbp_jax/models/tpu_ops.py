@@ -46,7 +46,7 @@ def convolution(
     time_steps: int,
     **options: Any,
 ) -> jax.Array:
-    """Convolve ``[B T, H, W, C]`` with ``[h, w, C, features]`` as a convolution of ``[B, T, H, W, C]`` of duration 1.
+    """Convolve ``[B T, H, W, C]`` with ``[h, w, C, features]``, as ``[B, T, H, W, C]`` with a kernel of duration 1.
 
     The options are those that Flax's ``Conv`` passes to ``lax.conv_general_dilated``.
     """

@@ -38,7 +38,7 @@ def test_the_plan_follows_from_the_counts():
     # The other chip has 0.2962 of its bandwidth.
     assert "| SEW-ResNet-34 | v5e, counts of v5p | 43.2 | 52.8 | bytes | 19 | 1.69e+03 |" in text
     assert "digits" not in text.partition("## Input")[0] and text.count("| SEW-ResNet-34 |") == 2
-    rate = images["photographs"]["pictures_per_second"]["simplejpeg, resized crop"]["median"]
+    rate = images["photographs"]["pictures_per_second"]["simplejpeg and cykooz, resized crop"]["median"]
     assert f"| 64 | 256 | {256 / rate:.1f} |" in text
 
 

@@ -53,9 +53,9 @@ def test_ratios_are_of_pairs_that_both_reached_it():
 def test_the_page_says_what_was_not_reached_and_what_is_not_resolved():
     pairs = [([run_of([0.6, 0.71], 10.0)] * 3, [run_of([0.6, 0.71], s)] * 3) for s in (30.0, 12.0)]
     fast, slow = (time_page.page(content(*pair)) for pair in pairs)
-    row = "| to 70 % | 2.33 [2.33, 2.33] | 2.33 [2.33, 2.33] | 3 | met |"
-    assert row in fast and "| to 80 % |  |  | 0 | not reached |" in fast
-    assert "| 3 | missed |" in slow
+    row = "| to 70 % | 2.33 [2.33, 2.33] | 2.33 [2.33, 2.33] | 3 of 3 | met | met |"
+    assert row in fast and "| to 80 % |  |  | 0 of 3 | not reached in every run | not reached in every run |" in fast
+    assert "| 3 of 3 | missed | missed |" in slow
     assert "Convolutions alone" not in fast
     stages = {"all": {"ours": {"ms": spread(2.0), "over_ours": spread(1.0)}}}
     alone = {"small": {"differ": 1e-6, "stages": stages}}
@@ -63,7 +63,21 @@ def test_the_page_says_what_was_not_reached_and_what_is_not_resolved():
         content(*pairs[0]) | {"convolutions": {"nets": alone}}
     )
     single = time_page.page(content([run_of([0.6, 0.71], 10.0)], [run_of([0.6, 0.71], 30.0)]))
-    assert "| to 70 % | 2.33 | 2.33 | 1 | not resolved, mean within |" in single
+    assert "| to 70 % | 2.33 | 2.33 | 1 of 1 | not resolved, mean within | not resolved, mean within |" in single
+
+
+def test_a_run_that_does_not_reach_an_accuracy_leaves_no_verdict():
+    ours = [run_of([0.6, 0.71], 10.0)] * 2 + [run_of([0.6, 0.69], 10.0)]
+    page = time_page.page(content(ours, [run_of([0.6, 0.71], 30.0)] * 3))
+    row = "| to 70 % | 2.33 [2.33, 2.33] | 2.33 [2.33, 2.33] | 2 of 3 | not reached in every run | not reached in every run |"
+    assert row in page
+
+
+def test_each_clock_has_its_own_verdict():
+    ours, peer = run_of([0.6, 0.71], 10.0), run_of([0.6, 0.71], 30.0)
+    idle = peer | {"epochs": [epoch | {"cpu": epoch["cpu"] / 2} for epoch in peer["epochs"]]}
+    row = "| to 70 % | 2.33 [2.33, 2.33] | 1.17 [1.17, 1.17] | 3 of 3 | met | missed |"
+    assert row in time_page.page(content([ours] * 3, [idle] * 3))
 
 
 def test_pairs_follow_each_other_and_finished_runs_are_not_repeated():

@@ -159,6 +159,23 @@ def test_the_head_of_an_experiment_says_how_to_run_it_and_what_becomes_of_z(name
     assert dataclasses.replace(twin, chaos=config.chaos) == config
 
 
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        *((f"sew_resnet{depth}", 32) for depth in (18, 34, 101, 152)),
+        ("tebn_resnet34", 32),
+        ("spikformer_8_512", 24),
+        ("sdt_8_512", 48),
+        ("qkformer_10_512", 64),
+        ("ms_resnet18", 256),
+        ("ms_resnet34", 256),
+    ],
+)
+def test_a_norm_sees_as_many_images_as_on_the_gpus_of_the_original(name, images):
+    config = configs.load(f"imagenet_{name}")
+    assert config.batch_size // config.model.norm_groups == images
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_data_set_that_is_not_prepared_is_an_error_with_the_command_to_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -13,10 +13,11 @@ from PIL import Image
 
 from csbp_jax import data
 from csbp_jax.cli.main import main
-from csbp_jax.config import Config, ConfigError, Data, check
+from csbp_jax.config import Config, ConfigError, Data, Model, check
 from csbp_jax.config.schema import run_name
 from csbp_jax.data.images import augment, fast_resize, records, reduced
 from csbp_jax.data.images.decode import decode
+from csbp_jax.data.user import prediction_inputs
 from csbp_jax.training import run_dir
 from tests.support import formats
 
@@ -160,6 +161,21 @@ def test_the_faster_resizer_differs_from_pillow_by_at_most_one(prepared):
     fast = dataclasses.replace(SMALL, data=dataclasses.replace(SMALL.data, resizer="cykooz"))
     slow_test, fast_test = (data.load(config, prepared)["test"] for config in (SMALL, fast))
     assert all(np.abs(slow_test[i]["x"].astype(int) - fast_test[i]["x"]).max() <= 1 for i in range(3))
+
+
+def test_a_picture_to_predict_is_resized_as_in_the_test_split(prepared, tmp_path):
+    pytest.importorskip("cykooz_resizer")
+    model = Model(input_shape=(24, 24, 3))
+    pictures = []
+    for resizer in ("pillow", "cykooz"):
+        config = dataclasses.replace(ORIGINAL, data=dataclasses.replace(ORIGINAL.data, resizer=resizer), model=model)
+        for i, record in enumerate(stored(prepared, None, "validation")):
+            path = tmp_path / f"{i}.jpg"
+            path.write_bytes(record["image"])
+            read, _ = prediction_inputs.reader(config, [path])
+            pictures.append(read(path))
+            np.testing.assert_array_equal(pictures[-1], data.load(config, prepared)["test"][i]["x"])
+    assert not np.array_equal(pictures[:3], pictures[3:])
 
 
 def test_a_missing_resizer_is_reported(prepared, monkeypatch):

@@ -60,9 +60,10 @@ def loss_and_all(net, variables, x):
 TAPS = ("spike.membrane", "conv1.norm")
 
 
-def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu):
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu, groups):
     """Over a mesh of two slices, as a run has it."""
-    net = Net(time_steps=T, neuron=neurons.LIF(decay=0.5))
+    net = Net(time_steps=T, neuron=neurons.LIF(decay=0.5), norm_groups=groups)
     x = jax.random.normal(jax.random.key(0), (B, 1, 6, 6, 3))
     variables = jax.jit(net.init)(jax.random.key(1), x)
     plain = jax.jit(lambda v, x: loss_and_all(net, v, x))
@@ -116,10 +117,10 @@ def test_a_layer_for_tpus_keeps_its_input_and_the_output_of_its_synapse(tpu):
 
 
 @pytest.mark.parametrize("compiled", [jax.jit, over_two_slices])
-@pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn"])
-def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu, kind, compiled):
+@pytest.mark.parametrize(("kind", "groups"), [("batch", 1), ("batch", 2), ("tdbn", 1), ("tebn", 1), ("tebn", 4)])
+def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu, kind, groups, compiled):
     x = np.random.default_rng(0).normal(20, 2, (B, T, 5))
-    norm = norms.make(kind, T, threshold=0.5)()
+    norm = norms.make(kind, T, threshold=0.5, groups=groups)()
     variables = norm.init(jax.random.key(0), x, False)
     variables["batch_stats"]["mean"] = jnp.arange(5.0) + 18  # near the mean, as in training, and not equal to it
 

@@ -9,11 +9,12 @@ from benchmarks.tpu_programs import load, lower_step, mesh_of, optimise
 
 
 def main(layout: Any) -> None:
-    config, _ = load("digits")
+    mesh = mesh_of("2 x v5e 2x2")
+    config, _ = load("digits", mesh.size)
     model = dataclasses.replace(config.model, name="dense", features=(128, 128))
     chaos = dataclasses.replace(config.chaos, taps=("fc1.membrane",))
     config = dataclasses.replace(config, model=model, chaos=chaos, layout=layout)
-    print(optimise(lower_step(config, 8, mesh_of("2 x v5e 2x2")), code=False).text, flush=True)
+    print(optimise(lower_step(config, 8, mesh), code=False).text, flush=True)
     os._exit(0)  # XLA goes on
 
 

@@ -1,6 +1,6 @@
-"""Resizing by cykooz-resizer, an optional package: the filter of :func:`csbp_jax.data.images.augment.resize`, faster.
+"""Resizing by cykooz-resizer, of the extra ``images``, with the filter of :func:`csbp_jax.data.images.augment.resize`.
 
-Pixels differ from Pillow's by at most 1 of 255.
+It is faster than Pillow. Pixels differ by at most 1 of 255.
 """
 
 import importlib
@@ -28,7 +28,8 @@ def check_installed() -> None:
     """
     if cykooz_resizer is None:
         raise ConfigError(
-            "data.resizer: cykooz needs the package cykooz-resizer; pip install cykooz-resizer, or set pillow"
+            "data.resizer: cykooz needs the package cykooz-resizer; pip install 'csbp_jax[images]', or set pillow, which "
+            "Linux on ARM needs"
         )
 
 

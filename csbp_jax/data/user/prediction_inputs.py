@@ -21,6 +21,7 @@ from csbp_jax.data import digits
 from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment
 from csbp_jax.data.images.decode import decode, height_width
+from csbp_jax.data.images.sources import resizer
 from csbp_jax.data.safe_files import read_bytes
 from csbp_jax.data.source import Array
 from csbp_jax.data.user import folder, folder_events, folder_files
@@ -120,7 +121,7 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
         return digits.from_picture(picture)[None]
     if config.data.name == "imagenet":
         window = augment.centre_window(picture.shape[0], picture.shape[1], (height, width))
-        return augment.resize(picture, window, (height, width))[None]
+        return resizer(config)(picture, window, (height, width))[None]
     if config.data.size and picture.shape[:2] != (height, width):
         picture = augment.resize(picture, (0, 0, picture.shape[0], picture.shape[1]), (height, width))
     _check_size(path, picture.shape[:2], (height, width))
