@@ -192,9 +192,9 @@ LIF_BYTES = {"T=4": 24, "T=16": 28, "T=100": 28}
 spikes."""
 
 SUMS = (
-    "their sums over time are rows [B, N], read and written at each step; that costs 1.5 times as much an element where "
-    "a row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward. A sum over neurons at each step "
-    "was tried instead: faster at T=4, slower at T=16 and 100"
+    "their sums over time are rows [B, N], read and written at each step; that costs 1.5 times as much an element "
+    "where a row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward. A sum over neurons at each "
+    "step was tried instead: faster at T=4, slower at T=16 and 100"
 )
 REASONS: dict[str, str | Callable[[Content], str]] = {
     **{f"SpikingJelly over ours, training step of {net}": functools.partial(convolutions, net=net) for net in NETS},

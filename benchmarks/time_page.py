@@ -72,10 +72,11 @@ Load average of the machine before each run, to which the run before adds up to 
 the one to compare.** Versions: {versions}; {", ".join(content["peers"])}.
 
 CIFAR-10's images (in the runs published here, re-encoded as JPEG), of which one tenth is the validation split, whose
-accuracy this page is about; the test split is not used. `small_conv` with {features} channels and {model["pool"]} pooling, T = {model["time_steps"]}, batch
-{config["batch_size"]}, {config["epochs"]} epochs, AdamW with a rate of {optimiser["lr"]} (linear warm-up over
-{optimiser["warmup_epochs"]:g} epoch, then a cosine to 0) and a weight decay of {optimiser["weight_decay"]}, label
-smoothing {config["loss"]["smoothing"]:g}, augmentation: {", ".join(data["augment"])}. Plain backpropagation.
+accuracy this page is about; the test split is not used. `small_conv` with {features} channels and {model["pool"]}
+pooling, T = {model["time_steps"]}, batch {config["batch_size"]}, {config["epochs"]} epochs, AdamW with a rate of
+{optimiser["lr"]} (linear warm-up over {optimiser["warmup_epochs"]:g} epoch, then a cosine to 0) and a weight decay of
+{optimiser["weight_decay"]}, label smoothing {config["loss"]["smoothing"]:g}, augmentation:
+{", ".join(data["augment"])}. Plain backpropagation.
 Data, splits, loss, optimiser and distribution of initial weights are the same; the random numbers are not.
 
 Seconds count from the start of the process to the end of the first epoch with at least that accuracy, with imports,

@@ -194,7 +194,7 @@ def phase_randomised(key: jax.Array, record: PyTree) -> PyTree:
     count = len(jax.tree.leaves(record)[0])
     turns = jax.random.uniform(key, (count // 2 + 1,), maxval=2 * jnp.pi)
     # The mean and, for an even number of steps, the fastest alternation are real.
-    turns = turns.at[0].set(0.0).at[count // 2].set(turns[count // 2] if count % 2 else 0.0)
+    turns = turns.at[count // 2].set(turns[count // 2] if count % 2 else 0.0).at[0].set(0.0)
 
     def randomise(r: jax.Array) -> jax.Array:
         waves = jnp.fft.rfft(r.reshape(count, -1), axis=0)

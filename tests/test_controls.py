@@ -145,6 +145,11 @@ def test_random_phases_keep_mean_spectrum_and_cross_correlation(x64, steps):
     assert not np.allclose(before["a"], after["a"])
 
 
+def test_a_record_of_one_step_has_no_phases(x64):
+    after = jax.jit(controls.phase_randomised)(jax.random.key(1), record(1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), after, record(1))
+
+
 def test_rms_of_a_record():
     sizes = controls.rms({"a": jnp.asarray([[[3.0, 4.0]], [[0.0, 0.0]]])})
     np.testing.assert_allclose(sizes["a"], [12.5**0.5, 0])

@@ -76,14 +76,15 @@ def record(
 ) -> list[Any]:
     """Iterate ``carry = advance(carry, batch)`` and collect a reading after every ``every`` steps past the warm-up.
 
-    ``read(carry) -> (carry, reading)`` may also renormalise the carry, and is called during the warm-up too.
+    ``read(carry) -> (carry, reading)`` may also renormalise the carry, and is called during the warm-up too. Readings
+    are of chunks of ``every`` steps; a chunk that begins in the warm-up is not counted.
     """
     readings = []
     for done, batch in enumerate(batches, start=1):
         carry = advance(carry, batch)
         if done % every == 0:
             carry, reading = read(carry)
-            if done > warmup:
+            if done - every >= warmup:
                 readings.append(reading)
     return readings
 
@@ -110,7 +111,7 @@ def summary(growth: Sequence[ArrayLike], every: int = 1) -> Statistics:
     if len(growth) < 2:
         raise ValueError(
             f"{len(growth) or 'no'} chunk is left to count, and a standard error needs two: give at least "
-            "warmup + 2 every batches"
+            "warmup (rounded up to a multiple of every) + 2 every batches"
         )
     rates = [chunk / every for chunk in growth]
     history = jnp.asarray(np.stack(jax.device_get(rates)))  # jnp.stack would compile one operand per chunk

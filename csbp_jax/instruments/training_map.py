@@ -166,7 +166,8 @@ def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> li
     plain = dataclasses.replace(config.data, augment=())
     prepare = transform.make(dataclasses.replace(config, data=plain), source.events)[1]
     stream = itertools.islice(data.train_batches(source, config.batch_size, seed), count)
-    return [prepare(jax.random.key(seed), jax.tree.map(jnp.asarray, batch)) for batch in stream]
+    key = jax.random.key(seed)
+    return [prepare(jax.random.fold_in(key, n), jax.tree.map(jnp.asarray, batch)) for n, batch in enumerate(stream)]
 
 
 def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config:
@@ -175,10 +176,13 @@ def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config
     Raises:
       ConfigError: the term has no flip at the start.
     """
+    if config.chaos.unit == "plain":
+        return config
     run = make(config, probe, steps_per_epoch)
-    state = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, False), probe)
+    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, False), probe).hparams["z0"]
     plain: Config = replaced(config, "chaos.unit", "plain")
-    return replaced(plain, "chaos.z0", tuple(float(z) for z in state.hparams["z0"].values()) or (0.0,))
+    # JAX sorts the keys of a dict; the config's z0 are in the order of its taps.
+    return replaced(plain, "chaos.z0", tuple(float(z0[tap]) for tap in config.chaos.taps))
 
 
 def strength(start: State) -> Callable[[State, jax.Array], State]:

@@ -103,6 +103,19 @@ def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Sche
     return optax.join_schedules([optax.linear_schedule(1 / warmup, 1.0, warmup - 1), after], [warmup])
 
 
+def steps_taken(opt_state: optax.OptState, otherwise: jax.Array) -> jax.Array:
+    """Return the optimiser's own count of its steps, by which it schedules; ``otherwise`` if it has none.
+
+    It is less than the state's ``step`` by the steps that were refused because they were not finite.
+    """
+
+    def of_schedule(path: Any, _: Any) -> bool:
+        return getattr(path[-1], "tuple_name", None) == "ScaleByScheduleState"
+
+    count: jax.Array = optax.tree.get(opt_state, "count", otherwise, filtering=of_schedule)
+    return count
+
+
 def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[str, Any] | None:
     """Return the optimiser as heavy-ball descent, for ``dynamics.flip_ratio``: ``{rate, momentum, scale}``.
 

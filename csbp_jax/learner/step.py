@@ -40,7 +40,15 @@ def make_recipe(
       config: determines the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
       steps_per_epoch: used by a config that anneals once per epoch; at 1, z is multiplied by beta at each step.
       term: replaces the config's chaos term; called like ``chaos.term``.
+
+    Raises:
+      ConfigError: the config splits a term into sub-steps that cannot be.
     """
+    if config.chaos.substeps > 1 and (config.optimizer.accumulate > 1 or config.chaos.term == "cbp"):
+        raise ConfigError(
+            f"chaos.substeps: {config.chaos.substeps} is not possible with optimizer.accumulate above 1 or with "
+            "chaos.term cbp; set it to 1"
+        )
     value_and_grad: sharpness.ValueAndGrad = objective.value_and_grad
     if config.chaos.substeps > 1:
         value_and_grad = substeps.substep_value_and_grad

@@ -20,6 +20,7 @@ def substep_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAn
     """
     count = recipe.config.chaos.substeps
     share = optimizer.schedule(recipe.config.optimizer, recipe.config.epochs, recipe.steps_per_epoch)
+    rate = state.hparams["lr"] * share(optimizer.steps_taken(state.opt_state, state.step)) / count
 
     def task_loss(params: optax.Params) -> tuple[jax.Array, tuple[jax.Array, Outcome]]:
         loss, outcome = objective(recipe, params, state, batch)
@@ -32,7 +33,6 @@ def substep_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAn
     def descend(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
         params, mean = carry
         gradient = jax.grad(chaos_loss)(params)
-        rate = state.hparams["lr"] * share(state.step) / count
         params = jax.tree.map(lambda p, g: p - rate.astype(p.dtype) * g, params, gradient)
         return (params, jax.tree.map(lambda m, g: m + g / count, mean, gradient)), None
 

@@ -29,9 +29,9 @@ def convolution(
     """Compute ``lax.conv_general_dilated`` of ``[N, H, W, C]`` with padding ``kernel // 2``; for Flax's ``Conv``.
 
     Options are those that Flax passes; there is no dilation. On CPU, an image that is smaller than the kernel, or (but
-    for a stem) has such an output, is convolved tap by tap. In float32 and on one device, kernels of 3x3 are convolved in Winograd's
-    form where that is estimated to be faster, with a rounding error of a few millionths of the largest output;
-    ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off.
+    for a stem) has such an output, is convolved tap by tap. In float32 and on one device, kernels of 3x3 are convolved
+    in Winograd's form where that is estimated to be faster, with a rounding error of a few millionths of the largest
+    output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off.
     """
     if jax.default_backend() != "cpu" or options.get("feature_group_count", 1) > 1:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)

@@ -68,12 +68,12 @@ class BatchNorm(nn.Module):
         wide = jnp.promote_types(x.dtype, jnp.float32)
         running_mean, running_var = _running(self, x.shape[-1:], wide)
         reference = jax.lax.stop_gradient(running_mean.value)
-        offset = x.astype(wide) - reference
+        offset = x.astype(wide) - jnp.expand_dims(reference, tuple(range(x.ndim - 1)))
         scale, shift = self.affine(offset)
         if self.groups == 1:
             moments = tpu_ops.moments(offset)
         else:
-            offset = _grouped(offset, self.groups)
+            offset, scale, shift = _grouped(offset, self.groups), scale[None], shift[None]
             axes = tuple(range(1, offset.ndim - 1))
             moments = offset.mean(axes, keepdims=True), jnp.square(offset).mean(axes, keepdims=True)
         mean, square = map(tpu_ops.save, moments)

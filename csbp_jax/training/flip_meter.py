@@ -40,10 +40,11 @@ def make(gradients: Gradients, config: Config, steps_per_epoch: int) -> Ratio:
     gradient_of = {part: functools.partial(_gradient, gradients, part) for part in PARTS}
 
     def ratio(part: str, state: State, batch: Batch) -> float:
-        ball = optimizer.heavy_ball(config.optimizer, state.opt_state, int(state.step))
+        step = optimizer.steps_taken(state.opt_state, state.step)
+        ball = optimizer.heavy_ball(config.optimizer, state.opt_state, int(step))
         if ball is None:
             return math.nan
-        lr = float(state.hparams["lr"] * share(state.step)) * ball["rate"]
+        lr = float(state.hparams["lr"] * share(step)) * ball["rate"]
         return dynamics.flip_ratio(
             gradient_of[part], state.params, lr, ball["momentum"], ball["scale"], args=(state, batch)
         )

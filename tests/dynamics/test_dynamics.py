@@ -15,6 +15,7 @@ import pytest
 
 from csbp_jax import controls, dynamics, learner, losses, models, neurons, surrogate
 from csbp_jax.config import Chaos, Config, Model, Optimizer
+from csbp_jax.dynamics.state import record
 from csbp_jax.learner import optimizer
 
 
@@ -37,6 +38,14 @@ def test_henon_map(x64):
     exponents, error, _ = dynamics.lyapunov(henon, start, steps(1100), 2, warmup=100)
     assert np.all(abs(exponents - np.array([0.4192, -1.623])) < 4 * error)
     np.testing.assert_allclose(exponents.sum(), np.log(0.3), rtol=1e-9)  # the map contracts areas by 0.3
+
+
+def test_a_chunk_that_begins_in_the_warm_up_is_not_counted():
+    def advance(done, _):
+        return done + 1
+
+    ends = record(advance, lambda done: (done, done), 0, range(40), every=10, warmup=15)
+    assert ends == [30, 40]
 
 
 @pytest.mark.parametrize("every", [1, 5])

@@ -10,6 +10,7 @@ import pytest
 
 from csbp_jax import controls, data, learner
 from csbp_jax.config import replaced
+from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
 from csbp_jax.training.compiled import resolve
 from tests.support.small_map import DENSE, STEPS_PER_EPOCH
@@ -41,6 +42,24 @@ def test_z_in_plain_units_has_the_requested_ratio(prepared, run, monkeypatch):
     assert run.flip_ratio("chaos", state, probe) == pytest.approx(4, rel=2e-2)
     monkeypatch.undo()
     assert training_map.in_plain_units(plain, probe, STEPS_PER_EPOCH) == plain
+
+
+@pytest.mark.parametrize("unit", ["plain", "flip"])
+def test_z_in_plain_units_keeps_the_order_of_the_taps(prepared, unit):
+    """JAX sorts the keys of a dict."""
+    config, (probe, _) = prepared
+    chaos = dataclasses.replace(config.chaos, taps=("fc2.dense", "fc1.dense"), z0=(3.0, 1.0), unit=unit)
+    config = dataclasses.replace(config, chaos=chaos, model=dataclasses.replace(config.model, features=(4, 4)))
+    first, second = training_map.in_plain_units(config, probe, STEPS_PER_EPOCH).chaos.z0
+    assert first / second == pytest.approx(3)
+
+
+def test_each_batch_of_a_stream_is_encoded_with_a_key_of_its_own(prepared):
+    config, _ = prepared
+    image = data.load(DENSE)["train"][0]["x"]
+    source = ArraySource(np.repeat(image[None], 96, axis=0), np.zeros(96, np.int32), 10)
+    first, second = training_map.batches(replaced(config, "data.encode", "rate"), source, 2)
+    assert not np.array_equal(first["x"], second["x"])
 
 
 def test_z_is_held_only_in_a_fixed_start(run):

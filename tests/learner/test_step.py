@@ -12,6 +12,7 @@ import pytest
 
 from csbp_jax import learner, losses
 from csbp_jax.config import Chaos, ConfigError, Optimizer, replaced
+from csbp_jax.learner import optimizer
 from csbp_jax.models import basic
 from csbp_jax.runtime import sharding
 from tests.support import small_net
@@ -187,3 +188,18 @@ def test_make_returns_the_plain_functions_of_the_recipe(x64):
     ):
         program = str(jax.make_jaxpr(made)(*arguments))
         assert program == str(jax.make_jaxpr(lambda *a, plain=plain: plain(RECIPE, *a))(*arguments))
+
+
+@pytest.mark.parametrize("other", [("optimizer.accumulate", 2), ("chaos.term", "cbp")])
+def test_a_step_in_substeps_is_not_silently_another(other):
+    config = replaced(replaced(small_net.CONFIG, "chaos.substeps", 10), *other)
+    with pytest.raises(ConfigError, match=r"chaos\.substeps: 10 is not possible with optimizer.accumulate above 1 or"):
+        recipe(config)
+
+
+def test_a_refused_step_does_not_count_for_the_schedule():
+    state, first = first_state(RECIPE), batch()
+    for x in (jnp.full_like(first["x"], jnp.nan), first["x"]):
+        state, _ = train_step(RECIPE, state, first | {"x": x})
+    assert int(state.step) == 2 and int(optimizer.steps_taken(state.opt_state, state.step)) == 1
+    assert int(optimizer.steps_taken(optax.EmptyState(), state.step)) == 2

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
@@ -84,7 +85,8 @@ def test_the_terms_ratio_follows_the_learning_rate_and_its_schedule(started):
     ratio = flip_meter.make(run.pure_gradients, dataclasses.replace(run.config, optimizer=step), 3)
     early = ratio("chaos", state, batch)
     # An epoch of three steps is over: z has halved.
-    later = ratio("chaos", dataclasses.replace(state, step=jnp.int32(3)), batch)
+    counted = optax.tree.set(state.opt_state, count=jnp.int32(3))
+    later = ratio("chaos", dataclasses.replace(state, step=jnp.int32(3), opt_state=counted), batch)
     assert later == pytest.approx(early * 0.1 * 0.5, rel=2e-2)
 
 
@@ -93,6 +95,10 @@ def test_adam_has_no_ratio_before_its_first_step(started):
     run = shared_programs.compile_run(adam, started[0].source, 3)
     state, batch = run.init(jax.random.key(0)), started[2]
     assert math.isnan(run.flip_ratio("task", state, batch))
+    finite, refused = ({"z0": {"fc1.dense": jnp.float32(z)}} for z in (4.0, np.nan))
+    state, metrics = run.train_step(dataclasses.replace(state, hparams=state.hparams | refused), batch)
+    state = dataclasses.replace(state, hparams=state.hparams | finite)
+    assert int(state.step) == int(metrics["bad_steps"]) == 1 and math.isnan(run.flip_ratio("task", state, batch))
     state, _ = run.train_step(state, batch)
     assert run.flip_ratio("task", state, batch) > 0
 

@@ -28,8 +28,8 @@ def check_installed() -> None:
     """
     if cykooz_resizer is None:
         raise ConfigError(
-            "data.resizer: cykooz needs the package cykooz-resizer; pip install 'csbp_jax[images]', or set pillow, which "
-            "Linux on ARM needs"
+            "data.resizer: cykooz needs the package cykooz-resizer; pip install 'csbp_jax[images]', or set pillow "
+            "(on Linux on ARM, only pillow is possible)"
         )
 
 
