@@ -468,6 +468,19 @@ def test_conversion_of_a_damaged_directory(datasets, tmp_path):
         prepare("mnist", tmp_path / "old", tmp_path / "data")
 
 
+INFO = {"name": "mnist", "version": "3.0.1", "fileFormat": "array_record", "splits": []}
+
+
+@pytest.mark.parametrize("content", [
+    "{", "[]", "3", "{}", json.dumps(INFO | {"version": "x"}), json.dumps(INFO | {"version": 3}), "[" * 100_000
+])  # fmt: skip
+def test_damaged_metadata_are_one_line(content, tmp_path):
+    (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+    (tmp_path / "mnist" / "3.0.1" / "dataset_info.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"dataset_info.json: damaged \([^\n]*\); prepare or copy it again"):
+        records.find(tmp_path, "mnist")
+
+
 def test_a_directory_of_array_record_needs_no_preparation(datasets, tmp_path):
     folder, _ = datasets
     with pytest.raises(
