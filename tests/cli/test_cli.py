@@ -399,6 +399,20 @@ def test_a_closed_pipe_ends_silently(line):
     assert (done.returncode, done.stderr) == (main.CLOSED_PIPE, "")
 
 
+def test_an_output_on_a_full_disk_is_exit_code_4():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "csbp_jax", "--version"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 4 and re.fullmatch(r"csbp_jax: .*No space left on device; make room.*\n", done.stderr)
+        assert subprocess.run(command, cwd=ROOT, stdout=full, stderr=full).returncode == 4
+
+
+@pytest.mark.parametrize("line, code", [("--version", 0), ("trian", 2)])
+def test_closed_outputs_change_no_exit_code(line, code):
+    shell = f'exec "$0" -m csbp_jax {line} >&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell, sys.executable], cwd=ROOT).returncode == code
+
+
 def test_a_broken_pipe_that_is_not_the_output_is_an_error(capfd, monkeypatch):
     def fail(argv):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
