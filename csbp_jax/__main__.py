@@ -1,6 +1,7 @@
 """Entry point of ``csbp_jax`` and ``python -m csbp_jax``."""
 
 import contextlib
+import io
 import os
 import sys
 
@@ -29,10 +30,12 @@ def run() -> None:
 
 
 def _prepare_output() -> None:
-    """Open what the shell has closed (``>&-``)."""
+    """Open what the shell has closed (``>&-``), and print names of files that are not UTF-8 as the bytes they are."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # else the next file gets its number, and what compiled code prints
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def _ignore_closed_event_loop(unraisable: "sys.UnraisableHookArgs") -> None:

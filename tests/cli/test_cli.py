@@ -1,6 +1,7 @@
 """The command line and the Makefile: one clear line for what is wrong, exit codes, nothing run by a shell."""
 
 import errno
+import io
 import os
 import pathlib
 import pty
@@ -12,7 +13,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import csbp_jax
-from csbp_jax import configs, data
+from csbp_jax import __main__, configs, data
 from csbp_jax.cli import listing, main, options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
@@ -411,6 +412,20 @@ def test_an_output_on_a_full_disk_is_exit_code_4():
 def test_closed_outputs_change_no_exit_code(line, code):
     shell = f'exec "$0" -m csbp_jax {line} >&- 2>&-'
     assert subprocess.run(["sh", "-c", shell, sys.executable], cwd=ROOT).returncode == code
+
+
+def test_a_name_that_is_not_utf8_is_printed_as_its_bytes(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+    def predict():
+        print(os.fsdecode(b"\xff.npy"))
+        return 0
+
+    monkeypatch.setattr(main, "main", predict)
+    __main__.run()
+    assert output.buffer.getvalue() == b"\xff.npy\n"
 
 
 def test_a_broken_pipe_that_is_not_the_output_is_an_error(capfd, monkeypatch):
