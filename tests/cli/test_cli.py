@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import pathlib
 import pty
@@ -17,7 +18,7 @@ from csbp_jax import __main__, configs, data
 from csbp_jax.cli import listing, main, options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron, replaced, to_json
 from csbp_jax.config.schema import AugmentName
 from csbp_jax.config.validation import RANGES
 from csbp_jax.data.device import transform
@@ -426,6 +427,30 @@ def test_a_name_that_is_not_utf8_is_printed_as_its_bytes(monkeypatch):
     monkeypatch.setattr(main, "main", predict)
     __main__.run()
     assert output.buffer.getvalue() == b"\xff.npy\n"
+
+
+@pytest.mark.parametrize("line, function", [
+    ("train digits --deterministic", "csbp_jax.training.loop.train"),
+    ("sweep digits --grid seed=0 --deterministic", "csbp_jax.sweep.run"),
+    ("lr digits --deterministic", "csbp_jax.training.lr_finder.find"),
+    ("best s", "csbp_jax.sweep.best"),
+])  # fmt: skip
+def test_all_that_trains_asks_for_deterministic_kernels(line, function, tmp_path, monkeypatch):
+    """``best`` as the sweep's config says."""
+    (tmp_path / "s").mkdir()
+    config = to_json(replaced(configs.load("digits"), "deterministic", True))
+    (tmp_path / "s" / "config.json").write_text(json.dumps({"config": config | {"grid": {"seed": [0]}}}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XLA_FLAGS", of_the_user := os.environ["XLA_FLAGS"])
+    flags: list[str] = []
+
+    def trained(*args, **options):
+        flags.append(os.environ["XLA_FLAGS"])
+        return []
+
+    monkeypatch.setattr(function, trained)
+    assert main.main(line.split()) == 0
+    assert flags == [f"{of_the_user} --xla_gpu_deterministic_ops=true"]
 
 
 def test_a_broken_pipe_that_is_not_the_output_is_an_error(capfd, monkeypatch):

@@ -358,6 +358,16 @@ def test_errors_are_one_line(lines, tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.py"]
 
 
+@pytest.mark.parametrize("options", ["--from .", "--no-verify", "--from . --no-verify"])
+def test_options_on_raw_files_are_refused_for_own_data(options, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(HEAD)
+    assert main.main(["data", "own.py", *options.split()]) == 2
+    named = options.replace(" .", "").replace(" ", ", ")
+    reported = capsys.readouterr().err
+    assert reported == f"csbp_jax: {named}: own.py has its own data, without raw files; leave this out\n"
+
+
 def test_the_traceback_is_there_for_who_asks(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CSBP_TRACEBACK", "1")
     (tmp_path / "wrong.py").write_text("def f():\n    1 / 0\nf()\n")
