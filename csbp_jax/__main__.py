@@ -1,6 +1,7 @@
 """Entry point of ``csbp_jax`` and ``python -m csbp_jax``."""
 
 import contextlib
+import io
 import os
 import sys
 
@@ -8,23 +9,33 @@ import sys
 def run() -> None:
     """Run the command line and exit with its code."""
     sys.unraisablehook = _ignore_closed_event_loop
+    _prepare_output()
     try:
-        from csbp_jax.cli.main import CLOSED_PIPE, main
+        from csbp_jax.cli.main import main, report_os_error
 
         code = main()
         try:
             sys.stdout.flush()
-        except BrokenPipeError:  # short output reaches the pipe only now
-            code = CLOSED_PIPE
+        except OSError as error:  # short output reaches a closed pipe or a full disk only now
+            code = code or report_os_error(error)
     except KeyboardInterrupt:  # during imports
         code = 130
     if code:
         # An orderly shutdown would crash in the threads of an interrupted compilation, and print pages from those of a
         # failed save.
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         os._exit(code)
+
+
+def _prepare_output() -> None:
+    """Open what the shell has closed (``>&-``), and print names of files that are not UTF-8 as the bytes they are."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # else the next file gets its number, and what compiled code prints
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def _ignore_closed_event_loop(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -5,6 +5,7 @@ The functions that do the work are imported late: JAX takes a second to import, 
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -55,6 +56,7 @@ from csbp_jax.cli.run_commands import (
 )
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.runtime.preemption import on_signals
+from csbp_jax.training import run_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Train:
 def train(argv: Sequence[str]) -> None:
     """Run ``csbp_jax train``."""
     options, config, own = read("train", Train, argv)
-    _set_deterministic(config)
+    _set_deterministic(config.deterministic)
     with on_signals() as stop:
         from csbp_jax.runtime import multihost
         from csbp_jax.training.loop import train
@@ -104,9 +106,9 @@ def train(argv: Sequence[str]) -> None:
             )
 
 
-def _set_deterministic(config: Config) -> None:
+def _set_deterministic(deterministic: bool) -> None:
     """Ask for deterministic kernels; must be called before JAX starts, which then reads XLA_FLAGS."""
-    if config.deterministic:
+    if deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
 
 
@@ -127,6 +129,10 @@ class Data:
 def data(argv: Sequence[str]) -> None:
     """Run ``csbp_jax data``."""
     options, config, own = read("data", Data, argv)
+    of_raw_files = {"--from": options.from_, "--no-verify": options.no_verify}
+    if own.data and any(of_raw_files.values()):
+        unused = ", ".join(option for option, value in of_raw_files.items() if value)
+        raise ConfigError(f"{unused}: {own.label} has its own data, without raw files; leave this out")
     from csbp_jax import data
     from csbp_jax.reporting import terminal
     from csbp_jax.training import build
@@ -172,7 +178,7 @@ def sweep(argv: Sequence[str]) -> None:
     options, config, own = read("sweep", Sweep, argv)
     if not options.grid:
         raise ConfigError('--grid: missing; write e.g. --grid "chaos.z0=0,1,3,10 seed=0:16" (make: GRID=...)')
-    _set_deterministic(config)
+    _set_deterministic(config.deterministic)
     from csbp_jax import sweep
     from csbp_jax.sweep import grid
 
@@ -223,6 +229,7 @@ class LearningRate:
 def lr(argv: Sequence[str]) -> None:
     """Run ``csbp_jax lr``."""
     options, config, own = read("lr", LearningRate, argv)
+    _set_deterministic(config.deterministic)
     from csbp_jax.training import lr_finder
 
     lr_finder.find(
@@ -249,6 +256,10 @@ class Best:
 def best(argv: Sequence[str]) -> None:
     """Run ``csbp_jax best``."""
     options = read_paths("best", Best, argv)
+    folder = pathlib.Path(options.sweep)
+    if (folder / "config.json").exists():  # else sweep.best says that there is no sweep
+        config = run_json.read_config(folder, run_json.REPAIR)["config"]
+        _set_deterministic(config.get("deterministic", False))
     from csbp_jax import sweep
     from csbp_jax.sweep import tables
 

@@ -1,5 +1,6 @@
 """The command line: runs a command, prints errors as one line, and returns an exit code."""
 
+import contextlib
 import errno
 import inspect
 import os
@@ -90,12 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = f" after step {stopped.step}, and all is saved" if stopped.step else ""
         return _fail(f"stopped{done}; the same command resumes", stopped.code)
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
-            return CLOSED_PIPE
-        if line := error_line(error):
-            return _fail(line, 2)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _fail(f"{error}; make room, and the same command resumes" if full else error, 4 if full else 2)
+        return report_os_error(error)
     except ConfigError as error:
         return _fail(error, 2)
     except SystemExit as stop:
@@ -113,6 +109,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def report_os_error(error: OSError) -> int:
+    """Print an error of the operating system as one line, but for a closed output, and return its exit code."""
+    if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+        return CLOSED_PIPE
+    if line := error_line(error):
+        return _fail(line, 2)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return _fail(f"{error}; make room, and the same command resumes" if full else error, 4 if full else 2)
+
+
 def _is_closed(stream: IO[str]) -> bool:
     """Return whether the reader of a pipe has gone, as ``head`` does."""
     poll = select.poll()
@@ -122,5 +128,6 @@ def _is_closed(stream: IO[str]) -> bool:
 
 def _fail(message: object, code: int) -> int:
     # One line: names of files may contain line breaks.
-    print("csbp_jax:", "\\n".join(str(message).splitlines()), file=sys.stderr)
+    with contextlib.suppress(OSError):  # the log may be on the disk that is full
+        print("csbp_jax:", "\\n".join(str(message).splitlines()), file=sys.stderr)
     return code

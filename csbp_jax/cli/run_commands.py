@@ -5,7 +5,6 @@ The functions that do the work are imported late: JAX takes a second to import, 
 
 import dataclasses
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Literal
@@ -131,6 +130,7 @@ def predict(argv: Sequence[str]) -> None:
         raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
     _show_network(options.run)
     from csbp_jax.evaluation import predict
+    from csbp_jax.runtime import files
 
     predictions = predict.predict(
         options.run,
@@ -144,7 +144,8 @@ def predict(argv: Sequence[str]) -> None:
     for problem in problems:
         print("csbp_jax:", problem, file=sys.stderr)
     if options.out:
-        pathlib.Path(options.out).write_text(predict.table(predictions))
+        # A name that is not UTF-8 is written as the bytes that it is.
+        files.write_bytes(options.out, predict.table(predictions).encode(errors="surrogateescape"))
     else:
         print(predict.table(predictions), end="", flush=True)
     if problems:

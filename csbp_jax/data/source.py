@@ -1,11 +1,14 @@
 """Random-access sources of records: the protocol of all data sets, and an adapter for user-defined sources."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from csbp_jax.config import ConfigError
 
 Array = NDArray[Any]
 Record = dict[str, Array]
@@ -79,12 +82,16 @@ class ArraySource(DataSource):
 class UserSource(DataSource):
     """User-defined source, with defaults for the members that it lacks.
 
+    Its records are checked as they are read, since there may be too many to read them all before training.
+
     Args:
       source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``events``, ``num_uniforms``, ``take``,
         ``class_names`` and ``fingerprint``.
+      name: what messages begin with; by default the source's class.
     """
 
-    def __init__(self, source: Any):
+    def __init__(self, source: Any, name: str = ""):
+        self.name = name or type(source).__name__
         self.source = source
         self.classes = source.classes
         self.events = bool(getattr(source, "events", False))
@@ -100,14 +107,54 @@ class UserSource(DataSource):
         return len(self.source)
 
     def __getitem__(self, i: int) -> Record:
+        """Read a record.
+
+        Raises:
+          ConfigError: it has another form or shape than record 0, or a label that is no class.
+        """
         record: Record = self.source[i]
+        try:
+            shape, y = np.shape(record["x"]), record["y"]
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(
+                f'{self.name}: record {i} is not a dict with x and y; expected is {{"x": [T or 1, ...], "y": []}}'
+            ) from None
+        if shape != self._shape:
+            raise ConfigError(
+                f"{self.name}: x of record {i} is {shape}, but that of record 0 {self._shape}; expected is one shape"
+            )
+        self._check_labels(np.asarray(i), y)
         return record
 
+    @functools.cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return np.shape(self.source[0]["x"])
+
     def take(self, indices: Array, uniforms: Array) -> Batch:
+        """Stack records into a batch, as the source does if it defines this.
+
+        Raises:
+          ConfigError: as for a single record; of a source's own batch, only labels are checked.
+        """
         if not hasattr(self.source, "take"):
             return super().take(indices, uniforms)
         batch: Batch = self.source.take(indices, uniforms)
+        self._check_labels(indices, batch["y"])
         return batch
+
+    def _check_labels(self, indices: Array, labels: Any) -> None:
+        y = np.asarray(labels)
+        if y.dtype.kind not in "iu" or y.shape != indices.shape:
+            raise ConfigError(
+                f"{self.name}: y of record {indices.flat[0]} is {y.dtype} {y.shape}; expected is an integer "
+                f"{indices.shape}"
+            )
+        wrong = np.flatnonzero((y < 0) | (y >= self.classes))
+        if len(wrong):
+            raise ConfigError(
+                f"{self.name}: record {indices.flat[wrong[0]]} has label {y.flat[wrong[0]]}; expected are 0 to "
+                f"{self.classes - 1}"
+            )
 
 
 def as_data_source(source: Any) -> DataSource:

@@ -163,6 +163,8 @@ def gradient_share(norms: dict[str, float]) -> str:
     """Format the norm of the chaos gradient relative to that of the task gradient, at step 0."""
     if not norms["chaos"]:
         return "no chaos term: plain backpropagation"
+    if not norms["task"]:
+        return f"at step 0 the task gradient is 0, and the chaos term's gradient has a norm of {norms['chaos']:.3g}"
     return (
         f"at step 0 the chaos term's gradient has {norms['chaos'] / norms['task']:.0%} of the task gradient's norm "
         f"({norms['chaos']:.3g} of {norms['task']:.3g})"

@@ -22,8 +22,9 @@ def enable(environment: MutableMapping[str, str], warn: Callable[[str], None]) -
     """
     if {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"} & set(environment):
         return
-    folder = pathlib.Path(environment.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "csbp_jax"
+    folder = pathlib.Path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "csbp_jax"
     try:
+        folder = folder.expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         problem = _privacy_problem(folder)
         if problem is None:

@@ -15,13 +15,17 @@ import filelock
 def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator[pathlib.Path]:
     """Yield a temporary path in the directory of ``file``; what is written to it replaces ``file`` at the end.
 
-    If the block raises, ``file`` stays as it was and the temporary file is removed.
+    If the block raises, ``file`` stays as it was and the temporary file is removed. A pipe or a device, such as
+    /dev/stdout, is yielded itself: a file must not replace it.
 
     Args:
       file: the final path. Its directory must exist.
       shared: several processes may write the file at the same time, so each uses a temporary path of its own.
     """
     target = pathlib.Path(file)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        yield target
+        return
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
     try:
         yield temporary

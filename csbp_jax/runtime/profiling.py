@@ -27,16 +27,22 @@ def parse_trace_steps(text: str) -> range:
 
 
 @contextlib.contextmanager
-def profiled(step: Step[State], done: int, steps: range, folder: pathlib.Path) -> Iterator[Step[State]]:
+def profiled(
+    step: Step[State], left: range, steps: range, folder: pathlib.Path, show: Callable[[str], None]
+) -> Iterator[Step[State]]:
     """Yield the training step, which writes a trace of the given ``steps`` to ``folder``.
 
     Args:
       step: ``(state, batch) -> (state, metrics)``.
-      done: number of steps already done.
+      left: the steps that the run has left, counted from 1.
       steps: the steps to trace, counted from 1; may be empty.
       folder: directory of the trace.
+      show: called with one line if the first of ``steps`` is not among those left, so that nothing is traced.
     """
-    running = False
+    running, done = False, left.start - 1
+    if steps and steps.start not in left:
+        have = f"steps {left.start} to {left.stop - 1}" if left else "no steps"
+        show(f"--profile: no trace is written: it would start at step {steps.start}, but the run has {have} left")
 
     def stop() -> None:
         nonlocal running

@@ -207,8 +207,9 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         )
         host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, start)))
         batches = map(run.shard_batch, host_batches)
+        steps_left, traced = range(start + 1, total_steps + 1), job.steps_traced if host0 else range(0)
         train_step = stack.enter_context(
-            profiling.profiled(run.train_step, start, job.steps_traced if host0 else range(0), job.folder / "profile")
+            profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", show_line)
         )
         before_step = flip_meter.before_step(run.flip_ratio, config, monitor.record_flip_ratios)
         last_saved = (start, monitor.epochs)

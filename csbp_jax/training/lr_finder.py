@@ -77,7 +77,7 @@ def find(
       and of :func:`suggest` ``suggested`` and ``steepest``.
 
     Raises:
-      ConfigError: a value is impossible, or no rate lowered the loss.
+      ConfigError: a value is impossible, the first step is not finite, or no rate lowered the loss.
     """
     console = make_console() if console is None else console
     folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
@@ -105,13 +105,18 @@ def suggest(rates: np.ndarray, losses: list[float]) -> dict[str, Any]:
     minimum, whichever is smaller; both are usual.
 
     Raises:
-      ConfigError: the minimum is at the start.
+      ConfigError: there are no losses, or the minimum is at the start.
 
     >>> rates = 10.0 ** np.linspace(-4, 1, 101)
     >>> result = suggest(rates, [min(1, 1 / (300 * r)) + r for r in rates])
     >>> 0.005 < result["suggested"] < 0.02 and result["suggested"] <= result["steepest"] < 0.06
     True
     """
+    if not losses:
+        raise ConfigError(
+            "no learning rate can be suggested: the loss or its gradient is not finite at the first step, before any "
+            "rate has an effect; try a smaller chaos.z0"
+        )
     means = smooth(losses)
     lowest = int(means.argmin())
     if lowest < 2:

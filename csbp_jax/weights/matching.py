@@ -52,7 +52,8 @@ def fit(
     extra = sorted(key for key in set(file_shapes) - read if not _is_unread(table, key, file_shapes))
     # In the order of the forward pass, so that the first layer that is missing or differs is named.
     order = {module: i for i, module in enumerate(table.names)}
-    ordered = sorted(keys.items(), key=lambda item: order[item[0].rpartition("/")[0]])
+    # A user's table may name a leaf without its module.
+    ordered = sorted(keys.items(), key=lambda item: order.get(item[0].rpartition("/")[0], order.get(item[0], 0)))
     missing = {key: _torch_shape(name, leaves[name]) for name, key in ordered if key not in file_shapes}
     if missing:
         remedy = _other_network(config, file_shapes) or _nearest(missing, {key: file_shapes[key] for key in extra})
@@ -99,6 +100,8 @@ def _key(table: Mapping[str, str], name: str, path: Path) -> str:
         return table[name]
     if module not in table:
         raise ConfigError(f"{path}: the table of names has no entry {module}, a module of the network")
+    if leaf not in LEAVES:
+        raise ConfigError(f"{path}: the table of names has no entry {name}, whose name in PyTorch is not known")
     return f"{table[module]}.{LEAVES[leaf]}"
 
 

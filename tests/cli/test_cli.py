@@ -1,6 +1,8 @@
 """The command line and the Makefile: one clear line for what is wrong, exit codes, nothing run by a shell."""
 
 import errno
+import io
+import json
 import os
 import pathlib
 import pty
@@ -12,11 +14,11 @@ from typing import get_args, get_type_hints
 import pytest
 
 import csbp_jax
-from csbp_jax import configs, data
+from csbp_jax import __main__, configs, data
 from csbp_jax.cli import listing, main, options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron, replaced, to_json
 from csbp_jax.config.schema import AugmentName
 from csbp_jax.config.validation import RANGES
 from csbp_jax.data.device import transform
@@ -397,6 +399,58 @@ def test_a_closed_pipe_ends_silently(line):
     done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (main.CLOSED_PIPE, "")
+
+
+def test_an_output_on_a_full_disk_is_exit_code_4():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "csbp_jax", "--version"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 4 and re.fullmatch(r"csbp_jax: .*No space left on device; make room.*\n", done.stderr)
+        assert subprocess.run(command, cwd=ROOT, stdout=full, stderr=full).returncode == 4
+
+
+@pytest.mark.parametrize("line, code", [("--version", 0), ("trian", 2)])
+def test_closed_outputs_change_no_exit_code(line, code):
+    shell = f'exec "$0" -m csbp_jax {line} >&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell, sys.executable], cwd=ROOT).returncode == code
+
+
+def test_a_name_that_is_not_utf8_is_printed_as_its_bytes(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+    def predict():
+        print(os.fsdecode(b"\xff.npy"))
+        return 0
+
+    monkeypatch.setattr(main, "main", predict)
+    __main__.run()
+    assert output.buffer.getvalue() == b"\xff.npy\n"
+
+
+@pytest.mark.parametrize("line, function", [
+    ("train digits --deterministic", "csbp_jax.training.loop.train"),
+    ("sweep digits --grid seed=0 --deterministic", "csbp_jax.sweep.run"),
+    ("lr digits --deterministic", "csbp_jax.training.lr_finder.find"),
+    ("best s", "csbp_jax.sweep.best"),
+])  # fmt: skip
+def test_all_that_trains_asks_for_deterministic_kernels(line, function, tmp_path, monkeypatch):
+    """``best`` as the sweep's config says."""
+    (tmp_path / "s").mkdir()
+    config = to_json(replaced(configs.load("digits"), "deterministic", True))
+    (tmp_path / "s" / "config.json").write_text(json.dumps({"config": config | {"grid": {"seed": [0]}}}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XLA_FLAGS", of_the_user := os.environ["XLA_FLAGS"])
+    flags: list[str] = []
+
+    def trained(*args, **options):
+        flags.append(os.environ["XLA_FLAGS"])
+        return []
+
+    monkeypatch.setattr(function, trained)
+    assert main.main(line.split()) == 0
+    assert flags == [f"{of_the_user} --xla_gpu_deterministic_ops=true"]
 
 
 def test_a_broken_pipe_that_is_not_the_output_is_an_error(capfd, monkeypatch):

@@ -379,6 +379,14 @@ def test_preparation_is_repeated_only_for_what_changed(small):
     assert prepare("nmnist", small / "originals", small) == {"train": 1, "test": 15} and not file.exists()
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[1]", "3", '{"verified": true}', '{"archives": 1, "verified": true}'])
+def test_a_damaged_marker_does_not_look_prepared(small, content):
+    (small / "NMNIST" / "prepared.json").write_text(content)
+    with pytest.raises(ConfigError, match="not prepared"):
+        sources.load(config("nmnist"), small)
+    assert prepare("nmnist", small / "originals", small) == {"train": 15, "test": 15}
+
+
 def test_a_prepared_data_set_does_not_need_its_archives(small):
     for file in ("train.zip", "test.zip"):
         (small / "NMNIST" / file).unlink()

@@ -1,5 +1,6 @@
 """CIFAR, MNIST and ImageNet from files in their true formats to batches, by the unmodified TensorFlow Datasets."""
 
+import hashlib
 import io
 import itertools
 import json
@@ -26,6 +27,7 @@ import tensorflow_datasets as tfds
 from csbp_jax import configs, data
 from csbp_jax.config import Config, ConfigError, Data, replaced
 from csbp_jax.data.download import locks
+from csbp_jax.data.download.fetch import RawFile
 from csbp_jax.data.images import preparation, records, sources
 from csbp_jax.data.images.decode import decode
 from tests.support import formats
@@ -151,9 +153,42 @@ def test_missing_raw_files(tmp_path, name, message):
 
 def test_imagenet_is_not_downloaded(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"missing in .*downloads: ILSVRC2012_img_train.tar .* ILSVRC2012_img_val.tar"
+        ConfigError, match=r"missing in .*downloads/imagenet: ILSVRC2012_img_train.tar .* ILSVRC2012_img_val.tar"
     ):
         prepare("imagenet", None, tmp_path)
+
+
+def test_downloads_of_one_data_set_are_not_taken_for_another(datasets, tmp_path, monkeypatch):
+    """Those of MNIST and Fashion-MNIST have the same names."""
+    _, content = datasets
+
+    def download(file, directory, show, otherwise, verify):
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copy(content["fashion_mnist" if "fashion" in file.url else "mnist", "raw files"] / file.name, directory)
+
+    monkeypatch.setattr("csbp_jax.data.download.fetch.download", download)
+    for name in ("mnist", "fashion_mnist"):
+        assert prepare(name, None, tmp_path) == COUNTS[name]
+
+
+def test_downloads_of_an_earlier_version_are_used_for_their_data_set(datasets, tmp_path, monkeypatch):
+    """They are in one folder for all data sets, where only a checksum tells whose a file is."""
+    _, content = datasets
+
+    def raw_files(name, builder):
+        return [
+            RawFile(file.name, len(packed), f"sha256:{hashlib.sha256(packed).hexdigest()}", "http://127.0.0.1:9/")
+            for file in sorted(content[name, "raw files"].iterdir())
+            for packed in [file.read_bytes()]
+        ]
+
+    monkeypatch.setattr(preparation, "_raw_files", raw_files)
+    shutil.copytree(content["mnist", "raw files"], tmp_path / "downloads")
+    with pytest.raises(ConfigError, match=r"cannot be downloaded .* missing in .*downloads/fashion_mnist"):
+        prepare("fashion_mnist", None, tmp_path, verify=True)
+    assert len(list((tmp_path / "downloads").glob("*.gz"))) == 4
+    assert prepare("mnist", None, tmp_path, verify=True) == COUNTS["mnist"]
+    assert len(list((tmp_path / "downloads" / "mnist").iterdir())) == 4
 
 
 ROW = bytes(3073)
@@ -431,6 +466,19 @@ def test_conversion_of_a_damaged_directory(datasets, tmp_path):
     (tmp_path / "old/dataset_info.json").write_text("{")
     with pytest.raises(ConfigError, match=r"dataset_info.json: damaged"):
         prepare("mnist", tmp_path / "old", tmp_path / "data")
+
+
+INFO = {"name": "mnist", "version": "3.0.1", "fileFormat": "array_record", "splits": []}
+
+
+@pytest.mark.parametrize("content", [
+    "{", "[]", "3", "{}", json.dumps(INFO | {"version": "x"}), json.dumps(INFO | {"version": 3}), "[" * 100_000
+])  # fmt: skip
+def test_damaged_metadata_are_one_line(content, tmp_path):
+    (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+    (tmp_path / "mnist" / "3.0.1" / "dataset_info.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"dataset_info.json: damaged \([^\n]*\); prepare or copy it again"):
+        records.find(tmp_path, "mnist")
 
 
 def test_a_directory_of_array_record_needs_no_preparation(datasets, tmp_path):

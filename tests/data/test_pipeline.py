@@ -168,6 +168,43 @@ def test_a_source_is_completed_only_where_it_lacks_something():
     chex.assert_trees_all_equal(data.example_batch(source), {"x": np.zeros((1, 2), np.float32), "y": np.zeros(1, int)})
 
 
+ODD = {
+    "a longer record": (
+        {"x": np.ones((2, 2)), "y": 1},
+        r"x of record 2 is \(2, 2\), but that of record 0 \(1, 2\); exp",
+    ),
+    "a list": ([1, 2], "record 2 is not a dict with x and y; expected is"),
+    "no label": ({"x": np.ones((1, 2))}, "record 2 is not a dict with x and y; expected is"),
+    "labels from 1 on": ({"x": np.ones((1, 2)), "y": 10}, "record 2 has label 10; expected are 0 to 9"),
+    "a negative label": ({"x": np.ones((1, 2)), "y": -1}, "record 2 has label -1; expected are 0 to 9"),
+    "a label of float": ({"x": np.ones((1, 2)), "y": 1.0}, r"y of record 2 is float64 \(\); expected is an integer"),
+    "a label with an axis": ({"x": np.ones((1, 2)), "y": np.ones(1, int)}, r"y of record 2 is int64 \(1,\); expected"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_record_unlike_the_first_is_one_line(kind):
+    record, message = ODD[kind]
+    source = UserSource(RecordList([{"x": np.ones((1, 2)), "y": 9}] * 2 + [record]), "own.py: data: train")
+    with pytest.raises(ConfigError, match=f"^own.py: data: train: {message}") as error:
+        next(data.train_batches(source, 3, 0))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("y, message", [
+    ([0, 10, -1], "record 6 has label 10; expected are 0 to 9"),
+    ([0.0, 1.0, 2.0], r"y of record 5 is float64 \(3,\); expected is an integer \(3,\)"),
+    ([0, 1], r"y of record 5 is int64 \(2,\); expected is an integer \(3,\)"),
+])  # fmt: skip
+def test_wrong_labels_of_a_batch_are_one_line(y, message):
+    class Batches(RecordList):
+        def take(self, indices, uniforms):
+            return {"x": np.ones((3, 1, 2)), "y": np.array(y)}
+
+    with pytest.raises(ConfigError, match=f"^Batches: {message}"):
+        data.take(Batches(), np.array([5, 6, 7]), np.zeros((3, 0)))
+
+
 def test_a_pickled_source_is_small():
     assert len(pickle.dumps(Noisy())) < 200
 

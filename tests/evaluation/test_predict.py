@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import io
+import os
 import re
 import shutil
 from typing import Any
@@ -137,6 +138,16 @@ def test_file_formats_of_a_grey_picture_agree(digits, tmp_path, capsys):
     assert main.main(["predict", str(run), *(str(tmp_path / name) for name in ("a.png", "b.npy", "c.npz"))]) == 0
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
     assert rows[0] == ["file", "label", "probability"] and rows[1][1:] == rows[2][1:] == rows[3][1:]
+
+
+def test_a_name_that_is_not_utf8_is_written_as_its_bytes(digits, tmp_path):
+    run, _, paths = digits
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.npy")
+    shutil.copy(paths[0], name)
+    (tmp_path / "out.csv").write_text("old")
+    assert main.main(["predict", str(run), name, "--out", str(tmp_path / "out.csv")]) == 0
+    _, row = (tmp_path / "out.csv").read_bytes().splitlines()
+    assert row.startswith(os.fsencode(name) + b",")
 
 
 def test_errors_are_one_line(digits, capsys):

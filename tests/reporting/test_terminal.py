@@ -23,6 +23,15 @@ def test_nothing_of_a_line_of_progress_is_cut_in_80_columns():
     assert "…" not in text and all(word in text for word in line.split())
 
 
+@pytest.mark.parametrize("norms, line", [
+    ((2.0, 1.0), "at step 0 the chaos term's gradient has 50% of the task gradient's norm (1 of 2)"),
+    ((2.0, 0.0), "no chaos term: plain backpropagation"),
+    ((0.0, 0.5), "at step 0 the task gradient is 0, and the chaos term's gradient has a norm of 0.5"),
+])  # fmt: skip
+def test_the_share_of_the_chaos_term_is_one_line(norms, line):
+    assert terminal.gradient_share(dict(zip(("task", "chaos"), norms, strict=True))) == line
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """The time in seconds, as a list of one number that a test changes."""

@@ -33,6 +33,16 @@ def test_without_xdg_it_is_in_the_home_folder(tmp_path, monkeypatch):
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / ".cache" / "csbp_jax")
 
 
+def test_without_a_home_folder_there_is_no_cache_and_one_line(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 5)  # a user that the system does not know
+    environment: dict[str, str] = {}
+    reported: list[str] = []
+    compilation_cache.enable(environment, reported.append)
+    (line,) = reported
+    assert line.startswith("~/.cache/csbp_jax: cannot be used (") and "home directory" in line and not environment
+
+
 @pytest.mark.parametrize("variable, value", [("COMPILATION_CACHE_DIR", "x"), ("ENABLE_COMPILATION_CACHE", "0")])
 def test_the_users_word_counts(tmp_path, variable, value):
     given = {f"JAX_{variable}": value}

@@ -27,6 +27,14 @@ def test_a_file_is_replaced_at_once(tmp_path):
     assert file.read_bytes() == b"\xff"
 
 
+def test_a_pipe_is_written_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    files.write_text(tmp_path / "pipe", "text")
+    assert os.read(reader, 9) == b"text" and os.listdir(tmp_path) == ["pipe"]
+    os.close(reader)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path, shared):
     file = tmp_path / "a"

@@ -11,7 +11,7 @@ import pytest
 from csbp_jax import configs
 from csbp_jax.config import ConfigError
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import hardware
+from csbp_jax.runtime import hardware, profiling
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 
@@ -125,3 +125,17 @@ def test_a_trace_of_the_requested_steps_is_written(profiled_run):
     (trace,) = (folder / "r" / "profile").rglob("*.xplane.pb")
     assert trace.stat().st_size > 1000
     assert trace.read_bytes().count(b"jit_") > 0
+
+
+@pytest.mark.parametrize("left, have", [
+    (range(31, 101), "steps 31 to 100"),
+    (range(1, 20), "steps 1 to 19"),
+    (range(101, 101), "no steps"),
+])  # fmt: skip
+def test_one_line_says_that_no_trace_is_written(left, have, tmp_path):
+    lines: list[str] = []
+    with profiling.profiled(lambda state, batch: (state, {}), left, range(20, 25), tmp_path, lines.append) as step:
+        assert [step(state, None)[0] for state in left] == list(left)
+    assert lines == [
+        f"--profile: no trace is written: it would start at step 20, but the run has {have} left"
+    ] and not any(tmp_path.iterdir())

@@ -81,6 +81,12 @@ def test_rates_that_do_not_lower_the_loss_are_refused():
         lr_finder.suggest(np.geomspace(1e-3, 1, 20), list(np.linspace(1, 5, 20)))
 
 
+def test_a_first_step_that_is_not_finite_is_one_line():
+    """Of what is not finite before any rate has an effect, no rate can be suggested."""
+    with pytest.raises(ConfigError, match=r"^no learning rate can be suggested: .* at the first step[^\n]*chaos\.z0$"):
+        lr_finder.suggest(np.array([]), [])
+
+
 @pytest.mark.parametrize(("line", "reported"), [
     ("lr digits --low 0", "--low, --high, --steps: 0.0, 10.0, 100; give 0 < low < high and 10 to 1,000,000 steps"),
     ("lr digits --high x",  "--high: 'x' is not a number in digits 0 to 9; it is --high RATE"),

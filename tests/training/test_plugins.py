@@ -312,6 +312,15 @@ WRONG = {
     "    def __getitem__(self, i): return {'x': x[i], 'y': y[i]}\ndef data(config, data_dir):\n"
     "    return {'train': Many(), 'validation': Many(), 'test': Many()}":
         "{}: data: train: has 1000000000 classes; allowed are 1 to 100000",
+    "def data(config, data_dir): return {'train': ([np.zeros((2, 3)), np.zeros((4, 3))], [0, 1]), 'test': (x, y)}":
+        "{}: data: train: x holds records of several shapes; expected is (x [N, T or 1, ...], y [N])",
+    "class Few(list):\n    classes = 2\n"
+    "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), Few())":
+        "{}: data: train: is empty; expected is at least one record",
+    "class Few(list):\n    classes = 2\n"
+    "def data(config, data_dir):\n"
+    "    return dict.fromkeys(('train', 'validation', 'test'), Few([{'x': x[0], 'y': 2}] * 40))":
+        "{}: data: train: record 0 has label 2; expected are 0 to 1",
     "x[3] = np.nan": "{}: data: train: x holds values that are not finite",
     "x = np.zeros((40, 3, 3))": "{}: data: train: x has 3 time steps; expected is model.time_steps (2)",
     "def data(config, data_dir): return {'train': (x, y), 'test': 3}": "{}: data: test is a int without __len__; exp",
@@ -347,6 +356,16 @@ def test_errors_are_one_line(lines, tmp_path, capsys, monkeypatch):
     assert reported.startswith("csbp_jax: " + WRONG[lines].format("wrong.py")), reported
     assert reported.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.py"]
+
+
+@pytest.mark.parametrize("options", ["--from .", "--no-verify", "--from . --no-verify"])
+def test_options_on_raw_files_are_refused_for_own_data(options, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(HEAD)
+    assert main.main(["data", "own.py", *options.split()]) == 2
+    named = options.replace(" .", "").replace(" ", ", ")
+    reported = capsys.readouterr().err
+    assert reported == f"csbp_jax: {named}: own.py has its own data, without raw files; leave this out\n"
 
 
 def test_the_traceback_is_there_for_who_asks(tmp_path, capsys, monkeypatch):

@@ -375,6 +375,28 @@ def test_a_network_without_published_names_takes_a_whole_table(tmp_path):
         weights.load(path, case, {"fc1/dense": "0", "readout": "3"})
 
 
+def test_a_table_may_name_leaves_without_their_module(tmp_path):
+    case = Model("dense", (6,), classes=3, time_steps=2, features=(5,))
+    leaves = {"fc1/dense/kernel": "w0", "fc1/norm": "1", "readout/kernel": "w3", "readout/bias": "b3"}
+    table = {"fc1/dense": "0", "fc1/norm": "1", "readout": "3"}
+    tensors = published(case, names.Table("user", table))
+    renamed = {"0.weight": "w0", "3.weight": "w3", "3.bias": "b3"}
+    path = write(tmp_path / "a.pth", {renamed.get(key, key): tensor for key, tensor in tensors.items()})
+    variables = weights.load(path, case, leaves)
+    expected = cases.draw("readout/bias", (3,)).astype(np.float32)
+    np.testing.assert_array_equal(variables["params"]["readout"]["bias"], expected)
+    with pytest.raises(ConfigError, match=r"lacks gone of dense \(your table\)"):
+        weights.load(path, case, leaves | {"readout/bias": "gone", "b3": None})
+
+
+def test_an_array_without_a_usual_name_needs_an_entry_of_its_own(tmp_path):
+    case = Model("dense", (6,), classes=3, time_steps=2, features=(5,), neuron=Neuron(name="psn"))
+    table = {"fc1/dense": "0", "fc1/norm": "1", "fc1/neuron": "2", "readout": "3"}
+    path = write(tmp_path / "a.pth", {"0.weight": np.zeros((5, 6), np.float32)})
+    with pytest.raises(ConfigError, match=r"the table of names has no entry fc1/neuron/[a-z]+, whose name in PyTorch"):
+        weights.load(path, case, table)
+
+
 BAD_TABLE_FILES = [
     (None, "table.json: cannot be read .No such file or directory.; name a table of names"),
     ("{", "table.json: not JSON"),

@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import shutil
-from typing import TypedDict
+from typing import TypedDict, cast, get_origin, get_type_hints
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.archives import extract
@@ -13,7 +13,7 @@ from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events import spoken_digits
 from csbp_jax.data.events.archives import DOWNLOADS, find
 from csbp_jax.data.events.recordings import CIFAR10, DATA_SETS, index
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, seals
 
 # N-Caltech101 and tonic's CIFAR10-DVS are archives of archives; tonic does not open the outer one.
 _INNER = {"Caltech101.zip", *(f"{label}.zip" for label in CIFAR10)}
@@ -91,11 +91,14 @@ def prepared(name: str, folder: pathlib.Path) -> Marker:
 
 
 def _read_marker(home: pathlib.Path) -> Marker | None:
+    """Read the marker; None if there is none, or it is damaged."""
     try:
-        marker: Marker = json.loads((home / "prepared.json").read_text())
+        content = seals.parse((home / "prepared.json").read_bytes())
     except (OSError, ValueError):
         return None
-    return marker or None
+    types = get_type_hints(Marker).items()
+    is_intact = all(isinstance(content.get(key), get_origin(kind) or kind) for key, kind in types)
+    return cast(Marker, content) if is_intact else None
 
 
 def _count_recordings(name: str, folder: pathlib.Path) -> dict[str, int] | None:

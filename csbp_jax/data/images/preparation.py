@@ -4,6 +4,7 @@ The official builders write the records, so names, keys, order and metadata are 
 are ours, since the official ones need TensorFlow.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from csbp_jax.config import ConfigError
-from csbp_jax.data.download.fetch import RawFile, Show, fetch
+from csbp_jax.data.download.fetch import RawFile, Show, check, fetch
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.images import readers, records, reduced, tfrecord
 from csbp_jax.runtime import files
@@ -43,7 +44,7 @@ def prepare(
     Args:
       name: cifar10, cifar100, mnist, fashion_mnist or imagenet.
       raw_dir: contains the raw files under their official names (MNIST's with or without .gz), or a directory that
-        TensorFlow Datasets wrote as tfrecord, which is converted. None downloads to ``data_dir/downloads``.
+        TensorFlow Datasets wrote as tfrecord, which is converted. None downloads to ``data_dir/downloads/NAME``.
       data_dir: directory of prepared data sets.
       verify: check sizes and checksums of the raw files.
       bad: for imagenet: an image that cannot be decoded is an error (fail), or left out (skip) and listed in
@@ -121,7 +122,10 @@ def _prepare(
             tfrecord.convert(tfrecords, written, show)
         else:
             builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
-            paths = fetch(_raw_files(name, builder), raw_dir, data_dir / "downloads", verify, show)
+            raw_files, downloads = _raw_files(name, builder), data_dir / "downloads"
+            if raw_dir is None:
+                _move_own(raw_files, downloads, downloads / name, show)
+            paths = fetch(raw_files, raw_dir, downloads / name, verify, show)
             written = _build(name, builder, paths, bad, show)
         records.load(written, list(records.info(written).splits), show)
         final = data_dir / written.relative_to(work)
@@ -215,3 +219,19 @@ def _raw_files(name: str, builder: Any) -> Sequence[RawFile]:
         RawFile(info.filename, int(info.size), f"sha256:{info.checksum}", url, unpacked=unpacked.get(info.filename))
         for url, info in builder.url_infos.items()
     ]
+
+
+def _move_own(wanted: Sequence[RawFile], shared: pathlib.Path, folder: pathlib.Path, show: Show) -> None:
+    """Move the raw files of a data set to its own folder from the one that all data sets once shared.
+
+    MNIST and Fashion-MNIST have the same names of files, so only a checksum says whose a file is.
+    """
+    for form in (form for file in wanted for form in (file, file.unpacked) if form):
+        old = shared / form.name
+        # A relative link would lead nowhere from another folder.
+        if not old.is_file() or old.is_symlink() or (folder / form.name).exists():
+            continue
+        with contextlib.suppress(ConfigError):  # the file of another data set
+            check(form, old, show)
+            folder.mkdir(exist_ok=True)
+            os.replace(old, folder / form.name)

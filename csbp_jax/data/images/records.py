@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import pathlib
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import RawFile, not_prepared
 from csbp_jax.data.images.decode import decode
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, seals
 
 TFDS = {
     "cifar10": "cifar10",
@@ -82,9 +83,12 @@ def metadata(directory: pathlib.Path) -> dict[str, Any]:
       ConfigError: damaged.
     """
     try:
-        content: dict[str, Any] = json.loads((directory / "dataset_info.json").read_text())
-        return {key: content[key] for key in ("name", "version", "fileFormat", "splits")} | content
-    except (ValueError, KeyError) as error:
+        content = seals.parse((directory / "dataset_info.json").read_bytes())
+        content = {key: content[key] for key in ("name", "version", "fileFormat", "splits")} | content
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})*", content["version"]):
+            raise ValueError(f"version {content['version']!r}")
+        return content
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{directory / 'dataset_info.json'}: damaged ({error!r}); prepare or copy it again") from None
 
 

@@ -52,11 +52,9 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         pairs |= {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
     classes = config.model.classes or max((int(y.max()) + 1 for _, y in pairs.values() if len(y)), default=0)
     return {
-        split: UserSource(
-            ArraySource(*pairs[split], classes)
-            if split in pairs
-            else _checked_source(returned[split], f"{origin}: data: {split}")
-        )
+        split: UserSource(ArraySource(*pairs[split], classes), f"{origin}: data: {split}")
+        if split in pairs
+        else _checked_source(returned[split], f"{origin}: data: {split}")
         for split in _SPLITS
     }
 
@@ -85,7 +83,7 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
 def _checked_pair(pair: tuple[Any, ...], origin: str) -> Pair:
     if len(pair) != 2:
         raise ConfigError(f"{origin} is a tuple of {len(pair)}; expected is {_PAIR}")
-    x, y = (np.asarray(array) for array in pair)
+    x, y = (_as_array(array, f"{origin}: {name}") for name, array in zip("xy", pair, strict=True))
     if x.ndim < 3 or x.dtype.kind not in "buif" or 0 in x.shape:
         raise ConfigError(
             f"{origin}: x is {x.dtype} {x.shape}; expected are numbers [N, T, ...], or [N, 1, ...] for still inputs "
@@ -101,6 +99,13 @@ def _checked_pair(pair: tuple[Any, ...], origin: str) -> Pair:
     if x.dtype == np.float32 and not np.isfinite(x).all():
         raise ConfigError(f"{origin}: x holds values that are not finite in float32; expected are finite ones")
     return x, y.astype(np.int32)
+
+
+def _as_array(values: Any, origin: str) -> Array:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ConfigError(f"{origin} holds records of several shapes; expected is {_PAIR}, of one shape") from None
 
 
 def _uint8_or_float32(x: Array) -> Array:
@@ -140,7 +145,7 @@ def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
     return f"data.size: {data.size}" if data.size and data.resize == "events" else ""
 
 
-def _checked_source(source: Any, origin: str) -> Any:
+def _checked_source(source: Any, origin: str) -> UserSource:
     for member in ("__len__", "__getitem__", "classes"):
         if not hasattr(source, member):
             raise ConfigError(
@@ -149,9 +154,8 @@ def _checked_source(source: Any, origin: str) -> Any:
             )
     if not 1 <= source.classes <= MAX_CLASSES:
         raise ConfigError(f"{origin}: has {source.classes} classes; allowed are 1 to {MAX_CLASSES}")
-    record = source[0] if len(source) else {}
-    if not isinstance(record, Mapping) or not {"x", "y"} <= set(record):
-        raise ConfigError(
-            f'{origin}: its record 0 is not a dict with x and y; expected is {{"x": [T or 1, ...], "y": []}}'
-        )
-    return source
+    checked = UserSource(source, origin)
+    if not len(checked):
+        raise ConfigError(f"{origin}: is empty; expected is at least one record")
+    _ = checked[0]  # so that data of another form are refused now, not after the network is compiled
+    return checked
