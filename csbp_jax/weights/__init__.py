@@ -19,7 +19,7 @@ from csbp_jax import config as configuration
 from csbp_jax import models
 from csbp_jax.config import ConfigError
 from csbp_jax.weights import names, torch_file, user_table
-from csbp_jax.weights.matching import OPTION, check_repeats, choose, fit, name_of
+from csbp_jax.weights.matching import CONNECTIONS, OPTION, check_repeats, choose, fit, name_of
 from csbp_jax.weights.names import Table
 from csbp_jax.weights.user_table import UserTable
 
@@ -39,6 +39,8 @@ def load(
         dense         [out, in]                   to  [in, out]; after a flattening, of an image too, in = (channels,
                                                   height, width) in PyTorch and (height, width, channels) in Flax
         TEBN's p      [T, 1, 1, 1, 1]             to  [T]
+
+    Delays and feedback are laid out as dense weights are, and all else as in PyTorch.
 
     Args:
       path: a file written by ``torch.save``.
@@ -67,7 +69,9 @@ def load(
             raise ConfigError(f"{path}: {keys[name]} has dtype {array.dtype}, but weights are floating-point")
         # float64 stays where JAX has it enabled.
         dtype = jnp.result_type(float) if array.dtype == np.float64 else shape.dtype
-        return jnp.asarray(_flax_layout(array, channels.get(name)).reshape(shape.shape), dtype)
+        module, _, last = name.rpartition("/")
+        values = _flax_layout(array, channels.get(module)) if last in CONNECTIONS else array
+        return jnp.asarray(values.reshape(shape.shape), dtype)
 
     variables: Variables = tree_map_with_path(leaf, shapes)
     return variables
@@ -130,7 +134,7 @@ def shapes_of(config: configuration.Model) -> Any:
 
 
 def _flattened_channels(table: Mapping[str, str], shapes: Any, input_shape: tuple[int, ...]) -> dict[str, int]:
-    """Return ``{leaf: channels}`` of the first dense kernel: channels of the feature map or image that it reads.
+    """Return ``{module: channels}`` of the first dense synapse: channels of the feature map or image that it reads.
 
     If it reads means over space, or tokens, it has as many inputs as these channels, whose order then stays.
 
@@ -139,16 +143,16 @@ def _flattened_channels(table: Mapping[str, str], shapes: Any, input_shape: tupl
     """
     kernels = {name_of(path): leaf.shape for path, leaf in tree_leaves_with_path(shapes)}
     channels = input_shape[-1] if len(input_shape) == 3 else 1
-    for name in (f"{module}/kernel" for module in table):
-        shape = kernels.get(name, ())
+    for module in (entry.removesuffix("/kernel") for entry in table):
+        shape = kernels.get(f"{module}/kernel", ())
         # Told by its shape, not by its name: a read-out may be the dense layer itself, without a synapse below it.
         if len(shape) == 2:
             if shape[0] % channels:
                 raise ConfigError(
-                    f"table of names: {name} has {shape[0]} inputs, which {channels} channels do not divide; give the "
-                    "modules in the order of the forward pass"
+                    f"table of names: {module} has {shape[0]} inputs, which {channels} channels do not divide; give "
+                    "the modules in the order of the forward pass"
                 )
-            return {name: channels}
+            return {module: channels}
         channels = shape[-1] if shape else channels
     return {}
 

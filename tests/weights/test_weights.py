@@ -375,7 +375,7 @@ def test_a_network_without_published_names_takes_a_whole_table(tmp_path):
         weights.load(path, case, {"fc1/dense": "0", "readout": "3"})
 
 
-FLATTENED = {
+FLATTENED: dict[str, Any] = {
     "small_conv": (
         Model("small_conv", (6, 4, 2), classes=3, time_steps=2, features=(3, 5)),
         {"conv1/conv": "0", "conv1/norm": "1", "conv2/conv": "4", "conv2/norm": "5", "readout": "8"},
@@ -418,8 +418,37 @@ def test_a_table_that_is_not_in_the_order_of_the_forward_pass(tmp_path):
     config = dataclasses.replace(config, features=(4, 5))
     file = write(tmp_path / "a.pth", published(config, names.Table("user", table)))
     shuffled = {"conv1/conv": "0", "readout": "8"} | table
-    with pytest.raises(ConfigError, match="readout/kernel has 30 inputs, which 4 channels do not divide; give the mod"):
+    with pytest.raises(ConfigError, match="readout has 30 inputs, which 4 channels do not divide; give the mod"):
         weights.load(file, config, shuffled)
+
+
+FC = {"fc1/dense": "1", "fc1/norm": "2", "readout": "4"}
+REC = {"rec1/dense": "1", "rec1/norm": "2", "readout": "4"}
+SIZES: dict[str, Any] = {"classes": 3, "time_steps": 3, "features": (5,)}
+PSN = Model("dense", (6,), neuron=Neuron(name="psn"), **SIZES)
+UNNAMED: dict[str, Any] = {
+    "fc1/dense/delay": (
+        Model("dense", (2, 3, 2), max_delay=2, **SIZES),
+        FC,
+        (5, 12),
+        lambda d: d.reshape(5, 2, 2, 3).transpose(2, 3, 1, 0).reshape(12, 5),
+    ),
+    "rec1/feedback": (Model("recurrent", (6,), **SIZES), REC, (5, 5), np.transpose),
+    "fc1/neuron/weight": (PSN, FC | {"fc1/neuron/threshold": "b"}, (3, 3), np.asarray),
+}
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_a_parameter_that_pytorch_has_no_name_for_has_an_entry_of_its_own(name, tmp_path):
+    config, table, shape, in_our_layout = UNNAMED[name]
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    tensors = published(config, names.Table("user", table | {name: "own"})) | {"own": values}
+    leaf: Any = weights.load(write(tmp_path / "a.pth", tensors), config, table | {name: "own"})["params"]
+    for part in name.split("/"):
+        leaf = leaf[part]
+    np.testing.assert_array_equal(leaf, in_our_layout(values))
+    with pytest.raises(ConfigError, match=f"the table of names has no entry {name}, which needs its own, as PyT"):
+        weights.load(tmp_path / "a.pth", config, table)
 
 
 BAD_TABLE_FILES = [
