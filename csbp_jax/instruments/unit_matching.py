@@ -20,7 +20,10 @@ PREFIXES = {"dense": "fc", "small_conv": "conv"}
 """Networks whose units can be matched, chains of hidden layers, and how their layers are named."""
 
 _SHARED = {"p"}
-"""Parameters of a layer that are no unit's own: TEBN's scale of each time step."""
+"""Parameters of a norm that are no unit's own: TEBN's scale of each time step."""
+
+_OF_NEURONS = {"w"}
+"""Parameters of a neuron that are a unit's own: PLIF's decay of each channel. All channels share those of a PSN."""
 
 _SWEEPS = 100
 """The largest number of passes over the layers; each raises the agreement, so that few are needed."""
@@ -100,11 +103,11 @@ def _by_unit(variables: Any, layers: Sequence[str], n: int, outgoing: bool) -> N
         if _is_per_unit(path, leaf)
     ]
     if outgoing:
-        readout = n + 1 == len(layers)
-        kernel = variables["params"]["readout"]["kernel"] if readout else _kernel(variables, layers[n + 1])
-        # The readout's input is flattened with channels last.
-        kernel = kernel.reshape(-1, units, kernel.shape[-1])
-        per_unit.append(kernel.swapaxes(0, 1).reshape(units, -1))
+        following = variables["params"][layers[n + 1] if n + 1 < len(layers) else "readout"]
+        for leaf in following.get(_synapse(following), following).values():
+            if leaf.ndim > 1:
+                # The readout's input is flattened with channels last.
+                per_unit.append(leaf.reshape(-1, units, leaf.shape[-1]).swapaxes(0, 1).reshape(units, -1))
     return np.concatenate(per_unit, axis=1).astype(np.float64)
 
 
@@ -126,13 +129,16 @@ def _permute_last(permutation: NDArray[np.int64], path: Any, leaf: NDArray[Any])
 
 
 def _permute_input(layer: Mapping[str, Any], permutation: NDArray[np.int64]) -> dict[str, Any]:
-    """Permute the inputs of the readout's kernel, or of that of the synapse within a layer."""
+    """Permute the inputs of the readout, or of the synapse within a layer: of weights and of delays."""
     if "kernel" not in layer:
         synapse = _synapse(layer)
         return {**layer, synapse: _permute_input(layer[synapse], permutation)}
-    kernel = layer["kernel"]
-    split = kernel.reshape(-1, len(permutation), kernel.shape[-1])
-    return {**layer, "kernel": split[:, permutation].reshape(kernel.shape)}
+
+    def permuted(leaf: NDArray[Any]) -> NDArray[Any]:
+        split = leaf.reshape(-1, len(permutation), leaf.shape[-1])
+        return split[:, permutation].reshape(leaf.shape)
+
+    return {name: permuted(leaf) if leaf.ndim > 1 else leaf for name, leaf in layer.items()}
 
 
 def _synapse(layer: Mapping[str, Any]) -> str:
@@ -140,7 +146,9 @@ def _synapse(layer: Mapping[str, Any]) -> str:
 
 
 def _is_per_unit(path: Any, leaf: NDArray[Any]) -> bool:
-    return leaf.ndim > 0 and path[-1].key not in _SHARED
+    names = [entry.key for entry in path]
+    own = names[-1] in _OF_NEURONS if "neuron" in names else names[-1] not in _SHARED
+    return leaf.ndim > 0 and own
 
 
 def _kernel(variables: Any, layer: str) -> NDArray[Any]:

@@ -14,13 +14,16 @@ import jax.numpy as jnp
 
 from csbp_jax.config import ConfigError
 
+_WEIGHTS = ("kernel", "bias")
+"""Parameters of a synapse that are moved; ``delay`` is in time steps, and no weight."""
+
 
 def kicked(params: Any, kicks: dict[str, jax.Array]) -> Any:
     """Add each neuron's kick to the weights that lead to it.
 
     Args:
       params: a network's; those of a tap, ``params[LAYER]["dense" | "conv"]``, are kernel ``[..., in, out]`` and, if
-        there is one, bias ``[out]``.
+        there is one, bias ``[out]``. Learned delays stay.
       kicks: ``{tap: z (I0 - X) [out]}``.
 
     Raises:
@@ -34,6 +37,7 @@ def kicked(params: Any, kicks: dict[str, jax.Array]) -> Any:
                 f"chaos.taps: {tap} is not possible with chaos.term cbp, which moves the weights that make a tensor; "
                 "allowed are LAYER.dense and LAYER.conv"
             )
-        moved = jax.tree.map(lambda p, kick=kick: p + jnp.broadcast_to(kick, p.shape).astype(p.dtype), synapse)
-        params = params | {layer: params[layer] | {kind: moved}}
+        weights = {name: p for name, p in synapse.items() if name in _WEIGHTS}
+        moved = jax.tree.map(lambda p, kick=kick: p + jnp.broadcast_to(kick, p.shape).astype(p.dtype), weights)
+        params = params | {layer: params[layer] | {kind: synapse | moved}}
     return params

@@ -72,7 +72,8 @@ def broadcast_from_host0(function: Callable[[], Result]) -> Result:
     """Call ``function`` in process 0 and return its result in all; with several processes it must be JSON.
 
     Raises:
-      ConfigError, CheckpointError, OSError: process 0 raised it; all processes raise it.
+      ConfigError, CheckpointError, OSError: process 0 raised it; all processes raise it, the others an OSError as a
+        ConfigError.
     """
     if jax.process_count() == 1:
         return function()
@@ -193,6 +194,5 @@ _RAISED_BY_ALL = "_raised_by_all"
 
 def _raised_by_all(error: Exception) -> Exception:
     """Mark an error that all processes raise, so that they can disconnect in order."""
-    if isinstance(error, ConfigError):
-        setattr(error, _RAISED_BY_ALL, True)
+    setattr(error, _RAISED_BY_ALL, True)
     return error

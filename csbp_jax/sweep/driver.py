@@ -80,7 +80,8 @@ def run(
 
     Raises:
       ConfigError: a field does not exist, a value is impossible, the grid lacks the named control, or the folder
-        holds another sweep, or one that was started with other chunks or devices.
+        holds another sweep, or one that was started with other chunks or devices, or another process trains it or a
+        shard of it, also if ``fresh``.
     """
     console = make_console() if console is None else console
     prepared = _prepare(config, axes, name, data_dir, own)

@@ -44,7 +44,8 @@ def open_run(
 
     Raises:
       ConfigError: the name is not a valid directory name, the directory belongs to another config (the message names
-        the fields that differ) or to none, the data or the plugin file have changed, or another process trains the run.
+        the fields that differ) or to none, the data or the plugin file have changed, or another process trains the run
+        or, with fresh, a run within it.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
@@ -52,7 +53,11 @@ def open_run(
         raise ConfigError(f"{root}: not a directory; locks and renames need a file system, such as a mounted bucket")
     run = root / name
     if fresh and run.exists():
-        with locked(run):
+        with contextlib.ExitStack() as locks:
+            locks.enter_context(locked(run))
+            # Processes of their own may train runs within it, such as the shards of a sweep.
+            for lock in sorted(run.glob("*/**/lock")):
+                locks.enter_context(locked(lock.parent))
             old = files.set_aside(run)
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)

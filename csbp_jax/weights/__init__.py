@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import tree_map_with_path
+from jax.tree_util import tree_leaves_with_path, tree_map_with_path
 from numpy.typing import NDArray
 
 from csbp_jax import config as configuration
 from csbp_jax import models
 from csbp_jax.config import ConfigError
 from csbp_jax.weights import names, torch_file, user_table
-from csbp_jax.weights.matching import OPTION, check_repeats, choose, fit, name_of
+from csbp_jax.weights.matching import CONNECTIONS, OPTION, check_repeats, choose, fit, name_of
 from csbp_jax.weights.names import Table
 from csbp_jax.weights.user_table import UserTable
 
@@ -36,9 +36,11 @@ def load(
     """Load a checkpoint as the variables of a network, ``{"params": ..., "batch_stats": ...}``, in float32 or wider.
 
         convolution   [out, in, height, width]    to  [height, width, in, out]
-        dense         [out, in]                   to  [in, out]; after a flattening, in = (channels, height, width)
-                                                  in PyTorch and (height, width, channels) in Flax
+        dense         [out, in]                   to  [in, out]; after a flattening, of an image too, in = (channels,
+                                                  height, width) in PyTorch and (height, width, channels) in Flax
         TEBN's p      [T, 1, 1, 1, 1]             to  [T]
+
+    Delays and feedback are laid out as dense weights are, and all else as in PyTorch.
 
     Args:
       path: a file written by ``torch.save``.
@@ -54,7 +56,7 @@ def load(
     tensors, entry = torch_file.read(path)
     shapes = shapes_of(config)
     chosen, keys = _fitted(path, config, table, tensors, shapes)
-    channels = _flattened_channels(chosen.names, shapes)
+    channels = _flattened_channels(chosen.names, shapes, config.input_shape)
     if show:
         source = f"{entry!r} of {path}" if entry else path
         show(f"weights: {len(keys)} tensors from {source}, named as in {chosen.source}")
@@ -67,7 +69,9 @@ def load(
             raise ConfigError(f"{path}: {keys[name]} has dtype {array.dtype}, but weights are floating-point")
         # float64 stays where JAX has it enabled.
         dtype = jnp.result_type(float) if array.dtype == np.float64 else shape.dtype
-        return jnp.asarray(_flax_layout(array, channels.get(name)).reshape(shape.shape), dtype)
+        module, _, last = name.rpartition("/")
+        values = _flax_layout(array, channels.get(module)) if last in CONNECTIONS else array
+        return jnp.asarray(values.reshape(shape.shape), dtype)
 
     variables: Variables = tree_map_with_path(leaf, shapes)
     return variables
@@ -129,15 +133,28 @@ def shapes_of(config: configuration.Model) -> Any:
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, False), frame)
 
 
-def _flattened_channels(table: Mapping[str, str], shapes: Any) -> dict[str, int]:
-    """Return ``{leaf: channels}`` of the dense kernel after a flattening: channels of the convolution before it."""
-    modules = list(table)
-    dense = next((i for i, module in enumerate(modules) if module.endswith("/dense")), 0)
-    convs = [module for module in modules[:dense] if module.endswith("/conv")]
-    if not convs:
-        return {}
-    layer, synapse = convs[-1].split("/")
-    return {f"{modules[dense]}/kernel": shapes["params"][layer][synapse]["kernel"].shape[-1]}
+def _flattened_channels(table: Mapping[str, str], shapes: Any, input_shape: tuple[int, ...]) -> dict[str, int]:
+    """Return ``{module: channels}`` of the first dense synapse: channels of the feature map or image that it reads.
+
+    If it reads means over space, or tokens, it has as many inputs as these channels, whose order then stays.
+
+    Raises:
+      ConfigError: they do not divide its inputs, as where the table is not in the order of the forward pass.
+    """
+    kernels = {name_of(path): leaf.shape for path, leaf in tree_leaves_with_path(shapes)}
+    channels = input_shape[-1] if len(input_shape) == 3 else 1
+    for module in (entry.removesuffix("/kernel") for entry in table):
+        shape = kernels.get(f"{module}/kernel", ())
+        # Told by its shape, not by its name: a read-out may be the dense layer itself, without a synapse below it.
+        if len(shape) == 2:
+            if shape[0] % channels:
+                raise ConfigError(
+                    f"table of names: {module} has {shape[0]} inputs, which {channels} channels do not divide; give "
+                    "the modules in the order of the forward pass"
+                )
+            return {module: channels}
+        channels = shape[-1] if shape else channels
+    return {}
 
 
 def _flax_layout(array: NDArray[Any], channels: int | None) -> NDArray[Any]:

@@ -19,6 +19,8 @@ from csbp_jax.weights.names import LEAVES, Table
 Path = str | os.PathLike[str]
 Shape = tuple[int, ...]
 OPTION = "--weights-table FILE, docs/weights.md"
+CONNECTIONS = ("kernel", "delay", "feedback")
+"""Parameters of connections, whose last axis is that of the outputs here, and that of the inputs in PyTorch."""
 _COUNTER = r"(^|\.)num_batches_tracked$"
 
 
@@ -52,8 +54,7 @@ def fit(
     extra = sorted(key for key in set(file_shapes) - read if not _is_unread(table, key, file_shapes))
     # In the order of the forward pass, so that the first layer that is missing or differs is named.
     order = {module: i for i, module in enumerate(table.names)}
-    # A user's table may name a leaf without its module.
-    ordered = sorted(keys.items(), key=lambda item: order.get(item[0].rpartition("/")[0], order.get(item[0], 0)))
+    ordered = sorted(keys.items(), key=lambda item: order[_entry(order, item[0])])
     missing = {key: _torch_shape(name, leaves[name]) for name, key in ordered if key not in file_shapes}
     if missing:
         remedy = _other_network(config, file_shapes) or _nearest(missing, {key: file_shapes[key] for key in extra})
@@ -98,11 +99,19 @@ def _key(table: Mapping[str, str], name: str, path: Path) -> str:
     module, _, leaf = name.rpartition("/")
     if name in table:
         return table[name]
+    if leaf not in LEAVES:
+        raise ConfigError(
+            f"{path}: the table of names has no entry {name}, which needs its own, as PyTorch has no name for it"
+        )
     if module not in table:
         raise ConfigError(f"{path}: the table of names has no entry {module}, a module of the network")
-    if leaf not in LEAVES:
-        raise ConfigError(f"{path}: the table of names has no entry {name}, whose name in PyTorch is not known")
     return f"{table[module]}.{LEAVES[leaf]}"
+
+
+def _entry(table: Collection[str], name: str) -> str:
+    """Return the entry of a table that names a leaf: that of its module or, without it, its own."""
+    module = name.rpartition("/")[0]
+    return module if module in table else name
 
 
 def _is_unread(table: Table, key: str, keys: Collection[str]) -> bool:
@@ -132,7 +141,7 @@ def _overlap_without_numbers(table: Table, keys: Collection[str]) -> float:
 
 def _torch_shape(name: str, shape: Shape) -> Shape:
     """Return the shape that PyTorch gives a Flax leaf."""
-    if not name.endswith("/kernel"):
+    if name.rpartition("/")[2] not in CONNECTIONS:
         return tuple(shape)
     return tuple(shape[i] for i in (3, 2, 0, 1)) if len(shape) == 4 else tuple(reversed(shape))
 

@@ -1,8 +1,10 @@
 """Loss barriers: of known losses, of a permuted copy, with statistics by hand, after perturbations."""
 
 import dataclasses
+import itertools
 import pathlib
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,12 +60,12 @@ def permuted(weights, features, spatial=1):
     params, stats = jax.tree.map(lambda leaf: leaf, (weights["params"], weights["batch_stats"]))
     names, synapse = [name for name in params if name != "readout"], "conv" if "conv1" in params else "dense"
     for name, order in zip(names, (first, second), strict=True):
-        params[name][synapse]["kernel"] = params[name][synapse]["kernel"][..., order]
+        params[name][synapse] = {k: v[..., order] for k, v in params[name][synapse].items()}
         for tree in (params, stats):
             tree[name]["norm"] = {k: v if k == "p" else v[..., order] for k, v in tree[name]["norm"].items()}
-        if "neuron" in params[name]:
+        if "w" in params[name].get("neuron", {}):
             params[name]["neuron"] = {"w": params[name]["neuron"]["w"][order]}
-    params[names[1]][synapse]["kernel"] = params[names[1]][synapse]["kernel"][..., first, :]
+    params[names[1]][synapse] = {k: v[..., first, :] for k, v in params[names[1]][synapse].items()}
     rows = np.arange(spatial * features[1]).reshape(spatial, features[1])[:, second].ravel()
     params["readout"]["kernel"] = params["readout"]["kernel"][rows]
     return {"params": params, "batch_stats": stats}
@@ -109,14 +111,24 @@ def test_a_permuted_copy_has_a_barrier_until_its_units_are_matched(run, learned)
     assert after["barrier"] == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("norm", ["tebn", "bntt"])
-@pytest.mark.parametrize("name", ["dense", "small_conv"])
-def test_all_parameters_of_a_unit_move_with_it(name, norm):
-    """As many units as time steps, so that a parameter of the time steps could be mistaken for one of the units."""
-    model = Model(
-        name=name, input_shape=(4, 4, 1), classes=3, time_steps=4, features=(4, 4), norm=norm,
-        neuron=NeuronConfig(learn="channel"),
-    )  # fmt: skip
+DECAYS = NeuronConfig(learn="channel")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "tebn": {"norm": "tebn", "neuron": DECAYS},
+    "bntt": {"norm": "bntt", "neuron": DECAYS},
+    "psn": {"neuron": NeuronConfig(name="psn")},
+    "psn of more units": {"neuron": NeuronConfig(name="psn"), "features": (6, 5)},
+    "sliding_psn": {"neuron": NeuronConfig(name="sliding_psn", order=4)},
+    "delays": {"max_delay": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*itertools.product(["dense", "small_conv"], [*OPTIONS][:-1]), ("dense", "delays")]
+)
+def test_all_parameters_of_a_unit_move_with_it(name, options):
+    """As many units as time steps, but once, so that a parameter of time could be mistaken for one of the units."""
+    sizes: dict[str, Any] = {"input_shape": (4, 4, 1), "classes": 3, "time_steps": 4, "features": (4, 4)}
+    model = Model(name=name, **sizes | OPTIONS[options])
     x = jax.random.normal(jax.random.key(0), (3, 1, 4, 4, 1))
     network = models.build(model)
     variables = jax.jit(lambda key: network.init(key, x, False))(jax.random.key(1))

@@ -24,6 +24,8 @@ CONV = dataclasses.replace(
     chaos=dataclasses.replace(DENSE.chaos, taps=("conv1.conv", "conv2.conv")),
 )
 
+DELAYED = replaced(replaced(DENSE, "model.time_steps", 4), "model.max_delay", 2)
+
 
 def make(config):
     """``(recipe, state, batch)`` of gradient descent in float64."""
@@ -36,7 +38,7 @@ def make(config):
     return recipe, small_net.first_state(recipe), batch
 
 
-@pytest.mark.parametrize("config", [DENSE, CONV], ids=["dense", "conv"])
+@pytest.mark.parametrize("config", [DENSE, CONV, DELAYED], ids=["dense", "conv", "delayed"])
 def test_kicks_are_the_formula_on_kernels_of_the_tapped_layers_alone(x64, config):
     recipe, state, batch = make(config)
     second = dataclasses.replace(state, step=jnp.int32(1))

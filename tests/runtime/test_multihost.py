@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError
@@ -45,6 +47,23 @@ def test_off_is_this_process_and_its_own_stop():
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
 
 
+@pytest.mark.parametrize("kind", [ConfigError, OSError, RuntimeError])
+def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passed_to_them(monkeypatch, kind):
+    """They wait for it, so that it must disconnect as they do."""
+    disconnected: list[bool] = []
+    monkeypatch.setattr(multihost, "_connect", lambda how: None)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: disconnected.append(True))
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda value: value)
+
+    def fails():
+        raise kind("no space")
+
+    with pytest.raises(kind, match="no space"), multihost.connected("auto", Stop()):
+        multihost.broadcast_from_host0(fails)
+    assert disconnected == [True]
+
+
 def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
     script = pathlib.Path(__file__).parents[1] / "support" / "process_agreement.py"
     how = f"127.0.0.1:{processes.free_port()},2"
@@ -67,6 +86,7 @@ def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
             "None",
             "ConfigError: options: not the same in all processes; give all of them the same command and the same data"
             f"{'' if process else ' (in process 1)'}",
+            f"{'ConfigError' if process else 'OSError'}: no space",
         ]
 
 

@@ -1,5 +1,6 @@
 """One of two processes that tell each other what one of them knows or cannot do. Run by test_multihost.py."""
 
+import os
 import pathlib
 import sys
 import time
@@ -37,7 +38,12 @@ def main(how, process, file):
         print(reported(lambda: multihost.host0_first(lambda: fails(ConfigError, f"damaged, says {process}"))))
         print(reported(lambda: multihost.check_equal("options", {"seed": process // 2})))
         print(reported(lambda: multihost.check_equal("options", {"seed": process})))
+        multihost.broadcast_from_host0(lambda: fails(OSError, "no space"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3]))
+    try:
+        main(sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3]))
+    except (ConfigError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        os._exit(0)  # as csbp_jax leaves after an error: without the orderly end that would disconnect it

@@ -210,9 +210,17 @@ def test_shards_of_another_sweep_or_in_training_are_refused(tmp_path, nothing_tr
     folder = run_shard({"seed": [0, 1]}, grid.Shard(0, 2))
     with pytest.raises(ConfigError, match=r"0-of-2: it belongs to another sweep .*grid.seed.*; move it out"):
         run(tmp_path, {"seed": [0, 2]})
-    with run_dir.locked(folder), pytest.raises(ConfigError, match="0-of-2: another process is training"):
-        run(tmp_path, {"seed": [0, 1]})
+    for fresh in (False, True):
+        with run_dir.locked(folder), pytest.raises(ConfigError, match="0-of-2: another process is training"):
+            run(tmp_path, {"seed": [0, 1]}, fresh=fresh)
+    best = tmp_path / "s" / "best-seeds-2-3"
+    best.mkdir()
+    with run_dir.locked(best), pytest.raises(ConfigError, match="best-seeds-2-3: another process is training"):
+        run(tmp_path, {"seed": [0, 1]}, fresh=True)
+    assert folder.exists() and [path.name for path in tmp_path.iterdir()] == ["s"]
     run(tmp_path, {"seed": [0, 1]})
+    run(tmp_path, {"seed": [0, 1]}, fresh=True)
+    assert not folder.exists() and len(list(tmp_path.glob("s.before-*/shards/0-of-2/chunks/*.json"))) == 1
 
 
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "1/0", "a/b", "1/2/3"])

@@ -123,7 +123,7 @@ CHANNELS = {"cnn6": 8, "cnn7": 16, "vgg9": 16, "vggsnn": 32, "vggsnn_wo_ap": 32,
 
 def published(config, table):
     """Return the weights of a parity case in PyTorch's layout, under a table's keys."""
-    tensors, first = {}, next(module for module in table.names if module.endswith("/dense"))
+    tensors, first = {}, next((module for module in table.names if module.endswith("/dense")), None)
     for path, leaf in jax.tree_util.tree_leaves_with_path(weights.shapes_of(config)):
         name = matching.name_of(path)
         module, _, last = name.rpartition("/")
@@ -389,12 +389,80 @@ def test_a_table_may_name_leaves_without_their_module(tmp_path):
         weights.load(path, case, leaves | {"readout/bias": "gone", "b3": None})
 
 
-def test_an_array_without_a_usual_name_needs_an_entry_of_its_own(tmp_path):
-    case = Model("dense", (6,), classes=3, time_steps=2, features=(5,), neuron=Neuron(name="psn"))
-    table = {"fc1/dense": "0", "fc1/norm": "1", "fc1/neuron": "2", "readout": "3"}
-    path = write(tmp_path / "a.pth", {"0.weight": np.zeros((5, 6), np.float32)})
-    with pytest.raises(ConfigError, match=r"the table of names has no entry fc1/neuron/[a-z]+, whose name in PyTorch"):
-        weights.load(path, case, table)
+FLATTENED: dict[str, Any] = {
+    "small_conv": (
+        Model("small_conv", (6, 4, 2), classes=3, time_steps=2, features=(3, 5)),
+        {"conv1/conv": "0", "conv1/norm": "1", "conv2/conv": "4", "conv2/norm": "5", "readout": "8"},
+        (3, 2, 5),  # the second layer's, after one pooling
+    ),
+    "plif_mnist": (
+        Model("plif_mnist", (8, 12, 2), classes=3, time_steps=2, width=1 / 32),
+        {"conv1/conv": "0", "conv1/norm": "1", "conv2/conv": "4", "conv2/norm": "5", "fc1/dense": "8"}
+        | {"readout/dense": "10"},
+        (2, 3, 4),
+    ),
+    "dense": (
+        Model("dense", (4, 3, 2), classes=3, time_steps=2, features=(5,)),
+        {"fc1/dense": "1", "fc1/norm": "2", "readout": "4"},
+        (4, 3, 2),  # the image's
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FLATTENED)
+def test_a_dense_layer_after_a_flattening_reads_the_channels_last(name, tmp_path):
+    """PyTorch flattens an image as channels, height, width, and this package as height, width, channels."""
+    config, table, (height, width, channels) = FLATTENED[name]
+    first = next(module for module in table if not module.endswith(("/conv", "/norm")))
+    tensors = published(config, names.Table("user", table))
+    # Every number differs from every other, and the weight of output o and input c, h, w says which one it is.
+    o, c, h, w = np.indices((len(tensors[f"{table[first]}.weight"]), channels, height, width))
+    values = (1000 * o + 100 * c + 10 * h + w).astype(np.float32)
+    tensors[f"{table[first]}.weight"] = values.reshape(len(values), -1)
+    kernel = weights.load(write(tmp_path / "a.pth", tensors), config, table)["params"]
+    for part in first.split("/"):
+        kernel = kernel[part]
+    actual = np.asarray(kernel["kernel"]).reshape(height, width, channels, len(values))
+    h, w, c, o = np.indices(actual.shape)
+    np.testing.assert_array_equal(actual, 1000 * o + 100 * c + 10 * h + w)
+
+
+def test_a_table_that_is_not_in_the_order_of_the_forward_pass(tmp_path):
+    config, table, _ = FLATTENED["small_conv"]
+    config = dataclasses.replace(config, features=(4, 5))
+    file = write(tmp_path / "a.pth", published(config, names.Table("user", table)))
+    shuffled = {"conv1/conv": "0", "readout": "8"} | table
+    with pytest.raises(ConfigError, match="readout has 30 inputs, which 4 channels do not divide; give the mod"):
+        weights.load(file, config, shuffled)
+
+
+FC = {"fc1/dense": "1", "fc1/norm": "2", "readout": "4"}
+REC = {"rec1/dense": "1", "rec1/norm": "2", "readout": "4"}
+SIZES: dict[str, Any] = {"classes": 3, "time_steps": 3, "features": (5,)}
+PSN = Model("dense", (6,), neuron=Neuron(name="psn"), **SIZES)
+UNNAMED: dict[str, Any] = {
+    "fc1/dense/delay": (
+        Model("dense", (2, 3, 2), max_delay=2, **SIZES),
+        FC,
+        (5, 12),
+        lambda d: d.reshape(5, 2, 2, 3).transpose(2, 3, 1, 0).reshape(12, 5),
+    ),
+    "rec1/feedback": (Model("recurrent", (6,), **SIZES), REC, (5, 5), np.transpose),
+    "fc1/neuron/weight": (PSN, FC | {"fc1/neuron/threshold": "b"}, (3, 3), np.asarray),
+}
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_a_parameter_that_pytorch_has_no_name_for_has_an_entry_of_its_own(name, tmp_path):
+    config, table, shape, in_our_layout = UNNAMED[name]
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    tensors = published(config, names.Table("user", table | {name: "own"})) | {"own": values}
+    leaf: Any = weights.load(write(tmp_path / "a.pth", tensors), config, table | {name: "own"})["params"]
+    for part in name.split("/"):
+        leaf = leaf[part]
+    np.testing.assert_array_equal(leaf, in_our_layout(values))
+    with pytest.raises(ConfigError, match=f"the table of names has no entry {name}, which needs its own, as PyT"):
+        weights.load(tmp_path / "a.pth", config, table)
 
 
 BAD_TABLE_FILES = [
