@@ -146,8 +146,8 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 @pytest.mark.slow
 def test_two_processes_stopped_once_are_one_process(tmp_path):
-    """Over 19 steps in float64; parameters are float32 (test_continuing.py has them in float64)."""
-    line = [*LINE, "--epochs", "1", "--runs"]
+    """Over 95 steps in float64; parameters are float32 (test_continuing.py has them in float64)."""
+    line = [*LINE, "--epochs", "5", "--runs"]
     codes, _, errors = processes.finish(
         processes.start([*line, str(tmp_path / "one")], 1, devices=4, JAX_ENABLE_X64="1")
     )
@@ -155,14 +155,16 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
     two = tmp_path / "two"
     running = processes.start([*line, str(two)], JAX_ENABLE_X64="1", GRPC_VERBOSITY="error")
     wait_for(1, two, running)
+    running[1].send_signal(signal.SIGSTOP)  # no step passes while the sockets are listed
     if pathlib.Path("/proc/self/fd").exists():
         assert listening(running[0]) and set().union(*map(listening, running)) <= LOOPBACK
-    running[1].send_signal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        running[1].send_signal(number)
     codes, _, errors = processes.finish(running)
     assert codes == [42, 42], errors
     (step,) = location.steps(two / "r" / "checkpoints")
-    assert all(f"stopped after step {step}, and all is saved" in error for error in errors)
-    assert not (two / "r" / "result.json").exists() and step < 19
+    assert all(f"stopped after step {step}, and all is saved" in error for error in errors), errors
+    assert not (two / "r" / "result.json").exists() and step < 95
     codes, reported, errors = processes.finish(processes.start([*line, str(two)], JAX_ENABLE_X64="1"))
     assert codes == [0, 0], errors
     assert f"resumed after step {step}," in reported[0] and "resumed" not in reported[1]
