@@ -42,7 +42,7 @@ def make_recipe(
       term: replaces the config's chaos term; called like ``chaos.term``.
 
     Raises:
-      ConfigError: the config splits a term into sub-steps that cannot be.
+      ConfigError: the config has sub-steps together with accumulated gradients or with CBP's term.
     """
     if config.chaos.substeps > 1 and (config.optimizer.accumulate > 1 or config.chaos.term == "cbp"):
         raise ConfigError(

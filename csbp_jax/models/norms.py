@@ -64,6 +64,7 @@ class BatchNorm(nn.Module):
 
         Any c gives the same numbers and derivatives of any order, and one near the mean loses no digits. The sums do
         not depend on each other, so a convolution computes them as it writes x, and their gradients are one pass too.
+        With groups, E is over each group.
         """
         wide = jnp.promote_types(x.dtype, jnp.float32)
         running_mean, running_var = _running(self, x.shape[-1:], wide)
