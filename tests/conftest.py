@@ -5,6 +5,7 @@ import gc
 import io
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -34,6 +35,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 DATA = pathlib.Path(__file__).parent / "data"
 # Started or shared by tests, some of it in an environment of its own; not imported for its docstrings.
 collect_ignore_glob = ["support/*"]
+
+# A shell's job in the background ignores Ctrl-C, as would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Hundreds of thousands of objects of modules, tests and cached programs live until the end: each full collection walks
 # them all and takes up to a second, and with Python's thresholds there are dozens.

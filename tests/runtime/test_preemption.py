@@ -97,12 +97,7 @@ LINE = [
 
 def signalled(tmp_path, number, ready):
     """Starts or resumes a run, sends it a signal once ``ready``, and gives its exit code, stdout and stderr."""
-    # A shell's background jobs ignore Ctrl-C, and children inherit that.
-    program = (
-        f"import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = {LINE[1:]}"
-    )
-    program += f"; sys.argv += ['--runs', {str(tmp_path)!r}]; runpy.run_module('csbp_jax', run_name='__main__')"
-    line = [sys.executable, "-u", "-c", program]
+    line = [sys.executable, "-u", *LINE, "--runs", str(tmp_path)]
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     first = process.stdout.readline()
@@ -137,7 +132,6 @@ def test_ports_are_seen():
 )
 def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_path, capsys, monkeypatch):
     """In this process; the next test has it from outside."""
-    raised = signal.signal(signal.SIGINT, signal.default_int_handler)
     rows_written = metrics_log.writer
 
     @contextlib.contextmanager
@@ -152,10 +146,7 @@ def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_pat
             yield write_and_signal, sync
 
     monkeypatch.setattr(metrics_log, "writer", signalling)
-    try:
-        assert main([*LINE[2:], "--runs", str(tmp_path)]) == code
-    finally:
-        signal.signal(signal.SIGINT, raised)
+    assert main([*LINE[2:], "--runs", str(tmp_path)]) == code
     step = location.steps(tmp_path / "r" / "checkpoints")[-1]
     assert step >= 3
     last = f"csbp_jax: stopped after step {step}, and all is saved; the same command resumes"
@@ -218,10 +209,9 @@ def test_ctrl_c_while_it_compiles_is_one_line(tmp_path):
 
 
 HELD = """
-import signal, time
+import time
 from csbp_jax.cli.main import main
 from csbp_jax.runtime.preemption import on_signals
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 with on_signals() as stop, stop.deferred():
     print("ready", flush=True)
     while True: time.sleep(0.01)
@@ -246,13 +236,11 @@ def test_a_second_ctrl_c_ends_it_whatever_it_does():
 
 def test_signals_stop_at_once_where_nothing_is_to_be_saved():
     before = signal.getsignal(signal.SIGTERM)
-    given = signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
         with pytest.raises(Stopped) as stopped, on_signals():
             signal.raise_signal(number)
         assert stopped.value.code == code
     assert signal.getsignal(signal.SIGTERM) == before
-    signal.signal(signal.SIGINT, given)
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
