@@ -31,7 +31,8 @@ def convolution(
     Options are those that Flax passes; there is no dilation. On CPU, an image that is smaller than the kernel, or (but
     for a stem) has such an output, is convolved tap by tap. In float32 and on one device, kernels of 3x3 are convolved
     in Winograd's form where that is estimated to be faster, with a rounding error of a few millionths of the largest
-    output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off.
+    output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off. With up to three channels, they are products of
+    the kernel with what each output sees.
     """
     if jax.default_backend() != "cpu" or options.get("feature_group_count", 1) > 1:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
@@ -73,11 +74,31 @@ def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding:
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
 
 
+def _convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:
+    if _has_few_channels(x, kernel, strides):
+        return _patches(x, kernel, padding) @ kernel.reshape(-1, kernel.shape[3])
+    return _plain_convolution(x, kernel, strides, padding)
+
+
+def _has_few_channels(x: jax.Array, kernel: jax.Array, strides: _Pair) -> bool:
+    """Return whether a product with patches is faster than XLA's convolution, which is made for many channels."""
+    return kernel.shape[:2] == (3, 3) and kernel.shape[2] <= 3 and strides == (1, 1) and x.dtype != jnp.bfloat16
+
+
+def _patches(x: jax.Array, kernel: jax.Array, padding: tuple[_Pair, _Pair]) -> jax.Array:
+    """Return what each output of ``[N, H, W, C]`` sees, ``[N, H, W, rows x columns x C]``."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = (n - k + 1 for n, k in zip(x.shape[1:3], kernel.shape, strict=False))
+    # First along rows, so that most of what is then copied lies in one piece.
+    x = unfused(jnp.concatenate([x[:, :, j : j + width] for j in range(kernel.shape[1])], -1))
+    return unfused(jnp.concatenate([x[:, i : i + height] for i in range(kernel.shape[0])], -1))
+
+
 def _convolution_forward(
     x: jax.Array, kernel: jax.Array, *geometry: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     x = unfused(x)
-    return _plain_convolution(x, kernel, *geometry), (x, kernel)
+    return _convolution(x, kernel, *geometry), (x, kernel)
 
 
 def _convolution_backward(
@@ -96,11 +117,14 @@ def _convolution_backward(
         before, dilated = k - 1 - low, (m - 1) * stride + 1
         edges.append((before, n + k - 1 - dilated - before))
     x_bar = lax.conv_general_dilated(y_bar, turned, (1, 1), edges, strides, dimension_numbers=_DIMENSIONS)
+    if _has_few_channels(x, kernel, strides) and kernel.shape[3] >= 32:  # with fewer features, XLA's is faster
+        seen = _patches(x, kernel, padding)
+        return x_bar, lax.dot_general(seen, y_bar, (((0, 1, 2), (0, 1, 2)), ((), ()))).reshape(kernel.shape)
     (kernel_bar,) = jax.linear_transpose(lambda k: _plain_convolution(x, k, strides, padding), kernel)(y_bar)
     return x_bar, kernel_bar
 
 
-_convolve = jax.custom_vjp(_plain_convolution, nondiff_argnums=(2, 3))
+_convolve = jax.custom_vjp(_convolution, nondiff_argnums=(2, 3))
 _convolve.defvjp(_convolution_forward, _convolution_backward)
 
 
