@@ -128,8 +128,9 @@ def convolutions(rows: Content) -> str:
     return f"""## Convolutions alone
 
 All convolutions of a network in a training step, each timed alone and compiled as in the step: kernels of 3x3 in
-Winograd's form where it is faster, images smaller than the kernel tap by tap, others with Eigen's kernels. By default
-XLA uses YNNPACK's. The largest difference between values is {differ:.0e} of the largest value.
+Winograd's form where it is faster, those on up to three channels as products with patches of the image, images smaller
+than the kernel tap by tap, others with Eigen's kernels. By default XLA uses YNNPACK's. The largest difference between
+values is {differ:.0e} of the largest value.
 
 {table(head, body)}"""
 

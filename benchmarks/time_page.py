@@ -89,6 +89,8 @@ SpikingJelly's time over ours in pairs of runs; geometric mean [95 % interval of
 
 {_ratios(content)}
 
+{_accuracy_difference(content)}
+
 ## Runs
 
 {_runs(content)}
@@ -119,6 +121,16 @@ def _ratios(content: Mapping[str, Any]) -> str:
         verdicts = map(_verdict, both) if 0 < number == pairs else ["not reached in every run"] * len(CLOCKS)
         body.append([label, *map(_cell, both), f"{number} of {pairs}", *verdicts])
     return table(head, body)
+
+
+def _accuracy_difference(content: Mapping[str, Any]) -> str:
+    ours, peer = content["runs"].values()
+    last = [[of[seed]["epochs"][-1]["accuracy"] for seed in ours if seed in peer] for of in (ours, peer)]
+    if not last[0]:
+        return ""
+    mean, low, high = student([100 * (a - b) for a, b in zip(*last, strict=True)])
+    interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+    return f"Validation accuracy after the last epoch, ours minus SpikingJelly's: {mean:+.2f}{interval} points."
 
 
 def _cell(values: Sequence[float]) -> str:

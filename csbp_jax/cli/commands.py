@@ -243,7 +243,7 @@ def lr(argv: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-    """Train the setting of a sweep that is best in validation, and its control with chaos.z0 0, on fresh seeds."""
+    """Train the setting of a sweep that is best in validation, and the best without a chaos term, on fresh seeds."""
 
     sweep: SweepDir
     seeds: Count = 10

@@ -15,6 +15,7 @@ from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting.format import fields_text, option_text, value_text
 from csbp_jax.runtime import files
 from csbp_jax.sweep import tables
+from csbp_jax.sweep.grid import fields as sweep_fields
 from csbp_jax.training import run_json
 
 # A browser may load only what the page itself contains.
@@ -164,8 +165,9 @@ def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
         raise ConfigError(f"{folder}: is not a finished sweep; repeat the command that started it to resume it")
     content = run_json.read_config(folder, run_json.REPAIR)
     grid = content["config"].pop("grid")
-    fields = [field for field in grid if field != "seed"]
-    settings = [tables.from_flat(row, fields) for row in _read_csv(folder / "settings.csv")]
+    fields = sweep_fields(grid)
+    of_settings = [field for field in fields if field != "seed"]
+    settings = [tables.from_flat(row, of_settings) for row in _read_csv(folder / "settings.csv")]
     columns, cells = tables.accuracy_cells(settings)
     rows = [[fields_text(s.point) or "all", *row] for s, row in zip(settings, cells, strict=True)]
     yield table("Settings: mean test accuracy over seeds, % [95 % interval]", ["setting", *columns], rows)
@@ -177,7 +179,7 @@ def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
         yield table(caption, ["setting", *columns, "control"], rows)
     values = [[field, option_text([value_text(value) for value in values])] for field, values in grid.items()]
     yield table("Grid", ["field", "values"], values)
-    yield table("Members: accuracies, epochs and losses", *_members(_read_csv(folder / "members.csv"), list(grid)))
+    yield table("Members: accuracies, epochs and losses", *_members(_read_csv(folder / "members.csv"), fields))
     yield from figures(folder)
     yield _details(content, flatten(content["config"]))
 

@@ -103,7 +103,8 @@ def run(
         tables.write_csv(folder / "epochs.csv", tables.epoch_rows(points, results))
         summary = [tables.flat(setting) for setting in settings]
         tables.write_csv(folder / "settings.csv", summary)
-        plots_sweep.draw_sweep(folder, [field for field in axes if field != "seed"], summary, comparison.margin)
+        fields = [field for field in grid.fields(axes) if field != "seed"]
+        plots_sweep.draw_sweep(folder, fields, summary, comparison.margin)
         _print_settings(console, folder, settings, comparison)
         if line := _failed_layers_line(results):
             console.print(line, soft_wrap=True)
@@ -182,9 +183,11 @@ def best(
 ) -> list[Setting]:
     """Retrain the setting of best validation accuracy and its control on fresh seeds; the first result is the best's.
 
-    On the seeds of the sweep, the selection would bias its accuracy. The control is equal but for ``chaos.z0`` 0, and
-    trains on the same seeds; there is none if the best setting itself has no chaos term. The new runs form a sweep in
-    ``FOLDER/best-seeds-FIRST-LAST-with-control`` (``FOLDER/best-seeds-FIRST-LAST`` without control). ``trust`` is as in
+    On the seeds of the sweep, the selection would bias its accuracy. The control has no chaos term (``chaos.z0`` 0): of
+    the sweep's settings without one it is the best in validation, so that both are tuned; if there is none, it is equal
+    to the best setting but for ``chaos.z0``. It trains on the same seeds; there is no control if the best setting
+    itself has no chaos term. The new runs form a sweep in ``FOLDER/best-seeds-FIRST-LAST-with-control``
+    (``FOLDER/best-seeds-FIRST-LAST`` without control). ``trust`` is as in
     :func:`csbp_jax.evaluation.restore.load`, ``margin`` as in :class:`Comparison`. Fewer than 10 seeds are allowed, but
     give a wide interval.
 
@@ -205,34 +208,53 @@ def best(
     if None in results:
         raise ConfigError(f"{folder}: not all members have a result; go on with the sweep by csbp_jax sweep")
     rows = tables.member_rows(points, results)
-    selected = tables.best(tables.settings(points, rows, [None] * len(tables.grouped(points))))
+    settings = tables.settings(points, rows, [None] * len(tables.grouped(points)))
+    selected = tables.best(settings)
     if selected is None:
         raise ConfigError(f"{folder}: members of every setting diverged; try smaller optimizer.lr or chaos.z0")
-    first = 1 + max(member.seed for member in grid.members(config, axes))
-    point = next(g for g, p in zip(grid_points, points, strict=True) if selected.point.items() <= p.items())
-    fresh_axes: dict[str, Sequence[Any]] = {field: [value] for field, value in point.items() if field != "seed"}
-    name = f"best-seeds-{first}-{first + seeds - 1}"
+
+    def fields_of(setting: Setting) -> dict[str, Any]:
+        point = next(g for g, p in zip(grid_points, points, strict=True) if setting.point.items() <= p.items())
+        # All strengths at once: those of single taps would be axes of their own.
+        fields = {field: value for field, value in point.items() if field != "seed" and "chaos.z0" not in field}
+        return fields | {"chaos.z0": list(grid.at(config, point).chaos.z0)}
+
     console = make_console() if console is None else console
-    z0 = grid.at(config, point).chaos.z0
-    if any(z0):
-        # All strengths at once: strengths of single taps would be axes of their own.
-        fresh_axes = {k: v for k, v in fresh_axes.items() if not k.startswith("chaos.z0")}
-        fresh_axes["chaos.z0"] = [list(z0), [0.0] * len(z0)]
+    first = 1 + max(member.seed for member in grid.members(config, axes))
+    name = f"best-seeds-{first}-{first + seeds - 1}"
+    chosen, control = fields_of(selected), None
+    if any(chosen["chaos.z0"]):
+        plain = [setting for setting in settings if not any(fields_of(setting)["chaos.z0"])]
+        tuned = tables.best(plain)
+        control = fields_of(tuned) if tuned else chosen | {"chaos.z0": [0.0] * len(chosen["chaos.z0"])}
         name += "-with-control"
+        console.print(_tries_line(len(settings) - len(plain), len(plain) if tuned else 0), soft_wrap=True)
     else:
         console.print(
             "note: the best setting trains without a chaos term (chaos.z0 0), so it has no control", soft_wrap=True
         )
+    together = [tuple(point.values()) for point in (chosen, control) if point is not None]
+    values = together if len(chosen) > 1 else [value for (value,) in together]
     return run(
         config,
-        fresh_axes | {"seed": range(first, first + seeds)},
+        {" ".join(chosen): values, "seed": range(first, first + seeds)},
         name=name,
         root=folder,
         data_dir=data_dir,
         own=own,
-        comparison=Comparison(margin=margin),
+        comparison=Comparison(control, margin),
         console=console,
     )
+
+
+def _tries_line(with_term: int, without: int) -> str:
+    if not without:
+        return (
+            "note: the sweep has no setting that trained without a chaos term, so the control is the best setting with "
+            "chaos.z0 0, which was not tuned; a gain over it may be one of tuning"
+        )
+    tried = f"the best of {with_term} settings with the term, against the best of {without} without it"
+    return tried if without >= with_term else f"{tried}; a fair comparison gives both as many tries"
 
 
 def _check_group(config: Config, own: Own, data_dir: str | pathlib.Path) -> str:

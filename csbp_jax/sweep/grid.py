@@ -15,6 +15,7 @@ MAX_MEMBERS = 100_000
 """Most values of a range FIRST:END in a grid."""
 
 Axes = Mapping[str, Sequence[Any]]
+"""``{field: values}``; of fields that vary together, ``{"FIELD FIELD ...": tuples of their values}``."""
 
 
 class Shard(NamedTuple):
@@ -108,7 +109,7 @@ def members(config: Config, axes: Axes) -> list[Config]:
     Raises:
       ConfigError: a field does not exist, a value is impossible, or two members are the same run.
     """
-    for field in axes:
+    for field in fields(axes):
         check_field(config, field)
     grid_points = points(axes)
     configs = [check(at(config, point)) for point in grid_points]
@@ -158,9 +159,22 @@ def _fields(config: Config) -> list[str]:
     return [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
 
 
+def fields(axes: Axes) -> list[str]:
+    """Return the fields that the members of a grid may differ in."""
+    return [field for together in axes for field in together.split()]
+
+
 def points(axes: Axes) -> list[dict[str, Any]]:
-    """Return ``{field: value}`` of each member."""
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    """Return ``{field: value}`` of each member.
+
+    >>> points({"optimizer.lr chaos.z0": [(0.1, 3), (0.2, 0)], "seed": [7]})
+    [{'optimizer.lr': 0.1, 'chaos.z0': 3, 'seed': 7}, {'optimizer.lr': 0.2, 'chaos.z0': 0, 'seed': 7}]
+    """
+    columns = [
+        values if len(together.split()) > 1 else [(value,) for value in values] for together, values in axes.items()
+    ]
+    rows = itertools.product(*columns)
+    return [dict(zip(fields(axes), itertools.chain(*row), strict=True)) for row in rows]
 
 
 def at(config: Config, point: Mapping[str, Any]) -> Config:

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import time_page, time_to_accuracy
 from benchmarks.timing import spread
 from csbp_jax.config import to_json
+from csbp_jax.reporting.intervals import student
 
 
 def run_of(accuracies: list[float], seconds: float, start: float = 10.0) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def test_the_page_says_what_was_not_reached_and_what_is_not_resolved():
     assert row in fast and "| to 80 % |  |  | 0 of 3 | not reached in every run | not reached in every run |" in fast
     assert "| 3 of 3 | missed | missed |" in slow
     assert "Convolutions alone" not in fast
+    assert "ours minus SpikingJelly's: +0.00 [+0.00, +0.00] points." in fast
     stages = {"all": {"ours": {"ms": spread(2.0), "over_ours": spread(1.0)}}}
     alone = {"small": {"differ": 1e-6, "stages": stages}}
     assert "| small | all | ours | 2.0 (2.0-2.0) | 1.00 (1.00-1.00) |" in time_page.page(
@@ -70,6 +72,14 @@ def test_a_run_that_does_not_reach_an_accuracy_leaves_no_verdict():
     ours = [run_of([0.6, 0.71], 10.0)] * 2 + [run_of([0.6, 0.69], 10.0)]
     page = time_page.page(content(ours, [run_of([0.6, 0.71], 30.0)] * 3))
     assert "| 2 of 3 | not reached in every run | not reached in every run |" in page
+
+
+def test_accuracies_after_the_last_epoch_are_compared():
+    ours, peers = ([run_of([0.5, last], 10.0) for last in of] for of in ([0.71, 0.73], [0.70, 0.70]))
+    mean, low, high = student([1.0, 3.0])
+    wanted = f"ours minus SpikingJelly's: {mean:+.2f} [{low:+.2f}, {high:+.2f}] points."
+    assert mean == 2 and wanted in time_page.page(content(ours, peers))
+    assert "ours minus SpikingJelly's: +1.00 points." in time_page.page(content(ours[:1], peers))
 
 
 def test_each_clock_has_its_own_verdict():

@@ -366,6 +366,39 @@ def test_the_best_has_its_control_of_all_taps_and_none_without_chaos(tmp_path, n
     assert "the best setting trains without a chaos term (chaos.z0 0), so it has no control" in text.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("lrs", "control", "said"),
+    [
+        (
+            [0.1, 0.2],
+            {"optimizer.lr": 0.1},
+            "the best of 2 settings with the term, against the best of 2 without it\n",
+        ),
+        ([0.2], {"optimizer.lr": 0.2}, "the best of 1 settings with the term, against the best of 1 without it\n"),
+        (None, {}, "the best of 1 settings with the term, against the best of 1 without it\n"),
+    ],
+)
+def test_the_control_of_the_best_is_the_best_without_a_chaos_term(tmp_path, nothing_trains, lrs, control, said):
+    axes = {"chaos.z0": [0.0, 3.0], "seed": [0]}
+    run(tmp_path, {"optimizer.lr": lrs} | axes if lrs else axes)
+    count = 2 * len(lrs or [0])
+    # The first lr is the better one without the term, the last with it, which is the best of all.
+    accuracies = [0.8, 0.6, 0.7, 0.9] if count == 4 else [0.8, 0.9]
+    (file,) = (tmp_path / "s" / "chunks").glob("*.json")
+    content = seals.parse(file.read_bytes())
+    for result, accuracy in zip(content["results"], accuracies, strict=True):
+        result["chosen"] = {**result["chosen"], "validation_accuracy": accuracy}
+    file.write_text(json.dumps(content))
+    text = io.StringIO()
+    selected, plain = sweep.best(tmp_path / "s", 2, console=QUIET(file=text))
+    fields = {"optimizer.lr": lrs[-1]} if lrs else {}
+    assert selected.point == fields | {"chaos.z0": 3.0} and plain.point == control | {"chaos.z0": 0.0}
+    assert said in text.getvalue() and selected.differences["last_test_accuracy"].pairs == 2
+    folder = tmp_path / "s" / "best-seeds-1-2-with-control"
+    assert main.main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
+    assert sweep.best(tmp_path / "s", 2, console=QUIET())[1].point == plain.point  # resumed
+
+
 def test_a_control_is_named_by_its_fields(tmp_path, nothing_trains):
     axes = {"chaos.term": ["chaos", "drift"], "chaos.z0": [(3.0,)], "seed": [0, 1]}
     with pytest.raises(ConfigError, match=r"--control: chaos.z0=7.0: the grid has no such setting"):
