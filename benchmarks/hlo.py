@@ -117,16 +117,28 @@ def kernels(text: str, nbytes: Size) -> list[tuple[Instruction, Work]]:
 
 
 def collectives(text: str) -> dict[str, dict[str, int]]:
-    """Return ``{kind: {"count", "bytes"}}`` of the collectives in the program's text; bytes are of the operands."""
+    """Return ``{kind: {"count", "bytes"}}`` of the collectives in the program's text; bytes are of the operands.
+
+    One that is spread over several fusions, which have its channel in common, counts once.
+    """
     counts: dict[str, dict[str, int]] = {}
+    channels: set[tuple[str, str]] = set()
     for computation in computations(text)[0].values():
         for instruction in computation.values():
             kind = instruction.opcode.removesuffix("-start")
-            if kind in COLLECTIVES:
+            channel = (kind, channel_of(instruction))
+            if kind in COLLECTIVES and channel not in channels:
+                channels |= {channel} if channel[1] else set()
                 row = counts.setdefault(kind, {"count": 0, "bytes": 0})
                 row["count"] += 1
                 row["bytes"] += sum(size(computation[name].type) for name in instruction.operands)
     return counts
+
+
+def channel_of(instruction: Instruction) -> str:
+    """The number of a collective's channel; empty if it has none."""
+    match = re.search(r"channel_id=(\d+)", instruction.attributes)
+    return match[1] if match else ""
 
 
 def computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:

@@ -36,6 +36,7 @@ VARIANTS = {
     "SEW-ResNet-34 with a norm over all chips": ("v5e 2x2", "2 x v5e 2x2"),
     "SEW-ResNet-34 with a norm per slice": ("2 x v5e 2x2",),
     "SEW-ResNet-50 with a norm over all chips": ("v5p 2x2x1",),
+    "SEW-ResNet-34 with overlap asked for": ("v5e 2x2", "v5p 2x2x1"),
 }
 """Compiled for these slices only, in layout ``data``."""
 

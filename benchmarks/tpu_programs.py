@@ -16,6 +16,7 @@ import re
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
@@ -52,6 +53,16 @@ VARIANTS = {
 }
 """Option and value that a network's name asks for by ``NET with VARIANT``; the last is for two slices."""
 
+COMPILER_OPTIONS = {
+    "overlap asked for": {
+        "xla_enable_async_all_reduce": True,
+        "xla_tpu_enable_async_collective_fusion": True,
+        "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": True,
+        "xla_jf_crs_combiner_threshold_in_bytes": 1_000_000,
+    }
+}
+"""Options of XLA that other variants ask for: asynchronous all-reduces, which are combined up to 1 MB only."""
+
 
 def load(net: str, chips: int) -> tuple[Config, int]:
     """The config of a network in bfloat16, and the examples per chip and step.
@@ -70,7 +81,7 @@ def load(net: str, chips: int) -> tuple[Config, int]:
         )
     if config.model.norm_groups > 1:
         config = replaced(config, "model.norm_groups", chips)
-    if variant:
+    if variant in VARIANTS:
         config = replaced(config, *VARIANTS[variant])
     return config, per_chip
 
@@ -121,15 +132,17 @@ class Compiled:
     seconds: float
 
 
-def optimise(lowered: jax.stages.Lowered, code: bool) -> Compiled:
+def optimise(lowered: jax.stages.Lowered, code: bool, asked: Mapping[str, bool | int]) -> Compiled:
     """Let XLA optimise a program, which ``code`` also compiles to the end; else XLA goes on in a thread.
+
+    asked: options of XLA.
 
     Raises:
       SystemExit: XLA cannot compile the program.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder, began = pathlib.Path(name), time.perf_counter()
-        options = {"xla_dump_to": name}
+        options = {"xla_dump_to": name, **asked}
         thread = threading.Thread(target=lowered.compile, kwargs={"compiler_options": options}, daemon=True)
         thread.start()
         # XLA writes the files in this order.
@@ -174,7 +187,19 @@ def describe(program: Compiled, per_chip: int, operations: float) -> dict[str, A
         "by_source": by_source(program.text),
         "neuron": neuron_kernels(program.text),
         "collectives": hlo.collectives(program.text),
+        "overlapped": overlapped(program.text),
     }
+
+
+def overlapped(text: str) -> dict[str, int]:
+    """Count the all-reduces that fusions hold, so that a convolution goes on beside them, and their bytes."""
+    modules, _ = hlo.computations(text)
+    operands: dict[str, int] = {}
+    for instruction in (i for computation in modules.values() for i in computation.values() if i.opcode == "fusion"):
+        for inside in _inside(instruction, modules):
+            if inside.opcode == "all-reduce":
+                operands[hlo.channel_of(inside)] = hlo.size(inside.type)
+    return {"count": len(operands), "bytes": sum(operands.values())}
 
 
 def by_source(text: str) -> dict[str, int]:
@@ -243,7 +268,8 @@ def main() -> None:
     config, per_chip = load(options.net, mesh.size)
     config = dataclasses.replace(config, layout=options.layout)
     operations = flops(config, per_chip)
-    program = optimise(lower_step(config, per_chip, mesh), options.code)
+    asked = COMPILER_OPTIONS.get(options.net.partition(" with ")[2], {})
+    program = optimise(lower_step(config, per_chip, mesh), options.code, asked)
     content = json.loads(options.file.read_text()) if options.file.exists() else {"programs": {}}
     content["programs"][f"{options.net}, {options.slice}, {options.layout}"] = describe(program, per_chip, operations)
     content["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}

@@ -152,6 +152,47 @@ def test_on_a_tpu_tiles_are_filled_up_and_on_chip_memory_costs_nothing():
     assert hlo.collectives(TPU) == {"all-reduce": {"count": 1, "bytes": 64 * 4}}
 
 
+OVERLAPPED = """HloModule m, is_scheduled=true
+
+%begin (p: bf16[64], x: bf16[8,8]) -> bf16[64] {
+  %p = bf16[64]{0} parameter(0)
+  %x = bf16[8,8]{1,0} parameter(1)
+  %c = bf16[8,8]{1,0} convolution(%x, %x), dim_labels=bf_io->bf
+  ROOT %r = bf16[64]{0} all-reduce(%p), channel_id=7, to_apply=%sum
+}
+
+%end (q: bf16[64]) -> bf16[64] {
+  %q = bf16[64]{0} parameter(0)
+  ROOT %s = bf16[64]{0} all-reduce(%q), channel_id=7, to_apply=%sum
+}
+
+ENTRY %main (a: bf16[64], b: f32[16], x: bf16[8,8]) -> f32[16] {
+  %a = bf16[64]{0} parameter(0)
+  %b = f32[16]{0} parameter(1)
+  %x = bf16[8,8]{1,0} parameter(2)
+  %f = bf16[64]{0} fusion(%a, %x), kind=kCustom, calls=%begin
+  %g = bf16[64]{0} fusion(%f), kind=kCustom, calls=%end
+  ROOT %last = f32[16]{0} all-reduce(%b), channel_id=8, to_apply=%sum
+}
+"""
+
+
+def test_a_collective_that_is_spread_over_fusions_counts_once_and_as_overlapped():
+    assert hlo.collectives(OVERLAPPED) == {"all-reduce": {"count": 2, "bytes": 64 * 2 + 16 * 4}}
+    assert tpu_programs.overlapped(OVERLAPPED) == {"count": 1, "bytes": 64 * 2}
+    assert tpu_programs.overlapped(TPU) == {"count": 0, "bytes": 0}
+
+
+def test_overlap_costs_bytes_and_memory():
+    programs = json.loads((PUBLISHED / "tpu.json").read_text())["programs"]
+    for name in ("v5e 2x2", "v5p 2x2x1"):
+        asked, default = (
+            programs[f"{net}, {name}, data"] for net in ("SEW-ResNet-34 with overlap asked for", "SEW-ResNet-34")
+        )
+        assert asked["overlapped"]["bytes"] > asked["collectives"]["all-reduce"]["bytes"] / 2
+        assert asked["bytes"] > default["bytes"] and asked["temporaries"] > default["temporaries"]
+
+
 NEURONS = """HloModule m, is_scheduled=true
 
 %forward (p: bf16[32,4,64]) -> bf16[32,4,64] {
