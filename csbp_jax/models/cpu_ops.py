@@ -81,8 +81,12 @@ def _convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple
 
 
 def _has_few_channels(x: jax.Array, kernel: jax.Array, strides: _Pair) -> bool:
-    """Return whether a product with patches is faster than XLA's convolution, which is made for many channels."""
-    return kernel.shape[:2] == (3, 3) and kernel.shape[2] <= 3 and strides == (1, 1) and x.dtype != jnp.bfloat16
+    """Return whether a product with patches is faster than XLA's convolution, which is made for many channels.
+
+    Not for a symbolic number of images, whose program is exported and may run on other devices.
+    """
+    form = kernel.shape[:2] == (3, 3) and kernel.shape[2] <= 3 and strides == (1, 1)
+    return form and x.dtype != jnp.bfloat16 and isinstance(x.shape[0], int)
 
 
 def _patches(x: jax.Array, kernel: jax.Array, padding: tuple[_Pair, _Pair]) -> jax.Array:

@@ -40,6 +40,14 @@ def test_few_channels_are_convolved_as_products_in_both_passes_if_there_are_many
     assert program.count("stablehlo.convolution") == left
 
 
+def test_an_exported_program_has_the_convolution_itself():
+    """It may run on another device."""
+    (images,) = jax.export.symbolic_shape("images")
+    x, weights = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((images, 8, 8, 3), (3, 3, 3, 32)))
+    trace = jax.make_jaxpr(lambda x, weights: cpu_ops.convolution(x, weights, (1, 1), [(1, 1)] * 2))(x, weights)
+    assert "conv_general_dilated" in str(trace)
+
+
 def check_convolution(of_x, of_kernel, strides):
     draw = np.random.default_rng(0)
     x, weights = draw.standard_normal(of_x), draw.standard_normal(of_kernel)
