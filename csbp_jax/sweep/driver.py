@@ -233,6 +233,7 @@ def best(
         console.print(
             "note: the best setting trains without a chaos term (chaos.z0 0), so it has no control", soft_wrap=True
         )
+    differing = control and {field: value for field, value in control.items() if value != chosen[field]}
     together = [tuple(point.values()) for point in (chosen, control) if point is not None]
     values = together if len(chosen) > 1 else [value for (value,) in together]
     return run(
@@ -242,7 +243,7 @@ def best(
         root=folder,
         data_dir=data_dir,
         own=own,
-        comparison=Comparison(control, margin),
+        comparison=Comparison(differing, margin),
         console=console,
     )
 
