@@ -122,9 +122,9 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[
     rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
     first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
     taken as constant. ``opt_state`` is that after ``step`` steps; before the first, Adam has no scale: None. Nor has
-    it one with ``layer_decay``, whose factors it does not know.
+    it one with ``layer_decay``, whose factors it does not know, or with ``sam_radius``, whose step is no descent.
     """
-    if config.layer_decay != 1:
+    if config.layer_decay != 1 or config.sam_radius:
         return None
     if config.name == "sgd":
         return {"rate": 1.0, "momentum": config.momentum, "scale": None}
