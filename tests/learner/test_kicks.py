@@ -87,10 +87,16 @@ def test_a_tensor_that_is_not_an_output_of_weights_is_refused(x64, tap):
         jax.eval_shape(small_net.train_step, recipe, state, batch)
 
 
-@pytest.mark.parametrize(("field", "value"), [("chaos.cut", (-1.0, 1.0)), ("chaos.substeps", 2)])
-def test_options_of_a_loss_are_refused(field, value):
-    with pytest.raises(ConfigError, match=rf"{field}: .* is not possible with chaos.term cbp"):
+@pytest.mark.parametrize(("field", "value", "allowed"), [
+    ("chaos.cut", (-1.0, 1.0), "None"),
+    ("chaos.substeps", 2, "1"),
+    ("chaos.reduce", "sum", "mean or neuron"),
+    ("flip_every", 5, "0"),
+])  # fmt: skip
+def test_options_of_a_loss_are_refused(field, value, allowed):
+    with pytest.raises(ConfigError, match=rf"^{field}: .* is not possible with chaos.term cbp; allowed is {allowed}$"):
         check(replaced(DENSE, field, value))
+    assert check(replaced(DENSE, "chaos.reduce", "neuron"))
 
 
 @pytest.mark.parametrize("term", ["cbp", "drift", "linear"])
