@@ -23,6 +23,8 @@ the force replaces (:func:`rms`). For replay, the leaf is the record itself, ``[
 force. Alternatively, ``forcing`` is a function of the step, like optax's schedules, with one size for all tensors. It
 is an argument of the force; if it is left out, it is passed to ``update`` together with ``step`` and ``key``. The
 learner takes it from ``hparams["forcing"]``, so that the runs of one compilation can have different forcings.
+
+Two forces in one optimiser draw from the same keys. Give each a ``seed`` of its own, else they add the same numbers.
 """
 
 from collections.abc import Callable
@@ -119,19 +121,20 @@ class Forced(NamedTuple):
     carry: Any
 
 
-def gaussian(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
+def gaussian(forcing: Forcing = None, seed: int = 0) -> optax.GradientTransformationExtraArgs:
     """Add white noise, drawn with a new key at every step: ``update(updates, state, step=, key=, forcing=)``.
 
     Raises:
       ConfigError: the forcing is missing, or its tensors are not those of the updates. Every force raises this in
         ``update``.
+      ValueError: ``seed`` is negative. Every force with a seed raises this.
 
     >>> tx = optax.chain(gaussian(lambda step: 0.1 * 0.9**step), optax.sgd(1.0))
     """
-    return _force(forcing, lambda params: (), lambda carry, key, updates: (carry, _normal(key, updates)))
+    return _force(forcing, lambda params: (), lambda carry, key, updates: (carry, _normal(key, updates)), seed)
 
 
-def ar1(correlation: ArrayLike, forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
+def ar1(correlation: ArrayLike, forcing: Forcing = None, seed: int = 0) -> optax.GradientTransformationExtraArgs:
     """Add noise with ``correlation`` (p in (-1, 1)) between successive steps, stationary from the first step on.
 
     Raises:
@@ -146,10 +149,10 @@ def ar1(correlation: ArrayLike, forcing: Forcing = None) -> optax.GradientTransf
         level = jax.tree.map(lambda a, e: (p * a + jnp.sqrt(1 - p**2) * e).astype(e.dtype), level, fresh)
         return (jnp.array(False), level), level
 
-    return _force(forcing, lambda params: (jnp.array(True), jax.tree.map(jnp.zeros_like, params)), draw)
+    return _force(forcing, lambda params: (jnp.array(True), jax.tree.map(jnp.zeros_like, params)), draw, seed)
 
 
-def logistic(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
+def logistic(forcing: Forcing = None, seed: int = 0) -> optax.GradientTransformationExtraArgs:
     """Add orbits of ``x <- 4 x (1 - x)``, one per element, started independently from the invariant density.
 
     In floating point such orbits collapse to 0. They are therefore computed as ``x = sin(pi a)**2`` with
@@ -171,7 +174,7 @@ def logistic(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
     def start(params: PyTree) -> tuple[jax.Array, PyTree]:
         return jnp.array(True), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.uint32), params)
 
-    return _force(forcing, start, draw)
+    return _force(forcing, start, draw, seed)
 
 
 def replay(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
@@ -237,11 +240,13 @@ def _force(
     own_forcing: Forcing,
     start: Callable[[PyTree], Any],
     draw: Callable[[Any, jax.Array, PyTree], tuple[Any, PyTree]],
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Build a force that adds the numbers of ``draw(carry, key, updates) -> (carry, numbers)`` times the forcing.
 
     ``start(params)`` is the first carry.
     """
+    ranges.require("force", ranges.FROM_0, seed=seed)
 
     def init(params: PyTree) -> Forced:
         return Forced(start(params))
@@ -250,7 +255,9 @@ def _force(
         del params
         forcing = own_forcing if own_forcing is not None else extra.get("forcing")
         sizes = _forcing_at(forcing, extra["step"], updates)
-        carry, numbers = draw(state.carry, extra["key"], updates)
+        # Seed 0 draws from the key itself, as the results in docs/results did.
+        key = jax.random.fold_in(extra["key"], seed) if seed else extra["key"]
+        carry, numbers = draw(state.carry, key, updates)
         return jax.tree.map(lambda u, size, number: u + size * number, updates, sizes, numbers), Forced(carry)
 
     return optax.GradientTransformationExtraArgs(init, update)

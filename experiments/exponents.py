@@ -5,7 +5,8 @@
 
 --map: "batch", one fixed batch; "epoch", the batches of one epoch, repeated in the same order; "stream", a stream of
 batches that nearby runs share: a different one per start or, with --sequences, each start on each of N streams.
-In the annealed runs z falls, step by step, to the fraction --anneal-to of its initial value.
+In the annealed runs z falls, step by step, to the fraction --anneal-to of its initial value, and the learning rate
+follows its schedule; at fixed z it is held at its peak.
 A FIELD is any of the config. Finished runs are read from ``exponents.json`` and not repeated.
 """
 

@@ -112,6 +112,14 @@ def test_forces_of_two_keys_differ_and_one_key_repeats():
     assert not np.allclose(first, other)
 
 
+@pytest.mark.parametrize("second", [controls.gaussian, functools.partial(controls.ar1, 0.9)])
+def test_two_forces_in_one_optimiser_are_independent_with_seeds_of_their_own(second):
+    same, other = (run(optax.chain(FORCES["gaussian"], second(seed=seed)), jnp.ones(1), 1) for seed in (0, 1))
+    assert np.std(same) == pytest.approx(2, rel=0.06) and np.std(other) == pytest.approx(2**0.5, rel=0.06)
+    with pytest.raises(ValueError, match="force: seed is -1, but must be 0 or more"):
+        second(seed=-1)
+
+
 def record(steps=9):
     rng = np.random.default_rng(0)
     return {"a": rng.normal(size=(steps, 3, 2)), "b": rng.normal(size=(steps, 4))}

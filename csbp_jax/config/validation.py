@@ -211,9 +211,17 @@ def _check_chaos(config: Config, flat: dict[str, Any]) -> None:
             "would be measured at the small rate of the first step; set flip_every above 0, or no warm-up"
         )
     if config.chaos.term == "cbp":
-        for field, needed in (("chaos.unit", "plain"), ("chaos.substeps", 1), ("chaos.cut", None)):
-            if flat[field] != needed:
-                raise ConfigError(f"{field}: {flat[field]} is not possible with chaos.term cbp; allowed is {needed}")
+        allowed = {
+            "chaos.unit": ("plain",),
+            "chaos.substeps": (1,),
+            "chaos.cut": (None,),
+            "chaos.reduce": ("mean", "neuron"),
+            "flip_every": (0,),
+        }
+        for field, values in allowed.items():
+            if flat[field] not in values:
+                words = " or ".join(map(str, values))
+                raise ConfigError(f"{field}: {flat[field]} is not possible with chaos.term cbp; allowed is {words}")
 
 
 def _check_training(config: Config, flat: dict[str, Any]) -> None:

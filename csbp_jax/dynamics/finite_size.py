@@ -50,11 +50,12 @@ def finite_size(
     every ``every`` steps its distance d is measured and rescaled to delta along its direction. Exponent m is the mean
     of ``log(d / delta) / every``. As delta goes to 0 this tends to the largest tangent exponent, except for spike
     flips. A distance that contracts below rounding counts as the rounding, and the run is rescaled along its last
-    direction. The first directions are random in all dynamical leaves; exclude those that must keep a sign (Adam's
-    second moments).
+    direction. The rounding is the norm of the state's dynamical leaves times the precision, 1.2e-7 in float32 and
+    2.2e-16 in float64. A delta that is no larger has no direction, and its exponent is NaN. The first directions are
+    random in all dynamical leaves; exclude those that must keep a sign (Adam's second moments).
 
     Args:
-      deltas: ``[M]`` distances, e.g. ``10.0 ** jnp.arange(-10, 0)``; below 1e-6 they need float64.
+      deltas: ``[M]`` distances, well above the rounding; e.g. ``10.0 ** jnp.arange(-10, 0)`` in float64.
 
     The other arguments are those of :func:`csbp_jax.dynamics.lyapunov.lyapunov`.
 
@@ -238,6 +239,7 @@ def _rescale_and_read(
     distances, smallest = _distances(readouts, nearby[0])
     growth = jax.tree.map(jnp.subtract, _log_distances(distances, smallest), last)
     nearby, growth_of_state = _rescale(mask, nearby, deltas)
+    growth = jax.tree.map(lambda of_readout: jnp.where(jnp.isnan(growth_of_state), jnp.nan, of_readout), growth)
     by_name = {name: (growth[name], distances[name]) for name in distances}
     return (nearby, _log_distances(*_distances(readouts, nearby[0]))), (growth_of_state, by_name)
 
@@ -249,7 +251,10 @@ def _step_all_many(step: Step, states: PyTree, batch: Any) -> PyTree:
 
 @functools.partial(jax.jit, static_argnames="mask")
 def _rescale(mask: Mask, nearby: Nearby, deltas: jax.Array) -> tuple[Nearby, jax.Array]:
-    """Rescale the distances of the nearby runs to ``deltas``, and return their log growth ``[M]`` too."""
+    """Rescale the distances of the nearby runs to ``deltas``, and return their log growth ``[M]`` too.
+
+    It is NaN for a delta that is within rounding.
+    """
     states, directions = nearby
     points = jax.vmap(lambda state: ravel_pytree(select(state, mask))[0])(states)
     differences = points[1:] - points[:1]
@@ -260,7 +265,8 @@ def _rescale(mask: Mask, nearby: Nearby, deltas: jax.Array) -> tuple[Nearby, jax
     directions = jnp.where(separate, differences / jnp.where(separate, distances[:, None], 1.0), directions)
     rescaled = points[:1] + deltas[:, None] * directions
     states = jax.vmap(lambda x, state: join(x, state, mask))(jnp.concatenate([points[:1], rescaled]), states)
-    return (states, directions), log(jnp.maximum(distances, smallest) / deltas)
+    growth = jnp.where(deltas > smallest, log(jnp.maximum(distances, smallest) / deltas), jnp.nan)
+    return (states, directions), growth
 
 
 @functools.partial(jax.jit, static_argnames="mask")

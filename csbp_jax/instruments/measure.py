@@ -50,12 +50,12 @@ def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), see
       seed: of the start.
 
     Returns:
-      At fixed z: ``tangent`` exponents with standard errors, how many are ``neutral``, ``finite_size`` exponents
-      of the state, of its parameters alone and of the logits of the probe batch, with how many of its ``spikes`` differ
-      per step, ``counted`` steps of all these, ``flip_ratio`` at the start and after the warm-up, and ``size``, the
-      norm of the parameters after all steps over that at the start, NaN where the last step was not finite. Of the
-      annealed run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that starts 1e-8 apart and
-      of one 1e-2 apart, in parameters, logits and spikes (the square root of how many differ).
+      At fixed z and the peak learning rate: ``tangent`` exponents with standard errors, how many are ``neutral``,
+      ``finite_size`` exponents of the state, of its parameters alone and of the logits of the probe batch, with how
+      many of its ``spikes`` differ per step, ``counted`` steps of all these, ``flip_ratio`` at the start and after the
+      warm-up, and ``size``, the norm of the parameters after all steps over that at the start, NaN where the last step
+      was not finite. Of the annealed run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that
+      starts 1e-8 apart and of one 1e-2 apart, in parameters, logits and spikes (the square root of how many differ).
     """
     steps, warmup = plan.steps, plan.warmup
     with jax.enable_x64(True):

@@ -73,7 +73,8 @@ def record(run: CompiledRun, seed: int, most: int = MAX_BYTES) -> tuple[State, P
     """Train a seed, and return its last state and every push, a pytree like the parameters of ``[N, ...]``.
 
     Raises:
-      ConfigError: the run has no term, it takes it in sub-steps, or the record would take more than ``most`` bytes.
+      ConfigError: the run has no term, it takes it in sub-steps or as SAM does at other weights than the record, or the
+        record would take more than ``most`` bytes.
       Diverged: a push is not finite.
     """
     shapes = jax.eval_shape(lambda: to_default_precision(run.pure_init(jax.random.key(seed))))
@@ -110,6 +111,8 @@ def _record(run: CompiledRun, seed: int, observe: Callable[[State, Batch], Any])
         raise ConfigError("chaos.term: cbp is not part of the gradient, which a record is of; choose another")
     if chaos_config.substeps > 1:
         raise ConfigError(f"chaos.substeps: {chaos_config.substeps} is not possible in a record; set it to 1")
+    if radius := run.config.optimizer.sam_radius:
+        raise ConfigError(f"optimizer.sam_radius: {radius} is not possible in a record; set it to 0")
     observe = jax.jit(observe, compiler_options=compiler_options())
     state, steps = _first_state(run, seed), []
     for batch in _batches(run, seed):

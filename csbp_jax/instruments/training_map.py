@@ -41,25 +41,37 @@ class TrainingMap:
     forcing: Callable[[int, bool], optax.Params] | None = None
 
     def start(self, seed: int, fixed: bool) -> State:
-        """Return the first state of a seed, in the default precision; ``fixed`` holds z at its first value.
+        """Return the first state of a seed, in the default precision.
 
-        Rates of ``model.init_rate`` are measured on the probe.
+        ``fixed`` holds z at its first value, and the learning rate at its peak: as it fell to 0, any map would come to
+        rest. Rates of ``model.init_rate`` are measured on the probe.
         """
         state: State = to_default_precision(self._init(jax.random.key(seed)))
-        hparams = state.hparams
+        hparams, opt_state, config = state.hparams, state.opt_state, self.recipe.config.optimizer
         if fixed:
             hparams = hparams | {"beta": jnp.ones_like(hparams["beta"])}
+        if config.schedule != "constant" or config.warmup_epochs:
+            hparams = hparams | {"at_peak": jnp.array(fixed)}
+            opt_state = optimizer.with_steps_taken(opt_state, self._peak) if fixed else opt_state
         if self.forcing is not None:
             hparams = hparams | {"forcing": self.forcing(seed, fixed)}
-        return dataclasses.replace(state, hparams=hparams)
+        return dataclasses.replace(state, hparams=hparams, opt_state=opt_state)
 
     # Stable function objects, not methods: dynamics compiles once per function object.
 
     @functools.cached_property
     def step(self) -> Callable[[State, Batch], State]:
         """``step(state, batch) -> state``."""
-        recipe = self.recipe
-        return lambda state, batch: learner.train_step(recipe, state, batch)[0]
+        recipe, peak = self.recipe, self._peak
+
+        def step(state: State, batch: Batch) -> State:
+            after = learner.train_step(recipe, state, batch)[0]
+            if "at_peak" not in state.hparams:
+                return after
+            count = jnp.where(state.hparams["at_peak"], peak, optimizer.steps_taken(after.opt_state, after.step))
+            return dataclasses.replace(after, opt_state=optimizer.with_steps_taken(after.opt_state, count))
+
+        return step
 
     @functools.cached_property
     def push(self) -> Callable[[State, Batch], optax.Params]:
@@ -99,6 +111,11 @@ class TrainingMap:
             }
 
         return readouts
+
+    @property
+    def _peak(self) -> int:
+        """The steps after which the schedule has its peak: those of the warm-up."""
+        return self.recipe.config.optimizer.warmup_epochs * self.recipe.steps_per_epoch
 
     @functools.cached_property
     def _init(self) -> Callable[[jax.Array], State]:

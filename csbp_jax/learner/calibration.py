@@ -44,7 +44,8 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
       x: examples as the network sees them, ``[B, T or 1, ...]``.
 
     Raises:
-      ConfigError: a spiking layer has no synapse of its own to be scaled, or is called more than once.
+      ConfigError: a spiking layer has no synapse of its own to be scaled, or is called more than once; or the network
+        gave no rates.
     """
     target = recipe.config.model.init_rate
     if target is None:
@@ -54,6 +55,8 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
     def rates(params: Any) -> jax.Array:
         _, aux = recipe.model.apply(weights_of(state) | {"params": params}, x, False, **neuron_override(state))
         names[:] = aux.rates  # in the order of the layers, which jit would change
+        if not names:
+            raise ConfigError(f"model.init_rate: {target}, but the network gave no rates; set it to None")
         return jnp.stack(list(aux.rates.values()))
 
     jax.eval_shape(rates, state.params)

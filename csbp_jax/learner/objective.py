@@ -21,7 +21,7 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
 
     Raises:
       ConfigError: the network returned terms of other taps than the state has strengths for, or no membrane terms
-        although ``loss.membrane`` is on.
+        although ``loss.membrane`` is on, or no rates although ``loss.firing`` is.
     """
     config, h = recipe.config, state.hparams
     aux: Auxiliary
@@ -52,6 +52,8 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
         "rates": aux.rates,
     }
     if config.loss.firing:
+        if not aux.rates:
+            raise ConfigError(f"loss.firing: {config.loss.firing}, but the network gave no rates; set it to 0")
         metrics["firing_loss"] = config.loss.firing * losses.rates_outside(
             aux.rates, config.loss.firing_low, config.loss.firing_high
         )

@@ -106,14 +106,24 @@ def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Sche
 def steps_taken(opt_state: optax.OptState, otherwise: jax.Array) -> jax.Array:
     """Return the optimiser's own count of its steps, by which it schedules; ``otherwise`` if it has none.
 
-    It is less than the state's ``step`` by the steps that were refused because they were not finite.
+    It is less than the state's ``step`` by the steps that were refused because they were not finite. Of several
+    schedules, which count the same steps, it is the first one's.
     """
+    nodes = jax.tree.leaves(opt_state, is_leaf=_is_schedule)
+    return next((node.count for node in nodes if _is_schedule(node)), otherwise)
 
-    def of_schedule(path: Any, _: Any) -> bool:
-        return getattr(path[-1], "tuple_name", None) == "ScaleByScheduleState"
 
-    count: jax.Array = optax.tree.get(opt_state, "count", otherwise, filtering=of_schedule)
-    return count
+def with_steps_taken(opt_state: optax.OptState, count: int | jax.Array) -> optax.OptState:
+    """Return the state with ``count`` as the steps by which it schedules."""
+    return jax.tree.map(
+        lambda node: node._replace(count=jnp.full_like(node.count, count)) if _is_schedule(node) else node,
+        opt_state,
+        is_leaf=_is_schedule,
+    )
+
+
+def _is_schedule(node: Any) -> bool:
+    return isinstance(node, optax.ScaleByScheduleState)
 
 
 def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[str, Any] | None:
@@ -122,9 +132,9 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[
     rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
     first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
     taken as constant. ``opt_state`` is that after ``step`` steps; before the first, Adam has no scale: None. Nor has
-    it one with ``layer_decay``, whose factors it does not know.
+    it one with ``layer_decay``, whose factors it does not know, or with ``sam_radius``, whose step is no descent.
     """
-    if config.layer_decay != 1:
+    if config.layer_decay != 1 or config.sam_radius:
         return None
     if config.name == "sgd":
         return {"rate": 1.0, "momentum": config.momentum, "scale": None}

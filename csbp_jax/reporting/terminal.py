@@ -5,7 +5,7 @@ import datetime
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich import console as rich_console
@@ -25,6 +25,7 @@ __all__ = [
     "Console",
     "gradient_share",
     "is_live",
+    "kicks",
     "logged_progress",
     "make_console",
     "print_result",
@@ -157,6 +158,11 @@ def progress_line(row: dict[str, Any], epochs: int) -> str:
     if (ratio := row.get("flip_ratio")) is not None:
         text += f" flip {ratio:.2g}" + "!" * (ratio > 1)
     return text + (f" val {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else "")
+
+
+def kicks(taps: Sequence[str]) -> str:
+    """Say that CBP's rule moves the weights of the taps, which is no part of the gradient."""
+    return f"CBP's rule moves the weights of {', '.join(taps)} after each step; the gradient is that of the task alone"
 
 
 def gradient_share(norms: dict[str, float]) -> str:

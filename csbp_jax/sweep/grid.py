@@ -207,11 +207,12 @@ def compile_group(config: Config, own: Own = Own()) -> Config:
 def traces_neuron(config: Config, own: Own = Own()) -> bool:
     """Return whether the neuron's constants can be traced.
 
-    Not if it has parameters of its own, nor with tdBN, which takes the threshold when the network is built, nor
-    with a user's own parts, which may read the neuron from their config.
+    Not if it has parameters of its own, nor with tdBN or MS-ResNet, which take the threshold when the network is built,
+    nor with a user's own parts, which may read the neuron from their config.
     """
-    neuron = config.model.neuron
-    return not own.plugins and neuron.learn == "none" and "psn" not in neuron.name and config.model.norm != "tdbn"
+    model, neuron = config.model, config.model.neuron
+    built_with_threshold = model.norm == "tdbn" or model.name in ("ms_resnet18", "ms_resnet34")
+    return not own.plugins and neuron.learn == "none" and "psn" not in neuron.name and not built_with_threshold
 
 
 def compile_groups(configs: Sequence[Config], own: Own = Own()) -> list[list[int]]:

@@ -50,8 +50,10 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
         raise ConfigError(
             f"weights: {config.weights}, but {own.label} has its own model, for which no table of names exists"
         )
-    if own.term and config.chaos.term == "cbp":
-        raise ConfigError(f"chaos.term: cbp replaces the term, but {own.label} has its own; leave one of them out")
+    if own.term and config.chaos.term != "chaos":
+        raise ConfigError(
+            f"chaos.term: {config.chaos.term} replaces the term, but {own.label} has its own; leave one of them out"
+        )
     visible = _with_placeholders(config)
     neuron = (
         _call(own, "neuron", visible) if own.neuron else models.neuron(config.model.neuron, config.model.time_steps)

@@ -3,8 +3,8 @@
     ratio = lr max Re eig(P J) / (2 (1 + m))       (dynamics.flip_ratio)
 
 with J the Jacobian of the gradient of the task loss, of z times the chaos term, or of both. Weight decay, which adds
-itself to all eigenvalues of J, is left out. A term in sub-steps is taken whole. Adam's second moments give its
-preconditioner P; before its first step it has none.
+itself to all eigenvalues of J, is left out, and so is clipping. A term in sub-steps is taken whole. Adam's second
+moments give its preconditioner P; before its first step it has none.
 """
 
 import dataclasses

@@ -195,7 +195,8 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
             saved["state"] = flip_meter.with_plain_z0(run.flip_ratio, config, saved["state"], first_batch)
             norms = jax.tree.map(float, run.gradient_norms(saved["state"], first_batch))
             write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())
-            show_line(terminal.gradient_share(norms))
+            kicked = config.chaos.term == "cbp" and any(config.chaos.z0)
+            show_line(terminal.kicks(config.chaos.taps) if kicked else terminal.gradient_share(norms))
         peak = hardware.peak_flops()
         monitor = TrainingMonitor(
             config,

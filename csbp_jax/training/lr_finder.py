@@ -7,7 +7,6 @@ one compilation; schedule and warm-up are left out, all else is the config's, it
 import contextlib
 import dataclasses
 import functools
-import itertools
 import math
 import pathlib
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
-from csbp_jax.training import build, flip_meter
+from csbp_jax.training import build
 from csbp_jax.training.compiled import compile_run, initial_state, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
 
@@ -77,7 +76,8 @@ def find(
       and of :func:`suggest` ``suggested`` and ``steepest``.
 
     Raises:
-      ConfigError: a value is impossible, the first step is not finite, or no rate lowered the loss.
+      ConfigError: a value is impossible, z is in units of the flip, the first step is not finite, or no rate lowered
+        the loss.
     """
     console = make_console() if console is None else console
     folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
@@ -141,6 +141,11 @@ def _losses(
     """Return the task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
     flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
     check(flat)
+    if flat.chaos.unit == "flip":
+        raise ConfigError(
+            "chaos.unit: flip is not possible here, where z would be measured at optimizer.lr and not at each rate; "
+            "give chaos.z0 in the plain unit, such as the z in metrics.jsonl of a run"
+        )
     if flat.weights and not own.model:
         weights.verify(flat)
     splits, _ = build.load_data(flat, own, data_dir)
@@ -148,10 +153,8 @@ def _losses(
     run = compile_run(flat, train, len(train) // flat.batch_size, own)
     losses: list[float] = []
     with contextlib.closing(run.batches(flat.seed)) as host_batches:
-        batches = map(run.shard_batch, host_batches)
-        first = next(batches)
-        state = flip_meter.with_plain_z0(run.flip_ratio, flat, initial_state(run, show), first)
-        for batch, rate in zip(itertools.chain([first], batches), rates, strict=False):
+        state = initial_state(run, show)
+        for batch, rate in zip(map(run.shard_batch, host_batches), rates, strict=False):
             lr = jax.device_put(np.asarray(rate, state.hparams["lr"].dtype), state.step.sharding)
             state = dataclasses.replace(state, hparams=state.hparams | {"lr": lr})
             state, metrics = run.train_step(state, batch)

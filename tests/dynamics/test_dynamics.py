@@ -201,6 +201,24 @@ def test_two_runs_that_have_met_separate_again_along_their_last_direction(x64, d
     assert history[5, 0] < np.log(0.01) and np.isfinite(history).all()
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_size_within_the_rounding_of_the_state_has_no_exponent(scale):
+    """Rounded noise would be measured as growth: here of a map that contracts, in float32."""
+    start, factors = jnp.full(10000, scale, jnp.float32), jnp.full(20, 0.5)
+    rounding = 100 * scale * float(jnp.finfo(jnp.float32).eps)
+    deltas, step = rounding * jnp.array([0.1, 0.9, 30.0]), scaling_around(scale)
+    exponents, errors, _ = dynamics.finite_size(step, start, factors, deltas)
+    np.testing.assert_array_equal(np.isnan(exponents), [True, True, False])
+    np.testing.assert_array_equal(np.isnan(errors), [True, True, False])
+    assert exponents[2] == pytest.approx(-np.log(2), abs=0.01)
+    of_state, seen = dynamics.finite_size_readouts(step, start, factors, deltas, read_first)
+    np.testing.assert_array_equal(np.isnan([of_state[0], seen["first"].exponents]), [[True, True, False]] * 2)
+
+
+def read_first(x):
+    return {"first": x[0]}
+
+
 def henon(state, _):
     x, y = state
     return 1 - 1.4 * x**2 + y, 0.3 * x

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from csbp_jax import controls, data, learner
 from csbp_jax.config import replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
+from csbp_jax.learner import optimizer
 from csbp_jax.training.compiled import resolve
 from tests.support.small_map import DENSE, STEPS_PER_EPOCH
 
@@ -65,6 +67,30 @@ def test_each_batch_of_a_stream_is_encoded_with_a_key_of_its_own(prepared):
 def test_z_is_held_only_in_a_fixed_start(run):
     assert float(run.start(0, True).hparams["beta"]) == 1
     assert float(run.start(0, False).hparams["beta"]) == 0.5
+
+
+@pytest.mark.parametrize(("schedule", "warmup_epochs"), [("cosine", 0), ("step", 1), ("constant", 1)])
+def test_the_learning_rate_is_held_at_its_peak_in_a_fixed_start(prepared, schedule, warmup_epochs):
+    """A rate that falls to 0 would bring any map to rest."""
+    config, (probe, _) = prepared
+    chaos = dataclasses.replace(config.chaos, substeps=2)
+    constant = dataclasses.replace(config, epochs=2, chaos=chaos)
+    scheduled = dataclasses.replace(constant.optimizer, schedule=schedule, warmup_epochs=warmup_epochs, step_epochs=1)
+
+    def ends(config, fixed):
+        run = training_map.make(config, probe, 2)
+        step, state = jax.jit(run.step), run.start(0, fixed)
+        for _ in range(6):
+            state = step(state, probe)
+        return state
+
+    of_schedule = dataclasses.replace(constant, optimizer=scheduled)
+    held, free, expected = ends(of_schedule, True), ends(of_schedule, False), ends(constant, True)
+    np.testing.assert_allclose(
+        held.params["fc1"]["dense"]["kernel"], expected.params["fc1"]["dense"]["kernel"], rtol=1e-5
+    )
+    assert held.step == 6 and optimizer.steps_taken(free.opt_state, free.step - 1) == 6
+    chex.assert_trees_all_equal_structs(held, free)  # one compilation, and one mask
 
 
 def test_a_term_in_substeps_has_no_flip_ratio(prepared, run):

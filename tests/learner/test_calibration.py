@@ -11,6 +11,7 @@ import pytest
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Loss, Model, Optimizer, check
 from csbp_jax.learner import objective, optimizer
+from csbp_jax.models.basic import Dense
 from csbp_jax.neurons import LIF
 from csbp_jax.training import compiled
 from tests.support import small_net
@@ -128,6 +129,23 @@ def test_an_initial_rate_that_is_not_possible_is_refused():
         jax.eval_shape(
             lambda: learner.calibrate(recipe, learner.init(recipe, jax.random.key(0)), jnp.zeros((1, 1, 32, 32, 3)))
         )
+
+
+def test_a_network_that_gives_no_rates_is_refused():
+    class WithoutRates(Dense):
+        def __call__(self, *arguments, **options):
+            logits, aux = super().__call__(*arguments, **options)
+            return logits, dataclasses.replace(aux, rates={})
+
+    network, batch = WithoutRates(features=(64, 48), classes=3, time_steps=2, norm="none"), small_net.batch()
+    for config, call, line in (
+        (small(), lambda r, s: learner.calibrate(r, s, batch["x"]), "model.init_rate: 0.2, but .*; set it to None"),
+        (small(None, loss=Loss(firing=1.0)), lambda r, s: learner.train_step(r, s, batch), "loss.firing: 1.0, but the"),
+    ):
+        recipe = small_net.recipe(config)
+        state, recipe = small_net.first_state(recipe), dataclasses.replace(recipe, model=network)
+        with pytest.raises(ConfigError, match=f"^{line}"):
+            jax.eval_shape(functools.partial(call, recipe), state)
 
 
 def test_the_regulariser_is_the_mean_squared_distance_from_the_band():

@@ -87,9 +87,19 @@ def test_a_tensor_that_is_not_an_output_of_weights_is_refused(x64, tap):
         jax.eval_shape(small_net.train_step, recipe, state, batch)
 
 
-@pytest.mark.parametrize(("field", "value"), [("chaos.cut", (-1.0, 1.0)), ("chaos.substeps", 2)])
-def test_options_of_a_loss_are_refused(field, value):
-    with pytest.raises(ConfigError, match=rf"{field}: .* is not possible with chaos.term cbp"):
+@pytest.mark.parametrize(("field", "value", "allowed"), [
+    ("chaos.cut", (-1.0, 1.0), "None"),
+    ("chaos.substeps", 2, "1"),
+    ("chaos.reduce", "sum", "mean or neuron"),
+    ("flip_every", 5, "0"),
+])  # fmt: skip
+def test_options_of_a_loss_are_refused(field, value, allowed):
+    with pytest.raises(ConfigError, match=rf"^{field}: .* is not possible with chaos.term cbp; allowed is {allowed}$"):
         check(replaced(DENSE, field, value))
-    with pytest.raises(ConfigError, match=r"chaos\.term: cbp replaces the term, but own has its own"):
-        build.build_recipe(DENSE, Own(term=lambda config: None), 1)
+    assert check(replaced(DENSE, "chaos.reduce", "neuron"))
+
+
+@pytest.mark.parametrize("term", ["cbp", "drift", "linear"])
+def test_a_term_that_an_own_term_would_replace_is_refused(term):
+    with pytest.raises(ConfigError, match=rf"^chaos\.term: {term} replaces the term, but own has its own; leave one"):
+        build.build_recipe(replaced(DENSE, "chaos.term", term), Own(term=lambda config: None), 1)

@@ -94,8 +94,9 @@ def test_layer_decay_needs_layers_whose_order_is_known():
         optimizer.build(Optimizer(layer_decay=0.5), 1, 1)
 
 
-def test_the_flip_ratio_is_not_defined_with_layer_decay():
-    assert optimizer.heavy_ball(Optimizer(name="sgd", layer_decay=0.5), optax.EmptyState(), 3) is None
+@pytest.mark.parametrize("field", [{"layer_decay": 0.5}, {"sam_radius": 0.05}])
+def test_the_flip_ratio_is_not_defined_with_layer_decay_or_sam(field):
+    assert optimizer.heavy_ball(Optimizer(name="sgd", **field), optax.EmptyState(), 3) is None
 
 
 def test_layers_are_in_the_order_of_the_forward_pass():

@@ -203,3 +203,5 @@ def test_a_refused_step_does_not_count_for_the_schedule():
         state, _ = train_step(RECIPE, state, first | {"x": x})
     assert int(state.step) == 2 and int(optimizer.steps_taken(state.opt_state, state.step)) == 1
     assert int(optimizer.steps_taken(optax.EmptyState(), state.step)) == 2
+    other = optax.scale_by_schedule(optax.constant_schedule(1.0)).init(state.params)
+    assert int(optimizer.steps_taken((state.opt_state, other), state.step)) == 1

@@ -75,6 +75,13 @@ def test_only_fields_that_are_not_traced_need_another_compilation():
         assert len(grid.compile_groups(grid.members(config, {"model.neuron.decay": [0.2, 0.5]}))) == 2
 
 
+@pytest.mark.parametrize(("name", "groups"), [("ms_resnet18", 2), ("ms_resnet34", 2), ("max_resnet18", 1)])
+def test_a_threshold_that_initial_weights_hold_needs_another_compilation(name, groups):
+    """In MS-ResNet it is the initial scale of the norms."""
+    config = replaced(replaced(replaced(SMALL, "model.name", name), "model.features", None), "chaos.z0", (0.0,))
+    assert len(grid.compile_groups(grid.members(config, {"model.neuron.threshold": [1.0, 0.25]}))) == groups
+
+
 def test_a_config_survives_json():
     config = replaced(replaced(SMALL, "data.size", (4, 4)), "chaos.cut", (-1.0, 2.0))
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
