@@ -30,7 +30,7 @@ from experiments.study import Content
 MODULE = "experiments.accuracy"
 # Caveats that the numbers do not show.
 NOTES = {
-    "digits": "Both arms are near 100 %, so this shows that the method trains, not that it improves accuracy. Images "
+    "digits": "Both methods are near 100 %, so this shows that the method trains, not that it improves accuracy. Images "
     "by the same writer occur in all splits.",
 }
 
