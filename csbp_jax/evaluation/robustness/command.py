@@ -63,7 +63,8 @@ def robustness(
         splits, fingerprint = build.load_data(run.config, run.own, data_dir)
         data_changed(run.folder, run, fingerprint)
         content = {"data": run_dir.fingerprint_digest(fingerprint)}
-        finished.append(compare.FinishedRun(run.folder, content, flatten(run.config), {}))
+        fields = flatten(run.config) | compare.own_field(run.own.metadata())
+        finished.append(compare.FinishedRun(run.folder, content, fields, {}))
         sources.append(splits[plan.split])
     control = None if compared.control is None else finished[list(runs).index(compared.control)]
     groups = _named(compare.group(finished, control))
