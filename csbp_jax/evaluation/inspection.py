@@ -119,9 +119,8 @@ def _gather(
                 row[key] = row[key] + np.asarray(measured[key][layer], np.int64).ravel()
             row["by_example"] = np.append(row["by_example"], np.asarray(measured["by_example"][layer])[mask])
         for name, synops in measured["synops"].items():
-            effective, spiking = np.asarray(synops.effective, np.int64)[mask], np.asarray(synops.spiking)[mask]
-            dense = int(synops.dense) * effective.shape[1]
-            counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": dense})
+            effective, spiking = synops.effective[mask], np.asarray(synops.spiking)[mask]
+            counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": int(synops.dense.sum())})
             counts["acs"] += int(effective[spiking].sum())
             counts["macs"] += int(effective[~spiking].sum())
     for row in layers.values():
