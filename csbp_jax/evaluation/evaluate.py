@@ -78,13 +78,13 @@ def evaluate_run(
       logits averaged over the first t steps.
 
     Raises:
-      ConfigError: no such run or split, or its data are missing.
+      ConfigError: no such run or split, or its data are missing or have other classes.
     """
     console = make_console() if console is None else console
     forward.check_split(split)
     restored = restore.restore(run, which, trust=trust)
     which = restored.which  # of a published network, those that it has
-    parts, fingerprint = build.load_data(restored.config, restored.own, data_dir)
+    parts, fingerprint = restore.load_data(restored, data_dir)
     folder = output_folder(restored.folder)
     source = forward.Unaugmented(parts[split])
     changed = data_changed(run, restored, fingerprint)

@@ -16,7 +16,6 @@ from csbp_jax.models.attention import thresholds_of
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
-from csbp_jax.training import build
 
 _SYNOPS = ("acs", "macs", "dense")
 
@@ -48,12 +47,12 @@ def inspect(
       their sums; and ``energy_nj``, nanojoules per example.
 
     Raises:
-      ConfigError: no such run, split or layer, or its data are missing.
+      ConfigError: no such run, split or layer, or its data are missing or have other classes.
     """
     console = make_console() if console is None else console
     forward.check_split(split)
     restored = run if isinstance(run, restore.RestoredRun) else restore.restore(run)
-    records = build.load_data(restored.config, restored.own, data_dir)[0][split]
+    records = restore.load_data(restored, data_dir)[0][split]
     folder = output_folder(restored.folder)
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
     source = forward.Unaugmented(records, rows)

@@ -19,7 +19,7 @@ from csbp_jax.reporting.format import percent
 from csbp_jax.reporting.pairs import difference_text
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
-from csbp_jax.training import build, run_dir
+from csbp_jax.training import run_dir
 
 
 class Comparison(NamedTuple):
@@ -51,7 +51,8 @@ def robustness(
       that it ``skipped``, and ``masking``; ``differences``.
 
     Raises:
-      ConfigError: no run, two runs of the same setting and seed, no such split, or missing data.
+      ConfigError: no run, two runs of the same setting and seed or in one folder, no such split, or missing data or
+        other classes of them.
     """
     console = make_console() if console is None else console
     if not runs:
@@ -60,7 +61,7 @@ def robustness(
     folder = output_folder(runs[0].folder if out is None else pathlib.Path(out))
     finished, sources = [], []
     for run in runs:
-        splits, fingerprint = build.load_data(run.config, run.own, data_dir)
+        splits, fingerprint = restore.load_data(run, data_dir)
         data_changed(run.folder, run, fingerprint)
         content = {"data": run_dir.fingerprint_digest(fingerprint)}
         fields = flatten(run.config) | compare.own_field(run.own.metadata())
