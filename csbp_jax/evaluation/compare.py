@@ -166,7 +166,7 @@ def group(runs: Sequence[FinishedRun], control: FinishedRun | None = None) -> li
 
 def _label(run: FinishedRun, differing: Sequence[str]) -> str:
     """Return the name of a run's setting: its values of the fields that differ; of a single setting, the run's name."""
-    return fields_text(dict(zip(differing, _values(run, differing), strict=True))) or run.folder.name
+    return fields_text(dict(zip(differing, _values(run, differing), strict=True))) or run.folder.resolve().name
 
 
 def _values(run: FinishedRun, names: Sequence[str]) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def evaluate_run(
     changed = data_changed(run, restored, fingerprint)
     outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)
     names = build.class_names(restored.config, parts, data_dir)
-    result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
+    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": which, "epoch": restored.epoch}
     result |= {"data_changed": changed} | summary(outcomes, names)
     files.write_json(folder / f"evaluation-{split}-{which}.json", result)
     plots_evaluation.draw(folder, result)

@@ -58,6 +58,13 @@ def robustness(
     if not runs:
         raise ConfigError("RUN: missing; write csbp_jax robustness RUN ...")
     forward.check_split(plan.split)
+    folders = [run.folder.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        if folders[number] in folders[:number]:
+            raise ConfigError(
+                f"{run.folder}: is the folder of two of these runs (one named twice, or two revisions of a network on "
+                "the hub); measure each by itself, with an --out of its own"
+            )
     folder = output_folder(runs[0].folder if out is None else pathlib.Path(out))
     finished, sources = [], []
     for run in runs:
@@ -105,7 +112,7 @@ def _measure(runs: Sequence[RestoredRun], sources: Sequence[Any], plan: Plan, co
             config = run.config
             kind: Any = run.folder if run.own.plugins else (config.model, config.data, config.eval_batch_size)
             shared = programs.setdefault(kind, programs_of(run, source.events))
-            measured.append(measure(Subject(run.folder.name, shared, run.variables, source), plan, show))
+            measured.append(measure(Subject(run.folder.resolve().name, shared, run.variables, source), plan, show))
     return measured
 
 
@@ -149,7 +156,7 @@ def _content(
         attacked = [outcomes[name].rows.tolist() for name in ("pgd", "square") if name in outcomes]
         described.append(
             {
-                "run": run.folder.name,
+                "run": run.folder.resolve().name,
                 "seed": run.config.seed,
                 "weights_of": run.which,
                 "epoch": run.epoch,
@@ -204,9 +211,9 @@ def _title(plan: Plan, measured: Measured) -> str:
 
 
 def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: Scores) -> None:
-    clean = percent(comparison.interval(list(scores["clean"])))
+    name, clean = run.folder.resolve().name, percent(comparison.interval(list(scores["clean"])))
     epoch = f"{restore.WEIGHTS_LABELS[run.which]} ({run.epoch})"
-    console.print(f"{run.folder.name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
+    console.print(f"{name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
     rows = []
     for name, values in scores.items():
         if name in battery.PERTURBATIONS:
