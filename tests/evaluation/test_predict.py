@@ -291,15 +291,21 @@ def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
 
 
 def test_pictures_for_reduced_imagenet_are_reduced_as_its_records(tmp_path):
-    """At twice the size of the network's input, reduction by Lanczos and a JPEG change many pixels."""
-    config = replaced(
-        replaced(configs.load("imagenet_small"), "data.shorter_side", 40), "model.input_shape", (32, 32, 3)
-    )
+    """Reduction by Lanczos and a JPEG change many pixels."""
+    config = configs.load("imagenet_small")
+    for field, value in {"shorter_side": 40, "resizer": "pillow"}.items():
+        config = replaced(config, f"data.{field}", value)
+    config = replaced(config, "model.input_shape", (32, 32, 3))
     jpeg = formats.encoded(np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8))
     (tmp_path / "a.jpg").write_bytes(jpeg)
-    records = [{"image": reduced.reduce(jpeg, 40, "a"), "file_name": "a"}]
-    stored = JpegSource(records, np.zeros(1, int), np.zeros(1, int), 1, View((32, 32)))[0]["x"]
-    assert np.array_equal(prediction_inputs.reader(config, [])[0](tmp_path / "a.jpg"), stored)
+
+    class Stored(list):
+        def __getitems__(self, rows):
+            return [self[row] for row in rows]
+
+    stored: Any = Stored([{"image": reduced.reduce(jpeg, 40, "a"), "file_name": "a"}])
+    record = JpegSource(stored, np.zeros(1, int), np.zeros(1, int), 1, View((32, 32)))[0]["x"]
+    assert np.array_equal(prediction_inputs.reader(config, [])[0](tmp_path / "a.jpg"), record)
 
 
 def test_no_other_file_is_predicted_where_none_could_be_read(digits, tmp_path, capsys):
