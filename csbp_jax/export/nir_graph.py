@@ -6,9 +6,9 @@ step of dt they are the same:
     tau dv/dt = -v + r i   ->   u[t] = (1 - dt/tau) v[t-1] + (r dt/tau) i[t]     tau = dt / (1 - decay)
                                                                                 r = gain / (1 - decay)
 
-where gain is 1, or 1 - decay of PLIF and of a scaled input. dt is 1e-4, which is also what snnTorch takes; a graph of
-neurons that do not leak (IF, ``dv/dt = r i``) has dt = 1, and r = gain. NIR, too, fires strictly above the threshold
-and resets to 0. A neuron without reset is a leaky integrator (LI, I) and a threshold.
+where gain is 1, or 1 - decay of PLIF and of a scaled input. dt is 1e-4, which is also what snnTorch takes. Neurons that
+do not leak (IF, ``dv/dt = r i``) have r = gain / dt; a graph of such neurons alone has dt = 1. NIR, too, fires strictly
+above the threshold and resets to 0. A neuron without reset is a leaky integrator (LI, I) and a threshold.
 
 The graph is channels first, ``[C, H, W]``, one time step at a time; norms are folded into weights and biases, with the
 running statistics. A sum of layers is several edges into one node; recurrent spikes arrive one step later.
@@ -75,6 +75,10 @@ def build(run: RestoredRun, metadata: dict[str, str]) -> nir.NIRGraph:
         sources, shape = graph.append(sources, "vote", nir_nodes.vote(shape[0], classes)), (classes,)
     graph.append(sources, OUTPUT, nir.Output(np.array(nir_nodes.channels_first(shape))))
     leaks = any(isinstance(node, nir.LIF | nir.LI) for node in graph.nodes.values())
+    if leaks:
+        for node in graph.nodes.values():
+            if isinstance(node, nir.IF | nir.I):
+                node.r = node.r / nir_nodes.DT
     texts = metadata | _description(run.config) | {"dt": str(nir_nodes.DT if leaks else 1.0)}
     return nir.NIRGraph(graph.nodes, graph.edges, texts)
 
