@@ -58,8 +58,9 @@ def load(
     ``apply(variables, x)`` returns ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
     normalised and encoded like the run's data, images in [0, 1] before that). Norms use their running statistics. It
     can be jitted, and also takes ``inspect=("layer", ...)``; see :class:`csbp_jax.models.base.Network` and
-    :class:`csbp_jax.models.taps.Aux`. It raises a ValueError for x of another shape, or of a dtype that is not
-    floating.
+    :class:`csbp_jax.models.taps.Aux`. It raises a ValueError for a time step of another shape, or of a dtype that is
+    not floating. T is that of the run's data; it may be another, for longer or shorter sequences, unless parameters
+    belong to numbered time steps (norms ``tebn`` and ``bntt``, neurons ``psn`` and ``masked_psn``).
 
     Args:
       run: the folder of a run, or of a published network (evaluation/published.py); ``hf://USER/NAME`` or

@@ -157,6 +157,13 @@ def test_another_input_is_refused_in_one_line(trained, x, message):
     assert "\n" not in str(caught.value)
 
 
+def test_sequences_of_other_lengths_are_taken(trained):
+    apply, variables, config = csbp_jax.load(trained)
+    assert config.model.time_steps == 3
+    for steps in (2, 5):
+        assert jax.eval_shape(apply, variables, np.zeros((2, steps, 8, 8, 1), np.float32))[0].shape == (2, steps, 10)
+
+
 def test_data_of_other_classes_are_refused(tmp_path):
     def config(*names):
         for name in names:
