@@ -55,7 +55,8 @@ class SynOps:
     @property
     def dense(self) -> NDArray[np.int64]:
         """All connections of an example, ``[T]``; not within a jitted function."""
-        return _total(self.dense_parts)[0]
+        dense: NDArray[np.int64] = _total(self.dense_parts)[0]
+        return dense
 
 
 def _sum(counts: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -68,7 +69,8 @@ def _sum(counts: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def _total(parts: jax.Array) -> NDArray[np.int64]:
-    return np.asarray(parts, np.int64) @ np.array([256, 1])
+    total: NDArray[np.int64] = np.asarray(parts, np.int64) @ np.array([256, 1])
+    return total
 
 
 def count_synops(

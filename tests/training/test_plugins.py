@@ -397,8 +397,8 @@ def test_a_file_to_predict_keeps_its_numbers_or_is_refused(tmp_path):
         np.save(tmp_path / "a.npy", x)
         return arrays.reader(ArraySource(records[None], np.zeros(1, np.int32), 2))(tmp_path / "a.npy")
 
-    for given in (picture, picture.astype(np.int64)):
-        got = read(given, picture)
+    for same in (picture, picture.astype(np.int64)):
+        got = read(same, picture)
         assert got.dtype == np.uint8 and np.array_equal(got, picture)
     for given in (picture / 255, picture > 7, -1 - picture.astype(int), picture.astype(np.int64) + 256):
         with pytest.raises(ConfigError, match=r"a.npy: is .* from .* this run's records are uint8; save uint8"):
