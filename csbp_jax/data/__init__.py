@@ -114,8 +114,8 @@ def prepare(
         else:
             module.prepare_reduced(name, side, folder, original, show, verify=verify)
     else:
-        for option, given in (("--from", raw_dir is not None), ("--no-verify", not verify)):
-            if given:
+        for option, is_set in (("--from", raw_dir is not None), ("--no-verify", not verify)):
+            if is_set:
                 raise ConfigError(f"{option}: {name} has no raw files; leave it out")
 
 

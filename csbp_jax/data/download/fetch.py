@@ -165,9 +165,9 @@ def _append(file: RawFile, partial: pathlib.Path, done: int, show: Show) -> tupl
         if answer.status == 200:  # the server ignored the range and sends the file from its start
             out.truncate(0)
             done = 0
-        whole = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers["Content-Range"] or "")
+        content_range = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers["Content-Range"] or "")
         length = answer.headers["Content-Length"]
-        stated = int(whole[1]) if whole else done + int(length) if length else 0
+        stated = int(content_range[1]) if content_range else done + int(length) if length else 0
         size = file.size or stated
         while (not size or done <= size) and (block := answer.read(_BLOCK)):
             out.write(block)
