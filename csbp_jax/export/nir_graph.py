@@ -25,7 +25,7 @@ import numpy as np
 from csbp_jax.config import Config
 from csbp_jax.evaluation.restore import RestoredRun
 from csbp_jax.export import nir_nodes
-from csbp_jax.export.nir_links import INPUT, OUTPUT, Call, Link, trace
+from csbp_jax.export.nir_links import INPUT, OUTPUT, Call, Link, name_taken, trace
 from csbp_jax.models import layers
 
 _NOTES = (
@@ -44,7 +44,13 @@ class _Graph:
     edges: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def append(self, sources: tuple[str, ...], name: str, node: nir.NIRNode) -> tuple[str, ...]:
-        """Add a node and the edges to it, and return it as the source of the next ones."""
+        """Add a node and the edges to it, and return it as the source of the next ones.
+
+        Raises:
+          ConfigError: there is a node of this name.
+        """
+        if name in self.nodes:
+            raise name_taken(name)
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
         return (name,)
@@ -58,8 +64,8 @@ def build(run: RestoredRun, metadata: dict[str, str]) -> nir.NIRGraph:
 
     Raises:
       ConfigError: the network does something that NIR cannot express: soft reset, norms whose factors change with time
-        (TEBN's, BNTT), maximum pooling, AND and IAND, delays of connections, neurons or layers of another kind. Says
-        what and where.
+        (TEBN's, BNTT), maximum pooling, AND and IAND, delays of connections, neurons or layers of another kind, a layer
+        called twice, one with the name of another node. Says what and where.
     """
     shape = run.config.model.input_shape
     calls, logits = trace(run.apply, run.variables, (run.config.model.time_steps, *shape))

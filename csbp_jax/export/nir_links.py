@@ -76,10 +76,7 @@ def trace(apply: Apply, variables: Any, shape: Shape) -> tuple[list[Call], Link]
         del call, kwargs
         name = str(module.name)
         if name in (INPUT, OUTPUT):
-            raise ConfigError(
-                f"{name}: NIR's graph has a node of this name already; give the layer another one, or export it as "
-                "stablehlo"
-            )
+            raise name_taken(name)
         if name in outputs:
             raise ConfigError(f"{name}: is called twice, so NIR cannot express it; export it as stablehlo")
         link = _link(name, outputs, args[0])
@@ -91,6 +88,13 @@ def trace(apply: Apply, variables: Any, shape: Shape) -> tuple[list[Call], Link]
 
     logits, _ = _apply_replaced(replace, apply, variables, jnp.asarray(outputs[INPUT]))
     return calls, _link(OUTPUT, outputs, logits)
+
+
+def name_taken(name: str) -> ConfigError:
+    """Make the error of a layer whose node would replace another one of the graph."""
+    return ConfigError(
+        f"{name}: NIR's graph has a node of this name already; give the layer another one, or export it as stablehlo"
+    )
 
 
 def _output_shapes(apply: Apply, variables: Any, shape: Shape) -> dict[str, Shape]:

@@ -203,6 +203,7 @@ def test_factors_of_thresholds_and_neurons_that_do_not_leak_beside_others(reset,
         ("fc2: is called twice", {"shared": True}),
         ("output: NIR's graph has a node of this name already", {"readout": "output"}),
         ("input: NIR's graph has a node of this name already", {"readout": "input"}),
+        ("fc2_dense: NIR's graph has a node of this name already", {"readout": "fc2_dense"}),
     ],
 )
 def test_layers_that_would_be_one_node_are_refused(message, options):
