@@ -168,6 +168,11 @@ def check(config: Config) -> Config:
             f"data.test_speaker: {config.data.test_speaker!r}, but {config.data.name} has none; it is for the data set "
             "fsdd"
         )
+    if config.data.split != "last" and config.data.name != "cifar10_dvs":
+        raise ConfigError(
+            f"data.split: {config.data.split}, but {config.data.name} has one test split; it is for the data set "
+            "cifar10_dvs"
+        )
     if config.data.shorter_side and config.data.name != "imagenet":
         raise ConfigError(
             f"data.shorter_side: {config.data.shorter_side}, but {config.data.name} has none; it is for the data set "

@@ -99,20 +99,24 @@ def prepare(
       show: progress callback ``show(stage, done, total)``.
 
     Raises:
-      ConfigError: a raw file is missing (gives address and size) or damaged.
+      ConfigError: a raw file is missing (gives address and size) or damaged, or an option has no effect.
     """
     name = config.data.name
     preparer = _PREPARERS.get(_LOADERS.get(name, ""))
     if preparer:
         path = None if raw_dir is None else pathlib.Path(raw_dir)
+        if path is not None and not path.is_dir():
+            raise ConfigError(f"--from: {path}: there is no such directory; name that of the raw files of {name}")
         module, folder, side = _module(preparer), pathlib.Path(data_dir), config.data.shorter_side
         original = functools.partial(module.prepare, name, path, folder, verify=verify, bad=config.data.bad, show=show)
         if side is None:
             original()
         else:
-            module.prepare_reduced(name, side, folder, original, show)
-    elif raw_dir is not None:
-        raise ConfigError(f"--from: {name} has no raw files; leave it out")
+            module.prepare_reduced(name, side, folder, original, show, verify=verify)
+    else:
+        for option, is_set in (("--from", raw_dir is not None), ("--no-verify", not verify)):
+            if is_set:
+                raise ConfigError(f"{option}: {name} has no raw files; leave it out")
 
 
 def read_all(sources: Mapping[str, DataSource], show: Show) -> None:

@@ -19,7 +19,8 @@ EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
 class FinishedRun(NamedTuple):
     """Files of a finished run.
 
-    content: its ``config.json``; fields: the config flattened, ``{"chaos.z0": ...}``; result: its ``result.json``.
+    content: its ``config.json``; fields: the config flattened, ``{"chaos.z0": ...}``, and :func:`own_field`;
+    result: its ``result.json``.
     """
 
     folder: pathlib.Path
@@ -75,7 +76,16 @@ def read(run: str | pathlib.Path) -> FinishedRun:
         )
     if not (folder / "result.json").exists():
         raise ConfigError(f"{folder}: is not finished; repeat the command that started it to resume it")
-    return FinishedRun(folder, content, flatten_json(content["config"]), run_json.read_result(folder))
+    fields = flatten_json(content["config"]) | own_field(content.get("own", {}))
+    return FinishedRun(folder, content, fields, run_json.read_result(folder))
+
+
+def own_field(own: dict[str, Any]) -> dict[str, str]:
+    """Return ``{"own": PARTS and the start of their file's hash}`` of a run with code of its own, else nothing.
+
+    own: as in ``config.json`` (:meth:`csbp_jax.training.plugins.Own.metadata`).
+    """
+    return {"own": " ".join([*own["parts"], own.get("sha256", "")[:8]]).rstrip()} if own else {}
 
 
 def read_with_control(
@@ -156,7 +166,7 @@ def group(runs: Sequence[FinishedRun], control: FinishedRun | None = None) -> li
 
 def _label(run: FinishedRun, differing: Sequence[str]) -> str:
     """Return the name of a run's setting: its values of the fields that differ; of a single setting, the run's name."""
-    return fields_text(dict(zip(differing, _values(run, differing), strict=True))) or run.folder.name
+    return fields_text(dict(zip(differing, _values(run, differing), strict=True))) or run.folder.resolve().name
 
 
 def _values(run: FinishedRun, names: Sequence[str]) -> tuple[str, ...]:

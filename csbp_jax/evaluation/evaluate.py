@@ -78,19 +78,19 @@ def evaluate_run(
       logits averaged over the first t steps.
 
     Raises:
-      ConfigError: no such run or split, or its data are missing.
+      ConfigError: no such run or split, or its data are missing or have other classes.
     """
     console = make_console() if console is None else console
     forward.check_split(split)
     restored = restore.restore(run, which, trust=trust)
     which = restored.which  # of a published network, those that it has
-    parts, fingerprint = build.load_data(restored.config, restored.own, data_dir)
+    parts, fingerprint = restore.load_data(restored, data_dir)
     folder = output_folder(restored.folder)
     source = forward.Unaugmented(parts[split])
     changed = data_changed(run, restored, fingerprint)
     outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)
     names = build.class_names(restored.config, parts, data_dir)
-    result = {"run": restored.folder.name, "split": split, "weights_of": which, "epoch": restored.epoch}
+    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": which, "epoch": restored.epoch}
     result |= {"data_changed": changed} | summary(outcomes, names)
     files.write_json(folder / f"evaluation-{split}-{which}.json", result)
     plots_evaluation.draw(folder, result)

@@ -72,6 +72,9 @@ def _scalars(tag: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def wall_time(folder: pathlib.Path, row: Row) -> float:
-    """Return the time of a row in seconds since 1970: the start of the run, plus its ``seconds``, without pauses."""
+    """Return the time of a row in seconds since 1970: the start of the run, plus its ``seconds``, without pauses.
+
+    The start is when ``config.json`` was last written: once, at the start, unless someone edits or copies the file.
+    """
     began: float = (folder / "config.json").stat().st_mtime
     return began + float(row["seconds"])

@@ -16,7 +16,6 @@ from csbp_jax.models.attention import thresholds_of
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
-from csbp_jax.training import build
 
 _SYNOPS = ("acs", "macs", "dense")
 
@@ -48,12 +47,12 @@ def inspect(
       their sums; and ``energy_nj``, nanojoules per example.
 
     Raises:
-      ConfigError: no such run, split or layer, or its data are missing.
+      ConfigError: no such run, split or layer, or its data are missing or have other classes.
     """
     console = make_console() if console is None else console
     forward.check_split(split)
     restored = run if isinstance(run, restore.RestoredRun) else restore.restore(run)
-    records = build.load_data(restored.config, restored.own, data_dir)[0][split]
+    records = restore.load_data(restored, data_dir)[0][split]
     folder = output_folder(restored.folder)
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
     source = forward.Unaugmented(records, rows)
@@ -62,8 +61,8 @@ def inspect(
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
     levels = neuron.levels if neuron is not None and neuron.name == "ilif" else 1
     measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers, levels))(source))
-    result = {"run": restored.folder.name, "split": split, "weights_of": restored.which, "epoch": restored.epoch}
-    result |= {"examples": len(rows)} | _summary(measured, synapses)
+    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": restored.which}
+    result |= {"epoch": restored.epoch, "examples": len(rows)} | _summary(measured, synapses)
     known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
     drawn = {
         layer: known and dataclasses.replace(known, threshold=known.threshold * thresholds_of(layer))
@@ -119,9 +118,8 @@ def _gather(
                 row[key] = row[key] + np.asarray(measured[key][layer], np.int64).ravel()
             row["by_example"] = np.append(row["by_example"], np.asarray(measured["by_example"][layer])[mask])
         for name, synops in measured["synops"].items():
-            effective, spiking = np.asarray(synops.effective, np.int64)[mask], np.asarray(synops.spiking)[mask]
-            dense = int(synops.dense) * effective.shape[1]
-            counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": dense})
+            effective, spiking = synops.effective[mask], np.asarray(synops.spiking)[mask]
+            counts = synapses.setdefault(name, {"acs": 0, "macs": 0, "dense": int(synops.dense.sum())})
             counts["acs"] += int(effective[spiking].sum())
             counts["macs"] += int(effective[~spiking].sum())
     for row in layers.values():

@@ -98,7 +98,7 @@ def _names_and_reader(
     if not run.own.data:
         names = run.classes or data.classes(run.config, data_dir)
         return names, _Reader(*prediction_inputs.reader(run.config, files))
-    parts, _ = build.load_data(run.config, run.own, data_dir)
+    parts, _ = restore.load_data(run, data_dir)
     names = build.class_names(run.config, parts, data_dir)
     return names, _Reader(arrays.reader(parts["train"]), parts["train"].events)
 

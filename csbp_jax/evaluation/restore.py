@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from csbp_jax import config as configuration
 from csbp_jax import learner
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data import DataSource
 from csbp_jax.evaluation import hub, published
 from csbp_jax.evaluation.published import WEIGHTS_LABELS, WeightsOf
 from csbp_jax.models.taps import Aux
@@ -21,7 +22,7 @@ from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own
 from csbp_jax.weights import shipped
 
-__all__ = ["WEIGHTS_LABELS", "Apply", "RestoredRun", "WeightsOf", "load", "metric_shapes", "restore"]
+__all__ = ["WEIGHTS_LABELS", "Apply", "RestoredRun", "WeightsOf", "load", "load_data", "metric_shapes", "restore"]
 
 Apply = Callable[..., tuple[jax.Array, Aux]]
 """The ``apply`` function of a network; see :func:`load`."""
@@ -57,8 +58,9 @@ def load(
     ``apply(variables, x)`` returns ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
     normalised and encoded like the run's data, images in [0, 1] before that). Norms use their running statistics. It
     can be jitted, and also takes ``inspect=("layer", ...)``; see :class:`csbp_jax.models.base.Network` and
-    :class:`csbp_jax.models.taps.Aux`. It raises a ValueError for x of another shape, or of a dtype that is not
-    floating.
+    :class:`csbp_jax.models.taps.Aux`. It raises a ValueError for a time step of another shape, or of a dtype that is
+    not floating. T is that of the run's data; it may be another, for longer or shorter sequences, unless parameters
+    belong to numbered time steps (norms ``tebn`` and ``bntt``, neurons ``psn`` and ``masked_psn``).
 
     Args:
       run: the folder of a run, or of a published network (evaluation/published.py); ``hf://USER/NAME`` or
@@ -138,6 +140,27 @@ def restore(
         own,
         getattr(recipe.model, "neuron", None),
     )
+
+
+def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:
+    """Load the splits of a run's data and their fingerprint (:func:`csbp_jax.training.build.load_data`).
+
+    Raises:
+      ConfigError: they cannot be loaded, or their classes are not those that the run was trained on.
+    """
+    splits, fingerprint = build.load_data(run.config, run.own, data_dir)
+    count, now = run.config.model.classes, splits["train"].classes
+    if now != count:
+        raise ConfigError(f"{run.folder}: was trained on {count} classes, but its data have {now}; put them back")
+    names, numbers = build.class_names(run.config, splits, data_dir), [str(label) for label in range(count)]
+    # Numbers stand for names that are not known.
+    if run.classes and numbers not in (run.classes, names) and names != run.classes:
+        label = next(i for i in range(count) if names[i] != run.classes[i])
+        raise ConfigError(
+            f"{run.folder}: class {label} of its data is {names[label]!r}, but was {run.classes[label]!r} in training; "
+            "put the data back"
+        )
+    return splits, fingerprint
 
 
 def _from_checkpoint(

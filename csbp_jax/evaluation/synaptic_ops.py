@@ -23,8 +23,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from flax.linen.module import InterceptorContext
+from numpy.typing import NDArray
 
 from csbp_jax.models.delays import DelayedSynapse
 from csbp_jax.models.layers import Recurrent
@@ -35,16 +37,40 @@ MAC_PJ, AC_PJ = 4.6, 0.9
 
 @struct.dataclass
 class SynOps:
-    """SynOps of one synapse.
+    """SynOps of one synapse, at T time steps: 1 where a still input passes once, and those of all its calls in turn.
 
-    effective: ``[B, T]`` int32, connections used; T is 1 where a still input passes once.
-    spiking: ``[B, T]`` bool, whether they are accumulates.
-    dense: int32, all connections, per example and time step.
+    effective_parts, dense_parts: ``[B, T, 2]`` and ``[1, T, 2]``, as :func:`_sum` makes them.
+    spiking: ``[B, T]`` bool, whether the operations are accumulates.
     """
 
-    effective: jax.Array
+    effective_parts: jax.Array
     spiking: jax.Array
-    dense: jax.Array
+    dense_parts: jax.Array
+
+    @property
+    def effective(self) -> NDArray[np.int64]:
+        """Connections used, ``[B, T]``; not within a jitted function."""
+        return _total(self.effective_parts)
+
+    @property
+    def dense(self) -> NDArray[np.int64]:
+        """All connections of an example, ``[T]``; not within a jitted function."""
+        dense: NDArray[np.int64] = _total(self.dense_parts)[0]
+        return dense
+
+
+def _sum(counts: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Sum counts beyond the range of int32, without int64, which JAX lacks by default; :func:`_total` adds the parts.
+
+    Returns:
+      ``[..., 2]``: the sums of ``counts // 256`` and of ``counts % 256``.
+    """
+    return jnp.stack([(counts // 256).sum(axes), (counts % 256).sum(axes)], axis=-1)
+
+
+def _total(parts: jax.Array) -> NDArray[np.int64]:
+    total: NDArray[np.int64] = np.asarray(parts, np.int64) @ np.array([256, 1])
+    return total
 
 
 def count_synops(
@@ -56,7 +82,7 @@ def count_synops(
 
     Synapses are the ``nn.Conv`` and ``nn.Dense`` of the network, by their layer's name (``conv1.conv``), the feedback
     of recurrent layers (``rec1.feedback``), and those with delays, each connection of which is two: it interpolates
-    between two time steps. A spike counts when it is fired. Jittable.
+    between two time steps. A spike counts when it is fired. A synapse called twice counts twice. Jittable.
     """
     # name, the synapse without bias, its kernel, its input
     calls: list[tuple[str, nn.Module, jax.Array, jax.Array]] = []
@@ -80,7 +106,13 @@ def count_synops(
 
     with nn.intercept_methods(record):
         out = apply(variables, x, **options)
-    return out, {name: _count(synapse, kernel, received, levels) for name, synapse, kernel, received in calls}
+    counts: dict[str, SynOps] = {}
+    for name, synapse, kernel, received in calls:
+        count = _count(synapse, kernel, received, levels)
+        if name in counts:
+            count = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), counts[name], count)
+        counts[name] = count
+    return out, counts
 
 
 def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int) -> SynOps:
@@ -99,10 +131,11 @@ def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int) -> 
     size = jnp.abs(x.astype(jnp.float32))
     spiking = ((size <= levels) & (size == jnp.round(size))).all(axes, keepdims=True)
     uses = jnp.where(spiking, size, 1).astype(jnp.int32)
+    dense = fanout(jnp.ones_like(kernel, jnp.float32))[None]
     return SynOps(
-        effective=jnp.where(x != 0, uses * fanout((kernel != 0).astype(jnp.float32))[None], 0).sum(axes),
+        effective_parts=_sum(jnp.where(x != 0, uses * fanout((kernel != 0).astype(jnp.float32))[None], 0), axes),
         spiking=spiking.reshape(x.shape[:2]),
-        dense=fanout(jnp.ones_like(kernel, jnp.float32)).sum(),
+        dense_parts=jnp.repeat(_sum(dense, axes), x.shape[1], axis=1),
     )
 
 

@@ -13,7 +13,7 @@ from csbp_jax.training.metrics_log import Row
 def write(runs: Sequence[str | pathlib.Path], follow: bool = False) -> list[pathlib.Path]:
     """Write every number of ``metrics.jsonl`` as a scalar ``KIND/NAME`` at its step, replacing earlier events.
 
-    Its wall time is the start of the run plus its ``seconds``, which exclude pauses.
+    Its wall time is the start of the run, the time of its ``config.json``, plus its ``seconds``, which exclude pauses.
 
     Args:
       runs: folders of the runs.

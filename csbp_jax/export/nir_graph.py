@@ -6,9 +6,9 @@ step of dt they are the same:
     tau dv/dt = -v + r i   ->   u[t] = (1 - dt/tau) v[t-1] + (r dt/tau) i[t]     tau = dt / (1 - decay)
                                                                                 r = gain / (1 - decay)
 
-where gain is 1, or 1 - decay of PLIF and of a scaled input. dt is 1e-4, which is also what snnTorch takes; a graph of
-neurons that do not leak (IF, ``dv/dt = r i``) has dt = 1, and r = gain. NIR, too, fires strictly above the threshold
-and resets to 0. A neuron without reset is a leaky integrator (LI, I) and a threshold.
+where gain is 1, or 1 - decay of PLIF and of a scaled input. dt is 1e-4, which is also what snnTorch takes. Neurons that
+do not leak (IF, ``dv/dt = r i``) have r = gain / dt; a graph of such neurons alone has dt = 1. NIR, too, fires strictly
+above the threshold and resets to 0. A neuron without reset is a leaky integrator (LI, I) and a threshold.
 
 The graph is channels first, ``[C, H, W]``, one time step at a time; norms are folded into weights and biases, with the
 running statistics. A sum of layers is several edges into one node; recurrent spikes arrive one step later.
@@ -25,7 +25,7 @@ import numpy as np
 from csbp_jax.config import Config
 from csbp_jax.evaluation.restore import RestoredRun
 from csbp_jax.export import nir_nodes
-from csbp_jax.export.nir_links import INPUT, OUTPUT, Call, Link, trace
+from csbp_jax.export.nir_links import INPUT, OUTPUT, Call, Link, name_taken, trace
 from csbp_jax.models import layers
 
 _NOTES = (
@@ -44,7 +44,13 @@ class _Graph:
     edges: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def append(self, sources: tuple[str, ...], name: str, node: nir.NIRNode) -> tuple[str, ...]:
-        """Add a node and the edges to it, and return it as the source of the next ones."""
+        """Add a node and the edges to it, and return it as the source of the next ones.
+
+        Raises:
+          ConfigError: there is a node of this name.
+        """
+        if name in self.nodes:
+            raise name_taken(name)
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
         return (name,)
@@ -58,8 +64,8 @@ def build(run: RestoredRun, metadata: dict[str, str]) -> nir.NIRGraph:
 
     Raises:
       ConfigError: the network does something that NIR cannot express: soft reset, norms whose factors change with time
-        (TEBN's, BNTT), maximum pooling, AND and IAND, delays of connections, neurons or layers of another kind. Says
-        what and where.
+        (TEBN's, BNTT), maximum pooling, AND and IAND, delays of connections, neurons or layers of another kind, a layer
+        called twice, one with the name of another node. Says what and where.
     """
     shape = run.config.model.input_shape
     calls, logits = trace(run.apply, run.variables, (run.config.model.time_steps, *shape))
@@ -75,6 +81,10 @@ def build(run: RestoredRun, metadata: dict[str, str]) -> nir.NIRGraph:
         sources, shape = graph.append(sources, "vote", nir_nodes.vote(shape[0], classes)), (classes,)
     graph.append(sources, OUTPUT, nir.Output(np.array(nir_nodes.channels_first(shape))))
     leaks = any(isinstance(node, nir.LIF | nir.LI) for node in graph.nodes.values())
+    if leaks:
+        for node in graph.nodes.values():
+            if isinstance(node, nir.IF | nir.I):
+                node.r = node.r / nir_nodes.DT
     texts = metadata | _description(run.config) | {"dt": str(nir_nodes.DT if leaks else 1.0)}
     return nir.NIRGraph(graph.nodes, graph.edges, texts)
 

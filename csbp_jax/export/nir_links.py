@@ -4,6 +4,7 @@ The input that a layer then receives determines where it came from: it is the su
 averaged over space or flattened, or it is something else, which is an error. A coincidence has probability zero.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,20 +62,27 @@ def trace(apply: Apply, variables: Any, shape: Shape) -> tuple[list[Call], Link]
       shape: of an input, ``[T, ...]``.
 
     Raises:
-      ConfigError: the input of a layer is not such a sum; names the layer.
+      ConfigError: the input of a layer is not such a sum, or it is called twice, or has a name of the graph's own
+        nodes; names the layer.
     """
     shapes = _output_shapes(apply, variables, shape)
     random = np.random.default_rng(0)
     calls: list[Call] = []
-    outputs: dict[str, NDArray[Any]] = {INPUT: random.normal(size=(1, *shape)).astype(np.float32)}
+    # An input is at least so large, and least squares needs as many numbers as there are outputs that could add up.
+    batch = math.ceil(len(shapes) / min(s[1] * s[-1] for s in shapes.values()))
+    outputs: dict[str, NDArray[Any]] = {INPUT: random.normal(size=(batch, *shape)).astype(np.float32)}
 
     def replace(module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         del call, kwargs
         name = str(module.name)
+        if name in (INPUT, OUTPUT):
+            raise name_taken(name)
+        if name in outputs:
+            raise ConfigError(f"{name}: is called twice, so NIR cannot express it; export it as stablehlo")
         link = _link(name, outputs, args[0])
         neuron = args[2] if isinstance(module, _SPIKING) else None
         calls.append(Call(name, module.clone(parent=None), neuron, shapes[name][2:], link))
-        outputs[name] = random.normal(size=shapes[name]).astype(np.float32)
+        outputs[name] = random.normal(size=(batch, *shapes[name][1:])).astype(np.float32)
         noise = jnp.asarray(outputs[name])
         return noise if isinstance(module, nn.Dense) else (noise, Aux())
 
@@ -82,8 +90,15 @@ def trace(apply: Apply, variables: Any, shape: Shape) -> tuple[list[Call], Link]
     return calls, _link(OUTPUT, outputs, logits)
 
 
+def name_taken(name: str) -> ConfigError:
+    """Make the error of a layer whose node would replace another one of the graph."""
+    return ConfigError(
+        f"{name}: NIR's graph has a node of this name already; give the layer another one, or export it as stablehlo"
+    )
+
+
 def _output_shapes(apply: Apply, variables: Any, shape: Shape) -> dict[str, Shape]:
-    """Return the shapes of the layers' outputs, ``[1, T, ...]``, without computing them."""
+    """Return the shapes of the layers' outputs and of the logits, ``[1, T, ...]``, without computing them."""
     shapes: dict[str, Shape] = {}
 
     def record(module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -92,8 +107,8 @@ def _output_shapes(apply: Apply, variables: Any, shape: Shape) -> dict[str, Shap
         return out
 
     x = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    jax.eval_shape(lambda x: _apply_replaced(record, apply, variables, x), x)
-    return shapes
+    logits, _ = jax.eval_shape(lambda x: _apply_replaced(record, apply, variables, x), x)
+    return shapes | {OUTPUT: logits.shape}
 
 
 def _apply_replaced(replace: Replace, apply: Apply, variables: Any, x: jax.Array) -> tuple[jax.Array, Aux]:

@@ -98,7 +98,8 @@ def neuron(call: Call, params: Any) -> list[nir.NIRNode]:
     """Return a layer's neuron as nodes: none if it has no neuron, an integrator and a threshold if it is not reset."""
     if call.neuron is None:
         return []
-    lif: Any = call.neuron
+    factor = call.module.threshold if isinstance(call.module, layers.Spike) else 1.0
+    lif: Any = layers.scale_threshold(call.neuron, factor)
     gain = np.ones(())
     if isinstance(lif, PLIF):
         gain = np.asarray(jax.nn.sigmoid(params["neuron"]["w"]), np.float64)

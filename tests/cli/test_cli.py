@@ -89,6 +89,7 @@ WRONG = {
     "tensorboard": "RUN: missing; write csbp_jax tensorboard RUN ...",
     "track": "RUN: missing; write csbp_jax track RUN ... --to TRACKER",
     "data digits --from x": "--from: digits has no raw files; leave it out",
+    "data digits --no-verify": "--no-verify: digits has no raw files; leave it out",
     "data digits --fresh": "--fresh: there is no such option; csbp_jax data digits --help lists all",
     "data": "DATASET: missing; write csbp_jax data DATASET, such as digits (csbp_jax list)",
     "train digits --name": "--name: a value is missing; it is --name NAME",

@@ -54,6 +54,7 @@ BAD = {
     "loss.firing_high": 1.5,
     "model.init_rate": 0.0,
     "data.test_speaker": "theo",
+    "data.split": "first",
     "optimizer.lr": -1.0,
     "optimizer.momentum": 1.0,
     "optimizer.clip": 0.0,

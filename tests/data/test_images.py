@@ -139,6 +139,14 @@ def test_other_files_in_the_same_format_are_rejected(datasets, name, tmp_path):
     assert not list(tmp_path.glob("*/*/*"))
 
 
+def test_what_was_not_verified_is_said_when_verification_is_asked_for(datasets, tmp_path):
+    folder, content = datasets
+    with pytest.raises(ConfigError, match=r"cifar10/3.0.2: was prepared without verification; move it away to prepare"):
+        prepare("cifar10", content["cifar10", "raw files"], folder, verify=True)
+    with pytest.raises(ConfigError, match=r"^--from: .*nowhere: there is no such directory; name that of the raw"):
+        data.prepare(Config(data=Data(name="cifar10")), tmp_path / "nowhere", folder, verify=False)
+
+
 @pytest.mark.parametrize("name, message", [
     ("cifar10", "cifar-10-binary.tar.gz (170,052,171 bytes, from https://www.cs.toronto.edu/~kriz/cifar-10-binary"),
     ("cifar100", "cifar-100-binary.tar.gz (168,513,733 bytes, from https://"),

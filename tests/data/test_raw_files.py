@@ -97,6 +97,20 @@ def test_download(tmp_path, server):
     assert server.requested == [None] and os.listdir(tmp_path / "d") == ["a.gz"]
 
 
+def test_a_continued_download_without_a_length(tmp_path, server):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.gz.part").write_bytes(CONTENT[:1000])
+    server.sizes, wanted = (), dataclasses.replace(raw_file(url=server.url), size=None)
+    path = fetch([wanted], None, tmp_path / "d", False, quiet)["a.gz"]
+    assert path.read_bytes() == CONTENT and server.requested == ["bytes=1000-"]
+    # Its range states the size, so that a broken connection is noticed.
+    server.sizes, server.fails = ("Content-Range",), 2_000_000
+    path.rename(tmp_path / "d" / "a.gz.part")
+    os.truncate(tmp_path / "d" / "a.gz.part", 1000)
+    with pytest.raises(ConfigError, match="the connection broke after 2,000,000 of 5,120,000 bytes"):
+        fetch([wanted], None, tmp_path / "d", False, quiet)
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_download_continues_or_starts_again(tmp_path, server, ranges):
     wanted = raw_file(url=server.url)

@@ -132,6 +132,8 @@ def test_skipped_images_stay_listed(prepared, tmp_path):
 
 def test_from_the_command_line(prepared, capsys):
     line = ["data", "imagenet", "--data.shorter-side", "32", "--data-dir", str(prepared)]
+    assert main(line) == 2 and "shorter_side_32/5.1.0: was prepared without verification" in capsys.readouterr().err
+    line.append("--no-verify")
     assert main(line) == 0
     assert "train 9, validation 3, test 3 records" in capsys.readouterr().out
 

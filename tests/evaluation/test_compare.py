@@ -144,6 +144,15 @@ def test_a_difference_that_may_have_several_causes_is_said(folders, trained, tmp
     assert compare.warnings(runs, compare.settings(runs)) == []
 
 
+def test_runs_with_other_code_of_their_own_are_other_settings(trained, tmp_path):
+    runs = [edited(trained, tmp_path / name, accuracy=0.9, seed=0) for name in "abc"]
+    for folder, code in zip(runs[1:], "12", strict=True):
+        content = run_json.read_config(folder) | {"own": {"parts": ["loss"], "file": "loss.py", "sha256": 64 * code}}
+        (folder / "config.json").write_text(json.dumps(content))
+    settings = compare.settings([compare.read(run) for run in runs])
+    assert [setting.label for setting in settings] == ["own None", "own loss 11111111", "own loss 22222222"]
+
+
 def test_errors_are_one_line(folders, tmp_path, capsys):
     unfinished = shutil.copytree(folders[0], tmp_path / "unfinished")
     (unfinished / "result.json").unlink()

@@ -107,12 +107,13 @@ def test_the_train_split_is_not_augmented(trained):
     assert np.allclose(plain, expected, atol=1e-5) and not np.allclose(inverted, expected, atol=0.1)
 
 
-def test_other_splits_and_weights(run, no_figure, capsys):
-    assert main.main(["evaluate", str(run), "--split", "validation", "--weights-of", "chosen"]) == 0
+def test_other_splits_and_weights(run, no_figure, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    assert main.main(["evaluate", ".", "--split", "validation", "--weights-of", "chosen"]) == 0
     result = json.loads((run / "evaluation-validation-chosen.json").read_text())
     chosen = json.loads((run / "result.json").read_text())["chosen"]
     assert result["accuracy"] == pytest.approx(chosen["validation_accuracy"], abs=1e-9)
-    assert result["epoch"] == chosen["epoch"] and capsys.readouterr().err == ""
+    assert result["run"] == "run" and result["epoch"] == chosen["epoch"] and capsys.readouterr().err == ""
 
 
 def test_changed_data_are_reported(run, evaluated, no_figure, tmp_path, capsys):

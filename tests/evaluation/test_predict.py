@@ -17,8 +17,10 @@ from PIL import Image
 
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.cli import main
-from csbp_jax.config import Chaos, ConfigError, Neuron, to_json
+from csbp_jax.config import Chaos, ConfigError, Neuron, replaced, to_json
 from csbp_jax.data.events import digits_events, sources
+from csbp_jax.data.images import reduced
+from csbp_jax.data.images.sources import JpegSource, View
 from csbp_jax.data.user import folder, folder_files, prediction_inputs
 from csbp_jax.evaluation import forward, predict, restore
 from csbp_jax.learner import optimizer
@@ -26,7 +28,7 @@ from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import resolve
 from csbp_jax.training.loop import checkpoint_content
-from tests.support import hostile_files
+from tests.support import formats, hostile_files
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +288,24 @@ def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
         assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
     with pytest.raises(ValueError, match="is from a camera of 16x20 pixels, but this run's is 16x16"):
         read(tmp_path / "2.npz")
+
+
+def test_pictures_for_reduced_imagenet_are_reduced_as_its_records(tmp_path):
+    """Reduction by Lanczos and a JPEG change many pixels."""
+    config = configs.load("imagenet_small")
+    for field, value in {"shorter_side": 40, "resizer": "pillow"}.items():
+        config = replaced(config, f"data.{field}", value)
+    config = replaced(config, "model.input_shape", (32, 32, 3))
+    jpeg = formats.encoded(np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8))
+    (tmp_path / "a.jpg").write_bytes(jpeg)
+
+    class Stored(list):
+        def __getitems__(self, rows):
+            return [self[row] for row in rows]
+
+    stored: Any = Stored([{"image": reduced.reduce(jpeg, 40, "a"), "file_name": "a"}])
+    record = JpegSource(stored, np.zeros(1, int), np.zeros(1, int), 1, View((32, 32)))[0]["x"]
+    assert np.array_equal(prediction_inputs.reader(config, [])[0](tmp_path / "a.jpg"), record)
 
 
 def test_no_other_file_is_predicted_where_none_could_be_read(digits, tmp_path, capsys):

@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import csbp_jax
-from csbp_jax import data
-from csbp_jax.config import ConfigError
+from csbp_jax import configs, data
+from csbp_jax.config import ConfigError, replaced
 from csbp_jax.evaluation import compare, html_report, predict, restore
 from csbp_jax.export import export
 from csbp_jax.training import run_json
@@ -154,6 +155,33 @@ def test_another_input_is_refused_in_one_line(trained, x, message):
     with pytest.raises(ValueError, match=f"apply: {re.escape(message)}") as caught:
         apply(variables, x)
     assert "\n" not in str(caught.value)
+
+
+def test_sequences_of_other_lengths_are_taken(trained):
+    apply, variables, config = csbp_jax.load(trained)
+    assert config.model.time_steps == 3
+    for steps in (2, 5):
+        assert jax.eval_shape(apply, variables, np.zeros((2, steps, 8, 8, 1), np.float32))[0].shape == (2, steps, 10)
+
+
+def test_data_of_other_classes_are_refused(tmp_path):
+    def config(*names):
+        for name in names:
+            (tmp_path / "-".join(names) / name).mkdir(parents=True)
+            for i in range(6):
+                Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / "-".join(names) / name / f"{i}.png")
+        return replaced(configs.load("folder"), "data.dir", str(tmp_path / "-".join(names)))
+
+    run = restore.restore("digits")._replace(folder=pathlib.Path("runs/r"), classes=["cat", "dog"])
+    two = [replaced(config(*names), "model.classes", 2) for names in (("cat", "dog"), ("ant", "dog"))]
+    assert len(restore.load_data(run._replace(config=two[0]), tmp_path)[0]["test"]) == 2
+    assert restore.load_data(run._replace(config=two[1], classes=[]), tmp_path)  # names of its classes are not known
+    message = "runs/r: class 0 of its data is 'ant', but was 'cat' in training; put the data back"
+    with pytest.raises(ConfigError, match=message):
+        restore.load_data(run._replace(config=two[1]), tmp_path)
+    three = replaced(config("cat", "cow", "dog"), "model.classes", 2)
+    with pytest.raises(ConfigError, match="runs/r: was trained on 2 classes, but its data have 3; put them back"):
+        restore.load_data(run._replace(config=three), tmp_path)
 
 
 def test_a_damaged_config_is_not_answered_with_an_option_of_training(trained, tmp_path):

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.export
 import nir
@@ -18,6 +19,8 @@ from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, Model, Neuron, from_json
 from csbp_jax.evaluation import restore
 from csbp_jax.export import arrays, metadata, nir_graph
+from csbp_jax.models import layers
+from csbp_jax.models.base import Network
 from csbp_jax.training import run_json
 from tests.support import nir_interpreter
 from tests.support.older_checkpoints import forget_run
@@ -80,9 +83,9 @@ def test_stablehlo_gives_the_same_logits_for_any_batch(run, restored, capsys):
     check_metadata(json.loads(file.with_name("last.stablehlo.json").read_text()), restored)
 
 
-def firing_run(model):
+def firing_run(model, build=models.build):
     """Return a run of this network and an input, with random variables such that its layers fire."""
-    network: Any = models.build(model)
+    network: Any = build(model)
     random = np.random.default_rng(0)
     x = random.random((1, model.time_steps, *model.input_shape), np.float32) * 2
     ranges = {"scale": (1, 2), "bias": (0.2, 0.9), "mean": (-0.2, 0.2), "var": (0.5, 1.5), "w": (-1, 1), "p": (1, 1)}
@@ -161,6 +164,59 @@ def test_networks_of_the_literature_round_trip_with_equal_spikes(name, tmp_path)
     restored, x = firing_run(LARGE[name])
     _, aux = compare(restored, x, tmp_path)
     assert sum(float(rate) > 0.02 for rate in aux.rates.values()) > len(aux.rates) / 2
+
+
+class Own(Network):
+    """A network of a user: a factor of a threshold, and a layer with another neuron than the first."""
+
+    factor: float = 0.5
+    other: Any = neurons.LIF(0.9, 0.3)
+    readout: str = "readout"
+    shared: bool = False
+
+    def body(self, x, train, run):
+        x = run(
+            layers.Spike(self.time_steps, threshold=self.factor, name="spike1"), run(layers.Linear(6, name="fc"), x)
+        )
+        fc2 = layers.Dense(6, norm=self.make_norm(), time_steps=self.time_steps, name="fc2")
+        for _ in range(2 if self.shared else 1):
+            x = run(lambda x, train, neuron, probe: fc2(x, train, self.other, probe), x)
+        return nn.Dense(self.classes, name=self.readout)(x)
+
+
+def own_run(**options):
+    model = Model(name="dense", input_shape=(6,), time_steps=8, classes=3)
+    return firing_run(model, lambda model: Own(3, 8, neurons.LIF(0.5, 0.4), norm="none", **options))
+
+
+@pytest.mark.parametrize("reset", ["hard", "none"])
+def test_factors_of_thresholds_and_neurons_that_do_not_leak_beside_others(reset, tmp_path):
+    restored, x = own_run(other=neurons.LIF(1.0, 0.7, reset=reset))
+    read, aux = compare(restored, x, tmp_path)
+    assert (read.nodes["spike1"].v_threshold == 0.2).all() and min(aux.rates.values()) > 0.02
+    assert read.metadata["dt"] == "0.0001"
+
+
+@pytest.mark.parametrize(
+    "message, options",
+    [
+        ("fc2: is called twice", {"shared": True}),
+        ("output: NIR's graph has a node of this name already", {"readout": "output"}),
+        ("input: NIR's graph has a node of this name already", {"readout": "input"}),
+        ("fc2_dense: NIR's graph has a node of this name already", {"readout": "fc2_dense"}),
+    ],
+)
+def test_layers_that_would_be_one_node_are_refused(message, options):
+    with pytest.raises(ConfigError) as caught:
+        nir_graph.build(own_run(**options)[0], {})
+    assert str(caught.value).startswith(message) and str(caught.value).endswith("export it as stablehlo")
+
+
+@pytest.mark.parametrize("features", [(2, 2, 2, 2), (4,) * 5])
+def test_tiny_networks_have_as_many_numbers_as_layers(features):
+    model = Model(name="dense", features=features, time_steps=1, input_shape=features[:1], classes=3)
+    graph = nir_graph.build(firing_run(model)[0], {})
+    assert [target for source, target in graph.edges if source == "fc1"] == ["fc2_dense"]
 
 
 class Twice:

@@ -133,7 +133,7 @@ def test_a_spike_uses_two_connections_for_each_target():
     _, counted = count_synops(network.apply, variables, x)
     assert list(counted) == ["fc1.dense", "readout"]
     np.testing.assert_array_equal(counted["fc1.dense"].effective, x.sum(-1) * 2 * 7)
-    assert counted["fc1.dense"].dense == 2 * 6 * 7 and counted["fc1.dense"].spiking.all()
+    assert (counted["fc1.dense"].dense == 2 * 6 * 7).all() and counted["fc1.dense"].spiking.all()
 
 
 def test_bfloat16_rounds_the_product_only():

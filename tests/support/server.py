@@ -7,13 +7,18 @@ import threading
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serve ``files``; ``fails``: bytes after which the connection breaks, once; ``ranges``: whether it serves them."""
+    """Serve ``files``.
+
+    fails: bytes after which the connection breaks, once. ranges: whether it serves them. sizes: headers that state
+    them.
+    """
 
     files: dict = {}  # noqa: RUF012
     url: str
     requested: list = []  # noqa: RUF012
     fails: int | None = None
     ranges = True
+    sizes: tuple[str, ...] = ("Content-Length",)
     status = 200
 
     def do_GET(self):
@@ -30,7 +35,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.send_response(206 if requested and self.ranges else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        whole = len(content)
+        headers = {"Content-Length": str(whole - start), "Content-Range": f"bytes {start}-{whole - 1}/{whole}"}
+        for name in self.sizes:
+            self.send_header(name, headers[name])
         self.end_headers()
         until, type(self).fails = self.fails, None
         with contextlib.suppress(ConnectionError):

@@ -17,6 +17,8 @@ import csbp_jax
 from csbp_jax import chaos, models
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, replaced
+from csbp_jax.data.source import ArraySource
+from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict, restore
 from csbp_jax.reporting import terminal
 from csbp_jax.runtime.preemption import Stop, Stopped
@@ -387,6 +389,30 @@ def test_make_hands_a_file_over():
     assert from_environment("train", {"CSBP_DATASET": "my file.py"}) == ["my file.py"]
 
 
+def test_a_file_to_predict_keeps_its_numbers_or_is_refused(tmp_path):
+    """An integer's brightness is relative to its type, so a file of another type would mean other numbers."""
+    picture = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
+
+    def read(x, records):
+        np.save(tmp_path / "a.npy", x)
+        return arrays.reader(ArraySource(records[None], np.zeros(1, np.int32), 2))(tmp_path / "a.npy")
+
+    for same in (picture, picture.astype(np.int64)):
+        got = read(same, picture)
+        assert got.dtype == np.uint8 and np.array_equal(got, picture)
+    for given in (picture / 255, picture > 7, -1 - picture.astype(int), picture.astype(np.int64) + 256):
+        with pytest.raises(ConfigError, match=r"a.npy: is .* from .* this run's records are uint8; save uint8"):
+            read(given, picture)
+    as_float = picture.astype(np.float32)
+    with pytest.raises(ConfigError, match=r"a.npy: is uint8, but this run's records are float32; save"):
+        read(picture, as_float)
+    got = read(picture.astype(np.int64), as_float)
+    assert got.dtype == np.float32 and np.array_equal(got, as_float)
+    # Counts are the same numbers in any type, also one that the first record did not need.
+    frames = np.repeat(picture, 3, axis=0)
+    assert read(frames.astype(np.uint16) + 300, frames).max() == 315
+
+
 def test_own_classes_are_not_for_other_processes(tmp_path):
     source = "class S(list):\n    classes = 2\ns = S([{'x': np.zeros((2, 3), np.float32), 'y': np.int32(0)}] * 20)\n"
     given = "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), s)\n"
@@ -400,8 +426,8 @@ def test_own_classes_are_not_for_other_processes(tmp_path):
 def test_changed_data_are_detected(trained_run, tmp_path):
     config, parts = plugin_file.load_file(trained_run[1])
     first = build.load_data(config, parts, trained_run[0])[1]
-    arrays = dict(np.load(trained_run[0] / "bursts.npz"))
-    arrays["x"][3, 2, 1] ^= True
-    np.savez(tmp_path / "bursts.npz", **arrays)
+    bursts = dict(np.load(trained_run[0] / "bursts.npz"))
+    bursts["x"][3, 2, 1] ^= True
+    np.savez(tmp_path / "bursts.npz", **bursts)
     assert build.load_data(config, parts, tmp_path)[1] != first == build.load_data(config, parts, trained_run[0])[1]
     assert restore.restore(trained_run[0] / "r", trust=True).data == run_dir.fingerprint_digest(first)

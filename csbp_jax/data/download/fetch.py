@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import os
 import pathlib
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
@@ -146,7 +147,10 @@ def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str,
 
 
 def _append(file: RawFile, partial: pathlib.Path, done: int, show: Show) -> tuple[int, int]:
-    """Append to ``partial``, which has ``done`` bytes; return its size after that and the size it should have."""
+    """Append to ``partial``, which has ``done`` bytes; return its size after that and the size it should have.
+
+    The latter is 0 if neither the file nor the server states it; a download is then complete where the server ends it.
+    """
     headers = {"User-Agent": "csbp_jax"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
         answer = urllib.request.urlopen(urllib.request.Request(file.url, headers=headers), timeout=60)
@@ -161,7 +165,10 @@ def _append(file: RawFile, partial: pathlib.Path, done: int, show: Show) -> tupl
         if answer.status == 200:  # the server ignored the range and sends the file from its start
             out.truncate(0)
             done = 0
-        size = file.size or done + int(answer.headers["Content-Length"] or 0)
+        content_range = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers["Content-Range"] or "")
+        length = answer.headers["Content-Length"]
+        stated = int(content_range[1]) if content_range else done + int(length) if length else 0
+        size = file.size or stated
         while (not size or done <= size) and (block := answer.read(_BLOCK)):
             out.write(block)
             done += len(block)

@@ -20,6 +20,9 @@ from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.images import readers, records, reduced, tfrecord
 from csbp_jax.runtime import files
 
+_UNVERIFIED = "unverified"
+"""Empty file in a prepared directory whose raw files were not compared with the published ones."""
+
 # The files without .gz, from a copy whose training images have the md5 6bbc9ace898e44ae57da46a324031adb that others
 # state too. If the official .gz files are present, their checksums are verified instead.
 _MNIST_UNPACKED = {
@@ -55,17 +58,18 @@ def prepare(
       Number of records per split, and of ``skipped`` ones if there are any.
 
     Raises:
-      ConfigError: raw files are missing, damaged or differ from the published ones; names file and record.
+      ConfigError: raw files are missing, damaged or differ from the published ones; names file and record. Or what
+        exists was prepared without ``verify``, which is asked for now.
     """
     if records.find(data_dir, name) is None:
         with locked(data_dir / records.TFDS[name] / ".lock"):
             if records.find(data_dir, name) is None:
                 _prepare(name, raw_dir, data_dir, verify, bad, show)
-    return counts(records.prepared(data_dir, name))
+    return _existing_counts(records.prepared(data_dir, name), verify)
 
 
 def prepare_reduced(
-    name: str, side: int, data_dir: pathlib.Path, prepare_original: Callable[[], Any], show: Show
+    name: str, side: int, data_dir: pathlib.Path, prepare_original: Callable[[], Any], show: Show, *, verify: bool
 ) -> dict[str, int]:
     """Write ``data_dir/NAME/shorter_side_SIDE/VERSION`` completely or not at all, unless it exists already.
 
@@ -77,6 +81,7 @@ def prepare_reduced(
       data_dir: directory of prepared data sets.
       prepare_original: called first; prepares the original there, which may be removed afterwards.
       show: progress callback ``show(stage, done, total)``.
+      verify: as of :func:`prepare`.
 
     Returns:
       Number of records per split, and of ``skipped`` ones if there are any.
@@ -89,7 +94,17 @@ def prepare_reduced(
         with locked(data_dir / records.TFDS[name] / ".lock"):
             if records.find(data_dir, name, side) is None:
                 _prepare_reduced(name, side, data_dir, show)
-    return counts(records.prepared(data_dir, name, side))
+    return _existing_counts(records.prepared(data_dir, name, side), verify)
+
+
+def _existing_counts(directory: pathlib.Path, verify: bool) -> dict[str, int]:
+    """Count the records of a prepared directory, after a check that they are of verified files if that is asked for."""
+    if verify and (directory / _UNVERIFIED).exists():
+        raise ConfigError(
+            f"{directory}: was prepared without verification; move it away to prepare it from verified files, or "
+            "accept it: --no-verify"
+        )
+    return counts(directory)
 
 
 def _prepare_reduced(name: str, side: int, data_dir: pathlib.Path, show: Show) -> None:
@@ -104,8 +119,9 @@ def _prepare_reduced(name: str, side: int, data_dir: pathlib.Path, show: Show) -
         config = {"configName": f"shorter_side_{side}", "configDescription": reduced.description(side)}
         info = records.metadata(written) | {"version": records.metadata(original)["version"]} | config
         files.write_json(written / "dataset_info.json", info)
-        if records.skipped(original):
-            (written / "skipped.json").write_bytes((original / "skipped.json").read_bytes())
+        for file in ("skipped.json", _UNVERIFIED):
+            if (original / file).exists():
+                (written / file).write_bytes((original / file).read_bytes())
         records.load(written, list(splits), show)
         final = data_dir / records.folder(name, side) / info["version"]
         final.parent.mkdir(exist_ok=True)
@@ -127,6 +143,8 @@ def _prepare(
                 _move_own(raw_files, downloads, downloads / name, show)
             paths = fetch(raw_files, raw_dir, downloads / name, verify, show)
             written = _build(name, builder, paths, bad, show)
+            if not verify:
+                (written / _UNVERIFIED).touch()
         records.load(written, list(records.info(written).splits), show)
         final = data_dir / written.relative_to(work)
         if final.exists():

@@ -65,7 +65,11 @@ def fingerprint(splits: Mapping[str, UserSource]) -> str:
 
 
 def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
-    """Build ``read(path)``, which reads the only array of an npy or npz file as a record like the source's."""
+    """Build ``read(path)``, which reads the only array of an npy or npz file as a record like the source's.
+
+    ``read`` raises a ConfigError for a file of another kind or shape, and for a still input whose numbers would mean
+    something else in the source's type.
+    """
     example = example_batch(source)["x"][0]
 
     def read(path: pathlib.Path) -> Array:
@@ -75,9 +79,28 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
         x = x[0] if x.shape[1:] == example.shape else x
         if x.shape != example.shape:
             raise ConfigError(f"{path}: is {x.shape} with its time steps, but this run's records are {example.shape}")
-        return _uint8_or_float32(x) if example.dtype == np.float32 else x.astype(example.dtype)
+        if source.events:
+            return x.astype(np.float32)  # counts are the same numbers in any type
+        return _in_type(x, example.dtype, path)
 
     return read
+
+
+def _in_type(x: Array, dtype: np.dtype[Any], path: pathlib.Path) -> Array:
+    """Convert a still input to the type of a run's records: an integer's brightness is relative to its type."""
+    if dtype.kind == "f":
+        if x.dtype == np.uint8:
+            raise ConfigError(
+                f"{path}: is uint8, but this run's records are {dtype}; save the same numbers as its data give as "
+                "float32"
+            )
+        return x.astype(dtype)
+    # Floats and booleans that are all 0 or 1 are brightness in [0, 1], not 1 of 255.
+    if x.dtype != dtype and (x.dtype.kind in "bf" or (x.astype(dtype) != x).any()):
+        raise ConfigError(
+            f"{path}: is {x.dtype} from {x.min()} to {x.max()}, but this run's records are {dtype}; save {dtype}"
+        )
+    return x.astype(dtype)
 
 
 def _checked_pair(pair: tuple[Any, ...], origin: str) -> Pair:

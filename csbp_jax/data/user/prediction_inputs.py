@@ -19,7 +19,7 @@ import numpy as np
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import digits
 from csbp_jax.data.events import camera, readers, recordings, sources
-from csbp_jax.data.images import augment
+from csbp_jax.data.images import augment, reduced
 from csbp_jax.data.images.decode import decode, height_width
 from csbp_jax.data.images.sources import resizer
 from csbp_jax.data.safe_files import read_bytes
@@ -108,7 +108,10 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
         return _read_brightness(path, (height, width, channels))
     if path.suffix.lower() not in _PICTURES:
         raise ConfigError(f"{path}: unsupported file format; allowed are {', '.join((*_PICTURES, *_ARRAYS))}")
-    picture = decode(read_bytes(path), str(path))
+    encoded = read_bytes(path)
+    if config.data.shorter_side:  # the run was trained and evaluated on pictures that went through this
+        encoded = reduced.reduce(encoded, config.data.shorter_side, str(path))
+    picture = decode(encoded, str(path))
     if channels == 1:
         if (picture != picture[..., :1]).any():
             raise ConfigError(f"{path}: is coloured, but this run was trained on grey pictures; save it as grey")

@@ -19,7 +19,7 @@ from csbp_jax.reporting.format import percent
 from csbp_jax.reporting.pairs import difference_text
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
-from csbp_jax.training import build, run_dir
+from csbp_jax.training import run_dir
 
 
 class Comparison(NamedTuple):
@@ -51,19 +51,28 @@ def robustness(
       that it ``skipped``, and ``masking``; ``differences``.
 
     Raises:
-      ConfigError: no run, two runs of the same setting and seed, no such split, or missing data.
+      ConfigError: no run, two runs of the same setting and seed or in one folder, no such split, or missing data or
+        other classes of them.
     """
     console = make_console() if console is None else console
     if not runs:
         raise ConfigError("RUN: missing; write csbp_jax robustness RUN ...")
     forward.check_split(plan.split)
+    folders = [run.folder.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        if folders[number] in folders[:number]:
+            raise ConfigError(
+                f"{run.folder}: is the folder of two of these runs (one named twice, or two revisions of a network on "
+                "the hub); measure each by itself, with an --out of its own"
+            )
     folder = output_folder(runs[0].folder if out is None else pathlib.Path(out))
     finished, sources = [], []
     for run in runs:
-        splits, fingerprint = build.load_data(run.config, run.own, data_dir)
+        splits, fingerprint = restore.load_data(run, data_dir)
         data_changed(run.folder, run, fingerprint)
         content = {"data": run_dir.fingerprint_digest(fingerprint)}
-        finished.append(compare.FinishedRun(run.folder, content, flatten(run.config), {}))
+        fields = flatten(run.config) | compare.own_field(run.own.metadata())
+        finished.append(compare.FinishedRun(run.folder, content, fields, {}))
         sources.append(splits[plan.split])
     control = None if compared.control is None else finished[list(runs).index(compared.control)]
     groups = _named(compare.group(finished, control))
@@ -103,7 +112,7 @@ def _measure(runs: Sequence[RestoredRun], sources: Sequence[Any], plan: Plan, co
             config = run.config
             kind: Any = run.folder if run.own.plugins else (config.model, config.data, config.eval_batch_size)
             shared = programs.setdefault(kind, programs_of(run, source.events))
-            measured.append(measure(Subject(run.folder.name, shared, run.variables, source), plan, show))
+            measured.append(measure(Subject(run.folder.resolve().name, shared, run.variables, source), plan, show))
     return measured
 
 
@@ -147,7 +156,7 @@ def _content(
         attacked = [outcomes[name].rows.tolist() for name in ("pgd", "square") if name in outcomes]
         described.append(
             {
-                "run": run.folder.name,
+                "run": run.folder.resolve().name,
                 "seed": run.config.seed,
                 "weights_of": run.which,
                 "epoch": run.epoch,
@@ -202,9 +211,9 @@ def _title(plan: Plan, measured: Measured) -> str:
 
 
 def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: Scores) -> None:
-    clean = percent(comparison.interval(list(scores["clean"])))
+    name, clean = run.folder.resolve().name, percent(comparison.interval(list(scores["clean"])))
     epoch = f"{restore.WEIGHTS_LABELS[run.which]} ({run.epoch})"
-    console.print(f"{run.folder.name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
+    console.print(f"{name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
     rows = []
     for name, values in scores.items():
         if name in battery.PERTURBATIONS:

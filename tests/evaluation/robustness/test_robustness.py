@@ -180,7 +180,7 @@ LINES = {
     "RUN --examples 0": "--examples: '0' is not possible",
     "RUN --seed -1": "--seed: -1 is not possible; allowed are whole numbers from 0",
     "RUN --margin 0": "--margin: '0' is not possible",
-    "RUN RUN": "has the config and seed of",
+    "RUN RUN": "is the folder of two of these runs",
     "nowhere": "nowhere: there is no such directory",
 }
 
