@@ -379,7 +379,7 @@ def test_list_shows_all_names(capsys):
 def test_list_says_for_which_data_an_augmentation_is():
     for name, words in listing.AUGMENTATIONS.items():
         kinds = words.rpartition("; ")[2]
-        assert ("images" in kinds) == (name in transform._ON_HOST or name in transform._MIX), name
+        assert ("images" in kinds) == (name in transform.ON_HOST or name in transform._MIX), name
         assert ("events" in kinds) == (name in transform._ON_EVENTS or name in transform._MIX), name
 
 
