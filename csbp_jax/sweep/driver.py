@@ -140,6 +140,9 @@ def run_shard(
     console = make_console() if console is None else console
     prepared = _prepare(config, axes, name, data_dir, own)
     folder = pathlib.Path(root) / prepared.name
+    chunks.check_folder(folder, prepared.metadata)
+    if not fresh:
+        chunks.check_shards(folder, prepared.metadata)
     opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
     with run_dir.open_run(folder / chunks.SHARDS, *opened, own=own) as shard_folder:
         layout = _Layout(chunk, data_parallel)
