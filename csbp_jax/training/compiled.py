@@ -240,8 +240,13 @@ def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
 
 
-def resolve(config: Config, splits: Splits) -> Config:
+def resolve(config: Config, splits: Splits, devices: int | None = None) -> Config:
     """Fill in the fields that the model takes from the data, and check the training batch.
+
+    Args:
+      config: of the run.
+      splits: of its data.
+      devices: number of devices that share a batch; all by default.
 
     Raises:
       ConfigError: as :func:`resolve_model`, the data set is too small for a batch, or a batch cannot be divided over
@@ -253,12 +258,12 @@ def resolve(config: Config, splits: Splits) -> Config:
             f"batch_size: {config.batch_size} is not possible; allowed is at most {len(source)}, the number of "
             f"training examples of {name}"
         )
-    devices, microbatches = jax.device_count(), config.optimizer.accumulate
+    devices, microbatches = devices or jax.device_count(), config.optimizer.accumulate
     if config.batch_size % (devices * microbatches):
         factors = f" times optimizer.accumulate, {devices} x {microbatches}" if microbatches > 1 else ""
         raise ConfigError(
             f"batch_size: {config.batch_size} is not possible; allowed are multiples of {devices * microbatches}, "
-            f"the number of devices{factors}"
+            f"the number of devices of a batch{factors}"
         )
     return config
 

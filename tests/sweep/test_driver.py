@@ -487,3 +487,10 @@ def test_the_best_of_a_folder_without_a_sweep_is_refused(tmp_path):
 def test_a_number_that_does_not_divide_the_devices_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--data-parallel: 3 does not divide the 8 devices"):
         run(tmp_path, {"seed": [0]}, data_parallel=3)
+
+
+def test_a_batch_is_divided_over_the_devices_that_share_it_not_over_all(tmp_path, nothing_trains):
+    run(tmp_path, {"seed": [0]}, replaced(SMALL, "batch_size", 36), data_parallel=4)
+    with pytest.raises(ConfigError, match=r"batch_size: 36 .* multiples of 8, the number of devices"):
+        run(tmp_path / "all", {"seed": [0]}, replaced(SMALL, "batch_size", 36), data_parallel=8)
+    assert not (tmp_path / "all").exists()
