@@ -14,6 +14,7 @@ from csbp_jax import data, learner, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
+from csbp_jax.data.source import stack
 from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import multihost, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
@@ -162,9 +163,12 @@ class CompiledRun:
 
     @functools.cached_property
     def _spread_examples(self) -> dict[str, np.ndarray]:
-        """Training examples at even distances, so that neither seed nor process changes which they are."""
+        """Training examples at even distances, so that neither seed nor process changes which they are.
+
+        One by one, as a source augments only batches.
+        """
         indices = np.linspace(0, len(self.source) - 1, min(calibration.EXAMPLES, len(self.source))).astype(int)
-        return self.source.take(indices, np.zeros((len(indices), self.source.num_uniforms), np.float32))
+        return stack([self.source[int(i)] for i in indices])
 
     def _over_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Run a function with the mesh as JAX's own, so that the network can lay its activations out on each device."""
