@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)
         out = options.out or study.RESULTS / f"replay_{options.dataset}"
         parts = data.load(config, options.data_dir)
-        config = resolve(config, parts)
+        config = resolve(config, parts, 1)  # replay.make trains on one device
         if config.chaos.unit == "flip":
             probe = training_map.batches(config, parts["train"], 1, config.seed)[0]
             config = training_map.in_plain_units(config, probe, len(parts["train"]) // config.batch_size)

@@ -230,8 +230,11 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
 
 
 def is_given(option: str, argv: Sequence[str]) -> bool:
-    """Return whether an option is among the arguments, as ``--option VALUE`` or ``--option=VALUE``."""
-    return any(word.partition("=")[0] == option for word in argv)
+    """Return whether an option is among the arguments, as ``--option VALUE`` or ``--option=VALUE``.
+
+    As in tyro, ``-`` and ``_`` are the same.
+    """
+    return option.replace("_", "-") in [word.partition("=")[0].replace("_", "-") for word in argv]
 
 
 def _without_foreign_options(config: Config, argv: Sequence[str]) -> Config:
@@ -274,13 +277,13 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
 
 
 def read_field(config: Config, field: str, word: str) -> Any:
-    """Parse the value of one field.
+    """Parse the value of one field, which need not be possible with the other fields of the config.
 
     Raises:
-      ConfigError: it is invalid.
+      ConfigError: it is no value of the field.
     """
     # As one word, so that a value such as --help is not taken for an option.
-    return flatten(parse(config, [f"--{field}={word}"], "csbp_jax sweep"))[field]
+    return flatten(_parse(Config, config, [f"--{field}={word}"], "csbp_jax sweep"))[field]
 
 
 def parse(config: Config, argv: Sequence[str], prog: str) -> Config:

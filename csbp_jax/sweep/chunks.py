@@ -18,9 +18,22 @@ def chunk_files(folder: pathlib.Path) -> list[pathlib.Path]:
     return [file for part in (folder, *shard_folders(folder)) for file in sorted((part / "chunks").glob("*.json"))]
 
 
+def check_folder(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
+    """Raise ConfigError if a sweep's folder holds the results of another sweep, of which a shard is no part."""
+    if (folder / "config.json").exists():
+        stored = run_json.read_config(folder, run_json.REPAIR)["config"]
+        if differing := run_json.config_differences(stored, metadata):
+            raise ConfigError(
+                f"NAME: {folder} is another sweep; differing are {'; '.join(differing)}. Give another NAME (--name) "
+                "or move it away"
+            )
+
+
 def check_shards(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
     """Raise ConfigError if a sweep's folder holds a shard of another sweep."""
     for shard in shard_folders(folder):
+        if not any((shard / name).exists() for name in ("config.json", "chunks")):
+            continue  # another process is about to begin it
         stored = run_json.read_config(shard, run_json.REPAIR)["config"]
         if differing := run_json.config_differences(stored, metadata):
             raise ConfigError(f"{shard}: it belongs to another sweep ({'; '.join(differing)}); move it out of {folder}")

@@ -84,14 +84,14 @@ def run(
         shard of it, also if ``fresh``.
     """
     console = make_console() if console is None else console
-    prepared = _prepare(config, axes, name, data_dir, own)
+    layout = _Layout(chunk, data_parallel)
+    prepared = _prepare(config, axes, name, data_dir, own, layout)
     configs, points = prepared.configs, [tables.plain(point) for point in grid.points(axes)]
     controls = grid.controls([configs[group[0]] for group in tables.grouped(points).values()], comparison.control)
     if not fresh:
         chunks.check_shards(pathlib.Path(root) / prepared.name, prepared.metadata)
     opened = (prepared.metadata, prepared.name, fresh, console, prepared.fingerprint)
     with run_dir.open_run(pathlib.Path(root), *opened, own=own) as folder:
-        layout = _Layout(chunk, data_parallel)
         with contextlib.ExitStack() as locks:
             for shard in chunks.shard_folders(folder):  # refuses while one is being trained
                 locks.enter_context(run_dir.locked(shard))
@@ -138,11 +138,14 @@ def run_shard(
       ConfigError: as in :func:`run`.
     """
     console = make_console() if console is None else console
-    prepared = _prepare(config, axes, name, data_dir, own)
+    layout = _Layout(chunk, data_parallel)
+    prepared = _prepare(config, axes, name, data_dir, own, layout)
     folder = pathlib.Path(root) / prepared.name
+    chunks.check_folder(folder, prepared.metadata)
+    if not fresh:
+        chunks.check_shards(folder, prepared.metadata)
     opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
     with run_dir.open_run(folder / chunks.SHARDS, *opened, own=own) as shard_folder:
-        layout = _Layout(chunk, data_parallel)
         _train_missing(prepared.configs, own, shard_folder, data_dir, layout, console, shard)
     console.print(
         f"shard {shard.number} of {shard.of} (0 to {shard.of - 1}) is finished; after all of them, the same "
@@ -161,14 +164,17 @@ class _Prepared(NamedTuple):
     fingerprint: str
 
 
-def _prepare(config: Config, axes: grid.Axes, name: str | None, data_dir: str | pathlib.Path, own: Own) -> _Prepared:
+def _prepare(
+    config: Config, axes: grid.Axes, name: str | None, data_dir: str | pathlib.Path, own: Own, layout: "_Layout"
+) -> _Prepared:
     configs = grid.members(config, axes)
     metadata = to_json(config) | {
         "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
     }
     name = _name(config, own, metadata) if name is None else name
     # Check all groups before anything is written: an error in the last would appear after hours of training.
-    fingerprints = [_check_group(configs[group[0]], own, data_dir) for group in grid.compile_groups(configs, own)]
+    groups = grid.compile_groups(configs, own)
+    fingerprints = [_check_group(configs[group[0]], own, data_dir, layout) for group in groups]
     return _Prepared(configs, metadata, name, "\n".join(dict.fromkeys(fingerprints)))
 
 
@@ -258,10 +264,10 @@ def _tries_line(with_term: int, without: int) -> str:
     return tried if without >= with_term else f"{tried}; a fair comparison gives both as many tries"
 
 
-def _check_group(config: Config, own: Own, data_dir: str | pathlib.Path) -> str:
+def _check_group(config: Config, own: Own, data_dir: str | pathlib.Path, layout: "_Layout") -> str:
     """Check a compile group as its training would, and return the fingerprint of its data."""
     splits, fingerprint = build.load_data(config, own, data_dir)
-    trace_step(resolve(config, splits), splits, own)
+    trace_step(resolve(config, splits, layout.mesh.shape["data"]), splits, own)
     return fingerprint
 
 
@@ -332,7 +338,7 @@ def _train_missing(
         done = 0
         for g, of_group in itertools.groupby(left, key=lambda item: item[0]):
             splits, _ = build.load_data(configs[groups[g][0]], own, data_dir)
-            resolved = {number: resolve(configs[number], splits) for number in groups[g]}
+            resolved = {number: resolve(configs[number], splits, layout.mesh.shape["data"]) for number in groups[g]}
             runs = VectorisedRuns(list(resolved.values()), splits, layout.mesh, own)
             for _, members in of_group:
                 # Every chunk has the same size, so that one compilation serves all.

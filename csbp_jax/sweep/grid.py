@@ -178,7 +178,11 @@ def points(axes: Axes) -> list[dict[str, Any]]:
 
 
 def at(config: Config, point: Mapping[str, Any]) -> Config:
-    """Return the config at a point; ``chaos.z0.TAP`` replaces one of several strengths."""
+    """Return the config at a point, not checked; ``chaos.z0.TAP`` replaces one of several strengths.
+
+    Raises:
+      ConfigError: there are more strengths than taps.
+    """
     for field, value in point.items():
         value = tuple(value) if isinstance(value, list) else value  # JSON has lists for tuples
         if isinstance(flatten(config).get(field), tuple) and not isinstance(value, tuple):
@@ -186,6 +190,8 @@ def at(config: Config, point: Mapping[str, Any]) -> Config:
         tap = field.removeprefix("chaos.z0.")
         if tap != field:
             z0 = config.chaos.z0 if len(config.chaos.z0) > 1 else config.chaos.z0 * len(config.chaos.taps)
+            if len(z0) != len(config.chaos.taps):
+                check(config)  # refuses it
             strengths = dict(zip(config.chaos.taps, z0, strict=True)) | {tap: value}
             config = replaced(config, "chaos.z0", tuple(strengths.values()))
         else:

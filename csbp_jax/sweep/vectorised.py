@@ -190,18 +190,25 @@ def _no_selection(states: State) -> dict[str, Any]:
 
 
 def _epoch_means(measured: dict[str, Any]) -> dict[str, Any]:
-    """Average metrics ``[steps, K]`` over finite steps, ``[K]`` each; ``bad_steps`` is the longest row of bad ones."""
+    """Average metrics ``[steps, K]`` over the finite steps, of which there are ``count``, to ``means``, ``[K]`` each.
+
+    ``bad_steps`` is the longest row of bad ones.
+    """
     bad = measured["bad_steps"]
     metrics = {name: values for name, values in measured.items() if name != "bad_steps"}
-    count = np.maximum((bad == 0).sum(axis=0), 1)
-    means: dict[str, Any] = jax.tree.map(lambda values: np.where(bad == 0, values, 0).sum(axis=0) / count, metrics)
-    return means | {"bad_steps": bad.max(axis=0)}
+    count = (bad == 0).sum(axis=0)
+    means = jax.tree.map(lambda values: np.where(bad == 0, values, 0).sum(axis=0) / np.maximum(count, 1), metrics)
+    return {"means": means, "count": count, "bad_steps": bad.max(axis=0)}
 
 
 def _member_result(
     k: int, epochs: list[dict[str, Any]], tests: dict[str, dict[str, np.ndarray]], selected_epoch: int
 ) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = [jax.tree.map(lambda values: values[k].item(), epoch) for epoch in epochs]
+    rows: list[dict[str, Any]] = []
+    for epoch in epochs:
+        row = jax.tree.map(lambda values: values[k].item(), epoch)
+        means, count = row.pop("means"), row.pop("count")
+        rows.append((means if count else {}) | row)  # as in a run alone, whose epoch may have no finite step
 
     def report(kind: str, epoch: int, prefix: str = "") -> dict[str, Any]:
         return {

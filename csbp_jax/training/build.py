@@ -16,7 +16,7 @@ from csbp_jax.data.source import UserSource
 from csbp_jax.data.user import arrays
 from csbp_jax.learner import Recipe, optimizer
 from csbp_jax.models.taps import Aux
-from csbp_jax.training.plugin_file import defined_in_plugin, plugin_frames
+from csbp_jax.training.plugin_file import defined_in_plugin, error_line, plugin_frames
 from csbp_jax.training.plugins import Own
 
 TRACED: dict[str, Any] = {
@@ -156,12 +156,21 @@ def _check_loss(config: Config, own: Own, loss: Any) -> None:
     if not own.loss:
         return
     classes = config.model.classes or 2
-    logits = jax.ShapeDtypeStruct((2, config.model.time_steps, classes), jnp.float32)
-    soft = config.loss.smoothing or {"mixup", "cutmix"} & set(config.data.augment)
-    labels = jax.ShapeDtypeStruct((2, classes), jnp.float32) if soft else jax.ShapeDtypeStruct((2,), jnp.int32)
-    where = jax.ShapeDtypeStruct((2,), bool)
+    size = classes + 1  # not the number of classes, with which wrong axes could be multiplied
+    logits = jax.ShapeDtypeStruct((size, config.model.time_steps, classes), jnp.float32)
+    where = jax.ShapeDtypeStruct((size,), bool)
+    labels = {"integers [B] here, as in validation and test": jax.ShapeDtypeStruct((size,), jnp.int32)}
+    if config.loss.smoothing or {"mixup", "cutmix"} & set(config.data.augment):
+        form = "probabilities [B, C] here, as in training with loss.smoothing, mixup or cutmix"
+        labels[form] = jax.ShapeDtypeStruct((size, classes), jnp.float32)
     expected = "loss(logits [B, T, C], labels, where=None) -> a scalar"
-    _check_scalar(own, "loss", expected, lambda o, y, w: (loss(o, y), loss(o, y, where=w)), logits, labels, where)
+    for form, y in labels.items():
+        try:
+            _check_scalar(own, "loss", expected, lambda o, y, w: (loss(o, y), loss(o, y, where=w)), logits, y, where)
+        except ConfigError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{error_line(error) or f'{own.label}: loss: {error}'}; labels are {form}") from error
 
 
 def _check_term(config: Config, own: Own, term: Any) -> None:

@@ -14,6 +14,7 @@ from csbp_jax import data, learner, weights
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
+from csbp_jax.data.source import stack
 from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import multihost, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
@@ -162,9 +163,12 @@ class CompiledRun:
 
     @functools.cached_property
     def _spread_examples(self) -> dict[str, np.ndarray]:
-        """Training examples at even distances, so that neither seed nor process changes which they are."""
+        """Training examples at even distances, so that neither seed nor process changes which they are.
+
+        One by one, as a source augments only batches.
+        """
         indices = np.linspace(0, len(self.source) - 1, min(calibration.EXAMPLES, len(self.source))).astype(int)
-        return self.source.take(indices, np.zeros((len(indices), self.source.num_uniforms), np.float32))
+        return stack([self.source[int(i)] for i in indices])
 
     def _over_mesh(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Run a function with the mesh as JAX's own, so that the network can lay its activations out on each device."""
@@ -240,8 +244,13 @@ def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
 
 
-def resolve(config: Config, splits: Splits) -> Config:
+def resolve(config: Config, splits: Splits, devices: int | None = None) -> Config:
     """Fill in the fields that the model takes from the data, and check the training batch.
+
+    Args:
+      config: of the run.
+      splits: of its data.
+      devices: number of devices that share a batch; all by default.
 
     Raises:
       ConfigError: as :func:`resolve_model`, the data set is too small for a batch, or a batch cannot be divided over
@@ -253,12 +262,12 @@ def resolve(config: Config, splits: Splits) -> Config:
             f"batch_size: {config.batch_size} is not possible; allowed is at most {len(source)}, the number of "
             f"training examples of {name}"
         )
-    devices, microbatches = jax.device_count(), config.optimizer.accumulate
+    devices, microbatches = devices or jax.device_count(), config.optimizer.accumulate
     if config.batch_size % (devices * microbatches):
         factors = f" times optimizer.accumulate, {devices} x {microbatches}" if microbatches > 1 else ""
         raise ConfigError(
             f"batch_size: {config.batch_size} is not possible; allowed are multiples of {devices * microbatches}, "
-            f"the number of devices{factors}"
+            f"the number of devices of a batch{factors}"
         )
     return config
 

@@ -97,13 +97,15 @@ def train(
             )
             folder = stack.enter_context(content)
             identity = run_json.identity(run_json.read_config(folder))
-            result = run_json.read_result(folder) if _is_finished(folder, str(store), console) else None
+            result = run_json.read_result(folder) if _is_finished(folder, str(store), config, console) else None
             return str(folder), str(store), identity, result
 
         folder_name, store, identity, result = multihost.broadcast_from_host0(open_run)
         folder = pathlib.Path(folder_name)
         if result is not None:
-            console.print(f"{folder} is finished; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
+            trained = result["last"]["epoch"]
+            of_epochs = f" after {trained} epochs, not {config.epochs}" if trained != config.epochs else ""
+            console.print(f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
         else:
             job = _Job(run, splits, stop, folder, store, identity, console, steps_traced)
             with stop.deferred():
@@ -122,19 +124,28 @@ def train(
         return result
 
 
-def _is_finished(folder: pathlib.Path, store: str, console: Console) -> bool:
-    """Return whether a run has a result; if its newest checkpoint is damaged but not the one before, rename the result.
+def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Console) -> bool:
+    """Return whether a run has a result, and renames one that is no longer its last.
 
-    Such a run repeats its last epochs, as readers of it advise.
+    That is so if the newest checkpoint is damaged but not the one before: the run repeats its last epochs, as readers
+    of it advise. And if ``epochs`` was raised since: the run goes on.
+
+    Raises:
+      ConfigError: the result cannot be read.
     """
     if not (folder / "result.json").exists():
         return False
-    damage = checkpoint.damaged_before_intact(store)
-    if damage:
-        old = files.set_aside(folder / "result.json")
-        line = f"{folder}: was finished, but a checkpoint is damaged ({damage}); its result is kept as {old.name}"
-        console.print(line, soft_wrap=True)
-    return not damage
+    if damage := checkpoint.damaged_before_intact(store):
+        reason = f"a checkpoint is damaged ({damage})"
+    else:
+        result = run_json.read_result(folder)
+        trained = result["last"]["epoch"]
+        if trained >= config.epochs or _out_of_patience(config, result, trained):
+            return True
+        reason = f"after {trained} of now {config.epochs} epochs"
+    old = files.set_aside(folder / "result.json")
+    console.print(f"{folder}: was finished, but {reason}; its result is kept as {old.name}", soft_wrap=True)
+    return False
 
 
 def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str]:
@@ -177,6 +188,11 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
             multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
         saved = store.restore(saved) or saved
         start, progress = int(saved["state"].step), saved.pop("progress")
+        if start > total_steps:
+            raise ConfigError(
+                f"epochs: {config.epochs} is not possible, the newest checkpoint of {job.folder} is of epoch "
+                f"{-(-start // steps_per_epoch)}; allowed is from this epoch on, or give another NAME (--name)"
+            )
 
         def rows_up_to_start() -> list[dict[str, Any]]:
             if not start and (old := metrics_log.set_aside(log_file)):

@@ -65,7 +65,8 @@ def open_run(
         if elsewhere and not (run / "config.json").exists():
             seals.write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata())
-        if elsewhere and (differing := run_json.config_differences(elsewhere.get("config"), content)):
+        stored = elsewhere.get("config") if elsewhere else content  # as it was when the checkpoint was saved
+        if differing := run_json.config_differences(stored, content, run_json.EDITABLE):
             raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
         if own.plugins:
             console.print(f"{own.label}: {', '.join(own.plugins)} of your own", soft_wrap=True)

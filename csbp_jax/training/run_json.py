@@ -1,7 +1,7 @@
 """The JSON files of runs and sweeps: read with a check of their seals, and of the types of what is read from them."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, check, flatten_json, from_json
@@ -104,10 +104,21 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
     return fields | own | {name: content[name] for name in ("data",) if name in content}
 
 
-def config_differences(stored: Any, current: dict[str, Any]) -> list[str]:
-    """List the fields in which a config differs from that of a ``config.json``, with both values."""
-    # A checkpoint's copy may hold anything.
-    return differences(flatten_json(stored) if isinstance(stored, dict) else stored, flatten_json(current))
+def config_differences(stored: Any, current: dict[str, Any], but: Collection[str] = ()) -> list[str]:
+    """List the fields in which a config differs from that of a ``config.json``, with both values.
+
+    Args:
+      stored: the config of the file.
+      current: the config, as JSON.
+      but: fields that are left out.
+    """
+
+    def fields(config: Any) -> Any:
+        if not isinstance(config, dict):  # a checkpoint's copy may hold anything
+            return config
+        return {name: value for name, value in flatten_json(config).items() if name not in but}
+
+    return differences(fields(stored), fields(current))
 
 
 def differences(stored: Any, current: Any, prefix: str = "") -> list[str]:

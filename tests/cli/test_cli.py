@@ -9,7 +9,7 @@ import pty
 import re
 import subprocess
 import sys
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -24,6 +24,7 @@ from csbp_jax.config.validation import RANGES
 from csbp_jax.data.device import transform
 from csbp_jax.evaluation import evaluate
 from csbp_jax.runtime.preemption import Stopped
+from csbp_jax.sweep import grid
 from tests.support.matching import search
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -352,11 +353,17 @@ def test_options_that_a_network_of_another_name_lacks_fall_away(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("given", ["--model.features 4", "--model.features=4", "--model.connect add"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("--model.features 4", "--model.features=4", "--model.connect add"),
+        *("--model.max-delay 2", "--model.max_delay=2", "--model.drop-path=0.1"),
+    ],
+)
 def test_an_option_that_the_network_lacks_is_refused_where_it_is_given(given, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main.main(["train", "digits", "--model.name", "cnn6", *given.split()]) == 2
-    field = given.removeprefix("--").replace("=", " ").split()[0]
+    field = given.removeprefix("--").replace("=", " ").replace("-", "_").split()[0]
     assert f"csbp_jax: {field}: cnn6 has no such option; leave it at None\n" in capsys.readouterr().err
 
 
@@ -380,7 +387,7 @@ def test_list_shows_all_names(capsys):
 def test_list_says_for_which_data_an_augmentation_is():
     for name, words in listing.AUGMENTATIONS.items():
         kinds = words.rpartition("; ")[2]
-        assert ("images" in kinds) == (name in transform._ON_HOST or name in transform._MIX), name
+        assert ("images" in kinds) == (name in transform.ON_HOST or name in transform._MIX), name
         assert ("events" in kinds) == (name in transform._ON_EVENTS or name in transform._MIX), name
 
 
@@ -481,6 +488,33 @@ def test_weights_are_evaluated_in_float32_unless_a_precision_is_given(more, prec
     assert [config.model.precision for config in configs_seen] == [precision]
     notice = "csbp_jax: model.precision: float32, as in the original code; for the preset's, add --model.precision bf"
     assert capsys.readouterr().err.startswith(notice) != bool(more)
+
+
+@pytest.mark.parametrize(
+    "words, count",
+    [
+        ("model.norm=none model.init_rate=0.1,0.2", 2),
+        ("batch_size=64,128 optimizer.accumulate=64", 2),
+        ("loss.firing_low=0.6 loss.firing_high=0.8,0.9 loss.firing=1", 2),
+        ("model.norm=batch,none model.init_rate=0.1", "model.init_rate: 0.1 is not possible with model.norm batch, w"),
+        ("chaos.taps=conv1.norm chaos.z0.conv2.norm=3", "chaos.z0: 2 numbers for 1 taps; give one"),
+    ],
+)
+def test_values_of_a_grid_are_checked_together(words, count, capsys, monkeypatch):
+    swept: list[int] = []
+    monkeypatch.setattr("csbp_jax.sweep.run", lambda config, axes, **_: swept.append(len(grid.members(config, axes))))
+    line = ["sweep", "digits", "--chaos.taps", "conv1.norm", "conv2.norm", "--chaos.z0", "1", "2", "--grid", words]
+    if isinstance(count, int):
+        assert main.main(line) == 0 and swept == [count]
+    else:
+        assert main.main(line) == 2 and capsys.readouterr().err.startswith(f"csbp_jax: {count}")
+
+
+def test_a_control_needs_not_be_possible_alone(monkeypatch):
+    named: list[Any] = []
+    monkeypatch.setattr("csbp_jax.sweep.run", lambda config, axes, comparison, **_: named.append(comparison.control))
+    words = ["--grid", "model.norm=none model.init_rate=0.1,0.2 seed=0:2", "--control", "model.init_rate=0.1"]
+    assert main.main(["sweep", "digits", *words]) == 0 and named == [{"model.init_rate": 0.1}]
 
 
 @pytest.mark.parametrize(

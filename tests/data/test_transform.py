@@ -208,6 +208,11 @@ def test_units_without_height_and_width():
     assert trained == (8, 3, 700) and evaluated == shape
 
 
+def test_one_frame_may_be_chosen_for_one_time_step():
+    train, _ = transform.make(config(time_steps=1, frames=1), events=True)
+    assert jax.eval_shape(train, KEY, counts(shape=(8, 1, 16, 16, 2)))["x"].shape == (8, 1, 16, 16, 2)
+
+
 OF_FRAMES = {"normalise": "max", "size": (12, 12), "resize": "bilinear", "frames": 4}
 
 
@@ -282,6 +287,11 @@ def rejected(field, value, kind, allowed):
         (True, {"frames": 7}, r"^data.frames: 7 is not possible; allowed is up to model.time_steps \(6\)$"),
         (
             True,
+            {"frames": 1},
+            r"^data.frames: 1 is not possible with model.time_steps 6, where one .* still image; allowed is from 2 on$",
+        ),
+        (
+            True,
             {"augment": ("flip", "event_drop")},
             r"^data.augment: event_drop works on counts, so it must come first$",
         ),
@@ -295,4 +305,4 @@ def test_impossible_options_are_rejected_in_one_line(events, options, message):
 
 
 def test_every_augmentation_of_the_config_is_implemented():
-    assert {*transform._ON_HOST, *transform._ON_EVENTS, *transform._MIX} == set(get_args(AugmentName))
+    assert {*transform.ON_HOST, *transform._ON_EVENTS, *transform._MIX} == set(get_args(AugmentName))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs, data, learner, losses, models
-from csbp_jax.config import Chaos, Config, ConfigError, Loss, Model, Optimizer, check
+from csbp_jax.config import Chaos, Config, ConfigError, Data, Loss, Model, Optimizer, check
+from csbp_jax.data.images import sources
 from csbp_jax.learner import objective, optimizer
 from csbp_jax.models.basic import Dense
 from csbp_jax.neurons import LIF
@@ -47,6 +48,17 @@ def test_eight_layers_without_norms_fall_silent_and_with_an_initial_rate_do_not(
     assert len(silent) == 8 and silent["fc4"] < 0.001 and max(silent[f"fc{i}"] for i in range(6, 9)) == 0
     rates = initial_rates(deep("none", 0.2))
     assert all(rate == pytest.approx(0.2, abs=0.04) for rate in rates.values()), rates
+
+
+@pytest.mark.parametrize("name", ["crop", "flip", "random_erasing"])
+def test_rates_are_measured_on_examples_that_are_not_augmented(name):
+    config = deep("none", 0.2, features=(16,))
+    config = dataclasses.replace(config, data=Data(augment=(name,), erasing_probability=1.0))
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
+    steps = sources.host_steps(config, (8, 8), lambda: np.zeros(1))
+    both = [sources.ImageArraySource(x, np.zeros(40, int), 10, augmented) for augmented in (steps, [])]
+    states = [compiled.compile_run(config, source, 1).pure_init(jax.random.key(0)) for source in both]
+    jax.tree.map(np.testing.assert_array_equal, *(state.params for state in states))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 
@@ -125,6 +126,9 @@ def test_a_diverging_member_leaves_the_others_bit_identical(tmp_path):
     assert diverging[:2] == calm[:2]
     assert [row["diverged"] for row in diverging] == ["False", "False", "True", "True"]
     assert diverging[2]["last_test_accuracy"] == ""
+    # Their later epochs have no finite step, and so no means; no layer is silent in them.
+    measured = [row["member"] for row in read_csv(tmp_path / "a", "epochs") if row["task_loss"] and row["rates.fc1"]]
+    assert [measured.count(str(member)) for member in range(4)] == [3, 3, 1, 1]
 
 
 def test_a_member_whose_loss_explodes_is_marked_as_diverged(tmp_path, monkeypatch):
@@ -221,6 +225,23 @@ def test_shards_of_another_sweep_or_in_training_are_refused(tmp_path, nothing_tr
     run(tmp_path, {"seed": [0, 1]})
     run(tmp_path, {"seed": [0, 1]}, fresh=True)
     assert not folder.exists() and len(list(tmp_path.glob("s.before-*/shards/0-of-2/chunks/*.json"))) == 1
+
+
+def test_a_shard_of_another_sweep_than_its_folder_is_not_trained(tmp_path, nothing_trains):
+    run_shard = functools.partial(sweep.run_shard, SMALL, name="s", root=tmp_path, console=QUIET())
+    begun = tmp_path / "s" / "shards" / "0-of-3"
+    begun.mkdir(parents=True)  # by a process that has not written its config.json yet
+    old = run_shard({"seed": [0, 1]}, grid.Shard(1, 2))
+    with pytest.raises(ConfigError, match=r"1-of-2: it belongs to another sweep .*grid.seed.*; move it out"):
+        run_shard({"seed": [0, 2]}, grid.Shard(0, 2))
+    assert sorted(path.name for path in old.parent.iterdir()) == ["0-of-3", "1-of-2"]
+    run_shard({"seed": [0, 2]}, grid.Shard(0, 2), fresh=True)  # the others will be
+    shutil.rmtree(tmp_path / "s")
+    run(tmp_path, {"seed": [0, 1]})
+    for fresh in (False, True):
+        with pytest.raises(ConfigError, match=r"^NAME: .*/s is another sweep; .*grid.seed.*\. Give another NAME"):
+            run_shard({"seed": [0, 2]}, grid.Shard(0, 2), fresh=fresh)
+    assert not old.parent.exists()
 
 
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "1/0", "a/b", "1/2/3"])
@@ -466,3 +487,10 @@ def test_the_best_of_a_folder_without_a_sweep_is_refused(tmp_path):
 def test_a_number_that_does_not_divide_the_devices_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--data-parallel: 3 does not divide the 8 devices"):
         run(tmp_path, {"seed": [0]}, data_parallel=3)
+
+
+def test_a_batch_is_divided_over_the_devices_that_share_it_not_over_all(tmp_path, nothing_trains):
+    run(tmp_path, {"seed": [0]}, replaced(SMALL, "batch_size", 36), data_parallel=4)
+    with pytest.raises(ConfigError, match=r"batch_size: 36 .* multiples of 8, the number of devices"):
+        run(tmp_path / "all", {"seed": [0]}, replaced(SMALL, "batch_size", 36), data_parallel=8)
+    assert not (tmp_path / "all").exists()

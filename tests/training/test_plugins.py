@@ -289,7 +289,7 @@ def test_links_of_the_page_lead_somewhere():
 
 HEAD = """import numpy as np
 import jax.numpy as jnp
-from csbp_jax.config import Config, Loss, Model
+from csbp_jax.config import Config, Data, Loss, Model
 config = Config(model=Model(name="dense", input_shape=(), classes=0, time_steps=2, features=(4,)), batch_size=8)
 x, y = np.zeros((40, 2, 3)), np.arange(40) % 2
 def data(config, data_dir): return {"train": (x, y), "test": (x, y)}
@@ -338,7 +338,25 @@ WRONG = {
     "    import flax.linen as nn\n    class Own(nn.Module):\n        @nn.compact\n"
     "        def __call__(self, x, train=False): return nn.Dense(2)(x), None\n    return Own()":
         "{}: model: model.<locals>.Own.__call__() got an unexpected keyword argument 'membrane_term'",
-    "def loss(config): return lambda logits, labels, where=None: logits": "{}: loss gives (2, 2, 2); expected is",
+    **{
+        f"x = x[:, :1]\nconfig = Config(model=config.model, batch_size=8, data=Data(augment=({name!r},)))":
+            f"data.augment: {name} is not possible for arrays of your own ({{}}); leave it out"
+        for name in ("randaugment", "random_erasing", "crop", "autoaugment")
+    },
+    "def loss(config): return lambda logits, labels, where=None: logits": "{}: loss gives (3, 2, 2); expected is",
+    "import jax\nconfig = Config(model=config.model, batch_size=8, loss=Loss(smoothing=0.1))\ndef loss(config):\n"
+    "    def soft(logits, labels, where=None):\n"
+    "        return jnp.mean(-jnp.einsum('bc,bc->b', labels, jax.nn.log_softmax(logits.mean(1))), where=where)\n"
+    "    return soft":
+        "{}:11: in soft: ValueError: Einstein sum subscript 'bc' does not contain the correct number of indices for "
+        "operand 0.; labels are integers [B] here, as in validation and test\n",
+    "import optax\nconfig = Config(model=config.model, batch_size=8, data=Data(augment=('mixup',)))\n"
+    "def loss(config):\n    def hard(logits, labels, where=None):\n"
+    "        values = optax.softmax_cross_entropy_with_integer_labels(logits.mean(1), labels)\n"
+    "        return jnp.mean(values, where=where)\n    return hard":
+        "{}:11: in hard: TypeError: Expected the input to have a dtype that is a subdtype of <class 'numpy.integer'>, "
+        "got float32 instead; labels are probabilities [B, C] here, as in training with loss.smoothing, mixup or "
+        "cutmix\n",
     "def loss(config): return lambda logits, labels: 0.0": "{}: loss: ",
     "def loss(config): return config.optimizer.lr * 2": "{}:7: in loss: TypeError: unsupported operand type(s) for *: "
         "'TracedPlaceholder'",

@@ -126,16 +126,53 @@ def test_a_checkpoint_of_an_older_version_names_no_run_and_resumes(finished, cop
     assert "resumed after step 2" in text and result["params_sha256"] == finished[1]["params_sha256"]
 
 
-def test_a_run_goes_on_after_an_edit_of_fields_that_do_not_tell_runs_apart(copy):
+def edit(copy, **fields):
+    """The config after an edit of a run's ``config.json``."""
     content = json.loads((copy / "config.json").read_text())
-    content["config"] |= {"epochs": 3, "eval_batch_size": 90}
+    content["config"] |= fields
     del content["sha256"]
     (copy / "config.json").write_text(json.dumps(content))
+    return dataclasses.replace(SMALL, **fields)
+
+
+def test_a_run_goes_on_after_an_edit_of_fields_that_do_not_tell_runs_apart(copy):
+    edited = edit(copy, epochs=3, eval_batch_size=90)
     (copy / "result.json").unlink()
-    edited = dataclasses.replace(SMALL, epochs=3, eval_batch_size=90)
     result, text = run(edited, copy.parent, name="r")
     assert "resumed after step 4" in text and result["last"]["epoch"] == 3
     assert set(run_json.EDITABLE) <= set(flatten(SMALL))
+
+
+def test_a_finished_run_goes_on_after_its_epochs_were_raised(finished, copy):
+    before, log = (copy / "result.json").read_bytes(), read_rows(copy / "metrics.jsonl")
+    edited = edit(copy, epochs=3)
+    result, text = run(edited, copy.parent, name="r")
+    (old,) = copy.glob("result.json.before-*")
+    assert f"was finished, but after 2 of now 3 epochs; its result is kept as {old.name}" in text
+    assert "resumed after step 4" in text and result["last"]["epoch"] == 3 and old.read_bytes() == before
+    rows = read_rows(copy / "metrics.jsonl")
+    assert rows[: len(log)] == log and [row["step"] for row in rows if row["kind"] == "epoch"] == [2, 4, 6]
+    again, text = run(edited, copy.parent, name="r")
+    assert again == result and "r is finished; FRESH=1" in text
+
+
+def test_a_run_that_stopped_early_stays_finished_after_its_epochs_were_raised(copy):
+    content = run_json.read_result(copy)
+    content["chosen"]["epoch"] = 1
+    (copy / "result.json").write_text(json.dumps(content))
+    result, text = run(edit(copy, epochs=9, patience=1), copy.parent, name="r")
+    assert result == content and "r is finished after 2 epochs, not 9; FRESH=1" in text
+
+
+def test_epochs_before_the_newest_checkpoint_are_refused(copy):
+    """Its weights would be taken for those of the last of these epochs."""
+    edited = edit(copy, epochs=1)
+    result, text = run(edited, copy.parent, name="r")
+    assert result["last"]["epoch"] == 2 and "r is finished after 2 epochs, not 1; FRESH=1" in text
+    (copy / "result.json").unlink()
+    with pytest.raises(ConfigError, match=r"^epochs: 1 is not possible, .*/r is of epoch 2; allowed is from this ep"):
+        run(edited, copy.parent, name="r")
+    assert not (copy / "result.json").exists()
 
 
 def test_rows_without_a_checkpoint_are_kept(finished, copy):

@@ -18,7 +18,9 @@ Batch = dict[str, jax.Array]
 Transform = Callable[[jax.Array, Batch], Batch]
 """``(key, batch) -> batch``, pure."""
 
-_ON_HOST = ("crop", "flip", "cutout", "autoaugment", "randaugment", "random_erasing", "resized_crop")
+ON_HOST = ("crop", "flip", "cutout", "autoaugment", "randaugment", "random_erasing", "resized_crop")
+"""Augmentations of still images, which a source applies while it reads."""
+
 _MIX = {"mixup": mix.mixup, "cutmix": mix.cutmix}
 _ON_EVENTS: dict[str, augment.Augmentation] = {
     "event_drop": augment.per_example(augment.event_drop),
@@ -79,7 +81,7 @@ def make_unmixed(config: Config, events: bool) -> Transform:
 
 def _for_images(config: Config) -> tuple[Transform, Transform]:
     data = config.data
-    _check("augment", data.augment, (*_ON_HOST, *_MIX), "still images")
+    _check("augment", data.augment, (*ON_HOST, *_MIX), "still images")
     _check("resize", [data.resize], ["events"], "still images")
     _check("normalise", [data.normalise], ["none", "standard"], "still images")
     if data.encode != "direct":
@@ -147,6 +149,11 @@ def _check_events(config: Config) -> None:
         raise ConfigError("data.augment: event_drop works on counts, so it must come first")
     if data.resize != "events" and data.size is None:
         raise ConfigError(f"data.size: None, but data.resize is {data.resize}; give a height and width")
+    if data.frames == 1 < config.model.time_steps:
+        raise ConfigError(
+            f"data.frames: 1 is not possible with model.time_steps {config.model.time_steps}, where one frame would be "
+            "taken for a still image; allowed is from 2 on"
+        )
     if data.frames is not None and data.frames > config.model.time_steps:
         raise ConfigError(
             f"data.frames: {data.frames} is not possible; allowed is up to model.time_steps ({config.model.time_steps})"

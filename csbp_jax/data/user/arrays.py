@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data.device import transform
 from csbp_jax.data.source import Array, ArraySource, DataSource, UserSource, example_batch
 from csbp_jax.data.splits import stratified
 from csbp_jax.data.user import folder_files
@@ -161,7 +162,7 @@ def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None
 def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
     """Return the first option that only other sources implement; empty if there is none."""
     data = config.data
-    by_source = ("resized_crop", "autoaugment", *(("crop", "flip", "cutout") if shape[0] == 1 else ()))
+    by_source = transform.ON_HOST if shape[0] == 1 else ()  # transform refuses those that events lack
     for name in data.augment:
         if name in by_source or (name == "cutmix" and len(shape) != 4):
             return f"data.augment: {name}"

@@ -48,7 +48,8 @@ def open_folder(
     Args:
       folder: a path, or an address ``gs://...``; created if it is missing.
       report: called with one line per damaged checkpoint, and per failed save that does not end the run.
-      run_files: files of the run. Each checkpoint holds copies of them, and a restore writes them back.
+      run_files: files of the run. Each checkpoint holds copies of them, and a restore writes them back,
+        but for a ``config.json`` that is there.
       identity: what tells the run from others. Each checkpoint holds it, and one of another run is refused.
 
     Raises:
@@ -218,7 +219,8 @@ class Checkpoints:
 
     def _restore_run_files(self, copies: epath.Path) -> None:
         for file in self._run_files:
-            if (copies / file.name).exists():
+            edited = file.name == "config.json" and file.exists()  # perhaps; its copy is of the save
+            if (copies / file.name).exists() and not edited:
                 files.write_bytes(file, (copies / file.name).read_bytes())
 
     def _newest_intact(self) -> str | None:

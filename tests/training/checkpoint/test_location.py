@@ -172,6 +172,19 @@ def test_another_machine_resumes_from_the_checkpoints_alone(elsewhere_run, tmp_p
     assert configs[0] == configs[1]
 
 
+def test_an_edit_of_the_config_stays_and_resumes_with_and_without_the_option(elsewhere_run, tmp_path):
+    there, mine = copy(elsewhere_run, tmp_path), shutil.copytree(elsewhere_run[0] / "runs", tmp_path / "runs")
+    location.record_location(mine / "r", there / "r")
+    content = run_json.read_config(mine / "r")
+    content["config"]["eval_batch_size"] = 90
+    (mine / "r" / "config.json").write_text(json.dumps(content))
+    for options in ({}, {"checkpoints": str(there)}):
+        (mine / "r" / "result.json").unlink()
+        result, text = run(dataclasses.replace(SMALL, eval_batch_size=90), mine, name="r", **options)
+        assert "resumed after step 4" in text and result["params_sha256"] == elsewhere_run[1]["params_sha256"]
+        assert run_json.read_config(mine / "r")["config"]["eval_batch_size"] == 90
+
+
 def test_metrics_come_from_the_checkpoint_if_a_machine_has_fewer_rows(elsewhere_run, tmp_path):
     there, mine = copy(elsewhere_run, tmp_path), shutil.copytree(elsewhere_run[0] / "runs", tmp_path / "runs")
     location.record_location(mine / "r", there / "r")
