@@ -30,8 +30,8 @@ from experiments.study import Content
 MODULE = "experiments.accuracy"
 # Caveats that the numbers do not show.
 NOTES = {
-    "digits": "Both methods are near 100 %, so this shows that the method trains, not that it improves accuracy. Images "
-    "by the same writer occur in all splits.",
+    "digits": "Both methods are near 100 %, so this shows that the method trains, not that it improves accuracy. "
+    "Images by the same writer occur in all splits.",
 }
 
 ORIGIN = "There was no plan, and $z_0$ is the preset's, not tuned; [with the other data sets](../together/README.md)."
