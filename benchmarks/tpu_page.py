@@ -81,11 +81,11 @@ norm and their gradients, which wait for each other; with a norm per slice, they
 
 def _overlap(programs: dict[str, Any]) -> str:
     """What XLA makes of options that ask for overlap; empty if no program was compiled with them."""
-    asked = {key: row for key, row in programs.items() if "with overlap asked for" in key}
-    if not asked:
+    with_options = {key: row for key, row in programs.items() if "with overlap asked for" in key}
+    if not with_options:
         return ""
     counts = []
-    for key, row in asked.items():
+    for key, row in with_options.items():
         inside, all_of_them = row["overlapped"], row["collectives"]["all-reduce"]
         megabytes = f"{inside['bytes'] / 1e6:.1f} of {all_of_them['bytes'] / 1e6:.1f} MB"
         counts.append(f"{key.split(', ')[1]}: {inside['count']} of {all_of_them['count']} all-reduces, {megabytes}")

@@ -132,17 +132,17 @@ class Compiled:
     seconds: float
 
 
-def optimise(lowered: jax.stages.Lowered, code: bool, asked: Mapping[str, bool | int]) -> Compiled:
+def optimise(lowered: jax.stages.Lowered, code: bool, xla_options: Mapping[str, bool | int]) -> Compiled:
     """Let XLA optimise a program, which ``code`` also compiles to the end; else XLA goes on in a thread.
 
-    asked: options of XLA.
+    xla_options: passed to XLA.
 
     Raises:
       SystemExit: XLA cannot compile the program.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder, began = pathlib.Path(name), time.perf_counter()
-        options = {"xla_dump_to": name, **asked}
+        options = {"xla_dump_to": name, **xla_options}
         thread = threading.Thread(target=lowered.compile, kwargs={"compiler_options": options}, daemon=True)
         thread.start()
         # XLA writes the files in this order.
@@ -268,8 +268,8 @@ def main() -> None:
     config, per_chip = load(options.net, mesh.size)
     config = dataclasses.replace(config, layout=options.layout)
     operations = flops(config, per_chip)
-    asked = COMPILER_OPTIONS.get(options.net.partition(" with ")[2], {})
-    program = optimise(lower_step(config, per_chip, mesh), options.code, asked)
+    xla_options = COMPILER_OPTIONS.get(options.net.partition(" with ")[2], {})
+    program = optimise(lower_step(config, per_chip, mesh), options.code, xla_options)
     content = json.loads(options.file.read_text()) if options.file.exists() else {"programs": {}}
     content["programs"][f"{options.net}, {options.slice}, {options.layout}"] = describe(program, per_chip, operations)
     content["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}

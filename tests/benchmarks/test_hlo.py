@@ -186,11 +186,11 @@ def test_a_collective_that_is_spread_over_fusions_counts_once_and_as_overlapped(
 def test_overlap_costs_bytes_and_memory():
     programs = json.loads((PUBLISHED / "tpu.json").read_text())["programs"]
     for name in ("v5e 2x2", "v5p 2x2x1"):
-        asked, default = (
+        overlapping, default = (
             programs[f"{net}, {name}, data"] for net in ("SEW-ResNet-34 with overlap asked for", "SEW-ResNet-34")
         )
-        assert asked["overlapped"]["bytes"] > asked["collectives"]["all-reduce"]["bytes"] / 2
-        assert asked["bytes"] > default["bytes"] and asked["temporaries"] > default["temporaries"]
+        assert overlapping["overlapped"]["bytes"] > overlapping["collectives"]["all-reduce"]["bytes"] / 2
+        assert overlapping["bytes"] > default["bytes"] and overlapping["temporaries"] > default["temporaries"]
 
 
 NEURONS = """HloModule m, is_scheduled=true
