@@ -192,13 +192,13 @@ def describe(program: Compiled, per_chip: int, operations: float) -> dict[str, A
 
 
 def overlapped(text: str) -> dict[str, int]:
-    """Count the all-reduces that fusions hold, so that a convolution goes on beside them, and their bytes."""
+    """Count the all-reduces that are in a fusion with a convolution, which goes on beside them, and their bytes."""
     modules, _ = hlo.computations(text)
     operands: dict[str, int] = {}
     for instruction in (i for computation in modules.values() for i in computation.values() if i.opcode == "fusion"):
-        for inside in _inside(instruction, modules):
-            if inside.opcode == "all-reduce":
-                operands[hlo.channel_of(inside)] = hlo.size(inside.type)
+        inside = _inside(instruction, modules)
+        if any(i.opcode == "convolution" for i in inside):
+            operands |= {hlo.channel_of(i): hlo.size(i.type) for i in inside if i.opcode == "all-reduce"}
     return {"count": len(operands), "bytes": sum(operands.values())}
 
 

@@ -31,7 +31,7 @@ def test_convolutions_of_few_channels_equal_laxs(x64, channels, features):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about programs for CPUs")
 @pytest.mark.parametrize("features, left", [(31, 1), (32, 0)])
 def test_few_channels_are_convolved_as_products_in_both_passes_if_there_are_many_features(features, left):
-    """XLA's convolution was up to three times slower; its gradient for fewer features is not."""
+    """XLA's convolution is slower there, but not its gradient for fewer features."""
 
     def kernel_gradient(x, weights):
         return jax.grad(lambda weights: cpu_ops.convolution(x, weights, (1, 1), [(1, 1)] * 2).sum())(weights)
