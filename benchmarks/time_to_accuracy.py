@@ -1,6 +1,6 @@
 """Time to an accuracy on CIFAR-10's images: a small network trained by this package and by SpikingJelly.
 
-    python -m benchmarks.time_to_accuracy [--network small | large] [--seeds 3] [--cores 0 1] [--data-dir data]
+    python -m benchmarks.time_to_accuracy [--network small | large | longer] [--seeds 3] [--cores 0 1] [--data-dir data]
         [--peers .bench] [--out docs/results/bench]
 
 Both train a network of ``NETWORKS`` on the same images, with the same splits, batch size, loss, optimiser, schedule,
@@ -11,8 +11,8 @@ drawn from the seed. Ours is ``csbp_jax train``, with its checks, metrics and ch
 Makefile, as is SpikingJelly's (peers/train_spikingjelly.py). In the end the convolutions of a step are timed alone, on
 one core.
 
-Writes time_to_accuracy.json after each run, and time_to_accuracy.md, for the large network time_to_accuracy_large; runs
-that are in the file are not repeated.
+Writes time_to_accuracy.json after each run, and time_to_accuracy.md, for the others time_to_accuracy_large and
+time_to_accuracy_longer; runs that are in the file are not repeated.
 """
 
 import argparse
@@ -60,10 +60,12 @@ NETWORKS: dict[str, dict[str, list[Any]]] = {
         "loss.smoothing": [0.1],
     },
 }
-"""Options of ``csbp_jax train``: small is to reach 70 %, large 80 %."""
+NETWORKS["longer"] = NETWORKS["large"] | {"epochs": [14]}
+"""Options of ``csbp_jax train``: small is to reach 70 %, large 80 %. One of large's six runs stopped short of that, at
+79.8 %, so that longer trains it for two more epochs."""
 CONVOLUTION_ROUNDS = 9
 LIBRARIES = ("csbp_jax", "spikingjelly")
-NAMES = {"small": "time_to_accuracy", "large": "time_to_accuracy_large"}
+NAMES = {"small": "time_to_accuracy", "large": "time_to_accuracy_large", "longer": "time_to_accuracy_longer"}
 
 Epochs = list[tuple[int, float]]
 """``(epoch, validation accuracy)`` of the epochs that have ended."""
