@@ -41,6 +41,15 @@ def test_when_an_accuracy_is_reached():
     assert time_page.per_epoch(run, "wall") == 20 and time_page.before(run, "cpu") == 5
 
 
+def test_a_crossing_lies_between_the_ends_of_two_epochs():
+    run = run_of([0.5, 0.66, 0.71, 0.69], seconds=20.0)
+    assert time_page.seconds_to_crossing(0.7, run, "wall") == pytest.approx(50 + 20 * 4 / 5)
+    assert time_page.seconds_to_crossing(0.7, run, "cpu") == pytest.approx(25 + 10 * 4 / 5)
+    assert time_page.seconds_to_crossing(0.5, run, "wall") == 30
+    assert time_page.seconds_to_crossing(0.66, run, "wall") == pytest.approx(50)
+    assert time_page.seconds_to_crossing(0.8, run, "wall") is None
+
+
 def test_ratios_are_of_pairs_that_both_reached_it():
     ours = [run_of([0.6, 0.71], 10.0), run_of([0.6, 0.65], 10.0), run_of([0.8, 0.8], 10.0)]
     peers = [run_of([0.6, 0.71], 25.0), run_of([0.7, 0.75], 10.0)]
