@@ -8,7 +8,7 @@ from typing import Any
 
 from csbp_jax.config import Config, ConfigError, suggestion
 from csbp_jax.data.download.fetch import Show
-from csbp_jax.data.pipeline import Readers, eval_batches, train_batches
+from csbp_jax.data.pipeline import Readers, configured_readers, eval_batches, train_batches
 from csbp_jax.data.source import DataSource, as_data_source, example_batch, take
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Readers",
     "as_data_source",
     "classes",
+    "configured_readers",
     "eval_batches",
     "example_batch",
     "fingerprint",

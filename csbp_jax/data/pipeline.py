@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.data.source import Batch, DataSource
 
 _STEPS = 1_000_000_000  # practically endless; grain needs a length
@@ -25,6 +25,11 @@ class Readers(NamedTuple):
 
     workers: int = 0
     threads: int = 1
+
+
+def configured_readers(config: Config) -> Readers:
+    """Return the readers that a config asks for."""
+    return Readers(config.data.workers, config.data.threads)
 
 
 _ONE_THREAD = Readers()
@@ -59,16 +64,17 @@ def train_batches(
     if batch_size > len(source):
         raise ConfigError(f"batch_size: {batch_size} is not possible; allowed are at most {len(source)}, all records")
     read = _ReadBatch(source, batch_size, seed, slice(index * rows, (index + 1) * rows))
-    batches = grain.MapDataset.range(start_step, _STEPS).map(read)
-    batches = batches.to_iter_dataset(
-        grain.ReadOptions(num_threads=readers.threads, prefetch_buffer_size=max(2, readers.threads))
-    )
+    batches = _read_ahead(grain.MapDataset.range(start_step, _STEPS).map(read), readers.threads)
     if readers.workers:
         if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads one of its flags when it starts workers
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=readers.workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, worker_init_fn=_end_with_reader)
     return iter(batches)
+
+
+def _read_ahead(batches: "grain.MapDataset[Batch]", threads: int) -> "grain.IterDataset[Batch]":
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads)))
 
 
 def _end_with_reader(worker: int, workers: int) -> None:
@@ -105,16 +111,26 @@ def _order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     return np.random.default_rng([_ORDER, seed, epoch]).permutation(n)
 
 
-def eval_batches(source: DataSource, batch_size: int, *, process: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def eval_batches(
+    source: DataSource, batch_size: int, *, process: tuple[int, int] = (0, 1), readers: Readers = _ONE_THREAD
+) -> Iterator[Batch]:
     """Iterate once over all records; the last batch is padded by the last record, where ``mask [B]`` is False.
 
-    All processes take the same number of steps; ``process`` (p, P) gets rows ``[p B/P, (p+1) B/P)`` of each batch.
+    All processes take the same number of steps; ``process`` (p, P) gets rows ``[p B/P, (p+1) B/P)`` of each batch. As
+    many threads as there are ``readers`` read ahead, but no workers, which would take seconds to start.
 
     Raises:
       ConfigError: P does not divide B.
     """
-    # Not a generator itself, so that the error is raised by the call.
-    return _eval_batches(source, batch_size, process[0], _rows_per_process(batch_size, process[1]))
+    index, rows = process[0], _rows_per_process(batch_size, process[1])
+
+    def read(step: int) -> Batch:
+        indices = step * batch_size + index * rows + np.arange(rows)
+        uniforms = np.zeros((rows, source.num_uniforms), np.float32)
+        return source.take(np.minimum(indices, len(source) - 1), uniforms) | {"mask": indices < len(source)}
+
+    batches = grain.MapDataset.range(-(-len(source) // batch_size)).map(read)
+    return iter(_read_ahead(batches, max(1, readers.workers) * readers.threads))
 
 
 def _rows_per_process(batch_size: int, processes: int) -> int:
@@ -123,11 +139,3 @@ def _rows_per_process(batch_size: int, processes: int) -> int:
             f"batch_size: {batch_size} is not possible; allowed are multiples of {processes}, the number of processes"
         )
     return batch_size // processes
-
-
-def _eval_batches(source: DataSource, batch_size: int, process: int, rows: int) -> Iterator[Batch]:
-    for start in range(0, len(source), batch_size):
-        indices = start + process * rows + np.arange(rows)
-        uniforms = np.zeros((rows, source.num_uniforms), np.float32)
-        batch = source.take(np.minimum(indices, len(source) - 1), uniforms)
-        yield batch | {"mask": indices < len(source)}

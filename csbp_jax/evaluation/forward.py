@@ -66,7 +66,8 @@ def apply_batched(
 
     def function(source: data.DataSource) -> Iterator[tuple[NDArray[np.bool_], Any]]:
         keys = eval_keys(run.config.seed, source, batch_size)
-        for number, batch in enumerate(data.eval_batches(source, batch_size)):
+        batches = data.eval_batches(source, batch_size, readers=data.configured_readers(run.config))
+        for number, batch in enumerate(batches):
             yield batch["mask"], step(variables, keys[number], sharding.shard_batch(batch, devices))
 
     return function

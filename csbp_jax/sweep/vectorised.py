@@ -161,9 +161,9 @@ def evaluate(runs: VectorisedRuns, states: Any, configs: Sequence[Config], split
     source, devices = runs.splits[split], runs.mesh.shape["data"]
     size = -(-runs.config.eval_batch_size // devices) * devices
     keys = jnp.stack([eval_keys(c.seed, source, size) for c in configs])
+    batches = data.eval_batches(source, size, readers=data.configured_readers(runs.config))
     sums = [
-        runs.eval_step(states, keys[:, number], runs.shard_batch(batch, axis=0))
-        for number, batch in enumerate(data.eval_batches(source, size))
+        runs.eval_step(states, keys[:, number], runs.shard_batch(batch, axis=0)) for number, batch in enumerate(batches)
     ]
     total = jax.tree.map(lambda *batch_sums: np.sum(batch_sums, axis=0, dtype=float), *jax.device_get(sums))
     return {"accuracy": total["correct"] / total["count"], "loss": total["loss"] / total["count"]}

@@ -64,7 +64,7 @@ class CompiledRun:
 
     def batches(self, seed: int, start: int = 0) -> Generator[dict[str, np.ndarray], None, None]:
         """Iterate endlessly over this process's share of each training batch, from step ``start`` on."""
-        readers = data.Readers(self.config.data.workers, self.config.data.threads)
+        readers = data.configured_readers(self.config)
         share = multihost.host_slice()
         yield from data.train_batches(self.source, self.config.batch_size, seed, start, readers=readers, **share)
 
@@ -126,7 +126,9 @@ class CompiledRun:
         batch_size = -(-self.config.eval_batch_size // self.mesh.size) * self.mesh.size
         keys = eval_keys(self.config.seed, source, batch_size)
         sums: list[dict[str, jax.Array]] = []
-        for number, batch in enumerate(data.eval_batches(source, batch_size, **multihost.host_slice())):
+        readers = data.configured_readers(self.config)
+        batches = data.eval_batches(source, batch_size, readers=readers, **multihost.host_slice())
+        for number, batch in enumerate(batches):
             check()
             sums.append(self._eval_step(state, keys[number], self.shard_batch(batch)))
             jax.block_until_ready(sums[-2:-1])  # at most two batches are in flight

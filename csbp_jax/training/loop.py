@@ -209,7 +209,12 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         # Start.
         if not start:
             saved["state"] = flip_meter.with_plain_z0(run.flip_ratio, config, saved["state"], first_batch)
-            norms = jax.tree.map(float, run.gradient_norms(saved["state"], first_batch))
+            # Without a term there is nothing to compare, and the program takes seconds to compile.
+            norms = (
+                jax.tree.map(float, run.gradient_norms(saved["state"], first_batch))
+                if config.chaos.taps
+                else {"chaos": 0.0}
+            )
             write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())
             kicked = config.chaos.term == "cbp" and any(config.chaos.z0)
             show_line(terminal.kicks(config.chaos.taps) if kicked else terminal.gradient_share(norms))

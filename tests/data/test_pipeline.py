@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 from typing import Any
@@ -115,12 +116,31 @@ def test_an_epoch_has_every_record_once_except_the_remainder(batches):
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [4, 16, 104, 200])
-def test_evaluation_counts_every_record_once_in_equally_many_steps(processes, batch_size):
-    shares = [list(data.eval_batches(Noisy(), batch_size, process=(p, processes))) for p in range(processes)]
+@pytest.mark.parametrize("readers", [data.Readers(), data.Readers(0, 3), data.Readers(2, 2)])
+def test_evaluation_counts_every_record_once_in_equally_many_steps(processes, batch_size, readers):
+    shares = [
+        list(data.eval_batches(Noisy(), batch_size, process=(p, processes), readers=readers)) for p in range(processes)
+    ]
     assert {len(share) for share in shares} == {-(-103 // batch_size)}
     steps = [{key: np.concatenate([b[key] for b in step]) for key in step[0]} for step in zip(*shares, strict=True)]
     shown = np.concatenate([step["x"][step["mask"]][:, 0, 0] for step in steps])
     np.testing.assert_array_equal(shown, np.arange(103))
+
+
+def test_evaluation_reads_as_many_batches_at_once_as_there_are_readers():
+    everyone = threading.Barrier(4)
+
+    class Waiting(Noisy):
+        def take(self, indices, uniforms):
+            everyone.wait(timeout=60)
+            return super().take(indices, uniforms)
+
+    batches = list(data.eval_batches(Waiting(), 13, readers=data.Readers(2, 2)))  # 8 of them
+    assert np.concatenate([batch["mask"] for batch in batches]).sum() == 103
+
+
+def test_an_empty_source_has_no_batches_of_evaluation():
+    assert not list(data.eval_batches(RecordList(), 4))
 
 
 @pytest.mark.parametrize("read", [functools.partial(data.train_batches, seed=0), data.eval_batches])

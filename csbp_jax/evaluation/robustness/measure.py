@@ -249,7 +249,8 @@ def _outcomes(
     devices = sharding.data_parallel()
     variables = jax.device_put(subject.variables, sharding.replicated(devices))
     size = _batch_size(len(rows), subject.programs.config)
-    batches = data.eval_batches(forward.Unaugmented(subject.source, rows), size)
+    readers = data.configured_readers(subject.programs.config)
+    batches = data.eval_batches(forward.Unaugmented(subject.source, rows), size, readers=readers)
     cases = [case for name in names for case in _cases(subject.programs, name, plan)]
     stage = f"{subject.name}: {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}"
     total = -(-len(rows) // size) * len(cases)
