@@ -75,9 +75,10 @@ class Data:
     bad: Literal["fail", "skip"] = "fail"
     """Treatment of unreadable records: stop, or skip them and report their number."""
     workers: int = 0
-    """Processes that load data in the background; does not change results."""
+    """Processes that load training data in the background; does not change results."""
     threads: int = 1
-    """Threads that load data in each process; does not change results."""
+    """Threads that load data in each of these processes, or in the run's own; does not change results. Evaluation has
+    workers times threads, or threads if there are no workers."""
 
 
 NeuronName = Literal["lif", "cuba", "alif", "clif", "ilif", "psn", "masked_psn", "sliding_psn"]
