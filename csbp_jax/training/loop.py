@@ -81,8 +81,9 @@ def train(
     with contextlib.closing(run.batches(config.seed)) as batches:
         first_batch = run.shard_batch(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
-    _, metrics = multihost.all_succeed(lambda: jax.eval_shape(run.train_step, state, first_batch))
+    _, metrics = multihost.all_succeed(functools.partial(jax.eval_shape, run.train_step, state, first_batch))
     saved = checkpoint_content(state, metrics) | {"chosen": selection.select(state, 0, selection.NO_EPOCH)}
+    del state  # `saved` alone holds its arrays, so that a resume frees them
     classes = build.class_names(config, splits, data_dir)
 
     with contextlib.ExitStack() as stack:
@@ -186,7 +187,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         store = stack.enter_context(checkpoint.open_folder(job.store, show_line, beside, job.identity))
         if beside:
             multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
-        saved = store.restore(saved) or saved
+        saved.update(store.restore(saved) or {})  # in place: the caller, too, holds the dict, and so the first arrays
         start, progress = int(saved["state"].step), saved.pop("progress")
         if start > total_steps:
             raise ConfigError(

@@ -1,6 +1,7 @@
 """The training loop: files of a run, determinism, resumption after a kill, divergence, refusals."""
 
 import dataclasses
+import gc
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, sharding
-from csbp_jax.training import loop, run_json
+from csbp_jax.training import flip_meter, loop, run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
@@ -275,6 +276,31 @@ def test_a_run_killed_within_an_epoch_resumes_to_the_same_bits_without_doubled_r
     assert "resumed after step 2" in text and rows[cut - 1]["step"] == 3
     assert {**result, "seconds": 0} == {**finished[1], "seconds": 0}
     assert_same_rows(read_rows(folder / "metrics.jsonl"), rows)
+
+
+def test_a_resumed_run_holds_as_many_arrays_as_a_new_one(finished, tmp_path, monkeypatch):
+    """The state that it began with is freed when that of the checkpoint is there."""
+    counts = []
+
+    def before_step(*_):
+        def hook(step, state, batch):
+            if step in (1, 3):
+                gc.collect()
+                largest = max(jax.tree.leaves(state.params), key=lambda leaf: leaf.size)
+                counts.append((step, sum(array.shape == largest.shape for array in jax.live_arrays())))
+            return state
+
+        return hook
+
+    monkeypatch.setattr(flip_meter, "before_step", before_step)
+    folder = shutil.copytree(finished[0], tmp_path / "resumed")
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "4")
+    run(SMALL, tmp_path, name="new")
+    of_new = counts.pop(0)
+    counts.clear()
+    run(SMALL, tmp_path, name="resumed")
+    assert of_new[0] == 1 and counts == [(3, of_new[1])]
 
 
 def assert_same_rows(rows, expected):
