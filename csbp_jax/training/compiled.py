@@ -62,9 +62,15 @@ class CompiledRun:
         """Training steps of all epochs."""
         return self.config.epochs * self.steps_per_epoch
 
-    def batches(self, seed: int, start: int = 0) -> Generator[dict[str, np.ndarray], None, None]:
-        """Iterate endlessly over this process's share of each training batch, from step ``start`` on."""
-        readers = data.Readers(self.config.data.workers, self.config.data.threads)
+    def batches(
+        self, seed: int, start: int = 0, readers: data.Readers | None = None
+    ) -> Generator[dict[str, np.ndarray], None, None]:
+        """Iterate endlessly over this process's share of each training batch, from step ``start`` on.
+
+        ``readers`` replace those of the config, whose processes are worth their start only for many batches.
+        """
+        if readers is None:
+            readers = data.Readers(self.config.data.workers, self.config.data.threads)
         share = multihost.host_slice()
         yield from data.train_batches(self.source, self.config.batch_size, seed, start, readers=readers, **share)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from csbp_jax import configs, learner, weights
+from csbp_jax import configs, data, learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
@@ -78,7 +78,7 @@ def train(
 
     run = compile_run(config, splits["train"], len(splits["train"]) // config.batch_size, own)
     state = initial_state(run, functools.partial(console.print, soft_wrap=True))
-    with contextlib.closing(run.batches(config.seed)) as batches:
+    with contextlib.closing(run.batches(config.seed, readers=data.Readers())) as batches:
         first_batch = run.shard_batch(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     _, metrics = multihost.all_succeed(functools.partial(jax.eval_shape, run.train_step, state, first_batch))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs, data
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, sharding
@@ -127,6 +127,19 @@ def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path):
     assert again["params_sha256"] == result["params_sha256"]
     other, _ = run(dataclasses.replace(SMALL, seed=1), tmp_path)
     assert other["params_sha256"] != result["params_sha256"]
+
+
+def test_processes_that_load_data_are_started_once_for_the_training(tmp_path, monkeypatch):
+    readers: list[data.Readers] = []
+    train_batches = data.train_batches
+
+    def recorded(*arguments, **options):
+        readers.append(options.pop("readers"))
+        return train_batches(*arguments, **options)
+
+    monkeypatch.setattr(data, "train_batches", recorded)
+    run(replaced(SMALL, "data.workers", 2), tmp_path)
+    assert readers == [data.Readers(), data.Readers(workers=2)]
 
 
 def test_a_finished_run_is_not_trained_again_and_fresh_renames_it(finished, tmp_path):
@@ -280,7 +293,7 @@ def test_a_run_killed_within_an_epoch_resumes_to_the_same_bits_without_doubled_r
 
 def test_a_resumed_run_holds_as_many_arrays_as_a_new_one(finished, tmp_path, monkeypatch):
     """The state that it began with is freed when that of the checkpoint is there."""
-    counts = []
+    counts: list[tuple[int, int]] = []
 
     def before_step(*_):
         def hook(step, state, batch):
