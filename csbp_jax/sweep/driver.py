@@ -134,6 +134,9 @@ def run_shard(
     :func:`run` with the same arguments then reads the results of all shards, trains what they lack, and writes the
     tables, which do not depend on the number of shards.
 
+    Args:
+      shard: which of the shares. The others are those of :func:`run`.
+
     Returns:
       The shard's folder.
 
@@ -202,13 +205,13 @@ class _Layout:
         if data_parallel < 1 or jax.device_count() % data_parallel:
             raise ConfigError(f"--data-parallel: {data_parallel} does not divide the {jax.device_count()} devices")
         self.mesh: Mesh = member_mesh(data_parallel)
-        self.devices = self.mesh.shape["member"]
-        size = chunk or self.devices * (1 if jax.default_backend() == "cpu" else 32)
-        self.size = -(-size // self.devices) * self.devices
+        axis = self.mesh.shape["member"]
+        size = chunk or axis * (1 if jax.default_backend() == "cpu" else 32)
+        self.size = -(-size // axis) * axis
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "members a device": self.size // self.devices,
+            "members a device": self.size // self.mesh.shape["member"],
             "devices a batch": self.mesh.shape["data"],
             "device": jax.devices()[0].device_kind,
         }

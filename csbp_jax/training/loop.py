@@ -126,7 +126,7 @@ def train(
 
 
 def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Console) -> bool:
-    """Return whether a run has a result, and renames one that is no longer its last.
+    """Return whether a run has a result, and rename one that is no longer its last.
 
     That is so if the newest checkpoint is damaged but not the one before: the run repeats its last epochs, as readers
     of it advise. And if ``epochs`` was raised since: the run goes on.
