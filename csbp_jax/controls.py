@@ -162,10 +162,9 @@ def logistic(forcing: Forcing = None, seed: int = 0) -> optax.GradientTransforma
 
     def draw(carry: tuple[jax.Array, PyTree], key: jax.Array, updates: PyTree) -> tuple[Any, PyTree]:
         first, digits = carry
-        leaves, structure = jax.tree.flatten(digits)
-        fresh = [jax.random.bits(k, a.shape, a.dtype) for k, a in zip(_keys(key, leaves), leaves, strict=True)]
-        leaves = [jnp.where(first, e, (a << 1) | (e & 1)) for a, e in zip(leaves, fresh, strict=True)]
-        digits = jax.tree.unflatten(structure, leaves)
+        keys = optax.tree.split_key_like(key, digits)
+        fresh = jax.tree.map(lambda k, a: jax.random.bits(k, a.shape, a.dtype), keys, digits)
+        digits = jax.tree.map(lambda a, e: jnp.where(first, e, (a << 1) | (e & 1)), digits, fresh)
         # sin**2(pi a) - 1/2 = -cos(2 pi a) / 2, with a in [-1/2, 1/2)
         angle = jax.tree.map(lambda a, u: lax.bitcast_convert_type(a, jnp.int32).astype(u.dtype), digits, updates)
         orbit = jax.tree.map(lambda a: -(2**0.5) * jnp.cos(2 * jnp.pi * (a / 2.0**32)), angle)
@@ -284,11 +283,7 @@ def _forcing_at(forcing: Forcing, step: jax.Array, updates: PyTree) -> PyTree:
     return jax.tree.map(size_now, updates, forcing)
 
 
-def _keys(key: jax.Array, leaves: list[jax.Array]) -> jax.Array:
-    return jax.random.split(key, len(leaves))
-
-
 def _normal(key: jax.Array, tree: PyTree) -> PyTree:
-    leaves, structure = jax.tree.flatten(tree)
-    draws = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(_keys(key, leaves), leaves, strict=True)]
-    return jax.tree.unflatten(structure, draws)
+    # Not optax.tree.random_like, which passes the sharding of each leaf on to the sampler.
+    keys = optax.tree.split_key_like(key, tree)
+    return jax.tree.map(lambda k, leaf: jax.random.normal(k, leaf.shape, leaf.dtype), keys, tree)

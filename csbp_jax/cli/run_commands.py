@@ -300,7 +300,6 @@ class Compare:
     """directories of runs"""
     control: Control = None
     margin: Margin = None
-    data_dir: DataDir = "data"
 
 
 def compare(argv: Sequence[str]) -> None:
@@ -321,7 +320,6 @@ class Report:
     margin: Margin = None
     out: OptionalPath = None
     """output file; by default RUN/report.html"""
-    data_dir: DataDir = "data"
 
 
 def report(argv: Sequence[str]) -> None:
@@ -378,7 +376,6 @@ class TensorBoard:
     """directories of runs"""
     follow: Flag = False
     """continue with new metrics until the runs are finished"""
-    data_dir: DataDir = "data"
 
 
 def tensorboard(argv: Sequence[str]) -> None:
@@ -404,7 +401,6 @@ class Track:
     """project in the tracker (MLflow: experiment)"""
     follow: Flag = False
     """continue with new metrics until the runs are finished"""
-    data_dir: DataDir = "data"
 
 
 def track(argv: Sequence[str]) -> None:

@@ -392,7 +392,8 @@ LATER_FIELDS = {
     "loss.membrane": 0.0,
 }
 """Fields added since runs were first written, with their defaults. They are stored only with another value, so that the
-names of earlier runs, and the files in which they resume, stay the same."""
+names of earlier runs, and the files in which they resume, stay the same. The defaults are repeated here because
+they are what a stored config without the field means: a test fails where that of the dataclass changes."""
 
 
 def to_json(config: Config) -> dict[str, Any]:

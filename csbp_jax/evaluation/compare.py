@@ -65,15 +65,8 @@ def read(run: str | pathlib.Path) -> FinishedRun:
       ConfigError: not a run's folder, or the run is not finished.
     """
     folder = pathlib.Path(run)
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such directory; name that of a run, such as runs/NAME")
-    if not (folder / "config.json").exists():
-        raise ConfigError(f"{folder}: this is not a run's directory, it has no config.json; name one such as runs/NAME")
-    content = run_json.read_config(folder, run_json.REPAIR)
-    if "grid" in content["config"]:
-        raise ConfigError(
-            f"{folder}: is a sweep; its settings are compared in its own tables (csbp_jax report {folder})"
-        )
+    of_sweep = f"whose settings are compared in its own tables (csbp_jax report {folder})"
+    content = run_json.read_run(folder, of_sweep)
     if not (folder / "result.json").exists():
         raise ConfigError(f"{folder}: is not finished; repeat the command that started it to resume it")
     fields = flatten_json(content["config"]) | own_field(content.get("own", {}))

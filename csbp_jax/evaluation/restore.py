@@ -112,7 +112,7 @@ def restore(
     if which not in get_args(WeightsOf):
         raise ConfigError(f"weights of: {which!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
     folder, output_folder = _locate(run)
-    content = _read_run(folder)
+    content = run_json.read_run(folder, "whose members save no weights; train the setting (csbp_jax train)")
     config = run_json.parse_config(folder / "config.json", content["config"])
     is_published = published.is_published(folder)
     if is_published:
@@ -210,15 +210,3 @@ def _on_first_device(leaf: Any) -> Any:
         return leaf
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _read_run(folder: pathlib.Path) -> dict[str, Any]:
-    """Read ``config.json`` of a run's folder."""
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such directory; name that of a run, such as runs/NAME")
-    if not (folder / "config.json").exists():
-        raise ConfigError(f"{folder}: this is not a run's directory, it has no config.json; name one such as runs/NAME")
-    content = run_json.read_config(folder, run_json.REPAIR)
-    if "grid" in content["config"]:
-        raise ConfigError(f"{folder}: is a sweep, whose members save no weights; train the setting (csbp_jax train)")
-    return content

@@ -89,7 +89,13 @@ def with_gathered_gradients(
 
 
 def schedule(config: Optimizer, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """Return the share of the peak learning rate at each step: linear warm-up, then constant, cosine to 0, or steps."""
+    """Return the share of the peak learning rate at step n: linear warm-up, then constant, cosine to 0, or steps.
+
+        n < W     (n + 1) / W
+        n >= W    1   or   (1 + cos(pi (n - W) / (N - W))) / 2   or   step_factor ** floor((n - W) / K)
+
+    N, W and K are the numbers of steps in ``epochs``, ``warmup_epochs`` and ``step_epochs``.
+    """
     warmup = config.warmup_epochs * steps_per_epoch
     after = {
         "constant": lambda: optax.constant_schedule(1.0),

@@ -13,10 +13,12 @@ from csbp_jax.learner.state import Batch, State
 
 
 def substep_value_and_grad(recipe: Recipe, state: State, batch: Batch) -> LossAndGradient:
-    """Add to the task's gradient the term's mean gradient along ``chaos.substeps`` descent steps of ``lr / substeps``.
+    """Add to the gradient of L, the loss without the chaos term C, the mean of C's over N = ``chaos.substeps`` steps.
 
-    The steps follow the term alone, from the current parameters; where its gradient is constant over them, this is the
-    gradient of the whole loss.
+        g = grad L(p[0]) + 1/N sum_{i < N} grad C(p[i])
+        p[i+1] = p[i] - r/N grad C(p[i]),       p[0] = p,       r the learning rate of this step
+
+    The steps follow C alone; where its gradient is constant over them, g is the gradient of the whole loss, L + C.
     """
     count = recipe.config.chaos.substeps
     share = optimizer.schedule(recipe.config.optimizer, recipe.config.epochs, recipe.steps_per_epoch)

@@ -106,6 +106,10 @@ class PublishedNetwork(Network):
         """Return the number of channels at this width."""
         return max(1, round(self.width * features))
 
+    def steps_of_first_norm(self, x: jax.Array) -> int:
+        """Return the time steps that the first norm sees: those of the input, or all if it has parameters per step."""
+        return x.shape[1] if self.norm in ("batch", "tdbn") else self.time_steps
+
 
 class ResidualNetwork(PublishedNetwork):
     """Network of residual blocks.

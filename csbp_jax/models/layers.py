@@ -167,30 +167,16 @@ class Dense(DenseNorm):
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, self.features), probe)
 
 
-class Recurrent(nn.Module):
+class Recurrent(DenseNorm):
     """Fully connected synapse, norm and recurrent neuron, whose current is ``norm(W x[t]) + V s[t-1]``."""
-
-    features: int
-    norm: norms.Norm = norms.BatchNorm
-    time_steps: int = 1
-    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        synapse = nn.Dense(
-            self.features,
-            use_bias=False,
-            kernel_init=HE_FAN_IN,
-            dtype=self.dtype,
-            dot_general=_dot_general,
-            name="dense",
-        )
-        feedback = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
-        h = to_float32(synapse(x))
-        currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps)
-        tensors = {"dense": static.repeat_over_time(h, self.time_steps), "norm": currents}
-        drive = to_compute_dtype(tensors["norm"], self.dtype)
-        return run_neuron(str(self.name), tensors, drive, Feedback(bind_neuron(neuron, self.features), feedback), probe)
+        tensors = self.tensors(x, train)
+        current = to_compute_dtype(tensors["norm"], self.dtype)
+        weights = self.param("feedback", nn.initializers.orthogonal(), (self.features, self.features))
+        feedback = Feedback(bind_neuron(neuron, self.features), weights)
+        return run_neuron(str(self.name), tensors, current, feedback, probe)
 
 
 def dense_synapse(layer: Linear | DenseNorm, fan_in: int) -> nn.Dense:

@@ -41,8 +41,7 @@ class ResNet(ResidualNetwork):
     connect: Connect = "add"
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
-        # A norm with parameters per time step comes after the image has been repeated over them.
-        steps = x.shape[1] if self.norm in ("batch", "tdbn") else self.time_steps
+        steps = self.steps_of_first_norm(x)
         stem = functools.partial(
             layers.ConvNorm, kernel_init=layers.HE_FAN_OUT, norm=self.make_norm(), dtype=self.dtype
         )

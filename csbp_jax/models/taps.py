@@ -12,6 +12,7 @@ can be tapped, named after their layer, as far as the layer has them:
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,9 +136,9 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
     Raises:
       ConfigError: a tap or an inspected layer does not exist; the message lists those that do.
     """
-    merged: dict[str, dict[str, jax.Array]] = {
-        field: {k: v for aux in layers for k, v in getattr(aux, field).items()}
-        for field in ("terms", "rates", "membrane_terms", "spikes", "membranes", "states")
+    collections = [field.name for field in dataclasses.fields(Aux) if field.name != "names"]
+    merged: dict[str, dict[str, Any]] = {
+        name: {k: v for aux in layers for k, v in getattr(aux, name).items()} for name in collections
     }
     names = tuple(name for aux in layers for name in aux.names)
     for option, requested, known in (
@@ -147,12 +148,4 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
         unknown = [name for name in requested if name not in known]
         if unknown:
             raise ConfigError(f"{option}: this network has no {', '.join(unknown)}; it has {', '.join(known)}")
-    return Aux(
-        terms=merged["terms"],
-        rates=merged["rates"],
-        membrane_terms=merged["membrane_terms"],
-        spikes=merged["spikes"],
-        membranes=merged["membranes"],
-        states=merged["states"],
-        names=names,
-    )
+    return Aux(**merged, names=names)

@@ -96,7 +96,7 @@ def back_one(
     return u_bar, -through_spike - (v_bar * fired if reset == "soft" else 0)
 
 
-def above(stored: jax.Array, threshold: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+def potential_of(stored: jax.Array, threshold: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
     """Recover ``(u, u - threshold)`` from what the forward pass stored of u."""
     # bfloat16 marks the half-size residual, u - threshold; a membrane itself is never bfloat16.
     if stored.dtype == jnp.bfloat16:
@@ -271,7 +271,7 @@ def backward(
     stored, membrane, decay, threshold, spike = residuals
 
     def local(s_bar: jax.Array, t: ArrayLike, v_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
-        potential = above(at(stored, t), threshold, decay.dtype)
+        potential = potential_of(at(stored, t), threshold, decay.dtype)
         s_bar = s_bar.astype(decay.dtype)
         row, threshold_bar = back_one(potential, s_bar, v_bar, threshold, spike, rule)
         return (row if u_bar is None else row + at(u_bar, t)).astype(carried or decay.dtype), threshold_bar
@@ -280,7 +280,7 @@ def backward(
         s_bar: jax.Array, t: ArrayLike, carry: tuple[jax.Array, tuple[jax.Array, jax.Array]]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         row, (decay_bar, threshold_bar) = carry[0].astype(decay.dtype), carry[1]
-        u, distance = above(at(stored, t), threshold, decay.dtype)
+        u, distance = potential_of(at(stored, t), threshold, decay.dtype)
         decay_bar = decay_bar + row * after_reset(u, rule.fires(distance, 0), threshold, rule.reset)
         row, threshold_bar_t = local(s_bar, t, decay * row)
         return row, (decay_bar, threshold_bar + threshold_bar_t)

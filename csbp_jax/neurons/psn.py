@@ -92,7 +92,7 @@ class Sliding:
     def trace(self, x: jax.Array, state: SlidingState | None = None) -> tuple[jax.Array, SlidingState, jax.Array]:
         """As the call, with u ``[B, T, ...]``."""
         x, shape, dtype = arguments.sequence("SlidingPSN", x)
-        arguments.one_of("PSN", "at_threshold", self.at_threshold, AtThreshold)
+        arguments.one_of("SlidingPSN", "at_threshold", self.at_threshold, AtThreshold)
         order, current = len(self.weight), x.astype(dtype)
         if state is not None and not isinstance(state, SlidingState):
             raise TypeError(

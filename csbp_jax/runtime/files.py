@@ -1,10 +1,10 @@
 """Atomic writes and locks: a reader sees a complete file or none, and one process at a time changes a directory."""
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,8 +54,7 @@ def write_json(file: str | os.PathLike[str], content: Any) -> None:
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:
     """Rename a file or a directory to NAME.before-TIME, and return its new path."""
-    suffix = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
-    return path.rename(path.with_name(f"{path.name}.before-{suffix}"))
+    return path.rename(path.with_name(f"{path.name}.before-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def connected(how: str, stop: Stop) -> Iterator[Stop]:
-    """Connects the processes of a run, yields the Stop that they share, and disconnects at the end.
+    """Connect the processes of a run, yield the Stop that they share, and disconnect at the end.
 
     Args:
       how: ``off``: this is the only process. ``auto``: JAX finds the others (TPU pods, Slurm, Open MPI ...).

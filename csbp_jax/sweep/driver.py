@@ -9,11 +9,12 @@ sweeps/NAME/members.csv, epochs.csv, settings.csv, figures/
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,9 +29,12 @@ from csbp_jax.sweep import chunks, grid, tables
 from csbp_jax.sweep.tables import Setting
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
 from csbp_jax.training import build, run_dir
-from csbp_jax.training.compiled import resolve
+from csbp_jax.training.compiled import Splits, resolve
 from csbp_jax.training.health import failed_layers
 from csbp_jax.training.plugins import Own, plugin_run_name
+
+Load = Callable[[Config], tuple[Splits, str]]
+"""``load(config) -> (splits, fingerprint)``, as :func:`csbp_jax.training.build.load_data`."""
 
 
 class Comparison(NamedTuple):
@@ -83,8 +87,8 @@ def run(
         shard of it, also if ``fresh``.
     """
     console = make_console() if console is None else console
-    layout = _Layout(chunk, data_parallel)
-    prepared = _prepare(config, axes, name, data_dir, own, layout)
+    layout, load = _Layout(chunk, data_parallel), _loader(own, data_dir)
+    prepared = _prepare(config, axes, name, own, layout, load)
     configs, points = prepared.configs, [tables.plain(point) for point in grid.points(axes)]
     controls = grid.controls([configs[group[0]] for group in tables.grouped(points).values()], comparison.control)
     if not fresh:
@@ -94,7 +98,7 @@ def run(
         with contextlib.ExitStack() as locks:
             for shard in chunks.shard_folders(folder):  # refuses while one is being trained
                 locks.enter_context(run_dir.locked(shard))
-            _train_missing(configs, own, folder, data_dir, layout, console, grid.Shard(0, 1))
+            _train_missing(configs, own, folder, load, layout, console, grid.Shard(0, 1))
         results = chunks.read_results(folder, len(configs))
         rows = tables.member_rows(points, results)
         settings = tables.settings(points, rows, controls, comparison.margin)
@@ -130,6 +134,9 @@ def run_shard(
     :func:`run` with the same arguments then reads the results of all shards, trains what they lack, and writes the
     tables, which do not depend on the number of shards.
 
+    Args:
+      shard: which of the shares. The others are those of :func:`run`.
+
     Returns:
       The shard's folder.
 
@@ -137,15 +144,15 @@ def run_shard(
       ConfigError: as in :func:`run`.
     """
     console = make_console() if console is None else console
-    layout = _Layout(chunk, data_parallel)
-    prepared = _prepare(config, axes, name, data_dir, own, layout)
+    layout, load = _Layout(chunk, data_parallel), _loader(own, data_dir)
+    prepared = _prepare(config, axes, name, own, layout, load)
     folder = pathlib.Path(root) / prepared.name
     chunks.check_folder(folder, prepared.metadata)
     if not fresh:
         chunks.check_shards(folder, prepared.metadata)
     opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
     with run_dir.open_run(folder / chunks.SHARDS, *opened, own=own) as shard_folder:
-        _train_missing(prepared.configs, own, shard_folder, data_dir, layout, console, shard)
+        _train_missing(prepared.configs, own, shard_folder, load, layout, console, shard)
     console.print(
         f"shard {shard.number} of {shard.of} (0 to {shard.of - 1}) is finished; after all of them, the same "
         "command without --shard writes the tables",
@@ -163,9 +170,12 @@ class _Prepared(NamedTuple):
     fingerprint: str
 
 
-def _prepare(
-    config: Config, axes: grid.Axes, name: str | None, data_dir: str | pathlib.Path, own: Own, layout: "_Layout"
-) -> _Prepared:
+def _loader(own: Own, data_dir: str | pathlib.Path) -> Load:
+    """Return ``load(config)``, which keeps the last data, so that those of a single compile group are loaded once."""
+    return functools.lru_cache(maxsize=1)(lambda config: build.load_data(config, own, data_dir))
+
+
+def _prepare(config: Config, axes: grid.Axes, name: str | None, own: Own, layout: "_Layout", load: Load) -> _Prepared:
     configs = grid.members(config, axes)
     metadata = to_json(config) | {
         "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
@@ -173,13 +183,13 @@ def _prepare(
     name = _name(config, own, metadata) if name is None else name
     # Check all groups before anything is written: an error in the last would appear after hours of training.
     groups = grid.compile_groups(configs, own)
-    fingerprints = [_check_group(configs[group[0]], own, data_dir, layout) for group in groups]
+    fingerprints = [_check_group(configs[group[0]], own, layout, load) for group in groups]
     return _Prepared(configs, metadata, name, "\n".join(dict.fromkeys(fingerprints)))
 
 
-def _check_group(config: Config, own: Own, data_dir: str | pathlib.Path, layout: "_Layout") -> str:
+def _check_group(config: Config, own: Own, layout: "_Layout", load: Load) -> str:
     """Check a compile group as its training would, and return the fingerprint of its data."""
-    splits, fingerprint = build.load_data(config, own, data_dir)
+    splits, fingerprint = load(config)
     trace_step(resolve(config, splits, layout.mesh.shape["data"]), splits, own)
     return fingerprint
 
@@ -195,13 +205,13 @@ class _Layout:
         if data_parallel < 1 or jax.device_count() % data_parallel:
             raise ConfigError(f"--data-parallel: {data_parallel} does not divide the {jax.device_count()} devices")
         self.mesh: Mesh = member_mesh(data_parallel)
-        self.devices = self.mesh.shape["member"]
-        size = chunk or self.devices * (1 if jax.default_backend() == "cpu" else 32)
-        self.size = -(-size // self.devices) * self.devices
+        axis = self.mesh.shape["member"]
+        size = chunk or axis * (1 if jax.default_backend() == "cpu" else 32)
+        self.size = -(-size // axis) * axis
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "members a device": self.size // self.devices,
+            "members a device": self.size // self.mesh.shape["member"],
             "devices a batch": self.mesh.shape["data"],
             "device": jax.devices()[0].device_kind,
         }
@@ -224,7 +234,7 @@ def _train_missing(
     configs: Sequence[Config],
     own: Own,
     folder: pathlib.Path,
-    data_dir: str | pathlib.Path,
+    load: Load,
     layout: _Layout,
     console: Console,
     shard: grid.Shard,
@@ -250,7 +260,7 @@ def _train_missing(
     with terminal.logged_progress(console, max(total, 1)) as show:
         done = 0
         for g, of_group in itertools.groupby(left, key=lambda item: item[0]):
-            splits, _ = build.load_data(configs[groups[g][0]], own, data_dir)
+            splits, _ = load(configs[groups[g][0]])
             resolved = {number: resolve(configs[number], splits, layout.mesh.shape["data"]) for number in groups[g]}
             runs = VectorisedRuns(list(resolved.values()), splits, layout.mesh, own)
             for _, members in of_group:

@@ -11,7 +11,7 @@ from csbp_jax.sweep.tables import plain
 from csbp_jax.training.build import TRACED
 from csbp_jax.training.plugins import Own
 
-MAX_MEMBERS = 100_000
+MAX_VALUES = 100_000
 """Most values of a range FIRST:END in a grid."""
 
 Axes = Mapping[str, Sequence[Any]]
@@ -95,8 +95,8 @@ def shard(text: str) -> Shard:
 def _range(value: str) -> list[str]:
     first, colon, end = value.partition(":")
     if colon and re.fullmatch("[0-9]{1,18}", first) and re.fullmatch("[0-9]{1,18}", end):
-        if int(end) - int(first) > MAX_MEMBERS:
-            raise ConfigError(f"GRID: {value} has more than {MAX_MEMBERS:,} values; give fewer (--grid)")
+        if int(end) - int(first) > MAX_VALUES:
+            raise ConfigError(f"GRID: {value} has more than {MAX_VALUES:,} values; give fewer (--grid)")
         return [str(n) for n in range(int(first), int(end))] or [""]
     return [value]
 

@@ -62,9 +62,14 @@ class CompiledRun:
         """Training steps of all epochs."""
         return self.config.epochs * self.steps_per_epoch
 
-    def batches(self, seed: int, start: int = 0) -> Generator[dict[str, np.ndarray], None, None]:
-        """Iterate endlessly over this process's share of each training batch, from step ``start`` on."""
-        readers = data.configured_readers(self.config)
+    def batches(
+        self, seed: int, start: int = 0, readers: data.Readers | None = None
+    ) -> Generator[dict[str, np.ndarray], None, None]:
+        """Iterate endlessly over this process's share of each training batch, from step ``start`` on.
+
+        ``readers`` replace those of the config, whose processes are worth their start only for many batches.
+        """
+        readers = data.configured_readers(self.config) if readers is None else readers
         share = multihost.host_slice()
         yield from data.train_batches(self.source, self.config.batch_size, seed, start, readers=readers, **share)
 

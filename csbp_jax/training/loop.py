@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from csbp_jax import configs, learner, weights
+from csbp_jax import configs, data, learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
@@ -78,11 +78,12 @@ def train(
 
     run = compile_run(config, splits["train"], len(splits["train"]) // config.batch_size, own)
     state = initial_state(run, functools.partial(console.print, soft_wrap=True))
-    with contextlib.closing(run.batches(config.seed)) as batches:
+    with contextlib.closing(run.batches(config.seed, readers=data.Readers())) as batches:
         first_batch = run.shard_batch(next(batches))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
-    _, metrics = multihost.all_succeed(lambda: jax.eval_shape(run.train_step, state, first_batch))
+    _, metrics = multihost.all_succeed(functools.partial(jax.eval_shape, run.train_step, state, first_batch))
     saved = checkpoint_content(state, metrics) | {"chosen": selection.select(state, 0, selection.NO_EPOCH)}
+    del state  # `saved` alone holds its arrays, so that a resume frees them
     classes = build.class_names(config, splits, data_dir)
 
     with contextlib.ExitStack() as stack:
@@ -125,7 +126,7 @@ def train(
 
 
 def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Console) -> bool:
-    """Return whether a run has a result, and renames one that is no longer its last.
+    """Return whether a run has a result, and rename one that is no longer its last.
 
     That is so if the newest checkpoint is damaged but not the one before: the run repeats its last epochs, as readers
     of it advise. And if ``epochs`` was raised since: the run goes on.
@@ -186,7 +187,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         store = stack.enter_context(checkpoint.open_folder(job.store, show_line, beside, job.identity))
         if beside:
             multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
-        saved = store.restore(saved) or saved
+        saved.update(store.restore(saved) or {})  # in place: the caller, too, holds the dict, and so the first arrays
         start, progress = int(saved["state"].step), saved.pop("progress")
         if start > total_steps:
             raise ConfigError(

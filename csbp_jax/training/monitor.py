@@ -82,7 +82,7 @@ class TrainingMonitor:
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
     def __call__(self, metrics: dict[str, Any]) -> None:
-        """Take the metrics of the step just dispatched, and reads those of the step before.
+        """Take the metrics of the step just dispatched, and read those of the step before.
 
         Raises:
           Diverged: loss or gradient was not finite for three steps in a row, or the task loss was above its limit for
@@ -110,7 +110,7 @@ class TrainingMonitor:
         self._flip_ratios[step] = ratios
 
     def catch_up(self) -> None:
-        """Wait for the dispatched step, and reads its metrics."""
+        """Wait for the dispatched step, and read its metrics."""
         if self._dispatched is None:
             return
         metrics, self._dispatched = jax.tree.map(float, jax.device_get(self._dispatched)), None

@@ -1,4 +1,4 @@
-"""The directory of a run: created and locked, its ``config.json`` and its ``result.json``."""
+"""The directory of a run: created and locked, with its ``config.json``."""
 
 import contextlib
 import hashlib

@@ -52,6 +52,26 @@ def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
     return read_json(run / "config.json", _is_config, remedy)
 
 
+def read_run(folder: pathlib.Path, of_sweep: str) -> dict[str, Any]:
+    """Read the ``config.json`` of a single run, for a command that only reads it.
+
+    Args:
+      folder: of the run.
+      of_sweep: what follows "is a sweep, " in the refusal of one.
+
+    Raises:
+      ConfigError: it is not a run's directory, it is a sweep, or as :func:`read_config`.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such directory; name that of a run, such as runs/NAME")
+    if not (folder / "config.json").exists():
+        raise ConfigError(f"{folder}: this is not a run's directory, it has no config.json; name one such as runs/NAME")
+    content = read_config(folder, REPAIR)
+    if "grid" in content["config"]:
+        raise ConfigError(f"{folder}: is a sweep, {of_sweep}")
+    return content
+
+
 def read_result(run: pathlib.Path) -> dict[str, Any]:
     """Read the ``result.json`` of a finished run.
 

@@ -73,14 +73,17 @@ def test_results(
     if state.ema:
         kinds.append(("ema", learner.with_ema_weights(state), last_epoch, "ema_"))
     result = {"seconds": rows[-1]["seconds"], "gradient_norms": rows[0]["gradient_norms"]}
+    tested: dict[tuple[int, str], dict[str, float]] = {}
     for kind, weights, epoch, prefix in kinds:
-        tested = run.evaluate(weights, test, check)
+        if (epoch, prefix) not in tested:  # the chosen epoch may be the last
+            tested[epoch, prefix] = run.evaluate(weights, test, check)
+        numbers = tested[epoch, prefix]
         result[kind] = {
             "epoch": epoch,
             "validation_accuracy": epoch_rows[epoch][f"{prefix}validation_accuracy"],
-            "test_accuracy": tested["accuracy"],
-            "test_loss": tested["loss"],
-            "test_count": tested["count"],
+            "test_accuracy": numbers["accuracy"],
+            "test_loss": numbers["loss"],
+            "test_count": numbers["count"],
         }
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(state.params):

@@ -1,6 +1,8 @@
 """The command line and the Makefile: one clear line for what is wrong, exit codes, nothing run by a shell."""
 
+import dataclasses
 import errno
+import inspect
 import io
 import json
 import os
@@ -105,6 +107,13 @@ def test_errors_are_one_line_with_exit_code_2(line, capsys, tmp_path, monkeypatc
     error = capsys.readouterr().err
     assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and WRONG[line] in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_uses_all_of_its_options(command):
+    kind, function = COMMANDS[command]
+    used = re.findall(r"\boptions\.(\w+)", inspect.getsource(function))
+    assert {field.name for field in dataclasses.fields(kind)} - {"config"} <= {*used}
 
 
 @pytest.mark.slow

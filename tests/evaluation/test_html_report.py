@@ -180,7 +180,7 @@ def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
     for words, message in {
         (): "RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP",
         ("nowhere",): "nowhere: there is no such directory",
-        (runs[0], swept): "is a sweep; its settings are compared in its own tables",
+        (runs[0], swept): "is a sweep, whose settings are compared in its own tables",
         (stopped,): "is not a finished sweep; repeat the command that started it to resume it",
         (runs[0], "--out", tmp_path / "no" / "a.html"): "No such file or directory",
         (swept, "--margin", "1"): "is a sweep, which is reported with the control and margin of its own command",

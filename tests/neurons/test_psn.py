@@ -204,5 +204,7 @@ def test_impossible_numbers_are_refused():
         other = SlidingPSN(order).init_with_output(jax.random.key(0), 4)[0](jnp.zeros((batch, T, 4)))[1]
         with pytest.raises(ValueError, match=r"SlidingPSN: the state's inputs have shape .*, but must be \(3, 1, 4\)"):
             neuron(jnp.zeros((B, T, 4)), other)
-    with pytest.raises(ValueError, match="PSN: at_threshold is 'no', but must be one of silent, fire"):
-        PSN(T, at_threshold="no").init_with_output(jax.random.key(0), 4)[0](jnp.zeros((B, T, 4)))  # type: ignore[arg-type]  # wrong on purpose
+    for module in (PSN(T, at_threshold="no"), SlidingPSN(2, at_threshold="no")):  # type: ignore[arg-type]  # wrong on purpose
+        neuron, name = module.init_with_output(jax.random.key(0), 4)[0], type(module).__name__
+        with pytest.raises(ValueError, match=f"^{name}: at_threshold is 'no', but must be one of silent, fire"):
+            neuron(jnp.zeros((B, T, 4)))

@@ -45,6 +45,13 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, shared):
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["a"]
 
 
+def test_what_is_set_aside_is_named_in_the_order_of_time(tmp_path):
+    for number in range(6):
+        (tmp_path / "a").write_text(str(number))
+        files.set_aside(tmp_path / "a")
+    assert [file.read_text() for file in sorted(tmp_path.glob("a.before-*"))] == list("012345")
+
+
 def test_processes_that_share_a_file_use_temporary_paths_of_their_own(tmp_path):
     with files.replacing(tmp_path / "a", shared=True) as temporary:
         temporary.write_text("")

@@ -19,6 +19,7 @@ _NOT_COMPILED = {
     "checkpoint_every": 1,
     "patience": 0,
     "loss_limit": 0.0,
+    "data.workers": 0,
     "chaos.z0": (1.0,),
     "chaos.unit": "plain",
     "optimizer.lr": 0.1,

@@ -301,6 +301,19 @@ def test_the_data_of_all_compile_groups_are_checked(tmp_path, nothing_trains):
         run(tmp_path, axes, config, own=Own(data=data))
 
 
+def test_the_data_of_one_compile_group_are_loaded_once(tmp_path, nothing_trains):
+    """A function of the user's own need not return the same data twice."""
+    loaded: list[str] = []
+
+    def data(config, data_dir):
+        loaded.append(config.data.name)
+        split = (np.zeros((320, 1, 8, 8, 1), np.float32), np.arange(320) % 10)
+        return {"train": split, "test": split}
+
+    run(tmp_path, {"seed": [0, 1]}, replaced(SMALL, "batch_size", 64), own=Own(data=data))
+    assert loaded == ["digits"]
+
+
 @pytest.fixture
 def survivor():
     """A signal that nothing handles must not end the tests."""

@@ -1,6 +1,7 @@
 """The training loop: files of a run, determinism, resumption after a kill, divergence, refusals."""
 
 import dataclasses
+import gc
 import io
 import json
 import os
@@ -17,11 +18,11 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs, data
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, to_json
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, sharding
-from csbp_jax.training import loop, run_json
+from csbp_jax.training import flip_meter, loop, run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
@@ -126,6 +127,19 @@ def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path):
     assert again["params_sha256"] == result["params_sha256"]
     other, _ = run(dataclasses.replace(SMALL, seed=1), tmp_path)
     assert other["params_sha256"] != result["params_sha256"]
+
+
+def test_processes_that_load_data_are_started_once_for_the_training(tmp_path, monkeypatch):
+    readers: list[data.Readers] = []
+    train_batches = data.train_batches
+
+    def recorded(*arguments, **options):
+        readers.append(options.pop("readers"))
+        return train_batches(*arguments, **options)
+
+    monkeypatch.setattr(data, "train_batches", recorded)
+    run(replaced(SMALL, "data.workers", 2), tmp_path)
+    assert readers == [data.Readers(), data.Readers(workers=2)]
 
 
 def test_a_finished_run_is_not_trained_again_and_fresh_renames_it(finished, tmp_path):
@@ -275,6 +289,31 @@ def test_a_run_killed_within_an_epoch_resumes_to_the_same_bits_without_doubled_r
     assert "resumed after step 2" in text and rows[cut - 1]["step"] == 3
     assert {**result, "seconds": 0} == {**finished[1], "seconds": 0}
     assert_same_rows(read_rows(folder / "metrics.jsonl"), rows)
+
+
+def test_a_resumed_run_holds_as_many_arrays_as_a_new_one(finished, tmp_path, monkeypatch):
+    """The state that it began with is freed when that of the checkpoint is there."""
+    counts: list[tuple[int, int]] = []
+
+    def before_step(*_):
+        def hook(step, state, batch):
+            if step in (1, 3):
+                gc.collect()
+                largest = max(jax.tree.leaves(state.params), key=lambda leaf: leaf.size)
+                counts.append((step, sum(array.shape == largest.shape for array in jax.live_arrays())))
+            return state
+
+        return hook
+
+    monkeypatch.setattr(flip_meter, "before_step", before_step)
+    folder = shutil.copytree(finished[0], tmp_path / "resumed")
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "4")
+    run(SMALL, tmp_path, name="new")
+    of_new = counts.pop(0)
+    counts.clear()
+    run(SMALL, tmp_path, name="resumed")
+    assert of_new[0] == 1 and counts == [(3, of_new[1])]
 
 
 def assert_same_rows(rows, expected):

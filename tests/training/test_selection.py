@@ -72,6 +72,20 @@ def test_averages_are_checkpointed_evaluated_and_loaded(finished, tmp_path):
         csbp_jax.load(tmp_path, "ema")
 
 
+def test_the_last_epoch_is_tested_once_where_it_is_the_chosen_one(tmp_path, monkeypatch):
+    sizes: list[int] = []
+    evaluate = compiled.CompiledRun.evaluate
+
+    def counted(self, state, source, *arguments):
+        sizes.append(len(source))
+        return evaluate(self, state, source, *arguments)
+
+    monkeypatch.setattr(compiled.CompiledRun, "evaluate", counted)
+    result, _ = run(replaced(ALL_ON, "epochs", 1), tmp_path)
+    assert result["chosen"] == result["last"] != result["ema"]
+    assert sizes.count(result["last"]["test_count"]) == 2  # the other time with the averages
+
+
 def test_averages_start_from_loaded_weights(monkeypatch):
     config = compiled.resolve(ALL_ON, splits := data.load(SMALL))
     program = shared_programs.compile_run(replaced(config, "weights", "file"), splits["train"], 1)

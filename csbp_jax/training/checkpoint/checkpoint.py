@@ -139,7 +139,7 @@ class Checkpoints:
         self._pending = self._pool.submit(self._commit, step, path, metadata)
 
     def failed(self) -> bool:
-        """Wait for the newest save and return whether it failed; reports and raises as ``save`` does."""
+        """Wait for the newest save and return whether it failed; report and raise as ``save`` does."""
         self._await_pending()
         return bool(self._failures)
 
