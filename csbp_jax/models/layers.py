@@ -256,7 +256,10 @@ def scale_threshold(neuron: Any, factor: float) -> Any:
     fields = {field.name for field in dataclasses.fields(neuron)} if dataclasses.is_dataclass(neuron) else set()
     if factor == 1 or "threshold" not in fields:
         return neuron
-    return dataclasses.replace(neuron, threshold=neuron.threshold * factor)
+    threshold = neuron.threshold * factor
+    if isinstance(neuron, nn.Module):  # replace would attach it to the network once more, by a name that is taken
+        return neuron.clone(threshold=threshold)
+    return dataclasses.replace(neuron, threshold=threshold)
 
 
 def torch_bias(fan_in: int) -> Initializer:
