@@ -127,7 +127,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        h: jax.Array = dense_synapse(self, x.shape[-1])(x)
+        h = to_float32(dense_synapse(self, x.shape[-1])(x))
         return h, apply_taps(str(self.name), {"dense": h}, probe)
 
 
