@@ -277,6 +277,21 @@ def _check_neuron(config: Config) -> None:
     neuron = config.model.neuron
     if neuron.scale_input and "psn" in neuron.name:
         raise ConfigError(f"model.neuron.scale_input: True is not possible with {neuron.name}, which has no decay")
+    if neuron.scale_input and neuron.decay == 1:
+        raise ConfigError(
+            f"model.neuron.decay: {neuron.decay} is not possible with model.neuron.scale_input, which would scale all "
+            "inputs to 0; set model.neuron.scale_input to False"
+        )
+    if neuron.name == "ilif" and config.model.connect in ("and", "iand"):
+        raise ConfigError(
+            f"model.connect: {config.model.connect} is not possible with ilif, whose spikes are numbers up to "
+            "model.neuron.levels; set model.connect to add"
+        )
+    if neuron.name == "ilif" and config.loss.membrane:
+        raise ConfigError(
+            f"loss.membrane: {config.loss.membrane} is not possible with ilif, whose spikes are numbers up to "
+            "model.neuron.levels, not 0 or 1; set loss.membrane to 0"
+        )
     if neuron.name in ("psn", "masked_psn"):
         hint = "which computes all time steps at once; take sliding_psn"
         if config.model.name == "recurrent":

@@ -22,7 +22,14 @@ config = Config(
     eval_batch_size=50,
     model=Model(
         name="sew_wide_7b",
-        neuron=Neuron(decay=0.5, learn="layer", surrogate="arctan", surrogate_param=2.0, detach_reset=True),
+        neuron=Neuron(
+            decay=0.5,
+            learn="layer",
+            surrogate="arctan",
+            surrogate_param=2.0,
+            detach_reset=True,
+            at_threshold="fire",
+        ),
         input_shape=(128, 128, 2),
         classes=10,
         time_steps=4,

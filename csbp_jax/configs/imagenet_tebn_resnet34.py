@@ -8,8 +8,8 @@ Run by us: no (needs the data and accelerators). Hardware and hours: not stated.
 
 - Known: epochs, beta; z0 summed over the taps, 13.4 to 20.0, 18.65 if h is about 0. Their log does not name the
   network.
-- Inferred: network and T (the one that TEBN published, 68.28 %, second-hand), optimizer, batch size and groups of the
-  norms (SEW's), one tap, float32.
+- Inferred: network and T (the one that TEBN published, 68.28 %, second-hand), neuron, optimizer, batch size and groups
+  of the norms (SEW's), one tap, float32.
 - Their CSBP run is ahead in training accuracy from the first epoch on, so the two runs may differ in more than z.
 - Differs from the original: a tenth of the training split is used for validation; the official validation split is the
   test split.
@@ -37,7 +37,7 @@ config = Config(
         time_steps=4,
         norm="tebn",
         norm_groups=8,
-        neuron=Neuron(decay=1.0, surrogate="arctan", surrogate_param=2.0, detach_reset=True),
+        neuron=Neuron(decay=1.0, surrogate="arctan", surrogate_param=2.0, detach_reset=True, at_threshold="fire"),
     ),
     chaos=Chaos(z0=(18.65,), beta=0.9925, taps=("stem_spike.membrane",), cut=(-10.0, 9.9)),
     optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.9),

@@ -57,6 +57,11 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
         names[:] = aux.rates  # in the order of the layers, which jit would change
         if not names:
             raise ConfigError(f"model.init_rate: {target}, but the network gave no rates; set it to None")
+        for name in names:
+            if getattr(aux, "names", ()).count(f"{name}.membrane_pre") > 1:  # aux.rates has the last call's rate only
+                raise ConfigError(
+                    f"model.init_rate: not possible for this network; its spiking layer {name} is called more than once"
+                )
         return jnp.stack(list(aux.rates.values()))
 
     jax.eval_shape(rates, state.params)
@@ -74,7 +79,7 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
         def halve(i: jax.Array, bounds: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             low, high, largest = bounds
             exponent = jnp.where(i == 0, high, (low + high) / 2)  # first at the largest factor
-            rate = rates(scaled(exponents.at[layer].set(exponent)))[layer]
+            rate = rates(scaled(exponents.at[layer].set(exponent)))[layer].astype(largest.dtype)
             largest = jnp.where(i == 0, rate, largest)
             above = rate > jnp.minimum(target, largest / 2)
             return jnp.where(above, low, exponent), jnp.where(above, exponent, high), largest

@@ -127,7 +127,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        h: jax.Array = dense_synapse(self, x.shape[-1])(x)
+        h = to_float32(dense_synapse(self, x.shape[-1])(x))
         return h, apply_taps(str(self.name), {"dense": h}, probe)
 
 
@@ -242,7 +242,10 @@ def scale_threshold(neuron: Any, factor: float) -> Any:
     fields = {field.name for field in dataclasses.fields(neuron)} if dataclasses.is_dataclass(neuron) else set()
     if factor == 1 or "threshold" not in fields:
         return neuron
-    return dataclasses.replace(neuron, threshold=neuron.threshold * factor)
+    threshold = neuron.threshold * factor
+    if isinstance(neuron, nn.Module):  # replace would attach it to the network once more, by a name that is taken
+        return neuron.clone(threshold=threshold)
+    return dataclasses.replace(neuron, threshold=threshold)
 
 
 def torch_bias(fan_in: int) -> Initializer:

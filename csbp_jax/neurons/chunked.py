@@ -35,7 +35,7 @@ def in_chunks(step: Step, state: PyTree, x: jax.Array, length: int) -> tuple[PyT
       ``(state, y [B, T, ...])``.
 
     Raises:
-      ValueError: ``length`` is below 1.
+      ValueError: ``length`` is below 1, or x has no time step.
 
     >>> from csbp_jax.neurons import lif
     >>> def step(membrane, x):
@@ -47,6 +47,8 @@ def in_chunks(step: Step, state: PyTree, x: jax.Array, length: int) -> tuple[PyT
     """
     if length < 1:
         raise ValueError(f"in_chunks: length is {length}, but must be at least 1")
+    if x.ndim < 2 or x.shape[1] == 0:
+        raise ValueError(f"in_chunks: x has shape {x.shape}, but must be [B, T, ...] with T >= 1 (time is axis 1)")
     full_chunks, outputs = x.shape[1] // length, []
 
     # prevent_cse is not needed in a loop, which keeps the two passes apart by itself. The slice is taken inside: an

@@ -97,6 +97,14 @@ def test_every_config_that_ships_is_possible_and_named_after_its_data_set(name):
     assert name.startswith(check(configs.load(name)).data.name)
 
 
+SPIKINGJELLY = ("sew_", "plif_", "max_resnet", "spikformer_", "qkformer_", "sdt_")
+
+
+@pytest.mark.parametrize("name", [n for n in configs.NAMES if configs.load(n).model.name.startswith(SPIKINGJELLY)])
+def test_neurons_of_networks_written_with_spikingjelly_fire_at_their_threshold(name):
+    assert configs.load(name).model.neuron.at_threshold == "fire"
+
+
 @pytest.mark.parametrize("value, kind", [(1.0, "tuple"), ((1.0, "2"), "tuple"), ([1.0], "tuple")])
 def test_a_wrong_type_is_refused(value, kind):
     with pytest.raises(ConfigError, match=rf"chaos.z0: .* is not possible; allowed is {kind}"):

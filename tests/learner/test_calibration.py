@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Data, Loss, Model, Optimizer, check
 from csbp_jax.data.images import sources
 from csbp_jax.learner import objective, optimizer
+from csbp_jax.models import layers
 from csbp_jax.models.basic import Dense
 from csbp_jax.neurons import LIF
 from csbp_jax.training import compiled
@@ -97,6 +99,14 @@ def test_the_neuron_of_each_member_of_a_sweep_has_the_rate():
     assert not np.allclose(kernels[0], kernels[1]) and not np.allclose(kernels[0], kernels[2])
 
 
+def test_rates_are_measured_in_float64_too(x64):
+    recipe, x = small_net.recipe(small()), small_net.batch(size=64)["x"]
+    state = calibrate(recipe, small_net.first_state(recipe), x)
+    rates = rates_of(recipe, state, x)
+    assert rates["fc1"].dtype == jnp.float64
+    assert all(rate == pytest.approx(0.2, abs=0.01) for rate in rates.values()), rates
+
+
 def test_only_the_size_of_the_weights_changes_and_the_moving_average_follows():
     config = small(optimizer=Optimizer(name="sgd", lr=0.1, ema=0.9))
     recipe, x = small_net.recipe(config), small_net.batch(size=64)["x"]
@@ -141,6 +151,18 @@ def test_an_initial_rate_that_is_not_possible_is_refused():
         jax.eval_shape(
             lambda: learner.calibrate(recipe, learner.init(recipe, jax.random.key(0)), jnp.zeros((1, 1, 32, 32, 3)))
         )
+
+
+def test_a_layer_that_is_called_twice_is_refused():
+    class Twice(Dense):
+        def body(self, x, train, run):
+            layer = self.spiking(layers.Dense)(x.shape[-1], name="fc1")
+            return nn.Dense(self.classes, name="readout")(run(layer, run(layer, x)))
+
+    network, x = Twice(classes=3, time_steps=2, norm="none"), small_net.batch()["x"]
+    recipe = dataclasses.replace(small_net.recipe(small()), model=network)
+    with pytest.raises(ConfigError, match=r"^model.init_rate: .* spiking layer fc1 is called more than once"):
+        jax.eval_shape(lambda: learner.calibrate(recipe, learner.init(recipe, jax.random.key(0)), x))
 
 
 def test_a_network_that_gives_no_rates_is_refused():

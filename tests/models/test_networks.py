@@ -207,6 +207,17 @@ def test_an_option_that_a_network_lacks_is_an_error(model, message):
             "model.neuron.scale_input: True is not possible with sliding_psn, which has no decay",
         ),
         (
+            Model(neuron=Neuron(scale_input=True, decay=1.0)),
+            "model.neuron.decay: 1.0 is not possible with model.neuron.scale_input, .*; set model.neuron.scale_input",
+        ),
+        *(
+            (
+                Model("sew_7b", connect=connect, neuron=Neuron(name="ilif")),
+                f"model.connect: {connect} is not possible with ilif, .*; set model.connect to add",
+            )
+            for connect in ("and", "iand")
+        ),
+        (
             Model(name="recurrent", neuron=Neuron(name="masked_psn")),
             "model.neuron.name: masked_psn is not possible in a recurrent network, .* take sliding_psn",
         ),

@@ -138,6 +138,14 @@ def test_a_layer_rounds_its_product_and_its_neurons_current_and_nothing_between(
     chex.assert_trees_all_equal((spikes, aux.terms["c.membrane"]), (fired, membrane))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_alone_is_handed_out_in_float32(bias):
+    layer, probe = layers.Linear(5, jnp.bfloat16, bias, name="fc"), Probe(lambda h: h, ("fc.dense",))
+    x = jnp.ones((B, T, C), jnp.bfloat16)
+    (h, aux), _ = jax.eval_shape(lambda x: layer.init_with_output(jax.random.key(0), x, True, None, probe), x)
+    assert h.dtype == aux.terms["fc.dense"].dtype == FLOAT32
+
+
 def test_sums_of_many_spikes_are_exact():
     current = np.full((1, 5, 1000), 2.0, np.float32)
     current[:, :, 819:] = 0.0

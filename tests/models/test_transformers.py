@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from csbp_jax import models, neurons
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, Neuron
 from csbp_jax.models import attention, layers
+from csbp_jax.models.base import Network
 from csbp_jax.neurons.plif import PLIF, Scaled
+from csbp_jax.neurons.psn import SlidingPSN
 from experiments.parity import cases
 
 # Network, options, its parameters, those that the authors' code registers besides and never calls, and the millions
@@ -137,6 +139,31 @@ def test_the_threshold_of_any_neuron_can_be_scaled():
         assert layers.scale_threshold(neuron, 0.5).threshold == 0.4
     assert layers.scale_threshold(scaled, 0.5).gain == 0.5
     assert [attention.thresholds_of(f"block1_{layer}") for layer in ("attention", "q")] == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(("neuron", "current"), [(PLIF(decay=0.5), 1.5), (SlidingPSN(order=1), 0.75)])
+def test_a_layer_scales_the_threshold_of_a_neuron_with_parameters(neuron, current):
+    class Both(Network):
+        def body(self, x, train, run):
+            return run(layers.Spike(threshold=0.5, name="half"), x) - run(layers.Spike(name="full"), x)
+
+    network = Both(neuron=neuron)
+    (difference, _), _ = jax.jit(network.init_with_output)(jax.random.key(0), jnp.full((1, 1, 1), current))
+    assert difference.item() == 1  # its membrane is 0.75
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("spikformer_cifar", {"heads": 2, "depth": 1}),
+        ("qkformer_cifar", {"heads": 2, "depth": 3}),
+        ("sdt_cifar", {"depth": 1}),
+    ],
+)
+def test_every_neuron_of_a_transformer_may_have_parameters(name, options):
+    neuron = Neuron(decay=0.5, learn="layer")
+    aux, variables = shapes_of(dataclasses.replace(cases.ORIGINALS[name], embed=32, neuron=neuron, **options), size=16)
+    assert {layer for layer, params in variables["params"].items() if "neuron" in params} == set(aux.rates)
 
 
 @functools.cache
