@@ -312,3 +312,19 @@ def test_the_page_of_claims_has_the_differences_and_the_verdicts_of_the_studies(
                 expected.append([WORDS[analysis["verdict"].partition(";")[0]], difference])
     # The order of the page is that of the studies; wrong labels follow right ones.
     assert len(expected) == 13 and rows == expected
+
+
+def test_the_advice_on_pairs_has_the_smallest_and_largest_spread_of_the_studies():
+    arms: dict[str, Any] = {}
+    for folder in ("claims", "claims_mnist"):
+        arms |= json.loads((study.RESULTS / folder / "generalisation.json").read_text())["arms"]
+
+    def ends(*data_sets):
+        named = (arm for name, arm in arms.items() if name.partition(",")[0] in data_sets)
+        spreads = [pair["sd"] for arm in named for pair in arm["analysis"]["family"].values()]
+        return [f"{end:.1f}" for end in (min(spreads), max(spreads))]
+
+    page = (study.RESULTS / "claims" / "README.md").read_text()
+    assert "{} to {} with 10,000 test pictures".format(*ends("cifar10", "mnist", "fashion_mnist")) in page
+    most, least = ends("cifar10", "fashion_mnist")[1], ends("mnist")[0]
+    assert f"(up to {most} on CIFAR-10 and Fashion-MNIST, from {least} on MNIST)" in page

@@ -144,6 +144,14 @@ def test_the_table_is_made_from_the_committed_counts():
     assert robustness_report.page(content) + "\n" == (folder / "table.md").read_text()
 
 
+def test_the_page_of_claims_says_of_cifar10_what_its_difference_of_gains_shows():
+    content = json.loads((RESULTS / "robustness" / "robustness.json").read_text())
+    lost = content["arms"]["cifar10"]["analysis"]["lost"]["C-P"]
+    assert lost["low"] < 0 < lost["high"]
+    difference = f"{lost['mean']:+.2f} [{lost['low']:+.2f}, {lost['high']:+.2f}], is not decided"
+    assert difference in (RESULTS / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_nets_are_those_of_the_runs():
     """Trained again for its weights, a net classifies the test pictures as its run did."""
