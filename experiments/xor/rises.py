@@ -9,7 +9,6 @@ Reads ``tuned.json``, and writes ``rises.json`` and ``rises.md``. It was not in 
 conditions are not repeated.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "xor_tuned")
     parser.add_argument("--starts", type=int, default=256)
     options = parser.parse_args(arguments)
-    tuned = json.loads((options.out / "tuned.json").read_text())
+    tuned = study.read(parser, options.out / "tuned.json", "python -m experiments.xor.tuned")
     file = options.out / "rises.json"
     content = study.resume(parser, file, {"starts": options.starts, "steps": tuned["steps"]}, {"conditions": {}})
     settings, seeds = draw_settings(tuned["tries"]), TEST_SEEDS + np.arange(options.starts)

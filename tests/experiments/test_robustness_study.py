@@ -136,6 +136,12 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     assert "--nets: there is no file nowhere.json" in capsys.readouterr().err
 
 
+def test_one_seed_is_refused_before_any_net(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        robustness.main(["--seeds", "1", "--out", str(tmp_path / "out")])
+    assert "--seeds: from 2 on" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_the_table_is_made_from_the_committed_counts():
     folder = RESULTS / "robustness"
     content = json.loads((folder / "robustness.json").read_text())

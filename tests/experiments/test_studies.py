@@ -541,6 +541,15 @@ def test_the_table_of_rises_has_quartiles_and_the_share_that_expands():
     assert "0.200 (0.100 to 0.600) at the first step" in page and "Of the 2 settings that were tried, 1 is" in page
 
 
+@pytest.mark.parametrize("command", [rises.main, escape.main])
+def test_missing_results_of_equal_tuning_are_named(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit):
+        command([])
+    error = f"{tmp_path}/xor_tuned/tuned.json: there is no such file; run python -m experiments.xor.tuned first"
+    assert error in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_flip_ratios_are_those_of_the_instrument():
     setting = xor_net.Setting(z0=3.0, lr=0.7, width=2.0)
     nets = [xor_net.start(jnp.int32(seed), setting) for seed in range(2)]
