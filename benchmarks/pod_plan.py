@@ -124,7 +124,7 @@ and {options.batch} images a chip: a batch of {batch:,}, {TRAINING_IMAGES // bat
 
 From [programs compiled for TPUs](tpu.md) with 32 images a chip: about the least time that an image takes at the chip's
 peak rates (its bytes are an estimate), and a step in proportion. It leaves out the time of collectives and of waiting,
-so that a run takes longer, and a host needs fewer images. "Counts of" another chip: not compiled for this one.
+which make a run longer and the images of a host fewer. "Counts of" another chip: not compiled for this one.
 
 {counted}
 
