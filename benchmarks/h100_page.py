@@ -17,7 +17,7 @@ def page(content: dict[str, Any]) -> str:
 **Compiled, never run**: `make h100` compiles for an H100 without one. The numbers are read off XLA's optimised
 programs, not measured, and say nothing about time. Versions: {versions}.
 
-A kernel is counted as often as it starts; scalar copies are not counted. Bytes are a lower bound: a kernel reads its
+A kernel is counted as often as it starts; scalar copies are not counted. Bytes are an estimate: a kernel reads its
 operands and writes its results, each byte once. Least: all inputs and outputs of the two programs, forward and
 backward, each moved once. XLA chose kernels without timing them (autotuning needs the device). Seconds of compilation
 are wall time on one core of a busy machine.

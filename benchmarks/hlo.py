@@ -37,8 +37,8 @@ class Instruction:
 class Work:
     """Counts of a program.
 
-    kernels: starts, each pass of a loop included. loops: in the program's text. bytes: a lower bound of the bytes that
-    kernels move. Copies of 16 bytes or fewer (flags and scalars) are not counted.
+    kernels: starts, each pass of a loop included. loops: in the program's text. bytes: that kernels move, an estimate
+    (:func:`work`). Copies of 16 bytes or fewer (flags and scalars) are not counted.
     """
 
     kernels: int = 0
@@ -99,7 +99,8 @@ def work(text: str, nbytes: Size = size) -> Work:
     """Count the work of a module's entry, from the text of ``compiled.as_text()``.
 
     A kernel reads its operands and writes its results, each byte once. Of an operand that it only slices it reads the
-    slices, and of a result that it updates in place it writes the slice. Without caches this is the least possible.
+    slices, and of a result that it updates in place it writes the slice. That is too much where it reads a part of an
+    operand in another way, and too little where it reads one twice.
 
     Args:
       nbytes: bytes of a type: :func:`size`, or :func:`hbm_size` on a TPU.

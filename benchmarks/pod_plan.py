@@ -33,7 +33,7 @@ RATES = (250, 500, 1000, 2000, 4000)
 
 
 class Step(NamedTuple):
-    """The least time of a step for each image, and what sets it."""
+    """An estimate of the least time of a step for each image, and what sets it."""
 
     seconds: float
     bound: str
@@ -122,9 +122,9 @@ and {options.batch} images a chip: a batch of {batch:,}, {TRAINING_IMAGES // bat
 
 ## Steps
 
-From [programs compiled for TPUs](tpu.md) with 32 images a chip: the least time that an image can take at the chip's
-peak rates, and a step in proportion. It leaves out the time of collectives and of waiting, so that a run takes longer,
-and a host needs no more images than these. "Counts of" another chip: not compiled for this one.
+From [programs compiled for TPUs](tpu.md) with 32 images a chip: about the least time that an image takes at the chip's
+peak rates (its bytes are an estimate), and a step in proportion. It leaves out the time of collectives and of waiting,
+which make a run longer and the images of a host fewer. "Counts of" another chip: not compiled for this one.
 
 {counted}
 

@@ -10,7 +10,7 @@ from benchmarks.timing import cell
 
 Content = Mapping[str, Any]
 Value = tuple[Mapping[str, float], int, float]
-"""``(numbers, digits, unit)``."""
+"""``(numbers, digits, unit)``; a number that was not measured in rounds is a median alone."""
 
 Read = Callable[[Content], Value]
 
@@ -29,17 +29,18 @@ def page(content: Content) -> str:
         except KeyError:
             lines.append(f"| {name} | {limit} | not measured | | {command(part)} |")
             continue
-        met, *ends = (verdict(limit, unit * numbers[which]) for which in ("median", "min", "max"))
+        met = verdict(limit, unit * numbers["median"])
         missed += [] if met else [name]
-        resolved = all(end == met for end in ends)
+        resolved = all(verdict(limit, unit * value) == met for value in numbers.values())
         outcome = ("met" if met else "missed") if resolved else f"not resolved, median {'within' if met else 'beyond'}"
-        measured = cell(numbers, digits, unit)
+        measured = cell(numbers, digits, unit) if len(numbers) > 1 else f"{unit * numbers['median']:.{digits}f}"
         lines.append(f"| {name} | {limit} | {measured} | {outcome} | {command(part)} |")
     reasons = "\n".join(f"- {name}: {reason(name, content)}" for name in missed)
     text = "\n".join(lines)
     return f"""# Speed: targets
 
 Median (minimum-maximum). "Not resolved": the range of the rounds contains the limit; the median is within or beyond it.
+A number without a range is exact (temporaries) or was measured once (processes), which cannot say how it varies.
 `make bench` measures all of them; here, on {machines(content)}. The tests assert the residual, temporaries and
 numbers of compilations. No GPU or TPU was available; there is a page on [programs compiled for an H100](h100.md).
 
@@ -111,17 +112,12 @@ def member(content: Content) -> Value:
 
 
 def times_less(content: Content) -> Value:
-    return same(content["processes"]["times_less"]), 1, 1
+    return {"median": content["processes"]["times_less"]}, 1, 1
 
 
 def temporaries(content: Content) -> Value:
     programs = content["long"]["programs"]
-    return same(programs["in chunks"]["temporary_MB"] / programs["64 steps"]["temporary_MB"]), 2, 1
-
-
-def same(value: float) -> dict[str, float]:
-    """Median, minimum and maximum of a number that was not measured in rounds."""
-    return dict.fromkeys(("median", "min", "max"), value)
+    return {"median": programs["in chunks"]["temporary_MB"] / programs["64 steps"]["temporary_MB"]}, 2, 1
 
 
 # Reasons for missed targets, with numbers of the same bench.json; they come from profiles and compiled programs.

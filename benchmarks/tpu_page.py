@@ -43,10 +43,10 @@ All numbers are per chip and step, for the training step of a preset as a run co
 check for non-finite values included), in bfloat16. Networks of ImageNet have `--model.norm-groups` set to the number of
 chips: each chip normalises its own examples, as each GPU of SEW's and Spikformer's did. Bytes: each kernel reads its
 operands from main memory and writes its results there once, with tiles filled up as the chip stores them; arrays in
-on-chip memory cost nothing. It is an upper bound where a kernel reads less than the whole of an operand. Times are
-those of the chip's peak rates, for operations and for bytes; the larger is the least possible time of a step. The share
-of the peak is the most that a step can reach. Operations are those before XLA optimises. The largest batch is an
-estimate: temporaries are taken to grow in proportion to the batch.
+on-chip memory cost nothing. That is too much where a kernel reads a part of an operand, and too little where it reads
+one twice. Times are those of these counts at the chip's peak rates; the larger is an estimate of the least time of a
+step, and the share of the peak one of the most that it can reach. Operations are those before XLA optimises. The
+largest batch is an estimate: temporaries are taken to grow in proportion to the batch.
 
 The text of a program is that after XLA's passes, when layouts, schedule and memory are assigned; the generation of
 code for each kernel, most of the time of a compilation, is left out unless `--code` is passed. Seconds are wall time

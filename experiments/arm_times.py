@@ -7,12 +7,10 @@ pair of blocks alternates. So both see the same machine, however busy it is.
 """
 
 import itertools
-import json
 import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -88,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--blocks", type=int, default=40, help="blocks of ten steps of each arm")
     with study.one_line_errors(parser):
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)
+        folder: pathlib.Path = options.out or study.RESULTS / options.dataset
+        content = study.read(parser, folder / "accuracy.json", f"python -m experiments.accuracy {options.dataset}")
         splits = data.load(config, options.data_dir)
         csbp = resolve(config, splits)
         arms = {"csbp": stepper(csbp, splits), "bp": stepper(accuracy.plain(csbp), splits)}
-    folder: pathlib.Path = options.out or study.RESULTS / options.dataset
-    content: dict[str, Any] = json.loads((folder / "accuracy.json").read_text())
     command = " ".join([f"python -m {MODULE} {options.dataset} --blocks {options.blocks}", *fields])
     content["arm_times"] = measure(arms, options.blocks) | study.provenance(command, ("jax", "flax", "optax", "numpy"))
     accuracy.write(folder, content, accuracy.page(content))

@@ -94,6 +94,14 @@ def resume(parser: argparse.ArgumentParser, file: pathlib.Path, settings: Conten
     return content
 
 
+def read(parser: argparse.ArgumentParser, file: pathlib.Path, command: str) -> Content:
+    """Read the results of another study, which ``command`` makes; exits with usage and one line if there are none."""
+    if not file.exists():
+        parser.error(f"{file}: there is no such file; run {command} first")
+    content: Content = json.loads(file.read_text())
+    return content
+
+
 def provenance(command: str, packages: Sequence[str] = ("jax", "numpy", "scipy", "optax")) -> Content:
     """``{command, versions, machine, device}``, and ``commit`` where the code is in a git repository."""
     revision = _commit()

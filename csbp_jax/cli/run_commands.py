@@ -361,7 +361,7 @@ def series(argv: Sequence[str]) -> None:
         measured = recorded.measure(np.diff(values) if options.difference else values, options.seed)
     except ValueError as error:
         raise ConfigError(f"{options.source}: column {column.name}: {error}") from None
-    recorded.report(column.name, measured)
+    recorded.report(column.name, measured, options.every)
     if options.out:
         chosen = {**dataclasses.asdict(options), "column": column.name}
         word, _ = recorded.reading(measured)

@@ -169,8 +169,10 @@ def measure(values: NDArray[np.float64], seed: int = 0) -> dict[str, Any]:
     }
 
 
-def reading(measured: dict[str, Any]) -> tuple[str, str]:
+def reading(measured: dict[str, Any], every: int = 1) -> tuple[str, str]:
     """Read the results of :func:`measure`: a word for the series, and what this word does not mean.
+
+    ``every``: the series has every n-th value of its source, in which the ``--every`` that it advises is counted.
 
     The first of: "not stationary", the drift is above 0.5 in size; "irregular and nonlinear" or "irregular", K is at
     least 0.8, and the surrogate p at most 0.05 or not; "slow", the decorrelation lag is above 5; "regular", K is at
@@ -192,15 +194,15 @@ def reading(measured: dict[str, Any]) -> tuple[str, str]:
     if lag > SLOW:
         return "slow", (
             f"it changes little from one value to the next, which lowers K whether it is regular or chaotic; try "
-            f"--every {lag}"
+            f"--every {every * lag}"
         )
     if measured["zero_one"] <= REGULAR:
         return "regular", "a cycle, or a few frequencies, perhaps with a little noise; very weak chaos reads the same"
     return "undecided", "weak chaos, a cycle with noise, or too few values; record more"
 
 
-def report(name: str, measured: dict[str, Any], console: terminal.Console | None = None) -> None:
-    """Print the results of :func:`measure` as a table, and their :func:`reading`."""
+def report(name: str, measured: dict[str, Any], every: int = 1, console: terminal.Console | None = None) -> None:
+    """Print the results of :func:`measure` as a table, and their :func:`reading`; ``every`` as there."""
     console = console or terminal.make_console()
     ps = measured["surrogate_ps"]
     rows = [
@@ -215,7 +217,7 @@ def report(name: str, measured: dict[str, Any], console: terminal.Console | None
         *([f"  by {statistic}", f"{p:.3f}", ""] for statistic, p in ps.items()),
     ]
     terminal.print_table(console, f"{name}, n = {measured['n']}", ["measure", "value", "meaning"], rows, last_words=1)
-    word, caveat = reading(measured)
+    word, caveat = reading(measured, every)
     console.print(f"Reading: {word}: {caveat}.", soft_wrap=True)
     if measured["n"] < SHORT:
         console.print(

@@ -68,7 +68,9 @@ def best(
         tuned = tables.best(plain)
         control = fields_of(tuned) if tuned else chosen | {"chaos.z0": [0.0] * len(chosen["chaos.z0"])}
         name += "-with-control"
-        console.print(_tries_line(len(settings) - len(plain), len(plain) if tuned else 0), soft_wrap=True)
+        # Without a term its other fields have no effect: settings that differ in them alone are one try.
+        tries = {tuple((k, v) for k, v in s.point.items() if not k.startswith("chaos.")) for s in plain}
+        console.print(_tries_line(len(settings) - len(plain), len(tries) if tuned else 0), soft_wrap=True)
     else:
         console.print(
             "note: the best setting trains without a chaos term (chaos.z0 0), so it has no control", soft_wrap=True
@@ -91,8 +93,8 @@ def best(
 def _tries_line(with_term: int, without: int) -> str:
     if not without:
         return (
-            "note: the sweep has no setting that trained without a chaos term, so the control is the best setting with "
-            "chaos.z0 0, which was not tuned; a gain over it may be one of tuning"
+            "note: the sweep has no setting without a chaos term, or in each of them a member diverged, so the control "
+            "is the best setting with chaos.z0 0, which was not tuned; a gain over it may be one of tuning"
         )
     tried = f"the best of {with_term} settings with the term, against the best of {without} without it"
     return tried if without >= with_term else f"{tried}; a fair comparison gives both as many tries"

@@ -23,6 +23,7 @@ from csbp_jax.runtime.files import write_json
 from experiments import forcing, study
 from experiments.cbp.net import I0, INPUTS, Kind, Setting, start, step, strength, train
 from experiments.statistics import (
+    EACH_SIDE,
     bits,
     compare_solved,
     equivalence_of_shares,
@@ -38,7 +39,7 @@ from experiments.xor.net import Params
 GRID_SEEDS, TEST_SEEDS, BLOCK = 300_000, 700_000, 256
 STRENGTHS = [float(z) for z in np.geomspace(3, 24, 12)]
 RELEASED = min(STRENGTHS, key=lambda z: abs(z - 12))
-MARGIN, EACH_SIDE = 0.03, 20
+MARGIN = 0.03
 CBP, PERIOD_2, ALTERNATING = "CBP", "held in period 2", "S20 + alternating"
 
 

@@ -210,10 +210,10 @@ def run_data_set(
             content["units"] = [runs.flip_ratio(runner.task, knobs, drawn) for drawn in draws]
             content["unit"] = float(np.mean(content["units"]))
     tune(runner, arms, PRIMARY[1:])
-    test(runner, arms, PRIMARY, LOOK)
-    seeds = use.seeds
+    look, seeds = min(LOOK, use.seeds), use.seeds
+    test(runner, arms, PRIMARY, look)
     if use.doubled:
-        spread = float(np.mean([report.pooled_sd(runner.content["arms"][arm], LOOK) for arm in arms]))
+        spread = float(np.mean([report.pooled_sd(runner.content["arms"][arm], look) for arm in arms]))
         seeds = 2 * seeds if spread > SD_LIMIT else seeds
     for arm in arms:
         runner.content["arms"][arm]["seeds"] = seeds
@@ -245,7 +245,11 @@ def run_study(
       settings: options that must be the same when it is resumed.
       load: makes the task of a data set, and says how it is used; a ConfigError leaves the data set out.
       rest: conditions after P, C, D and S.
+
+    Exits with usage and one line if ``options.seeds`` is 1 or less: one pair has no interval.
     """
+    if options.seeds is not None and options.seeds < 2:
+        parser.error("--seeds: from 2 on")
     file = options.out / f"{name}.json"
     content = study.resume(parser, file, settings | {"settings": SETTINGS}, {"arms": {}})
     content["provenance"] = study.provenance(module)

@@ -177,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int)
     options, origin = nets.parse(parser, arguments)
+    if options.seeds is not None and options.seeds < 2:
+        parser.error("--seeds: from 2 on")
     file = options.out / "robustness.json"
     content = study.resume(parser, file, {}, {"arms": {}})
     content["provenance"] = study.provenance(MODULE)

@@ -8,7 +8,6 @@ Reads the setting of plain backpropagation from docs/results/xor_tuned/tuned.jso
 
 import argparse
 import functools
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -199,9 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--tuned", type=pathlib.Path, default=study.RESULTS / "xor_tuned" / "tuned.json")
     options = parser.parse_args(arguments)
+    earlier = study.read(parser, options.tuned, "python -m experiments.xor.tuned")
     file = options.out / "escape.json"
     content = study.resume(parser, file, {name: getattr(options, name) for name, _ in sizes}, {"groups": {}})
-    tuned = Setting(**json.loads(options.tuned.read_text())["conditions"]["plain backpropagation"]["setting"])
+    tuned = Setting(**earlier["conditions"]["plain backpropagation"]["setting"])
     for group, setting in (("tuned", tuned), ("untuned", UNTUNED)):
         run_group(group, setting, content, options, file)
     content |= study.provenance("python -m experiments.xor.escape")

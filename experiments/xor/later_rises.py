@@ -21,7 +21,7 @@ from csbp_jax import dynamics
 from csbp_jax.instruments.classify import RISE
 from csbp_jax.runtime.files import write_json
 from experiments import basins, study
-from experiments.statistics import ranked_above, share_text
+from experiments.statistics import EACH_SIDE, ranked_above, ranked_text
 from experiments.study import Content
 from experiments.xor.maps import TERMS
 from experiments.xor.net import Kind, Params, Setting, start, train
@@ -95,6 +95,8 @@ def basin(name: str) -> Content:
 def row(cells: Iterable[str], result: Content) -> list[str]:
     """A row of the table: median and quartiles of the rises, the share above the bound, and the shares of success."""
     above, measured = result["solved_above_unsolved"], ["", ""]
+    # Starts that are solved do not run away.
+    solved = round(result["solved"] * (len(result["nats"]) + result["ran_away"]))
     if result["nats"]:
         low, median, high = np.quantile(result["nats"], (0.25, 0.5, 0.75))
         measured = [f"{median:.1f} ({low:.1f} to {high:.1f})", f"{100 * np.mean(np.array(result['nats']) >= RISE):.0f}"]
@@ -103,7 +105,7 @@ def row(cells: Iterable[str], result: Content) -> list[str]:
         *measured,
         str(result["ran_away"]),
         f"{100 * result['solved']:.0f}",
-        share_text(above) if above else "",
+        ranked_text(above, (solved, len(result["nats"]) - solved)) if above else "",
     ]
 
 
@@ -123,6 +125,9 @@ def page(title: str, head: list[str], results: Content) -> str:
 The largest growth of a small difference along the annealed run ([rise](../../lab.md#rise-of-the-run-that-is-trained)).
 Not in the [plan](plan.md). Made by `{COMMAND}`; `rises.json` holds all rises, the versions and
 the machine.
+
+In the last column, n is the number of solved or of unsolved starts, whichever is smaller, where it is below
+{EACH_SIDE}: a bootstrap of so few does not show their spread, so there is no interval.
 
 {study.table([*head, *HEAD], [row(name.split(" | "), result) for name, result in results.items()])}
 """

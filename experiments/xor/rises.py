@@ -9,7 +9,6 @@ Reads ``tuned.json``, and writes ``rises.json`` and ``rises.md``. It was not in 
 conditions are not repeated.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from csbp_jax.instruments.classify import RISE
 from csbp_jax.runtime.files import write_json
 from experiments import study
-from experiments.statistics import share_text
+from experiments.statistics import EACH_SIDE, ranked_text
 from experiments.study import Content
 from experiments.xor.net import Kind, Params, Setting, start, term_loss, train
 from experiments.xor.tuned import COMPARED, PRIMARY_FIRST, TEST_SEEDS, draw_settings, measure_rise
@@ -79,20 +78,29 @@ def flips_text(flips: Content) -> str:
     )
 
 
-def page(content: Content) -> str:
-    """A row a condition: median and quartiles of its rises, and whether solved starts have the larger ones."""
+def page(content: Content, tuned: Content) -> str:
+    """A row a condition: median and quartiles of its rises, and whether solved starts have the larger ones.
+
+    Args:
+      tuned: the content of ``tuned.json``, for the starts that are solved.
+    """
     rows = []
     for name, rise in content["conditions"].items():
         low, median, high = np.quantile(rise["nats"], (0.25, 0.5, 0.75))
         expanding = f"{100 * np.mean(np.array(rise['nats']) >= RISE):.0f}"
         above = rise["solved_above_unsolved"]
-        rows.append([name, f"{median:.1f} ({low:.1f} to {high:.1f})", expanding, share_text(above) if above else ""])
+        solved = tuned["conditions"][name]["solved"][: content["starts"]]
+        ranked = ranked_text(above, (solved.count("1"), solved.count("0"))) if above else ""
+        rows.append([name, f"{median:.1f} ({low:.1f} to {high:.1f})", expanding, ranked])
     head = ["condition", "rise (nats), median (quartiles)", f"{RISE:g} nats or more (%)"]
     return f"""# XOR with equal tuning: rises of the annealed runs
 
 The largest growth of a small difference along the annealed run ([rise](../../lab.md#rise-of-the-run-that-is-trained)),
 of {content["starts"]} of the fresh starts, each condition at its chosen setting. Not in the [plan](plan.md). Made by
 `python -m experiments.xor.rises`; `rises.json` holds all rises, the versions and the machine.
+
+In the last column, n is the number of solved or of unsolved starts, whichever is smaller, where it is below
+{EACH_SIDE}: a bootstrap of so few does not show their spread, so there is no interval.
 
 {flips_text(content["flip ratios"])}
 
@@ -103,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "xor_tuned")
     parser.add_argument("--starts", type=int, default=256)
     options = parser.parse_args(arguments)
-    tuned = json.loads((options.out / "tuned.json").read_text())
+    tuned = study.read(parser, options.out / "tuned.json", "python -m experiments.xor.tuned")
     file = options.out / "rises.json"
     content = study.resume(parser, file, {"starts": options.starts, "steps": tuned["steps"]}, {"conditions": {}})
     settings, seeds = draw_settings(tuned["tries"]), TEST_SEEDS + np.arange(options.starts)
@@ -121,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content["flip ratios"] = measure_flips(settings, chosen, seeds, tuned["steps"])
     content |= study.provenance("python -m experiments.xor.rises")
     write_json(file, content)
-    (options.out / "rises.md").write_text(page(content) + "\n")
+    (options.out / "rises.md").write_text(page(content, tuned) + "\n")
 
 
 if __name__ == "__main__":

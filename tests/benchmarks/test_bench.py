@@ -138,6 +138,8 @@ def test_targets_are_met_missed_or_not_measured(monkeypatch):
     assert "- dispatch of a step: a reason" in result
     assert result.count("| met |") == 1 and result.count("| not resolved, median within |") == 1
     assert result.count("not measured") == len(list(targets.rows())) - 3
+    result = targets.page({"machine": "A", "processes": {"times_less": 5.9}})
+    assert '| 5.9 | met | `make bench ARGS="--only processes"` |' in result
 
 
 def test_a_reason_has_the_numbers_of_the_page():

@@ -308,7 +308,10 @@ def test_bytes_in_the_main_memory_of_a_tpu(type_, size):
 
 def test_the_page_of_tpus_is_made_of_its_numbers():
     content = json.loads((PUBLISHED / "tpu.json").read_text())
-    assert tpu_page.page(content) == (PUBLISHED / "tpu.md").read_text()
+    text = tpu_page.page(content)
+    assert text == (PUBLISHED / "tpu.md").read_text()
+    # The bytes are counted too high in some kernels and too low in others.
+    assert "bound" not in text and "least possible" not in text
 
 
 @pytest.mark.slow

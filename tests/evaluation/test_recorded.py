@@ -113,6 +113,12 @@ def test_every_and_difference(tmp_path, capsys):
     assert json.loads((tmp_path / "out.json").read_text())["measures"] == recorded.measure(np.diff(x[::2]))
 
 
+def test_the_advised_lag_counts_values_of_the_file(tmp_path, capsys):
+    x = np.sin(2 * np.pi / 216 * np.arange(12_000))
+    file = write(tmp_path, "".join(f"{float(value)!r}\n" for value in x))
+    assert "try --every 42." in printed(capsys, file, "--every", 6)
+
+
 BASE = {"drift": 0.1, "zero_one": 0.0, "surrogate_p": 0.05, "decorrelation_lag": 1}
 
 

@@ -35,6 +35,13 @@ def test_the_page_says_whether_the_steps_explain_the_time_of_the_runs(ratio, sen
     assert sentence in accuracy.page(content)
 
 
+def test_results_of_the_accuracy_study_that_are_missing_are_named_before_any_step(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        arm_times.main(["digits", "--out", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/accuracy.json: there is no such file; run python -m experiments.accuracy digits first" in error
+
+
 def test_a_block_of_steps_goes_on_where_the_last_one_ended(tmp_path, capsys):
     stored = (RESULTS / "digits" / "accuracy.json").read_text()
     (tmp_path / "accuracy.json").write_text(stored)

@@ -118,9 +118,8 @@ def stored(folder):
     return json.loads((folder / "generalisation.json").read_text())
 
 
-def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys):
-    """With results drawn at random in place of training: C is better than all others by two points."""
-    trained: list[str] = []
+def drawn_at_random(trained):
+    """Results in place of training: C is better than all others by two points. ``trained`` collects the kinds."""
 
     def train(task, kind, knobs, draws, pad):
         trained.extend(kind for _ in knobs)
@@ -133,6 +132,11 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
             results.append(dict.fromkeys(names, accuracy) | {"validation_loss": 1.0, "test_loss": 1.0})
         return results
 
+    return train
+
+
+def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys):
+    trained: list[str] = []
     figures: list[Any] = []
     save_figure = study.save_figure
 
@@ -143,7 +147,7 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
             save_figure(*arguments)
 
     monkeypatch.setattr(study, "save_figure", save_first)
-    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(runs, "train", drawn_at_random(trained))
     monkeypatch.setattr(runs, "flip_ratio", lambda task, knobs, drawn: 0.01)
     arguments = ["--data", "digits", "cifar10", "--seeds", "16", "--out", str(tmp_path), "--data-dir", str(tmp_path)]
     generalisation.main(arguments)
@@ -157,6 +161,22 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     generalisation.main(arguments)
     assert len(trained) == count
     save_figure(*figures[-1])
+
+
+def test_fewer_seeds_than_those_of_the_first_look_are_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "train", drawn_at_random([]))
+    monkeypatch.setattr(runs, "flip_ratio", lambda task, knobs, drawn: 0.01)
+    monkeypatch.setattr(report, "draw", lambda arms: None)
+    monkeypatch.setattr(study, "save_figure", lambda *arguments: None)
+    generalisation.main(["--data", "digits", "--seeds", "4", "--out", str(tmp_path)])
+    assert [arm["analysis"]["family"]["C-P"]["n"] for arm in stored(tmp_path)["arms"].values()] == [4, 4]
+
+
+@pytest.mark.parametrize("command", [generalisation.main, events.main])
+def test_one_seed_is_refused_before_any_run(tmp_path, capsys, command):
+    with pytest.raises(SystemExit):
+        command(["--seeds", "1", "--out", str(tmp_path / "out")])
+    assert "--seeds: from 2 on" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_verdicts_are_the_words_of_the_plan():
@@ -292,3 +312,19 @@ def test_the_page_of_claims_has_the_differences_and_the_verdicts_of_the_studies(
                 expected.append([WORDS[analysis["verdict"].partition(";")[0]], difference])
     # The order of the page is that of the studies; wrong labels follow right ones.
     assert len(expected) == 13 and rows == expected
+
+
+def test_the_advice_on_pairs_has_the_smallest_and_largest_spread_of_the_studies():
+    arms: dict[str, Any] = {}
+    for folder in ("claims", "claims_mnist"):
+        arms |= json.loads((study.RESULTS / folder / "generalisation.json").read_text())["arms"]
+
+    def ends(*data_sets):
+        named = (arm for name, arm in arms.items() if name.partition(",")[0] in data_sets)
+        spreads = [pair["sd"] for arm in named for pair in arm["analysis"]["family"].values()]
+        return [f"{end:.1f}" for end in (min(spreads), max(spreads))]
+
+    page = (study.RESULTS / "claims" / "README.md").read_text()
+    assert "{} to {} with 10,000 test pictures".format(*ends("cifar10", "mnist", "fashion_mnist")) in page
+    most, least = ends("cifar10", "fashion_mnist")[1], ends("mnist")[0]
+    assert f"(up to {most} on CIFAR-10 and Fashion-MNIST, from {least} on MNIST)" in page

@@ -1,11 +1,13 @@
 """The study of cost: ratios of interleaved blocks and their verdicts, and accuracy against the number of tries."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from csbp_jax.config import Chaos
+from experiments import study
 from experiments.claims import cost, tries
 
 
@@ -47,6 +49,27 @@ def test_intervals_allow_for_differences_between_processes(monkeypatch):
     one, other = pairs(1.0, sets=2, noise=0.001), pairs(1.1, sets=2, noise=0.001)
     result = cost.ratio([*one, *other], "wall", "CSBP")
     assert result["high"] - result["low"] > 0.05
+
+
+def test_a_bootstrap_of_few_sets_is_narrower_than_students_t(monkeypatch):
+    """Two sets that differ, by either; one set has no interval."""
+    monkeypatch.setattr(cost, "DRAWS", 300)
+    sets = [pairs(factor, sets=1, noise=0.001)[0] for factor in (1.02, 1.03)]
+    analysis = cost.analyse(sets)
+    assert cost.verdict(analysis) == "dearer" and analysis["wall"]["CSBP"]["low"] > 1.01
+    wall = cost.by_student(sets)
+    assert cost.verdict(analysis | {"wall": wall}) == "not decided"
+    # Half of it is 12.7 times half the difference of both logarithms.
+    assert wall["CSBP"]["high"] / wall["CSBP"]["ratio"] == pytest.approx((1.03 / 1.02) ** (12.71 / 2), rel=0.01)
+    assert wall["CSBP"]["ratio"] == pytest.approx(analysis["wall"]["CSBP"]["ratio"])
+    assert cost.verdict(analysis | {"wall": cost.by_student(sets[:1])}) == "not decided"
+
+
+def test_the_committed_table_is_that_of_the_committed_times():
+    folder = study.RESULTS / "claims_cost"
+    table = (folder / "table.md").read_text()
+    assert table == cost.page(json.loads((folder / "cost.json").read_text())) + "\n"
+    assert "| dearer | 1.023 [0.997, 1.050] | not decided |" in table
 
 
 def results(values):

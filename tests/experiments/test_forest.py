@@ -207,6 +207,12 @@ def test_the_committed_table_is_that_of_the_data():
             assert values == pytest.approx(before)
 
 
+def test_one_seed_is_refused_before_any_run(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        forest.main(["--seeds", "1", "--out", str(tmp_path / "out")])
+    assert "--seeds: from 2 on" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_data_set_that_is_missing_is_left_out(tmp_path, capsys):
     forest.main(["--data", "cifar10", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")])
     assert "cifar10 is left out" in capsys.readouterr().out

@@ -136,12 +136,26 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     assert "--nets: there is no file nowhere.json" in capsys.readouterr().err
 
 
+def test_one_seed_is_refused_before_any_net(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        robustness.main(["--seeds", "1", "--out", str(tmp_path / "out")])
+    assert "--seeds: from 2 on" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_the_table_is_made_from_the_committed_counts():
     folder = RESULTS / "robustness"
     content = json.loads((folder / "robustness.json").read_text())
     for name, arm in robustness_report.finished(content).items():
         assert robustness_report.analyse(arm)["verdict"] == arm["analysis"]["verdict"], name
     assert robustness_report.page(content) + "\n" == (folder / "table.md").read_text()
+
+
+def test_the_page_of_claims_says_of_cifar10_what_its_difference_of_gains_shows():
+    content = json.loads((RESULTS / "robustness" / "robustness.json").read_text())
+    lost = content["arms"]["cifar10"]["analysis"]["lost"]["C-P"]
+    assert lost["low"] < 0 < lost["high"]
+    difference = f"{lost['mean']:+.2f} [{lost['low']:+.2f}, {lost['high']:+.2f}], is not decided"
+    assert difference in (RESULTS / "README.md").read_text()
 
 
 @pytest.mark.slow

@@ -536,9 +536,18 @@ def test_the_table_of_rises_has_quartiles_and_the_share_that_expands():
     nats = [1.0, 4.0, 6.0, 9.0]
     flips = {"start": [0.1, 0.2, 0.6], "end": [0.1, 0.1, 0.1], "tries": [0.1, 1.2]}
     content = {"starts": 4, "conditions": {"a": {"nats": nats, "solved_above_unsolved": None}}, "flip ratios": flips}
-    page = rises.page(content)
+    page = rises.page(content, {"conditions": {"a": {"solved": "1111"}}})
     assert page.splitlines()[-1] == "| a | 5.0 (3.2 to 6.8) | 50 |  |"
     assert "0.200 (0.100 to 0.600) at the first step" in page and "Of the 2 settings that were tried, 1 is" in page
+
+
+@pytest.mark.parametrize("command", [rises.main, escape.main])
+def test_missing_results_of_equal_tuning_are_named(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit):
+        command([])
+    error = f"{tmp_path}/xor_tuned/tuned.json: there is no such file; run python -m experiments.xor.tuned first"
+    assert error in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_flip_ratios_are_those_of_the_instrument():
@@ -552,7 +561,8 @@ def test_flip_ratios_are_those_of_the_instrument():
 
 def test_the_page_of_rises_is_that_of_its_data():
     content = json.loads((RESULTS / "xor_tuned" / "rises.json").read_text())
-    assert (RESULTS / "xor_tuned" / "rises.md").read_text() == rises.page(content) + "\n"
+    of_tuning = json.loads((RESULTS / "xor_tuned" / "tuned.json").read_text())
+    assert (RESULTS / "xor_tuned" / "rises.md").read_text() == rises.page(content, of_tuning) + "\n"
     assert set(content["conditions"]) == {*tuned.PRIMARY_FIRST}
 
 
@@ -572,7 +582,7 @@ def test_the_cell_of_rises_leaves_out_runs_that_ran_away():
     cell = later_rises.cell(np.array([1.0, np.inf, 9.0, np.nan]), np.array([True, False, False, False]))
     assert (cell["nats"], cell["ran_away"], cell["solved"]) == ([1.0, 9.0], 2, 0.25)
     assert cell["solved_above_unsolved"]["share"] == 0
-    assert later_rises.row(["a"], cell) == ["a", "5.0 (3.0 to 7.0)", "50", "2", "25", "0.0 [0.0, 0.0]"]
+    assert later_rises.row(["a"], cell) == ["a", "5.0 (3.0 to 7.0)", "50", "2", "25", "0.0 (n = 1)"]
     assert later_rises.row(["a"], later_rises.cell(np.array([np.nan]), np.array([False])))[1:3] == ["", ""]
 
 

@@ -82,6 +82,14 @@ def test_verdicts_need_evidence_either_way():
         verdict(near, 0)
 
 
+def test_equal_differences_decide_nothing_before_there_are_six():
+    # The last ones are equal but for rounding.
+    for value in (0.0, 0.002, 0.02):
+        assert verdict([value] * 5, 0.005) == verdict([value, value + 1e-17, value], 0.005) == "not decided"
+    assert verdict([0.0] * 6, 0.005) == verdict([0.002] * 6, 0.005) == "equal"
+    assert verdict([0.02] * 6, 0.005) == "better"
+
+
 def test_the_error_rate_of_equal_is_5_percent_at_the_margin():
     random = np.random.default_rng(0).normal(0.005, 0.004, (300, 8))
     assert np.mean([verdict(row, 0.005) == "equal" for row in random]) == pytest.approx(0.05, abs=0.03)

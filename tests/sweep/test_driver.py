@@ -400,6 +400,14 @@ def test_the_best_has_its_control_of_all_taps_and_none_without_chaos(tmp_path, n
     assert "the best setting trains without a chaos term (chaos.z0 0), so it has no control" in text.getvalue()
 
 
+def store_validation_accuracies(folder, accuracies):
+    (file,) = (folder / "chunks").glob("*.json")
+    content = seals.parse(file.read_bytes())
+    for result, accuracy in zip(content["results"], accuracies, strict=True):
+        result["chosen"] = {**result["chosen"], "validation_accuracy": accuracy}
+    file.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("lrs", "control", "said"),
     [
@@ -417,12 +425,7 @@ def test_the_control_of_the_best_is_the_best_without_a_chaos_term(tmp_path, noth
     run(tmp_path, {"optimizer.lr": lrs} | axes if lrs else axes)
     count = 2 * len(lrs or [0])
     # The first lr is the better one without the term, the last with it, which is the best of all.
-    accuracies = [0.8, 0.6, 0.7, 0.9] if count == 4 else [0.8, 0.9]
-    (file,) = (tmp_path / "s" / "chunks").glob("*.json")
-    content = seals.parse(file.read_bytes())
-    for result, accuracy in zip(content["results"], accuracies, strict=True):
-        result["chosen"] = {**result["chosen"], "validation_accuracy": accuracy}
-    file.write_text(json.dumps(content))
+    store_validation_accuracies(tmp_path / "s", [0.8, 0.6, 0.7, 0.9] if count == 4 else [0.8, 0.9])
     text = io.StringIO()
     selected, plain = sweep.best(tmp_path / "s", 2, console=QUIET(file=text))
     fields = {"optimizer.lr": lrs[-1]} if lrs else {}
@@ -431,6 +434,29 @@ def test_the_control_of_the_best_is_the_best_without_a_chaos_term(tmp_path, noth
     folder = tmp_path / "s" / "best-seeds-1-2-with-control"
     assert main.main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
     assert sweep.best(tmp_path / "s", 2, console=QUIET())[1].point == plain.point  # resumed
+
+
+def test_settings_without_a_term_that_differ_in_its_fields_alone_are_one_try(tmp_path, nothing_trains):
+    run(tmp_path, {"chaos.beta": [0.9, 0.95], "chaos.z0": [0.0, 3.0], "seed": [0]})
+    store_validation_accuracies(tmp_path / "s", [0.8, 0.9, 0.8, 0.9])
+    text = io.StringIO()
+    sweep.best(tmp_path / "s", 2, console=QUIET(file=text))
+    assert (
+        "the best of 2 settings with the term, against the best of 1 without it; a fair comparison gives both as many "
+        "tries\n"
+    ) in text.getvalue()
+
+
+def test_a_control_whose_settings_all_diverged_is_said_to_be_untuned(tmp_path, monkeypatch):
+    def trained(runs, configs, show):
+        results = zip(untrained(runs, configs, show), configs, strict=True)
+        return [{**result, "diverged": not any(config.chaos.z0)} for result, config in results]
+
+    monkeypatch.setattr(driver, "train", trained)
+    run(tmp_path, {"chaos.z0": [0.0, 3.0], "seed": [0]})
+    text = io.StringIO()
+    sweep.best(tmp_path / "s", 2, console=QUIET(file=text))
+    assert "no setting without a chaos term, or in each of them a member diverged" in text.getvalue()
 
 
 def test_a_control_is_named_by_its_fields(tmp_path, nothing_trains):

@@ -91,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--width", type=float, default=1.0)
     options = parser.parse_args(arguments)
+    if options.seeds < 2:
+        parser.error("--seeds: from 2 on")
     file = options.out / "forest.json"
     settings = {name: getattr(options, name) for name in ("seeds", "side", "labels", "epochs", "width")}
     content = study.resume(parser, file, settings, {"data": {}})
