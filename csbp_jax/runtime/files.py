@@ -29,6 +29,8 @@ def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
     try:
         yield temporary
+        with open(temporary, "rb") as written:  # else a power cut may leave an empty file in the old one's stead
+            os.fsync(written.fileno())
         os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
