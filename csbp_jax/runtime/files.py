@@ -29,7 +29,7 @@ def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
     try:
         yield temporary
-        with open(temporary, "rb") as written:  # else a power cut may leave an empty file in the old one's stead
+        with open(temporary, "rb") as written:  # else a power cut may leave an empty file
             os.fsync(written.fileno())
         os.replace(temporary, target)
     finally:
