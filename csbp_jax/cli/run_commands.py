@@ -129,9 +129,11 @@ def predict(argv: Sequence[str]) -> None:
     if not options.files:
         raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
     _show_network(options.run)
-    from csbp_jax.evaluation import predict
+    from csbp_jax.evaluation import outputs, predict
     from csbp_jax.runtime import files
 
+    if options.out:
+        outputs.check_file(options.out)
     predictions = predict.predict(
         options.run,
         list(options.files),
@@ -354,9 +356,11 @@ class Series:
 def series(argv: Sequence[str]) -> None:
     """Run ``csbp_jax series``."""
     options = read_paths("series", Series, argv)
-    from csbp_jax.evaluation import recorded
+    from csbp_jax.evaluation import outputs, recorded
     from csbp_jax.runtime.files import write_json
 
+    if options.out:
+        outputs.check_file(options.out)
     column = recorded.read(options.source, options.column, options.skip)
     values = column.values[:: options.every]
     try:

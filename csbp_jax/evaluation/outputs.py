@@ -2,9 +2,9 @@
 
 import pathlib
 import sys
-import tempfile
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime import files
 
 FALLBACK = pathlib.Path("evaluation")
 """Folder in the working directory for results on runs that cannot be written."""
@@ -18,11 +18,11 @@ def output_folder(run: pathlib.Path) -> pathlib.Path:
     Raises:
       ConfigError: neither can be written.
     """
-    problem = _problem(run)
+    problem = files.write_problem(run)
     if not problem:
         return run
     folder = FALLBACK / run.resolve().name
-    if other := _problem(folder):
+    if other := files.write_problem(folder):
         raise ConfigError(
             f"{run}: cannot be written ({problem}), nor can {folder} ({other}); change to a directory that can"
         )
@@ -30,11 +30,16 @@ def output_folder(run: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def _problem(folder: pathlib.Path) -> str:
-    """Create a folder and write to it; return what fails, or nothing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
-    except OSError as error:
-        return error.strerror or str(error)
+def check_file(path: str | pathlib.Path) -> None:
+    """Check that a file can be written, and create its folder; a pipe or a device is not checked.
+
+    Call it before the work whose results are to be written.
+
+    Raises:
+      ConfigError: it cannot be written, or is a directory.
+    """
+    file = pathlib.Path(path)
+    if file.is_dir():
+        raise ConfigError(f"{file}: is a directory; give the path of a file")
+    if (not file.exists() or file.is_file()) and (problem := files.write_problem(file.parent)):
+        raise ConfigError(f"{file}: cannot be written ({problem}); give another path")

@@ -4,11 +4,22 @@ import contextlib
 import json
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import filelock
+
+
+def write_problem(folder: pathlib.Path) -> str:
+    """Create a folder and write to it; return what fails, or nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 @contextlib.contextmanager
