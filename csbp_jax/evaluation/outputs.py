@@ -1,5 +1,7 @@
 """Where commands on a run write their results."""
 
+import hashlib
+import os
 import pathlib
 import sys
 
@@ -13,7 +15,9 @@ FALLBACK = pathlib.Path("evaluation")
 def output_folder(run: pathlib.Path) -> pathlib.Path:
     """Return the folder for results on a run, and create it: the run's own, or ``evaluation/NAME`` if it is read-only.
 
-    Call it before the work whose results are to be written. In the second case, one line is printed to stderr.
+    Call it before the work whose results are to be written. In the second case, one line is printed to stderr, and
+    ``run.txt`` in the folder holds the run's path. If another run has ``evaluation/NAME``, the folder is
+    ``evaluation/NAME-HASH``.
 
     Raises:
       ConfigError: neither can be written.
@@ -21,11 +25,14 @@ def output_folder(run: pathlib.Path) -> pathlib.Path:
     problem = files.write_problem(run)
     if not problem:
         return run
-    folder = FALLBACK / run.resolve().name
+    folder, path = FALLBACK / run.resolve().name, os.fsencode(run.resolve())
+    if (folder / "run.txt").exists() and (folder / "run.txt").read_bytes() != path:
+        folder = folder.with_name(f"{folder.name}-{hashlib.sha256(path).hexdigest()[:8]}")
     if other := files.write_problem(folder):
         raise ConfigError(
             f"{run}: cannot be written ({problem}), nor can {folder} ({other}); change to a directory that can"
         )
+    files.write_bytes(folder / "run.txt", path)
     print(f"csbp_jax: {run}: cannot be written ({problem}); results are written to {folder}", file=sys.stderr)
     return folder
 
