@@ -53,6 +53,16 @@ def run_once_options() -> dict[str, str] | None:
     return {_LEVEL: "1"}
 
 
+def start_problem() -> str | None:
+    """Return why JAX cannot start on this machine, in one line; None if it can."""
+    try:
+        jax.devices()
+    except Exception as error:  # for CUDA without a GPU, an AssertionError without a text
+        cause = str(error).partition("\n")[0] or "this machine has no such device; leave it out, or set it to cpu"
+        return f"JAX_PLATFORMS: {os.environ.get('JAX_PLATFORMS', '')}: {cause}"
+    return None
+
+
 def peak_flops() -> float | None:
     """Return the peak FLOP/s of all devices together; None if the device is not in PEAK_FLOPS."""
     of_one_device = PEAK_FLOPS.get(jax.devices()[0].device_kind)

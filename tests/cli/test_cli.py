@@ -170,6 +170,12 @@ ERRORS = [
         "on device; make room, and the same command resumes",
     ),
     (OSError(errno.EACCES, "Permission denied"), 2, "Permission denied"),
+    (MemoryError("Unable to allocate 7 GiB"), 2, "out of memory (Unable to allocate 7 GiB); give a smaller batch_size"),
+    (
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBacktrace"),
+        2,
+        "out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.); give",
+    ),
     (Lost("another process of this run has ended"), 5, "another process of this run has ended"),
     (Stopped(42, 7), 42, "stopped after step 7, and all is saved; the same command resumes"),
     (Stopped(130), 130, "stopped; the same command resumes"),
@@ -185,6 +191,23 @@ def test_each_kind_of_error_has_its_exit_code(error, code, message, capsys, monk
     assert main.main(["train", "digits"]) == code
     output = capsys.readouterr().err
     assert message in output and output.count("\n") == 1
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    line = [sys.executable, "-m", "csbp_jax", "train", "digits"]
+    environment = os.environ | {"JAX_PLATFORMS": "abacus"}
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("csbp_jax: JAX_PLATFORMS: abacus: Unable to initialize backend 'abacus': ")
+
+
+def test_another_error_is_raised(monkeypatch):
+    def fail(argv):
+        raise AssertionError
+
+    monkeypatch.setitem(COMMANDS, "train", (COMMANDS["train"][0], fail))
+    with pytest.raises(AssertionError):
+        main.main(["train", "digits"])
 
 
 def test_divergence_is_exit_code_3(capsys, tmp_path):
