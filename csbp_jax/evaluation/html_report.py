@@ -83,7 +83,7 @@ def write(
             _run_sections(runs, control_run, margin),
         )
     file = pathlib.Path(out) if out else output_folder(first) / "report.html"
-    files.write_text(file, page(title, sections))
+    files.write_bytes(file, page(title, sections).encode(errors="backslashreplace"))  # paths may not be UTF-8
     return file
 
 

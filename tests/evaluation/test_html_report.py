@@ -172,6 +172,11 @@ def test_text_is_escaped(trained, tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "Run &lt;b&gt;&amp;" in text
 
 
+def test_a_path_that_is_not_utf8_is_escaped(trained, tmp_path):
+    run = edited(trained, tmp_path / "r", data__dir="caf\udce9")
+    assert r"caf\udce9" in html_report.write([run]).read_text()
+
+
 def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
     assert main.main(["report", str(swept)]) == 0
     assert capsys.readouterr().out == f"{swept / 'report.html'}\n"
