@@ -131,6 +131,8 @@ def test_an_unwritable_directory_is_one_line(capsys, tmp_path):
     ("data mnist --from=~/o", "{}/o: there is no such directory;"),
     ("train digits --runs=~/file/x", "{}/file"),
     ("train folder --data.dir=~/f", "{}/f"),
+    ("train mnist --weights=~/w.pth", "csbp_jax: {}/w.pth: there is no such file"),
+    ("evaluate mnist --weights=w.pth --weights-table=~/t.json", "csbp_jax: {}/t.json: "),
 ])  # fmt: skip
 def test_a_tilde_is_the_home_directory(capsys, tmp_path, monkeypatch, line, message):
     (tmp_path / "file").write_text("")
