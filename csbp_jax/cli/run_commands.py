@@ -82,7 +82,9 @@ class EvaluateWeights:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run ``csbp_jax evaluate``."""
-    is_preset = configs.known("".join(argv[:1])) and not _names_network("".join(argv[:1]))
+    name = "".join(argv[:1])
+    is_run = _names_network(name) or os.path.exists(os.path.join(name, "config.json"))
+    is_preset = configs.known(name) and not is_run
     if is_preset or is_given("--weights", argv) or list(argv) == ["--environment"]:
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
         if own.plugins:

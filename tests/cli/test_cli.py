@@ -502,6 +502,16 @@ def test_weights_are_looked_at_before_the_data(line, capsys, tmp_path, monkeypat
     assert capsys.readouterr().err == "csbp_jax: nosuch.pth: there is no such file\n"
 
 
+def test_a_run_that_is_called_like_a_preset_is_evaluated(tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    evaluated = []
+    monkeypatch.setattr(evaluate, "evaluate_run", lambda run, **options: evaluated.append((run, options["split"])))
+    assert main.main(["evaluate", "mnist", "--split", "train"]) == 0
+    assert evaluated == [("mnist", "train")]
+
+
 @pytest.mark.parametrize(
     "more, precision",
     [([], "float32"), (["--model.precision", "bfloat16"], "bfloat16"), (["--model.precision=float32"], "float32")],
