@@ -119,7 +119,7 @@ def _lack(error: Exception) -> str | None:
         return None
     from csbp_jax.runtime import hardware
 
-    return hardware.start_problem()
+    return hardware.start_problem(error)
 
 
 def report_os_error(error: OSError) -> int:

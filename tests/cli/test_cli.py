@@ -197,10 +197,10 @@ def test_each_kind_of_error_has_its_exit_code(error, code, message, capsys, monk
 
 def test_a_device_that_is_not_there_is_one_line():
     line = [sys.executable, "-m", "csbp_jax", "train", "digits"]
-    environment = os.environ | {"JAX_PLATFORMS": "abacus"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu,abacus"}
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("csbp_jax: JAX_PLATFORMS: abacus: Unable to initialize backend 'abacus': ")
+    assert done.stderr.startswith("csbp_jax: JAX_PLATFORMS: 'cpu,abacus': Unable to initialize backend 'abacus': ")
 
 
 def test_another_error_is_raised(monkeypatch):

@@ -117,11 +117,11 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch):
     def fail():
         raise AssertionError
 
-    assert hardware.start_problem() is None
+    assert hardware.start_problem(AssertionError()) is None
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setattr(jax, "devices", fail)
-    line = "JAX_PLATFORMS: cuda: this machine has no such device; leave it out, or set it to cpu"
-    assert hardware.start_problem() == line
+    line = "JAX_PLATFORMS: 'cuda': this machine has no such device; leave it out, or set it to cpu"
+    assert hardware.start_problem(AssertionError()) == line
 
 
 @pytest.mark.parametrize("words", ["3", "0:2", "3:0", "3:-1", "a:b", "3:2:1"])
