@@ -4,6 +4,7 @@ import contextlib
 import errno
 import inspect
 import os
+import re
 import select
 import shutil
 import sys
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 0  # --help
     except Exception as error:
-        if line := error_line(error):
+        if line := error_line(error) or _lack(error):
             return _fail(line, 2)
         raise
     except KeyboardInterrupt:
@@ -107,6 +108,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         effects |= {"tensorboard": "rewrites all events", "series": "can be run again", "robustness": "begins again"}
         return _fail(f"interrupted; the same command {effects.get(command, 'resumes from the last checkpoint')}", 130)
     return 0
+
+
+def _lack(error: Exception) -> str | None:
+    """Describe an error by what the machine lacks, memory or a device, in one line; None for other errors."""
+    if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|(?i:out of memory)", str(error)):
+        cause = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        return f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, or see docs/scale.md#memory"
+    if "jax" not in sys.modules:
+        return None
+    from csbp_jax.runtime import hardware
+
+    return hardware.start_problem(error)
 
 
 def report_os_error(error: OSError) -> int:

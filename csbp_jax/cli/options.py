@@ -226,7 +226,13 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
     except ValueError as error:
         raise ConfigError(f"--data.dir: {error}") from None
     # Expanded as most shells would: the same directory gives the same config, and so the same run.
-    return options, dataclasses.replace(config, data=dataclasses.replace(config.data, dir=folder)), own
+    expanded = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, dir=folder),
+        weights=os.path.expanduser(config.weights),
+        weights_table=os.path.expanduser(config.weights_table),
+    )
+    return options, expanded, own
 
 
 def is_given(option: str, argv: Sequence[str]) -> bool:

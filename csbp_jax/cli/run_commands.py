@@ -82,7 +82,9 @@ class EvaluateWeights:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run ``csbp_jax evaluate``."""
-    is_preset = configs.known("".join(argv[:1])) and not _names_network("".join(argv[:1]))
+    name = "".join(argv[:1])
+    is_run = _names_network(name) or os.path.exists(os.path.join(name, "config.json"))
+    is_preset = configs.known(name) and not is_run
     if is_preset or is_given("--weights", argv) or list(argv) == ["--environment"]:
         of_weights, config, own = read("evaluate", EvaluateWeights, argv)
         if own.plugins:
@@ -129,9 +131,11 @@ def predict(argv: Sequence[str]) -> None:
     if not options.files:
         raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
     _show_network(options.run)
-    from csbp_jax.evaluation import predict
+    from csbp_jax.evaluation import outputs, predict
     from csbp_jax.runtime import files
 
+    if options.out:
+        outputs.check_file(options.out)
     predictions = predict.predict(
         options.run,
         list(options.files),
@@ -352,9 +356,11 @@ class Series:
 def series(argv: Sequence[str]) -> None:
     """Run ``csbp_jax series``."""
     options = read_paths("series", Series, argv)
-    from csbp_jax.evaluation import recorded
+    from csbp_jax.evaluation import outputs, recorded
     from csbp_jax.runtime.files import write_json
 
+    if options.out:
+        outputs.check_file(options.out)
     column = recorded.read(options.source, options.column, options.skip)
     values = column.values[:: options.every]
     try:

@@ -93,7 +93,7 @@ class UserSource(DataSource):
     def __init__(self, source: Any, name: str = ""):
         self.name = name or type(source).__name__
         self.source = source
-        self.classes = source.classes
+        self.classes = int(source.classes)  # NumPy's integers are not JSON
         self.events = bool(getattr(source, "events", False))
         self.num_uniforms = getattr(source, "num_uniforms", 0)
         self.class_names = tuple(map(str, getattr(source, "class_names", ())))

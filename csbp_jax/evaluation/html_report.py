@@ -5,8 +5,8 @@ import csv
 import html
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from csbp_jax import __version__
 from csbp_jax.config import ConfigError, flatten
@@ -17,6 +17,8 @@ from csbp_jax.runtime import files
 from csbp_jax.sweep import tables
 from csbp_jax.sweep.grid import fields as sweep_fields
 from csbp_jax.training import run_json
+
+Parsed = TypeVar("Parsed")
 
 # A browser may load only what the page itself contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -83,7 +85,7 @@ def write(
             _run_sections(runs, control_run, margin),
         )
     file = pathlib.Path(out) if out else output_folder(first) / "report.html"
-    files.write_text(file, page(title, sections))
+    files.write_bytes(file, page(title, sections).encode(errors="backslashreplace"))  # paths may not be UTF-8
     return file
 
 
@@ -167,7 +169,8 @@ def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
     grid = content["config"].pop("grid")
     fields = sweep_fields(grid)
     of_settings = [field for field in fields if field != "seed"]
-    settings = [tables.from_flat(row, of_settings) for row in _read_csv(folder / "settings.csv")]
+    settings = _parsed(folder / "settings.csv", lambda rows: [tables.from_flat(row, of_settings) for row in rows])
+    members = _parsed(folder / "members.csv", lambda rows: _members(rows, fields))
     columns, cells = tables.accuracy_cells(settings)
     rows = [[fields_text(s.point) or "all", *row] for s, row in zip(settings, cells, strict=True)]
     yield table("Settings: mean test accuracy over seeds, % [95 % interval]", ["setting", *columns], rows)
@@ -179,14 +182,28 @@ def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:
         yield table(caption, ["setting", *columns, "control"], rows)
     values = [[field, option_text([value_text(value) for value in values])] for field, values in grid.items()]
     yield table("Grid", ["field", "values"], values)
-    yield table("Members: accuracies, epochs and losses", *_members(_read_csv(folder / "members.csv"), fields))
+    yield table("Members: accuracies, epochs and losses", *members)
     yield from figures(folder)
     yield _details(content, flatten(content["config"]))
 
 
-def _read_csv(file: pathlib.Path) -> list[dict[str, str]]:
-    with open(file, newline="") as opened:
-        return list(csv.DictReader(opened))
+def _parsed(file: pathlib.Path, parse: Callable[[list[dict[str, str]]], Parsed]) -> Parsed:
+    """Parse the rows of a table of a sweep.
+
+    Raises:
+      ConfigError: it cannot be read, as after another program has saved it in its own form.
+    """
+    try:
+        with open(file, newline="") as opened:
+            rows = list(csv.DictReader(opened))
+        if not rows or any(None in (*row, *row.values()) for row in rows):
+            raise ValueError("no rows, or rows of another length")
+        return parse(rows)
+    except (LookupError, TypeError, ValueError, csv.Error) as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({type(error).__name__}: {error}); repeat the command of the sweep, which writes "
+            "it again"
+        ) from None
 
 
 def _members(rows: Sequence[dict[str, str]], fields: Sequence[str]) -> tuple[list[str], list[list[str]]]:

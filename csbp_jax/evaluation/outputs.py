@@ -1,10 +1,12 @@
 """Where commands on a run write their results."""
 
+import hashlib
+import os
 import pathlib
 import sys
-import tempfile
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime import files
 
 FALLBACK = pathlib.Path("evaluation")
 """Folder in the working directory for results on runs that cannot be written."""
@@ -13,28 +15,38 @@ FALLBACK = pathlib.Path("evaluation")
 def output_folder(run: pathlib.Path) -> pathlib.Path:
     """Return the folder for results on a run, and create it: the run's own, or ``evaluation/NAME`` if it is read-only.
 
-    Call it before the work whose results are to be written. In the second case, one line is printed to stderr.
+    Call it before the work whose results are to be written. In the second case, one line is printed to stderr, and
+    ``run.txt`` in the folder holds the run's path. If another run has ``evaluation/NAME``, the folder is
+    ``evaluation/NAME-HASH``.
 
     Raises:
       ConfigError: neither can be written.
     """
-    problem = _problem(run)
+    problem = files.write_problem(run)
     if not problem:
         return run
-    folder = FALLBACK / run.resolve().name
-    if other := _problem(folder):
+    folder, path = FALLBACK / run.resolve().name, os.fsencode(run.resolve())
+    if (folder / "run.txt").exists() and (folder / "run.txt").read_bytes() != path:
+        folder = folder.with_name(f"{folder.name}-{hashlib.sha256(path).hexdigest()[:8]}")
+    if other := files.write_problem(folder):
         raise ConfigError(
             f"{run}: cannot be written ({problem}), nor can {folder} ({other}); change to a directory that can"
         )
+    files.write_bytes(folder / "run.txt", path)
     print(f"csbp_jax: {run}: cannot be written ({problem}); results are written to {folder}", file=sys.stderr)
     return folder
 
 
-def _problem(folder: pathlib.Path) -> str:
-    """Create a folder and write to it; return what fails, or nothing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
-    except OSError as error:
-        return error.strerror or str(error)
+def check_file(path: str | pathlib.Path) -> None:
+    """Check that a file can be written, and create its folder; a pipe or a device is not checked.
+
+    Call it before the work whose results are to be written.
+
+    Raises:
+      ConfigError: it cannot be written, or is a directory.
+    """
+    file = pathlib.Path(path)
+    if file.is_dir():
+        raise ConfigError(f"{file}: is a directory; give the path of a file")
+    if (not file.exists() or file.is_file()) and (problem := files.write_problem(file.parent)):
+        raise ConfigError(f"{file}: cannot be written ({problem}); give another path")

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from csbp_jax import __version__, data
 from csbp_jax.config import ConfigError, to_json
 from csbp_jax.evaluation import restore
-from csbp_jax.evaluation.outputs import output_folder
+from csbp_jax.evaluation.outputs import check_file, output_folder
 from csbp_jax.export import arrays, nir_graph, stablehlo
 from csbp_jax.runtime import files
 
@@ -37,13 +37,14 @@ def export(
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
 
     Raises:
-      ConfigError: no such run or form, or the network cannot be expressed in the form; names the layer.
+      ConfigError: no such run or form, the file cannot be written, or the network cannot be expressed in the form;
+        names the layer.
     """
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
     restored = restore.restore(run, which, trust=trust)
     file = pathlib.Path(out) if out else output_folder(restored.folder) / "export" / f"{which}.{to}"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    check_file(file)
     texts = metadata(restored, data_dir)
     with files.replacing(file) as temporary:
         _WRITERS[to](restored, texts, temporary)

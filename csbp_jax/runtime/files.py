@@ -5,10 +5,21 @@ import datetime
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import filelock
+
+
+def write_problem(folder: pathlib.Path) -> str:
+    """Create a folder and write to it; return what fails, or nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 @contextlib.contextmanager
@@ -29,6 +40,8 @@ def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
     try:
         yield temporary
+        with open(temporary, "rb") as written:  # else a power cut may leave an empty file
+            os.fsync(written.fileno())
         os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):

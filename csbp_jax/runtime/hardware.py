@@ -53,6 +53,20 @@ def run_once_options() -> dict[str, str] | None:
     return {_LEVEL: "1"}
 
 
+def start_problem(error: Exception) -> str | None:
+    """Return in one line why JAX could not start, if that is what raised ``error``; None for other errors."""
+    cause = str(error)
+    if not cause.startswith("Unable to initialize backend"):
+        try:
+            jax.devices()
+        except Exception as repeated:  # for CUDA without a GPU, an AssertionError without a text
+            cause = str(repeated)
+        else:
+            return None
+    cause = cause.partition("\n")[0] or "this machine has no such device; leave it out, or set it to cpu"
+    return f"JAX_PLATFORMS: {os.environ.get('JAX_PLATFORMS', '')!r}: {cause}"
+
+
 def peak_flops() -> float | None:
     """Return the peak FLOP/s of all devices together; None if the device is not in PEAK_FLOPS."""
     of_one_device = PEAK_FLOPS.get(jax.devices()[0].device_kind)

@@ -108,11 +108,13 @@ def all_succeed(function: Callable[[], Result]) -> Result:
         result = function()
     except ConfigError as raised:
         error = raised
-    message = f"{isinstance(error, CheckpointError):d}{error}".encode() if error else b""
+    message = f"{isinstance(error, CheckpointError):d}{error}".encode(errors="surrogateescape") if error else b""
     sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(message))))
     if sizes.any():
         padded = np.frombuffer(message.ljust(int(sizes.max())), np.uint8)
-        texts = [row.tobytes().decode().rstrip() for row in multihost_utils.process_allgather(padded)]
+        texts = [
+            row.tobytes().decode(errors="surrogateescape").rstrip() for row in multihost_utils.process_allgather(padded)
+        ]
         lowest = next(process for process, text in enumerate(texts) if text)
         kind = CheckpointError if texts[lowest][0] == "1" else ConfigError
         raise _raised_by_all(error or kind(f"{texts[lowest][1:]} (in process {lowest})"))

@@ -133,6 +133,7 @@ def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Cons
 
     Raises:
       ConfigError: the result cannot be read.
+      CheckpointError: the run would have to go on, but no checkpoint is intact.
     """
     if not (folder / "result.json").exists():
         return False
@@ -143,6 +144,7 @@ def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Cons
         trained = result["last"]["epoch"]
         if trained >= config.epochs or _out_of_patience(config, result, trained):
             return True
+        checkpoint.check_intact(store)
         reason = f"after {trained} of now {config.epochs} epochs"
     old = files.set_aside(folder / "result.json")
     console.print(f"{folder}: was finished, but {reason}; its result is kept as {old.name}", soft_wrap=True)

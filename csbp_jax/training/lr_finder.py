@@ -21,7 +21,7 @@ from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build
-from csbp_jax.training.compiled import compile_run, initial_state, resolve
+from csbp_jax.training.compiled import CompiledRun, compile_run, initial_state, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
 
 _MEMORY = 0.9  # of the smoothed loss, a step
@@ -76,16 +76,18 @@ def find(
       and of :func:`suggest` ``suggested`` and ``steepest``.
 
     Raises:
-      ConfigError: a value is impossible, z is in units of the flip, the first step is not finite, or no rate lowered
-        the loss.
+      ConfigError: a value is impossible, z is in units of the flip, the directory cannot be written, the first step is
+        not finite, or no rate lowered the loss.
     """
     console = make_console() if console is None else console
     folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
     values = np.geomspace(rates.low, rates.high, rates.steps)
-    losses = _losses(config, own, data_dir, values, functools.partial(console.print, soft_wrap=True))
+    run = _compiled(config, own, data_dir)
+    if problem := files.write_problem(folder):
+        raise ConfigError(f"{folder}: cannot be written ({problem}); give another directory (--out)")
+    losses = _losses(run, values, functools.partial(console.print, soft_wrap=True))
     used = values[: len(losses)]
     result = {"rates": used.tolist(), "losses": losses} | suggest(used, losses)
-    folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / "lr.json", result)
     plots.draw_lr_finder(folder / "lr.png", result)
     reach = "" if len(losses) < rates.steps else f", where the loss had not blown up at {rates.high:.2g}"
@@ -135,10 +137,7 @@ def smooth(losses: list[float]) -> np.ndarray:
     return np.asarray(means)
 
 
-def _losses(
-    config: Config, own: Own, data_dir: str | pathlib.Path, rates: np.ndarray, show: Callable[[str], None]
-) -> list[float]:
-    """Return the task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
+def _compiled(config: Config, own: Own, data_dir: str | pathlib.Path) -> CompiledRun:
     flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
     check(flat)
     if flat.chaos.unit == "flip":
@@ -150,9 +149,13 @@ def _losses(
         weights.verify(flat)
     splits, _ = build.load_data(flat, own, data_dir)
     flat, train = resolve(flat, splits), splits["train"]
-    run = compile_run(flat, train, len(train) // flat.batch_size, own)
+    return compile_run(flat, train, len(train) // flat.batch_size, own)
+
+
+def _losses(run: CompiledRun, rates: np.ndarray, show: Callable[[str], None]) -> list[float]:
+    """Return the task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
     losses: list[float] = []
-    with contextlib.closing(run.batches(flat.seed)) as host_batches:
+    with contextlib.closing(run.batches(run.config.seed)) as host_batches:
         state = initial_state(run, show)
         for batch, rate in zip(map(run.shard_batch, host_batches), rates, strict=False):
             lr = jax.device_put(np.asarray(rate, state.hparams["lr"].dtype), state.step.sharding)

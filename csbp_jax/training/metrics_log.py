@@ -98,7 +98,8 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
     rows = [row for row in rows if row["kind"] != "epoch" or row["step"] <= epochs * steps_per_epoch]
     ends = [row["step"] for row in rows if row["kind"] == "epoch"]
     if step and (
-        rows[:1] != [row for row in rows if row["kind"] == "start"]
+        not rows
+        or rows[:1] != [row for row in rows if row["kind"] == "start"]
         or ends != list(range(steps_per_epoch, epochs * steps_per_epoch + 1, steps_per_epoch))
     ):
         raise ConfigError(f"{file}: rows up to step {step} are missing; start from scratch with FRESH=1 (--fresh)")

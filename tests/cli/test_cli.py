@@ -140,6 +140,8 @@ def test_an_unwritable_directory_is_one_line(capsys, tmp_path):
     ("data mnist --from=~/o", "{}/o: there is no such directory;"),
     ("train digits --runs=~/file/x", "{}/file"),
     ("train folder --data.dir=~/f", "{}/f"),
+    ("train mnist --weights=~/w.pth", "csbp_jax: {}/w.pth: there is no such file"),
+    ("evaluate mnist --weights=w.pth --weights-table=~/t.json", "csbp_jax: {}/t.json: "),
 ])  # fmt: skip
 def test_a_tilde_is_the_home_directory(capsys, tmp_path, monkeypatch, line, message):
     (tmp_path / "file").write_text("")
@@ -179,6 +181,12 @@ ERRORS = [
         "on device; make room, and the same command resumes",
     ),
     (OSError(errno.EACCES, "Permission denied"), 2, "Permission denied"),
+    (MemoryError("Unable to allocate 7 GiB"), 2, "out of memory (Unable to allocate 7 GiB); give a smaller batch_size"),
+    (
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBacktrace"),
+        2,
+        "out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.); give",
+    ),
     (Lost("another process of this run has ended"), 5, "another process of this run has ended"),
     (Stopped(42, 7), 42, "stopped after step 7, and all is saved; the same command resumes"),
     (Stopped(130), 130, "stopped; the same command resumes"),
@@ -194,6 +202,23 @@ def test_each_kind_of_error_has_its_exit_code(error, code, message, capsys, monk
     assert main.main(["train", "digits"]) == code
     output = capsys.readouterr().err
     assert message in output and output.count("\n") == 1
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    line = [sys.executable, "-m", "csbp_jax", "train", "digits"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu,abacus"}
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("csbp_jax: JAX_PLATFORMS: 'cpu,abacus': Unable to initialize backend 'abacus': ")
+
+
+def test_another_error_is_raised(monkeypatch):
+    def fail(argv):
+        raise AssertionError
+
+    monkeypatch.setitem(COMMANDS, "train", (COMMANDS["train"][0], fail))
+    with pytest.raises(AssertionError):
+        main.main(["train", "digits"])
 
 
 def test_divergence_is_exit_code_3(capsys, tmp_path):
@@ -484,6 +509,16 @@ def test_weights_are_looked_at_before_the_data(line, capsys, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert main.main([*line.split(), "--weights", "nosuch.pth"]) == 2
     assert capsys.readouterr().err == "csbp_jax: nosuch.pth: there is no such file\n"
+
+
+def test_a_run_that_is_called_like_a_preset_is_evaluated(tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    evaluated = []
+    monkeypatch.setattr(evaluate, "evaluate_run", lambda run, **options: evaluated.append((run, options["split"])))
+    assert main.main(["evaluate", "mnist", "--split", "train"]) == 0
+    assert evaluated == [("mnist", "train")]
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,22 @@ def test_text_is_escaped(trained, tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "Run &lt;b&gt;&amp;" in text
 
 
+@pytest.mark.parametrize(("old", "new"), [("", ""), (",", ";"), ("0.", "0x"), ("0.", "0,"), ("s", "\xff")])
+@pytest.mark.parametrize("name", ["members.csv", "settings.csv"])
+def test_a_damaged_table_of_a_sweep_is_one_line(swept, tmp_path, capsys, name, old, new):
+    copy = shutil.copytree(swept, tmp_path / "s")
+    text = (swept / name).read_bytes().decode() if old else ""
+    (copy / name).write_bytes(text.replace(old, new).encode("latin-1"))
+    assert main.main(["report", str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"csbp_jax: {copy / name}: cannot be read (") and error.count("\n") == 1
+
+
+def test_a_path_that_is_not_utf8_is_escaped(trained, tmp_path):
+    run = edited(trained, tmp_path / "r", data__dir="caf\udce9")
+    assert r"caf\udce9" in html_report.write([run]).read_text()
+
+
 def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
     assert main.main(["report", str(swept)]) == 0
     assert capsys.readouterr().out == f"{swept / 'report.html'}\n"

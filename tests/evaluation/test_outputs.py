@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import outputs
+from csbp_jax.runtime import files
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -41,6 +43,18 @@ def test_results_on_a_read_only_run_go_to_the_working_directory(tmp_path):
     assert done.stdout == "evaluation/run\n"
     line = "csbp_jax: a/run: cannot be written (Read-only file system); results are written to evaluation/run\n"
     assert done.stderr == line
+
+
+def test_read_only_runs_of_one_name_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check = files.write_problem
+    problem = "Read-only file system"
+    monkeypatch.setattr(files, "write_problem", lambda f: problem if f.parts[0] in ("alice", "bob") else check(f))
+    runs = [pathlib.Path(name, "run") for name in ("alice", "bob")]
+    first, second = map(outputs.output_folder, runs)
+    assert first == pathlib.Path("evaluation/run") and re.fullmatch("evaluation/run-[0-9a-f]{8}", str(second))
+    assert [outputs.output_folder(run) for run in runs] == [first, second]
+    assert (second / "run.txt").read_text() == str(tmp_path.resolve() / "bob" / "run")
 
 
 def test_where_neither_can_be_written_that_is_one_line(tmp_path, monkeypatch):

@@ -105,6 +105,21 @@ def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
     assert float(rows[1]["probability_2"]) == pytest.approx(answers[1].probabilities[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("command", ["predict", "export", "series"])
+def test_where_the_result_cannot_be_written_nothing_is_computed(digits, tmp_path, monkeypatch, capsys, command):
+    run, _, paths = digits
+    for work in ("evaluation.predict.predict", "evaluation.recorded.read", "export.metadata"):
+        monkeypatch.setattr(f"csbp_jax.{work}", lambda *_, **__: pytest.fail("the output was not checked first"))
+    (tmp_path / "notes.txt").touch()
+    line = [command, str(run), *map(str, paths[:1] if command == "predict" else [])]
+    for out, problem in {
+        tmp_path: "is a directory; give the path of a file",
+        tmp_path / "notes.txt" / "a": "cannot be written (File exists); give another path",
+    }.items():
+        assert main.main([*line, "--out", str(out)]) == 2
+        assert capsys.readouterr().err == f"csbp_jax: {out}: {problem}\n"
+
+
 def test_no_file_stops_the_others(digits, tmp_path, capsys):
     run, _, paths = digits
     messages = hostile_files.write(tmp_path, hostile_files.PICTURES, hostile_files.ARRAYS)

@@ -27,6 +27,15 @@ def test_a_file_is_replaced_at_once(tmp_path):
     assert file.read_bytes() == b"\xff"
 
 
+def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, do=original: (calls.append(name), do(*args)))
+    files.write_text(tmp_path / "a", "new")
+    assert calls == ["fsync", "replace"] and (tmp_path / "a").read_text() == "new"
+
+
 def test_a_pipe_is_written_and_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)

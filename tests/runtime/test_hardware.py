@@ -113,6 +113,17 @@ def test_memory_is_reported_if_the_device_reports_it(monkeypatch):
     assert hardware.memory_stats() == {"device_bytes": 17}
 
 
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    def fail():
+        raise AssertionError
+
+    assert hardware.start_problem(AssertionError()) is None
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", fail)
+    line = "JAX_PLATFORMS: 'cuda': this machine has no such device; leave it out, or set it to cpu"
+    assert hardware.start_problem(AssertionError()) == line
+
+
 @pytest.mark.parametrize("words", ["3", "0:2", "3:0", "3:-1", "a:b", "3:2:1"])
 def test_trace_steps_of_another_form_are_refused(words, tmp_path):
     with pytest.raises(ConfigError, match="write START:N"):

@@ -47,6 +47,25 @@ def test_off_is_this_process_and_its_own_stop():
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
 
 
+def test_an_error_that_names_a_file_that_is_not_utf8_reaches_all(monkeypatch):
+    message = b"0caf\xe9: missing"
+
+    def gathered(ours):
+        """What process 0 gets, where the other fails: the lengths of the messages, then the messages."""
+        theirs = np.frombuffer(message, np.uint8) if ours.ndim else np.int32(len(message))
+        return np.stack([ours, theirs])
+
+    def fails():
+        raise ConfigError("caf\udce9: missing")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    with pytest.raises(ConfigError, match=r"^caf\udce9: missing$"):
+        multihost.all_succeed(fails)
+    with pytest.raises(ConfigError, match=r"^caf\udce9: missing \(in process 1\)$"):
+        multihost.all_succeed(lambda: None)
+
+
 @pytest.mark.parametrize("kind", [ConfigError, OSError, RuntimeError])
 def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passed_to_them(monkeypatch, kind):
     """They wait for it, so that it must disconnect as they do."""

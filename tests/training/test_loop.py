@@ -22,7 +22,7 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, sharding
-from csbp_jax.training import flip_meter, loop, run_json
+from csbp_jax.training import flip_meter, loop, metrics_log, run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
@@ -194,6 +194,12 @@ def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
         run(dataclasses.replace(SMALL, epochs=4, optimizer=wild), tmp_path, name="later")
     folder = tmp_path / "later" / "checkpoints"
     assert location.steps(folder) == [2] and manifest.verify(folder / "2") is None
+
+
+def test_no_row_at_all_is_a_missing_row_in_the_first_epoch_too(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: rows up to step 1 are missing"):
+        metrics_log.rewind(tmp_path / "metrics.jsonl", step=1, epochs=0, steps_per_epoch=2)
 
 
 def test_damaged_files_of_a_run_are_reported_in_one_line(finished, tmp_path):

@@ -87,6 +87,13 @@ def test_a_first_step_that_is_not_finite_is_one_line():
         lr_finder.suggest(np.array([]), [])
 
 
+def test_where_the_result_cannot_be_written_no_step_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").touch()
+    monkeypatch.setattr(lr_finder, "initial_state", lambda *_: pytest.fail("the output was not checked first"))
+    with pytest.raises(ConfigError, match=r"notes.txt: cannot be written \(File exists\); give another directory"):
+        lr_finder.find(SMALL, out=tmp_path / "notes.txt")
+
+
 def test_the_unit_of_the_flip_is_refused(tmp_path):
     """Its z is measured at optimizer.lr, of which the result would then depend."""
     chaos = dataclasses.replace(SMALL.chaos, unit="flip", z0=(1.0,))

@@ -16,7 +16,7 @@ import pytest
 import csbp_jax
 from csbp_jax import chaos, models
 from csbp_jax.cli import main
-from csbp_jax.config import ConfigError, replaced
+from csbp_jax.config import ConfigError, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict, restore
@@ -316,6 +316,12 @@ WRONG = {
         "{}: data: train: has 1000000000 classes; allowed are 1 to 100000",
     "def data(config, data_dir): return {'train': ([np.zeros((2, 3)), np.zeros((4, 3))], [0, 1]), 'test': (x, y)}":
         "{}: data: train: x holds records of several shapes; expected is (x [N, T or 1, ...], y [N])",
+    "class Few(list):\n    classes = ('a', 'b')\n"
+    "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), Few([{'x': x[0], 'y': 0}]))":
+        "{}: data: train: has ('a', 'b') classes; allowed are 1 to 100000",
+    "class Still(list):\n    classes = 2\nstill = Still([{'x': np.zeros((28, 28, 1), np.uint8), 'y': 0}] * 40)\n"
+    "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), still)":
+        "{}: data: train: x has 28 time steps; expected is model.time_steps (2), or 1 for still inputs",
     "class Few(list):\n    classes = 2\n"
     "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), Few())":
         "{}: data: train: is empty; expected is at least one record",
@@ -439,6 +445,23 @@ def test_own_classes_are_not_for_other_processes(tmp_path):
     assert len(build.load_data(config, parts, tmp_path)[0]["train"]) == 20
     with pytest.raises(ConfigError, match=r"data.workers: 2 is not possible for a source that .*s.py defines"):
         build.load_data(replaced(config, "data.workers", 2), parts, tmp_path)
+
+
+SOURCE = """class S(list):
+    classes = np.int64(2)
+    events = True
+    def take(self, indices, uniforms):
+        return {"x": np.stack([self[i]["x"][-2:] for i in indices]), "y": np.zeros(len(indices), np.int32)}
+def data(config, data_dir):
+    return dict.fromkeys(("train", "validation", "test"), S([{"x": np.zeros((9, 3), np.float32), "y": 0}] * 20))
+"""
+
+
+def test_a_source_may_cut_its_records_and_count_classes_with_numpy(tmp_path):
+    (tmp_path / "s.py").write_text(HEAD + SOURCE)
+    config, parts = plugin_file.load_file(tmp_path / "s.py")
+    splits, _ = build.load_data(config, parts, tmp_path)
+    assert to_json(compiled.resolve_model(config, splits))["model"]["classes"] == 2
 
 
 def test_changed_data_are_detected(trained_run, tmp_path):

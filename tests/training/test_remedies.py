@@ -156,6 +156,18 @@ def test_a_finished_run_goes_on_after_its_epochs_were_raised(finished, copy):
     assert again == result and "r is finished; FRESH=1" in text
 
 
+@pytest.mark.parametrize("problem", ["4: .*; 2: .*", "all are missing"])
+def test_epochs_raised_without_an_intact_checkpoint_change_nothing(copy, problem):
+    for checkpoint in (copy / "checkpoints" / "2", copy / "checkpoints" / "4"):
+        if problem == "all are missing":
+            shutil.rmtree(checkpoint)
+        else:
+            damage(checkpoint)
+    with pytest.raises(CheckpointError, match=rf"no checkpoint is intact \({problem}\); start from scratch"):
+        run(edit(copy, epochs=3), copy.parent, name="r")
+    assert (copy / "result.json").exists() and not list(copy.glob("result.json.before-*"))
+
+
 def test_a_run_that_stopped_early_stays_finished_after_its_epochs_were_raised(copy):
     content = run_json.read_result(copy)
     content["chosen"]["epoch"] = 1

@@ -55,7 +55,7 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
     return {
         split: UserSource(ArraySource(*pairs[split], classes), f"{origin}: data: {split}")
         if split in pairs
-        else _checked_source(returned[split], f"{origin}: data: {split}")
+        else _checked_source(returned[split], config, f"{origin}: data: {split}")
         for split in _SPLITS
     }
 
@@ -150,13 +150,18 @@ def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None
                 f"{origin}: data: {split}: y has a label {y.max()}; expected are 0 to {config.model.classes - 1} "
                 "(model.classes)"
             )
-        if x.shape[1] not in (1, config.model.time_steps):
-            raise ConfigError(
-                f"{origin}: data: {split}: x has {x.shape[1]} time steps; expected is model.time_steps "
-                f"({config.model.time_steps}), or 1 for still inputs"
-            )
+        _check_time_steps(x.shape[1:], config, f"{origin}: data: {split}")
     if pairs and (option := _unsupported_option(config, next(iter(shapes.values())))):
         raise ConfigError(f"{option} is not possible for arrays of your own ({origin}); leave it out")
+
+
+def _check_time_steps(shape: tuple[int, ...], config: Config, origin: str) -> None:
+    """Check ``[T or 1, ...]``, the shape of a record."""
+    if shape[:1] not in ((1,), (config.model.time_steps,)):
+        raise ConfigError(
+            f"{origin}: x has {shape[0] if shape else 'no'} time steps; expected is model.time_steps "
+            f"({config.model.time_steps}), or 1 for still inputs"
+        )
 
 
 def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
@@ -169,17 +174,19 @@ def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
     return f"data.size: {data.size}" if data.size and data.resize == "events" else ""
 
 
-def _checked_source(source: Any, origin: str) -> UserSource:
+def _checked_source(source: Any, config: Config, origin: str) -> UserSource:
     for member in ("__len__", "__getitem__", "classes"):
         if not hasattr(source, member):
             raise ConfigError(
                 f"{origin} is a {type(source).__name__} without {member}; expected is {_PAIR}, or a source: "
                 'len(source), source[i] -> {"x": [T or 1, ...], "y": []}, source.classes'
             )
-    if not 1 <= source.classes <= MAX_CLASSES:
+    if not isinstance(source.classes, int | np.integer) or not 1 <= source.classes <= MAX_CLASSES:
         raise ConfigError(f"{origin}: has {source.classes} classes; allowed are 1 to {MAX_CLASSES}")
     checked = UserSource(source, origin)
     if not len(checked):
         raise ConfigError(f"{origin}: is empty; expected is at least one record")
     _ = checked[0]  # so that data of another form are refused now, not after the network is compiled
+    # Of a batch, since a source's own take may choose time steps of its records.
+    _check_time_steps(np.shape(example_batch(checked)["x"])[1:], config, origin)
     return checked

@@ -226,10 +226,7 @@ class Checkpoints:
     def _newest_intact(self) -> str | None:
         newest, problems = _newest_intact(self.folder)
         if problems and newest is None:
-            raise CheckpointError(
-                f"{self.folder}: no checkpoint is intact ({_listed(problems)}); start from scratch with FRESH=1 "
-                "(--fresh)"
-            )
+            raise _none_intact(self.folder, problems)
         for step, problem in problems.items():
             path = self._layout.complete(self.folder, step)
             renamed = self._layout.quarantine(self.folder, step)
@@ -262,6 +259,24 @@ def damaged_before_intact(folder: epath.PathLike) -> str:
     with _checkpoint_errors(f"{folder}: cannot be opened"):
         newest, problems = _newest_intact(epath.Path(folder))
     return "" if newest is None else _listed(problems)
+
+
+def check_intact(folder: epath.PathLike) -> None:
+    """Check that training can go on from a checkpoint.
+
+    Raises:
+      CheckpointError: none is intact, or there is none.
+    """
+    newest, problems = _newest_intact(epath.Path(folder))
+    if newest is None:
+        raise _none_intact(folder, problems)
+
+
+def _none_intact(folder: epath.PathLike, problems: dict[int, str]) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: no checkpoint is intact ({_listed(problems) or 'all are missing'}); start from scratch with "
+        "FRESH=1 (--fresh)"
+    )
 
 
 def restore_newest(folder: epath.PathLike, like: PyTree, identity: Identity | None = None) -> PyTree | None:
