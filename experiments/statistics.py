@@ -119,8 +119,9 @@ def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:
 
 
 def paired_t(values: NDArray[Any], reference: NDArray[Any]) -> float:
-    """p of Student's paired test; 1 where all pairs are equal, or there is only one."""
-    return float(stats.ttest_rel(values, reference).pvalue) if len(values) > 1 and np.any(values != reference) else 1.0
+    """p of Student's paired test; 1 without spread, where all pairs differ by the same or there is only one."""
+    differences = np.asarray(values) - np.asarray(reference)
+    return float(stats.ttest_1samp(differences, 0).pvalue) if np.ptp(np.round(differences, 9)) else 1.0
 
 
 def corrected_t(differences: ArrayLike, test_size: int, train_size: int) -> tuple[float, float]:

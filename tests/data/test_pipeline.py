@@ -140,7 +140,7 @@ def test_evaluation_reads_as_many_batches_at_once_as_there_are_readers():
 
 
 def test_an_empty_source_has_no_batches_of_evaluation():
-    assert not list(data.eval_batches(RecordList(), 4))
+    assert not list(data.eval_batches(Noisy(0), 4))
 
 
 @pytest.mark.parametrize("read", [functools.partial(data.train_batches, seed=0), data.eval_batches])

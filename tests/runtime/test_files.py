@@ -27,11 +27,18 @@ def test_a_file_is_replaced_at_once(tmp_path):
     assert file.read_bytes() == b"\xff"
 
 
+def recorded(calls, name, function):
+    def record(*arguments):
+        calls.append(name)
+        return function(*arguments)
+
+    return record
+
+
 def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):
-        original = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *args, name=name, do=original: (calls.append(name), do(*args)))
+        monkeypatch.setattr(os, name, recorded(calls, name, getattr(os, name)))
     files.write_text(tmp_path / "a", "new")
     assert calls == ["fsync", "replace"] and (tmp_path / "a").read_text() == "new"
 
