@@ -121,7 +121,8 @@ def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:
 def paired_t(values: NDArray[Any], reference: NDArray[Any]) -> float:
     """p of Student's paired test; 1 without spread, where all pairs differ by the same or there is only one."""
     differences = np.asarray(values) - np.asarray(reference)
-    return float(stats.ttest_1samp(differences, 0).pvalue) if np.ptp(np.round(differences, 9)) else 1.0
+    spread = len(differences) > 1 and np.ptp(np.round(differences, 9))
+    return float(stats.ttest_1samp(differences, 0).pvalue) if spread else 1.0
 
 
 def corrected_t(differences: ArrayLike, test_size: int, train_size: int) -> tuple[float, float]:

@@ -74,6 +74,7 @@ def test_shares_have_wilsons_interval_and_counts_fishers_p():
 def test_paired_p_is_1_without_a_difference():
     assert statistics.paired_t(np.array([0.1, 0.2]), np.array([0.1, 0.2])) == 1.0
     assert statistics.paired_t(np.array([0.3]), np.array([0.1])) == 1.0
+    assert statistics.paired_t(np.array([0.3, 0.5]), np.array([0.1, 0.3])) == 1.0  # no spread, though their mean is 0.2
     assert statistics.paired_t(np.array([0.3, 0.5, 0.6]), np.array([0.1, 0.2, 0.5])) < 0.1
 
 
