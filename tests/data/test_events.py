@@ -248,6 +248,12 @@ def test_missing_archives_are_all_named(tmp_path, name):
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_package_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tonic", None)
+    with pytest.raises(ConfigError, match=r"^nmnist: needs a package .*tonic.*; pip install 'csbp_jax\[events\]'$"):
+        archives.expected("nmnist")
+
+
 def test_one_class_archive_missing(tmp_path):
     trees("cifar10_dvs_aedat", tmp_path)
     (tmp_path / "ship.zip").unlink()

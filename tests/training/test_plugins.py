@@ -234,6 +234,14 @@ def test_the_page_defines_all_plugins(tmp_path):
     assert type(build.build_recipe(resolved, own, 4).model).__name__ == "Skip"
 
 
+def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
+    model = "def model(config, neuron):\n    return Plain(neuron, config.model.classes, config.model.time_steps)\n"
+    (tmp_path / "page.py").write_text(f"{LINES}\n\n{model}")
+    config, own = plugin_file.load_file(tmp_path / "page.py")
+    result = loop.train(config, own=own, name="plain", root=tmp_path, console=quiet())
+    assert result["gradient_norms"]["chaos"] > 0 and result["last"]["test_count"] == 100
+
+
 @pytest.mark.slow
 def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""

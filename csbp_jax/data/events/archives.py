@@ -25,10 +25,19 @@ _HINTS = {
 
 
 def expected(name: str) -> list[RawFile]:
-    """List the archives of a data set: those that tonic expects, with its checksums and URLs, if tonic has it."""
+    """List the archives of a data set: those that tonic expects, with its checksums and URLs, if tonic has it.
+
+    Raises:
+      ConfigError: tonic is not installed.
+    """
     if name == "fsdd":
         return [spoken_digits.RAW_FILE]
-    import tonic.datasets
+    try:
+        import tonic.datasets
+    except ImportError as error:
+        raise ConfigError(
+            f"{name}: needs a package that is not installed ({error}); pip install 'csbp_jax[events]'"
+        ) from None
 
     data_set = getattr(tonic.datasets, DATA_SETS[name].folder)
     if name in ("cifar10_dvs", "ncaltech101"):

@@ -56,7 +56,7 @@ def parse(path: str | pathlib.Path) -> Events:
         return _READERS[path.suffix.lower()](path)
     except ImportError as error:
         raise ConfigError(
-            f"{path}: its format needs a package that is not installed ({error}); pip install tonic aedat"
+            f"{path}: its format needs a package that is not installed ({error}); pip install 'csbp_jax[events]'"
         ) from None
     except (ConfigError, KeyboardInterrupt, SystemExit):
         raise
