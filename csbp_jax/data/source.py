@@ -157,6 +157,25 @@ class UserSource(DataSource):
             )
 
 
+class Unaugmented(DataSource):
+    """Records of a source, or some of them, without the augmentation that its ``take`` may do."""
+
+    def __init__(self, source: DataSource, rows: Array | None = None):
+        self.source, self.classes, self.events = source, source.classes, source.events
+        self.rows = np.arange(len(source)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Record:
+        return self.source[int(self.rows[i])]
+
+
+def without_draws(source: DataSource) -> DataSource:
+    """Return a source that draws no random numbers: one that does is read record by record, so not augmented."""
+    return Unaugmented(source) if source.num_uniforms else source
+
+
 def as_data_source(source: Any) -> DataSource:
     """Complete a source with the defaults of the protocol if it lacks any member."""
     return source if isinstance(source, DataSource) else UserSource(source)

@@ -45,7 +45,7 @@ def digits(trained, tmp_path_factory):
 def evaluated(run, source):
     """Return predictions of evaluation and their confidence."""
     restored = restore.restore(run)
-    outcome = forward.apply_all(restored, source.events, forward.outcome)(forward.Unaugmented(source))
+    outcome = forward.apply_all(restored, source.events, forward.outcome)(data.Unaugmented(source))
     names = data.classes(restored.config)
     return [names[k] for k in outcome["predicted"][:, -1]], outcome["confidence"]
 

@@ -329,6 +329,11 @@ WRONG = {
     "def data(config, data_dir):\n"
     "    return dict.fromkeys(('train', 'validation', 'test'), Few([{'x': x[0], 'y': 2}] * 40))":
         "{}: data: train: record 0 has label 2; expected are 0 to 1",
+    "class Cut(list):\n    classes, events, num_uniforms = 2, True, 1\n    def take(self, indices, uniforms):\n"
+    "        return {'x': np.zeros((len(indices), 2, 3)), 'y': np.zeros(len(indices), int)}\n"
+    "cut = Cut([{'x': np.zeros((9, 3)), 'y': 0}] * 40)\n"
+    "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), cut)":
+        "{}: data: validation: x of record 0 is (9, 3), but (2, 3) by take, which evaluation does not call if there",
     "x[3] = np.nan": "{}: data: train: x holds values that are not finite",
     "x = np.zeros((40, 3, 3))": "{}: data: train: x has 3 time steps; expected is model.time_steps (2)",
     "def data(config, data_dir): return {'train': (x, y), 'test': 3}": "{}: data: test is a int without __len__; exp",

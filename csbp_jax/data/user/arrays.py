@@ -55,7 +55,7 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
     return {
         split: UserSource(ArraySource(*pairs[split], classes), f"{origin}: data: {split}")
         if split in pairs
-        else _checked_source(returned[split], config, f"{origin}: data: {split}")
+        else _checked_source(returned[split], config, origin, split)
         for split in _SPLITS
     }
 
@@ -174,7 +174,8 @@ def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
     return f"data.size: {data.size}" if data.size and data.resize == "events" else ""
 
 
-def _checked_source(source: Any, config: Config, origin: str) -> UserSource:
+def _checked_source(source: Any, config: Config, origin: str, split: str) -> UserSource:
+    origin = f"{origin}: data: {split}"
     for member in ("__len__", "__getitem__", "classes"):
         if not hasattr(source, member):
             raise ConfigError(
@@ -186,7 +187,14 @@ def _checked_source(source: Any, config: Config, origin: str) -> UserSource:
     checked = UserSource(source, origin)
     if not len(checked):
         raise ConfigError(f"{origin}: is empty; expected is at least one record")
-    _ = checked[0]  # so that data of another form are refused now, not after the network is compiled
+    record = checked[0]  # so that data of another form are refused now, not after the network is compiled
     # Of a batch, since a source's own take may choose time steps of its records.
-    _check_time_steps(np.shape(example_batch(checked)["x"])[1:], config, origin)
+    shape = np.shape(example_batch(checked)["x"])[1:]
+    _check_time_steps(shape, config, origin)
+    unaugmented = np.shape(record["x"])
+    if split != "train" and checked.num_uniforms and unaugmented != shape:
+        raise ConfigError(
+            f"{origin}: x of record 0 is {unaugmented}, but {shape} by take, which evaluation does not call if there "
+            f"are num_uniforms; give this split none, or records of {shape}"
+        )
     return checked
