@@ -354,6 +354,16 @@ WRONG = {
             f"data.augment: {name} is not possible for arrays of your own ({{}}); leave it out"
         for name in ("randaugment", "random_erasing", "crop", "autoaugment")
     },
+    **{
+        f"class Still(list):\n    classes = 2\nstill = Still([{{'x': np.zeros((1, 3)), 'y': 0}}] * 40)\n"
+        f"def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), still)\n"
+        f"config = Config(model=config.model, batch_size=8, data=Data(augment=({name!r},)))":
+            f"{{}}: data: train: data.augment: {name} is not possible for {obstacle}"
+        for name, obstacle in {
+            "crop": "a source without num_uniforms, whose take would apply it; leave it out",
+            "cutmix": "still inputs (1, 3), without height and width; leave it out",
+        }.items()
+    },
     "def loss(config): return lambda logits, labels, where=None: logits": "{}: loss gives (3, 2, 2); expected is",
     "import jax\nconfig = Config(model=config.model, batch_size=8, loss=Loss(smoothing=0.1))\ndef loss(config):\n"
     "    def soft(logits, labels, where=None):\n"

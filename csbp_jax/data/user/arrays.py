@@ -191,6 +191,8 @@ def _checked_source(source: Any, config: Config, origin: str, split: str) -> Use
     # Of a batch, since a source's own take may choose time steps of its records.
     shape = np.shape(example_batch(checked)["x"])[1:]
     _check_time_steps(shape, config, origin)
+    if split == "train" and not checked.events:
+        _check_augment(checked, shape, config, origin)
     unaugmented = np.shape(record["x"])
     if split != "train" and checked.num_uniforms and unaugmented != shape:
         raise ConfigError(
@@ -198,3 +200,15 @@ def _checked_source(source: Any, config: Config, origin: str, split: str) -> Use
             f"are num_uniforms; give this split none, or records of {shape}"
         )
     return checked
+
+
+def _check_augment(source: UserSource, shape: Sequence[int], config: Config, origin: str) -> None:
+    """Check ``data.augment`` of still inputs ``[T or 1, ...]``, some of which the source's ``take`` has to apply."""
+    for name in config.data.augment:
+        if name in transform.ON_HOST and not source.num_uniforms:
+            obstacle = "a source without num_uniforms, whose take would apply it"
+        elif name == "cutmix" and len(shape) != 4:
+            obstacle = f"still inputs {tuple(shape)}, without height and width"
+        else:
+            continue
+        raise ConfigError(f"{origin}: data.augment: {name} is not possible for {obstacle}; leave it out")
