@@ -354,6 +354,12 @@ WRONG = {
             f"data.augment: {name} is not possible for arrays of your own ({{}}); leave it out"
         for name in ("randaugment", "random_erasing", "crop", "autoaugment")
     },
+    "x = np.full((40, 1, 3), 16.0)\nconfig = Config(model=config.model, batch_size=8, data=Data(encode='latency'))":
+        "{}: data: train: x is from 16.0 to 16.0, but data.encode latency needs brightness in [0, 1]; scale it",
+    "class Dark(list):\n    classes = 2\ndark = Dark([{'x': np.full((1, 3), -1.0), 'y': 0}] * 40)\n"
+    "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), dark)\n"
+    "config = Config(model=config.model, batch_size=8, data=Data(encode='rate'))":
+        "{}: data: train: x is from -1.0 to -1.0, but data.encode rate needs brightness in [0, 1]; scale it",
     **{
         f"class Still(list):\n    classes = 2\nstill = Still([{{'x': np.zeros((1, 3)), 'y': 0}}] * 40)\n"
         f"def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), still)\n"

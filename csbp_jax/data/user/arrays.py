@@ -151,6 +151,7 @@ def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None
                 "(model.classes)"
             )
         _check_time_steps(x.shape[1:], config, f"{origin}: data: {split}")
+        _check_brightness(x, config, f"{origin}: data: {split}")
     if pairs and (option := _unsupported_option(config, next(iter(shapes.values())))):
         raise ConfigError(f"{option} is not possible for arrays of your own ({origin}); leave it out")
 
@@ -161,6 +162,15 @@ def _check_time_steps(shape: tuple[int, ...], config: Config, origin: str) -> No
         raise ConfigError(
             f"{origin}: x has {shape[0] if shape else 'no'} time steps; expected is model.time_steps "
             f"({config.model.time_steps}), or 1 for still inputs"
+        )
+
+
+def _check_brightness(x: Array, config: Config, origin: str) -> None:
+    """Check that floats ``[N, 1, ...]`` are brightness, if they are encoded; transform refuses to encode frames."""
+    if config.data.encode != "direct" and x.shape[1] == 1 and x.dtype.kind == "f" and (x.min() < 0 or x.max() > 1):
+        raise ConfigError(
+            f"{origin}: x is from {x.min()} to {x.max()}, but data.encode {config.data.encode} needs brightness in "
+            "[0, 1]; scale it, or give uint8 from 0 to 255"
         )
 
 
@@ -189,8 +199,10 @@ def _checked_source(source: Any, config: Config, origin: str, split: str) -> Use
         raise ConfigError(f"{origin}: is empty; expected is at least one record")
     record = checked[0]  # so that data of another form are refused now, not after the network is compiled
     # Of a batch, since a source's own take may choose time steps of its records.
-    shape = np.shape(example_batch(checked)["x"])[1:]
+    example = np.asarray(example_batch(checked)["x"])
+    shape = example.shape[1:]
     _check_time_steps(shape, config, origin)
+    _check_brightness(example, config, origin)
     if split == "train" and not checked.events:
         _check_augment(checked, shape, config, origin)
     unaugmented = np.shape(record["x"])
