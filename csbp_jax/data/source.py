@@ -30,7 +30,10 @@ class DataSource(Protocol):
     events: bool = False
     """Whether records are frames of events ``[T, ...]``; otherwise they are static inputs ``[1, ...]``."""
     num_uniforms: int = 0
-    """Number of uniform random numbers per record that ``take`` uses, the only randomness on the host."""
+    """Number of uniform random numbers per record that ``take`` uses, the only randomness on the host.
+
+    Evaluation reads a source with some record by record, not by ``take``.
+    """
 
     def __len__(self) -> int: ...
 
