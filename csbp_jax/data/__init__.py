@@ -9,12 +9,13 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError, suggestion
 from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.pipeline import Readers, configured_readers, eval_batches, train_batches
-from csbp_jax.data.source import DataSource, as_data_source, example_batch, take
+from csbp_jax.data.source import DataSource, Unaugmented, as_data_source, example_batch, take, without_draws
 
 __all__ = [
     "NAMES",
     "DataSource",
     "Readers",
+    "Unaugmented",
     "as_data_source",
     "classes",
     "configured_readers",
@@ -26,6 +27,7 @@ __all__ = [
     "read_all",
     "take",
     "train_batches",
+    "without_draws",
 ]
 
 # The module that loads each data set, imported on demand: some need seconds, or packages that are extras.

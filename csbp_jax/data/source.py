@@ -30,7 +30,10 @@ class DataSource(Protocol):
     events: bool = False
     """Whether records are frames of events ``[T, ...]``; otherwise they are static inputs ``[1, ...]``."""
     num_uniforms: int = 0
-    """Number of uniform random numbers per record that ``take`` uses, the only randomness on the host."""
+    """Number of uniform random numbers per record that ``take`` uses, the only randomness on the host.
+
+    Evaluation reads a source with some record by record, not by ``take``.
+    """
 
     def __len__(self) -> int: ...
 
@@ -155,6 +158,25 @@ class UserSource(DataSource):
                 f"{self.name}: record {indices.flat[wrong[0]]} has label {y.flat[wrong[0]]}; expected are 0 to "
                 f"{self.classes - 1}"
             )
+
+
+class Unaugmented(DataSource):
+    """Records of a source, or some of them, without the augmentation that its ``take`` may do."""
+
+    def __init__(self, source: DataSource, rows: Array | None = None):
+        self.source, self.classes, self.events = source, source.classes, source.events
+        self.rows = np.arange(len(source)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Record:
+        return self.source[int(self.rows[i])]
+
+
+def without_draws(source: DataSource) -> DataSource:
+    """Return a source that draws no random numbers: one that does is read record by record, so not augmented."""
+    return Unaugmented(source) if source.num_uniforms else source
 
 
 def as_data_source(source: Any) -> DataSource:

@@ -86,7 +86,7 @@ def evaluate_run(
     which = restored.which  # of a published network, those that it has
     parts, fingerprint = restore.load_data(restored, data_dir)
     folder = output_folder(restored.folder)
-    source = forward.Unaugmented(parts[split])
+    source = data.Unaugmented(parts[split])
     changed = data_changed(run, restored, fingerprint)
     outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)
     names = build.class_names(restored.config, parts, data_dir)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from csbp_jax import data
 from csbp_jax.config import ConfigError
 from csbp_jax.data.device import transform
-from csbp_jax.data.source import Record
 from csbp_jax.evaluation.restore import Apply, RestoredRun
 from csbp_jax.runtime import sharding
 from csbp_jax.training.compiled import eval_keys
@@ -27,20 +26,6 @@ def check_split(split: str) -> None:
     """Raise a ConfigError if there is no such split."""
     if split not in SPLITS:
         raise ConfigError(f"--split: {split!r} is not possible; allowed are {', '.join(SPLITS)}")
-
-
-class Unaugmented(data.DataSource):
-    """Records of a source, or some of them, without the augmentation that its ``take`` may do."""
-
-    def __init__(self, source: data.DataSource, rows: NDArray[Any] | None = None):
-        self.source, self.classes, self.events = source, source.classes, source.events
-        self.rows = np.arange(len(source)) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> Record:
-        return self.source[int(self.rows[i])]
 
 
 def apply_batched(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from csbp_jax import data
 from csbp_jax.evaluation import forward, restore, synaptic_ops
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.models.attention import thresholds_of
@@ -55,7 +56,7 @@ def inspect(
     records = restore.load_data(restored, data_dir)[0][split]
     folder = output_folder(restored.folder)
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
-    source = forward.Unaugmented(records, rows)
+    source = data.Unaugmented(records, rows)
     size = min(len(rows), restored.config.eval_batch_size)
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron

@@ -158,7 +158,7 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
 
 def evaluate(runs: VectorisedRuns, states: Any, configs: Sequence[Config], split: str) -> dict[str, np.ndarray]:
     """Compute ``{accuracy [K], loss [K]}`` over a split, each example once."""
-    source, devices = runs.splits[split], runs.mesh.shape["data"]
+    source, devices = data.without_draws(runs.splits[split]), runs.mesh.shape["data"]
     size = -(-runs.config.eval_batch_size // devices) * devices
     keys = jnp.stack([eval_keys(c.seed, source, size) for c in configs])
     batches = data.eval_batches(source, size, readers=data.configured_readers(runs.config))

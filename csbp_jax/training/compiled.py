@@ -125,9 +125,12 @@ class CompiledRun:
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.
 
+        Nothing is augmented: a source that draws random numbers is read record by record.
+
         Args:
           check: called before each batch; may raise an exception to stop the evaluation.
         """
+        source = data.without_draws(source)
         batch_size = -(-self.config.eval_batch_size // self.mesh.size) * self.mesh.size
         keys = eval_keys(self.config.seed, source, batch_size)
         sums: list[dict[str, jax.Array]] = []

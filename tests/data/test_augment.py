@@ -34,10 +34,13 @@ def outputs():
     return jax.tree.map(np.asarray, over_keys(KEYS, X))
 
 
+event_drop = jax.jit(jax.vmap(augment.event_drop, (0, None)))
+
+
 @pytest.fixture(scope="module")
 def dropped():
     """What EventDrop leaves of 10 events in every pixel."""
-    return np.asarray(jax.jit(jax.vmap(augment.event_drop, (0, None)))(KEYS, np.full_like(X, 10)))
+    return np.asarray(event_drop(KEYS, np.full_like(X, 10)))
 
 
 def shifted(x, down, right):
@@ -234,6 +237,23 @@ def test_event_drop_is_one_of_four_by_its_law(dropped):
             assert abs(fraction.var() / (p * (1 - p) / count) - 1) < 5 * math.sqrt(2 / fraction.size) + 1 / count
     assert min(kinds.values()) > 50 - 4 * math.sqrt(200 * 3 / 16), kinds
     assert ratios == {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+
+
+@pytest.mark.parametrize("value", [0.5, -0.5])
+def test_event_drop_keeps_what_it_does_not_drop_of_frames_that_are_no_counts(value):
+    out = np.asarray(event_drop(KEYS, np.full_like(X, value)))
+    assert set(np.unique(out)) == {0, value}
+    untouched = (out == value).all((1, 2, 3, 4)).sum()
+    assert abs(untouched - 50) < 4 * math.sqrt(200 * 3 / 16)  # one of four changes is none
+
+
+def test_a_part_of_an_event_is_kept_or_dropped_as_a_whole():
+    thinned = jax.jit(augment.thinned)
+    x = jnp.broadcast_to(jnp.array([0.5, 1.5, 2.7]).reshape(1, 1, 1, 3), (1, 50, 200, 3))
+    np.testing.assert_array_equal(thinned(jax.random.key(0), x, jnp.ones((1, 50, 200, 1))), x)
+    out = np.asarray(thinned(jax.random.key(0), x, jnp.full((1, 50, 200, 1), 0.3)))
+    assert set(np.unique(out[..., 1])) == {0, 0.5, 1, 1.5}
+    np.testing.assert_allclose(out.mean((0, 1, 2)), 0.3 * x[0, 0, 0], atol=0.04)  # 5 standard errors
 
 
 def test_thinning_is_binomial():

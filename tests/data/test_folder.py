@@ -35,7 +35,7 @@ def photo(path, i):
 
 
 def movie(path, i):
-    np.save(path.with_suffix(".npy"), np.stack([grey(i), grey(i) + 1])[..., None])
+    np.save(path.with_suffix(".npy"), np.stack([grey(i), grey(i) + 1, grey(i) + 2])[..., None])
 
 
 def features(path, i):
@@ -47,7 +47,7 @@ def events(path, i):
     np.savez(path.with_suffix(".npz"), x=x, y=y, t=1000 * np.arange(i + 2), p=x % 2, height=6, width=8)
 
 
-SHAPES = {picture: (1, 6, 8, 3), photo: (1, 6, 8, 3), movie: (2, 6, 8, 1), features: (1, 5), events: (3, 6, 8, 2)}
+SHAPES = {picture: (1, 6, 8, 3), photo: (1, 6, 8, 3), movie: (3, 6, 8, 1), features: (1, 5), events: (3, 6, 8, 2)}
 
 
 def fill(root, write=picture, classes=("b", "a10", "a2"), splits=("",), n=N):
@@ -110,7 +110,7 @@ def test_every_file_is_in_one_split_and_order_is_natural_on_any_file_system(writ
 
 def test_classes_are_in_natural_order(root, tmp_path):
     fill(root, movie, ("10", "9"))
-    np.save(root / "9" / "0.npy", np.full((2, 6, 8, 1), 255, np.uint8))
+    np.save(root / "9" / "0.npy", np.full((3, 6, 8, 1), 255, np.uint8))
     splits = load(root, tmp_path)
     records = [source[i] for source in splits.values() for i in range(len(source))]
     assert [record["y"] for record in records if record["x"].min() == 255] == [0]
@@ -261,7 +261,11 @@ def sizes(root):
 
 def shapes(root):
     fill(root, movie)
-    np.save(root / "b" / "3.npy", np.zeros((3, 6, 8, 1), np.uint8))
+    np.save(root / "b" / "3.npy", np.zeros((2, 6, 8, 1), np.uint8))
+
+
+def long(root):
+    fill(root, lambda path, i: np.save(path.with_suffix(".npy"), np.zeros((10, 6, 8, 1), np.uint8)))
 
 
 def several(root):
@@ -385,7 +389,8 @@ WRONG = {
     mixed: r"several types: pictures \(.*0.png\), frames \(.*3.npy\); keep one type",
     stranger: r"notes.txt: unsupported file format .txt; allowed are .png, .jpg.*; convert or remove it \(or",
     sizes: r"3.png: is 5x5, but .*0.png is 6x8; give them one shape, or for pictures set a size",
-    shapes: r"3.npy: is 3x6x8x1, but .*0.npy is 2x6x8x1",
+    shapes: r"3.npy: is 2x6x8x1, but .*0.npy is 3x6x8x1",
+    long: r"/0.npy: has 10 time steps, its first axis; expected is model.time_steps \(3\), or 1; set --model.time-",
     several: r"3.npz: holds a, b; save one array of frames, or events x, y, t, p",
     words: r"3.npy: is <U4 \(1,\); save numbers as",
     infinite: r"3.npz: holds values that are not finite",

@@ -53,6 +53,16 @@ def test_images_are_scaled_to_brightness():
     np.testing.assert_array_equal(f(KEY, ready)["x"], ready["x"])
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int64])
+def test_integers_with_a_sign_are_no_brightness(dtype):
+    batch: dict[str, Any] = {"x": np.full((2, 1, 4, 4, 1), 100, dtype), "y": np.zeros(2, np.int32)}
+    for f in transform.make(config(), events=False):
+        with pytest.raises(ConfigError, match=r"^data: x of still inputs is int\d+, .*; give uint8 from 0 to 255, or"):
+            jax.eval_shape(f, KEY, batch)
+    for f in transform.make(config(), events=True):  # counts are the same numbers in any type
+        np.testing.assert_array_equal(f(KEY, batch)["x"], batch["x"])
+
+
 @pytest.mark.parametrize(
     ("name", "white"),
     [

@@ -101,7 +101,7 @@ def test_the_train_split_is_not_augmented(trained):
     restored = restore.restore(trained)
     source = data.load(restored.config)["train"]
     measure = forward.apply_all(restored, False, forward.outcome)
-    plain = measure(forward.Unaugmented(Inverted(source)))["nll"]
+    plain = measure(data.Unaugmented(Inverted(source)))["nll"]
     inverted = measure(Inverted(source))["nll"]
     expected = measure(source)["nll"][:50]
     assert np.allclose(plain, expected, atol=1e-5) and not np.allclose(inverted, expected, atol=0.1)

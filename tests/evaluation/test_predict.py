@@ -45,7 +45,7 @@ def digits(trained, tmp_path_factory):
 def evaluated(run, source):
     """Return predictions of evaluation and their confidence."""
     restored = restore.restore(run)
-    outcome = forward.apply_all(restored, source.events, forward.outcome)(forward.Unaugmented(source))
+    outcome = forward.apply_all(restored, source.events, forward.outcome)(data.Unaugmented(source))
     names = data.classes(restored.config)
     return [names[k] for k in outcome["predicted"][:, -1]], outcome["confidence"]
 
@@ -288,6 +288,15 @@ def test_files_of_another_kind_or_size_are_omitted(tmp_path):
     assert "b.npy: is 4x8x8x2, time first, but" in answers[1].problem
     assert "c.npz: holds events, but this run was trained on frames" in answers[2].problem
     assert answers[3].labels and not answers[3].problem
+
+
+def test_a_missing_picture_for_a_run_that_resizes_is_omitted(tmp_path):
+    """Its size is not checked first, so that reading its content is what fails."""
+    run, config, _ = untrained_run(*KINDS["pictures"], tmp_path)
+    good = folder.list_files(config)[0]["test"][0].path
+    answers = predict.predict(run, [tmp_path / "missing.png", good])
+    assert "missing.png: cannot be read (" in answers[0].problem
+    assert answers[1].labels and not answers[1].problem
 
 
 def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):

@@ -15,6 +15,7 @@ from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
 from csbp_jax.learner import optimizer
 from csbp_jax.training.compiled import resolve
+from tests.support.inverted import Inverted
 from tests.support.small_map import DENSE, STEPS_PER_EPOCH
 
 
@@ -62,6 +63,12 @@ def test_each_batch_of_a_stream_is_encoded_with_a_key_of_its_own(prepared):
     source = ArraySource(np.repeat(image[None], 96, axis=0), np.zeros(96, np.int32), 10)
     first, second = training_map.batches(replaced(config, "data.encode", "rate"), source, 2)
     assert not np.array_equal(first["x"], second["x"])
+
+
+def test_batches_are_not_augmented_by_their_source(prepared):
+    config, batches = prepared
+    drawn = training_map.batches(config, Inverted(data.load(DENSE)["train"]), 2)
+    chex.assert_trees_all_equal(drawn, batches)
 
 
 def test_z_is_held_only_in_a_fixed_start(run):

@@ -17,6 +17,7 @@ from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runtime import sharding
 from csbp_jax.sweep import grid, vectorised
 from csbp_jax.training import compiled, selection
+from tests.support.inverted import Inverted
 from tests.support.small_sweep import DIGITS, SMALL
 
 TINY = dataclasses.replace(SMALL, model=dataclasses.replace(SMALL.model, features=(8,)))
@@ -146,6 +147,16 @@ def test_members_do_not_communicate():
     # One member per device: products of matrices, not of batches of one.
     products = re.findall(r"dot_general.*", lowered.as_text())
     assert products and not any("batching_dims" in product for product in products)
+
+
+def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):
+    config, splits = prepared()
+    splits["drawn"] = Inverted(splits["test"])
+    runs = vectorised.VectorisedRuns([config], splits, vectorised.member_mesh())
+    sums = lambda states, keys, batch: {"count": 1, "correct": 0, "loss": batch["x"].sum()}  # noqa: E731
+    monkeypatch.setattr(runs, "eval_step", sums)
+    plain, drawn = (vectorised.evaluate(runs, None, [config], split) for split in ("test", "drawn"))
+    assert drawn == plain
 
 
 def test_a_member_selects_the_epoch_that_a_single_run_selects():

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import chex
 import jax
@@ -28,6 +29,7 @@ from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.run_dir import open_run
 from tests.support import shared_programs
+from tests.support.inverted import Inverted
 from tests.support.small_run import SMALL, run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -127,6 +129,15 @@ def test_the_same_command_twice_gives_the_same_bits(finished, tmp_path):
     assert again["params_sha256"] == result["params_sha256"]
     other, _ = run(dataclasses.replace(SMALL, seed=1), tmp_path)
     assert other["params_sha256"] != result["params_sha256"]
+
+
+def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):
+    splits = data.load(SMALL)
+    run = compile_run(resolve(SMALL, splits), splits["train"], 2, mesh=sharding.data_parallel(1))
+    sums = lambda state, key, batch: {"count": 1, "correct": 0, "loss": batch["x"].sum()}  # noqa: E731
+    monkeypatch.setitem(vars(run), "_eval_step", sums)
+    state: Any = None
+    assert run.evaluate(state, Inverted(splits["test"])) == run.evaluate(state, splits["test"])
 
 
 def test_processes_that_load_data_are_started_once_for_the_training(tmp_path, monkeypatch):

@@ -337,6 +337,11 @@ WRONG = {
     "def data(config, data_dir):\n"
     "    return dict.fromkeys(('train', 'validation', 'test'), Few([{'x': x[0], 'y': 2}] * 40))":
         "{}: data: train: record 0 has label 2; expected are 0 to 1",
+    "class Cut(list):\n    classes, events, num_uniforms = 2, True, 1\n    def take(self, indices, uniforms):\n"
+    "        return {'x': np.zeros((len(indices), 2, 3)), 'y': np.zeros(len(indices), int)}\n"
+    "cut = Cut([{'x': np.zeros((9, 3)), 'y': 0}] * 40)\n"
+    "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), cut)":
+        "{}: data: validation: x of record 0 is (9, 3), but (2, 3) by take, which evaluation does not call if there",
     "x[3] = np.nan": "{}: data: train: x holds values that are not finite",
     "x = np.zeros((40, 3, 3))": "{}: data: train: x has 3 time steps; expected is model.time_steps (2)",
     "def data(config, data_dir): return {'train': (x, y), 'test': 3}": "{}: data: test is a int without __len__; exp",
@@ -356,6 +361,22 @@ WRONG = {
         f"x = x[:, :1]\nconfig = Config(model=config.model, batch_size=8, data=Data(augment=({name!r},)))":
             f"data.augment: {name} is not possible for arrays of your own ({{}}); leave it out"
         for name in ("randaugment", "random_erasing", "crop", "autoaugment")
+    },
+    "x = np.full((40, 1, 3), 16.0)\nconfig = Config(model=config.model, batch_size=8, data=Data(encode='latency'))":
+        "{}: data: train: x is from 16.0 to 16.0, but data.encode latency needs brightness in [0, 1]; scale it",
+    "class Dark(list):\n    classes = 2\ndark = Dark([{'x': np.full((1, 3), -1.0), 'y': 0}] * 40)\n"
+    "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), dark)\n"
+    "config = Config(model=config.model, batch_size=8, data=Data(encode='rate'))":
+        "{}: data: train: x is from -1.0 to -1.0, but data.encode rate needs brightness in [0, 1]; scale it",
+    **{
+        f"class Still(list):\n    classes = 2\nstill = Still([{{'x': np.zeros((1, 3)), 'y': 0}}] * 40)\n"
+        f"def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), still)\n"
+        f"config = Config(model=config.model, batch_size=8, data=Data(augment=({name!r},)))":
+            f"{{}}: data: train: data.augment: {name} is not possible for {obstacle}"
+        for name, obstacle in {
+            "crop": "a source without num_uniforms, whose take would apply it; leave it out",
+            "cutmix": "still inputs (1, 3), without height and width; leave it out",
+        }.items()
     },
     "def loss(config): return lambda logits, labels, where=None: logits": "{}: loss gives (3, 2, 2); expected is",
     "import jax\nconfig = Config(model=config.model, batch_size=8, loss=Loss(smoothing=0.1))\ndef loss(config):\n"

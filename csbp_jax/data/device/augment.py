@@ -103,7 +103,10 @@ def box(key: jax.Array, frame: tuple[int, int], sides: tuple[jax.Array | int, ja
 
 
 def event_drop(key: jax.Array, x: jax.Array) -> jax.Array:
-    """Drop some events: EventDrop (Gu et al. 2021, arXiv:2106.05836) on counts, so ``x`` must be whole numbers.
+    """Drop some events: EventDrop (Gu et al. 2021, arXiv:2106.05836) on counts.
+
+    A pixel may hold a part of an event, which is kept or dropped as a whole. A number below 0 is as many events of the
+    other sign.
 
     One of four changes, equally likely: none; all events of a period of 0.1 to 0.9 of the recording, from a random time
     on; all events of a rectangle whose sides are 0.05 to 0.25 of the frame's; or each event by itself with probability
@@ -131,25 +134,25 @@ def event_drop(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.broadcast_to(1 - tenths / 10, (steps, height, width))
 
     probability = jax.lax.switch(jax.random.randint(choice_key, (), 0, 4), (nothing, period, area, singly))
-    return thinned(thin_key, x, probability[..., None])
+    return jnp.sign(x) * thinned(thin_key, jnp.abs(x), probability[..., None])
 
 
 def thinned(key: jax.Array, x: jax.Array, probability: jax.Array) -> jax.Array:
-    """Draw Binomial(x, probability): keep each of a pixel's x events with that probability.
+    """Draw Binomial(x, probability): keep each of a pixel's x events, the last of which may be a part of one.
 
     A loop over events, 2 to 10 times as fast as ``jax.random.binomial`` for mean counts of 30 to 0.1, on a CPU.
 
     Args:
       key: random key.
-      x: counts.
+      x: counts, at least 0.
       probability: of the same number of dimensions as ``x``.
     """
 
     def add(event: jax.Array, counts: jax.Array) -> jax.Array:
         stays = jax.random.uniform(jax.random.fold_in(key, event), x.shape) < probability
-        return counts + (stays & (event < x))
+        return counts + stays * jnp.clip(x - event, 0, 1)
 
-    counts: jax.Array = jax.lax.fori_loop(0, x.max().astype(jnp.int32), add, jnp.zeros_like(x))
+    counts: jax.Array = jax.lax.fori_loop(0, jnp.ceil(x.max()).astype(jnp.int32), add, jnp.zeros_like(x))
     return counts
 
 

@@ -178,7 +178,16 @@ def _standard(name: str) -> Callable[[jax.Array], jax.Array]:
 
 
 def brightness(x: jax.Array) -> jax.Array:
-    """Convert the brightness of pictures, an unsigned integer or a float in [0, 1], to float32 in [0, 1]."""
+    """Convert the brightness of pictures, an unsigned integer or a float in [0, 1], to float32 in [0, 1].
+
+    Raises:
+      ConfigError: it is an integer with a sign.
+    """
+    if jnp.issubdtype(x.dtype, jnp.signedinteger):
+        raise ConfigError(
+            f"data: x of still inputs is {x.dtype}, whose largest number is no brightness; give uint8 from 0 to 255, "
+            "or floats from 0 to 1"
+        )
     most = np.iinfo(x.dtype).max if jnp.issubdtype(x.dtype, jnp.integer) else 1
     return x.astype(jnp.float32) / most
 

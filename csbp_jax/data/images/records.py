@@ -157,11 +157,13 @@ def read(source: Any, rows: Sequence[int]) -> list[dict[str, Any]]:
     """Read records of an ``EncodedImages``.
 
     Raises:
-      ConfigError: damaged; names directory, split and records.
+      ConfigError: damaged (names directory, split and records), or a user's file cannot be read (names the file).
     """
     try:
         content: list[dict[str, Any]] = source.__getitems__(rows)
         return content
+    except ConfigError:  # of a file in a user's folder, which its message names
+        raise
     except (RuntimeError, ValueError) as error:
         where = f"{source.dataset_info.data_dir}: {source.split} record {', '.join(map(str, rows))}"
         reason = " ".join(str(error).split())

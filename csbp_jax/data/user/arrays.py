@@ -55,7 +55,7 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
     return {
         split: UserSource(ArraySource(*pairs[split], classes), f"{origin}: data: {split}")
         if split in pairs
-        else _checked_source(returned[split], config, f"{origin}: data: {split}")
+        else _checked_source(returned[split], config, origin, split)
         for split in _SPLITS
     }
 
@@ -151,6 +151,7 @@ def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None
                 "(model.classes)"
             )
         _check_time_steps(x.shape[1:], config, f"{origin}: data: {split}")
+        _check_brightness(x, config, f"{origin}: data: {split}")
     if pairs and (option := _unsupported_option(config, next(iter(shapes.values())))):
         raise ConfigError(f"{option} is not possible for arrays of your own ({origin}); leave it out")
 
@@ -164,6 +165,15 @@ def _check_time_steps(shape: tuple[int, ...], config: Config, origin: str) -> No
         )
 
 
+def _check_brightness(x: Array, config: Config, origin: str) -> None:
+    """Check that floats ``[N, 1, ...]`` are brightness, if they are encoded; transform refuses to encode frames."""
+    if config.data.encode != "direct" and x.shape[1] == 1 and x.dtype.kind == "f" and (x.min() < 0 or x.max() > 1):
+        raise ConfigError(
+            f"{origin}: x is from {x.min()} to {x.max()}, but data.encode {config.data.encode} needs brightness in "
+            "[0, 1]; scale it, or give uint8 from 0 to 255"
+        )
+
+
 def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
     """Return the first option that only other sources implement; empty if there is none."""
     data = config.data
@@ -174,7 +184,8 @@ def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
     return f"data.size: {data.size}" if data.size and data.resize == "events" else ""
 
 
-def _checked_source(source: Any, config: Config, origin: str) -> UserSource:
+def _checked_source(source: Any, config: Config, origin: str, split: str) -> UserSource:
+    origin = f"{origin}: data: {split}"
     for member in ("__len__", "__getitem__", "classes"):
         if not hasattr(source, member):
             raise ConfigError(
@@ -186,7 +197,30 @@ def _checked_source(source: Any, config: Config, origin: str) -> UserSource:
     checked = UserSource(source, origin)
     if not len(checked):
         raise ConfigError(f"{origin}: is empty; expected is at least one record")
-    _ = checked[0]  # so that data of another form are refused now, not after the network is compiled
+    record = checked[0]  # so that data of another form are refused now, not after the network is compiled
     # Of a batch, since a source's own take may choose time steps of its records.
-    _check_time_steps(np.shape(example_batch(checked)["x"])[1:], config, origin)
+    example = np.asarray(example_batch(checked)["x"])
+    shape = example.shape[1:]
+    _check_time_steps(shape, config, origin)
+    _check_brightness(example, config, origin)
+    if split == "train" and not checked.events:
+        _check_augment(checked, shape, config, origin)
+    unaugmented = np.shape(record["x"])
+    if split != "train" and checked.num_uniforms and unaugmented != shape:
+        raise ConfigError(
+            f"{origin}: x of record 0 is {unaugmented}, but {shape} by take, which evaluation does not call if there "
+            f"are num_uniforms; give this split none, or records of {shape}"
+        )
     return checked
+
+
+def _check_augment(source: UserSource, shape: Sequence[int], config: Config, origin: str) -> None:
+    """Check ``data.augment`` of still inputs ``[T or 1, ...]``, some of which the source's ``take`` has to apply."""
+    for name in config.data.augment:
+        if name in transform.ON_HOST and not source.num_uniforms:
+            obstacle = "a source without num_uniforms, whose take would apply it"
+        elif name == "cutmix" and len(shape) != 4:
+            obstacle = f"still inputs {tuple(shape)}, without height and width"
+        else:
+            continue
+        raise ConfigError(f"{origin}: data.augment: {name} is not possible for {obstacle}; leave it out")

@@ -55,7 +55,11 @@ class _EncodedFiles:
 
 
 def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: int) -> dict[str, "ArrayFileSource"]:
-    """Load arrays unchanged, one per file; those without a time axis are repeated for T steps."""
+    """Load arrays unchanged, one per file; those without a time axis are repeated for T steps.
+
+    Raises:
+      ConfigError: an option is not for frames, a file cannot be read, or they differ in shape or from the model's T.
+    """
     del folder
     data = config.data
     if data.size and data.resize == "events":
@@ -64,7 +68,13 @@ def load_frames(config: Config, folder: pathlib.Path, splits: Splits, classes: i
             "allowed are nearest, bilinear, antialias"
         )
     splits = _usable(splits, data.bad, read_array)
-    _common_shape(paths_of(splits), lambda path: read_array(path).shape)
+    paths, expected = paths_of(splits), config.model.time_steps
+    steps = _common_shape(paths, lambda path: read_array(path).shape)[0]
+    if steps not in (1, expected):
+        raise ConfigError(
+            f"{paths[0]}: has {steps} time steps, its first axis; expected is model.time_steps ({expected}), or 1; set "
+            f"--model.time-steps {steps}, or save other frames"
+        )
     return {
         split: ArrayFileSource([record.path for record in records], _labels(records), classes)
         for split, records in splits.items()

@@ -106,7 +106,7 @@ def interval(rows: Sequence[NDArray[np.float64]]) -> Interval:
 
 
 class MaskingCheck(NamedTuple):
-    """Whether the white-box attack is believed at one strength: only if it is the stronger of the two.
+    """Whether the white-box attack is believed at one strength: if it is the stronger of the two, or fools all.
 
     eps: in 1/255. white, black: accuracies under PGD (worst of its surrogates) and under the square attack.
     """
@@ -118,7 +118,7 @@ class MaskingCheck(NamedTuple):
     @property
     def counts(self) -> bool:
         """Whether the number of PGD counts."""
-        return self.white < self.black
+        return self.white < self.black or self.white == 0
 
 
 def masking_checks(by_severity: Scores) -> list[MaskingCheck]:

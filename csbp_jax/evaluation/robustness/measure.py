@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from csbp_jax import data
 from csbp_jax.config import Config
 from csbp_jax.data.device import transform
-from csbp_jax.evaluation import forward
 from csbp_jax.evaluation.restore import Apply, RestoredRun
 from csbp_jax.evaluation.robustness import battery, pgd, spike_faults, square, weight_errors
 from csbp_jax.runtime import sharding
@@ -229,7 +228,7 @@ def _spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
 def _obstacles(subject: Subject, rows: NDArray[np.int64], plan: Plan) -> dict[str, str]:
     """Return the reasons why perturbations do not fit, by perturbation; the first batch shows what inputs look like."""
     programs, config = subject.programs, subject.programs.config
-    x = next(data.eval_batches(forward.Unaugmented(subject.source, rows), _batch_size(len(rows), config)))["x"]
+    x = next(data.eval_batches(data.Unaugmented(subject.source, rows), _batch_size(len(rows), config)))["x"]
     reasons = {name: battery.obstacle(name, config, x, programs.events) for name in plan.names}
     faults = [name for name in plan.names if battery.PERTURBATIONS[name].kind == "spikes"]
     if faults and not programs.takes_faults(subject.variables, x):
@@ -250,7 +249,7 @@ def _outcomes(
     variables = jax.device_put(subject.variables, sharding.replicated(devices))
     size = _batch_size(len(rows), subject.programs.config)
     readers = data.configured_readers(subject.programs.config)
-    batches = data.eval_batches(forward.Unaugmented(subject.source, rows), size, readers=readers)
+    batches = data.eval_batches(data.Unaugmented(subject.source, rows), size, readers=readers)
     cases = [case for name in names for case in _cases(subject.programs, name, plan)]
     stage = f"{subject.name}: {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}"
     total = -(-len(rows) // size) * len(cases)

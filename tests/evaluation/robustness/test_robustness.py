@@ -121,6 +121,7 @@ def test_a_white_box_attack_counts_only_below_the_black_box_one():
     assert [c.counts for c in check([1, 0, 0], [1, 1, 0])] == [True] * 3
     assert [c.counts for c in check([1, 1, 0], [1, 0, 0])] == [False] * 3
     assert [c.counts for c in check([1, 0], [0, 1])] == [False] * 3
+    assert [c.counts for c in check([0, 0], [0, 0])] == [True] * 3  # no attack is stronger
     assert check([1, 1], [1, 0])[0][:3] == (2.0, 1.0, 0.5)
     lines = command._masking_lines({"pgd": np.ones((3, 2)), "square": np.zeros((3, 2))})
     assert len(lines) == 3 and all("does not count" in line for line in lines)
