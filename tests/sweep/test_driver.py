@@ -244,6 +244,28 @@ def test_a_shard_of_another_sweep_than_its_folder_is_not_trained(tmp_path, nothi
     assert not old.parent.exists()
 
 
+def test_shards_of_other_data_or_other_code_are_refused(tmp_path, nothing_trains):
+    def own(brightness=0.0, code=b"one"):
+        split = (np.full((320, 1, 8, 8, 1), brightness, np.float32), np.arange(320) % 10)
+        return Own(data=lambda config, data_dir: {"train": split, "test": split}, file="own.py", code=code)
+
+    base, axes = replaced(SMALL, "batch_size", 64), {"seed": [0, 1]}
+    run_shard = functools.partial(sweep.run_shard, base, axes, name="s", root=tmp_path, console=QUIET())
+    run_shard(grid.Shard(0, 2), own=own())
+    others = {"data": own(brightness=1.0), "own.sha256": own(code=b"two")}
+    for name, other in others.items():
+        message = rf"0-of-2: it belongs to another sweep \({name} \(.*; move it out"
+        with pytest.raises(ConfigError, match=message):
+            run_shard(grid.Shard(1, 2), own=other)
+        with pytest.raises(ConfigError, match=message):
+            run(tmp_path, axes, base, own=other)
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["shards"]
+    run(tmp_path, axes, base, own=own())
+    for name, other in others.items():
+        with pytest.raises(ConfigError, match=rf"^NAME: .*/s is another sweep; differing are {name} \("):
+            run_shard(grid.Shard(1, 2), own=other)
+
+
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "1/0", "a/b", "1/2/3"])
 def test_an_impossible_shard_is_refused(text):
     with pytest.raises(ConfigError, match=re.escape(f"--shard: {text!r} is not possible; write INDEX/COUNT")):
