@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 
@@ -61,6 +62,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
+def rows_of(devices: Sequence[jax.Device], mesh: Mesh, size: int) -> NDArray[np.intp]:
+    """Return which rows of a batch some devices of a mesh hold, in ascending order.
+
+    In this order JAX takes them from a process for its devices, which need not be neighbours in the mesh: it follows
+    the network of a TPU slice, not the numbers of processes.
+
+    Raises:
+      ValueError: the mesh does not divide the batch.
+    """
+    held = batch_sharding(mesh).devices_indices_map((size,))
+    return np.sort(np.concatenate([np.arange(size)[held[device]] for device in devices]))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of an array with a copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -85,5 +99,5 @@ def shardings(layout: str, state: PyTree, mesh: Mesh) -> PyTree:
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Move a batch from the host to the devices, split over all of them; each process passes its own rows."""
+    """Move a batch from the host to the devices, split over all of them; each process passes its :func:`rows_of`."""
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(batch_sharding(mesh), rows), batch)

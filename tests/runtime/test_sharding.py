@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, Mesh
 
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
@@ -180,6 +180,17 @@ def test_tpus_sum_gradients_within_a_slice_before_they_do_so_between_slices(layo
 def test_slices_of_unequal_size_are_refused():
     with pytest.raises(ConfigError, match="the TPU slices have 3, 5 devices"):
         sharding.data_mesh(jax.devices(), (0, 0, 0, 1, 1, 1, 1, 1))
+
+
+def test_a_process_reads_the_rows_of_its_devices_wherever_they_are_in_the_mesh():
+    """The first four devices, as of the first of two processes; JAX gives each device its rows in ascending order."""
+    mesh = Mesh(np.array(jax.devices())[[0, 7, 1, 6, 5, 3, 4, 2]], ("data",))
+    rows = sharding.rows_of(jax.devices()[:4], mesh, 16)
+    assert rows.tolist() == [0, 1, 4, 5, 10, 11, 14, 15]
+    batch = sharding.shard_batch(np.arange(16), mesh)
+    shards = [shard for shard in batch.addressable_shards if shard.device.id < 4]
+    in_order = sorted(shards, key=lambda shard: shard.index[0].start or 0)
+    assert np.concatenate([shard.data for shard in in_order]).tolist() == rows.tolist()
 
 
 @pytest.mark.parametrize(
