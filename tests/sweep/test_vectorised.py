@@ -148,6 +148,18 @@ def test_members_do_not_communicate():
     assert products and not any("batching_dims" in product for product in products)
 
 
+def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
+    config, splits = prepared(CONV)
+    members = grid.members(config, {"seed": range(8)})
+    runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh())
+    keys, hparams = jnp.stack([jax.random.key(c.seed) for c in members]), runs.hparams(members)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    states = jax.eval_shape(runs.init, keys, hparams)
+    batch = next(data.train_batches(splits["train"], config.batch_size, seed=0))
+    stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
+    assert runs.step.lower(states, jnp.zeros(8, int), stacked).compile()
+
+
 def test_a_member_selects_the_epoch_that_a_single_run_selects():
     """The best finite validation; until some epoch's loss is finite, the best of the others."""
     rng = np.random.default_rng(0)
