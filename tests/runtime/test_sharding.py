@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import types
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -175,6 +177,22 @@ def test_tpus_sum_gradients_within_a_slice_before_they_do_so_between_slices(layo
     scattered = kinds.index("reduce-scatter")
     assert "send" in kinds[scattered:] and "all-gather" in kinds[scattered:]
     assert all("is_host_transfer=true" in line for line in lines if " send(" in line)
+
+
+def test_only_tpus_have_slices():
+    """GPUs of several hosts have a ``slice_index`` too."""
+    for platform, slices in (("tpu", [0, 0, 1, 1]), ("gpu", [0] * 4)):
+        devices: Any = [types.SimpleNamespace(platform=platform, slice_index=number // 2) for number in range(4)]
+        assert sharding.slices_of(devices) == slices
+    assert sharding.slices_of(jax.devices()) == [0] * 8
+
+
+@pytest.mark.parametrize("layout", ["zero1", "fsdp"])
+def test_averages_are_laid_out_as_what_they_average(layout):
+    run = compiled_run(dataclasses.replace(SMALL, optimizer=dataclasses.replace(SMALL.optimizer, ema=0.9)), 8)
+    placed = shardings(layout, jax.eval_shape(run.pure_init, jax.random.key(0)), run.mesh)
+    assert placed.ema == {"params": placed.params, "batch_stats": placed.batch_stats}
+    assert (layout == "zero1") == all(leaf.is_fully_replicated for leaf in jax.tree.leaves(placed.params))
 
 
 def test_slices_of_unequal_size_are_refused():
