@@ -215,23 +215,26 @@ class _Layout:
         self.size = -(-size // axis) * axis
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        layout: dict[str, Any] = {
             "members a device": self.size // self.mesh.shape["member"],
             "devices a batch": self.mesh.shape["data"],
             "device": jax.devices()[0].device_kind,
         }
+        if jax.default_backend() == "cpu":
+            layout["one device"] = jax.device_count() == 1  # convolutions then have other forms
+        return layout
 
     def check_unchanged(self, folder: pathlib.Path, count: int) -> None:
-        """Raise ConfigError if finished members of the folder were trained with another layout."""
+        """Raise ConfigError if finished members of the folder were trained with another layout, as far as they say."""
         now = self.as_json()
         for file in chunks.chunk_files(folder):
             before = chunks.read_chunk(file, count).get("how", now)
             for key, value in now.items():
-                if before.get(key) != value:
+                if before.get(key, value) != value:
                     raise ConfigError(
-                        f"{folder}: {key}: {before.get(key)} in finished members, {value} now, which rounds otherwise "
+                        f"{folder}: {key}: {before[key]} in finished members, {value} now, which rounds otherwise "
                         "and shows in a chaotic run; go on as the sweep began (--chunk, --data-parallel, the same "
-                        "machine), or start from scratch with FRESH=1 (--fresh)"
+                        "machine and devices), or start from scratch with FRESH=1 (--fresh)"
                     )
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 
+import jax
 import numpy as np
 import pytest
 from jax import monitoring
@@ -292,6 +293,29 @@ def test_it_does_not_resume_with_another_layout_unless_it_is_finished(tmp_path, 
             run(tmp_path, axes, **layout)
     monkeypatch.setattr(driver, "train", untrained)
     assert run(tmp_path, axes, chunk=8) == run(tmp_path, axes, chunk=16)
+
+
+def test_it_does_not_resume_on_one_cpu_device_if_it_began_on_several(tmp_path, monkeypatch):
+    """Convolutions round otherwise there; the chunks of older versions do not say how many there were."""
+    axes = {"seed": range(12)}
+
+    def stops(runs, members, show):
+        if members[0].seed:
+            raise KeyboardInterrupt
+        return untrained(runs, members, show)
+
+    monkeypatch.setattr(driver, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, axes, chunk=8)
+    monkeypatch.setattr(driver, "train", untrained)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="one device: False in finished members, True now"):
+        run(tmp_path, axes, chunk=1)
+    (file,) = (tmp_path / "s" / "chunks").glob("*.json")
+    content = seals.parse(file.read_bytes())
+    del content["how"]["one device"]
+    file.write_text(json.dumps(content))
+    assert run(tmp_path, axes, chunk=1)[0].members == 12
 
 
 @pytest.mark.parametrize(
