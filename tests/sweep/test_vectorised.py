@@ -160,6 +160,24 @@ def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
     assert runs.step.lower(states, jnp.zeros(8, int), stacked).compile()
 
 
+def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypatch):
+    config, splits = prepared(replaced(replaced(TINY, "epochs", 1), "data.workers", 6))
+    members = grid.members(config, {"seed": range(4), "chaos.z0": [(0.0,), (1.0,)]})
+    shares: list[data.Readers] = []
+    streams: list[Any] = []
+    train_batches = data.train_batches
+
+    def recorded(*arguments, readers):
+        shares.append(readers)
+        streams.append(batch for batch in train_batches(*arguments))
+        return streams[-1]
+
+    monkeypatch.setattr(data, "train_batches", recorded)
+    vectorised.train(vectorised.VectorisedRuns(members, splits, vectorised.member_mesh()), members, lambda epoch: None)
+    assert shares == [data.Readers(workers=2)] * 4
+    assert [stream.gi_frame for stream in streams] == [None] * 4  # closed
+
+
 def test_a_member_selects_the_epoch_that_a_single_run_selects():
     """The best finite validation; until some epoch's loss is finite, the best of the others."""
     rng = np.random.default_rng(0)
