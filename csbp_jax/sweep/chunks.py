@@ -36,7 +36,11 @@ def check_folder(folder: pathlib.Path, content: dict[str, Any]) -> None:
 
 
 def check_shards(folder: pathlib.Path, content: dict[str, Any]) -> None:
-    """Check that a sweep's folder holds no shard of another sweep; arguments and errors are as for its folder."""
+    """Check that a sweep's folder holds no shard of another sweep; arguments as of :func:`check_folder`.
+
+    Raises:
+      ConfigError: it holds one, or one of this sweep with other data or other code of the user's own.
+    """
     for shard in shard_folders(folder):
         if not any((shard / name).exists() for name in ("config.json", "chunks")):
             continue  # another process is about to begin it

@@ -126,6 +126,9 @@ class CompiledRun:
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.
 
+        Batches have ``eval_batch_size`` examples, rounded up to a multiple of the number of devices; the spikes that
+        ``data.encode`` rate draws depend on it.
+
         Args:
           check: called before each batch; may raise an exception to stop the evaluation.
         """
@@ -252,7 +255,10 @@ def initial_state(run: CompiledRun, show: Callable[[str], None]) -> State:
 
 
 def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
-    """Return a key for each evaluation step over the source."""
+    """Return a key for each evaluation step over the source.
+
+    Random spikes of an example depend on its batch and its row there, and so on the size of a batch.
+    """
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
 
 
