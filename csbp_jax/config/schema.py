@@ -75,7 +75,8 @@ class Data:
     bad: Literal["fail", "skip"] = "fail"
     """Treatment of unreadable records: stop, or skip them and report their number."""
     workers: int = 0
-    """Processes that load training data in the background; does not change results."""
+    """Processes that load training data in the background; does not change results. In a sweep, the seeds that train at
+    once share them, at least one each."""
     threads: int = 1
     """Threads that load data in each of these processes, or in the run's own; does not change results. Evaluation has
     workers times threads, or threads if there are no workers."""
@@ -285,8 +286,8 @@ class Optimizer:
     """Clip the global norm of the gradient. Off by default, because it suppresses chaos; the fraction of clipped steps
     is logged."""
     accumulate: int = 1
-    """Gradient accumulation: number of microbatches per batch (less memory). Norms then use the statistics of a
-    microbatch."""
+    """Gradient accumulation: number of microbatches per batch (less memory). Norms and loss.firing then use the
+    statistics of a microbatch."""
     eps_root: float = 0.0
     """adam, adamw: constant added under the square root. Above 0, training is differentiable (Lyapunov exponents)."""
     ema: float = 0.0

@@ -41,7 +41,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     *,
-    process: tuple[int, int] = (0, 1),
+    rows: NDArray[np.intp] | None = None,
     readers: Readers = _ONE_THREAD,
 ) -> Iterator[Batch]:
     """Iterate endlessly over batches ``{"x": [B, T or 1, ...], "y": [B]}`` from ``start_step`` on, without replay.
@@ -54,16 +54,16 @@ def train_batches(
       batch_size: B.
       seed: of order and augmentation.
       start_step: number of batches to skip.
-      process: index p of this process and number P of processes; it gets rows ``[p B/P, (p+1) B/P)`` of a batch.
+      rows: which rows of each batch to read; all by default. One of several processes reads those of its devices,
+        ``rows_of`` in csbp_jax/runtime/sharding.py.
       readers: how many read at once, which does not change the batches.
 
     Raises:
-      ConfigError: the source has fewer records than a batch, or P does not divide B.
+      ConfigError: the source has fewer records than a batch, or a batch has none.
     """
-    index, rows = process[0], _rows_per_process(batch_size, process[1])
-    if batch_size > len(source):
-        raise ConfigError(f"batch_size: {batch_size} is not possible; allowed are at most {len(source)}, all records")
-    read = _ReadBatch(source, batch_size, seed, slice(index * rows, (index + 1) * rows))
+    if not 1 <= batch_size <= len(source):
+        raise ConfigError(f"batch_size: {batch_size} is not possible; allowed are 1 to {len(source)}, all records")
+    read = _ReadBatch(source, batch_size, seed, np.arange(batch_size) if rows is None else rows)
     batches = _read_ahead(grain.MapDataset.range(start_step, _STEPS).map(read), readers.threads)
     if readers.workers:
         if not flags.FLAGS.is_parsed():  # grain 0.2.18 reads one of its flags when it starts workers
@@ -93,7 +93,7 @@ def _exit_after(reader: "multiprocessing.process.BaseProcess") -> None:
 class _ReadBatch:
     """Reader of some rows of the batch of a step; a class, since worker processes receive it pickled."""
 
-    def __init__(self, source: DataSource, batch_size: int, seed: int, rows: slice):
+    def __init__(self, source: DataSource, batch_size: int, seed: int, rows: NDArray[np.intp]):
         self.source, self.batch_size, self.seed, self.rows = source, batch_size, seed, rows
 
     def __call__(self, step: int) -> Batch:
@@ -112,30 +112,24 @@ def _order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
 
 
 def eval_batches(
-    source: DataSource, batch_size: int, *, process: tuple[int, int] = (0, 1), readers: Readers = _ONE_THREAD
+    source: DataSource, batch_size: int, *, rows: NDArray[np.intp] | None = None, readers: Readers = _ONE_THREAD
 ) -> Iterator[Batch]:
     """Iterate once over all records; the last batch is padded by the last record, where ``mask [B]`` is False.
 
-    All processes take the same number of steps; ``process`` (p, P) gets rows ``[p B/P, (p+1) B/P)`` of each batch. As
-    many threads as there are ``readers`` read ahead, but no workers, which would take seconds to start.
+    All processes take the same number of steps, each with ``rows`` of its own, as in :func:`train_batches`. As many
+    threads as there are ``readers`` read ahead, but no workers, which would take seconds to start.
 
     Raises:
-      ConfigError: P does not divide B.
+      ConfigError: a batch has no records.
     """
-    index, rows = process[0], _rows_per_process(batch_size, process[1])
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size} is not possible; allowed are 1 and more")
+    rows = np.arange(batch_size) if rows is None else rows
 
     def read(step: int) -> Batch:
-        indices = step * batch_size + index * rows + np.arange(rows)
-        uniforms = np.zeros((rows, source.num_uniforms), np.float32)
+        indices = step * batch_size + rows
+        uniforms = np.zeros((len(rows), source.num_uniforms), np.float32)
         return source.take(np.minimum(indices, len(source) - 1), uniforms) | {"mask": indices < len(source)}
 
     batches = grain.MapDataset.range(-(-len(source) // batch_size)).map(read)
     return iter(_read_ahead(batches, max(1, readers.workers) * readers.threads))
-
-
-def _rows_per_process(batch_size: int, processes: int) -> int:
-    if batch_size < 1 or batch_size % processes:
-        raise ConfigError(
-            f"batch_size: {batch_size} is not possible; allowed are multiples of {processes}, the number of processes"
-        )
-    return batch_size // processes

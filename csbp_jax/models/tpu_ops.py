@@ -127,10 +127,11 @@ def time_outermost(x: jax.Array) -> jax.Array:
 
     Left alone, XLA may choose the stem's layout or a tap's for a whole stage, and then copies at each convolution. It
     is fixed only in a step that runs over a mesh (``jax.sharding.use_abstract_mesh``), for each device by itself: XLA
-    would gather an array whose layout is fixed as a whole.
+    would gather an array whose layout is fixed as a whole. In a sweep, where a device has members of its own and their
+    batches are not split over all axes of the mesh, layouts are left to XLA.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if not on_tpu() or x.ndim != 5 or mesh.empty or x.shape[0] % mesh.size:
+    if not on_tpu() or x.ndim != 5 or mesh.empty or mesh.manual_axes or x.shape[0] % mesh.size:
         return x
     rows = PartitionSpec(mesh.axis_names)
 

@@ -63,11 +63,6 @@ def is_host0() -> bool:
     return jax.process_index() == 0
 
 
-def host_slice() -> dict[str, tuple[int, int]]:
-    """Return which rows of a batch this process reads, as arguments of ``data.train_batches``."""
-    return {"process": (jax.process_index(), jax.process_count())}
-
-
 def broadcast_from_host0(function: Callable[[], Result]) -> Result:
     """Call ``function`` in process 0 and return its result in all; with several processes it must be JSON.
 

@@ -9,7 +9,8 @@
     ============  ===================  ===================  ====================================
 
 A split array is divided equally along its longest axis that is divisible by the number of devices; an array without
-such an axis is replicated. Everything else (statistics, counters, keys, hyperparameters) is replicated.
+such an axis is replicated. Averages of the parameters are laid out as these. Everything else (statistics, counters,
+keys, hyperparameters) is replicated.
 
 Devices of several TPU slices form a mesh with a further axis, ``slice``. Each slice then holds the whole state, divided
 over its own devices: gathers stay within a slice, and only sums (gradients, statistics of a norm) pass between slices.
@@ -21,6 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 
@@ -38,13 +40,13 @@ def data_mesh(devices: Sequence[jax.Device], slices: Sequence[int] | None = None
 
     Args:
       devices: in any order.
-      slices: number of the slice of each device. By default the device's own, ``slice_index``, which only TPUs have.
+      slices: number of the slice of each device, by default :func:`slices_of`.
 
     Raises:
       ConfigError: the slices have different numbers of devices.
     """
     if slices is None:
-        slices = [getattr(device, "slice_index", 0) for device in devices]
+        slices = slices_of(devices)
     members = [[d for d, number in zip(devices, slices, strict=True) if number == s] for s in sorted(set(slices))]
     if len({len(row) for row in members}) > 1:
         counts = ", ".join(str(len(row)) for row in members)
@@ -56,9 +58,27 @@ def data_mesh(devices: Sequence[jax.Device], slices: Sequence[int] | None = None
     return Mesh(np.stack([row.devices for row in rows]), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
 
 
+def slices_of(devices: Sequence[jax.Device]) -> list[int]:
+    """Return the number of each TPU's slice, and 0 for other devices: the ``slice_index`` of a GPU is its host's."""
+    return [getattr(device, "slice_index", 0) if device.platform == "tpu" else 0 for device in devices]
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch, split along axis 0. Time is axis 1, so folding it in needs no communication."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def rows_of(devices: Sequence[jax.Device], mesh: Mesh, size: int) -> NDArray[np.intp]:
+    """Return which rows of a batch some devices of a mesh hold, in ascending order.
+
+    In this order JAX takes them from a process for its devices, which need not be neighbours in the mesh: it follows
+    the network of a TPU slice, not the numbers of processes.
+
+    Raises:
+      ValueError: the mesh does not divide the batch.
+    """
+    held = batch_sharding(mesh).devices_indices_map((size,))
+    return np.sort(np.concatenate([np.arange(size)[held[device]] for device in devices]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -67,11 +87,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def partition_rule(layout: str, path: Sequence[Any], leaf: Any, mesh: Mesh) -> PartitionSpec:
-    """Return the partition of a leaf of a state, from the layout and the field of the state (in ``path``)."""
+    """Return the partition of a leaf of a state, from the layout and the fields in ``path``."""
     split = {"data": (), "zero1": ("opt_state",), "fsdp": ("params", "opt_state")}[layout]
+    names = [getattr(key, "name", getattr(key, "key", None)) for key in path[:2]]
+    field = names[1] if names[0] == "ema" else names[0]  # averages are laid out as what they average
     count = mesh.shape["data"]
     axes = [axis for axis, size in enumerate(leaf.shape) if size % count == 0]
-    if count == 1 or not axes or not any(getattr(key, "name", None) in split for key in path[:1]):
+    if count == 1 or not axes or field not in split:
         return PartitionSpec()
     longest = max(axes, key=lambda axis: leaf.shape[axis])
     return PartitionSpec(*[None] * longest, "data")
@@ -85,5 +107,5 @@ def shardings(layout: str, state: PyTree, mesh: Mesh) -> PyTree:
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Move a batch from the host to the devices, split over all of them; each process passes its own rows."""
+    """Move a batch from the host to the devices, split over all of them; each process passes its :func:`rows_of`."""
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(batch_sharding(mesh), rows), batch)

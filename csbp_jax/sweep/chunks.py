@@ -18,25 +18,43 @@ def chunk_files(folder: pathlib.Path) -> list[pathlib.Path]:
     return [file for part in (folder, *shard_folders(folder)) for file in sorted((part / "chunks").glob("*.json"))]
 
 
-def check_folder(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Raise ConfigError if a sweep's folder holds the results of another sweep, of which a shard is no part."""
-    if (folder / "config.json").exists():
-        stored = run_json.read_config(folder, run_json.REPAIR)["config"]
-        if differing := run_json.config_differences(stored, metadata):
-            raise ConfigError(
-                f"NAME: {folder} is another sweep; differing are {'; '.join(differing)}. Give another NAME (--name) "
-                "or move it away"
-            )
+def check_folder(folder: pathlib.Path, content: dict[str, Any]) -> None:
+    """Check that a sweep's folder holds no results of another sweep, of which a shard is no part.
+
+    Args:
+      folder: of the sweep, which may not exist yet.
+      content: what its ``config.json`` stores of the sweep: ``config``, ``data`` and ``own``.
+
+    Raises:
+      ConfigError: it holds another sweep, or the same one with other data or other code of the user's own.
+    """
+    if (folder / "config.json").exists() and (differing := _differences(folder, content)):
+        raise ConfigError(
+            f"NAME: {folder} is another sweep; differing are {'; '.join(differing)}. Give another NAME (--name) "
+            "or move it away"
+        )
 
 
-def check_shards(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Raise ConfigError if a sweep's folder holds a shard of another sweep."""
+def check_shards(folder: pathlib.Path, content: dict[str, Any]) -> None:
+    """Check that a sweep's folder holds no shard of another sweep; arguments as of :func:`check_folder`.
+
+    Raises:
+      ConfigError: it holds one, or one of this sweep with other data or other code of the user's own.
+    """
     for shard in shard_folders(folder):
         if not any((shard / name).exists() for name in ("config.json", "chunks")):
             continue  # another process is about to begin it
-        stored = run_json.read_config(shard, run_json.REPAIR)["config"]
-        if differing := run_json.config_differences(stored, metadata):
+        if differing := _differences(shard, content):
             raise ConfigError(f"{shard}: it belongs to another sweep ({'; '.join(differing)}); move it out of {folder}")
+
+
+def _differences(part: pathlib.Path, content: dict[str, Any]) -> list[str]:
+    """List what a sweep's folder or shard has otherwise than ``content``, as far as its members depend on it."""
+    stored = run_json.read_config(part, run_json.REPAIR)
+    differing = run_json.config_differences(stored["config"], content["config"])
+    if stored.get("data", content["data"]) != content["data"]:
+        differing.append("data (copies of your own files need the same times: cp -p)")
+    return differing + run_json.own_differences(stored, content["own"])
 
 
 def shard_folders(folder: pathlib.Path) -> list[pathlib.Path]:

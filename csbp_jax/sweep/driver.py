@@ -82,9 +82,9 @@ def run(
       The settings, each of which pools the members that differ only in their seed.
 
     Raises:
-      ConfigError: a field does not exist, a value is impossible, the grid lacks the named control, or the folder
-        holds another sweep, or one that was started with other chunks or devices, or another process trains it or a
-        shard of it, also if ``fresh``.
+      ConfigError: a field does not exist, a value is impossible, the grid lacks the named control, or the folder or
+        a shard in it holds another sweep, or one of other data or own code, or one that was started with other chunks
+        or devices, or another process trains it or a shard of it, also if ``fresh``.
     """
     console = make_console() if console is None else console
     layout, load = _Layout(chunk, data_parallel), _loader(own, data_dir)
@@ -92,7 +92,7 @@ def run(
     configs, points = prepared.configs, [tables.plain(point) for point in grid.points(axes)]
     controls = grid.controls([configs[group[0]] for group in tables.grouped(points).values()], comparison.control)
     if not fresh:
-        chunks.check_shards(pathlib.Path(root) / prepared.name, prepared.metadata)
+        chunks.check_shards(pathlib.Path(root) / prepared.name, prepared.content(own))
     opened = (prepared.metadata, prepared.name, fresh, console, prepared.fingerprint)
     with run_dir.open_run(pathlib.Path(root), *opened, own=own) as folder:
         with contextlib.ExitStack() as locks:
@@ -147,9 +147,9 @@ def run_shard(
     layout, load = _Layout(chunk, data_parallel), _loader(own, data_dir)
     prepared = _prepare(config, axes, name, own, layout, load)
     folder = pathlib.Path(root) / prepared.name
-    chunks.check_folder(folder, prepared.metadata)
+    chunks.check_folder(folder, prepared.content(own))
     if not fresh:
-        chunks.check_shards(folder, prepared.metadata)
+        chunks.check_shards(folder, prepared.content(own))
     opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
     with run_dir.open_run(folder / chunks.SHARDS, *opened, own=own) as shard_folder:
         _train_missing(prepared.configs, own, shard_folder, load, layout, console, shard)
@@ -168,6 +168,11 @@ class _Prepared(NamedTuple):
     metadata: dict[str, Any]
     name: str
     fingerprint: str
+
+    def content(self, own: Own) -> dict[str, Any]:
+        """Return what a ``config.json`` stores of this sweep."""
+        data = run_dir.fingerprint_digest(self.fingerprint)
+        return {"config": self.metadata, "data": data, "own": own.metadata()}
 
 
 def _loader(own: Own, data_dir: str | pathlib.Path) -> Load:
@@ -210,23 +215,26 @@ class _Layout:
         self.size = -(-size // axis) * axis
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        layout: dict[str, Any] = {
             "members a device": self.size // self.mesh.shape["member"],
             "devices a batch": self.mesh.shape["data"],
             "device": jax.devices()[0].device_kind,
         }
+        if jax.default_backend() == "cpu":
+            layout["one device"] = jax.device_count() == 1  # convolutions then have other forms
+        return layout
 
     def check_unchanged(self, folder: pathlib.Path, count: int) -> None:
-        """Raise ConfigError if finished members of the folder were trained with another layout."""
+        """Raise ConfigError if finished members of the folder were trained with another layout, as far as they say."""
         now = self.as_json()
         for file in chunks.chunk_files(folder):
             before = chunks.read_chunk(file, count).get("how", now)
             for key, value in now.items():
-                if before.get(key) != value:
+                if before.get(key, value) != value:
                     raise ConfigError(
-                        f"{folder}: {key}: {before.get(key)} in finished members, {value} now, which rounds otherwise "
+                        f"{folder}: {key}: {before[key]} in finished members, {value} now, which rounds otherwise "
                         "and shows in a chaotic run; go on as the sweep began (--chunk, --data-parallel, the same "
-                        "machine), or start from scratch with FRESH=1 (--fresh)"
+                        "machine and devices), or start from scratch with FRESH=1 (--fresh)"
                     )
 
 

@@ -1,5 +1,6 @@
 """K runs at once: their states are one pytree with a leading axis of members, their step one compiled function."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,8 +32,9 @@ def member_mesh(data_parallel: int = 1) -> Mesh:
 class VectorisedRuns:
     """The compiled functions of one compile group; the same for each chunk of its members.
 
-    A member equals the run alone up to the order of sums. One that turns non-finite leaves the others bit-identical.
-    Members exchange nothing; a batch is split over the mesh's data axis.
+    A member equals the run alone up to the order of sums; with ``data.encode`` rate, its evaluation draws other spikes
+    than one on more devices. One that turns non-finite leaves the others bit-identical. Members exchange nothing; a
+    batch is split over the mesh's data axis.
     """
 
     def __init__(self, members: Sequence[Config], splits: Splits, mesh: Mesh, own: Own = Own()):
@@ -123,28 +125,34 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
     seeds = sorted({c.seed for c in configs})
     stream_of_member = jnp.asarray([seeds.index(c.seed) for c in configs])
     states = runs.init(jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs))
-    readers = data.Readers(config.data.workers, config.data.threads)
-    streams = [data.train_batches(runs.splits["train"], config.batch_size, seed, readers=readers) for seed in seeds]
+    readers = data.configured_readers(config)
+    share = readers._replace(workers=-(-readers.workers // len(seeds)))
+    streams: list[Any] = [
+        data.train_batches(runs.splits["train"], config.batch_size, seed, readers=share) for seed in seeds
+    ]
     selected, epochs = _no_selection(states), []
     losses = MemberLosses((c.loss_limit for c in configs), steps)
-    for epoch in range(1, config.epochs + 1):
-        steps_metrics: list[Any] = []
-        for batches in itertools.islice(zip(*streams, strict=True), steps):
-            batch = {name: np.stack([rows[name] for rows in batches]) for name in batches[0]}
-            states, metrics = runs.step(states, stream_of_member, runs.shard_batch(batch, axis=1))
-            steps_metrics.append(metrics)
-        validation = evaluate(runs, states, configs, "validation")
-        rank = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
-        selected = runs.update_selection(states, selected, *rank, jnp.int32(epoch))
-        measured = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps_metrics))
-        for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
-            losses.update(task_loss, bad_steps == 0)
-        row = _epoch_means(measured) | {f"validation_{name}": values for name, values in validation.items()}
-        if config.optimizer.ema:
-            averaged = evaluate(runs, learner.with_ema_weights(states), configs, "validation")
-            row |= {f"ema_validation_{name}": values for name, values in averaged.items()}
-        epochs.append(row)
-        show(epoch)
+    with contextlib.ExitStack() as stack:
+        for stream in streams:
+            stack.callback(stream.close)
+        for epoch in range(1, config.epochs + 1):
+            steps_metrics: list[Any] = []
+            for batches in itertools.islice(zip(*streams, strict=True), steps):
+                batch = {name: np.stack([rows[name] for rows in batches]) for name in batches[0]}
+                states, metrics = runs.step(states, stream_of_member, runs.shard_batch(batch, axis=1))
+                steps_metrics.append(metrics)
+            validation = evaluate(runs, states, configs, "validation")
+            rank = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
+            selected = runs.update_selection(states, selected, *rank, jnp.int32(epoch))
+            measured = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps_metrics))
+            for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
+                losses.update(task_loss, bad_steps == 0)
+            row = _epoch_means(measured) | {f"validation_{name}": values for name, values in validation.items()}
+            if config.optimizer.ema:
+                averaged = evaluate(runs, learner.with_ema_weights(states), configs, "validation")
+                row |= {f"ema_validation_{name}": values for name, values in averaged.items()}
+            epochs.append(row)
+            show(epoch)
     tests = {
         "last": evaluate(runs, states, configs, "test"),
         "chosen": evaluate(runs, states.replace(**selected["weights"]), configs, "test"),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from numpy.typing import NDArray
 
 from csbp_jax import data, learner, weights
 from csbp_jax.config import Config, ConfigError
@@ -16,7 +17,7 @@ from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
 from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
-from csbp_jax.runtime import multihost, sharding
+from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.training import build, flip_meter
 from csbp_jax.training.plugins import Own
@@ -70,8 +71,8 @@ class CompiledRun:
         ``readers`` replace those of the config, whose processes are worth their start only for many batches.
         """
         readers = data.configured_readers(self.config) if readers is None else readers
-        share = multihost.host_slice()
-        yield from data.train_batches(self.source, self.config.batch_size, seed, start, readers=readers, **share)
+        size = self.config.batch_size
+        yield from data.train_batches(self.source, size, seed, start, rows=self._rows(size), readers=readers)
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         """Return the initial state (:func:`csbp_jax.learner.init`), with the rates of ``model.init_rate``."""
@@ -126,6 +127,8 @@ class CompiledRun:
         """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.
 
         Nothing is augmented: a source that draws random numbers is read record by record.
+        Batches have ``eval_batch_size`` examples, rounded up to a multiple of the number of devices; the spikes that
+        ``data.encode`` rate draws depend on it.
 
         Args:
           check: called before each batch; may raise an exception to stop the evaluation.
@@ -135,7 +138,7 @@ class CompiledRun:
         keys = eval_keys(self.config.seed, source, batch_size)
         sums: list[dict[str, jax.Array]] = []
         readers = data.configured_readers(self.config)
-        batches = data.eval_batches(source, batch_size, readers=readers, **multihost.host_slice())
+        batches = data.eval_batches(source, batch_size, rows=self._rows(batch_size), readers=readers)
         for number, batch in enumerate(batches):
             check()
             sums.append(self._eval_step(state, keys[number], self.shard_batch(batch)))
@@ -152,6 +155,10 @@ class CompiledRun:
     def replicate(self, array: jax.Array) -> jax.Array:
         """Copy the whole array to each device, so that any process can read it."""
         return array if array.is_fully_replicated else self._replicate(array)
+
+    def _rows(self, batch_size: int) -> NDArray[np.intp]:
+        """Return the rows of a batch that this process reads."""
+        return sharding.rows_of(self.mesh.local_devices, self.mesh, batch_size)
 
     @functools.cached_property
     def _eval_step(self) -> Callable[..., dict[str, jax.Array]]:
@@ -250,7 +257,10 @@ def initial_state(run: CompiledRun, show: Callable[[str], None]) -> State:
 
 
 def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
-    """Return a key for each evaluation step over the source."""
+    """Return a key for each evaluation step over the source.
+
+    Random spikes of an example depend on its batch and its row there, and so on the size of a batch.
+    """
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
 
 

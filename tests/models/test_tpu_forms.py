@@ -89,6 +89,21 @@ def test_a_layout_is_fixed_on_each_device_of_a_mesh_and_not_without_one(tpu):
         assert "layout_constraint" not in text(B + 1)  # cannot be split
 
 
+def test_in_a_sweep_no_layout_is_fixed(tpu):
+    """Each device along ``member`` has the whole batch of its members; only ``data`` could split it."""
+    mesh = jax.make_mesh((4, 1), ("member", "data"), axis_types=(AxisType.Auto,) * 2)
+    of_members = jax.shard_map(
+        tpu_ops.time_outermost,
+        mesh=mesh,
+        in_specs=PartitionSpec(),
+        out_specs=PartitionSpec("member"),
+        axis_names={"member"},
+        check_vma=False,
+    )
+    tpu()
+    assert "layout_constraint" not in str(jax.make_jaxpr(of_members)(jnp.zeros((B, T, 2, 2, 3))))
+
+
 def test_a_layer_for_tpus_keeps_its_input_and_the_output_of_its_synapse(tpu):
     net = Net(time_steps=T, dtype=jnp.bfloat16)
     x = jax.random.normal(jax.random.key(0), (B, 1, 6, 6, 3))

@@ -95,7 +95,7 @@ def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
     assert codes == [0, 0], errors
     for process, text in enumerate(reported):
         assert [line for line in text.splitlines() if "Gloo" not in line] == [
-            f"{{'process': ({process}, 2)}} {process == 0}",
+            str(process == 0),
             "['of', 0] None",
             "CheckpointError: damaged, says 0",
             str(process),

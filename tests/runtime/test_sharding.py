@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import types
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -14,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, Mesh
 
 from csbp_jax import configs, data, learner, losses, models
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, check
@@ -177,9 +179,36 @@ def test_tpus_sum_gradients_within_a_slice_before_they_do_so_between_slices(layo
     assert all("is_host_transfer=true" in line for line in lines if " send(" in line)
 
 
+def test_only_tpus_have_slices():
+    """GPUs of several hosts have a ``slice_index`` too."""
+    for platform, slices in (("tpu", [0, 0, 1, 1]), ("gpu", [0] * 4)):
+        devices: Any = [types.SimpleNamespace(platform=platform, slice_index=number // 2) for number in range(4)]
+        assert sharding.slices_of(devices) == slices
+    assert sharding.slices_of(jax.devices()) == [0] * 8
+
+
+@pytest.mark.parametrize("layout", ["zero1", "fsdp"])
+def test_averages_are_laid_out_as_what_they_average(layout):
+    run = compiled_run(dataclasses.replace(SMALL, optimizer=dataclasses.replace(SMALL.optimizer, ema=0.9)), 8)
+    placed = shardings(layout, jax.eval_shape(run.pure_init, jax.random.key(0)), run.mesh)
+    assert placed.ema == {"params": placed.params, "batch_stats": placed.batch_stats}
+    assert (layout == "zero1") == all(leaf.is_fully_replicated for leaf in jax.tree.leaves(placed.params))
+
+
 def test_slices_of_unequal_size_are_refused():
     with pytest.raises(ConfigError, match="the TPU slices have 3, 5 devices"):
         sharding.data_mesh(jax.devices(), (0, 0, 0, 1, 1, 1, 1, 1))
+
+
+def test_a_process_reads_the_rows_of_its_devices_wherever_they_are_in_the_mesh():
+    """The first four devices, as of the first of two processes; JAX gives each device its rows in ascending order."""
+    mesh = Mesh(np.array(jax.devices())[[0, 7, 1, 6, 5, 3, 4, 2]], ("data",))
+    rows = sharding.rows_of(jax.devices()[:4], mesh, 16)
+    assert rows.tolist() == [0, 1, 4, 5, 10, 11, 14, 15]
+    batch = sharding.shard_batch(np.arange(16), mesh)
+    shards = [shard for shard in batch.addressable_shards if shard.device.id < 4]
+    in_order = sorted(shards, key=lambda shard: shard.index[0].start or 0)
+    assert np.concatenate([shard.data for shard in in_order]).tolist() == rows.tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
-"""A script of test_pipeline.py, run in several processes: writes the rows of each batch that its devices hold."""
+"""A script of test_pipeline.py, run in several processes: writes the rows of each batch that its devices hold.
 
+The devices of the processes alternate in the mesh, as they may in that of a TPU slice.
+"""
+
+import functools
 import sys
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from csbp_jax import data
 from csbp_jax.config import Config
@@ -17,12 +22,12 @@ def main(port, processes, process, out):
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, process)
     try:
         parts = data.load(Config())
-        devices = sharding.data_parallel()
-        share = (jax.process_index(), jax.process_count())
-        train = data.train_batches(parts["train"], 32, seed=3, start_step=37, process=share)
+        devices = Mesh(np.array(jax.devices()).reshape(processes, -1).T.ravel(), ("data",))
+        rows_of = functools.partial(sharding.rows_of, jax.local_devices(), devices)
+        train = data.train_batches(parts["train"], 32, seed=3, start_step=37, rows=rows_of(32))
         batches = [sharding.shard_batch(next(train), devices) for _ in range(5)]
         batches += [
-            sharding.shard_batch(batch, devices) for batch in data.eval_batches(parts["test"], 100, process=share)
+            sharding.shard_batch(batch, devices) for batch in data.eval_batches(parts["test"], 100, rows=rows_of(100))
         ]
         rows: dict[str, Any] = {}
         for step, batch in enumerate(batches):

@@ -27,7 +27,7 @@ def main(how, process, file):
             return f"{type(error).__name__}: {error}"
 
     with multihost.connected(how, Stop()) as stop:
-        print(multihost.host_slice(), multihost.is_host0())
+        print(multihost.is_host0())
         print(multihost.broadcast_from_host0(lambda: ["of", process]), stop.code)
         print(
             reported(lambda: multihost.broadcast_from_host0(lambda: fails(CheckpointError, f"damaged, says {process}")))

@@ -20,7 +20,7 @@ DIGITS = configs.load("digits")
 
 
 def begin(layout):
-    """A run's program, its data and its first state, in float64."""
+    """A run's program and its first state, in float64."""
     config = dataclasses.replace(
         DIGITS,
         layout=layout,
@@ -28,16 +28,14 @@ def begin(layout):
         model=dataclasses.replace(DIGITS.model, name="dense", features=(16, 8), time_steps=2),
         chaos=dataclasses.replace(DIGITS.chaos, anneal="step", taps=("fc1.membrane",)),
     )
-    parts = data.load(config)
-    run = compiled.compile_run(config, parts["train"], 78)
-    return run, parts, to_default_precision(run.init(jax.random.key(0)))
+    run = compiled.compile_run(config, data.load(config)["train"], 78)
+    return run, to_default_precision(run.init(jax.random.key(0)))
 
 
-def go_on(run, parts, state):
+def go_on(run, state):
     """The state after STEPS more."""
     start = int(state.step)
-    batches = data.train_batches(parts["train"], 16, 0, start, process=multihost.host_slice()["process"])
-    for batch in itertools.islice(batches, STEPS):
+    for batch in itertools.islice(run.batches(0, start), STEPS):
         state, _ = run.train_step(state, run.shard_batch(batch))
     return state
 
@@ -51,11 +49,11 @@ def arrays(run, state):
 
 def main(how, layout, folder, out):
     with multihost.connected(how, Stop()):
-        run, parts, state = begin(layout)
+        run, state = begin(layout)
         with checkpoint.open_folder(pathlib.Path(folder)) as checkpoints:
             found = checkpoints.restore(state)
         restored = arrays(run, found)
-        after = arrays(run, go_on(run, parts, found))
+        after = arrays(run, go_on(run, found))
         print({device.process_index for device in sharding.data_parallel().devices.flat}, flush=True)
         if multihost.is_host0():
             np.savez(

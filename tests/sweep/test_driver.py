@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 
+import jax
 import numpy as np
 import pytest
 from jax import monitoring
@@ -244,6 +245,28 @@ def test_a_shard_of_another_sweep_than_its_folder_is_not_trained(tmp_path, nothi
     assert not old.parent.exists()
 
 
+def test_shards_of_other_data_or_other_code_are_refused(tmp_path, nothing_trains):
+    def own(brightness=0.0, code=b"one"):
+        split = (np.full((320, 1, 8, 8, 1), brightness, np.float32), np.arange(320) % 10)
+        return Own(data=lambda config, data_dir: {"train": split, "test": split}, file="own.py", code=code)
+
+    base, axes = replaced(SMALL, "batch_size", 64), {"seed": [0, 1]}
+    run_shard = functools.partial(sweep.run_shard, base, axes, name="s", root=tmp_path, console=QUIET())
+    run_shard(grid.Shard(0, 2), own=own())
+    others = {"data": own(brightness=1.0), "own.sha256": own(code=b"two")}
+    for name, other in others.items():
+        message = rf"0-of-2: it belongs to another sweep \({name} \(.*; move it out"
+        with pytest.raises(ConfigError, match=message):
+            run_shard(grid.Shard(1, 2), own=other)
+        with pytest.raises(ConfigError, match=message):
+            run(tmp_path, axes, base, own=other)
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["shards"]
+    run(tmp_path, axes, base, own=own())
+    for name, other in others.items():
+        with pytest.raises(ConfigError, match=rf"^NAME: .*/s is another sweep; differing are {name} \("):
+            run_shard(grid.Shard(1, 2), own=other)
+
+
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "1/0", "a/b", "1/2/3"])
 def test_an_impossible_shard_is_refused(text):
     with pytest.raises(ConfigError, match=re.escape(f"--shard: {text!r} is not possible; write INDEX/COUNT")):
@@ -270,6 +293,29 @@ def test_it_does_not_resume_with_another_layout_unless_it_is_finished(tmp_path, 
             run(tmp_path, axes, **layout)
     monkeypatch.setattr(driver, "train", untrained)
     assert run(tmp_path, axes, chunk=8) == run(tmp_path, axes, chunk=16)
+
+
+def test_it_does_not_resume_on_one_cpu_device_if_it_began_on_several(tmp_path, monkeypatch):
+    """Convolutions round otherwise there; the chunks of older versions do not say how many there were."""
+    axes = {"seed": range(12)}
+
+    def stops(runs, members, show):
+        if members[0].seed:
+            raise KeyboardInterrupt
+        return untrained(runs, members, show)
+
+    monkeypatch.setattr(driver, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, axes, chunk=8)
+    monkeypatch.setattr(driver, "train", untrained)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="one device: False in finished members, True now"):
+        run(tmp_path, axes, chunk=1)
+    (file,) = (tmp_path / "s" / "chunks").glob("*.json")
+    content = seals.parse(file.read_bytes())
+    del content["how"]["one device"]
+    file.write_text(json.dumps(content))
+    assert run(tmp_path, axes, chunk=1)[0].members == 12
 
 
 @pytest.mark.parametrize(

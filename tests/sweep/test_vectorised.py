@@ -159,6 +159,36 @@ def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):
     assert drawn == plain
 
 
+def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
+    config, splits = prepared(CONV)
+    members = grid.members(config, {"seed": range(8)})
+    runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh())
+    keys, hparams = jnp.stack([jax.random.key(c.seed) for c in members]), runs.hparams(members)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    states = jax.eval_shape(runs.init, keys, hparams)
+    batch = next(data.train_batches(splits["train"], config.batch_size, seed=0))
+    stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
+    assert runs.step.lower(states, jnp.zeros(8, int), stacked).compile()
+
+
+def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypatch):
+    config, splits = prepared(replaced(replaced(TINY, "epochs", 1), "data.workers", 6))
+    members = grid.members(config, {"seed": range(4), "chaos.z0": [(0.0,), (1.0,)]})
+    shares: list[data.Readers] = []
+    streams: list[Any] = []
+    train_batches = data.train_batches
+
+    def recorded(*arguments, readers):
+        shares.append(readers)
+        streams.append(batch for batch in train_batches(*arguments))
+        return streams[-1]
+
+    monkeypatch.setattr(data, "train_batches", recorded)
+    vectorised.train(vectorised.VectorisedRuns(members, splits, vectorised.member_mesh()), members, lambda epoch: None)
+    assert shares == [data.Readers(workers=2)] * 4
+    assert [stream.gi_frame for stream in streams] == [None] * 4  # closed
+
+
 def test_a_member_selects_the_epoch_that_a_single_run_selects():
     """The best finite validation; until some epoch's loss is finite, the best of the others."""
     rng = np.random.default_rng(0)

@@ -16,12 +16,12 @@ from tests.support import processes, resume_in_process
 @pytest.mark.parametrize("layout", ["data", "fsdp"])
 def test_a_run_saved_by_one_process_resumes_in_two(layout, tmp_path, x64):
     """20 steps on, in float64, to 1e-10."""
-    run, parts, state = resume_in_process.begin("fsdp")
-    state = resume_in_process.go_on(run, parts, state)
+    run, state = resume_in_process.begin("fsdp")
+    state = resume_in_process.go_on(run, state)
     with checkpoint.open_folder(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(resume_in_process.STEPS, state)
     saved = resume_in_process.arrays(run, state)
-    after = resume_in_process.arrays(run, resume_in_process.go_on(run, parts, state))
+    after = resume_in_process.arrays(run, resume_in_process.go_on(run, state))
 
     script = pathlib.Path(__file__).parents[2] / "support" / "resume_in_process.py"
     settings = {"PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "JAX_ENABLE_X64": "1"}
