@@ -38,7 +38,7 @@ def first_lines(tree):
 def test_names_say_what_they_hold_and_docstrings_begin_with_a_clear_phrase():
     """The docstrings of the package alone, whatever the folder is called that it lies in."""
     assert len(FILES) > 300
-    wrong = []
+    wrong: list[str] = []
     for file in FILES:
         path, tree = file.relative_to(ROOT), ast.parse(file.read_text())
         wrong += [f"{path}:{line}: {name}" for name, line in names(tree) if name in BANNED]
