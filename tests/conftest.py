@@ -44,6 +44,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.set_threshold(50_000, 20, 20)
 
 
+def pytest_sessionstart():
+    """Removes a terminal's or a CI service's settings, with which rich takes a string for a terminal.
+
+    Not before: pytest itself follows them, and has read them by then.
+    """
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+
+
 def pytest_collection_finish():
     """Leaves out of all later collections what lives until the end: the imported modules and the tests."""
     gc.freeze()

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import pathlib
 import sys
 from typing import Any
 
@@ -141,3 +142,11 @@ def test_the_published_page_is_made_from_its_numbers(name):
     if not file.exists():
         pytest.skip("not measured yet")
     assert file.with_suffix(".md").read_text() == time_page.page(json.loads(file.read_text()))
+
+
+@pytest.mark.parametrize("value", [functools.partial(time_page.seconds_to, 0.7), time_page.per_epoch])
+def test_the_readme_has_the_ratios_of_the_small_network(value):
+    content = json.loads((time_to_accuracy.study.RESULTS / "bench" / "time_to_accuracy.json").read_text())
+    readme = " ".join((pathlib.Path(__file__).parents[2] / "README.md").read_text().split())
+    mean, low, high = time_page.mean_ratio(time_page.ratios(content, value, "wall"))
+    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in readme

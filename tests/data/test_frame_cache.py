@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import signal
 import time
 
 import numpy as np
@@ -146,15 +145,23 @@ def slow(recording):
     return counts(recording)
 
 
-def work(target, log):
+def stopping(recording):
+    """Counts as slowly, up to the ninth recording."""
+    frames = slow(recording)
+    if len(pathlib.Path(recording.path).read_text().split()) == 9:
+        time.sleep(60)  # until it is killed
+    return frames
+
+
+def work(target, log, count):
     def logged(skipped):
         return {split: [member._replace(path=log) for member in listed] for split, listed in members(skipped).items()}
 
-    check(target, cached(target, slow, logged))
+    check(target, cached(target, count, logged))
 
 
-def start(target, log):
-    process = multiprocessing.get_context("fork").Process(target=work, args=(target, log))
+def start(target, log, count=slow):
+    process = multiprocessing.get_context("fork").Process(target=work, args=(target, log, count), daemon=True)
     process.start()
     return process
 
@@ -172,11 +179,14 @@ def test_one_process_writes_and_the_others_wait(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_a_cache_whose_writer_was_killed_is_written_again(tmp_path):
     target, log = tmp_path / "frames" / "c", tmp_path / "log"
-    process = start(target, log)
-    while not log.exists() or len(log.read_text().split()) < 9:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process, deadline = start(target, log, stopping), time.monotonic() + 30
+    try:
+        while not log.exists() or len(log.read_text().split()) < 9:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.join()
     assert not target.exists() and target.with_name("c.partial").exists()
     check(target, cached(target))
     assert {path.name for path in target.parent.iterdir()} == {"c", "c.lock"}

@@ -13,6 +13,7 @@ from csbp_jax.cli.main import main
 from csbp_jax.evaluation import follow, tensorboard
 from csbp_jax.training.metrics_log import read_rows
 
+tensorboardX = pytest.importorskip("tensorboardX")
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
 
 
@@ -73,6 +74,10 @@ def test_every_number_is_written_at_its_step(run, capsys):
 
 def test_following_a_run_that_is_resumed(run, monkeypatch):
     monkeypatch.setattr(follow, "FOLLOW_SECONDS", 0.05)
+    writer = tensorboardX.SummaryWriter
+    monkeypatch.setattr(
+        tensorboardX, "SummaryWriter", lambda folder, **options: writer(folder, **options | {"flush_secs": 0.05})
+    )
     result, file = (run / "result.json").read_text(), run / "metrics.jsonl"
     (run / "result.json").unlink()
     rows = read_rows(file)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import pathlib
 import subprocess
 from typing import Any, NamedTuple
@@ -98,7 +99,16 @@ def test_provenance_names_versions_machine_device_and_commit():
     assert origin["command"] == "python -m experiments.x" and origin["device"] and "CPUs, Python" in origin["machine"]
 
 
-def test_results_that_a_study_writes_do_not_make_its_commit_dirty(tmp_path):
+@pytest.fixture
+def plain_git(monkeypatch):
+    """Git without the user's settings, and without those of a hook, which would choose the user's repository."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+def test_results_that_a_study_writes_do_not_make_its_commit_dirty(tmp_path, plain_git):
     def git(*words):
         name = ("-c", "user.name=a", "-c", "user.email=a@b")
         return subprocess.run(["git", "-C", tmp_path, *name, *words], check=True, capture_output=True, text=True)

@@ -1,5 +1,6 @@
 """Convolutions, norms and static currents in the forms of csbp_jax/models that are fast on CPU: the same numbers."""
 
+import itertools
 import re
 
 import chex
@@ -12,18 +13,34 @@ from jax import lax
 
 from csbp_jax.models import cpu_ops, norms, static
 
-NORMS = pytest.mark.parametrize("kind", ["batch", "tdbn", "tebn", "bntt", "none"])
+KERNELS, STRIDES = [(3, 3), (1, 1), (5, 3), (2, 4)], [(1, 1), (2, 2), (2, 1)]
+SIZES = [(6, 7), (9, 8), (2, 2), (1, 1), (2, 9)]
+# Kernels of odd and of even sides, all strides, and sizes that they divide or not; first XLA's form, then by taps.
+FAST = {
+    ((3, 3), (2, 2), (6, 7)), ((3, 3), (2, 2), (9, 8)), ((3, 3), (2, 1), (6, 7)), ((1, 1), (1, 1), (6, 7)),
+    ((1, 1), (2, 2), (9, 8)), ((1, 1), (2, 1), (1, 1)), ((5, 3), (1, 1), (9, 8)), ((5, 3), (2, 1), (6, 7)),
+    ((2, 4), (1, 1), (6, 7)), ((2, 4), (2, 2), (9, 8)), ((2, 4), (2, 1), (2, 9)),
+    ((3, 3), (1, 1), (2, 2)), ((3, 3), (2, 2), (1, 1)), ((3, 3), (2, 1), (2, 9)), ((5, 3), (2, 2), (2, 9)),
+    ((5, 3), (1, 1), (1, 1)), ((2, 4), (1, 1), (2, 2)), ((2, 4), (2, 2), (1, 1)),
+}  # fmt: skip
+FAST_OF_FEW_CHANNELS = {(1, 32), (3, 31), (3, 32), (4, 32)}
+# The norm that is the same at all time steps in each of its programs, and each of the others once.
+FAST_NORMS = {("batch", 1, True), ("batch", 2, True), ("batch", 1, False), ("tdbn", 1, True)}
+FAST_NORMS |= {("tebn", 1, True), ("bntt", 1, True), ("none", 1, True)}
 
 
-@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5, 3), (2, 4)])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
-@pytest.mark.parametrize("size", [(6, 7), (9, 8), (2, 2), (1, 1), (2, 9)])
+def cases(every, fast):
+    return [pytest.param(*case, marks=() if case in fast else pytest.mark.slow) for case in every]
+
+
+@pytest.mark.parametrize(("kernel", "strides", "size"), cases(itertools.product(KERNELS, STRIDES, SIZES), FAST))
 def test_gradients_of_a_convolution_and_their_tangents_equal_laxs(x64, kernel, strides, size):
     check_convolution((2, *size, 3), (*kernel, 3, 4), strides)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("features", [31, 32])
+@pytest.mark.parametrize(
+    ("channels", "features"), cases(itertools.product([1, 2, 3, 4], [31, 32]), FAST_OF_FEW_CHANNELS)
+)
 def test_convolutions_of_few_channels_equal_laxs(x64, channels, features):
     check_convolution((2, 6, 7, channels), (3, 3, channels, features), (1, 1))
 
@@ -58,10 +75,13 @@ def check_convolution(of_x, of_kernel, strides):
             y = convolution(*operands, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
             return (jnp.sin(y) * np.arange(of_kernel[3]).reshape(1, 1, 1, -1)).sum()
 
-        return jax.jvp(jax.grad(loss, argnums=(0, 1)), (x, weights), (jnp.cos(x), jnp.cos(weights)))
+        def with_tangents(*operands):
+            return jax.jvp(jax.grad(loss, argnums=(0, 1)), operands, jax.tree.map(jnp.cos, operands))
 
-    ours = jax.jit(lambda: gradients(cpu_ops.convolution))()
-    chex.assert_trees_all_close(ours, jax.jit(lambda: gradients(lax.conv_general_dilated))(), rtol=1e-12, atol=1e-12)
+        return jax.jit(with_tangents)(x, weights)
+
+    ours = gradients(cpu_ops.convolution)
+    chex.assert_trees_all_close(ours, gradients(lax.conv_general_dilated), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
@@ -102,9 +122,17 @@ def test_no_transpose_for_a_convolution_on_cpu_is_fused_with_arithmetic():
     assert all(found <= {"transpose", "copy", "bitcast", "parameter"} for found in transposing)
 
 
-@NORMS
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(
+    ("kind", "groups", "train"),
+    cases(
+        [
+            *itertools.product(["batch", "tdbn", "tebn", "bntt"], [1, 2], [True]),
+            *itertools.product(["batch", "tdbn", "tebn", "bntt"], [1], [False]),
+            ("none", 1, True),
+        ],
+        FAST_NORMS,
+    ),
+)
 def test_a_static_current_is_normalised_as_if_repeated(x64, kind, groups, train):
     time_steps, x = 3, jnp.asarray(np.random.default_rng(0).normal(1, 2, (4, 1, 2, 3, 5)))
     norm = norms.make(kind, time_steps, threshold=0.5, groups=groups)()
@@ -115,13 +143,21 @@ def test_a_static_current_is_normalised_as_if_repeated(x64, kind, groups, train)
             y, after = nn.apply(normalise, norm, mutable=["batch_stats"])({**variables, "params": params}, x)
             return (jnp.sin(y) * np.arange(5).reshape(1, 1, 1, 1, 5)).sum(), (y, after)
 
-        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(variables.get("params", {}), x)
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables.get("params", {}), x)
 
     def repeated(norm, x):
         return norm(static.repeat_over_time(x, time_steps), train)
 
-    ours = jax.jit(lambda: outputs(lambda norm, x: norms.over_time(norm, x, train, time_steps)))()
-    chex.assert_trees_all_close(ours, jax.jit(lambda: outputs(repeated))(), rtol=1e-11, atol=1e-11)
+    ours = outputs(lambda norm, x: norms.over_time(norm, x, train, time_steps))
+    chex.assert_trees_all_close(ours, outputs(repeated), rtol=1e-11, atol=1e-11)
+
+
+def test_a_norm_that_is_the_same_at_all_time_steps_is_applied_before_the_repetition():
+    norm, x = norms.make("batch", 3)(), jnp.ones((4, 1, 5))
+    variables = norm.init(jax.random.key(0), x, False)
+    apply = nn.apply(lambda norm, x: norms.over_time(norm, x, True, 3), norm, mutable=["batch_stats"])
+    program = str(jax.make_jaxpr(apply)(variables, x))
+    assert "f32[4,1,5] = sub" in program and "f32[4,3,5] = sub" not in program
 
 
 @pytest.mark.parametrize("kind", ["batch", "tebn", "bntt"])
@@ -162,10 +198,10 @@ def test_gradients_of_a_norm_equal_jaxs_of_its_definition(x64, kind, groups):
                 (leaf**2).sum() for leaf in jax.tree.leaves(statistics)
             )
 
-        point = (params, x)
-        direction = jax.tree.map(jnp.cos, point)
-        return normalise(*point), jax.jvp(jax.grad(loss, argnums=(0, 1)), point, direction)
+        def results(*point):
+            direction = jax.tree.map(jnp.cos, point)
+            return normalise(*point), jax.jvp(jax.grad(loss, argnums=(0, 1)), point, direction)
 
-    chex.assert_trees_all_close(
-        jax.jit(lambda: everything(ours))(), jax.jit(lambda: everything(defined))(), rtol=1e-11, atol=1e-11
-    )
+        return jax.jit(results)(params, x)
+
+    chex.assert_trees_all_close(everything(ours), everything(defined), rtol=1e-11, atol=1e-11)

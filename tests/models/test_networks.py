@@ -39,7 +39,7 @@ TANGENT = {
     ),
     "max_pool": (dataclasses.replace(SMALL, name="sew_7b", features=None, neuron=PLIF), "conv1.norm"),
 }
-FAST = ("plif", "alif")
+FAST = ("plif",)
 
 
 def in_float64(tree):

@@ -50,7 +50,7 @@ CASES = {
     ),
     "integer": Model(name="recurrent", input_shape=FEATURES, features=(32,), neuron=Neuron(name="ilif", decay=0.5)),
 }
-SLOW = ("shortcuts", "attention", "complementary", "integer")
+SLOW = ("dense", "shortcuts", "attention", "complementary", "integer")
 
 
 @functools.cache

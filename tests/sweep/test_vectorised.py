@@ -79,7 +79,8 @@ def test_a_convolutional_member_equals_the_run_alone_at_any_strength(x64):
     assert_equal(*together_and_alone(config, splits, grid.members(config, axes), 10))
 
 
-@pytest.mark.parametrize(("batch_size", "steps"), [(320, 45), pytest.param(64, 285, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "steps"), [(320, 45), (64, 285)])
 def test_a_complete_calm_run_equals_the_run_alone(x64, batch_size, steps):
     """Without a term, where differences of rounding do not grow, over all 15 epochs."""
     config, splits = prepared(dataclasses.replace(TINY, batch_size=batch_size, epochs=15))
