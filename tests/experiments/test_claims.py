@@ -125,7 +125,7 @@ def drawn_at_random(trained):
 
     def train(task, kind, knobs, draws, pad):
         trained.extend(kind for _ in knobs)
-        results = []
+        results: list[dict[str, float]] = []
         for own, drawn in zip(knobs, draws, strict=True):
             seed = int(jax.random.key_data(drawn.key)[-1])
             accuracy = 0.8 + 0.02 * (own["z0"] > 0 and own["chaos"] > 0 and kind == "plain")

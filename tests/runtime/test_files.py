@@ -36,7 +36,7 @@ def recorded(calls, name, function):
 
 
 def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path, monkeypatch):
-    calls = []
+    calls: list[str] = []
     for name in ("fsync", "replace"):
         monkeypatch.setattr(os, name, recorded(calls, name, getattr(os, name)))
     files.write_text(tmp_path / "a", "new")
