@@ -42,18 +42,18 @@ def neuron(config, beta=0.5, rho=0.9):
     spike, decay = surrogate.triangle(config.model.neuron.surrogate_param), config.model.neuron.decay
 
     class ALIF:
-        def trace(self, x, membrane=None):
-            def step(carry, current):
-                v, a = carry
+        def trace(self, x, state=None):
+            def step(state, current):
+                v, a = state["membrane"], state["adaptation"]
                 u = decay * v + current
                 s = spike(u - 1 - beta * a)
-                return ((1 - s) * u, rho * a + s), (s, u)
+                return {"membrane": (1 - s) * u, "adaptation": rho * a + s}, (s, u)
 
             rest = jnp.zeros_like(x[:, 0])
-            (v, _), (s, u) = jax.lax.scan(step, (rest if membrane is None else membrane, rest), jnp.moveaxis(x, 1, 0))
-            return jnp.moveaxis(s, 0, 1), v, jnp.moveaxis(u, 0, 1)
+            state, (s, u) = jax.lax.scan(step, state or {"membrane": rest, "adaptation": rest}, jnp.moveaxis(x, 1, 0))
+            return jnp.moveaxis(s, 0, 1), state, jnp.moveaxis(u, 0, 1)
 
-        def __call__(self, x, membrane=None):
-            return self.trace(x, membrane)[:2]
+        def __call__(self, x, state=None):
+            return self.trace(x, state)[:2]
 
     return ALIF()

@@ -123,6 +123,16 @@ def test_its_neuron_is_that_of_the_file(trained_run):
     assert (np.asarray(of_package(jnp.asarray(x, jnp.float32))[0]) != expected).any()
 
 
+def test_its_neuron_carries_all_of_its_state():
+    config, parts = plugin_file.load_file(EXAMPLE)
+    assert parts.neuron
+    neuron: Any = parts.neuron(config)
+    x = 2 * jax.random.uniform(jax.random.key(0), (3, 8, 4))
+    first, state = neuron(x[:, :3])
+    second, _ = neuron(x[:, 3:], state)
+    np.testing.assert_array_equal(jnp.concatenate([first, second], axis=1), neuron(x)[0])
+
+
 def test_reading_it_runs_nothing_without_trust(trained_run, tmp_path, capsys):
     folder, _, mark, _ = trained_run
     before = ran(mark)
