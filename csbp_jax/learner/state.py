@@ -1,6 +1,7 @@
 """The state of a training run, and its hyperparameters as traced leaves."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -34,6 +35,9 @@ class State:
     ema: Any = dataclasses.field(default_factory=dict)
 
 
+_FLOATS = ("lr", "z0", "beta", "target", "scale")  # of which a config or a caller may have whole numbers
+
+
 def weights_of(state: State) -> dict[str, Any]:
     """Return the network's variables: ``{"params", "batch_stats"}``."""
     return {"params": state.params, "batch_stats": state.batch_stats}
@@ -62,9 +66,9 @@ def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
 
 
 def complete_hyperparameters(hparams: dict[str, Any], config: Config, steps_per_epoch: int) -> dict[str, Any]:
-    """Return the given hyperparameters, with the config's for those that are missing, as strongly typed arrays.
+    """Return the given hyperparameters, with the config's for those that are missing, as new, strongly typed arrays.
 
-    ``z0`` may be a number for all taps.
+    ``z0`` may be a number for all taps. Whole numbers become floats, except in ``every`` and in a neuron.
 
     Raises:
       ConfigError: a name is unknown, or the names in ``z0`` are not the config's taps.
@@ -84,15 +88,15 @@ def complete_hyperparameters(hparams: dict[str, Any], config: Config, steps_per_
         raise ConfigError(
             f"hparams: z0 names {', '.join(hparams['z0'])}, but the taps are {', '.join(config.chaos.taps)}"
         )
-    arrays: dict[str, Any] = jax.tree.map(_strongly_typed, hparams)
-    return arrays
+    return {name: jax.tree.map(functools.partial(_owned, name in _FLOATS), value) for name, value in hparams.items()}
 
 
-def _strongly_typed(value: Any) -> jax.Array:
-    # A Python number is weakly typed and would cost a second compilation after the first step.
+def _owned(is_float: bool, value: Any) -> jax.Array:
+    # A Python number is weakly typed and would cost a second compilation after the first step. A copy: a step may
+    # donate the state, and the caller's array, or one that serves all taps, may not be donated.
     value = jnp.asarray(value)
-    dtype = jnp.result_type(float) if jnp.issubdtype(value.dtype, jnp.floating) else value.dtype
-    return jnp.asarray(value, dtype)
+    is_float = is_float or jnp.issubdtype(value.dtype, jnp.floating)
+    return jnp.array(value, jnp.result_type(float) if is_float else value.dtype)
 
 
 def dynamical_leaves(state: State) -> State:

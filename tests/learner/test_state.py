@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,6 +29,22 @@ def test_a_strength_without_taps_is_refused():
 def test_one_strength_serves_all_taps():
     z0 = first_state(recipe(), hparams={"z0": 7.0}).hparams["z0"]
     assert {tap: float(strength) for tap, strength in z0.items()} == dict.fromkeys(TAPS, 7.0)
+
+
+def test_whole_numbers_among_the_hyperparameters_become_floats():
+    """An int32 would be cut to whole numbers where it is scaled: z in units of the flip, or the rates of a search."""
+    whole = recipe(dataclasses.replace(small_net.CONFIG, optimizer=dataclasses.replace(small_net.SGD, lr=1)))
+    hparams = learner.init(whole, jax.random.key(0), {"z0": 3}).hparams
+    assert {leaf.dtype for leaf in jax.tree.leaves((hparams["lr"], hparams["z0"]))} == {jnp.dtype(jnp.float32)}
+    assert hparams["every"].dtype == jnp.int32
+
+
+def test_a_state_may_be_donated_whose_taps_share_an_array():
+    z0 = jnp.float32(3)
+    donate = jax.jit(lambda hparams: jax.tree.map(lambda leaf: leaf + 1, hparams), donate_argnums=0)
+    for seed in range(2):
+        donate(learner.init(recipe(), jax.random.key(seed), {"z0": z0}).hparams)
+    assert float(z0) == 3
 
 
 def test_seeds_give_different_first_weights():
