@@ -19,7 +19,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from csbp_jax import controls, data, learner, losses, models
-from csbp_jax.config import Config, replaced
+from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
@@ -131,12 +131,19 @@ def make(
     """Make the map of a (resolved) config, in float64 where ``jax.enable_x64`` is on, else in float32.
 
     Args:
-      config: of the training.
+      config: of the training, in plain units of z.
       probe: the batch of the read-outs.
       steps_per_epoch: for its schedule and its annealing.
       control: from the optimiser to its replacement, such as a chain of a force of controls.py and it; a force without
         a forcing of its own is to be :func:`forced`.
+
+    Raises:
+      ConfigError: z0 is in units of the flip, which :func:`in_plain_units` converts.
     """
+    if config.chaos.unit == "flip":
+        raise ConfigError(
+            "chaos.unit: flip is not possible in a map; make it of in_plain_units(config, probe, steps_per_epoch)"
+        )
     model = models.build(config.model)
     layers = build.ordered_layers(config, model)
     tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch, layers))
@@ -195,9 +202,9 @@ def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config
     """
     if config.chaos.unit == "plain":
         return config
-    run = make(config, probe, steps_per_epoch)
-    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, False), probe).hparams["z0"]
     plain: Config = replaced(config, "chaos.unit", "plain")
+    run = make(plain, probe, steps_per_epoch)
+    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, False), probe).hparams["z0"]
     # JAX sorts the keys of a dict; the config's z0 are in the order of its taps.
     return replaced(plain, "chaos.z0", tuple(float(z0[tap]) for tap in config.chaos.taps))
 

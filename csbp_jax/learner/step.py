@@ -14,7 +14,7 @@ import optax
 
 from csbp_jax import controls
 from csbp_jax.chaos import ChaosTerm
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.learner import accumulation, kicks, objective, sharpness, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
@@ -160,16 +160,24 @@ def make(
 ) -> tuple[Callable[..., State], Callable[..., tuple[State, dict[str, Any]]], Callable[..., dict[str, jax.Array]]]:
     """Return ``(init, train_step, eval_step)``, bound to one recipe.
 
-    The arguments are those of :func:`make_recipe`. The functions are
+    The arguments are those of :func:`make_recipe`, also ``steps_per_epoch``, without which a config that anneals z once
+    per epoch would anneal it at each step. The functions are
     ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
     ``eval_step(state, batch) -> sums``.
 
     Raises:
-      ConfigError: ``model.init_rate`` is set, for which there are no examples here.
+      ConfigError: a value of the config is not allowed, ``model.init_rate`` is set, for which there are no examples
+        here, or ``chaos.unit`` is "flip", which no batch measures here.
     """
     if config.model.init_rate is not None:
         raise ConfigError(
             "model.init_rate: learner.make has no examples to measure rates on; take make_recipe, init and calibrate"
+        )
+    check(config)
+    if config.chaos.unit == "flip":
+        raise ConfigError(
+            "chaos.unit: flip is not possible in learner.make, where no batch measures it; give chaos.z0 in the plain "
+            "unit"
         )
     recipe = make_recipe(model, tx, loss, config, steps_per_epoch, term)
     return (

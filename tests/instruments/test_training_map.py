@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from csbp_jax import controls, data, learner
-from csbp_jax.config import replaced
+from csbp_jax.config import ConfigError, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
 from csbp_jax.learner import optimizer
@@ -55,6 +55,12 @@ def test_z_in_plain_units_keeps_the_order_of_the_taps(prepared, unit):
     config = dataclasses.replace(config, chaos=chaos, model=dataclasses.replace(config.model, features=(4, 4)))
     first, second = training_map.in_plain_units(config, probe, STEPS_PER_EPOCH).chaos.z0
     assert first / second == pytest.approx(3)
+
+
+def test_a_map_is_not_made_in_units_of_the_flip(prepared):
+    config, (probe, _) = prepared
+    with pytest.raises(ConfigError, match=r"chaos.unit: flip is not possible in a map; make it of in_plain_units\("):
+        training_map.make(replaced(config, "chaos.unit", "flip"), probe, STEPS_PER_EPOCH)
 
 
 def test_each_batch_of_a_stream_is_encoded_with_a_key_of_its_own(prepared):
