@@ -74,6 +74,15 @@ def membrane_error(u: jax.Array, spikes: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(u - jax.lax.stop_gradient(spikes).astype(u.dtype)))
 
 
+def _check_labels(labels: jax.Array) -> None:
+    # A product of labels [B] that are floats and logits [B, C] would broadcast where B is C.
+    if labels.ndim != (1 if jnp.issubdtype(labels.dtype, jnp.integer) else 2):
+        raise ValueError(
+            f"labels are {labels.dtype} {labels.shape}, but must be integers [B] or probabilities [B, C]; cast class "
+            "numbers, e.g. labels.astype(jnp.int32)"
+        )
+
+
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Compute the cross-entropy over the last axis; integer labels lack that axis, probabilities have it."""
     integers = jnp.issubdtype(labels.dtype, jnp.integer)
@@ -106,7 +115,11 @@ def rate_cross_entropy(logits: jax.Array, labels: jax.Array, where: jax.Array | 
       logits: ``[B, T, C]``.
       labels: ``[B]`` integers, or ``[B, C]`` probabilities.
       where: ``[B]`` bool; the examples that count (padding does not). All by default.
+
+    Raises:
+      ValueError: the labels are neither. Every loss raises this.
     """
+    _check_labels(labels)
     loss_B = _cross_entropy(logits.mean(axis=1), labels)
     return jnp.mean(loss_B, where=where)
 
@@ -126,6 +139,7 @@ def tet(
       where: ``[B]`` bool; the examples that count. All by default.
     """
     ranges.require("tet", ranges.FROM_0_TO_1, lam=lam)
+    _check_labels(labels)
     labels_BT = jnp.broadcast_to(jnp.expand_dims(labels, 1), (*logits.shape[:2], *labels.shape[1:]))
     cross_entropy_B = _cross_entropy(logits, labels_BT).mean(axis=1)
     pull_B = jnp.square(logits - target).mean(axis=(1, 2))
@@ -143,6 +157,7 @@ def rate_mse(outputs: jax.Array, labels: jax.Array, votes: int = 1, where: jax.A
       votes: number of neighbouring outputs that are averaged to one class; 10 in the paper.
       where: ``[B]`` bool; the examples that count. All by default.
     """
+    _check_labels(labels)
     rates_BC = outputs.mean(axis=1).reshape(outputs.shape[0], -1, votes).mean(axis=-1)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jax.nn.one_hot(labels, rates_BC.shape[-1], dtype=rates_BC.dtype)

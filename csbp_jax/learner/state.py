@@ -44,7 +44,13 @@ def weights_of(state: State) -> dict[str, Any]:
 
 
 def with_ema_weights(state: State) -> State:
-    """Return the state with the moving averages in place of the weights, for evaluation only."""
+    """Return the state with the moving averages in place of the weights, for evaluation only.
+
+    Raises:
+      ConfigError: the state has none, as ``optimizer.ema`` is 0.
+    """
+    if not state.ema:
+        raise ConfigError("optimizer.ema: 0, so that the state has no moving averages; set it above 0")
     return dataclasses.replace(state, **state.ema)
 
 
