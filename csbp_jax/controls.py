@@ -125,8 +125,8 @@ def gaussian(forcing: Forcing = None, seed: int = 0) -> optax.GradientTransforma
     """Add white noise, drawn with a new key at every step: ``update(updates, state, step=, key=, forcing=)``.
 
     Raises:
-      ConfigError: the forcing is missing, or its tensors are not those of the updates. Every force raises this in
-        ``update``.
+      ConfigError: step, key or the forcing is missing, or its tensors are not those of the updates. Every force raises
+        this in ``update``.
       ValueError: ``seed`` is negative. Every force with a seed raises this.
 
     >>> tx = optax.chain(gaussian(lambda step: 0.1 * 0.9**step), optax.sgd(1.0))
@@ -252,6 +252,10 @@ def _force(
 
     def update(updates: PyTree, state: Forced, params: PyTree = None, **extra: Any) -> tuple[PyTree, Forced]:
         del params
+        if missing := [name for name in ("step", "key") if name not in extra]:
+            raise ConfigError(
+                f"force: {' and '.join(missing)} missing; pass them to update: tx.update(gradient, state, step=, key=)"
+            )
         forcing = own_forcing if own_forcing is not None else extra.get("forcing")
         sizes = _forcing_at(forcing, extra["step"], updates)
         # Seed 0 draws from the key itself, as the results in docs/results did.

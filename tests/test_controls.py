@@ -303,6 +303,15 @@ def test_a_force_may_follow_a_schedule_and_a_wrong_forcing_is_an_error(x64):
             force.update(still, force.init(still), **extra)
 
 
+def test_a_force_names_the_arguments_that_it_lacks():
+    weights = {"w": jnp.ones(2)}
+    tx = optax.chain(controls.gaussian(lambda step: 0.1), optax.sgd(1.0))
+    with pytest.raises(ConfigError, match=r"force: step and key missing; pass them to update"):
+        tx.update(weights, tx.init(weights))
+    with pytest.raises(ConfigError, match=r"force: key missing"):
+        tx.update(weights, tx.init(weights), step=jnp.int32(0))
+
+
 def test_substeps_must_be_counted():
     with pytest.raises(ConfigError, match=r"chaos\.substeps: 0"):
         check(dataclasses.replace(Config(), chaos=Chaos(substeps=0)))

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from csbp_jax.dynamics.standard_error import standard_error
 
 PyTree = Any
-"""Any pytree of arrays; the state of a map."""
+"""Any pytree of arrays or numbers; the state of a map."""
 
 Step = Callable[[PyTree, Any], PyTree]
 """Map ``step(state, batch) -> state``; jittable."""
@@ -37,15 +37,23 @@ class Options(TypedDict, total=False):
 def mask_of(state: PyTree, dynamical_leaves: PyTree) -> Mask:
     """Return the hashable mask of a pytree of bools; None selects all inexact leaves of the state."""
     if dynamical_leaves is None:
-        return tuple(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state))
+        dtypes = (getattr(leaf, "dtype", type(leaf)) for leaf in jax.tree.leaves(state))
+        return tuple(jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes)
     return tuple(jax.tree.leaves(dynamical_leaves))
 
 
 def strongly_typed(state: PyTree) -> PyTree:
-    """Remove weak types, which the first step would turn into strong ones at the price of a second compilation."""
-    return jax.tree.map(
-        lambda leaf: leaf.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, state
-    )
+    """Remove weak types, which the first step would turn into strong ones at the price of a second compilation.
+
+    Numbers become arrays.
+    """
+
+    def strong(leaf: Any) -> Any:
+        if not hasattr(leaf, "dtype"):
+            return jnp.asarray(leaf, jnp.result_type(leaf))
+        return leaf.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
+
+    return jax.tree.map(strong, state)
 
 
 def select(state: PyTree, mask: Mask) -> list[jax.Array]:

@@ -40,6 +40,17 @@ def test_henon_map(x64):
     np.testing.assert_allclose(exponents.sum(), np.log(0.3), rtol=1e-9)  # the map contracts areas by 0.3
 
 
+def test_a_state_may_hold_numbers():
+    def step(state, _):
+        return {"x": logistic(state["x"], None), "n": state["n"] + 1}
+
+    numbers, arrays = ({"x": 0.3, "n": 0}, {"x": jnp.float32(0.3), "n": jnp.int32(0)})
+    of_numbers, of_arrays = (dynamics.lyapunov(step, state, steps(20), 1)[0] for state in (numbers, arrays))
+    np.testing.assert_array_equal(of_numbers, of_arrays)
+    distances = dynamics.separation(step, numbers, steps(2), jnp.array([1e-3]), lambda state: {"x": state["x"]})
+    assert distances["x"].shape == (3, 1)
+
+
 def test_a_chunk_that_begins_in_the_warm_up_is_not_counted():
     def advance(done, _):
         return done + 1
