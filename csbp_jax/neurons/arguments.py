@@ -58,3 +58,9 @@ def one_of(neuron: str, name: str, value: str, allowed: Any) -> None:
     """Raise a ValueError if a value is none of those of a Literal."""
     if value not in get_args(allowed):
         raise ValueError(f"{neuron}: {name} is {value!r}, but must be one of {', '.join(get_args(allowed))}")
+
+
+def surrogate(neuron: str, value: Any) -> None:
+    """Raise a TypeError for a spike that is a function or a name: a surrogate is a pytree, since it may be traced."""
+    if jax.tree_util.all_leaves([value]):
+        raise TypeError(f"{neuron}: spike is {value!r}, but must be a Surrogate, such as surrogate.triangle()")

@@ -41,6 +41,9 @@ def lif(
 ) -> tuple[jax.Array, jax.Array]:
     """Run the leaky integrate-and-fire neuron over a sequence (equations at the top of this module).
 
+    Inside ``jax.shard_map``, its gradient, like that of the other neurons and of batch norm, needs ``check_vma=False``;
+    gradients of weights that the devices share are then local, and the caller sums them over devices (``lax.psum``).
+
     Args:
       x: input current, ``[B, T, ...]``, of a floating dtype, in units of the threshold. Do not use float16 if a chaos
         term is applied to the membrane: the membrane is float32, but the term's gradient would underflow in x.
@@ -66,7 +69,7 @@ def lif(
     Raises:
       ValueError: x has no time step, ``reset``, ``residual`` or ``at_threshold`` is unknown, a shape does not
         broadcast, or a number of Python or NumPy is out of range: ``decay`` from 0 to 1, ``threshold`` above 0.
-      TypeError: x does not have a floating dtype.
+      TypeError: x does not have a floating dtype, or ``spike`` is not a surrogate.
 
     >>> spikes, membrane = lif(jnp.array([[0.8, 0.8, 0.8]]), decay=0.5)
     >>> spikes.tolist(), round(float(membrane[0]), 2)
@@ -74,6 +77,7 @@ def lif(
     """
     arguments.one_of("lif", "residual", residual, Residual)
     arguments.one_of("lif", "at_threshold", at_threshold, AtThreshold)
+    arguments.surrogate("lif", spike)
     rule = lif_scan.Rule(reset, detach_reset, residual, at_threshold)
     return lif_scan.lif(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 
@@ -94,6 +98,7 @@ def lif_trace(
     The reverse pass stores ``u`` anyway; returning it costs only its cotangent.
     """
     arguments.one_of("lif", "at_threshold", at_threshold, AtThreshold)
+    arguments.surrogate("lif", spike)
     rule = lif_scan.Rule(reset, detach_reset, at_threshold=at_threshold)
     return lif_scan.lif_trace(*prepare_arguments(x, membrane, decay, threshold, reset), spike, rule)
 

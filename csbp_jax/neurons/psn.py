@@ -49,6 +49,7 @@ class Parallel:
         """As the call, with u ``[B, T, ...]``."""
         x, _, dtype = arguments.sequence("PSN", x)
         arguments.one_of("PSN", "at_threshold", self.at_threshold, AtThreshold)
+        arguments.surrogate("PSN", self.spike)
         T = len(self.weight)
         if x.shape[1] != T or state is not None:
             steps = f"x has {x.shape[1]} time steps" if x.shape[1] != T else "x continues an earlier sequence"
@@ -93,6 +94,7 @@ class Sliding:
         """As the call, with u ``[B, T, ...]``."""
         x, shape, dtype = arguments.sequence("SlidingPSN", x)
         arguments.one_of("SlidingPSN", "at_threshold", self.at_threshold, AtThreshold)
+        arguments.surrogate("SlidingPSN", self.spike)
         order, current = len(self.weight), x.astype(dtype)
         if state is not None and not isinstance(state, SlidingState):
             raise TypeError(

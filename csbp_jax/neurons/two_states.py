@@ -119,6 +119,7 @@ class ALIF:
         x, shape, dtype = arguments.sequence("ALIF", x)
         arguments.one_of("ALIF", "reset", self.reset, Reset)
         arguments.one_of("ALIF", "at_threshold", self.at_threshold, AtThreshold)
+        arguments.surrogate("ALIF", self.spike)
         ranges.require("ALIF", ranges.FROM_0_TO_1, decay=self.decay, adaptation_decay=self.adaptation_decay)
         ranges.require("ALIF", ranges.ABOVE_0, threshold=self.threshold)
         ranges.require("ALIF", ranges.FROM_0, adaptation=self.adaptation)
@@ -178,6 +179,7 @@ class CLIF:
         """As the call, with u ``[B, T, ...]``, the membrane before reset."""
         x, shape, dtype = arguments.sequence("CLIF", x)
         arguments.one_of("CLIF", "at_threshold", self.at_threshold, AtThreshold)
+        arguments.surrogate("CLIF", self.spike)
         ranges.require("CLIF", ranges.FROM_0_TO_1, decay=self.decay)
         ranges.require("CLIF", ranges.ABOVE_0, threshold=self.threshold)
         v, m = arguments.states("CLIF", ComplementaryState, state, shape, dtype)

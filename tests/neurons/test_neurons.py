@@ -482,6 +482,13 @@ def test_errors_name_what_is_wrong(error, message, arguments):
         lif(**{"x": jnp.zeros((B, 3, C))} | arguments)
 
 
+@pytest.mark.parametrize("spike", [surrogate.triangle, "triangle"])
+@pytest.mark.parametrize("neuron", [lif, lif_trace])
+def test_a_spike_that_is_no_surrogate_is_refused(neuron, spike):
+    with pytest.raises(TypeError, match=r"lif: spike is .*triangle.*, but must be a Surrogate, such as surrogate"):
+        neuron(jnp.zeros((B, 3, C)), spike=spike)
+
+
 @pytest.mark.parametrize("neuron", [lif, lif_trace])
 @pytest.mark.parametrize(
     "arguments, message",

@@ -208,3 +208,10 @@ def test_impossible_numbers_are_refused():
         neuron, name = module.init_with_output(jax.random.key(0), 4)[0], type(module).__name__
         with pytest.raises(ValueError, match=f"^{name}: at_threshold is 'no', but must be one of silent, fire"):
             neuron(jnp.zeros((B, T, 4)))
+
+
+@pytest.mark.parametrize("module", [PSN(T, spike=surrogate.triangle), SlidingPSN(2, spike=surrogate.triangle)])  # type: ignore[arg-type]  # wrong on purpose
+def test_a_spike_that_is_no_surrogate_is_refused(module):
+    neuron = module.init_with_output(jax.random.key(0), 4)[0]
+    with pytest.raises(TypeError, match=f"^{type(module).__name__}: spike is <function triangle .*must be a Surrogate"):
+        neuron(jnp.zeros((B, T, 4)))

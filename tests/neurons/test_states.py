@@ -290,6 +290,12 @@ def test_impossible_numbers_are_refused(neuron, message):
         neuron(jnp.zeros((B, 3, C)))
 
 
+@pytest.mark.parametrize(("neuron", "name"), [(neurons.ALIF, "ALIF"), (neurons.CLIF, "CLIF"), (neurons.CuBaLIF, "lif")])
+def test_a_spike_that_is_no_surrogate_is_refused(neuron, name):
+    with pytest.raises(TypeError, match=f"^{name}: spike is <function triangle .*, but must be a Surrogate"):
+        neuron(spike=surrogate.triangle)(jnp.zeros((B, 3, C)))
+
+
 def test_a_state_of_another_neuron_is_refused():
     state = neurons.CuBaLIF()(jnp.zeros((B, 3, C)))[1]
     with pytest.raises(TypeError, match="ALIF: state is a CurrentState, but must be the AdaptiveState of another call"):
