@@ -245,7 +245,7 @@ def setting_tables(compared: Sequence[Setting]) -> list[tuple[str, list[str], li
 
 
 def compare(
-    runs: Sequence[str | pathlib.Path],
+    runs: str | pathlib.Path | Sequence[str | pathlib.Path],
     console: Console | None = None,
     *,
     control: str | pathlib.Path | None = None,
@@ -254,7 +254,7 @@ def compare(
     """Print tables of finished runs and return their settings.
 
     Args:
-      runs: directories of runs.
+      runs: directories of runs; one is enough with a control.
       console: the terminal by default.
       control: directory of a run, which is compared as well; see :func:`settings`.
       margin: see :func:`settings`.
@@ -263,7 +263,8 @@ def compare(
       ConfigError: fewer than two runs, one is not finished, or two are the same.
     """
     console = make_console() if console is None else console
-    finished, control_run = read_with_control(runs, control)
+    folders = [runs] if isinstance(runs, str | pathlib.Path) else runs
+    finished, control_run = read_with_control(folders, control)
     if len(finished) < 2:
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
     compared = settings(finished, control_run, margin)

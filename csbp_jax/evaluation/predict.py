@@ -53,7 +53,7 @@ class _Reader(NamedTuple):
 
 def predict(
     run: str | pathlib.Path,
-    paths: Iterable[str | pathlib.Path],
+    paths: str | pathlib.Path | Iterable[str | pathlib.Path],
     *,
     which: restore.WeightsOf = "last",
     top: int = 1,
@@ -64,7 +64,8 @@ def predict(
 
     Args:
       run: the run's folder.
-      paths: files of the kind that the run was trained on, see :mod:`csbp_jax.data.user.prediction_inputs`.
+      paths: files, or one, of the kind that the run was trained on, see
+        :mod:`csbp_jax.data.user.prediction_inputs`.
       which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       top: number of classes per file.
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
@@ -73,7 +74,7 @@ def predict(
     Raises:
       ConfigError: no such run, or ``top`` exceeds the number of classes.
     """
-    files = [pathlib.Path(path) for path in paths]
+    files = [pathlib.Path(path) for path in ([paths] if isinstance(paths, str | pathlib.Path) else paths)]
     restored = restore.restore(run, which, trust=trust)
     if not 1 <= top <= restored.config.model.classes:
         raise ConfigError(f"--top: {top} is not possible; allowed are 1 to {restored.config.model.classes}")

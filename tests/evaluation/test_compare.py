@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from csbp_jax.cli import main
+from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import compare
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import percent, points
@@ -151,6 +152,11 @@ def test_runs_with_other_code_of_their_own_are_other_settings(trained, tmp_path)
         (folder / "config.json").write_text(json.dumps(content))
     settings = compare.settings([compare.read(run) for run in runs])
     assert [setting.label for setting in settings] == ["own None", "own loss 11111111", "own loss 22222222"]
+
+
+def test_one_directory_is_not_read_letter_by_letter(folders):
+    with pytest.raises(ConfigError, match=r"^RUN: two or more are compared"):
+        compare.compare(str(folders[0]))
 
 
 def test_errors_are_one_line(folders, tmp_path, capsys):

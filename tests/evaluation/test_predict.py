@@ -74,6 +74,12 @@ def test_order_of_files_does_not_matter_and_probabilities_sum_to_one(digits, ans
         assert answer.probabilities == sorted(answer.probabilities, reverse=True)
 
 
+def test_one_path_is_a_list_of_one(digits):
+    run, _, paths = digits
+    expected = predict.predict(run, paths[:1])
+    assert predict.predict(run, paths[0]) == predict.predict(run, str(paths[0])) == expected
+
+
 def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
     run, _, paths = digits
     bad = {name: tmp_path / name for name in ("wide.npy", "broken.npy", "dark.npy", "colour.png", "notes.txt")}
