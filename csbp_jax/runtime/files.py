@@ -38,6 +38,7 @@ def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator
         yield target
         return
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
+    temporary.unlink(missing_ok=True)  # it may be a link, and what that leads to would be overwritten
     try:
         yield temporary
         with open(temporary, "rb") as written:  # else a power cut may leave an empty file
