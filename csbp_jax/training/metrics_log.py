@@ -24,8 +24,9 @@ def read_rows(file: pathlib.Path) -> list[Row]:
     """Read the rows of a ``metrics.jsonl``, without their seals and without a last line that a kill has cut short.
 
     Raises:
-      ConfigError: a row cannot be read, or was changed after it was written.
+      ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
     """
+    files.check_regular(file)
     lines = file.read_bytes().split(b"\n") if file.exists() else [b""]
     last = lines.pop()  # empty, unless a kill has cut it short
     # If only its line break is damaged, the row before that byte is complete.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, check, flatten_json, from_json
-from csbp_jax.runtime import seals
+from csbp_jax.runtime import files, seals
 
 EDITABLE = {
     *("epochs", "patience", "eval_batch_size", "log_every", "flip_every", "checkpoint_every", "layout"),
@@ -27,8 +27,9 @@ def read_json(file: pathlib.Path, is_valid: Callable[[dict[str, Any]], bool], re
       remedy: what to do about a damaged file.
 
     Raises:
-      ConfigError: the file cannot be read, or was changed after it was written.
+      ConfigError: the file cannot be read, is not a regular one, or was changed after it was written.
     """
+    files.check_regular(file)
     try:
         content = seals.parse(file.read_bytes())
     except seals.Changed:
