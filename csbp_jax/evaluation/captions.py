@@ -35,7 +35,7 @@ def caption(folder: pathlib.Path, figure: str) -> str:
         if figure == "accuracy":
             return _sweep(folder / "settings.csv")
         return _training(figure, folder)
-    except (ConfigError, OSError, LookupError, TypeError, ValueError, RecursionError):
+    except (ConfigError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
         return figure
 
 

@@ -52,7 +52,7 @@ def _row(line: bytes) -> Row | None:
     except ValueError:
         return None
     match row:
-        case {"kind": str(), "step": int(), "seconds": seconds, **others} if is_number(seconds):
+        case {"kind": str(), "step": int(step), "seconds": seconds, **others} if is_number(step) and is_number(seconds):
             return row if _has_measurements(row["kind"], others) else None
     return None
 

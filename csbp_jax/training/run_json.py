@@ -159,8 +159,8 @@ def differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a JSON value is a number; integers, which JSON does not limit, must have at most 64 bits."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
 def _is_config(content: dict[str, Any]) -> bool:

@@ -93,6 +93,17 @@ def test_a_file_without_a_seal_is_read_by_its_types(trained, files, name, conten
     (files / name).write_bytes(intact)
 
 
+def test_an_integer_that_no_float_holds_is_damage(files, tmp_path):
+    content = run_json.read_result(files) | {"seconds": 10**400}
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"result.json: cannot be read; "):
+        run_json.read_result(tmp_path)
+    for row in ({"step": 1, "seconds": 10**400}, {"step": 10**400, "seconds": 1.0}):
+        (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "bad", **row}) + "\n")
+        with pytest.raises(ConfigError, match=r"metrics.jsonl:1: this row was damaged or edited; "):
+            read_rows(tmp_path / "metrics.jsonl")
+
+
 def test_each_misspelt_key_without_a_seal_is_reported(files):
     """All keys that a command reads, one after the other."""
     intact = {name: json.loads((files / name).read_text()) for name in ("config.json", "result.json")}
