@@ -15,7 +15,7 @@ from typing import IO
 from csbp_jax import __version__, configs
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, suggestion
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
 from csbp_jax.runtime import allocator, compilation_cache
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training.plugin_file import error_line
@@ -140,7 +140,7 @@ def _is_closed(stream: IO[str]) -> bool:
 
 
 def _fail(message: object, code: int) -> int:
-    # One line: names of files may contain line breaks.
+    # One line: names of files may contain line breaks, and what a terminal takes for commands.
     with contextlib.suppress(OSError):  # the log may be on the disk that is full
-        print("csbp_jax:", "\\n".join(str(message).splitlines()), file=sys.stderr)
+        print("csbp_jax:", "\\n".join(escaped(str(message)).splitlines()), file=sys.stderr)
     return code

@@ -39,7 +39,7 @@ from csbp_jax.cli.options import (
     read,
     read_paths,
 )
-from csbp_jax.config import ConfigError, replaced
+from csbp_jax.config import ConfigError, escaped, replaced
 
 
 def _names_network(run: str) -> bool:
@@ -146,12 +146,14 @@ def predict(argv: Sequence[str]) -> None:
     )
     problems = [prediction.problem for prediction in predictions if prediction.problem]
     for problem in problems:
-        print("csbp_jax:", problem, file=sys.stderr)
+        print("csbp_jax:", escaped(problem), file=sys.stderr)
     if options.out:
         # A name that is not UTF-8 is written as the bytes that it is.
         files.write_bytes(options.out, predict.table(predictions).encode(errors="surrogateescape"))
     else:
-        print(predict.table(predictions), end="", flush=True)
+        text = predict.table(predictions)
+        # Names of classes are those of a config.json, which may be from others.
+        print(escaped(text) if sys.stdout.isatty() else text, end="", flush=True)
     if problems:
         if len(problems) < len(predictions):
             raise ConfigError(

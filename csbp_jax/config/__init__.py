@@ -1,6 +1,6 @@
 """Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
-from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, suggestion
+from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
     AugmentName,
@@ -35,6 +35,7 @@ __all__ = [
     "Neuron",
     "Optimizer",
     "check",
+    "escaped",
     "flatten",
     "flatten_json",
     "from_json",

@@ -1,6 +1,7 @@
 """Errors with one-line messages, each with its own exit code on the command line."""
 
 import difflib
+import unicodedata
 from collections.abc import Collection
 
 
@@ -18,6 +19,22 @@ class Diverged(RuntimeError):
 
 class Lost(RuntimeError):
     """A process of the same run that has ended too early."""
+
+
+def escaped(text: str) -> str:
+    r"""Return text with control characters escaped: in names from others, they could change what a terminal shows.
+
+    Line breaks stay, and joiners, which some scripts need.
+
+    >>> print(escaped("a\x1b[2J\u202e"))
+    a\x1b[2J\u202e
+    """
+    return "".join(ascii(c)[1:-1] if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cf", "Zl", "Zp") and character not in "\n\u200c\u200d"
 
 
 def suggestion(word: str, names: Collection[str]) -> str:

@@ -8,7 +8,8 @@ from csbp_jax.config.errors import ConfigError
 from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, WHOLE_FROM_1, Range
 from csbp_jax.config.schema import Config, flatten
 
-_SIZES = Range("positive whole numbers, at least one", lambda v: len(v) >= 1 and all(n >= 1 for n in v))
+_MAX_DEPTH = 1000
+"""Most layers or blocks: configs come from others too, and to build 10^9 blocks would not end."""
 _OPTIONAL_COUNT = Range("a positive whole number, or None", lambda v: v is None or v >= 1)
 
 RANGES: dict[str, Range] = {
@@ -34,10 +35,13 @@ RANGES: dict[str, Range] = {
     "model.input_shape": Range("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
     "model.classes": Range("2 or more, or 0", lambda v: v >= 2 or v == 0),
     "model.time_steps": WHOLE_FROM_1,
-    "model.features": Range("positive whole numbers, or None", lambda v: v is None or _SIZES.contains(v)),
+    "model.features": Range(
+        f"1 to {_MAX_DEPTH} positive whole numbers, or None",
+        lambda v: v is None or (1 <= len(v) <= _MAX_DEPTH and all(n >= 1 for n in v)),
+    ),
     "model.width": Range("above 0, or None", lambda v: v is None or v > 0),
     "model.embed": _OPTIONAL_COUNT,
-    "model.depth": _OPTIONAL_COUNT,
+    "model.depth": Range(f"from 1 to {_MAX_DEPTH}, or None", lambda v: v is None or 1 <= v <= _MAX_DEPTH),
     "model.heads": _OPTIONAL_COUNT,
     "model.patch": Range("1, 2, 4, 8 or 16, or None", lambda v: v in (None, 1, 2, 4, 8, 16)),
     "model.init_rate": Range("above 0 and below 0.5, or None", lambda v: v is None or 0 < v < 0.5),

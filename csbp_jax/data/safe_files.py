@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import pathlib
-import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime import files
 
 MAX_FILE_BYTES = 2**32
 """Largest file that is read, 4 GiB: a sparse file can state any size."""
@@ -25,19 +25,16 @@ _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.form
 def check_regular(path: pathlib.Path) -> None:
     """Check that a path, if it exists, is a regular file of at most ``MAX_FILE_BYTES``.
 
-    Opening a FIFO or a device could wait, or read, without end.
-
     Raises:
       ConfigError: it is not, or is larger.
     """
+    files.check_regular(path)
     try:
-        status = os.stat(path)
+        size = os.stat(path).st_size
     except OSError:  # opening it raises the same, and every format has its own message for that
         return
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path}: is not a regular file, but a folder, pipe or device; give a file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: has {status.st_size:,} bytes; allowed are {MAX_FILE_BYTES:,}; divide it")
+    if size > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: has {size:,} bytes; allowed are {MAX_FILE_BYTES:,}; divide it")
 
 
 def read_bytes(path: pathlib.Path) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import restore
+from csbp_jax.runtime import files
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import read_rows
 
@@ -26,16 +27,21 @@ def caption(folder: pathlib.Path, figure: str) -> str:
     """
     try:
         if figure.startswith("evaluation-"):
-            return _evaluation(json.loads((folder / f"{figure}.json").read_bytes()))
+            return _evaluation(_json(folder / f"{figure}.json"))
         if figure.startswith("inspect/"):
-            return _inspection(figure.removeprefix("inspect/"), json.loads((folder / "inspect.json").read_bytes()))
+            return _inspection(figure.removeprefix("inspect/"), _json(folder / "inspect.json"))
         if figure == "robustness":
-            return _robustness(json.loads((folder / "robustness.json").read_bytes()))
+            return _robustness(_json(folder / "robustness.json"))
         if figure == "accuracy":
             return _sweep(folder / "settings.csv")
         return _training(figure, folder)
-    except (ConfigError, OSError, LookupError, TypeError, ValueError, RecursionError):
+    except (ConfigError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
         return figure
+
+
+def _json(file: pathlib.Path) -> Any:
+    files.check_regular(file)
+    return json.loads(file.read_bytes())
 
 
 def _training(figure: str, folder: pathlib.Path) -> str:
@@ -91,6 +97,7 @@ def _robustness(result: dict[str, Any]) -> str:
 
 
 def _sweep(settings: pathlib.Path) -> str:
+    files.check_regular(settings)
     with open(settings, newline="") as file:
         rows = list(csv.DictReader(file))
     seeds = sorted({int(row["members"]) - int(row["diverged"]) for row in rows})

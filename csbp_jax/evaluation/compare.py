@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from csbp_jax.config import ConfigError, flatten_json
+from csbp_jax.config import ConfigError, escaped, flatten_json
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.intervals import Interval, student_of_shares
@@ -277,5 +277,5 @@ def compare(
     for table in setting_tables(compared):
         terminal.print_table(console, *table)
     for line in warnings(finished, compared):
-        console.print(f"note: {line}", soft_wrap=True)
+        console.print(f"note: {escaped(line)}", soft_wrap=True)
     return compared

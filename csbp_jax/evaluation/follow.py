@@ -67,7 +67,7 @@ def _scalars(tag: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _scalars(f"{tag}/{name}", value)
-        elif isinstance(value, int | float):
+        elif isinstance(value, bool) or run_json.is_number(value):
             yield f"{tag}/{name}", value
 
 

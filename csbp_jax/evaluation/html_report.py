@@ -120,9 +120,14 @@ def _without_breaks(text: str) -> str:
 
 
 def figures(folder: pathlib.Path) -> list[str]:
-    """Embed the PNGs in the ``figures`` of a run or sweep, including subfolders, with their captions."""
+    """Embed the PNGs in the ``figures`` of a run or sweep, including subfolders, with their captions.
+
+    What is a link out of the folder is left out.
+    """
     elements = []
     for file in sorted((folder / "figures").rglob("*.png"), key=lambda file: (len(file.parts), file.name)):
+        if not (file.is_file() and file.resolve().is_relative_to(folder.resolve())):
+            continue  # a link would put any file of this machine on the page
         name = file.relative_to(folder / "figures").with_suffix("").as_posix()
         alt, text = html.escape(name), html.escape(captions.caption(folder, name))
         data = base64.b64encode(file.read_bytes()).decode()
@@ -191,8 +196,9 @@ def _parsed(file: pathlib.Path, parse: Callable[[list[dict[str, str]]], Parsed])
     """Parse the rows of a table of a sweep.
 
     Raises:
-      ConfigError: it cannot be read, as after another program has saved it in its own form.
+      ConfigError: it cannot be read, as after another program has saved it in its own form, or is not a regular file.
     """
+    files.check_regular(file)
     try:
         with open(file, newline="") as opened:
             rows = list(csv.DictReader(opened))

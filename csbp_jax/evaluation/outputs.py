@@ -10,6 +10,7 @@ from csbp_jax.runtime import files
 
 FALLBACK = pathlib.Path("evaluation")
 """Folder in the working directory for results on runs that cannot be written."""
+_FOLDERS = ("figures", "figures/inspect", "export", "tensorboard", "track")
 
 
 def output_folder(run: pathlib.Path) -> pathlib.Path:
@@ -20,10 +21,11 @@ def output_folder(run: pathlib.Path) -> pathlib.Path:
     ``evaluation/NAME-HASH``.
 
     Raises:
-      ConfigError: neither can be written.
+      ConfigError: neither can be written, or a folder of results in the run is a link.
     """
     problem = files.write_problem(run)
     if not problem:
+        check_links(run)
         return run
     folder, path = FALLBACK / run.resolve().name, os.fsencode(run.resolve())
     if (folder / "run.txt").exists() and (folder / "run.txt").read_bytes() != path:
@@ -35,6 +37,17 @@ def output_folder(run: pathlib.Path) -> pathlib.Path:
     files.write_bytes(folder / "run.txt", path)
     print(f"csbp_jax: {run}: cannot be written ({problem}); results are written to {folder}", file=sys.stderr)
     return folder
+
+
+def check_links(run: pathlib.Path) -> None:
+    """Check that no folder of results in a run is a link: files elsewhere would be replaced or deleted.
+
+    Raises:
+      ConfigError: one is.
+    """
+    for name in _FOLDERS:
+        if os.path.islink(run / name):
+            raise ConfigError(f"{run / name}: is a link, and results would be written where it leads; remove it")
 
 
 def check_file(path: str | pathlib.Path) -> None:

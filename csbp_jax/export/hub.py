@@ -18,6 +18,8 @@ from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
 from csbp_jax.training.plugins import COPY
 
+_COPIED = ("result.json", COPY)
+
 
 def push(
     run: str | pathlib.Path,
@@ -80,13 +82,16 @@ def write_folder(
       repository: ``USER/NAME``, which the card names.
 
     Raises:
-      ConfigError: no such run, the folder exists, or huggingface_hub is not installed.
+      ConfigError: no such run, a file to be copied is a link, the folder exists, or huggingface_hub is not installed.
     """
     client, source = hub.client("a model card"), pathlib.Path(run)
     if not (source / published.CONFIG).is_file():
         raise ConfigError(
             f"{run}: this is not a run's directory, it has no {published.CONFIG}; name one such as runs/NAME"
         )
+    for name in _COPIED:
+        if (source / name).is_symlink():
+            raise ConfigError(f"{source / name}: is a link; put a copy of the file there, if it may be published")
     restored = restore.restore(source, which, trust=trust)
     restored = restored._replace(config=_without_directories(restored.config))
     content = run_json.read_config(source, run_json.REPAIR)
@@ -102,7 +107,7 @@ def write_folder(
     seals.write_json(folder / published.CONFIG, content)
     files.write_text(folder / "README.md", text)
     arrays.safetensors(restored, {"producer": content["producer"]}, folder / published.WEIGHTS)
-    for name in ("result.json", COPY):
+    for name in _COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 

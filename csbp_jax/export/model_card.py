@@ -11,6 +11,7 @@ from csbp_jax import __version__
 from csbp_jax.evaluation.published import CONFIG, WEIGHTS_LABELS
 from csbp_jax.evaluation.restore import RestoredRun
 from csbp_jax.reporting.intervals import wilson
+from csbp_jax.runtime import files
 from csbp_jax.training import run_json
 from csbp_jax.training.plugins import COPY
 
@@ -114,6 +115,7 @@ def _accuracies(result: dict[str, Any], data: str) -> Iterator[str]:
 
 def _energy(run: RestoredRun, source: pathlib.Path) -> Iterator[str]:
     try:
+        files.check_regular(source / "inspect.json")
         measured = json.loads((source / "inspect.json").read_bytes())
         of_these_weights = (measured["weights_of"], measured["epoch"]) == (run.which, run.epoch)
         lines = [

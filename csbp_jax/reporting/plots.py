@@ -40,6 +40,12 @@ def line_style(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "ls": ("-", "--", ":", "-.")[turn % 4], "marker": ".s^xD+v"[turn % 7]}
 
 
+def save(figure: "Figure", file: pathlib.Path, dpi: int) -> None:
+    """Save a figure. A link in the place of the file is replaced, not followed."""
+    file.unlink(missing_ok=True)
+    figure.savefig(file, dpi=dpi)
+
+
 @fonts.with_fallbacks()
 def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
     """Draw ``figures/training.png`` (losses, z, accuracy, measured flip ratios) and ``figures/rates.png`` (firing rate
@@ -61,7 +67,7 @@ def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
     if flips:
         _flips(meter[0], flips)
     figure.suptitle(fonts.printable(run.name))
-    figure.savefig(folder / "training.png", dpi=120)
+    save(figure, folder / "training.png", dpi=120)
 
     layers = list(epochs[0]["rates"])
     columns = math.ceil(len(layers) / LEGEND_ROWS)
@@ -72,7 +78,7 @@ def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
         axes.plot([row["step"] for row in epochs], rates, ".-", color=color, label=layer)
     axes.set(xlabel="step", ylabel="spikes per neuron per time step", title="Firing rate", ylim=(0, None))
     figure.legend(loc="outside right upper", fontsize="x-small", ncols=columns)
-    figure.savefig(folder / "rates.png", dpi=120)
+    save(figure, folder / "rates.png", dpi=120)
 
 
 def _losses(axes: "Axes", steps: list[Row]) -> None:
@@ -145,4 +151,4 @@ def draw_lr_finder(file: pathlib.Path, result: dict[str, Any]) -> None:
     top = 1.5 * max(result["smoothed"][0], min(result["smoothed"]))
     axes.set(xlabel="learning rate", ylabel="task loss (nats)", xscale="log", ylim=(0, top), title="Learning-rate test")
     axes.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    save(figure, file, dpi=120)

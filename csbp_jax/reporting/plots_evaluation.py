@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.reporting import fonts
 from csbp_jax.reporting.intervals import wilson
-from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.reporting.plots import PALETTE, empty_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ def draw(run: pathlib.Path, result: dict[str, Any]) -> None:
     """Draw ``figures/evaluation-SPLIT-WEIGHTS.png`` from the result of ``evaluate.evaluate_run``."""
     (run / "figures").mkdir(exist_ok=True)
     name = f"evaluation-{result['split']}-{result['weights_of']}.png"
-    make_figure(result).savefig(run / "figures" / name, dpi=100)
+    save(make_figure(result), run / "figures" / name, dpi=100)
 
 
 def make_figure(result: dict[str, Any]) -> "Figure":

@@ -9,7 +9,7 @@ import numpy as np
 
 from csbp_jax.config import Neuron
 from csbp_jax.reporting import fonts
-from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.reporting.plots import PALETTE, empty_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +55,8 @@ def draw(
         if handles:
             columns = len(handles)
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
-        figure.savefig(folder / f"{name}.png", dpi=100)
-    operations_figure(result).savefig(folder / "operations.png", dpi=100)
+        save(figure, folder / f"{name}.png", dpi=100)
+    save(operations_figure(result), folder / "operations.png", dpi=100)
 
 
 def _grid(count: int, height: float) -> "tuple[Figure, list[Axes]]":

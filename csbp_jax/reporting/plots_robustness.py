@@ -9,7 +9,7 @@ import numpy as np
 
 from csbp_jax.reporting import fonts
 from csbp_jax.reporting.intervals import Interval
-from csbp_jax.reporting.plots import LEGEND_ROWS, empty_figure, line_style
+from csbp_jax.reporting.plots import LEGEND_ROWS, empty_figure, line_style, save
 
 _COLUMNS = 4
 
@@ -56,4 +56,4 @@ def draw(file: pathlib.Path, panels: Sequence[Panel], title: str) -> None:
         figure.legend(*handles, loc="outside right upper", fontsize="small", ncols=beside)
     figure.suptitle(fonts.printable(title), wrap=True)
     file.parent.mkdir(exist_ok=True)
-    figure.savefig(file, dpi=100)
+    save(figure, file, dpi=100)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.reporting import fonts
 from csbp_jax.reporting.format import as_number, fields_text, value_text
-from csbp_jax.reporting.plots import LEGEND_ROWS, PALETTE, Row, empty_figure, line_style
+from csbp_jax.reporting.plots import LEGEND_ROWS, PALETTE, Row, empty_figure, line_style, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def draw_sweep(folder: pathlib.Path, fields: list[str], settings: list[Row], mar
         figure.supxlabel(f"all seeds diverged: {'; '.join(diverged[:4])}{more}", fontsize="small", wrap=True)
     (folder / "figures").mkdir(exist_ok=True)
     for ending in ("png", "pdf"):
-        figure.savefig(folder / "figures" / f"accuracy.{ending}", dpi=150)
+        save(figure, folder / "figures" / f"accuracy.{ending}", dpi=150)
 
 
 def _label(row: Row, fields: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from csbp_jax.config import escaped
+
 __all__ = [
     "Console",
     "gradient_share",
@@ -212,13 +214,13 @@ def print_table(
     console: Console, title: str, columns: list[str], rows: list[list[str]], words: int = 1, last_words: int = 0
 ) -> None:
     """Print a table: the first ``words`` and the last ``last_words`` columns are text, folded on a narrow terminal; the
-    others are numbers."""
-    table = Table(title=title, title_justify="left")
+    others are numbers. Control characters are escaped."""
+    table = Table(title=escaped(title), title_justify="left")
     for number, heading in enumerate(columns):
         if number < words or number >= len(columns) - last_words:
-            table.add_column(heading, overflow="fold")
+            table.add_column(escaped(heading), overflow="fold")
         else:
-            table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column(escaped(heading), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escaped, row))
     console.print(table)

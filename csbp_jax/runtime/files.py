@@ -1,4 +1,7 @@
-"""Atomic writes and locks: a reader sees a complete file or none, and one process at a time changes a directory."""
+"""Atomic writes and locks: a reader sees a complete file or none, and one process at a time changes a directory.
+
+Also a check before files from others are read.
+"""
 
 import contextlib
 import datetime
@@ -11,6 +14,8 @@ from typing import Any
 
 import filelock
 
+from csbp_jax.config import ConfigError
+
 
 def write_problem(folder: pathlib.Path) -> str:
     """Create a folder and write to it; return what fails, or nothing."""
@@ -20,6 +25,16 @@ def write_problem(folder: pathlib.Path) -> str:
             return ""
     except OSError as error:
         return error.strerror or str(error)
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Check that a path, if it exists, is a regular file: to open a FIFO or a device could wait, or read, without end.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"{path}: is not a regular file, but a folder, pipe or device; give a file")
 
 
 @contextlib.contextmanager
@@ -38,6 +53,7 @@ def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator
         yield target
         return
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
+    temporary.unlink(missing_ok=True)  # it may be a link, and what that leads to would be overwritten
     try:
         yield temporary
         with open(temporary, "rb") as written:  # else a power cut may leave an empty file

@@ -24,8 +24,9 @@ def read_rows(file: pathlib.Path) -> list[Row]:
     """Read the rows of a ``metrics.jsonl``, without their seals and without a last line that a kill has cut short.
 
     Raises:
-      ConfigError: a row cannot be read, or was changed after it was written.
+      ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
     """
+    files.check_regular(file)
     lines = file.read_bytes().split(b"\n") if file.exists() else [b""]
     last = lines.pop()  # empty, unless a kill has cut it short
     # If only its line break is damaged, the row before that byte is complete.
@@ -51,7 +52,7 @@ def _row(line: bytes) -> Row | None:
     except ValueError:
         return None
     match row:
-        case {"kind": str(), "step": int(), "seconds": seconds, **others} if is_number(seconds):
+        case {"kind": str(), "step": int(step), "seconds": seconds, **others} if is_number(step) and is_number(seconds):
             return row if _has_measurements(row["kind"], others) else None
     return None
 

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, Diverged
+from csbp_jax.runtime import files
 from csbp_jax.training.plugins import COPY, PLUGINS, Own, in_parentheses, sha256
 
 _MODULE = "csbp_jax_own_"
@@ -66,6 +67,7 @@ def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own
         )
     if not copy.exists():
         raise ConfigError(f"{copy}: missing, and the run's own parts{in_parentheses(names)} with it; put it back")
+    files.check_regular(copy)
     code = copy.read_bytes()
     if sha256(code) != metadata["sha256"]:
         raise ConfigError(f"{copy}: is not the file that the run began with, its sha256 differs; put that one back")

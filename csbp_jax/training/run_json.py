@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, check, flatten_json, from_json
-from csbp_jax.runtime import seals
+from csbp_jax.runtime import files, seals
 
 EDITABLE = {
     *("epochs", "patience", "eval_batch_size", "log_every", "flip_every", "checkpoint_every", "layout"),
@@ -27,8 +27,9 @@ def read_json(file: pathlib.Path, is_valid: Callable[[dict[str, Any]], bool], re
       remedy: what to do about a damaged file.
 
     Raises:
-      ConfigError: the file cannot be read, or was changed after it was written.
+      ConfigError: the file cannot be read, is not a regular one, or was changed after it was written.
     """
+    files.check_regular(file)
     try:
         content = seals.parse(file.read_bytes())
     except seals.Changed:
@@ -158,8 +159,8 @@ def differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a JSON value is a number; integers, which JSON does not limit, must have at most 64 bits."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
 def _is_config(content: dict[str, Any]) -> bool:

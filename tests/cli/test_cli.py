@@ -160,6 +160,13 @@ def test_a_name_with_a_line_break_is_one_line(capsys, tmp_path):
     assert "two\\nlines: is a folder within a class" in error and error.count("\n") == 1
 
 
+def test_control_characters_of_a_name_are_escaped(capsys):
+    name = "a\x1b]0;owned\x07\u202e\u200d"
+    assert main.main(["report", name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("csbp_jax: a\\x1b]0;owned\\x07\\u202e\u200d: there is no such directory")
+
+
 @pytest.mark.parametrize(
     "command, effect", [("data", "can be run again"), ("train", "resumes from the last checkpoint")]
 )

@@ -32,6 +32,7 @@ BAD = {
     "model.time_steps": -3,
     "model.classes": 1,
     "model.features": (),
+    "model.depth": 10**9,
     "model.input_shape": (8, 0, 1),
     "model.neuron.decay": 1.1,
     "model.neuron.threshold": 0.0,

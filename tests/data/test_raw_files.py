@@ -149,6 +149,12 @@ def test_an_answer_without_the_file(tmp_path, server, status, size):
         fetch([dataclasses.replace(raw_file(url=server.url), size=size)], None, tmp_path, True, quiet)
 
 
+def test_a_length_that_is_no_number(tmp_path, server):
+    server.stated_length = "x"
+    with pytest.raises(ConfigError, match=r"a.gz cannot be downloaded \(invalid literal.*\); run again to continue"):
+        fetch([dataclasses.replace(raw_file(url=server.url), size=None)], None, tmp_path, True, quiet)
+
+
 def test_a_download_that_was_complete_but_not_yet_verified(tmp_path, server):
     (tmp_path / "a.gz.part").write_bytes(CONTENT)
     assert fetch([raw_file(url=server.url)], None, tmp_path, True, quiet)["a.gz"].read_bytes() == CONTENT

@@ -65,5 +65,6 @@ def test_the_caption_of_a_sweep_has_the_number_of_seeds(columns, rows, count, pa
 @pytest.mark.parametrize("figure", ["mine", "training", "evaluation-test-last", "inspect/raster", "accuracy"])
 def test_a_figure_without_its_numbers_keeps_its_name(figure, tmp_path):
     (tmp_path / "inspect.json").write_text("{}")
-    (tmp_path / "evaluation-test-last.json").write_text("[" * 100_000)
-    assert captions.caption(tmp_path, figure) == figure
+    for text in ("[" * 100_000, '{"per_class": [{"class": 5}]}'):
+        (tmp_path / "evaluation-test-last.json").write_text(text)
+        assert captions.caption(tmp_path, figure) == figure

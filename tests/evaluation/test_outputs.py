@@ -65,6 +65,15 @@ def test_where_neither_can_be_written_that_is_one_line(tmp_path, monkeypatch):
         outputs.output_folder(pathlib.Path("evaluation/run"))
 
 
+@pytest.mark.parametrize("name", ["figures", "figures/inspect", "export", "tensorboard", "track"])
+def test_a_folder_of_results_that_is_a_link_is_refused(tmp_path, name):
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match=rf"run/{name}: is a link, and results would be written where it leads"):
+        outputs.output_folder(tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_all_commands_work_on_a_read_only_run(trained, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((8, 8), np.uint8))

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import sys
 from typing import Any
 
 import jax
@@ -124,6 +125,15 @@ def test_where_the_result_cannot_be_written_nothing_is_computed(digits, tmp_path
     }.items():
         assert main.main([*line, "--out", str(out)]) == 2
         assert capsys.readouterr().err == f"csbp_jax: {out}: {problem}\n"
+
+
+def test_on_a_terminal_control_characters_of_classes_are_escaped(monkeypatch, capsys):
+    answer = predict.Answer("a.png", ["cat\x1b[2J"], [1.0], "")
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: [answer])
+    for is_terminal, label in ((True, "cat\\x1b[2J"), (False, "cat\x1b[2J")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        assert main.main(["predict", "r", "a.png"]) == 0
+        assert capsys.readouterr().out == f"file,label,probability\na.png,{label},1\n"
 
 
 def test_no_file_stops_the_others(digits, tmp_path, capsys):

@@ -137,6 +137,19 @@ def track(run, tracker, *options):
     return main(["track", str(run), "--to", tracker, "--project", "p", *options])
 
 
+def test_an_integer_that_no_tracker_holds_is_left_out():
+    row = {"kind": "flip", "step": 1, "seconds": 0.5, "a": 10**400, "b": 2, "c": True, "d": float("inf")}
+    assert follow.scalars(row) == {"flip/b": 2, "flip/c": True, "flip/d": float("inf")}
+
+
+def test_a_folder_that_is_a_link_is_refused(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (run / "track").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="run/track: is a link, and results would be written where it leads"):
+        trackers.track([run], "wandb")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_every_number_is_logged_once_at_its_step(tracker, run, capsys):
     rows = follow.read_rows(run)
     assert rows[-1]["kind"] == "result"

@@ -187,6 +187,14 @@ def test_the_card_has_energy_only_if_it_was_computed_for_these_weights(run, tmp_
         publication.write_folder(source, tmp_path / "unfinished", "user/net")
 
 
+def test_no_file_that_a_link_leads_to_is_published(run, tmp_path):
+    source = shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "key").write_text("secret")
+    (source / "experiment.py").symlink_to(tmp_path / "key")
+    with pytest.raises(ConfigError, match=r"run/experiment.py: is a link; put a copy of the file there"):
+        publication.write_folder(source, tmp_path / "out", "user/net")
+
+
 def test_paths_of_this_machine_are_not_published(tmp_path):
     # Checkpoints of an older version do not say of which config they are.
     source = shutil.copytree(pathlib.Path(__file__).parents[1] / "data/previous_layout/finished", tmp_path / "run")

@@ -54,7 +54,12 @@ def test_a_bin_of_one_example_has_a_wide_interval(panels):
 
 def test_a_class_without_a_glyph_has_a_number_that_is_explained(result, monkeypatch, tmp_path):
     monkeypatch.setattr(fonts, "_FALLBACKS", ())
+    other, file = tmp_path / "other.png", tmp_path / "figures" / "evaluation-test-last.png"
+    other.touch()
+    file.parent.mkdir()
+    file.symlink_to(other)
     plots_evaluation.draw(tmp_path, result)  # a missing glyph would be a warning, which is an error
     confusion = plots_evaluation.make_figure(result).axes[0]
     labels = [label.get_text() for label in confusion.get_xticklabels()]
     assert labels == ["cat", "#1", "the longes…of classes"] and "#: its number" in confusion.get_xlabel()
+    assert not file.is_symlink() and file.stat().st_size and not other.stat().st_size

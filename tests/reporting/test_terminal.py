@@ -32,6 +32,16 @@ def test_the_share_of_the_chaos_term_is_one_line(norms, line):
     assert terminal.gradient_share(dict(zip(("task", "chaos"), norms, strict=True))) == line
 
 
+def test_control_characters_in_a_table_are_escaped():
+    """Names of classes, of a run from someone else: they could clear the screen, or set the clipboard."""
+    out = io.StringIO()
+    console = terminal.Console(file=out, width=80, highlight=False, markup=False)
+    terminal.print_table(console, "of \x1b[2J", ["name", "\u202etac"], [["cat\x1b]0;owned\x07", "1\n2"]])
+    text = out.getvalue()
+    assert not any(c in text for c in "\x1b\x07\u202e") and r"cat\x1b]0;owned\x07" in text and r"\u202etac" in text
+    assert "1\\n2" not in text  # a line break of a cell is meant
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """The time in seconds, as a list of one number that a test changes."""

@@ -61,6 +61,14 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, shared):
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["a"]
 
 
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+    (tmp_path / "other").write_text("old")
+    (tmp_path / "a.part").symlink_to(tmp_path / "other")
+    files.write_text(tmp_path / "a", "new")
+    assert (tmp_path / "other").read_text() == "old"
+    assert (tmp_path / "a").read_text() == "new" and not (tmp_path / "a").is_symlink()
+
+
 def test_what_is_set_aside_is_named_in_the_order_of_time(tmp_path):
     for number in range(6):
         (tmp_path / "a").write_text(str(number))

@@ -10,7 +10,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Serve ``files``.
 
     fails: bytes after which the connection breaks, once. ranges: whether it serves them. sizes: headers that state
-    them.
+    them. stated_length: what one of them states instead.
     """
 
     files: dict = {}  # noqa: RUF012
@@ -20,6 +20,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     ranges = True
     sizes: tuple[str, ...] = ("Content-Length",)
     status = 200
+    stated_length: str | None = None
 
     def do_GET(self):
         requested, content = self.headers["Range"], self.files[self.path[1:]]
@@ -36,7 +37,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(206 if requested and self.ranges else 200)
         whole = len(content)
-        headers = {"Content-Length": str(whole - start), "Content-Range": f"bytes {start}-{whole - 1}/{whole}"}
+        headers = {
+            "Content-Length": self.stated_length or str(whole - start),
+            "Content-Range": f"bytes {start}-{whole - 1}/{whole}",
+        }
         for name in self.sizes:
             self.send_header(name, headers[name])
         self.end_headers()

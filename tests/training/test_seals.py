@@ -1,6 +1,7 @@
 """Damage to the JSON files of a run or a sweep: each flipped bit is reported in one line, or changes no value."""
 
 import json
+import os
 import random
 import shutil
 from typing import Any
@@ -72,6 +73,13 @@ def test_each_flipped_bit_is_reported_or_changes_no_value(files, name, flips):
     assert reported > 0.8 * flips
 
 
+@pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl"])
+def test_a_device_in_the_place_of_a_file_is_refused(tmp_path, name):
+    (tmp_path / name).symlink_to(os.devnull)
+    with pytest.raises(ConfigError, match=f"{name}: is not a regular file, but a folder, pipe or device; give a file"):
+        READERS[name](tmp_path)
+
+
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 @pytest.mark.parametrize(
     "content", ["[" * 100_000, '{"config": 5}', "5", "", "\xff", '{"config": {}, "last": []}', "{}"]
@@ -83,6 +91,17 @@ def test_a_file_without_a_seal_is_read_by_its_types(trained, files, name, conten
     error = capsys.readouterr().err
     assert error.startswith(f"csbp_jax: {files / name}: cannot be read; ") and error.count("\n") == 1
     (files / name).write_bytes(intact)
+
+
+def test_an_integer_that_no_float_holds_is_damage(files, tmp_path):
+    content = run_json.read_result(files) | {"seconds": 10**400}
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"result.json: cannot be read; "):
+        run_json.read_result(tmp_path)
+    for row in ({"step": 1, "seconds": 10**400}, {"step": 10**400, "seconds": 1.0}):
+        (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "bad", **row}) + "\n")
+        with pytest.raises(ConfigError, match=r"metrics.jsonl:1: this row was damaged or edited; "):
+            read_rows(tmp_path / "metrics.jsonl")
 
 
 def test_each_misspelt_key_without_a_seal_is_reported(files):

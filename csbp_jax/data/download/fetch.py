@@ -129,7 +129,7 @@ def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str,
     if file.size is None or done < file.size:
         try:
             done, size = _append(file, partial, done, show)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a length that is no number
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"{file.url} cannot be downloaded ({reason}); run again to continue, or fetch by hand what is "

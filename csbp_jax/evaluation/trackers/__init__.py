@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from csbp_jax.config import ConfigError, flatten_json
 from csbp_jax.evaluation import follow as following
+from csbp_jax.evaluation import outputs
 from csbp_jax.evaluation.trackers import mlflow, trackio, wandb
 from csbp_jax.evaluation.trackers.run import SourceRun, TrackedRun
 from csbp_jax.runtime import files, seals
@@ -42,7 +43,7 @@ def track(
 
     Raises:
       ConfigError: not a run's folder, one without metrics, the tracker's package is not installed, the tracker refuses
-        the run, or another process follows it.
+        the run, RUN/track is a link, or another process follows it.
     """
     if to not in get_args(Tracker):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Tracker))}")
@@ -56,6 +57,7 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folde
         raise ConfigError(f"{folder}: another process tracks this run (--to {to})") from None
 
     content = run_json.read_config(folder, run_json.REPAIR)
+    outputs.check_links(folder)
     file = folder / "track" / f"{to}.json"
     file.parent.mkdir(exist_ok=True)
     with files.locked(file.with_suffix(".lock"), on_wait=refuse):

@@ -5,6 +5,7 @@ STEP.part..., STEP.gone  being written, being deleted; left by a killed run, rem
 STEP.damaged-TIME        renamed by a restore, and kept
 """
 
+import re
 import time
 
 from etils import epath
@@ -55,9 +56,10 @@ def quarantine(folder: epath.Path, step: int) -> epath.Path:
 
 def remove_incomplete(folder: epath.Path) -> None:
     """Remove the remains of a killed run or a failed save; checkpoints that only lack their final name get it."""
+    # By the whole name: a run from someone else may name any folder as that of its checkpoints.
     for path in folder.iterdir():
-        if path.suffix == ".part" and manifest.verify(path) is None:
+        if re.fullmatch(r"\d+\.part", path.name) and manifest.verify(path) is None:
             commit(folder, int(path.stem))
     for path in folder.iterdir():
-        if ".part" in path.name or path.suffix == ".gone":
+        if re.fullmatch(r"\d+\.(part.*|gone)", path.name):
             path.rmtree() if path.is_dir() else path.unlink()

@@ -154,6 +154,17 @@ def test_remains_of_a_kill_are_removed_and_a_complete_checkpoint_gets_its_name(s
     assert sorted(path.name for path in folder.iterdir()) == ["12", "9"]
 
 
+def test_only_remains_of_checkpoints_are_removed(tmp_path):
+    names = ["film.part1.rar", "x.gone", "x.part"]
+    for name in (*names, "12.part.manifest"):
+        (tmp_path / name).touch()
+    (tmp_path / "my.partition").mkdir()
+    (tmp_path / "13.part").mkdir()
+    with checkpoint.open_folder(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "my.partition"])
+
+
 @pytest.mark.parametrize("kernel, reported", [
     (jnp.zeros((3, 5)), r"params/kernel \(float32\[3, 4\] there, float32\[3, 5\] here\)"),
     (jnp.zeros((3, 4), jnp.bfloat16), r"params/kernel \(float32\[3, 4\] there, bfloat16\[3, 4\] here\)"),
