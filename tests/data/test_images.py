@@ -727,6 +727,43 @@ def test_records_of_a_wrong_shape(datasets, tmp_path):
         load("mnist", tmp_path)
 
 
+FEATURES_DICT = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+OTHER_CODE = {
+    "as now": {"pythonClassName": "payload_xyz.X"},
+    "as first": {"type": FEATURES_DICT, "content": {"a": {"type": "payload_xyz.X", "content": {}}}},
+    "in a text": {
+        "pythonClassName": FEATURES_DICT,
+        "jsonFeature": {"json": json.dumps({"a": {"python_class_name": "payload_xyz.X"}})},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_CODE)
+def test_other_code_that_features_name_is_not_imported(datasets, tmp_path, monkeypatch, kind):
+    folder, _ = datasets
+    directory = copy(folder, "mnist", tmp_path)
+    (tmp_path / "payload_xyz.py").write_text("raise AssertionError")
+    monkeypatch.syspath_prepend(tmp_path)
+    (directory / "features.json").write_text(json.dumps(OTHER_CODE[kind]))
+    with pytest.raises(
+        ConfigError, match=r"features.json: cannot be used \(names 'payload_xyz.X', which is not a feat"
+    ):
+        records.info(directory)
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, None])
+def test_damaged_features_are_one_line(datasets, tmp_path, content):
+    folder, _ = datasets
+    directory = copy(folder, "mnist", tmp_path)
+    (directory / "features.json").unlink()
+    if content is not None:
+        (directory / "features.json").write_text(content)
+    with pytest.raises(
+        ConfigError, match=r"features.json: cannot be used \([^\n]*\); prepare or copy the data set again"
+    ):
+        records.info(directory)
+
+
 def test_a_cache_that_cannot_be_written(datasets, tmp_path):
     folder, _ = datasets
     directory = copy(folder, "mnist", tmp_path)

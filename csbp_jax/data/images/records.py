@@ -125,7 +125,11 @@ def prepared(data_dir: pathlib.Path, name: str, side: int | None = None) -> path
 
 
 def info(directory: pathlib.Path) -> Any:
-    """Read features and splits of a prepared directory."""
+    """Read features and splits of a prepared directory.
+
+    Raises:
+      ConfigError: ``features.json`` is missing or damaged, or names other code than that of TensorFlow Datasets.
+    """
     return _builder(directory).info
 
 
@@ -138,7 +142,37 @@ def _builder(directory: pathlib.Path) -> Any:
 @functools.lru_cache(maxsize=4)
 def _builder_of(directory: pathlib.Path, size: int, modified: int) -> Any:
     del size, modified
+    _check_features(directory / "features.json")
     return tfds.builder_from_directory(directory)
+
+
+def _check_features(path: pathlib.Path) -> None:
+    """Check which classes a ``features.json`` names: TensorFlow Datasets imports the module of any.
+
+    Raises:
+      ConfigError: it cannot be read, or a class is not a feature of TensorFlow Datasets.
+    """
+    try:
+        unchecked: list[Any] = [json.loads(path.read_text())]
+        while unchecked:
+            value = unchecked.pop()
+            if isinstance(value, str):  # versions of the format have JSON in texts
+                with contextlib.suppress(ValueError):
+                    unchecked.append(json.loads(value))
+            elif isinstance(value, list):
+                unchecked += value
+            elif isinstance(value, dict):
+                unchecked += value.values()
+                for key in _CLASS_KEYS & value.keys():
+                    if isinstance(value[key], str) and not _FEATURE.fullmatch(value[key]):
+                        raise ConfigError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be used ({reason}); prepare or copy the data set again") from None
+
+
+_CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
+_FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
 
 
 def encoded(directory: pathlib.Path, split: str) -> Any:
