@@ -26,6 +26,7 @@ import tensorflow_datasets as tfds
 
 from csbp_jax import configs, data
 from csbp_jax.config import Config, ConfigError, Data, replaced
+from csbp_jax.data import safe_files
 from csbp_jax.data.download import locks
 from csbp_jax.data.download.fetch import RawFile
 from csbp_jax.data.images import preparation, records, sources
@@ -660,6 +661,28 @@ def test_a_damaged_cache(datasets, tmp_path):
             load("mnist", tmp_path)
     cache.unlink()
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, load("mnist", folder)["train"].x)
+
+
+def test_a_cache_beyond_the_limit_of_arrays(datasets, tmp_path, monkeypatch):
+    folder, _ = datasets
+    copy(folder, "mnist", tmp_path)
+    monkeypatch.setattr(safe_files, "MAX_ARRAY_BYTES", 20_000)
+    with pytest.raises(
+        ConfigError,
+        match=r"csbp_train.npz: damaged \(x: states an array of 47,040 bytes; allowed are 20,000\); delete it, and",
+    ):
+        load("mnist", tmp_path)
+
+
+def test_a_cache_of_other_arrays_is_discarded(datasets, tmp_path):
+    folder, _ = datasets
+    directory = copy(folder, "mnist", tmp_path)
+    cache, expected = directory / "csbp_train.npz", load("mnist", folder)["train"].x
+    with open(cache, "wb") as file:
+        np.save(file, np.zeros(3))
+    np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, expected)
+    np.savez(cache, made_from=records._fingerprint(directory))
+    np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, expected)
 
 
 def test_a_cache_is_discarded_with_its_records(datasets, tmp_path):
