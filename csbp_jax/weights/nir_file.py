@@ -187,8 +187,13 @@ def _read(file: str | os.PathLike[str]) -> nir.NIRGraph:
     """Read a graph whose arrays are in the file itself and of a reasonable size."""
     try:
         with h5py.File(file, "r") as content:
-            sizes: list[int] = []
+            sizes: dict[str, int] = {}
             content.visititems(lambda name, item: _check_stored(name, item, sizes))
+            links: list[str] = []
+            content.visit_links(links.append)
+            # Each object was visited once, and none in another file; nir.read follows every link.
+            if others := [name for name in links if name not in sizes]:
+                raise ConfigError(f"{others[0]}: is in another file, or has another name in this one")
         read = nir.read(file, type_check=False)
     except ConfigError:
         raise
@@ -200,11 +205,17 @@ def _read(file: str | os.PathLike[str]) -> nir.NIRGraph:
     return read
 
 
-def _check_stored(name: str, item: Any, sizes: list[int]) -> None:
+def _check_stored(name: str, item: Any, sizes: dict[str, int]) -> None:
+    """Add the size of an object, 0 if it is no array, to ``sizes``.
+
+    Raises:
+      ConfigError: its values are in another file, or all are too large.
+    """
+    sizes[name] = 0
     if not isinstance(item, h5py.Dataset):
         return
     if item.is_virtual or item.external:
         raise ConfigError(f"{name}: its values are in another file")
-    sizes.append(item.nbytes)
-    if sum(sizes) > MOST_BYTES:
+    sizes[name] = item.nbytes
+    if sum(sizes.values()) > MOST_BYTES:
         raise ConfigError(f"{name}: with it, the arrays have over {MOST_BYTES // 2**30} GiB")

@@ -91,7 +91,9 @@ def _root(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> str:
 def _state_dict(checkpoint: Any, path: str | os.PathLike[str]) -> tuple[str, dict[str, torch_pickle.Tensor]]:
     """Return the entry of the checkpoint that is the state dict, and its tensors."""
     entries = checkpoint.items() if isinstance(checkpoint, dict) else ()
-    nested = {name: tensors for name, value in entries if isinstance(name, str) and (tensors := _tensors(value))}
+    # A small file can name one large dictionary many times: its tensors are listed once.
+    listed = {key: _tensors(value) for key, value in {id(value): value for _, value in entries}.items()}
+    nested = {name: tensors for name, value in entries if (tensors := listed[id(value)])}
     known = [name for name in _WRAPPERS if name in nested]
     if len(nested) == 1 or known:
         name = known[0] if known else next(iter(nested))
@@ -103,13 +105,13 @@ def _state_dict(checkpoint: Any, path: str | os.PathLike[str]) -> tuple[str, dic
         )
     if tensors := _tensors(checkpoint):
         return "", tensors
-    content = f"only {', '.join(map(str, list(checkpoint)[:5]))}" if entries else "not even a dictionary"
+    content = f"only {', '.join(map(str, list(checkpoint)[:5]))}" if entries else "not even a dictionary of texts"
     raise ConfigError(f"{path}: no state dict in it, {content}; {torch_pickle.REMEDY}")
 
 
 def _tensors(value: Any) -> dict[str, torch_pickle.Tensor]:
     entries = value.items() if isinstance(value, dict) else ()
-    return {k: v for k, v in entries if isinstance(k, str) and isinstance(v, torch_pickle.Tensor)}
+    return {key: entry for key, entry in entries if isinstance(entry, torch_pickle.Tensor)}
 
 
 def _array(

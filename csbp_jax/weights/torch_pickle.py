@@ -86,7 +86,7 @@ def unpickle(data: bytes, path: str | os.PathLike[str]) -> Any:
     """
     stack: list[Any] = []
     marks: list[int] = []
-    memo: dict[Any, Any] = {}
+    memo: dict[int, Any] = {}
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in ("GLOBAL", "INST"):
             module, name = str(argument).split(" ", 1)
@@ -98,9 +98,10 @@ def unpickle(data: bytes, path: str | os.PathLike[str]) -> Any:
             stack.append(argument)
         elif opcode.name in _CONSTANTS:
             stack.append(_CONSTANTS[opcode.name]())
-        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+        # Not PUT and GET, whose numbers can be chosen to have one hash: torch.save never writes them.
+        elif opcode.name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1]
-        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+        elif opcode.name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         else:
             _combine(opcode.name, stack, marks)
@@ -172,8 +173,8 @@ def _combine(operation: str, stack: list[Any], marks: list[int]) -> None:
 
 
 def _fill(dictionary: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
-    # A state dict has no other keys than these, and a nested tuple can take forever to hash.
-    dictionary.update((key, value) for key, value in pairs if isinstance(key, str | int))
+    # A nested tuple can take forever to hash, and so do integers that are chosen to have one hash.
+    dictionary.update((key, value) for key, value in pairs if isinstance(key, str))
 
 
 def _call(name: str, arguments: Any) -> Any:
@@ -183,6 +184,8 @@ def _call(name: str, arguments: Any) -> Any:
         return arguments[0]
     if name == _DICT:
         dictionary: dict[Any, Any] = {}
-        _fill(dictionary, arguments[0] if arguments else ())
+        if arguments:  # Python 2 writes a list for each dictionary; one list for many would fill the memory with copies
+            _fill(dictionary, arguments[0])
+            list.clear(arguments[0])
         return dictionary
     return None

@@ -21,7 +21,7 @@ import tonic.datasets
 from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data.download.archives import extract
 from csbp_jax.data.download.fetch import digest
-from csbp_jax.data.events import archives, preparation, recordings, sources
+from csbp_jax.data.events import archives, preparation, readers, recordings, sources
 from csbp_jax.data.events.readers import Events, read_file, sort_by_time
 from csbp_jax.data.splits import stratified
 from tests.support.event_formats import aedat, aedat4, gesture, nmnist, recording, shd, tarred, trees, zipped
@@ -797,6 +797,18 @@ def test_npy_of_another_shape(tmp_path, array):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ConfigError, match=r"a.npy: is .*; save fields x, y, t, p, or these four columns"):
         read_file(tmp_path / "a.npy")
+
+
+def test_narrow_integers_are_not_widened_without_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_ARRAY_BYTES", 8_000)
+    zeros = np.zeros(1_001, np.uint8)
+    np.savez(tmp_path / "a.npz", x=zeros, y=zeros, t=zeros, p=zeros)
+    np.save(tmp_path / "a.npy", np.zeros((1_001, 4), np.uint8))
+    for name in ("a.npz", "a.npy"):
+        with pytest.raises(ConfigError, match=rf"{name}: holds 1,001 events; allowed are 1,000; divide it"):
+            read_file(tmp_path / name)
+    np.save(tmp_path / "b.npy", np.zeros((1_000, 4), np.uint8))
+    assert len(read_file(tmp_path / "b.npy").t) == 1_000
 
 
 def test_columns_in_another_order_are_noticed(tmp_path):

@@ -26,6 +26,7 @@ import tensorflow_datasets as tfds
 
 from csbp_jax import configs, data
 from csbp_jax.config import Config, ConfigError, Data, replaced
+from csbp_jax.data import safe_files
 from csbp_jax.data.download import locks
 from csbp_jax.data.download.fetch import RawFile
 from csbp_jax.data.images import preparation, records, sources
@@ -662,6 +663,28 @@ def test_a_damaged_cache(datasets, tmp_path):
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, load("mnist", folder)["train"].x)
 
 
+def test_a_cache_beyond_the_limit_of_arrays(datasets, tmp_path, monkeypatch):
+    folder, _ = datasets
+    copy(folder, "mnist", tmp_path)
+    monkeypatch.setattr(safe_files, "MAX_ARRAY_BYTES", 20_000)
+    with pytest.raises(
+        ConfigError,
+        match=r"csbp_train.npz: damaged \(x: states an array of 47,040 bytes; allowed are 20,000\); delete it, and",
+    ):
+        load("mnist", tmp_path)
+
+
+def test_a_cache_of_other_arrays_is_discarded(datasets, tmp_path):
+    folder, _ = datasets
+    directory = copy(folder, "mnist", tmp_path)
+    cache, expected = directory / "csbp_train.npz", load("mnist", folder)["train"].x
+    with open(cache, "wb") as file:
+        np.save(file, np.zeros(3))
+    np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, expected)
+    np.savez(cache, made_from=records._fingerprint(directory))
+    np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, expected)
+
+
 def test_a_cache_is_discarded_with_its_records(datasets, tmp_path):
     """Another data set is copied over a prepared one, with the same number of images and the same file sizes."""
     folder, _ = datasets
@@ -725,6 +748,43 @@ def test_records_of_a_wrong_shape(datasets, tmp_path):
     (directory / "features.json").write_text((directory / "features.json").read_text().replace('"28"', '"27"'))
     with pytest.raises(ConfigError, match=r"train record 0: has shape \(28, 28, 1\), the data set \(27, 27, 1\)"):
         load("mnist", tmp_path)
+
+
+FEATURES_DICT = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+OTHER_CODE = {
+    "as now": {"pythonClassName": "payload_xyz.X"},
+    "as first": {"type": FEATURES_DICT, "content": {"a": {"type": "payload_xyz.X", "content": {}}}},
+    "in a text": {
+        "pythonClassName": FEATURES_DICT,
+        "jsonFeature": {"json": json.dumps({"a": {"python_class_name": "payload_xyz.X"}})},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_CODE)
+def test_other_code_that_features_name_is_not_imported(datasets, tmp_path, monkeypatch, kind):
+    folder, _ = datasets
+    directory = copy(folder, "mnist", tmp_path)
+    (tmp_path / "payload_xyz.py").write_text("raise AssertionError")
+    monkeypatch.syspath_prepend(tmp_path)
+    (directory / "features.json").write_text(json.dumps(OTHER_CODE[kind]))
+    with pytest.raises(
+        ConfigError, match=r"features.json: cannot be used \(names 'payload_xyz.X', which is not a feat"
+    ):
+        records.info(directory)
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, None])
+def test_damaged_features_are_one_line(datasets, tmp_path, content):
+    folder, _ = datasets
+    directory = copy(folder, "mnist", tmp_path)
+    (directory / "features.json").unlink()
+    if content is not None:
+        (directory / "features.json").write_text(content)
+    with pytest.raises(
+        ConfigError, match=r"features.json: cannot be used \([^\n]*\); prepare or copy the data set again"
+    ):
+        records.info(directory)
 
 
 def test_a_cache_that_cannot_be_written(datasets, tmp_path):

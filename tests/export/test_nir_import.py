@@ -271,6 +271,25 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path):
     refused(path, "n1/bias: its values are in another file")
 
 
+LINKS = {
+    "other file": lambda _: h5py.ExternalLink("other.nir", "/node/nodes/n1/bias"),
+    "soft": lambda _: h5py.SoftLink("/node/nodes/n2/tau"),
+    "hard": lambda file: file["node/nodes/n2/tau"],
+    "root": lambda file: file["/"],
+}
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_links_are_refused(tmp_path, kind):
+    path, graph = tmp_path / "g.nir", writable(chain((9,), affine(12, 9), lif(12)), 12)
+    for file in (path, tmp_path / "other.nir"):
+        nir.write(file, graph)
+    with h5py.File(path, "a") as content:
+        del content["node/nodes/n1/bias"]
+        content["node/nodes/n1/bias"] = LINKS[kind](content)
+    refused(path, "is in another file, or has another name in this one")
+
+
 def test_files_of_other_contents_are_read_or_refused(tmp_path):
     """Each dataset is removed or replaced in turn; and the file is cut short."""
     path, changed = tmp_path / "g.nir", tmp_path / "changed.nir"

@@ -6,13 +6,14 @@ import resource
 import zipfile
 from collections import OrderedDict
 from typing import Any
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from csbp_jax.config import ConfigError
-from csbp_jax.weights import torch_file
+from csbp_jax.weights import torch_file, torch_pickle
 from tests.support.torch_format import Call, Global, Tensor, write, write_parts
 
 RELEASED = pathlib.Path(__file__).parents[1] / "data" / "released"
@@ -175,6 +176,29 @@ def test_small_files_cannot_request_much_memory(tmp_path):
     (tmp_path / "d.pth").write_bytes(data[: central + 20] + b"\xff\xff\xff\x7f" * 2 + data[central + 28 :])
     refused(tmp_path / "d.pth", "claim to be larger than the file")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_small_files_cannot_request_many_copies(tmp_path):
+    # OrderedDict of one list of a pair, three times.
+    one = b"\x80\x02ccollections\nOrderedDict\nq\x00]X\x01\x00\x00\x00aK\x01\x86a\x85q\x01"
+    data = one + b"h\x00h\x01R" * 3 + b"\x87."
+    assert torch_pickle.unpickle(data, "a.pth") == ({"a": 1}, {}, {})
+    with pytest.raises(ConfigError, match=r"a.pth: damaged \(.*'tuple'.*\); fetch it again"):  # which stays as it is
+        torch_file.read(write_parts(tmp_path / "a.pth", b"\x80\x02ccollections\nOrderedDict\n)\x85R."))
+    state = {"weight": ARRAY}
+    path = write(tmp_path / "b.pth", {f"n{i}": state for i in range(100)})
+    with mock.patch.object(torch_file, "_tensors", wraps=torch_file._tensors) as tensors:
+        with pytest.raises(ConfigError, match="tensors in n0, n1"):
+            torch_file.read(path)
+        assert tensors.call_count == 1
+
+
+def test_integers_of_one_hash_are_no_keys(tmp_path):
+    assert hash(2**61 - 1) == hash(2**62 - 2) == 0
+    data = pickle.dumps({"a": 1, 2**61 - 1: 2, 2**62 - 2: 3}, 2)
+    assert torch_pickle.unpickle(data, "a.pth") == {"a": 1}
+    with pytest.raises(ConfigError, match=r"a.pth: damaged \(PUT in its pickle\); fetch it again"):
+        torch_file.read(write_parts(tmp_path / "a.pth", b"\x80\x02}p2305843009213693951\n."))
 
 
 def test_files_of_other_formats(tmp_path):

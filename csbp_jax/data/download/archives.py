@@ -14,6 +14,26 @@ from typing import IO, Protocol, Self
 
 from csbp_jax.config import ConfigError
 
+# Of the next member's name or attributes, which tarfile reads into memory.
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    NotImplementedError,  # the version of a zip
+    RecursionError,  # many long names in a row
+)
+
 
 class Readable(Protocol):
     """A binary file."""
@@ -30,20 +50,44 @@ def damage(path: pathlib.Path | str) -> Iterator[None]:
     """
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+    except ConfigError:
+        raise
+    except _DAMAGE as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: damaged or truncated ({reason}); fetch it again") from None
 
 
 class _Member(tarfile.TarInfo):
-    """A tar member whose reader requires the end marker: tarfile takes a cut between two members for the end."""
+    """A tar member whose reader requires the end marker and possible sizes.
+
+    tarfile takes a cut between two members for the end, and with a negative size some versions of it never reach one.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        _check_size(member)
+        return member
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         try:
-            return super().fromtarfile(tarfile_)
+            member = super().fromtarfile(tarfile_)
         except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             raise tarfile.ReadError("the block that ends an archive is missing") from None
+        _check_size(member)  # again: a header before it may state another one
+        return member
+
+
+def _check_size(member: tarfile.TarInfo) -> None:
+    """Check that a size is possible: at most 1 MiB of a header, 1 TiB of others.
+
+    Raises:
+      tarfile.ReadError: it is not, or the member has holes, with which it may write more than it states.
+    """
+    has_holes = member.type == tarfile.GNUTYPE_SPARSE or member.issparse()
+    if has_holes or not 0 <= member.size <= (2**20 if member.type in _HEADERS else 2**40):
+        raise tarfile.ReadError("a member of impossible size, or with holes")
 
 
 def members(archive: IO[bytes], path: pathlib.Path | str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
@@ -83,7 +127,7 @@ def extract(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
       limit: largest total size of all files, in bytes.
 
     Raises:
-      ConfigError: damaged, too large, or a member or link would lie outside ``target``.
+      ConfigError: damaged, too large, a link of a tar, or a member would lie outside ``target``.
     """
     partial = target.with_name(target.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -103,12 +147,15 @@ def _untar(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
             total += member.size
             if total > limit:
                 raise ConfigError(_too_large(path, limit))
+            if member.issym() or member.islnk():  # the filter of some versions of Python lets some links lead outside
+                raise ConfigError(
+                    f"{path}: {member.name} would be written outside its directory, or others through it (a link); "
+                    "fetch the original"
+                )
             try:
                 tar.extract(member, target, filter="data")
             except tarfile.FilterError as error:
                 raise ConfigError(f"{path}: {member.name} would be written outside its directory ({error})") from None
-            except KeyError:
-                raise ConfigError(f"{path}: {member.name} is a link to a missing file; fetch it again") from None
 
 
 def _unzip(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.events import aedat4
-from csbp_jax.data.safe_files import ArrayFile, check_regular, open_arrays, reason
+from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, check_regular, open_arrays, reason
 
 IntArray = NDArray[np.integer]
 """An array of integers of any width."""
@@ -196,6 +196,9 @@ _INT64_MAX = np.iinfo(np.int64).max
 
 def _from_arrays(path: pathlib.Path, xytp: NDArray[Any] | list[NDArray[Any]], sensor: tuple[int, ...]) -> Events:
     x, y, t, p = xytp
+    count, most = max(values.size for values in xytp), MAX_ARRAY_BYTES // np.dtype(np.int64).itemsize
+    if count > most:  # narrower integers in the file become int64
+        raise ConfigError(f"{path}: holds {count:,} events; allowed are {most:,}; divide it")
     for field, values in (("x", x), ("y", y), ("t", t)):
         if values.size and values.dtype.kind not in "iu":
             raise ConfigError(f"{path}: {field} is {values.dtype}; save integers, times in microseconds")

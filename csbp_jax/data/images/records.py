@@ -5,7 +5,6 @@ import functools
 import json
 import pathlib
 import re
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import RawFile, not_prepared
 from csbp_jax.data.images.decode import decode
+from csbp_jax.data.safe_files import open_arrays
 from csbp_jax.runtime import files, seals
 
 TFDS = {
@@ -125,7 +125,11 @@ def prepared(data_dir: pathlib.Path, name: str, side: int | None = None) -> path
 
 
 def info(directory: pathlib.Path) -> Any:
-    """Read features and splits of a prepared directory."""
+    """Read features and splits of a prepared directory.
+
+    Raises:
+      ConfigError: ``features.json`` is missing or damaged, or names other code than that of TensorFlow Datasets.
+    """
     return _builder(directory).info
 
 
@@ -138,7 +142,37 @@ def _builder(directory: pathlib.Path) -> Any:
 @functools.lru_cache(maxsize=4)
 def _builder_of(directory: pathlib.Path, size: int, modified: int) -> Any:
     del size, modified
+    _check_features(directory / "features.json")
     return tfds.builder_from_directory(directory)
+
+
+def _check_features(path: pathlib.Path) -> None:
+    """Check which classes a ``features.json`` names: TensorFlow Datasets imports the module of any.
+
+    Raises:
+      ConfigError: it cannot be read, or a class is not a feature of TensorFlow Datasets.
+    """
+    try:
+        unchecked: list[Any] = [json.loads(path.read_text())]
+        while unchecked:
+            value = unchecked.pop()
+            if isinstance(value, str):  # versions of the format have JSON in texts
+                with contextlib.suppress(ValueError):
+                    unchecked.append(json.loads(value))
+            elif isinstance(value, list):
+                unchecked += value
+            elif isinstance(value, dict):
+                unchecked += value.values()
+                for key in _CLASS_KEYS & value.keys():
+                    if isinstance(value[key], str) and not _FEATURE.fullmatch(value[key]):
+                        raise ConfigError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be used ({reason}); prepare or copy the data set again") from None
+
+
+_CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
+_FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
 
 
 def encoded(directory: pathlib.Path, split: str) -> Any:
@@ -194,7 +228,7 @@ def _load(
 ) -> Arrays:
     cache = directory / f"csbp_{split}.npz"
     arrays = _read_cache(cache)
-    if arrays.pop("made_from", None) != fingerprint:
+    if not ({"made_from", "y"} <= arrays.keys() and np.array_equal(arrays["made_from"], fingerprint)):
         arrays = _decode_all(directory, split, show)
         with (
             contextlib.suppress(OSError),  # a full disk, or a read-only directory
@@ -215,10 +249,11 @@ def _read_cache(path: pathlib.Path) -> dict[str, NDArray[Any]]:
     if not path.exists():
         return {}
     try:
-        with open(path, "rb") as file, np.load(file) as content:
-            return dict(content)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ConfigError(f"{path}: damaged ({error}); delete it, and it will be made again") from None
+        with open_arrays(path) as content:
+            return {name: content.read(name) for name in ("made_from", "x", "y") if name in content.names}
+    except ConfigError as error:  # whose remedy, after the last semicolon, is for a file of the user
+        reason = str(error).removeprefix(f"{path}: ").rpartition("; ")[0]
+        raise ConfigError(f"{path}: damaged ({reason}); delete it, and it will be made again") from None
 
 
 def _decode_all(directory: pathlib.Path, split: str, show: Callable[[str, int, int], None]) -> dict[str, NDArray[Any]]:
