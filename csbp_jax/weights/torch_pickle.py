@@ -86,7 +86,7 @@ def unpickle(data: bytes, path: str | os.PathLike[str]) -> Any:
     """
     stack: list[Any] = []
     marks: list[int] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in ("GLOBAL", "INST"):
             module, name = str(argument).split(" ", 1)
