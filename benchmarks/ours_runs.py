@@ -62,7 +62,7 @@ def reading(config: dict[str, Any], examples: int, steps: int) -> Program:
     settings = from_json(config)
     source: Any = _images(examples) if settings.data.name == "cifar10" else _frames(settings, examples)
     run = compiled.compile_run(settings, source, len(source) // settings.batch_size)
-    readers = data.Readers(settings.data.workers, settings.data.threads)
+    readers = data.configured_readers(settings)
     stream = data.train_batches(source, settings.batch_size, 0, readers=readers)
     box = [run.init(jax.random.key(0))]
     waited: list[float] = []

@@ -53,7 +53,7 @@ code for each kernel, most of the time of a compilation, is left out unless `--c
 on a busy machine of two cores.
 
 SEW-ResNets and TEBN-ResNet-34 were compiled when neurons of their presets were silent at exactly their threshold, where
-they now fire; the comparison with it is all that this changes.
+they now fire: `>=` in place of `>`, and nothing else.
 
 {_rooflines(programs)}
 

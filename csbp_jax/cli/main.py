@@ -9,6 +9,7 @@ import select
 import shutil
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from typing import IO
 
@@ -100,7 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 0  # --help
     except Exception as error:
-        if line := error_line(error) or _lack(error):
+        if line := error_line(error):
+            return _fail(line, 2)
+        if line := _lack(error):
+            if os.environ.get("CSBP_TRACEBACK") == "1":
+                traceback.print_exception(error)
             return _fail(line, 2)
         raise
     except KeyboardInterrupt:
@@ -114,7 +119,10 @@ def _lack(error: Exception) -> str | None:
     """Describe an error by what the machine lacks, memory or a device, in one line; None for other errors."""
     if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|(?i:out of memory)", str(error)):
         cause = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        return f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, or see docs/scale.md#memory"
+        return (
+            f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, for a sweep a smaller --chunk, or "
+            "see docs/scale.md#memory"
+        )
     if "jax" not in sys.modules:
         return None
     from csbp_jax.runtime import hardware

@@ -79,7 +79,7 @@ class Data:
     once share them, at least one each."""
     threads: int = 1
     """Threads that load data in each of these processes, or in the run's own; does not change results. Evaluation has
-    workers times threads, or threads if there are no workers."""
+    these threads alone."""
 
 
 NeuronName = Literal["lif", "cuba", "alif", "clif", "ilif", "psn", "masked_psn", "sliding_psn"]

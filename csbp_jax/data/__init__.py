@@ -9,7 +9,7 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError, suggestion
 from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.pipeline import Readers, configured_readers, eval_batches, train_batches
-from csbp_jax.data.source import DataSource, Unaugmented, as_data_source, example_batch, take, without_draws
+from csbp_jax.data.source import DataSource, Unaugmented, as_data_source, example_batch, take
 
 __all__ = [
     "NAMES",
@@ -27,7 +27,6 @@ __all__ = [
     "read_all",
     "take",
     "train_batches",
-    "without_draws",
 ]
 
 # The module that loads each data set, imported on demand: some need seconds, or packages that are extras.

@@ -116,8 +116,8 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Iterate once over all records; the last batch is padded by the last record, where ``mask [B]`` is False.
 
-    All processes take the same number of steps, each with ``rows`` of its own, as in :func:`train_batches`. As many
-    threads as there are ``readers`` read ahead, but no workers, which would take seconds to start.
+    All processes take the same number of steps, each with ``rows`` of its own, as in :func:`train_batches`. The threads
+    of ``readers`` read ahead; there are no workers, which would take seconds to start.
 
     Raises:
       ConfigError: a batch has no records.
@@ -132,4 +132,4 @@ def eval_batches(
         return source.take(np.minimum(indices, len(source) - 1), uniforms) | {"mask": indices < len(source)}
 
     batches = grain.MapDataset.range(-(-len(source) // batch_size)).map(read)
-    return iter(_read_ahead(batches, max(1, readers.workers) * readers.threads))
+    return iter(_read_ahead(batches, readers.threads))

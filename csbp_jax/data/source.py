@@ -161,7 +161,10 @@ class UserSource(DataSource):
 
 
 class Unaugmented(DataSource):
-    """Records of a source, or some of them, without the augmentation that its ``take`` may do."""
+    """Records of a source, or some of them, without the augmentation that its ``take`` may do.
+
+    A source that draws random numbers is read record by record, any other by its ``take``.
+    """
 
     def __init__(self, source: DataSource, rows: Array | None = None):
         self.source, self.classes, self.events = source, source.classes, source.events
@@ -173,10 +176,11 @@ class Unaugmented(DataSource):
     def __getitem__(self, i: int) -> Record:
         return self.source[int(self.rows[i])]
 
-
-def without_draws(source: DataSource) -> DataSource:
-    """Return a source that draws no random numbers: one that does is read record by record, so not augmented."""
-    return Unaugmented(source) if source.num_uniforms else source
+    def take(self, indices: Array, uniforms: Array) -> Batch:
+        """Read a batch as evaluation does; ``uniforms`` is ``[b, 0]``."""
+        if self.source.num_uniforms:
+            return super().take(indices, uniforms)
+        return self.source.take(self.rows[indices], uniforms)
 
 
 def as_data_source(source: Any) -> DataSource:

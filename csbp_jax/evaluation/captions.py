@@ -1,7 +1,6 @@
 """Captions of the figures of a run or sweep: what is drawn, and from how many examples, epochs or seeds."""
 
 import csv
-import json
 import pathlib
 from typing import Any
 
@@ -27,21 +26,16 @@ def caption(folder: pathlib.Path, figure: str) -> str:
     """
     try:
         if figure.startswith("evaluation-"):
-            return _evaluation(_json(folder / f"{figure}.json"))
+            return _evaluation(files.read_json(folder / f"{figure}.json"))
         if figure.startswith("inspect/"):
-            return _inspection(figure.removeprefix("inspect/"), _json(folder / "inspect.json"))
+            return _inspection(figure.removeprefix("inspect/"), files.read_json(folder / "inspect.json"))
         if figure == "robustness":
-            return _robustness(_json(folder / "robustness.json"))
+            return _robustness(files.read_json(folder / "robustness.json"))
         if figure == "accuracy":
             return _sweep(folder / "settings.csv")
         return _training(figure, folder)
     except (ConfigError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
         return figure
-
-
-def _json(file: pathlib.Path) -> Any:
-    files.check_regular(file)
-    return json.loads(file.read_bytes())
 
 
 def _training(figure: str, folder: pathlib.Path) -> str:

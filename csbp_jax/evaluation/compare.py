@@ -10,6 +10,7 @@ from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.intervals import Interval, student_of_shares
 from csbp_jax.reporting.pairs import PairedDifference, difference_text, is_plain, paired_difference, plain_control
 from csbp_jax.reporting.terminal import Console, make_console
+from csbp_jax.runtime.files import as_paths
 from csbp_jax.training import run_json
 
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
@@ -263,8 +264,7 @@ def compare(
       ConfigError: fewer than two runs, one is not finished, or two are the same.
     """
     console = make_console() if console is None else console
-    folders = [runs] if isinstance(runs, str | pathlib.Path) else runs
-    finished, control_run = read_with_control(folders, control)
+    finished, control_run = read_with_control(as_paths(runs), control)
     if len(finished) < 2:
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
     compared = settings(finished, control_run, margin)

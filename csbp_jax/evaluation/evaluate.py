@@ -85,7 +85,7 @@ def evaluate_run(
     restored = restore.restore(run, which, trust=trust)
     which = restored.which  # of a published network, those that it has
     parts, fingerprint = restore.load_data(restored, data_dir)
-    folder = output_folder(restored.folder)
+    folder = output_folder(restored.folder, "figures")
     source = data.Unaugmented(parts[split])
     changed = data_changed(run, restored, fingerprint)
     outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime.files import as_paths
 from csbp_jax.training import metrics_log, run_json
 from csbp_jax.training.metrics_log import Row
 
@@ -18,19 +19,21 @@ Writer = Generator[None, list[Row], None]
 
 
 def follow(
-    runs: Sequence[str | pathlib.Path], make_writer: Callable[[pathlib.Path], Writer], until_finished: bool
+    runs: str | pathlib.Path | Sequence[str | pathlib.Path],
+    make_writer: Callable[[pathlib.Path], Writer],
+    until_finished: bool,
 ) -> list[pathlib.Path]:
     """Pass the rows of each run to its writer, once or until all runs are finished, and return the runs' folders.
 
     Args:
-      runs: folders of the runs.
+      runs: folders of the runs, or one.
       make_writer: from a folder to its writer.
       until_finished: keep passing the rows, every :data:`FOLLOW_SECONDS`.
 
     Raises:
       ConfigError: not a run's folder, or one without metrics.
     """
-    folders = [pathlib.Path(run) for run in runs]
+    folders = as_paths(runs)
     for folder in folders:
         if not read_rows(folder):
             raise ConfigError(f"{folder}: has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME")

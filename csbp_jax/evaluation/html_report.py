@@ -46,7 +46,7 @@ summary { cursor: pointer; }
 
 
 def write(
-    folders: Sequence[str | pathlib.Path],
+    folders: str | pathlib.Path | Sequence[str | pathlib.Path],
     out: str | pathlib.Path | None = None,
     *,
     control: str | pathlib.Path | None = None,
@@ -55,7 +55,7 @@ def write(
     """Write the report of finished runs, or of one sweep, completely or not at all, and return its path.
 
     Args:
-      folders: of runs, compared with each other if there are several; or of a sweep.
+      folders: of runs, or one, compared with each other if there are several; or of a sweep.
       out: the file; by default ``report.html`` in the first folder, or in ``evaluation/RUN`` if that cannot be written.
       control: directory of a run, which is compared as well; see :func:`csbp_jax.evaluation.compare.settings`.
       margin: see there.
@@ -64,10 +64,11 @@ def write(
       ConfigError: no folder, one is not a finished run or sweep, a sweep is among several, or a control or margin has
         no two runs to compare.
     """
-    if not folders:
+    paths = files.as_paths(folders)
+    if not paths:
         raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP")
-    first = pathlib.Path(folders[0])
-    if len(folders) == 1 and _is_sweep(first):
+    first = paths[0]
+    if len(paths) == 1 and _is_sweep(first):
         if control is not None or margin is not None:
             raise ConfigError(
                 f"{first}: is a sweep, which is reported with the control and margin of its own command; leave out "
@@ -75,7 +76,7 @@ def write(
             )
         title, sections = f"Sweep {first.resolve().name}", _sweep_sections(first)
     else:
-        runs, control_run = compare.read_with_control(folders, control)
+        runs, control_run = compare.read_with_control(paths, control)
         if len(runs) == 1 and (control is not None or margin is not None):
             raise ConfigError("RUN: --control and --margin are for two or more runs; write csbp_jax report RUN RUN ...")
         names = ", ".join(run.folder.resolve().name for run in runs[:3])

@@ -54,7 +54,7 @@ def inspect(
     forward.check_split(split)
     restored = run if isinstance(run, restore.RestoredRun) else restore.restore(run)
     records = restore.load_data(restored, data_dir)[0][split]
-    folder = output_folder(restored.folder)
+    folder = output_folder(restored.folder, "figures", "figures/inspect")
     rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
     source = data.Unaugmented(records, rows)
     size = min(len(rows), restored.config.eval_batch_size)

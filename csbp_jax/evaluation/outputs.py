@@ -10,22 +10,21 @@ from csbp_jax.runtime import files
 
 FALLBACK = pathlib.Path("evaluation")
 """Folder in the working directory for results on runs that cannot be written."""
-_FOLDERS = ("figures", "figures/inspect", "export", "tensorboard", "track")
 
 
-def output_folder(run: pathlib.Path) -> pathlib.Path:
+def output_folder(run: pathlib.Path, *folders: str) -> pathlib.Path:
     """Return the folder for results on a run, and create it: the run's own, or ``evaluation/NAME`` if it is read-only.
 
-    Call it before the work whose results are to be written. In the second case, one line is printed to stderr, and
-    ``run.txt`` in the folder holds the run's path. If another run has ``evaluation/NAME``, the folder is
-    ``evaluation/NAME-HASH``.
+    Call it before the work whose results are to be written, with the names of the folders in it that they go to. If the
+    run is read-only, one line is printed to stderr, and ``run.txt`` in the folder holds the run's path. If another run
+    has ``evaluation/NAME``, the folder is ``evaluation/NAME-HASH``.
 
     Raises:
-      ConfigError: neither can be written, or a folder of results in the run is a link.
+      ConfigError: neither can be written, or results would be written elsewhere (:func:`check_links`).
     """
     problem = files.write_problem(run)
     if not problem:
-        check_links(run)
+        check_links(run, *folders)
         return run
     folder, path = FALLBACK / run.resolve().name, os.fsencode(run.resolve())
     if (folder / "run.txt").exists() and (folder / "run.txt").read_bytes() != path:
@@ -39,15 +38,18 @@ def output_folder(run: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def check_links(run: pathlib.Path) -> None:
-    """Check that no folder of results in a run is a link: files elsewhere would be replaced or deleted.
+def check_links(run: pathlib.Path, *folders: str) -> None:
+    """Check that results stay in a run: none of the folders is a link, and no file in it or them a pipe or a device.
 
     Raises:
       ConfigError: one is.
     """
-    for name in _FOLDERS:
+    for name in folders:
         if os.path.islink(run / name):
             raise ConfigError(f"{run / name}: is a link, and results would be written where it leads; remove it")
+    for path in (*run.iterdir(), *(path for name in folders for path in (run / name).glob("*"))):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ConfigError(f"{path}: is a pipe or a device, or a link to one; remove it")
 
 
 def check_file(path: str | pathlib.Path) -> None:

@@ -16,6 +16,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data.source import Record
 from csbp_jax.data.user import arrays, prediction_inputs
 from csbp_jax.evaluation import forward, restore
+from csbp_jax.runtime.files import as_paths
 from csbp_jax.training import build
 
 
@@ -74,7 +75,7 @@ def predict(
     Raises:
       ConfigError: no such run, or ``top`` exceeds the number of classes.
     """
-    files = [pathlib.Path(path) for path in ([paths] if isinstance(paths, str | pathlib.Path) else paths)]
+    files = as_paths(paths)
     restored = restore.restore(run, which, trust=trust)
     if not 1 <= top <= restored.config.model.classes:
         raise ConfigError(f"--top: {top} is not possible; allowed are 1 to {restored.config.model.classes}")

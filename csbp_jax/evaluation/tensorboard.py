@@ -10,7 +10,7 @@ from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.training.metrics_log import Row
 
 
-def write(runs: Sequence[str | pathlib.Path], follow: bool = False) -> list[pathlib.Path]:
+def write(runs: str | pathlib.Path | Sequence[str | pathlib.Path], follow: bool = False) -> list[pathlib.Path]:
     """Write every number of ``metrics.jsonl`` as a scalar ``KIND/NAME`` at its step, replacing earlier events.
 
     Its wall time is the start of the run, the time of its ``config.json``, plus its ``seconds``, which exclude pauses.
@@ -35,7 +35,7 @@ def _writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> 
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError:
         raise ConfigError("TensorBoard events: need the package tensorboardX; pip install tensorboardX") from None
-    target = targets[folder] = output_folder(folder) / "tensorboard"
+    target = targets[folder] = output_folder(folder, "tensorboard") / "tensorboard"
     for old in target.glob("events.out.tfevents.*"):
         old.unlink()
     previous: list[Row] = []

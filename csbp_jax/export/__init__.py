@@ -43,7 +43,7 @@ def export(
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
     restored = restore.restore(run, which, trust=trust)
-    file = pathlib.Path(out) if out else output_folder(restored.folder) / "export" / f"{which}.{to}"
+    file = pathlib.Path(out) if out else output_folder(restored.folder, "export") / "export" / f"{which}.{to}"
     check_file(file)
     texts = metadata(restored, data_dir)
     with files.replacing(file) as temporary:

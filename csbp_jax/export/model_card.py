@@ -1,6 +1,5 @@
 """Model cards, the README.md of a network on the Hugging Face hub: what it is, and what was measured of it."""
 
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -115,8 +114,7 @@ def _accuracies(result: dict[str, Any], data: str) -> Iterator[str]:
 
 def _energy(run: RestoredRun, source: pathlib.Path) -> Iterator[str]:
     try:
-        files.check_regular(source / "inspect.json")
-        measured = json.loads((source / "inspect.json").read_bytes())
+        measured = files.read_json(source / "inspect.json")
         of_these_weights = (measured["weights_of"], measured["epoch"]) == (run.which, run.epoch)
         lines = [
             f"Synaptic operations per example, mean of {measured['examples']} of the {measured['split']} split: "

@@ -189,7 +189,7 @@ def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> li
     """Return the first batches of a run of this (resolved) config, as its network sees them, unaugmented."""
     plain = dataclasses.replace(config.data, augment=())
     prepare = transform.make(dataclasses.replace(config, data=plain), source.events)[1]
-    stream = itertools.islice(data.train_batches(data.without_draws(source), config.batch_size, seed), count)
+    stream = itertools.islice(data.train_batches(data.Unaugmented(source), config.batch_size, seed), count)
     key = jax.random.key(seed)
     return [prepare(jax.random.fold_in(key, n), jax.tree.map(jnp.asarray, batch)) for n, batch in enumerate(stream)]
 

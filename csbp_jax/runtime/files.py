@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import filelock
@@ -62,6 +62,17 @@ def replacing(file: str | os.PathLike[str], *, shared: bool = False) -> Iterator
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def as_paths(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
+    """Return one path, or several, as a list."""
+    return [pathlib.Path(path) for path in ([paths] if isinstance(paths, str | pathlib.Path) else paths)]
+
+
+def read_json(file: pathlib.Path) -> Any:
+    """Read a JSON file, if it is a regular one (:func:`check_regular`)."""
+    check_regular(file)
+    return json.loads(file.read_bytes())
 
 
 def write_bytes(file: str | os.PathLike[str], content: bytes) -> None:

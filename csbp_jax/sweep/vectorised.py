@@ -33,8 +33,8 @@ class VectorisedRuns:
     """The compiled functions of one compile group; the same for each chunk of its members.
 
     A member equals the run alone up to the order of sums; with ``data.encode`` rate, its evaluation draws other spikes
-    than one on more devices. One that turns non-finite leaves the others bit-identical. Members exchange nothing; a
-    batch is split over the mesh's data axis.
+    than one whose devices round ``eval_batch_size`` to another size. One that turns non-finite leaves the others
+    bit-identical. Members exchange nothing; a batch is split over the mesh's data axis.
     """
 
     def __init__(self, members: Sequence[Config], splits: Splits, mesh: Mesh, own: Own = Own()):
@@ -166,7 +166,7 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
 
 def evaluate(runs: VectorisedRuns, states: Any, configs: Sequence[Config], split: str) -> dict[str, np.ndarray]:
     """Compute ``{accuracy [K], loss [K]}`` over a split, each example once."""
-    source, devices = data.without_draws(runs.splits[split]), runs.mesh.shape["data"]
+    source, devices = data.Unaugmented(runs.splits[split]), runs.mesh.shape["data"]
     size = -(-runs.config.eval_batch_size // devices) * devices
     keys = jnp.stack([eval_keys(c.seed, source, size) for c in configs])
     batches = data.eval_batches(source, size, readers=data.configured_readers(runs.config))

@@ -133,7 +133,7 @@ class CompiledRun:
         Args:
           check: called before each batch; may raise an exception to stop the evaluation.
         """
-        source = data.without_draws(source)
+        source = data.Unaugmented(source)
         batch_size = -(-self.config.eval_batch_size // self.mesh.size) * self.mesh.size
         keys = eval_keys(self.config.seed, source, batch_size)
         sums: list[dict[str, jax.Array]] = []

@@ -211,8 +211,8 @@ def test_each_kind_of_error_has_its_exit_code(error, code, message, capsys, monk
     assert message in output and output.count("\n") == 1
 
 
-def test_a_device_that_is_not_there_is_one_line():
-    line = [sys.executable, "-m", "csbp_jax", "train", "digits"]
+def test_a_device_that_is_not_there_is_one_line(tmp_path):
+    line = [sys.executable, "-m", "csbp_jax", "train", "digits", "--epochs", "1", "--runs", str(tmp_path)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu,abacus"}
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -125,7 +125,7 @@ def test_an_epoch_has_every_record_once_except_the_remainder(batches):
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [4, 16, 104, 200])
-@pytest.mark.parametrize("readers", [data.Readers(), data.Readers(0, 3), data.Readers(2, 2)])
+@pytest.mark.parametrize("readers", [data.Readers(), data.Readers(0, 3), data.Readers(2, 1)])
 def test_evaluation_counts_every_record_once_in_equally_many_steps(processes, batch_size, readers):
     parts = shares(batch_size, processes)
     streams = [list(data.eval_batches(Noisy(), batch_size, rows=rows, readers=readers)) for rows in parts]
@@ -135,7 +135,7 @@ def test_evaluation_counts_every_record_once_in_equally_many_steps(processes, ba
     np.testing.assert_array_equal(shown, np.arange(103))
 
 
-def test_evaluation_reads_as_many_batches_at_once_as_there_are_readers():
+def test_evaluation_reads_as_many_batches_at_once_as_there_are_threads():
     everyone = threading.Barrier(4)
 
     class Waiting(Noisy):
@@ -143,8 +143,23 @@ def test_evaluation_reads_as_many_batches_at_once_as_there_are_readers():
             everyone.wait(timeout=60)
             return super().take(indices, uniforms)
 
-    batches = list(data.eval_batches(Waiting(), 13, readers=data.Readers(2, 2)))  # 8 of them
+    batches = list(data.eval_batches(Waiting(), 13, readers=data.Readers(0, 4)))  # 8 of them
     assert np.concatenate([batch["mask"] for batch in batches]).sum() == 103
+
+
+def test_evaluation_does_not_read_a_source_of_one_thread_in_several():
+    class Handle(Noisy):
+        busy = False
+
+        def take(self, indices, uniforms):
+            assert not self.busy
+            self.busy = True
+            time.sleep(0.005)
+            batch = super().take(indices, uniforms)
+            self.busy = False
+            return batch
+
+    assert len(list(data.eval_batches(Handle(), 13, readers=data.Readers(workers=4)))) == 8
 
 
 def test_an_empty_source_has_no_batches_of_evaluation():
@@ -174,6 +189,16 @@ class RecordList(list):
     """The least that a source can be."""
 
     classes = 10
+
+
+def test_a_source_that_draws_nothing_is_evaluated_by_its_take():
+    class Halves(RecordList):
+        def take(self, indices, uniforms):
+            return {"x": np.stack([self[i]["x"][::2] for i in indices]), "y": np.zeros(len(indices), int)}
+
+    source = data.as_data_source(Halves([{"x": np.full((4, 3), float(i)), "y": np.int32(0)} for i in range(3)]))
+    (batch,) = data.eval_batches(data.Unaugmented(source, np.array([2, 0])), 2)
+    np.testing.assert_array_equal(batch["x"][:, :, 0], [[2, 2], [0, 0]])
 
 
 def test_a_source_is_completed_only_where_it_lacks_something():

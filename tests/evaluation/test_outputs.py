@@ -71,7 +71,8 @@ def test_a_folder_of_results_that_is_a_link_is_refused(tmp_path, name):
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path)
     with pytest.raises(ConfigError, match=rf"run/{name}: is a link, and results would be written where it leads"):
-        outputs.output_folder(tmp_path / "run")
+        outputs.output_folder(tmp_path / "run", name)
+    assert outputs.output_folder(tmp_path / "run", "another") == tmp_path / "run"
 
 
 @pytest.mark.slow
@@ -98,3 +99,12 @@ def test_all_commands_work_on_a_read_only_run(trained, tmp_path):
     names = {"evaluation-test-last.json", "inspect.json", "export/last.safetensors", "report.html"}
     assert {f"evaluation/trained/{name}" for name in names} <= written
     assert "evaluation/trained/figures/evaluation-test-last.png" in written
+
+
+@pytest.mark.parametrize("name", ["report.html", "export/last.nir"])
+def test_a_device_in_the_place_of_a_result_is_refused(tmp_path, name):
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    file.symlink_to(os.devnull)
+    with pytest.raises(ConfigError, match=rf"run/{name}: is a pipe or a device, or a link to one; remove it"):
+        outputs.output_folder(tmp_path / "run", "export")

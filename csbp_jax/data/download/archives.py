@@ -63,10 +63,10 @@ class _Member(tarfile.TarInfo):
     tarfile takes a cut between two members for the end, and with a negative size some versions of it never reach one.
     """
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        member = super().frombuf(buf, encoding, errors)
-        _check_size(member)
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> Self:
+        # The method that tarfile offers to subclasses for this; some of its versions do not call frombuf.
+        _check_size(self)
+        member: Self = super()._proc_member(tarfile_)  # type: ignore[misc]  # typeshed lacks it
         return member
 
     @classmethod

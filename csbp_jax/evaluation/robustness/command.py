@@ -65,7 +65,7 @@ def robustness(
                 f"{run.folder}: is the folder of two of these runs (one named twice, or two revisions of a network on "
                 "the hub); measure each by itself, with an --out of its own"
             )
-    folder = output_folder(runs[0].folder if out is None else pathlib.Path(out))
+    folder = output_folder(runs[0].folder if out is None else pathlib.Path(out), "figures")
     finished, sources = [], []
     for run in runs:
         splits, fingerprint = restore.load_data(run, data_dir)

@@ -26,7 +26,10 @@ _MOST_ROWS = 500
 
 
 def track(
-    runs: Sequence[str | pathlib.Path], to: Tracker, project: str = "csbp_jax", follow: bool = False
+    runs: str | pathlib.Path | Sequence[str | pathlib.Path],
+    to: Tracker,
+    project: str = "csbp_jax",
+    follow: bool = False,
 ) -> list[str]:
     """Log the config and every number of ``metrics.jsonl`` to a tracker, as ``KIND/NAME`` at its step.
 
@@ -57,7 +60,7 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folde
         raise ConfigError(f"{folder}: another process tracks this run (--to {to})") from None
 
     content = run_json.read_config(folder, run_json.REPAIR)
-    outputs.check_links(folder)
+    outputs.check_links(folder, "track")
     file = folder / "track" / f"{to}.json"
     file.parent.mkdir(exist_ok=True)
     with files.locked(file.with_suffix(".lock"), on_wait=refuse):

@@ -104,6 +104,13 @@ def test_random_damages_are_all_found(saved, tmp_path, times):
     assert len(files) >= 5
 
 
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(saved, tmp_path):
+    copy = shutil.copytree(saved / "11", tmp_path / "11")
+    (copy / "manifest.json").unlink()
+    os.mkfifo(copy / "manifest.json")
+    assert manifest.verify(copy) == "manifest.json is missing"
+
+
 @pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_bit_of_the_manifest_and_of_the_smallest_file_is_guarded(saved, tmp_path, stride):
     copy = shutil.copytree(saved / "11", tmp_path / "11")
