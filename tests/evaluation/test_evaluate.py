@@ -84,7 +84,7 @@ def test_the_train_split_is_not_augmented(trained):
     """The source inverts its pictures in ``take``, as another would crop or flip them."""
 
     class Inverted:
-        events, num_uniforms, classes = False, 0, 10
+        events, num_uniforms, classes = False, 1, 10
 
         def __init__(self, source):
             self.source = source
