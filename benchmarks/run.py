@@ -58,10 +58,16 @@ def other_neurons(_: Pythons, quick: bool) -> Content:
 
 
 def training_steps(pythons: Pythons, quick: bool) -> Content:
-    """Training steps of networks, and the dispatch of a step."""
+    """Training steps of networks."""
     python = pythons.get("spikingjelly")
     nets = {"CNN7": steps.measure(steps.narrow(steps.NETS["CNN7"], 0.125), python, 3)} if quick else None
-    return {"steps": nets or steps.all_nets(python, 9, report), "dispatch": steps.dispatch(5 if quick else 21)}
+    return {"steps": nets or steps.all_nets(python, 9, report)}
+
+
+def dispatch(_: Pythons, quick: bool) -> Content:
+    """The dispatch of a step."""
+    report("dispatch of a step")
+    return {"dispatch": steps.dispatch(5 if quick else 21)}
 
 
 def convolutions_alone(pythons: Pythons, quick: bool) -> Content:
@@ -116,6 +122,7 @@ PARTS: dict[str, Callable[[Pythons, bool], Content]] = {
     "neuron": neurons,
     "other_neurons": other_neurons,
     "steps": training_steps,
+    "dispatch": dispatch,
     "convolutions": convolutions_alone,
     "growth": growth,
     "long": long,
@@ -125,7 +132,7 @@ PARTS: dict[str, Callable[[Pythons, bool], Content]] = {
     "starts": starts,
 }
 WITH_PEERS = {"neuron", "steps", "convolutions", "growth"}
-IN_QUICK = ("neuron", "steps", "members")
+IN_QUICK = ("neuron", "steps", "dispatch", "members")
 
 
 def machine() -> str:

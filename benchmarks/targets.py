@@ -76,7 +76,7 @@ def rows() -> Iterator[tuple[str, str, str, Read]]:
         yield "steps", f"SpikingJelly over ours, training step of {net}", ">= 1.2 x", faster(net)
     for net in NETS:
         yield "steps", f"chaos term, share of a step of {net}", "<= 2 %", share(net)
-    yield "steps", "dispatch of a step", "<= 300 us", lambda c: (c["dispatch"]["us"], 0, 1)
+    yield "dispatch", "dispatch of a step", "<= 300 us", lambda c: (c["dispatch"]["us"], 0, 1)
     yield "long", "T=1000 in chunks, time over whole", "<= 1.5 x", lambda c: (c["long"]["chunks_over_whole"], 2, 1)
     yield "long", "T=1000 in chunks, temporaries over those of T=64", "<= 2 x", temporaries
     yield "members", "a member of 8 in a loop over one alone, digits", "<= 1.1 x", member

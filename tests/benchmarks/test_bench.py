@@ -134,7 +134,7 @@ def test_targets_are_met_missed_or_not_measured(monkeypatch):
     low, high = ({"median": value, "min": value, "max": value} for value in (2.0, 400.0))
     unresolved = {"median": 2.0, "min": 1.0, "max": 6.0}
     result = targets.page({"machine": "A", "dispatch": {"us": high}, "starts": {"cold": low, "warm": unresolved}})
-    assert '| dispatch of a step | <= 300 us | 400 (400-400) | missed | `make bench ARGS="--only steps"` |' in result
+    assert '| dispatch of a step | <= 300 us | 400 (400-400) | missed | `make bench ARGS="--only dispatch"` |' in result
     assert "- dispatch of a step: a reason" in result
     assert result.count("| met |") == 1 and result.count("| not resolved, median within |") == 1
     assert result.count("not measured") == len(list(targets.rows())) - 3
