@@ -46,12 +46,12 @@ def metadata(folder: epath.PathLike) -> dict[str, Any]:
 def verify(folder: epath.PathLike) -> str | None:
     """Describe the first missing or changed file of a directory with a manifest; None if all files are intact."""
     folder = epath.Path(folder)
-    if not (folder / NAME).is_file():  # a pipe would be waited for
-        return f"{NAME} is missing"
+    if os.path.exists(folder / NAME) and not os.path.isfile(folder / NAME):  # a pipe would be waited for
+        return f"{NAME} is not a regular file"
     try:
         content = json.loads((folder / NAME).read_bytes())
         intact = content["sha256"] == seals.digest({"about": content["about"], "files": content["files"]})
-    except FileNotFoundError:  # removed just now
+    except FileNotFoundError:
         return f"{NAME} is missing"
     except (ValueError, TypeError, KeyError, RecursionError):
         intact = False
