@@ -273,14 +273,15 @@ def test_an_impossible_shard_is_refused(text):
         grid.shard(text)
 
 
+def stops(runs, members, show):
+    """Ends after the chunk of the first seed."""
+    if members[0].seed:
+        raise KeyboardInterrupt
+    return untrained(runs, members, show)
+
+
 def test_it_does_not_resume_with_another_layout_unless_it_is_finished(tmp_path, monkeypatch):
     axes = {"seed": range(12)}
-
-    def stops(runs, members, show):
-        if members[0].seed:
-            raise KeyboardInterrupt
-        return untrained(runs, members, show)
-
     monkeypatch.setattr(driver, "train", stops)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, axes, chunk=8)
@@ -298,12 +299,6 @@ def test_it_does_not_resume_with_another_layout_unless_it_is_finished(tmp_path, 
 def test_it_does_not_resume_on_one_cpu_device_if_it_began_on_several(tmp_path, monkeypatch):
     """Convolutions round otherwise there; the chunks of older versions do not say how many there were."""
     axes = {"seed": range(12)}
-
-    def stops(runs, members, show):
-        if members[0].seed:
-            raise KeyboardInterrupt
-        return untrained(runs, members, show)
-
     monkeypatch.setattr(driver, "train", stops)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, axes, chunk=8)
