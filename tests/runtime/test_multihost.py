@@ -135,7 +135,7 @@ def test_one_process_makes_the_cache_of_all(tmp_path):
         [pathlib.Path(name).name for name in (tmp_path / f"opened{process}").read_text().splitlines()]
         for process in range(2)
     ]
-    made = [[name for name in names if name.endswith(".part")] for names in opened]
+    made = [{name for name in names if name.endswith(".part")} for names in opened]
     assert len(made[0]) == 2 and not made[1]
     assert opened[1].count("dataset_info.json") <= 6
 
