@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,14 +62,26 @@ def ratios(content: Mapping[str, Any], value: Callable[[Run, str], float | None]
     return [b / a for a, b in pairs if a is not None and b is not None]
 
 
-def mean_ratio(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Geometric mean with its 95 % interval, by Student's t of the logarithms."""
-    mean, low, high = student([math.log(value) for value in values])
+def looks(content: Mapping[str, Any]) -> list[int]:
+    """Numbers of pairs at which intervals could be looked at: those that the commands of the runs asked for."""
+    commands = {run["command"] for of_seed in content["runs"].values() for run in of_seed.values()}
+    asked = {int(re.search(r"--seeds (\d+)", command)[1]) for command in commands}  # type: ignore[index]
+    return sorted(asked - {1})  # a single pair has no interval
+
+
+def confidence(content: Mapping[str, Any]) -> float:
+    """Of each interval, so that all looks together err in at most 5 % (Bonferroni)."""
+    return 1 - 0.05 / max(1, len(looks(content)))
+
+
+def mean_ratio(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
+    """Geometric mean with its interval, by Student's t of the logarithms."""
+    mean, low, high = student([math.log(value) for value in values], confidence)
     return math.exp(mean), None if low is None else math.exp(low), None if high is None else math.exp(high)
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The text of the page, from the content of time_to_accuracy.json or time_to_accuracy_large.json."""
+    """The text of the page, from the content of the file of a network."""
     config = content["config"]
     model, data, optimiser = config["model"], config["data"], config["optimizer"]
     runs = [run for of_seed in content["runs"].values() for run in of_seed.values()]
@@ -79,6 +92,10 @@ def page(content: Mapping[str, Any]) -> str:
     alone = ""
     if "convolutions" in content:
         alone = tables.convolutions(content["convolutions"]["nets"]) + "\n\nCPU time of one core.\n\n"
+    level, added = f"{100 * confidence(content):g}", ""
+    if len(looked_at := looks(content)) > 1:
+        numbers = " and ".join(map(str, looked_at))
+        added = f" Intervals were looked at with {numbers} pairs: all looks together err in at most 5 % (Bonferroni)."
     return f"""# Time to an accuracy
 
 `{runs[0]["command"].split(" --seeds")[0]}` on {content["machine"]}; both libraries pinned to the same {cores}.
@@ -102,8 +119,8 @@ and before those of `longer`.
 
 ## Ratios
 
-SpikingJelly's time over ours in pairs of runs; geometric mean [95 % interval of Student's t]. Target: at least
-{TARGET}. A pair has a ratio if both runs reached the accuracy.
+SpikingJelly's time over ours in pairs of runs; geometric mean [{level} % interval of Student's t]. Target: at least
+{TARGET}. A pair has a ratio if both runs reached the accuracy.{added}
 
 {_ratios(content)}
 
@@ -134,12 +151,15 @@ def _ratios(content: Mapping[str, Any]) -> str:
     ]
     rows.append(("an epoch, without start and compilation", per_epoch))
     ours, peer = content["runs"].values()
-    pairs, body = len(ours.keys() & peer.keys()), []
+    pairs, level, body = len(ours.keys() & peer.keys()), confidence(content), list[list[str]]()
     for label, value in rows:
         both = [ratios(content, value, clock) for clock in CLOCKS]
         number = len(both[0])
-        verdicts = map(_verdict, both) if 0 < number == pairs else ["not reached in every run"] * len(CLOCKS)
-        body.append([label, *map(_cell, both), f"{number} of {pairs}", *verdicts])
+        cells = [_cell(values, level) for values in both]
+        verdicts = ["not reached in every run"] * len(CLOCKS)
+        if 0 < number == pairs:
+            verdicts = [_verdict(values, level) for values in both]
+        body.append([label, *cells, f"{number} of {pairs}", *verdicts])
     return table(head, body)
 
 
@@ -148,20 +168,21 @@ def _accuracy_difference(content: Mapping[str, Any]) -> str:
     last = [[of[seed]["epochs"][-1]["accuracy"] for seed in ours if seed in peer] for of in (ours, peer)]
     if not last[0]:
         return ""
-    mean, low, high = student([100 * (a - b) for a, b in zip(*last, strict=True)])
+    differences = [100 * (a - b) for a, b in zip(*last, strict=True)]
+    mean, low, high = student(differences, confidence(content))
     interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
     return f"Validation accuracy after the last epoch, ours minus SpikingJelly's: {mean:+.2f}{interval} points."
 
 
-def _cell(values: Sequence[float]) -> str:
+def _cell(values: Sequence[float], confidence: float) -> str:
     if not values:
         return ""
-    mean, low, high = mean_ratio(values)
+    mean, low, high = mean_ratio(values, confidence)
     return f"{mean:.2f}" if low is None else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _verdict(values: Sequence[float]) -> str:
-    mean, low, high = mean_ratio(values)
+def _verdict(values: Sequence[float], confidence: float) -> str:
+    mean, low, high = mean_ratio(values, confidence)
     if low is None or high is None or low < TARGET <= high:
         return f"not resolved, mean {'within' if mean >= TARGET else 'beyond'}"
     return "met" if low >= TARGET else "missed"

@@ -92,6 +92,24 @@ def test_accuracies_after_the_last_epoch_are_compared():
     assert "ours minus SpikingJelly's: +1.00 points." in time_page.page(content(ours[:1], peers))
 
 
+def test_pairs_that_were_added_after_a_look_widen_the_intervals():
+    seconds = [30.0, 28.0, 31.0]
+    ours, peers = [run_of([0.6, 0.71], 10.0)] * 3, [run_of([0.6, 0.71], s) for s in seconds]
+    added = [*peers[:2], peers[2] | {"command": "python -m x --seeds 3"}]
+    first = [run | {"command": "python -m x --seeds 2"} for run in added[:2]] + added[2:]
+    values = time_page.ratios(content(ours, peers), time_page.per_epoch, "wall")
+    for runs, wanted, level in ((added, [3], 0.95), (first, [2, 3], 0.975)):
+        result = content(ours, runs)
+        assert time_page.looks(result) == wanted and time_page.confidence(result) == pytest.approx(level)
+        mean, low, high = student([math.log(value) for value in values], level)
+        cell = " [".join([f"{math.exp(mean):.2f}", f"{math.exp(low):.2f}, {math.exp(high):.2f}]"])
+        page = time_page.page(result)
+        assert (
+            f"| an epoch, without start and compilation | {cell} |" in page and f"[{100 * level:g} % interval" in page
+        )
+        assert ("looked at with 2 and 3 pairs" in page) == (len(wanted) == 2)
+
+
 def test_each_clock_has_its_own_verdict():
     ours, peer = run_of([0.6, 0.71], 10.0), run_of([0.6, 0.71], 30.0)
     idle = peer | {"epochs": [epoch | {"cpu": epoch["cpu"] / 2} for epoch in peer["epochs"]]}
