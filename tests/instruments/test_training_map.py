@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from csbp_jax import controls, data, learner
-from csbp_jax.config import ConfigError, replaced
+from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
 from csbp_jax.learner import optimizer
@@ -104,6 +104,22 @@ def test_the_learning_rate_is_held_at_its_peak_in_a_fixed_start(prepared, schedu
     )
     assert held.step == 6 and optimizer.steps_taken(free.opt_state, free.step - 1) == 6
     chex.assert_trees_all_equal_structs(held, free)  # one compilation, and one mask
+
+
+def test_adams_flip_ratio_at_a_held_rate_is_that_of_a_constant_one(prepared):
+    config, (probe, _) = prepared
+
+    def ratios(schedule, warmup_epochs):
+        adam = Optimizer(name="adam", lr=1e-3, eps_root=1e-8, schedule=schedule, warmup_epochs=warmup_epochs)
+        run = training_map.make(dataclasses.replace(config, epochs=2, optimizer=adam), probe, 4)
+        step, first = jax.jit(run.step), run.start(0, True)
+        last = step(step(first, probe), probe)
+        return [run.flip_ratio("both", state, probe) for state in (first, last)]
+
+    before_the_first_step, expected = ratios("constant", 0)
+    assert np.isnan(before_the_first_step) and expected > 0
+    for warmup_epochs in (0, 1):
+        np.testing.assert_allclose(ratios("cosine", warmup_epochs), [np.nan, expected], rtol=3e-2)
 
 
 def test_a_term_in_substeps_has_no_flip_ratio(prepared, run):
