@@ -195,7 +195,9 @@ def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> li
 
 
 def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config:
-    """Return a (resolved) config whose z0 in units of the flip is measured at its start, for its controls to share.
+    """Return a (resolved) config whose z0 in units of the flip is measured, for its controls to share.
+
+    The ratio is that at the start of the config's seed, at the peak learning rate, at which a fixed start holds it.
 
     Raises:
       ConfigError: the term has no flip at the start.
@@ -204,7 +206,7 @@ def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config
         return config
     plain: Config = replaced(config, "chaos.unit", "plain")
     run = make(plain, probe, steps_per_epoch)
-    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, False), probe).hparams["z0"]
+    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, True), probe).hparams["z0"]
     # JAX sorts the keys of a dict; the config's z0 are in the order of its taps.
     return replaced(plain, "chaos.z0", tuple(float(z0[tap]) for tap in config.chaos.taps))
 

@@ -47,6 +47,17 @@ def test_z_in_plain_units_has_the_requested_ratio(prepared, run, monkeypatch):
     assert training_map.in_plain_units(plain, probe, STEPS_PER_EPOCH) == plain
 
 
+@pytest.mark.parametrize(("field", "value"), [("optimizer.warmup_epochs", 1)])
+def test_z_in_plain_units_is_that_of_the_peak_rate(prepared, field, value):
+    config, (probe, _) = prepared
+    config = dataclasses.replace(replaced(config, "chaos.unit", "flip"), epochs=2, flip_every=1)
+    expected, measured = (
+        training_map.in_plain_units(c, probe, STEPS_PER_EPOCH).chaos.z0[0]
+        for c in (config, replaced(config, field, value))
+    )
+    assert measured == pytest.approx(expected, rel=2e-2)
+
+
 @pytest.mark.parametrize("unit", ["plain", "flip"])
 def test_z_in_plain_units_keeps_the_order_of_the_taps(prepared, unit):
     """JAX sorts the keys of a dict."""
