@@ -205,7 +205,7 @@ def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config
     if config.chaos.unit == "plain":
         return config
     plain: Config = replaced(config, "chaos.unit", "plain")
-    run = make(plain, probe, steps_per_epoch)
+    run = make(replaced(plain, "chaos.substeps", 1), probe, steps_per_epoch)  # a ratio takes the term as a whole
     z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, True), probe).hparams["z0"]
     # JAX sorts the keys of a dict; the config's z0 are in the order of its taps.
     return replaced(plain, "chaos.z0", tuple(float(z0[tap]) for tap in config.chaos.taps))

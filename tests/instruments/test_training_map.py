@@ -47,8 +47,8 @@ def test_z_in_plain_units_has_the_requested_ratio(prepared, run, monkeypatch):
     assert training_map.in_plain_units(plain, probe, STEPS_PER_EPOCH) == plain
 
 
-@pytest.mark.parametrize(("field", "value"), [("optimizer.warmup_epochs", 1)])
-def test_z_in_plain_units_is_that_of_the_peak_rate(prepared, field, value):
+@pytest.mark.parametrize(("field", "value"), [("optimizer.warmup_epochs", 1), ("chaos.substeps", 10)])
+def test_z_in_plain_units_is_that_of_the_peak_rate_and_the_term_as_a_whole(prepared, field, value):
     config, (probe, _) = prepared
     config = dataclasses.replace(replaced(config, "chaos.unit", "flip"), epochs=2, flip_every=1)
     expected, measured = (
