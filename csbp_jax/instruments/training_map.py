@@ -45,7 +45,12 @@ class TrainingMap:
 
         ``fixed`` holds z at its first value, and the learning rate at its peak: as it fell to 0, any map would come to
         rest. Rates of ``model.init_rate`` are measured on the probe.
+
+        Raises:
+          ConfigError: the config has ``weights``, but the weights of a start are drawn.
         """
+        if weights := self.recipe.config.weights:
+            raise ConfigError(f"weights: {weights} is not possible in a map, whose weights are drawn; leave it out")
         state: State = to_default_precision(self._init(jax.random.key(seed)))
         hparams, opt_state, config = state.hparams, state.opt_state, self.recipe.config.optimizer
         if fixed:
@@ -197,7 +202,7 @@ def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> li
 def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config:
     """Return a (resolved) config whose z0 in units of the flip is measured, for its controls to share.
 
-    The ratio is that at the start of the config's seed, at the peak learning rate, at which a fixed start holds it.
+    It is measured at the start of the config's seed, at the peak of the learning rate, as in a fixed start.
 
     Raises:
       ConfigError: the term has no flip at the start.

@@ -163,7 +163,7 @@ def make(
     The arguments are those of :func:`make_recipe`, also ``steps_per_epoch``, without which a config that anneals z once
     per epoch would anneal it at each step. The functions are
     ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
-    ``eval_step(state, batch) -> sums``.
+    ``eval_step(state, batch) -> sums``. ``init`` draws the weights; it does not read the config's ``weights``.
 
     Raises:
       ConfigError: a value of the config is not allowed, ``model.init_rate`` is set, for which there are no examples

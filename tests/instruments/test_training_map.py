@@ -74,6 +74,13 @@ def test_a_map_is_not_made_in_units_of_the_flip(prepared):
         training_map.make(replaced(config, "chaos.unit", "flip"), probe, STEPS_PER_EPOCH)
 
 
+def test_a_start_is_not_silently_of_other_weights(prepared):
+    config, (probe, _) = prepared
+    run = training_map.make(replaced(config, "weights", "w.pth"), probe, STEPS_PER_EPOCH)
+    with pytest.raises(ConfigError, match=r"weights: w\.pth is not possible in a map"):
+        run.start(0, True)
+
+
 def test_each_batch_of_a_stream_is_encoded_with_a_key_of_its_own(prepared):
     config, _ = prepared
     image = data.load(DENSE)["train"][0]["x"]
