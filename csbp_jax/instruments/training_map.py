@@ -180,14 +180,18 @@ def repeated(batches: Sequence[Batch], steps: int) -> Iterable[Batch]:
 
 
 def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
-    """Return the config (in plain units of z), without its term, and with each non-chaotic pull in the term's stead."""
+    """Return the config (in plain units of z), without its term, and with each non-chaotic pull in the term's stead.
+
+    Sub-steps are left out where the config allows none.
+    """
+    possible = config.optimizer.accumulate == config.optimizer.layer_decay == 1 and config.chaos.term != "cbp"
+    in_substeps = {f"{substeps} sub-steps": replaced(config, "chaos.substeps", substeps)} if possible else {}
     return {
         "as given": config,
         "z = 0": replaced(config, "chaos.z0", (0.0,)),
         "drift": replaced(config, "chaos.term", "drift"),
         "linear pull": replaced(config, "chaos.term", "linear"),
-        f"{substeps} sub-steps": replaced(config, "chaos.substeps", substeps),
-    }
+    } | in_substeps
 
 
 def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> list[Batch]:

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from csbp_jax import controls, data, learner
-from csbp_jax.config import ConfigError, Optimizer, replaced
+from csbp_jax.config import ConfigError, Optimizer, check, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
 from csbp_jax.learner import optimizer
@@ -157,6 +157,15 @@ def test_conditions_differ_from_the_config_in_the_term_alone():
     assert [(c.chaos.term, c.chaos.substeps) for c in list(conditions.values())[1:]] == [
         ("drift", 1), ("linear", 1), ("chaos", 7),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("optimizer.accumulate", 2), ("optimizer.layer_decay", 0.5), ("chaos.term", "cbp")]
+)
+def test_conditions_are_those_that_the_config_allows(field, value):
+    conditions = training_map.conditions(replaced(DENSE, field, value))
+    assert [*map(check, conditions.values())] == [*conditions.values()]
+    assert list(conditions) == ["as given", "z = 0", "drift", "linear pull"]
 
 
 def test_adams_second_moments_are_not_perturbed(prepared):
