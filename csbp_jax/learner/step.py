@@ -74,7 +74,7 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
     ``z0`` is one number for all taps, or ``{tap: number}``.
 
     Raises:
-      ConfigError: a hyperparameter or a tap is unknown.
+      ConfigError: a hyperparameter or a tap is unknown, or the forcing is a function.
     """
     config = recipe.config
     weights_key, key = jax.random.split(key)
@@ -131,7 +131,8 @@ def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array
     return {
         "count": count,
         "correct": (objective.correct(logits, batch["y"]) & mask).sum(),
-        "loss": recipe.loss(logits, batch["y"], where=mask) * count,
+        # The mean over no example is NaN.
+        "loss": jnp.where(count > 0, recipe.loss(logits, batch["y"], where=mask), 0) * count,
     }
 
 
