@@ -22,7 +22,8 @@ the weights, in units of the learning rate.
 the force replaces (:func:`rms`). For replay, the leaf is the record itself, ``[N, ...]``. After N steps there is no
 force. Alternatively, ``forcing`` is a function of the step, like optax's schedules, with one size for all tensors. It
 is an argument of the force; if it is left out, it is passed to ``update`` together with ``step`` and ``key``. The
-learner takes it from ``hparams["forcing"]``, so that the runs of one compilation can have different forcings.
+learner takes it, as arrays, from ``hparams["forcing"]``, so that the runs of one compilation can have different
+forcings.
 
 Two forces in one optimiser draw from the same keys. Give each a ``seed`` of its own, else they add the same numbers.
 """
@@ -278,7 +279,7 @@ def _forcing_at(forcing: Forcing, step: jax.Array, updates: PyTree) -> PyTree:
 
     def size_now(update: jax.Array, sizes: ArrayLike) -> jax.Array:
         sizes = jnp.asarray(sizes)
-        if sizes.shape[1:] not in ((), update.shape):
+        if not sizes.ndim or sizes.shape[1:] not in ((), update.shape):
             raise ConfigError(
                 f"forcing: a tensor is {sizes.shape} for parameters {update.shape}; expected is [N] or [N, ...]"
             )

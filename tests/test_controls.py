@@ -297,6 +297,7 @@ def test_a_force_may_follow_a_schedule_and_a_wrong_forcing_is_an_error(x64):
         (None, "forcing: missing"),
         ({"a": jnp.ones(3)}, "forcing: its tensors are not those of the parameters"),
         ({"a": jnp.ones((3, 5)), "b": jnp.ones(3)}, r"forcing: a tensor is \(3, 5\) for parameters \(2000,\)"),
+        ({"a": jnp.float32(1), "b": jnp.ones(3)}, r"forcing: a tensor is \(\) for parameters \(2000,\)"),
     ):
         force = controls.replay(forcing)
         with pytest.raises(ConfigError, match=line):

@@ -140,7 +140,7 @@ def permutation_entropy(series: ArrayLike, order: int = 4, lag: int = 1) -> floa
     lower it; take differences, or every k-th value. Values that are rounded so that many are equal distort it.
 
     Args:
-      series: at least ``5 order!`` values, ``[N]``.
+      series: at least ``5 order! + (order - 1) lag`` values, ``[N]``.
       order: number of values in a pattern, at least 2.
       lag: distance between these values.
 

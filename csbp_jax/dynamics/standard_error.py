@@ -51,8 +51,9 @@ def standard_error(history: ArrayLike) -> Array:
         r = np.clip(r + (1 + 3 * r) / blocks, 0.0, 0.97)
         correlated = total / (blocks - 1) * (1 + r) / (1 - r) / blocks
         variance = np.where(r > 0, correlated, _moving_average(deviations))
-        error: Array = np.sqrt(variance).reshape(values.shape[1:])
-    return error
+        error = np.sqrt(variance).reshape(values.shape[1:])
+    # The last chunks may fill no block.
+    return np.where(np.isfinite(values).all(axis=0), error, np.nan)
 
 
 def _moving_average(deviations: Array) -> Array:

@@ -55,13 +55,16 @@ def make(config: Config, source: DataSource, own: Own = Own()) -> CompiledRun:
     return compile_run(config, source, len(source) // config.batch_size, own, sharding.data_parallel(1))
 
 
-def train(run: CompiledRun, seed: int, forcing: controls.Forcing = None) -> State:
+def train(run: CompiledRun, seed: int, forcing: Pushes = None) -> State:
     """Train a seed to the last step, and return its state.
 
     Args:
       run: of :func:`make`.
       seed: of the weights and of the order of the data.
       forcing: for a force that was given none of its own (controls.py).
+
+    Raises:
+      ConfigError: ``forcing`` is a function, which belongs to the force.
     """
     state = _first_state(run, seed, forcing)
     for batch in _batches(run, seed):
@@ -124,7 +127,9 @@ def _record(run: CompiledRun, seed: int, observe: Callable[[State, Batch], Any])
     return state, record
 
 
-def _first_state(run: CompiledRun, seed: int, forcing: controls.Forcing = None) -> State:
+def _first_state(run: CompiledRun, seed: int, forcing: Pushes = None) -> State:
+    if callable(forcing):
+        raise ConfigError("forcing: a function is not possible; give it to the force: controls.gaussian(function)")
     # A record in the state passes from step to step without a copy, since the step donates the state.
     state: State = run.init(jax.random.key(seed), {} if forcing is None else {"forcing": forcing})
     state = to_default_precision(state)

@@ -45,7 +45,12 @@ class TrainingMap:
 
         ``fixed`` holds z at its first value, and the learning rate at its peak: as it fell to 0, any map would come to
         rest. Rates of ``model.init_rate`` are measured on the probe.
+
+        Raises:
+          ConfigError: the config has ``weights``, but the weights of a start are drawn.
         """
+        if weights := self.recipe.config.weights:
+            raise ConfigError(f"weights: {weights} is not possible in a map, whose weights are drawn; leave it out")
         state: State = to_default_precision(self._init(jax.random.key(seed)))
         hparams, opt_state, config = state.hparams, state.opt_state, self.recipe.config.optimizer
         if fixed:
@@ -175,14 +180,18 @@ def repeated(batches: Sequence[Batch], steps: int) -> Iterable[Batch]:
 
 
 def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
-    """Return the config (in plain units of z), without its term, and with each non-chaotic pull in the term's stead."""
+    """Return the config (in plain units of z), without its term, and with each non-chaotic pull in the term's stead.
+
+    Sub-steps are left out where the config allows none.
+    """
+    possible = config.optimizer.accumulate == config.optimizer.layer_decay == 1 and config.chaos.term != "cbp"
+    in_substeps = {f"{substeps} sub-steps": replaced(config, "chaos.substeps", substeps)} if possible else {}
     return {
         "as given": config,
         "z = 0": replaced(config, "chaos.z0", (0.0,)),
         "drift": replaced(config, "chaos.term", "drift"),
         "linear pull": replaced(config, "chaos.term", "linear"),
-        f"{substeps} sub-steps": replaced(config, "chaos.substeps", substeps),
-    }
+    } | in_substeps
 
 
 def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> list[Batch]:
@@ -195,7 +204,9 @@ def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> li
 
 
 def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config:
-    """Return a (resolved) config whose z0 in units of the flip is measured at its start, for its controls to share.
+    """Return a (resolved) config whose z0 in units of the flip is measured, for its controls to share.
+
+    It is measured at the start of the config's seed, at the peak of the learning rate, as in a fixed start.
 
     Raises:
       ConfigError: the term has no flip at the start.
@@ -203,8 +214,8 @@ def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config
     if config.chaos.unit == "plain":
         return config
     plain: Config = replaced(config, "chaos.unit", "plain")
-    run = make(plain, probe, steps_per_epoch)
-    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, False), probe).hparams["z0"]
+    run = make(replaced(plain, "chaos.substeps", 1), probe, steps_per_epoch)  # a ratio takes the term as a whole
+    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, True), probe).hparams["z0"]
     # JAX sorts the keys of a dict; the config's z0 are in the order of its taps.
     return replaced(plain, "chaos.z0", tuple(float(z0[tap]) for tap in config.chaos.taps))
 

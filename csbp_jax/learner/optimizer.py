@@ -132,24 +132,24 @@ def _is_schedule(node: Any) -> bool:
     return isinstance(node, optax.ScaleByScheduleState)
 
 
-def heavy_ball(config: Optimizer, opt_state: optax.OptState, step: int) -> dict[str, Any] | None:
+def heavy_ball(config: Optimizer, opt_state: optax.OptState) -> dict[str, Any] | None:
     """Return the optimiser as heavy-ball descent, for ``dynamics.flip_ratio``: ``{rate, momentum, scale}``.
 
     rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
     first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
-    taken as constant. ``opt_state`` is that after ``step`` steps; before the first, Adam has no scale: None. Nor has
-    it one with ``layer_decay``, whose factors it does not know, or with ``sam_radius``, whose step is no descent.
+    taken as constant. Before its first step, or in another optimiser's state, Adam has no scale: None. Nor has it one
+    with ``layer_decay``, whose factors it does not know, or with ``sam_radius``, whose step is no descent.
     """
     if config.layer_decay != 1 or config.sam_radius:
         return None
     if config.name == "sgd":
         return {"rate": 1.0, "momentum": config.momentum, "scale": None}
-    if step == 0:
+    adam = optax.tree.get(opt_state, "ScaleByAdamState")
+    # Adam's own count, as a training map may hold the schedule's.
+    if adam is None or not int(adam.count):
         return None
-    correction = 1 - _B2**step
-    scale = jax.tree.map(
-        lambda v: 1 / (jnp.sqrt(v / correction + config.eps_root) + _EPS), optax.tree.get(opt_state, "nu")
-    )
+    correction = 1 - _B2 ** int(adam.count)
+    scale = jax.tree.map(lambda v: 1 / (jnp.sqrt(v / correction + config.eps_root) + _EPS), adam.nu)
     return {"rate": 1 - _B1, "momentum": _B1, "scale": scale}
 
 

@@ -77,7 +77,7 @@ def complete_hyperparameters(hparams: dict[str, Any], config: Config, steps_per_
     ``z0`` may be a number for all taps. Whole numbers become floats, except in ``every`` and in a neuron.
 
     Raises:
-      ConfigError: a name is unknown, or the names in ``z0`` are not the config's taps.
+      ConfigError: a name is unknown, the names in ``z0`` are not the config's taps, or ``forcing`` is a function.
     """
     defaults = hyperparameters(config, steps_per_epoch)
     unknown = set(hparams) - {*defaults, "neuron", "forcing"}
@@ -85,6 +85,8 @@ def complete_hyperparameters(hparams: dict[str, Any], config: Config, steps_per_
         raise ConfigError(
             f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(defaults)}, neuron, forcing"
         )
+    if callable(hparams.get("forcing")):
+        raise ConfigError("hparams: forcing is a function; give it to the force: controls.gaussian(function)")
     hparams = {**defaults, **hparams}
     if not isinstance(hparams["z0"], dict):
         if not config.chaos.taps:

@@ -74,7 +74,7 @@ def init(recipe: Recipe, key: jax.Array, hparams: dict[str, Any] | None = None) 
     ``z0`` is one number for all taps, or ``{tap: number}``.
 
     Raises:
-      ConfigError: a hyperparameter or a tap is unknown.
+      ConfigError: a hyperparameter or a tap is unknown, or the forcing is a function.
     """
     config = recipe.config
     weights_key, key = jax.random.split(key)
@@ -131,7 +131,8 @@ def eval_step(recipe: Recipe, state: State, batch: Batch) -> dict[str, jax.Array
     return {
         "count": count,
         "correct": (objective.correct(logits, batch["y"]) & mask).sum(),
-        "loss": recipe.loss(logits, batch["y"], where=mask) * count,
+        # The mean over no example is NaN.
+        "loss": jnp.where(count > 0, recipe.loss(logits, batch["y"], where=mask), 0) * count,
     }
 
 
@@ -163,7 +164,7 @@ def make(
     The arguments are those of :func:`make_recipe`, also ``steps_per_epoch``, without which a config that anneals z once
     per epoch would anneal it at each step. The functions are
     ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
-    ``eval_step(state, batch) -> sums``.
+    ``eval_step(state, batch) -> sums``. ``init`` draws the weights; it does not read the config's ``weights``.
 
     Raises:
       ConfigError: a value of the config is not allowed, ``model.init_rate`` is set, for which there are no examples

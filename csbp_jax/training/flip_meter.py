@@ -40,10 +40,10 @@ def make(gradients: Gradients, config: Config, steps_per_epoch: int) -> Ratio:
     gradient_of = {part: functools.partial(_gradient, gradients, part) for part in PARTS}
 
     def ratio(part: str, state: State, batch: Batch) -> float:
-        step = optimizer.steps_taken(state.opt_state, state.step)
-        ball = optimizer.heavy_ball(config.optimizer, state.opt_state, int(step))
+        ball = optimizer.heavy_ball(config.optimizer, state.opt_state)
         if ball is None:
             return math.nan
+        step = optimizer.steps_taken(state.opt_state, state.step)
         lr = float(state.hparams["lr"] * share(step)) * ball["rate"]
         return dynamics.flip_ratio(
             gradient_of[part], state.params, lr, ball["momentum"], ball["scale"], args=(state, batch)

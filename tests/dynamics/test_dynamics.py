@@ -132,7 +132,7 @@ def test_flip_ratio_is_one_where_an_optimisers_step_flips(x64, name):
     grown = tx.init(x)
     for _ in range(200):
         _, grown = update({"a": np.array([0.5]), "b": np.array([8.0])}, grown, x)
-    ball = optimizer.heavy_ball(config, grown, 200)
+    ball = optimizer.heavy_ball(config, grown)
     assert ball is not None
     lr = 1 / dynamics.flip_ratio(lambda x: x, x, ball["rate"], ball["momentum"], ball["scale"])
 
@@ -152,7 +152,7 @@ def test_flip_ratio_is_one_where_an_optimisers_step_flips(x64, name):
 
 def test_adam_has_no_scale_before_its_first_step():
     config = Optimizer(name="adam")
-    assert optimizer.heavy_ball(config, optimizer.build(config, 1, 1).init(jnp.zeros(1)), 0) is None
+    assert optimizer.heavy_ball(config, optimizer.build(config, 1, 1).init(jnp.zeros(1))) is None
 
 
 def test_chaos_term_alone_over_its_strength(x64):

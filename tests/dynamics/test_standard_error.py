@@ -64,6 +64,7 @@ def test_short_series_have_finite_standard_errors(count):
 def test_a_series_that_is_not_finite_has_no_standard_error(value):
     error = standard_error(np.array([[1.0, 1.0], [value, 2.0], [3.0, 1.5], [2.0, 1.0]]))
     assert np.isnan(error[0]) and error[1] > 0
+    assert np.isnan(standard_error(np.append(np.random.default_rng(0).normal(size=1000), value)))
 
 
 @pytest.mark.parametrize("count", [100, 200, 1000, 1001])

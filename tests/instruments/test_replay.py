@@ -119,5 +119,7 @@ def test_runs_that_cannot_be_recorded_are_refused(splits):
     for field, value in (("chaos.unit", "flip"), ("weights", "a.pt"), ("patience", 2)):
         with pytest.raises(ConfigError, match=f"{field}: not possible in a run that is recorded"):
             replay.make(replaced(config, field, value), splits["train"])
+    with pytest.raises(ConfigError, match="forcing: a function is not possible; give it to the force"):
+        replay.train(run, 0, lambda step: 0.1)
     with pytest.raises(ConfigError, match="forcing: missing"):
         replay.train(replay.make(resolve(PLAIN, splits), splits["train"], REPLAY), 0)

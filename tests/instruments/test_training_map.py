@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from csbp_jax import controls, data, learner
-from csbp_jax.config import ConfigError, replaced
+from csbp_jax.config import ConfigError, Optimizer, check, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
 from csbp_jax.learner import optimizer
@@ -47,6 +47,17 @@ def test_z_in_plain_units_has_the_requested_ratio(prepared, run, monkeypatch):
     assert training_map.in_plain_units(plain, probe, STEPS_PER_EPOCH) == plain
 
 
+@pytest.mark.parametrize(("field", "value"), [("optimizer.warmup_epochs", 1), ("chaos.substeps", 10)])
+def test_z_in_plain_units_is_that_of_the_peak_rate_and_the_term_as_a_whole(prepared, field, value):
+    config, (probe, _) = prepared
+    config = dataclasses.replace(replaced(config, "chaos.unit", "flip"), epochs=2, flip_every=1)
+    expected, measured = (
+        training_map.in_plain_units(c, probe, STEPS_PER_EPOCH).chaos.z0[0]
+        for c in (config, replaced(config, field, value))
+    )
+    assert measured == pytest.approx(expected, rel=2e-2)
+
+
 @pytest.mark.parametrize("unit", ["plain", "flip"])
 def test_z_in_plain_units_keeps_the_order_of_the_taps(prepared, unit):
     """JAX sorts the keys of a dict."""
@@ -61,6 +72,13 @@ def test_a_map_is_not_made_in_units_of_the_flip(prepared):
     config, (probe, _) = prepared
     with pytest.raises(ConfigError, match=r"chaos.unit: flip is not possible in a map; make it of in_plain_units\("):
         training_map.make(replaced(config, "chaos.unit", "flip"), probe, STEPS_PER_EPOCH)
+
+
+def test_a_start_is_not_silently_of_other_weights(prepared):
+    config, (probe, _) = prepared
+    run = training_map.make(replaced(config, "weights", "w.pth"), probe, STEPS_PER_EPOCH)
+    with pytest.raises(ConfigError, match=r"weights: w\.pth is not possible in a map"):
+        run.start(0, True)
 
 
 def test_each_batch_of_a_stream_is_encoded_with_a_key_of_its_own(prepared):
@@ -106,6 +124,22 @@ def test_the_learning_rate_is_held_at_its_peak_in_a_fixed_start(prepared, schedu
     chex.assert_trees_all_equal_structs(held, free)  # one compilation, and one mask
 
 
+def test_adams_flip_ratio_at_a_held_rate_is_that_of_a_constant_one(prepared):
+    config, (probe, _) = prepared
+
+    def ratios(schedule, warmup_epochs):
+        adam = Optimizer(name="adam", lr=1e-3, eps_root=1e-8, schedule=schedule, warmup_epochs=warmup_epochs)
+        run = training_map.make(dataclasses.replace(config, epochs=2, optimizer=adam), probe, 4)
+        step, first = jax.jit(run.step), run.start(0, True)
+        last = step(step(first, probe), probe)
+        return [run.flip_ratio("both", state, probe) for state in (first, last)]
+
+    before_the_first_step, expected = ratios("constant", 0)
+    assert np.isnan(before_the_first_step) and expected > 0
+    for warmup_epochs in (0, 1):
+        np.testing.assert_allclose(ratios("cosine", warmup_epochs), [np.nan, expected], rtol=3e-2)
+
+
 def test_a_term_in_substeps_has_no_flip_ratio(prepared, run):
     config, (probe, _) = prepared
     state = run.start(0, True)
@@ -123,6 +157,15 @@ def test_conditions_differ_from_the_config_in_the_term_alone():
     assert [(c.chaos.term, c.chaos.substeps) for c in list(conditions.values())[1:]] == [
         ("drift", 1), ("linear", 1), ("chaos", 7),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("optimizer.accumulate", 2), ("optimizer.layer_decay", 0.5), ("chaos.term", "cbp")]
+)
+def test_conditions_are_those_that_the_config_allows(field, value):
+    conditions = training_map.conditions(replaced(DENSE, field, value))
+    assert [*map(check, conditions.values())] == [*conditions.values()]
+    assert list(conditions) == ["as given", "z = 0", "drift", "linear pull"]
 
 
 def test_adams_second_moments_are_not_perturbed(prepared):

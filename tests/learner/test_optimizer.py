@@ -96,7 +96,7 @@ def test_layer_decay_needs_layers_whose_order_is_known():
 
 @pytest.mark.parametrize("field", [{"layer_decay": 0.5}, {"sam_radius": 0.05}])
 def test_the_flip_ratio_is_not_defined_with_layer_decay_or_sam(field):
-    assert optimizer.heavy_ball(Optimizer(name="sgd", **field), optax.EmptyState(), 3) is None
+    assert optimizer.heavy_ball(Optimizer(name="sgd", **field), optax.EmptyState()) is None
 
 
 def test_layers_are_in_the_order_of_the_forward_pass():

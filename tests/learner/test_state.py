@@ -20,6 +20,11 @@ def test_unknown_hyperparameters_are_refused():
         learner.init(recipe(), jax.random.key(0), {"z0": {"fc1.norm": 1.0}})
 
 
+def test_a_forcing_that_is_a_function_is_refused():
+    with pytest.raises(ConfigError, match="hparams: forcing is a function; give it to the force"):
+        learner.init(recipe(), jax.random.key(0), {"forcing": lambda step: 0.1})
+
+
 def test_a_strength_without_taps_is_refused():
     plain = recipe(dataclasses.replace(small_net.CONFIG, chaos=Chaos()))
     with pytest.raises(ConfigError, match=r"z0 is given, but chaos\.taps of the config is empty"):

@@ -155,6 +155,11 @@ def test_evaluation_counts_each_example_once():
     assert int(masked["count"]) == 12
 
 
+def test_a_batch_of_padding_alone_adds_nothing():
+    sums = eval_step(RECIPE, first_state(RECIPE), {**batch(size=12), "mask": jnp.zeros(12, bool)})
+    assert {name: float(total) for name, total in sums.items()} == {"count": 0, "correct": 0, "loss": 0}
+
+
 def test_probabilities_as_labels_train_like_integers(x64):
     hard, soft = batch(), {**batch(), "y": jax.nn.one_hot(batch()["y"], 3)}
     (a, ma), (b, mb) = (train_step(RECIPE, first_state(RECIPE), data) for data in (hard, soft))
