@@ -1,6 +1,7 @@
 """Export of a run's network: read back from the file, it gives the same outputs."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -13,11 +14,12 @@ import nir
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load, save_file
 
 from csbp_jax import configs, data, models, neurons
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, Model, Neuron, from_json
-from csbp_jax.evaluation import restore
+from csbp_jax.evaluation import published, restore
 from csbp_jax.export import arrays, metadata, nir_graph
 from csbp_jax.models import layers
 from csbp_jax.models.base import Network
@@ -99,6 +101,21 @@ def firing_run(model, build=models.build):
     variables = jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(network.init, jax.random.key(0), x))
     config = dataclasses.replace(configs.load("digits"), model=model)
     return restore.RestoredRun(pathlib.Path("firing"), config, network.apply, variables, "last", 1, "", []), x
+
+
+@pytest.mark.parametrize("neuron", [Neuron(decay=0.5, learn="layer"), Neuron(name="sliding_psn")])
+def test_parameters_without_axes_are_read_back_with_their_shape(neuron, tmp_path):
+    """Earlier versions wrote them with one axis; such files are read too."""
+    restored, _ = firing_run(Model(features=(4, 4), neuron=neuron))
+    variables, file = restored.variables, tmp_path / published.WEIGHTS
+    arrays.safetensors(restored, {}, file)
+    written = load(file.read_bytes())
+    shapes = {name: leaf.shape for name, leaf in arrays.flat(variables).items()}
+    assert () in shapes.values() and {name: leaf.shape for name, leaf in written.items()} == shapes
+    for content in (written, {name: np.atleast_1d(leaf) for name, leaf in written.items()}):
+        save_file(content, file)
+        read = published.read_variables(tmp_path, variables)
+        jax.tree.map(functools.partial(np.testing.assert_array_equal, strict=True), read, variables)
 
 
 def compare(restored, x, tmp_path):
