@@ -153,6 +153,7 @@ EXPRESSIBLE = {
     "no norm": Model(name="dense", features=(16, 12), norm="none", neuron=Neuron(threshold=0.4)),
     "plif of each channel": Model(features=(6, 8), neuron=Neuron(decay=0.5, learn="channel")),
     "no reset": Model(name="dense", features=(16, 12), neuron=Neuron(reset="none")),
+    "recomputed in training": Model(name="dense", features=(16, 12), remat=True),
     "recurrent": Model(name="recurrent", features=(12, 10), time_steps=8),
     "recurrent, no reset, no leak": Model(
         name="recurrent", features=(12,), time_steps=6, neuron=Neuron(decay=1.0, reset="none")
