@@ -177,8 +177,8 @@ class Model:
     norm_groups: int = 1
     """Ghost batch norm: number of equal groups of the batch, each with its own statistics."""
     remat: bool = False
-    """Rematerialise: store only the inputs of layers and recompute the rest in the backward pass (less memory, more
-    time)."""
+    """Rematerialise: in training, store only the inputs of layers and recompute the rest in the backward pass (less
+    memory, more time)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of synaptic products and spikes; weights, norms, membranes, chaos term, read-out and loss are always
     float32."""

@@ -93,7 +93,9 @@ def count_synops(
         out, module = call(*args, **kwargs), context.module
         name = ".".join(module.path)
         if context.method_name == "__call__" and isinstance(module, nn.Conv | nn.Dense):
-            synapse = module.clone(parent=None, name=None, use_bias=False, dtype=None)
+            # The plain convolution: the forms of CPUs round, and those of TPUs need all time steps.
+            plain: dict[str, Any] = {"conv_general_dilated": None} if isinstance(module, nn.Conv) else {}
+            synapse = module.clone(parent=None, name=None, use_bias=False, dtype=None, **plain)
             calls.append((name, synapse, module.get_variable("params", "kernel"), args[0]))
         elif context.method_name == "__call__" and isinstance(module, DelayedSynapse):
             kernel = jnp.tile(module.get_variable("params", "kernel"), 2)
@@ -123,7 +125,7 @@ def _count(synapse: nn.Module, kernel: jax.Array, x: jax.Array, levels: int) -> 
             out: Any = synapse.apply({"params": {"kernel": kernel}}, frame)
             return jnp.sum(out)
 
-        with jax.default_matmul_precision("highest"):  # Winograd's form would round
+        with jax.default_matmul_precision("highest"):  # sums in float32, whatever the user's precision
             connections: jax.Array = jax.grad(outputs)(jnp.zeros((1, *x.shape[2:]), jnp.float32))
         return connections.astype(jnp.int32)
 

@@ -27,8 +27,10 @@ def safetensors(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) 
     """Write the arrays as safetensors, with the metadata in its header."""
     from safetensors.numpy import save
 
+    # ascontiguousarray would give an array without axes one.
+    contiguous = {name: np.asarray(leaf, order="C") for name, leaf in flat(run.variables).items()}
     # Not save_file, whose files only their owner may read.
-    file.write_bytes(save({name: np.ascontiguousarray(leaf) for name, leaf in flat(run.variables).items()}, metadata))
+    file.write_bytes(save(contiguous, metadata))
 
 
 def npz(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) -> None:

@@ -87,13 +87,15 @@ def _training(run: RestoredRun) -> str:
     chaos, epochs = run.config.chaos, f"{run.config.epochs} epochs"
     if not any(chaos.z0):
         return f"Training: backpropagation (z0 = 0), {epochs}."
-    term = (
-        "chaotic spiking backpropagation" if chaos.term == "chaos" else f"backpropagation with the term `{chaos.term}`"
-    )
-    if run.own.term:
-        term = "backpropagation with a term of its own"
+    if chaos.term == "chaos" and chaos.substeps == 1 and not run.own.term:
+        method = "chaotic spiking backpropagation"
+    else:
+        term = "a term of its own" if run.own.term else f"the term `{chaos.term}`"
+        substeps = f" in {chaos.substeps} sub-steps" if chaos.substeps > 1 else ""
+        method = f"backpropagation with {term}{substeps}"
     strengths, taps = ", ".join(f"{z0:g}" for z0 in chaos.z0), ", ".join(chaos.taps)
-    return f"Training: {term}, z0 = {strengths} on {taps}, beta = {chaos.beta:g} per {chaos.anneal}, {epochs}."
+    unit = " in units of the flip" if chaos.unit == "flip" else ""
+    return f"Training: {method}, z0 = {strengths}{unit} on {taps}, beta = {chaos.beta:g} per {chaos.anneal}, {epochs}."
 
 
 def _accuracies(result: dict[str, Any], data: str) -> Iterator[str]:

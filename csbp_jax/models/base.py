@@ -24,7 +24,7 @@ class Network(nn.Module):
     neuron: of all layers; or a module that returns the neuron of a layer, such as :class:`csbp_jax.neurons.plif.PLIF`.
     norm: a name in the table of norms.py.
     norm_groups: number of groups of the batch that are normalised separately.
-    remat: store only the tensors between layers for the reverse pass, and recompute the rest.
+    remat: in training, store only the tensors between layers for the reverse pass, and recompute the rest.
     dtype: see precision.py. The read-out ignores it: Flax promotes it to the dtype of its parameters.
     """
 
@@ -78,7 +78,9 @@ class Network(nn.Module):
             return result
 
         policy = None if self.remat else tpu_ops.SAVED
-        recomputed = nn.remat(call, policy=policy) if self.remat or tpu_ops.on_tpu() else call
+        # Not in evaluation: what method interceptors see of a call could not leave it.
+        recomputes = train and (self.remat or tpu_ops.on_tpu())
+        recomputed = nn.remat(call, policy=policy) if recomputes else call
 
         def run(layer: nn.Module, x: jax.Array) -> jax.Array:
             x, aux = recomputed(layer, x)

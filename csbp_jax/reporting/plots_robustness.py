@@ -52,8 +52,10 @@ def draw(file: pathlib.Path, panels: Sequence[Panel], title: str) -> None:
     for row in axes:
         row[0].set(ylabel="accuracy (%)")
     if beside:
-        handles = axes.flat[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside right upper", fontsize="small", ncols=beside)
+        # Not every panel has all lines.
+        drawn = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes.flat)
+        handles = {label: handle for of_panel in drawn for handle, label in of_panel}
+        figure.legend(handles.values(), handles, loc="outside right upper", fontsize="small", ncols=beside)
     figure.suptitle(fonts.printable(title), wrap=True)
     file.parent.mkdir(exist_ok=True)
     save(figure, file, dpi=100)

@@ -152,10 +152,15 @@ class _Lines:
 
 
 def progress_line(row: dict[str, Any], epochs: int) -> str:
-    """Format a row of metrics as one line; a flip ratio above 1 (past the flip) is marked with "!"."""
+    """Format a row of metrics as one line; a flip ratio above 1 (past the flip) is marked with "!".
+
+    z is that of each tap, or from the lowest to the highest.
+    """
     text = f"epoch {row['epoch']}/{epochs} step {row['step']}"
     if "task_loss" in row:
-        text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {sum(row['z'].values()):.3g}"
+        strengths = sorted(row["z"].values()) or [0.0]
+        z = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (strengths[0], strengths[-1])))
+        text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {z}"
         text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:.0f} examples/s"
     if (ratio := row.get("flip_ratio")) is not None:
         text += f" flip {ratio:.2g}" + "!" * (ratio > 1)

@@ -3,6 +3,7 @@
 import functools
 from typing import get_args
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -153,6 +154,15 @@ def test_a_dense_network_counted_by_hand(name):
         back = counts["rec1.feedback"].effective
         assert back.tolist() == [[0, *(5 * spikes[b, :2].sum(1)).astype(int).tolist()] for b in range(2)]
         assert back.sum() > 0 and counts["rec1.feedback"].dense.tolist() == [25, 25, 25]
+
+
+def test_a_network_that_recomputes_in_training_is_counted_as_any_other():
+    x = np.random.default_rng(2).random((2, 1, 6)).astype(np.float32)
+    counts = []
+    for remat in (False, True):
+        model, variables = network("dense", (6,), (5, 4), remat=remat)
+        counts.append(count(model.apply, variables, x)[1])
+    chex.assert_trees_all_equal(*counts)
 
 
 # One network per family of layers; the others are slow.

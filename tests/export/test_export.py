@@ -1,6 +1,7 @@
 """Export of a run's network: read back from the file, it gives the same outputs."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -13,11 +14,12 @@ import nir
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load, save_file
 
 from csbp_jax import configs, data, models, neurons
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, Model, Neuron, from_json
-from csbp_jax.evaluation import restore
+from csbp_jax.evaluation import published, restore
 from csbp_jax.export import arrays, metadata, nir_graph
 from csbp_jax.models import layers
 from csbp_jax.models.base import Network
@@ -101,6 +103,21 @@ def firing_run(model, build=models.build):
     return restore.RestoredRun(pathlib.Path("firing"), config, network.apply, variables, "last", 1, "", []), x
 
 
+@pytest.mark.parametrize("neuron", [Neuron(decay=0.5, learn="layer"), Neuron(name="sliding_psn")])
+def test_parameters_without_axes_are_read_back_with_their_shape(neuron, tmp_path):
+    """Earlier versions wrote them with one axis; such files are read too."""
+    restored, _ = firing_run(Model(features=(4, 4), neuron=neuron))
+    variables, file = restored.variables, tmp_path / published.WEIGHTS
+    arrays.safetensors(restored, {}, file)
+    written = load(file.read_bytes())
+    shapes = {name: leaf.shape for name, leaf in arrays.flat(variables).items()}
+    assert () in shapes.values() and {name: leaf.shape for name, leaf in written.items()} == shapes
+    for content in (written, {name: np.atleast_1d(leaf) for name, leaf in written.items()}):
+        save_file(content, file)
+        read = published.read_variables(tmp_path, variables)
+        jax.tree.map(functools.partial(np.testing.assert_array_equal, strict=True), read, variables)
+
+
 def compare(restored, x, tmp_path):
     """Write, read and run the graph; check that spikes of every layer and logits equal those of the network."""
     nir_graph.write(restored, metadata(restored), tmp_path / "graph.nir")
@@ -136,6 +153,7 @@ EXPRESSIBLE = {
     "no norm": Model(name="dense", features=(16, 12), norm="none", neuron=Neuron(threshold=0.4)),
     "plif of each channel": Model(features=(6, 8), neuron=Neuron(decay=0.5, learn="channel")),
     "no reset": Model(name="dense", features=(16, 12), neuron=Neuron(reset="none")),
+    "recomputed in training": Model(name="dense", features=(16, 12), remat=True),
     "recurrent": Model(name="recurrent", features=(12, 10), time_steps=8),
     "recurrent, no reset, no leak": Model(
         name="recurrent", features=(12,), time_steps=6, neuron=Neuron(decay=1.0, reset="none")

@@ -1,5 +1,6 @@
 """Networks on the Hugging Face hub: pushed and loaded by its real client, against a server on this machine."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ from csbp_jax.cli import main
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import hub, restore
 from csbp_jax.export import hub as publication
+from csbp_jax.export import model_card
 from csbp_jax.runtime import seals
 from tests.support import hub_server
 
@@ -185,6 +187,19 @@ def test_the_card_has_energy_only_if_it_was_computed_for_these_weights(run, tmp_
     assert "its test accuracy was not measured" in text and not card.data.eval_results
     with pytest.raises(ConfigError, match="unfinished: exists; name a new folder"):
         publication.write_folder(source, tmp_path / "unfinished", "user/net")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"z0": (0.25,), "unit": "flip"}, "chaotic spiking backpropagation, z0 = 0.25 in units of the flip on "),
+        ({"substeps": 20}, "backpropagation with the term `chaos` in 20 sub-steps, z0 = "),
+    ],
+)
+def test_the_card_has_the_unit_of_z0_and_names_a_control(changes, text, run):
+    restored = restore.restore(run)
+    config = dataclasses.replace(restored.config, chaos=dataclasses.replace(restored.config.chaos, **changes))
+    assert f"Training: {text}" in model_card._training(restored._replace(config=config))
 
 
 def test_no_file_that_a_link_leads_to_is_published(run, tmp_path):

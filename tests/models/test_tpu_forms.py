@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from csbp_jax import neurons
+from csbp_jax.evaluation.synaptic_ops import count_synops
 from csbp_jax.models import layers, norms, static, tpu_ops
 from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Probe
@@ -75,6 +76,19 @@ def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu, groups):
     assert f"[{B},{T},6,6,4]" in text.replace(" ", "")
     chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-10)
     assert 0.01 < float(expected[0][1][1]["conv1"]) < 0.99
+
+
+def test_operations_are_counted_as_elsewhere(tpu):
+    net, x = Net(time_steps=T), np.random.default_rng(0).random((B, 1, 6, 6, 3), np.float32)
+    variables = jax.jit(net.init)(jax.random.key(1), x)
+
+    def connections():
+        counts = jax.jit(lambda variables, x: count_synops(net.apply, variables, x)[1])(variables, x)
+        return {name: synops.dense.tolist() for name, synops in counts.items()}
+
+    expected = connections()
+    tpu()
+    assert connections() == expected and set(expected) == {"stem.conv", "conv1.conv", "readout.dense"}
 
 
 def test_a_layout_is_fixed_on_each_device_of_a_mesh_and_not_without_one(tpu):

@@ -23,6 +23,12 @@ def test_nothing_of_a_line_of_progress_is_cut_in_80_columns():
     assert "…" not in text and all(word in text for word in line.split())
 
 
+@pytest.mark.parametrize("values, shown", [((15.0, 15.0), "15"), ((15.0, 3.0, 7.0), "3 to 15"), ((), "0")])
+def test_z_is_that_of_a_tap_and_not_a_sum(values, shown):
+    row = ROW | {"z": {f"conv{number}.membrane": z for number, z in enumerate(values, start=1)}}
+    assert f" chaos 10.3 z {shown} acc 100.0% " in terminal.progress_line(row, 30)
+
+
 @pytest.mark.parametrize("norms, line", [
     ((2.0, 1.0), "at step 0 the chaos term's gradient has 50% of the task gradient's norm (1 of 2)"),
     ((2.0, 0.0), "no chaos term: plain backpropagation"),

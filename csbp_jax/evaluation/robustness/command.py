@@ -89,7 +89,7 @@ def robustness(
     content = _content(runs, measured, scores, plan) | {"differences": [_difference_json(d) for d in differences]}
     files.write_json(folder / "robustness.json", content)
     panels = _panels(groups, dict(zip(scores, measured, strict=True)))
-    plots_robustness.draw(folder / "figures" / "robustness.png", panels, _title(plan, measured[0]))
+    plots_robustness.draw(folder / "figures" / "robustness.png", panels, _title(plan, measured))
     console.print(f"numbers      {folder / 'robustness.json'}", soft_wrap=True)
     console.print(f"figure       {folder / 'figures' / 'robustness.png'}", soft_wrap=True)
     return content
@@ -205,8 +205,8 @@ def _panels(groups: Sequence[compare.Group], measured: dict[str, Measured]) -> l
     return panels
 
 
-def _title(plan: Plan, measured: Measured) -> str:
-    counts = {len(outcome.rows) for outcome in measured.outcomes.values()}
+def _title(plan: Plan, measured: Sequence[Measured]) -> str:
+    counts = {len(outcome.rows) for run in measured for outcome in run.outcomes.values()}
     return f"Robustness on {' or '.join(map(str, sorted(counts)))} examples of the {plan.split} split"
 
 

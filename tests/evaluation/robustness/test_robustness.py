@@ -105,6 +105,11 @@ def fake(correct, rows=None):
     )
 
 
+def test_the_title_has_the_numbers_of_examples_of_all_runs():
+    measured = [Measured({"clean": fake(np.ones((1, 1, count)))}, {}) for count in (359, 200)]
+    assert command._title(Plan(), measured) == "Robustness on 200 or 359 examples of the test split"
+
+
 def test_draws_are_averaged_and_the_worst_surrogate_counts():
     both = [[[1, 1, 0, 0], [1, 0, 1, 0]]]
     scores = comparison.scores(
