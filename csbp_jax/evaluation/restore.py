@@ -14,6 +14,7 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import DataSource
 from csbp_jax.evaluation import hub, published
 from csbp_jax.evaluation.published import WEIGHTS_LABELS, WeightsOf
+from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Aux
 from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -47,7 +48,8 @@ class RestoredRun(NamedTuple):
     """Names of the classes, in the order of their labels; empty if the folder does not record them."""
     own: Own = Own()
     neuron: Any = None
-    """The network's neuron, or the module of its neurons; None if the network of the user's own has no such field."""
+    """The network's neuron, or the module of its neurons; None if the network is no ``models.base.Network``, for such a
+    module need not take another neuron."""
 
 
 def load(
@@ -138,7 +140,7 @@ def restore(
         content.get("data", ""),
         _classes(content, config),
         own,
-        getattr(recipe.model, "neuron", None),
+        recipe.model.neuron if isinstance(recipe.model, Network) else None,
     )
 
 

@@ -20,6 +20,7 @@ from csbp_jax.config import ConfigError, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict, restore
+from csbp_jax.evaluation.robustness import measure
 from csbp_jax.reporting import terminal
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.sweep import grid
@@ -250,6 +251,9 @@ def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
     config, own = plugin_file.load_file(tmp_path / "page.py")
     result = loop.train(config, own=own, name="plain", root=tmp_path, console=quiet())
     assert result["gradient_norms"]["chaos"] > 0 and result["last"]["test_count"] == 100
+    restored = restore.restore(tmp_path / "plain", trust=True)
+    # It has a neuron with a surrogate, but is not called with another one.
+    assert measure.programs_of(restored, events=True).surrogates == ("own",)
 
 
 @pytest.mark.slow
