@@ -409,6 +409,10 @@ WRONG = {
     "def loss(config): return lambda logits, labels: 0.0": "{}: loss: ",
     "def loss(config): return config.optimizer.lr * 2": "{}:7: in loss: TypeError: unsupported operand type(s) for *: "
         "'TracedPlaceholder'",
+    "def control(config, tx): return tx if config.chaos.z0 == (0.0,) else tx":
+        "{}:7: in control: TypeError: <chaos.z0: one compilation has many values of it, so own parts cannot know it>\n",
+    "def loss(config): return 1 if config.seed else 2":
+        "{}:7: in loss: TypeError: <seed: one compilation has many values of it, so own parts cannot know it>\n",
     "def term(config): return lambda h, target, scale, *, cut, reduce: h": "{}: term gives (2, 2, 3); expected is",
     "def control(config, tx): return 3": "{}: control gives a int; expected is an optax transformation",
     "config = Config(model=config.model, epochs=0)": "epochs: 0 is not possible",
