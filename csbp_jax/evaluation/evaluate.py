@@ -74,8 +74,8 @@ def evaluate_run(
     Returns:
       The content of the file: ``accuracy``, ``top5`` (10 classes or more), ``nll`` (nats), ``ece`` and its
       ``calibration`` bins (:func:`csbp_jax.evaluation.scores.calibration`), ``per_class``, ``confusion`` (rows: true
-      classes), ``rates`` (spikes per neuron per time step, by layer) and ``accuracy_by_time``: entry t - 1 is that of
-      logits averaged over the first t steps.
+      classes), ``rates`` (spikes per neuron per time step, by layer of a ``Network``) and ``accuracy_by_time``: entry
+      t - 1 is that of logits averaged over the first t steps.
 
     Raises:
       ConfigError: no such run or split, or its data are missing or have other classes.
@@ -149,7 +149,8 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> No
     columns = ["time steps used", "accuracy", "95 % interval (Wilson)"]
     terminal.print_table(console, "accuracy by time", columns, by_time)
     rates = [[layer, f"{rate:.4f}"] for layer, rate in result["rates"].items()]
-    terminal.print_table(console, "firing rates", ["layer", "spikes per neuron per time step"], rates)
+    if rates:
+        terminal.print_table(console, "firing rates", ["layer", "spikes per neuron per time step"], rates)
 
     per_class, title = [row for row in result["per_class"] if row["count"]], "by class"
     if len(per_class) > _MAX_CLASSES:

@@ -1,6 +1,7 @@
 """Restoration of a run from its folder: its config, its network and its trained weights."""
 
 import functools
+import inspect
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
@@ -60,9 +61,10 @@ def load(
     ``apply(variables, x)`` returns ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
     normalised and encoded like the run's data, images in [0, 1] before that). Norms use their running statistics. It
     can be jitted, and also takes ``inspect=("layer", ...)``; see :class:`csbp_jax.models.base.Network` and
-    :class:`csbp_jax.models.taps.Aux`. It raises a ValueError for a time step of another shape, or of a dtype that is
-    not floating. T is that of the run's data; it may be another, for longer or shorter sequences, unless parameters
-    belong to numbered time steps (norms ``tebn`` and ``bntt``, neurons ``psn`` and ``masked_psn``).
+    :class:`csbp_jax.models.taps.Aux`. (A module of the user's own that takes no ``inspect`` is called without it, and
+    gives no spikes.) It raises a ValueError for a time step of another shape, or of a dtype that is not floating. T is
+    that of the run's data; it may be another, for longer or shorter sequences, unless parameters belong to numbered
+    time steps (norms ``tebn`` and ``bntt``, neurons ``psn`` and ``masked_psn``).
 
     Args:
       run: the folder of a run, or of a published network (evaluation/published.py); ``hf://USER/NAME`` or
@@ -133,7 +135,7 @@ def restore(
     return RestoredRun(
         output_folder,
         config,
-        recipe.model.apply,
+        _apply_of(recipe.model),
         variables,
         which,
         epoch,
@@ -142,6 +144,20 @@ def restore(
         own,
         recipe.model.neuron if isinstance(recipe.model, Network) else None,
     )
+
+
+def _apply_of(model: Any) -> Apply:
+    """Return a network's ``apply``, which leaves out ``inspect`` if it is a user's own module that does not take it."""
+    apply: Apply = model.apply
+    parameters = inspect.signature(type(model).__call__).parameters.values()
+    if any(p.name == "inspect" or p.kind == p.VAR_KEYWORD for p in parameters):
+        return apply
+
+    def without_inspect(*arguments: Any, **options: Any) -> tuple[jax.Array, Aux]:
+        options.pop("inspect", None)
+        return apply(*arguments, **options)
+
+    return without_inspect
 
 
 def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:

@@ -251,9 +251,14 @@ def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
     config, own = plugin_file.load_file(tmp_path / "page.py")
     result = loop.train(config, own=own, name="plain", root=tmp_path, console=quiet())
     assert result["gradient_norms"]["chaos"] > 0 and result["last"]["test_count"] == 100
+    evaluated = evaluate.evaluate_run(tmp_path / "plain", trust=True, console=quiet())
+    assert evaluated["accuracy"] == pytest.approx(result["last"]["test_accuracy"], abs=1e-9)
+    assert evaluated["rates"] == {}
     restored = restore.restore(tmp_path / "plain", trust=True)
     # It has a neuron with a surrogate, but is not called with another one.
     assert measure.programs_of(restored, events=True).surrogates == ("own",)
+    with pytest.raises(ConfigError, match=r"inspect: the network does not give .* of fc1; it needs to be a .*Network"):
+        inspection.inspect(restored, console=quiet())
 
 
 @pytest.mark.slow
