@@ -18,6 +18,7 @@ from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
 from csbp_jax.training.compiled import compile_run, initial_state, resolve_model
+from csbp_jax.training.plugins import Own
 
 _MAX_CLASSES = 12
 """With more classes, the terminal shows the least accurate ones, and no confusion matrix."""
@@ -57,6 +58,7 @@ def evaluate_run(
     split: str = "test",
     which: restore.WeightsOf = "last",
     trust: bool = False,
+    own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def evaluate_run(
       split: "test", "validation" or "train".
       which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
+      own: the run's own parts, if it was made from Python with some.
 
     Returns:
       The content of the file: ``accuracy``, ``top5`` (10 classes or more), ``nll`` (nats), ``ece`` and its
@@ -82,7 +85,7 @@ def evaluate_run(
     """
     console = make_console() if console is None else console
     forward.check_split(split)
-    restored = restore.restore(run, which, trust=trust)
+    restored = restore.restore(run, which, trust=trust, own=own)
     which = restored.which  # of a published network, those that it has
     parts, fingerprint = restore.load_data(restored, data_dir)
     folder = output_folder(restored.folder, "figures")
