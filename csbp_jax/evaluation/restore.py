@@ -164,8 +164,16 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
     """Load the splits of a run's data and their fingerprint (:func:`csbp_jax.training.build.load_data`).
 
     Raises:
-      ConfigError: they cannot be loaded, or their classes are not those that the run was trained on.
+      ConfigError: they are not there or cannot be loaded, or their classes are not those that the run was trained on.
     """
+    directory = run.config.data.dir
+    if directory and not run.own.data and not pathlib.Path(directory).is_dir():
+        file = run.folder / "config.json"  # not of a network on the hub
+        edit = f", or change data.dir in {file} and delete its sha256 (docs/running.md)" if file.exists() else ""
+        raise ConfigError(
+            f"{run.folder}: its data, {directory}, are not there; put them back, or run this where that path leads to "
+            f"them{edit}"
+        )
     splits, fingerprint = build.load_data(run.config, run.own, data_dir)
     count, now = run.config.model.classes, splits["train"].classes
     if now != count:
