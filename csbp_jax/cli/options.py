@@ -11,6 +11,7 @@ import inspect
 import io
 import itertools
 import os
+import pathlib
 import re
 import shlex
 import sys
@@ -222,7 +223,8 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
         overridden = _without_foreign_options(overridden, argv)
     config = check(overridden)
     try:
-        folder = expand_path(config.data.dir) if config.data.dir else ""
+        # Without a slash at the end or "./" at the beginning; "a/.." stays, for a may be a link.
+        folder = str(pathlib.Path(expand_path(config.data.dir))) if config.data.dir else ""
     except ValueError as error:
         raise ConfigError(f"--data.dir: {error}") from None
     # Expanded as most shells would: the same directory gives the same config, and so the same run.

@@ -18,6 +18,7 @@ from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
 from csbp_jax.training.compiled import compile_run, initial_state, resolve_model
+from csbp_jax.training.plugins import Own
 
 _MAX_CLASSES = 12
 """With more classes, the terminal shows the least accurate ones, and no confusion matrix."""
@@ -57,6 +58,7 @@ def evaluate_run(
     split: str = "test",
     which: restore.WeightsOf = "last",
     trust: bool = False,
+    own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -70,19 +72,20 @@ def evaluate_run(
       split: "test", "validation" or "train".
       which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
+      own: the run's own parts, if it was made from Python with some.
 
     Returns:
       The content of the file: ``accuracy``, ``top5`` (10 classes or more), ``nll`` (nats), ``ece`` and its
       ``calibration`` bins (:func:`csbp_jax.evaluation.scores.calibration`), ``per_class``, ``confusion`` (rows: true
-      classes), ``rates`` (spikes per neuron per time step, by layer) and ``accuracy_by_time``: entry t - 1 is that of
-      logits averaged over the first t steps.
+      classes), ``rates`` (spikes per neuron per time step, by layer of a ``Network``) and ``accuracy_by_time``: entry
+      t - 1 is that of logits averaged over the first t steps.
 
     Raises:
       ConfigError: no such run or split, or its data are missing or have other classes.
     """
     console = make_console() if console is None else console
     forward.check_split(split)
-    restored = restore.restore(run, which, trust=trust)
+    restored = restore.restore(run, which, trust=trust, own=own)
     which = restored.which  # of a published network, those that it has
     parts, fingerprint = restore.load_data(restored, data_dir)
     folder = output_folder(restored.folder, "figures")
@@ -149,7 +152,8 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> No
     columns = ["time steps used", "accuracy", "95 % interval (Wilson)"]
     terminal.print_table(console, "accuracy by time", columns, by_time)
     rates = [[layer, f"{rate:.4f}"] for layer, rate in result["rates"].items()]
-    terminal.print_table(console, "firing rates", ["layer", "spikes per neuron per time step"], rates)
+    if rates:
+        terminal.print_table(console, "firing rates", ["layer", "spikes per neuron per time step"], rates)
 
     per_class, title = [row for row in result["per_class"] if row["count"]], "by class"
     if len(per_class) > _MAX_CLASSES:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax import data
+from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import forward, restore, synaptic_ops
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.models.attention import thresholds_of
@@ -48,7 +49,8 @@ def inspect(
       their sums; and ``energy_nj``, nanojoules per example.
 
     Raises:
-      ConfigError: no such run, split or layer, or its data are missing or have other classes.
+      ConfigError: no such run, split or layer, its data are missing or have other classes, or the network is a module
+        of the user's own that cannot be inspected.
     """
     console = make_console() if console is None else console
     forward.check_split(split)
@@ -81,6 +83,11 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
     def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
         names = layers or forward.spiking_layers(apply, variables, x)
         (_, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names)
+        if missing := [layer for layer in names if layer not in aux.spikes or layer not in aux.membranes]:
+            raise ConfigError(
+                f"inspect: the network does not give spikes and membranes of {', '.join(missing)}; it needs to be a "
+                "csbp_jax.models.base.Network (docs/own.md)"
+            )
         fired = {layer: aux.spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
         steps = {layer: (aux.spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
 

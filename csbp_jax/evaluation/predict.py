@@ -18,6 +18,7 @@ from csbp_jax.data.user import arrays, prediction_inputs
 from csbp_jax.evaluation import forward, restore
 from csbp_jax.runtime.files import as_paths
 from csbp_jax.training import build
+from csbp_jax.training.plugins import Own
 
 
 class Answer(NamedTuple):
@@ -59,6 +60,7 @@ def predict(
     which: restore.WeightsOf = "last",
     top: int = 1,
     trust: bool = False,
+    own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
 ) -> list[Answer]:
     """Predict the classes of files, in their order; a file that cannot be read does not stop the others.
@@ -70,13 +72,14 @@ def predict(
       which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       top: number of classes per file.
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
+      own: the run's own parts, if it was made from Python with some.
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
 
     Raises:
       ConfigError: no such run, or ``top`` exceeds the number of classes.
     """
     files = as_paths(paths)
-    restored = restore.restore(run, which, trust=trust)
+    restored = restore.restore(run, which, trust=trust, own=own)
     if not 1 <= top <= restored.config.model.classes:
         raise ConfigError(f"--top: {top} is not possible; allowed are 1 to {restored.config.model.classes}")
     if not files:

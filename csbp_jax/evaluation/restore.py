@@ -1,6 +1,7 @@
 """Restoration of a run from its folder: its config, its network and its trained weights."""
 
 import functools
+import inspect
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
@@ -14,6 +15,7 @@ from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import DataSource
 from csbp_jax.evaluation import hub, published
 from csbp_jax.evaluation.published import WEIGHTS_LABELS, WeightsOf
+from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Aux
 from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -47,7 +49,8 @@ class RestoredRun(NamedTuple):
     """Names of the classes, in the order of their labels; empty if the folder does not record them."""
     own: Own = Own()
     neuron: Any = None
-    """The network's neuron, or the module of its neurons; None if the network of the user's own has no such field."""
+    """The network's neuron, or the module of its neurons; None if the network is no ``models.base.Network``, for such a
+    module need not take another neuron."""
 
 
 def load(
@@ -58,9 +61,10 @@ def load(
     ``apply(variables, x)`` returns ``(logits [B, T, C], aux)`` for the network's input ``x [B, T or 1, ...]`` (float32;
     normalised and encoded like the run's data, images in [0, 1] before that). Norms use their running statistics. It
     can be jitted, and also takes ``inspect=("layer", ...)``; see :class:`csbp_jax.models.base.Network` and
-    :class:`csbp_jax.models.taps.Aux`. It raises a ValueError for a time step of another shape, or of a dtype that is
-    not floating. T is that of the run's data; it may be another, for longer or shorter sequences, unless parameters
-    belong to numbered time steps (norms ``tebn`` and ``bntt``, neurons ``psn`` and ``masked_psn``).
+    :class:`csbp_jax.models.taps.Aux`. (A module of the user's own that takes no ``inspect`` is called without it, and
+    gives no spikes.) It raises a ValueError for a time step of another shape, or of a dtype that is not floating. T is
+    that of the run's data; it may be another, for longer or shorter sequences, unless parameters belong to numbered
+    time steps (norms ``tebn`` and ``bntt``, neurons ``psn`` and ``masked_psn``).
 
     Args:
       run: the folder of a run, or of a published network (evaluation/published.py); ``hf://USER/NAME`` or
@@ -131,23 +135,45 @@ def restore(
     return RestoredRun(
         output_folder,
         config,
-        recipe.model.apply,
+        _apply_of(recipe.model),
         variables,
         which,
         epoch,
         content.get("data", ""),
         _classes(content, config),
         own,
-        getattr(recipe.model, "neuron", None),
+        recipe.model.neuron if isinstance(recipe.model, Network) else None,
     )
+
+
+def _apply_of(model: Any) -> Apply:
+    """Return a network's ``apply``, which leaves out ``inspect`` if it is a user's own module that does not take it."""
+    apply: Apply = model.apply
+    parameters = inspect.signature(type(model).__call__).parameters.values()
+    if any(p.name == "inspect" or p.kind == p.VAR_KEYWORD for p in parameters):
+        return apply
+
+    def without_inspect(*arguments: Any, **options: Any) -> tuple[jax.Array, Aux]:
+        options.pop("inspect", None)
+        return apply(*arguments, **options)
+
+    return without_inspect
 
 
 def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str, DataSource], str]:
     """Load the splits of a run's data and their fingerprint (:func:`csbp_jax.training.build.load_data`).
 
     Raises:
-      ConfigError: they cannot be loaded, or their classes are not those that the run was trained on.
+      ConfigError: they are not there or cannot be loaded, or their classes are not those that the run was trained on.
     """
+    directory = run.config.data.dir
+    if directory and not run.own.data and not pathlib.Path(directory).is_dir():
+        file = run.folder / "config.json"  # not of a network on the hub
+        edit = f", or change data.dir in {file} and delete its sha256 (docs/running.md)" if file.exists() else ""
+        raise ConfigError(
+            f"{run.folder}: its data, {directory}, are not there; put them back, or run this where that path leads to "
+            f"them{edit}"
+        )
     splits, fingerprint = build.load_data(run.config, run.own, data_dir)
     count, now = run.config.model.classes, splits["train"].classes
     if now != count:

@@ -10,6 +10,7 @@ from csbp_jax.evaluation import restore
 from csbp_jax.evaluation.outputs import check_file, output_folder
 from csbp_jax.export import arrays, nir_graph, stablehlo
 from csbp_jax.runtime import files
+from csbp_jax.training.plugins import Own
 
 Form = Literal["safetensors", "npz", "stablehlo", "nir"]
 _WRITERS = {"safetensors": arrays.safetensors, "npz": arrays.npz, "stablehlo": stablehlo.write, "nir": nir_graph.write}
@@ -22,6 +23,7 @@ def export(
     *,
     which: restore.WeightsOf = "last",
     trust: bool = False,
+    own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
 ) -> pathlib.Path:
     """Write a run's network to a file, completely or not at all, and return its path.
@@ -34,6 +36,7 @@ def export(
         cannot be written.
       which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
+      own: the run's own parts, if it was made from Python with some.
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
 
     Raises:
@@ -42,7 +45,7 @@ def export(
     """
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
-    restored = restore.restore(run, which, trust=trust)
+    restored = restore.restore(run, which, trust=trust, own=own)
     file = pathlib.Path(out) if out else output_folder(restored.folder, "export") / "export" / f"{which}.{to}"
     check_file(file)
     texts = metadata(restored, data_dir)

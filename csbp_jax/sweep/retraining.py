@@ -10,6 +10,7 @@ from csbp_jax.sweep.driver import Comparison, run
 from csbp_jax.sweep.tables import Setting
 from csbp_jax.training import run_json
 from csbp_jax.training.plugin_file import reload
+from csbp_jax.training.plugins import Own
 
 
 def best(
@@ -17,6 +18,7 @@ def best(
     seeds: int = 10,
     *,
     trust: bool = False,
+    own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
     margin: float | None = None,
     console: Console | None = None,
@@ -27,9 +29,9 @@ def best(
     the sweep's settings without one it is the best in validation, so that both are tuned; if there is none, it is equal
     to the best setting but for ``chaos.z0``. It trains on the same seeds; there is no control if the best setting
     itself has no chaos term. The new runs form a sweep in ``FOLDER/best-seeds-FIRST-LAST-with-control``
-    (``FOLDER/best-seeds-FIRST-LAST`` without control). ``trust`` is as in
-    :func:`csbp_jax.evaluation.restore.load`, ``margin`` as in :class:`Comparison`. Fewer than 10 seeds are allowed, but
-    give a wide interval.
+    (``FOLDER/best-seeds-FIRST-LAST`` without control). ``trust`` and ``own`` are as
+    in :func:`csbp_jax.evaluation.restore.load`, ``margin`` as in :class:`Comparison`. Fewer than 10 seeds are allowed,
+    but give a wide interval.
 
     Raises:
       ConfigError: the folder does not exist, it holds no finished sweep, or in every setting a member diverged.
@@ -41,7 +43,7 @@ def best(
     metadata = content["config"]
     if "grid" not in metadata or not (folder / "members.csv").exists():
         raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
-    own, axes = reload(folder, content.get("own", {}), trust, None), metadata.pop("grid")
+    own, axes = reload(folder, content.get("own", {}), trust, own), metadata.pop("grid")
     config, grid_points = run_json.parse_base_config(folder / "config.json", metadata), grid.points(axes)
     points = [tables.plain(point) for point in grid_points]
     results = chunks.read_results(folder, len(points))

@@ -31,10 +31,25 @@ TRACED: dict[str, Any] = {
 
 
 class TracedPlaceholder:
-    """A field of TRACED in the config that own functions see; not a number, so that its use fails."""
+    """A field of TRACED in the config that own functions see; not a number, so that its use fails.
+
+    Comparisons fail, too, else a choice by its value would always be the same. Two of one field are equal, so that
+    modules and configs that hold them can be compared and hashed.
+    """
 
     def __init__(self, field: str):
         self.field = field
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TracedPlaceholder):
+            raise TypeError(repr(self))
+        return self.field == other.field
+
+    def __hash__(self) -> int:
+        return hash(self.field)
+
+    def __bool__(self) -> bool:
+        raise TypeError(repr(self))
 
     def __repr__(self) -> str:
         return f"<{self.field}: one compilation has many values of it, so own parts cannot know it>"

@@ -63,7 +63,8 @@ def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own
         return own or Own()
     if "sha256" not in metadata:
         raise ConfigError(
-            f"{folder}: was made from Python with own parts{in_parentheses(names)}; pass them as own=Own(...)"
+            f"{folder}: was made from Python with own parts{in_parentheses(names)}; pass them there as own=Own(...), "
+            "for commands read own parts only from a run that was made from their file (docs/own.md)"
         )
     if not copy.exists():
         raise ConfigError(f"{copy}: missing, and the run's own parts{in_parentheses(names)} with it; put it back")

@@ -100,9 +100,14 @@ def _check_or_write_config(
     if file.exists():
         stored = run_json.read_config(run)
         if differing := run_json.config_differences(stored["config"], config):
+            # Members of a sweep cannot go on with another config.
+            can_go_on = "grid" not in config and not run_json.config_differences(
+                stored["config"], config, run_json.EDITABLE
+            )
+            edit = f"To go on, change that in {file}, too, and delete its sha256 (docs/running.md); or g"
             raise ConfigError(
                 f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
-                "Give another NAME (--name), or start from scratch with FRESH=1 (--fresh)"
+                f"{edit if can_go_on else 'G'}ive another NAME (--name), or start from scratch with FRESH=1 (--fresh)"
             )
         if stored.get("data", data) != data:
             raise ConfigError(

@@ -152,6 +152,12 @@ def test_a_tilde_is_the_home_directory(capsys, tmp_path, monkeypatch, line, mess
     assert message.format(tmp_path) in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("word", ["mine/", "./mine", ".//mine/."])
+def test_a_directory_of_data_has_one_spelling(word):
+    _, config, _ = options.read("train", COMMANDS["train"][0], ["folder", f"--data.dir={word}"])
+    assert config.data.dir == "mine"
+
+
 def test_a_name_with_a_line_break_is_one_line(capsys, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "two\nlines").mkdir(parents=True)

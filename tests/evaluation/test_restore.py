@@ -184,6 +184,15 @@ def test_data_of_other_classes_are_refused(tmp_path):
         restore.load_data(run._replace(config=three), tmp_path)
 
 
+def test_data_that_are_elsewhere_are_answered_with_remedies(trained):
+    run = restore.restore(trained)._replace(config=replaced(configs.load("folder"), "data.dir", "not/here"))
+    said = r"its data, not/here, are not there; put them back, or run this where that path leads to them"
+    with pytest.raises(ConfigError, match=rf"{said}, or change data.dir in \S+/trained/config.json and delete"):
+        restore.load_data(run, "data")
+    with pytest.raises(ConfigError, match=f"hub/a/b: {said}$"):
+        restore.load_data(run._replace(folder=pathlib.Path("hub/a/b")), "data")
+
+
 def test_a_damaged_config_is_not_answered_with_an_option_of_training(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     (run / "config.json").write_text('{"conf')

@@ -1,5 +1,6 @@
 """Experiments of a user's own, outside the package: trained, resumed, swept, evaluated; never run without a word."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -20,9 +21,11 @@ from csbp_jax.config import ConfigError, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict, restore
+from csbp_jax.evaluation.robustness import measure
+from csbp_jax.export import export
 from csbp_jax.reporting import terminal
 from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.sweep import grid
+from csbp_jax.sweep import grid, retraining
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
 from csbp_jax.training.plugins import PLUGINS, plugin_run_name
 
@@ -250,6 +253,14 @@ def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
     config, own = plugin_file.load_file(tmp_path / "page.py")
     result = loop.train(config, own=own, name="plain", root=tmp_path, console=quiet())
     assert result["gradient_norms"]["chaos"] > 0 and result["last"]["test_count"] == 100
+    evaluated = evaluate.evaluate_run(tmp_path / "plain", trust=True, console=quiet())
+    assert evaluated["accuracy"] == pytest.approx(result["last"]["test_accuracy"], abs=1e-9)
+    assert evaluated["rates"] == {}
+    restored = restore.restore(tmp_path / "plain", trust=True)
+    # It has a neuron with a surrogate, but is not called with another one.
+    assert measure.programs_of(restored, events=True).surrogates == ("own",)
+    with pytest.raises(ConfigError, match=r"inspect: the network does not give .* of fc1; it needs to be a .*Network"):
+        inspection.inspect(restored, console=quiet())
 
 
 @pytest.mark.slow
@@ -283,15 +294,34 @@ def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_pat
     assert jnp.all(jnp.abs(pushed["w"]) > 0.5)  # Adam's first step, of noise alone
 
 
+def test_a_sweep_from_python_is_picked_from_with_its_own_parts(tmp_path):
+    config, parts = plugin_file.load_file(EXAMPLE)
+    own = dataclasses.replace(parts, file="", code=b"")
+    content = {"config": to_json(config) | {"grid": {"seed": [0]}}, "own": own.metadata()}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "members.csv").touch()
+    with pytest.raises(ConfigError, match=r"from Python with own parts \(data, neuron\); pass them there as own=Own"):
+        retraining.best(tmp_path)
+    with pytest.raises(ConfigError, match="not all members have a result"):
+        retraining.best(tmp_path, own=own)
+
+
 @pytest.mark.slow
-def test_the_pages_python_trains_and_loads(page, monkeypatch):
+def test_the_pages_python_trains_and_loads(page, monkeypatch, capsys):
     folder, names = page
     monkeypatch.chdir(folder)
     assert names["result"]["last"]["epoch"] == 1 and names["config"].model.classes == 3
     reported = json.loads(pathlib.Path("runs/toy/config.json").read_text())["own"]
     assert reported == {"parts": list(PLUGINS)}
-    with pytest.raises(ConfigError, match=r"was made from Python with own parts .*; pass them as own=Own"):
+    with pytest.raises(ConfigError, match=r"was made from Python with own parts .*; pass them there as own=Own"):
         csbp_jax.load("runs/toy")
+    assert main.main(["evaluate", "runs/toy", "--trust"]) == 2
+    assert "for commands read own parts only from a run that was made from their file" in capsys.readouterr().err
+    evaluated = evaluate.evaluate_run("runs/toy", own=names["own"], console=quiet())
+    assert evaluated["accuracy"] == pytest.approx(names["result"]["last"]["test_accuracy"], abs=1e-9)
+    np.save("x.npy", np.zeros((5, 12)))
+    assert predict.predict("runs/toy", "x.npy", own=names["own"])[0].labels
+    assert export("runs/toy", "npz", own=names["own"]).exists()
     with pytest.raises(ConfigError, match=r"has own parts .data, .*, but given are \(loss\)"):
         csbp_jax.load("runs/toy", own=csbp_jax.Own(loss=names["loss"]))
     with pytest.raises(ConfigError, match=r"NAME: missing; a run with own parts .* needs a name"):
@@ -405,6 +435,10 @@ WRONG = {
     "def loss(config): return lambda logits, labels: 0.0": "{}: loss: ",
     "def loss(config): return config.optimizer.lr * 2": "{}:7: in loss: TypeError: unsupported operand type(s) for *: "
         "'TracedPlaceholder'",
+    "def control(config, tx): return tx if config.chaos.z0 == (0.0,) else tx":
+        "{}:7: in control: TypeError: <chaos.z0: one compilation has many values of it, so own parts cannot know it>\n",
+    "def loss(config): return 1 if config.seed else 2":
+        "{}:7: in loss: TypeError: <seed: one compilation has many values of it, so own parts cannot know it>\n",
     "def term(config): return lambda h, target, scale, *, cut, reduce: h": "{}: term gives (2, 2, 3); expected is",
     "def control(config, tx): return 3": "{}: control gives a int; expected is an optax transformation",
     "config = Config(model=config.model, epochs=0)": "epochs: 0 is not possible",

@@ -156,6 +156,13 @@ def test_a_finished_run_goes_on_after_its_epochs_were_raised(finished, copy):
     assert again == result and "r is finished; FRESH=1" in text
 
 
+def test_the_refusal_of_more_epochs_says_how_the_run_goes_on(copy):
+    with pytest.raises(ConfigError, match=r"epochs \(2 there, 3 here\)\. To go on, change that in .*/r/config.json, t"):
+        run(dataclasses.replace(SMALL, epochs=3), copy.parent, name="r")
+    with pytest.raises(ConfigError, match=r"seed \(0 there, 1 here\)\. Give another NAME \(--name\), or start from"):
+        run(dataclasses.replace(SMALL, seed=1), copy.parent, name="r")
+
+
 @pytest.mark.parametrize("problem", ["4: .*; 2: .*", "all are missing"])
 def test_epochs_raised_without_an_intact_checkpoint_change_nothing(copy, problem):
     for checkpoint in (copy / "checkpoints" / "2", copy / "checkpoints" / "4"):

@@ -64,7 +64,7 @@ class Programs:
     Batches are ``{"x", "y", "index"}``: float32 inputs (pictures: brightness in [0, 1]), labels, and the numbers of the
     examples in their split, from which their random numbers follow.
 
-    neuron: of the network, whose surrogate the attacker replaces; None if it has no such field.
+    neuron: of the network, whose surrogate the attacker replaces; None if the network takes no other.
     events: whether inputs are frames of events, else still inputs.
     levels: largest number of spikes of a neuron per time step.
     """
