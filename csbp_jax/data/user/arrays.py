@@ -194,7 +194,7 @@ def _checked_source(source: Any, config: Config, origin: str, split: str) -> Use
             )
     if not isinstance(source.classes, int | np.integer) or not 1 <= source.classes <= MAX_CLASSES:
         raise ConfigError(f"{origin}: has {source.classes} classes; allowed are 1 to {MAX_CLASSES}")
-    checked = UserSource(source, origin)
+    checked = UserSource(source, origin, thread_safe=config.data.threads > 1)
     if not len(checked):
         raise ConfigError(f"{origin}: is empty; expected is at least one record")
     record = checked[0]  # so that data of another form are refused now, not after the network is compiled
