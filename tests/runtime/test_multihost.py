@@ -83,6 +83,24 @@ def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passe
     assert disconnected == [True]
 
 
+@pytest.mark.parametrize("kind", [OSError, KeyError])
+def test_a_process_raises_an_error_of_any_kind_only_after_it_has_passed_it_on(monkeypatch, kind):
+    sent: list[bytes] = []
+
+    def gathered(ours):
+        sent.append(ours.tobytes())
+        return np.stack([ours, np.zeros_like(ours)])
+
+    def fails():
+        raise kind("no file")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    with pytest.raises(kind, match="no file"):
+        multihost.all_succeed(fails)
+    assert len(sent) == 2 and b"no file" in sent[1]
+
+
 def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
     script = pathlib.Path(__file__).parents[1] / "support" / "process_agreement.py"
     how = f"127.0.0.1:{processes.free_port()},2"
@@ -100,6 +118,7 @@ def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
             "CheckpointError: damaged, says 0",
             str(process),
             f"ConfigError: no data{' (in process 0)' if process else ''}",
+            "ConfigError: ZeroDivisionError: 1 / 0 (in process 0)" if process else "ZeroDivisionError: 1 / 0",
             str(bool(process)),
             "ConfigError: damaged, says 0",
             "None",
