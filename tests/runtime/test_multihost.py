@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -157,6 +158,15 @@ def test_one_process_makes_the_cache_of_all(tmp_path):
     made = [{name for name in names if name.endswith(".part")} for names in opened]
     assert len(made[0]) == 2 and not made[1]
     assert opened[1].count("dataset_info.json") <= 6
+
+
+@pytest.mark.parametrize("code", [0, 2, 3, 4, 5, 42, 134])
+def test_the_slurm_script_requeues_what_can_resume_and_ends_with_the_code_of_the_run(code):
+    page = (processes.ROOT / "docs" / "scale.md").read_text()
+    (script,) = re.findall(r"```sh\n(#SBATCH.*?)```", page, re.DOTALL)
+    programs = f"srun() {{ return {code}; }}\nscontrol() {{ echo $1; }}\n"
+    done = subprocess.run(["sh", "-c", programs + script], stdout=-1, text=True)
+    assert (done.returncode, done.stdout) == (code, "requeue\n" if code in (5, 42, 134) else "")
 
 
 def rows(runs):
