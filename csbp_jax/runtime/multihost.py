@@ -4,6 +4,7 @@ Process 0 writes files and the terminal; the others compute and save their shard
 of one process are passed to all, so that none waits for another that has left.
 """
 
+import collections
 import contextlib
 import json
 import re
@@ -34,7 +35,7 @@ def connected(how: str, stop: Stop) -> Iterator[Stop]:
       stop: this process's Stop. JAX takes over SIGTERM and passes it to the other processes.
 
     Raises:
-      ConfigError: ``how`` is none of these, or the processes could not connect.
+      ConfigError: ``how`` is none of these, the processes could not connect, or they have different numbers of devices.
       Lost: another process ended before this one.
     """
     if how == "off":
@@ -43,6 +44,7 @@ def connected(how: str, stop: Stop) -> Iterator[Stop]:
     _connect(how)
     try:
         with stop.deferred():
+            _check_device_counts()
             yield _SharedStop(stop)
     except (Stopped, Diverged):  # raised by all processes at the same step
         jax.distributed.shutdown()
@@ -185,6 +187,19 @@ def _connect(how: str) -> None:
     except (ValueError, RuntimeError) as error:
         cause = str(error).strip().partition("\n")[0][:200]
         raise ConfigError(f"--distributed: {how!r}: the processes could not connect ({cause})") from None
+
+
+def _check_device_counts() -> None:
+    # JAX's collectives of values on the host need equal numbers. All processes see the same devices, so all raise.
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    for process, count in sorted(counts.items()):
+        if count != counts[0]:
+            raise _raised_by_all(
+                ConfigError(
+                    f"--distributed: process 0 has {counts[0]} devices, but process {process} has {count}; start all "
+                    "with equally many"
+                )
+            )
 
 
 def _line(error: Exception) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -46,6 +47,18 @@ def test_off_is_this_process_and_its_own_stop():
     with multihost.connected("off", stop) as shared:
         assert shared is stop
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
+
+
+def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch):
+    disconnected: list[bool] = []
+    devices = [types.SimpleNamespace(process_index=process) for process in (0, 0, 1, 1, 2)]
+    monkeypatch.setattr(multihost, "_connect", lambda how: None)
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: disconnected.append(True))
+    message = "--distributed: process 0 has 2 devices, but process 2 has 1; start all with equally many"
+    with pytest.raises(ConfigError, match=message), multihost.connected("auto", Stop()):
+        pass
+    assert disconnected == [True]
 
 
 def test_an_error_that_names_a_file_that_is_not_utf8_reaches_all(monkeypatch):
