@@ -1,7 +1,9 @@
 """Random-access sources of records: the protocol of all data sets, and an adapter for user-defined sources."""
 
+import contextlib
 import functools
 import hashlib
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,10 +18,13 @@ Record = dict[str, Array]
 Batch = dict[str, Array]
 """``{"x": [B, T or 1, ...], "y": [B]}``, and possibly further arrays with one entry per example."""
 
+# Of the module and not of a source: several may share an open file, and a lock cannot be pickled for worker processes.
+_ONE_THREAD = threading.RLock()  # reentrant, since a user's source may read another
+
 
 @runtime_checkable
 class DataSource(Protocol):
-    """Records of one split, by index.
+    """Records of one split, by index. Each stream of batches reads them in threads of its own.
 
     A subclass needs ``__len__``, ``__getitem__`` and ``classes``; the rest has defaults. Any other class with all of
     these members is a source as well.
@@ -91,9 +96,11 @@ class UserSource(DataSource):
       source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``events``, ``num_uniforms``, ``take``,
         ``class_names`` and ``fingerprint``.
       name: what messages begin with; by default the source's class.
+      thread_safe: whether several threads may read it at once; otherwise they read all such sources in turn.
     """
 
-    def __init__(self, source: Any, name: str = ""):
+    def __init__(self, source: Any, name: str = "", thread_safe: bool = True):
+        self.thread_safe = thread_safe
         self.name = name or type(source).__name__
         self.source = source
         self.classes = int(source.classes)  # NumPy's integers are not JSON
@@ -107,7 +114,8 @@ class UserSource(DataSource):
         return str(getattr(self.source, "fingerprint", ""))
 
     def __len__(self) -> int:
-        return len(self.source)
+        with self._turn():
+            return len(self.source)
 
     def __getitem__(self, i: int) -> Record:
         """Read a record.
@@ -115,7 +123,8 @@ class UserSource(DataSource):
         Raises:
           ConfigError: it has another form or shape than record 0, or a label that is no class.
         """
-        record: Record = self.source[i]
+        with self._turn():
+            record: Record = self.source[i]
         try:
             shape, y = np.shape(record["x"]), record["y"]
         except (KeyError, TypeError, ValueError):
@@ -131,7 +140,8 @@ class UserSource(DataSource):
 
     @functools.cached_property
     def _shape(self) -> tuple[int, ...]:
-        return np.shape(self.source[0]["x"])
+        with self._turn():
+            return np.shape(self.source[0]["x"])
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Stack records into a batch, as the source does if it defines this.
@@ -141,9 +151,13 @@ class UserSource(DataSource):
         """
         if not hasattr(self.source, "take"):
             return super().take(indices, uniforms)
-        batch: Batch = self.source.take(indices, uniforms)
+        with self._turn():
+            batch: Batch = self.source.take(indices, uniforms)
         self._check_labels(indices, batch["y"])
         return batch
+
+    def _turn(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.thread_safe else _ONE_THREAD
 
     def _check_labels(self, indices: Array, labels: Any) -> None:
         y = np.asarray(labels)

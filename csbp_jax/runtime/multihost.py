@@ -4,6 +4,7 @@ Process 0 writes files and the terminal; the others compute and save their shard
 of one process are passed to all, so that none waits for another that has left.
 """
 
+import collections
 import contextlib
 import json
 import re
@@ -34,7 +35,7 @@ def connected(how: str, stop: Stop) -> Iterator[Stop]:
       stop: this process's Stop. JAX takes over SIGTERM and passes it to the other processes.
 
     Raises:
-      ConfigError: ``how`` is none of these, or the processes could not connect.
+      ConfigError: ``how`` is none of these, the processes could not connect, or they have different numbers of devices.
       Lost: another process ended before this one.
     """
     if how == "off":
@@ -43,6 +44,7 @@ def connected(how: str, stop: Stop) -> Iterator[Stop]:
     _connect(how)
     try:
         with stop.deferred():
+            _check_device_counts()
             yield _SharedStop(stop)
     except (Stopped, Diverged):  # raised by all processes at the same step
         jax.distributed.shutdown()
@@ -67,8 +69,7 @@ def broadcast_from_host0(function: Callable[[], Result]) -> Result:
     """Call ``function`` in process 0 and return its result in all; with several processes it must be JSON.
 
     Raises:
-      ConfigError, CheckpointError, OSError: process 0 raised it; all processes raise it, the others an OSError as a
-        ConfigError.
+      Exception: process 0 raised it; the others raise it as a ConfigError, or a CheckpointError if it is one.
     """
     if jax.process_count() == 1:
         return function()
@@ -78,7 +79,7 @@ def broadcast_from_host0(function: Callable[[], Result]) -> Result:
         try:
             content = {"result": function()}
         except Exception as raised:
-            error, content = raised, {"error": str(raised), "checkpoint": isinstance(raised, CheckpointError)}
+            error, content = raised, {"error": _line(raised), "checkpoint": isinstance(raised, CheckpointError)}
     message = json.dumps(content).encode() if is_host0() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
     received = multihost_utils.broadcast_one_to_all(np.frombuffer(message or bytes(size), np.uint8))
@@ -93,17 +94,19 @@ def all_succeed(function: Callable[[], Result]) -> Result:
     """Call ``function`` in all processes and return its local result if none of them raised an error.
 
     Raises:
-      ConfigError, CheckpointError: a process raised it; in the other processes the message names that process.
+      Exception: this process raised it; the others raise it as a ConfigError, or a CheckpointError if it is one, and
+        the message names this process.
     """
     if jax.process_count() == 1:
         return function()
     result: Any = None
-    error: ConfigError | None = None
+    error: Exception | None = None
     try:
         result = function()
-    except ConfigError as raised:
+    except Exception as raised:
         error = raised
-    message = f"{isinstance(error, CheckpointError):d}{error}".encode(errors="surrogateescape") if error else b""
+    text = f"{isinstance(error, CheckpointError):d}{_line(error)}" if error else ""
+    message = text.encode(errors="surrogateescape")
     sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(message))))
     if sizes.any():
         padded = np.frombuffer(message.ljust(int(sizes.max())), np.uint8)
@@ -121,7 +124,7 @@ def host0_first(function: Callable[[], Result]) -> Result:
     """Call ``function`` in process 0, then in the others, as :func:`all_succeed`; they find what process 0 has written.
 
     Raises:
-      ConfigError, CheckpointError: a process raised it.
+      Exception: a process raised it, as in :func:`all_succeed`.
     """
     results: list[Result] = []
     broadcast_from_host0(lambda: results.append(function()))
@@ -184,6 +187,26 @@ def _connect(how: str) -> None:
     except (ValueError, RuntimeError) as error:
         cause = str(error).strip().partition("\n")[0][:200]
         raise ConfigError(f"--distributed: {how!r}: the processes could not connect ({cause})") from None
+
+
+def _check_device_counts() -> None:
+    # JAX's collectives of values on the host need equal numbers. All processes see the same devices, so all raise.
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    for process, count in sorted(counts.items()):
+        if count != counts[0]:
+            raise _raised_by_all(
+                ConfigError(
+                    f"--distributed: process 0 has {counts[0]} devices, but process {process} has {count}; start all "
+                    "with equally many"
+                )
+            )
+
+
+def _line(error: Exception) -> str:
+    """Describe an error to processes in which it did not occur."""
+    if isinstance(error, ConfigError | OSError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
 
 
 _RAISED_BY_ALL = "_raised_by_all"

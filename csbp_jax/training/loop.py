@@ -79,7 +79,8 @@ def train(
     run = compile_run(config, splits["train"], len(splits["train"]) // config.batch_size, own)
     state = initial_state(run, functools.partial(console.print, soft_wrap=True))
     with contextlib.closing(run.batches(config.seed, readers=data.Readers())) as batches:
-        first_batch = run.shard_batch(next(batches))
+        # Each process reads rows of its own, which it alone may fail to read.
+        first_batch = run.shard_batch(multihost.all_succeed(lambda: next(batches)))
     # Traced before anything is written, so that a tap that does not exist leaves no folder behind.
     _, metrics = multihost.all_succeed(functools.partial(jax.eval_shape, run.train_step, state, first_batch))
     saved = checkpoint_content(state, metrics) | {"chosen": selection.select(state, 0, selection.NO_EPOCH)}

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from csbp_jax import data
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.data import pipeline
 from csbp_jax.data.source import UserSource
+from csbp_jax.data.user import arrays
 
 SEED, BATCH = 11, 16
 
@@ -191,6 +192,56 @@ class RecordList(list):
     classes = 10
 
 
+class Handle:
+    """What only one thread at a time may read, such as a source with an open file."""
+
+    classes, busy = 10, False
+
+    def __len__(self):
+        return self.alone(40)
+
+    def __getitem__(self, i):
+        return self.alone({"x": np.zeros((1, 2), np.float32), "y": np.int32(0)})
+
+    def alone(self, value):
+        assert not self.busy
+        self.busy = True
+        time.sleep(0.001)
+        self.busy = False
+        return value
+
+
+class HandleOfBatches(Handle):
+    def take(self, indices, uniforms):
+        return self.alone({"x": np.zeros((len(indices), 1, 2), np.float32), "y": np.zeros(len(indices), np.int32)})
+
+
+@pytest.mark.parametrize("kind", [Handle, HandleOfBatches])
+def test_streams_and_evaluations_read_an_own_source_in_turn(kind):
+    """Also where it serves as all three splits."""
+    own = arrays.sources(dict.fromkeys(("train", "validation", "test"), kind()), Config(), "own")
+    streams: list[Any] = [data.train_batches(own["train"], 8, seed) for seed in range(3)]
+    for _ in itertools.islice(zip(*streams, strict=True), 3):
+        assert len(list(data.eval_batches(own["validation"], 8))) == 5
+    for stream in streams:
+        stream.close()
+
+
+def test_several_threads_read_an_own_source_at_once_if_data_threads_asks_for_them():
+    class Waiting(RecordList):
+        everyone = threading.Barrier(1)
+
+        def take(self, indices, uniforms):
+            self.everyone.wait(timeout=20)
+            return {"x": np.zeros((len(indices), 1, 2), np.float32), "y": np.zeros(len(indices), np.int32)}
+
+    source = Waiting([{"x": np.zeros((1, 2), np.float32), "y": np.int32(0)}] * 40)
+    config = replaced(Config(), "data.threads", 4)
+    own = arrays.sources(dict.fromkeys(("train", "validation", "test"), source), config, "own")
+    source.everyone = threading.Barrier(4)
+    assert len(list(data.eval_batches(own["test"], 5, readers=data.configured_readers(config)))) == 8
+
+
 def test_a_source_that_draws_nothing_is_evaluated_by_its_take():
     class Halves(RecordList):
         def take(self, indices, uniforms):
@@ -257,6 +308,10 @@ def test_wrong_labels_of_a_batch_are_one_line(y, message):
 
 def test_a_pickled_source_is_small():
     assert len(pickle.dumps(Noisy())) < 200
+
+
+def test_a_source_that_threads_read_in_turn_can_be_pickled():
+    assert len(pickle.loads(pickle.dumps(UserSource(Noisy(), thread_safe=False)))) == 103
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -47,6 +49,18 @@ def test_off_is_this_process_and_its_own_stop():
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
 
 
+def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch):
+    disconnected: list[bool] = []
+    devices = [types.SimpleNamespace(process_index=process) for process in (0, 0, 1, 1, 2)]
+    monkeypatch.setattr(multihost, "_connect", lambda how: None)
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: disconnected.append(True))
+    message = "--distributed: process 0 has 2 devices, but process 2 has 1; start all with equally many"
+    with pytest.raises(ConfigError, match=message), multihost.connected("auto", Stop()):
+        pass
+    assert disconnected == [True]
+
+
 def test_an_error_that_names_a_file_that_is_not_utf8_reaches_all(monkeypatch):
     message = b"0caf\xe9: missing"
 
@@ -83,6 +97,24 @@ def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passe
     assert disconnected == [True]
 
 
+@pytest.mark.parametrize("kind", [OSError, KeyError])
+def test_a_process_raises_an_error_of_any_kind_only_after_it_has_passed_it_on(monkeypatch, kind):
+    sent: list[bytes] = []
+
+    def gathered(ours):
+        sent.append(ours.tobytes())
+        return np.stack([ours, np.zeros_like(ours)])
+
+    def fails():
+        raise kind("no file")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    with pytest.raises(kind, match="no file"):
+        multihost.all_succeed(fails)
+    assert len(sent) == 2 and b"no file" in sent[1]
+
+
 def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
     script = pathlib.Path(__file__).parents[1] / "support" / "process_agreement.py"
     how = f"127.0.0.1:{processes.free_port()},2"
@@ -100,6 +132,7 @@ def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
             "CheckpointError: damaged, says 0",
             str(process),
             f"ConfigError: no data{' (in process 0)' if process else ''}",
+            "ConfigError: ZeroDivisionError: 1 / 0 (in process 0)" if process else "ZeroDivisionError: 1 / 0",
             str(bool(process)),
             "ConfigError: damaged, says 0",
             "None",
@@ -138,6 +171,15 @@ def test_one_process_makes_the_cache_of_all(tmp_path):
     made = [{name for name in names if name.endswith(".part")} for names in opened]
     assert len(made[0]) == 2 and not made[1]
     assert opened[1].count("dataset_info.json") <= 6
+
+
+@pytest.mark.parametrize("code", [0, 2, 3, 4, 5, 42, 134])
+def test_the_slurm_script_requeues_what_can_resume_and_ends_with_the_code_of_the_run(code):
+    page = (processes.ROOT / "docs" / "scale.md").read_text()
+    (script,) = re.findall(r"```sh\n(#SBATCH.*?)```", page, re.DOTALL)
+    programs = f"srun() {{ return {code}; }}\nscontrol() {{ echo $1; }}\n"
+    done = subprocess.run(["sh", "-c", programs + script], stdout=-1, text=True)
+    assert (done.returncode, done.stdout) == (code, "requeue\n" if code in (5, 42, 134) else "")
 
 
 def rows(runs):

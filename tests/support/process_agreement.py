@@ -23,7 +23,7 @@ def main(how, process, file):
     def reported(function):
         try:
             return function()
-        except ConfigError as error:
+        except (ConfigError, ZeroDivisionError) as error:
             return f"{type(error).__name__}: {error}"
 
     with multihost.connected(how, Stop()) as stop:
@@ -34,6 +34,7 @@ def main(how, process, file):
         )
         print(multihost.all_succeed(lambda: process))
         print(reported(lambda: multihost.all_succeed(lambda: process or fails(ConfigError, "no data"))))
+        print(reported(lambda: multihost.all_succeed(lambda: process or fails(ZeroDivisionError, "1 / 0"))))
         print(multihost.host0_first(existed))
         print(reported(lambda: multihost.host0_first(lambda: fails(ConfigError, f"damaged, says {process}"))))
         print(reported(lambda: multihost.check_equal("options", {"seed": process // 2})))

@@ -23,7 +23,7 @@ from csbp_jax import configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import hardware, sharding
+from csbp_jax.runtime import hardware, multihost, sharding
 from csbp_jax.training import flip_meter, loop, metrics_log, run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run, resolve
@@ -152,6 +152,27 @@ def test_processes_that_load_data_are_started_once_for_the_training(tmp_path, mo
     monkeypatch.setattr(data, "train_batches", recorded)
     run(replaced(SMALL, "data.workers", 2), tmp_path)
     assert readers == [data.Readers(), data.Readers(workers=2)]
+
+
+def test_all_processes_learn_of_a_first_batch_that_one_of_them_cannot_read(tmp_path, monkeypatch):
+    passed_on: list[str] = []
+
+    def all_succeed(function):
+        try:
+            return function()
+        except ConfigError as error:
+            passed_on.append(str(error))
+            raise
+
+    def fails(*_, **__):
+        raise ConfigError("record 3 cannot be read")
+
+    monkeypatch.setattr(multihost, "all_succeed", all_succeed)
+    monkeypatch.setattr(data, "train_batches", fails)
+    monkeypatch.setattr(loop, "initial_state", lambda *_: None)
+    with pytest.raises(ConfigError, match="record 3 cannot be read"):
+        run(SMALL, tmp_path)
+    assert passed_on == ["record 3 cannot be read"]
 
 
 def test_a_finished_run_is_not_trained_again_and_fresh_renames_it(finished, tmp_path):

@@ -17,7 +17,7 @@ import pytest
 import csbp_jax
 from csbp_jax import chaos, models
 from csbp_jax.cli import main
-from csbp_jax.config import ConfigError, replaced, to_json
+from csbp_jax.config import Config, ConfigError, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict, restore
@@ -381,7 +381,12 @@ WRONG = {
     "        return {'x': np.zeros((len(indices), 2, 3)), 'y': np.zeros(len(indices), int)}\n"
     "cut = Cut([{'x': np.zeros((9, 3)), 'y': 0}] * 40)\n"
     "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), cut)":
-        "{}: data: validation: x of record 0 is (9, 3), but (2, 3) by take, which evaluation does not call if there",
+        "{}: data: validation: x of record 0 is float64 (9, 3), but float64 (2, 3) by take, which evaluation does not",
+    "class Scaled(list):\n    classes, num_uniforms = 2, 1\n    def take(self, indices, uniforms):\n"
+    "        return {'x': np.zeros((len(indices), 1, 3), np.float32), 'y': np.zeros(len(indices), int)}\n"
+    "scaled = Scaled([{'x': np.zeros((1, 3), np.uint8), 'y': 0}] * 40)\n"
+    "def data(config, data_dir): return dict.fromkeys(('train', 'validation', 'test'), scaled)":
+        "{}: data: validation: x of record 0 is uint8 (1, 3), but float32 (1, 3) by take, which evaluation does not",
     "x[3] = np.nan": "{}: data: train: x holds values that are not finite",
     "x = np.zeros((40, 3, 3))": "{}: data: train: x has 3 time steps; expected is model.time_steps (2)",
     "def data(config, data_dir): return {'train': (x, y), 'test': 3}": "{}: data: test is a int without __len__; exp",
@@ -518,6 +523,19 @@ def test_own_classes_are_not_for_other_processes(tmp_path):
     assert len(build.load_data(config, parts, tmp_path)[0]["train"]) == 20
     with pytest.raises(ConfigError, match=r"data.workers: 2 is not possible for a source that .*s.py defines"):
         build.load_data(replaced(config, "data.workers", 2), parts, tmp_path)
+
+
+@pytest.mark.parametrize(("events", "kind"), [(True, np.uint8), (False, np.float64)])
+def test_take_may_convert_records_to_a_type_in_which_they_mean_the_same(events, kind):
+    class Converted(list):
+        classes, num_uniforms = 2, 1
+
+        def take(self, indices, uniforms):
+            return {"x": np.zeros((len(indices), 1, 3), np.float32), "y": np.zeros(len(indices), int)}
+
+    source: Any = Converted([{"x": np.zeros((1, 3), kind), "y": 0}])
+    source.events = events
+    assert arrays.sources(dict.fromkeys(("train", "validation", "test"), source), Config(), "own")
 
 
 SOURCE = """class S(list):

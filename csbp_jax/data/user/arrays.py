@@ -194,7 +194,7 @@ def _checked_source(source: Any, config: Config, origin: str, split: str) -> Use
             )
     if not isinstance(source.classes, int | np.integer) or not 1 <= source.classes <= MAX_CLASSES:
         raise ConfigError(f"{origin}: has {source.classes} classes; allowed are 1 to {MAX_CLASSES}")
-    checked = UserSource(source, origin)
+    checked = UserSource(source, origin, thread_safe=config.data.threads > 1)
     if not len(checked):
         raise ConfigError(f"{origin}: is empty; expected is at least one record")
     record = checked[0]  # so that data of another form are refused now, not after the network is compiled
@@ -205,11 +205,16 @@ def _checked_source(source: Any, config: Config, origin: str, split: str) -> Use
     _check_brightness(example, config, origin)
     if split == "train" and not checked.events:
         _check_augment(checked, shape, config, origin)
-    unaugmented = np.shape(record["x"])
-    if split != "train" and checked.num_uniforms and unaugmented != shape:
+    plain = np.asarray(record["x"])
+    # Frames are the same numbers in any type, but an integer's brightness is relative to its type.
+    other_type = (
+        not checked.events and plain.dtype != example.dtype and {plain.dtype.kind, example.dtype.kind} & set("iu")
+    )
+    if split != "train" and checked.num_uniforms and (plain.shape != shape or other_type):
         raise ConfigError(
-            f"{origin}: x of record 0 is {unaugmented}, but {shape} by take, which evaluation does not call if there "
-            f"are num_uniforms; give this split none, or records of {shape}"
+            f"{origin}: x of record 0 is {plain.dtype} {plain.shape}, but {example.dtype} {shape} by take, which "
+            f"evaluation does not call if there are num_uniforms; give this split none, or records of {example.dtype} "
+            f"{shape}"
         )
     return checked
 
