@@ -105,7 +105,7 @@ def evaluate(argv: Sequence[str]) -> None:
     from csbp_jax.evaluation.evaluate import evaluate_run
 
     evaluate_run(
-        options.run, split=options.split, which=options.weights_of, trust=options.trust, data_dir=options.data_dir
+        options.run, split=options.split, weights_of=options.weights_of, trust=options.trust, data_dir=options.data_dir
     )
 
 
@@ -139,7 +139,7 @@ def predict(argv: Sequence[str]) -> None:
     predictions = predict.predict(
         options.run,
         list(options.files),
-        which=options.weights_of,
+        weights_of=options.weights_of,
         top=options.top,
         trust=options.trust,
         data_dir=options.data_dir,
@@ -263,7 +263,7 @@ def export(argv: Sequence[str]) -> None:
         options.run,
         options.to,
         options.out,
-        which=options.weights_of,
+        weights_of=options.weights_of,
         trust=options.trust,
         data_dir=options.data_dir,
     )
@@ -291,7 +291,7 @@ def push(argv: Sequence[str]) -> None:
         hub.push(
             options.run,
             options.repository,
-            which=options.weights_of,
+            weights_of=options.weights_of,
             private=options.private,
             trust=options.trust,
         )

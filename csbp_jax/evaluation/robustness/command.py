@@ -158,7 +158,7 @@ def _content(
             {
                 "run": run.folder.resolve().name,
                 "seed": run.config.seed,
-                "weights_of": run.which,
+                "weights_of": run.weights_of,
                 "epoch": run.epoch,
                 "examples": outcomes["clean"].rows.tolist(),
                 "attacked": attacked[0] if attacked else [],
@@ -212,7 +212,7 @@ def _title(plan: Plan, measured: Measured) -> str:
 
 def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: Scores) -> None:
     name, clean = run.folder.resolve().name, percent(comparison.interval(list(scores["clean"])))
-    epoch = f"{restore.WEIGHTS_LABELS[run.which]} ({run.epoch})"
+    epoch = f"{restore.WEIGHTS_LABELS[run.weights_of]} ({run.epoch})"
     console.print(f"{name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
     rows = []
     for name, values in scores.items():
