@@ -114,7 +114,9 @@ def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) ->
 
 
 def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int], None]) -> list[dict[str, Any]]:
-    """Train members, and return the results of each: ``{epochs: [...], last, chosen, bad_steps}``.
+    """Train members, and return the results of each: ``{diverged, epochs: [...], last, chosen}``.
+
+    ``chosen`` is None if validation selected no epoch. With ``optimizer.ema`` there is also ``ema``.
 
     Args:
       runs: compiled for their group.
