@@ -141,8 +141,11 @@ def test_from_the_command_line(prepared, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shorter_side": 32}, "data.shorter_side: 32, but digits has none; it is for the data set imagenet"),
-        ({"resizer": "cykooz"}, "data.resizer: cykooz, but images of digits are not resized"),
+        (
+            {"shorter_side": 32},
+            "data.shorter_side: 32, but digits has no such option; it is for the data set imagenet$",
+        ),
+        ({"resizer": "cykooz"}, "'cykooz', but digits has no such option; it is for the data set imagenet or folder"),
     ],
 )
 def test_other_data_sets_have_none(changes, message):
