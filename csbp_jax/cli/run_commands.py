@@ -234,9 +234,7 @@ def robustness(argv: Sequence[str]) -> None:
     control = None
     if options.control is not None:
         control = runs[[os.path.realpath(run) for run in names].index(os.path.realpath(options.control))]
-    command.robustness(
-        runs, plan, command.Comparison(control, options.margin), data_dir=options.data_dir, out=options.out
-    )
+    command.robustness(runs, plan, control=control, margin=options.margin, data_dir=options.data_dir, out=options.out)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
