@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ Batch = dict[str, Array]
 """``{"x": [B, T or 1, ...], "y": [B]}``, and possibly further arrays with one entry per example."""
 
 
-@runtime_checkable
 class DataSource(Protocol):
     """Records of one split, by index.
 
@@ -90,12 +89,11 @@ class UserSource(DataSource):
     Args:
       source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``events``, ``num_uniforms``, ``take``,
         ``class_names`` and ``fingerprint``.
-      name: what messages begin with; by default the source's class.
+      name: what messages begin with.
     """
 
-    def __init__(self, source: Any, name: str = ""):
-        self.name = name or type(source).__name__
-        self.source = source
+    def __init__(self, source: Any, name: str):
+        self.source, self.name = source, name
         self.classes = int(source.classes)  # NumPy's integers are not JSON
         self.events = bool(getattr(source, "events", False))
         self.num_uniforms = getattr(source, "num_uniforms", 0)
@@ -181,16 +179,6 @@ class Unaugmented(DataSource):
         if self.source.num_uniforms:
             return super().take(indices, uniforms)
         return self.source.take(self.rows[indices], uniforms)
-
-
-def as_data_source(source: Any) -> DataSource:
-    """Complete a source with the defaults of the protocol if it lacks any member."""
-    return source if isinstance(source, DataSource) else UserSource(source)
-
-
-def take(source: Any, indices: Array, uniforms: Array) -> Batch:
-    """Stack records of any source, even one that defines no ``take``."""
-    return as_data_source(source).take(indices, uniforms)
 
 
 def example_batch(source: DataSource) -> Batch:
