@@ -239,7 +239,7 @@ def _obstacles(subject: Subject, rows: NDArray[np.int64], plan: Plan) -> dict[st
 def _batch_size(examples: int, config: Config) -> int:
     """Return the size of the fewest equal batches that are no larger than those of evaluation."""
     size = -(-examples // -(-examples // config.eval_batch_size))
-    return -(-size // jax.device_count()) * jax.device_count()
+    return sharding.rounded_up(size, jax.device_count())
 
 
 def _outcomes(
