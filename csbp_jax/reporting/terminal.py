@@ -25,6 +25,7 @@ from csbp_jax.config import escaped
 
 __all__ = [
     "Console",
+    "Show",
     "gradient_share",
     "is_live",
     "kicks",
@@ -36,6 +37,10 @@ __all__ = [
     "progress_line",
     "stages",
 ]
+
+
+Show = Callable[[str, int, int], None]
+"""Progress callback ``show(stage, done, total)`` of :func:`stages`; a total of 0 is unknown."""
 
 
 class Console(rich_console.Console):
@@ -77,7 +82,7 @@ def logged_progress(console: Console, total: int) -> Iterator[Callable[[int, str
 
 
 @contextlib.contextmanager
-def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def stages(console: Console) -> Iterator[Show]:
     """Show a progress bar per stage, or lines without a terminal; yields ``show(stage, done, total)``.
 
     A stage with a total of 0 is of unknown length: its bar shows how long it has lasted, and ends when another begins.
