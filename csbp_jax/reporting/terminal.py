@@ -216,13 +216,19 @@ def print_result(
 
 
 def print_table(
-    console: Console, title: str, columns: list[str], rows: list[list[str]], words: int = 1, last_words: int = 0
+    console: Console,
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    text_columns: int = 1,
+    last_text_columns: int = 0,
 ) -> None:
-    """Print a table: the first ``words`` and the last ``last_words`` columns are text, folded on a narrow terminal; the
-    others are numbers. Control characters are escaped."""
+    """Print a table: its first ``text_columns`` and its last ``last_text_columns`` columns are text, folded on a narrow
+    terminal; the others are numbers. Control characters are escaped."""
     table = Table(title=escaped(title), title_justify="left")
-    for number, heading in enumerate(columns):
-        if number < words or number >= len(columns) - last_words:
+    for number, heading in enumerate(headings):
+        if number < text_columns or number >= len(headings) - last_text_columns:
             table.add_column(escaped(heading), overflow="fold")
         else:
             table.add_column(escaped(heading), justify="right", no_wrap=True)

@@ -221,7 +221,7 @@ def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: S
     if rows:
         counts = [len(measured.outcomes[name].rows) for name in ("pgd", "square") if name in scores]
         title = "accuracy (%) at each severity" + "".join(f"; attacks on {count} examples" for count in counts[:1])
-        terminal.print_table(console, title, ["perturbation", "severity: accuracy", "unit"], rows, 3)
+        terminal.print_table(console, title, ["perturbation", "severity: accuracy", "unit"], rows, text_columns=3)
     for line in _masking_lines(scores):
         console.print(line, soft_wrap=True)
     for reason in dict.fromkeys(measured.skipped.values()):
