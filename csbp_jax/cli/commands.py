@@ -30,29 +30,31 @@ from csbp_jax.cli.options import (
     read_field,
     read_paths,
 )
-from csbp_jax.cli.run_commands import (
+from csbp_jax.cli.record_commands import (
     Compare,
+    Report,
+    Series,
+    TensorBoard,
+    Track,
+    compare,
+    report,
+    series,
+    tensorboard,
+    track,
+)
+from csbp_jax.cli.run_commands import (
     Evaluate,
     Export,
     Inspect,
     Predict,
     Push,
-    Report,
     Robustness,
-    Series,
-    TensorBoard,
-    Track,
-    compare,
     evaluate,
     export,
     inspect,
     predict,
     push,
-    report,
     robustness,
-    series,
-    tensorboard,
-    track,
 )
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.runtime.preemption import on_signals
