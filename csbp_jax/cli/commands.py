@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from csbp_jax.cli.options import (
+from csbp_jax.cli.option_types import (
     ConfigFields,
     Count,
     DataDir,
@@ -26,10 +26,8 @@ from csbp_jax.cli.options import (
     PathOrAddress,
     SweepDir,
     Trust,
-    read,
-    read_field,
-    read_paths,
 )
+from csbp_jax.cli.options import read, read_field, read_paths
 from csbp_jax.cli.record_commands import (
     Compare,
     Report,

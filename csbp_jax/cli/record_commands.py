@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from csbp_jax.cli.options import (
+from csbp_jax.cli.option_types import (
     Control,
     Count,
     Flag,
@@ -21,8 +21,8 @@ from csbp_jax.cli.options import (
     RunsOrSweep,
     Seed,
     SeriesFile,
-    read_paths,
 )
+from csbp_jax.cli.options import read_paths
 from csbp_jax.config import ConfigError
 
 

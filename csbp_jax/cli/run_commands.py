@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from csbp_jax import configs
-from csbp_jax.cli.options import (
+from csbp_jax.cli.option_types import (
     ConfigFields,
     Control,
     Count,
@@ -29,10 +29,8 @@ from csbp_jax.cli.options import (
     Split,
     Trust,
     WeightsOf,
-    is_given,
-    read,
-    read_paths,
 )
+from csbp_jax.cli.options import is_given, read, read_paths
 from csbp_jax.config import ConfigError, escaped, replaced
 
 
