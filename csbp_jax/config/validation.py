@@ -5,8 +5,9 @@ import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.errors import ConfigError
+from csbp_jax.config.forms import flatten
 from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, WHOLE_FROM_1, Range
-from csbp_jax.config.schema import Config, flatten
+from csbp_jax.config.schema import Config
 
 _MAX_DEPTH = 1000
 """Most layers or blocks: configs come from others too, and to build 10^9 blocks would not end."""
