@@ -212,14 +212,17 @@ def _check_chaos(config: Config, flat: dict[str, Any]) -> None:
             "would be measured at the small rate of the first step; set flip_every above 0, or no warm-up"
         )
     if config.chaos.term == "cbp":
-        allowed = {
-            "chaos.unit": ("plain",),
-            "chaos.substeps": (1,),
-            "chaos.cut": (None,),
-            "chaos.reduce": ("mean", "neuron"),
-            "flip_every": (0,),
-        }
-        _check_allowed(flat, "chaos.term cbp", allowed)
+        _check_allowed(
+            flat,
+            "chaos.term cbp",
+            {
+                "chaos.unit": ("plain",),
+                "chaos.substeps": (1,),
+                "chaos.cut": (None,),
+                "chaos.reduce": ("mean", "neuron"),
+                "flip_every": (0,),
+            },
+        )
 
 
 def _check_training(config: Config, flat: dict[str, Any]) -> None:
