@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import pin_to_core
+from benchmarks.timing import pin_to_core, spread
 from csbp_jax.data.events import binning
 from csbp_jax.data.events.frame_cache import CachedFrames
 from csbp_jax.data.events.readers import Events, validate
@@ -81,12 +81,12 @@ def rates(
             for _ in range(calls[name]):
                 programs[name]()
             seconds[name].append((time.process_time() - began) / calls[name])
-    return {name: spread(amounts[name] / np.array(values)) for name, values in seconds.items()}
+    return {name: in_four_digits(spread(amounts[name] / np.array(values))) for name, values in seconds.items()}
 
 
-def spread(values: np.ndarray) -> dict[str, float]:
-    """``{median, min, max}``, in four digits."""
-    return {key: float(f"{f(values):.4g}") for key, f in (("median", np.median), ("min", np.min), ("max", np.max))}
+def in_four_digits(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Numbers as the results have them."""
+    return {key: float(f"{value:.4g}") for key, value in numbers.items()}
 
 
 def counting(rounds: int) -> dict[str, Any]:
@@ -121,9 +121,9 @@ def reading(rounds: int, folder: pathlib.Path) -> dict[str, Any]:
     return {
         label: {
             "recordings_per_second": rate,
-            "megabytes_per_second": {
-                key: float(f"{value * bytes_each[label] / 1e6:.4g}") for key, value in rate.items()
-            },
+            "megabytes_per_second": in_four_digits(
+                {key: value * bytes_each[label] / 1e6 for key, value in rate.items()}
+            ),
         }
         for label, rate in recordings.items()
     }

@@ -26,10 +26,10 @@ def train(config: "Config", **options: Any) -> dict[str, Any]:
 
 
 def load(
-    run: str | os.PathLike[str], epoch: "WeightsOf" = "last", *, trust: bool = False, own: Own | None = None
+    run: str | os.PathLike[str], weights_of: "WeightsOf" = "last", *, trust: bool = False, own: Own | None = None
 ) -> "tuple[Callable[..., Any], dict[str, Any], Config]":
     """Return ``(apply, variables, config)`` of a run, a network on the hub, or one that ships; see
     :func:`csbp_jax.evaluation.restore.load`."""
     from csbp_jax.evaluation import restore
 
-    return restore.load(os.fspath(run), epoch, trust=trust, own=own)
+    return restore.load(os.fspath(run), weights_of, trust=trust, own=own)

@@ -40,7 +40,7 @@ from jax.typing import ArrayLike
 from csbp_jax import chaos
 from csbp_jax.config import ConfigError, ranges
 
-PyTree = Any
+Tensors = Any
 """Pytree of arrays with the structure of the parameters."""
 
 Forcing = Any
@@ -143,7 +143,7 @@ def ar1(correlation: ArrayLike, forcing: Forcing = None, seed: int = 0) -> optax
     """
     ranges.require("ar1", ranges.BETWEEN_MINUS_1_AND_1, correlation=correlation)
 
-    def draw(carry: tuple[jax.Array, PyTree], key: jax.Array, updates: PyTree) -> tuple[Any, PyTree]:
+    def draw(carry: tuple[jax.Array, Tensors], key: jax.Array, updates: Tensors) -> tuple[Any, Tensors]:
         first, level = carry
         fresh = _normal(key, updates)
         p = jnp.where(first, 0.0, correlation)
@@ -161,7 +161,7 @@ def logistic(forcing: Forcing = None, seed: int = 0) -> optax.GradientTransforma
     start. This is the orbit of a real number to within 2**-32.
     """
 
-    def draw(carry: tuple[jax.Array, PyTree], key: jax.Array, updates: PyTree) -> tuple[Any, PyTree]:
+    def draw(carry: tuple[jax.Array, Tensors], key: jax.Array, updates: Tensors) -> tuple[Any, Tensors]:
         first, digits = carry
         keys = optax.tree.split_key_like(key, digits)
         fresh = jax.tree.map(lambda k, a: jax.random.bits(k, a.shape, a.dtype), keys, digits)
@@ -171,7 +171,7 @@ def logistic(forcing: Forcing = None, seed: int = 0) -> optax.GradientTransforma
         orbit = jax.tree.map(lambda a: -(2**0.5) * jnp.cos(2 * jnp.pi * (a / 2.0**32)), angle)
         return (jnp.array(False), digits), orbit
 
-    def start(params: PyTree) -> tuple[jax.Array, PyTree]:
+    def start(params: Tensors) -> tuple[jax.Array, Tensors]:
         return jnp.array(True), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.uint32), params)
 
     return _force(forcing, start, draw, seed)
@@ -182,14 +182,14 @@ def replay(forcing: Forcing = None) -> optax.GradientTransformationExtraArgs:
     return _force(forcing, lambda params: (), lambda carry, key, updates: (carry, jax.tree.map(jnp.ones_like, updates)))
 
 
-def shuffled(key: jax.Array, record: PyTree) -> PyTree:
+def shuffled(key: jax.Array, record: Tensors) -> Tensors:
     """Permute a record ``[N, ...]`` in time, in the same way for all tensors."""
     count = len(jax.tree.leaves(record)[0])
     order = jax.random.permutation(key, count)
     return jax.tree.map(lambda r: r[order], record)
 
 
-def phase_randomised(key: jax.Array, record: PyTree) -> PyTree:
+def phase_randomised(key: jax.Array, record: Tensors) -> Tensors:
     """Randomise the Fourier phases of a record ``[N, ...]`` in time; mean, size and spectrum of each number remain.
 
     The same phases are added to all numbers, which preserves their cross-correlations too (Prichard & Theiler 1994).
@@ -206,7 +206,7 @@ def phase_randomised(key: jax.Array, record: PyTree) -> PyTree:
     return jax.tree.map(randomise, record)
 
 
-def annealed(draw: Callable[[PyTree], PyTree], strength: ArrayLike, record: PyTree) -> PyTree:
+def annealed(draw: Callable[[Tensors], Tensors], strength: ArrayLike, record: Tensors) -> Tensors:
     """Apply ``draw`` to a record ``[N, ...]`` without its annealing, and restore the annealing afterwards.
 
     Shuffling a record that decays with z, or randomising its phases, would spread it over the whole run and so change
@@ -218,7 +218,7 @@ def annealed(draw: Callable[[PyTree], PyTree], strength: ArrayLike, record: PyTr
     Array([4., 2., 1.], dtype=float32)
     """
 
-    def scaled(tree: PyTree, by: jax.Array) -> PyTree:
+    def scaled(tree: Tensors, by: jax.Array) -> Tensors:
         return jax.tree.map(lambda leaf: leaf * by.reshape(-1, *[1] * (jnp.ndim(leaf) - 1)).astype(leaf.dtype), tree)
 
     strength = jnp.asarray(strength)
@@ -226,20 +226,20 @@ def annealed(draw: Callable[[PyTree], PyTree], strength: ArrayLike, record: PyTr
     return scaled(draw(scaled(record, inverse)), strength)
 
 
-def rms(record: PyTree) -> PyTree:
+def rms(record: Tensors) -> Tensors:
     """Compute the ``forcing`` for noise as large as a record ``[N, ...]``, which is :func:`tensor_rms` at each step."""
     return jax.vmap(tensor_rms)(record)
 
 
-def tensor_rms(tree: PyTree) -> PyTree:
+def tensor_rms(tree: Tensors) -> Tensors:
     """Compute the root mean square of each tensor."""
     return jax.tree.map(lambda tensor: jnp.sqrt(jnp.mean(tensor**2)), tree)
 
 
 def _force(
     own_forcing: Forcing,
-    start: Callable[[PyTree], Any],
-    draw: Callable[[Any, jax.Array, PyTree], tuple[Any, PyTree]],
+    start: Callable[[Tensors], Any],
+    draw: Callable[[Any, jax.Array, Tensors], tuple[Any, Tensors]],
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Build a force that adds the numbers of ``draw(carry, key, updates) -> (carry, numbers)`` times the forcing.
@@ -248,10 +248,10 @@ def _force(
     """
     ranges.require("force", ranges.FROM_0, seed=seed)
 
-    def init(params: PyTree) -> Forced:
+    def init(params: Tensors) -> Forced:
         return Forced(start(params))
 
-    def update(updates: PyTree, state: Forced, params: PyTree = None, **extra: Any) -> tuple[PyTree, Forced]:
+    def update(updates: Tensors, state: Forced, params: Tensors = None, **extra: Any) -> tuple[Tensors, Forced]:
         del params
         if missing := [name for name in ("step", "key") if name not in extra]:
             raise ConfigError(
@@ -267,7 +267,7 @@ def _force(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _forcing_at(forcing: Forcing, step: jax.Array, updates: PyTree) -> PyTree:
+def _forcing_at(forcing: Forcing, step: jax.Array, updates: Tensors) -> Tensors:
     """Evaluate the forcing at ``step``, as a pytree like the updates."""
     if forcing is None:
         raise ConfigError("forcing: missing; give it to the force, or to the run as hparams['forcing'] (controls.py)")
@@ -288,7 +288,7 @@ def _forcing_at(forcing: Forcing, step: jax.Array, updates: PyTree) -> PyTree:
     return jax.tree.map(size_now, updates, forcing)
 
 
-def _normal(key: jax.Array, tree: PyTree) -> PyTree:
+def _normal(key: jax.Array, tree: Tensors) -> Tensors:
     # Not optax.tree.random_like, which passes the sharding of each leaf on to the sampler.
     keys = optax.tree.split_key_like(key, tree)
     return jax.tree.map(lambda k, leaf: jax.random.normal(k, leaf.shape, leaf.dtype), keys, tree)

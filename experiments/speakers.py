@@ -41,8 +41,8 @@ def ridge(config: Config, data_dir: str) -> float:
     """
 
     def arrays(source: DataSource) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        batch = source.take(np.arange(len(source)), np.zeros((len(source), source.num_uniforms), np.float32))
-        return batch["x"].reshape(len(source), -1).astype(float), batch["y"]
+        x, y = study.all_records(source)
+        return x.reshape(len(x), -1).astype(float), y
 
     splits = data.load(config, data_dir)
     (x, y), (test_x, test_y) = arrays(splits["train"]), arrays(splits["test"])

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
-from csbp_jax import configs
+from csbp_jax import configs, data
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.runtime.files import write_json
@@ -172,6 +173,15 @@ def tune(
 def changed_fields(setting: Any) -> Content:
     """Fields of a NamedTuple that differ from their defaults."""
     return {name: value for name, value in setting._asdict().items() if value != setting._field_defaults[name]}
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+def all_records(source: data.DataSource) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """All records of a source as evaluation reads them: ``x [N, T or 1, ...]`` and labels ``[N]``."""
+    batch = data.Unaugmented(source).take(np.arange(len(source)), np.zeros((len(source), 0), np.float32))
+    return batch["x"], batch["y"].astype(np.int32)
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------

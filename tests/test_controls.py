@@ -219,7 +219,8 @@ def test_the_config_selects_the_term(x64, term):
 def test_substeps_are_plain_descent_on_the_term_in_smaller_steps(x64):
     config, model, (_, step, _) = make(substeps=5)
     state = plain_start()
-    gradients = jax.jit(learner.make_gradients(model, losses.rate_cross_entropy, config))
+    recipe = learner.make_recipe(model, optax.identity(), losses.rate_cross_entropy, config)
+    gradients = jax.jit(functools.partial(learner.gradients, recipe))
     task = gradients(state, batch())["task"]
     params = state.params
     for _ in range(5):

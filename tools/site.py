@@ -70,10 +70,11 @@ def cell_as_markdown(cell):
 
 def commands_as_markdown():
     """Return the page of the command line, read from its source: the site's environment cannot import the package."""
-    main, commands, run_commands, options = (
-        bindings(f"csbp_jax/cli/{file}.py") for file in ("main", "commands", "run_commands", "options")
+    main, commands, run_commands, record_commands, option_types = (
+        bindings(f"csbp_jax/cli/{file}.py")
+        for file in ("main", "commands", "run_commands", "record_commands", "option_types")
     )
-    commands = run_commands | commands
+    commands = run_commands | record_commands | commands
     arguments, exit_codes = (ast.literal_eval(main[name].value) for name in ("_ARGUMENTS", "_EXIT_CODES"))
     text = f"# Commands\n\n`csbp_jax COMMAND --help` lists the options of a command.\n\n{exit_codes}\n"
     table = commands["COMMANDS"].value
@@ -83,7 +84,7 @@ def commands_as_markdown():
         text += f"{ast.get_docstring(fields)}\n\n| option | default | meaning |\n|---|---|---|\n"
         for field, after in zip(fields.body, [*fields.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign):
-                text += command_option(field, after, options)
+                text += command_option(field, after, option_types)
     return re.sub(r"docs/(\w+\.md)", r"[docs/\1](../\1)", text)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from csbp_jax.cli.options import (
+from csbp_jax.cli.option_types import (
     ConfigFields,
     Count,
     DataDir,
@@ -26,33 +26,33 @@ from csbp_jax.cli.options import (
     PathOrAddress,
     SweepDir,
     Trust,
-    read,
-    read_field,
-    read_paths,
+)
+from csbp_jax.cli.options import read, read_field, read_paths
+from csbp_jax.cli.record_commands import (
+    Compare,
+    Report,
+    Series,
+    TensorBoard,
+    Track,
+    compare,
+    report,
+    series,
+    tensorboard,
+    track,
 )
 from csbp_jax.cli.run_commands import (
-    Compare,
     Evaluate,
     Export,
     Inspect,
     Predict,
     Push,
-    Report,
     Robustness,
-    Series,
-    TensorBoard,
-    Track,
-    compare,
     evaluate,
     export,
     inspect,
     predict,
     push,
-    report,
     robustness,
-    series,
-    tensorboard,
-    track,
 )
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.runtime.preemption import on_signals

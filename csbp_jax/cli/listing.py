@@ -121,7 +121,7 @@ def show(networks: Sequence[str] = ()) -> None:
         "data sets: DATASET trains the network with CSBP; any NAME_bp is its control, with z0 = 0",
         ["DATASET", "frame", "classes", "network", "T", "small or other split"],
         [_data_set(name, presets) for name in data.NAMES],
-        6,
+        text_columns=6,
     )
     print_table(
         console,
@@ -138,37 +138,28 @@ def show(networks: Sequence[str] = ()) -> None:
             for name, preset in presets.items()
             if name not in data.NAMES and configs.is_published(preset)
         ],
-        5,
+        text_columns=5,
     )
     print_table(
         console,
         "networks: --model.name; csbp_jax list NETWORK lists its layers and their tensors",
         ["network", "meaning", "options"],
         [[name, words, " ".join(models.options_of(name))] for name, words in NETWORKS.items()],
-        3,
+        text_columns=3,
     )
-    print_table(
-        console,
-        "tensors of a layer: --chaos.taps LAYER.TENSOR",
-        ["tensor", "meaning"],
-        [list(row) for row in TAPS.items()],
-        2,
-    )
-    print_table(console, "norms: --model.norm", ["norm", "meaning"], [list(row) for row in NORMS.items()], 2)
-    print_table(console, "neurons: --model.neuron.name", ["neuron", "meaning"], [list(r) for r in NEURONS.items()], 2)
-    print_table(
-        console,
-        "augmentations: --data.augment",
-        ["augmentation", "meaning; for which data"],
-        [list(row) for row in AUGMENTATIONS.items()],
-        2,
-    )
+    for title, headings, meanings in (
+        ("tensors of a layer: --chaos.taps LAYER.TENSOR", ["tensor", "meaning"], TAPS),
+        ("norms: --model.norm", ["norm", "meaning"], NORMS),
+        ("neurons: --model.neuron.name", ["neuron", "meaning"], NEURONS),
+        ("augmentations: --data.augment", ["augmentation", "meaning; for which data"], AUGMENTATIONS),
+    ):
+        print_table(console, title, headings, list(meanings.items()), text_columns=2)
     print_table(
         console,
         "surrogates: --model.neuron.surrogate",
         ["surrogate", "derivative of the spike"],
         [[name, inspect.cleandoc(getattr(surrogate, name).__doc__).replace("``", "")] for name in _SURROGATES],
-        2,
+        text_columns=2,
     )
 
 

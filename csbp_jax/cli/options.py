@@ -1,6 +1,7 @@
 """Parsing of command lines and of make's variables, with errors of one line.
 
-Each command is a dataclass: its fields are the options, their annotations say how a word becomes a value.
+Each command is a dataclass: its fields are the options, their annotations (option_types.py) say how a word becomes a
+value.
 """
 
 import ast
@@ -16,21 +17,24 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 from tyro import _errors as tyro_errors  # documented as the way to handle errors, in spite of its name
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-from tyro.constructors import (
-    ConstructorRegistry,
-    PrimitiveConstructorSpec,
-    PrimitiveTypeInfo,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
-)
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from csbp_jax import configs
+from csbp_jax.cli.option_types import (
+    NUMBERS,
+    POSITIONALS,
+    ConfigFields,
+    Files,
+    Runs,
+    RunsOrNetworks,
+    RunsOrSweep,
+    expand_path,
+    run_or_address,
+)
 from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, Neuron, check, flatten, replaced
 from csbp_jax.config.validation import RANGES
 from csbp_jax.training import plugin_file
@@ -39,160 +43,6 @@ from csbp_jax.training.plugins import Own
 HELP = ("-h", "--help")
 
 Options = TypeVar("Options")
-
-
-def _word(metavar: str, convert: Callable[[str], Any]) -> Any:
-    """Make the specification of an option that takes one word; errors of ``convert`` become one line."""
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=lambda words: convert(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, str | int | float),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _nonempty(word: str) -> str:
-    if not word:
-        raise ValueError("empty; give it a name")
-    return word
-
-
-def expand_path(word: str) -> str:
-    """Expand ``~`` in a path on a file system.
-
-    Raises:
-      ValueError: it is an address.
-    """
-    if word.startswith("hf://"):
-        raise ValueError(
-            f"{word!r} is not possible; evaluate, predict, inspect, robustness and export take a network on the hub"
-        )
-    if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would create a directory "gs:"
-        raise ValueError(
-            f"{word!r} is not possible, locks and renames need a file system; mount it, and give the directory "
-            "(docs/scale.md)"
-        )
-    return os.path.expanduser(_nonempty(word))
-
-
-def _path_or_address(word: str) -> str:
-    return word if "://" in word else expand_path(word)  # training checks addresses
-
-
-def _run_or_address(word: str) -> str:
-    return word if word.startswith("hf://") else expand_path(word)  # restore checks addresses
-
-
-def _whole_number(word: str) -> int:
-    if not re.fullmatch("-?[0-9]{1,18}", word):
-        digits = " of at most 18 digits 0 to 9" if word.lstrip("-").isdecimal() else ""
-        raise ValueError(f"{word!r} is not a whole number{digits}")
-    return int(word)
-
-
-def _number(word: str) -> float:
-    # float() also takes 1_000, +1 and digits of other scripts; inf and nan are refused by name when values are checked.
-    if not re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|-?inf|nan", word):
-        raise ValueError(f"{word!r} is not a number in digits 0 to 9")
-    return float(word)
-
-
-_NUMBERS = ConstructorRegistry()
-
-
-@_NUMBERS.primitive_rule
-def _number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Parse int and float by the rules above, also within tuples."""
-    if info.type not in (int, float):
-        return None
-    convert: Callable[[str], Any] = _whole_number if info.type is int else _number
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT" if info.type is int else "FLOAT",
-        instance_from_str=lambda words: convert(words[0]),
-        is_instance=lambda value: isinstance(value, int if info.type is int else int | float),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _count(word: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", word) or not int(word):
-        raise ValueError(f"{word!r} is not possible; allowed is a positive whole number of at most 9 digits")
-    return int(word)
-
-
-def _seed(word: str) -> int:
-    if (seed := _whole_number(word)) < 0:
-        raise ValueError(f"{word} is not possible; allowed are whole numbers from 0")
-    return seed
-
-
-def _margin(word: str) -> float:
-    if not 0 < (margin := _number(word)) <= 100:
-        raise ValueError(f"{word!r} is not possible; allowed are percentage points above 0, to 100")
-    return margin
-
-
-Flag = FlagCreatePairsOff[bool]
-Name = Annotated[str | None, _word("NAME", _nonempty)]
-RequiredName = Annotated[str, _word("NAME", _nonempty)]
-Path = Annotated[str, _word("PATH", expand_path)]
-OptionalPath = Annotated[str | None, _word("PATH", expand_path)]
-PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]
-Count = Annotated[int, _word("N", _count)]
-OptionalCount = Annotated[int | None, _word("N", _count)]
-Seed = Annotated[int, _word("N", _seed)]
-Grid = Annotated[str, _word("GRID", _nonempty)]
-Margin = Annotated[
-    float | None,
-    _word("POINTS", _margin),
-    arg(
-        help="largest difference without importance, in percentage points; adds whether each paired difference is "
-        "equal within it, better, worse or not decided (docs/using.md)"
-    ),
-]
-
-Control = Annotated[
-    str | None,
-    _word("PATH", expand_path),
-    arg(
-        help="run whose setting all others are compared with; by default the runs that are equal but for chaos.z0 0, "
-        "or else the first run"
-    ),
-]
-
-# Options of several commands.
-ConfigFields = Annotated[Config, arg(name="")]
-DataDir = Annotated[Path, arg(help="directory of prepared data sets")]
-Run = Positional[
-    Annotated[
-        str,
-        _word("RUN", _run_or_address),
-        arg(help="directory of a run; hf://USER/NAME; or digits or digits_events, which ship with csbp_jax"),
-    ]
-]
-RunDir = Positional[Annotated[str, _word("RUN", expand_path), arg(help="directory of a run")]]
-Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="repository on the Hugging Face hub")]]
-# Their paths are expanded after parsing: tyro does not pass on the errors of words within a tuple.
-Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
-RunsOrNetworks = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
-RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", str)], ...]]
-Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
-SeriesFile = Positional[
-    Annotated[str, _word("RUN|FILE.csv", expand_path), arg(help="directory of a run, or a CSV file of any program")]
-]
-SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
-Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
-_POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrNetworks, RunsOrSweep, Files, SeriesFile, SweepDir, Networks)
-Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
-WeightsOf = Annotated[
-    Literal["last", "chosen", "ema"],
-    arg(help="weights of the last epoch, of the epoch chosen by validation, or their moving average"),
-]
-Trust = Annotated[
-    Flag, arg(help="run the code of your own that is stored with the run (RUN/experiment.py); it may do anything")
-]
 
 
 def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tuple[Options, Config, Own]:
@@ -276,7 +126,7 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     expanded = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
         if field.type in (Runs, RunsOrNetworks, RunsOrSweep, Files):
-            expand = _run_or_address if field.type == RunsOrNetworks else expand_path
+            expand = run_or_address if field.type == RunsOrNetworks else expand_path
             try:
                 expanded[field.name] = tuple(map(expand, getattr(parsed, field.name)))
             except ValueError as error:
@@ -313,7 +163,7 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
     ranges = _registry_with_ranges() if set(argv) & {*HELP} else contextlib.nullcontext()
     try:
         with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output), ranges:
-            return tyro.cli(kind, args=argv, prog=prog, registry=_NUMBERS, **defaults)  # type: ignore[call-overload, no-any-return]  # kind is a dataclass
+            return tyro.cli(kind, args=argv, prog=prog, registry=NUMBERS, **defaults)  # type: ignore[call-overload, no-any-return]  # kind is a dataclass
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
@@ -360,7 +210,7 @@ def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
             return f"{_display_name(argument)}: a value is missing; it is {_form(argument)}"
         case tyro_errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
             reason = " ".join(message.split(" Got errors")[0].split("\n\nGot errors")[0].split()).rstrip(".")
-            # Messages of the options above say what to do.
+            # Messages of option_types.py say what to do.
             return f"{_display_name(argument)}: {reason}" + ("" if ";" in reason else f"; it is {_form(argument)}")
         case tyro_errors.MissingArgs(missing_arguments=missing):
             names = " ".join(str(item.arg.lowered.metavar) for item in missing)
@@ -387,7 +237,7 @@ def _names(kind: Any) -> list[str]:
     for field in () if kind is Config else dataclasses.fields(kind):
         if field.type == ConfigFields:
             names += flatten(Config())
-        elif field.type not in _POSITIONALS:
+        elif field.type not in POSITIONALS:
             names.append(field.name.strip("_"))
     return [f"--{name.replace('_', '-')}" for name in names]
 

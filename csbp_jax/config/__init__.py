@@ -1,6 +1,7 @@
 """Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
 from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
+from csbp_jax.config.forms import flatten, flatten_json, from_json, replaced, run_name, to_json
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
     AugmentName,
@@ -11,12 +12,6 @@ from csbp_jax.config.schema import (
     Model,
     Neuron,
     Optimizer,
-    flatten,
-    flatten_json,
-    from_json,
-    replaced,
-    run_name,
-    to_json,
 )
 from csbp_jax.config.validation import check
 

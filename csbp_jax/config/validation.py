@@ -5,8 +5,9 @@ import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.errors import ConfigError
+from csbp_jax.config.forms import flatten
 from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, WHOLE_FROM_1, Range
-from csbp_jax.config.schema import Config, flatten
+from csbp_jax.config.schema import Config
 
 _MAX_DEPTH = 1000
 """Most layers or blocks: configs come from others too, and to build 10^9 blocks would not end."""
@@ -87,6 +88,15 @@ RANGES: dict[str, Range] = {
 }
 """Allowed values of single fields."""
 
+_OF_DATA_SETS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "data.dir": ("", ("folder",)),
+    "data.test_speaker": ("", ("fsdd",)),
+    "data.split": ("last", ("cifar10_dvs",)),
+    "data.shorter_side": (None, ("imagenet",)),
+    "data.resizer": ("pillow", ("imagenet", "folder")),
+}
+"""Fields that only some data sets have: the value with all others, and those data sets."""
+
 
 def _check_types(config: Any, prefix: str = "") -> None:
     """Check the types of all fields: values from Python have not passed the command line's parser."""
@@ -143,10 +153,12 @@ def check(config: Config) -> Config:
     for name, allowed in RANGES.items():
         if not allowed.contains(flat[name]):
             raise ConfigError(f"{name}: {flat[name]} is not possible; allowed is {allowed.words}")
-    if config.data.dir and config.data.name != "folder":
-        raise ConfigError(
-            f"data.dir: {config.data.dir!r}, but {config.data.name} has none; it is for the data set folder"
-        )
+    for field, (without, names) in _OF_DATA_SETS.items():
+        if flat[field] != without and config.data.name not in names:
+            raise ConfigError(
+                f"{field}: {flat[field]!r}, but {config.data.name} has no such option; it is for the data set "
+                f"{' or '.join(names)}"
+            )
     if config.model.max_delay is not None and config.model.max_delay >= config.model.time_steps:
         raise ConfigError(
             f"model.max_delay: {config.model.max_delay} is not possible; allowed is less than model.time_steps "
@@ -166,26 +178,6 @@ def check(config: Config) -> Config:
         raise ConfigError(
             f"loss.firing_low: {config.loss.firing_low} is not possible; allowed is less than loss.firing_high "
             f"({config.loss.firing_high})"
-        )
-    if config.data.test_speaker and config.data.name != "fsdd":
-        raise ConfigError(
-            f"data.test_speaker: {config.data.test_speaker!r}, but {config.data.name} has none; it is for the data set "
-            "fsdd"
-        )
-    if config.data.split != "last" and config.data.name != "cifar10_dvs":
-        raise ConfigError(
-            f"data.split: {config.data.split}, but {config.data.name} has one test split; it is for the data set "
-            "cifar10_dvs"
-        )
-    if config.data.shorter_side and config.data.name != "imagenet":
-        raise ConfigError(
-            f"data.shorter_side: {config.data.shorter_side}, but {config.data.name} has none; it is for the data set "
-            "imagenet"
-        )
-    if config.data.resizer != "pillow" and config.data.name not in ("imagenet", "folder"):
-        raise ConfigError(
-            f"data.resizer: {config.data.resizer}, but images of {config.data.name} are not resized; it is for the "
-            "data sets imagenet and folder"
         )
     if config.weights_table and not config.weights:
         raise ConfigError(f"weights_table: {config.weights_table!r}, but weights is empty; name the checkpoint, too")
@@ -220,17 +212,17 @@ def _check_chaos(config: Config, flat: dict[str, Any]) -> None:
             "would be measured at the small rate of the first step; set flip_every above 0, or no warm-up"
         )
     if config.chaos.term == "cbp":
-        allowed = {
-            "chaos.unit": ("plain",),
-            "chaos.substeps": (1,),
-            "chaos.cut": (None,),
-            "chaos.reduce": ("mean", "neuron"),
-            "flip_every": (0,),
-        }
-        for field, values in allowed.items():
-            if flat[field] not in values:
-                words = " or ".join(map(str, values))
-                raise ConfigError(f"{field}: {flat[field]} is not possible with chaos.term cbp; allowed is {words}")
+        _check_allowed(
+            flat,
+            "chaos.term cbp",
+            {
+                "chaos.unit": ("plain",),
+                "chaos.substeps": (1,),
+                "chaos.cut": (None,),
+                "chaos.reduce": ("mean", "neuron"),
+                "flip_every": (0,),
+            },
+        )
 
 
 def _check_training(config: Config, flat: dict[str, Any]) -> None:
@@ -247,19 +239,11 @@ def _check_training(config: Config, flat: dict[str, Any]) -> None:
             f"model.norm_groups, {config.optimizer.accumulate} x {config.model.norm_groups}"
         )
     if config.optimizer.layer_decay != 1:
-        for field, value in (("chaos.unit", "plain"), ("chaos.substeps", 1), ("flip_every", 0)):
-            if flat[field] != value:
-                raise ConfigError(
-                    f"{field}: {flat[field]} is not possible with optimizer.layer_decay "
-                    f"{config.optimizer.layer_decay}; allowed is {value}"
-                )
+        option = f"optimizer.layer_decay {config.optimizer.layer_decay}"
+        _check_allowed(flat, option, {"chaos.unit": ("plain",), "chaos.substeps": (1,), "flip_every": (0,)})
     if config.optimizer.sam_radius:
-        for field, value in (("chaos.unit", "plain"), ("flip_every", 0)):
-            if flat[field] != value:
-                raise ConfigError(
-                    f"{field}: {flat[field]} is not possible with optimizer.sam_radius {config.optimizer.sam_radius}, "
-                    f"whose step is not plain descent; allowed is {value}"
-                )
+        option = f"optimizer.sam_radius {config.optimizer.sam_radius}, whose step is not plain descent"
+        _check_allowed(flat, option, {"chaos.unit": ("plain",), "flip_every": (0,)})
     if config.data.mix_off_epochs and not {"mixup", "cutmix"} & set(config.data.augment):
         raise ConfigError(
             f"data.mix_off_epochs: {config.data.mix_off_epochs}, but data.augment has neither mixup nor cutmix; add "
@@ -275,6 +259,14 @@ def _check_training(config: Config, flat: dict[str, Any]) -> None:
             f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible; allowed is less than "
             f"epochs ({config.epochs})"
         )
+
+
+def _check_allowed(flat: dict[str, Any], option: str, allowed: dict[str, tuple[Any, ...]]) -> None:
+    """Check the fields that another option restricts to some of their values."""
+    for field, values in allowed.items():
+        if flat[field] not in values:
+            words = " or ".join(map(str, values))
+            raise ConfigError(f"{field}: {flat[field]} is not possible with {option}; allowed is {words}")
 
 
 def _check_neuron(config: Config) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 from csbp_jax.config import Config, ConfigError, suggestion
 from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.pipeline import Readers, configured_readers, eval_batches, train_batches
-from csbp_jax.data.source import DataSource, Unaugmented, as_data_source, example_batch, take
+from csbp_jax.data.source import DataSource, Unaugmented, example_batch
 
 __all__ = [
     "NAMES",
     "DataSource",
     "Readers",
     "Unaugmented",
-    "as_data_source",
     "classes",
     "configured_readers",
     "eval_batches",
@@ -25,7 +24,6 @@ __all__ = [
     "load",
     "prepare",
     "read_all",
-    "take",
     "train_batches",
 ]
 

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ Batch = dict[str, Array]
 _ONE_THREAD = threading.RLock()  # reentrant, since a user's source may read another
 
 
-@runtime_checkable
 class DataSource(Protocol):
     """Records of one split, by index. Each stream of batches reads them in threads of its own.
 
@@ -95,14 +94,12 @@ class UserSource(DataSource):
     Args:
       source: has ``__len__``, ``__getitem__`` and ``classes``; may have ``events``, ``num_uniforms``, ``take``,
         ``class_names`` and ``fingerprint``.
-      name: what messages begin with; by default the source's class.
+      name: what messages begin with.
       thread_safe: whether several threads may read it at once; otherwise they read all such sources in turn.
     """
 
-    def __init__(self, source: Any, name: str = "", thread_safe: bool = True):
-        self.thread_safe = thread_safe
-        self.name = name or type(source).__name__
-        self.source = source
+    def __init__(self, source: Any, name: str, thread_safe: bool = True):
+        self.source, self.name, self.thread_safe = source, name, thread_safe
         self.classes = int(source.classes)  # NumPy's integers are not JSON
         self.events = bool(getattr(source, "events", False))
         self.num_uniforms = getattr(source, "num_uniforms", 0)
@@ -195,16 +192,6 @@ class Unaugmented(DataSource):
         if self.source.num_uniforms:
             return super().take(indices, uniforms)
         return self.source.take(self.rows[indices], uniforms)
-
-
-def as_data_source(source: Any) -> DataSource:
-    """Complete a source with the defaults of the protocol if it lacks any member."""
-    return source if isinstance(source, DataSource) else UserSource(source)
-
-
-def take(source: Any, indices: Array, uniforms: Array) -> Batch:
-    """Stack records of any source, even one that defines no ``take``."""
-    return as_data_source(source).take(indices, uniforms)
 
 
 def example_batch(source: DataSource) -> Batch:

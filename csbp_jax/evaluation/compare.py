@@ -273,7 +273,7 @@ def compare(
     texts = [fields_text(dict(zip(columns[3:], row[3:], strict=True))) for row in rows]
     rows = [[*row[:3], text] for row, text in zip(rows, texts, strict=True)]
     title = "runs: test accuracy, and what differs"
-    terminal.print_table(console, title, [*columns[:3], "differs"], rows, last_words=1)
+    terminal.print_table(console, title, [*columns[:3], "differs"], rows, last_text_columns=1)
     for table in setting_tables(compared):
         terminal.print_table(console, *table)
     for line in warnings(finished, compared):

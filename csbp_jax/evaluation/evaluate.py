@@ -56,7 +56,7 @@ def evaluate_run(
     run: str | pathlib.Path,
     *,
     split: str = "test",
-    which: restore.WeightsOf = "last",
+    weights_of: restore.WeightsOf = "last",
     trust: bool = False,
     own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
@@ -64,13 +64,13 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run's network on one split of its data, without augmentation.
 
-    Prints the results and writes them to ``RUN/evaluation-SPLIT-WHICH.json`` and
-    ``RUN/figures/evaluation-SPLIT-WHICH.png``; for a run that cannot be written, in ``evaluation/RUN``.
+    Prints the results and writes them to ``RUN/evaluation-SPLIT-WEIGHTS_OF.json`` and
+    ``RUN/figures/evaluation-SPLIT-WEIGHTS_OF.png``; for a run that cannot be written, in ``evaluation/RUN``.
 
     Args:
       run: the run's folder.
       split: "test", "validation" or "train".
-      which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+      weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
       own: the run's own parts, if it was made from Python with some.
 
@@ -85,17 +85,17 @@ def evaluate_run(
     """
     console = make_console() if console is None else console
     forward.check_split(split)
-    restored = restore.restore(run, which, trust=trust, own=own)
-    which = restored.which  # of a published network, those that it has
+    restored = restore.restore(run, weights_of, trust=trust, own=own)
+    weights_of = restored.weights_of  # of a published network, those that it has
     parts, fingerprint = restore.load_data(restored, data_dir)
     folder = output_folder(restored.folder, "figures")
     source = data.Unaugmented(parts[split])
     changed = data_changed(run, restored, fingerprint)
     outcomes = forward.apply_all(restored, source.events, forward.outcome)(source)
     names = build.class_names(restored.config, parts, data_dir)
-    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": which, "epoch": restored.epoch}
+    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": weights_of, "epoch": restored.epoch}
     result |= {"data_changed": changed} | summary(outcomes, names)
-    files.write_json(folder / f"evaluation-{split}-{which}.json", result)
+    files.write_json(folder / f"evaluation-{split}-{weights_of}.json", result)
     plots_evaluation.draw(folder, result)
     _print(console, folder, result)
     return result
@@ -138,8 +138,8 @@ def summary(outcomes: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 
 def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> None:
-    split, which = result["split"], result["weights_of"]
-    epoch = f"{restore.WEIGHTS_LABELS[which]} ({result['epoch']})"
+    split, weights_of = result["split"], result["weights_of"]
+    epoch = f"{restore.WEIGHTS_LABELS[weights_of]} ({result['epoch']})"
     console.print(f"{result['run']}: {result['count']} examples of the {split} split, {epoch}", soft_wrap=True)
     labels = {"accuracy": "accuracy", "top5": "top-5 accuracy", "ece": "expected calibration error"}
     rows = [[label, f"{result[key]:.2%}"] for key, label in labels.items() if key in result]
@@ -165,5 +165,5 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> No
     if len(names) <= _MAX_CLASSES:
         rows = [[name, *map(str, row)] for name, row in zip(names, result["confusion"], strict=True)]
         terminal.print_table(console, "confusion: a row for each true class", ["", *names], rows)
-    console.print(f"numbers      {folder / f'evaluation-{split}-{which}.json'}", soft_wrap=True)
-    console.print(f"figure       {folder / 'figures' / f'evaluation-{split}-{which}.png'}", soft_wrap=True)
+    console.print(f"numbers      {folder / f'evaluation-{split}-{weights_of}.json'}", soft_wrap=True)
+    console.print(f"figure       {folder / 'figures' / f'evaluation-{split}-{weights_of}.png'}", soft_wrap=True)

@@ -40,8 +40,7 @@ def apply_batched(
       events: whether the source's records are frames of events (or features), else still inputs.
     """
     devices = sharding.data_parallel()
-    # Rounded up, so that the devices divide a batch.
-    batch_size = -(-run.config.eval_batch_size // jax.device_count()) * jax.device_count()
+    batch_size = sharding.rounded_up(run.config.eval_batch_size, jax.device_count())
     variables = jax.device_put(run.variables, sharding.replicated(devices))
     _, prepare = transform.make(run.config, events)
 

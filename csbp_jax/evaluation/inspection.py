@@ -64,7 +64,7 @@ def inspect(
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
     levels = neuron.levels if neuron is not None and neuron.name == "ilif" else 1
     measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers, levels))(source))
-    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": restored.which}
+    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": restored.weights_of}
     result |= {"epoch": restored.epoch, "examples": len(rows)} | _summary(measured, synapses)
     known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own
     drawn = {

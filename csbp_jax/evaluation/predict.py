@@ -57,7 +57,7 @@ def predict(
     run: str | pathlib.Path,
     paths: str | pathlib.Path | Iterable[str | pathlib.Path],
     *,
-    which: restore.WeightsOf = "last",
+    weights_of: restore.WeightsOf = "last",
     top: int = 1,
     trust: bool = False,
     own: Own | None = None,
@@ -69,7 +69,7 @@ def predict(
       run: the run's folder.
       paths: files, or one, of the kind that the run was trained on, see
         :mod:`csbp_jax.data.user.prediction_inputs`.
-      which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+      weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       top: number of classes per file.
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
       own: the run's own parts, if it was made from Python with some.
@@ -79,7 +79,7 @@ def predict(
       ConfigError: no such run, or ``top`` exceeds the number of classes.
     """
     files = as_paths(paths)
-    restored = restore.restore(run, which, trust=trust, own=own)
+    restored = restore.restore(run, weights_of, trust=trust, own=own)
     if not 1 <= top <= restored.config.model.classes:
         raise ConfigError(f"--top: {top} is not possible; allowed are 1 to {restored.config.model.classes}")
     if not files:

@@ -34,13 +34,13 @@ def is_published(folder: pathlib.Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-def published_weights(run: str, content: dict[str, Any], which: WeightsOf) -> tuple[WeightsOf, int]:
+def published_weights(run: str, content: dict[str, Any], weights_of: WeightsOf) -> tuple[WeightsOf, int]:
     """Return which weights a published network has, and their epoch.
 
     Args:
       run: its folder or address, for messages.
       content: its ``config.json``.
-      which: the weights asked for; "last", the default everywhere, takes those that are there.
+      weights_of: the weights asked for; "last", the default everywhere, takes those that are there.
 
     Raises:
       ConfigError: it has others, or its ``config.json`` does not say which.
@@ -49,8 +49,8 @@ def published_weights(run: str, content: dict[str, Any], which: WeightsOf) -> tu
     epoch = content.get("epoch")
     if stored not in get_args(WeightsOf) or not isinstance(epoch, int):
         raise ConfigError(f"{run}: {CONFIG} does not say which weights {WEIGHTS} has (weights_of, epoch)")
-    if which not in ("last", stored):
-        raise ConfigError(f"{run}: has only the {WEIGHTS_LABELS[stored]}, not those of {which!r}")
+    if weights_of not in ("last", stored):
+        raise ConfigError(f"{run}: has only the {WEIGHTS_LABELS[stored]}, not those of {weights_of!r}")
     return stored, epoch
 
 

@@ -216,7 +216,9 @@ def report(name: str, measured: dict[str, Any], every: int = 1, console: termina
         ["surrogate p", f"{measured['surrogate_p']:.3f}", f"at most {LEVEL}: not linear noise"],
         *([f"  by {statistic}", f"{p:.3f}", ""] for statistic, p in ps.items()),
     ]
-    terminal.print_table(console, f"{name}, n = {measured['n']}", ["measure", "value", "meaning"], rows, last_words=1)
+    terminal.print_table(
+        console, f"{name}, n = {measured['n']}", ["measure", "value", "meaning"], rows, last_text_columns=1
+    )
     word, caveat = reading(measured, every)
     console.print(f"Reading: {word}: {caveat}.", soft_wrap=True)
     if measured["n"] < SHORT:

@@ -40,7 +40,7 @@ class RestoredRun(NamedTuple):
     """The complete config: fields that the data determine (input shape, classes) are filled in."""
     apply: Apply
     variables: dict[str, Any]
-    which: WeightsOf
+    weights_of: WeightsOf
     epoch: int
     """The epoch of the weights, from 1."""
     data: str
@@ -54,7 +54,7 @@ class RestoredRun(NamedTuple):
 
 
 def load(
-    run: str | pathlib.Path, epoch: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
+    run: str | pathlib.Path, weights_of: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
 ) -> tuple[Apply, dict[str, Any], Config]:
     """Load the network of a run, one on the hub, or one that ships: ``(apply, variables, config)``.
 
@@ -71,7 +71,7 @@ def load(
         ``hf://USER/NAME@REVISION``, a published network on the Hugging Face hub; or, where there is no such directory,
         the name of a network that ships with the package, one of ``csbp_jax.weights.shipped.NAMES``. A published
         network has the weights of one epoch, and "last" takes them whichever it is.
-      epoch: "last" for the newest checkpoint, "chosen" for the epoch chosen by validation so far, or "ema" for the
+      weights_of: "last" for the newest checkpoint, "chosen" for the epoch chosen by validation so far, or "ema" for the
         moving average of the weights at the newest checkpoint.
       trust: execute ``RUN/experiment.py``, the user's code, if the run has such a file. It runs with all your
         permissions: never trust a run of unknown origin.
@@ -81,7 +81,7 @@ def load(
       ConfigError: ``run`` is not a run's directory, has no checkpoint, or cannot be read by this version; or it is not
         on the hub, or cannot be downloaded.
     """
-    restored = restore(run, epoch, trust=trust, own=own)
+    restored = restore(run, weights_of, trust=trust, own=own)
     return _with_input_check(restored.apply, restored.config.model), restored.variables, restored.config
 
 
@@ -106,22 +106,22 @@ def _with_input_check(apply: Apply, model: configuration.Model) -> Apply:
 
 
 def restore(
-    run: str | pathlib.Path, which: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
+    run: str | pathlib.Path, weights_of: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
 ) -> RestoredRun:
     """Restore a run like :func:`load`, with its metadata.
 
     Raises:
       ConfigError: see :func:`load`.
     """
-    if which not in get_args(WeightsOf):
-        raise ConfigError(f"weights of: {which!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
+    if weights_of not in get_args(WeightsOf):
+        raise ConfigError(f"weights_of: {weights_of!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
     folder, output_folder = _locate(run)
     content = run_json.read_run(folder, "whose members save no weights; train the setting (csbp_jax train)")
     config = run_json.parse_config(folder / "config.json", content["config"])
     is_published = published.is_published(folder)
     if is_published:
-        which, epoch = published.published_weights(str(run), content, which)
-    elif which == "ema" and not config.optimizer.ema:
+        weights_of, epoch = published.published_weights(str(run), content, weights_of)
+    elif weights_of == "ema" and not config.optimizer.ema:
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
     own = reload(folder, content.get("own", {}), trust, own)
     # The number of steps per epoch changes values in the state, but no shape, so 1 will do.
@@ -131,13 +131,13 @@ def restore(
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
         like = checkpoint_content(state, metric_shapes(recipe, state))
-        variables, epoch = _from_checkpoint(folder, which, like, run_json.identity(content))
+        variables, epoch = _from_checkpoint(folder, weights_of, like, run_json.identity(content))
     return RestoredRun(
         output_folder,
         config,
         _apply_of(recipe.model),
         variables,
-        which,
+        weights_of,
         epoch,
         content.get("data", ""),
         _classes(content, config),
@@ -190,7 +190,7 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
 
 
 def _from_checkpoint(
-    folder: pathlib.Path, which: WeightsOf, like: dict[str, Any], identity: dict[str, Any]
+    folder: pathlib.Path, weights_of: WeightsOf, like: dict[str, Any], identity: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """Return the variables of a run's newest checkpoint, and their epoch."""
     store = location.checkpoint_dir(folder)
@@ -199,9 +199,9 @@ def _from_checkpoint(
         raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")
     if tree is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
-    if which == "chosen":
+    if weights_of == "chosen":
         return {key: tree["chosen"][key] for key in ("params", "batch_stats")}, int(tree["chosen"]["epoch"])
-    state = learner.with_ema_weights(tree["state"]) if which == "ema" else tree["state"]
+    state = learner.with_ema_weights(tree["state"]) if weights_of == "ema" else tree["state"]
     return learner.weights_of(state), int(tree["progress"]["epochs"])
 
 

@@ -21,7 +21,7 @@ def export(
     to: Form = "safetensors",
     out: str | pathlib.Path | None = None,
     *,
-    which: restore.WeightsOf = "last",
+    weights_of: restore.WeightsOf = "last",
     trust: bool = False,
     own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
@@ -32,9 +32,9 @@ def export(
       run: the run's folder.
       to: "safetensors" or "npz", its arrays (:mod:`csbp_jax.export.arrays`); "stablehlo", its function
         (:mod:`csbp_jax.export.stablehlo`); "nir", its graph (:mod:`csbp_jax.export.nir_graph`).
-      out: the file; by default ``RUN/export/WHICH.FORM``, or ``evaluation/RUN/export/WHICH.FORM`` for a run that
-        cannot be written.
-      which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+      out: the file; by default ``RUN/export/WEIGHTS_OF.FORM``, or ``evaluation/RUN/export/WEIGHTS_OF.FORM`` for a run
+        that cannot be written.
+      weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
       own: the run's own parts, if it was made from Python with some.
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
@@ -45,8 +45,8 @@ def export(
     """
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
-    restored = restore.restore(run, which, trust=trust, own=own)
-    file = pathlib.Path(out) if out else output_folder(restored.folder, "export") / "export" / f"{which}.{to}"
+    restored = restore.restore(run, weights_of, trust=trust, own=own)
+    file = pathlib.Path(out) if out else output_folder(restored.folder, "export") / "export" / f"{weights_of}.{to}"
     check_file(file)
     texts = metadata(restored, data_dir)
     with files.replacing(file) as temporary:
@@ -62,5 +62,5 @@ def metadata(run: restore.RestoredRun, data_dir: str | pathlib.Path = "data") ->
         "config": to_json(run.config),
         "classes": run.classes or data.classes(run.config, data_dir),
     }
-    texts = {"producer": f"csbp_jax {__version__}", "run": run.folder.resolve().name, "weights_of": run.which}
+    texts = {"producer": f"csbp_jax {__version__}", "run": run.folder.resolve().name, "weights_of": run.weights_of}
     return texts | {"epoch": str(run.epoch)} | {key: json.dumps(value) for key, value in described.items()}

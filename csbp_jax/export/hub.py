@@ -25,7 +25,7 @@ def push(
     run: str | pathlib.Path,
     repository: str,
     *,
-    which: restore.WeightsOf = "last",
+    weights_of: restore.WeightsOf = "last",
     private: bool = False,
     trust: bool = False,
 ) -> str:
@@ -36,7 +36,7 @@ def push(
     Args:
       run: the run's folder.
       repository: ``USER/NAME`` or ``hf://USER/NAME``.
-      which: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+      weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       private: create a private repository; one that exists stays as it is.
       trust: execute the run's own code, if it has any; that file is pushed, too.
 
@@ -52,7 +52,7 @@ def push(
     client = hub.client(f"push to {address}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary, "network")
-        write_folder(run, folder, address.repository, which=which, trust=trust)
+        write_folder(run, folder, address.repository, weights_of=weights_of, trust=trust)
         operations = [client.CommitOperationAdd(file.name, str(file)) for file in sorted(folder.iterdir())]
         api = client.HfApi(library_name="csbp_jax", library_version=__version__)
         message = f"Network of run {pathlib.Path(run).resolve().name}, by csbp_jax {__version__}"
@@ -69,7 +69,7 @@ def write_folder(
     folder: pathlib.Path,
     repository: str,
     *,
-    which: restore.WeightsOf = "last",
+    weights_of: restore.WeightsOf = "last",
     trust: bool = False,
 ) -> None:
     """Write all that is pushed to a new folder.
@@ -77,7 +77,7 @@ def write_folder(
     Paths in the config are shortened to their last component, for they are those of the user's machine.
 
     Args:
-      run, which, trust: as of :func:`push`.
+      run, weights_of, trust: as of :func:`push`.
       folder: the new folder.
       repository: ``USER/NAME``, which the card names.
 
@@ -92,10 +92,10 @@ def write_folder(
     for name in _COPIED:
         if (source / name).is_symlink():
             raise ConfigError(f"{source / name}: is a link; put a copy of the file there, if it may be published")
-    restored = restore.restore(source, which, trust=trust)
+    restored = restore.restore(source, weights_of, trust=trust)
     restored = restored._replace(config=_without_directories(restored.config))
     content = run_json.read_config(source, run_json.REPAIR)
-    content |= {"config": to_json(restored.config), "weights_of": restored.which, "epoch": restored.epoch}
+    content |= {"config": to_json(restored.config), "weights_of": restored.weights_of, "epoch": restored.epoch}
     content |= {"producer": f"csbp_jax {__version__}"}
     if "file" in content.get("own", {}):
         content["own"] |= {"file": pathlib.Path(content["own"]["file"]).name}

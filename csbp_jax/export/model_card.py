@@ -34,8 +34,8 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
     tasks = {**dict.fromkeys(("shd", "ssc", "fsdd"), "audio-classification"), "own": None}
     task = tasks.get(data, "image-classification")
     evaluations = []
-    if run.which in result:
-        measured = result[run.which]
+    if run.weights_of in result:
+        measured = result[run.weights_of]
         evaluations.append(
             client.EvalResult(
                 task_type=task or "other",
@@ -75,7 +75,7 @@ def _description(run: RestoredRun) -> Iterator[str]:
     )
     yield ""
     yield f"- {_training(run)}"
-    yield f"- In this repository: {WEIGHTS_LABELS[run.which]} (epoch {run.epoch} of {config.epochs})."
+    yield f"- In this repository: {WEIGHTS_LABELS[run.weights_of]} (epoch {run.epoch} of {config.epochs})."
     yield f"- Seed {config.seed}, one run."
     yield f"- All options are in `{CONFIG}`."
     if run.own.plugins:
@@ -117,7 +117,7 @@ def _accuracies(result: dict[str, Any], data: str) -> Iterator[str]:
 def _energy(run: RestoredRun, source: pathlib.Path) -> Iterator[str]:
     try:
         measured = files.read_json(source / "inspect.json")
-        of_these_weights = (measured["weights_of"], measured["epoch"]) == (run.which, run.epoch)
+        of_these_weights = (measured["weights_of"], measured["epoch"]) == (run.weights_of, run.epoch)
         lines = [
             f"Synaptic operations per example, mean of {measured['examples']} of the {measured['split']} split: "
             f"{measured['acs']:,.0f} accumulates, {measured['macs']:,.0f} multiply-accumulates.",

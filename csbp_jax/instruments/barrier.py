@@ -18,7 +18,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike, NDArray
 
-from csbp_jax import learner
+from csbp_jax import controls, learner
 from csbp_jax.config import ConfigError
 from csbp_jax.instruments import unit_matching
 from csbp_jax.instruments.training_map import TrainingMap, repeated, to_default_precision
@@ -179,13 +179,11 @@ def _compare_ends(run: TrainingMap, end: State, copy: State, batches: Sequence[B
 
 def _perturbed(params: optax.Params, start: optax.Params, size: float, key: jax.Array) -> optax.Params:
     """Add Gaussian noise to each tensor, in units of the tensor's root mean square at the start."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    noisy = [
-        leaf + size * jnp.sqrt(jnp.mean(first**2)) * jax.random.normal(key, leaf.shape, leaf.dtype)
-        for leaf, first, key in zip(leaves, jax.tree.leaves(start), keys, strict=True)
-    ]
-    return jax.tree.unflatten(structure, noisy)
+
+    def noisy(tensor: jax.Array, rms: jax.Array, key: jax.Array) -> jax.Array:
+        return tensor + size * rms * jax.random.normal(key, tensor.shape, tensor.dtype)
+
+    return jax.tree.map(noisy, params, controls.tensor_rms(start), optax.tree.split_key_like(key, params))
 
 
 def _on_line(first: optax.Params, second: optax.Params, t: float) -> optax.Params:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import chaos, controls
+from csbp_jax import chaos, controls, learner
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.data import DataSource
 from csbp_jax.instruments.training_map import to_default_precision
@@ -102,8 +102,8 @@ def record_sizes(run: CompiledRun, seed: int) -> tuple[State, Pushes]:
 
 def annealing(run: CompiledRun) -> jax.Array:
     """Return ``z / z0`` of each step, ``[N]``, for ``controls.annealed``."""
-    every = run.steps_per_epoch if run.config.chaos.anneal == "epoch" else 1
-    return chaos.strength(jnp.arange(run.total_steps), 1.0, run.config.chaos.beta, every)
+    hparams = learner.hyperparameters(run.config, run.steps_per_epoch)
+    return chaos.strength(jnp.arange(run.total_steps), 1.0, hparams["beta"], hparams["every"])
 
 
 def _record(run: CompiledRun, seed: int, observe: Callable[[State, Batch], Any]) -> tuple[State, Pushes]:

@@ -13,7 +13,7 @@ from csbp_jax.learner.state import (
     with_ema_weights,
     without_second_moments,
 )
-from csbp_jax.learner.step import eval_step, gradients, init, make, make_gradients, make_recipe, train_step
+from csbp_jax.learner.step import eval_step, gradients, init, make, make_recipe, train_step
 
 __all__ = [
     "Batch",
@@ -28,7 +28,6 @@ __all__ = [
     "hyperparameters",
     "init",
     "make",
-    "make_gradients",
     "make_recipe",
     "train_step",
     "weights_of",

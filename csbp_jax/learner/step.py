@@ -188,14 +188,6 @@ def make(
     )
 
 
-def make_gradients(
-    model: SpikingNetwork, loss: Loss, config: Config, term: ChaosTerm | None = None
-) -> Callable[[State, Batch], dict[str, optax.Params]]:
-    """Return ``gradients(state, batch)``, bound to one recipe; arguments as in :func:`make_recipe`."""
-    recipe = make_recipe(model, optax.identity(), loss, config, term=term)
-    return lambda state, batch: gradients(recipe, state, batch)
-
-
 def _update_arguments(state: State) -> dict[str, Any]:
     """Return the arguments that an optax transformation may use besides the gradient (controls.py)."""
     # Independent of dropout's key, (key, step), and of the augmentation's, which folds in 1.

@@ -25,6 +25,7 @@ from csbp_jax.config import escaped
 
 __all__ = [
     "Console",
+    "Show",
     "gradient_share",
     "is_live",
     "kicks",
@@ -36,6 +37,10 @@ __all__ = [
     "progress_line",
     "stages",
 ]
+
+
+Show = Callable[[str, int, int], None]
+"""Progress callback ``show(stage, done, total)`` of :func:`stages`; a total of 0 is unknown."""
 
 
 class Console(rich_console.Console):
@@ -77,7 +82,7 @@ def logged_progress(console: Console, total: int) -> Iterator[Callable[[int, str
 
 
 @contextlib.contextmanager
-def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def stages(console: Console) -> Iterator[Show]:
     """Show a progress bar per stage, or lines without a terminal; yields ``show(stage, done, total)``.
 
     A stage with a total of 0 is of unknown length: its bar shows how long it has lasted, and ends when another begins.
@@ -216,13 +221,19 @@ def print_result(
 
 
 def print_table(
-    console: Console, title: str, columns: list[str], rows: list[list[str]], words: int = 1, last_words: int = 0
+    console: Console,
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    text_columns: int = 1,
+    last_text_columns: int = 0,
 ) -> None:
-    """Print a table: the first ``words`` and the last ``last_words`` columns are text, folded on a narrow terminal; the
-    others are numbers. Control characters are escaped."""
+    """Print a table: its first ``text_columns`` and its last ``last_text_columns`` columns are text, folded on a narrow
+    terminal; the others are numbers. Control characters are escaped."""
     table = Table(title=escaped(title), title_justify="left")
-    for number, heading in enumerate(columns):
-        if number < words or number >= len(columns) - last_words:
+    for number, heading in enumerate(headings):
+        if number < text_columns or number >= len(headings) - last_text_columns:
             table.add_column(escaped(heading), overflow="fold")
         else:
             table.add_column(escaped(heading), justify="right", no_wrap=True)

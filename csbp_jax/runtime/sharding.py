@@ -81,6 +81,11 @@ def rows_of(devices: Sequence[jax.Device], mesh: Mesh, size: int) -> NDArray[np.
     return np.sort(np.concatenate([np.arange(size)[held[device]] for device in devices]))
 
 
+def rounded_up(batch_size: int, devices: int) -> int:
+    """Return the smallest batch size, from the one wanted on, that the number of devices divides."""
+    return -(-batch_size // devices) * devices
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of an array with a copy on each device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -299,7 +299,7 @@ def _print_settings(
         if sum(width + 3 for width in [*words, *lines]) >= console.width:
             points, headings = [[fields_text(setting.point)] for setting in settings], ["setting"]
         rows = [[*point, *row] for point, row in zip(points, cells, strict=True)]
-        terminal.print_table(console, title, [*headings, *columns], rows, words=len(headings))
+        terminal.print_table(console, title, [*headings, *columns], rows, text_columns=len(headings))
 
     title = f"{folder}: test accuracy (%), mean [95 % interval] over seeds"
     print_table(title, settings, *tables.accuracy_cells(settings))

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from csbp_jax import data, learner, models
 from csbp_jax.config import Config
 from csbp_jax.learner import Batch, State
+from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.sweep import grid
 from csbp_jax.training import selection
@@ -114,7 +115,9 @@ def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) ->
 
 
 def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int], None]) -> list[dict[str, Any]]:
-    """Train members, and return the results of each: ``{epochs: [...], last, chosen, bad_steps}``.
+    """Train members, and return the results of each: ``{diverged, epochs: [...], last, chosen}``.
+
+    ``chosen`` is None if validation selected no epoch. With ``optimizer.ema`` there is also ``ema``.
 
     Args:
       runs: compiled for their group.
@@ -166,8 +169,8 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
 
 def evaluate(runs: VectorisedRuns, states: Any, configs: Sequence[Config], split: str) -> dict[str, np.ndarray]:
     """Compute ``{accuracy [K], loss [K]}`` over a split, each example once."""
-    source, devices = data.Unaugmented(runs.splits[split]), runs.mesh.shape["data"]
-    size = -(-runs.config.eval_batch_size // devices) * devices
+    source = data.Unaugmented(runs.splits[split])
+    size = sharding.rounded_up(runs.config.eval_batch_size, runs.mesh.shape["data"])
     keys = jnp.stack([eval_keys(c.seed, source, size) for c in configs])
     batches = data.eval_batches(source, size, readers=data.configured_readers(runs.config))
     sums = [

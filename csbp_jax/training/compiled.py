@@ -127,14 +127,14 @@ class CompiledRun:
         """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.
 
         Nothing is augmented: a source that draws random numbers is read record by record.
-        Batches have ``eval_batch_size`` examples, rounded up to a multiple of the number of devices; the spikes that
-        ``data.encode`` rate draws depend on it.
+        Batches have ``eval_batch_size`` examples, rounded up to a multiple of the number of devices; see
+        :func:`eval_keys`.
 
         Args:
           check: called before each batch; may raise an exception to stop the evaluation.
         """
         source = data.Unaugmented(source)
-        batch_size = -(-self.config.eval_batch_size // self.mesh.size) * self.mesh.size
+        batch_size = sharding.rounded_up(self.config.eval_batch_size, self.mesh.size)
         keys = eval_keys(self.config.seed, source, batch_size)
         sums: list[dict[str, jax.Array]] = []
         readers = data.configured_readers(self.config)
@@ -259,7 +259,8 @@ def initial_state(run: CompiledRun, show: Callable[[str], None]) -> State:
 def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
     """Return a key for each evaluation step over the source.
 
-    Random spikes of an example depend on its batch and its row there, and so on the size of a batch.
+    The spikes that ``data.encode`` rate draws for an example depend on its batch and its row there, and so on the size
+    of a batch.
     """
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
 

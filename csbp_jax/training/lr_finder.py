@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -119,7 +119,7 @@ def suggest(rates: np.ndarray, losses: list[float]) -> dict[str, Any]:
             "no learning rate can be suggested: the loss or its gradient is not finite at the first step, before any "
             "rate has an effect; try a smaller chaos.z0"
         )
-    means = smooth(losses)
+    means = np.array(list(smooth(losses)))
     lowest = int(means.argmin())
     if lowest < 2:
         raise ConfigError(f"--low: no rate from {rates[0]:.2g} to {rates[-1]:.2g} lowered the loss; give a lower one")
@@ -128,13 +128,12 @@ def suggest(rates: np.ndarray, losses: list[float]) -> dict[str, Any]:
     return {"smoothed": means.tolist(), "suggested": min(float(rates[lowest] / 10), steepest), "steepest": steepest}
 
 
-def smooth(losses: list[float]) -> np.ndarray:
-    """Smooth by a bias-corrected running mean: ``m[n] / (1 - b**n)``, ``m <- b m + (1 - b) loss``, b = 0.9."""
-    mean, means = 0.0, []
+def smooth(losses: Iterable[float]) -> Iterator[float]:
+    """Yield the bias-corrected running mean at each loss: ``m / (1 - b**n)``, ``m <- b m + (1 - b) loss``, b = 0.9."""
+    mean = 0.0
     for n, loss in enumerate(losses, start=1):
         mean = _MEMORY * mean + (1 - _MEMORY) * loss
-        means.append(mean / (1 - _MEMORY**n))
-    return np.asarray(means)
+        yield mean / (1 - _MEMORY**n)
 
 
 def _compiled(config: Config, own: Own, data_dir: str | pathlib.Path) -> CompiledRun:
@@ -155,6 +154,7 @@ def _compiled(config: Config, own: Own, data_dir: str | pathlib.Path) -> Compile
 def _losses(run: CompiledRun, rates: np.ndarray, show: Callable[[str], None]) -> list[float]:
     """Return the task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
     losses: list[float] = []
+    means, lowest = smooth(losses), math.inf  # of losses as they are appended
     with contextlib.closing(run.batches(run.config.seed)) as host_batches:
         state = initial_state(run, show)
         for batch, rate in zip(map(run.shard_batch, host_batches), rates, strict=False):
@@ -164,7 +164,8 @@ def _losses(run: CompiledRun, rates: np.ndarray, show: Callable[[str], None]) ->
             if metrics["bad_steps"] > 0:
                 break
             losses.append(float(metrics["task_loss"]))
-            means = smooth(losses)
-            if len(losses) >= 10 and means[-1] > _WORSE * means.min():
+            mean = next(means)
+            lowest = min(lowest, mean)
+            if len(losses) >= 10 and mean > _WORSE * lowest:
                 break
     return losses

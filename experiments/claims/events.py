@@ -58,8 +58,8 @@ def load_digits(use: DataSet, data_dir: str) -> runs.Task:
     shape = (-1, T, use.side, height // use.side, use.side, width // use.side, channels)
 
     def arrays(split: str) -> runs.Labelled:
-        batch = splits[split].take(np.arange(len(splits[split])), np.empty((len(splits[split]), 0), np.float32))
-        return batch["x"].astype(np.float32).reshape(shape).sum(axis=(3, 5)), batch["y"].astype(np.int32)
+        x, y = study.all_records(splits[split])
+        return x.astype(np.float32).reshape(shape).sum(axis=(3, 5)), y
 
     config = generalisation.small_net(config, use, {"input_shape": (use.side, use.side, channels)})
     return runs.Task(config, use.labels, arrays("train"), arrays("validation"), arrays("test"))
@@ -88,9 +88,9 @@ def load_spoken(use: DataSet, data_dir: str) -> runs.Task:
     splits = data_sets.load(config, data_dir)
 
     def arrays(split: str) -> runs.Labelled:
-        batch = splits[split].take(np.arange(len(splits[split])), np.empty((len(splits[split]), 0), np.float32))
-        frames = batch["x"].astype(np.float32)
-        return frames.reshape(len(frames), -1, SPOKEN_FRAMES, frames.shape[-1]).sum(axis=2), batch["y"].astype(np.int32)
+        x, y = study.all_records(splits[split])
+        frames = x.astype(np.float32)
+        return frames.reshape(len(frames), -1, SPOKEN_FRAMES, frames.shape[-1]).sum(axis=2), y
 
     (x, y), (test_x, test_y) = arrays("train"), arrays("test")
     order = np.random.default_rng(0).permutation(len(y))

@@ -105,12 +105,11 @@ def small_net(config: Config, use: DataSet, model: Mapping[str, Any], network: s
 
 def grey(source: data_sets.DataSource, side: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """Pictures of a source ``[N, 1, side, side, 1]`` in [0, 1], means over channels and blocks; labels ``[N]``."""
-    batch = source.take(np.arange(len(source)), np.zeros((len(source), source.num_uniforms), np.float32))
-    x = batch["x"]
+    x, y = study.all_records(source)
     x = x.mean(axis=-1, keepdims=True, dtype=np.float32) / (255 if x.dtype == np.uint8 else 1)
     block = x.shape[2] // side
     x = x.reshape(len(x), 1, side, block, side, block, 1).mean(axis=(3, 5))
-    return x.astype(np.float32), batch["y"].astype(np.int32)
+    return x.astype(np.float32), y
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ WRONG = {
     "train digits --deterministic True": "True: not expected here; csbp_jax train digits --help lists all options",
     "train digits --runs=": "--runs: empty; give it a name",
     "train digits --data-dir=": "--data-dir: empty; give it a name",
-    "train digits --data.dir x": "data.dir: 'x', but digits has none; it is for the data set folder",
+    "train digits --data.dir x": "data.dir: 'x', but digits has no such option; it is for the data set folder",
     "train digits --data.size 9 9": "data.size: (9, 9) is not possible for digits; leave it out",
     "train digits --data.augment flip mixup": "data.augment: flip is not possible for digits; allowed are mixup, cut",
     "train digits --data.augment roll": "data.augment: roll is not possible for digits",

@@ -24,7 +24,7 @@ from csbp_jax.config import (
     run_name,
     to_json,
 )
-from csbp_jax.config.schema import LATER_FIELDS
+from csbp_jax.config.forms import LATER_FIELDS
 
 BAD = {
     "seed": -1,

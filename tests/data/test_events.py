@@ -261,13 +261,6 @@ def test_one_class_archive_missing(tmp_path):
         prepare("cifar10_dvs", tmp_path, tmp_path / "data")
 
 
-def test_no_such_folder_of_originals(tmp_path):
-    with pytest.raises(
-        ConfigError, match="nowhere: there is no such directory; name the one with the raw files of shd"
-    ):
-        prepare("shd", tmp_path / "nowhere", tmp_path)
-
-
 def test_a_download_that_fails(tmp_path):
     with pytest.raises(ConfigError) as error:
         prepare("nmnist", None, tmp_path)

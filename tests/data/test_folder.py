@@ -78,7 +78,7 @@ def test_types_of_content(write, root, tmp_path):
     splits = load(fill(root, write), tmp_path)
     assert {split: len(source) for split, source in splits.items()} == {"train": 9, "validation": 3, "test": 3}
     for source in splits.values():
-        batch = data.take(source, np.arange(len(source)), np.zeros((len(source), 0), np.float32))
+        batch = source.take(np.arange(len(source)), np.zeros((len(source), 0), np.float32))
         chex.assert_shape(batch["x"], (len(source), *SHAPES[write]))
         chex.assert_trees_all_equal(np.unique(batch["y"]), np.arange(3))
         assert source.classes == 3 and batch["y"].dtype == np.int32
@@ -98,7 +98,7 @@ def test_every_file_is_in_one_split_and_order_is_natural_on_any_file_system(writ
     records = []
     for split in first:
         batches = [
-            data.take(splits[split], np.arange(len(splits[split])), np.zeros((len(splits[split]), 0), np.float32))
+            splits[split].take(np.arange(len(splits[split])), np.zeros((len(splits[split]), 0), np.float32))
             for splits in (first, second)
         ]
         chex.assert_trees_all_equal(*batches)
@@ -146,7 +146,7 @@ def test_any_file_name(root, tmp_path):
     os.rename(root / "b" / "3.png", os.fsencode(root / "b") + b"/caf\xe9\n.png")
     splits = load(root, tmp_path)
     for source in splits.values():
-        data.take(source, np.arange(len(source)), np.zeros((len(source), 0), np.float32))
+        source.take(np.arange(len(source)), np.zeros((len(source), 0), np.float32))
     with open(os.fsencode(root / "b") + b"/caf\xe9\n.png", "wb") as file:
         file.write(b"no picture")
     with pytest.raises(ConfigError, match=r"(?s)caf.*: cannot be decoded"):

@@ -181,7 +181,7 @@ def test_a_batch_larger_than_the_source():
 def test_sources_with_and_without_take_give_the_same_batches():
     digits = data.load(Config())["train"]
     expected = list(itertools.islice(data.train_batches(digits, 4, 0), 3))
-    records = data.as_data_source(RecordList(digits[i] for i in range(len(digits))))
+    records = UserSource(RecordList(digits[i] for i in range(len(digits))), "digits")
     assert (records.classes, records.events, records.num_uniforms) == (10, False, 0)
     chex.assert_trees_all_equal(expected, list(itertools.islice(data.train_batches(records, 4, 0), 3)))
 
@@ -247,15 +247,14 @@ def test_a_source_that_draws_nothing_is_evaluated_by_its_take():
         def take(self, indices, uniforms):
             return {"x": np.stack([self[i]["x"][::2] for i in indices]), "y": np.zeros(len(indices), int)}
 
-    source = data.as_data_source(Halves([{"x": np.full((4, 3), float(i)), "y": np.int32(0)} for i in range(3)]))
+    source = UserSource(Halves([{"x": np.full((4, 3), float(i)), "y": np.int32(0)} for i in range(3)]), "halves")
     (batch,) = data.eval_batches(data.Unaugmented(source, np.array([2, 0])), 2)
     np.testing.assert_array_equal(batch["x"][:, :, 0], [[2, 2], [0, 0]])
 
 
 def test_a_source_is_completed_only_where_it_lacks_something():
-    complete = Noisy()
-    assert data.as_data_source(complete) is complete
-    batch = data.take(RecordList([{"x": np.ones((1, 2)), "y": np.int32(3)}]), np.array([0, 0]), np.zeros((2, 0)))
+    least = UserSource(RecordList([{"x": np.ones((1, 2)), "y": np.int32(3)}]), "least")
+    batch = least.take(np.array([0, 0]), np.zeros((2, 0)))
     chex.assert_shape([batch["x"], batch["y"]], [(2, 1, 2), (2,)])
 
     class Augmented(RecordList):
@@ -264,7 +263,7 @@ def test_a_source_is_completed_only_where_it_lacks_something():
         def take(self, indices, uniforms):
             return {"x": uniforms, "y": indices}
 
-    source = UserSource(Augmented())
+    source = UserSource(Augmented(), "augmented")
     assert (source.events, source.num_uniforms, source.class_names, source.fingerprint) == (True, 2, ("a", "b"), "7")
     chex.assert_trees_all_equal(data.example_batch(source), {"x": np.zeros((1, 2), np.float32), "y": np.zeros(1, int)})
 
@@ -302,8 +301,8 @@ def test_wrong_labels_of_a_batch_are_one_line(y, message):
         def take(self, indices, uniforms):
             return {"x": np.ones((3, 1, 2)), "y": np.array(y)}
 
-    with pytest.raises(ConfigError, match=f"^Batches: {message}"):
-        data.take(Batches(), np.array([5, 6, 7]), np.zeros((3, 0)))
+    with pytest.raises(ConfigError, match=f"^own.py: data: test: {message}"):
+        UserSource(Batches(), "own.py: data: test").take(np.array([5, 6, 7]), np.zeros((3, 0)))
 
 
 def test_a_pickled_source_is_small():
@@ -311,7 +310,7 @@ def test_a_pickled_source_is_small():
 
 
 def test_a_source_that_threads_read_in_turn_can_be_pickled():
-    assert len(pickle.loads(pickle.dumps(UserSource(Noisy(), thread_safe=False)))) == 103
+    assert len(pickle.loads(pickle.dumps(UserSource(Noisy(), "noisy", thread_safe=False)))) == 103
 
 
 @pytest.mark.slow

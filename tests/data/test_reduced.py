@@ -14,7 +14,7 @@ from PIL import Image
 from csbp_jax import data
 from csbp_jax.cli.main import main
 from csbp_jax.config import Config, ConfigError, Data, Model, check
-from csbp_jax.config.schema import run_name
+from csbp_jax.config.forms import run_name
 from csbp_jax.data.images import augment, fast_resize, records, reduced
 from csbp_jax.data.images.decode import decode
 from csbp_jax.data.user import prediction_inputs
@@ -141,8 +141,11 @@ def test_from_the_command_line(prepared, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shorter_side": 32}, "data.shorter_side: 32, but digits has none; it is for the data set imagenet"),
-        ({"resizer": "cykooz"}, "data.resizer: cykooz, but images of digits are not resized"),
+        (
+            {"shorter_side": 32},
+            "data.shorter_side: 32, but digits has no such option; it is for the data set imagenet$",
+        ),
+        ({"resizer": "cykooz"}, "'cykooz', but digits has no such option; it is for the data set imagenet or folder"),
     ],
 )
 def test_other_data_sets_have_none(changes, message):

@@ -86,7 +86,7 @@ def test_speakers_and_numbers_are_the_splits(spoken):
 
 
 def test_a_test_speaker_is_only_for_spoken_digits():
-    with pytest.raises(ConfigError, match=r"data.test_speaker: 'theo', but digits has none; it is for the data set"):
+    with pytest.raises(ConfigError, match=r"data.test_speaker: 'theo', but digits has no such option; it is for"):
         validation.check(Config(data=Data(test_speaker="theo")))
 
 

@@ -41,7 +41,7 @@ def test_a_stopped_run_is_restored_from_its_newest_checkpoint(trained, tmp_path)
     shutil.rmtree(max((run / "checkpoints").iterdir(), key=lambda path: int(path.name)))
     (run / "result.json").unlink()
     restored = restore.restore(run)
-    assert restored.epoch == 1 and restored.which == "last"
+    assert restored.epoch == 1 and restored.weights_of == "last"
     later = csbp_jax.load(trained)[1]["params"]["conv1"]["conv"]["kernel"]
     assert np.abs(restored.variables["params"]["conv1"]["conv"]["kernel"] - later).max() > 1e-4
 
@@ -61,7 +61,7 @@ def test_errors_are_one_line(trained, tmp_path):
     refused("other: there is no such directory; name that of a run, such as runs/NAME")
     (tmp_path / "other").mkdir()
     refused("other: this is not a run's directory, it has no config.json")
-    refused("'best' is not possible; allowed are last, chosen", trained, epoch="best")
+    refused("weights_of: 'best' is not possible; allowed are last, chosen", trained, weights_of="best")
 
     content = run_json.read_config(trained)
 

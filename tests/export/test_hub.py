@@ -84,7 +84,7 @@ def test_push_and_load(server, run, capsys):
         restored = restore.restore(name)
         jax.tree.map(np.testing.assert_array_equal, restored.variables, expected.variables)
         assert restored[1:3:2] == expected[1:3:2] and restored.folder == pathlib.Path("hub/user/net")
-        assert (restored.which, restored.epoch, restored.data, restored.classes) == expected[4:8]
+        assert (restored.weights_of, restored.epoch, restored.data, restored.classes) == expected[4:8]
     apply, variables, config = csbp_jax.load(MODEL)
     x = np.zeros((1, 1, 8, 8, 1), np.float32)
     logits = jax.jit(apply)(variables, x)[0]
@@ -94,10 +94,10 @@ def test_push_and_load(server, run, capsys):
 
 def test_a_second_push_is_a_second_revision(server, run):
     first = publication.push(run, "user/net", private=True)
-    second = publication.push(run, MODEL, which="chosen")
+    second = publication.push(run, MODEL, weights_of="chosen")
     assert first != second and server.private["user/net"]
-    assert restore.restore(first).which == "last" and restore.restore(second).which == "chosen"
-    assert restore.restore(MODEL).which == "chosen"
+    assert restore.restore(first).weights_of == "last" and restore.restore(second).weights_of == "chosen"
+    assert restore.restore(MODEL).weights_of == "chosen"
     with pytest.raises(
         ConfigError, match="hf://user/net: has only the weights of the chosen epoch, not those of 'ema'"
     ):

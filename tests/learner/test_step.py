@@ -179,17 +179,15 @@ def test_chaos_is_never_silently_off():
 
 
 def test_make_returns_the_plain_functions_of_the_recipe(x64):
-    """``learner.make`` and ``make_gradients`` trace to the very programs of the plain functions."""
+    """``learner.make`` traces to the very programs of the plain functions."""
     model, config = RECIPE.model, small_net.CONFIG
     made_init, made_step, made_eval_step = learner.make(model, RECIPE.tx, RECIPE.loss, config, 10)
-    made_gradients = learner.make_gradients(model, RECIPE.loss, config)
     key, state, data = jax.random.key(0), first_state(RECIPE), batch()
     masked = {**data, "mask": jnp.ones(8, bool)}
     for made, plain, arguments in (
         (made_init, learner.init, (key,)),
         (made_step, learner.train_step, (state, data)),
         (made_eval_step, learner.eval_step, (state, masked)),
-        (made_gradients, learner.gradients, (state, data)),
     ):
         program = str(jax.make_jaxpr(made)(*arguments))
         assert program == str(jax.make_jaxpr(lambda *a, plain=plain: plain(RECIPE, *a))(*arguments))

@@ -364,7 +364,8 @@ def kept_and_gradient(model, taps):
     init, _, _ = learner.make(net, tx, losses.rate_cross_entropy, config)
     state, random = jax.jit(lambda key: to_default_precision(init(key)))(jax.random.key(0)), np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(64, 1, *model.input_shape))), jnp.arange(64) % 10
-    gradients = jax.jit(learner.make_gradients(net, losses.rate_cross_entropy, config))(state, {"x": x, "y": y})
+    recipe = learner.make_recipe(net, tx, losses.rate_cross_entropy, config)
+    gradients = jax.jit(functools.partial(learner.gradients, recipe))(state, {"x": x, "y": y})
 
     def output(params):
         return net.apply({"params": params, "batch_stats": state.batch_stats}, x, True, mutable=["batch_stats"])[0][0]

@@ -72,8 +72,8 @@ def test_it_ends_where_the_loss_has_blown_up_and_leaves_a_figure(found):
 
 
 def test_the_smoothed_loss_is_a_mean_without_bias():
-    np.testing.assert_allclose(lr_finder.smooth([2.0] * 5), 2.0)
-    np.testing.assert_allclose(lr_finder.smooth([1.0, 3.0]), [1.0, (0.09 * 1 + 0.1 * 3) / 0.19])
+    np.testing.assert_allclose(list(lr_finder.smooth([2.0] * 5)), 2.0)
+    np.testing.assert_allclose(list(lr_finder.smooth([1.0, 3.0])), [1.0, (0.09 * 1 + 0.1 * 3) / 0.19])
 
 
 def test_rates_that_do_not_lower_the_loss_are_refused():

@@ -52,9 +52,6 @@ def fetch(
       ConfigError: files are missing (names all, with sizes and addresses), cannot be downloaded, or differ from the
         published ones.
     """
-    if raw_dir is not None and not raw_dir.is_dir():
-        names = ", ".join(file.name for file in wanted)
-        raise ConfigError(f"{raw_dir}: there is no such directory; name the one that contains {names}")
     directory = downloads if raw_dir is None else raw_dir
     local: dict[str, RawFile] = {}
     missing = []

@@ -79,8 +79,6 @@ def find(
     Raises:
       ConfigError: archives are missing (the message lists them with their URLs), or cannot be downloaded.
     """
-    if raw_dir is not None and not raw_dir.is_dir():
-        raise ConfigError(f"{raw_dir}: there is no such directory; name the one with the raw files of {name}")
     if name == "fsdd" and raw_dir is not None and (local := spoken_digits.locate(raw_dir)):
         return {spoken_digits.RAW_FILE: local}
     # Later candidates win: the user's folder over ``home``, and within it files that lie less deep.

@@ -5,7 +5,7 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
-from csbp_jax.data.download.fetch import RawFile, not_prepared
+from csbp_jax.data.download.fetch import RawFile, Show, not_prepared
 from csbp_jax.data.images.decode import decode
 from csbp_jax.data.safe_files import open_arrays
 from csbp_jax.runtime import files, seals
@@ -208,9 +208,7 @@ Arrays = tuple[NDArray[np.uint8] | None, NDArray[np.int32]]
 """Images ``[N, H, W, C]``, or None if they differ in size, and labels ``[N]``."""
 
 
-def load(
-    directory: pathlib.Path, splits: Sequence[str], show: Callable[[str, int, int], None] = lambda *_: None
-) -> list[Arrays]:
+def load(directory: pathlib.Path, splits: Sequence[str], show: Show = lambda *_: None) -> list[Arrays]:
     """Load splits.
 
     They are decoded once and cached in ``csbp_SPLIT.npz`` beside the records, if that can be written. The cache is
@@ -223,9 +221,7 @@ def load(
     return [_load(directory, split, fingerprint, show) for split in splits]
 
 
-def _load(
-    directory: pathlib.Path, split: str, fingerprint: NDArray[np.str_], show: Callable[[str, int, int], None]
-) -> Arrays:
+def _load(directory: pathlib.Path, split: str, fingerprint: NDArray[np.str_], show: Show) -> Arrays:
     cache = directory / f"csbp_{split}.npz"
     arrays = _read_cache(cache)
     if not ({"made_from", "y"} <= arrays.keys() and np.array_equal(arrays["made_from"], fingerprint)):
@@ -256,7 +252,7 @@ def _read_cache(path: pathlib.Path) -> dict[str, NDArray[Any]]:
         raise ConfigError(f"{path}: damaged ({reason}); delete it, and it will be made again") from None
 
 
-def _decode_all(directory: pathlib.Path, split: str, show: Callable[[str, int, int], None]) -> dict[str, NDArray[Any]]:
+def _decode_all(directory: pathlib.Path, split: str, show: Show) -> dict[str, NDArray[Any]]:
     source, features = encoded(directory, split), info(directory).features
     shape, classes = features["image"].shape, features["label"].num_classes
     y = np.empty(len(source), np.int32)

@@ -4,13 +4,14 @@ import functools
 import json
 import pathlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
+from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.images import records
 
 _LANE = 32
@@ -18,7 +19,7 @@ _START = bytes.fromhex("54641f64")  # its remainder is 0xFFFFFFFF, the initial v
 Bits = NDArray[np.uint32]
 
 
-def convert(source: pathlib.Path, target: pathlib.Path, show: Callable[[str, int, int], None]) -> None:
+def convert(source: pathlib.Path, target: pathlib.Path, show: Show) -> None:
     """Copy the records of ``source``, in their order, and its metadata to the new directory ``target``.
 
     Args:

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,18 +22,12 @@ from csbp_jax.runtime import files
 from csbp_jax.training import run_dir
 
 
-class Comparison(NamedTuple):
-    """How settings are compared: ``csbp_jax.evaluation.compare.settings`` describes control and margin."""
-
-    control: RestoredRun | None = None
-    margin: float | None = None
-
-
 def robustness(
     runs: Sequence[RestoredRun],
     plan: Plan,
-    compared: Comparison,
     *,
+    control: RestoredRun | None = None,
+    margin: float | None = None,
     data_dir: str | pathlib.Path = "data",
     out: str | pathlib.Path | None = None,
     console: Console | None = None,
@@ -43,6 +37,9 @@ def robustness(
     Prints a table for each run, the check for masked gradients, and differences between settings; writes
     ``robustness.json`` and ``figures/robustness.png`` to ``out``, by default the first run's folder (or
     ``evaluation/RUN`` if that cannot be written).
+
+    Args:
+      control, margin: as of :func:`csbp_jax.evaluation.compare.settings`; the control is one of ``runs``.
 
     Returns:
       The content of the file: ``plan``; ``runs``, each with the numbers of its ``examples`` in the split and of those
@@ -74,11 +71,10 @@ def robustness(
         fields = flatten(run.config) | compare.own_field(run.own.metadata())
         finished.append(compare.FinishedRun(run.folder, content, fields, {}))
         sources.append(splits[plan.split])
-    control = None if compared.control is None else finished[list(runs).index(compared.control)]
-    groups = _named(compare.group(finished, control))
+    groups = _named(compare.group(finished, None if control is None else finished[list(runs).index(control)]))
     measured = _measure(runs, sources, plan, console)
     scores = {str(run.folder): comparison.scores(outcomes) for run, outcomes in zip(runs, measured, strict=True)}
-    differences = comparison.differences(groups, scores, compared.margin) if compare.same_data(finished) else []
+    differences = comparison.differences(groups, scores, margin) if compare.same_data(finished) else []
 
     for run, outcomes in zip(runs, measured, strict=True):
         _print_run(console, run, outcomes, scores[str(run.folder)])
@@ -158,7 +154,7 @@ def _content(
             {
                 "run": run.folder.resolve().name,
                 "seed": run.config.seed,
-                "weights_of": run.which,
+                "weights_of": run.weights_of,
                 "epoch": run.epoch,
                 "examples": outcomes["clean"].rows.tolist(),
                 "attacked": attacked[0] if attacked else [],
@@ -212,7 +208,7 @@ def _title(plan: Plan, measured: Sequence[Measured]) -> str:
 
 def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: Scores) -> None:
     name, clean = run.folder.resolve().name, percent(comparison.interval(list(scores["clean"])))
-    epoch = f"{restore.WEIGHTS_LABELS[run.which]} ({run.epoch})"
+    epoch = f"{restore.WEIGHTS_LABELS[run.weights_of]} ({run.epoch})"
     console.print(f"{name}: {scores['clean'].shape[1]} examples, {epoch}; clean {clean} %", soft_wrap=True)
     rows = []
     for name, values in scores.items():
@@ -225,7 +221,7 @@ def _print_run(console: Console, run: RestoredRun, measured: Measured, scores: S
     if rows:
         counts = [len(measured.outcomes[name].rows) for name in ("pgd", "square") if name in scores]
         title = "accuracy (%) at each severity" + "".join(f"; attacks on {count} examples" for count in counts[:1])
-        terminal.print_table(console, title, ["perturbation", "severity: accuracy", "unit"], rows, 3)
+        terminal.print_table(console, title, ["perturbation", "severity: accuracy", "unit"], rows, text_columns=3)
     for line in _masking_lines(scores):
         console.print(line, soft_wrap=True)
     for reason in dict.fromkeys(measured.skipped.values()):

@@ -15,13 +15,11 @@ from csbp_jax.config import Config
 from csbp_jax.data.device import transform
 from csbp_jax.evaluation.restore import Apply, RestoredRun
 from csbp_jax.evaluation.robustness import battery, pgd, spike_faults, square, weight_errors
+from csbp_jax.reporting.terminal import Show
 from csbp_jax.runtime import sharding
 
 ATTACK_EXAMPLES = 200
 """Examples that attacks take of a split by default, as an attack costs hundreds of forward passes."""
-
-Show = Callable[[str, int, int], None]
-"""``show(stage, done, total)``, as :func:`csbp_jax.reporting.terminal.stages` yields it."""
 
 
 class Plan(NamedTuple):
@@ -239,7 +237,7 @@ def _obstacles(subject: Subject, rows: NDArray[np.int64], plan: Plan) -> dict[st
 def _batch_size(examples: int, config: Config) -> int:
     """Return the size of the fewest equal batches that are no larger than those of evaluation."""
     size = -(-examples // -(-examples // config.eval_batch_size))
-    return -(-size // jax.device_count()) * jax.device_count()
+    return sharding.rounded_up(size, jax.device_count())
 
 
 def _outcomes(

@@ -5,6 +5,8 @@ Noise, blur and contrast follow the idea of Hendrycks & Dietterich (ICLR 2019, a
 our own.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -61,9 +63,14 @@ def occlusion(key: jax.Array, x: jax.Array, side: ArrayLike) -> jax.Array:
     side: of the square, as a fraction of the shorter side of the picture; rounded to whole pixels.
     """
     pixels = jnp.round(jnp.asarray(side) * min(x.shape[1:3])).astype(jnp.int32)
-    inside = []
-    for length, uniform in zip(x.shape[1:3], jax.random.uniform(key, (2,)), strict=True):
-        first = jnp.floor(uniform * (length - pixels + 1)).astype(jnp.int32)
-        inside.append((jnp.arange(length) >= first) & (jnp.arange(length) < first + pixels))
-    covered = inside[0][:, None] & inside[1][None]
+    covered = random_square(key, x.shape[1:3], pixels)
     return jnp.where(covered[None, :, :, None], jnp.asarray(0.5, x.dtype), x)
+
+
+def random_square(key: jax.Array, size: Sequence[int], side: ArrayLike) -> jax.Array:
+    """Return a mask ``[H, W]`` of a square of ``side`` pixels, at a random position within a picture of this size."""
+    inside = []
+    for length, uniform in zip(size, jax.random.uniform(key, (2,)), strict=True):
+        first = jnp.floor(uniform * (length - side + 1)).astype(jnp.int32)
+        inside.append((jnp.arange(length) >= first) & (jnp.arange(length) < first + side))
+    return inside[0][:, None] & inside[1]

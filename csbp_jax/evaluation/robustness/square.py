@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
+from csbp_jax.evaluation.robustness import pictures
 from csbp_jax.evaluation.robustness.pgd import Logits
 
 FIRST_SHARE = 0.8
@@ -71,12 +72,8 @@ def attack(
     def proposal(key: jax.Array, side: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the square, ``[1, H, W, 1]``, and whether it is bright in each channel, ``[1, 1, 1, C]``."""
         position_key, sign_key = jax.random.split(key)
-        inside = []
-        for length, uniform in zip((height, width), jax.random.uniform(position_key, (2,)), strict=True):
-            first = jnp.floor(uniform * (length - side + 1)).astype(jnp.int32)
-            inside.append((jnp.arange(length) >= first) & (jnp.arange(length) < first + side))
-        square = inside[0][None, :, None, None] & inside[1][None, None, :, None]
-        return square, jax.random.bernoulli(sign_key, shape=(1, 1, 1, channels))
+        square = pictures.random_square(position_key, (height, width), side)
+        return square[None, :, :, None], jax.random.bernoulli(sign_key, shape=(1, 1, 1, channels))
 
     def query(carry: _Carry) -> _Carry:
         i, current, best, queries = carry

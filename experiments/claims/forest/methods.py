@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from csbp_jax import configs
 from csbp_jax import data as data_sets
 from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer, replaced
+from experiments import study
 from experiments.claims import runs
 
 
@@ -108,26 +109,20 @@ def _splits(name: str, config: Config, folder: str) -> list[tuple[NDArray[Any], 
     side, generator = config.model.input_shape[0], np.random.default_rng(0)
     if name == "digits_events":
         splits = data_sets.load(replaced(config, "data.size", (side, side)), folder)
-        train, validation, test = (_frames(splits[split]) for split in ("train", "validation", "test"))
+        train, validation, test = (study.all_records(splits[split]) for split in ("train", "validation", "test"))
         # Few labels are needed, so that half of the training split can be tested on.
         rows = generator.permutation(len(train[1]))
         pool, rest = rows[:600], rows[600:]
         extended = [np.concatenate([of_test, of_train[rest]]) for of_test, of_train in zip(test, train, strict=True)]
         return [(train[0][pool], train[1][pool]), validation, (extended[0], extended[1])]
     splits = data_sets.load(config, folder)
-    train, test = (_reduced(*_frames(splits[split]), side) for split in ("train", "test"))
+    train, test = (_reduced(*study.all_records(splits[split]), side) for split in ("train", "test"))
     count = len(train[1]) * 9 // 10
     return [
         (train[0][:count], train[1][:count]),
         _subset(generator, 500, train[0][count:], train[1][count:]),
         _subset(generator, 2000, *test),
     ]
-
-
-def _frames(source: data_sets.DataSource) -> tuple[NDArray[Any], NDArray[Any]]:
-    """All examples of a source, ``[N, T or 1, H, W, C]`` and ``[N]``."""
-    batch = source.take(np.arange(len(source)), np.zeros((len(source), source.num_uniforms), np.float32))
-    return batch["x"], batch["y"].astype(np.int32)
 
 
 def _reduced(x: NDArray[Any], y: NDArray[Any], side: int) -> tuple[NDArray[np.float32], NDArray[Any]]:

@@ -29,10 +29,10 @@ def run(trained, tmp_path_factory):
     return shutil.copytree(trained, tmp_path_factory.mktemp("robust") / "run")
 
 
-def measured(runs, plan, compared=None, **options):
+def measured(runs, plan, **options):
     text = io.StringIO()
     console = terminal.Console(file=text, width=150, highlight=False, markup=False)
-    result = command.robustness(runs, plan, compared or command.Comparison(), console=console, **options)
+    result = command.robustness(runs, plan, console=console, **options)
     return result, text.getvalue()
 
 
@@ -168,9 +168,7 @@ def test_two_runs_share_examples_programs_and_a_table(run, tmp_path, monkeypatch
 
     monkeypatch.setattr(command, "programs_of", recorded)
     runs = [restored, restored._replace(folder=tmp_path / "other", config=plain)]
-    content, text = measured(
-        runs, Plan(("weight_bits",), examples=30), command.Comparison(margin=1.0), out=tmp_path / "out"
-    )
+    content, text = measured(runs, Plan(("weight_bits",), examples=30), margin=1.0, out=tmp_path / "out")
     assert len({id(program) for program in built}) == 2  # the second is not used: nothing of it was compiled
     assert "predict" in vars(built[0]) and "predict" not in vars(built[1])
     (difference,) = content["differences"]

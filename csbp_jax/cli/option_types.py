@@ -1,0 +1,176 @@
+"""Types of options: annotations that say how a word of the command line becomes a value.
+
+Errors of a word are one line, to which the option's name is added (options.py).
+"""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from csbp_jax.config import Config
+
+
+def _word(metavar: str, convert: Callable[[str], Any]) -> Any:
+    """Make the specification of an option that takes one word; errors of ``convert`` become one line."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: convert(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, str | int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _nonempty(word: str) -> str:
+    if not word:
+        raise ValueError("empty; give it a name")
+    return word
+
+
+def expand_path(word: str) -> str:
+    """Expand ``~`` in a path on a file system.
+
+    Raises:
+      ValueError: it is an address.
+    """
+    if word.startswith("hf://"):
+        raise ValueError(
+            f"{word!r} is not possible; evaluate, predict, inspect, robustness and export take a network on the hub"
+        )
+    if re.match(r"[a-z][a-z0-9+.-]+://", word):  # pathlib would create a directory "gs:"
+        raise ValueError(
+            f"{word!r} is not possible, locks and renames need a file system; mount it, and give the directory "
+            "(docs/scale.md)"
+        )
+    return os.path.expanduser(_nonempty(word))
+
+
+def _path_or_address(word: str) -> str:
+    return word if "://" in word else expand_path(word)  # training checks addresses
+
+
+def run_or_address(word: str) -> str:
+    """Expand ``~`` in a path; the address of a network on the hub stays as it is.
+
+    Raises:
+      ValueError: it is another address.
+    """
+    return word if word.startswith("hf://") else expand_path(word)  # restore checks addresses
+
+
+def _whole_number(word: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", word):
+        digits = " of at most 18 digits 0 to 9" if word.lstrip("-").isdecimal() else ""
+        raise ValueError(f"{word!r} is not a whole number{digits}")
+    return int(word)
+
+
+def _number(word: str) -> float:
+    # float() also takes 1_000, +1 and digits of other scripts; inf and nan are refused by name when values are checked.
+    if not re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|-?inf|nan", word):
+        raise ValueError(f"{word!r} is not a number in digits 0 to 9")
+    return float(word)
+
+
+NUMBERS = ConstructorRegistry()
+"""Rules by which numbers are parsed."""
+
+
+@NUMBERS.primitive_rule
+def _number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Parse int and float by the rules above, also within tuples."""
+    if info.type not in (int, float):
+        return None
+    convert: Callable[[str], Any] = _whole_number if info.type is int else _number
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT" if info.type is int else "FLOAT",
+        instance_from_str=lambda words: convert(words[0]),
+        is_instance=lambda value: isinstance(value, int if info.type is int else int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _count(word: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", word) or not int(word):
+        raise ValueError(f"{word!r} is not possible; allowed is a positive whole number of at most 9 digits")
+    return int(word)
+
+
+def _seed(word: str) -> int:
+    if (seed := _whole_number(word)) < 0:
+        raise ValueError(f"{word} is not possible; allowed are whole numbers from 0")
+    return seed
+
+
+def _margin(word: str) -> float:
+    if not 0 < (margin := _number(word)) <= 100:
+        raise ValueError(f"{word!r} is not possible; allowed are percentage points above 0, to 100")
+    return margin
+
+
+Flag = FlagCreatePairsOff[bool]
+Name = Annotated[str | None, _word("NAME", _nonempty)]
+RequiredName = Annotated[str, _word("NAME", _nonempty)]
+Path = Annotated[str, _word("PATH", expand_path)]
+OptionalPath = Annotated[str | None, _word("PATH", expand_path)]
+PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]
+Count = Annotated[int, _word("N", _count)]
+OptionalCount = Annotated[int | None, _word("N", _count)]
+Seed = Annotated[int, _word("N", _seed)]
+Grid = Annotated[str, _word("GRID", _nonempty)]
+Margin = Annotated[
+    float | None,
+    _word("POINTS", _margin),
+    arg(
+        help="largest difference without importance, in percentage points; adds whether each paired difference is "
+        "equal within it, better, worse or not decided (docs/using.md)"
+    ),
+]
+
+Control = Annotated[
+    str | None,
+    _word("PATH", expand_path),
+    arg(
+        help="run whose setting all others are compared with; by default the runs that are equal but for chaos.z0 0, "
+        "or else the first run"
+    ),
+]
+
+# Options of several commands.
+ConfigFields = Annotated[Config, arg(name="")]
+DataDir = Annotated[Path, arg(help="directory of prepared data sets")]
+Run = Positional[
+    Annotated[
+        str,
+        _word("RUN", run_or_address),
+        arg(help="directory of a run; hf://USER/NAME; or digits or digits_events, which ship with csbp_jax"),
+    ]
+]
+RunDir = Positional[Annotated[str, _word("RUN", expand_path), arg(help="directory of a run")]]
+Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="repository on the Hugging Face hub")]]
+# Their paths are expanded after parsing (options.py): tyro does not pass on the errors of words within a tuple.
+Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
+RunsOrNetworks = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
+RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", str)], ...]]
+Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
+SeriesFile = Positional[
+    Annotated[str, _word("RUN|FILE.csv", expand_path), arg(help="directory of a run, or a CSV file of any program")]
+]
+SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
+Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
+POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrNetworks, RunsOrSweep, Files, SeriesFile, SweepDir, Networks)
+"""Arguments without a name."""
+
+Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
+WeightsOf = Annotated[
+    Literal["last", "chosen", "ema"],
+    arg(help="weights of the last epoch, of the epoch chosen by validation, or their moving average"),
+]
+Trust = Annotated[
+    Flag, arg(help="run the code of your own that is stored with the run (RUN/experiment.py); it may do anything")
+]
