@@ -102,6 +102,7 @@ def test_pairs_that_were_added_after_a_look_widen_the_intervals():
         result = content(ours, runs)
         assert time_page.looks(result) == wanted and time_page.confidence(result) == pytest.approx(level)
         mean, low, high = student([math.log(value) for value in values], level)
+        assert low is not None and high is not None
         cell = " [".join([f"{math.exp(mean):.2f}", f"{math.exp(low):.2f}, {math.exp(high):.2f}]"])
         page = time_page.page(result)
         assert (
