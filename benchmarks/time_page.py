@@ -65,8 +65,8 @@ def ratios(content: Mapping[str, Any], value: Callable[[Run, str], float | None]
 def looks(content: Mapping[str, Any]) -> list[int]:
     """Numbers of pairs at which intervals could be looked at: those that the commands of the runs asked for."""
     commands = {run["command"] for of_seed in content["runs"].values() for run in of_seed.values()}
-    asked = {int(re.search(r"--seeds (\d+)", command)[1]) for command in commands}  # type: ignore[index]
-    return sorted(asked - {1})  # a single pair has no interval
+    wanted = {int(re.search(r"--seeds (\d+)", command)[1]) for command in commands}  # type: ignore[index]
+    return sorted(wanted - {1})  # a single pair has no interval
 
 
 def confidence(content: Mapping[str, Any]) -> float:

@@ -216,7 +216,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
             # Without a term there is nothing to compare, and the program takes seconds to compile.
             norms = (
                 jax.tree.map(float, run.gradient_norms(saved["state"], first_batch))
-                if config.chaos.taps
+                if any(config.chaos.z0)
                 else {"chaos": 0.0}
             )
             write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())

@@ -73,4 +73,4 @@ def random_square(key: jax.Array, size: Sequence[int], side: ArrayLike) -> jax.A
     for length, uniform in zip(size, jax.random.uniform(key, (2,)), strict=True):
         first = jnp.floor(uniform * (length - side + 1)).astype(jnp.int32)
         inside.append((jnp.arange(length) >= first) & (jnp.arange(length) < first + side))
-    return inside[0][:, None] & inside[1]
+    return inside[0][:, None] & inside[1][None, :]
