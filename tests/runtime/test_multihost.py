@@ -173,13 +173,17 @@ def test_one_process_makes_the_cache_of_all(tmp_path):
     assert opened[1].count("dataset_info.json") <= 6
 
 
+@pytest.mark.parametrize("restarts", ["", "8", "9"])
 @pytest.mark.parametrize("code", [0, 2, 3, 4, 5, 42, 134])
-def test_the_slurm_script_requeues_what_can_resume_and_ends_with_the_code_of_the_run(code):
+def test_the_slurm_script_requeues_what_can_resume_and_ends_with_the_code_of_the_run(code, restarts):
+    """After a process was lost, not for ever: the cause may come back each time."""
     page = (processes.ROOT / "docs" / "scale.md").read_text()
     (script,) = re.findall(r"```sh\n(#SBATCH.*?)```", page, re.DOTALL)
     programs = f"srun() {{ return {code}; }}\nscontrol() {{ echo $1; }}\n"
-    done = subprocess.run(["sh", "-c", programs + script], stdout=-1, text=True)
-    assert (done.returncode, done.stdout) == (code, "requeue\n" if code in (5, 42, 134) else "")
+    environment = {**os.environ, "SLURM_RESTART_COUNT": restarts}
+    done = subprocess.run(["sh", "-c", programs + script], stdout=-1, text=True, env=environment)
+    requeued = code == 42 or (code in (5, 134) and restarts != "9")
+    assert (done.returncode, done.stdout) == (code, "requeue\n" if requeued else "")
 
 
 def rows(runs):
