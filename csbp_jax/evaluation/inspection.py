@@ -83,10 +83,11 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
     def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
         names = layers or forward.spiking_layers(apply, variables, x)
         (_, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names)
-        if missing := [layer for layer in names if layer not in aux.spikes or layer not in aux.membranes]:
+        missing = [layer for layer in names if layer not in aux.spikes or layer not in aux.membranes]
+        if missing or not names:
             raise ConfigError(
-                f"inspect: the network does not give spikes and membranes of {', '.join(missing)}; it needs to be a "
-                "csbp_jax.models.base.Network (docs/own.md)"
+                f"inspect: the network does not give spikes and membranes of {', '.join(missing) or 'any layer'}; it "
+                "needs to be a csbp_jax.models.base.Network with spiking layers (docs/own.md)"
             )
         fired = {layer: aux.spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
         steps = {layer: (aux.spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}

@@ -262,6 +262,13 @@ def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
     with pytest.raises(ConfigError, match=r"inspect: the network does not give .* of fc1; it needs to be a .*Network"):
         inspection.inspect(restored, console=quiet())
 
+    def without_rates(*arguments, **options):
+        logits, aux = restored.apply(*arguments, **options)
+        return logits, dataclasses.replace(aux, rates={})
+
+    with pytest.raises(ConfigError, match="inspect: the network does not give spikes and membranes of any layer; it"):
+        inspection.inspect(restored._replace(apply=without_rates), console=quiet())
+
 
 @pytest.mark.slow
 def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_path):
