@@ -16,7 +16,7 @@ from csbp_jax.export import arrays
 from csbp_jax.export.model_card import card
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
-from csbp_jax.training.plugins import COPY
+from csbp_jax.training.plugins import COPY, in_parentheses
 
 _COPIED = ("result.json", COPY)
 
@@ -44,7 +44,8 @@ def push(
       ``hf://USER/NAME@COMMIT``.
 
     Raises:
-      ConfigError: no such run or repository, huggingface_hub is not installed, or the hub refuses.
+      ConfigError: no such run or repository, the run's own parts are in no file, huggingface_hub is not installed, or
+        the hub refuses.
     """
     address = hub.parse(repository if hub.is_address(repository) else f"hf://{repository}")
     if address.revision:
@@ -82,7 +83,8 @@ def write_folder(
       repository: ``USER/NAME``, which the card names.
 
     Raises:
-      ConfigError: no such run, a file to be copied is a link, the folder exists, or huggingface_hub is not installed.
+      ConfigError: no such run, a file to be copied is a link, the run's own parts are in no file, the folder exists,
+        or huggingface_hub is not installed.
     """
     client, source = hub.client("a model card"), pathlib.Path(run)
     if not (source / published.CONFIG).is_file():
@@ -92,13 +94,19 @@ def write_folder(
     for name in _COPIED:
         if (source / name).is_symlink():
             raise ConfigError(f"{source / name}: is a link; put a copy of the file there, if it may be published")
+    content = run_json.read_config(source, run_json.REPAIR)
+    own = content.get("own", {})
+    if own and "sha256" not in own:
+        raise ConfigError(
+            f"{run}: has own parts{in_parentheses(own['parts'])} that are in no file, and cannot be pushed; write them "
+            "into a file and train that (docs/own.md)"
+        )
     restored = restore.restore(source, weights_of, trust=trust)
     restored = restored._replace(config=_without_directories(restored.config))
-    content = run_json.read_config(source, run_json.REPAIR)
     content |= {"config": to_json(restored.config), "weights_of": restored.weights_of, "epoch": restored.epoch}
     content |= {"producer": f"csbp_jax {__version__}"}
-    if "file" in content.get("own", {}):
-        content["own"] |= {"file": pathlib.Path(content["own"]["file"]).name}
+    if own:
+        content["own"] = own | {"file": pathlib.Path(own["file"]).name}
     text = card(restored, source, repository, client)
     try:
         folder.mkdir(parents=True)

@@ -210,6 +210,15 @@ def test_no_file_that_a_link_leads_to_is_published(run, tmp_path):
         publication.write_folder(source, tmp_path / "out", "user/net")
 
 
+def test_a_run_with_own_parts_from_python_is_not_sent_to_an_argument_that_push_lacks(run, tmp_path):
+    source = shutil.copytree(run, tmp_path / "run")
+    content = seals.parse((source / "config.json").read_bytes())
+    seals.write_json(source / "config.json", content | {"own": {"parts": ["loss"]}})
+    with pytest.raises(ConfigError, match=r"own parts \(loss\) that are in no file, and cannot be pushed") as error:
+        publication.write_folder(source, tmp_path / "out", "user/net")
+    assert "own=" not in str(error.value)
+
+
 def test_paths_of_this_machine_are_not_published(tmp_path):
     # Checkpoints of an older version do not say of which config they are.
     source = shutil.copytree(pathlib.Path(__file__).parents[1] / "data/previous_layout/finished", tmp_path / "run")
