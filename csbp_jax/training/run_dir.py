@@ -104,7 +104,7 @@ def _check_or_write_config(
             can_go_on = "grid" not in config and not run_json.config_differences(
                 stored["config"], config, run_json.EDITABLE
             )
-            edit = f"To go on, change that in {file}, too, and delete its sha256 (docs/running.md); or g"
+            edit = f"To go on, write the new values into {file} and delete its sha256 (docs/running.md); or g"
             raise ConfigError(
                 f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
                 f"{edit if can_go_on else 'G'}ive another NAME (--name), or start from scratch with FRESH=1 (--fresh)"
