@@ -18,7 +18,6 @@ TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1"
 )
 ENVIRONMENT = {
-    "GLIBC_TUNABLES": TUNABLES,
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "JAX_TRACEBACK_FILTERING": "off",
@@ -30,9 +29,9 @@ class Failed(Exception):
 
 
 class Worker:
-    """A process of ``benchmarks.worker`` for a module, under a given Python; a context manager."""
+    """A process of ``benchmarks.worker`` for a module, under a given Python and allocator; a context manager."""
 
-    def __init__(self, python: str, module: str):
+    def __init__(self, python: str, module: str, tunables: str = TUNABLES):
         self.module, self.errors = module, tempfile.TemporaryFile("w+")  # noqa: SIM115
         core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         self.process = subprocess.Popen(
@@ -42,7 +41,7 @@ class Worker:
             stderr=self.errors,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, "GLIBC_TUNABLES": tunables},
         )
         self.versions: dict[str, str] = self._answer()["versions"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.process import Failed, Worker, in_rounds
+from benchmarks.process import TUNABLES, Failed, Worker, in_rounds
 from benchmarks.timing import Report, spread
 from csbp_jax.config import Chaos, Config, Model, Neuron, Optimizer, to_json
 
@@ -148,11 +148,22 @@ def long(rounds: int, T: int = 1000, length: int = 50) -> dict[str, Any]:
 
 
 def dispatch(rounds: int, steps: int = 300) -> dict[str, Any]:
-    """Wall microseconds per step of a 12-layer net of 8 units with Adam on a single example."""
-    with Worker(sys.executable, "benchmarks.ours") as worker:
-        info = worker.ask(make="dispatch", arguments={"config": to_json(TINY), "steps": steps})
-        step, counting = in_rounds({"step": worker}, rounds)["step"]["wall"].T / steps
-    return {"us": spread(1e6 * step), "counting_us": spread(1e6 * counting), "leaves": info["leaves"]}
+    """Wall microseconds per step of a 12-layer net of 8 units with Adam on a single example.
+
+    Also with an arena of the allocator for each thread, as glibc's default is, instead of one for all.
+    """
+    allocators = {"": TUNABLES, "arenas_": TUNABLES.replace(":glibc.malloc.arena_max=1", "")}
+    with contextlib.ExitStack() as stack:
+        workers, info = {}, {}
+        for name, tunables in allocators.items():
+            workers[name] = stack.enter_context(Worker(sys.executable, "benchmarks.ours", tunables))
+            info = workers[name].ask(make="dispatch", arguments={"config": to_json(TINY), "steps": steps})
+        clocks = in_rounds(workers, rounds)
+    numbers = {"leaves": info["leaves"]}
+    for name in allocators:
+        step, counting = 1e6 / steps * clocks[name]["wall"].T
+        numbers |= {f"{name}us": spread(step), f"{name}counting_us": spread(counting)}
+    return numbers
 
 
 def all_nets(python: str | None, rounds: int, report: Report, width: float | None = None) -> dict[str, Any]:

@@ -223,7 +223,8 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
     },
     **{f"sliding_psn over lif, per state, {label}": functools.partial(passes, label=label) for label in TS},
     "dispatch of a step": (
-        "most of it is JAX handing over the state's leaves (tables.md, a step that only increments a counter)"
+        "most of it is JAX handing over the state's leaves (tables.md, a step that only increments a counter), and "
+        "some the allocator's single arena (also there)"
     ),
 }
 
