@@ -14,9 +14,8 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Fresh buffers cost page faults: keep freed memory, in huge pages, in a single arena.
-TUNABLES = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1"
-)
+ARENAS = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000"
+TUNABLES = f"{ARENAS}:glibc.malloc.arena_max=1"
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.process import TUNABLES, Failed, Worker, in_rounds
+from benchmarks.process import ARENAS, TUNABLES, Failed, Worker, in_rounds
 from benchmarks.timing import Report, spread
 from csbp_jax.config import Chaos, Config, Model, Neuron, Optimizer, to_json
 
@@ -152,7 +152,7 @@ def dispatch(rounds: int, steps: int = 300) -> dict[str, Any]:
 
     Also with an arena of the allocator for each thread, as glibc's default is, instead of one for all.
     """
-    allocators = {"": TUNABLES, "arenas_": TUNABLES.replace(":glibc.malloc.arena_max=1", "")}
+    allocators = {"": TUNABLES, "arenas_": ARENAS}
     with contextlib.ExitStack() as stack:
         workers, info = {}, {}
         for name, tunables in allocators.items():

@@ -114,8 +114,8 @@ Data, splits, loss, optimiser and distribution of initial weights are the same; 
 Seconds count from the start of the process to the end of the first epoch with at least that accuracy, with imports,
 reading of data, compilation (nothing was compiled before) and validation after each epoch. "Between epochs": to where a
 line between the accuracies at the ends of two epochs crosses it, so that a ratio does not depend on whether an accuracy
-is reached just before or just after the end of an epoch. These rows were planned after the runs of `small` and `large`
-and before those of `longer`.
+is reached just before or just after the end of an epoch. These rows were planned after the runs of `large` and before
+those of `small` and `longer`.
 
 ## Ratios
 
