@@ -1,5 +1,6 @@
 """Programs of this package for benchmarks.worker: the neuron, its memory traffic alone, and the chaos term."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
@@ -13,6 +14,10 @@ from benchmarks import ours_convolution, ours_runs, ours_step
 from benchmarks.worker import Program, drawn
 from csbp_jax import chaos, models, neurons
 from csbp_jax.config import Neuron
+from csbp_jax.runtime import allocator
+
+GAPS = contextlib.ExitStack()
+GAPS.enter_context(allocator.filled_gaps())  # as in training, for as long as the worker runs
 
 LARGEST_WITHOUT_A_LOOP = 4
 """Time steps that the neuron computes without a loop on CPU."""

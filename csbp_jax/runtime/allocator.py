@@ -1,8 +1,9 @@
 """The C library's allocator: XLA on CPU takes fresh buffers for each step, and pages new to a process cost time."""
 
+import contextlib
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 _SETTINGS = {
     "GLIBC_TUNABLES",
@@ -13,6 +14,13 @@ _SETTINGS = {
 }
 # From malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+_COMPILATION = "/jax/core/compile/backend_compile_duration"  # JAX's name of the event
+_LONG = 1.0
+"""Seconds of a compilation from which on its gaps are filled, which takes some 0.1 s."""
+# Of what is asked for, in the order in which gaps are filled: powers of two, and then each size that glibc has.
+_LARGEST = 1 << 26
+_SIZES = [*(1 << power for power in range(26, 11, -1)), *(size - 8 for size in range(1 << 11, 16, -16))]
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
@@ -28,6 +36,76 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     never = -1
     # One arena, because the heaps of further ones are unmapped as soon as nothing is in them.
     return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, never), mallopt(_ARENA_MAX, 1)])
+
+
+@contextlib.contextmanager
+def filled_gaps() -> Iterator[None]:
+    """Fill the gaps of the heap after each long compilation within this context, until its end.
+
+    A compilation leaves tens of thousands of free pieces among what it keeps. glibc searches them for each large
+    buffer, and hands out the small ones in turn, so that each lies in memory that no cache holds. With all of them
+    taken, the buffers of a step lie together. Does nothing where freed memory is not kept
+    (:func:`keep_freed_memory`), and with a glibc before 2.33.
+    """
+    from jax import monitoring  # late: the command line sets up this module before it imports JAX
+
+    pieces: list[int] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILATION and duration_secs >= _LONG:
+            pieces.extend(_take_gaps())
+
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
+        if pieces:
+            free = _libc().free
+            for piece in pieces:
+                free(piece)
+
+
+class _MallInfo(ctypes.Structure):
+    """``struct mallinfo2``; ``keepcost`` is the size of the top."""
+
+    _fields_ = [(f"unused{number}", ctypes.c_size_t) for number in range(9)] + [("keepcost", ctypes.c_size_t)]
+
+
+def _libc() -> ctypes.PyDLL:
+    # Not CDLL, whose functions let another thread run at each of the many calls.
+    libc = ctypes.PyDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+    libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
+    libc.malloc_trim.argtypes = [ctypes.c_size_t]
+    libc.mallinfo2.restype = _MallInfo
+    return libc
+
+
+def _take_gaps() -> list[int]:
+    """Allocate all free memory below the top of the heap, whose pages go back to the system, and return the addresses.
+
+    Nothing is taken where large buffers are mapped, as by default, or where this thread has an arena of its own.
+    """
+    if not _is_glibc() or not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        return []
+    libc = _libc()
+    probe = libc.malloc(_LARGEST)
+    in_heap = probe is not None and probe < libc.sbrk(0)
+    libc.free(probe)
+    if not in_heap:
+        return []
+    libc.malloc_trim(_LARGEST << 10)  # so much of the top stays
+    top = libc.sbrk(0) - libc.mallinfo2().keepcost
+    pieces: list[int] = []
+    for size in _SIZES:
+        while (address := libc.malloc(size)) is not None:
+            if address >= top:  # no gap is as large
+                libc.free(address)
+                break
+            pieces.append(address)
+    return pieces
 
 
 def _is_glibc() -> bool:

@@ -14,7 +14,7 @@ from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import files, hardware, multihost, profiling, seals
+from csbp_jax.runtime import allocator, files, hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import build, flip_meter, metrics_log, run_dir, run_json, selection
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -110,7 +110,7 @@ def train(
             console.print(f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
         else:
             job = _Job(run, splits, stop, folder, store, identity, console, steps_traced)
-            with stop.deferred():
+            with stop.deferred(), allocator.filled_gaps():
                 saved, rows = _train_epochs(job, saved, first_batch)
             stop.raise_if_requested()
             result = selection.test_results(run, saved, splits["test"], rows, stop.raise_if_requested)

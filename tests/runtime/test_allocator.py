@@ -1,6 +1,7 @@
-"""The allocator: freed memory is used again, unless the user or the C library says otherwise."""
+"""The allocator: freed memory is used again, unless the user or the C library says otherwise; gaps are filled."""
 
 import functools
+import json
 import os
 import pathlib
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import pytest
 
 from csbp_jax.runtime import allocator
+from csbp_jax.training.loop import train
+from tests.support.small_sweep import QUIET, SMALL, run
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAULTS = """
@@ -29,6 +32,51 @@ else:
     thread.join()
 """
 """Prints the page faults of four times as much memory as is used at once, after all of it was used before."""
+
+GAPS = """
+import ctypes, json, sys
+from csbp_jax.runtime import allocator
+if sys.argv[1] == "kept":
+    allocator.keep_freed_memory()
+from jax import monitoring
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+SIZES = (100, 1000, 20_000, 80_000)
+blocks = [[ctypes.c_void_p(libc.malloc(size)) for _ in range(2000)] for size in SIZES for _ in range(2)]
+for block in sum(blocks, []):
+    ctypes.memset(block, 1, 100)
+end = max(block.value for block in sum(blocks, []))
+for freed in blocks[::2]:
+    for block in freed[::2]:
+        libc.free(block)
+
+def in_gaps():
+    found = []
+    for size in SIZES:
+        held = [ctypes.c_void_p(libc.malloc(size)) for _ in range(500)]
+        found.append(sum(block.value < end for block in held) / len(held))
+        for block in held:
+            libc.free(block)
+    return found
+
+def compiled(seconds):
+    monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", seconds)
+
+found = [in_gaps()]
+with allocator.filled_gaps():
+    compiled(0.9)
+    found.append(in_gaps())
+    compiled(1.1)
+    found.append(in_gaps())
+found.append(in_gaps())
+compiled(1.1)
+found.append(in_gaps())
+print(json.dumps(found))
+"""
+"""Prints which part of new blocks, by size, lies in the gaps of a heap: at first, after a short and after a long
+compilation in the context, after it, and after a compilation there."""
 
 CALL = "from csbp_jax.runtime import allocator; allocator.keep_freed_memory()"
 COMMAND = "from csbp_jax.cli.main import main; main(['list'])"
@@ -69,3 +117,39 @@ def test_another_c_library_is_left_alone(monkeypatch, error):
     monkeypatch.setattr(os, "confstr", confstr)
     monkeypatch.setattr("ctypes.CDLL", pytest.fail)
     assert not allocator.keep_freed_memory({})
+
+
+def parts_in_gaps(setting):
+    environment = {name: value for name, value in os.environ.items() if name not in allocator._SETTINGS}
+    line = [sys.executable, "-c", GAPS, setting]
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    return json.loads(done.stdout.split("\n")[-2])
+
+
+@needs_glibc
+def test_after_a_long_compilation_no_block_lies_in_a_gap_until_the_end():
+    *_, filled, _, _ = parts = parts_in_gaps("kept")
+    assert max(filled) < 0.1
+    for others in parts[:2] + parts[3:]:
+        assert min(others) > 0.9
+
+
+@needs_glibc
+def test_gaps_are_not_filled_where_large_buffers_are_mapped():
+    for others in parts_in_gaps("default"):
+        assert min(others) > 0.9
+
+
+def test_training_and_sweeps_fill_the_gaps_of_their_compilations(tmp_path, monkeypatch):
+    calls = []
+
+    def take():
+        calls.append(1)
+        return []
+
+    monkeypatch.setattr(allocator, "_LONG", 0.0)
+    monkeypatch.setattr(allocator, "_take_gaps", take)
+    train(SMALL, name="r", root=tmp_path, console=QUIET())
+    of_training = len(calls)
+    run(tmp_path, {"seed": [2, 3]}, SMALL)
+    assert 0 < of_training < len(calls)
