@@ -1,7 +1,7 @@
 """Measure whether the training of a config is chaotic: all instruments on it and on its controls, over some starts.
 
     python -m experiments.exponents DATASET [--starts 8] [--steps 300] [--map batch] [--sequences N] [--exponents 3]
-                                    [--anneal-to 1e-3] [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
+                                    [--anneal-to 1e-3] [--data-dir data] [--out runs/exponents_DATASET] [--FIELD VALUE ...]
 
 --map: "batch", one fixed batch; "epoch", the batches of one epoch, repeated in the same order; "stream", a stream of
 batches that nearby runs share: a different one per start or, with --sequences, each start on each of N streams.
@@ -165,7 +165,7 @@ def notes(content: Content) -> Iterator[str]:
     runs = [run for runs in content["conditions"].values() for run in runs]
     words = [run["word"] for run in runs]
     if undecided := words.count("not decided"):
-        yield f"Not decided: {undecided} of {len(words)} runs; more steps (--steps) may decide them."
+        yield f"Not decided: {undecided} of {len(words)} runs; more steps (--steps, with another --out) may decide them."
     if 0 < (earlier := sum("bound" not in run for run in runs)) < len(runs):
         yield f"The classes of {earlier} runs were made by an earlier rule, which depends on the number of steps."
     optimizer = content["config"]["optimizer"]
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error("--sequences: only with --map stream")
         if options.steps < 3 or options.exponents < 1 or not 0 <= options.anneal_to <= 1:
             parser.error("--steps: from 3 on; --exponents: from 1 on; --anneal-to: from 0 to 1")
-        out = options.out or study.RESULTS / "exponents" / options.dataset
+        out = options.out or pathlib.Path("runs", f"exponents_{options.dataset}")
         content = measured(config, options, out / "exponents.json", parser)
     content |= study.provenance(MODULE)
     draw(content, out)
