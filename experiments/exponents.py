@@ -1,7 +1,8 @@
 """Measure whether the training of a config is chaotic: all instruments on it and on its controls, over some starts.
 
     python -m experiments.exponents DATASET [--starts 8] [--steps 300] [--map batch] [--sequences N] [--exponents 3]
-                                    [--anneal-to 1e-3] [--data-dir data] [--out runs/exponents_DATASET] [--FIELD VALUE ...]
+                                    [--anneal-to 1e-3] [--data-dir data] [--out runs/exponents_DATASET]
+                                    [--FIELD VALUE ...]
 
 --map: "batch", one fixed batch; "epoch", the batches of one epoch, repeated in the same order; "stream", a stream of
 batches that nearby runs share: a different one per start or, with --sequences, each start on each of N streams.
@@ -165,7 +166,7 @@ def notes(content: Content) -> Iterator[str]:
     runs = [run for runs in content["conditions"].values() for run in runs]
     words = [run["word"] for run in runs]
     if undecided := words.count("not decided"):
-        yield f"Not decided: {undecided} of {len(words)} runs; more steps (--steps, with another --out) may decide them."
+        yield f"Not decided: {undecided} of {len(words)} runs; more steps may decide them (--steps, --out)."
     if 0 < (earlier := sum("bound" not in run for run in runs)) < len(runs):
         yield f"The classes of {earlier} runs were made by an earlier rule, which depends on the number of steps."
     optimizer = content["config"]["optimizer"]

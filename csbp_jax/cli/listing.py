@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import get_args, get_type_hints
 
 from csbp_jax import configs, data, models, surrogate
@@ -119,24 +119,26 @@ def show(networks: Sequence[str] = ()) -> None:
     print_table(
         console,
         "data sets: DATASET trains the network with CSBP; any NAME_bp is its control, with z0 = 0",
-        ["DATASET", "frame", "classes", "network", "T", "small or other split"],
-        [_data_set(name, presets) for name in data.NAMES],
-        text_columns=6,
+        ["DATASET", "frame", "classes", "network", "T"],
+        [_data_set(name, presets[name].model) for name in data.NAMES],
+        text_columns=5,
+    )
+    others = {name: preset for name, preset in presets.items() if name not in data.NAMES}
+    print_table(
+        console,
+        "more presets: smaller networks, other neurons, other splits",
+        ["DATASET", "data set", "network", "T"],
+        [_network(name, preset) for name, preset in others.items() if not configs.is_published(preset)],
+        text_columns=4,
     )
     print_table(
         console,
         "presets of published results",
         ["DATASET", "data set", "network", "T", "same as"],
         [
-            [
-                name,
-                preset.data.name,
-                preset.model.name,
-                str(preset.model.time_steps),
-                preset.data.name if preset == presets[preset.data.name] else "",
-            ]
-            for name, preset in presets.items()
-            if name not in data.NAMES and configs.is_published(preset)
+            [*_network(name, preset), preset.data.name if preset == presets[preset.data.name] else ""]
+            for name, preset in others.items()
+            if configs.is_published(preset)
         ],
         text_columns=5,
     )
@@ -163,18 +165,13 @@ def show(networks: Sequence[str] = ()) -> None:
     )
 
 
-def _data_set(name: str, presets: Mapping[str, Config]) -> list[str]:
-    model = presets[name].model
-    ours = [other for other, preset in presets.items() if preset.data.name == name and not configs.is_published(preset)]
+def _data_set(name: str, model: Model) -> list[str]:
     frame = "x".join(map(str, model.input_shape)) or "that of the files"
-    return [
-        name,
-        frame,
-        str(model.classes or "one per folder"),
-        model.name,
-        str(model.time_steps),
-        " ".join(other for other in ours if other != name),
-    ]
+    return [name, frame, str(model.classes or "one per folder"), model.name, str(model.time_steps)]
+
+
+def _network(name: str, preset: Config) -> list[str]:
+    return [name, preset.data.name, preset.model.name, str(preset.model.time_steps)]
 
 
 def _layers_by_kinds(network: str) -> list[tuple[list[str], tuple[str, ...]]]:

@@ -300,8 +300,8 @@ class Config:
     batch_size: int = 32
     """Examples per training step, over all devices."""
     eval_batch_size: int = 180
-    """Examples per evaluation step; changes results by rounding at most, but for ``data.encode`` rate, whose spikes depend
-    on it."""
+    """Examples per evaluation step; changes results by rounding at most, but for ``data.encode`` rate, whose spikes
+    depend on it."""
     log_every: int = 10
     """Steps between rows of metrics.jsonl."""
     flip_every: int = 0

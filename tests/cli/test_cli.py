@@ -431,6 +431,15 @@ def test_list_shows_all_names(capsys):
     assert {*listing.AUGMENTATIONS} == {*get_args(AugmentName)} <= {*words}
 
 
+def test_list_shows_the_network_and_the_time_steps_of_every_preset(capsys):
+    assert main.main(["list"]) == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    for name in configs.NAMES:
+        model = configs.load(name).model
+        (cells,) = [row for row in rows if row[:1] == [name] and model.name in row[1:]]
+        assert str(model.time_steps) in cells, name
+
+
 def test_list_says_for_which_data_an_augmentation_is():
     for name, words in listing.AUGMENTATIONS.items():
         kinds = words.rpartition("; ")[2]
