@@ -40,19 +40,21 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
 
 @contextlib.contextmanager
 def filled_gaps() -> Iterator[None]:
-    """Fill the gaps of the heap after each long compilation within this context, until its end.
+    """Fill the gaps of the heap after each long compilation for CPUs within this context, until its end.
 
     A compilation leaves tens of thousands of free pieces among what it keeps. glibc searches them for each large
     buffer, and hands out the small ones in turn, so that each lies in memory that no cache holds. With all of them
-    taken, the buffers of a step lie together. Does nothing where freed memory is not kept
-    (:func:`keep_freed_memory`), and with a glibc before 2.33.
+    taken, the buffers of a step lie together. A program that is read from JAX's cache leaves no such gaps. Does nothing
+    where freed memory is not kept (:func:`keep_freed_memory`), and with a glibc before 2.33.
     """
-    from jax import monitoring  # late: the command line sets up this module before it imports JAX
+    # Late: the command line calls this module before it imports JAX.
+    import jax
+    from jax import monitoring
 
     pieces: list[int] = []
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == _COMPILATION and duration_secs >= _LONG:
+        if event == _COMPILATION and duration_secs >= _LONG and jax.default_backend() == "cpu":
             pieces.extend(_take_gaps())
 
     monitoring.register_event_duration_secs_listener(listen)
@@ -67,9 +69,11 @@ def filled_gaps() -> Iterator[None]:
 
 
 class _MallInfo(ctypes.Structure):
-    """``struct mallinfo2``; ``keepcost`` is the size of the top."""
+    """``struct mallinfo2``, without mapped blocks: bytes in use, free bytes, and those of them at the top."""
 
-    _fields_ = [(f"unused{number}", ctypes.c_size_t) for number in range(9)] + [("keepcost", ctypes.c_size_t)]
+    _fields_ = [
+        (name, ctypes.c_size_t) for name in (*(f"unused{number}" for number in range(7)), "in_use", "free", "top")
+    ]
 
 
 def _libc() -> ctypes.PyDLL:
@@ -86,25 +90,28 @@ def _libc() -> ctypes.PyDLL:
 def _take_gaps() -> list[int]:
     """Allocate all free memory below the top of the heap, whose pages go back to the system, and return the addresses.
 
-    Nothing is taken where large buffers are mapped, as by default, or where this thread has an arena of its own.
+    Nothing is taken where large buffers are mapped, as by default, or where the allocator is another than glibc's.
     """
     if not _is_glibc() or not hasattr(ctypes.CDLL(None), "mallinfo2"):
         return []
     libc = _libc()
+    before = libc.mallinfo2().in_use
     probe = libc.malloc(_LARGEST)
-    in_heap = probe is not None and probe < libc.sbrk(0)
+    in_heap = libc.mallinfo2().in_use - before >= _LARGEST
     libc.free(probe)
     if not in_heap:
         return []
     libc.malloc_trim(_LARGEST << 10)  # so much of the top stays
-    top = libc.sbrk(0) - libc.mallinfo2().keepcost
+    heap = libc.mallinfo2()
+    top, left = libc.sbrk(0) - heap.top, heap.free - heap.top
     pieces: list[int] = []
     for size in _SIZES:
-        while (address := libc.malloc(size)) is not None:
+        while left >= size and (address := libc.malloc(size)) is not None:
             if address >= top:  # no gap is as large
                 libc.free(address)
                 break
             pieces.append(address)
+            left -= size
     return pieces
 
 

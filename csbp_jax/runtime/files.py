@@ -5,6 +5,7 @@ Also a check before files from others are read.
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import pathlib
@@ -35,6 +36,16 @@ def check_regular(path: str | os.PathLike[str]) -> None:
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"{path}: is not a regular file, but a folder, pipe or device; give a file")
+
+
+@contextlib.contextmanager
+def full_disk_ignored() -> Iterator[None]:
+    """Suppress the error that the disk, or the user's share of it, is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 @contextlib.contextmanager

@@ -1,10 +1,13 @@
 """Files of a sweep's results, one for each chunk of members that trained together, and those of its shards."""
 
+import contextlib
 import pathlib
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
 
 SHARDS = "shards"
@@ -16,6 +19,27 @@ _SPLITS = ("validation", "test")
 def chunk_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """List the files of results of a sweep, those of its shards included."""
     return [file for part in (folder, *shard_folders(folder)) for file in sorted((part / "chunks").glob("*.json"))]
+
+
+@contextlib.contextmanager
+def writer() -> Iterator[Callable[[pathlib.Path, dict[str, Any]], None]]:
+    """Yield ``write(file, content)`` of a chunk's results, which wait while the disk is full, at most to the end."""
+    waiting: dict[pathlib.Path, dict[str, Any]] = {}
+
+    def write_waiting() -> None:
+        for file in list(waiting):
+            seals.write_json(file, waiting[file])
+            del waiting[file]
+
+    def write(file: pathlib.Path, content: dict[str, Any]) -> None:
+        waiting[file] = content
+        with files.full_disk_ignored():
+            write_waiting()
+
+    try:
+        yield write
+    finally:
+        write_waiting()
 
 
 def check_folder(folder: pathlib.Path, content: dict[str, Any]) -> None:

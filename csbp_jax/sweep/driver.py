@@ -24,7 +24,7 @@ from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting import plots_sweep, terminal
 from csbp_jax.reporting.format import fields_text, value_text
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import allocator, seals
+from csbp_jax.runtime import allocator
 from csbp_jax.sweep import chunks, grid, tables
 from csbp_jax.sweep.tables import Setting
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
@@ -265,7 +265,7 @@ def _train_missing(
     count, missing = (sum(len(members) for _, members in listed) for listed in (of_shard, left))
     groups_text = "1 compilation" if compilations == 1 else f"{compilations} compilations"
     console.print(f"{folder}: {count} members in {groups_text}, {missing} to train")
-    with terminal.logged_progress(console, max(total, 1)) as show:
+    with terminal.logged_progress(console, max(total, 1)) as show, chunks.writer() as write:
         done = 0
         for g, of_group in itertools.groupby(left, key=lambda item: item[0]):
             splits, _ = load(configs[groups[g][0]])
@@ -286,7 +286,7 @@ def _train_missing(
 
                     chunk_results = train(runs, [resolved[number] for number in padded], show_epoch)[: len(members)]
                     content = {"members": members, "results": chunk_results, "how": layout.as_json()}
-                    seals.write_json(folder / "chunks" / f"{members[0]:06}.json", content)
+                    write(folder / "chunks" / f"{members[0]:06}.json", content)
                     done += len(members) * resolved[members[0]].epochs
 
 

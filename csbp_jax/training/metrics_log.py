@@ -4,7 +4,6 @@ Rows are appended, read, and cut back to the step that a run resumes from.
 """
 
 import contextlib
-import errno
 import json
 import os
 import pathlib
@@ -134,7 +133,7 @@ def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row]
             nonlocal waiting
             rows.append(row)
             waiting += _line(row).encode()
-            with _disk_full_ignored():
+            with files.full_disk_ignored():
                 append()
 
         def sync() -> None:
@@ -144,18 +143,9 @@ def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row]
         try:
             yield write, sync
         finally:
-            with _disk_full_ignored():
+            with files.full_disk_ignored():
                 append()
 
 
 def _line(row: Row) -> str:
     return json.dumps(seals.seal(row)) + "\n"
-
-
-@contextlib.contextmanager
-def _disk_full_ignored() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise

@@ -1,5 +1,6 @@
 """The allocator: freed memory is used again, unless the user or the C library says otherwise; gaps are filled."""
 
+import ctypes
 import functools
 import json
 import os
@@ -82,6 +83,9 @@ CALL = "from csbp_jax.runtime import allocator; allocator.keep_freed_memory()"
 COMMAND = "from csbp_jax.cli.main import main; main(['list'])"
 
 
+fills_gaps = pytest.mark.skipif(
+    not allocator._is_glibc() or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="no glibc from 2.33 on"
+)
 needs_glibc = pytest.mark.skipif(not allocator._is_glibc(), reason="another C library")
 
 
@@ -126,7 +130,7 @@ def parts_in_gaps(setting):
     return json.loads(done.stdout.split("\n")[-2])
 
 
-@needs_glibc
+@fills_gaps
 def test_after_a_long_compilation_no_block_lies_in_a_gap_until_the_end():
     *_, filled, _, _ = parts = parts_in_gaps("kept")
     assert max(filled) < 0.1
@@ -134,10 +138,42 @@ def test_after_a_long_compilation_no_block_lies_in_a_gap_until_the_end():
         assert min(others) > 0.9
 
 
-@needs_glibc
+@fills_gaps
 def test_gaps_are_not_filled_where_large_buffers_are_mapped():
     for others in parts_in_gaps("default"):
         assert min(others) > 0.9
+
+
+def fake(mapped, top):
+    class Libc:
+        """Blocks at one address: mapped ones, or those of another allocator, whose heap has no top for glibc."""
+
+        calls = in_use = 0
+
+        def malloc(self, size):
+            self.calls += 1
+            assert self.calls < 1000
+            self.in_use += 0 if mapped else size
+            return 1 << 20
+
+        def free(self, address): ...
+        def malloc_trim(self, left): ...
+        def sbrk(self, more):
+            return 1 << 40
+
+        def mallinfo2(self):
+            return allocator._MallInfo(in_use=self.in_use, free=1 << 20, top=top)
+
+    return Libc
+
+
+@fills_gaps
+@pytest.mark.parametrize(("mapped", "top", "taken"), [(True, 1000, 0), (False, 1 << 20, 0), (False, 0, 1 << 20)])
+def test_no_more_is_taken_than_is_free_below_the_top(monkeypatch, mapped, top, taken):
+    """Also where mapped blocks lie below the heap, as with ``setarch -L``."""
+    monkeypatch.setattr(allocator, "_libc", fake(mapped, top))
+    pieces = allocator._take_gaps()
+    assert bool(pieces) == bool(taken) and len(pieces) <= max(taken >> 20, 1)
 
 
 def test_training_and_sweeps_fill_the_gaps_of_their_compilations(tmp_path, monkeypatch):

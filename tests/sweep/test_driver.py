@@ -1,6 +1,7 @@
 """A sweep from its grid to its tables: data of the run alone, resumption, refusals, the best setting."""
 
 import csv
+import errno
 import functools
 import io
 import json
@@ -60,6 +61,35 @@ def compilations():
 def read_csv(folder, name):
     with open(folder / "s" / f"{name}.csv") as file:
         return list(csv.DictReader(file))
+
+
+def test_chunks_outlive_a_disk_that_is_full_for_a_while(tmp_path, monkeypatch):
+    trained, failures = [], [OSError(errno.ENOSPC, "No space left on device")]
+    write = seals.write_json
+
+    def write_json(file, content):
+        if failures and "chunks" in str(file):
+            raise failures.pop()
+        write(file, content)
+
+    def train_chunk(*arguments):
+        trained.append(1)
+        return untrained(*arguments)
+
+    monkeypatch.setattr(seals, "write_json", write_json)
+    monkeypatch.setattr(driver, "train", train_chunk)
+    run(tmp_path, {"seed": [2, 3]}, chunk=jax.device_count())
+    run(tmp_path, {"seed": [2, 3]}, chunk=jax.device_count())
+    assert not failures and len(trained) == -(-2 // jax.device_count())
+
+
+def test_a_disk_that_stays_full_ends_the_sweep(tmp_path, monkeypatch, nothing_trains):
+    def write_json(file, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(seals, "write_json", write_json)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, {"seed": [2, 3]})
 
 
 def test_a_member_sees_the_data_of_the_run_alone(tmp_path):
