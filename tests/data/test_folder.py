@@ -360,7 +360,7 @@ def steep(root):
 
 def columns(root):
     """Events as an npy of columns x, y, t, p."""
-    fill(root, lambda path, i: np.save(path, np.array([[1, 2, 10 * k, k % 2] for k in range(6)])))
+    fill(root, lambda path, i: np.save(path, np.array([[1, 2, 1000 * k, k % 2] for k in range(6)])))
 
 
 def cameras(root):
@@ -422,6 +422,12 @@ def test_errors_are_one_line(make, root, tmp_path):
     with pytest.raises(ConfigError, match=WRONG[make]) as error:
         load(root, tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_spikes_of_four_channels_are_no_list_of_events(root, tmp_path):
+    spikes = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]], np.uint8)
+    fill(root, lambda path, i: np.save(path, spikes))
+    np.testing.assert_array_equal(load(root, tmp_path)["test"][0]["x"], spikes)
 
 
 def test_a_size_of_recordings_is_not_for_frames(root, tmp_path):
