@@ -348,6 +348,14 @@ def test_no_archive_unpacks_to_more_than_fifty_times_its_size(tmp_path, size, li
     assert preparation._limit(tmp_path / "a.zip") == limit
 
 
+def test_inner_archives_share_one_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "_limit", lambda path: 100_000)
+    inner = zipped({"Caltech101/a": bytes(60_000)})
+    (tmp_path / "a.zip").write_bytes(zipped({f"{number}/Caltech101.zip": inner for number in range(2)}))
+    with pytest.raises(ConfigError, match=r"Caltech101.zip: has more than 40,000 bytes when unpacked"):
+        preparation._unpack(tmp_path / "a.zip", tmp_path / "t")
+
+
 def test_checksums_are_those_of_tonic(made, tmp_path, monkeypatch):
     truth, originals, _ = made("nmnist")
     with pytest.raises(
