@@ -17,6 +17,7 @@ import chex
 import numpy as np
 import pytest
 import tonic.datasets
+import tonic.io
 
 from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data.download.archives import extract
@@ -688,6 +689,22 @@ def test_a_time_overflow_of_nmnist(tmp_path):
     np.testing.assert_array_equal(read_file(tmp_path / "a.bin").t, t + 2**13 * (np.arange(4) >= 2))
 
 
+def test_nmnist_with_time_overflows_is_read_as_tonic_reads_it(tmp_path):
+    records = np.random.default_rng(0).integers(0, 256, (3000, 5), np.uint8)
+    records[[0, 7, 8, -1], 1] = 240
+    (tmp_path / "a.bin").write_bytes(records.tobytes())
+    expected = tonic.io.read_mnist_file(tmp_path / "a.bin", np.dtype([(field, int) for field in "xytp"]))
+    for field, values in zip("xytp", readers.parse(tmp_path / "a.bin"), strict=False):
+        np.testing.assert_array_equal(values, expected[field], err_msg=field)
+
+
+def test_many_time_overflows_of_nmnist_are_added_at_once_and_in_64_bits(tmp_path):
+    """One by one they would take minutes, and 32 bits end after 71 minutes."""
+    overflow, event = bytes([0, 240, 0, 0, 0]), bytes([1, 2, 128, 0, 3])
+    (tmp_path / "a.bin").write_bytes(overflow * 2**20 + event)
+    assert read_file(tmp_path / "a.bin").t.tolist() == [2**33 + 3]
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [
@@ -805,7 +822,9 @@ def test_narrow_integers_are_not_widened_without_limit(tmp_path, monkeypatch):
     zeros = np.zeros(1_001, np.uint8)
     np.savez(tmp_path / "a.npz", x=zeros, y=zeros, t=zeros, p=zeros)
     np.save(tmp_path / "a.npy", np.zeros((1_001, 4), np.uint8))
-    for name in ("a.npz", "a.npy"):
+    (tmp_path / "a.bin").write_bytes(bytes(1_001 * 5))
+    (tmp_path / "a.aedat").write_bytes(b"#!AER-DAT2.0\r\n" + bytes(1_001 * 8))
+    for name in ("a.npz", "a.npy", "a.bin", "a.aedat"):
         with pytest.raises(ConfigError, match=rf"{name}: holds 1,001 events; allowed are 1,000; divide it"):
             read_file(tmp_path / name)
     np.save(tmp_path / "b.npy", np.zeros((1_000, 4), np.uint8))
