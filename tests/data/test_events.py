@@ -591,7 +591,7 @@ def test_wrong_labels(small, tmp_path):
 def test_all_recordings_bad(small):
     for file in (small / "NMNIST" / "Test").rglob("*.bin"):
         file.write_bytes(b"")
-    with pytest.raises(ConfigError, match="test: none of 15 recordings can be used; prepare the data set again"):
+    with pytest.raises(ConfigError, match=r"test: none of 15 recordings can be used; the last: .*bin: holds no events"):
         sources.load(config("nmnist", bad="skip"), small)
 
 

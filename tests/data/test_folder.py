@@ -521,6 +521,23 @@ def test_no_readable_file(write, root, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_why_no_recording_can_be_used_is_said(root, tmp_path):
+    fill(root, lambda path, i: path.with_suffix(".bin").write_bytes(b"1234567"))
+    message = r"train: none of 9 recordings can be used; the last: .*4.bin: truncated, 2 bytes after the last"
+    with pytest.raises(ConfigError, match=message):
+        load(root, tmp_path, bad="skip")
+
+
+def test_labels_of_frames_counted_before_are_those_of_the_present_classes(root, tmp_path):
+    fill(root, events, classes=("a", "c"))
+    for labels in ({0, 1}, {0, 2}):
+        train = load(root, tmp_path, bad="skip")["train"]
+        assert {int(train[i]["y"]) for i in range(len(train))} == labels
+        (root / "b").mkdir(exist_ok=True)
+        (root / "b" / "x.raw").write_bytes(b"x")
+    assert len(list((tmp_path / "kept" / "frames").glob("mine-*/"))) == 1
+
+
 def test_unreadable_recordings_are_left_out_and_listed(root, tmp_path, capsys):
     fill(root, events)
     np.savez(
