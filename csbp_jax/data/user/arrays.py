@@ -54,7 +54,7 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         pairs |= {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
     own = {split: _checked_source(returned[split], config, origin, split) for split in _SPLITS if split not in pairs}
     classes = config.model.classes or max(
-        [int(y.max()) + 1 for _, y in pairs.values()] + [source.classes for source in own.values()]
+        [int(y.max()) + 1 for _, y in pairs.values() if len(y)] + [source.classes for source in own.values()]
     )
     splits = {
         split: own[split]
@@ -162,7 +162,7 @@ def _check_one_form(splits: Mapping[str, UserSource]) -> None:
     """Check that all splits hold what train holds, whose form is that of the network and of its transforms."""
     expected = _form(splits["train"])
     for source in splits.values():
-        if (form := _form(source)) != expected:
+        if len(source) and (form := _form(source)) != expected:
             raise ConfigError(f"{source.name}: holds {form}, but train {expected}; give all splits one form")
 
 
