@@ -17,6 +17,7 @@ import chex
 import numpy as np
 import pytest
 import tonic.datasets
+import tonic.io
 
 from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data.download.archives import extract
@@ -348,6 +349,14 @@ def test_no_archive_unpacks_to_more_than_fifty_times_its_size(tmp_path, size, li
     assert preparation._limit(tmp_path / "a.zip") == limit
 
 
+def test_inner_archives_share_one_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "_limit", lambda path: 100_000)
+    inner = zipped({"Caltech101/a": bytes(60_000)})
+    (tmp_path / "a.zip").write_bytes(zipped({f"{number}/Caltech101.zip": inner for number in range(2)}))
+    with pytest.raises(ConfigError, match=r"Caltech101.zip: has more than 40,000 bytes when unpacked"):
+        preparation._unpack(tmp_path / "a.zip", tmp_path / "t")
+
+
 def test_checksums_are_those_of_tonic(made, tmp_path, monkeypatch):
     truth, originals, _ = made("nmnist")
     with pytest.raises(
@@ -582,7 +591,7 @@ def test_wrong_labels(small, tmp_path):
 def test_all_recordings_bad(small):
     for file in (small / "NMNIST" / "Test").rglob("*.bin"):
         file.write_bytes(b"")
-    with pytest.raises(ConfigError, match="test: none of 15 recordings can be used; prepare the data set again"):
+    with pytest.raises(ConfigError, match=r"test: none of 15 recordings can be used; the last: .*bin: holds no events"):
         sources.load(config("nmnist", bad="skip"), small)
 
 
@@ -678,6 +687,22 @@ def test_a_time_overflow_of_nmnist(tmp_path):
     content = nmnist(x, y, t, p)
     (tmp_path / "a.bin").write_bytes(content[:10] + marker + content[10:])
     np.testing.assert_array_equal(read_file(tmp_path / "a.bin").t, t + 2**13 * (np.arange(4) >= 2))
+
+
+def test_nmnist_with_time_overflows_is_read_as_tonic_reads_it(tmp_path):
+    records = np.random.default_rng(0).integers(0, 256, (3000, 5), np.uint8)
+    records[[0, 7, 8, -1], 1] = 240
+    (tmp_path / "a.bin").write_bytes(records.tobytes())
+    expected = tonic.io.read_mnist_file(tmp_path / "a.bin", np.dtype([(field, int) for field in "xytp"]))
+    for field, values in zip("xytp", readers.parse(tmp_path / "a.bin"), strict=False):
+        np.testing.assert_array_equal(values, expected[field], err_msg=field)
+
+
+def test_many_time_overflows_of_nmnist_are_added_at_once_and_in_64_bits(tmp_path):
+    """One by one they would take minutes, and 32 bits end after 71 minutes."""
+    overflow, event = bytes([0, 240, 0, 0, 0]), bytes([1, 2, 128, 0, 3])
+    (tmp_path / "a.bin").write_bytes(overflow * 2**20 + event)
+    assert read_file(tmp_path / "a.bin").t.tolist() == [2**33 + 3]
 
 
 @pytest.mark.parametrize(
@@ -797,7 +822,9 @@ def test_narrow_integers_are_not_widened_without_limit(tmp_path, monkeypatch):
     zeros = np.zeros(1_001, np.uint8)
     np.savez(tmp_path / "a.npz", x=zeros, y=zeros, t=zeros, p=zeros)
     np.save(tmp_path / "a.npy", np.zeros((1_001, 4), np.uint8))
-    for name in ("a.npz", "a.npy"):
+    (tmp_path / "a.bin").write_bytes(bytes(1_001 * 5))
+    (tmp_path / "a.aedat").write_bytes(b"#!AER-DAT2.0\r\n" + bytes(1_001 * 8))
+    for name in ("a.npz", "a.npy", "a.bin", "a.aedat"):
         with pytest.raises(ConfigError, match=rf"{name}: holds 1,001 events; allowed are 1,000; divide it"):
             read_file(tmp_path / name)
     np.save(tmp_path / "b.npy", np.zeros((1_000, 4), np.uint8))

@@ -360,7 +360,7 @@ def steep(root):
 
 def columns(root):
     """Events as an npy of columns x, y, t, p."""
-    fill(root, lambda path, i: np.save(path, np.array([[1, 2, 10 * k, k % 2] for k in range(6)])))
+    fill(root, lambda path, i: np.save(path, np.array([[1, 2, 1000 * k, k % 2] for k in range(6)])))
 
 
 def cameras(root):
@@ -422,6 +422,12 @@ def test_errors_are_one_line(make, root, tmp_path):
     with pytest.raises(ConfigError, match=WRONG[make]) as error:
         load(root, tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_spikes_of_four_channels_are_no_list_of_events(root, tmp_path):
+    spikes = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]], np.uint8)
+    fill(root, lambda path, i: np.save(path, spikes))
+    np.testing.assert_array_equal(load(root, tmp_path)["test"][0]["x"], spikes)
 
 
 def test_a_size_of_recordings_is_not_for_frames(root, tmp_path):
@@ -513,6 +519,23 @@ def test_no_readable_file(write, root, tmp_path):
     with pytest.raises(ConfigError, match=r"(train|data.dir|test): none of (12|30|15) ") as error:
         load(root, tmp_path, bad="skip")
     assert "\n" not in str(error.value)
+
+
+def test_why_no_recording_can_be_used_is_said(root, tmp_path):
+    fill(root, lambda path, i: path.with_suffix(".bin").write_bytes(b"1234567"))
+    message = r"train: none of 9 recordings can be used; the last: .*4.bin: truncated, 2 bytes after the last"
+    with pytest.raises(ConfigError, match=message):
+        load(root, tmp_path, bad="skip")
+
+
+def test_labels_of_frames_counted_before_are_those_of_the_present_classes(root, tmp_path):
+    fill(root, events, classes=("a", "c"))
+    for labels in ({0, 1}, {0, 2}):
+        train = load(root, tmp_path, bad="skip")["train"]
+        assert {int(train[i]["y"]) for i in range(len(train))} == labels
+        (root / "b").mkdir(exist_ok=True)
+        (root / "b" / "x.raw").write_bytes(b"x")
+    assert len(list((tmp_path / "kept" / "frames").glob("mine-*/"))) == 1
 
 
 def test_unreadable_recordings_are_left_out_and_listed(root, tmp_path, capsys):

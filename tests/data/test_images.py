@@ -29,7 +29,7 @@ from csbp_jax.config import Config, ConfigError, Data, replaced
 from csbp_jax.data import safe_files
 from csbp_jax.data.download import locks
 from csbp_jax.data.download.fetch import RawFile
-from csbp_jax.data.images import preparation, records, sources
+from csbp_jax.data.images import preparation, readers, records, sources
 from csbp_jax.data.images.decode import decode
 from tests.support import formats
 
@@ -215,6 +215,29 @@ def test_wrong_cifar(tmp_path, replaced, message):
     with pytest.raises(ConfigError, match=message):
         prepare("cifar10", tmp_path, tmp_path / "data")
     assert records.find(tmp_path / "data", "cifar10") is None
+
+
+def test_other_files_in_the_archive_of_cifar_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_LIMIT", 20_000)
+    formats.cifar10(tmp_path, 5, readme__html=bytes(30_000))
+    assert prepare("cifar10", tmp_path, tmp_path / "data") == {"train": 25, "test": 5}
+
+
+def test_a_picture_that_unpacks_to_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_LIMIT", 1000)
+    name = formats.WNIDS[0]
+    formats.imagenet(tmp_path, {f"{name}_1.JPEG": bytes(5000)}, {"ILSVRC2012_val_00000001.JPEG": bytes(5000)})
+
+    def usable(data, record):
+        pytest.fail(f"{record}: {len(data)} bytes were read")
+
+    train, validation = tmp_path / "ILSVRC2012_img_train.tar", tmp_path / "ILSVRC2012_img_val.tar"
+    for read in (
+        readers._imagenet_train(train, {name}, usable, quiet),
+        readers._imagenet_validation(validation, usable, quiet),
+    ):
+        with pytest.raises(ConfigError, match=r"1.JPEG: has more than 1,000 bytes when unpacked"):
+            list(read)
 
 
 @pytest.mark.parametrize("name, file", [("cifar10", "cifar-10-binary.tar.gz"), ("mnist", "train-images-idx3-ubyte.gz")])

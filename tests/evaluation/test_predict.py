@@ -306,6 +306,17 @@ def test_files_of_another_kind_or_size_are_omitted(tmp_path):
     assert answers[3].labels and not answers[3].problem
 
 
+def test_frames_of_another_number_of_time_steps_are_refused_without_the_training_data_too(tmp_path):
+    config = replaced(configs.load("folder"), "data.dir", str(tmp_path / "gone"))
+    config = replaced(config, "model.time_steps", 3)
+    for steps in (1, 3, 7):
+        np.save(tmp_path / f"{steps}.npy", np.zeros((steps, 8, 8, 2)))
+    read, _ = prediction_inputs.reader(config, [tmp_path / "1.npy"])
+    assert len(read(tmp_path / "1.npy")) == 1 and len(read(tmp_path / "3.npy")) == 3
+    with pytest.raises(ConfigError, match=r"7.npy: has 7 time steps; expected is model.time_steps \(3\), or 1"):
+        read(tmp_path / "7.npy")
+
+
 def test_a_missing_picture_for_a_run_that_resizes_is_omitted(tmp_path):
     """Its size is not checked first, so that reading its content is what fails."""
     run, config, _ = untrained_run(*KINDS["pictures"], tmp_path)

@@ -396,6 +396,23 @@ WRONG = {
         "{}: data: validation: x of record 0 is uint8 (1, 3), but float32 (1, 3) by take, which evaluation does not",
     "x[3] = np.nan": "{}: data: train: x holds values that are not finite",
     "x = np.zeros((40, 3, 3))": "{}: data: train: x has 3 time steps; expected is model.time_steps (2)",
+    "x = np.full((40, 1, 3), 200, np.uint8)\n"
+    "def data(config, data_dir): return {'train': (x, y), 'test': (x.astype(int), y)}":
+        "{}: data: test: holds still inputs of floats (3,), 2 classes, but train still inputs of uint8 (3,), 2 "
+        "classes; give all splits one form",
+    **{
+        "class S(list):\n    classes, events = 2, True\n"
+        f"records = [{{'x': x[0], 'y': 0}}] * 40\nother = S(records)\n{change}\n"
+        "def data(config, data_dir): return {'train': S(records), 'validation': S(records), 'test': other}":
+            f"{{}}: data: test: holds {form}, but train frames (3,), 2 classes; give all splits one form"
+        for change, form in {
+            "other = S([{'x': x[0, :, :2], 'y': 0}] * 40)": "frames (2,), 2 classes",
+            "other.classes = 3": "frames (3,), 3 classes",
+            "other.events = False": "still inputs of floats (3,), 2 classes",
+        }.items()
+    },
+    "def data(config, data_dir): return {'train': (x, y), 'test': (x[:, :, :2], y)}":
+        "{}: data: test: holds frames (2,), 2 classes, but train frames (3,), 2 classes; give all splits one form",
     "def data(config, data_dir): return {'train': (x, y), 'test': 3}": "{}: data: test is a int without __len__; exp",
     "def data(config, data_dir): return np.load('gone.npz')": "{}:7: in data: FileNotFoundError: ",
     "def neuron(config): return lambda x, membrane=None: x": "{}: neuron gives [(2, 2, 3)] for x (2, 2, 3); expected",
@@ -543,6 +560,17 @@ def test_take_may_convert_records_to_a_type_in_which_they_mean_the_same(events, 
     source: Any = Converted([{"x": np.zeros((1, 3), kind), "y": 0}])
     source.events = events
     assert arrays.sources(dict.fromkeys(("train", "validation", "test"), source), Config(), "own")
+
+
+def test_a_pair_beside_a_source_has_its_classes_though_it_lacks_their_records():
+    class Ten(list):
+        classes = 10
+
+    source = Ten([{"x": np.zeros((1, 3), np.float32), "y": 9}])
+    pair = np.zeros((4, 1, 3), np.float32), np.zeros(4, int)
+    config = replaced(Config(), "model.classes", 0)
+    splits = arrays.sources({"train": source, "validation": source, "test": pair}, config, "own")
+    assert [split.classes for split in splits.values()] == [10, 10, 10]
 
 
 SOURCE = """class S(list):

@@ -125,7 +125,12 @@ def _for_events(config: Config) -> tuple[Transform, Transform]:
         thin_key, frames_key, *keys = jax.random.split(key, 2 + len(others))
         x = batch["x"].astype(jnp.float32)
         x = _ON_EVENTS["event_drop"](thin_key, x) if thin else x
-        x = augment.choose_frames(frames_key, x, data.frames) if data.frames is not None else x
+        if data.frames is not None:
+            if x.shape[1] < data.frames:  # frames of a folder may have one time step, which is repeated
+                raise ConfigError(
+                    f"data.frames: {data.frames} is not possible for records of T = {x.shape[1]}; leave it out"
+                )
+            x = augment.choose_frames(frames_key, x, data.frames)
         batch = batch | {"x": frames(x)}
         for name, k in zip(others, keys, strict=True):
             if name in _MIX:

@@ -149,7 +149,8 @@ def _write_array(
                 file.write(data)
                 rows[-1], num_rows = num_rows, num_rows + 1
         if shape is None:
-            raise ConfigError(f"{path.stem}: none of {len(members)} recordings can be used; prepare the data set again")
+            reason = f"the last: {skipped[members[-1].id]}" if skipped and members else "prepare the data set again"
+            raise ConfigError(f"{path.stem}: none of {len(members)} recordings can be used; {reason}")
         _write_header(file, dtype, (num_rows, *shape))
     show(f"frames {path.stem}", len(members), len(members))
     return {"rows": rows, "shape": [num_rows, *shape], "dtype": dtype.name, "crc32": checksum}

@@ -156,8 +156,11 @@ def _unpack(path: pathlib.Path, target: pathlib.Path) -> None:
         spoken_digits.copy(path, target)
         return
     extract(path, target, _limit(path))
+    remaining = _limit(path)  # for all inner archives, however many there are
     for inner in [file for file in target.rglob("*.zip") if file.name in _INNER]:
-        extract(inner, inner.with_suffix(".unpacked"), _limit(inner))
+        unpacked = inner.with_suffix(".unpacked")
+        extract(inner, unpacked, remaining)
+        remaining -= sum(file.stat().st_size for file in unpacked.rglob("*") if file.is_file())
         inner.unlink()
 
 

@@ -28,7 +28,7 @@ Paths = dict[str, pathlib.Path]
 Records = Iterator[tuple[Any, dict[str, Any]]]
 Splits = dict[str, Records]
 
-# Above any file inside the raw files of CIFAR and MNIST, far below what fills a memory.
+# Above any file inside the raw files, far below what fills a memory.
 _LIMIT = 200_000_000
 
 
@@ -37,12 +37,14 @@ def cifar(builder: Any, paths: Paths, show: Show) -> Splits:
     (path,) = paths.values()
     layout, features = builder._cifar_info, builder.info.features
     keys = layout.label_keys
+    wanted = (*layout.label_files, *layout.train_files, *layout.test_files)
     files = {}
     with damage(path), open(path, "rb") as file:
         for member, content in members(file, path):
-            if member.name.startswith(layout.prefix):
-                files[member.name.removeprefix(layout.prefix)] = read(content, f"{path}: {member.name}", _LIMIT)
-    for name in (*layout.label_files, *layout.train_files, *layout.test_files):
+            name = member.name.removeprefix(layout.prefix)
+            if member.name.startswith(layout.prefix) and name in wanted:
+                files[name] = read(content, f"{path}: {member.name}", _LIMIT)
+    for name in wanted:
         if name not in files:
             raise ConfigError(f"{path}: does not contain {layout.prefix}{name}; fetch it again")
     for key, name in zip(keys, layout.label_files, strict=True):
@@ -156,7 +158,8 @@ def _imagenet_train(path: pathlib.Path, classes: set[str], usable: Usable, show:
                 raise ConfigError(f"{path}: {archive.name} is not the archive of any of the {len(classes)} classes")
             for member, image in members(content, f"{path}: {archive.name}"):
                 show(f"read {path.name}", file.tell(), size)
-                if (jpeg := usable(image.read(), f"{path}: {archive.name}: {member.name}")) is not None:
+                where = f"{path}: {archive.name}: {member.name}"
+                if (jpeg := usable(read(image, where, _LIMIT), where)) is not None:
                     yield member.name, {"file_name": member.name, "image": jpeg, "label": label}
 
 
@@ -169,7 +172,8 @@ def _imagenet_validation(path: pathlib.Path, usable: Usable, show: Show) -> Reco
             number = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", member.name)
             if not number or not 1 <= int(number[1]) <= len(labels):
                 raise ConfigError(f"{path}: {member.name} is not among its {len(labels)} images")
-            if (jpeg := usable(image.read(), f"{path}: {member.name}")) is not None:
+            where = f"{path}: {member.name}"
+            if (jpeg := usable(read(image, where, _LIMIT), where)) is not None:
                 yield member.name, {"file_name": member.name, "image": jpeg, "label": labels[int(number[1]) - 1]}
 
 

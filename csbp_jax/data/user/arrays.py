@@ -27,11 +27,12 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
 
     Args:
       returned: ``{split: pair or source}``. Without "validation", it is the share ``data.validation`` of train.
-      config: gives the number of classes, if ``model.classes`` is above 0; otherwise it is the largest label plus one.
+      config: gives the number of classes of pairs, if ``model.classes`` is above 0; otherwise it is that of the sources
+        beside them, or more if a label needs it.
       origin: what messages begin with.
 
     Raises:
-      ConfigError: a split is missing or has another form; the message says which was expected.
+      ConfigError: a split is missing, or has another form than it should or than train; the message says which.
     """
     if not isinstance(returned, Mapping) or not {"train", "test"} <= set(returned) <= set(_SPLITS):
         names = f" with {', '.join(map(str, returned))}" if isinstance(returned, Mapping) else ""
@@ -51,13 +52,18 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         x, y = pairs["train"]
         train, validation = stratified(y, config.data.validation)
         pairs |= {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
-    classes = config.model.classes or max((int(y.max()) + 1 for _, y in pairs.values() if len(y)), default=0)
-    return {
-        split: UserSource(ArraySource(*pairs[split], classes), f"{origin}: data: {split}")
-        if split in pairs
-        else _checked_source(returned[split], config, origin, split)
+    own = {split: _checked_source(returned[split], config, origin, split) for split in _SPLITS if split not in pairs}
+    classes = config.model.classes or max(
+        [int(y.max()) + 1 for _, y in pairs.values() if len(y)] + [source.classes for source in own.values()]
+    )
+    splits = {
+        split: own[split]
+        if split in own
+        else UserSource(ArraySource(*pairs[split], classes), f"{origin}: data: {split}")
         for split in _SPLITS
     }
+    _check_one_form(splits)
+    return splits
 
 
 def fingerprint(splits: Mapping[str, UserSource]) -> str:
@@ -139,11 +145,7 @@ def _uint8_or_float32(x: Array) -> Array:
 
 
 def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None:
-    """Check shapes across splits, labels, time steps, and options that arrays do not support."""
-    shapes = {split: x.shape[1:] for split, (x, _) in pairs.items()}
-    if len(set(shapes.values())) > 1:
-        listed = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
-        raise ConfigError(f"{origin}: data has records of several shapes ({listed}); expected is one")
+    """Check labels, time steps, and options that arrays do not support."""
     for split, (x, y) in pairs.items():
         if config.model.classes and y.max() >= config.model.classes:
             raise ConfigError(
@@ -152,8 +154,24 @@ def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None
             )
         _check_time_steps(x.shape[1:], config, f"{origin}: data: {split}")
         _check_brightness(x, config, f"{origin}: data: {split}")
-    if pairs and (option := _unsupported_option(config, next(iter(shapes.values())))):
-        raise ConfigError(f"{option} is not possible for arrays of your own ({origin}); leave it out")
+        if option := _unsupported_option(config, x.shape[1:]):
+            raise ConfigError(f"{option} is not possible for arrays of your own ({origin}); leave it out")
+
+
+def _check_one_form(splits: Mapping[str, UserSource]) -> None:
+    """Check that all splits hold what train holds, whose form is that of the network and of its transforms."""
+    expected = _form(splits["train"])
+    for source in splits.values():
+        if len(source) and (form := _form(source)) != expected:
+            raise ConfigError(f"{source.name}: holds {form}, but train {expected}; give all splits one form")
+
+
+def _form(source: UserSource) -> str:
+    x = np.asarray(example_batch(source)["x"])
+    # Counts are the same numbers in any type, but an integer's brightness is relative to its type.
+    scale = str(x.dtype) if x.dtype.kind in "iu" else "floats"
+    kind = "frames" if source.events else f"still inputs of {scale}"
+    return f"{kind} {x.shape[2:]}, {source.classes} classes"
 
 
 def _check_time_steps(shape: tuple[int, ...], config: Config, origin: str) -> None:

@@ -50,7 +50,9 @@ def load_events(config: Config, folder: pathlib.Path, splits: Splits, classes: i
     print_skipped(content["skipped"])
     sources = {}
     for split, entry in content["parts"].items():
-        rows, labels = np.array(entry["rows"]), np.array(entry["labels"])
+        rows = np.array(entry["rows"])
+        # Not those of the cache: a new class without a usable file changes labels, but not the files' fingerprint.
+        labels = np.array([recording.label for recording in splits[split]])
         usable = rows >= 0
         sources[split] = CachedFrames(target / f"{split}.npy", rows[usable], labels[usable], classes)
     return sources

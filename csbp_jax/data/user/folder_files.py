@@ -122,7 +122,10 @@ def _lists_events(x: Array) -> bool:
     if x.ndim != 2 or x.shape[1] != 4 or x.dtype.kind not in "iu":
         return False
     t, p = x[:, 2], x[:, 3]
-    return bool((x[:, :3] >= 0).all() and (t[1:] >= t[:-1]).all() and t[-1] > t[0] and np.isin(p, (-1, 0, 1)).all())
+    if not ((x[:, :3] >= 0).all() and (t[1:] >= t[:-1]).all() and np.isin(p, (-1, 0, 1)).all()):
+        return False
+    # Times are microseconds. Spikes and counts of a channel may rise as well, but not by a millisecond's 1000.
+    return int(t[-1]) - int(t[0]) >= 1000
 
 
 def holds_events(path: pathlib.Path) -> bool:

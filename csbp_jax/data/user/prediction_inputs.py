@@ -53,7 +53,7 @@ def reader(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Read, bool]:
         content = folder.content_type(trained_on, config.data.bad) if trained_on else _first_content_type(paths)
         readers_by_type: dict[str, Read] = {
             "pictures": functools.partial(_read_folder_picture, config),
-            "frames": _frame_reader(trained_on),
+            "frames": _frame_reader(config, trained_on),
             "events": _event_reader(config, trained_on),
         }
         return functools.partial(_read_if_type, content, readers_by_type[content]), content != "pictures"
@@ -145,7 +145,7 @@ def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
     return x if x.dtype == np.uint8 else x.astype(np.float32)
 
 
-def _frame_reader(trained_on: Sequence[pathlib.Path]) -> Read:
+def _frame_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
     expected = functools.cache(lambda: folder_files.read_array(trained_on[0]).shape)
 
     def read(path: pathlib.Path) -> Array:
@@ -153,6 +153,10 @@ def _frame_reader(trained_on: Sequence[pathlib.Path]) -> Read:
         if trained_on and x.shape != expected():
             raise ConfigError(
                 f"{path}: is {_text(x.shape)}, time first, but {trained_on[0]}, trained on, is {_text(expected())}"
+            )
+        if len(x) not in (1, config.model.time_steps):
+            raise ConfigError(
+                f"{path}: has {len(x)} time steps; expected is model.time_steps ({config.model.time_steps}), or 1"
             )
         return x
 
