@@ -78,6 +78,8 @@ def conclusion(content: Content) -> str:
     if "low" not in interval:
         return "One pair says nothing of a difference."
     low, high = interval["low"], interval["high"]
+    if np.isclose(low, high):
+        return "At the last epoch a difference is neither shown nor excluded: all pairs differ by the same."
     if low <= 0 <= high:
         return "At the last epoch a difference is neither shown nor excluded: the paired interval contains 0."
     return f"At the last epoch CSBP is {'above' if low > 0 else 'below'}: the paired interval does not contain 0."

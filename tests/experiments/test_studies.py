@@ -463,7 +463,12 @@ def test_pages_of_accuracy_are_those_of_their_data(dataset):
 
 @pytest.mark.parametrize(
     ("pairs", "conclusion"),
-    [((-0.02, -0.019, -0.021), "CSBP is below"), ((0.01, -0.01, 0.0), "neither shown"), ((0.02,), "One pair")],
+    [
+        ((-0.02, -0.019, -0.021), "CSBP is below"),
+        ((0.01, -0.01, 0.0), "neither shown nor excluded: the paired interval contains 0."),
+        ((-0.0028, -0.0028), "neither shown nor excluded: all pairs differ by the same."),
+        ((0.02,), "One pair"),
+    ],
 )
 def test_the_conclusion_follows_from_the_interval(pairs, conclusion):
     content = {"intervals": {"last": {"csbp - bp": statistics.student_dict(pairs)}}}
