@@ -140,10 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--photographs", type=pathlib.Path, help="folder of JPEG files, to be timed as well")
     options = parser.parse_args(arguments)
+    if options.photographs and not options.photographs.is_dir():
+        parser.error(f"--photographs: there is no folder {options.photographs}")
     pin_to_core()
+    photographed = [f"--photographs {options.photographs}"] if options.photographs else []
     packages = ("numpy", "jax", "grain", "pillow", "simplejpeg", "opencv-python-headless", "cykooz-resizer")
     content: dict[str, Any] = {
-        "command": "python -m benchmarks.data_images",
+        "command": " ".join(["python -m benchmarks.data_images", *photographed]),
         "machine": f"{platform.machine()} CPU, one core, Python {platform.python_version()}",
         "versions": {
             distribution.name: distribution.version
@@ -157,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     if options.photographs:
         files = sorted(options.photographs.iterdir())
-        content["photographs"] = imagenet([file.read_bytes() for file in files], options.rounds)
+        source = {"source": f"of the folder {options.photographs.resolve().name}"}
+        content["photographs"] = source | imagenet([file.read_bytes() for file in files], options.rounds)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out, content)
     for name, numbers in (content["cifar_pictures_per_second"] | content["imagenet"]["pictures_per_second"]).items():

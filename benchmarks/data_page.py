@@ -49,29 +49,31 @@ def photographs(images: dict[str, Any]) -> str:
     if "photographs" not in images:
         return "Real images were not timed."
     numbers = images["photographs"]
-    return (
-        f"The photographs are {numbers['images']} of ImageNet that the package foolbox 3.3.4 ships, resized and cut\n"
-        f"to 500x375 and saved with quality 96, {numbers['mean_kB']:.0f} kB each."
-    )
+    return f"The photographs are {numbers['images']} {numbers['source']}, {numbers['mean_kB']:.0f} kB each."
 
 
-def main() -> None:
-    images, events, device = (json.loads((OUT / f"{name}.json").read_text()) for name in ("images", "events", "device"))
-    (OUT / "README.md").write_text(
-        f"""# Speed of the data pipeline, one CPU core
+def page(images: dict[str, Any], events: dict[str, Any], device: dict[str, Any]) -> str:
+    """The text of README.md."""
+    return f"""# Speed of the data pipeline, one CPU core
 
 {table(images, events, device)}
 
 CPU time of one core on a shared machine ({images["machine"]}; load average {images["load_average_before"]:.1f} when the
-images were timed). CIFAR's images are random bytes, ImageNet's are synthetic JPEGs of noise with a decaying spectrum,
-{images["imagenet"]["mean_kB"]:.0f} kB each: the speed depends on how much detail an image has. {photographs(images)}
+images were timed); of augmentation on the device, {device.get("clock", "wall time")}. CIFAR's images are random bytes,
+ImageNet's are synthetic JPEGs of noise with a decaying spectrum, {images["imagenet"]["mean_kB"]:.0f} kB each: the speed
+depends on how much detail an image has.
+{photographs(images)}
 "Shorter side 256": the images were reduced before ([data](../../data.md#smaller-images)). Events are random, in memory.
 
-Made by `make bench-data`: `{images["command"]}`,
+Made by `python -m benchmarks.data_images{" --photographs FOLDER" if "photographs" in images else ""}`,
 `{events["command"]}` and `{device["command"]}`, whose numbers are in the
-JSON files, and `python -m benchmarks.data_page`.
+JSON files, and `python -m benchmarks.data_page`. `make bench-data` runs all four, without photographs.
 """
-    )
+
+
+def main() -> None:
+    parts = (json.loads((OUT / f"{name}.json").read_text()) for name in ("images", "events", "device"))
+    (OUT / "README.md").write_text(page(*parts))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m benchmarks.pod_plan [--chips 2048] [--per-host 4] [--batch 8] [--epochs 320]
 
-Reads tpu.json (operations and bytes of a step, ``make tpu``) and images.json (images that a core decodes a second,
-``make bench-data``), and writes docs/results/bench/plan.md. Nothing is run. Networks that tpu.json lacks are left out.
+Reads tpu.json (operations and bytes of a step, ``make tpu``) and images.json (photographs that a core decodes a second,
+``python -m benchmarks.data_images --photographs FOLDER``), and writes docs/results/bench/plan.md. Nothing is run.
+Networks that tpu.json lacks are left out.
 """
 
 import argparse
@@ -131,7 +132,7 @@ which make a run longer and the images of a host fewer. "Counts of" another chip
 ## Input of a host
 
 Cores that decode, crop and resize the images: the images that a host needs, divided by what one core does
-([measured](../data/README.md) on photographs of 500x375, on a busy machine, load average
+([measured](../data/README.md) on photographs, at a load average of
 {images["load_average_before"]:.0f}). These have {size} kB on average, and {reduced} kB with a shorter side of 256:
 a host that needs 1,000 a second reads {size} or {reduced} MB a second.
 
@@ -146,6 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=pathlib.Path, default=PUBLISHED)
     options = parser.parse_args(arguments)
     tpu, images = json.loads((PUBLISHED / "tpu.json").read_text()), json.loads(IMAGES.read_text())
+    rates = images.get("photographs", {}).get("pictures_per_second", {})
+    if not rates.keys() >= {program for program, _ in PREPARED.values()}:
+        parser.error(
+            f"{IMAGES} has no photographs that simplejpeg decoded and cykooz resized; install simplejpeg and "
+            "cykooz-resizer, and run python -m benchmarks.data_images --photographs FOLDER"
+        )
     text = page(tpu, images, options)
     (options.out / "plan.md").write_text(text)
     print(text)

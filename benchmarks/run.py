@@ -164,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = out / "bench.json"
     # Parts that are not measured in this call stay in the file.
     content = json.loads(file.read_text()) if options.only and file.exists() else {}
+    if content and content["quick"] != options.quick:
+        parser.error(f"--out: {file} holds a {'quick' if content['quick'] else 'full'} run; give another folder")
     origin = {"machine": machine(), "allocator": TUNABLES, "quick": options.quick, "load": {}, "seconds": {}}
     content = origin | content
     parts = options.only or (IN_QUICK if options.quick else PARTS)
@@ -175,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content["load"][part] = round(load, 2)
         content["seconds"][part] = round(time.perf_counter() - began)
         content.setdefault("machines", {})[part] = machine()
+        content.setdefault("allocators", {})[part] = TUNABLES
         write_json(file, content)
     page.write(out, content)
     print((out / "README.md").read_text())

@@ -27,6 +27,8 @@ from experiments.study import Content
 
 MODULE = "experiments.precision"
 ARMS = {"csbp": "CSBP", "bp": "plain backpropagation"}
+CPU = """Run on a CPU, which emulates bfloat16: its rounding is that of the
+format, but its time and memory do not represent an accelerator and are not reported."""
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
 
 
@@ -94,14 +96,14 @@ def table(content: Content) -> str:
 
 def page(content: Content) -> str:
     """The text of README.md: the table and its provenance."""
-    changed = content["changed_spikes"]
+    changed, device = content["changed_spikes"], content.get("device", "cpu")
+    where = CPU if device == "cpu" else f"Run on {device}; time and memory are not reported."
     return f"""# {" ".join([content["dataset"], *content["fields"]])}: bfloat16 against float32
 
 {table(content)}
 
 Mean and 95 % interval (Student's t, not bounded at 100 %) over {content["seeds"]} paired seeds,
-{content["test_count"]} test examples. Run on a CPU, which emulates bfloat16: its rounding is that of the
-format, but its time and memory do not represent an accelerator and are not reported.
+{content["test_count"]} test examples. {where}
 
 In one convolutional layer with fixed weights and input, in which {changed["firing rate"]:.0%} of the neurons fire per
 time step, a product in bfloat16 changes {changed["product in bfloat16"]:.3%} of the spikes; with the current in

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import convolutions, ours, ours_convolution, page, peers, steps, tables, targets
+from benchmarks import convolutions, ours, ours_convolution, page, peers, run, steps, tables, targets
 from benchmarks.neuron import _verdict
-from benchmarks.process import Failed, Worker, in_rounds
+from benchmarks.process import TUNABLES, Failed, Worker, in_rounds
 from benchmarks.timing import spread, timed
 from benchmarks.worker import drawn
 from csbp_jax import models
@@ -120,6 +120,23 @@ def test_rounds_and_spread():
 )
 def test_what_agrees(spikes, gradient, same):
     assert _verdict({"spikes_differ": spikes, "gradient_differs": gradient}) == same
+
+
+def test_a_part_joins_only_a_file_of_the_same_size(tmp_path, monkeypatch, capsys):
+    """Quick numbers do not join full ones, and a part names the allocator that it was measured with."""
+    monkeypatch.setitem(run.PARTS, "dispatch", lambda pythons, quick: {"dispatch": "new"})
+    monkeypatch.setattr(page, "write", lambda folder, content: (folder / "README.md").write_text(""))
+    file = tmp_path / "bench.json"
+    full = {"machine": "A", "allocator": "before", "quick": False, "load": {}, "seconds": {}}
+    file.write_text(json.dumps(full))
+    with pytest.raises(SystemExit, match="2"):
+        run.main(["--quick", "--only", "dispatch", "--out", str(tmp_path)])
+    assert f"{file} holds a full run; give another folder" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == full
+    run.main(["--only", "dispatch", "--out", str(tmp_path)])
+    content = json.loads(file.read_text())
+    assert content["dispatch"] == "new" and content["allocator"] == "before"
+    assert content["allocators"] == {"dispatch": TUNABLES}
 
 
 def test_a_table_is_quoted_in_place_of_the_old_one():

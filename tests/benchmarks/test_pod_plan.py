@@ -47,3 +47,16 @@ def test_the_published_plan_is_made_of_the_measured_rates():
     rows = pod_plan.input_table(pod_plan.RATES, images["photographs"], 4).splitlines()[2:]
     published = (PUBLISHED / "plan.md").read_text().splitlines()
     assert len(rows) == 5 and all(row in published for row in rows)
+
+
+@pytest.mark.parametrize("lacking", ["cykooz", ""])
+def test_a_plan_without_rates_of_photographs_says_what_to_run(lacking, tmp_path, monkeypatch, capsys):
+    images = json.loads(pod_plan.IMAGES.read_text())
+    rates = images.pop("photographs")["pictures_per_second"]
+    if lacking:
+        images["photographs"] = {"pictures_per_second": {name: r for name, r in rates.items() if lacking not in name}}
+    (tmp_path / "images.json").write_text(json.dumps(images))
+    monkeypatch.setattr(pod_plan, "IMAGES", tmp_path / "images.json")
+    with pytest.raises(SystemExit, match="2"):
+        pod_plan.main(["--out", str(tmp_path)])
+    assert "run python -m benchmarks.data_images --photographs FOLDER" in capsys.readouterr().err

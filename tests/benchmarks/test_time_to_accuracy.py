@@ -108,7 +108,8 @@ def test_pairs_that_were_added_after_a_look_widen_the_intervals():
         assert (
             f"| an epoch, without start and compilation | {cell} |" in page and f"[{100 * level:g} % interval" in page
         )
-        assert ("looked at with 2 and 3 pairs" in page) == (len(wanted) == 2)
+        assert ("looked at with 2 and 3 pairs, at 95 and 97.5 %" in page) == (len(wanted) == 2)
+        assert ("together they err in at most 7.5 %" in page) == (len(wanted) == 2)
 
 
 def test_each_clock_has_its_own_verdict():

@@ -18,6 +18,13 @@ def test_the_page_is_that_of_its_data(content):
     assert (RESULTS / "initial_rates" / "README.md").read_text() == initial_rates.page(content)
 
 
+def test_the_page_says_that_a_norm_keeps_rates_in_the_band_only_where_it_does(content):
+    first, *others = content["rows"]
+    outside = [{**row, "rates": [[0.0] * 12]} if row["condition"] == "batch norm" else row for row in others]
+    assert "Batch norm" in initial_rates.page(content)
+    assert "Batch norm" not in initial_rates.page(content | {"rows": [first, *outside]})
+
+
 def test_rates_are_within_the_band_with_a_norm_or_an_initial_rate_and_die_out_with_neither(content):
     rows = {(row["data"], row["network"], row["condition"]): np.array(row["rates"]) for row in content["rows"]}
     assert len(rows) == 12 and all(rates.shape == (content["seeds"], 12) for rates in rows.values())

@@ -38,6 +38,11 @@ def test_differences_are_csbp_minus_plain_backpropagation(content):
     assert "`COMMAND`" in speakers.page(content) and "has 90.0 to 90.0 %" in speakers.page(content)
 
 
+def test_how_the_preset_was_chosen_is_not_said_of_other_settings(content):
+    assert "The strength $z_0$ = 0.3\nwas chosen by validation" in speakers.page(content | {"fields": []})
+    assert "was chosen" not in speakers.page(content | {"fields": ["--chaos.z0", "3"]})
+
+
 def test_only_the_test_speaker_differs():
     config = configs.load("fsdd")
     assert speakers.left_out(config, "") == config and speakers.left_out(config, "george") == configs.load(

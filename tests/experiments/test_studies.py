@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from csbp_jax import controls, dynamics
-from experiments import accuracy, forcing, known_exponents, replay, statistics, study
+from experiments import accuracy, forcing, known_exponents, precision, replay, statistics, study
 from experiments import exponents as exponents_study
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
@@ -461,9 +461,29 @@ def test_pages_of_accuracy_are_those_of_their_data(dataset):
     assert (RESULTS / dataset / "README.md").read_text() == accuracy.page(content)
 
 
+def test_the_page_of_bfloat16_is_that_of_its_data_and_names_the_device():
+    content = json.loads((RESULTS / "precision" / "accuracy.json").read_text())
+    assert (RESULTS / "precision" / "README.md").read_text() == precision.page(content)
+    text = precision.page(content | {"device": "NVIDIA H100"})
+    assert "test examples. Run on NVIDIA H100; time and memory are not reported." in text and "emulates" not in text
+
+
+@pytest.mark.parametrize(("dataset", "fields"), [("digits", ["--chaos.z0", "30"]), ("shd", [])])
+def test_sentences_on_a_preset_of_this_study_are_on_no_other_page(dataset, fields):
+    content = json.loads((RESULTS / "digits" / "accuracy.json").read_text())
+    text = accuracy.page(content | {"dataset": dataset, "fields": fields})
+    assert "is the preset's" not in text and "near 100 %" not in text
+    assert ("Images by the same writer" in text) == (dataset == "digits")
+
+
 @pytest.mark.parametrize(
     ("pairs", "conclusion"),
-    [((-0.02, -0.019, -0.021), "CSBP is below"), ((0.01, -0.01, 0.0), "neither shown"), ((0.02,), "One pair")],
+    [
+        ((-0.02, -0.019, -0.021), "CSBP is below"),
+        ((0.01, -0.01, 0.0), "neither shown nor excluded: the paired interval contains 0."),
+        ((-0.0028, -0.0028), "neither shown nor excluded: all pairs differ by the same."),
+        ((0.02,), "One pair"),
+    ],
 )
 def test_the_conclusion_follows_from_the_interval(pairs, conclusion):
     content = {"intervals": {"last": {"csbp - bp": statistics.student_dict(pairs)}}}
