@@ -137,7 +137,7 @@ class Programs:
         ) -> jax.Array:
             logits = functools.partial(self._logits, self.apply, variables, key)
             keys = _example_keys(attack_key, batch["index"])
-            return square.attack(logits, keys, batch["x"], batch["y"], eps, side)[1] >= 0
+            return ~square.attack(logits, keys, batch["x"], batch["y"], eps, side)[2]
 
         return jax.jit(resists)
 
