@@ -23,6 +23,7 @@ from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
+from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
 
 
@@ -94,10 +95,12 @@ class TrainingMap:
 
     @functools.cached_property
     def readouts(self) -> Callable[[State], dict[str, jax.Array]]:
-        """``readouts(state) -> {parameters, logits, spikes}`` on the probe batch."""
+        """``readouts(state) -> {parameters, logits, spikes}`` on the probe batch; spikes are 0 or 1."""
         apply, probe = self.recipe.model.apply, self.probe
         init_with_output = functools.partial(self.recipe.model.init_with_output, jax.random.key(0))
         layers = tuple(jax.eval_shape(lambda: init_with_output(probe["x"], True))[0][1].rates)
+        neuron = self.recipe.config.model.neuron
+        levels = neuron.levels if neuron.name == "ilif" else 1
 
         def readouts(state: State) -> dict[str, jax.Array]:
             (logits, aux), _ = apply(
@@ -108,11 +111,13 @@ class TrainingMap:
                 rngs={"dropout": state.key},
                 mutable=["batch_stats"],
             )
-            spikes = [aux.spikes[layer].astype(logits.dtype).ravel() for layer in layers]
+            spikes = [aux.spikes[layer] for layer in layers]
+            if levels > 1:  # a squared distance counts spikes only if each has an entry of its own
+                spikes = [integer.to_binary(of_layer, levels) for of_layer in spikes]
             return {
                 "parameters": ravel_pytree(state.params)[0],
                 "logits": logits.mean(axis=1),
-                "spikes": jnp.concatenate(spikes),
+                "spikes": jnp.concatenate([of_layer.astype(logits.dtype).ravel() for of_layer in spikes]),
             }
 
         return readouts

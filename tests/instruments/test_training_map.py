@@ -148,6 +148,16 @@ def test_a_term_in_substeps_has_no_flip_ratio(prepared, run):
     assert np.isnan(in_substeps.flip_ratio("both", state, probe))
 
 
+def test_the_spikes_of_an_integer_neuron_have_an_entry_each(prepared):
+    """Else the squared distance of two integers, which is to count spikes that differ, would square their number."""
+    config, (probe, _) = prepared
+    run = training_map.make(replaced(config, "model.neuron.name", "ilif"), probe, STEPS_PER_EPOCH)
+    spikes = run.readouts(run.start(0, True))["spikes"]
+    examples, time_steps, neurons = 48, 2, 4
+    assert spikes.shape == (examples * time_steps * neurons * config.model.neuron.levels,)
+    assert set(np.unique(spikes)) == {0, 1}
+
+
 def test_kicks_have_no_flip_ratio(prepared, run):
     config, (probe, _) = prepared
     with_kicks = replaced(config, "chaos.term", "cbp")
