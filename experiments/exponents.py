@@ -8,6 +8,8 @@
 batches that nearby runs share: a different one per start or, with --sequences, each start on each of N streams.
 In the annealed runs z falls, step by step, to the fraction --anneal-to of its initial value, and the learning rate
 follows its schedule; at fixed z it is held at its peak.
+Noise as large as the term's pushes is left out with chaos.term cbp, chaos.substeps above 1 and SAM, whose pushes are
+not the term's gradient.
 A FIELD is any of the config. Finished runs are read from ``exponents.json`` and not repeated.
 """
 
@@ -58,12 +60,13 @@ def measured(
         for name, condition in training_map.conditions(config).items()
     }
     silent = replaced(config, "chaos.z0", (0.0,))
-    runs |= {name: training_map.make(silent, probe, steps_per_epoch, control) for name, control in NOISES.items()}
+    noises = {} if training_map.push_obstacle(config) else NOISES
+    runs |= {name: training_map.make(silent, probe, steps_per_epoch, control) for name, control in noises.items()}
     for name, run in runs.items():
         done = content["conditions"].setdefault(name, [])
         for seed, sequence in pairs(options)[len(done) :]:
             batches = training_map.batches(config, source, count, sequence)
-            if name in NOISES:
+            if name in noises:
                 run = training_map.forced(runs[name], runs["as given"], batches, options.steps)
             plan = measure.Plan(options.steps, options.steps // 3, options.exponents)
             result = measure.measure(run, batches, plan, seed)

@@ -137,8 +137,8 @@ def finite_size_readouts(
     use only ``distances``.
 
     Args:
-      readouts: function from a state to the read-outs; a squared distance of spikes counts those that differ. The same
-        function object is compiled once over calls.
+      readouts: function from a state to the read-outs; a squared distance of spikes (0 or 1) counts those that differ.
+        The same function object is compiled once over calls.
 
     The other arguments, and the errors raised, are those of :func:`finite_size`.
 
@@ -179,8 +179,8 @@ def separation(
 
     Args:
       readouts: function from a state to the arrays whose distances are taken; e.g. its parameters, its logits on a
-        probe batch (whose growth is the exponent in function space), or spikes, whose squared distance counts those
-        that differ.
+        probe batch (whose growth is the exponent in function space), or spikes (0 or 1), whose squared distance counts
+        those that differ.
 
     The other arguments are those of :func:`finite_size`.
 

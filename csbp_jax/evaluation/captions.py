@@ -59,9 +59,10 @@ def _evaluation(result: dict[str, Any]) -> str:
     weights = f"{restore.WEIGHTS_LABELS[result['weights_of']]} ({result['epoch']})"
     return (
         f"Evaluation on {result['count']} examples of the {result['split']} split, {weights}. Left: confusion matrix; "
-        f"numbers are examples. Middle: accuracy of stopping after each of {len(result['accuracy_by_time'])} time "
-        "steps, all on the same examples. Right: accuracy over mean confidence, in bins of confidence. Bars are 95 % "
-        "Wilson intervals." + (f" Classes: {', '.join(numbered)}." if numbered else "")
+        "numbers are examples. Middle: accuracy of the logits averaged over the first 1 to "
+        f"{len(result['accuracy_by_time'])} time steps, all on the same examples. Right: accuracy over mean "
+        "confidence, in bins of confidence. Bars are 95 % Wilson intervals."
+        + (f" Classes: {', '.join(numbered)}." if numbered else "")
     )
 
 

@@ -78,7 +78,7 @@ def evaluate_run(
       The content of the file: ``accuracy``, ``top5`` (10 classes or more), ``nll`` (nats), ``ece`` and its
       ``calibration`` bins (:func:`csbp_jax.evaluation.scores.calibration`), ``per_class``, ``confusion`` (rows: true
       classes), ``rates`` (spikes per neuron per time step, by layer of a ``Network``) and ``accuracy_by_time``: entry
-      t - 1 is that of logits averaged over the first t steps.
+      t - 1 is that of logits averaged over the first t steps; with ``psn``, these steps have seen the later ones.
 
     Raises:
       ConfigError: no such run or split, or its data are missing or have other classes.

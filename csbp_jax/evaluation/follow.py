@@ -57,7 +57,7 @@ def read_rows(folder: pathlib.Path) -> list[Row]:
     rows = metrics_log.read_rows(folder / "metrics.jsonl")
     if result and rows:
         last = {"kind": "result", "step": rows[-1]["step"], "seconds": rows[-1]["seconds"]}
-        rows.append(last | {weights: result[weights] for weights in ("last", "chosen")})
+        rows.append(last | {weights: result[weights] for weights in ("last", "chosen", "ema") if weights in result})
     return rows
 
 

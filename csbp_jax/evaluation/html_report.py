@@ -155,7 +155,8 @@ def _run_sections(
     for run in runs:
         yield f"<h2>{html.escape(run.folder.resolve().name)}</h2>"
         columns = ["weights of", "test accuracy", "validation accuracy", "epoch", "test loss", "test examples"]
-        rows = [_accuracies(label, run.result[epoch]) for epoch, label in compare.EPOCHS.items()]
+        labels = compare.EPOCHS | {"ema": "moving average"}
+        rows = [_accuracies(label, run.result[key]) for key, label in labels.items() if key in run.result]
         yield table(f"seed {run.fields['seed']}, {run.result['seconds']:.0f} s of training", columns, rows)
         yield from figures(run.folder)
         yield _details(run.content, run.fields)

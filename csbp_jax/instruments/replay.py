@@ -23,7 +23,7 @@ import numpy as np
 from csbp_jax import chaos, controls, learner
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.data import DataSource
-from csbp_jax.instruments.training_map import to_default_precision
+from csbp_jax.instruments.training_map import push_obstacle, to_default_precision
 from csbp_jax.learner import Batch, State
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options
@@ -76,8 +76,8 @@ def record(run: CompiledRun, seed: int, most: int = MAX_BYTES) -> tuple[State, P
     """Train a seed, and return its last state and every push, a pytree like the parameters of ``[N, ...]``.
 
     Raises:
-      ConfigError: the run has no term, it takes it in sub-steps or as SAM does at other weights than the record, or the
-        record would take more than ``most`` bytes.
+      ConfigError: the run has no term, its pushes are not gradients at the weights of the record
+        (``training_map.push_obstacle``), or the record would take more than ``most`` bytes.
       Diverged: a push is not finite.
     """
     shapes = jax.eval_shape(lambda: to_default_precision(run.pure_init(jax.random.key(seed))))
@@ -107,15 +107,10 @@ def annealing(run: CompiledRun) -> jax.Array:
 
 
 def _record(run: CompiledRun, seed: int, observe: Callable[[State, Batch], Any]) -> tuple[State, Pushes]:
-    chaos_config = run.config.chaos
-    if not any(chaos_config.z0):
-        raise ConfigError(f"chaos.z0: {chaos_config.z0}, so the run has no term to record; give a z0 above 0")
-    if chaos_config.term == "cbp":
-        raise ConfigError("chaos.term: cbp is not part of the gradient, which a record is of; choose another")
-    if chaos_config.substeps > 1:
-        raise ConfigError(f"chaos.substeps: {chaos_config.substeps} is not possible in a record; set it to 1")
-    if radius := run.config.optimizer.sam_radius:
-        raise ConfigError(f"optimizer.sam_radius: {radius} is not possible in a record; set it to 0")
+    if not any(run.config.chaos.z0):
+        raise ConfigError(f"chaos.z0: {run.config.chaos.z0}, so the run has no term to record; give a z0 above 0")
+    if reason := push_obstacle(run.config):
+        raise ConfigError(reason)
     observe = jax.jit(observe, compiler_options=compiler_options())
     state, steps = _first_state(run, seed), []
     for batch in _batches(run, seed):

@@ -23,6 +23,7 @@ from csbp_jax.config import Config, ConfigError, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
+from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
 
 
@@ -80,24 +81,26 @@ class TrainingMap:
 
     @functools.cached_property
     def push(self) -> Callable[[State, Batch], optax.Params]:
-        """``push(state, batch)``, the gradient of z times the term."""
+        """``push(state, batch)``, the gradient of z times the term at the state; see :func:`push_obstacle`."""
         recipe = self.recipe
         return lambda state, batch: learner.gradients(recipe, state, batch)["chaos"]
 
     @functools.cached_property
     def flip_ratio(self) -> flip_meter.Ratio:
-        """``flip_ratio(part, state, batch)``; NaN for a term in sub-steps, whose force is not a gradient."""
-        if self.recipe.config.chaos.substeps > 1:
+        """``flip_ratio(part, state, batch)``; NaN where the term's force is no gradient (:func:`push_obstacle`)."""
+        if push_obstacle(self.recipe.config):
             return lambda part, state, batch: math.nan
         gradients = functools.partial(learner.gradients, self.recipe)
         return flip_meter.make(gradients, self.recipe.config, self.recipe.steps_per_epoch)
 
     @functools.cached_property
     def readouts(self) -> Callable[[State], dict[str, jax.Array]]:
-        """``readouts(state) -> {parameters, logits, spikes}`` on the probe batch."""
+        """``readouts(state) -> {parameters, logits, spikes}`` on the probe batch; spikes are 0 or 1."""
         apply, probe = self.recipe.model.apply, self.probe
         init_with_output = functools.partial(self.recipe.model.init_with_output, jax.random.key(0))
         layers = tuple(jax.eval_shape(lambda: init_with_output(probe["x"], True))[0][1].rates)
+        neuron = self.recipe.config.model.neuron
+        levels = neuron.levels if neuron.name == "ilif" else 1
 
         def readouts(state: State) -> dict[str, jax.Array]:
             (logits, aux), _ = apply(
@@ -108,11 +111,13 @@ class TrainingMap:
                 rngs={"dropout": state.key},
                 mutable=["batch_stats"],
             )
-            spikes = [aux.spikes[layer].astype(logits.dtype).ravel() for layer in layers]
+            spikes = [aux.spikes[layer] for layer in layers]
+            if levels > 1:  # a squared distance counts spikes only if each has an entry of its own
+                spikes = [integer.to_binary(of_layer, levels) for of_layer in spikes]
             return {
                 "parameters": ravel_pytree(state.params)[0],
                 "logits": logits.mean(axis=1),
-                "spikes": jnp.concatenate(spikes),
+                "spikes": jnp.concatenate([of_layer.astype(logits.dtype).ravel() for of_layer in spikes]),
             }
 
         return readouts
@@ -161,7 +166,12 @@ def forced(run: TrainingMap, control_run: TrainingMap, batches: Sequence[Batch],
 
     ``control_run`` is that run. The size is the root mean square of each tensor's push, at each of ``steps`` steps on
     the batches, with z held or annealed as in the forced run.
+
+    Raises:
+      ConfigError: the other run's pushes are not gradients (:func:`push_obstacle`), so their size is not known.
     """
+    if reason := push_obstacle(control_run.recipe.config):
+        raise ConfigError(reason)
     size = jax.jit(lambda state, batch: controls.tensor_rms(control_run.push(state, batch)))
 
     def forcing(seed: int, fixed: bool) -> optax.Params:
@@ -172,6 +182,18 @@ def forced(run: TrainingMap, control_run: TrainingMap, batches: Sequence[Batch],
         return jax.tree.map(lambda *tensor_sizes: jnp.stack(tensor_sizes), *sizes)
 
     return dataclasses.replace(run, forcing=forcing)
+
+
+def push_obstacle(config: Config) -> str:
+    """Return why a step's pushes are not the gradient of z times the term at its weights; empty if they are."""
+    chaos, radius = config.chaos, config.optimizer.sam_radius
+    if not any(chaos.z0):
+        return ""
+    if chaos.term == "cbp":
+        return "chaos.term: cbp is no part of the gradient, so its pushes are not known; choose another"
+    if chaos.substeps > 1:
+        return f"chaos.substeps: {chaos.substeps} is not possible where pushes are measured; set it to 1"
+    return f"optimizer.sam_radius: {radius} is not possible where pushes are measured; set it to 0" if radius else ""
 
 
 def repeated(batches: Sequence[Batch], steps: int) -> Iterable[Batch]:

@@ -87,7 +87,7 @@ def _losses(axes: "Axes", steps: list[Row]) -> None:
             marker = "." if len(steps) < 20 else None
             losses = [row[key] for row in steps]
             axes.plot([row["step"] for row in steps], losses, lw=1, color=PALETTE[i], label=label, marker=marker)
-    axes.set(xlabel="step", ylabel="loss of a batch (nats)", title="Losses", yscale="log")
+    axes.set(xlabel="step", ylabel="loss of a batch", title="Losses", yscale="log")
     axes.legend()
 
 
@@ -149,6 +149,6 @@ def draw_lr_finder(file: pathlib.Path, result: dict[str, Any]) -> None:
     for color, name in zip(PALETTE[1:], ("suggested", "steepest"), strict=False):
         axes.axvline(result[name], color=color, ls="--", lw=1, label=f"{name}: {result[name]:.2g}")
     top = 1.5 * max(result["smoothed"][0], min(result["smoothed"]))
-    axes.set(xlabel="learning rate", ylabel="task loss (nats)", xscale="log", ylim=(0, top), title="Learning-rate test")
+    axes.set(xlabel="learning rate", ylabel="task loss", xscale="log", ylim=(0, top), title="Learning-rate test")
     axes.legend(fontsize="small")
     save(figure, file, dpi=120)

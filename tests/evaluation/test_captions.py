@@ -31,7 +31,13 @@ def test_the_report_shows_captions(trained):
 def test_the_caption_of_an_evaluation_names_classes_that_the_figure_may_number(tmp_path):
     (tmp_path / "evaluation-test-chosen.json").write_text(json.dumps(EVALUATION))
     text = captions.caption(tmp_path, "evaluation-test-chosen")
-    for words in ("359 examples of the test split", "chosen", "(5)", "3 time steps", "Classes: #1 \u661f."):
+    for words in (
+        "359 examples of the test split",
+        "chosen",
+        "(5)",
+        "logits averaged over the first 1 to 3 time steps",
+        "Classes: #1 \u661f.",
+    ):
         assert words in text
 
 

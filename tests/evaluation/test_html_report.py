@@ -155,6 +155,14 @@ def test_content_of_the_pages(pages, runs):
     check_sweep(pages["sweep"])
 
 
+def test_a_page_has_the_accuracy_of_averaged_weights(trained, pages, tmp_path):
+    run = edited(trained, tmp_path / "run")
+    result = run_json.read_result(run)
+    (run / "result.json").write_text(json.dumps(result | {"ema": result["last"] | {"test_accuracy": 0.1234}}))
+    assert "<td>moving average</td><td>12.34%</td>" in html_report.write(run).read_text()
+    assert "moving average" not in pages["one"]
+
+
 def test_a_page_compares_with_the_control_and_margin_of_its_command(runs, tmp_path, capsys):
     file = tmp_path / "page.html"
     for words, title, verdict in (

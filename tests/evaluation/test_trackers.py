@@ -20,6 +20,7 @@ import pytest
 from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import follow, trackers
+from csbp_jax.training import run_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRACKERS = ("wandb", "mlflow", "trackio")
@@ -140,6 +141,12 @@ def track(run, tracker, *options):
 def test_an_integer_that_no_tracker_holds_is_left_out():
     row = {"kind": "flip", "step": 1, "seconds": 0.5, "a": 10**400, "b": 2, "c": True, "d": float("inf")}
     assert follow.scalars(row) == {"flip/b": 2, "flip/c": True, "flip/d": float("inf")}
+
+
+def test_rows_have_the_accuracy_of_averaged_weights(run):
+    result = run_json.read_result(run)
+    (run / "result.json").write_text(json.dumps(result | {"ema": result["last"] | {"test_accuracy": 0.1234}}))
+    assert follow.scalars(follow.read_rows(run)[-1])["result/ema/test_accuracy"] == 0.1234
 
 
 def test_a_folder_that_is_a_link_is_refused(run, tmp_path):

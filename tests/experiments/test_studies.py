@@ -1,5 +1,6 @@
 """Arithmetic of the studies, and agreement of their pages with their data."""
 
+import argparse
 import functools
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from scipy import stats
 
 from csbp_jax import controls, dynamics
+from csbp_jax.config import replaced
 from experiments import accuracy, forcing, known_exponents, precision, replay, statistics, study
 from experiments import exponents as exponents_study
 from experiments.bifurcations import __main__ as bifurcations
@@ -25,6 +27,7 @@ from experiments.xor import __main__ as xor
 from experiments.xor import conditions as xor_conditions
 from experiments.xor import escape, later_rises, maps, rises, tuned
 from experiments.xor import net as xor_net
+from tests.support import small_map
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 
@@ -399,6 +402,18 @@ def test_impossible_options_of_the_study_of_exponents_are_refused(wrong, capsys)
     with pytest.raises(SystemExit, match="2"):
         exponents_study.main(["digits", *wrong.split()])
     assert wrong.split()[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("term", "noises"), [("chaos", list(exponents_study.NOISES)), ("cbp", [])])
+def test_noises_are_as_large_as_gradients_and_left_out_for_kicks(term, noises, tmp_path, monkeypatch):
+    monkeypatch.setattr(exponents_study.training_map, "conditions", lambda config: {"as given": config})
+    monkeypatch.setattr(exponents_study.measure, "measure", lambda *_: small_map.CALM | {"apart": {}})
+    options = argparse.Namespace(
+        data_dir=str(tmp_path), map="batch", starts=1, steps=3, sequences=None, exponents=2, anneal_to=0.1
+    )
+    config = replaced(small_map.DENSE, "chaos.term", term)
+    content = exponents_study.measured(config, options, tmp_path / "exponents.json", argparse.ArgumentParser())
+    assert list(content["conditions"]) == ["as given", *noises]
 
 
 def test_every_tenth_step_of_a_course_is_stored():

@@ -148,6 +148,24 @@ def test_a_term_in_substeps_has_no_flip_ratio(prepared, run):
     assert np.isnan(in_substeps.flip_ratio("both", state, probe))
 
 
+def test_the_spikes_of_an_integer_neuron_have_an_entry_each(prepared):
+    """Else the squared distance of two integers, which is to count spikes that differ, would square their number."""
+    config, (probe, _) = prepared
+    run = training_map.make(replaced(config, "model.neuron.name", "ilif"), probe, STEPS_PER_EPOCH)
+    spikes = run.readouts(run.start(0, True))["spikes"]
+    examples, time_steps, neurons = 48, 2, 4
+    assert spikes.shape == (examples * time_steps * neurons * config.model.neuron.levels,)
+    assert set(np.unique(spikes)) == {0, 1}
+
+
+def test_kicks_have_no_flip_ratio(prepared, run):
+    config, (probe, _) = prepared
+    with_kicks = replaced(config, "chaos.term", "cbp")
+    kicked, state = training_map.make(with_kicks, probe, STEPS_PER_EPOCH), run.start(0, True)
+    assert np.isnan([kicked.flip_ratio(part, state, probe) for part in ("chaos", "both")]).all()
+    assert not training_map.push_obstacle(replaced(with_kicks, "chaos.z0", (0.0,)))  # plain training has the task's
+
+
 def test_conditions_differ_from_the_config_in_the_term_alone():
     conditions = training_map.conditions(DENSE, substeps=7)
     assert conditions.pop("as given") == DENSE
@@ -200,3 +218,13 @@ def test_a_force_is_as_large_as_the_terms_pushes_in_the_control_run(prepared, ru
     )
     step_size = jnp.sqrt(jnp.mean((with_force - without_force) ** 2))
     assert step_size == pytest.approx(0.1 * float(sizes[0]), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("chaos.term", "cbp"), ("chaos.substeps", 10), ("optimizer.sam_radius", 0.1)]
+)
+def test_a_force_is_not_silently_of_another_size_than_the_pushes(prepared, run, field, value):
+    config, (probe, _) = prepared
+    control_run = training_map.make(replaced(config, field, value), probe, STEPS_PER_EPOCH)
+    with pytest.raises(ConfigError, match=f"^{field}: "):
+        training_map.forced(run, control_run, [probe], 2)

@@ -60,7 +60,7 @@ class Programs:
     """Compiled functions of a network, for any weights of it; compiled at their first call.
 
     Batches are ``{"x", "y", "index"}``: float32 inputs (pictures: brightness in [0, 1]), labels, and the numbers of the
-    examples in their split, from which their random numbers follow.
+    examples in their split, from which their random numbers follow. ``key`` is that of ``data.encode`` rate.
 
     neuron: of the network, whose surrogate the attacker replaces; None if the network takes no other.
     events: whether inputs are frames of events, else still inputs.
@@ -78,7 +78,7 @@ class Programs:
         """``predict(variables, key, batch)``: ``[B]``, whether the prediction is the label."""
 
         def predict(variables: Any, key: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
-            return self._logits(self.apply, variables, key, batch["x"]).argmax(axis=-1) == batch["y"]
+            return self._logits(self.apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
 
         return jax.jit(predict)
 
@@ -96,7 +96,7 @@ class Programs:
         ) -> jax.Array:
             keys = _example_keys(fault_key, batch["index"])
             apply, _ = spike_faults.with_faults(self.apply, keys, lost, added, self.levels)
-            return self._logits(apply, variables, key, batch["x"]).argmax(axis=-1) == batch["y"]
+            return self._logits(apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
 
         return jax.jit(predict)
 
@@ -117,7 +117,7 @@ class Programs:
         ) -> jax.Array:
             replaced = pgd.with_surrogate(self.neuron, pgd.chosen(weights))
             options = {} if replaced is None else {"neuron": replaced}
-            logits = functools.partial(self._logits, self.apply, variables, key, **options)
+            logits = functools.partial(self._logits, self.apply, variables, key, batch["index"], **options)
             keys = _example_keys(attack_key, batch["index"])
             return ~pgd.attack(logits, keys, batch["x"], batch["y"], eps)[1]
 
@@ -135,9 +135,9 @@ class Programs:
             eps: float,
             side: jax.Array,
         ) -> jax.Array:
-            logits = functools.partial(self._logits, self.apply, variables, key)
+            logits = functools.partial(self._logits, self.apply, variables, key, batch["index"])
             keys = _example_keys(attack_key, batch["index"])
-            return square.attack(logits, keys, batch["x"], batch["y"], eps, side)[1] >= 0
+            return ~square.attack(logits, keys, batch["x"], batch["y"], eps, side)[2]
 
         return jax.jit(resists)
 
@@ -149,15 +149,20 @@ class Programs:
 
     def takes_faults(self, variables: Any, x: NDArray[Any]) -> bool:
         """Return whether faults reach all spiking layers (:func:`spike_faults.reachable`), for inputs such as x."""
-        inputs = jax.eval_shape(self._inputs, jax.eval_shape(lambda: jax.random.key(0)), x)
-        return spike_faults.reachable(self.apply, variables, inputs)
+        key, index = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros(len(x), jnp.uint32)))
+        return spike_faults.reachable(self.apply, variables, jax.eval_shape(self._inputs, key, index, x))
 
-    def _inputs(self, key: jax.Array, x: jax.Array) -> jax.Array:
+    def _inputs(self, key: jax.Array, index: jax.Array, x: jax.Array) -> jax.Array:
         _, prepare = transform.make(self.config, self.events)
-        return prepare(key, {"x": x})["x"]
+        if self.config.data.encode != "rate":
+            return prepare(key, {"x": x})["x"]
+        one_by_one = jax.vmap(lambda key, x: prepare(key, {"x": x[None]})["x"][0])
+        return one_by_one(_example_keys(key, index), x)
 
-    def _logits(self, apply: Any, variables: Any, key: jax.Array, x: jax.Array, **options: Any) -> jax.Array:
-        logits: jax.Array = apply(variables, self._inputs(key, x), **options)[0]
+    def _logits(
+        self, apply: Any, variables: Any, key: jax.Array, index: jax.Array, x: jax.Array, **options: Any
+    ) -> jax.Array:
+        logits: jax.Array = apply(variables, self._inputs(key, index, x), **options)[0]
         return logits.mean(axis=1)
 
 
@@ -252,12 +257,12 @@ def _outcomes(
     stage = f"{subject.name}: {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}"
     total = -(-len(rows) // size) * len(cases)
     correct: dict[_Case, list[NDArray[np.bool_]]] = {case: [] for case in cases}
+    encode_key = battery.key(plan.seed, "encode")
     for number, batch in enumerate(batches):
         index = rows[np.minimum(number * size + np.arange(size), len(rows) - 1)].astype(np.uint32)
         x = jnp.asarray(batch["x"])
         x = x.astype(jnp.float32) if subject.programs.events else transform.brightness(x)
         on_devices = sharding.shard_batch({"x": np.asarray(x), "y": batch["y"], "index": index}, devices)
-        encode_key = jax.random.fold_in(jax.random.key(plan.seed), number)
         for done, case in enumerate(cases, start=number * len(cases)):
             show(stage, done, total)
             outcome = _correct(subject.programs, variables, encode_key, on_devices, case)

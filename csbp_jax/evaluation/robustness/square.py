@@ -21,7 +21,7 @@ FIRST_SHARE = 0.8
 _HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)
 """Queries of 10,000 after which the share is halved."""
 
-_Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+_Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def sides(queries: int, height: int, width: int) -> NDArray[np.int32]:
@@ -36,7 +36,10 @@ def sides(queries: int, height: int, width: int) -> NDArray[np.int32]:
 
 
 def margin(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Compute ``z[y] - max over k != y of z[k]`` for logits ``[B, classes]``; below 0 where misclassified."""
+    """Compute ``z[y] - max over k != y of z[k]`` for logits ``[B, classes]``.
+
+    It is below 0 where misclassified; at 0, where logits are equal, the first class of them is predicted.
+    """
     label = jax.nn.one_hot(y, logits.shape[-1], dtype=bool)
     return jnp.max(logits, axis=-1, where=label, initial=-math.inf) - jnp.max(
         logits, axis=-1, where=~label, initial=-math.inf
@@ -45,12 +48,12 @@ def margin(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 def attack(
     logits: Logits, keys: jax.Array, x: jax.Array, y: jax.Array, eps: ArrayLike, side: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Search for misclassified pictures within ``|x' - x| <= eps`` and [0, 1].
 
     The first query is x with vertical stripes of -eps or eps, for each column and channel. Each further one sets a
     square at a random position, in each channel, to x - eps or x + eps (the projection of the paper's change by 2 eps).
-    A change is accepted if it lowers the margin; an example that is misclassified is left as it is.
+    A change is accepted if it lowers the margin or is misclassified; an example that is misclassified is left as it is.
 
     Args:
       logits: function of the pictures.
@@ -60,8 +63,8 @@ def attack(
       side: ``[queries]``, of :func:`sides`.
 
     Returns:
-      ``(x', margin [B], queries [B])``: those of the last accepted query, and the number of queries until the example
-      was misclassified (all of them if it was not).
+      ``(x', margin [B], fooled [B], queries [B])``: the pictures of the last accepted query, their margins and whether
+      they are misclassified, and the number of queries until they were (all of them if they are not).
     """
     _, _, height, width, channels = x.shape
     low, high = jnp.maximum(x - eps, 0), jnp.minimum(x + eps, 1)
@@ -75,23 +78,25 @@ def attack(
         square = pictures.random_square(position_key, (height, width), side)
         return square[None, :, :, None], jax.random.bernoulli(sign_key, shape=(1, 1, 1, channels))
 
+    def answer(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        z = logits(x)
+        return margin(z, y), z.argmax(axis=-1) != y
+
     def query(carry: _Carry) -> _Carry:
-        i, current, best, queries = carry
+        i, current, best, fooled, queries = carry
         query_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
         square, bright = jax.vmap(proposal, (0, None))(query_keys, side[i])
         candidate = jnp.where(square, jnp.where(bright, high, low), current)
-        new = margin(logits(candidate), y)
-        active = best >= 0
-        accepted = active & (new < best)
+        new, wrong = answer(candidate)
+        accepted = ~fooled & (wrong | (new < best))
         current = jnp.where(accepted.reshape(-1, 1, 1, 1, 1), candidate, current)
-        return i + 1, current, jnp.where(accepted, new, best), queries + active
+        return i + 1, current, jnp.where(accepted, new, best), fooled | wrong, queries + ~fooled
 
     def unfinished(carry: _Carry) -> jax.Array:
-        i, _, best, _ = carry
-        return (i < len(side)) & jnp.any(best >= 0)
+        i, _, _, fooled, _ = carry
+        return (i < len(side)) & ~jnp.all(fooled)
 
     start = jnp.where(jax.vmap(stripes)(keys), high, low)
-    first = margin(logits(start), y)
-    carry = (jnp.int32(1), start, first, jnp.ones(len(x), jnp.int32))
-    _, current, best, queries = jax.lax.while_loop(unfinished, query, carry)
-    return current, best, queries
+    carry = (jnp.int32(1), start, *answer(start), jnp.ones(len(x), jnp.int32))
+    _, current, best, fooled, queries = jax.lax.while_loop(unfinished, query, carry)
+    return current, best, fooled, queries

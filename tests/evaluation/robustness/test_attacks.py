@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from csbp_jax import models, surrogate
+from csbp_jax import configs, models, surrogate
 from csbp_jax.config import Model, Neuron
-from csbp_jax.evaluation.robustness import pgd, square
+from csbp_jax.evaluation.robustness import measure, pgd, square
 from csbp_jax.neurons import LIF
 
 RNG = np.random.default_rng(0)
@@ -22,6 +22,11 @@ KEYS = jax.random.split(jax.random.key(0), 30)
 def linear(x):
     """A linear model of two classes."""
     return jnp.matmul(x.reshape(len(x), -1), W)
+
+
+def silent(variables, x):
+    """A network of ten classes without a spike."""
+    return jnp.zeros((len(x), 1, 10)), None
 
 
 Y = linear(X).argmax(-1)
@@ -66,10 +71,11 @@ def test_pgd_follows_its_equations():
 
 @pytest.mark.parametrize("eps", [0.01, 0.1])
 def test_the_square_attack_stays_in_its_bounds_and_nears_the_worst_case(eps):
-    x, margins, queries = attack_square(KEYS, X, Y, eps, SIDES)
+    x, margins, fooled, queries = map(np.asarray, attack_square(KEYS, X, Y, eps, SIDES))
     assert np.abs(x - X).max() <= eps + 1e-6 and x.min() >= 0 and x.max() <= 1
     assert np.allclose(margins, square.margin(linear(x), Y), atol=1e-5)
-    fooled, worst = np.asarray(margins) < 0, worst_margin(eps)
+    worst = worst_margin(eps)
+    assert np.array_equal(fooled, margins < 0)
     assert (margins >= worst - 1e-4).all() and (fooled <= (worst < 0)).all()
     clean = np.asarray(square.margin(linear(X), Y))
     assert np.mean((clean - margins)[~fooled] / (clean - worst)[~fooled]) > 0.8
@@ -82,8 +88,17 @@ def test_more_queries_never_raise_the_margin():
     assert margins[-1].mean() < margins[0].mean()
 
 
+def test_a_tie_of_logits_is_decided_as_by_the_prediction():
+    """With a read-out that is silent under every query, where all of them are equal."""
+    programs = measure.Programs(configs.load("digits"), silent, None, events=False)
+    batch = {"x": jnp.full((10, 1, 8, 8, 1), 0.5), "y": jnp.arange(10), "index": jnp.arange(10, dtype=jnp.uint32)}
+    key = jax.random.key(0)
+    resists = programs.resists_square({}, key, batch, key, 0.1, square.sides(5, 8, 8))
+    assert np.array_equal(resists, programs.predict({}, key, batch)) and resists.sum() == 1
+
+
 def test_the_first_query_is_of_stripes():
-    x, _, queries = attack_square(KEYS, X / 2 + 0.25, Y, 0.1, SIDES[:1])
+    x, *_, queries = attack_square(KEYS, X / 2 + 0.25, Y, 0.1, SIDES[:1])
     change = np.asarray(x - (X / 2 + 0.25))
     assert np.allclose(np.abs(change), 0.1, atol=1e-6) and (queries == 1).all()
     assert np.allclose(change, change[:, :, :1], atol=1e-6) and (change[0] != change[1]).any()

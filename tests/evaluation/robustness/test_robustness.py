@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -96,6 +97,24 @@ def test_outcomes_do_not_depend_on_batches_or_on_the_other_perturbations(run, re
     again, _ = measured([restored], Plan(("contrast", "lost_spikes"), examples=30))
     for name in ("clean", "contrast", "lost_spikes"):
         assert np.array_equal(outcomes(again, name), outcomes(result[0], name))
+
+
+def test_outcomes_of_a_random_encoding_do_not_depend_on_batches():
+    """Each spike more turns the answer over, so that outcomes are equal only where all spikes are."""
+
+    def parity(variables, x):
+        return jax.nn.one_hot(x.sum((1, 2, 3, 4)).astype(jnp.int32) % 2, 2)[:, None], None
+
+    source = ArraySource(np.full((30, 1, 8, 8, 1), 127, np.uint8), np.zeros(30, np.int32), classes=2)
+    results = []
+    for size in (16, 30):
+        config = replaced(dataclasses.replace(configs.load("digits"), eval_batch_size=size), "data.encode", "rate")
+        programs = measure.Programs(config, parity, None, events=False)
+        subject = measure.Subject("net", programs, {}, source)
+        results.append(measure.measure(subject, Plan(("contrast", "square"), queries=1), lambda *_: None).outcomes)
+    for name in ("clean", "contrast", "square"):
+        first, second = (by_name[name].correct for by_name in results)
+        assert np.array_equal(first, second) and 0 < first.mean() < 1
 
 
 def fake(correct, rows=None):
