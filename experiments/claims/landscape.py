@@ -5,7 +5,8 @@
 
 nets: sharpness and barriers of the nets of the study of generalisation, which are trained again. loss: training loss at
 equal gradient evaluations. --seeds: the largest number of seeds, rounded up to blocks. What is done is read from
-``landscape.json`` and not done again; an arm whose data are not in --data-dir is left out.
+``landscape.json`` and not done again; an arm that no file of --nets has, or whose data are not in --data-dir, is left
+out.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,6 +126,9 @@ def store(by_seed: Content, seeds: Sequence[int], numbers: dict[str, Any]) -> No
 def run_nets(content: Content, origin: Content, data_dir: str, seeds: int, save: Callable[[], None]) -> None:
     """Train and measure blocks of all arms, up to a number of seeds."""
     for name, arm in ARMS.items():
+        if name not in origin["arms"]:
+            print(f"{name} is left out: it is in no file of --nets")
+            continue
         stored = content["arms"].setdefault(name, {"wrong": origin["arms"][name]["wrong"], "nets": {}, "pairs": {}})
         blocks = [range(first, first + BLOCK) for first in range(0, min(seeds, arm.seeds), BLOCK)]
         missing = [block for block in blocks if str(block[-1]) not in stored["nets"].get(CONDITIONS[-1], {})]
@@ -168,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, origin = nets.parse(parser, arguments)
     file = options.out / "landscape.json"
     settings = {"sizes": list(minima.SIZES), "radius": minima.RADIUS, "settings": loss_reached.SETTINGS}
+    settings["nets"] = nets.other_files(options.nets)
     content = study.resume(parser, file, settings, {"arms": {}, "losses": {}})
     content["provenance"] = study.provenance(MODULE)
 

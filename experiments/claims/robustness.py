@@ -6,7 +6,8 @@
 
 Each net is trained again from the setting that the study of generalisation chose, and measured as
 ``csbp_jax robustness`` does. --seeds: the largest number of seeds; by default the plan's. Measured nets are read from
-``robustness.json`` and not measured again; an arm whose data are not in --data-dir is left out.
+``robustness.json`` and not measured again; an arm that no file of --nets has, or whose data are not in --data-dir, is
+left out.
 """
 
 import functools
@@ -180,9 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.seeds is not None and options.seeds < 2:
         parser.error("--seeds: from 2 on")
     file = options.out / "robustness.json"
-    content = study.resume(parser, file, {}, {"arms": {}})
+    content = study.resume(parser, file, {"nets": nets.other_files(options.nets)}, {"arms": {}})
     content["provenance"] = study.provenance(MODULE)
     for name in options.arms:
+        if name not in origin["arms"]:
+            print(f"{name} is left out: it is in no file of --nets")
+            continue
         try:
             subjects = load(ARMS[name], options.data_dir)
         except ConfigError as error:
