@@ -193,7 +193,8 @@ def summary(numbers: dict[str, Array], readings: list[str]) -> Content:
 def _levels(numbers: dict[str, Array]) -> dict[str, float]:
     """Return the levels of the p: that of both statistics, and half of it for each."""
     level = recorded.LEVEL
-    return {name: level if name == "surrogate_p" else level / 2 for name in numbers if name.rpartition("p_")[0] == ""}
+    each = {name: level / 2 for name in numbers if name.startswith("p_")}
+    return {"surrogate_p": level} | each
 
 
 def row(name: str, result: Content) -> list[str]:

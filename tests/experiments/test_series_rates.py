@@ -50,6 +50,16 @@ def test_the_study_runs_and_resumes(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "table.md").read_text() == table
 
 
+def test_only_p_are_counted_as_rejections():
+    numbers = dict.fromkeys([*series_rates.NUMBERS, "surrogate_p", "p_time_asymmetry", "zero_one_damped"], np.zeros(3))
+    rejected = series_rates.summary(numbers, ["regular"] * 3)["rejected"]
+    assert list(rejected) == ["surrogate_p", "p_time_asymmetry"]
+    systems = json.loads((RESULTS / "series.json").read_text())["systems"].values()
+    assert {*map(tuple, (result["rejected"] for result in systems))} == {
+        ("surrogate_p", "p_time_asymmetry", "p_prediction_error")
+    }
+
+
 def test_the_page_quotes_its_table_and_its_data():
     content = json.loads((RESULTS / "series.json").read_text())
     assert list(content["systems"]) == list(SYSTEMS)
