@@ -181,8 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.seeds is not None and options.seeds < 2:
         parser.error("--seeds: from 2 on")
     file = options.out / "robustness.json"
-    content = study.resume(parser, file, {"nets": nets.other_files(options.nets)}, {"arms": {}})
-    content["provenance"] = study.provenance(MODULE)
+    empty: Content = {"arms": {}, "data_marks": {}, "provenance": {}}
+    content = study.resume(parser, file, {"nets": nets.other_files(options.nets)}, empty)
+    command = study.command_of(parser, MODULE, options)
     for name in options.arms:
         if name not in origin["arms"]:
             print(f"{name} is left out: it is in no file of --nets")
@@ -194,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         stored = content["arms"].setdefault(name, {"columns": {}, "nets": {}})
         seeds = min(ARMS[name].seeds, options.seeds or ARMS[name].seeds)
+        conditions = [stored["nets"].get(condition, {}) for condition in robustness_report.CONDITIONS]
+        if any(str(seed) not in done for done in conditions for seed in range(seeds)):
+            study.begin(parser, file, content, ARMS[name].data, subjects.task.data_mark, command)
         run_arm(name, stored, subjects, origin, seeds, lambda: write_json(file, content))
         stored["differing"] = differing(stored, origin["arms"][name])
         robustness_report.write(options.out, content)

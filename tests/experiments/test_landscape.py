@@ -165,6 +165,7 @@ def test_the_study_runs_and_resumes_and_leaves_out_what_has_no_data(tmp_path, mo
     landscape.main(arguments)
     assert "cifar10 is left out" in capsys.readouterr().out
     content = json.loads((tmp_path / "landscape.json").read_text())
+    assert list(content["data_marks"]) == ["digits"] and len(content["provenance"]["later"]) == 1
     stored = content["arms"]["digits"]
     assert {len(of_seeds) for of_seeds in stored["nets"].values()} == {4}
     assert {len(of_seeds) for of_seeds in stored["pairs"].values()} == {2}
