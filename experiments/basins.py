@@ -23,6 +23,8 @@ from experiments.statistics import holm, share_text, wilson
 from experiments.study import Content, finite_or_none
 from experiments.xor.net import Kind, Params, Setting, forward, train_from, uniform
 
+MODULE = "python -m experiments.basins"
+
 SPAN, MOVED, BLOCK, BOX = 2.0, 1e-6, 1024, 5
 """Half the side of the plane; distance of the check; starts computed at once; side of a box, in starts."""
 
@@ -283,11 +285,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stored = options.out / f"{file_stem(name)}.npz"
         if not stored.exists():
             study.write_arrays(stored, measure(condition, options.points, options.steps))
+            study.store(file, content, MODULE)
         labels[name] = dict(np.load(stored))
         summaries = {name: summary(run, CONDITIONS[name].every) for name, run in labels.items()}
         pairs = compare(summaries)
         content |= {"conditions": summaries, "primary": pairs, "verdicts": verdicts(summaries, pairs)}
-        content |= study.provenance("python -m experiments.basins")
         draw(labels, summaries, options.out)
         study.write(options.out, "basins", content, page(content))
 

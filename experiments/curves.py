@@ -6,7 +6,8 @@
 --out is docs/results/PRESET by default (cifar10_quick: cifar10, fsdd: fsdd_curves). The config is that of the preset, a
 FIELD any of it. Runs with the same seed have the same initial weights and the same order of data. Runs are kept under
 ``runs/curves``: a stopped one resumes, also within an epoch, and one that has finished is not repeated. The test split
-is evaluated once per run, with the weights of the last epoch and with those of the epoch chosen by validation.
+is evaluated once per run, with the weights of the last epoch and with those of the epoch chosen by validation. Runs are
+added to a ``curves.json`` only if it records the same data.
 """
 
 import dataclasses
@@ -121,16 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with study.one_line_errors(parser):
         config = parse(configs.load(options.preset), fields, MODULE)
         out = options.out or study.RESULTS / FOLDERS[options.preset]
-        content = study.resume(parser, out / "curves.json", {"config": to_json(config)}, {"runs": {}})
-        words = [
-            f"--preset {options.preset}",
-            f"--conditions {' '.join(options.conditions)}",
-            f"--seeds {options.seeds}",
-            *fields,
-        ]
-        command = " ".join([f"python -m {MODULE}", *words])
+        file = out / "curves.json"
+        content = study.resume(parser, file, {"config": to_json(config)}, {"runs": {}, "data_marks": {}})
+        command = study.command_of(parser, f"python -m {MODULE}", options, fields)
         pairs = [(seed, name) for seed in range(options.seeds) for name in options.conditions]
         missing = [(seed, name) for seed, name in pairs if str(seed) not in content["runs"].get(name, {})]
+        if missing:
+            study.check_data(parser, file, content, config.data.name, study.data_mark(config, options.data_dir))
         for seed, name in missing:
             run = train_run(condition(dataclasses.replace(config, seed=seed), name), options.data_dir)
             run |= study.provenance(command, ("jax", "flax", "optax", "numpy"))

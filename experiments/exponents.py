@@ -43,7 +43,7 @@ NOISES = {
 
 
 def measured(
-    config: Config, options: argparse.Namespace, file: pathlib.Path, parser: argparse.ArgumentParser
+    config: Config, options: argparse.Namespace, file: pathlib.Path, parser: argparse.ArgumentParser, command: str
 ) -> Content:
     """Measure every condition on every start that the file lacks, and return its content."""
     parts = data.load(config, options.data_dir)
@@ -53,7 +53,8 @@ def measured(
     config = annealed(training_map.in_plain_units(config, probe, steps_per_epoch), options)
     settings = {name: getattr(options, name) for name in ("map", "steps", "sequences", "exponents", "anneal_to")}
     settings |= {"config": to_json(config), "steps_per_epoch": steps_per_epoch}
-    content = study.resume(parser, file, settings, {"conditions": {}})
+    content = study.resume(parser, file, settings, {"conditions": {}, "data_marks": {}})
+    mark = study.data_mark(config, options.data_dir)
     count = {"batch": 1, "epoch": steps_per_epoch, "stream": options.steps}[options.map]
     runs = {
         name: training_map.make(condition, probe, steps_per_epoch)
@@ -65,6 +66,7 @@ def measured(
     for name, run in runs.items():
         done = content["conditions"].setdefault(name, [])
         for seed, sequence in pairs(options)[len(done) :]:
+            study.begin(parser, file, content, options.dataset, mark, command)
             batches = training_map.batches(config, source, count, sequence)
             if name in noises:
                 run = training_map.forced(runs[name], runs["as given"], batches, options.steps)
@@ -239,14 +241,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--exponents", type=int, default=3)
     parser.add_argument("--anneal-to", type=float, default=1e-3)
     with study.one_line_errors(parser):
-        options, _, config = study.parse_dataset(parser, MODULE, arguments)
+        options, fields, config = study.parse_dataset(parser, MODULE, arguments)
         if options.sequences and options.map != "stream":
             parser.error("--sequences: only with --map stream")
         if options.steps < 3 or options.exponents < 1 or not 0 <= options.anneal_to <= 1:
             parser.error("--steps: from 3 on; --exponents: from 1 on; --anneal-to: from 0 to 1")
         out = options.out or pathlib.Path("runs", f"exponents_{options.dataset}")
-        content = measured(config, options, out / "exponents.json", parser)
-    content |= study.provenance(MODULE)
+        command = study.command_of(parser, MODULE, options, fields)
+        content = measured(config, options, out / "exponents.json", parser, command)
     draw(content, out)
     study.write(out, "exponents", content, page(content))
 

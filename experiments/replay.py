@@ -178,11 +178,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             probe = training_map.batches(config, parts["train"], 1, config.seed)[0]
             config = training_map.in_plain_units(config, probe, len(parts["train"]) // config.batch_size)
         settings = {"config": to_json(dataclasses.replace(config, seed=0))}
-        content = study.resume(parser, out / "replay.json", settings, {"seeds": {}})
-        measure(config, parts, options.seeds, content, functools.partial(write_json, out / "replay.json"))
-    folder = [f"--out {options.out}"] if options.out else []
-    words = [f"python -m {MODULE}", options.dataset, f"--seeds {options.seeds}", *folder, *fields]
-    content |= {"test_count": len(parts["test"]), "summary": summary(content), **study.provenance(" ".join(words))}
+        file = out / "replay.json"
+        content = study.resume(parser, file, settings, {"seeds": {}, "data_marks": {}})
+        if any(str(seed) not in content["seeds"] for seed in range(options.seeds)):
+            command = study.command_of(parser, f"python -m {MODULE}", options, fields)
+            study.begin(parser, file, content, options.dataset, study.data_mark(config, options.data_dir), command)
+        measure(config, parts, options.seeds, content, functools.partial(write_json, file))
+    content |= {"test_count": len(parts["test"]), "summary": summary(content)}
     draw(content, out)
     study.write(out, "replay", content, page(content))
 

@@ -20,6 +20,8 @@ from csbp_jax.evaluation import recorded
 from experiments import statistics, study
 from experiments.study import Content
 
+MODULE = "python -m experiments.series_rates"
+
 LENGTH, DAMPING = 1000, 2.5
 CHAOS = "irregular and nonlinear"
 
@@ -193,7 +195,8 @@ def summary(numbers: dict[str, Array], readings: list[str]) -> Content:
 def _levels(numbers: dict[str, Array]) -> dict[str, float]:
     """Return the levels of the p: that of both statistics, and half of it for each."""
     level = recorded.LEVEL
-    return {name: level if name == "surrogate_p" else level / 2 for name in numbers if name.rpartition("p_")[0] == ""}
+    each = {name: level / 2 for name in numbers if name.startswith("p_")}
+    return {"surrogate_p": level} | each
 
 
 def row(name: str, result: Content) -> list[str]:
@@ -242,9 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arrays |= {f"{name}/{key}": values.astype(np.float32) for key, values in numbers.items()}
         content["systems"][name] = summary(numbers, readings)
         study.write_arrays(options.out / "series.npz", arrays)
-        study.write_json(options.out / "series.json", content)
+        study.store(options.out / "series.json", content, MODULE)
         print(" | ".join(row(name, content["systems"][name])), flush=True)
-    content |= study.provenance("python -m experiments.series_rates", ("numpy", "scipy"))
     study.write(options.out, "series", content, page(content["systems"]))
 
 

@@ -27,7 +27,6 @@ from csbp_jax.instruments import training_map
 from csbp_jax.instruments.training_map import TrainingMap
 from csbp_jax.learner import Batch, Recipe, State
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from csbp_jax.training.compiled import resolve
 from experiments import study
 from experiments.statistics import mean_text, paired_t, student_dict
@@ -154,7 +153,7 @@ def measured(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Co
         term, factor = CONDITIONS[condition]
         batches = training_map.repeated(stream[: MAPS[name]], STEPS if seed else LONG)
         done.append(follow(steps[term], first_state(runs[term], seed, factor), batches, STEPS))
-        write_json(file, content)
+        study.store(file, content, MODULE)
         exponent = np.mean(np.array(done[-1]["exponent"], float)[WARMUP:])
         print(f"start {seed}, {name}, {condition}: {len(done[-1]['norm'])} steps, {exponent:+.4f}", flush=True)
     return content
@@ -294,7 +293,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with study.one_line_errors(parser):
         content = measured(options, parser)
-    content |= study.provenance(MODULE)
     draw(content, options)
     study.write(options.out, "streams", content, page(content))
 

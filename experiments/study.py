@@ -6,6 +6,7 @@ from them) and figures as .png and .pdf. Finished work is read back from ``NAME.
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -23,11 +24,14 @@ from csbp_jax import configs, data
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.runtime.files import write_json
+from csbp_jax.training import run_dir
 
 Content = dict[str, Any]
 """The content of a results file."""
 
 RESULTS = pathlib.Path("docs/results")
+ORIGIN = ("command", "versions", "machine", "device", "commit")
+"""The names of :func:`provenance`."""
 _Setting = TypeVar("_Setting", bound=tuple[Any, ...])
 
 
@@ -95,12 +99,66 @@ def resume(parser: argparse.ArgumentParser, file: pathlib.Path, settings: Conten
     return content
 
 
+def check_data(parser: argparse.ArgumentParser, file: pathlib.Path, content: Content, name: str, mark: str) -> None:
+    """Record the mark of a data set before results are measured on it; it changes when the data do.
+
+    The content of a new file has an empty ``data_marks``. Exits with usage and one line if the file's results are of
+    other data or, as in older files, nothing says of which.
+    """
+    if content.get("data_marks", {name: ""}).setdefault(name, mark) != mark:
+        parser.error(f"{file}: of other data, or without a record of its data; give another --out")
+
+
+def data_mark(config: Config, data_dir: str) -> str:
+    """The digest of a config's data, as the folder of a run has it.
+
+    Raises:
+      ConfigError: as ``data.fingerprint``.
+    """
+    return run_dir.fingerprint_digest(data.fingerprint(config, data_dir))
+
+
+def begin(
+    parser: argparse.ArgumentParser, file: pathlib.Path, content: Content, name: str, mark: str, command: str
+) -> None:
+    """Check the data set as :func:`check_data` does, and sign, before results are measured on it."""
+    check_data(parser, file, content, name, mark)
+    sign(content, provenance(command))
+
+
+def sign(content: Content, origin: Content) -> None:
+    """Say in the content, or in its ``provenance``, that a call adds to it; ``later`` has those unlike the first."""
+    record = content.get("provenance", content)
+    first = {name: record[name] for name in ORIGIN if name in record}
+    if not first:
+        record |= origin
+    elif origin not in (first, *record.get("later", [])):
+        record["later"] = [*record.get("later", []), origin]
+
+
+def store(file: pathlib.Path, content: Content, command: str) -> None:
+    """Write results to which something was just added by a call, with its provenance."""
+    sign(content, provenance(command))
+    write_json(file, content)
+
+
 def read(parser: argparse.ArgumentParser, file: pathlib.Path, command: str) -> Content:
     """Read the results of another study, which ``command`` makes; exits with usage and one line if there are none."""
     if not file.exists():
         parser.error(f"{file}: there is no such file; run {command} first")
     content: Content = json.loads(file.read_text())
     return content
+
+
+def command_of(
+    parser: argparse.ArgumentParser, module: str, options: argparse.Namespace, fields: Sequence[str] = ()
+) -> str:
+    """The command of a study: its data set, if it has one, the options that differ from their defaults, and fields."""
+    changed = {name: value for name, value in vars(options).items() if value != parser.get_default(name)}
+    words = [module, *([changed.pop("dataset")] if "dataset" in changed else [])]
+    for name, value in changed.items():
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return " ".join([*words, *fields])
 
 
 def provenance(command: str, packages: Sequence[str] = ("jax", "numpy", "scipy", "optax")) -> Content:
@@ -115,6 +173,7 @@ def provenance(command: str, packages: Sequence[str] = ("jax", "numpy", "scipy",
     }
 
 
+@functools.cache  # later commits are not of the code that runs
 def _commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> str | None:
     """Hash of the checked-out commit, with ``-dirty`` if other files than results differ from it.
 

@@ -23,11 +23,12 @@ from csbp_jax.config import Chaos, Config, Optimizer, replaced
 from csbp_jax.instruments import training_map
 from csbp_jax.instruments.training_map import TrainingMap
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from csbp_jax.training.compiled import resolve
 from experiments import study
 from experiments.statistics import holm, mean_text, paired_t, student_dict
 from experiments.study import Content, finite_or_none
+
+MODULE = "python -m experiments.twins"
 
 DELTA, EVERY, BATCH = 1e-7, 5, 16
 TWINS = ("1e-7", "one ulp")
@@ -387,9 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, condition in CONDITIONS.items():
             if name not in content["conditions"]:
                 content["conditions"][name] = measured(make(source, condition), source, options)
-                write_json(file, content)
+                study.store(file, content, MODULE)
                 print(f"{name}: {verdict(content['conditions'][name])}", flush=True)
-    content |= conclusions(content["conditions"]) | study.provenance("python -m experiments.twins")
+    content |= conclusions(content["conditions"])
     draw(content, options.out)
     study.write(options.out, "twins", content, page(content))
 

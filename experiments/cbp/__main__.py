@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.cbp import exponents
 from experiments.cbp.conditions import CONDITIONS, HELD, INITS, PUBLISHED, TABLE, WIDELY, Condition, solved
@@ -18,6 +17,8 @@ from experiments.cbp.net import Setting
 from experiments.cbp.pages import draw, page
 from experiments.statistics import bits, compare_solved, fisher, holm, wilson
 from experiments.study import Content
+
+MODULE = "python -m experiments.cbp"
 
 TUNING_SEEDS = 100_000
 
@@ -76,11 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             key = f"{' '.join(method)} {init:g}"
             if key not in content["table"]:
                 content["table"][key] = cell(method, init, options.starts)
-                write_json(file, content)
+                study.store(file, content, MODULE)
                 print(f"{key:20} {content['table'][key]['share']:.3f}", flush=True)
     if "exponents" not in content:
         content["exponents"] = exponents.measure_all()
-        write_json(file, content)
+        study.store(file, content, MODULE)
     for key, conditions in (("conditions", CONDITIONS), ("tuned_widely", WIDELY), ("held", HELD)):
         results = content.setdefault(key, {})
         for name, condition in conditions.items():
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 before = content["conditions"].get(name)
                 known = study.known_shares(CONDITIONS[name].settings, before) if before else {}
                 results[name] = run(condition, options, known)
-                write_json(file, content)
+                study.store(file, content, MODULE)
                 print(key, name, [f"{r['share']:.3f}" for r in results[name]["inits"].values()], flush=True)
     corrected = holm({key: result["p"] for key, result in content["table"].items()})
     for key, result in content["table"].items():
@@ -97,7 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "against_cbp": against(content["conditions"]),
         "tuned_widely_against_cbp": against(content["tuned_widely"]),
         "held_against_sub_steps": held_against_sub_steps(content["held"]),
-        **study.provenance("python -m experiments.cbp"),
     }
     draw(content, options.out)
     study.write(options.out, "cbp", content, page(content))

@@ -19,7 +19,6 @@ import numpy as np
 from csbp_jax import controls, dynamics
 from csbp_jax.instruments.classify import RISE
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from experiments import forcing, study
 from experiments.cbp.net import I0, INPUTS, Kind, Setting, start, step, strength, train
 from experiments.statistics import (
@@ -35,6 +34,8 @@ from experiments.statistics import (
 )
 from experiments.study import Content
 from experiments.xor.net import Params
+
+MODULE = "python -m experiments.cbp.overshoot"
 
 GRID_SEEDS, TEST_SEEDS, BLOCK = 300_000, 700_000, 256
 STRENGTHS = [float(z) for z in np.geomspace(3, 24, 12)]
@@ -303,7 +304,7 @@ def draw(content: Content, out: pathlib.Path) -> None:
     study.save_figure(figure, out, "overshoot")
 
 
-def run_plain(content: Content, options: argparse.Namespace) -> None:
+def run_plain(content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
     """Train the plain runs of every task."""
     plain = Condition(Kind(kick=None))
     for task, setup in TASKS.items():
@@ -315,6 +316,7 @@ def run_plain(content: Content, options: argparse.Namespace) -> None:
                     ("tested", TEST_SEEDS, options.starts),
                 )
             }
+            study.store(file, content, MODULE)
 
 
 def run_cells(content: Content, options: argparse.Namespace, file: pathlib.Path, strengths: Sequence[float]) -> None:
@@ -329,7 +331,7 @@ def run_cells(content: Content, options: argparse.Namespace, file: pathlib.Path,
         if name in MEASURED:
             cell["rise"] = [round(nats, 4) for nats in rises(setup, condition, z0, seeds[: options.rises])]
         content["cells"][key] = cell
-        write_json(file, content)
+        study.store(file, content, MODULE)
         print(f"{key:50} {cell['share']:.3f}", flush=True)
 
 
@@ -343,7 +345,7 @@ def run_tests(content: Content, options: argparse.Namespace, file: pathlib.Path)
                 z0 = STRENGTHS[int(np.argmax(shares))]
                 values = solved(setup, condition, z0, TEST_SEEDS + np.arange(options.starts))
                 content["tested"][key] = {"z0": z0, **wilson(values), "solved": bits(values)}
-                write_json(file, content)
+                study.store(file, content, MODULE)
                 print(f"{key:50} {content['tested'][key]['share']:.3f}", flush=True)
 
 
@@ -357,7 +359,7 @@ def run_later_rises(content: Content, options: argparse.Namespace, file: pathlib
         if key not in content["later_rises"]:
             nats = rises(TASKS[task], CONDITIONS[name], z0, GRID_SEEDS + np.arange(options.rises))
             content["later_rises"][key] = [round(value, 4) for value in nats]
-            write_json(file, content)
+            study.store(file, content, MODULE)
             print(f"{key:50} rise {np.median(nats):.2f} nats", flush=True)
 
 
@@ -369,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = options.out / "overshoot.json"
     sizes = {"grid": options.grid, "rises": options.rises, "starts": options.starts}
     content = study.resume(parser, file, sizes, {"plain": {}, "cells": {}, "tested": {}})
-    run_plain(content, options)
+    run_plain(content, options, file)
     run_cells(content, options, file, [RELEASED])
     content["primary"] = primary(content["cells"])
     content["median_rise"] = {
@@ -379,7 +381,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for task in TASKS
     }
     content["verdicts"] = {t: verdict(content["primary"][t], content["median_rise"][t]) for t in TASKS}
-    content |= study.provenance("python -m experiments.cbp.overshoot")
     study.write(options.out, "overshoot", content, page(content))
     run_cells(content, options, file, STRENGTHS)
     run_tests(content, options, file)

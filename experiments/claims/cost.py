@@ -22,7 +22,6 @@ from benchmarks.process import Worker, in_rounds
 from csbp_jax import configs
 from csbp_jax.config import Chaos, Config, Model, to_json
 from csbp_jax.reporting.intervals import student
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.claims import tries
 from experiments.study import Content
@@ -205,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     random.seed(0)
     file = options.out / "cost.json"
-    content = study.resume(parser, file, {}, {"nets": {}})
+    content = study.resume(parser, file, {}, {"nets": {}, "provenance": {}})
     content["tries"] = {
         f"{arm} ({path.parent.name})": tries.compare(result)
         for path in tries.FILES
@@ -222,8 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         net["memory"] = (pairs or [measure_pair(NETS[name], 0)])[0].pop("memory")
         if pairs:
             net |= {"pairs": pairs, "analysis": analyse(pairs), "provenance": study.provenance(MODULE)}
-        write_json(file, content)
-    content["provenance"] = study.provenance(MODULE)
+        study.store(file, content, MODULE)
     study.write(options.out, "cost", content, page(content))
 
 

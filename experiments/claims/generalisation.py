@@ -132,15 +132,21 @@ def seeds_of(content: Content, job: Job) -> Content:
 
 
 class Runner(NamedTuple):
-    """Trains jobs of a data set, and stores their results in the file of the study."""
+    """Trains jobs of a data set, and stores their results in the file of the study.
+
+    begin: called before jobs are trained.
+    """
 
     content: Content
     file: Any
     task: runs.Task
+    begin: Callable[[], None] = lambda: None
 
     def fill(self, jobs: Sequence[Job]) -> None:
         """Train the jobs that have no result yet."""
         missing = [job for job in jobs if str(job.seed) not in seeds_of(self.content, job)]
+        if missing:
+            self.begin()
         for kind in runs.KINDS:
             of_kind = [job for job in missing if KIND.get(job.condition, "plain") == kind]
             for first in range(0, len(of_kind), CHUNK):
@@ -245,13 +251,15 @@ def run_study(
       load: makes the task of a data set, and says how it is used; a ConfigError leaves the data set out.
       rest: conditions after P, C, D and S.
 
-    Exits with usage and one line if ``options.seeds`` is 1 or less: one pair has no interval.
+    Exits with usage and one line if ``options.seeds`` is 1 or less, as one pair has no interval, or if the file is of
+    other options or other data.
     """
     if options.seeds is not None and options.seeds < 2:
         parser.error("--seeds: from 2 on")
     file = options.out / f"{name}.json"
-    content = study.resume(parser, file, settings | {"settings": SETTINGS}, {"arms": {}})
-    content["provenance"] = study.provenance(module)
+    empty: Content = {"arms": {}, "data_marks": {}, "provenance": {}}
+    content = study.resume(parser, file, settings | {"settings": SETTINGS}, empty)
+    command = study.command_of(parser, module, options)
     for data_set in options.data:
         try:
             task, use = load(data_set, options)
@@ -262,7 +270,8 @@ def run_study(
         for arm, wrong in arms.items():
             content["arms"].setdefault(arm, {"wrong": wrong, "chosen": {}, "runs": {}})
         show = functools.partial(report.write, options.out, name, content)
-        run_data_set(Runner(content, file, task), list(arms), use, rest, show)
+        begin = functools.partial(study.begin, parser, file, content, data_set, task.data_mark, command)
+        run_data_set(Runner(content, file, task, begin), list(arms), use, rest, show)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

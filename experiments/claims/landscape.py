@@ -5,7 +5,8 @@
 
 nets: sharpness and barriers of the nets of the study of generalisation, which are trained again. loss: training loss at
 equal gradient evaluations. --seeds: the largest number of seeds, rounded up to blocks. What is done is read from
-``landscape.json`` and not done again; an arm whose data are not in --data-dir is left out.
+``landscape.json`` and not done again; an arm that no file of --nets has, or whose data are not in --data-dir, is left
+out.
 """
 
 from collections.abc import Callable, Sequence
@@ -122,9 +123,18 @@ def store(by_seed: Content, seeds: Sequence[int], numbers: dict[str, Any]) -> No
         by_seed[str(seed)] = {name: rounded(values[i]) for name, values in numbers.items()}
 
 
-def run_nets(content: Content, origin: Content, data_dir: str, seeds: int, save: Callable[[], None]) -> None:
+Begin = Callable[[str, runs.Task], None]
+"""Called with a data set and its task before something is measured on it."""
+
+
+def run_nets(
+    content: Content, origin: Content, data_dir: str, seeds: int, begin: Begin, save: Callable[[], None]
+) -> None:
     """Train and measure blocks of all arms, up to a number of seeds."""
     for name, arm in ARMS.items():
+        if name not in origin["arms"]:
+            print(f"{name} is left out: it is in no file of --nets")
+            continue
         stored = content["arms"].setdefault(name, {"wrong": origin["arms"][name]["wrong"], "nets": {}, "pairs": {}})
         blocks = [range(first, first + BLOCK) for first in range(0, min(seeds, arm.seeds), BLOCK)]
         missing = [block for block in blocks if str(block[-1]) not in stored["nets"].get(CONDITIONS[-1], {})]
@@ -135,6 +145,7 @@ def run_nets(content: Content, origin: Content, data_dir: str, seeds: int, save:
             continue
         for block in missing:
             assert task is not None
+            begin(arm.data, task)
             measure_block(name, stored, task, origin, block)
             save()
             print(f"{name}: nets of seeds {block[0]} to {block[-1]}", flush=True)
@@ -150,7 +161,7 @@ def differences(stored: Content, origin: Content) -> dict[str, float]:
     return {"largest": float(np.abs(by_net).max()), "mean": float(np.mean(by_net))}
 
 
-def run_losses(content: Content, data_dir: str, save: Callable[[], None]) -> None:
+def run_losses(content: Content, data_dir: str, begin: Begin, save: Callable[[], None]) -> None:
     """Run part 3."""
     for name in loss_reached.NETS:
         try:
@@ -158,7 +169,10 @@ def run_losses(content: Content, data_dir: str, save: Callable[[], None]) -> Non
         except ConfigError as error:
             print(f"{name} is left out: {error}")
             continue
-        loss_reached.run_arm(name, content["losses"].setdefault(name, {}), task, save)
+        stored = content["losses"].setdefault(name, {})
+        if not loss_reached.finished(name, stored):
+            begin(name, task)
+        loss_reached.run_arm(name, stored, task, save)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -168,18 +182,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, origin = nets.parse(parser, arguments)
     file = options.out / "landscape.json"
     settings = {"sizes": list(minima.SIZES), "radius": minima.RADIUS, "settings": loss_reached.SETTINGS}
-    content = study.resume(parser, file, settings, {"arms": {}, "losses": {}})
-    content["provenance"] = study.provenance(MODULE)
+    settings["nets"] = nets.other_files(options.nets)
+    content = study.resume(parser, file, settings, {"arms": {}, "losses": {}, "data_marks": {}, "provenance": {}})
+    command = study.command_of(parser, MODULE, options)
+
+    def begin(name: str, task: runs.Task) -> None:
+        study.begin(parser, file, content, name, task.data_mark, command)
 
     def save() -> None:
         write_json(file, content)
 
     if "nets" in options.parts:
-        run_nets(content, origin, options.data_dir, min(options.seeds, FIRST_SEEDS), save)
+        run_nets(content, origin, options.data_dir, min(options.seeds, FIRST_SEEDS), begin, save)
     if "loss" in options.parts:
-        run_losses(content, options.data_dir, save)
+        run_losses(content, options.data_dir, begin, save)
     if "nets" in options.parts:
-        run_nets(content, origin, options.data_dir, options.seeds, save)
+        run_nets(content, origin, options.data_dir, options.seeds, begin, save)
     for name, stored in content["arms"].items():
         if stored["nets"]:
             stored["differs"] = differences(stored, origin["arms"][name])

@@ -87,6 +87,12 @@ def train(task: runs.Task, name: str, unit: float, jobs: Sequence[tuple[int, int
     return {"log loss": np.log(loss).tolist(), "seconds": (time.process_time() - begin) / len(jobs)}
 
 
+def finished(name: str, stored: Content) -> bool:
+    """Whether all conditions of an arm are tuned and tested."""
+    tested = [stored.get("conditions", {}).get(condition, {}).get("test", {}) for condition in CONDITIONS]
+    return all(len(seeds) >= NETS[name].seeds for seeds in tested)
+
+
 def run_arm(name: str, stored: Content, task: runs.Task, save: Callable[[], None]) -> None:
     """Tune and test all conditions of an arm.
 

@@ -30,14 +30,26 @@ Weights = dict[str, Any]
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Content]:
-    """Parse a command line with ``--nets``; return also the content of that study, with the arms of all its files."""
+    """Parse a command line with ``--nets``; return also the content of that study, with the arms of all its files.
+
+    Exits with usage and one line if a file is missing, or its nets were not of the default sizes: these are trained.
+    """
     parser.add_argument("--nets", nargs="+", type=pathlib.Path, default=FILES)
     options = parser.parse_args(arguments)
     for file in options.nets:
         if not file.exists():
             parser.error(f"--nets: there is no file {file}")
     contents = [json.loads(file.read_text()) for file in options.nets]
+    for file, content in zip(options.nets, contents, strict=True):
+        sizes = {name: content.get(name) for name in ("network", "labels", "side", "epochs")}
+        if changed := [f"--{name} {value}" for name, value in sizes.items() if value not in (None, "dense")]:
+            parser.error(f"--nets: {file} was made with {' '.join(changed)}; give files of the default sizes")
     return options, contents[0] | {"arms": functools.reduce(operator.or_, [content["arms"] for content in contents])}
+
+
+def other_files(files: Sequence[pathlib.Path]) -> list[str] | None:
+    """The files, as a setting of a study of these nets; None for :data:`FILES`."""
+    return None if list(files) == FILES else [str(file) for file in files]
 
 
 def load_task(name: str, data_dir: str, **changed: int) -> runs.Task:

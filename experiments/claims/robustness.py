@@ -6,7 +6,8 @@
 
 Each net is trained again from the setting that the study of generalisation chose, and measured as
 ``csbp_jax robustness`` does. --seeds: the largest number of seeds; by default the plan's. Measured nets are read from
-``robustness.json`` and not measured again; an arm whose data are not in --data-dir is left out.
+``robustness.json`` and not measured again; an arm that no file of --nets has, or whose data are not in --data-dir, is
+left out.
 """
 
 import functools
@@ -180,9 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.seeds is not None and options.seeds < 2:
         parser.error("--seeds: from 2 on")
     file = options.out / "robustness.json"
-    content = study.resume(parser, file, {}, {"arms": {}})
-    content["provenance"] = study.provenance(MODULE)
+    empty: Content = {"arms": {}, "data_marks": {}, "provenance": {}}
+    content = study.resume(parser, file, {"nets": nets.other_files(options.nets)}, empty)
+    command = study.command_of(parser, MODULE, options)
     for name in options.arms:
+        if name not in origin["arms"]:
+            print(f"{name} is left out: it is in no file of --nets")
+            continue
         try:
             subjects = load(ARMS[name], options.data_dir)
         except ConfigError as error:
@@ -190,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         stored = content["arms"].setdefault(name, {"columns": {}, "nets": {}})
         seeds = min(ARMS[name].seeds, options.seeds or ARMS[name].seeds)
+        conditions = [stored["nets"].get(condition, {}) for condition in robustness_report.CONDITIONS]
+        if any(str(seed) not in done for done in conditions for seed in range(seeds)):
+            study.begin(parser, file, content, ARMS[name].data, subjects.task.data_mark, command)
         run_arm(name, stored, subjects, origin, seeds, lambda: write_json(file, content))
         stored["differing"] = differing(stored, origin["arms"][name])
         robustness_report.write(options.out, content)

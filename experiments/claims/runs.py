@@ -7,6 +7,7 @@ put in from outside, so that all conditions and settings share four compiled pro
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -63,6 +64,12 @@ class Task(NamedTuple):
     def size(self) -> int:
         """Number of training pictures of a run."""
         return self.labels * self.config.model.classes
+
+    @property
+    def data_mark(self) -> str:
+        """A text that changes with the inputs."""
+        parts = (self.train, self.validation, self.test)
+        return " ".join(str(zlib.crc32(np.ascontiguousarray(x).data)) for x, _ in parts)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from csbp_jax.runtime.files import write_json
 from experiments import series_rates, study
 from experiments.cbp import net as cbp
 from experiments.ergodic import measure, pages, systems
 from experiments.ergodic.systems import System
 from experiments.study import Content, finite_or_none
 from experiments.xor import net as xor
+
+MODULE = "python -m experiments.ergodic"
 
 CHECKED = ("white noise", "AR(1), 0.9")
 """Linear noise that the test of random-like series is checked on."""
@@ -101,12 +102,12 @@ def run(family: str, strength: float, content: Content, options: argparse.Namesp
     for name, make in {"chaos": family_of.chaos, **family_of.controls}.items():
         if name not in results:
             results[name] = measured(make(), strength, options)
-            write_json(file, content)
+            study.store(file, content, MODULE)
             print(f"{family} {strength:g}, {name}: {results[name].get('ergodic', 'not finite')}", flush=True)
     for name, make in family_of.noises.items():
         if name not in results:
             results[name] = noisy(make(), strength, results["chaos"]["pushes"], options)
-            write_json(file, content)
+            study.store(file, content, MODULE)
             print(f"{family} {strength:g}, {name}", flush=True)
 
 
@@ -134,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in CHECKED:
         if name not in content["noise"]:
             content["noise"][name] = checked(name, options.checks)
-            write_json(file, content)
-    content |= pages.conclusions(content["systems"]) | study.provenance("python -m experiments.ergodic")
+            study.store(file, content, MODULE)
+    content |= pages.conclusions(content["systems"])
     pages.draw(content, options.out)
     study.write(options.out, "ergodic", content, pages.page(content))
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.learning_rates import systems
 from experiments.learning_rates.systems import CONDITIONS, SUBSTEPS
@@ -48,7 +47,7 @@ def measured(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Co
                 continue
             row = systems.measure(system, condition, states, ratio * base, LIMITS[ratio >= 1])
             results[condition].append(row)
-            write_json(file, content)
+            study.store(file, content, MODULE)
             reached = [time for time in row["time"] if time]
             line = f"{len(reached)} reach 90 %, in {np.mean(reached or [np.nan]):.0f} steps"
             print(f"{network}, {name}, {condition}, ratio {ratio:g}: {line}", flush=True)
@@ -321,7 +320,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for results in content["systems"].values():
         if is_finished(results):
             results["endpoints"] = endpoints(results)
-    content |= study.provenance(MODULE)
     draw(content, options)
     study.write(options.out, "learning_rates", content, page(content))
 

@@ -6,7 +6,7 @@
 
 N-MNIST must have been prepared (make data); the study takes recordings 1 to 1000 and 60001 to 60100 of it. Finished
 runs are read from ``--runs`` and not repeated. With ``--only``, runs of other conditions are read, but not trained, so
-that several processes can share the work.
+that several processes can share the work; results are written without it.
 """
 
 import argparse
@@ -285,7 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with study.one_line_errors(parser):
         runs = Study(options)
         if options.pilots:
-            write_json(options.out / "pilots.json", pilots(runs, options.only) | study.provenance(f"{MODULE} --pilots"))
+            content = pilots(runs, options.only)
+            if not options.only:
+                write_json(options.out / "pilots.json", content | study.provenance(f"{MODULE} --pilots"))
             return
         results = measured(options, runs)
     if options.only:

@@ -8,10 +8,11 @@ Finished measurements are read from ``release.json`` and not repeated. MNIST mus
 from collections.abc import Sequence
 from typing import Any
 
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.release import cnn7, small
 from experiments.study import Content
+
+MODULE = "python -m experiments.release"
 
 PARTS: dict[str, Any] = {"cnn7": cnn7, "small": small}
 
@@ -26,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", choices=PARTS)
     options = parser.parse_args(arguments)
     file = options.out / "release.json"
-    content = study.resume(parser, file, {}, {}) | study.provenance("python -m experiments.release")
+    content = study.resume(parser, file, {}, {})
 
     def save(name):
-        write_json(file, content)
+        study.store(file, content, MODULE)
         print(f"measured: {name}", flush=True)
 
     for part, module in PARTS.items():

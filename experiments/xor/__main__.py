@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.statistics import bits, compare_solved, equivalence_of_shares, points_text, share_text, wilson
 from experiments.study import Content
 from experiments.xor.conditions import CONDITIONS, WIDELY, Condition, solved
 from experiments.xor.net import Kind, Setting
 from experiments.xor.tuned import measure_rise, rise_text
+
+MODULE = "python -m experiments.xor"
 
 TUNING_SEEDS = 100_000
 MARGIN, MAYBE_EQUAL = 0.02, ("drift", "chaos term in 20 sub-steps", "drift + Gaussian noise", "drift + AR(1) noise")
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if name not in results:
                 known = study.known_shares(CONDITIONS[name].settings, content["conditions"].get(name))
                 results[name] = run(condition, options, known)
-                write_json(file, content)
+                study.store(file, content, MODULE)
             print(f"{key}, {name:30} {results[name]['share']:.3f}", flush=True)
         content[f"{key}_against_csbp"] = compare_solved(results, "CSBP")
     if "rise" not in content:
@@ -128,8 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content["rise"] = measure_rise(
             Setting(**csbp["setting"]), np.arange(options.starts), csbp["solved"], options.steps
         )
-    content |= {} if "together" in content else {"together": together(options)}
-    content |= study.provenance("python -m experiments.xor")
+        study.store(file, content, MODULE)
+    if "together" not in content:
+        content["together"] = together(options)
+        study.store(file, content, MODULE)
     draw(content, options.out)
     study.write(options.out, "xor", content, page(content))
 

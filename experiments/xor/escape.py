@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import controls
-from csbp_jax.runtime.files import write_json
 from experiments import forcing, study
 from experiments.statistics import (
     bits,
@@ -31,6 +30,8 @@ from experiments.statistics import (
 from experiments.study import Content
 from experiments.xor.net import Kind, Params, Setting, train, train_from
 from experiments.xor.tuned import draw_settings, rises
+
+MODULE = "python -m experiments.xor.escape"
 
 SEEDS, MOST, BLOCK, MARGIN = 1_000_000, 20_480, 1024, 0.03
 UNTUNED = Setting()
@@ -178,7 +179,7 @@ def run_group(group: str, setting: Setting, content: Content, options: argparse.
             if condition.kind == PLAIN and not condition.jump:
                 shown = {field: value for field, value in shown.items() if field not in ("z0", "beta")}
             result["conditions"][name] = {"setting": shown, "tuning": shares, **wilson(values), "solved": bits(values)}
-            write_json(file, content)
+            study.store(file, content, MODULE)
         print(f"{group}, {name:24} {result['conditions'][name]['share']:.3f}", flush=True)
     if "rise" not in result:
         csbp = result["conditions"]["CSBP"]
@@ -186,7 +187,7 @@ def run_group(group: str, setting: Setting, content: Content, options: argparse.
         nats = rises(settings[int(np.argmax(csbp["tuning"]))], first.params, options.steps)
         success = np.array([bit == "1" for bit in csbp["solved"][: len(nats)]])
         result["rise"] = {"nats": nats, "escaped_above_stuck": ranked_above(np.array(nats), success)}
-        write_json(file, content)
+        study.store(file, content, MODULE)
     result["compared"] = compare(result["conditions"])
     result["verdict"] = verdict(result["compared"]["primary"])
 
@@ -204,7 +205,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tuned = Setting(**earlier["conditions"]["plain backpropagation"]["setting"])
     for group, setting in (("tuned", tuned), ("untuned", UNTUNED)):
         run_group(group, setting, content, options, file)
-    content |= study.provenance("python -m experiments.xor.escape")
     study.write(options.out, "escape", content, page(content))
 
 

@@ -8,7 +8,6 @@ Finished targets and conditions are not repeated.
 
 import functools
 import itertools
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 
 from csbp_jax import dynamics
 from csbp_jax.instruments.classify import RISE
-from csbp_jax.runtime.files import write_json
 from experiments import basins, study
 from experiments.statistics import EACH_SIDE, ranked_above, ranked_text
 from experiments.study import Content
@@ -143,23 +141,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not any(name.startswith(f"{term} | {target:g} | ") for name in content["cells"]):
             cells = phase(term, target, options.starts)
             content["cells"] |= {f"{term} | {target:g} | {strength}": result for strength, result in cells.items()}
-            write_json(file, content)
+            study.store(file, content, COMMAND)
             print(f"{term}, I0 = {target:g}", flush=True)
-    finish(file, content, page("Phases of XOR", ["term", "I0", "a"], content["cells"]))
+    file.with_name("rises.md").write_text(page("Phases of XOR", ["term", "I0", "a"], content["cells"]))
     file = options.out / "basins" / "rises.json"
     content = study.resume(parser, file, {}, {"conditions": {}})
     for name in BASINS:
         if name not in content["conditions"]:
             content["conditions"][name] = basin(name)
-            write_json(file, content)
+            study.store(file, content, COMMAND)
             print(name, flush=True)
-    finish(file, content, page("Basins of XOR", ["condition"], content["conditions"]))
-
-
-def finish(file: pathlib.Path, content: Content, text: str) -> None:
-    """Write the results with their provenance, and their page."""
-    write_json(file, content | study.provenance(COMMAND))
-    file.with_name("rises.md").write_text(text)
+    file.with_name("rises.md").write_text(page("Basins of XOR", ["condition"], content["conditions"]))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from csbp_jax import dynamics
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.study import Content, finite_or_none, to_float64
 from experiments.xor.maps import STRENGTHS, TARGETS, TERMS, draw, lines, page, summary
 from experiments.xor.net import Kind, Params, Setting, start, task_loss, term_gradient, train
+
+MODULE = "python -m experiments.xor.phase"
 
 LR, DELTA = 0.5, 1e-2
 # Steps before anything is measured, steps in which directions align, and steps that exponents are taken over.
@@ -108,14 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for term, target in itertools.product(TERMS, TARGETS):
         if f"{target:.2f}" not in content["planes"][term]:
             content["planes"][term][f"{target:.2f}"] = row(term, target, options)
-            write_json(file, content)
+            study.store(file, content, MODULE)
             print(f"{term}, I0 = {target:.2f}", flush=True)
     content |= {
         "strengths": STRENGTHS,
         "targets": TARGETS,
         "lines": lines(),
         "summary": summary(content["planes"]),
-        **study.provenance("python -m experiments.xor.phase"),
     }
     draw(content, options.out)
     study.write(options.out, "phase", content, page(content))

@@ -19,12 +19,13 @@ from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
 
 from csbp_jax.instruments.classify import RISE
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.statistics import EACH_SIDE, ranked_text
 from experiments.study import Content
 from experiments.xor.net import Kind, Params, Setting, start, term_loss, train
 from experiments.xor.tuned import COMPARED, PRIMARY_FIRST, TEST_SEEDS, draw_settings, measure_rise
+
+MODULE = "python -m experiments.xor.rises"
 
 
 @jax.jit
@@ -122,13 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setting = setting._replace(z0=0.0) if kind.alone else setting
             rise = measure_rise(setting, seeds, result["solved"], tuned["steps"], kind._replace(alone=False))
             content["conditions"][name] = rise | {"nats": [round(nats, 4) for nats in rise["nats"]]}
-            write_json(file, content)
+            study.store(file, content, MODULE)
             print(f"{name:30} {np.median(rise['nats']):.2f} nats", flush=True)
     if "flip ratios" not in content:
         chosen = settings[int(np.argmax(tuned["conditions"]["CSBP"]["tuning"]))]
         content["flip ratios"] = measure_flips(settings, chosen, seeds, tuned["steps"])
-    content |= study.provenance("python -m experiments.xor.rises")
-    write_json(file, content)
+        study.store(file, content, MODULE)
     (options.out / "rises.md").write_text(page(content, tuned) + "\n")
 
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from csbp_jax import chaos, dynamics
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.statistics import (
     bits,
@@ -33,6 +32,8 @@ from experiments.statistics import (
 from experiments.study import Content
 from experiments.xor.conditions import CONDITIONS, Condition, solved
 from experiments.xor.net import Kind, Params, Setting, start, task_loss, term_gradient
+
+MODULE = "python -m experiments.xor.tuned"
 
 CSBP = Kind()
 TUNING_SEEDS, TEST_SEEDS, BLOCK = 200_000, 600_000, 1024
@@ -197,7 +198,7 @@ def run(name: str, condition: Condition, content: Content, options: argparse.Nam
     tuning = TUNING_SEEDS + np.arange(options.tuning)
     for setting in settings[len(result["tuning"]) :]:
         result["tuning"].append(float(solved_in_blocks(condition, setting, tuning, options.steps).mean()))
-        write_json(file, content)
+        study.store(file, content, MODULE)
     setting = adapt(condition, settings[int(np.argmax(result["tuning"]))])
     values = solved_in_blocks(
         condition, settings[int(np.argmax(result["tuning"]))], TEST_SEEDS + np.arange(options.starts), options.steps
@@ -206,7 +207,7 @@ def run(name: str, condition: Condition, content: Content, options: argparse.Nam
     if condition.kind.alone and condition.kind.force is None:
         shown = {field: value for field, value in shown.items() if field not in ("z0", "beta")}
     result |= {"setting": shown, **wilson(values), "solved": bits(values)}
-    write_json(file, content)
+    study.store(file, content, MODULE)
 
 
 def run_all(names: Iterable[str], content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
@@ -220,7 +221,7 @@ def run_all(names: Iterable[str], content: Content, options: argparse.Namespace,
 def report(content: Content, out: pathlib.Path) -> None:
     """Write the results, the table and the figure of the finished conditions."""
     finished = {name: result for name, result in content["conditions"].items() if "solved" in result}
-    content |= compare(finished) | study.provenance("python -m experiments.xor.tuned")
+    content |= compare(finished)
     draw(finished, out)
     study.write(out, "tuned", content, page(content | {"conditions": finished}))
 
@@ -243,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         setting = draw_settings(options.tries)[int(np.argmax(csbp["tuning"]))]
         seeds = TEST_SEEDS + np.arange(options.rises)
         content["rise"] = measure_rise(setting, seeds, csbp["solved"], options.steps)
-        write_json(file, content)
+        study.store(file, content, MODULE)
     report(content, options.out)
     run_all(options.secondary, content, options, file)
     report(content, options.out)

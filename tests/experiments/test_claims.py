@@ -171,7 +171,21 @@ def test_fewer_seeds_than_those_of_the_first_look_are_reported(tmp_path, monkeyp
     monkeypatch.setattr(report, "draw", lambda arms: None)
     monkeypatch.setattr(study, "save_figure", lambda *arguments: None)
     generalisation.main(["--data", "digits", "--seeds", "4", "--out", str(tmp_path)])
-    assert [arm["analysis"]["family"]["C-P"]["n"] for arm in stored(tmp_path)["arms"].values()] == [4, 4]
+    content = stored(tmp_path)
+    assert [arm["analysis"]["family"]["C-P"]["n"] for arm in content["arms"].values()] == [4, 4]
+    command = f"python -m experiments.claims.generalisation --out {tmp_path} --data digits --seeds 4"
+    assert content["provenance"]["command"] == command
+
+
+@pytest.mark.parametrize("known", [{}, {"data_marks": {"digits": "others"}}])
+def test_runs_join_no_file_of_other_or_unknown_pictures(tmp_path, monkeypatch, capsys, known):
+    monkeypatch.setattr(runs, "train", None)
+    options = dict.fromkeys(("labels", "side", "epochs", "seeds")) | {"network": "dense"}
+    begun = options | {"settings": settings.SETTINGS, "arms": {}} | known
+    (tmp_path / "generalisation.json").write_text(json.dumps(begun))
+    with pytest.raises(SystemExit, match="2"):
+        generalisation.main(["--data", "digits", "--out", str(tmp_path)])
+    assert "generalisation.json: of other data, or without a record of its data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [generalisation.main, events.main])

@@ -10,7 +10,7 @@ import pytest
 from csbp_jax import configs
 from csbp_jax.config import from_json, to_json
 from csbp_jax.runtime.preemption import Stopped
-from experiments import curves
+from experiments import curves, study
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 OLD_RUN = pathlib.Path(__file__).parents[1] / "data" / "previous_layout" / "finished"
@@ -69,7 +69,9 @@ def committed(preset):
 def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
     _, content = committed("cifar10_quick")
     run = content["runs"]["csbp"]["0"]
-    (tmp_path / "curves.json").write_text(json.dumps(content | {"runs": {"csbp": {"0": run}}}))
+    begun = content | {"runs": {"csbp": {"0": run}}, "data_marks": {"cifar10": "a"}}
+    (tmp_path / "curves.json").write_text(json.dumps(begun))
+    monkeypatch.setattr(study, "data_mark", lambda config, data_dir: "a")
     trained = []
 
     def train_run(config, data_dir):
@@ -81,6 +83,24 @@ def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
     assert trained == [("chaos", 1)]
     runs = json.loads((tmp_path / "curves.json").read_text())["runs"]["csbp"]
     assert runs["0"] == run and list(runs) == ["0", "1"]
+    assert runs["1"]["command"].endswith(f"curves --out {tmp_path} --conditions csbp --seeds 2")
+
+
+@pytest.mark.parametrize("known", [{}, {"data_marks": {"cifar10": "JPEG"}}])
+def test_runs_join_no_file_of_other_or_unknown_pictures(known, tmp_path, monkeypatch, capsys):
+    _, content = committed("cifar10_quick")
+    file, words = tmp_path / "curves.json", ["--conditions", "csbp", "--out"]
+    file.write_text(json.dumps(content | known))
+    monkeypatch.setattr(curves, "train_run", lambda config, data_dir: dict(content["runs"]["csbp"]["0"]))
+    monkeypatch.setattr(study, "data_mark", lambda config, data_dir: "original")
+    with pytest.raises(SystemExit, match="2"):
+        curves.main([*words, str(tmp_path), "--seeds", "2"])
+    assert f"{file}: of other data, or without a record of its data" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == content | known
+    curves.main([*words, str(tmp_path), "--seeds", "1"])  # its table is made all the same
+    assert (tmp_path / "table.md").exists()
+    curves.main([*words, str(tmp_path / "new"), "--seeds", "1"])
+    assert json.loads((tmp_path / "new" / "curves.json").read_text())["data_marks"] == {"cifar10": "original"}
 
 
 # Of the others, there is only the plan.

@@ -183,6 +183,7 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     # 4 + 3 x 4 settings with 2 seeds, and 3 conditions with 4, of 3 methods on 2 data sets.
     assert len(trained) == 6 * (16 * 2 + 12) and sum(trained) == 6 * 12
     content = json.loads((tmp_path / "forest.json").read_text())
+    assert content["data_marks"].keys() == methods.DATA_SETS.keys() and content["provenance"]["command"]
     cell = content["data"]["cifar10"]["cells"]["tdbn"]
     assert cell["chosen"] == {"P": "0.096", "C": "0.03", "D": "0.03"} and cell["seeds"] == [100, 101, 102, 103]
     assert content["verdict"] == "confirmed" and (tmp_path / "forest.png").exists()

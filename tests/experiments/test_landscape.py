@@ -1,5 +1,6 @@
 """The study of minima: its words, its statistics, and its flow on two seeds."""
 
+import argparse
 import json
 import pathlib
 
@@ -10,7 +11,7 @@ import pytest
 
 from csbp_jax import learner, losses
 from csbp_jax.config import Loss
-from experiments.claims import landscape, landscape_report, loss_reached, minima, nets, runs
+from experiments.claims import landscape, landscape_report, loss_reached, minima, nets, robustness, runs
 from tests.support import small_net
 
 SIZES = list(minima.SIZES)
@@ -164,6 +165,7 @@ def test_the_study_runs_and_resumes_and_leaves_out_what_has_no_data(tmp_path, mo
     landscape.main(arguments)
     assert "cifar10 is left out" in capsys.readouterr().out
     content = json.loads((tmp_path / "landscape.json").read_text())
+    assert list(content["data_marks"]) == ["digits"] and len(content["provenance"]["later"]) == 1
     stored = content["arms"]["digits"]
     assert {len(of_seeds) for of_seeds in stored["nets"].values()} == {4}
     assert {len(of_seeds) for of_seeds in stored["pairs"].values()} == {2}
@@ -181,6 +183,31 @@ def test_a_part_without_the_study_of_generalisation_is_refused(tmp_path, capsys)
     with pytest.raises(SystemExit, match="2"):
         landscape.main(["--nets", str(tmp_path / "none.json"), "--out", str(tmp_path)])
     assert "--nets: there is no file" in capsys.readouterr().err
+
+
+def test_nets_of_another_size_are_refused(tmp_path, capsys):
+    file = tmp_path / "generalisation.json"
+    file.write_text(json.dumps({"network": "conv", "labels": 500, "side": None, "epochs": None, "arms": {}}))
+    with pytest.raises(SystemExit, match="2"):
+        nets.parse(argparse.ArgumentParser(), ["--nets", str(file)])
+    assert f"{file} was made with --network conv --labels 500; give files of the" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", [landscape, robustness])
+def test_nets_of_other_files_do_not_join_and_arms_that_none_has_are_left_out(tmp_path, capsys, study):
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(json.dumps({"network": "dense", "labels": None, "arms": {}}))
+    arguments = ["--out", str(tmp_path), "--data-dir", str(tmp_path)]
+    arguments += ["--parts", "nets"] if study is landscape else []
+    study.main([*arguments, "--nets", str(tmp_path / "first")])
+    assert "digits is left out: it is in no file of --nets" in capsys.readouterr().out
+    settings = {"sizes": SIZES, "radius": minima.RADIUS, "settings": loss_reached.SETTINGS}
+    written = settings | {"nets": [str(tmp_path / "first")], "arms": {}, "losses": {}}
+    (tmp_path / f"{study.MODULE.split('.')[-1]}.json").write_text(json.dumps(written))
+    for files in ([str(tmp_path / "second")], list(map(str, nets.FILES))):
+        with pytest.raises(SystemExit, match="2"):
+            study.main([*arguments, "--nets", *files])
+        assert "made with other options" in capsys.readouterr().err
 
 
 def test_pairs_are_of_ends_that_are_trained():

@@ -163,6 +163,15 @@ def test_finished_runs_are_read_and_others_left_to_other_processes(monkeypatch, 
     assert len(trained) == 30 and trained.count(("drift", 0, 0)) == 1
 
 
+def test_pilots_are_written_when_they_are_of_all_conditions(monkeypatch, tmp_path):
+    monkeypatch.setattr(nmnist, "Study", lambda options: None)
+    monkeypatch.setattr(nmnist, "pilots", lambda runs, only: {"pilots": {name: [] for name in only or ["all"]}})
+    for words, written in ((["--only", "CSBP"], None), ([], {"all": []}), (["--only", "plain"], {"all": []})):
+        nmnist.main(["--pilots", *words, "--out", str(tmp_path)])
+        file = tmp_path / "pilots.json"
+        assert (json.loads(file.read_text())["pilots"] if file.exists() else None) == written
+
+
 def test_pilots_choose_the_conditions():
     content = json.loads((nmnist.study.RESULTS / "nmnist" / "pilots.json").read_text())
     for name, rows in content["pilots"].items():

@@ -123,6 +123,8 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     assert "cifar10 is left out" in capsys.readouterr().out
     assert len(measured) == 7 * 20 and sum(measured) == 7 * 10
     content = json.loads((tmp_path / "robustness.json").read_text())
+    assert content["provenance"]["command"].endswith(f"--out {tmp_path} --arms digits cifar10")
+    assert list(content["data_marks"]) == ["digits"]
     analysis = content["arms"]["digits"]["analysis"]
     assert analysis["against base"]["C"]["mean"] == pytest.approx(2, abs=0.5)
     assert analysis["verdict"] == "chaos helps" and content["verdict"] == "confirmed"

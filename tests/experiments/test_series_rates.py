@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import series_rates
+from experiments import series_rates, study
 from experiments.series_rates import SYSTEMS
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results" / "series"
@@ -39,15 +39,30 @@ def test_series_differ_between_seeds_and_have_the_length():
 
 def test_the_study_runs_and_resumes(tmp_path, monkeypatch, capsys):
     chosen = {name: SYSTEMS[name] for name in ("period 2", "logistic, r = 4")}
-    monkeypatch.setattr(series_rates, "SYSTEMS", chosen)
-    series_rates.main(["--seeds", "2", "--out", str(tmp_path)])
+    for commit, names in (("a", ["period 2"]), ("b", [*chosen])):
+        monkeypatch.setattr(series_rates, "SYSTEMS", {name: chosen[name] for name in names})
+        monkeypatch.setattr(study, "_commit", lambda commit=commit: commit)
+        series_rates.main(["--seeds", "2", "--out", str(tmp_path)])
     table = (tmp_path / "table.md").read_text()
     assert "| period 2 | -0.01" in table and "regular 100 % |" in table and "irregular and nonlinear 100 % |" in table
     with np.load(tmp_path / "series.npz") as arrays:
         assert arrays["logistic, r = 4/zero_one"].shape == (2,)
     monkeypatch.setattr(series_rates, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(study, "_commit", lambda: "c")
     series_rates.main(["--seeds", "2", "--out", str(tmp_path)])
     assert (tmp_path / "table.md").read_text() == table
+    content = json.loads((tmp_path / "series.json").read_text())
+    assert [made["commit"] for made in (content, *content["later"])] == ["a", "b"]
+
+
+def test_only_p_are_counted_as_rejections():
+    numbers = dict.fromkeys([*series_rates.NUMBERS, "surrogate_p", "p_time_asymmetry", "zero_one_damped"], np.zeros(3))
+    rejected = series_rates.summary(numbers, ["regular"] * 3)["rejected"]
+    assert list(rejected) == ["surrogate_p", "p_time_asymmetry"]
+    systems = json.loads((RESULTS / "series.json").read_text())["systems"].values()
+    assert {*map(tuple, (result["rejected"] for result in systems))} == {
+        ("surrogate_p", "p_time_asymmetry", "p_prediction_error")
+    }
 
 
 def test_the_page_quotes_its_table_and_its_data():

@@ -102,6 +102,31 @@ def test_provenance_names_versions_machine_device_and_commit():
     assert origin["command"] == "python -m experiments.x" and origin["device"] and "CPUs, Python" in origin["machine"]
 
 
+def test_provenance_of_later_calls_stands_beside_that_of_the_first():
+    def origin(commit):
+        return {"command": "python -m experiments.x", "commit": commit}
+
+    content: dict[str, Any] = {"conditions": {}}
+    for commit in "aabab":
+        study.sign(content, origin(commit))
+    assert content == {"conditions": {}, **origin("a"), "later": [origin("b")]}
+    content = {"provenance": {}}
+    for commit in "abc":
+        study.sign(content, origin(commit))
+    assert content == {"provenance": origin("a") | {"later": [origin("b"), origin("c")]}}
+
+
+def test_the_command_of_a_study_has_what_differs_from_its_defaults():
+    parser = study.make_dataset_parser("A study.")
+    parser.add_argument("--starts", type=int, default=8)
+    parser.add_argument("--arms", nargs="+", default=["a"])
+    options, fields = parser.parse_known_args(
+        ["digits", "--arms", "b", "c", "--starts", "8", "--out", "X", "--chaos.z0", "3"]
+    )
+    command = "python -m experiments.x digits --out X --arms b c --chaos.z0 3"
+    assert study.command_of(parser, "python -m experiments.x", options, fields) == command
+
+
 @pytest.fixture
 def plain_git(monkeypatch):
     """Git without the user's settings, and without those of a hook, which would choose the user's repository."""
@@ -127,6 +152,7 @@ def test_results_that_a_study_writes_do_not_make_its_commit_dirty(tmp_path, plai
     results.write_text("2")
     assert study._commit(code.parent) == head
     code.write_text("2")
+    study._commit.cache_clear()
     assert study._commit(code.parent) == f"{head}-dirty"
 
 
@@ -381,7 +407,9 @@ def test_a_replay_study_resumes_with_the_missing_seeds(two_conditions, tmp_path,
     replay.main([*words, "--seeds", "2"])
     content = json.loads((tmp_path / "replay.json").read_text())
     assert trained == [0, 0, 1, 1] and content["seeds"]["0"] == first
-    assert content["command"] == f"python -m experiments.replay digits --seeds 2 --out {tmp_path}"
+    commands = [made["command"] for made in (content, *content["later"])]
+    assert commands == [f"python -m experiments.replay digits --out {tmp_path} --seeds {n}" for n in (1, 2)]
+    assert list(content["data_marks"]) == ["digits"]
     assert (tmp_path / "replay.png").exists() and (tmp_path / "table.md").read_text().count("|---") == 6
     with pytest.raises(SystemExit, match="2"):
         replay.main([*words, "--seeds", "2", "--chaos.beta", "0.1"])
@@ -445,6 +473,8 @@ def test_the_study_of_exponents_reports_its_measures_and_why_an_exponent_is_miss
     assert "| as given | 1e-08 | " in table and "| as given | 0.01 | " in table
     assert "z falls to 0.01 of z0, by a factor of 0.4642 per step" in table and "Adam has no tangent" in table
     assert (tmp_path / "exponents.pdf").stat().st_size > 1000
+    said = f"digits --data-dir {tmp_path} --out {tmp_path} --starts 1 --steps 6 --exponents 2 --anneal-to 0.01"
+    assert content["command"].startswith(f"python -m experiments.exponents {said} --batch-size 96 --model.name dense ")
     capsys.readouterr()
     exponents_study.main([*line.split(), "--data-dir", str(tmp_path), "--out", str(tmp_path)])
     assert "start 0" not in capsys.readouterr().out  # finished runs are not repeated

@@ -7,7 +7,7 @@ A data set that is not in --data-dir is left out. Finished runs are read from ``
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--seeds: from 2 on")
     file = options.out / "forest.json"
     settings = {name: getattr(options, name) for name in ("seeds", "side", "labels", "epochs", "width")}
-    content = study.resume(parser, file, settings, {"data": {}})
-    content.setdefault("provenance", study.provenance(MODULE))
+    content = study.resume(parser, file, settings, {"data": {}, "data_marks": {}, "provenance": {}})
+    command = study.command_of(parser, MODULE, options)
     for name in options.data:
         try:
             task = methods.load_task(name, options)
@@ -104,20 +104,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name} is left out: {error}")
             continue
         cells = content["data"].setdefault(name, {"cells": {}})["cells"]
+        begin = functools.partial(study.begin, parser, file, content, name, task.data_mark, command)
         for number, (method, description) in enumerate(METHODS.items()):
             # Seeds of its own for each method, so that their effects are independent.
             seeds = [100 * number + seed for seed in range(options.seeds)]
             tuning = [10_000 + 100 * number + seed for seed in range(2)]
             stored = cells.setdefault(method, {"seeds": seeds, "tuning_seeds": tuning, "runs": {}})
             config = methods.with_method(task.config, description, options.width)
-            trainer = functools.cache(functools.partial(_trainer, task, config))
+            trainer = functools.cache(functools.partial(_trainer, task, config, begin))
             with study.one_line_errors(parser):
                 run_cell(Cell(stored, functools.partial(write_json, file, content), trainer))
             print(f"{name}, {method}: {stored['chosen']}", flush=True)
         pages.write(options.out, content)
 
 
-def _trainer(task: runs.Task, config: Any) -> Trainer:
+def _trainer(task: runs.Task, config: Any, begin: Callable[[], None]) -> Trainer:
+    begin()
     return Trainer(task._replace(config=config))
 
 
