@@ -115,6 +115,11 @@ class Neuron:
     order: int = 2
     """masked_psn and sliding_psn only: number of time steps, the present one included, that a spike depends on."""
 
+    @property
+    def most_spikes(self) -> int:
+        """Largest number of spikes of a neuron in a time step."""
+        return self.levels if self.name == "ilif" else 1
+
 
 ModelName = Literal[
     "small_conv", "dense", "recurrent", "cnn6", "cnn7", "vgg9", "vggsnn", "vggsnn_wo_ap", "resnet19_tet",

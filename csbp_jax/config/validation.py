@@ -70,8 +70,8 @@ RANGES: dict[str, Range] = {
     "loss.lam": FROM_0_TO_1,
     "loss.smoothing": FROM_0_BELOW_1,
     "loss.firing": FROM_0,
-    "loss.firing_low": FROM_0_TO_1,
-    "loss.firing_high": FROM_0_TO_1,
+    "loss.firing_low": FROM_0,
+    "loss.firing_high": FROM_0,
     "loss.membrane": FROM_0,
     "optimizer.lr": FROM_0,
     "optimizer.momentum": FROM_0_BELOW_1,
@@ -174,6 +174,9 @@ def check(config: Config) -> Config:
         raise ConfigError(
             f"model.init_rate: {config.model.init_rate} is not possible with weights, which are the initial ones"
         )
+    most = config.model.neuron.most_spikes
+    if config.loss.firing_high > most:
+        raise ConfigError(f"loss.firing_high: {config.loss.firing_high} is not possible; allowed is from 0 to {most}")
     if not config.loss.firing_low < config.loss.firing_high:
         raise ConfigError(
             f"loss.firing_low: {config.loss.firing_low} is not possible; allowed is less than loss.firing_high "

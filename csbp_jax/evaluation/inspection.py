@@ -62,7 +62,7 @@ def inspect(
     size = min(len(rows), restored.config.eval_batch_size)
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
     neuron = None if restored.own.neuron or restored.own.model else restored.config.model.neuron
-    levels = neuron.levels if neuron is not None and neuron.name == "ilif" else 1
+    levels = 1 if neuron is None else neuron.most_spikes
     measured, synapses = _gather(forward.apply_batched(smaller, source.events, _measure(layers, levels))(source))
     result = {"run": restored.folder.resolve().name, "split": split, "weights_of": restored.weights_of}
     result |= {"epoch": restored.epoch, "examples": len(rows)} | _summary(measured, synapses)

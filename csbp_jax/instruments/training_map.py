@@ -99,8 +99,7 @@ class TrainingMap:
         apply, probe = self.recipe.model.apply, self.probe
         init_with_output = functools.partial(self.recipe.model.init_with_output, jax.random.key(0))
         layers = tuple(jax.eval_shape(lambda: init_with_output(probe["x"], True))[0][1].rates)
-        neuron = self.recipe.config.model.neuron
-        levels = neuron.levels if neuron.name == "ilif" else 1
+        levels = self.recipe.config.model.neuron.most_spikes
 
         def readouts(state: State) -> dict[str, jax.Array]:
             (logits, aux), _ = apply(

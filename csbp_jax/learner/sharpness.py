@@ -5,7 +5,8 @@
 
 L is the loss as a step sees it, with regularisers and the chaos term, so both gradients contain the term; the rule of
 CBP, which is not a loss, moves the weights as without SAM. Both gradients are of the same batch, with the same dropout.
-Metrics, the loss and batch statistics are those of the pass at ``w``.
+Metrics, the loss and batch statistics are those of the pass at ``w``; the norm of the gradient, and whether it was
+clipped, are those at ``w + e``.
 
 ``optax.contrib.sam`` does not serve here. As alternating steps it would count each as a training step, with a batch of
 its own; as one step it does not pass ``step``, ``key`` and ``forcing`` to the optimiser, which forces need.

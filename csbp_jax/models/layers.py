@@ -212,8 +212,11 @@ class DropPath(nn.Module):
 
 
 def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
-    """Return the rate of each of ``blocks`` residual blocks: linear in depth, from 0 at the first to ``rate``."""
-    return tuple(rate * block / max(1, blocks - 1) for block in range(blocks))
+    """Return the rate of each of ``blocks`` residual blocks: linear in depth, from 0 at the first to ``rate``.
+
+    A single block is the last one, and has ``rate``.
+    """
+    return tuple(rate * block / (blocks - 1) for block in range(blocks)) if blocks > 1 else (rate,)
 
 
 def _convolution(time_steps: int) -> Callable[..., jax.Array]:

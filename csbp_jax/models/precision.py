@@ -6,7 +6,8 @@ Tensors in brackets are bfloat16. All others are float32: parameters, biases, h,
 currents, membranes, tapped tensors, firing rates, the read-out, the loss. With ``dtype=None`` nothing is cast.
 
 - 0, 1, their averages over 2x2 and sums up to 256 are exact in bfloat16. The input of a network is not: its first
-  product rounds it to 8 bits, and so event counts above 256 too.
+  product rounds it to 8 bits, and so event counts above 256 too. Dropout and drop-path of spikes divide them by
+  1 - rate in bfloat16, so that this factor, and sums after it, are rounded to 8 bits.
 - The input of a neuron is bfloat16 because current, spikes and their cotangents then take half the memory at every time
   step. The current is rounded once more there, by as much as its product was.
 - h and norms are float32 because the gradients of chaos term and task are then added in float32. A sum in bfloat16

@@ -6,8 +6,9 @@
 
 Time is axis 1: ``[B, T, ...]``. The whole sequence is one ``custom_vjp`` (lif_scan.py): its only residual is the
 membrane before reset, ``[B, T, ...]`` in float32 (and the initial membrane, if passed), from which spikes and resets
-are recomputed in the reverse pass; of a short sequence in bfloat16 it is x, from which all is recomputed, in half the
-memory and to the same numbers. No hidden state remains between calls, so there is no ``reset()``.
+are recomputed in the reverse pass; of a short sequence in bfloat16, on CPUs and TPUs, it is x, from which all is
+recomputed in half the memory: to the same numbers on CPUs, and with a gradient that is rounded at each time step on
+TPUs. No hidden state remains between calls, so there is no ``reset()``.
 """
 
 import dataclasses

@@ -98,7 +98,7 @@ class ALIF:
 
     adaptation: rise of the threshold with a spike, 0 or more.
     adaptation_decay: fraction of the rise that remains from one time step to the next.
-    reset: "soft" in the article.
+    reset: in the article, the threshold is subtracted after the decay; "soft" does so before it.
     """
 
     decay: ArrayLike = 0.5

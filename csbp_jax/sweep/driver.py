@@ -109,7 +109,7 @@ def run(
         fields = [field for field in grid.fields(axes) if field != "seed"]
         plots_sweep.draw_sweep(folder, fields, summary, comparison.margin)
         _print_settings(console, folder, settings, comparison)
-        if line := _failed_layers_line(results):
+        if line := _failed_layers_line(configs, results):
             console.print(line, soft_wrap=True)
     return settings
 
@@ -327,11 +327,12 @@ def _print_settings(
         )
 
 
-def _failed_layers_line(results: Sequence[Any]) -> str:
+def _failed_layers_line(configs: Sequence[Config], results: Sequence[Any]) -> str:
     """Name the members in which a layer never or always fired over an epoch; empty if there are none."""
     failed: dict[int, list[str]] = {}
-    for number, result in enumerate(results):
-        layers = [failed_layers(epoch.get("rates", {})) for epoch in result["epochs"]]
+    for number, (config, result) in enumerate(zip(configs, results, strict=True)):
+        most = config.model.neuron.most_spikes
+        layers = [failed_layers(epoch.get("rates", {}), most) for epoch in result["epochs"]]
         if names := list(dict.fromkeys(name for lists in layers for names in lists.values() for name in names)):
             failed[number] = names
     if not failed:

@@ -109,14 +109,15 @@ class MemberLosses:
 class LayerWatch:
     """Layers that never or always fire over an epoch, each named once in a run."""
 
-    def __init__(self, rows: Iterable[Row]):
-        """Continue from the rows written so far."""
+    def __init__(self, rows: Iterable[Row], most: int = 1):
+        """Continue from the rows written so far; a neuron has at most ``most`` spikes in a time step."""
+        self._most = most
         self._named = {(row["kind"], layer) for row in rows if row["kind"] in _HINTS for layer in row["layers"]}
 
     def rows(self, epoch: int, rates: Mapping[str, float]) -> Iterator[tuple[Row, str]]:
         """Yield a row and a line for the layers of each symptom in an epoch that have not been named yet."""
         for symptom, hint in _HINTS.items():
-            layers = [name for name in failed_layers(rates)[symptom] if (symptom, name) not in self._named]
+            layers = [name for name in failed_layers(rates, self._most)[symptom] if (symptom, name) not in self._named]
             if layers:
                 self._named |= {(symptom, name) for name in layers}
                 verb = symptom.replace("_", " ") if len(layers) == 1 else symptom.replace("_fires", " fire")
@@ -126,13 +127,14 @@ class LayerWatch:
                 )
 
 
-def failed_layers(rates: Mapping[str, float]) -> dict[str, list[str]]:
+def failed_layers(rates: Mapping[str, float], most: int = 1) -> dict[str, list[str]]:
     """Return the layers that never and always fire, ``{"never_fires": [...], "always_fires": [...]}``.
 
     Args:
       rates: spikes per neuron per time step of each layer, averaged over an epoch.
+      most: spikes that a neuron can have in a time step.
     """
     return {
         "never_fires": [layer for layer, rate in rates.items() if rate == 0],
-        "always_fires": [layer for layer, rate in rates.items() if ALWAYS < rate <= 1],
+        "always_fires": [layer for layer, rate in rates.items() if ALWAYS < rate / most <= 1],
     }

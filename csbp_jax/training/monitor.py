@@ -73,7 +73,7 @@ class TrainingMonitor:
         self.epochs, self.count, self.sums = int(progress["epochs"]), int(progress["count"]), progress["sums"]
         self.step, self.bad_steps = started[0], 0
         self._losses = LossWatch(config.loss_limit, started[1], steps_per_epoch)
-        self._layers = LayerWatch(started[1])
+        self._layers = LayerWatch(started[1], config.model.neuron.most_spikes)
         self._seconds_per_step_at_peak = seconds_per_step_at_peak
         self._start_time: float = time.perf_counter() - started[1][-1]["seconds"]
         self._flip_ratios: dict[int, dict[str, float | None]] = {}

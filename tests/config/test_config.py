@@ -125,6 +125,15 @@ def test_a_psn_takes_all_frames():
         check(replaced(config, "model.neuron.name", "sliding_psn"))
 
 
+def test_integer_neurons_may_fire_several_times_in_a_time_step():
+    ilif = replaced(replaced(Config(), "model.neuron.name", "ilif"), "loss.firing_high", 4.0)
+    assert check(ilif) is ilif
+    for changes in ({"loss.firing_high": 4.1}, {"model.neuron.levels": 3}, {"model.neuron.name": "lif"}):
+        ((field, value),) = changes.items()
+        with pytest.raises(ConfigError, match="loss.firing_high: 4.* is not possible; allowed is from 0 to [134]$"):
+            check(replaced(ilif, field, value))
+
+
 def test_strengths_and_taps_must_agree():
     with pytest.raises(ConfigError, match=r"chaos.taps: empty, but chaos.z0 is \(1.0,\)"):
         check(Config(chaos=Chaos(z0=(1.0,))))

@@ -226,4 +226,4 @@ def test_drop_path_drops_the_branch_of_whole_examples_and_keeps_its_mean():
 
 def test_the_rate_of_drop_path_is_linear_in_depth():
     np.testing.assert_allclose(layers.drop_path_rates(0.3, 4), [0, 0.1, 0.2, 0.3])
-    assert layers.drop_path_rates(0.3, 1) == (0.0,)
+    assert layers.drop_path_rates(0.3, 1) == (0.3,)  # the only block is the last one

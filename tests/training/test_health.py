@@ -99,6 +99,11 @@ def test_members_of_a_sweep_follow_the_same_rule():
     assert members.diverged.tolist() == diverged and 0 < sum(diverged) < len(diverged)
 
 
+def test_a_layer_of_integer_neurons_always_fires_where_all_have_all_their_spikes():
+    ((row, _),) = health.LayerWatch([], most=4).rows(1, {"conv1": 4.0, "conv2": 1.0})
+    assert row == {"kind": "always_fires", "epoch": 1, "layers": ["conv1"]}
+
+
 def test_layers_are_named_once():
     layers = health.LayerWatch([])
     rates = {"conv1": 0.0, "conv2": 0.5, "conv3": 1.0, "fc1": 0.0}

@@ -184,7 +184,7 @@ _rounded = jax.jit(weight_errors.rounded)
 def programs_of(run: RestoredRun, events: bool) -> Programs:
     """Return the programs of a run's network; they serve all runs with the same network and data."""
     neuron = run.config.model.neuron
-    levels = neuron.levels if neuron.name == "ilif" and not run.own.neuron else 1
+    levels = 1 if run.own.neuron else neuron.most_spikes
     return Programs(run.config, run.apply, run.neuron, events, levels)
 
 
