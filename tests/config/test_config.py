@@ -130,7 +130,7 @@ def test_integer_neurons_may_fire_several_times_in_a_time_step():
     assert check(ilif) is ilif
     for changes in ({"loss.firing_high": 4.1}, {"model.neuron.levels": 3}, {"model.neuron.name": "lif"}):
         ((field, value),) = changes.items()
-        with pytest.raises(ConfigError, match="loss.firing_high: 4.* is not possible; allowed is from 0 to [134]$"):
+        with pytest.raises(ConfigError, match=r"loss.firing_high: 4.* is not possible; allowed is from 0 to [134]$"):
             check(replaced(ilif, field, value))
 
 
