@@ -82,9 +82,9 @@ def run(
       The settings, each of which pools the members that differ only in their seed.
 
     Raises:
-      ConfigError: a field does not exist, a value is impossible, the grid lacks the named control, or the folder or
-        a shard in it holds another sweep, or one of other data or own code, or one that was started with other chunks
-        or devices, or another process trains it or a shard of it, also if ``fresh``.
+      ConfigError: a field does not exist, a value or the name is impossible, the grid lacks the named control, or the
+        folder or a shard in it holds another sweep, or one of other data or own code, or one that was started with
+        other chunks or devices, or another process trains it or a shard of it, also if ``fresh``.
     """
     console = make_console() if console is None else console
     layout, load = _Layout(chunk, data_parallel), _loader(own, data_dir)
@@ -186,6 +186,7 @@ def _prepare(config: Config, axes: grid.Axes, name: str | None, own: Own, layout
         "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
     }
     name = _name(config, own, metadata) if name is None else name
+    run_dir.check_name(name)  # open_run would check that of a shard alone
     # Check all groups before anything is written: an error in the last would appear after hours of training.
     groups = grid.compile_groups(configs, own)
     fingerprints = [_check_group(configs[group[0]], own, layout, load) for group in groups]

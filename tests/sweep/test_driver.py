@@ -240,6 +240,14 @@ def test_the_tables_of_shards_are_those_of_one_process(tmp_path, monkeypatch):
         assert (tmp_path / "many" / "s" / name).read_bytes() == (tmp_path / "one" / "s" / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["my sweep", "../x", "a/b"])
+def test_the_name_of_a_sweep_is_checked_before_its_shards_train(tmp_path, nothing_trains, name):
+    run_shard = functools.partial(sweep.run_shard, SMALL, {"seed": [0, 1]}, grid.Shard(0, 2), console=QUIET())
+    with pytest.raises(ConfigError, match=r"NAME: .* is not possible"):
+        run_shard(name=name, root=tmp_path / "sweeps")
+    assert not list(tmp_path.iterdir())
+
+
 def test_shards_of_another_sweep_or_in_training_are_refused(tmp_path, nothing_trains):
     run_shard = functools.partial(sweep.run_shard, SMALL, name="s", root=tmp_path, console=QUIET())
     folder = run_shard({"seed": [0, 1]}, grid.Shard(0, 2))
