@@ -165,7 +165,7 @@ class Sweep:
     """name of the sweep; by default the data set and a hash of its config and grid"""
     shard: Annotated[str | None, arg(metavar="INDEX/COUNT")] = None
     """train one of COUNT shares of the members, for several machines; INDEX from 0; afterwards, the same command
-    without it writes the tables"""
+    without it and without --fresh writes the tables"""
     fresh: Flag = False
     """rename an old sweep of this name and start from scratch"""
     sweeps: Path = "sweeps"

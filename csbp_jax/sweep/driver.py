@@ -131,8 +131,8 @@ def run_shard(
     """Train every ``shard.of``-th chunk of a sweep, into ``sweeps/NAME/shards/INDEX-of-COUNT``.
 
     Shards share nothing but the data, so that each may run on a machine of its own, at any time, and resumes alone.
-    :func:`run` with the same arguments then reads the results of all shards, trains what they lack, and writes the
-    tables, which do not depend on the number of shards.
+    :func:`run` with the same arguments, but without ``fresh``, then reads the results of all shards, trains what they
+    lack, and writes the tables, which do not depend on the number of shards.
 
     Args:
       shard: which of the shares. The others are those of :func:`run`.
@@ -153,9 +153,10 @@ def run_shard(
     opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
     with run_dir.open_run(folder / chunks.SHARDS, *opened, own=own) as shard_folder:
         _train_missing(prepared.configs, own, shard_folder, load, layout, console, shard)
+    without = "--shard and --fresh" if fresh else "--shard"  # --fresh would set the shards aside
     console.print(
         f"shard {shard.number} of {shard.of} (0 to {shard.of - 1}) is finished; after all of them, the same "
-        "command without --shard writes the tables",
+        f"command without {without} writes the tables",
         soft_wrap=True,
     )
     return shard_folder

@@ -248,6 +248,14 @@ def test_the_name_of_a_sweep_is_checked_before_its_shards_train(tmp_path, nothin
     assert not list(tmp_path.iterdir())
 
 
+def test_a_fresh_shard_says_that_the_tables_need_no_fresh(tmp_path, nothing_trains):
+    run_shard = functools.partial(sweep.run_shard, SMALL, {"seed": [0, 1]}, grid.Shard(0, 2), name="s", root=tmp_path)
+    for fresh, options in {False: "--shard", True: "--shard and --fresh"}.items():
+        text = io.StringIO()
+        run_shard(fresh=fresh, console=QUIET(file=text))
+        assert f"the same command without {options} writes the tables" in text.getvalue()
+
+
 def test_shards_of_another_sweep_or_in_training_are_refused(tmp_path, nothing_trains):
     run_shard = functools.partial(sweep.run_shard, SMALL, name="s", root=tmp_path, console=QUIET())
     folder = run_shard({"seed": [0, 1]}, grid.Shard(0, 2))
