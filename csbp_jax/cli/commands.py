@@ -158,7 +158,8 @@ class Sweep:
     chaos.z0=0"""
     margin: Margin = None
     chunk: OptionalCount = None
-    """members that train at once; by default one per device on CPU, else 32 per device"""
+    """members that train at once, at most as many as share a compilation; by default one per device on CPU, else 32 per
+    device"""
     data_parallel: Count = 1
     """devices that share each batch; the others hold different members"""
     name: Name = None

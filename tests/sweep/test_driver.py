@@ -63,6 +63,27 @@ def read_csv(folder, name):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def chunk_sizes(monkeypatch):
+    """The number of members that train at once in each chunk, which are not trained."""
+    sizes: list[int] = []
+
+    def train_chunk(runs, members, show):
+        sizes.append(len(members))
+        return untrained(runs, members, show)
+
+    monkeypatch.setattr(driver, "train", train_chunk)
+    return sizes
+
+
+def test_a_chunk_is_no_larger_than_the_largest_compile_group(tmp_path, chunk_sizes):
+    devices = jax.device_count()
+    small, large = range(devices + 1), range(2 * devices)
+    together = [("drift", seed) for seed in small] + [("chaos", seed) for seed in large]
+    run(tmp_path, {"chaos.term seed": together}, chunk=8 * devices)
+    assert chunk_sizes == [2 * devices, 2 * devices]
+
+
 def test_chunks_outlive_a_disk_that_is_full_for_a_while(tmp_path, monkeypatch):
     trained, failures = [], [OSError(errno.ENOSPC, "No space left on device")]
     write = seals.write_json
