@@ -142,7 +142,7 @@ def run_shard(
       The shard's folder.
 
     Raises:
-      ConfigError: as in :func:`run`.
+      ConfigError: as in :func:`run`, or members of another shard trained in other chunks.
     """
     console = make_console() if console is None else console
     load = _loader(own, data_dir)
@@ -151,6 +151,7 @@ def run_shard(
     chunks.check_folder(folder, prepared.content(own))
     if not fresh:
         chunks.check_shards(folder, prepared.content(own))
+        chunks.check_dealt(folder, [members for _, members in prepared.chunks()])
     opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
     with run_dir.open_run(folder / chunks.SHARDS, *opened, own=own) as shard_folder:
         _train_missing(prepared, own, shard_folder, load, console, shard)
@@ -180,6 +181,14 @@ class _Prepared(NamedTuple):
         """Return what a ``config.json`` stores of this sweep."""
         data = run_dir.fingerprint_digest(self.fingerprint)
         return {"config": self.metadata, "data": data, "own": own.metadata()}
+
+    def chunks(self) -> list[tuple[int, list[int]]]:
+        """Return the members' numbers of each chunk, with the number of its compile group.
+
+        These are chunks of all members, so that neither a stop nor the number of shards changes who trains together.
+        """
+        size = self.layout.size
+        return [(g, group[i : i + size]) for g, group in enumerate(self.groups) for i in range(0, len(group), size)]
 
 
 def _loader(own: Own, data_dir: str | pathlib.Path) -> Load:
@@ -257,11 +266,7 @@ def _train_missing(
     configs, groups, layout = prepared.configs, prepared.groups, prepared.layout
     (folder / "chunks").mkdir(exist_ok=True)
     results = chunks.read_results(folder, len(configs))
-    # Chunks are those of the whole sweep, so that neither a stop nor the number of shards changes who trains together.
-    of_sweep = [
-        (g, group[i : i + layout.size]) for g, group in enumerate(groups) for i in range(0, len(group), layout.size)
-    ]
-    of_shard = of_sweep[shard.number :: shard.of]
+    of_shard = prepared.chunks()[shard.number :: shard.of]
     left = [(g, [number for number in members if results[number] is None]) for g, members in of_shard]
     left = [(g, members) for g, members in left if members]
     if left:

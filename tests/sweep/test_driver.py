@@ -277,6 +277,20 @@ def test_a_fresh_shard_says_that_the_tables_need_no_fresh(tmp_path, nothing_trai
         assert f"the same command without {options} writes the tables" in text.getvalue()
 
 
+def test_a_shard_of_other_chunks_than_the_others_is_refused_before_it_trains(tmp_path, nothing_trains):
+    devices = jax.device_count()
+    axes = {"seed": range(4 * devices)}
+    run_shard = functools.partial(sweep.run_shard, SMALL, axes, name="s", root=tmp_path, console=QUIET())
+    folder = run_shard(grid.Shard(0, 2), chunk=devices)
+    (folder / "chunks" / f"{2 * devices:06}.json").unlink()  # in training
+    message = rf"0-of-2: {devices} of its members trained at once, which are no chunk here; .* the same --chunk"
+    with pytest.raises(ConfigError, match=message):
+        run_shard(grid.Shard(1, 2), chunk=2 * devices)
+    assert [path.name for path in folder.parent.iterdir()] == ["0-of-2"]
+    # On other devices, the same chunks.
+    run_shard(grid.Shard(1, 2), chunk=devices, data_parallel=devices)
+
+
 def test_shards_of_another_sweep_or_in_training_are_refused(tmp_path, nothing_trains):
     run_shard = functools.partial(sweep.run_shard, SMALL, name="s", root=tmp_path, console=QUIET())
     folder = run_shard({"seed": [0, 1]}, grid.Shard(0, 2))
