@@ -250,6 +250,10 @@ class Best:
     seeds: Count = 10
     """number of fresh seeds; fewer give a wide interval"""
     margin: Margin = None
+    chunk: OptionalCount = None
+    """members that train at once, as of sweep"""
+    data_parallel: Count = 1
+    """devices that share each batch, as of sweep"""
     trust: Trust = False
     data_dir: DataDir = "data"
 
@@ -266,7 +270,13 @@ def best(argv: Sequence[str]) -> None:
 
     with on_signals():
         settings = sweep.best(
-            options.sweep, options.seeds, trust=options.trust, data_dir=options.data_dir, margin=options.margin
+            options.sweep,
+            options.seeds,
+            trust=options.trust,
+            data_dir=options.data_dir,
+            margin=options.margin,
+            chunk=options.chunk,
+            data_parallel=options.data_parallel,
         )
     rows = [*map(tables.latex, settings), *(tables.latex_difference(s) for s in settings if s.differences)]
     print("\n".join(["setting & n & last epoch & chosen epoch \\\\", *rows]))

@@ -569,6 +569,14 @@ def test_settings_without_a_term_that_differ_in_its_fields_alone_are_one_try(tmp
     ) in text.getvalue()
 
 
+def test_the_best_trains_in_chunks_of_a_given_size(tmp_path, chunk_sizes):
+    devices = jax.device_count()
+    run(tmp_path, {"chaos.z0": [0.0, 3.0], "seed": [0]})
+    chunk_sizes.clear()
+    sweep.best(tmp_path / "s", 4, chunk=2, data_parallel=devices, console=QUIET())
+    assert chunk_sizes == [2, 2]
+
+
 def test_a_control_whose_settings_all_diverged_is_said_to_be_untuned(tmp_path, monkeypatch):
     def trained(runs, configs, show):
         results = zip(untrained(runs, configs, show), configs, strict=True)
