@@ -173,9 +173,13 @@ def test_control_characters_of_a_name_are_escaped(capsys):
     assert error.startswith("csbp_jax: a\\x1b]0;owned\\x07\\u202e\u200d: there is no such directory")
 
 
-@pytest.mark.parametrize(
-    "command, effect", [("data", "can be run again"), ("train", "resumes from the last checkpoint")]
-)
+@pytest.mark.parametrize("command, effect", [
+    ("data", "can be run again"),
+    ("train", "resumes from the last checkpoint"),
+    ("best", "resumes"),
+    ("evaluate", "can be run again"),
+    ("lr", "begins again"),
+])  # fmt: skip
 def test_an_interrupt_says_what_the_same_command_does(command, effect, capsys, monkeypatch):
     def interrupt(argv):
         raise KeyboardInterrupt
