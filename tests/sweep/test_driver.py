@@ -598,6 +598,7 @@ def test_a_control_is_named_by_its_fields(tmp_path, nothing_trains):
     assert chaos.control == "chaos.term drift, chaos.z0 3.0" and drift.control is None
     paired = chaos.differences["last_test_accuracy"]
     assert (paired.pairs, paired.difference, paired.verdict) == (2, (0, 0, 0), "not decided")
+    assert tables.latex_difference(chaos) == r"difference, paired & 2 & $+0.00$ (all equal) & $+0.00$ (all equal) \\"
 
 
 @pytest.mark.parametrize(
