@@ -72,7 +72,10 @@ def read(run: str | pathlib.Path) -> FinishedRun:
     of_sweep = f"whose settings are compared in its own tables (csbp_jax report {folder})"
     content = run_json.read_run(folder, of_sweep)
     if not (folder / "result.json").exists():
-        raise ConfigError(f"{folder}: is not finished; repeat the command that started it to resume it")
+        raise ConfigError(
+            f"{folder}: is not finished; repeat the command that started it to resume it or, if it diverged, leave it "
+            "out and say so"
+        )
     fields = flatten_json(content["config"]) | own_field(content.get("own", {}))
     return FinishedRun(folder, content, fields, run_json.read_result(folder))
 
