@@ -158,14 +158,15 @@ class Sweep:
     chaos.z0=0"""
     margin: Margin = None
     chunk: OptionalCount = None
-    """members that train at once; by default one per device on CPU, else 32 per device"""
+    """members that train at once, at most as many as share a compilation; by default one per device on CPU, else 32 per
+    device"""
     data_parallel: Count = 1
     """devices that share each batch; the others hold different members"""
     name: Name = None
     """name of the sweep; by default the data set and a hash of its config and grid"""
     shard: Annotated[str | None, arg(metavar="INDEX/COUNT")] = None
     """train one of COUNT shares of the members, for several machines; INDEX from 0; afterwards, the same command
-    without it writes the tables"""
+    without it and without --fresh writes the tables"""
     fresh: Flag = False
     """rename an old sweep of this name and start from scratch"""
     sweeps: Path = "sweeps"
@@ -249,6 +250,10 @@ class Best:
     seeds: Count = 10
     """number of fresh seeds; fewer give a wide interval"""
     margin: Margin = None
+    chunk: OptionalCount = None
+    """members that train at once, as of sweep"""
+    data_parallel: Count = 1
+    """devices that share each batch, as of sweep"""
     trust: Trust = False
     data_dir: DataDir = "data"
 
@@ -265,7 +270,13 @@ def best(argv: Sequence[str]) -> None:
 
     with on_signals():
         settings = sweep.best(
-            options.sweep, options.seeds, trust=options.trust, data_dir=options.data_dir, margin=options.margin
+            options.sweep,
+            options.seeds,
+            trust=options.trust,
+            data_dir=options.data_dir,
+            margin=options.margin,
+            chunk=options.chunk,
+            data_parallel=options.data_parallel,
         )
     rows = [*map(tables.latex, settings), *(tables.latex_difference(s) for s in settings if s.differences)]
     print("\n".join(["setting & n & last epoch & chosen epoch \\\\", *rows]))

@@ -109,9 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(line, 2)
         raise
     except KeyboardInterrupt:
-        effects = {"data": "can be run again", "sweep": "resumes", "track": "continues"}
-        effects |= {"tensorboard": "rewrites all events", "series": "can be run again", "robustness": "begins again"}
-        return _fail(f"interrupted; the same command {effects.get(command, 'resumes from the last checkpoint')}", 130)
+        effects = {"train": "resumes from the last checkpoint", "sweep": "resumes", "best": "resumes"}
+        effects |= {"track": "continues", "tensorboard": "rewrites all events"}
+        effects |= {"robustness": "begins again", "lr": "begins again"}
+        return _fail(f"interrupted; the same command {effects.get(command, 'can be run again')}", 130)
     return 0
 
 

@@ -140,6 +140,10 @@ def read_field(config: Config, field: str, word: str) -> Any:
     Raises:
       ConfigError: it is no value of the field.
     """
+    if isinstance(flatten(config)[field], bool):  # on a command line a flag, which takes no value
+        if word not in ("True", "False"):
+            raise ConfigError(f"--{field}: {word!r} is not possible; allowed are True, False")
+        return word == "True"
     # As one word, so that a value such as --help is not taken for an option.
     return flatten(_parse(Config, config, [f"--{field}={word}"], "csbp_jax sweep"))[field]
 

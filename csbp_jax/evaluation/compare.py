@@ -16,6 +16,9 @@ from csbp_jax.training import run_json
 EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
 """Epochs whose accuracies are compared, keys of ``result.json``, with their labels."""
 
+_WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads"}
+"""Fields of a config that change no result; in plain units of the chaos term, ``flip_every`` is another."""
+
 
 class FinishedRun(NamedTuple):
     """Files of a finished run.
@@ -31,7 +34,7 @@ class FinishedRun(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Runs that differ only in the seed.
+    """Runs that differ only in the seed, and in fields that change no result.
 
     label: the fields in which settings differ, or the run's name if none does.
     plain: whether its ``chaos.z0`` is 0.
@@ -69,7 +72,10 @@ def read(run: str | pathlib.Path) -> FinishedRun:
     of_sweep = f"whose settings are compared in its own tables (csbp_jax report {folder})"
     content = run_json.read_run(folder, of_sweep)
     if not (folder / "result.json").exists():
-        raise ConfigError(f"{folder}: is not finished; repeat the command that started it to resume it")
+        raise ConfigError(
+            f"{folder}: is not finished; repeat the command that started it to resume it or, if it diverged, leave it "
+            "out and say so"
+        )
     fields = flatten_json(content["config"]) | own_field(content.get("own", {}))
     return FinishedRun(folder, content, fields, run_json.read_result(folder))
 
@@ -101,11 +107,13 @@ def read_with_control(
 
 
 def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:
-    """List the fields in which the configs differ, in their order.
+    """List the fields in which the configs differ, in their order, but for those that change no result.
 
     A field that the version of one run did not have counts as None.
     """
-    names = dict.fromkeys(name for run in runs for name in run.fields)
+    are_plain = all(run.fields.get("chaos.unit", "plain") == "plain" for run in runs)
+    ignored = _WITHOUT_EFFECT | ({"flip_every"} if are_plain else set())
+    names = dict.fromkeys(name for run in runs for name in run.fields if name not in ignored)
     return [name for name in names if any(run.fields.get(name) != runs[0].fields.get(name) for run in runs)]
 
 
@@ -154,7 +162,8 @@ def group(runs: Sequence[FinishedRun], control: FinishedRun | None = None) -> li
             raise ConfigError(f"{run.folder}: has the config and seed of {duplicate.folder}; name one of them")
     labels = [_label(next(iter(members.values())), differing) for members in groups.values()]
     by_setting = list(groups.values())
-    controls = _controls(by_setting, None if control is None else list(groups).index(_values(control, differing)))
+    named = None if control is None else list(groups).index(_values(control, differing))
+    controls = _controls(by_setting, differing, named)
     return [Group(*fields) for fields in zip(labels, by_setting, controls, strict=True)]
 
 
@@ -167,10 +176,19 @@ def _values(run: FinishedRun, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(option_text(run.fields.get(name)) for name in names)
 
 
-def _controls(groups: Sequence[dict[int, FinishedRun]], control: int | None) -> list[int | None]:
-    """Return the number of each setting's control."""
+def _controls(
+    groups: Sequence[dict[int, FinishedRun]], differing: Sequence[str], control: int | None
+) -> list[int | None]:
+    """Return the number of each setting's control.
+
+    Args:
+      groups: the runs of each setting.
+      differing: the fields in which the settings differ.
+      control: number of the setting that is the control of all others, if one is named.
+    """
     if control is None:
-        fields = [{k: v for k, v in next(iter(group.values())).fields.items() if k != "seed"} for group in groups]
+        first_runs = [next(iter(group.values())) for group in groups]
+        fields = [{name: run.fields.get(name) for name in (*differing, "chaos.z0")} for run in first_runs]
         plain = [plain_control(number, fields) for number in range(len(groups))]
         if any(number is not None for number in plain):
             return plain

@@ -1,5 +1,6 @@
 """Values as text: fields of a config, and intervals in percent."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,13 @@ def percent(interval: Interval) -> str:
 
 
 def points(interval: Interval) -> str:
-    """Format a difference in percentage points, as ``+0.53 [-0.12, +1.18]``."""
+    """Format a difference in percentage points, as ``+0.53 [-0.12, +1.18]``.
+
+    Pairs that all differ by the same leave an interval without width, as if no other pair could differ: it is
+    ``+0.53 (all equal)``.
+    """
     if interval.low is None or interval.high is None:
         return f"{100 * interval.mean:+.2f}"
+    if math.isclose(interval.low, interval.high, abs_tol=1e-9):
+        return f"{100 * interval.mean:+.2f} (all equal)"
     return f"{100 * interval.mean:+.2f} [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"

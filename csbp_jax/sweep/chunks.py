@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from csbp_jax.config import ConfigError
@@ -70,6 +70,27 @@ def check_shards(folder: pathlib.Path, content: dict[str, Any]) -> None:
             continue  # another process is about to begin it
         if differing := _differences(shard, content):
             raise ConfigError(f"{shard}: it belongs to another sweep ({'; '.join(differing)}); move it out of {folder}")
+
+
+def check_dealt(folder: pathlib.Path, of_sweep: Sequence[Sequence[int]]) -> None:
+    """Check that the shards of a sweep's folder trained its chunks: of other chunks, each shard has other members.
+
+    Args:
+      folder: of the sweep, which may not exist yet.
+      of_sweep: the members' numbers of each chunk of the sweep.
+
+    Raises:
+      ConfigError: one trained other chunks.
+    """
+    count, dealt = sum(map(len, of_sweep)), set(map(tuple, of_sweep))
+    for shard in shard_folders(folder):
+        for file in sorted((shard / "chunks").glob("*.json")):
+            members = read_chunk(file, count)["members"]
+            if tuple(members) not in dealt:
+                raise ConfigError(
+                    f"{shard}: {len(members)} of its members trained at once, which are no chunk here; give all shards "
+                    "the same --chunk, or start from scratch with FRESH=1 (--fresh)"
+                )
 
 
 def _differences(part: pathlib.Path, content: dict[str, Any]) -> list[str]:

@@ -72,7 +72,8 @@ def run(
       fresh: rename an old sweep of this name and start from scratch.
       root: directory of all sweeps.
       data_dir: directory of prepared data sets.
-      chunk: number of members that train at once; by default one per device on CPU, and 32 per device elsewhere.
+      chunk: number of members that train at once; by default one per device on CPU, and 32 per device elsewhere. No
+        more than the largest number of members that share a compilation.
       data_parallel: number of devices that share each batch; other devices train other members.
       own: plugin functions, in place of the config's parts. If they are not from a file, ``name`` is required.
       comparison: how the settings are compared; it does not change what is trained.
@@ -82,13 +83,13 @@ def run(
       The settings, each of which pools the members that differ only in their seed.
 
     Raises:
-      ConfigError: a field does not exist, a value is impossible, the grid lacks the named control, or the folder or
-        a shard in it holds another sweep, or one of other data or own code, or one that was started with other chunks
-        or devices, or another process trains it or a shard of it, also if ``fresh``.
+      ConfigError: a field does not exist, a value or the name is impossible, the grid lacks the named control, or the
+        folder or a shard in it holds another sweep, or one of other data or own code, or one that was started with
+        other chunks or devices, or another process trains it or a shard of it, also if ``fresh``.
     """
     console = make_console() if console is None else console
-    layout, load = _Layout(chunk, data_parallel), _loader(own, data_dir)
-    prepared = _prepare(config, axes, name, own, layout, load)
+    load = _loader(own, data_dir)
+    prepared = _prepare(config, axes, name, own, chunk, data_parallel, load)
     configs, points = prepared.configs, [tables.plain(point) for point in grid.points(axes)]
     controls = grid.controls([configs[group[0]] for group in tables.grouped(points).values()], comparison.control)
     if not fresh:
@@ -98,7 +99,7 @@ def run(
         with contextlib.ExitStack() as locks:
             for shard in chunks.shard_folders(folder):  # refuses while one is being trained
                 locks.enter_context(run_dir.locked(shard))
-            _train_missing(configs, own, folder, load, layout, console, grid.Shard(0, 1))
+            _train_missing(prepared, own, folder, load, console, grid.Shard(0, 1))
         results = chunks.read_results(folder, len(configs))
         rows = tables.member_rows(points, results)
         settings = tables.settings(points, rows, controls, comparison.margin)
@@ -131,8 +132,8 @@ def run_shard(
     """Train every ``shard.of``-th chunk of a sweep, into ``sweeps/NAME/shards/INDEX-of-COUNT``.
 
     Shards share nothing but the data, so that each may run on a machine of its own, at any time, and resumes alone.
-    :func:`run` with the same arguments then reads the results of all shards, trains what they lack, and writes the
-    tables, which do not depend on the number of shards.
+    :func:`run` with the same arguments, but without ``fresh``, then reads the results of all shards, trains what they
+    lack, and writes the tables, which do not depend on the number of shards.
 
     Args:
       shard: which of the shares. The others are those of :func:`run`.
@@ -141,30 +142,37 @@ def run_shard(
       The shard's folder.
 
     Raises:
-      ConfigError: as in :func:`run`.
+      ConfigError: as in :func:`run`, or members of another shard trained in other chunks.
     """
     console = make_console() if console is None else console
-    layout, load = _Layout(chunk, data_parallel), _loader(own, data_dir)
-    prepared = _prepare(config, axes, name, own, layout, load)
+    load = _loader(own, data_dir)
+    prepared = _prepare(config, axes, name, own, chunk, data_parallel, load)
     folder = pathlib.Path(root) / prepared.name
     chunks.check_folder(folder, prepared.content(own))
     if not fresh:
         chunks.check_shards(folder, prepared.content(own))
+        chunks.check_dealt(folder, [members for _, members in prepared.chunks()])
     opened = (prepared.metadata, str(shard), fresh, console, prepared.fingerprint)
     with run_dir.open_run(folder / chunks.SHARDS, *opened, own=own) as shard_folder:
-        _train_missing(prepared.configs, own, shard_folder, load, layout, console, shard)
+        _train_missing(prepared, own, shard_folder, load, console, shard)
+    without = "--shard and --fresh" if fresh else "--shard"  # --fresh would set the shards aside
     console.print(
         f"shard {shard.number} of {shard.of} (0 to {shard.of - 1}) is finished; after all of them, the same "
-        "command without --shard writes the tables",
+        f"command without {without} writes the tables",
         soft_wrap=True,
     )
     return shard_folder
 
 
 class _Prepared(NamedTuple):
-    """A sweep that has been checked: the configs of its members, ``config`` of its config.json, name, data."""
+    """A sweep that has been checked.
+
+    groups: the numbers of its members, by compile group. metadata: ``config`` of its ``config.json``.
+    """
 
     configs: list[Config]
+    groups: list[list[int]]
+    layout: "_Layout"
     metadata: dict[str, Any]
     name: str
     fingerprint: str
@@ -174,22 +182,34 @@ class _Prepared(NamedTuple):
         data = run_dir.fingerprint_digest(self.fingerprint)
         return {"config": self.metadata, "data": data, "own": own.metadata()}
 
+    def chunks(self) -> list[tuple[int, list[int]]]:
+        """Return the members' numbers of each chunk, with the number of its compile group.
+
+        These are chunks of all members, so that neither a stop nor the number of shards changes who trains together.
+        """
+        size = self.layout.size
+        return [(g, group[i : i + size]) for g, group in enumerate(self.groups) for i in range(0, len(group), size)]
+
 
 def _loader(own: Own, data_dir: str | pathlib.Path) -> Load:
     """Return ``load(config)``, which keeps the last data, so that those of a single compile group are loaded once."""
     return functools.lru_cache(maxsize=1)(lambda config: build.load_data(config, own, data_dir))
 
 
-def _prepare(config: Config, axes: grid.Axes, name: str | None, own: Own, layout: "_Layout", load: Load) -> _Prepared:
+def _prepare(
+    config: Config, axes: grid.Axes, name: str | None, own: Own, chunk: int | None, data_parallel: int, load: Load
+) -> _Prepared:
     configs = grid.members(config, axes)
     metadata = to_json(config) | {
         "grid": json.loads(json.dumps({field: list(values) for field, values in axes.items()}))
     }
     name = _name(config, own, metadata) if name is None else name
-    # Check all groups before anything is written: an error in the last would appear after hours of training.
+    run_dir.check_name(name)  # open_run would check that of a shard alone
     groups = grid.compile_groups(configs, own)
+    layout = _Layout(chunk, data_parallel, max(map(len, groups)))
+    # Check all groups before anything is written: an error in the last would appear after hours of training.
     fingerprints = [_check_group(configs[group[0]], own, layout, load) for group in groups]
-    return _Prepared(configs, metadata, name, "\n".join(dict.fromkeys(fingerprints)))
+    return _Prepared(configs, groups, layout, metadata, name, "\n".join(dict.fromkeys(fingerprints)))
 
 
 def _check_group(config: Config, own: Own, layout: "_Layout", load: Load) -> str:
@@ -206,13 +226,14 @@ class _Layout:
       size: number of members that train at once, a multiple of the number of devices that hold different members.
     """
 
-    def __init__(self, chunk: int | None, data_parallel: int):
+    def __init__(self, chunk: int | None, data_parallel: int, largest_group: int):
         if data_parallel < 1 or jax.device_count() % data_parallel:
             raise ConfigError(f"--data-parallel: {data_parallel} does not divide the {jax.device_count()} devices")
         self.mesh: Mesh = member_mesh(data_parallel)
         axis = self.mesh.shape["member"]
         size = chunk or axis * (1 if jax.default_backend() == "cpu" else 32)
-        self.size = -(-size // axis) * axis
+        # More than the largest compile group would only be copies.
+        self.size = -(-min(size, largest_group) // axis) * axis
 
     def as_json(self) -> dict[str, Any]:
         layout: dict[str, Any] = {
@@ -239,23 +260,13 @@ class _Layout:
 
 
 def _train_missing(
-    configs: Sequence[Config],
-    own: Own,
-    folder: pathlib.Path,
-    load: Load,
-    layout: _Layout,
-    console: Console,
-    shard: grid.Shard,
+    prepared: _Prepared, own: Own, folder: pathlib.Path, load: Load, console: Console, shard: grid.Shard
 ) -> None:
     """Train the members of a shard's chunks that have no result yet."""
+    configs, groups, layout = prepared.configs, prepared.groups, prepared.layout
     (folder / "chunks").mkdir(exist_ok=True)
     results = chunks.read_results(folder, len(configs))
-    groups = grid.compile_groups(configs, own)
-    # Chunks are those of the whole sweep, so that neither a stop nor the number of shards changes who trains together.
-    of_sweep = [
-        (g, group[i : i + layout.size]) for g, group in enumerate(groups) for i in range(0, len(group), layout.size)
-    ]
-    of_shard = of_sweep[shard.number :: shard.of]
+    of_shard = prepared.chunks()[shard.number :: shard.of]
     left = [(g, [number for number in members if results[number] is None]) for g, members in of_shard]
     left = [(g, members) for g, members in left if members]
     if left:

@@ -153,6 +153,8 @@ def check_field(config: Config, field: str) -> None:
     """Raise ConfigError for a field that a grid cannot vary."""
     if field not in (known := _fields(config)):
         raise ConfigError(f"GRID: there is no field {field}; {suggestion(field, known)} (--grid)")
+    if field == "deterministic":
+        raise ConfigError("GRID: deterministic is the same for all members, as they share a process (--deterministic)")
 
 
 def _fields(config: Config) -> list[str]:

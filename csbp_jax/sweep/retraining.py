@@ -21,6 +21,8 @@ def best(
     own: Own | None = None,
     data_dir: str | pathlib.Path = "data",
     margin: float | None = None,
+    chunk: int | None = None,
+    data_parallel: int = 1,
     console: Console | None = None,
 ) -> list[Setting]:
     """Retrain the setting of best validation accuracy and its control on fresh seeds; the first result is the best's.
@@ -30,11 +32,12 @@ def best(
     to the best setting but for ``chaos.z0``. It trains on the same seeds; there is no control if the best setting
     itself has no chaos term. The new runs form a sweep in ``FOLDER/best-seeds-FIRST-LAST-with-control``
     (``FOLDER/best-seeds-FIRST-LAST`` without control). ``trust`` and ``own`` are as
-    in :func:`csbp_jax.evaluation.restore.load`, ``margin`` as in :class:`Comparison`. Fewer than 10 seeds are allowed,
-    but give a wide interval.
+    in :func:`csbp_jax.evaluation.restore.load`, ``margin`` as in :class:`Comparison`, ``chunk`` and ``data_parallel``
+    as in :func:`csbp_jax.sweep.run`, whatever the sweep had. Fewer than 10 seeds are allowed, but give a wide interval.
 
     Raises:
-      ConfigError: the folder does not exist, it holds no finished sweep, or in every setting a member diverged.
+      ConfigError: the folder does not exist, it holds no finished sweep, or in every setting a member diverged; or as
+        in :func:`csbp_jax.sweep.run`.
     """
     folder = pathlib.Path(folder)
     if not (folder / "config.json").exists():
@@ -86,6 +89,8 @@ def best(
         name=name,
         root=folder,
         data_dir=data_dir,
+        chunk=chunk,
+        data_parallel=data_parallel,
         own=own,
         comparison=Comparison(differing, margin),
         console=console,

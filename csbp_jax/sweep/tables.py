@@ -192,7 +192,9 @@ def latex(setting: Setting) -> str:
 def latex_difference(setting: Setting) -> str:
     """Format a row of a LaTeX table: the setting's differences from its control, in percentage points."""
     differences = [setting.differences[name] for name in SHOWN]
-    cells = [f"${points(paired.difference)}$" for paired in differences]
+    # Words stay outside of LaTeX's formulas, which would set them as products of letters.
+    parts = [points(paired.difference).partition(" (") for paired in differences]
+    cells = [f"${numbers}${space}{words}" for numbers, space, words in parts]
     return _latex_row("difference, paired", str(differences[0].pairs), cells)
 
 

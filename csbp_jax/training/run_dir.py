@@ -47,8 +47,7 @@ def open_run(
         the fields that differ) or to none, the data or the plugin file have changed, or another process trains the run
         or, with fresh, a run within it.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
+    check_name(name)
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):  # pathlib turns gs://... into gs:/...
         raise ConfigError(f"{root}: not a directory; locks and renames need a file system, such as a mounted bucket")
     run = root / name
@@ -73,6 +72,12 @@ def open_run(
         if own.plugins and own.code and not (run / COPY).exists():
             files.write_bytes(run / COPY, own.code)
         yield run
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError for a name that is not possible for a directory of a run or a sweep."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
 
 
 def fingerprint_digest(data: str) -> str:

@@ -173,9 +173,13 @@ def test_control_characters_of_a_name_are_escaped(capsys):
     assert error.startswith("csbp_jax: a\\x1b]0;owned\\x07\\u202e\u200d: there is no such directory")
 
 
-@pytest.mark.parametrize(
-    "command, effect", [("data", "can be run again"), ("train", "resumes from the last checkpoint")]
-)
+@pytest.mark.parametrize("command, effect", [
+    ("data", "can be run again"),
+    ("train", "resumes from the last checkpoint"),
+    ("best", "resumes"),
+    ("evaluate", "can be run again"),
+    ("lr", "begins again"),
+])  # fmt: skip
 def test_an_interrupt_says_what_the_same_command_does(command, effect, capsys, monkeypatch):
     def interrupt(argv):
         raise KeyboardInterrupt
@@ -562,8 +566,11 @@ def test_weights_are_evaluated_in_float32_unless_a_precision_is_given(more, prec
         ("model.norm=none model.init_rate=0.1,0.2", 2),
         ("batch_size=64,128 optimizer.accumulate=64", 2),
         ("loss.firing_low=0.6 loss.firing_high=0.8,0.9 loss.firing=1", 2),
+        ("model.neuron.detach_reset=False,True model.remat=True", 2),
         ("model.norm=batch,none model.init_rate=0.1", "model.init_rate: 0.1 is not possible with model.norm batch, w"),
         ("chaos.taps=conv1.norm chaos.z0.conv2.norm=3", "chaos.z0: 2 numbers for 1 taps; give one"),
+        ("model.remat=no", "--model.remat: 'no' is not possible; allowed are True, False"),
+        ("deterministic=False,True", "GRID: deterministic is the same for all members"),
     ],
 )
 def test_values_of_a_grid_are_checked_together(words, count, capsys, monkeypatch):
@@ -579,8 +586,12 @@ def test_values_of_a_grid_are_checked_together(words, count, capsys, monkeypatch
 def test_a_control_needs_not_be_possible_alone(monkeypatch):
     named: list[Any] = []
     monkeypatch.setattr("csbp_jax.sweep.run", lambda config, axes, comparison, **_: named.append(comparison.control))
-    words = ["--grid", "model.norm=none model.init_rate=0.1,0.2 seed=0:2", "--control", "model.init_rate=0.1"]
-    assert main.main(["sweep", "digits", *words]) == 0 and named == [{"model.init_rate": 0.1}]
+    words = ["--grid", "model.norm=none model.init_rate=0.1,0.2 seed=0:2", "--control"]
+    for control, values in {
+        "model.init_rate=0.1": {"model.init_rate": 0.1},
+        "model.remat=False": {"model.remat": False},
+    }.items():
+        assert main.main(["sweep", "digits", *words, control]) == 0 and named.pop() == values
 
 
 @pytest.mark.parametrize(

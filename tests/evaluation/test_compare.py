@@ -66,6 +66,19 @@ def test_settings_pairs_and_intervals(folders):
     assert "note" not in text.getvalue() and "optimizer" not in text.getvalue()
 
 
+def test_fields_that_change_no_result_make_no_setting(folders, tmp_path):
+    fields = {"data__workers": 4, "data__threads": 3, "log_every": 7, "checkpoint_every": 9, "flip_every": 11}
+    moved = edited(folders[4], tmp_path / "moved", **fields)
+    runs = [compare.read(folder) for folder in (*folders[:4], moved, *folders[5:])]
+    plain, chaotic = compare.settings(runs)
+    assert (plain.seeds, chaotic.seeds) == ([0, 1, 2], [0, 1, 2, 5])
+    assert chaotic.label == "chaos.z0 30.0" and chaotic.differences["last"].pairs == 3
+    assert compare.run_table(runs)[0][3:] == ["seed", "chaos.z0"] and runs[4].fields["data.workers"] == 4
+    # In units of the flip, the measurements of the ratio set z0.
+    in_flips = [edited(folders[4], tmp_path / f"{n}", chaos__unit="flip", flip_every=n) for n in (1, 2)]
+    assert compare.differing_fields([compare.read(folder) for folder in in_flips]) == ["flip_every"]
+
+
 def test_a_single_seed_has_no_interval(folders):
     text = io.StringIO()
     _, other = compare.compare([folders[0], folders[6]], terminal.Console(file=text, width=80), margin=10)
@@ -166,7 +179,7 @@ def test_errors_are_one_line(folders, tmp_path, capsys):
     for words, message in {
         (folders[0],): "RUN: two or more are compared; write csbp_jax compare RUN RUN ...",
         (folders[0], "nowhere"): "nowhere: there is no such directory",
-        (folders[0], unfinished): "is not finished; repeat the command that started it to resume it",
+        (folders[0], unfinished): "is not finished; repeat the command that started it to resume it or, if it diverged",
         (folders[0], sweep): "is a sweep, whose settings are compared in its own tables",
         (folders[0], folders[0]): "has the config and seed of",
         (folders[0], folders[1], "--data"): "--data: there is no such option",

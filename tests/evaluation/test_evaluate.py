@@ -137,7 +137,7 @@ WRONG = {
     "evaluate mnist": "weights: empty; name a PyTorch checkpoint",
     "evaluate digits_bp": "weights: empty; name a PyTorch checkpoint",
     "best": "SWEEP: missing; write csbp_jax best SWEEP",
-    "best x --sees 3": "--sees: there is no such option; best takes --seeds, --margin, --trust, --data-",
+    "best x --sees 3": "--sees: there is no such option; best takes --seeds, --margin, --chunk, --data-",
 }
 
 

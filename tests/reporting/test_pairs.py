@@ -28,6 +28,8 @@ def test_text_of_a_difference():
 
     assert text([0.04]) == ["+4.00 (n = 1)"] and text([0.04], 0.5) == ["+4.00 (n = 1)", "not decided"]
     assert text([0.01, 0.02, 0.03]) == ["+2.00 [-0.48, +4.48]"]
+    # Pairs that all differ by the same show no spread, but another may differ.
+    assert text([0.01, 0.01]) == ["+1.00 (all equal)"] and text(5 * [0.0], 1) == ["+0.00 (all equal)", "not decided"]
     # A margin is in percentage points.
     near = [0.001, -0.001, 0.001, -0.001, 0.002, -0.002]
     assert text(near, 0.5)[1:] == ["signed rank p 1", "equal within 0.5"] and text(near, 0.05)[2] == "not decided"

@@ -63,6 +63,27 @@ def read_csv(folder, name):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def chunk_sizes(monkeypatch):
+    """The number of members that train at once in each chunk, which are not trained."""
+    sizes: list[int] = []
+
+    def train_chunk(runs, members, show):
+        sizes.append(len(members))
+        return untrained(runs, members, show)
+
+    monkeypatch.setattr(driver, "train", train_chunk)
+    return sizes
+
+
+def test_a_chunk_is_no_larger_than_the_largest_compile_group(tmp_path, chunk_sizes):
+    devices = jax.device_count()
+    small, large = range(devices + 1), range(2 * devices)
+    together = [("drift", seed) for seed in small] + [("chaos", seed) for seed in large]
+    run(tmp_path, {"chaos.term seed": together}, chunk=8 * devices)
+    assert chunk_sizes == [2 * devices, 2 * devices]
+
+
 def test_chunks_outlive_a_disk_that_is_full_for_a_while(tmp_path, monkeypatch):
     trained, failures = [], [OSError(errno.ENOSPC, "No space left on device")]
     write = seals.write_json
@@ -238,6 +259,36 @@ def test_the_tables_of_shards_are_those_of_one_process(tmp_path, monkeypatch):
     assert len(trained) == 1
     for name in tables_of:
         assert (tmp_path / "many" / "s" / name).read_bytes() == (tmp_path / "one" / "s" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["my sweep", "../x", "a/b"])
+def test_the_name_of_a_sweep_is_checked_before_its_shards_train(tmp_path, nothing_trains, name):
+    run_shard = functools.partial(sweep.run_shard, SMALL, {"seed": [0, 1]}, grid.Shard(0, 2), console=QUIET())
+    with pytest.raises(ConfigError, match=r"NAME: .* is not possible"):
+        run_shard(name=name, root=tmp_path / "sweeps")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fresh_shard_says_that_the_tables_need_no_fresh(tmp_path, nothing_trains):
+    run_shard = functools.partial(sweep.run_shard, SMALL, {"seed": [0, 1]}, grid.Shard(0, 2), name="s", root=tmp_path)
+    for fresh, options in {False: "--shard", True: "--shard and --fresh"}.items():
+        text = io.StringIO()
+        run_shard(fresh=fresh, console=QUIET(file=text))
+        assert f"the same command without {options} writes the tables" in text.getvalue()
+
+
+def test_a_shard_of_other_chunks_than_the_others_is_refused_before_it_trains(tmp_path, nothing_trains):
+    devices = jax.device_count()
+    axes = {"seed": range(4 * devices)}
+    run_shard = functools.partial(sweep.run_shard, SMALL, axes, name="s", root=tmp_path, console=QUIET())
+    folder = run_shard(grid.Shard(0, 2), chunk=devices)
+    (folder / "chunks" / f"{2 * devices:06}.json").unlink()  # in training
+    message = rf"0-of-2: {devices} of its members trained at once, which are no chunk here; .* the same --chunk"
+    with pytest.raises(ConfigError, match=message):
+        run_shard(grid.Shard(1, 2), chunk=2 * devices)
+    assert [path.name for path in folder.parent.iterdir()] == ["0-of-2"]
+    # On other devices, the same chunks.
+    run_shard(grid.Shard(1, 2), chunk=devices, data_parallel=devices)
 
 
 def test_shards_of_another_sweep_or_in_training_are_refused(tmp_path, nothing_trains):
@@ -518,6 +569,14 @@ def test_settings_without_a_term_that_differ_in_its_fields_alone_are_one_try(tmp
     ) in text.getvalue()
 
 
+def test_the_best_trains_in_chunks_of_a_given_size(tmp_path, chunk_sizes):
+    devices = jax.device_count()
+    run(tmp_path, {"chaos.z0": [0.0, 3.0], "seed": [0]})
+    chunk_sizes.clear()
+    sweep.best(tmp_path / "s", 4, chunk=2, data_parallel=devices, console=QUIET())
+    assert chunk_sizes == [2, 2]
+
+
 def test_a_control_whose_settings_all_diverged_is_said_to_be_untuned(tmp_path, monkeypatch):
     def trained(runs, configs, show):
         results = zip(untrained(runs, configs, show), configs, strict=True)
@@ -539,6 +598,7 @@ def test_a_control_is_named_by_its_fields(tmp_path, nothing_trains):
     assert chaos.control == "chaos.term drift, chaos.z0 3.0" and drift.control is None
     paired = chaos.differences["last_test_accuracy"]
     assert (paired.pairs, paired.difference, paired.verdict) == (2, (0, 0, 0), "not decided")
+    assert tables.latex_difference(chaos) == r"difference, paired & 2 & $+0.00$ (all equal) & $+0.00$ (all equal) \\"
 
 
 @pytest.mark.parametrize(
