@@ -1,5 +1,6 @@
 """Programs of this package for benchmarks.worker: the neuron, its memory traffic alone, and the chaos term."""
 
+import atexit
 import contextlib
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -18,6 +19,7 @@ from csbp_jax.runtime import allocator
 
 GAPS = contextlib.ExitStack()
 GAPS.enter_context(allocator.filled_gaps())  # as in training, for as long as the worker runs
+atexit.register(GAPS.close)
 
 LARGEST_WITHOUT_A_LOOP = 4
 """Time steps that the neuron computes without a loop on CPU."""

@@ -1,6 +1,5 @@
 """Training steps of this package for benchmarks.worker: of networks, of a tiny net, and over long sequences."""
 
-import functools
 import itertools
 import time
 from typing import Any
@@ -53,28 +52,34 @@ def step(config: dict[str, Any], batch_file: str | None = None, precision: str |
 
 
 def dispatch(config: dict[str, Any], steps: int) -> Program:
-    """Steps of a tiny net, whose time is that of starting a step; only the last is waited for.
+    """Steps of a tiny net, whose time is that of starting a step; only the last is waited for."""
+    _, train_step, _ = made = _made(from_json(config))
+    return _started(made, train_step, steps)
 
-    The second stage is as many steps that only count: the time in which JAX passes the state's leaves.
-    """
-    settings = from_json(config)
-    tx = optimizer.build(settings.optimizer, settings.epochs, 10_000)
-    init, train_step, _ = learner.make(models.build(settings.model), tx, losses.build(settings.loss), settings, 10_000)
-    start, batch = jax.jit(init), jax.device_put(batch_of(settings))
 
-    def count(state, batch):
-        return state.replace(step=state.step + 1), state.step
+def counting(config: dict[str, Any], steps: int) -> Program:
+    """As many steps of the same state that only count: the time in which JAX passes the state's leaves."""
+    made = _made(from_json(config))
+    return _started(made, lambda state, batch: (state.replace(step=state.step + 1), state.step), steps)
 
-    def run(compiled, box):
+
+def _made(config: Config) -> tuple[Any, Any, Any]:
+    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
+    init, train_step, _ = learner.make(models.build(config.model), tx, losses.build(config.loss), config, 10_000)
+    return init, train_step, batch_of(config)
+
+
+def _started(made: tuple[Any, Any, Any], step: Any, steps: int) -> Program:
+    init, _, batch = made
+    batch, compiled = jax.device_put(batch), jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+    box = [jax.jit(init)(jax.random.key(0))]
+
+    def run():
         for _ in range(steps):
             box[0], metrics = compiled(box[0], batch)
         jax.block_until_ready(metrics)
 
-    options = compiler_options()
-    programs = [jax.jit(function, donate_argnums=0, compiler_options=options) for function in (train_step, count)]
-    boxes = [[start(jax.random.key(0))] for _ in programs]
-    stages = [functools.partial(run, *pair) for pair in zip(programs, boxes, strict=True)]
-    return Program(stages, info={"leaves": len(jax.tree.leaves(boxes[0]))})
+    return Program([run], info={"leaves": len(jax.tree.leaves(box[0]))})
 
 
 def long(T: int, length: int | None, batch: int = 16) -> Program:
@@ -122,4 +127,4 @@ def _temporary(compiled: Any) -> float:
     return compiled.memory_analysis().temp_size_in_bytes / 1e6
 
 
-PROGRAMS = {"step": step, "dispatch": dispatch, "long": long}
+PROGRAMS = {"step": step, "dispatch": dispatch, "counting": counting, "long": long}

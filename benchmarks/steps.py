@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -153,17 +154,16 @@ def dispatch(rounds: int, steps: int = 300) -> dict[str, Any]:
     Also with an arena of the allocator for each thread, as glibc's default is, instead of one for all.
     """
     allocators = {"": TUNABLES, "arenas_": ARENAS}
+    programs = {"": "dispatch", "counting_": "counting"}
     with contextlib.ExitStack() as stack:
         workers, info = {}, {}
-        for name, tunables in allocators.items():
-            workers[name] = stack.enter_context(Worker(sys.executable, "benchmarks.ours", tunables))
-            info = workers[name].ask(make="dispatch", arguments={"config": to_json(TINY), "steps": steps})
+        for (arenas, tunables), (name, program) in itertools.product(allocators.items(), programs.items()):
+            worker = stack.enter_context(Worker(sys.executable, "benchmarks.ours", tunables))
+            info = worker.ask(make=program, arguments={"config": to_json(TINY), "steps": steps})
+            workers[f"{arenas}{name}us"] = worker
         clocks = in_rounds(workers, rounds)
-    numbers = {"leaves": info["leaves"]}
-    for name in allocators:
-        step, counting = 1e6 / steps * clocks[name]["wall"].T
-        numbers |= {f"{name}us": spread(step), f"{name}counting_us": spread(counting)}
-    return numbers
+    microseconds = {name: spread(1e6 / steps * clock["wall"].T[0]) for name, clock in clocks.items()}
+    return {"leaves": info["leaves"]} | microseconds
 
 
 def all_nets(python: str | None, rounds: int, report: Report, width: float | None = None) -> dict[str, Any]:

@@ -437,10 +437,10 @@ def test_noises_are_as_large_as_gradients_and_left_out_for_kicks(term, noises, t
     monkeypatch.setattr(exponents_study.training_map, "conditions", lambda config: {"as given": config})
     monkeypatch.setattr(exponents_study.measure, "measure", lambda *_: small_map.CALM | {"apart": {}})
     options = argparse.Namespace(
-        data_dir=str(tmp_path), map="batch", starts=1, steps=3, sequences=None, exponents=2, anneal_to=0.1
+        data_dir=str(tmp_path), map="batch", starts=1, steps=3, sequences=None, exponents=2, anneal_to=0.1, dataset="d"
     )
     config = replaced(small_map.DENSE, "chaos.term", term)
-    content = exponents_study.measured(config, options, tmp_path / "exponents.json", argparse.ArgumentParser())
+    content = exponents_study.measured(config, options, tmp_path / "exponents.json", argparse.ArgumentParser(), "")
     assert list(content["conditions"]) == ["as given", *noises]
 
 

@@ -67,12 +67,12 @@ def compiled(seconds):
 
 found = [in_gaps()]
 with allocator.filled_gaps():
-    compiled(0.9)
+    compiled(0.4)
     found.append(in_gaps())
-    compiled(1.1)
+    compiled(0.6)
     found.append(in_gaps())
 found.append(in_gaps())
-compiled(1.1)
+compiled(0.6)
 found.append(in_gaps())
 print(json.dumps(found))
 """

@@ -156,7 +156,7 @@ class Programs:
         _, prepare = transform.make(self.config, self.events)
         if self.config.data.encode != "rate":
             return prepare(key, {"x": x})["x"]
-        one_by_one = jax.vmap(lambda key, x: prepare(key, {"x": x[None]})["x"][0])
+        one_by_one: Callable[..., jax.Array] = jax.vmap(lambda key, x: prepare(key, {"x": x[None]})["x"][0])
         return one_by_one(_example_keys(key, index), x)
 
     def _logits(
