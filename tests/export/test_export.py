@@ -20,7 +20,7 @@ from csbp_jax import configs, data, models, neurons
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, Model, Neuron, from_json
 from csbp_jax.evaluation import published, restore
-from csbp_jax.export import arrays, metadata, nir_graph
+from csbp_jax.export import arrays, metadata, nir_graph, stablehlo
 from csbp_jax.models import layers
 from csbp_jax.models.base import Network
 from csbp_jax.training import run_json
@@ -101,6 +101,15 @@ def firing_run(model, build=models.build):
     variables = jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(network.init, jax.random.key(0), x))
     config = dataclasses.replace(configs.load("digits"), model=model)
     return restore.RestoredRun(pathlib.Path("firing"), config, network.apply, variables, "last", 1, "", []), x
+
+
+@pytest.mark.parametrize("name", ["psn", "masked_psn", "sliding_psn"])
+def test_stablehlo_of_parallel_neurons_takes_any_batch(name):
+    restored, x = firing_run(Model(name="dense", features=(4,), neuron=Neuron(name=name)))
+    function = stablehlo.exported(restored)
+    for batch in (np.concatenate([x, x / 2, -x]), x):
+        logits = jax.jit(restored.apply)(restored.variables, batch)[0]
+        np.testing.assert_allclose(function.call(batch), logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("neuron", [Neuron(decay=0.5, learn="layer"), Neuron(name="sliding_psn")])
