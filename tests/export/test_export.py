@@ -246,6 +246,29 @@ def test_tiny_networks_have_as_many_numbers_as_layers(features):
     assert [target for source, target in graph.edges if source == "fc1"] == ["fc2_dense"]
 
 
+class Pixelwise(Network):
+    """A network of a user: a dense layer that mixes the channels of an image."""
+
+    layer: Any = layers.Dense
+
+    def body(self, x, train, run):
+        x = run(self.spiking(layers.ConvNormLIF)(4, name="conv1"), x)
+        x = run(self.spiking(self.layer)(6, name="mix"), x)
+        return nn.Dense(self.classes, name="readout")(layers.space_mean(x))
+
+
+def test_a_dense_layer_on_an_image_is_a_convolution_of_one_pixel(tmp_path):
+    restored, x = firing_run(Model(), lambda model: Pixelwise(10, 4, neurons.LIF(0.5, 0.4)))
+    read, aux = compare(restored, x, tmp_path)
+    assert read.nodes["mix_conv"].weight.shape == (6, 4, 1, 1) and min(aux.rates.values()) > 0.02
+
+
+def test_a_recurrent_layer_on_an_image_is_refused():
+    restored, _ = firing_run(Model(), lambda model: Pixelwise(10, 4, neurons.LIF(0.5), layer=layers.Recurrent))
+    with pytest.raises(ConfigError, match="mix: its matrix product is along the last of several axes; NIR cannot"):
+        nir_graph.build(restored, {})
+
+
 class Twice:
     """A neuron of a user."""
 
