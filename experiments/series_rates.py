@@ -195,8 +195,7 @@ def summary(numbers: dict[str, Array], readings: list[str]) -> Content:
 def _levels(numbers: dict[str, Array]) -> dict[str, float]:
     """Return the levels of the p: that of both statistics, and half of it for each."""
     level = recorded.LEVEL
-    each = {name: level / 2 for name in numbers if name.startswith("p_")}
-    return {"surrogate_p": level} | each
+    return {"surrogate_p": level} | {name: level / 2 for name in numbers if name.startswith("p_")}
 
 
 def row(name: str, result: Content) -> list[str]:

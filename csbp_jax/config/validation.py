@@ -10,7 +10,7 @@ from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELO
 from csbp_jax.config.schema import Config
 
 _MAX_DEPTH = 1000
-"""Most layers or blocks: configs come from others too, and to build 10^9 blocks would not end."""
+"""Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""
 _OPTIONAL_COUNT = Range("a positive whole number, or None", lambda v: v is None or v >= 1)
 
 RANGES: dict[str, Range] = {
@@ -57,7 +57,7 @@ RANGES: dict[str, Range] = {
     "model.neuron.adaptation": FROM_0,
     "model.neuron.adaptation_decay": FROM_0_TO_1,
     "model.neuron.levels": Range("from 1 to 256", lambda v: 1 <= v <= 256),
-    "model.neuron.order": WHOLE_FROM_1,
+    "model.neuron.order": Range(f"from 1 to {_MAX_DEPTH}", lambda v: 1 <= v <= _MAX_DEPTH),
     "chaos.z0": Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
     "chaos.beta": FROM_0_TO_1,
     "chaos.target": BETWEEN_0_AND_1,

@@ -102,7 +102,7 @@ def _names_and_reader(
     """Return the names of the classes and the reader of files."""
     if not run.own.data:
         names = run.classes or data.classes(run.config, data_dir)
-        return names, _Reader(*prediction_inputs.reader(run.config, files))
+        return names, _Reader(*prediction_inputs.reader(run.config, files, run.classes))
     parts, _ = restore.load_data(run, data_dir)
     names = build.class_names(run.config, parts, data_dir)
     return names, _Reader(arrays.reader(parts["train"]), parts["train"].events)

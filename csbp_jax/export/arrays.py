@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from csbp_jax.evaluation.restore import RestoredRun
 
+_ABOUT = "about/"
+"""Of the names of metadata in an npz file."""
+
 
 def flat(variables: dict[str, Any]) -> dict[str, NDArray[Any]]:
     """Return a run's variables on the host by their path with slashes; inverse of :func:`nested`."""
@@ -19,8 +22,12 @@ def flat(variables: dict[str, Any]) -> dict[str, NDArray[Any]]:
 
 
 def nested(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return the variables that ``apply`` takes, from flat arrays; a network without norms has no ``batch_stats``."""
-    return {"params": {}, "batch_stats": {}, **traverse_util.unflatten_dict(arrays, sep="/")}
+    """Return the variables that ``apply`` takes, from flat arrays; those of an npz file without its metadata.
+
+    A network without norms has no ``batch_stats``.
+    """
+    leaves = {name: leaf for name, leaf in arrays.items() if not name.startswith(_ABOUT)}
+    return {"params": {}, "batch_stats": {}, **traverse_util.unflatten_dict(leaves, sep="/")}
 
 
 def safetensors(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) -> None:
@@ -35,6 +42,6 @@ def safetensors(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) 
 
 def npz(run: RestoredRun, metadata: dict[str, str], file: pathlib.Path) -> None:
     """Write the arrays as NumPy's npz, uncompressed; the metadata as arrays of one string each, named ``about/...``."""
-    texts: dict[str, Any] = {f"about/{key}": np.array(text) for key, text in metadata.items()}
+    texts: dict[str, Any] = {_ABOUT + key: np.array(text) for key, text in metadata.items()}
     with open(file, "wb") as out:  # savez appends .npz to a name
         np.savez(out, **(texts | flat(run.variables)))

@@ -31,7 +31,8 @@ def push(
 ) -> str:
     """Push a run's network to ``USER/NAME`` on the hub, as one commit, and return the address that loads it.
 
-    The repository is created if it does not exist. The account is that of ``hf auth login``, or of HF_TOKEN.
+    The repository is created if it does not exist; of an earlier push, the files of its run that this one lacks are
+    deleted, and files that no push writes stay. The account is that of ``hf auth login``, or of HF_TOKEN.
 
     Args:
       run: the run's folder.
@@ -59,6 +60,10 @@ def push(
         message = f"Network of run {pathlib.Path(run).resolve().name}, by csbp_jax {__version__}"
         try:
             api.create_repo(address.repository, private=private or None, exist_ok=True)
+            # A commit keeps files that it does not name: here those of an earlier run. Missing ones cannot be deleted.
+            for name in _COPIED:
+                if not (folder / name).exists() and api.file_exists(address.repository, name):
+                    operations.append(client.CommitOperationDelete(name))
             commit = api.create_commit(address.repository, operations, commit_message=message)
         except Exception as error:  # the client's own errors, those of its HTTP library, and of the system
             raise ConfigError(f"{address}: {hub.reason(client, error)}") from None

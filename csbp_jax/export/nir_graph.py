@@ -64,8 +64,8 @@ def build(run: RestoredRun, metadata: dict[str, str]) -> nir.NIRGraph:
 
     Raises:
       ConfigError: the network does something that NIR cannot express: soft reset, norms whose factors change with time
-        (TEBN's, BNTT), maximum pooling, AND and IAND, delays of connections, neurons or layers of another kind, a layer
-        called twice, one with the name of another node. Says what and where.
+        (TEBN's, BNTT), maximum pooling, AND and IAND, delays of connections, a recurrent layer on an image, neurons or
+        layers of another kind, a layer called twice, one with the name of another node. Says what and where.
     """
     shape = run.config.model.input_shape
     calls, logits = trace(run.apply, run.variables, (run.config.model.time_steps, *shape))

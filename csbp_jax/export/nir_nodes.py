@@ -51,6 +51,9 @@ def synapse(call: Call, shape: Shape, flattened: Shape, params: Any, stats: Any)
       shape: of the input.
       flattened: shape of the feature map that was flattened to the input, whose order in NIR is another; empty if none
         was.
+
+    Raises:
+      ConfigError: NIR cannot express the layer or its norm.
     """
     if isinstance(call.module, DelayedDense):
         raise _inexpressible(call, "each of its connections has a delay of its own")
@@ -63,6 +66,10 @@ def synapse(call: Call, shape: Shape, flattened: Shape, params: Any, stats: Any)
     if isinstance(call.module, layers.ConvNorm):
         weight = _float32(kernel.transpose(3, 2, 0, 1))
         return nir.Conv2d(shape[:2], weight, call.module.stride, call.module.kernel // 2, 1, 1, bias)
+    if len(shape) == 3 and not isinstance(call.module, layers.Recurrent):  # the same product at each pixel
+        return nir.Conv2d(shape[:2], _float32(kernel.T[:, :, None, None]), 1, 0, 1, 1, bias)
+    if len(shape) > 1:
+        raise _inexpressible(call, "its matrix product is along the last of several axes")
     if len(flattened) == 3:
         kernel = kernel.reshape(*flattened, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
     return nir.Affine(_float32(kernel.T), bias)

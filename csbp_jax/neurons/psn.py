@@ -134,8 +134,8 @@ class _Rule(NamedTuple):
 
 
 def _mix_all(weight: jax.Array, x: jax.Array) -> jax.Array:
-    # One product an example: einsum would move time to the front, and copy.
-    weights = jnp.broadcast_to(weight, (len(x), *weight.shape))
+    # One product an example: einsum would move time to the front, and copy. An exported batch has no length.
+    weights = jnp.broadcast_to(weight, (x.shape[0], *weight.shape))
     return jnp.matmul(weights, x.reshape(*x.shape[:2], -1)).reshape(x.shape)
 
 

@@ -46,8 +46,8 @@ def load(
       path: a file written by ``torch.save``.
       config: the network. The constants of its neuron are not in the file; give those of the original.
       table: ``{"conv1/conv": "features.0", ..., "aux_head": None}``, module names used in place of those in names.py,
-        and modules of the file that are not read. A network without published names needs all of its modules, in the
-        order of the forward pass.
+        and modules of the file that are not read. A network without a table in names.py needs all of its modules, in
+        the order of the forward pass.
       show: called with one line that says what was read and which table of names fitted.
 
     Raises:
@@ -117,8 +117,8 @@ def _fitted(
         tables = tuple(user_table.merged(published, table, shapes) for published in tables or (None,))
     if not tables:
         raise ConfigError(
-            f"{path}: {config.name} was not published in PyTorch; networks that were: {', '.join(names.networks())}; "
-            f"for others, write a table of names ({OPTION})"
+            f"{path}: the names of {config.name} in PyTorch are not known; those of these networks are: "
+            f"{', '.join(names.networks())}; for others, write a table of names ({OPTION})"
         )
     chosen = choose(tables, tensors)
     keys = fit({key: array.shape for key, array in tensors.items()}, shapes, config, chosen, path)

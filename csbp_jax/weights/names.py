@@ -54,7 +54,7 @@ class Table(NamedTuple):
 
 
 def of(network: str) -> tuple[Table, ...]:
-    """Return the tables of a network, one per published form; none if it was not published."""
+    """Return the tables of a network, one per published form; none if its names are not known."""
     return _TABLES.get(network, ())
 
 

@@ -193,11 +193,18 @@ def flatten(name: str, node: nir.Flatten, shape: Shape, channels_first: bool) ->
 
 
 def _per_neuron(name: str, field: str, value: ArrayLike, shape: Shape) -> Array:
-    """Return values of each neuron, in float64 and with channels last."""
+    """Return values of each neuron, in float64 and with channels last; a single one without axes.
+
+    The file states the shape, so that to spread a single value over it could take any amount of memory.
+
+    Raises:
+      ConfigError: they are no finite numbers, or do not fit the shape.
+    """
     values = _floats(name, field, value, np.float64)
     if values.shape != shape and values.size != 1:
         raise refusal(name, f"its {field} has the shape {values.shape}, but its input {shape}")
-    values = np.broadcast_to(values.reshape(()) if values.size == 1 else values, shape)
+    if values.size == 1:
+        return values.reshape(())
     return np.moveaxis(values, 0, -1) if len(shape) == 3 else values
 
 

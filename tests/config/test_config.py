@@ -134,6 +134,13 @@ def test_integer_neurons_may_fire_several_times_in_a_time_step():
             check(replaced(ilif, field, value))
 
 
+def test_the_order_of_a_psn_has_an_end():
+    """Each of its time steps is traced."""
+    check(replaced(Config(), "model.neuron.order", 1000))
+    with pytest.raises(ConfigError, match=r"model.neuron.order: 1001 is not possible; allowed is from 1 to 1000"):
+        check(replaced(Config(), "model.neuron.order", 1001))
+
+
 def test_strengths_and_taps_must_agree():
     with pytest.raises(ConfigError, match=r"chaos.taps: empty, but chaos.z0 is \(1.0,\)"):
         check(Config(chaos=Chaos(z0=(1.0,))))

@@ -306,6 +306,20 @@ def test_files_of_another_kind_or_size_are_omitted(tmp_path):
     assert answers[3].labels and not answers[3].problem
 
 
+def test_a_folder_of_other_classes_at_the_same_path_is_not_the_training_data(tmp_path):
+    run, config, _ = untrained_run(*KINDS["frames"], tmp_path)
+    splits, classes = folder.list_files(config)
+    good = shutil.copy(splits["test"][0].path, tmp_path / "good.npy")
+    files.write_json(run / "config.json", {"config": to_json(config), "classes": classes})
+    shutil.rmtree(tmp_path / "files")
+    for name in ("a", "b"):
+        (tmp_path / "files" / name).mkdir(parents=True)
+        for i in range(6):
+            pictures(tmp_path / "files" / name / str(i), np.random.default_rng(i))
+    (answer,) = predict.predict(run, good)
+    assert not answer.problem and answer.labels[0] in classes
+
+
 def test_frames_of_another_number_of_time_steps_are_refused_without_the_training_data_too(tmp_path):
     config = replaced(configs.load("folder"), "data.dir", str(tmp_path / "gone"))
     config = replaced(config, "model.time_steps", 3)

@@ -20,7 +20,7 @@ from csbp_jax import configs, data, models, neurons
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, Model, Neuron, from_json
 from csbp_jax.evaluation import published, restore
-from csbp_jax.export import arrays, metadata, nir_graph
+from csbp_jax.export import arrays, metadata, nir_graph, stablehlo
 from csbp_jax.models import layers
 from csbp_jax.models.base import Network
 from csbp_jax.training import run_json
@@ -57,7 +57,7 @@ def test_arrays_are_read_back_unchanged(run, restored, capsys):
         check_metadata(
             {name.removeprefix("about/"): str(file[name]) for name in file if name.startswith("about/")}, restored
         )
-        other = {name: file[name] for name in file if not name.startswith("about/")}
+        other = dict(file)
     for read in (tensors, other):
         assert read["params/conv1/conv/kernel"].shape == (3, 3, 1, 4)
         back = arrays.nested(read)
@@ -101,6 +101,15 @@ def firing_run(model, build=models.build):
     variables = jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(network.init, jax.random.key(0), x))
     config = dataclasses.replace(configs.load("digits"), model=model)
     return restore.RestoredRun(pathlib.Path("firing"), config, network.apply, variables, "last", 1, "", []), x
+
+
+@pytest.mark.parametrize("name", ["psn", "masked_psn", "sliding_psn"])
+def test_stablehlo_of_parallel_neurons_takes_any_batch(name):
+    restored, x = firing_run(Model(name="dense", features=(4,), neuron=Neuron(name=name)))
+    function = stablehlo.exported(restored)
+    for batch in (np.concatenate([x, x / 2, -x]), x):
+        logits = jax.jit(restored.apply)(restored.variables, batch)[0]
+        np.testing.assert_allclose(function.call(batch), logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("neuron", [Neuron(decay=0.5, learn="layer"), Neuron(name="sliding_psn")])
@@ -235,6 +244,29 @@ def test_tiny_networks_have_as_many_numbers_as_layers(features):
     model = Model(name="dense", features=features, time_steps=1, input_shape=features[:1], classes=3)
     graph = nir_graph.build(firing_run(model)[0], {})
     assert [target for source, target in graph.edges if source == "fc1"] == ["fc2_dense"]
+
+
+class Pixelwise(Network):
+    """A network of a user: a dense layer that mixes the channels of an image."""
+
+    layer: Any = layers.Dense
+
+    def body(self, x, train, run):
+        x = run(self.spiking(layers.ConvNormLIF)(4, name="conv1"), x)
+        x = run(self.spiking(self.layer)(6, name="mix"), x)
+        return nn.Dense(self.classes, name="readout")(layers.space_mean(x))
+
+
+def test_a_dense_layer_on_an_image_is_a_convolution_of_one_pixel(tmp_path):
+    restored, x = firing_run(Model(), lambda model: Pixelwise(10, 4, neurons.LIF(0.5, 0.4)))
+    read, aux = compare(restored, x, tmp_path)
+    assert read.nodes["mix_conv"].weight.shape == (6, 4, 1, 1) and min(aux.rates.values()) > 0.02
+
+
+def test_a_recurrent_layer_on_an_image_is_refused():
+    restored, _ = firing_run(Model(), lambda model: Pixelwise(10, 4, neurons.LIF(0.5), layer=layers.Recurrent))
+    with pytest.raises(ConfigError, match="mix: its matrix product is along the last of several axes; NIR cannot"):
+        nir_graph.build(restored, {})
 
 
 class Twice:

@@ -104,6 +104,21 @@ def test_a_second_push_is_a_second_revision(server, run):
         restore.restore(MODEL, "ema")
 
 
+def test_a_second_push_leaves_no_file_of_the_first_run(server, run, tmp_path):
+    first = shutil.copytree(run, tmp_path / "first")
+    (first / "experiment.py").write_text("")
+    publication.push(first, "user/net")
+    server.commit("user/net", {"LICENSE": b"MIT", ".gitattributes": b""})
+    (first / "experiment.py").unlink()
+    (first / "result.json").unlink()
+    before = len(server.repositories["user/net"])
+    for _ in range(2):  # the second finds nothing to delete
+        publication.push(first, "user/net", weights_of="chosen")
+    assert len(server.repositories["user/net"]) == before + 2
+    expected = {"README.md", "config.json", "model.safetensors", "LICENSE", ".gitattributes"}
+    assert set(server.repositories["user/net"]["main"]) == expected
+
+
 def test_commands_take_a_network_on_the_hub(server, folder, tmp_path, capsys):
     pushed(server, folder)
     np.save("a.npy", np.zeros((8, 8), np.uint8))

@@ -199,6 +199,18 @@ def test_the_time_step_is_that_of_the_metadata_or_the_argument(tmp_path):
             nir_file.from_graph(graph, dt=dt)
 
 
+def test_constants_of_one_number_are_not_spread_over_an_image():
+    one = np.ones(1, np.float32)
+    network, _ = nir_file.from_graph(chain((1, 2**31, 2**31), nir.Scale(one), nir.IF(one, one)))
+    operations: Any = [node.operation for node in network.graph.nodes]
+    scale, neuron, _ = operations
+    assert np.shape(scale.factor) == np.shape(neuron.gain) == np.shape(neuron.threshold) == ()
+    x = jnp.full((1, 2, 3, 3, 1), 0.7)
+    few, variables = nir_file.from_graph(chain((1, 3, 3), nir.Scale(2 * one), nir.LIF(DT * 2 * one, one, 0 * one, one)))
+    spikes = few.apply(variables, x)[0]
+    np.testing.assert_array_equal(spikes, jnp.stack([0 * x[:, 0], 1 + 0 * x[:, 0]], axis=1))
+
+
 zeros, ones = np.zeros(3, np.float32), np.ones(3, np.float32)
 REFUSED = {
     "n1: its v_leak is not 0": chain((3,), lif(3, v_leak=ones)),

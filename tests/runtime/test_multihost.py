@@ -178,7 +178,7 @@ def test_one_process_makes_the_cache_of_all(tmp_path):
 def test_the_slurm_script_requeues_what_can_resume_and_ends_with_the_code_of_the_run(code, restarts):
     """After a process was lost, not for ever: the cause may come back each time."""
     page = (processes.ROOT / "docs" / "scale.md").read_text()
-    (script,) = re.findall(r"```sh\n(#SBATCH.*?)```", page, re.DOTALL)
+    (script,) = re.findall(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)
     programs = f"srun() {{ return {code}; }}\nscontrol() {{ echo $1; }}\n"
     environment = {**os.environ, "SLURM_RESTART_COUNT": restarts}
     done = subprocess.run(["sh", "-c", programs + script], stdout=-1, text=True, env=environment)

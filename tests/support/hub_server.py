@@ -27,10 +27,11 @@ class Hub:
         self.token = "hf_secret"
         self.url = ""
 
-    def commit(self, repository, files):
-        """Add a commit with these files changed, and return its id."""
+    def commit(self, repository, files, deleted=()):
+        """Add a commit with these files changed and deleted, and return its id."""
         revisions = self.repositories[repository]
         content = revisions.get("main", {}) | files
+        content = {name: content[name] for name in content if name not in deleted}
         number = hashlib.sha1(repr((len(revisions), sorted(content.items()))).encode()).hexdigest()
         revisions[number] = revisions["main"] = content
         self.commits[repository, "main"] = number
@@ -113,12 +114,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return self._answer(200, body={"transfer": "basic", "objects": objects})
             case ["api", "models", user, name, "commit", "main"]:
                 changed: dict[str, bytes] = {}
+                deleted = []
                 for line in map(json.loads, body.splitlines()):
                     if line["key"] == "file":
                         changed[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
                     elif line["key"] == "lfsFile":
                         changed[line["value"]["path"]] = self.hub.uploaded[line["value"]["oid"]]
-                number = self.hub.commit(f"{user}/{name}", changed)
+                    elif line["key"] == "deletedFile":
+                        deleted.append(line["value"]["path"])
+                if not set(deleted) <= set(self.hub.repositories[f"{user}/{name}"]["main"]):
+                    return self._answer(404, {"X-Error-Code": "EntryNotFound"})
+                number = self.hub.commit(f"{user}/{name}", changed, deleted)
                 url = f"{self.hub.url}/{user}/{name}/commit/{number}"
                 return self._answer(200, body={"success": True, "commitOid": number, "commitUrl": url})
         raise AssertionError(self.path)

@@ -195,7 +195,7 @@ MISFITS = [
     ("sew_7b", SEW, {"neuron": Neuron()}, "does not have; its neurons are PLIF: --model.neuron.learn layer"),
     ("sew_7b", SEW, {"neuron": Neuron(decay=0.5, learn="channel")}, "needs .4,.; --model.neuron.learn layer"),
     ("sew_7b", SEW, {"name": "sew_wide_7b"}, "lacks .* of sew_wide_7b .*; it looks like --model.name sew_7b"),
-    ("sew_7b", SEW, {"name": "dense", "width": None}, "dense was not published in PyTorch; .* were: cnn6"),
+    ("sew_7b", SEW, {"name": "dense", "width": None}, "the names of dense in PyTorch are not known; .* are: cnn6"),
     ("sew_resnet18", cases.released("sew_resnet18"), {"norm": "tebn"}, "lacks bn1.p, "),
 ]  # fmt: skip
 
@@ -369,7 +369,7 @@ def test_a_network_without_published_names_takes_a_whole_table(tmp_path):
     variables = weights.load(path, case, table)
     expected = cases.draw("fc1/dense/kernel", (6, 5)).astype(np.float32)
     np.testing.assert_array_equal(variables["params"]["fc1"]["dense"]["kernel"], expected)
-    with pytest.raises(ConfigError, match=r"dense was not published in PyTorch; .* for others, write a table of names"):
+    with pytest.raises(ConfigError, match=r"names of dense in PyTorch are not known; .* for others, write a table"):
         weights.load(path, case)
     with pytest.raises(ConfigError, match="the table of names has no entry fc1/norm, a module of the network"):
         weights.load(path, case, {"fc1/dense": "0", "readout": "3"})

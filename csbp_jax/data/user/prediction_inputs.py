@@ -33,12 +33,13 @@ _PICTURES = (".png", ".jpg", ".jpeg")
 _ARRAYS = (".npy", ".npz")
 
 
-def reader(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Read, bool]:
+def reader(config: Config, paths: Sequence[pathlib.Path], classes: Sequence[str] = ()) -> tuple[Read, bool]:
     """Build a function that reads a file as a record ``[T or 1, ...]`` in the form of a run's data.
 
     Args:
       config: the run's complete config.
       paths: the files to read; they determine the type of content if the folder that the run was trained on is gone.
+      classes: names of the run's classes; empty if they are not known.
 
     Returns:
       ``read``, and whether records are frames of events (or features).
@@ -49,7 +50,7 @@ def reader(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Read, bool]:
     """
     name = config.data.name
     if name == "folder":
-        trained_on = _training_files(config)
+        trained_on = _training_files(config, classes)
         content = folder.content_type(trained_on, config.data.bad) if trained_on else _first_content_type(paths)
         readers_by_type: dict[str, Read] = {
             "pictures": functools.partial(_read_folder_picture, config),
@@ -62,10 +63,15 @@ def reader(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Read, bool]:
     return functools.partial(_read_picture, config), False
 
 
-def _training_files(config: Config) -> list[pathlib.Path]:
-    """List the files of the run's class folders; empty if they are gone."""
+def _training_files(config: Config, classes: Sequence[str]) -> list[pathlib.Path]:
+    """List the files of the run's class folders; empty if they are gone, or in their place are those of other classes.
+
+    The path of a published network is relative, so that another folder may be there.
+    """
     with contextlib.suppress(ConfigError, OSError):
-        return folder_files.paths_of(folder.list_files(config)[0])
+        splits, names = folder.list_files(config)
+        if not classes or names == list(classes):
+            return folder_files.paths_of(splits)
     return []
 
 
@@ -171,7 +177,9 @@ def _event_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
         if data.size is None:  # the network's pixels are then the camera's
             return size
         if not trained_on:
-            raise ConfigError(f"{data.dir}: is gone; the camera's size can only be read from its recordings")
+            raise ConfigError(
+                f"{data.dir}: is gone, or has other classes; the camera's size can only be read from its recordings"
+            )
         frames = 0 if data.resize == "events" else config.model.time_steps
         return folder_events.sensor_of(trained_on, data.bad, frames)
 
