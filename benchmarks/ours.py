@@ -1,7 +1,5 @@
 """Programs of this package for benchmarks.worker: the neuron, its memory traffic alone, and the chaos term."""
 
-import atexit
-import contextlib
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
@@ -17,9 +15,8 @@ from csbp_jax import chaos, models, neurons
 from csbp_jax.config import Neuron
 from csbp_jax.runtime import allocator
 
-GAPS = contextlib.ExitStack()
-GAPS.enter_context(allocator.filled_gaps())  # as in training, for as long as the worker runs
-atexit.register(GAPS.close)
+running = allocator.filled_gaps
+"""The context in which programs run: that of a training."""
 
 LARGEST_WITHOUT_A_LOOP = 4
 """Time steps that the neuron computes without a loop on CPU."""

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -155,10 +156,10 @@ def command_of(
 ) -> str:
     """The command of a study: its data set, if it has one, the options that differ from their defaults, and fields."""
     changed = {name: value for name, value in vars(options).items() if value != parser.get_default(name)}
-    words = [module, *([changed.pop("dataset")] if "dataset" in changed else [])]
+    words = [changed.pop("dataset")] if "dataset" in changed else []
     for name, value in changed.items():
         words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
-    return " ".join([*words, *fields])
+    return f"{module} {shlex.join([*words, *fields])}".rstrip()
 
 
 def provenance(command: str, packages: Sequence[str] = ("jax", "numpy", "scipy", "optax")) -> Content:

@@ -159,7 +159,10 @@ def group(runs: Sequence[FinishedRun], control: FinishedRun | None = None) -> li
     for run in runs:
         members = groups.setdefault(_values(run, differing), {})
         if (duplicate := members.setdefault(run.fields["seed"], run)) is not run:
-            raise ConfigError(f"{run.folder}: has the config and seed of {duplicate.folder}; name one of them")
+            raise ConfigError(
+                f"{run.folder}: has the seed of {duplicate.folder}, and differs in no field that can change a result; "
+                "name one of them"
+            )
     labels = [_label(next(iter(members.values())), differing) for members in groups.values()]
     by_setting = list(groups.values())
     named = None if control is None else list(groups).index(_values(control, differing))

@@ -14,6 +14,8 @@ SHARDS = "shards"
 """Directory of a sweep's shards."""
 
 _SPLITS = ("validation", "test")
+_MOST_WAITING = 2
+"""Chunks whose results wait for space on a full disk."""
 
 
 def chunk_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -22,8 +24,11 @@ def chunk_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def writer() -> Iterator[Callable[[pathlib.Path, dict[str, Any]], None]]:
-    """Yield ``write(file, content)`` of a chunk's results, which wait while the disk is full, at most to the end."""
+def writer(report: Callable[[str], None]) -> Iterator[Callable[[pathlib.Path, dict[str, Any]], None]]:
+    """Yield ``write(file, content)`` of a chunk's results; while the disk is full, those of two chunks wait for space.
+
+    They wait to the end of the context at most. ``report`` is called with a line that says so.
+    """
     waiting: dict[pathlib.Path, dict[str, Any]] = {}
 
     def write_waiting() -> None:
@@ -33,8 +38,10 @@ def writer() -> Iterator[Callable[[pathlib.Path, dict[str, Any]], None]]:
 
     def write(file: pathlib.Path, content: dict[str, Any]) -> None:
         waiting[file] = content
-        with files.full_disk_ignored():
+        with files.full_disk_ignored() if len(waiting) <= _MOST_WAITING else contextlib.nullcontext():
             write_waiting()
+        if waiting:
+            report(f"{file.parent}: the disk is full; results wait in memory; make room")
 
     try:
         yield write

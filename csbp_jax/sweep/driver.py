@@ -255,7 +255,7 @@ class _Layout:
                     raise ConfigError(
                         f"{folder}: {key}: {before[key]} in finished members, {value} now, which rounds otherwise "
                         "and shows in a chaotic run; go on as the sweep began (--chunk, --data-parallel, the same "
-                        "machine and devices), or start from scratch with FRESH=1 (--fresh)"
+                        "machine, devices and version of csbp_jax), or start from scratch with FRESH=1 (--fresh)"
                     )
 
 
@@ -276,7 +276,7 @@ def _train_missing(
     count, missing = (sum(len(members) for _, members in listed) for listed in (of_shard, left))
     groups_text = "1 compilation" if compilations == 1 else f"{compilations} compilations"
     console.print(f"{folder}: {count} members in {groups_text}, {missing} to train")
-    with terminal.logged_progress(console, max(total, 1)) as show, chunks.writer() as write:
+    with terminal.logged_progress(console, max(total, 1)) as show, chunks.writer(console.print) as write:
         done = 0
         for g, of_group in itertools.groupby(left, key=lambda item: item[0]):
             splits, _ = load(configs[groups[g][0]])

@@ -15,7 +15,7 @@ from csbp_jax.training.metrics_log import Row
 HIGH_STEPS_STOP, HIGH_EPOCHS_STOP = 100, 3
 """A run stops after this many steps or epochs, whichever are fewer steps, in a row with a task loss above its limit."""
 ALWAYS = 0.999
-"""A layer with more spikes per neuron per time step than this, averaged over an epoch, always fires."""
+"""A layer with a larger share than this of the spikes that it can have, averaged over an epoch, always fires."""
 
 _FIRST, _HIGH, _NORMAL = "first", "loss_high", "loss_normal"  # kinds of rows
 _HINTS = {

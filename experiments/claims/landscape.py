@@ -1,7 +1,8 @@
 """Run the plan of docs/results/landscape/plan.md: sharpness, barriers and training loss of CSBP's minima.
 
     python -m experiments.claims.landscape [--data-dir data] [--seeds N] [--parts nets loss]
-        [--nets docs/results/claims/generalisation.json] [--out docs/results/landscape]
+        [--nets docs/results/claims/generalisation.json docs/results/claims_events/events.json]
+        [--out docs/results/landscape]
 
 nets: sharpness and barriers of the nets of the study of generalisation, which are trained again. loss: training loss at
 equal gradient evaluations. --seeds: the largest number of seeds, rounded up to blocks. What is done is read from

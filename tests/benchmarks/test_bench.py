@@ -136,7 +136,7 @@ def test_a_part_joins_only_a_file_of_the_same_size(tmp_path, monkeypatch, capsys
     run.main(["--only", "dispatch", "--out", str(tmp_path)])
     content = json.loads(file.read_text())
     assert content["dispatch"] == "new" and content["allocator"] == "before"
-    assert content["allocators"] == {"dispatch": TUNABLES}
+    assert content["allocators"]["dispatch"].startswith(TUNABLES)
 
 
 def test_a_table_is_quoted_in_place_of_the_old_one():

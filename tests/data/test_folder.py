@@ -360,7 +360,7 @@ def steep(root):
 
 def columns(root):
     """Events as an npy of columns x, y, t, p."""
-    fill(root, lambda path, i: np.save(path, np.array([[1, 2, 1000 * k, k % 2] for k in range(6)])))
+    fill(root, lambda path, i: np.save(path, np.array([[1, 2, 20 * k, k % 2] for k in range(6)])))
 
 
 def cameras(root):

@@ -113,8 +113,11 @@ def test_a_disk_that_stays_full_ends_the_sweep(tmp_path, monkeypatch, nothing_tr
         write(file, content)
 
     monkeypatch.setattr(seals, "write_json", write_json)
+    shown = io.StringIO()
+    console = Console(file=shown, width=400)
     with pytest.raises(OSError, match="No space left"):
-        run(tmp_path, {"seed": [2, 3]})
+        sweep.run(SMALL, {"seed": range(4 * jax.device_count())}, name="s", root=tmp_path, console=console)
+    assert shown.getvalue().count("the disk is full; results wait in memory; make room") == 2
 
 
 def test_a_member_sees_the_data_of_the_run_alone(tmp_path):

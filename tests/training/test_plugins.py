@@ -573,6 +573,18 @@ def test_a_pair_beside_a_source_has_its_classes_though_it_lacks_their_records():
     assert [split.classes for split in splits.values()] == [10, 10, 10]
 
 
+def test_splits_may_have_frames_of_other_sizes_if_these_are_resized():
+    class Frames(list):
+        classes, events = 2, True
+
+    sizes = {"train": 12, "validation": 12, "test": 9}
+    given = {split: Frames([{"x": np.zeros((4, n, n, 2), np.uint8), "y": 0}] * 4) for split, n in sizes.items()}
+    config = replaced(replaced(Config(), "data.size", (6, 6)), "data.resize", "bilinear")
+    assert set(arrays.sources(given, config, "own")) == set(sizes)
+    with pytest.raises(ConfigError, match="give all splits one form"):
+        arrays.sources(given, Config(), "own")
+
+
 SOURCE = """class S(list):
     classes = np.int64(2)
     events = True

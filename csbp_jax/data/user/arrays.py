@@ -62,7 +62,7 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
         else UserSource(ArraySource(*pairs[split], classes), f"{origin}: data: {split}")
         for split in _SPLITS
     }
-    _check_one_form(splits)
+    _check_one_form(splits, config)
     return splits
 
 
@@ -158,20 +158,22 @@ def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None
             raise ConfigError(f"{option} is not possible for arrays of your own ({origin}); leave it out")
 
 
-def _check_one_form(splits: Mapping[str, UserSource]) -> None:
+def _check_one_form(splits: Mapping[str, UserSource], config: Config) -> None:
     """Check that all splits hold what train holds, whose form is that of the network and of its transforms."""
-    expected = _form(splits["train"])
+    expected = _form(splits["train"], config)
     for source in splits.values():
-        if len(source) and (form := _form(source)) != expected:
+        if len(source) and (form := _form(source, config)) != expected:
             raise ConfigError(f"{source.name}: holds {form}, but train {expected}; give all splits one form")
 
 
-def _form(source: UserSource) -> str:
+def _form(source: UserSource, config: Config) -> str:
     x = np.asarray(example_batch(source)["x"])
+    resized_to = config.data.size if source.events and config.data.resize != "events" else None
+    shape = (*resized_to, *x.shape[4:]) if resized_to else x.shape[2:]
     # Counts are the same numbers in any type, but an integer's brightness is relative to its type.
     scale = str(x.dtype) if x.dtype.kind in "iu" else "floats"
     kind = "frames" if source.events else f"still inputs of {scale}"
-    return f"{kind} {x.shape[2:]}, {source.classes} classes"
+    return f"{kind} {shape}, {source.classes} classes"
 
 
 def _check_time_steps(shape: tuple[int, ...], config: Config, origin: str) -> None:

@@ -124,8 +124,8 @@ def _lists_events(x: Array) -> bool:
     t, p = x[:, 2], x[:, 3]
     if not ((x[:, :3] >= 0).all() and (t[1:] >= t[:-1]).all() and np.isin(p, (-1, 0, 1)).all()):
         return False
-    # Times are microseconds. Spikes and counts of a channel may rise as well, but not by a millisecond's 1000.
-    return int(t[-1]) - int(t[0]) >= 1000
+    # Spikes and counts of a channel may rise as well, but hardly by as much as times do.
+    return int(t[-1]) - int(t[0]) >= 100
 
 
 def holds_events(path: pathlib.Path) -> bool:
