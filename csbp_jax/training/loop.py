@@ -110,7 +110,7 @@ def train(
             console.print(f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
         else:
             job = _Job(run, splits, stop, folder, store, identity, console, steps_traced)
-            with stop.deferred(), allocator.filled_gaps():
+            with stop.deferred():
                 saved, rows = _train_epochs(job, saved, first_batch)
             stop.raise_if_requested()
             result = selection.test_results(run, saved, splits["test"], rows, stop.raise_if_requested)
@@ -249,6 +249,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                 last_saved = position
 
         # Train.
+        stack.enter_context(allocator.filled_gaps())  # from here on, since a compilation before uses those of the last
         step = start
         try:
             for epoch in range(monitor.epochs + 1, config.epochs + 1):
