@@ -222,6 +222,10 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
         for label, steps, moved in (("T=4", 4, 56), ("T=16", 16, 56), ("T=100", 100, 48))
     },
     **{f"sliding_psn over lif, per state, {label}": functools.partial(passes, label=label) for label in TS},
+    "start to first step, nothing compiled": (
+        "three programs are compiled, for the initial state, the norms of the gradients and the step, which takes most "
+        "of the time on this processor"
+    ),
     "dispatch of a step": (
         "most of it is JAX handing over the state's leaves (tables.md, a step that only increments a counter), and "
         "some the allocator's single arena (also there)"
