@@ -288,12 +288,10 @@ def _train_missing(
                     padded = members + [members[-1]] * (layout.size - len(members))
 
                     names = f"members {members[0]} to {members[-1]}" if len(members) > 1 else f"member {members[0]}"
-                    of_epochs = f"of {resolved[members[0]].epochs}"
+                    text = f"{names}, epoch {{}} of {resolved[members[0]].epochs}"
 
-                    def show_epoch(
-                        epoch: int, names: str = names, of: str = of_epochs, count: int = len(members), done: int = done
-                    ) -> None:
-                        show(done + epoch * count, f"{names}, epoch {epoch} {of}")
+                    def show_epoch(epoch: int, text: str = text, count: int = len(members), done: int = done) -> None:
+                        show(done + epoch * count, text.format(epoch))
 
                     chunk_results = train(runs, [resolved[number] for number in padded], show_epoch)[: len(members)]
                     content = {"members": members, "results": chunk_results, "how": layout.as_json()}

@@ -249,7 +249,8 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                 last_saved = position
 
         # Train.
-        stack.enter_context(allocator.filled_gaps())  # from here on, since a compilation before uses those of the last
+        # Not earlier: the compilation of the step takes its memory from the gaps that those before it have left.
+        stack.enter_context(allocator.filled_gaps())
         step = start
         try:
             for epoch in range(monitor.epochs + 1, config.epochs + 1):
