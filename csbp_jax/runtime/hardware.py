@@ -77,10 +77,27 @@ def flops(step: jax.stages.Wrapped, *arguments: Any) -> float:
     """Count the floating-point operations of a jitted function over all devices, by XLA's own count.
 
     XLA counts before it optimises, so recomputation (remat) is included. Convolutions are counted as plain sums of
-    products, also where the CPU's form of them (``csbp_jax.models.winograd``) needs fewer.
+    products, also where the CPU's form of them (``csbp_jax.models.winograd``) needs fewer. JAX's plugins, those of TPUs
+    and GPUs, count compiled programs only: their programs are counted by JAX's CPU. The result is 0 if JAX_PLATFORMS
+    leaves the CPU out.
     """
     with jax.default_matmul_precision("highest"):
-        return float((step.lower(*arguments).cost_analysis() or {})["flops"])
+        lowered = step.lower(*arguments)
+    counts = lowered.cost_analysis()
+    if counts is None:
+        counts = _counts_by_cpu(lowered)
+    return float(counts.get("flops", 0.0))
+
+
+def _counts_by_cpu(lowered: jax.stages.Lowered) -> dict[str, float]:
+    try:
+        from jaxlib._jax import hlo_module_cost_analysis  # what Lowered.cost_analysis calls on a CPU
+
+        client = jax.local_devices(backend="cpu")[0].client
+    except (ImportError, RuntimeError):  # of a jaxlib that has moved it; no CPU in JAX_PLATFORMS
+        return {}
+    counts: dict[str, float] = hlo_module_cost_analysis(client, lowered.compiler_ir("hlo").as_hlo_module())
+    return counts
 
 
 def memory_stats() -> dict[str, int]:

@@ -37,6 +37,27 @@ def test_a_matrix_product_has_two_operations_for_each_of_its_products():
     assert hardware.flops(product, jnp.ones((6, 5)), jnp.ones((5, 7))) == 2 * 6 * 5 * 7
 
 
+@pytest.fixture
+def uncounted(monkeypatch):
+    """``Lowered.cost_analysis`` as of JAX's plugins, for TPUs and GPUs."""
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: None)
+
+
+def test_a_program_that_its_device_does_not_count_is_counted_by_the_cpu(uncounted):
+    devices = jax.sharding.Mesh(jax.devices(), "data")
+    rows = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("data"))
+    product = jax.jit(lambda a, b: a @ b, in_shardings=(rows, None))
+    assert hardware.flops(product, jnp.ones((16, 5)), jnp.ones((5, 7))) == 2 * 16 * 5 * 7
+
+
+def test_nothing_is_counted_where_jax_has_no_cpu(uncounted, monkeypatch):
+    def fail(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", fail)
+    assert hardware.flops(jax.jit(lambda a, b: a @ b), jnp.ones((6, 5)), jnp.ones((5, 7))) == 0
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere nothing is asked of the compiler")
 def test_a_training_step_on_cpu_leaves_no_convolution_to_ynnpack():
     """One that is large enough for it. If the first is false, the default has changed, and the option is idle."""
@@ -89,6 +110,7 @@ def profiled_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(hardware.PEAK_FLOPS, jax.devices()[0].device_kind, 1e9)
+        patch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: None)  # as there: they are TPUs and GPUs
         return folder, run(folder, profile="3:2")
 
 
