@@ -9,6 +9,7 @@ from typing import Any
 from jax.tree_util import tree_leaves_with_path
 
 from csbp_jax.config import ConfigError, one_line, suggestion
+from csbp_jax.weights import matching
 from csbp_jax.weights.names import Table
 
 UserTable = Mapping[str, str | None]
@@ -45,7 +46,7 @@ def merged(base: Table | None, user: UserTable, shapes: Any) -> Table:
     Raises:
       ConfigError: the table names a module that the network does not have.
     """
-    leaves = ["/".join(entry.key for entry in path[1:]) for path, _ in tree_leaves_with_path(shapes)]
+    leaves = [matching.name_of(path) for path, _ in tree_leaves_with_path(shapes)]
     known = dict.fromkeys([*(base.names if base else ()), *(leaf.rpartition("/")[0] for leaf in leaves), *leaves])
     names = {module: name for module, name in user.items() if name is not None}
     for module in names:
