@@ -13,7 +13,6 @@ import numpy as np
 
 from csbp_jax.config import Config, replaced
 from csbp_jax.configs import load
-from csbp_jax.runtime.files import write_json
 from experiments import accuracy, study
 from experiments.speakers import KNOWN, SPEAKERS, left_out
 from experiments.statistics import student_dict
@@ -69,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     content = {"seeds": options.seeds} | summary(splits)
     content |= study.provenance(f"python -m {MODULE} --seeds {options.seeds}", ("jax", "flax", "optax", "numpy"))
     options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "delays.json", json.loads(json.dumps(content, default=float)))
-    (options.out / "table.md").write_text(table(content) + "\n")
-    print(table(content))
+    study.write(options.out, "delays", json.loads(json.dumps(content, default=float)), table(content))
 
 
 if __name__ == "__main__":

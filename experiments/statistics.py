@@ -158,18 +158,6 @@ def power(effect: float, sd: float, pairs: int, alpha: float = 0.05) -> float:
     return float(stats.nct.sf(critical, pairs - 1, abs(shift)) + other_side)
 
 
-def power_of_equivalence(margin: float, sd: float, pairs: int, alpha: float = 0.05) -> float:
-    """Probability that two one-sided t tests show a difference below ``margin``, where the true difference is 0.
-
-    By integration over the standard deviation that the pairs happen to show (Phillips, J. Pharmacokin. 1990).
-    """
-    freedom, critical = pairs - 1, stats.t.ppf(1 - alpha, pairs - 1)
-    quantiles = (np.arange(2000) + 0.5) / 2000
-    shown = sd * np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
-    room = np.maximum(margin * np.sqrt(pairs) / sd - critical * shown / sd, 0)
-    return float(np.mean(2 * stats.norm.cdf(room) - 1))
-
-
 def pairs_needed(probability: Callable[[int], float], wanted: float = 0.8, most: int = 100_000) -> int:
     """The smallest number of pairs with at least the wanted power.
 

@@ -1,6 +1,6 @@
 """Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
-from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
+from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, one_line, suggestion
 from csbp_jax.config.forms import flatten, flatten_json, from_json, replaced, run_name, to_json
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
@@ -34,6 +34,7 @@ __all__ = [
     "flatten",
     "flatten_json",
     "from_json",
+    "one_line",
     "replaced",
     "run_name",
     "suggestion",

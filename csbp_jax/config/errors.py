@@ -37,6 +37,11 @@ def _is_control(character: str) -> bool:
     return category in ("Cc", "Cf", "Zl", "Zp") and character not in "\n\u200c\u200d"
 
 
+def one_line(error: BaseException) -> str:
+    """Return the message of an error as one line, or its type's name if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def suggestion(word: str, names: Collection[str]) -> str:
     """Return the names nearest to a wrong word, ``"perhaps you meant ..."``, or all of them, ``"there are ..."``.
 

@@ -1,9 +1,11 @@
 """The UCI optical digits, which ship inside the package."""
 
+import functools
 import json
 import pathlib
 import zlib
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +41,23 @@ def load(config: Config, data_dir: pathlib.Path) -> dict[str, ArraySource]:
         raise ConfigError(f"data.size: {config.data.size} is not possible for digits; leave it out")
     if others := [name for name in config.data.augment if name not in ("mixup", "cutmix")]:
         raise ConfigError(f"data.augment: {', '.join(others)} is not possible for digits; allowed are mixup, cutmix")
-    shipped = resources.files("csbp_jax.data")
-    with shipped.joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
-        x, y = arrays["x"].astype(np.float32)[:, None, :, :, None] / 16, arrays["y"].astype(np.int32)
-    splits = json.loads(shipped.joinpath("digits_split.json").read_text())
-    return {split: ArraySource(x[indices], y[indices], classes=10) for split, indices in splits.items()}
+    x = arrays()["x"].astype(np.float32)[:, None, :, :, None] / 16
+    y = arrays()["y"].astype(np.int32)
+    return {split: ArraySource(x[indices], y[indices], classes=10) for split, indices in splits().items()}
+
+
+@functools.cache
+def arrays() -> dict[str, NDArray[Any]]:
+    """Read the shipped digits: grey values ``x [1797, 8, 8]`` from 0 to 16, and labels ``y [1797]``."""
+    with resources.files("csbp_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as content:
+        return dict(content)
+
+
+def splits() -> dict[str, list[int]]:
+    """Read the numbers of the digits of each split."""
+    text = resources.files("csbp_jax.data").joinpath("digits_split.json").read_text()
+    content: dict[str, list[int]] = json.loads(text)
+    return content
 
 
 def from_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

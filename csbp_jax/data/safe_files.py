@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.runtime import files
 
 MAX_FILE_BYTES = 2**32
@@ -47,12 +47,7 @@ def read_bytes(path: pathlib.Path) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, MemoryError) as error:
-        raise ConfigError(f"{path}: cannot be read ({reason(error)}); check the file") from None
-
-
-def reason(error: BaseException) -> str:
-    """Return the message of an error as one line, or its type's name if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); check the file") from None
 
 
 class ArrayFile(NamedTuple):
@@ -86,7 +81,7 @@ class ArrayFile(NamedTuple):
         except ConfigError:
             raise
         except Exception as error:  # zipfile, zlib and numpy's parser of headers raise many types on a damaged file
-            cause = f"{name}: {reason(error)}" if name else reason(error)
+            cause = f"{name}: {one_line(error)}" if name else one_line(error)
             raise ConfigError(f"{self.path}: cannot be read ({cause}); save it again as .npy or .npz") from None
 
 
@@ -106,7 +101,7 @@ def open_arrays(path: pathlib.Path) -> Iterator[ArrayFile]:
             if archive is None and start != np.lib.format.MAGIC_PREFIX:
                 raise ValueError("it is in neither format" if start else "it is empty")
         except Exception as error:  # likewise
-            raise ConfigError(f"{path}: cannot be read ({reason(error)}); save it again as .npy or .npz") from None
+            raise ConfigError(f"{path}: cannot be read ({one_line(error)}); save it again as .npy or .npz") from None
         yield ArrayFile(path, file, archive)
 
 

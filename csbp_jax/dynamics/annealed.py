@@ -1,13 +1,13 @@
 """Growth of small differences along the annealed run that is trained."""
 
 from collections.abc import Iterable
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from csbp_jax.dynamics.lyapunov import lyapunov_many
-from csbp_jax.dynamics.state import Options, PyTree, Step
+from csbp_jax.dynamics.state import PyTree, Step
 
 
 def rise(history: ArrayLike, every: int = 1) -> NDArray[Any]:
@@ -38,7 +38,16 @@ def rise(history: ArrayLike, every: int = 1) -> NDArray[Any]:
     return largest
 
 
-def annealed_rises(step: Step, states: PyTree, batches: Iterable[Any], **options: Unpack[Options]) -> NDArray[Any]:
+def annealed_rises(
+    step: Step,
+    states: PyTree,
+    batches: Iterable[Any],
+    every: int = 1,
+    warmup: int = 0,
+    *,
+    dynamical_leaves: PyTree = None,
+    seed: int = 0,
+) -> NDArray[Any]:
     """Compute the :func:`rise` of K annealed runs at once, by the largest tangent exponent, on the same batches.
 
     A step must anneal by itself, so the state holds the number of the step, which is not a dynamical leaf: training
@@ -48,11 +57,13 @@ def annealed_rises(step: Step, states: PyTree, batches: Iterable[Any], **options
       step: the map; jittable. The same function object is compiled once over calls.
       states: initial states; each leaf has a leading axis ``[K]``.
       batches: one input of ``step`` per step of the annealed run.
-      options: ``every``, ``warmup``, ``dynamical_leaves`` and ``seed`` of :func:`csbp_jax.dynamics.lyapunov.lyapunov`.
-        Without a warm-up, the first steps also hold the alignment of the first, random direction.
+      warmup: number of initial steps that are not counted. Without a warm-up, the first steps also hold the alignment
+        of the first, random direction.
+
+    The other arguments, and the errors raised, are those of :func:`csbp_jax.dynamics.lyapunov.lyapunov`.
 
     Returns:
       ``[K]``, in nats.
     """
-    _, _, history = lyapunov_many(step, states, batches, 1, **options)
-    return rise(history[..., 0], options.get("every", 1))
+    _, _, history = lyapunov_many(step, states, batches, 1, every, warmup, dynamical_leaves=dynamical_leaves, seed=seed)
+    return rise(history[..., 0], every)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from jax.flatten_util import ravel_pytree
 
 from csbp_jax.dynamics.state import (
     Mask,
-    Options,
     PyTree,
     Statistics,
     Step,
@@ -78,26 +77,34 @@ def finite_size(
 
 
 def finite_size_many(
-    step: Step, states: PyTree, batches: Iterable[Any], deltas: jax.Array, **options: Unpack[Options]
+    step: Step,
+    states: PyTree,
+    batches: Iterable[Any],
+    deltas: jax.Array,
+    every: int = 1,
+    warmup: int = 0,
+    *,
+    dynamical_leaves: PyTree = None,
+    seed: int = 0,
 ) -> Statistics:
     """Compute :func:`finite_size` of K runs at once, on the same batches.
 
-    Each leaf of ``states`` has a leading axis of runs; the other arguments, also ``every``, ``warmup``,
-    ``dynamical_leaves`` and ``seed``, are those of :func:`finite_size`.
+    Each leaf of ``states`` has a leading axis of runs. The other arguments, and the errors raised, are those of
+    :func:`finite_size`.
 
     Returns:
       ``(exponents [K, M], stderr [K, M], history [chunks, K, M])``.
     """
-    every, leaves, seed = options.get("every", 1), options.get("dynamical_leaves"), options.get("seed", 0)
-    mask = mask_of(states, leaves)
-    nearby, deltas = jax.vmap(lambda state: _start(state, deltas, leaves, seed)[1:], out_axes=(0, None))(states)
+    mask = mask_of(states, dynamical_leaves)
+    start = jax.vmap(lambda state: _start(state, deltas, dynamical_leaves, seed)[1:], out_axes=(0, None))
+    nearby, deltas = start(states)
     growth = record(
         functools.partial(_advance, _step_all_many, step),
         lambda nearby: _rescale_many(mask, nearby, deltas),
         nearby,
         batches,
         every,
-        options.get("warmup", 0),
+        warmup,
     )
     return summary(growth, every)
 

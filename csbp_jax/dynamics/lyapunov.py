@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,6 @@ from jax.flatten_util import ravel_pytree
 
 from csbp_jax.dynamics.state import (
     Mask,
-    Options,
     PyTree,
     Statistics,
     Step,
@@ -74,20 +73,27 @@ def lyapunov(
 
 
 def lyapunov_many(
-    step: Step, states: PyTree, batches: Iterable[Any], n: int = 1, **options: Unpack[Options]
+    step: Step,
+    states: PyTree,
+    batches: Iterable[Any],
+    n: int = 1,
+    every: int = 1,
+    warmup: int = 0,
+    *,
+    dynamical_leaves: PyTree = None,
+    seed: int = 0,
 ) -> Statistics:
     """Compute :func:`lyapunov` of K runs at once, on the same batches.
 
-    Each leaf of ``states`` has a leading axis of runs. The other arguments, including ``every``, ``warmup``,
-    ``dynamical_leaves`` and ``seed``, are those of :func:`lyapunov`.
+    Each leaf of ``states`` has a leading axis of runs. The other arguments, and the errors raised, are those of
+    :func:`lyapunov`.
 
     Returns:
       ``(exponents [K, n], stderr [K, n], history [chunks, K, n])``.
     """
-    every, warmup = options.get("every", 1), options.get("warmup", 0)
-    mask, states = mask_of(states, options.get("dynamical_leaves")), strongly_typed(states)
+    mask, states = mask_of(states, dynamical_leaves), strongly_typed(states)
     vectors = jax.vmap(lambda state: ravel_pytree(select(state, mask))[0])(states)
-    frames = jnp.broadcast_to(directions(vectors.shape[1], n, options.get("seed", 0)), (*vectors.shape, n))
+    frames = jnp.broadcast_to(directions(vectors.shape[1], n, seed), (*vectors.shape, n))
     advance = functools.partial(_step_tangents_many, step, mask)
     return summary(record(advance, _orthonormalise_many, (states, frames), batches, every, warmup), every)
 

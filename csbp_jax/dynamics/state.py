@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,6 @@ Mask = tuple[bool, ...]
 
 Statistics = tuple[jax.Array, jax.Array, jax.Array]
 """``(means, standard errors of the means, values of all chunks)``."""
-
-
-class Options(TypedDict, total=False):
-    """Keyword arguments that all exponents have in common; see ``dynamics.lyapunov``."""
-
-    every: int
-    warmup: int
-    dynamical_leaves: PyTree
-    seed: int
 
 
 def mask_of(state: PyTree, dynamical_leaves: PyTree) -> Mask:

@@ -28,6 +28,14 @@ def check_split(split: str) -> None:
         raise ConfigError(f"--split: {split!r} is not possible; allowed are {', '.join(SPLITS)}")
 
 
+def spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
+    """Return ``count`` of the rows at even distances, or all of them if there are no more."""
+    if count is None or count >= len(rows):
+        return rows
+    chosen: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    return chosen
+
+
 def apply_batched(
     run: RestoredRun, events: bool, measure: Measure
 ) -> Callable[[data.DataSource], Iterator[tuple[NDArray[np.bool_], Any]]]:

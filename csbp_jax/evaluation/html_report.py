@@ -163,10 +163,10 @@ def _run_sections(
 
 
 def _accuracies(label: str, epoch: dict[str, Any]) -> list[Any]:
-    """Return the row of an epoch; a run without validation or test data lacks some of its cells."""
-    accuracies = [f"{epoch[name]:.2%}" if name in epoch else "" for name in ("test_accuracy", "validation_accuracy")]
+    """Return the row of an epoch, whose loss may be missing."""
     loss = f"{epoch['test_loss']:.4g}" if "test_loss" in epoch else ""
-    return [label, *accuracies, epoch["epoch"], loss, epoch.get("test_count", "")]
+    accuracies = f"{epoch['test_accuracy']:.2%}", f"{epoch['validation_accuracy']:.2%}"
+    return [label, *accuracies, epoch["epoch"], loss, epoch["test_count"]]
 
 
 def _sweep_sections(folder: pathlib.Path) -> Iterator[str]:

@@ -57,7 +57,7 @@ def inspect(
     restored = run if isinstance(run, restore.RestoredRun) else restore.restore(run)
     records = restore.load_data(restored, data_dir)[0][split]
     folder = output_folder(restored.folder, "figures", "figures/inspect")
-    rows = np.unique(np.linspace(0, len(records) - 1, examples).round().astype(int))
+    rows = forward.spread(np.arange(len(records)), examples)
     source = data.Unaugmented(records, rows)
     size = min(len(rows), restored.config.eval_batch_size)
     smaller = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax import data
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.source import Record
 from csbp_jax.data.user import arrays, prediction_inputs
 from csbp_jax.evaluation import forward, restore
@@ -118,7 +118,7 @@ def _groups(
             record = reader.read(path)
             _check_fit(run, reader.events, record, path)
         except (ConfigError, OSError) as error:
-            answers[i] = Answer(str(path), [], [], " ".join(str(error).split()))
+            answers[i] = Answer(str(path), [], [], one_line(error))
             continue
         except MemoryError:
             answers[i] = Answer(str(path), [], [], f"{path}: needs more memory than this machine has; make it smaller")

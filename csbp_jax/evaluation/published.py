@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 
 WeightsOf = Literal["last", "chosen", "ema"]
 """Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
@@ -88,7 +88,7 @@ def read_variables(folder: pathlib.Path, shapes: dict[str, Any]) -> dict[str, An
             )
             return variables
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{file}: cannot be read ({' '.join(str(error).split())}); fetch it again") from None
+        raise ConfigError(f"{file}: cannot be read ({one_line(error)}); fetch it again") from None
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -132,6 +132,7 @@ def restore(
     else:
         like = checkpoint_content(state, metric_shapes(recipe, state))
         variables, epoch = _from_checkpoint(folder, weights_of, like, run_json.identity(content))
+    classes = content.get("classes", [])
     return RestoredRun(
         output_folder,
         config,
@@ -140,7 +141,7 @@ def restore(
         weights_of,
         epoch,
         content.get("data", ""),
-        _classes(content, config),
+        classes if len(classes) == config.model.classes else [],
         own,
         recipe.model.neuron if isinstance(recipe.model, Network) else None,
     )
@@ -213,13 +214,6 @@ def _locate(run: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
         address = hub.parse(run)
         return hub.download(address), hub.output_folder(address)
     return pathlib.Path(run), pathlib.Path(run)
-
-
-def _classes(content: dict[str, Any], config: Config) -> list[str]:
-    names = content.get("classes", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return []
-    return names if len(names) == config.model.classes else []
 
 
 def metric_shapes(recipe: learner.Recipe, state: learner.State) -> Any:

@@ -16,7 +16,7 @@ def write(runs: str | pathlib.Path | Sequence[str | pathlib.Path], follow: bool 
     Its wall time is the start of the run, the time of its ``config.json``, plus its ``seconds``, which exclude pauses.
 
     Args:
-      runs: folders of the runs.
+      runs: folders of the runs, or one.
       follow: keep adding new rows until all runs are finished.
 
     Returns:

@@ -56,7 +56,7 @@ class PLIFNet(PublishedNetwork):
     def first(self, x: jax.Array, features: int, run: RunLayer) -> jax.Array:
         """Apply the first convolution, norm and neuron."""
         steps = self.steps_of_first_norm(x)
-        current = functools.partial(layers.ConvNorm, kernel_init=layers.TORCH, norm=self.make_norm(), dtype=self.dtype)
+        current = self.spiking(layers.ConvNorm, kernel_init=layers.TORCH)
         x = run(current(features, time_steps=steps, name="conv1"), x)
         return run(layers.Spike(self.time_steps, self.dtype, name="conv1_spike"), x)
 

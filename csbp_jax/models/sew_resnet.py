@@ -42,9 +42,7 @@ class ResNet(ResidualNetwork):
 
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         steps = self.steps_of_first_norm(x)
-        stem = functools.partial(
-            layers.ConvNorm, kernel_init=layers.HE_FAN_OUT, norm=self.make_norm(), dtype=self.dtype
-        )
+        stem = self.spiking(layers.ConvNorm, kernel_init=layers.HE_FAN_OUT)
         x = run(stem(self.wide(64), kernel=7, stride=2, time_steps=steps, name="stem"), x)
         x = run(layers.Spike(self.time_steps, self.dtype, name="stem_spike"), x)
         x = layers.max_pool(x, size=3, stride=2, pad=1)

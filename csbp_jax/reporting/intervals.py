@@ -35,8 +35,8 @@ def student(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def wilson(successes: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Compute the ends of Wilson's score interval of a share, which lie within [0, 1].
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """Compute the ends of Wilson's 95 % score interval of a share, which lie within [0, 1].
 
     >>> wilson(10, 10)
     (0.7224..., 1.0)
@@ -44,12 +44,12 @@ def wilson(successes: int, count: int, confidence: float = 0.95) -> tuple[float,
     Raises:
       ValueError: ``count`` is 0, or less than ``successes``.
     """
-    low, high = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    low, high = stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
     return float(low), float(high)
 
 
-def student_of_shares(shares: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Compute the mean of shares, such as accuracies, with an interval that stays in [0, 1].
+def student_of_shares(shares: Sequence[float]) -> Interval:
+    """Compute the mean of shares, such as accuracies, with a 95 % interval that stays in [0, 1].
 
     It is Student's t interval on the logit scale, ``expit(logit(mean) +- t s / (sqrt(n) mean (1 - mean)))``: close to
     :func:`student` where that is far from 0 and 1, and asymmetric elsewhere. Without spread, as where all shares are 1,
@@ -60,7 +60,7 @@ def student_of_shares(shares: Sequence[float], confidence: float = 0.95) -> Inte
     """
     if not all(0 <= share <= 1 for share in shares):
         raise ValueError("shares are in [0, 1]")
-    mean, low, high = student(shares, confidence)
+    mean, low, high = student(shares)
     if low is None or high is None or low == high:
         return Interval(mean, low, high)
     half = (high - mean) / (mean * (1 - mean))

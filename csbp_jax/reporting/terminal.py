@@ -23,22 +23,6 @@ from rich.text import Text
 
 from csbp_jax.config import escaped
 
-__all__ = [
-    "Console",
-    "Show",
-    "gradient_share",
-    "is_live",
-    "kicks",
-    "logged_progress",
-    "make_console",
-    "print_result",
-    "print_table",
-    "progress",
-    "progress_line",
-    "stages",
-]
-
-
 Show = Callable[[str, int, int], None]
 """Progress callback ``show(stage, done, total)`` of :func:`stages`; a total of 0 is unknown."""
 
@@ -193,22 +177,20 @@ def print_result(
     console: Console, run: pathlib.Path, result: dict[str, Any], checkpoints: str | os.PathLike[str]
 ) -> None:
     """Print the accuracies per kind of weights, the training time, and the paths of the run's files."""
-    table = Table(title=f"{run.name}: {result['seconds']:.0f} s of training", title_justify="left")
-    table.add_column("weights of")
-    for heading in ("epoch", "validation accuracy", "test accuracy", "examples"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for label, key in (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema")):
-        if key not in result:
-            continue
-        accuracies = result[key]
-        table.add_row(
+    kinds = (("last epoch", "last"), ("validation-chosen", "chosen"), ("moving average", "ema"))
+    rows = [
+        [
             label,
-            str(accuracies["epoch"]),
-            f"{accuracies['validation_accuracy']:.2%}",
-            f"{accuracies['test_accuracy']:.2%}",
-            str(accuracies["test_count"]),
-        )
-    console.print(table)
+            str(epoch["epoch"]),
+            f"{epoch['validation_accuracy']:.2%}",
+            f"{epoch['test_accuracy']:.2%}",
+            str(epoch["test_count"]),
+        ]
+        for label, key in kinds
+        if (epoch := result.get(key))
+    ]
+    headings = ["weights of", "epoch", "validation accuracy", "test accuracy", "examples"]
+    print_table(console, f"{run.name}: {result['seconds']:.0f} s of training", headings, rows)
     if result.get("stopped_early"):
         console.print(f"stopped early: no epoch after {result['chosen']['epoch']} was better in validation")
     for label, path in (

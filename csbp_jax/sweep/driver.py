@@ -24,7 +24,7 @@ from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting import plots_sweep, terminal
 from csbp_jax.reporting.format import fields_text, value_text
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import allocator
+from csbp_jax.runtime import allocator, sharding
 from csbp_jax.sweep import chunks, grid, tables
 from csbp_jax.sweep.tables import Setting
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
@@ -233,7 +233,7 @@ class _Layout:
         axis = self.mesh.shape["member"]
         size = chunk or axis * (1 if jax.default_backend() == "cpu" else 32)
         # More than the largest compile group would only be copies.
-        self.size = -(-min(size, largest_group) // axis) * axis
+        self.size = sharding.rounded_up(min(size, largest_group), axis)
 
     def as_json(self) -> dict[str, Any]:
         layout: dict[str, Any] = {

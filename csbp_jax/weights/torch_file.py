@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.weights import torch_pickle
 
 _WRAPPERS = ("model", "net", "state_dict", "model_state_dict")
@@ -51,7 +51,7 @@ def read(path: str | os.PathLike[str]) -> StateDict:
     except zipfile.BadZipFile as error:
         raise ConfigError(f"{path}: {_not_a_zip(path, error)}") from None
     except Exception as error:  # damaged bytes make zipfile, pickle and numpy raise nearly anything
-        raise ConfigError(f"{path}: damaged ({' '.join(str(error).split())}); fetch it again") from None
+        raise ConfigError(f"{path}: damaged ({one_line(error)}); fetch it again") from None
     prefix = "module." if all(key.startswith("module.") for key in arrays) else ""
     return StateDict({key.removeprefix(prefix): array for key, array in arrays.items()}, entry)
 
@@ -66,7 +66,7 @@ def _not_a_zip(path: str | os.PathLike[str], error: Exception) -> str:
             "written before PyTorch 1.6; if you trust it, convert it: "
             "torch.save(torch.load(old, map_location='cpu', weights_only=True), new)"
         )
-    return f"not a PyTorch checkpoint, or cut short ({' '.join(str(error).split())}); fetch it again"
+    return f"not a PyTorch checkpoint, or cut short ({one_line(error)}); fetch it again"
 
 
 def _root(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> str:

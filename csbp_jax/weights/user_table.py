@@ -8,7 +8,8 @@ from typing import Any
 
 from jax.tree_util import tree_leaves_with_path
 
-from csbp_jax.config import ConfigError, suggestion
+from csbp_jax.config import ConfigError, one_line, suggestion
+from csbp_jax.weights import matching
 from csbp_jax.weights.names import Table
 
 UserTable = Mapping[str, str | None]
@@ -28,7 +29,7 @@ def read(file: str | os.PathLike[str]) -> UserTable:
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); name a table of names") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: not JSON ({' '.join(str(error).split())})") from None
+        raise ConfigError(f"{file}: not JSON ({one_line(error)})") from None
     if not isinstance(table, dict) or not all(isinstance(value, str | None) for value in table.values()):
         raise ConfigError(f'{file}: not a table of names, such as {{"conv1/conv": "features.0", "aux_head": null}}')
     return table
@@ -45,7 +46,7 @@ def merged(base: Table | None, user: UserTable, shapes: Any) -> Table:
     Raises:
       ConfigError: the table names a module that the network does not have.
     """
-    leaves = ["/".join(entry.key for entry in path[1:]) for path, _ in tree_leaves_with_path(shapes)]
+    leaves = [matching.name_of(path) for path, _ in tree_leaves_with_path(shapes)]
     known = dict.fromkeys([*(base.names if base else ()), *(leaf.rpartition("/")[0] for leaf in leaves), *leaves])
     names = {module: name for module, name in user.items() if name is not None}
     for module in names:

@@ -23,7 +23,7 @@ def quiet(monkeypatch):
 
 @pytest.fixture(scope="module")
 def digits():
-    return digits_events._digits()["x"]
+    return still_digits.arrays()["x"]
 
 
 def level(digit, t, y, x):
@@ -144,7 +144,7 @@ def cheap(tmp_path_factory):
 
 def test_splits_are_those_of_the_digits(cheap):
     _, _, events = cheap
-    x = digits_events._digits()["x"].astype(np.float32) / 16
+    x = still_digits.arrays()["x"].astype(np.float32) / 16
     for split, still in still_digits.load(Config(), pathlib.Path()).items():
         np.testing.assert_array_equal(events[split].y, still.y)
         assert len(events[split]) == len(still) and events[split].classes == 10 and events[split].events
@@ -219,7 +219,7 @@ def accuracy_of_a_linear_map(x, y, test_x, test_y):
 def test_a_linear_map_separates_the_digits():
     events = [digits_events.recording(i) for i in range(400)]
     x = np.stack([sources.bin_events(e, Data(bins="time"), 10, (16, 16, 2)) for e in events])
-    y = digits_events._digits()["y"][:400]
+    y = still_digits.arrays()["y"][:400]
     assert accuracy_of_a_linear_map(x[:300], y[:300], x[300:], y[300:]) > 0.9
 
 

@@ -44,7 +44,9 @@ def config(name, T=3, **data):
 
 def prepare(name, originals, folder, **options):
     settings: dict[str, Any] = {"verify": False, "show": quiet} | options
-    return preparation.prepare(name.removesuffix("_aedat"), originals, folder, **settings)
+    preparation.prepare(name.removesuffix("_aedat"), originals, folder, **settings)
+    marker = preparation.prepared(name.removesuffix("_aedat"), folder)
+    return marker["records"] | ({"skipped": len(marker["skipped"])} if marker["skipped"] else {})
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,11 @@ def quiet(stage, done, total):
 
 def prepare(name, raw, folder, **options):
     settings: dict[str, Any] = {"verify": False, "show": quiet} | options
-    return preparation.prepare(name, raw, folder, **settings)
+    preparation.prepare(name, raw, folder, **settings)
+    directory = records.prepared(folder, name)
+    numbers = {split: info.num_examples for split, info in records.info(directory).splits.items()}
+    left_out = len(records.skipped(directory))
+    return numbers | ({"skipped": left_out} if left_out else {})
 
 
 def load(name, folder, seed=0, **options):

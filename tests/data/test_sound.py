@@ -101,7 +101,8 @@ def test_archive_clone_and_directory_are_the_same_data(spoken, tmp_path):
     expected = data.fingerprint(config("fsdd"), folder)
     for number, source in enumerate((clone, clone.parent, tmp_path / "other")):
         target = tmp_path / str(number)
-        assert preparation.prepare("fsdd", source, target, verify=False, show=quiet) == {"all": 60}
+        preparation.prepare("fsdd", source, target, verify=False, show=quiet)
+        assert preparation.prepared("fsdd", target)["records"] == {"all": 60}
         assert data.fingerprint(config("fsdd"), target) == expected
     assert spoken_digits.locate(raw) == raw / "free-spoken-digit-dataset-1.0.10.tar.gz"
     with pytest.raises(ConfigError, match=r"its sha256 of all recordings is .*, that of the original 1801eae"):

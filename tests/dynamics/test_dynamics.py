@@ -370,6 +370,19 @@ def test_many_runs_of_a_map_have_all_exponents_of_separate_calls(x64):
     assert_many_equal_separate_calls(henon, states, None, 2, {"every": 2, "warmup": 4})
 
 
+@pytest.mark.parametrize(
+    "measure",
+    [
+        dynamics.lyapunov_many,
+        functools.partial(dynamics.finite_size_many, deltas=DELTAS),
+        dynamics.annealed_rises,
+    ],
+)
+def test_a_misspelt_option_of_many_runs_is_an_error(measure):
+    with pytest.raises(TypeError, match="warm_up"):
+        measure(logistic, jnp.array([0.3]), steps(20), warm_up=10)
+
+
 def test_separation_follows_the_map_in_all_readouts(x64):
     matrix = jnp.diag(jnp.array([2.0, 0.5]))
     distances = dynamics.separation(

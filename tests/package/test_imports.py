@@ -45,7 +45,7 @@ THIRD_PARTIES = {
     "matplotlib": ("reporting",),
     "rich": ("reporting",),
     "tyro": ("cli",),
-    "filelock": ("runtime", "data", "training"),
+    "filelock": ("runtime",),
     "nir": ("weights.nir_file", "weights.nir_nodes", "export"),
     "safetensors": ("export", "evaluation.published"),
     "huggingface_hub": ("evaluation.hub", "export.hub"),

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Protocol, Self
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 
 # Of the next member's name or attributes, which tarfile reads into memory.
 _HEADERS = (
@@ -53,8 +53,7 @@ def damage(path: pathlib.Path | str) -> Iterator[None]:
     except ConfigError:
         raise
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: damaged or truncated ({reason}); fetch it again") from None
+        raise ConfigError(f"{path}: damaged or truncated ({one_line(error)}); fetch it again") from None
 
 
 class _Member(tarfile.TarInfo):

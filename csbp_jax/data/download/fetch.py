@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 
 Show = Callable[[str, int, int], None]
 """Progress callback ``show(stage, done, total)``; a total of 0 is unknown."""
@@ -127,9 +127,8 @@ def download(file: RawFile, directory: pathlib.Path, show: Show, otherwise: str,
         try:
             done, size = _append(file, partial, done, show)
         except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a length that is no number
-            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"{file.url} cannot be downloaded ({reason}); run again to continue, or fetch by hand what is "
+                f"{file.url} cannot be downloaded ({one_line(error)}); run again to continue, or fetch by hand what is "
                 f"{otherwise}"
             ) from None
         if done < size:

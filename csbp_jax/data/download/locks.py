@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.runtime import files
 
 
@@ -41,9 +41,8 @@ def scratch_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except (OSError, RuntimeError) as error:  # RuntimeError: array_record's writer
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{path}: cannot be written ({reason}); free disk space, or name another data directory"
+            f"{path}: cannot be written ({one_line(error)}); free disk space, or name another data directory"
         ) from None
     finally:
         shutil.rmtree(path, ignore_errors=True)

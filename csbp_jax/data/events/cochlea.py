@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.events.readers import Events
-from csbp_jax.data.safe_files import check_regular, reason
+from csbp_jax.data.safe_files import check_regular
 
 VERSION = 1
 """Part of the data's fingerprint: change it when the model changes the spikes of a recording."""
@@ -88,7 +88,7 @@ def read_wav(path: pathlib.Path) -> NDArray[np.int16]:
             count = file.getnframes()
             content = file.readframes(min(count, _LONGEST * SAMPLE_RATE + 1))
     except Exception as error:  # on a damaged file, wave raises several types
-        raise ConfigError(f"{path}: cannot be read ({reason(error)}); fetch it again") from None
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); fetch it again") from None
     if form != (1, 16, SAMPLE_RATE):
         raise ConfigError(
             f"{path}: has {form[0]} channels of {form[1]} bits at {form[2]} Hz; convert it to 1 channel of 16 bits at "

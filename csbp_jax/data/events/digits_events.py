@@ -1,14 +1,11 @@
 """``digits_events``: the bundled digits as recordings of the synthetic event camera in ``camera``."""
 
 import functools
-import json
 import pathlib
 import sys
-from importlib import resources
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csbp_jax.config import Config
 from csbp_jax.data import digits
@@ -39,7 +36,7 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFr
     data, parameters = config.data, _parameters(config)
     T, shape = parameters["T"], parameters["shape"]
     target = frame_cache.cache_dir(folder, f"digits_events-T{T}-{data.bins}-{shape[0]}x{shape[1]}", parameters)
-    labels = _digits()["y"]
+    labels = digits.arrays()["y"]
     members = [Recording(str(i), pathlib.Path("digits.npz"), int(label)) for i, label in enumerate(labels)]
     frame_cache.load_or_build(
         target,
@@ -49,10 +46,9 @@ def load(config: Config, folder: pathlib.Path) -> dict[str, frame_cache.CachedFr
         skip=False,
         show=_show,
     )
-    split = json.loads(resources.files("csbp_jax.data").joinpath("digits_split.json").read_text())
     return {
         name: frame_cache.CachedFrames(target / "all.npy", np.array(rows), labels[rows], classes=10)
-        for name, rows in split.items()
+        for name, rows in digits.splits().items()
     }
 
 
@@ -77,14 +73,8 @@ def recording(index: int) -> Events:
 @functools.lru_cache(1)
 def _recordings(first: int) -> list[Events]:
     """Record a chunk of digits, large enough for numpy to be efficient; no recording depends on the others."""
-    chunk: IntArray = _digits()["x"][first : first + _CHUNK]
+    chunk: IntArray = digits.arrays()["x"][first : first + _CHUNK]
     return camera.record(chunk, np.arange(first, first + len(chunk)))
-
-
-@functools.cache
-def _digits() -> dict[str, NDArray[Any]]:
-    with resources.files("csbp_jax.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
-        return dict(arrays)
 
 
 def _show(stage: str, done: int, total: int) -> None:

@@ -40,8 +40,8 @@ def prepare(
     verify: bool = True,
     bad: str = "fail",
     show: Show,
-) -> dict[str, int]:
-    """Unpack the archives of a data set into ``folder/CLASS`` and return the number of recordings per split.
+) -> None:
+    """Unpack the archives of a data set into ``folder/CLASS``.
 
     What has been unpacked from the same archives already is left as it is. The data set counts as prepared only once
     everything is unpacked; after an interruption preparation starts over. The archives stay beside their content,
@@ -52,8 +52,8 @@ def prepare(
       raw_dir: folder with the archives; None uses those in ``folder/CLASS``, or downloads them.
       folder: directory of prepared data sets.
       verify: compare checksums (those of ``archives.expected``) and the numbers of recordings.
-      bad: "skip" leaves out files that are outside the class folders, and returns how many; with "fail" the first is
-        an error. The content of the files is read when their events are counted (``sources.load``).
+      bad: "skip" leaves out files that are outside the class folders; with "fail" the first is an error. The content of
+        the files is read when their events are counted (``sources.load``).
       show: called with (stage, done, total).
 
     Raises:
@@ -75,8 +75,7 @@ def prepare(
                 if verify:
                     _check(archives, checksums)
                 _install(name, archives, home, verify, show)
-                marker = _mark_prepared(name, folder, checksums, verify, bad)
-    return marker["records"] | ({"skipped": len(marker["skipped"])} if marker["skipped"] else {})
+                _mark_prepared(name, folder, checksums, verify, bad)
 
 
 def prepared(name: str, folder: pathlib.Path) -> Marker:
@@ -180,7 +179,7 @@ def _link_or_copy(path: pathlib.Path, target: pathlib.Path) -> None:
             shutil.copyfile(path, temporary)
 
 
-def _mark_prepared(name: str, folder: pathlib.Path, checksums: dict[str, str], verify: bool, bad: str) -> Marker:
+def _mark_prepared(name: str, folder: pathlib.Path, checksums: dict[str, str], verify: bool, bad: str) -> None:
     """Count the recordings and write the marker.
 
     Raises:
@@ -196,4 +195,3 @@ def _mark_prepared(name: str, folder: pathlib.Path, checksums: dict[str, str], v
         )
     marker: Marker = {"archives": checksums, "verified": verify, "records": records, "skipped": skipped or {}}
     files.write_text(home / "prepared.json", json.dumps(marker))
-    return marker

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.events import aedat4
-from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, check_regular, open_arrays, reason
+from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, check_regular, open_arrays
 
 IntArray = NDArray[np.integer]
 """An array of integers of any width."""
@@ -61,7 +61,7 @@ def parse(path: str | pathlib.Path) -> Events:
     except (ConfigError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # each library raises its own errors; a panic in Rust is not even an Exception
-        raise ConfigError(f"{path}: cannot be read ({reason(error)}); fetch or export it again") from None
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); fetch or export it again") from None
 
 
 def validate(events: Events, name: object) -> Events:

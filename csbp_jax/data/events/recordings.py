@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.events import cochlea, spoken_digits
 from csbp_jax.data.events.readers import Events, parse, sort_by_time, validate
-from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, check_regular, open_arrays, reason
+from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, check_regular, open_arrays
 
 
 class Recording(NamedTuple):
@@ -190,7 +190,7 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file, np.errstate(invalid="raise"):  # NaN as an integer
             yield file
     except Exception as error:  # on a damaged file, h5py raises many types
-        raise ConfigError(f"{path}: cannot be read ({reason(error)}); prepare the data set again") from None
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); prepare the data set again") from None
 
 
 def read(name: str, recording: Recording) -> Events:
@@ -241,7 +241,7 @@ def _parse_gesture(path: pathlib.Path) -> Events:
     except ConfigError:
         raise
     except Exception as error:  # not four columns of numbers
-        raise ConfigError(f"{path}: cannot be read ({reason(error)}); prepare it again") from None
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); prepare it again") from None
     return Events(x, y, t, p, (128, 128))
 
 

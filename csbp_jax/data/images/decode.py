@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data import safe_files
 
 try:
@@ -78,7 +78,7 @@ def open_image(source: pathlib.Path | IO[bytes]) -> Iterator[Image.Image]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):  # the latter at twice the pixels
         raise TooLarge(f"it has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's parsers raise many types, depending on where the bytes are wrong
-        raise ValueError(safe_files.reason(error)) from None
+        raise ValueError(one_line(error)) from None
 
 
 def height_width(path: pathlib.Path) -> tuple[int, int]:

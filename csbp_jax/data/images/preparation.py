@@ -41,7 +41,7 @@ def prepare(
     verify: bool = True,
     bad: str = "fail",
     show: Show,
-) -> dict[str, int]:
+) -> None:
     """Write ``data_dir/NAME/VERSION`` completely or not at all, unless it exists already.
 
     Args:
@@ -54,9 +54,6 @@ def prepare(
         ``skipped.json`` beside the records.
       show: progress callback ``show(stage, done, total)``.
 
-    Returns:
-      Number of records per split, and of ``skipped`` ones if there are any.
-
     Raises:
       ConfigError: raw files are missing, damaged or differ from the published ones; names file and record. Or what
         exists was prepared without ``verify``, which is asked for now.
@@ -65,12 +62,12 @@ def prepare(
         with locked(data_dir / records.TFDS[name] / ".lock"):
             if records.find(data_dir, name) is None:
                 _prepare(name, raw_dir, data_dir, verify, bad, show)
-    return _existing_counts(records.prepared(data_dir, name), verify)
+    _check_verified(records.prepared(data_dir, name), verify)
 
 
 def prepare_reduced(
-    name: str, side: int, data_dir: pathlib.Path, prepare_original: Callable[[], Any], show: Show, *, verify: bool
-) -> dict[str, int]:
+    name: str, side: int, data_dir: pathlib.Path, prepare_original: Callable[[], None], show: Show, *, verify: bool
+) -> None:
     """Write ``data_dir/NAME/shorter_side_SIDE/VERSION`` completely or not at all, unless it exists already.
 
     Its records are those of the original, in their order, with smaller images (:mod:`.reduced`).
@@ -83,28 +80,28 @@ def prepare_reduced(
       show: progress callback ``show(stage, done, total)``.
       verify: as of :func:`prepare`.
 
-    Returns:
-      Number of records per split, and of ``skipped`` ones if there are any.
-
     Raises:
-      ConfigError: as ``prepare_original``, or an image cannot be decoded.
+      ConfigError: as :func:`prepare`, or an image cannot be decoded.
     """
     if records.find(data_dir, name, side) is None:
         prepare_original()
         with locked(data_dir / records.TFDS[name] / ".lock"):
             if records.find(data_dir, name, side) is None:
                 _prepare_reduced(name, side, data_dir, show)
-    return _existing_counts(records.prepared(data_dir, name, side), verify)
+    _check_verified(records.prepared(data_dir, name, side), verify)
 
 
-def _existing_counts(directory: pathlib.Path, verify: bool) -> dict[str, int]:
-    """Count the records of a prepared directory, after a check that they are of verified files if that is asked for."""
+def _check_verified(directory: pathlib.Path, verify: bool) -> None:
+    """Check that a prepared directory is of verified files, if that is asked for.
+
+    Raises:
+      ConfigError: it is not.
+    """
     if verify and (directory / _UNVERIFIED).exists():
         raise ConfigError(
             f"{directory}: was prepared without verification; move it away to prepare it from verified files, or "
             "accept it: --no-verify"
         )
-    return counts(directory)
 
 
 def _prepare_reduced(name: str, side: int, data_dir: pathlib.Path, show: Show) -> None:
@@ -152,14 +149,6 @@ def _prepare(
                 f"{final}: contains the data set in another form; move it away, or name another data directory"
             )
         os.replace(written, final)
-
-
-def counts(directory: pathlib.Path) -> dict[str, int]:
-    """Count the records per split of a prepared directory, and the ``skipped`` ones if there are any."""
-    splits = records.info(directory).splits
-    numbers = {split: info.num_examples for split, info in splits.items()}
-    left_out = len(records.skipped(directory))
-    return numbers | ({"skipped": left_out} if left_out else {})
 
 
 def existing(name: str, raw_dir: pathlib.Path | None) -> pathlib.Path | None:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.download.fetch import RawFile, Show, not_prepared
 from csbp_jax.data.images.decode import decode
 from csbp_jax.data.safe_files import open_arrays
@@ -167,8 +167,7 @@ def _check_features(path: pathlib.Path) -> None:
                     if isinstance(value[key], str) and not _FEATURE.fullmatch(value[key]):
                         raise ConfigError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: cannot be used ({reason}); prepare or copy the data set again") from None
+        raise ConfigError(f"{path}: cannot be used ({one_line(error)}); prepare or copy the data set again") from None
 
 
 _CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
@@ -200,8 +199,7 @@ def read(source: Any, rows: Sequence[int]) -> list[dict[str, Any]]:
         raise
     except (RuntimeError, ValueError) as error:
         where = f"{source.dataset_info.data_dir}: {source.split} record {', '.join(map(str, rows))}"
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{where}: damaged ({reason}); prepare the data set again") from None
+        raise ConfigError(f"{where}: damaged ({one_line(error)}); prepare the data set again") from None
 
 
 Arrays = tuple[NDArray[np.uint8] | None, NDArray[np.int32]]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from csbp_jax import data
 from csbp_jax.config import Config
 from csbp_jax.data.device import transform
+from csbp_jax.evaluation import forward
 from csbp_jax.evaluation.restore import Apply, RestoredRun
 from csbp_jax.evaluation.robustness import battery, pgd, spike_faults, square, weight_errors
 from csbp_jax.reporting.terminal import Show
@@ -206,8 +207,8 @@ def measure(subject: Subject, plan: Plan, show: Show) -> Measured:
 
     Under an attack, an example that is misclassified without one counts as misclassified.
     """
-    rows = _spread(np.arange(len(subject.source)), plan.examples)
-    targets = _spread(rows, ATTACK_EXAMPLES if plan.examples is None else plan.examples)
+    rows = forward.spread(np.arange(len(subject.source)), plan.examples)
+    targets = forward.spread(rows, ATTACK_EXAMPLES if plan.examples is None else plan.examples)
     skipped = _obstacles(subject, rows, plan)
     names = [name for name in plan.names if name not in skipped]
     attacks = [name for name in names if battery.PERTURBATIONS[name].kind == "attack"]
@@ -218,14 +219,6 @@ def measure(subject: Subject, plan: Plan, show: Show) -> Measured:
         for name, outcome in _outcomes(subject, targets, attacks, plan, show).items():
             outcomes[name] = outcome._replace(correct=outcome.correct & clean)
     return Measured(outcomes, skipped)
-
-
-def _spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
-    """Return ``count`` of the rows at even distances, or all of them if there are no more."""
-    if count is None or count >= len(rows):
-        return rows
-    spread: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
-    return spread
 
 
 def _obstacles(subject: Subject, rows: NDArray[np.int64], plan: Plan) -> dict[str, str]:

@@ -36,7 +36,7 @@ def track(
     Steps that the tracker has are not logged again when a resumed run repeats them, with the same numbers.
 
     Args:
-      runs: folders of the runs.
+      runs: folders of the runs, or one.
       to: "wandb", "mlflow" or "trackio", which is configured as by itself (environment variables, files).
       project: project of the tracker; MLflow's experiment.
       follow: keep adding new rows until all runs are finished.

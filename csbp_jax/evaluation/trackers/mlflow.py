@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.evaluation.follow import scalars, wall_time
 from csbp_jax.evaluation.trackers.run import SourceRun, TrackedRun
 from csbp_jax.training.metrics_log import Row
@@ -48,4 +48,4 @@ def open_run(run: SourceRun) -> Iterator[TrackedRun]:
             client.log_batch(run_id, params=params)
         yield TrackedRun(run_id, bool(run.id), f"{mlflow.get_tracking_uri()} run {run_id}", log)
     except mlflow.exceptions.MlflowException as error:
-        raise ConfigError(f"--to mlflow: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"--to mlflow: {one_line(error)}") from None

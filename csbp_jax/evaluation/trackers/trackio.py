@@ -4,7 +4,7 @@ import contextlib
 import secrets
 from collections.abc import Iterator
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.evaluation.follow import scalars
 from csbp_jax.evaluation.trackers.run import SourceRun, TrackedRun
 from csbp_jax.training.metrics_log import Row
@@ -27,7 +27,7 @@ def open_run(run: SourceRun) -> Iterator[TrackedRun]:
     try:
         tracked = trackio.init(project=run.project, name=name, config=run.config, **options)
     except ValueError as error:
-        raise ConfigError(f"--to trackio: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"--to trackio: {one_line(error)}") from None
 
     def log(rows: list[Row]) -> None:
         for row in rows:

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.evaluation.follow import scalars
 from csbp_jax.evaluation.trackers.run import SourceRun, TrackedRun
 from csbp_jax.training.metrics_log import Row
@@ -38,7 +38,7 @@ def open_run(run: SourceRun) -> Iterator[TrackedRun]:
             settings=settings,
         )
     except wandb.errors.Error as error:
-        raise ConfigError(f"--to wandb: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"--to wandb: {one_line(error)}") from None
     # W&B's own steps count rows: rows of several kinds share a training step.
     tracked.define_metric("*", step_metric="step")
 
