@@ -139,6 +139,9 @@ def make(
 ) -> TrainingMap:
     """Make the map of a (resolved) config, in float64 where ``jax.enable_x64`` is on, else in float32.
 
+    What ``model.precision`` rounds to bfloat16, it rounds in the map too: the step then jumps wherever a rounded weight
+    does.
+
     Args:
       config: of the training, in plain units of z.
       probe: the batch of the read-outs.
