@@ -133,8 +133,8 @@ def finite_size_readouts(
     With ``r`` the distance of a read-out, its growth is ``log(r just before a rescaling / r just after the last one) /
     every``. The change by the rescaling itself is left out, so nothing saturates. For a smooth read-out and a small
     delta the mean tends to the exponent of the state, unless the read-out does not depend on the direction that grows.
-    A distance below the rounding of the read-out counts as the rounding; for a read-out that seldom differs (spikes)
-    use only ``distances``.
+    A distance below the rounding of the read-out counts as the rounding. Where a read-out is once equal in both runs,
+    as spikes and votes of spikes often are, its exponent is NaN: use its ``distances``.
 
     Args:
       readouts: function from a state to the read-outs; a squared distance of spikes (0 or 1) counts those that differ.
@@ -223,7 +223,12 @@ def _distances(readouts: Readouts, states: PyTree) -> tuple[dict[str, jax.Array]
 
 
 def _log_distances(distances: dict[str, jax.Array], smallest: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    logs: dict[str, jax.Array] = jax.tree.map(lambda d, least: log(jnp.maximum(d, least)), distances, smallest)
+    """Compute the logarithms of distances, of which those below rounding count as the rounding; NaN for 0."""
+
+    def log_distance(distance: jax.Array, least: jax.Array) -> jax.Array:
+        return jnp.where(distance > 0, log(jnp.maximum(distance, least)), jnp.nan)
+
+    logs: dict[str, jax.Array] = jax.tree.map(log_distance, distances, smallest)
     return logs
 
 

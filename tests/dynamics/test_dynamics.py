@@ -227,7 +227,7 @@ def test_a_size_within_the_rounding_of_the_state_has_no_exponent(scale):
 
 
 def read_first(x):
-    return {"first": x[0]}
+    return {"first": x[:100]}
 
 
 def henon(state, _):
@@ -249,7 +249,10 @@ def test_readouts_of_nearby_runs_grow_as_the_state_does(x64):
         chex.assert_shape(seen[name], [(3,), (3,), (700, 3), (700, 3)])
         np.testing.assert_allclose(seen[name].exponents[:2], of_state[0][:2], atol=0.01)
         np.testing.assert_allclose(seen[name].exponents[:2], 0.4192, atol=0.02)
-    assert np.all(seen["constant"].exponents == 0) and np.all(seen["constant"].distances == 0)
+    # Counted as rounding, a read-out that sometimes differs would grow by 30 nats whenever it does.
+    for name in ("constant", "sign"):
+        assert np.all(np.isnan([seen[name].exponents, seen[name].stderr]))
+    assert np.all(seen["constant"].distances == 0)
     # Two runs on different sides of 0: the more often the larger their distance, never at 1e-10.
     flipped = np.mean(np.asarray(seen["sign"].distances) == 2, axis=0)
     assert flipped[0] == 0 < flipped[2] < 0.1 and np.all(seen["sign"].distances[:, 0] == 0)
