@@ -217,9 +217,15 @@ def _advance(step_runs: Callable[[Step, PyTree, Any], PyTree], step: Step, nearb
 @functools.partial(jax.jit, static_argnames="readouts")
 def _distances(readouts: Readouts, states: PyTree) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Compute, for each read-out, its distances ``[M]`` from that of the trajectory, and its rounding."""
-    values = jax.tree.map(lambda value: value.reshape(len(value), -1), jax.vmap(readouts)(states))
+    values = jax.tree.map(_flat, jax.vmap(readouts)(states))
     distances = jax.tree.map(lambda flat: jnp.linalg.norm(flat[1:] - flat[:1], axis=1), values)
     return distances, jax.tree.map(lambda flat: rounding(flat[0]), values)
+
+
+def _flat(values: jax.Array) -> jax.Array:
+    """Return a read-out as vectors ``[1 + M, size]`` that can be subtracted."""
+    flat = values.reshape(len(values), -1)
+    return flat if jnp.issubdtype(flat.dtype, jnp.inexact) else flat.astype(jnp.result_type(float))
 
 
 def _log_distances(distances: dict[str, jax.Array], smallest: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -390,6 +390,19 @@ def test_separation_follows_the_map_in_all_readouts(x64):
     assert distances["signs"][0].max() == 0 and distances["signs"][2].max() > 0
 
 
+@pytest.mark.parametrize("dtype", [bool, jnp.uint8, jnp.int32])
+def test_spikes_of_any_dtype_are_counted_where_they_differ(x64, dtype):
+    def differ(dtype):
+        def readouts(x):
+            return {"spikes": (x >= 1).astype(dtype)}  # all of the trajectory, and about half of the other run
+
+        distances = dynamics.separation(scaling_around(1.0), jnp.ones(100), jnp.ones(1), jnp.array([5.0]), readouts)
+        return np.asarray(distances["spikes"]) ** 2
+
+    assert np.all((differ(float) > 30) & (differ(float) < 70))
+    np.testing.assert_array_equal(differ(dtype), differ(float))
+
+
 def parameters(state):
     return state.params
 
