@@ -69,6 +69,12 @@ def test_linear_map(x64, every):
     assert len(history) == 300 // every
 
 
+@pytest.mark.parametrize("every, expected", [(100, np.log(0.5)), (200, np.log(np.finfo(np.float32).tiny) / 200)])
+def test_growth_over_a_chunk_below_the_smallest_number_counts_as_that_number(every, expected):
+    exponents, _, _ = dynamics.lyapunov(lambda x, _: 0.5 * x, jnp.float32(1), steps(600), 1, every=every)
+    np.testing.assert_allclose(exponents, expected, rtol=1e-4)
+
+
 def heavy_ball(state, _):
     x, v, curvature, momentum = state
     v = momentum * v + curvature * x
