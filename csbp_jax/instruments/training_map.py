@@ -87,7 +87,11 @@ class TrainingMap:
 
     @functools.cached_property
     def flip_ratio(self) -> flip_meter.Ratio:
-        """``flip_ratio(part, state, batch)``; NaN where the term's force is no gradient (:func:`push_obstacle`)."""
+        """``flip_ratio(part, state, batch)``; NaN where it is not defined.
+
+        That is where the term's force is no gradient (:func:`push_obstacle`), or the optimiser no heavy ball
+        (``optimizer.heavy_ball``).
+        """
         if push_obstacle(self.recipe.config):
             return lambda part, state, batch: math.nan
         gradients = functools.partial(learner.gradients, self.recipe)
