@@ -19,8 +19,8 @@ def rise(history: ArrayLike, every: int = 1) -> NDArray[Any]:
     What it cannot show: that the growth is chaos. A run that leaves an unstable fixed point, overshoots, or has
     Jacobians that are not normal expands too. Jumps at spike flips are invisible to the tangent. The rise belongs to
     one run with its annealing and its length: it is not the exponent of an attractor. Local exponents that merely
-    fluctuate around 0 have a rise of about ``1.25 s sqrt(n)`` over n steps, with s their standard deviation where they
-    are uncorrelated.
+    fluctuate around 0 have a rise of about ``1.25 s sqrt(every n)`` over n steps, with s their standard deviation where
+    they are uncorrelated.
 
     Args:
       history: ``[chunks, ...]``, local exponents in nats per step, as returned by ``lyapunov`` and ``finite_size``.

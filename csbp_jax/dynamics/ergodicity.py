@@ -80,10 +80,11 @@ def orbit_groups(orbits: ArrayLike, threshold: float = 1.05) -> NDArray[np.intp]
 def autocorrelation_time(orbits: ArrayLike) -> float:
     """Compute the integrated autocorrelation time of ``[orbits, steps]``, in steps.
 
-    ``1 + 2 sum_k r(k)`` over lags k from 1, with r the autocorrelation around each orbit's own mean, averaged over the
-    orbits; the sum ends where a pair ``r(2m) + r(2m + 1)`` is not positive (Geyer 1992). It is 1 for white noise, below
-    1 for values that alternate, and NaN where no orbit varies. A mean over the record is as precise as that of
-    ``steps / time`` independent values. It is too small where it is not small beside the number of steps.
+    ``1 + 2 sum_k r(k)`` over lags k from 1, with r the mean over the orbits of the autocovariance around each orbit's
+    own mean, over that mean at lag 0, so that an orbit counts by its variance; the sum ends where a pair
+    ``r(2m) + r(2m + 1)`` is not positive (Geyer 1992). It is 1 for white noise, below 1 for values that alternate, and
+    NaN where no orbit varies. A mean over the record is as precise as that of ``steps / time`` independent values. It
+    is too small where it is not small beside the number of steps.
 
     Raises:
       ValueError: as of :func:`split_r_hat`.

@@ -140,8 +140,8 @@ def finite_size_readouts(
     With ``r`` the distance of a read-out, its growth is ``log(r just before a rescaling / r just after the last one) /
     every``. The change by the rescaling itself is left out, so nothing saturates. For a smooth read-out and a small
     delta the mean tends to the exponent of the state, unless the read-out does not depend on the direction that grows.
-    A distance below the rounding of the read-out counts as the rounding; for a read-out that seldom differs (spikes)
-    use only ``distances``.
+    A distance below the rounding of the read-out counts as the rounding. Where a read-out is once equal in both runs,
+    as spikes and votes of spikes often are, its exponent is NaN: use its ``distances``.
 
     Args:
       readouts: function from a state to the read-outs; a squared distance of spikes (0 or 1) counts those that differ.
@@ -224,13 +224,24 @@ def _advance(step_runs: Callable[[Step, PyTree, Any], PyTree], step: Step, nearb
 @functools.partial(jax.jit, static_argnames="readouts")
 def _distances(readouts: Readouts, states: PyTree) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Compute, for each read-out, its distances ``[M]`` from that of the trajectory, and its rounding."""
-    values = jax.tree.map(lambda value: value.reshape(len(value), -1), jax.vmap(readouts)(states))
+    values = jax.tree.map(_flat, jax.vmap(readouts)(states))
     distances = jax.tree.map(lambda flat: jnp.linalg.norm(flat[1:] - flat[:1], axis=1), values)
     return distances, jax.tree.map(lambda flat: rounding(flat[0]), values)
 
 
+def _flat(values: jax.Array) -> jax.Array:
+    """Return a read-out as vectors ``[1 + M, size]`` that can be subtracted."""
+    flat = values.reshape(len(values), -1)
+    return flat if jnp.issubdtype(flat.dtype, jnp.inexact) else flat.astype(jnp.result_type(float))
+
+
 def _log_distances(distances: dict[str, jax.Array], smallest: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    logs: dict[str, jax.Array] = jax.tree.map(lambda d, least: log(jnp.maximum(d, least)), distances, smallest)
+    """Compute the logarithms of distances, of which those below rounding count as the rounding; NaN for 0."""
+
+    def log_distance(distance: jax.Array, least: jax.Array) -> jax.Array:
+        return jnp.where(distance > 0, log(jnp.maximum(distance, least)), jnp.nan)
+
+    logs: dict[str, jax.Array] = jax.tree.map(log_distance, distances, smallest)
     return logs
 
 

@@ -36,7 +36,8 @@ def flip_ratio(
       gradient: gradient of a loss, as a function of the parameters and ``args``. The same function object is compiled
         once over calls.
       params: the parameters at which J is taken.
-      lr: the learning rate of this step. For Adam the rate times ``1 - b1``, with ``momentum=b1``.
+      lr: the learning rate of this step. For Adam's t-th step the rate times ``(1 - b1) / (1 - b1**t)``, with
+        ``momentum=b1``.
       momentum: of the heavy ball.
       scale: pytree like ``params``, the diagonal of P; ones by default. For Adam ``1 / (sqrt(nu_hat) + eps)``.
       args: further arguments of the gradient, pytrees of arrays.

@@ -49,7 +49,9 @@ def lyapunov(
       batches: one input of ``step`` per step, e.g. ``[batch] * 300`` for a fixed batch. Steps that do not fill a last
         chunk of ``every`` are not counted.
       n: number of exponents; a step costs ``n`` tangents.
-      every: steps between two QR decompositions: few enough that the directions stay linearly independent.
+      every: steps between two QR decompositions: few enough that the directions stay linearly independent, and none
+        vanishes. A growth over these steps below 1.2e-38 in float32, or 2.2e-308 in float64, counts as that number,
+        also of a direction that the map sends to 0, whose exponent is minus infinity.
       warmup: number of initial steps that are not counted, while the directions align.
       dynamical_leaves: pytree of bools like ``state``, True for the leaves that make up the map's state; by default all
         leaves of an inexact dtype.

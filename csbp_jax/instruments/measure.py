@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from csbp_jax import dynamics, learner
+from csbp_jax.config import ConfigError
 from csbp_jax.instruments import classify
 from csbp_jax.instruments.training_map import TrainingMap, repeated
 from csbp_jax.learner import Batch, State
@@ -56,8 +57,17 @@ def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), see
       warm-up, and ``size``, the norm of the parameters after all steps over that at the start, NaN where the last step
       was not finite. Of the annealed run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that
       starts 1e-8 apart and of one 1e-2 apart, in parameters, logits and spikes (the square root of how many differ).
-      An integer of an I-LIF neuron counts as its spikes.
+      An integer of an I-LIF neuron counts as its spikes. The exponent of logits that are once equal in both runs, as
+      votes of spikes often are, is NaN.
+
+    Raises:
+      ConfigError: the network rounds to bfloat16, by which small differences jump.
     """
+    if (precision := run.recipe.config.model.precision) != "float32":
+        raise ConfigError(
+            f"model.precision: {precision} is not possible where small differences are measured, which it rounds; "
+            "set it to float32"
+        )
     steps, warmup = plan.steps, plan.warmup
     with jax.enable_x64(True):
         fixed, annealed = run.start(seed, True), run.start(seed, False)

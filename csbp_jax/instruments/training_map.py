@@ -87,7 +87,11 @@ class TrainingMap:
 
     @functools.cached_property
     def flip_ratio(self) -> flip_meter.Ratio:
-        """``flip_ratio(part, state, batch)``; NaN where the term's force is no gradient (:func:`push_obstacle`)."""
+        """``flip_ratio(part, state, batch)``; NaN where it is not defined.
+
+        That is where the term's force is no gradient (:func:`push_obstacle`), or the optimiser no heavy ball
+        (``optimizer.heavy_ball``).
+        """
         if push_obstacle(self.recipe.config):
             return lambda part, state, batch: math.nan
         gradients = functools.partial(learner.gradients, self.recipe)
@@ -138,6 +142,9 @@ def make(
     control: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: tx,
 ) -> TrainingMap:
     """Make the map of a (resolved) config, in float64 where ``jax.enable_x64`` is on, else in float32.
+
+    What ``model.precision`` rounds to bfloat16, it rounds in the map too: the step then jumps wherever a rounded weight
+    does.
 
     Args:
       config: of the training, in plain units of z.

@@ -136,9 +136,10 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState) -> dict[str, Any] |
     """Return the optimiser as heavy-ball descent, for ``dynamics.flip_ratio``: ``{rate, momentum, scale}``.
 
     rate: multiplies the learning rate of the step. scale: the diagonal of the preconditioner, None for sgd. Adam's
-    first moment is a running mean, ``m <- b1 m + (1 - b1) g``, hence the factor ``1 - b1``; its second moments are
-    taken as constant. Before its first step, or in another optimiser's state, Adam has no scale: None. Nor has it one
-    with ``layer_decay``, whose factors it does not know, or with ``sam_radius``, whose step is no descent.
+    first moment is a running mean, ``m <- b1 m + (1 - b1) g``, which its t-th step divides by ``1 - b1**t``, hence the
+    rate ``(1 - b1) / (1 - b1**t)``; its second moments are taken as constant. None for Adam before its first step, or
+    in another optimiser's state, where it has no scale; with ``layer_decay``, whose factors are not known here; and
+    with ``sam_radius``, whose step is no descent.
     """
     if config.layer_decay != 1 or config.sam_radius:
         return None
@@ -146,11 +147,11 @@ def heavy_ball(config: Optimizer, opt_state: optax.OptState) -> dict[str, Any] |
         return {"rate": 1.0, "momentum": config.momentum, "scale": None}
     adam = optax.tree.get(opt_state, "ScaleByAdamState")
     # Adam's own count, as a training map may hold the schedule's.
-    if adam is None or not int(adam.count):
+    if adam is None or not (count := int(adam.count)):
         return None
-    correction = 1 - _B2 ** int(adam.count)
+    correction = 1 - _B2**count
     scale = jax.tree.map(lambda v: 1 / (jnp.sqrt(v / correction + config.eps_root) + _EPS), adam.nu)
-    return {"rate": 1 - _B1, "momentum": _B1, "scale": scale}
+    return {"rate": (1 - _B1) / (1 - _B1 ** (count + 1)), "momentum": _B1, "scale": scale}
 
 
 def without_second_moments(mask: optax.OptState) -> optax.OptState:

@@ -4,7 +4,7 @@
 
 with J the Jacobian of the gradient of the task loss, of z times the chaos term, or of both. Weight decay, which adds
 itself to all eigenvalues of J, is left out, and so is clipping. A term in sub-steps is taken whole. Adam's second
-moments give its preconditioner P; before its first step it has none.
+moments give its preconditioner P; before its first step it has none. With layer decay or SAM there is no ratio.
 """
 
 import dataclasses

@@ -30,10 +30,11 @@ def test_rise_of_each_column_is_the_largest_sum_of_an_interval():
     np.testing.assert_allclose(dynamics.rise(history), np.maximum(np.max(sums, axis=0), 0))
 
 
-def test_rise_of_fluctuations_alone_grows_with_the_root_of_the_steps():
+@pytest.mark.parametrize("every", [1, 5])
+def test_rise_of_fluctuations_alone_grows_with_the_root_of_the_steps_and_of_their_chunks(every):
     """As the expected largest drawdown of a Brownian motion does (Magdon-Ismail et al. 2004)."""
-    history = np.random.default_rng(0).normal(size=(5000, 400))
-    assert dynamics.rise(history).mean() / 5000**0.5 == pytest.approx((np.pi / 2) ** 0.5, rel=0.05)
+    history = np.random.default_rng(0).normal(size=(5000 // every, 400))
+    assert dynamics.rise(history, every).mean() / (every * 5000) ** 0.5 == pytest.approx((np.pi / 2) ** 0.5, rel=0.08)
 
 
 def annealed(state, _):

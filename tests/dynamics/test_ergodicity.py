@@ -95,13 +95,25 @@ def test_r_hat_follows_its_equation_for_normal_values():
     assert split_r_hat(orbits) == pytest.approx(np.sqrt(1 + shift**2), abs=0.02)
 
 
-@pytest.mark.parametrize("a", [0.9, 0.0, -0.5])
-def test_autocorrelation_time_of_ar1_is_that_of_theory(a):
-    generator = np.random.default_rng(2)
+def autoregressive(a, generator):
+    """64 orbits of noise with a memory, of variance ``1 / (1 - a**2)``."""
     values = [generator.normal(size=64) / np.sqrt(1 - a * a)]
     for _ in range(STEPS):
         values.append(a * values[-1] + generator.normal(size=64))
-    assert autocorrelation_time(np.array(values).T) == pytest.approx((1 + a) / (1 - a), rel=0.15)
+    return np.array(values).T
+
+
+@pytest.mark.parametrize("a", [0.9, 0.0, -0.5])
+def test_autocorrelation_time_of_ar1_is_that_of_theory(a):
+    orbits = autoregressive(a, np.random.default_rng(2))
+    assert autocorrelation_time(orbits) == pytest.approx((1 + a) / (1 - a), rel=0.15)
+
+
+def test_an_orbit_counts_by_its_variance_in_the_autocorrelation_time():
+    """Slow and white orbits of variances 5.26 and 1: not the 10 of a mean over orbits of their autocorrelations."""
+    generator = np.random.default_rng(2)
+    orbits = np.concatenate([autoregressive(0.9, generator), autoregressive(0.0, generator)])
+    assert autocorrelation_time(orbits) == pytest.approx(1 + 18 * 5.26 / 6.26, rel=0.15)
 
 
 def test_the_energy_test_holds_its_level():

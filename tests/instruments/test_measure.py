@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import data, dynamics, learner
-from csbp_jax.config import Optimizer, replaced
+from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.instruments import classify, measure, training_map
 from csbp_jax.training import flip_meter
 from csbp_jax.training.compiled import resolve
@@ -31,7 +31,9 @@ def with_rate(run, lr):
         state = run.start(seed, fixed)
         return state.replace(hparams=state.hparams | {"lr": np.float64(lr) + 0 * state.hparams["lr"]})
 
-    return types.SimpleNamespace(step=run.step, readouts=run.readouts, flip_ratio=run.flip_ratio, start=start)
+    return types.SimpleNamespace(
+        recipe=run.recipe, step=run.step, readouts=run.readouts, flip_ratio=run.flip_ratio, start=start
+    )
 
 
 def test_a_run_that_does_not_move_is_neutral_in_all_instruments(run):
@@ -66,6 +68,14 @@ def test_a_run_whose_steps_are_skipped_runs_away(run):
     measured = measure.measure(with_rate(run, 1e200), batches, PLAN)
     assert measured["tangent"]["exponents"] == pytest.approx([0, 0], abs=1e-15)
     assert classify.classify(measured) == "runs away"
+
+
+def test_a_map_that_rounds_its_weights_is_not_measured(run):
+    """Two runs 1e-8 apart would differ by jumps of rounded weights, 2**-8 of a weight each."""
+    run, batches = run
+    rounding = replaced(run.recipe.config, "model.precision", "bfloat16")
+    with pytest.raises(ConfigError, match=r"^model\.precision: bfloat16 is not possible"):
+        measure.measure(training_map.make(rounding, batches[0], STEPS_PER_EPOCH), batches, PLAN)
 
 
 def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run):

@@ -94,6 +94,20 @@ def test_layer_decay_needs_layers_whose_order_is_known():
         optimizer.build(Optimizer(layer_decay=0.5), 1, 1)
 
 
+@pytest.mark.parametrize("count", [5, 10])
+def test_a_gradient_moves_adam_by_the_rate_and_scale_of_its_heavy_ball(count):
+    config, x = Optimizer(name="adam", schedule="constant"), jnp.zeros(1)
+    tx = optimizer.build(config, 1, 1)
+    state = tx.init(x)
+    for _ in range(count):
+        _, state = tx.update(jnp.ones(1), state, x)
+    ball = optimizer.heavy_ball(config, state)
+    assert ball is not None
+    without, moved = (tx.update(jnp.full(1, g), state, x)[0][0] for g in (0.0, 1e-3))
+    # The ratio has the second moments before the step, which changes their root by 10 and by 5 %.
+    assert float(without - moved) / 1e-3 == pytest.approx(float(ball["rate"] * ball["scale"][0]), rel=0.15)
+
+
 @pytest.mark.parametrize("field", [{"layer_decay": 0.5}, {"sam_radius": 0.05}])
 def test_the_flip_ratio_is_not_defined_with_layer_decay_or_sam(field):
     assert optimizer.heavy_ball(Optimizer(name="sgd", **field), optax.EmptyState()) is None
