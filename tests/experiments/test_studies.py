@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import subprocess
+import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -94,6 +95,14 @@ def test_results_resume_only_with_the_same_options(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         study.resume(parser, file, {"starts": 3}, {"conditions": {}})
     assert "study.json: made with other options; give another --out" in capsys.readouterr().err
+
+
+def test_arrays_of_which_one_cannot_be_written_leave_the_last_ones(tmp_path):
+    file = tmp_path / "a.npz"
+    study.write_arrays(file, {"x": np.arange(3)})
+    with pytest.raises(TypeError, match="pickle"):
+        study.write_arrays(file, {"x": np.arange(4), "y": np.array([threading.Lock()])})
+    assert np.load(file)["x"].tolist() == [0, 1, 2] and list(tmp_path.iterdir()) == [file]
 
 
 def test_provenance_names_versions_machine_device_and_commit():
