@@ -285,6 +285,25 @@ def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
     assert np.all(measured["tangent"][0] < 0.02) and np.median(measured["tangent"][1]) > 0.05
 
 
+def test_a_call_that_measures_no_diagram_does_not_sign_the_results(tmp_path, monkeypatch):
+    values, zeros = np.array([1.0, 2.0]), np.zeros((2, 1))
+    measured = {"values": values, "visited": zeros, "tangent": zeros, "finite_size": zeros, "away": zeros > 0}
+    monkeypatch.setattr(bifurcations, "diagram", lambda *_: measured)
+    monkeypatch.setattr(bifurcations, "draw", lambda *_: None)
+    monkeypatch.setitem(bifurcations.AXES, "neuron", ({"z": values}, bifurcations.LARGE))
+
+    def commits(commit):
+        monkeypatch.setattr(study, "_commit", lambda: commit)
+        bifurcations.main(["--only", "neuron", "--out", str(tmp_path)])
+        content = json.loads((tmp_path / "bifurcations.json").read_text())
+        assert content["diagrams"]["neuron-z"]["values"] == 2
+        return [origin["commit"] for origin in (content, *content.get("later", []))]
+
+    assert commits("a") == commits("b") == ["a"]
+    (tmp_path / "neuron-z.npz").unlink()
+    assert commits("c") == ["a", "c"]
+
+
 def test_a_run_that_cannot_take_its_steps_has_run_away_and_no_exponent():
     """A learner skips steps that are not finite: the identity map, whose exponent would be 0."""
 
