@@ -5,8 +5,8 @@
 --out is docs/results/DATASET by default, a FIELD any of the config.
 
 A pair shares its seed: the same initial weights and the same order of data; only z0 differs. Finished runs under
-``runs/accuracy`` are not repeated, so the study can be stopped and resumed. It reports the last epoch and the epoch
-chosen by validation, never the best on test.
+``runs/accuracy`` are not repeated, so the study can be stopped and resumed. Results of other options or of more seeds
+are not replaced. It reports the last epoch and the epoch chosen by validation, never the best on test.
 """
 
 import argparse
@@ -155,6 +155,20 @@ def provenance(module: str, options: argparse.Namespace, fields: Sequence[str]) 
     return study.provenance(command, ("jax", "flax", "optax", "numpy"))
 
 
+def earlier(
+    parser: argparse.ArgumentParser, file: pathlib.Path, options: argparse.Namespace, fields: Sequence[str]
+) -> Content:
+    """The results of an earlier call, which are to be replaced; empty before the first.
+
+    Exits with usage and one line if they are of other options or of more seeds.
+    """
+    stored: Content = json.loads(file.read_text()) if file.exists() else {}
+    same = stored.get("dataset") == options.dataset and stored.get("fields", []) == fields
+    if stored and not (same and stored["seeds"] <= options.seeds):
+        parser.error(f"{file}: made with other options or more seeds; give another --out")
+    return stored
+
+
 def write(out: pathlib.Path, content: Content, text: str) -> None:
     """Write ``accuracy.json`` and ``README.md`` into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
@@ -178,11 +192,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     with study.one_line_errors(parser):
         options, fields, csbp = study.parse_dataset(parser, MODULE, arguments)
+        out = options.out or study.RESULTS / options.dataset
+        stored = earlier(parser, out / "accuracy.json", options, fields)
         results = train_arms({"csbp": csbp, "bp": plain(csbp)}, options.seeds, options.data_dir)
     content: dict[str, Any] = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
     content |= provenance(MODULE, options, fields)
     content["test_count"] = results["csbp"][0]["last"]["test_count"]
-    write(options.out or study.RESULTS / options.dataset, content, page(content))
+    if "arm_times" in stored:
+        content["arm_times"] = stored["arm_times"]
+    write(out, content, page(content))
     print(table(content))
 
 

@@ -87,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with study.one_line_errors(parser):
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)
         folder: pathlib.Path = options.out or study.RESULTS / options.dataset
-        content = study.read(parser, folder / "accuracy.json", f"python -m experiments.accuracy {options.dataset}")
+        file = folder / "accuracy.json"
+        content = study.read(parser, file, f"python -m experiments.accuracy {options.dataset}")
+        if (content.get("dataset"), content.get("fields", [])) != (options.dataset, fields):
+            parser.error(f"{file}: made with other options; give those, or another --out")
         splits = data.load(config, options.data_dir)
         csbp = resolve(config, splits)
         arms = {"csbp": stepper(csbp, splits), "bp": stepper(accuracy.plain(csbp), splits)}

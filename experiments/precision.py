@@ -3,7 +3,8 @@
     python -m experiments.precision DATASET [--seeds 10] [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
 --out is docs/results/precision by default, a FIELD any of the config. All runs of a seed share their initial weights
-and the order of data. They are stored with those of experiments.accuracy, and finished ones are not repeated.
+and the order of data. They are stored with those of experiments.accuracy, and finished ones are not repeated. Results
+of other options or of more seeds are not replaced.
 
 Also measures the share of spikes that bfloat16 changes in one layer of fixed weights and input spikes, and how much of
 it comes from rounding the product and how much from rounding the current.
@@ -21,7 +22,7 @@ from csbp_jax.config import Config
 from csbp_jax.models import layers
 from csbp_jax.models.taps import Probe
 from experiments import study
-from experiments.accuracy import cell, make_parser, plain, provenance, train_arms, write
+from experiments.accuracy import cell, earlier, make_parser, plain, provenance, train_arms, write
 from experiments.statistics import student_dict
 from experiments.study import Content
 
@@ -117,11 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     with study.one_line_errors(parser):
         options, fields, csbp = study.parse_dataset(parser, MODULE, arguments)
+        out = options.out or study.RESULTS / "precision"
+        earlier(parser, out / "accuracy.json", options, fields)
         results = train_arms(configs_of(csbp), options.seeds, options.data_dir)
     content = {"dataset": options.dataset, "fields": fields, "seeds": options.seeds} | summary(results)
     content |= provenance(MODULE, options, fields)
     content |= {"test_count": results["csbp"][0]["last"]["test_count"], "changed_spikes": changed_spikes()}
-    write(options.out or study.RESULTS / "precision", content, page(content))
+    write(out, content, page(content))
     print(table(content))
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from csbp_jax import configs, data
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, ConfigError, Diverged
-from csbp_jax.runtime.files import write_json
+from csbp_jax.runtime.files import replacing, write_json
 from csbp_jax.training import run_dir
 
 Content = dict[str, Any]
@@ -198,8 +198,9 @@ def write(folder: pathlib.Path, name: str, content: Content, page: str) -> None:
 
 
 def write_arrays(file: pathlib.Path, arrays: Mapping[str, Any]) -> None:
-    """Write a compressed .npz file."""
-    np.savez_compressed(file, **arrays)
+    """Write a compressed .npz file atomically."""
+    with replacing(file) as temporary, open(temporary, "wb") as out:  # to a path, NumPy would add .npz
+        np.savez_compressed(out, **arrays)
 
 
 def save_figure(figure: Any, folder: pathlib.Path, name: str, dpi: int = 120) -> None:

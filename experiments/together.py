@@ -5,14 +5,13 @@
 Reads the ``accuracy.json`` of digits, digits_events and mnist, which ``experiments.accuracy`` made.
 """
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from experiments import study
 from experiments.statistics import mean_text, paired_t, stouffer
-from experiments.study import RESULTS, Content
+from experiments.study import Content
 
 DATASETS = ("digits", "digits_events", "mnist")
 
@@ -51,9 +50,16 @@ def page(content: Content) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = study.make_parser(__doc__, "together").parse_args(arguments)
-    accuracies = {name: json.loads((RESULTS / name / "accuracy.json").read_text()) for name in DATASETS}
-    content = combine({name: content["accuracy"]["last"] for name, content in accuracies.items()})
+    parser = study.make_parser(__doc__, "together")
+    options = parser.parse_args(arguments)
+    accuracies = {}
+    for name in DATASETS:
+        file, command = study.RESULTS / name / "accuracy.json", f"python -m experiments.accuracy {name}"
+        of_name = study.read(parser, file, command)
+        if fields := of_name.get("fields"):
+            parser.error(f"{file}: not of the preset, but of {' '.join(fields)}; move it away and run {command}")
+        accuracies[name] = of_name["accuracy"]["last"]
+    content = combine(accuracies)
     options.out.mkdir(parents=True, exist_ok=True)
     study.write(options.out, "together", content, page(content))
 

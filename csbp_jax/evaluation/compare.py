@@ -8,7 +8,7 @@ from csbp_jax.config import ConfigError, escaped, flatten_json
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.intervals import Interval, student_of_shares
-from csbp_jax.reporting.pairs import PairedDifference, difference_text, is_plain, paired_difference, plain_control
+from csbp_jax.reporting.pairs import TERM, PairedDifference, difference_text, is_plain, paired_difference, plain_control
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime.files import as_paths
 from csbp_jax.training import run_json
@@ -213,7 +213,7 @@ def warnings(runs: Sequence[FinishedRun], compared: Sequence[Setting]) -> list[s
         if setting.differences:
             of_setting, of_control_setting = fields[setting.label], fields[setting.control or ""]
             names = [name for name in differing if of_setting[name] != of_control_setting[name]]
-            if len(names) > 1 and not all(name.startswith("chaos.") for name in names):
+            if len(names) > 1 and not all(name.startswith(TERM) for name in names):
                 lines.append(
                     f"{setting.label}: differs from {setting.control} in {', '.join(names)}; the difference in "
                     "accuracy may come from any of them"

@@ -11,6 +11,9 @@ from csbp_jax.reporting.intervals import Interval, signed_rank, student, verdict
 
 Fields = Mapping[str, Any]
 
+TERM = ("chaos.", "flip_every")
+"""What the names of a chaos term's fields start with: in units of the flip, ``flip_every`` says when z is set."""
+
 _SIGNED_RANK_PAIRS = 6  # Fewer cannot give p < 0.05.
 
 
@@ -66,16 +69,16 @@ def is_plain(fields: Fields) -> bool:
 def plain_control(number: int, settings: Sequence[Fields]) -> int | None:
     """Return the number of the setting that is ``settings[number]`` without its chaos term; None if there is none.
 
-    Without a chaos term the other ``chaos`` fields have no effect, so these may differ; where several settings qualify,
-    it is the first of those in which fewest differ.
+    Without a chaos term the other fields of :data:`TERM` have no effect, so these may differ; where several settings
+    qualify, it is the first of those in which fewest differ.
     """
 
-    def differing(other: Fields, prefix: str = "") -> int:
-        names = {name for name in {*other, *settings[number]} if name.startswith(prefix)}
+    def differing(other: Fields, prefixes: str | tuple[str, ...] = "") -> int:
+        names = {name for name in {*other, *settings[number]} if name.startswith(prefixes)}
         return sum(option_text(other.get(name)) != option_text(settings[number].get(name)) for name in names)
 
     plain = [i for i, other in enumerate(settings) if i != number and is_plain(other)]
-    controls = [i for i in plain if differing(settings[i]) == differing(settings[i], "chaos.")]
+    controls = [i for i in plain if differing(settings[i]) == differing(settings[i], TERM)]
     if is_plain(settings[number]):
         return None
     return min(controls, key=lambda i: differing(settings[i]), default=None)

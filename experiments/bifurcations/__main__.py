@@ -23,6 +23,7 @@ from experiments import study
 from experiments.bifurcations.systems import SYSTEMS, System
 from experiments.study import Content
 
+MODULE = "python -m experiments.bifurcations"
 SAMPLES, DELTA, CHAOTIC = 24, 1e-2, 0.05
 
 Diagram = Mapping[str, NDArray[Any]]
@@ -184,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_parser(__doc__, "bifurcations", data_dir=True)
     parser.add_argument("--only", choices=SYSTEMS)
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    results = options.out / "bifurcations.json"
+    content = study.resume(parser, results, {}, {})
     for name in [options.only] if options.only else SYSTEMS:
         axes, steps = AXES[name]
         with jax.enable_x64(True) if steps is SMALL else contextlib.nullcontext():
@@ -194,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if not file.exists():
                     system = system or SYSTEMS[name](options.data_dir)
                     study.write_arrays(file, diagram(system, axis, values, steps))
+                    study.store(results, content, MODULE)
                     print(f"measured: {name}, {axis}", flush=True)
     diagrams = {file.stem: dict(np.load(file)) for file in sorted(options.out.glob("*.npz"))}
     summaries = {name: summary(measured) for name, measured in diagrams.items()}
@@ -206,8 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         if shown:
             draw(name, shown, options.out)
-    content = {**study.provenance("python -m experiments.bifurcations"), "diagrams": summaries}
-    study.write(options.out, "bifurcations", content, page(summaries))
+    study.write(options.out, "bifurcations", content | {"diagrams": summaries}, page(summaries))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m experiments.claims.cost [--nets dense conv vgg sew spikformer recurrent] [--pairs 5] [--rounds 30]
         [--out docs/results/claims_cost]
 
-A net that ``cost.json`` has from a quiet machine is not timed again; others are. ``--pairs 0`` measures memory only.
+A net that ``cost.json`` has from a quiet machine, with as many pairs and rounds, is not timed again; others are.
+``--pairs 0`` measures memory only.
 """
 
 import contextlib
@@ -144,6 +145,13 @@ def analyse(pairs: Sequence[Content]) -> Content:
     }
 
 
+def finished(net: Content, pairs: int, rounds: int) -> bool:
+    """Whether a net has been timed on a quiet machine, with at least as many pairs of as many rounds."""
+    if not net.get("analysis", {}).get("quiet"):
+        return False
+    return len(net["pairs"]) >= pairs and len(net["pairs"][0]["wall"]["plain"]) >= rounds
+
+
 def verdict(analysis: Mapping[str, Any]) -> str:
     """The word of the plan for the time of a step: free, dearer, cheaper, or not decided."""
     result, control = (analysis["wall"][name] for name in ("CSBP", "plain again"))
@@ -214,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for name in options.nets:
         net = content["nets"].setdefault(name, {})
-        if net.get("analysis", {}).get("quiet") or (not options.pairs and "memory" in net):
+        if finished(net, options.pairs, options.rounds) or (not options.pairs and "memory" in net):
             continue
         print(f"{name}: load average {os.getloadavg()[0]:.1f}", flush=True)
         pairs = [measure_pair(NETS[name], options.rounds) for _ in range(options.pairs)]

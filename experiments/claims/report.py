@@ -92,8 +92,11 @@ def verdict(family: Mapping[str, Mapping[str, float]]) -> str:
     if family["C-P"]["holm"] < 0.05 and family["C-P"]["mean"] < 0:
         return "harm"
     sd = max(pair["sd"] for pair in family.values())
-    needed = pairs_needed(lambda n: power(MARGIN, sd, n, 0.05 / len(family)), most=10_000)
-    return f"not decided; {needed} pairs would decide 0.5 points"
+    try:
+        needed = f"{pairs_needed(lambda n: power(MARGIN, sd, n, 0.05 / len(family)), most=10_000)} pairs"
+    except ValueError:
+        needed = "more than 10,000 pairs"
+    return f"not decided; {needed} would decide 0.5 points"
 
 
 # --- text and picture ---------------------------------------------------------------------------------------------

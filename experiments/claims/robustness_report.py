@@ -83,6 +83,9 @@ def at_equal(outcome: NDArray[Any], covariate: NDArray[Any]) -> Content:
 
     Returns:
       ``{mean, low, high, slope, tost}``: a with its 95 % interval, b, and p of a being within the margin.
+
+    Raises:
+      ValueError: all differences of the covariate are equal.
     """
     fit = stats.linregress(covariate, outcome)
     freedom = len(outcome) - 2
@@ -102,7 +105,9 @@ def analyse(arm: Mapping[str, Any]) -> Content:
         family[pair] = contrast(main["C"], main[other])
         clean[pair] = contrast(*of_clean)
         lost[pair] = contrast(of_clean[0] - main["C"], of_clean[1] - main[other])
-        equal[pair] = at_equal(main["C"] - main[other], of_clean[0] - of_clean[1])
+        covariate = of_clean[0] - of_clean[1]
+        differ = np.ptp(np.round(covariate, 9)) > 0
+        equal[pair] = at_equal(main["C"] - main[other], covariate) if differ else None
     corrected = holm({pair: result["p"] for pair, result in family.items()})
     family = {pair: result | {"holm": corrected[pair]} for pair, result in family.items()}
     others = [condition for condition in of if condition not in ("P", BASE)]
@@ -182,9 +187,7 @@ def arm_text(name: str, arm: Content) -> str:
             *contrast_cells(result),
             interval_text(analysis["clean"][pair]),
             interval_text(analysis["lost"][pair]),
-            interval_text(analysis["equal clean"][pair]),
-            f"{analysis['equal clean'][pair]['slope']:.2f}",
-            f"{analysis['equal clean'][pair]['tost']:.2g}",
+            *at_equal_cells(analysis["equal clean"][pair]),
         ]
         for pair, result in analysis["family"].items()
     ]
@@ -221,6 +224,11 @@ def arm_text(name: str, arm: Content) -> str:
             *attacks_texts(analysis),
         ]
     )
+
+
+def at_equal_cells(result: Content | None) -> list[str]:
+    """A result of :func:`at_equal` as cells: interval, slope and p; empty without a regression."""
+    return [interval_text(result), f"{result['slope']:.2f}", f"{result['tost']:.2g}"] if result else [""] * 3
 
 
 def sizes_text(arm: Content, of: Accuracies) -> str:

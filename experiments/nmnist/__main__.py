@@ -59,13 +59,14 @@ Array = NDArray[Any]
 
 
 class Study:
-    """Recordings, and runs that are read from a folder or trained into it."""
+    """Recordings, and runs that are read from a folder or trained into it; ``origins`` is the provenance of these."""
 
     def __init__(self, options: argparse.Namespace):
         self.folder: pathlib.Path = options.runs
         self.frames, self.y = training.recordings(options.data_dir)
         self.checksum = zlib.crc32(np.ascontiguousarray(self.frames).data)
         self.programs: dict[str, training.Program] = {}
+        self.origins: list[Content] = []
 
     def run(self, setting: Setting, fold: int, seed: int, train: bool = True) -> Content | None:
         """The result of a run; None if it is neither finished nor to be trained."""
@@ -74,6 +75,7 @@ class Study:
         if file.exists():
             content: Content = json.loads(file.read_text())
             if content["settings"] == settings:
+                self.origins += [content["provenance"]] if "provenance" in content else []
                 return content["result"]
         if not train:
             return None
@@ -81,9 +83,17 @@ class Study:
             self.programs[setting.term] = training.make_program(setting.term, self.frames, self.y)
         result = training.train(self.programs[setting.term], setting, self.frames, self.y, fold, seed)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"settings": settings, "result": result})
+        self.origins.append(study.provenance(MODULE))
+        write_json(file, {"settings": settings, "result": result, "provenance": self.origins[-1]})
         print(f"{file.stem}: validation {result['validation'][-1]:.3f}, {result['seconds']:.0f} s", flush=True)
         return result
+
+
+def signed(content: Content, runs: Study, command: str) -> Content:
+    """The content with the provenance of its runs, or of this call where the files of all runs lack it."""
+    for origin in runs.origins or [study.provenance(command)]:
+        study.sign(content, origin)
+    return content
 
 
 def share(report: Content) -> float:
@@ -287,12 +297,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.pilots:
             content = pilots(runs, options.only)
             if not options.only:
-                write_json(options.out / "pilots.json", content | study.provenance(f"{MODULE} --pilots"))
+                write_json(options.out / "pilots.json", signed(content, runs, f"{MODULE} --pilots"))
             return
         results = measured(options, runs)
     if options.only:
         return
-    content = {"runs": results} | summary(results, runs) | study.provenance(f"{MODULE} --seeds {options.seeds}")
+    content = signed({"runs": results} | summary(results, runs), runs, f"{MODULE} --seeds {options.seeds}")
     draw(content, results, options.out)
     study.write(options.out, "nmnist", content, page(content))
 

@@ -107,6 +107,14 @@ def test_the_control_is_that_without_chaos_in_any_order_unless_a_run_is_named(fo
     assert "optimizer.lr 0.5: no run is its control, equal but for chaos.z0 0; no difference" in text.getvalue()
 
 
+def test_a_term_in_flips_has_the_plain_run_as_its_control(folders, tmp_path):
+    """The plain run measures no flips."""
+    in_flips = edited(folders[4], tmp_path / "flips", chaos__unit="flip", flip_every=100)
+    text = io.StringIO()
+    chaotic, plain = compare.compare([in_flips, folders[2]], terminal.Console(file=text, width=200))
+    assert chaotic.control == plain.label and plain.control is None and "note" not in text.getvalue()
+
+
 def test_seeds_that_do_not_pair_are_named_and_give_no_difference(folders):
     text = io.StringIO()
     _, other = compare.compare([folders[0], folders[1], folders[5]], terminal.Console(file=text, width=200))

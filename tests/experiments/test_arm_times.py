@@ -43,13 +43,21 @@ def test_results_of_the_accuracy_study_that_are_missing_are_named_before_any_ste
 
 
 def test_a_block_of_steps_goes_on_where_the_last_one_ended(tmp_path, capsys):
-    stored = (RESULTS / "digits" / "accuracy.json").read_text()
-    (tmp_path / "accuracy.json").write_text(stored)
     small = ["--batch-size", "16", "--model.name", "dense", "--model.features", "8", "--model.time-steps", "2"]
-    arm_times.main(["digits", "--blocks", "2", "--out", str(tmp_path), *small, "--chaos.taps", "fc1.membrane"])
+    small += ["--chaos.taps", "fc1.membrane"]
+    stored = json.loads((RESULTS / "digits" / "accuracy.json").read_text()) | {"fields": small}
+    (tmp_path / "accuracy.json").write_text(json.dumps(stored))
+    arm_times.main(["digits", "--blocks", "2", "--out", str(tmp_path), *small])
     content = json.loads((tmp_path / "accuracy.json").read_text())
     assert content["arm_times"]["milliseconds"]["cpu"]["csbp"] > 0
     assert "in turn" in capsys.readouterr().out
     assert (tmp_path / "README.md").read_text() == accuracy.page(content)
     del content["arm_times"]
-    assert content == json.loads(stored)
+    assert content == stored
+
+
+def test_times_are_not_added_to_results_of_other_fields(tmp_path, capsys):
+    (tmp_path / "accuracy.json").write_text((RESULTS / "digits" / "accuracy.json").read_text())
+    with pytest.raises(SystemExit):
+        arm_times.main(["digits", "--out", str(tmp_path), "--batch-size", "16"])
+    assert "accuracy.json: made with other options; give those, or another --out" in capsys.readouterr().err

@@ -196,8 +196,8 @@ def test_one_seed_is_refused_before_any_run(tmp_path, capsys, command):
 
 
 def test_verdicts_are_the_words_of_the_plan():
-    def pair(mean, holm=1.0, tost=1.0):
-        return {"mean": mean, "holm": holm, "tost": tost, "sd": 1.0}
+    def pair(mean, holm=1.0, tost=1.0, sd=1.0):
+        return {"mean": mean, "holm": holm, "tost": tost, "sd": sd}
 
     def word(p, d, s):
         return report.verdict({"C-P": p, "C-D": d, "C-S": s})
@@ -209,6 +209,8 @@ def test_verdicts_are_the_words_of_the_plan():
     assert word(pair(-1.0, holm=0.01), same, same) == "harm"
     assert word(open_, same, up).startswith("not decided; 45 pairs")
     assert word(up, open_, up).startswith("not decided")
+    # As of two of 32 nets that learned nothing.
+    assert word(pair(-3.0, sd=21.0), same, up) == "not decided; more than 10,000 pairs would decide 0.5 points"
 
 
 def test_equal_budgets():

@@ -114,6 +114,25 @@ def test_every_net_has_the_term_and_plain_backpropagation_does_not():
     assert set(cost.TITLES) == set(cost.NETS)
 
 
+def test_a_trial_on_a_quiet_machine_is_measured_again_at_full_size(tmp_path, monkeypatch):
+    def measure_pair(config, rounds):
+        (pair,) = pairs(1.0, sets=1, rounds=rounds)
+        seconds = {clock: {name: values.tolist() for name, values in of.items()} for clock, of in pair.items()}
+        sizes.append(rounds)
+        return seconds | {"memory": {"plain": 1.0, "CSBP": 1.0}}
+
+    monkeypatch.setattr(cost, "measure_pair", measure_pair)
+    monkeypatch.setattr(cost, "DRAWS", 30)
+    monkeypatch.setattr(tries, "FILES", ())
+    sizes: list[int] = []
+    for count, rounds in ((1, 3), (2, 3), (2, 4), (2, 4), (1, 3)):
+        words = ["--pairs", str(count), "--rounds", str(rounds)]
+        cost.main(["--nets", "dense", *words, "--out", str(tmp_path)])
+    assert sizes == [3, 3, 3, 4, 4]
+    net = json.loads((tmp_path / "cost.json").read_text())["nets"]["dense"]
+    assert [len(pair["wall"]["plain"]) for pair in net["pairs"]] == [4, 4]
+
+
 @pytest.mark.slow
 def test_a_net_is_measured_and_not_again_on_a_quiet_machine(tmp_path, monkeypatch):
     arguments = ["--nets", "dense", "--pairs", "1", "--rounds", "2", "--out", str(tmp_path)]

@@ -154,17 +154,27 @@ def test_finished_runs_are_read_and_others_left_to_other_processes(monkeypatch, 
         return run("1" * 110) | {"seconds": 1.0}
 
     monkeypatch.setattr(training, "train", train)
-    options = argparse.Namespace(runs=tmp_path, data_dir="data", seeds=1, only=["drift"])
-    results = nmnist.measured(options, nmnist.Study(options))
-    assert trained == [("drift", fold, 0) for fold in range(10)]
+
+    def measured(commit, *only):
+        """The results of a call of a commit, and the commits that its file of results names."""
+        monkeypatch.setattr(nmnist.study, "_commit", lambda: commit)
+        options = argparse.Namespace(runs=tmp_path, data_dir="data", seeds=1, only=only)
+        runs = nmnist.Study(options)
+        results = nmnist.measured(options, runs)
+        content = nmnist.signed({}, runs, nmnist.MODULE)
+        return results, {origin["commit"] for origin in (content, *content.get("later", []))}
+
+    results, commits = measured("a", "drift")
+    assert trained == [("drift", fold, 0) for fold in range(10)] and commits == {"a"}
     assert results["CSBP"] == {} and len(results["drift"][0]) == 10
-    options.only = []
-    nmnist.measured(options, nmnist.Study(options))
+    assert measured("b")[1] == {"a", "b"}
     assert len(trained) == 30 and trained.count(("drift", 0, 0)) == 1
+    # A call that trains nothing made none of the results.
+    assert measured("c")[1] == {"a", "b"} and len(trained) == 30
 
 
 def test_pilots_are_written_when_they_are_of_all_conditions(monkeypatch, tmp_path):
-    monkeypatch.setattr(nmnist, "Study", lambda options: None)
+    monkeypatch.setattr(nmnist, "Study", lambda options: argparse.Namespace(origins=[]))
     monkeypatch.setattr(nmnist, "pilots", lambda runs, only: {"pilots": {name: [] for name in only or ["all"]}})
     for words, written in ((["--only", "CSBP"], None), ([], {"all": []}), (["--only", "plain"], {"all": []})):
         nmnist.main(["--pilots", *words, "--out", str(tmp_path)])

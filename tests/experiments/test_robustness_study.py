@@ -65,16 +65,34 @@ def test_an_arm_is_finished_when_all_conditions_have_the_same_seeds():
     assert list(robustness_report.finished({"arms": arms})) == ["a"]
 
 
-def test_an_arm_of_events_has_four_corruptions_and_no_attacks():
-    kinds = ("events", "spikes", "weights")
-    names = {name: p for name, p in battery.PERTURBATIONS.items() if p.kind in kinds}
-    columns = ["test", "clean", *(f"{name} {severity:g}" for name, p in names.items() for severity in p.severities)]
+OF_EVENTS = {name: p for name, p in battery.PERTURBATIONS.items() if p.kind in ("events", "spikes", "weights")}
+
+
+def arm_of_events(clean: int | None = None) -> dict[str, Any]:
+    """An arm with counts of five seeds that are drawn at random, but for those without faults if these are given."""
+    faults = [f"{name} {severity:g}" for name, p in OF_EVENTS.items() for severity in p.severities]
+    columns = ["test", "clean", *faults]
     rng = np.random.default_rng(0)
-    nets_of: dict[str, dict[str, str]] = {
-        condition: {str(seed): " ".join(map(str, rng.integers(300, 359, len(columns)))) for seed in range(5)}
-        for condition in robustness_report.CONDITIONS
-    }
-    arm: dict[str, Any] = {"columns": dict.fromkeys(columns, 359), "nets": nets_of, "differing": {"P": 1}}
+    nets_of: dict[str, dict[str, str]] = {}
+    for condition in robustness_report.CONDITIONS:
+        counts = rng.integers(300, 359, (5, len(columns)))
+        if clean is not None:
+            counts[:, 1] = clean
+        nets_of[condition] = {str(seed): " ".join(map(str, row)) for seed, row in enumerate(counts)}
+    return {"columns": dict.fromkeys(columns, 359), "nets": nets_of, "differing": {"P": 1}}
+
+
+def test_an_arm_whose_nets_agree_without_faults_has_no_regression():
+    arm = arm_of_events(clean=350)
+    arm["analysis"] = robustness_report.analyse(arm)
+    assert arm["analysis"]["equal clean"] == dict.fromkeys(("C-P", "C-D", "C-S"))
+    contrasts = robustness_report.arm_text("an arm", arm).splitlines()[6:9]
+    assert all(row.startswith("| C-") and row.endswith(" |  |  |  |") for row in contrasts)
+    robustness_report.draw({"an arm": arm})
+
+
+def test_an_arm_of_events_has_four_corruptions_and_no_attacks():
+    names, arm = OF_EVENTS, arm_of_events()
     of = robustness_report.accuracies(arm, "P")
     expected = [np.mean([of[f"{name} {s:g}"] for s in names[name].severities], axis=0) for name in list(names)[:4]]
     np.testing.assert_allclose(robustness_report.primary(of), np.mean(expected, axis=0))
@@ -140,10 +158,10 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     assert "--nets: there is no file nowhere.json" in capsys.readouterr().err
 
 
-def test_one_seed_is_refused_before_any_net(tmp_path, capsys):
+def test_too_few_seeds_are_refused_before_any_net(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        robustness.main(["--seeds", "1", "--out", str(tmp_path / "out")])
-    assert "--seeds: from 2 on" in capsys.readouterr().err and not (tmp_path / "out").exists()
+        robustness.main(["--seeds", "2", "--out", str(tmp_path / "out")])
+    assert "--seeds: from 3 on, which the regression" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_the_table_is_made_from_the_committed_counts():

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import subprocess
+import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from scipy import stats
 
 from csbp_jax import controls, dynamics
 from csbp_jax.config import replaced
-from experiments import accuracy, forcing, known_exponents, precision, replay, statistics, study
+from experiments import accuracy, forcing, known_exponents, precision, replay, statistics, study, together
 from experiments import exponents as exponents_study
 from experiments.bifurcations import __main__ as bifurcations
 from experiments.bifurcations import systems
@@ -94,6 +95,14 @@ def test_results_resume_only_with_the_same_options(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         study.resume(parser, file, {"starts": 3}, {"conditions": {}})
     assert "study.json: made with other options; give another --out" in capsys.readouterr().err
+
+
+def test_arrays_of_which_one_cannot_be_written_leave_the_last_ones(tmp_path):
+    file = tmp_path / "a.npz"
+    study.write_arrays(file, {"x": np.arange(3)})
+    with pytest.raises(TypeError, match="pickle"):
+        study.write_arrays(file, {"x": np.arange(4), "y": np.array([threading.Lock()])})
+    assert np.load(file)["x"].tolist() == [0, 1, 2] and list(tmp_path.iterdir()) == [file]
 
 
 def test_provenance_names_versions_machine_device_and_commit():
@@ -274,6 +283,25 @@ def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
     spread = np.ptp(measured["visited"], axis=2)
     assert np.all(spread[0] < 1e-3) and np.all(spread[1] > 0.5)
     assert np.all(measured["tangent"][0] < 0.02) and np.median(measured["tangent"][1]) > 0.05
+
+
+def test_a_call_that_measures_no_diagram_does_not_sign_the_results(tmp_path, monkeypatch):
+    values, zeros = np.array([1.0, 2.0]), np.zeros((2, 1))
+    measured = {"values": values, "visited": zeros, "tangent": zeros, "finite_size": zeros, "away": zeros > 0}
+    monkeypatch.setattr(bifurcations, "diagram", lambda *_: measured)
+    monkeypatch.setattr(bifurcations, "draw", lambda *_: None)
+    monkeypatch.setitem(bifurcations.AXES, "neuron", ({"z": values}, bifurcations.LARGE))
+
+    def commits(commit):
+        monkeypatch.setattr(study, "_commit", lambda: commit)
+        bifurcations.main(["--only", "neuron", "--out", str(tmp_path)])
+        content = json.loads((tmp_path / "bifurcations.json").read_text())
+        assert content["diagrams"]["neuron-z"]["values"] == 2
+        return [origin["commit"] for origin in (content, *content.get("later", []))]
+
+    assert commits("a") == commits("b") == ["a"]
+    (tmp_path / "neuron-z.npz").unlink()
+    assert commits("c") == ["a", "c"]
 
 
 def test_a_run_that_cannot_take_its_steps_has_run_away_and_no_exponent():
@@ -504,6 +532,44 @@ def test_intervals_over_starts_and_over_sequences_are_of_their_means():
 def test_pages_of_accuracy_are_those_of_their_data(dataset):
     content = json.loads((RESULTS / dataset / "accuracy.json").read_text())
     assert (RESULTS / dataset / "README.md").read_text() == accuracy.page(content)
+
+
+def test_results_of_other_options_or_more_seeds_are_not_replaced_and_times_are_kept(tmp_path, monkeypatch, capsys):
+    run = {"test_accuracy": 0.9, "test_count": 10}
+    result = {"last": run, "chosen": run, "seconds": 1.0, "gradient_norms": {"chaos": 1.0, "task": 2.0}}
+    for module in (accuracy, precision):
+        monkeypatch.setattr(module, "train_arms", lambda arms, seeds, _: {arm: [result] * seeds for arm in arms})
+    file = tmp_path / "accuracy.json"
+    for module, words in (
+        (accuracy, ["digits"]),
+        (accuracy, ["mnist", "--seeds", "1"]),
+        (accuracy, ["mnist", "--batch-size", "16"]),
+        (precision, ["mnist"]),
+    ):
+        stored = (RESULTS / ("mnist" if module is accuracy else "precision") / "accuracy.json").read_text()
+        file.write_text(stored)
+        with pytest.raises(SystemExit, match="2"):
+            module.main([*words, "--out", str(tmp_path)])
+        assert "made with other options or more seeds; give another --out" in capsys.readouterr().err
+        assert file.read_text() == stored
+    stored = (RESULTS / "mnist" / "accuracy.json").read_text()
+    file.write_text(stored)
+    accuracy.main(["mnist", "--seeds", "3", "--out", str(tmp_path)])
+    content = json.loads(file.read_text())
+    assert content["seeds"] == 3 and content["arm_times"] == json.loads(stored)["arm_times"]
+    assert "Timed in turn" in (tmp_path / "README.md").read_text()
+
+
+def test_results_of_other_fields_are_not_combined(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    for name in together.DATASETS:
+        (tmp_path / name).mkdir()
+        content = json.loads((RESULTS / name / "accuracy.json").read_text())
+        (tmp_path / name / "accuracy.json").write_text(json.dumps(content | {"fields": ["--epochs", "1"]}))
+    with pytest.raises(SystemExit):
+        together.main([])
+    error = "not of the preset, but of --epochs 1; move it away and run python -m experiments.accuracy digits"
+    assert error in capsys.readouterr().err
 
 
 def test_the_page_of_bfloat16_is_that_of_its_data_and_names_the_device():

@@ -47,6 +47,9 @@ def test_wilcoxons_p_is_scipys_and_1_without_differences():
     ties = [0.01, 0.01, -0.01, 0.02, 0.03, 0.0]
     hidden = [0.51 - 0.5, 0.91 - 0.9, 0.9 - 0.91, 0.52 - 0.5, 0.93 - 0.9, 0.3 - (0.1 + 0.2)]
     assert hidden != ties and signed_rank(hidden) == signed_rank(ties) == stats.wilcoxon(ties).pvalue < 1
+    # Few differences are few beside any number of zeros, as of single examples of two networks.
+    assert signed_rank([0.01] * 4 + [0.0] * 10) == 2 / 2**4 and signed_rank([-0.01] + [0.0] * 358) == 1
+    assert signed_rank([*without_ties, *[0.0] * 20]) == signed_rank(without_ties)
     with pytest.raises(ValueError, match="at least one"):
         signed_rank([])
 
