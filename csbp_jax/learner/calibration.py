@@ -58,7 +58,9 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
         if not names:
             raise ConfigError(f"model.init_rate: {target}, but the network gave no rates; set it to None")
         for name in names:
-            if getattr(aux, "names", ()).count(f"{name}.membrane_pre") > 1:  # aux.rates has the last call's rate only
+            if (
+                getattr(aux, "names", ()).count(f"{name}.membrane_pre") > 1
+            ):  # one factor cannot set the rate of each call
                 raise ConfigError(
                     f"model.init_rate: not possible for this network; its spiking layer {name} is called more than once"
                 )
