@@ -58,7 +58,8 @@ def calibrate(recipe: Recipe, state: State, x: jax.Array) -> State:
         if not names:
             raise ConfigError(f"model.init_rate: {target}, but the network gave no rates; set it to None")
         for name in names:
-            if getattr(aux, "names", ()).count(f"{name}.membrane_pre") > 1:  # aux.rates has the last call's rate only
+            # One factor cannot set the rates of several calls.
+            if getattr(aux, "names", ()).count(f"{name}.membrane_pre") > 1:
                 raise ConfigError(
                     f"model.init_rate: not possible for this network; its spiking layer {name} is called more than once"
                 )

@@ -35,7 +35,7 @@ def make_recipe(
     Args:
       model: network with ``apply(variables, x, train, *, tap, taps[, neuron]) -> (logits [B, T, C], Aux)``.
       tx: optimiser for a learning rate of 1 (``optimizer.build``); its result is multiplied by ``lr``. Its ``update``
-        receives ``step``, ``key`` and, if the hparams have it, ``forcing`` (controls.py).
+        receives ``value`` (the loss), ``step``, ``key`` and, if the hparams have it, ``forcing`` (controls.py).
       loss: ``loss(logits, labels, where=None)``, a scalar mean, e.g. ``losses.rate_cross_entropy``.
       config: determines the taps, kind, cut and reduction of the chaos term, and the input's shape for ``init``.
       steps_per_epoch: used by a config that anneals once per epoch; at 1, z is multiplied by beta at each step.
@@ -102,7 +102,9 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     """
     (loss, outcome), gradient = recipe.value_and_grad(recipe, state, batch)
 
-    direction, opt_state = recipe.tx.update(gradient, state.opt_state, state.params, **_update_arguments(state))
+    direction, opt_state = recipe.tx.update(
+        gradient, state.opt_state, state.params, value=loss, **_update_arguments(state)
+    )
     updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
     params = optax.apply_updates(state.params, updates)
     if recipe.after_update is not None:
@@ -161,8 +163,9 @@ def make(
 ) -> tuple[Callable[..., State], Callable[..., tuple[State, dict[str, Any]]], Callable[..., dict[str, jax.Array]]]:
     """Return ``(init, train_step, eval_step)``, bound to one recipe.
 
-    The arguments are those of :func:`make_recipe`, also ``steps_per_epoch``, without which a config that anneals z once
-    per epoch would anneal it at each step. The functions are
+    The arguments are those of :func:`make_recipe`: ``tx`` is an optimiser for a learning rate of 1, such as
+    ``optax.adam(1.0)``, because a step multiplies its update by ``config.optimizer.lr``; and without
+    ``steps_per_epoch``, a config that anneals z once per epoch would anneal it at each step. The functions are
     ``init(key, hparams=None) -> State``, ``train_step(state, batch) -> (State, metrics)`` and
     ``eval_step(state, batch) -> sums``. ``init`` draws the weights; it does not read the config's ``weights``.
 

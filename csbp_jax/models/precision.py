@@ -3,7 +3,8 @@
     x -> [product] -> h -> norm -> current -> [input of the neuron] -> neuron -> [spikes] -> pooling -> next product
 
 Tensors in brackets are bfloat16. All others are float32: parameters, biases, h, norms and their statistics, sums of
-currents, membranes, tapped tensors, firing rates, the read-out, the loss. With ``dtype=None`` nothing is cast.
+currents, membranes, tapped tensors, firing rates, the read-out, the loss. In a recurrent layer, though, the feedback
+and its sum with the current are bfloat16. With ``dtype=None`` nothing is cast.
 
 - 0, 1, their averages over 2x2 and sums up to 256 are exact in bfloat16. The input of a network is not: its first
   product rounds it to 8 bits, and so event counts above 256 too. Dropout and drop-path of spikes divide them by

@@ -47,7 +47,8 @@ def stream(
 
     Raises:
       ValueError: x has no time step, or the states are not those of this network and batch.
-      ConfigError: the network's norm has parameters for each of its time steps, or it was read from an NIR graph.
+      ConfigError: the network's norm has parameters for each of its time steps, a layer is called more than once, or it
+        was read from an NIR graph.
     """
     if network.norm in _PER_TIME_STEP:
         raise ConfigError(f"stream: not possible with model.norm {network.norm}, whose parameters are per time step")

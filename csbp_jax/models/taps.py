@@ -11,6 +11,8 @@ can be tapped, named after their layer, as far as the layer has them:
 """
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +34,9 @@ MembraneTerm = Callable[[jax.Array, jax.Array], jax.Array]
 @struct.dataclass
 class Aux:
     """Auxiliary outputs of a forward pass.
+
+    Of a layer that is called more than once, a term is the sum over the calls, as the chaos loss is, a rate and a
+    membrane term are the mean, and spikes and membranes are those of the last call.
 
     terms: ``{tap: scalar}``, the tap function of each tapped tensor.
     rates: ``{layer: scalar}``, spikes per neuron per time step.
@@ -134,11 +139,26 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
     """Merge the Aux of all layers of a network.
 
     Raises:
-      ConfigError: a tap or an inspected layer does not exist; the message lists those that do.
+      ConfigError: a tap or an inspected layer does not exist; the message lists those that do. Or states are requested
+        of a layer that is called more than once.
     """
-    collections = [field.name for field in dataclasses.fields(Aux) if field.name != "names"]
+    # A list for each name, which has one value for each call of the layer.
+    collected: dict[str, dict[str, list[Any]]] = {
+        field.name: {} for field in dataclasses.fields(Aux) if field.name != "names"
+    }
+    for aux in layers:
+        for collection, values in collected.items():
+            for name, value in getattr(aux, collection).items():
+                values.setdefault(name, []).append(value)
+    if repeated := [name for name, states in collected["states"].items() if len(states) > 1]:
+        raise ConfigError(
+            f"stream: not possible for this network, whose layer {', '.join(repeated)} is called more than once; apply "
+            "it to whole sequences"
+        )
+    combined = {"terms": _sum, "rates": _mean, "membrane_terms": _mean}
     merged: dict[str, dict[str, Any]] = {
-        name: {k: v for aux in layers for k, v in getattr(aux, name).items()} for name in collections
+        collection: {name: combined.get(collection, operator.itemgetter(-1))(calls) for name, calls in values.items()}
+        for collection, values in collected.items()
     }
     names = tuple(name for aux in layers for name in aux.names)
     for option, requested, known in (
@@ -149,3 +169,11 @@ def merge_aux(layers: Sequence[Aux], probe: Probe) -> Aux:
         if unknown:
             raise ConfigError(f"{option}: this network has no {', '.join(unknown)}; it has {', '.join(known)}")
     return Aux(**merged, names=names)
+
+
+def _sum(calls: list[Any]) -> Any:
+    return functools.reduce(operator.add, calls)
+
+
+def _mean(calls: list[Any]) -> Any:
+    return _sum(calls) / len(calls) if len(calls) > 1 else calls[0]

@@ -75,13 +75,13 @@ def build_recipe(config: Config, own: Own, steps_per_epoch: int) -> Recipe:
     )
     model = _call(own, "model", visible, neuron) if own.model else models.build(config.model, neuron)
     _check_model(config, own, model)
+    _check_neuron(config, own, neuron, model)
     tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch, ordered_layers(config, model))
     tx = _call(own, "control", visible, tx) if own.control else tx
     loss = _call(own, "loss", visible) if own.loss else losses.build(config.loss)
     term = _call(own, "term", visible) if own.term else controls.TERMS[config.chaos.term]
-    _check_neuron(config, own, neuron)
     _check_loss(config, own, loss)
-    _check_term(config, own, term)
+    _check_term(config, own, term, model)
     if own.control and not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise ConfigError(f"{own.label}: control gives a {type(tx).__name__}; expected is an optax transformation")
     return learner.make_recipe(model, tx, loss, config, steps_per_epoch, term)
@@ -137,15 +137,22 @@ def _call(own: Own, part: str, *arguments: Any) -> Any:
     return function(*arguments)
 
 
-# Each own part is traced once, on shapes; nothing is computed.
+# Each own part is traced on shapes; nothing is computed. Neurons and terms may hold arrays that fit only the tensors of
+# the network: those that fail on an example are traced within it.
 
 
-def _check_neuron(config: Config, own: Own, neuron: Any) -> None:
+def _check_neuron(config: Config, own: Own, neuron: Any, model: Any) -> None:
     if not own.neuron or hasattr(neuron, "init"):  # a Linen module gives its neuron only within a network
         return
     x = jax.ShapeDtypeStruct((2, config.model.time_steps, 3), jnp.float32)
     expected = "neuron(x [B, T, ...], state=None) -> (spikes like x, state: an array [B, ...] or a pytree of such)"
-    shapes = _output_shapes(own, "neuron", expected, neuron, x)
+    try:
+        shapes = _output_shapes(own, "neuron", expected, neuron, x)
+    except (TypeError, ValueError):
+        if not callable(neuron):
+            raise
+        _output_shapes(own, "neuron", expected, functools.partial(_applied, model), *_network_arguments(config))
+        return
     if shapes[0] != x.shape or len(shapes) < 2 or any(shape[:1] != (2,) for shape in shapes[1:]):
         raise ConfigError(f"{own.label}: neuron gives {shapes} for x {x.shape}; expected is {expected}")
 
@@ -155,11 +162,11 @@ def _check_model(config: Config, own: Own, model: Any) -> None:
         return
     if not (hasattr(model, "init") and hasattr(model, "apply")):
         raise ConfigError(f"{own.label}: model gives a {type(model).__name__}; expected is a flax.linen Module")
-    shape, steps, classes = config.model.input_shape, config.model.time_steps, config.model.classes
-    key, x = jax.random.key(0), jax.ShapeDtypeStruct((2, 1, *shape), jnp.float32)
+    steps, classes = config.model.time_steps, config.model.classes
+    key, x = _network_arguments(config)
     expected = f"(logits {(2, steps, classes)}, csbp_jax.models.taps.Aux) for x {x.shape}"
     options = {"membrane_term": losses.membrane_error} if config.loss.membrane else {}
-    call = functools.partial(jax.eval_shape, lambda key, x: model.init_with_output(key, x, False, **options)[0])
+    call = functools.partial(jax.eval_shape, functools.partial(_applied, model, **options))
     output = _traced(own, "model", expected, call, key, x)
     pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Aux)
     if not pair or getattr(output[0], "shape", ()) != (2, steps, classes):
@@ -178,23 +185,42 @@ def _check_loss(config: Config, own: Own, loss: Any) -> None:
     if config.loss.smoothing or {"mixup", "cutmix"} & set(config.data.augment):
         form = "probabilities [B, C] here, as in training with loss.smoothing, mixup or cutmix"
         labels[form] = jax.ShapeDtypeStruct((size, classes), jnp.float32)
-    expected = "loss(logits [B, T, C], labels, where=None) -> a scalar"
     for form, y in labels.items():
+        expected = f"loss(logits [B, T, C], labels, where=None) -> a scalar; labels are {form}"
         try:
             _check_scalar(own, "loss", expected, lambda o, y, w: (loss(o, y), loss(o, y, where=w)), logits, y, where)
         except ConfigError:
             raise
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{error_line(error) or f'{own.label}: loss: {error}'}; labels are {form}") from error
+            raise ConfigError(f"{error_line(error)}; labels are {form}") from error
 
 
-def _check_term(config: Config, own: Own, term: Any) -> None:
+def _check_term(config: Config, own: Own, term: Any, model: Any) -> None:
     if not own.term:
         return
     chaos = config.chaos
     x = jax.ShapeDtypeStruct((2, config.model.time_steps, 3), jnp.float32)
     expected = "term(h, target, scale, *, cut, reduce) -> a scalar"
-    _check_scalar(own, "term", expected, lambda h: term(h, 0.5, 1.0, cut=chaos.cut, reduce=chaos.reduce), x)
+
+    def tap(h: jax.Array) -> Any:
+        return term(h, 0.5, 1.0, cut=chaos.cut, reduce=chaos.reduce)
+
+    def terms(key: jax.Array, x: jax.Array) -> dict[str, Any]:
+        values: dict[str, Any] = _applied(model, key, x, tap=tap, taps=chaos.taps)[1].terms
+        return values
+
+    try:
+        _check_scalar(own, "term", expected, tap, x)
+    except (TypeError, ValueError):
+        _check_scalar(own, "term", expected, terms, *_network_arguments(config))
+
+
+def _applied(model: Any, key: jax.Array, x: jax.Array, **options: Any) -> Any:
+    return model.init_with_output(key, x, False, **options)[0]
+
+
+def _network_arguments(config: Config) -> tuple[jax.Array, jax.ShapeDtypeStruct]:
+    return jax.random.key(0), jax.ShapeDtypeStruct((2, 1, *config.model.input_shape), jnp.float32)
 
 
 def _check_scalar(own: Own, part: str, expected: str, function: Any, *arguments: Any) -> None:
@@ -213,7 +239,9 @@ def _output_shapes(own: Own, part: str, expected: str, function: Any, *arguments
 def _traced(own: Own, part: str, expected: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except TypeError as error:
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
         if plugin_frames(error):
             raise  # reported with its line in the user's file
-        raise ConfigError(f"{own.label}: {part}: {error}; expected is {expected}") from None
+        raise ConfigError(f"{own.label}: {part}: {error}; expected is {expected}") from error

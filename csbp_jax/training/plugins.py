@@ -27,8 +27,8 @@ class Own:
       model: ``model(config, neuron) -> Linen module``, called as in csbp_jax/models/base.py.
       loss: ``loss(config) -> loss(logits [B, T, C], labels, where=None) -> mean``.
       term: ``term(config) -> term(h, target, scale, *, cut, reduce) -> scalar``, in place of ``chaos.term``.
-      control: ``control(config, tx) -> tx``, an optax transformation made of the optimiser's. Its update gets ``step``
-        and ``key``, and is computed for a learning rate of 1.
+      control: ``control(config, tx) -> tx``, an optax transformation made of the optimiser's. Its update gets
+        ``value`` (the loss), ``step`` and ``key``, and is computed for a learning rate of 1.
       file, code: path and content of the plugin file, if they come from one.
     """
 

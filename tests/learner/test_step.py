@@ -1,6 +1,7 @@
 """The training step: its compilations, its guard, its updates, and its equality over devices and sweeps."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import chex
@@ -86,6 +87,18 @@ def test_the_update_equals_optax_with_its_own_learning_rate(x64, name):
         params, opt_state = reference_update(total, opt_state, expected.params)
         expected = expected.replace(step=expected.step + 1, params=params)
     chex.assert_trees_all_close(state.params, expected.params, rtol=1e-10)
+
+
+def test_an_optimiser_may_ask_for_the_loss(x64):
+    tx = optax.chain(RECIPE.tx, optax.contrib.reduce_on_plateau())
+    watched = learner.make_recipe(RECIPE.model, tx, RECIPE.loss, small_net.CONFIG, 10)
+    state, metrics = train_step(watched, first_state(watched), batch())
+    assert optax.tree.get(state.opt_state, "best_value") == metrics["loss"]
+
+
+def test_make_says_for_which_rate_its_optimiser_is():
+    for text in (learner.make.__doc__, (pathlib.Path(__file__).parents[2] / "README.md").read_text()):
+        assert text and "optimiser for a learning rate of 1, such as" in " ".join(text.split())
 
 
 def test_a_nan_weight_is_detected_although_the_loss_is_finite(x64):

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from csbp_jax import chaos, models, neurons, surrogate
 from csbp_jax.config import ConfigError, Model, Neuron
+from csbp_jax.models import layers
+from csbp_jax.models.basic import Dense
 from csbp_jax.neurons import psn
 from csbp_jax.neurons.plif import PLIF, Scaled
 
@@ -93,6 +96,34 @@ def test_terms_are_computed_from_the_tensors_that_they_name(name):
     np.testing.assert_allclose(aux.rates[layer], aux.spikes[layer].mean(), rtol=1e-6)
     plain, _ = jax.jit(lambda v, x: model.apply(v, x, False))(variables, x)
     chex.assert_trees_all_equal(logits, plain)
+
+
+def test_a_layer_that_is_called_twice_has_the_terms_and_rates_of_both_calls():
+    class Twice(Dense):
+        def body(self, x, train, run):
+            layer = self.spiking(layers.Dense)(x.shape[-1], name="fc1")
+            return nn.Dense(self.classes, name="readout")(run(layer, run(layer, x)))
+
+    network: Any = Twice(classes=3, time_steps=4, norm="none")
+    x = 3 * jax.random.normal(jax.random.key(1), (2, 4, 6))
+    variables, terms, rates = network.init(jax.random.key(0), x), [], []
+
+    def recorded(values, value):
+        values.append(value)
+        return value
+
+    _, aux = network.apply(
+        variables,
+        x,
+        taps=("fc1.dense",),
+        tap=lambda h: recorded(terms, chaos.term(h)),
+        membrane_term=lambda u, spikes: recorded(rates, spikes.mean()),
+    )
+    assert len(terms) == len(rates) == 2
+    np.testing.assert_allclose(aux.terms["fc1.dense"], sum(terms), rtol=1e-6)
+    np.testing.assert_allclose([aux.rates["fc1"], aux.membrane_terms["fc1"]], [np.mean(rates)] * 2, rtol=1e-6)
+    with pytest.raises(ConfigError, match=r"stream: not possible .* layer fc1 is called more than once; apply it to"):
+        models.stream(network, variables, x)
 
 
 @pytest.mark.parametrize(

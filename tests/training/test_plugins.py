@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import chaos, models
+from csbp_jax import chaos, models, neurons
 from csbp_jax.cli import main
-from csbp_jax.config import Config, ConfigError, replaced, to_json
+from csbp_jax.config import Chaos, Config, ConfigError, Model, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict, restore
 from csbp_jax.evaluation.robustness import measure
 from csbp_jax.export import export
+from csbp_jax.neurons.recurrent import Feedback
 from csbp_jax.reporting import terminal
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.sweep import grid, retraining
@@ -219,6 +220,22 @@ def test_a_sweep_of_it_is_tabulated_and_picked_from(trained_run, tmp_path, capsy
     assert "give --trust" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("with_feedback", [False, True])
+def test_a_neuron_and_a_term_may_fit_only_the_tensors_that_they_get(with_feedback):
+    config = Config(model=Model(name="dense", features=(16, 16)), chaos=Chaos(z0=(1.0,), taps=("fc1.membrane",)))
+
+    def neuron(config):
+        cell = neurons.LIF(jnp.linspace(0.1, 0.9, 16))
+        return Feedback(cell, jnp.eye(16)) if with_feedback else cell
+
+    def term(config):
+        return lambda h, target, scale, *, cut, reduce: jnp.einsum("bc->", h - jnp.linspace(0.5, 0.8, 16))
+
+    recipe = build.build_recipe(config, csbp_jax.Own(neuron=neuron, term=term), 10)
+    value = recipe.term(jnp.ones((2, 16)), 0.5, 1.0, cut=None, reduce="mean")
+    assert float(value) == pytest.approx(2 * 16 * 0.35)
+
+
 def test_a_neuron_plugin_is_compiled_for_each_of_its_constants(trained_run):
     config, parts = plugin_file.load_file(trained_run[1])
     members = grid.members(config, {"model.neuron.decay": [0.2, 0.5], "optimizer.lr": [0.1, 0.2]})
@@ -344,7 +361,7 @@ def test_links_of_the_page_lead_somewhere():
 
 HEAD = """import numpy as np
 import jax.numpy as jnp
-from csbp_jax.config import Config, Data, Loss, Model
+from csbp_jax.config import Chaos, Config, Data, Loss, Model
 config = Config(model=Model(name="dense", input_shape=(), classes=0, time_steps=2, features=(4,)), batch_size=8)
 x, y = np.zeros((40, 2, 3)), np.arange(40) % 2
 def data(config, data_dir): return {"train": (x, y), "test": (x, y)}
@@ -420,6 +437,8 @@ WRONG = {
     "def neuron(config): return lambda: 0": "{}: neuron: neuron.<locals>.<lambda>() takes 0 positional arguments",
     "def neuron(config):\n    def cell(x, membrane=None):\n        return x @ jnp.ones(9), x\n    return cell":
         "{}:9: in cell: TypeError: ",
+    "from csbp_jax import neurons\ndef neuron(config): return neurons.LIF(jnp.linspace(0.1, 0.9, 7))":
+        "{}: neuron: lif: decay of shape (7,) does not broadcast to (2, 4), x without time; expected is neuron(x",
     "def model(config, neuron): return 3": "{}: model gives a int; expected is a flax.linen Module",
     "def model(config, neuron):\n    import flax.linen as nn\n    return nn.Dense(2)": "{}: model",
     "config = Config(model=config.model, batch_size=8, loss=Loss(membrane=0.1))\ndef model(config, neuron):\n"
@@ -468,7 +487,14 @@ WRONG = {
         "{}:7: in control: TypeError: <chaos.z0: one compilation has many values of it, so own parts cannot know it>\n",
     "def loss(config): return 1 if config.seed else 2":
         "{}:7: in loss: TypeError: <seed: one compilation has many values of it, so own parts cannot know it>\n",
-    "def term(config): return lambda h, target, scale, *, cut, reduce: h": "{}: term gives (2, 2, 3); expected is",
+    **{
+        "config = Config(model=config.model, batch_size=8, chaos=Chaos(taps=('fc1.membrane',)))\n"
+        f"def term(config): return lambda {arguments}": message
+        for arguments, message in {
+            "h, target, scale, *, cut, reduce: h": "{}: term gives (2, 4); expected is",
+            "h: h.sum()": "{}: term: term.<locals>.<lambda>() got an unexpected keyword argument 'cut'; exp",
+        }.items()
+    },
     "def control(config, tx): return 3": "{}: control gives a int; expected is an optax transformation",
     "config = Config(model=config.model, epochs=0)": "epochs: 0 is not possible",
 }  # fmt: skip
