@@ -188,7 +188,8 @@ def members(content: Content) -> str:
     return f"""## Members of a sweep
 
 A sweep trains each chunk of members to its end before the next one: one member per chunk (a loop), or all members in
-one chunk (vmap).
+one chunk (vmap). Of a run alone and of a member in a loop, as many steps are timed as there are members, and waited for
+once in the end.
 
 {table(head, body)}"""
 
@@ -206,7 +207,11 @@ def processes(n: Content) -> str:
 
 def waiting(content: Content) -> str:
     rows = [[name, cell(n["ms_a_step"], 0), cell(n["share"], 2, 100)] for name, n in content.items()]
-    return "## Waiting for data\n\n" + table(["preset, random data", "ms per step", "% of wall time waiting"], rows)
+    return f"""## Waiting for data
+
+One core reads and computes: what is read during a step makes that step longer, and is not waited for.
+
+{table(["preset, random data", "ms per step", "% of wall time waiting"], rows)}"""
 
 
 def starts(n: Content) -> str:
