@@ -93,9 +93,10 @@ def training_steps(rows: Content) -> str:
         shape = f"{name}, B={sizes['batch']}, T={sizes['T']}, {'x'.join(map(str, sizes['input']))}"
         for program, n in row["programs"].items():
             compiled = [f"{n[key]:.1f}" if key in n else "" for key in ("compile_seconds", "temporary_MB")]
+            label = f"{program}, {n['layout']}" if "layout" in n else program
             body.append(
                 [
-                    *(shape, program, cell(n["ms"], 1), cell(n["over_ours"]), f"{n['parameters']:,}"),
+                    *(shape, label, cell(n["ms"], 1), cell(n["over_ours"]), f"{n['parameters']:,}"),
                     *(compiled[0], f"{n['ready_seconds']:.1f}", compiled[1]),
                     *(f"{n['peak_MB']:.0f}", f"{n['start_MB']:.0f}"),
                 ]
@@ -109,7 +110,9 @@ def training_steps(rows: Content) -> str:
 
 SGD with momentum; ours includes its metrics and its check for non-finite values. Peak: resident memory of the process,
 including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step.
-At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form.
+At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form. SpikingJelly's
+networks, and below torch's convolutions alone, were timed with channels first and with channels last in memory; the
+numbers are those of the faster.
 
 {table(head, body)}
 

@@ -139,6 +139,29 @@ def rounds_of(**seconds):
     return in_rounds
 
 
+@pytest.mark.parametrize("faster", peers.LAYOUTS)
+def test_spikingjelly_has_the_numbers_of_its_faster_layout(faster, monkeypatch):
+    monkeypatch.setattr(steps, "Worker", NoProcess)
+    monkeypatch.setattr(steps, "in_rounds", rounds_of(**{"ours": 2.0, faster: 3.0}))
+    row = steps.measure(steps.TINY, "python", 5)
+    assert row["programs"].keys() == {"ours", "ours with chaos", steps.EXACT, "spikingjelly"}
+    assert row["programs"]["spikingjelly"]["over_ours"]["median"] == 1.5
+    assert f"| spikingjelly, {faster} | 9000.0 (" in tables.training_steps({"a net": row})
+
+
+@pytest.mark.parametrize("faster", peers.LAYOUTS)
+def test_torch_has_the_numbers_of_the_faster_layout_of_a_convolution(faster, monkeypatch):
+    monkeypatch.setattr(convolutions, "Worker", NoProcess)
+    monkeypatch.setattr(convolutions, "in_rounds", rounds_of(**{"ours": 2.0, faster: 3.0}))
+    monkeypatch.setattr(convolutions, "shapes", lambda config: {((1, 4, 4, 1), (3, 3, 1, 1), 1, 1): 2})
+    stages = convolutions.measure({"a net": steps.TINY}, "python", 5)["a net"]["stages"]
+    assert {name: n["over_ours"]["median"] for name, n in stages["all"].items()} == {
+        "ours": 1.0,
+        "XLA by default": 2.0,
+        "torch": 1.5,
+    }
+
+
 def test_a_run_alone_makes_as_many_steps_as_a_loop_over_members(monkeypatch):
     steps_made: list[int] = []
 
