@@ -266,6 +266,22 @@ def test_a_part_joins_only_a_file_of_the_same_size(tmp_path, monkeypatch, capsys
     assert content["allocators"]["dispatch"].startswith(TUNABLES)
 
 
+def test_a_stopped_benchmark_leaves_the_parts_that_it_did_not_reach(tmp_path, monkeypatch):
+    def stop(pythons, quick):
+        raise KeyboardInterrupt
+
+    parts = {"dispatch": lambda pythons, quick: {"dispatch": "new"}, "starts": stop, "long": stop}
+    monkeypatch.setattr(run, "PARTS", parts)
+    file = tmp_path / "bench.json"
+    before = {"machine": "A", "quick": False, "load": {}, "seconds": {}, "dispatch": "old", "long": "old"}
+    file.write_text(json.dumps(before | {"machines": {"dispatch": "A", "long": "A"}}))
+    with pytest.raises(KeyboardInterrupt):
+        run.main(["--out", str(tmp_path)])
+    content = json.loads(file.read_text())
+    assert (content["dispatch"], content["long"]) == ("new", "old")
+    assert tables.machines(content) == f"{run.machine()} (long: A)"
+
+
 def test_a_table_is_quoted_in_place_of_the_old_one():
     text = page.quoted(
         "before\n\n| 1e6 neurons | old |\n|---|---|\n| 1 | 2 |\n\nafter\n", "# new\n\n| 3 |\n|---|\n| 4 |\n"
