@@ -165,12 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or pathlib.Path(".bench/quick" if options.quick else "docs/results/bench")
     random.seed(0)
     file = out / "bench.json"
-    empty = {"quick": options.quick, "load": {}, "seconds": {}}
-    content = json.loads(file.read_text()) if file.exists() else empty
+    empty: Content = {"quick": options.quick, "load": {}, "seconds": {}}
+    content: Content = json.loads(file.read_text()) if file.exists() else empty
     if content["quick"] != options.quick:
         parser.error(f"--out: {file} holds a {'quick' if content['quick'] else 'full'} run; give another folder")
     # Parts that this call does not measure, or not yet, stay in the file.
-    origin = {"machine": machine(), "allocator": TUNABLES}
+    origin: Content = {"machine": machine(), "allocator": TUNABLES}
     content = origin | content if options.only else content | origin
     parts = options.only or (IN_QUICK if options.quick else PARTS)
     pythons = peers.pythons(options.peers, report) if WITH_PEERS & set(parts) else {}
