@@ -10,7 +10,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-from benchmarks import ours_step
+from benchmarks import ours_step, peers
 from benchmarks.process import Worker, in_rounds
 from benchmarks.timing import spread
 from csbp_jax import learner, losses, models
@@ -27,6 +27,7 @@ def measure(nets: Mapping[str, Config], python: str | None, rounds: int) -> dict
     """CPU time of a step's convolutions on one core: ``{net: {stages: {stage: {program: {ms, over_ours}}}, differ}}``.
 
     stage: of STAGES, or "all".
+    program: torch is timed in both layouts of ``peers.LAYOUTS``; each convolution has the numbers of the faster.
 
     python: of an environment with torch; None times only ours.
     differ: the largest difference of a value between programs, over the largest value.
@@ -40,14 +41,17 @@ def measure(nets: Mapping[str, Config], python: str | None, rounds: int) -> dict
             "XLA by default": (default, {"default": True}),
         }
         if python:
-            workers["torch"] = stack.enter_context(Worker(python, TORCH)), {}
+            for layout in peers.LAYOUTS:
+                workers[layout] = stack.enter_context(Worker(python, TORCH)), {"layout": layout}
         seconds: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
         differences: dict[tuple[Any, ...], float] = {}
         for convolution in dict.fromkeys(key for convolutions in wanted.values() for key in convolutions):
             for worker, extra in workers.values():
                 worker.ask(make="convolution", arguments={**dict(zip(KEYS, convolution, strict=True)), **extra})
             clocks = in_rounds({name: worker for name, (worker, _) in workers.items()}, rounds, warm=1)
-            seconds[convolution] = {name: clock["cpu"] for name, clock in clocks.items()}
+            if python:
+                clocks["torch"] = clocks[peers.faster_layout(clocks)]
+            seconds[convolution] = {name: clock["cpu"] for name, clock in clocks.items() if name not in peers.LAYOUTS}
             differences[convolution] = _largest_difference([worker.check() for worker, _ in workers.values()])
     return {
         net: {"differ": max(differences[key] for key in convolutions), "stages": _row(convolutions, seconds)}

@@ -69,7 +69,10 @@ def main() -> None:
             content = json.loads(file.read_text())
             content["before_commit"] = subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip()
             write_json(file, content)
-    page = h100_page.page(json.loads(file.read_text()))
+    content = json.loads(file.read_text()) if file.exists() else {}
+    if missing := [part for part in PARTS if part not in content]:
+        sys.exit(f"{file}: no page before {', '.join(missing)} are compiled: --only {' '.join(missing)}")
+    page = h100_page.page(content)
     (file.parent / "h100.md").write_text(page)
     print(page)
 

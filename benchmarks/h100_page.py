@@ -11,6 +11,10 @@ def page(content: dict[str, Any]) -> str:
     """The text of h100.md, from the content of h100.json."""
     versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
     transforms = ", ".join(f"{name} {count}" for name, count in content["transforms"].items())
+    before, compared = content.get("before", {}), ""
+    if before:
+        compared = f""" Before: at {content["before_commit"]}, before networks were changed for leaner
+programs; compiled by the same command with ``--before``."""
     fewer = sum(forms["kernel"]["GB"] < forms["XLA"]["GB"] for forms in content["steps"].values())
     return f"""# Compiled for an H100
 
@@ -41,10 +45,9 @@ kernels in a program: {transforms}.
 CNN7 and VGGSNN on CIFAR10-DVS, 48x48, T = 10, batch 32; full width, metrics and the check for non-finite values
 included.
 
-{_steps(content["steps"], content["before"])}
+{_steps(content["steps"], before)}
 
-SEW-ResNet-34: 224x224, T = 4, batch 32. Before: at {content["before_commit"]}, before networks were changed for leaner
-programs; compiled by the same command with ``--before``.
+SEW-ResNet-34: 224x224, T = 4, batch 32.{compared}
 
 In a net XLA fuses the norm into its unrolled neuron, but cannot fuse it into our kernel: {fewer} of
 {len(content["steps"])} programs would move fewer bytes with the kernel.
@@ -85,9 +88,9 @@ def _steps(nets, before):
     body = []
     for net, forms in nets.items():
         for name, now in forms.items():
-            then = before[net][name]
+            then = before.get(net, {}).get(name)
             counts = [str(now["kernels"]), str(now["loops"])]
-            moved = [f"{program['GB']:.1f}" for program in (now, then)]
-            temporary = [f"{program['temporary_GB']:.2f}" for program in (now, then)]
+            moved = [f"{program['GB']:.1f}" if program else "" for program in (now, then)]
+            temporary = [f"{program['temporary_GB']:.2f}" if program else "" for program in (now, then)]
             body.append([net, FORMS[name], *counts, *moved, *temporary, f"{now['compile_seconds']:.0f}"])
     return table(head, body)

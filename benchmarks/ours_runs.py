@@ -24,7 +24,8 @@ def members(config: dict[str, Any], number: int, how: str) -> Program:
     """A step of a run ``alone``, or of ``number`` members in a ``loop`` over a compiled step or by ``vmap``.
 
     A sweep does the last two with chunks of a single member and of all members. It trains a chunk to its end before the
-    next: in the loop a single member makes all the steps, so that its state stays in the cache as in a sweep.
+    next: in the loop a single member makes all the steps, so that its state stays in the cache as in a sweep. The run
+    alone makes as many steps, and all three wait for the last step only, as training does not wait for each step.
     """
     parts = data.load(from_json(config))
     settings = compiled.resolve(from_json(config), parts)
@@ -47,7 +48,7 @@ def members(config: dict[str, Any], number: int, how: str) -> Program:
         step = step_members
 
     def once():
-        for _ in range(number if how == "loop" else 1):
+        for _ in range(1 if how == "vmap" else number):
             states[0], metrics = step(states[0], batch)
         jax.block_until_ready(metrics)
 

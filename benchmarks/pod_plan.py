@@ -154,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "cykooz-resizer, and run python -m benchmarks.data_images --photographs FOLDER"
         )
     text = page(tpu, images, options)
+    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "plan.md").write_text(text)
     print(text)
 

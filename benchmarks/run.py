@@ -8,6 +8,9 @@ compilations leave in the heap, as its training does. In each round every progra
 are CPU time of the process unless they are called wall time; ratios are medians over rounds of the ratio within a
 round, with minimum and maximum. Values are compared before times.
 
+Each part is written to bench.json when it ends, and the pages after the last. A call that stops leaves the other parts
+as they were: go on with ``--only`` and the parts that it did not reach.
+
 ``--quick`` takes under three minutes, with small arrays and nets, and writes to ``.bench/quick``.
 """
 
@@ -162,12 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or pathlib.Path(".bench/quick" if options.quick else "docs/results/bench")
     random.seed(0)
     file = out / "bench.json"
-    # Parts that are not measured in this call stay in the file.
-    content = json.loads(file.read_text()) if options.only and file.exists() else {}
-    if content and content["quick"] != options.quick:
+    empty: Content = {"quick": options.quick, "load": {}, "seconds": {}}
+    content: Content = json.loads(file.read_text()) if file.exists() else empty
+    if content["quick"] != options.quick:
         parser.error(f"--out: {file} holds a {'quick' if content['quick'] else 'full'} run; give another folder")
-    origin = {"machine": machine(), "allocator": TUNABLES, "quick": options.quick, "load": {}, "seconds": {}}
-    content = origin | content
+    # Parts that this call does not measure, or not yet, stay in the file.
+    origin: Content = {"machine": machine(), "allocator": TUNABLES}
+    content = origin | content if options.only else content | origin
     parts = options.only or (IN_QUICK if options.quick else PARTS)
     pythons = peers.pythons(options.peers, report) if WITH_PEERS & set(parts) else {}
     out.mkdir(parents=True, exist_ok=True)

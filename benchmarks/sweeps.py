@@ -52,11 +52,12 @@ def members(rounds: int, report: Report, nets: Mapping[str, Config] = NETS) -> d
                 workers[how] = stack.enter_context(Worker(sys.executable, "benchmarks.ours"))
                 arguments = {"config": to_json(config), "number": MEMBERS, "how": how}
                 workers[how].ask(make="members", arguments=arguments)
-            seconds = {how: clocks["cpu"].sum(1) for how, clocks in in_rounds(workers, rounds, calls=3).items()}
+            clocks = in_rounds(workers, rounds, calls=3)
+        seconds = {how: clock["cpu"].sum(1) / MEMBERS for how, clock in clocks.items()}
         rows[name] = {
             "members": MEMBERS,
             "alone_ms": spread(1e3 * seconds["alone"]),
-            **{how: spread(seconds[how] / MEMBERS / seconds["alone"]) for how in ("loop", "vmap")},
+            **{how: spread(seconds[how] / seconds["alone"]) for how in ("loop", "vmap")},
         }
     return rows
 
@@ -103,9 +104,9 @@ def processes(total: int, started: int, report: Report) -> dict[str, Any]:
 def waiting(rounds: int, steps: int, report: Report) -> dict[str, Any]:
     """Share of a run's wall time spent waiting for data: CIFAR in memory, cached frames of DVS-CIFAR10."""
     rows = {}
-    for name in ("cifar10", "cifar10_dvs"):
+    for name in ("cifar10_small", "cifar10_dvs_small"):
         report(f"waiting for data, {name}")
-        config = configs.load(f"{name}_small")
+        config = configs.load(name)
         with Worker(sys.executable, "benchmarks.ours") as worker:
             arguments = {"config": to_json(config), "examples": 4 * config.batch_size, "steps": steps}
             worker.ask(make="reading", arguments=arguments)

@@ -93,9 +93,10 @@ def training_steps(rows: Content) -> str:
         shape = f"{name}, B={sizes['batch']}, T={sizes['T']}, {'x'.join(map(str, sizes['input']))}"
         for program, n in row["programs"].items():
             compiled = [f"{n[key]:.1f}" if key in n else "" for key in ("compile_seconds", "temporary_MB")]
+            label = f"{program}, {n['layout']}" if "layout" in n else program
             body.append(
                 [
-                    *(shape, program, cell(n["ms"], 1), cell(n["over_ours"]), f"{n['parameters']:,}"),
+                    *(shape, label, cell(n["ms"], 1), cell(n["over_ours"]), f"{n['parameters']:,}"),
                     *(compiled[0], f"{n['ready_seconds']:.1f}", compiled[1]),
                     *(f"{n['peak_MB']:.0f}", f"{n['start_MB']:.0f}"),
                 ]
@@ -109,7 +110,9 @@ def training_steps(rows: Content) -> str:
 
 SGD with momentum; ours includes its metrics and its check for non-finite values. Peak: resident memory of the process,
 including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step.
-At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form.
+At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form. SpikingJelly's
+networks, and below torch's convolutions alone, were timed with channels first and with channels last in memory; the
+numbers are those of the faster.
 
 {table(head, body)}
 
@@ -188,7 +191,8 @@ def members(content: Content) -> str:
     return f"""## Members of a sweep
 
 A sweep trains each chunk of members to its end before the next one: one member per chunk (a loop), or all members in
-one chunk (vmap).
+one chunk (vmap). Of a run alone and of a member in a loop, as many steps are timed as there are members, and waited for
+once in the end.
 
 {table(head, body)}"""
 
@@ -206,7 +210,11 @@ def processes(n: Content) -> str:
 
 def waiting(content: Content) -> str:
     rows = [[name, cell(n["ms_a_step"], 0), cell(n["share"], 2, 100)] for name, n in content.items()]
-    return "## Waiting for data\n\n" + table(["preset, random data", "ms per step", "% of wall time waiting"], rows)
+    return f"""## Waiting for data
+
+One core reads and computes: what is read during a step makes that step longer, and is not waited for.
+
+{table(["preset, random data", "ms per step", "% of wall time waiting"], rows)}"""
 
 
 def starts(n: Content) -> str:

@@ -81,7 +81,7 @@ def rows() -> Iterator[tuple[str, str, str, Read]]:
     yield "long", "T=1000 in chunks, temporaries over those of T=64", "<= 2 x", temporaries
     yield "members", "a member of 8 in a loop over one alone, digits", "<= 1.1 x", member
     yield "processes", "64 processes over one sweep of 64", ">= 3 x", times_less
-    for name in ("cifar10", "cifar10_dvs"):
+    for name in ("cifar10_small", "cifar10_dvs_small"):
         yield "waiting", f"waiting for data, {name}", "<= 3 %", waits(name)
     yield "starts", "start to first step, nothing compiled", "<= 10 s", lambda c: (c["starts"]["cold"], 1, 1)
     yield "starts", "start to first step, compiled before", "<= 5 s", lambda c: (c["starts"]["warm"], 1, 1)

@@ -167,6 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=sorted(os.sched_getaffinity(0)))
     parser.add_argument("--peers", type=pathlib.Path, default=pathlib.Path(os.environ.get("BENCH_PEERS", ".bench")))
     options = parser.parse_args(arguments)
+    usable = os.sched_getaffinity(0)
+    if not usable.issuperset(options.cores) or len(set(options.cores)) < len(options.cores):
+        cores = ", ".join(map(str, sorted(usable)))
+        parser.error(f"--cores: name cores that this process may use, each once; they are {cores}")
     with study.one_line_errors(parser):
         measure(parser, options)
 

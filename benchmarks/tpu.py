@@ -83,6 +83,8 @@ def main() -> None:
             done = subprocess.run(line + ["--code"] * options.code, env={**os.environ, **environment})
             if done.returncode:
                 sys.exit(done.returncode)
+    if not file.exists():
+        sys.exit(f"{file}: no page before a program is compiled; name a network after --only")
     page = tpu_page.page(json.loads(file.read_text()))
     (file.parent / "tpu.md").write_text(page)
     print(page)

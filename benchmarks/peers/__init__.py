@@ -6,8 +6,10 @@ python -m benchmarks.peers [FOLDER]      makes the environments (.bench by defau
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 TORCH = ("torch==2.13.0", "numpy==2.4.6")
 REQUIREMENTS = {
@@ -17,6 +19,13 @@ REQUIREMENTS = {
     "spyx": ("spyx==1.0.0", "jax==0.10.2", "flax==0.12.8", "numpy==2.4.6"),
 }
 MODULES = {name: f"benchmarks.peers.in_{name}" for name in REQUIREMENTS}
+LAYOUTS = ("channels first", "channels last")
+"""In memory, of torch's images and kernels; which is faster depends on the shapes."""
+
+
+def faster_layout(clocks: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """The layout whose program took less CPU time, by the median over rounds, in what ``in_rounds`` returns."""
+    return min(LAYOUTS, key=lambda layout: float(np.median(clocks[layout]["cpu"].sum(1))))
 
 
 def pythons(

@@ -12,12 +12,16 @@ from benchmarks.worker import Program, drawn
 VERSIONS = torch_neuron.versions()
 
 
-def convolution(x: Sequence[int], kernel: Sequence[int], stride: int, pad: int) -> Program:
-    """A convolution of spikes; shapes have channels last, as in this package."""
-    spikes = torch.from_numpy(np.ascontiguousarray((drawn(x) > 1).astype(np.float32).transpose(0, 3, 1, 2)))
-    weights = torch.from_numpy(np.ascontiguousarray(drawn(kernel, 1).transpose(3, 2, 0, 1)))
+def convolution(x: Sequence[int], kernel: Sequence[int], stride: int, pad: int, layout: str) -> Program:
+    """A convolution of spikes; shapes have channels last, as in this package, and ``layout`` is that in memory."""
+
+    def tensor(values: np.ndarray, axes: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(values.transpose(axes)).clone(memory_format=torch_neuron.FORMATS[layout])
+
+    spikes = tensor((drawn(x) > 1).astype(np.float32), (0, 3, 1, 2))
+    weights = tensor(drawn(kernel, 1), (3, 2, 0, 1))
     out = torch.nn.functional.conv2d(spikes, weights, stride=stride, padding=pad)
-    bars = torch.from_numpy(np.ascontiguousarray(drawn(bars_shape(out), 2).transpose(0, 3, 1, 2)))
+    bars = tensor(drawn(bars_shape(out), 2), (0, 3, 1, 2))
     results: dict[str, Any] = {}
     strides, pads = [stride] * 2, [pad] * 2
 

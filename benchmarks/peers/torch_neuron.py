@@ -11,6 +11,8 @@ from benchmarks.worker import Program, drawn
 
 torch.set_num_threads(1)
 
+FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+
 
 def versions(*packages: str) -> dict[str, str]:
     """Versions of torch and of some packages."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from benchmarks.peers import torch_neuron
 from benchmarks.worker import Program
 from experiments.parity import reference
 
@@ -22,15 +23,19 @@ def program(
     batch_file: str,
     lr: float,
     momentum: float,
+    layout: str,
 ) -> Program:
     """A step of SGD on the cross-entropy of time-averaged logits.
 
     node: makes a module ``[T, ...] -> spikes`` of decay, threshold, surrogate, its parameter and detach_reset.
     batch_file: an archive of ``x [B, T or 1, H, W, C]``, ``y [B]``, and this package's parameters.
+    layout: in memory, of the kernels and of the images of all time steps; layers and neurons pass it on.
     """
-    net = _network(_namespace(model), node)
+    memory_format = torch_neuron.FORMATS[layout]
+    net = _network(_namespace(model), node).to(memory_format=memory_format)
     with np.load(batch_file) as arrays:
-        x = torch.from_numpy(np.ascontiguousarray(arrays["x"].transpose(1, 0, 4, 2, 3)))
+        x = torch.from_numpy(arrays["x"].transpose(1, 0, 4, 2, 3))
+        x = x.flatten(0, 1).clone(memory_format=memory_format).unflatten(0, x.shape[:2])
         y = torch.from_numpy(arrays["y"]).long()
         _load(net, {name: arrays[name] for name in arrays if "/" in name})
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
@@ -44,7 +49,7 @@ def program(
         optimizer.step()
         losses.append(float(loss.detach()))
 
-    info = {"parameters": sum(p.numel() for p in net.parameters())}
+    info = {"parameters": sum(p.numel() for p in net.parameters()), "layout": layout}
     return Program([step], lambda: {"losses": np.array(losses)}, info)
 
 

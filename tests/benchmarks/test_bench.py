@@ -11,13 +11,25 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import convolutions, ours, ours_convolution, page, peers, run, steps, tables, targets
+from benchmarks import (
+    convolutions,
+    ours,
+    ours_convolution,
+    ours_runs,
+    page,
+    peers,
+    run,
+    steps,
+    sweeps,
+    tables,
+    targets,
+)
 from benchmarks.neuron import _verdict
 from benchmarks.process import TUNABLES, Failed, Worker, in_rounds
 from benchmarks.timing import spread, timed
 from benchmarks.worker import drawn
-from csbp_jax import models
-from csbp_jax.config import Neuron
+from csbp_jax import configs, models
+from csbp_jax.config import Neuron, to_json
 
 TOY = """
 import numpy as np
@@ -94,6 +106,121 @@ def test_an_installed_library_is_not_installed_again(tmp_path, monkeypatch):
     assert peers.pythons(tmp_path, pytest.fail) == {"nobody": str(tmp_path / "nobody" / "bin" / "python")}
 
 
+class NoProcess:
+    """A worker that runs nothing, and answers with what it was asked to make."""
+
+    def __init__(self, *_):
+        self.arguments: dict[str, Any] = {}
+
+    def ask(self, **request):
+        self.arguments = request.get("arguments", self.arguments)
+        if "make" in request:
+            return {"parameters": 1, "ready_seconds": 1.0} | self.arguments
+        return {"peak_MB": 2.0, "start_MB": 1.0}
+
+    def check(self):
+        return {name: np.ones(3) for name in ("losses", "waited")}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def rounds_of(**seconds):
+    """As ``in_rounds``, of programs with three stages; ``seconds`` of a stage of a program, 4 for all others."""
+
+    def in_rounds(workers, rounds, **_):
+        return {
+            name: {clock: np.full((rounds, 3), seconds.get(name, 4.0)) for clock in ("wall", "cpu")} for name in workers
+        }
+
+    return in_rounds
+
+
+@pytest.mark.parametrize("faster", peers.LAYOUTS)
+def test_spikingjelly_has_the_numbers_of_its_faster_layout(faster, monkeypatch):
+    monkeypatch.setattr(steps, "Worker", NoProcess)
+    monkeypatch.setattr(steps, "in_rounds", rounds_of(**{"ours": 2.0, faster: 3.0}))
+    row = steps.measure(steps.TINY, "python", 5)
+    assert row["programs"].keys() == {"ours", "ours with chaos", steps.EXACT, "spikingjelly"}
+    assert row["programs"]["spikingjelly"]["over_ours"]["median"] == 1.5
+    assert f"| spikingjelly, {faster} | 9000.0 (" in tables.training_steps({"a net": row})
+
+
+@pytest.mark.parametrize("faster", peers.LAYOUTS)
+def test_torch_has_the_numbers_of_the_faster_layout_of_a_convolution(faster, monkeypatch):
+    monkeypatch.setattr(convolutions, "Worker", NoProcess)
+    monkeypatch.setattr(convolutions, "in_rounds", rounds_of(**{"ours": 2.0, faster: 3.0}))
+    monkeypatch.setattr(convolutions, "shapes", lambda config: {((1, 4, 4, 1), (3, 3, 1, 1), 1, 1): 2})
+    stages = convolutions.measure({"a net": steps.TINY}, "python", 5)["a net"]["stages"]
+    assert {name: n["over_ours"]["median"] for name, n in stages["all"].items()} == {
+        "ours": 1.0,
+        "XLA by default": 2.0,
+        "torch": 1.5,
+    }
+
+
+def test_a_run_alone_makes_as_many_steps_as_a_loop_over_members(monkeypatch):
+    steps_made: list[int] = []
+
+    class Run:
+        def __init__(self, *_):
+            pass
+
+        def init(self, *_):
+            return None
+
+        hparams = init
+
+        def shard_batch(self, batch, axis=0):
+            return batch
+
+        def train_step(self, *_):
+            steps_made.append(1)
+            return None, None
+
+        step = train_step
+
+    monkeypatch.setattr(ours_runs.data, "load", lambda config: {"train": None})
+    monkeypatch.setattr(ours_runs.data, "train_batches", lambda *_: iter([{"x": np.zeros((2, 1))}]))
+    monkeypatch.setattr(ours_runs.compiled, "resolve", lambda config, parts: config)
+    monkeypatch.setattr(ours_runs.compiled, "compile_run", Run)
+    monkeypatch.setattr(ours_runs.vectorised, "VectorisedRuns", Run)
+
+    def count(how):
+        steps_made.clear()
+        (once,) = ours_runs.members(to_json(sweeps.DIGITS), 3, how).stages
+        once()
+        return len(steps_made)
+
+    assert {how: count(how) for how in ("alone", "loop", "vmap")} == {"alone": 3, "loop": 3, "vmap": 1}
+
+
+def test_members_and_a_run_alone_are_compared_by_the_step(monkeypatch):
+    monkeypatch.setattr(sweeps, "Worker", NoProcess)
+    monkeypatch.setattr(sweeps, "in_rounds", rounds_of(alone=8.0, vmap=2.0))
+    row = sweeps.members(5, print, {"digits": sweeps.DIGITS})["digits"]
+    assert row["alone_ms"]["median"] == 1e3 * 3 * 8 / row["members"]
+    assert (row["loop"]["median"], row["vmap"]["median"]) == (0.5, 0.25)
+
+
+def test_waiting_is_named_by_the_preset_that_is_run(monkeypatch):
+    trained: list[Any] = []
+
+    class Reader(NoProcess):
+        def ask(self, **request):
+            trained.append(request["arguments"]["config"])
+
+    monkeypatch.setattr(sweeps, "Worker", Reader)
+    monkeypatch.setattr(sweeps, "in_rounds", rounds_of())
+    rows = sweeps.waiting(3, 2, print)
+    assert trained == [to_json(configs.load(name)) for name in rows]
+    result = targets.page({"machine": "A", "waiting": rows})
+    assert all(f"| waiting for data, {name} | <= 3 % | 8.33 (8.33-8.33) | missed |" in result for name in rows)
+
+
 @pytest.mark.parametrize("name", ["alif", "sliding_psn"])
 def test_the_timed_neuron_is_that_of_the_config(name):
     program = ours.named_neuron((2, 5, 6), name, 0.7)
@@ -137,6 +264,22 @@ def test_a_part_joins_only_a_file_of_the_same_size(tmp_path, monkeypatch, capsys
     content = json.loads(file.read_text())
     assert content["dispatch"] == "new" and content["allocator"] == "before"
     assert content["allocators"]["dispatch"].startswith(TUNABLES)
+
+
+def test_a_stopped_benchmark_leaves_the_parts_that_it_did_not_reach(tmp_path, monkeypatch):
+    def stop(pythons, quick):
+        raise KeyboardInterrupt
+
+    parts = {"dispatch": lambda pythons, quick: {"dispatch": "new"}, "starts": stop, "long": stop}
+    monkeypatch.setattr(run, "PARTS", parts)
+    file = tmp_path / "bench.json"
+    before = {"machine": "A", "quick": False, "load": {}, "seconds": {}, "dispatch": "old", "long": "old"}
+    file.write_text(json.dumps(before | {"machines": {"dispatch": "A", "long": "A"}}))
+    with pytest.raises(KeyboardInterrupt):
+        run.main(["--out", str(tmp_path)])
+    content = json.loads(file.read_text())
+    assert (content["dispatch"], content["long"]) == ("new", "old")
+    assert tables.machines(content) == f"{run.machine()} (long: A)"
 
 
 def test_a_table_is_quoted_in_place_of_the_old_one():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import h100_page, hlo, tpu_page, tpu_programs
+from benchmarks import h100, h100_page, hlo, tpu, tpu_page, tpu_programs
 from benchmarks.h100 import PUBLISHED
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -113,6 +113,25 @@ def test_bytes_of_a_type(type_, size):
 def test_the_page_is_made_of_its_numbers():
     content = json.loads((PUBLISHED / "h100.json").read_text())
     assert h100_page.page(content) == (PUBLISHED / "h100.md").read_text()
+
+
+def test_a_page_needs_no_version_before():
+    content = json.loads((PUBLISHED / "h100.json").read_text())
+    net = next(iter(content["steps"]))
+    del content["before"][net]["XLA"]
+    rows = h100_page.page(content).splitlines()
+    (row,) = [line for line in rows if line.startswith(f"| {net} | as it is: unrolled |")]
+    assert row.count("|  |") == 2
+    del content["before"], content["before_commit"]
+    text = h100_page.page(content)
+    assert "T = 4, batch 32.\n" in text and "Before: at" not in text
+
+
+@pytest.mark.parametrize(("command", "message"), [(h100, "neuron, transforms, steps"), (tpu, "a program")])
+def test_a_page_of_nothing_says_what_to_compile(command, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--only", "--out", str(tmp_path / "new")])
+    with pytest.raises(SystemExit, match=f"no page before {message}"):
+        command.main()
 
 
 def test_the_numbers_support_the_claims_of_the_pages():

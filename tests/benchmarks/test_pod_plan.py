@@ -49,6 +49,11 @@ def test_the_published_plan_is_made_of_the_measured_rates():
     assert len(rows) == 5 and all(row in published for row in rows)
 
 
+def test_the_folder_of_a_plan_is_made(tmp_path):
+    pod_plan.main(["--out", str(tmp_path / "new")])
+    assert (tmp_path / "new" / "plan.md").read_text().startswith("# What a pod needs")
+
+
 @pytest.mark.parametrize("lacking", ["cykooz", ""])
 def test_a_plan_without_rates_of_photographs_says_what_to_run(lacking, tmp_path, monkeypatch, capsys):
     images = json.loads(pod_plan.IMAGES.read_text())

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import os
 import pathlib
 import sys
 from typing import Any
@@ -154,6 +155,16 @@ def test_the_clocks_of_a_process_are_read_at_the_end_of_each_epoch(tmp_path):
 def test_a_run_that_fails_ends_the_benchmark(tmp_path):
     with pytest.raises(SystemExit, match=r"ended after 0 epochs\n.*no data"):
         time_to_accuracy.run([sys.executable, "-c", "raise SystemExit('no data')"], tmp_path, list, 3)
+
+
+@pytest.mark.parametrize("names", [["4000"], ["{usable}", "4000"], ["{usable}", "{usable}"]])
+def test_only_cores_that_the_process_may_use_are_taken(names, monkeypatch, capsys):
+    """The system would pin to those alone, and the page would name a wrong number of cores."""
+    monkeypatch.setattr(time_to_accuracy, "measure", pytest.fail)
+    usable = min(os.sched_getaffinity(0))
+    with pytest.raises(SystemExit, match="2"):
+        time_to_accuracy.main(["--cores", *(name.format(usable=usable) for name in names)])
+    assert f"--cores: name cores that this process may use, each once; they are {usable}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", time_to_accuracy.NAMES.values())
