@@ -228,6 +228,23 @@ def test_the_numbers_support_the_rule_of_sweeps_on_cpu():
         assert row["loop"]["median"] <= min(1.1, row["vmap"]["median"]), name
 
 
+def test_a_start_on_a_quiet_machine_is_called_faster_only_if_it_was():
+    results = page.PUBLISHED.parent
+    cold = json.loads((page.PUBLISHED / "bench.json").read_text())["starts"]["cold"]["median"]
+    busy = np.median(json.loads((results / "survival" / "starts.json").read_text())["seconds"]["first"])
+    assert ("less than half" in (results / "survival" / "README.md").read_text()) == (cold < busy / 2)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results/README.md"])
+def test_the_share_of_the_chaos_term_in_the_docs_is_that_of_the_benchmark(name):
+    shares = [row["chaos_share"] for row in json.loads((page.PUBLISHED / "bench.json").read_text())["steps"].values()]
+    medians = [f"{100 * pick(share['median'] for share in shares):.1f}" for pick in (min, max)]
+    rounds = [f"{100 * min(n['min'] for n in shares):.1f}", f"{100 * max(n['max'] for n in shares):.1f}"]
+    text = " ".join((page.PUBLISHED.parents[2] / name).read_text().split())
+    for low, high in (medians, rounds):
+        assert f"{low} to {high} %" in text or f"{low} to +{high} %" in text
+
+
 def test_the_times_of_other_neurons_in_the_docs_are_those_of_the_benchmark():
     rows = json.loads((page.PUBLISHED / "bench.json").read_text())["other_neurons"]["rows"].values()
 
