@@ -112,6 +112,18 @@ def test_pairs_that_were_added_after_a_look_widen_the_intervals():
         assert ("together they err in at most 7.5 %" in page) == (len(wanted) == 2)
 
 
+def test_looks_at_earlier_code_are_shown_and_widen_the_intervals():
+    first = {"commit": "abc1234", "pairs": 3, "threshold": 0.7, "mean": 1.41, "low": 1.22, "high": 1.63}
+    runs = [run_of([0.6, 0.71], 10.0)] * 3, [run_of([0.6, 0.71], s) | {"command": "x --seeds 3"} for s in (30, 28, 31)]
+    alone, result = content(*runs), content(*runs) | {"earlier": [first, first | {"high": 1.25}]}
+    assert time_page.confidence(alone) == pytest.approx(0.95)
+    assert time_page.confidence(result) == pytest.approx(1 - 0.05 / 3)
+    page = time_page.page(result)
+    assert "at abc1234, 3 pairs, to 70 %, 1.41 [1.22, 1.63], not resolved, mean within;\n" in page
+    assert "[1.22, 1.25], missed.\n" in page and "[98.33 % interval" in page and "are of look 3." in page
+    assert "Earlier code" not in time_page.page(alone)
+
+
 def test_each_clock_has_its_own_verdict():
     ours, peer = run_of([0.6, 0.71], 10.0), run_of([0.6, 0.71], 30.0)
     idle = peer | {"epochs": [epoch | {"cpu": epoch["cpu"] / 2} for epoch in peer["epochs"]]}
@@ -168,5 +180,6 @@ def test_the_published_page_is_made_from_its_numbers(name):
 def test_the_readme_has_the_ratios_of_the_small_network(value):
     content = json.loads((time_to_accuracy.study.RESULTS / "bench" / "time_to_accuracy.json").read_text())
     readme = " ".join((pathlib.Path(__file__).parents[2] / "README.md").read_text().split())
-    mean, low, high = time_page.mean_ratio(time_page.ratios(content, value, "wall"))
-    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in readme
+    level = time_page.confidence(content)
+    mean, low, high = time_page.mean_ratio(time_page.ratios(content, value, "wall"), level)
+    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in readme and f"intervals are of {100 * level:.1f} %" in readme
