@@ -109,7 +109,9 @@ def training_steps(rows: Content) -> str:
 
 SGD with momentum; ours includes its metrics and its check for non-finite values. Peak: resident memory of the process,
 including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step.
-At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form.
+At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form. SpikingJelly's are
+the networks of `experiments.parity`, plain PyTorch, with its neurons in them; PyTorch runs eagerly (`torch.compile` was
+not tried). In ResNet-19 they convolve a still image at each time step, ours once: less than 1 % of the operations.
 
 {table(head, body)}
 

@@ -166,11 +166,12 @@ def _earlier(content: Mapping[str, Any]) -> str:
         f"[{row['low']:.2f}, {row['high']:.2f}], {_verdict(row['mean'], row['low'], row['high'])}"
         for row in rows
     )
+    number = len(rows) + len(looks(content))
     return f"""
 
 Earlier code was measured before, by wall time and with intervals of 95 %:
 {sentences}.
-The code was then changed. These looks widen the intervals below, which are of look {len(rows) + len(looks(content))}."""
+The code was then changed. These looks widen the intervals below, which are of look {number}."""
 
 
 def _ratios(content: Mapping[str, Any]) -> str:

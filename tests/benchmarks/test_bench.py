@@ -230,6 +230,11 @@ def test_pages_are_those_of_the_numbers_beside_them(tmp_path):
         assert (tmp_path / name).read_text() == (published / name).read_text()
 
 
+@pytest.mark.parametrize("name", ["README.md", "tables.md", "../../../README.md"])
+def test_the_pages_say_how_torch_was_run(name):
+    assert re.search(r"`torch\.compile` was\s+not tried", (page.PUBLISHED / name).read_text())
+
+
 def test_the_numbers_support_the_rule_of_sweeps_on_cpu():
     """Where a step takes over 3 ms, single members are as fast as single runs, and not slower than vmap."""
     result = json.loads((page.PUBLISHED / "bench.json").read_text())["members"]
