@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -326,6 +327,8 @@ def test_the_text_on_tpus_is_true_of_its_numbers():
 
     # A third of the operations is counted twice with remat.
     assert row("SEW-ResNet-34 with remat")[11] == "81" and "SEW-ResNet-34 with remat has 61 % of the peak" in text
+    (utilisation,) = re.findall(r"^\| `utilisation` \| (.*)", (ROOT / "docs" / "scale.md").read_text(), re.MULTILINE)
+    assert "`--model.remat` computes again" in utilisation
     # On-chip memory, where the temporaries lie, is not counted.
     assert row("digits")[6] == "" and int(row("CNN7")[6]) > 100
     programs = {key: row for key, row in programs.items() if "remat" not in key}
