@@ -1,4 +1,4 @@
-"""Timing of training steps of networks of the literature, beside the same networks in SpikingJelly."""
+"""Timing of training steps of networks of the literature, beside plain PyTorch with SpikingJelly's neurons."""
 
 import contextlib
 import dataclasses

@@ -183,15 +183,28 @@ def passes(content: Content, label: str) -> str:
     )
 
 
+def sums(content: Content, label: str) -> str:
+    """What the gradients of decay and threshold add to the backward pass, in long rows over in short ones."""
+
+    def added(label: str) -> float:
+        learned, fixed = (
+            content["neuron"][label][name]["stages_ns"][1]["median"]
+            for name in ("lif, learned decay and threshold", "lif")
+        )
+        return float(learned - fixed)
+
+    return (
+        f"their sums over time are rows [B, N], read and written at each step; that costs "
+        f"{added(label) / added('T=100'):.1f} times as much an element here, where a row has 4 MB, as at T=100, where "
+        "it has 0.4 MB (tables.md, backward). A sum over neurons at each step was tried instead: faster at T=4, slower "
+        "at T=16 and 100"
+    )
+
+
 LIF_BYTES = {"T=4": 24, "T=16": 28, "T=100": 28}
 """Bytes that lif reads and writes for an element at one time step. Beyond T=4, in a loop, u is read again for the
 spikes."""
 
-SUMS = (
-    "their sums over time are rows [B, N], read and written at each step; that costs 1.5 times as much an element "
-    "where a row has 4 MB (T=4 and 16) as where it has 0.4 MB (T=100): tables.md, backward. A sum over neurons at each "
-    "step was tried instead: faster at T=4, slower at T=16 and 100"
-)
 REASONS: dict[str, str | Callable[[Content], str]] = {
     **{f"SpikingJelly over ours, training step of {net}": functools.partial(convolutions, net=net) for net in NETS},
     "lif over minimum traffic, T=4": functools.partial(unrolled, label="T=4"),
@@ -200,7 +213,10 @@ REASONS: dict[str, str | Callable[[Content], str]] = {
         for ratio in ("lif over minimum traffic", "spyx over lif")
         for label in ("T=16", "T=100")
     },
-    **{f"the same with gradients of decay and threshold, {label}": SUMS for label in ("T=4", "T=16")},
+    **{
+        f"the same with gradients of decay and threshold, {label}": functools.partial(sums, label=label)
+        for label in ("T=4", "T=16")
+    },
     **{
         f"clif over lif, per state, {label}": (
             "two hyperbolic tangents at each time step, in the forward pass and again in the backward pass, where "

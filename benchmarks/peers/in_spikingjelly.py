@@ -1,4 +1,4 @@
-"""SpikingJelly's neuron, and training steps of networks written in it, in multi-step mode."""
+"""SpikingJelly's neuron, and training steps of plain PyTorch networks with it, in multi-step mode, run eagerly."""
 
 from collections.abc import Sequence
 from typing import Any

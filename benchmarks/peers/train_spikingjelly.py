@@ -6,9 +6,9 @@ CONFIG.json is a config of this package (``small_conv``, max or average pooling,
 ``train_x [N, H, W, C]``, ``validation_x`` and the labels ``train_y``, ``validation_y``. After each epoch it prints a
 line of JSON: ``{"epoch", "accuracy"}`` of the validation split.
 
-What makes SpikingJelly fast on a CPU is used: multi-step mode; the first convolution and norm once per image, as their
-input is the same at all time steps; whole batches of uint8 images augmented by indexing, without worker processes; the
-fused AdamW; no transfer to Python within an epoch.
+Of what makes SpikingJelly fast on a CPU, this is used: multi-step mode; the first convolution and norm once per image,
+as their input is the same at all time steps; whole batches of uint8 images augmented by indexing, without worker
+processes; the fused AdamW; no transfer to Python within an epoch. It runs eagerly, without ``torch.compile``.
 """
 
 import itertools

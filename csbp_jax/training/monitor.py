@@ -67,7 +67,7 @@ class TrainingMonitor:
           progress: as :func:`empty_progress` returns it.
           started: the step that the run continues from, and the rows up to it, at least that of the start.
           outputs: where to write.
-          seconds_per_step_at_peak: of a step, at the devices' peak FLOP/s, for MFU; 0 if unknown.
+          seconds_per_step_at_peak: of a step, at the devices' peak FLOP/s, for the utilisation; 0 if unknown.
         """
         self.config, self.steps_per_epoch, self.outputs = config, steps_per_epoch, outputs
         self.epochs, self.count, self.sums = int(progress["epochs"]), int(progress["count"]), progress["sums"]

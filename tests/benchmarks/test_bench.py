@@ -316,6 +316,17 @@ def test_a_reason_has_the_numbers_of_the_page():
     assert "all else takes 50 and 60 ms" in result
 
 
+def test_the_cost_of_sums_over_time_is_that_of_the_row():
+    def row(fixed, learned):
+        stages = {"lif": (1.0, fixed), "lif, learned decay and threshold": (1.0, learned)}
+        return {name: {"stages_ns": [{"median": ns} for ns in both]} for name, both in stages.items()}
+
+    content = {"neuron": {"T=4": row(1.0, 3.0), "T=16": row(1.0, 2.5), "T=100": row(0.5, 1.5)}}
+    for label, ratio in (("T=4", "2.0"), ("T=16", "1.5")):
+        reason = targets.reason(f"the same with gradients of decay and threshold, {label}", content)
+        assert f"that costs {ratio} times as much an element here" in reason
+
+
 def test_a_page_says_which_parts_were_measured_on_another_machine():
     content = {
         "machine": "A, 2 cores",
@@ -362,6 +373,11 @@ def test_pages_are_those_of_the_numbers_beside_them(tmp_path):
         assert (tmp_path / name).read_text() == (published / name).read_text()
 
 
+@pytest.mark.parametrize("name", ["README.md", "tables.md", "../../../README.md"])
+def test_the_pages_say_how_torch_was_run(name):
+    assert re.search(r"`torch\.compile` was\s+not tried", (page.PUBLISHED / name).read_text())
+
+
 def test_the_numbers_support_the_rule_of_sweeps_on_cpu():
     """Where a step takes over 3 ms, single members are as fast as single runs, and not slower than vmap."""
     result = json.loads((page.PUBLISHED / "bench.json").read_text())["members"]
@@ -369,6 +385,23 @@ def test_the_numbers_support_the_rule_of_sweeps_on_cpu():
     assert len(long) >= 3
     for name, row in long.items():
         assert row["loop"]["median"] <= min(1.1, row["vmap"]["median"]), name
+
+
+def test_a_start_on_a_quiet_machine_is_called_faster_only_if_it_was():
+    results = page.PUBLISHED.parent
+    cold = json.loads((page.PUBLISHED / "bench.json").read_text())["starts"]["cold"]["median"]
+    busy = np.median(json.loads((results / "survival" / "starts.json").read_text())["seconds"]["first"])
+    assert ("less than half" in (results / "survival" / "README.md").read_text()) == (cold < busy / 2)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results/README.md"])
+def test_the_share_of_the_chaos_term_in_the_docs_is_that_of_the_benchmark(name):
+    shares = [row["chaos_share"] for row in json.loads((page.PUBLISHED / "bench.json").read_text())["steps"].values()]
+    medians = [f"{100 * pick(share['median'] for share in shares):.1f}" for pick in (min, max)]
+    rounds = [f"{100 * min(n['min'] for n in shares):.1f}", f"{100 * max(n['max'] for n in shares):.1f}"]
+    text = " ".join((page.PUBLISHED.parents[2] / name).read_text().split())
+    for low, high in (medians, rounds):
+        assert f"{low} to {high} %" in text or f"{low} to +{high} %" in text
 
 
 def test_the_times_of_other_neurons_in_the_docs_are_those_of_the_benchmark():

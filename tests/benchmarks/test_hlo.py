@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -331,6 +332,26 @@ def test_the_page_of_tpus_is_made_of_its_numbers():
     assert text == (PUBLISHED / "tpu.md").read_text()
     # The bytes are counted too high in some kernels and too low in others.
     assert "bound" not in text and "least possible" not in text
+
+
+def test_the_text_on_tpus_is_true_of_its_numbers():
+    programs = json.loads((PUBLISHED / "tpu.json").read_text())["programs"]
+    text = tpu_page.page({"programs": programs, "versions": {}})
+    collectives = programs["SEW-ResNet-50, 2 x v5e 2x2, data"]["collectives"]
+    reduced, scattered = (collectives[name]["bytes"] for name in ("all-reduce", "reduce-scatter"))
+    assert "nearly half of SEW-ResNet-50's bytes" in text and 0.4 < reduced / (reduced + scattered) < 0.5
+
+    def row(name):
+        return next(line for line in text.splitlines() if line.startswith(f"| {name} | v5e 2x2 |")).split(" | ")
+
+    # A third of the operations is counted twice with remat.
+    assert row("SEW-ResNet-34 with remat")[11] == "81" and "SEW-ResNet-34 with remat has 61 % of the peak" in text
+    (utilisation,) = re.findall(r"^\| `utilisation` \| (.*)", (ROOT / "docs" / "scale.md").read_text(), re.MULTILINE)
+    assert "`--model.remat` computes again" in utilisation
+    # On-chip memory, where the temporaries lie, is not counted.
+    assert row("digits")[6] == "" and int(row("CNN7")[6]) > 100
+    programs = {key: row for key, row in programs.items() if "remat" not in key}
+    assert "has 61 %" not in tpu_page.page({"programs": programs, "versions": {}})
 
 
 @pytest.mark.slow

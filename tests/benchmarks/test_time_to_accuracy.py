@@ -68,7 +68,7 @@ def test_the_page_says_what_was_not_reached_and_what_is_not_resolved():
     row = "| to 70 % | 2.33 [2.33, 2.33] | 2.33 [2.33, 2.33] | 3 of 3 | met | met |"
     assert row in fast and "| to 80 % |  |  | 0 of 3 | not reached in every run | not reached in every run |" in fast
     assert "| 3 of 3 | missed | missed |" in slow
-    assert "Convolutions alone" not in fast
+    assert "Convolutions alone" not in fast and "`torch.compile` was not tried" in fast
     assert "ours minus SpikingJelly's: +0.00 [+0.00, +0.00] points." in fast
     stages = {"all": {"ours": {"ms": spread(2.0), "over_ours": spread(1.0)}}}
     alone = {"small": {"differ": 1e-6, "stages": stages}}
@@ -111,6 +111,18 @@ def test_pairs_that_were_added_after_a_look_widen_the_intervals():
         )
         assert ("looked at with 2 and 3 pairs, at 95 and 97.5 %" in page) == (len(wanted) == 2)
         assert ("together they err in at most 7.5 %" in page) == (len(wanted) == 2)
+
+
+def test_looks_at_earlier_code_are_shown_and_widen_the_intervals():
+    first = {"commit": "abc1234", "pairs": 3, "threshold": 0.7, "mean": 1.41, "low": 1.22, "high": 1.63}
+    runs = [run_of([0.6, 0.71], 10.0)] * 3, [run_of([0.6, 0.71], s) | {"command": "x --seeds 3"} for s in (30, 28, 31)]
+    alone, result = content(*runs), content(*runs) | {"earlier": [first, first | {"high": 1.25}]}
+    assert time_page.confidence(alone) == pytest.approx(0.95)
+    assert time_page.confidence(result) == pytest.approx(1 - 0.05 / 3)
+    page = time_page.page(result)
+    assert "at abc1234, 3 pairs, to 70 %, 1.41 [1.22, 1.63], not resolved, mean within;\n" in page
+    assert "[1.22, 1.25], missed.\n" in page and "[98.33 % interval" in page and "are of look 3." in page
+    assert "Earlier code" not in time_page.page(alone)
 
 
 def test_each_clock_has_its_own_verdict():
@@ -179,5 +191,6 @@ def test_the_published_page_is_made_from_its_numbers(name):
 def test_the_readme_has_the_ratios_of_the_small_network(value):
     content = json.loads((time_to_accuracy.study.RESULTS / "bench" / "time_to_accuracy.json").read_text())
     readme = " ".join((pathlib.Path(__file__).parents[2] / "README.md").read_text().split())
-    mean, low, high = time_page.mean_ratio(time_page.ratios(content, value, "wall"))
-    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in readme
+    level = time_page.confidence(content)
+    mean, low, high = time_page.mean_ratio(time_page.ratios(content, value, "wall"), level)
+    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in readme and f"intervals are of {100 * level:.1f} %" in readme

@@ -1,4 +1,4 @@
-"""The example of docs/lab.md on rises."""
+"""docs/lab.md: its example of rises, and what it says of the controls."""
 
 import pathlib
 import re
@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "lab.md").read_text()
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "lab.md").read_text()
 
 
 def numbers(text):
@@ -21,3 +22,13 @@ def test_the_rises_of_the_page_are_those_of_its_python(tmp_path, monkeypatch, ca
     # Rounding grows as differences do, so the largest rises differ a little between machines.
     np.testing.assert_allclose(numbers(capsys.readouterr().out), numbers(printed), rtol=0.05, atol=0.1)
     assert len(numbers(printed)) == 12
+
+
+def test_the_controls_exclude_chaos_of_the_term_alone():
+    """Training with them is about as chaotic as with the term."""
+    text = " ".join(PAGE.split())
+    assert "but not its chaos" not in text
+    study = (ROOT / "docs/results/exponents/README.md").read_text().partition("## Convolutional net, one batch")[2]
+    rows = [line.split("|") for line in study.splitlines() if line.startswith("|")]
+    found = {cells[1].strip(): cells[2].split()[0] for cells in reversed(rows) if cells[2].strip()[:1].isdigit()}
+    assert f"{found['drift']} and {found['10 sub-steps']} nats per step, against {found['as given']} with" in text

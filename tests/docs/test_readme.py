@@ -43,3 +43,13 @@ def test_commands_of_the_readme_exist():
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + "\n".join(re.findall("`[^`\n]+`", README))
     commands = re.findall(r"(?:^|`|&& )make ([a-z0-9-]+)", shell, re.MULTILINE)
     assert len(set(commands)) > 8 and set(commands) <= targets
+
+
+def test_the_table_of_libraries_credits_what_they_have():
+    """Norse's ``voltage_accumulator``, snnTorch's ``l1_rate_sparsity`` and ``valid_split``, SpikingJelly's SSC."""
+    loss, split = (
+        [cell.strip() for cell in next(line for line in README.splitlines() if label in line).split("|")]
+        for label in ("hidden [membranes", "[validation split]")
+    )
+    assert "spikes" in loss[4] and "membranes" in loss[5]
+    assert "two data sets" in split[3] and split[4] == "a function" and split[5] == "of one data set"

@@ -98,6 +98,11 @@ def test_the_growth_rates_support_the_reading():
     assert all(rates[name] > 10 * abs(rates["0", "CSBP"]) for name in (("0.1", "CSBP"), ("0.1", "drift")))
 
 
+def test_the_text_says_which_chaos_the_control_excludes():
+    """That of the term alone: training with drift is chaotic, too."""
+    assert "not from chaos of the term's own" in TEXT and "not from chaos." not in TEXT
+
+
 def test_results_of_studies_are_quoted():
     results = json.loads((ROOT / "docs/results/xor_tuned/tuned.json").read_text())["conditions"]
     for condition, share in (

@@ -344,6 +344,21 @@ def test_the_page_of_claims_has_the_differences_and_the_verdicts_of_the_studies(
         assert text in readme, text
 
 
+def test_the_page_of_claims_has_the_parts_of_the_plans_that_did_not_confirm():
+    text = " ".join((study.RESULTS / "README.md").read_text().split())
+    escape, ergodic = (
+        text.partition(f"## {title}")[2].partition("## ")[0]
+        for title in ("It leaves local minima", "The chaotic search is ergodic")
+    )
+    untuned = json.loads((study.RESULTS / "xor_escape" / "escape.json").read_text())["groups"]["untuned"]
+    csbp, drift, plain = (
+        100 * untuned["conditions"][name]["share"] for name in ("CSBP", "drift", "plain backpropagation")
+    )
+    assert untuned["verdict"] == "not decided" in escape
+    assert f"CSBP {csbp:.1f} %, drift {drift:.1f} % (p = 0.003), BP {plain:.1f} %" in escape
+    assert "a digits net" in ergodic
+
+
 def test_the_advice_on_pairs_has_the_smallest_and_largest_spread_of_the_studies():
     arms: dict[str, Any] = {}
     for folder in ("claims", "claims_mnist"):

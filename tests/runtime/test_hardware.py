@@ -1,4 +1,4 @@
-"""Devices: FLOPs of a step, model FLOPs utilisation, memory, profiler traces."""
+"""Devices: FLOPs of a step, utilisation of the peak, memory, profiler traces."""
 
 import dataclasses
 import io

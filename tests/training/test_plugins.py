@@ -287,6 +287,28 @@ def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
         inspection.inspect(restored._replace(apply=without_rates), console=quiet())
 
 
+CONVOLUTIONS_ON_DIGITS = """
+import dataclasses
+
+del data
+chaos_of_conv1 = Chaos(z0=(1.0,), taps=("conv1.membrane",))
+config = dataclasses.replace(config, data=Data(name="digits"), chaos=chaos_of_conv1)
+
+
+def model(config, neuron):
+    return Small(classes=config.model.classes, time_steps=config.model.time_steps, neuron=neuron)
+"""
+
+
+def test_the_convolutional_network_of_the_page_trains_on_a_data_set_of_the_package(tmp_path):
+    (tmp_path / "page.py").write_text(LINES + CONVOLUTIONS_ON_DIGITS)
+    config, own = plugin_file.load_file(tmp_path / "page.py")
+    assert "data" not in own.plugins
+    config = replaced(config, "model.time_steps", 2)
+    result = loop.train(config, own=own, name="small", root=tmp_path, console=quiet())
+    assert result["gradient_norms"]["chaos"] > 0 and result["last"]["test_count"] == 359
+
+
 @pytest.mark.slow
 def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_path):
     """All at once: each value of a step is recomputed from the part itself."""
