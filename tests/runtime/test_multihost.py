@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,6 +62,27 @@ def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(
     assert disconnected == [True]
 
 
+def test_all_devices_are_connected_before_anything_that_one_process_does_first(monkeypatch):
+    """The first collective of some devices waits for a late process for a short time only."""
+    groups: list[Any] = []
+
+    def broadcast(value):
+        groups.append("one of each process")
+        return value
+
+    def gathered(value, tiled=False):
+        groups.append(value.sharding.device_set if tiled else "one of each process")
+        return np.stack([value, value])
+
+    monkeypatch.setattr(multihost, "_connect", lambda how: None)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    with multihost.connected("auto", Stop()):
+        assert "one of each process" in groups and set(jax.devices()) in groups
+
+
 def test_an_error_that_names_a_file_that_is_not_utf8_reaches_all(monkeypatch):
     message = b"0caf\xe9: missing"
 
@@ -85,6 +107,7 @@ def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passe
     """They wait for it, so that it must disconnect as they do."""
     disconnected: list[bool] = []
     monkeypatch.setattr(multihost, "_connect", lambda how: None)
+    monkeypatch.setattr(multihost, "_connect_devices", lambda: None)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax.distributed, "shutdown", lambda: disconnected.append(True))
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda value: value)
@@ -140,6 +163,21 @@ def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
             f"{'' if process else ' (in process 1)'}",
             f"{'ConfigError' if process else 'OSError'}: no space",
         ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("late", ["in loading", "before a step"])
+def test_the_others_wait_for_a_late_process_for_longer_than_devices_take_to_connect(late):
+    script = pathlib.Path(__file__).parents[1] / "support" / "late_process.py"
+    how = f"127.0.0.1:{processes.free_port()},2"
+    environment = {**os.environ, "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    lines = [[sys.executable, str(script), f"{how},{process}", late] for process in range(2)]
+    running = [
+        subprocess.Popen(line, cwd=processes.ROOT, env=environment, stdout=-1, stderr=-1, text=True) for line in lines
+    ]
+    codes, reported, errors = processes.finish(running, 240)
+    assert codes == [0, 0], errors
+    assert all("4.0" in text.splitlines() for text in reported), reported
 
 
 @pytest.mark.slow
