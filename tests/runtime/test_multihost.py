@@ -266,6 +266,7 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
     codes, _, errors = processes.finish(running)
     assert codes == [42, 42], errors
     (step,) = location.steps(two / "r" / "checkpoints")
+    assert [path.name for path in (two / "r" / "checkpoints").iterdir()] == [str(step)]
     assert all(f"stopped after step {step}, and all is saved" in error for error in errors), errors
     assert not (two / "r" / "result.json").exists() and step < 95
     codes, reported, errors = processes.finish(processes.start([*line, str(two)], JAX_ENABLE_X64="1"))
@@ -282,6 +283,25 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
         if kind in TOLERANCES:
             mine, theirs = (np.frombuffer(bits, kind) for bits in (here[name][2], content))
             np.testing.assert_allclose(mine, theirs, rtol=TOLERANCES[kind], atol=TOLERANCES[kind], err_msg=name)
+
+
+@pytest.mark.slow
+def test_checkpoints_that_not_all_processes_see_are_refused_before_training(tmp_path):
+    """The same relative path on disks of their own."""
+    port, running = processes.free_port(), []
+    for process in range(2):
+        (tmp_path / str(process)).mkdir()
+        line = [sys.executable, "-m", "csbp_jax", "train", *LINE, "--epochs", "1"]
+        line += ["--distributed", f"127.0.0.1:{port},2,{process}"]
+        environment = {**os.environ, "PYTHONPATH": str(processes.ROOT), "JAX_PLATFORMS": "cpu"}
+        environment["JAX_NUM_CPU_DEVICES"] = "1"
+        running.append(
+            subprocess.Popen(line, cwd=tmp_path / str(process), env=environment, stdout=-1, stderr=-1, text=True)
+        )
+    codes, _, errors = processes.finish(running, 400)
+    assert codes == [4, 4], errors
+    assert all("not all processes see what process 0 writes there" in error for error in errors), errors
+    assert not (tmp_path / "0" / "runs" / "r" / "checkpoints").exists() and not rows(tmp_path / "0" / "runs")
 
 
 @pytest.mark.slow
