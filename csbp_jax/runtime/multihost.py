@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost
+from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import CODES, Stop, Stopped
 
 HEARTBEAT_SECONDS = 30
@@ -35,7 +36,8 @@ def connected(how: str, stop: Stop) -> Iterator[Stop]:
       stop: this process's Stop. JAX takes over SIGTERM and passes it to the other processes.
 
     Raises:
-      ConfigError: ``how`` is none of these, the processes could not connect, or they have different numbers of devices.
+      ConfigError: ``how`` is none of these, the processes could not connect, or they (or their TPU slices) have
+        different numbers of devices.
       Lost: another process ended before this one.
     """
     if how == "off":
@@ -45,6 +47,7 @@ def connected(how: str, stop: Stop) -> Iterator[Stop]:
     try:
         with stop.deferred():
             _check_device_counts()
+            _connect_devices()
             yield _SharedStop(stop)
     except (Stopped, Diverged):  # raised by all processes at the same step
         jax.distributed.shutdown()
@@ -200,6 +203,15 @@ def _check_device_counts() -> None:
                     "with equally many"
                 )
             )
+
+
+def _connect_devices() -> None:
+    # The first collective of a group of devices connects them, and waits for the last of them no longer than 30 s on
+    # CPUs and 10 minutes on GPUs; later ones wait for longer. Processes arrive here together, but not after what one
+    # of them does first or takes longer for: to load data, to compile.
+    mesh = host0_first(sharding.data_parallel)  # in groups of one device of each process
+    rows = sharding.shard_batch(np.zeros(jax.local_device_count(), np.float32), mesh)
+    multihost_utils.process_allgather(rows, tiled=True)  # of all devices
 
 
 def _line(error: Exception) -> str:

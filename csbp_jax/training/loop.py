@@ -58,13 +58,17 @@ def train(
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
     """
     stop = Stop() if stop is None else stop
-    steps_traced = profiling.parse_trace_steps(profile) if profile else range(0)
     console = make_console() if console is None else console
     if not multihost.is_host0():
         console = Console(quiet=True)
-    if checkpoints is not None:
-        location.parse(checkpoints)
 
+    def parse_options() -> range:
+        if checkpoints is not None:
+            location.parse(checkpoints)
+        return profiling.parse_trace_steps(profile) if profile else range(0)
+
+    # One host alone may lack gcsfs.
+    steps_traced = multihost.all_succeed(parse_options)
     # Process 0 first, for caches of data that many processes would make at once.
     config, splits, fingerprint = multihost.host0_first(lambda: _load(config, own, data_dir))
     name = plugin_run_name(config, own) if name is None else name

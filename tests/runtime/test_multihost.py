@@ -1,5 +1,6 @@
 """Several processes as one run: the same numbers, files once, one step at which all stop, no waiting for the lost."""
 
+import itertools
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,6 +63,27 @@ def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(
     assert disconnected == [True]
 
 
+def test_all_devices_are_connected_before_anything_that_one_process_does_first(monkeypatch):
+    """The first collective of some devices waits for a late process for a short time only."""
+    groups: list[Any] = []
+
+    def broadcast(value):
+        groups.append("one of each process")
+        return value
+
+    def gathered(value, tiled=False):
+        groups.append(value.sharding.device_set if tiled else "one of each process")
+        return np.stack([value, value])
+
+    monkeypatch.setattr(multihost, "_connect", lambda how: None)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    with multihost.connected("auto", Stop()):
+        assert "one of each process" in groups and set(jax.devices()) in groups
+
+
 def test_an_error_that_names_a_file_that_is_not_utf8_reaches_all(monkeypatch):
     message = b"0caf\xe9: missing"
 
@@ -85,6 +108,7 @@ def test_process_0_waits_for_the_others_after_an_error_of_any_kind_that_it_passe
     """They wait for it, so that it must disconnect as they do."""
     disconnected: list[bool] = []
     monkeypatch.setattr(multihost, "_connect", lambda how: None)
+    monkeypatch.setattr(multihost, "_connect_devices", lambda: None)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax.distributed, "shutdown", lambda: disconnected.append(True))
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda value: value)
@@ -143,6 +167,21 @@ def test_decisions_and_errors_of_one_process_reach_all(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("late", ["in loading", "before a step"])
+def test_the_others_wait_for_a_late_process_for_longer_than_devices_take_to_connect(late):
+    script = pathlib.Path(__file__).parents[1] / "support" / "late_process.py"
+    how = f"127.0.0.1:{processes.free_port()},2"
+    environment = {**os.environ, "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    lines = [[sys.executable, str(script), f"{how},{process}", late] for process in range(2)]
+    running = [
+        subprocess.Popen(line, cwd=processes.ROOT, env=environment, stdout=-1, stderr=-1, text=True) for line in lines
+    ]
+    codes, reported, errors = processes.finish(running, 240)
+    assert codes == [0, 0], errors
+    assert all("4.0" in text.splitlines() for text in reported), reported
+
+
+@pytest.mark.slow
 def test_one_process_makes_the_cache_of_all(tmp_path):
     """The cached arrays are out of date, as after a copy: process 0 makes them, and the other reads its files."""
     raw, folder = tmp_path / "raw", tmp_path / "data"
@@ -184,6 +223,16 @@ def test_the_slurm_script_requeues_what_can_resume_and_ends_with_the_code_of_the
     done = subprocess.run(["sh", "-c", programs + script], stdout=-1, text=True, env=environment)
     requeued = code == 42 or (code in (5, 134) and restarts != "9")
     assert (done.returncode, done.stdout) == (code, "requeue\n" if requeued else "")
+
+
+def test_the_xpk_command_restarts_what_can_resume():
+    """xpk adds 42 and 134 itself, but restarts nothing by default."""
+    page = (processes.ROOT / "docs" / "scale.md").read_text()
+    (command,) = re.findall(r"```sh\n(xpk workload create.*?)```", page, re.DOTALL)
+    options = dict(itertools.pairwise(command.split()))
+    assert int(options["--max-restarts"]) > 0
+    assert options["--restart-on-exit-codes"] == "5"
+    assert int(options["--termination-grace-period-seconds"]) > 30
 
 
 def rows(runs):
@@ -228,6 +277,7 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
     codes, _, errors = processes.finish(running)
     assert codes == [42, 42], errors
     (step,) = location.steps(two / "r" / "checkpoints")
+    assert [path.name for path in (two / "r" / "checkpoints").iterdir()] == [str(step)]
     assert all(f"stopped after step {step}, and all is saved" in error for error in errors), errors
     assert not (two / "r" / "result.json").exists() and step < 95
     codes, reported, errors = processes.finish(processes.start([*line, str(two)], JAX_ENABLE_X64="1"))
@@ -244,6 +294,25 @@ def test_two_processes_stopped_once_are_one_process(tmp_path):
         if kind in TOLERANCES:
             mine, theirs = (np.frombuffer(bits, kind) for bits in (here[name][2], content))
             np.testing.assert_allclose(mine, theirs, rtol=TOLERANCES[kind], atol=TOLERANCES[kind], err_msg=name)
+
+
+@pytest.mark.slow
+def test_checkpoints_that_not_all_processes_see_are_refused_before_training(tmp_path):
+    """The same relative path on disks of their own."""
+    port, running = processes.free_port(), []
+    for process in range(2):
+        (tmp_path / str(process)).mkdir()
+        line = [sys.executable, "-m", "csbp_jax", "train", *LINE, "--epochs", "1"]
+        line += ["--distributed", f"127.0.0.1:{port},2,{process}"]
+        environment = {**os.environ, "PYTHONPATH": str(processes.ROOT), "JAX_PLATFORMS": "cpu"}
+        environment["JAX_NUM_CPU_DEVICES"] = "1"
+        running.append(
+            subprocess.Popen(line, cwd=tmp_path / str(process), env=environment, stdout=-1, stderr=-1, text=True)
+        )
+    codes, _, errors = processes.finish(running, 400)
+    assert codes == [4, 4], errors
+    assert all("not all processes see what process 0 writes there" in error for error in errors), errors
+    assert not (tmp_path / "0" / "runs" / "r" / "checkpoints").exists() and not rows(tmp_path / "0" / "runs")
 
 
 @pytest.mark.slow

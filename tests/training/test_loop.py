@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import gc
+import importlib.util
 import io
 import json
 import os
@@ -154,20 +155,33 @@ def test_processes_that_load_data_are_started_once_for_the_training(tmp_path, mo
     assert readers == [data.Readers(), data.Readers(workers=2)]
 
 
-def test_all_processes_learn_of_a_first_batch_that_one_of_them_cannot_read(tmp_path, monkeypatch):
-    passed_on: list[str] = []
+@pytest.fixture
+def passed_on(monkeypatch):
+    """The errors that a process tells the others."""
+    messages: list[str] = []
 
     def all_succeed(function):
         try:
             return function()
         except ConfigError as error:
-            passed_on.append(str(error))
+            messages.append(str(error))
             raise
 
+    monkeypatch.setattr(multihost, "all_succeed", all_succeed)
+    return messages
+
+
+def test_all_processes_learn_of_a_host_without_gcsfs(tmp_path, monkeypatch, passed_on):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs the package gcsfs"):
+        run(SMALL, tmp_path, checkpoints="gs://bucket/runs")
+    assert len(passed_on) == 1 and "gcsfs" in passed_on[0]
+
+
+def test_all_processes_learn_of_a_first_batch_that_one_of_them_cannot_read(tmp_path, monkeypatch, passed_on):
     def fails(*_, **__):
         raise ConfigError("record 3 cannot be read")
 
-    monkeypatch.setattr(multihost, "all_succeed", all_succeed)
     monkeypatch.setattr(data, "train_batches", fails)
     monkeypatch.setattr(loop, "initial_state", lambda *_: None)
     with pytest.raises(ConfigError, match="record 3 cannot be read"):

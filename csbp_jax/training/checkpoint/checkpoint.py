@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import pathlib
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -30,6 +32,8 @@ KEEP = 2
 """Number of checkpoints that are kept, the newest ones."""
 MAX_FAILURES = 3
 """Number of failed saves in a row that ends a run."""
+SHARED_WITHIN = 90
+"""Seconds within which all processes see a new file of a shared directory: by default, NFS looks again after 60."""
 
 # Orbax logs its steps, its defaults and whole tracebacks; errors are raised as well.
 for _logger in ("absl", "asyncio"):
@@ -53,10 +57,12 @@ def open_folder(
       identity: what tells the run from others. Each checkpoint holds it, and one of another run is refused.
 
     Raises:
-      CheckpointError: the directory cannot be opened, or the last save failed.
+      CheckpointError: the directory cannot be opened, not all processes see it, or the last save failed.
     """
     folder = epath.Path(folder)
     multihost.broadcast_from_host0(lambda: _open(folder))
+    if jax.process_count() > 1:
+        _check_shared(folder)
     # If a directory cannot be created, save itself then raises, without a thread that waits for it for minutes.
     options = ocp.AsyncOptions(create_directories_asynchronously=False)
     with contextlib.ExitStack() as stack:
@@ -334,6 +340,41 @@ def _open(folder: epath.Path) -> None:
     with _checkpoint_errors(f"{folder}: cannot be opened"):
         layout(folder).create(folder)
         layout(folder).remove_incomplete(folder)
+
+
+def _check_shared(folder: epath.Path) -> None:
+    # Otherwise each save waits for ten minutes, and fails with a message that does not name the cause.
+    problem = f"{folder}: cannot be opened"
+
+    def write() -> str:
+        file = folder / f"shared-{uuid.uuid4().hex}"
+        with _checkpoint_errors(problem):
+            file.write_bytes(b"")
+        return file.name
+
+    file = folder / multihost.broadcast_from_host0(write)
+
+    def find() -> None:
+        deadline = time.monotonic() + SHARED_WITHIN
+        with _checkpoint_errors(problem):
+            while not file.exists():
+                if time.monotonic() >= deadline:
+                    raise CheckpointError(
+                        f"{folder}: not all processes see what process 0 writes there; it must be on a disk that they "
+                        "share (--runs, --checkpoints), or in a bucket (--checkpoints; docs/scale.md)"
+                    )
+                time.sleep(0.25)
+
+    shared = False
+    try:
+        multihost.all_succeed(find)
+        shared = True
+    finally:
+        if multihost.is_host0():
+            with contextlib.suppress(Exception):  # gcsfs raises many kinds
+                file.unlink()
+                if not shared:
+                    os.rmdir(str(folder))  # if it is empty: so that another location can be given
 
 
 def _signature(tree: PyTree) -> dict[str, str]:

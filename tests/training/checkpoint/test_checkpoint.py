@@ -1,5 +1,6 @@
 """Checkpoints: whatever part of one is damaged, that is found; the newest whole one is used; a failure is one line."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from csbp_jax.config import CheckpointError
+from csbp_jax.runtime import multihost
 from csbp_jax.training.checkpoint import checkpoint, location, manifest
 from tests.support.matching import search
 
@@ -170,6 +172,26 @@ def test_only_remains_of_checkpoints_are_removed(tmp_path):
     with checkpoint.open_folder(tmp_path):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "my.partition"])
+
+
+def test_a_directory_that_another_process_does_not_see_is_refused_and_removed(tmp_path, monkeypatch):
+    """The other has a disk of its own; what process 0 made is gone, so that another location can be given."""
+    for disk in ("0", "1"):
+        (tmp_path / disk).mkdir()
+
+    def all_succeed(function):
+        with contextlib.chdir(tmp_path / "1"):
+            return function()
+
+    monkeypatch.chdir(tmp_path / "0")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost, "broadcast_from_host0", lambda function: function())
+    monkeypatch.setattr(multihost, "all_succeed", all_succeed)
+    monkeypatch.setattr(checkpoint, "SHARED_WITHIN", 0)
+    message = r"^checkpoints: not all processes see what process 0 writes there; it must be on a disk that they share"
+    with pytest.raises(CheckpointError, match=message), checkpoint.open_folder("checkpoints"):
+        pass
+    assert not list((tmp_path / "0").iterdir())
 
 
 @pytest.mark.parametrize("kernel, reported", [
