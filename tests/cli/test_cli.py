@@ -205,6 +205,11 @@ ERRORS = [
         2,
         "out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.); give",
     ),
+    (
+        RuntimeError("FAILED_PRECONDITION: DNN library initialization failed. Look at the errors above for more."),
+        2,
+        "Look at the errors above for more.); another process may hold the GPU's memory, see docs/scale.md#memory",
+    ),
     (Lost("another process of this run has ended"), 5, "another process of this run has ended"),
     (Stopped(42, 7), 42, "stopped after step 7, and all is saved; the same command resumes"),
     (Stopped(130), 130, "stopped; the same command resumes"),
