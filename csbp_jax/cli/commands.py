@@ -6,6 +6,7 @@ The functions that do the work are imported late: JAX takes a second to import, 
 import dataclasses
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -107,9 +108,24 @@ def train(argv: Sequence[str]) -> None:
 
 
 def _set_deterministic(deterministic: bool) -> None:
-    """Ask for deterministic kernels; must be called before JAX starts, which then reads XLA_FLAGS."""
-    if deterministic:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+    """Ask for deterministic kernels; must be called before JAX starts, which then reads XLA_FLAGS.
+
+    Raises:
+      ConfigError: JAX has started on a GPU, for an array that a file of the user's own makes.
+    """
+    if not deterministic:
+        return
+    flag = "--xla_gpu_deterministic_ops=true"
+    if "jax" in sys.modules:
+        import jax
+        from jax._src import xla_bridge  # JAX's public functions would start it
+
+        if xla_bridge.backends_are_initialized() and jax.default_backend() == "gpu":
+            raise ConfigError(
+                "deterministic: too late, JAX has started already; make the arrays of your file within its functions, "
+                f"or set XLA_FLAGS={flag} in the environment instead"
+            )
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

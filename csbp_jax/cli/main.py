@@ -118,8 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _lack(error: Exception) -> str | None:
     """Describe an error by what the machine lacks, memory or a device, in one line; None for other errors."""
+    cause = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    if "DNN library initialization failed" in cause:
+        return (
+            f"cuDNN cannot start ({cause}); another process may hold the GPU's memory, see docs/scale.md#memory, or "
+            "cuDNN may be older than the one that JAX needs"
+        )
     if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|(?i:out of memory)", str(error)):
-        cause = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         return (
             f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, for a sweep a smaller --chunk, or "
             "see docs/scale.md#memory"

@@ -178,7 +178,7 @@ class Model:
     memory, more time)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of synaptic products and spikes; weights, norms, membranes, chaos term, read-out and loss are always
-    float32."""
+    float32. On TPUs and new GPUs, JAX rounds the factors of float32 products, also of the read-out (docs/scale.md)."""
     neuron: Neuron = Neuron()
 
 

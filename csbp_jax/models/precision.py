@@ -6,6 +6,10 @@ Tensors in brackets are bfloat16. All others are float32: parameters, biases, h,
 currents, membranes, tapped tensors, firing rates, the read-out, the loss. In a recurrent layer, though, the feedback
 and its sum with the current are bfloat16. With ``dtype=None`` nothing is cast.
 
+Products of float32, that of the read-out too, are what JAX makes of them on the device: a TPU rounds their factors to
+bfloat16, an A100 or H100 to 11 bits (TF32), unless ``JAX_DEFAULT_MATMUL_PRECISION`` is ``highest``. The membranes of a
+PSN, which are products, keep all bits of float32.
+
 - 0, 1, their averages over 2x2 and sums up to 256 are exact in bfloat16. The input of a network is not: its first
   product rounds it to 8 bits, and so event counts above 256 too. Dropout and drop-path of spikes divide them by
   1 - rate in bfloat16, so that this factor, and sums after it, are rounded to 8 bits.

@@ -136,7 +136,9 @@ class _Rule(NamedTuple):
 def _mix_all(weight: jax.Array, x: jax.Array) -> jax.Array:
     # One product an example: einsum would move time to the front, and copy. An exported batch has no length.
     weights = jnp.broadcast_to(weight, (x.shape[0], *weight.shape))
-    return jnp.matmul(weights, x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+    flat = x.reshape(*x.shape[:2], -1)
+    # By default, a TPU or a new GPU would round both factors to fewer bits than float32 has.
+    return jnp.matmul(weights, flat, precision=lax.Precision.HIGHEST).reshape(x.shape)
 
 
 def _mix_from_rest(weight: jax.Array, x: jax.Array) -> jax.Array:

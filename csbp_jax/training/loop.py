@@ -208,9 +208,10 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
             return metrics_log.rewind(log_file, start, int(progress["epochs"]), steps_per_epoch)
 
         rows = multihost.broadcast_from_host0(rows_up_to_start)
-        show_line(
-            f"{job.folder}: {f'resumed after step {start}' if start else 'a new run'}, {total_steps} steps in all"
-        )
+        devices, beginning = _devices(_hardware_row()), f"resumed after step {start}" if start else "a new run"
+        show_line(f"{job.folder}: {beginning}, {total_steps} steps in all, on {devices}")
+        if rows and "device" in rows[0] and (former := _devices(rows[0])) != devices:
+            show_line(f"{job.folder}: began on {former}; other devices round in other ways, so results may differ")
         write, sync = stack.enter_context(metrics_log.writer(log_file if host0 else pathlib.Path(os.devnull), rows))
         show = stack.enter_context(terminal.progress(job.console, total_steps, start))
 
@@ -297,6 +298,10 @@ def _hardware_row() -> dict[str, Any]:
         "devices": jax.device_count(),
         "peak_operations": hardware.peak_flops(),
     }
+
+
+def _devices(hardware_row: dict[str, Any]) -> str:
+    return f"{hardware_row['devices']} x {hardware_row['device']}"
 
 
 def _out_of_patience(config: Config, saved: dict[str, Any], epochs: int) -> bool:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import Any, get_args, get_type_hints
 
+import jax
 import pytest
 
 import csbp_jax
@@ -203,6 +204,11 @@ ERRORS = [
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBacktrace"),
         2,
         "out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.); give",
+    ),
+    (
+        RuntimeError("FAILED_PRECONDITION: DNN library initialization failed. Look at the errors above for more."),
+        2,
+        "Look at the errors above for more.); another process may hold the GPU's memory, see docs/scale.md#memory",
     ),
     (Lost("another process of this run has ended"), 5, "another process of this run has ended"),
     (Stopped(42, 7), 42, "stopped after step 7, and all is saved; the same command resumes"),
@@ -519,6 +525,17 @@ def test_all_that_trains_asks_for_deterministic_kernels(line, function, tmp_path
     monkeypatch.setattr(function, trained)
     assert main.main(line.split()) == 0
     assert flags == [f"{of_the_user} --xla_gpu_deterministic_ops=true"]
+
+
+def test_on_a_gpu_deterministic_kernels_cannot_be_asked_for_after_an_array_was_made(tmp_path, capsys, monkeypatch):
+    lines = ["import jax.numpy", "from csbp_jax import configs", "config = configs.load('digits')"]
+    (tmp_path / "own.py").write_text("\n".join([*lines, "x = jax.numpy.ones(2)"]))
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+    monkeypatch.setattr("csbp_jax.training.loop.train", lambda *args, **options: None)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert main.main(["train", str(tmp_path / "own.py")]) == 0
+    assert main.main(["train", str(tmp_path / "own.py"), "--deterministic"]) == 2
+    assert capsys.readouterr().err.startswith("csbp_jax: deterministic: too late, JAX has started already; make the")
 
 
 def test_a_broken_pipe_that_is_not_the_output_is_an_error(capfd, monkeypatch):

@@ -1,5 +1,6 @@
 """Parallel spiking neurons against products with their matrices, written out."""
 
+import re
 from typing import Any
 
 import jax
@@ -164,6 +165,16 @@ def test_bfloat16_currents_have_float32_membranes_and_bfloat16_spikes(name):
     neuron = MODULES[name].init_with_output(jax.random.key(0), 4)[0]
     spikes, _, u = neuron.trace(jnp.asarray(draw(B, T, *C), jnp.bfloat16))
     assert_type([spikes, u], [jnp.bfloat16, jnp.float32])
+
+
+def test_all_products_of_a_psn_keep_the_bits_of_float32_on_any_device():
+    def total(x, params):
+        spikes, _, u = bound(MODULES["psn"], params).trace(x)
+        return (spikes + u).sum()
+
+    program = jax.jit(jax.grad(total, (0, 1))).lower(jnp.zeros((B, T, *C)), parameters("psn")).as_text()
+    products = re.findall(r"stablehlo\.dot_general .*", program)
+    assert products and all("precision = [HIGHEST, HIGHEST]" in product for product in products)
 
 
 @NAMES

@@ -104,6 +104,17 @@ def test_no_utilisation_where_the_peak_is_unknown(trained):
     assert all(0 < row["waiting"] < 1 for row in rows if row["kind"] == "train")
 
 
+@pytest.mark.parametrize("name, other", [
+    ("TPU v5 lite", "TPU v5e"),
+    ("TPU v5", "TPU v5p"),
+    ("TPU v6 lite", "TPU v6e"),
+    ("NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB"),
+    ("NVIDIA H100 80GB HBM3", "NVIDIA H200"),
+])  # fmt: skip
+def test_a_chip_has_the_same_peak_by_another_name_and_with_other_memory(name, other):
+    assert hardware.PEAK_FLOPS[other] == hardware.PEAK_FLOPS[name]
+
+
 @pytest.fixture(scope="module")
 def profiled_run(tmp_path_factory):
     """Directory and rows of a run on devices with a known peak, with a trace."""

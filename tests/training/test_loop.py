@@ -64,6 +64,20 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
         assert word in text
 
 
+def test_a_run_names_its_devices_and_those_on_which_it_began_if_they_were_others(finished, tmp_path):
+    folder, _, text = finished
+    here = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    assert f"one: a new run, 4 steps in all, on {here}\n" in text and "began on" not in text
+    copy = shutil.copytree(folder, tmp_path / "moved")
+    (copy / "result.json").unlink()
+    start, *others = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    del start["sha256"]
+    rows = [start | {"device": "TPU v5 lite", "devices": 4}, *others]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, text = run(SMALL, tmp_path, name="moved")
+    assert f"resumed after step 4, 4 steps in all, on {here}\n" in text and "moved: began on 4 x TPU v5 lite;" in text
+
+
 def test_a_run_by_cbps_rule_says_so(tmp_path):
     """Its term is no part of the gradient, whose share would be 0."""
     chaos = dataclasses.replace(SMALL.chaos, term="cbp", taps=("conv1.conv",), z0=(0.05,))
