@@ -68,6 +68,17 @@ def test_z_in_plain_units_keeps_the_order_of_the_taps(prepared, unit):
     assert first / second == pytest.approx(3)
 
 
+@pytest.mark.parametrize(("name", "arguments"), [("step", 2), ("push", 2), ("flip_ratio", 2), ("readouts", 1)])
+def test_products_of_float32_are_not_rounded_on_any_device(prepared, run, monkeypatch, name, arguments):
+    config, (probe, _) = prepared
+    # Of the ratio, the function that is differentiated.
+    monkeypatch.setattr(training_map.flip_meter, "make", lambda gradients, *_: gradients)
+    function = getattr(training_map.make(config, probe, STEPS_PER_EPOCH), name)
+    text = jax.jit(function).lower(*(run.start(0, True), probe)[:arguments]).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_a_map_is_not_made_in_units_of_the_flip(prepared):
     config, (probe, _) = prepared
     with pytest.raises(ConfigError, match=r"chaos.unit: flip is not possible in a map; make it of in_plain_units\("):
