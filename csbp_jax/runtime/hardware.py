@@ -64,7 +64,11 @@ def start_problem(error: Exception) -> str | None:
         else:
             return None
     cause = cause.partition("\n")[0] or "this machine has no such device; leave it out, or set it to cpu"
-    return f"JAX_PLATFORMS: {os.environ.get('JAX_PLATFORMS', '')!r}: {cause}"
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return f"JAX_PLATFORMS: {platforms!r}: {cause}"
+    # On a TPU host JAX itself chooses the TPU. Without one, '' would silently take the CPU.
+    advice = "JAX_PLATFORMS='' to automatically choose an available backend"
+    return cause.replace(advice, "JAX_PLATFORMS=cpu to use the CPU")
 
 
 def peak_flops() -> float | None:

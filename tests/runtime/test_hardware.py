@@ -146,6 +146,13 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch):
     assert hardware.start_problem(AssertionError()) == line
 
 
+def test_a_tpu_in_use_is_reported_without_a_setting_that_nobody_made(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    cause = "Unable to initialize backend 'tpu': ABORTED: The TPU is already in use by process with pid 7."
+    error = RuntimeError(f"{cause} (set JAX_PLATFORMS='' to automatically choose an available backend)")
+    assert hardware.start_problem(error) == f"{cause} (set JAX_PLATFORMS=cpu to use the CPU)"
+
+
 @pytest.mark.parametrize("words", ["3", "0:2", "3:0", "3:-1", "a:b", "3:2:1"])
 def test_trace_steps_of_another_form_are_refused(words, tmp_path):
     with pytest.raises(ConfigError, match="write START:N"):
