@@ -13,6 +13,7 @@ from csbp_jax import dynamics, learner
 from csbp_jax.instruments import classify
 from csbp_jax.instruments.training_map import TrainingMap, repeated
 from csbp_jax.learner import Batch, State
+from csbp_jax.runtime import hardware
 from csbp_jax.training import flip_meter
 
 
@@ -57,9 +58,12 @@ def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), see
       was not finite. Of the annealed run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that
       starts 1e-8 apart and of one 1e-2 apart, in parameters, logits and spikes (the square root of how many differ).
       An integer of an I-LIF neuron counts as its spikes.
+
+    Raises:
+      ConfigError: JAX computes on a TPU, which has no float64.
     """
     steps, warmup = plan.steps, plan.warmup
-    with jax.enable_x64(True):
+    with hardware.float64():
         fixed, annealed = run.start(seed, True), run.start(seed, False)
         all_leaves, signed_leaves = learner.dynamical_leaves(fixed), learner.without_second_moments(fixed)
         pairs = jnp.asarray(_PAIRS)

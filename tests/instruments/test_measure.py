@@ -2,11 +2,12 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from csbp_jax import data, dynamics, learner
-from csbp_jax.config import Optimizer, replaced
+from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.instruments import classify, measure, training_map
 from csbp_jax.training import flip_meter
 from csbp_jax.training.compiled import resolve
@@ -66,6 +67,13 @@ def test_a_run_whose_steps_are_skipped_runs_away(run):
     measured = measure.measure(with_rate(run, 1e200), batches, PLAN)
     assert measured["tangent"]["exponents"] == pytest.approx([0, 0], abs=1e-15)
     assert classify.classify(measured) == "runs away"
+
+
+def test_nothing_is_measured_on_a_tpu_which_has_no_float64(run, monkeypatch):
+    run, batches = run
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with pytest.raises(ConfigError, match="JAX_PLATFORMS: TPUs have no float64"):
+        measure.measure(run, batches, PLAN)
 
 
 def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run):

@@ -135,6 +135,14 @@ def test_memory_is_reported_if_the_device_reports_it(monkeypatch):
     assert hardware.memory_stats() == {"device_bytes": 17}
 
 
+def test_no_float64_on_a_tpu(monkeypatch):
+    with hardware.float64():
+        assert jnp.ones(()).dtype == "float64"
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with pytest.raises(ConfigError, match=r"^JAX_PLATFORMS: TPUs have no float64, .* set it to cpu$"):
+        hardware.float64()
+
+
 def test_a_gpu_that_is_not_there_is_named(monkeypatch):
     def fail():
         raise AssertionError
