@@ -142,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.photographs and not options.photographs.is_dir():
         parser.error(f"--photographs: there is no folder {options.photographs}")
+    jax.config.update("jax_platforms", "cpu")  # the clock is the CPU's, also where there is a GPU
     pin_to_core()
     photographed = [f"--photographs {options.photographs}"] if options.photographs else []
     packages = ("numpy", "jax", "grain", "pillow", "simplejpeg", "opencv-python-headless", "cykooz-resizer")

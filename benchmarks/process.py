@@ -19,6 +19,7 @@ TUNABLES = f"{ARENAS}:glibc.malloc.arena_max=1"
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "JAX_PLATFORMS": "cpu",  # what is timed is CPU time, also on a machine with a GPU
     "JAX_TRACEBACK_FILTERING": "off",
 }
 

@@ -72,7 +72,7 @@ def processes(total: int, started: int, report: Report) -> dict[str, Any]:
 
         def command(*words):
             line = [sys.executable, "-m", "csbp_jax", *words, *RUN]
-            environment = {**os.environ, "XDG_CACHE_HOME": f"{folder}/cache"}
+            environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": f"{folder}/cache"}
             began = time.perf_counter()
             subprocess.run(line, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
             return time.perf_counter() - began

@@ -124,6 +124,7 @@ def run(
     environment = {
         **os.environ,
         "GLIBC_TUNABLES": TUNABLES,
+        "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(folder / "cache"),  # where compiled programs are kept

@@ -3,7 +3,8 @@
     python -m experiments.arm_times DATASET [--blocks 40] [--data-dir data] [--out FOLDER] [--FIELD VALUE ...]
 
 Both arms train on the same batches from the same weights, in turn, a block of ten steps each, and the order within a
-pair of blocks alternates. So both see the same machine, however busy it is.
+pair of blocks alternates. So both see the same machine, however busy it is. They compute on the CPU, whose time the
+page gives, also where there is a GPU or TPU.
 """
 
 import itertools
@@ -84,6 +85,7 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study.make_dataset_parser(__doc__)
     parser.add_argument("--blocks", type=int, default=40, help="blocks of ten steps of each arm")
+    jax.config.update("jax_platforms", "cpu")
     with study.one_line_errors(parser):
         options, fields, config = study.parse_dataset(parser, MODULE, arguments)
         folder: pathlib.Path = options.out or study.RESULTS / options.dataset

@@ -90,7 +90,7 @@ SYSTEMS = {
 def measure(system: System, starts: int) -> Content:
     """Measure all exponents over starts, at all lengths: plain numbers."""
     size = len(system.scale)
-    with jax.enable_x64(True):
+    with study.float64():
         states = 0.1 + jnp.asarray(np.random.default_rng(0).uniform(size=(starts, size)) * np.array(system.scale))
         batches = [None] * (system.warmup + system.every * max(CHUNKS))
         options: dict[str, Any] = {"every": system.every, "warmup": system.warmup}

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from csbp_jax import configs, data
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, ConfigError, Diverged
+from csbp_jax.runtime import hardware
 from csbp_jax.runtime.files import replacing, write_json
 from csbp_jax.training import run_dir
 
@@ -83,6 +84,14 @@ def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
         yield
     except (ConfigError, Diverged) as error:
         parser.error(str(error))
+
+
+def float64() -> contextlib.AbstractContextManager[None]:
+    """As ``hardware.float64``, but exits with one line on a TPU."""
+    try:
+        return hardware.float64()
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -254,5 +263,5 @@ def finite_or_none(value: Any) -> float | None:
 
 
 def to_float64(tree: Any) -> Any:
-    """Cast every leaf to float64; under ``jax.enable_x64`` only."""
+    """Cast every leaf to float64; under :func:`float64` only."""
     return jax.tree.map(lambda leaf: leaf.astype(float), tree)

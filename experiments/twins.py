@@ -383,7 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = options.out / "twins.json"
     sizes = {"starts": options.starts, "steps": options.steps}
     content = study.resume(parser, file, sizes, {"conditions": {}})
-    with jax.enable_x64(True):
+    with study.float64():
         source = load(options.data_dir)
         for name, condition in CONDITIONS.items():
             if name not in content["conditions"]:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 from importlib import metadata
 
-# Of this process and of those that tests start: no compilation cache, least of all the user's.
+# Of this process and of those that tests start: no compilation cache, least of all the user's, and no GPU or TPU.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of the tests' time is code generation: LLVM's optimisation, and XLA's newer emitters of fused loops, which take
 # almost four times as long as the older ones. The programs that XLA hands them, which tests look at, stay as they are.
 # The slow tests run with the user's flags.
@@ -28,7 +29,6 @@ import jax
 import numpy as np
 import pytest
 
-jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -50,8 +50,9 @@ def finite_size(
     of ``log(d / delta) / every``. As delta goes to 0 this tends to the largest tangent exponent, except for spike
     flips. A distance that contracts below rounding counts as the rounding, and the run is rescaled along its last
     direction. The rounding is the norm of the state's dynamical leaves times the precision, 1.2e-7 in float32 and
-    2.2e-16 in float64. A delta that is no larger has no direction, and its exponent is NaN. The first directions are
-    random in all dynamical leaves; exclude those that must keep a sign (Adam's second moments).
+    2.2e-16 in float64. A delta that is no larger has no direction, and its exponent is NaN. On a GPU or TPU, JAX rounds
+    the factors of float32 products more coarsely, unless the step has ``jax.default_matmul_precision("highest")``. The
+    first directions are random in all dynamical leaves; exclude those that must keep a sign (Adam's second moments).
 
     Args:
       deltas: ``[M]`` distances, well above the rounding; e.g. ``10.0 ** jnp.arange(-10, 0)`` in float64.
@@ -96,8 +97,11 @@ def finite_size_many(
       ``(exponents [K, M], stderr [K, M], history [chunks, K, M])``.
     """
     mask = mask_of(states, dynamical_leaves)
-    start = jax.vmap(lambda state: _start(state, deltas, dynamical_leaves, seed)[1:], out_axes=(0, None))
-    nearby, deltas = start(states)
+
+    def start(state: PyTree) -> tuple[PyTree, jax.Array]:
+        return _start(state, deltas, dynamical_leaves, seed)[1:]
+
+    nearby, deltas = jax.vmap(start, out_axes=(0, None))(states)
     growth = record(
         functools.partial(_advance, _step_all_many, step),
         lambda nearby: _rescale_many(mask, nearby, deltas),

@@ -14,6 +14,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.instruments import classify
 from csbp_jax.instruments.training_map import TrainingMap, repeated
 from csbp_jax.learner import Batch, State
+from csbp_jax.runtime import hardware
 from csbp_jax.training import flip_meter
 
 
@@ -61,7 +62,8 @@ def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), see
       votes of spikes often are, is NaN.
 
     Raises:
-      ConfigError: the network rounds to bfloat16, by which small differences jump.
+      ConfigError: the network rounds to bfloat16, by which small differences jump; or JAX computes on a TPU, which has
+        no float64.
     """
     if (precision := run.recipe.config.model.precision) != "float32":
         raise ConfigError(
@@ -69,7 +71,7 @@ def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), see
             "set it to float32"
         )
     steps, warmup = plan.steps, plan.warmup
-    with jax.enable_x64(True):
+    with hardware.float64():
         fixed, annealed = run.start(seed, True), run.start(seed, False)
         all_leaves, signed_leaves = learner.dynamical_leaves(fixed), learner.without_second_moments(fixed)
         pairs = jnp.asarray(_PAIRS)

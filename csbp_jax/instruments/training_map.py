@@ -3,7 +3,7 @@
 A training step is a map of parameters and moments (``learner.dynamical_leaves``), on given batches that repeat in their
 order if there are fewer of them than steps: one batch is the map of that batch; an epoch's batches are the map of an
 epoch; as many batches as steps are a random dynamical system, whose nearby runs share their batches. Nothing is
-augmented.
+augmented. The factors of float32 products are rounded on no device, whatever ``JAX_DEFAULT_MATMUL_PRECISION`` is.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,17 @@ from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
 from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _in_full(function: _Function) -> _Function:
+    """Return the function with products of unrounded float32 factors.
+
+    By default GPUs and TPUs round them, by more than the small differences that instruments follow.
+    """
+    full: _Function = jax.default_matmul_precision("highest")(function)
+    return full
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +81,7 @@ class TrainingMap:
         """``step(state, batch) -> state``."""
         recipe, peak = self.recipe, self._peak
 
+        @_in_full
         def step(state: State, batch: Batch) -> State:
             after = learner.train_step(recipe, state, batch)[0]
             if "at_peak" not in state.hparams:
@@ -83,7 +95,7 @@ class TrainingMap:
     def push(self) -> Callable[[State, Batch], optax.Params]:
         """``push(state, batch)``, the gradient of z times the term at the state; see :func:`push_obstacle`."""
         recipe = self.recipe
-        return lambda state, batch: learner.gradients(recipe, state, batch)["chaos"]
+        return _in_full(lambda state, batch: learner.gradients(recipe, state, batch)["chaos"])
 
     @functools.cached_property
     def flip_ratio(self) -> flip_meter.Ratio:
@@ -94,7 +106,7 @@ class TrainingMap:
         """
         if push_obstacle(self.recipe.config):
             return lambda part, state, batch: math.nan
-        gradients = functools.partial(learner.gradients, self.recipe)
+        gradients = _in_full(functools.partial(learner.gradients, self.recipe))
         return flip_meter.make(gradients, self.recipe.config, self.recipe.steps_per_epoch)
 
     @functools.cached_property
@@ -105,6 +117,7 @@ class TrainingMap:
         layers = tuple(jax.eval_shape(lambda: init_with_output(probe["x"], True))[0][1].rates)
         levels = self.recipe.config.model.neuron.most_spikes
 
+        @_in_full
         def readouts(state: State) -> dict[str, jax.Array]:
             (logits, aux), _ = apply(
                 learner.weights_of(state),

@@ -1,10 +1,13 @@
-"""Devices: compiler options, FLOPs of a step, peak FLOP/s and memory use."""
+"""Devices: compiler options, float64, FLOPs of a step, peak FLOP/s and memory use."""
 
+import contextlib
 import functools
 import os
 from typing import Any
 
 import jax
+
+from csbp_jax.config import ConfigError
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,
@@ -69,7 +72,23 @@ def start_problem(error: Exception) -> str | None:
         else:
             return None
     cause = cause.partition("\n")[0] or "this machine has no such device; leave it out, or set it to cpu"
-    return f"JAX_PLATFORMS: {os.environ.get('JAX_PLATFORMS', '')!r}: {cause}"
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return f"JAX_PLATFORMS: {platforms!r}: {cause}"
+    # On a TPU host JAX itself chooses the TPU; with '' it would silently compute on the CPU.
+    advice = "JAX_PLATFORMS='' to automatically choose an available backend"
+    return cause.replace(advice, "JAX_PLATFORMS=cpu to use the CPU")
+
+
+def float64() -> contextlib.AbstractContextManager[None]:
+    """Return ``jax.enable_x64(True)``, for a ``with`` in which JAX computes in float64.
+
+    Raises:
+      ConfigError: JAX computes on a TPU, where float64 is at best a pair of float32.
+    """
+    if jax.default_backend() == "tpu":
+        raise ConfigError("JAX_PLATFORMS: TPUs have no float64, which this needs; set it to cpu")
+    context: contextlib.AbstractContextManager[None] = jax.enable_x64(True)
+    return context
 
 
 def peak_flops() -> float | None:
@@ -101,7 +120,8 @@ def _counts_by_cpu(lowered: jax.stages.Lowered) -> dict[str, float]:
         client = jax.local_devices(backend="cpu")[0].client
     except (ImportError, RuntimeError):  # of a jaxlib that has moved it; no CPU in JAX_PLATFORMS
         return {}
-    counts: dict[str, float] = hlo_module_cost_analysis(client, lowered.compiler_ir("hlo").as_hlo_module())
+    program: Any = lowered.compiler_ir("hlo")
+    counts: dict[str, float] = hlo_module_cost_analysis(client, program.as_hlo_module())
     return counts
 
 

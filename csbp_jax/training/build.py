@@ -165,7 +165,7 @@ def _check_model(config: Config, own: Own, model: Any) -> None:
     steps, classes = config.model.time_steps, config.model.classes
     key, x = _network_arguments(config)
     expected = f"(logits {(2, steps, classes)}, csbp_jax.models.taps.Aux) for x {x.shape}"
-    options = {"membrane_term": losses.membrane_error} if config.loss.membrane else {}
+    options: dict[str, Any] = {"membrane_term": losses.membrane_error} if config.loss.membrane else {}
     call = functools.partial(jax.eval_shape, functools.partial(_applied, model, **options))
     output = _traced(own, "model", expected, call, key, x)
     pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Aux)

@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     content = study.resume(parser, results, {}, {})
     for name in [options.only] if options.only else SYSTEMS:
         axes, steps = AXES[name]
-        with jax.enable_x64(True) if steps is SMALL else contextlib.nullcontext():
+        with study.float64() if steps is SMALL else contextlib.nullcontext():
             system = None
             for axis, values in axes.items():
                 file = options.out / f"{name.replace(', ', '_')}-{axis}.npz"

@@ -10,7 +10,7 @@ import numpy as np
 
 from csbp_jax import dynamics
 from experiments.cbp.net import Kind, Setting, start, step
-from experiments.study import Content, finite_or_none, to_float64
+from experiments.study import Content, finite_or_none, float64, to_float64
 
 KINDS = {"CBP": Kind(), "kick in 20 sub-steps": Kind(substeps=20), "drift": Kind(kick="drift")}
 STRENGTHS, STARTS, DELTA, INIT = np.geomspace(0.25, 24, 96), 8, 1e-2, 1.0
@@ -53,7 +53,7 @@ def rows(values: jax.Array) -> list[list[float | None]]:
 
 def measure_all() -> Content:
     """All curves: ``{"z": ..., "kicks alone" and "whole map": {condition: {tangent, finite_size}}}``."""
-    with jax.enable_x64(True):
+    with float64():
         return {
             "z": STRENGTHS.tolist(),
             **{

@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from experiments import series_rates, study
@@ -128,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = options.out / "ergodic.json"
     sizes = {name: getattr(options, name) for name in ("starts", "steps", "checks")}
     content = study.resume(parser, file, sizes, {"systems": {}, "noise": {}})
-    with jax.enable_x64(True):
+    with study.float64():
         for family, settings in FAMILIES.items():
             for strength in settings.strengths:
                 run(family, strength, content, options, file)

@@ -3,7 +3,7 @@
     python -m experiments.gpu_kernel.check
 
 Compares spikes, membranes and gradients, then times a forward and a backward pass. Run it before the kernels are used.
-Exits with a one-line message if JAX has no GPU, or if the two forms differ.
+Exits with a one-line message if JAX has no GPU or one before Hopper, or if the two forms differ.
 """
 
 import sys
@@ -105,6 +105,9 @@ def seconds(run: Lif, shape: tuple[int, ...], calls: int = 50) -> float:
 def main() -> None:
     if jax.default_backend() != "gpu":
         sys.exit("gpu_kernel.check: JAX has no GPU on this machine; install jax[cuda12] on a machine with one")
+    if kernel.is_before_hopper():
+        name = jax.devices()[0].device_kind
+        sys.exit(f"gpu_kernel.check: {name} is older than Hopper: it runs the plain neuron, not the kernels")
     runs: dict[str, Lif] = {"kernel": kernel.lif, "plain": lif_scan.lif}
     worst = 0.0
     for width, with_membrane, static in CASES:

@@ -32,6 +32,9 @@ SPIKES = (
 )
 _FORMULAS = {make().formula for make in SPIKES}
 
+_BEFORE_HOPPER = ("5.", "6.", "7.", "8.")
+"""Beginnings of the compute capabilities of older NVIDIA GPUs, for which Mosaic GPU makes no programs."""
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -65,11 +68,16 @@ def neuron(config: Config) -> KernelLIF:
     return KernelLIF(**vars(plain))
 
 
+def is_before_hopper() -> bool:
+    """Whether JAX's first device is an NVIDIA GPU of a generation before Hopper."""
+    return getattr(jax.devices()[0], "compute_capability", "").startswith(_BEFORE_HOPPER)
+
+
 def fits(x: jax.Array, decay: jax.Array, threshold: jax.Array, spike: surrogate.Surrogate) -> bool:
     """Whether the kernels apply to arguments as :func:`csbp_jax.neurons.lif.prepare_arguments` returns them.
 
     They need float32 membranes, at least 128 neurons per example, one decay, one threshold and a surrogate of
-    ``SPIKES``; and one device, since the partitioner could not split a kernel.
+    ``SPIKES``; one device, since the partitioner could not split a kernel; and, if it is NVIDIA's, Hopper or later.
     """
     num_neurons = x.size // (x.shape[0] * x.shape[1])
     scalars = (decay, threshold, *spike.params)
@@ -81,6 +89,7 @@ def fits(x: jax.Array, decay: jax.Array, threshold: jax.Array, spike: surrogate.
         and spike.formula in _FORMULAS
         and all(jnp.size(scalar) == 1 for scalar in scalars)
         and (jax.device_count() == 1 or passes.INTERPRET is not None)
+        and not is_before_hopper()
     )
 
 

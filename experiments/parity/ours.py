@@ -8,12 +8,13 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 from csbp_jax import learner, losses, models
 from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
+from experiments import study
 from experiments.parity import cases
 
 
 def run(config: Config) -> dict[str, np.ndarray]:
     """Arrays of a case under the names of its reference file."""
-    with jax.enable_x64(True):
+    with study.float64():
         model = models.build(config.model)
         tx = optimizer.build(config.optimizer, epochs=1, steps_per_epoch=1)
         init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config)

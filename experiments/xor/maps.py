@@ -27,7 +27,7 @@ FIRST_LAYER = 1.593 / 2
 @functools.cache
 def first_chaos(target: float) -> float | None:
     """The first a with a positive exponent (above 0.01) of ``y' = y - a (s(y) - I0)``; None if there is none."""
-    with jax.enable_x64(True):
+    with study.float64():
         scan = jnp.linspace(2, 16, 1401) / (target * (1 - target))
 
         def exponent(a):

@@ -55,7 +55,7 @@ def settings(target: float) -> Setting:
 
 def orbits(term: str, target: float, count: int) -> dict[str, np.ndarray]:
     """Exponents and flip ratio of each strength, ``[1 + strengths, count]``, in float64."""
-    with jax.enable_x64(True):
+    with study.float64():
         over_starts = jax.vmap(lambda seed, setting: (start(seed, setting), setting), (0, None))
         states = jax.vmap(over_starts, (None, 0))(jnp.arange(count), settings(target))
         states = to_float64(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), states))

@@ -18,11 +18,14 @@ from benchmarks import (
     ours_runs,
     page,
     peers,
+    process,
     run,
+    start,
     steps,
     sweeps,
     tables,
     targets,
+    time_to_accuracy,
 )
 from benchmarks.neuron import _verdict
 from benchmarks.process import TUNABLES, Failed, Worker, in_rounds
@@ -72,6 +75,26 @@ def test_a_worker_times_each_stage_and_returns_its_arrays(worker):
 def test_a_worker_that_ends_gives_the_reason(worker):
     with pytest.raises(Failed, match=r"^toy: KeyError: 'triple'$"):
         worker.ask(make="triple", arguments={})
+
+
+def test_all_programs_are_timed_on_the_cpu(tmp_path, monkeypatch):
+    """Also on a machine with a GPU, which JAX would take."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    platforms = [process.ENVIRONMENT["JAX_PLATFORMS"]]
+
+    def refuse(line, env, **_):
+        platforms.append(env["JAX_PLATFORMS"])
+        raise Failed
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(subprocess, "run", refuse)
+    with pytest.raises(Failed):
+        start.seconds(str(tmp_path))
+    with pytest.raises(Failed):
+        sweeps.processes(1, 1, lambda line: None)
+    with pytest.raises(Failed):
+        time_to_accuracy.run(["train"], tmp_path, list, 1)
+    assert platforms == ["cpu"] * 4
 
 
 def test_a_library_that_cannot_be_installed_is_reported_and_left_out(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import pathlib
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,8 +36,9 @@ def test_the_device_is_timed_by_the_clock_that_the_page_names(tmp_path, monkeypa
     monkeypatch.setattr(data_device, "timed", timed)
     monkeypatch.setattr(data_device, "program", lambda shape, **options: None)
     monkeypatch.setattr(data_device, "pin_to_core", lambda: None)
+    jax.config.update("jax_platforms", "")  # as where a user sets nothing: JAX would take a GPU
     data_device.main(["--out", str(tmp_path), "--rounds", "1"])
-    assert clocks == [time.process_time]
+    assert clocks == [time.process_time] and jax.config.values["jax_platforms"] == "cpu"
     images, events, device = published
     device.pop("clock", None)
     assert "of augmentation on the device, wall time" in data_page.page(images, events, device)

@@ -4,6 +4,7 @@ import json
 import math
 import time
 
+import jax
 import pytest
 
 from experiments import accuracy, arm_times
@@ -36,8 +37,10 @@ def test_the_page_says_whether_the_steps_explain_the_time_of_the_runs(ratio, sen
 
 
 def test_results_of_the_accuracy_study_that_are_missing_are_named_before_any_step(tmp_path, capsys):
+    jax.config.update("jax_platforms", "")  # as where a user sets nothing: JAX would take a GPU
     with pytest.raises(SystemExit):
         arm_times.main(["digits", "--out", str(tmp_path)])
+    assert jax.config.values["jax_platforms"] == "cpu"
     error = capsys.readouterr().err
     assert f"{tmp_path}/accuracy.json: there is no such file; run python -m experiments.accuracy digits first" in error
 

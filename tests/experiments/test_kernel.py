@@ -1,6 +1,7 @@
 """The GPU kernels of the neuron, in JAX's interpreter, against the plain form."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -142,6 +143,17 @@ def test_arguments_that_do_not_fit(monkeypatch):
         assert not kernel.fits(x, jnp.ones((1, 1), jnp.float64), number, spike)
     monkeypatch.setattr(passes, "INTERPRET", None)
     assert not kernel.fits(x, number, number, spike)  # eight devices
+
+
+def test_a_gpu_before_hopper_has_the_plain_form(monkeypatch):
+    inputs = draw(2, 3, 130), jnp.float32(0.5), jnp.float32(1), surrogate.triangle()
+    for capability, device_kind, has_kernels in (("9.0", "H100", True), ("10.0", "B200", True), ("8.0", "A100", False)):
+        device = types.SimpleNamespace(compute_capability=capability, device_kind=device_kind)
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        assert kernel.fits(*inputs) == has_kernels
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(SystemExit, match=r"^gpu_kernel\.check: A100 is older than Hopper"):
+        check.main()
 
 
 def test_a_neuron_that_does_not_fit_runs_the_plain_form():

@@ -165,6 +165,12 @@ def test_results_that_a_study_writes_do_not_make_its_commit_dirty(tmp_path, plai
     assert study._commit(code.parent) == f"{head}-dirty"
 
 
+def test_a_study_in_float64_ends_with_one_line_on_a_tpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with pytest.raises(SystemExit, match=r"^JAX_PLATFORMS: TPUs have no float64"):
+        study.float64()
+
+
 def test_tuning_computes_unknown_shares_and_takes_the_first_of_equals():
     settings = [xor_net.Setting(z0=z0) for z0 in (1.0, 2.0, 4.0)]
     known = study.known_shares(settings[:2], {"tuning": [0.5, 0.9]})

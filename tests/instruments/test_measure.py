@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -76,6 +77,13 @@ def test_a_map_that_rounds_its_weights_is_not_measured(run):
     rounding = replaced(run.recipe.config, "model.precision", "bfloat16")
     with pytest.raises(ConfigError, match=r"^model\.precision: bfloat16 is not possible"):
         measure.measure(training_map.make(rounding, batches[0], STEPS_PER_EPOCH), batches, PLAN)
+
+
+def test_nothing_is_measured_on_a_tpu_which_has_no_float64(run, monkeypatch):
+    run, batches = run
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with pytest.raises(ConfigError, match="JAX_PLATFORMS: TPUs have no float64"):
+        measure.measure(run, batches, PLAN)
 
 
 def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run):

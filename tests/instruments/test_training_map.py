@@ -14,6 +14,7 @@ from csbp_jax.config import ConfigError, Optimizer, check, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
 from csbp_jax.learner import optimizer
+from csbp_jax.training import flip_meter
 from csbp_jax.training.compiled import resolve
 from tests.support.inverted import Inverted
 from tests.support.small_map import DENSE, STEPS_PER_EPOCH
@@ -66,6 +67,17 @@ def test_z_in_plain_units_keeps_the_order_of_the_taps(prepared, unit):
     config = dataclasses.replace(config, chaos=chaos, model=dataclasses.replace(config.model, features=(4, 4)))
     first, second = training_map.in_plain_units(config, probe, STEPS_PER_EPOCH).chaos.z0
     assert first / second == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("step", 2), ("push", 2), ("flip_ratio", 2), ("readouts", 1)])
+def test_products_of_float32_are_not_rounded_on_any_device(prepared, run, monkeypatch, name, arguments):
+    config, (probe, _) = prepared
+    # Of the ratio, the function that is differentiated.
+    monkeypatch.setattr(flip_meter, "make", lambda gradients, *_: gradients)
+    function = getattr(training_map.make(config, probe, STEPS_PER_EPOCH), name)
+    text = jax.jit(function).lower(*(run.start(0, True), probe)[:arguments]).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
 def test_a_map_is_not_made_in_units_of_the_flip(prepared):

@@ -106,7 +106,9 @@ def test_a_layer_that_is_called_twice_has_the_terms_and_rates_of_both_calls():
 
     network: Any = Twice(classes=3, time_steps=4, norm="none")
     x = 3 * jax.random.normal(jax.random.key(1), (2, 4, 6))
-    variables, terms, rates = network.init(jax.random.key(0), x), [], []
+    variables = network.init(jax.random.key(0), x)
+    terms: list[Any] = []
+    rates: list[Any] = []
 
     def recorded(values, value):
         values.append(value)
@@ -121,7 +123,7 @@ def test_a_layer_that_is_called_twice_has_the_terms_and_rates_of_both_calls():
     )
     assert len(terms) == len(rates) == 2
     np.testing.assert_allclose(aux.terms["fc1.dense"], sum(terms), rtol=1e-6)
-    np.testing.assert_allclose([aux.rates["fc1"], aux.membrane_terms["fc1"]], [np.mean(rates)] * 2, rtol=1e-6)
+    np.testing.assert_allclose([aux.rates["fc1"], aux.membrane_terms["fc1"]], np.full(2, np.mean(rates)), rtol=1e-6)
     with pytest.raises(ConfigError, match=r"stream: not possible .* layer fc1 is called more than once; apply it to"):
         models.stream(network, variables, x)
 

@@ -1,10 +1,13 @@
 """What a user installs and reads: requirements, versions, source that runs nothing it should not."""
 
 import ast
+import os
 import pathlib
 import re
 import tomllib
+import warnings
 
+import jax
 import pytest
 
 import csbp_jax
@@ -63,6 +66,15 @@ def test_one_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     cited = search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert project["version"] == csbp_jax.__version__ == cited[1]
+
+
+def test_jaxs_warning_on_tpu_hosts_is_no_error():
+    """It comes while JAX is imported, and would end all tests."""
+    warnings.warn("Transparent hugepages are not enabled. TPU runtime startup and shutdown time", stacklevel=1)
+
+
+def test_tests_and_the_processes_that_they_start_compute_on_the_cpu():
+    assert os.environ["JAX_PLATFORMS"] == jax.default_backend() == "cpu"
 
 
 def test_every_file_of_the_package_is_packed():

@@ -146,6 +146,14 @@ def test_memory_is_reported_if_the_device_reports_it(monkeypatch):
     assert hardware.memory_stats() == {"device_bytes": 17}
 
 
+def test_no_float64_on_a_tpu(monkeypatch):
+    with hardware.float64():
+        assert jnp.ones(()).dtype == "float64"
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with pytest.raises(ConfigError, match=r"^JAX_PLATFORMS: TPUs have no float64, .* set it to cpu$"):
+        hardware.float64()
+
+
 def test_a_gpu_that_is_not_there_is_named(monkeypatch):
     def fail():
         raise AssertionError
@@ -155,6 +163,13 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(jax, "devices", fail)
     line = "JAX_PLATFORMS: 'cuda': this machine has no such device; leave it out, or set it to cpu"
     assert hardware.start_problem(AssertionError()) == line
+
+
+def test_a_tpu_in_use_is_reported_without_a_setting_that_nobody_made(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    cause = "Unable to initialize backend 'tpu': ABORTED: The TPU is already in use by process with pid 7."
+    error = RuntimeError(f"{cause} (set JAX_PLATFORMS='' to automatically choose an available backend)")
+    assert hardware.start_problem(error) == f"{cause} (set JAX_PLATFORMS=cpu to use the CPU)"
 
 
 @pytest.mark.parametrize("words", ["3", "0:2", "3:0", "3:-1", "a:b", "3:2:1"])

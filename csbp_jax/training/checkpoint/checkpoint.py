@@ -347,10 +347,10 @@ def _check_shared(folder: epath.Path) -> None:
     problem = f"{folder}: cannot be opened"
 
     def write() -> str:
-        file = folder / f"shared-{uuid.uuid4().hex}"
+        name = f"shared-{uuid.uuid4().hex}"
         with _checkpoint_errors(problem):
-            file.write_bytes(b"")
-        return file.name
+            (folder / name).write_bytes(b"")
+        return name
 
     file = folder / multihost.broadcast_from_host0(write)
 
