@@ -229,7 +229,7 @@ def test_a_neuron_and_a_term_may_fit_only_the_tensors_that_they_get(with_feedbac
         return Feedback(cell, jnp.eye(16)) if with_feedback else cell
 
     def term(config):
-        return lambda h, target, scale, *, cut, reduce: jnp.einsum("bc->", h - jnp.linspace(0.5, 0.8, 16))
+        return lambda h, target, scale, *, cut, reduce: jnp.einsum("bc->", h - jnp.linspace(0.5, 0.8, 16)[None])
 
     recipe = build.build_recipe(config, csbp_jax.Own(neuron=neuron, term=term), 10)
     value = recipe.term(jnp.ones((2, 16)), 0.5, 1.0, cut=None, reduce="mean")
