@@ -144,8 +144,8 @@ def finite_size_readouts(
     With ``r`` the distance of a read-out, its growth is ``log(r just before a rescaling / r just after the last one) /
     every``. The change by the rescaling itself is left out, so nothing saturates. For a smooth read-out and a small
     delta the mean tends to the exponent of the state, unless the read-out does not depend on the direction that grows.
-    A distance below the rounding of the read-out counts as the rounding. Where a read-out is once equal in both runs,
-    as spikes and votes of spikes often are, its exponent is NaN: use its ``distances``.
+    A distance below the rounding of the read-out counts as the rounding. Where a read-out is equal in both
+    runs at any counted step, as spikes and votes of spikes often are, its exponent is NaN: use its ``distances``.
 
     Args:
       readouts: function from a state to the read-outs; a squared distance of spikes (0 or 1) counts those that differ.

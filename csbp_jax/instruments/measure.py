@@ -58,8 +58,8 @@ def measure(run: TrainingMap, batches: Sequence[Batch], plan: Plan = Plan(), see
       warm-up, and ``size``, the norm of the parameters after all steps over that at the start, NaN where the last step
       was not finite. Of the annealed run: ``cumulated`` local exponents, and ``apart``, the distances of a pair that
       starts 1e-8 apart and of one 1e-2 apart, in parameters, logits and spikes (the square root of how many differ).
-      An integer of an I-LIF neuron counts as its spikes. The exponent of logits that are once equal in both runs, as
-      votes of spikes often are, is NaN.
+      An integer of an I-LIF neuron counts as its spikes. The exponent of logits that are equal in both runs at any
+      counted step, as votes of spikes often are, is NaN.
 
     Raises:
       ConfigError: the network rounds to bfloat16, by which small differences jump; or JAX computes on a TPU, which has
