@@ -113,9 +113,9 @@ def _set_deterministic(deterministic: bool) -> None:
     Raises:
       ConfigError: JAX has started on a GPU, for an array that a file of the user's own makes.
     """
-    if not deterministic:
-        return
     flag = "--xla_gpu_deterministic_ops=true"
+    if not deterministic or flag in os.environ.get("XLA_FLAGS", "").split():
+        return
     if "jax" in sys.modules:
         import jax
         from jax._src import xla_bridge  # JAX's public functions would start it
@@ -123,7 +123,7 @@ def _set_deterministic(deterministic: bool) -> None:
         if xla_bridge.backends_are_initialized() and jax.default_backend() == "gpu":
             raise ConfigError(
                 "deterministic: too late, JAX has started already; make the arrays of your file within its functions, "
-                f"or set XLA_FLAGS={flag} in the environment instead"
+                f"or set XLA_FLAGS={flag} in the environment"
             )
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 

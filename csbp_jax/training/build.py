@@ -225,8 +225,8 @@ def _network_arguments(config: Config) -> tuple[jax.Array, jax.ShapeDtypeStruct]
 
 def _check_scalar(own: Own, part: str, expected: str, function: Any, *arguments: Any) -> None:
     shapes = _output_shapes(own, part, expected, function, *arguments)
-    if any(shape != () for shape in shapes):
-        raise ConfigError(f"{own.label}: {part} gives {shapes[0]}; expected is {expected}")
+    if wrong := [shape for shape in shapes if shape != ()]:
+        raise ConfigError(f"{own.label}: {part} gives {wrong[0]}; expected is {expected}")
 
 
 def _output_shapes(own: Own, part: str, expected: str, function: Any, *arguments: Any) -> list[tuple[int, ...]]:

@@ -536,6 +536,8 @@ def test_on_a_gpu_deterministic_kernels_cannot_be_asked_for_after_an_array_was_m
     assert main.main(["train", str(tmp_path / "own.py")]) == 0
     assert main.main(["train", str(tmp_path / "own.py"), "--deterministic"]) == 2
     assert capsys.readouterr().err.startswith("csbp_jax: deterministic: too late, JAX has started already; make the")
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_gpu_deterministic_ops=true")
+    assert main.main(["train", str(tmp_path / "own.py"), "--deterministic"]) == 0
 
 
 def test_a_broken_pipe_that_is_not_the_output_is_an_error(capfd, monkeypatch):

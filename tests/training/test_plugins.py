@@ -396,6 +396,8 @@ WRONG = {
     "config = {}": "{}: config is a dict; write config = Config",
     "neuron = 3": "{}: neuron is a int; write it as a function",
     "import sys; sys.exit(0)": "{}:7: SystemExit: 0",
+    "config = Config(model=config.model, batch_size=8, chaos=Chaos(taps=('fc1.membrane', 'fc1.membrane_pre')))\n"
+    "def term(config): return lambda h, target, scale, *, cut, reduce: h.mean((0, 1))": "{}: term gives (4,); expected",
     "def data(): pass": "{}: data cannot be called so; expected is data(config, data_dir)",
     "def data(config, data_dir): return x": "{}: data gives a ndarray; expected is a dict of train, test",
     "def data(config, data_dir): return {'train': (x, y)}": "{}: data gives a dict with train; expected is",
