@@ -78,6 +78,11 @@ def earlier(content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
+def _remark(content: Mapping[str, Any]) -> str:
+    """What a reader must know of these runs alone; it is written into the file by hand."""
+    return f"\n\n{content['remark']}" if "remark" in content else ""
+
+
 def confidence(content: Mapping[str, Any]) -> float:
     """Of each interval of the last look: ``1 - 0.05 / k`` for the k-th look, those at earlier code among them.
 
@@ -116,7 +121,7 @@ def page(content: Mapping[str, Any]) -> str:
 `{runs[0]["command"].split(" --seeds")[0]}` on {content["machine"]}; both libraries pinned to the same {cores}.
 Load average of the machine before each run, to which the run before adds up to the number of cores:
 {min(loads):.1f} to {max(loads):.1f}. **Where it is above that number, other programs shared the cores, and CPU time is
-the one to compare.** Versions: {versions}; {", ".join(content["peers"])}.
+the one to compare.** Versions: {versions}; {", ".join(content["peers"])}.{_remark(content)}
 
 CIFAR-10's images (in the runs published here, re-encoded as JPEG), of which one tenth is the validation split, whose
 accuracy this page is about; the test split is not used. `small_conv` with {features} channels and {model["pool"]}
