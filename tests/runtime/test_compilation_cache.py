@@ -96,16 +96,18 @@ from jax import monitoring
 events = []
 monitoring.register_event_listener(lambda name, **_: events.append(name))
 for _ in range(int(sys.argv[1])):
+    compilation_cache.enable({"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}, print)
     events.clear()
     jax.jit(lambda x: x * 3 + 1)(2.0)
     jax.jit(lambda x: x * 5 + 1)(2.0)
     print(sum("cache_hits" in name for name in events), sum("cache_misses" in name for name in events))
 """
-"""Compiles two programs, as often as its argument says, and prints how many were in the cache, and how many not."""
+"""Compiles two programs, as often as its argument says, and prints how many were in the cache, and how many not; each
+time drops incomplete entries first, as a new process does."""
 
 
 def test_processes_share_programs_and_an_incomplete_entry_is_replaced(tmp_path):
-    """In the process that JAX reads its variables in, and without a warning; replaced for that process too."""
+    """In the process that JAX reads its variables in, and without a warning."""
     names = ("JAX_ENABLE_COMPILATION_CACHE",)
     environment = {k: v for k, v in os.environ.items() if k not in names}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
