@@ -16,6 +16,7 @@ from csbp_jax.training.plugins import Own
 # Read on the host, or traced in the state: two configs that differ in these alone have the same programs.
 _NOT_COMPILED = {
     "seed": 0,
+    "weights": "",
     "log_every": 1,
     "flip_every": 0,
     "checkpoint_every": 1,
