@@ -41,16 +41,16 @@ def together_and_alone(config, splits, members, steps, data_parallel=2):
     """Steps in float64 of eight members on eight devices, and of each alone: ``(losses, params, params alone)``."""
     runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh(data_parallel))
     keys = jnp.stack([jax.random.key(c.seed) for c in members])
-    states = jax.jit(to_default_precision)(runs.init(keys, runs.hparams(members)))
+    cast = jax.jit(to_default_precision)  # leaf by leaf, each shape would be a program of its own
+    states = cast(runs.init(keys, runs.hparams(members)))
     # Seed and strength are in the state; only another neuron is another program.
     mesh = sharding.data_parallel(1)
     alone = {c.model.neuron: compiled.compile_run(c, splits["train"], runs.steps_per_epoch, mesh=mesh) for c in members}
     step = {neuron: jax.jit(run.pure_train_step) for neuron, run in alone.items()}
     # Weights are drawn without the neuron, so that one program serves all.
-    first = alone[members[0].model.neuron]
-    init = jax.jit(lambda key, hparams: to_default_precision(first.pure_init(key, hparams)))
+    init = jax.jit(alone[members[0].model.neuron].pure_init)
     singles = [
-        init(key, learner.hyperparameters(c, runs.steps_per_epoch)) for key, c in zip(keys, members, strict=True)
+        cast(init(key, learner.hyperparameters(c, runs.steps_per_epoch))) for key, c in zip(keys, members, strict=True)
     ]
     losses = []
     for batch in itertools.islice(data.train_batches(splits["train"], config.batch_size, seed=0), steps):
