@@ -168,7 +168,7 @@ def test_rms_of_a_record():
 
 def make(tx=None, **fields):
     config = Config(
-        model=Model(name="dense", input_shape=(6,), classes=3, time_steps=3, features=(7,)),
+        model=Model(name="dense", input_shape=(6,), classes=3, time_steps=2, features=(7,)),
         chaos=Chaos(z0=(20.0,), beta=1.0, taps=("fc1.norm",), scale=1.0, **fields),
         optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.0, schedule="constant"),
     )
