@@ -151,10 +151,8 @@ def test_eight_devices_equal_one(x64):
     sharded = jax.jit(learner.train_step, static_argnums=0, out_shardings=sharding.replicated(devices))
     distributed = jax.device_put(single, sharding.replicated(devices))
     for n in range(10):
-        single, _ = train_step(RECIPE, single, batch(n, 16))
-        distributed, _ = jax.block_until_ready(
-            sharded(RECIPE, distributed, sharding.shard_batch(batch(n, 16), devices))
-        )
+        single, _ = train_step(RECIPE, single, batch(n))
+        distributed, _ = jax.block_until_ready(sharded(RECIPE, distributed, sharding.shard_batch(batch(n), devices)))
     chex.assert_trees_all_close(
         (single.params, single.batch_stats), (distributed.params, distributed.batch_stats), atol=1e-12
     )
