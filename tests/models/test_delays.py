@@ -72,7 +72,8 @@ def test_a_whole_delay_is_a_shift(delay):
 
 
 def test_delays_start_spread_over_their_range():
-    variables = delays.DelayedSynapse(200, 20).init(jax.random.key(0), jnp.zeros((1, 1, 50)), jnp.zeros((1, 20, 50)))
+    init = jax.jit(delays.DelayedSynapse(200, 20).init)
+    variables = init(jax.random.key(0), np.zeros((1, 1, 50), np.float32), np.zeros((1, 20, 50), np.float32))
     d = np.sort(20 * jax.nn.sigmoid(variables["params"]["delay"]).ravel())
     np.testing.assert_allclose(d, np.linspace(0.2, 19.8, d.size), atol=0.3)
 
