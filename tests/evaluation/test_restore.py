@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from csbp_jax.config import ConfigError, replaced
 from csbp_jax.evaluation import compare, html_report, predict, restore
 from csbp_jax.export import export
 from csbp_jax.training import run_json
+from csbp_jax.weights import nir_file
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -87,14 +89,19 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     block, stream, nnx_module, nnx_training, from_nir, _hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shutil.copytree(trained, tmp_path / "runs" / "digits")
     monkeypatch.chdir(tmp_path)
-    load = csbp_jax.load
+    load, load_nir = csbp_jax.load, nir_file.load
 
     def load_jitted(*arguments):
         """Jit ``apply``: eagerly, each operation would be compiled by itself."""
         apply, *rest = load(*arguments)
         return jax.jit(apply, static_argnames="inspect"), *rest
 
+    def load_nir_jitted(file):
+        network, variables = load_nir(file)
+        return types.SimpleNamespace(apply=jax.jit(network.apply, static_argnames="inspect")), variables
+
     monkeypatch.setattr(csbp_jax, "load", load_jitted)
+    monkeypatch.setattr(nir_file, "load", load_nir_jitted)
     names: dict[str, Any] = {"x": np.zeros((2, 1, 8, 8, 1), np.float32)}
     exec(compile(block, "using.md", "exec"), names)
     assert names["logits"].shape == (2, 3, 10) and names["aux"].membranes["conv1"].shape == (2, 3, 8, 8, 4)
@@ -102,12 +109,20 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     names["chunks"] = [np.zeros((2, t, 8, 8, 1), np.float32) for t in (1, 2)]
     exec(compile(stream.replace("runs/fsdd", "runs/digits"), "using.md", "exec"), names)
     assert names["total"].shape == (2, 10) and names["label"].shape == (2,)
-    exec(compile(nnx_module, "using.md", "exec"), names)
-    np.testing.assert_array_equal(names["logits"], logits)
-    before = np.asarray(names["net"].conv1["norm"]["mean"][...])
-    exec(compile(nnx_training, "using.md", "exec"), names)
-    assert float(names["aux"].terms["conv1.membrane"]) > 0.6
-    assert not np.array_equal(names["net"].conv1["norm"]["mean"][...], before)
+
+    @jax.jit
+    def nnx_blocks(x, variables):
+        """Both in one program, for the same reason."""
+        traced = names | {"x": x, "variables": variables}
+        exec(compile(nnx_module, "using.md", "exec"), traced)
+        evaluated, before = traced["logits"], traced["net"].conv1["norm"]["mean"][...]
+        exec(compile(nnx_training, "using.md", "exec"), traced)
+        return evaluated, before, traced["net"].conv1["norm"]["mean"][...], traced["aux"].terms["conv1.membrane"]
+
+    evaluated, before, after, term = nnx_blocks(names["x"], names["variables"])
+    np.testing.assert_array_equal(evaluated, logits)
+    assert float(term) > 0.6
+    assert not np.array_equal(after, before)
     export("runs/digits", "nir")
     exec(compile(from_nir, "using.md", "exec"), names)
     np.testing.assert_array_equal(names["logits"], logits)

@@ -61,7 +61,7 @@ def test_a_step_equals_that_of_a_config_with_the_same_options(x64, name):
         recipe = runs.make_recipe(TASK, kind, knobs)
         return learner.train_step(recipe, runs.first_state(TASK, recipe, jax.random.key(0), knobs), batch)[0].params
 
-    start = learner.init(expected, jax.random.key(0))
+    start = small_net.init(expected, jax.random.key(0))
     after = small_net.train_step(expected, start, batch)[0].params
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), step(knobs), after)
     still = jax.tree.map(lambda a, b: np.abs(a - b).max(), start.params, after)
@@ -127,7 +127,7 @@ def drawn_at_random(trained):
         trained.extend(kind for _ in knobs)
         results: list[dict[str, float]] = []
         for own, drawn in zip(knobs, draws, strict=True):
-            seed = int(jax.random.key_data(drawn.key)[-1])
+            seed = int(np.asarray(jax.random.key_data(drawn.key))[-1])
             accuracy = 0.8 + 0.02 * (own["z0"] > 0 and own["chaos"] > 0 and kind == "plain")
             accuracy += np.random.default_rng([seed, len(trained), len(results)]).normal(0, 0.005)
             names = ("validation", "test", "chosen_test", "train")
@@ -140,15 +140,19 @@ def drawn_at_random(trained):
 def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys):
     trained: list[str] = []
     figures: list[Any] = []
-    save_figure = study.save_figure
+    draw, save_figure = report.draw, study.save_figure
 
-    def save_first(*arguments):
-        """All of the 18 figures are made; the last one is saved below."""
-        figures.append(arguments)
-        if len(figures) == 1:
-            save_figure(*arguments)
+    def draw_first(arms):
+        """Of the 18 figures the first, in which most conditions are missing; the last one is drawn below."""
+        figures.append(arms)
+        return draw(arms) if len(figures) == 1 else None
 
-    monkeypatch.setattr(study, "save_figure", save_first)
+    def save_drawn(figure, *arguments):
+        if figure is not None:
+            save_figure(figure, *arguments)
+
+    monkeypatch.setattr(report, "draw", draw_first)
+    monkeypatch.setattr(study, "save_figure", save_drawn)
     monkeypatch.setattr(runs, "train", drawn_at_random(trained))
     monkeypatch.setattr(runs, "flip_ratio", lambda task, knobs, drawn: 0.01)
     arguments = ["--data", "digits", "cifar10", "--seeds", "16", "--out", str(tmp_path), "--data-dir", str(tmp_path)]
@@ -162,7 +166,9 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "generalisation.png").exists() and "Not finished" not in (tmp_path / "table.md").read_text()
     generalisation.main(arguments)
     assert len(trained) == count
-    save_figure(*figures[-1])
+    (tmp_path / "generalisation.png").unlink()
+    save_figure(draw(figures[-1]), tmp_path, "generalisation")
+    assert (tmp_path / "generalisation.png").exists()
 
 
 def test_fewer_seeds_than_those_of_the_first_look_are_reported(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The study of CNN7 on streams: its growths against the package's, and the rules of its plan."""
 
+import functools
 import json
 
 import jax.numpy as jnp
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 
 from csbp_jax import dynamics, learner
-from csbp_jax.config import replaced
 from experiments import streams
 from experiments.study import RESULTS
 from tests.support import small_net
@@ -23,11 +23,17 @@ def cells(fixed, stream):
     return {"fixed batch": {"plain": [a_run(x) for x in fixed]}, "stream": {"plain": [a_run(x) for x in stream]}}
 
 
+@functools.cache
+def with_loss():
+    """The step of the small net, one function object, so that its programs are compiled once."""
+    return streams.with_loss(small_net.recipe())
+
+
 def test_growths_of_both_kinds_are_those_of_the_package(x64, monkeypatch):
     monkeypatch.setattr(streams, "DELTA", 1e-8)
     recipe = small_net.recipe()
     state, batches = small_net.first_state(recipe), [small_net.batch(seed) for seed in range(6)]
-    step = streams.with_loss(recipe)
+    step = with_loss()
     run = streams.follow(step, state, batches, 4)
     history = dynamics.lyapunov(step, (state, jnp.zeros(())), batches[:4], 1, dynamical_leaves=_leaves(state))[2]
     np.testing.assert_allclose(run["exponent"], history[:, 0], rtol=1e-4)
@@ -43,10 +49,10 @@ def _leaves(state):
     return learner.dynamical_leaves(state), False
 
 
-def test_a_run_ends_when_it_runs_away(monkeypatch):
-    config = replaced(small_net.CONFIG, "optimizer.lr", 1e6)
-    recipe = small_net.recipe(config)
-    run = streams.follow(streams.with_loss(recipe), small_net.first_state(recipe), [small_net.batch()] * 9, 0)
+def test_a_run_ends_when_it_runs_away(x64):
+    state = small_net.first_state(small_net.recipe())
+    state = state.replace(hparams=state.hparams | {"lr": jnp.asarray(1e6, state.hparams["lr"].dtype)})
+    run = streams.follow(with_loss(), state, [small_net.batch()] * 9, 0)
     assert len(run["norm"]) < 9 and streams.ran_away(run)
     assert np.isnan(streams.exponents([run], "exponent")).all() and streams.sign(np.array([np.nan])) == "runs away"
 

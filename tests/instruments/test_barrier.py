@@ -1,6 +1,7 @@
 """Loss barriers: of known losses, of a permuted copy, with statistics by hand, after perturbations."""
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 import re
@@ -180,7 +181,9 @@ def test_a_rescaled_copy_has_no_barrier_as_its_statistics_are_estimated_again(ru
     assert stale["loss"] / 32 > 1.2 * measured["losses"][-1]
 
 
-def test_a_perturbation_of_size_0_leaves_the_run_as_it_is(run):
+def test_a_perturbation_of_size_0_leaves_the_run_as_it_is(run, monkeypatch):
+    # Of each line both ends and the middle.
+    monkeypatch.setattr(barrier, "between", functools.partial(barrier.between, points=3))
     plan = barrier.Perturbations(steps=4, times=(0, 4), sizes=(0.0, 1.0))
     results = barrier.after_perturbation(run, BATCHES, plan)
     assert [(row["time"], row["size"]) for row in results] == [(0, 0.0), (0, 1.0), (4, 0.0), (4, 1.0)]

@@ -90,10 +90,10 @@ def test_adam_without_eps_root_has_no_exponent_where_inputs_are_dead(run):
     run, (probe, _) = run
     adam = replaced(run.recipe.config, "optimizer", Optimizer(name="adam", lr=1e-3))
     assert not np.any(probe["x"][:, :, 0, 0])  # a pixel that is dark in all digits
+    state = training_map.make(adam, probe, STEPS_PER_EPOCH).start(0, True)
 
     def classified(eps_root):
         run = training_map.make(replaced(adam, "optimizer.eps_root", eps_root), probe, STEPS_PER_EPOCH)
-        state = run.start(0, True)
         exponents, errors, _ = dynamics.lyapunov(
             run.step, state, [probe] * 4, 1, dynamical_leaves=learner.dynamical_leaves(state)
         )

@@ -24,7 +24,7 @@ CONV = dataclasses.replace(
     chaos=dataclasses.replace(DENSE.chaos, taps=("conv1.conv", "conv2.conv")),
 )
 
-DELAYED = replaced(replaced(DENSE, "model.time_steps", 4), "model.max_delay", 2)
+DELAYED = replaced(replaced(DENSE, "model.time_steps", 3), "model.max_delay", 2)
 
 
 def make(config):

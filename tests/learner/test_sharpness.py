@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from csbp_jax import learner
@@ -30,22 +29,24 @@ def test_a_step_takes_the_gradient_at_perturbed_weights(x64, accumulate):
     state, batch = small_net.first_state(plain), small_net.batch()
 
     def gradient(params):
-        parts = small_net.gradients(plain, dataclasses.replace(state, params=params), batch)
-        return jax.tree.map(jnp.add, parts["task"], parts["chaos"])
+        parts = jax.device_get(small_net.gradients(plain, dataclasses.replace(state, params=params), batch))
+        return jax.tree.map(np.add, parts["task"], parts["chaos"])
 
-    first = gradient(state.params)
-    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(first)))
-    moved = jax.tree.map(lambda w, g: w + RHO * g / norm, state.params, first)
-    expected = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, gradient(moved))
+    def norm_of(tree):
+        return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))
+
+    weights, first = jax.device_get(state.params), gradient(state.params)
+    norm = norm_of(first)
+    of_moved = gradient(jax.tree.map(lambda w, g: w + RHO * g / norm, weights, first))
+    expected = jax.tree.map(lambda w, g: w - 0.1 * g, weights, of_moved)
 
     after, metrics = small_net.train_step(small_net.recipe(config), state, batch)
     chex.assert_trees_all_close(after.params, expected, rtol=1e-9, atol=1e-12)
     plain_after, plain_metrics = small_net.train_step(plain, state, batch)
     chex.assert_trees_all_close(after.batch_stats, plain_after.batch_stats, rtol=1e-12)
     np.testing.assert_allclose(metrics["loss"], plain_metrics["loss"], rtol=1e-12)
-    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient(moved)), rtol=1e-9)
-    distance = optax.tree.norm(jax.tree.map(jnp.subtract, after.params, plain_after.params))
-    assert distance > 1e-3
+    np.testing.assert_allclose(metrics["grad_norm"], norm_of(of_moved), rtol=1e-9)
+    assert norm_of(jax.tree.map(np.subtract, *jax.device_get((after.params, plain_after.params)))) > 1e-3
 
 
 def test_a_nan_weight_is_detected_through_the_move(x64):

@@ -1,6 +1,8 @@
 """The first state: its hyperparameters, its seed, and what is refused."""
 
 import dataclasses
+import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,16 +41,19 @@ def test_one_strength_serves_all_taps():
 def test_whole_numbers_among_the_hyperparameters_become_floats():
     """An int32 would be cut to whole numbers where it is scaled: z in units of the flip, or the rates of a search."""
     whole = recipe(dataclasses.replace(small_net.CONFIG, optimizer=dataclasses.replace(small_net.SGD, lr=1)))
-    hparams = learner.init(whole, jax.random.key(0), {"z0": 3}).hparams
+    hparams = jax.eval_shape(lambda: learner.init(whole, jax.random.key(0), {"z0": 3}).hparams)
     assert {leaf.dtype for leaf in jax.tree.leaves((hparams["lr"], hparams["z0"]))} == {jnp.dtype(jnp.float32)}
     assert hparams["every"].dtype == jnp.int32
 
 
 def test_a_state_may_be_donated_whose_taps_share_an_array():
     z0 = jnp.float32(3)
+    # By itself init is not compiled, so that it could hand out an array twice; its weights may be.
+    compiled: Any = types.SimpleNamespace(init=jax.jit(recipe().model.init, static_argnums=2))
+    quick = dataclasses.replace(recipe(), model=compiled)
     donate = jax.jit(lambda hparams: jax.tree.map(lambda leaf: leaf + 1, hparams), donate_argnums=0)
     for seed in range(2):
-        donate(learner.init(recipe(), jax.random.key(seed), {"z0": z0}).hparams)
+        donate(learner.init(quick, jax.random.key(seed), {"z0": z0}).hparams)
     assert float(z0) == 3
 
 

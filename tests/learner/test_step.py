@@ -42,24 +42,25 @@ def test_z_anneals_by_the_epoch_or_the_step_in_one_compilation():
 def test_batched_runs_take_one_compilation_and_equal_single_runs(x64):
     K = 4
     hparams = {
-        "lr": jnp.linspace(0.02, 0.1, K),
-        "z0": {tap: jnp.array([0.0, 1.0, 3.0, 10.0]) for tap in TAPS},
-        "beta": jnp.linspace(0.9, 1.0, K),
-        "target": jnp.linspace(0.5, 0.8, K),
-        "scale": jnp.linspace(0.5, 5.0, K),
+        "lr": np.linspace(0.02, 0.1, K),
+        "z0": {tap: np.array([0.0, 1.0, 3.0, 10.0]) for tap in TAPS},
+        "beta": np.linspace(0.9, 1.0, K),
+        "target": np.linspace(0.5, 0.8, K),
+        "scale": np.linspace(0.5, 5.0, K),
     }
     chex.clear_trace_counter()
     traced_once = chex.assert_max_traces(lambda state, batch: learner.train_step(RECIPE, state, batch), n=1)
     step: Any = jax.jit(jax.vmap(traced_once, in_axes=(0, None)))
     starts = [first_state(RECIPE, k, jax.tree.map(lambda leaf, k=k: leaf[k], hparams)) for k in range(K)]
-    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    states = jax.jit(lambda *states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))(*starts)
     for n in range(10):
         states, _ = step(states, batch(n))
     assert step._cache_size() == 1
+    params = jax.device_get(states.params)
     for k, state in enumerate(starts):
         for n in range(10):
             state, _ = train_step(RECIPE, state, batch(n))
-        chex.assert_trees_all_close(state.params, jax.tree.map(lambda leaf, k=k: leaf[k], states.params), rtol=1e-10)
+        chex.assert_trees_all_close(state.params, jax.tree.map(lambda leaf, k=k: leaf[k], params), rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -150,10 +151,8 @@ def test_eight_devices_equal_one(x64):
     sharded = jax.jit(learner.train_step, static_argnums=0, out_shardings=sharding.replicated(devices))
     distributed = jax.device_put(single, sharding.replicated(devices))
     for n in range(10):
-        single, _ = train_step(RECIPE, single, batch(n, 16))
-        distributed, _ = jax.block_until_ready(
-            sharded(RECIPE, distributed, sharding.shard_batch(batch(n, 16), devices))
-        )
+        single, _ = train_step(RECIPE, single, batch(n))
+        distributed, _ = jax.block_until_ready(sharded(RECIPE, distributed, sharding.shard_batch(batch(n), devices)))
     chex.assert_trees_all_close(
         (single.params, single.batch_stats), (distributed.params, distributed.batch_stats), atol=1e-12
     )

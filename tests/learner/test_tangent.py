@@ -47,6 +47,7 @@ def direction(x, seed=1):
 
 
 def central_difference(f, x, v, h=1e-6):
+    x = jax.device_get(x)
     forward, backward = ([leaf + sign * h * d for leaf, d in zip(x, v, strict=True)] for sign in (1, -1))
     return (flat(f(forward)) - flat(f(backward))) / (2 * h)
 
@@ -134,8 +135,11 @@ def test_the_tangent_map_under_vmap_over_hyperparameters(x64, vary, name):
 
         return jax.jvp(step, (dynamical(state),), (v,))[1]
 
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *singles)
-    tangents = jax.jit(jax.vmap(tangent))(stacked, jax.tree.map(lambda *leaves: jnp.stack(leaves), *v))
+    @jax.jit
+    def tangents_of(singles, v):
+        return jax.vmap(tangent)(*(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) for trees in (singles, v)))
+
+    tangents = jax.device_get(tangents_of(singles, v))
     batched = [flat([leaf[k] for leaf in tangents]) for k in range(K)]
     assert not np.allclose(batched[0], batched[1], rtol=1e-3)
     for k, state in enumerate(singles):

@@ -75,7 +75,7 @@ def test_a_spike_layer_repeats_a_static_current_which_can_be_tapped():
 def test_the_operations_of_a_neuron_have_its_scope_in_both_passes(inspect):
     layer, probe = layers.Dense(F, name="fc"), Probe(chaos.term, inspect=inspect)
     x = jnp.ones((B, T, 3))
-    variables = layer.init(jax.random.key(0), x, False, neurons.LIF(), probe)
+    variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, False, neurons.LIF(), probe))
 
     def total(variables):
         return layer.apply(variables, x, False, neurons.LIF(), probe)[0].sum()
@@ -88,7 +88,7 @@ def test_the_operations_of_a_neuron_have_its_scope_in_both_passes(inspect):
 def test_a_strided_convolution_pads_both_sides_equally():
     x = jnp.arange(16.0).reshape(1, 1, 4, 4, 1)
     layer = layers.ConvNorm(1, stride=2, kernel_init=jax.nn.initializers.ones, name="c")
-    current, _ = layer.init_with_output(jax.random.key(0), x, False, None, NO_PROBE)[0]
+    current, _ = jax.jit(lambda x: layer.init_with_output(jax.random.key(0), x, False, None, NO_PROBE)[0])(x)
     np.testing.assert_allclose(current[0, 0, :, :, 0], [[10, 24], [51, 90]], rtol=1e-4)  # sums around pixels 0 and 2
 
 

@@ -106,21 +106,26 @@ def test_a_layer_that_is_called_twice_has_the_terms_and_rates_of_both_calls():
 
     network: Any = Twice(classes=3, time_steps=4, norm="none")
     x = 3 * jax.random.normal(jax.random.key(1), (2, 4, 6))
-    variables = network.init(jax.random.key(0), x)
-    terms: list[Any] = []
-    rates: list[Any] = []
+    variables = jax.jit(network.init)(jax.random.key(0), x)
 
     def recorded(values, value):
         values.append(value)
         return value
 
-    _, aux = network.apply(
-        variables,
-        x,
-        taps=("fc1.dense",),
-        tap=lambda h: recorded(terms, chaos.term(h)),
-        membrane_term=lambda u, spikes: recorded(rates, spikes.mean()),
-    )
+    @jax.jit
+    def run(variables, x):
+        terms: list[Any] = []
+        rates: list[Any] = []
+        _, aux = network.apply(
+            variables,
+            x,
+            taps=("fc1.dense",),
+            tap=lambda h: recorded(terms, chaos.term(h)),
+            membrane_term=lambda u, spikes: recorded(rates, spikes.mean()),
+        )
+        return aux, terms, rates
+
+    aux, terms, rates = run(variables, x)
     assert len(terms) == len(rates) == 2
     np.testing.assert_allclose(aux.terms["fc1.dense"], sum(terms), rtol=1e-6)
     np.testing.assert_allclose([aux.rates["fc1"], aux.membrane_terms["fc1"]], np.full(2, np.mean(rates)), rtol=1e-6)

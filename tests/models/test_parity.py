@@ -13,7 +13,7 @@ from csbp_jax import models
 from experiments.parity import __main__ as parity
 from experiments.parity import cases, ours
 
-FAST = ("cnn7_tebn",)
+FAST = ("cnn6_tebn",)
 DEEPEST = ("sew_resnet50", "sew_resnet101", "sew_resnet152")
 DATA = pathlib.Path(__file__).parents[1] / "data"
 FORWARD, TRAINING, CLOSE = 1e-9, 1e-6, 1e-10

@@ -18,7 +18,7 @@ IMAGE, FEATURES = (8, 8, 2), (24,)
 CASES = {
     "dense": Model(name="dense", input_shape=FEATURES, features=(32, 16), norm="batch", neuron=Neuron(decay=0.9)),
     "recurrent": Model(name="recurrent", input_shape=FEATURES, features=(32, 24), neuron=Neuron(decay=0.9)),
-    "small_conv": Model(name="small_conv", input_shape=IMAGE, features=(8, 12, 12), neuron=Neuron(decay=0.8)),
+    "small_conv": Model(name="small_conv", input_shape=IMAGE, features=(8, 12), neuron=Neuron(decay=0.8)),
     "adaptive, recurrent": Model(
         name="recurrent", input_shape=FEATURES, features=(32,), neuron=Neuron(name="alif", decay=0.9, adaptation=0.4)
     ),

@@ -12,6 +12,7 @@ from tests.support.memory import memory_of
 B, INPUTS, HIDDEN, CLASSES = 4, 30, 24, 5
 
 
+@jax.jit
 def weights():
     shapes = ((INPUTS, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, CLASSES))
     keys = jax.random.split(jax.random.key(0), 3)

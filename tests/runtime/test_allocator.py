@@ -8,11 +8,15 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from csbp_jax.runtime import allocator
+from csbp_jax.config import replaced
+from csbp_jax.runtime import allocator, sharding
+from csbp_jax.sweep import driver
+from csbp_jax.training import compiled, loop
 from csbp_jax.training.loop import train
-from tests.support.small_sweep import QUIET, SMALL, run
+from tests.support.small_sweep import QUIET, SMALL, run, untrained
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAULTS = """
@@ -176,16 +180,26 @@ def test_no_more_is_taken_than_is_free_below_the_top(monkeypatch, mapped, top, t
     assert bool(pieces) == bool(taken) and len(pieces) <= max(taken >> 20, 1)
 
 
-def test_training_and_sweeps_fill_the_gaps_of_their_compilations(tmp_path, monkeypatch):
+def test_training_and_sweeps_fill_the_gaps_of_their_compilations(tmp_path, monkeypatch, no_figures):
+    """The compilation of a run's step, and one in place of that of the members' step."""
     calls = []
 
     def take():
         calls.append(1)
         return []
 
+    def train_members(*arguments):
+        jax.jit(lambda x: x + 1)(1.0)
+        return untrained(*arguments)
+
+    on_one_device = functools.partial(compiled.compile_run, mesh=sharding.data_parallel(1))
+    config = replaced(replaced(SMALL, "epochs", 1), "chaos.z0", (0.0,))
+    monkeypatch.setattr(loop, "compile_run", on_one_device)
+    monkeypatch.setattr(driver, "train", train_members)
+    monkeypatch.setattr("csbp_jax.reporting.plots_sweep.draw_sweep", lambda *_: None)
     monkeypatch.setattr(allocator, "_LONG", 0.0)
     monkeypatch.setattr(allocator, "_take_gaps", take)
-    train(SMALL, name="r", root=tmp_path, console=QUIET())
+    train(config, name="r", root=tmp_path, console=QUIET())
     of_training = len(calls)
-    run(tmp_path, {"seed": [2, 3]}, SMALL)
+    run(tmp_path, {"seed": [2, 3]}, config)
     assert 0 < of_training < len(calls)

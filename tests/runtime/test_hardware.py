@@ -12,8 +12,10 @@ from csbp_jax import configs
 from csbp_jax.config import ConfigError
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, profiling
+from csbp_jax.training import loop
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
+from tests.support import shared_programs
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 DIGITS = configs.load("digits")
@@ -23,7 +25,7 @@ SMALL = dataclasses.replace(
     batch_size=64,
     log_every=1,
     model=dataclasses.replace(DIGITS.model, name="dense", features=(8,), time_steps=2),
-    chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
+    chaos=dataclasses.replace(DIGITS.chaos, z0=(0.0,), taps=("fc1.membrane",)),
 )
 
 
@@ -120,6 +122,7 @@ def profiled_run(tmp_path_factory):
     """Directory and rows of a run on devices with a known peak, with a trace."""
     folder = tmp_path_factory.mktemp("profiled")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "compile_run", shared_programs.compile_run)
         patch.setitem(hardware.PEAK_FLOPS, jax.devices()[0].device_kind, 1e9)
         patch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: None)  # as there: they are TPUs and GPUs
         return folder, run(folder, profile="3:2")

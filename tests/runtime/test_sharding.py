@@ -56,11 +56,15 @@ def compiled_run(config, devices):
     return compiled.compile_run(config, SPLITS["train"], 78, mesh=over(devices))
 
 
+# Leaf by leaf, each shape would be a program of its own.
+in_default_precision = jax.jit(to_default_precision)
+
+
 def begin(layout, devices, **changes):
     """A compiled run and its first state, in float64 if that is enabled."""
     run = compiled_run(dataclasses.replace(SMALL, layout=layout, **changes), devices)
     state = run.init(jax.random.key(0))
-    return run, jax.device_put(to_default_precision(state), shardings(layout, state, over(devices)))
+    return run, jax.device_put(in_default_precision(state), shardings(layout, state, over(devices)))
 
 
 def go_on(run, state, steps, start=0):

@@ -13,7 +13,7 @@ from csbp_jax.runtime.preemption import Stop
 def main(how, process, file):
     def existed():
         found = file.exists()
-        time.sleep(0.5 * (process == 0))
+        time.sleep(0.2 * (process == 0))
         file.touch()
         return found
 

@@ -1,33 +1,47 @@
 """Runs and sweeps of tests that share their compiled programs, one per config and process, and draw no figures."""
 
 import contextlib
+import copy
 import types
 
 import pytest
 
+from csbp_jax import learner
 from csbp_jax.config import replaced
 from csbp_jax.runtime import sharding
 from csbp_jax.sweep import driver, grid, vectorised
 from csbp_jax.training import compiled, loop
 from csbp_jax.training.plugins import Own
 
-# Read by the loop on the host, or traced in the state: two configs that differ in these alone have the same programs.
+# Read on the host, or traced in the state: two configs that differ in these alone have the same programs.
 _NOT_COMPILED = {
     "seed": 0,
+    "weights": "",
     "log_every": 1,
     "flip_every": 0,
     "checkpoint_every": 1,
+    "eval_batch_size": 180,
     "patience": 0,
     "loss_limit": 0.0,
     "data.workers": 0,
     "chaos.z0": (1.0,),
     "chaos.unit": "plain",
+    "chaos.beta": 1.0,
+    "chaos.target": 0.5,
+    "chaos.scale": 1.0,
     "optimizer.lr": 0.1,
 }
-_PROGRAMS = ("train_step", "gradient_norms", "flip_ratio", "_eval_step")
 _runs: dict = {}
+_unscheduled: dict = {}
 _sweeps: dict = {}
 _traced: set = set()
+
+
+def _compiled(config):
+    """The config with one value of each field that no program depends on."""
+    for field, value in _NOT_COMPILED.items():
+        config = replaced(config, field, value)
+    return replaced(config, "epochs", 1) if config.optimizer.schedule == "constant" else config
 
 
 def compile_run(config, source, steps_per_epoch, own=Own(), mesh=None):
@@ -36,33 +50,42 @@ def compile_run(config, source, steps_per_epoch, own=Own(), mesh=None):
     run = compiled.compile_run(config, source, steps_per_epoch, own, mesh)
     if own.plugins:
         return run
-    key = config
-    for field, value in _NOT_COMPILED.items():
-        key = replaced(key, field, value)
-    if config.optimizer.schedule == "constant":
-        key = replaced(key, "epochs", 1)
+    key = _compiled(config)
     first = _runs.setdefault((key, steps_per_epoch, mesh), run)
-    for name in _PROGRAMS:
+    # What is traced in the state is an argument, so that one initialisation serves all of its values.
+    init, hparams = first.init, learner.hyperparameters(config, steps_per_epoch)
+    vars(run)["init"] = lambda key, given=None: init(key, hparams | (given or {}))
+    for name in ("train_step", "flip_ratio"):
+        vars(run)[name] = getattr(first, name)
+    # Neither gradients nor an evaluation know the schedule of the learning rate.
+    key = replaced(replaced(key, "epochs", 1), "optimizer.schedule", "constant")
+    first = _unscheduled.setdefault((key, steps_per_epoch, mesh), run)
+    for name in ("gradient_norms", "_eval_step"):
         vars(run)[name] = getattr(first, name)
     return run
 
 
 def vectorised_runs(members, splits, mesh, own=Own()):
-    """:class:`VectorisedRuns`, the same object for the same compile group."""
+    """:class:`VectorisedRuns` with the programs of earlier ones of the same compile group."""
     if own.plugins:
         return vectorised.VectorisedRuns(members, splits, mesh, own)
     traces_neuron = len({member.model.neuron for member in members}) > 1
-    key = (grid.compile_group(members[0]), None if traces_neuron else members[0].model.neuron, mesh)
+    key = (grid.compile_group(_compiled(members[0])), None if traces_neuron else members[0].model.neuron, mesh)
     if key not in _sweeps:
         _sweeps[key] = vectorised.VectorisedRuns(members, splits, mesh)
-    return _sweeps[key]
+    runs = copy.copy(_sweeps[key])
+    runs.config = members[0]
+    return runs
 
 
 def trace_step(config, splits, own=Own()):
-    """Check a config as a sweep does, once."""
-    if own.plugins or config not in _traced:
+    """Check a compile group as a sweep does, once."""
+    key = grid.compile_group(_compiled(config))
+    if own.plugins:
         vectorised.trace_step(config, splits, own)
-    _traced.add(config)
+    elif key not in _traced:
+        vectorised.trace_step(config, splits)
+        _traced.add(key)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from scipy import stats
 
 from csbp_jax import data, learner
@@ -17,6 +19,7 @@ from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runtime import sharding
 from csbp_jax.sweep import grid, vectorised
 from csbp_jax.training import compiled, selection
+from tests.support import shared_programs
 from tests.support.inverted import Inverted
 from tests.support.small_sweep import DIGITS, SMALL
 
@@ -38,14 +41,16 @@ def together_and_alone(config, splits, members, steps, data_parallel=2):
     """Steps in float64 of eight members on eight devices, and of each alone: ``(losses, params, params alone)``."""
     runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh(data_parallel))
     keys = jnp.stack([jax.random.key(c.seed) for c in members])
-    states = to_default_precision(runs.init(keys, runs.hparams(members)))
+    cast = jax.jit(to_default_precision)  # leaf by leaf, each shape would be a program of its own
+    states = cast(runs.init(keys, runs.hparams(members)))
     # Seed and strength are in the state; only another neuron is another program.
     mesh = sharding.data_parallel(1)
     alone = {c.model.neuron: compiled.compile_run(c, splits["train"], runs.steps_per_epoch, mesh=mesh) for c in members}
-    init, step = ({n: jax.jit(getattr(run, f)) for n, run in alone.items()} for f in ("pure_init", "pure_train_step"))
+    step = {neuron: jax.jit(run.pure_train_step) for neuron, run in alone.items()}
+    # Weights are drawn without the neuron, so that one program serves all.
+    init = jax.jit(alone[members[0].model.neuron].pure_init)
     singles = [
-        to_default_precision(init[c.model.neuron](key, learner.hyperparameters(c, runs.steps_per_epoch)))
-        for key, c in zip(keys, members, strict=True)
+        cast(init(key, learner.hyperparameters(c, runs.steps_per_epoch))) for key, c in zip(keys, members, strict=True)
     ]
     losses = []
     for batch in itertools.islice(data.train_batches(splits["train"], config.batch_size, seed=0), steps):
@@ -138,7 +143,11 @@ def test_members_do_not_communicate():
     members = grid.members(config, {"seed": range(8)})
     runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh())
     keys = jnp.stack([jax.random.key(c.seed) for c in members])
-    states = runs.init(keys, runs.hparams(members))
+    on_its_device = NamedSharding(runs.mesh, P("member"))
+    states = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_its_device),
+        jax.eval_shape(runs.init, keys, runs.hparams(members)),
+    )
     batch = next(data.train_batches(splits["train"], 64, seed=0))
     stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
     lowered = runs.step.lower(states, jnp.zeros(8, int), stacked)
@@ -173,7 +182,7 @@ def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
 
 
 def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypatch):
-    config, splits = prepared(replaced(replaced(TINY, "epochs", 1), "data.workers", 6))
+    config, splits = prepared(replaced(replaced(SMALL, "epochs", 1), "data.workers", 6))
     members = grid.members(config, {"seed": range(4), "chaos.z0": [(0.0,), (1.0,)]})
     shares: list[data.Readers] = []
     streams: list[Any] = []
@@ -185,7 +194,8 @@ def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypat
         return streams[-1]
 
     monkeypatch.setattr(data, "train_batches", recorded)
-    vectorised.train(vectorised.VectorisedRuns(members, splits, vectorised.member_mesh()), members, lambda epoch: None)
+    runs = shared_programs.vectorised_runs(members, splits, vectorised.member_mesh())
+    vectorised.train(runs, members, lambda epoch: None)
     assert shares == [data.Readers(workers=2)] * 4
     assert [stream.gi_frame for stream in streams] == [None] * 4  # closed
 

@@ -241,8 +241,18 @@ def test_a_damaged_config_file_is_reported_in_one_line(tmp_path):
         run(SMALL, tmp_path, name="broken")
 
 
+RISING = dataclasses.replace(
+    SMALL,
+    epochs=4,
+    optimizer=dataclasses.replace(
+        SMALL.optimizer, name="sgd", lr=0.01, schedule="step", step_epochs=1, step_factor=1e38
+    ),
+)
+"""From the second epoch on its steps are too large."""
+
+
 def test_a_run_that_diverges_stops_after_three_steps_and_names_them(tmp_path):
-    config = dataclasses.replace(SMALL, optimizer=dataclasses.replace(SMALL.optimizer, name="sgd", lr=1e38))
+    config = replaced(RISING, "optimizer.lr", 1e38)
     with pytest.raises(Diverged, match=r"not finite at steps \d+ to \d+; no checkpoint yet"):
         run(config, tmp_path, name="wild")
     bad = [row for row in read_rows(tmp_path / "wild" / "metrics.jsonl") if row["kind"] == "bad"]
@@ -250,9 +260,8 @@ def test_a_run_that_diverges_stops_after_three_steps_and_names_them(tmp_path):
 
 
 def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
-    wild = dataclasses.replace(SMALL.optimizer, name="sgd", lr=0.01, schedule="step", step_epochs=1, step_factor=1e38)
     with pytest.raises(Diverged, match=r"the last good checkpoint is of step 2\."):
-        run(dataclasses.replace(SMALL, epochs=4, optimizer=wild), tmp_path, name="later")
+        run(RISING, tmp_path, name="later")
     folder = tmp_path / "later" / "checkpoints"
     assert location.steps(folder) == [2] and manifest.verify(folder / "2") is None
 
@@ -380,8 +389,9 @@ def test_a_resumed_run_holds_its_state_once(finished, tmp_path, monkeypatch):
     folder = shutil.copytree(finished[0], tmp_path / "resumed")
     (folder / "result.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
-    gc.collect()
-    before = shapes(jax.live_arrays())  # of other tests
+    # Leaves what other tests have made out of the collection in the run, which would take seconds to walk it all.
+    gc.freeze()
+    before = shapes(jax.live_arrays())
     run(SMALL, tmp_path, name="resumed")
     ((step, held, alive),) = counts
     assert (step, alive) == (3, held + 1)  # and the weights of the chosen epoch

@@ -25,6 +25,7 @@ from csbp_jax.evaluation.robustness import measure
 from csbp_jax.export import export
 from csbp_jax.neurons.recurrent import Feedback
 from csbp_jax.reporting import terminal
+from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.sweep import grid, retraining
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
@@ -57,13 +58,13 @@ class After(Stop):
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
-    """Runs of the same config and file share one compilation."""
+    """Runs of the same config and file share one compilation, on one device."""
     known: dict[Any, Any] = {}
 
     def once(config, source, steps, own):
         key = (config, own.code)
         if key not in known:
-            known[key] = compiled.compile_run(config, source, steps, own), source
+            known[key] = compiled.compile_run(config, source, steps, own, sharding.data_parallel(1)), source
         return known[key][0]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -301,7 +302,9 @@ def model(config, neuron):
 
 
 def test_the_convolutional_network_of_the_page_trains_on_a_data_set_of_the_package(tmp_path):
-    (tmp_path / "page.py").write_text(LINES + CONVOLUTIONS_ON_DIGITS)
+    narrow, count = re.subn(r"conv\((32|64), name=", "conv(4, name=", LINES)
+    assert count == 2
+    (tmp_path / "page.py").write_text(narrow + CONVOLUTIONS_ON_DIGITS)
     config, own = plugin_file.load_file(tmp_path / "page.py")
     assert "data" not in own.plugins
     config = replaced(config, "model.time_steps", 2)

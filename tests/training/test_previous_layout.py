@@ -22,6 +22,7 @@ from csbp_jax.config import check, from_json
 from csbp_jax.evaluation import evaluate
 from tests.support import shared_programs
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 RUNS = pathlib.Path(__file__).parents[1] / "data" / "previous_layout"
 
 

@@ -16,6 +16,7 @@ from tests.support import shared_programs
 from tests.support.older_checkpoints import forget_run
 from tests.support.small_run import SMALL, run
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 CLOCKS = ("seconds", "examples_per_second", "waiting", "sha256")
 
 

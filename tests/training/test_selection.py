@@ -88,7 +88,7 @@ def test_the_last_epoch_is_tested_once_where_it_is_the_chosen_one(tmp_path, monk
 
 def test_averages_start_from_loaded_weights(monkeypatch):
     config = compiled.resolve(ALL_ON, splits := data.load(SMALL))
-    program = shared_programs.compile_run(replaced(config, "weights", "file"), splits["train"], 1)
+    program = shared_programs.compile_run(replaced(config, "weights", "file"), splits["train"], 4)
     other = program.init(jax.random.key(7))
     monkeypatch.setattr(weights, "load", lambda *_, **__: learner.weights_of(other))
     state = compiled.initial_state(program, print)

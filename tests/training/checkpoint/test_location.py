@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from csbp_jax import configs
-from csbp_jax.config import CheckpointError, Config, ConfigError
+from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.training import compiled, loop, run_json
+from csbp_jax.training import loop, run_json
 from csbp_jax.training.checkpoint import bucket, checkpoint, location, manifest
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
+from tests.support import shared_programs
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 MODEL = dataclasses.replace(configs.load("digits").model, name="dense", features=(8,), time_steps=2)
@@ -31,15 +32,8 @@ TREE = {"kernel": jnp.arange(12.0).reshape(3, 4), "mean": np.asarray(1 / 3)}
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
     """Runs of the same config share one compilation."""
-    runs: dict[Config, compiled.CompiledRun] = {}
-
-    def once(config, source, steps, own):
-        if config not in runs:
-            runs[config] = compiled.compile_run(config, source, steps, own)
-        return runs[config]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile_run", once)
+        patch.setattr(loop, "compile_run", shared_programs.compile_run)
         yield
 
 
