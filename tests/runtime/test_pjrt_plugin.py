@@ -4,6 +4,7 @@ A plugin lacks what only JAX's own CPU client has, such as the count of a progra
 """
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,16 +12,17 @@ import filelock
 import pytest
 
 from benchmarks.h100 import install
+from csbp_jax.training.checkpoint import location
 from csbp_jax.training.metrics_log import read_rows
 from tests.support import processes
 
 pytestmark = pytest.mark.slow
-SMALL = ["--model.features", "4", "8", "--model.time-steps", "2", "--batch-size", "64", "--epochs", "1"]
+SMALL = ["--model.features", "4", "8", "--model.time-steps", "2", "--batch-size", "64", "--epochs", "2"]
 
 
 @pytest.fixture(scope="module")
 def on_plugin(tmp_path_factory):
-    """Runs a command on the plugin, in a folder of its own, and returns its output."""
+    """``(function, folder)``: runs a command on the plugin in the folder, and returns its output."""
     wheels = processes.ROOT / ".bench" / "pjrt"
     wheels.mkdir(parents=True, exist_ok=True)
     try:
@@ -43,16 +45,20 @@ def on_plugin(tmp_path_factory):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run.folder = folder
-    return run
+    return run, folder
 
 
 @pytest.fixture(scope="module")
 def trained(on_plugin):
-    """The folder of a run of one epoch, and then of a second."""
-    for options in ([], ["--epochs", "2"]):
-        on_plugin("train", "digits", *SMALL, *options, "--name", "run")
-    return on_plugin.folder / "runs" / "run"
+    """The folder of a run that lost its last checkpoint, and was resumed from the one before."""
+    command, on = on_plugin
+    words = ("train", "digits", *SMALL, "--checkpoint-every", "1", "--name", "run")
+    command(*words)
+    run = on / "runs" / "run"
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "checkpoints" / str(location.steps(run / "checkpoints")[-1]))
+    assert "resumed after step" in command(*words)
+    return run
 
 
 def test_a_run_trains_resumes_and_knows_its_utilisation(trained):
@@ -66,9 +72,9 @@ def test_a_run_trains_resumes_and_knows_its_utilisation(trained):
 )
 def test_a_trained_run_is_used(on_plugin, trained, words):
     command, *options = words.split()
-    assert on_plugin(command, str(trained), *options)
+    assert on_plugin[0](command, str(trained), *options)
 
 
 def test_a_sweep_trains_its_members_at_once(on_plugin):
     grid = "chaos.z0=0,3 seed=0:2"
-    assert "paired over seeds" in on_plugin("sweep", "digits", *SMALL, "--grid", grid, "--name", "grid")
+    assert "paired over seeds" in on_plugin[0]("sweep", "digits", *SMALL, "--grid", grid, "--name", "grid")
