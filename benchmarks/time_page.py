@@ -78,11 +78,6 @@ def earlier(content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
-def _remark(content: Mapping[str, Any]) -> str:
-    """What a reader must know of these runs alone; it is written into the file by hand."""
-    return f"\n\n{content['remark']}" if "remark" in content else ""
-
-
 def confidence(content: Mapping[str, Any]) -> float:
     """Of each interval of the last look: ``1 - 0.05 / k`` for the k-th look, those at earlier code among them.
 
@@ -160,6 +155,11 @@ batches of uint8 images that are augmented by indexing, channels last, the fused
 epoch (`benchmarks/peers/train_spikingjelly.py`). Its neurons are those of its backend `torch`, the only one for CPUs.
 PyTorch runs eagerly; `torch.compile` was not tried. Ours is compiled.
 """
+
+
+def _remark(content: Mapping[str, Any]) -> str:
+    """What a reader must know of these runs alone; it is written into the file by hand."""
+    return f"\n\n{content['remark']}" if "remark" in content else ""
 
 
 def _earlier(content: Mapping[str, Any]) -> str:

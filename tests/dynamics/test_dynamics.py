@@ -480,7 +480,7 @@ def test_one_compilation_over_calls(x64):
         dynamics.lyapunov(step, jnp.array(start), steps(10), 1)
 
 
-def test_a_mean_over_examples_that_are_alike_weakens_the_term_by_the_number_of_channels_alone(x64):
+def test_a_mean_over_equal_examples_weakens_the_term_by_the_number_of_channels_alone(x64):
     """As docs/idea.md says; the more the examples differ, the weaker it is."""
     p = jnp.array([1.0, 2.0, 2.0])
 
@@ -488,9 +488,9 @@ def test_a_mean_over_examples_that_are_alike_weakens_the_term_by_the_number_of_c
         weights = jnp.outer(p, jnp.ones(channels)) * np.log(0.65 / 0.35) / 9  # where the term of p has gradient 0
         return dynamics.flip_ratio(jax.grad(lambda w: chaos.term(inputs @ w, scale=1.0)), weights, lr=1.0)
 
-    one, alike = ratio(p[None]), jnp.tile(p, (8, 1))
+    one, equal = ratio(p[None]), jnp.tile(p, (8, 1))
     assert one == pytest.approx(0.65 * 0.35 * 9 / 2)
-    assert ratio(alike) == pytest.approx(one) and ratio(alike, channels=4) == pytest.approx(one / 4)
+    assert ratio(equal) == pytest.approx(one) and ratio(equal, channels=4) == pytest.approx(one / 4)
     assert ratio(3 * jnp.eye(3)) < one / 2
     text = (pathlib.Path(__file__).parents[2] / "docs" / "idea.md").read_text()
     assert "divided by the number of elements" not in text
