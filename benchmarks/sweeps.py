@@ -56,7 +56,6 @@ def members(rounds: int, report: Report, nets: Mapping[str, Config] = NETS) -> d
         seconds = {how: clock["cpu"].sum(1) / MEMBERS for how, clock in clocks.items()}
         rows[name] = {
             "members": MEMBERS,
-            "steps_alone": MEMBERS,
             "alone_ms": spread(1e3 * seconds["alone"]),
             **{how: spread(seconds[how] / seconds["alone"]) for how in ("loop", "vmap")},
         }

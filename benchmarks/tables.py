@@ -106,17 +106,13 @@ def training_steps(rows: Content) -> str:
         + (agreement(row["same"]) if "same" in row else "not run")
         for name, row in rows.items()
     )
-    # An earlier version timed channels first alone.
-    layouts = "channels first and with channels last in memory; the numbers are those of the faster"
-    if not any("layout" in program for row in rows.values() for program in row["programs"].values()):
-        layouts = "channels first in memory, which is not always the faster layout"
     return f"""## Training steps
 
 SGD with momentum; ours includes its metrics and its check for non-finite values. Peak: resident memory of the process,
 including compilation; before: after the imports. Ready: time from the end of the imports to the end of the first step.
 At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form. SpikingJelly's are
 the networks of `experiments.parity`, plain PyTorch, with its neurons in them. They, and below torch's convolutions
-alone, were timed with {layouts}. PyTorch
+alone, were timed with channels first and with channels last in memory; the numbers are those of the faster. PyTorch
 runs eagerly (`torch.compile` was not tried). In ResNet-19 they convolve a still image at each time step, ours once:
 less than 1 % of the operations.
 
@@ -194,17 +190,11 @@ chunks of {content["length"]}. Time in chunks over time as a whole: {cell(conten
 def members(content: Content) -> str:
     head = ["net", "members", "alone, ms", "a member in a loop / alone", "a member by vmap / alone"]
     body = [[n, str(r["members"]), cell(r["alone_ms"]), cell(r["loop"]), cell(r["vmap"])] for n, r in content.items()]
-    # An earlier version waited for each step of the run alone.
-    alike = all("steps_alone" in row for row in content.values())
-    waits = (
-        "as many steps are timed as there are members, and waited for\nonce in the end"
-        if alike
-        else "the\ntimes differ by more than the steps: all of the run alone were waited for, of the loop one in eight"
-    )
     return f"""## Members of a sweep
 
 A sweep trains each chunk of members to its end before the next one: one member per chunk (a loop), or all members in
-one chunk (vmap). Of a run alone and of a member in a loop, {waits}.
+one chunk (vmap). Of a run alone and of a member in a loop, as many steps are timed as there are members, and waited for
+once in the end.
 
 {table(head, body)}"""
 
