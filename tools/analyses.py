@@ -56,7 +56,8 @@ def select(selector: Any, file: str) -> Array:
     Args:
       selector: ``PATH > OPERATION > ...``, or a difference ``SELECTOR minus SELECTOR``, or a list of selectors, which
         are stacked. A path is keys divided by ``/``, where ``0:128`` is a range of a list or of numeric keys, and
-        ``a;b`` both of two keys. It may begin with another file. Text is numbers divided by blanks, or digits.
+        ``a;b`` both of two keys. It may begin with another file. Text is numbers divided by blanks, or digits; before a
+        key ``hex`` it is bits.
     """
     if not isinstance(selector, str):
         return np.stack([select(item, file) for item in selector])
@@ -74,7 +75,9 @@ def select(selector: Any, file: str) -> Array:
 
 
 def _walk(value: Any, path: Sequence[str]) -> Any:
-    if isinstance(value, str):
+    if isinstance(value, str) and path[:1] == ["hex"]:
+        value, path = [int(bit) for bit in f"{int(value, 16):0{4 * len(value)}b}"], path[1:]
+    elif isinstance(value, str):
         value = [float(text) for text in (value.split() if " " in value else value)]
     if not path:
         return value
@@ -98,6 +101,7 @@ def _mean(array: Array, *sizes: float) -> Array:
 
 OPERATIONS: dict[str, Callable[..., Array]] = {
     "mean": _mean,
+    "columns": lambda array: array.mean(axis=tuple(range(array.ndim - 1))),
     "log": np.log,
     "times": lambda array, factor: array * factor,
     "plus": lambda array, number: array + number,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import time_page
-from csbp_jax.reporting import intervals
+from csbp_jax.reporting import intervals, pairs
 from experiments import basins, statistics, together, twins
 from experiments.cbp import overshoot
 from experiments.claims import cost, landscape_report, report, robustness_report, tries
@@ -41,11 +41,19 @@ def paired_t(a: Array, b: Array, margin: float | None = None, confidence: float 
     """Mean difference of the pairs that are numbers, with interval, p and p of equivalence."""
     both = np.isfinite(a) & np.isfinite(b)
     a, b = a[both], b[both]
-    pairs = (a - b).tolist()
-    difference, low, high = intervals.student(pairs, confidence)
-    numbers = {"difference": difference, "low": low, "high": high, "sd": float(np.std(pairs, ddof=1)), "n": len(pairs)}
-    equivalence = intervals.tost(pairs, margin) if margin else None
+    by_pair = (a - b).tolist()
+    difference, low, high = intervals.student(by_pair, confidence)
+    numbers = {"difference": difference, "low": low, "high": high, "sd": float(np.std(a - b, ddof=1)), "n": len(a)}
+    equivalence = intervals.tost(by_pair, margin) if margin else None
     return numbers | {"p": statistics.paired_t(a, b), "equivalence": equivalence}
+
+
+def accuracies(a: Array, b: Array, margin: float) -> Numbers:
+    """Mean difference of accuracies with its interval, p of the signed rank test, and the word; margin in points."""
+    paired = pairs.paired_difference(dict(enumerate(a)), dict(enumerate(b)), margin)
+    assert paired is not None
+    (difference, low, high), p, word = paired.difference, paired.p, paired.verdict
+    return {"difference": difference, "low": low, "high": high, "n": paired.pairs, "p": p, "word": word}
 
 
 def wilson(solved: Array, trials: int | None = None) -> Numbers:
@@ -70,8 +78,8 @@ def ranked_above(values: Array, group: Array) -> Numbers:
 
 def ratio_of_times(a: Array, b: Array, bootstrap: bool) -> Numbers:
     """Ratio of times ``[processes, rounds]`` with intervals of 95 and 90 %, by the bootstrap or by Student's t."""
-    pairs = [{"wall": {"CSBP": x, "plain again": x, "plain": y}} for x, y in zip(a, b, strict=True)]
-    return cost.ratio(pairs, "wall", "CSBP") if bootstrap else cost.by_student(pairs)["CSBP"]
+    processes = [{"wall": {"CSBP": x, "plain again": x, "plain": y}} for x, y in zip(a, b, strict=True)]
+    return cost.ratio(processes, "wall", "CSBP") if bootstrap else cost.by_student(processes)["CSBP"]
 
 
 def after_tries(term: Array, plain: Array, base: int, first: int, count: int) -> Numbers:
@@ -107,8 +115,8 @@ def time_to(ours: Array, peer: Array, clock: str, confidence: float, by: str, th
 
 def stouffer(*arms: Array) -> Numbers:
     """Stouffer's z over data sets, from both arms of each in turn."""
-    pairs: Any = {str(i): {"csbp": arms[i], "bp": arms[i + 1]} for i in range(0, len(arms), 2)}
-    return together.combine(pairs)["stouffer"]
+    data_sets: Any = {str(i): {"csbp": arms[i], "bp": arms[i + 1]} for i in range(0, len(arms), 2)}
+    return together.combine(data_sets)["stouffer"]
 
 
 def independent_z(a: Array, error: Array, b: Array, other_error: Array) -> Numbers:
@@ -126,6 +134,7 @@ def mixed_model(a: Array, b: Array) -> Numbers:
 TESTS: dict[str, Callable[..., Numbers]] = {
     "mean": mean,
     "paired t": paired_t,
+    "paired accuracies": accuracies,
     "signed rank": lambda a, b: {"p": intervals.signed_rank((a - b).tolist())},
     "paired t over folds": lambda a, b, sizes: nmnist.over_folds(a - b, sizes),
     "regression": lambda a, b, x, y: robustness_report.at_equal(a - b, x - y),
@@ -211,17 +220,17 @@ def of_overshooting(compared: Compared, arrays: Arrays) -> str:
 def of_folds(compared: Compared, arrays: Arrays) -> str:
     """Words by the folds and by their recordings, which are arrays too."""
     rows, bits = rows_of(compared, 1), {name: arrays[f"recordings, {name}"] for name in ("CSBP", *nmnist.CONTRASTS)}
-    pairs = {other: mcnemar(bits["CSBP"], bits[other], nmnist.MARGIN) for other in rows}
-    corrected = holm({other: pair["p"] for other, pair in pairs.items()})
-    mcnemars = {other: [pair | {"p_holm": corrected[other]}] for other, pair in pairs.items()}
-    return "; ".join(nmnist.verdict(row | {"mcnemar": mcnemars[other]}) for other, row in rows.items())
+    compared_bits = {other: mcnemar(bits["CSBP"], bits[other], nmnist.MARGIN) for other in rows}
+    corrected = holm({other: row["p"] for other, row in compared_bits.items()})
+    seeds = {other: [row | {"p_holm": corrected[other]}] for other, row in compared_bits.items()}
+    return "; ".join(nmnist.verdict(row | {"mcnemar": seeds[other]}) for other, row in rows.items())
 
 
 def of_visits(compared: Compared, _: Arrays) -> str:
     systems: dict[str, dict[str, Numbers]] = {}
     for (chaos, noise), row in zip(compared, rows_of(compared).values(), strict=True):
         systems.setdefault(chaos, {})[noise] = row
-    return ergodic.claim_verdict([ergodic.verdict_visits(pairs) for pairs in systems.values()])
+    return ergodic.claim_verdict([ergodic.verdict_visits(of_system) for of_system in systems.values()])
 
 
 def of_series(_: Compared, arrays: Arrays) -> str:

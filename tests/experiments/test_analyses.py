@@ -47,7 +47,13 @@ def test_rows_without_numbers_are_filled_in():
     assert filled["rows"][0][:3] == ["C", "P", pytest.approx(family["rows"][0][2])]
 
 
-RUNS = {"a": {"10": {"x": 1.0, "y": 2.0}, "9": {"x": 3.0, "y": None}}, "b, c": [4.0, 8.0, 6.0], "d": "011", "e": "12 7"}
+RUNS = {
+    "a": {"10": {"x": 1.0, "y": 2.0}, "9": {"x": 3.0, "y": None}},
+    "b, c": [4.0, 8.0, 6.0],
+    "d": "011",
+    "e": "12 7",
+    "f": "7e",
+}
 
 
 @pytest.mark.parametrize(
@@ -59,8 +65,10 @@ RUNS = {"a": {"10": {"x": 1.0, "y": 2.0}, "9": {"x": 3.0, "y": None}}, "b, c": [
         ("b, c/1:", [8, 6]),
         ("d", [0, 1, 1]),
         ("e/1", 7),
+        ("f/hex/0:7", [0, 1, 1, 1, 1, 1, 1]),
         ("b, c > mean", 6),
         ("b, c > mean 1 2", 5.5),
+        ("a/:/x;y > columns", [2, np.nan]),
         ("b, c > times 2 > plus 1 minus d", [9, 16, 12]),
         ("b, c > is 8 > rows 3", [[0, 1, 0]]),
         ("b, c;d > unlike", [1, 1, 1]),
