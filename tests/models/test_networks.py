@@ -195,7 +195,10 @@ def test_an_option_that_a_network_lacks_is_an_error(model, message):
         ),
         (Model(width=0.0), "model.width: 0.0 is not possible; allowed is above 0, or None"),
         (Model(dropout=1.0), "model.dropout: 1.0 is not possible; allowed is at least 0 and below 1, or None"),
-        (Model(features=()), r"model.features: \(\) is not possible; allowed is 1 to 1000 positive whole numbers, or"),
+        (
+            Model(features=()),
+            r"model.features: \(\) is not possible; allowed is 1 to 1000 whole numbers from 1 to 10,000,000, or",
+        ),
         (Model(features=(1,) * 1001), r"model.features: \(1, .* is not possible; allowed is 1 to 1000 positive"),
         (Model(norm="layer"), "model.norm: 'layer' is not possible"),  # type: ignore[arg-type]  # refused at run time
         (
