@@ -11,6 +11,8 @@ from csbp_jax.config.schema import Config
 
 _MAX_DEPTH = 1000
 """Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""
+_MAX_STEPS = 10**5
+"""Most time steps, which are traced one by one where a still image is repeated (models/static.py)."""
 _MAX_SIZE = 10**7
 """Largest size of one axis of an array; beyond it, products of sizes would not fit into 64 bits."""
 _MAX_VALUES = 2**28
@@ -39,7 +41,7 @@ RANGES: dict[str, Range] = {
     ),
     "data.shorter_side": _from(16, 4096, optional=True),
     "data.window": _from(1, _MAX_EVERY),
-    "data.frames": _from(1, _MAX_SIZE, optional=True),
+    "data.frames": _from(1, _MAX_STEPS, optional=True),
     "data.augment": Range("different names", lambda v: len(set(v)) == len(v)),
     "data.randaugment_operations": _from(1, _MAX_DEPTH),
     "data.randaugment_magnitude": _from(0, 30),
@@ -52,7 +54,7 @@ RANGES: dict[str, Range] = {
         lambda v: all(n >= 1 for n in v) and math.prod(v) <= _MAX_VALUES,
     ),
     "model.classes": Range(f"from 2 to {_MAX_SIZE:,}, or 0", lambda v: 2 <= v <= _MAX_SIZE or v == 0),
-    "model.time_steps": _from(1, _MAX_SIZE),
+    "model.time_steps": _from(1, _MAX_STEPS),
     "model.features": Range(
         f"1 to {_MAX_DEPTH} whole numbers from 1 to {_MAX_SIZE:,}, or None",
         lambda v: v is None or (1 <= len(v) <= _MAX_DEPTH and all(1 <= n <= _MAX_SIZE for n in v)),
@@ -65,7 +67,7 @@ RANGES: dict[str, Range] = {
     "model.init_rate": Range("above 0 and below 0.5, or None", lambda v: v is None or 0 < v < 0.5),
     "model.dropout": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.drop_path": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
-    "model.max_delay": _from(1, _MAX_SIZE, optional=True),
+    "model.max_delay": _from(1, _MAX_STEPS, optional=True),
     "model.norm_groups": _from(1, _MAX_SIZE),
     "model.neuron.decay": FROM_0_TO_1,
     "model.neuron.threshold": ABOVE_0,
