@@ -39,6 +39,11 @@ def steps(folder: epath.PathLike) -> list[int]:
     return layout(folder).steps(epath.Path(folder))
 
 
+def remove_incomplete(folder: epath.PathLike) -> None:
+    """Remove the remains of saves that were not finished."""
+    layout(folder).remove_incomplete(epath.Path(folder))
+
+
 def parse(text: str, source: str = "--checkpoints") -> epath.Path:
     """Parse the value of ``--checkpoints``, or of the file that ``source`` names.
 
