@@ -17,7 +17,6 @@ import os
 import pathlib
 import random
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -26,6 +25,7 @@ import sys
 import time
 from typing import Any, NamedTuple
 
+from csbp_jax.config import ConfigError
 from csbp_jax.runtime import seals
 from csbp_jax.runtime.files import write_json, write_text
 from csbp_jax.training.checkpoint import location, manifest
@@ -35,16 +35,18 @@ from tests.support.checkpoint_arrays import arrays
 from tools.kill_itself import STAGES, stage
 
 ROOT = pathlib.Path(__file__).parents[1]
+OUT = ROOT / "docs" / "results" / "survival"
+WORK = ROOT / "runs" / "kills"
 CLOCKS = {"seconds", "examples_per_second", "waiting"}
 """Fields of metrics.jsonl and result.json that hold times."""
-CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (42, -15, 0), signal.SIGINT: (130, -2, 0)}
-"""Exit codes after each signal: stopped, ended before the handler was set, and done before it could stop."""
+CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (42, -15), signal.SIGINT: (130, -2)}
+"""Exit codes after each signal, the second before the command began; or 0, if nothing was left to interrupt."""
 MOST = 8
-"""Signals in a round, after which a process is not interrupted."""
+"""Signals in a round, after which its process is left alone."""
 
 
 class Case(NamedTuple):
-    """A command, the case that it continues, its number of devices, and whether it begins without compiled programs."""
+    """A command, the case that it continues, its devices, and whether it begins without compiled programs."""
 
     words: str
     after: str = ""
@@ -98,11 +100,10 @@ def end(process: subprocess.Popen[bytes], folder: pathlib.Path, codes: tuple[int
 
 
 def contents(folder: pathlib.Path) -> dict[str, Any]:
-    """All that a case leaves and no clock decides, by file.
+    """All that a case leaves and no clock decides, by file; of checkpoints, the arrays of the newest.
 
-    Of a run's checkpoints, the arrays of the newest: their files have random names, and the checkpoint before may be of
-    the step at which the run was stopped. Left out are ``metrics.jsonl.before-TIME``, the rows of a run that was killed
-    before its first checkpoint, and compiled programs.
+    The checkpoint before may be of the step at which the run was stopped. ``metrics.jsonl.before-TIME`` has the rows of
+    a run that was killed before its first checkpoint.
     """
     content: dict[str, Any] = {}
     for file in folder.rglob("*"):
@@ -111,11 +112,9 @@ def contents(folder: pathlib.Path) -> dict[str, Any]:
             content[name] = arrays(file)
         elif file.is_dir() or re.search(r"(^|/)(cache/|checkpoints/|metrics\.jsonl\.before-)", name):
             continue
-        elif file.name == "metrics.jsonl":
-            content[name] = [{key: row[key] for key in row.keys() - CLOCKS} for row in read_rows(file)]
-        elif file.name == "result.json":
-            result = seals.parse(file.read_bytes())
-            content[name] = {key: result[key] for key in result.keys() - CLOCKS}
+        elif file.name in ("metrics.jsonl", "result.json"):
+            rows = read_rows(file) if name.endswith("l") else [seals.parse(file.read_bytes())]
+            content[name] = [{key: row[key] for key in row.keys() - CLOCKS} for row in rows]
         else:
             content[name] = file.read_bytes()
     return content
@@ -131,13 +130,11 @@ def compare(folder: pathlib.Path, reference: pathlib.Path) -> None:
 def begin(folder: pathlib.Path) -> pathlib.Path:
     """Make the folder of a case, in which no process of it has run."""
     shutil.rmtree(folder, ignore_errors=True)
-    if after := CASES[folder.parent.name].after:
-        before = folder.parents[1] / after
-        uninterrupted(before)
-        shutil.copytree(before / "reference", folder)
-    else:
+    if not (after := CASES[folder.parent.name].after):
         folder.mkdir(parents=True)
-    return folder
+        return folder
+    uninterrupted(folder.parents[1] / after)
+    return pathlib.Path(shutil.copytree(folder.parents[1] / after / "reference", folder))
 
 
 def uninterrupted(home: pathlib.Path) -> dict[str, Any]:
@@ -145,21 +142,12 @@ def uninterrupted(home: pathlib.Path) -> dict[str, Any]:
     file, report = home / "uninterrupted.json", home / "report"
     if not file.exists():
         for name in ("reference", "again"):
-            folder, before = begin(home / name), cpu_seconds()
+            folder, before = begin(home / name), sum(os.times()[2:4])
             end(start(CASES[home.name], folder, ("-1", "SIGKILL", str(report))), folder)
-            seconds = cpu_seconds() - before
+            seconds = sum(os.times()[2:4]) - before  # of ended child processes
         compare(home / "again", home / "reference")
         write_json(file, {"seconds": seconds, "operations": int(report.read_text().split()[1])})
     return dict(json.loads(file.read_text()))
-
-
-def cpu_seconds(process: int | None = None) -> float:
-    """CPU seconds of a running process, or of all that have ended."""
-    if process is None:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-    ticks = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def interrupt(folder: pathlib.Path, rng: random.Random) -> str:
@@ -168,25 +156,26 @@ def interrupt(folder: pathlib.Path, rng: random.Random) -> str:
     sent, began = rng.choice(list(CODES)), time.time()
     if rng.random() < 0.5:
         operation = rng.randrange(rng.randrange(moments["operations"]) + 1)  # rather early: what is left may be little
-        process = start(case, folder, (str(operation), sent.name, str(report)))
-        process.wait()
+        code = end(start(case, folder, (str(operation), sent.name, str(report))), folder, (0, *CODES[sent]))
         word, _, reached = report.read_text().partition(" ")
+        interrupted = word == "signal"
     else:
-        moment, process = rng.uniform(0, moments["seconds"]), start(case, folder)
-        while process.poll() is None and cpu_seconds(process.pid) < moment:
+        ticks, process = rng.uniform(0, moments["seconds"]) * os.sysconf("SC_CLK_TCK"), start(case, folder)
+        times = pathlib.Path(f"/proc/{process.pid}/stat")
+        while process.poll() is None and sum(map(int, times.read_text().rpartition(")")[2].split()[11:13])) < ticks:
             time.sleep(0.02)
-        reached, word = stage(folder, began), "signal" if process.poll() is None else "end"
+        reached, interrupted = stage(folder, began), process.poll() is None
         process.send_signal(sent)
-    if word == "end":
-        end(process, folder)
-        return ""
-    return f"{sent.name}; {reached}; {end(process, folder, CODES[sent])}"
+        code = end(process, folder, (0, *CODES[sent]))
+    if not interrupted and code != "0":
+        raise Fault(f"code {code} without a signal")
+    return f"{sent.name}; {reached}; {code}" if interrupted else ""
 
 
 def newest_checkpoint(folder: pathlib.Path, before: int) -> int:
     """Check all checkpoints, of which none may be lost; return the step of the newest."""
     newest = -1
-    for store in folder.glob("runs/*/checkpoints"):
+    for store in folder.glob("runs/r/checkpoints"):
         for newest in location.steps(store):
             if problem := manifest.verify(store / str(newest)):
                 raise Fault(f"checkpoint of step {newest}: {problem}")
@@ -208,7 +197,7 @@ def run_round(folder: pathlib.Path, rng: random.Random, record: dict[str, Any]) 
         compare(folder, folder.with_name("reference"))
         shutil.rmtree(folder)
         record["equal"] += 1
-    except Fault as fault:
+    except (Fault, ConfigError, OSError, ValueError) as fault:
         record["faults"].append(f"{folder.name}, after {events.total()} signals: {fault}")
     record["rounds"] += 1
     record["signals"] = dict(sorted((events + collections.Counter(record["signals"])).items()))
@@ -217,14 +206,10 @@ def run_round(folder: pathlib.Path, rng: random.Random, record: dict[str, Any]) 
 def table(content: dict[str, Any]) -> str:
     """The record in Markdown."""
     columns = [*(sent.name for sent in CODES), *STAGES, "rounds", "equal"]
-    lines, total = (
-        [f"| command | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"],
-        collections.Counter[str](),
-    )
+    lines, total = [f"| command | {' | '.join(columns)} |", "|---" * 10 + "|"], collections.Counter[str]()
     for name, record in content["cases"].items():
-        counts = collections.Counter({"rounds": record["rounds"], "equal": record["equal"]})
-        for event, times in record["signals"].items():
-            counts += collections.Counter({word: times for word in event.split("; ")})
+        words = [word for event, times in record["signals"].items() for word in event.split("; ") * times]
+        counts = collections.Counter(words) + collections.Counter(rounds=record["rounds"], equal=record["equal"])
         total += counts
         lines.append(f"| {name} | {' | '.join(str(counts[column]) for column in columns)} |")
     lines.append(f"| all | {' | '.join(str(total[column]) for column in columns)} |")
@@ -239,30 +224,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds in all, those of earlier calls included")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
-    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs" / "kills", help="folder of all processes")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "results" / "survival" / "kills.json")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, as do its children
     sources = [file.read_bytes() for file in sorted((ROOT / "csbp_jax").rglob("*.py"))] + [repr(CASES).encode()]
-    code, page = hashlib.sha256(b"".join(sources)).hexdigest()[:16], options.out.with_name("README.md")
-    content = json.loads(options.out.read_text()) if options.out.exists() else {}
+    code, file = hashlib.sha256(b"".join(sources)).hexdigest()[:16], OUT / "kills.json"
+    content = json.loads(file.read_text()) if file.exists() else {}
     if content.get("code") != code:
         content = {"origin": provenance("python -m tools.kills"), "code": code, "cpu_seconds": 0.0, "cases": {}}
     for number in range(options.rounds):
         for name in options.cases:
             record = content["cases"].setdefault(name, {"rounds": 0, "equal": 0, "signals": {}, "faults": []})
             if record["rounds"] == number:
-                before, rng = cpu_seconds(), random.Random(f"{name} {number}")
-                run_round(options.work / code / name / f"round-{number}", rng, record)
-                content["cpu_seconds"] += cpu_seconds() - before
-                write_json(options.out, content)
-                print(f"{name}, round {number}: {record}", flush=True)
-    print(table(content))
-    if page.exists():
-        block = re.compile("(?<=<!-- python -m tools.kills -->\n).*?(?=<!-- end -->)", re.DOTALL)
-        write_text(page, block.sub(lambda _: f"\n{table(content)}\n\n", page.read_text()))
+                before, rng = sum(os.times()[:4]), random.Random(f"{name} {number}")
+                run_round(WORK / code / name / f"round-{number}", rng, record)
+                content["cpu_seconds"] += sum(os.times()[:4]) - before
+                write_json(file, content)
+                print(f"{name}, round {number}: {sum(record['signals'].values())} signals", flush=True)
+    block, page = re.compile("(?<=<!-- python -m tools.kills -->\n).*?(?=<!-- end -->)", re.DOTALL), OUT / "README.md"
+    write_text(page, block.sub(lambda _: f"\n{table(content)}\n\n", page.read_text()))
     if any(record["faults"] for record in content["cases"].values()):
-        sys.exit("there are faults")
+        sys.exit(f"{page}: there are faults")
 
 
 if __name__ == "__main__":
