@@ -313,7 +313,7 @@ def page(content: Content) -> str:
     for name, result in content["conditions"].items():
         for twins in TWINS:
             of_twins, verdicts = result[twins], content["verdicts"][name]
-            shown = [verdicts["exponential"], verdicts["diffusive"]] if twins == "1e-7" else ["", ""]
+            shown = [study.rule(verdicts[phase]) if twins == "1e-7" else "" for phase in ("exponential", "diffusive")]
             rows.append(
                 [
                     name,

@@ -189,7 +189,7 @@ def test_the_flow_is_that_of_the_plan_and_resumes(tmp_path, monkeypatch, capsys)
     assert content["verdict"] == "confirmed" and (tmp_path / "forest.png").exists()
     capsys.readouterr()
     forest.main(arguments)
-    assert len(trained) == 6 * (16 * 2 + 12) and "Any method: **confirmed**" in capsys.readouterr().out
+    assert len(trained) == 6 * (16 * 2 + 12) and "The plan's rule for every method: **met**" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         forest.main([*arguments, "--labels", "5"])
 

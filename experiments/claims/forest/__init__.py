@@ -1,1 +1,1 @@
-"""Study of whether CSBP improves any method of training spiking networks."""
+"""Study of whether CSBP helps each of nine methods of training spiking networks."""

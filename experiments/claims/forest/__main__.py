@@ -1,4 +1,4 @@
-"""Run the plan of docs/results/claims_forest/plan.md: does CSBP improve any method of training spiking networks?
+"""Run the plan of docs/results/claims_forest/plan.md: does CSBP help each of nine methods of training?
 
     python -m experiments.claims.forest [--data digits_events cifar10] [--data-dir data] [--seeds 12]
         [--side N] [--labels N] [--epochs N] [--width 1] [--out docs/results/claims_forest]

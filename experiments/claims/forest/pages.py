@@ -44,7 +44,9 @@ def analyse(content: Content) -> dict[str, Content]:
 def page(content: Mapping[str, Any]) -> str:
     """The tables of all analysed data sets, and the verdict."""
     texts = [data_set_text(name, values) for name, values in content["data"].items() if "analysis" in values]
-    return "\n\n".join([*texts, f"Over the data sets: **{content['verdict']}**."])
+    return "\n\n".join(
+        [*texts, f"The plan's rule for every method, over the data sets: **{study.rule(content['verdict'])}**."]
+    )
 
 
 def write(folder: pathlib.Path, content: Content) -> None:
@@ -96,7 +98,8 @@ def data_set_text(name: str, data_set: Mapping[str, Any]) -> str:
             for pair, values in pairs.items()
         ],
     )
-    words = f"Pooled: **{result['verdict']}**. Any method: **{result['any method']}**."
+    rule = study.rule(result["any method"])
+    words = f"Pooled: **{result['verdict']}**. The plan's rule for every method: **{rule}**."
     by_mean = sorted(result["without"].items(), key=lambda item: item[1]["mean"])
     ends = [f"{interval_text(effect)} (without {METHODS[out].title})" for out, effect in (by_mean[0], by_mean[-1])]
     without = f"Not planned: C - P pooled without one method, from {ends[0]} to {ends[1]}."
