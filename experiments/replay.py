@@ -24,7 +24,6 @@ from csbp_jax.config import Config, replaced, to_json
 from csbp_jax.instruments import replay, training_map
 from csbp_jax.reporting.intervals import student
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from csbp_jax.training.compiled import CompiledRun, resolve
 from experiments import forcing, study
 from experiments.statistics import holm, paired_t, percent_text
@@ -183,11 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if any(str(seed) not in content["seeds"] for seed in range(options.seeds)):
             command = study.command_of(parser, f"python -m {MODULE}", options, fields)
             study.begin(parser, file, content, options.dataset, study.data_mark(config, options.data_dir), command)
-        measure(config, parts, options.seeds, content, functools.partial(write_json, file))
+        measure(config, parts, options.seeds, content, functools.partial(study.write_json, file))
     content |= {"test_count": len(parts["test"]), "summary": summary(content)}
     draw(content, out)
     study.write(out, "replay", content, page(content))
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from csbp_jax import configs
 from csbp_jax import data as data_sets
 from csbp_jax.config import Config, ConfigError, replaced
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.claims import report, runs
 from experiments.claims.settings import KIND, PRIMARY, SETTINGS, knobs_of
@@ -157,7 +156,7 @@ class Runner(NamedTuple):
                 for job, result in zip(chunk, runs.train(self.task, kind, knobs, draws, pad), strict=True):
                     numbers = {name: finite_or_none(float(f"{value:.6g}")) for name, value in result.items()}
                     seeds_of(self.content, job)[str(job.seed)] = numbers
-                write_json(self.file, self.content)
+                study.write_json(self.file, self.content)
                 print(f"{chunk[0].arm}, {chunk[0].condition}: {len(chunk)} runs, {kind}", flush=True)
 
     def arm(self, job: Job) -> Content:
@@ -287,4 +286,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

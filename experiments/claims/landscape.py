@@ -19,7 +19,6 @@ import numpy as np
 
 from csbp_jax.config import ConfigError
 from csbp_jax.instruments.barrier import barrier_above_line
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.claims import generalisation, landscape_report, loss_reached, minima, nets, runs
 from experiments.claims.generalisation import Job
@@ -191,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         study.begin(parser, file, content, name, task.data_mark, command)
 
     def save() -> None:
-        write_json(file, content)
+        study.write_json(file, content)
 
     if "nets" in options.parts:
         run_nets(content, origin, options.data_dir, min(options.seeds, FIRST_SEEDS), begin, save)
@@ -206,4 +205,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

@@ -22,7 +22,6 @@ import numpy as np
 from csbp_jax import configs, learner
 from csbp_jax.config import Chaos, Config, Model, Optimizer
 from csbp_jax.runtime import hardware
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.claims import events, generalisation, runs
 from experiments.claims.forest import __main__ as forest
@@ -313,10 +312,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def write(folder: pathlib.Path, content: Content) -> None:
     """Write ``price.json`` and ``price.md``."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "price.json", content)
+    study.write_json(folder / "price.json", content)
     (folder / "price.md").write_text(page(content) + "\n")
     print(json.dumps({name: total(parts) for name, parts in content["studies"].items()}, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

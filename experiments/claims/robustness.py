@@ -22,7 +22,6 @@ from csbp_jax.config import ConfigError, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.evaluation.robustness import battery
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.claims import events, generalisation, nets, robustness_report, runs
 from experiments.claims.generalisation import Job
@@ -198,10 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         conditions = [stored["nets"].get(condition, {}) for condition in robustness_report.CONDITIONS]
         if any(str(seed) not in done for done in conditions for seed in range(seeds)):
             study.begin(parser, file, content, ARMS[name].data, subjects.task.data_mark, command)
-        run_arm(name, stored, subjects, origin, seeds, lambda: write_json(file, content))
+        run_arm(name, stored, subjects, origin, seeds, lambda: study.write_json(file, content))
         stored["differing"] = differing(stored, origin["arms"][name])
         robustness_report.write(options.out, content)
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from csbp_jax.config import ConfigError
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.claims import runs
 from experiments.claims.forest import methods, pages
@@ -113,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config = methods.with_method(task.config, description, options.width)
             trainer = functools.cache(functools.partial(_trainer, task, config, begin))
             with study.one_line_errors(parser):
-                run_cell(Cell(stored, functools.partial(write_json, file, content), trainer))
+                run_cell(Cell(stored, functools.partial(study.write_json, file, content), trainer))
             print(f"{name}, {method}: {stored['chosen']}", flush=True)
         pages.write(options.out, content)
 
@@ -124,4 +123,4 @@ def _trainer(task: runs.Task, config: Any, begin: Callable[[], None]) -> Trainer
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)
