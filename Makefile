@@ -19,8 +19,8 @@ override CSBP_DATA_DIR := $(call typed,DATA_DIR)
 export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_GRID CSBP_FROM CSBP_DIR CSBP_DATA_DIR
 unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 
-# Keep freed memory, in huge pages: new buffers cost page faults. The command line asks for the same, but for huge pages
-# (csbp_jax/runtime/allocator.py); studies and benchmarks do not. Without glibc's malloc it has no effect.
+# Keep freed memory, in huge pages: XLA on CPU takes new buffers at each step, and these cost page faults. Without glibc's
+# malloc it has no effect.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1
 
 .DEFAULT_GOAL := help

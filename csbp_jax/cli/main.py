@@ -17,7 +17,7 @@ from csbp_jax import __version__, configs
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
-from csbp_jax.runtime import allocator, compilation_cache
+from csbp_jax.runtime import compilation_cache
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training.plugin_file import error_line
 
@@ -77,7 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif command == "--version":
             print("csbp_jax", __version__)
         elif command in COMMANDS:
-            allocator.keep_freed_memory()
             compilation_cache.enable(os.environ, lambda message: print("csbp_jax:", message, file=sys.stderr))
             _, run = COMMANDS[command]
             run(argv[1:])

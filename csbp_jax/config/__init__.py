@@ -1,7 +1,7 @@
 """Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
 from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, one_line, suggestion
-from csbp_jax.config.forms import flatten, flatten_json, from_json, replaced, run_name, to_json
+from csbp_jax.config.forms import flatten, from_json, replaced, run_name, to_json
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
     AugmentName,
@@ -32,7 +32,6 @@ __all__ = [
     "check",
     "escaped",
     "flatten",
-    "flatten_json",
     "from_json",
     "one_line",
     "replaced",

@@ -221,13 +221,9 @@ class Chaos:
     """Clip h to this range, with zero gradient outside (released code: -10 9.9)."""
     reduce: Literal["mean", "sum", "neuron"] = "mean"
     """Reduction over the elements of a tap; neuron: mean over batch, time and space, sum over channels."""
-    term: Literal["chaos", "drift", "linear", "cbp"] = "chaos"
-    """The chaos term, or a control in its place: drift (a parabola with the same gradient at h = 0 and the same zero),
-    linear (a constant gradient), or cbp: the rule of CBP, which has no loss and adds z (I0 - mean of s(h/k)) to the
-    weights that produce h, independent of the learning rate."""
-    unit: Literal["plain", "flip"] = "plain"
-    """Unit of z0. flip: z0 (one number) is the flip ratio of the chaos term; z is computed from it at the first step,
-    and again every flip_every steps if that is above 0, so that the ratio follows the annealing."""
+    term: Literal["chaos", "drift", "linear"] = "chaos"
+    """The chaos term, or a control in its place: drift (a parabola with the same gradient at h = 0 and the same zero)
+    or linear (a constant gradient)."""
     substeps: int = 1
     """Control: average the gradient of the term over this number of small steps of plain gradient descent at the
     learning rate. It is the same force, but cannot overshoot with plain sgd; adam rescales the average."""
@@ -309,9 +305,6 @@ class Config:
     depend on it."""
     log_every: int = 10
     """Steps between rows of metrics.jsonl."""
-    flip_every: int = 0
-    """Steps between measurements of the flip ratios (above 1: past the flip), from step 1 on; 0: off. One measurement
-    costs as much as about 60 to 200 steps."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch always has one."""
     patience: int = 0

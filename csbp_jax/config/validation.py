@@ -19,7 +19,6 @@ RANGES: dict[str, Range] = {
     "batch_size": WHOLE_FROM_1,
     "eval_batch_size": WHOLE_FROM_1,
     "log_every": WHOLE_FROM_1,
-    "flip_every": FROM_0,
     "checkpoint_every": WHOLE_FROM_1,
     "data.validation": Range("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
     "data.size": Range("two positive whole numbers", lambda v: v is None or min(v) >= 1),
@@ -190,41 +189,17 @@ def check(config: Config) -> Config:
             f"model.drop_path: {config.model.drop_path} is not possible with model.connect {config.model.connect}, "
             "whose product needs spikes of 0 and 1; set model.connect to add, or model.drop_path to 0"
         )
-    _check_chaos(config, flat)
+    _check_chaos(config)
     _check_training(config, flat)
     return config
 
 
-def _check_chaos(config: Config, flat: dict[str, Any]) -> None:
+def _check_chaos(config: Config) -> None:
     if any(config.chaos.z0) and not config.chaos.taps:
         raise ConfigError(f"chaos.taps: empty, but chaos.z0 is {config.chaos.z0}; name a tensor, or set chaos.z0 to 0")
     if len(config.chaos.z0) not in (1, len(config.chaos.taps)):
         raise ConfigError(
             f"chaos.z0: {len(config.chaos.z0)} numbers for {len(config.chaos.taps)} taps; give one, or one for each tap"
-        )
-    if config.chaos.unit == "flip" and (len(config.chaos.z0) != 1 or not config.chaos.z0[0] > 0):
-        raise ConfigError(f"chaos.z0: {config.chaos.z0} is not possible with chaos.unit flip; give one number above 0")
-    if config.chaos.unit == "flip" and config.optimizer.name != "sgd":
-        raise ConfigError(
-            f"chaos.unit: flip is not possible with {config.optimizer.name}, whose scale is unknown before the first "
-            "step; allowed is sgd"
-        )
-    if config.chaos.unit == "flip" and config.optimizer.warmup_epochs and not config.flip_every:
-        raise ConfigError(
-            f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible with chaos.unit flip, which "
-            "would be measured at the small rate of the first step; set flip_every above 0, or no warm-up"
-        )
-    if config.chaos.term == "cbp":
-        _check_allowed(
-            flat,
-            "chaos.term cbp",
-            {
-                "chaos.unit": ("plain",),
-                "chaos.substeps": (1,),
-                "chaos.cut": (None,),
-                "chaos.reduce": ("mean", "neuron"),
-                "flip_every": (0,),
-            },
         )
 
 
@@ -243,10 +218,7 @@ def _check_training(config: Config, flat: dict[str, Any]) -> None:
         )
     if config.optimizer.layer_decay != 1:
         option = f"optimizer.layer_decay {config.optimizer.layer_decay}"
-        _check_allowed(flat, option, {"chaos.unit": ("plain",), "chaos.substeps": (1,), "flip_every": (0,)})
-    if config.optimizer.sam_radius:
-        option = f"optimizer.sam_radius {config.optimizer.sam_radius}, whose step is not plain descent"
-        _check_allowed(flat, option, {"chaos.unit": ("plain",), "flip_every": (0,)})
+        _check_allowed(flat, option, {"chaos.substeps": (1,)})
     if config.data.mix_off_epochs and not {"mixup", "cutmix"} & set(config.data.augment):
         raise ConfigError(
             f"data.mix_off_epochs: {config.data.mix_off_epochs}, but data.augment has neither mixup nor cutmix; add "

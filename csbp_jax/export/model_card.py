@@ -94,8 +94,7 @@ def _training(run: RestoredRun) -> str:
         substeps = f" in {chaos.substeps} sub-steps" if chaos.substeps > 1 else ""
         method = f"backpropagation with {term}{substeps}"
     strengths, taps = ", ".join(f"{z0:g}" for z0 in chaos.z0), ", ".join(chaos.taps)
-    unit = " in units of the flip" if chaos.unit == "flip" else ""
-    return f"Training: {method}, z0 = {strengths}{unit} on {taps}, beta = {chaos.beta:g} per {chaos.anneal}, {epochs}."
+    return f"Training: {method}, z0 = {strengths} on {taps}, beta = {chaos.beta:g} per {chaos.anneal}, {epochs}."
 
 
 def _accuracies(result: dict[str, Any], data: str) -> Iterator[str]:

@@ -160,19 +160,12 @@ def make(
     does.
 
     Args:
-      config: of the training, in plain units of z.
+      config: of the training.
       probe: the batch of the read-outs.
       steps_per_epoch: for its schedule and its annealing.
       control: from the optimiser to its replacement, such as a chain of a force of controls.py and it; a force without
         a forcing of its own is to be :func:`forced`.
-
-    Raises:
-      ConfigError: z0 is in units of the flip, which :func:`in_plain_units` converts.
     """
-    if config.chaos.unit == "flip":
-        raise ConfigError(
-            "chaos.unit: flip is not possible in a map; make it of in_plain_units(config, probe, steps_per_epoch)"
-        )
     model = models.build(config.model)
     layers = build.ordered_layers(config, model)
     tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch, layers))
@@ -208,8 +201,6 @@ def push_obstacle(config: Config) -> str:
     chaos, radius = config.chaos, config.optimizer.sam_radius
     if not any(chaos.z0):
         return ""
-    if chaos.term == "cbp":
-        return "chaos.term: cbp is no part of the gradient, so its pushes are not known; choose another"
     if chaos.substeps > 1:
         return f"chaos.substeps: {chaos.substeps} is not possible where pushes are measured; set it to 1"
     return f"optimizer.sam_radius: {radius} is not possible where pushes are measured; set it to 0" if radius else ""
@@ -221,11 +212,11 @@ def repeated(batches: Sequence[Batch], steps: int) -> Iterable[Batch]:
 
 
 def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
-    """Return the config (in plain units of z), without its term, and with each non-chaotic pull in the term's stead.
+    """Return the config, without its term, and with each non-chaotic pull in the term's stead.
 
     Sub-steps are left out where the config allows none.
     """
-    possible = config.optimizer.accumulate == config.optimizer.layer_decay == 1 and config.chaos.term != "cbp"
+    possible = config.optimizer.accumulate == config.optimizer.layer_decay == 1
     in_substeps = {f"{substeps} sub-steps": replaced(config, "chaos.substeps", substeps)} if possible else {}
     return {
         "as given": config,
@@ -244,21 +235,22 @@ def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> li
     return [prepare(jax.random.fold_in(key, n), jax.tree.map(jnp.asarray, batch)) for n, batch in enumerate(stream)]
 
 
-def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config:
-    """Return a (resolved) config whose z0 in units of the flip is measured, for its controls to share.
+def at_flip_ratio(config: Config, ratio: float, probe: Batch, steps_per_epoch: int) -> Config:
+    """Return a (resolved) config with the z0, the same on all taps, at which the term's own flip ratio is ``ratio``.
 
-    It is measured at the start of the config's seed, at the peak of the learning rate, as in a fixed start.
+    The ratio (flip_meter.py) is linear in z. It is measured at the start of the config's seed, on the probe, at the
+    peak of the learning rate, with the term taken whole.
 
     Raises:
-      ConfigError: the term has no flip at the start.
+      ConfigError: the term has no positive curvature there, or the optimiser is no heavy ball.
     """
-    if config.chaos.unit == "plain":
-        return config
-    plain: Config = replaced(config, "chaos.unit", "plain")
-    run = make(replaced(plain, "chaos.substeps", 1), probe, steps_per_epoch)  # a ratio takes the term as a whole
-    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, True), probe).hparams["z0"]
-    # JAX sorts the keys of a dict; the config's z0 are in the order of its taps.
-    return replaced(plain, "chaos.z0", tuple(float(z0[tap]) for tap in config.chaos.taps))
+    run = make(replaced(replaced(config, "chaos.z0", (1.0,)), "chaos.substeps", 1), probe, steps_per_epoch)
+    measured = run.flip_ratio("chaos", run.start(config.seed, True), probe)
+    if not measured > 0:
+        raise ConfigError(
+            "chaos.z0: the term has no flip at the first step (no positive curvature, or optimizer.layer_decay or SAM)"
+        )
+    return replaced(config, "chaos.z0", (ratio / measured,))
 
 
 def strength(start: State) -> Callable[[State, jax.Array], State]:

@@ -19,7 +19,7 @@ from csbp_jax.data.source import stack
 from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
-from csbp_jax.training import build, flip_meter
+from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
 
 Splits = Mapping[str, DataSource]
@@ -117,11 +117,6 @@ class CompiledRun:
             out_shardings=self._replicated,
             compiler_options=run_once_options(),
         )
-
-    @functools.cached_property
-    def flip_ratio(self) -> flip_meter.Ratio:
-        """``flip_ratio(part, state, batch)``: how near a step is to overshooting (flip_meter.py)."""
-        return flip_meter.make(self.pure_gradients, self.config, self.steps_per_epoch)
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.

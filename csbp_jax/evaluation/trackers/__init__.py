@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-from csbp_jax.config import ConfigError, flatten_json
+from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import follow as following
 from csbp_jax.evaluation import outputs
 from csbp_jax.evaluation.trackers import mlflow, trackio, wandb
@@ -67,7 +67,7 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folde
         state: dict[str, Any] = {"id": "", "step": -1, "kinds": []}
         if file.exists():
             state = run_json.read_json(file, _is_state, "delete it, and the run is tracked as a new one")
-        with _OPEN[to](SourceRun(folder, project, flatten_json(content["config"]), state["id"])) as tracked:
+        with _OPEN[to](SourceRun(folder, project, flatten(content["config"]), state["id"])) as tracked:
             addresses[folder] = tracked.address
             step, kinds = (state["step"], state["kinds"]) if tracked.resumed else (-1, [])
             while True:
