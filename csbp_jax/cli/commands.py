@@ -238,6 +238,8 @@ class LearningRate:
     """last rate"""
     steps: Count = 100
     """number of steps"""
+    flips: Annotated[float | None, arg(metavar="RATIO")] = None
+    """instead: print the chaos.z0 at which the term's flip ratio is this at the first step (above 1: it overshoots)"""
     out: OptionalPath = None
     """output directory; by default in lr/"""
     data_dir: DataDir = "data"
@@ -247,6 +249,11 @@ def lr(argv: Sequence[str]) -> None:
     """Run ``csbp_jax lr``."""
     options, config, own = read("lr", LearningRate, argv)
     _set_deterministic(config.deterministic)
+    if options.flips is not None:
+        from csbp_jax.instruments import training_map
+
+        print(training_map.flips_text(config, options.flips, options.data_dir, own))
+        return
     from csbp_jax.training import lr_finder
 
     lr_finder.find(

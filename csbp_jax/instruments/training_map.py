@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -19,12 +20,14 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from csbp_jax import controls, data, learner, losses, models
-from csbp_jax.config import Config, ConfigError, replaced
+from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
 from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
+from csbp_jax.training.compiled import resolve
+from csbp_jax.training.plugins import Own
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -244,6 +247,8 @@ def at_flip_ratio(config: Config, ratio: float, probe: Batch, steps_per_epoch: i
     Raises:
       ConfigError: the term has no positive curvature there, or the optimiser is no heavy ball.
     """
+    if not config.chaos.taps:
+        raise ConfigError("chaos.taps: empty, so that there is no term whose flip ratio could be measured")
     run = make(replaced(replaced(config, "chaos.z0", (1.0,)), "chaos.substeps", 1), probe, steps_per_epoch)
     measured = run.flip_ratio("chaos", run.start(config.seed, True), probe)
     if not measured > 0:
@@ -251,6 +256,23 @@ def at_flip_ratio(config: Config, ratio: float, probe: Batch, steps_per_epoch: i
             "chaos.z0: the term has no flip at the first step (no positive curvature, or optimizer.layer_decay or SAM)"
         )
     return replaced(config, "chaos.z0", (ratio / measured,))
+
+
+def flips_text(config: Config, ratio: float, data_dir: str | pathlib.Path, own: Own = Own()) -> str:
+    """Say which z0 :func:`at_flip_ratio` gives for the first batch of the config's data.
+
+    Raises:
+      ConfigError: as there, the ratio is not above 0, or the config has parts of one's own besides data.
+    """
+    if not 0 < ratio < math.inf:
+        raise ConfigError(f"--flips: {ratio} is not possible; allowed is above 0")
+    if others := [part for part in own.plugins if part != "data"]:
+        raise ConfigError(f"--flips: not possible with {own.label}, whose {others[0]} the flip meter does not know")
+    splits, _ = build.load_data(check(config), own, data_dir)
+    config = resolve(config, splits)
+    steps_per_epoch = len(splits["train"]) // config.batch_size
+    (z0,) = at_flip_ratio(config, ratio, batches(config, splits["train"], 1)[0], steps_per_epoch).chaos.z0
+    return f"chaos.z0 {z0:.4g}: the chaos term's flip ratio is {ratio:g} at the first step"
 
 
 def strength(start: State) -> Callable[[State, jax.Array], State]:

@@ -82,8 +82,6 @@ WRONG = {
     "sweep digits --grid seed=0 --weights nofile.pt": "weights: nofile.pt is not possible in a sweep",
     "sweep digits --grid layout=data,fsdp": "layout: fsdp is not possible in a sweep",
     "sweep digits --grid seed=0 --layout zero1": "layout: zero1 is not possible in a sweep",
-    "sweep digits --grid flip_every=0,1": "flip_every: 1 is not possible in a sweep",
-    "sweep digits --grid seed=0 --flip-every 1": "flip_every: 1 is not possible in a sweep",
     "sweep digits --grid patience=0,2": "patience: 2 is not possible in a sweep",
     "sweep digits --grid seed=0,1,0": "GRID: seed=0 and seed=0 are the same run; give each value once (--grid)",
     "sweep digits --grid chaos.z0=1,1.0": "GRID: chaos.z0=1.0 and chaos.z0=1.0 are the same run",

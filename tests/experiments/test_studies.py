@@ -466,14 +466,14 @@ def test_impossible_options_of_the_study_of_exponents_are_refused(wrong, capsys)
     assert wrong.split()[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("term", "noises"), [("chaos", list(exponents_study.NOISES)), ("cbp", [])])
-def test_noises_are_as_large_as_gradients_and_left_out_for_kicks(term, noises, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("substeps", "noises"), [(1, list(exponents_study.NOISES)), (3, [])])
+def test_noises_are_as_large_as_gradients_and_left_out_for_substeps(substeps, noises, tmp_path, monkeypatch):
     monkeypatch.setattr(exponents_study.training_map, "conditions", lambda config: {"as given": config})
     monkeypatch.setattr(exponents_study.measure, "measure", lambda *_: small_map.CALM | {"apart": {}})
     options = argparse.Namespace(
         data_dir=str(tmp_path), map="batch", starts=1, steps=3, sequences=None, exponents=2, anneal_to=0.1, dataset="d"
     )
-    config = replaced(small_map.DENSE, "chaos.term", term)
+    config = replaced(small_map.DENSE, "chaos.substeps", substeps)
     content = exponents_study.measured(config, options, tmp_path / "exponents.json", argparse.ArgumentParser(), "")
     assert list(content["conditions"]) == ["as given", *noises]
 

@@ -78,13 +78,6 @@ def test_a_run_names_its_devices_and_those_on_which_it_began_if_they_were_others
     assert f"resumed after step 4, 4 steps in all, on {here}\n" in text and "moved: began on 4 x TPU v5 lite;" in text
 
 
-def test_a_run_by_cbps_rule_says_so(tmp_path):
-    """Its term is no part of the gradient, whose share would be 0."""
-    chaos = dataclasses.replace(SMALL.chaos, term="cbp", taps=("conv1.conv",), z0=(0.05,))
-    _, text = run(dataclasses.replace(SMALL, chaos=chaos, epochs=1), tmp_path)
-    assert "CBP's rule moves the weights of conv1.conv after each step" in text and "no chaos term" not in text
-
-
 def test_figures_of_a_deep_network_have_room(finished, tmp_path):
     rows = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
