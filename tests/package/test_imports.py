@@ -57,7 +57,17 @@ THIRD_PARTIES = {
     "experiments": (),
     "examples": (),
 }
-NO_FLAX = ("surrogate", "chaos", "losses", "cbp", "controls", "dynamics", "neurons.lif", "neurons.lif_scan", "neurons.chunked")
+NO_FLAX = (
+    "surrogate",
+    "chaos",
+    "losses",
+    "cbp",
+    "controls",
+    "dynamics",
+    "neurons.lif",
+    "neurons.lif_scan",
+    "neurons.chunked",
+)
 
 
 def module_name(file):
