@@ -105,6 +105,8 @@ def show(networks: Sequence[str] = ()) -> None:
       ConfigError: there is no such network.
     """
     for name in networks:
+        if name in configs.NAMES:
+            raise ConfigError(f"NETWORK: {name!r} is a preset; its network is {configs.load(name).model.name}")
         if name not in NETWORKS:
             raise ConfigError(f"NETWORK: there is no network {name!r}; {suggestion(name, tuple(NETWORKS))}")
     # Not cut to the width of a terminal where there is none.

@@ -40,7 +40,7 @@ def merged(base: Table | None, user: UserTable, shapes: Any) -> Table:
 
     Args:
       base: the published table.
-      user: the user's table; without ``base``, it names all modules, in the order of the forward pass.
+      user: the user's table; without ``base``, it names all modules, and their order stays.
       shapes: the network's variables, as ``jax.eval_shape`` gives them.
 
     Raises:

@@ -461,6 +461,8 @@ def test_list_shows_all_taps_of_a_network(capsys):
     assert {"conv1.conv", "conv4.membrane", "readout.dense", "fc2.membrane_pre"} < {*taps} and len(taps) == 18 + 8
     assert main.main(["list", "cnn8"]) == 2
     assert "there is no network 'cnn8'; perhaps you meant cnn7" in capsys.readouterr().err
+    assert main.main(["list", "dvs_gesture_sew_7b"]) == 2
+    assert capsys.readouterr().err == "csbp_jax: NETWORK: 'dvs_gesture_sew_7b' is a preset; its network is sew_7b\n"
 
 
 @pytest.mark.parametrize("line", ["--help", pytest.param("list", marks=pytest.mark.slow)])
