@@ -19,7 +19,7 @@ QUESTIONS = [
     ("Where is the chaos term?", "chaos.py", r"^def term\("),
     ("Where is z annealed?", "chaos.py", r"^def strength\("),
     ("Where are the terms taken in sub-steps?", "learner/substeps.py", r"chaos\.substeps"),
-    ("Where are CBP's kicks added to updates?", "cbp.py", r"^def kick\("),
+    ("Where are CBP's kicks added to updates?", "learner/cbp.py", r"^def kick\("),
     ("Where are gradients accumulated over microbatches?", "learner/accumulation.py", r"^def accumulate_gradients\("),
     ("Where is the learning-rate schedule?", "learner/optimizer.py", r"^def schedule\("),
     ("Where is the triangular surrogate?", "surrogate.py", r"^def triangle\("),

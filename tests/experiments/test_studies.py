@@ -21,7 +21,6 @@ from experiments import accuracy, forcing, known_exponents, precision, statistic
 from experiments import exponents as exponents_study
 from experiments.cbp import conditions, exponents, net, overshoot, pages
 from experiments.release import __main__ as release
-from experiments.xor import __main__ as xor
 from experiments.xor import conditions as xor_conditions
 from experiments.xor import escape, rises, tuned
 from experiments.xor import net as xor_net
@@ -261,7 +260,6 @@ def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
 @pytest.mark.parametrize(
     ("folder", "file", "page"),
     [
-        ("xor", "xor.json", xor.page),
         ("cbp", "cbp.json", pages.page),
         ("release", "release.json", release.page),
     ],

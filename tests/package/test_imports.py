@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[2] / "csbp_jax"
 # From bottom to top; a package imports from lower layers, and from itself.
 LAYERS = (
     "config",
-    "surrogate chaos losses cbp runtime reporting",
+    "surrogate chaos losses runtime reporting",
     "controls neurons dynamics",
     "models learner data",
     "configs weights",
@@ -21,7 +21,7 @@ LAYERS = (
     "cli",
 )
 # Pure functions of arrays on one side, files, processes and devices on the other; they meet in training.
-SCIENCE = {"surrogate", "chaos", "losses", "cbp", "controls", "neurons", "dynamics", "models", "learner"}
+SCIENCE = {"surrogate", "chaos", "losses", "controls", "neurons", "dynamics", "models", "learner"}
 SYSTEM = {"runtime", "reporting", "data"}
 
 # Modules that may import a third party, by their prefix.
@@ -35,7 +35,7 @@ THIRD_PARTIES = {
         "evaluation.robustness.spike_faults",
         "export",
     ),
-    "optax": ("losses", "cbp", "controls", "learner", "training", "instruments"),
+    "optax": ("losses", "controls", "learner", "training", "instruments"),
     "grain": ("data",),
     "tensorflow_datasets": ("data.images",),
     "tonic": ("data.events",),
@@ -61,7 +61,6 @@ NO_FLAX = (
     "surrogate",
     "chaos",
     "losses",
-    "cbp",
     "controls",
     "dynamics",
     "neurons.lif",
