@@ -21,7 +21,6 @@ import numpy as np
 
 from csbp_jax.config import Config
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime.files import write_json
 from csbp_jax.training.loop import train
 from experiments import study
 from experiments.statistics import percent_text, student_dict
@@ -174,7 +173,7 @@ def earlier(
 def write(out: pathlib.Path, content: Content, text: str) -> None:
     """Write ``accuracy.json`` and ``README.md`` into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "accuracy.json", json.loads(json.dumps(content, default=float)))
+    study.write_json(out / "accuracy.json", json.loads(json.dumps(content, default=float)))
     (out / "README.md").write_text(text)
 
 
@@ -207,4 +206,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

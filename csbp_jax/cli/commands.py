@@ -56,7 +56,6 @@ from csbp_jax.cli.run_commands import (
     robustness,
 )
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.runtime.preemption import on_signals
 from csbp_jax.training import run_json
 
 
@@ -89,22 +88,21 @@ def train(argv: Sequence[str]) -> None:
     """Run ``csbp_jax train``."""
     options, config, own = read("train", Train, argv)
     _set_deterministic(config.deterministic)
-    with on_signals() as stop:
-        from csbp_jax.runtime import multihost
-        from csbp_jax.training.loop import train
+    from csbp_jax.runtime import multihost, preemption
+    from csbp_jax.training.loop import train
 
-        with multihost.connected(options.distributed, stop) as shared_stop:
-            train(
-                config,
-                name=options.name,
-                fresh=options.fresh,
-                root=options.runs,
-                data_dir=options.data_dir,
-                stop=shared_stop,
-                own=own,
-                profile=options.profile or "",
-                checkpoints=options.checkpoints,
-            )
+    with multihost.connected(options.distributed, preemption.current()) as shared_stop:
+        train(
+            config,
+            name=options.name,
+            fresh=options.fresh,
+            root=options.runs,
+            data_dir=options.data_dir,
+            stop=shared_stop,
+            own=own,
+            profile=options.profile or "",
+            checkpoints=options.checkpoints,
+        )
 
 
 def _set_deterministic(deterministic: bool) -> None:
@@ -213,11 +211,10 @@ def sweep(argv: Sequence[str]) -> None:
         "data_parallel": options.data_parallel,
         "own": own,
     }
-    with on_signals():
-        if options.shard is None:
-            sweep.run(config, axes, comparison=sweep.Comparison(control or None, options.margin), **common)
-        else:
-            sweep.run_shard(config, axes, grid.shard(options.shard), **common)
+    if options.shard is None:
+        sweep.run(config, axes, comparison=sweep.Comparison(control or None, options.margin), **common)
+    else:
+        sweep.run_shard(config, axes, grid.shard(options.shard), **common)
 
 
 def _read_value(config: Config, field: str, word: str) -> Any:
@@ -291,16 +288,15 @@ def best(argv: Sequence[str]) -> None:
     from csbp_jax import sweep
     from csbp_jax.sweep import tables
 
-    with on_signals():
-        settings = sweep.best(
-            options.sweep,
-            options.seeds,
-            trust=options.trust,
-            data_dir=options.data_dir,
-            margin=options.margin,
-            chunk=options.chunk,
-            data_parallel=options.data_parallel,
-        )
+    settings = sweep.best(
+        options.sweep,
+        options.seeds,
+        trust=options.trust,
+        data_dir=options.data_dir,
+        margin=options.margin,
+        chunk=options.chunk,
+        data_parallel=options.data_parallel,
+    )
     rows = [*map(tables.latex, settings), *(tables.latex_difference(s) for s in settings if s.differences)]
     print("\n".join(["setting & n & last epoch & chosen epoch \\\\", *rows]))
 

@@ -24,7 +24,7 @@ from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting import plots_sweep, terminal
 from csbp_jax.reporting.format import fields_text, value_text
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import sharding
+from csbp_jax.runtime import files, sharding
 from csbp_jax.sweep import chunks, grid, tables
 from csbp_jax.sweep.tables import Setting
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
@@ -149,6 +149,7 @@ def run_shard(
     prepared = _prepare(config, axes, name, own, chunk, data_parallel, load)
     folder = pathlib.Path(root) / prepared.name
     chunks.check_folder(folder, prepared.content(own))
+    files.check_links(folder, chunks.SHARDS, f"{chunks.SHARDS}/{shard}")
     if not fresh:
         chunks.check_shards(folder, prepared.content(own))
         chunks.check_dealt(folder, [members for _, members in prepared.chunks()])

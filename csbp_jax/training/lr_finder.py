@@ -19,7 +19,7 @@ from csbp_jax import weights
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, preemption
 from csbp_jax.training import build
 from csbp_jax.training.compiled import CompiledRun, compile_run, initial_state, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
@@ -153,6 +153,7 @@ def _losses(run: CompiledRun, rates: np.ndarray, show: Callable[[str], None]) ->
     with contextlib.closing(run.batches(run.config.seed)) as host_batches:
         state = initial_state(run, show)
         for batch, rate in zip(map(run.shard_batch, host_batches), rates, strict=False):
+            preemption.current().raise_if_requested()
             lr = jax.device_put(np.asarray(rate, state.hparams["lr"].dtype), state.step.sharding)
             state = dataclasses.replace(state, hparams=state.hparams | {"lr": lr})
             state, metrics = run.train_step(state, batch)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import pty
 import re
+import signal
 import subprocess
 import sys
 from typing import Any, get_args, get_type_hints
@@ -56,7 +57,7 @@ WRONG = {
     "sweep digits --grid seed=\u0660:\u0665": "is not",
     "train digits --epochs": "--epochs: a value is missing; it is --epochs INT",
     "train digits --model.name resnet": "--model.name: 'resnet' is not possible; allowed are small_conv, dense, ",
-    "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is a positive whole number",
+    "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is from 1 to 100,000",
     "train digits --chaos.beta 1.5": "chaos.beta: 1.5 is not possible; allowed is from 0 to 1",
     "train digits --batch-size 33": "batch_size: 33 is not possible; allowed are multiples of 8",
     "train digits --chaos.taps conv9.norm": "chaos.taps: this network has no conv9.norm; it has conv1.conv,",
@@ -174,18 +175,23 @@ def test_control_characters_of_a_name_are_escaped(capsys):
 
 @pytest.mark.parametrize("command, effect", [
     ("data", "can be run again"),
-    ("train", "resumes from the last checkpoint"),
+    ("train", "resumes"),
+    ("sweep", "resumes"),
     ("best", "resumes"),
+    ("robustness", "begins again"),
     ("evaluate", "can be run again"),
     ("lr", "begins again"),
+    ("track", "continues"),
 ])  # fmt: skip
-def test_an_interrupt_says_what_the_same_command_does(command, effect, capsys, monkeypatch):
-    def interrupt(argv):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(COMMANDS, command, (COMMANDS[command][0], interrupt))
-    assert main.main([command, "digits"]) == 130
-    assert capsys.readouterr().err == f"csbp_jax: interrupted; the same command {effect}\n"
+def test_a_signal_is_one_line_from_the_first_line_of_a_command_on(command, effect, capsys, monkeypatch):
+    """Before the imports of the command, which take seconds."""
+    stoppable = effect != "can be run again"
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 42))[: 1 + stoppable]:
+        interrupted = (COMMANDS[command][0], lambda argv, number=number: signal.raise_signal(number))
+        monkeypatch.setitem(COMMANDS, command, interrupted)
+        assert main.main([command, "digits"]) == code
+        word = "stopped" if stoppable else "interrupted"
+        assert capsys.readouterr().err == f"csbp_jax: {word}; the same command {effect}\n"
 
 
 ERRORS = [
@@ -198,6 +204,7 @@ ERRORS = [
     ),
     (OSError(errno.EACCES, "Permission denied"), 2, "Permission denied"),
     (MemoryError("Unable to allocate 7 GiB"), 2, "out of memory (Unable to allocate 7 GiB); give a smaller batch_size"),
+    (OverflowError("int too large"), 2, "out of memory (int too large); give a smaller batch_size"),
     (
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBacktrace"),
         2,

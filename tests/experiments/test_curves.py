@@ -9,7 +9,6 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.config import from_json, to_json
-from csbp_jax.runtime.preemption import Stopped
 from experiments import curves, study
 from tests.support import shared_programs, small_run
 
@@ -46,16 +45,6 @@ def test_differences_are_paired_over_the_seeds_that_both_have():
     rows = [line.strip("| ").split(" | ") for line in curves.table(runs).splitlines()[2:]]
     assert [row[1] for row in rows] == ["2", "2", "1"] and rows[0][2].startswith("87.00 [") and rows[0][4] == ""
     assert rows[1][4].startswith("2.00 [") and rows[2][4] == "0.00" and rows[0][5] == "30.0"
-
-
-def test_a_stop_ends_the_study_with_the_code_of_a_resumable_run(monkeypatch, capsys):
-    def stop(*_, **__):
-        raise Stopped(42, 7)
-
-    monkeypatch.setattr(curves, "train", stop)
-    with pytest.raises(SystemExit, match="42"):
-        curves.train_run(configs.load("cifar10_quick"), "data")
-    assert "stopped after step 7; the same command resumes" in capsys.readouterr().out
 
 
 def folder_of(preset):

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import threading
 from typing import Any
@@ -25,8 +26,23 @@ from experiments.xor import conditions as xor_conditions
 from experiments.xor import escape, rises, tuned
 from experiments.xor import net as xor_net
 from tests.support import small_map
+from tests.support.stops import send_within_collection
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
+def test_a_stop_ends_a_study_in_one_line_and_its_results_stay(number, code, tmp_path, capsys):
+    def main():
+        study.write_json(tmp_path / "first.json", {})
+        send_within_collection(number)
+        study.write_json(tmp_path / "second.json", {})
+        study.write_json(tmp_path / "third.json", {})
+
+    with pytest.raises(SystemExit, match=str(code)):
+        study.run(main)
+    assert capsys.readouterr().err == "stopped; the same command goes on from the results that are stored\n"
+    assert sorted(os.listdir(tmp_path)) == ["first.json", "second.json"]
 
 
 def test_holms_correction():
