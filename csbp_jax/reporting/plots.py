@@ -41,9 +41,9 @@ def line_style(i: int) -> dict[str, Any]:
 
 
 def save(figure: "Figure", file: pathlib.Path, dpi: int) -> None:
-    """Save a figure. A link in the place of the file is replaced, not followed."""
+    """Save a figure. A link in the place of the file is replaced, not followed. Equal figures are equal files."""
     file.unlink(missing_ok=True)
-    figure.savefig(file, dpi=dpi)
+    figure.savefig(file, dpi=dpi, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
 
 
 @fonts.with_fallbacks()

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from csbp_jax.config import CheckpointError
-from csbp_jax.runtime import multihost, seals
+from csbp_jax.runtime import multihost, preemption, seals
 from csbp_jax.training.checkpoint import checkpoint, location, manifest
 from tests.support.matching import search
 
@@ -167,6 +168,17 @@ def test_a_damaged_checkpoint_is_renamed_and_reported_and_the_one_before_it_is_u
     save(folder, 10, 11)  # older than the newest was
     assert location.steps(folder) == [10, 11] and aside.exists()
     equal(restore(folder)[0], at(11))
+
+
+@pytest.mark.parametrize("number, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, preemption.Stopped)])
+def test_a_signal_while_one_is_read_is_no_damage(number, raised, saved, monkeypatch):
+    async def signalled(**_):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("orbax.checkpoint._src.serialization.serialization._read_shard", signalled)
+    stopping = preemption.on_signals() if number == signal.SIGTERM else contextlib.nullcontext()
+    with pytest.raises(raised), stopping:
+        restore(saved)
 
 
 def test_if_all_are_damaged_nothing_is_changed(saved, tmp_path):
