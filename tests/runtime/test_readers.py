@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from csbp_jax.weights import user_table
 
 OWN = {"parts": ["model"], "file": "a.py", "sha256": "0"}
 SMALL, LARGE = files.MAX_SMALL_BYTES, files.MAX_BYTES
-READERS = {
+READERS: dict[str, tuple[Any, int]] = {
     "config.json": (run_json.read_config, SMALL),
     "result.json": (run_json.read_result, SMALL),
     "metrics.jsonl": (lambda folder: metrics_log.read_rows(folder / "metrics.jsonl"), LARGE),
@@ -29,7 +30,7 @@ READERS = {
     "recordings/0_a_0.wav": (lambda folder: spoken_digits.checksum(folder / "recordings"), LARGE),
 }
 # A figure that is no file is left out, and checkpoints that are none are none.
-ONLY_TOO_LARGE = {
+ONLY_TOO_LARGE: dict[str, tuple[Any, int]] = {
     "figures/x.png": (html_report.figures, SMALL),
     "checkpoints": (location.checkpoint_dir, SMALL),
 }
