@@ -99,7 +99,9 @@ def test_a_layout_is_fixed_on_each_device_of_a_mesh_and_not_without_one(tpu):
 
     tpu()
     assert "layout_constraint" not in text(B)
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((2, 2), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)):
+    with jax.sharding.use_abstract_mesh(
+        jax.sharding.AbstractMesh((2, 2), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
+    ):
         within = text(B).split("shard_map")[1]
         assert "layout_constraint" in within and f"f32[{B // 4},{T},2,2,3]" in within
         assert "layout_constraint" not in text(B + 1)  # cannot be split
