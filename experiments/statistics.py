@@ -102,12 +102,19 @@ def ranked_above(values: NDArray[Any], group: NDArray[Any], draws: int = 2000) -
     return {"share": area(inside, outside), "low": float(low), "high": float(high)}
 
 
+def best_weights(total: int, n: int) -> NDArray[np.float64]:
+    """Weight of each of ``total`` ordered values in the expected largest of n, drawn without replacement, ``[total]``.
+
+    The i-th smallest is the largest of n with probability C(i-1, n-1) / C(total, n).
+    """
+    weights: NDArray[np.float64] = special.comb(np.arange(total), n - 1) / special.comb(total, n)
+    return weights
+
+
 def expected_best(values: ArrayLike) -> list[float]:
     """Expected largest of n of the values, drawn without replacement, for n = 1 to their number."""
     ordered = np.sort(np.asarray(values, float))
-    ranks, total = np.arange(1, len(ordered) + 1), len(ordered)
-    # The i-th smallest is the largest of n with probability C(i-1, n-1) / C(total, n).
-    return [float(special.comb(ranks - 1, n - 1) @ ordered / special.comb(total, n)) for n in ranks]
+    return [float(best_weights(len(ordered), n) @ ordered) for n in range(1, len(ordered) + 1)]
 
 
 def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:

@@ -234,6 +234,11 @@ def save_figure(figure: Any, folder: pathlib.Path, name: str, dpi: int = 120) ->
         figure.savefig(folder / f"{name}.{kind}", dpi=dpi)
 
 
+def rule(verdict: str) -> str:
+    """What pages call a plan's verdict on a claim: its rule is met or failed in these systems, the claim says more."""
+    return {"confirmed": "met", "bounded": "met in part", "refuted": "failed"}.get(verdict, verdict)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
