@@ -6,65 +6,84 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.errors import ConfigError
 from csbp_jax.config.forms import flatten
-from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, WHOLE_FROM_1, Range
+from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range
 from csbp_jax.config.schema import Config
 
 _MAX_DEPTH = 1000
 """Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""
-_OPTIONAL_COUNT = Range("a positive whole number, or None", lambda v: v is None or v >= 1)
+_MAX_STEPS = 10**5
+"""Most time steps, which are traced one by one where a still image is repeated (models/static.py)."""
+_MAX_SIZE = 10**7
+"""Largest size of one axis of an array; beyond it, products of sizes would not fit into 64 bits."""
+_MAX_VALUES = 2**28
+"""Most values of one frame, as of one recording (data/events/binning.py)."""
+_MAX_EPOCHS = 10**6
+_MAX_EVERY = 10**9
+
+
+def _from(least: int, most: int, optional: bool = False) -> Range:
+    words = f"from {least} to {most:,}" + ", or None" * optional
+    return Range(words, lambda v: (v is None and optional) or least <= v <= most)
+
 
 RANGES: dict[str, Range] = {
     "seed": Range("from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
-    "epochs": WHOLE_FROM_1,
-    "batch_size": WHOLE_FROM_1,
-    "eval_batch_size": WHOLE_FROM_1,
-    "log_every": WHOLE_FROM_1,
-    "checkpoint_every": WHOLE_FROM_1,
+    "epochs": _from(1, _MAX_EPOCHS),
+    "batch_size": _from(1, _MAX_SIZE),
+    "eval_batch_size": _from(1, _MAX_SIZE),
+    "log_every": _from(1, _MAX_EVERY),
+    "checkpoint_every": _from(1, _MAX_EVERY),
     "data.validation": Range("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
-    "data.size": Range("two positive whole numbers", lambda v: v is None or min(v) >= 1),
-    "data.shorter_side": Range("from 16 to 4096, or None", lambda v: v is None or 16 <= v <= 4096),
-    "data.window": WHOLE_FROM_1,
-    "data.frames": _OPTIONAL_COUNT,
+    "data.size": Range(
+        f"two positive whole numbers, of a product up to {_MAX_VALUES:,}",
+        lambda v: v is None or (min(v) >= 1 and math.prod(v) <= _MAX_VALUES),
+    ),
+    "data.shorter_side": _from(16, 4096, optional=True),
+    "data.window": _from(1, _MAX_EVERY),
+    "data.frames": _from(1, _MAX_STEPS, optional=True),
     "data.augment": Range("different names", lambda v: len(set(v)) == len(v)),
-    "data.randaugment_operations": WHOLE_FROM_1,
-    "data.randaugment_magnitude": Range("from 0 to 30", lambda v: 0 <= v <= 30),
+    "data.randaugment_operations": _from(1, _MAX_DEPTH),
+    "data.randaugment_magnitude": _from(0, 30),
     "data.erasing_probability": FROM_0_TO_1,
     "data.mix_off_epochs": FROM_0,
-    "data.workers": Range("from 0 to 1024", lambda v: 0 <= v <= 1024),
-    "data.threads": Range("from 1 to 1024", lambda v: 1 <= v <= 1024),
-    "model.input_shape": Range("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
-    "model.classes": Range("2 or more, or 0", lambda v: v >= 2 or v == 0),
-    "model.time_steps": WHOLE_FROM_1,
-    "model.features": Range(
-        f"1 to {_MAX_DEPTH} positive whole numbers, or None",
-        lambda v: v is None or (1 <= len(v) <= _MAX_DEPTH and all(n >= 1 for n in v)),
+    "data.workers": _from(0, 1024),
+    "data.threads": _from(1, 1024),
+    "model.input_shape": Range(
+        f"positive whole numbers, of a product up to {_MAX_VALUES:,}, or empty",
+        lambda v: all(n >= 1 for n in v) and math.prod(v) <= _MAX_VALUES,
     ),
-    "model.width": Range("above 0, or None", lambda v: v is None or v > 0),
-    "model.embed": _OPTIONAL_COUNT,
-    "model.depth": Range(f"from 1 to {_MAX_DEPTH}, or None", lambda v: v is None or 1 <= v <= _MAX_DEPTH),
-    "model.heads": _OPTIONAL_COUNT,
+    "model.classes": Range(f"from 2 to {_MAX_SIZE:,}, or 0", lambda v: 2 <= v <= _MAX_SIZE or v == 0),
+    "model.time_steps": _from(1, _MAX_STEPS),
+    "model.features": Range(
+        f"1 to {_MAX_DEPTH} whole numbers from 1 to {_MAX_SIZE:,}, or None",
+        lambda v: v is None or (1 <= len(v) <= _MAX_DEPTH and all(1 <= n <= _MAX_SIZE for n in v)),
+    ),
+    "model.width": Range("above 0 and at most 1000, or None", lambda v: v is None or 0 < v <= 1000),
+    "model.embed": _from(1, _MAX_SIZE, optional=True),
+    "model.depth": _from(1, _MAX_DEPTH, optional=True),
+    "model.heads": _from(1, _MAX_SIZE, optional=True),
     "model.patch": Range("1, 2, 4, 8 or 16, or None", lambda v: v in (None, 1, 2, 4, 8, 16)),
     "model.init_rate": Range("above 0 and below 0.5, or None", lambda v: v is None or 0 < v < 0.5),
     "model.dropout": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
     "model.drop_path": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
-    "model.max_delay": _OPTIONAL_COUNT,
-    "model.norm_groups": WHOLE_FROM_1,
+    "model.max_delay": _from(1, _MAX_STEPS, optional=True),
+    "model.norm_groups": _from(1, _MAX_SIZE),
     "model.neuron.decay": FROM_0_TO_1,
     "model.neuron.threshold": ABOVE_0,
     "model.neuron.surrogate_param": ABOVE_0,
     "model.neuron.synapse_decay": FROM_0_TO_1,
     "model.neuron.adaptation": FROM_0,
     "model.neuron.adaptation_decay": FROM_0_TO_1,
-    "model.neuron.levels": Range("from 1 to 256", lambda v: 1 <= v <= 256),
-    "model.neuron.order": Range(f"from 1 to {_MAX_DEPTH}", lambda v: 1 <= v <= _MAX_DEPTH),
+    "model.neuron.levels": _from(1, 256),
+    "model.neuron.order": _from(1, _MAX_DEPTH),
     "chaos.z0": Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
     "chaos.beta": FROM_0_TO_1,
     "chaos.target": BETWEEN_0_AND_1,
     "chaos.scale": ABOVE_0,
     "chaos.cut": Range("two numbers, low < high", lambda v: v is None or v[0] < v[1]),
     "chaos.taps": Range("different names", lambda v: len(set(v)) == len(v)),
-    "chaos.substeps": WHOLE_FROM_1,
-    "patience": FROM_0,
+    "chaos.substeps": _from(1, _MAX_EVERY),
+    "patience": _from(0, _MAX_EVERY),
     "loss_limit": Range("above 1, or 0", lambda v: v > 1 or v == 0),
     "loss.lam": FROM_0_TO_1,
     "loss.smoothing": FROM_0_BELOW_1,
@@ -77,10 +96,10 @@ RANGES: dict[str, Range] = {
     "optimizer.weight_decay": FROM_0,
     "optimizer.layer_decay": Range("above 0 and at most 1", lambda v: 0 < v <= 1),
     "optimizer.warmup_epochs": FROM_0,
-    "optimizer.step_epochs": WHOLE_FROM_1,
+    "optimizer.step_epochs": _from(1, _MAX_EPOCHS),
     "optimizer.step_factor": ABOVE_0,
     "optimizer.clip": Range("above 0, or None", lambda v: v is None or v > 0),
-    "optimizer.accumulate": WHOLE_FROM_1,
+    "optimizer.accumulate": _from(1, _MAX_SIZE),
     "optimizer.eps_root": FROM_0,
     "optimizer.ema": FROM_0_BELOW_1,
     "optimizer.sam_radius": FROM_0,

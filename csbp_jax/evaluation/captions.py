@@ -91,7 +91,7 @@ def _robustness(result: dict[str, Any]) -> str:
 
 
 def _sweep(settings: pathlib.Path) -> str:
-    files.check_regular(settings)
+    files.check_regular(settings, files.MAX_SMALL_BYTES)
     with open(settings, newline="") as file:
         rows = list(csv.DictReader(file))
     seeds = sorted({int(row["members"]) - int(row["diverged"]) for row in rows})

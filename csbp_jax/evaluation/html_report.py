@@ -131,7 +131,7 @@ def figures(folder: pathlib.Path) -> list[str]:
             continue  # a link would put any file of this machine on the page
         name = file.relative_to(folder / "figures").with_suffix("").as_posix()
         alt, text = html.escape(name), html.escape(captions.caption(folder, name))
-        data = base64.b64encode(file.read_bytes()).decode()
+        data = base64.b64encode(files.read_bytes(file)).decode()
         elements.append(
             f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
         )
@@ -200,7 +200,7 @@ def _parsed(file: pathlib.Path, parse: Callable[[list[dict[str, str]]], Parsed])
     Raises:
       ConfigError: it cannot be read, as after another program has saved it in its own form, or is not a regular file.
     """
-    files.check_regular(file)
+    files.check_regular(file, files.MAX_SMALL_BYTES)
     try:
         with open(file, newline="") as opened:
             rows = list(csv.DictReader(opened))

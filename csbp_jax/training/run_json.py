@@ -21,20 +21,26 @@ REPAIR = "restore it from a copy, or train again"
 """Remedies for a damaged ``config.json``, of commands that train and of those that only read a run."""
 
 
-def read_json(file: pathlib.Path, is_valid: Callable[[dict[str, Any]], bool], remedy: str) -> dict[str, Any]:
+def read_json(
+    file: pathlib.Path,
+    is_valid: Callable[[dict[str, Any]], bool],
+    remedy: str,
+    most: int = files.MAX_SMALL_BYTES,
+) -> dict[str, Any]:
     """Read a JSON object, without its seal.
 
     Args:
       file: the file.
       is_valid: whether the content has all keys that are read from it, with values of the right types.
       remedy: what to do about a damaged file.
+      most: bytes that it may have.
 
     Raises:
-      ConfigError: the file cannot be read, is not a regular one, or was changed after it was written.
+      ConfigError: the file cannot be read, is not a regular one or too large, or was changed after it was written.
     """
-    files.check_regular(file)
+    text = files.read_bytes(file, most)
     try:
-        content = seals.parse(file.read_bytes())
+        content = seals.parse(text)
     except seals.Changed:
         raise ConfigError(
             f"{file}: was damaged or edited, its {seals.KEY} differs; {remedy}; "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import get_type_hints
 
 import pytest
 
@@ -11,6 +12,7 @@ from csbp_jax.config import (
     Config,
     ConfigError,
     Data,
+    Loss,
     Model,
     Neuron,
     Optimizer,
@@ -75,17 +77,45 @@ BAD = {
 }
 
 
+# So large that arrays of such a size, or loops of such a length, cannot be.
+TOO_LARGE = {
+    "epochs": 10**18,
+    "batch_size": 2**62,
+    "model.time_steps": 10**9,
+    "model.features": (10**12, 2, 2),
+    "model.classes": 10**18,
+    "model.input_shape": (100_000, 100_000, 1),
+    "model.width": 1e300,
+    "data.size": (100_000, 100_000),
+}
+
+
 def with_field(config, name, value):
     head, _, rest = name.partition(".")
     return dataclasses.replace(config, **{head: with_field(getattr(config, head), rest, value) if rest else value})
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_an_impossible_value_is_refused_by_the_name_of_its_field(name):
-    config = with_field(configs.load("digits"), name, BAD[name])
+@pytest.mark.parametrize("name, value", [*BAD.items(), *TOO_LARGE.items()])
+def test_an_impossible_value_is_refused_by_the_name_of_its_field(name, value):
+    config = with_field(configs.load("digits"), name, value)
     with pytest.raises(ConfigError) as error:
         check(config)
     assert str(error.value).startswith(f"{name}: ") and "\n" not in str(error.value)
+
+
+WHOLE = {
+    f"{prefix}{field}": hint
+    for prefix, kind in (("", Config), ("data.", Data), ("model.", Model), ("model.neuron.", Neuron),
+                         ("chaos.", Chaos), ("loss.", Loss), ("optimizer.", Optimizer))
+    for field, hint in get_type_hints(kind).items()
+    if hint in (int, int | None)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_whole_number_has_an_upper_bound(name):
+    with pytest.raises(ConfigError, match=rf"^{name}: "):
+        check(with_field(configs.load("digits"), name, 2**62))
 
 
 @pytest.mark.parametrize("name", configs.NAMES)
@@ -132,7 +162,7 @@ def test_integer_neurons_may_fire_several_times_in_a_time_step():
 def test_the_order_of_a_psn_has_an_end():
     """Each of its time steps is traced."""
     check(replaced(Config(), "model.neuron.order", 1000))
-    with pytest.raises(ConfigError, match=r"model.neuron.order: 1001 is not possible; allowed is from 1 to 1000"):
+    with pytest.raises(ConfigError, match=r"model.neuron.order: 1001 is not possible; allowed is from 1 to 1,000"):
         check(replaced(Config(), "model.neuron.order", 1001))
 
 

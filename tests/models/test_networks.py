@@ -193,10 +193,13 @@ def test_an_option_that_a_network_lacks_is_an_error(model, message):
             Model("sew_7b", drop_path=0.1, connect="iand"),
             "model.drop_path: 0.1 is not possible with model.connect iand, .*; set model.connect to add, or",
         ),
-        (Model(width=0.0), "model.width: 0.0 is not possible; allowed is above 0, or None"),
+        (Model(width=0.0), "model.width: 0.0 is not possible; allowed is above 0 and at most 1000, or None"),
         (Model(dropout=1.0), "model.dropout: 1.0 is not possible; allowed is at least 0 and below 1, or None"),
-        (Model(features=()), r"model.features: \(\) is not possible; allowed is 1 to 1000 positive whole numbers, or"),
-        (Model(features=(1,) * 1001), r"model.features: \(1, .* is not possible; allowed is 1 to 1000 positive"),
+        (
+            Model(features=()),
+            r"model.features: \(\) is not possible; allowed is 1 to 1000 whole numbers from 1 to 10,000,000, or",
+        ),
+        (Model(features=(1,) * 1001), r"model.features: \(1, .* is not possible; allowed is 1 to 1000 whole"),
         (Model(norm="layer"), "model.norm: 'layer' is not possible"),  # type: ignore[arg-type]  # refused at run time
         (
             Model(neuron=Neuron(learn="layer", decay=1.0)),

@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import follow as following
-from csbp_jax.evaluation import outputs
 from csbp_jax.evaluation.trackers import mlflow, trackio, wandb
 from csbp_jax.evaluation.trackers.run import SourceRun, TrackedRun
 from csbp_jax.runtime import files, seals
@@ -60,7 +59,7 @@ def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folde
         raise ConfigError(f"{folder}: another process tracks this run (--to {to})") from None
 
     content = run_json.read_config(folder, run_json.REPAIR)
-    outputs.check_links(folder, "track")
+    files.check_links(folder, "track")
     file = folder / "track" / f"{to}.json"
     file.parent.mkdir(exist_ok=True)
     with files.locked(file.with_suffix(".lock"), on_wait=refuse):

@@ -1,6 +1,7 @@
 """Checkpoints: whatever part of one is damaged, that is found; the newest whole one is used; a failure is one line."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from csbp_jax.config import CheckpointError
-from csbp_jax.runtime import multihost
+from csbp_jax.runtime import multihost, seals
 from csbp_jax.training.checkpoint import checkpoint, location, manifest
 from tests.support.matching import search
 
@@ -106,11 +107,39 @@ def test_random_damages_are_all_found(saved, tmp_path, times):
     assert len(files) >= 5
 
 
-def test_a_manifest_that_is_a_pipe_is_not_waited_for(saved, tmp_path):
+def link_to(target):
+    return lambda path: path.symlink_to(target)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, link_to("/dev/zero"), link_to(".")], ids=["pipe", "device", "folder"])
+@pytest.mark.parametrize("name", ["manifest.json", "_METADATA", "d/unlisted"])
+def test_a_file_that_is_none_is_not_opened(saved, tmp_path, name, make):
     copy = shutil.copytree(saved / "11", tmp_path / "11")
-    (copy / "manifest.json").unlink()
-    os.mkfifo(copy / "manifest.json")
-    assert manifest.verify(copy) == "manifest.json is not a regular file"
+    (copy / name).unlink(missing_ok=True)
+    make(copy / name)
+    assert manifest.verify(copy) == f"{name} is not a regular file, but a folder, pipe or device"
+
+
+NOT_ITS_OWN = "manifest.json names {}, which is not in its folder"
+
+
+@pytest.mark.parametrize("listed, problem", [
+    ({"/dev/zero": {"bytes": 1, "sha256": "0"}}, NOT_ITS_OWN.format("/dev/zero")),
+    ({"d/../../x": {"bytes": 1, "sha256": "0"}}, NOT_ITS_OWN.format("d/../../x")),
+    *((listed, "manifest.json is damaged") for listed in ([], 5, None, {"_METADATA": 5}, {"_METADATA": {}})),
+])  # fmt: skip
+def test_a_manifest_names_files_of_its_folder(saved, tmp_path, listed, problem):
+    copy = shutil.copytree(saved / "11", tmp_path / "11")
+    content = json.loads((copy / "manifest.json").read_bytes()) | {"files": listed}
+    del content["sha256"]
+    seals.write_json(copy / "manifest.json", content)
+    assert manifest.verify(copy) == problem
+
+
+def test_a_manifest_that_is_too_large_is_not_read(saved, tmp_path):
+    copy = shutil.copytree(saved / "11", tmp_path / "11")
+    os.truncate(copy / "manifest.json", 2**26 + 1)
+    assert "manifest.json: has 67,108,865 bytes; allowed are 67,108,864" in str(manifest.verify(copy))
 
 
 @pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
