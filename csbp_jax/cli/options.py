@@ -4,13 +4,11 @@ Each command is a dataclass: its fields are the options, their annotations (opti
 value.
 """
 
-import ast
 import contextlib
 import dataclasses
 import difflib
-import inspect
+import functools
 import io
-import itertools
 import os
 import pathlib
 import re
@@ -25,7 +23,6 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from csbp_jax import configs
 from csbp_jax.cli.option_types import (
-    NUMBERS,
     POSITIONALS,
     ConfigFields,
     Files,
@@ -35,8 +32,8 @@ from csbp_jax.cli.option_types import (
     expand_path,
     run_or_address,
 )
-from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, Neuron, check, flatten, replaced
-from csbp_jax.config.validation import RANGES
+from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
+from csbp_jax.config.validation import allowed_range, check_value
 from csbp_jax.training import plugin_file
 from csbp_jax.training.plugins import Own
 
@@ -163,46 +160,40 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
 
     output = io.StringIO()
     defaults = {} if default is None else {"default": default}
-    # Only for the help, so that parsing does not depend on it.
-    ranges = _registry_with_ranges() if set(argv) & {*HELP} else contextlib.nullcontext()
     try:
-        with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output), ranges:
-            return tyro.cli(kind, args=argv, prog=prog, registry=NUMBERS, **defaults)  # type: ignore[call-overload, no-any-return]  # kind is a dataclass
+        with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output):
+            options: Options = tyro.cli(kind, args=argv, prog=prog, registry=_REGISTRY, **defaults)  # type: ignore[call-overload]  # kind is a dataclass
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         # An event that this version of tyro does not describe.
         raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} --help lists all") from None
+    for name, hint in get_type_hints(kind, include_extras=True).items() if kind is not Config else ():
+        if allowed_range(hint):
+            check_value(f"--{name.replace('_', '-')}", getattr(options, name), hint)
+    return options
 
 
-def _registry_with_ranges() -> ConstructorRegistry:
-    """Return tyro's rules with one more: the help of a config's field ends with its range."""
-    registry = ConstructorRegistry()
-    sections = {type(value): f"{name}." for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)}
-    sections |= {Config: "", Neuron: "model.neuron."}
+_REGISTRY = ConstructorRegistry()
+_IS_READ = object()  # marks a class that the rule below looks up among all rules, of which it is one
 
-    @registry.struct_rule
-    def _(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type not in sections:
-            return None
-        definition = next(iter(ast.parse(inspect.getsource(info.type)).body))
-        docs = {}
-        for field, doc in itertools.pairwise(getattr(definition, "body", [])):
-            match field, doc:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    docs[name] = " ".join(text.split())
-        hints = get_type_hints(info.type)
-        fields = []
-        for name, doc in docs.items():
-            allowed = RANGES.get(sections[info.type] + name)
-            text = f"{doc} Allowed: {allowed.words}." if allowed else doc
-            fields.append(StructFieldSpec(name, hints[name], getattr(info.default, name), text))
-        for name, hint in hints.items():
-            if name not in docs:  # a section
-                fields.append(StructFieldSpec(name, hint, getattr(info.default, name)))
-        return StructConstructorSpec(info.type, tuple(fields))
 
-    return registry
+@_REGISTRY.struct_rule
+def _with_ranges(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Read a class as tyro does; the help of a field ends with its range."""
+    if _IS_READ in info.markers:
+        return None
+    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _IS_READ)))
+    if not isinstance(spec, StructConstructorSpec):
+        return None
+    fields = [dataclasses.replace(field, helptext=functools.partial(_help, field)) for field in spec.fields]
+    return dataclasses.replace(spec, fields=tuple(fields))
+
+
+def _help(field: StructFieldSpec) -> str | None:
+    text, allowed = field.helptext() if callable(field.helptext) else field.helptext, allowed_range(field.type)
+    sentence = " ".join((text or "").split())  # tyro keeps some of the source's line breaks
+    return f"{sentence.rstrip('.')}. Allowed: {allowed.words}." if allowed else sentence or None
 
 
 def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
