@@ -17,8 +17,8 @@ import jax
 import pytest
 
 import csbp_jax
-from csbp_jax import __main__, configs, data
-from csbp_jax.cli import listing, main, options
+from csbp_jax import __main__, configs, data, models
+from csbp_jax.cli import main, options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron, replaced, to_json
@@ -26,6 +26,7 @@ from csbp_jax.config.schema import AugmentName
 from csbp_jax.config.validation import HINTS, allowed_range
 from csbp_jax.data.device import transform
 from csbp_jax.evaluation import evaluate
+from csbp_jax.models import norms
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.sweep import grid
 from tests.support.matching import search
@@ -291,7 +292,7 @@ def test_help_describes_each_tensor_of_a_layer_and_says_that_frames_are_stretche
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     taps, size = (text.partition(f" {field} ")[2].partition(" --")[0] for field in ("--chaos.taps", "--data.size"))
     described = set(re.findall(r"(\w+)(?= \()", taps))
-    assert {kind.split(", ")[-1] for kind in listing.TAPS} <= described
+    assert {kind.split(", ")[-1] for kind in taps.TAPS} <= described
     assert "stretched" in size and "aspect ratio" in size
 
 
@@ -428,10 +429,10 @@ def test_list_shows_all_names(capsys):
     model, neuron = get_type_hints(Model), get_type_hints(Neuron)
     norm = get_args(get_args(model["norm"])[0])
     assert {*data.NAMES, *configs.NAMES, *get_args(model["name"]), *get_args(neuron["surrogate"]), *norm} <= {*words}
-    assert {*listing.NEURONS} == {*get_args(neuron["name"])} <= {*words}
-    assert {*listing.NETWORKS} == {*get_args(model["name"])} and {*listing.NORMS} == {*norm}
+    assert {*models.NEURONS} == {*get_args(neuron["name"])} <= {*words}
+    assert {*models.NETWORKS} == {*get_args(model["name"])} and {*norms.NORMS} == {*norm}
     assert {"conv", "current", "membrane_pre"} <= {*words}
-    assert {*listing.AUGMENTATIONS} == {*get_args(AugmentName)} <= {*words}
+    assert {*transform.AUGMENTATIONS} == {*get_args(AugmentName)} <= {*words}
 
 
 def test_list_shows_the_network_and_the_time_steps_of_every_preset(capsys):
@@ -444,7 +445,7 @@ def test_list_shows_the_network_and_the_time_steps_of_every_preset(capsys):
 
 
 def test_list_says_for_which_data_an_augmentation_is():
-    for name, words in listing.AUGMENTATIONS.items():
+    for name, words in transform.AUGMENTATIONS.items():
         kinds = words.rpartition("; ")[2]
         assert ("images" in kinds) == (name in transform.ON_HOST or name in transform._MIX), name
         assert ("events" in kinds) == (name in transform._ON_EVENTS or name in transform._MIX), name
