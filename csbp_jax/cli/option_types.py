@@ -115,8 +115,20 @@ SeriesFile = Positional[
 ]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
 Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
-POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrNetworks, RunsOrSweep, Files, SeriesFile, SweepDir, Networks)
-"""Arguments without a name."""
+ARGUMENTS = (
+    (ConfigFields, "DATASET|FILE.py"),
+    (Run, "RUN"),
+    (RunDir, "RUN"),
+    (Repository, "USER/NAME"),
+    (Runs, "RUN ..."),
+    (RunsOrNetworks, "RUN ..."),
+    (RunsOrSweep, "RUN|SWEEP ..."),
+    (Files, "FILE ..."),
+    (SeriesFile, "RUN|FILE.csv"),
+    (SweepDir, "SWEEP"),
+    (Networks, "[NETWORK ...]"),
+)
+"""What a usage line calls each type of argument without a name."""
 
 Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
 WeightsOf = Annotated[

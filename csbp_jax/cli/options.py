@@ -23,7 +23,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from csbp_jax import configs
 from csbp_jax.cli.option_types import (
-    POSITIONALS,
+    ARGUMENTS,
     ConfigFields,
     Files,
     Runs,
@@ -40,6 +40,9 @@ from csbp_jax.training.plugins import Own
 HELP = ("-h", "--help")
 
 Options = TypeVar("Options")
+
+Command = tuple[type[Any], str | Callable[[Sequence[str]], None]]
+"""A command: a dataclass with its options, and the function that runs it, or the path of one that takes the options."""
 
 
 def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tuple[Options, Config, Own]:
@@ -84,6 +87,11 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
     return options, expanded, own
 
 
+def usage(kind: Any) -> str:
+    """Return the arguments of a command that have no name, such as ``RUN FILE ...``."""
+    return " ".join(words for field in dataclasses.fields(kind) for hint, words in ARGUMENTS if field.type == hint)
+
+
 def is_given(option: str, argv: Sequence[str]) -> bool:
     """Return whether an option is among the arguments, as ``--option VALUE`` or ``--option=VALUE``.
 
@@ -124,6 +132,9 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
         if field.type in (Runs, RunsOrNetworks, RunsOrSweep, Files):
             expand = run_or_address if field.type == RunsOrNetworks else expand_path
+            if not getattr(parsed, field.name):
+                name = usage(kind).split()[-2].partition("|")[0]
+                raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
             try:
                 expanded[field.name] = tuple(map(expand, getattr(parsed, field.name)))
             except ValueError as error:
@@ -232,7 +243,7 @@ def _names(kind: Any) -> list[str]:
     for field in () if kind is Config else dataclasses.fields(kind):
         if field.type == ConfigFields:
             names += flatten(Config())
-        elif field.type not in POSITIONALS:
+        elif all(field.type != hint for hint, _ in ARGUMENTS):
             names.append(field.name.strip("_"))
     return [f"--{name.replace('_', '-')}" for name in names]
 
