@@ -46,7 +46,7 @@ summary { cursor: pointer; }
 
 
 def write(
-    folders: str | pathlib.Path | Sequence[str | pathlib.Path],
+    runs: str | pathlib.Path | Sequence[str | pathlib.Path],
     out: str | pathlib.Path | None = None,
     *,
     control: str | pathlib.Path | None = None,
@@ -55,7 +55,7 @@ def write(
     """Write the report of finished runs, or of one sweep, completely or not at all, and return its path.
 
     Args:
-      folders: of runs, or one, compared with each other if there are several; or of a sweep.
+      runs: folders of runs, or one, compared with each other if there are several; or of a sweep.
       out: the file; by default ``report.html`` in the first folder, or in ``evaluation/RUN`` if that cannot be written.
       control: directory of a run, which is compared as well; see :func:`csbp_jax.evaluation.compare.settings`.
       margin: see there.
@@ -64,7 +64,7 @@ def write(
       ConfigError: no folder, one is not a finished run or sweep, a sweep is among several, or a control or margin has
         no two runs to compare.
     """
-    paths = files.as_paths(folders)
+    paths = files.as_paths(runs)
     if not paths:
         raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP")
     first = paths[0]
@@ -76,14 +76,14 @@ def write(
             )
         title, sections = f"Sweep {first.resolve().name}", _sweep_sections(first)
     else:
-        runs, control_run = compare.read_with_control(paths, control)
-        if len(runs) == 1 and (control is not None or margin is not None):
+        finished, control_run = compare.read_with_control(paths, control)
+        if len(finished) == 1 and (control is not None or margin is not None):
             raise ConfigError("RUN: --control and --margin are for two or more runs; write csbp_jax report RUN RUN ...")
-        names = ", ".join(run.folder.resolve().name for run in runs[:3])
-        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+        names = ", ".join(run.folder.resolve().name for run in finished[:3])
+        more = f" and {len(finished) - 3} more" if len(finished) > 3 else ""
         title, sections = (
-            f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}",
-            _run_sections(runs, control_run, margin),
+            f"{'Run' if len(finished) == 1 else 'Runs'} {names}{more}",
+            _run_sections(finished, control_run, margin),
         )
     file = pathlib.Path(out) if out else output_folder(first) / "report.html"
     files.write_bytes(file, page(title, sections).encode(errors="backslashreplace"))  # paths may not be UTF-8

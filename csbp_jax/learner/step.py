@@ -42,12 +42,9 @@ def make_recipe(
       term: replaces the config's chaos term; called like ``chaos.term``.
 
     Raises:
-      ConfigError: the config has sub-steps together with accumulated gradients.
+      ConfigError: a value of the config is not allowed.
     """
-    if config.chaos.substeps > 1 and config.optimizer.accumulate > 1:
-        raise ConfigError(
-            f"chaos.substeps: {config.chaos.substeps} is not possible with optimizer.accumulate above 1; set it to 1"
-        )
+    check(config)
     value_and_grad: sharpness.ValueAndGrad = objective.value_and_grad
     if config.chaos.substeps > 1:
         value_and_grad = substeps.substep_value_and_grad
@@ -166,14 +163,13 @@ def make(
     ``eval_step(state, batch) -> sums``. ``init`` draws the weights; it does not read the config's ``weights``.
 
     Raises:
-      ConfigError: a value of the config is not allowed, ``model.init_rate`` is set, for which there are no examples
-        here, or ``chaos.unit`` is "flip", which no batch measures here.
+      ConfigError: a value of the config is not allowed, or ``model.init_rate`` is set, for which there are no
+        examples here.
     """
     if config.model.init_rate is not None:
         raise ConfigError(
             "model.init_rate: learner.make has no examples to measure rates on; take make_recipe, init and calibrate"
         )
-    check(config)
     recipe = make_recipe(model, tx, loss, config, steps_per_epoch, term)
     return (
         lambda key, hparams=None: init(recipe, key, hparams),

@@ -212,7 +212,7 @@ def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
     stopped = shutil.copytree(swept, tmp_path / "stopped")
     (stopped / "members.csv").unlink()
     for words, message in {
-        (): "RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP",
+        (): "RUN: missing; write csbp_jax report RUN|SWEEP ...",
         ("nowhere",): "nowhere: there is no such directory",
         (runs[0], swept): "is a sweep, whose settings are compared in its own tables",
         (stopped,): "is not a finished sweep; repeat the command that started it to resume it",

@@ -33,6 +33,25 @@ _ON_EVENTS: dict[str, augment.Augmentation] = {
     "cutout": augment.per_example(augment.cutout),
     "batch_crop_flip": augment.batch_crop_flip,
 }
+AUGMENTATIONS = {
+    "crop": "random crop of the image padded with 4 black pixels; images and events",
+    "flip": "mirrored left to right with probability 1/2; images and events",
+    "cutout": "a square without content; images and events",
+    "autoaugment": "one of 25 pairs of operations (policy for CIFAR-10); images",
+    "randaugment": "random operations of one strength; images",
+    "random_erasing": "a random rectangle without content; images",
+    "resized_crop": "random crop of 8 to 100 % of the area, resized; images",
+    "roll": "cyclic shift; events",
+    "rotate": "rotation; events",
+    "shear": "shear; events",
+    "event_drop": "some events are dropped; events",
+    "nda": "one of roll, rotate and shear; events",
+    "batch_crop_flip": "one crop and flip for the whole batch; events",
+    "mixup": "two examples are blended, and their labels; images, events and sound",
+    "cutmix": "a rectangle is of another example, and labels by area; images and events",
+}
+"""All augmentations, and for which data they are, in words."""
+
 _ENCODERS = {"direct": encode.direct, "rate": encode.rate, "latency": encode.latency}
 
 # Mean and standard deviation of each channel over the training split, for brightness in [0, 1].

@@ -202,7 +202,6 @@ LINES = {
     "": "RUN: missing; write csbp_jax robustness RUN ...",
     "RUN --only nois": "--only: there is no perturbation 'nois'; perhaps you meant noise",
     "RUN --examples 0": "--examples: '0' is not possible",
-    "RUN --seed -1": "--seed: -1 is not possible; allowed are whole numbers from 0",
     "RUN --margin 0": "--margin: '0' is not possible",
     "RUN RUN": "is the folder of two of these runs",
     "nowhere": "nowhere: there is no such directory",
