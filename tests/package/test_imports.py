@@ -50,9 +50,10 @@ THIRD_PARTIES = {
     "safetensors": ("export", "evaluation.published"),
     "huggingface_hub": ("evaluation.hub", "export.hub"),
     "tensorboardX": ("evaluation.tensorboard",),
-    "wandb": ("evaluation.trackers.wandb",),
-    "mlflow": ("evaluation.trackers.mlflow",),
-    "trackio": ("evaluation.trackers.trackio",),
+    # Imported by name in evaluation.trackers.
+    "wandb": (),
+    "mlflow": (),
+    "trackio": (),
     "chex": (),
     "experiments": (),
     "examples": (),
