@@ -44,6 +44,7 @@ THIRD_PARTIES = {
     "fsspec": ("training.checkpoint",),
     "matplotlib": ("reporting",),
     "rich": ("reporting",),
+    "jinja2": ("evaluation.html_report",),
     "tyro": ("cli",),
     "filelock": ("runtime",),
     "nir": ("weights.nir_file", "weights.nir_nodes", "export"),
