@@ -44,7 +44,7 @@ THIRD_PARTIES = {
     "fsspec": ("training.checkpoint",),
     "matplotlib": ("reporting",),
     "rich": ("reporting",),
-    "jinja2": ("evaluation.html_report",),
+    "jinja2": ("evaluation.html_report", "export.model_card"),
     "tyro": ("cli",),
     "filelock": ("runtime",),
     "nir": ("weights.nir_file", "weights.nir_nodes", "export"),
