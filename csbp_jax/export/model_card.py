@@ -31,6 +31,33 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
     """
     result = run_json.read_result(source) if (source / "result.json").exists() else {}
     name, data = repository.partition("/")[2], "own" if run.own.data else run.config.data.name
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("csbp_jax.export", ""),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("model_card.md.jinja").render(
+        metadata=_metadata(run, result, name, data, client),
+        name=name,
+        repository=repository,
+        run=run,
+        config=run.config,
+        data=data,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(run.variables["params"])),
+        training=_training(run),
+        labels=WEIGHTS_LABELS,
+        result=result,
+        accuracies=[_accuracies(label, result[kind]) for kind, label in WEIGHTS_LABELS.items() if kind in result],
+        energy=_energy(run, source),
+        file=CONFIG,
+        code=COPY,
+        version=__version__,
+    )
+
+
+def _metadata(run: RestoredRun, result: dict[str, Any], name: str, data: str, client: Any) -> str:
     tasks = {**dict.fromkeys(("shd", "ssc", "fsdd"), "audio-classification"), "own": None}
     task = tasks.get(data, "image-classification")
     evaluations = []
@@ -47,37 +74,14 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
                 metric_name=f"test accuracy, n = {measured['test_count']}",
             )
         )
-    metadata = client.ModelCardData(
+    metadata: str = client.ModelCardData(
         library_name="csbp_jax",
         tags=["csbp_jax", "jax", "flax", "spiking-neural-network"],
         pipeline_tag=task,
         model_name=name,
         eval_results=evaluations or None,
-    )
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("csbp_jax.export", ""),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return templates.get_template("model_card.md.jinja").render(
-        metadata=metadata.to_yaml(),
-        name=name,
-        repository=repository,
-        run=run,
-        config=run.config,
-        data=data,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(run.variables["params"])),
-        training=_training(run),
-        labels=WEIGHTS_LABELS,
-        result=result,
-        accuracies=[_accuracies(label, result[kind]) for kind, label in WEIGHTS_LABELS.items() if kind in result],
-        energy=_energy(run, source),
-        file=CONFIG,
-        code=COPY,
-        version=__version__,
-    )
+    ).to_yaml()
+    return metadata
 
 
 def _training(run: RestoredRun) -> str:
