@@ -70,13 +70,13 @@ def write(
             )
         title, sections = f"Sweep {first.resolve().name}", [_sweep_section(first)]
     else:
-        runs, control_run = compare.read_with_control(paths, control)
-        if len(runs) == 1 and (control is not None or margin is not None):
+        finished, control_run = compare.read_with_control(paths, control)
+        if len(finished) == 1 and (control is not None or margin is not None):
             raise ConfigError("RUN: --control and --margin are for two or more runs; write csbp_jax report RUN RUN ...")
-        names = ", ".join(run.folder.resolve().name for run in runs[:3])
-        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-        title = f"{'Run' if len(runs) == 1 else 'Runs'} {names}{more}"
-        sections = list(_run_sections(runs, control_run, margin))
+        names = ", ".join(run.folder.resolve().name for run in finished[:3])
+        more = f" and {len(finished) - 3} more" if len(finished) > 3 else ""
+        title = f"{'Run' if len(finished) == 1 else 'Runs'} {names}{more}"
+        sections = list(_run_sections(finished, control_run, margin))
     file = pathlib.Path(out) if out else output_folder(first) / "report.html"
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("csbp_jax.evaluation", ""),

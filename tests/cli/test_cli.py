@@ -109,7 +109,7 @@ def test_errors_are_one_line_with_exit_code_2(line, capsys, tmp_path, monkeypatc
 def test_a_command_uses_all_of_its_options(command):
     kind, function = COMMANDS[command]
     if isinstance(function, str):
-        used = inspect.signature(pkgutil.resolve_name(function)).parameters
+        used = [*inspect.signature(pkgutil.resolve_name(function)).parameters]
     else:
         used = re.findall(r"\boptions\.(\w+)", inspect.getsource(function))
     assert {field.name for field in dataclasses.fields(kind)} - {"config"} <= {*used}
