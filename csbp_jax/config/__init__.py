@@ -2,6 +2,7 @@
 
 from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, one_line, suggestion
 from csbp_jax.config.forms import flatten, from_json, replaced, run_name, to_json
+from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
     AugmentName,
@@ -13,7 +14,7 @@ from csbp_jax.config.schema import (
     Neuron,
     Optimizer,
 )
-from csbp_jax.config.validation import check
+from csbp_jax.config.validation import check, check_rules
 
 __all__ = [
     "NETWORK_OPTIONS",
@@ -29,7 +30,9 @@ __all__ = [
     "Model",
     "Neuron",
     "Optimizer",
+    "Rule",
     "check",
+    "check_rules",
     "escaped",
     "flatten",
     "from_json",

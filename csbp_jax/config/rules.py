@@ -156,7 +156,7 @@ RULES = (
         "multiples of optimizer.accumulate times model.norm_groups",
     ),
 )
-"""All rules between fields."""
+"""The rules between fields; those with facts of the data or the machine are where these become known."""
 
 
 def refusal(field: str, value: Any, allowed: str, others: dict[str, Any] | None = None, why: str = "") -> ConfigError:

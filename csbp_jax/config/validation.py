@@ -3,12 +3,12 @@
 import dataclasses
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.forms import flatten
 from csbp_jax.config.ranges import Range
-from csbp_jax.config.rules import RULES, refusal
+from csbp_jax.config.rules import RULES, Rule, refusal
 from csbp_jax.config.schema import Config
 
 
@@ -54,11 +54,20 @@ def check(config: Config) -> Config:
     flat = flatten(config)
     for name, hint in HINTS.items():
         check_value(name, flat[name], hint)
-    for rule in RULES:
-        others = {name: flat[name] for name in rule.others}
-        if not rule.allows(flat[rule.field], *others.values()):
-            raise refusal(rule.field, flat[rule.field], rule.words, others, rule.why)
+    check_rules(RULES, flat)
     return config
+
+
+def check_rules(rules: Iterable[Rule], values: Mapping[str, Any]) -> None:
+    """Check rules between fields, and facts of the data or the machine, of which ``values`` holds those that they name.
+
+    Raises:
+      ConfigError: as :func:`check`.
+    """
+    for rule in rules:
+        others = {name: values[name] for name in rule.others}
+        if not rule.allows(values[rule.field], *others.values()):
+            raise refusal(rule.field, values[rule.field], rule.words, others, rule.why)
 
 
 def _fits(value: Any, hint: Any) -> bool:

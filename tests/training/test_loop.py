@@ -334,10 +334,10 @@ def test_an_address_in_place_of_a_directory_is_refused(tmp_path, monkeypatch):
 def test_wrong_sizes_and_taps_leave_no_folder(tmp_path):
     chaos = dataclasses.replace(SMALL.chaos, taps=("conv7.norm",))
     for changes, message in (
-        ({"batch_size": 30}, r"batch_size: 30 .* multiples of 8"),
-        ({"batch_size": 4096}, r"batch_size: 4096 .* at most 1258, the number of training examples of digits"),
+        ({"batch_size": 30}, r"batch_size: 30 .* with devices of a batch 8"),
+        ({"batch_size": 4096}, r"batch_size: 4096 .* with training examples 1258; allowed is at most"),
         ({"model": dataclasses.replace(SMALL.model, input_shape=(9, 9, 1))}, r"model.input_shape: \(9, 9, 1\)"),
-        ({"model": dataclasses.replace(SMALL.model, classes=5)}, r"model.classes: 5, but digits has 10"),
+        ({"model": dataclasses.replace(SMALL.model, classes=5)}, r"model.classes: 5 .* with classes of the data 10"),
         ({"chaos": chaos}, r"chaos.taps: this network has no conv7.norm; it has conv1.conv"),
     ):
         with pytest.raises(ConfigError, match=message):
