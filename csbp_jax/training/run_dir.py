@@ -91,7 +91,8 @@ def in_place(run: pathlib.Path) -> Iterator[Callable[[], None]]:
 
     def is_in_place() -> bool:
         try:
-            return os.path.samestat(os.fstat(directory), os.stat(run))
+            # An rm -r that meets a save leaves the directory, without its files.
+            return os.path.samestat(os.fstat(directory), os.stat(run)) and (run / "metrics.jsonl").exists()
         except OSError:
             return False
 

@@ -90,10 +90,18 @@ def replaced(folder):
     folder.mkdir()
 
 
+def emptied(folder):
+    """As ``rm -r`` does that meets a save."""
+    shutil.copytree(folder, folder.with_name("moved"))
+    for path in folder.iterdir():
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
 GONE = {
     "deleted": lambda folder: shutil.rmtree(folder.rename(folder.with_name("moved"))),
     "moved": lambda folder: folder.rename(folder.with_name("moved")),
     "replaced": replaced,
+    "emptied": emptied,
 }
 # Within the first epoch, after its save, and in the final test, which nothing is saved after.
 TIMES = (2, 5, 11)
