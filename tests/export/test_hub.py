@@ -234,7 +234,8 @@ def test_a_run_with_own_parts_from_python_is_not_sent_to_an_argument_that_push_l
 
 
 def test_paths_of_this_machine_are_not_published(run, tmp_path):
-    source = shutil.copytree(run, tmp_path / "run")
+    source = tmp_path / "published"  # unlike checkpoints, its weights do not say of which config they are
+    publication.write_folder(run, source, "user/net")
     content = seals.parse((source / "config.json").read_bytes())
     content["config"]["data"] |= {"name": "folder", "dir": "/home/name/secret/pictures"}
     content["config"] |= {"weights": "/home/name/secret/a.pth"}

@@ -620,7 +620,7 @@ def test_a_control_is_named_by_its_fields(tmp_path, nothing_trains):
         (["--control", "seed=0"], "--control: 'seed=0' is not possible, members are paired by their seeds"),
         (["--control", "chaos.z0=0 chaos.z0=1"], "--control: 'chaos.z0=1' is not possible, it is given twice"),
         (["--control", "chaos.z0=0"], "--control: chaos.z0=0.0: the grid has no such setting beside another"),
-        (["--margin", "101"], "--margin: '101' is not possible"),
+        (["--margin", "101"], "--margin: 101.0 is not possible"),
     ],
 )
 def test_impossible_controls_and_margins_are_refused_before_training(tmp_path, capsys, words, message):

@@ -1,6 +1,7 @@
 """The training loop: files of a run, determinism, resumption after a kill, divergence, refusals."""
 
 import collections
+import contextlib
 import dataclasses
 import gc
 import importlib.util
@@ -24,8 +25,8 @@ from csbp_jax import configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import hardware, multihost, sharding
-from csbp_jax.training import flip_meter, loop, metrics_log, run_json
+from csbp_jax.runtime import hardware, multihost, profiling, sharding
+from csbp_jax.training import loop, metrics_log, run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
@@ -367,18 +368,19 @@ def test_a_resumed_run_holds_its_state_once(finished, tmp_path, monkeypatch):
     def shapes(leaves):
         return collections.Counter(leaf.shape for leaf in leaves)
 
-    def before_step(*_):
-        def hook(step, state, batch):
-            if step == 3:
+    @contextlib.contextmanager
+    def counted(train_step, *_):
+        def step_once(state, batch):
+            if not counts:
                 gc.collect()
                 largest = max(jax.tree.leaves(state.params), key=lambda leaf: leaf.size)
                 held, alive = (shapes(leaves)[largest.shape] for leaves in (jax.tree.leaves(state), jax.live_arrays()))
-                counts.append((step, held, alive - before[largest.shape]))
-            return state
+                counts.append((int(state.step) + 1, held, alive - before[largest.shape]))
+            return train_step(state, batch)
 
-        return hook
+        yield step_once
 
-    monkeypatch.setattr(flip_meter, "before_step", before_step)
+    monkeypatch.setattr(profiling, "profiled", counted)
     folder = shutil.copytree(finished[0], tmp_path / "resumed")
     (folder / "result.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
