@@ -49,7 +49,7 @@ def measured(
     config, source = resolve(config, parts), parts["train"]
     steps_per_epoch = len(source) // config.batch_size
     probe = training_map.batches(config, source, 1)[0]
-    config = annealed(training_map.in_plain_units(config, probe, steps_per_epoch), options)
+    config = annealed(config, options)
     settings = {name: getattr(options, name) for name in ("map", "steps", "sequences", "exponents", "anneal_to")}
     settings |= {"config": to_json(config), "steps_per_epoch": steps_per_epoch}
     content = study.resume(parser, file, settings, {"conditions": {}, "data_marks": {}})

@@ -16,26 +16,12 @@ from typing import IO
 from csbp_jax import __version__, configs
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
+from csbp_jax.cli.options import usage as arguments
+from csbp_jax.cli.run_commands import call
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
-from csbp_jax.runtime import allocator, compilation_cache
+from csbp_jax.runtime import compilation_cache
 from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training.plugin_file import error_line
-
-_ARGUMENTS = {
-    "evaluate": "RUN",
-    "predict": "RUN FILE ...",
-    "inspect": "RUN",
-    "robustness": "RUN ...",
-    "export": "RUN",
-    "push": "RUN USER/NAME",
-    "compare": "RUN RUN ...",
-    "report": "RUN|SWEEP ...",
-    "tensorboard": "RUN ...",
-    "track": "RUN ...",
-    "series": "RUN|FILE.csv",
-    "best": "SWEEP",
-    "list": "[NETWORK ...]",
-}
 
 CLOSED_PIPE = 141
 """Exit code where the reader of the output has gone: 128 and SIGPIPE's number, as of other programs."""
@@ -67,7 +53,7 @@ def usage() -> str:
     ]
     for name, (options, _) in COMMANDS.items():
         summary = inspect.cleandoc(options.__doc__ or "").partition("\n")[0]
-        lines += [f"  csbp_jax {name} {_ARGUMENTS.get(name, 'DATASET|FILE.py')}", _wrapped(summary, "      ")]
+        lines += [f"  csbp_jax {name} {arguments(options)}", _wrapped(summary, "      ")]
     lines += ["", _wrapped(_EXIT_CODES), "", _wrapped(f"Data sets: {', '.join(configs.NAMES)}")]
     return "\n".join(lines)
 
@@ -88,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif command == "--version":
             print("csbp_jax", __version__)
         elif command in COMMANDS:
-            allocator.keep_freed_memory()
             compilation_cache.enable(os.environ, lambda message: print("csbp_jax:", message, file=sys.stderr))
-            _, run = COMMANDS[command]
+            kind, run = COMMANDS[command]
             with on_signals() if command in _LONG else contextlib.nullcontext():
-                run(argv[1:])
+                if isinstance(run, str):
+                    call(command, kind, run, argv[1:])
+                else:
+                    run(argv[1:])
         else:
             raise ConfigError(f"there is no command {command!r}; {suggestion(command, COMMANDS)} (csbp_jax --help)")
     except Diverged as error:

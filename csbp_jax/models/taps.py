@@ -31,6 +31,16 @@ MembraneTerm = Callable[[jax.Array, jax.Array], jax.Array]
 """``term(u [B, T, ...], spikes [B, T, ...])``: a scalar of a layer's membrane before reset and its spikes."""
 
 
+TAPS = {
+    "conv, dense": "output of the synapses, before the norm",
+    "norm": "after the norm: the neuron's input, unless another current is added",
+    "current": "the neuron's input, where it is a sum of currents",
+    "membrane": "membrane after the last time step and its reset",
+    "membrane_pre": "membrane before reset, at every time step",
+}
+"""Kinds of tensors that a layer has, in words."""
+
+
 @struct.dataclass
 class Aux:
     """Auxiliary outputs of a forward pass.

@@ -15,9 +15,9 @@ from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import allocator, files, hardware, multihost, profiling, seals
+from csbp_jax.runtime import files, hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped, current
-from csbp_jax.training import build, flip_meter, metrics_log, run_dir, run_json, selection
+from csbp_jax.training import build, metrics_log, run_dir, run_json, selection
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.compiled import CompiledRun, Splits, compile_run, initial_state, resolve
 from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
@@ -166,8 +166,6 @@ def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Cons
 
 def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str]:
     """Return the resolved config, the splits of its data, and their fingerprint."""
-    if jax.process_count() > 1 and (config.flip_every or config.chaos.unit == "flip"):
-        raise ConfigError("flip_every, chaos.unit: the flip ratio can be measured in one process only; set 0 and plain")
     check(config)
     if config.weights and not own.model:
         weights.verify(config)
@@ -228,7 +226,6 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
 
         # Start.
         if not start:
-            saved["state"] = flip_meter.with_plain_z0(run.flip_ratio, config, saved["state"], first_batch)
             # Without a term there is nothing to compare, and the program takes seconds to compile.
             norms = (
                 jax.tree.map(float, run.gradient_norms(saved["state"], first_batch))
@@ -236,8 +233,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                 else {"chaos": 0.0}
             )
             write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())
-            kicked = config.chaos.term == "cbp" and any(config.chaos.z0)
-            show_line(terminal.kicks(config.chaos.taps) if kicked else terminal.gradient_share(norms))
+            show_line(terminal.gradient_share(norms))
         peak = hardware.peak_flops()
         monitor = TrainingMonitor(
             config,
@@ -253,7 +249,6 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         train_step = stack.enter_context(
             profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", show_line)
         )
-        before_step = flip_meter.before_step(run.flip_ratio, config, monitor.record_flip_ratios)
         last_saved = (start, monitor.epochs)
 
         def save() -> None:
@@ -265,8 +260,6 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                 last_saved = position
 
         # Train.
-        # Not earlier: the compilation of the step takes its memory from the gaps that those before it have left.
-        stack.enter_context(allocator.filled_gaps())
         step = start
         try:
             for epoch in range(monitor.epochs + 1, config.epochs + 1):
@@ -277,8 +270,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                         break
                     step += 1
                     batch = monitor.timed_next(batches)
-                    state = before_step(step, saved["state"], batch)
-                    saved["state"], metrics = train_step(state, batch)
+                    saved["state"], metrics = train_step(saved["state"], batch)
                     monitor(metrics)
                 monitor.catch_up()
                 job.stop.raise_if_requested()

@@ -76,7 +76,7 @@ def find(
       and of :func:`suggest` ``suggested`` and ``steepest``.
 
     Raises:
-      ConfigError: a value is impossible, z is in units of the flip, the directory cannot be written, the first step is
+      ConfigError: a value is impossible, the directory cannot be written, the first step is
         not finite, or no rate lowered the loss.
     """
     console = make_console() if console is None else console
@@ -139,11 +139,6 @@ def smooth(losses: Iterable[float]) -> Iterator[float]:
 def _compiled(config: Config, own: Own, data_dir: str | pathlib.Path) -> CompiledRun:
     flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
     check(flat)
-    if flat.chaos.unit == "flip":
-        raise ConfigError(
-            "chaos.unit: flip is not possible here, where z would be measured at optimizer.lr and not at each rate; "
-            "give chaos.z0 in the plain unit, such as the z in metrics.jsonl of a run"
-        )
     if flat.weights and not own.model:
         weights.verify(flat)
     splits, _ = build.load_data(flat, own, data_dir)

@@ -16,7 +16,7 @@ from csbp_jax.training.run_json import is_number
 
 Row = dict[str, Any]
 
-_READ_KINDS = ["start", "train", "epoch", "flip", "first", "loss_high", "loss_normal", "never_fires", "always_fires"]
+_READ_KINDS = ["start", "train", "epoch", "first", "loss_high", "loss_normal", "never_fires", "always_fires"]
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
@@ -64,8 +64,6 @@ def _has_measurements(kind: str, row: Row) -> bool:
             return is_number(task) and is_number(chaos)
         case "epoch", {"epoch": int(), "validation_accuracy": accuracy}:
             return is_number(accuracy) and ("rates" not in row or _has_means(row))
-        case "flip", {"flip_ratio": dict()}:
-            return True
         case (("first" | "loss_high" | "loss_normal"), {"task_loss": task}):
             return is_number(task)
         case (("never_fires" | "always_fires"), {"layers": list(layers)}):

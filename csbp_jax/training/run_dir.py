@@ -171,7 +171,7 @@ def _check_or_write_config(
     elif any((run / name).exists() for name in ("checkpoints", "metrics.jsonl", "result.json")):
         raise ConfigError(f"{file}: missing, though the run has begun; start from scratch with FRESH=1 (--fresh)")
     else:
-        content = {"config": config, "data": data}
+        content = {"schema": run_json.SCHEMA, "config": config, "data": data}
         if classes:
             content["classes"] = list(classes)
         if own:

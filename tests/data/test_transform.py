@@ -316,7 +316,11 @@ def rejected(field, value, kind, allowed):
             r"^data.normalise: mean and standard deviation of digits are not known, only those of mnist, .*, imagenet$",
         ),
         (False, {"frames": 3}, r"^data.frames: 3 is not possible for still images; allowed is None$"),
-        (True, {"frames": 7}, r"^data.frames: 7 is not possible; allowed is up to model.time_steps \(6\)$"),
+        (
+            True,
+            {"frames": 7},
+            r"^data.frames: 7 is not possible with model.time_steps 6; allowed is up to model.time_steps$",
+        ),
         (
             True,
             {"frames": 1},
@@ -325,9 +329,13 @@ def rejected(field, value, kind, allowed):
         (
             True,
             {"augment": ("flip", "event_drop")},
-            r"^data.augment: event_drop works on counts, so it must come first$",
+            r"^data.augment: .* is not possible; allowed is event_drop first, for it works on counts$",
         ),
-        (True, {"resize": "nearest"}, r"^data.size: None, but data.resize is nearest; give a height and width$"),
+        (
+            True,
+            {"resize": "nearest"},
+            r"^data.size: None is not possible with data.resize nearest; allowed is a height and width$",
+        ),
     ],
 )
 def test_impossible_options_are_rejected_in_one_line(events, options, message):

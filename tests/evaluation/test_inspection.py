@@ -180,7 +180,6 @@ def test_operations_of_all_sizes_are_seen():
 WRONG = {
     "inspect": "RUN: missing; write csbp_jax inspect RUN",
     "inspect {run} --layer conv9": "inspect: this network has no conv9; it has conv1, conv2",
-    "inspect {run} --examples 0": "--examples: '0' is not possible; allowed is a positive whole number",
     "inspect {run} --split some": "--split: 'some' is not possible; allowed are test, validation, train",
 }
 

@@ -10,9 +10,9 @@ import pytest
 from csbp_jax import configs
 from csbp_jax.config import from_json, to_json
 from experiments import curves, study
+from tests.support import shared_programs, small_run
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
-OLD_RUN = pathlib.Path(__file__).parents[1] / "data" / "previous_layout" / "finished"
 
 
 def run(accuracy):
@@ -28,8 +28,10 @@ def test_conditions_differ_in_the_chaos_term_only():
     assert drift == dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, term="drift"))
 
 
-def test_curves_are_the_epochs_of_a_run_without_a_test_accuracy():
-    rows = curves.curves_of(OLD_RUN)
+def test_curves_are_the_epochs_of_a_run_without_a_test_accuracy(tmp_path):
+    with shared_programs.patched():
+        small_run.run(small_run.SMALL, tmp_path, name="run")
+    rows = curves.curves_of(tmp_path / "run")
     assert [row["epoch"] for row in rows] == [1, 2] and all(row["validation_accuracy"] > 0 for row in rows)
     assert not any("test" in key for row in rows for key in row)
 

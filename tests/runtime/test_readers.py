@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from csbp_jax.weights import user_table
 
 OWN = {"parts": ["model"], "file": "a.py", "sha256": "0"}
 SMALL, LARGE = files.MAX_SMALL_BYTES, files.MAX_BYTES
-READERS = {
+READERS: dict[str, tuple[Any, int]] = {
     "config.json": (run_json.read_config, SMALL),
     "result.json": (run_json.read_result, SMALL),
     "metrics.jsonl": (lambda folder: metrics_log.read_rows(folder / "metrics.jsonl"), LARGE),
@@ -29,8 +30,8 @@ READERS = {
     "recordings/0_a_0.wav": (lambda folder: spoken_digits.checksum(folder / "recordings"), LARGE),
 }
 # A figure that is no file is left out, and checkpoints that are none are none.
-ONLY_TOO_LARGE = {
-    "figures/x.png": (html_report.figures, SMALL),
+ONLY_TOO_LARGE: dict[str, tuple[Any, int]] = {
+    "figures/x.png": (lambda folder: list(html_report._figures(folder)), SMALL),
     "checkpoints": (location.checkpoint_dir, SMALL),
 }
 

@@ -395,7 +395,7 @@ def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_pat
 def test_a_sweep_from_python_is_picked_from_with_its_own_parts(tmp_path):
     config, parts = plugin_file.load_file(EXAMPLE)
     own = dataclasses.replace(parts, file="", code=b"")
-    content = {"config": to_json(config) | {"grid": {"seed": [0]}}, "own": own.metadata()}
+    content = {"schema": 1, "config": to_json(config) | {"grid": {"seed": [0]}}, "own": own.metadata()}
     (tmp_path / "config.json").write_text(json.dumps(content))
     (tmp_path / "members.csv").touch()
     with pytest.raises(ConfigError, match=r"from Python with own parts \(data, neuron\); pass them there as own=Own"):

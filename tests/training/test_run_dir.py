@@ -1,6 +1,7 @@
 """The directory of a run in training: links in it are refused, and so is a save once it was moved or deleted."""
 
 import shutil
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_run_and_a_sweep_with_links_end_with_code_2(own, tmp_path, capsys, mon
 
 def test_neither_a_shard_nor_the_best_goes_where_a_link_leads(own, tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "train", untrained)
-    axes = {"chaos.z0": [0.0, 1.0], "seed": [0]}
+    axes: dict[str, list[Any]] = {"chaos.z0": [0.0, 1.0], "seed": [0]}
     small_sweep.run(tmp_path, axes)
     (tmp_path / "s" / "best-seeds-1-2").symlink_to(own)
     with pytest.raises(ConfigError, match=r"s/best-seeds-1-2: is a link"):

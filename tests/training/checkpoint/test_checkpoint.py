@@ -124,10 +124,13 @@ def test_a_file_that_is_none_is_not_opened(saved, tmp_path, name, make):
 NOT_ITS_OWN = "manifest.json names {}, which is not in its folder"
 
 
+DAMAGED_LISTS: list[Any] = [[], 5, None, {"_METADATA": 5}, {"_METADATA": {}}]
+
+
 @pytest.mark.parametrize("listed, problem", [
     ({"/dev/zero": {"bytes": 1, "sha256": "0"}}, NOT_ITS_OWN.format("/dev/zero")),
     ({"d/../../x": {"bytes": 1, "sha256": "0"}}, NOT_ITS_OWN.format("d/../../x")),
-    *((listed, "manifest.json is damaged") for listed in ([], 5, None, {"_METADATA": 5}, {"_METADATA": {}})),
+    *((other, "manifest.json is damaged") for other in DAMAGED_LISTS),
 ])  # fmt: skip
 def test_a_manifest_names_files_of_its_folder(saved, tmp_path, listed, problem):
     copy = shutil.copytree(saved / "11", tmp_path / "11")

@@ -1,1 +1,0 @@
-"""Study of whether CSBP helps each of nine methods of training spiking networks."""
