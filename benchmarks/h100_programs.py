@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import hlo
+from benchmarks import hlo, lowering
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
 from csbp_jax import learner, losses, models, neurons
@@ -61,12 +61,8 @@ STEP_NETS = {
 @contextlib.contextmanager
 def traced_for_gpu(form: str) -> Iterator[type[neurons.LIF]]:
     """Trace as on a GPU, and yield the form's neuron: XLA's own, in a loop over single time steps, or the kernels."""
-    jax.clear_caches()
     loop = {"gpu": (4, 1)} if form == "a step a pass" else lif_scan._UNROLLED
-    with (
-        mock.patch.object(jax, "default_backend", return_value="gpu"),
-        mock.patch.object(lif_scan, "_UNROLLED", loop),
-    ):
+    with lowering.traced_for("gpu"), mock.patch.object(lif_scan, "_UNROLLED", loop):
         yield kernel.KernelLIF if form == "kernel" else neurons.LIF
 
 

@@ -18,21 +18,18 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from benchmarks import hlo
+from benchmarks import hlo, lowering
 from benchmarks.tpu_page import SLICES
 from csbp_jax import configs
 from csbp_jax.config import Config, replaced
-from csbp_jax.data.source import ArraySource
 from csbp_jax.runtime import hardware, sharding
 from csbp_jax.runtime.files import write_json
-from csbp_jax.training.compiled import compile_run
 
 # Preset, the network that takes the place of the preset's, and examples per chip and step.
 NETS = {
@@ -96,31 +93,22 @@ def mesh_of(name: str) -> Mesh:
 
 def lower_step(config: Config, per_chip: int, mesh: Mesh) -> jax.stages.Lowered:
     """Lower the training step of a config as a run on TPUs would."""
-    with mock.patch.object(jax, "default_backend", return_value="tpu"):
-        step, *arguments = _step(config, per_chip, mesh)
-        return step.lower(*arguments)
+    with lowering.traced_for("tpu", mesh.size):
+        run, _, *arguments = _shapes(config, per_chip, mesh)
+        return run.train_step.lower(*arguments)
 
 
 def flops(config: Config, per_chip: int) -> float:
     """Count the operations of a step per chip; XLA counts before it optimises, and on this machine's devices only."""
-    with mock.patch.object(jax, "default_backend", return_value="tpu"):
-        return hardware.flops(*_step(config, per_chip, sharding.data_parallel(1)))
+    with lowering.traced_for("tpu"):
+        run, _, *arguments = _shapes(config, per_chip, sharding.data_parallel(1))
+        return hardware.flops(run.train_step, *arguments)
 
 
-def _step(config: Config, per_chip: int, mesh: Mesh) -> tuple[jax.stages.Wrapped, Any, Any]:
-    size, events = per_chip * mesh.size, config.data.name == "cifar10_dvs"
-    frames = np.zeros((1, config.model.time_steps if events else 1, *config.model.input_shape), np.uint8)
-    source = ArraySource(frames, np.zeros(1, np.int32), config.model.classes)
-    run = compile_run(dataclasses.replace(config, batch_size=size), source, 10_000, mesh=mesh)
-    state = jax.eval_shape(run.pure_init, jax.random.key(0))
-    placed = sharding.shardings(config.layout, state, mesh)
-    state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, placed)
-    rows = sharding.batch_sharding(mesh)
-    batch = {
-        "x": jax.ShapeDtypeStruct((size, *frames.shape[1:]), np.uint8, sharding=rows),
-        "y": jax.ShapeDtypeStruct((size,), np.int32, sharding=rows),
-    }
-    return run.train_step, state, batch
+def _shapes(config: Config, per_chip: int, mesh: Mesh) -> lowering.Shapes:
+    frames = config.model.time_steps if config.data.name == "cifar10_dvs" else 1
+    config = dataclasses.replace(config, batch_size=per_chip * mesh.size)
+    return lowering.shapes(config, (frames, *config.model.input_shape), np.uint8, mesh)
 
 
 @dataclasses.dataclass(frozen=True)

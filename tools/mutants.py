@@ -15,6 +15,7 @@ import collections
 import hashlib
 import importlib
 import json
+import operator
 import os
 import pathlib
 import random
@@ -50,11 +51,12 @@ def drawn(count, seed, earlier=()):
     every = {room: mutator.mutants_of(ROOT, f"csbp_jax/{room}") for room in ROOMS}
     roots = {room: len(statements) ** 0.5 for room, statements in every.items()}
     known = keys(earlier)
-    result = []
-    for room, statements in every.items():
+    result, shares = [], itertools.accumulate(roots.values(), initial=0.0)
+    ends = [round(count * share / sum(roots.values())) for share in shares]
+    for (room, statements), size in zip(every.items(), map(operator.sub, ends[1:], ends), strict=True):
         chosen = [m for s in statements for m in s if m.key() in known]
         taken = {(m.file, *m.key()[:2]) for m in chosen}
-        rng, size = random.Random(f"{seed} {room}"), round(count * roots[room] / sum(roots.values()))
+        rng = random.Random(f"{seed} {room}")
         for statement in rng.sample(statements, len(statements)):
             kind = rng.choice(sorted({mutant.kind for mutant in statement}))
             mutant = rng.choice([mutant for mutant in statement if mutant.kind == kind])
