@@ -14,6 +14,7 @@ import argparse
 import collections
 import hashlib
 import importlib
+import itertools
 import json
 import operator
 import os
@@ -168,6 +169,9 @@ def main():
     options = parser.parse_args()
     earlier = json.loads(options.against.read_text())["mutants"] if options.against else []
     rows = json.loads(options.record.read_text())["mutants"] if options.record.exists() else []
+    draw = drawn(options.count, options.seed, earlier + rows)
+    current = {mutant.key() for _, mutant in draw}
+    rows = [row for row in rows if keys([row]) < current and row["verdict"] != "undecided"]
     done = keys(rows)
     WORK.mkdir(parents=True, exist_ok=True)
     os.environ.update(JAX_PLATFORMS="cpu", JAX_ENABLE_COMPILATION_CACHE="false")
@@ -176,7 +180,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         tree = pathlib.Path(folder).resolve()
         copy_tree(tree)
-        for room, mutant in drawn(options.count, options.seed, earlier):
+        for room, mutant in draw:
             if mutant.key() not in done and options.room in (None, room):
                 rows.append(row := tried(room, mutant, tree))
                 print(row["verdict"], row["cpu"], f"{mutant.file}:{mutant.line}", mutant.kind, row["by"], flush=True)
