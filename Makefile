@@ -19,8 +19,8 @@ override CSBP_DATA_DIR := $(call typed,DATA_DIR)
 export CSBP_DATASET CSBP_NAME CSBP_FRESH CSBP_ARGS CSBP_GRID CSBP_FROM CSBP_DIR CSBP_DATA_DIR
 unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 
-# Keep freed memory, in huge pages: new buffers cost page faults. The command line asks for the same, but for huge pages
-# (csbp_jax/runtime/allocator.py); studies and benchmarks do not. Without glibc's malloc it has no effect.
+# Keep freed memory, in huge pages: XLA on CPU takes new buffers at each step, and these cost page faults. Without glibc's
+# malloc it has no effect.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1
 
 .DEFAULT_GOAL := help
@@ -41,7 +41,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.12")'
 	@echo "installing requirements.txt and csbp_jax into $(VENV) (once, takes some minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
@@ -68,7 +68,7 @@ test-slow: setup  ## Run the slow tests
 # The packages of .venv serve as well: the versions of shared packages, except for Pillow's, are the same.
 $(TRACKERS)/.installed: requirements-trackers.txt $(VENV)/.installed
 	@$(PYTHON) -m venv $(TRACKERS)
-	@$(TRACKERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-trackers.txt
+	@$(TRACKERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-trackers.txt
 	@$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(TRACKERS)/main.pth
 	@mv $(TRACKERS)/main.pth $(TRACKERS)/lib/python3.*/site-packages
 	@touch $@
@@ -104,7 +104,7 @@ lint: setup  ## Check style and types
 
 $(PUBLISH)/.installed: requirements-publish.txt
 	@$(PYTHON) -m venv $(PUBLISH)
-	@$(PUBLISH)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-publish.txt
+	@$(PUBLISH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-publish.txt
 	@touch $@
 
 $(PUBLISH)/npm/.installed: $(PUBLISH)/.installed tools/npm/package-lock.json
@@ -121,20 +121,20 @@ docs: $(PUBLISH)/npm/.installed  ## Build the documentation site, into site/; a 
 wheel: $(PUBLISH)/.installed  ## Build source distribution and wheel, into dist/
 	@$(PUBLISH)/bin/python -m build --quiet
 
+# For each Python its newest versions, and the digest of every file.
+LOCK := -m uv pip compile --quiet --universal --python-version 3.11.4 --no-header --no-annotate --no-emit-index-url --generate-hashes
+
 lock: setup  ## Pin the requirements within the ranges of pyproject.toml
 	@$(RUN) -m pip install --quiet uv
 	@head -n 1 requirements.txt > requirements.txt.part
-	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
-	  --no-annotate --no-emit-index-url --extra events --extra images --extra plugin --extra tensorboard --extra hub --extra dev pyproject.toml >> requirements.txt.part
+	@$(RUN) $(LOCK) --extra events --extra images --extra plugin --extra tensorboard --extra hub --extra dev pyproject.toml >> requirements.txt.part
 	@mv requirements.txt.part requirements.txt
 	@head -n 1 requirements-publish.txt > requirements-publish.txt.part
-	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
-	  --no-annotate --no-emit-index-url --group publish >> requirements-publish.txt.part
+	@$(RUN) $(LOCK) --group publish >> requirements-publish.txt.part
 	@mv requirements-publish.txt.part requirements-publish.txt
 	@head -n 1 requirements-trackers.txt > requirements-trackers.txt.part
-	@grep -v '^pillow==' requirements.txt > constraints.txt.part  # trackio takes no newer one than 12
-	@$(RUN) -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-header \
-	  --no-annotate --no-emit-index-url --constraint constraints.txt.part --group trackers >> requirements-trackers.txt.part
+	@sed '/^pillow==/,/[^\\]$$/d' requirements.txt > constraints.txt.part  # trackio takes no newer one than 12
+	@$(RUN) $(LOCK) --constraint constraints.txt.part --group trackers >> requirements-trackers.txt.part
 	@mv requirements-trackers.txt.part requirements-trackers.txt
 	@rm constraints.txt.part
 

@@ -13,10 +13,6 @@ from benchmarks import ours_convolution, ours_runs, ours_step
 from benchmarks.worker import Program, drawn
 from csbp_jax import chaos, models, neurons
 from csbp_jax.config import Neuron
-from csbp_jax.runtime import allocator
-
-running = allocator.filled_gaps
-"""The context in which programs run: that of a training."""
 
 LARGEST_WITHOUT_A_LOOP = 4
 """Time steps that the neuron computes without a loop on CPU."""

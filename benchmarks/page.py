@@ -80,7 +80,7 @@ Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
     return f"""{text}
 Forward and backward of the neuron as two programs, float32, hard reset, nanoseconds per element and time step.
 Minimum traffic: two elementwise programs that move 24 bytes, without the recurrence. PyTorch's libraries run eagerly
-(`torch.compile` was not tried); spyx is compiled, as lif is. Agreement with lif: {same}
+(`torch.compile` was not tried on a neuron alone); spyx is compiled, as lif is. Agreement with lif: {same}
 
 {table(head, rows)}
 

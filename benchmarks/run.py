@@ -3,10 +3,10 @@
     make bench        (python -m benchmarks.run [--quick] [--out docs/results/bench] [--peers .bench] [--only PART ...])
 
 Each other library is installed once into an environment in the folder ``--peers`` (or BENCH_PEERS). Each library runs
-in its own process, pinned to a core, with a single thread and the same allocator; ours also fills the gaps that
-compilations leave in the heap, as its training does. All compute on the CPU, also where there is a GPU or TPU. In each
-round every program runs once, in a new order. Seconds are CPU time of the process unless they are called wall time;
-ratios are medians over rounds of the ratio within a round, with minimum and maximum. Values are compared before times.
+in its own process, pinned to a core, with a single thread and the same allocator. All compute on the CPU, also where
+there is a GPU or TPU. In each round every program runs once, in a new order. Seconds are CPU time of the process unless
+they are called wall time; ratios are medians over rounds of the ratio within a round, with minimum and maximum. Values
+are compared before times.
 
 Each part is written to bench.json when it ends, and the pages after the last. A call that stops leaves the other parts
 as they were: go on with ``--only`` and the parts that it did not reach.
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content["load"][part] = round(load, 2)
         content["seconds"][part] = round(time.perf_counter() - began)
         content.setdefault("machines", {})[part] = machine()
-        content.setdefault("allocators", {})[part] = f"{TUNABLES}; in ours, gaps are filled"
+        content.setdefault("allocators", {})[part] = TUNABLES
         write_json(file, content)
     page.write(out, content)
     print((out / "README.md").read_text())

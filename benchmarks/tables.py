@@ -113,8 +113,9 @@ including compilation; before: after the imports. Ready: time from the end of th
 At highest precision (`JAX_DEFAULT_MATMUL_PRECISION=highest`), no convolution is in Winograd's form. SpikingJelly's are
 the networks of `experiments.parity`, plain PyTorch, with its neurons in them. They, and below torch's convolutions
 alone, were timed with channels first and with channels last in memory; the numbers are those of the faster. PyTorch
-runs eagerly (`torch.compile` was not tried). In ResNet-19 they convolve a still image at each time step, ours once:
-less than 1 % of the operations.
+runs eagerly (`torch.compile` was not tried on these steps; [on a small network](time_to_accuracy.md) it makes
+SpikingJelly level with ours). In ResNet-19 they convolve a still image at each time step, ours once: less than 1 % of
+the operations.
 
 {table(head, body)}
 
@@ -151,7 +152,7 @@ def growth(points_of: Content) -> str:
     head = [
         "CNN7, width 1/4",
         "ours, ms",
-        "SpikingJelly / ours",
+        "SpikingJelly, eagerly / ours",
         "ours, temporaries MB",
         "peak MB",
         "SpikingJelly, peak MB",

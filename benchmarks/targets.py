@@ -42,7 +42,9 @@ def page(content: Content) -> str:
 Median (minimum-maximum). "Not resolved": the range of the rounds contains the limit; the median is within or beyond it.
 A number without a range is exact (temporaries) or was measured once (processes), which cannot say how it varies.
 `make bench` measures all of them; here, on {machines(content)}. The tests assert the residual, temporaries and
-numbers of compilations. No GPU or TPU was available; there is a page on [programs compiled for an H100](h100.md).
+numbers of compilations. PyTorch's libraries run eagerly; [with `torch.compile`](time_to_accuracy.md) SpikingJelly is
+level with this package on a small network. No GPU or TPU was available; there is a page on [programs compiled for an
+H100](h100.md).
 
 {text}
 {f"{chr(10)}Why medians are beyond the limit:{chr(10)}{chr(10)}{reasons}{chr(10)}" if missed else ""}"""
@@ -73,7 +75,7 @@ def rows() -> Iterator[tuple[str, str, str, Read]]:
     for name, label in itertools.product(OTHER_NEURONS, TS):
         yield "other_neurons", f"{name} over lif, per state, {label}", "<= 1.3 x", per_state(label, name)
     for net in NETS:
-        yield "steps", f"SpikingJelly over ours, training step of {net}", ">= 1.2 x", faster(net)
+        yield "steps", f"SpikingJelly, eagerly, over ours, training step of {net}", ">= 1.2 x", faster(net)
     for net in NETS:
         yield "steps", f"chaos term, share of a step of {net}", "<= 2 %", share(net)
     yield "dispatch", "dispatch of a step", "<= 300 us", lambda c: (c["dispatch"]["us"], 0, 1)
@@ -206,7 +208,10 @@ LIF_BYTES = {"T=4": 24, "T=16": 28, "T=100": 28}
 spikes."""
 
 REASONS: dict[str, str | Callable[[Content], str]] = {
-    **{f"SpikingJelly over ours, training step of {net}": functools.partial(convolutions, net=net) for net in NETS},
+    **{
+        f"SpikingJelly, eagerly, over ours, training step of {net}": functools.partial(convolutions, net=net)
+        for net in NETS
+    },
     "lif over minimum traffic, T=4": functools.partial(unrolled, label="T=4"),
     **{
         f"{ratio}, {label}": functools.partial(in_place, label=label)

@@ -1,4 +1,4 @@
-"""Time to an accuracy on CIFAR-10's images: a small network trained by this package and by SpikingJelly.
+"""Time to an accuracy on CIFAR-10's images: a small network trained by this package and by SpikingJelly, eagerly.
 
     python -m benchmarks.time_to_accuracy [--network small | large | longer] [--seeds 3] [--cores 0 1] [--data-dir data]
         [--peers .bench] [--out docs/results/bench]

@@ -2,13 +2,11 @@
 
     python -m benchmarks.worker MODULE CORE
 
-MODULE has ``PROGRAMS``, ``{name: function(**arguments) -> Program}``, and ``VERSIONS``; it may have ``running``, a
-function that returns the context to run them in. Requests and answers are lines of JSON: ``{"make": name, "arguments":
-{...}}``, ``{"time": calls}``, ``{"check": file}``, ``{"memory": 0}``. What the library prints goes to standard error.
-Needs numpy only, since it runs in the environments of other libraries.
+MODULE has ``PROGRAMS``, ``{name: function(**arguments) -> Program}``, and ``VERSIONS``. Requests and answers are lines
+of JSON: ``{"make": name, "arguments": {...}}``, ``{"time": calls}``, ``{"check": file}``, ``{"memory": 0}``. What the
+library prints goes to standard error. Needs numpy only, since it runs in the environments of other libraries.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import json
@@ -91,9 +89,8 @@ def main() -> None:
     os.dup2(2, 1)
     module = importlib.import_module(name)
     print(json.dumps({"versions": module.VERSIONS}), file=answer_to)
-    with getattr(module, "running", contextlib.nullcontext)():
-        for answer in answers(module, map(json.loads, sys.stdin)):
-            print(json.dumps(answer), file=answer_to)
+    for answer in answers(module, map(json.loads, sys.stdin)):
+        print(json.dumps(answer), file=answer_to)
 
 
 if __name__ == "__main__":

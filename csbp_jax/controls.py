@@ -87,33 +87,12 @@ def linear(
     return chaos.reduced(lambda u, target: (0.5 - target) * u, h, target, scale, cut, reduce)
 
 
-def shortfall(
-    h: ArrayLike,
-    target: ArrayLike = 0.65,
-    scale: ArrayLike = 10.0,
-    *,
-    cut: tuple[float, float] | None = None,
-    reduce: chaos.Reduce = "mean",
-) -> jax.Array:
-    """Compute ``I0 - X`` per channel, from ``h [..., C]`` to ``[C]``, with X the mean of s(h/k) over all other axes.
-
-    It has the arguments of a term (``cut`` and ``reduce`` are ignored), but is the step of CBP's rule, not a loss.
-    """
-    del cut, reduce
-    ranges.require("shortfall", ranges.BETWEEN_0_AND_1, target=target)
-    ranges.require("shortfall", ranges.ABOVE_0, scale=scale)
-    h = jnp.asarray(h)
-    h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
-    return jnp.asarray(target, h.dtype) - jax.nn.sigmoid(h / jnp.asarray(scale, h.dtype)).mean(tuple(range(h.ndim - 1)))
-
-
 TERMS: dict[str, chaos.ChaosTerm] = {
     "chaos": chaos.term,
     "drift": drift,
     "linear": linear,
-    "cbp": shortfall,
 }
-"""Terms by their names in a config (``chaos.term``); ``cbp`` is not a loss but the step of CBP's rule."""
+"""Terms by their names in a config (``chaos.term``)."""
 
 
 class Forced(NamedTuple):

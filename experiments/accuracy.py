@@ -21,9 +21,8 @@ import numpy as np
 
 from csbp_jax.config import Config
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime.files import write_json
 from csbp_jax.training.loop import train
-from experiments import study, together
+from experiments import study
 from experiments.statistics import percent_text, student_dict
 from experiments.study import Content
 
@@ -34,6 +33,8 @@ NOTES = {"digits": "Images by the same writer occur in all splits."}
 NOTES_OF_PRESETS = {
     "digits": "Both methods are near 100 %, so this shows that the method trains, not that it improves accuracy. ",
 }
+COMBINED = ("digits", "digits_events", "mnist")
+"""Data sets whose page points to the one that combines them."""
 ORIGIN = "There was no plan, and $z_0$ is the preset's, not tuned; [with the other data sets](../together/README.md)."
 
 
@@ -90,7 +91,7 @@ def page(content: Content) -> str:
     dataset, seeds, share = content["dataset"], content["seeds"], content["chaos_share_of_task_gradient_at_step_0"]
     unchanged = not content.get("fields")
     note = NOTES_OF_PRESETS.get(dataset, "") if unchanged else ""
-    origin = f"{ORIGIN}\n" if unchanged and dataset in together.DATASETS else ""
+    origin = f"{ORIGIN}\n" if unchanged and dataset in COMBINED else ""
     over = f"Mean and 95 % interval (Student's t, not bounded at 100 %) over {seeds} paired seeds"
     return f"""# {dataset}: CSBP against plain backpropagation
 
@@ -172,7 +173,7 @@ def earlier(
 def write(out: pathlib.Path, content: Content, text: str) -> None:
     """Write ``accuracy.json`` and ``README.md`` into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "accuracy.json", json.loads(json.dumps(content, default=float)))
+    study.write_json(out / "accuracy.json", json.loads(json.dumps(content, default=float)))
     (out / "README.md").write_text(text)
 
 
@@ -205,4 +206,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

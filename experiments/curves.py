@@ -23,7 +23,6 @@ from csbp_jax import configs
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, replaced, run_name, to_json
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training.loop import train
 from experiments import accuracy, study
 from experiments.statistics import student_dict
@@ -139,16 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train_run(config: Config, data_dir: str) -> dict[str, Any]:
-    """Train, or resume, a run: ``{"epochs": its curves, "result": its test accuracies}``.
-
-    SIGTERM and Ctrl-C stop it after a step, with the exit code of ``csbp_jax train``; the same command resumes.
-    """
-    try:
-        with on_signals() as stop:
-            result = train(config, name=run_name(config), root=ROOT, data_dir=data_dir, stop=stop)
-    except Stopped as stopped:
-        print(f"{MODULE}: stopped after step {stopped.step}; the same command resumes", flush=True)
-        raise SystemExit(stopped.code) from None
+    """Train, or resume, a run: ``{"epochs": its curves, "result": its test accuracies}``."""
+    result = train(config, name=run_name(config), root=ROOT, data_dir=data_dir)
     return {"epochs": curves_of(ROOT / run_name(config)), "result": result}
 
 
@@ -160,4 +151,4 @@ def write(out: pathlib.Path, content: Content) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

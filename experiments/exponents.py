@@ -27,7 +27,6 @@ from csbp_jax import controls, data
 from csbp_jax.config import Config, replaced, to_json
 from csbp_jax.instruments import classify, measure, training_map
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from csbp_jax.training.compiled import resolve
 from experiments import study
 from experiments.statistics import group_means, half_widths, mean_text, paired_t
@@ -50,7 +49,7 @@ def measured(
     config, source = resolve(config, parts), parts["train"]
     steps_per_epoch = len(source) // config.batch_size
     probe = training_map.batches(config, source, 1)[0]
-    config = annealed(training_map.in_plain_units(config, probe, steps_per_epoch), options)
+    config = annealed(config, options)
     settings = {name: getattr(options, name) for name in ("map", "steps", "sequences", "exponents", "anneal_to")}
     settings |= {"config": to_json(config), "steps_per_epoch": steps_per_epoch}
     content = study.resume(parser, file, settings, {"conditions": {}, "data_marks": {}})
@@ -75,7 +74,7 @@ def measured(
             verdict = {"word": classify.classify(result), "rise": classify.rise(result["cumulated"])}
             verdict["bound"] = classify.BOUND
             done.append({"start": seed, "sequence": sequence} | thinned(result | verdict))
-            write_json(file, content)
+            study.write_json(file, content)
             line = f"{verdict['word']}, {result['tangent']['exponents'][0]:+.4f}"
             print(f"{name:14} start {seed}, batches {sequence}: {line}", flush=True)
     return content
@@ -254,4 +253,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

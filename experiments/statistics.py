@@ -1,7 +1,6 @@
 """Intervals, paired tests and corrections that the studies report, and their text in tables."""
 
-import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from scipy import special, stats
 
 from csbp_jax.reporting import intervals
 from csbp_jax.reporting.intervals import student
-from experiments.study import finite_or_none
 
 EACH_SIDE = 20
 """Fewest values on either side from which a bootstrap shows their spread."""
@@ -104,12 +102,19 @@ def ranked_above(values: NDArray[Any], group: NDArray[Any], draws: int = 2000) -
     return {"share": area(inside, outside), "low": float(low), "high": float(high)}
 
 
+def best_weights(total: int, n: int) -> NDArray[np.float64]:
+    """Weight of each of ``total`` ordered values in the expected largest of n, drawn without replacement, ``[total]``.
+
+    The i-th smallest is the largest of n with probability C(i-1, n-1) / C(total, n).
+    """
+    weights: NDArray[np.float64] = special.comb(np.arange(total), n - 1) / special.comb(total, n)
+    return weights
+
+
 def expected_best(values: ArrayLike) -> list[float]:
     """Expected largest of n of the values, drawn without replacement, for n = 1 to their number."""
     ordered = np.sort(np.asarray(values, float))
-    ranks, total = np.arange(1, len(ordered) + 1), len(ordered)
-    # The i-th smallest is the largest of n with probability C(i-1, n-1) / C(total, n).
-    return [float(special.comb(ranks - 1, n - 1) @ ordered / special.comb(total, n)) for n in ranks]
+    return [float(best_weights(len(ordered), n) @ ordered) for n in range(1, len(ordered) + 1)]
 
 
 def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:
@@ -158,21 +163,6 @@ def power(effect: float, sd: float, pairs: int, alpha: float = 0.05) -> float:
     return float(stats.nct.sf(critical, pairs - 1, abs(shift)) + other_side)
 
 
-def pairs_needed(probability: Callable[[int], float], wanted: float = 0.8, most: int = 100_000) -> int:
-    """The smallest number of pairs with at least the wanted power.
-
-    Args:
-      probability: power of a number of pairs, rising with it, e.g. ``lambda n: power(0.5, 0.8, n)``.
-
-    Raises:
-      ValueError: not even ``most`` pairs suffice.
-    """
-    pairs = next((n for n in _doubled(2, most) if probability(n) >= wanted), None)
-    if pairs is None:
-        raise ValueError(f"not even {most} pairs have a power of {wanted:g}")
-    return bisect.bisect_left(range(pairs + 1), wanted, lo=2, key=probability)
-
-
 def _doubled(first: int, most: int) -> Iterator[int]:
     """``first``, its double and so on, and ``most`` at last."""
     while first < most:
@@ -187,37 +177,6 @@ def holm(ps: Mapping[Any, float]) -> dict[Any, float]:
     for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
         corrected[name] = worst = max(worst, min(1.0, ps[name] * (len(ps) - rank)))
     return corrected
-
-
-def stouffer(ps: Sequence[float], signs: Sequence[float]) -> tuple[float, float]:
-    """Combine two-sided p of independent studies with the signs of their effects: ``(z, two-sided p)``.
-
-    z is the sum of the signed normal deviates over the square root of their number (Stouffer et al. 1949).
-    """
-    deviates = np.sign(signs) * stats.norm.isf(np.asarray(ps) / 2)
-    z = float(deviates.sum() / np.sqrt(len(deviates)))
-    return z, float(2 * stats.norm.sf(abs(z)))
-
-
-def rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float | None:
-    """Spearman's correlation over the entries that are finite in both; None where it is not defined."""
-    both = np.isfinite(x) & np.isfinite(y)
-    return finite_or_none(stats.spearmanr(x[both], y[both])[0])
-
-
-def kendall(x: NDArray[Any], y: NDArray[Any], permutations: int = 4999) -> dict[str, float]:
-    """Kendall's rank correlation tau-b, ``{tau, p}``, with the two-sided p of random permutations of ``y``.
-
-    tau is 0, and p is 1, where all values of ``x`` or all of ``y`` are equal.
-    """
-    ranks = [np.sign(values[:, None] - values[None, :]) for values in (np.asarray(x, float), np.asarray(y, float))]
-    size = np.sqrt(np.sum(ranks[0] ** 2) * np.sum(ranks[1] ** 2))
-    if not size:
-        return {"tau": 0.0, "p": 1.0}
-    agreement, generator = np.sum(ranks[0] * ranks[1]), np.random.default_rng(0)
-    orders = (generator.permutation(len(ranks[1])) for _ in range(permutations))
-    as_far = sum(abs(np.sum(ranks[0] * ranks[1][np.ix_(order, order)])) >= abs(agreement) for order in orders)
-    return {"tau": float(agreement / size), "p": float((1 + as_far) / (1 + permutations))}
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pathlib
 import platform
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
@@ -24,8 +25,7 @@ from numpy.typing import NDArray
 from csbp_jax import configs, data
 from csbp_jax.cli.options import parse
 from csbp_jax.config import Config, ConfigError, Diverged
-from csbp_jax.runtime import hardware
-from csbp_jax.runtime.files import replacing, write_json
+from csbp_jax.runtime import files, hardware, preemption
 from csbp_jax.training import run_dir
 
 Content = dict[str, Any]
@@ -86,6 +86,16 @@ def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.error(str(error))
 
 
+def run(main: Callable[[], None]) -> None:
+    """Run a study as a command, which SIGTERM and Ctrl-C end in one line, with the exit codes of ``csbp_jax``."""
+    try:
+        with preemption.on_signals():
+            main()
+    except preemption.Stopped as stopped:
+        print("stopped; the same command goes on from the results that are stored", file=sys.stderr)
+        sys.exit(stopped.code)
+
+
 def float64() -> contextlib.AbstractContextManager[None]:
     """As ``hardware.float64``, but exits with one line on a TPU."""
     try:
@@ -144,6 +154,12 @@ def sign(content: Content, origin: Content) -> None:
         record |= origin
     elif origin not in (first, *record.get("later", [])):
         record["later"] = [*record.get("later", []), origin]
+
+
+def write_json(file: pathlib.Path, content: Content) -> None:
+    """Write results atomically; afterwards is a good time for a stop that a signal has asked for."""
+    files.write_json(file, content)
+    preemption.current().raise_if_requested()
 
 
 def store(file: pathlib.Path, content: Content, command: str) -> None:
@@ -208,7 +224,7 @@ def write(folder: pathlib.Path, name: str, content: Content, page: str) -> None:
 
 def write_arrays(file: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     """Write a compressed .npz file atomically."""
-    with replacing(file) as temporary, open(temporary, "wb") as out:  # to a path, NumPy would add .npz
+    with files.replacing(file) as temporary, open(temporary, "wb") as out:  # to a path, NumPy would add .npz
         np.savez_compressed(out, **arrays)
 
 
@@ -216,6 +232,11 @@ def save_figure(figure: Any, folder: pathlib.Path, name: str, dpi: int = 120) ->
     """Write ``NAME.png`` and ``NAME.pdf``."""
     for kind in ("png", "pdf"):
         figure.savefig(folder / f"{name}.{kind}", dpi=dpi)
+
+
+def rule(verdict: str) -> str:
+    """What pages call a plan's verdict on a claim: its rule is met or failed in these systems, the claim says more."""
+    return {"confirmed": "met", "bounded": "met in part", "refuted": "failed"}.get(verdict, verdict)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -322,7 +322,5 @@ def test_substeps_must_be_counted():
 def test_an_impossible_correlation_is_refused():
     with pytest.raises(ValueError, match=r"ar1: correlation is 1.0, but must be between -1 and 1"):
         controls.ar1(1.0)
-    with pytest.raises(ValueError, match="shortfall: target is 2, but must be between 0 and 1"):
-        controls.shortfall(jnp.zeros((1, 2)), target=2)
     with pytest.raises(ValueError, match="chaos: scale is 0, but must be above 0"):
         controls.drift(jnp.zeros((1, 2)), scale=0)

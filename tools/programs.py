@@ -76,7 +76,6 @@ digits loss.name=mse loss.membrane=0.1
 digits chaos.substeps=3
 digits chaos.term=drift
 digits chaos.term=linear chaos.cut=(-10.0,9.9) chaos.reduce=sum
-digits chaos.term=cbp chaos.taps=('conv1.conv','conv2.conv')
 digits chaos.taps=('conv1.conv','conv2.norm','conv3.membrane_pre') chaos.z0=(1.0,2.0,3.0) chaos.reduce=mean
 digits own=ar1
 digits data.encode=rate

@@ -70,22 +70,42 @@ def cell_as_markdown(cell):
 
 def commands_as_markdown():
     """Return the page of the command line, read from its source: the site's environment cannot import the package."""
-    main, commands, run_commands, record_commands, option_types = (
-        bindings(f"csbp_jax/cli/{file}.py")
-        for file in ("main", "commands", "run_commands", "record_commands", "option_types")
-    )
-    commands = run_commands | record_commands | commands
-    arguments, exit_codes = (ast.literal_eval(main[name].value) for name in ("_ARGUMENTS", "_EXIT_CODES"))
+    files = {
+        name: bindings(f"csbp_jax/cli/{name}.py")
+        for name in ("main", "commands", "run_commands", "record_commands", "option_types")
+    }
+    classes = files["run_commands"] | files["record_commands"] | files["commands"]
+    option_types = files["option_types"]
+    arguments = {pair.elts[0].id: pair.elts[1].value for pair in option_types["ARGUMENTS"].value.elts}
+    exit_codes = ast.literal_eval(files["main"]["_EXIT_CODES"].value)
     text = f"# Commands\n\n`csbp_jax COMMAND --help` lists the options of a command.\n\n{exit_codes}\n"
-    table = commands["COMMANDS"].value
-    for command, (kind, _) in zip(table.keys, (pair.elts for pair in table.values), strict=True):
-        name, fields = command.value, commands[kind.id]
-        text += f"\n## csbp_jax {name}\n\n`csbp_jax {name} {arguments.get(name, 'DATASET|FILE.py')}`\n\n"
-        text += f"{ast.get_docstring(fields)}\n\n| option | default | meaning |\n|---|---|---|\n"
-        for field, after in zip(fields.body, [*fields.body[1:], None], strict=True):
-            if isinstance(field, ast.AnnAssign):
-                text += command_option(field, after, option_types)
+    for name, kind in commands_of(files, "commands"):
+        fields = list(fields_of(classes, kind))
+        words = [arguments.get(getattr(field.annotation, "attr", "")) for field, _ in fields]
+        text += f"\n## csbp_jax {name}\n\n`csbp_jax {name} {' '.join(filter(None, words))}`\n\n"
+        text += f"{ast.get_docstring(classes[kind])}\n\n| option | default | meaning |\n|---|---|---|\n"
+        text += "".join(command_option(field, after, option_types) for field, after in fields)
     return re.sub(r"docs/(\w+\.md)", r"[docs/\1](../\1)", text)
+
+
+def commands_of(files, file):
+    """Yield the name and the class of each command in a file's table, and in the tables that it takes in."""
+    table = files[file]["COMMANDS"].value
+    for key, value in zip(table.keys, table.values, strict=True):
+        if key:
+            yield key.value, value.elts[0].id
+        else:
+            yield from commands_of(files, value.value.id)
+
+
+def fields_of(classes, name):
+    """Yield the fields of a class and of those that it extends, each with the statement after it."""
+    for base in classes[name].bases:
+        yield from fields_of(classes, base.id)
+    body = classes[name].body
+    for field, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign):
+            yield field, after
 
 
 def bindings(file) -> dict[str, Any]:
@@ -102,7 +122,7 @@ def names(node):
 
 def command_option(field, after, aliases):
     """Return an option as a row of a table; its help is in its annotation or in the string after it."""
-    label, alias = field.target.id, aliases.get(getattr(field.annotation, "id", ""))
+    label, alias = field.target.id, aliases.get(getattr(field.annotation, "attr", ""))
     if label == "config":
         return "| `--FIELD VALUE` | | any field of the [config](data.md#csbp_jax.config.schema) |\n"
     annotation = alias.value if alias else field.annotation

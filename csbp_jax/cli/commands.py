@@ -7,56 +7,16 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from csbp_jax.cli.option_types import (
-    ConfigFields,
-    Count,
-    DataDir,
-    Flag,
-    Grid,
-    Margin,
-    Name,
-    Networks,
-    OptionalCount,
-    OptionalPath,
-    Path,
-    PathOrAddress,
-    SweepDir,
-    Trust,
-)
-from csbp_jax.cli.options import read, read_field, read_paths
-from csbp_jax.cli.record_commands import (
-    Compare,
-    Report,
-    Series,
-    TensorBoard,
-    Track,
-    compare,
-    report,
-    series,
-    tensorboard,
-    track,
-)
-from csbp_jax.cli.run_commands import (
-    Evaluate,
-    Export,
-    Inspect,
-    Predict,
-    Push,
-    Robustness,
-    evaluate,
-    export,
-    inspect,
-    predict,
-    push,
-    robustness,
-)
+from csbp_jax.cli import option_types as option
+from csbp_jax.cli import record_commands, run_commands
+from csbp_jax.cli.options import Command, read, read_field, read_paths
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.runtime.preemption import on_signals
+from csbp_jax.runtime import private
 from csbp_jax.training import run_json
 
 
@@ -67,14 +27,14 @@ class Train:
     FILE.py is an experiment of your own (docs/own.md), and is run.
     """
 
-    config: ConfigFields
-    name: Name = None
+    config: option.ConfigFields
+    name: option.Name = None
     """name of the run; by default the data set and a hash of its config"""
-    fresh: Flag = False
+    fresh: option.Flag = False
     """rename an old run of this name and start from scratch"""
-    runs: Path = "runs"
+    runs: option.Path = "runs"
     """directory of all runs"""
-    checkpoints: PathOrAddress = None
+    checkpoints: option.PathOrAddress = None
     """directory or gs://BUCKET/DIRECTORY of checkpoints, under the run's name; by default RUN/checkpoints
     (docs/scale.md)"""
     distributed: Annotated[str, arg(metavar="off|auto|HOST:PORT,n,i")] = "off"
@@ -82,29 +42,28 @@ class Train:
     same for all (docs/scale.md)"""
     profile: Annotated[str | None, arg(metavar="START:N")] = None
     """write a profiler trace of N steps, from step START on, to RUN/profile (docs/scale.md)"""
-    data_dir: DataDir = "data"
+    data_dir: option.DataDir = "data"
 
 
 def train(argv: Sequence[str]) -> None:
     """Run ``csbp_jax train``."""
     options, config, own = read("train", Train, argv)
     _set_deterministic(config.deterministic)
-    with on_signals() as stop:
-        from csbp_jax.runtime import multihost
-        from csbp_jax.training.loop import train
+    from csbp_jax.runtime import multihost, preemption
+    from csbp_jax.training.loop import train
 
-        with multihost.connected(options.distributed, stop) as shared_stop:
-            train(
-                config,
-                name=options.name,
-                fresh=options.fresh,
-                root=options.runs,
-                data_dir=options.data_dir,
-                stop=shared_stop,
-                own=own,
-                profile=options.profile or "",
-                checkpoints=options.checkpoints,
-            )
+    with multihost.connected(options.distributed, preemption.current()) as shared_stop:
+        train(
+            config,
+            name=options.name,
+            fresh=options.fresh,
+            root=options.runs,
+            data_dir=options.data_dir,
+            stop=shared_stop,
+            own=own,
+            profile=options.profile or "",
+            checkpoints=options.checkpoints,
+        )
 
 
 def _set_deterministic(deterministic: bool) -> None:
@@ -116,15 +75,11 @@ def _set_deterministic(deterministic: bool) -> None:
     flag = "--xla_gpu_deterministic_ops=true"
     if not deterministic or flag in os.environ.get("XLA_FLAGS", "").split():
         return
-    if "jax" in sys.modules:
-        import jax
-        from jax._src import xla_bridge  # JAX's public functions would start it
-
-        if xla_bridge.backends_are_initialized() and jax.default_backend() == "gpu":
-            raise ConfigError(
-                "deterministic: too late, JAX has started already; make the arrays of your file within its functions, "
-                f"or set XLA_FLAGS={flag} in the environment"
-            )
+    if "jax" in sys.modules and private.backend_of_jax() == "gpu":
+        raise ConfigError(
+            "deterministic: too late, JAX has started already; make the arrays of your file within its functions, "
+            f"or set XLA_FLAGS={flag} in the environment"
+        )
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 
@@ -132,14 +87,14 @@ def _set_deterministic(deterministic: bool) -> None:
 class Data:
     """Prepare and verify a data set, and print the number of records per split."""
 
-    config: ConfigFields
-    from_: Annotated[OptionalPath, arg(name="from")] = None
+    config: option.ConfigFields
+    from_: Annotated[option.OptionalPath, arg(name="from")] = None
     """directory of the raw files (archives, or a tfds folder); by default they are downloaded where possible"""
-    no_verify: Flag = False
+    no_verify: option.Flag = False
     """accept raw files of another size or checksum"""
-    read_all: Flag = False
+    read_all: option.Flag = False
     """read every record once, to find damaged ones now and not in training"""
-    data_dir: DataDir = "data"
+    data_dir: option.DataDir = "data"
 
 
 def data(argv: Sequence[str]) -> None:
@@ -166,28 +121,28 @@ def data(argv: Sequence[str]) -> None:
 class Sweep:
     """Train all members of a grid, many at once where that is faster, and tabulate them; a stopped sweep resumes."""
 
-    config: ConfigFields
-    grid: Grid = ""
+    config: option.ConfigFields
+    grid: option.Grid = ""
     """e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps"""
     control: Annotated[str | None, arg(metavar="FIELD=VALUE")] = None
     """e.g. "chaos.term=drift": the control of a setting is the one that is equal but for these fields; by default
     chaos.z0=0"""
-    margin: Margin = None
-    chunk: OptionalCount = None
+    margin: option.Margin = None
+    chunk: option.OptionalCount = None
     """members that train at once, at most as many as share a compilation; by default one per device on CPU, else 32 per
     device"""
-    data_parallel: Count = 1
+    data_parallel: option.Count = 1
     """devices that share each batch; the others hold different members"""
-    name: Name = None
+    name: option.Name = None
     """name of the sweep; by default the data set and a hash of its config and grid"""
     shard: Annotated[str | None, arg(metavar="INDEX/COUNT")] = None
     """train one of COUNT shares of the members, for several machines; INDEX from 0; afterwards, the same command
     without it and without --fresh writes the tables"""
-    fresh: Flag = False
+    fresh: option.Flag = False
     """rename an old sweep of this name and start from scratch"""
-    sweeps: Path = "sweeps"
+    sweeps: option.Path = "sweeps"
     """directory of all sweeps"""
-    data_dir: DataDir = "data"
+    data_dir: option.DataDir = "data"
 
 
 def sweep(argv: Sequence[str]) -> None:
@@ -213,11 +168,10 @@ def sweep(argv: Sequence[str]) -> None:
         "data_parallel": options.data_parallel,
         "own": own,
     }
-    with on_signals():
-        if options.shard is None:
-            sweep.run(config, axes, comparison=sweep.Comparison(control or None, options.margin), **common)
-        else:
-            sweep.run_shard(config, axes, grid.shard(options.shard), **common)
+    if options.shard is None:
+        sweep.run(config, axes, comparison=sweep.Comparison(control or None, options.margin), **common)
+    else:
+        sweep.run_shard(config, axes, grid.shard(options.shard), **common)
 
 
 def _read_value(config: Config, field: str, word: str) -> Any:
@@ -231,22 +185,29 @@ def _read_value(config: Config, field: str, word: str) -> Any:
 class LearningRate:
     """Suggest a learning rate, by a short run with a rising rate."""
 
-    config: ConfigFields
+    config: option.ConfigFields
     low: Annotated[float, arg(metavar="RATE")] = 1e-5
     """first rate"""
     high: Annotated[float, arg(metavar="RATE")] = 10.0
     """last rate"""
-    steps: Count = 100
+    steps: option.Count = 100
     """number of steps"""
-    out: OptionalPath = None
+    flips: Annotated[float | None, arg(metavar="RATIO")] = None
+    """instead: print the chaos.z0 at which the term's flip ratio is this at the first step (above 1: it overshoots)"""
+    out: option.OptionalPath = None
     """output directory; by default in lr/"""
-    data_dir: DataDir = "data"
+    data_dir: option.DataDir = "data"
 
 
 def lr(argv: Sequence[str]) -> None:
     """Run ``csbp_jax lr``."""
     options, config, own = read("lr", LearningRate, argv)
     _set_deterministic(config.deterministic)
+    if options.flips is not None:
+        from csbp_jax.instruments import training_map
+
+        print(training_map.flips_text(config, options.flips, options.data_dir, own))
+        return
     from csbp_jax.training import lr_finder
 
     lr_finder.find(
@@ -262,16 +223,16 @@ def lr(argv: Sequence[str]) -> None:
 class Best:
     """Train the setting of a sweep that is best in validation, and the best without a chaos term, on fresh seeds."""
 
-    sweep: SweepDir
-    seeds: Count = 10
+    sweep: option.SweepDir
+    seeds: option.Count = 10
     """number of fresh seeds; fewer give a wide interval"""
-    margin: Margin = None
-    chunk: OptionalCount = None
+    margin: option.Margin = None
+    chunk: option.OptionalCount = None
     """members that train at once, as of sweep"""
-    data_parallel: Count = 1
+    data_parallel: option.Count = 1
     """devices that share each batch, as of sweep"""
-    trust: Trust = False
-    data_dir: DataDir = "data"
+    trust: option.Trust = False
+    data_dir: option.DataDir = "data"
 
 
 def best(argv: Sequence[str]) -> None:
@@ -284,16 +245,15 @@ def best(argv: Sequence[str]) -> None:
     from csbp_jax import sweep
     from csbp_jax.sweep import tables
 
-    with on_signals():
-        settings = sweep.best(
-            options.sweep,
-            options.seeds,
-            trust=options.trust,
-            data_dir=options.data_dir,
-            margin=options.margin,
-            chunk=options.chunk,
-            data_parallel=options.data_parallel,
-        )
+    settings = sweep.best(
+        options.sweep,
+        options.seeds,
+        trust=options.trust,
+        data_dir=options.data_dir,
+        margin=options.margin,
+        chunk=options.chunk,
+        data_parallel=options.data_parallel,
+    )
     rows = [*map(tables.latex, settings), *(tables.latex_difference(s) for s in settings if s.differences)]
     print("\n".join(["setting & n & last epoch & chosen epoch \\\\", *rows]))
 
@@ -302,35 +262,18 @@ def best(argv: Sequence[str]) -> None:
 class List:
     """List data sets, presets, networks, surrogates, norms and taps; of networks that are named, all taps."""
 
-    networks: Networks = ()
+    networks: option.Networks = ()
     """networks whose taps to list"""
 
 
-def list_names(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax list``."""
-    options = read_paths("list", List, argv)
-    from csbp_jax.cli import listing
-
-    listing.show(options.networks)
-
-
-COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None]]] = {
+COMMANDS: dict[str, Command] = {
     "train": (Train, train),
-    "evaluate": (Evaluate, evaluate),
-    "predict": (Predict, predict),
-    "inspect": (Inspect, inspect),
-    "robustness": (Robustness, robustness),
-    "export": (Export, export),
-    "push": (Push, push),
-    "compare": (Compare, compare),
-    "report": (Report, report),
-    "series": (Series, series),
-    "tensorboard": (TensorBoard, tensorboard),
-    "track": (Track, track),
     "sweep": (Sweep, sweep),
-    "lr": (LearningRate, lr),
     "best": (Best, best),
+    "lr": (LearningRate, lr),
     "data": (Data, data),
-    "list": (List, list_names),
+    **run_commands.COMMANDS,
+    **record_commands.COMMANDS,
+    "list": (List, "csbp_jax.cli.listing.show"),
 }
 """Options and function of each command."""

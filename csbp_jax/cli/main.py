@@ -16,29 +16,26 @@ from typing import IO
 from csbp_jax import __version__, configs
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
+from csbp_jax.cli.options import usage as arguments
+from csbp_jax.cli.run_commands import call
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
-from csbp_jax.runtime import allocator, compilation_cache
-from csbp_jax.runtime.preemption import Stopped
+from csbp_jax.runtime import compilation_cache
+from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training.plugin_file import error_line
-
-_ARGUMENTS = {
-    "evaluate": "RUN",
-    "predict": "RUN FILE ...",
-    "inspect": "RUN",
-    "robustness": "RUN ...",
-    "export": "RUN",
-    "push": "RUN USER/NAME",
-    "compare": "RUN RUN ...",
-    "report": "RUN|SWEEP ...",
-    "tensorboard": "RUN ...",
-    "track": "RUN ...",
-    "series": "RUN|FILE.csv",
-    "best": "SWEEP",
-    "list": "[NETWORK ...]",
-}
 
 CLOSED_PIPE = 141
 """Exit code where the reader of the output has gone: 128 and SIGPIPE's number, as of other programs."""
+
+_LONG = {
+    "train": "resumes",
+    "sweep": "resumes",
+    "best": "resumes",
+    "robustness": "begins again",
+    "lr": "begins again",
+    "track": "continues",
+    "tensorboard": "rewrites all events",
+}
+"""Commands that take long, and what the same command does after a stop."""
 
 _EXIT_CODES = """\
 Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unusable or disk full, 5 another process of
@@ -56,7 +53,7 @@ def usage() -> str:
     ]
     for name, (options, _) in COMMANDS.items():
         summary = inspect.cleandoc(options.__doc__ or "").partition("\n")[0]
-        lines += [f"  csbp_jax {name} {_ARGUMENTS.get(name, 'DATASET|FILE.py')}", _wrapped(summary, "      ")]
+        lines += [f"  csbp_jax {name} {arguments(options)}", _wrapped(summary, "      ")]
     lines += ["", _wrapped(_EXIT_CODES), "", _wrapped(f"Data sets: {', '.join(configs.NAMES)}")]
     return "\n".join(lines)
 
@@ -77,10 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif command == "--version":
             print("csbp_jax", __version__)
         elif command in COMMANDS:
-            allocator.keep_freed_memory()
             compilation_cache.enable(os.environ, lambda message: print("csbp_jax:", message, file=sys.stderr))
-            _, run = COMMANDS[command]
-            run(argv[1:])
+            kind, run = COMMANDS[command]
+            with on_signals() if command in _LONG else contextlib.nullcontext():
+                if isinstance(run, str):
+                    call(command, kind, run, argv[1:])
+                else:
+                    run(argv[1:])
         else:
             raise ConfigError(f"there is no command {command!r}; {suggestion(command, COMMANDS)} (csbp_jax --help)")
     except Diverged as error:
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 4)
     except Stopped as stopped:
         done = f" after step {stopped.step}, and all is saved" if stopped.step else ""
-        return _fail(f"stopped{done}; the same command resumes", stopped.code)
+        return _fail(f"stopped{done}; the same command {_LONG.get(command, 'can be run again')}", stopped.code)
     except OSError as error:
         return report_os_error(error)
     except ConfigError as error:
@@ -109,10 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(line, 2)
         raise
     except KeyboardInterrupt:
-        effects = {"train": "resumes from the last checkpoint", "sweep": "resumes", "best": "resumes"}
-        effects |= {"track": "continues", "tensorboard": "rewrites all events"}
-        effects |= {"robustness": "begins again", "lr": "begins again"}
-        return _fail(f"interrupted; the same command {effects.get(command, 'can be run again')}", 130)
+        return _fail(f"interrupted; the same command {_LONG.get(command, 'can be run again')}", 130)
     return 0
 
 
@@ -124,7 +121,7 @@ def _lack(error: Exception) -> str | None:
             f"cuDNN cannot start ({cause}); another process may hold the GPU's memory, see docs/scale.md#memory, or "
             "cuDNN may be older than the one that JAX needs"
         )
-    if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|(?i:out of memory)", str(error)):
+    if isinstance(error, MemoryError | OverflowError) or re.search("RESOURCE_EXHAUSTED|(?i:out of memory)", str(error)):
         return (
             f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, for a sweep a smaller --chunk, or "
             "see docs/scale.md#memory"

@@ -1,6 +1,6 @@
 """Types of options: annotations that say how a word of the command line becomes a value.
 
-Errors of a word are one line, to which the option's name is added (options.py).
+Errors of a word are one line, to which the option's name is added (options.py), which also checks the ranges.
 """
 
 import os
@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import PrimitiveConstructorSpec
 
 from csbp_jax.config import Config
+from csbp_jax.config.ranges import Range, integers
+from csbp_jax.config.schema import SEED
 
 
 def _word(metavar: str, convert: Callable[[str], Any]) -> Any:
@@ -20,7 +22,7 @@ def _word(metavar: str, convert: Callable[[str], Any]) -> Any:
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda words: convert(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, str | int | float),
+        is_instance=lambda value: value is None or isinstance(value, str),
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -62,73 +64,23 @@ def run_or_address(word: str) -> str:
     return word if word.startswith("hf://") else expand_path(word)  # restore checks addresses
 
 
-def _whole_number(word: str) -> int:
-    if not re.fullmatch("-?[0-9]{1,18}", word):
-        digits = " of at most 18 digits 0 to 9" if word.lstrip("-").isdecimal() else ""
-        raise ValueError(f"{word!r} is not a whole number{digits}")
-    return int(word)
-
-
-def _number(word: str) -> float:
-    # float() also takes 1_000, +1 and digits of other scripts; inf and nan are refused by name when values are checked.
-    if not re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|-?inf|nan", word):
-        raise ValueError(f"{word!r} is not a number in digits 0 to 9")
-    return float(word)
-
-
-NUMBERS = ConstructorRegistry()
-"""Rules by which numbers are parsed."""
-
-
-@NUMBERS.primitive_rule
-def _number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Parse int and float by the rules above, also within tuples."""
-    if info.type not in (int, float):
-        return None
-    convert: Callable[[str], Any] = _whole_number if info.type is int else _number
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT" if info.type is int else "FLOAT",
-        instance_from_str=lambda words: convert(words[0]),
-        is_instance=lambda value: isinstance(value, int if info.type is int else int | float),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _count(word: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", word) or not int(word):
-        raise ValueError(f"{word!r} is not possible; allowed is a positive whole number of at most 9 digits")
-    return int(word)
-
-
-def _seed(word: str) -> int:
-    if (seed := _whole_number(word)) < 0:
-        raise ValueError(f"{word} is not possible; allowed are whole numbers from 0")
-    return seed
-
-
-def _margin(word: str) -> float:
-    if not 0 < (margin := _number(word)) <= 100:
-        raise ValueError(f"{word!r} is not possible; allowed are percentage points above 0, to 100")
-    return margin
-
-
 Flag = FlagCreatePairsOff[bool]
 Name = Annotated[str | None, _word("NAME", _nonempty)]
 RequiredName = Annotated[str, _word("NAME", _nonempty)]
 Path = Annotated[str, _word("PATH", expand_path)]
 OptionalPath = Annotated[str | None, _word("PATH", expand_path)]
 PathOrAddress = Annotated[str | None, _word("PATH", _path_or_address)]
-Count = Annotated[int, _word("N", _count)]
-OptionalCount = Annotated[int | None, _word("N", _count)]
-Seed = Annotated[int, _word("N", _seed)]
+Count = Annotated[int, arg(metavar="N"), integers(1, 10**9)]
+OptionalCount = Annotated[int | None, arg(metavar="N"), integers(1, 10**9)]
+Seed = Annotated[int, arg(metavar="N"), SEED]
 Grid = Annotated[str, _word("GRID", _nonempty)]
 Margin = Annotated[
     float | None,
-    _word("POINTS", _margin),
+    Range("above 0, to 100", lambda v: 0 < v <= 100),
     arg(
+        metavar="POINTS",
         help="largest difference without importance, in percentage points; adds whether each paired difference is "
-        "equal within it, better, worse or not decided (docs/using.md)"
+        "equal within it, better, worse or not decided (docs/using.md)",
     ),
 ]
 
@@ -163,8 +115,20 @@ SeriesFile = Positional[
 ]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
 Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
-POSITIONALS = (Run, RunDir, Repository, Runs, RunsOrNetworks, RunsOrSweep, Files, SeriesFile, SweepDir, Networks)
-"""Arguments without a name."""
+ARGUMENTS = (
+    (ConfigFields, "DATASET|FILE.py"),
+    (Run, "RUN"),
+    (RunDir, "RUN"),
+    (Repository, "USER/NAME"),
+    (Runs, "RUN ..."),
+    (RunsOrNetworks, "RUN ..."),
+    (RunsOrSweep, "RUN|SWEEP ..."),
+    (Files, "FILE ..."),
+    (SeriesFile, "RUN|FILE.csv"),
+    (SweepDir, "SWEEP"),
+    (Networks, "[NETWORK ...]"),
+)
+"""What a usage line calls each type of argument without a name."""
 
 Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
 WeightsOf = Annotated[

@@ -4,13 +4,11 @@ Each command is a dataclass: its fields are the options, their annotations (opti
 value.
 """
 
-import ast
 import contextlib
 import dataclasses
 import difflib
-import inspect
+import functools
 import io
-import itertools
 import os
 import pathlib
 import re
@@ -25,8 +23,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from csbp_jax import configs
 from csbp_jax.cli.option_types import (
-    NUMBERS,
-    POSITIONALS,
+    ARGUMENTS,
     ConfigFields,
     Files,
     Runs,
@@ -35,14 +32,17 @@ from csbp_jax.cli.option_types import (
     expand_path,
     run_or_address,
 )
-from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, Neuron, check, flatten, replaced
-from csbp_jax.config.validation import RANGES
+from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
+from csbp_jax.config.validation import allowed_range, check_value
 from csbp_jax.training import plugin_file
 from csbp_jax.training.plugins import Own
 
 HELP = ("-h", "--help")
 
 Options = TypeVar("Options")
+
+Command = tuple[type[Any], str | Callable[[Sequence[str]], None]]
+"""A command: a dataclass with its options, and the function that runs it, or the path of one that takes the options."""
 
 
 def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tuple[Options, Config, Own]:
@@ -87,6 +87,11 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
     return options, expanded, own
 
 
+def usage(kind: Any) -> str:
+    """Return the arguments of a command that have no name, such as ``RUN FILE ...``."""
+    return " ".join(words for field in dataclasses.fields(kind) for hint, words in ARGUMENTS if field.type == hint)
+
+
 def is_given(option: str, argv: Sequence[str]) -> bool:
     """Return whether an option is among the arguments, as ``--option VALUE`` or ``--option=VALUE``.
 
@@ -127,6 +132,9 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
         if field.type in (Runs, RunsOrNetworks, RunsOrSweep, Files):
             expand = run_or_address if field.type == RunsOrNetworks else expand_path
+            if not getattr(parsed, field.name):
+                name = usage(kind).split()[-2].partition("|")[0]
+                raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
             try:
                 expanded[field.name] = tuple(map(expand, getattr(parsed, field.name)))
             except ValueError as error:
@@ -163,46 +171,40 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
 
     output = io.StringIO()
     defaults = {} if default is None else {"default": default}
-    # Only for the help, so that parsing does not depend on it.
-    ranges = _registry_with_ranges() if set(argv) & {*HELP} else contextlib.nullcontext()
     try:
-        with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output), ranges:
-            return tyro.cli(kind, args=argv, prog=prog, registry=NUMBERS, **defaults)  # type: ignore[call-overload, no-any-return]  # kind is a dataclass
+        with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output):
+            options: Options = tyro.cli(kind, args=argv, prog=prog, registry=_REGISTRY, **defaults)  # type: ignore[call-overload]  # kind is a dataclass
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         # An event that this version of tyro does not describe.
         raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} --help lists all") from None
+    for name, hint in get_type_hints(kind, include_extras=True).items() if kind is not Config else ():
+        if allowed_range(hint):
+            check_value(f"--{name.replace('_', '-')}", getattr(options, name), hint)
+    return options
 
 
-def _registry_with_ranges() -> ConstructorRegistry:
-    """Return tyro's rules with one more: the help of a config's field ends with its range."""
-    registry = ConstructorRegistry()
-    sections = {type(value): f"{name}." for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)}
-    sections |= {Config: "", Neuron: "model.neuron."}
+_REGISTRY = ConstructorRegistry()
+_IS_READ = object()  # marks a class that the rule below looks up among all rules, of which it is one
 
-    @registry.struct_rule
-    def _(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type not in sections:
-            return None
-        definition = next(iter(ast.parse(inspect.getsource(info.type)).body))
-        docs = {}
-        for field, doc in itertools.pairwise(getattr(definition, "body", [])):
-            match field, doc:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    docs[name] = " ".join(text.split())
-        hints = get_type_hints(info.type)
-        fields = []
-        for name, doc in docs.items():
-            allowed = RANGES.get(sections[info.type] + name)
-            text = f"{doc} Allowed: {allowed.words}." if allowed else doc
-            fields.append(StructFieldSpec(name, hints[name], getattr(info.default, name), text))
-        for name, hint in hints.items():
-            if name not in docs:  # a section
-                fields.append(StructFieldSpec(name, hint, getattr(info.default, name)))
-        return StructConstructorSpec(info.type, tuple(fields))
 
-    return registry
+@_REGISTRY.struct_rule
+def _with_ranges(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Read a class as tyro does; the help of a field ends with its range."""
+    if _IS_READ in info.markers:
+        return None
+    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _IS_READ)))
+    if not isinstance(spec, StructConstructorSpec):
+        return None
+    fields = [dataclasses.replace(field, helptext=functools.partial(_help, field)) for field in spec.fields]
+    return dataclasses.replace(spec, fields=tuple(fields))
+
+
+def _help(field: StructFieldSpec) -> str | None:
+    text, allowed = field.helptext() if callable(field.helptext) else field.helptext, allowed_range(field.type)
+    sentence = " ".join((text or "").split())  # tyro keeps some of the source's line breaks
+    return f"{sentence.rstrip('.')}. Allowed: {allowed.words}." if allowed else sentence or None
 
 
 def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
@@ -241,7 +243,7 @@ def _names(kind: Any) -> list[str]:
     for field in () if kind is Config else dataclasses.fields(kind):
         if field.type == ConfigFields:
             names += flatten(Config())
-        elif field.type not in POSITIONALS:
+        elif all(field.type != hint for hint, _ in ARGUMENTS):
             names.append(field.name.strip("_"))
     return [f"--{name.replace('_', '-')}" for name in names]
 

@@ -9,20 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from csbp_jax.cli.option_types import (
-    Control,
-    Count,
-    Flag,
-    Margin,
-    Name,
-    OptionalPath,
-    RequiredName,
-    Runs,
-    RunsOrSweep,
-    Seed,
-    SeriesFile,
-)
-from csbp_jax.cli.options import read_paths
+from csbp_jax.cli import option_types as option
+from csbp_jax.cli.options import Command, read_paths
 from csbp_jax.config import ConfigError
 
 
@@ -30,56 +18,40 @@ from csbp_jax.config import ConfigError
 class Compare:
     """Compare finished runs: accuracies, fields that differ in their configs, differences paired over seeds."""
 
-    runs: Runs = ()
+    runs: option.Runs = ()
     """directories of runs"""
-    control: Control = None
-    margin: Margin = None
-
-
-def compare(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax compare``."""
-    options = read_paths("compare", Compare, argv)
-    from csbp_jax.evaluation import compare
-
-    compare.compare(options.runs, control=options.control, margin=options.margin)
+    control: option.Control = None
+    margin: option.Margin = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """Write runs, or a sweep, as one self-contained HTML page."""
 
-    runs: RunsOrSweep = ()
+    runs: option.RunsOrSweep = ()
     """directories of runs, or of one sweep"""
-    control: Control = None
-    margin: Margin = None
-    out: OptionalPath = None
+    control: option.Control = None
+    margin: option.Margin = None
+    out: option.OptionalPath = None
     """output file; by default RUN/report.html"""
-
-
-def report(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax report``."""
-    options = read_paths("report", Report, argv)
-    from csbp_jax.evaluation import html_report
-
-    print(html_report.write(options.runs, options.out, control=options.control, margin=options.margin))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
     """Measure chaos in a recorded series, such as a loss: 0-1 test, permutation entropy, surrogates (docs/lab.md)."""
 
-    source: SeriesFile
-    column: Name = None
+    source: option.SeriesFile
+    column: option.Name = None
     """name of the column, or of the metric, such as train/task_loss; by default the only one, or the loss"""
     skip: int = 0
     """number of first values to leave out, such as a transient"""
-    every: Count = 1
+    every: option.Count = 1
     """keep every N-th of the remaining values"""
-    difference: Flag = False
+    difference: option.Flag = False
     """take differences of these values, which removes a drift"""
-    seed: Seed = 0
+    seed: option.Seed = 0
     """random seed of frequencies and surrogates"""
-    out: OptionalPath = None
+    out: option.OptionalPath = None
     """also write all numbers to this JSON file"""
 
 
@@ -108,43 +80,31 @@ def series(argv: Sequence[str]) -> None:
 class TensorBoard:
     """Write the metrics of runs as TensorBoard events, to RUN/tensorboard (docs/scale.md)."""
 
-    runs: Runs = ()
+    runs: option.Runs = ()
     """directories of runs"""
-    follow: Flag = False
+    follow: option.Flag = False
     """continue with new metrics until the runs are finished"""
-
-
-def tensorboard(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax tensorboard``."""
-    options = read_paths("tensorboard", TensorBoard, argv)
-    if not options.runs:
-        raise ConfigError("RUN: missing; write csbp_jax tensorboard RUN ...")
-    from csbp_jax.evaluation import tensorboard
-
-    for folder in tensorboard.write(options.runs, options.follow):
-        print(folder)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Track:
     """Log the config and metrics of runs to an experiment tracker; the same command continues (docs/scale.md)."""
 
-    runs: Runs = ()
+    runs: option.Runs = ()
     """directories of runs"""
     to: Literal["wandb", "mlflow", "trackio"] = "wandb"
     """the tracker, whose package must be installed"""
-    project: RequiredName = "csbp_jax"
+    project: option.RequiredName = "csbp_jax"
     """project in the tracker (MLflow: experiment)"""
-    follow: Flag = False
+    follow: option.Flag = False
     """continue with new metrics until the runs are finished"""
 
 
-def track(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax track``."""
-    options = read_paths("track", Track, argv)
-    if not options.runs:
-        raise ConfigError("RUN: missing; write csbp_jax track RUN ... --to TRACKER")
-    from csbp_jax.evaluation import trackers
-
-    for address in trackers.track(options.runs, options.to, options.project, options.follow):
-        print(address)
+COMMANDS: dict[str, Command] = {
+    "compare": (Compare, "csbp_jax.evaluation.compare.compare"),
+    "report": (Report, "csbp_jax.evaluation.html_report.write"),
+    "series": (Series, series),
+    "tensorboard": (TensorBoard, "csbp_jax.evaluation.tensorboard.write"),
+    "track": (Track, "csbp_jax.evaluation.trackers.track"),
+}
+"""Options and function of each command on records."""

@@ -4,33 +4,16 @@ The functions that do the work are imported late: JAX takes a second to import, 
 """
 
 import dataclasses
+import importlib
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from csbp_jax import configs
-from csbp_jax.cli.option_types import (
-    ConfigFields,
-    Control,
-    Count,
-    DataDir,
-    Files,
-    Flag,
-    Margin,
-    Name,
-    OptionalCount,
-    OptionalPath,
-    Repository,
-    Run,
-    RunDir,
-    RunsOrNetworks,
-    Seed,
-    Split,
-    Trust,
-    WeightsOf,
-)
-from csbp_jax.cli.options import is_given, read, read_paths
+from csbp_jax.cli import option_types as option
+from csbp_jax.cli.options import Command, is_given, read, read_paths
 from csbp_jax.config import ConfigError, escaped, replaced
 
 
@@ -50,26 +33,38 @@ def _show_network(run: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Restore:
+    """How the network of a run is restored."""
+
+    weights_of: option.WeightsOf = "last"
+    trust: option.Trust = False
+    data_dir: option.DataDir = "data"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RestoreWithSplit(Restore):
+    """How the network of a run is restored, and the data for it."""
+
+    split: option.Split = "test"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(RestoreWithSplit):
     """Evaluate a run on one split of its data: per class, over time steps, confidence (docs/using.md).
 
     csbp_jax evaluate DATASET --weights FILE evaluates a PyTorch checkpoint instead, in float32 unless
     --model.precision is given (docs/weights.md).
     """
 
-    run: Run
-    split: Split = "test"
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
+    run: option.Run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateWeights:
     """Evaluate a PyTorch checkpoint, --weights FILE, on a data set (docs/weights.md)."""
 
-    config: ConfigFields
-    data_dir: DataDir = "data"
+    config: option.ConfigFields
+    data_dir: option.DataDir = "data"
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -102,26 +97,21 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(Restore):
     """Predict the class of each file (image, frames or events, as the run was trained on), as CSV."""
 
-    run: Run
-    files: Files = ()
+    run: option.Run
+    files: option.Files = ()
     """files to classify"""
-    out: OptionalPath = None
+    out: option.OptionalPath = None
     """write the CSV to this file instead of the terminal"""
-    top: Count = 1
+    top: option.Count = 1
     """number of most probable classes per file"""
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
 
 
 def predict(argv: Sequence[str]) -> None:
     """Run ``csbp_jax predict``."""
     options = read_paths("predict", Predict, argv)
-    if not options.files:
-        raise ConfigError("FILE: missing; write csbp_jax predict RUN FILE ...")
     _show_network(options.run)
     from csbp_jax.evaluation import outputs, predict
     from csbp_jax.runtime import files
@@ -155,18 +145,14 @@ def predict(argv: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Inspect:
+class Inspect(RestoreWithSplit):
     """Plot the activity of a run: raster, membranes, rates; and count its synaptic operations and their energy."""
 
-    run: Run
-    layer: Name = None
+    run: option.Run
+    layer: option.Name = None
     """layer, or several separated by commas; by default all spiking layers"""
-    examples: Count = 100
+    examples: option.Count = 100
     """number of examples, spread evenly over the split"""
-    split: Split = "test"
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
 
 
 def inspect(argv: Sequence[str]) -> None:
@@ -186,27 +172,23 @@ def inspect(argv: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Robustness:
+class Robustness(RestoreWithSplit):
     """Measure runs with corrupted inputs, faulty spikes, inexact weights and attacks; compare them (docs/using.md)."""
 
-    runs: RunsOrNetworks = ()
+    runs: option.RunsOrNetworks = ()
     """directories of runs; hf://USER/NAME; or digits or digits_events, which ship with csbp_jax"""
-    only: Name = None
+    only: option.Name = None
     """perturbation, or several separated by commas; by default all that fit the data"""
-    examples: OptionalCount = None
+    examples: option.OptionalCount = None
     """number of examples, spread evenly over the split; by default all, and 200 for attacks"""
-    queries: Count = 500
+    queries: option.Count = 500
     """number of forward passes of the black-box attack, per example and strength"""
-    seed: Seed = 0
+    seed: option.Seed = 0
     """random seed of all perturbations, the same for all runs"""
-    control: Control = None
-    margin: Margin = None
-    out: OptionalPath = None
+    control: option.Control = None
+    margin: option.Margin = None
+    out: option.OptionalPath = None
     """output directory; by default that of the first run"""
-    split: Split = "test"
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
 
 
 def robustness(argv: Sequence[str]) -> None:
@@ -230,59 +212,49 @@ def robustness(argv: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Restore):
     """Export a run's network: its arrays, its function, or its graph for neuromorphic hardware."""
 
-    run: Run
+    run: option.Run
     to: Literal["safetensors", "npz", "stablehlo", "nir"] = "safetensors"
     """format"""
-    out: OptionalPath = None
+    out: option.OptionalPath = None
     """output file; by default in RUN/export"""
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
-    data_dir: DataDir = "data"
-
-
-def export(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax export``."""
-    options = read_paths("export", Export, argv)
-    _show_network(options.run)
-    from csbp_jax.export import export
-
-    file = export(
-        options.run,
-        options.to,
-        options.out,
-        weights_of=options.weights_of,
-        trust=options.trust,
-        data_dir=options.data_dir,
-    )
-    print(file)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Push:
     """Push a run's network to the Hugging Face hub: weights, config, and a card of what was measured."""
 
-    run: RunDir
-    repository: Repository
-    private: Flag = False
+    run: option.RunDir
+    repository: option.Repository
+    private: option.Flag = False
     """create a private repository"""
-    weights_of: WeightsOf = "last"
-    trust: Trust = False
+    weights_of: option.WeightsOf = "last"
+    trust: option.Trust = False
 
 
-def push(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax push``."""
-    options = read_paths("push", Push, argv)
-    from csbp_jax.export import hub
+COMMANDS: dict[str, Command] = {
+    "evaluate": (Evaluate, evaluate),
+    "predict": (Predict, predict),
+    "inspect": (Inspect, inspect),
+    "robustness": (Robustness, robustness),
+    "export": (Export, "csbp_jax.export.export"),
+    "push": (Push, "csbp_jax.export.hub.push"),
+}
+"""Options and function of each command on networks of runs."""
 
-    print(
-        hub.push(
-            options.run,
-            options.repository,
-            weights_of=options.weights_of,
-            private=options.private,
-            trust=options.trust,
-        )
-    )
+
+def call(command: str, kind: type[Any], path: str, argv: Sequence[str]) -> None:
+    """Run a command that is one function, which takes the options by name; paths and texts that it returns are printed.
+
+    ``path`` is the function's, with its module.
+    """
+    options = read_paths(command, kind, argv)
+    if isinstance(options, Restore):
+        _show_network(getattr(options, "run", ""))
+    module, _, function = path.rpartition(".")
+    result = getattr(importlib.import_module(module), function)(**vars(options))
+    for item in result if isinstance(result, list) else [result]:
+        if isinstance(item, str | pathlib.Path):
+            print(item)

@@ -1,7 +1,8 @@
 """Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
 from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, one_line, suggestion
-from csbp_jax.config.forms import flatten, flatten_json, from_json, replaced, run_name, to_json
+from csbp_jax.config.forms import flatten, from_json, replaced, run_name, to_json
+from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
     AugmentName,
@@ -13,7 +14,7 @@ from csbp_jax.config.schema import (
     Neuron,
     Optimizer,
 )
-from csbp_jax.config.validation import check
+from csbp_jax.config.validation import check, check_rules
 
 __all__ = [
     "NETWORK_OPTIONS",
@@ -29,10 +30,11 @@ __all__ = [
     "Model",
     "Neuron",
     "Optimizer",
+    "Rule",
     "check",
+    "check_rules",
     "escaped",
     "flatten",
-    "flatten_json",
     "from_json",
     "one_line",
     "replaced",

@@ -10,6 +10,10 @@ class Range(NamedTuple):
     words: str
     contains: Callable[[Any], Any]
 
+    def or_none(self) -> "Range":
+        """Return the range with None as another value."""
+        return Range(f"{self.words}, or None", lambda v: v is None or self.contains(v))
+
 
 WHOLE_FROM_1 = Range("a positive whole number", lambda v: (v >= 1) & (v % 1 == 0))
 FROM_0 = Range("0 or more", lambda v: v >= 0)
@@ -18,6 +22,11 @@ FROM_0_TO_1 = Range("from 0 to 1", lambda v: (v >= 0) & (v <= 1))
 FROM_0_BELOW_1 = Range("at least 0 and below 1", lambda v: (v >= 0) & (v < 1))
 BETWEEN_0_AND_1 = Range("between 0 and 1", lambda v: (v > 0) & (v < 1))
 BETWEEN_MINUS_1_AND_1 = Range("between -1 and 1", lambda v: (v > -1) & (v < 1))
+
+
+def integers(least: int, most: int) -> Range:
+    """Return the range of whole numbers from ``least`` to ``most``."""
+    return Range(f"from {least} to {most:,}", lambda v: (v >= least) & (v <= most))
 
 
 def require(function: str, allowed: Range, **values: Any) -> None:

@@ -1,10 +1,38 @@
 """The configuration of a run: frozen dataclasses.
 
-The docstring below a field is its help text on the command line.
+The docstring below a field is its help text on the command line; its range, in the annotation, is what
+:func:`csbp_jax.config.check` allows and ends the help text.
 """
 
 import dataclasses
-from typing import Literal
+import math
+from typing import Annotated, Literal
+
+from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
+
+MAX_DEPTH = 1000
+"""Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""
+MAX_STEPS = 10**5
+"""Most time steps, which are traced one by one where a still image is repeated (models/static.py)."""
+MAX_SIZE = 10**7
+"""Largest size of one axis of an array; beyond it, products of sizes would not fit into 64 bits."""
+MAX_VALUES = 2**28
+"""Most values of one frame, as of one recording (data/events/binning.py)."""
+MAX_EPOCHS = 10**6
+MAX_EVERY = 10**9
+
+SEED = Range("from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32)
+DIFFERENT = Range("different names", lambda v: len(set(v)) == len(v))
+FRAME = Range(
+    f"positive whole numbers, of a product up to {MAX_VALUES:,}",
+    lambda v: all(n >= 1 for n in v) and math.prod(v) <= MAX_VALUES,
+)
+CLASSES = Range(f"from 2 to {MAX_SIZE:,}, or 0", lambda v: 2 <= v <= MAX_SIZE or v == 0)
+STRENGTHS = Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v))
+FEATURES = Range(
+    f"1 to {MAX_DEPTH} whole numbers from 1 to {MAX_SIZE:,}",
+    lambda v: 1 <= len(v) <= MAX_DEPTH and all(1 <= n <= MAX_SIZE for n in v),
+)
 
 SurrogateName = Literal["triangle", "rectangle", "sigmoid", "arctan", "fast_sigmoid", "erf", "piecewise_exp"]
 
@@ -22,7 +50,7 @@ class Data:
     """Name of the data set."""
     dir: str = ""
     """folder only: directory that contains the class folders."""
-    validation: float = 0.1
+    validation: Annotated[float, Range("above 0 and at most 0.5", lambda v: 0 < v <= 0.5)] = 0.1
     """Fraction of each class of the training split that is held out for validation, if the data set has no validation
     split."""
     split: Literal["last", "first"] = "last"
@@ -30,10 +58,10 @@ class Data:
     test_speaker: str = ""
     """fsdd only: speaker of the recordings that are the test split; empty: numbers 0 to 4 of every speaker and digit,
     the split of the data's authors."""
-    size: tuple[int, int] | None = None
+    size: Annotated[tuple[int, int] | None, FRAME] = None
     """Height and width of a frame; None: those of the data set. Frames are stretched to it, which changes their aspect
     ratio; only imagenet, and a folder with resized_crop, are cropped to it."""
-    shorter_side: int | None = None
+    shorter_side: Annotated[int | None, integers(16, 4096)] = None
     """imagenet only: its larger images are reduced to this shorter side, in pixels, once, when the data set is prepared
     (JPEG of quality 95); None: the published images."""
     resizer: Literal["pillow", "cykooz"] = "pillow"
@@ -44,32 +72,32 @@ class Data:
     bins: Literal["number", "time", "window"] = "number"
     """How events are binned into T frames: equal numbers of events, equal durations, or windows of fixed length
     (``window``)."""
-    window: int = 50_000
+    window: Annotated[int, integers(1, MAX_EVERY)] = 50_000
     """bins=window only: length of a window in microseconds; events after T windows are counted in the last one."""
-    frames: int | None = None
+    frames: Annotated[int | None, integers(1, MAX_STEPS)] = None
     """Event data: number of the T frames used per training step, a new sorted random subset each step; None: all."""
     normalise: Literal["none", "standard", "max"] = "none"
     """Input normalisation: standard (images: published mean and standard deviation) or max (event frames: divided by
     the largest count of the frame)."""
-    augment: tuple[AugmentName, ...] = ()
+    augment: Annotated[tuple[AugmentName, ...], DIFFERENT] = ()
     """Augmentations of training examples, in this order."""
-    randaugment_operations: int = 2
+    randaugment_operations: Annotated[int, integers(1, MAX_DEPTH)] = 2
     """augment=randaugment only: number of random operations per image."""
-    randaugment_magnitude: int = 9
+    randaugment_magnitude: Annotated[int, integers(0, 30)] = 9
     """augment=randaugment only: strength of the operations, from 0 to 30."""
-    erasing_probability: float = 0.25
+    erasing_probability: Annotated[float, FROM_0_TO_1] = 0.25
     """augment=random_erasing only: probability that a rectangle of an image is filled with the mean colour."""
-    mix_off_epochs: int = 0
+    mix_off_epochs: Annotated[int, FROM_0] = 0
     """augment=mixup or cutmix only: number of epochs at the end of training without them."""
     encode: Literal["direct", "rate", "latency"] = "direct"
     """Encoding of a static image over T time steps: repeated, Bernoulli spikes with the brightness as rate, or one
     spike per pixel with the brightness as latency."""
     bad: Literal["fail", "skip"] = "fail"
     """Treatment of unreadable records: stop, or skip them and report their number."""
-    workers: int = 0
+    workers: Annotated[int, integers(0, 1024)] = 0
     """Processes that load training data in the background; does not change results. In a sweep, the seeds that train at
     once share them, at least one each."""
-    threads: int = 1
+    threads: Annotated[int, integers(1, 1024)] = 1
     """Threads that load data in each of these processes, or in the run's own; does not change results. Evaluation has
     these threads alone."""
 
@@ -81,13 +109,13 @@ NeuronName = Literal["lif", "cuba", "alif", "clif", "ilif", "psn", "masked_psn",
 class Neuron:
     """The spiking neuron."""
 
-    decay: float = 0.25
+    decay: Annotated[float, FROM_0_TO_1] = 0.25
     """Factor of the membrane potential from one time step to the next, in [0, 1]; 1: no leak."""
-    threshold: float = 1.0
+    threshold: Annotated[float, ABOVE_0] = 1.0
     """Firing threshold; a neuron fires if its membrane potential is above it."""
     surrogate: SurrogateName = "triangle"
     """Surrogate derivative of the spike; ilif has its own."""
-    surrogate_param: float = 1.0
+    surrogate_param: Annotated[float, ABOVE_0] = 1.0
     """Parameter of the surrogate: width of triangle and rectangle, slope (alpha) of the others."""
     reset: Literal["hard", "soft", "none"] = "hard"
     """Reset after a spike: hard (to zero), soft (subtract the threshold), or none."""
@@ -104,15 +132,15 @@ class Neuron:
     adaptive threshold), clif (complementary lif), ilif (integer lif), or a parallel neuron with learned weights over
     time: psn, masked_psn or sliding_psn. Of these, decay is used by the lif family, reset by lif, cuba and alif, and
     detach_reset by all that are reset."""
-    synapse_decay: float = 0.5
+    synapse_decay: Annotated[float, FROM_0_TO_1] = 0.5
     """cuba only: factor of the synaptic current from one time step to the next, in [0, 1]."""
-    adaptation: float = 0.2
+    adaptation: Annotated[float, FROM_0] = 0.2
     """alif only: rise of the threshold with each spike, 0 or more."""
-    adaptation_decay: float = 0.9
+    adaptation_decay: Annotated[float, FROM_0_TO_1] = 0.9
     """alif only: factor of the rise from one time step to the next, in [0, 1]."""
-    levels: int = 4
+    levels: Annotated[int, integers(1, 256)] = 4
     """ilif only: largest number of spikes per time step."""
-    order: int = 2
+    order: Annotated[int, integers(1, MAX_DEPTH)] = 2
     """masked_psn and sliding_psn only: number of time steps, the present one included, that a spike depends on."""
 
     @property
@@ -136,32 +164,32 @@ class Model:
 
     name: ModelName = "small_conv"
     """Network; see csbp_jax/models."""
-    input_shape: tuple[int, ...] = (8, 8, 1)
+    input_shape: Annotated[tuple[int, ...], FRAME] = (8, 8, 1)
     """Shape of one frame: height, width, channels. Empty: that of the data."""
-    classes: int = 10
+    classes: Annotated[int, Range(f"from 2 to {MAX_SIZE:,}, or 0", lambda v: 2 <= v <= MAX_SIZE or v == 0)] = 10
     """Number of classes. 0: that of the data."""
-    time_steps: int = 4
+    time_steps: Annotated[int, integers(1, MAX_STEPS)] = 4
     """Number of time steps T; a static image is repeated T times."""
-    features: tuple[int, ...] | None = None
+    features: Annotated[tuple[int, ...] | None, FEATURES] = None
     """small_conv, dense, recurrent: channels (or units) of the spiking layers."""
-    width: float | None = None
+    width: Annotated[float | None, Range("above 0 and at most 1000", lambda v: 0 < v <= 1000)] = None
     """Networks of the literature other than transformers: multiplier of all channel and unit numbers."""
-    embed: int | None = None
+    embed: Annotated[int | None, integers(1, MAX_SIZE)] = None
     """Transformers: channels of a token; a multiple of 8 and of the number of heads."""
-    depth: int | None = None
+    depth: Annotated[int | None, integers(1, MAX_DEPTH)] = None
     """Transformers: number of blocks."""
-    heads: int | None = None
+    heads: Annotated[int | None, integers(1, MAX_SIZE)] = None
     """spikformer_*, qkformer_*: number of attention heads."""
-    patch: int | None = None
+    patch: Annotated[int | None, Range("1, 2, 4, 8 or 16", lambda v: v in (1, 2, 4, 8, 16))] = None
     """spikformer_*, sdt_*: pixels of the image per token, in height and in width: 1, 2, 4, 8 or 16."""
     norm: Literal["batch", "tdbn", "tebn", "bntt", "none"] | None = None
     """Normalisation: batch norm, one of its variants for spiking networks, or none."""
-    init_rate: float | None = None
+    init_rate: Annotated[float | None, Range("above 0 and below 0.5", lambda v: 0 < v < 0.5)] = None
     """norm=none only: scale the initial weights of each layer so that its neurons fire at this rate per time step, as
     measured on 32 training examples; None: the network's own initial weights."""
-    dropout: float | None = None
+    dropout: Annotated[float | None, FROM_0_BELOW_1] = None
     """small_conv, cnn6, cnn7, vgg*, resnet19_tebn, plif_*: dropout rate before dense layers."""
-    drop_path: float | None = None
+    drop_path: Annotated[float | None, FROM_0_BELOW_1] = None
     """Residual networks: rate at which the last block's branch is dropped for an example in training (stochastic
     depth); linear in depth, from 0 at the first block."""
     connect: Literal["add", "and", "iand"] | None = None
@@ -169,9 +197,9 @@ class Model:
     pool: Literal["average", "max"] | None = None
     """2x2 pooling of small_conv (default: average) and plif_* (max). The maximum of spikes is a spike; their average is
     not."""
-    max_delay: int | None = None
+    max_delay: Annotated[int | None, integers(1, MAX_STEPS)] = None
     """dense: largest delay of a connection, in time steps; delays are then learned. None: no delays."""
-    norm_groups: int = 1
+    norm_groups: Annotated[int, integers(1, MAX_SIZE)] = 1
     """Ghost batch norm: number of equal groups of the batch, each with its own statistics."""
     remat: bool = False
     """Rematerialise: in training, store only the inputs of layers and recompute the rest in the backward pass (less
@@ -203,32 +231,28 @@ NETWORK_OPTIONS = (
 class Chaos:
     """The chaos term of CSBP."""
 
-    z0: tuple[float, ...] = (0.0,)
+    z0: Annotated[tuple[float, ...], STRENGTHS] = (0.0,)
     """Initial chaos strength: one value for all taps, or one per tap. 0: plain backpropagation."""
-    beta: float = 0.95
+    beta: Annotated[float, FROM_0_TO_1] = 0.95
     """Annealing factor: z is multiplied by it once per epoch (or step), in [0, 1]."""
     anneal: Literal["epoch", "step"] = "epoch"
     """Whether z is annealed once per epoch or once per step."""
-    taps: tuple[str, ...] = ()
+    taps: Annotated[tuple[str, ...], DIFFERENT] = ()
     """Tensors that the chaos term acts on, as LAYER.TENSOR: conv or dense (output of the synapses, before the norm),
     norm (after the norm), current (the neuron's input, where it is a sum), membrane (after the last time step and its
     reset), membrane_pre (before reset, at every time step). csbp_jax list NETWORK lists those of a network."""
-    target: float = 0.65
+    target: Annotated[float, BETWEEN_0_AND_1] = 0.65
     """Target value I0 of the logistic function, in (0, 1)."""
-    scale: float = 10.0
+    scale: Annotated[float, ABOVE_0] = 10.0
     """Scale k > 0: the logistic function is taken of h / k."""
-    cut: tuple[float, float] | None = None
+    cut: Annotated[tuple[float, float] | None, Range("two numbers, low < high", lambda v: v[0] < v[1])] = None
     """Clip h to this range, with zero gradient outside (released code: -10 9.9)."""
     reduce: Literal["mean", "sum", "neuron"] = "mean"
     """Reduction over the elements of a tap; neuron: mean over batch, time and space, sum over channels."""
-    term: Literal["chaos", "drift", "linear", "cbp"] = "chaos"
-    """The chaos term, or a control in its place: drift (a parabola with the same gradient at h = 0 and the same zero),
-    linear (a constant gradient), or cbp: the rule of CBP, which has no loss and adds z (I0 - mean of s(h/k)) to the
-    weights that produce h, independent of the learning rate."""
-    unit: Literal["plain", "flip"] = "plain"
-    """Unit of z0. flip: z0 (one number) is the flip ratio of the chaos term; z is computed from it at the first step,
-    and again every flip_every steps if that is above 0, so that the ratio follows the annealing."""
-    substeps: int = 1
+    term: Literal["chaos", "drift", "linear"] = "chaos"
+    """The chaos term, or a control in its place: drift (a parabola with the same gradient at h = 0 and the same zero)
+    or linear (a constant gradient)."""
+    substeps: Annotated[int, integers(1, MAX_EVERY)] = 1
     """Control: average the gradient of the term over this number of small steps of plain gradient descent at the
     learning rate. It is the same force, but cannot overshoot with plain sgd; adam rescales the average."""
 
@@ -240,18 +264,18 @@ class Loss:
     name: Literal["rate", "tet", "mse"] = "rate"
     """rate: cross-entropy of time-averaged logits; tet: temporal efficient training, cross-entropy at every time step;
     mse: squared error."""
-    lam: float = 0.001
+    lam: Annotated[float, FROM_0_TO_1] = 0.001
     """tet only: weight of the squared error between all logits and 1."""
-    smoothing: float = 0.0
+    smoothing: Annotated[float, FROM_0_BELOW_1] = 0.0
     """Label smoothing of training labels, in [0, 1); evaluation never uses it."""
-    firing: float = 0.0
+    firing: Annotated[float, FROM_0] = 0.0
     """Weight of the firing-rate regulariser, which is added to the task loss: the squared distance of each layer's rate
     from the range firing_low to firing_high, averaged over the layers. 0: off."""
-    firing_low: float = 0.02
+    firing_low: Annotated[float, FROM_0] = 0.02
     """Lowest firing rate of a layer, in spikes per neuron per time step, that the regulariser allows."""
-    firing_high: float = 0.5
+    firing_high: Annotated[float, FROM_0] = 0.5
     """Highest firing rate of a layer that the regulariser allows."""
-    membrane: float = 0.0
+    membrane: Annotated[float, FROM_0] = 0.0
     """Weight of the membrane regulariser (RMP-Loss), which is added to the task loss: the squared distance of each
     membrane before reset from its spike, 0 or 1, averaged over a layer and then over the layers. 0: off."""
 
@@ -262,34 +286,34 @@ class Optimizer:
 
     name: Literal["sgd", "adam", "adamw"] = "adamw"
     """Optimiser. Weight decay is part of the gradient for sgd and adam (as in PyTorch), and decoupled for adamw."""
-    lr: float = 0.001
+    lr: Annotated[float, FROM_0] = 0.001
     """Peak learning rate."""
-    momentum: float = 0.9
+    momentum: Annotated[float, FROM_0_BELOW_1] = 0.9
     """sgd only: momentum."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, FROM_0] = 0.0
     """Weight decay, of all parameters."""
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, Range("above 0 and at most 1", lambda v: 0 < v <= 1)] = 1.0
     """Factor of the learning rate from one layer, or residual block, to the one before it, in (0, 1]: the read-out
     learns at the full rate, the first layer at the lowest. 1: off."""
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     """Learning-rate schedule after the warm-up; cosine ends at 0."""
-    warmup_epochs: int = 0
+    warmup_epochs: Annotated[int, FROM_0] = 0
     """Epochs of linear warm-up."""
-    step_epochs: int = 30
+    step_epochs: Annotated[int, integers(1, MAX_EPOCHS)] = 30
     """schedule=step only: number of epochs between multiplications by step_factor."""
-    step_factor: float = 0.1
+    step_factor: Annotated[float, ABOVE_0] = 0.1
     """schedule=step only: factor of the learning rate."""
-    clip: float | None = None
+    clip: Annotated[float | None, ABOVE_0] = None
     """Clip the global norm of the gradient. Off by default, because it suppresses chaos; the fraction of clipped steps
     is logged."""
-    accumulate: int = 1
+    accumulate: Annotated[int, integers(1, MAX_SIZE)] = 1
     """Gradient accumulation: number of microbatches per batch (less memory). Norms and loss.firing then use the
     statistics of a microbatch."""
-    eps_root: float = 0.0
+    eps_root: Annotated[float, FROM_0] = 0.0
     """adam, adamw: constant added under the square root. Above 0, training is differentiable (Lyapunov exponents)."""
-    ema: float = 0.0
+    ema: Annotated[float, FROM_0_BELOW_1] = 0.0
     """Decay per step, in [0, 1), of an exponential moving average of the weights, which is evaluated too; 0: off."""
-    sam_radius: float = 0.0
+    sam_radius: Annotated[float, FROM_0] = 0.0
     """Sharpness-aware minimisation (SAM): the gradient is taken at weights moved by this distance along the gradient of
     the same batch. Two gradients, so about twice the time per step; 0: off."""
 
@@ -298,25 +322,22 @@ class Optimizer:
 class Config:
     """All options of a run."""
 
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Random seed of initialisation and data order."""
-    epochs: int = 30
+    epochs: Annotated[int, integers(1, MAX_EPOCHS)] = 30
     """Number of passes over the training split."""
-    batch_size: int = 32
+    batch_size: Annotated[int, integers(1, MAX_SIZE)] = 32
     """Examples per training step, over all devices."""
-    eval_batch_size: int = 180
+    eval_batch_size: Annotated[int, integers(1, MAX_SIZE)] = 180
     """Examples per evaluation step; changes results by rounding at most, but for ``data.encode`` rate, whose spikes
     depend on it."""
-    log_every: int = 10
+    log_every: Annotated[int, integers(1, MAX_EVERY)] = 10
     """Steps between rows of metrics.jsonl."""
-    flip_every: int = 0
-    """Steps between measurements of the flip ratios (above 1: past the flip), from step 1 on; 0: off. One measurement
-    costs as much as about 60 to 200 steps."""
-    checkpoint_every: int = 1
+    checkpoint_every: Annotated[int, integers(1, MAX_EVERY)] = 1
     """Epochs between checkpoints; the last epoch always has one."""
-    patience: int = 0
+    patience: Annotated[int, integers(0, MAX_EVERY)] = 0
     """Early stopping: number of epochs in a row without a better validation result; 0: off."""
-    loss_limit: float = 1000.0
+    loss_limit: Annotated[float, Range("above 1, or 0", lambda v: v > 1 or v == 0)] = 1000.0
     """Divergence: the run ends when the task loss has been above this many times its value at the first step (or above
     this number, if it began below 1) for 100 steps in a row, or for three epochs if these have fewer steps; 0: off."""
     weights: str = ""

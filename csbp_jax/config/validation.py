@@ -1,141 +1,48 @@
-"""Validation of the values of a config."""
+"""Validation of the values of a config: their types, their ranges (schema.py) and the rules between them (rules.py)."""
 
 import dataclasses
-import math
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from csbp_jax.config.errors import ConfigError
 from csbp_jax.config.forms import flatten
-from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, WHOLE_FROM_1, Range
+from csbp_jax.config.ranges import Range
+from csbp_jax.config.rules import RULES, Rule, refusal
 from csbp_jax.config.schema import Config
 
-_MAX_DEPTH = 1000
-"""Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""
-_OPTIONAL_COUNT = Range("a positive whole number, or None", lambda v: v is None or v >= 1)
 
-RANGES: dict[str, Range] = {
-    "seed": Range("from 0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
-    "epochs": WHOLE_FROM_1,
-    "batch_size": WHOLE_FROM_1,
-    "eval_batch_size": WHOLE_FROM_1,
-    "log_every": WHOLE_FROM_1,
-    "flip_every": FROM_0,
-    "checkpoint_every": WHOLE_FROM_1,
-    "data.validation": Range("above 0 and at most 0.5", lambda v: 0 < v <= 0.5),
-    "data.size": Range("two positive whole numbers", lambda v: v is None or min(v) >= 1),
-    "data.shorter_side": Range("from 16 to 4096, or None", lambda v: v is None or 16 <= v <= 4096),
-    "data.window": WHOLE_FROM_1,
-    "data.frames": _OPTIONAL_COUNT,
-    "data.augment": Range("different names", lambda v: len(set(v)) == len(v)),
-    "data.randaugment_operations": WHOLE_FROM_1,
-    "data.randaugment_magnitude": Range("from 0 to 30", lambda v: 0 <= v <= 30),
-    "data.erasing_probability": FROM_0_TO_1,
-    "data.mix_off_epochs": FROM_0,
-    "data.workers": Range("from 0 to 1024", lambda v: 0 <= v <= 1024),
-    "data.threads": Range("from 1 to 1024", lambda v: 1 <= v <= 1024),
-    "model.input_shape": Range("positive whole numbers, or empty", lambda v: all(n >= 1 for n in v)),
-    "model.classes": Range("2 or more, or 0", lambda v: v >= 2 or v == 0),
-    "model.time_steps": WHOLE_FROM_1,
-    "model.features": Range(
-        f"1 to {_MAX_DEPTH} positive whole numbers, or None",
-        lambda v: v is None or (1 <= len(v) <= _MAX_DEPTH and all(n >= 1 for n in v)),
-    ),
-    "model.width": Range("above 0, or None", lambda v: v is None or v > 0),
-    "model.embed": _OPTIONAL_COUNT,
-    "model.depth": Range(f"from 1 to {_MAX_DEPTH}, or None", lambda v: v is None or 1 <= v <= _MAX_DEPTH),
-    "model.heads": _OPTIONAL_COUNT,
-    "model.patch": Range("1, 2, 4, 8 or 16, or None", lambda v: v in (None, 1, 2, 4, 8, 16)),
-    "model.init_rate": Range("above 0 and below 0.5, or None", lambda v: v is None or 0 < v < 0.5),
-    "model.dropout": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
-    "model.drop_path": Range("at least 0 and below 1, or None", lambda v: v is None or 0 <= v < 1),
-    "model.max_delay": _OPTIONAL_COUNT,
-    "model.norm_groups": WHOLE_FROM_1,
-    "model.neuron.decay": FROM_0_TO_1,
-    "model.neuron.threshold": ABOVE_0,
-    "model.neuron.surrogate_param": ABOVE_0,
-    "model.neuron.synapse_decay": FROM_0_TO_1,
-    "model.neuron.adaptation": FROM_0,
-    "model.neuron.adaptation_decay": FROM_0_TO_1,
-    "model.neuron.levels": Range("from 1 to 256", lambda v: 1 <= v <= 256),
-    "model.neuron.order": Range(f"from 1 to {_MAX_DEPTH}", lambda v: 1 <= v <= _MAX_DEPTH),
-    "chaos.z0": Range("0 or more, at least one number", lambda v: len(v) >= 1 and all(z >= 0 for z in v)),
-    "chaos.beta": FROM_0_TO_1,
-    "chaos.target": BETWEEN_0_AND_1,
-    "chaos.scale": ABOVE_0,
-    "chaos.cut": Range("two numbers, low < high", lambda v: v is None or v[0] < v[1]),
-    "chaos.taps": Range("different names", lambda v: len(set(v)) == len(v)),
-    "chaos.substeps": WHOLE_FROM_1,
-    "patience": FROM_0,
-    "loss_limit": Range("above 1, or 0", lambda v: v > 1 or v == 0),
-    "loss.lam": FROM_0_TO_1,
-    "loss.smoothing": FROM_0_BELOW_1,
-    "loss.firing": FROM_0,
-    "loss.firing_low": FROM_0,
-    "loss.firing_high": FROM_0,
-    "loss.membrane": FROM_0,
-    "optimizer.lr": FROM_0,
-    "optimizer.momentum": FROM_0_BELOW_1,
-    "optimizer.weight_decay": FROM_0,
-    "optimizer.layer_decay": Range("above 0 and at most 1", lambda v: 0 < v <= 1),
-    "optimizer.warmup_epochs": FROM_0,
-    "optimizer.step_epochs": WHOLE_FROM_1,
-    "optimizer.step_factor": ABOVE_0,
-    "optimizer.clip": Range("above 0, or None", lambda v: v is None or v > 0),
-    "optimizer.accumulate": WHOLE_FROM_1,
-    "optimizer.eps_root": FROM_0,
-    "optimizer.ema": FROM_0_BELOW_1,
-    "optimizer.sam_radius": FROM_0,
-}
-"""Allowed values of single fields."""
-
-_OF_DATA_SETS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "data.dir": ("", ("folder",)),
-    "data.test_speaker": ("", ("fsdd",)),
-    "data.split": ("last", ("cifar10_dvs",)),
-    "data.shorter_side": (None, ("imagenet",)),
-    "data.resizer": ("pillow", ("imagenet", "folder")),
-}
-"""Fields that only some data sets have: the value with all others, and those data sets."""
-
-
-def _check_types(config: Any, prefix: str = "") -> None:
-    """Check the types of all fields: values from Python have not passed the command line's parser."""
-    for name, hint in get_type_hints(type(config)).items():
-        value, field = getattr(config, name), prefix + name
+def hints(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each field of a config's class, named as on the command line, and its annotation."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
-            _check_types(value, f"{field}.")
-        elif get_origin(hint) is Literal:
-            if value not in get_args(hint):
-                raise ConfigError(f"{field}: {value!r} is not possible; allowed are {', '.join(get_args(hint))}")
-        elif names := _unknown_names(value, hint):
-            allowed = get_args(get_args(hint)[0])
-            raise ConfigError(f"{field}: {', '.join(names)} is not possible; allowed are {', '.join(allowed)}")
-        elif not _fits(value, hint):
-            raise ConfigError(f"{field}: {value!r} is not possible; allowed is {getattr(hint, '__name__', hint)}")
+            yield from hints(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
 
 
-def _unknown_names(value: Any, hint: Any) -> list[str]:
-    """Return the items of a tuple of names that are none of those of its Literal."""
-    if get_origin(hint) is not tuple or get_origin(get_args(hint)[0]) is not Literal or not isinstance(value, tuple):
-        return []
-    return [repr(item) for item in value if item not in get_args(get_args(hint)[0])]
+HINTS = dict(hints(Config))
+"""Annotation of each field."""
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        return (
-            isinstance(value, tuple)
-            and all(_fits(item, kinds[0]) for item in value)
-            and (kinds[-1] is Ellipsis or len(value) == len(kinds))
-        )
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is not None:  # X | None
-        return any(_fits(value, kind) for kind in get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return bool(isinstance(value, hint)) and (hint is bool or not isinstance(value, bool))
+def allowed_range(hint: Any) -> Range | None:
+    """Return the range in an annotation; with ``None`` in its words, where that is a value too."""
+    kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    allowed = next((extra for extra in extras if isinstance(extra, Range)), None)
+    return allowed.or_none() if allowed and types.NoneType in get_args(kind) else allowed
+
+
+def check_value(name: str, value: Any, hint: Any) -> None:
+    """Check the type and the range of one value.
+
+    Raises:
+      ConfigError: it is not allowed; the message has its name and the allowed values.
+    """
+    kind, allowed = get_args(hint)[0] if get_origin(hint) is Annotated else hint, allowed_range(hint)
+    if not _fits(value, kind):
+        raise refusal(name, repr(value), _in_words(kind))
+    if allowed and not allowed.contains(value):
+        raise refusal(name, value, allowed.words)
 
 
 def check(config: Config) -> Config:
@@ -144,165 +51,56 @@ def check(config: Config) -> Config:
     Raises:
       ConfigError: a value is not allowed; the message names the first such field and the allowed values.
     """
-    _check_types(config)
     flat = flatten(config)
-    for name, value in flat.items():
-        numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, float)]
-        if not all(map(math.isfinite, numbers)):
-            raise ConfigError(f"{name}: {value} is not finite")
-    for name, allowed in RANGES.items():
-        if not allowed.contains(flat[name]):
-            raise ConfigError(f"{name}: {flat[name]} is not possible; allowed is {allowed.words}")
-    for field, (without, names) in _OF_DATA_SETS.items():
-        if flat[field] != without and config.data.name not in names:
-            raise ConfigError(
-                f"{field}: {flat[field]!r}, but {config.data.name} has no such option; it is for the data set "
-                f"{' or '.join(names)}"
-            )
-    if config.model.max_delay is not None and config.model.max_delay >= config.model.time_steps:
-        raise ConfigError(
-            f"model.max_delay: {config.model.max_delay} is not possible; allowed is less than model.time_steps "
-            f"({config.model.time_steps}), or None"
-        )
-    if config.model.init_rate is not None and config.model.norm != "none":
-        norm = config.model.norm or "None (the network's own norm)"
-        raise ConfigError(
-            f"model.init_rate: {config.model.init_rate} is not possible with model.norm {norm}, which undoes a scale "
-            "of the weights; set model.norm to none"
-        )
-    if config.model.init_rate is not None and config.weights:
-        raise ConfigError(
-            f"model.init_rate: {config.model.init_rate} is not possible with weights, which are the initial ones"
-        )
-    most = config.model.neuron.most_spikes
-    if config.loss.firing_high > most:
-        raise ConfigError(f"loss.firing_high: {config.loss.firing_high} is not possible; allowed is from 0 to {most}")
-    if not config.loss.firing_low < config.loss.firing_high:
-        raise ConfigError(
-            f"loss.firing_low: {config.loss.firing_low} is not possible; allowed is less than loss.firing_high "
-            f"({config.loss.firing_high})"
-        )
-    if config.weights_table and not config.weights:
-        raise ConfigError(f"weights_table: {config.weights_table!r}, but weights is empty; name the checkpoint, too")
-    _check_neuron(config)
-    if config.model.drop_path and config.model.connect in ("and", "iand"):
-        raise ConfigError(
-            f"model.drop_path: {config.model.drop_path} is not possible with model.connect {config.model.connect}, "
-            "whose product needs spikes of 0 and 1; set model.connect to add, or model.drop_path to 0"
-        )
-    _check_chaos(config, flat)
-    _check_training(config, flat)
+    for name, hint in HINTS.items():
+        check_value(name, flat[name], hint)
+    check_rules(RULES, flat)
     return config
 
 
-def _check_chaos(config: Config, flat: dict[str, Any]) -> None:
-    if any(config.chaos.z0) and not config.chaos.taps:
-        raise ConfigError(f"chaos.taps: empty, but chaos.z0 is {config.chaos.z0}; name a tensor, or set chaos.z0 to 0")
-    if len(config.chaos.z0) not in (1, len(config.chaos.taps)):
-        raise ConfigError(
-            f"chaos.z0: {len(config.chaos.z0)} numbers for {len(config.chaos.taps)} taps; give one, or one for each tap"
-        )
-    if config.chaos.unit == "flip" and (len(config.chaos.z0) != 1 or not config.chaos.z0[0] > 0):
-        raise ConfigError(f"chaos.z0: {config.chaos.z0} is not possible with chaos.unit flip; give one number above 0")
-    if config.chaos.unit == "flip" and config.optimizer.name != "sgd":
-        raise ConfigError(
-            f"chaos.unit: flip is not possible with {config.optimizer.name}, whose scale is unknown before the first "
-            "step; allowed is sgd"
-        )
-    if config.chaos.unit == "flip" and config.optimizer.warmup_epochs and not config.flip_every:
-        raise ConfigError(
-            f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible with chaos.unit flip, which "
-            "would be measured at the small rate of the first step; set flip_every above 0, or no warm-up"
-        )
-    if config.chaos.term == "cbp":
-        _check_allowed(
-            flat,
-            "chaos.term cbp",
-            {
-                "chaos.unit": ("plain",),
-                "chaos.substeps": (1,),
-                "chaos.cut": (None,),
-                "chaos.reduce": ("mean", "neuron"),
-                "flip_every": (0,),
-            },
-        )
+def check_rules(rules: Iterable[Rule], values: Mapping[str, Any]) -> None:
+    """Check rules between fields, and facts of the data or the machine, of which ``values`` holds those that they name.
+
+    Raises:
+      ConfigError: as :func:`check`.
+    """
+    for rule in rules:
+        others = {name: values[name] for name in rule.others}
+        if not rule.allows(values[rule.field], *others.values()):
+            raise refusal(rule.field, values[rule.field], rule.words, others, rule.why)
 
 
-def _check_training(config: Config, flat: dict[str, Any]) -> None:
-    if config.optimizer.accumulate > 1:
-        for field, needed in (("chaos.reduce", "mean or neuron"), ("chaos.substeps", "1")):
-            if str(flat[field]) not in needed.split(" or "):
-                raise ConfigError(
-                    f"optimizer.accumulate: {config.optimizer.accumulate} is not possible with {field} {flat[field]}; "
-                    f"set {field} to {needed}, or optimizer.accumulate to 1"
-                )
-    if config.batch_size % (config.optimizer.accumulate * config.model.norm_groups):
-        raise ConfigError(
-            f"batch_size: {config.batch_size} is not possible; allowed are multiples of optimizer.accumulate times "
-            f"model.norm_groups, {config.optimizer.accumulate} x {config.model.norm_groups}"
+def _fits(value: Any, hint: Any) -> bool:
+    kinds = get_args(hint)
+    if get_origin(hint) is tuple:
+        return (
+            isinstance(value, tuple)
+            and all(_fits(item, kinds[0]) for item in value)
+            and (kinds[-1] is Ellipsis or len(value) == len(kinds))
         )
-    if config.optimizer.layer_decay != 1:
-        option = f"optimizer.layer_decay {config.optimizer.layer_decay}"
-        _check_allowed(flat, option, {"chaos.unit": ("plain",), "chaos.substeps": (1,), "flip_every": (0,)})
-    if config.optimizer.sam_radius:
-        option = f"optimizer.sam_radius {config.optimizer.sam_radius}, whose step is not plain descent"
-        _check_allowed(flat, option, {"chaos.unit": ("plain",), "flip_every": (0,)})
-    if config.data.mix_off_epochs and not {"mixup", "cutmix"} & set(config.data.augment):
-        raise ConfigError(
-            f"data.mix_off_epochs: {config.data.mix_off_epochs}, but data.augment has neither mixup nor cutmix; add "
-            "one of them, or set data.mix_off_epochs to 0"
-        )
-    if config.data.mix_off_epochs >= config.epochs:
-        raise ConfigError(
-            f"data.mix_off_epochs: {config.data.mix_off_epochs} is not possible; allowed is less than epochs "
-            f"({config.epochs})"
-        )
-    if config.optimizer.warmup_epochs >= config.epochs:
-        raise ConfigError(
-            f"optimizer.warmup_epochs: {config.optimizer.warmup_epochs} is not possible; allowed is less than "
-            f"epochs ({config.epochs})"
-        )
+    if get_origin(hint) is Literal:
+        return value in kinds
+    if kinds:  # X | None
+        return any(_fits(value, kind) for kind in kinds)
+    if hint is float:  # finite, which a whole number beyond all floats is not
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and abs(value) <= sys.float_info.max
+    return bool(isinstance(value, hint)) and (hint is bool or not isinstance(value, bool))
 
 
-def _check_allowed(flat: dict[str, Any], option: str, allowed: dict[str, tuple[Any, ...]]) -> None:
-    """Check the fields that another option restricts to some of their values."""
-    for field, values in allowed.items():
-        if flat[field] not in values:
-            words = " or ".join(map(str, values))
-            raise ConfigError(f"{field}: {flat[field]} is not possible with {option}; allowed is {words}")
-
-
-def _check_neuron(config: Config) -> None:
-    neuron = config.model.neuron
-    if neuron.scale_input and "psn" in neuron.name:
-        raise ConfigError(f"model.neuron.scale_input: True is not possible with {neuron.name}, which has no decay")
-    if neuron.scale_input and neuron.decay == 1:
-        raise ConfigError(
-            f"model.neuron.decay: {neuron.decay} is not possible with model.neuron.scale_input, which would scale all "
-            "inputs to 0; set model.neuron.scale_input to False"
-        )
-    if neuron.name == "ilif" and config.model.connect in ("and", "iand"):
-        raise ConfigError(
-            f"model.connect: {config.model.connect} is not possible with ilif, whose spikes are numbers up to "
-            "model.neuron.levels; set model.connect to add"
-        )
-    if neuron.name == "ilif" and config.loss.membrane:
-        raise ConfigError(
-            f"loss.membrane: {config.loss.membrane} is not possible with ilif, whose spikes are numbers up to "
-            "model.neuron.levels, not 0 or 1; set loss.membrane to 0"
-        )
-    if neuron.name in ("psn", "masked_psn"):
-        hint = "which computes all time steps at once; take sliding_psn"
-        if config.model.name == "recurrent":
-            raise ConfigError(f"model.neuron.name: {neuron.name} is not possible in a recurrent network, {hint}")
-        if config.data.frames not in (None, config.model.time_steps):
-            raise ConfigError(
-                f"data.frames: {config.data.frames} is not possible with {neuron.name}, whose weights are for "
-                f"model.time_steps ({config.model.time_steps}); leave it at None, or take sliding_psn"
-            )
-    if neuron.learn != "none" and neuron.name != "lif":
-        raise ConfigError(f"model.neuron.learn: {neuron.learn} is not possible with {neuron.name}; allowed is none")
-    if neuron.learn != "none" and not 0 < neuron.decay < 1:
-        raise ConfigError(
-            f"model.neuron.decay: {neuron.decay} is not possible; allowed is between 0 and 1, where it is learned"
-        )
+def _in_words(hint: Any) -> str:
+    kinds = get_args(hint)
+    if get_origin(hint) is Literal:
+        return ", ".join(kinds)
+    if get_origin(hint) is tuple:
+        return f"({', '.join('...' if kind is Ellipsis else _in_words(kind) for kind in kinds)})"
+    if kinds:
+        return " or ".join(map(_in_words, kinds))
+    words = {
+        bool: "True or False",
+        int: "a whole number",
+        float: "a finite number",
+        str: "a text",
+        types.NoneType: "None",
+    }
+    return words[hint]

@@ -11,8 +11,16 @@ import pkgutil
 
 from csbp_jax.config import Config, ConfigError, suggestion
 
-NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+RENAMED = {
+    "cifar10": "cifar10_tebn_resnet19",
+    "cifar100": "cifar100_tebn_resnet19",
+    "imagenet": "imagenet_sew_resnet34",
+    "cifar10_dvs": "cifar10_dvs_tebn_cnn7",
+    "dvs_gesture": "dvs_gesture_sew_7b",
+}
+"""The preset that a data set's own name stands for, where the literature has several."""
 
+NAMES = tuple(sorted([*RENAMED, *(module.name for module in pkgutil.iter_modules(__path__))]))
 
 _OUR_NETWORKS = ("small_conv", "dense", "recurrent")
 # Networks of the literature on data for which no result of them is published.
@@ -51,5 +59,5 @@ def load(name: str) -> Config:
         return dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, z0=(0.0,)))
     if name not in NAMES:
         raise ConfigError(f"DATASET: there is no config {name!r}; {suggestion(name, NAMES)} (csbp_jax list)")
-    config: Config = importlib.import_module(f"csbp_jax.configs.{name}").config
+    config: Config = importlib.import_module(f"csbp_jax.configs.{RENAMED.get(name, name)}").config
     return config

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, Rule, check_rules, flatten
 from csbp_jax.data.source import ArraySource
 
 SIDE = 8
@@ -30,6 +30,12 @@ def class_names(config: Config, data_dir: pathlib.Path) -> tuple[str, ...]:
     return tuple("0123456789")
 
 
+_RULES = (
+    Rule("data.size", ("data.name",), lambda size, name: size is None, "None"),
+    Rule("data.augment", ("data.name",), lambda names, name: {*names} <= {"mixup", "cutmix"}, "mixup and cutmix"),
+)
+
+
 def load(config: Config, data_dir: pathlib.Path) -> dict[str, ArraySource]:
     """Load the UCI optical digits (``DIGITS.md``): train, validation and test, grey values in [0, 1].
 
@@ -37,10 +43,7 @@ def load(config: Config, data_dir: pathlib.Path) -> dict[str, ArraySource]:
       ConfigError: ``data.size`` is set, or an augmentation that runs on the host: these images are used as they are.
     """
     del data_dir
-    if config.data.size:
-        raise ConfigError(f"data.size: {config.data.size} is not possible for digits; leave it out")
-    if others := [name for name in config.data.augment if name not in ("mixup", "cutmix")]:
-        raise ConfigError(f"data.augment: {', '.join(others)} is not possible for digits; allowed are mixup, cutmix")
+    check_rules(_RULES, flatten(config))
     x = arrays()["x"].astype(np.float32)[:, None, :, :, None] / 16
     y = arrays()["y"].astype(np.int32)
     return {split: ArraySource(x[indices], y[indices], classes=10) for split, indices in splits().items()}

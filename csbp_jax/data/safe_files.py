@@ -14,27 +14,10 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError, one_line
 from csbp_jax.runtime import files
 
-MAX_FILE_BYTES = 2**32
-"""Largest file that is read, 4 GiB: a sparse file can state any size."""
 MAX_ARRAY_BYTES = 2**31
 """Largest array that is read from an npy or npz file, 2 GiB: a header or a compressed member can state any size."""
 
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-
-
-def check_regular(path: pathlib.Path) -> None:
-    """Check that a path, if it exists, is a regular file of at most ``MAX_FILE_BYTES``.
-
-    Raises:
-      ConfigError: it is not, or is larger.
-    """
-    files.check_regular(path)
-    try:
-        size = os.stat(path).st_size
-    except OSError:  # opening it raises the same, and every format has its own message for that
-        return
-    if size > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: has {size:,} bytes; allowed are {MAX_FILE_BYTES:,}; divide it")
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
@@ -43,9 +26,8 @@ def read_bytes(path: pathlib.Path) -> bytes:
     Raises:
       ConfigError: it is not a regular file, is too large, or cannot be read.
     """
-    check_regular(path)
     try:
-        return path.read_bytes()
+        return files.read_bytes(path, files.MAX_BYTES)
     except (OSError, MemoryError) as error:
         raise ConfigError(f"{path}: cannot be read ({one_line(error)}); check the file") from None
 
@@ -92,7 +74,7 @@ def open_arrays(path: pathlib.Path) -> Iterator[ArrayFile]:
     Raises:
       ConfigError: not a regular file, not in these formats, or damaged.
     """
-    check_regular(path)
+    files.check_regular(path)
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(path.open("rb"))

@@ -44,10 +44,9 @@ def _training(figure: str, folder: pathlib.Path) -> str:
     last = [row for row in rows if row["kind"] == "epoch"][-1]
     length = f"{last['epoch']} epochs, {last['step']} steps"
     validation = f" and on {last['validation_count']} validation examples" if "validation_count" in last else ""
-    flips = "; flip ratio, above 1 past the flip" if any(row["kind"] == "flip" for row in rows) else ""
     texts = {
         "training": f"Training over {length}: losses of batches of {config['batch_size']} examples; chaos strength z; "
-        f"accuracy of each epoch on the training examples{validation}{flips}.",
+        f"accuracy of each epoch on the training examples{validation}.",
         "rates": f"Firing rate of each layer, mean of each epoch, over {length} of training.",
     }
     return texts[figure]
@@ -92,7 +91,7 @@ def _robustness(result: dict[str, Any]) -> str:
 
 
 def _sweep(settings: pathlib.Path) -> str:
-    files.check_regular(settings)
+    files.check_regular(settings, files.MAX_SMALL_BYTES)
     with open(settings, newline="") as file:
         rows = list(csv.DictReader(file))
     seeds = sorted({int(row["members"]) - int(row["diverged"]) for row in rows})

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from csbp_jax.config import ConfigError, escaped, flatten_json
+from csbp_jax.config import ConfigError, escaped, flatten
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.intervals import Interval, student_of_shares
@@ -17,7 +17,7 @@ EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
 """Epochs whose accuracies are compared, keys of ``result.json``, with their labels."""
 
 _WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads"}
-"""Fields of a config that change no result; in plain units of the chaos term, ``flip_every`` is another."""
+"""Fields of a config that change no result."""
 
 
 class FinishedRun(NamedTuple):
@@ -76,7 +76,7 @@ def read(run: str | pathlib.Path) -> FinishedRun:
             f"{folder}: is not finished; repeat the command that started it to resume it or, if it diverged, leave it "
             "out and say so"
         )
-    fields = flatten_json(content["config"]) | own_field(content.get("own", {}))
+    fields = flatten(content["config"]) | own_field(content.get("own", {}))
     return FinishedRun(folder, content, fields, run_json.read_result(folder))
 
 
@@ -111,9 +111,7 @@ def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:
 
     A field that the version of one run did not have counts as None.
     """
-    are_plain = all(run.fields.get("chaos.unit", "plain") == "plain" for run in runs)
-    ignored = _WITHOUT_EFFECT | ({"flip_every"} if are_plain else set())
-    names = dict.fromkeys(name for run in runs for name in run.fields if name not in ignored)
+    names = dict.fromkeys(name for run in runs for name in run.fields if name not in _WITHOUT_EFFECT)
     return [name for name in names if any(run.fields.get(name) != runs[0].fields.get(name) for run in runs)]
 
 

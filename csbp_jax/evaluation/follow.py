@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime import preemption
 from csbp_jax.runtime.files import as_paths
 from csbp_jax.training import metrics_log, run_json
 from csbp_jax.training.metrics_log import Row
@@ -46,6 +47,7 @@ def follow(
             # Checked before reading, so that rows written before the result are read in this pass.
             finished = not until_finished or all((folder / "result.json").exists() for folder in folders)
             for folder, writer in zip(folders, writers, strict=True):
+                preemption.current().raise_if_requested()
                 writer.send(read_rows(folder))
             time.sleep(0 if finished else FOLLOW_SECONDS)
     return folders

@@ -125,6 +125,6 @@ def top_classes(k: int) -> Measure:
 def network_input_shape(run: RestoredRun, events: bool, record: NDArray[Any]) -> tuple[int, ...]:
     """Return the shape of the network's input ``[T or 1, ...]`` for a record ``[T or 1, ...]``, computing nothing."""
     _, prepare = transform.make(run.config, events)
-    batch = {"x": jax.ShapeDtypeStruct((1, *record.shape), record.dtype)}
+    batch = {"x": jax.ShapeDtypeStruct((1, *record.shape), jax.dtypes.canonicalize_dtype(record.dtype))}
     x = jax.eval_shape(functools.partial(prepare, jax.random.key(0)), batch)["x"]
     return tuple(x.shape[1:])

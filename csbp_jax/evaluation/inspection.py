@@ -73,7 +73,7 @@ def inspect(
     }
     plots_inspection.draw(folder / "figures" / "inspect", result, measured, drawn)
     files.write_json(folder / "inspect.json", result)
-    _print(console, folder, result)
+    _print(console, folder, result, [layer for layer, row in measured.items() if "membranes" not in row])
     return result
 
 
@@ -83,11 +83,11 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
     def measure(apply: restore.Apply, variables: Any, x: jax.Array, batch: dict[str, jax.Array]) -> dict[str, Any]:
         names = layers or forward.spiking_layers(apply, variables, x)
         (_, aux), synops = synaptic_ops.count_synops(apply, variables, x, levels=levels, inspect=names)
-        missing = [layer for layer in names if layer not in aux.spikes or layer not in aux.membranes]
+        missing = [layer for layer in names if layer not in aux.spikes]
         if missing or not names:
             raise ConfigError(
-                f"inspect: the network does not give spikes and membranes of {', '.join(missing) or 'any layer'}; it "
-                "needs to be a csbp_jax.models.base.Network with spiking layers (docs/own.md)"
+                f"inspect: the network does not give spikes of {', '.join(missing) or 'any layer'}; it needs to be a "
+                "csbp_jax.models.base.Network with spiking layers (docs/own.md)"
             )
         fired = {layer: aux.spikes[layer].sum(1, dtype=jnp.int32) for layer in names}
         steps = {layer: (aux.spikes[layer] != 0).sum(1, dtype=jnp.int32) for layer in names}
@@ -100,7 +100,7 @@ def _measure(layers: tuple[str, ...], levels: int) -> forward.Measure:
             "steps_by_neuron": over_examples(steps),
             "by_example": {layer: n.reshape(len(n), -1).sum(1) for layer, n in fired.items()},
             "spikes": {layer: aux.spikes[layer][0] for layer in names},
-            "membranes": {layer: aux.membranes[layer][0] for layer in names},
+            "membranes": {layer: u[0] for layer, u in aux.membranes.items()},
             "synops": synops,
         }
 
@@ -118,7 +118,8 @@ def _gather(
         examples += mask.sum()
         for layer in measured["by_neuron"]:
             if layer not in layers:
-                first = {key: np.asarray(measured[key][layer]) for key in ("spikes", "membranes")}
+                known = [key for key in ("spikes", "membranes") if layer in measured[key]]
+                first = {key: np.asarray(measured[key][layer]) for key in known}
                 layers[layer] = {key: array.reshape(len(array), -1) for key, array in first.items()}
                 layers[layer] |= {"by_neuron": 0, "steps_by_neuron": 0, "by_example": np.zeros(0, int)}
                 layers[layer]["shape"] = first["spikes"].shape[1:]
@@ -156,7 +157,7 @@ def _summary(measured: dict[str, dict[str, Any]], synapses: dict[str, dict[str, 
     return {"layers": layers, "synapses": synapses, **total, "energy_nj": energy, **unit}
 
 
-def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> None:
+def _print(console: Console, folder: pathlib.Path, result: dict[str, Any], untraced: list[str]) -> None:
     examples = f"{result['examples']} examples of the {result['split']} split"
     console.print(f"{result['run']}: {examples}, {restore.WEIGHTS_LABELS[result['weights_of']]} ({result['epoch']})")
     rows = [
@@ -180,5 +181,8 @@ def _print(console: Console, folder: pathlib.Path, result: dict[str, Any]) -> No
         console.print(f"MAC          {text}", soft_wrap=True)
     costs = f"at {result['mac_pj']} pJ per MAC and {result['ac_pj']} pJ per AC (45 nm)"
     console.print(f"energy       {result['energy_nj']:,.4g} nJ per example, {costs}", soft_wrap=True)
+    if untraced:
+        text = f"not of {', '.join(untraced)}, whose neuron has no method trace (docs/own.md)"
+        console.print(f"membranes    {text}", soft_wrap=True)
     console.print(f"numbers      {folder / 'inspect.json'}", soft_wrap=True)
     console.print(f"figures      {folder / 'figures' / 'inspect'}", soft_wrap=True)

@@ -20,11 +20,11 @@ def output_folder(run: pathlib.Path, *folders: str) -> pathlib.Path:
     has ``evaluation/NAME``, the folder is ``evaluation/NAME-HASH``.
 
     Raises:
-      ConfigError: neither can be written, or results would be written elsewhere (:func:`check_links`).
+      ConfigError: neither can be written, or results would be written elsewhere (``files.check_links``).
     """
     problem = files.write_problem(run)
     if not problem:
-        check_links(run, *folders)
+        files.check_links(run, *folders)
         return run
     folder, path = FALLBACK / run.resolve().name, os.fsencode(run.resolve())
     if (folder / "run.txt").exists() and (folder / "run.txt").read_bytes() != path:
@@ -36,20 +36,6 @@ def output_folder(run: pathlib.Path, *folders: str) -> pathlib.Path:
     files.write_bytes(folder / "run.txt", path)
     print(f"csbp_jax: {run}: cannot be written ({problem}); results are written to {folder}", file=sys.stderr)
     return folder
-
-
-def check_links(run: pathlib.Path, *folders: str) -> None:
-    """Check that results stay in a run: none of the folders is a link, and no file in it or them a pipe or a device.
-
-    Raises:
-      ConfigError: one is.
-    """
-    for name in folders:
-        if os.path.islink(run / name):
-            raise ConfigError(f"{run / name}: is a link, and results would be written where it leads; remove it")
-    for path in (*run.iterdir(), *(path for name in folders for path in (run / name).glob("*"))):
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise ConfigError(f"{path}: is a pipe or a device, or a link to one; remove it")
 
 
 def check_file(path: str | pathlib.Path) -> None:

@@ -77,14 +77,13 @@ def read_variables(folder: pathlib.Path, shapes: dict[str, Any]) -> dict[str, An
             for name, leaf in expected.items():
                 described = opened.get_slice(name)
                 shape = tuple(described.get_shape())
-                # Earlier versions wrote an array without axes with one.
-                if shape not in (leaf.shape, leaf.shape or (1,)) or described.get_dtype() not in _FLOATING:
+                if shape != leaf.shape or described.get_dtype() not in _FLOATING:
                     raise ConfigError(
                         f"{file}: {name} is {described.get_dtype()} {shape}, but the network in {CONFIG} needs "
                         f"F32 {leaf.shape}"
                     )
             variables: dict[str, Any] = tree_map_with_path(
-                lambda path, leaf: jnp.asarray(opened.get_tensor(_name(path)).reshape(leaf.shape), leaf.dtype), shapes
+                lambda path, leaf: jnp.asarray(opened.get_tensor(_name(path)), leaf.dtype), shapes
             )
             return variables
     except (SafetensorError, OSError) as error:

@@ -14,6 +14,7 @@ from csbp_jax.dynamics import series as measures
 from csbp_jax.dynamics.surrogates import nonlinearity_test
 from csbp_jax.evaluation import follow
 from csbp_jax.reporting import terminal
+from csbp_jax.runtime import files
 
 LEVEL, REGULAR, IRREGULAR = 0.05, 0.2, 0.8
 """Level of the surrogate test; the largest K of a regular series; the smallest K of an irregular one."""
@@ -86,6 +87,7 @@ def _columns_of_run(folder: pathlib.Path) -> Columns:
 def _columns_of_csv(file: pathlib.Path) -> Columns:
     if not file.exists():
         raise ConfigError(f"{file}: there is no such file")
+    files.check_regular(file)
     try:
         text = file.read_text(encoding="utf-8-sig")
         first = text.partition("\n")[0]

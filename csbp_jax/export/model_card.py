@@ -1,10 +1,10 @@
 """Model cards, the README.md of a network on the Hugging Face hub: what it is, and what was measured of it."""
 
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jinja2
 
 from csbp_jax import __version__
 from csbp_jax.evaluation.published import CONFIG, WEIGHTS_LABELS
@@ -30,7 +30,34 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
       ConfigError: ``result.json`` cannot be read.
     """
     result = run_json.read_result(source) if (source / "result.json").exists() else {}
-    name, data = repository.partition("/")[2], _data(run)
+    name, data = repository.partition("/")[2], "own" if run.own.data else run.config.data.name
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("csbp_jax.export", ""),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("model_card.md.jinja").render(
+        metadata=_metadata(run, result, name, data, client),
+        name=name,
+        repository=repository,
+        run=run,
+        config=run.config,
+        data=data,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(run.variables["params"])),
+        training=_training(run),
+        labels=WEIGHTS_LABELS,
+        result=result,
+        accuracies=[_accuracies(label, result[kind]) for kind, label in WEIGHTS_LABELS.items() if kind in result],
+        energy=_energy(run, source),
+        file=CONFIG,
+        code=COPY,
+        version=__version__,
+    )
+
+
+def _metadata(run: RestoredRun, result: dict[str, Any], name: str, data: str, client: Any) -> str:
     tasks = {**dict.fromkeys(("shd", "ssc", "fsdd"), "audio-classification"), "own": None}
     task = tasks.get(data, "image-classification")
     evaluations = []
@@ -47,40 +74,14 @@ def card(run: RestoredRun, source: pathlib.Path, repository: str, client: Any) -
                 metric_name=f"test accuracy, n = {measured['test_count']}",
             )
         )
-    metadata = client.ModelCardData(
+    metadata: str = client.ModelCardData(
         library_name="csbp_jax",
         tags=["csbp_jax", "jax", "flax", "spiking-neural-network"],
         pipeline_tag=task,
         model_name=name,
         eval_results=evaluations or None,
-    )
-    lines = [*_description(run), "", "## Measured", "", *_accuracies(result, data), *_energy(run, source)]
-    lines += ["", "Nothing else was measured.", "", "## Use", "", *_use(run, repository)]
-    text = "\n".join(lines)
-    return f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\n{text}\n"
-
-
-def _data(run: RestoredRun) -> str:
-    return "own" if run.own.data else run.config.data.name
-
-
-def _description(run: RestoredRun) -> Iterator[str]:
-    config, model = run.config, run.config.model
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.variables["params"]))
-    network = "with a network of its own" if run.own.model else f"`{model.name}`"
-    data = "data of its own" if run.own.data else f"`{config.data.name}`"
-    yield (
-        f"A spiking neural network, {network}, {parameters:,} parameters, {model.time_steps} time steps, trained on "
-        f"{data} with csbp_jax. Version {__version__} made this page."
-    )
-    yield ""
-    yield f"- {_training(run)}"
-    yield f"- In this repository: {WEIGHTS_LABELS[run.weights_of]} (epoch {run.epoch} of {config.epochs})."
-    yield f"- Seed {config.seed}, one run."
-    yield f"- All options are in `{CONFIG}`."
-    if run.own.plugins:
-        parts = ", ".join(run.own.plugins)
-        yield f"- Code of its own ({parts}) is in `{COPY}`. It runs only with `trust=True`; read it first."
+    ).to_yaml()
+    return metadata
 
 
 def _training(run: RestoredRun) -> str:
@@ -94,55 +95,32 @@ def _training(run: RestoredRun) -> str:
         substeps = f" in {chaos.substeps} sub-steps" if chaos.substeps > 1 else ""
         method = f"backpropagation with {term}{substeps}"
     strengths, taps = ", ".join(f"{z0:g}" for z0 in chaos.z0), ", ".join(chaos.taps)
-    unit = " in units of the flip" if chaos.unit == "flip" else ""
-    return f"Training: {method}, z0 = {strengths}{unit} on {taps}, beta = {chaos.beta:g} per {chaos.anneal}, {epochs}."
+    return f"Training: {method}, z0 = {strengths} on {taps}, beta = {chaos.beta:g} per {chaos.anneal}, {epochs}."
 
 
-def _accuracies(result: dict[str, Any], data: str) -> Iterator[str]:
-    if not result:
-        yield "The run is not finished; its test accuracy was not measured."
-        return
-    yield "| weights | epoch | test accuracy | 95 % interval | test loss | validation accuracy |"
-    yield "|---|---|---|---|---|---|"
-    for kind, label in WEIGHTS_LABELS.items():
-        if kind in result:
-            row = result[kind]
-            low, high = wilson(round(row["test_accuracy"] * row["test_count"]), row["test_count"])
-            accuracies = f"{row['test_accuracy']:.2%} | {low:.2%} to {high:.2%} | {row['test_loss']:.4g}"
-            yield f"| {label} | {row['epoch']} | {accuracies} | {row['validation_accuracy']:.2%} |"
-    yield ""
-    yield f"Test split of `{data}`, {result['last']['test_count']:,} examples; Wilson intervals."
+def _accuracies(label: str, row: dict[str, Any]) -> list[str]:
+    low, high = wilson(round(row["test_accuracy"] * row["test_count"]), row["test_count"])
+    interval, loss = f"{low:.2%} to {high:.2%}", f"{row['test_loss']:.4g}"
+    return [
+        label,
+        str(row["epoch"]),
+        f"{row['test_accuracy']:.2%}",
+        interval,
+        loss,
+        f"{row['validation_accuracy']:.2%}",
+    ]
 
 
-def _energy(run: RestoredRun, source: pathlib.Path) -> Iterator[str]:
+def _energy(run: RestoredRun, source: pathlib.Path) -> str:
+    """Return two lines, or nothing if the weights were not inspected, or by another version."""
     try:
         measured = files.read_json(source / "inspect.json")
-        of_these_weights = (measured["weights_of"], measured["epoch"]) == (run.weights_of, run.epoch)
-        lines = [
+        lines = (
             f"Synaptic operations per example, mean of {measured['examples']} of the {measured['split']} split: "
-            f"{measured['acs']:,.0f} accumulates, {measured['macs']:,.0f} multiply-accumulates.",
+            f"{measured['acs']:,.0f} accumulates, {measured['macs']:,.0f} multiply-accumulates.\n"
             f"Energy, estimated from these at {measured['ac_pj']} and {measured['mac_pj']} pJ (45 nm), without memory "
-            f"access: {measured['energy_nj']:,.4g} nJ.",
-        ]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not inspected, or by another version
-        return
-    if of_these_weights:
-        yield from ("", *lines)
-
-
-def _use(run: RestoredRun, repository: str) -> list[str]:
-    model = run.config.model
-    trust, option = (", trust=True", " --trust") if run.own.plugins else ("", "")
-    shape = ", ".join(["B", f"{model.time_steps} or 1", *map(str, model.input_shape)])
-    return [
-        "```python",
-        "import csbp_jax",
-        "",
-        f'apply, variables, config = csbp_jax.load("hf://{repository}"{trust})',
-        f"logits, aux = apply(variables, x)  # x float32 [{shape}]",
-        "```",
-        "",
-        "```sh",
-        f"csbp_jax predict hf://{repository} FILE ...{option}",
-        "```",
-    ]
+            f"access: {measured['energy_nj']:,.4g} nJ."
+        )
+        return lines if (measured["weights_of"], measured["epoch"]) == (run.weights_of, run.epoch) else ""
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""

@@ -43,10 +43,9 @@ def make(config: Config, source: DataSource, own: Own = Own()) -> CompiledRun:
     It is compiled once for all seeds and forcings.
 
     Raises:
-      ConfigError: the config asks for what is not part of a step: the flip's unit, weights of a file, an early stop.
+      ConfigError: the config asks for what is not part of a step: weights of a file, an early stop.
     """
     for field, asked_for in (
-        ("chaos.unit", config.chaos.unit == "flip"),
         ("weights", config.weights),
         ("patience", config.patience),
     ):

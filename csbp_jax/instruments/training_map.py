@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -19,12 +20,14 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from csbp_jax import controls, data, learner, losses, models
-from csbp_jax.config import Config, ConfigError, replaced
+from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.learner import Batch, Recipe, State, optimizer
 from csbp_jax.neurons import integer
 from csbp_jax.training import build, flip_meter
+from csbp_jax.training.compiled import resolve
+from csbp_jax.training.plugins import Own
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -160,19 +163,12 @@ def make(
     does.
 
     Args:
-      config: of the training, in plain units of z.
+      config: of the training.
       probe: the batch of the read-outs.
       steps_per_epoch: for its schedule and its annealing.
       control: from the optimiser to its replacement, such as a chain of a force of controls.py and it; a force without
         a forcing of its own is to be :func:`forced`.
-
-    Raises:
-      ConfigError: z0 is in units of the flip, which :func:`in_plain_units` converts.
     """
-    if config.chaos.unit == "flip":
-        raise ConfigError(
-            "chaos.unit: flip is not possible in a map; make it of in_plain_units(config, probe, steps_per_epoch)"
-        )
     model = models.build(config.model)
     layers = build.ordered_layers(config, model)
     tx = control(optimizer.build(config.optimizer, config.epochs, steps_per_epoch, layers))
@@ -208,8 +204,6 @@ def push_obstacle(config: Config) -> str:
     chaos, radius = config.chaos, config.optimizer.sam_radius
     if not any(chaos.z0):
         return ""
-    if chaos.term == "cbp":
-        return "chaos.term: cbp is no part of the gradient, so its pushes are not known; choose another"
     if chaos.substeps > 1:
         return f"chaos.substeps: {chaos.substeps} is not possible where pushes are measured; set it to 1"
     return f"optimizer.sam_radius: {radius} is not possible where pushes are measured; set it to 0" if radius else ""
@@ -221,11 +215,11 @@ def repeated(batches: Sequence[Batch], steps: int) -> Iterable[Batch]:
 
 
 def conditions(config: Config, substeps: int = 10) -> dict[str, Config]:
-    """Return the config (in plain units of z), without its term, and with each non-chaotic pull in the term's stead.
+    """Return the config, without its term, and with each non-chaotic pull in the term's stead.
 
     Sub-steps are left out where the config allows none.
     """
-    possible = config.optimizer.accumulate == config.optimizer.layer_decay == 1 and config.chaos.term != "cbp"
+    possible = config.optimizer.accumulate == config.optimizer.layer_decay == 1
     in_substeps = {f"{substeps} sub-steps": replaced(config, "chaos.substeps", substeps)} if possible else {}
     return {
         "as given": config,
@@ -244,21 +238,41 @@ def batches(config: Config, source: DataSource, count: int, seed: int = 0) -> li
     return [prepare(jax.random.fold_in(key, n), jax.tree.map(jnp.asarray, batch)) for n, batch in enumerate(stream)]
 
 
-def in_plain_units(config: Config, probe: Batch, steps_per_epoch: int) -> Config:
-    """Return a (resolved) config whose z0 in units of the flip is measured, for its controls to share.
+def at_flip_ratio(config: Config, ratio: float, probe: Batch, steps_per_epoch: int) -> Config:
+    """Return a (resolved) config with the z0, the same on all taps, at which the term's own flip ratio is ``ratio``.
 
-    It is measured at the start of the config's seed, at the peak of the learning rate, as in a fixed start.
+    The ratio (flip_meter.py) is linear in z. It is measured at the start of the config's seed, on the probe, at the
+    peak of the learning rate, with the term taken whole.
 
     Raises:
-      ConfigError: the term has no flip at the start.
+      ConfigError: the term has no positive curvature there, or the optimiser is no heavy ball.
     """
-    if config.chaos.unit == "plain":
-        return config
-    plain: Config = replaced(config, "chaos.unit", "plain")
-    run = make(replaced(plain, "chaos.substeps", 1), probe, steps_per_epoch)  # a ratio takes the term as a whole
-    z0 = flip_meter.with_plain_z0(run.flip_ratio, config, run.start(config.seed, True), probe).hparams["z0"]
-    # JAX sorts the keys of a dict; the config's z0 are in the order of its taps.
-    return replaced(plain, "chaos.z0", tuple(float(z0[tap]) for tap in config.chaos.taps))
+    if not config.chaos.taps:
+        raise ConfigError("chaos.taps: empty, so that there is no term whose flip ratio could be measured")
+    run = make(replaced(replaced(config, "chaos.z0", (1.0,)), "chaos.substeps", 1), probe, steps_per_epoch)
+    measured = run.flip_ratio("chaos", run.start(config.seed, True), probe)
+    if not measured > 0:
+        raise ConfigError(
+            "chaos.z0: the term has no flip at the first step (no positive curvature, or optimizer.layer_decay or SAM)"
+        )
+    return replaced(config, "chaos.z0", (ratio / measured,))
+
+
+def flips_text(config: Config, ratio: float, data_dir: str | pathlib.Path, own: Own = Own()) -> str:
+    """Say which z0 :func:`at_flip_ratio` gives for the first batch of the config's data.
+
+    Raises:
+      ConfigError: as there, the ratio is not above 0, or the config has parts of one's own besides data.
+    """
+    if not 0 < ratio < math.inf:
+        raise ConfigError(f"--flips: {ratio} is not possible; allowed is above 0")
+    if others := [part for part in own.plugins if part != "data"]:
+        raise ConfigError(f"--flips: not possible with {own.label}, whose {others[0]} the flip meter does not know")
+    splits, _ = build.load_data(check(config), own, data_dir)
+    config = resolve(config, splits)
+    steps_per_epoch = len(splits["train"]) // config.batch_size
+    (z0,) = at_flip_ratio(config, ratio, batches(config, splits["train"], 1)[0], steps_per_epoch).chaos.z0
+    return f"chaos.z0 {z0:.4g}: the chaos term's flip ratio is {ratio:g} at the first step"
 
 
 def strength(start: State) -> Callable[[State, jax.Array], State]:

@@ -43,7 +43,7 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
     task_loss = recipe.loss(logits, losses.smoothed(batch["y"], logits.shape[-1], config.loss.smoothing))
     z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
     terms = {tap: z[tap] * term for tap, term in aux.terms.items()}
-    chaos_loss = sum(() if recipe.after_update else terms.values(), jnp.zeros_like(task_loss))
+    chaos_loss = sum(terms.values(), jnp.zeros_like(task_loss))
     metrics = {
         "task_loss": task_loss,
         "chaos_loss": chaos_loss,

@@ -43,8 +43,6 @@ class Recipe:
       steps_per_epoch: for a config that anneals by the epoch.
       value_and_grad: ``(recipe, state, batch) -> ((loss, outcome), gradient)``: in one pass, in microbatches
         (accumulation.py), or with the term in sub-steps (substeps.py); at perturbed weights (sharpness.py).
-      after_update: ``(params, outcome.terms) -> params``, applied after the optimiser (kicks.py). Where it is given,
-        the terms are no part of the loss.
     """
 
     model: SpikingNetwork
@@ -54,4 +52,3 @@ class Recipe:
     config: Config
     steps_per_epoch: int
     value_and_grad: Callable[["Recipe", State, Batch], LossAndGradient]
-    after_update: Callable[[optax.Params, dict[str, jax.Array]], optax.Params] | None = None

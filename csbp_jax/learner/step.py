@@ -15,7 +15,7 @@ import optax
 from csbp_jax import controls
 from csbp_jax.chaos import ChaosTerm
 from csbp_jax.config import Config, ConfigError, check
-from csbp_jax.learner import accumulation, kicks, objective, sharpness, substeps
+from csbp_jax.learner import accumulation, objective, sharpness, substeps
 from csbp_jax.learner.network import SpikingNetwork
 from csbp_jax.learner.recipe import Recipe
 from csbp_jax.learner.state import Batch, State, complete_hyperparameters, weights_of
@@ -42,13 +42,9 @@ def make_recipe(
       term: replaces the config's chaos term; called like ``chaos.term``.
 
     Raises:
-      ConfigError: the config has sub-steps together with accumulated gradients or with CBP's term.
+      ConfigError: a value of the config is not allowed.
     """
-    if config.chaos.substeps > 1 and (config.optimizer.accumulate > 1 or config.chaos.term == "cbp"):
-        raise ConfigError(
-            f"chaos.substeps: {config.chaos.substeps} is not possible with optimizer.accumulate above 1 or with "
-            "chaos.term cbp; set it to 1"
-        )
+    check(config)
     value_and_grad: sharpness.ValueAndGrad = objective.value_and_grad
     if config.chaos.substeps > 1:
         value_and_grad = substeps.substep_value_and_grad
@@ -64,7 +60,6 @@ def make_recipe(
         config=config,
         steps_per_epoch=steps_per_epoch,
         value_and_grad=value_and_grad,
-        after_update=kicks.kicked if config.chaos.term == "cbp" else None,
     )
 
 
@@ -107,8 +102,6 @@ def train_step(recipe: Recipe, state: State, batch: Batch) -> tuple[State, dict[
     )
     updates = jax.tree.map(lambda u: state.hparams["lr"].astype(u.dtype) * u, direction)
     params = optax.apply_updates(state.params, updates)
-    if recipe.after_update is not None:
-        params = recipe.after_update(params, outcome.terms)
     weights = {"params": params, "batch_stats": outcome.batch_stats}
     ema = optax.incremental_update(weights, state.ema, 1 - recipe.config.optimizer.ema) if state.ema else state.ema
 
@@ -170,18 +163,12 @@ def make(
     ``eval_step(state, batch) -> sums``. ``init`` draws the weights; it does not read the config's ``weights``.
 
     Raises:
-      ConfigError: a value of the config is not allowed, ``model.init_rate`` is set, for which there are no examples
-        here, or ``chaos.unit`` is "flip", which no batch measures here.
+      ConfigError: a value of the config is not allowed, or ``model.init_rate`` is set, for which there are no
+        examples here.
     """
     if config.model.init_rate is not None:
         raise ConfigError(
             "model.init_rate: learner.make has no examples to measure rates on; take make_recipe, init and calibrate"
-        )
-    check(config)
-    if config.chaos.unit == "flip":
-        raise ConfigError(
-            "chaos.unit: flip is not possible in learner.make, where no batch measures it; give chaos.z0 in the plain "
-            "unit"
         )
     recipe = make_recipe(model, tx, loss, config, steps_per_epoch, term)
     return (

@@ -27,41 +27,54 @@ from csbp_jax.models.streaming import stream as stream
 from csbp_jax.neurons import psn
 from csbp_jax.neurons.plif import PLIF, Scaled
 
-_NETWORKS: dict[str, Callable[..., Network]] = {
-    "small_conv": SmallConv,
-    "dense": Dense,
-    "recurrent": Recurrent,
-    "cnn6": vgg.CNN6,
-    "cnn7": vgg.CNN7,
-    "vgg9": vgg.VGG9,
-    "vggsnn": vgg.VGGSNN,
-    "vggsnn_wo_ap": vgg.VGGSNN_WO_AP,
-    "resnet19_tet": resnet19.TET,
-    "resnet19_tebn": resnet19.TEBN,
-    "sew_resnet18": sew_resnet.RESNET18,
-    "sew_resnet34": sew_resnet.RESNET34,
-    "sew_resnet50": sew_resnet.RESNET50,
-    "sew_resnet101": sew_resnet.RESNET101,
-    "sew_resnet152": sew_resnet.RESNET152,
-    "sew_7b": sew_resnet.SEVEN_B,
-    "sew_wide_7b": sew_resnet.WIDE_SEVEN_B,
-    "ms_resnet18": ms_resnet.MS_RESNET18,
-    "ms_resnet34": ms_resnet.MS_RESNET34,
-    "max_resnet18": ms_resnet.MAX_RESNET18,
-    "plif_mnist": plif_net.MNIST,
-    "plif_cifar10": plif_net.CIFAR10,
-    "plif_cifar10_dvs": plif_net.CIFAR10_DVS,
-    "plif_dvs_gesture": plif_net.DVS_GESTURE,
-    "spikformer_cifar": spikformer.CIFAR,
-    "spikformer_imagenet": spikformer.IMAGENET,
-    "spikformer_dvs": spikformer.DVS,
-    "qkformer_cifar": qkformer.CIFAR,
-    "qkformer_imagenet": qkformer.IMAGENET,
-    "qkformer_dvs": qkformer.DVS,
-    "sdt_cifar": spike_driven.CIFAR,
-    "sdt_imagenet": spike_driven.IMAGENET,
-    "sdt_dvs": spike_driven.DVS,
+NETWORKS: dict[str, tuple[Callable[..., Network], str]] = {
+    "small_conv": (SmallConv, "convolutions and pooling; the length of features is their number"),
+    "dense": (Dense, "dense layers"),
+    "recurrent": (Recurrent, "recurrent layers, for sequences"),
+    "cnn6": (vgg.CNN6, "CNN6 of TEBN: four convolutions"),
+    "cnn7": (vgg.CNN7, "CNN7 of TEBN, as CSBP uses it: six convolutions"),
+    "vgg9": (vgg.VGG9, "VGG-9 of TEBN: seven convolutions"),
+    "vggsnn": (vgg.VGGSNN, "VGGSNN of TET"),
+    "vggsnn_wo_ap": (vgg.VGGSNN_WO_AP, "VGGSNN of TET without pooling: strided convolutions"),
+    "resnet19_tet": (resnet19.TET, "ResNet-19 of TET"),
+    "resnet19_tebn": (resnet19.TEBN, "ResNet-19 of TEBN"),
+    "sew_resnet18": (sew_resnet.RESNET18, "SEW-ResNet-18 for ImageNet"),
+    "sew_resnet34": (sew_resnet.RESNET34, "SEW-ResNet-34 for ImageNet"),
+    "sew_resnet50": (sew_resnet.RESNET50, "SEW-ResNet-50 for ImageNet"),
+    "sew_resnet101": (sew_resnet.RESNET101, "SEW-ResNet-101 for ImageNet"),
+    "sew_resnet152": (sew_resnet.RESNET152, "SEW-ResNet-152 for ImageNet"),
+    "sew_7b": (sew_resnet.SEVEN_B, "7B-Net of SEW, for DVS-Gesture"),
+    "sew_wide_7b": (sew_resnet.WIDE_SEVEN_B, "Wide-7B-Net of SEW, for DVS-CIFAR10"),
+    "ms_resnet18": (ms_resnet.MS_RESNET18, "MS-ResNet-18 for ImageNet: residuals of membranes"),
+    "ms_resnet34": (ms_resnet.MS_RESNET34, "MS-ResNet-34 for ImageNet: residuals of membranes"),
+    "max_resnet18": (ms_resnet.MAX_RESNET18, "Max-ResNet-18 of MaxFormer, for CIFAR"),
+    "plif_mnist": (plif_net.MNIST, "the PLIF article's network for MNIST"),
+    "plif_cifar10": (plif_net.CIFAR10, "the PLIF article's network for CIFAR-10"),
+    "plif_cifar10_dvs": (plif_net.CIFAR10_DVS, "the PLIF article's network for DVS-CIFAR10"),
+    "plif_dvs_gesture": (plif_net.DVS_GESTURE, "the PLIF article's network for DVS-Gesture"),
+    "spikformer_cifar": (spikformer.CIFAR, "Spikformer for CIFAR"),
+    "spikformer_imagenet": (spikformer.IMAGENET, "Spikformer for ImageNet"),
+    "spikformer_dvs": (spikformer.DVS, "Spikformer for event cameras"),
+    "qkformer_cifar": (qkformer.CIFAR, "QKFormer for CIFAR"),
+    "qkformer_imagenet": (qkformer.IMAGENET, "QKFormer for ImageNet"),
+    "qkformer_dvs": (qkformer.DVS, "QKFormer for event cameras"),
+    "sdt_cifar": (spike_driven.CIFAR, "Spike-driven Transformer for CIFAR"),
+    "sdt_imagenet": (spike_driven.IMAGENET, "Spike-driven Transformer for ImageNet"),
+    "sdt_dvs": (spike_driven.DVS, "Spike-driven Transformer for event cameras"),
 }
+"""Network of each name, and its words in ``csbp_jax list``."""
+
+NEURONS: dict[str, tuple[Callable[..., Any], str]] = {
+    "lif": (neurons.LIF, "leaky integrate-and-fire (LIF); with learn layer or channel, its decay is learned (PLIF)"),
+    "cuba": (neurons.CuBaLIF, "current-based LIF: its input passes a leaky synapse (Synaptic)"),
+    "alif": (neurons.ALIF, "adaptive LIF: each spike raises the threshold for some time"),
+    "clif": (neurons.CLIF, "complementary LIF: recent spikes make the reset stronger"),
+    "ilif": (neurons.ILIF, "integer LIF: up to levels spikes per time step"),
+    "psn": (psn.PSN, "parallel spiking neuron: learned weights between all time steps, no reset"),
+    "masked_psn": (psn.MaskedPSN, "PSN whose time steps see the last order steps alone"),
+    "sliding_psn": (psn.SlidingPSN, "PSN whose weights, of the last order steps, are shared by all time steps"),
+}
+"""Neuron of each name, and its words."""
 
 
 def neuron(config: configuration.Neuron, time_steps: int = 4) -> neurons.TracingNeuron | nn.Module:
@@ -69,40 +82,21 @@ def neuron(config: configuration.Neuron, time_steps: int = 4) -> neurons.Tracing
 
     time_steps: T of all sequences, for psn and masked_psn.
     """
-    spike = getattr(surrogate, config.surrogate)(config.surrogate_param)
-    options: dict[str, Any] = {"spike": spike} | {
-        name: getattr(config, name) for name in ("decay", "threshold", "reset", "detach_reset", "at_threshold")
+    kind: Any = PLIF if config.learn != "none" else NEURONS[config.name][0]
+    options = dataclasses.asdict(config) | {
+        "spike": getattr(surrogate, config.surrogate)(config.surrogate_param),
+        "time_steps": time_steps,
+        "per_channel": config.learn == "channel",
     }
-
-    def without(*names: str) -> dict[str, Any]:
-        return {name: value for name, value in options.items() if name not in names}
-
-    if config.learn != "none":
-        return PLIF(**options, per_channel=config.learn == "channel")
-    built: neurons.TracingNeuron
-    match config.name:
-        case "lif":
-            built = neurons.LIF(**options)
-        case "cuba":
-            built = neurons.CuBaLIF(**options, synapse_decay=config.synapse_decay)
-        case "alif":
-            built = neurons.ALIF(**options, adaptation=config.adaptation, adaptation_decay=config.adaptation_decay)
-        case "clif":
-            built = neurons.CLIF(**without("reset"))
-        case "ilif":
-            built = neurons.ILIF(**without("reset", "spike"), levels=config.levels)
-        case "psn":
-            return psn.PSN(time_steps, **without("decay", "reset", "detach_reset"))
-        case "masked_psn":
-            return psn.MaskedPSN(time_steps, **without("decay", "reset", "detach_reset"), order=config.order)
-        case "sliding_psn":
-            return psn.SlidingPSN(config.order, **without("decay", "reset", "detach_reset"))
-    return Scaled(built, 1 - config.decay) if config.scale_input else built
+    fields = {field.name for field in dataclasses.fields(kind)} - {"name"}  # that of a Linen module
+    built = kind(**{name: value for name, value in options.items() if name in fields})
+    scaled = config.scale_input and kind is not PLIF  # which scales its input by its own decay
+    return Scaled(built, 1 - config.decay) if scaled else built
 
 
 def options_of(name: str) -> tuple[str, ...]:
     """Return those of :data:`csbp_jax.config.NETWORK_OPTIONS` that a network has."""
-    network = _NETWORKS[name]
+    network, _ = NETWORKS[name]
     # A variant is a partial of its family; nested partials are flat, so that func is the class.
     family: Any = getattr(network, "func", network)
     known = {field.name for field in dataclasses.fields(family)}
@@ -149,7 +143,8 @@ def build(config: configuration.Model, custom_neuron: neurons.Neuron | nn.Module
     for name in options:
         if name not in known:
             raise ConfigError(f"model.{name}: {config.name} has no such option; leave it at None")
-    return _NETWORKS[config.name](
+    network, _ = NETWORKS[config.name]
+    return network(
         classes=config.classes,
         time_steps=config.time_steps,
         neuron=neuron(config.neuron, config.time_steps) if custom_neuron is None else custom_neuron,

@@ -60,7 +60,7 @@ class Network(nn.Module):
           neuron: replaces the network's own neuron, e.g. by one with traced constants in a sweep.
           tap: maps each tensor of ``taps`` to a scalar of ``Aux.terms``.
           taps: names of tensors, see taps.py.
-          inspect: names of layers whose spikes and membranes are returned.
+          inspect: names of layers whose spikes are returned, and membranes if their neuron has a ``trace``.
           states: states of layers before the first time step, zeros for others; returns those after the last one. None:
             all are zeros, and none is returned. For a sequence in chunks, :func:`csbp_jax.models.stream`.
           membrane_term: maps the membrane before reset and the spikes of every spiking layer to a scalar of

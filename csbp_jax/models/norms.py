@@ -137,6 +137,16 @@ class NoNorm(nn.Module):
         return x
 
 
+NORMS = {
+    "batch": "batch norm, over batch, time and space",
+    "tdbn": "threshold-dependent batch norm: scaled by the threshold",
+    "tebn": "temporal effective batch norm: a learned scale per time step",
+    "bntt": "batch norm through time: statistics and scale per time step",
+    "none": "no norm",
+}
+"""What :func:`make` makes by name, in words."""
+
+
 def make(name: str, time_steps: int, threshold: float = 1.0, alpha: float = 1.0, groups: int = 1) -> Norm:
     """Return the constructor of the norm with a name in the table above.
 

@@ -31,6 +31,16 @@ MembraneTerm = Callable[[jax.Array, jax.Array], jax.Array]
 """``term(u [B, T, ...], spikes [B, T, ...])``: a scalar of a layer's membrane before reset and its spikes."""
 
 
+TAPS = {
+    "conv, dense": "output of the synapses, before the norm",
+    "norm": "after the norm: the neuron's input, unless another current is added",
+    "current": "the neuron's input, where it is a sum of currents",
+    "membrane": "membrane after the last time step and its reset",
+    "membrane_pre": "membrane before reset, at every time step",
+}
+"""Kinds of tensors that a layer has, in words."""
+
+
 @struct.dataclass
 class Aux:
     """Auxiliary outputs of a forward pass.
@@ -41,7 +51,8 @@ class Aux:
     terms: ``{tap: scalar}``, the tap function of each tapped tensor.
     rates: ``{layer: scalar}``, spikes per neuron per time step.
     membrane_terms: ``{layer: scalar}``, the membrane term of each spiking layer, if it was requested.
-    spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers (membranes before reset).
+    spikes, membranes: ``{layer: [B, T, ...]}`` of the inspected layers. Membranes are those before reset, and only of
+        layers whose neuron has a ``trace``.
     states: ``{layer: state}`` of all neurons after the last time step, if states were passed, and ``{LAYER.inputs: the
         last inputs}`` of layers with delays; see streaming.py.
     names: all tensors that can be tapped (static).
@@ -103,21 +114,23 @@ def run_neuron(
       ``(spikes [B, T, ...], Aux)``.
 
     Raises:
-      ConfigError: the membrane at every time step is requested of a neuron that has no ``trace``.
+      ConfigError: a tap or a term is of the membrane at every time step, and the neuron has no ``trace``.
       TypeError: see :func:`apply_taps`.
     """
     inspected = layer in probe.inspect
     current = tpu_ops.time_outermost(current)
-    before_reset = {}
+    before_reset, membranes = {}, {}
     start = [probe.states[layer]] if probe.states and layer in probe.states else []
     membrane_terms = {}
-    if inspected or probe.membrane_term or f"{layer}.membrane_pre" in probe.taps:
-        if not hasattr(neuron, "trace"):
-            raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
+    required = probe.membrane_term or f"{layer}.membrane_pre" in probe.taps
+    if (required or inspected) and hasattr(neuron, "trace"):
         with jax.named_scope("neuron"):  # its kernels have this name in a profile
             spikes, state, u = neuron.trace(current, *start)
         before_reset["membrane_pre"] = u
+        membranes = {layer: u} if inspected else {}
         membrane_terms = {layer: probe.membrane_term(u, spikes)} if probe.membrane_term else {}
+    elif required:
+        raise ConfigError(f"{layer}.membrane_pre: this neuron has no method trace(x, state=None)")
     else:
         with jax.named_scope("neuron"):
             spikes, state = neuron(current, *start)
@@ -129,7 +142,7 @@ def run_neuron(
         rates={layer: jnp.mean(spikes, dtype=jnp.promote_types(spikes.dtype, jnp.float32))},
         membrane_terms=membrane_terms,
         spikes={layer: spikes} if inspected else {},
-        membranes={layer: before_reset["membrane_pre"]} if inspected else {},
+        membranes=membranes,
         states={} if probe.states is None else {layer: state},
         names=tuple(dict.fromkeys([*aux.names, f"{layer}.membrane_pre"])),
     )

@@ -30,7 +30,7 @@ class Neuron(Protocol):
 
 
 class TracingNeuron(Neuron, Protocol):
-    """Neuron that can also return its membrane at every time step, which taps and inspection of a layer may need."""
+    """Neuron that can also return its membrane at every time step, for taps of it and for inspection of a layer."""
 
     @property
     def trace(self) -> "Trace":

@@ -11,8 +11,8 @@ from csbp_jax.reporting.intervals import Interval, signed_rank, student, verdict
 
 Fields = Mapping[str, Any]
 
-TERM = ("chaos.", "flip_every")
-"""What the names of a chaos term's fields start with: in units of the flip, ``flip_every`` says when z is set."""
+TERM = "chaos."
+"""What the names of a chaos term's fields start with."""
 
 _SIGNED_RANK_PAIRS = 6  # Fewer cannot give p < 0.05.
 
@@ -73,7 +73,7 @@ def plain_control(number: int, settings: Sequence[Fields]) -> int | None:
     qualify, it is the first of those in which fewest differ.
     """
 
-    def differing(other: Fields, prefixes: str | tuple[str, ...] = "") -> int:
+    def differing(other: Fields, prefixes: str = "") -> int:
         names = {name for name in {*other, *settings[number]} if name.startswith(prefixes)}
         return sum(option_text(other.get(name)) != option_text(settings[number].get(name)) for name in names)
 

@@ -41,15 +41,14 @@ def line_style(i: int) -> dict[str, Any]:
 
 
 def save(figure: "Figure", file: pathlib.Path, dpi: int) -> None:
-    """Save a figure. A link in the place of the file is replaced, not followed."""
+    """Save a figure. A link in the place of the file is replaced, not followed. Equal figures are equal files."""
     file.unlink(missing_ok=True)
-    figure.savefig(file, dpi=dpi)
+    figure.savefig(file, dpi=dpi, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
 
 
 @fonts.with_fallbacks()
 def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
-    """Draw ``figures/training.png`` (losses, z, accuracy, measured flip ratios) and ``figures/rates.png`` (firing rate
-    per layer)."""
+    """Draw ``figures/training.png`` (losses, z, accuracy) and ``figures/rates.png`` (firing rate per layer)."""
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
     # An epoch with bad steps only has no means.
@@ -58,14 +57,11 @@ def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
     if not epochs:
         return
 
-    flips = [row for row in rows if row["kind"] == "flip"]
-    figure = empty_figure(16 if flips else 12, 3.6)
-    losses, strength, accuracy, *meter = figure.subplots(1, 4 if flips else 3)
+    figure = empty_figure(12, 3.6)
+    losses, strength, accuracy = figure.subplots(1, 3)
     _losses(losses, steps)
     _strength(strength, steps)
     _accuracy(accuracy, epochs)
-    if flips:
-        _flips(meter[0], flips)
     figure.suptitle(fonts.printable(run.name))
     save(figure, folder / "training.png", dpi=120)
 
@@ -117,17 +113,6 @@ def _accuracy(axes: "Axes", epochs: list[Row]) -> None:
         accuracies = [100 * row[key] for row in epochs]
         axes.plot([row["step"] for row in epochs], accuracies, ".-", color=PALETTE[i], label=label)
     axes.set(xlabel="step", ylabel="accuracy of an epoch (%)", title="Accuracy")
-    axes.legend()
-
-
-def _flips(axes: "Axes", rows: list[Row]) -> None:
-    for i, term in enumerate(rows[0]["flip_ratio"]):
-        # A ratio that could not be measured is None: a gap in the line.
-        ratios = [math.nan if (ratio := row["flip_ratio"][term]) is None else ratio for row in rows]
-        marker = "." if len(rows) < 20 else None
-        axes.plot([row["step"] for row in rows], ratios, color=PALETTE[i], label=term, marker=marker)
-    axes.axhline(1, color="black", lw=0.8)
-    axes.set(xlabel="step", ylabel="flip ratio (above 1: past the flip)", title="Chaos meter")
     axes.legend()
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Activity = dict[str, Any]
-"""Arrays ``spikes`` and ``membranes`` (before the reset) of one example ``[T, N]``, ``rates`` and ``always`` (whether a
-neuron fired in all time steps) ``[N]``, and ``by_example``; and the ``shape`` of the layer's N neurons, such as
-(height, width, channels)."""
+"""Arrays ``spikes`` and ``membranes`` (before the reset; not of a neuron without ``trace``) of one example ``[T, N]``,
+``rates`` and ``always`` (whether a neuron fired in all time steps) ``[N]``, and ``by_example``; and the ``shape`` of
+the layer's N neurons, such as (height, width, channels)."""
 
 _MAX_NEURONS = 200  # each of which has a row of pixels
 _TRACES = 4
@@ -28,7 +28,7 @@ _TRACES = 4
 def draw(
     folder: pathlib.Path, result: dict[str, Any], layers: dict[str, Activity], neurons: Mapping[str, Neuron | None]
 ) -> None:
-    """Draw ``raster.png``, ``membranes.png``, ``rates.png``, ``spikes.png`` and ``operations.png``.
+    """Draw ``raster.png``, ``membranes.png`` (if any are known), ``rates.png``, ``spikes.png`` and ``operations.png``.
 
     Args:
       folder: the output directory, created if it is missing.
@@ -44,9 +44,14 @@ def draw(
         "rates": (_rates, f"firing rates of neurons over {result['examples']} examples"),
         "spikes": (_spikes_per_example, f"spikes per example, {result['examples']} examples"),
     }
+    traced = {layer: activity for layer, activity in layers.items() if "membranes" in activity}
     for name, (plot, title) in plots.items():
-        figure, panels = _grid(len(layers), height=3.7 if name == "membranes" else 2.9)
-        for axes, (layer, activity) in zip(panels, layers.items(), strict=True):
+        drawn = traced if name == "membranes" else layers
+        if not drawn:
+            (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier inspection, of other layers
+            continue
+        figure, panels = _grid(len(drawn), height=3.7 if name == "membranes" else 2.9)
+        for axes, (layer, activity) in zip(panels, drawn.items(), strict=True):
             plot(axes, activity, *([neurons[layer]] if name == "membranes" else []))
             sizes = " x ".join(map(str, activity["shape"]))
             axes.set_title(fonts.printable(f"{layer}: {sizes} neurons"), fontsize="medium")

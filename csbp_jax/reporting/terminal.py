@@ -151,14 +151,7 @@ def progress_line(row: dict[str, Any], epochs: int) -> str:
         z = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (strengths[0], strengths[-1])))
         text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {z}"
         text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:.0f} examples/s"
-    if (ratio := row.get("flip_ratio")) is not None:
-        text += f" flip {ratio:.2g}" + "!" * (ratio > 1)
     return text + (f" val {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else "")
-
-
-def kicks(taps: Sequence[str]) -> str:
-    """Say that CBP's rule moves the weights of the taps, which is no part of the gradient."""
-    return f"CBP's rule moves the weights of {', '.join(taps)} after each step; the gradient is that of the task alone"
 
 
 def gradient_share(norms: dict[str, float]) -> str:

@@ -1,6 +1,6 @@
 """Atomic writes and locks: a reader sees a complete file or none, and one process at a time changes a directory.
 
-Also a check before files from others are read.
+Also the checks before files of others are read, and before results are written beside them.
 """
 
 import contextlib
@@ -17,6 +17,11 @@ import filelock
 
 from csbp_jax.config import ConfigError
 
+MAX_BYTES = 2**32
+"""Largest file that is read, 4 GiB: a sparse file can state any size."""
+MAX_SMALL_BYTES = 2**26
+"""Largest JSON file, text, piece of code or figure that is read, 64 MiB."""
+
 
 def write_problem(folder: pathlib.Path) -> str:
     """Create a folder and write to it; return what fails, or nothing."""
@@ -28,14 +33,46 @@ def write_problem(folder: pathlib.Path) -> str:
         return error.strerror or str(error)
 
 
-def check_regular(path: str | os.PathLike[str]) -> None:
-    """Check that a path, if it exists, is a regular file: to open a FIFO or a device could wait, or read, without end.
+def kind_problem(path: str | os.PathLike[str]) -> str:
+    """Say what a path is, if it exists and is no regular file: to open a pipe or a device could wait without end."""
+    irregular = os.path.exists(path) and not os.path.isfile(path)
+    return "is not a regular file, but a folder, pipe or device" if irregular else ""
+
+
+def check_regular(path: str | os.PathLike[str], most: int = MAX_BYTES) -> None:
+    """Check that a path, if it exists, is a regular file of at most ``most`` bytes, before it is opened.
 
     Raises:
-      ConfigError: it is not.
+      ConfigError: it is not, or is larger.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"{path}: is not a regular file, but a folder, pipe or device; give a file")
+    if problem := kind_problem(path):
+        raise ConfigError(f"{path}: {problem}; give a file")
+    try:
+        size = os.stat(path).st_size
+    except OSError:  # opening it raises the same, and every format has its own message for that
+        return
+    if size > most:
+        raise ConfigError(f"{path}: has {size:,} bytes; allowed are {most:,}; give a smaller one")
+
+
+def read_bytes(path: str | os.PathLike[str], most: int = MAX_SMALL_BYTES) -> bytes:
+    """Read a file, if it is a regular one and not too large (:func:`check_regular`)."""
+    check_regular(path, most)
+    return pathlib.Path(path).read_bytes()
+
+
+def check_links(folder: pathlib.Path, *names: str) -> None:
+    """Check that results stay in a folder: no named folder in it is a link, and no file in it or them a pipe or device.
+
+    Raises:
+      ConfigError: one is.
+    """
+    for name in names:
+        if os.path.islink(folder / name):
+            raise ConfigError(f"{folder / name}: is a link, and results would be written where it leads; remove it")
+    for path in (path for part in (folder, *(folder / name for name in names)) for path in part.glob("*")):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ConfigError(f"{path}: is a pipe or a device, or a link to one; remove it")
 
 
 @contextlib.contextmanager
@@ -81,9 +118,8 @@ def as_paths(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[p
 
 
 def read_json(file: pathlib.Path) -> Any:
-    """Read a JSON file, if it is a regular one (:func:`check_regular`)."""
-    check_regular(file)
-    return json.loads(file.read_bytes())
+    """Read a JSON file; see :func:`read_bytes`."""
+    return json.loads(read_bytes(file))
 
 
 def write_bytes(file: str | os.PathLike[str], content: bytes) -> None:

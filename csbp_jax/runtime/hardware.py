@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from csbp_jax.config import ConfigError
+from csbp_jax.runtime import private
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,
@@ -115,14 +116,10 @@ def flops(step: jax.stages.Wrapped, *arguments: Any) -> float:
 
 def _counts_by_cpu(lowered: jax.stages.Lowered) -> dict[str, float]:
     try:
-        from jaxlib._jax import hlo_module_cost_analysis  # what Lowered.cost_analysis calls on a CPU
-
-        client = jax.local_devices(backend="cpu")[0].client
-    except (ImportError, RuntimeError):  # of a jaxlib that has moved it; no CPU in JAX_PLATFORMS
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # no CPU in JAX_PLATFORMS
         return {}
-    program: Any = lowered.compiler_ir("hlo")
-    counts: dict[str, float] = hlo_module_cost_analysis(client, program.as_hlo_module())
-    return counts
+    return private.counts_of_program(device, lowered.compiler_ir("hlo"))
 
 
 def memory_stats() -> dict[str, int]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -67,13 +68,25 @@ class Stop:
             self._deferred = False
 
 
+_of_signals: list[Stop] = []
+
+
+def current() -> Stop:
+    """Return the Stop of the innermost :func:`on_signals`, or one that nothing requests if there is none.
+
+    Loops call its ``raise_if_requested``: what a signal's handler raises is lost within a callback of Python's garbage
+    collector, such as JAX has.
+    """
+    return _of_signals[-1] if _of_signals else Stop()
+
+
 @contextlib.contextmanager
 def on_signals() -> Iterator[Stop]:
     """Yield a Stop that SIGTERM and Ctrl-C request; main thread only. A second Ctrl-C always ends the process.
 
     A signal that is ignored stays ignored: background jobs of a shell ignore Ctrl-C.
     """
-    stop = Stop()
+    stop, report_lost = Stop(), sys.unraisablehook
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -83,12 +96,20 @@ def on_signals() -> Iterator[Stop]:
                 os.write(2, _AGAIN)  # print is not safe in a signal handler
         stop.request(CODES[signal.Signals(number)])
 
+    def report_unless_stopped(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, Stopped):  # the request is not lost
+            report_lost(lost)
+
     before = {number: signal.getsignal(number) for number in CODES}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, handle)
+    _of_signals.append(stop)
+    sys.unraisablehook = report_unless_stopped
     try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, handle)
         yield stop
     finally:
+        _of_signals.pop()
+        sys.unraisablehook = report_lost
         for number, handler in before.items():
             signal.signal(number, handler)

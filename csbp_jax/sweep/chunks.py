@@ -131,7 +131,7 @@ def read_chunk(file: pathlib.Path, count: int) -> dict[str, Any]:
       ConfigError: the file is damaged or holds something else.
     """
     remedy = "delete it, and the command that began the sweep trains its members again"
-    return run_json.read_json(file, lambda content: _is_chunk(content, count), remedy)
+    return run_json.read_json(file, lambda content: _is_chunk(content, count), remedy, files.MAX_BYTES)
 
 
 def _is_chunk(content: dict[str, Any], count: int) -> bool:

@@ -24,7 +24,7 @@ from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting import plots_sweep, terminal
 from csbp_jax.reporting.format import fields_text, value_text
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import allocator, sharding
+from csbp_jax.runtime import files, sharding
 from csbp_jax.sweep import chunks, grid, tables
 from csbp_jax.sweep.tables import Setting
 from csbp_jax.sweep.vectorised import VectorisedRuns, member_mesh, trace_step, train
@@ -149,6 +149,7 @@ def run_shard(
     prepared = _prepare(config, axes, name, own, chunk, data_parallel, load)
     folder = pathlib.Path(root) / prepared.name
     chunks.check_folder(folder, prepared.content(own))
+    files.check_links(folder, chunks.SHARDS, f"{chunks.SHARDS}/{shard}")
     if not fresh:
         chunks.check_shards(folder, prepared.content(own))
         chunks.check_dealt(folder, [members for _, members in prepared.chunks()])
@@ -282,21 +283,20 @@ def _train_missing(
             splits, _ = load(configs[groups[g][0]])
             resolved = {number: resolve(configs[number], splits, layout.mesh.shape["data"]) for number in groups[g]}
             runs = VectorisedRuns(list(resolved.values()), splits, layout.mesh, own)
-            with allocator.filled_gaps():
-                for _, members in of_group:
-                    # Every chunk has the same size, so that one compilation serves all.
-                    padded = members + [members[-1]] * (layout.size - len(members))
+            for _, members in of_group:
+                # Every chunk has the same size, so that one compilation serves all.
+                padded = members + [members[-1]] * (layout.size - len(members))
 
-                    names = f"members {members[0]} to {members[-1]}" if len(members) > 1 else f"member {members[0]}"
-                    text = f"{names}, epoch {{}} of {resolved[members[0]].epochs}"
+                names = f"members {members[0]} to {members[-1]}" if len(members) > 1 else f"member {members[0]}"
+                text = f"{names}, epoch {{}} of {resolved[members[0]].epochs}"
 
-                    def show_epoch(epoch: int, text: str = text, count: int = len(members), done: int = done) -> None:
-                        show(done + epoch * count, text.format(epoch))
+                def show_epoch(epoch: int, text: str = text, count: int = len(members), done: int = done) -> None:
+                    show(done + epoch * count, text.format(epoch))
 
-                    chunk_results = train(runs, [resolved[number] for number in padded], show_epoch)[: len(members)]
-                    content = {"members": members, "results": chunk_results, "how": layout.as_json()}
-                    write(folder / "chunks" / f"{members[0]:06}.json", content)
-                    done += len(members) * resolved[members[0]].epochs
+                chunk_results = train(runs, [resolved[number] for number in padded], show_epoch)[: len(members)]
+                content = {"members": members, "results": chunk_results, "how": layout.as_json()}
+                write(folder / "chunks" / f"{members[0]:06}.json", content)
+                done += len(members) * resolved[members[0]].epochs
 
 
 def _print_settings(

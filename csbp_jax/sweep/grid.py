@@ -34,8 +34,6 @@ _NEURON = {"model.neuron.decay": 0.5, "model.neuron.threshold": 1.0, "model.neur
 _IMPOSSIBLE = {
     "weights": ("", "whose members start from drawn weights; leave it out"),
     "layout": ("data", "whose devices hold members; leave it at data"),
-    "flip_every": (0, "which measures no flip; leave it at 0"),
-    "chaos.unit": ("plain", "which measures no flip; give chaos.z0 in plain units"),
     "patience": (0, "whose members train in step; leave it at 0"),
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from csbp_jax.config import ConfigError
 from csbp_jax.reporting.terminal import Console, make_console
+from csbp_jax.runtime import files
 from csbp_jax.sweep import chunks, grid, tables
 from csbp_jax.sweep.driver import Comparison, run
 from csbp_jax.sweep.tables import Setting
@@ -80,6 +81,7 @@ def best(
         console.print(
             "note: the best setting trains without a chaos term (chaos.z0 0), so it has no control", soft_wrap=True
         )
+    files.check_links(folder, name)
     differing = control and {field: value for field, value in control.items() if value != chosen[field]}
     together = [tuple(point.values()) for point in (chosen, control) if point is not None]
     values = together if len(chosen) > 1 else [value for (value,) in together]

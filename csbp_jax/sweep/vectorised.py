@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from csbp_jax import data, learner, models
 from csbp_jax.config import Config
 from csbp_jax.learner import Batch, State
-from csbp_jax.runtime import sharding
+from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.sweep import grid
 from csbp_jax.training import selection
@@ -141,6 +141,7 @@ def train(runs: VectorisedRuns, configs: Sequence[Config], show: Callable[[int],
         for epoch in range(1, config.epochs + 1):
             steps_metrics: list[Any] = []
             for batches in itertools.islice(zip(*streams, strict=True), steps):
+                preemption.current().raise_if_requested()
                 batch = {name: np.stack([rows[name] for rows in batches]) for name in batches[0]}
                 states, metrics = runs.step(states, stream_of_member, runs.shard_batch(batch, axis=1))
                 steps_metrics.append(metrics)
@@ -173,9 +174,10 @@ def evaluate(runs: VectorisedRuns, states: Any, configs: Sequence[Config], split
     size = sharding.rounded_up(runs.config.eval_batch_size, runs.mesh.shape["data"])
     keys = jnp.stack([eval_keys(c.seed, source, size) for c in configs])
     batches = data.eval_batches(source, size, readers=data.configured_readers(runs.config))
-    sums = [
-        runs.eval_step(states, keys[:, number], runs.shard_batch(batch, axis=0)) for number, batch in enumerate(batches)
-    ]
+    sums = []
+    for number, batch in enumerate(batches):
+        preemption.current().raise_if_requested()
+        sums.append(runs.eval_step(states, keys[:, number], runs.shard_batch(batch, axis=0)))
     total = jax.tree.map(lambda *batch_sums: np.sum(batch_sums, axis=0, dtype=float), *jax.device_get(sums))
     return {"accuracy": total["correct"] / total["count"], "loss": total["loss"] / total["count"]}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -12,14 +13,14 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from csbp_jax import data, learner, weights
-from csbp_jax.config import Config, ConfigError
+from csbp_jax.config import Config, ConfigError, Rule, check_rules, flatten
 from csbp_jax.data import DataSource
 from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
 from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
-from csbp_jax.training import build, flip_meter
+from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
 
 Splits = Mapping[str, DataSource]
@@ -117,11 +118,6 @@ class CompiledRun:
             out_shardings=self._replicated,
             compiler_options=run_once_options(),
         )
-
-    @functools.cached_property
-    def flip_ratio(self) -> flip_meter.Ratio:
-        """``flip_ratio(part, state, batch)``: how near a step is to overshooting (flip_meter.py)."""
-        return flip_meter.make(self.pure_gradients, self.config, self.steps_per_epoch)
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.
@@ -265,6 +261,21 @@ def eval_keys(seed: int, source: DataSource, batch_size: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed), -(-len(source) // batch_size))
 
 
+_BATCH_RULES = (
+    Rule("batch_size", ("training examples",), operator.le, "at most their number"),
+    Rule(
+        "batch_size",
+        ("devices of a batch", "optimizer.accumulate"),
+        lambda size, devices, count: size % (devices * count) == 0,
+        "multiples of their product",
+    ),
+)
+_DATA_RULES = (
+    Rule("model.classes", ("classes of the data",), operator.eq, "their number, or 0"),
+    Rule("model.input_shape", ("frames of the data",), operator.eq, "their shape, or empty"),
+)
+
+
 def resolve(config: Config, splits: Splits, devices: int | None = None) -> Config:
     """Fill in the fields that the model takes from the data, and check the training batch.
 
@@ -277,19 +288,9 @@ def resolve(config: Config, splits: Splits, devices: int | None = None) -> Confi
       ConfigError: as :func:`resolve_model`, the data set is too small for a batch, or a batch cannot be divided over
         devices and microbatches.
     """
-    config, source, name = resolve_model(config, splits), splits["train"], config.data.name
-    if config.batch_size > len(source):
-        raise ConfigError(
-            f"batch_size: {config.batch_size} is not possible; allowed is at most {len(source)}, the number of "
-            f"training examples of {name}"
-        )
-    devices, microbatches = devices or jax.device_count(), config.optimizer.accumulate
-    if config.batch_size % (devices * microbatches):
-        factors = f" times optimizer.accumulate, {devices} x {microbatches}" if microbatches > 1 else ""
-        raise ConfigError(
-            f"batch_size: {config.batch_size} is not possible; allowed are multiples of {devices * microbatches}, "
-            f"the number of devices of a batch{factors}"
-        )
+    config = resolve_model(config, splits)
+    facts = {"training examples": len(splits["train"]), "devices of a batch": devices or jax.device_count()}
+    check_rules(_BATCH_RULES, flatten(config) | facts)
     return config
 
 
@@ -301,12 +302,9 @@ def resolve_model(config: Config, splits: Splits) -> Config:
     """
     source, name = splits["train"], config.data.name
     config = _with(config, classes=config.model.classes or source.classes)
-    if config.model.classes != source.classes:
-        raise ConfigError(f"model.classes: {config.model.classes}, but {name} has {source.classes}")
     shape = _frame_shape(config, source)
     config = _with(config, input_shape=config.model.input_shape or shape)
-    if config.model.input_shape != shape:
-        raise ConfigError(f"model.input_shape: {config.model.input_shape}, but a frame of {name} is {shape}")
+    check_rules(_DATA_RULES, flatten(config) | {"classes of the data": source.classes, "frames of the data": shape})
     for split, records in splits.items():
         if len(records) == 0:
             raise ConfigError(f"{name}: its {split} split is empty; it needs more records of each class")

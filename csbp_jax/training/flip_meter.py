@@ -1,4 +1,4 @@
-"""The flip meter: how near a training step is to overshooting, and chaos strength in that unit.
+"""The flip meter: how near a training step is to overshooting.
 
     ratio = lr max Re eig(P J) / (2 (1 + m))       (dynamics.flip_ratio)
 
@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import optax
 
-from csbp_jax import chaos, dynamics
-from csbp_jax.config import Config, ConfigError
+from csbp_jax import dynamics
+from csbp_jax.config import Config
 from csbp_jax.learner import Batch, State, optimizer
 
 PARTS = ("task", "chaos", "both")
@@ -50,59 +50,6 @@ def make(gradients: Gradients, config: Config, steps_per_epoch: int) -> Ratio:
         )
 
     return ratio
-
-
-def z0_in_flips(ratio: Ratio, config: Config, state: State, batch: Batch) -> State | None:
-    """Return the state with ``z0`` such that the chaos term's own ratio is now ``config.chaos.z0 beta**n``.
-
-    The ratio of the term is linear in z, so one measurement is enough. None where no such z0 exists: the term has no
-    positive curvature at this state, or z has been annealed to 0.
-    """
-    h = state.hparams
-    target = float(chaos.strength(state.step, config.chaos.z0[0], h["beta"], h["every"]))
-    measured = ratio("chaos", state, batch)
-    if not (measured > 0 and target > 0):
-        return None
-    z0 = jax.tree.map(lambda z: (z * (target / measured)).astype(z.dtype), h["z0"])
-    return dataclasses.replace(state, hparams=h | {"z0": z0})
-
-
-def with_plain_z0(ratio: Ratio, config: Config, state: State, batch: Batch) -> State:
-    """Return the first state of a run, with its z0 converted from units of the flip where the config has those.
-
-    Raises:
-      ConfigError: no such z0 exists.
-    """
-    if config.chaos.unit == "plain":
-        return state
-    converted = z0_in_flips(ratio, config, state, batch)
-    if converted is None:
-        raise ConfigError(
-            "chaos.unit: flip is not possible for this run: at the first step the term has no positive curvature; "
-            "give chaos.z0 in the plain unit"
-        )
-    return converted
-
-
-def before_step(
-    ratio: Ratio, config: Config, record: Callable[[int, dict[str, float | None]], None]
-) -> Callable[[int, State, Batch], State]:
-    """Return the hook that runs before each training step: ``hook(step, state, batch) -> state``, steps counted from 1.
-
-    Before every ``flip_every``-th step it measures the ratios and records them; with ``chaos.unit = "flip"`` it also
-    converts z0 again. Without ``flip_every`` it does nothing.
-    """
-
-    def hook(step: int, state: State, batch: Batch) -> State:
-        if not config.flip_every or (step - 1) % config.flip_every:
-            return state
-        if config.chaos.unit == "flip":
-            state = z0_in_flips(ratio, config, state, batch) or state
-        ratios = {part: ratio(part, state, batch) for part in PARTS}
-        record(step, {part: value if math.isfinite(value) else None for part, value in ratios.items()})
-        return state
-
-    return hook
 
 
 def _gradient(gradients: Gradients, part: str, params: optax.Params, state: State, batch: Batch) -> Any:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,9 +15,9 @@ from csbp_jax.config import Config, ConfigError, Diverged, check, to_json
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots, terminal
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import allocator, files, hardware, multihost, profiling, seals
-from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.training import build, flip_meter, metrics_log, run_dir, run_json, selection
+from csbp_jax.runtime import files, hardware, multihost, profiling, seals
+from csbp_jax.runtime.preemption import Stop, Stopped, current
+from csbp_jax.training import build, metrics_log, run_dir, run_json, selection
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.compiled import CompiledRun, Splits, compile_run, initial_state, resolve
 from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
@@ -45,7 +46,7 @@ def train(
       root: directory of all runs.
       data_dir: directory of prepared data sets.
       console: where progress is shown; the terminal by default.
-      stop: what may request a stop, within an epoch too (runtime/preemption.py).
+      stop: what may request a stop, within an epoch too; by default signals, within ``preemption.on_signals``.
       own: parts of your own, in place of the config's. If they are not from a file, ``name`` must be given.
       profile: ``START:N`` writes a trace of N steps from step START on to the run's folder ``profile``.
       checkpoints: a directory or an address ``gs://BUCKET/DIRECTORY``, under which the run's name holds its
@@ -57,7 +58,7 @@ def train(
         (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
     """
-    stop = Stop() if stop is None else stop
+    stop = current() if stop is None else stop
     console = make_console() if console is None else console
     if not multihost.is_host0():
         console = Console(quiet=True)
@@ -108,12 +109,18 @@ def train(
 
         folder_name, store, identity, result = multihost.broadcast_from_host0(open_run)
         folder = pathlib.Path(folder_name)
+        in_place = (
+            run_dir.in_place(folder)
+            if multihost.is_host0()
+            else contextlib.nullcontext[Callable[[], None]](lambda: None)
+        )
+        check_in_place = stack.enter_context(in_place)
         if result is not None:
             trained = result["last"]["epoch"]
             of_epochs = f" after {trained} epochs, not {config.epochs}" if trained != config.epochs else ""
             console.print(f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
         else:
-            job = _Job(run, splits, stop, folder, store, identity, console, steps_traced)
+            job = _Job(run, splits, stop, folder, store, identity, console, steps_traced, check_in_place)
             with stop.deferred():
                 saved, rows = _train_epochs(job, saved, first_batch)
             stop.raise_if_requested()
@@ -122,6 +129,7 @@ def train(
                 result["stopped_early"] = result["last"]["epoch"] < config.epochs
 
             def write_results() -> None:
+                check_in_place()
                 plots.draw_run(folder, rows)
                 seals.write_json(folder / "result.json", result)
 
@@ -158,8 +166,6 @@ def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Cons
 
 def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str]:
     """Return the resolved config, the splits of its data, and their fingerprint."""
-    if jax.process_count() > 1 and (config.flip_every or config.chaos.unit == "flip"):
-        raise ConfigError("flip_every, chaos.unit: the flip ratio can be measured in one process only; set 0 and plain")
     check(config)
     if config.weights and not own.model:
         weights.verify(config)
@@ -169,7 +175,7 @@ def _load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Confi
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """The constants of a run: its functions, data, directories, and the request to stop."""
+    """The constants of a run: its functions, data, directories, the request to stop, and a check before it saves."""
 
     run: CompiledRun
     splits: Splits
@@ -179,6 +185,7 @@ class _Job:
     identity: dict[str, Any]
     console: Console
     steps_traced: range
+    check_in_place: Callable[[], None]
 
 
 def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -191,7 +198,9 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
 
     with contextlib.ExitStack() as stack:
         # Restore.
-        store = stack.enter_context(checkpoint.open_folder(job.store, show_line, beside, job.identity))
+        store = stack.enter_context(
+            checkpoint.open_folder(job.store, show_line, beside, job.identity, job.check_in_place)
+        )
         if beside:
             multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
         saved.update(store.restore(saved) or {})  # in place: the caller, too, holds the dict, and so the first arrays
@@ -217,7 +226,6 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
 
         # Start.
         if not start:
-            saved["state"] = flip_meter.with_plain_z0(run.flip_ratio, config, saved["state"], first_batch)
             # Without a term there is nothing to compare, and the program takes seconds to compile.
             norms = (
                 jax.tree.map(float, run.gradient_norms(saved["state"], first_batch))
@@ -225,8 +233,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                 else {"chaos": 0.0}
             )
             write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())
-            kicked = config.chaos.term == "cbp" and any(config.chaos.z0)
-            show_line(terminal.kicks(config.chaos.taps) if kicked else terminal.gradient_share(norms))
+            show_line(terminal.gradient_share(norms))
         peak = hardware.peak_flops()
         monitor = TrainingMonitor(
             config,
@@ -242,7 +249,6 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
         train_step = stack.enter_context(
             profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", show_line)
         )
-        before_step = flip_meter.before_step(run.flip_ratio, config, monitor.record_flip_ratios)
         last_saved = (start, monitor.epochs)
 
         def save() -> None:
@@ -254,8 +260,6 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                 last_saved = position
 
         # Train.
-        # Not earlier: the compilation of the step takes its memory from the gaps that those before it have left.
-        stack.enter_context(allocator.filled_gaps())
         step = start
         try:
             for epoch in range(monitor.epochs + 1, config.epochs + 1):
@@ -266,8 +270,7 @@ def _train_epochs(job: _Job, saved: dict[str, Any], first_batch: Batch) -> tuple
                         break
                     step += 1
                     batch = monitor.timed_next(batches)
-                    state = before_step(step, saved["state"], batch)
-                    saved["state"], metrics = train_step(state, batch)
+                    saved["state"], metrics = train_step(saved["state"], batch)
                     monitor(metrics)
                 monitor.catch_up()
                 job.stop.raise_if_requested()

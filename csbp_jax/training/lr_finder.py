@@ -19,7 +19,7 @@ from csbp_jax import weights
 from csbp_jax.config import Config, ConfigError, check, replaced
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import files
+from csbp_jax.runtime import files, preemption
 from csbp_jax.training import build
 from csbp_jax.training.compiled import CompiledRun, compile_run, initial_state, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
@@ -76,7 +76,7 @@ def find(
       and of :func:`suggest` ``suggested`` and ``steepest``.
 
     Raises:
-      ConfigError: a value is impossible, z is in units of the flip, the directory cannot be written, the first step is
+      ConfigError: a value is impossible, the directory cannot be written, the first step is
         not finite, or no rate lowered the loss.
     """
     console = make_console() if console is None else console
@@ -139,11 +139,6 @@ def smooth(losses: Iterable[float]) -> Iterator[float]:
 def _compiled(config: Config, own: Own, data_dir: str | pathlib.Path) -> CompiledRun:
     flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
     check(flat)
-    if flat.chaos.unit == "flip":
-        raise ConfigError(
-            "chaos.unit: flip is not possible here, where z would be measured at optimizer.lr and not at each rate; "
-            "give chaos.z0 in the plain unit, such as the z in metrics.jsonl of a run"
-        )
     if flat.weights and not own.model:
         weights.verify(flat)
     splits, _ = build.load_data(flat, own, data_dir)
@@ -158,6 +153,7 @@ def _losses(run: CompiledRun, rates: np.ndarray, show: Callable[[str], None]) ->
     with contextlib.closing(run.batches(run.config.seed)) as host_batches:
         state = initial_state(run, show)
         for batch, rate in zip(map(run.shard_batch, host_batches), rates, strict=False):
+            preemption.current().raise_if_requested()
             lr = jax.device_put(np.asarray(rate, state.hparams["lr"].dtype), state.step.sharding)
             state = dataclasses.replace(state, hparams=state.hparams | {"lr": lr})
             state, metrics = run.train_step(state, batch)

@@ -16,7 +16,7 @@ from csbp_jax.training.run_json import is_number
 
 Row = dict[str, Any]
 
-_READ_KINDS = ["start", "train", "epoch", "flip", "first", "loss_high", "loss_normal", "never_fires", "always_fires"]
+_READ_KINDS = ["start", "train", "epoch", "first", "loss_high", "loss_normal", "never_fires", "always_fires"]
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
@@ -25,8 +25,7 @@ def read_rows(file: pathlib.Path) -> list[Row]:
     Raises:
       ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
     """
-    files.check_regular(file)
-    lines = file.read_bytes().split(b"\n") if file.exists() else [b""]
+    lines = files.read_bytes(file, files.MAX_BYTES).split(b"\n") if file.exists() else [b""]
     last = lines.pop()  # empty, unless a kill has cut it short
     # If only its line break is damaged, the row before that byte is complete.
     if _row(last) is not None or _row(last[:-1]) is not None:
@@ -65,8 +64,6 @@ def _has_measurements(kind: str, row: Row) -> bool:
             return is_number(task) and is_number(chaos)
         case "epoch", {"epoch": int(), "validation_accuracy": accuracy}:
             return is_number(accuracy) and ("rates" not in row or _has_means(row))
-        case "flip", {"flip_ratio": dict()}:
-            return True
         case (("first" | "loss_high" | "loss_normal"), {"task_loss": task}):
             return is_number(task)
         case (("never_fires" | "always_fires"), {"layers": list(layers)}):
@@ -109,7 +106,7 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
 
 def set_aside(file: pathlib.Path) -> pathlib.Path | None:
     """Rename a ``metrics.jsonl`` that has more than the row of the start, and return its new path."""
-    if not file.exists() or file.read_bytes().count(b"\n") < 2:
+    if not file.exists() or files.read_bytes(file, files.MAX_BYTES).count(b"\n") < 2:
         return None
     return files.set_aside(file)
 

@@ -76,8 +76,6 @@ class TrainingMonitor:
         self._layers = LayerWatch(started[1], config.model.neuron.most_spikes)
         self._seconds_per_step_at_peak = seconds_per_step_at_peak
         self._start_time: float = time.perf_counter() - started[1][-1]["seconds"]
-        self._flip_ratios: dict[int, dict[str, float | None]] = {}
-        self._shown_flip_ratio: dict[str, float | None] = {}
         self._dispatched: Any = None
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0
 
@@ -105,10 +103,6 @@ class TrainingMonitor:
         self._waited += time.perf_counter() - start
         return batch
 
-    def record_flip_ratios(self, step: int, ratios: dict[str, float | None]) -> None:
-        """Keep the ratios measured before a step, to be written when its metrics are read."""
-        self._flip_ratios[step] = ratios
-
     def catch_up(self) -> None:
         """Wait for the dispatched step, and read its metrics."""
         if self._dispatched is None:
@@ -116,9 +110,6 @@ class TrainingMonitor:
         metrics, self._dispatched = jax.tree.map(float, jax.device_get(self._dispatched)), None
         self.step += 1
         self.bad_steps = int(metrics.pop("bad_steps"))
-        if ratios := self._flip_ratios.pop(self.step, None):
-            self._shown_flip_ratio = {"flip_ratio": ratios["both"]}
-            self._write({"kind": "flip", "step": self.step, "seconds": self.seconds, "flip_ratio": ratios})
         if self.bad_steps:
             self._skip_step()
             return
@@ -127,7 +118,7 @@ class TrainingMonitor:
         if self.step % self.config.log_every == 0:
             row = self._row("train", metrics)
             self._write(row)
-            self.outputs.show(self.step, terminal.progress_line(row | self._shown_flip_ratio, self.config.epochs))
+            self.outputs.show(self.step, terminal.progress_line(row, self.config.epochs))
         self._report(self._losses.rows(self.step, metrics["task_loss"]))
 
     def _skip_step(self) -> None:
@@ -149,7 +140,7 @@ class TrainingMonitor:
         row |= {f"ema_validation_{name}": value for name, value in ema_validation.items()}
         self._write(row)
         if not terminal.is_live(self.outputs.console):
-            self._print(terminal.progress_line(row | self._shown_flip_ratio, self.config.epochs))
+            self._print(terminal.progress_line(row, self.config.epochs))
         self._report(self._layers.rows(row["epoch"], means.get("rates", {})))
         self.epochs, self.count, self.sums = self.epochs + 1, 0, jax.tree.map(np.zeros_like, self.sums)
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0

@@ -68,8 +68,7 @@ def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own
         )
     if not copy.exists():
         raise ConfigError(f"{copy}: missing, and the run's own parts{in_parentheses(names)} with it; put it back")
-    files.check_regular(copy)
-    code = copy.read_bytes()
+    code = files.read_bytes(copy)
     if sha256(code) != metadata["sha256"]:
         raise ConfigError(f"{copy}: is not the file that the run began with, its sha256 differs; put that one back")
     if not trust:

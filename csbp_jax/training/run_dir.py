@@ -2,19 +2,24 @@
 
 import contextlib
 import hashlib
+import os
 import pathlib
 import platform
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
+from csbp_jax.training.checkpoint import location
 from csbp_jax.training.plugins import COPY, Own
 
+FOLDERS = ("figures", "checkpoints", "profile", "chunks", "shards")
+"""Folders that training writes to in the directory of a run or sweep."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -44,8 +49,8 @@ def open_run(
 
     Raises:
       ConfigError: the name is not a valid directory name, the directory belongs to another config (the message names
-        the fields that differ) or to none, the data or the plugin file have changed, or another process trains the run
-        or, with fresh, a run within it.
+        the fields that differ) or to none, the data or the plugin file have changed, a folder in it is a link, or
+        another process trains the run or, with fresh, a run within it.
     """
     check_name(name)
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):  # pathlib turns gs://... into gs:/...
@@ -61,6 +66,7 @@ def open_run(
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run):
+        files.check_links(run, *FOLDERS)
         if elsewhere and not (run / "config.json").exists():
             seals.write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata())
@@ -72,6 +78,43 @@ def open_run(
         if own.plugins and own.code and not (run / COPY).exists():
             files.write_bytes(run / COPY, own.code)
         yield run
+
+
+@contextlib.contextmanager
+def in_place(run: pathlib.Path) -> Iterator[Callable[[], None]]:
+    """Yield a check that a run's directory is still where it was, for before anything is saved in it.
+
+    Raises:
+      CheckpointError: of the check: the directory was moved or deleted.
+    """
+    directory = os.open(run, os.O_RDONLY)  # held open, for else another directory may get its number
+
+    def is_in_place() -> bool:
+        try:
+            # An rm -r that meets a save leaves the directory, without its files.
+            return os.path.samestat(os.fstat(directory), os.stat(run)) and (run / "metrics.jsonl").exists()
+        except OSError:
+            return False
+
+    def check() -> None:
+        if not is_in_place():
+            raise CheckpointError(
+                f"{run}: was moved or deleted while it trained, and nothing more is saved; put it back, and the same "
+                "command resumes, or begins again without it"
+            )
+
+    try:
+        yield check
+    finally:
+        for _ in range(50):
+            if is_in_place() or not run.exists() or (run / "lock").exists():
+                break
+            with contextlib.suppress(OSError):  # a save that was being written makes it again, until its last file
+                location.remove_incomplete(run / "checkpoints")
+                (run / "checkpoints").rmdir()
+                run.rmdir()
+            time.sleep(0.1)
+        os.close(directory)
 
 
 def check_name(name: str) -> None:
@@ -128,7 +171,7 @@ def _check_or_write_config(
     elif any((run / name).exists() for name in ("checkpoints", "metrics.jsonl", "result.json")):
         raise ConfigError(f"{file}: missing, though the run has begun; start from scratch with FRESH=1 (--fresh)")
     else:
-        content = {"config": config, "data": data}
+        content = {"schema": run_json.SCHEMA, "config": config, "data": data}
         if classes:
             content["classes"] = list(classes)
         if own:

@@ -4,34 +4,43 @@ import pathlib
 from collections.abc import Callable, Collection
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, check, flatten_json, from_json
+from csbp_jax.config import Config, ConfigError, check, flatten, from_json
 from csbp_jax.runtime import files, seals
 
 EDITABLE = {
-    *("epochs", "patience", "eval_batch_size", "log_every", "flip_every", "checkpoint_every", "layout"),
+    *("epochs", "patience", "eval_batch_size", "log_every", "checkpoint_every", "layout"),
     *("deterministic", "loss_limit", "data.dir", "data.workers", "data.threads"),
 }
 """Fields of a config that may be edited in the ``config.json`` of a run that has checkpoints."""
+
+SCHEMA = 1
+"""Of ``config.json``, the names and meanings of its fields; raised where these change."""
 
 RESTART = "start from scratch with FRESH=1 (--fresh)"
 REPAIR = "restore it from a copy, or train again"
 """Remedies for a damaged ``config.json``, of commands that train and of those that only read a run."""
 
 
-def read_json(file: pathlib.Path, is_valid: Callable[[dict[str, Any]], bool], remedy: str) -> dict[str, Any]:
+def read_json(
+    file: pathlib.Path,
+    is_valid: Callable[[dict[str, Any]], bool],
+    remedy: str,
+    most: int = files.MAX_SMALL_BYTES,
+) -> dict[str, Any]:
     """Read a JSON object, without its seal.
 
     Args:
       file: the file.
       is_valid: whether the content has all keys that are read from it, with values of the right types.
       remedy: what to do about a damaged file.
+      most: bytes that it may have.
 
     Raises:
-      ConfigError: the file cannot be read, is not a regular one, or was changed after it was written.
+      ConfigError: the file cannot be read, is not a regular one or too large, or was changed after it was written.
     """
-    files.check_regular(file)
+    text = files.read_bytes(file, most)
     try:
-        content = seals.parse(file.read_bytes())
+        content = seals.parse(text)
     except seals.Changed:
         raise ConfigError(
             f"{file}: was damaged or edited, its {seals.KEY} differs; {remedy}; "
@@ -48,9 +57,16 @@ def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
     """Read the ``config.json`` of a run or a sweep.
 
     Raises:
-      ConfigError: the file cannot be read, or was changed after it was written.
+      ConfigError: the file cannot be read, was changed after it was written, or has another schema.
     """
-    return read_json(run / "config.json", _is_config, remedy)
+    file = run / "config.json"
+    content = read_json(file, _is_config, remedy)
+    if content.get("schema") != SCHEMA:
+        raise ConfigError(
+            f"{file}: its schema is {content.get('schema')!r}, and this version of csbp_jax reads {SCHEMA}; use the "
+            "version that wrote it"
+        )
+    return content
 
 
 def read_run(folder: pathlib.Path, of_sweep: str) -> dict[str, Any]:
@@ -120,7 +136,7 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
     Args:
       content: of its ``config.json``.
     """
-    fields = {name: value for name, value in flatten_json(content["config"]).items() if name not in EDITABLE}
+    fields = {name: value for name, value in flatten(content["config"]).items() if name not in EDITABLE}
     own = {f"own.{name}": value for name, value in content.get("own", {}).items() if name != "file"}
     return fields | own | {name: content[name] for name in ("data",) if name in content}
 
@@ -137,7 +153,7 @@ def config_differences(stored: Any, current: dict[str, Any], but: Collection[str
     def fields(config: Any) -> Any:
         if not isinstance(config, dict):  # a checkpoint's copy may hold anything
             return config
-        return {name: value for name, value in flatten_json(config).items() if name not in but}
+        return {name: value for name, value in flatten(config).items() if name not in but}
 
     return differences(fields(stored), fields(current))
 

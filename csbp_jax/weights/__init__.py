@@ -46,8 +46,7 @@ def load(
       path: a file written by ``torch.save``.
       config: the network. The constants of its neuron are not in the file; give those of the original.
       table: ``{"conv1/conv": "features.0", ..., "aux_head": None}``, module names used in place of those in names.py,
-        and modules of the file that are not read. A network without a table in names.py needs all of its modules, in
-        the order of the forward pass.
+        and modules of the file that are not read. A network without a table in names.py needs all of its modules.
       show: called with one line that says what was read and which table of names fitted.
 
     Raises:
@@ -113,6 +112,8 @@ def _fitted(
 ) -> tuple[Table, dict[str, str]]:
     """Return the table of names that fits a file, and the key of each leaf; checked."""
     tables = names.of(config.name)
+    if table is not None and not tables:
+        table = _in_order(table, config)
     if table is not None:
         tables = tuple(user_table.merged(published, table, shapes) for published in tables or (None,))
     if not tables:
@@ -124,6 +125,13 @@ def _fitted(
     keys = fit({key: array.shape for key, array in tensors.items()}, shapes, config, chosen, path)
     check_repeats(tensors, chosen, path)
     return chosen, keys
+
+
+def _in_order(table: UserTable, config: configuration.Model) -> UserTable:
+    """Return a table in the order of the forward pass; a read-out without taps comes last."""
+    layers = models.layer_names(models.build(config), config.input_shape)
+    position = {layer: number for number, layer in enumerate(layers)}
+    return dict(sorted(table.items(), key=lambda entry: position.get(entry[0].partition("/")[0], len(layers))))
 
 
 def shapes_of(config: configuration.Model) -> Any:
@@ -138,8 +146,7 @@ def _flattened_channels(table: Mapping[str, str], shapes: Any, input_shape: tupl
 
     If it reads means over space, or tokens, it has as many inputs as these channels, whose order then stays.
 
-    Raises:
-      ConfigError: they do not divide its inputs, as where the table is not in the order of the forward pass.
+    table: in the order of the forward pass.
     """
     kernels = {name_of(path): leaf.shape for path, leaf in tree_leaves_with_path(shapes)}
     channels = input_shape[-1] if len(input_shape) == 3 else 1
@@ -147,11 +154,6 @@ def _flattened_channels(table: Mapping[str, str], shapes: Any, input_shape: tupl
         shape = kernels.get(f"{module}/kernel", ())
         # Told by its shape, not by its name: a read-out may be the dense layer itself, without a synapse below it.
         if len(shape) == 2:
-            if shape[0] % channels:
-                raise ConfigError(
-                    f"table of names: {module} has {shape[0]} inputs, which {channels} channels do not divide; give "
-                    "the modules in the order of the forward pass"
-                )
             return {module: channels}
         channels = shape[-1] if shape else channels
     return {}

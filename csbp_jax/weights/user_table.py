@@ -9,6 +9,7 @@ from typing import Any
 from jax.tree_util import tree_leaves_with_path
 
 from csbp_jax.config import ConfigError, one_line, suggestion
+from csbp_jax.runtime import files
 from csbp_jax.weights import matching
 from csbp_jax.weights.names import Table
 
@@ -21,8 +22,9 @@ def read(file: str | os.PathLike[str]) -> UserTable:
     """Read a table from a JSON file, ``{"conv1/conv": "features.0", "aux_head": null}``.
 
     Raises:
-      ConfigError: it cannot be read, or is not an object of strings and nulls.
+      ConfigError: it cannot be read, is no regular file, or is not an object of strings and nulls.
     """
+    files.check_regular(file, files.MAX_SMALL_BYTES)
     try:
         with open(file, "rb") as opened:
             table = json.load(opened)
@@ -40,7 +42,7 @@ def merged(base: Table | None, user: UserTable, shapes: Any) -> Table:
 
     Args:
       base: the published table.
-      user: the user's table; without ``base``, it names all modules, in the order of the forward pass.
+      user: the user's table; without ``base``, it names all modules, and their order stays.
       shapes: the network's variables, as ``jax.eval_shape`` gives them.
 
     Raises:

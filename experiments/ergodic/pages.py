@@ -66,7 +66,11 @@ def claim_verdict(verdicts: Sequence[str]) -> str:
 
 def page(content: Content) -> str:
     """The tables, and the verdicts."""
-    lines = [f"Verdict on *{claim}*: **{verdict}**." for claim, verdict in content["overall"].items()]
+    limits = {"ergodic": " at fixed strength", "pseudo-random": " of successive values"}
+    lines = [
+        f"The plan's rule for *{claim}*{limits.get(claim, '')}: **{study.rule(word)}**."
+        for claim, word in content["overall"].items()
+    ]
     tables = [ergodic_table(content["systems"]), visits_table(content), random_table(content)]
     return "\n\n".join([*lines, *tables])
 
@@ -94,11 +98,11 @@ def ergodic_table(systems: Systems) -> str:
                     f"{_steps_text(np.median(times))}, {_steps_text(max(times))}" if times else "at rest",
                     _count_text(observables, "passes"),
                     _count_text(observables, "mixes"),
-                    result["ergodic"] if result["chaotic"] else "",
+                    study.rule(result["ergodic"]) if result["chaotic"] else "",
                 ]
             )
     head = ["system", "condition", "exponent", "chaotic", "groups", "groups, symmetric copies apart", "largest R-hat"]
-    head += ["time, median and largest", "pass", "mix", "ergodic"]
+    head += ["time, median and largest", "pass", "mix", "rule for ergodic"]
     return study.table(head, rows)
 
 
@@ -182,11 +186,11 @@ def random_table(content: Content) -> str:
                 f"{np.median([s['flatness'] for s in series]):.2f}",
                 *(f"{100 * values.mean():.0f}" for values in (irregular, nonlinear, entropy)),
                 share_text(wilson(like)),
-                verdict_random(series) if chaotic else "",
+                study.rule(verdict_random(series)) if chaotic else "",
             ]
         )
     head = ["series of", "series", "K", "permutation entropy", "flatness", "irregular (%)", "nonlinear (%)"]
-    head += ["entropy unlike surrogates (%)", "random-like (%)", "pseudo-random"]
+    head += ["entropy unlike surrogates (%)", "random-like (%)", "rule for pseudo-random"]
     return study.table(head, rows)
 
 

@@ -223,13 +223,13 @@ def digits(term: str, plain: bool = False) -> System:
         batch_size=16,
         model=dataclasses.replace(base.model, name="dense", features=(16,), time_steps=4),
         optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.0, schedule="constant"),
-        chaos=Chaos(z0=(1.0,), taps=("fc1.membrane",), unit="flip", scale=1.0),
+        chaos=Chaos(z0=(1.0,), taps=("fc1.membrane",), scale=1.0),
     )
     splits = data.load(config, "data")
     config = resolve(config, splits)
     batch = training_map.batches(config, splits["train"], 1)[0]
     per_epoch = len(splits["train"]) // config.batch_size
-    config = replaced(training_map.in_plain_units(config, batch, per_epoch), "chaos.term", term)
+    config = replaced(training_map.at_flip_ratio(config, 1.0, batch, per_epoch), "chaos.term", term)
     run = training_map.make(replaced(config, "chaos.z0", (0.0,)) if plain else config, batch, per_epoch)
     probe = training_map.to_default_precision(batch)
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from csbp_jax.reporting.plots import PALETTE, empty_figure
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.nmnist import training
 from experiments.nmnist.training import FOLDS, Setting
@@ -84,7 +83,7 @@ class Study:
         result = training.train(self.programs[setting.term], setting, self.frames, self.y, fold, seed)
         file.parent.mkdir(parents=True, exist_ok=True)
         self.origins.append(study.provenance(MODULE))
-        write_json(file, {"settings": settings, "result": result, "provenance": self.origins[-1]})
+        study.write_json(file, {"settings": settings, "result": result, "provenance": self.origins[-1]})
         print(f"{file.stem}: validation {result['validation'][-1]:.3f}, {result['seconds']:.0f} s", flush=True)
         return result
 
@@ -297,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.pilots:
             content = pilots(runs, options.only)
             if not options.only:
-                write_json(options.out / "pilots.json", signed(content, runs, f"{MODULE} --pilots"))
+                study.write_json(options.out / "pilots.json", signed(content, runs, f"{MODULE} --pilots"))
             return
         results = measured(options, runs)
     if options.only:
@@ -308,4 +307,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from csbp_jax.runtime.files import write_json
 from experiments import study
 from experiments.parity import cases, ours
 
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content["later"] = [*content.get("later", []), made]
     else:
         content |= made
-    write_json(file, content)
+    study.write_json(file, content)
     (options.out / "README.md").write_text(
         f"""# Networks and recipes against PyTorch references
 
@@ -73,4 +72,4 @@ numbers.
 
 
 if __name__ == "__main__":
-    main()
+    study.run(main)

@@ -25,12 +25,12 @@ WEAK, LONG = RATIOS[1:7], 10
 
 
 def small(dataset: str) -> Config:
-    """A small net under the released optimiser; z in units of the flip."""
+    """A small net under the released optimiser."""
     return dataclasses.replace(
         configs.load(dataset),
         batch_size=16,
         optimizer=Optimizer(name="sgd", lr=0.1, momentum=0.9, schedule="constant"),
-        chaos=Chaos(z0=(1.0,), taps=("conv1.membrane",), unit="flip"),
+        chaos=Chaos(z0=(1.0,), taps=("conv1.membrane",)),
     )
 
 
@@ -51,7 +51,7 @@ def measure(content: Content, save: Callable[[str], None], data_dir: str) -> Non
 def measured(config: Config, ratios: Sequence[float], data_dir: str, longer: int = 1) -> Content:
     """Exponents of a net at each flip ratio, over ``longer`` times as many steps."""
     config, batch, steps_per_epoch = prepared(config, data_dir)
-    unit = training_map.in_plain_units(config, batch, steps_per_epoch)
+    unit = training_map.at_flip_ratio(config, 1.0, batch, steps_per_epoch)
     run = training_map.make(unit, batch, steps_per_epoch)
     start, tap = run.start(0, True), config.chaos.taps[0]
     flip = float(start.hparams["z0"][tap])

@@ -1,6 +1,5 @@
 """CIFAR, MNIST and ImageNet from files in their true formats to batches, by the unmodified TensorFlow Datasets."""
 
-import hashlib
 import io
 import itertools
 import json
@@ -28,7 +27,6 @@ from csbp_jax import configs, data
 from csbp_jax.config import Config, ConfigError, Data, replaced
 from csbp_jax.data import safe_files
 from csbp_jax.data.download import locks
-from csbp_jax.data.download.fetch import RawFile
 from csbp_jax.data.images import preparation, readers, records, sources
 from csbp_jax.data.images.decode import decode
 from tests.support import formats
@@ -182,26 +180,6 @@ def test_downloads_of_one_data_set_are_not_taken_for_another(datasets, tmp_path,
     monkeypatch.setattr("csbp_jax.data.download.fetch.download", download)
     for name in ("mnist", "fashion_mnist"):
         assert prepare(name, None, tmp_path) == COUNTS[name]
-
-
-def test_downloads_of_an_earlier_version_are_used_for_their_data_set(datasets, tmp_path, monkeypatch):
-    """They are in one folder for all data sets, where only a checksum tells whose a file is."""
-    _, content = datasets
-
-    def raw_files(name, builder):
-        return [
-            RawFile(file.name, len(packed), f"sha256:{hashlib.sha256(packed).hexdigest()}", "http://127.0.0.1:9/")
-            for file in sorted(content[name, "raw files"].iterdir())
-            for packed in [file.read_bytes()]
-        ]
-
-    monkeypatch.setattr(preparation, "_raw_files", raw_files)
-    shutil.copytree(content["mnist", "raw files"], tmp_path / "downloads")
-    with pytest.raises(ConfigError, match=r"cannot be downloaded .* missing in .*downloads/fashion_mnist"):
-        prepare("fashion_mnist", None, tmp_path, verify=True)
-    assert len(list((tmp_path / "downloads").glob("*.gz"))) == 4
-    assert prepare("mnist", None, tmp_path, verify=True) == COUNTS["mnist"]
-    assert len(list((tmp_path / "downloads" / "mnist").iterdir())) == 4
 
 
 ROW = bytes(3073)

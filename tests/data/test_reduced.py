@@ -13,7 +13,7 @@ from PIL import Image
 
 from csbp_jax import data
 from csbp_jax.cli.main import main
-from csbp_jax.config import Config, ConfigError, Data, Model, check
+from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.config.forms import run_name
 from csbp_jax.data.images import augment, fast_resize, records, reduced
 from csbp_jax.data.images.decode import decode
@@ -136,21 +136,6 @@ def test_from_the_command_line(prepared, capsys):
     line.append("--no-verify")
     assert main(line) == 0
     assert "train 9, validation 3, test 3 records" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"shorter_side": 32},
-            "data.shorter_side: 32, but digits has no such option; it is for the data set imagenet$",
-        ),
-        ({"resizer": "cykooz"}, "'cykooz', but digits has no such option; it is for the data set imagenet or folder"),
-    ],
-)
-def test_other_data_sets_have_none(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        check(Config(data=Data(name="digits", **changes)))
 
 
 def test_the_faster_resizer_differs_from_pillow_by_at_most_one(prepared):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import data
-from csbp_jax.config import Config, ConfigError, Data, Model, validation
+from csbp_jax.config import Config, ConfigError, Data, Model
 from csbp_jax.data.events import cochlea, preparation, recordings, sources, spoken_digits
 from csbp_jax.data.user import prediction_inputs
 from tests.support.event_formats import tarred, trees, voice, wav
@@ -83,11 +83,6 @@ def test_speakers_and_numbers_are_the_splits(spoken):
         assert not {*splits["train"].rows, *splits["validation"].rows} & {*splits["test"].rows}
     with pytest.raises(ConfigError, match=r"data.test_speaker: there is no 'eve'; the speakers are ann, bob"):
         sources.load(config("fsdd", test_speaker="eve"), folder)
-
-
-def test_a_test_speaker_is_only_for_spoken_digits():
-    with pytest.raises(ConfigError, match=r"data.test_speaker: 'theo', but digits has no such option; it is for"):
-        validation.check(Config(data=Data(test_speaker="theo")))
 
 
 def test_archive_clone_and_directory_are_the_same_data(spoken, tmp_path):

@@ -53,6 +53,21 @@ def test_images_are_scaled_to_brightness():
     np.testing.assert_array_equal(f(KEY, ready)["x"], ready["x"])
 
 
+def test_latency_of_each_level_is_that_of_integers_eagerly_and_compiled():
+    """Rounding of k / 255 moves no spike, such as that of white from step 0 to a step -1."""
+    level = np.arange(256)
+    batch: dict[str, Any] = {"x": level.astype(np.uint8).reshape(256, 1, 1, 1, 1), "y": np.zeros(256, np.int32)}
+    encoders = {T: transform.make(config(time_steps=T, encode="latency"), events=False)[1] for T in range(1, 65)}
+
+    def spikes(batch):
+        return {T: encoder(KEY, batch)["x"].reshape(256, T) for T, encoder in encoders.items()}
+
+    for actual in (spikes(batch), jax.jit(spikes)(batch)):
+        for T in encoders:
+            expected = np.arange(T) == ((255 - level) * T // 255)[:, None]
+            np.testing.assert_array_equal(actual[T], expected, err_msg=f"T = {T}")
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.int64])
 def test_integers_with_a_sign_are_no_brightness(dtype):
     batch: dict[str, Any] = {"x": np.full((2, 1, 4, 4, 1), 100, dtype), "y": np.zeros(2, np.int32)}
@@ -204,10 +219,11 @@ def test_brightness_is_mixed_and_then_encoded(name):
         x = f(KEY, images())["x"]
         assert x.shape == (8, 6, 16, 16, 3) and x.dtype == jnp.float32 and set(np.unique(x)) == {0, 1}
     brightness = images()["x"].astype(np.float32) / 255
-    chex.assert_trees_all_equal(x, getattr(encode, name)(KEY, brightness, 6))
+    levels = {"rate": lambda x: x, "latency": lambda x: jnp.uint8(jnp.round(255 * x))}[name]
+    chex.assert_trees_all_equal(x, getattr(encode, name)(KEY, levels(brightness), 6))
     encode_key, mix_key = jax.random.split(KEY, 2)
     mixed, _ = mix.mixup(mix_key, brightness, mix.probabilities(jnp.arange(8), 10))
-    chex.assert_trees_all_equal(train(KEY, images())["x"], getattr(encode, name)(encode_key, mixed, 6))
+    chex.assert_trees_all_equal(train(KEY, images())["x"], getattr(encode, name)(encode_key, levels(mixed), 6))
 
 
 def test_units_without_height_and_width():
@@ -300,7 +316,11 @@ def rejected(field, value, kind, allowed):
             r"^data.normalise: mean and standard deviation of digits are not known, only those of mnist, .*, imagenet$",
         ),
         (False, {"frames": 3}, r"^data.frames: 3 is not possible for still images; allowed is None$"),
-        (True, {"frames": 7}, r"^data.frames: 7 is not possible; allowed is up to model.time_steps \(6\)$"),
+        (
+            True,
+            {"frames": 7},
+            r"^data.frames: 7 is not possible with model.time_steps 6; allowed is up to model.time_steps$",
+        ),
         (
             True,
             {"frames": 1},
@@ -309,9 +329,13 @@ def rejected(field, value, kind, allowed):
         (
             True,
             {"augment": ("flip", "event_drop")},
-            r"^data.augment: event_drop works on counts, so it must come first$",
+            r"^data.augment: .* is not possible; allowed is event_drop first, for it works on counts$",
         ),
-        (True, {"resize": "nearest"}, r"^data.size: None, but data.resize is nearest; give a height and width$"),
+        (
+            True,
+            {"resize": "nearest"},
+            r"^data.size: None is not possible with data.resize nearest; allowed is a height and width$",
+        ),
     ],
 )
 def test_impossible_options_are_rejected_in_one_line(events, options, message):

@@ -22,8 +22,8 @@ def test_captions_of_training_have_its_length_and_the_number_of_validation_examp
     assert "Firing rate of each layer" in captions.caption(trained, "rates")
 
 
-def test_the_report_shows_captions(trained):
-    page = html.unescape("\n".join(html_report.figures(trained)))
+def test_the_report_shows_captions(trained, tmp_path):
+    page = html.unescape(html_report.write(trained, tmp_path / "report.html").read_text())
     for name in ("training", "rates"):
         assert f"<figcaption>{captions.caption(trained, name)}</figcaption>" in page and f'alt="{name}"' in page
 

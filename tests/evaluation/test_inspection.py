@@ -118,6 +118,21 @@ def test_a_single_layer(run, no_figures, tmp_path, capsys):
     assert "conv2" in capsys.readouterr().out
 
 
+def test_a_neuron_without_trace_has_all_but_membranes(run, tmp_path):
+    restored = restore.restore(shutil.copytree(run, tmp_path / "run"))
+    cell: Any = models.neuron(restored.config.model.neuron)
+    network: Any = models.build(restored.config.model, lambda x, state=None: cell(x, state))
+    text, rates = io.StringIO(), {}
+    for name, seen in (("function", restored._replace(apply=network.apply)), ("traced", restored)):
+        console = terminal.Console(file=text, width=120)
+        result = inspection.inspect(seen, layers=("conv2",), examples=3, console=console)
+        rates[name] = result["layers"]["conv2"]["rate"]
+        assert (tmp_path / "run" / "figures" / "inspect" / "raster.png").exists()
+        assert (tmp_path / "run" / "figures" / "inspect" / "membranes.png").exists() == (name == "traced")
+    assert rates["function"] == pytest.approx(rates["traced"], rel=1e-3) and rates["traced"] > 0
+    assert text.getvalue().count("membranes    not of conv2, whose neuron has no method trace (docs/own.md)\n") == 1
+
+
 def test_resets_are_drawn_at_their_time_step():
     """The drawn path goes up to u and, after a spike, down by the reset rule of the neuron."""
     u, spikes = np.array([[0.5], [1.5], [0.2]]), np.array([[0], [1], [0]])
@@ -165,7 +180,6 @@ def test_operations_of_all_sizes_are_seen():
 WRONG = {
     "inspect": "RUN: missing; write csbp_jax inspect RUN",
     "inspect {run} --layer conv9": "inspect: this network has no conv9; it has conv1, conv2",
-    "inspect {run} --examples 0": "--examples: '0' is not possible; allowed is a positive whole number",
     "inspect {run} --split some": "--split: 'some' is not possible; allowed are test, validation, train",
 }
 

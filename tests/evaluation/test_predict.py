@@ -188,7 +188,6 @@ def test_errors_are_one_line(digits, capsys):
     for line, message in {
         f"predict {run}": "FILE: missing; write csbp_jax predict RUN FILE ...",
         f"predict {run} {paths[0]} --top 11": "--top: 11 is not possible; allowed are 1 to 10",
-        f"predict {run} {paths[0]} --top x": "--top: 'x' is not possible; allowed is a positive whole number",
         f"predict {run.parent} {paths[0]}": "is not a run's directory",
     }.items():
         assert main.main(line.split()) == 2
@@ -247,7 +246,7 @@ def untrained_run(write, options, root):
     run = root / "run"
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
         checkpoints.save(1, checkpoint_content(state, restore.metric_shapes(recipe, state)))
-    files.write_json(run / "config.json", {"config": to_json(config)})
+    files.write_json(run / "config.json", {"schema": 1, "config": to_json(config)})
     return run, config, parts["test"]
 
 
@@ -310,7 +309,7 @@ def test_a_folder_of_other_classes_at_the_same_path_is_not_the_training_data(tmp
     run, config, _ = untrained_run(*KINDS["frames"], tmp_path)
     splits, classes = folder.list_files(config)
     good = shutil.copy(splits["test"][0].path, tmp_path / "good.npy")
-    files.write_json(run / "config.json", {"config": to_json(config), "classes": classes})
+    files.write_json(run / "config.json", {"schema": 1, "config": to_json(config), "classes": classes})
     shutil.rmtree(tmp_path / "files")
     for name in ("a", "b"):
         (tmp_path / "files" / name).mkdir(parents=True)

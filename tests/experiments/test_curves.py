@@ -9,11 +9,10 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.config import from_json, to_json
-from csbp_jax.runtime.preemption import Stopped
 from experiments import curves, study
+from tests.support import shared_programs, small_run
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
-OLD_RUN = pathlib.Path(__file__).parents[1] / "data" / "previous_layout" / "finished"
 
 
 def run(accuracy):
@@ -29,8 +28,10 @@ def test_conditions_differ_in_the_chaos_term_only():
     assert drift == dataclasses.replace(csbp, chaos=dataclasses.replace(csbp.chaos, term="drift"))
 
 
-def test_curves_are_the_epochs_of_a_run_without_a_test_accuracy():
-    rows = curves.curves_of(OLD_RUN)
+def test_curves_are_the_epochs_of_a_run_without_a_test_accuracy(tmp_path):
+    with shared_programs.patched():
+        small_run.run(small_run.SMALL, tmp_path, name="run")
+    rows = curves.curves_of(tmp_path / "run")
     assert [row["epoch"] for row in rows] == [1, 2] and all(row["validation_accuracy"] > 0 for row in rows)
     assert not any("test" in key for row in rows for key in row)
 
@@ -44,16 +45,6 @@ def test_differences_are_paired_over_the_seeds_that_both_have():
     rows = [line.strip("| ").split(" | ") for line in curves.table(runs).splitlines()[2:]]
     assert [row[1] for row in rows] == ["2", "2", "1"] and rows[0][2].startswith("87.00 [") and rows[0][4] == ""
     assert rows[1][4].startswith("2.00 [") and rows[2][4] == "0.00" and rows[0][5] == "30.0"
-
-
-def test_a_stop_ends_the_study_with_the_code_of_a_resumable_run(monkeypatch, capsys):
-    def stop(*_, **__):
-        raise Stopped(42, 7)
-
-    monkeypatch.setattr(curves, "train", stop)
-    with pytest.raises(SystemExit, match="42"):
-        curves.train_run(configs.load("cifar10_quick"), "data")
-    assert "stopped after step 7; the same command resumes" in capsys.readouterr().out
 
 
 def folder_of(preset):

@@ -1,6 +1,5 @@
 """Tests of the statistics of the studies, against brute force and scipy."""
 
-import functools
 import itertools
 
 import numpy as np
@@ -14,7 +13,6 @@ from experiments.statistics import (
     expected_best,
     ranked_above,
     ranked_text,
-    stouffer,
 )
 
 
@@ -66,17 +64,6 @@ def test_ranked_above_needs_both_sides():
     assert ranked_above(np.arange(3.0), np.array([True, True, True])) is None
 
 
-def test_stouffer_is_scipys_where_all_effects_have_one_sign():
-    ps = [0.09, 0.2, 0.03]
-    z, p = stouffer(ps, [-1, -1, -1])
-    combined = stats.combine_pvalues([value / 2 for value in ps], method="stouffer")
-    assert z == pytest.approx(-combined.statistic) and p == pytest.approx(2 * combined.pvalue)
-
-
-def test_opposite_effects_cancel_in_stouffers_z():
-    assert stouffer([0.05, 0.05], [1, -1]) == pytest.approx((0.0, 1.0))
-
-
 def test_corrected_t_is_the_plain_one_without_shared_data():
     differences = np.random.default_rng(0).normal(0.3, 1, 12)
     plain = stats.ttest_1samp(differences, 0)
@@ -103,25 +90,3 @@ def test_power_is_the_share_of_tests_that_find_the_effect(effect, sd, pairs):
 def test_the_power_for_a_large_effect_is_a_number():
     assert statistics.power(0.5, 0.3, 128) == pytest.approx(1)
     assert statistics.power(-0.5, 0.8, 30) == statistics.power(0.5, 0.8, 30)
-
-
-def test_pairs_needed():
-    needed = [statistics.pairs_needed(functools.partial(statistics.power, 0.5, sd)) for sd in (0.49, 0.8, 1.39)]
-    assert needed == [10, 23, 63]
-
-
-def test_pairs_that_do_not_suffice():
-    with pytest.raises(ValueError, match="not even 100 pairs"):
-        statistics.pairs_needed(functools.partial(statistics.power, 0.01, 1.0), most=100)
-
-
-def test_kendalls_tau_is_scipys_and_its_p_that_of_permutations():
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=20)
-    y = np.round(x + generator.normal(size=20))  # with ties
-    found, expected = statistics.kendall(x, y), stats.kendalltau(x, y, method="asymptotic")
-    assert found["tau"] == pytest.approx(expected.statistic)
-    assert found["p"] == pytest.approx(expected.pvalue, rel=0.5)
-    assert statistics.kendall(x, np.arange(20.0)[::-1].copy(), 99)["p"] > 0.01
-    assert statistics.kendall(x, x, 99) == {"tau": pytest.approx(1), "p": 0.01}
-    assert statistics.kendall(x, np.ones(20)) == {"tau": 0.0, "p": 1.0}

@@ -5,9 +5,10 @@ import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,41 +18,31 @@ from scipy import stats
 
 from csbp_jax import controls, dynamics
 from csbp_jax.config import replaced
-from experiments import accuracy, forcing, known_exponents, precision, replay, statistics, study, together
+from experiments import accuracy, forcing, known_exponents, precision, statistics, study
 from experiments import exponents as exponents_study
-from experiments.bifurcations import __main__ as bifurcations
-from experiments.bifurcations import systems
 from experiments.cbp import conditions, exponents, net, overshoot, pages
 from experiments.release import __main__ as release
-from experiments.steering import __main__ as steering
-from experiments.xor import __main__ as xor
 from experiments.xor import conditions as xor_conditions
-from experiments.xor import escape, later_rises, maps, rises, tuned
+from experiments.xor import escape, rises, tuned
 from experiments.xor import net as xor_net
 from tests.support import small_map
+from tests.support.stops import send_within_collection
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 
 
-def test_curvature_of_the_first_layer_is_that_of_the_patterns():
-    inputs = np.concatenate([np.asarray(xor_net.X), np.ones((4, 1))], axis=1)
-    assert np.linalg.eigvalsh(inputs.T @ inputs / 4).max() / 2 == pytest.approx(maps.FIRST_LAYER, abs=2e-4)
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
+def test_a_stop_ends_a_study_in_one_line_and_its_results_stay(number, code, tmp_path, capsys):
+    def main():
+        study.write_json(tmp_path / "first.json", {})
+        send_within_collection(number)
+        study.write_json(tmp_path / "second.json", {})
+        study.write_json(tmp_path / "third.json", {})
 
-
-@pytest.mark.parametrize("target", [0.65, 0.8])
-def test_flip_line_of_theory_is_where_the_flip_ratio_of_the_term_is_one(x64, target):
-    rest = np.log(target / (1 - target))
-    # Hidden neurons at their fixed point, silent or always firing; the output neuron far from any curvature.
-    params = {"w1": jnp.zeros((2, 2)), "b1": jnp.full(2, rest), "w2": jnp.zeros((2, 1)), "b2": jnp.full(1, 60.0)}
-    line = maps.flip_lines()["flip, first layer"][maps.TARGETS.index(pytest.approx(target))]
-    setting = xor_net.Setting(lr=0.5, target=target)
-    gradient = jax.grad(functools.partial(xor_net.term_loss, setting=setting, term="chaos"))
-    ratio = dynamics.flip_ratio(lambda p: jax.tree.map(lambda g: line / 0.5 * g, gradient(p)), params, 0.5)
-    assert ratio == pytest.approx(1, abs=2e-3)
-
-
-def test_first_chaos_of_the_term_alone():
-    assert maps.first_chaos(0.65) == pytest.approx(14.4, abs=0.1)
+    with pytest.raises(SystemExit, match=str(code)):
+        study.run(main)
+    assert capsys.readouterr().err == "stopped; the same command goes on from the results that are stored\n"
+    assert sorted(os.listdir(tmp_path)) == ["first.json", "second.json"]
 
 
 def test_holms_correction():
@@ -282,94 +273,11 @@ def test_kicks_alone_flip_where_they_overshoot(monkeypatch):
     assert np.all(np.abs(below) < 0.02) and np.all(above > 0.3)
 
 
-def test_a_diagram_shows_the_fixed_point_below_the_flip_and_chaos_above(x64):
-    steps = bifurcations.Steps(transient=200, align=20, counted=200, chunk=4)
-    measured = bifurcations.diagram(systems.neuron(), "z", [2.0, 8.6], steps)
-    assert measured["visited"].shape == (2, 4, bifurcations.SAMPLES)
-    spread = np.ptp(measured["visited"], axis=2)
-    assert np.all(spread[0] < 1e-3) and np.all(spread[1] > 0.5)
-    assert np.all(measured["tangent"][0] < 0.02) and np.median(measured["tangent"][1]) > 0.05
-
-
-def test_a_call_that_measures_no_diagram_does_not_sign_the_results(tmp_path, monkeypatch):
-    values, zeros = np.array([1.0, 2.0]), np.zeros((2, 1))
-    measured = {"values": values, "visited": zeros, "tangent": zeros, "finite_size": zeros, "away": zeros > 0}
-    monkeypatch.setattr(bifurcations, "diagram", lambda *_: measured)
-    monkeypatch.setattr(bifurcations, "draw", lambda *_: None)
-    monkeypatch.setitem(bifurcations.AXES, "neuron", ({"z": values}, bifurcations.LARGE))
-
-    def commits(commit):
-        monkeypatch.setattr(study, "_commit", lambda: commit)
-        bifurcations.main(["--only", "neuron", "--out", str(tmp_path)])
-        content = json.loads((tmp_path / "bifurcations.json").read_text())
-        assert content["diagrams"]["neuron-z"]["values"] == 2
-        return [origin["commit"] for origin in (content, *content.get("later", []))]
-
-    assert commits("a") == commits("b") == ["a"]
-    (tmp_path / "neuron-z.npz").unlink()
-    assert commits("c") == ["a", "c"]
-
-
-def test_a_run_that_cannot_take_its_steps_has_run_away_and_no_exponent():
-    """A learner skips steps that are not finite: the identity map, whose exponent would be 0."""
-
-    class Learner(NamedTuple):
-        x: Any
-        z: Any
-        bad: Any
-
-    def step(state, _):
-        x = state.x - state.z * state.x**3
-        finite = jnp.isfinite(x) & jnp.isfinite(x**3)
-        return Learner(jnp.where(finite, x, state.x), state.z, ~finite)
-
-    def states(_, values):
-        z = jnp.asarray(values)
-        return Learner(jnp.ones(len(values)), z, jnp.zeros(len(values), bool))
-
-    system = systems.System(
-        step, states, Learner(True, False, False), lambda s: s.x, None, 1, lambda s: jnp.where(s.bad, jnp.nan, s.x)
-    )
-    measured = bifurcations.diagram(system, "z", [0.1, 1.5, 9.0], bifurcations.Steps(10, 5, 20, 3))
-    np.testing.assert_array_equal(np.isnan(measured["tangent"][:, 0]), [False, False, True])
-    np.testing.assert_array_equal(np.isnan(measured["finite_size"][:, 0]), [False, False, True])
-    assert bifurcations.summary(measured)["share_runs_away"] == pytest.approx(1 / 3)
-
-
-def test_a_diagram_whose_runs_all_ran_away_has_no_exponent():
-    unbounded = {
-        "values": np.array([1.0, 2.0]),
-        "tangent": np.full((2, 2), np.nan),
-        "finite_size": np.full((2, 2), np.nan),
-        "away": np.full((2, 2), True),
-    }
-    summary = bifurcations.summary(unbounded)
-    assert summary["share_runs_away"] == 1 and summary["largest_exponent"] is None
-    assert bifurcations.page({"x": summary}).splitlines()[-1] == "| x | 2 | none | 0 | 0 | 100 | none |"
-    half = unbounded | {"tangent": np.array([[np.nan, 0.3], [np.nan, np.nan]])}
-    assert bifurcations.summary(half)["largest_exponent"] == pytest.approx(0.3)
-
-
-def test_a_diagram_whose_growth_was_not_watched_does_not_claim_that_no_run_ran_away():
-    bounded = {"values": np.array([1.0, 2.0]), "tangent": np.zeros((2, 1)), "finite_size": np.zeros((2, 1))}
-    half = bounded | {"tangent": np.array([[0.0], [np.nan]])}
-    watched = {"away": np.array([[False], [False]])}
-    diagrams = {"first": bounded, "second": half, "third": bounded | watched}
-    rows = bifurcations.page({name: bifurcations.summary(diagram) for name, diagram in diagrams.items()})
-    assert [row.split(" | ")[5] for row in rows.splitlines()[2:]] == ["not watched", "at least 50", "0"]
-
-
 @pytest.mark.parametrize(
     ("folder", "file", "page"),
     [
-        ("xor", "xor.json", xor.page),
-        ("xor_phase", "phase.json", maps.page),
         ("cbp", "cbp.json", pages.page),
         ("release", "release.json", release.page),
-        ("steering", "steering.json", steering.page),
-        ("replay_digits", "replay.json", replay.page),
-        ("replay_digits/flip", "replay.json", replay.page),
-        ("bifurcations", "bifurcations.json", lambda content: bifurcations.page(content["diagrams"])),
     ],
 )
 def test_tables_are_those_of_their_data(folder, file, page):
@@ -399,66 +307,6 @@ def test_page_of_known_exponents_is_that_of_its_data():
             assert known is None or abs(np.mean(values) - known) < 3 * scatter / len(values) ** 0.5
 
 
-@pytest.mark.parametrize("folder", ["replay_digits", "replay_digits/flip"])
-def test_summary_of_a_replay_study_is_that_of_its_seeds(folder):
-    content = json.loads((RESULTS / folder / "replay.json").read_text())
-    assert replay.summary(content) == content["summary"] and len(content["seeds"]) == 32
-    assert (RESULTS / folder / "table.md").read_text() in (RESULTS / "replay_digits" / "README.md").read_text()
-    drift, reference = ([content["seeds"][str(n)][name]["test"] for n in range(32)] for name in ("drift", "CSBP"))
-    interval = content["summary"]["test"]["drift"]["minus CSBP"]
-    low, high = stats.ttest_rel(drift, reference).confidence_interval(0.95)
-    assert (interval["low"], interval["high"]) == pytest.approx((low, high))
-
-
-@pytest.fixture
-def two_conditions(monkeypatch):
-    few = {name: replay.CONDITIONS[name] for name in ("plain backpropagation", "replay")}
-    monkeypatch.setattr(replay, "CONDITIONS", few)
-
-
-def test_a_replay_study_resumes_with_the_missing_seeds(two_conditions, tmp_path, monkeypatch, capsys):
-    """Without training: accuracies are made up, of the seed and of the forcing."""
-    trained = []
-
-    class Run(NamedTuple):
-        steps: int = 4
-
-    def train(run, seed, forcing):
-        trained.append(seed)
-        return seed, forcing
-
-    monkeypatch.setattr(replay.replay, "make", lambda *arguments: Run())
-    monkeypatch.setattr(replay.replay, "annealing", lambda run: jnp.ones(run.steps))
-    monkeypatch.setattr(replay.replay, "record", lambda run, seed: ((seed, 0.1), 0.1))
-    monkeypatch.setattr(replay.replay, "train", train)
-    monkeypatch.setattr(
-        replay, "evaluate", lambda run, parts, end: {"validation": 0.5, "test": 0.3 + (1 + end[0]) * (end[1] or 0.05)}
-    )
-    words = ["digits", "--out", str(tmp_path)]
-    replay.main([*words, "--seeds", "1"])
-    first = json.loads((tmp_path / "replay.json").read_text())["seeds"]["0"]
-    assert first["replay"] == first["CSBP"] != first["plain backpropagation"]
-    replay.main([*words, "--seeds", "2"])
-    content = json.loads((tmp_path / "replay.json").read_text())
-    assert trained == [0, 0, 1, 1] and content["seeds"]["0"] == first
-    commands = [made["command"] for made in (content, *content["later"])]
-    assert commands == [f"python -m experiments.replay digits --out {tmp_path} --seeds {n}" for n in (1, 2)]
-    assert list(content["data_marks"]) == ["digits"]
-    assert (tmp_path / "replay.png").exists() and (tmp_path / "table.md").read_text().count("|---") == 6
-    with pytest.raises(SystemExit, match="2"):
-        replay.main([*words, "--seeds", "2", "--chaos.beta", "0.1"])
-    assert "replay.json: made with other options" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_replay_gives_the_accuracy_of_the_run_itself(two_conditions, tmp_path):
-    net = ["--model.name", "dense", "--model.features", "4", "--model.time-steps", "1", "--chaos.taps", "fc1.norm"]
-    words = ["digits", "--out", str(tmp_path), "--epochs", "1", "--batch-size", "320", "--optimizer.lr", "0.1", *net]
-    replay.main([*words, "--seeds", "1"])
-    result = json.loads((tmp_path / "replay.json").read_text())["seeds"]["0"]
-    assert result["replay"] == result["CSBP"] != result["plain backpropagation"]
-
-
 @pytest.mark.parametrize("wrong", ["--steps 2", "--exponents 0", "--anneal-to -1", "--sequences 2"])
 def test_impossible_options_of_the_study_of_exponents_are_refused(wrong, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -466,14 +314,14 @@ def test_impossible_options_of_the_study_of_exponents_are_refused(wrong, capsys)
     assert wrong.split()[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("term", "noises"), [("chaos", list(exponents_study.NOISES)), ("cbp", [])])
-def test_noises_are_as_large_as_gradients_and_left_out_for_kicks(term, noises, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("substeps", "noises"), [(1, list(exponents_study.NOISES)), (3, [])])
+def test_noises_are_as_large_as_gradients_and_left_out_for_substeps(substeps, noises, tmp_path, monkeypatch):
     monkeypatch.setattr(exponents_study.training_map, "conditions", lambda config: {"as given": config})
     monkeypatch.setattr(exponents_study.measure, "measure", lambda *_: small_map.CALM | {"apart": {}})
     options = argparse.Namespace(
         data_dir=str(tmp_path), map="batch", starts=1, steps=3, sequences=None, exponents=2, anneal_to=0.1, dataset="d"
     )
-    config = replaced(small_map.DENSE, "chaos.term", term)
+    config = replaced(small_map.DENSE, "chaos.substeps", substeps)
     content = exponents_study.measured(config, options, tmp_path / "exponents.json", argparse.ArgumentParser(), "")
     assert list(content["conditions"]) == ["as given", *noises]
 
@@ -564,18 +412,6 @@ def test_results_of_other_options_or_more_seeds_are_not_replaced_and_times_are_k
     content = json.loads(file.read_text())
     assert content["seeds"] == 3 and content["arm_times"] == json.loads(stored)["arm_times"]
     assert "Timed in turn" in (tmp_path / "README.md").read_text()
-
-
-def test_results_of_other_fields_are_not_combined(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
-    for name in together.DATASETS:
-        (tmp_path / name).mkdir()
-        content = json.loads((RESULTS / name / "accuracy.json").read_text())
-        (tmp_path / name / "accuracy.json").write_text(json.dumps(content | {"fields": ["--epochs", "1"]}))
-    with pytest.raises(SystemExit):
-        together.main([])
-    error = "not of the preset, but of --epochs 1; move it away and run python -m experiments.accuracy digits"
-    assert error in capsys.readouterr().err
 
 
 def test_the_page_of_bfloat16_is_that_of_its_data_and_names_the_device():
@@ -714,35 +550,6 @@ def test_the_page_of_rises_is_that_of_its_data():
     of_tuning = json.loads((RESULTS / "xor_tuned" / "tuned.json").read_text())
     assert (RESULTS / "xor_tuned" / "rises.md").read_text() == rises.page(content, of_tuning) + "\n"
     assert set(content["conditions"]) == {*tuned.PRIMARY_FIRST}
-
-
-@pytest.mark.slow
-def test_the_step_of_later_rises_is_the_training_that_is_measured():
-    settings = later_rises.stacked(np.array([0.5, 8.0]))
-    state = (jax.vmap(xor_net.uniform)(jnp.arange(2)), settings, jnp.zeros(2, int))
-    params, _, n = jax.vmap(lambda state: later_rises.step(xor_net.Kind(), state, None))(state)
-    train = functools.partial(xor_net.train, kind=xor_net.Kind(), steps=1)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, jax.vmap(train)(jnp.arange(2), settings)[1]
-    )
-    assert n.tolist() == [1, 1]
-
-
-def test_the_cell_of_rises_leaves_out_runs_that_ran_away():
-    cell = later_rises.cell(np.array([1.0, np.inf, 9.0, np.nan]), np.array([True, False, False, False]))
-    assert (cell["nats"], cell["ran_away"], cell["solved"]) == ([1.0, 9.0], 2, 0.25)
-    assert cell["solved_above_unsolved"]["share"] == 0
-    assert later_rises.row(["a"], cell) == ["a", "5.0 (3.0 to 7.0)", "50", "2", "25", "0.0 (n = 1)"]
-    assert later_rises.row(["a"], later_rises.cell(np.array([np.nan]), np.array([False])))[1:3] == ["", ""]
-
-
-def test_the_pages_of_later_rises_are_those_of_their_data():
-    for folder, title, head, key in (
-        ("xor_phase", "Phases of XOR", ["term", "I0", "a"], "cells"),
-        ("basins", "Basins of XOR", ["condition"], "conditions"),
-    ):
-        content = json.loads((RESULTS / folder / "rises.json").read_text())
-        assert (RESULTS / folder / "rises.md").read_text() == later_rises.page(title, head, content[key])
 
 
 def test_a_random_jump_is_as_long_as_the_displacement_of_each_tensor():

@@ -3,11 +3,12 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from experiments.cbp import overshoot
-from experiments.statistics import compare_solved, equivalence_of_shares
-from experiments.xor import escape, tuned
+from experiments.statistics import compare_solved, equivalence_of_shares, expected_best, percent_text
+from experiments.xor import draws, escape, tuned
 
 
 def pair(difference, p_holm, low, high, margin):
@@ -90,10 +91,69 @@ def test_the_table_of_overshooting_is_that_of_its_data():
         assert f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |" in page
 
 
+FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "xor_tuned"
+
+
 def test_the_table_of_equal_tuning_is_that_of_its_data():
-    folder = pathlib.Path(__file__).parents[2] / "docs" / "results" / "xor_tuned"
-    content = json.loads((folder / "tuned.json").read_text())
+    content = json.loads((FOLDER / "tuned.json").read_text())
     finished = {name: result for name, result in content["conditions"].items() if "solved" in result}
     assert content["primary"] == json.loads(json.dumps(tuned.compare(finished)["primary"]))
     table = tuned.page(content | {"conditions": finished})
-    assert (folder / "table.md").read_text() == table + "\n" and table in (folder / "README.md").read_text()
+    assert (FOLDER / "table.md").read_text() == table + "\n" and table in (FOLDER / "README.md").read_text()
+
+
+def test_a_difference_that_all_settings_share_has_no_spread_over_them():
+    csbp = np.array([0.2, 0.9, 0.5, 0.7, 0.6])
+    result = draws.best_of_tries(np.stack([csbp, csbp - 0.1, np.full(5, 0.5)]), 3, samples=200)
+    assert result["best"][0] == pytest.approx(expected_best(csbp)[2])
+    assert [*result["minus plain backpropagation"].values()] == pytest.approx([0.1] * 3)
+    other = result["minus drift"]
+    assert other["mean"] == pytest.approx(result["best"][0] - 0.5) and other["low"] < other["mean"] < other["high"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.001, 0.05, "CSBP trains better"),
+        (-0.01, 0.019, "equal"),
+        (-0.01, 0.03, "not decided"),
+        (-0.05, -0.01, "not decided"),
+    ],
+)
+def test_verdicts_over_draws(low, high, word):
+    assert draws.verdict({"low": low, "high": high}) == word
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return json.loads((FOLDER / "draws.json").read_text())
+
+
+def test_the_page_of_draws_is_that_of_its_data_and_is_quoted(drawn):
+    assert drawn["analysis"] == json.loads(json.dumps(draws.analyse(drawn["draws"])))
+    assert (FOLDER / "draws.md").read_text() == draws.page(drawn)
+    numbers = {
+        tries: [
+            *(f"{100 * share:.1f}" for share in cell["best"][:2]),
+            *(percent_text(cell[f"minus {name}"], "+") for name in draws.NAMES[1:]),
+        ]
+        for tries, cell in drawn["analysis"]["all"]["best of"].items()
+    }
+    for tries, cells in numbers.items():
+        assert f"| {' | '.join([tries, *cells])} |" in (FOLDER / "README.md").read_text()
+    drift = f"{100 * drawn['analysis']['all']['best of']['24']['best'][2]:.1f} %"
+    for page in (FOLDER, FOLDER.parent, FOLDER.parents[2]):
+        text = " ".join((page / "README.md").read_text().split())
+        assert [number for number in (drift, *numbers["24"]) if number not in text] == [], page
+
+
+@pytest.mark.slow
+def test_a_stopped_study_of_draws_goes_on_to_its_numbers(drawn, tmp_path):
+    stopped = json.loads(json.dumps(drawn))
+    last = stopped["draws"]["7"]["drift"]
+    del last["share"], last["tuning"][-1]
+    (tmp_path / "draws.json").write_text(json.dumps(stopped))
+    draws.main(["--out", str(tmp_path)])
+    again = json.loads((tmp_path / "draws.json").read_text())["draws"]["7"]["drift"]
+    assert again["share"] == pytest.approx(drawn["draws"]["7"]["drift"]["share"], abs=0.01)
+    assert again["tuning"] == pytest.approx(drawn["draws"]["7"]["drift"]["tuning"], abs=0.02)

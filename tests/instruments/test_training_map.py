@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from csbp_jax import controls, data, learner
+from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError, Optimizer, check, replaced
 from csbp_jax.data.source import ArraySource
 from csbp_jax.instruments import training_map
@@ -34,17 +35,6 @@ def run(prepared):
     return training_map.make(config, batches[0], STEPS_PER_EPOCH)
 
 
-def in_flips(config):
-    return dataclasses.replace(replaced(config, "chaos.unit", "flip"), epochs=2, flip_every=1)
-
-
-@pytest.fixture(scope="module")
-def z0_in_plain_units(prepared):
-    """That of the config whose z0 is in units of the flip."""
-    config, (probe, _) = prepared
-    return training_map.in_plain_units(in_flips(config), probe, STEPS_PER_EPOCH).chaos.z0[0]
-
-
 def ends(config, probe, *starts):
     """The state after six steps of each start, fixed or not, at two steps an epoch."""
     run, states = training_map.make(config, probe, 2), []
@@ -65,36 +55,36 @@ def at_a_constant_rate(prepared):
     return config, *ends(config, probe, True)
 
 
-def test_z_in_plain_units_has_the_requested_ratio(prepared, run, monkeypatch):
+def test_a_config_at_a_flip_ratio_has_it_at_the_peak_rate_with_the_term_as_a_whole(prepared, run):
     config, (probe, _) = prepared
-    in_flips = replaced(config, "chaos.unit", "flip")
-    # The map of either unit is the same: only its first z differs.
-    monkeypatch.setattr(training_map, "make", lambda *_: run)
-    plain = training_map.in_plain_units(in_flips, probe, STEPS_PER_EPOCH)
-    assert plain.chaos.unit == "plain" and plain.chaos.z0 != config.chaos.z0
+    other = replaced(replaced(config, "optimizer.warmup_epochs", 1), "chaos.substeps", 10)
+    plain, warm = (
+        training_map.at_flip_ratio(c, 4, probe, STEPS_PER_EPOCH) for c in (config, replaced(other, "epochs", 2))
+    )
+    assert replaced(plain, "chaos.z0", config.chaos.z0) == config
     state = run.start(config.seed, True)
     state = state.replace(hparams=state.hparams | {"z0": {"fc1.dense": jnp.float32(plain.chaos.z0[0])}})
     assert run.flip_ratio("chaos", state, probe) == pytest.approx(4, rel=2e-2)
-    monkeypatch.undo()
-    assert training_map.in_plain_units(plain, probe, STEPS_PER_EPOCH) == plain
+    assert warm.chaos.z0[0] == pytest.approx(plain.chaos.z0[0], rel=2e-2)
 
 
-@pytest.mark.parametrize(("field", "value"), [("optimizer.warmup_epochs", 1), ("chaos.substeps", 10)])
-def test_z_in_plain_units_is_that_of_the_peak_rate_and_the_term_as_a_whole(prepared, z0_in_plain_units, field, value):
-    config, (probe, _) = prepared
-    config = replaced(in_flips(config), field, value)
-    measured = training_map.in_plain_units(config, probe, STEPS_PER_EPOCH).chaos.z0[0]
-    assert measured == pytest.approx(z0_in_plain_units, rel=2e-2)
+def test_a_term_without_positive_curvature_has_no_flip(prepared):
+    config, (probe, _) = prepared  # all of h lies beyond the cut, where the term is level
+    with pytest.raises(ConfigError, match=r"chaos.z0: the term has no flip at the first step"):
+        training_map.at_flip_ratio(replaced(config, "chaos.cut", (50.0, 60.0)), 1, probe, STEPS_PER_EPOCH)
 
 
-@pytest.mark.parametrize("unit", ["plain", "flip"])
-def test_z_in_plain_units_keeps_the_order_of_the_taps(prepared, unit):
-    """JAX sorts the keys of a dict."""
-    config, (probe, _) = prepared
-    chaos = dataclasses.replace(config.chaos, taps=("fc2.dense", "fc1.dense"), z0=(3.0, 1.0), unit=unit)
-    config = dataclasses.replace(config, chaos=chaos, model=dataclasses.replace(config.model, features=(4, 4)))
-    first, second = training_map.in_plain_units(config, probe, STEPS_PER_EPOCH).chaos.z0
-    assert first / second == pytest.approx(3)
+@pytest.mark.slow
+def test_a_command_turns_flips_into_the_z0_to_use(tmp_path, capsys):
+    line = "lr digits --model.name dense --model.features 4 --model.time-steps 2 --chaos.taps fc1.dense "
+    line += f"--optimizer.name sgd --data-dir {tmp_path} --flips"
+    assert main([*line.split(), "0.5"]) == 0
+    first = float(capsys.readouterr().out.removeprefix("chaos.z0 ").partition(":")[0])
+    assert main([*line.split(), "1"]) == 0
+    assert float(capsys.readouterr().out.split()[1].rstrip(":")) == pytest.approx(2 * first, rel=2e-2)
+    for wrong, message in (("0", "--flips: 0.0 is not possible"), ("1 --chaos.taps --chaos.z0 0", "chaos.taps: empty")):
+        assert main([*line.split(), *wrong.split()]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "arguments"), [("step", 2), ("push", 2), ("flip_ratio", 2), ("readouts", 1)])
@@ -106,12 +96,6 @@ def test_products_of_float32_are_not_rounded_on_any_device(prepared, run, monkey
     text = jax.jit(function).lower(*(run.start(0, True), probe)[:arguments]).as_text()
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
-
-
-def test_a_map_is_not_made_in_units_of_the_flip(prepared):
-    config, (probe, _) = prepared
-    with pytest.raises(ConfigError, match=r"chaos.unit: flip is not possible in a map; make it of in_plain_units\("):
-        training_map.make(replaced(config, "chaos.unit", "flip"), probe, STEPS_PER_EPOCH)
 
 
 def test_a_start_is_not_silently_of_other_weights(prepared):
@@ -189,14 +173,6 @@ def test_the_spikes_of_an_integer_neuron_have_an_entry_each(prepared):
     assert set(np.unique(spikes)) == {0, 1}
 
 
-def test_kicks_have_no_flip_ratio(prepared, run):
-    config, (probe, _) = prepared
-    with_kicks = replaced(config, "chaos.term", "cbp")
-    kicked, state = training_map.make(with_kicks, probe, STEPS_PER_EPOCH), run.start(0, True)
-    assert np.isnan([kicked.flip_ratio(part, state, probe) for part in ("chaos", "both")]).all()
-    assert not training_map.push_obstacle(replaced(with_kicks, "chaos.z0", (0.0,)))  # plain training has the task's
-
-
 def test_conditions_differ_from_the_config_in_the_term_alone():
     conditions = training_map.conditions(DENSE, substeps=7)
     assert conditions.pop("as given") == DENSE
@@ -208,9 +184,7 @@ def test_conditions_differ_from_the_config_in_the_term_alone():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("optimizer.accumulate", 2), ("optimizer.layer_decay", 0.5), ("chaos.term", "cbp")]
-)
+@pytest.mark.parametrize(("field", "value"), [("optimizer.accumulate", 2), ("optimizer.layer_decay", 0.5)])
 def test_conditions_are_those_that_the_config_allows(field, value):
     conditions = training_map.conditions(replaced(DENSE, field, value))
     assert [*map(check, conditions.values())] == [*conditions.values()]
@@ -251,9 +225,7 @@ def test_a_force_is_as_large_as_the_terms_pushes_in_the_control_run(prepared, ru
     assert step_size == pytest.approx(0.1 * float(sizes[0]), rel=0.2)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("chaos.term", "cbp"), ("chaos.substeps", 10), ("optimizer.sam_radius", 0.1)]
-)
+@pytest.mark.parametrize(("field", "value"), [("chaos.substeps", 10), ("optimizer.sam_radius", 0.1)])
 def test_a_force_is_not_silently_of_another_size_than_the_pushes(prepared, run, field, value):
     config, (probe, _) = prepared
     control_run = training_map.make(replaced(config, field, value), probe, STEPS_PER_EPOCH)

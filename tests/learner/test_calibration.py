@@ -137,15 +137,6 @@ def test_sparse_inputs_get_half_of_the_rate_that_they_can_have_and_no_input_leav
 
 
 def test_an_initial_rate_that_is_not_possible_is_refused():
-    with pytest.raises(
-        ConfigError,
-        match=r"model.init_rate: 0.2 is not possible with model.norm None \(the network's own norm\), which",
-    ):
-        deep(None, 0.2)
-    with pytest.raises(ConfigError, match=r"model.init_rate: 0.2 is not possible with weights"):
-        check(dataclasses.replace(deep("none", 0.2), weights="a.pt"))
-    with pytest.raises(ConfigError, match=r"model.init_rate: 0.5 is not possible; allowed is above 0 and below 0.5"):
-        deep("none", 0.5)
     with pytest.raises(ConfigError, match=r"learner.make has no examples to measure rates on; take make_recipe"):
         learner.make(
             models.build(small().model), optimizer.build(Optimizer(), 1, 1), losses.rate_cross_entropy, small()

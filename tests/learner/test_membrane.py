@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import learner, losses, neurons
-from csbp_jax.config import ConfigError, Loss, Optimizer, check, replaced
+from csbp_jax.config import ConfigError, Loss, Optimizer, replaced
 from csbp_jax.models.basic import Dense
 from csbp_jax.surrogate import triangle
 from tests.support import small_net
@@ -82,12 +82,3 @@ def test_a_network_without_membranes_is_refused():
     without = dataclasses.replace(recipe, model=WithoutTerms(features=(5, 4), classes=3, time_steps=2))
     with pytest.raises(ConfigError, match=r"^loss.membrane: 0.5, but the network gave no membrane terms; set it to 0"):
         jax.eval_shape(functools.partial(learner.train_step, without), small_net.first_state(recipe), small_net.batch())
-    with pytest.raises(ConfigError, match=r"^loss.membrane: -1.0 is not possible; allowed is 0 or more"):
-        check(dataclasses.replace(MEMBRANE, loss=Loss(membrane=-1.0)))
-
-
-def test_whole_numbers_of_spikes_are_refused():
-    integers = replaced(MEMBRANE, "model.neuron.name", "ilif")
-    with pytest.raises(ConfigError, match=r"^loss.membrane: 0.5 is not possible with ilif, .*; set loss.membrane to 0"):
-        check(integers)
-    check(replaced(integers, "loss.membrane", 0.0))

@@ -158,8 +158,8 @@ def test_bfloat16_rounds_the_product_only():
 @pytest.mark.parametrize(
     ("name", "max_delay", "message"),
     [
-        ("dense", 0, "model.max_delay: 0 is not possible; allowed is a positive whole number, or None"),
-        ("dense", 4, "model.max_delay: 4 is not possible; allowed is less than model.time_steps (4), or None"),
+        ("dense", 0, "model.max_delay: 0 is not possible; allowed is from 1 to 100,000, or None"),
+        ("dense", 4, "model.max_delay: 4 is not possible with model.time_steps 4; allowed is less than"),
         ("recurrent", 3, "model.max_delay: recurrent has no such option; leave it at None"),
     ],
 )

@@ -172,10 +172,12 @@ def test_any_neuron_function_can_be_used_but_only_one_with_trace_gives_membranes
         return jax.nn.relu(x), x[:, -1]
 
     def apply(taps):
-        return lambda v, x: model.apply(v, x, False, neuron=relu, taps=taps)
+        return lambda v, x: model.apply(v, x, False, neuron=relu, taps=taps, inspect=("fc1",))
 
     logits, aux = jax.jit(apply(("fc1.membrane",)))(variables, x)
     chex.assert_tree_all_finite((logits, aux.terms))
+    np.testing.assert_allclose(aux.spikes["fc1"].mean(), aux.rates["fc1"], rtol=1e-6)
+    assert set(aux.spikes) == {"fc1"} and aux.membranes == {}
     with pytest.raises(ConfigError, match="has no method trace"):
         jax.eval_shape(apply(("fc1.membrane_pre",)), variables, x)
 

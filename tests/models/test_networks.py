@@ -12,7 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from csbp_jax import learner, losses, models, neurons
-from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer, check
+from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, Optimizer
 from csbp_jax.learner import optimizer
 from csbp_jax.models import layers
 from csbp_jax.neurons.plif import PLIF as LearnedNeuron
@@ -183,53 +183,6 @@ def test_a_dropped_block_passes_on_its_shortcut(name, monkeypatch):
 def test_an_option_that_a_network_lacks_is_an_error(model, message):
     with pytest.raises(ConfigError, match=f"^{message}$"):
         models.build(model)
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (Model(drop_path=1.0), "model.drop_path: 1.0 is not possible; allowed is at least 0 and below 1, or None"),
-        (
-            Model("sew_7b", drop_path=0.1, connect="iand"),
-            "model.drop_path: 0.1 is not possible with model.connect iand, .*; set model.connect to add, or",
-        ),
-        (Model(width=0.0), "model.width: 0.0 is not possible; allowed is above 0, or None"),
-        (Model(dropout=1.0), "model.dropout: 1.0 is not possible; allowed is at least 0 and below 1, or None"),
-        (Model(features=()), r"model.features: \(\) is not possible; allowed is 1 to 1000 positive whole numbers, or"),
-        (Model(features=(1,) * 1001), r"model.features: \(1, .* is not possible; allowed is 1 to 1000 positive"),
-        (Model(norm="layer"), "model.norm: 'layer' is not possible"),  # type: ignore[arg-type]  # refused at run time
-        (
-            Model(neuron=Neuron(learn="layer", decay=1.0)),
-            "model.neuron.decay: 1.0 .*between 0 and 1, where it is learned",
-        ),
-        (
-            Model(neuron=Neuron(learn="layer", name="alif")),
-            "model.neuron.learn: layer is not possible with alif; allowed is none",
-        ),
-        (
-            Model(neuron=Neuron(scale_input=True, name="sliding_psn")),
-            "model.neuron.scale_input: True is not possible with sliding_psn, which has no decay",
-        ),
-        (
-            Model(neuron=Neuron(scale_input=True, decay=1.0)),
-            "model.neuron.decay: 1.0 is not possible with model.neuron.scale_input, .*; set model.neuron.scale_input",
-        ),
-        *(
-            (
-                Model("sew_7b", connect=connect, neuron=Neuron(name="ilif")),
-                f"model.connect: {connect} is not possible with ilif, .*; set model.connect to add",
-            )
-            for connect in ("and", "iand")
-        ),
-        (
-            Model(name="recurrent", neuron=Neuron(name="masked_psn")),
-            "model.neuron.name: masked_psn is not possible in a recurrent network, .* take sliding_psn",
-        ),
-    ],
-)
-def test_impossible_values_are_errors(model, message):
-    with pytest.raises(ConfigError, match=message):
-        check(Config(model=model))
 
 
 def test_an_image_that_is_too_small_is_an_error():

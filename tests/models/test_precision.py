@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from csbp_jax import chaos, configs, learner, losses, models, neurons
-from csbp_jax.config import Chaos, Config, ConfigError, Model, Neuron, check
+from csbp_jax.config import Chaos, Config, Model, Neuron
 from csbp_jax.learner import optimizer
 from csbp_jax.models import layers, norms
 from csbp_jax.models.taps import Probe
@@ -246,10 +246,3 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     (tmp_path / "cut" / "result.json").unlink()
     shutil.rmtree(max((tmp_path / "cut" / "checkpoints").iterdir(), key=lambda path: int(path.name)))
     assert run(name="cut")["params_sha256"] == whole["params_sha256"]
-
-
-def test_another_precision_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"model\.precision: 'float16' is not possible; allowed are float32, bfloat16"
-    ):
-        check(Config(model=Model(precision="float16")))  # type: ignore[arg-type]  # refused at run time

@@ -93,11 +93,15 @@ def test_operations_are_counted_as_elsewhere(tpu):
 
 def test_a_layout_is_fixed_on_each_device_of_a_mesh_and_not_without_one(tpu):
     def text(batch):
-        return str(jax.make_jaxpr(lambda x: tpu_ops.time_outermost(x))(jnp.zeros((batch, T, 2, 2, 3))))
+        return str(
+            jax.make_jaxpr(lambda x: tpu_ops.time_outermost(x))(jax.ShapeDtypeStruct((batch, T, 2, 2, 3), jnp.float32))
+        )
 
     tpu()
     assert "layout_constraint" not in text(B)
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((2, 2), ("slice", "data"))):
+    with jax.sharding.use_abstract_mesh(
+        jax.sharding.AbstractMesh((2, 2), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
+    ):
         within = text(B).split("shard_map")[1]
         assert "layout_constraint" in within and f"f32[{B // 4},{T},2,2,3]" in within
         assert "layout_constraint" not in text(B + 1)  # cannot be split

@@ -44,20 +44,31 @@ THIRD_PARTIES = {
     "fsspec": ("training.checkpoint",),
     "matplotlib": ("reporting",),
     "rich": ("reporting",),
+    "jinja2": ("evaluation.html_report", "export.model_card"),
     "tyro": ("cli",),
     "filelock": ("runtime",),
     "nir": ("weights.nir_file", "weights.nir_nodes", "export"),
     "safetensors": ("export", "evaluation.published"),
     "huggingface_hub": ("evaluation.hub", "export.hub"),
     "tensorboardX": ("evaluation.tensorboard",),
-    "wandb": ("evaluation.trackers.wandb",),
-    "mlflow": ("evaluation.trackers.mlflow",),
-    "trackio": ("evaluation.trackers.trackio",),
+    # Imported by name in evaluation.trackers.
+    "wandb": (),
+    "mlflow": (),
+    "trackio": (),
     "chex": (),
     "experiments": (),
     "examples": (),
 }
-NO_FLAX = ("surrogate", "chaos", "losses", "controls", "dynamics", "neurons.lif", "neurons.lif_scan", "neurons.chunked")
+NO_FLAX = (
+    "surrogate",
+    "chaos",
+    "losses",
+    "controls",
+    "dynamics",
+    "neurons.lif",
+    "neurons.lif_scan",
+    "neurons.chunked",
+)
 
 
 def module_name(file):

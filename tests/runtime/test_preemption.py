@@ -16,13 +16,20 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.cli.main import main
+from csbp_jax.evaluation import follow, restore
+from csbp_jax.evaluation.robustness import command
+from csbp_jax.evaluation.robustness.measure import Plan
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime.preemption import Stop, Stopped, on_signals
-from csbp_jax.training import metrics_log
+from csbp_jax.runtime.preemption import Stopped, on_signals
+from csbp_jax.training import lr_finder, metrics_log
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
+from experiments import study
+from tests.support import shared_programs, small_sweep
 from tests.support.checkpoint_arrays import arrays
+from tests.support.small_sweep import QUIET
+from tests.support.stops import After, send_within_collection
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = configs.load("digits")
@@ -37,19 +44,6 @@ SMALL = dataclasses.replace(
     model=dataclasses.replace(DIGITS.model, name="dense", features=(8,), time_steps=2),
     chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",)),
 )
-
-
-class After(Stop):
-    """Tells it to stop when it has been asked so many times: once a step, a validation and a batch of one."""
-
-    def __init__(self, times):
-        super().__init__()
-        self.times = times
-
-    @property
-    def code(self):
-        self.times -= 1
-        return 42 if self.times < 0 else None
 
 
 def run(root, stop=None):
@@ -212,6 +206,9 @@ def test_ctrl_c_while_it_compiles_is_one_line(tmp_path):
 HELD = """
 import time
 from csbp_jax.cli.main import main
+from csbp_jax.evaluation import follow, restore
+from csbp_jax.evaluation.robustness import command
+from csbp_jax.evaluation.robustness.measure import Plan
 from csbp_jax.runtime.preemption import on_signals
 with on_signals() as stop, stop.deferred():
     print("ready", flush=True)
@@ -256,3 +253,36 @@ def test_a_signal_that_is_ignored_stays_ignored():
         assert stop.code is None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def sweep_of_two(folder, trained):
+    with shared_programs.patched():
+        small_sweep.run(folder, {"seed": [0, 1]})
+
+
+def robustness_of_a_run(folder, trained):
+    command.robustness([restore.restore(trained)], Plan(("noise",), examples=4), console=QUIET(), out=folder)
+
+
+def ignored(folder):
+    while True:
+        yield
+
+
+LOOPS = {
+    "sweep": sweep_of_two,
+    "robustness": robustness_of_a_run,
+    "lr": lambda folder, trained: lr_finder.find(SMALL, out=folder, console=QUIET()),
+    "track": lambda folder, trained: follow.follow(trained, ignored, until_finished=True),
+    "study": lambda folder, trained: study.write_json(folder / "results.json", {}),
+}
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_signal_whose_exception_is_lost_stops_a_loop(loop, number, code, trained, tmp_path):
+    with on_signals():
+        send_within_collection(number)
+        with pytest.raises(Stopped) as stopped:
+            LOOPS[loop](tmp_path, trained)
+    assert stopped.value.code == code

@@ -18,14 +18,12 @@ _NOT_COMPILED = {
     "seed": 0,
     "weights": "",
     "log_every": 1,
-    "flip_every": 0,
     "checkpoint_every": 1,
     "eval_batch_size": 180,
     "patience": 0,
     "loss_limit": 0.0,
     "data.workers": 0,
     "chaos.z0": (1.0,),
-    "chaos.unit": "plain",
     "chaos.beta": 1.0,
     "chaos.target": 0.5,
     "chaos.scale": 1.0,
@@ -55,7 +53,7 @@ def compile_run(config, source, steps_per_epoch, own=Own(), mesh=None):
     # What is traced in the state is an argument, so that one initialisation serves all of its values.
     init, hparams = first.init, learner.hyperparameters(config, steps_per_epoch)
     vars(run)["init"] = lambda key, given=None: init(key, hparams | (given or {}))
-    for name in ("train_step", "flip_ratio"):
+    for name in ("train_step",):
         vars(run)[name] = getattr(first, name)
     # Neither gradients nor an evaluation know the schedule of the learning rate.
     key = replaced(replaced(key, "epochs", 1), "optimizer.schedule", "constant")

@@ -7,7 +7,6 @@ from csbp_jax import configs
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.training.loop import train
 
-# The config of the runs in tests/data/previous_layout, so that their tests share its programs.
 SMALL = dataclasses.replace(
     configs.load("digits"),
     epochs=2,

@@ -1,5 +1,8 @@
 """A stop requested at a chosen time."""
 
+import gc
+import signal
+
 from csbp_jax.runtime.preemption import Stop
 
 
@@ -14,3 +17,14 @@ class After(Stop):
     def code(self):
         self.times -= 1
         return 42 if self.times < 0 else None
+
+
+def send_within_collection(number):
+    """Send this process a signal within a callback of the garbage collector, which loses what its handler raises."""
+
+    def once(phase, info):
+        gc.callbacks.remove(once)
+        signal.raise_signal(number)
+
+    gc.callbacks.append(once)
+    gc.collect()

@@ -41,7 +41,7 @@ def test_a_strength_may_vary_at_one_of_several_taps():
         ({"chaos.beta": [0.5, 2.0]}, "chaos.beta: 2.0 is not possible"),
         ({"chaos.z0": [(1,), (1.0,)]}, "GRID: chaos.z0=1 and chaos.z0=1.0 are the same run"),
         ({"chaos.z0": [(1.0,), (2.0,)], "chaos.z0.fc1.membrane": [3.0]}, "chaos.z0=2.0 chaos.z0.fc1.membrane=3.0 are"),
-        ({"chaos.unit": ["plain", "flip"]}, "chaos.unit: flip is not possible in a sweep"),
+        ({"patience": [0, 2]}, "patience: 2 is not possible in a sweep"),
     ],
 )
 def test_members_that_cannot_be_are_refused(axes, message):

@@ -90,26 +90,6 @@ def test_it_reports_since_when_a_run_fails():
     assert since == [None, 2, None, 4, 4, None, 7, 7]
 
 
-def test_flip_ratios_are_written_with_their_step():
-    monitor, rows = make()
-    monitor.record_flip_ratios(1, {"task": 0.5, "chaos": None, "both": 0.75})
-    for _ in range(2):
-        monitor(metrics(1.0))
-    monitor.catch_up()
-    assert [(row["kind"], row["step"]) for row in rows] == [("flip", 1), ("first", 1), ("train", 2)]
-    assert rows[0]["flip_ratio"] == {"task": 0.5, "chaos": None, "both": 0.75}
-
-
-def test_a_log_shows_the_last_flip_ratio_with_each_epoch():
-    monitor, rows = make()
-    monitor.record_flip_ratios(1, {"task": 0.5, "chaos": None, "both": 0.75})
-    monitor(metrics(1.0))
-    monitor.catch_up()
-    monitor.end_epoch({}, {})
-    assert " flip 0.75" in monitor.outputs.console.file.getvalue().replace("\n", " ")
-    assert "flip_ratio" not in rows[-1]
-
-
 def outside_changes(source):
     """Lines that assign to an attribute of a variable ``monitor``, or reach for a private one of it."""
     for node in ast.walk(ast.parse(source)):

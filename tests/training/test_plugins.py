@@ -9,13 +9,14 @@ import re
 import shutil
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import chaos, models, neurons
+from csbp_jax import chaos, models, neurons, surrogate
 from csbp_jax.cli import main
 from csbp_jax.config import Chaos, Config, ConfigError, Model, replaced, to_json
 from csbp_jax.data.source import ArraySource
@@ -265,6 +266,54 @@ def test_the_page_defines_all_plugins(tmp_path):
     assert type(build.build_recipe(resolved, own, 4).model).__name__ == "Skip"
 
 
+def test_the_neuron_of_the_page_is_the_lif_that_it_names(tmp_path, x64):
+    (tmp_path / "page.py").write_text(LINES)
+    config, own = plugin_file.load_file(tmp_path / "page.py")
+    lif = neurons.LIF(config.model.neuron.decay, spike=surrogate.arctan(3.0), reset="soft")
+    x = 2 * jax.random.normal(jax.random.key(0), (3, 9, 5))
+
+    def with_gradient(neuron):
+        outputs, pullback = jax.vjp(neuron, x)
+        return outputs, pullback((x, x[:, 0]))
+
+    assert own.neuron
+    chex.assert_trees_all_close(with_gradient(own.neuron(config)), with_gradient(lif), rtol=1e-12)
+
+
+def test_every_command_takes_the_page_whose_neuron_is_a_function(tmp_path, monkeypatch, capsys):
+    """Without ``trace``, it gives spikes, and only the membranes before reset are missing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("csbp_jax.reporting.plots_sweep.draw_sweep", lambda *_: None)
+    pathlib.Path("page.py").write_text(LINES)
+    config, own = plugin_file.load_file("page.py")
+    assert own.neuron and own.data and not hasattr(own.neuron(config), "trace")
+    x, y = own.data(config, "")["test"]
+    np.save("x.npy", x[0])
+
+    def run(line):
+        code = main.main(line.split())
+        return code, *capsys.readouterr()
+
+    commands = "evaluate RUN", "predict RUN x.npy", "inspect RUN", "export RUN --to stablehlo", "export RUN --to nir"
+    assert run("train page.py --name r")[0] == 0
+    evaluated, predicted, inspected, exported, refused = (
+        run(command.replace("RUN", "runs/r --trust")) for command in commands
+    )
+    assert [done[0] for done in (evaluated, predicted, inspected, exported)] == [0] * 4
+    apply, variables, _ = csbp_jax.load("runs/r", trust=True)
+    logits, aux = jax.jit(apply)(variables, jnp.asarray(x, jnp.float32))
+    reported = json.loads(pathlib.Path("runs/r/evaluation-test-last.json").read_text())
+    assert reported["accuracy"] == pytest.approx((logits.mean(1).argmax(-1) == y).mean())
+    assert reported["rates"] == pytest.approx(jax.tree.map(float, aux.rates)) and set(aux.rates) == {"fc1", "fc2"}
+    assert f"x.npy,{logits[0].mean(0).argmax()}," in predicted[1]
+    assert "membranes    not of fc1, fc2, whose neuron has no method trace (docs/own.md)\n" in inspected[1]
+    assert pathlib.Path("runs/r/export/last.stablehlo").exists()
+    line = "csbp_jax: fc1: its neuron (function) is not one of LIF, IF and PLIF; NIR cannot express that, export it as"
+    assert refused[0] == 2 and refused[2] == f"{line} stablehlo\n"
+    assert run("sweep page.py --grid chaos.z0=0,1 --name s")[0] == 0
+    assert pathlib.Path("sweeps/s/members.csv").read_text().count("\n") == 3
+
+
 def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
     model = "def model(config, neuron):\n    return Plain(neuron, config.model.classes, config.model.time_steps)\n"
     (tmp_path / "page.py").write_text(f"{LINES}\n\n{model}")
@@ -284,7 +333,7 @@ def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
         logits, aux = restored.apply(*arguments, **options)
         return logits, dataclasses.replace(aux, rates={})
 
-    with pytest.raises(ConfigError, match="inspect: the network does not give spikes and membranes of any layer; it"):
+    with pytest.raises(ConfigError, match="inspect: the network does not give spikes of any layer; it"):
         inspection.inspect(restored._replace(apply=without_rates), console=quiet())
 
 
@@ -326,7 +375,7 @@ def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_pat
     model: Any = recipe.model
     term: Any = recipe.term
     tx, loss = recipe.tx, recipe.loss
-    assert type(model).__name__ == "Skip" and model.neuron.reset == "soft"
+    assert type(model).__name__ == "Skip" and model.neuron.__name__ == "integrate_and_fire"
 
     @jax.jit
     def forward(variables, x):
@@ -346,7 +395,7 @@ def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_pat
 def test_a_sweep_from_python_is_picked_from_with_its_own_parts(tmp_path):
     config, parts = plugin_file.load_file(EXAMPLE)
     own = dataclasses.replace(parts, file="", code=b"")
-    content = {"config": to_json(config) | {"grid": {"seed": [0]}}, "own": own.metadata()}
+    content = {"schema": 1, "config": to_json(config) | {"grid": {"seed": [0]}}, "own": own.metadata()}
     (tmp_path / "config.json").write_text(json.dumps(content))
     (tmp_path / "members.csv").touch()
     with pytest.raises(ConfigError, match=r"from Python with own parts \(data, neuron\); pass them there as own=Own"):

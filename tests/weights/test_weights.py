@@ -409,9 +409,13 @@ FLATTENED: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("order", [list, reversed])
 @pytest.mark.parametrize("name", FLATTENED)
-def test_a_dense_layer_after_a_flattening_reads_the_channels_last(name, tmp_path):
-    """PyTorch flattens an image as channels, height, width, and this package as height, width, channels."""
+def test_a_dense_layer_after_a_flattening_reads_the_channels_last(name, order, tmp_path):
+    """PyTorch flattens an image as channels, height, width, and this package as height, width, channels.
+
+    A table has no order: its reader knows that of the network.
+    """
     config, table, (height, width, channels) = FLATTENED[name]
     first = next(module for module in table if not module.endswith(("/conv", "/norm")))
     tensors = published(config, names.Table("user", table))
@@ -419,6 +423,7 @@ def test_a_dense_layer_after_a_flattening_reads_the_channels_last(name, tmp_path
     o, c, h, w = np.indices((len(tensors[f"{table[first]}.weight"]), channels, height, width))
     values = (1000 * o + 100 * c + 10 * h + w).astype(np.float32)
     tensors[f"{table[first]}.weight"] = values.reshape(len(values), -1)
+    table = dict(order(table.items()))
     kernel = weights.load(write(tmp_path / "a.pth", tensors), config, table)["params"]
     for part in first.split("/"):
         kernel = kernel[part]
@@ -427,13 +432,15 @@ def test_a_dense_layer_after_a_flattening_reads_the_channels_last(name, tmp_path
     np.testing.assert_array_equal(actual, 1000 * o + 100 * c + 10 * h + w)
 
 
-def test_a_table_that_is_not_in_the_order_of_the_forward_pass(tmp_path):
-    config, table, _ = FLATTENED["small_conv"]
-    config = dataclasses.replace(config, features=(4, 5))
+@pytest.mark.parametrize("order", [list, reversed])
+def test_a_dense_layer_after_means_over_space_reads_the_channels_as_they_are(order, tmp_path):
+    config = Model("max_resnet18", (8, 8, 3), classes=3, time_steps=2, width=1 / 32)
+    leaves = [matching.name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights.shapes_of(config))]
+    table = {module: module.replace("/", ".") for module in order([leaf.rpartition("/")[0] for leaf in leaves])}
     file = write(tmp_path / "a.pth", published(config, names.Table("user", table)))
-    shuffled = {"conv1/conv": "0", "readout": "8"} | table
-    with pytest.raises(ConfigError, match="readout has 30 inputs, which 4 channels do not divide; give the mod"):
-        weights.load(file, config, shuffled)
+    expected = cases.draw("readout/dense/kernel", (16, 3)).astype(np.float32)
+    actual = weights.load(file, config, table)["params"]["readout"]["dense"]["kernel"]
+    np.testing.assert_array_equal(actual, expected)
 
 
 FC = {"fc1/dense": "1", "fc1/norm": "2", "readout": "4"}
@@ -584,6 +591,9 @@ def test_a_table_from_the_command_line(digits, tmp_path, monkeypatch, capsys):
         assert main.main([command, "digits", *nowhere, "--weights-table", "no.json"]) == 2
         assert "no.json: cannot be read (No such file" in capsys.readouterr().err
     assert main.main(["train", "digits", "--weights-table", "table.json"]) == 2
-    assert "weights_table: 'table.json', but weights is empty; name the checkpoint, too" in capsys.readouterr().err
-    assert "weights_table" not in to_json(digits) and to_json(config)["weights_table"] == "table.json"
+    assert (
+        "weights_table: table.json is not possible with weights ''; allowed is empty without a checkpoint"
+        in capsys.readouterr().err
+    )
+    assert to_json(config)["weights_table"] == "table.json"
     assert from_json(to_json(config)) == config

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def direct(key: jax.Array, x: jax.Array, time_steps: int) -> jax.Array:
@@ -29,9 +30,15 @@ def rate(key: jax.Array, x: jax.Array, time_steps: int) -> jax.Array:
 def latency(key: jax.Array, x: jax.Array, time_steps: int) -> jax.Array:
     """Encode by time to first spike: a pixel fires once, at step floor((1 - x) T), and never if it is black.
 
+    Of uint8 or uint16, whose largest number is brightness 1, the step is computed in integers, and so exactly.
+
     Idea: Thorpe & Gautrais 1998 (doi:10.1007/978-1-4615-4831-7_19); the linear law is one of several in use.
     """
     del key
-    first = jnp.floor((1 - x) * time_steps)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        most = np.iinfo(x.dtype).max
+        first = (most - x.astype(jnp.int32)) * time_steps // most
+    else:
+        first = jnp.maximum(jnp.floor((1 - x) * time_steps), 0)  # rounding may leave white at 1 + 6e-8
     steps = jnp.arange(time_steps, dtype=first.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
     return (steps == first).astype(jnp.float32)

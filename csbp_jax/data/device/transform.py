@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax.config import Config, ConfigError, replaced
+from csbp_jax.config import Config, ConfigError, Rule, check_rules, flatten, replaced
 from csbp_jax.data.device import augment, encode, mix, resize
 
 Batch = dict[str, jax.Array]
@@ -33,6 +33,48 @@ _ON_EVENTS: dict[str, augment.Augmentation] = {
     "cutout": augment.per_example(augment.cutout),
     "batch_crop_flip": augment.batch_crop_flip,
 }
+AUGMENTATIONS = {
+    "crop": "random crop of the image padded with 4 black pixels; images and events",
+    "flip": "mirrored left to right with probability 1/2; images and events",
+    "cutout": "a square without content; images and events",
+    "autoaugment": "one of 25 pairs of operations (policy for CIFAR-10); images",
+    "randaugment": "random operations of one strength; images",
+    "random_erasing": "a random rectangle without content; images",
+    "resized_crop": "random crop of 8 to 100 % of the area, resized; images",
+    "roll": "cyclic shift; events",
+    "rotate": "rotation; events",
+    "shear": "shear; events",
+    "event_drop": "some events are dropped; events",
+    "nda": "one of roll, rotate and shear; events",
+    "batch_crop_flip": "one crop and flip for the whole batch; events",
+    "mixup": "two examples are blended, and their labels; images, events and sound",
+    "cutmix": "a rectangle is of another example, and labels by area; images and events",
+}
+"""All augmentations, and for which data they are, in words."""
+
+_EVENT_RULES = (
+    Rule("data.augment", (), lambda names: "event_drop" not in names[1:], "event_drop first, for it works on counts"),
+    Rule(
+        "data.size",
+        ("data.resize",),
+        lambda size, resize: size is not None or resize == "events",
+        "a height and width",
+    ),
+    Rule(
+        "data.frames",
+        ("model.time_steps",),
+        lambda frames, steps: frames != 1 or steps == 1,
+        "from 2 on",
+        why="where one frame would be taken for a still image",
+    ),
+    Rule(
+        "data.frames",
+        ("model.time_steps",),
+        lambda frames, steps: frames is None or frames <= steps,
+        "up to model.time_steps",
+    ),
+)
+
 _ENCODERS = {"direct": encode.direct, "rate": encode.rate, "latency": encode.latency}
 
 # Mean and standard deviation of each channel over the training split, for brightness in [0, 1].
@@ -92,16 +134,20 @@ def _for_images(config: Config) -> tuple[Transform, Transform]:
     mixed = [name for name in data.augment if name in _MIX]
 
     def evaluate(key: jax.Array, batch: Batch) -> Batch:
-        return batch | {"x": encoded(key, normalise(brightness(batch["x"])))}
+        return batch | {"x": encoded(key, normalise(brightness(batch["x"])), batch["x"].dtype)}
 
     def train(key: jax.Array, batch: Batch) -> Batch:
         key, *keys = jax.random.split(key, 1 + len(mixed))
+        dtype = batch["x"].dtype
         batch = batch | {"x": normalise(brightness(batch["x"]))}
         for name, k in zip(mixed, keys, strict=True):
             batch = _mixed(name, k, batch, config.model.classes)
-        return batch | {"x": encoded(key, batch["x"])}
+        return batch | {"x": encoded(key, batch["x"], dtype)}
 
-    def encoded(key: jax.Array, x: jax.Array) -> jax.Array:
+    def encoded(key: jax.Array, x: jax.Array, dtype: np.dtype[Any]) -> jax.Array:
+        if data.encode == "latency" and dtype in (np.uint8, np.uint16):
+            # Levels again: the rounding of k / 255, which differs in compiled code, could move the spikes of some.
+            x = jnp.round(x * np.iinfo(dtype).max).astype(dtype)
         return _ENCODERS[data.encode](key, x, config.model.time_steps)
 
     return train, evaluate
@@ -150,19 +196,7 @@ def _check_events(config: Config) -> None:
     _check("resize", [data.resize], ["events", *resize.METHODS] if spatial else ["events"], kind)
     _check("encode", [data.encode], ["direct"], kind)
     _check("normalise", [data.normalise], ["none", "max"], kind)
-    if "event_drop" in data.augment[1:]:
-        raise ConfigError("data.augment: event_drop works on counts, so it must come first")
-    if data.resize != "events" and data.size is None:
-        raise ConfigError(f"data.size: None, but data.resize is {data.resize}; give a height and width")
-    if data.frames == 1 < config.model.time_steps:
-        raise ConfigError(
-            f"data.frames: 1 is not possible with model.time_steps {config.model.time_steps}, where one frame would be "
-            "taken for a still image; allowed is from 2 on"
-        )
-    if data.frames is not None and data.frames > config.model.time_steps:
-        raise ConfigError(
-            f"data.frames: {data.frames} is not possible; allowed is up to model.time_steps ({config.model.time_steps})"
-        )
+    check_rules(_EVENT_RULES, flatten(config))
 
 
 def _check(field: str, values: Iterable[Any], allowed: Sequence[str], kind: str) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.events.readers import Events
-from csbp_jax.data.safe_files import check_regular
+from csbp_jax.runtime import files
 
 VERSION = 1
 """Part of the data's fingerprint: change it when the model changes the spikes of a recording."""
@@ -81,7 +81,7 @@ def read_wav(path: pathlib.Path) -> NDArray[np.int16]:
     Raises:
       ConfigError: the file cannot be read, is of another form, empty, or longer than a minute.
     """
-    check_regular(path)
+    files.check_regular(path)
     try:
         with wave.open(str(path), "rb") as file:
             form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()

@@ -22,6 +22,7 @@ from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events.readers import IntArray
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.source import Array, Batch, DataSource, Record
+from csbp_jax.runtime import files
 
 Count = Callable[[Recording], IntArray]
 """Compute a recording's frames ``[T, ...]``, in an unsigned type."""
@@ -165,7 +166,7 @@ def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...])
 def _read(target: pathlib.Path, parameters: dict[str, Any]) -> dict[str, Any]:
     remedy = f"remove {target}, and it is made again"
     try:
-        content: dict[str, Any] = json.loads((target / "frames.json").read_text())
+        content: dict[str, Any] = files.read_json(target / "frames.json")
         if content["parameters"] != json.loads(json.dumps(parameters)):
             raise ConfigError(f"{target / 'frames.json'}: has other parameters than its folder's name; {remedy}")
         for split, entry in content["parts"].items():

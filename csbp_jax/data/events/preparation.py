@@ -92,7 +92,7 @@ def prepared(name: str, folder: pathlib.Path) -> Marker:
 def _read_marker(home: pathlib.Path) -> Marker | None:
     """Read the marker; None if there is none, or it is damaged."""
     try:
-        content = seals.parse((home / "prepared.json").read_bytes())
+        content = seals.parse(files.read_bytes(home / "prepared.json"))
     except (OSError, ValueError):
         return None
     types = get_type_hints(Marker).items()

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.events import aedat4
-from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, check_regular, open_arrays
+from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, open_arrays
+from csbp_jax.runtime import files
 
 IntArray = NDArray[np.integer]
 """An array of integers of any width."""
@@ -51,7 +52,7 @@ def parse(path: str | pathlib.Path) -> Events:
     path = pathlib.Path(path)
     if path.suffix.lower() not in _READERS:
         raise ConfigError(f"{path}: not a file of events; supported formats are {', '.join(SUFFIXES)}")
-    check_regular(path)
+    files.check_regular(path)
     try:
         return _READERS[path.suffix.lower()](path)
     except ImportError as error:
@@ -155,7 +156,7 @@ def _aedat(path: pathlib.Path) -> Events:
     Mirrored so that the pictures of CIFAR10-DVS stand upright, as SpikingJelly does: x = 127 - bits 8-14,
     y = 127 - bits 1-7.
     """
-    content = path.read_bytes()
+    content = files.read_bytes(path, files.MAX_BYTES)
     if not content.startswith(b"#!AER-DAT2"):
         raise ConfigError(f"{path}: not AEDAT 2.0; convert it to .aedat4 or .npz")
     start = 0

@@ -16,7 +16,8 @@ import numpy as np
 from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.events import cochlea, spoken_digits
 from csbp_jax.data.events.readers import Events, parse, sort_by_time, validate
-from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, check_regular, open_arrays
+from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, open_arrays
+from csbp_jax.runtime import files
 
 
 class Recording(NamedTuple):
@@ -185,7 +186,7 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
     """Open an HDF5 file."""
     import h5py  # a dependency of tonic, which is an extra
 
-    check_regular(path)
+    files.check_regular(path)
     try:
         with h5py.File(path, "r") as file, np.errstate(invalid="raise"):  # NaN as an integer
             yield file

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download import archives
 from csbp_jax.data.download.fetch import RawFile
+from csbp_jax.runtime.files import check_regular
 
 FOLDER = "recordings"
 _NAME = re.compile(r"([0-9])_([a-z]+)_([0-9]+)\.wav")
@@ -95,6 +96,7 @@ def _recordings(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
     """Iterate over names and contents of the recordings in an archive or a directory."""
     if path.is_dir():
         for file in path.glob("*.wav"):
+            check_regular(file)
             with open(file, "rb") as recording:
                 yield file.name, archives.read(recording, str(file), _LARGEST)
         return

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from csbp_jax.config import ConfigError, one_line
-from csbp_jax.data import safe_files
+from csbp_jax.runtime import files
 
 try:
     import simplejpeg
@@ -87,7 +87,7 @@ def height_width(path: pathlib.Path) -> tuple[int, int]:
     Raises:
       ConfigError: not a picture, damaged, or too large.
     """
-    safe_files.check_regular(path)
+    files.check_regular(path)
     try:
         with open_image(path) as image:
             return image.height, image.width

@@ -4,7 +4,6 @@ The official builders write the records, so names, keys, order and metadata are 
 are ours, since the official ones need TensorFlow.
 """
 
-import contextlib
 import functools
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from csbp_jax.config import ConfigError
-from csbp_jax.data.download.fetch import RawFile, Show, check, fetch
+from csbp_jax.data.download.fetch import RawFile, Show, fetch
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.images import readers, records, reduced, tfrecord
 from csbp_jax.runtime import files
@@ -136,8 +135,6 @@ def _prepare(
         else:
             builder = tfds.builder(records.TFDS[name], data_dir=work, file_format="array_record")
             raw_files, downloads = _raw_files(name, builder), data_dir / "downloads"
-            if raw_dir is None:
-                _move_own(raw_files, downloads, downloads / name, show)
             paths = fetch(raw_files, raw_dir, downloads / name, verify, show)
             written = _build(name, builder, paths, bad, show)
             if not verify:
@@ -226,19 +223,3 @@ def _raw_files(name: str, builder: Any) -> Sequence[RawFile]:
         RawFile(info.filename, int(info.size), f"sha256:{info.checksum}", url, unpacked=unpacked.get(info.filename))
         for url, info in builder.url_infos.items()
     ]
-
-
-def _move_own(wanted: Sequence[RawFile], shared: pathlib.Path, folder: pathlib.Path, show: Show) -> None:
-    """Move the raw files of a data set to its own folder from the one that all data sets once shared.
-
-    MNIST and Fashion-MNIST have the same names of files, so only a checksum says whose a file is.
-    """
-    for form in (form for file in wanted for form in (file, file.unpacked) if form):
-        old = shared / form.name
-        # A relative link would lead nowhere from another folder.
-        if not old.is_file() or old.is_symlink() or (folder / form.name).exists():
-            continue
-        with contextlib.suppress(ConfigError):  # the file of another data set
-            check(form, old, show)
-            folder.mkdir(exist_ok=True)
-            os.replace(old, folder / form.name)

@@ -83,7 +83,7 @@ def metadata(directory: pathlib.Path) -> dict[str, Any]:
       ConfigError: damaged.
     """
     try:
-        content = seals.parse((directory / "dataset_info.json").read_bytes())
+        content = seals.parse(files.read_bytes(directory / "dataset_info.json"))
         content = {key: content[key] for key in ("name", "version", "fileFormat", "splits")} | content
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})*", content["version"]):
             raise ValueError(f"version {content['version']!r}")
@@ -100,7 +100,7 @@ def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
     """
     path = directory / "skipped.json"
     try:
-        return [{key: entry[key] for key in ("record", "reason")} for entry in json.loads(path.read_text())]
+        return [{key: entry[key] for key in ("record", "reason")} for entry in files.read_json(path)]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as error:
@@ -153,7 +153,7 @@ def _check_features(path: pathlib.Path) -> None:
       ConfigError: it cannot be read, or a class is not a feature of TensorFlow Datasets.
     """
     try:
-        unchecked: list[Any] = [json.loads(path.read_text())]
+        unchecked: list[Any] = [files.read_json(path)]
         while unchecked:
             value = unchecked.pop()
             if isinstance(value, str):  # versions of the format have JSON in texts

@@ -17,7 +17,7 @@ from csbp_jax.evaluation import forward
 from csbp_jax.evaluation.restore import Apply, RestoredRun
 from csbp_jax.evaluation.robustness import battery, pgd, spike_faults, square, weight_errors
 from csbp_jax.reporting.terminal import Show
-from csbp_jax.runtime import sharding
+from csbp_jax.runtime import preemption, sharding
 
 ATTACK_EXAMPLES = 200
 """Examples that attacks take of a split by default, as an attack costs hundreds of forward passes."""
@@ -257,6 +257,7 @@ def _outcomes(
         x = x.astype(jnp.float32) if subject.programs.events else transform.brightness(x)
         on_devices = sharding.shard_batch({"x": np.asarray(x), "y": batch["y"], "index": index}, devices)
         for done, case in enumerate(cases, start=number * len(cases)):
+            preemption.current().raise_if_requested()
             show(stage, done, total)
             outcome = _correct(subject.programs, variables, encode_key, on_devices, case)
             correct[case].append(np.asarray(outcome)[batch["mask"]])

@@ -46,6 +46,7 @@ def open_folder(
     report: Callable[[str], None] = print,
     run_files: Sequence[pathlib.Path] = (),
     identity: Identity | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator["Checkpoints"]:
     """Open a directory of checkpoints; leaving waits for the last save.
 
@@ -55,6 +56,8 @@ def open_folder(
       run_files: files of the run. Each checkpoint holds copies of them, and a restore writes them back,
         but for a ``config.json`` that is there.
       identity: what tells the run from others. Each checkpoint holds it, and one of another run is refused.
+      check: called in process 0 before a save, and before it is complete. It may raise a CheckpointError, which ends
+        the run.
 
     Raises:
       CheckpointError: the directory cannot be opened, not all processes see it, or the last save failed.
@@ -68,7 +71,7 @@ def open_folder(
     with contextlib.ExitStack() as stack:
         orbax = stack.enter_context(ocp.StandardCheckpointer(async_options=options))
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        checkpoints = Checkpoints(folder, orbax, pool, report, run_files, identity or {})
+        checkpoints = Checkpoints(folder, orbax, pool, report, run_files, identity or {}, check)
         try:
             yield checkpoints
             checkpoints.wait()
@@ -95,8 +98,9 @@ class Checkpoints:
         report: Callable[[str], None],
         run_files: Sequence[pathlib.Path],
         identity: Identity,
+        check: Callable[[], None],
     ):
-        self.identity = identity
+        self.identity, self._check = identity, check
         self.folder, self._orbax, self._pool, self._report, self._run_files = folder, orbax, pool, report, run_files
         self._layout = layout(folder)
         self._pending: Future[None] | None = None
@@ -114,8 +118,9 @@ class Checkpoints:
           before: called first; if it fails, the save has failed.
 
         Raises:
-          CheckpointError: the third save in a row failed.
+          CheckpointError: the third save in a row failed, or ``check`` raised it.
         """
+        multihost.broadcast_from_host0(self._check)
         self._await_pending()
         self._problem = f"{self.folder}: the checkpoint of step {step} cannot be written"
 
@@ -199,6 +204,7 @@ class Checkpoints:
         self._orbax.wait_until_finished()  # in all processes
         if not multihost.is_host0():
             return
+        self._check()
         for file in self._run_files:
             (path / RUN_FILES).mkdir(parents=True, exist_ok=True)
             (path / RUN_FILES / file.name).write_bytes(file.read_bytes())
@@ -394,6 +400,8 @@ def _checkpoint_errors(problem: str) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt | Stopped):  # Orbax takes a signal in a read for its failure
+            raise error.__cause__ from None
         cause = str(error).strip().partition("\n")[0][:300]
         if os.strerror(errno.ENOSPC) in str(error):
             cause = "the disk is full; make room"

@@ -39,14 +39,19 @@ def steps(folder: epath.PathLike) -> list[int]:
     return layout(folder).steps(epath.Path(folder))
 
 
-def parse(text: str) -> epath.Path:
-    """Parse the value of ``--checkpoints``.
+def remove_incomplete(folder: epath.PathLike) -> None:
+    """Remove the remains of saves that were not finished."""
+    layout(folder).remove_incomplete(epath.Path(folder))
+
+
+def parse(text: str, source: str = "--checkpoints") -> epath.Path:
+    """Parse the value of ``--checkpoints``, or of the file that ``source`` names.
 
     Raises:
       ConfigError: it is an unsupported address, or gcsfs is missing.
     """
     if "://" in text and not re.match("gs://[^/]", text):
-        raise ConfigError(f"--checkpoints: {text!r} is not possible; allowed are a directory and gs://BUCKET/DIRECTORY")
+        raise ConfigError(f"{source}: {text!r} is not possible; allowed are a directory and gs://BUCKET/DIRECTORY")
     return absolute(epath.Path(text))
 
 
@@ -81,9 +86,10 @@ def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = Fal
 
 def _recorded(file: pathlib.Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        recorded = files.read_bytes(file).decode().strip()
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: cannot be read; write the directory or address of the checkpoints to it") from None
+    return str(parse(recorded, str(file))) if "://" in recorded else recorded
 
 
 def record_location(run: pathlib.Path, folder: epath.PathLike) -> None:
@@ -101,6 +107,7 @@ def config_beside(folder: epath.Path) -> dict[str, Any] | None:
         for step in reversed(steps(folder) if folder.is_dir() else []):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 file = layout(folder).complete(folder, step) / RUN_FILES / "config.json"
+                files.check_regular(file, files.MAX_SMALL_BYTES)
                 return seals.parse(file.read_bytes())
     except Exception as error:  # gcsfs and its HTTP library raise many kinds
         raise CheckpointError(f"{folder}: cannot be opened ({str(error) or type(error).__name__})") from error

@@ -8,12 +8,14 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import IO, Any
 
 from etils import epath
 
-from csbp_jax.runtime import seals
+from csbp_jax.config import ConfigError
+from csbp_jax.runtime import files, seals
 
 NAME = "manifest.json"
 
@@ -26,8 +28,8 @@ def write_manifest(folder: epath.PathLike, metadata: dict[str, Any]) -> None:
       metadata: additional JSON content of the manifest.
     """
     folder = epath.Path(folder)
-    files = {name: _digest(folder / name, sync=True) for name in sorted(_files(folder))}
-    content = {"about": metadata, "files": files}
+    digests = {name: _digest(folder / name, sync=True) for name in sorted(_files(folder))}
+    content = {"about": metadata, "files": digests}
     # Not runtime.files: this also writes to buckets, flushes to the disk, and keeps the temporary file outside of the
     # directory, which holds only files that the manifest lists.
     temporary = folder.with_name(folder.name + ".manifest")
@@ -46,25 +48,31 @@ def metadata(folder: epath.PathLike) -> dict[str, Any]:
 def verify(folder: epath.PathLike) -> str | None:
     """Describe the first missing or changed file of a directory with a manifest; None if all files are intact."""
     folder = epath.Path(folder)
-    if os.path.exists(folder / NAME) and not os.path.isfile(folder / NAME):  # a pipe would be waited for
-        return f"{NAME} is not a regular file"
+    for path in pathlib.Path(folder).rglob("*"):  # all, for Orbax may open one that the manifest does not list
+        if (path.is_symlink() or not path.is_dir()) and (problem := files.kind_problem(path)):
+            return f"{path.relative_to(folder)} {problem}"
     try:
+        files.check_regular(folder / NAME, files.MAX_SMALL_BYTES)
         content = json.loads((folder / NAME).read_bytes())
         intact = content["sha256"] == seals.digest({"about": content["about"], "files": content["files"]})
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
     except FileNotFoundError:
         return f"{NAME} is missing"
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except ConfigError as error:
+        return str(error)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         intact = False
     if not intact:
         return f"{NAME} is damaged"
-    for name, expected in content["files"].items():
+    for name, (size, sha256) in listed.items():
         file = folder / name
+        if name.startswith("/") or ".." in name.split("/"):
+            return f"{NAME} names {name}, which is not in its folder"
         if not file.is_file():
             return f"{name} is missing"
-        actual = _digest(file)
-        if actual["bytes"] != expected["bytes"]:
-            return f"{name} has {actual['bytes']} bytes, not {expected['bytes']}"
-        if actual != expected:
+        if (actual := file.stat().length) != size:
+            return f"{name} has {actual} bytes, not {size}"
+        if _digest(file)["sha256"] != sha256:
             return f"{name} is damaged"
     return None
 

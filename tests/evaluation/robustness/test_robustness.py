@@ -201,9 +201,6 @@ def test_two_runs_share_examples_programs_and_a_table(run, tmp_path, monkeypatch
 LINES = {
     "": "RUN: missing; write csbp_jax robustness RUN ...",
     "RUN --only nois": "--only: there is no perturbation 'nois'; perhaps you meant noise",
-    "RUN --examples 0": "--examples: '0' is not possible",
-    "RUN --seed -1": "--seed: -1 is not possible; allowed are whole numbers from 0",
-    "RUN --margin 0": "--margin: '0' is not possible",
     "RUN RUN": "is the folder of two of these runs",
     "nowhere": "nowhere: there is no such directory",
 }

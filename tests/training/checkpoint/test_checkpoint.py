@@ -1,9 +1,11 @@
 """Checkpoints: whatever part of one is damaged, that is found; the newest whole one is used; a failure is one line."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
+import signal
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from csbp_jax.config import CheckpointError
-from csbp_jax.runtime import multihost
+from csbp_jax.runtime import multihost, preemption, seals
 from csbp_jax.training.checkpoint import checkpoint, location, manifest
 from tests.support.matching import search
 
@@ -106,11 +108,42 @@ def test_random_damages_are_all_found(saved, tmp_path, times):
     assert len(files) >= 5
 
 
-def test_a_manifest_that_is_a_pipe_is_not_waited_for(saved, tmp_path):
+def link_to(target):
+    return lambda path: path.symlink_to(target)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, link_to("/dev/zero"), link_to(".")], ids=["pipe", "device", "folder"])
+@pytest.mark.parametrize("name", ["manifest.json", "_METADATA", "d/unlisted"])
+def test_a_file_that_is_none_is_not_opened(saved, tmp_path, name, make):
     copy = shutil.copytree(saved / "11", tmp_path / "11")
-    (copy / "manifest.json").unlink()
-    os.mkfifo(copy / "manifest.json")
-    assert manifest.verify(copy) == "manifest.json is not a regular file"
+    (copy / name).unlink(missing_ok=True)
+    make(copy / name)
+    assert manifest.verify(copy) == f"{name} is not a regular file, but a folder, pipe or device"
+
+
+NOT_ITS_OWN = "manifest.json names {}, which is not in its folder"
+
+
+DAMAGED_LISTS: list[Any] = [[], 5, None, {"_METADATA": 5}, {"_METADATA": {}}]
+
+
+@pytest.mark.parametrize("listed, problem", [
+    ({"/dev/zero": {"bytes": 1, "sha256": "0"}}, NOT_ITS_OWN.format("/dev/zero")),
+    ({"d/../../x": {"bytes": 1, "sha256": "0"}}, NOT_ITS_OWN.format("d/../../x")),
+    *((other, "manifest.json is damaged") for other in DAMAGED_LISTS),
+])  # fmt: skip
+def test_a_manifest_names_files_of_its_folder(saved, tmp_path, listed, problem):
+    copy = shutil.copytree(saved / "11", tmp_path / "11")
+    content = json.loads((copy / "manifest.json").read_bytes()) | {"files": listed}
+    del content["sha256"]
+    seals.write_json(copy / "manifest.json", content)
+    assert manifest.verify(copy) == problem
+
+
+def test_a_manifest_that_is_too_large_is_not_read(saved, tmp_path):
+    copy = shutil.copytree(saved / "11", tmp_path / "11")
+    os.truncate(copy / "manifest.json", 2**26 + 1)
+    assert "manifest.json: has 67,108,865 bytes; allowed are 67,108,864" in str(manifest.verify(copy))
 
 
 @pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
@@ -138,6 +171,17 @@ def test_a_damaged_checkpoint_is_renamed_and_reported_and_the_one_before_it_is_u
     save(folder, 10, 11)  # older than the newest was
     assert location.steps(folder) == [10, 11] and aside.exists()
     equal(restore(folder)[0], at(11))
+
+
+@pytest.mark.parametrize("number, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, preemption.Stopped)])
+def test_a_signal_while_one_is_read_is_no_damage(number, raised, saved, monkeypatch):
+    async def signalled(**_):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("orbax.checkpoint._src.serialization.serialization._read_shard", signalled)
+    stopping = preemption.on_signals() if number == signal.SIGTERM else contextlib.nullcontext()
+    with pytest.raises(raised), stopping:
+        restore(saved)
 
 
 def test_if_all_are_damaged_nothing_is_changed(saved, tmp_path):

@@ -1,8 +1,11 @@
-"""The page on survival names the test of each promise, and no test that is not there."""
+"""The page on survival has the table of its record, and names the test of each promise and no test that is missing."""
 
 import ast
+import json
 import pathlib
 import re
+
+from tools import kills
 
 TESTS = pathlib.Path(__file__).parents[2]
 PAGE = TESTS.parent / "docs" / "results" / "survival" / "README.md"
@@ -20,3 +23,8 @@ def test_each_promise_has_its_tests():
     for number, _, names in rows:
         found = re.findall(r"`(test_\w+)\.(test_\w+)`", names)
         assert found and set(found) <= defined, f"R{number}: {set(found) - defined}"
+
+
+def test_the_page_has_the_table_of_the_recorded_signals():
+    record = json.loads((PAGE.parent / "kills.json").read_text())
+    assert f"\n{kills.table(record)}\n" in PAGE.read_text()

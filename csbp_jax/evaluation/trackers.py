@@ -1,0 +1,188 @@
+"""Metrics of runs in an experiment tracker: Weights & Biases, trackio, which has its interface, or MLflow.
+
+Which run of the tracker that is, and the step of its last rows, are stored in RUN/track, so that the same command
+continues where it ended.
+"""
+
+import contextlib
+import functools
+import importlib
+import os
+import pathlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+from csbp_jax.config import ConfigError, flatten, one_line
+from csbp_jax.evaluation import follow as following
+from csbp_jax.evaluation.follow import scalars, wall_time
+from csbp_jax.runtime import files, seals
+from csbp_jax.training import run_json
+from csbp_jax.training.metrics_log import Row
+
+Tracker = Literal["wandb", "mlflow", "trackio"]
+_MOST_ROWS = 500
+"""Rows per call of a tracker: what a kill may repeat."""
+_MOST_METRICS = 1000
+"""Metrics per request that MLflow allows."""
+
+
+class TrackedRun(NamedTuple):
+    """Run of a tracker.
+
+    id: by which the tracker knows it.
+    resumed: whether it has the earlier rows.
+    address: where a person finds it.
+    log: adds rows to it.
+    """
+
+    id: str
+    resumed: bool
+    address: str
+    log: Callable[[list[Row]], None]
+
+
+def track(
+    runs: str | pathlib.Path | Sequence[str | pathlib.Path],
+    to: Tracker,
+    project: str = "csbp_jax",
+    follow: bool = False,
+) -> list[str]:
+    """Log the config and every number of ``metrics.jsonl`` to a tracker, as ``KIND/NAME`` at its step.
+
+    Steps that the tracker has are not logged again when a resumed run repeats them, with the same numbers.
+
+    Args:
+      runs: folders of the runs, or one.
+      to: "wandb", "mlflow" or "trackio", which is configured as by itself (environment variables, files).
+      project: project of the tracker; MLflow's experiment.
+      follow: keep adding new rows until all runs are finished.
+
+    Returns:
+      Where each run is found in the tracker.
+
+    Raises:
+      ConfigError: not a run's folder, one without metrics, the tracker's package is not installed, the tracker refuses
+        the run, RUN/track is a link, or another process follows it.
+    """
+    if to not in get_args(Tracker):
+        raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Tracker))}")
+    addresses: dict[pathlib.Path, str] = {}
+    folders = following.follow(runs, functools.partial(_writer, to, project, addresses), follow)
+    return [addresses[folder] for folder in folders]
+
+
+def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folder: pathlib.Path) -> following.Writer:
+    def refuse() -> None:
+        raise ConfigError(f"{folder}: another process tracks this run (--to {to})") from None
+
+    config = flatten(run_json.read_config(folder, run_json.REPAIR)["config"])
+    files.check_links(folder, "track")
+    file = folder / "track" / f"{to}.json"
+    file.parent.mkdir(exist_ok=True)
+    with files.locked(file.with_suffix(".lock"), on_wait=refuse):
+        state: dict[str, Any] = {"id": "", "step": -1, "kinds": []}
+        if file.exists():
+            state = run_json.read_json(file, _is_state, "delete it, and the run is tracked as a new one")
+        open_run = _mlflow if to == "mlflow" else _wandb
+        with open_run(to, folder, project, config, state["id"]) as tracked:
+            addresses[folder] = tracked.address
+            step, kinds = (state["step"], state["kinds"]) if tracked.resumed else (-1, [])
+            while True:
+                rows = yield
+                # By step, not by number: a resumed run may write rows again, and at other steps.
+                new = [row for row in rows if row["step"] > step or (row["step"] == step and row["kind"] not in kinds)]
+                for chunk in (new[i : i + _MOST_ROWS] for i in range(0, len(new), _MOST_ROWS)):
+                    tracked.log(chunk)
+                    last = chunk[-1]["step"]
+                    kinds = [*(kinds if last == step else []), *(row["kind"] for row in chunk if row["step"] == last)]
+                    step = last
+                    seals.write_json(file, {"id": tracked.id, "step": step, "kinds": kinds})
+
+
+def _is_state(content: dict[str, Any]) -> bool:
+    match content:
+        case {"id": str(), "step": int(), "kinds": list()}:
+            return True
+    return False
+
+
+def _package(to: Tracker) -> Any:
+    try:
+        return importlib.import_module(to)
+    except ModuleNotFoundError:
+        raise ConfigError(f"--to {to}: needs the package {to}; pip install {to}") from None
+
+
+@contextlib.contextmanager
+def _wandb(to: Tracker, folder: pathlib.Path, project: str, config: dict[str, Any], known: str) -> Iterator[TrackedRun]:
+    """Open a run of W&B or of trackio, or resume the ``known`` one; a row is a row of its history, with ``seconds``.
+
+    Offline, W&B cannot resume: the run is written again from its first row, to a new folder.
+    """
+    package, name, refusal = _package(to), folder.resolve().name, ValueError
+    # Without what describes this process and machine: they may not be those that train.
+    if to == "wandb":
+        refusal = package.Error
+        options = {
+            "id": known or secrets.token_hex(8),
+            "dir": os.environ.get("WANDB_DIR", folder),
+            "reinit": "create_new",
+            "settings": package.Settings(console="off", disable_code=True, disable_git=True, x_disable_stats=True),
+        }
+    else:  # trackio knows runs by name
+        name = known or f"{name}-{secrets.token_hex(4)}"
+        options = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+    try:
+        tracked = package.init(project=project, name=name, config=config, resume="allow", **options)
+    except refusal as error:
+        raise ConfigError(f"--to {to}: {one_line(error)}") from None
+
+    def log(rows: list[Row]) -> None:
+        for row in rows:
+            values = scalars(row) | {"seconds": row["seconds"]}
+            if to == "wandb":
+                tracked.log(values | {"step": row["step"]})
+            else:
+                tracked.log(values, step=row["step"])
+
+    try:
+        if to == "wandb":
+            # W&B's own steps count rows: rows of several kinds share a training step.
+            tracked.define_metric("*", step_metric="step")
+            yield TrackedRun(tracked.id, tracked.resumed, tracked.url or str(tracked.settings.sync_dir), log)
+        else:
+            yield TrackedRun(name, bool(known), f"project {project}, run {name}", log)
+    finally:
+        tracked.finish()
+
+
+@contextlib.contextmanager
+def _mlflow(
+    to: Tracker, folder: pathlib.Path, project: str, config: dict[str, Any], known: str
+) -> Iterator[TrackedRun]:
+    """Open a run of MLflow, or resume the ``known`` one; fields of the config are its parameters."""
+    mlflow = _package(to)
+    entities = mlflow.entities
+
+    def log(rows: list[Row]) -> None:
+        metrics = [
+            entities.Metric(name, value, round(1000 * wall_time(folder, row)), row["step"])
+            for row in rows
+            for name, value in scalars(row).items()
+        ]
+        for start in range(0, len(metrics), _MOST_METRICS):
+            client.log_batch(run_id, metrics=metrics[start : start + _MOST_METRICS])
+        if rows[-1]["kind"] == "result":
+            client.set_terminated(run_id)
+
+    try:
+        client, run_id = mlflow.MlflowClient(), known
+        if not known:
+            experiment = client.get_experiment_by_name(project)
+            experiment_id = experiment.experiment_id if experiment else client.create_experiment(project)
+            run_id = client.create_run(experiment_id, run_name=folder.resolve().name).info.run_id
+            client.log_batch(run_id, params=[entities.Param(name, str(value)) for name, value in config.items()])
+        yield TrackedRun(run_id, bool(known), f"{mlflow.get_tracking_uri()} run {run_id}", log)
+    except mlflow.exceptions.MlflowException as error:
+        raise ConfigError(f"--to mlflow: {one_line(error)}") from None

@@ -1,0 +1,27 @@
+"""Names that JAX keeps to itself, and that a new version may move, in this file alone; tyro's are in cli/options.py.
+
+tests/runtime/test_private.py says what to do when one has moved.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jax
+
+
+def backend_of_jax() -> str | None:
+    """Return the name of JAX's backend, or None while it has none; JAX's public functions would start it."""
+    import jax
+    from jax._src import xla_bridge
+
+    return jax.default_backend() if xla_bridge.backends_are_initialized() else None
+
+
+def counts_of_program(device: "jax.Device", program: Any) -> dict[str, float]:
+    """Return what XLA counts in a program in HLO, as ``Lowered.cost_analysis`` does on a CPU; none if it has moved."""
+    try:
+        from jaxlib._jax import hlo_module_cost_analysis
+    except ImportError:
+        return {}
+    counts: dict[str, float] = hlo_module_cost_analysis(device.client, program.as_hlo_module())
+    return counts

@@ -1,1 +1,0 @@
-"""Studies of what CSBP promises its users, on data below the ceiling."""

@@ -1,1 +1,0 @@
-"""Study of whether CSBP improves any method of training spiking networks."""

@@ -1,1 +1,0 @@
-"""Time to accuracy and Lyapunov exponents over learning rates, with sub-steps of the task's own gradient."""

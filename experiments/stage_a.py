@@ -1,0 +1,304 @@
+"""Train the runs of docs/results/stage_a/plan.md: CSBP against plain backpropagation, tuned alike, on small pictures.
+
+    python -m experiments.stage_a [--worker 0 --workers 1] [--data-dir data] [--out docs/results/stage_a/runs.jsonl]
+
+CIFAR-10 must have been prepared (make data DATASET=cifar10). Each finished run is a row of the file; a run that is
+there is not repeated, so that the command goes on where it ended, also on another machine. Workers share the draws.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from csbp_jax import configs, data, learner, losses, models
+from csbp_jax.config import Chaos, Config, Data, Model, Neuron, Optimizer
+from csbp_jax.data.device import augment
+from csbp_jax.learner import State, optimizer
+from csbp_jax.runtime.hardware import compiler_options, run_once_options
+from experiments import study
+
+SIDE, PADDING, BATCH, EVAL_BATCH = 16, 2, 64, 500
+SCREEN, FULL = 10, 30
+"""Epochs of a run that screens a setting, and of all others."""
+DRAWS, SETTINGS, OFF, LAST, SEEDS, UNTUNED = 6, 8, 2, 2, 3, 6
+"""Draws; settings of a draw; how many of them are without the term; how many are trained in full; test seeds of a
+choice; seeds of an untuned arm."""
+ARMS = {"plain": "chaos", "CSBP": "chaos", "drift": "drift"}
+"""Arms, and the term of each; that of plain has no strength."""
+TESTED = ("test", "untuned")
+"""Roles whose runs are tested after each epoch."""
+TAPS = ("conv1.membrane", "fc1.dense")
+RELEASED_PULL = 15.0 / 4
+"""The released z0 is a mean over 64 and 1,024 channels; over a quarter of them, a quarter pulls each channel alike."""
+MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32).reshape(1, 1, 1, 1, 3)
+STD = np.array([0.2470, 0.2435, 0.2616], np.float32).reshape(1, 1, 1, 1, 3)
+
+
+class Setting(NamedTuple):
+    """What the settings of a draw differ in; ``ratio`` is that of the term's gradient to the task's at step 0."""
+
+    lr: float
+    weight_decay: float
+    width: float
+    ratio: float
+    end: float
+    """z at the end of training over z0."""
+
+
+class Run(NamedTuple):
+    """One training, by what determines its numbers."""
+
+    term: str
+    z0: float
+    lr: float
+    weight_decay: float
+    width: float
+    end: float
+    epochs: int
+    seed: int
+
+
+class Job(NamedTuple):
+    """A run and its part in the plan."""
+
+    role: str
+    draw: int | None
+    arm: str
+    setting: int | None
+    run: Run
+
+
+Splits = dict[str, tuple[jax.Array, jax.Array]]
+
+
+def settings(draw: int) -> list[Setting]:
+    """The settings of a draw, the same for all arms; the term is off in the first ``OFF``."""
+    generator = np.random.default_rng([2024, draw])
+
+    def log_uniform(low: float, high: float) -> NDArray[np.float64]:
+        return np.exp(generator.uniform(np.log(low), np.log(high), SETTINGS))
+
+    ranges = {
+        "lr": (0.03, 0.3),
+        "weight_decay": (1e-4, 2e-3),
+        "width": (0.5, 2),
+        "ratio": (0.01, 1),
+        "end": (1e-3, 0.3),
+    }
+    columns = {name: log_uniform(*ends) for name, ends in ranges.items()}
+    columns["ratio"][:OFF] = 0
+    return [Setting(*(float(f"{value:.4g}") for value in row)) for row in zip(*columns.values(), strict=True)]
+
+
+def make_config(run: Run) -> Config:
+    """CNN7 with TEBN at a quarter of its width, on 16x16 pictures, with both taps of the released script."""
+    return Config(
+        seed=run.seed,
+        epochs=run.epochs,
+        batch_size=BATCH,
+        data=Data(name="cifar10"),
+        model=Model(
+            "cnn7", (SIDE, SIDE, 3), time_steps=2, width=0.25, norm="tebn", neuron=Neuron(surrogate_param=run.width)
+        ),
+        chaos=Chaos(
+            z0=(run.z0,),
+            beta=run.end ** (1 / run.epochs),
+            taps=TAPS,
+            cut=(-10.0, 9.9),
+            term=run.term,  # type: ignore[arg-type]
+        ),
+        optimizer=Optimizer("sgd", lr=run.lr, momentum=0.9, weight_decay=run.weight_decay),
+    )
+
+
+def load(data_dir: str) -> Splits:
+    """Pictures ``[N, 16, 16, 3]``, means of 2x2 pixels, and labels of 45,000, 5,000 and 10,000 examples."""
+    splits = data.load(configs.load("cifar10_small"), data_dir)
+    arrays = {name: study.all_records(source) for name, source in splits.items()}
+    return {
+        name: (jnp.asarray(x.reshape(-1, SIDE, 2, SIDE, 2, 3).mean((2, 4)).round().astype(np.uint8)), jnp.asarray(y))
+        for name, (x, y) in arrays.items()
+    }
+
+
+def normalised(x: jax.Array) -> jax.Array:
+    return (x.astype(jnp.float32) / 255 - MEAN) / STD
+
+
+def augmented(state: State, x: jax.Array) -> jax.Array:
+    """Crop and flip pictures ``[B, 1, 16, 16, 3]`` at random."""
+    crop_key, flip_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1))
+    x = augment.per_example(lambda key, x: augment.crop(key, x, PADDING))(crop_key, x)
+    return augment.per_example(augment.flip)(flip_key, x)
+
+
+class Functions(NamedTuple):
+    """Compiled functions of a run; the steps take the whole split and the rows of a batch."""
+
+    init: Callable[[jax.Array], State]
+    step: Callable[..., tuple[State, dict[str, Any]]]
+    evaluate: Callable[..., dict[str, jax.Array]]
+    norms: Callable[..., dict[str, jax.Array]]
+
+
+def functions(config: Config, steps_per_epoch: int) -> Functions:
+    tx = optimizer.build(config.optimizer, config.epochs, steps_per_epoch)
+    model, loss = models.build(config.model), losses.build(config.loss)
+    recipe = learner.make_recipe(model, tx, loss, config, steps_per_epoch)
+
+    def batch(state: State, x: jax.Array, y: jax.Array, rows: jax.Array) -> learner.Batch:
+        return {"x": normalised(augmented(state, x[rows][:, None])), "y": y[rows]}
+
+    def step(state: State, x: jax.Array, y: jax.Array, rows: jax.Array) -> tuple[State, dict[str, Any]]:
+        state, metrics = learner.train_step(recipe, state, batch(state, x, y, rows))
+        return state, {name: metrics[name] for name in ("task_loss", "accuracy", "bad_steps")}
+
+    def evaluate(state: State, x: jax.Array, y: jax.Array, rows: jax.Array) -> dict[str, jax.Array]:
+        x = normalised(x[rows][:, None])
+        return learner.eval_step(recipe, state, {"x": x, "y": y[rows], "mask": jnp.ones(len(rows), bool)})
+
+    def norms(state: State, x: jax.Array, y: jax.Array, rows: jax.Array) -> dict[str, jax.Array]:
+        return learner.gradient_norms(learner.gradients(recipe, state, batch(state, x, y, rows)))
+
+    return Functions(
+        jax.jit(lambda key: learner.init(recipe, key), compiler_options=run_once_options()),
+        jax.jit(step, donate_argnums=0, compiler_options=compiler_options()),
+        jax.jit(evaluate, compiler_options=compiler_options()),
+        jax.jit(norms, compiler_options=run_once_options()),
+    )
+
+
+def order(seed: int, epoch: int, count: int) -> NDArray[np.int32]:
+    """Rows of the batches of an epoch ``[steps, B]``; the last, smaller batch is dropped."""
+    rows = np.random.default_rng([seed, epoch]).permutation(count)[: count // BATCH * BATCH]
+    return rows.astype(np.int32).reshape(-1, BATCH)
+
+
+def train(run: Run, splits: Splits, tested: bool) -> dict[str, list[float]]:
+    """Train; return mean task loss and accuracy (%) of each epoch, and accuracy and loss of validation (and test)."""
+    x, y = splits["train"]
+    of_run = functions(make_config(run), len(y) // BATCH)
+    state = of_run.init(jax.random.key(run.seed))
+    history: dict[str, list[float]] = {}
+    for epoch in range(run.epochs):
+        metrics = []
+        for rows in order(run.seed, epoch, len(y)):
+            state, values = of_run.step(state, x, y, rows)
+            metrics.append(values)
+        means = jax.tree.map(lambda *values: float(np.mean(values)), *jax.device_get(metrics))
+        row = {"train_loss": means["task_loss"], "train_accuracy": 100 * means["accuracy"], "bad": means["bad_steps"]}
+        for split in ("validation", "test")[: 1 + tested]:
+            sums = evaluate(of_run, state, *splits[split])
+            row |= {f"{split}_loss": sums["loss"] / sums["count"], split: 100 * sums["correct"] / sums["count"]}
+        for name, value in row.items():
+            history.setdefault(name, []).append(float(f"{value:.6g}"))
+    return history
+
+
+def evaluate(of_run: Functions, state: State, x: jax.Array, y: jax.Array) -> dict[str, float]:
+    batches = np.arange(len(y), dtype=np.int32).reshape(-1, EVAL_BATCH)
+    sums = jax.device_get([of_run.evaluate(state, x, y, rows) for rows in batches])
+    return {name: float(np.sum([row[name] for row in sums])) for name in sums[0]}
+
+
+def strength(setting: Setting, seed: int, splits: Splits) -> float:
+    """The z0 of both taps at which the chaos term's gradient has ``ratio`` times the task's norm at step 0.
+
+    The norms are means over the first eight batches. The drift takes the same z0: it has the same pull at h = 0.
+    """
+    x, y = splits["train"]
+    unit = Run("chaos", 1.0, setting.lr, setting.weight_decay, setting.width, setting.end, FULL, seed)
+    of_run = functions(make_config(unit), len(y) // BATCH)
+    state = of_run.init(jax.random.key(seed))
+    norms = [jax.device_get(of_run.norms(state, x, y, rows)) for rows in order(seed, 0, len(y))[:8]]
+    ratio = np.mean([n["task"] for n in norms]) / np.mean([n["chaos"] for n in norms])
+    return float(f"{setting.ratio * ratio:.4g}")
+
+
+def jobs_of_draw(draw: int, splits: Splits, rows: dict[Run, Any], strengths: dict[int, float]) -> Iterator[Job]:
+    """The jobs of a draw in order; later ones depend on ``rows``, which the caller fills.
+
+    ``strengths`` are the z0 of settings that are known already.
+    """
+    seed, drawn = 100 + draw, settings(draw)
+    z0 = [
+        strengths[number] if number in strengths else strength(setting, seed, splits) if setting.ratio else 0.0
+        for number, setting in enumerate(drawn)
+    ]
+
+    def run(arm: str, number: int, epochs: int, seed: int) -> Run:
+        setting = drawn[number]
+        if arm == "plain" or not z0[number]:  # without the term all arms are the same run, which is trained once
+            return Run("chaos", 0.0, setting.lr, setting.weight_decay, setting.width, 1.0, epochs, seed)
+        return Run(ARMS[arm], z0[number], *setting[:3], setting.end, epochs, seed)
+
+    def validation(arm: str, number: int, epochs: int) -> float:
+        accuracy: float = rows[run(arm, number, epochs, seed)]["measures"]["validation"][-1]
+        return accuracy
+
+    chosen: dict[str, int] = {}
+    for arm in ARMS:
+        for number in range(SETTINGS):
+            yield Job("screen", draw, arm, number, run(arm, number, SCREEN, seed))
+        ranked = sorted(range(SETTINGS), key=lambda number: -validation(arm, number, SCREEN))
+        for number in ranked[:LAST]:
+            yield Job("tune", draw, arm, number, run(arm, number, FULL, seed))
+        chosen[arm] = max(ranked[:LAST], key=lambda number: validation(arm, number, FULL))
+    for test_seed in range(1000 + 10 * draw, 1000 + 10 * draw + SEEDS):
+        for arm, number in chosen.items():
+            yield Job("test", draw, arm, number, run(arm, number, FULL, test_seed))
+
+
+def untuned_jobs(seed: int) -> Iterator[Job]:
+    """The released settings, with and without the term."""
+    for arm, z0, end in (("plain", 0.0, 1.0), ("CSBP", RELEASED_PULL, 0.98**200)):
+        yield Job("untuned", None, arm, None, Run("chaos", z0, 0.1, 5e-4, 1.0, end, FULL, seed))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worker", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--out", type=pathlib.Path, default=study.RESULTS / "stage_a" / "runs.jsonl")
+    options = parser.parse_args()
+    written = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    rows = {Run(**row["run"]): row for row in written}
+    known = {Job(**{name: row[name] for name in Job._fields} | {"run": Run(**row["run"])}) for row in written}
+    splits = load(options.data_dir)
+
+    def jobs() -> Iterator[Job]:
+        for draw in range(options.worker, DRAWS, options.workers):
+            of_draw = [job for job in known if job.draw == draw and job.arm == "CSBP"]
+            strengths = {job.setting: job.run.z0 for job in of_draw if job.setting is not None}
+            yield from jobs_of_draw(draw, splits, rows, strengths)
+        for seed in range(2000 + options.worker, 2000 + UNTUNED, options.workers):
+            yield from untuned_jobs(seed)
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for job in jobs():
+        if job in known:
+            continue
+        start = time.process_time()
+        measures = rows[job.run]["measures"] if job.run in rows else train(job.run, splits, job.role in TESTED)
+        origin = study.provenance("python -m experiments.stage_a")
+        row = job._asdict() | {"run": job.run._asdict(), "measures": measures}
+        row |= {"cpu_seconds": round(time.process_time() - start)} | {
+            name: origin[name] for name in ("commit", "versions", "machine")
+        }
+        rows[job.run] = row
+        with options.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(*job[:4], {name: values[-1] for name, values in measures.items()}, row["cpu_seconds"], flush=True)
+
+
+if __name__ == "__main__":
+    main()

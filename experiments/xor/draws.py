@@ -1,0 +1,143 @@
+"""Repeat the tuning of docs/results/xor_tuned over several draws of its settings, by its draws_plan.md.
+
+    python -m experiments.xor.draws [--out docs/results/xor_tuned] [--draws 8] [--tuning 256] [--starts 1024]
+
+Writes ``draws.json`` and ``draws.md``. Finished tries are read from ``draws.json`` and not repeated.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csbp_jax.runtime.files import write_text
+from experiments import study
+from experiments.statistics import best_weights, percent_text, student_dict
+from experiments.study import Content
+from experiments.xor.tuned import COMPARED, draw_settings, solved_in_blocks
+
+MODULE = "python -m experiments.xor.draws"
+NAMES = ("CSBP", "plain backpropagation", "drift")
+SEEDS, SEEDS_OF_DRAW = 1_000_000, 10_000
+"""The first seed of draw 0, and the distance between draws; test starts follow tuning starts."""
+TRIES, MARGIN = (4, 11, 24), 0.02
+SEEN = 4
+"""Draws that were looked at before the plan."""
+
+
+def run(draw: int, content: Content, file: pathlib.Path) -> None:
+    """Tune the conditions over the settings of a draw, try by try, and test each at its best."""
+    settings = draw_settings(content["tries"], seed=draw)
+    seeds = SEEDS + draw * SEEDS_OF_DRAW + np.arange(content["tuning"] + content["starts"])
+    tuning, test = np.split(seeds, [content["tuning"]])
+    for name in NAMES:
+        result = content["draws"].setdefault(str(draw), {}).setdefault(name, {"tuning": []})
+        for setting in settings[len(result["tuning"]) :]:
+            result["tuning"].append(float(solved_in_blocks(COMPARED[name], setting, tuning, content["steps"]).mean()))
+            study.store(file, content, MODULE)
+        if "share" not in result:
+            chosen = settings[int(np.argmax(result["tuning"]))]
+            result["share"] = float(solved_in_blocks(COMPARED[name], chosen, test, content["steps"]).mean())
+            study.store(file, content, MODULE)
+        print(f"draw {draw}, {name:22} {result['share']:.3f}", flush=True)
+
+
+def best_of_tries(shares: NDArray[Any], tries: int, samples: int = 10_000) -> Content:
+    """Expected best share of a number of tries, over settings drawn at random.
+
+    Args:
+      shares: of the tuning starts, ``[conditions, settings]``, as :data:`NAMES`.
+      samples: bootstrap samples of the settings, the same for all conditions.
+
+    Returns:
+      ``{"best": [conditions], "minus CONDITION": {mean, low, high}}``: the best of each, and CSBP minus the others with
+      the 95 % interval of the samples.
+    """
+    weights = best_weights(shares.shape[1], tries)
+    index = np.random.default_rng(0).integers(shares.shape[1], size=(samples, shares.shape[1]))
+    best, sampled = np.sort(shares) @ weights, np.sort(shares[:, index]) @ weights
+    result: Content = {"best": best.tolist()}
+    for other, name in enumerate(NAMES[1:], start=1):
+        low, high = np.quantile(sampled[0] - sampled[other], (0.025, 0.975))
+        result[f"minus {name}"] = {"mean": best[0] - best[other], "low": float(low), "high": float(high)}
+    return result
+
+
+def analyse(draws: Content) -> Content:
+    """The plan's numbers, of all draws and of those before and from :data:`SEEN` on."""
+    groups = {"all": [*draws], "seen before": [*draws][:SEEN], "new": [*draws][SEEN:]}
+    result: Content = {}
+    for group, members in ((group, members) for group, members in groups.items() if members):
+        shares = np.array([np.concatenate([draws[draw][name]["tuning"] for draw in members]) for name in NAMES])
+        tests = {name: np.array([draws[draw][name]["share"] for draw in members]) for name in NAMES}
+        result[group] = {
+            "best of": {str(n): best_of_tries(shares, n) for n in TRIES if n <= shares.shape[1]},
+            "tests": {f"minus {name}": student_dict(tests["CSBP"] - tests[name]) for name in NAMES[1:]},
+        }
+    return result
+
+
+def verdict(interval: Content) -> str:
+    """The plan's word for the primary interval."""
+    if interval["low"] > 0:
+        return "CSBP trains better"
+    return "equal" if max(abs(interval["low"]), abs(interval["high"])) < MARGIN else "not decided"
+
+
+def page(content: Content) -> str:
+    """The tables: expected best over settings, and the tests of each draw."""
+    others = [f"minus {name}" for name in NAMES[1:]]
+    rows, analysis = [], content["analysis"]
+    for group, numbers in analysis.items():
+        for tries, cell in numbers["best of"].items():
+            shares = [f"{100 * share:.1f}" for share in cell["best"]]
+            rows.append([group, tries, *shares, *(percent_text(cell[other], "+") for other in others)])
+    tests = []
+    for draw, result in content["draws"].items():
+        csbp, *rest = (100 * result[name]["share"] for name in NAMES)
+        tests.append([draw, *(f"{share:.1f}" for share in (csbp, *rest)), *(f"{csbp - share:+.1f}" for share in rest)])
+    for group, numbers in analysis.items():
+        tests.append([f"mean, {group}", "", "", "", *(percent_text(numbers["tests"][other], "+") for other in others)])
+    heads = [*NAMES, *(f"CSBP {other}, points" for other in others)]
+    primary = [*analysis["all"]["best of"].values()][-1][others[0]]
+    return f"""# XOR over draws of settings: the tables
+
+By the [plan](draws_plan.md), made by `python -m experiments.xor.draws`; `draws.json` holds every share. Draws 0 to
+{SEEN - 1} were looked at before the plan ("seen before"), the others were not ("new").
+
+Expected best share of a number of tries on the tuning starts (%); 95 % intervals of the bootstrap over settings.
+
+{study.table(["draws", "tries", *heads], rows)}
+
+Shares at the chosen settings on {content["starts"]} fresh starts (%); 95 % intervals of Student's t over draws.
+
+{study.table(["draw", *heads], tests)}
+
+Verdict of the plan, over settings: **{verdict(primary)}**.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = study.make_parser(__doc__, "xor_tuned")
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--tries", type=int, default=24)
+    parser.add_argument("--tuning", type=int, default=256)
+    parser.add_argument("--starts", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=5000)
+    options = parser.parse_args(arguments)
+    if options.draws * options.tries < TRIES[0]:
+        parser.error(f"--draws, --tries: {TRIES[0]} settings or more in all, of which the best is expected")
+    file = options.out / "draws.json"
+    sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "steps")}
+    content = study.resume(parser, file, sizes, {"draws": {}})
+    for draw in range(options.draws):
+        run(draw, content, file)
+    content["analysis"] = analyse(content["draws"])
+    study.store(file, content, MODULE)
+    write_text(options.out / "draws.md", page(content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The order of the runs of stage A, and one run on noise."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import stage_a
+
+NOISE = {
+    name: (
+        jnp.asarray(np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), np.uint8)),
+        jnp.arange(count) % 10,
+    )
+    for name, count in {"train": 130, "validation": 500, "test": 500}.items()
+}
+
+
+def test_settings_are_shared_by_the_arms_and_off_in_two_of_eight() -> None:
+    rows: dict[stage_a.Run, Any] = {}
+    jobs = []
+    strengths = {n: 3.0 for n, setting in enumerate(stage_a.settings(1)) if setting.ratio}
+    for job in stage_a.jobs_of_draw(1, {}, rows, strengths):
+        # CSBP is best in its third setting, the others in their first.
+        best = 2 if job.arm == "CSBP" else 0
+        rows[job.run] = {"measures": {"validation": [80.0 if job.setting == best else 70.0 - (job.setting or 0)]}}
+        jobs.append(job)
+    screened = {arm: [job.run for job in jobs if (job.role, job.arm) == ("screen", arm)] for arm in stage_a.ARMS}
+    plain, csbp, drift = screened.values()
+    assert plain[:2] == csbp[:2] == drift[:2] and plain[2:] != csbp[2:]
+    assert all(run._replace(term="drift") == other for run, other in zip(csbp[2:], drift[2:], strict=True))
+    assert all(run._replace(z0=0.0, end=1.0) == other for run, other in zip(csbp, plain, strict=True))
+    tested = [job for job in jobs if job.role == "test"]
+    assert [(job.arm, job.setting) for job in tested] == 3 * [("plain", 0), ("CSBP", 2), ("drift", 0)]
+    assert len({job.run.seed for job in tested}) == 3 and len(jobs) == 3 * (8 + 2 + 3)
+
+
+@pytest.mark.slow
+def test_a_run_reports_each_epoch_and_the_pull_at_its_start() -> None:
+    setting = stage_a.settings(0)[2]
+    z0 = stage_a.strength(setting, 0, NOISE)
+    run = stage_a.Run("chaos", z0, *setting[:3], setting.end, 2, 0)
+    measures = stage_a.train(run, NOISE, tested=True)
+    assert {len(values) for values in measures.values()} == {2} and measures["bad"] == [0, 0]
+    assert abs(measures["test"][-1] - 10) < 6  # noise cannot be learned
+    of_run = stage_a.functions(stage_a.make_config(run), 2)
+    rows = stage_a.order(0, 0, 130)
+    norms = [of_run.norms(of_run.init(jax.random.key(0)), *NOISE["train"], batch) for batch in rows]
+    task, chaos = (sum(float(norm[name]) for norm in norms) for name in ("task", "chaos"))
+    np.testing.assert_allclose(chaos / task, setting.ratio, rtol=1e-3)

@@ -1,0 +1,31 @@
+"""Names that JAX and tyro keep to themselves are still there (csbp_jax/runtime/private.py, csbp_jax/cli/options.py).
+
+Where one has moved with a new version, look it up in that version's source: tyro's errors in ``tyro/_errors.py``,
+whether JAX has started in ``jax/_src/xla_bridge.py``, and the counts of a program in what
+``jax.stages.Lowered.cost_analysis`` calls. Change these two files alone. If there is none any more, a command line's
+mistake ends in tyro's own text, a late ``deterministic`` is not refused, and operations are not counted on GPUs.
+"""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from csbp_jax.cli import main
+from csbp_jax.runtime import private
+
+
+def test_the_errors_of_a_command_line_are_described(capsys):
+    assert main.main(["train", "digits", "--optimizer.nme", "sgd"]) == 2
+    assert capsys.readouterr().err.startswith("csbp_jax: --optimizer.nme sgd: there is no such option; perhaps you")
+
+
+def test_whether_jax_has_started_is_known():
+    jnp.ones(2).block_until_ready()
+    assert private.backend_of_jax() == jax.default_backend()
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_the_operations_of_a_program_are_counted(size):
+    lowered = jax.jit(jnp.dot).lower(jnp.ones((size, size)), jnp.ones((size, size)))
+    counts = private.counts_of_program(jax.local_devices(backend="cpu")[0], lowered.compiler_ir("hlo"))
+    assert counts["flops"] == 2 * size**3 and counts == lowered.cost_analysis()

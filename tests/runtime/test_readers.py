@@ -1,0 +1,62 @@
+"""What reads files of others refuses a pipe, a device and a file that is too large, before it opens them."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from csbp_jax.config import ConfigError
+from csbp_jax.data.events import spoken_digits
+from csbp_jax.evaluation import html_report, recorded
+from csbp_jax.runtime import files
+from csbp_jax.sweep import chunks
+from csbp_jax.training import metrics_log, plugin_file, run_json
+from csbp_jax.training.checkpoint import location
+from csbp_jax.weights import user_table
+
+OWN = {"parts": ["model"], "file": "a.py", "sha256": "0"}
+SMALL, LARGE = files.MAX_SMALL_BYTES, files.MAX_BYTES
+READERS: dict[str, tuple[Any, int]] = {
+    "config.json": (run_json.read_config, SMALL),
+    "result.json": (run_json.read_result, SMALL),
+    "metrics.jsonl": (lambda folder: metrics_log.read_rows(folder / "metrics.jsonl"), LARGE),
+    "robustness.json": (lambda folder: files.read_json(folder / "robustness.json"), SMALL),
+    "experiment.py": (lambda folder: plugin_file.reload(folder, OWN, True, None), SMALL),
+    "chunks/000000.json": (lambda folder: chunks.read_results(folder, 1), LARGE),
+    "settings.csv": (lambda folder: html_report._parsed(folder / "settings.csv", list), SMALL),
+    "series.csv": (lambda folder: recorded.read(folder / "series.csv"), LARGE),
+    "table.json": (lambda folder: user_table.read(folder / "table.json"), SMALL),
+    "recordings/0_a_0.wav": (lambda folder: spoken_digits.checksum(folder / "recordings"), LARGE),
+}
+# A figure that is no file is left out, and checkpoints that are none are none.
+ONLY_TOO_LARGE: dict[str, tuple[Any, int]] = {
+    "figures/x.png": (lambda folder: list(html_report._figures(folder)), SMALL),
+    "checkpoints": (location.checkpoint_dir, SMALL),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_endless_wait():
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize("name", READERS)
+def test_a_pipe_or_a_device_is_not_opened(name, make, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    make(tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path / name}: is not a regular file, but a folder, pipe or device"):
+        READERS[name][0](tmp_path)
+
+
+@pytest.mark.parametrize("name", [*READERS, *ONLY_TOO_LARGE])
+def test_a_file_that_is_too_large_is_not_read(name, tmp_path):
+    read, most = (READERS | ONLY_TOO_LARGE)[name]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, most + 1)  # sparse
+    with pytest.raises(ConfigError, match=rf"^{tmp_path / name}: has {most + 1:,} bytes; allowed are {most:,}; "):
+        read(tmp_path)

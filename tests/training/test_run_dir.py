@@ -1,0 +1,123 @@
+"""The directory of a run in training: links in it are refused, and so is a save once it was moved or deleted."""
+
+import shutil
+from typing import Any
+
+import pytest
+
+from csbp_jax import sweep
+from csbp_jax.cli import main
+from csbp_jax.config import CheckpointError, ConfigError, to_json
+from csbp_jax.runtime.preemption import Stop
+from csbp_jax.sweep import driver
+from csbp_jax.sweep.grid import Shard
+from csbp_jax.training import run_dir
+from tests.support import shared_programs, small_sweep
+from tests.support.small_run import SMALL, run
+from tests.support.small_sweep import QUIET, untrained
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_compilation_per_config():
+    with shared_programs.patched():
+        yield
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder of the user's that a link leads to, with what training could delete or overwrite."""
+    folder = tmp_path / "own"
+    (folder / "77.gone").mkdir(parents=True)
+    for name in ("77.gone/f", "training.png", "accuracy.png", "000000.json"):
+        (folder / name).write_text("precious")
+    yield folder
+    assert {path.read_text() for path in folder.rglob("*") if path.is_file()} == {"precious"}
+    assert len(list(folder.rglob("*"))) == 5
+
+
+@pytest.mark.parametrize("name", run_dir.FOLDERS)
+def test_training_does_not_go_on_through_a_link(name, own, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / name).symlink_to(own)
+    message = rf"r/{name}: is a link, and results would be written where it leads; remove it$"
+    with pytest.raises(ConfigError, match=message), run_dir.open_run(tmp_path, to_json(SMALL), "r", False, QUIET()):
+        pass
+
+
+def test_a_run_and_a_sweep_with_links_end_with_code_2(own, tmp_path, capsys, monkeypatch):
+    words = ["--epochs", "1", "--batch-size", "512", "--model.features", "2", "2", "--model.time-steps", "2"]
+    words += ["--name", "x", "--runs", str(tmp_path / "runs")]
+    for folder in (tmp_path / "runs" / "x", tmp_path / "sweeps" / "x"):
+        folder.mkdir(parents=True)
+        (folder / "figures").symlink_to(own)
+    assert main.main(["train", "digits", *words]) == 2
+    monkeypatch.setattr(driver, "train", untrained)
+    words[-2:] = ["--sweeps", str(tmp_path / "sweeps"), "--grid", "seed=0:2"]
+    assert main.main(["sweep", "digits", *words]) == 2
+    assert capsys.readouterr().err.count("x/figures: is a link") == 2
+
+
+def test_neither_a_shard_nor_the_best_goes_where_a_link_leads(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "train", untrained)
+    axes: dict[str, list[Any]] = {"chaos.z0": [0.0, 1.0], "seed": [0]}
+    small_sweep.run(tmp_path, axes)
+    (tmp_path / "s" / "best-seeds-1-2").symlink_to(own)
+    with pytest.raises(ConfigError, match=r"s/best-seeds-1-2: is a link"):
+        sweep.best(tmp_path / "s", 2, console=QUIET())
+    (tmp_path / "s" / "shards").mkdir()
+    (tmp_path / "s" / "shards" / "0-of-2").symlink_to(own)
+    with pytest.raises(ConfigError, match=r"s/shards/0-of-2: is a link"):
+        sweep.run_shard(small_sweep.SMALL, axes, Shard(0, 2), name="s", root=tmp_path, console=QUIET())
+
+
+class Then(Stop):
+    """Requests nothing, but calls a function when a run has looked for a request ``times`` times."""
+
+    def __init__(self, times, function):
+        super().__init__()
+        self.times, self.function = times, function
+
+    @property
+    def code(self):
+        self.times -= 1
+        if self.times == 0:
+            self.function()
+        return None
+
+
+def replaced(folder):
+    folder.rename(folder.with_name("moved"))
+    folder.mkdir()
+
+
+def emptied(folder):
+    """As ``rm -r`` does that meets a save."""
+    shutil.copytree(folder, folder.with_name("moved"))
+    for path in folder.iterdir():
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+GONE = {
+    "deleted": lambda folder: shutil.rmtree(folder.rename(folder.with_name("moved"))),
+    "moved": lambda folder: folder.rename(folder.with_name("moved")),
+    "replaced": replaced,
+    "emptied": emptied,
+}
+# Within the first epoch, after its save, and in the final test, which nothing is saved after.
+TIMES = (2, 5, 11)
+
+
+# Of TensorStore's threads, whose save has failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("how", GONE)
+def test_a_run_whose_directory_has_gone_ends_at_the_next_save(how, times, tmp_path):
+    folder = tmp_path / "r"
+    stop = Then(times, lambda: GONE[how](folder))
+    with pytest.raises(CheckpointError, match=r"r: was moved or deleted while it trained, and nothing more is saved; "):
+        run(SMALL, tmp_path, name="r", stop=stop)
+    assert stop.times <= 0
+    assert not folder.exists() or not list(folder.iterdir())
+    if how == "moved":
+        (tmp_path / "moved").rename(folder)
+        assert run(SMALL, tmp_path, name="r")[0]["last"]["epoch"] == SMALL.epochs
