@@ -6,7 +6,8 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from csbp_jax.config.forms import flatten
+from csbp_jax.config.errors import ConfigError, suggestion
+from csbp_jax.config.forms import flatten, replaced
 from csbp_jax.config.ranges import Range
 from csbp_jax.config.rules import RULES, Rule, refusal
 from csbp_jax.config.schema import Config
@@ -56,6 +57,37 @@ def check(config: Config) -> Config:
         check_value(name, flat[name], hint)
     check_rules(RULES, flat)
     return config
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return the config with other values, checked; see :meth:`csbp_jax.config.Config.replace`."""
+    for name, value in changes.items():
+        if tap := name.removeprefix("chaos.z0.") if name.startswith("chaos.z0.") else "":
+            name, value = "chaos.z0", _strengths(config, tap, value)
+        if name not in HINTS:
+            raise ConfigError(f"{name}: there is no such field; {suggestion(name, HINTS)}")
+        config = replaced(config, name, _converted(value, HINTS[name]))
+    return check(config)
+
+
+def _strengths(config: Config, tap: str, value: float) -> tuple[float, ...]:
+    """Return the strengths of all taps, with another one at ``tap``."""
+    taps, z0 = config.chaos.taps, config.chaos.z0
+    if tap not in taps:
+        raise ConfigError(f"chaos.z0.{tap}: there is no such tap; {suggestion(tap, taps)}")
+    strengths = dict(zip(taps, z0 if len(z0) > 1 else z0 * len(taps), strict=True)) | {tap: value}
+    return tuple(strengths.values())
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """Return a value of NumPy or JSON, or a single one of several, as the field's type has it."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    kinds = get_args(kind) if types.NoneType in get_args(kind) else (kind,)
+    value = value.tolist() if hasattr(value, "tolist") else value
+    for several in (k for k in kinds if get_origin(k) is tuple and value is not None):
+        items = value if isinstance(value, tuple | list) else (value,)
+        return tuple(_converted(item, get_args(several)[0]) for item in items)
+    return float(value) if float in kinds and isinstance(value, int) and _fits(value, float) else value
 
 
 def check_rules(rules: Iterable[Rule], values: Mapping[str, Any]) -> None:
