@@ -8,6 +8,7 @@ import dataclasses
 import math
 from typing import Annotated, Any, Literal
 
+from csbp_jax.config import forms, validation
 from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
 MAX_DEPTH = 1000
@@ -364,12 +365,17 @@ class Config:
         Raises:
           ConfigError: there is no such field, or a value is not allowed.
         """
-        from csbp_jax.config import validation  # it reads the ranges of this class
-
         return validation.changed(self, ({name: value} if name else {}) | fields)
 
     def __repr__(self) -> str:
-        from csbp_jax.config import forms  # it reads the fields of this class
-
         defaults = forms.flatten(Config())
         return f"Config().replace(**{ {k: v for k, v in forms.flatten(self).items() if v != defaults[k]} })"
+
+
+HINTS = validation.hints(Config)
+"""Annotation of each field."""
+
+
+def from_json(content: dict[str, Any]) -> Config:
+    """Convert from the form of :func:`csbp_jax.config.to_json`."""
+    return forms.from_json(content, Config)

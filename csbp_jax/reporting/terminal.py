@@ -203,7 +203,8 @@ def print_result(
 
 def _program() -> str:
     """Return what a user types for this program, whose environment need not be active."""
-    return "csbp_jax" if shutil.which("csbp_jax") else os.path.relpath(pathlib.Path(sys.executable).with_name("csbp_jax"))
+    beside = pathlib.Path(sys.executable).with_name("csbp_jax")
+    return "csbp_jax" if shutil.which("csbp_jax") else os.path.relpath(beside)
 
 
 def print_table(
@@ -216,11 +217,13 @@ def print_table(
     last_text_columns: int = 0,
 ) -> None:
     """Print a table: its first ``text_columns`` and its last ``last_text_columns`` columns are text, folded on a narrow
-    terminal; the others are numbers. Control characters are escaped."""
+    terminal, the first one only if it would take more than half of it; the others are numbers. Control characters are
+    escaped."""
     table = Table(title=escaped(title), title_justify="left")
     for number, heading in enumerate(headings):
         if number < text_columns or number >= len(headings) - last_text_columns:
-            table.add_column(escaped(heading), overflow="fold")
+            is_narrow = number == 0 and all(len(row[0]) <= console.width // 2 for row in rows)
+            table.add_column(escaped(heading), overflow="fold", no_wrap=is_narrow)
         else:
             table.add_column(escaped(heading), justify="right", no_wrap=True)
     for row in rows:

@@ -57,12 +57,13 @@ def train(
       fields: other values of the config, as of :meth:`csbp_jax.config.Config.replace`.
 
     Raises:
-      ConfigError: there is no such preset or field, a value is impossible, or the folder holds another config or a run on other data.
+      ConfigError: there is no such preset or field, a value is impossible, or the folder holds another config or a run
+        on other data.
       Diverged: loss or gradient was not finite for three steps in a row, or the task loss was too large
         (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
     """
-    config = (configs.load(config) if isinstance(config, str) else config).replace(**fields)
+    requested = (configs.load(config) if isinstance(config, str) else config).replace(**fields)
     stop = current() if stop is None else stop
     console = make_console() if console is None else console
     if not multihost.is_host0():
@@ -76,7 +77,7 @@ def train(
     # One host alone may lack gcsfs.
     steps_traced = multihost.all_succeed(parse_options)
     # Process 0 first, for caches of data that many processes would make at once.
-    config, splits, fingerprint = multihost.host0_first(lambda: _load(config, own, data_dir))
+    config, splits, fingerprint = multihost.host0_first(lambda: _load(requested, own, data_dir))
     name = plugin_run_name(config, own) if name is None else name
     digest = run_dir.fingerprint_digest(fingerprint)
     options = [to_json(config), name, str(root), digest, own.metadata().get("sha256"), checkpoints]

@@ -20,7 +20,8 @@ from csbp_jax.config import (
     to_json,
 )
 from csbp_jax.config.rules import RULES
-from csbp_jax.config.validation import HINTS, allowed_range
+from csbp_jax.config.schema import HINTS
+from csbp_jax.config.validation import allowed_range
 
 WRONG = {
     "seed": -1,

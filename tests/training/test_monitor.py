@@ -63,7 +63,9 @@ def test_an_epoch_has_the_means_of_its_good_steps_across_a_resume():
 def test_the_line_of_an_epoch_is_printed_on_a_terminal_too():
     monitor, _ = make()
     out = io.StringIO()
-    monitor.outputs = dataclasses.replace(monitor.outputs, console=Console(file=out, force_terminal=True, highlight=False))
+    monitor.outputs = dataclasses.replace(
+        monitor.outputs, console=Console(file=out, force_terminal=True, highlight=False)
+    )
     monitor(metrics(1.0))
     monitor.catch_up()
     monitor.end_epoch({"accuracy": 0.975, "loss": 0.1}, {})
