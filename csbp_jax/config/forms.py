@@ -43,8 +43,7 @@ def from_json(content: Any, kind: type[Section]) -> Section:
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{name: from_json(value, hints[name]) for name, value in content.items()})
-    value: Any = tuple(content) if isinstance(content, list) else content
-    return value
+    return tuple(content) if isinstance(content, list) else content  # type: ignore[return-value]  # kind is its type
 
 
 def run_name(config: Any) -> str:
