@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
@@ -54,7 +55,7 @@ class RestoredRun(NamedTuple):
 
 
 def load(
-    run: str | pathlib.Path, weights_of: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
+    run: str | os.PathLike[str], weights_of: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
 ) -> tuple[Apply, dict[str, Any], Config]:
     """Load the network of a run, one on the hub, or one that ships: ``(apply, variables, config)``.
 
@@ -81,7 +82,7 @@ def load(
       ConfigError: ``run`` is not a run's directory, has no checkpoint, or cannot be read by this version; or it is not
         on the hub, or cannot be downloaded.
     """
-    restored = restore(run, weights_of, trust=trust, own=own)
+    restored = restore(os.fspath(run), weights_of, trust=trust, own=own)
     return _with_input_check(restored.apply, restored.config.model), restored.variables, restored.config
 
 

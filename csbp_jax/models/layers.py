@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from csbp_jax.config import ConfigError
-from csbp_jax.models import cpu_ops, norms, static, tpu_ops
+from csbp_jax.models import cpu_ops, norms, pooling, static, tpu_ops
 from csbp_jax.models.precision import promote_without_bias, to_compute_dtype, to_float32
 from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
 from csbp_jax.neurons import Neuron
@@ -277,7 +277,7 @@ def max_pool(x: jax.Array, size: int = 2, stride: int = 2, pad: int = 0) -> jax.
       ConfigError: height or width is below 2.
     """
     _check_poolable(x)
-    return cpu_ops.max_pool(x, size, stride, pad)
+    return pooling.max_pool(x, size, stride, pad)
 
 
 def _check_poolable(x: jax.Array) -> None:

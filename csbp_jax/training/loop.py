@@ -25,7 +25,7 @@ from csbp_jax.training.plugins import Own, plugin_run_name
 
 
 def train(
-    config: Config,
+    config: Config | str,
     *,
     name: str | None = None,
     fresh: bool = False,
@@ -36,11 +36,14 @@ def train(
     own: Own = Own(),
     profile: str = "",
     checkpoints: str | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
     """Train, or resume a stopped run of the same config, and return the content of ``result.json``.
 
+    ``csbp_jax.train("digits", epochs=1, **{"chaos.z0": 0})`` trains a preset with two other values.
+
     Args:
-      config: what to train.
+      config: what to train, or the name of a preset.
       name: the run's folder under ``root``; by default the data set and a hash of the config.
       fresh: rename an old run of this name and start from scratch.
       root: directory of all runs.
@@ -51,13 +54,16 @@ def train(
       profile: ``START:N`` writes a trace of N steps from step START on to the run's folder ``profile``.
       checkpoints: a directory or an address ``gs://BUCKET/DIRECTORY``, under which the run's name holds its
         checkpoints, with all that another machine needs to resume; by default they are in the run's folder.
+      fields: other values of the config, as of :meth:`csbp_jax.config.Config.replace`.
 
     Raises:
-      ConfigError: a value is impossible, or the folder holds another config or a run on other data.
+      ConfigError: there is no such preset or field, a value is impossible, or the folder holds another config or a run
+        on other data.
       Diverged: loss or gradient was not finite for three steps in a row, or the task loss was too large
         (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
     """
+    requested = (configs.load(config) if isinstance(config, str) else config).replace(**fields)
     stop = current() if stop is None else stop
     console = make_console() if console is None else console
     if not multihost.is_host0():
@@ -71,7 +77,7 @@ def train(
     # One host alone may lack gcsfs.
     steps_traced = multihost.all_succeed(parse_options)
     # Process 0 first, for caches of data that many processes would make at once.
-    config, splits, fingerprint = multihost.host0_first(lambda: _load(config, own, data_dir))
+    config, splits, fingerprint = multihost.host0_first(lambda: _load(requested, own, data_dir))
     name = plugin_run_name(config, own) if name is None else name
     digest = run_dir.fingerprint_digest(fingerprint)
     options = [to_json(config), name, str(root), digest, own.metadata().get("sha256"), checkpoints]

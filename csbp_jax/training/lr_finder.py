@@ -92,7 +92,8 @@ def find(
     plots.draw_lr_finder(folder / "lr.png", result)
     reach = "" if len(losses) < rates.steps else f", where the loss had not blown up at {rates.high:.2g}"
     console.print(
-        f"suggested optimizer.lr {result['suggested']:.2g}; steepest at {result['steepest']:.2g}{reach}",
+        f"try --optimizer.lr {result['suggested']:.2g} (the config has {config.optimizer.lr:g}); the loss falls "
+        f"fastest at {result['steepest']:.2g}{reach}",
         soft_wrap=True,
     )
     console.print(f"figure {folder / 'lr.png'}", soft_wrap=True)

@@ -61,7 +61,7 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
     assert {path.name for path in (folder / "figures").iterdir()} == {"training.png", "rates.png"}
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["2", "4"]
     assert run_json.read_result(folder) == result
-    for word in ("epoch 2/2", "examples/s", "last epoch", "validation-chosen", str(folder)):
+    for word in ("epoch 2/2", "ex/s", "next ", "last epoch", "validation-chosen", str(folder)):
         assert word in text
 
 
