@@ -127,7 +127,7 @@ LOCK := -m uv pip compile --quiet --universal --python-version 3.11.4 --no-heade
 lock: setup  ## Pin the requirements within the ranges of pyproject.toml
 	@$(RUN) -m pip install --quiet uv
 	@head -n 1 requirements.txt > requirements.txt.part
-	@$(RUN) $(LOCK) --extra events --extra images --extra plugin --extra tensorboard --extra hub --extra dev pyproject.toml >> requirements.txt.part
+	@$(RUN) $(LOCK) --extra dev pyproject.toml >> requirements.txt.part
 	@mv requirements.txt.part requirements.txt
 	@head -n 1 requirements-publish.txt > requirements-publish.txt.part
 	@$(RUN) $(LOCK) --group publish >> requirements-publish.txt.part

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.forms import flatten
-from csbp_jax.config.ranges import Range
 from csbp_jax.config.rules import RULES, Rule, refusal
 from csbp_jax.config.schema import Config
+from csbp_jax.ranges import Range
 
 
 def hints(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
