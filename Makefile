@@ -38,7 +38,7 @@ help:  ## Show this list
 	@echo 'All of ARGS:      make setup && $(VENV)/bin/csbp_jax train digits --help'
 
 $(VENV)/.installed: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.13")'
 	@echo "installing requirements.txt and csbp_jax into $(VENV) (once, takes some minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
