@@ -26,7 +26,7 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
-from csbp_jax.training import loop, metrics_log, run_json, session
+from csbp_jax.training import metrics_log, run_json, session
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
