@@ -25,9 +25,7 @@ def test_the_readme_has_two_python_examples():
     assert len(BLOCKS) == 2
 
 
-@pytest.mark.parametrize(
-    ("results", "page"), [("digits", "README.md"), ("bench", "README.md"), ("data", "docs/data.md")]
-)
+@pytest.mark.parametrize(("results", "page"), [("digits", "README.md"), ("bench", "README.md")])
 def test_tables_are_quoted_from_the_results(results, page):
     rows = [
         line for line in (ROOT / "docs/results" / results / "README.md").read_text().splitlines() if line[:1] == "|"
