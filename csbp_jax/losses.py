@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from csbp_jax import config as configuration
-from csbp_jax.config import ranges
+from csbp_jax import ranges
 
 
 class Loss(Protocol):

@@ -13,7 +13,7 @@ from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, restore, scores
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import plots_evaluation, terminal
-from csbp_jax.reporting.intervals import wilson
+from csbp_jax.reporting.statistics import wilson
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
