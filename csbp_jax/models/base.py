@@ -12,7 +12,7 @@ from csbp_jax import chaos, neurons
 from csbp_jax.models import norms
 from csbp_jax.models.taps import Aux, MembraneTerm, Probe, Tap, merge_aux
 from csbp_jax.xla import memory
-from csbp_jax.xla.platform import known
+from csbp_jax.xla.platform import traced_for
 
 RunLayer = Callable[[nn.Module, jax.Array], jax.Array]
 """``run(layer, x)``: call a layer and collect its Aux."""
@@ -82,7 +82,7 @@ class Network(nn.Module):
         policy = None if self.remat else memory.SAVED
         # What is kept is decided when a gradient is traced, not when it is lowered. Not in evaluation: what method
         # interceptors see of a call could not leave it.
-        recomputes = train and (self.remat or (known() or jax.default_backend()) == "tpu")
+        recomputes = train and (self.remat or (traced_for.value or jax.default_backend()) == "tpu")
         recomputed = nn.remat(call, policy=policy) if recomputes else call
 
         def run(layer: nn.Module, x: jax.Array) -> jax.Array:

@@ -1,11 +1,22 @@
-"""Forward and reverse pass of the LIF recurrence through time, as ``custom_vjp`` functions of checked arguments.
+"""Forward and reverse pass of the LIF neuron through time, as ``custom_vjp`` functions of checked arguments.
+
+    forward, t upwards                    reverse, t downwards                   (_bar: the cotangent of a name)
+    u[t] = decay v[t-1] + x[t]            s_bar[t] = spikes_bar[t] + v_bar[t] dv/ds, unless detached
+    s[t] = H(u[t] - threshold)            u_bar[t] = s_bar[t] g(u[t] - threshold) + v_bar[t] dv/du
+    v[t] = u[t] after its reset           v_bar[t-1] = decay u_bar[t]
+
+    [B, T, ...]       written by          over             read by
+    u                 forward             x                spikes; reverse, which recomputes s and v from it
+    u_bar = x_bar     reverse             spikes_bar       what made x
+
+u is the carry of the forward loop, its output and the only sequence kept between the passes. In its place may be kept
+u - threshold in bfloat16, or, of few time steps in bfloat16, x. "Over" is as in xla/time_loop.py.
 
 ``decay``, ``threshold`` and ``membrane`` have the membrane's dtype and the rank of ``x [B, T, ...]`` without time; the
 public functions of ``lif.py`` see to that.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -77,21 +88,6 @@ def potential_of(stored: jax.Array, threshold: jax.Array, dtype: DTypeLike) -> t
     return stored, stored - threshold
 
 
-def _first_and_step(
-    x: jax.Array, membrane: jax.Array | None, decay: jax.Array, threshold: jax.Array, rule: Rule
-) -> tuple[jax.Array, Callable[[jax.Array, ArrayLike, jax.Array], jax.Array]]:
-    """Return u of the first time step, and ``step(x[t], t, u[t - 1]) -> u[t]``."""
-    # The first step is peeled: a membrane passed in is already reset and must not be reset again.
-    first = x[:, 0].astype(decay.dtype)
-    if membrane is not None:
-        first = first + decay * membrane
-
-    def step(row: jax.Array, t: ArrayLike, u: jax.Array) -> jax.Array:
-        return decay * after_reset(u, rule.fires(u, threshold), threshold, rule.reset) + row
-
-    return first, step
-
-
 def forward(
     x: jax.Array,
     membrane: jax.Array | None,
@@ -100,29 +96,34 @@ def forward(
     spike: Surrogate,
     rule: Rule,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Residuals]:
-    """Compute ``((spikes, membrane after the last reset, stored), residuals)``.
+    """Compute ``((spikes, membrane after the last reset, kept), residuals)``.
 
-    ``stored [B, T, ...]`` is the only sequence that is kept: u, or, for the residual ``"half"``, u - threshold rounded
-    to bfloat16, whose range of exponents is that of float32, so that the sign survives.
+    ``kept [B, T, ...]`` is the only sequence that is kept: u; for the residual ``"half"``, u - threshold rounded to
+    bfloat16, whose range of exponents is that of float32, so that the sign survives; for ``"input"``, x.
     """
-    half = rule.residual == "half"
-    first, step = _first_and_step(x, membrane, decay, threshold, rule)
-    like = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16 if half else decay.dtype)
-    store: Callable[[jax.Array], jax.Array] = (lambda u: u - threshold) if half else (lambda u: u)
-    last, stored = over_time(step, first, store, x, like, range(x.shape[1]))
-    spikes = rule.fires(stored, 0 if half else jnp.expand_dims(threshold, 1)).astype(x.dtype)
-    end = after_reset(last, rule.fires(last, threshold), threshold, rule.reset)
-    return (spikes, end, stored), (stored, membrane, decay, threshold, spike)
+    # The first step is peeled: a membrane passed in is already reset and must not be reset again.
+    first = x[:, 0].astype(decay.dtype)
+    if membrane is not None:
+        first = first + decay * membrane
 
+    def step(x_t: jax.Array, t: ArrayLike, u: jax.Array) -> jax.Array:
+        s = rule.fires(u, threshold)
+        v = after_reset(u, s, threshold, rule.reset)
+        return decay * v + x_t
 
-def _forward_from_input(
-    x: jax.Array, membrane: jax.Array | None, decay: jax.Array, threshold: jax.Array, spike: Surrogate, rule: Rule
-) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
-    """Compute ``((spikes, membrane after the last reset), residuals)``, with x in place of u."""
-    first, step = _first_and_step(x, membrane, decay, threshold, rule)
-    last, spikes = over_time(step, first, lambda u: rule.fires(u, threshold), x, x, range(x.shape[1]))
+    dtype, store = {
+        "full": (decay.dtype, lambda u: u),
+        "half": (jnp.bfloat16, lambda u: u - threshold),
+        "input": (x.dtype, lambda u: rule.fires(u, threshold)),
+    }[rule.residual]
+    last, stored = over_time(step, first, store, x, jax.ShapeDtypeStruct(x.shape, dtype), range(x.shape[1]))
+    if rule.residual == "input":
+        spikes, kept = stored, x
+    else:
+        level = 0 if rule.residual == "half" else jnp.expand_dims(threshold, 1)
+        spikes, kept = rule.fires(stored, level).astype(x.dtype), stored
     end = after_reset(last, rule.fires(last, threshold), threshold, rule.reset)
-    return (spikes, end), (x, membrane, decay, threshold, spike)
+    return (spikes, end, kept), (kept, membrane, decay, threshold, spike)
 
 
 def backward(
@@ -134,11 +135,9 @@ def backward(
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, Surrogate]:
     """Compute the cotangents of x, membrane, decay, threshold and spike (zeros).
 
-    A name with ``_bar`` is the cotangent of the name before it:
+    With the equations at the top of this module, where, for a hard, a soft and no reset,
 
-        s_bar[t] = spikes_bar[t] + (v_bar[t] dv/ds, unless detached)     dv/ds = -u | -threshold | 0
-        u_bar[t] = s_bar[t] g(u[t] - threshold) + v_bar[t] dv/du         dv/du = 1 - s | 1 | 1
-        v_bar[t-1] = decay u_bar[t]
+        dv/ds = -u | -threshold | 0        dv/du = 1 - s | 1 | 1
     """
     stored, membrane, decay, threshold, spike = residuals
 
@@ -212,18 +211,18 @@ def _lif(
     spike: Surrogate,
     rule: Rule,
 ) -> tuple[jax.Array, jax.Array]:
-    return forward(x, membrane, decay, threshold, spike, rule)[0][:2]
+    return forward(x, membrane, decay, threshold, spike, rule._replace(residual="full"))[0][:2]
 
 
 def _lif_forward(*arguments: Any) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
-    if arguments[-1].residual == "input":
-        return _forward_from_input(*arguments)
     (spikes, membrane, _), residuals = forward(*arguments)
     return (spikes, membrane), residuals
 
 
 def _lif_backward(rule: Rule, residuals: Residuals, bars: tuple[jax.Array, jax.Array]) -> Any:
-    return backward(rule, forward(*residuals, rule)[1] if rule.residual == "input" else residuals, *bars)
+    if rule.residual == "input":
+        _, residuals = forward(*residuals, rule._replace(residual="full"))
+    return backward(rule, residuals, *bars)
 
 
 _lif.defvjp(_lif_forward, _lif_backward)

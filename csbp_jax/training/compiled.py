@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
 from csbp_jax.xla.platform import traced_for
 
+Result = TypeVar("Result")
 Splits = Mapping[str, DataSource]
 """``{"train": source, "validation": source, "test": source}``"""
 
@@ -80,28 +81,23 @@ class CompiledRun:
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         """Return the initial state (:func:`csbp_jax.learner.init`), with the rates of ``model.init_rate``."""
-        with traced_for(self.platform):
-            state = learner.init(self.recipe, key, hparams)
+        state = self._traced(learner.init, key, hparams)
         if self.config.model.init_rate is None:
             return state
         examples = self.prepare_eval(jax.random.key(0), jax.tree.map(jnp.asarray, self._spread_examples))
-        with traced_for(self.platform):
-            return learner.calibrate(self.recipe, state, examples["x"])
+        return self._traced(learner.calibrate, state, examples["x"])
 
     def pure_train_step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         """Return ``(new state, metrics)`` (:func:`csbp_jax.learner.train_step`)."""
-        with traced_for(self.platform):
-            return learner.train_step(self.recipe, self._gather_weights(state), self._prepared(state, batch))
+        return self._traced(learner.train_step, self._gather_weights(state), self._prepared(state, batch))
 
     def pure_eval_step(self, state: State, key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Return sums over a batch (:func:`csbp_jax.learner.eval_step`); ``key`` is for a random encoding."""
-        with traced_for(self.platform):
-            return learner.eval_step(self.recipe, self._gather_weights(state), self.prepare_eval(key, batch))
+        return self._traced(learner.eval_step, self._gather_weights(state), self.prepare_eval(key, batch))
 
     def pure_gradients(self, state: State, batch: Batch) -> dict[str, Any]:
         """Return gradients of the task loss and of the chaos term (:func:`csbp_jax.learner.gradients`)."""
-        with traced_for(self.platform):
-            return learner.gradients(self.recipe, self._gather_weights(state), self._prepared(state, batch))
+        return self._traced(learner.gradients, self._gather_weights(state), self._prepared(state, batch))
 
     @functools.cached_property
     def init(self) -> Callable[..., State]:
@@ -159,6 +155,11 @@ class CompiledRun:
     def replicate(self, array: jax.Array) -> jax.Array:
         """Copy the whole array to each device, so that any process can read it."""
         return array if array.is_fully_replicated else self._replicate(array)
+
+    def _traced(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function of the recipe, traced for the platform."""
+        with traced_for(self.platform):
+            return function(self.recipe, *arguments)
 
     def _rows(self, batch_size: int) -> NDArray[np.intp]:
         """Return the rows of a batch that this process reads."""

@@ -1,25 +1,16 @@
-"""The platform of a program, and the choice of a form by it."""
+"""The platform of a program, and the choice of a form by it.
+
+Within ``with traced_for("tpu"):``, or ``"cpu"`` or ``"gpu"``, what is traced is for that platform; with None, which is
+the default, for any of them. JAX's caches tell these programs apart.
+"""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 from jax import lax
 
-_known: Any = jax.make_user_context(None)
-
-
-def traced_for(platform: str | None) -> AbstractContextManager[None]:
-    """Return a context within which programs are traced for ``cpu``, ``gpu`` or ``tpu``; None for any of them."""
-    context: AbstractContextManager[None] = _known(platform)
-    return context
-
-
-def known() -> str | None:
-    """Return the platform of :func:`traced_for`."""
-    platform: str | None = _known.value
-    return platform
+traced_for: Any = jax.make_user_context(None)
 
 
 def by_platform(*operands: Any, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
@@ -28,8 +19,8 @@ def by_platform(*operands: Any, default: Callable[..., Any], **forms: Callable[.
     Where the platform is known, its form alone is traced. Elsewhere all are, and JAX takes one of them when it lowers
     the program (``lax.platform_dependent``).
     """
-    if known() is not None or not forms:
-        return forms.get(str(known()), default)(*operands)
+    if traced_for.value is not None or not forms:
+        return forms.get(traced_for.value, default)(*operands)
     if "gpu" in forms:
         forms["cuda"] = forms["rocm"] = forms.pop("gpu")
     return lax.platform_dependent(*operands, default=default, **forms)

@@ -37,7 +37,6 @@ def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
 # Of shifted arrays: XLA scatters the gradient of a window element by element, ten times slower on CPU. On a GPU, it
 # adds in an order that differs from run to run, or sorts all elements before (docs/results/bench/h100.md).
 def _plain_max_of_windows(x: jax.Array, size: int, stride: int, index: DTypeLike) -> jax.Array:
-    del index
     # Strict, unlike jnp.maximum, so that also the tangent is that of the first of equal elements.
     return functools.reduce(lambda most, other: jnp.where(other > most, other, most), _shifted(x, size, stride))
 
@@ -64,7 +63,6 @@ def _max_backward(size: int, stride: int, index: DTypeLike, first: jax.Array, ba
     The element in row ``stride (a + e) + r`` is in row ``stride e + r`` of window a, for e = 0, 1, ... as long as this
     is below ``size``; so for columns.
     """
-    del index
     windows, reach = first.shape[2:4], -(-size // stride)
     rows, columns = (n + reach - 1 for n in windows)
 

@@ -1,5 +1,18 @@
-"""A loop over time, in the form of the device for which a program is lowered."""
+"""A loop over time, in the form of the device for which a program is lowered.
 
+    sequence  [B, T, ...]   each row is read once, by step(row, t, carry), in the order of ``times``
+    carry     [B, ...]      passes from one time step to the next: the states of a neuron, or their cotangents
+    stored    [B, T, ...]   store(carry) of each time step, written in place, batch first: no transpose and no copy
+
+    a chain   few steps without a loop: steps t0, t1, t2 ..., and their rows are stacked
+    a loop    t0 and what fills no whole pass, as a chain; then passes, each
+                  on a GPU or TPU: a chain of 16 steps; their rows are written
+                  on a CPU: row t - 1 is written, over that of the sequence, which nobody reads any more; then step t
+
+The chain, the pass of a GPU or TPU and that of a CPU have the same numbers.
+"""
+
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -22,6 +35,7 @@ ELSEWHERE = (4, 1)
 
 
 def at(sequence: jax.Array, t: ArrayLike) -> jax.Array:
+    """Return row t of ``[B, T, ...]``."""
     row: jax.Array = lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
     return row
 
@@ -54,92 +68,66 @@ def over_time(
       ``(last carry, stacked rows in the order of time)``.
     """
 
-    def loop(form: tuple[int, int]) -> Callable[[Carry, jax.Array], tuple[Carry, Any]]:
-        return lambda carry, sequence: _in_form(form, step, carry, store, sequence, like, times, reread)
-
+    in_form = functools.partial(_in_form, step, store, sequence, like, times, reread)
     elsewhere = ELSEWHERE if unroll else (1, 1)
-    if len(times) <= elsewhere[0]:  # a chain everywhere
-        return loop(elsewhere)(carry, sequence)
-    forms = {platform: loop(form) for platform, form in UNROLLED.items()}
-    result: tuple[Carry, Any] = by_platform(carry, sequence, **forms, default=loop(elsewhere))
+    forms = UNROLLED if len(times) > elsewhere[0] else {}  # else a chain everywhere
+    loops = {platform: functools.partial(in_form, form) for platform, form in forms.items()}
+    result: tuple[Carry, Any] = by_platform(carry, default=functools.partial(in_form, elsewhere), **loops)
     return result
 
 
 def _in_form(
-    form: tuple[int, int],
     step: Callable[[jax.Array, Any, Carry], Carry],
-    carry: Carry,
     store: Callable[[Carry], Any],
     sequence: jax.Array,
     like: Any,
     times: range,
     reread: Callable[[Carry, Any], Carry] | None,
+    form: tuple[int, int],
+    carry: Carry,
 ) -> tuple[Carry, Any]:
-    unrolled, per_pass = form
-    if len(times) > unrolled and per_pass == 1 and jax.tree.leaves(like)[0].dtype == sequence.dtype:
-        return _written_over(step, carry, store, sequence, like, times, reread)
-    # The rows are part of the carry and are written in place, batch first: no transpose and no copy.
-    peeled = len(times) if len(times) <= unrolled else 1 + (len(times) - 1) % per_pass
-
-    def advance(carry: Carry, steps: Sequence[Any], stored: list[Any]) -> tuple[Carry, Any]:
+    def chain(carry: Carry, rows: list[Any], steps: Sequence[Any]) -> tuple[Carry, Any]:
         for t in steps:
             carry = step(at(sequence, t), t, carry)
-            stored = [*stored, store(carry)]
-        return carry, jax.tree.map(_stack, like, *stored[:: times.step])
+            rows = [*rows, store(carry)]
+        return carry, _stacked(like, rows[:: times.step])
 
-    def body(i: jax.Array, loop_carry: tuple[Carry, Any]) -> tuple[Carry, Any]:
+    unrolled, per_pass = form
+    over_sequence = per_pass == 1 and jax.tree.leaves(like)[0].dtype == sequence.dtype
+    begun = len(times) if len(times) <= unrolled else 1 + (len(times) - 1) % per_pass
+    last, rows = chain(carry, [store(carry)], times[1:begun])
+    if begun == len(times):
+        return last, rows
+    buffers = jax.tree.map(lambda like: lax.full_like(like, 0), like)
+    if over_sequence:
+        # XLA on CPU fills a buffer of zeros before the loop, which takes as long as writing it. The sequence needs
+        # none: its row t is read before row t is written, and XLA copies it only if something else reads it later,
+        # which in a network nothing does. So each row is written a pass late, and the last one after the loop: with a
+        # write before the loop, the row that is read there would be a second reader.
+        leaves, structure = jax.tree.flatten(buffers)
+        buffers = jax.tree.unflatten(structure, [sequence, *leaves[1:]])
+    else:
+        buffers = _written(buffers, rows, min(times[0], times[begun - 1]))
+
+    def one_pass(i: jax.Array, loop_carry: tuple[Carry, Any]) -> tuple[Carry, Any]:
         carry, buffers = loop_carry
-        steps = [times[peeled] + times.step * (per_pass * i + j) for j in range(per_pass)]
-        carry, stacked = advance(carry, steps, [])
-        return carry, _write(buffers, stacked, steps[:: times.step][0])
-
-    carry, stacked = advance(carry, times[1:peeled], [store(carry)])
-    if peeled == len(times):
-        return carry, stacked
-    empty = jax.tree.map(lambda sequence: lax.full_like(sequence, 0), like)
-    buffers = _write(empty, stacked, min(times[0], times[peeled - 1]))
-    result: tuple[Carry, Any] = lax.fori_loop(0, (len(times) - peeled) // per_pass, body, (carry, buffers))
-    return result
-
-
-def _written_over(
-    step: Callable[[jax.Array, Any, Carry], Carry],
-    carry: Carry,
-    store: Callable[[Carry], Any],
-    sequence: jax.Array,
-    like: Any,
-    times: range,
-    reread: Callable[[Carry, Any], Carry] | None,
-) -> tuple[Carry, Any]:
-    """Compute :func:`over_time` in a loop that writes the first of the stacked sequences over ``sequence``."""
-    # XLA on CPU fills a loop's buffer before the loop writes to it, which takes as long as writing it. Here the buffer
-    # is the sequence, whose row t is read before row t is written; XLA copies it only if something else reads it
-    # later, which in a network nothing does. Each row is written in the next pass, and the last one after the loop:
-    # with a write before the loop, the row that is read there would be a second reader.
-    leaves, structure = jax.tree.flatten(like)
-    buffers = jax.tree.unflatten(structure, [sequence, *(lax.full_like(leaf, 0) for leaf in leaves[1:])])
-
-    def write(carry: Carry, buffers: Any, t: ArrayLike) -> Any:
-        return _write(buffers, jax.tree.map(_stack, like, store(carry)), t)
-
-    def body(i: jax.Array, loop_carry: tuple[Carry, Any]) -> tuple[Carry, Any]:
-        carry, buffers = loop_carry
+        if not over_sequence:
+            steps = [times[begun] + times.step * (per_pass * i + j) for j in range(per_pass)]
+            carry, rows = chain(carry, [], steps)
+            return carry, _written(buffers, rows, steps[:: times.step][0])
         t = times[1] + times.step * i
-        buffers = write(carry, buffers, t - times.step)
+        buffers = _written(buffers, _stacked(like, [store(carry)]), t - times.step)
         if reread is not None:
             carry = reread(carry, jax.tree.map(lambda buffer: at(buffer, t - times.step), buffers))
         return step(at(jax.tree.leaves(buffers)[0], t), t, carry), buffers
 
-    carry, buffers = lax.fori_loop(0, len(times) - 1, body, (carry, buffers))
-    return carry, write(carry, buffers, times[-1])
+    last, buffers = lax.fori_loop(0, (len(times) - begun) // per_pass, one_pass, (last, buffers))
+    return last, _written(buffers, _stacked(like, [store(last)]), times[-1]) if over_sequence else buffers
 
 
-def _stack(like: Any, *rows: jax.Array) -> jax.Array:
-    return jnp.stack(rows, axis=1).astype(like.dtype)
+def _stacked(like: Any, rows: list[Any]) -> Any:
+    return jax.tree.map(lambda like, *rows: jnp.stack(rows, axis=1).astype(like.dtype), like, *rows)
 
 
-def _write(buffers: Any, stacked: Any, t: ArrayLike) -> Any:
-    def write(buffer: jax.Array, rows: jax.Array) -> jax.Array:
-        return lax.dynamic_update_slice_in_dim(buffer, rows, t, axis=1)
-
-    return jax.tree.map(write, buffers, stacked)
+def _written(buffers: Any, rows: Any, t: ArrayLike) -> Any:
+    return jax.tree.map(functools.partial(lax.dynamic_update_slice_in_dim, start_index=t, axis=1), buffers, rows)
