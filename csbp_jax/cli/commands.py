@@ -260,10 +260,10 @@ def best(argv: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class List:
-    """List data sets, presets, networks, surrogates, norms and taps; of networks that are named, all taps."""
+    """List presets, networks, tensors, norms, neurons, augmentations and surrogates; of a network, all its taps."""
 
-    networks: option.Networks = ()
-    """networks whose taps to list"""
+    what: option.Listed = ()
+    """what to list, such as presets or neurons, or networks whose taps to list; by default all tables"""
 
 
 COMMANDS: dict[str, Command] = {
