@@ -22,8 +22,8 @@ programs; compiled by the same command with ``--before``."""
 How many kernels does an H100 start, and how many bytes move, for the neuron and for training steps?
 
 **Compiled, never run: the unrolled neuron moves {_worst(content["neuron"], "XLA")} times the least bytes, in a loop
-over single steps {_worst(content["neuron"], "a step a pass")} times.** `make h100` compiles without a GPU. The numbers are
-read off XLA's optimised programs, not measured, and say nothing about time.
+over single steps {_worst(content["neuron"], "a step a pass")} times.** `make h100` compiles without a GPU. The
+numbers are read off XLA's optimised programs, not measured, and say nothing about time.
 
 ## The neuron
 
