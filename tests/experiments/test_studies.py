@@ -21,6 +21,7 @@ from csbp_jax.config import replaced
 from experiments import accuracy, forcing, known_exponents, precision, statistics, study
 from experiments import exponents as exponents_study
 from experiments.cbp import conditions, exponents, net, overshoot, pages
+from experiments.parity import __main__ as parity
 from experiments.release import __main__ as release
 from experiments.xor import conditions as xor_conditions
 from experiments.xor import escape, rises, tuned
@@ -278,6 +279,13 @@ def test_tables_are_those_of_their_data(folder, file, page):
     content = json.loads((RESULTS / folder / file).read_text())
     assert (RESULTS / folder / "table.md").read_text() == page(content) + "\n"
     assert any((RESULTS / of / "plan.md").exists() for of in (folder, folder.split("/")[0]))
+
+
+def test_the_page_of_parity_is_that_of_its_data():
+    content = json.loads((RESULTS / "parity" / "parity.json").read_text())
+    assert (RESULTS / "parity" / "README.md").read_text() == parity.page(content)
+    quantities = parity.QUANTITIES
+    assert all(row.keys() == quantities.keys() for row in content["largest_relative_difference"].values())
 
 
 def test_notes_count_runs_that_are_not_decided_and_runs_of_an_earlier_rule():
