@@ -23,7 +23,7 @@ from benchmarks.process import ROOT
 from csbp_jax.runtime.files import write_json
 
 PUBLISHED = pathlib.Path(__file__).parent.parent / "docs" / "results" / "bench"
-PARTS = ("neuron", "transforms", "steps")
+PARTS = ("neuron", "transforms", "steps", "pooling")
 ASSEMBLER = "nvidia-cuda-nvcc-cu12==12.9.86"
 
 

@@ -42,11 +42,14 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 OPTIONS: Any = {"xla_gpu_autotune_level": 0}
 
 
-def compiled(function: Callable[..., Any], *arguments: Any, donated: int | tuple[int, ...] = ()) -> tuple[Any, float]:
-    """The program, and the seconds of its compilation."""
+def compiled(
+    function: Callable[..., Any], *arguments: Any, donated: int | tuple[int, ...] = (), deterministic: bool = False
+) -> tuple[Any, float]:
+    """The program, and the seconds of its compilation; deterministic as the option ``--deterministic`` asks for."""
     device = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1").devices[0]
     sharding = jax.sharding.SingleDeviceSharding(device)
     arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arguments)
     began = time.perf_counter()
-    program = jax.jit(function, donate_argnums=donated).lower(*arguments).compile(OPTIONS)
+    lowered = jax.jit(function, donate_argnums=donated).lower(*arguments)
+    program = lowered.compile(OPTIONS | {"xla_gpu_deterministic_ops": deterministic})
     return program, time.perf_counter() - began

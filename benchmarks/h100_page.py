@@ -51,6 +51,17 @@ SEW-ResNet-34: 224x224, T = 4, batch 32.{compared}
 
 In a net XLA fuses the norm into its unrolled neuron, but cannot fuse it into our kernel: {fewer} of
 {len(content["steps"])} programs would move fewer bytes with the kernel.
+
+## Max pooling
+
+XLA's own gradient is a scatter: it adds in an order that differs from run to run, or with `--deterministic` sorts all
+elements before. Ours (`csbp_jax/xla/pooling.py`) does neither. Forward and backward pass:
+
+{_pooling(content["pooling"])}
+
+3x3: the stem of SEW-ResNet at batch 32 and T = 4; 2x2: a layer of PLIF-Net on CIFAR-10 at batch 32 and T = 8;
+SEW-ResNet-34: the training step above. The scatter that is left there is of its loss: the gradient of the logits that
+the 32 labels choose.
 """
 
 
@@ -93,4 +104,16 @@ def _steps(nets, before):
             moved = [f"{program['GB']:.1f}" if program else "" for program in (now, then)]
             temporary = [f"{program['temporary_GB']:.2f}" if program else "" for program in (now, then)]
             body.append([net, FORMS[name], *counts, *moved, *temporary, f"{now['compile_seconds']:.0f}"])
+    return table(head, body)
+
+
+def _pooling(programs):
+    head = ["", "gradient", "kernels", "scatters", "sorts", "GB", "deterministic: kernels", "scatters", "sorts", "GB"]
+    body = []
+    for name, forms in programs.items():
+        for form, options in forms.items():
+            cells = [name, form]
+            for counts in (options["default"], options["deterministic"]):
+                cells += [str(counts[column]) for column in ("kernels", "scatters", "sorts")] + [f"{counts['GB']:.2f}"]
+            body.append(cells)
     return table(head, body)

@@ -7,6 +7,7 @@ Writes each part under its key, and keeps the other keys of FILE.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -16,18 +17,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import hlo, lowering
+from benchmarks import hlo
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
 from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
-from csbp_jax.neurons import lif_scan
+from csbp_jax.models import layers
 from csbp_jax.runtime.files import write_json
+from csbp_jax.xla import pooling, time_loop
+from csbp_jax.xla.platform import traced_for
 from experiments.gpu_kernel import kernel
 
 STEPS = (4, 16, 32, 100)
@@ -56,13 +60,19 @@ STEP_NETS = {
         "SEW-ResNet-18", name="sew_resnet34", input_shape=(224, 224, 3), precision="bfloat16"
     ),
 }
+POOLED = {
+    "3x3, stride 2, bfloat16": (jax.ShapeDtypeStruct((32, 4, 112, 112, 64), jnp.bfloat16), (3, 2, 1)),
+    "3x3, stride 2, float32": (jax.ShapeDtypeStruct((32, 4, 112, 112, 64), jnp.float32), (3, 2, 1)),
+    "2x2, float32": (jax.ShapeDtypeStruct((32, 8, 32, 32, 256), jnp.float32), (2, 2, 0)),
+}
+"""Max pooling as in the stem of SEW-ResNet and in PLIF-Net on CIFAR-10: input, and size, stride and padding."""
 
 
 @contextlib.contextmanager
 def traced_for_gpu(form: str) -> Iterator[type[neurons.LIF]]:
     """Trace as on a GPU, and yield the form's neuron: XLA's own, in a loop over single time steps, or the kernels."""
-    loop = {"gpu": (4, 1)} if form == "a step a pass" else lif_scan._UNROLLED
-    with lowering.traced_for("gpu"), mock.patch.object(lif_scan, "_UNROLLED", loop):
+    loop = {"gpu": (4, 1)} if form == "a step a pass" else time_loop.UNROLLED
+    with traced_for("gpu"), mock.patch.object(time_loop, "UNROLLED", loop):
         yield kernel.KernelLIF if form == "kernel" else neurons.LIF
 
 
@@ -107,14 +117,7 @@ def _summary(program: Any, seconds: float, elements: int) -> dict[str, float]:
 
 def step(lif: type[neurons.LIF], config: Config) -> dict[str, float]:
     """A training step with its metrics, its state donated."""
-    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
-    model = models.build(config.model, lif(**vars(models.neuron(config.model.neuron))))
-    init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
-    state = jax.eval_shape(init, jax.random.key(0))
-    frames = config.model.time_steps if config.model.input_shape[-1] == 2 else 1  # an image is static
-    x = jax.ShapeDtypeStruct((config.batch_size, frames, *config.model.input_shape), np.float32)
-    batch = {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
-    program, seconds = compiled(train_step, state, batch, donated=0)
+    program, seconds = compiled_step(lif, config)
     memory, work = program.memory_analysis(), hlo.work(program.as_text())
     return {
         "kernels": work.kernels,
@@ -123,6 +126,30 @@ def step(lif: type[neurons.LIF], config: Config) -> dict[str, float]:
         "temporary_GB": memory.temp_size_in_bytes / 1e9,
         "compile_seconds": round(seconds, 1),
     }
+
+
+def compiled_step(lif: type[neurons.LIF], config: Config, deterministic: bool = False) -> tuple[Any, float]:
+    """The program of a training step, and the seconds of its compilation."""
+    tx = optimizer.build(config.optimizer, config.epochs, 10_000)
+    model = models.build(config.model, lif(**vars(models.neuron(config.model.neuron))))
+    init, train_step, _ = learner.make(model, tx, losses.build(config.loss), config, 10_000)
+    state = jax.eval_shape(init, jax.random.key(0))
+    frames = config.model.time_steps if config.model.input_shape[-1] == 2 else 1  # an image is static
+    x = jax.ShapeDtypeStruct((config.batch_size, frames, *config.model.input_shape), np.float32)
+    batch = {"x": x, "y": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
+    return compiled(train_step, state, batch, donated=0, deterministic=deterministic)
+
+
+def pooled(x: jax.ShapeDtypeStruct, window: tuple[int, int, int], deterministic: bool) -> Any:
+    """The program of max pooling and its gradient, between which a network does something else."""
+
+    def both(x, bar):
+        y, pull = jax.vjp(lambda x: layers.max_pool(x, *window), x)
+        y, bar = jax.lax.optimization_barrier((y, bar))
+        return y, pull(bar)
+
+    bar = jax.eval_shape(lambda x: layers.max_pool(x, *window), x)
+    return compiled(both, x, bar, deterministic=deterministic)[0]
 
 
 def transforms(report: Report) -> dict[str, int]:
@@ -174,7 +201,39 @@ def all_steps(report: Report) -> dict[str, Any]:
     return rows
 
 
-PARTS = {"neuron": all_neurons, "transforms": transforms, "steps": all_steps}
+def all_pooling(report: Report) -> dict[str, Any]:
+    """``{program: {form: {"default", "deterministic"}}}``, with XLA's own gradient of max pooling and with ours."""
+
+    def plain(x, size, stride, pad):
+        return nn.max_pool(x, (1, size, size), (1, stride, stride), ((0, 0), (pad, pad), (pad, pad)))
+
+    def counts(program):
+        text = program.as_text()
+        work = hlo.work(text)
+        return {
+            "kernels": work.kernels,
+            "scatters": hlo.count(text, "scatter"),
+            "sorts": hlo.count(text, "sort"),
+            "GB": work.bytes / 1e9,
+        }
+
+    sew = "SEW-ResNet-34, bfloat16"
+    programs: dict[str, Callable[..., Any]] = {
+        name: functools.partial(pooled, x, window) for name, (x, window) in POOLED.items()
+    }
+    programs[sew] = lambda deterministic: compiled_step(neurons.LIF, STEP_NETS[sew], deterministic)[0]
+    rows: dict[str, Any] = {}
+    for name, program in programs.items():
+        report(f"pooling, {name}")
+        for form, function in {"XLA's": plain, "ours": pooling.max_pool}.items():
+            for option in ("default", "deterministic"):
+                with traced_for_gpu("XLA"), mock.patch.object(pooling, "max_pool", function):
+                    row = counts(program(deterministic=option == "deterministic"))
+                rows.setdefault(name, {}).setdefault(form, {})[option] = row
+    return rows
+
+
+PARTS = {"neuron": all_neurons, "transforms": transforms, "steps": all_steps, "pooling": all_pooling}
 
 
 def _in_forms(function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:

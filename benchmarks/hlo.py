@@ -136,6 +136,11 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
     return counts
 
 
+def count(text: str, opcode: str) -> int:
+    """Count the instructions of a kind in the program's text, also those within fusions."""
+    return sum(i.opcode == opcode for computation in computations(text)[0].values() for i in computation.values())
+
+
 def channel_of(instruction: Instruction) -> str:
     """The number of a collective's channel; empty if it has none."""
     match = re.search(r"channel_id=(\d+)", instruction.attributes)

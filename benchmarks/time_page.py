@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import tables
 from benchmarks.tables import table
-from csbp_jax.reporting.intervals import student
+from csbp_jax.reporting.statistics import student
 
 THRESHOLDS = (0.7, 0.8)
 TARGET = 1.3

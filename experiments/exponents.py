@@ -26,10 +26,11 @@ from numpy.typing import ArrayLike
 from csbp_jax import controls, data
 from csbp_jax.config import Config, replaced, to_json
 from csbp_jax.instruments import classify, measure, training_map
+from csbp_jax.reporting import statistics
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from csbp_jax.training.compiled import resolve
 from experiments import study
-from experiments.statistics import group_means, half_widths, mean_text, paired_t
+from experiments.statistics import group_means, half_widths, mean_text
 from experiments.study import Content
 
 MODULE = "python -m experiments.exponents"
@@ -138,7 +139,7 @@ def paired(content: Content) -> str:
         for other in references:
             differences = values - means[other]
             defined = name != other and np.all(np.isfinite(differences))
-            cells += [mean_text(differences), f"{paired_t(values, means[other]):.2g}"] if defined else ["", ""]
+            cells += [mean_text(differences), f"{statistics.paired(differences).p:.2g}"] if defined else ["", ""]
         rows.append([name, *cells])
     head = [cell for name in references for cell in (f"from {name}", "p")]
     return study.table(["difference of exponents, paired", *head], rows)

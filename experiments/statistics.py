@@ -1,14 +1,14 @@
-"""Intervals, paired tests and corrections that the studies report, and their text in tables."""
+"""Statistics of single studies, as they store them, and their text in tables; others are those of the package."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from csbp_jax.reporting import intervals
-from csbp_jax.reporting.intervals import student
+from csbp_jax.reporting import statistics
+from csbp_jax.reporting.statistics import holm, paired, student
 
 EACH_SIDE = 20
 """Fewest values on either side from which a bootstrap shows their spread."""
@@ -16,7 +16,7 @@ EACH_SIDE = 20
 
 def student_dict(values: ArrayLike) -> dict[str, float]:
     """``{mean, low, high}`` with the 95 % interval by Student's t; of one value, ``{mean}``."""
-    return {name: value for name, value in student(np.asarray(values).tolist())._asdict().items() if value is not None}
+    return {name: value for name, value in student(values)._asdict().items() if value is not None}
 
 
 def half_widths(rows: ArrayLike) -> NDArray[np.float64]:
@@ -33,7 +33,7 @@ def group_means(values: ArrayLike, groups: Sequence[int]) -> list[NDArray[Any]]:
 
 def wilson(solved: NDArray[Any]) -> dict[str, float]:
     """``{share, low, high}``: the share of True and its 95 % Wilson interval."""
-    low, high = intervals.wilson(int(solved.sum()), len(solved))
+    low, high = statistics.wilson(int(solved.sum()), len(solved))
     return {"share": float(solved.mean()), "low": low, "high": high}
 
 
@@ -53,14 +53,15 @@ def compare_solved(results: Mapping[str, Mapping[str, Any]], reference: str) -> 
       difference's 95 % interval, by the normal distribution of paired shares; ``more`` and ``less`` count the starts
       that only the condition solves, and only the reference; ``p_holm`` is Holm's correction over the conditions.
     """
-    solved = {name: np.array([bit == "1" for bit in result["solved"]]) for name, result in results.items()}
+    solved = {name: np.array([bit == "1" for bit in result["solved"]], float) for name, result in results.items()}
     base, compared = solved.pop(reference), {}
     for name, values in solved.items():
-        more, less, n = int((values & ~base).sum()), int((base & ~values).sum()), len(values)
-        p = stats.binomtest(more, more + less).pvalue if more + less else 1.0
-        half = stats.norm.ppf(0.975) * np.sqrt(more + less - (more - less) ** 2 / n) / n
-        counts = {"more": more, "less": less, "n": n}
-        compared[name] = {"difference": (more - less) / n, "half": float(half), "p": p, **counts}
+        differences = values - base
+        test = paired(differences, "mcnemar")
+        counts = {"more": int((differences > 0).sum()), "less": int((differences < 0).sum()), "n": test.pairs}
+        mean, low, high = test.difference
+        assert low is not None and high is not None
+        compared[name] = {"difference": mean, "half": (high - low) / 2, "p": test.p, **counts}
     corrected = holm({name: pair["p"] for name, pair in compared.items()})
     return {name: pair | {"p_holm": corrected[name]} for name, pair in compared.items()}
 
@@ -75,12 +76,12 @@ def equivalence_of_shares(pair: Mapping[str, float], margin: float) -> dict[str,
       ``{margin, low, high, p}``: the ends of the 90 % interval of the difference, and the larger p of the two tests.
       The shares are equal within the margin where p is below 0.05, that is, where the interval lies inside the margin.
     """
-    more, less, n = pair["more"], pair["less"], pair["n"]
-    error = np.sqrt(more + less - (more - less) ** 2 / n) / n
-    half = float(stats.norm.ppf(0.95) * error)
-    distance = margin - abs(pair["difference"])
-    p = float(stats.norm.sf(distance / error)) if error else float(distance < 0)
-    return {"margin": margin, "low": pair["difference"] - half, "high": pair["difference"] + half, "p": p}
+    counts = [int(pair[name]) for name in ("more", "less", "n")]
+    differences = np.repeat([1, -1, 0], [*counts[:2], counts[2] - sum(counts[:2])])
+    test = paired(differences, "mcnemar", margin=margin, confidence=0.9)
+    _, low, high = test.difference
+    assert low is not None and high is not None and test.equivalence is not None
+    return {"margin": margin, "low": low, "high": high, "p": test.equivalence}
 
 
 def ranked_above(values: NDArray[Any], group: NDArray[Any], draws: int = 2000) -> dict[str, float] | None:
@@ -121,62 +122,6 @@ def fisher(successes: tuple[int, int], trials: tuple[int, int]) -> float:
     """p of Fisher's exact test between two counts of successes."""
     rows = [[count, total - count] for count, total in zip(successes, trials, strict=True)]
     return float(stats.fisher_exact(rows).pvalue)
-
-
-def paired_t(values: NDArray[Any], reference: NDArray[Any]) -> float:
-    """p of Student's paired test; 1 without spread, where all pairs differ by the same or there is only one."""
-    differences = np.asarray(values) - np.asarray(reference)
-    spread = len(differences) > 1 and np.ptp(np.round(differences, 9))
-    return float(stats.ttest_1samp(differences, 0).pvalue) if spread else 1.0
-
-
-def corrected_t(differences: ArrayLike, test_size: int, train_size: int) -> tuple[float, float]:
-    """Test the mean of differences over repeated splits of the same data: ``(t, two-sided p)``.
-
-    The splits share training data, so that the variance of the mean is ``(1/n + test_size/train_size) s**2`` rather
-    than ``s**2 / n`` (Nadeau and Bengio, Machine Learning 2003, section 3.3).
-
-    Args:
-      differences: one per split, ``[n]``.
-      test_size, train_size: numbers of examples of a split.
-
-    Raises:
-      ValueError: fewer than two differences, or all of them equal.
-    """
-    values = np.asarray(differences, float)
-    if len(values) < 2 or not np.ptp(values):
-        raise ValueError("the corrected t test needs at least two differences that are not all equal")
-    t = float(values.mean() / np.sqrt((1 / len(values) + test_size / train_size) * np.var(values, ddof=1)))
-    return t, float(2 * stats.t.sf(abs(t), len(values) - 1))
-
-
-def power(effect: float, sd: float, pairs: int, alpha: float = 0.05) -> float:
-    """Probability that a paired t test (two-sided) finds a mean difference of ``effect``.
-
-    Args:
-      sd: of the paired differences.
-      alpha: level; for the first step of Holm's correction over k comparisons, that of one divided by k.
-    """
-    critical, shift = stats.t.ppf(1 - alpha / 2, pairs - 1), effect / sd * np.sqrt(pairs)
-    # For a large shift scipy gives NaN in place of the tail on the other side, which is then below 1e-20.
-    other_side = np.nan_to_num(stats.nct.cdf(-critical, pairs - 1, abs(shift)))
-    return float(stats.nct.sf(critical, pairs - 1, abs(shift)) + other_side)
-
-
-def _doubled(first: int, most: int) -> Iterator[int]:
-    """``first``, its double and so on, and ``most`` at last."""
-    while first < most:
-        yield first
-        first *= 2
-    yield most
-
-
-def holm(ps: Mapping[Any, float]) -> dict[Any, float]:
-    """Holm's correction of ``{name: p}``."""
-    corrected, worst = {}, 0.0
-    for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
-        corrected[name] = worst = max(worst, min(1.0, ps[name] * (len(ps) - rank)))
-    return corrected
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

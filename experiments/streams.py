@@ -27,9 +27,10 @@ from csbp_jax.instruments import training_map
 from csbp_jax.instruments.training_map import TrainingMap
 from csbp_jax.learner import Batch, Recipe, State
 from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.reporting.statistics import paired
 from csbp_jax.training.compiled import resolve
 from experiments import study
-from experiments.statistics import mean_text, paired_t, student_dict
+from experiments.statistics import mean_text, student_dict
 from experiments.study import Content, finite_or_none
 
 MODULE = "python -m experiments.streams"
@@ -256,7 +257,7 @@ def differences(maps: Content) -> str:
             cells += (
                 [
                     f"{mean_text((values - others)[both])}, n = {both.sum()}",
-                    f"{paired_t(values[both], others[both]):.2g}",
+                    f"{paired((values - others)[both]).p:.2g}",
                 ]
                 if defined
                 else ["none", ""]

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import time_page
-from csbp_jax.reporting import intervals, pairs
-from experiments import statistics
+from csbp_jax.reporting import statistics
+from csbp_jax.reporting.statistics import holm, paired
+from experiments import statistics as of_studies
 from experiments.cbp import overshoot
 from experiments.ergodic import pages as ergodic
 from experiments.nmnist import __main__ as nmnist
-from experiments.statistics import holm
 from experiments.xor import escape, tuned
 
 Array = NDArray[np.float64]
@@ -32,46 +32,46 @@ Arrays = Mapping[str, Array]
 
 def mean(values: Array) -> Numbers:
     """Mean of the values that are numbers, with Student's t interval."""
-    return intervals.student(values[np.isfinite(values)].tolist())._asdict()
+    return statistics.student(values[np.isfinite(values)])._asdict()
 
 
-def paired_t(a: Array, b: Array, margin: float | None = None, confidence: float = 0.95) -> Numbers:
-    """Mean difference of the pairs that are numbers, with interval, p and p of equivalence."""
-    both = np.isfinite(a) & np.isfinite(b)
-    a, b = a[both], b[both]
-    by_pair = (a - b).tolist()
-    difference, low, high = intervals.student(by_pair, confidence)
-    numbers = {"difference": difference, "low": low, "high": high, "sd": float(np.std(a - b, ddof=1)), "n": len(a)}
-    equivalence = intervals.tost(by_pair, margin) if margin else None
-    return numbers | {"p": statistics.paired_t(a, b), "equivalence": equivalence}
+def paired_t(a: Array, b: Array, **options: Any) -> Numbers:
+    """Mean difference of the pairs that are numbers, with interval, p and p of equivalence; options of ``paired``."""
+    differences = a - b
+    return numbers(paired(differences[np.isfinite(differences)], **options))
+
+
+def numbers(test: statistics.Paired) -> Numbers:
+    difference, low, high = test.difference
+    ends = {"difference": difference, "low": low, "high": high}
+    return ends | {"n": test.pairs, "sd": test.sd, "p": test.p, "equivalence": test.equivalence}
 
 
 def accuracies(a: Array, b: Array, margin: float) -> Numbers:
     """Mean difference of accuracies with its interval, p of the signed rank test, and the word; margin in points."""
-    paired = pairs.paired_difference(dict(enumerate(a)), dict(enumerate(b)), margin)
-    assert paired is not None
-    (difference, low, high), p, word = paired.difference, paired.p, paired.verdict
-    return {"difference": difference, "low": low, "high": high, "n": paired.pairs, "p": p, "word": word}
+    word = statistics.verdict(paired(a - b, margin=margin / 100))
+    word_within = f"equal within {margin:g}" if word == "equal" else word
+    return numbers(paired(a - b, "signed-rank")) | {"word": word_within}
 
 
 def wilson(solved: Array, trials: int | None = None) -> Numbers:
     """Share with Wilson's interval, of bits or of a share of trials."""
-    return statistics.wilson(np.arange(trials) < np.round(solved * trials) if trials else solved > 0)
+    return of_studies.wilson(np.arange(trials) < np.round(solved * trials) if trials else solved > 0)
 
 
 def mcnemar(a: Array, b: Array, margin: float | None = None) -> Numbers:
     """Difference of paired shares: McNemar's exact test, and equivalence with its interval of 90 %."""
-    solved = {name: {"solved": statistics.bits(bits)} for name, bits in (("a", a), ("b", b))}
-    pair = statistics.compare_solved(solved, "b")["a"]
+    solved = {name: {"solved": of_studies.bits(bits)} for name, bits in (("a", a), ("b", b))}
+    pair = of_studies.compare_solved(solved, "b")["a"]
     if not margin:
         return pair
-    equal = statistics.equivalence_of_shares(pair, margin)
+    equal = of_studies.equivalence_of_shares(pair, margin)
     return pair | {"margin": margin, "low": equal["low"], "high": equal["high"], "equivalence": equal["p"]}
 
 
 def ranked_above(values: Array, group: Array) -> Numbers:
     """Probability that a value of the group, as bits, is the larger one; the first bits count."""
-    return statistics.ranked_above(values, group[: len(values)] > 0) or {}
+    return of_studies.ranked_above(values, group[: len(values)] > 0) or {}
 
 
 def time_to(ours: Array, peer: Array, clock: str, confidence: float, by: str, threshold: float = 0) -> Numbers:
@@ -97,11 +97,11 @@ TESTS: dict[str, Callable[..., Numbers]] = {
     "mean": mean,
     "paired t": paired_t,
     "paired accuracies": accuracies,
-    "signed rank": lambda a, b: {"p": intervals.signed_rank((a - b).tolist())},
+    "signed rank": lambda a, b: {"p": statistics.signed_rank(a - b)},
     "paired t over folds": lambda a, b, sizes: nmnist.over_folds(a - b, sizes),
     "Wilson": wilson,
     "McNemar": mcnemar,
-    "Fisher": lambda count, share, trials: {"p": statistics.fisher((int(count), round(share * trials[1])), trials)},
+    "Fisher": lambda count, share, trials: {"p": of_studies.fisher((int(count), round(share * trials[1])), trials)},
     "ranked above": ranked_above,
     "time to an accuracy": time_to,
 }
@@ -129,7 +129,7 @@ def primary(compared: Compared) -> dict[str, Numbers]:
 
 def of_tuned(compared: Compared, _: Arrays) -> str:
     rows = rows_of(compared, 0)
-    equal = {name: statistics.equivalence_of_shares(row, tuned.PRIMARY[name]) for name, row in rows.items()}
+    equal = {name: of_studies.equivalence_of_shares(row, tuned.PRIMARY[name]) for name, row in rows.items()}
     return tuned.verdict({name: row | equal[name] for name, row in rows.items()})
 
 

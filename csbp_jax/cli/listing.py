@@ -2,11 +2,11 @@
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import get_args, get_type_hints
 
 from csbp_jax import configs, data, models, surrogate
-from csbp_jax.config import Config, ConfigError, Model, Neuron, suggestion
+from csbp_jax.config import ConfigError, Model, Neuron, suggestion
 from csbp_jax.data.device import transform
 from csbp_jax.models import norms, taps
 from csbp_jax.reporting.terminal import Console, print_table
@@ -14,82 +14,96 @@ from csbp_jax.reporting.terminal import Console, print_table
 _SURROGATES: tuple[str, ...] = get_args(get_type_hints(Neuron)["surrogate"])
 
 
-def show(networks: Sequence[str] = ()) -> None:
-    """Print all tables or, of some networks, the names of all tensors that can be tapped.
+def show(what: Sequence[str] = ()) -> None:
+    """Print all tables, or those named: a kind, such as presets, or a network, with all tensors that can be tapped.
 
     Raises:
-      ConfigError: there is no such network.
+      ConfigError: there is no such kind or network.
     """
-    for name in networks:
-        if name in configs.NAMES:
-            raise ConfigError(f"NETWORK: {name!r} is a preset; its network is {configs.load(name).model.name}")
-        if name not in models.NETWORKS:
-            raise ConfigError(f"NETWORK: there is no network {name!r}; {suggestion(name, tuple(models.NETWORKS))}")
+    for name in what:
+        if name not in TABLES and name in configs.NAMES:
+            raise ConfigError(f"WHAT: {name!r} is a preset; its network is {configs.load(name).model.name}")
+        if name not in TABLES and name not in models.NETWORKS:
+            raise ConfigError(f"WHAT: there is no {name!r}; {suggestion(name, (*TABLES, *models.NETWORKS))}")
     # Not cut to the width of a terminal where there is none.
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    if networks:
-        for name in networks:
+    for name in what or TABLES:
+        if name not in TABLES:
             for layers, kinds in _layers_by_kinds(name):
                 for layer in layers:
                     console.print(" ".join(f"{layer}.{kind}" for kind in kinds), soft_wrap=True)
-        return
+            continue
+        for title, headings, rows in TABLES[name]():
+            print_table(console, title, headings, rows, text_columns=len(headings))
+
+
+_Tables = list[tuple[str, list[str], list[list[str]]]]
+
+
+def _presets() -> _Tables:
     presets = {name: configs.load(name) for name in configs.NAMES}
-    print_table(
-        console,
-        "data sets: DATASET trains the network with CSBP; any NAME_bp is its control, with z0 = 0",
-        ["DATASET", "frame", "classes", "network", "T"],
-        [_data_set(name, presets[name].model) for name in data.NAMES],
-        text_columns=5,
-    )
     others = {name: preset for name, preset in presets.items() if name not in data.NAMES}
-    print_table(
-        console,
-        "more presets: smaller networks, other neurons, other splits",
-        ["DATASET", "data set", "network", "T"],
-        [_network(name, preset) for name, preset in others.items() if not configs.is_published(preset)],
-        text_columns=4,
-    )
-    print_table(
-        console,
-        "presets of published results",
-        ["DATASET", "data set", "network", "T", "same as"],
-        [
-            [*_network(name, preset), preset.data.name if preset == presets[preset.data.name] else ""]
-            for name, preset in others.items()
-            if configs.is_published(preset)
-        ],
-        text_columns=5,
-    )
-    print_table(
-        console,
-        "networks: --model.name; csbp_jax list NETWORK lists its layers and their tensors",
-        ["network", "meaning", "options"],
-        [[name, words, " ".join(models.options_of(name))] for name, (_, words) in models.NETWORKS.items()],
-        text_columns=3,
-    )
-    for title, headings, meanings in (
-        ("tensors of a layer: --chaos.taps LAYER.TENSOR", ["tensor", "meaning"], taps.TAPS),
-        ("norms: --model.norm", ["norm", "meaning"], norms.NORMS),
-        ("neurons: --model.neuron.name", ["neuron", "meaning"], {k: words for k, (_, words) in models.NEURONS.items()}),
-        ("augmentations: --data.augment", ["augmentation", "meaning; for which data"], transform.AUGMENTATIONS),
-    ):
-        print_table(console, title, headings, list(meanings.items()), text_columns=2)
-    print_table(
-        console,
+    same = {other: name for name, other in configs.RENAMED.items()}
+    ours = [name for name, preset in others.items() if not configs.is_published(preset)]
+    published = [name for name in others if name not in ours]
+
+    def row(name: str) -> list[str]:
+        return [name, others[name].model.name, str(others[name].model.time_steps)]
+
+    return [
+        (
+            "data sets: DATASET trains the network with CSBP; any NAME_bp is its control, with z0 = 0",
+            ["DATASET", "frame", "classes", "network", "T"],
+            [_data_set(name, presets[name].model) for name in data.NAMES],
+        ),
+        (
+            "more presets: smaller networks, other neurons, other splits",
+            ["DATASET", "network", "T"],
+            [row(name) for name in ours],
+        ),
+        (
+            "presets of published results",
+            ["DATASET", "network", "T", "same as"],
+            [[*row(name), same.get(name, "")] for name in published],
+        ),
+    ]
+
+
+def _networks() -> _Tables:
+    rows = [[name, words, " ".join(models.options_of(name))] for name, (_, words) in models.NETWORKS.items()]
+    title = "networks: --model.name; csbp_jax list NETWORK lists its layers and their tensors"
+    return [(title, ["network", "meaning", "options"], rows)]
+
+
+def _meanings(title: str, headings: list[str], meanings: Mapping[str, str]) -> Callable[[], _Tables]:
+    return lambda: [(title, headings, [[name, words] for name, words in meanings.items()])]
+
+
+TABLES: dict[str, Callable[[], _Tables]] = {
+    "presets": _presets,
+    "networks": _networks,
+    "tensors": _meanings("tensors of a layer: --chaos.taps LAYER.TENSOR", ["tensor", "meaning"], taps.TAPS),
+    "norms": _meanings("norms: --model.norm", ["norm", "meaning"], norms.NORMS),
+    "neurons": _meanings(
+        "neurons: --model.neuron.name",
+        ["neuron", "meaning"],
+        {name: words for name, (_, words) in models.NEURONS.items()},
+    ),
+    "augmentations": _meanings(
+        "augmentations: --data.augment", ["augmentation", "meaning; for which data"], transform.AUGMENTATIONS
+    ),
+    "surrogates": _meanings(
         "surrogates: --model.neuron.surrogate",
         ["surrogate", "derivative of the spike"],
-        [[name, inspect.cleandoc(getattr(surrogate, name).__doc__).replace("``", "")] for name in _SURROGATES],
-        text_columns=2,
-    )
+        {name: inspect.cleandoc(getattr(surrogate, name).__doc__).replace("``", "") for name in _SURROGATES},
+    ),
+}
+"""Tables of each kind, by the name that ``csbp_jax list`` takes."""
 
 
 def _data_set(name: str, model: Model) -> list[str]:
     frame = "x".join(map(str, model.input_shape)) or "that of the files"
     return [name, frame, str(model.classes or "one per folder"), model.name, str(model.time_steps)]
-
-
-def _network(name: str, preset: Config) -> list[str]:
-    return [name, preset.data.name, preset.model.name, str(preset.model.time_steps)]
 
 
 def _layers_by_kinds(network: str) -> list[tuple[list[str], tuple[str, ...]]]:

@@ -114,7 +114,7 @@ SeriesFile = Positional[
     Annotated[str, _word("RUN|FILE.csv", expand_path), arg(help="directory of a run, or a CSV file of any program")]
 ]
 SweepDir = Positional[Annotated[str, _word("SWEEP", expand_path), arg(help="directory of a sweep")]]
-Networks = Positional[tuple[Annotated[str, _word("NETWORK", _nonempty)], ...]]
+Listed = Positional[tuple[Annotated[str, _word("WHAT", _nonempty)], ...]]
 ARGUMENTS = (
     (ConfigFields, "DATASET|FILE.py"),
     (Run, "RUN"),
@@ -126,7 +126,7 @@ ARGUMENTS = (
     (Files, "FILE ..."),
     (SeriesFile, "RUN|FILE.csv"),
     (SweepDir, "SWEEP"),
-    (Networks, "[NETWORK ...]"),
+    (Listed, "[WHAT ...]"),
 )
 """What a usage line calls each type of argument without a name."""
 

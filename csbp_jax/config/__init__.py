@@ -1,7 +1,7 @@
 """Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
 from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, one_line, suggestion
-from csbp_jax.config.forms import flatten, from_json, replaced, run_name, to_json
+from csbp_jax.config.forms import flatten, replaced, run_name, to_json
 from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
     NETWORK_OPTIONS,
@@ -13,6 +13,7 @@ from csbp_jax.config.schema import (
     Model,
     Neuron,
     Optimizer,
+    from_json,
 )
 from csbp_jax.config.validation import check, check_rules
 

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
-from csbp_jax.config.schema import Config
-
 Section = TypeVar("Section", bound=Any)
 """A config, or one of its parts."""
 
@@ -34,27 +32,21 @@ def replaced(config: Section, name: str, value: Any) -> Section:
     return dataclasses.replace(config, **change)
 
 
-def to_json(config: Config) -> dict[str, Any]:
+def to_json(config: Any) -> dict[str, Any]:
     """Convert to nested plain types, which are equal after a round trip through JSON."""
     content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return content
 
 
-def from_json(content: dict[str, Any]) -> Config:
-    """Convert from the form of :func:`to_json`."""
-    config: Config = _from_json(Config, content)
-    return config
-
-
-def _from_json(kind: Any, content: Any) -> Any:
+def from_json(content: Any, kind: type[Section]) -> Section:
+    """Convert from the form of :func:`to_json` to a dataclass."""
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        values = {name: _from_json(hints[name], value) for name, value in content.items()}
-        return kind(**values)  # type: ignore[operator]  # mypy narrows to an instance, but it is a class
-    return tuple(content) if isinstance(content, list) else content
+        return kind(**{name: from_json(value, hints[name]) for name, value in content.items()})
+    return tuple(content) if isinstance(content, list) else content  # type: ignore[return-value]  # kind is its type
 
 
-def run_name(config: Config) -> str:
+def run_name(config: Any) -> str:
     """Return the data set and a short hash of the whole config, so that other options never resume the wrong run."""
     text = json.dumps(to_json(config), sort_keys=True)
     return f"{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

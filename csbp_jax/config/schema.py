@@ -6,14 +6,15 @@ The docstring below a field is its help text on the command line; its range, in 
 
 import dataclasses
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from csbp_jax.config import forms, validation
 from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
 MAX_DEPTH = 1000
 """Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""
 MAX_STEPS = 10**5
-"""Most time steps, which are traced one by one where a still image is repeated (models/static.py)."""
+"""Most time steps, which are traced one by one where a still image is repeated (xla/static.py)."""
 MAX_SIZE = 10**7
 """Largest size of one axis of an array; beyond it, products of sizes would not fit into 64 bits."""
 MAX_VALUES = 2**28
@@ -318,7 +319,7 @@ class Optimizer:
     the same batch. Two gradients, so about twice the time per step; 0: off."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Config:
     """All options of a run."""
 
@@ -354,3 +355,27 @@ class Config:
     chaos: Chaos = Chaos()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
+
+    def replace(self, name: str = "", value: Any = None, /, **fields: Any) -> "Config":
+        """Return the config with other values: ``config.replace("chaos.z0", 0)``, ``config.replace(epochs=1, seed=2)``.
+
+        Fields are named as on the command line; ``chaos.z0.TAP`` is the strength at one of several taps. A field of
+        several values takes one value too, and a list.
+
+        Raises:
+          ConfigError: there is no such field, or a value is not allowed.
+        """
+        return validation.changed(self, ({name: value} if name else {}) | fields)
+
+    def __repr__(self) -> str:
+        defaults = forms.flatten(Config())
+        return f"Config().replace(**{ {k: v for k, v in forms.flatten(self).items() if v != defaults[k]} })"
+
+
+HINTS = validation.hints(Config)
+"""Annotation of each field."""
+
+
+def from_json(content: dict[str, Any]) -> Config:
+    """Convert from the form of :func:`csbp_jax.config.to_json`."""
+    return forms.from_json(content, Config)

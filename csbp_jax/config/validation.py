@@ -3,26 +3,22 @@
 import dataclasses
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from csbp_jax.config.forms import flatten
+from csbp_jax.config.errors import ConfigError, suggestion
+from csbp_jax.config.forms import Section, flatten, replaced
 from csbp_jax.config.rules import RULES, Rule, refusal
-from csbp_jax.config.schema import Config
 from csbp_jax.ranges import Range
 
 
-def hints(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each field of a config's class, named as on the command line, and its annotation."""
+def hints(kind: Any) -> dict[str, Any]:
+    """Return the annotation of each field of a config's class, named as on the command line."""
+    flat: dict[str, Any] = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        if dataclasses.is_dataclass(hint):
-            yield from hints(hint, f"{prefix}{name}.")
-        else:
-            yield prefix + name, hint
-
-
-HINTS = dict(hints(Config))
-"""Annotation of each field."""
+        inner = hints(hint) if dataclasses.is_dataclass(hint) else None
+        flat |= {name: hint} if inner is None else {f"{name}.{k}": v for k, v in inner.items()}
+    return flat
 
 
 def allowed_range(hint: Any) -> Range | None:
@@ -45,17 +41,49 @@ def check_value(name: str, value: Any, hint: Any) -> None:
         raise refusal(name, value, allowed.words)
 
 
-def check(config: Config) -> Config:
+def check(config: Section) -> Section:
     """Check all values and return the config itself.
 
     Raises:
       ConfigError: a value is not allowed; the message names the first such field and the allowed values.
     """
     flat = flatten(config)
-    for name, hint in HINTS.items():
+    for name, hint in hints(type(config)).items():
         check_value(name, flat[name], hint)
     check_rules(RULES, flat)
     return config
+
+
+def changed(config: Section, changes: Mapping[str, Any]) -> Section:
+    """Return the config with other values, checked; see :meth:`csbp_jax.config.Config.replace`."""
+    known = hints(type(config))
+    for name, value in changes.items():
+        if tap := name.removeprefix("chaos.z0.") if name.startswith("chaos.z0.") else "":
+            name, value = "chaos.z0", _strengths(config, tap, value)
+        if name not in known:
+            raise ConfigError(f"{name}: there is no such field; {suggestion(name, known)}")
+        config = replaced(config, name, _converted(value, known[name]))
+    return check(config)
+
+
+def _strengths(config: Any, tap: str, value: float) -> tuple[float, ...]:
+    """Return the strengths of all taps, with another one at ``tap``."""
+    taps, z0 = config.chaos.taps, config.chaos.z0
+    if tap not in taps:
+        raise ConfigError(f"chaos.z0.{tap}: there is no such tap; {suggestion(tap, taps)}")
+    strengths = dict(zip(taps, z0 if len(z0) > 1 else z0 * len(taps), strict=True)) | {tap: value}
+    return tuple(strengths.values())
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """Return a value of NumPy or JSON, or a single one of several, as the field's type has it."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    kinds = get_args(kind) if types.NoneType in get_args(kind) else (kind,)
+    value = value.tolist() if hasattr(value, "tolist") else value
+    for several in (k for k in kinds if get_origin(k) is tuple and value is not None):
+        items = value if isinstance(value, tuple | list) else (value,)
+        return tuple(_converted(item, get_args(several)[0]) for item in items)
+    return float(value) if float in kinds and isinstance(value, int) and _fits(value, float) else value
 
 
 def check_rules(rules: Iterable[Rule], values: Mapping[str, Any]) -> None:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from csbp_jax.config import ConfigError, escaped, flatten
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import fields_text, option_text, percent
-from csbp_jax.reporting.intervals import Interval, student_of_shares
 from csbp_jax.reporting.pairs import TERM, PairedDifference, difference_text, is_plain, paired_difference, plain_control
+from csbp_jax.reporting.statistics import Interval, student_of_shares
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime.files import as_paths
 from csbp_jax.training import run_json

@@ -13,7 +13,7 @@ from csbp_jax.config import Config, ConfigError, check
 from csbp_jax.evaluation import forward, restore, scores
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import plots_evaluation, terminal
-from csbp_jax.reporting.intervals import wilson
+from csbp_jax.reporting.statistics import wilson
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
@@ -39,11 +39,11 @@ def evaluate(
     if not config.weights:
         raise ConfigError("weights: empty; name a PyTorch checkpoint (--weights FILE)")
     check(config)
-    weights.verify(config)
+    plan = weights.plan(config)
     parts = data.load(config, data_dir)
     config = resolve_model(config, parts)
     compiled = compile_run(config, parts["train"], steps_per_epoch=1)
-    state = initial_state(compiled, functools.partial(console.print, soft_wrap=True))
+    state = initial_state(compiled, plan, functools.partial(console.print, soft_wrap=True))
     results = {split: compiled.evaluate(state, parts[split]) for split in ("validation", "test")}
     for split, result in results.items():
         console.print(

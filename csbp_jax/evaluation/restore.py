@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
@@ -19,9 +20,9 @@ from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Aux
 from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
-from csbp_jax.training.loop import checkpoint_content
 from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own
+from csbp_jax.training.session import Session
 from csbp_jax.weights import shipped
 
 __all__ = ["WEIGHTS_LABELS", "Apply", "RestoredRun", "WeightsOf", "load", "load_data", "metric_shapes", "restore"]
@@ -54,7 +55,7 @@ class RestoredRun(NamedTuple):
 
 
 def load(
-    run: str | pathlib.Path, weights_of: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
+    run: str | os.PathLike[str], weights_of: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
 ) -> tuple[Apply, dict[str, Any], Config]:
     """Load the network of a run, one on the hub, or one that ships: ``(apply, variables, config)``.
 
@@ -81,7 +82,7 @@ def load(
       ConfigError: ``run`` is not a run's directory, has no checkpoint, or cannot be read by this version; or it is not
         on the hub, or cannot be downloaded.
     """
-    restored = restore(run, weights_of, trust=trust, own=own)
+    restored = restore(os.fspath(run), weights_of, trust=trust, own=own)
     return _with_input_check(restored.apply, restored.config.model), restored.variables, restored.config
 
 
@@ -130,7 +131,7 @@ def restore(
     if is_published:
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
-        like = checkpoint_content(state, metric_shapes(recipe, state))
+        like = Session.fresh(state, metric_shapes(recipe, state)).tree()
         variables, epoch = _from_checkpoint(folder, weights_of, like, run_json.identity(content))
     classes = content.get("classes", [])
     return RestoredRun(
@@ -169,8 +170,8 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
     """
     directory = run.config.data.dir
     if directory and not run.own.data and not pathlib.Path(directory).is_dir():
-        file = run.folder / "config.json"  # not of a network on the hub
-        edit = f", or change data.dir in {file} and delete its sha256 (docs/running.md)" if file.exists() else ""
+        is_run = (run.folder / "config.json").exists()  # not a network on the hub
+        edit = f", or say where they are: csbp_jax train {run.folder} --data.dir NEW" if is_run else ""
         raise ConfigError(
             f"{run.folder}: its data, {directory}, are not there; put them back, or run this where that path leads to "
             f"them{edit}"

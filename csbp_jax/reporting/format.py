@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from csbp_jax.reporting.intervals import Interval
+from csbp_jax.reporting.statistics import Interval
 
 
 def value_text(value: Any, separator: str = " / ") -> str:

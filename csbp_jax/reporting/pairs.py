@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from csbp_jax.reporting.format import option_text, points
-from csbp_jax.reporting.intervals import Interval, signed_rank, student, verdict
+from csbp_jax.reporting.statistics import Interval, paired, verdict
 
 Fields = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ class PairedDifference(NamedTuple):
 
     difference: with its 95 % interval by Student's t. p: of Wilcoxon's signed-rank test.
     verdict: "equal within MARGIN", "better", "worse" or "not decided", by
-    :func:`csbp_jax.reporting.intervals.verdict`; None without a margin.
+    :func:`csbp_jax.reporting.statistics.verdict`; None without a margin.
     """
 
     pairs: int
@@ -44,11 +44,11 @@ def paired_difference(
     if not (seeds := sorted(set(values) & set(control))):
         return None
     differences = [values[seed] - control[seed] for seed in seeds]
-    decision = None
+    test, decision = paired(differences, margin=None if margin is None else margin / 100), None
     if margin is not None:
-        word = verdict(differences, margin / 100)
+        word = verdict(test)
         decision = f"equal within {margin:g}" if word == "equal" else word
-    return PairedDifference(len(seeds), student(differences), signed_rank(differences), decision)
+    return PairedDifference(len(seeds), test.difference, paired(differences, "signed-rank").p, decision)
 
 
 def difference_text(paired: PairedDifference) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.reporting import fonts
-from csbp_jax.reporting.intervals import wilson
 from csbp_jax.reporting.plots import PALETTE, empty_figure, save
+from csbp_jax.reporting.statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

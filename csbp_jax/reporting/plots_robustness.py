@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from csbp_jax.reporting import fonts
-from csbp_jax.reporting.intervals import Interval
 from csbp_jax.reporting.plots import LEGEND_ROWS, empty_figure, line_style, save
+from csbp_jax.reporting.statistics import Interval
 
 _COLUMNS = 4
 

@@ -4,6 +4,9 @@ import contextlib
 import datetime
 import os
 import pathlib
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -48,9 +51,8 @@ def is_live(console: Console) -> bool:
 @contextlib.contextmanager
 def progress(console: Console, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
     """Show a live progress bar on a terminal, and nothing elsewhere; yields ``show(steps done, text)``."""
-    # In 80 columns, the text leaves no room for a bar, and needs two lines.
-    bars = [BarColumn(bar_width=16)] if console.width >= 106 else []
-    text = TextColumn("{task.description}", table_column=Column(no_wrap=False))
+    bars = [BarColumn(bar_width=16)] if console.width >= 106 else []  # in 80 columns the text leaves no room
+    text = TextColumn("{task.description}", table_column=Column(no_wrap=True))
     columns = (text, *bars, TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=not is_live(console)) as bar:
         task = bar.add_task("compiling", total=total, completed=done)
@@ -141,17 +143,20 @@ class _Lines:
 
 
 def progress_line(row: dict[str, Any], epochs: int) -> str:
-    """Format a row of metrics as one line; a flip ratio above 1 (past the flip) is marked with "!".
+    """Format a row of metrics as one line: of an epoch, which stays, or of a step, beside the bar.
 
-    z is that of each tap, or from the lowest to the highest.
+    z is that of each tap, or from the lowest to the highest; ``ex/s`` counts training examples per second.
     """
-    text = f"epoch {row['epoch']}/{epochs} step {row['step']}"
-    if "task_loss" in row:
-        strengths = sorted(row["z"].values()) or [0.0]
-        z = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (strengths[0], strengths[-1])))
-        text += f" task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {z}"
-        text += f" acc {row['accuracy']:.1%} {row['examples_per_second']:.0f} examples/s"
-    return text + (f" val {row['validation_accuracy']:.1%}" if "validation_accuracy" in row else "")
+    if "validation_accuracy" not in row:
+        text = f"epoch {row['epoch']}/{epochs} step {row['step']}"
+        return f"{text} acc {row['accuracy']:.1%} task {row['task_loss']:.3g} {row['examples_per_second']:.0f} ex/s"
+    text = f"epoch {row['epoch']}/{epochs} val {row['validation_accuracy']:.1%}"
+    if "task_loss" not in row:  # no step of the epoch was finite
+        return text
+    strengths = sorted(row["z"].values()) or [0.0]
+    z = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (strengths[0], strengths[-1])))
+    text += f" acc {row['accuracy']:.1%} task {row['task_loss']:.3g} chaos {row['chaos_loss']:.3g} z {z}"
+    return f"{text} {row['examples_per_second']:.0f} ex/s"
 
 
 def gradient_share(norms: dict[str, float]) -> str:
@@ -191,8 +196,15 @@ def print_result(
         ("metrics", run / "metrics.jsonl"),
         ("config", run / "config.json"),
         ("checkpoints", checkpoints),
+        ("next", f"{_program()} evaluate {shlex.quote(str(run))}"),
     ):
         console.print(f"{label:12} {path}", soft_wrap=True)
+
+
+def _program() -> str:
+    """Return what a user types for this program, whose environment need not be active."""
+    beside = pathlib.Path(sys.executable).with_name("csbp_jax")
+    return "csbp_jax" if shutil.which("csbp_jax") else os.path.relpath(beside)
 
 
 def print_table(
@@ -205,11 +217,13 @@ def print_table(
     last_text_columns: int = 0,
 ) -> None:
     """Print a table: its first ``text_columns`` and its last ``last_text_columns`` columns are text, folded on a narrow
-    terminal; the others are numbers. Control characters are escaped."""
+    terminal, the first one only if it would take more than half of it; the others are numbers. Control characters are
+    escaped."""
     table = Table(title=escaped(title), title_justify="left")
     for number, heading in enumerate(headings):
         if number < text_columns or number >= len(headings) - last_text_columns:
-            table.add_column(escaped(heading), overflow="fold")
+            is_narrow = number == 0 and all(len(row[0]) <= console.width // 2 for row in rows)
+            table.add_column(escaped(heading), overflow="fold", no_wrap=is_narrow)
         else:
             table.add_column(escaped(heading), justify="right", no_wrap=True)
     for row in rows:

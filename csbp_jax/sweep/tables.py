@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from csbp_jax.reporting.format import fields_text, percent, points, value_text
-from csbp_jax.reporting.intervals import Interval, student_of_shares
 from csbp_jax.reporting.pairs import PairedDifference, difference_text, paired_difference
+from csbp_jax.reporting.statistics import Interval, student_of_shares
 from csbp_jax.runtime import files
 
 Row = dict[str, Any]

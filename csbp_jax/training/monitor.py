@@ -139,8 +139,7 @@ class TrainingMonitor:
         row |= {f"validation_{name}": value for name, value in validation.items()}
         row |= {f"ema_validation_{name}": value for name, value in ema_validation.items()}
         self._write(row)
-        if not terminal.is_live(self.outputs.console):
-            self._print(terminal.progress_line(row, self.config.epochs))
+        self._print(terminal.progress_line(row, self.config.epochs))
         self._report(self._layers.rows(row["epoch"], means.get("rates", {})))
         self.epochs, self.count, self.sums = self.epochs + 1, 0, jax.tree.map(np.zeros_like, self.sums)
         self._steps_in_interval, self._interval_start, self._waited = 0, time.perf_counter(), 0.0

@@ -7,7 +7,7 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -18,7 +18,7 @@ from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.plugins import COPY, Own
 
-FOLDERS = ("figures", "checkpoints", "profile", "chunks", "shards")
+FOLDERS = ("figures", "checkpoints", "profile", "chunks", "blocks", "shards")
 """Folders that training writes to in the directory of a run or sweep."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -34,6 +34,8 @@ def open_run(
     classes: Sequence[str] = (),
     own: Own = Own(),
     elsewhere: dict[str, Any] | None = None,
+    wait: bool = False,
+    editable: Collection[str] = (),
 ) -> Iterator[pathlib.Path]:
     """Create or reopen a run directory, lock it, and check that its config, data and plugin code are unchanged.
 
@@ -46,6 +48,8 @@ def open_run(
       classes: class names, stored for readers that have the run but not the data.
       own: the user's plugins; their file is copied into the directory.
       elsewhere: ``config.json`` of the run in another directory, if it is resumed from its checkpoints alone.
+      wait: for the lock, if another process holds it.
+      editable: fields of the config that may differ from those that are stored, but for fewer epochs.
 
     Raises:
       ConfigError: the name is not a valid directory name, the directory belongs to another config (the message names
@@ -65,11 +69,11 @@ def open_run(
             old = files.set_aside(run)
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
-    with locked(run):
+    with locked(run, wait):
         files.check_links(run, *FOLDERS)
         if elsewhere and not (run / "config.json").exists():
             seals.write_json(run / "config.json", elsewhere)
-        _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata())
+        _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata(), editable)
         stored = elsewhere.get("config") if elsewhere else content  # as it was when the checkpoint was saved
         if differing := run_json.config_differences(stored, content, run_json.EDITABLE):
             raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
@@ -128,34 +132,36 @@ def fingerprint_digest(data: str) -> str:
     return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
-def locked(run: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+def locked(run: pathlib.Path, wait: bool = False) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of a run.
 
     Raises:
-      ConfigError: another process holds it.
+      ConfigError: another process holds it, and this one is not to wait.
     """
 
     def refuse() -> None:
-        raise ConfigError(f"{run}: another process is training this run") from None
+        if not wait:
+            raise ConfigError(f"{run}: another process is training this run") from None
 
     return files.locked(run / "lock", on_wait=refuse)
 
 
 def _check_or_write_config(
-    run: pathlib.Path, config: dict[str, Any], data: str, classes: Sequence[str], own: dict[str, Any]
+    run: pathlib.Path,
+    config: dict[str, Any],
+    data: str,
+    classes: Sequence[str],
+    own: dict[str, Any],
+    editable: Collection[str],
 ) -> None:
     file = run / "config.json"
     if file.exists():
         stored = run_json.read_config(run)
-        if differing := run_json.config_differences(stored["config"], config):
-            # Members of a sweep cannot go on with another config.
-            can_go_on = "grid" not in config and not run_json.config_differences(
-                stored["config"], config, run_json.EDITABLE
-            )
-            edit = f"To go on, write the new values into {file} and delete its sha256 (docs/running.md); or g"
+        is_shorter = "epochs" in editable and config["epochs"] < stored["config"].get("epochs", 0)
+        if differing := run_json.config_differences(stored["config"], config, () if is_shorter else editable):
             raise ConfigError(
-                f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
-                f"{edit if can_go_on else 'G'}ive another NAME (--name), or start from scratch with FRESH=1 (--fresh)"
+                f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. Give another NAME "
+                "(--name), or start from scratch with FRESH=1 (--fresh)"
             )
         if stored.get("data", data) != data:
             raise ConfigError(

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from csbp_jax.reporting.statistics import holm
 from experiments import study
 from experiments.cbp import exponents
 from experiments.cbp.conditions import CONDITIONS, HELD, INITS, PUBLISHED, TABLE, WIDELY, Condition, solved
 from experiments.cbp.net import Setting
 from experiments.cbp.pages import draw, page
-from experiments.statistics import bits, compare_solved, fisher, holm, wilson
+from experiments.statistics import bits, compare_solved, fisher, wilson
 from experiments.study import Content
 
 MODULE = "python -m experiments.cbp"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from csbp_jax import dynamics
 from csbp_jax.dynamics.surrogates import matching_ends
 from csbp_jax.instruments import classify
+from csbp_jax.reporting.statistics import holm
 from experiments.ergodic.systems import System
-from experiments.statistics import holm
 from experiments.study import Content, finite_or_none
 
 SAME, SLOW, LEVEL, MOST = 1.05, 100, 0.05, 0.95

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.reporting.statistics import holm, paired
 from experiments import study
 from experiments.ergodic.measure import verdict_random
-from experiments.statistics import holm, mean_text, paired_t, share_text, student_dict, wilson
+from experiments.statistics import mean_text, share_text, student_dict, wilson
 from experiments.study import Content
 
 NOISES = ("noise alone", "sub-steps + noise")
@@ -38,7 +39,7 @@ def compare_visits(systems: Systems) -> dict[str, dict[str, Content]]:
         if conditions["chaos"]["chaotic"]:
             for noise in (noise for noise in NOISES if noise in conditions):
                 values, reference = (np.array(conditions[n]["visits"]["distinct"], float) for n in ("chaos", noise))
-                pairs[name, noise] = student_dict(values - reference) | {"p": paired_t(values, reference)}
+                pairs[name, noise] = student_dict(values - reference) | {"p": paired(values - reference).p}
     corrected = holm({pair: result["p"] for pair, result in pairs.items()})
     compared: dict[str, dict[str, Content]] = {}
     for (name, noise), result in pairs.items():

@@ -19,17 +19,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from csbp_jax.reporting.plots import PALETTE, empty_figure
+from csbp_jax.reporting.statistics import holm, paired
 from experiments import study
 from experiments.nmnist import training
 from experiments.nmnist.training import FOLDS, Setting
 from experiments.statistics import (
     compare_solved,
-    corrected_t,
     equivalence_of_shares,
-    holm,
     percent_text,
     points_text,
     student_dict,
@@ -161,20 +159,11 @@ def contrasts(results: Mapping[str, Mapping[int, Sequence[Content]]], which: str
 
 def over_folds(differences: Array, sizes: tuple[int, int]) -> Content:
     """Mean difference over folds with the corrected t test, its 95 % interval, and p of equivalence."""
-    mean, freedom = float(differences.mean()), len(differences) - 1
-    if not np.ptp(differences):
-        return {
-            "difference": mean,
-            "low": mean,
-            "high": mean,
-            "p": float(mean == 0),
-            "equivalence": float(abs(mean) >= MARGIN),
-        }
-    t, p = corrected_t(differences, *sizes)
-    error = float(np.sqrt((1 / len(differences) + sizes[0] / sizes[1]) * np.var(differences, ddof=1)))
-    half = float(stats.t.ppf(0.975, freedom)) * error
-    equivalence = float(stats.t.sf((MARGIN - abs(mean)) / error, freedom))
-    return {"difference": mean, "low": mean - half, "high": mean + half, "t": t, "p": p, "equivalence": equivalence}
+    overlap = sizes[0] / sizes[1]
+    test = paired(differences, margin=MARGIN, overlap=overlap)
+    mean, low, high = test.difference
+    t = {"t": mean / (test.sd * float(np.sqrt(1 / test.pairs + overlap)))} if test.sd else {}
+    return {"difference": mean, "low": low, "high": high, **t, "p": test.p, "equivalence": test.equivalence}
 
 
 def mcnemar(folds: Mapping[str, Sequence[Content]], which: str) -> Content:

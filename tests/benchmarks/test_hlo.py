@@ -147,6 +147,17 @@ def test_the_numbers_support_the_claims_of_the_pages():
             assert h100_page.total(forms["XLA"], "kernels") * 10 < h100_page.total(forms["a step a pass"], "kernels")
 
 
+def test_max_pooling_needs_no_scatter_and_is_as_lean_if_deterministic():
+    pooling = json.loads((PUBLISHED / "h100.json").read_text())["pooling"]
+    for name, forms in pooling.items():
+        scatters = {form: rows["default"]["scatters"] for form, rows in forms.items()}
+        assert scatters["ours"] == scatters["XLA's"] - 1 == ("SEW" in name)  # that is of the loss
+        assert forms["ours"]["deterministic"]["GB"] == pytest.approx(forms["ours"]["default"]["GB"], rel=1e-3)
+        assert forms["XLA's"]["deterministic"]["sorts"] == forms["ours"]["deterministic"]["sorts"] + 1
+        if "SEW" not in name:
+            assert forms["ours"]["default"]["GB"] < forms["XLA's"]["default"]["GB"] / 3
+
+
 TPU = """HloModule m, is_scheduled=true
 
 %fused (p: bf16[32,4,64], q: f32[64]) -> bf16[32,4,64] {

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import time_page, time_to_accuracy
 from benchmarks.timing import spread
 from csbp_jax.config import to_json
-from csbp_jax.reporting.intervals import student
+from csbp_jax.reporting.statistics import student
 
 
 def run_of(accuracies: list[float], seconds: float, start: float = 10.0) -> dict[str, Any]:

@@ -19,15 +19,16 @@ import pytest
 
 import csbp_jax
 from csbp_jax import __main__, configs, data, models
-from csbp_jax.cli import main, options
+from csbp_jax.cli import listing, main, options
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron, replaced, to_json
-from csbp_jax.config.schema import AugmentName
-from csbp_jax.config.validation import HINTS, allowed_range
+from csbp_jax.config.schema import HINTS, AugmentName
+from csbp_jax.config.validation import allowed_range
 from csbp_jax.data.device import transform
 from csbp_jax.evaluation import evaluate
 from csbp_jax.models import norms, taps
+from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.sweep import grid
 from tests.support.matching import search
@@ -315,6 +316,12 @@ def test_make_takes_its_variables_from_the_command_line_only(tmp_path):
     assert {k: v for k, v in passed_by_make(tmp_path, *line, **environment).items() if k in typed} == typed
 
 
+def test_make_refuses_a_variable_that_it_does_not_know(tmp_path):
+    done = make(tmp_path, "train", "EPOCHS=1", "DATASET=digits", python="echo trained", SEED="3")
+    assert done.returncode == 2 and "EPOCHS: make has no such variable; it has DATASET " in done.stderr
+    assert done.stderr.count("\n") == 1 and "SEED" not in done.stderr.partition(";")[0] and "trained" not in done.stdout
+
+
 INJECTIONS = ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '"]
 INJECTED = ["DATASET", "ARGS", "NAME", "FRESH"]
 
@@ -400,12 +407,22 @@ def test_list_shows_all_names(capsys):
 
 
 def test_list_shows_the_network_and_the_time_steps_of_every_preset(capsys):
-    assert main.main(["list"]) == 0
+    assert main.main(["list", "presets"]) == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     for name in configs.NAMES:
         model = configs.load(name).model
         (cells,) = [row for row in rows if row[:1] == [name] and model.name in row[1:]]
         assert str(model.time_steps) in cells, name
+
+
+NAMES = {"presets": configs.NAMES, "networks": models.NETWORKS, "neurons": models.NEURONS, "norms": norms.NORMS}
+
+
+@pytest.mark.parametrize("kind, names", NAMES.items())
+def test_no_name_is_broken_in_80_columns(capsys, monkeypatch, kind, names):
+    monkeypatch.setattr(listing, "Console", lambda **_: Console(width=80, highlight=False, markup=False))
+    assert main.main(["list", kind]) == 0
+    assert {*names} <= {*capsys.readouterr().out.split()}
 
 
 def test_list_says_for_which_data_an_augmentation_is():
@@ -420,9 +437,9 @@ def test_list_shows_all_taps_of_a_network(capsys):
     taps = capsys.readouterr().out.split()
     assert {"conv1.conv", "conv4.membrane", "readout.dense", "fc2.membrane_pre"} < {*taps} and len(taps) == 18 + 8
     assert main.main(["list", "cnn8"]) == 2
-    assert "there is no network 'cnn8'; perhaps you meant cnn7" in capsys.readouterr().err
+    assert "there is no 'cnn8'; perhaps you meant cnn7" in capsys.readouterr().err
     assert main.main(["list", "dvs_gesture_sew_7b"]) == 2
-    assert capsys.readouterr().err == "csbp_jax: NETWORK: 'dvs_gesture_sew_7b' is a preset; its network is sew_7b\n"
+    assert capsys.readouterr().err == "csbp_jax: WHAT: 'dvs_gesture_sew_7b' is a preset; its network is sew_7b\n"
 
 
 @pytest.mark.parametrize("line", ["--help", pytest.param("list", marks=pytest.mark.slow)])

@@ -4,6 +4,7 @@ import json
 import math
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from csbp_jax import configs
@@ -19,7 +20,8 @@ from csbp_jax.config import (
     to_json,
 )
 from csbp_jax.config.rules import RULES
-from csbp_jax.config.validation import HINTS, allowed_range
+from csbp_jax.config.schema import HINTS
+from csbp_jax.config.validation import allowed_range
 
 WRONG = {
     "seed": -1,
@@ -197,6 +199,37 @@ def test_a_wrong_type_is_refused_with_the_right_one(field, value, words):
     with pytest.raises(ConfigError) as error:
         check(replaced(Config(), field, value))
     assert str(error.value) == f"{field}: {value!r} is not possible; allowed is {words}"
+
+
+REPLACED = [
+    ("chaos.z0", 0, (0.0,)),
+    ("chaos.z0", [1, 2.5], (1.0, 2.5)),
+    ("chaos.z0.fc1.dense", np.float32(0.5), (10.0, 0.5)),
+    ("epochs", np.int64(3), 3),
+    ("optimizer.clip", 1, 1.0),
+    ("optimizer.clip", None, None),
+    ("data.augment", "flip", ("flip",)),
+    ("model.features", np.array([8, 9, 10]), (8, 9, 10)),
+    ("deterministic", True, True),
+]
+
+
+@pytest.mark.parametrize("name, value, stored", REPLACED)
+def test_a_config_is_replaced_by_the_names_of_the_command_line(name, value, stored):
+    config = configs.load("digits").replace("chaos.taps", ["conv1.membrane", "fc1.dense"])
+    changed = config.replace(name, value)
+    field = name.removesuffix(".fc1.dense")
+    assert flatten(changed)[field] == stored and json.dumps(flatten(changed)[field]) == json.dumps(stored)
+    assert changed == config.replace(**{name: value}) == eval(repr(changed), {"Config": Config})
+
+
+NOT_REPLACED = {"chaos.z": 1, "chaos": 1, "chaos.z0.fc9": 1, "epochs": -1, "epochs.x": 1, "optimizer.lr": 10**400}
+
+
+@pytest.mark.parametrize("name, value", NOT_REPLACED.items())
+def test_a_wrong_replacement_is_refused_by_its_name(name, value):
+    with pytest.raises(ConfigError, match=rf"^{name}: "):
+        configs.load("digits").replace(name, value)
 
 
 def test_a_run_is_named_after_all_of_its_config():

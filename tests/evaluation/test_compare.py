@@ -12,7 +12,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import compare
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import percent, points
-from csbp_jax.reporting.intervals import student, student_of_shares
+from csbp_jax.reporting.statistics import student, student_of_shares
 from csbp_jax.training import run_json
 
 

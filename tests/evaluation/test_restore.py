@@ -131,7 +131,8 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
 
 
 def test_importing_the_package_imports_no_jax():
-    code = "import csbp_jax, sys; assert callable(csbp_jax.load); assert 'jax' not in sys.modules"
+    code = "import csbp_jax, sys; assert {'load', 'chaos'} <= set(dir(csbp_jax)); assert 'jax' not in sys.modules; "
+    code += "assert callable(csbp_jax.load) and csbp_jax.chaos.term and not hasattr(csbp_jax, 'gone')"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

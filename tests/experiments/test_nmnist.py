@@ -13,6 +13,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data.source import ArraySource
 from experiments.nmnist import __main__ as nmnist
 from experiments.nmnist import training
+from tests.support.numbers import stored
 
 LABELS = np.repeat(np.arange(10, dtype=np.int32), [105, 130, 107, 104, 119, 99, 104, 132, 89, 111])
 
@@ -197,6 +198,5 @@ def test_committed_results_follow_from_their_runs():
     content = json.loads((folder / "nmnist.json").read_text())
     runs = {name: {int(seed): folds for seed, folds in of.items()} for name, of in content["runs"].items()}
     for which in nmnist.EPOCHS:
-        expected = json.loads(json.dumps(nmnist.contrasts(runs, which, tuple(content["sizes"]))))
-        assert content["contrasts"][which] == expected
+        assert content["contrasts"][which] == stored(nmnist.contrasts(runs, which, tuple(content["sizes"])))
     assert nmnist.page(content) + "\n" == (folder / "table.md").read_text()

@@ -67,13 +67,6 @@ def test_shares_have_wilsons_interval_and_counts_fishers_p():
     assert statistics.fisher((8, 1), (10, 6)) == pytest.approx(0.034965, abs=1e-6)  # Fisher's example in scipy
 
 
-def test_paired_p_is_1_without_a_difference():
-    assert statistics.paired_t(np.array([0.1, 0.2]), np.array([0.1, 0.2])) == 1.0
-    assert statistics.paired_t(np.array([0.3]), np.array([0.1])) == 1.0
-    assert statistics.paired_t(np.array([0.3, 0.5]), np.array([0.1, 0.3])) == 1.0  # no spread, though their mean is 0.2
-    assert statistics.paired_t(np.array([0.3, 0.5, 0.6]), np.array([0.1, 0.2, 0.5])) < 0.1
-
-
 def test_results_resume_only_with_the_same_options(tmp_path, capsys):
     parser = study.make_parser("A study.", "folder")
     assert parser.parse_args([]).out == pathlib.Path("docs/results/folder")

@@ -9,6 +9,7 @@ import pytest
 from experiments.cbp import overshoot
 from experiments.statistics import compare_solved, equivalence_of_shares, expected_best, percent_text
 from experiments.xor import draws, escape, tuned
+from tests.support.numbers import stored
 
 
 def pair(difference, p_holm, low, high, margin):
@@ -82,7 +83,7 @@ def test_equivalence_reads_differences_of_either_sign():
 def test_the_table_of_overshooting_is_that_of_its_data():
     folder = pathlib.Path(__file__).parents[2] / "docs" / "results" / "cbp_overshoot"
     content = json.loads((folder / "overshoot.json").read_text())
-    assert content["primary"] == json.loads(json.dumps(overshoot.primary(content["cells"])))
+    assert content["primary"] == stored(overshoot.primary(content["cells"]))
     assert (folder / "table.md").read_text() == overshoot.page(content) + "\n"
     page = (folder / "README.md").read_text()
     assert overshoot.primary_table(content) in page and overshoot.tested_table(content) in page
@@ -97,7 +98,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "xor_tuned"
 def test_the_table_of_equal_tuning_is_that_of_its_data():
     content = json.loads((FOLDER / "tuned.json").read_text())
     finished = {name: result for name, result in content["conditions"].items() if "solved" in result}
-    assert content["primary"] == json.loads(json.dumps(tuned.compare(finished)["primary"]))
+    assert content["primary"] == stored(tuned.compare(finished)["primary"])
     table = tuned.page(content | {"conditions": finished})
     assert (FOLDER / "table.md").read_text() == table + "\n" and table in (FOLDER / "README.md").read_text()
 
@@ -130,7 +131,7 @@ def drawn():
 
 
 def test_the_page_of_draws_is_that_of_its_data_and_is_quoted(drawn):
-    assert drawn["analysis"] == json.loads(json.dumps(draws.analyse(drawn["draws"])))
+    assert drawn["analysis"] == stored(draws.analyse(drawn["draws"]))
     assert (FOLDER / "draws.md").read_text() == draws.page(drawn)
     numbers = {
         tries: [

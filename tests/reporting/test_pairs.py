@@ -3,8 +3,8 @@
 import pytest
 
 from csbp_jax.config import flatten
-from csbp_jax.reporting.intervals import signed_rank, student
 from csbp_jax.reporting.pairs import difference_text, is_plain, paired_difference, plain_control
+from csbp_jax.reporting.statistics import signed_rank, student
 from tests.support.small_sweep import SMALL
 
 CONTROL = {0: 0.90, 1: 0.92, 2: 0.97}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from csbp_jax.reporting import fonts, plots_evaluation
-from csbp_jax.reporting.intervals import wilson
+from csbp_jax.reporting.statistics import wilson
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Plot of robustness: its legend."""
 
 from csbp_jax.reporting import plots_robustness
-from csbp_jax.reporting.intervals import Interval
+from csbp_jax.reporting.statistics import Interval
 
 
 def test_the_legend_has_the_lines_of_all_panels(tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ import pytest
 
 from csbp_jax import sweep
 from csbp_jax.reporting import fonts, plots, plots_sweep
-from csbp_jax.reporting.intervals import student_of_shares
 from csbp_jax.reporting.pairs import paired_difference
+from csbp_jax.reporting.statistics import student_of_shares
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.sweep import driver, tables
 

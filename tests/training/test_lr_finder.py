@@ -68,7 +68,7 @@ def test_it_ends_where_the_loss_has_blown_up_and_leaves_a_figure(found):
     assert json.loads((folder / "a" / "lr.json").read_text()) == reported
     assert (
         folder / "a" / "lr.png"
-    ).stat().st_size > 5000 and f"suggested optimizer.lr {reported['suggested']:.2g}" in text
+    ).stat().st_size > 5000 and f"try --optimizer.lr {reported['suggested']:.2g} (the config has " in text
 
 
 def test_the_smoothed_loss_is_a_mean_without_bias():

@@ -60,6 +60,18 @@ def test_an_epoch_has_the_means_of_its_good_steps_across_a_resume():
     assert resumed.progress()["count"] == resumed.progress()["sums"]["task_loss"] == 0
 
 
+def test_the_line_of_an_epoch_is_printed_on_a_terminal_too():
+    monitor, _ = make()
+    out = io.StringIO()
+    monitor.outputs = dataclasses.replace(
+        monitor.outputs, console=Console(file=out, force_terminal=True, highlight=False)
+    )
+    monitor(metrics(1.0))
+    monitor.catch_up()
+    monitor.end_epoch({"accuracy": 0.975, "loss": 0.1}, {})
+    assert "epoch 1/30 val 97.5% acc 50.0% task 1" in out.getvalue()
+
+
 def test_three_bad_steps_in_a_row_are_a_divergence():
     monitor, rows = make()
     for bad in (1, 0, 1, 2, 3):
@@ -104,4 +116,4 @@ def test_only_the_monitor_changes_itself():
     assert list(outside_changes("monitor.step += 1\nx = monitor.step\nmonitor._waited")) == [1, 3]
     changes = {str(file): list(outside_changes(file.read_text())) for file in PACKAGE.rglob("*.py")}
     assert not {file: lines for file, lines in changes.items() if lines}
-    assert "monitor = TrainingMonitor(" in (PACKAGE / "training" / "loop.py").read_text()
+    assert "monitor = TrainingMonitor(" in (PACKAGE / "training" / "session.py").read_text()

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from csbp_jax.evaluation.compare import Group
 from csbp_jax.evaluation.robustness import battery
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome
-from csbp_jax.reporting.intervals import Interval, student_of_shares, wilson
 from csbp_jax.reporting.pairs import PairedDifference, paired_difference
+from csbp_jax.reporting.statistics import Interval, student_of_shares, wilson
 
 Scores = dict[str, NDArray[np.float64]]
 """``[severities, examples]`` by perturbation: 1 where an example is correct, or the share of draws in which it is."""
@@ -95,7 +95,7 @@ def differences(groups: Sequence[Group], by_run: Mapping[str, Scores], margin: f
 def interval(rows: Sequence[NDArray[np.float64]]) -> Interval:
     """Return the mean accuracy of a setting, from the scores ``[examples]`` of its runs.
 
-    The interval is over the runs (:func:`csbp_jax.reporting.intervals.student_of_shares`), or Wilson's over the
+    The interval is over the runs (:func:`csbp_jax.reporting.statistics.student_of_shares`), or Wilson's over the
     examples of a single run, which does not cover the choice of draws.
     """
     if len(rows) > 1:

@@ -20,7 +20,7 @@ from csbp_jax.evaluation.compare import FinishedRun, group
 from csbp_jax.evaluation.robustness import battery, command, comparison, events, measure, pgd, pictures, weight_errors
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan
 from csbp_jax.reporting import plots_robustness, terminal
-from csbp_jax.reporting.intervals import student
+from csbp_jax.reporting.statistics import student
 
 NAMES = ("noise", "lost_spikes", "weight_bits", "pgd", "square")
 EXAMPLES = 14

@@ -1,17 +1,16 @@
-"""Convolution and max pooling in forms that XLA compiles to fast code on CPU; elsewhere, the plain operations."""
+"""Convolution in forms that XLA compiles to fast code on CPU."""
 
 import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from csbp_jax.models import winograd
-from csbp_jax.models.unfused import unfused
+from csbp_jax.xla import winograd
+from csbp_jax.xla.memory import unfused
 
 _Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -20,22 +19,15 @@ _INEXACT = {None, "default", "fastest", "bfloat16", lax.Precision.DEFAULT}
 
 
 def convolution(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    **options: Any,
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], precision: Any = None
 ) -> jax.Array:
-    """Compute ``lax.conv_general_dilated`` of ``[N, H, W, C]`` with padding ``kernel // 2``; for Flax's ``Conv``.
+    """Compute :func:`csbp_jax.xla.convolution.convolution` on CPU, without groups.
 
-    Options are those that Flax passes; there is no dilation. On CPU, an image that is smaller than the kernel, or (but
-    for a stem) has such an output, is convolved tap by tap. In float32 and on one device, kernels of 3x3 are convolved
-    in Winograd's form where that is estimated to be faster, with a rounding error of a few millionths of the largest
-    output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off. With up to three channels, they are products of
-    the kernel with what each output sees.
+    An image that is smaller than the kernel, or (but for a stem) has such an output, is convolved tap by tap. In
+    float32 and on one device, kernels of 3x3 are convolved in Winograd's form where that is estimated to be faster,
+    with a rounding error of a few millionths of the largest output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches
+    that off. With up to three channels, they are products of the kernel with what each output sees.
     """
-    if jax.default_backend() != "cpu" or options.get("feature_group_count", 1) > 1:
-        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     (top, bottom), (left, right) = padding
     geometry = (strides[0], strides[1]), ((top, bottom), (left, right))
     # The output is the kernel in the convolution that gives the kernel's gradient. For a stem, XLA's is faster.
@@ -43,7 +35,7 @@ def convolution(
     smallest = x.shape[1:3] if stem else _size_of_output(x, kernel, *geometry)
     if any(n < k for n, k in zip(smallest, kernel.shape, strict=False)):
         return _convolve_by_taps(x, kernel, *geometry)
-    if _for_winograd(x, kernel, *geometry, options.get("precision")):
+    if _for_winograd(x, kernel, *geometry, precision):
         return winograd.convolution(x, kernel)
     return _convolve(x, kernel, *geometry)
 
@@ -66,8 +58,10 @@ def _for_winograd(
     precision = precision or default
     precisions = set(precision) if isinstance(precision, tuple) else {precision}
     form = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == ((1, 1), (1, 1)) and x.dtype == jnp.float32
-    one_device = jax.device_count() == 1 and isinstance(x.shape[0], int)
-    return form and precisions <= _INEXACT and one_device and winograd.pays(x.shape, kernel.shape[3])
+    mesh = jax.sharding.get_abstract_mesh()
+    one_device = (jax.device_count() if mesh.empty else mesh.size) == 1
+    counted = one_device and isinstance(x.shape[0], int)
+    return form and precisions <= _INEXACT and counted and winograd.pays(x.shape, kernel.shape[3])
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:
@@ -81,12 +75,9 @@ def _convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple
 
 
 def _has_few_channels(x: jax.Array, kernel: jax.Array, strides: _Pair) -> bool:
-    """Return whether a product with patches is faster than XLA's convolution, which is made for many channels.
-
-    Not for a symbolic number of images, whose program is exported and may run on other devices.
-    """
+    """Return whether a product with patches is faster than XLA's convolution, which is made for many channels."""
     form = kernel.shape[:2] == (3, 3) and kernel.shape[2] <= 3 and strides == (1, 1)
-    return form and x.dtype != jnp.bfloat16 and isinstance(x.shape[0], int)
+    return form and x.dtype != jnp.bfloat16
 
 
 def _patches(x: jax.Array, kernel: jax.Array, padding: tuple[_Pair, _Pair]) -> jax.Array:
@@ -193,69 +184,3 @@ def _taps_backward(
 
 _convolve_by_taps = jax.custom_vjp(_plain_by_taps, nondiff_argnums=(2, 3))
 _convolve_by_taps.defvjp(_taps_forward, _taps_backward)
-
-
-def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
-    """Compute the maximum over square windows of ``[B, T, H, W, C]``; see :func:`csbp_jax.models.layers.max_pool`."""
-    if jax.default_backend() != "cpu":
-        pads = ((0, 0), (pad, pad), (pad, pad))
-        largest: jax.Array = nn.max_pool(x, (1, size, size), (1, stride, stride), pads)
-        return largest
-    x = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
-    height, width = ((n - size) // stride * stride + size for n in x.shape[2:4])
-    return _max_of_windows(x[:, :, :height, :width], size, stride)
-
-
-# Of shifted arrays: XLA on CPU finds and scatters the gradient of a window element by element, ten times slower.
-def _plain_max_of_windows(x: jax.Array, size: int, stride: int) -> jax.Array:
-    # Strict, unlike jnp.maximum, so that also the tangent is that of the first of equal elements.
-    return functools.reduce(lambda most, other: jnp.where(other > most, other, most), _shifted(x, size, stride))
-
-
-def _shifted(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
-    """Return the first element of each window, ``[B, T, rows, columns, C]``, the second of each, and so on."""
-    rows, columns = (n - size + 1 for n in x.shape[2:4])
-    indices = itertools.product(range(size), repeat=2)
-    return [x[:, :, i : i + rows : stride, j : j + columns : stride] for i, j in indices]
-
-
-def _max_forward(x: jax.Array, size: int, stride: int) -> tuple[jax.Array, jax.Array]:
-    """Return the maxima and, as the residual, the index of the first of each in its window."""
-    largest = _plain_max_of_windows(x, size, stride)
-    # float32, since XLA on CPU does not vectorise a selection of bytes.
-    first = jnp.full(largest.shape, size**2 - 1, jnp.float32)
-    for index, elements in reversed(list(enumerate(_shifted(x, size, stride)[:-1]))):
-        first = jnp.where(elements == largest, jnp.float32(index), first)
-    return largest, unfused(first)
-
-
-def _max_backward(size: int, stride: int, first: jax.Array, bar: jax.Array) -> tuple[jax.Array]:
-    """Give each element the cotangents of the windows whose first maximum it is, in one pass.
-
-    The element in row ``stride (a + e) + r`` is in row ``stride e + r`` of window a, for e = 0, 1, ... as long as this
-    is below ``size``; so for columns.
-    """
-    windows, reach = first.shape[2:4], -(-size // stride)
-    rows, columns = (n + reach - 1 for n in windows)
-
-    def spread(of_windows: jax.Array, e: int, f: int) -> jax.Array:
-        """Move the windows by (e, f), and repeat each over the elements that begin there."""
-        ends = ((0, 0), (0, 0), (e, reach - 1 - e), (f, reach - 1 - f), (0, 0))
-        moved = jnp.pad(of_windows, ends)[:, :, :, None, :, None]
-        repeated = jnp.broadcast_to(moved, (*moved.shape[:3], stride, columns, stride, moved.shape[-1]))
-        return repeated.reshape(*moved.shape[:2], rows * stride, columns * stride, -1)
-
-    def index(e: int, f: int) -> jax.Array:
-        """The index of each element in the window that was moved there; -1 outside of it."""
-        row = (stride * e + jnp.arange(rows * stride) % stride)[:, None, None]
-        column = (stride * f + jnp.arange(columns * stride) % stride)[None, :, None]
-        return jnp.where((row < size) & (column < size), size * row + column, -1).astype(first.dtype)[None, None]
-
-    moves = itertools.product(range(reach), repeat=2)
-    parts = [jnp.where(spread(first, e, f) == index(e, f), spread(bar, e, f), 0) for e, f in moves]
-    height, width = ((n - 1) * stride + size for n in windows)
-    return (functools.reduce(jnp.add, parts)[:, :, :height, :width],)
-
-
-_max_of_windows = jax.custom_vjp(_plain_max_of_windows, nondiff_argnums=(1, 2))
-_max_of_windows.defvjp(_max_forward, _max_backward)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import statistics
 from experiments.statistics import (
     compare_solved,
     equivalence_of_shares,
@@ -62,31 +61,3 @@ def test_few_values_on_one_side_have_no_interval():
 
 def test_ranked_above_needs_both_sides():
     assert ranked_above(np.arange(3.0), np.array([True, True, True])) is None
-
-
-def test_corrected_t_is_the_plain_one_without_shared_data():
-    differences = np.random.default_rng(0).normal(0.3, 1, 12)
-    plain = stats.ttest_1samp(differences, 0)
-    assert statistics.corrected_t(differences, 0, 100) == pytest.approx((plain.statistic, plain.pvalue))
-    # Ten folds: a test set of one ninth of the training data more than doubles the variance.
-    t, _ = statistics.corrected_t(differences[:10], 10, 90)
-    plain = stats.ttest_1samp(differences[:10], 0)
-    assert t == pytest.approx(plain.statistic * np.sqrt((1 / 10) / (1 / 10 + 1 / 9)))
-
-
-@pytest.mark.parametrize("values", [[0.5], [0.2, 0.2, 0.2]])
-def test_corrected_t_needs_spread(values):
-    with pytest.raises(ValueError, match="at least two differences that are not all equal"):
-        statistics.corrected_t(values, 10, 90)
-
-
-@pytest.mark.parametrize(("effect", "sd", "pairs"), [(0.5, 0.8, 23), (0.3, 1.0, 10), (1.0, 0.7, 6)])
-def test_power_is_the_share_of_tests_that_find_the_effect(effect, sd, pairs):
-    samples = np.random.default_rng(1).normal(effect, sd, (20_000, pairs))
-    found = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
-    assert statistics.power(effect, sd, pairs) == pytest.approx(found.mean(), abs=0.012)
-
-
-def test_the_power_for_a_large_effect_is_a_number():
-    assert statistics.power(0.5, 0.3, 128) == pytest.approx(1)
-    assert statistics.power(-0.5, 0.8, 30) == statistics.power(0.5, 0.8, 30)

@@ -1,0 +1,223 @@
+"""Intervals of means, and tests of paired differences, in SciPy's terms."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+Test = Literal["t", "signed-rank", "mcnemar"]
+"""Tests of :func:`paired`."""
+
+Verdict = Literal["equal", "better", "worse", "not decided"]
+
+MIN_PAIRS, MIN_EQUAL_PAIRS = 3, 6
+"""Fewest pairs that :func:`verdict` decides on, and fewest if all of their differences are equal."""
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Interval(NamedTuple):
+    """A mean with the ends of its confidence interval, None if there is only one value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Paired(NamedTuple):
+    """A test of paired differences.
+
+    pairs: their number. difference: the mean, with its interval. sd: standard deviation of the differences, NaN of a
+    single one. p: two-sided. equivalence: p of two one-sided tests that the mean lies within a margin (Schuirmann
+    1987); None without a margin or with a single pair.
+    """
+
+    pairs: int
+    difference: Interval
+    sd: float
+    p: float
+    equivalence: float | None
+
+
+def student(values: ArrayLike, confidence: float = 0.95, overlap: float = 0.0) -> Interval:
+    """Compute a mean with Student's t interval, ``mean +- t s sqrt(1/n + overlap)``.
+
+    Args:
+      values: ``[n]``.
+      confidence: of the interval.
+      overlap: as of :func:`paired`.
+
+    Raises:
+      ValueError: there are no values.
+    """
+    values = np.asarray(values, float)
+    if len(values) == 0:
+        raise ValueError("an interval needs at least one value")
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Interval(mean, None, None)
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * _error(values, overlap)
+    return Interval(mean, mean - half, mean + half)
+
+
+def _error(values: NDArray[np.float64], overlap: float) -> float:
+    """Standard error of a mean."""
+    return float(np.std(values, ddof=1)) * math.sqrt(1 / len(values) + overlap)
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """Compute the ends of Wilson's 95 % score interval of a share, which lie within [0, 1].
+
+    >>> wilson(10, 10)
+    (0.7224..., 1.0)
+
+    Raises:
+      ValueError: ``count`` is 0, or less than ``successes``.
+    """
+    low, high = stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
+
+
+def student_of_shares(shares: Sequence[float]) -> Interval:
+    """Compute the mean of shares, such as accuracies, with a 95 % interval that stays in [0, 1].
+
+    It is Student's t interval on the logit scale, ``expit(logit(mean) +- t s / (sqrt(n) mean (1 - mean)))``: close to
+    :func:`student` where that is far from 0 and 1, and asymmetric elsewhere. Without spread, as where all shares are 1,
+    it has no width.
+
+    Raises:
+      ValueError: there are no shares, or one is outside [0, 1].
+    """
+    if not all(0 <= share <= 1 for share in shares):
+        raise ValueError("shares are in [0, 1]")
+    mean, low, high = student(shares)
+    if low is None or high is None or low == high:
+        return Interval(mean, low, high)
+    half = (high - mean) / (mean * (1 - mean))
+    low, high = (float(special.expit(special.logit(mean) + side * half)) for side in (-1, 1))
+    return Interval(mean, low, high)
+
+
+def paired(
+    differences: ArrayLike,
+    test: Test = "t",
+    *,
+    margin: float | None = None,
+    confidence: float = 0.95,
+    overlap: float = 0.0,
+) -> Paired:
+    """Test that the mean of paired differences is 0.
+
+    Args:
+      differences: ``[n]``.
+      test: "t" is Student's test (:func:`scipy.stats.ttest_rel`). "signed-rank" is Wilcoxon's
+        (:func:`signed_rank`), with Student's interval and equivalence. "mcnemar" is McNemar's exact test, of
+        differences of bits (-1, 0, 1), with interval and equivalence by the normal distribution of paired shares.
+      margin: the largest mean difference without importance, for the equivalence.
+      confidence: of the interval.
+      overlap: numbers of test examples over training examples, of folds that share training data: the variance of the
+        mean is ``(1/n + overlap) s^2`` (Nadeau and Bengio, Machine Learning 2003, section 3.3). Not for "mcnemar".
+
+    Raises:
+      ValueError: there are no differences, no such test, the margin is not positive, or "mcnemar" gets other numbers.
+    """
+    values = np.asarray(differences, float)
+    if test not in get_args(Test):
+        raise ValueError(f"test: {test!r} is none of {', '.join(get_args(Test))}")
+    if len(values) == 0:
+        raise ValueError("a test needs at least one difference")
+    if margin is not None and not margin > 0:
+        raise ValueError("a margin is positive")
+    n, mean = len(values), float(np.mean(values))
+    sd = float(np.std(values, ddof=1)) if n > 1 else math.nan
+    if test == "mcnemar":
+        if not np.isin(values, (-1, 0, 1)).all():
+            raise ValueError("test: mcnemar compares bits, and these measures are not all 0 or 1")
+        more, less = int((values > 0).sum()), int((values < 0).sum())
+        p = float(stats.binomtest(more, more + less).pvalue) if more + less else 1.0
+        error = math.sqrt(more + less - (more - less) ** 2 / n) / n
+        half = float(stats.norm.ppf((1 + confidence) / 2)) * error
+        difference, tail = Interval(mean, mean - half, mean + half), stats.norm.sf
+    else:
+        difference, error = student(values, confidence, overlap), _error(values, overlap) if n > 1 else math.nan
+        p = signed_rank(values) if test == "signed-rank" else _t(values, error)
+
+        def tail(t: float) -> float:
+            return float(stats.t.sf(t, n - 1))
+
+    equivalence = None
+    if margin is not None and n > 1:
+        distance = margin - abs(mean)
+        # Without spread, the mean is known.
+        equivalence = float(tail(distance / error)) if error else float(distance <= 0)
+    return Paired(n, difference, sd, p, equivalence)
+
+
+def _t(values: NDArray[np.float64], error: float) -> float:
+    """p of Student's test; without spread that of a sign test, as another pair may differ from these."""
+    if len(values) == 1:
+        return 1.0
+    if not np.ptp(np.round(values, 9)):
+        return min(1.0, 2.0 ** (1 - len(values))) if np.round(values[0], 9) else 1.0
+    return float(2 * stats.t.sf(abs(float(np.mean(values))) / error, len(values) - 1))
+
+
+def signed_rank(differences: ArrayLike) -> float:
+    """Compute the two-sided p of Wilcoxon's signed-rank test; 1 if all differences are 0.
+
+    Differences of 0 are left out. p of up to 13 others is exact, and cannot be below 0.05 if they are fewer than six.
+    """
+    # Differences of accuracies that are equal in theory differ by rounding, and would not count as ties.
+    rounded = np.round(np.asarray(differences, float), 9)
+    # SciPy leaves zeros out too, but counts them where it decides whether there are few enough for an exact p.
+    others = rounded[rounded != 0]
+    return float(stats.wilcoxon(others).pvalue) if len(others) else 1.0
+
+
+def verdict(result: Paired, p: float | None = None) -> Verdict:
+    """Decide between equal, better and worse, each at a level of 5 %.
+
+    equal: within the margin, even if the difference is sure. better, worse: otherwise, p is below 0.05. not decided:
+    neither, or there are fewer than :data:`MIN_PAIRS` differences, or fewer than :data:`MIN_EQUAL_PAIRS` that are all
+    equal.
+
+    Args:
+      result: of :func:`paired`.
+      p: that of the result by default; a corrected one if the result is one of several.
+    """
+    # Equal differences have no spread, but another pair may differ: a value that 60 % of all pairs have comes three
+    # times in a row with p = 0.22, and six times with p = 0.047.
+    if result.pairs < MIN_PAIRS or (result.pairs < MIN_EQUAL_PAIRS and result.sd < 1e-9):
+        return "not decided"
+    if result.equivalence is not None and result.equivalence < 0.05:
+        return "equal"
+    if (result.p if p is None else p) < 0.05:
+        return "better" if result.difference.mean > 0 else "worse"
+    return "not decided"
+
+
+def holm(ps: Mapping[Name, float]) -> dict[Name, float]:
+    """Correct ``{name: p}`` of several tests by Holm's step-down method."""
+    corrected, worst = {}, 0.0
+    for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
+        corrected[name] = worst = max(worst, min(1.0, ps[name] * (len(ps) - rank)))
+    return corrected
+
+
+def pairs_to_decide(effect: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Compute about how many pairs a t test needs to find a mean difference with probability ``power``.
+
+    ``((z(1 - alpha/2) + z(power)) sd / effect)^2 + z(1 - alpha/2)^2 / 2`` (Guenther, American Statistician 1981), with
+    the quantiles z of the normal distribution.
+
+    Args:
+      effect: the mean difference.
+      sd: of the paired differences.
+      alpha: level, two-sided; for the first step of Holm's correction over k comparisons, that of one divided by k.
+      power: the probability.
+    """
+    of_level, of_power = (float(stats.norm.ppf(share)) for share in (1 - alpha / 2, power))
+    return max(MIN_PAIRS, math.ceil(((of_level + of_power) * sd / effect) ** 2 + of_level**2 / 2))

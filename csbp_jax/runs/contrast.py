@@ -1,0 +1,217 @@
+"""Paired differences between arms of a table of runs: interval, p, equivalence, and the pairs that would decide."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from csbp_jax.reporting import statistics
+from csbp_jax.reporting.statistics import Test
+from csbp_jax.runs.shown import Shown
+
+Over = Literal["seed", "draw", "case"]
+"""What a pair is: a seed, a draw of settings (the mean over its seeds), or a case (the mean over all of its runs)."""
+
+KEYS = ["case", "draw", "seed"]
+"""Columns by which runs of two arms make a pair."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Contrast(Shown):
+    """Differences of arms from others, each within a case.
+
+    frame: a row for each difference, with these columns. ``case``, ``arm``, ``other``; ``pairs``, and ``left_out``, the
+    runs of either arm without a pair (diverged, or of seeds that the other lacks). ``difference`` with ``low`` and
+    ``high``, the ends of its interval, and ``sd`` of the pairs' differences. ``p``, and ``p_holm``, corrected over all
+    differences of the case. ``equivalence``: p of two one-sided tests that the difference lies within the margin.
+    ``verdict``: "equal", "better", "worse" or "not decided", by ``p_holm`` and ``equivalence`` at 5 %
+    (:func:`csbp_jax.reporting.statistics.verdict`). ``to_decide``: about how many pairs find a difference of
+    ``effect`` with a probability of 80 %. ``seed_share``: of pairs of draws, the share of their variance that more
+    seeds a draw would remove.
+
+    All numbers are in the unit of the measure; of an accuracy, in percentage points.
+
+    differences: by the numbers of the rows, the difference of each pair.
+    """
+
+    frame: pd.DataFrame
+    measure: str
+    over: Over
+    test: Test
+    margin: float | None
+    confidence: float
+    differences: tuple[pd.Series, ...]
+
+    def __getitem__(self, other: str) -> "pd.Series[Any]":
+        """Return the row of the difference from an arm.
+
+        Raises:
+          KeyError: there is no such row, or several, as of several cases.
+        """
+        rows = self.frame[self.frame["other"] == other]
+        if len(rows) != 1:
+            raise KeyError(f"{other}: {len(rows)} differences are from it; select from .frame")
+        return rows.iloc[0]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the differences, with a blank before it."""
+        return " points" if is_accuracy(self.measure) else ""
+
+    def heading(self) -> str:
+        """Return what is compared, and how."""
+        held = f", {len(self.frame)} differences" if len(self.frame) > 1 else ""
+        name = {"t": "t test", "signed-rank": "signed-rank test", "mcnemar": "McNemar's test"}[self.test]
+        return f"{self.measure}, paired over {self.over}s{held}: {100 * self.confidence:g} % intervals, {name}"
+
+    def lines(self) -> Iterator[str]:
+        """Yield a sentence for each difference: the answer first, then what it rests on."""
+        for _, row in self.frame.iterrows():
+            case = f"{row['case']}: " if row["case"] else ""
+            yield f"{case}{row['arm']} - {row['other']}: {', '.join(self._answer(row))}"
+
+    def _answer(self, row: "pd.Series[Any]") -> Iterator[str]:
+        yield self._interval(row) + self.unit
+        if row["pairs"] > 1:
+            corrected = "" if row["p_holm"] == row["p"] else f" (Holm {row['p_holm']:.2g})"
+            yield f"p {row['p']:.2g}{corrected}"
+        yield self._verdict(row)
+        left_out = f" ({row['left_out']} runs left out: diverged, or without a partner)" if row["left_out"] else ""
+        yield f"{row['pairs']} {self.over}{'s' if row['pairs'] != 1 else ''}{left_out}"
+        if row["to_decide"] == row["to_decide"]:
+            effect = f"{row['effect']:.3g}"
+            unit = self.unit.removesuffix("s") if effect == "1" else self.unit
+            yield f"about {row['to_decide']:.0f} pairs would decide {effect}{unit}"
+        if row["seed_share"] == row["seed_share"]:
+            yield f"{row['seed_share']:.0%} of the variance is seeds"
+
+    def _interval(self, row: "pd.Series[Any]") -> str:
+        digits = "+.2f" if self.unit else "+.3g"
+        mean, low, high = (f"{row[name]:{digits}}" for name in ("difference", "low", "high"))
+        if math.isnan(row["low"]):
+            return mean
+        return f"{mean} (all equal)" if row["sd"] < 1e-9 else f"{mean} [{low}, {high}]"
+
+    def _verdict(self, row: "pd.Series[Any]") -> str:
+        return f"equal within {self.margin:g}{self.unit}" if row["verdict"] == "equal" else str(row["verdict"])
+
+    def cells(self) -> pd.DataFrame:
+        """Return the table, all of it text."""
+        rows = [
+            {
+                "case": row["case"],
+                "difference": f"{row['arm']} - {row['other']}",
+                f"{self.measure}{self.unit and ' (points)'}": self._interval(row),
+                "p": f"{row['p']:.2g}",
+                "p, Holm": f"{row['p_holm']:.2g}",
+                "p of equivalence": f"{row['equivalence']:.2g}",
+                "verdict": self._verdict(row),
+                "pairs": str(row["pairs"]),
+                "to decide": f"{row['to_decide']:.0f} for {row['effect']:.3g}",
+            }
+            for _, row in self.frame.iterrows()
+        ]
+        cells = pd.DataFrame(rows)
+        empty = ["case"] * (not any(self.frame["case"])) + ["p of equivalence"] * (self.margin is None)
+        return cells.drop(columns=empty)
+
+    def __repr__(self) -> str:
+        return "\n".join([self.heading(), *self.lines()])
+
+
+def is_accuracy(measure: str) -> bool:
+    """Return whether a measure is a share whose differences are in percentage points."""
+    return "accuracy" in measure
+
+
+def contrast(
+    runs: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    measure: str,
+    *,
+    over: Over = "seed",
+    test: Test = "t",
+    margin: float | None = None,
+    confidence: float = 0.95,
+    overlap: float = 0.0,
+) -> Contrast:
+    """Compare pairs of arms.
+
+    Args:
+      runs: a row for each run, with columns ``case``, ``arm``, ``draw``, ``seed`` and ``measure``. A run whose measure
+        is not finite makes no pair.
+      pairs: arms, and those that they are compared with.
+      measure, over, test, margin, confidence, overlap: as of :meth:`csbp_jax.runs.RunTable.contrast`.
+
+    Raises:
+      ValueError: an arm has two runs of the same case, draw and seed.
+    """
+    needed = runs[runs["arm"].isin({arm for pair in pairs for arm in pair})]
+    if (twice := needed.duplicated([*KEYS, "arm"])).any():
+        row = needed[twice].iloc[0]
+        raise ValueError(
+            f"arm {row['arm']} has several runs of seed {row['seed']}, which make no pair; select a setting of it "
+            "(RunTable.where)"
+        )
+    scale = 100 if is_accuracy(measure) else 1
+    values = needed.set_index([*KEYS, "arm"])[measure].astype(float).unstack("arm") * scale
+    values = values.where(np.isfinite(values))
+    rows, differences = [], []
+    cases = list(dict.fromkeys(needed["case"]))
+    for case, in_case in [("", cases)] if over == "case" else [(case, [case]) for case in cases]:
+        of_case = values[values.index.get_level_values("case").isin(in_case)]
+        tests = {}
+        for arm, other in (pair for pair in pairs if {*pair} <= set(of_case.columns[of_case.notna().any()])):
+            by_pair = (of_case[arm] - of_case[other]).dropna()
+            by_unit = by_pair if over == "seed" else by_pair.groupby(level=over).mean()
+            if len(by_unit):
+                result = statistics.paired(by_unit, test, margin=margin, confidence=confidence, overlap=overlap)
+                left_out = int((needed["arm"].isin((arm, other)) & needed["case"].isin(in_case)).sum()) - 2 * len(
+                    by_pair
+                )
+                tests[arm, other] = result, left_out, _seed_share(by_pair) if over == "draw" else math.nan
+                differences.append(by_unit)
+        corrected = statistics.holm({pair: result.p for pair, (result, _, _) in tests.items()})
+        for (arm, other), (result, left_out, seed_share) in tests.items():
+            names = {"case": case, "arm": arm, "other": other, "left_out": left_out, "seed_share": seed_share}
+            rows.append(names | _numbers(result, corrected[arm, other], scale, margin, len(tests), overlap))
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+    return Contrast(frame, measure, over, test, margin, confidence, tuple(differences))
+
+
+_COLUMNS = (
+    *("case", "arm", "other", "pairs", "left_out", "difference", "low", "high", "sd", "p", "p_holm"),
+    *("equivalence", "verdict", "to_decide", "effect", "seed_share"),
+)
+
+
+def _numbers(
+    result: statistics.Paired, p_holm: float, scale: float, margin: float | None, tests: int, overlap: float
+) -> dict[str, Any]:
+    mean, low, high = (math.nan if end is None else end for end in result.difference)
+    effect = margin or (1.0 if scale > 1 else abs(mean))
+    # More folds of the same data are no new pairs.
+    known = effect and result.sd > 0 and not overlap
+    return {
+        "pairs": result.pairs,
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "sd": result.sd,
+        "p": result.p,
+        "p_holm": p_holm,
+        "equivalence": math.nan if result.equivalence is None else result.equivalence,
+        "verdict": statistics.verdict(result, p_holm),
+        "to_decide": statistics.pairs_to_decide(effect, result.sd, 0.05 / tests) if known else math.nan,
+        "effect": effect,
+    }
+
+
+def _seed_share(by_pair: "pd.Series[Any]") -> float:
+    """Share of the variance of the draws' means that comes from their seeds; NaN if no draw has two seeds."""
+    draws = by_pair.groupby(level="draw")
+    of_seeds, of_means = (draws.var() / draws.count()).mean(), draws.mean().var()
+    return float(np.clip(of_seeds / of_means, 0, 1)) if of_means > 0 else math.nan

@@ -1,0 +1,101 @@
+"""The folder of a run: its config, what was measured of it, and the fields that can change that."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from csbp_jax.config import ConfigError, flatten
+from csbp_jax.training import run_json
+
+WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads"}
+"""Fields of a config that change no result."""
+
+EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation", "ema": "moving average"}
+"""Kinds of weights whose measures a run reports, keys of ``result.json``, with their labels."""
+
+MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
+"""Measures of each kind of weights."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run, finished or not.
+
+    content: of its ``config.json``. result: of its ``result.json``, None as long as the run is not finished.
+    """
+
+    folder: pathlib.Path
+    content: dict[str, Any]
+    result: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: str | pathlib.Path) -> "Run":
+        """Read the files of a run, but not its weights.
+
+        Raises:
+          ConfigError: not a run's folder, or a damaged file.
+        """
+        folder = pathlib.Path(folder)
+        content = run_json.read_run(folder, f"whose settings are compared in its own tables (csbp_jax report {folder})")
+        result = run_json.read_result(folder) if (folder / "result.json").exists() else None
+        return cls(folder, content, result)
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return self.folder.resolve().name
+
+    @functools.cached_property
+    def fields(self) -> dict[str, Any]:
+        """The config flattened, ``{"chaos.z0": 3.0}``; with ``own``, the names of the user's own code and a hash."""
+        own = self.content.get("own", {})
+        code = {"own": " ".join([*own["parts"], own.get("sha256", "")[:8]]).rstrip()} if own else {}
+        return {name: plain(value) for name, value in flatten(self.content["config"]).items()} | code
+
+    def measures(self) -> dict[str, Any]:
+        """Return ``{"last_test_accuracy": 0.93, ...}`` of each kind of weights; nothing of an unfinished run."""
+        result = self.result or {}
+        return {
+            f"{kind}_{name}": result[kind][name]
+            for name in MEASURES
+            for kind in EPOCHS
+            if kind in result and name in result[kind]
+        }
+
+
+def plain(value: Any) -> Any:
+    """Return a field's value with a tuple for JSON's list, and a number for a list of one, as ``chaos.z0`` mostly is.
+
+    >>> plain([3.0]), plain([3.0, 0.0])
+    (3.0, (3.0, 0.0))
+    """
+    if isinstance(value, list | tuple):
+        return value[0] if len(value) == 1 else tuple(value)
+    return value
+
+
+def read_finished(folders: Sequence[str | pathlib.Path]) -> list[Run]:
+    """Read finished runs.
+
+    Raises:
+      ConfigError: see :meth:`Run.read`, or a run is not finished.
+    """
+    runs = [Run.read(folder) for folder in folders]
+    for run in runs:
+        if run.result is None:
+            raise ConfigError(
+                f"{run.folder}: is not finished; repeat the command that started it to resume it or, if it diverged, "
+                "leave it out and say so"
+            )
+    return runs
+
+
+def differing_fields(runs: Sequence[Run]) -> list[str]:
+    """List the fields in which runs differ, in their order, but for those that change no result.
+
+    A field that a run does not have counts as None.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.fields if name not in WITHOUT_EFFECT)
+    return [name for name in names if any(run.fields.get(name) != runs[0].fields.get(name) for run in runs)]

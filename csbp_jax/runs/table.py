@@ -1,0 +1,313 @@
+"""Runs as a table: a row for each run, with what differs between them and what was measured."""
+
+import dataclasses
+import glob
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from csbp_jax.config import ConfigError
+from csbp_jax.reporting import plots_runs
+from csbp_jax.reporting.format import fields_text, option_text, percent
+from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
+from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
+from csbp_jax.runs.run import Run, differing_fields, read_finished
+from csbp_jax.runs.shown import Shown
+
+if TYPE_CHECKING:
+    from csbp_jax.reporting.plots_runs import Figure
+
+COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
+"""First columns of every table."""
+
+TERM = "chaos."
+"""What the names of a chaos term's fields start with."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class RunTable(Shown):
+    """Runs, and what can be said of them.
+
+    frame: a row for each run: ``case`` (what is never pooled: data set, fold; "" for a single one), ``arm``, ``draw``
+    and ``try`` of its settings, ``role`` ("tune" or "test"), ``seed``, then fields, then measures. A run that diverged
+    has no measures (NaN) but ``diverged``. Of runs that were read from folders, ``run`` is the path of each.
+    fields: columns that are fields of the config; those that differ.
+    measures: columns that were measured; the first is the one that contrasts use by default. Accuracies are shares.
+    folder: where the runs are, for :meth:`weights`.
+    """
+
+    frame: pd.DataFrame
+    fields: tuple[str, ...]
+    measures: tuple[str, ...]
+    folder: pathlib.Path | None = None
+
+    @classmethod
+    def read(cls, runs: str | pathlib.Path | Sequence[str | pathlib.Path]) -> "RunTable":
+        """Read folders of finished runs, of any configs.
+
+        Runs of different data are cases. Arms are named by the fields in which runs of a case differ, but for the seed.
+
+        Args:
+          runs: folders, or patterns of them, such as ``"runs/*"``, of whose matches those with a config are read.
+
+        Raises:
+          ConfigError: there is no run, one is not finished, or two differ in nothing that can change a result.
+        """
+        folders = []
+        for path in [runs] if isinstance(runs, str | pathlib.Path) else runs:
+            matches = sorted(match for match in glob.glob(str(path)) if pathlib.Path(match, "config.json").exists())
+            if not matches and glob.has_magic(str(path)):
+                raise ConfigError(f"{path}: there is no run; name folders such as runs/NAME")
+            folders += matches or [str(path)]
+        return cls.of(read_finished(folders))
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> "RunTable":
+        """Make the table of runs, of which those without a result have no measures.
+
+        Raises:
+          ConfigError: no runs, or two differ in nothing that can change a result.
+        """
+        if not runs:
+            raise ConfigError("RUN: missing; name folders of runs, such as runs/NAME")
+        cases: dict[str, list[Run]] = {}
+        for run in runs:
+            cases.setdefault(run.content.get("data", ""), []).append(run)
+        fields = list(dict.fromkeys(name for case in cases.values() for name in differing_fields(case)))
+        fields = [name for name in fields if name != "seed"]
+        rows = []
+        for run in runs:
+            of_run = {name: run.fields.get(name) for name in fields}
+            data = f"{run.fields['data.name']} {run.content.get('data', '')[:6]}".rstrip()
+            case = data if len(cases) > 1 else ""
+            arm = fields_text(of_run) or (run.name if len(runs) == len(cases) else "all")
+            names = dict(zip(COLUMNS, (case, arm, 0, 0, "test", run.fields["seed"]), strict=True))
+            rows.append(names | of_run | run.measures() | {"run": str(run.folder)})
+        frame = pd.DataFrame(rows)
+        if (twice := frame.duplicated(["case", "arm", "seed"])).any():
+            row = frame[twice].iloc[0]
+            like = frame[(frame[["case", "arm", "seed"]] == row[["case", "arm", "seed"]]).all(axis=1)].iloc[0]
+            raise ConfigError(
+                f"{row['run']}: has the seed of {like['run']}, and differs in no field that can change a result; name "
+                "one of them"
+            )
+        measures = dict.fromkeys(name for run in runs for name in run.measures())
+        order = [*COLUMNS, *fields, *measures, "run"]
+        return cls(frame[order], tuple(fields), tuple(measures))
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms, in the order of their first runs."""
+        return list(dict.fromkeys(self.frame["arm"]))
+
+    def where(self, **columns: Any) -> "RunTable":
+        """Return the runs whose columns have these values: ``table.where(case="digits", **{"chaos.z0": 3.0})``."""
+        rows = self.frame
+        for name, value in columns.items():
+            rows = rows[[cell == value for cell in rows[name]]]
+        return dataclasses.replace(self, frame=rows)
+
+    def settings(self) -> pd.DataFrame:
+        """Summarise the runs of each setting: those that differ in the seed alone.
+
+        Returns:
+          A row for each, with columns ``case``, ``arm``, ``draw``, ``try``, ``role`` and the fields; ``n``, the number
+          of runs that did not diverge, and ``diverged``, that of others; and of each measure ``MEASURE_mean``, with
+          ``_low`` and ``_high``, the ends of its 95 % interval over the runs, by Student's t
+          (:func:`csbp_jax.reporting.statistics.student_of_shares` of an accuracy).
+        """
+        keys = [*COLUMNS[:-1], *self.fields]
+        rows = []
+        for values, runs in self._finite().groupby(keys, sort=False, dropna=False):
+            diverged = int(runs["diverged"].sum()) if "diverged" in runs else 0
+            row = dict(zip(keys, values, strict=True)) | {"n": len(runs) - diverged, "diverged": diverged}
+            for measure in self._numbers():
+                interval = _interval(measure, runs[measure].dropna().to_numpy(float))
+                row |= {f"{measure}_{end}": value for end, value in interval._asdict().items()}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def _numbers(self) -> list[str]:
+        return [measure for measure in self.measures if measure != "diverged"]
+
+    def _finite(self) -> pd.DataFrame:
+        """Return the runs, without the measures of those that diverged."""
+        if "diverged" not in self.frame:
+            return self.frame
+        frame, numbers = self.frame.copy(), self._numbers()
+        frame[numbers] = frame[numbers].astype(float).mask(frame["diverged"].astype(bool))
+        return frame
+
+    def best(self, arm: str, measure: str | None = None) -> dict[str, Any]:
+        """Return the fields of an arm's best try: that of the largest mean validation accuracy over its seeds.
+
+        Args:
+          arm: its runs of role "tune" are compared, but tries of which a run diverged.
+          measure: another one, the larger the better; by default the first of validation accuracy.
+
+        Raises:
+          ValueError: the arm has no such runs, those of several cases (see :meth:`where`), or no measure of validation.
+        """
+        measure = measure or next((name for name in self.measures if "validation_accuracy" in name), "")
+        if measure not in self.measures:
+            raise ValueError(f"measure: {measure or 'validation_accuracy'} is none of {', '.join(self.measures)}")
+        settings = self.where(arm=arm, role="tune").settings()
+        finite = settings[settings["diverged"] == 0] if len(settings) else settings
+        if not len(finite) or finite["case"].nunique() > 1:
+            problem = "runs of several cases; select one (RunTable.where)" if len(finite) else "no tries that converged"
+            raise ValueError(f"arm {arm}: has {problem}")
+        row = finite.iloc[int(finite[f"{measure}_mean"].argmax())]
+        return {field: _python(row[field]) for field in self.fields}
+
+    def contrast(
+        self,
+        arm: str | Sequence[str],
+        others: str | Sequence[str] | None = None,
+        *,
+        measure: str | None = None,
+        over: Over | None = None,
+        test: Test = "t",
+        margin: float | None = None,
+        confidence: float = 0.95,
+        overlap: float = 0.0,
+    ) -> Contrast:
+        """Compare arms with others by the mean difference of pairs: runs of the same case, draw and seed.
+
+        Runs of role "test" count. Cases are compared each by itself.
+
+        Args:
+          arm: name of the arm, or of several.
+          others: what it is compared with; by default all others. p is corrected over all differences of a case.
+          measure: a column; by default the first measure.
+          over: what a pair is: "seed"; "draw", of which seeds are averaged first, by default where there are several;
+            or "case", of which all runs are averaged first, and which are then the pairs of a single difference.
+          test: "t", "signed-rank" or "mcnemar" (of a measure that is 0 or 1), of
+            :func:`csbp_jax.reporting.statistics.paired`.
+          margin: largest difference without importance, in the unit of the measure; of an accuracy, in percentage
+            points. With it, a difference may be shown to be "equal".
+          confidence: of the intervals.
+          overlap: test over training examples, of pairs that are folds of the same data; see ``paired``.
+
+        Raises:
+          ValueError: no such arm, measure or test, no pairs, or several runs of an arm for one case, draw and seed.
+        """
+        runs = self._finite()
+        runs = runs[runs["role"] == "test"]
+        measure = measure or self.measures[0]
+        if measure not in self.measures:
+            raise ValueError(f"measure: {measure!r} is none of {', '.join(self.measures)}")
+        arms = [arm] if isinstance(arm, str) else list(arm)
+        rest = [name for name in self.arms if name not in arms] if others is None else others
+        rest = [rest] if isinstance(rest, str) else list(rest)
+        if unknown := {*arms, *rest} - set(runs["arm"]):
+            raise ValueError(f"arm: {sorted(unknown)[0]!r} has no run of role test; arms are {', '.join(self.arms)}")
+        pairs = [(first, second) for first in arms for second in rest if first != second]
+        over = over or ("draw" if runs["draw"].nunique() > 1 else "seed")
+        options: dict[str, Any] = {"margin": margin, "confidence": confidence, "overlap": overlap}
+        return contrast(runs, pairs, measure, over=over, test=test, **options)
+
+    def plot(self, measure: str | None = None, *, file: str | pathlib.Path | None = None) -> "Figure":
+        """Draw a measure of each run of role "test": a point a seed, pairs joined, with means and 95 % intervals.
+
+        Args:
+          measure: a column; by default the first measure.
+          file: where it is also written, with a suffix of Matplotlib's; ``.png`` also writes a PDF beside it.
+        """
+        measure = measure or self.measures[0]
+        runs = self._finite()
+        runs, scale = runs[runs["role"] == "test"], 100 if is_accuracy(measure) else 1
+        panels = {}
+        for case, of_case in runs.groupby("case", sort=False):
+            values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False) * scale
+            panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
+        figure = plots_runs.draw(panels, measure.replace("_", " ") + " (%)" * (scale > 1))
+        if file is not None:
+            plots_runs.save(figure, pathlib.Path(file))
+        return figure
+
+    def to_csv(self, file: str | pathlib.Path | None = None) -> str | None:
+        """Write a row for each run to a file, or return it as text."""
+        text: str | None = self.frame.to_csv(file, index=False)
+        return text
+
+    def heading(self) -> str:
+        """Return how many runs, arms and seeds the table has."""
+        counts = {name: self.frame[name].nunique() for name in ("case", "arm", "draw", "seed")}
+        several = [f"{count} {name}s" for name, count in counts.items() if count > 1]
+        tuning = int((self.frame["role"] == "tune").sum())
+        note = f"; {tuning} are tries, which are not shown" if tuning and self._shown() is not self.frame else ""
+        return f"{len(self.frame)} run{'s' * (len(self.frame) != 1)}{': ' * bool(several)}{', '.join(several)}{note}"
+
+    def _shown(self) -> pd.DataFrame:
+        """Return the runs of role "test", or all if there is none."""
+        tests = self.frame["role"] == "test"
+        return self.frame[tests] if tests.any() and not tests.all() else self.frame
+
+    def cells(self) -> pd.DataFrame:
+        """Return the settings that are tested, with their first two measures, as text."""
+        settings = dataclasses.replace(self, frame=self._shown()).settings()
+        columns = [name for name in COLUMNS[:-1] if name == "arm" or settings[name].nunique() > 1]
+        cells = settings[columns].astype(str)
+        for field in self.fields:
+            # Arms of runs that were read are named by their fields.
+            if not all(f"{field} " in arm for arm in self.arms):
+                cells[field] = settings[field].map(option_text)
+        cells["n"] = settings["n"].astype(str)
+        for measure in self._numbers()[:2]:
+            ends = settings[[f"{measure}_{end}" for end in Interval._fields]].to_numpy(float)
+            unit = " (%)" * is_accuracy(measure)
+            cells[measure.replace("_", " ") + unit] = [_interval_text(measure, *row) for row in ends]
+        if settings["diverged"].any():
+            cells["diverged"] = settings["diverged"].astype(str)
+        return cells
+
+
+def plain_controls(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
+    """Return for each arm the one that is equal but for its chaos term, which is off; None if there is none.
+
+    Without a chaos term the other fields of :data:`TERM` have no effect, so these may differ; where several arms
+    qualify, it is the first of those in which fewest differ.
+
+    Args:
+      arms: fields of each arm.
+    """
+
+    def is_plain(fields: Mapping[str, Any]) -> bool:
+        return not np.any(fields.get("chaos.z0", 0))
+
+    def differing(arm: str, other: str, prefix: str = "") -> int:
+        names = {name for name in {*arms[arm], *arms[other]} if name.startswith(prefix)}
+        return sum(arms[arm].get(name) != arms[other].get(name) for name in names)
+
+    controls: dict[str, str | None] = {}
+    for arm, fields in arms.items():
+        equal = [
+            name
+            for name, others in arms.items()
+            if name != arm and is_plain(others) and differing(arm, name) == differing(arm, name, TERM)
+        ]
+        controls[arm] = None if is_plain(fields) else min(equal, key=lambda name: differing(arm, name), default=None)
+    return controls
+
+
+def _interval(measure: str, values: np.ndarray) -> Interval:
+    if not len(values):
+        return Interval(np.nan, np.nan, np.nan)
+    interval = student_of_shares(values.tolist()) if is_accuracy(measure) else student(values)
+    return Interval(*(np.nan if end is None else end for end in interval))
+
+
+def _interval_text(measure: str, mean: float, low: float, high: float) -> str:
+    if np.isnan(mean):
+        return "diverged"
+    if is_accuracy(measure):
+        return percent(Interval(mean, *(None if np.isnan(end) else end for end in (low, high))))
+    return f"{mean:.4g}" if np.isnan(low) else f"{mean:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def _python(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, which configs hold."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,270 @@
+"""The table of runs: reading, settings, the best try, contrasts, and what they show."""
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from csbp_jax.config import ConfigError
+from csbp_jax.reporting.statistics import paired, student, student_of_shares
+from csbp_jax.runs import RunTable
+from csbp_jax.runs.table import plain_controls
+from tests.support.run_copies import edited
+
+ACCURACY = "last_test_accuracy"
+
+
+def row(arm, seed, accuracy, **more):
+    """A run, of role "test" in a single case and draw."""
+    names = {"case": "", "arm": arm, "draw": 0, "try": 0, "role": "test", "seed": seed, "chaos.z0": 3.0}
+    return names | {ACCURACY: accuracy, "last_validation_accuracy": accuracy, "diverged": False} | more
+
+
+def table(rows):
+    return RunTable(pd.DataFrame(rows), ("chaos.z0",), (ACCURACY, "last_validation_accuracy", "diverged"))
+
+
+CSBP, PLAIN, DRIFT = [0.94, 0.95, 0.96, 0.97], [0.90, 0.92, 0.97, 0.95], [0.91, 0.90, 0.93, 0.92]
+ARMS = {"CSBP": CSBP, "plain": PLAIN, "drift": DRIFT}
+THREE = table([row(arm, seed, value) for arm, values in ARMS.items() for seed, value in enumerate(values)])
+DIFFERENCES = {arm: 100 * (np.array(CSBP) - values) for arm, values in ARMS.items() if arm != "CSBP"}
+
+
+# --- contrasts ----------------------------------------------------------------------------------------------------
+
+
+def test_a_contrast_is_the_paired_test_in_points_with_holms_correction():
+    result = THREE.contrast("CSBP", margin=0.5)
+    for arm, differences in DIFFERENCES.items():
+        test, of_row = paired(differences, margin=0.5), result[arm]
+        assert tuple(of_row[["difference", "low", "high"]]) == pytest.approx(test.difference)
+        assert tuple(of_row[["p", "equivalence", "pairs"]]) == pytest.approx((test.p, test.equivalence, 4))
+    ps = [result[arm]["p"] for arm in DIFFERENCES]
+    assert [result[arm]["p_holm"] for arm in DIFFERENCES] == pytest.approx([max(ps), 2 * min(ps)])
+    assert list(result.frame["verdict"]) == ["not decided", "better"]
+    assert THREE.contrast("CSBP", "drift")["drift"]["p_holm"] == pytest.approx(min(ps))
+
+
+def test_the_answer_comes_first_in_a_sentence():
+    text = repr(THREE.contrast("CSBP", margin=4))
+    heading, plain, drift = text.splitlines()
+    assert heading == "last_test_accuracy, paired over seeds, 2 differences: 95 % intervals, t test"
+    mean, low, high = student(DIFFERENCES["plain"])
+    assert plain.startswith(f"CSBP - plain: {mean:+.2f} [{low:+.2f}, {high:+.2f}] points, p ")
+    assert plain.endswith("4 seeds, about 6 pairs would decide 4 points") and "(Holm 0.0" in drift
+    assert "about 39 pairs would decide 1 point" in repr(THREE.contrast("CSBP", "plain"))
+
+
+def test_more_pairs_are_needed_for_a_smaller_effect_and_more_comparisons():
+    def needed(others, **options):
+        return THREE.contrast("CSBP", others, **options)["plain"]["to_decide"]
+
+    assert needed("plain", margin=4) < needed("plain") < needed(["plain", "drift"]) < needed("plain", margin=0.5)
+
+
+def test_runs_without_a_partner_and_those_that_diverged_make_no_pair():
+    rows = THREE.frame.to_dict("records")
+    rows[0]["diverged"] = True  # CSBP, seed 0
+    rows += [row("CSBP", 9, 0.1), row("plain", 8, 0.1), row("plain", 7, np.nan)]
+    result = table(rows).contrast("CSBP", "plain")
+    assert result["plain"]["difference"] == pytest.approx(DIFFERENCES["plain"][1:].mean())
+    assert result["plain"]["left_out"] == 5 and "3 seeds (5 runs left out" in repr(result)
+    single = table(rows).where(seed=1).contrast("CSBP", "plain")
+    assert repr(single).endswith("CSBP - plain: +3.00 points, not decided, 1 seed")
+    equal = table([row(arm, seed, 0.5 + (arm == "a") / 100) for arm in "ab" for seed in range(6)])
+    assert "+1.00 (all equal) points, p 0.031, better" in repr(equal.contrast("a", "b"))
+
+
+def test_cases_are_compared_each_by_itself_and_pooled_only_if_named():
+    cases = {"digits": 0.0, "mnist": 0.01}
+    rows = [
+        row(arm, seed, value - shift * (arm == "plain"), case=case)
+        for case, shift in cases.items()
+        for arm, values in ARMS.items()
+        for seed, value in enumerate(values)
+    ]
+    result = table(rows).contrast("CSBP", "plain")
+    means = DIFFERENCES["plain"].mean() + np.array([0, 1])
+    assert list(result.frame["case"]) == ["digits", "mnist"] and list(result.frame["difference"]) == pytest.approx(
+        means
+    )
+    with pytest.raises(KeyError, match="2 differences are from it"):
+        result["plain"]
+    pooled = table(rows).contrast("CSBP", "plain", over="case")["plain"]
+    assert (pooled["difference"], pooled["pairs"]) == (pytest.approx(means.mean()), 2)
+    assert "digits: CSBP - plain" in repr(result) and "case" in result.cells()
+
+
+def test_pairs_of_draws_are_means_over_seeds_and_show_what_more_seeds_would_gain():
+    random = np.random.default_rng(0)
+    draws, seeds = 200, 4
+    of_draws, of_seeds = random.normal(0, 0.01, draws), random.normal(0, 0.04, (draws, seeds))
+    gains = 0.02 + of_draws[:, None] + of_seeds
+    rows = [
+        row(arm, seed, 0.5 + (arm == "a") * gains[draw, seed], draw=draw)
+        for arm, draw, seed in itertools.product("ab", range(draws), range(seeds))
+    ]
+    (result,) = (table(rows).contrast("a", "b").frame.to_dict("records"),)
+    assert result[0]["difference"] == pytest.approx(100 * gains.mean()) and result[0]["pairs"] == draws
+    # Of the variance of a draw's mean, 0.04^2 / 4 comes from seeds, and 0.01^2 from draws.
+    assert result[0]["seed_share"] == pytest.approx(0.8, abs=0.07)
+    assert table(rows).contrast("a", "b", over="seed")["b"]["pairs"] == draws * seeds
+    assert "of the variance is seeds" in repr(table(rows).contrast("a", "b"))
+
+
+def test_tests_of_bits_and_of_ranks():
+    solved = np.random.default_rng(0).random((2, 40)) < [[0.9], [0.5]]
+    rows = [row(arm, seed, 0.0, solved=solved[i, seed]) for i, arm in enumerate("ab") for seed in range(40)]
+    bits = RunTable(pd.DataFrame(rows), (), ("solved",))
+    differences = solved[0].astype(float) - solved[1]
+    for test in ("mcnemar", "signed-rank"):
+        result = bits.contrast("a", "b", test=test, confidence=0.9)["b"]
+        expected = paired(differences, test, confidence=0.9)
+        assert (result["p"], result["low"]) == pytest.approx((expected.p, expected.difference.low))
+    assert "points" not in repr(bits.contrast("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"others": "noise"}, "'noise' has no run of role test; arms are CSBP, plain, drift"),
+        ({"measure": "loss"}, "'loss' is none of last_test_accuracy"),
+        ({"test": "z"}, "'z' is none of t"),
+        ({"margin": -1.0}, "a margin is positive"),
+    ],
+)
+def test_impossible_contrasts(options, message):
+    with pytest.raises(ValueError, match=message):
+        THREE.contrast("CSBP", **options)
+
+
+def test_an_arm_with_several_runs_of_a_seed_is_refused():
+    rows = [*THREE.frame.to_dict("records"), row("plain", 2, 0.5, **{"try": 1})]
+    with pytest.raises(ValueError, match="arm plain has several runs of seed 2"):
+        table(rows).contrast("CSBP")
+    assert table(rows).where(**{"try": 0}).contrast("CSBP")["plain"]["pairs"] == 4
+
+
+# --- settings and tries -------------------------------------------------------------------------------------------
+
+
+def test_settings_have_a_row_each_with_intervals_that_leave_out_what_diverged():
+    rows = THREE.frame.to_dict("records")
+    rows[0]["diverged"] = True
+    settings = table(rows).settings().set_index("arm")
+    ends = [f"{ACCURACY}_{end}" for end in ("mean", "low", "high")]
+    assert tuple(settings.loc["CSBP", ends]) == pytest.approx(student_of_shares(CSBP[1:]))
+    assert tuple(settings.loc["plain", ends]) == pytest.approx(student_of_shares(PLAIN))
+    assert list(settings["n"]) == [3, 4, 4] and list(settings["diverged"]) == [1, 0, 0]
+
+
+def test_the_best_try_is_that_of_the_best_mean_validation_without_divergence():
+    def tries(accuracies, **more):
+        return [
+            row("CSBP", seed, 0.0, **{"try": n, "role": "tune", "chaos.z0": z0}, last_validation_accuracy=value, **more)
+            for n, (z0, values) in enumerate(accuracies.items())
+            for seed, value in enumerate(values)
+        ]
+
+    rows = tries({1.0: [0.8, 0.9], (2.0, 0.0): [0.95, 0.85], 4.0: [0.1, 0.99], 8.0: [0.99, 0.99]})
+    rows[-1]["diverged"] = True
+    assert table(rows).best("CSBP") == {"chaos.z0": (2.0, 0.0)}
+    # Runs of role "test" have no say.
+    assert table([*rows, row("CSBP", 0, 1.0)]).best("CSBP") == {"chaos.z0": (2.0, 0.0)}
+    with pytest.raises(ValueError, match="no tries that converged"):
+        table(rows[-2:]).best("CSBP")
+    with pytest.raises(ValueError, match="several cases"):
+        table([*rows, *tries({1.0: [0.8]}, case="mnist")]).best("CSBP")
+    assert "7 are tries, which are not shown" in repr(table([*rows[1:], row("CSBP", 0, 1.0)]))
+
+
+def test_controls_are_equal_but_for_the_chaos_term():
+    arms = {
+        "z 3": {"chaos.z0": 3.0, "chaos.term": "chaos", "optimizer.lr": 0.2},
+        "plain, slow": {"chaos.z0": 0.0, "chaos.term": "chaos", "optimizer.lr": 0.1},
+        "plain, drift": {"chaos.z0": 0.0, "chaos.term": "drift", "optimizer.lr": 0.2},
+        "plain": {"chaos.z0": 0.0, "chaos.term": "chaos", "optimizer.lr": 0.2},
+        "slow": {"chaos.z0": (3.0, 1.0), "chaos.term": "drift", "optimizer.lr": 0.1},
+        "other": {"chaos.z0": 3.0, "chaos.term": "chaos", "optimizer.lr": 0.4},
+    }
+    # Not of another learning rate; other fields of a term that is off do not matter, though fewer are better.
+    expected = ["plain", None, None, None, "plain, slow", None]
+    assert list(plain_controls(arms).values()) == expected
+    assert plain_controls({"a": {"optimizer.lr": 1}, "b": {"optimizer.lr": 2}}) == {"a": None, "b": None}
+
+
+# --- text, files and figures --------------------------------------------------------------------------------------
+
+
+def test_what_notebooks_papers_and_pages_show(tmp_path):
+    assert repr(THREE).splitlines()[0] == "12 runs: 3 arms, 4 seeds"
+    markdown = THREE.to_markdown().splitlines()
+    assert markdown[0] == "| arm | chaos.z0 | n | last test accuracy (%) | last validation accuracy (%) |"
+    mean, low, high = student_of_shares(CSBP)
+    assert f"| CSBP | 3.0 | 4 | {100 * mean:.2f} [{100 * low:.2f}, {100 * high:.2f}] |" in markdown[2]  # type: ignore[operator]
+    for shown in (THREE, THREE.contrast("CSBP")):
+        assert "\\toprule" in shown.to_latex() and "\\%" in table([row("a", 0, 0.5)]).to_latex()
+        assert "<td>CSBP" in shown._repr_html_() and "<p>" in shown._repr_html_()
+    THREE.to_csv(tmp_path / "runs.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "runs.csv", keep_default_na=False), THREE.frame)
+
+
+def test_the_figure_has_a_point_a_seed_and_joins_pairs(tmp_path):
+    rows = [row(arm, seed, v, case=c) for c in ("a", "b") for arm, vs in ARMS.items() for seed, v in enumerate(vs)]
+    figure = table(rows).plot(file=tmp_path / "figures" / "runs.png")
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {"runs.png", "runs.pdf"}
+    first, second = figure.axes
+    assert (first.get_title(), second.get_title()) == ("a", "b")
+    joined = [line for line in first.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]
+    values = 100 * np.array(list(ARMS.values()))
+    np.testing.assert_allclose([line.get_ydata() for line in joined], values.T)
+    points = [line.get_ydata() for line in first.lines if line.get_marker() == "."]
+    np.testing.assert_allclose(points, values)
+    assert figure._repr_png_()[:4] == b"\x89PNG"  # type: ignore[attr-defined]
+
+
+# --- folders ------------------------------------------------------------------------------------------------------
+
+
+def test_folders_of_runs_are_arms_by_the_fields_that_differ(trained, tmp_path):
+    for z0, seed, accuracy in ((0.0, 0, 0.9), (0.0, 1, 0.92), (30.0, 0, 0.94), (30.0, 1, 0.93)):
+        edited(
+            trained, tmp_path / f"z{z0:.0f}-{seed}", accuracy=accuracy, seed=seed, chaos__z0=[z0], log_every=seed + 1
+        )
+    (tmp_path / "notes").mkdir()
+    read = RunTable.read(tmp_path / "*")
+    assert read.arms == ["chaos.z0 0.0", "chaos.z0 30.0"] and read.fields == ("chaos.z0",)
+    assert read.measures[:3] == ("last_test_accuracy", "chosen_test_accuracy", "last_validation_accuracy")
+    assert list(read.frame["seed"]) == [0, 1, 0, 1] and set(read.frame["case"]) == {""}
+    assert read.contrast("chaos.z0 30.0")["chaos.z0 0.0"]["difference"] == pytest.approx(2.5)
+    assert str(tmp_path / "z0-1") == read.frame["run"][1]
+    one = RunTable.read([tmp_path / "z0-0"])
+    assert one.arms == ["z0-0"] and one.fields == ()
+
+
+def test_runs_of_other_data_are_another_case(trained, tmp_path):
+    copies = [edited(trained, tmp_path / f"{z0}", accuracy=0.9, chaos__z0=[z0], epochs=7) for z0 in (0.5, 0.0)]
+    for copy in copies:
+        content = json.loads((copy / "config.json").read_text()) | {"data": "changed"}
+        (copy / "config.json").write_text(json.dumps(content))
+    other = edited(trained, tmp_path / "other", accuracy=0.8, chaos__z0=[0.5])
+    read = RunTable.read([*copies, other])
+    assert list(read.frame["case"])[:2] == ["digits change"] * 2 and read.fields == ("chaos.z0",)
+    assert read.frame["case"][2].startswith("digits ") and read.arms == ["chaos.z0 0.5", "chaos.z0 0.0"]
+    assert list(read.contrast("chaos.z0 0.5").frame["case"]) == ["digits change"]
+    assert RunTable.read([*copies[:1], other]).arms == ["0.5", "other"]
+
+
+def test_runs_that_make_no_table(trained, tmp_path):
+    copy = edited(trained, tmp_path / "copy", log_every=3)
+    with pytest.raises(ConfigError, match=r"copy: has the seed of .*, and differs in no field"):
+        RunTable.read([trained, copy])
+    with pytest.raises(ConfigError, match=r"none-\*: there is no run"):
+        RunTable.read(tmp_path / "none-*")
+    (copy / "result.json").unlink()
+    with pytest.raises(ConfigError, match=r"copy: is not finished"):
+        RunTable.read([trained, copy])
+    with pytest.raises(ConfigError, match="RUN: missing"):
+        RunTable.read([])
