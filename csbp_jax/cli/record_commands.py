@@ -22,6 +22,8 @@ class Compare:
     """directories of runs"""
     control: option.Control = None
     margin: option.Margin = None
+    out: option.OptionalPath = None
+    """folder for the table, the differences and the figure; by default RUN/comparison"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from csbp_jax.config import ConfigError
 from csbp_jax.evaluation import restore
+from csbp_jax.runs.table import RunTable
 from csbp_jax.runtime import files
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import read_rows
@@ -36,6 +37,13 @@ def caption(folder: pathlib.Path, figure: str) -> str:
         return _training(figure, folder)
     except (ConfigError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
         return figure
+
+
+def of_table(table: RunTable) -> str:
+    """Return the caption of the figure of a table of runs."""
+    tests = table.frame[table.frame["role"] == "test"]
+    measure = table.measures[0].replace("_", " ")
+    return f"{measure.capitalize()} of {len(tests)} runs, a point for each, pairs joined; means with 95 % intervals."
 
 
 def _training(figure: str, folder: pathlib.Path) -> str:

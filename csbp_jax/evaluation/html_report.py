@@ -13,7 +13,10 @@ from csbp_jax import __version__
 from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import captions, compare
 from csbp_jax.evaluation.outputs import output_folder
+from csbp_jax.reporting import plots_runs
 from csbp_jax.reporting.format import fields_text, option_text, value_text
+from csbp_jax.runs.run import EPOCHS, Run
+from csbp_jax.runs.table import TABLE, RunTable
 from csbp_jax.runtime import files
 from csbp_jax.sweep import tables
 from csbp_jax.sweep.grid import fields as sweep_fields
@@ -46,13 +49,14 @@ def write(
     control: str | pathlib.Path | None = None,
     margin: float | None = None,
 ) -> pathlib.Path:
-    """Write the report of finished runs, or of one sweep, completely or not at all, and return its path.
+    """Write the report of finished runs, a sweep or an experiment, completely or not at all, and return its path.
 
     Args:
       runs: folders of runs, or one, compared with each other if there are several; or of a sweep.
       out: the file; by default ``report.html`` in the first folder, or in ``evaluation/RUN`` if that cannot be written.
-      control: directory of a run, which is compared as well; see :func:`csbp_jax.evaluation.compare.settings`.
-      margin: see there.
+      control: directory of a run, which is compared as well, and whose setting is the control, or an arm of the
+        experiment (:func:`csbp_jax.evaluation.compare.controls`).
+      margin: largest difference without importance, in percentage points.
 
     Raises:
       ConfigError: no folder, one is not a finished run or sweep, a sweep is among several, or a control or margin has
@@ -69,11 +73,13 @@ def write(
                 "--control and --margin"
             )
         title, sections = f"Sweep {first.resolve().name}", [_sweep_section(first)]
+    elif len(paths) == 1 and (first / TABLE).exists():
+        title, sections = f"Experiment {first.resolve().name}", [_experiment_section(first, control, margin)]
     else:
         finished, control_run = compare.read_with_control(paths, control)
         if len(finished) == 1 and (control is not None or margin is not None):
             raise ConfigError("RUN: --control and --margin are for two or more runs; write csbp_jax report RUN RUN ...")
-        names = ", ".join(run.folder.resolve().name for run in finished[:3])
+        names = ", ".join(run.name for run in finished[:3])
         more = f" and {len(finished) - 3} more" if len(finished) > 3 else ""
         title = f"{'Run' if len(finished) == 1 else 'Runs'} {names}{more}"
         sections = list(_run_sections(finished, control_run, margin))
@@ -112,26 +118,47 @@ def _is_sweep(folder: pathlib.Path) -> bool:
     return (folder / "config.json").exists() and "grid" in run_json.read_config(folder, run_json.REPAIR)["config"]
 
 
-def _run_sections(
-    runs: Sequence[compare.FinishedRun], control: compare.FinishedRun | None, margin: float | None
-) -> Iterator[Section]:
+def _run_sections(runs: Sequence[Run], control: Run | None, margin: float | None) -> Iterator[Section]:
     if len(runs) > 1:
-        compared = compare.settings(runs, control, margin)
-        differing = ("Test accuracy, and fields of the configs that differ", *compare.run_table(runs))
-        tables = [differing, *compare.setting_tables(compared)]
-        yield Section("Comparison", compare.warnings(runs, compared), tables, [], [])
+        table = RunTable.of(runs)
+        compared = compare.comparison(table, compare.controls(table, control), margin)
+        of_runs = ("Test accuracy of each run", *compare.runs_table(table))
+        yield _comparison(compared, compare.versions_that_differ(runs), [of_runs])
     columns = ["weights of", "test accuracy", "validation accuracy", "epoch", "test loss", "test examples"]
-    labels = compare.EPOCHS | {"ema": "moving average"}
     for run in runs:
-        rows = [_accuracies(label, run.result[key]) for key, label in labels.items() if key in run.result]
-        caption = f"seed {run.fields['seed']}, {run.result['seconds']:.0f} s of training"
+        result = run.result or {}
+        rows = [_accuracies(label, result[key]) for key, label in EPOCHS.items() if key in result]
+        caption = f"seed {run.fields['seed']}, {result['seconds']:.0f} s of training"
         yield Section(
-            run.folder.resolve().name,
+            run.name,
             [],
             [(caption, columns, rows)],
             list(_figures(run.folder)),
             _details(run.content, run.fields),
         )
+
+
+def _comparison(compared: compare.Comparison, notes: Sequence[str], others: Sequence[Table]) -> Section:
+    """Return the section of a table of runs: differences first, then settings, other tables, and the figure."""
+    tables: list[Table] = [
+        (of.heading()[:1].upper() + of.heading()[1:], list(of.cells().columns), of.cells().to_numpy().tolist())
+        for of in compared.contrasts
+        if len(of.frame)
+    ]
+    table = compared.table
+    tables += [(compare.SETTINGS.capitalize(), *compare.settings_table(table)), *others]
+    drawn = base64.b64encode(plots_runs.png(table.plot())).decode()
+    figures = [("comparison", captions.of_table(table), drawn)]
+    return Section("Comparison", [*notes, *compared.notes], tables, figures, [])
+
+
+def _experiment_section(folder: pathlib.Path, control: str | pathlib.Path | None, margin: float | None) -> Section:
+    content, table = run_json.read_config(folder, run_json.REPAIR), RunTable.read(folder)
+    pairs = compare.controls(table, None if control is None else str(control))
+    section = _comparison(compare.comparison(table, pairs, margin), [], [])
+    runs = ("Runs", list(table.frame.columns), table.frame.to_numpy().tolist())
+    figures = [*section.figures, *_figures(folder)]
+    return section._replace(figures=figures, details=[runs, *_details(content, flatten(content["config"]))])
 
 
 def _accuracies(label: str, epoch: dict[str, Any]) -> list[Any]:

@@ -79,7 +79,7 @@ class Contrast(Shown):
             corrected = "" if row["p_holm"] == row["p"] else f" (Holm {row['p_holm']:.2g})"
             yield f"p {row['p']:.2g}{corrected}"
         yield self._verdict(row)
-        left_out = f" ({row['left_out']} runs left out: diverged, or without a partner)" if row["left_out"] else ""
+        left_out = f" (left out as diverged or without a partner: {row['left_out']})" if row["left_out"] else ""
         yield f"{row['pairs']} {self.over}{'s' if row['pairs'] != 1 else ''}{left_out}"
         if row["to_decide"] == row["to_decide"]:
             effect = f"{row['effect']:.3g}"

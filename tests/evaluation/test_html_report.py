@@ -6,19 +6,20 @@ import html
 import html.parser
 import io
 import json
+import pathlib
 import re
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
-from test_compare import edited
 
 from csbp_jax import configs, sweep
 from csbp_jax.cli import main
 from csbp_jax.evaluation import html_report
 from csbp_jax.reporting import terminal
 from csbp_jax.training import run_json
+from tests.support.run_copies import edited
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -150,9 +151,45 @@ def test_content_of_the_pages(pages, runs):
     text = html.unescape(pages["four"])
     for word in ("chaos.z0", "optimizer.lr", "91.00%", "orbax-checkpoint", "seed 1,", "pairs", runs[3].name):
         assert word in text
-    assert len(re.findall("<img ", pages["four"])) == 4 * len(list(runs[0].glob("figures/*.png")))
+    assert len(re.findall("<img ", pages["four"])) == 4 * len(list(runs[0].glob("figures/*.png"))) + 1
+    assert "Last test accuracy of 4 runs, a point for each, pairs joined" in text
     assert "Comparison" not in pages["one"]
     check_sweep(pages["sweep"])
+
+
+@pytest.fixture
+def experiment(trained, tmp_path):
+    """The files of an experiment, with invented accuracies."""
+    folder = tmp_path / "ablation"
+    (folder / "blocks").mkdir(parents=True)
+    shutil.copy(trained / "config.json", folder)
+    (folder / "blocks" / "1.json").write_text(json.dumps({"measures": {"last_test_accuracy": [], "diverged": []}}))
+    random = np.random.default_rng(0)
+    head = ["case", "arm", "draw", "try", "role", "seed", "chaos.z0", "last_test_accuracy", "diverged"]
+    arms = ("CSBP", 3.0), ("plain", 0.0), ("drift", 3.0)
+    write_csv(
+        folder / "runs.csv",
+        head,
+        [["", arm, 0, 0, "test", seed, z0, random.random(), False] for arm, z0 in arms for seed in range(4)],
+    )
+    return folder
+
+
+def test_the_page_of_an_experiment(experiment, tmp_path, capsys):
+    text = html.unescape(html_report.write(experiment).read_text())
+    check_self_contained(text)
+    for word in ("Experiment ablation", "CSBP - plain", "drift - plain", "of 12 runs", "paired over seeds", "Runs"):
+        assert word in text
+    file = str(tmp_path / "page.html")
+    assert main.main(["report", str(experiment), "--control", "drift", "--margin", "50", "--out", file]) == 0
+    assert "plain - drift" in pathlib.Path(file).read_text()
+    assert main.main(["report", str(experiment), "--control", "noise"]) == 2
+    assert "--control: noise is no arm of the experiment; its arms are CSBP, plain, drift" in capsys.readouterr().err
+    for content in ("", "a,b\n1,2\n", "case,arm,draw,try,role,seed,last_test_accuracy\n,a,0,0,test,0,much\n"):
+        (experiment / "runs.csv").write_text(content)
+        assert main.main(["report", str(experiment)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"csbp_jax: {experiment / 'runs.csv'}: cannot be read (") and error.count("\n") == 1
 
 
 def test_a_page_has_the_accuracy_of_averaged_weights(trained, pages, tmp_path):
@@ -166,8 +203,8 @@ def test_a_page_has_the_accuracy_of_averaged_weights(trained, pages, tmp_path):
 def test_a_page_compares_with_the_control_and_margin_of_its_command(runs, tmp_path, capsys):
     file = tmp_path / "page.html"
     for words, title, verdict in (
-        ((runs[2], "--control", runs[0]), "difference from chaos.z0 0.0,", ""),
-        ((*runs, "--control", runs[3], "--margin", "50"), "difference from chaos.z0 30.0,", "not decided"),
+        ((runs[2], "--control", runs[0]), "chaos.z0 30.0 - chaos.z0 0.0", ""),
+        ((*runs, "--control", runs[3], "--margin", "50"), "chaos.z0 0.0 - chaos.z0 30.0", "not decided"),
     ):
         assert main.main(["report", *map(str, words), "--out", str(file)]) == 0
         assert title in file.read_text() and verdict in file.read_text()

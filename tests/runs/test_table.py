@@ -70,7 +70,7 @@ def test_runs_without_a_partner_and_those_that_diverged_make_no_pair():
     rows += [row("CSBP", 9, 0.1), row("plain", 8, 0.1), row("plain", 7, np.nan)]
     result = table(rows).contrast("CSBP", "plain")
     assert result["plain"]["difference"] == pytest.approx(DIFFERENCES["plain"][1:].mean())
-    assert result["plain"]["left_out"] == 5 and "3 seeds (5 runs left out" in repr(result)
+    assert result["plain"]["left_out"] == 5 and "3 seeds (left out as diverged or without a partner: 5)" in repr(result)
     single = table(rows).where(seed=1).contrast("CSBP", "plain")
     assert repr(single).endswith("CSBP - plain: +3.00 points, not decided, 1 seed")
     equal = table([row(arm, seed, 0.5 + (arm == "a") / 100) for arm in "ab" for seed in range(6)])
