@@ -43,7 +43,7 @@ help:  ## Show this list
 	@echo 'All of ARGS:      make setup && $(VENV)/bin/csbp_jax train digits --help'
 
 $(VENV)/.installed: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "csbp_jax needs Python 3.11.4 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; choose another one: make PYTHON=python3.13")'
 	@echo "installing requirements.txt and csbp_jax into $(VENV) (once, takes some minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
@@ -132,7 +132,7 @@ LOCK := -m uv pip compile --quiet --universal --python-version 3.11.4 --no-heade
 lock: setup  ## Pin the requirements within the ranges of pyproject.toml
 	@$(RUN) -m pip install --quiet uv
 	@head -n 1 requirements.txt > requirements.txt.part
-	@$(RUN) $(LOCK) --extra events --extra images --extra plugin --extra tensorboard --extra hub --extra dev pyproject.toml >> requirements.txt.part
+	@$(RUN) $(LOCK) --extra dev pyproject.toml >> requirements.txt.part
 	@mv requirements.txt.part requirements.txt
 	@head -n 1 requirements-publish.txt > requirements-publish.txt.part
 	@$(RUN) $(LOCK) --group publish >> requirements-publish.txt.part

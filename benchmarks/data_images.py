@@ -28,7 +28,7 @@ from PIL import Image
 
 from benchmarks.timing import pin_to_core, spread, timed
 from csbp_jax import data
-from csbp_jax.data.images import augment, decode, fast_resize, reduced, sources
+from csbp_jax.data.images import augment, decode, reduced, sources
 from csbp_jax.runtime.files import write_json
 
 BATCH, BATCHES = 128, 40
@@ -98,7 +98,11 @@ def imagenet(jpegs: Sequence[bytes], rounds: int) -> dict[str, Any]:
     decoders: dict[str, decode.Decoder] = {"pillow": decode.by_pillow}
     decoders |= {"simplejpeg": decode.by_simplejpeg} if find_spec("simplejpeg") else {}
     decoders |= {"cv2": decode.by_cv2} if find_spec("cv2") else {}
-    resizers = {"": augment.resize} | ({" and cykooz": fast_resize.resize} if find_spec("cykooz_resizer") else {})
+    resizers = {"": augment.resize}
+    if find_spec("cykooz_resizer"):
+        from csbp_jax.data.images import fast_resize
+
+        resizers[" and cykooz"] = fast_resize.resize
 
     def resized_crop(images, decoder, resize):
         for jpeg, u in zip(images, uniforms, strict=True):

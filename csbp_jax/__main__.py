@@ -5,6 +5,8 @@ import io
 import os
 import sys
 
+from csbp_jax.config.extras import Missing
+
 
 def run() -> None:
     """Run the command line and exit with its code."""
@@ -18,6 +20,9 @@ def run() -> None:
             sys.stdout.flush()
         except OSError as error:  # short output reaches a closed pipe or a full disk only now
             code = code or report_os_error(error)
+    except Missing as error:  # of what the command line itself imports
+        print("csbp_jax:", error, file=sys.stderr)
+        code = 2
     except KeyboardInterrupt:  # during imports
         code = 130
     if code:

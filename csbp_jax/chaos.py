@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from csbp_jax.config import ranges
+from csbp_jax import ranges
 
 Reduce = Literal["mean", "sum", "neuron"]
 

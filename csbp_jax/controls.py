@@ -37,8 +37,8 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from csbp_jax import chaos
-from csbp_jax.config import ConfigError, ranges
+from csbp_jax import chaos, ranges
+from csbp_jax.config import ConfigError
 
 Tensors = Any
 """Pytree of arrays with the structure of the parameters."""

@@ -10,9 +10,10 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from csbp_jax import config as configuration
-from csbp_jax.config import ranges
+from csbp_jax import ranges
 
 
 class Loss(Protocol):
@@ -91,17 +92,17 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return values
 
 
-def smoothed(labels: jax.Array, classes: int, share: float) -> jax.Array:
+def smoothed(labels: jax.Array, classes: int, share: ArrayLike) -> jax.Array:
     """Smooth labels ``[B]`` or ``[B, C]`` to probabilities ``(1 - share) y + share / C``, ``[B, C]``.
 
     Label smoothing (Szegedy et al. 2016, arXiv:1512.00567), for any loss that takes probabilities. With share 0 the
-    labels are returned unchanged.
+    labels are returned unchanged, unless it is traced.
 
     >>> smoothed(jnp.array([1]), 4, 0.5).tolist()
     [[0.125, 0.625, 0.125, 0.125]]
     """
     ranges.require("smoothed", ranges.FROM_0_BELOW_1, share=share)
-    if not share:
+    if not isinstance(share, jax.Array) and not share:
         return labels
     probabilities = labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
     soft: jax.Array = optax.smooth_labels(probabilities, share)

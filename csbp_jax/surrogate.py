@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from csbp_jax.config import ranges
+from csbp_jax import ranges
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["formula"])

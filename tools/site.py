@@ -31,7 +31,7 @@ DOCTEST = re.compile(r"^ *>>> .*(?:\n *\S.*)*", re.MULTILINE)
 # As pymdownx.arithmatex writes formulas in its generic mode.
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 WITH_LINKS = (".md", ".ipynb")
-ALWAYS = ["README.md", "ARCHITECTURE.md", "SECURITY.md"]
+ALWAYS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
 
 log = logging.getLogger("mkdocs.site")
 
@@ -58,8 +58,9 @@ def as_markdown(path):
         return text
     if path.endswith(".ipynb"):
         return "\n\n".join(map(cell_as_markdown, json.loads(text)["cells"]))
-    # Without the table of contents there is room for lines of 120 characters.
-    return f"---\nhide: [toc]\n---\n\n# {path}\n\n````{pathlib.Path(path).suffix[1:]}\n{text}\n````\n"
+    # Without the table of contents there is room for lines of 120 characters; a search is for pages.
+    head = "---\nhide: [toc]\nsearch: {exclude: true}\n---\n"
+    return f"{head}\n# {path}\n\n````{pathlib.Path(path).suffix[1:]}\n{text}\n````\n"
 
 
 def cell_as_markdown(cell):

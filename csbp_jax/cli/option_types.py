@@ -12,8 +12,8 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from csbp_jax.config import Config
-from csbp_jax.config.ranges import Range, integers
 from csbp_jax.config.schema import SEED
+from csbp_jax.ranges import Range, integers
 
 
 def _word(metavar: str, convert: Callable[[str], Any]) -> Any:

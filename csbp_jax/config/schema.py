@@ -9,7 +9,7 @@ import math
 from typing import Annotated, Any, Literal
 
 from csbp_jax.config import forms, validation
-from csbp_jax.config.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
+from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Range, integers
 
 MAX_DEPTH = 1000
 """Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""

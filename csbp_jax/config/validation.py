@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from csbp_jax.config.errors import ConfigError, suggestion
 from csbp_jax.config.forms import Section, flatten, replaced
-from csbp_jax.config.ranges import Range
 from csbp_jax.config.rules import RULES, Rule, refusal
+from csbp_jax.ranges import Range
 
 
 def hints(kind: Any) -> dict[str, Any]:

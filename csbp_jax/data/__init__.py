@@ -1,23 +1,29 @@
 """Data sets by name, as random-access sources: ``load(config) -> {"train": ..., "validation": ..., "test": ...}``."""
 
+# ruff: noqa: E402
 import functools
 import importlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, suggestion
+from csbp_jax.config import Config, ConfigError, extras, suggestion
+
+extras.need("train", "csbp_jax.data")  # before what imports it
+
 from csbp_jax.data.download.fetch import Show
-from csbp_jax.data.pipeline import Readers, configured_readers, eval_batches, train_batches
-from csbp_jax.data.source import DataSource, Unaugmented, example_batch
+from csbp_jax.data.pipeline import Readers, configured_readers, epoch_order, eval_batches, train_batches
+from csbp_jax.data.source import DataSource, Drawn, Unaugmented, example_batch
 
 __all__ = [
     "NAMES",
     "DataSource",
+    "Drawn",
     "Readers",
     "Unaugmented",
     "classes",
     "configured_readers",
+    "epoch_order",
     "eval_batches",
     "example_batch",
     "fingerprint",

@@ -99,7 +99,7 @@ class _ReadBatch:
     def __call__(self, step: int) -> Batch:
         steps_per_epoch = len(self.source) // self.batch_size
         epoch, position = divmod(int(step), steps_per_epoch)
-        indices = _order(self.seed, epoch, len(self.source))[position * self.batch_size :][: self.batch_size]
+        indices = epoch_order(self.seed, epoch, len(self.source))[position * self.batch_size :][: self.batch_size]
         # Drawn for the full batch, so that a row's numbers do not depend on the number of processes.
         random = np.random.default_rng([_UNIFORMS, self.seed, step])
         uniforms = random.random((self.batch_size, self.source.num_uniforms), np.float32)
@@ -107,7 +107,8 @@ class _ReadBatch:
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+    """Return the order in which an epoch, from 0 on, visits n records; the same array for the same arguments."""
     return np.random.default_rng([_ORDER, seed, epoch]).permutation(n)
 
 

@@ -194,6 +194,25 @@ class Unaugmented(DataSource):
         return self.source.take(self.rows[indices], uniforms)
 
 
+class Drawn(DataSource):
+    """Some records of a source, by their numbers ``rows [n]``, with labels ``y [n]``, by default their own."""
+
+    def __init__(self, source: DataSource, rows: Array, y: Array | None = None):
+        self.source, self.rows = source, rows
+        self.classes, self.events, self.num_uniforms = source.classes, source.events, source.num_uniforms
+        self.y = np.array([source[int(i)]["y"] for i in rows]) if y is None else y
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Record:
+        return self.source[int(self.rows[i])] | {"y": self.y[i]}
+
+    def take(self, indices: Array, uniforms: Array) -> Batch:
+        """Stack the records, as the source does, with these labels."""
+        return self.source.take(self.rows[indices], uniforms) | {"y": self.y[indices]}
+
+
 def example_batch(source: DataSource) -> Batch:
     """Read record 0 as a batch of one, in the form of training batches."""
     return source.take(np.zeros(1, int), np.zeros((1, source.num_uniforms), np.float32))

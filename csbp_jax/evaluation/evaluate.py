@@ -39,11 +39,11 @@ def evaluate(
     if not config.weights:
         raise ConfigError("weights: empty; name a PyTorch checkpoint (--weights FILE)")
     check(config)
-    weights.verify(config)
+    plan = weights.plan(config)
     parts = data.load(config, data_dir)
     config = resolve_model(config, parts)
     compiled = compile_run(config, parts["train"], steps_per_epoch=1)
-    state = initial_state(compiled, functools.partial(console.print, soft_wrap=True))
+    state = initial_state(compiled, plan, functools.partial(console.print, soft_wrap=True))
     results = {split: compiled.evaluate(state, parts[split]) for split in ("validation", "test")}
     for split, result in results.items():
         console.print(

@@ -10,7 +10,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, extras
 from csbp_jax.evaluation.published import CONFIG, WEIGHTS
 from csbp_jax.training import run_json
 from csbp_jax.training.plugins import COPY
@@ -55,16 +55,15 @@ def output_folder(address: Address) -> pathlib.Path:
 
 
 def client(purpose: str) -> Any:
-    """Return the module huggingface_hub, which is optional.
+    """Return the module huggingface_hub.
 
     Raises:
-      ConfigError: it is not installed.
+      Missing: it is not installed.
     """
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ModuleNotFoundError:
-        raise ConfigError(f"{purpose}: needs the package huggingface_hub; pip install 'csbp_jax[hub]'") from None
+    extras.need("hub", purpose)
+    import huggingface_hub
+    import huggingface_hub.errors
+
     return huggingface_hub
 
 

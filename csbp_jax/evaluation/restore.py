@@ -20,9 +20,9 @@ from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Aux
 from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
-from csbp_jax.training.loop import checkpoint_content
 from csbp_jax.training.plugin_file import reload
 from csbp_jax.training.plugins import Own
+from csbp_jax.training.session import Session
 from csbp_jax.weights import shipped
 
 __all__ = ["WEIGHTS_LABELS", "Apply", "RestoredRun", "WeightsOf", "load", "load_data", "metric_shapes", "restore"]
@@ -131,7 +131,7 @@ def restore(
     if is_published:
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
-        like = checkpoint_content(state, metric_shapes(recipe, state))
+        like = Session.fresh(state, metric_shapes(recipe, state)).tree()
         variables, epoch = _from_checkpoint(folder, weights_of, like, run_json.identity(content))
     classes = content.get("classes", [])
     return RestoredRun(

@@ -4,7 +4,7 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import extras
 from csbp_jax.evaluation import follow as following
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.training.metrics_log import Row
@@ -31,10 +31,9 @@ def write(runs: str | pathlib.Path | Sequence[str | pathlib.Path], follow: bool 
 
 def _writer(targets: dict[pathlib.Path, pathlib.Path], folder: pathlib.Path) -> following.Writer:
     """Write the rows of a run so far, and each time those added since; note the folder of its events in ``targets``."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        raise ConfigError("TensorBoard events: need the package tensorboardX; pip install tensorboardX") from None
+    extras.need("tensorboard", "TensorBoard's events")
+    from tensorboardX import SummaryWriter
+
     target = targets[folder] = output_folder(folder, "tensorboard") / "tensorboard"
     for old in target.glob("events.out.tfevents.*"):
         old.unlink()

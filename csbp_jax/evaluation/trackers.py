@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from csbp_jax.config import ConfigError, flatten, one_line
+from csbp_jax.config import ConfigError, extras, flatten, one_line
 from csbp_jax.evaluation import follow as following
 from csbp_jax.evaluation.follow import scalars, wall_time
 from csbp_jax.runtime import files, seals
@@ -108,10 +108,8 @@ def _is_state(content: dict[str, Any]) -> bool:
 
 
 def _package(to: Tracker) -> Any:
-    try:
-        return importlib.import_module(to)
-    except ModuleNotFoundError:
-        raise ConfigError(f"--to {to}: needs the package {to}; pip install {to}") from None
+    extras.need(to, f"--to {to}")
+    return importlib.import_module(to)
 
 
 @contextlib.contextmanager

@@ -2,18 +2,19 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from csbp_jax import __version__, data
-from csbp_jax.config import ConfigError, to_json
+from csbp_jax.config import ConfigError, extras, to_json
 from csbp_jax.evaluation import restore
 from csbp_jax.evaluation.outputs import check_file, output_folder
-from csbp_jax.export import arrays, nir_graph, stablehlo
+from csbp_jax.export import arrays, stablehlo
 from csbp_jax.runtime import files
 from csbp_jax.training.plugins import Own
 
 Form = Literal["safetensors", "npz", "stablehlo", "nir"]
-_WRITERS = {"safetensors": arrays.safetensors, "npz": arrays.npz, "stablehlo": stablehlo.write, "nir": nir_graph.write}
+_WRITERS = {"safetensors": arrays.safetensors, "npz": arrays.npz, "stablehlo": stablehlo.write}
 
 
 def export(
@@ -45,15 +46,23 @@ def export(
     """
     if to not in get_args(Form):
         raise ConfigError(f"--to: {to!r} is not possible; allowed are {', '.join(get_args(Form))}")
+    write = _WRITERS[to] if to != "nir" else _nir_writer()
     restored = restore.restore(run, weights_of, trust=trust, own=own)
     file = pathlib.Path(out) if out else output_folder(restored.folder, "export") / "export" / f"{weights_of}.{to}"
     check_file(file)
     texts = metadata(restored, data_dir)
     with files.replacing(file) as temporary:
-        _WRITERS[to](restored, texts, temporary)
+        write(restored, texts, temporary)
     if to == "stablehlo":
         files.write_json(file.with_name(file.name + ".json"), texts)
     return file
+
+
+def _nir_writer() -> Callable[[restore.RestoredRun, dict[str, str], pathlib.Path], None]:
+    extras.need("nir", "--to nir")
+    from csbp_jax.export import nir_graph
+
+    return nir_graph.write
 
 
 def metadata(run: restore.RestoredRun, data_dir: str | pathlib.Path = "data") -> dict[str, str]:

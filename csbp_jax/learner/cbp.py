@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from csbp_jax.config import ranges
+from csbp_jax import ranges
 
 
 def shortfall(h: ArrayLike, target: ArrayLike = 0.65, scale: ArrayLike = 10.0) -> jax.Array:

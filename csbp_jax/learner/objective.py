@@ -40,7 +40,8 @@ def objective(recipe: Recipe, params: optax.Params, state: State, batch: Batch) 
     )
     if set(aux.terms) != set(h["z0"]):
         raise ConfigError(f"chaos.taps: {', '.join(h['z0'])}, but the network gave terms of: {', '.join(aux.terms)}")
-    task_loss = recipe.loss(logits, losses.smoothed(batch["y"], logits.shape[-1], config.loss.smoothing))
+    labels = losses.smoothed(batch["y"], logits.shape[-1], h.get("smoothing", config.loss.smoothing))
+    task_loss = recipe.loss(logits, labels)
     z = {tap: chaos.strength(state.step, z0, h["beta"], h["every"]) for tap, z0 in h["z0"].items()}
     terms = {tap: z[tap] * term for tap, term in aux.terms.items()}
     chaos_loss = sum(terms.values(), jnp.zeros_like(task_loss))

@@ -25,17 +25,29 @@ def build(
     if config.clip is not None:
         stages.append(optax.clip_by_global_norm(config.clip))
     if config.weight_decay and config.name != "adamw":
-        stages.append(optax.add_decayed_weights(config.weight_decay))
+        stages.append(_add_decayed_weights(config.weight_decay))
     if config.name == "sgd":
         stages.append(optax.trace(config.momentum))
     else:
         stages.append(optax.scale_by_adam(_B1, _B2, _EPS, eps_root=config.eps_root))
     if config.weight_decay and config.name == "adamw":
-        stages.append(optax.add_decayed_weights(config.weight_decay))
+        stages.append(_add_decayed_weights(config.weight_decay))
     if config.layer_decay != 1:
         stages.append(scale_by_layer(config.layer_decay, layers))
     stages.append(optax.scale_by_learning_rate(schedule(config, epochs, steps_per_epoch)))
     return optax.chain(*stages)
+
+
+def _add_decayed_weights(decay: float) -> optax.GradientTransformationExtraArgs:
+    """Add the weights times their decay to the update; ``weight_decay`` among the call's arguments is a traced one."""
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        share = extra.get("weight_decay", decay)
+        return jax.tree.map(lambda u, p: u + jnp.asarray(share, u.dtype) * p, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def scale_by_layer(decay: float, layers: Sequence[str]) -> optax.GradientTransformation:

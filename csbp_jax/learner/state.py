@@ -35,7 +35,16 @@ class State:
     ema: Any = dataclasses.field(default_factory=dict)
 
 
-_FLOATS = ("lr", "z0", "beta", "target", "scale")  # of which a config or a caller may have whole numbers
+_OPTIONAL = ("neuron", "forcing", "weight_decay", "smoothing")
+_FLOATS = (
+    "lr",
+    "z0",
+    "beta",
+    "target",
+    "scale",
+    "weight_decay",
+    "smoothing",
+)  # of which a config or a caller may have whole numbers
 
 
 def weights_of(state: State) -> dict[str, Any]:
@@ -57,8 +66,9 @@ def with_ema_weights(state: State) -> State:
 def hyperparameters(config: Config, steps_per_epoch: int = 1) -> dict[str, Any]:
     """Return the config's traced values: ``{lr, z0: {tap: z0}, beta, every, target, scale}``.
 
-    ``init`` also takes ``neuron``, a pytree such as :class:`csbp_jax.neurons.LIF`, in place of the model's own, and
-    ``forcing``, for an optimiser with a force in it (controls.py).
+    ``init`` also takes ``neuron``, a pytree such as :class:`csbp_jax.neurons.LIF`, in place of the model's own;
+    ``forcing``, for an optimiser with a force in it (controls.py); and ``weight_decay`` and ``smoothing`` in place of
+    the config's, of which that of ``weight_decay`` must be above 0.
     """
     taps, z0 = config.chaos.taps, config.chaos.z0
     return {
@@ -80,11 +90,10 @@ def complete_hyperparameters(hparams: dict[str, Any], config: Config, steps_per_
       ConfigError: a name is unknown, the names in ``z0`` are not the config's taps, or ``forcing`` is a function.
     """
     defaults = hyperparameters(config, steps_per_epoch)
-    unknown = set(hparams) - {*defaults, "neuron", "forcing"}
+    unknown = set(hparams) - {*defaults, *_OPTIONAL}
     if unknown:
-        raise ConfigError(
-            f"hparams: unknown {', '.join(sorted(unknown))}; known are {', '.join(defaults)}, neuron, forcing"
-        )
+        known = ", ".join((*defaults, *_OPTIONAL))
+        raise ConfigError(f"hparams: unknown {', '.join(sorted(unknown))}; known are {known}")
     if callable(hparams.get("forcing")):
         raise ConfigError("hparams: forcing is a function; give it to the force: controls.gaussian(function)")
     hparams = {**defaults, **hparams}

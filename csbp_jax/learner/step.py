@@ -182,5 +182,5 @@ def _update_arguments(state: State) -> dict[str, Any]:
     """Return the arguments that an optax transformation may use besides the gradient (controls.py)."""
     # Independent of dropout's key, (key, step), and of the augmentation's, which folds in 1.
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
-    forcing = {"forcing": state.hparams["forcing"]} if "forcing" in state.hparams else {}
-    return {"step": state.step, "key": key, **forcing}
+    traced = {name: value for name, value in state.hparams.items() if name in ("forcing", "weight_decay")}
+    return {"step": state.step, "key": key, **traced}

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from csbp_jax.config import ranges
+from csbp_jax import ranges
 from csbp_jax.neurons import arguments, lif_scan
 from csbp_jax.surrogate import Surrogate, triangle
 

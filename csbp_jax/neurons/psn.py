@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from csbp_jax.config import ConfigError, ranges
+from csbp_jax import ranges
+from csbp_jax.config import ConfigError
 from csbp_jax.neurons import arguments, cell_scan
 from csbp_jax.neurons.lif import AtThreshold
 from csbp_jax.surrogate import Surrogate, arctan

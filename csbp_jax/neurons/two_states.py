@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from csbp_jax.config import ranges
+from csbp_jax import ranges
 from csbp_jax.neurons import arguments, cell_scan, lif_scan
 from csbp_jax.neurons.lif import LIF, AtThreshold, Reset
 from csbp_jax.surrogate import Surrogate, triangle

@@ -111,6 +111,18 @@ class CompiledRun:
         )
 
     @functools.cached_property
+    def state_shapes(self) -> State:
+        """Shapes, dtypes and shardings of a state, as a checkpoint is read into."""
+        shapes = jax.eval_shape(self.pure_init, jax.random.key(0))
+        shardings = self._state_shardings
+        if self.config.layout == "data":
+            shardings = jax.tree.map(lambda _: shardings, shapes)
+        placed: State = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
+        )
+        return placed
+
+    @functools.cached_property
     def gradient_norms(self) -> Callable[[State, Batch], dict[str, jax.Array]]:
         """``gradient_norms(state, batch)``: norms of the gradients of the task loss and of the chaos term."""
         return jax.jit(
@@ -237,15 +249,14 @@ def _gathered(tree: Any, mesh: Mesh) -> Any:
     return jax.lax.with_sharding_constraint(tree, sharding.replicated(mesh))
 
 
-def initial_state(run: CompiledRun, show: Callable[[str], None]) -> State:
-    """Return the initial state of a run: weights drawn from its seed, or those of ``config.weights``.
+def initial_state(run: CompiledRun, plan: weights.Plan | None, show: Callable[[str], None]) -> State:
+    """Return the initial state of a run: weights drawn from its seed, or those of a file.
 
     Raises:
-      ConfigError: the file ``config.weights`` cannot be read or does not fit the network.
+      ConfigError: the file does not fit the network.
     """
-    config = run.config
-    variables = weights.load_initial(config, show) if config.weights else {}
-    state = run.init(jax.random.key(config.seed))
+    variables = weights.apply(plan, run.config.model, show) if plan else {}
+    state = run.init(jax.random.key(run.config.seed))
     shardings = {key: jax.tree.map(lambda leaf: leaf.sharding, getattr(state, key)) for key in variables}
     loaded = jax.device_put(variables, shardings)
     averages = {"ema": jax.tree.map(jnp.copy, loaded)} if loaded and state.ema else {}

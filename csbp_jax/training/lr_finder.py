@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from csbp_jax import weights
-from csbp_jax.config import Config, ConfigError, check, replaced
+from csbp_jax.config import Config, ConfigError
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files, preemption
@@ -82,10 +82,10 @@ def find(
     console = make_console() if console is None else console
     folder = pathlib.Path("lr") / plugin_run_name(config, own) if out is None else pathlib.Path(out)
     values = np.geomspace(rates.low, rates.high, rates.steps)
-    run = _compiled(config, own, data_dir)
+    run, plan = _compiled(config, own, data_dir)
     if problem := files.write_problem(folder):
         raise ConfigError(f"{folder}: cannot be written ({problem}); give another directory (--out)")
-    losses = _losses(run, values, functools.partial(console.print, soft_wrap=True))
+    losses = _losses(run, plan, values, functools.partial(console.print, soft_wrap=True))
     used = values[: len(losses)]
     result = {"rates": used.tolist(), "losses": losses} | suggest(used, losses)
     files.write_json(folder / "lr.json", result)
@@ -137,22 +137,20 @@ def smooth(losses: Iterable[float]) -> Iterator[float]:
         yield mean / (1 - _MEMORY**n)
 
 
-def _compiled(config: Config, own: Own, data_dir: str | pathlib.Path) -> CompiledRun:
-    flat = replaced(replaced(config, "optimizer.schedule", "constant"), "optimizer.warmup_epochs", 0)
-    check(flat)
-    if flat.weights and not own.model:
-        weights.verify(flat)
+def _compiled(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[CompiledRun, weights.Plan | None]:
+    flat = config.replace(**{"optimizer.schedule": "constant", "optimizer.warmup_epochs": 0})
+    plan = None if own.model else weights.plan(flat)
     splits, _ = build.load_data(flat, own, data_dir)
     flat, train = resolve(flat, splits), splits["train"]
-    return compile_run(flat, train, len(train) // flat.batch_size, own)
+    return compile_run(flat, train, len(train) // flat.batch_size, own), plan
 
 
-def _losses(run: CompiledRun, rates: np.ndarray, show: Callable[[str], None]) -> list[float]:
+def _losses(run: CompiledRun, plan: weights.Plan | None, rates: np.ndarray, show: Callable[[str], None]) -> list[float]:
     """Return the task loss of each step's batch, until it is not finite or the smoothed loss has blown up."""
     losses: list[float] = []
     means, lowest = smooth(losses), math.inf  # of losses as they are appended
     with contextlib.closing(run.batches(run.config.seed)) as host_batches:
-        state = initial_state(run, show)
+        state = initial_state(run, plan, show)
         for batch, rate in zip(map(run.shard_batch, host_batches), rates, strict=False):
             preemption.current().raise_if_requested()
             lr = jax.device_put(np.asarray(rate, state.hparams["lr"].dtype), state.step.sharding)

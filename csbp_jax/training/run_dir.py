@@ -18,7 +18,7 @@ from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.plugins import COPY, Own
 
-FOLDERS = ("figures", "checkpoints", "profile", "chunks", "shards")
+FOLDERS = ("figures", "checkpoints", "profile", "chunks", "blocks", "shards")
 """Folders that training writes to in the directory of a run or sweep."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -34,6 +34,7 @@ def open_run(
     classes: Sequence[str] = (),
     own: Own = Own(),
     elsewhere: dict[str, Any] | None = None,
+    wait: bool = False,
 ) -> Iterator[pathlib.Path]:
     """Create or reopen a run directory, lock it, and check that its config, data and plugin code are unchanged.
 
@@ -46,6 +47,7 @@ def open_run(
       classes: class names, stored for readers that have the run but not the data.
       own: the user's plugins; their file is copied into the directory.
       elsewhere: ``config.json`` of the run in another directory, if it is resumed from its checkpoints alone.
+      wait: for the lock, if another process holds it.
 
     Raises:
       ConfigError: the name is not a valid directory name, the directory belongs to another config (the message names
@@ -65,7 +67,7 @@ def open_run(
             old = files.set_aside(run)
         console.print(f"the old run is kept as {old}", soft_wrap=True)
     run.mkdir(parents=True, exist_ok=True)
-    with locked(run):
+    with locked(run, wait):
         files.check_links(run, *FOLDERS)
         if elsewhere and not (run / "config.json").exists():
             seals.write_json(run / "config.json", elsewhere)
@@ -128,15 +130,16 @@ def fingerprint_digest(data: str) -> str:
     return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
-def locked(run: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+def locked(run: pathlib.Path, wait: bool = False) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of a run.
 
     Raises:
-      ConfigError: another process holds it.
+      ConfigError: another process holds it, and this one is not to wait.
     """
 
     def refuse() -> None:
-        raise ConfigError(f"{run}: another process is training this run") from None
+        if not wait:
+            raise ConfigError(f"{run}: another process is training this run") from None
 
     return files.locked(run / "lock", on_wait=refuse)
 

@@ -7,7 +7,7 @@ nir_file reads graphs of NIR, as networks of their own.
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,12 +52,61 @@ def load(
     Raises:
       ConfigError: the file cannot be read (torch_file.read), or it does not fit: names the layer and what to change.
     """
+    return apply(_match(path, config, table), config, show)
+
+
+class Plan(NamedTuple):
+    """A file that has been read: its tensors, and the entry of the file that they were.
+
+    fitted: the table of names that fits a network, and the key of each of its leaves; None where the shapes of the
+    network are not known yet.
+    """
+
+    path: str | os.PathLike[str]
+    table: UserTable | None
+    tensors: Mapping[str, NDArray[Any]]
+    entry: str
+    fitted: tuple[Table, dict[str, str]] | None
+
+
+def plan(config: configuration.Config) -> Plan | None:
+    """Read the checkpoint of a config, ``weights``, before its data are; None if it names none.
+
+    Whether it fits is checked at once only if the config states the input shape and the number of classes.
+
+    Raises:
+      ConfigError: as :func:`load`, or the table of names, ``weights_table``, cannot be read.
+    """
+    if not config.weights:
+        return None
+    table = user_table.read(config.weights_table) if config.weights_table else None
+    return _match(config.weights, config.model, table)
+
+
+def _match(path: str | os.PathLike[str], config: configuration.Model, table: UserTable | None) -> Plan:
     tensors, entry = torch_file.read(path)
-    shapes = shapes_of(config)
-    chosen, keys = _fitted(path, config, table, tensors, shapes)
+    is_known = config.input_shape and config.classes
+    fitted = _fitted(path, config, table, tensors, shapes_of(config)) if is_known else None
+    return Plan(path, table, tensors, entry, fitted)
+
+
+def matched(plan: Plan, config: configuration.Model) -> Plan:
+    """Return the plan with its file matched with a network whose shapes are known.
+
+    Raises:
+      ConfigError: it does not fit.
+    """
+    fitted = plan.fitted or _fitted(plan.path, config, plan.table, plan.tensors, shapes_of(config))
+    return plan._replace(fitted=fitted)
+
+
+def apply(plan: Plan, config: configuration.Model, show: Callable[[str], None] | None = None) -> Variables:
+    """Return the variables of a network, as :func:`load`, from a file that has been read."""
+    path, tensors, shapes = plan.path, plan.tensors, shapes_of(config)
+    chosen, keys = plan.fitted or _fitted(path, config, plan.table, tensors, shapes)
     channels = _flattened_channels(chosen.names, shapes, config.input_shape)
     if show:
-        source = f"{entry!r} of {path}" if entry else path
+        source = f"{plan.entry!r} of {path}" if plan.entry else path
         show(f"weights: {len(keys)} tensors from {source}, named as in {chosen.source}")
 
     def leaf(tree_path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
@@ -74,33 +123,6 @@ def load(
 
     variables: Variables = tree_map_with_path(leaf, shapes)
     return variables
-
-
-def load_initial(config: configuration.Config, show: Callable[[str], None] | None = None) -> Variables:
-    """Load the checkpoint of a config, ``weights``, by its table of names, ``weights_table`` (:func:`load`).
-
-    Raises:
-      ConfigError: as :func:`load`, or the table cannot be read.
-    """
-    return load(config.weights, config.model, _table_of(config), show)
-
-
-def verify(config: configuration.Config) -> None:
-    """Check that the checkpoint of a config can be loaded, before the data are.
-
-    Whether it fits is checked only if the config states the input shape and the number of classes.
-
-    Raises:
-      ConfigError: as :func:`load_initial`.
-    """
-    table = _table_of(config)
-    tensors, _ = torch_file.read(config.weights)
-    if config.model.input_shape and config.model.classes:
-        _fitted(config.weights, config.model, table, tensors, shapes_of(config.model))
-
-
-def _table_of(config: configuration.Config) -> UserTable | None:
-    return user_table.read(config.weights_table) if config.weights_table else None
 
 
 def _fitted(

@@ -8,15 +8,20 @@ A neuron fires strictly above its threshold, and is reset to 0. Loops other than
 which arrive one time step later, are refused.
 """
 
+# ruff: noqa: E402
 import graphlib
 import os
 from typing import Any, NamedTuple
 
-import h5py
-import nir
 import numpy as np
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, extras
+
+extras.need("nir", "csbp_jax.weights.nir_file")  # before what imports it
+
+import h5py
+import nir
+
 from csbp_jax.models import graph as spec
 from csbp_jax.surrogate import Surrogate, triangle
 from csbp_jax.weights import nir_nodes

@@ -253,7 +253,7 @@ def test_missing_archives_are_all_named(tmp_path, name):
 
 def test_a_package_that_is_not_installed_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "tonic", None)
-    with pytest.raises(ConfigError, match=r"^nmnist: needs a package .*tonic.*; pip install 'csbp_jax\[events\]'$"):
+    with pytest.raises(ConfigError, match=r"^nmnist: needs the package tonic; pip install 'csbp_jax\[events\]'$"):
         archives.expected("nmnist")
 
 
@@ -843,5 +843,5 @@ def test_columns_in_another_order_are_noticed(tmp_path):
 def test_a_missing_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "aedat", None)
     aedat4(recording(0), tmp_path / "a.aedat4")
-    with pytest.raises(ConfigError, match=r"a.aedat4: its format needs a package that is not installed .*pip install"):
+    with pytest.raises(ConfigError, match=r"a.aedat4: needs the package aedat; pip install 'csbp_jax\[events\]'$"):
         read_file(tmp_path / "a.aedat4")

@@ -36,7 +36,7 @@ QUESTIONS = [
     ("Where is a checkpoint's manifest written?", "training/checkpoint/manifest.py", r"^def write_manifest\("),
     ("Where are the weights of the best epoch selected?", "training/selection.py", r"^def is_better\("),
     ("Where does a run stop as diverged?", "training/monitor.py", r"raise Diverged\("),
-    ("Where is a stopped run resumed?", "training/loop.py", r"store\.restore\("),
+    ("Where is a stopped run resumed?", "training/session.py", r"store\.restore\("),
     ("Where is the order of an epoch drawn?", "data/pipeline.py", r"permutation"),
     ("Where are CIFAR's raw files read?", "data/images/readers.py", r"^def cifar\("),
     ("Where are events counted into frames?", "data/events/binning.py", r"^def count\("),

@@ -128,15 +128,15 @@ def install(tmp_path, monkeypatch):
 
 
 def test_it_installs_the_clone_that_it_lies_in(install, tmp_path):
-    assert install["package"](ROOT / "experiments") == str(ROOT)
+    assert install["package"](ROOT / "experiments") == f"{ROOT}[train]"
     (tmp_path / "nvidia-smi").touch(0o755)
-    assert install["package"](ROOT / "experiments") == f"{ROOT}[cuda]"
+    assert install["package"](ROOT / "experiments") == f"{ROOT}[train,cuda12]"
 
 
 def test_it_installs_a_wheel_beside_it(install, tmp_path):
     (tmp_path / "csbp_jax-0.1.0-py3-none-any.whl").touch()
     (tmp_path / "libtpu.py").touch()
-    assert install["package"](tmp_path) == f"{tmp_path}/csbp_jax-0.1.0-py3-none-any.whl[tpu]"
+    assert install["package"](tmp_path) == f"{tmp_path}/csbp_jax-0.1.0-py3-none-any.whl[train,tpu]"
 
 
 def test_in_colab_it_installs_the_repository_that_it_was_opened_from(install, tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_in_colab_it_installs_the_repository_that_it_was_opened_from(install, tm
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
         monkeypatch.setenv("KMP_TARGET_PORT", str(server.server_port))
-        assert install["package"](tmp_path) == "csbp_jax @ git+https://github.com/someone/csbp_jax@main"
+        assert install["package"](tmp_path) == "csbp_jax[train] @ git+https://github.com/someone/csbp_jax@main"
         server.shutdown()
 
 

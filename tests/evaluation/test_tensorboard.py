@@ -112,4 +112,4 @@ def test_a_folder_without_metrics_is_an_error(tmp_path, capsys):
 def test_a_missing_package_is_reported(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert main(["tensorboard", str(run)]) == 2
-    assert "pip install tensorboardX" in capsys.readouterr().err and not (run / "tensorboard").exists()
+    assert "pip install 'csbp_jax[tensorboard]'" in capsys.readouterr().err and not (run / "tensorboard").exists()

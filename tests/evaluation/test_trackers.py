@@ -282,7 +282,7 @@ def test_a_tracker_that_refuses_is_one_line(run, capsys, monkeypatch):
 def test_a_missing_package_is_reported(name, run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     assert track(run, name) == 2
-    assert refusals(capsys) == f"csbp_jax: --to {name}: needs the package {name}; pip install {name}"
+    assert refusals(capsys) == f"csbp_jax: --to {name}: needs the package {name}; pip install 'csbp_jax[{name}]'"
 
 
 def test_wrong_arguments_are_one_line(run, capsys, tmp_path):

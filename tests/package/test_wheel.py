@@ -1,5 +1,6 @@
 """What ``make wheel`` builds is the whole package, whichever way it is built, and works where there is nothing else."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,6 +18,18 @@ from tests.support.checkout import ROOT, checkout
 
 TOUR = json.loads((ROOT / "experiments" / "tour.ipynb").read_text())["cells"]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+TRAINING_STEP = """
+import jax
+import optax
+from csbp_jax import chaos, learner, losses, models, neurons, surrogate
+from csbp_jax.config import Config, Model
+
+config = Config(model=Model(name="dense", features=(8,), time_steps=2, input_shape=(4,), classes=3))
+init, train_step, _ = learner.make(models.build(config.model), optax.adam(1.0), losses.build(config.loss), config)
+batch = {"x": jax.numpy.ones((5, 1, 4)), "y": jax.numpy.zeros(5, int)}
+print(jax.jit(train_step)(init(jax.random.key(0)), batch)[1]["loss"])
+"""
 
 
 def content(wheel):
@@ -63,15 +76,27 @@ def test_the_tree_gives_the_same_wheel_as_the_source_distribution(built, wheel, 
     assert {"LICENSE", "README.md", "pyproject.toml", "csbp_jax"} <= top and "tests" not in top
 
 
-@pytest.fixture(scope="module")
-def alone(wheel):
+@contextlib.contextmanager
+def environment(requirement):
     """The ``bin`` of an environment with the wheel and what it asks for, as pip finds it today."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         programs = pathlib.Path(folder) / "bin"
-        done = subprocess.run([programs / "pip", "install", "-q", wheel], capture_output=True, text=True)
+        done = subprocess.run([programs / "pip", "install", "-q", requirement], capture_output=True, text=True)
         if done.returncode:
-            pytest.skip(f"{wheel.name} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+            pytest.skip(f"{requirement} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+        yield programs
+
+
+@pytest.fixture(scope="module")
+def base(wheel):
+    with environment(wheel) as programs:
+        yield programs
+
+
+@pytest.fixture(scope="module")
+def alone(wheel):
+    with environment(f"{wheel}[train,nir]") as programs:
         yield programs
 
 
@@ -81,6 +106,16 @@ def run(line, folder):
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.mark.slow
+def test_the_base_is_light_and_suffices_for_the_core(base, tmp_path):
+    installed = json.loads(run([base / "pip", "list", "--format", "json"], tmp_path))
+    assert len({package["name"] for package in installed} - {"pip", "setuptools", "csbp_jax"}) <= 32
+    run([base / "python", "-c", BLOCKS[0]], tmp_path)
+    assert float(run([base / "python", "-c", TRAINING_STEP], tmp_path)) > 0
+    done = subprocess.run([base / "csbp_jax", "train", "digits"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and re.fullmatch(r"csbp_jax: .*; pip install 'csbp_jax\[train\]'\n", done.stderr)
 
 
 @pytest.mark.slow
@@ -137,11 +172,11 @@ def test_the_tour_installs_a_wheel_beside_it(wheel, tmp_path):
 
 @pytest.mark.slow
 def test_every_module_can_be_imported_there(alone, tmp_path):
-    """No extra is needed for that."""
+    """But for one, which the extra ``images`` is for."""
     script = (
         "import importlib, pkgutil, csbp_jax\n"
         "for module in pkgutil.walk_packages(csbp_jax.__path__, 'csbp_jax.'):\n"
-        "    if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
+        "    if not module.name.endswith(('__main__', 'fast_resize')): importlib.import_module(module.name)\n"
         "print('all')\n"
     )
     assert run([alone / "python", "-c", script], tmp_path) == "all\n"

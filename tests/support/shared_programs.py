@@ -10,7 +10,7 @@ from csbp_jax import learner
 from csbp_jax.config import replaced
 from csbp_jax.runtime import sharding
 from csbp_jax.sweep import driver, grid, vectorised
-from csbp_jax.training import compiled, loop
+from csbp_jax.training import compiled, loop, session
 from csbp_jax.training.plugins import Own
 
 # Read on the host, or traced in the state: two configs that differ in these alone have the same programs.
@@ -93,6 +93,6 @@ def patched():
         patch.setattr(loop, "compile_run", compile_run)
         patch.setattr(driver, "VectorisedRuns", vectorised_runs)
         patch.setattr(driver, "trace_step", trace_step)
-        patch.setattr(loop, "plots", types.SimpleNamespace(draw_run=lambda *_: None))
+        patch.setattr(session, "plots", types.SimpleNamespace(draw_run=lambda *_: None))
         patch.setattr(driver, "plots_sweep", types.SimpleNamespace(draw_sweep=lambda *_: None))
         yield

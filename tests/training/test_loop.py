@@ -26,7 +26,7 @@ from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to
 from csbp_jax.reporting import plots
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
-from csbp_jax.training import loop, metrics_log, run_json
+from csbp_jax.training import metrics_log, run_json, session
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
     """``(folder, result, text)`` of a run that draws its figures."""
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "plots", plots)
+        patch.setattr(session, "plots", plots)
         result, text = run(SMALL, root, name="one")
     return root / "one", result, text
 
@@ -191,7 +191,6 @@ def test_all_processes_learn_of_a_first_batch_that_one_of_them_cannot_read(tmp_p
         raise ConfigError("record 3 cannot be read")
 
     monkeypatch.setattr(data, "train_batches", fails)
-    monkeypatch.setattr(loop, "initial_state", lambda *_: None)
     with pytest.raises(ConfigError, match="record 3 cannot be read"):
         run(SMALL, tmp_path)
     assert passed_on == ["record 3 cannot be read"]

@@ -116,4 +116,4 @@ def test_only_the_monitor_changes_itself():
     assert list(outside_changes("monitor.step += 1\nx = monitor.step\nmonitor._waited")) == [1, 3]
     changes = {str(file): list(outside_changes(file.read_text())) for file in PACKAGE.rglob("*.py")}
     assert not {file: lines for file, lines in changes.items() if lines}
-    assert "monitor = TrainingMonitor(" in (PACKAGE / "training" / "loop.py").read_text()
+    assert "monitor = TrainingMonitor(" in (PACKAGE / "training" / "session.py").read_text()

@@ -15,10 +15,11 @@ from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.training import compiled, loop, run_json
+from csbp_jax.training import compiled, run_json
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
+from csbp_jax.training.session import Session
 from tests.support import shared_programs
 from tests.support.stops import After
 
@@ -88,10 +89,10 @@ def test_the_last_epoch_is_tested_once_where_it_is_the_chosen_one(tmp_path, monk
 
 def test_averages_start_from_loaded_weights(monkeypatch):
     config = compiled.resolve(ALL_ON, splits := data.load(SMALL))
-    program = shared_programs.compile_run(replaced(config, "weights", "file"), splits["train"], 4)
+    program = shared_programs.compile_run(config, splits["train"], 4)
     other = program.init(jax.random.key(7))
-    monkeypatch.setattr(weights, "load", lambda *_, **__: learner.weights_of(other))
-    state = compiled.initial_state(program, print)
+    monkeypatch.setattr(weights, "apply", lambda *_: learner.weights_of(other))
+    state = compiled.initial_state(program, weights.Plan("file", None, {}, "", None), print)
     jax.tree.map(np.testing.assert_array_equal, state.ema, learner.weights_of(other))
 
 
@@ -138,5 +139,6 @@ def test_killed_and_resumed_it_stops_at_the_same_epoch(finished, tmp_path):
     (0, 9, 1, False), (3, 3, 1, False), (3, 4, 1, True), (3, 0, 0, False), (1, 1, 1, False),
 ])  # fmt: skip
 def test_patience_counts_the_epochs_since_the_best(patience, ended, chosen, over):
-    saved = {"chosen": {"epoch": np.asarray(chosen)}}
-    assert loop._out_of_patience(replaced(SMALL, "patience", patience), saved, ended) == over
+    numbers = {"epoch": np.asarray(chosen)}
+    session = Session(None, numbers, {"epochs": np.asarray(ended)})
+    assert session.is_over(SMALL.replace(patience=patience, epochs=10)) == over

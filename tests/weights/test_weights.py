@@ -314,7 +314,7 @@ def test_a_tensor_under_two_keys_must_be_equal(name, key, tmp_path):
     with pytest.raises(ConfigError, match=rf"a.pth: {key} and .* differ, but are one tensor in .* \(--weights-table"):
         weights.load(changed, case)
     with pytest.raises(ConfigError, match=f"{key} and "):
-        weights.verify(Config(model=case, weights=str(changed)))
+        weights.plan(Config(model=case, weights=str(changed)))
     weights.load(changed, case, {key: None})
     del tensors  # views of the file
 
@@ -517,7 +517,7 @@ def digits(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_run_starts_from_loaded_weights(digits, capsys):
     source = data.load(digits, "data")["train"]
-    state = compiled.initial_state(compiled.compile_run(digits, source, 1), print)
+    state = compiled.initial_state(compiled.compile_run(digits, source, 1), weights.plan(digits), print)
     expected = weights.load("a.pth", digits.model)
     jax.tree.map(np.testing.assert_array_equal, state.params, expected["params"])
     jax.tree.map(np.testing.assert_array_equal, state.batch_stats, expected["batch_stats"])
@@ -566,9 +566,9 @@ def test_a_misfit_is_found_before_the_data(digits, capsys):
     assert main.main(["train", "digits", *OPTIONS, "--model.width", "0.5", "--data-dir", "nowhere"]) == 2
     assert capsys.readouterr().err.startswith("csbp_jax: a.pth: features.0.fwd.module.")
     unknown = dataclasses.replace(digits.model, width=0.5, input_shape=())
-    weights.verify(dataclasses.replace(digits, model=unknown))
+    weights.plan(dataclasses.replace(digits, model=unknown))
     with pytest.raises(ConfigError, match=r"a.pth: features.0.fwd.module."):
-        weights.verify(dataclasses.replace(digits, model=dataclasses.replace(digits.model, width=0.5)))
+        weights.plan(dataclasses.replace(digits, model=dataclasses.replace(digits.model, width=0.5)))
 
 
 def test_a_table_from_the_command_line(digits, tmp_path, monkeypatch, capsys):
@@ -585,8 +585,8 @@ def test_a_table_from_the_command_line(digits, tmp_path, monkeypatch, capsys):
     (tmp_path / "table.json").write_text(json.dumps(module))
     config = parse(configs.load("digits"), [*OPTIONS, "--weights-table", "table.json"], "csbp_jax")
     expected = weights.load(write("b.pth", tensors), digits.model)
-    jax.tree.map(np.testing.assert_array_equal, weights.load_initial(config), expected)
-    weights.verify(config)
+    jax.tree.map(np.testing.assert_array_equal, weights.apply(weights.plan(config), config.model), expected)
+    weights.plan(config)
     for command in ("evaluate", "train"):
         assert main.main([command, "digits", *nowhere, "--weights-table", "no.json"]) == 2
         assert "no.json: cannot be read (No such file" in capsys.readouterr().err

@@ -7,7 +7,6 @@ per file of 1000 events and no measurable time per file of a million; the first 
 """
 
 import atexit
-import importlib.util
 import json
 import os
 import pathlib
@@ -35,11 +34,8 @@ def read(path: pathlib.Path) -> tuple[NDArray[np.void], tuple[int, int]] | None:
       The events ``[N]`` of dtype ``EVENT``, and height and width of the camera; None if there is no such stream.
 
     Raises:
-      ImportError: ``aedat`` is not installed.
       ValueError: the file is damaged.
     """
-    if importlib.util.find_spec("aedat") is None:
-        raise ImportError("No module named 'aedat'")
     with _lock:
         child = _running()
         try:

@@ -4,7 +4,7 @@ import json
 import pathlib
 from importlib import resources
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, extras
 from csbp_jax.data.download.fetch import RawFile, Show, download, missing_from
 from csbp_jax.data.events import spoken_digits
 from csbp_jax.data.events.recordings import DATA_SETS
@@ -28,16 +28,12 @@ def expected(name: str) -> list[RawFile]:
     """List the archives of a data set: those that tonic expects, with its checksums and URLs, if tonic has it.
 
     Raises:
-      ConfigError: tonic is not installed.
+      Missing: tonic is not installed.
     """
     if name == "fsdd":
         return [spoken_digits.RAW_FILE]
-    try:
-        import tonic.datasets
-    except ImportError as error:
-        raise ConfigError(
-            f"{name}: needs a package that is not installed ({error}); pip install 'csbp_jax[events]'"
-        ) from None
+    extras.need("events", name, "tonic")
+    import tonic.datasets
 
     data_set = getattr(tonic.datasets, DATA_SETS[name].folder)
     if name in ("cifar10_dvs", "ncaltech101"):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError, one_line
+from csbp_jax.config import ConfigError, extras, one_line
 from csbp_jax.data.events import aedat4
 from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, open_arrays
 from csbp_jax.runtime import files
@@ -55,10 +55,6 @@ def parse(path: str | pathlib.Path) -> Events:
     files.check_regular(path)
     try:
         return _READERS[path.suffix.lower()](path)
-    except ImportError as error:
-        raise ConfigError(
-            f"{path}: its format needs a package that is not installed ({error}); pip install 'csbp_jax[events]'"
-        ) from None
     except (ConfigError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # each library raises its own errors; a panic in Rust is not even an Exception
@@ -140,6 +136,7 @@ def _bin(path: pathlib.Path) -> Events:
 
 def _aedat4(path: pathlib.Path) -> Events:
     """Read events with times relative to the first; the file has calendar times."""
+    extras.need("events", str(path), "aedat")
     content = aedat4.read(path)
     if content is None:
         raise ConfigError(f"{path}: has no stream of events; export it with its events")

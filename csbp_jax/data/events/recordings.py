@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csbp_jax.config import ConfigError, one_line
+from csbp_jax.config import ConfigError, extras, one_line
 from csbp_jax.data.events import cochlea, spoken_digits
 from csbp_jax.data.events.readers import Events, parse, sort_by_time, validate
 from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, open_arrays
@@ -184,7 +184,8 @@ def _hdf5_recordings(path: pathlib.Path, data_set: EventDataSet, skipped: dict[s
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
     """Open an HDF5 file."""
-    import h5py  # a dependency of tonic, which is an extra
+    extras.need("events", str(path), "h5py")
+    import h5py
 
     files.check_regular(path)
     try:

@@ -3,34 +3,15 @@
 It is faster than Pillow. Pixels differ by at most 1 of 255.
 """
 
-import importlib
 import threading
 from typing import Any
 
+import cykooz_resizer
 import numpy as np
 
-from csbp_jax.config import ConfigError
 from csbp_jax.data.images.augment import Images, Window
 
-try:
-    cykooz_resizer: Any = importlib.import_module("cykooz_resizer")
-except ImportError:
-    cykooz_resizer = None
-
 _RESIZERS = threading.local()
-
-
-def check_installed() -> None:
-    """Check that the package is installed.
-
-    Raises:
-      ConfigError: it is not.
-    """
-    if cykooz_resizer is None:
-        raise ConfigError(
-            "data.resizer: cykooz needs the package cykooz-resizer; pip install 'csbp_jax[images]', or set pillow "
-            "(on Linux on ARM, only pillow is possible)"
-        )
 
 
 def resize(image: Images, window: Window, size: tuple[int, int]) -> Images:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import Config, ConfigError
-from csbp_jax.data.images import augment, autoaugment, fast_resize, records
+from csbp_jax.config import Config, ConfigError, extras
+from csbp_jax.data.images import augment, autoaugment, records
 from csbp_jax.data.images.augment import Images, Uniforms, Window
 from csbp_jax.data.images.decode import decode
 from csbp_jax.data.source import Array, Batch, DataSource, Record
@@ -102,11 +102,13 @@ def resizer(config: Config) -> Callable[[Images, Window, tuple[int, int]], Image
     """Return the function that resizes a window of an image to a size, by ``config.data.resizer``.
 
     Raises:
-      ConfigError: its package is not installed.
+      Missing: its package is not installed.
     """
     if config.data.resizer == "pillow":
         return augment.resize
-    fast_resize.check_installed()
+    extras.need("images", "data.resizer: cykooz (pillow works without)", "cykooz_resizer")
+    from csbp_jax.data.images import fast_resize
+
     return fast_resize.resize
 
 

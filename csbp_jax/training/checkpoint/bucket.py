@@ -5,7 +5,6 @@ STEP.N                             the N-th checkpoint of this step; complete on
 STEP.N/manifest.json.damaged-TIME  renamed by a restore, and kept
 """
 
-import importlib.util
 import logging
 import re
 import time
@@ -13,7 +12,7 @@ import time
 import fsspec
 from etils import epath
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import extras
 from csbp_jax.training.checkpoint import manifest
 
 
@@ -21,12 +20,11 @@ def is_bucket(folder: epath.PathLike) -> bool:
     """Return whether a path is an address, ``gs://...``.
 
     Raises:
-      ConfigError: it is, but gcsfs is not installed.
+      Missing: it is, but gcsfs is not installed.
     """
     if not str(folder).startswith("gs://"):
         return False
-    if importlib.util.find_spec("gcsfs") is None:
-        raise ConfigError(f"{folder}: needs the package gcsfs; pip install 'csbp_jax[gcs]'")
+    extras.need("gcs", str(folder))
     # TensorStore writes arrays without gcsfs, whose cached listings are then out of date.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     # gcsfs logs each retry with its traceback; final errors are raised as well.

@@ -1,0 +1,38 @@
+"""The extras of pyproject.toml: which modules each installs, and the error that names it where one is missing."""
+
+import importlib.util
+
+from csbp_jax.config.errors import ConfigError
+
+MODULES = {
+    # Without those that Flax brings.
+    "train": (
+        *("filelock", "flatbuffers", "grain", "jinja2", "matplotlib", "pandas", "PIL", "safetensors"),
+        *("tensorflow_datasets", "tyro"),
+    ),
+    "events": ("aedat", "h5py", "tonic"),
+    "images": ("cv2", "cykooz_resizer", "simplejpeg"),
+    "nir": ("h5py", "nir"),
+    "hub": ("huggingface_hub",),
+    "gcs": ("gcsfs",),
+    "tensorboard": ("tensorboardX",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
+}
+
+
+class Missing(ConfigError, ImportError):
+    """Packages of an extra that are not installed."""
+
+
+def need(extra: str, purpose: str, *modules: str) -> None:
+    """Check that modules of an extra, by default all, are installed.
+
+    Raises:
+      Missing: they are not; names the extra to install.
+    """
+    missing = [module for module in modules or MODULES[extra] if importlib.util.find_spec(module) is None]
+    if missing:
+        names = f"the package{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        raise Missing(f"{purpose}: needs {names}; pip install 'csbp_jax[{extra}]'")

@@ -1,0 +1,152 @@
+"""An experiment: arms on cases, tuned over draws of settings and tested on fresh seeds, as one table of runs."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from csbp_jax.config import Config
+from csbp_jax.experiment.fields import Fields, key
+from csbp_jax.experiment.plan import Arm, Cell, Plan, Tuned, settings_of
+from csbp_jax.experiment.session import Session
+from csbp_jax.experiment.system import Adapted, Draw, System, Training
+from csbp_jax.reporting import terminal
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import RunTable
+from csbp_jax.training import run_dir
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """Runs of several arms, on the same cases, tries and seeds.
+
+    Attributes:
+      base: a config, its training with more than its fields (:class:`Training`), or a system of one's own.
+      arms: changes of fields by name, which win over tuned values, or :class:`Arm`.
+      cases: such as data sets, folds or speakers, each some fields; crossed with the arms, and never pooled silently.
+      tuned: a grid or a joint draw of fields, the same for all arms; a strength of 0 may be among its values.
+      tries: settings of a joint draw. Every arm has as many.
+      draws: how often the whole is repeated with independent draws of the settings, each on seeds of its own.
+      seeds: of the tests. Those of draw n are these plus n times a power of ten.
+      tuning_seeds: of the choice by validation, none of which tests.
+      draw: ``draw(splits, seed, **options) -> (rows, labels)``, for a config: a seed's own training records and their
+        labels. Its options are fields ``draw.NAME`` of a case or an arm.
+      choose: the measure by whose mean a try is chosen; by default the validation accuracy after the last epoch, or
+        the first measure of a system of one's own.
+
+    Raises:
+      ValueError: arms have different numbers of tries, or seeds test that also choose, or there are none.
+    """
+
+    base: Config | Training | System
+    arms: Mapping[str, Fields | Arm]
+    _: dataclasses.KW_ONLY
+    seeds: Sequence[int]
+    cases: Mapping[str, Fields] = dataclasses.field(default_factory=lambda: {"": {}})
+    tuned: Tuned | None = None
+    tries: int = 1
+    draws: int = 1
+    tuning_seeds: Sequence[int] = ()
+    draw: Draw | None = None
+    choose: str = ""
+
+    def __post_init__(self) -> None:
+        if not len(self.seeds) or set(self.seeds) & set(self.tuning_seeds):
+            raise ValueError("seeds: give some, and others than tuning_seeds, whose runs choose")
+
+    def run(
+        self,
+        folder: str | pathlib.Path,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        chunk: int | None = None,
+        fresh: bool = False,
+        console: Console | None = None,
+    ) -> RunTable:
+        """Train what has no result yet, and return all runs as a table.
+
+        FOLDER/config.json      the base, versions
+        FOLDER/blocks/*.json    results, each of some seeds of one setting that trained together
+        FOLDER/runs.csv         the table, once all runs are finished; epochs.csv: their curves
+
+        Killed anywhere, the same call goes on, and the files become the same to the byte. Other arms, cases and seeds
+        may be added later: runs that are finished stay.
+
+        Args:
+          folder: of the experiment.
+          shard: ``(i, n)``, the i-th of n tasks, from 0, which may share the folder at any times. The last one to end
+            writes the table.
+          chunk: members that train at once; by default 32 per device, on a CPU 24 of a dense network or one per device,
+            and 1024 of a system of one's own.
+          fresh: rename an old folder and start from scratch.
+          console: where progress is shown; the terminal by default.
+
+        Raises:
+          ConfigError: a field or value is not possible, or the folder holds an experiment on another base, other data
+            or own code, or another process runs this shard.
+        """
+        folder = pathlib.Path(folder)
+        console = terminal.make_console() if console is None else console
+        plan = self.plan(chunk)
+        system = plan.system
+        system.prepare(list(plan.settings.values()), int(self.seeds[0]))
+        opened = run_dir.open_run(
+            folder.parent, system.content(), folder.name, fresh, console, own=system.own, wait=True
+        )
+        with opened:
+            of_shard = folder / "shards" / f"{shard[0]}-of-{shard[1]}"
+            of_shard.mkdir(parents=True, exist_ok=True)
+        with run_dir.locked(of_shard):
+            session = Session(plan, self.choose, folder, console)
+            session.run(shard)
+            return session.table()
+
+    def plan(self, chunk: int | None = None) -> Plan:
+        """Return what is trained; raises as :meth:`run` does for what no field or value allows."""
+        system = self._system
+        settings: dict[str, dict[str, Any]] = {}
+        cells = []
+        span = max(*self.seeds, *self.tuning_seeds, 0) - min(*self.seeds, *self.tuning_seeds, 2**32) + 1
+        shift = 10 ** len(str(span - 1))
+        for draw in range(self.draws):
+            tests, tunes = (tuple(int(s) + draw * shift for s in seeds) for seeds in (self.seeds, self.tuning_seeds))
+            for case, of_case in self.cases.items():
+                for name, fields_of_tries in self._tries(draw, of_case).items():
+                    canonical = [system.canonical(fields) for fields in fields_of_tries]
+                    settings |= {key(fields): fields for fields in canonical}
+                    cells.append(Cell(case, name, draw, tuple(map(key, canonical)), tunes, tests))
+        return Plan(system, settings, cells, chunk)
+
+    def _tries(self, draw: int, case: Fields) -> dict[str, list[dict[str, Any]]]:
+        """Return the fields of each arm's tries on a case."""
+        shared = settings_of(self.tuned, self.tries, np.random.default_rng(draw))
+        tries: dict[str, list[dict[str, Any]]] = {}
+        for number, (name, changes) in enumerate(self.arms.items()):
+            arm = changes if isinstance(changes, Arm) else Arm(changes)
+            own = settings_of(arm.tuned, self.tries, np.random.default_rng([draw, number]))
+            if callable(arm.tuned) and callable(self.tuned):
+                pairs = list(zip(shared, own, strict=True))
+            else:
+                pairs = list(itertools.product(shared, own))
+            tries[name] = [{**case, **of_all, **of_arm, **arm.changes} for of_all, of_arm in pairs]
+            if arm.adapt is not None:
+                splits = self._system.splits(self._system.canonical(dict(case)))
+                tries[name] = [dict(arm.adapt(fields, splits)) for fields in tries[name]]
+        counts = {name: len(fields) for name, fields in tries.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"arms: as many tries for each make a fair comparison; they have {counts}")
+        if max(counts.values()) > 1 and not len(self.tuning_seeds):
+            raise ValueError("tuning_seeds: give some, by which one of the tries is chosen")
+        return tries
+
+    @functools.cached_property
+    def _system(self) -> Training | Adapted:
+        if isinstance(self.base, Config):
+            return Training(self.base, draw=self.draw)
+        if isinstance(self.base, Training):
+            return dataclasses.replace(self.base, draw=self.draw or self.base.draw)
+        return Adapted(self.base)

@@ -1,0 +1,109 @@
+"""The config at given fields, and which configs share a compilation."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from csbp_jax.config import Config, ConfigError, check, flatten, replaced, suggestion
+from csbp_jax.training.build import TRACED
+from csbp_jax.training.plugins import Own
+
+Fields = Mapping[str, Any]
+"""``{"chaos.z0": 3.0, ...}``: fields of a config by their names on the command line, or of a system of one's own."""
+
+TRACED_BESIDE: dict[str, Any] = {
+    "model.neuron.decay": 0.5,
+    "model.neuron.threshold": 1.0,
+    "model.neuron.surrogate_param": 1.0,
+    "optimizer.weight_decay": 0.1,
+    "loss.smoothing": 0.1,
+}
+"""Fields that are traced too where a group's members differ in them, with a valid value for each."""
+
+# Fields that members cannot vary or use: the only allowed value, and why.
+_IMPOSSIBLE = {
+    "weights": ("", "whose members start from drawn weights; leave it out"),
+    "layout": ("data", "whose devices hold members; leave it at data"),
+    "patience": (0, "whose members train in step; leave it at 0"),
+}
+
+
+def plain(value: Any) -> Any:
+    """Return a value with tuples for JSON's lists, numbers for NumPy's, and a number for a tuple of one."""
+    if isinstance(value, list | tuple):
+        items = tuple(map(plain, value))
+        return items[0] if len(items) == 1 else items
+    return value.item() if hasattr(value, "item") else value
+
+
+def key(fields: Fields) -> str:
+    """Return a text by which equal fields are found."""
+    return json.dumps({name: plain(value) for name, value in fields.items()}, sort_keys=True)
+
+
+def check_field(config: Config, field: str, prefix: str = "") -> None:
+    """Raise ConfigError for a field that members cannot differ in; ``prefix`` begins the message."""
+    known = [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
+    if field not in known:
+        raise ConfigError(f"{prefix}there is no field {field}; {suggestion(field, known)}")
+    if field in ("deterministic", "seed"):
+        reason = "as members share a process" if field == "deterministic" else "which has a place of its own"
+        raise ConfigError(f"{prefix}{field} is no field of a setting, {reason}")
+
+
+def at(config: Config, fields: Fields) -> Config:
+    """Return the config with these fields, checked; ``chaos.z0.TAP`` replaces one of several strengths.
+
+    Raises:
+      ConfigError: a field does not exist, or a value is not possible, or not where members train together.
+    """
+    for field, value in fields.items():
+        check_field(config, field)
+        value = tuple(value) if isinstance(value, list) else value  # JSON has lists for tuples
+        if isinstance(flatten(config).get(field), tuple) and not isinstance(value, tuple):
+            value = (value,)
+        tap = field.removeprefix("chaos.z0.")
+        if tap == field:
+            config = replaced(config, field, value)
+            continue
+        z0 = config.chaos.z0 if len(config.chaos.z0) > 1 else config.chaos.z0 * len(config.chaos.taps)
+        if len(z0) != len(config.chaos.taps):
+            check(config)  # refuses it
+        strengths = dict(zip(config.chaos.taps, z0, strict=True)) | {tap: value}
+        config = replaced(config, "chaos.z0", tuple(strengths.values()))
+    flat = flatten(check(config))
+    for field, (possible, reason) in _IMPOSSIBLE.items():
+        if flat[field] != possible:
+            raise ConfigError(f"{field}: {flat[field]} is not possible in an experiment, {reason}")
+    return config
+
+
+def compile_group(config: Config, own: Own = Own()) -> Config:
+    """Return the compile group of a config: equal for two configs that can train in one compilation."""
+    for field, value in TRACED.items():
+        config = replaced(config, field, value)
+    for field in traceable(config, own):
+        config = replaced(config, field, TRACED_BESIDE[field])
+    return config
+
+
+def traceable(config: Config, own: Own = Own()) -> tuple[str, ...]:
+    """Return those of :data:`TRACED_BESIDE` that a config's network allows.
+
+    None with a user's own parts, which may read them from their config. The neuron's not if it has parameters of its
+    own, nor with tdBN or MS-ResNet, which take the threshold when the network is built.
+    """
+    if own.plugins:
+        return ()
+    model, neuron = config.model, config.model.neuron
+    built_with_threshold = model.norm == "tdbn" or model.name in ("ms_resnet18", "ms_resnet34")
+    if neuron.learn == "none" and "psn" not in neuron.name and not built_with_threshold:
+        return tuple(TRACED_BESIDE)
+    return tuple(field for field in TRACED_BESIDE if not field.startswith("model.neuron."))
+
+
+def varying(configs: Iterable[Config], own: Own = Own()) -> frozenset[str]:
+    """Return those of :data:`TRACED_BESIDE` in which the configs of a group differ."""
+    flat = [flatten(config) for config in configs]
+    names = TRACED_BESIDE if not own.plugins else ()
+    return frozenset(name for name in names if any(fields[name] != flat[0][name] for fields in flat))

@@ -1,0 +1,349 @@
+"""K runs at once: their states are one pytree with a leading axis of members, their steps one compiled function."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
+
+from csbp_jax import data, learner, models
+from csbp_jax.config import Config, replaced
+from csbp_jax.experiment import fields
+from csbp_jax.learner import Batch, State
+from csbp_jax.runtime import preemption, sharding
+from csbp_jax.runtime.hardware import compiler_options, run_once_options
+from csbp_jax.training import selection
+from csbp_jax.training.compiled import Splits, compile_run, eval_keys
+from csbp_jax.training.health import MemberLosses
+from csbp_jax.training.monitor import BAD_STEPS_STOP
+from csbp_jax.training.plugins import Own
+
+MOST_RESIDENT = 2**28
+"""Bytes of data, 256 MiB, up to which they stay on the devices."""
+
+MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
+"""Measures of each kind of weights: those of the last epoch, of the one chosen by validation, and of the average."""
+
+
+def member_mesh(data_parallel: int = 1) -> Mesh:
+    """Return a mesh of all devices, (member, data): ``data_parallel`` of them share each batch."""
+    shape = (jax.device_count() // data_parallel, data_parallel)
+    return jax.make_mesh(shape, ("member", "data"), axis_types=(AxisType.Auto,) * 2)
+
+
+def scans(config: Config, own: Own = Own()) -> bool:
+    """Return whether the steps of an epoch are one scan: on a CPU, where a loop over convolutions is slow, if no layer
+    of the network is one."""
+    dense = config.model.name in ("dense", "recurrent") and config.model.max_delay is None and not own.model
+    return dense or jax.default_backend() != "cpu"
+
+
+class Resident(NamedTuple):
+    """Data that stay on the devices: all of training, and the batches of evaluation.
+
+    x, y: of the training split, ``[N, ...]`` and ``[N]``. blocks: ``{split: batches [blocks, B, ...]}``.
+    """
+
+    x: jax.Array
+    y: NDArray[Any]
+    blocks: dict[str, Batch]
+
+
+class Members:
+    """The compiled functions of one compile group; the same for all that train at once.
+
+    A member equals the run alone up to the order of sums; with ``data.encode`` rate, its evaluation draws other spikes
+    than one whose devices round ``eval_batch_size`` to another size. One that turns non-finite leaves the others
+    bit-identical. Members exchange nothing; a batch is split over the mesh's data axis.
+
+    Where data fit on the devices and :func:`scans`, they stay there, and an epoch is one call; else each step is.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        splits: Splits,
+        mesh: Mesh,
+        own: Own = Own(),
+        varying: Collection[str] = (),
+    ):
+        """Compile for the group of a resolved config, whose members differ in the fields ``varying``, too."""
+        self.splits, self.mesh, self.varying = splits, mesh, frozenset(varying)
+        for field in self.varying:  # a stage that is left out at 0 must be there
+            config = replaced(config, field, fields.TRACED_BESIDE[field])
+        self.config = config
+        self.steps_per_epoch = len(splits["train"]) // config.batch_size
+        self.original = splits["train"].source if isinstance(splits["train"], data.Drawn) else splits["train"]
+        run = compile_run(config, self.original, self.steps_per_epoch, own)
+
+        def step(state: State, stream: jax.Array, batches: Batch) -> tuple[State, dict[str, Any]]:
+            return run.pure_train_step(state, {name: rows[stream] for name, rows in batches.items()})
+
+        def epoch(state: State, order: Batch, x: jax.Array) -> tuple[State, dict[str, Any]]:
+            def of_rows(state: State, at: Batch) -> tuple[State, dict[str, Any]]:
+                return run.pure_train_step(state, {"x": x[at["rows"]], "y": at["y"]})
+
+            return jax.lax.scan(of_rows, state, order)
+
+        def evaluation(state: State, keys: jax.Array, blocks: Batch) -> dict[str, jax.Array]:
+            sums: dict[str, jax.Array] = jax.lax.map(lambda block: run.pure_eval_step(state, *block), (keys, blocks))
+            return sums
+
+        self.init = jax.jit(self._over_members(run.pure_init, (0, 0)), compiler_options=run_once_options())
+        self.step, self.epoch = (
+            jax.jit(self._over_members(function, axes), donate_argnums=0, compiler_options=compiler_options())
+            for function, axes in ((step, (0, 0, None)), (epoch, (0, 0, None)))
+        )
+        self.eval_step, self.evaluation = (
+            jax.jit(self._over_members(function, (0, 0, None))) for function in (run.pure_eval_step, evaluation)
+        )
+        self.update_selection = jax.jit(self._over_members(update_selection, (0, 0, 0, 0, None)), donate_argnums=1)
+        self.resident = self._resident() if scans(config, own) else None
+
+    def _resident(self) -> "Resident | None":
+        """Return the data on the devices; None if they are too large, or training draws random numbers for them."""
+        evaluated = {split: self.splits[split] for split in ("validation", "test")}
+        examples = {source: data.example_batch(source).values() for source in (self.original, *evaluated.values())}
+        size = sum(len(source) * sum(rows.nbytes for rows in example) for source, example in examples.items())
+        if size > MOST_RESIDENT or self.original.num_uniforms:
+            return None
+        count = len(self.original)
+        records = self.original.take(np.arange(count), np.zeros((count, 0), np.float32))
+        blocks = {}
+        for split in evaluated:
+            batches = list(self._eval_batches(split))
+            stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+            blocks[split] = self.shard_batch(stacked, axis=1)
+        return Resident(jax.device_put(records["x"], NamedSharding(self.mesh, P())), records["y"], blocks)
+
+    @property
+    def eval_size(self) -> int:
+        """Examples that are evaluated at once, which the devices of a batch divide."""
+        return sharding.rounded_up(self.config.eval_batch_size, self.mesh.shape["data"])
+
+    def _eval_batches(self, split: str) -> Iterator[dict[str, np.ndarray]]:
+        source = data.Unaugmented(self.splits[split])
+        return data.eval_batches(source, self.eval_size, readers=data.configured_readers(self.config))
+
+    def _over_members(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
+        # Under a plain vmap the partitioner would gather the members' weights; a shard_map keeps them in place.
+        specs = tuple(P() if axis is None else P("member") for axis in axes)
+        # What varies over members is not checked: the neuron's hand-written reverse pass does not declare it.
+        return jax.shard_map(
+            _vmap_or_call(function, axes),
+            mesh=self.mesh,
+            in_specs=specs,
+            out_specs=P("member"),
+            axis_names={"member"},
+            check_vma=False,
+        )
+
+    def hparams(self, configs: Sequence[Config]) -> dict[str, Any]:
+        """Return members' traced values, stacked, with those in which members of this group differ."""
+        members = [learner.hyperparameters(config, self.steps_per_epoch) for config in configs]
+        if any(field.startswith("model.neuron.") for field in self.varying):
+            members = [h | {"neuron": models.neuron(c.model.neuron)} for h, c in zip(members, configs, strict=True)]
+        if "optimizer.weight_decay" in self.varying:
+            members = [h | {"weight_decay": c.optimizer.weight_decay} for h, c in zip(members, configs, strict=True)]
+        if "loss.smoothing" in self.varying:
+            members = [h | {"smoothing": c.loss.smoothing} for h, c in zip(members, configs, strict=True)]
+        # As floats: a grid's 1 beside 0.5 would be another dtype, and another compilation.
+        every = {"every": jnp.asarray([h["every"] for h in members])}
+        stacked: dict[str, Any] = jax.tree.map(lambda *values: jnp.asarray(values, float), *members)
+        return stacked | every
+
+    def shard_batch(self, batch: Mapping[str, np.ndarray], axis: int) -> Batch:
+        """Place a batch on the devices, with ``axis`` split over those that share it."""
+        split = NamedSharding(self.mesh, P(*[None] * axis, "data"))
+        return {name: jax.device_put(rows, split) for name, rows in batch.items()}
+
+    def evaluate(self, states: Any, seeds: Sequence[int], split: str) -> dict[str, np.ndarray]:
+        """Compute ``{accuracy [K], loss [K]}`` over a split, each example once."""
+        keys = jnp.stack([eval_keys(seed, self.splits[split], self.eval_size) for seed in seeds])
+        if self.resident:
+            preemption.current().raise_if_requested()
+            sums = self.evaluation(states, keys, self.resident.blocks[split])
+            total = {name: values.sum(axis=1, dtype=float) for name, values in jax.device_get(sums).items()}
+        else:
+            steps = []
+            for number, batch in enumerate(self._eval_batches(split)):
+                preemption.current().raise_if_requested()
+                steps.append(self.eval_step(states, keys[:, number], self.shard_batch(batch, axis=0)))
+            total = jax.tree.map(lambda *sums: np.sum(sums, axis=0, dtype=float), *jax.device_get(steps))
+        return {"accuracy": total["correct"] / total["count"], "loss": total["loss"] / total["count"]}
+
+
+class _Batches:
+    """The training batches of members: those of its seed for each.
+
+    Args:
+      seeds: of the members.
+      records: the training records of each seed.
+    """
+
+    def __init__(self, members: Members, seeds: Sequence[int], records: Mapping[int, data.DataSource]):
+        self.members, self.seeds, self.records = members, seeds, records
+        self.of_member = jnp.asarray([list(records).index(seed) for seed in seeds])
+        self.streams: list[Any] = []
+        if not members.resident:
+            readers = data.configured_readers(members.config)
+            share = readers._replace(workers=-(-readers.workers // len(records)))
+            size = members.config.batch_size
+            self.streams = [data.train_batches(source, size, seed, readers=share) for seed, source in records.items()]
+
+    def close(self) -> None:
+        for stream in self.streams:
+            stream.close()
+
+    def train(self, states: State, epoch: int) -> tuple[State, dict[str, Any]]:
+        """Train an epoch, from 0 on: return the states after it, and the metrics of its steps, ``[steps, K]`` each."""
+        members = self.members
+        if members.resident:
+            preemption.current().raise_if_requested()
+            order = self._order(members.resident.y, epoch)
+            states, metrics = members.epoch(states, order, members.resident.x)
+            return states, jax.tree.map(lambda values: np.swapaxes(values, 0, 1), jax.device_get(metrics))
+        steps = []
+        for batches in itertools.islice(zip(*self.streams, strict=True), members.steps_per_epoch):
+            preemption.current().raise_if_requested()
+            batch = {name: np.stack([rows[name] for rows in batches]) for name in batches[0]}
+            states, metrics = members.step(states, self.of_member, members.shard_batch(batch, axis=1))
+            steps.append(metrics)
+        return states, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
+
+    def _order(self, labels: NDArray[Any], epoch: int) -> Batch:
+        """Return the rows and labels of an epoch's batches, ``[K, steps, B]``, in the order of the run alone."""
+        steps, size = self.members.steps_per_epoch, self.members.config.batch_size
+        of_seed = {}
+        for seed, source in self.records.items():
+            rows, y = (source.rows, source.y) if isinstance(source, data.Drawn) else (np.arange(len(labels)), labels)
+            order = data.epoch_order(seed, epoch, len(source))[: steps * size].reshape(steps, size)
+            of_seed[seed] = rows[order].astype(np.int32), y[order]
+        split = NamedSharding(self.members.mesh, P("member", None, "data"))
+        stacked = (np.stack(values) for values in zip(*(of_seed[seed] for seed in self.seeds), strict=True))
+        return {name: jax.device_put(values, split) for name, values in zip(("rows", "y"), stacked, strict=True)}
+
+
+def trace_step(config: Config, splits: Splits, own: Own = Own()) -> None:
+    """Trace a training step of a (resolved) config on shapes; nothing is computed.
+
+    Raises:
+      ConfigError: such as for a tap that its network does not have.
+    """
+    source, size = splits["train"], config.batch_size
+    run = compile_run(config, source, len(source) // size, own)
+    example = data.example_batch(source)
+    batch = {name: jax.ShapeDtypeStruct((size, *rows.shape[1:]), rows.dtype) for name, rows in example.items()}
+    jax.eval_shape(run.pure_train_step, jax.eval_shape(run.pure_init, jax.random.key(0)), batch)
+
+
+def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
+    """Return ``vmap`` of a function, called plainly on a batch of one, whose weights XLA on CPU would transpose."""
+
+    def call(*arguments: Any) -> Any:
+        leaves = jax.tree.leaves([a for a, axis in zip(arguments, axes, strict=True) if axis == 0])
+        if len(leaves[0]) > 1:
+            return jax.vmap(function, in_axes=axes)(*arguments)
+        unbatched = (
+            a if axis is None else jax.tree.map(lambda leaf: leaf[0], a)
+            for a, axis in zip(arguments, axes, strict=True)
+        )
+        return jax.tree.map(lambda leaf: leaf[None], function(*unbatched))
+
+    return call
+
+
+def train(
+    members: Members,
+    configs: Sequence[Config],
+    of_seed: Mapping[int, data.DataSource] | None = None,
+    show: Callable[[int], None] = lambda epoch: None,
+) -> dict[str, Any]:
+    """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
+
+    Accuracies and losses of a member that diverged, and those of the chosen epoch where validation selected none, are
+    NaN; so are the means of an epoch without a finite step.
+
+    Args:
+      members: compiled for their group.
+      configs: of the members; as many as a multiple of the mesh's member axis.
+      of_seed: the training records of each seed; by default all of the split's.
+      show: called with the number of ended epochs after each.
+    """
+    config, seeds = members.config, [c.seed for c in configs]
+    records = {seed: of_seed[seed] if of_seed else members.splits["train"] for seed in seeds}
+    states = members.init(jnp.stack([jax.random.key(seed) for seed in seeds]), members.hparams(configs))
+    selected, epochs = _no_selection(states), list[dict[str, NDArray[Any]]]()
+    losses = MemberLosses((c.loss_limit for c in configs), members.steps_per_epoch)
+    batches = _Batches(members, seeds, records)
+    with contextlib.closing(batches):
+        for epoch in range(1, config.epochs + 1):
+            states, measured = batches.train(states, epoch - 1)
+            validation = members.evaluate(states, seeds, "validation")
+            rank = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
+            selected = members.update_selection(states, selected, *rank, jnp.int32(epoch))
+            for task_loss, bad_steps in zip(measured["task_loss"], measured["bad_steps"], strict=True):
+                losses.update(task_loss, bad_steps == 0)
+            row = _epoch_means(measured) | {f"validation_{name}": values for name, values in validation.items()}
+            if config.optimizer.ema:
+                averaged = members.evaluate(learner.with_ema_weights(states), seeds, "validation")
+                row |= {f"ema_validation_{name}": values for name, values in averaged.items()}
+            epochs.append(row)
+            show(epoch)
+    curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
+    diverged = losses.diverged | (curves["bad_steps"].max(axis=1) >= BAD_STEPS_STOP)
+    last, chosen = np.full(len(seeds), config.epochs), np.asarray(jax.device_get(selected["epoch"]))
+    tested = {"last": (states, last), "chosen": (states.replace(**selected["weights"]), chosen)}
+    if config.optimizer.ema:
+        tested["ema"] = (learner.with_ema_weights(states), last)
+    of_kind = {}
+    for kind, (weights, at) in tested.items():
+        test = members.evaluate(weights, seeds, "test")
+        of_epochs = curves["ema_validation_accuracy" if kind == "ema" else "validation_accuracy"]
+        accuracy = np.take_along_axis(of_epochs, np.maximum(at, 1)[:, None] - 1, axis=1)[:, 0]
+        values = dict(zip(MEASURES, (test["accuracy"], accuracy, test["loss"], at), strict=True))
+        of_kind[kind] = {name: np.where(diverged | (at == 0), np.nan, value) for name, value in values.items()}
+    measures = {f"{kind}_{name}": of_kind[kind][name] for name in MEASURES for kind in of_kind}
+    return measures | {"diverged": diverged} | curves
+
+
+def update_selection(
+    state: State, selected: dict[str, Any], accuracy: jax.Array, loss: jax.Array, epoch: jax.Array
+) -> dict[str, Any]:
+    """Return a member's selection after an epoch: its weights, if they validated better."""
+    better = selection.is_better(accuracy, loss, selected["accuracy"], selected["loss"])
+    new = {"weights": learner.weights_of(state), "accuracy": accuracy, "loss": loss, "epoch": epoch}
+    updated: dict[str, Any] = jax.tree.map(lambda n, o: jnp.where(better, n, o), new, selected)
+    return updated
+
+
+def _no_selection(states: State) -> dict[str, Any]:
+    members = states.step.shape
+    return {
+        "weights": jax.tree.map(jnp.copy, learner.weights_of(states)),
+        "accuracy": jnp.full(members, selection.NO_EPOCH["accuracy"], jnp.float32),
+        "loss": jnp.full(members, selection.NO_EPOCH["loss"], jnp.float32),
+        "epoch": jnp.full(members, selection.NO_EPOCH["epoch"], jnp.int32),
+    }
+
+
+def _epoch_means(measured: dict[str, Any]) -> dict[str, Any]:
+    """Average metrics ``[steps, K]`` over the finite steps, ``[K]`` each; those of a tap or layer as ``NAME.LAYER``.
+
+    ``bad_steps`` is the longest row of bad ones.
+    """
+    bad = measured["bad_steps"]
+    count = (bad == 0).sum(axis=0)
+    means: dict[str, Any] = {}
+    for path, values in jax.tree_util.tree_leaves_with_path({k: v for k, v in measured.items() if k != "bad_steps"}):
+        total = np.where(bad == 0, values, 0).sum(axis=0)
+        means[jax.tree_util.keystr(path, simple=True, separator=".")] = np.where(
+            count > 0, total / np.maximum(count, 1), np.nan
+        )
+    return means | {"bad_steps": bad.max(axis=0)}

@@ -1,0 +1,112 @@
+"""The plan of an experiment: cells with their tries and seeds, cut into chunks that train at once."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csbp_jax.experiment.fields import Fields
+from csbp_jax.experiment.store import Block
+from csbp_jax.experiment.system import Adapted, Training
+
+Tuned = Mapping[str, Sequence[Any]] | Callable[[np.random.Generator], Fields]
+"""A grid ``{field: values}``, of which all combinations are tried, or a joint draw ``tuned(generator) -> fields``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """Changes of an arm, and what it alone tunes.
+
+    Attributes:
+      changes: fields that win over tuned values.
+      tuned: what this arm tunes beside what all arms do.
+      adapt: ``adapt(fields, splits) -> fields``, for units: from flips to z0, say. It sees all fields of a try.
+    """
+
+    changes: Fields = dataclasses.field(default_factory=dict)
+    tuned: Tuned | None = None
+    adapt: Callable[[dict[str, Any], Any], Fields] | None = None
+
+
+class Cell(NamedTuple):
+    """An arm on a case in a draw of settings.
+
+    tries: keys of the settings that it tries, in :attr:`Plan.settings`; the seeds ``tuning_seeds`` choose one of them,
+    ``seeds`` test it. A single one is not tuned.
+    """
+
+    case: str
+    arm: str
+    draw: int
+    tries: tuple[str, ...]
+    tuning_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """All that an experiment trains.
+
+    Attributes:
+      system: trains it.
+      settings: the canonical fields of each setting, by their key.
+      cells: of the experiment.
+      chunk: members that train at once; by default the system's.
+    """
+
+    system: Training | Adapted
+    settings: Mapping[str, dict[str, Any]]
+    cells: Sequence[Cell]
+    chunk: int | None = None
+
+    def units(self) -> list[Cell | tuple[Block, ...]]:
+        """Return what shards are dealt: a chunk of runs that train at once, or a cell with its choice and its tests."""
+        direct = [Block(cell.tries[0], cell.seeds) for cell in self.cells if len(cell.tries) == 1]
+        tuned = [cell for cell in self.cells if len(cell.tries) > 1]
+        return [*self.chunks(direct), *tuned]
+
+    def chunks(self, blocks: Sequence[Block]) -> list[tuple[Block, ...]]:
+        """Cut blocks into chunks, by which neither a stop nor the number of shards changes who trains together."""
+        chunks: list[list[Block]] = []
+        for group, size in self.sizes.items():
+            room = 0
+            for block in dict.fromkeys(block for block in blocks if self.groups[block.key] == group):
+                for first in range(0, len(block.seeds), size):
+                    piece = block._replace(seeds=block.seeds[first : first + size])
+                    if len(piece.seeds) > room:
+                        chunks.append([])
+                        room = size
+                    chunks[-1].append(piece)
+                    room -= len(piece.seeds)
+        return [tuple(chunk) for chunk in chunks]
+
+    @functools.cached_property
+    def groups(self) -> dict[str, Any]:
+        """The compile group of each setting."""
+        return {setting: self.system.group(fields) for setting, fields in self.settings.items()}
+
+    @functools.cached_property
+    def sizes(self) -> dict[Any, int]:
+        """How many members of each group train at once: as many in all of its chunks, so that one compilation serves
+        them."""
+        tests, largest = dict.fromkeys(self.groups.values(), 0), dict.fromkeys(self.groups.values(), 0)
+        for cell in self.cells:
+            of_tries = [self.groups[setting] for setting in cell.tries]
+            for group in of_tries:
+                if len(of_tries) == 1:
+                    tests[group] += len(cell.seeds)
+                tuning = of_tries.count(group) * len(cell.tuning_seeds) if len(of_tries) > 1 else 0
+                largest[group] = max(largest[group], tuning, tests[group], len(cell.seeds))
+        return {group: self.system.size(group, self.chunk, most) for group, most in largest.items()}
+
+
+def settings_of(tuned: Tuned | None, tries: int, generator: np.random.Generator) -> list[dict[str, Any]]:
+    """Return the fields of each try; a grid has as many as combinations."""
+    if tuned is None:
+        return [{}]
+    if callable(tuned):
+        return [dict(tuned(generator)) for _ in range(tries)]
+    return [dict(zip(tuned, values, strict=True)) for values in itertools.product(*tuned.values())]

@@ -1,0 +1,153 @@
+"""The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas
+
+from csbp_jax.experiment.plan import Cell, Plan
+from csbp_jax.experiment.store import Block, Store
+from csbp_jax.reporting import terminal
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import RunTable
+from csbp_jax.runs.table import COLUMNS
+from csbp_jax.runtime import files, preemption
+
+Show = Callable[[int, str], None]
+
+
+class Session:
+    """One process's work on a folder.
+
+    Args:
+      plan: what is trained.
+      choose: the measure by which a try is chosen; by default the system's, or the first.
+      folder: of the experiment.
+      console: where progress is shown.
+
+    Raises:
+      ConfigError: a result is damaged.
+    """
+
+    def __init__(self, plan: Plan, choose: str, folder: pathlib.Path, console: Console):
+        self.plan, self.folder, self.console = plan, folder, console
+        self.choose = choose or plan.system.choose
+        self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
+        self._done = 0
+
+    def run(self, shard: tuple[int, int]) -> None:
+        """Train the runs of a shard that have no result yet, and write the tables if all runs have one.
+
+        Raises:
+          ConfigError: finished runs had other data or devices.
+        """
+        for setting, group in self.plan.groups.items():
+            self.store.check_how(setting, self.plan.system.how(group))
+        units = self.plan.units()[shard[0] :: shard[1]]
+        total = sum(self._left(unit) for unit in units)
+        with terminal.logged_progress(self.console, max(total, 1)) as show, contextlib.closing(self.store):
+            for unit in units:
+                for chunks in self._stages(unit):
+                    for chunk in chunks:
+                        self._train(chunk, show)
+        self.store.refresh()
+        if (left := sum(self._left(unit) for unit in self.plan.units())) and shard[1] > 1:
+            self.console.print(f"shard {shard[0]} of {shard[1]} is finished; the others have {left} runs left")
+
+    def _left(self, unit: Cell | Sequence[Block]) -> int:
+        """Return how much work a unit has left."""
+        blocks = list(unit) if not isinstance(unit, Cell) else [*_tuning(unit), Block(unit.tries[0], unit.seeds)]
+        if isinstance(unit, Cell) and (chosen := self.chosen(unit)) is not None:
+            blocks[-1] = Block(unit.tries[chosen], unit.seeds)
+        return sum(self._work(block) for block in dict.fromkeys(map(self.store.missing, blocks)))
+
+    def _work(self, block: Block) -> int:
+        return self.plan.system.work(self.plan.settings[block.key]) * len(block.seeds)
+
+    def _stages(self, unit: Cell | Sequence[Block]) -> Iterator[Sequence[Sequence[Block]]]:
+        if not isinstance(unit, Cell):
+            yield [unit]
+            return
+        yield self.plan.chunks(_tuning(unit))
+        chosen = self.chosen(unit)
+        assert chosen is not None
+        yield self.plan.chunks([Block(unit.tries[chosen], unit.seeds)])
+
+    def _train(self, chunk: Sequence[Block], show: Show) -> None:
+        """Train the missing runs of a chunk, with copies of the last up to the size of the chunks of its group."""
+        system, settings = self.plan.system, self.plan.settings
+        self.store.refresh()  # another shard may have trained the same runs
+        blocks = [block for block in map(self.store.missing, chunk) if block.seeds]
+        if not blocks:
+            return
+        group = self.plan.groups[blocks[0].key]
+        how = system.how(group)
+        fields = [settings[block.key] for block in blocks for _ in block.seeds]
+        seeds = [seed for block in blocks for seed in block.seeds]
+        copies = self.plan.sizes[group] - len(seeds)
+        count, work, done = len(seeds), system.work(fields[0]), self._done
+
+        def show_work(part: int) -> None:
+            show(done + part * count, f"{count} runs" + (f", epoch {part} of {work}" if work > 1 else ""))
+
+        show_work(0)
+        padded = [*fields, *[fields[-1]] * copies], [*seeds, *[seeds[-1]] * copies]
+        measures = {name: np.asarray(v)[:count] for name, v in system.train(group, *padded, show_work).items()}
+        self._done += count * work
+        first = 0
+        for block in blocks:
+            part = {name: values[first : first + len(block.seeds)] for name, values in measures.items()}
+            self.store.write(block, settings[block.key], part, how)
+            first += len(block.seeds)
+        preemption.current().raise_if_requested()
+
+    def chosen(self, cell: Cell) -> int | None:
+        """Return the number of the try with the best mean of the choosing measure; None while tuning is not finished.
+
+        Tries of which fewer runs diverged come first, and the first of equals.
+        """
+        if len(cell.tries) == 1:
+            return 0
+        ranks = []
+        for block in _tuning(cell):
+            runs = list(self.store.finished(block).values())
+            if len(runs) < len(block.seeds):
+                return None
+            values = np.array([run[self.choose or next(iter(run))] for run in runs], float)
+            finite = values[np.isfinite(values)]
+            ranks.append((len(finite) - len(values), float(finite.mean()) if len(finite) else -np.inf))
+        return max(range(len(ranks)), key=ranks.__getitem__)
+
+    def table(self) -> RunTable:
+        """Return the finished runs; once all are, also write ``runs.csv`` and the curves, ``epochs.csv``."""
+        described = {setting: self.plan.system.describe(fields) for setting, fields in self.plan.settings.items()}
+        names = list(dict.fromkeys(name for fields in described.values() for name in fields))
+        differing = [n for n in names if len({repr(fields.get(n)) for fields in described.values()}) > 1]
+        rows, curves = [], []
+        for cell in self.plan.cells:
+            chosen = self.chosen(cell)
+            roles = [("tune", number, cell.tuning_seeds) for number in range(len(cell.tries)) if len(cell.tries) > 1]
+            roles += [("test", chosen, cell.seeds)] if chosen is not None else []
+            for role, number, seeds in roles:
+                setting = cell.tries[number]
+                fields = {name: described[setting].get(name) for name in differing}
+                for seed, measures in self.store.finished(Block(setting, seeds)).items():
+                    row = dict(zip(COLUMNS, (cell.case, cell.arm, cell.draw, number, role, seed), strict=True)) | fields
+                    rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)})
+                    lists = {k: v for k, v in measures.items() if isinstance(v, list)}
+                    length = max(map(len, lists.values()), default=0)
+                    curves += [row | {"epoch": n + 1, **{k: v[n] for k, v in lists.items()}} for n in range(length)]
+        frame = pandas.DataFrame(rows)
+        measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing))
+        if not any(map(self._left, self.plan.units())):
+            for name, content in (("runs", frame), ("epochs", pandas.DataFrame(curves))):
+                if len(content):
+                    with files.replacing(self.folder / f"{name}.csv", shared=True) as temporary:
+                        content.to_csv(temporary, index=False)
+        return RunTable(frame, tuple(differing), measured, self.folder)
+
+
+def _tuning(cell: Cell) -> list[Block]:
+    return [Block(setting, cell.tuning_seeds) for setting in cell.tries]

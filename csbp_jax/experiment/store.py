@@ -1,0 +1,144 @@
+"""Finished runs of an experiment: files of blocks, each of some seeds of one setting that trained together."""
+
+import contextlib
+import hashlib
+import json
+import math
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csbp_jax.config import ConfigError
+from csbp_jax.experiment.fields import Fields, key
+from csbp_jax.runtime import files, seals
+from csbp_jax.training import run_json
+
+FOLDER = "blocks"
+"""Folder of the files, within that of the experiment."""
+_MOST_WAITING = 2
+"""Blocks that wait for space on a full disk."""
+
+
+class Block(NamedTuple):
+    """Seeds of one setting, which train together.
+
+    key: of the setting's canonical fields (``fields.key``).
+    """
+
+    key: str
+    seeds: tuple[int, ...]
+
+
+class Store:
+    """The finished runs in a folder.
+
+    Args:
+      folder: of the experiment; its blocks are read at once.
+      report: called with a line that says that the disk is full.
+
+    Raises:
+      ConfigError: a block is damaged.
+    """
+
+    def __init__(self, folder: pathlib.Path, report: Callable[[str], None]):
+        self.folder, self.report = folder / FOLDER, report
+        self._runs: dict[str, dict[int, dict[str, Any]]] = {}
+        self._how: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[pathlib.Path, dict[str, Any]] = {}
+        self._read: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the blocks that other processes have written since."""
+        for file in sorted(self.folder.glob("*.json")):
+            if file.name not in self._read:
+                remedy = "delete it, and the command that began the experiment trains its runs again"
+                self._add(file, run_json.read_json(file, _is_block, remedy, files.MAX_BYTES))
+
+    def missing(self, block: Block) -> Block:
+        """Return the block without the seeds that are finished."""
+        known = self._runs.get(block.key, {})
+        return block._replace(seeds=tuple(seed for seed in block.seeds if seed not in known))
+
+    def finished(self, block: Block) -> dict[int, dict[str, Any]]:
+        """Return the measures of the finished runs of a block, ``{seed: {measure: number, or list for a curve}}``."""
+        known = self._runs.get(block.key, {})
+        return {seed: known[seed] for seed in block.seeds if seed in known}
+
+    def check_how(self, setting: str, how: Mapping[str, Any]) -> None:
+        """Check that the finished runs of a setting were trained as the missing ones would be.
+
+        Raises:
+          ConfigError: they had other data or devices.
+        """
+        before = self._how.get(setting, {})
+        for name, value in how.items():
+            if before.get(name, value) == value:
+                continue
+            if name == "data":
+                raise ConfigError(
+                    f"{self.folder.parent}: its data have changed since it began; put them back (your own files with "
+                    "their times, as cp -p does), or start from scratch with FRESH=1 (--fresh)"
+                )
+            raise ConfigError(
+                f"{self.folder.parent}: {name}: {before[name]} in finished runs, {value} now, which rounds otherwise "
+                "and shows in a chaotic run; go on as the experiment began (--data-parallel, the same machine and "
+                "devices), or start from scratch with FRESH=1 (--fresh)"
+            )
+
+    def write(self, block: Block, fields: Fields, measures: Mapping[str, Any], how: Mapping[str, Any]) -> None:
+        """Write a finished block; while the disk is full, two blocks wait for space."""
+        name = f"{hashlib.sha256(block.key.encode()).hexdigest()[:16]}-{block.seeds[0]}.json"
+        columns = {measure: _with_none(np.asarray(values).tolist()) for measure, values in measures.items()}
+        content = {"fields": dict(fields), "seeds": list(block.seeds), "measures": columns, "how": dict(how)}
+        file, content = self.folder / name, json.loads(json.dumps(content))
+        self._add(file, content)
+        self._waiting[file] = content
+        with files.full_disk_ignored() if len(self._waiting) <= _MOST_WAITING else contextlib.nullcontext():
+            self.close()
+        if self._waiting:
+            self.report(f"{self.folder}: the disk is full; results wait in memory; make room")
+
+    def close(self) -> None:
+        """Write what waits for space."""
+        for file, content in list(self._waiting.items()):
+            self.folder.mkdir(exist_ok=True)
+            with files.replacing(file, shared=True) as temporary:  # another process may train the same runs
+                temporary.write_text(json.dumps(seals.seal(content)))
+            del self._waiting[file]
+
+    def _add(self, file: pathlib.Path, content: dict[str, Any]) -> None:
+        setting = key(content["fields"])
+        names, columns = content["measures"].keys(), content["measures"].values()
+        runs = self._runs.setdefault(setting, {})
+        for seed, *values in zip(content["seeds"], *columns, strict=True):
+            runs[seed] = dict(zip(names, map(_with_nan, values), strict=True))
+        self._how.setdefault(setting, content["how"])
+        self._read.add(file.name)
+
+
+def _with_none(value: Any) -> Any:
+    """Return a number, or nested lists of them, as JSON has them: None for NaN and infinity."""
+    if isinstance(value, list):
+        return [_with_none(item) for item in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else None
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
+
+
+def _is_block(content: dict[str, Any]) -> bool:
+    match content:
+        case {"fields": dict(), "seeds": [*seeds], "measures": dict(measures), "how": dict()}:
+            columns = list(measures.values())
+            return (
+                bool(columns)
+                and all(isinstance(c, list) and len(c) == len(seeds) for c in columns)
+                and all(isinstance(seed, int) for seed in seeds)
+            )
+    return False

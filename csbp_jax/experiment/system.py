@@ -1,0 +1,272 @@
+"""Systems that an experiment trains: the training of a config, or one of the user's own."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from csbp_jax import data
+from csbp_jax.config import Config, ConfigError, flatten, to_json
+from csbp_jax.experiment import fields as of_fields
+from csbp_jax.experiment.fields import Fields
+from csbp_jax.experiment.members import Members, member_mesh, scans, trace_step, train
+from csbp_jax.training import build
+from csbp_jax.training.compiled import Splits, resolve
+from csbp_jax.training.plugins import Own
+from csbp_jax.training.run_dir import fingerprint_digest
+
+Measures = Mapping[str, Any]
+"""``{name: array [K, ...]}``; the first is what a contrast compares by default, those with more axes are curves."""
+Draw = Callable[..., tuple[Any, Any]]
+"""``draw(splits, seed, **options) -> (rows [n], labels [n])``: a seed's own training records, and their labels."""
+
+DRAW = "draw."
+"""What the names of the options of :data:`Draw` begin with, among the fields of a case or an arm."""
+CHUNK, CHUNK_OF_CPU, CHUNK_OF_SYSTEM = 32, 24, 1024
+"""Members that train at once by default: per device; on a CPU where an epoch is one scan (else one per device); and of
+a system of one's own."""
+
+
+class System(Protocol):
+    """A system of one's own, such as a small network with a rule of its own."""
+
+    def group(self, fields: Fields, /) -> Hashable:
+        """Return what fields must have in common to share a compilation."""
+        ...
+
+    def train(self, group: Any, fields: Sequence[Fields], seeds: Sequence[int], /) -> Measures:
+        """Train K runs of one group at once.
+
+        Args:
+          group: of their fields.
+          fields: of each run.
+          seeds: of each run.
+        """
+        ...
+
+
+class Group(NamedTuple):
+    """A compile group of a config: its placeholder config, and the options of the draw, which may change its size."""
+
+    config: Config
+    options: tuple[tuple[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """The training of a config as a system, with what ``csbp_jax.train`` takes beside it.
+
+    Attributes:
+      config: the fields that all runs have in common.
+      own: plugin functions, in place of the config's parts.
+      data_dir: directory of prepared data sets.
+      data_parallel: devices that share each batch; the others hold different members.
+      draw: gives each seed training records of its own (:data:`Draw`); by default all seeds have all of them.
+    """
+
+    config: Config
+    own: Own = Own()
+    data_dir: str | pathlib.Path = "data"
+    data_parallel: int = 1
+    draw: Draw | None = None
+
+    choose = "last_validation_accuracy"
+
+    def content(self) -> dict[str, Any]:
+        """Return what ``config.json`` stores."""
+        return to_json(self.config)
+
+    def canonical(self, fields: Fields) -> dict[str, Any]:
+        """Return the fields that differ from the config's, and the options of the draw.
+
+        Raises:
+          ConfigError: a field or its value is not possible, or an option is given without a draw.
+        """
+        options = {name: value for name, value in fields.items() if name.startswith(DRAW)}
+        if options and self.draw is None:
+            raise ConfigError(f"{next(iter(options))}: the experiment has no draw to take it; give one, draw=...")
+        base = flatten(self.config)
+        config = flatten(of_fields.at(self.config, {n: v for n, v in fields.items() if n not in options}))
+        changed = {name: value for name, value in config.items() if value != base[name]}
+        return {name: of_fields.plain(value) for name, value in (changed | options).items()}
+
+    def describe(self, fields: Fields) -> dict[str, Any]:
+        """Return all fields of the config at canonical fields, with the options of the draw."""
+        config = {name: of_fields.plain(value) for name, value in flatten(self.config).items()}
+        return {name: value for name, value in (config | dict(fields)).items() if name != "seed"}
+
+    def work(self, fields: Fields) -> int:
+        """Return the epochs of a run."""
+        return int(fields.get("epochs", self.config.epochs))
+
+    def group(self, fields: Fields) -> Group:
+        """Return the compile group of canonical fields."""
+        return Group(of_fields.compile_group(self._config(fields), self.own), tuple(_options(fields).items()))
+
+    def splits(self, fields: Fields) -> Splits:
+        """Return the data at canonical fields, of which no seed has drawn yet."""
+        return self._load(self._config(fields))[0]
+
+    def prepare(self, settings: Sequence[Fields], seed: int) -> None:
+        """Check all settings as their training would: an error in the last could appear after hours of training.
+
+        Args:
+          settings: all canonical fields of the experiment.
+          seed: one of it.
+        """
+        if self.data_parallel < 1 or jax.device_count() % self.data_parallel:
+            raise ConfigError(f"--data-parallel: {self.data_parallel} does not divide the {jax.device_count()} devices")
+        groups: dict[Group, list[Config]] = {}
+        for fields in settings:
+            groups.setdefault(self.group(fields), []).append(self._config(fields))
+        for group, configs in groups.items():
+            splits, fingerprint = self._load(configs[0])
+            drawn = dict(splits) | {"train": self._records(splits, seed, group)}
+            trace_step(resolve(configs[0], drawn, self.data_parallel), drawn, self.own)
+            self._varying[group] = of_fields.varying(configs, self.own)
+            self._digests[group] = fingerprint_digest(fingerprint)
+
+    def size(self, group: Group, chunk: int | None, largest: int) -> int:
+        """Return how many members of a group train at once: a multiple of the devices that hold different ones.
+
+        More than ``largest``, the most that there are at once, would only be copies.
+        """
+        axis = jax.device_count() // self.data_parallel
+        if jax.default_backend() != "cpu":
+            default = CHUNK * axis
+        else:
+            default = max(CHUNK_OF_CPU, axis) if scans(group.config, self.own) else axis
+        return -(-min(chunk or default, largest) // axis) * axis
+
+    def how(self, group: Group) -> dict[str, Any]:
+        """Return what runs that are stored depend on beside their fields and the versions of packages."""
+        how = {
+            "data": self._digests[group],
+            "devices a batch": self.data_parallel,
+            "device": jax.devices()[0].device_kind,
+        }
+        # Convolutions have other forms on a single one.
+        return how | ({"one device": jax.device_count() == 1} if jax.default_backend() == "cpu" else {})
+
+    def train(
+        self,
+        group: Group,
+        fields: Sequence[Fields],
+        seeds: Sequence[int],
+        show: Callable[[int], None] = lambda epochs: None,
+    ) -> Measures:
+        """Train members of one group; ``show`` is called with the number of ended epochs after each."""
+        configs = [dataclasses.replace(self._config(f), seed=seed) for f, seed in zip(fields, seeds, strict=True)]
+        splits, _ = self._load(configs[0])
+        records = {seed: self._records(splits, seed, group) for seed in dict.fromkeys(seeds)}
+        drawn = dict(splits) | {"train": records[seeds[0]]}
+        resolved = [resolve(config, drawn, self.data_parallel) for config in configs]
+        varying = self._varying[group]
+        members = self._last("members", group, lambda: Members(resolved[0], drawn, self._mesh, self.own, varying))
+        return train(members, resolved, records, show)
+
+    def _config(self, fields: Fields) -> Config:
+        return of_fields.at(self.config, {n: v for n, v in fields.items() if not n.startswith(DRAW)})
+
+    def _records(self, splits: Splits, seed: int, group: Group) -> data.DataSource:
+        if self.draw is None:
+            return splits["train"]
+        rows, labels = self.draw(splits, seed, **dict(group.options))
+        return data.Drawn(splits["train"], np.asarray(rows), np.asarray(labels))
+
+    def _load(self, config: Config) -> tuple[Splits, str]:
+        # A function of the user's own may read its whole config; others read these.
+        fields = (config,) if self.own.data else (config.data, config.model.time_steps, config.model.classes)
+        loaded: tuple[Splits, str] = self._last(
+            "data", fields, lambda: build.load_data(config, self.own, self.data_dir)
+        )
+        return loaded
+
+    def _last(self, kind: str, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what was made last of a kind if the key is the same: neither data nor programs of two groups stay."""
+        if self._made.get(kind, (None,))[0] != key:
+            self._made[kind] = (key, make())
+        return self._made[kind][1]
+
+    @functools.cached_property
+    def _made(self) -> dict[str, tuple[Hashable, Any]]:
+        return {}
+
+    @functools.cached_property
+    def _varying(self) -> dict[Group, frozenset[str]]:
+        return {}
+
+    @functools.cached_property
+    def _digests(self) -> dict[Group, str]:
+        return {}
+
+    @functools.cached_property
+    def _mesh(self) -> jax.sharding.Mesh:
+        return member_mesh(self.data_parallel)
+
+
+def _options(fields: Fields) -> dict[str, Any]:
+    return {name.removeprefix(DRAW): value for name, value in fields.items() if name.startswith(DRAW)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Adapted:
+    """A system of one's own, with the members of :class:`Training` that an experiment needs."""
+
+    base: System
+
+    own = Own()
+    choose = ""
+
+    def content(self) -> dict[str, Any]:
+        """Return what ``config.json`` stores: the class, and its fields if it is a dataclass."""
+        kind, fields = type(self.base), dict[str, Any]()
+        if dataclasses.is_dataclass(kind):
+            fields = {field.name: getattr(self.base, field.name) for field in dataclasses.fields(kind)}
+        content = {"system": f"{kind.__module__}.{kind.__qualname__}", **fields, "seed": 0}
+        stored: dict[str, Any] = json.loads(json.dumps(content, default=str))
+        return stored
+
+    def canonical(self, fields: Fields) -> dict[str, Any]:
+        """Return the fields with plain values."""
+        return {name: of_fields.plain(value) for name, value in fields.items()}
+
+    def describe(self, fields: Fields) -> dict[str, Any]:
+        """Return the fields."""
+        return dict(fields)
+
+    def work(self, fields: Fields) -> int:
+        """Return the work of a run in units of a run."""
+        return 1
+
+    def group(self, fields: Fields) -> Hashable:
+        """Return the compile group of fields."""
+        return self.base.group(fields)
+
+    def splits(self, fields: Fields) -> Splits:
+        """Return no data: those of a system of one's own are its own."""
+        return {}
+
+    def prepare(self, settings: Sequence[Fields], seed: int) -> None:
+        """Check nothing."""
+
+    def size(self, group: Hashable, chunk: int | None, largest: int) -> int:
+        """Return how many members train at once."""
+        return min(chunk or CHUNK_OF_SYSTEM, largest)
+
+    def how(self, group: Hashable) -> dict[str, Any]:
+        """Return what stored runs depend on."""
+        return {"device": jax.devices()[0].device_kind}
+
+    def train(
+        self, group: Any, fields: Sequence[Fields], seeds: Sequence[int], show: Callable[[int], None]
+    ) -> Measures:
+        """Train members of one group."""
+        measures = self.base.train(group, fields, seeds)
+        show(1)
+        return measures

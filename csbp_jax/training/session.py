@@ -1,0 +1,268 @@
+"""Where a training stands, and the three parts of it: start, an epoch, the finish."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from csbp_jax import learner, weights
+from csbp_jax.config import Config, ConfigError, Diverged
+from csbp_jax.learner import Batch, State
+from csbp_jax.reporting import plots, terminal
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.runtime import hardware, multihost, profiling, seals
+from csbp_jax.runtime.preemption import Stop, Stopped
+from csbp_jax.training import metrics_log, selection
+from csbp_jax.training.checkpoint import checkpoint, location
+from csbp_jax.training.compiled import CompiledRun, Splits, initial_state
+from csbp_jax.training.metrics_log import Row
+from csbp_jax.training.monitor import Outputs, TrainingMonitor, empty_progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """All that a run resumes from: one checkpoint holds it, or none does.
+
+    state: of the training step. selected: the weights of the best validation epoch, with its number and validation.
+    progress: what the monitor has measured of an unfinished epoch.
+    """
+
+    state: State
+    selected: dict[str, Any]
+    progress: dict[str, Any]
+
+    @classmethod
+    def fresh(cls, state: State, metrics: dict[str, Any]) -> "Session":
+        """Return that of the start of a run; shapes of the state and of a step's metrics suffice."""
+        selected = selection.summary(0, selection.NO_EPOCH) | learner.weights_of(state)
+        return cls(state, selected, empty_progress(metrics))
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> "Session":
+        """Return the session of a checkpoint."""
+        return cls(tree["state"], tree["chosen"], tree["progress"])
+
+    def tree(self) -> dict[str, Any]:
+        """Return the content of a checkpoint."""
+        return {"state": self.state, "chosen": self.selected, "progress": self.progress}
+
+    def is_over(self, config: Config) -> bool:
+        """Return whether its epochs are enough; decided by what a checkpoint holds, so a resume decides the same."""
+        epochs, best = int(self.progress["epochs"]), int(self.selected["epoch"])
+        return epochs >= config.epochs or (config.patience > 0 and epochs - best >= config.patience)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a run needs, checked before anything is written.
+
+    fingerprint: of the data. classes: their names. plan: of the file with initial weights. first_batch: of the
+    training. metrics: shapes of those of a step. steps_traced: those of ``--profile``.
+    """
+
+    run: CompiledRun
+    splits: Splits
+    fingerprint: str
+    classes: list[str]
+    plan: weights.Plan | None
+    first_batch: Batch
+    metrics: dict[str, Any]
+    steps_traced: range
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The constants of a training.
+
+    store: directory or address of the checkpoints. identity: what tells the run from others. check_in_place: that the
+    folder is still where it was; before anything is saved.
+    """
+
+    prepared: Prepared
+    stop: Stop
+    folder: pathlib.Path
+    store: str
+    identity: dict[str, Any]
+    console: Console
+    check_in_place: Callable[[], None]
+
+    @property
+    def run(self) -> CompiledRun:
+        """The functions of the run."""
+        return self.prepared.run
+
+    def show(self, line: str) -> None:
+        """Print a line, however wide the terminal is."""
+        self.console.print(line, soft_wrap=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What is open while a run trains; ``rows``: all of its metrics; ``save(session)``."""
+
+    monitor: TrainingMonitor
+    batches: Iterator[Batch]
+    train_step: Callable[[State, Batch], tuple[State, dict[str, Any]]]
+    rows: list[Row]
+    save: Callable[[Session], None]
+
+
+def train(job: Job) -> tuple[Session, list[Row]]:
+    """Train from the newest checkpoint, or from the start, to the last epoch."""
+    with contextlib.ExitStack() as stack:
+        session, tools = start(job, stack)
+        while not session.is_over(job.run.config):
+            session = epoch(job, tools, session)
+        return session, tools.rows
+
+
+def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
+    """Restore the newest checkpoint, or begin; what is opened is closed by ``stack``."""
+    run, config, host0 = job.run, job.run.config, multihost.is_host0()
+    log_file = job.folder / "metrics.jsonl"
+    beside = [] if job.store == str(job.folder / "checkpoints") else [job.folder / "config.json", log_file]
+    store = stack.enter_context(checkpoint.open_folder(job.store, job.show, beside, job.identity, job.check_in_place))
+    if beside:
+        multihost.broadcast_from_host0(lambda: location.record_location(job.folder, job.store))
+
+    restored = store.restore(Session.fresh(run.state_shapes, job.prepared.metrics).tree())
+    session = Session.from_tree(restored) if restored else _fresh(job)
+    step = int(session.state.step)
+    rows = _rows_up_to(job, log_file, session)
+    write, sync = stack.enter_context(metrics_log.writer(log_file if host0 else pathlib.Path(os.devnull), rows))
+    bar = stack.enter_context(terminal.progress(job.console, run.total_steps, step))
+    if not step:
+        # Without a term there is nothing to compare, and the program takes seconds to compile.
+        has_term = any(config.chaos.z0)
+        norms = run.gradient_norms(session.state, job.prepared.first_batch) if has_term else {"chaos": 0.0}
+        norms = jax.tree.map(float, norms)
+        write({"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": norms} | _hardware_row())
+        job.show(terminal.gradient_share(norms))
+
+    peak = hardware.peak_flops()
+    seconds = hardware.flops(run.train_step, session.state, job.prepared.first_batch) / peak if peak else 0.0
+    outputs = Outputs(write, bar, job.console)
+    monitor = TrainingMonitor(config, run.steps_per_epoch, session.progress, (step, rows), outputs, seconds)
+    host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
+    steps_left, traced = range(step + 1, run.total_steps + 1), job.prepared.steps_traced if host0 else range(0)
+    profile = profiling.profiled(run.train_step, steps_left, traced, job.folder / "profile", job.show)
+    train_step = stack.enter_context(profile)
+    last_saved = (step, monitor.epochs)
+
+    def save(session: Session) -> None:
+        nonlocal last_saved
+        position = (monitor.step, monitor.epochs)
+        if monitor.step and (position != last_saved or store.failed()):
+            store.save(monitor.step, session.tree(), before=sync if host0 else lambda: None)
+            last_saved = position
+
+    stack.enter_context(_last_good_checkpoint_named(store, monitor))
+    return session, Tools(monitor, map(run.shard_batch, host_batches), train_step, rows, save)
+
+
+def epoch(job: Job, tools: Tools, session: Session) -> Session:
+    """Train to the end of the epoch, validate, select, and save.
+
+    Raises:
+      Stopped: a stop was requested, and all progress is saved.
+      Diverged: as :class:`TrainingMonitor`.
+    """
+    run, config, monitor, state = job.run, job.run.config, tools.monitor, session.state
+    validation: list[dict[str, float]] = []
+    try:
+        for _ in range(monitor.steps_left):
+            if job.stop.code is not None:
+                break
+            state, metrics = tools.train_step(state, monitor.timed_next(tools.batches))
+            monitor(metrics)
+        monitor.catch_up()
+        job.stop.raise_if_requested()
+        for averaged in [state, *([learner.with_ema_weights(state)] if config.optimizer.ema else [])]:
+            validation.append(run.evaluate(averaged, job.prepared.splits["validation"], job.stop.raise_if_requested))
+    except Stopped as stopped:
+        tools.save(dataclasses.replace(session, state=state, progress=monitor.progress()))
+        raise Stopped(stopped.code, monitor.step) from None
+    monitor.end_epoch(validation[0], validation[1] if config.optimizer.ema else {})
+    selected = selection.update(session.selected, state, monitor.epochs, validation[0])
+    session = Session(state, selected, monitor.progress())
+    is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
+    if is_due or session.is_over(config):
+        tools.save(session)
+    return session
+
+
+def finish(job: Job, session: Session, rows: list[Row]) -> dict[str, Any]:
+    """Test each kind of weights, draw the figures, and write and return the content of ``result.json``."""
+    config = job.run.config
+    result = selection.test_results(
+        job.run, session.tree(), job.prepared.splits["test"], rows, job.stop.raise_if_requested
+    )
+    if config.patience:
+        result["stopped_early"] = result["last"]["epoch"] < config.epochs
+
+    def write_results() -> None:
+        job.check_in_place()
+        plots.draw_run(job.folder, rows)
+        seals.write_json(job.folder / "result.json", result)
+
+    multihost.broadcast_from_host0(write_results)
+    return result
+
+
+def _fresh(job: Job) -> Session:
+    state = initial_state(job.run, job.prepared.plan, job.show)
+    # The step donates the state's own arrays.
+    selected = selection.select(state, 0, selection.NO_EPOCH)
+    return dataclasses.replace(Session.fresh(state, job.prepared.metrics), selected=selected)
+
+
+def _rows_up_to(job: Job, log_file: pathlib.Path, session: Session) -> list[Row]:
+    """Return the rows of metrics up to where a run goes on, and say where that is.
+
+    Raises:
+      ConfigError: rows are missing, or the run has trained for more epochs than its config has.
+    """
+    run, step = job.run, int(session.state.step)
+    if step > run.total_steps:
+        raise ConfigError(
+            f"epochs: {run.config.epochs} is not possible, the newest checkpoint of {job.folder} is of epoch "
+            f"{-(-step // run.steps_per_epoch)}; allowed is from this epoch on, or give another NAME (--name)"
+        )
+
+    def rows_up_to_start() -> list[Row]:
+        if not step and (old := metrics_log.set_aside(log_file)):
+            job.show(f"{job.folder}: has metrics but no checkpoint; they are kept as {old.name}")
+        return metrics_log.rewind(log_file, step, int(session.progress["epochs"]), run.steps_per_epoch)
+
+    rows = multihost.broadcast_from_host0(rows_up_to_start)
+    devices, beginning = _devices(_hardware_row()), f"resumed after step {step}" if step else "a new run"
+    job.show(f"{job.folder}: {beginning}, {run.total_steps} steps in all, on {devices}")
+    if rows and "device" in rows[0] and (former := _devices(rows[0])) != devices:
+        job.show(f"{job.folder}: began on {former}; other devices round in other ways, so results may differ")
+    return rows
+
+
+@contextlib.contextmanager
+def _last_good_checkpoint_named(store: checkpoint.Checkpoints, monitor: TrainingMonitor) -> Iterator[None]:
+    try:
+        yield
+    except Diverged as error:
+        newest = store.newest_step(before=monitor.failing_since)
+        good = "no checkpoint yet" if newest is None else f"the last good checkpoint is of step {newest}"
+        raise Diverged(f"diverged: {error}; {good}. Try a smaller optimizer.lr or chaos.z0") from None
+
+
+def _hardware_row() -> dict[str, Any]:
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "peak_operations": hardware.peak_flops(),
+    }
+
+
+def _devices(hardware_row: dict[str, Any]) -> str:
+    return f"{hardware_row['devices']} x {hardware_row['device']}"

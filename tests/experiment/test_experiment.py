@@ -1,0 +1,253 @@
+"""Experiments on a system of one's own: plan, choice, resumption, shards, table."""
+
+import dataclasses
+import io
+import os
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+
+import csbp_jax
+from csbp_jax.config import ConfigError
+from csbp_jax.experiment import Arm, Experiment
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.training import run_dir
+
+
+@dataclasses.dataclass
+class Hill:
+    """A system whose runs score best at a height of 3, with noise by their seed; it remembers what it trained."""
+
+    noise: float = 0.1
+    trained: list[Any] = dataclasses.field(default_factory=list)
+
+    def group(self, fields):
+        return fields.get("kind", "")
+
+    def train(self, group, fields, seeds):
+        assert {self.group(f) for f in fields} == {group}
+        self.trained.append((group, [f["height"] for f in fields], list(seeds)))
+        noise = [np.random.default_rng(seed).normal() for seed in seeds]
+        score = [-abs(f["height"] - 3) + self.noise * n for f, n in zip(fields, noise, strict=True)]
+        return {"score": np.array(score), "path": np.array([[s, 2 * s] for s in score]), "seed_of": np.array(seeds)}
+
+
+def uniform(generator):
+    return {"height": float(generator.uniform(0, 6))}
+
+
+def run(experiment, folder, **options):
+    return experiment.run(folder, console=Console(file=io.StringIO()), **options)
+
+
+def content(folder):
+    """The files of an experiment that its runs determine."""
+    names = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
+
+
+def tuned(system=None, **changes):
+    """Two arms of two groups, of which one has fields of its own, on two cases, tuned over two draws."""
+    arms: dict[str, Any] = {"a": {"kind": "A"}, "b": Arm({"kind": "B"}, tuned=lambda g: {"width": float(g.random())})}
+    options: dict[str, Any] = {
+        "arms": arms,
+        "cases": {"low": {"place": 1}, "high": {"place": 2}},
+        "tuned": uniform,
+        "tries": 3,
+        "draws": 2,
+        "seeds": range(4),
+        "tuning_seeds": range(10, 12),
+    }
+    return Experiment(Hill() if system is None else system, **options | changes)
+
+
+def test_rows_of_a_tuned_experiment(tmp_path):
+    table = run(tuned(), tmp_path / "e")
+    frame = table.frame
+    assert list(frame.columns[:6]) == ["case", "arm", "draw", "try", "role", "seed"]
+    assert set(table.fields) == {"place", "height", "kind", "width"} and table.measures == ("score", "seed_of")
+    assert len(frame) == 2 * 2 * 2 * (3 * 2 + 4)
+    assert (frame["seed_of"] == frame["seed"]).all()
+    for _, cell in frame.groupby(["case", "arm", "draw"]):
+        tries, tests = cell[cell["role"] == "tune"], cell[cell["role"] == "test"]
+        means = tries.groupby("try")["score"].mean()
+        assert len(means) == 3 and tests["try"].unique().tolist() == [means.idxmax()]
+        assert not set(tries["seed"]) & set(tests["seed"]) and len(set(tests["seed"])) == 4
+        assert set(tests["height"]) == set(tries[tries["try"] == means.idxmax()]["height"])
+    heights = frame[frame["role"] == "tune"].groupby(["draw", "arm", "case"])["height"].unique().apply(tuple)
+    assert len(set(heights[0])) == len(set(heights[1])) == 1, "all arms and cases try the same settings"
+    assert not set(heights[0].iloc[0]) & set(heights[1].iloc[0]), "draws are independent"
+    assert not set(frame[frame["draw"] == 0]["seed"]) & set(frame[frame["draw"] == 1]["seed"])
+    assert set(frame[frame["draw"] == 1]["seed"]) == {*range(100, 104), 110, 111}, "shifted by a power of ten"
+    of_b = frame[frame["arm"] == "b"].groupby(["draw", "try"])["width"].nunique()
+    assert (of_b == 1).all() and frame[frame["arm"] == "a"]["width"].isna().all()
+
+
+def test_the_table_of_an_experiment_is_contrasted_over_its_draws(tmp_path):
+    table = run(tuned(cases={"": {}}, draws=3), tmp_path / "e")
+    row = table.contrast("a", "b").frame.iloc[0]
+    tests = table.frame[table.frame["role"] == "test"]
+    means = tests.groupby(["arm", "draw"])["score"].mean()
+    assert row["pairs"] == 3 and row["difference"] == pytest.approx((means["a"] - means["b"]).mean())
+    first = table.where(draw=0)
+    chosen = tests[(tests["arm"] == "a") & (tests["draw"] == 0)]["height"].iloc[0]
+    assert first.best("a", "score")["height"] == chosen
+    assert csbp_jax.Experiment is Experiment and csbp_jax.Arm is Arm
+
+
+def test_changes_win_over_tuned_values_and_adapt_sees_all(tmp_path):
+    def adapt(fields, splits):
+        return {"kind": fields["kind"], "height": fields["height"] * fields["unit"]}
+
+    arms = {"fixed": {"height": 9.0}, "adapted": Arm({"kind": "x", "unit": 10.0}, adapt=adapt)}
+    frame = run(tuned(arms=arms, cases={"": {}}), tmp_path / "e").frame
+    assert set(frame[frame["arm"] == "fixed"]["height"]) == {9.0}
+    shared = [uniform(g)["height"] for g in [np.random.default_rng(0)] for _ in range(3)]
+    first = frame[(frame["arm"] == "adapted") & (frame["draw"] == 0) & (frame["role"] == "tune")]
+    assert first["height"].unique().tolist() == [10 * height for height in shared]
+
+
+def test_a_grid_is_tried_in_all_combinations(tmp_path):
+    grid = {"height": [1.0, 2.0], "width": (0, 1, 2)}
+    frame = run(tuned(arms={"a": {}, "b": {"kind": "B"}}, cases={"": {}}, tuned=grid, draws=1), tmp_path / "e").frame
+    tries = frame[frame["role"] == "tune"].groupby(["arm", "try"])[["height", "width"]].first()
+    wanted = [[1.0, 0], [1.0, 1], [1.0, 2], [2.0, 0], [2.0, 1], [2.0, 2]]
+    assert tries.loc["a"].to_numpy().tolist() == wanted == tries.loc["b"].to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": {"a": {}, "b": Arm(tuned={"width": [1, 2]})}}, "they have {'a': 3, 'b': 6}"),
+        ({"tuning_seeds": ()}, "tuning_seeds: give some"),
+        ({"tuning_seeds": (3, 4)}, "others than tuning_seeds"),
+        ({"seeds": ()}, "seeds: give some"),
+    ],
+)
+def test_unfair_comparisons_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tuned(**changes).plan()
+
+
+def test_equal_settings_of_arms_are_trained_once_and_one_compilation_serves_a_group(tmp_path):
+    system = Hill()
+    arms = {"a": {}, "b": {"kind": "B"}, "same": {}}
+    run(tuned(system, arms=arms, cases={"": {}}, tuned={"height": [0.0, 1.0, 2.0, 5.0]}, draws=1), tmp_path / "e")
+    assert [(group, len(seeds)) for group, _, seeds in system.trained] == [("", 8), ("", 8), ("B", 8), ("B", 8)]
+    trained = [
+        (group, h, seed) for group, heights, seeds in system.trained for h, seed in zip(heights, seeds, strict=True)
+    ]
+    assert len({row for row in trained if row[0] == ""}) == 4 * 2 + 4, "the rest are copies that fill a chunk"
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    """Before and after each file is moved to its place."""
+    small = {"cases": {"": {}}, "draws": 1, "tries": 2}
+    run(tuned(**small), tmp_path / "whole", chunk=3)
+    whole, replace = content(tmp_path / "whole"), os.replace
+    count = sum(name.startswith("blocks") for name in whole) + 3
+
+    def dying(after, late):
+        calls = iter(range(count + 1))
+
+        def replacing(*paths):
+            dies = next(calls) == after
+            if not dies or late:
+                replace(*paths)
+            if dies:
+                raise Died
+
+        return replacing
+
+    for after in range(count):
+        for late in (False, True):
+            folder = tmp_path / f"{after}-{late}" / "whole"
+            with monkeypatch.context() as patch, pytest.raises(Died):
+                patch.setattr(os, "replace", dying(after, late))
+                run(tuned(**small), folder, chunk=3)
+            before = {name: file for name, file in content(folder).items() if name.startswith("blocks")}
+            assert before.items() <= whole.items()
+            system = Hill()
+            run(tuned(system, **small), folder, chunk=3)
+            assert content(folder) == whole
+    assert system.trained == [], "after the last file nothing is left"
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_shards_are_the_whole_to_the_byte(tmp_path, count):
+    run(tuned(), tmp_path / "whole" / "e", chunk=2)
+    trained = []
+    for number in reversed(range(count)):
+        system = Hill()
+        table = run(tuned(system), tmp_path / "shards" / "e", chunk=2, shard=(number, count))
+        trained += [row for row in system.trained]
+        assert (tmp_path / "shards" / "e" / "runs.csv").exists() == (number == 0)
+    assert len(table.frame) == 80 and content(tmp_path / "shards" / "e") == content(tmp_path / "whole" / "e")
+    system = Hill()
+    run(tuned(system), tmp_path / "again" / "e", chunk=2)
+    assert sorted(map(repr, trained)) == sorted(map(repr, system.trained))
+
+
+def test_other_arms_and_seeds_are_added(tmp_path):
+    first, second = Hill(), Hill()
+    arms = {"a": {"height": 1.0}}
+    one = run(Experiment(first, arms, seeds=range(3)), tmp_path / "e").frame
+    both = run(Experiment(second, arms | {"b": {"height": 2.0}}, seeds=range(5)), tmp_path / "e").frame
+    (trained,) = second.trained
+    assert set(zip(*trained[1:], strict=True)) == {(1.0, 3), (1.0, 4), *((2.0, seed) for seed in range(5))}
+    kept = both[(both["arm"] == "a") & (both["seed"] < 3)].reset_index(drop=True)
+    assert kept[one.columns].equals(one) and len(both) == 10
+
+
+def test_curves_are_a_table_of_their_own(tmp_path):
+    run(Experiment(Hill(), {"a": {"height": 1.0}, "b": {"height": 2.0}}, seeds=range(2)), tmp_path / "e")
+    curves = pandas.read_csv(tmp_path / "e" / "epochs.csv")
+    assert curves[["arm", "seed", "epoch"]].to_numpy().tolist() == [
+        [a, s, e] for a in "ab" for s in (0, 1) for e in (1, 2)
+    ]
+    np.testing.assert_allclose(curves["path"][1::2], 2 * curves["path"][::2])
+
+
+def test_a_try_that_diverges_is_chosen_last(tmp_path):
+    class Cliff(Hill):
+        def train(self, group, fields, seeds):
+            measures = super().train(group, fields, seeds)
+            return measures | {"score": np.where([f["height"] > 2 for f in fields], np.nan, measures["score"])}
+
+    grid = {"height": [0.0, 2.0, 3.0]}
+    frame = run(tuned(Cliff(), arms={"a": {}}, cases={"": {}}, tuned=grid, draws=1), tmp_path / "e").frame
+    assert set(frame[frame["role"] == "test"]["height"]) == {2.0}
+
+
+def test_another_base_and_a_shard_in_training_are_refused(tmp_path):
+    run(tuned(), tmp_path / "e")
+    with pytest.raises(
+        ConfigError, match=r"NAME: run 'e' has another config; differing are noise \(0.1 there, 0.2 here"
+    ):
+        run(tuned(Hill(0.2)), tmp_path / "e")
+    with run_dir.locked(tmp_path / "e" / "shards" / "0-of-1"):
+        for fresh in (False, True):
+            with pytest.raises(ConfigError, match="another process is training"):
+                run(tuned(), tmp_path / "e", fresh=fresh)
+        (tmp_path / "e" / "shards" / "1-of-2").mkdir()
+        run(tuned(), tmp_path / "e", shard=(1, 2))
+    run(tuned(Hill(0.2)), tmp_path / "e", fresh=True)
+    assert len(list(tmp_path.glob("e.before-*/blocks/*.json"))) > 0
+
+
+def test_a_damaged_result_is_refused_and_trained_again_once_it_is_deleted(tmp_path):
+    run(tuned(), tmp_path / "e")
+    before = content(tmp_path / "e")
+    file = next((tmp_path / "e" / "blocks").iterdir())
+    file.write_text(file.read_text().replace('"seeds": [1', '"seeds": [2'))
+    with pytest.raises(ConfigError, match=f"{file.name}: was damaged or edited, .* delete it, and the command"):
+        run(tuned(), tmp_path / "e")
+    file.unlink()
+    run(tuned(), tmp_path / "e")
+    assert content(tmp_path / "e") == before

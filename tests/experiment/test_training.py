@@ -1,0 +1,167 @@
+"""The training of a config as a system: each member is the run alone, with its own values and its own data."""
+
+import dataclasses
+import functools
+import io
+
+import numpy as np
+import pandas
+import pytest
+
+from csbp_jax import configs, data
+from csbp_jax.config import ConfigError, Optimizer, replaced
+from csbp_jax.experiment import Experiment, Training, members
+from csbp_jax.reporting.terminal import Console
+from csbp_jax.training.loop import train
+from csbp_jax.training.metrics_log import read_rows
+from csbp_jax.training.plugins import Own
+
+DIGITS = configs.load("digits")
+DENSE = dataclasses.replace(
+    DIGITS,
+    epochs=2,
+    batch_size=160,
+    eval_batch_size=360,
+    model=dataclasses.replace(DIGITS.model, name="dense", features=(6, 5), time_steps=2),
+    chaos=dataclasses.replace(DIGITS.chaos, taps=("fc1.membrane",), anneal="step", z0=(3.0,)),
+    optimizer=Optimizer(name="sgd", lr=0.05, momentum=0.9),
+)
+CONV = dataclasses.replace(
+    DENSE,
+    model=dataclasses.replace(DIGITS.model, features=(2, 2), time_steps=2),
+    chaos=dataclasses.replace(DENSE.chaos, taps=("conv1.membrane",)),
+)
+OTHERS = {
+    "model.neuron.decay": 0.9,
+    "model.neuron.threshold": 0.6,
+    "model.neuron.surrogate_param": 3.0,
+    "chaos.z0": 30.0,
+    "chaos.beta": 0.5,
+    "chaos.target": 0.8,
+    "chaos.scale": 2.0,
+    "optimizer.lr": 0.2,
+    "optimizer.weight_decay": 0.1,
+    "loss.smoothing": 0.3,
+}
+"""Every field that is traced, with another value than the base has."""
+
+
+def console():
+    return Console(file=io.StringIO())
+
+
+def alone(config, folder, fields, seed, own=Own()):
+    """The rows of the epochs and the result of a run by ``train``."""
+    for name, value in fields.items():
+        config = replaced(config, name, (value,) if name == "chaos.z0" else value)
+    result = train(replaced(config, "seed", seed), name="alone", root=folder, console=console(), own=own)
+    return [row for row in read_rows(folder / "alone" / "metrics.jsonl") if row["kind"] == "epoch"], result
+
+
+def assert_equal(frame, curves, rows, result):
+    """A row of an experiment and its curves, with the run alone."""
+    for name in ("task_loss", "chaos_loss", "grad_norm", "validation_loss"):
+        np.testing.assert_allclose(curves[name], [row[name] for row in rows], rtol=2e-3, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(
+        curves["rates.fc1" if "rates.fc1" in curves else "rates.conv1"],
+        [next(iter(row["rates"].values())) for row in rows],
+        rtol=5e-3,
+    )
+    for kind in ("last", "chosen"):
+        for name in ("test_accuracy", "validation_accuracy"):
+            assert frame[f"{kind}_{name}"] == pytest.approx(result[kind][name], abs=0.012), (kind, name)
+    assert frame["last_epoch"] == len(rows) and not frame["diverged"]
+
+
+@pytest.mark.parametrize("config", [DENSE, CONV], ids=["scanned", "step by step"])
+def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config):
+    """One member has another value of every traced field, in the same compilation as the others."""
+    assert members.scans(config) == (config is DENSE)
+    arms = {"base": {}, "others": OTHERS}
+    experiment = Experiment(config, arms, seeds=(3, 4))
+    assert len(set(experiment.plan().groups.values())) == 1
+    table = experiment.run(tmp_path / "e", console=console())
+    assert set(table.fields) == set(OTHERS) and table.measures[:2] == ("last_test_accuracy", "chosen_test_accuracy")
+    curves = pandas.read_csv(tmp_path / "e" / "epochs.csv")
+    for arm, fields in arms.items():
+        ((_, row),) = table.frame[(table.frame["arm"] == arm) & (table.frame["seed"] == 4)].iterrows()
+        of_run = curves[(curves["arm"] == arm) & (curves["seed"] == 4)]
+        assert_equal(row, of_run, *alone(config, tmp_path / arm, fields, 4))
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_each_traced_field_has_an_effect(tmp_path_factory, field):
+    measures = _measures_of_others()
+    assert abs(measures[field] / measures[""] - 1) > 1e-4
+
+
+@functools.cache
+def _measures_of_others():
+    """The norm of the gradient after an epoch, ``{field: of a member that has its other value}``."""
+    system = Training(replaced(DENSE, "epochs", 1))
+    settings = [{}, *({name: value} for name, value in OTHERS.items())]
+    system.prepare(settings, 0)
+    (group,) = {system.group(fields) for fields in settings}
+    padded = [*settings, *[{}] * (-len(settings) % 8)]
+    norms = system.train(group, padded, [0] * len(padded))["grad_norm"][:, 0]
+    return dict(zip(["", *OTHERS], norms, strict=False))
+
+
+def few(splits, seed, count=16, wrong=0.0):
+    """A few records of each class, of which a share has a wrong label."""
+    y, generator = splits["train"].y, np.random.default_rng(seed)
+    rows = np.concatenate([generator.choice(np.flatnonzero(y == label), count, replace=False) for label in range(10)])
+    changed = generator.random(len(rows)) < wrong
+    return rows, np.where(changed, (y[rows] + 1) % 10, y[rows])
+
+
+@pytest.mark.parametrize("config", [DENSE, CONV], ids=["scanned", "step by step"])
+def test_each_seed_has_the_data_that_it_draws(tmp_path, config):
+    config = replaced(config, "batch_size", 32)
+    cases = {"right": {}, "wrong": {"draw.wrong": 0.5}}
+    table = Experiment(config, {"": {}}, cases=cases, seeds=(0, 1), draw=few).run(tmp_path / "e", console=console())
+    curves = pandas.read_csv(tmp_path / "e" / "epochs.csv")
+    assert curves.groupby("seed")["task_loss"].nunique().tolist() == [4, 4]
+
+    def drawn(of_config, data_dir):
+        splits = data.load(of_config)
+        rows, y = few(splits, 1, wrong=0.5)
+        arrays = {split: (source.x, source.y) for split, source in splits.items()}
+        return arrays | {"train": (splits["train"].x[rows], y)}
+
+    row = table.frame[(table.frame["case"] == "wrong") & (table.frame["seed"] == 1)].iloc[0]
+    of_run = curves[(curves["case"] == "wrong") & (curves["seed"] == 1)]
+    assert_equal(row, of_run, *alone(config, tmp_path, {}, 1, Own(data=drawn)))
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"a": {"chaos.z": 1.0}}, "there is no field chaos.z; perhaps you meant chaos.z0"),
+        ({"a": {"chaos.beta": 2.0}}, "chaos.beta: 2.0 is not possible"),
+        ({"a": {"seed": 1}}, "seed is no field of a setting"),
+        ({"a": {"patience": 2}}, "patience: 2 is not possible in an experiment"),
+        ({"a": {}, "b": {"chaos.taps": ("fc9.membrane",)}}, "chaos.taps: this network has no fc9.membrane"),
+        ({"a": {}, "b": {"data.name": "mnist"}}, "mnist"),
+        ({"a": {"batch_size": 4096}}, "batch_size: 4096 is not possible"),
+        ({"a": {"draw.wrong": 0.5}}, "draw.wrong: the experiment has no draw"),
+    ],
+)
+def test_impossible_fields_are_refused_before_anything_is_written(tmp_path, arms, message):
+    base = Training(DENSE, data_dir=tmp_path / "none")
+    with pytest.raises(ConfigError, match=message):
+        Experiment(base, arms, seeds=(0,)).run(tmp_path / "e", console=console())
+    assert not list(tmp_path.iterdir())
+
+
+def test_changed_data_are_refused(tmp_path):
+    def experiment(scale):
+        def data(config, data_dir):
+            x, y = np.random.default_rng(0).random((320, 1, 8, 8, 1), np.float32), np.arange(320) % 10
+            return {"train": (scale * x, y), "test": (x, y)}
+
+        return Experiment(Training(DENSE, Own(data=data)), {"a": {}}, seeds=(0,))
+
+    experiment(1).run(tmp_path / "e", console=console())
+    with pytest.raises(ConfigError, match="its data have changed since it began"):
+        experiment(0.5).run(tmp_path / "e", console=console())
