@@ -104,7 +104,7 @@ class Contrast(Shown):
             {
                 "case": row["case"],
                 "difference": f"{row['arm']} - {row['other']}",
-                f"{self.measure}{self.unit and ' (points)'}": self._interval(row),
+                f"{self.measure.replace('_', ' ')}{self.unit and ' (points)'}": self._interval(row),
                 "p": f"{row['p']:.2g}",
                 "p, Holm": f"{row['p_holm']:.2g}",
                 "p of equivalence": f"{row['equivalence']:.2g}",

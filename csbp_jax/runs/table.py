@@ -252,8 +252,13 @@ class RunTable(Shown):
             panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
         figure = plots_runs.draw(panels, measure.replace("_", " ") + " (%)" * (scale > 1))
         if file is not None:
-            plots_runs.save(figure, pathlib.Path(file))
+            plots_runs.save(figure, pathlib.Path(file), self.caption(measure))
         return figure
+
+    def caption(self, measure: str | None = None) -> str:
+        """Return the caption of :meth:`plot`."""
+        name, count = (measure or self.measures[0]).replace("_", " "), int((self.frame["role"] == "test").sum())
+        return f"{name.capitalize()} of {count} runs, a point for each, pairs joined; means with 95 % intervals."
 
     def to_csv(self, file: str | pathlib.Path | None = None) -> str | None:
         """Write a row for each run to a file, or return it as text."""

@@ -168,7 +168,7 @@ def test_errors_are_one_line(folders, tmp_path, capsys):
         (folders[0],): "RUN: two or more are compared; write csbp_jax compare RUN RUN ...",
         (folders[0], "nowhere"): "nowhere: there is no such directory",
         (folders[0], unfinished): "is not finished; repeat the command that started it to resume it or, if it diverged",
-        (folders[0], sweep): "is a sweep, whose settings are compared in its own tables",
+        (folders[0], sweep): "is an experiment, whose arms are compared by csbp_jax report",
         (folders[0], folders[0]): "differs in no field that can change a result; name one",
         (folders[0], folders[1], "--data"): "--data: there is no such option",
         (folders[0], folders[1], "--margin", "nan"): "--margin: nan is not possible",

@@ -26,7 +26,6 @@ READERS: dict[str, tuple[Any, int]] = {
     "experiment.py": (lambda folder: plugin_file.reload(folder, OWN, True, None), SMALL),
     "chunks/000000.json": (lambda folder: chunks.read_results(folder, 1), LARGE),
     "runs.csv": (RunTable.read, LARGE),
-    "settings.csv": (lambda folder: html_report._parsed(folder / "settings.csv", list), SMALL),
     "series.csv": (lambda folder: recorded.read(folder / "series.csv"), LARGE),
     "table.json": (lambda folder: user_table.read(folder / "table.json"), SMALL),
     "recordings/0_a_0.wav": (lambda folder: spoken_digits.checksum(folder / "recordings"), LARGE),
