@@ -51,8 +51,8 @@ THIRD_PARTIES = {
     "tyro": ("cli",),
     "filelock": ("runtime",),
     "nir": ("weights.nir_file", "weights.nir_nodes", "export"),
-    "safetensors": ("export", "evaluation.published"),
-    "huggingface_hub": ("evaluation.hub", "export.hub"),
+    "safetensors": ("export", "runs.published"),
+    "huggingface_hub": ("runs.hub", "export.hub"),
     "tensorboardX": ("evaluation.tensorboard",),
     # Imported by name in evaluation.trackers.
     "wandb": (),

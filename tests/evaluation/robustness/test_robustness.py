@@ -15,12 +15,11 @@ from csbp_jax import configs, data, models
 from csbp_jax.cli import main
 from csbp_jax.config import Model, replaced
 from csbp_jax.data.source import ArraySource
-from csbp_jax.evaluation import restore
 from csbp_jax.evaluation.robustness import battery, command, comparison, events, measure, pgd, pictures, weight_errors
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan
 from csbp_jax.reporting import plots, plots_robustness, terminal
 from csbp_jax.reporting.statistics import student
-from csbp_jax.runs import Run, RunTable
+from csbp_jax.runs import Run, RunTable, restore
 
 NAMES = ("noise", "lost_spikes", "weight_bits", "pgd", "square")
 EXAMPLES = 14
