@@ -170,8 +170,8 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
     """
     directory = run.config.data.dir
     if directory and not run.own.data and not pathlib.Path(directory).is_dir():
-        file = run.folder / "config.json"  # not of a network on the hub
-        edit = f", or change data.dir in {file} and delete its sha256 (docs/running.md)" if file.exists() else ""
+        is_run = (run.folder / "config.json").exists()  # not a network on the hub
+        edit = f", or say where they are: csbp_jax train {run.folder} --data.dir NEW" if is_run else ""
         raise ConfigError(
             f"{run.folder}: its data, {directory}, are not there; put them back, or run this where that path leads to "
             f"them{edit}"
