@@ -27,8 +27,8 @@ from csbp_jax.cli.option_types import (
     ConfigFields,
     Files,
     Runs,
+    RunsOrExperiment,
     RunsOrNetworks,
-    RunsOrSweep,
     expand_path,
     run_or_address,
 )
@@ -139,7 +139,7 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     parsed = _parse(kind, None, argv, f"csbp_jax {command}")
     expanded = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
-        if field.type in (Runs, RunsOrNetworks, RunsOrSweep, Files):
+        if field.type in (Runs, RunsOrNetworks, RunsOrExperiment, Files):
             expand = run_or_address if field.type == RunsOrNetworks else expand_path
             if not getattr(parsed, field.name):
                 name = usage(kind).split()[-2].partition("|")[0]
