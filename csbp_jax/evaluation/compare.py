@@ -1,267 +1,178 @@
-"""Comparison of finished runs: differing fields of their configs, accuracies, and paired differences over seeds."""
+"""Comparison of finished runs: accuracies of their settings, and differences from a control, paired over seeds."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from csbp_jax.config import ConfigError, escaped, flatten
+import pandas as pd
+
+from csbp_jax.config import ConfigError, escaped
+from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import terminal
-from csbp_jax.reporting.format import fields_text, option_text, percent
-from csbp_jax.reporting.pairs import TERM, PairedDifference, difference_text, is_plain, paired_difference, plain_control
-from csbp_jax.reporting.statistics import Interval, student_of_shares
+from csbp_jax.reporting.format import fields_text
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime.files import as_paths
-from csbp_jax.training import run_json
+from csbp_jax.runs.contrast import Contrast
+from csbp_jax.runs.run import Run, read_finished
+from csbp_jax.runs.table import TABLE, TERM, RunTable, plain_controls
+from csbp_jax.runtime import files
 
-EPOCHS = {"last": "last epoch", "chosen": "epoch chosen by validation"}
-"""Epochs whose accuracies are compared, keys of ``result.json``, with their labels."""
+EPOCHS = {"last_test_accuracy": "last epoch", "chosen_test_accuracy": "epoch chosen by validation"}
+"""Measures that are compared, with their labels."""
 
-_WITHOUT_EFFECT = {"log_every", "checkpoint_every", "data.workers", "data.threads"}
-"""Fields of a config that change no result."""
+SETTINGS = "settings: mean test accuracy over seeds, % [95 % interval]"
 
+Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
+"""Title, columns and rows."""
 
-class FinishedRun(NamedTuple):
-    """Files of a finished run.
-
-    content: its ``config.json``; fields: the config flattened, ``{"chaos.z0": ...}``, and :func:`own_field`;
-    result: its ``result.json``.
-    """
-
-    folder: pathlib.Path
-    content: dict[str, Any]
-    fields: dict[str, Any]
-    result: dict[str, Any]
+Pairs = Sequence[tuple[str, str]]
+"""Arms, each with its control."""
 
 
-class Setting(NamedTuple):
-    """Runs that differ only in the seed, and in fields that change no result.
+class Comparison(NamedTuple):
+    """Runs, the differences of their arms from their controls by each of :data:`EPOCHS`, and what weakens these."""
 
-    label: the fields in which settings differ, or the run's name if none does.
-    plain: whether its ``chaos.z0`` is 0.
-    accuracies: test accuracy over the runs, of the "last" and the "chosen" epoch.
-    control: label of the setting that it is compared with; None without a control.
-    differences: from the control, paired over shared seeds; empty without such seeds.
-    """
+    table: RunTable
+    contrasts: list[Contrast]
+    notes: list[str]
 
-    label: str
-    seeds: list[int]
-    plain: bool
-    accuracies: dict[str, Interval]
-    control: str | None
-    differences: dict[str, PairedDifference]
-
-
-class Group(NamedTuple):
-    """Runs of one setting.
-
-    label: that of :class:`Setting`. runs: by their seeds. control: number of the setting that is its control, or None.
-    """
-
-    label: str
-    runs: dict[int, FinishedRun]
-    control: int | None
-
-
-def read(run: str | pathlib.Path) -> FinishedRun:
-    """Read the files of a finished run, except its weights.
-
-    Raises:
-      ConfigError: not a run's folder, or the run is not finished.
-    """
-    folder = pathlib.Path(run)
-    of_sweep = f"whose settings are compared in its own tables (csbp_jax report {folder})"
-    content = run_json.read_run(folder, of_sweep)
-    if not (folder / "result.json").exists():
-        raise ConfigError(
-            f"{folder}: is not finished; repeat the command that started it to resume it or, if it diverged, leave it "
-            "out and say so"
-        )
-    fields = flatten(content["config"]) | own_field(content.get("own", {}))
-    return FinishedRun(folder, content, fields, run_json.read_result(folder))
-
-
-def own_field(own: dict[str, Any]) -> dict[str, str]:
-    """Return ``{"own": PARTS and the start of their file's hash}`` of a run with code of its own, else nothing.
-
-    own: as in ``config.json`` (:meth:`csbp_jax.training.plugins.Own.metadata`).
-    """
-    return {"own": " ".join([*own["parts"], own.get("sha256", "")[:8]]).rstrip()} if own else {}
+    def differences(self) -> pd.DataFrame:
+        """Return a row for each difference, with its measure."""
+        frames = [of.frame.assign(measure=of.measure) for of in self.contrasts]
+        return pd.concat(frames) if frames else pd.DataFrame()
 
 
 def read_with_control(
     runs: Sequence[str | pathlib.Path], control: str | pathlib.Path | None
-) -> tuple[list[FinishedRun], FinishedRun | None]:
+) -> tuple[list[Run], Run | None]:
     """Read finished runs, with their control as the first if it is not among them; return also the control by itself.
 
     Raises:
-      ConfigError: see :func:`read`.
+      ConfigError: see :func:`csbp_jax.runs.run.read_finished`.
     """
     folders = [pathlib.Path(run) for run in runs]
     if control is None:
-        return [read(folder) for folder in folders], None
+        return read_finished(folders), None
     of_control = pathlib.Path(control).resolve()
     if of_control not in [folder.resolve() for folder in folders]:
         folders.insert(0, pathlib.Path(control))
-    finished = [read(folder) for folder in folders]
+    finished = read_finished(folders)
     return finished, next(run for run in finished if run.folder.resolve() == of_control)
 
 
-def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:
-    """List the fields in which the configs differ, in their order, but for those that change no result.
-
-    A field that the version of one run did not have counts as None.
-    """
-    names = dict.fromkeys(name for run in runs for name in run.fields if name not in _WITHOUT_EFFECT)
-    return [name for name in names if any(run.fields.get(name) != runs[0].fields.get(name) for run in runs)]
-
-
-def settings(
-    runs: Sequence[FinishedRun], control: FinishedRun | None = None, margin: float | None = None
-) -> list[Setting]:
-    """Group runs into settings, in the order of their first runs, and compare each with its control.
+def controls(table: RunTable, control: str | Run | None = None) -> Pairs:
+    """Return the arms that have a control, each with its control.
 
     Args:
-      runs: the runs.
-      control: one of them, whose setting is the control of all others. By default, the control of a setting is the one
-        that is equal but for ``chaos.z0`` 0; if no setting has such a control, it is that of the first run.
-      margin: largest difference without importance, in percentage points, for the verdicts.
+      table: of the runs.
+      control: an arm, or a run, whose arm is the control of all others. By default, the control of an arm is the one
+        that is equal but for its chaos term, which is off (:func:`csbp_jax.runs.table.plain_controls`); if no arm has
+        such a control, it is the first arm.
 
     Raises:
-      ConfigError: a run is named twice, or two runs of one setting have the same seed.
+      ConfigError: there is no such arm.
     """
-    groups = group(runs, control)
-    compared = []
-    for setting in groups:
-        of = None if setting.control is None else groups[setting.control]
-        by_epoch = {epoch: {seed: _accuracy(run, epoch) for seed, run in setting.runs.items()} for epoch in EPOCHS}
-        differences = {}
-        if of is not None and same_data(runs):
-            for epoch, values in by_epoch.items():
-                of_control = {seed: _accuracy(run, epoch) for seed, run in of.runs.items()}
-                if paired := paired_difference(values, of_control, margin):
-                    differences[epoch] = paired
-        accuracies = {epoch: student_of_shares(list(values.values())) for epoch, values in by_epoch.items()}
-        plain = is_plain(next(iter(setting.runs.values())).fields)
-        label = None if of is None else of.label
-        compared.append(Setting(setting.label, sorted(setting.runs), plain, accuracies, label, differences))
-    return compared
+    if isinstance(control, Run):
+        control = str(table.where(run=str(control.folder)).frame["arm"].iloc[0])
+    if control is None:
+        if pairs := [(arm, plain) for arm, plain in plain_controls(table.of_arms()).items() if plain is not None]:
+            return pairs
+        control = table.arms[0]
+    if control not in table.arms:
+        raise ConfigError(f"--control: {control} is no arm of the experiment; its arms are {', '.join(table.arms)}")
+    return [(arm, control) for arm in table.arms if arm != control]
 
 
-def group(runs: Sequence[FinishedRun], control: FinishedRun | None = None) -> list[Group]:
-    """Group runs into settings, in the order of their first runs, and find the control of each.
-
-    Args, and the errors: those of :func:`settings`.
-    """
-    differing = [name for name in differing_fields(runs) if name != "seed"]
-    groups: dict[tuple[str, ...], dict[int, FinishedRun]] = {}
-    for run in runs:
-        members = groups.setdefault(_values(run, differing), {})
-        if (duplicate := members.setdefault(run.fields["seed"], run)) is not run:
-            raise ConfigError(
-                f"{run.folder}: has the seed of {duplicate.folder}, and differs in no field that can change a result; "
-                "name one of them"
-            )
-    labels = [_label(next(iter(members.values())), differing) for members in groups.values()]
-    by_setting = list(groups.values())
-    named = None if control is None else list(groups).index(_values(control, differing))
-    controls = _controls(by_setting, differing, named)
-    return [Group(*fields) for fields in zip(labels, by_setting, controls, strict=True)]
-
-
-def _label(run: FinishedRun, differing: Sequence[str]) -> str:
-    """Return the name of a run's setting: its values of the fields that differ; of a single setting, the run's name."""
-    return fields_text(dict(zip(differing, _values(run, differing), strict=True))) or run.folder.resolve().name
-
-
-def _values(run: FinishedRun, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(option_text(run.fields.get(name)) for name in names)
-
-
-def _controls(
-    groups: Sequence[dict[int, FinishedRun]], differing: Sequence[str], control: int | None
-) -> list[int | None]:
-    """Return the number of each setting's control.
+def comparison(table: RunTable, pairs: Pairs, margin: float | None = None) -> Comparison:
+    """Compare arms with their controls.
 
     Args:
-      groups: the runs of each setting.
-      differing: the fields in which the settings differ.
-      control: number of the setting that is the control of all others, if one is named.
+      table: of the runs.
+      pairs: of :func:`controls`.
+      margin: largest difference without importance, in percentage points.
     """
-    if control is None:
-        first_runs = [next(iter(group.values())) for group in groups]
-        fields = [{name: run.fields.get(name) for name in (*differing, "chaos.z0")} for run in first_runs]
-        plain = [plain_control(number, fields) for number in range(len(groups))]
-        if any(number is not None for number in plain):
-            return plain
-        control = 0
-    return [None if number == control else control for number in range(len(groups))]
+    measures = [measure for measure in EPOCHS if measure in table.measures] or list(table.measures[:1])
+    contrasts = [table.contrast_pairs(pairs, measure=measure, margin=margin) for measure in measures]
+    return Comparison(table, contrasts, list(_notes(table, pairs, contrasts[0])))
 
 
-def warnings(runs: Sequence[FinishedRun], compared: Sequence[Setting]) -> list[str]:
-    """List what makes the runs hard to compare: different data or versions of packages, missing controls and pairs."""
-    lines = [] if same_data(runs) else ["not all runs were trained on the same data; no paired differences are given"]
+def _notes(table: RunTable, pairs: Pairs, compared: Contrast) -> Iterator[str]:
+    """Yield what makes arms hard to compare: other data, several causes, missing controls and pairs."""
+    if table.frame["case"].nunique() > 1:
+        yield "not all runs were trained on the same data; each data set is compared by itself"
+    of_arms = table.of_arms()
+    for arm, other in pairs:
+        differing = [field for field in table.fields if of_arms[arm][field] != of_arms[other][field]]
+        if len(differing) > 1 and not all(field.startswith(TERM) for field in differing):
+            yield f"{arm}: differs from {other} in {', '.join(differing)}; the difference may come from any of them"
+        if not len(compared.frame[(compared.frame["arm"] == arm) & (compared.frame["other"] == other)]):
+            seeds = (", ".join(map(str, table.where(arm=name).frame["seed"])) for name in (arm, other))
+            yield f"{arm}: its seeds and those of {other} ({'; '.join(seeds)}) make no pair on the same data"
+    compared_arms = {arm for pair in pairs for arm in pair}
+    for arm in table.arms:
+        if arm not in compared_arms and len(table.arms) > 1 and of_arms[arm].get("chaos.z0", 1):
+            yield f"{arm}: no run is its control, equal but for chaos.z0 0; no difference is given"
+
+
+def of_runs(runs: Sequence[Run], control: Run | None = None, margin: float | None = None) -> Comparison:
+    """Compare runs; arguments as of :func:`controls` and :func:`comparison`. Versions that differ are noted."""
+    table, lines = RunTable.of(runs), []
     for name in dict.fromkeys(package for run in runs for package in run.content.get("versions", {})):
-        versions = [run.content.get("versions", {}).get(name) for run in runs]
-        if len(set(versions)) > 1:
-            lines.append(f"versions of {name} differ: {', '.join(dict.fromkeys(map(str, versions)))}")
-    controls = {setting.control for setting in compared}
-    differing = [name for name in differing_fields(runs) if name != "seed"]
-    fields = {_label(run, differing): dict(zip(differing, _values(run, differing), strict=True)) for run in runs}
-    for setting in compared:
-        if setting.differences:
-            of_setting, of_control_setting = fields[setting.label], fields[setting.control or ""]
-            names = [name for name in differing if of_setting[name] != of_control_setting[name]]
-            if len(names) > 1 and not all(name.startswith(TERM) for name in names):
-                lines.append(
-                    f"{setting.label}: differs from {setting.control} in {', '.join(names)}; the difference in "
-                    "accuracy may come from any of them"
-                )
-        if setting.control is None and not setting.plain and setting.label not in controls and len(compared) > 1:
-            lines.append(f"{setting.label}: no run is its control, equal but for chaos.z0 0; no difference is given")
-        elif setting.control is not None and not setting.differences and same_data(runs):
-            (control,) = [other for other in compared if other.label == setting.control]
-            seeds, of_control = (", ".join(map(str, s.seeds)) for s in (setting, control))
-            lines.append(
-                f"{setting.label}: its seeds ({seeds}) and those of its control ({of_control}) have none in common; "
-                "no paired difference is given"
-            )
-    return lines
+        versions = dict.fromkeys(str(run.content.get("versions", {}).get(name)) for run in runs)
+        if len(versions) > 1:
+            lines.append(f"versions of {name} differ: {', '.join(versions)}")
+    compared = comparison(table, controls(table, control), margin)
+    return compared._replace(notes=[*lines, *compared.notes])
 
 
-def same_data(runs: Sequence[FinishedRun]) -> bool:
-    """Return whether all runs were trained on the same data."""
-    return len({run.content.get("data") for run in runs}) == 1
+def settings_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows, a row for each setting: its mean test accuracies, with 95 % intervals."""
+    cells = table.cells()
+    return [column.replace("test accuracy (%)", "epoch") for column in cells.columns], cells.to_numpy().tolist()
 
 
-def _accuracy(run: FinishedRun, epoch: str) -> float:
-    return float(run.result[epoch]["test_accuracy"])
-
-
-def run_table(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, one row per run: its name, test accuracies with their epochs, fields that differ."""
-    differing = differing_fields(runs)
+def runs_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows, a row for each run: its name, test accuracies with their epochs, fields that differ."""
     rows = []
-    for run in runs:
-        accuracies = [f"{_accuracy(run, epoch):.2%} ({run.result[epoch]['epoch']})" for epoch in EPOCHS]
-        rows.append([run.folder.resolve().name, *accuracies, *_values(run, differing)])
-    return ["run", "last (epoch)", "chosen (epoch)", *differing], rows
+    for _, run in table.frame.iterrows():
+        kinds = [measure.removesuffix("_test_accuracy") for measure in EPOCHS]
+        accuracies = [f"{run[f'{kind}_test_accuracy']:.2%} ({run[f'{kind}_epoch']})" for kind in kinds]
+        fields = fields_text({field: run[field] for field in ("seed", *table.fields)})
+        rows.append([pathlib.Path(run["run"]).resolve().name, *accuracies, fields])
+    return ["run", "last (epoch)", "chosen (epoch)", "seed, and what differs"], rows
 
 
-def setting_tables(compared: Sequence[Setting]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return title, columns and rows of two tables, means and paired differences; none for a single setting."""
-    columns = ["last epoch", "chosen epoch"]
-    means = [[s.label, *map(percent, s.accuracies.values()), str(len(s.seeds))] for s in compared]
-    differences = []
-    for s in compared:
-        if s.differences:
-            texts = [difference_text(paired) for paired in s.differences.values()]
-            differences.append([s.label, *texts, str(s.differences["last"].pairs)])
-    tables = [("settings: mean test accuracy over seeds, % [95 % interval]", ["setting", *columns, "seeds"], means)]
-    controls = {s.control for s in compared if s.differences}
-    name = controls.pop() if len(controls) == 1 else "the control, which is equal but for chaos.z0 0"
-    title = f"difference from {name}, paired over seeds, % points [95 % interval]"
-    tables.append((title, ["setting", *columns, "pairs"], differences))
-    return [table for table in tables if len(compared) > 1 and table[2]]
+def show(
+    compared: Comparison, folder: pathlib.Path, console: Console | None = None, others: Sequence[Table] = ()
+) -> None:
+    """Print a comparison, the differences first; write it to a folder, and print the paths.
+
+    FOLDER/runs.csv                     a row for each run
+    FOLDER/differences.csv              the frames of the contrasts
+    FOLDER/comparison.png and .pdf      a point a run, pairs joined
+
+    Args:
+      compared: the comparison.
+      folder: is created; of an experiment, it has its ``runs.csv``.
+      console: the terminal by default.
+      others: tables that are printed after that of the settings: titles, columns and rows, of which the last is text.
+    """
+    console = make_console() if console is None else console
+    for of in compared.contrasts:
+        for line in of.lines():
+            console.print(f"{EPOCHS.get(of.measure, of.measure)}: {escaped(line)}", soft_wrap=True)
+    for line in compared.notes:
+        console.print(f"note: {escaped(line)}", soft_wrap=True)
+    terminal.print_table(console, SETTINGS, *settings_table(compared.table))
+    for table in others:
+        # What differs is one column of text, which folds: there may be more fields than a terminal has room for.
+        terminal.print_table(console, *table, last_text_columns=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in ((TABLE, compared.table.frame), ("differences.csv", compared.differences())):
+        with files.replacing(folder / name) as temporary:
+            frame.to_csv(temporary, index=False)
+    compared.table.plot(file=folder / "comparison.png")
+    for label, names in (("numbers", f"{TABLE}, differences.csv"), ("figure", "comparison.png, comparison.pdf")):
+        console.print(f"{label:12} {folder}: {names}", soft_wrap=True)
 
 
 def compare(
@@ -270,31 +181,25 @@ def compare(
     *,
     control: str | pathlib.Path | None = None,
     margin: float | None = None,
-) -> list[Setting]:
-    """Print tables of finished runs and return their settings.
+    out: str | pathlib.Path | None = None,
+) -> Comparison:
+    """Compare finished runs, :func:`show` the comparison and return it.
 
     Args:
       runs: directories of runs; one is enough with a control.
       console: the terminal by default.
-      control: directory of a run, which is compared as well; see :func:`settings`.
-      margin: see :func:`settings`.
+      control: directory of a run, which is compared as well, and whose setting is the control; see :func:`controls`.
+      margin: largest difference without importance, in percentage points.
+      out: folder of the files; by default ``comparison`` in the first run's folder, or in ``evaluation/RUN`` if that
+        cannot be written.
 
     Raises:
       ConfigError: fewer than two runs, one is not finished, or two are the same.
     """
-    console = make_console() if console is None else console
-    finished, control_run = read_with_control(as_paths(runs), control)
+    finished, control_run = read_with_control(files.as_paths(runs), control)
     if len(finished) < 2:
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
-    compared = settings(finished, control_run, margin)
-    columns, rows = run_table(finished)
-    # As one column of text, which folds: some runs differ in more fields than a terminal has room for.
-    texts = [fields_text(dict(zip(columns[3:], row[3:], strict=True))) for row in rows]
-    rows = [[*row[:3], text] for row, text in zip(rows, texts, strict=True)]
-    title = "runs: test accuracy, and what differs"
-    terminal.print_table(console, title, [*columns[:3], "differs"], rows, last_text_columns=1)
-    for table in setting_tables(compared):
-        terminal.print_table(console, *table)
-    for line in warnings(finished, compared):
-        console.print(f"note: {escaped(line)}", soft_wrap=True)
+    compared = of_runs(finished, control_run, margin)
+    folder = pathlib.Path(out) if out else output_folder(finished[0].folder, "comparison") / "comparison"
+    show(compared, folder, console, [("runs: test accuracy", *runs_table(compared.table))])
     return compared

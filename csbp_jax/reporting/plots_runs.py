@@ -1,5 +1,6 @@
 """Plot of runs: a point for each seed of an arm, pairs joined, with means and intervals."""
 
+import functools
 import io
 import pathlib
 from collections.abc import Mapping
@@ -53,18 +54,21 @@ def draw(panels: Mapping[str, pd.DataFrame], label: str) -> "Figure":
         axes.set(title=fonts.printable(title))
     for row in all_axes:
         row[0].set(ylabel=label)
-
-    def png() -> bytes:
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=110)
-        return content.getvalue()
-
-    figure._repr_png_ = png  # type: ignore[attr-defined]  # what notebooks show, without pyplot
+    figure._repr_png_ = functools.partial(png, figure)  # type: ignore[attr-defined]  # for notebooks, without pyplot
     return figure
 
 
-def save(figure: "Figure", file: pathlib.Path) -> None:
-    """Save a figure; beside a PNG also as PDF."""
+@fonts.with_fallbacks()
+def png(figure: "Figure") -> bytes:
+    """Return a figure as PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
+
+
+@fonts.with_fallbacks()
+def save(figure: "Figure", file: pathlib.Path, caption: str) -> None:
+    """Save a figure with its caption; beside a PNG also as PDF."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for path in dict.fromkeys((file, file.with_suffix(".pdf") if file.suffix == ".png" else file)):
-        plots.save(figure, path, dpi=150)
+        plots.save(figure, path, dpi=150, caption=caption)

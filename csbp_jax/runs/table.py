@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, one_line
 from csbp_jax.reporting import plots_runs
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
+from csbp_jax.runs.published import WeightsOf
 from csbp_jax.runs.run import Run, differing_fields, read_finished
 from csbp_jax.runs.shown import Shown
+from csbp_jax.runtime import files, seals
 
 if TYPE_CHECKING:
     from csbp_jax.reporting.plots_runs import Figure
 
 COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
 """First columns of every table."""
+
+TABLE = "runs.csv"
+"""File of the table of a finished experiment, in its folder."""
 
 TERM = "chaos."
 """What the names of a chaos term's fields start with."""
@@ -46,16 +51,20 @@ class RunTable(Shown):
 
     @classmethod
     def read(cls, runs: str | pathlib.Path | Sequence[str | pathlib.Path]) -> "RunTable":
-        """Read folders of finished runs, of any configs.
+        """Read folders of finished runs, of any configs, or the folder of a finished experiment.
 
-        Runs of different data are cases. Arms are named by the fields in which runs of a case differ, but for the seed.
+        Runs of different data are cases. Arms are named by the fields in which runs of a case differ, but for the seed;
+        single runs that differ in several fields are named by their folders.
 
         Args:
           runs: folders, or patterns of them, such as ``"runs/*"``, of whose matches those with a config are read.
 
         Raises:
-          ConfigError: there is no run, one is not finished, or two differ in nothing that can change a result.
+          ConfigError: there is no run, one is not finished, or two differ in nothing that can change a result; or the
+            table of an experiment cannot be read.
         """
+        if isinstance(runs, str | pathlib.Path) and (pathlib.Path(runs) / TABLE).exists():
+            return _of_experiment(pathlib.Path(runs))
         folders = []
         for path in [runs] if isinstance(runs, str | pathlib.Path) else runs:
             matches = sorted(match for match in glob.glob(str(path)) if pathlib.Path(match, "config.json").exists())
@@ -78,12 +87,16 @@ class RunTable(Shown):
             cases.setdefault(run.content.get("data", ""), []).append(run)
         fields = list(dict.fromkeys(name for case in cases.values() for name in differing_fields(case)))
         fields = [name for name in fields if name != "seed"]
+        # Settings of a single run each that differ in several fields.
+        settings = {(run.content.get("data"), *(run.fields.get(name) for name in fields)) for run in runs}
+        single = len(settings) == len({run.name for run in runs}) == len(runs)
+        by_name = single and len(fields) != 1
         rows = []
         for run in runs:
             of_run = {name: run.fields.get(name) for name in fields}
             data = f"{run.fields['data.name']} {run.content.get('data', '')[:6]}".rstrip()
             case = data if len(cases) > 1 else ""
-            arm = fields_text(of_run) or (run.name if len(runs) == len(cases) else "all")
+            arm = run.name if by_name else fields_text(of_run) or "all"
             names = dict(zip(COLUMNS, (case, arm, 0, 0, "test", run.fields["seed"]), strict=True))
             rows.append(names | of_run | run.measures() | {"run": str(run.folder)})
         frame = pd.DataFrame(rows)
@@ -102,6 +115,12 @@ class RunTable(Shown):
     def arms(self) -> list[str]:
         """Names of the arms, in the order of their first runs."""
         return list(dict.fromkeys(self.frame["arm"]))
+
+    def of_arms(self) -> dict[str, dict[str, Any]]:
+        """Return the fields of each arm's first run."""
+        first = self.frame.drop_duplicates("arm")
+        rows = zip(first["arm"], first[list(self.fields)].to_numpy(object).tolist(), strict=True)
+        return {arm: dict(zip(self.fields, values, strict=True)) for arm, values in rows}
 
     def where(self, **columns: Any) -> "RunTable":
         """Return the runs whose columns have these values: ``table.where(case="digits", **{"chaos.z0": 3.0})``."""
@@ -194,20 +213,26 @@ class RunTable(Shown):
         Raises:
           ValueError: no such arm, measure or test, no pairs, or several runs of an arm for one case, draw and seed.
         """
+        arms = [arm] if isinstance(arm, str) else list(arm)
+        rest = [name for name in self.arms if name not in arms] if others is None else others
+        rest = [rest] if isinstance(rest, str) else list(rest)
+        pairs = [(first, second) for first in arms for second in rest if first != second]
+        options: dict[str, Any] = {"margin": margin, "confidence": confidence, "overlap": overlap}
+        return self.contrast_pairs(pairs, measure=measure, over=over, test=test, **options)
+
+    def contrast_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, measure: str | None = None, over: Over | None = None, **options: Any
+    ) -> Contrast:
+        """Compare the first arm of each pair with its second; options and errors are those of :meth:`contrast`."""
         runs = self._finite()
         runs = runs[runs["role"] == "test"]
         measure = measure or self.measures[0]
         if measure not in self.measures:
             raise ValueError(f"measure: {measure!r} is none of {', '.join(self.measures)}")
-        arms = [arm] if isinstance(arm, str) else list(arm)
-        rest = [name for name in self.arms if name not in arms] if others is None else others
-        rest = [rest] if isinstance(rest, str) else list(rest)
-        if unknown := {*arms, *rest} - set(runs["arm"]):
+        if unknown := {arm for pair in pairs for arm in pair} - set(runs["arm"]):
             raise ValueError(f"arm: {sorted(unknown)[0]!r} has no run of role test; arms are {', '.join(self.arms)}")
-        pairs = [(first, second) for first in arms for second in rest if first != second]
         over = over or ("draw" if runs["draw"].nunique() > 1 else "seed")
-        options: dict[str, Any] = {"margin": margin, "confidence": confidence, "overlap": overlap}
-        return contrast(runs, pairs, measure, over=over, test=test, **options)
+        return contrast(runs, pairs, measure, over=over, **options)
 
     def plot(self, measure: str | None = None, *, file: str | pathlib.Path | None = None) -> "Figure":
         """Draw a measure of each run of role "test": a point a seed, pairs joined, with means and 95 % intervals.
@@ -225,8 +250,30 @@ class RunTable(Shown):
             panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
         figure = plots_runs.draw(panels, measure.replace("_", " ") + " (%)" * (scale > 1))
         if file is not None:
-            plots_runs.save(figure, pathlib.Path(file))
+            plots_runs.save(figure, pathlib.Path(file), self.caption(measure))
         return figure
+
+    def caption(self, measure: str | None = None) -> str:
+        """Return the caption of :meth:`plot`."""
+        name, count = (measure or self.measures[0]).replace("_", " "), int((self.frame["role"] == "test").sum())
+        return f"{name.capitalize()} of {count} runs, a point for each, pairs joined; means with 95 % intervals."
+
+    def weights(self, row: "Mapping[Any, Any] | pd.Series[Any]", weights_of: WeightsOf = "last") -> dict[str, Any]:
+        """Return the variables of a run, ``{"params": ..., "batch_stats": ...}`` (:func:`csbp_jax.load`).
+
+        Args:
+          row: of :attr:`frame`, such as ``table.frame.iloc[0]``.
+          weights_of: of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+
+        Raises:
+          ValueError: the runs are an experiment's, which keeps no weights.
+          ConfigError: they cannot be read.
+        """
+        if "run" not in self.frame:
+            raise ValueError("an experiment keeps no weights; train the setting of this row: csbp_jax.train")
+        from csbp_jax.runs import restore
+
+        return restore.restore(row["run"], weights_of).variables
 
     def to_csv(self, file: str | pathlib.Path | None = None) -> str | None:
         """Write a row for each run to a file, or return it as text."""
@@ -252,8 +299,8 @@ class RunTable(Shown):
         columns = [name for name in COLUMNS[:-1] if name == "arm" or settings[name].nunique() > 1]
         cells = settings[columns].astype(str)
         for field in self.fields:
-            # Arms of runs that were read are named by their fields.
-            if not all(f"{field} " in arm for arm in self.arms):
+            # Runs that were read are named by their fields.
+            if "run" not in self.frame:
                 cells[field] = settings[field].map(option_text)
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
@@ -263,6 +310,25 @@ class RunTable(Shown):
         if settings["diverged"].any():
             cells["diverged"] = settings["diverged"].astype(str)
         return cells
+
+
+def _of_experiment(folder: pathlib.Path) -> RunTable:
+    """Read the table of an experiment; its measures are those of its blocks of results."""
+    file = folder / TABLE
+    files.check_regular(file, files.MAX_BYTES)
+    try:
+        frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
+        frame["case"] = frame["case"].fillna("")
+        block = seals.parse(next((folder / "blocks").glob("*.json")).read_bytes())
+        names = [name for name in frame.columns if name not in COLUMNS]
+        measures = tuple(name for name in names if name in block["measures"])
+        frame[list(COLUMNS)], frame[list(measures)].astype(float)  # what all that follows reads
+    except (LookupError, TypeError, ValueError, StopIteration) as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({type(error).__name__}: {one_line(error)}); repeat the command of the "
+            "experiment, which writes it again"
+        ) from None
+    return RunTable(frame, tuple(name for name in names if name not in measures), measures, folder)
 
 
 def plain_controls(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:

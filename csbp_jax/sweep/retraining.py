@@ -33,7 +33,7 @@ def best(
     to the best setting but for ``chaos.z0``. It trains on the same seeds; there is no control if the best setting
     itself has no chaos term. The new runs form a sweep in ``FOLDER/best-seeds-FIRST-LAST-with-control``
     (``FOLDER/best-seeds-FIRST-LAST`` without control). ``trust`` and ``own`` are as
-    in :func:`csbp_jax.evaluation.restore.load`, ``margin`` as in :class:`Comparison`, ``chunk`` and ``data_parallel``
+    in :func:`csbp_jax.runs.restore.load`, ``margin`` as in :class:`Comparison`, ``chunk`` and ``data_parallel``
     as in :func:`csbp_jax.sweep.run`, whatever the sweep had. Fewer than 10 seeds are allowed, but give a wide interval.
 
     Raises:

@@ -11,7 +11,7 @@ EDITABLE = {
     *("epochs", "patience", "eval_batch_size", "log_every", "checkpoint_every", "layout"),
     *("deterministic", "loss_limit", "data.dir", "data.workers", "data.threads"),
 }
-"""Fields of a config that may be edited in the ``config.json`` of a run that has checkpoints."""
+"""Fields of a config that may change when a run goes on."""
 
 SCHEMA = 1
 """Of ``config.json``, the names and meanings of its fields; raised where these change."""
@@ -69,23 +69,28 @@ def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
     return content
 
 
-def read_run(folder: pathlib.Path, of_sweep: str) -> dict[str, Any]:
+def is_run(folder: str) -> bool:
+    """Return whether a word names the folder of a run or a sweep."""
+    return pathlib.Path(folder, "config.json").is_file()
+
+
+def read_run(folder: pathlib.Path, of_experiment: str) -> dict[str, Any]:
     """Read the ``config.json`` of a single run, for a command that only reads it.
 
     Args:
       folder: of the run.
-      of_sweep: what follows "is a sweep, " in the refusal of one.
+      of_experiment: what follows "is an experiment, " in the refusal of one.
 
     Raises:
-      ConfigError: it is not a run's directory, it is a sweep, or as :func:`read_config`.
+      ConfigError: it is not a run's directory, it is an experiment, or as :func:`read_config`.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such directory; name that of a run, such as runs/NAME")
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: this is not a run's directory, it has no config.json; name one such as runs/NAME")
     content = read_config(folder, REPAIR)
-    if "grid" in content["config"]:
-        raise ConfigError(f"{folder}: is a sweep, {of_sweep}")
+    if "grid" in content["config"] or (folder / "blocks").is_dir():
+        raise ConfigError(f"{folder}: is an experiment, {of_experiment}")
     return content
 
 

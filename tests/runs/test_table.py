@@ -3,10 +3,12 @@
 import itertools
 import json
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
+import csbp_jax
 from csbp_jax.config import ConfigError
 from csbp_jax.reporting.statistics import paired, student, student_of_shares
 from csbp_jax.runs import RunTable
@@ -70,7 +72,7 @@ def test_runs_without_a_partner_and_those_that_diverged_make_no_pair():
     rows += [row("CSBP", 9, 0.1), row("plain", 8, 0.1), row("plain", 7, np.nan)]
     result = table(rows).contrast("CSBP", "plain")
     assert result["plain"]["difference"] == pytest.approx(DIFFERENCES["plain"][1:].mean())
-    assert result["plain"]["left_out"] == 5 and "3 seeds (5 runs left out" in repr(result)
+    assert result["plain"]["left_out"] == 5 and "3 seeds (left out as diverged or without a partner: 5)" in repr(result)
     single = table(rows).where(seed=1).contrast("CSBP", "plain")
     assert repr(single).endswith("CSBP - plain: +3.00 points, not decided, 1 seed")
     equal = table([row(arm, seed, 0.5 + (arm == "a") / 100) for arm in "ab" for seed in range(6)])
@@ -255,6 +257,15 @@ def test_runs_of_other_data_are_another_case(trained, tmp_path):
     assert read.frame["case"][2].startswith("digits ") and read.arms == ["chaos.z0 0.5", "chaos.z0 0.0"]
     assert list(read.contrast("chaos.z0 0.5").frame["case"]) == ["digits change"]
     assert RunTable.read([*copies[:1], other]).arms == ["0.5", "other"]
+
+
+def test_the_weights_of_a_row_are_those_of_its_run(trained):
+    read = RunTable.read([trained])
+    _, variables, _ = csbp_jax.load(trained, "chosen")
+    weights = read.weights(read.frame.iloc[0], "chosen")
+    jax.tree.map(np.testing.assert_array_equal, weights, variables)
+    with pytest.raises(ValueError, match="keeps no weights"):
+        THREE.weights(THREE.frame.iloc[0])
 
 
 def test_runs_that_make_no_table(trained, tmp_path):

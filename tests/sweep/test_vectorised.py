@@ -1,6 +1,7 @@
 """Runs trained together: each member equals the run alone, and members do not touch each other."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from typing import Any, cast
@@ -170,11 +171,11 @@ def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):
 
 
 def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
+    monkeypatch.setattr(vectorised, "compile_run", functools.partial(compiled.compile_run, platform="tpu"))
     config, splits = prepared(CONV)
     members = grid.members(config, {"seed": range(8)})
     runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh())
     keys, hparams = jnp.stack([jax.random.key(c.seed) for c in members]), runs.hparams(members)
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     states = jax.eval_shape(runs.init, keys, hparams)
     batch = next(data.train_batches(splits["train"], config.batch_size, seed=0))
     stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)

@@ -12,8 +12,8 @@ import pytest
 import csbp_jax
 from csbp_jax import configs, data, learner, sweep, weights
 from csbp_jax.config import ConfigError, Optimizer, replaced
-from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import compiled, run_json
 from csbp_jax.training.checkpoint import location
@@ -140,5 +140,6 @@ def test_killed_and_resumed_it_stops_at_the_same_epoch(finished, tmp_path):
 ])  # fmt: skip
 def test_patience_counts_the_epochs_since_the_best(patience, ended, chosen, over):
     numbers = {"epoch": np.asarray(chosen)}
-    session = Session(None, numbers, {"epochs": np.asarray(ended)})
+    state: Any = None
+    session = Session(state, numbers, {"epochs": np.asarray(ended)})
     assert session.is_over(SMALL.replace(patience=patience, epochs=10)) == over

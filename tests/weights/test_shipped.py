@@ -12,8 +12,9 @@ import csbp_jax
 from csbp_jax import configs
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, to_json
-from csbp_jax.evaluation import compare, evaluate, restore
+from csbp_jax.evaluation import evaluate
 from csbp_jax.export import export
+from csbp_jax.runs import Run, restore
 from csbp_jax.training.plugins import Own
 from csbp_jax.weights import shipped
 
@@ -91,7 +92,7 @@ def test_what_did_not_ship_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"digits: has no own parts, but given are"):
         restore.restore("digits", own=Own(loss=lambda logits, y: 0.0))
     with pytest.raises(ConfigError, match=r"^digits: there is no such directory"):
-        compare.read("digits")
+        Run.read("digits")
 
 
 def test_the_commands_take_the_name(tmp_path, monkeypatch, capsys):

@@ -1,23 +1,26 @@
 """The command ``csbp_jax robustness``: measures runs on the same examples, prints, draws and writes what it found."""
 
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from csbp_jax.config import ConfigError, flatten
-from csbp_jax.evaluation import compare, forward, restore
+from csbp_jax.config import ConfigError
+from csbp_jax.evaluation import compare, forward
 from csbp_jax.evaluation.evaluate import data_changed
 from csbp_jax.evaluation.outputs import output_folder
-from csbp_jax.evaluation.restore import RestoredRun
 from csbp_jax.evaluation.robustness import battery, comparison
 from csbp_jax.evaluation.robustness.comparison import Difference, Scores
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure, programs_of
 from csbp_jax.reporting import plots_robustness, terminal
 from csbp_jax.reporting.format import percent
-from csbp_jax.reporting.pairs import difference_text
 from csbp_jax.reporting.terminal import Console, make_console
+from csbp_jax.runs import restore
+from csbp_jax.runs.restore import RestoredRun
+from csbp_jax.runs.run import Run
+from csbp_jax.runs.table import RunTable
 from csbp_jax.runtime import files
 from csbp_jax.training import run_dir
 
@@ -39,7 +42,8 @@ def robustness(
     ``evaluation/RUN`` if that cannot be written).
 
     Args:
-      control, margin: as of :func:`csbp_jax.evaluation.compare.settings`; the control is one of ``runs``.
+      control: one of ``runs``, whose setting is the control (:func:`csbp_jax.evaluation.compare.controls`).
+      margin: largest difference without importance, in percentage points.
 
     Returns:
       The content of the file: ``plan``; ``runs``, each with the numbers of its ``examples`` in the split and of those
@@ -67,36 +71,28 @@ def robustness(
     for run in runs:
         splits, fingerprint = restore.load_data(run, data_dir)
         data_changed(run.folder, run, fingerprint)
-        content = {"data": run_dir.fingerprint_digest(fingerprint)}
-        fields = flatten(run.config) | compare.own_field(run.own.metadata())
-        finished.append(compare.FinishedRun(run.folder, content, fields, {}))
+        digest = run_dir.fingerprint_digest(fingerprint)
+        finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}, None))
         sources.append(splits[plan.split])
-    groups = _named(compare.group(finished, None if control is None else finished[list(runs).index(control)]))
+    table = RunTable.of(finished)
+    pairs = compare.controls(table, None if control is None else finished[list(runs).index(control)])
     measured = _measure(runs, sources, plan, console)
     scores = {str(run.folder): comparison.scores(outcomes) for run, outcomes in zip(runs, measured, strict=True)}
-    differences = comparison.differences(groups, scores, margin) if compare.same_data(finished) else []
-
-    for run, outcomes in zip(runs, measured, strict=True):
-        _print_run(console, run, outcomes, scores[str(run.folder)])
+    same_data = table.frame["case"].nunique() == 1
+    differences = comparison.differences(table.frame, pairs, scores, margin) if same_data else []
     for difference in differences:
         _print_difference(console, difference)
-    if not compare.same_data(finished):
+    for run, outcomes in zip(runs, measured, strict=True):
+        _print_run(console, run, outcomes, scores[str(run.folder)])
+    if not same_data:
         console.print("note: not all runs have the same data; no paired differences are given", soft_wrap=True)
     content = _content(runs, measured, scores, plan) | {"differences": [_difference_json(d) for d in differences]}
     files.write_json(folder / "robustness.json", content)
-    panels = _panels(groups, dict(zip(scores, measured, strict=True)))
+    panels = _panels(table, dict(zip(scores, measured, strict=True)))
     plots_robustness.draw(folder / "figures" / "robustness.png", panels, _title(plan, measured))
     console.print(f"numbers      {folder / 'robustness.json'}", soft_wrap=True)
     console.print(f"figure       {folder / 'figures' / 'robustness.png'}", soft_wrap=True)
     return content
-
-
-def _named(groups: list[compare.Group]) -> list[compare.Group]:
-    """Label settings by their runs' names where each has a single run, as configs may differ in many fields."""
-    names = [run.folder.resolve().name for group in groups for run in group.runs.values()]
-    if len(names) > len(groups) or len(set(names)) < len(names):
-        return groups
-    return [group._replace(label=name) for group, name in zip(groups, names, strict=True)]
 
 
 def _measure(runs: Sequence[RestoredRun], sources: Sequence[Any], plan: Plan, console: Console) -> list[Measured]:
@@ -174,27 +170,20 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _difference_json(difference: Difference) -> dict[str, Any]:
-    pairs = {
-        name: {
-            "pairs": paired.pairs,
-            **paired.difference._asdict(),
-            "signed_rank_p": paired.p,
-            "verdict": paired.verdict,
-        }
-        for name, paired in difference.by_perturbation.items()
-    }
-    return {**difference._asdict(), "by_perturbation": pairs}
+    names = ["pairs", "difference", "low", "high", "p", "equivalence", "verdict"]
+    rows = {name: json.loads(of.frame.iloc[0][names].to_json()) for name, of in difference.by_perturbation.items()}
+    return {**difference._asdict(), "by_perturbation": rows}
 
 
-def _panels(groups: Sequence[compare.Group], measured: dict[str, Measured]) -> list[plots_robustness.Panel]:
+def _panels(table: RunTable, measured: dict[str, Measured]) -> list[plots_robustness.Panel]:
     panels = []
     for name, perturbation in battery.PERTURBATIONS.items():
         lines = {}
-        for group in groups:
-            of_runs = [measured[str(run.folder)] for run in group.runs.values()]
+        for arm, folders in table.frame.groupby("arm", sort=False)["run"]:
+            of_runs = [measured[folder] for folder in folders]
             if all(name in run.outcomes for run in of_runs):
                 rows = [comparison.from_clean(run.outcomes, name) for run in of_runs]
-                lines[group.label] = [comparison.interval(at) for at in zip(*rows, strict=True)]
+                lines[str(arm)] = [comparison.interval(at) for at in zip(*rows, strict=True)]
         if lines:
             ticks = ["clean", *(f"{severity:g}" for severity in perturbation.severities)]
             panels.append(plots_robustness.Panel(name, perturbation.unit, ticks, lines))
@@ -242,10 +231,11 @@ def _masking_lines(scores: Scores) -> list[str]:
 
 
 def _print_difference(console: Console, difference: Difference) -> None:
-    pairs = difference.by_perturbation
-    rows = [[name, difference_text(paired).replace("\n", ", "), str(paired.pairs)] for name, paired in pairs.items()]
+    cells = {name: compared.cells().iloc[0] for name, compared in difference.by_perturbation.items()}
+    columns = {"accuracy (points)": "difference", "p": "p", "verdict": "verdict", "pairs": "pairs"}
+    rows = [[name, *of_name[list(columns)]] for name, of_name in cells.items()]
     title = (
-        f"{difference.label}: difference from {difference.control} in mean accuracy over the severities, paired over "
-        f"{difference.over}, % points [95 % interval]"
+        f"{difference.arm} - {difference.control}: mean accuracy over the severities, paired over {difference.over}, "
+        "points [95 % interval]"
     )
-    terminal.print_table(console, title, ["perturbation", "difference", "pairs"], rows)
+    terminal.print_table(console, title, ["perturbation", *columns.values()], rows)

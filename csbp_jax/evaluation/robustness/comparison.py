@@ -4,29 +4,31 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from csbp_jax.evaluation.compare import Group
+from csbp_jax.evaluation.compare import Pairs
 from csbp_jax.evaluation.robustness import battery
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome
-from csbp_jax.reporting.pairs import PairedDifference, paired_difference
 from csbp_jax.reporting.statistics import Interval, student_of_shares, wilson
+from csbp_jax.runs.contrast import Contrast, contrast
 
 Scores = dict[str, NDArray[np.float64]]
 """``[severities, examples]`` by perturbation: 1 where an example is correct, or the share of draws in which it is."""
 
 
 class Difference(NamedTuple):
-    """Differences of a setting from its control, paired over seeds or over examples, by perturbation.
+    """Differences of an arm from its control, paired over seeds or over examples, by perturbation.
 
-    over: "seeds", or "examples" where the two share fewer than two seeds. The differences are of mean accuracies over
-    the severities; "corruptions" is the mean over all perturbations of inputs, "attacks" the worst of both attacks.
+    over: "seeds", or "examples" where the two share fewer than two seeds. by_perturbation: rows of a
+    :class:`csbp_jax.runs.Contrast` of mean accuracies over the severities, by the signed-rank test; "corruptions" is
+    the mean over all perturbations of inputs, "attacks" the worst of both attacks.
     """
 
-    label: str
+    arm: str
     control: str
     over: str
-    by_perturbation: dict[str, PairedDifference]
+    by_perturbation: dict[str, Contrast]
 
 
 def scores(measured: Measured) -> Scores:
@@ -59,36 +61,34 @@ def summaries(by_severity: Scores) -> dict[str, NDArray[np.float64]]:
     return means
 
 
-def differences(groups: Sequence[Group], by_run: Mapping[str, Scores], margin: float | None) -> list[Difference]:
-    """Compare each setting with its control.
+def differences(
+    runs: pd.DataFrame, pairs: Pairs, by_run: Mapping[str, Scores], margin: float | None
+) -> list[Difference]:
+    """Compare each arm with its control.
 
     Args:
-      groups: settings (:func:`csbp_jax.evaluation.compare.group`).
-      by_run: scores by the run's folder, of the same examples.
+      runs: the frame of a :class:`csbp_jax.runs.RunTable`, with ``run``.
+      pairs: arms, each with its control.
+      by_run: scores by ``run``, of the same examples.
       margin: largest difference without importance, in percentage points, for the verdicts.
     """
     compared = []
-    for group in groups:
-        if group.control is None:
-            continue
-        control = groups[group.control]
-        shared = sorted(set(group.runs) & set(control.runs))
-        seeds = shared if len(shared) > 1 else [(*shared, *group.runs)[0]]
-        of_control = shared if shared else [next(iter(control.runs))]
-        ours = [summaries(by_run[str(group.runs[seed].folder)]) for seed in seeds]
-        others = [summaries(by_run[str(control.runs[seed].folder)]) for seed in of_control]
-        names = [name for name in ours[0] if all(name in means for means in (*ours, *others))]
+    for pair in pairs:
+        of_pair = runs[runs["arm"].isin(pair)]
+        shared = of_pair["seed"][of_pair.duplicated(["case", "seed"])]
+        of_pair = of_pair[of_pair["seed"].isin(shared)] if len(shared) else of_pair
+        of_pair = of_pair if len(shared) > 1 else of_pair.drop_duplicates("arm")
+        means = {run: summaries(by_run[run]) for run in of_pair["run"]}
+        names = [name for name in next(iter(means.values())) if all(name in of for of in means.values())]
         by_perturbation = {}
         for name in names:
+            scored = of_pair.assign(accuracy=of_pair["run"].map({run: of[name] for run, of in means.items()}))
             if len(shared) > 1:
-                pairs = [{n: float(means[name].mean()) for n, means in enumerate(side)} for side in (ours, others)]
+                scored["accuracy"] = scored["accuracy"].map(np.mean)
             else:
-                pairs = [dict(enumerate(side[0][name].tolist())) for side in (ours, others)]
-            paired = paired_difference(pairs[0], pairs[1], margin)
-            if paired is not None:
-                by_perturbation[name] = paired
-        over = "seeds" if len(shared) > 1 else "examples"
-        compared.append(Difference(group.label, control.label, over, by_perturbation))
+                scored = scored.explode("accuracy").assign(seed=lambda rows: rows.groupby("arm").cumcount())
+            by_perturbation[name] = contrast(scored, [pair], "accuracy", test="signed-rank", margin=margin)
+        compared.append(Difference(*pair, "seeds" if len(shared) > 1 else "examples", by_perturbation))
     return compared
 
 

@@ -15,12 +15,11 @@ from csbp_jax import configs, data, models
 from csbp_jax.cli import main
 from csbp_jax.config import Model, replaced
 from csbp_jax.data.source import ArraySource
-from csbp_jax.evaluation import captions, restore
-from csbp_jax.evaluation.compare import FinishedRun, group
 from csbp_jax.evaluation.robustness import battery, command, comparison, events, measure, pgd, pictures, weight_errors
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan
-from csbp_jax.reporting import plots_robustness, terminal
+from csbp_jax.reporting import plots, plots_robustness, terminal
 from csbp_jax.reporting.statistics import student
+from csbp_jax.runs import Run, RunTable, restore
 
 NAMES = ("noise", "lost_spikes", "weight_bits", "pgd", "square")
 EXAMPLES = 14
@@ -87,8 +86,8 @@ def test_the_file_and_the_table_agree(run, result):
     assert content["runs"][0]["perturbations"]["pgd"]["variants"] == list(pgd.SURROGATES)
     assert text.count("/255: PGD ") == len(content["runs"][0]["masking"]) == 3
     assert (run / "figures" / "robustness.png").stat().st_size > 10_000
-    caption = captions.caption(run, "robustness")
-    assert "one run" in caption and f"{EXAMPLES} examples of the test split" in caption
+    caption = plots.caption_of((run / "figures" / "robustness.png").read_bytes())
+    assert caption.startswith(f"Robustness on {EXAMPLES} examples of the test split: accuracy under")
 
 
 def test_outcomes_do_not_depend_on_batches_or_on_the_other_perturbations(run, result, monkeypatch):
@@ -154,26 +153,36 @@ def test_a_white_box_attack_counts_below_the_black_box_one_or_where_it_fools_all
 
 
 def runs_of(scores, tmp_path):
-    """Finished runs ``{(z0, seed): scores}`` without files."""
-    return [FinishedRun(tmp_path / f"{z0}-{seed}", {}, {"seed": seed, "chaos.z0": (z0,)}, {}) for z0, seed in scores]
+    """A table of runs ``{(z0, seed): scores}`` without files."""
+    data = {"name": "digits"}
+    contents = [{"config": {"seed": seed, "chaos": {"z0": [z0]}, "data": data}} for z0, seed in scores]
+    return RunTable.of([Run(tmp_path / str(number), content, None) for number, content in enumerate(contents)])
 
 
 def test_settings_are_compared_over_seeds_or_over_examples(tmp_path):
     rng = np.random.default_rng(0)
     scores = {(z0, seed): rng.integers(0, 2, (3, 40)).astype(float) for z0 in (0.0, 5.0) for seed in range(4)}
-    runs = runs_of(scores, tmp_path)
-    by_run = {str(r.folder): {"noise": s, "blur": s / 2} for r, s in zip(runs, scores.values(), strict=True)}
-    (difference,) = comparison.differences(group(runs), by_run, margin=100)
-    assert difference[:3] == ("chaos.z0 5.0", "chaos.z0 0.0", "seeds")
+    table = runs_of(scores, tmp_path)
+    by_run = {run: {"noise": s, "blur": s / 2} for run, s in zip(table.frame["run"], scores.values(), strict=True)}
+    pair = ("chaos.z0 5.0", "chaos.z0 0.0")
+
+    def ends(difference, name):
+        return tuple(difference.by_perturbation[name].frame.iloc[0][["difference", "low", "high"]] / 100)
+
+    (difference,) = comparison.differences(table.frame, [pair], by_run, margin=100)
+    assert difference[:3] == (*pair, "seeds")
     by_seed = [scores[5.0, seed].mean() - scores[0.0, seed].mean() for seed in range(4)]
-    assert difference.by_perturbation["noise"].difference == pytest.approx(student(by_seed))
-    assert difference.by_perturbation["noise"].verdict == "equal within 100"
-    assert difference.by_perturbation["corruptions"].difference.mean == pytest.approx(np.mean(by_seed) * 0.75)
-    pair = [runs[0], runs[4]]
-    (difference,) = comparison.differences(group(pair), by_run, None)
-    by_example = (scores[5.0, 0] - scores[0.0, 0]).mean(0)
-    assert difference.over == "examples" and difference.by_perturbation["noise"].pairs == 40
-    assert difference.by_perturbation["noise"].difference == pytest.approx(student(by_example.tolist()))
+    assert ends(difference, "noise") == pytest.approx(student(by_seed))
+    assert "equal within 100" in repr(difference.by_perturbation["noise"])
+    assert ends(difference, "corruptions")[0] == pytest.approx(np.mean(by_seed) * 0.75)
+    # Of seed 2 alone, which both have, and without a seed that both have.
+    # The numbers of the rows of z0 0 and 5: seed 2 alone is in both, and no seed is.
+    for rows, first, second in (([1, 2, 6, 7], 2, 2), ([0, 1, 6, 7], 2, 0)):
+        (difference,) = comparison.differences(table.frame.iloc[rows], [pair], by_run, None)
+        by_example = (scores[5.0, first] - scores[0.0, second]).mean(0)
+        assert difference.over == "examples"
+        assert difference.by_perturbation["noise"].frame["pairs"].tolist() == [40]
+        assert ends(difference, "noise") == pytest.approx(student(by_example))
 
 
 def test_two_runs_share_examples_programs_and_a_table(run, tmp_path, monkeypatch):
@@ -192,9 +201,10 @@ def test_two_runs_share_examples_programs_and_a_table(run, tmp_path, monkeypatch
     assert len({id(program) for program in built}) == 2  # the second is not used: nothing of it was compiled
     assert "predict" in vars(built[0]) and "predict" not in vars(built[1])
     (difference,) = content["differences"]
-    assert (difference["label"], difference["control"], difference["over"]) == ("run", "other", "examples")
+    arms = tuple(f"chaos.z0 {config.chaos.z0[0]}" for config in (restored.config, plain))
+    assert (difference["arm"], difference["control"], difference["over"]) == (*arms, "examples")
     # The same weights: no difference, which lies within the margin.
-    assert difference["by_perturbation"]["weight_bits"]["mean"] == 0 and "equal within 1" in text
+    assert difference["by_perturbation"]["weight_bits"]["difference"] == 0 and "equal within 1 point" in text
     assert (tmp_path / "out" / "robustness.json").exists()
 
 

@@ -18,8 +18,9 @@ from PIL import Image
 import csbp_jax
 from csbp_jax import configs, data
 from csbp_jax.config import ConfigError, replaced
-from csbp_jax.evaluation import compare, html_report, predict, restore
+from csbp_jax.evaluation import html_report, predict
 from csbp_jax.export import export
+from csbp_jax.runs import Run, restore
 from csbp_jax.training import run_json
 from csbp_jax.weights import nir_file
 
@@ -74,7 +75,7 @@ def test_errors_are_one_line(trained, tmp_path):
     write()
     refused("other: has no checkpoint yet; train on")
     write(grid={"seed": [0, 1]})
-    refused("other: is a sweep, whose members save no weights")
+    refused("other: is an experiment, whose runs save no weights")
     write(surprise=1)
     refused("config.json: from another version of csbp_jax .no field 'surprise'.; use the version")
     write(epochs=0)
@@ -212,6 +213,6 @@ def test_data_that_are_elsewhere_are_answered_with_remedies(trained):
 def test_a_damaged_config_is_not_answered_with_an_option_of_training(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     (run / "config.json").write_text('{"conf')
-    for read in (csbp_jax.load, compare.read, lambda run: html_report.write([run])):
+    for read in (csbp_jax.load, Run.read, lambda run: html_report.write([run])):
         with pytest.raises(ConfigError, match=r"config.json: cannot be read; restore it from a copy, or train again$"):
             read(run)
