@@ -1,6 +1,5 @@
-"""Captions of the figures of a run or sweep: what is drawn, and from how many examples, epochs or seeds."""
+"""Captions of the figures of runs: what is drawn, and from how many examples, epochs or seeds."""
 
-import csv
 import pathlib
 from typing import Any
 
@@ -18,10 +17,10 @@ _SYNOPS = (
 
 
 def caption(folder: pathlib.Path, figure: str) -> str:
-    """Return the caption of a figure of a run or sweep.
+    """Return the caption of a figure of a run.
 
     Args:
-      folder: the directory of the run or sweep.
+      folder: the directory of the run.
       figure: its path below ``folder/figures``, without its ending. A figure that is not drawn by this package, or
         whose numbers are missing or damaged, keeps this path as its caption.
     """
@@ -32,8 +31,6 @@ def caption(folder: pathlib.Path, figure: str) -> str:
             return _inspection(figure.removeprefix("inspect/"), files.read_json(folder / "inspect.json"))
         if figure == "robustness":
             return _robustness(files.read_json(folder / "robustness.json"))
-        if figure == "accuracy":
-            return _sweep(folder / "settings.csv")
         return _training(figure, folder)
     except (ConfigError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
         return figure
@@ -96,16 +93,3 @@ def _robustness(result: dict[str, Any]) -> str:
         f"{plan['split']} split, from clean to the most severe. Bars are 95 % intervals, over the seeds of a setting, "
         "or else over examples."
     )
-
-
-def _sweep(settings: pathlib.Path) -> str:
-    files.check_regular(settings, files.MAX_SMALL_BYTES)
-    with open(settings, newline="") as file:
-        rows = list(csv.DictReader(file))
-    seeds = sorted({int(row["members"]) - int(row["diverged"]) for row in rows})
-    count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    below = " Below: its difference from its control, paired over seeds." * any(
-        row.get("last_test_accuracy_difference_mean") for row in rows
-    )
-    grey = " Grey: the margin." * any(row.get("last_test_accuracy_verdict") for row in rows)
-    return f"Test accuracy of each setting: mean over {count} seeds, with its 95 % interval.{below}{grey}"

@@ -1,7 +1,7 @@
 """Comparison of finished runs: accuracies of their settings, and differences from a control, paired over seeds."""
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -164,19 +164,39 @@ def compare(
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
     table = RunTable.of(finished)
     compared = comparison(table, controls(table, control_run), margin)
-    for of in compared.contrasts:
-        for line in of.lines():
-            console.print(f"{EPOCHS[of.measure]}: {escaped(line)}", soft_wrap=True)
-    for line in [*versions_that_differ(finished), *compared.notes]:
-        console.print(f"note: {escaped(line)}", soft_wrap=True)
-    terminal.print_table(console, SETTINGS, *settings_table(table))
-    # What differs is one column of text, which folds: there may be more fields than a terminal has room for.
-    terminal.print_table(console, "runs: test accuracy", *runs_table(table), last_text_columns=1)
     folder = pathlib.Path(out) if out else output_folder(finished[0].folder, "comparison") / "comparison"
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "runs.csv")
+    show(compared, folder, console, versions_that_differ(finished), {"runs: test accuracy": runs_table(table)})
+    return compared
+
+
+def show(
+    compared: Comparison,
+    folder: pathlib.Path,
+    console: Console,
+    notes: Sequence[str] = (),
+    tables: Mapping[str, tuple[list[str], list[list[str]]]] | None = None,
+) -> None:
+    """Print the differences, then notes, settings, further tables and paths; write the differences and the figure.
+
+    Args:
+      compared: the runs and their differences.
+      folder: where ``runs.csv`` is already.
+      console: where it is printed.
+      notes: further lines.
+      tables: further tables by their titles.
+    """
+    for of in compared.contrasts:
+        for line in of.lines():
+            console.print(f"{EPOCHS.get(of.measure, of.measure)}: {escaped(line)}", soft_wrap=True)
+    for line in [*notes, *compared.notes]:
+        console.print(f"note: {escaped(line)}", soft_wrap=True)
+    terminal.print_table(console, SETTINGS, *settings_table(compared.table))
+    for title, (columns, rows) in (tables or {}).items():
+        # What differs is one column of text, which folds: there may be more fields than a terminal has room for.
+        terminal.print_table(console, title, columns, rows, last_text_columns=1)
     compared.differences().to_csv(folder / "differences.csv", index=False)
-    table.plot(file=folder / "comparison.png")
+    compared.table.plot(file=folder / "comparison.png")
     for label, names in (("numbers", "runs.csv, differences.csv"), ("figure", "comparison.png, comparison.pdf")):
         console.print(f"{label:12} {folder}: {names}", soft_wrap=True)
-    return compared

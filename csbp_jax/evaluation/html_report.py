@@ -1,11 +1,10 @@
-"""HTML report of runs or of a sweep, as one file without network access and scripts, with its figures embedded."""
+"""HTML report of runs or of an experiment: one file without network access and scripts, its figures embedded."""
 
 import base64
-import csv
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -14,15 +13,11 @@ from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import captions, compare
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import plots_runs
-from csbp_jax.reporting.format import fields_text, option_text, value_text
+from csbp_jax.reporting.format import option_text
 from csbp_jax.runs.run import EPOCHS, Run
 from csbp_jax.runs.table import TABLE, RunTable
 from csbp_jax.runtime import files
-from csbp_jax.sweep import tables
-from csbp_jax.sweep.grid import fields as sweep_fields
 from csbp_jax.training import run_json
-
-Parsed = TypeVar("Parsed")
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 """Caption, columns and rows."""
@@ -49,31 +44,24 @@ def write(
     control: str | pathlib.Path | None = None,
     margin: float | None = None,
 ) -> pathlib.Path:
-    """Write the report of finished runs, a sweep or an experiment, completely or not at all, and return its path.
+    """Write the report of finished runs or of an experiment, completely or not at all, and return its path.
 
     Args:
-      runs: folders of runs, or one, compared with each other if there are several; or of a sweep.
+      runs: folders of runs, or one, compared with each other if there are several; or of an experiment.
       out: the file; by default ``report.html`` in the first folder, or in ``evaluation/RUN`` if that cannot be written.
       control: directory of a run, which is compared as well, and whose setting is the control, or an arm of the
         experiment (:func:`csbp_jax.evaluation.compare.controls`).
       margin: largest difference without importance, in percentage points.
 
     Raises:
-      ConfigError: no folder, one is not a finished run or sweep, a sweep is among several, or a control or margin has
-        no two runs to compare.
+      ConfigError: no folder, one is not a finished run or experiment, an experiment is among several, or a control or
+        margin has no two runs to compare.
     """
     paths = files.as_paths(runs)
     if not paths:
         raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP")
     first = paths[0]
-    if len(paths) == 1 and _is_sweep(first):
-        if control is not None or margin is not None:
-            raise ConfigError(
-                f"{first}: is a sweep, which is reported with the control and margin of its own command; leave out "
-                "--control and --margin"
-            )
-        title, sections = f"Sweep {first.resolve().name}", [_sweep_section(first)]
-    elif len(paths) == 1 and (first / TABLE).exists():
+    if len(paths) == 1 and (first / TABLE).exists():
         title, sections = f"Experiment {first.resolve().name}", [_experiment_section(first, control, margin)]
     else:
         finished, control_run = compare.read_with_control(paths, control)
@@ -103,7 +91,7 @@ def _unbroken(cell: Any) -> str:
 
 
 def _figures(folder: pathlib.Path) -> Iterator[tuple[str, str, str]]:
-    """Yield the PNGs in the ``figures`` of a run or sweep, including subfolders: name, caption and content.
+    """Yield the PNGs in the ``figures`` of a run or experiment, including subfolders: name, caption and content.
 
     What is a link out of the folder is left out.
     """
@@ -112,10 +100,6 @@ def _figures(folder: pathlib.Path) -> Iterator[tuple[str, str, str]]:
         if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
             name = file.relative_to(folder / "figures").with_suffix("").as_posix()
             yield name, captions.caption(folder, name), base64.b64encode(files.read_bytes(file)).decode()
-
-
-def _is_sweep(folder: pathlib.Path) -> bool:
-    return (folder / "config.json").exists() and "grid" in run_json.read_config(folder, run_json.REPAIR)["config"]
 
 
 def _run_sections(runs: Sequence[Run], control: Run | None, margin: float | None) -> Iterator[Section]:
@@ -166,71 +150,6 @@ def _accuracies(label: str, epoch: dict[str, Any]) -> list[Any]:
     loss = f"{epoch['test_loss']:.4g}" if "test_loss" in epoch else ""
     accuracies = f"{epoch['test_accuracy']:.2%}", f"{epoch['validation_accuracy']:.2%}"
     return [label, *accuracies, epoch["epoch"], loss, epoch["test_count"]]
-
-
-def _sweep_section(folder: pathlib.Path) -> Section:
-    if not (folder / "members.csv").exists():
-        raise ConfigError(f"{folder}: is not a finished sweep; repeat the command that started it to resume it")
-    content = run_json.read_config(folder, run_json.REPAIR)
-    grid = content["config"].pop("grid")
-    fields = sweep_fields(grid)
-    of_settings = [field for field in fields if field != "seed"]
-    settings = _parsed(folder / "settings.csv", lambda rows: [tables.from_flat(row, of_settings) for row in rows])
-    members = _parsed(folder / "members.csv", lambda rows: _members(rows, fields))
-    columns, cells = tables.accuracy_cells(settings)
-    rows = [[fields_text(s.point) or "all", *row] for s, row in zip(settings, cells, strict=True)]
-    result = [("Settings: mean test accuracy over seeds, % [95 % interval]", ["setting", *columns], rows)]
-    compared = [setting for setting in settings if setting.differences]
-    columns, cells = tables.difference_cells(compared)
-    rows = [[fields_text(s.point), *row, s.control or ""] for s, row in zip(compared, cells, strict=True)]
-    if rows:
-        caption = "Difference from the control, paired over seeds, percentage points [95 % interval]"
-        result.append((caption, ["setting", *columns, "control"], rows))
-    values = [[field, option_text([value_text(value) for value in values])] for field, values in grid.items()]
-    result += [("Grid", ["field", "values"], values), ("Members: accuracies, epochs and losses", *members)]
-    return Section("", [], result, list(_figures(folder)), _details(content, flatten(content["config"])))
-
-
-def _parsed(file: pathlib.Path, parse: Callable[[list[dict[str, str]]], Parsed]) -> Parsed:
-    """Parse the rows of a table of a sweep.
-
-    Raises:
-      ConfigError: it cannot be read, as after another program has saved it in its own form, or is not a regular file.
-    """
-    files.check_regular(file, files.MAX_SMALL_BYTES)
-    try:
-        with open(file, newline="") as opened:
-            rows = list(csv.DictReader(opened))
-        if not rows or any(None in (*row, *row.values()) for row in rows):
-            raise ValueError("no rows, or rows of another length")
-        return parse(rows)
-    except (LookupError, TypeError, ValueError, csv.Error) as error:
-        raise ConfigError(
-            f"{file}: cannot be read ({type(error).__name__}: {error}); repeat the command of the sweep, which writes "
-            "it again"
-        ) from None
-
-
-def _members(rows: Sequence[dict[str, str]], fields: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the members: fields, test accuracies, and all other columns of the file."""
-    others = [column for column in rows[0] if column not in ("member", *fields, *tables.SHOWN)]
-    cells = []
-    for row in rows:
-        accuracies = [f"{float(row[name]):.2%}" if row[name] else "diverged" for name in tables.SHOWN]
-        cells.append(
-            [fields_text({f: row[f] for f in fields}), *accuracies, *(_shown(name, row[name]) for name in others)]
-        )
-    return ["member", *(column.replace("_", " ") for column in [*tables.SHOWN, *others])], cells
-
-
-def _shown(column: str, cell: str) -> str:
-    """Write an accuracy in %, and other numbers with five digits; return integers and other text unchanged."""
-    try:
-        if column.endswith("accuracy"):
-            return f"{float(cell):.2%}"
-        return cell if cell.lstrip("-").isdecimal() else f"{float(cell):.5g}"
-    except ValueError:
-        return cell
 
 
 def _details(content: dict[str, Any], fields: dict[str, Any]) -> list[Table]:

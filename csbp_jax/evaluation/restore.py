@@ -117,7 +117,7 @@ def restore(
     if weights_of not in get_args(WeightsOf):
         raise ConfigError(f"weights_of: {weights_of!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
     folder, output_folder = _locate(run)
-    content = run_json.read_run(folder, "whose members save no weights; train the setting (csbp_jax train)")
+    content = run_json.read_run(folder, "whose runs save no weights; train the setting (csbp_jax train)")
     config = run_json.parse_config(folder / "config.json", content["config"])
     is_published = published.is_published(folder)
     if is_published:

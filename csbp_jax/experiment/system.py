@@ -104,6 +104,10 @@ class Training:
         """Return the epochs of a run."""
         return int(fields.get("epochs", self.config.epochs))
 
+    def most_spikes(self, fields: Fields) -> int:
+        """Return how many spikes a neuron can have in a time step."""
+        return self._config(fields).model.neuron.most_spikes
+
     def group(self, fields: Fields) -> Group:
         """Return the compile group of canonical fields."""
         return Group(of_fields.compile_group(self._config(fields), self.own), tuple(_options(fields).items()))
@@ -134,14 +138,15 @@ class Training:
     def size(self, group: Group, chunk: int | None, largest: int) -> int:
         """Return how many members of a group train at once: a multiple of the devices that hold different ones.
 
-        More than ``largest``, the most that there are at once, would only be copies.
+        As few as need no more chunks for ``largest``, the most that there are: others would only be copies.
         """
         axis = jax.device_count() // self.data_parallel
         if jax.default_backend() != "cpu":
             default = CHUNK * axis
         else:
             default = max(CHUNK_OF_CPU, axis) if scans(group.config, self.own) else axis
-        return -(-min(chunk or default, largest) // axis) * axis
+        chunks = -(-largest // (chunk or default))
+        return -(-largest // (chunks * axis)) * axis
 
     def how(self, group: Group) -> dict[str, Any]:
         """Return what runs that are stored depend on beside their fields and the versions of packages."""
@@ -244,6 +249,10 @@ class Adapted:
         """Return the work of a run in units of a run."""
         return 1
 
+    def most_spikes(self, fields: Fields) -> int:
+        """Return how many spikes a neuron can have in a time step, should curves be named as firing rates."""
+        return 1
+
     def group(self, fields: Fields) -> Hashable:
         """Return the compile group of fields."""
         return self.base.group(fields)
@@ -257,7 +266,7 @@ class Adapted:
 
     def size(self, group: Hashable, chunk: int | None, largest: int) -> int:
         """Return how many members train at once."""
-        return min(chunk or CHUNK_OF_SYSTEM, largest)
+        return -(-largest // -(-largest // (chunk or CHUNK_OF_SYSTEM)))
 
     def how(self, group: Hashable) -> dict[str, Any]:
         """Return what stored runs depend on."""

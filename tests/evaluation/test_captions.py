@@ -49,25 +49,6 @@ def test_captions_of_an_inspection_have_the_number_of_examples(tmp_path):
         assert "the first example of the train split" in captions.caption(tmp_path, f"inspect/{name}")
 
 
-@pytest.mark.parametrize(
-    ("columns", "rows", "count", "paired"),
-    [
-        ("members,diverged", ["4,0", "4,1"], "3 to 4 seeds", False),
-        ("members,diverged,last_test_accuracy_difference_mean", ["4,0,", "4,0,0.1"], "over 4 seeds", True),
-        (
-            "members,diverged,last_test_accuracy_difference_mean,last_test_accuracy_verdict",
-            ["4,0,,", "4,0,0.1,better"],
-            "over 4 seeds",
-            True,
-        ),
-    ],
-)
-def test_the_caption_of_a_sweep_has_the_number_of_seeds(columns, rows, count, paired, tmp_path):
-    (tmp_path / "settings.csv").write_text("\n".join([columns, *rows]))
-    text = captions.caption(tmp_path, "accuracy")
-    assert count in text and ("control" in text) == paired and ("Grey: the margin" in text) == ("verdict" in columns)
-
-
 @pytest.mark.parametrize("figure", ["mine", "training", "evaluation-test-last", "inspect/raster", "accuracy"])
 def test_a_figure_without_its_numbers_keeps_its_name(figure, tmp_path):
     (tmp_path / "inspect.json").write_text("{}")

@@ -1,10 +1,8 @@
 """The HTML report: self-contained, its text escaped, and in a real browser no wider than a phone."""
 
 import csv
-import dataclasses
 import html
 import html.parser
-import io
 import json
 import pathlib
 import re
@@ -14,10 +12,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from csbp_jax import configs, sweep
 from csbp_jax.cli import main
 from csbp_jax.evaluation import html_report
-from csbp_jax.reporting import terminal
 from csbp_jax.training import run_json
 from tests.support.run_copies import edited
 
@@ -34,61 +30,33 @@ def runs(trained, tmp_path_factory):
     ]
 
 
-GRID = {"chaos.z0": [[0.0], [3.0]], "seed": [0, 1]}
-ACCURACIES = [f"{epoch}_{split}_accuracy" for epoch in ("chosen", "last") for split in ("test", "validation")]
-MEMBERS = ["member", "chaos.z0", "seed", "diverged", *ACCURACIES, "last_epoch", "last_test_loss"]
-ENDS = ("mean", "low", "high")
-SETTINGS = ["chaos.z0", "members", "diverged", *(f"{name}_{end}" for name in ACCURACIES for end in ENDS)]
-DIFFERENCES = [
-    f"{epoch}_test_accuracy_{end}"
-    for epoch in ("chosen", "last")
-    for end in (*(f"difference_{end}" for end in ENDS), "pairs", "signed_rank_p")
-]
-
-
 def write_csv(file, columns, rows):
     with open(file, "w", newline="") as opened:
         csv.writer(opened).writerows([columns, *rows])
 
 
 @pytest.fixture(scope="module")
-def swept(trained, tmp_path_factory):
-    """The files of a sweep, with invented accuracies; a slow test runs a real one."""
-    folder = tmp_path_factory.mktemp("sweeps") / "swept"
-    shutil.copytree(trained / "figures", folder / "figures")
-    content = run_json.read_config(trained)
-    content["config"]["grid"] = GRID
-    (folder / "config.json").write_text(json.dumps(content))
+def experiment(trained, tmp_path_factory):
+    """The files of an experiment, with invented accuracies."""
+    folder = tmp_path_factory.mktemp("experiments") / "ablation"
+    (folder / "blocks").mkdir(parents=True)
+    shutil.copy(trained / "config.json", folder)
+    (folder / "blocks" / "1.json").write_text(json.dumps({"measures": {"last_test_accuracy": [], "diverged": []}}))
     random = np.random.default_rng(0)
-    members = [[i, 3.0 * (i // 2), i % 2, False, *random.random(len(ACCURACIES)), 1, random.random()] for i in range(4)]
-    write_csv(folder / "members.csv", MEMBERS, members)
-    rows = [[z0, 2, 0, *random.random(len(SETTINGS) - 3)] for z0 in (0.0, 3.0)]
-    compared = ["chaos.z0 0.0", *[0.01, -0.02, 0.04, 2, 0.5] * 2]
-    columns = [*SETTINGS, "control", *DIFFERENCES]
-    write_csv(folder / "settings.csv", columns, [rows[0] + [""] * len(compared), rows[1] + compared])
+    head = ["case", "arm", "draw", "try", "role", "seed", "chaos.z0", "last_test_accuracy", "diverged"]
+    arms = ("CSBP", 3.0), ("plain", 0.0), ("drift", 3.0)
+    write_csv(
+        folder / "runs.csv",
+        head,
+        [["", arm, 0, 0, "test", seed, z0, random.random(), False] for arm, z0 in arms for seed in range(4)],
+    )
     return folder
 
 
-@pytest.mark.slow
-def test_page_of_a_real_sweep(tmp_path):
-    config = configs.load("digits")
-    model = dataclasses.replace(config.model, name="dense", features=(8,), time_steps=2)
-    chaos = dataclasses.replace(config.chaos, taps=("fc1.membrane",))
-    config = dataclasses.replace(config, model=model, chaos=chaos, epochs=1, batch_size=128)
-    console = terminal.Console(file=io.StringIO())
-    sweep.run(config, {"chaos.z0": [(0.0,), (3.0,)], "seed": [0, 1]}, name="swept", root=tmp_path, console=console)
-    text = html_report.write([tmp_path / "swept"]).read_text()
-    check_self_contained(text)
-    check_sweep(text)
-    for file, columns in (("members.csv", MEMBERS), ("settings.csv", [*SETTINGS, "control", *DIFFERENCES])):
-        with open(tmp_path / "swept" / file, newline="") as opened:
-            assert set(columns) <= set(next(csv.reader(opened)))
-
-
 @pytest.fixture(scope="module")
-def pages(runs, swept, tmp_path_factory):
+def pages(runs, experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    made = {"one": [runs[0]], "four": runs, "sweep": [swept]}
+    made = {"one": [runs[0]], "four": runs, "experiment": [experiment]}
     return {name: html_report.write(folders, folder / f"{name}.html").read_text() for name, folders in made.items()}
 
 
@@ -117,32 +85,11 @@ def check_self_contained(text):
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags.tags
 
 
-def check_sweep(text):
-    for word in ("Grid", "chaos.z0", "last test accuracy", "Members", "grain", "Difference from the control"):
-        assert word in text
-
-
-def test_all_accuracies_of_members_are_in_percent(swept, pages):
-    with open(swept / "members.csv", newline="") as opened:
-        for row in csv.DictReader(opened):
-            for name in ("last_test_accuracy", "last_validation_accuracy", "chosen_validation_accuracy"):
-                assert f"{float(row[name]):.2%}" in pages["sweep"]
-
-
-def test_a_sweep_of_an_older_version_without_differences(swept, tmp_path):
-    folder = shutil.copytree(swept, tmp_path / "old")
-    with open(folder / "settings.csv", newline="") as file:
-        rows = [row[: len(SETTINGS)] for row in csv.reader(file)]
-    write_csv(folder / "settings.csv", rows[0], rows[1:])
-    text = html_report.write([folder]).read_text()
-    assert "Difference" not in text and "Settings: mean test accuracy" in text
-
-
 def test_an_interval_is_not_broken_over_lines(pages):
-    assert "+1.00 [-2.00,\N{NO-BREAK SPACE}+4.00]" in pages["sweep"]
+    assert re.search(r"[+-]\d+\.\d\d \[[+-]\d+\.\d\d,\N{NO-BREAK SPACE}[+-]\d+\.\d\d\]", pages["experiment"])
 
 
-@pytest.mark.parametrize("name", ["one", "four", "sweep"])
+@pytest.mark.parametrize("name", ["one", "four", "experiment"])
 def test_a_page_is_self_contained(pages, name):
     check_self_contained(pages[name])
 
@@ -154,25 +101,6 @@ def test_content_of_the_pages(pages, runs):
     assert len(re.findall("<img ", pages["four"])) == 4 * len(list(runs[0].glob("figures/*.png"))) + 1
     assert "Last test accuracy of 4 runs, a point for each, pairs joined" in text
     assert "Comparison" not in pages["one"]
-    check_sweep(pages["sweep"])
-
-
-@pytest.fixture
-def experiment(trained, tmp_path):
-    """The files of an experiment, with invented accuracies."""
-    folder = tmp_path / "ablation"
-    (folder / "blocks").mkdir(parents=True)
-    shutil.copy(trained / "config.json", folder)
-    (folder / "blocks" / "1.json").write_text(json.dumps({"measures": {"last_test_accuracy": [], "diverged": []}}))
-    random = np.random.default_rng(0)
-    head = ["case", "arm", "draw", "try", "role", "seed", "chaos.z0", "last_test_accuracy", "diverged"]
-    arms = ("CSBP", 3.0), ("plain", 0.0), ("drift", 3.0)
-    write_csv(
-        folder / "runs.csv",
-        head,
-        [["", arm, 0, 0, "test", seed, z0, random.random(), False] for arm, z0 in arms for seed in range(4)],
-    )
-    return folder
 
 
 def test_the_page_of_an_experiment(experiment, tmp_path, capsys):
@@ -185,6 +113,7 @@ def test_the_page_of_an_experiment(experiment, tmp_path, capsys):
     assert "plain - drift" in pathlib.Path(file).read_text()
     assert main.main(["report", str(experiment), "--control", "noise"]) == 2
     assert "--control: noise is no arm of the experiment; its arms are CSBP, plain, drift" in capsys.readouterr().err
+    experiment = shutil.copytree(experiment, tmp_path / "damaged")
     for content in ("", "a,b\n1,2\n", "case,arm,draw,try,role,seed,last_test_accuracy\n,a,0,0,test,0,much\n"):
         (experiment / "runs.csv").write_text(content)
         assert main.main(["report", str(experiment)]) == 2
@@ -228,34 +157,22 @@ def test_text_is_escaped(trained, tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "Run &lt;b&gt;&amp;" in text
 
 
-@pytest.mark.parametrize(("old", "new"), [("", ""), (",", ";"), ("0.", "0x"), ("0.", "0,"), ("s", "\xff")])
-@pytest.mark.parametrize("name", ["members.csv", "settings.csv"])
-def test_a_damaged_table_of_a_sweep_is_one_line(swept, tmp_path, capsys, name, old, new):
-    copy = shutil.copytree(swept, tmp_path / "s")
-    text = (swept / name).read_bytes().decode() if old else ""
-    (copy / name).write_bytes(text.replace(old, new).encode("latin-1"))
-    assert main.main(["report", str(copy)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"csbp_jax: {copy / name}: cannot be read (") and error.count("\n") == 1
-
-
 def test_a_path_that_is_not_utf8_is_escaped(trained, tmp_path):
     run = edited(trained, tmp_path / "r", data__dir="caf\udce9")
     assert r"caf\udce9" in html_report.write([run]).read_text()
 
 
-def test_the_command_and_its_errors(runs, swept, tmp_path, capsys):
-    assert main.main(["report", str(swept)]) == 0
-    assert capsys.readouterr().out == f"{swept / 'report.html'}\n"
-    stopped = shutil.copytree(swept, tmp_path / "stopped")
-    (stopped / "members.csv").unlink()
+def test_the_command_and_its_errors(runs, experiment, tmp_path, capsys):
+    assert main.main(["report", str(experiment)]) == 0
+    assert capsys.readouterr().out == f"{experiment / 'report.html'}\n"
+    stopped = shutil.copytree(experiment, tmp_path / "stopped")
+    (stopped / "runs.csv").unlink()
     for words, message in {
         (): "RUN: missing; write csbp_jax report RUN|SWEEP ...",
         ("nowhere",): "nowhere: there is no such directory",
-        (runs[0], swept): "is a sweep, whose settings are compared in its own tables",
-        (stopped,): "is not a finished sweep; repeat the command that started it to resume it",
+        (runs[0], experiment): "is an experiment, whose settings are compared in its own tables",
+        (stopped,): "is an experiment, and not finished; repeat the command that began it, which goes on",
         (runs[0], "--out", tmp_path / "no" / "a.html"): "No such file or directory",
-        (swept, "--margin", "1"): "is a sweep, which is reported with the control and margin of its own command",
         (runs[0], "--control", runs[0]): "RUN: --control and --margin are for two or more runs",
         (runs[0], "--control", "nowhere"): "nowhere: there is no such directory",
     }.items():
@@ -294,7 +211,7 @@ def browser_layouts(pages, folder, *options):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-@pytest.mark.parametrize("name", ["four", "sweep"])
+@pytest.mark.parametrize("name", ["four", "experiment"])
 def test_layout_in_a_browser(pages, name, tmp_path):
     text = pages[name]
     without_scrolling = text.replace("overflow-x: auto", "")
@@ -304,7 +221,7 @@ def test_layout_in_a_browser(pages, name, tmp_path):
         assert layout["images"] and min(layout["images"]) > 100 and layout["paper"] == "rgb(255, 255, 255)"
     assert max(narrow["tables"]) > 0  # wider than the phone, and it scrolls by itself
     # Before that, without scrolling, names and both accuracies are in sight.
-    assert len(narrow["ends"]) == {"four": 3, "sweep": 3}[name] and min(narrow["names"]) > 60
+    assert len(narrow["ends"]) == {"four": 3, "experiment": 1}[name] and min(narrow["names"]) > 60
     assert max(max(ends) for ends in narrow["ends"]) <= narrow["inner"]
     assert overflowing["scroll"] > overflowing["inner"]
 
