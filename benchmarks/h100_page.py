@@ -55,7 +55,7 @@ In a net XLA fuses the norm into its unrolled neuron, but cannot fuse it into ou
 ## Max pooling
 
 XLA's own gradient is a scatter: it adds in an order that differs from run to run, or with `--deterministic` sorts all
-elements before. Ours (`csbp_jax/models/pooling.py`) does neither. Forward and backward pass:
+elements before. Ours (`csbp_jax/xla/pooling.py`) does neither. Forward and backward pass:
 
 {_pooling(content["pooling"])}
 

@@ -22,15 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import hlo, lowering
+from benchmarks import hlo
 from benchmarks.h100_device import compiled
 from benchmarks.steps import NETS
 from csbp_jax import learner, losses, models, neurons
 from csbp_jax.config import Config
 from csbp_jax.learner import optimizer
 from csbp_jax.models import layers
-from csbp_jax.neurons import lif_scan
 from csbp_jax.runtime.files import write_json
+from csbp_jax.xla import pooling, time_loop
+from csbp_jax.xla.platform import traced_for
 from experiments.gpu_kernel import kernel
 
 STEPS = (4, 16, 32, 100)
@@ -70,8 +71,8 @@ POOLED = {
 @contextlib.contextmanager
 def traced_for_gpu(form: str) -> Iterator[type[neurons.LIF]]:
     """Trace as on a GPU, and yield the form's neuron: XLA's own, in a loop over single time steps, or the kernels."""
-    loop = {"gpu": (4, 1)} if form == "a step a pass" else lif_scan._UNROLLED
-    with lowering.traced_for("gpu"), mock.patch.object(lif_scan, "_UNROLLED", loop):
+    loop = {"gpu": (4, 1)} if form == "a step a pass" else time_loop.UNROLLED
+    with traced_for("gpu"), mock.patch.object(time_loop, "UNROLLED", loop):
         yield kernel.KernelLIF if form == "kernel" else neurons.LIF
 
 
@@ -202,7 +203,6 @@ def all_steps(report: Report) -> dict[str, Any]:
 
 def all_pooling(report: Report) -> dict[str, Any]:
     """``{program: {form: {"default", "deterministic"}}}``, with XLA's own gradient of max pooling and with ours."""
-    from csbp_jax.models import pooling  # which versions that --before compiles may not have
 
     def plain(x, size, stride, pad):
         return nn.max_pool(x, (1, size, size), (1, stride, stride), ((0, 0), (pad, pad), (pad, pad)))

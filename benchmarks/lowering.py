@@ -1,9 +1,6 @@
 """Programs of a config for CPUs, GPUs or TPUs, from shapes alone and without such a device."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import numpy as np
@@ -12,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from csbp_jax.config import Config
 from csbp_jax.data.source import ArraySource
-from csbp_jax.runtime import hardware, sharding
+from csbp_jax.runtime import sharding
 from csbp_jax.training.compiled import CompiledRun, compile_run
 from csbp_jax.training.plugins import Own
 
@@ -28,26 +25,15 @@ class Shapes(NamedTuple):
     batch: dict[str, jax.ShapeDtypeStruct]
 
 
-@contextlib.contextmanager
-def traced_for(platform: str, devices: int = 1) -> Iterator[None]:
-    """Let the package write its programs as on a host with these devices; ``platform`` is cpu, gpu or tpu.
+def shapes(
+    config: Config, frames: tuple[int, ...], dtype: DTypeLike, mesh: Mesh, own: Own = Own(), platform: str | None = None
+) -> Shapes:
+    """Build the run of a resolved config over a mesh; ``frames [T or 1, ...]`` is the shape of a record.
 
-    What JAX has traced before is forgotten, as it may be for other devices.
+    platform: for which it is lowered, if it is not the mesh's: cpu, gpu or tpu.
     """
-    with (
-        mock.patch.object(jax, "default_backend", return_value=platform),
-        mock.patch.object(jax, "device_count", return_value=devices),
-    ):
-        jax.clear_caches()
-        hardware.compiler_options.cache_clear()
-        yield
-    hardware.compiler_options.cache_clear()
-
-
-def shapes(config: Config, frames: tuple[int, ...], dtype: DTypeLike, mesh: Mesh, own: Own = Own()) -> Shapes:
-    """Build the run of a resolved config over a mesh; ``frames [T or 1, ...]`` is the shape of a record."""
     source = ArraySource(np.broadcast_to(np.zeros((), dtype), (32, *frames)), np.zeros(32, np.int32), 2)
-    run = compile_run(config, source, STEPS_PER_EPOCH, own, mesh)
+    run = compile_run(config, source, STEPS_PER_EPOCH, own, mesh, platform)
     init = jax.jit(run.pure_init).trace(jax.random.key(0))
     placed = sharding.shardings(config.layout, init.out_info, mesh)
     state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), init.out_info, placed)

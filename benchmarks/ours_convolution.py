@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.worker import Program, drawn
-from csbp_jax.models import cpu_ops
 from csbp_jax.runtime.hardware import compiler_options
+from csbp_jax.xla import convolution as ours
 
 
 def convolution(x: Sequence[int], kernel: Sequence[int], stride: int, pad: int, default: bool = False) -> Program:
@@ -17,7 +17,7 @@ def convolution(x: Sequence[int], kernel: Sequence[int], stride: int, pad: int, 
     options = None if default else compiler_options()
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        form = jax.lax.conv_general_dilated if default else cpu_ops.convolution
+        form = jax.lax.conv_general_dilated if default else ours.convolution
         pads = [(pad, pad), (pad, pad)]
         return form(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 

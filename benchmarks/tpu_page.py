@@ -127,7 +127,7 @@ def _changes(content: dict[str, Any]) -> str:
 
 The same count of the same steps at commit 77a775f (with libtpu 0.0.42) and since. The changes: convolutions with time
 as a dimension; mean and variance in one pass; a fixed layout of the neuron's input, on each device by itself; of a
-layer only its input and the output of its synapse kept for the reverse pass (models/tpu_ops.py); up to 16 time steps
+layer only its input and the output of its synapse kept for the reverse pass (xla/memory.py); up to 16 time steps
 without a loop, whose gradient is rounded to bfloat16 at each (neurons/lif_scan.py); the gradient of a repeated image
 summed where it is made; over several slices, mean and variance sent together, and a kernel's gradient before that of
 the input.
@@ -137,7 +137,7 @@ the input.
 XLA on TPU partitions an array of a fixed layout only within `shard_map`; otherwise it may gather it on every chip,
 which happened with `--model.remat` and over several slices. Over several slices XLA would put the gradients of the
 weights last, and hold the cotangents of all layers until then. A convolution's reverse pass now computes that of the
-kernel first (models/tpu_ops.py); that of a fully connected layer does not.
+kernel first (xla/convolution.py); that of a fully connected layer does not.
 
 {_growth(programs)}"""
 

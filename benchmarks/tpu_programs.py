@@ -93,22 +93,20 @@ def mesh_of(name: str) -> Mesh:
 
 def lower_step(config: Config, per_chip: int, mesh: Mesh) -> jax.stages.Lowered:
     """Lower the training step of a config as a run on TPUs would."""
-    with lowering.traced_for("tpu", mesh.size):
-        run, _, *arguments = _shapes(config, per_chip, mesh)
-        return run.train_step.lower(*arguments)
+    run, _, *arguments = _shapes(config, per_chip, mesh)
+    return run.train_step.lower(*arguments)
 
 
 def flops(config: Config, per_chip: int) -> float:
     """Count the operations of a step per chip; XLA counts before it optimises, and on this machine's devices only."""
-    with lowering.traced_for("tpu"):
-        run, _, *arguments = _shapes(config, per_chip, sharding.data_parallel(1))
-        return hardware.flops(run.train_step, *arguments)
+    run, _, *arguments = _shapes(config, per_chip, sharding.data_parallel(1))
+    return hardware.flops(run.train_step, *arguments)
 
 
 def _shapes(config: Config, per_chip: int, mesh: Mesh) -> lowering.Shapes:
     frames = config.model.time_steps if config.data.name == "cifar10_dvs" else 1
     config = dataclasses.replace(config, batch_size=per_chip * mesh.size)
-    return lowering.shapes(config, (frames, *config.model.input_shape), np.uint8, mesh)
+    return lowering.shapes(config, (frames, *config.model.input_shape), np.uint8, mesh, platform="tpu")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,20 +9,22 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from csbp_jax.evaluation.restore import load as load
     from csbp_jax.experiment import Arm as Arm
     from csbp_jax.experiment import Experiment as Experiment
+    from csbp_jax.runs import RunTable as RunTable
+    from csbp_jax.runs.restore import load as load
     from csbp_jax.training.loop import train as train
     from csbp_jax.training.plugins import Own as Own
 
 __version__ = "0.1.0"
-__all__ = ["Arm", "Experiment", "Own", "load", "train"]
+__all__ = ["Arm", "Experiment", "Own", "RunTable", "load", "train"]
 
 _HOMES = {
     "Arm": "experiment",
     "Experiment": "experiment",
     "Own": "training.plugins",
-    "load": "evaluation.restore",
+    "RunTable": "runs",
+    "load": "runs.restore",
     "train": "training.loop",
 }
 _MODULES = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "__main__"]

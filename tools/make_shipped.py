@@ -1,7 +1,7 @@
 """Train the networks that ship with the package: ``python -m tools.make_shipped [NAME ...]``.
 
 For each NAME, a preset whose data ship as well, this is ``csbp_jax train NAME`` with seed 0. The directory
-``csbp_jax/weights/trained/NAME`` then holds the network as a published one (csbp_jax/evaluation/published.py), with the
+``csbp_jax/weights/trained/NAME`` then holds the network as a published one (csbp_jax/runs/published.py), with the
 weights of its last epoch in float32, their accuracy on the validation and test splits, and a card that states all this.
 About two minutes on two cores.
 """
@@ -14,9 +14,9 @@ import jax
 
 import csbp_jax
 from csbp_jax import configs
-from csbp_jax.evaluation import published
 from csbp_jax.evaluation.evaluate import evaluate_run
 from csbp_jax.export import export
+from csbp_jax.runs import published
 from csbp_jax.runtime import seals
 from csbp_jax.runtime.files import write_json
 from csbp_jax.training import run_json

@@ -17,7 +17,6 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import pathlib
 import sys
@@ -124,7 +123,7 @@ def parse(name: str) -> Program:
 
 
 def hashes(program: Program, platform: str) -> list[str]:
-    """Return the hash of each of PARTS on a platform, for which they are traced now."""
+    """Return the hash of each of PARTS on a platform."""
     config, slices = program.config, [i * program.slices // program.devices for i in range(program.devices)]
     mesh = sharding.data_mesh(jax.devices()[: program.devices], slices)
     frame, dtype = config.model.input_shape, np.float32 if config.data.name == "digits" else np.uint8
@@ -132,7 +131,7 @@ def hashes(program: Program, platform: str) -> list[str]:
     if config.data.resize != "events":
         frame = DATA_SETS[config.data.name].shape
     shape = (config.model.time_steps if events else 1, *frame)
-    run, init, state, batch = lowering.shapes(config, shape, dtype, mesh, program.own)
+    run, init, state, batch = lowering.shapes(config, shape, dtype, mesh, program.own, PLATFORMS[platform])
     key, size = jax.eval_shape(lambda: jax.random.key(0)), config.eval_batch_size
     rows = {name: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype, sharding=a.sharding) for name, a in batch.items()}
     rows["mask"] = jax.ShapeDtypeStruct((size,), np.bool_, sharding=rows["y"].sharding)
@@ -243,10 +242,8 @@ def compute(names: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
     programs = {name: parse(name) for name in names}
     jobs = [(platform, programs[name].devices, name) for platform in PLATFORMS for name in names]
     jobs.sort(key=lambda job: job[:2])
-    for (platform, devices), group in itertools.groupby(jobs, key=lambda job: job[:2]):
-        with lowering.traced_for(PLATFORMS[platform], devices):
-            for *_, name in group:
-                yield name, platform, hashes(programs[name], platform)
+    for platform, _, name in jobs:
+        yield name, platform, hashes(programs[name], platform)
 
 
 def _write(content: dict[str, Any], names: list[str]) -> None:

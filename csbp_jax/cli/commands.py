@@ -4,22 +4,27 @@ The functions that do the work are imported late: JAX takes a second to import, 
 """
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Annotated
 
 from tyro.conf import arg
 
+from csbp_jax import configs
 from csbp_jax.cli import option_types as option
 from csbp_jax.cli import record_commands, run_commands, sweep_commands
 from csbp_jax.cli.options import Command, read, set_deterministic
 from csbp_jax.config import ConfigError
+from csbp_jax.training import run_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train on a data set; the same command resumes a stopped run.
+    """Train on a data set; the same command resumes a stopped run, and so does csbp_jax train RUN.
 
-    FILE.py is an experiment of your own (docs/own.md), and is run.
+    FILE.py is an experiment of your own (docs/own.md), and is run. csbp_jax train RUN --epochs 60 trains a run for
+    longer (docs/running.md).
     """
 
     config: option.ConfigFields
@@ -43,6 +48,11 @@ class Train:
 def train(argv: Sequence[str]) -> None:
     """Run ``csbp_jax train``."""
     options, config, own = read("train", Train, argv)
+    if run_json.is_run(argv[0]) and not configs.known(argv[0]):
+        folder = pathlib.Path(os.path.abspath(argv[0]))
+        if (options.name, options.runs) != (None, "runs"):
+            raise ConfigError(f"--name, --runs: {argv[0]} is the run that goes on; leave them out")
+        options = dataclasses.replace(options, name=folder.name, runs=os.path.relpath(folder.parent))
     set_deterministic(config.deterministic)
     from csbp_jax.runtime import multihost, preemption
     from csbp_jax.training.loop import train

@@ -108,7 +108,7 @@ Repository = Positional[Annotated[str, _word("USER/NAME", _nonempty), arg(help="
 # Their paths are expanded after parsing (options.py): tyro does not pass on the errors of words within a tuple.
 Runs = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
 RunsOrNetworks = Positional[tuple[Annotated[str, _word("RUN", str)], ...]]
-RunsOrSweep = Positional[tuple[Annotated[str, _word("RUN|SWEEP", str)], ...]]
+RunsOrExperiment = Positional[tuple[Annotated[str, _word("RUN|EXPERIMENT", str)], ...]]
 Files = Positional[tuple[Annotated[str, _word("FILE", str)], ...]]
 SeriesFile = Positional[
     Annotated[str, _word("RUN|FILE.csv", expand_path), arg(help="directory of a run, or a CSV file of any program")]
@@ -122,7 +122,7 @@ ARGUMENTS = (
     (Repository, "USER/NAME"),
     (Runs, "RUN ..."),
     (RunsOrNetworks, "RUN ..."),
-    (RunsOrSweep, "RUN|SWEEP ..."),
+    (RunsOrExperiment, "RUN|EXPERIMENT ..."),
     (Files, "FILE ..."),
     (SeriesFile, "RUN|FILE.csv"),
     (SweepDir, "SWEEP"),

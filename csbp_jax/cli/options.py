@@ -27,15 +27,15 @@ from csbp_jax.cli.option_types import (
     ConfigFields,
     Files,
     Runs,
+    RunsOrExperiment,
     RunsOrNetworks,
-    RunsOrSweep,
     expand_path,
     run_or_address,
 )
 from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
 from csbp_jax.config.validation import allowed_range, check_value
 from csbp_jax.runtime import private
-from csbp_jax.training import plugin_file
+from csbp_jax.training import plugin_file, run_json
 from csbp_jax.training.plugins import Own
 
 HELP = ("-h", "--help")
@@ -63,11 +63,7 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
         _parse(kind, kind(config=Config()), argv[:1], f"csbp_jax {command} DATASET|FILE.py")
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"DATASET: missing; write csbp_jax {command} DATASET, such as digits (csbp_jax list)")
-    config, own = (
-        plugin_file.load_file(os.path.expanduser(argv[0]))
-        if plugin_file.is_plugin_file(argv[0])
-        else (configs.load(argv[0]), Own())
-    )
+    config, own = _base(command, argv[0])
     options = _parse(kind, kind(config=config), argv[1:], f"csbp_jax {command} {argv[0]}")
     overridden: Config = options.config  # type: ignore[attr-defined]  # a dataclass with this field, see above
     if overridden.model.name != config.model.name and not own.model:
@@ -86,6 +82,19 @@ def read(command: str, kind: Callable[..., Options], argv: Sequence[str]) -> tup
         weights_table=os.path.expanduser(config.weights_table),
     )
     return options, expanded, own
+
+
+def _base(command: str, name: str) -> tuple[Config, Own]:
+    """Return the config of a preset, of a file of the user's own, or of a run that is to go on, and own parts."""
+    if plugin_file.is_plugin_file(name):
+        return plugin_file.load_file(os.path.expanduser(name))
+    if command != "train" or configs.known(name) or not run_json.is_run(name):
+        return configs.load(name), Own()
+    folder = pathlib.Path(name)
+    content = run_json.read_run(folder, "which goes on by csbp_jax sweep")
+    if own := content.get("own"):
+        raise ConfigError(f"{folder}: has code of your own; train {own.get('file', 'its file')} --name {folder.name}")
+    return run_json.parse_config(folder / "config.json", content["config"]), Own()
 
 
 def usage(kind: Any) -> str:
@@ -131,7 +140,7 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     parsed = _parse(kind, None, argv, f"csbp_jax {command}")
     expanded = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
-        if field.type in (Runs, RunsOrNetworks, RunsOrSweep, Files):
+        if field.type in (Runs, RunsOrNetworks, RunsOrExperiment, Files):
             expand = run_or_address if field.type == RunsOrNetworks else expand_path
             if not getattr(parsed, field.name):
                 name = usage(kind).split()[-2].partition("|")[0]

@@ -28,10 +28,10 @@ class Compare:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write runs, or a sweep, as one self-contained HTML page."""
+    """Write runs, or an experiment, as one self-contained HTML page."""
 
-    runs: option.RunsOrSweep = ()
-    """directories of runs, or of one sweep"""
+    runs: option.RunsOrExperiment = ()
+    """directories of runs, or of one experiment"""
     control: option.Control = None
     margin: option.Margin = None
     out: option.OptionalPath = None

@@ -159,8 +159,8 @@ def inspect(argv: Sequence[str]) -> None:
     """Run ``csbp_jax inspect``."""
     options = read_paths("inspect", Inspect, argv)
     _show_network(options.run)
-    from csbp_jax.evaluation import restore
     from csbp_jax.evaluation.inspection import inspect
+    from csbp_jax.runs import restore
 
     inspect(
         restore.restore(options.run, options.weights_of, trust=options.trust),
@@ -194,9 +194,9 @@ class Robustness(RestoreWithSplit):
 def robustness(argv: Sequence[str]) -> None:
     """Run ``csbp_jax robustness``."""
     options = read_paths("robustness", Robustness, argv)
-    from csbp_jax.evaluation import restore
     from csbp_jax.evaluation.robustness import battery, command
     from csbp_jax.evaluation.robustness.measure import Plan
+    from csbp_jax.runs import restore
 
     plan = Plan(battery.select(options.only), options.examples, options.queries, options.seed, options.split)
     names = list(options.runs)

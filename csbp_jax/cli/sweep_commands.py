@@ -18,7 +18,6 @@ from csbp_jax.cli import option_types as option
 from csbp_jax.cli.options import Command, read, read_field, read_paths, set_deterministic
 from csbp_jax.config import Config, ConfigError, to_json
 from csbp_jax.reporting.format import fields_text
-from csbp_jax.reporting.terminal import make_console
 from csbp_jax.runtime import files
 from csbp_jax.training import run_dir, run_json
 from csbp_jax.training.plugins import plugin_run_name
@@ -87,7 +86,7 @@ def sweep(argv: Sequence[str]) -> None:
         from csbp_jax.evaluation import compare
 
         compared = compare.comparison(table, pairs or compare.controls(table), options.margin)
-        compare.show(compared, folder, make_console())
+        compare.show(compared, folder)
 
 
 def of_grid(base: "Training", grid: dict[str, list[Any]]) -> "Experiment":
@@ -246,7 +245,7 @@ def best(argv: Sequence[str]) -> None:
     fresh = experiment.run(folder / name, chunk=options.chunk)
     pairs = list(itertools.pairwise(arms))  # the best and its control, if it has one
     compared = compare.comparison(fresh, pairs, options.margin)
-    compare.show(compared, folder / name, make_console())
+    compare.show(compared, folder / name)
     print("\n".join([fresh.to_latex(), *(of.to_latex() for of in compared.contrasts if len(of.frame))]))
 
 

@@ -14,7 +14,7 @@ from csbp_jax.ranges import ABOVE_0, BETWEEN_0_AND_1, FROM_0, FROM_0_BELOW_1, FR
 MAX_DEPTH = 1000
 """Most layers, blocks, or steps of a PSN's order: configs come from others too, and to build 10^9 would not end."""
 MAX_STEPS = 10**5
-"""Most time steps, which are traced one by one where a still image is repeated (models/static.py)."""
+"""Most time steps, which are traced one by one where a still image is repeated (xla/static.py)."""
 MAX_SIZE = 10**7
 """Largest size of one axis of an array; beyond it, products of sizes would not fit into 64 bits."""
 MAX_VALUES = 2**28

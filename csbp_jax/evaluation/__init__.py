@@ -1,1 +1,1 @@
-"""Evaluation of trained runs: restore, evaluate, predict, inspect, compare, report."""
+"""Evaluation of trained runs: evaluate, predict, inspect, compare, report."""

@@ -1,8 +1,8 @@
 """Comparison of finished runs: accuracies of their settings, and differences from a control, paired over seeds."""
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -13,13 +13,16 @@ from csbp_jax.reporting.format import fields_text
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runs.contrast import Contrast
 from csbp_jax.runs.run import Run, read_finished
-from csbp_jax.runs.table import TERM, RunTable, plain_controls
-from csbp_jax.runtime.files import as_paths
+from csbp_jax.runs.table import TABLE, TERM, RunTable, plain_controls
+from csbp_jax.runtime import files
 
 EPOCHS = {"last_test_accuracy": "last epoch", "chosen_test_accuracy": "epoch chosen by validation"}
 """Measures that are compared, with their labels."""
 
 SETTINGS = "settings: mean test accuracy over seeds, % [95 % interval]"
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
+"""Title, columns and rows."""
 
 Pairs = Sequence[tuple[str, str]]
 """Arms, each with its control."""
@@ -110,14 +113,15 @@ def _notes(table: RunTable, pairs: Pairs, compared: Contrast) -> Iterator[str]:
             yield f"{arm}: no run is its control, equal but for chaos.z0 0; no difference is given"
 
 
-def versions_that_differ(runs: Sequence[Run]) -> list[str]:
-    """Return a line for each package of which the runs had different versions."""
-    lines = []
+def of_runs(runs: Sequence[Run], control: Run | None = None, margin: float | None = None) -> Comparison:
+    """Compare runs; arguments as of :func:`controls` and :func:`comparison`. Versions that differ are noted."""
+    table, lines = RunTable.of(runs), []
     for name in dict.fromkeys(package for run in runs for package in run.content.get("versions", {})):
         versions = dict.fromkeys(str(run.content.get("versions", {}).get(name)) for run in runs)
         if len(versions) > 1:
             lines.append(f"versions of {name} differ: {', '.join(versions)}")
-    return lines
+    compared = comparison(table, controls(table, control), margin)
+    return compared._replace(notes=[*lines, *compared.notes])
 
 
 def settings_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
@@ -137,6 +141,40 @@ def runs_table(table: RunTable) -> tuple[list[str], list[list[str]]]:
     return ["run", "last (epoch)", "chosen (epoch)", "seed, and what differs"], rows
 
 
+def show(
+    compared: Comparison, folder: pathlib.Path, console: Console | None = None, others: Sequence[Table] = ()
+) -> None:
+    """Print a comparison, the differences first; write it to a folder, and print the paths.
+
+    FOLDER/runs.csv                     a row for each run
+    FOLDER/differences.csv              the frames of the contrasts
+    FOLDER/comparison.png and .pdf      a point a run, pairs joined
+
+    Args:
+      compared: the comparison.
+      folder: is created; of an experiment, it has its ``runs.csv``.
+      console: the terminal by default.
+      others: tables that are printed after that of the settings: titles, columns and rows, of which the last is text.
+    """
+    console = make_console() if console is None else console
+    for of in compared.contrasts:
+        for line in of.lines():
+            console.print(f"{EPOCHS.get(of.measure, of.measure)}: {escaped(line)}", soft_wrap=True)
+    for line in compared.notes:
+        console.print(f"note: {escaped(line)}", soft_wrap=True)
+    terminal.print_table(console, SETTINGS, *settings_table(compared.table))
+    for table in others:
+        # What differs is one column of text, which folds: there may be more fields than a terminal has room for.
+        terminal.print_table(console, *table, last_text_columns=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in ((TABLE, compared.table.frame), ("differences.csv", compared.differences())):
+        with files.replacing(folder / name) as temporary:
+            frame.to_csv(temporary, index=False)
+    compared.table.plot(file=folder / "comparison.png")
+    for label, names in (("numbers", f"{TABLE}, differences.csv"), ("figure", "comparison.png, comparison.pdf")):
+        console.print(f"{label:12} {folder}: {names}", soft_wrap=True)
+
+
 def compare(
     runs: str | pathlib.Path | Sequence[str | pathlib.Path],
     console: Console | None = None,
@@ -145,58 +183,23 @@ def compare(
     margin: float | None = None,
     out: str | pathlib.Path | None = None,
 ) -> Comparison:
-    """Compare finished runs: print the differences, then tables; write them and a figure, and return all of it.
+    """Compare finished runs, :func:`show` the comparison and return it.
 
     Args:
       runs: directories of runs; one is enough with a control.
       console: the terminal by default.
       control: directory of a run, which is compared as well, and whose setting is the control; see :func:`controls`.
       margin: largest difference without importance, in percentage points.
-      out: folder for ``runs.csv``, ``differences.csv`` and ``comparison.png`` and ``.pdf``; by default ``comparison``
-        in the first run's folder, or in ``evaluation/RUN`` if that cannot be written.
+      out: folder of the files; by default ``comparison`` in the first run's folder, or in ``evaluation/RUN`` if that
+        cannot be written.
 
     Raises:
       ConfigError: fewer than two runs, one is not finished, or two are the same.
     """
-    console = make_console() if console is None else console
-    finished, control_run = read_with_control(as_paths(runs), control)
+    finished, control_run = read_with_control(files.as_paths(runs), control)
     if len(finished) < 2:
         raise ConfigError("RUN: two or more are compared; write csbp_jax compare RUN RUN ...")
-    table = RunTable.of(finished)
-    compared = comparison(table, controls(table, control_run), margin)
+    compared = of_runs(finished, control_run, margin)
     folder = pathlib.Path(out) if out else output_folder(finished[0].folder, "comparison") / "comparison"
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "runs.csv")
-    show(compared, folder, console, versions_that_differ(finished), {"runs: test accuracy": runs_table(table)})
+    show(compared, folder, console, [("runs: test accuracy", *runs_table(compared.table))])
     return compared
-
-
-def show(
-    compared: Comparison,
-    folder: pathlib.Path,
-    console: Console,
-    notes: Sequence[str] = (),
-    tables: Mapping[str, tuple[list[str], list[list[str]]]] | None = None,
-) -> None:
-    """Print the differences, then notes, settings, further tables and paths; write the differences and the figure.
-
-    Args:
-      compared: the runs and their differences.
-      folder: where ``runs.csv`` is already.
-      console: where it is printed.
-      notes: further lines.
-      tables: further tables by their titles.
-    """
-    for of in compared.contrasts:
-        for line in of.lines():
-            console.print(f"{EPOCHS.get(of.measure, of.measure)}: {escaped(line)}", soft_wrap=True)
-    for line in [*notes, *compared.notes]:
-        console.print(f"note: {escaped(line)}", soft_wrap=True)
-    terminal.print_table(console, SETTINGS, *settings_table(compared.table))
-    for title, (columns, rows) in (tables or {}).items():
-        # What differs is one column of text, which folds: there may be more fields than a terminal has room for.
-        terminal.print_table(console, title, columns, rows, last_text_columns=1)
-    compared.differences().to_csv(folder / "differences.csv", index=False)
-    compared.table.plot(file=folder / "comparison.png")
-    for label, names in (("numbers", "runs.csv, differences.csv"), ("figure", "comparison.png, comparison.pdf")):
-        console.print(f"{label:12} {folder}: {names}", soft_wrap=True)

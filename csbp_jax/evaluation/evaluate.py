@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from csbp_jax import data, weights
 from csbp_jax.config import Config, ConfigError, check
-from csbp_jax.evaluation import forward, restore, scores
+from csbp_jax.evaluation import forward, scores
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import plots_evaluation, terminal
 from csbp_jax.reporting.statistics import wilson
 from csbp_jax.reporting.terminal import Console, make_console
+from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training import build, run_dir
 from csbp_jax.training.compiled import compile_run, initial_state, resolve_model
@@ -71,7 +72,7 @@ def evaluate_run(
       run: the run's folder.
       split: "test", "validation" or "train".
       weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
-      trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
+      trust: execute the run's own code, if it has any (:func:`csbp_jax.runs.restore.load`).
       own: the run's own parts, if it was made from Python with some.
 
     Returns:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from csbp_jax import data
 from csbp_jax.config import ConfigError
 from csbp_jax.data.device import transform
-from csbp_jax.evaluation.restore import Apply, RestoredRun
+from csbp_jax.runs.restore import Apply, RestoredRun
 from csbp_jax.runtime import sharding
 from csbp_jax.training.compiled import eval_keys
 

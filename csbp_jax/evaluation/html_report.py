@@ -1,4 +1,4 @@
-"""HTML report of runs or of an experiment: one file without network access and scripts, its figures embedded."""
+"""HTML report of runs or an experiment, as one file without network access and scripts, with its figures embedded."""
 
 import base64
 import pathlib
@@ -10,17 +10,15 @@ import jinja2
 
 from csbp_jax import __version__
 from csbp_jax.config import ConfigError, flatten
-from csbp_jax.evaluation import captions, compare
+from csbp_jax.evaluation import compare
+from csbp_jax.evaluation.compare import Table
 from csbp_jax.evaluation.outputs import output_folder
-from csbp_jax.reporting import plots_runs
+from csbp_jax.reporting import plots, plots_runs
 from csbp_jax.reporting.format import option_text
 from csbp_jax.runs.run import EPOCHS, Run
 from csbp_jax.runs.table import TABLE, RunTable
 from csbp_jax.runtime import files
 from csbp_jax.training import run_json
-
-Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
-"""Caption, columns and rows."""
 
 
 class Section(NamedTuple):
@@ -44,7 +42,7 @@ def write(
     control: str | pathlib.Path | None = None,
     margin: float | None = None,
 ) -> pathlib.Path:
-    """Write the report of finished runs or of an experiment, completely or not at all, and return its path.
+    """Write the report of finished runs, or of an experiment, completely or not at all, and return its path.
 
     Args:
       runs: folders of runs, or one, compared with each other if there are several; or of an experiment.
@@ -59,7 +57,7 @@ def write(
     """
     paths = files.as_paths(runs)
     if not paths:
-        raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report SWEEP")
+        raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report EXPERIMENT")
     first = paths[0]
     if len(paths) == 1 and (first / TABLE).exists():
         title, sections = f"Experiment {first.resolve().name}", [_experiment_section(first, control, margin)]
@@ -99,15 +97,14 @@ def _figures(folder: pathlib.Path) -> Iterator[tuple[str, str, str]]:
         # A link would put any file of this machine on the page.
         if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
             name = file.relative_to(folder / "figures").with_suffix("").as_posix()
-            yield name, captions.caption(folder, name), base64.b64encode(files.read_bytes(file)).decode()
+            png = files.read_bytes(file)
+            yield name, plots.caption_of(png) or name, base64.b64encode(png).decode()
 
 
 def _run_sections(runs: Sequence[Run], control: Run | None, margin: float | None) -> Iterator[Section]:
     if len(runs) > 1:
-        table = RunTable.of(runs)
-        compared = compare.comparison(table, compare.controls(table, control), margin)
-        of_runs = ("Test accuracy of each run", *compare.runs_table(table))
-        yield _comparison(compared, compare.versions_that_differ(runs), [of_runs])
+        compared = compare.of_runs(runs, control, margin)
+        yield _comparison(compared, [("Test accuracy of each run", *compare.runs_table(compared.table))])
     columns = ["weights of", "test accuracy", "validation accuracy", "epoch", "test loss", "test examples"]
     for run in runs:
         result = run.result or {}
@@ -122,7 +119,7 @@ def _run_sections(runs: Sequence[Run], control: Run | None, margin: float | None
         )
 
 
-def _comparison(compared: compare.Comparison, notes: Sequence[str], others: Sequence[Table]) -> Section:
+def _comparison(compared: compare.Comparison, others: Sequence[Table] = ()) -> Section:
     """Return the section of a table of runs: differences first, then settings, other tables, and the figure."""
     tables: list[Table] = [
         (of.heading()[:1].upper() + of.heading()[1:], list(of.cells().columns), of.cells().to_numpy().tolist())
@@ -132,14 +129,14 @@ def _comparison(compared: compare.Comparison, notes: Sequence[str], others: Sequ
     table = compared.table
     tables += [(compare.SETTINGS.capitalize(), *compare.settings_table(table)), *others]
     drawn = base64.b64encode(plots_runs.png(table.plot())).decode()
-    figures = [("comparison", captions.of_table(table), drawn)]
-    return Section("Comparison", [*notes, *compared.notes], tables, figures, [])
+    figures = [("comparison", table.caption(), drawn)]
+    return Section("Comparison", compared.notes, tables, figures, [])
 
 
 def _experiment_section(folder: pathlib.Path, control: str | pathlib.Path | None, margin: float | None) -> Section:
     content, table = run_json.read_config(folder, run_json.REPAIR), RunTable.read(folder)
     pairs = compare.controls(table, None if control is None else str(control))
-    section = _comparison(compare.comparison(table, pairs, margin), [], [])
+    section = _comparison(compare.comparison(table, pairs, margin))
     runs = ("Runs", list(table.frame.columns), table.frame.to_numpy().tolist())
     figures = [*section.figures, *_figures(folder)]
     return section._replace(figures=figures, details=[runs, *_details(content, flatten(content["config"]))])

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import ConfigError
-from csbp_jax.evaluation import forward, restore, synaptic_ops
+from csbp_jax.evaluation import forward, synaptic_ops
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.models.attention import thresholds_of
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.terminal import Console, make_console
+from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 
 _SYNOPS = ("acs", "macs", "dense")

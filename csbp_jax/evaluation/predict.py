@@ -15,7 +15,8 @@ from csbp_jax import data
 from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.source import Record
 from csbp_jax.data.user import arrays, prediction_inputs
-from csbp_jax.evaluation import forward, restore
+from csbp_jax.evaluation import forward
+from csbp_jax.runs import restore
 from csbp_jax.runtime.files import as_paths
 from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
@@ -71,7 +72,7 @@ def predict(
         :mod:`csbp_jax.data.user.prediction_inputs`.
       weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
       top: number of classes per file.
-      trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
+      trust: execute the run's own code, if it has any (:func:`csbp_jax.runs.restore.load`).
       own: the run's own parts, if it was made from Python with some.
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
 

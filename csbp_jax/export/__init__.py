@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 
 from csbp_jax import __version__, data
 from csbp_jax.config import ConfigError, extras, to_json
-from csbp_jax.evaluation import restore
 from csbp_jax.evaluation.outputs import check_file, output_folder
 from csbp_jax.export import arrays, stablehlo
+from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training.plugins import Own
 
@@ -36,7 +36,7 @@ def export(
       out: the file; by default ``RUN/export/WEIGHTS_OF.FORM``, or ``evaluation/RUN/export/WEIGHTS_OF.FORM`` for a run
         that cannot be written.
       weights_of: weights of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
-      trust: execute the run's own code, if it has any (:func:`csbp_jax.evaluation.restore.load`).
+      trust: execute the run's own code, if it has any (:func:`csbp_jax.runs.restore.load`).
       own: the run's own parts, if it was made from Python with some.
       data_dir: folder of prepared data sets, read for the names of classes if the run's folder lacks them.
 

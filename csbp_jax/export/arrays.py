@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 from numpy.typing import NDArray
 
-from csbp_jax.evaluation.restore import RestoredRun
+from csbp_jax.runs.restore import RestoredRun
 
 _ABOUT = "about/"
 """Of the names of metadata in an npz file."""

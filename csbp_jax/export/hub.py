@@ -1,6 +1,6 @@
 """Publication of a run's network on the Hugging Face hub: its weights, its config, and a card of what was measured.
 
-What is pushed is a folder as evaluation/published.py describes it, with README.md (the card) and the run's result.json.
+What is pushed is a folder as runs/published.py describes it, with README.md (the card) and the run's result.json.
 A clone of the repository is a folder that this package loads.
 """
 
@@ -11,9 +11,9 @@ import tempfile
 
 from csbp_jax import __version__
 from csbp_jax.config import Config, ConfigError, to_json
-from csbp_jax.evaluation import hub, published, restore
 from csbp_jax.export import arrays
 from csbp_jax.export.model_card import card
+from csbp_jax.runs import hub, published, restore
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
 from csbp_jax.training.plugins import COPY, in_parentheses

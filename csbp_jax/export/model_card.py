@@ -7,9 +7,9 @@ import jax
 import jinja2
 
 from csbp_jax import __version__
-from csbp_jax.evaluation.published import CONFIG, WEIGHTS_LABELS
-from csbp_jax.evaluation.restore import RestoredRun
 from csbp_jax.reporting.statistics import wilson
+from csbp_jax.runs.published import CONFIG, WEIGHTS_LABELS
+from csbp_jax.runs.restore import RestoredRun
 from csbp_jax.runtime import files
 from csbp_jax.training import run_json
 from csbp_jax.training.plugins import COPY

@@ -23,10 +23,10 @@ import nir
 import numpy as np
 
 from csbp_jax.config import Config
-from csbp_jax.evaluation.restore import RestoredRun
 from csbp_jax.export import nir_nodes
 from csbp_jax.export.nir_links import INPUT, OUTPUT, Call, Link, name_taken, trace
 from csbp_jax.models import layers
+from csbp_jax.runs.restore import RestoredRun
 
 _NOTES = (
     "Not in the graph, since they concern training: the chaos term and its strength, surrogates, detached resets, "

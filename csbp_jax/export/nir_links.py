@@ -16,10 +16,10 @@ from flax.linen.module import InterceptorContext
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
-from csbp_jax.evaluation.restore import Apply
 from csbp_jax.models import layers
 from csbp_jax.models.delays import DelayedDense
 from csbp_jax.models.taps import Aux
+from csbp_jax.runs.restore import Apply
 
 INPUT, OUTPUT = "input", "output"
 Shape = tuple[int, ...]

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from csbp_jax.evaluation.restore import RestoredRun
+from csbp_jax.runs.restore import RestoredRun
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

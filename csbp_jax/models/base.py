@@ -9,8 +9,10 @@ import jax
 from flax.typing import Dtype
 
 from csbp_jax import chaos, neurons
-from csbp_jax.models import norms, tpu_ops
+from csbp_jax.models import norms
 from csbp_jax.models.taps import Aux, MembraneTerm, Probe, Tap, merge_aux
+from csbp_jax.xla import memory
+from csbp_jax.xla.platform import traced_for
 
 RunLayer = Callable[[nn.Module, jax.Array], jax.Array]
 """``run(layer, x)``: call a layer and collect its Aux."""
@@ -77,9 +79,10 @@ class Network(nn.Module):
             result: tuple[jax.Array, Aux] = layer(x, train, layer_neuron, probe)
             return result
 
-        policy = None if self.remat else tpu_ops.SAVED
-        # Not in evaluation: what method interceptors see of a call could not leave it.
-        recomputes = train and (self.remat or tpu_ops.on_tpu())
+        policy = None if self.remat else memory.SAVED
+        # What is kept is decided when a gradient is traced, not when it is lowered. Not in evaluation: what method
+        # interceptors see of a call could not leave it.
+        recomputes = train and (self.remat or (traced_for.value or jax.default_backend()) == "tpu")
         recomputed = nn.remat(call, policy=policy) if recomputes else call
 
         def run(layer: nn.Module, x: jax.Array) -> jax.Array:

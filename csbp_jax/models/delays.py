@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from csbp_jax.models import layers, norms, static, tpu_ops
+from csbp_jax.models import layers, norms
 from csbp_jax.models.precision import to_compute_dtype, to_float32
 from csbp_jax.models.taps import Aux, Probe, run_neuron
 from csbp_jax.neurons import Neuron
+from csbp_jax.xla.memory import save
+from csbp_jax.xla.static import repeat_over_time
 
 
 def interpolate(weights: jax.Array, delays: jax.Array, max_delay: int) -> jax.Array:
@@ -55,7 +57,7 @@ class DelayedSynapse(nn.Module):
         kernel = interpolate(weights, delays, self.max_delay)
         x, kernel = nn.dtypes.promote_dtype(jnp.concatenate([before, x], 1), kernel[::-1], dtype=self.dtype)
         convolved = jax.lax.conv_general_dilated(x, kernel, (1,), "VALID", dimension_numbers=("NTC", "TIO", "NTC"))
-        return tpu_ops.save(convolved)
+        return save(convolved)
 
 
 class DelayedDense(nn.Module):
@@ -73,7 +75,7 @@ class DelayedDense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
         # Also a static input differs from step to step once it is delayed.
-        x, name = static.repeat_over_time(x, self.time_steps), str(self.name)
+        x, name = repeat_over_time(x, self.time_steps), str(self.name)
         at_rest = jnp.zeros((x.shape[0], self.max_delay, x.shape[-1]), x.dtype)
         before: Any = (probe.states or {}).get(f"{name}.inputs", at_rest)
         h = to_float32(DelayedSynapse(self.features, self.max_delay, self.dtype, name="dense")(x, before))

@@ -14,7 +14,7 @@ from jax import lax
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
-from csbp_jax.models import cpu_ops, layers, static
+from csbp_jax.models import layers
 from csbp_jax.models.base import Network, RunLayer
 from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
 from csbp_jax.neurons import LIF, Neuron
@@ -22,6 +22,8 @@ from csbp_jax.neurons.lif import Reset
 from csbp_jax.neurons.plif import Scaled
 from csbp_jax.neurons.recurrent import Feedback
 from csbp_jax.surrogate import Surrogate
+from csbp_jax.xla.convolution import convolution
+from csbp_jax.xla.static import repeat_over_time
 
 Array = NDArray[Any]
 
@@ -124,7 +126,7 @@ class GraphNetwork(Network):
     def body(self, x: jax.Array, train: bool, run: RunLayer) -> jax.Array:
         if x.shape[2:] != self.graph.shape:
             raise ConfigError(f"x: has shape {x.shape}, but must be [B, T, {', '.join(map(str, self.graph.shape))}]")
-        outputs = {self.graph.input: static.repeat_over_time(x, self.time_steps)}
+        outputs = {self.graph.input: repeat_over_time(x, self.time_steps)}
         for name, sources, operation in self.graph.nodes:
             total = outputs[sources[0]]
             for source in sources[1:]:
@@ -173,7 +175,7 @@ class _Synapse(nn.Module):
             return h, apply_taps(str(self.name), {"dense": h}, probe)
         options |= {"strides": stride, "padding": padding, "kernel_dilation": dilation, "feature_group_count": groups}
         if padding == tuple((size // 2, size // 2) for size in kernel.shape[:2]) and dilation == (1, 1):
-            options["conv_general_dilated"] = cpu_ops.convolution
+            options["conv_general_dilated"] = convolution
         h = nn.Conv(kernel.shape[-1], kernel.shape[:2], name="conv", **options)(x)
         return h, apply_taps(str(self.name), {"conv": h}, probe)
 

@@ -9,7 +9,6 @@ when called with the number of channels, and so has its own parameters in each l
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,12 +17,14 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from csbp_jax.config import ConfigError
-from csbp_jax.models import cpu_ops, norms, pooling, static, tpu_ops
+from csbp_jax.models import norms
 from csbp_jax.models.precision import promote_without_bias, to_compute_dtype, to_float32
 from csbp_jax.models.taps import Aux, Probe, apply_taps, run_neuron
 from csbp_jax.neurons import Neuron
 from csbp_jax.neurons.plif import Scaled
 from csbp_jax.neurons.recurrent import Feedback
+from csbp_jax.xla import convolution, memory, pooling
+from csbp_jax.xla.static import repeat_over_time
 
 Initializer = nn.initializers.Initializer
 
@@ -69,12 +70,12 @@ class ConvNorm(nn.Module):
             bias_init=torch_bias(self.kernel**2 * x.shape[-1]),
             dtype=self.dtype,
             promote_dtype=promote_without_bias,
-            conv_general_dilated=_convolution(x.shape[1]),
+            conv_general_dilated=functools.partial(convolution.convolution, time_steps=x.shape[1]),
             name="conv",
         )
         h = to_float32(synapse(x))
         currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps)
-        return {"conv": static.repeat_over_time(h, self.time_steps), "norm": currents}
+        return {"conv": repeat_over_time(h, self.time_steps), "norm": currents}
 
 
 class ConvNormLIF(ConvNorm):
@@ -99,8 +100,8 @@ class Spike(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, neuron: Neuron | nn.Module, probe: Probe) -> tuple[jax.Array, Aux]:
-        tensors = {"current": static.repeat_over_time(x, self.time_steps)}
-        current = static.repeat_in_dtype(x, self.time_steps, self.dtype)
+        tensors = {"current": repeat_over_time(x, self.time_steps)}
+        current = repeat_over_time(x, self.time_steps, self.dtype)
         neuron = scale_threshold(neuron, self.threshold)
         return run_neuron(str(self.name), tensors, current, bind_neuron(neuron, x.shape[-1]), probe)
 
@@ -154,7 +155,7 @@ class DenseNorm(nn.Module):
         """Compute the outputs of synapse and norm."""
         h = to_float32(dense_synapse(self, x.shape[-1])(x))
         currents = norms.over_time(self.norm(name="norm"), h, train, self.time_steps)
-        return {"dense": static.repeat_over_time(h, self.time_steps), "norm": currents}
+        return {"dense": repeat_over_time(h, self.time_steps), "norm": currents}
 
 
 class Dense(DenseNorm):
@@ -219,15 +220,8 @@ def drop_path_rates(rate: float, blocks: int) -> tuple[float, ...]:
     return tuple(rate * block / (blocks - 1) for block in range(blocks)) if blocks > 1 else (rate,)
 
 
-def _convolution(time_steps: int) -> Callable[..., jax.Array]:
-    """Return the convolution of this platform, for images of ``time_steps`` that are folded into the batch."""
-    if time_steps > 1 and tpu_ops.on_tpu():
-        return functools.partial(tpu_ops.convolution, time_steps=time_steps)
-    return lambda *operands, **options: tpu_ops.save(cpu_ops.convolution(*operands, **options))
-
-
 def _dot_general(*operands: Any, **options: Any) -> jax.Array:
-    return tpu_ops.save(jax.lax.dot_general(*operands, **options))
+    return memory.save(jax.lax.dot_general(*operands, **options))
 
 
 def bind_neuron(neuron: Neuron | nn.Module, channels: int) -> Neuron:

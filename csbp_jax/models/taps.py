@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from csbp_jax.config import ConfigError
-from csbp_jax.models import tpu_ops
 from csbp_jax.neurons import Neuron, State, membrane_of
+from csbp_jax.xla.memory import time_outermost
 
 Tap = Callable[[jax.Array], jax.Array]
 """Function from a tapped tensor to a term, e.g. ``chaos.term``."""
@@ -118,7 +118,7 @@ def run_neuron(
       TypeError: see :func:`apply_taps`.
     """
     inspected = layer in probe.inspect
-    current = tpu_ops.time_outermost(current)
+    current = time_outermost(current)
     before_reset, membranes = {}, {}
     start = [probe.states[layer]] if probe.states and layer in probe.states else []
     membrane_terms = {}

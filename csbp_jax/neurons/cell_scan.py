@@ -19,7 +19,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from csbp_jax.neurons.lif import AtThreshold
-from csbp_jax.neurons.lif_scan import at, over_time, sum_to
+from csbp_jax.neurons.lif_scan import sum_to
+from csbp_jax.xla.time_loop import at, over_time
 
 Fire = Callable[[jax.Array], jax.Array]
 """From ``u - threshold`` to spikes of the same dtype."""

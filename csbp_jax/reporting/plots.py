@@ -1,5 +1,6 @@
 """Plots of a run, from its ``metrics.jsonl`` alone."""
 
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -40,10 +41,26 @@ def line_style(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "ls": ("-", "--", ":", "-.")[turn % 4], "marker": ".s^xD+v"[turn % 7]}
 
 
-def save(figure: "Figure", file: pathlib.Path, dpi: int) -> None:
-    """Save a figure. A link in the place of the file is replaced, not followed. Equal figures are equal files."""
+def save(figure: "Figure", file: pathlib.Path, dpi: int, caption: str = "") -> None:
+    """Save a figure. A link in the place of the file is replaced, not followed. Equal figures are equal files.
+
+    The caption, what is drawn and from how many examples, epochs or seeds, is in the file's metadata
+    (:func:`caption_of`).
+    """
     file.unlink(missing_ok=True)
-    figure.savefig(file, dpi=dpi, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
+    of_pdf = {"CreationDate": None, "Subject": caption}
+    figure.savefig(file, dpi=dpi, metadata=of_pdf if file.suffix == ".pdf" else {"Description": caption})
+
+
+def caption_of(png: bytes) -> str:
+    """Return the caption in a PNG of :func:`save`; nothing of another image, or of what is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            return str(image.info.get("Description", ""))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return ""
 
 
 @fonts.with_fallbacks()
@@ -63,7 +80,13 @@ def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
     _strength(strength, steps)
     _accuracy(accuracy, epochs)
     figure.suptitle(fonts.printable(run.name))
-    save(figure, folder / "training.png", dpi=120)
+    length = f"{epochs[-1]['epoch']} epochs, {epochs[-1]['step']} steps"
+    count = epochs[-1].get("validation_count")
+    caption = (
+        f"Training over {length}: losses of batches; chaos strength z; accuracy of each epoch on the training examples"
+        f"{f' and on {count} validation examples' if count else ''}."
+    )
+    save(figure, folder / "training.png", dpi=120, caption=caption)
 
     layers = list(epochs[0]["rates"])
     columns = math.ceil(len(layers) / LEGEND_ROWS)
@@ -74,7 +97,8 @@ def draw_run(run: pathlib.Path, rows: list[Row]) -> None:
         axes.plot([row["step"] for row in epochs], rates, ".-", color=color, label=layer)
     axes.set(xlabel="step", ylabel="spikes per neuron per time step", title="Firing rate", ylim=(0, None))
     figure.legend(loc="outside right upper", fontsize="x-small", ncols=columns)
-    save(figure, folder / "rates.png", dpi=120)
+    caption = f"Firing rate of each layer, mean of each epoch, over {length} of training."
+    save(figure, folder / "rates.png", dpi=120, caption=caption)
 
 
 def _losses(axes: "Axes", steps: list[Row]) -> None:

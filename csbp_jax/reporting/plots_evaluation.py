@@ -25,7 +25,21 @@ def draw(run: pathlib.Path, result: dict[str, Any]) -> None:
     """Draw ``figures/evaluation-SPLIT-WEIGHTS.png`` from the result of ``evaluate.evaluate_run``."""
     (run / "figures").mkdir(exist_ok=True)
     name = f"evaluation-{result['split']}-{result['weights_of']}.png"
-    save(make_figure(result), run / "figures" / name, dpi=100)
+    save(make_figure(result), run / "figures" / name, dpi=100, caption=_caption(result))
+
+
+def _caption(result: dict[str, Any]) -> str:
+    names = [row["class"] for row in result["per_class"]]
+    numbered = [f"#{i} {name}" for i, name in enumerate(names) if not name.isascii()]
+    kind = result["weights_of"]
+    weights = "moving average of the weights" if kind == "ema" else f"weights of the {kind} epoch"
+    return (
+        f"Evaluation on {result['count']} examples of the {result['split']} split, {weights} ({result['epoch']}). "
+        "Left: confusion matrix; numbers are examples. Middle: accuracy of the logits averaged over the first 1 to "
+        f"{len(result['accuracy_by_time'])} time steps, all on the same examples. Right: accuracy over mean "
+        "confidence, in bins of confidence. Bars are 95 % Wilson intervals."
+        + (f" Classes: {', '.join(numbered)}." if numbered else "")
+    )
 
 
 def make_figure(result: dict[str, Any]) -> "Figure":

@@ -20,6 +20,10 @@ Activity = dict[str, Any]
 ``rates`` and ``always`` (whether a neuron fired in all time steps) ``[N]``, and ``by_example``; and the ``shape`` of
 the layer's N neurons, such as (height, width, channels)."""
 
+_SYNOPS = (
+    "Operations of a synapse at a time step are accumulates (AC) if all its inputs are -1, 0 or 1, otherwise "
+    "multiply-accumulates (MAC), as after grey values and averages or sums of spikes."
+)
 _MAX_NEURONS = 200  # each of which has a row of pixels
 _TRACES = 4
 
@@ -38,14 +42,20 @@ def draw(
     """
     folder.mkdir(parents=True, exist_ok=True)
     first = f"the first example of the {result['split']} split"
-    plots: dict[str, tuple[Callable[..., None], str]] = {
-        "raster": (_raster, f"spikes of {first}"),
-        "membranes": (_membranes, f"membranes of {first}"),
-        "rates": (_rates, f"firing rates of neurons over {result['examples']} examples"),
-        "spikes": (_spikes_per_example, f"spikes per example, {result['examples']} examples"),
+    examples = f"{result['examples']} examples of the {result['split']} split"
+    plots: dict[str, tuple[Callable[..., None], str, str]] = {
+        "raster": (_raster, f"spikes of {first}", "Black: a spike; a row per neuron, a column per time step."),
+        "membranes": (
+            _membranes,
+            f"membranes of {first}",
+            "Four neurons of each layer, from the median to the most excited one: up to the value before reset, then "
+            "down to that after it.",
+        ),
+        "rates": (_rates, f"firing rates of neurons over {examples}", ""),
+        "spikes": (_spikes_per_example, f"spikes of each layer in each of {examples}", ""),
     }
     traced = {layer: activity for layer, activity in layers.items() if "membranes" in activity}
-    for name, (plot, title) in plots.items():
+    for name, (plot, title, explained) in plots.items():
         drawn = traced if name == "membranes" else layers
         if not drawn:
             (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier inspection, of other layers
@@ -60,8 +70,10 @@ def draw(
         if handles:
             columns = len(handles)
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
-        save(figure, folder / f"{name}.png", dpi=100)
-    save(operations_figure(result), folder / "operations.png", dpi=100)
+        caption = f"{title[:1].upper()}{title[1:]}. {explained}".rstrip()
+        save(figure, folder / f"{name}.png", dpi=100, caption=caption)
+    caption = f"Synaptic operations, mean of {examples}. {_SYNOPS}"
+    save(operations_figure(result), folder / "operations.png", dpi=100, caption=caption)
 
 
 def _grid(count: int, height: float) -> "tuple[Figure, list[Axes]]":

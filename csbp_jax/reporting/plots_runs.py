@@ -67,8 +67,8 @@ def png(figure: "Figure") -> bytes:
 
 
 @fonts.with_fallbacks()
-def save(figure: "Figure", file: pathlib.Path) -> None:
-    """Save a figure; beside a PNG also as PDF."""
+def save(figure: "Figure", file: pathlib.Path, caption: str) -> None:
+    """Save a figure with its caption; beside a PNG also as PDF."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for path in dict.fromkeys((file, file.with_suffix(".pdf") if file.suffix == ".png" else file)):
-        plots.save(figure, path, dpi=150)
+        plots.save(figure, path, dpi=150, caption=caption)

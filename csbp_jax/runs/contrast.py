@@ -82,9 +82,7 @@ class Contrast(Shown):
         left_out = f" (left out as diverged or without a partner: {row['left_out']})" if row["left_out"] else ""
         yield f"{row['pairs']} {self.over}{'s' if row['pairs'] != 1 else ''}{left_out}"
         if row["to_decide"] == row["to_decide"]:
-            effect = f"{row['effect']:.3g}"
-            unit = self.unit.removesuffix("s") if effect == "1" else self.unit
-            yield f"about {row['to_decide']:.0f} pairs would decide {effect}{unit}"
+            yield f"about {row['to_decide']:.0f} pairs would decide {self._amount(row['effect'])}"
         if row["seed_share"] == row["seed_share"]:
             yield f"{row['seed_share']:.0%} of the variance is seeds"
 
@@ -96,7 +94,11 @@ class Contrast(Shown):
         return f"{mean} (all equal)" if row["sd"] < 1e-9 else f"{mean} [{low}, {high}]"
 
     def _verdict(self, row: "pd.Series[Any]") -> str:
-        return f"equal within {self.margin:g}{self.unit}" if row["verdict"] == "equal" else str(row["verdict"])
+        return f"equal within {self._amount(self.margin or 0)}" if row["verdict"] == "equal" else str(row["verdict"])
+
+    def _amount(self, number: float) -> str:
+        text = f"{number:.3g}"
+        return text + (self.unit.removesuffix("s") if text == "1" else self.unit)
 
     def cells(self) -> pd.DataFrame:
         """Return the table, all of it text."""
@@ -104,7 +106,7 @@ class Contrast(Shown):
             {
                 "case": row["case"],
                 "difference": f"{row['arm']} - {row['other']}",
-                f"{self.measure}{self.unit and ' (points)'}": self._interval(row),
+                f"{self.measure.replace('_', ' ')}{self.unit and ' (points)'}": self._interval(row),
                 "p": f"{row['p']:.2g}",
                 "p, Holm": f"{row['p_holm']:.2g}",
                 "p of equivalence": f"{row['equivalence']:.2g}",

@@ -38,7 +38,7 @@ class Run:
           ConfigError: not a run's folder, or a damaged file.
         """
         folder = pathlib.Path(folder)
-        content = run_json.read_run(folder, f"whose settings are compared in its own tables (csbp_jax report {folder})")
+        content = run_json.read_run(folder, f"whose arms are compared by csbp_jax report {folder}, once it is finished")
         result = run_json.read_result(folder) if (folder / "result.json").exists() else None
         return cls(folder, content, result)
 

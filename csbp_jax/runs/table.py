@@ -14,6 +14,7 @@ from csbp_jax.reporting import plots_runs
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
+from csbp_jax.runs.published import WeightsOf
 from csbp_jax.runs.run import Run, differing_fields, read_finished
 from csbp_jax.runs.shown import Shown
 from csbp_jax.runtime import files, seals
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
 """First columns of every table."""
-
-_MOST_NAMED = 3
-"""Fields by which an arm of a single run is named, rather than by the name of the run."""
 
 TABLE = "runs.csv"
 """File of the table of a finished experiment, in its folder."""
@@ -56,7 +54,7 @@ class RunTable(Shown):
         """Read folders of finished runs, of any configs, or the folder of a finished experiment.
 
         Runs of different data are cases. Arms are named by the fields in which runs of a case differ, but for the seed;
-        single runs that differ in many fields are named by their folders.
+        single runs that differ in several fields are named by their folders.
 
         Args:
           runs: folders, or patterns of them, such as ``"runs/*"``, of whose matches those with a config are read.
@@ -89,10 +87,10 @@ class RunTable(Shown):
             cases.setdefault(run.content.get("data", ""), []).append(run)
         fields = list(dict.fromkeys(name for case in cases.values() for name in differing_fields(case)))
         fields = [name for name in fields if name != "seed"]
-        # Settings of a single run each that differ in more fields than a name has room for.
+        # Settings of a single run each that differ in several fields.
         settings = {(run.content.get("data"), *(run.fields.get(name) for name in fields)) for run in runs}
         single = len(settings) == len({run.name for run in runs}) == len(runs)
-        by_name = single and not 0 < len(fields) <= _MOST_NAMED
+        by_name = single and len(fields) != 1
         rows = []
         for run in runs:
             of_run = {name: run.fields.get(name) for name in fields}
@@ -252,8 +250,30 @@ class RunTable(Shown):
             panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
         figure = plots_runs.draw(panels, measure.replace("_", " ") + " (%)" * (scale > 1))
         if file is not None:
-            plots_runs.save(figure, pathlib.Path(file))
+            plots_runs.save(figure, pathlib.Path(file), self.caption(measure))
         return figure
+
+    def caption(self, measure: str | None = None) -> str:
+        """Return the caption of :meth:`plot`."""
+        name, count = (measure or self.measures[0]).replace("_", " "), int((self.frame["role"] == "test").sum())
+        return f"{name.capitalize()} of {count} runs, a point for each, pairs joined; means with 95 % intervals."
+
+    def weights(self, row: "Mapping[Any, Any] | pd.Series[Any]", weights_of: WeightsOf = "last") -> dict[str, Any]:
+        """Return the variables of a run, ``{"params": ..., "batch_stats": ...}`` (:func:`csbp_jax.load`).
+
+        Args:
+          row: of :attr:`frame`, such as ``table.frame.iloc[0]``.
+          weights_of: of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
+
+        Raises:
+          ValueError: the runs are an experiment's, which keeps no weights.
+          ConfigError: they cannot be read.
+        """
+        if "run" not in self.frame:
+            raise ValueError("an experiment keeps no weights; train the setting of this row: csbp_jax.train")
+        from csbp_jax.runs import restore
+
+        return restore.restore(row["run"], weights_of).variables
 
     def to_csv(self, file: str | pathlib.Path | None = None) -> str | None:
         """Write a row for each run to a file, or return it as text."""

@@ -34,15 +34,17 @@ _LEVEL = "xla_backend_optimization_level"
 
 
 @functools.cache
-def compiler_options() -> dict[str, str] | None:
+def compiler_options(platform: str | None = None) -> dict[str, str] | None:
     """Return options of ``jax.jit`` for a training step: on CPU, XLA's convolutions by Eigen; None elsewhere.
+
+    The platform is JAX's by default.
 
     By default XLA on CPU computes them with YNNPACK. Its kernel gradient is one product, summed over batch, time and
     space, and was two to four times slower than Eigen's where the sum has more than about 4,000 terms. The option
     applies to one compiled program, not to the process. The result is None too if this version of jaxlib does
     not have the option.
     """
-    if jax.default_backend() != "cpu":
+    if (platform or jax.default_backend()) != "cpu":
         return None
     try:
         jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
@@ -102,7 +104,7 @@ def flops(step: jax.stages.Wrapped, *arguments: Any) -> float:
     """Count the floating-point operations of a jitted function over all devices, by XLA's own count.
 
     XLA counts before it optimises, so recomputation (remat) is included. Convolutions are counted as plain sums of
-    products, also where the CPU's form of them (``csbp_jax.models.winograd``) needs fewer. JAX's plugins, those of TPUs
+    products, also where the CPU's form of them (``csbp_jax.xla.winograd``) needs fewer. JAX's plugins, those of TPUs
     and GPUs, count compiled programs only: their programs are counted by JAX's CPU. The result is 0 if JAX_PLATFORMS
     leaves the CPU out.
     """

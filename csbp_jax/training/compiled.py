@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,9 @@ from csbp_jax.runtime import sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
+from csbp_jax.xla.platform import traced_for
 
+Result = TypeVar("Result")
 Splits = Mapping[str, DataSource]
 """``{"train": source, "validation": source, "test": source}``"""
 
@@ -40,6 +42,7 @@ class CompiledRun:
       mesh: devices with one axis, ``data``, over which batches are split.
       prepare, prepare_eval: map a source's batch to the network's input (data/device/transform.py).
       prepare_unmixed: replaces ``prepare`` in the last ``data.mix_off_epochs`` epochs, if there are any.
+      platform: for which the functions are traced: cpu, gpu or tpu.
     """
 
     recipe: Recipe
@@ -47,7 +50,8 @@ class CompiledRun:
     mesh: Mesh
     prepare: transform.Transform
     prepare_eval: transform.Transform
-    prepare_unmixed: transform.Transform | None = None
+    prepare_unmixed: transform.Transform | None
+    platform: str
 
     @property
     def config(self) -> Config:
@@ -77,23 +81,23 @@ class CompiledRun:
 
     def pure_init(self, key: jax.Array, hparams: dict[str, Any] | None = None) -> State:
         """Return the initial state (:func:`csbp_jax.learner.init`), with the rates of ``model.init_rate``."""
-        state = learner.init(self.recipe, key, hparams)
+        state = self._traced(learner.init, key, hparams)
         if self.config.model.init_rate is None:
             return state
         examples = self.prepare_eval(jax.random.key(0), jax.tree.map(jnp.asarray, self._spread_examples))
-        return learner.calibrate(self.recipe, state, examples["x"])
+        return self._traced(learner.calibrate, state, examples["x"])
 
     def pure_train_step(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         """Return ``(new state, metrics)`` (:func:`csbp_jax.learner.train_step`)."""
-        return learner.train_step(self.recipe, self._gather_weights(state), self._prepared(state, batch))
+        return self._traced(learner.train_step, self._gather_weights(state), self._prepared(state, batch))
 
     def pure_eval_step(self, state: State, key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Return sums over a batch (:func:`csbp_jax.learner.eval_step`); ``key`` is for a random encoding."""
-        return learner.eval_step(self.recipe, self._gather_weights(state), self.prepare_eval(key, batch))
+        return self._traced(learner.eval_step, self._gather_weights(state), self.prepare_eval(key, batch))
 
     def pure_gradients(self, state: State, batch: Batch) -> dict[str, Any]:
         """Return gradients of the task loss and of the chaos term (:func:`csbp_jax.learner.gradients`)."""
-        return learner.gradients(self.recipe, self._gather_weights(state), self._prepared(state, batch))
+        return self._traced(learner.gradients, self._gather_weights(state), self._prepared(state, batch))
 
     @functools.cached_property
     def init(self) -> Callable[..., State]:
@@ -107,7 +111,7 @@ class CompiledRun:
             self._over_mesh(self.pure_train_step),
             donate_argnums=0,
             out_shardings=(self._state_shardings, self._replicated),
-            compiler_options=compiler_options(),
+            compiler_options=compiler_options(self.platform),
         )
 
     @functools.cached_property
@@ -163,6 +167,11 @@ class CompiledRun:
     def replicate(self, array: jax.Array) -> jax.Array:
         """Copy the whole array to each device, so that any process can read it."""
         return array if array.is_fully_replicated else self._replicate(array)
+
+    def _traced(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function of the recipe, traced for the platform."""
+        with traced_for(self.platform):
+            return function(self.recipe, *arguments)
 
     def _rows(self, batch_size: int) -> NDArray[np.intp]:
         """Return the rows of a batch that this process reads."""
@@ -227,10 +236,12 @@ def compile_run(
     steps_per_epoch: int,
     own: Own = Own(),
     mesh: Mesh | None = None,
+    platform: str | None = None,
 ) -> CompiledRun:
     """Build the functions of a resolved config, for training data ``source``.
 
-    ``mesh`` has one axis, ``data``, and spans all devices by default.
+    ``mesh`` has one axis, ``data``, and spans all devices by default; ``platform`` is that of its devices, unless the
+    programs are to be lowered for others.
 
     Raises:
       ConfigError: a plugin, or an option of the data, does not fit the config.
@@ -242,7 +253,8 @@ def compile_run(
         tx = optimizer.with_gathered_gradients(recipe.tx, functools.partial(_gathered, mesh=mesh))
         recipe = dataclasses.replace(recipe, tx=tx)
     unmixed = transform.make_unmixed(config, source.events) if config.data.mix_off_epochs else None
-    return CompiledRun(recipe, source, mesh, *transform.make(config, source.events), unmixed)
+    platform = platform or mesh.devices.flat[0].platform
+    return CompiledRun(recipe, source, mesh, *transform.make(config, source.events), unmixed, platform)
 
 
 def _gathered(tree: Any, mesh: Mesh) -> Any:

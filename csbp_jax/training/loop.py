@@ -11,7 +11,7 @@ from csbp_jax import configs, data, weights
 from csbp_jax.config import Config, ConfigError, check, to_json
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console, make_console
-from csbp_jax.runtime import files, multihost, profiling
+from csbp_jax.runtime import files, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, current
 from csbp_jax.training import build, run_dir, run_json, session
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -77,9 +77,9 @@ def train(
             if fresh and elsewhere:
                 raise ConfigError(f"--fresh: {store} has checkpoints; move them away, or give another NAME (--name)")
             opened = (to_json(config), name, fresh, console, prepared.fingerprint, prepared.classes, own, elsewhere)
-            folder = stack.enter_context(run_dir.open_run(pathlib.Path(root), *opened))
-            identity = run_json.identity(run_json.read_config(folder))
+            folder = stack.enter_context(run_dir.open_run(pathlib.Path(root), *opened, editable=run_json.EDITABLE))
             result = run_json.read_result(folder) if _is_finished(folder, str(store), config, console) else None
+            identity = run_json.identity(_with_new_values(folder, config, console))
             return str(folder), str(store), identity, result
 
         folder_name, store, identity, result = multihost.broadcast_from_host0(open_run)
@@ -159,3 +159,16 @@ def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Cons
     old = files.set_aside(folder / "result.json")
     console.print(f"{folder}: was finished, but {reason}; its result is kept as {old.name}", soft_wrap=True)
     return False
+
+
+def _with_new_values(folder: pathlib.Path, config: Config, console: Console) -> dict[str, Any]:
+    """Write the values with which a run goes on into its ``config.json``, and return the content."""
+    content = run_json.read_config(folder)
+    if differing := run_json.config_differences(content["config"], to_json(config)):
+        schedule, epochs = config.optimizer.schedule, config.epochs
+        is_longer = schedule != "constant" and epochs > content["config"]["epochs"]
+        note = f"; the {schedule} schedule of the rate is now that of {epochs} epochs" if is_longer else ""
+        console.print(f"{folder}: goes on with other values: {'; '.join(differing)}{note}", soft_wrap=True)
+        content |= {"config": to_json(config)}
+        seals.write_json(folder / "config.json", content)
+    return content

@@ -7,7 +7,7 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -35,6 +35,7 @@ def open_run(
     own: Own = Own(),
     elsewhere: dict[str, Any] | None = None,
     wait: bool = False,
+    editable: Collection[str] = (),
 ) -> Iterator[pathlib.Path]:
     """Create or reopen a run directory, lock it, and check that its config, data and plugin code are unchanged.
 
@@ -48,6 +49,7 @@ def open_run(
       own: the user's plugins; their file is copied into the directory.
       elsewhere: ``config.json`` of the run in another directory, if it is resumed from its checkpoints alone.
       wait: for the lock, if another process holds it.
+      editable: fields of the config that may differ from those that are stored, but for fewer epochs.
 
     Raises:
       ConfigError: the name is not a valid directory name, the directory belongs to another config (the message names
@@ -71,7 +73,7 @@ def open_run(
         files.check_links(run, *FOLDERS)
         if elsewhere and not (run / "config.json").exists():
             seals.write_json(run / "config.json", elsewhere)
-        _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata())
+        _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata(), editable)
         stored = elsewhere.get("config") if elsewhere else content  # as it was when the checkpoint was saved
         if differing := run_json.config_differences(stored, content, run_json.EDITABLE):
             raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
@@ -145,20 +147,21 @@ def locked(run: pathlib.Path, wait: bool = False) -> contextlib.AbstractContextM
 
 
 def _check_or_write_config(
-    run: pathlib.Path, config: dict[str, Any], data: str, classes: Sequence[str], own: dict[str, Any]
+    run: pathlib.Path,
+    config: dict[str, Any],
+    data: str,
+    classes: Sequence[str],
+    own: dict[str, Any],
+    editable: Collection[str],
 ) -> None:
     file = run / "config.json"
     if file.exists():
         stored = run_json.read_config(run)
-        if differing := run_json.config_differences(stored["config"], config):
-            # What an experiment has finished is of its base.
-            can_go_on = not (run / run_json.BLOCKS).exists() and not run_json.config_differences(
-                stored["config"], config, run_json.EDITABLE
-            )
-            edit = f"To go on, write the new values into {file} and delete its sha256 (docs/running.md); or g"
+        is_shorter = "epochs" in editable and config["epochs"] < stored["config"].get("epochs", 0)
+        if differing := run_json.config_differences(stored["config"], config, () if is_shorter else editable):
             raise ConfigError(
-                f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. "
-                f"{edit if can_go_on else 'G'}ive another NAME (--name), or start from scratch with FRESH=1 (--fresh)"
+                f"NAME: run {run.name!r} has another config; differing are {'; '.join(differing)}. Give another NAME "
+                "(--name), or start from scratch with FRESH=1 (--fresh)"
             )
         if stored.get("data", data) != data:
             raise ConfigError(

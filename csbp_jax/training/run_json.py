@@ -11,7 +11,7 @@ EDITABLE = {
     *("epochs", "patience", "eval_batch_size", "log_every", "checkpoint_every", "layout"),
     *("deterministic", "loss_limit", "data.dir", "data.workers", "data.threads"),
 }
-"""Fields of a config that may be edited in the ``config.json`` of a run that has checkpoints."""
+"""Fields of a config that may change when a run goes on."""
 
 BLOCKS = "blocks"
 """Folder of an experiment's results."""
@@ -70,6 +70,11 @@ def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
             "version that wrote it"
         )
     return content
+
+
+def is_run(folder: str) -> bool:
+    """Return whether a word names the folder of a run or an experiment."""
+    return pathlib.Path(folder, "config.json").is_file()
 
 
 def read_run(folder: pathlib.Path, of_experiment: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Session:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What a run needs, checked before anything is written.
+    """The parts of a run, checked before anything is written.
 
     fingerprint: of the data. classes: their names. plan: of the file with initial weights. first_batch: of the
     training. metrics: shapes of those of a step. steps_traced: those of ``--profile``.
@@ -102,7 +102,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Tools:
-    """What is open while a run trains; ``rows``: all of its metrics; ``save(session)``."""
+    """The open files and iterators of a training; ``rows``: all of its metrics; ``save(session)``."""
 
     monitor: TrainingMonitor
     batches: Iterator[Batch]

@@ -1,6 +1,6 @@
 """Trained networks that ship with the package, by name; ``trained/README.md`` describes them.
 
-Each is a published network (evaluation/published.py), with its measured accuracy in ``accuracy.json`` and a card.
+Each is a published network (runs/published.py), with its measured accuracy in ``accuracy.json`` and a card.
 ``tools/make_shipped.py`` trains and writes them.
 """
 

@@ -443,18 +443,9 @@ def test_the_share_of_the_chaos_term_in_the_docs_is_that_of_the_benchmark():
 
 
 def test_the_times_of_other_neurons_in_the_docs_are_those_of_the_benchmark():
+    text = " ".join((page.PUBLISHED.parents[1] / "neurons.md").read_text().split())
+    assert "Most take 1 to 3 times as long as LIF on a CPU, `clif`, `psn` and `masked_psn` up to 6 times" in text
     rows = json.loads((page.PUBLISHED / "bench.json").read_text())["other_neurons"]["rows"].values()
-
-    def span(name, quantity):
-        figures = sorted({f"{row[name][quantity]['median']:.1f}" for row in rows}, key=float)
-        return " to ".join(dict.fromkeys((figures[0], figures[-1])))
-
-    documented = re.findall(
-        r"^\| (`\w+`(?:, `\w+`)*) \| ([\d. to]+) \| ([\d. to]+) \|$",
-        (page.PUBLISHED.parents[1] / "neurons.md").read_text(),
-        re.MULTILINE,
-    )
-    for names, times, per_state in documented:
-        for name in re.findall(r"\w+", names):
-            assert (times, per_state) == (span(name, "over_lif"), span(name, "over_lif_per_state")), name
-    assert {name for names, *_ in documented for name in re.findall(r"\w+", names)} == set(next(iter(rows))) - {"lif"}
+    times = {name: [round(row[name]["over_lif"]["median"]) for row in rows] for name in next(iter(rows))}
+    assert {name for name, multiples in times.items() if max(multiples) > 3} == {"clif", "psn", "masked_psn"}
+    assert max(map(max, times.values())) == 6

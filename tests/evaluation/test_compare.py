@@ -98,7 +98,7 @@ def test_the_control_is_that_without_chaos_in_any_order_unless_a_run_is_named(fo
     faster = edited(folders[6], tmp_path / "faster", optimizer__lr=0.5)
     result, text = compared([folders[0], folders[6], faster], out=tmp_path)
     assert len(rows(result)) == 1
-    assert "optimizer.lr 0.5: no run is its control, equal but for chaos.z0 0; no difference" in text
+    assert "faster: no run is its control, equal but for chaos.z0 0; no difference" in text
 
 
 def test_seeds_that_do_not_pair_are_named_and_give_no_difference(folders, tmp_path):
@@ -170,7 +170,7 @@ def test_errors_are_one_line(folders, tmp_path, capsys):
         (folders[0],): "RUN: two or more are compared; write csbp_jax compare RUN RUN ...",
         (folders[0], "nowhere"): "nowhere: there is no such directory",
         (folders[0], unfinished): "is not finished; repeat the command that started it to resume it or, if it diverged",
-        (folders[0], experiment): "is an experiment, whose settings are compared in its own tables",
+        (folders[0], experiment): "is an experiment, whose arms are compared by csbp_jax report",
         (folders[0], folders[0]): "differs in no field that can change a result; name one",
         (folders[0], folders[1], "--data"): "--data: there is no such option",
         (folders[0], folders[1], "--margin", "nan"): "--margin: nan is not possible",

@@ -12,8 +12,9 @@ import pytest
 import csbp_jax
 from csbp_jax import data
 from csbp_jax.cli import main
-from csbp_jax.evaluation import evaluate, forward, restore
+from csbp_jax.evaluation import evaluate, forward
 from csbp_jax.reporting import plots_evaluation, terminal
+from csbp_jax.runs import restore
 from csbp_jax.training import run_json
 from tests.support.older_checkpoints import forget_run
 

@@ -14,9 +14,10 @@ import pytest
 from csbp_jax import data, models
 from csbp_jax.cli import main
 from csbp_jax.config import Neuron, replaced
-from csbp_jax.evaluation import inspection, restore, synaptic_ops
+from csbp_jax.evaluation import inspection, synaptic_ops
 from csbp_jax.reporting import plots_inspection, terminal
 from csbp_jax.reporting.plots import empty_figure
+from csbp_jax.runs import restore
 from csbp_jax.training import run_json
 
 

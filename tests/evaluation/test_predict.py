@@ -23,8 +23,9 @@ from csbp_jax.data.events import digits_events, sources
 from csbp_jax.data.images import reduced
 from csbp_jax.data.images.sources import JpegSource, View
 from csbp_jax.data.user import folder, folder_files, prediction_inputs
-from csbp_jax.evaluation import forward, predict, restore
+from csbp_jax.evaluation import forward, predict
 from csbp_jax.learner import optimizer
+from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import resolve

@@ -15,10 +15,11 @@ from csbp_jax.config import Chaos, Config, Model, Neuron
 from csbp_jax.config.schema import ModelName
 from csbp_jax.evaluation.synaptic_ops import count_synops, energy_pj
 from csbp_jax.learner import objective, optimizer
-from csbp_jax.models import layers, winograd
+from csbp_jax.models import layers
 from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Aux, Probe, apply_taps
 from csbp_jax.neurons import LIF
+from csbp_jax.xla import winograd
 
 
 def network(name, shape, features, **options):

@@ -1,6 +1,7 @@
 """Runs trained together: each member equals the run alone, and members do not touch each other."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from typing import Any, cast
@@ -200,11 +201,11 @@ def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):
 
 
 def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
+    monkeypatch.setattr(members, "compile_run", functools.partial(compiled.compile_run, platform="tpu"))
     config, splits = prepared(CONV)
     configs = of_grid(config, {"seed": range(8)})
     runs = compile_members(configs, splits)
     keys, hparams = jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs)
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     states = jax.eval_shape(runs.init, keys, hparams)
     batch = next(data.train_batches(splits["train"], config.batch_size, seed=0))
     stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)

@@ -19,10 +19,10 @@ from safetensors.numpy import load
 from csbp_jax import configs, data, models, neurons
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, Model, Neuron, from_json
-from csbp_jax.evaluation import published, restore
 from csbp_jax.export import arrays, metadata, nir_graph, stablehlo
 from csbp_jax.models import layers
 from csbp_jax.models.base import Network
+from csbp_jax.runs import published, restore
 from csbp_jax.training import run_json
 from tests.support import nir_interpreter
 from tests.support.older_checkpoints import forget_run

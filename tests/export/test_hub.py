@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 import csbp_jax
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError
-from csbp_jax.evaluation import hub, restore
 from csbp_jax.export import hub as publication
 from csbp_jax.export import model_card
+from csbp_jax.runs import hub, restore
 from csbp_jax.runtime import seals
 from tests.support import hub_server
 

@@ -17,6 +17,7 @@ from csbp_jax.models import layers, norms
 from csbp_jax.models.taps import Aux, Probe
 from csbp_jax.neurons.plif import PLIF
 from csbp_jax.neurons.recurrent import Feedback
+from csbp_jax.xla.platform import traced_for
 
 B, T, F = 4, 7, 5
 NO_PROBE = Probe(chaos.term)
@@ -155,7 +156,7 @@ def test_pooling_an_image_that_is_too_small_is_an_error(pool):
         pool(jnp.ones((1, 1, 1, 2, 3)))
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("device", ["cpu", "gpu", None])
 @pytest.mark.parametrize(
     ("size", "stride", "pad", "picture"),
     [
@@ -164,9 +165,8 @@ def test_pooling_an_image_that_is_too_small_is_an_error(pool):
         for picture in [(4, 4), (5, 3), (2, 7)]
     ],
 )
-def test_max_pooling_and_its_gradients_equal_xlas(x64, monkeypatch, size, stride, pad, picture, device):
+def test_max_pooling_and_its_gradients_equal_xlas(x64, size, stride, pad, picture, device):
     """Most windows of spikes have ties; the gradient's derivative along a direction is compared too."""
-    monkeypatch.setattr(jax, "default_backend", lambda: device)
     draw = np.random.default_rng(0)
     spikes, numbers = draw.integers(0, 2, (2, 3, *picture, 4)).astype(float), draw.standard_normal((2, 3, *picture, 4))
 
@@ -184,20 +184,21 @@ def test_max_pooling_and_its_gradients_equal_xlas(x64, monkeypatch, size, stride
         return [(pool(x), jax.jvp(gradient(pool), (x,), (numbers,))) for pool in (ours, plain)]
 
     for x in (spikes, numbers):
-        (actual, gradients), (expected, expected_gradients) = pooled_and_gradients(x)
+        with traced_for(device):
+            (actual, gradients), (expected, expected_gradients) = pooled_and_gradients(x)
         chex.assert_trees_all_equal(actual, expected)
         chex.assert_trees_all_close(gradients, expected_gradients, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("device", "own_form"), [("cpu", True), ("gpu", True), ("tpu", False)])
-def test_only_on_a_tpu_is_the_gradient_of_max_pooling_xlas(monkeypatch, device, own_form):
+def test_only_on_a_tpu_is_the_gradient_of_max_pooling_xlas(device, own_form):
     """Which is a scatter on a GPU. The index of each maximum, of which CPUs have a float, is a byte there."""
-    monkeypatch.setattr(jax, "default_backend", lambda: device)
     gradient = jax.grad(lambda x: layers.max_pool(x, 3, 2, 1).sum())
-    trace = str(jax.make_jaxpr(gradient)(jnp.ones((1, 1, 4, 4, 1))))
+    with traced_for(device):
+        trace, computed = str(jax.make_jaxpr(gradient)(jnp.ones((1, 1, 4, 4, 1)))), gradient(jnp.ones((1, 1, 4, 4, 1)))
     assert ("select_and_scatter_add" not in trace) == own_form
     assert ("i8[1,1,2,2,1]" in trace) == (device == "gpu")
-    assert (gradient(jnp.ones((1, 1, 4, 4, 1))).ravel() == jnp.array([1, 1, 0, 0, 1, 1, 0, 0] + [0] * 8)).all()
+    assert (computed.ravel() == jnp.array([1, 1, 0, 0, 1, 1, 0, 0] + [0] * 8)).all()
 
 
 def test_initial_weights_have_the_published_distributions():

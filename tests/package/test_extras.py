@@ -14,17 +14,7 @@ from tests.support.matching import search
 ROOT = pathlib.Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CORE = "from csbp_jax import chaos, controls, dynamics, learner, losses, models, neurons, surrogate"
-BEYOND = (
-    "data",
-    "runtime",
-    "reporting",
-    "weights",
-    "training.loop",
-    "experiment",
-    "evaluation.restore",
-    "export",
-    "cli",
-)
+BEYOND = ("data", "runtime", "reporting", "weights", "training.loop", "experiment", "runs.restore", "export", "cli")
 WITHOUT = f"""
 import importlib, sys
 sys.modules |= dict.fromkeys({[module for modules in extras.MODULES.values() for module in modules]})

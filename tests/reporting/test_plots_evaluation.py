@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from csbp_jax.reporting import fonts, plots_evaluation
+from csbp_jax.reporting import fonts, plots, plots_evaluation
 from csbp_jax.reporting.statistics import wilson
 
 
@@ -19,7 +19,7 @@ def result():
         {"count": 49, "confidence": 0.8, "accuracy": 36 / 49},
     ]
     return {
-        "run": "run", "split": "test", "weights_of": "last", "count": 50, "accuracy": 0.74, "ece": 0.07,
+        "run": "run", "split": "test", "weights_of": "last", "epoch": 5, "count": 50, "accuracy": 0.74, "ece": 0.07,
         "accuracy_by_time": [0.72, 0.74], "per_class": per_class, "confusion": matrix, "calibration": bins,
     }  # fmt: skip
 
@@ -62,4 +62,11 @@ def test_a_class_without_a_glyph_has_a_number_that_is_explained(result, monkeypa
     confusion = plots_evaluation.make_figure(result).axes[0]
     labels = [label.get_text() for label in confusion.get_xticklabels()]
     assert labels == ["cat", "#1", "the longes…of classes"] and "#: its number" in confusion.get_xlabel()
+    caption = plots.caption_of(file.read_bytes())
+    for words in (
+        "on 50 examples of the test split, weights of the last epoch (5)",
+        "first 1 to 2 time",
+        "Classes: #1",
+    ):
+        assert words in caption
     assert not file.is_symlink() and file.stat().st_size and not other.stat().st_size

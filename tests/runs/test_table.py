@@ -3,10 +3,12 @@
 import itertools
 import json
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
+import csbp_jax
 from csbp_jax.config import ConfigError
 from csbp_jax.reporting.statistics import paired, student, student_of_shares
 from csbp_jax.runs import RunTable
@@ -255,6 +257,15 @@ def test_runs_of_other_data_are_another_case(trained, tmp_path):
     assert read.frame["case"][2].startswith("digits ") and read.arms == ["chaos.z0 0.5", "chaos.z0 0.0"]
     assert list(read.contrast("chaos.z0 0.5").frame["case"]) == ["digits change"]
     assert RunTable.read([*copies[:1], other]).arms == ["0.5", "other"]
+
+
+def test_the_weights_of_a_row_are_those_of_its_run(trained):
+    read = RunTable.read([trained])
+    _, variables, _ = csbp_jax.load(trained, "chosen")
+    weights = read.weights(read.frame.iloc[0], "chosen")
+    jax.tree.map(np.testing.assert_array_equal, weights, variables)
+    with pytest.raises(ValueError, match="keeps no weights"):
+        THREE.weights(THREE.frame.iloc[0])
 
 
 def test_runs_that_make_no_table(trained, tmp_path):

@@ -16,11 +16,12 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.cli.main import main
-from csbp_jax.evaluation import follow, restore
+from csbp_jax.evaluation import follow
 from csbp_jax.evaluation.robustness import command
 from csbp_jax.evaluation.robustness.measure import Plan
 from csbp_jax.experiment import Experiment
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training import lr_finder, metrics_log
 from csbp_jax.training.checkpoint import location
@@ -207,7 +208,8 @@ def test_ctrl_c_while_it_compiles_is_one_line(tmp_path):
 HELD = """
 import time
 from csbp_jax.cli.main import main
-from csbp_jax.evaluation import follow, restore
+from csbp_jax.evaluation import follow
+from csbp_jax.runs import restore
 from csbp_jax.evaluation.robustness import command
 from csbp_jax.evaluation.robustness.measure import Plan
 from csbp_jax.runtime.preemption import on_signals

@@ -21,12 +21,13 @@ from csbp_jax.cli import main
 from csbp_jax.config import Chaos, Config, ConfigError, Model, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
-from csbp_jax.evaluation import evaluate, inspection, predict, restore
+from csbp_jax.evaluation import evaluate, inspection, predict
 from csbp_jax.evaluation.robustness import measure
 from csbp_jax.experiment import fields
 from csbp_jax.export import export
 from csbp_jax.neurons.recurrent import Feedback
 from csbp_jax.reporting import terminal
+from csbp_jax.runs import restore
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json

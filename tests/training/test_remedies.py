@@ -157,14 +157,29 @@ def test_a_finished_run_goes_on_after_its_epochs_were_raised(finished, copy):
     assert again == result and "r is finished; FRESH=1" in text
 
 
-def test_the_refusal_of_more_epochs_says_how_the_run_goes_on(copy):
-    with pytest.raises(ConfigError, match=r"epochs \(2 there, 3 here\)\. To go on, write the new .* into .*/r/config"):
-        run(dataclasses.replace(SMALL, epochs=3), copy.parent, name="r")
-    # A default that the file leaves out cannot be changed there.
-    with pytest.raises(ConfigError, match=r"loss_limit \(1000.0 there, 0.0 here\)\. To go on, write the new values"):
-        run(dataclasses.replace(SMALL, loss_limit=0.0), copy.parent, name="r")
-    with pytest.raises(ConfigError, match=r"seed \(0 there, 1 here\)\. Give another NAME \(--name\), or start from"):
-        run(dataclasses.replace(SMALL, seed=1), copy.parent, name="r")
+def test_a_run_goes_on_with_other_values_of_what_changes_no_step(copy):
+    """By its folder, from the command line; fewer epochs and another seed are refused."""
+    content = json.loads((copy / "config.json").read_text())
+    for change, fields in (({"seed": 1}, r"seed \(0 there, 1 here\)"), ({"epochs": 1}, r"epochs \(2 there, 1 here\)")):
+        with pytest.raises(ConfigError, match=rf"{fields}\. Give another NAME \(--name\), or start from scratch"):
+            run(SMALL.replace(**change), copy.parent, name="r")
+    assert json.loads((copy / "config.json").read_text()) == content
+    result, text = run(SMALL.replace(epochs=3, loss_limit=0), copy.parent, name="r")
+    assert result["last"]["epoch"] == 3 and "goes on with other values: epochs (2 there, 3 here); loss_limit" in text
+    assert (
+        run_json.read_config(copy)["config"]["epochs"] == 3 and "schedule of the rate is now that of 3 epochs" in text
+    )
+
+
+def test_train_takes_the_folder_of_a_run(copy, monkeypatch, capsys):
+    monkeypatch.chdir(copy.parent.parent)
+    folder = str(copy.relative_to(copy.parent.parent))
+    assert main.main(["train", folder, "--patience", "7"]) == 0
+    out = capsys.readouterr().out
+    assert "patience (0 there, 7 here)" in out and f"{folder} is finished" in out
+    assert main.main(["train", folder, "--name", "other"]) == 2
+    assert "is the run that goes on; leave them out" in capsys.readouterr().err
+    assert main.main(["train", folder, "--optimizer.lr", "1"]) == 2 and "optimizer.lr" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("problem", ["4: .*; 2: .*", "all are missing"])

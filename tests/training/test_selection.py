@@ -12,9 +12,9 @@ import pytest
 import csbp_jax
 from csbp_jax import configs, data, learner, weights
 from csbp_jax.config import ConfigError, Optimizer, replaced
-from csbp_jax.evaluation import restore
 from csbp_jax.experiment import Experiment
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from csbp_jax.training import compiled, run_json
 from csbp_jax.training.checkpoint import location

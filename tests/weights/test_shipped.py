@@ -12,9 +12,9 @@ import csbp_jax
 from csbp_jax import configs
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError, to_json
-from csbp_jax.evaluation import evaluate, restore
+from csbp_jax.evaluation import evaluate
 from csbp_jax.export import export
-from csbp_jax.runs import Run
+from csbp_jax.runs import Run, restore
 from csbp_jax.training.plugins import Own
 from csbp_jax.weights import shipped
 

@@ -8,7 +8,7 @@ import numpy as np
 def direct(key: jax.Array, x: jax.Array, time_steps: int) -> jax.Array:
     """Return the image itself, ``[B, 1, ...]``: the first synapse's current is repeated over time.
 
-    See :func:`csbp_jax.models.static.repeat_over_time`.
+    See :func:`csbp_jax.xla.static.repeat_over_time`.
     """
     del key, time_steps
     return x

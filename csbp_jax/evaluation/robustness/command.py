@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from csbp_jax.config import ConfigError, escaped
-from csbp_jax.evaluation import compare, forward, restore
+from csbp_jax.config import ConfigError
+from csbp_jax.evaluation import compare, forward
 from csbp_jax.evaluation.evaluate import data_changed
 from csbp_jax.evaluation.outputs import output_folder
-from csbp_jax.evaluation.restore import RestoredRun
 from csbp_jax.evaluation.robustness import battery, comparison
 from csbp_jax.evaluation.robustness.comparison import Difference, Scores
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan, Programs, Subject, measure, programs_of
 from csbp_jax.reporting import plots_robustness, terminal
 from csbp_jax.reporting.format import percent
 from csbp_jax.reporting.terminal import Console, make_console
+from csbp_jax.runs import restore
+from csbp_jax.runs.restore import RestoredRun
 from csbp_jax.runs.run import Run
 from csbp_jax.runs.table import RunTable
 from csbp_jax.runtime import files
@@ -230,8 +231,11 @@ def _masking_lines(scores: Scores) -> list[str]:
 
 
 def _print_difference(console: Console, difference: Difference) -> None:
-    """Print a sentence for each perturbation."""
-    console.print(f"accuracy, mean over the severities, paired over {difference.over}:", soft_wrap=True)
-    for name, compared in difference.by_perturbation.items():
-        (line,) = compared.lines()
-        console.print(f"{name}: {escaped(line)}", soft_wrap=True)
+    cells = {name: compared.cells().iloc[0] for name, compared in difference.by_perturbation.items()}
+    columns = {"accuracy (points)": "difference", "p": "p", "verdict": "verdict", "pairs": "pairs"}
+    rows = [[name, *of_name[list(columns)]] for name, of_name in cells.items()]
+    title = (
+        f"{difference.arm} - {difference.control}: mean accuracy over the severities, paired over {difference.over}, "
+        "points [95 % interval]"
+    )
+    terminal.print_table(console, title, ["perturbation", *columns.values()], rows)

@@ -14,9 +14,9 @@ from csbp_jax import data
 from csbp_jax.config import Config
 from csbp_jax.data.device import transform
 from csbp_jax.evaluation import forward
-from csbp_jax.evaluation.restore import Apply, RestoredRun
 from csbp_jax.evaluation.robustness import battery, pgd, spike_faults, square, weight_errors
 from csbp_jax.reporting.terminal import Show
+from csbp_jax.runs.restore import Apply, RestoredRun
 from csbp_jax.runtime import preemption, sharding
 
 ATTACK_EXAMPLES = 200

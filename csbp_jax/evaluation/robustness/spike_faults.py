@@ -17,9 +17,9 @@ import numpy as np
 from flax.linen.module import InterceptorContext
 from jax.typing import ArrayLike
 
-from csbp_jax.evaluation.restore import Apply
 from csbp_jax.models.taps import Aux
 from csbp_jax.neurons.integer import from_binary, to_binary
+from csbp_jax.runs.restore import Apply
 
 
 def faulty(key: jax.Array, spikes: jax.Array, lost: ArrayLike, added: ArrayLike) -> jax.Array:

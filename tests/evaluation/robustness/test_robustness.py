@@ -15,12 +15,11 @@ from csbp_jax import configs, data, models
 from csbp_jax.cli import main
 from csbp_jax.config import Model, replaced
 from csbp_jax.data.source import ArraySource
-from csbp_jax.evaluation import captions, restore
 from csbp_jax.evaluation.robustness import battery, command, comparison, events, measure, pgd, pictures, weight_errors
 from csbp_jax.evaluation.robustness.measure import Measured, Outcome, Plan
-from csbp_jax.reporting import plots_robustness, terminal
+from csbp_jax.reporting import plots, plots_robustness, terminal
 from csbp_jax.reporting.statistics import student
-from csbp_jax.runs import Run, RunTable
+from csbp_jax.runs import Run, RunTable, restore
 
 NAMES = ("noise", "lost_spikes", "weight_bits", "pgd", "square")
 EXAMPLES = 14
@@ -87,8 +86,8 @@ def test_the_file_and_the_table_agree(run, result):
     assert content["runs"][0]["perturbations"]["pgd"]["variants"] == list(pgd.SURROGATES)
     assert text.count("/255: PGD ") == len(content["runs"][0]["masking"]) == 3
     assert (run / "figures" / "robustness.png").stat().st_size > 10_000
-    caption = captions.caption(run, "robustness")
-    assert "one run" in caption and f"{EXAMPLES} examples of the test split" in caption
+    caption = plots.caption_of((run / "figures" / "robustness.png").read_bytes())
+    assert caption.startswith(f"Robustness on {EXAMPLES} examples of the test split: accuracy under")
 
 
 def test_outcomes_do_not_depend_on_batches_or_on_the_other_perturbations(run, result, monkeypatch):

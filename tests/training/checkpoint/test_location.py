@@ -12,8 +12,8 @@ import pytest
 
 from csbp_jax import configs
 from csbp_jax.config import CheckpointError, ConfigError
-from csbp_jax.evaluation import restore
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import restore
 from csbp_jax.training import loop, run_json
 from csbp_jax.training.checkpoint import bucket, checkpoint, location, manifest
 from csbp_jax.training.loop import train

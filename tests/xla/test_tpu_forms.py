@@ -1,5 +1,8 @@
 """Forms for TPUs, run on CPU: each gives the numbers and derivatives of the plain form."""
 
+import re
+from collections import Counter
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,18 +12,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from csbp_jax import neurons
 from csbp_jax.evaluation.synaptic_ops import count_synops
-from csbp_jax.models import layers, norms, static, tpu_ops
+from csbp_jax.models import layers, norms
 from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Probe
+from csbp_jax.xla import batch_norm, convolution, memory
+from csbp_jax.xla.platform import traced_for
+from csbp_jax.xla.static import repeat_over_time
 
 B, T = 4, 3
 NO_PROBE = Probe(lambda h: h.sum())
-
-
-@pytest.fixture
-def tpu(monkeypatch):
-    """A function that lets the library write its programs for TPUs from then on."""
-    return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
 
 
 def over_two_slices(function):
@@ -62,23 +62,40 @@ TAPS = ("spike.membrane", "conv1.norm")
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, tpu, groups):
+def test_a_network_for_tpus_has_the_numbers_of_one_for_cpus(x64, groups):
     """Over a mesh of two slices, as a run has it."""
     net = Net(time_steps=T, neuron=neurons.LIF(decay=0.5), norm_groups=groups)
     x = jax.random.normal(jax.random.key(0), (B, 1, 6, 6, 3))
     variables = jax.jit(net.init)(jax.random.key(1), x)
     plain = jax.jit(lambda v, x: loss_and_all(net, v, x))
-    expected, program = plain(variables, x), str(jax.make_jaxpr(plain)(variables, x))
-    tpu()
+    expected, program = plain(variables, x), plain.lower(variables, x).as_text()
     lean = over_two_slices(lambda variables, x: loss_and_all(net, variables, x))
-    actual, text = lean(variables, x), str(jax.make_jaxpr(lean)(variables, x))
-    assert "layout_constraint" in text and "layout_constraint" not in program
+    with traced_for("tpu"):
+        actual, text = lean(variables, x), str(jax.make_jaxpr(lean)(variables, x))
+    assert "layout_constraint" in text and "LayoutConstraint" not in program
     assert f"[{B},{T},6,6,4]" in text.replace(" ", "")
     chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-10)
     assert 0.01 < float(expected[0][1][1]["conv1"]) < 0.99
 
 
-def test_operations_are_counted_as_elsewhere(tpu):
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_forms_of_a_platform_are_those_that_are_traced_for_it(platform):
+    """The loss is one program of them all, of which JAX takes the platform's as it lowers; nothing is patched."""
+    net, x = Net(time_steps=T), np.zeros((B, 1, 6, 6, 3), np.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(1), x)
+
+    def operations(context):
+        with context:
+            program = jax.jit(lambda v, x: net.apply(v, x, True, mutable=["batch_stats"])[0][0]).trace(variables, x)
+            text = program.lower(lowering_platforms=(platform,)).as_text()
+        return Counter(name for name in re.findall(r" = \"?(stablehlo\.\w+)", text) if name != "stablehlo.case")
+
+    known = operations(traced_for({"cuda": "gpu"}.get(platform, platform)))
+    unknown = operations(traced_for(None))
+    assert known - unknown == Counter() and set(unknown - known) <= {"stablehlo.constant"}
+
+
+def test_operations_are_counted_as_elsewhere():
     net, x = Net(time_steps=T), np.random.default_rng(0).random((B, 1, 6, 6, 3), np.float32)
     variables = jax.jit(net.init)(jax.random.key(1), x)
 
@@ -87,42 +104,41 @@ def test_operations_are_counted_as_elsewhere(tpu):
         return {name: synops.dense.tolist() for name, synops in counts.items()}
 
     expected = connections()
-    tpu()
-    assert connections() == expected and set(expected) == {"stem.conv", "conv1.conv", "readout.dense"}
+    with traced_for("tpu"):
+        assert connections() == expected
+    assert set(expected) == {"stem.conv", "conv1.conv", "readout.dense"}
 
 
-def test_a_layout_is_fixed_on_each_device_of_a_mesh_and_not_without_one(tpu):
+def test_a_layout_is_fixed_on_each_device_of_a_mesh_and_not_without_one():
     def text(batch):
         return str(
-            jax.make_jaxpr(lambda x: tpu_ops.time_outermost(x))(jax.ShapeDtypeStruct((batch, T, 2, 2, 3), jnp.float32))
+            jax.make_jaxpr(lambda x: memory.time_outermost(x))(jax.ShapeDtypeStruct((batch, T, 2, 2, 3), jnp.float32))
         )
 
-    tpu()
     assert "layout_constraint" not in text(B)
-    with jax.sharding.use_abstract_mesh(
-        jax.sharding.AbstractMesh((2, 2), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
-    ):
+    mesh = jax.sharding.AbstractMesh((2, 2), ("slice", "data"), axis_types=(AxisType.Auto,) * 2)
+    with traced_for("tpu"), jax.sharding.use_abstract_mesh(mesh):
         within = text(B).split("shard_map")[1]
         assert "layout_constraint" in within and f"f32[{B // 4},{T},2,2,3]" in within
         assert "layout_constraint" not in text(B + 1)  # cannot be split
 
 
-def test_in_a_sweep_no_layout_is_fixed(tpu):
+def test_in_a_sweep_no_layout_is_fixed():
     """Each device along ``member`` has the whole batch of its members; only ``data`` could split it."""
     mesh = jax.make_mesh((4, 1), ("member", "data"), axis_types=(AxisType.Auto,) * 2)
     of_members = jax.shard_map(
-        tpu_ops.time_outermost,
+        memory.time_outermost,
         mesh=mesh,
         in_specs=PartitionSpec(),
         out_specs=PartitionSpec("member"),
         axis_names={"member"},
         check_vma=False,
     )
-    tpu()
-    assert "layout_constraint" not in str(jax.make_jaxpr(of_members)(jnp.zeros((B, T, 2, 2, 3))))
+    with traced_for("tpu"):
+        assert "layout_constraint" not in str(jax.make_jaxpr(of_members)(jnp.zeros((B, T, 2, 2, 3))))
 
 
-def test_a_layer_for_tpus_keeps_its_input_and_the_output_of_its_synapse(tpu):
+def test_a_layer_for_tpus_keeps_its_input_and_the_output_of_its_synapse():
     net = Net(time_steps=T, dtype=jnp.bfloat16)
     x = jax.random.normal(jax.random.key(0), (B, 1, 6, 6, 3))
     shapes = jax.eval_shape(net.init, jax.random.key(1), x)
@@ -142,11 +158,12 @@ def test_a_layer_for_tpus_keeps_its_input_and_the_output_of_its_synapse(tpu):
         return sorted((leaf.size, leaf.dtype.name) for leaf in arrays if leaf.size > B * T)
 
     stem, spikes, conv1 = B * 6 * 6 * 4, B * T * 6 * 6 * 4, B * T * 3 * 3 * 5
-    everything = residuals()
-    tpu()
+    with traced_for("cpu"):
+        everything = residuals()
     of_stem, of_spike = [(x.size, "float32"), (stem, "bfloat16")], [(stem, "float32")]
     of_conv1, of_readout = [(spikes, "bfloat16"), (conv1, "bfloat16")], [(conv1, "bfloat16")]
-    lean = residuals()
+    with traced_for("tpu"):
+        lean = residuals()
     assert lean == sorted([*of_stem, *of_spike, *of_conv1, *of_readout])
     assert len(lean) < len(everything)
 
@@ -163,7 +180,7 @@ FAST_NORMS = [(jax.jit, "batch", 1), (jax.jit, "tebn", 4), (over_two_slices, "ba
         for case in ((compiled, *norm) for compiled in (jax.jit, over_two_slices) for norm in NORMS)
     ],
 )
-def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu, kind, groups, compiled):
+def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, kind, groups, compiled):
     x = np.random.default_rng(0).normal(20, 2, (B, T, 5))
     norm = norms.make(kind, T, threshold=0.5, groups=groups)()
     variables = norm.init(jax.random.key(0), x, False)
@@ -179,13 +196,14 @@ def test_a_norm_in_one_pass_equals_one_in_two_to_the_second_derivative(x64, tpu,
         return loss(*point), jax.jvp(gradient, point, jax.tree.map(jnp.ones_like, point))
 
     expected = jax.jit(outputs_gradient_and_its_tangent)(variables, x)
-    tpu()
     in_one_pass = compiled(lambda variables, x: outputs_gradient_and_its_tangent(variables, x))
-    chex.assert_trees_all_close(in_one_pass(variables, x), expected, rtol=1e-9, atol=1e-9)
+    with traced_for("tpu"):
+        actual = in_one_pass(variables, x)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_moments_pass_between_slices_together():
-    compiled = over_two_slices(lambda offset, x: jnp.stack(tpu_ops.moments(x - offset)))
+    compiled = over_two_slices(lambda offset, x: jnp.stack(batch_norm.moments(x - offset)))
     x = np.random.default_rng(0).normal(size=(B, T, 5)).astype(np.float32)
     offset = np.float32(0.5)
     means = compiled(offset, x)
@@ -202,7 +220,7 @@ def test_over_slices_the_gradient_of_a_kernel_comes_first_and_has_the_same_deriv
 
     def gradient_and_its_tangent(kernel, x):
         def loss(kernel, x):
-            return jnp.sin(tpu_ops.convolution(x, kernel, (2, 2), [(1, 1), (1, 1)], T, **options)).sum()
+            return jnp.sin(convolution.over_time(x, kernel, (2, 2), [(1, 1), (1, 1)], T, **options)).sum()
 
         point = (kernel, x)
         return jax.jvp(jax.grad(loss, argnums=(0, 1)), point, jax.tree.map(jnp.ones_like, point))
@@ -218,22 +236,26 @@ def test_over_slices_the_gradient_of_a_kernel_comes_first_and_has_the_same_deriv
     assert [part.count("stablehlo.all_reduce") for part in between] == [0, 1]
 
 
-def test_a_variance_in_one_pass_is_not_negative_by_rounding(tpu):
+def test_a_variance_in_one_pass_is_not_negative_by_rounding():
     x = np.broadcast_to(np.array([1001.7, 333.3, 77.7, 5011.3, 901.9], np.float32), (B, T, 5))
     norm = norms.make("batch", T, threshold=0.5)()
     variables = norm.init(jax.random.key(0), x, False)
-    tpu()
-    y, after = jax.jit(lambda v, x: norm.apply(v, x, True, mutable=["batch_stats"]))(variables, x)
+    with traced_for("tpu"):
+        y, after = jax.jit(lambda v, x: norm.apply(v, x, True, mutable=["batch_stats"]))(variables, x)
     assert np.isfinite(y).all() and (after["batch_stats"]["var"] >= 0.89).all()  # 0.9 of the initial 1
 
 
-def test_statistics_in_one_pass_lose_few_digits_far_from_the_reference(tpu):
+def test_statistics_in_one_pass_lose_few_digits_far_from_the_reference():
     """The mean is 100 deviations from 0, the first reference; float32 keeps some 3 digits of the variance."""
     x = np.random.default_rng(0).normal(100, 1, (64, T, 5)).astype(np.float32)
     norm = norms.make("batch", T)()
     variables = norm.init(jax.random.key(0), x, False)
-    tpu()
-    apply = jax.jit(lambda variables: norm.apply(variables, x, True, mutable=["batch_stats"])[0])
+
+    @jax.jit
+    def apply(variables):
+        with traced_for("tpu"):
+            return norm.apply(variables, x, True, mutable=["batch_stats"])[0]
+
     y = apply(variables)
     expected = (x - x.mean((0, 1), dtype=float)) / x.std((0, 1), dtype=float)
     np.testing.assert_allclose(y, expected, atol=2e-2)
@@ -248,7 +270,7 @@ def test_a_static_current_in_bfloat16_has_the_gradient_summed_in_float32():
         return lambda h: (repeat(h).astype(jnp.float32) ** 2 * weights).sum()
 
     h = jax.random.normal(jax.random.key(0), (B, 1, 5))
-    lean = current(lambda h: static.repeat_in_dtype(h, T, jnp.bfloat16))
+    lean = current(lambda h: repeat_over_time(h, T, jnp.bfloat16))
     plain = current(lambda h: jnp.broadcast_to(h, (B, T, 5)).astype(jnp.bfloat16))
     assert lean(h) == plain(h)
 

@@ -9,8 +9,10 @@ from jax import lax
 
 from csbp_jax import models
 from csbp_jax.config import Model, Neuron
-from csbp_jax.models import cpu_ops, winograd
 from csbp_jax.runtime import hardware
+from csbp_jax.xla import winograd
+from csbp_jax.xla.convolution import convolution
+from csbp_jax.xla.platform import traced_for
 
 CPU_ONLY = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the plain convolution elsewhere")
 
@@ -113,10 +115,9 @@ class TestWhereItIsTaken:
         weights = jax.ShapeDtypeStruct((kernel, kernel, shape[-1], features), dtype)
         pads = [(kernel // 2 if pad is None else pad,) * 2] * 2
         names = ("NHWC", "HWIO", "NHWC")
-        trace = jax.make_jaxpr(
-            lambda x, w: cpu_ops.convolution(x, w, strides, pads, dimension_numbers=names, **options)
-        )
-        return "conv_general_dilated" not in str(trace(x, weights))
+        trace = jax.make_jaxpr(lambda x, w: convolution(x, w, strides, pads, dimension_numbers=names, **options))
+        with traced_for("cpu"):
+            return "conv_general_dilated" not in str(trace(x, weights))
 
     def test_a_wide_layer_of_float32(self):
         assert self.taken()
@@ -145,13 +146,16 @@ class TestWhereItIsTaken:
             assert not self.taken()
 
     def test_not_for_an_unknown_number_of_images(self):
-        """Their program is exported, and may run on any device."""
+        """It cannot be counted."""
         (images,) = jax.export.symbolic_shape("images")
         assert not self.taken((images, 16, 16, 64))
 
     def test_not_between_devices(self, monkeypatch):
         monkeypatch.setattr(jax, "device_count", lambda: 2)
         assert not self.taken()
+        for devices in (1, 2):  # of a step over a mesh
+            with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((devices,), ("data",))):
+                assert self.taken() == (devices == 1)
 
 
 @CPU_ONLY
@@ -187,7 +191,7 @@ def test_operations_are_those_of_plain_sums(monkeypatch):
     pads = [(1, 1), (1, 1)]
 
     def count():
-        convolve = jax.jit(lambda x, kernel: cpu_ops.convolution(x, kernel, (1, 1), pads, dimension_numbers=names))
+        convolve = jax.jit(lambda x, kernel: convolution(x, kernel, (1, 1), pads, dimension_numbers=names))
         return hardware.flops(convolve, jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
 
     expected = count()
@@ -204,5 +208,6 @@ def test_small_images_are_convolved_by_taps_but_for_a_stem(size, kernel, channel
     """With strides of 2; a stem of 7x7 took half as long in XLA's form on images of 7 to 12 pixels."""
     x, weights = jnp.ones((1, size, size, channels)), jnp.ones((kernel, kernel, channels, 2))
     pads, names = [(kernel // 2, kernel // 2)] * 2, ("NHWC", "HWIO", "NHWC")
-    trace = jax.make_jaxpr(lambda x, w: cpu_ops.convolution(x, w, (2, 2), pads, dimension_numbers=names))(x, weights)
+    with traced_for("cpu"):
+        trace = jax.make_jaxpr(lambda x, w: convolution(x, w, (2, 2), pads, dimension_numbers=names))(x, weights)
     assert ("conv_general_dilated" not in str(trace)) == by_taps

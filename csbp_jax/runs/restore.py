@@ -14,10 +14,10 @@ from csbp_jax import config as configuration
 from csbp_jax import learner
 from csbp_jax.config import Config, ConfigError
 from csbp_jax.data import DataSource
-from csbp_jax.evaluation import hub, published
-from csbp_jax.evaluation.published import WEIGHTS_LABELS, WeightsOf
 from csbp_jax.models.base import Network
 from csbp_jax.models.taps import Aux
+from csbp_jax.runs import hub, published
+from csbp_jax.runs.published import WEIGHTS_LABELS, WeightsOf
 from csbp_jax.training import build, run_json
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.plugin_file import reload
@@ -68,7 +68,7 @@ def load(
     time steps (norms ``tebn`` and ``bntt``, neurons ``psn`` and ``masked_psn``).
 
     Args:
-      run: the folder of a run, or of a published network (evaluation/published.py); ``hf://USER/NAME`` or
+      run: the folder of a run, or of a published network (runs/published.py); ``hf://USER/NAME`` or
         ``hf://USER/NAME@REVISION``, a published network on the Hugging Face hub; or, where there is no such directory,
         the name of a network that ships with the package, one of ``csbp_jax.weights.shipped.NAMES``. A published
         network has the weights of one epoch, and "last" takes them whichever it is.
@@ -170,8 +170,8 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
     """
     directory = run.config.data.dir
     if directory and not run.own.data and not pathlib.Path(directory).is_dir():
-        file = run.folder / "config.json"  # not of a network on the hub
-        edit = f", or change data.dir in {file} and delete its sha256 (docs/running.md)" if file.exists() else ""
+        is_run = (run.folder / "config.json").exists()  # not a network on the hub
+        edit = f", or say where they are: csbp_jax train {run.folder} --data.dir NEW" if is_run else ""
         raise ConfigError(
             f"{run.folder}: its data, {directory}, are not there; put them back, or run this where that path leads to "
             f"them{edit}"

@@ -1,4 +1,4 @@
-"""Convolution in forms that XLA compiles to fast code on CPU; elsewhere, the plain operation."""
+"""Convolution in forms that XLA compiles to fast code on CPU."""
 
 import functools
 import itertools
@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from csbp_jax.models import winograd
-from csbp_jax.models.unfused import unfused
+from csbp_jax.xla import winograd
+from csbp_jax.xla.memory import unfused
 
 _Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -19,22 +19,15 @@ _INEXACT = {None, "default", "fastest", "bfloat16", lax.Precision.DEFAULT}
 
 
 def convolution(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    **options: Any,
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], precision: Any = None
 ) -> jax.Array:
-    """Compute ``lax.conv_general_dilated`` of ``[N, H, W, C]`` with padding ``kernel // 2``; for Flax's ``Conv``.
+    """Compute :func:`csbp_jax.xla.convolution.convolution` on CPU, without groups.
 
-    Options are those that Flax passes; there is no dilation. On CPU, an image that is smaller than the kernel, or (but
-    for a stem) has such an output, is convolved tap by tap. In float32 and on one device, kernels of 3x3 are convolved
-    in Winograd's form where that is estimated to be faster, with a rounding error of a few millionths of the largest
-    output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches that off. With up to three channels, they are products of
-    the kernel with what each output sees.
+    An image that is smaller than the kernel, or (but for a stem) has such an output, is convolved tap by tap. In
+    float32 and on one device, kernels of 3x3 are convolved in Winograd's form where that is estimated to be faster,
+    with a rounding error of a few millionths of the largest output; ``JAX_DEFAULT_MATMUL_PRECISION=highest`` switches
+    that off. With up to three channels, they are products of the kernel with what each output sees.
     """
-    if jax.default_backend() != "cpu" or options.get("feature_group_count", 1) > 1:
-        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     (top, bottom), (left, right) = padding
     geometry = (strides[0], strides[1]), ((top, bottom), (left, right))
     # The output is the kernel in the convolution that gives the kernel's gradient. For a stem, XLA's is faster.
@@ -42,7 +35,7 @@ def convolution(
     smallest = x.shape[1:3] if stem else _size_of_output(x, kernel, *geometry)
     if any(n < k for n, k in zip(smallest, kernel.shape, strict=False)):
         return _convolve_by_taps(x, kernel, *geometry)
-    if _for_winograd(x, kernel, *geometry, options.get("precision")):
+    if _for_winograd(x, kernel, *geometry, precision):
         return winograd.convolution(x, kernel)
     return _convolve(x, kernel, *geometry)
 
@@ -65,8 +58,10 @@ def _for_winograd(
     precision = precision or default
     precisions = set(precision) if isinstance(precision, tuple) else {precision}
     form = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == ((1, 1), (1, 1)) and x.dtype == jnp.float32
-    one_device = jax.device_count() == 1 and isinstance(x.shape[0], int)
-    return form and precisions <= _INEXACT and one_device and winograd.pays(x.shape, kernel.shape[3])
+    mesh = jax.sharding.get_abstract_mesh()
+    one_device = (jax.device_count() if mesh.empty else mesh.size) == 1
+    counted = one_device and isinstance(x.shape[0], int)
+    return form and precisions <= _INEXACT and counted and winograd.pays(x.shape, kernel.shape[3])
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple[_Pair, _Pair]) -> jax.Array:
@@ -80,12 +75,9 @@ def _convolution(x: jax.Array, kernel: jax.Array, strides: _Pair, padding: tuple
 
 
 def _has_few_channels(x: jax.Array, kernel: jax.Array, strides: _Pair) -> bool:
-    """Return whether a product with patches is faster than XLA's convolution, which is made for many channels.
-
-    Not for a symbolic number of images, whose program is exported and may run on other devices.
-    """
+    """Return whether a product with patches is faster than XLA's convolution, which is made for many channels."""
     form = kernel.shape[:2] == (3, 3) and kernel.shape[2] <= 3 and strides == (1, 1)
-    return form and x.dtype != jnp.bfloat16 and isinstance(x.shape[0], int)
+    return form and x.dtype != jnp.bfloat16
 
 
 def _patches(x: jax.Array, kernel: jax.Array, padding: tuple[_Pair, _Pair]) -> jax.Array:

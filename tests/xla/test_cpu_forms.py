@@ -1,4 +1,4 @@
-"""Convolutions, norms and static currents in the forms of csbp_jax/models that are fast on CPU: the same numbers."""
+"""Convolutions, norms and static currents in the forms of csbp_jax/xla that are fast on CPU: the same numbers."""
 
 import functools
 import itertools
@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from csbp_jax.models import cpu_ops, norms, static
+from csbp_jax.models import norms
+from csbp_jax.xla.convolution import convolution
+from csbp_jax.xla.platform import traced_for
+from csbp_jax.xla.static import repeat_over_time
 
+NAMES = ("NHWC", "HWIO", "NHWC")
 KERNELS, STRIDES = [(3, 3), (1, 1), (5, 3), (2, 4)], [(1, 1), (2, 2), (2, 1)]
 SIZES = [(6, 7), (9, 8), (2, 2), (1, 1), (2, 9)]
 # Kernels of odd and of even sides, all strides, and sizes that they divide or not; first XLA's form, then by taps.
@@ -52,18 +56,24 @@ def test_few_channels_are_convolved_as_products_in_both_passes_if_there_are_many
     """XLA's convolution is slower there, but not its gradient for fewer features."""
 
     def kernel_gradient(x, weights):
-        return jax.grad(lambda weights: cpu_ops.convolution(x, weights, (1, 1), [(1, 1)] * 2).sum())(weights)
+        return jax.grad(lambda weights: convolution(x, weights, (1, 1), [(1, 1)] * 2, dimension_numbers=NAMES).sum())(
+            weights
+        )
 
     program = jax.jit(kernel_gradient).lower(jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, features))).as_text()
     assert program.count("stablehlo.convolution") == left
 
 
-def test_an_exported_program_has_the_convolution_itself():
-    """It may run on another device."""
+def test_a_program_for_several_platforms_has_the_form_of_each():
+    """Also for an unknown number of images, as that of an exported network."""
     (images,) = jax.export.symbolic_shape("images")
     x, weights = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((images, 8, 8, 3), (3, 3, 3, 32)))
-    trace = jax.make_jaxpr(lambda x, weights: cpu_ops.convolution(x, weights, (1, 1), [(1, 1)] * 2))(x, weights)
-    assert "conv_general_dilated" in str(trace)
+    convolve = jax.jit(lambda x, weights: convolution(x, weights, (1, 1), [(1, 1)] * 2, dimension_numbers=NAMES))
+    counts = []
+    for platforms in ("cpu",), ("cuda",), ("cpu", "cuda"):
+        text = str(jax.export.export(convolve, platforms=platforms)(x, weights).mlir_module())
+        counts.append(("stablehlo.convolution" in text, "stablehlo.dot_general" in text))
+    assert counts == [(False, True), (True, False), (True, True)]
 
 
 def check_convolution(of_x, of_kernel, strides):
@@ -71,9 +81,9 @@ def check_convolution(of_x, of_kernel, strides):
     x, weights = draw.standard_normal(of_x), draw.standard_normal(of_kernel)
     padding = [(k // 2, k // 2) for k in of_kernel[:2]]
 
-    def gradients(convolution):
+    def gradients(convolve):
         def loss(*operands):
-            y = convolution(*operands, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            y = convolve(*operands, strides, padding, dimension_numbers=NAMES)
             return (jnp.sin(y) * np.arange(of_kernel[3]).reshape(1, 1, 1, -1)).sum()
 
         def with_tangents(*operands):
@@ -81,7 +91,7 @@ def check_convolution(of_x, of_kernel, strides):
 
         return jax.jit(with_tangents)(x, weights)
 
-    ours = gradients(cpu_ops.convolution)
+    ours = gradients(convolution)
     chex.assert_trees_all_close(ours, gradients(lax.conv_general_dilated), rtol=1e-12, atol=1e-12)
 
 
@@ -93,10 +103,8 @@ def test_sums_over_the_taps_of_a_small_image_are_rounded_to_bfloat16_once(stride
     # Else XLA may leave out a rounding to bfloat16 that is widened again.
     @functools.partial(jax.jit, compiler_options={"xla_allow_excess_precision": False})
     def derivatives(x, weights):
-        names = ("NHWC", "HWIO", "NHWC")
-
         def convolve(x, weights):
-            return cpu_ops.convolution(x, weights, strides, [(1, 1)] * 2, dimension_numbers=names)
+            return convolution(x, weights, strides, [(1, 1)] * 2, dimension_numbers=NAMES)
 
         y, pullback = jax.vjp(convolve, x, weights)
         return y, *pullback(y.astype(jnp.bfloat16).astype(x.dtype))
@@ -116,7 +124,7 @@ def test_no_transpose_for_a_convolution_on_cpu_is_fused_with_arithmetic():
     """Such a loop has large strides: it was three to eight times slower than both alone."""
 
     def loss(weights, x):
-        y = cpu_ops.convolution(jnp.tanh(x), weights, (1, 1), [(1, 1), (1, 1)])
+        y = convolution(jnp.tanh(x), weights, (1, 1), [(1, 1)] * 2, dimension_numbers=NAMES)
         return (jnp.sin(y) ** 2).sum()
 
     weights, x = jnp.ones((3, 3, 16, 32)), jnp.ones((4, 8, 8, 16))
@@ -142,7 +150,7 @@ def test_no_transpose_for_a_convolution_on_cpu_is_fused_with_arithmetic():
 def test_a_static_current_is_normalised_as_if_repeated(x64, kind, groups, train):
     time_steps, x = 3, jnp.asarray(np.random.default_rng(0).normal(1, 2, (4, 1, 2, 3, 5)))
     norm = norms.make(kind, time_steps, threshold=0.5, groups=groups)()
-    variables = norm.init(jax.random.key(0), static.repeat_over_time(x, time_steps), False)
+    variables = norm.init(jax.random.key(0), repeat_over_time(x, time_steps), False)
 
     def outputs(normalise):
         def loss(params, x):
@@ -152,7 +160,7 @@ def test_a_static_current_is_normalised_as_if_repeated(x64, kind, groups, train)
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables.get("params", {}), x)
 
     def repeated(norm, x):
-        return norm(static.repeat_over_time(x, time_steps), train)
+        return norm(repeat_over_time(x, time_steps), train)
 
     ours = outputs(lambda norm, x: norms.over_time(norm, x, train, time_steps))
     chex.assert_trees_all_close(ours, outputs(repeated), rtol=1e-11, atol=1e-11)
@@ -162,7 +170,8 @@ def test_a_norm_that_is_the_same_at_all_time_steps_is_applied_before_the_repetit
     norm, x = norms.make("batch", 3)(), jnp.ones((4, 1, 5))
     variables = norm.init(jax.random.key(0), x, False)
     apply = nn.apply(lambda norm, x: norms.over_time(norm, x, True, 3), norm, mutable=["batch_stats"])
-    program = str(jax.make_jaxpr(apply)(variables, x))
+    with traced_for("cpu"):
+        program = str(jax.make_jaxpr(apply)(variables, x))
     assert "f32[4,1,5] = sub" in program and "f32[4,3,5] = sub" not in program
 
 

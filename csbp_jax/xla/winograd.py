@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from csbp_jax.models.unfused import unfused
+from csbp_jax.xla.memory import unfused
 
 _OUTPUTS, _TAPS, _INPUTS = 4, 3, 6
 # The fastest of those tried, on two cores. All tiles at once would also need more memory.

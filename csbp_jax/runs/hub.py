@@ -11,7 +11,7 @@ import re
 from typing import Any, NamedTuple
 
 from csbp_jax.config import ConfigError, extras
-from csbp_jax.evaluation.published import CONFIG, WEIGHTS
+from csbp_jax.runs.published import CONFIG, WEIGHTS
 from csbp_jax.training import run_json
 from csbp_jax.training.plugins import COPY
 

@@ -18,9 +18,9 @@ from PIL import Image
 import csbp_jax
 from csbp_jax import configs, data
 from csbp_jax.config import ConfigError, replaced
-from csbp_jax.evaluation import html_report, predict, restore
+from csbp_jax.evaluation import html_report, predict
 from csbp_jax.export import export
-from csbp_jax.runs import Run
+from csbp_jax.runs import Run, restore
 from csbp_jax.training import run_json
 from csbp_jax.weights import nir_file
 
