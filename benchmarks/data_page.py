@@ -54,7 +54,9 @@ def photographs(images: dict[str, Any]) -> str:
 
 def page(images: dict[str, Any], events: dict[str, Any], device: dict[str, Any]) -> str:
     """The text of README.md."""
-    return f"""# Speed of the data pipeline, one CPU core
+    return f"""# Speed of the data pipeline
+
+How many pictures and events does one CPU core prepare in a second?
 
 {table(images, events, device)}
 

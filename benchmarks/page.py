@@ -20,10 +20,7 @@ PEERS = ("spyx", "spikingjelly", "snntorch", "norse")
 
 
 def write(folder: pathlib.Path, content: Content) -> None:
-    """Write README.md (the neuron), tables.md (the other parts), targets.md and speed.png (.pdf) of the measured parts.
-
-    The repository's README.md quotes the published table, and is updated with it.
-    """
+    """Write README.md (the neuron), tables.md (the other parts), targets.md and speed.png (.pdf)."""
     (folder / "README.md").write_text(readme(content))
     load = ", ".join(f"{part} {value}" for part, value in content["load"].items())
     head = (
@@ -32,20 +29,8 @@ def write(folder: pathlib.Path, content: Content) -> None:
     )
     (folder / "tables.md").write_text("\n\n".join([head, *tables(content)]) + "\n")
     (folder / "targets.md").write_text(targets.page(content))
-    if folder.resolve() == PUBLISHED and not content["quick"]:
-        front = PUBLISHED.parent.parent.parent / "README.md"
-        front.write_text(quoted(front.read_text(), readme(content)))
     if "neuron" in content:
         study.save_figure(figure(content), folder, "speed")
-
-
-def quoted(text: str, page: str) -> str:
-    """README.md's text with its table of the neuron replaced by the page's."""
-    new = [line for line in page.splitlines() if line.startswith("|")]
-    lines = text.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("| 1e6 neurons"))
-    last = next(i for i, line in enumerate(lines[first:], first) if not line.startswith("|"))
-    return "\n".join([*lines[:first], *new, *lines[last:]]) + "\n"
 
 
 def readme(content: Content) -> str:
@@ -53,10 +38,12 @@ def readme(content: Content) -> str:
     versions = {name: number for of in content.get("versions", {}).values() for name, number in of.items()}
     text = f"""# Speed
 
+How fast are the neuron and a training step on a CPU?
+
 `make bench{" ARGS=--quick" if content["quick"] else ""}` on {machines(content)}; CPU time on one core, median
-(minimum-maximum) over interleaved rounds. Nothing on this page was run on a GPU or TPU; there are pages
-on programs compiled for [an H100](h100.md) and for [TPU slices](tpu.md). [All tables](tables.md),
-[targets](targets.md); `bench.json` holds the numbers.
+(minimum-maximum) over interleaved rounds. **No GPU or TPU has run it**; there are pages on programs compiled for
+[an H100](h100.md) and for [TPU slices](tpu.md). Training steps and all else: [tables](tables.md),
+[targets](targets.md), [time to an accuracy](time_to_accuracy.md); `bench.json` holds the numbers.
 
 Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
 """
@@ -77,12 +64,15 @@ Versions: {", ".join(f"{n} {v}" for n, v in versions.items())}.
         head[0] = "1e5 neurons (T=100: 1e4)"
     same = "; ".join(f"{name}: {content['agreement'][name]['same']}" for name in peers)
     same += "." + donation(content["neuron"])
+    least = [row["lif"]["over_minimum"]["median"] for row in content["neuron"].values()]
     return f"""{text}
+**The neuron takes {min(least):.2f} to {max(least):.2f} times the time of the least memory traffic (medians).**
+
+{table(head, rows)}
+
 Forward and backward of the neuron as two programs, float32, hard reset, nanoseconds per element and time step.
 Minimum traffic: two elementwise programs that move 24 bytes, without the recurrence. PyTorch's libraries run eagerly
 (`torch.compile` was not tried on a neuron alone); spyx is compiled, as lif is. Agreement with lif: {same}
-
-{table(head, rows)}
 
 ![time of each library](speed.png)
 """

@@ -30,14 +30,12 @@ def tables(content: Content) -> Iterator[str]:
 
 
 def neurons(rows: Content) -> str:
-    head = ["", "program", "ns", "wall ns", "forward ns", "backward ns", "/ lif", "/ minimum traffic"]
+    head = ["", "program", "ns", "forward ns", "backward ns", "/ lif"]
     body = []
     for label, row in rows.items():
         for name, n in row.items():
             stages = [cell(stage) for stage in n["stages_ns"]] if len(n["stages_ns"]) == 2 else ["", ""]
-            body.append(
-                [label, name, cell(n["ns"]), cell(n["wall_ns"]), *stages, cell(n["over_lif"]), cell(n["over_minimum"])]
-            )
+            body.append([label, name, cell(n["ns"]), *stages, cell(n["over_lif"])])
     return "## The neuron\n\n" + table(head, body) + donation(rows)
 
 
@@ -52,12 +50,11 @@ a network. Of the others, only "spyx, arguments donated" may; ratios are of spyx
 
 
 def other_neurons(content: Content) -> str:
-    head = ["", "neuron", "ns", "forward ns", "backward ns", "states", "/ lif", "/ lif, per state"]
+    head = ["", "neuron", "ns", "states", "/ lif"]
     body = []
     for label, row in content["rows"].items():
         for name, n in row.items():
-            ns = [cell(numbers) for numbers in (n["ns"], *n["stages_ns"])]
-            body.append([label, name, *ns, str(n["states"]), cell(n["over_lif"]), cell(n["over_lif_per_state"])])
+            body.append([label, name, cell(n["ns"]), str(n["states"]), cell(n["over_lif"])])
     return f"""## Other neurons
 
 Those of `model.neuron.name`, without their last states, over {content["rounds"]} rounds on {content["machine"]}; lif on
@@ -123,20 +120,19 @@ the operations.
 
 
 def convolutions(rows: Content) -> str:
-    head = ["net", "", "program", "ms", "/ ours"]
+    head = ["net", "program", "ms", "/ ours"]
     body = [
-        [net, stage, name, cell(n["ms"], 1), cell(n["over_ours"])]
+        [net, name, cell(n["ms"], 1), cell(n["over_ours"])]
         for net, row in rows.items()
-        for stage, programs in row["stages"].items()
-        for name, n in programs.items()
+        for name, n in row["stages"]["all"].items()
     ]
     differ = max(row["differ"] for row in rows.values())
     return f"""## Convolutions alone
 
-All convolutions of a network in a training step, each timed alone and compiled as in the step: kernels of 3x3 in
-Winograd's form where it is faster, those on up to three channels as products with patches of the image, images smaller
-than the kernel tap by tap, others with Eigen's kernels. By default XLA uses YNNPACK's. The largest difference between
-values is {differ:.0e} of the largest value.
+All convolutions of a training step, forward and both gradients, each timed alone and compiled as in the step:
+kernels of 3x3 in Winograd's form where it is faster, those on up to three channels as products with patches, others
+with Eigen's kernels. By default XLA uses YNNPACK's. The largest difference between values is {differ:.0e} of the
+largest value.
 
 {table(head, body)}"""
 

@@ -21,38 +21,38 @@ NETS = ("CNN7", "VGGSNN", "ResNet-19", "SEW-ResNet-18")
 
 def page(content: Content) -> str:
     """The table in Markdown, with "not measured" where a part is missing, and reasons for missed targets."""
-    lines = ["| target | limit | measured | verdict | command |", "|---|---|---|---|---|"]
-    missed = []
+    lines = ["| target | limit | measured | verdict | part |", "|---|---|---|---|---|"]
+    missed, outcomes = [], []
     for part, name, limit, read in rows():
         try:
             numbers, digits, unit = read(content)
         except KeyError:
-            lines.append(f"| {name} | {limit} | not measured | | {command(part)} |")
+            lines.append(f"| {name} | {limit} | not measured | | {part} |")
             continue
         met = verdict(limit, unit * numbers["median"])
         missed += [] if met else [name]
         resolved = all(verdict(limit, unit * value) == met for value in numbers.values())
         outcome = ("met" if met else "missed") if resolved else f"not resolved, median {'within' if met else 'beyond'}"
         measured = cell(numbers, digits, unit) if len(numbers) > 1 else f"{unit * numbers['median']:.{digits}f}"
-        lines.append(f"| {name} | {limit} | {measured} | {outcome} | {command(part)} |")
-    reasons = "\n".join(f"- {name}: {reason(name, content)}" for name in missed)
+        outcomes.append(outcome)
+        lines.append(f"| {name} | {limit} | {measured} | {outcome} | {part} |")
+    why: dict[str, list[str]] = {}
+    for name in missed:
+        why.setdefault(reason(name, content), []).append(name)
+    reasons = "\n".join(f"- {'; '.join(names)}: {text}" for text, names in why.items())
     text = "\n".join(lines)
     return f"""# Speed: targets
 
-Median (minimum-maximum). "Not resolved": the range of the rounds contains the limit; the median is within or beyond it.
-A number without a range is exact (temporaries) or was measured once (processes), which cannot say how it varies.
-`make bench` measures all of them; here, on {machines(content)}. The tests assert the residual, temporaries and
-numbers of compilations. PyTorch's libraries run eagerly; [with `torch.compile`](time_to_accuracy.md) SpikingJelly is
-level with this package on a small network. No GPU or TPU was available; there is a page on [programs compiled for an
-H100](h100.md).
+Of {len(outcomes)} targets {outcomes.count("met")} are met and {outcomes.count("missed")} missed; the others are not
+resolved: the range of the rounds contains the limit.
+
+Median (minimum-maximum). A number without a range is exact (temporaries) or was measured once (processes), which cannot
+say how it varies. `make bench` measures all, `make bench ARGS="--only PART"` a part; here, on {machines(content)}.
+PyTorch's libraries run eagerly; [with `torch.compile`](time_to_accuracy.md) SpikingJelly is level with this package on
+a small network. No GPU or TPU was available ([compiled for an H100](h100.md)).
 
 {text}
 {f"{chr(10)}Why medians are beyond the limit:{chr(10)}{chr(10)}{reasons}{chr(10)}" if missed else ""}"""
-
-
-def command(part: str) -> str:
-    """The command that measures a part."""
-    return f'`make bench ARGS="--only {part}"`'
 
 
 def verdict(limit: str, value: float) -> bool:

@@ -18,8 +18,7 @@ COMPILED = """\
 **With `torch.compile`, one line in its training script, SpikingJelly is level with ours on the small network:** it
 takes 1.02 [0.76, 1.36] times our wall time to 70 %, where the same trial has 1.82 [1.57, 2.10] eagerly (three pairs,
 two cores). On the large network an epoch falls from 1.95 times ours, eagerly, to 1.17 (one pair). This was tried, with
-few pairs, and is not yet measured by a committed command. All numbers below are of SpikingJelly run eagerly."""
-LABELS = {"csbp_jax": "csbp_jax", "spikingjelly": "SpikingJelly"}
+few pairs, and is not yet measured by a committed command."""
 CLOCKS = {"wall": "wall time", "cpu": "CPU time"}
 
 Run = Mapping[str, Any]
@@ -53,11 +52,6 @@ def per_epoch(run: Run, clock: str) -> float:
     """Seconds of an epoch and its validation, averaged over all epochs but the first."""
     first, *_, last = run["epochs"]
     return (last[clock] - first[clock]) / (last["epoch"] - first["epoch"])
-
-
-def before(run: Run, clock: str) -> float:
-    """Seconds that the first epoch took longer than the others: imports, reading of data, compilation."""
-    return run["epochs"][0][clock] - per_epoch(run, clock)
 
 
 def ratios(content: Mapping[str, Any], value: Callable[[Run, str], float | None], clock: str) -> list[float]:
@@ -118,50 +112,52 @@ def page(content: Mapping[str, Any]) -> str:
         added += f"together they err in at most {sum(errors):.4g} %."
     return f"""# Time to an accuracy
 
-`{runs[0]["command"].split(" --seeds")[0]}` on {content["machine"]}; both libraries pinned to the same {cores}.
-Load average of the machine before each run, to which the run before adds up to the number of cores:
-{min(loads):.1f} to {max(loads):.1f}. **Where it is above that number, other programs shared the cores, and CPU time is
-the one to compare.** Versions: {versions}; {", ".join(content["peers"])}.{_remark(content)}
+How long does training take to a validation accuracy, against SpikingJelly?
 
-CIFAR-10's images (in the runs published here, re-encoded as JPEG), of which one tenth is the validation split, whose
-accuracy this page is about; the test split is not used. `small_conv` with {features} channels and {model["pool"]}
-pooling, T = {model["time_steps"]}, batch {config["batch_size"]}, {config["epochs"]} epochs, AdamW with a rate of
-{optimiser["lr"]} (linear warm-up over {optimiser["warmup_epochs"]:g} epoch, then a cosine to 0) and a weight decay of
-{optimiser["weight_decay"]}, label smoothing {config["loss"]["smoothing"]:g}, augmentation:
-{", ".join(data["augment"])}. Plain backpropagation.
-Data, splits, loss, optimiser and distribution of initial weights are the same; the random numbers are not.
-
-Seconds count from the start of the process to the end of the first epoch with at least that accuracy, with imports,
-reading of data, compilation (nothing was compiled before) and validation after each epoch. "Between epochs": to where a
-line between the accuracies at the ends of two epochs crosses it, so that a ratio does not depend on whether an accuracy
-is reached just before or just after the end of an epoch. These rows were planned after the runs of `large` and before
-those of `small` and `longer`.
-
-## Ratios
+**SpikingJelly's time, run eagerly, over ours: {_answer(content)}.**
 
 {COMPILED}
 
-SpikingJelly's time, run eagerly, over ours in pairs of runs; geometric mean [{level} % interval of Student's t].
-Target: at least {TARGET}. A pair has a ratio if both runs reached the accuracy.{added}
-
 {_ratios(content)}
+
+Pairs of runs with SpikingJelly run eagerly; geometric mean [{level} % interval of Student's t]. Target: at least
+{TARGET}. A pair has a ratio if both runs reached the accuracy. "Between epochs": to where a line between the accuracies
+at the ends of two epochs crosses it; planned after the runs of `large`.{added}
 
 {_accuracy_difference(content)}
 
-## Runs
+## Design
 
-{_runs(content)}
+`{runs[0]["command"].split(" --seeds")[0]}` on {content["machine"]}; both libraries pinned to the same {cores}.
+Load average before each run, to which the run before adds up to the number of cores: {min(loads):.1f} to
+{max(loads):.1f}. Where it is above that number, other programs shared the cores, and CPU time is the one to
+compare.{_remark(content)}
 
-"Epoch": seconds of an epoch with its validation, without the first. "Before": what the first epoch took longer.
+CIFAR-10's images (in the runs published here, re-encoded as JPEG), of which one tenth is the validation split, whose
+accuracy this page is about. `small_conv` with {features} channels and {model["pool"]} pooling,
+T = {model["time_steps"]}, batch {config["batch_size"]}, {config["epochs"]} epochs, AdamW with a rate of
+{optimiser["lr"]} (linear warm-up over {optimiser["warmup_epochs"]:g} epoch, then a cosine to 0) and a weight decay of
+{optimiser["weight_decay"]}, label smoothing {config["loss"]["smoothing"]:g}, augmentation:
+{", ".join(data["augment"])}. Plain backpropagation. Data, splits, loss, optimiser and distribution of initial
+weights are the same; the random numbers are not. Seconds count from the start of the process, with imports, compilation
+(nothing was compiled before) and validation after each epoch.
 
-{alone}## What both do
+Ours is `csbp_jax train`, compiled, with its metrics, its check of every step for non-finite numbers, checkpoints and
+log. SpikingJelly has multi-step mode, the first convolution and norm once per image (ours too), whole batches of uint8
+images that are augmented by indexing, channels last, the fused AdamW, and no metrics or log within an epoch
+(`benchmarks/peers/train_spikingjelly.py`); its neurons are those of its backend `torch`, the only one for CPUs.
 
-Ours is `csbp_jax train`, with its metrics, its check of every step for non-finite numbers, checkpoints and log.
-SpikingJelly has multi-step mode, the first convolution and norm once per image (ours too), whole
-batches of uint8 images that are augmented by indexing, channels last, the fused AdamW, and no metrics or log within an
-epoch (`benchmarks/peers/train_spikingjelly.py`). Its neurons are those of its backend `torch`, the only one for CPUs.
-PyTorch runs eagerly. Ours is compiled.
+{alone}Versions: {versions}; {", ".join(content["peers"])}. The file beside this page holds each epoch of each run.
 """
+
+
+def _answer(content: Mapping[str, Any]) -> str:
+    """The ratios by wall time that every pair has, in words."""
+    level, pairs = confidence(content), len(set.intersection(*(set(runs) for runs in content["runs"].values())))
+    to_accuracy = functools.partial(seconds_to, THRESHOLDS[0])
+    values_of = {"to 70 %": ratios(content, to_accuracy, "wall"), "an epoch": ratios(content, per_epoch, "wall")}
+    texts = [f"{_cell(values, level)} {label}" for label, values in values_of.items() if 0 < len(values) == pairs]
+    return (", ".join(texts) or "not reached in every run") + ", by the clock"
 
 
 def _remark(content: Mapping[str, Any]) -> str:
@@ -183,7 +179,7 @@ def _earlier(content: Mapping[str, Any]) -> str:
 
 Earlier code was measured before, by wall time and with intervals of 95 %:
 {sentences}.
-The code was then changed. These looks widen the intervals below, which are of look {number}."""
+The code was then changed. These looks widen the intervals above, which are of look {number}."""
 
 
 def _ratios(content: Mapping[str, Any]) -> str:
@@ -230,20 +226,3 @@ def _verdict(mean: float, low: float | None, high: float | None) -> str:
     if low is None or high is None or low < TARGET <= high:
         return f"not resolved, mean {'within' if mean >= TARGET else 'beyond'}"
     return "met" if low >= TARGET else "missed"
-
-
-def _runs(content: Mapping[str, Any]) -> str:
-    head = ["seed", "library", "validation, last epoch (%)"]
-    head += [f"to {100 * t:.0f} %: epochs, wall s, CPU s" for t in THRESHOLDS]
-    head += ["epoch, CPU s", "before, CPU s", "all, wall s", "all, CPU s"]
-    body = []
-    for name, of_seed in content["runs"].items():
-        for seed, run in of_seed.items():
-            last = run["epochs"][-1]
-            cells = [seed, LABELS[name], f"{100 * last['accuracy']:.2f}"]
-            for threshold in THRESHOLDS:
-                epoch = reached(run, threshold)
-                cells.append(f"{epoch['epoch']}, {epoch['wall']:.0f}, {epoch['cpu']:.0f}" if epoch else "not reached")
-            cells += [f"{per_epoch(run, 'cpu'):.1f}", f"{before(run, 'cpu'):.1f}"]
-            body.append([*cells, f"{last['wall']:.0f}", f"{last['cpu']:.0f}"])
-    return table(head, sorted(body))

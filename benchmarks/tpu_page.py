@@ -36,56 +36,50 @@ def page(content: dict[str, Any]) -> str:
     """The text of tpu.md, from the content of tpu.json."""
     programs = content["programs"]
     versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    fit = sum(_used(n) < chip_of(key).memory for key, n in programs.items())
+    slices = ", ".join(sorted({key.split(", ")[1] for key in programs}))
+    layouts = ", ".join(sorted({key.split(", ")[2] for key in programs}))
     return f"""# Compiled for TPU slices
 
-**Compiled, never run**: `make tpu` compiles training steps for TPUs without one. The numbers are read off XLA's
-optimised programs, not measured. Versions: {versions}. Programs that are not in the tables have not been compiled
-yet; the same command continues.
+Do training steps compile for TPUs, do they fit, and do operations or bytes take longer?
 
-All numbers are per chip and step, for the training step of a preset as a run compiles it (transforms, metrics and the
-check for non-finite values included), in bfloat16. Networks of ImageNet have `--model.norm-groups` set to the number of
-chips: each chip normalises its own examples, as each GPU of SEW's and Spikformer's did. Bytes: each kernel reads its
-operands from main memory and writes its results there once, with tiles filled up as the chip stores them; arrays in
-on-chip memory cost nothing. That is too much where a kernel reads a part of an operand, and too little where it reads
-one twice. Times are those of these counts at the chip's peak rates; the larger is an estimate of the least time of a
-step, and the share of the peak one of the most that it can reach. Operations are those before XLA optimises, with
-what remat computes again.{_useful(programs)} The
-largest batch is an estimate: temporaries are taken to grow in proportion to the batch. It is left out where they may
-lie in on-chip memory, which is not counted.
-
-The text of a program is that after XLA's passes, when layouts, schedule and memory are assigned; the generation of
-code for each kernel, most of the time of a compilation, is left out unless `--code` is passed. Seconds are wall time
-on a busy machine of two cores.
-
-SEW-ResNets and TEBN-ResNet-34 were compiled when neurons of their presets were silent at exactly their threshold, where
-they now fire: `>=` in place of `>`, and nothing else.
+**Compiled, never run: {fit} of {len(programs)} programs fit into a chip's memory, and in {_longer_by_bytes(programs)}
+the bytes take longer than the operations.** `make tpu` compiles without a TPU. The numbers are read off XLA's
+optimised programs, not measured.
 
 {_rooflines(programs)}
 
-## Where the bytes are
+A row is a chip's part of a step on a v5e 2x2 in layout `data`, in bfloat16, as a run compiles it (transforms, metrics
+and the check for non-finite values included). `tpu.json` has all programs, for slices {slices} and layouts {layouts},
+with their bytes by source, kernels of the neuron and seconds of compilation. The same command goes on with those that
+are missing.
 
-{_sources(programs)}
-
-## Kernels of the neuron
-
-The layers with neurons; the kernels that hold their operations, in the forward pass and in the reverse pass, which
-recomputes the membranes; how many of these kernels also hold a convolution or product; and the share of all bytes that
-these kernels move, for a convolution or norm within them too.
-
-{_neurons(programs)}
+- **Bytes**: each kernel reads its operands from main memory and writes its results there once, with tiles filled up
+  as the chip stores them; arrays in on-chip memory cost nothing. That is too much where a kernel reads a part of an
+  operand, and too little where it reads one twice.
+- **Times** are those counts at the chip's peak rates; the larger is an estimate of the least time of a step, and the
+  share of the peak one of the most that it can reach. Operations are those before XLA optimises, with what remat
+  computes again.{_useful(programs)}
+- **Largest batch**: an estimate, with temporaries in proportion to the batch; left out where they may lie in on-chip
+  memory.
+- Networks of ImageNet have `--model.norm-groups` set to the number of chips: each normalises its own examples, as
+  each GPU of SEW's and Spikformer's did. SEW-ResNets and TEBN-ResNet-34 were compiled when neurons of their presets
+  were silent at exactly their threshold, where they now fire.
 
 ## Collectives
 
-Number of collectives in the program's text, and MB of their operands. On one slice, XLA reduces the gradients of all
-weights in one all-reduce (or a few). Over two, those of 3x3 kernels and fully connected layers are reduce-scattered
-within a slice, sent to the other (`send`), added and gathered. Those of 1x1 kernels, of stems of 7x7 and of small
-kernels are all-reduced within a slice first: nearly half of SEW-ResNet-50's bytes. Where chips do not have norms of
-their own, there are also the statistics of each norm and their gradients, which wait for each other; with a norm per
-slice, they wait for none between slices.
+On one slice XLA reduces the gradients of all weights in one all-reduce or a few. Over two, those of 3x3 kernels and
+fully connected layers are reduce-scattered within a slice, sent to the other (`send`), added and gathered. Those of
+1x1 kernels, of stems of 7x7 and of small kernels are all-reduced within a slice first: nearly half of SEW-ResNet-50's
+bytes. With a norm over all chips there are also the statistics of each norm and their gradients, which wait for each
+other.
 
-{_overlap(programs)}{_collectives(programs)}
+{_collectives(programs)}
 
-{_changes(content)}
+Number in the program's text, and MB of their operands.
+
+{_overlap(programs)}{_changes(content)}Versions: {versions}. Without `--code`, the text of a
+program is that after XLA's passes, before the code of each kernel is made.
 """
 
 
@@ -102,7 +96,7 @@ def _overlap(programs: dict[str, Any]) -> str:
     return f"""By default XLA combines the gradients into one all-reduce at the end, and computes nothing beside it.
 With options that ask for overlap (`benchmarks/tpu_programs.py`), fusions with convolutions hold of SEW-ResNet-34's
 {"; ".join(counts)}.
-More bytes then move in main memory, and more memory is needed, as the tables above show.
+More bytes then move, and more memory is needed.
 
 """
 
@@ -125,21 +119,19 @@ def _changes(content: dict[str, Any]) -> str:
         body.append([*key.split(", ")[:2], *change("bytes"), *change("temporaries"), *cells])
     return f"""## Before and after
 
-The same count of the same steps at commit 77a775f (with libtpu 0.0.42) and since. The changes: convolutions with time
-as a dimension; mean and variance in one pass; a fixed layout of the neuron's input, on each device by itself; of a
-layer only its input and the output of its synapse kept for the reverse pass (xla/memory.py); up to 16 time steps
-without a loop, whose gradient is rounded to bfloat16 at each (neurons/lif_scan.py); the gradient of a repeated image
-summed where it is made; over several slices, mean and variance sent together, and a kernel's gradient before that of
-the input.
+The same steps at commit 77a775f (with libtpu 0.0.42) and since. The changes: convolutions with time as a dimension;
+mean and variance in one pass; a fixed layout of the neuron's input, on each device by itself (XLA partitions it only
+within `shard_map`); of a layer only its input and the output of its synapse kept for the reverse pass
+(xla/memory.py); up to 16 time steps without a loop, whose gradient is rounded to bfloat16 at each
+(neurons/lif_scan.py); the gradient of a repeated image summed where it is made; over several slices, mean and
+variance sent together, and a convolution's gradient of the kernel before that of the input (xla/convolution.py),
+since XLA would hold the cotangents of all layers until the end.
 
 {table(head, body)}
 
-XLA on TPU partitions an array of a fixed layout only within `shard_map`; otherwise it may gather it on every chip,
-which happened with `--model.remat` and over several slices. Over several slices XLA would put the gradients of the
-weights last, and hold the cotangents of all layers until then. A convolution's reverse pass now computes that of the
-kernel first (xla/convolution.py); that of a fully connected layer does not.
+{_growth(programs)}
 
-{_growth(programs)}"""
+"""
 
 
 def _growth(programs: dict[str, Any]) -> str:
@@ -153,25 +145,34 @@ def _growth(programs: dict[str, Any]) -> str:
     return f"Temporaries on two slices over those on one: {', '.join(ratios)}."
 
 
+def _used(n: dict[str, Any]) -> int:
+    """Bytes of main memory that a program needs."""
+    return int(n["arguments"] + n["outputs"] + n["temporaries"])
+
+
+def _seconds(key: str, n: dict[str, Any]) -> tuple[float, float]:
+    """Least seconds of a program by its operations and by its bytes."""
+    return n["flops"] / chip_of(key).flops, n["bytes"] / chip_of(key).bandwidth
+
+
+def _longer_by_bytes(programs: dict[str, Any]) -> int:
+    return sum(by_bytes > by_flops for by_flops, by_bytes in map(_seconds, programs.keys(), programs.values()))
+
+
 def _rooflines(programs: dict[str, Any]) -> str:
-    head = ["network", "slice", "layout", "batch", "GB of memory", "fits", "largest batch", "Tflop", "GB moved"]
-    head += ["ms, operations", "ms, bytes", "share of the peak (%)", "loops", "kernels", "compile s"]
+    head = ["network", "batch", "GB of memory", "largest batch", "Tflop", "GB moved", "ms, operations", "ms, bytes"]
+    head += ["share of the peak (%)", "kernels"]
     body = []
     for key, n in programs.items():
-        chip = chip_of(key)
-        state = n["arguments"] + n["outputs"]
-        used = state + n["temporaries"]
-        most = n["batch"] * (chip.memory - state) / max(n["temporaries"], 1)
-        by_flops, by_bytes = n["flops"] / chip.flops, n["bytes"] / chip.bandwidth
-        cells = [str(n["batch"]), f"{used / 1e9:.2f}", "yes" if used < chip.memory else "**no**"]
-        cells += [
-            f"{most:,.0f}" if n["temporaries"] > ON_CHIP else "",
-            f"{n['flops'] / 1e12:.3g}",
-            f"{n['bytes'] / 1e9:.3g}",
-        ]
-        cells += [f"{1e3 * by_flops:.3g}", f"{1e3 * by_bytes:.3g}", f"{100 * by_flops / max(by_flops, by_bytes):.0f}"]
-        cells += [str(n["loops"]), str(n["kernels"]), f"{n['seconds']:.0f}"]
-        body.append([*key.split(", "), *cells])
+        net, slice_, layout = key.split(", ")
+        if (slice_, layout) != ("v5e 2x2", "data"):
+            continue
+        most = n["batch"] * (chip_of(key).memory + n["temporaries"] - _used(n)) / max(n["temporaries"], 1)
+        by_flops, by_bytes = _seconds(key, n)
+        cells = [net, str(n["batch"]), f"{_used(n) / 1e9:.2f}", f"{most:,.0f}" if n["temporaries"] > ON_CHIP else ""]
+        cells += [f"{n['flops'] / 1e12:.3g}", f"{n['bytes'] / 1e9:.3g}", f"{1e3 * by_flops:.3g}"]
+        cells += [f"{1e3 * by_bytes:.3g}", f"{100 * by_flops / max(by_flops, by_bytes):.0f}", str(n["kernels"])]
+        body.append(cells)
     return table(head, body)
 
 
@@ -187,37 +188,15 @@ def _useful(programs: dict[str, Any]) -> str:
     return f" Counted without that, SEW-ResNet-34 with remat has {share:.0f} % of the peak."
 
 
-def _sources(programs: dict[str, Any]) -> str:
-    names = sorted({name for n in programs.values() for name in n["by_source"]})
-    body = [
-        [
-            *key.split(", "),
-            *(f"{n['by_source'].get(name, 0) / 1e9:.3g}" for name in names),
-        ]
-        for key, n in programs.items()
-    ]
-    return table(["network", "slice", "layout", *(f"GB, {name}" for name in names)], body)
-
-
-def _neurons(programs: dict[str, Any]) -> str:
-    counts = ("layers", "forward", "reverse", "with a convolution")
-    body = [
-        [
-            *key.split(", "),
-            *(str(n["neuron"][name]) for name in counts),
-            f"{100 * n['neuron']['bytes'] / n['bytes']:.0f}",
-        ]
-        for key, n in programs.items()
-    ]
-    return table(["network", "slice", "layout", *counts, "bytes (%)"], body)
-
-
 def _collectives(programs: dict[str, Any]) -> str:
-    kinds = sorted({kind for n in programs.values() for kind in n["collectives"]})
+    of = [
+        key for key in programs if key.startswith(("SEW-ResNet-34", "SEW-ResNet-50")) and key.endswith("v5e 2x2, data")
+    ]
+    shown = {key: programs[key]["collectives"] for key in of if "remat" not in key and "overlap" not in key}
+    kinds = sorted({kind for n in shown.values() for kind in n})
     body = []
-    for key, n in programs.items():
-        rows = [n["collectives"].get(kind) for kind in kinds]
-        body.append(
-            [*key.split(", "), *(f"{row['count']}, {row['bytes'] / 1e6:.3g} MB" if row else "" for row in rows)]
-        )
-    return table(["network", "slice", "layout", *kinds], body)
+    for key, n in shown.items():
+        rows = [n.get(kind) for kind in kinds]
+        cells = [f"{row['count']}, {row['bytes'] / 1e6:.3g} MB" if row else "" for row in rows]
+        body.append([*key.split(", ")[:2], *cells])
+    return table(["network", "slice", *kinds], body)

@@ -31,7 +31,7 @@ MODULE = "experiments.accuracy"
 NOTES = {"digits": "Images by the same writer occur in all splits."}
 # These hold for a preset whose fields are unchanged.
 NOTES_OF_PRESETS = {
-    "digits": "Both methods are near 100 %, so this shows that the method trains, not that it improves accuracy. ",
+    "digits": "Both methods are near 100 %, so this shows that the method trains, not that it improves accuracy.",
 }
 COMBINED = ("digits", "digits_events", "mnist")
 """Data sets whose page points to the one that combines them."""
@@ -90,17 +90,19 @@ def page(content: Content) -> str:
     """The text of README.md: the table and its provenance."""
     dataset, seeds, share = content["dataset"], content["seeds"], content["chaos_share_of_task_gradient_at_step_0"]
     unchanged = not content.get("fields")
-    note = NOTES_OF_PRESETS.get(dataset, "") if unchanged else ""
+    notes = [of[dataset] for of in (NOTES_OF_PRESETS if unchanged else {}, NOTES) if dataset in of]
     origin = f"{ORIGIN}\n" if unchanged and dataset in COMBINED else ""
     over = f"Mean and 95 % interval (Student's t, not bounded at 100 %) over {seeds} paired seeds"
-    return f"""# {dataset}: CSBP against plain backpropagation
+    return f"""# {dataset}, all labels: CSBP against plain backpropagation
+
+Does CSBP change test accuracy with all labels?
+
+{" ".join([f"**{conclusion(content)}**", *notes])}
 
 {table(content)}
 
-{over if seeds > 1 else "One pair of runs"}, {content["test_count"]} test examples.
-At step 0 the chaos term's gradient has {share["min"]:.0%} to {share["max"]:.0%} of the task gradient's norm.
-{conclusion(content)}
-{note}{NOTES.get(dataset, "")}
+{over if seeds > 1 else "One pair of runs"}, {content["test_count"]} test examples. At step 0 the chaos term's gradient
+has {share["min"]:.0%} to {share["max"]:.0%} of the task gradient's norm.
 
 {times(content)}{origin}
 Made by `{content["command"]}`; `accuracy.json` holds the results of each seed, the versions and the machine.

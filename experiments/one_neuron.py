@@ -213,12 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
     page = [
         "# One neuron",
+        "Is the training of a single neuron chaotic with the term, and does it settle as z is annealed?",
+        "**Yes: the weight wanders without a period for hundreds of steps and comes to rest.** It is not an advantage "
+        "on this task, since plain descent comes to rest sooner.",
         "![weight over steps and over fixed z](one_neuron.png)",
         *sentences,
-        "So the demonstration holds: the weight wanders without a period for hundreds of steps and comes to rest as z "
-        "is annealed. It is not an advantage on this task, since plain descent comes to rest sooner. The start is at "
-        "the edge of a jump, so the path and the step at which it ends depend on H(0) and on changes of z0 by a "
-        "thousandth. Exponents are in docs/results/bifurcations.",
+        "The start is at the edge of a jump, so the path and the step at which it ends depend on H(0) and on changes "
+        "of z0 by a thousandth. [Exponents](../bifurcations/README.md).",
         f"Made by `{origin['command']}`, on {jax.default_backend()} ({versions}; "
         f"{origin['machine']}); the `.npz` files hold the plotted data.",
     ]

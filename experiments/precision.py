@@ -101,6 +101,8 @@ def page(content: Content) -> str:
     where = CPU if device == "cpu" else f"Run on {device}; time and memory are not reported."
     return f"""# {" ".join([content["dataset"], *content["fields"]])}: bfloat16 against float32
 
+Does training in bfloat16 change test accuracy? The last column answers.
+
 {table(content)}
 
 Mean and 95 % interval (Student's t, not bounded at 100 %) over {content["seeds"]} paired seeds,

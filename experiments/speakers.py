@@ -97,8 +97,16 @@ def page(content: Content) -> str:
     validation = [100 * np.mean(arms["csbp"]) for split, arms in content["validation"].items() if split != KNOWN]
     unknown = np.mean(content["accuracy"][UNKNOWN]["csbp"])
     settings = "" if content.get("fields") else SETTINGS
+    differences = [
+        accuracy.cell(student_dict(np.subtract(arms["csbp"], arms["bp"])))
+        for arms in (content["accuracy"][split] for split in (KNOWN, UNKNOWN))
+    ]
     side = "below" if unknown < np.mean([content["ridge"][speaker] for speaker in SPEAKERS]) else "above"
-    return f"""# fsdd: spoken digits of known and of unknown speakers
+    return f"""# Spoken digits of known and of unknown speakers
+
+How well does a recurrent spiking network recognise spoken digits, and does CSBP change that?
+
+**CSBP minus plain backpropagation: {differences[0]} points on known speakers, {differences[1]} on unknown ones.**
 
 {table(content)}
 

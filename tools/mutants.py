@@ -32,7 +32,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 WORK = ROOT / ".bench" / "mutants"
 RECORD = ROOT / "tests" / "data" / "mutants.json"
 ROOMS = (
-    *("chaos.py", "losses.py", "controls.py", "neurons", "learner", "models"),
+    *("chaos.py", "losses.py", "controls.py", "xla", "neurons", "learner", "models"),
     *("training/checkpoint", "runtime/seals.py", "experiment"),
 )
 # Imported before the forks; not the package nor its tests, which are to come from the mutated tree.

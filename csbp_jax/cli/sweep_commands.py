@@ -231,11 +231,13 @@ def best(argv: Sequence[str]) -> None:
         raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
     from csbp_jax.evaluation import compare
     from csbp_jax.experiment import Experiment, Training
+    from csbp_jax.experiment.system import MARK
     from csbp_jax.runs import RunTable
     from csbp_jax.training.plugin_file import reload
 
     own = reload(folder, content.get("own", {}), options.trust, None)
-    config, table = run_json.parse_base_config(folder / "config.json", content["config"]), RunTable.read(folder)
+    fields = {name: value for name, value in content["config"].items() if name not in MARK}
+    config, table = run_json.parse_base_config(folder / "config.json", fields), RunTable.read(folder)
     arms = _best_and_control(folder, config, table)
     first = 1 + int(table.frame["seed"].max())
     name = f"best-seeds-{first}-{first + options.seeds - 1}{'-with-control' * (len(arms) > 1)}"

@@ -25,6 +25,8 @@ Measures = Mapping[str, Any]
 Draw = Callable[..., tuple[Any, Any]]
 """``draw(splits, seed, **options) -> (rows [n], labels [n])``: a seed's own training records, and their labels."""
 
+MARK = {"experiment": True}
+"""Stored beside the base in ``config.json``."""
 DRAW = "draw."
 """What the names of the options of :data:`Draw` begin with, among the fields of a case or an arm."""
 CHUNK, CHUNK_OF_CPU, CHUNK_OF_SYSTEM = 32, 24, 1024
@@ -78,8 +80,8 @@ class Training:
     choose = "last_validation_accuracy"
 
     def content(self) -> dict[str, Any]:
-        """Return what ``config.json`` stores."""
-        return to_json(self.config)
+        """Return what ``config.json`` stores; ``experiment`` keeps a single run out of the folder."""
+        return to_json(self.config) | MARK
 
     def canonical(self, fields: Fields) -> dict[str, Any]:
         """Return the fields that differ from the config's, and the options of the draw.
@@ -233,7 +235,7 @@ class Adapted:
         kind, fields = type(self.base), dict[str, Any]()
         if dataclasses.is_dataclass(kind):
             fields = {field.name: getattr(self.base, field.name) for field in dataclasses.fields(kind)}
-        content = {"system": f"{kind.__module__}.{kind.__qualname__}", **fields, "seed": 0}
+        content = {"system": f"{kind.__module__}.{kind.__qualname__}", **fields, "seed": 0, **MARK}
         stored: dict[str, Any] = json.loads(json.dumps(content, default=str))
         return stored
 

@@ -33,8 +33,6 @@ from csbp_jax.config import ConfigError
 from csbp_jax.xla import batch_norm
 from csbp_jax.xla.static import repeat_over_time
 
-_Variable = nn.Variable[jax.Array]
-
 Norm = Callable[..., nn.Module]
 """Constructor of a norm, ``norm(name=...)``, whose result is called as ``(h, train)``."""
 
@@ -157,35 +155,21 @@ def _normalise(
     """
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     shape = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
-    running = _running(module, shape, wide)
+    running_mean = module.variable("batch_stats", "mean", jnp.zeros, shape, wide)
+    running_var = module.variable("batch_stats", "var", jnp.ones, shape, wide)
     x, scale, shift = (jnp.asarray(a, wide) for a in (x, scale, shift))
     if train:
         y, mean, var = batch_norm.normalise(
-            x, scale, shift, running[0].value, axes, module.epsilon, module.groups, repeats
+            x, scale, shift, running_mean.value, axes, module.epsilon, module.groups, repeats
         )
         n = repeats * math.prod(x.shape[axis] for axis in axes) // module.groups
-        _update_running(module, n, (running[0], mean), (running[1], var))
+        if not module.is_initializing():
+            for running, new in ((running_mean, mean), (running_var, var * (n / max(n - 1, 1)))):
+                running.value = module.momentum * running.value + (1 - module.momentum) * new
     else:
-        mean, var = (jnp.expand_dims(statistic.value, axes) for statistic in running)
+        mean, var = (jnp.expand_dims(running.value, axes) for running in (running_mean, running_var))
         y = batch_norm.over_time(lambda x: (x - mean) * (scale / jnp.sqrt(var + module.epsilon)) + shift, x, repeats)
     return y.astype(dtype)
-
-
-def _running(module: BatchNorm | BNTT, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[_Variable, _Variable]:
-    """Return the running mean and variance, initially 0 and 1."""
-    return (
-        module.variable("batch_stats", "mean", jnp.zeros, shape, dtype),
-        module.variable("batch_stats", "var", jnp.ones, shape, dtype),
-    )
-
-
-def _update_running(
-    module: BatchNorm | BNTT, n: int, mean: tuple[_Variable, jax.Array], var: tuple[_Variable, jax.Array]
-) -> None:
-    """Move the running statistics towards this step's mean and unbiased variance, from the biased one of n numbers."""
-    if not module.is_initializing():
-        for running, new in (mean, (var[0], var[1] * (n / max(n - 1, 1)))):
-            running.value = module.momentum * running.value + (1 - module.momentum) * new
 
 
 def _broadcastable(parameter: jax.Array, x: jax.Array) -> jax.Array:

@@ -96,9 +96,9 @@ def forward(
     spike: Surrogate,
     rule: Rule,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Residuals]:
-    """Compute ``((spikes, membrane after the last reset, kept), residuals)``.
+    """Compute ``((spikes, membrane after the last reset, residual), residuals)``.
 
-    ``kept [B, T, ...]`` is the only sequence that is kept: u; for the residual ``"half"``, u - threshold rounded to
+    ``residual [B, T, ...]`` is the only sequence that is kept: u; for the residual ``"half"``, u - threshold rounded to
     bfloat16, whose range of exponents is that of float32, so that the sign survives; for ``"input"``, x.
     """
     # The first step is peeled: a membrane passed in is already reset and must not be reset again.
@@ -118,12 +118,12 @@ def forward(
     }[rule.residual]
     last, stored = over_time(step, first, store, x, jax.ShapeDtypeStruct(x.shape, dtype), range(x.shape[1]))
     if rule.residual == "input":
-        spikes, kept = stored, x
+        spikes, residual = stored, x
     else:
         level = 0 if rule.residual == "half" else jnp.expand_dims(threshold, 1)
-        spikes, kept = rule.fires(stored, level).astype(x.dtype), stored
+        spikes, residual = rule.fires(stored, level).astype(x.dtype), stored
     end = after_reset(last, rule.fires(last, threshold), threshold, rule.reset)
-    return (spikes, end, kept), (kept, membrane, decay, threshold, spike)
+    return (spikes, end, residual), (residual, membrane, decay, threshold, spike)
 
 
 def backward(
@@ -198,8 +198,7 @@ def lif(
         if x.shape[1] <= UNROLLED["tpu"][0]:
             rules["tpu"] = rule._replace(residual="input", carried=x.dtype)
     forms = {platform: functools.partial(_lif, rule=rule) for platform, rule in rules.items()}
-    result: tuple[jax.Array, jax.Array] = by_platform(x, membrane, decay, threshold, spike, **forms)
-    return result
+    return by_platform(x, membrane, decay, threshold, spike, **forms)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

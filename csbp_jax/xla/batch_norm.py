@@ -44,24 +44,19 @@ def normalise(
       groups: number of groups of neighbours in the batch, each with statistics of its own, whose mean is returned.
       time_steps: T of the result.
     """
-    two = functools.partial(_in_two_passes, axes=axes, epsilon=epsilon, groups=groups, time_steps=time_steps)
-    if 1 not in axes:  # for each time step by itself
-        return two(x, scale, shift, reference)
-    one = functools.partial(_in_one_pass, epsilon=epsilon, groups=groups, time_steps=time_steps)
-    result: _Normalised = by_platform(x, scale, shift, reference, tpu=one, default=two)
-    return result
+    options: dict[str, Any] = {"epsilon": epsilon, "groups": groups, "time_steps": time_steps}
+    # One pass takes the statistics of all time steps together.
+    forms = {"tpu": functools.partial(_in_one_pass, **options)} if 1 in axes else {}
+    two_passes = functools.partial(_in_two_passes, axes=axes, **options)
+    return by_platform(x, scale, shift, reference, default=two_passes, **forms)
 
 
 def over_time(norm: Callable[[jax.Array], jax.Array], x: jax.Array, time_steps: int) -> jax.Array:
     """Apply an elementwise norm to x, and repeat a static one over ``time_steps``: on TPU before, as XLA fuses both."""
-
-    def repeated_first(x: jax.Array) -> jax.Array:
-        return norm(repeat_over_time(x, time_steps))
-
+    repeat = functools.partial(repeat_over_time, time_steps=time_steps)
     if x.shape[1] > 1:
         return norm(x)
-    y: jax.Array = by_platform(x, tpu=repeated_first, default=lambda x: repeat_over_time(norm(x), time_steps))
-    return y
+    return by_platform(x, tpu=lambda x: norm(repeat(x)), default=lambda x: repeat(norm(x)))
 
 
 def _grouped(x: jax.Array, groups: int) -> jax.Array:
@@ -121,13 +116,11 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     if mesh is None:
         return both(x)
 
-    def over_devices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean, square = lax.pmean(jnp.stack(both(x)), mesh.axis_names)
-        return mean, square
-
-    rows, replicated = PartitionSpec(mesh.axis_names), PartitionSpec()
     means: tuple[jax.Array, jax.Array] = jax.shard_map(
-        over_devices, mesh=mesh, in_specs=rows, out_specs=(replicated, replicated)
+        lambda x: tuple(lax.pmean(jnp.stack(both(x)), mesh.axis_names)),
+        mesh=mesh,
+        in_specs=PartitionSpec(mesh.axis_names),
+        out_specs=(PartitionSpec(), PartitionSpec()),
     )(x)
     return means
 
@@ -139,14 +132,13 @@ def _in_two_passes(
     x: jax.Array,
     scale: jax.Array,
     shift: jax.Array,
-    reference: jax.Array,
+    _: jax.Array,
     axes: tuple[int, ...],
     epsilon: float,
     groups: int,
     time_steps: int,
 ) -> _Normalised:
     """Normalise, and then repeat what is static."""
-    del reference
     normalised = functools.partial(_normalise_batch, axes=axes, epsilon=epsilon)
     if groups == 1:
         y, mean, var = normalised(x, scale, shift)

@@ -34,19 +34,19 @@ def convolution(
       time_steps: how many of them are folded into N, within an example.
       options: those that Flax passes; there is no dilation.
     """
-
-    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return save(lax.conv_general_dilated(x, kernel, strides, padding, **options))
-
     forms: dict[str, _Convolution] = {}
     if options.get("feature_group_count", 1) == 1:
-        of_cpu = functools.partial(cpu_convolution.convolution, strides=strides, padding=padding)
-        forms["cpu"] = functools.partial(of_cpu, precision=options.get("precision"))
+        forms["cpu"] = functools.partial(
+            cpu_convolution.convolution, strides=strides, padding=padding, precision=options.get("precision")
+        )
     if time_steps > 1:
-        of_tpu = functools.partial(over_time, strides=strides, padding=padding, time_steps=time_steps, **options)
-        forms["tpu"] = of_tpu
-    y: jax.Array = by_platform(x, kernel, default=plain, **forms)
-    return y
+        forms["tpu"] = functools.partial(over_time, strides=strides, padding=padding, time_steps=time_steps, **options)
+    return by_platform(
+        x,
+        kernel,
+        default=lambda x, kernel: save(lax.conv_general_dilated(x, kernel, strides, padding, **options)),
+        **forms,
+    )
 
 
 def over_time(
@@ -86,9 +86,6 @@ def _kernel_gradient_first(convolve: _Convolution, mesh: AbstractMesh) -> _Convo
     """
     rows, replicated = PartitionSpec(mesh.axis_names), PartitionSpec()
 
-    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        return convolve(x, kernel), (x, kernel)
-
     def backward(residuals: tuple[jax.Array, jax.Array], bar: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, kernel = residuals
         kernel = lax.pcast(kernel, mesh.axis_names, to="varying")
@@ -99,5 +96,8 @@ def _kernel_gradient_first(convolve: _Convolution, mesh: AbstractMesh) -> _Convo
 
     specs = (rows, replicated)
     ordered = jax.custom_vjp(convolve)
-    ordered.defvjp(forward, jax.shard_map(backward, mesh=mesh, in_specs=(specs, rows), out_specs=specs))
+    ordered.defvjp(
+        lambda x, kernel: (convolve(x, kernel), (x, kernel)),
+        jax.shard_map(backward, mesh=mesh, in_specs=(specs, rows), out_specs=specs),
+    )
     return ordered

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from csbp_jax.xla import winograd
-from csbp_jax.xla.memory import unfused
+from csbp_jax.xla.memory import unfused, unfused_vjp
 
 _Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -89,13 +89,6 @@ def _patches(x: jax.Array, kernel: jax.Array, padding: tuple[_Pair, _Pair]) -> j
     return unfused(jnp.concatenate([x[:, i : i + height] for i in range(kernel.shape[0])], -1))
 
 
-def _convolution_forward(
-    x: jax.Array, kernel: jax.Array, *geometry: Any
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    x = unfused(x)
-    return _convolution(x, kernel, *geometry), (x, kernel)
-
-
 def _convolution_backward(
     strides: _Pair, padding: tuple[_Pair, _Pair], residuals: tuple[jax.Array, jax.Array], y_bar: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -119,8 +112,7 @@ def _convolution_backward(
     return x_bar, kernel_bar
 
 
-_convolve = jax.custom_vjp(_convolution, nondiff_argnums=(2, 3))
-_convolve.defvjp(_convolution_forward, _convolution_backward)
+_convolve = unfused_vjp(_convolution, _convolution_backward, (2, 3))
 
 
 # XLA on CPU takes up to a hundred times longer for a convolution of an image smaller than the kernel.
@@ -165,11 +157,6 @@ def _seen_by(shift: int, inputs: int, outputs: int, stride: int) -> tuple[range,
     return range(seen[0], seen[-1] + 1), slice(stride * seen[0] + shift, stride * seen[-1] + shift + 1, stride)
 
 
-def _taps_forward(x: jax.Array, kernel: jax.Array, *geometry: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    x = unfused(x)
-    return _plain_by_taps(x, kernel, *geometry), (x, kernel)
-
-
 def _taps_backward(
     strides: _Pair, padding: tuple[_Pair, _Pair], residuals: tuple[jax.Array, jax.Array], y_bar: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -182,5 +169,4 @@ def _taps_backward(
     return x_bar.astype(residuals[0].dtype), kernel_bar.astype(residuals[1].dtype)
 
 
-_convolve_by_taps = jax.custom_vjp(_plain_by_taps, nondiff_argnums=(2, 3))
-_convolve_by_taps.defvjp(_taps_forward, _taps_backward)
+_convolve_by_taps = unfused_vjp(_plain_by_taps, _taps_backward, (2, 3))

@@ -1,4 +1,7 @@
-"""What a program writes to memory, how it lies there, and what is kept for the reverse pass."""
+"""The memory of a program: arrays written as they are, their layout, and those kept for the reverse pass."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -37,6 +40,23 @@ def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
+def unfused_vjp(
+    convolve: Callable[..., jax.Array], backward: Any, static: tuple[int, ...] = ()
+) -> jax.custom_vjp[jax.Array]:
+    """Return ``convolve(x, kernel, ...)`` with a reverse pass, for which x, written to memory, and the kernel are kept.
+
+    backward: as for ``jax.custom_vjp``. static: numbers of the arguments that are no arrays.
+    """
+
+    def forward(x: jax.Array, kernel: jax.Array, *geometry: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        x = unfused(x)
+        return convolve(x, kernel, *geometry), (x, kernel)
+
+    differentiable = jax.custom_vjp(convolve, nondiff_argnums=static)
+    differentiable.defvjp(forward, backward)
+    return differentiable
+
+
 def time_outermost(x: jax.Array) -> jax.Array:
     """Fix the layout of a sequence of images ``[B, T, H, W, C]`` on TPU; return anything else unchanged.
 
@@ -52,12 +72,10 @@ def time_outermost(x: jax.Array) -> jax.Array:
         return x
     rows = PartitionSpec(mesh.axis_names)
 
-    def fix(x: jax.Array) -> jax.Array:
-        laid_out: jax.Array = with_layout_constraint(x, _TIME_SPACE_BATCH_CHANNELS)
-        return laid_out
-
-    over_devices = jax.shard_map(fix, mesh=mesh, in_specs=rows, out_specs=rows)
-    laid_out: jax.Array = by_platform(x, tpu=over_devices, default=lambda x: x)
+    fix = jax.shard_map(
+        lambda x: with_layout_constraint(x, _TIME_SPACE_BATCH_CHANNELS), mesh=mesh, in_specs=rows, out_specs=rows
+    )
+    laid_out: jax.Array = by_platform(x, tpu=fix, default=lambda x: x)
     return laid_out
 
 

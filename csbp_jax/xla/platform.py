@@ -5,15 +5,17 @@ the default, for any of them. JAX's caches tell these programs apart.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax import lax
 
+Result = TypeVar("Result")
+
 traced_for: Any = jax.make_user_context(None)
 
 
-def by_platform(*operands: Any, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
+def by_platform(*operands: Any, default: Callable[..., Result], **forms: Callable[..., Result]) -> Result:
     """Compute ``form(*operands)`` with the form of the platform, a keyword ``cpu``, ``gpu`` or ``tpu``, or the default.
 
     Where the platform is known, its form alone is traced. Elsewhere all are, and JAX takes one of them when it lowers
@@ -23,4 +25,5 @@ def by_platform(*operands: Any, default: Callable[..., Any], **forms: Callable[.
         return forms.get(traced_for.value, default)(*operands)
     if "gpu" in forms:
         forms["cuda"] = forms["rocm"] = forms.pop("gpu")
-    return lax.platform_dependent(*operands, default=default, **forms)
+    result: Result = lax.platform_dependent(*operands, default=default, **forms)
+    return result

@@ -27,11 +27,12 @@ def max_pool(x: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
         largest: jax.Array = lax.reduce_window(x, -jnp.inf, lax.max, *sizes, pads)
         return largest
 
-    # XLA on CPU does not vectorise a selection of bytes; elsewhere, the fewer bytes the faster.
-    of_cpu = functools.partial(of_windows, index=jnp.float32)
-    of_gpu = functools.partial(of_windows, index=np.min_scalar_type(-(size**2)))
-    largest: jax.Array = by_platform(x, cpu=of_cpu, tpu=plain, default=of_gpu)
-    return largest
+    return by_platform(
+        x,
+        cpu=functools.partial(of_windows, index=jnp.float32),  # XLA does not vectorise a selection of bytes there
+        tpu=plain,
+        default=functools.partial(of_windows, index=np.min_scalar_type(-(size**2))),  # the fewer bytes the faster
+    )
 
 
 # Of shifted arrays: XLA scatters the gradient of a window element by element, ten times slower on CPU. On a GPU, it

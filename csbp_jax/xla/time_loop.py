@@ -72,8 +72,7 @@ def over_time(
     elsewhere = ELSEWHERE if unroll else (1, 1)
     forms = UNROLLED if len(times) > elsewhere[0] else {}  # else a chain everywhere
     loops = {platform: functools.partial(in_form, form) for platform, form in forms.items()}
-    result: tuple[Carry, Any] = by_platform(carry, default=functools.partial(in_form, elsewhere), **loops)
-    return result
+    return by_platform(carry, default=functools.partial(in_form, elsewhere), **loops)
 
 
 def _in_form(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from csbp_jax.xla.memory import unfused
+from csbp_jax.xla.memory import unfused, unfused_vjp
 
 _OUTPUTS, _TAPS, _INPUTS = 4, 3, 6
 # The fastest of those tried, on two cores. All tiles at once would also need more memory.
@@ -62,9 +62,6 @@ def _convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(-1, *y.shape[2:])[: len(x)]
 
 
-convolution = jax.custom_vjp(_convolution)
-
-
 def _kernel_gradient(x: jax.Array, y_bar: jax.Array) -> jax.Array:
     """Return the cotangent of the kernel ``[3, 3, C, features]`` for that of the output, ``[N, H, W, features]``."""
 
@@ -79,12 +76,7 @@ def _kernel_gradient(x: jax.Array, y_bar: jax.Array) -> jax.Array:
     return kernel.reshape(_TAPS, _TAPS, *total.shape[1:])
 
 
-# Both rules call what has no rule of its own, so that the gradient itself can be differentiated in forward mode.
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    x = unfused(x)
-    return _convolution(x, kernel), (x, kernel)
-
-
+# It calls what has no rule of its own, so that the gradient itself can be differentiated in forward mode.
 def _backward(residuals: tuple[jax.Array, jax.Array], y_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     y_bar = unfused(y_bar)
@@ -93,7 +85,7 @@ def _backward(residuals: tuple[jax.Array, jax.Array], y_bar: jax.Array) -> tuple
     return _convolution(y_bar, turned), _kernel_gradient(x, y_bar)
 
 
-convolution.defvjp(_forward, _backward)
+convolution = unfused_vjp(_convolution, _backward)
 
 
 def _tiles(shape: Sequence[int]) -> tuple[int, int]:

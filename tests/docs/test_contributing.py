@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.support.checkout import ROOT, checkout
+from tests.support.matching import search
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCKS = re.findall(r"^```(?:python|text)\n# (.*?)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
@@ -51,7 +52,7 @@ def test_the_recipes_train(extended):
     parts = ["--model.name", "wide", "--model.features", "None", "--model.neuron.name", "quadratic"]
     done = run(extended, "csbp_jax", "train", "waves", "--name", "w", *parts)
     assert done.returncode == 0, done.stderr
-    assert float(re.search(r"last epoch +│ +5 │ +[\d.]+% │ +([\d.]+)%", done.stdout)[1]) > 50
+    assert float(search(r"last epoch +│ +5 │ +[\d.]+% │ +([\d.]+)%", done.stdout)[1]) > 50
     listed = run(extended, "csbp_jax", "list").stdout
     assert all(re.search(rf"│ {name} ", listed) for name in ("waves", "wide", "quadratic"))
 

@@ -28,7 +28,7 @@ def test_the_controls_exclude_chaos_of_the_term_alone():
     """Training with them is about as chaotic as with the term."""
     text = " ".join(PAGE.split())
     assert "but not its chaos" not in text
-    study = (ROOT / "docs/results/exponents/README.md").read_text().partition("## Convolutional net, one batch")[2]
+    study = (ROOT / "docs/results/exponents/conv_batch/table.md").read_text()
     rows = [line.split("|") for line in study.splitlines() if line.startswith("|")]
     found = {cells[1].strip(): cells[2].split()[0] for cells in reversed(rows) if cells[2].strip()[:1].isdigit()}
     assert f"{found['drift']} and {found['10 sub-steps']} nats per step, against {found['as given']} with" in text

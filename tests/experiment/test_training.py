@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+from typing import Any
 
 import numpy as np
 import pandas
@@ -124,7 +125,7 @@ def test_each_seed_has_the_data_that_it_draws(tmp_path, config):
     assert curves.groupby("seed")["task_loss"].nunique().tolist() == [4, 4]
 
     def drawn(of_config, data_dir):
-        splits = data.load(of_config)
+        splits: dict[str, Any] = data.load(of_config)
         rows, y = few(splits, 1, wrong=0.5)
         arrays = {split: (source.x, source.y) for split, source in splits.items()}
         return arrays | {"train": (splits["train"].x[rows], y)}

@@ -12,6 +12,7 @@ from experiments import one_neuron, series_rates
 from experiments.cbp import exponents
 from experiments.cbp import net as cbp
 from experiments.ergodic import measure, pages, systems
+from tests.support.quotes import quoted
 
 FOLDER = pathlib.Path(__file__).parents[2] / "docs" / "results" / "ergodic"
 XOR, CBP = systems.spiking_xor(), systems.cbp_xor()
@@ -138,7 +139,8 @@ def test_small_systems_are_refused(capsys):
 def test_the_page_is_that_of_the_data():
     content = json.loads((FOLDER / "ergodic.json").read_text())
     table = (FOLDER / "table.md").read_text()
-    assert pages.page(content) + "\n" == table and table in (FOLDER / "README.md").read_text()
+    assert pages.page(content) + "\n" == table
+    assert len(quoted((FOLDER / "README.md").read_text(), table, key=2)) >= 12
     for conditions in content["systems"].values():
         for result in conditions.values():
             if "observables" in result:

@@ -21,11 +21,13 @@ from csbp_jax.config import replaced
 from experiments import accuracy, forcing, known_exponents, precision, statistics, study
 from experiments import exponents as exponents_study
 from experiments.cbp import conditions, exponents, net, overshoot, pages
+from experiments.parity import __main__ as parity
 from experiments.release import __main__ as release
 from experiments.xor import conditions as xor_conditions
 from experiments.xor import escape, rises, tuned
 from experiments.xor import net as xor_net
 from tests.support import small_map
+from tests.support.quotes import body, quoted
 from tests.support.stops import send_within_collection
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
@@ -279,6 +281,13 @@ def test_tables_are_those_of_their_data(folder, file, page):
     assert any((RESULTS / of / "plan.md").exists() for of in (folder, folder.split("/")[0]))
 
 
+def test_the_page_of_parity_is_that_of_its_data():
+    content = json.loads((RESULTS / "parity" / "parity.json").read_text())
+    assert (RESULTS / "parity" / "README.md").read_text() == parity.page(content)
+    quantities = parity.QUANTITIES
+    assert all(row.keys() == quantities.keys() for row in content["largest_relative_difference"].values())
+
+
 def test_notes_count_runs_that_are_not_decided_and_runs_of_an_earlier_rule():
     content = json.loads((RESULTS / "exponents" / "conv_batch" / "exponents.json").read_text())
     assert len(list(exponents_study.notes(content))) == 1  # all runs are of the earlier rule, as its page says
@@ -291,7 +300,7 @@ def test_page_of_known_exponents_is_that_of_its_data():
     content = json.loads((RESULTS / "known_exponents" / "known_exponents.json").read_text())
     table = known_exponents.page(content)
     assert (RESULTS / "known_exponents" / "table.md").read_text() == table + "\n"
-    assert table in (RESULTS / "known_exponents" / "README.md").read_text()
+    assert len(quoted((RESULTS / "known_exponents" / "README.md").read_text(), table, key=4)) >= 6
     for name, system in known_exponents.SYSTEMS.items():
         for i, known in enumerate(system.exponents):
             values, errors = (content["systems"][name]["1000"][f"exponent {i + 1}"][k] for k in ("values", "errors"))
@@ -363,7 +372,9 @@ def test_tables_of_exponents_are_those_of_their_data(folder):
     content = json.loads((RESULTS / "exponents" / folder / "exponents.json").read_text())
     table = exponents_study.page(content)
     assert (RESULTS / "exponents" / folder / "table.md").read_text() == table + "\n"
-    assert table in (RESULTS / "exponents" / "README.md").read_text()
+    page, rows = (RESULTS / "exponents" / "README.md").read_text(), {row[0]: row for row in reversed(body(table))}
+    exponents, rises = ([rows[name][column] for name in ("as given", "z = 0", "drift")] for column in (1, 4))
+    assert f"({folder}/table.md) | {' | '.join([*exponents, *rises[:2]])} |" in page
 
 
 def test_intervals_over_starts_and_over_sequences_are_of_their_means():

@@ -141,5 +141,6 @@ def test_killed_and_resumed_it_stops_at_the_same_epoch(finished, tmp_path):
 ])  # fmt: skip
 def test_patience_counts_the_epochs_since_the_best(patience, ended, chosen, over):
     numbers = {"epoch": np.asarray(chosen)}
-    session = Session(None, numbers, {"epochs": np.asarray(ended)})
+    state: Any = None
+    session = Session(state, numbers, {"epochs": np.asarray(ended)})
     assert session.is_over(SMALL.replace(patience=patience, epochs=10)) == over

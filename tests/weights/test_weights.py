@@ -585,7 +585,9 @@ def test_a_table_from_the_command_line(digits, tmp_path, monkeypatch, capsys):
     (tmp_path / "table.json").write_text(json.dumps(module))
     config = parse(configs.load("digits"), [*OPTIONS, "--weights-table", "table.json"], "csbp_jax")
     expected = weights.load(write("b.pth", tensors), digits.model)
-    jax.tree.map(np.testing.assert_array_equal, weights.apply(weights.plan(config), config.model), expected)
+    plan = weights.plan(config)
+    assert plan
+    jax.tree.map(np.testing.assert_array_equal, weights.apply(plan, config.model), expected)
     weights.plan(config)
     for command in ("evaluate", "train"):
         assert main.main([command, "digits", *nowhere, "--weights-table", "no.json"]) == 2
