@@ -223,5 +223,5 @@ def _is_result(content: dict[str, Any]) -> bool:
 def _is_tested(content: Any) -> bool:
     match content:
         case {"epoch": int(), "test_accuracy": _, "validation_accuracy": _, "test_count": int()}:
-            return all(map(is_number, content.values()))
+            return all(map(is_number, content.values())) and 0 <= content["test_accuracy"] <= 1
     return False
