@@ -1,5 +1,6 @@
 """The JSON files of runs and sweeps: read with a check of their seals, and of the types of what is read from them."""
 
+import os
 import pathlib
 from collections.abc import Callable, Collection
 from typing import Any
@@ -209,7 +210,11 @@ def _is_own(content: Any) -> bool:
 
 
 def _are_texts(*values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)
+    """Return whether values are texts that can be printed; names of folders may have bytes that are not UTF-8."""
+    try:
+        return all(isinstance(value, str) and os.fsencode(value) is not None for value in values)
+    except UnicodeEncodeError:  # a surrogate, which JSON can have
+        return False
 
 
 def _is_result(content: dict[str, Any]) -> bool:
