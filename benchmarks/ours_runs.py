@@ -16,7 +16,9 @@ from csbp_jax import data
 from csbp_jax.config import Config, from_json
 from csbp_jax.data.events import frame_cache
 from csbp_jax.data.images import augment, sources
-from csbp_jax.sweep import vectorised
+from csbp_jax.experiment import Training
+from csbp_jax.experiment.fields import at
+from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.training import compiled
 
 
@@ -36,7 +38,7 @@ def members(config: dict[str, Any], number: int, how: str) -> Program:
         states, batch = [alone.init(jax.random.key(0))], alone.shard_batch(batch)
         step = alone.train_step
     else:
-        run = vectorised.VectorisedRuns([settings], parts, vectorised.member_mesh())
+        run = Members(settings, parts, member_mesh())
         size = number if how == "vmap" else 1
         hparams, which = run.hparams([settings] * size), jnp.zeros(size, int)
         states = [run.init(jnp.stack([jax.random.key(seed) for seed in range(size)]), hparams)]
@@ -53,6 +55,43 @@ def members(config: dict[str, Any], number: int, how: str) -> Program:
         jax.block_until_ready(metrics)
 
     return Program([once])
+
+
+def experiment(config: dict[str, Any], number: int, how: str) -> Program:
+    """Runs of a dense network that differ in strength, rate and width, each on 200 digits that its seed draws.
+
+    By an ``experiment``, or in a ``loop``: the same steps as one scan, without evaluation, curves and progress.
+    """
+    base = Training(from_json(config), draw=_few)
+    draw = np.random.default_rng(0)
+    seeds = [run % 3 for run in range(number)]
+    traced = {"chaos.z0": (0.1, 20.0), "optimizer.lr": (0.01, 0.3), "model.neuron.surrogate_param": (0.3, 3.0)}
+    fields = [{name: float(draw.uniform(*ends)) for name, ends in traced.items()} for _ in seeds]
+    base.prepare(fields, 0)
+    (group,) = {base.group(of_run) for of_run in fields}
+    if how == "experiment":
+        return Program([lambda: base.train(group, fields, seeds)])
+    splits = data.load(base.config)
+    records = {seed: data.Drawn(splits["train"], *_few(splits, seed)) for seed in set(seeds)}
+    configs = [compiled.resolve(at(base.config, of_run), splits) for of_run in fields]
+    run = Members(configs[0], {**splits, "train": records[0]}, member_mesh(), varying=("model.neuron.surrogate_param",))
+    epochs, hparams = base.config.epochs, run.hparams(configs)
+    assert run.resident
+    x = run.resident.x
+    shape = (epochs * run.steps_per_epoch, base.config.batch_size)
+    of_seed = {seed: draw.integers(0, len(source), shape) for seed, source in records.items()}
+    order = {
+        "rows": np.stack([records[seed].rows[of_seed[seed]] for seed in seeds]).astype(np.int32),
+        "y": np.stack([records[seed].y[of_seed[seed]] for seed in seeds]),
+    }
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return Program([lambda: jax.block_until_ready(run.epoch(run.init(keys, hparams), order, x))])
+
+
+def _few(splits: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    y, draw = splits["train"].y, np.random.default_rng(seed)
+    rows = np.concatenate([draw.choice(np.flatnonzero(y == label), 20, replace=False) for label in range(10)])
+    return rows, y[rows]
 
 
 def reading(config: dict[str, Any], examples: int, steps: int) -> Program:
@@ -106,4 +145,4 @@ def _frames(config: Config, examples: int) -> frame_cache.CachedFrames:
         return source
 
 
-PROGRAMS = {"members": members, "reading": reading}
+PROGRAMS = {"members": members, "experiment": experiment, "reading": reading}

@@ -101,6 +101,11 @@ def members(_: Pythons, quick: bool) -> Content:
     return {"members": sweeps.members(5 if quick else 21, report, nets)}
 
 
+def experiment(_: Pythons, quick: bool) -> Content:
+    """Runs of an experiment against their bare steps."""
+    return {"experiment": sweeps.experiment(3 if quick else 9, report)}
+
+
 def processes(_: Pythons, quick: bool) -> Content:
     """A sweep against separate processes."""
     return {"processes": sweeps.processes(*((4, 2) if quick else (64, 8)), report)}
@@ -131,6 +136,7 @@ PARTS: dict[str, Callable[[Pythons, bool], Content]] = {
     "growth": growth,
     "long": long,
     "members": members,
+    "experiment": experiment,
     "processes": processes,
     "waiting": waiting,
     "starts": starts,

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.process import ROOT, Worker, in_rounds
 from benchmarks.timing import Report, spread
 from csbp_jax import configs
-from csbp_jax.config import Config, to_json
+from csbp_jax.config import Config, Optimizer, to_json
 
 MEMBERS = 8
 DIGITS = configs.load("digits")
@@ -60,6 +60,26 @@ def members(rounds: int, report: Report, nets: Mapping[str, Config] = NETS) -> d
             **{how: spread(seconds[how] / seconds["alone"]) for how in ("loop", "vmap")},
         }
     return rows
+
+
+def experiment(rounds: int, report: Report, number: int = 24, epochs: int = 30) -> dict[str, Any]:
+    """CPU seconds of runs of a dense network on 200 digits by an experiment, and over those of its bare steps."""
+    report("experiment")
+    config = dataclasses.replace(
+        _dense(128, 128, batch=20), epochs=epochs, optimizer=Optimizer("sgd", lr=0.1, momentum=0.9)
+    )
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for how in ("experiment", "loop"):
+            workers[how] = stack.enter_context(Worker(sys.executable, "benchmarks.ours"))
+            workers[how].ask(make="experiment", arguments={"config": to_json(config), "number": number, "how": how})
+        clocks = in_rounds(workers, rounds, warm=1)
+    seconds = {how: clock["cpu"].sum(1) for how, clock in clocks.items()}
+    return {
+        "runs": number,
+        "seconds": spread(seconds["experiment"]),
+        "over_loop": spread(seconds["experiment"] / seconds["loop"]),
+    }
 
 
 def processes(total: int, started: int, report: Report) -> dict[str, Any]:

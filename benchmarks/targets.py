@@ -82,6 +82,7 @@ def rows() -> Iterator[tuple[str, str, str, Read]]:
     yield "long", "T=1000 in chunks, time over whole", "<= 1.5 x", lambda c: (c["long"]["chunks_over_whole"], 2, 1)
     yield "long", "T=1000 in chunks, temporaries over those of T=64", "<= 2 x", temporaries
     yield "members", "a member of 8 in a loop over one alone, digits", "<= 1.1 x", member
+    yield "experiment", "24 dense runs, time over that of their steps alone", "<= 2 x", over_loop
     yield "processes", "64 processes over one sweep of 64", ">= 3 x", times_less
     for name in ("cifar10_small", "cifar10_dvs_small"):
         yield "waiting", f"waiting for data, {name}", "<= 3 %", waits(name)
@@ -111,6 +112,10 @@ def waits(name: str) -> Read:
 
 def member(content: Content) -> Value:
     return content["members"]["digits"]["loop"], 2, 1
+
+
+def over_loop(content: Content) -> Value:
+    return content["experiment"]["over_loop"], 2, 1
 
 
 def times_less(content: Content) -> Value:

@@ -33,7 +33,7 @@ WORK = ROOT / ".bench" / "mutants"
 RECORD = ROOT / "tests" / "data" / "mutants.json"
 ROOMS = (
     *("chaos.py", "losses.py", "controls.py", "xla", "neurons", "learner", "models"),
-    *("training/checkpoint", "runtime/seals.py", "sweep"),
+    *("training/checkpoint", "runtime/seals.py", "experiment"),
 )
 # Imported before the forks; not the package nor its tests, which are to come from the mutated tree.
 PRELOADED = ("flax.linen", "optax", "orbax.checkpoint", "scipy.stats", "matplotlib.pyplot", "rich", "tyro", "pytest")

@@ -34,6 +34,7 @@ from csbp_jax.cli.option_types import (
 )
 from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
 from csbp_jax.config.validation import allowed_range, check_value
+from csbp_jax.runtime import private
 from csbp_jax.training import plugin_file, run_json
 from csbp_jax.training.plugins import Own
 
@@ -149,6 +150,23 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
             except ValueError as error:
                 raise ConfigError(f"{field.name}: {error}") from None
     return dataclasses.replace(parsed, **expanded)  # type: ignore[type-var]
+
+
+def set_deterministic(deterministic: bool) -> None:
+    """Ask for deterministic kernels; must be called before JAX starts, which then reads XLA_FLAGS.
+
+    Raises:
+      ConfigError: JAX has started on a GPU, for an array that a file of the user's own makes.
+    """
+    flag = "--xla_gpu_deterministic_ops=true"
+    if not deterministic or flag in os.environ.get("XLA_FLAGS", "").split():
+        return
+    if "jax" in sys.modules and private.backend_of_jax() == "gpu":
+        raise ConfigError(
+            "deterministic: too late, JAX has started already; make the arrays of your file within its functions, "
+            f"or set XLA_FLAGS={flag} in the environment"
+        )
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 
 def read_field(config: Config, field: str, word: str) -> Any:

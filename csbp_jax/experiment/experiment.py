@@ -17,7 +17,8 @@ from csbp_jax.experiment.system import Adapted, Draw, System, Training
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
-from csbp_jax.training import run_dir
+from csbp_jax.runtime import files
+from csbp_jax.training import run_dir, run_json
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +73,7 @@ class Experiment:
         FOLDER/config.json      the base, versions
         FOLDER/blocks/*.json    results, each of some seeds of one setting that trained together
         FOLDER/runs.csv         the table, once all runs are finished; epochs.csv: their curves
+        FOLDER/settings.json    the fields of every try of every arm
 
         Killed anywhere, the same call goes on, and the files become the same to the byte. Other arms, cases and seeds
         may be added later: runs that are finished stay.
@@ -99,7 +101,9 @@ class Experiment:
         )
         with opened:
             of_shard = folder / "shards" / f"{shard[0]}-of-{shard[1]}"
+            files.check_links(folder, str(of_shard.relative_to(folder)))
             of_shard.mkdir(parents=True, exist_ok=True)
+            (folder / run_json.BLOCKS).mkdir(exist_ok=True)
         with run_dir.locked(of_shard):
             session = Session(plan, self.choose, folder, console)
             session.run(shard)

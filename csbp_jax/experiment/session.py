@@ -1,6 +1,7 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,9 +14,13 @@ from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
 from csbp_jax.runs.table import COLUMNS
-from csbp_jax.runtime import files, preemption
+from csbp_jax.runtime import files, preemption, seals
+from csbp_jax.training.health import failed_layers
 
 Show = Callable[[int, str], None]
+
+RATES = "rates."
+"""Prefix of the curves of layers' firing rates."""
 
 
 class Session:
@@ -53,6 +58,8 @@ class Session:
                     for chunk in chunks:
                         self._train(chunk, show)
         self.store.refresh()
+        if line := self._failed_layers():
+            self.console.print(line, soft_wrap=True)
         if (left := sum(self._left(unit) for unit in self.plan.units())) and shard[1] > 1:
             self.console.print(f"shard {shard[0]} of {shard[1]} is finished; the others have {left} runs left")
 
@@ -120,6 +127,23 @@ class Session:
             ranks.append((len(finite) - len(values), float(finite.mean()) if len(finite) else -np.inf))
         return max(range(len(ranks)), key=ranks.__getitem__)
 
+    def _failed_layers(self) -> str:
+        """Return a line that counts the finished runs in which a layer never or always fired over an epoch."""
+        names: dict[str, None] = {}
+        count = runs = 0
+        for setting, fields in self.plan.settings.items():
+            most = self.plan.system.most_spikes(fields)
+            for measures in self.store.runs(setting):
+                rates = {name.removeprefix(RATES): v for name, v in measures.items() if name.startswith(RATES)}
+                epochs = [dict(zip(rates, values, strict=True)) for values in zip(*rates.values(), strict=True)]
+                failed = [
+                    name for of_epoch in epochs for layers in failed_layers(of_epoch, most).values() for name in layers
+                ]
+                names |= dict.fromkeys(failed)
+                count, runs = count + bool(failed), runs + 1
+        text = f"note: {count} of {runs} runs have a layer that never or always fires over an epoch"
+        return f"{text} ({', '.join(names)}); rates are in epochs.csv" if names else ""
+
     def table(self) -> RunTable:
         """Return the finished runs; once all are, also write ``runs.csv`` and the curves, ``epochs.csv``."""
         described = {setting: self.plan.system.describe(fields) for setting, fields in self.plan.settings.items()}
@@ -146,6 +170,12 @@ class Session:
                 if len(content):
                     with files.replacing(self.folder / f"{name}.csv", shared=True) as temporary:
                         content.to_csv(temporary, index=False)
+            cells = [
+                {"case": c.case, "arm": c.arm, "draw": c.draw, "tries": [self.plan.settings[s] for s in c.tries]}
+                for c in self.plan.cells
+            ]
+            with files.replacing(self.folder / "settings.json", shared=True) as temporary:
+                temporary.write_text(json.dumps(seals.seal({"cells": cells})))
         return RunTable(frame, tuple(differing), measured, self.folder)
 
 

@@ -15,8 +15,6 @@ from csbp_jax.experiment.fields import Fields, key
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
 
-FOLDER = "blocks"
-"""Folder of the files, within that of the experiment."""
 _MOST_WAITING = 2
 """Blocks that wait for space on a full disk."""
 
@@ -43,7 +41,7 @@ class Store:
     """
 
     def __init__(self, folder: pathlib.Path, report: Callable[[str], None]):
-        self.folder, self.report = folder / FOLDER, report
+        self.folder, self.report = folder / run_json.BLOCKS, report
         self._runs: dict[str, dict[int, dict[str, Any]]] = {}
         self._how: dict[str, dict[str, Any]] = {}
         self._waiting: dict[pathlib.Path, dict[str, Any]] = {}
@@ -66,6 +64,10 @@ class Store:
         """Return the measures of the finished runs of a block, ``{seed: {measure: number, or list for a curve}}``."""
         known = self._runs.get(block.key, {})
         return {seed: known[seed] for seed in block.seeds if seed in known}
+
+    def runs(self, setting: str) -> list[dict[str, Any]]:
+        """Return the measures of all finished runs of a setting."""
+        return list(self._runs.get(setting, {}).values())
 
     def check_how(self, setting: str, how: Mapping[str, Any]) -> None:
         """Check that the finished runs of a setting were trained as the missing ones would be.
@@ -104,7 +106,6 @@ class Store:
     def close(self) -> None:
         """Write what waits for space."""
         for file, content in list(self._waiting.items()):
-            self.folder.mkdir(exist_ok=True)
             with files.replacing(file, shared=True) as temporary:  # another process may train the same runs
                 temporary.write_text(json.dumps(seals.seal(content)))
             del self._waiting[file]

@@ -25,6 +25,8 @@ Measures = Mapping[str, Any]
 Draw = Callable[..., tuple[Any, Any]]
 """``draw(splits, seed, **options) -> (rows [n], labels [n])``: a seed's own training records, and their labels."""
 
+MARK = {"experiment": True}
+"""Stored beside the base in ``config.json``."""
 DRAW = "draw."
 """What the names of the options of :data:`Draw` begin with, among the fields of a case or an arm."""
 CHUNK, CHUNK_OF_CPU, CHUNK_OF_SYSTEM = 32, 24, 1024
@@ -78,8 +80,8 @@ class Training:
     choose = "last_validation_accuracy"
 
     def content(self) -> dict[str, Any]:
-        """Return what ``config.json`` stores."""
-        return to_json(self.config)
+        """Return what ``config.json`` stores; ``experiment`` keeps a single run out of the folder."""
+        return to_json(self.config) | MARK
 
     def canonical(self, fields: Fields) -> dict[str, Any]:
         """Return the fields that differ from the config's, and the options of the draw.
@@ -103,6 +105,10 @@ class Training:
     def work(self, fields: Fields) -> int:
         """Return the epochs of a run."""
         return int(fields.get("epochs", self.config.epochs))
+
+    def most_spikes(self, fields: Fields) -> int:
+        """Return how many spikes a neuron can have in a time step."""
+        return self._config(fields).model.neuron.most_spikes
 
     def group(self, fields: Fields) -> Group:
         """Return the compile group of canonical fields."""
@@ -134,14 +140,15 @@ class Training:
     def size(self, group: Group, chunk: int | None, largest: int) -> int:
         """Return how many members of a group train at once: a multiple of the devices that hold different ones.
 
-        More than ``largest``, the most that there are at once, would only be copies.
+        As few as need no more chunks for ``largest``, the most that there are: others would only be copies.
         """
         axis = jax.device_count() // self.data_parallel
         if jax.default_backend() != "cpu":
             default = CHUNK * axis
         else:
             default = max(CHUNK_OF_CPU, axis) if scans(group.config, self.own) else axis
-        return -(-min(chunk or default, largest) // axis) * axis
+        chunks = -(-largest // (chunk or default))
+        return -(-largest // (chunks * axis)) * axis
 
     def how(self, group: Group) -> dict[str, Any]:
         """Return what runs that are stored depend on beside their fields and the versions of packages."""
@@ -228,7 +235,7 @@ class Adapted:
         kind, fields = type(self.base), dict[str, Any]()
         if dataclasses.is_dataclass(kind):
             fields = {field.name: getattr(self.base, field.name) for field in dataclasses.fields(kind)}
-        content = {"system": f"{kind.__module__}.{kind.__qualname__}", **fields, "seed": 0}
+        content = {"system": f"{kind.__module__}.{kind.__qualname__}", **fields, "seed": 0, **MARK}
         stored: dict[str, Any] = json.loads(json.dumps(content, default=str))
         return stored
 
@@ -244,6 +251,10 @@ class Adapted:
         """Return the work of a run in units of a run."""
         return 1
 
+    def most_spikes(self, fields: Fields) -> int:
+        """Return how many spikes a neuron can have in a time step, should curves be named as firing rates."""
+        return 1
+
     def group(self, fields: Fields) -> Hashable:
         """Return the compile group of fields."""
         return self.base.group(fields)
@@ -257,7 +268,7 @@ class Adapted:
 
     def size(self, group: Hashable, chunk: int | None, largest: int) -> int:
         """Return how many members train at once."""
-        return min(chunk or CHUNK_OF_SYSTEM, largest)
+        return -(-largest // -(-largest // (chunk or CHUNK_OF_SYSTEM)))
 
     def how(self, group: Hashable) -> dict[str, Any]:
         """Return what stored runs depend on."""

@@ -37,7 +37,7 @@ def draw(panels: Mapping[str, pd.DataFrame], label: str) -> "Figure":
     for axes, (title, values) in zip(all_axes.flat, panels.items(), strict=False):
         positions = np.arange(values.shape[1])
         # Pairs spread around their arm, in the same order in each, so that equal values do not hide each other.
-        shifts = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
+        shifts = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(len(values))
         for shift, pair in zip(shifts, values.to_numpy(), strict=True):
             axes.plot(positions + shift, pair, "-", color="grey", lw=0.5, alpha=0.5, zorder=1)
         for number, arm in enumerate(values):
@@ -50,7 +50,7 @@ def draw(panels: Mapping[str, pd.DataFrame], label: str) -> "Figure":
         labels = [fonts.printable(str(arm)) for arm in values]
         turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(positions, labels, **turned if sum(map(len, labels)) > _MAX_CHARACTERS else {})
-        axes.set_xlim(-0.5, len(labels) - 0.5)
+        axes.set_xlim(-0.5, max(len(labels), 1) - 0.5)
         axes.set(title=fonts.printable(title))
     for row in all_axes:
         row[0].set(ylabel=label)

@@ -27,7 +27,7 @@ TRACED: dict[str, Any] = {
     "chaos.scale": 1.0,
     "optimizer.lr": 0.0,
 }
-"""Fields that may vary within one compilation of a sweep, with a valid value for each."""
+"""Fields that may vary within one compilation of an experiment, with a valid value for each."""
 
 
 class TracedPlaceholder:

@@ -84,7 +84,7 @@ class LossWatch:
 
 
 class MemberLosses:
-    """The same rule for the members of a sweep.
+    """The same rule for runs that train together.
 
     Attributes:
       diverged: ``[K]``, whether a member's loss has been above its limit for :func:`steps_to_stop` in a row.

@@ -18,8 +18,8 @@ from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import location
 from csbp_jax.training.plugins import COPY, Own
 
-FOLDERS = ("figures", "checkpoints", "profile", "chunks", "blocks", "shards")
-"""Folders that training writes to in the directory of a run or sweep."""
+FOLDERS = ("figures", "checkpoints", "profile", run_json.BLOCKS, "shards")
+"""Folders that training writes to in the directory of a run or experiment."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -63,7 +63,7 @@ def open_run(
     if fresh and run.exists():
         with contextlib.ExitStack() as locks:
             locks.enter_context(locked(run))
-            # Processes of their own may train runs within it, such as the shards of a sweep.
+            # Processes of their own may train runs within it, such as the shards of an experiment.
             for lock in sorted(run.glob("*/**/lock")):
                 locks.enter_context(locked(lock.parent))
             old = files.set_aside(run)
@@ -122,7 +122,7 @@ def in_place(run: pathlib.Path) -> Iterator[Callable[[], None]]:
 
 
 def check_name(name: str) -> None:
-    """Raise ConfigError for a name that is not possible for a directory of a run or a sweep."""
+    """Raise ConfigError for a name that is not possible for a directory of a run or an experiment."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise ConfigError(f"NAME: {name!r} is not possible; use letters, digits, '.', '_' and '-'")
 
@@ -174,7 +174,7 @@ def _check_or_write_config(
                 f"file back ({run / COPY} is a copy), give another NAME (--name), or start from scratch with FRESH=1 "
                 "(--fresh)"
             )
-    elif any((run / name).exists() for name in ("checkpoints", "metrics.jsonl", "result.json")):
+    elif any((run / name).exists() for name in ("checkpoints", "metrics.jsonl", "result.json", run_json.BLOCKS)):
         raise ConfigError(f"{file}: missing, though the run has begun; start from scratch with FRESH=1 (--fresh)")
     else:
         content = {"schema": run_json.SCHEMA, "config": config, "data": data}

@@ -1,4 +1,4 @@
-"""The JSON files of runs and sweeps: read with a check of their seals, and of the types of what is read from them."""
+"""The JSON files of runs and experiments: read with a check of their seals, and of the types of what is read."""
 
 import os
 import pathlib
@@ -13,6 +13,9 @@ EDITABLE = {
     *("deterministic", "loss_limit", "data.dir", "data.workers", "data.threads"),
 }
 """Fields of a config that may change when a run goes on."""
+
+BLOCKS = "blocks"
+"""Folder of an experiment's results."""
 
 SCHEMA = 1
 """Of ``config.json``, the names and meanings of its fields; raised where these change."""
@@ -55,7 +58,7 @@ def read_json(
 
 
 def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
-    """Read the ``config.json`` of a run or a sweep.
+    """Read the ``config.json`` of a run or an experiment.
 
     Raises:
       ConfigError: the file cannot be read, was changed after it was written, or has another schema.
@@ -71,7 +74,7 @@ def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
 
 
 def is_run(folder: str) -> bool:
-    """Return whether a word names the folder of a run or a sweep."""
+    """Return whether a word names the folder of a run or an experiment."""
     return pathlib.Path(folder, "config.json").is_file()
 
 
@@ -80,7 +83,7 @@ def read_run(folder: pathlib.Path, of_experiment: str) -> dict[str, Any]:
 
     Args:
       folder: of the run.
-      of_experiment: what follows "is an experiment, " in the refusal of one.
+      of_experiment: what follows "is an experiment, " in the refusal of one, such as a sweep.
 
     Raises:
       ConfigError: it is not a run's directory, it is an experiment, or as :func:`read_config`.
@@ -90,8 +93,10 @@ def read_run(folder: pathlib.Path, of_experiment: str) -> dict[str, Any]:
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: this is not a run's directory, it has no config.json; name one such as runs/NAME")
     content = read_config(folder, REPAIR)
-    if "grid" in content["config"] or (folder / "blocks").is_dir():
-        raise ConfigError(f"{folder}: is an experiment, {of_experiment}")
+    if (folder / BLOCKS).exists():
+        finished = (folder / "runs.csv").exists()
+        again = "and not finished; repeat the command that began it, which goes on"
+        raise ConfigError(f"{folder}: is an experiment, {of_experiment if finished else again}")
     return content
 
 
@@ -119,7 +124,7 @@ def parse_config(file: pathlib.Path, content: Any) -> Config:
 
 
 def parse_base_config(file: pathlib.Path, content: Any) -> Config:
-    """Return the config that the members of a sweep have in common, which need not be possible by itself.
+    """Return the config that the runs of an experiment have in common, which need not be possible by itself.
 
     Raises:
       ConfigError: it has other fields than this version.
@@ -187,15 +192,13 @@ def is_number(value: Any) -> bool:
 
 def _is_config(content: dict[str, Any]) -> bool:
     match content:
-        case {"config": {"seed": int(), **fields}}:
-            grid = fields.get("grid", {})
+        case {"config": {"seed": int()}}:
+            pass
         case _:
             return False
     names, versions = content.get("classes", []), content.get("versions", {})
     return (
-        isinstance(grid, dict)
-        and all(isinstance(values, list) and values for values in grid.values())
-        and isinstance(names, list)
+        isinstance(names, list)
         and isinstance(versions, dict)
         and _are_texts(content.get("data", ""), content.get("python", ""), *names, *versions.values())
         and _is_own(content.get("own", {}))

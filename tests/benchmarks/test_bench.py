@@ -210,7 +210,8 @@ def test_a_run_alone_makes_as_many_steps_as_a_loop_over_members(monkeypatch):
     monkeypatch.setattr(ours_runs.data, "train_batches", lambda *_: iter([{"x": np.zeros((2, 1))}]))
     monkeypatch.setattr(ours_runs.compiled, "resolve", lambda config, parts: config)
     monkeypatch.setattr(ours_runs.compiled, "compile_run", Run)
-    monkeypatch.setattr(ours_runs.vectorised, "VectorisedRuns", Run)
+    monkeypatch.setattr(ours_runs, "Members", Run)
+    monkeypatch.setattr(ours_runs, "member_mesh", lambda: None)
 
     def count(how):
         steps_made.clear()

@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import inspect
 import io
-import json
 import os
 import pathlib
 import pkgutil
@@ -13,16 +12,16 @@ import re
 import signal
 import subprocess
 import sys
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 
 import csbp_jax
 from csbp_jax import __main__, configs, data, models
-from csbp_jax.cli import listing, main, options
+from csbp_jax.cli import listing, main, options, sweep_commands
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import from_environment, parse
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron, replaced, to_json
+from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, Model, Neuron
 from csbp_jax.config.schema import HINTS, AugmentName
 from csbp_jax.config.validation import allowed_range
 from csbp_jax.data.device import transform
@@ -30,7 +29,6 @@ from csbp_jax.evaluation import evaluate
 from csbp_jax.models import norms, taps
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime.preemption import Stopped
-from csbp_jax.sweep import grid
 from tests.support.matching import search
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -47,7 +45,7 @@ WRONG = {
     "train digits --chaos.taps conv9.norm": "chaos.taps: this network has no conv9.norm; it has conv1.conv,",
     "train digits --deterministic True": "True: not expected here; csbp_jax train digits --help lists all options",
     "train digits --data.augment flip mixup": "data.augment: ('flip', 'mixup') is not possible with data.name digits",
-    "sweep digits --grid seed=0,1,0": "GRID: seed=0 and seed=0 are the same run; give each value once (--grid)",
+    "sweep digits --grid seed=0,1,0": "GRID: seed=0 is given twice; give each value once (--grid)",
 }
 
 
@@ -320,6 +318,8 @@ def test_make_refuses_a_variable_that_it_does_not_know(tmp_path):
     done = make(tmp_path, "train", "EPOCHS=1", "DATASET=digits", python="echo trained", SEED="3")
     assert done.returncode == 2 and "EPOCHS: make has no such variable; it has DATASET " in done.stderr
     assert done.stderr.count("\n") == 1 and "SEED" not in done.stderr.partition(";")[0] and "trained" not in done.stdout
+    # The environments of the documentation and of the trackers may lie elsewhere, as in the slow tests.
+    assert make(tmp_path, "help", f"PUBLISH={tmp_path}", f"TRACKERS={tmp_path}").returncode == 0
 
 
 INJECTIONS = ["$(shell touch {})", "x; touch {}", "`touch {}`", '"; touch {}; "', "'; touch {}; '"]
@@ -482,25 +482,20 @@ def test_a_name_that_is_not_utf8_is_printed_as_its_bytes(monkeypatch):
 
 @pytest.mark.parametrize("line, function", [
     ("train digits --deterministic", "csbp_jax.training.loop.train"),
-    ("sweep digits --grid seed=0 --deterministic", "csbp_jax.sweep.run"),
+    ("sweep digits --grid seed=0 --deterministic", "csbp_jax.experiment.Experiment.run"),
     ("lr digits --deterministic", "csbp_jax.training.lr_finder.find"),
-    ("best s", "csbp_jax.sweep.best"),
 ])  # fmt: skip
 def test_all_that_trains_asks_for_deterministic_kernels(line, function, tmp_path, monkeypatch):
-    """``best`` as the sweep's config says."""
-    (tmp_path / "s").mkdir()
-    config = to_json(replaced(configs.load("digits"), "deterministic", True))
-    (tmp_path / "s" / "config.json").write_text(json.dumps({"schema": 1, "config": config | {"grid": {"seed": [0]}}}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XLA_FLAGS", of_the_user := os.environ["XLA_FLAGS"])
     flags: list[str] = []
 
     def trained(*args, **options):
         flags.append(os.environ["XLA_FLAGS"])
-        return []
+        raise ConfigError("enough")
 
     monkeypatch.setattr(function, trained)
-    assert main.main(line.split()) == 0
+    assert main.main(line.split()) == 2
     assert flags == [f"{of_the_user} --xla_gpu_deterministic_ops=true"]
 
 
@@ -564,30 +559,34 @@ def test_weights_are_evaluated_in_float32_unless_a_precision_is_given(more, prec
         ("loss.firing_low=0.6 loss.firing_high=0.8,0.9 loss.firing=1", 2),
         ("model.neuron.detach_reset=False,True model.remat=True", 2),
         ("model.norm=batch,none model.init_rate=0.1", "model.init_rate: 0.1 is not possible with model.norm batch, w"),
-        ("chaos.taps=conv1.norm chaos.z0.conv2.norm=3", "chaos.z0: (1.0, 2.0) is not possible with chaos.taps"),
+        ("chaos.taps=conv1.norm chaos.z0.conv2.norm=3", "there is no field chaos.z0.conv2.norm; perhaps you meant"),
         ("model.remat=no", "--model.remat: 'no' is not possible; allowed are True, False"),
-        ("deterministic=False,True", "GRID: deterministic is the same for all members"),
+        ("deterministic=False,True", "GRID: deterministic is no field of a setting, as members share a process"),
     ],
 )
-def test_values_of_a_grid_are_checked_together(words, count, capsys, monkeypatch):
+def test_values_of_a_grid_are_checked_together(words, count, capsys, monkeypatch, tmp_path):
     swept: list[int] = []
-    monkeypatch.setattr("csbp_jax.sweep.run", lambda config, axes, **_: swept.append(len(grid.members(config, axes))))
+
+    def run(experiment, *args, **options):
+        swept.append(len(experiment.plan().settings))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("csbp_jax.experiment.Experiment.run", run)
     line = ["sweep", "digits", "--chaos.taps", "conv1.norm", "conv2.norm", "--chaos.z0", "1", "2", "--grid", words]
+    assert main.main([*line, "--sweeps", str(tmp_path)]) == 2
     if isinstance(count, int):
-        assert main.main(line) == 0 and swept == [count]
+        assert swept == [count]
     else:
-        assert main.main(line) == 2 and capsys.readouterr().err.startswith(f"csbp_jax: {count}")
+        assert capsys.readouterr().err.startswith(f"csbp_jax: {count}")
 
 
-def test_a_control_needs_not_be_possible_alone(monkeypatch):
-    named: list[Any] = []
-    monkeypatch.setattr("csbp_jax.sweep.run", lambda config, axes, comparison, **_: named.append(comparison.control))
-    words = ["--grid", "model.norm=none model.init_rate=0.1,0.2 seed=0:2", "--control"]
+def test_a_control_needs_not_be_possible_alone():
+    config = configs.load("digits")
     for control, values in {
         "model.init_rate=0.1": {"model.init_rate": 0.1},
         "model.remat=False": {"model.remat": False},
     }.items():
-        assert main.main(["sweep", "digits", *words, control]) == 0 and named.pop() == values
+        assert sweep_commands.parse_control(config, control) == values
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ QUESTIONS = [
     ("Where is a value of an option refused?", "config/validation.py", r"^def check\("),
     ("Which options exclude one another?", "config/rules.py", r"^RULES = "),
     ("Which exit codes are there?", "cli/main.py", r"Exit codes:"),
-    ("Which members of a sweep share a compilation?", "sweep/grid.py", r"^def compile_groups\("),
+    ("Which runs of an experiment share a compilation?", "experiment/fields.py", r"^def compile_group\("),
     ("Where is the calibration error?", "evaluation/scores.py", r"^def calibration\("),
     ("Where is the energy of synaptic operations?", "evaluation/synaptic_ops.py", r"^def energy_pj\("),
     ("Where are the severities of perturbations?", "evaluation/robustness/battery.py", r"^PERTURBATIONS"),

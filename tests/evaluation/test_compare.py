@@ -163,12 +163,14 @@ def test_one_directory_is_not_read_letter_by_letter(folders):
 def test_errors_are_one_line(folders, tmp_path, capsys):
     unfinished = shutil.copytree(folders[0], tmp_path / "unfinished")
     (unfinished / "result.json").unlink()
-    sweep = edited(folders[0], tmp_path / "sweep", grid={"seed": [0]})
+    experiment = shutil.copytree(folders[0], tmp_path / "experiment")
+    (experiment / "blocks").mkdir()
+    (experiment / "runs.csv").touch()
     for words, message in {
         (folders[0],): "RUN: two or more are compared; write csbp_jax compare RUN RUN ...",
         (folders[0], "nowhere"): "nowhere: there is no such directory",
         (folders[0], unfinished): "is not finished; repeat the command that started it to resume it or, if it diverged",
-        (folders[0], sweep): "is an experiment, whose arms are compared by csbp_jax report",
+        (folders[0], experiment): "is an experiment, whose arms are compared by csbp_jax report",
         (folders[0], folders[0]): "differs in no field that can change a result; name one",
         (folders[0], folders[1], "--data"): "--data: there is no such option",
         (folders[0], folders[1], "--margin", "nan"): "--margin: nan is not possible",

@@ -74,8 +74,11 @@ def test_errors_are_one_line(trained, tmp_path):
 
     write()
     refused("other: has no checkpoint yet; train on")
-    write(grid={"seed": [0, 1]})
+    (tmp_path / "other" / "blocks").mkdir()
+    refused("other: is an experiment, and not finished; repeat the command that began it")
+    (tmp_path / "other" / "runs.csv").touch()
     refused("other: is an experiment, whose runs save no weights")
+    shutil.rmtree(tmp_path / "other" / "blocks")
     write(surprise=1)
     refused("config.json: from another version of csbp_jax .no field 'surprise'.; use the version")
     write(epochs=0)

@@ -19,6 +19,7 @@ from csbp_jax.cli.main import main
 from csbp_jax.evaluation import follow
 from csbp_jax.evaluation.robustness import command
 from csbp_jax.evaluation.robustness.measure import Plan
+from csbp_jax.experiment import Experiment
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped, on_signals
@@ -27,9 +28,9 @@ from csbp_jax.training.checkpoint import location
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from experiments import study
-from tests.support import shared_programs, small_sweep
+from tests.support import small_runs
 from tests.support.checkpoint_arrays import arrays
-from tests.support.small_sweep import QUIET
+from tests.support.small_runs import QUIET
 from tests.support.stops import After, send_within_collection
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -257,9 +258,8 @@ def test_a_signal_that_is_ignored_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def sweep_of_two(folder, trained):
-    with shared_programs.patched():
-        small_sweep.run(folder, {"seed": [0, 1]})
+def experiment(folder, trained):
+    Experiment(small_runs.SMALL, {"a": {}}, seeds=(0, 1)).run(folder / "e", console=QUIET())
 
 
 def robustness_of_a_run(folder, trained):
@@ -272,7 +272,7 @@ def ignored(folder):
 
 
 LOOPS = {
-    "sweep": sweep_of_two,
+    "experiment": experiment,
     "robustness": robustness_of_a_run,
     "lr": lambda folder, trained: lr_finder.find(SMALL, out=folder, console=QUIET()),
     "track": lambda folder, trained: follow.follow(trained, ignored, until_finished=True),

@@ -9,9 +9,9 @@ import pytest
 from csbp_jax.config import ConfigError
 from csbp_jax.data.events import spoken_digits
 from csbp_jax.evaluation import html_report, recorded
+from csbp_jax.experiment.store import Store
 from csbp_jax.runs import RunTable
 from csbp_jax.runtime import files
-from csbp_jax.sweep import chunks
 from csbp_jax.training import metrics_log, plugin_file, run_json
 from csbp_jax.training.checkpoint import location
 from csbp_jax.weights import user_table
@@ -24,7 +24,7 @@ READERS: dict[str, tuple[Any, int]] = {
     "metrics.jsonl": (lambda folder: metrics_log.read_rows(folder / "metrics.jsonl"), LARGE),
     "robustness.json": (lambda folder: files.read_json(folder / "robustness.json"), SMALL),
     "experiment.py": (lambda folder: plugin_file.reload(folder, OWN, True, None), SMALL),
-    "chunks/000000.json": (lambda folder: chunks.read_results(folder, 1), LARGE),
+    "blocks/0-0.json": (lambda folder: Store(folder, print), LARGE),
     "runs.csv": (RunTable.read, LARGE),
     "series.csv": (lambda folder: recorded.read(folder / "series.csv"), LARGE),
     "table.json": (lambda folder: user_table.read(folder / "table.json"), SMALL),

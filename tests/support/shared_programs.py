@@ -1,7 +1,6 @@
-"""Runs and sweeps of tests that share their compiled programs, one per config and process, and draw no figures."""
+"""Runs of tests that share their compiled programs, one per config and process, and draw no figures."""
 
 import contextlib
-import copy
 import types
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from csbp_jax import learner
 from csbp_jax.config import replaced
 from csbp_jax.runtime import sharding
-from csbp_jax.sweep import driver, grid, vectorised
 from csbp_jax.training import compiled, loop, session
 from csbp_jax.training.plugins import Own
 
@@ -31,8 +29,6 @@ _NOT_COMPILED = {
 }
 _runs: dict = {}
 _unscheduled: dict = {}
-_sweeps: dict = {}
-_traced: set = set()
 
 
 def _compiled(config):
@@ -63,36 +59,10 @@ def compile_run(config, source, steps_per_epoch, own=Own(), mesh=None):
     return run
 
 
-def vectorised_runs(members, splits, mesh, own=Own()):
-    """:class:`VectorisedRuns` with the programs of earlier ones of the same compile group."""
-    if own.plugins:
-        return vectorised.VectorisedRuns(members, splits, mesh, own)
-    traces_neuron = len({member.model.neuron for member in members}) > 1
-    key = (grid.compile_group(_compiled(members[0])), None if traces_neuron else members[0].model.neuron, mesh)
-    if key not in _sweeps:
-        _sweeps[key] = vectorised.VectorisedRuns(members, splits, mesh)
-    runs = copy.copy(_sweeps[key])
-    runs.config = members[0]
-    return runs
-
-
-def trace_step(config, splits, own=Own()):
-    """Check a compile group as a sweep does, once."""
-    key = grid.compile_group(_compiled(config))
-    if own.plugins:
-        vectorised.trace_step(config, splits, own)
-    elif key not in _traced:
-        vectorised.trace_step(config, splits)
-        _traced.add(key)
-
-
 @contextlib.contextmanager
 def patched():
-    """Use these functions in the training loop and in sweeps, and draw none of their figures: half a second each."""
+    """Use these functions in the training loop, and draw none of its figures: half a second each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compile_run", compile_run)
-        patch.setattr(driver, "VectorisedRuns", vectorised_runs)
-        patch.setattr(driver, "trace_step", trace_step)
         patch.setattr(session, "plots", types.SimpleNamespace(draw_run=lambda *_: None))
-        patch.setattr(driver, "plots_sweep", types.SimpleNamespace(draw_sweep=lambda *_: None))
         yield

@@ -23,15 +23,16 @@ from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict
 from csbp_jax.evaluation.robustness import measure
+from csbp_jax.experiment import fields
 from csbp_jax.export import export
 from csbp_jax.neurons.recurrent import Feedback
 from csbp_jax.reporting import terminal
 from csbp_jax.runs import restore
 from csbp_jax.runtime import sharding
 from csbp_jax.runtime.preemption import Stop, Stopped
-from csbp_jax.sweep import grid, retraining
 from csbp_jax.training import build, compiled, loop, plugin_file, run_dir, run_json
 from csbp_jax.training.plugins import PLUGINS, plugin_run_name
+from tests.support.small_runs import of_grid
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 ROOT = pathlib.Path(__file__).parents[2]
@@ -217,8 +218,8 @@ def test_a_sweep_of_it_is_tabulated_and_picked_from(trained_run, tmp_path, capsy
     options = ["--data-dir", str(folder)]
     line = ["sweep", str(file), "--grid", "seed=0,1", "--name", "s", "--sweeps", str(tmp_path), "--epochs", "1"]
     assert main.main([*line, *options]) == 0
-    rows = (tmp_path / "s" / "members.csv").read_text().splitlines()
-    assert len(rows) == 3 and all(float(row.split(",")[4]) > 0.5 for row in rows[1:])
+    rows = csbp_jax.runs.RunTable.read(tmp_path / "s").frame
+    assert len(rows) == 2 and all(rows["last_test_accuracy"] > 0.5)
     assert main.main(["best", str(tmp_path / "s"), *options]) == 2
     assert "give --trust" in capsys.readouterr().err
 
@@ -241,8 +242,9 @@ def test_a_neuron_and_a_term_may_fit_only_the_tensors_that_they_get(with_feedbac
 
 def test_a_neuron_plugin_is_compiled_for_each_of_its_constants(trained_run):
     config, parts = plugin_file.load_file(trained_run[1])
-    members = grid.members(config, {"model.neuron.decay": [0.2, 0.5], "optimizer.lr": [0.1, 0.2]})
-    assert len(grid.compile_groups(members, parts)) == 2 and len(grid.compile_groups(members)) == 1
+    configs = of_grid(config, {"model.neuron.decay": [0.2, 0.5], "optimizer.lr": [0.1, 0.2]})
+    assert len({fields.compile_group(c, parts) for c in configs}) == 2
+    assert len({fields.compile_group(c) for c in configs}) == 1
 
 
 # --- the page -----------------------------------------------------------------------------------------------------
@@ -284,7 +286,6 @@ def test_the_neuron_of_the_page_is_the_lif_that_it_names(tmp_path, x64):
 def test_every_command_takes_the_page_whose_neuron_is_a_function(tmp_path, monkeypatch, capsys):
     """Without ``trace``, it gives spikes, and only the membranes before reset are missing."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("csbp_jax.reporting.plots_sweep.draw_sweep", lambda *_: None)
     pathlib.Path("page.py").write_text(LINES)
     config, own = plugin_file.load_file("page.py")
     assert own.neuron and own.data and not hasattr(own.neuron(config), "trace")
@@ -312,7 +313,7 @@ def test_every_command_takes_the_page_whose_neuron_is_a_function(tmp_path, monke
     line = "csbp_jax: fc1: its neuron (function) is not one of LIF, IF and PLIF; NIR cannot express that, export it as"
     assert refused[0] == 2 and refused[2] == f"{line} stablehlo\n"
     assert run("sweep page.py --grid chaos.z0=0,1 --name s")[0] == 0
-    assert pathlib.Path("sweeps/s/members.csv").read_text().count("\n") == 3
+    assert pathlib.Path("sweeps/s/runs.csv").read_text().count("\n") == 3
 
 
 def test_the_page_shows_a_module_of_another_kind_that_trains(tmp_path):
@@ -391,18 +392,6 @@ def test_the_plugins_of_the_page_are_those_that_run(page, compiled_once, tmp_pat
     still = {"w": jnp.zeros(50)}
     pushed, _ = tx.update(still, tx.init(still), still, step=0, key=jax.random.key(1))
     assert jnp.all(jnp.abs(pushed["w"]) > 0.5)  # Adam's first step, of noise alone
-
-
-def test_a_sweep_from_python_is_picked_from_with_its_own_parts(tmp_path):
-    config, parts = plugin_file.load_file(EXAMPLE)
-    own = dataclasses.replace(parts, file="", code=b"")
-    content = {"schema": 1, "config": to_json(config) | {"grid": {"seed": [0]}}, "own": own.metadata()}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    (tmp_path / "members.csv").touch()
-    with pytest.raises(ConfigError, match=r"from Python with own parts \(data, neuron\); pass them there as own=Own"):
-        retraining.best(tmp_path)
-    with pytest.raises(ConfigError, match="not all members have a result"):
-        retraining.best(tmp_path, own=own)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Damage to the JSON files of a run or a sweep: each flipped bit is reported in one line, or changes no value."""
+"""Damage to the JSON files of a run or an experiment: each flipped bit is reported in one line, or changes no value."""
 
 import json
 import os
@@ -10,18 +10,21 @@ import pytest
 
 from csbp_jax.cli import main
 from csbp_jax.config import ConfigError
+from csbp_jax.experiment.store import Block, Store
 from csbp_jax.runtime import seals
-from csbp_jax.sweep import chunks
 from csbp_jax.training import run_json
 from csbp_jax.training.metrics_log import read_rows, rewind, writer
-from tests.support.small_sweep import untrained
+
+BLOCK = Block('{"chaos.z0": 3.0}', (0, 1))
 
 
-def chunk(folder):
-    """A file of results of a sweep, as the sweep writes it."""
-    (folder / "chunks").mkdir(parents=True)
-    content = {"members": [0, 1], "results": untrained(None, [0, 1], None), "how": {"device": "cpu"}}
-    seals.write_json(folder / "chunks" / "000000.json", content)
+def with_block(folder):
+    """A file of results of an experiment, as the experiment writes it."""
+    (folder / "experiment" / "blocks").mkdir(parents=True)
+    measures = {"last_test_accuracy": [0.5, 0.25], "diverged": [False, True], "rates.fc1": [[0.5, 0.25], [0.0, 1.0]]}
+    Store(folder / "experiment", print).write(BLOCK, {"chaos.z0": 3.0}, measures, {"device": "cpu"})
+    (file,) = (folder / "experiment" / "blocks").iterdir()
+    file.rename(file.with_name("0-0.json"))
     return folder
 
 
@@ -34,15 +37,15 @@ READERS = {
     "config.json": run_json.read_config,
     "result.json": run_json.read_result,
     "metrics.jsonl": rewound,
-    "chunks/000000.json": lambda folder: chunks.read_results(folder, 2),
+    "experiment/blocks/0-0.json": lambda folder: Store(folder / "experiment", print).finished(BLOCK),
 }
 
 
 @pytest.fixture(scope="module")
 def files(trained, tmp_path_factory):
-    """The files of a run, and one of a sweep; a test may change them, and puts them back."""
+    """The files of a run, and one of an experiment; a test may change them, and puts them back."""
     names = shutil.ignore_patterns("checkpoints", "figures", "lock")
-    return chunk(shutil.copytree(trained, tmp_path_factory.mktemp("sealed") / "run", ignore=names))
+    return with_block(shutil.copytree(trained, tmp_path_factory.mktemp("sealed") / "run", ignore=names))
 
 
 def unchanged(content, expected):

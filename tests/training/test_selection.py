@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import csbp_jax
-from csbp_jax import configs, data, learner, sweep, weights
+from csbp_jax import configs, data, learner, weights
 from csbp_jax.config import ConfigError, Optimizer, replaced
+from csbp_jax.experiment import Experiment
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
@@ -96,17 +97,17 @@ def test_averages_start_from_loaded_weights(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, state.ema, learner.weights_of(other))
 
 
-def test_a_sweep_tabulates_averages(finished, tmp_path):
+def test_an_experiment_tabulates_averages(finished, tmp_path):
     """As the run alone has them; patience is refused."""
-    with pytest.raises(ConfigError, match=r"patience: \d is not possible in a sweep"):
-        sweep.run(ALL_ON, {"seed": [0, 1]}, root=tmp_path, console=Console(file=io.StringIO()))
+    with pytest.raises(ConfigError, match=r"patience: \d is not possible in an experiment"):
+        Experiment(ALL_ON, {"": {}}, seeds=(0, 1)).run(tmp_path / "s")
     config = replaced(replaced(ALL_ON, "patience", 0), "epochs", 1)
-    sweep.run(config, {"seed": [0, 1]}, name="s", root=tmp_path, console=Console(file=io.StringIO()))
+    table = Experiment(config, {"": {}}, seeds=(0, 1)).run(tmp_path / "s", console=Console(file=io.StringIO()))
     header, row, _ = (tmp_path / "s" / "epochs.csv").read_text().splitlines()
     first = next(row for row in read_rows(finished[0] / "metrics.jsonl") if row["kind"] == "epoch")
     member = dict(zip(header.split(","), row.split(","), strict=True))
     assert float(member["ema_validation_loss"]) == pytest.approx(first["ema_validation_loss"], rel=2e-3)
-    assert "ema_test_accuracy" in (tmp_path / "s" / "members.csv").read_text()
+    assert "ema_test_accuracy" in table.measures
 
 
 def validations(folder):

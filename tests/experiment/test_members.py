@@ -16,13 +16,13 @@ from scipy import stats
 
 from csbp_jax import data, learner
 from csbp_jax.config import replaced
+from csbp_jax.experiment import fields, members
+from csbp_jax.experiment.members import Members, member_mesh
 from csbp_jax.instruments.training_map import to_default_precision
 from csbp_jax.runtime import sharding
-from csbp_jax.sweep import grid, vectorised
 from csbp_jax.training import compiled, selection
-from tests.support import shared_programs
 from tests.support.inverted import Inverted
-from tests.support.small_sweep import DIGITS, SMALL
+from tests.support.small_runs import DIGITS, SMALL, of_grid
 
 TINY = dataclasses.replace(SMALL, model=dataclasses.replace(SMALL.model, features=(8,)))
 CONV = dataclasses.replace(
@@ -38,31 +38,53 @@ def prepared(config=SMALL):
     return compiled.resolve(config, splits), splits
 
 
-def together_and_alone(config, splits, members, steps, data_parallel=2):
-    """Steps in float64 of eight members on eight devices, and of each alone: ``(losses, params, params alone)``."""
-    runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh(data_parallel))
-    keys = jnp.stack([jax.random.key(c.seed) for c in members])
+def compile_members(configs, splits, data_parallel=1):
+    return Members(configs[0], splits, member_mesh(data_parallel), varying=fields.varying(configs))
+
+
+def together_and_alone(config, splits, configs, steps, data_parallel=2, scanned=False):
+    """Steps in float64 of eight members on eight devices, and of each alone: ``(losses, params, params alone)``.
+
+    The losses are pairs ``[steps, K]``; scanned: the steps are one call.
+    """
+    together = compile_members(configs, splits, data_parallel)
+    keys = jnp.stack([jax.random.key(c.seed) for c in configs])
     cast = jax.jit(to_default_precision)  # leaf by leaf, each shape would be a program of its own
-    states = cast(runs.init(keys, runs.hparams(members)))
-    # Seed and strength are in the state; only another neuron is another program.
-    mesh = sharding.data_parallel(1)
-    alone = {c.model.neuron: compiled.compile_run(c, splits["train"], runs.steps_per_epoch, mesh=mesh) for c in members}
-    step = {neuron: jax.jit(run.pure_train_step) for neuron, run in alone.items()}
-    # Weights are drawn without the neuron, so that one program serves all.
-    init = jax.jit(alone[members[0].model.neuron].pure_init)
-    singles = [
-        cast(init(key, learner.hyperparameters(c, runs.steps_per_epoch))) for key, c in zip(keys, members, strict=True)
-    ]
-    losses = []
-    for batch in itertools.islice(data.train_batches(splits["train"], config.batch_size, seed=0), steps):
+    states = cast(together.init(keys, together.hparams(configs)))
+    batches = list(itertools.islice(data.train_batches(splits["train"], config.batch_size, seed=0), steps))
+    for batch in batches:
         # The transform makes float32 of pictures; as float64 they stay.
         batch["x"] = batch["x"].astype(np.float64) / 255
-        stacked = {name: rows[None] for name, rows in batch.items()}
-        states, metrics = jax.block_until_ready(runs.step(states, jnp.zeros(8, int), runs.shard_batch(stacked, axis=1)))
-        stepped = [step[c.model.neuron](state, batch) for c, state in zip(members, singles, strict=True)]
+    if scanned:
+        x = jnp.concatenate([batch["x"] for batch in batches])
+        rows = np.arange(len(x), dtype=np.int32).reshape(steps, -1)
+        order = {"rows": np.stack([rows] * 8), "y": np.stack([[batch["y"] for batch in batches]] * 8)}
+        states, metrics = together.epoch(states, order, x)
+        losses = np.swapaxes(metrics["loss"], 0, 1)
+    else:
+        losses = []
+        for batch in batches:
+            stacked = together.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
+            states, metrics = jax.block_until_ready(together.step(states, jnp.zeros(8, int), stacked))
+            losses.append(metrics["loss"])
+
+    # Seed and strength are in the state; only what is traced for members alone is another program.
+    mesh, static = sharding.data_parallel(1), [(c.model.neuron, c.optimizer, c.loss) for c in configs]
+    steps_per_epoch = together.steps_per_epoch
+    runs = [compiled.compile_run(c, splits["train"], steps_per_epoch, mesh=mesh) for c in configs]
+    step = {of_run: jax.jit(run.pure_train_step) for of_run, run in zip(static, runs, strict=True)}
+    # Weights are drawn without neuron and loss, so that a program serves all with the same stages of the optimiser.
+    stages = [bool(c.optimizer.weight_decay) for c in configs]
+    init = {of_run: jax.jit(run.pure_init) for of_run, run in zip(stages, runs, strict=True)}
+    hparams = [learner.hyperparameters(c, steps_per_epoch) for c in configs]
+    singles = [cast(init[of_run](key, h)) for of_run, key, h in zip(stages, keys, hparams, strict=True)]
+    losses_alone = []
+    for batch in batches:
+        stepped = [step[of_run](state, batch) for of_run, state in zip(static, singles, strict=True)]
         singles = [state for state, _ in stepped]
-        losses.append((metrics["loss"], [measured["loss"] for _, measured in stepped]))
-    return losses, states.params, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[s.params for s in singles])
+        losses_alone.append([measured["loss"] for _, measured in stepped])
+    alone = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[s.params for s in singles])
+    return list(zip(losses, losses_alone, strict=True)), states.params, alone
 
 
 def assert_equal(losses, params, wanted):
@@ -71,18 +93,25 @@ def assert_equal(losses, params, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), params, wanted)
 
 
+AXES = {
+    "seed": [0, 1],
+    "chaos.z0 model.neuron.surrogate_param": [(0.0, 1.0), (30.0, 1.5)],
+    "optimizer.weight_decay loss.smoothing": [(0.0, 0.0), (0.01, 0.2)],
+}
+
+
+@pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("data_parallel", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_member_equals_the_run_alone(x64, data_parallel):
-    """Over 20 steps, with the batch on one device or on two."""
-    config, splits = prepared(replaced(SMALL, "batch_size", 64))
-    axes: grid.Axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (30.0,)], "model.neuron.surrogate_param": [1.0, 1.5]}
-    assert_equal(*together_and_alone(config, splits, grid.members(config, axes), 20, data_parallel))
+def test_a_member_equals_the_run_alone(x64, data_parallel, scanned):
+    """Over 15 steps, with the batch on one device or on two; decay and smoothing are off in some members."""
+    config, splits = prepared(replaced(replaced(SMALL, "batch_size", 64), "optimizer.momentum", 0.9))
+    assert_equal(*together_and_alone(config, splits, of_grid(config, AXES), 15, data_parallel, scanned))
 
 
 def test_a_convolutional_member_equals_the_run_alone_at_any_strength(x64):
     config, splits = prepared(CONV)
-    axes: grid.Axes = {"seed": [0, 1], "chaos.z0": [(0.0,), (1.0,), (30.0,), (1000.0,)]}
-    assert_equal(*together_and_alone(config, splits, grid.members(config, axes), 10))
+    axes = {"seed": [0, 1], "chaos.z0": [0.0, 1.0, 30.0, 1000.0]}
+    assert_equal(*together_and_alone(config, splits, of_grid(config, axes), 10))
 
 
 @pytest.mark.slow
@@ -92,7 +121,7 @@ def test_a_complete_calm_run_equals_the_run_alone(x64, batch_size, steps):
     config, splits = prepared(dataclasses.replace(TINY, batch_size=batch_size, epochs=15))
     config = replaced(replaced(config, "chaos.z0", (0.0,)), "optimizer.lr", 0.05 * batch_size / 32)
     assert config.epochs * (len(splits["train"]) // config.batch_size) == steps
-    losses, *params = together_and_alone(config, splits, grid.members(config, {"seed": range(8)}), steps)
+    losses, *params = together_and_alone(config, splits, of_grid(config, {"seed": range(8)}), steps)
     assert_equal(losses, *params)
     assert np.all(losses[-1][0] < losses[0][0] / 2)
 
@@ -109,10 +138,10 @@ def test_chaotic_members_and_runs_alone_have_the_same_distribution():
     constant = dataclasses.replace(TINY.optimizer, schedule="constant")
     config, splits = prepared(dataclasses.replace(TINY, batch_size=64, epochs=10, chaos=chaos, optimizer=constant))
     batches = list(itertools.islice(data.train_batches(splits["train"], 64, seed=0), 150))
-    runs = vectorised.VectorisedRuns([config], splits, vectorised.member_mesh())
+    runs = compile_members([config], splits)
 
-    def members(config):
-        configs = grid.members(config, {"seed": range(32)})
+    def trained(config):
+        configs = of_grid(config, {"seed": range(32)})
         states, measured = runs.init(jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs)), []
         for batch in batches:
             stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
@@ -130,24 +159,24 @@ def test_chaotic_members_and_runs_alone_have_the_same_distribution():
             measured.append(metrics)
         return readout(jax.device_get(measured))
 
-    of_members = members(config)
+    of_members = trained(config)
     references = np.array([alone(seed) for seed in range(4)])
     assert np.mean(np.abs(references - of_members[:4])) > np.std(of_members) / 4
     wanted = np.array([alone(seed) for seed in range(32, 64)])
     assert stats.ks_2samp(of_members, wanted).pvalue > 1e-3
     # The readout distinguishes other strengths.
-    assert stats.ks_2samp(members(replaced(config, "chaos.z0", (100.0,))), wanted).pvalue < 1e-6
+    assert stats.ks_2samp(trained(replaced(config, "chaos.z0", (100.0,))), wanted).pvalue < 1e-6
 
 
 def test_members_do_not_communicate():
     config, splits = prepared()
-    members = grid.members(config, {"seed": range(8)})
-    runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh())
-    keys = jnp.stack([jax.random.key(c.seed) for c in members])
+    configs = of_grid(config, {"seed": range(8)})
+    runs = compile_members(configs, splits)
+    keys = jnp.stack([jax.random.key(c.seed) for c in configs])
     on_its_device = NamedSharding(runs.mesh, P("member"))
     states = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_its_device),
-        jax.eval_shape(runs.init, keys, runs.hparams(members)),
+        jax.eval_shape(runs.init, keys, runs.hparams(configs)),
     )
     batch = next(data.train_batches(splits["train"], 64, seed=0))
     stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
@@ -163,19 +192,20 @@ def test_members_do_not_communicate():
 def test_evaluation_does_not_augment_a_source_that_draws_numbers(monkeypatch):
     config, splits = prepared()
     splits["drawn"] = Inverted(splits["test"])
-    runs = vectorised.VectorisedRuns([config], splits, vectorised.member_mesh())
+    runs = compile_members([config], splits)
+    runs.resident = None
     sums = lambda states, keys, batch: {"count": 1, "correct": 0, "loss": batch["x"].sum()}  # noqa: E731
     monkeypatch.setattr(runs, "eval_step", sums)
-    plain, drawn = (vectorised.evaluate(runs, None, [config], split) for split in ("test", "drawn"))
+    plain, drawn = (runs.evaluate(None, [0], split) for split in ("test", "drawn"))
     assert drawn == plain
 
 
 def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
-    monkeypatch.setattr(vectorised, "compile_run", functools.partial(compiled.compile_run, platform="tpu"))
+    monkeypatch.setattr(members, "compile_run", functools.partial(compiled.compile_run, platform="tpu"))
     config, splits = prepared(CONV)
-    members = grid.members(config, {"seed": range(8)})
-    runs = vectorised.VectorisedRuns(members, splits, vectorised.member_mesh())
-    keys, hparams = jnp.stack([jax.random.key(c.seed) for c in members]), runs.hparams(members)
+    configs = of_grid(config, {"seed": range(8)})
+    runs = compile_members(configs, splits)
+    keys, hparams = jnp.stack([jax.random.key(c.seed) for c in configs]), runs.hparams(configs)
     states = jax.eval_shape(runs.init, keys, hparams)
     batch = next(data.train_batches(splits["train"], config.batch_size, seed=0))
     stacked = runs.shard_batch({name: rows[None] for name, rows in batch.items()}, axis=1)
@@ -183,8 +213,8 @@ def test_convolutional_members_compile_in_the_form_for_tpus(monkeypatch):
 
 
 def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypatch):
-    config, splits = prepared(replaced(replaced(SMALL, "epochs", 1), "data.workers", 6))
-    members = grid.members(config, {"seed": range(4), "chaos.z0": [(0.0,), (1.0,)]})
+    config, splits = prepared(replaced(replaced(CONV, "epochs", 1), "data.workers", 6))
+    configs = of_grid(config, {"seed": range(4), "chaos.z0": [0.0, 1.0]})
     shares: list[data.Readers] = []
     streams: list[Any] = []
     train_batches = data.train_batches
@@ -195,8 +225,7 @@ def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypat
         return streams[-1]
 
     monkeypatch.setattr(data, "train_batches", recorded)
-    runs = shared_programs.vectorised_runs(members, splits, vectorised.member_mesh())
-    vectorised.train(runs, members, lambda epoch: None)
+    members.train(compile_members(configs, splits), configs)
     assert shares == [data.Readers(workers=2)] * 4
     assert [stream.gi_frame for stream in streams] == [None] * 4  # closed
 
@@ -204,7 +233,7 @@ def test_the_seeds_that_train_at_once_share_the_readers_and_close_them(monkeypat
 def test_a_member_selects_the_epoch_that_a_single_run_selects():
     """The best finite validation; until some epoch's loss is finite, the best of the others."""
     rng = np.random.default_rng(0)
-    update = jax.jit(vectorised.update_selection)
+    update = jax.jit(members.update_selection)
     for n in range(60):
         losses = rng.choice([np.nan, np.inf, 0.5, 0.25], p=[0.4, 0.2, 0.2, 0.2] if n % 2 else [0.7, 0.3, 0, 0], size=5)
         rows = [

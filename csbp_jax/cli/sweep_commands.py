@@ -1,0 +1,299 @@
+"""The commands that train many runs: a grid, and the best setting of one on fresh seeds.
+
+Both are experiments (``csbp_jax.experiment``), shown as ``compare`` shows runs.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
+
+from csbp_jax.cli import option_types as option
+from csbp_jax.cli.options import Command, read, read_field, read_paths, set_deterministic
+from csbp_jax.config import Config, ConfigError, to_json
+from csbp_jax.reporting.format import fields_text
+from csbp_jax.runtime import files
+from csbp_jax.training import run_dir, run_json
+from csbp_jax.training.plugins import plugin_run_name
+
+if TYPE_CHECKING:
+    from csbp_jax.experiment import Experiment, Training
+    from csbp_jax.runs import RunTable
+
+MAX_VALUES = 100_000
+"""Most values of a range FIRST:END in a grid."""
+
+_DATA = ("data.name", "data.dir", "data.split", "data.test_speaker")
+"""Fields of a grid whose values are data of their own, which are compared each by itself."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Train all runs of a grid, many at once where that is faster, and compare them; a stopped sweep resumes."""
+
+    config: option.ConfigFields
+    grid: option.Grid = ""
+    """e.g. "chaos.z0=0,1,3,10 seed=0:16"; any fields; chaos.z0.TAP for one of several taps"""
+    control: Annotated[str | None, arg(metavar="FIELD=VALUE")] = None
+    """e.g. "chaos.term=drift": the control of a setting is the one that is equal but for these fields; by default
+    chaos.z0=0"""
+    margin: option.Margin = None
+    chunk: option.OptionalCount = None
+    """runs that train at once, at most as many as share a compilation; by default 32 per device; on a CPU 24 of a
+    network without convolutions, else one per device"""
+    data_parallel: option.Count = 1
+    """devices that share each batch; the others hold different runs"""
+    name: option.Name = None
+    """name of the sweep; by default the data set and a hash of its config and grid"""
+    shard: Annotated[str | None, arg(metavar="INDEX/COUNT")] = None
+    """train one of COUNT shares of the runs, for several machines; INDEX from 0; afterwards, the same command without
+    it shows the tables"""
+    fresh: option.Flag = False
+    """rename an old sweep of this name and start from scratch"""
+    sweeps: option.Path = "sweeps"
+    """directory of all sweeps"""
+    data_dir: option.DataDir = "data"
+
+
+def sweep(argv: Sequence[str]) -> None:
+    """Run ``csbp_jax sweep``."""
+    options, config, own = read("sweep", Sweep, argv)
+    if not options.grid:
+        raise ConfigError('--grid: missing; write e.g. --grid "chaos.z0=0,1,3,10 seed=0:16" (make: GRID=...)')
+    set_deterministic(config.deterministic)
+    grid, control = parse_grid(config, options.grid), parse_control(config, options.control or "")
+    shard = parse_shard(options.shard) if options.shard is not None else None
+    from csbp_jax.experiment import Training
+
+    base = Training(config, own, options.data_dir, options.data_parallel)
+    if options.name is None:
+        stem = plugin_run_name(config, own).rpartition("-")[0]
+        content = json.dumps(to_json(config) | {"grid": grid}, sort_keys=True).encode() + own.code
+        options = dataclasses.replace(options, name=f"{stem}-sweep-{hashlib.sha256(content).hexdigest()[:8]}")
+    assert options.name is not None
+    run_dir.check_name(options.name)
+    experiment = of_grid(base, grid)
+    pairs = controls(base, experiment, control) if control else None
+    folder = pathlib.Path(options.sweeps) / options.name
+    table = experiment.run(folder, shard=shard or (0, 1), chunk=options.chunk, fresh=options.fresh)
+    if shard is None:
+        from csbp_jax.evaluation import compare
+
+        compared = compare.comparison(table, pairs or compare.controls(table), options.margin)
+        compare.show(compared, folder)
+
+
+def of_grid(base: "Training", grid: dict[str, list[Any]]) -> "Experiment":
+    """Return the experiment of a grid: its arms, which are named by their fields, on its data."""
+    from csbp_jax.experiment import Experiment
+
+    of_cases = {field: values for field, values in grid.items() if field in _DATA}
+    of_arms = {field: values for field, values in grid.items() if field not in (*_DATA, "seed")}
+    cases, arms = (
+        {
+            fields_text(point): point
+            for point in (dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values()))
+        }
+        for axes in (of_cases, of_arms)
+    )
+    arms = arms if of_arms else {"all": {}}
+    return Experiment(base, arms, cases=cases, seeds=grid.get("seed", [base.config.seed]))
+
+
+def controls(base: "Training", experiment: "Experiment", control: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the arms that have another as control, equal but for the fields of ``control``, each with it.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    from csbp_jax.experiment import Arm
+    from csbp_jax.experiment.fields import key
+
+    arms = {name: dict(changes) for name, changes in experiment.arms.items() if not isinstance(changes, Arm)}
+    names = {key(base.canonical(fields)): name for name, fields in reversed(arms.items())}
+    pairs = [(name, names.get(key(base.canonical(fields | control)), name)) for name, fields in arms.items()]
+    if not (different := [(name, other) for name, other in pairs if name != other]):
+        raise ConfigError(
+            f"--control: {fields_text(control)}: the grid has no such setting beside another; add it to --grid"
+        )
+    return different
+
+
+def parse_grid(config: Config, text: str) -> dict[str, list[Any]]:
+    """Parse ``"chaos.z0=0,1.5 seed=0:3"`` to ``{"chaos.z0": [(0.0,), (1.5,)], "seed": [0, 1, 2]}``.
+
+    Raises:
+      ConfigError: a word is not FIELD=VALUE,VALUE,..., or a field or a value is given twice, or is not possible.
+    """
+    grid: dict[str, list[Any]] = {}
+    for word in text.split():
+        field, equals, values = word.partition("=")
+        listed = [word for value in values.split(",") for word in _range(value)]
+        if not field or not equals or "" in listed:
+            raise ConfigError(f"GRID: {word!r} is not possible; write FIELD=VALUE,VALUE or FIELD=FIRST:END (--grid)")
+        if field in grid:
+            raise ConfigError(f"GRID: {field} is given twice; give all its values at once (--grid)")
+        grid[field] = [_value(config, field, value, "GRID: ") for value in listed]
+        for number, value in enumerate(grid[field]):
+            if value in grid[field][:number]:  # equal runs would count as independent ones
+                raise ConfigError(f"GRID: {field}={listed[number]} is given twice; give each value once (--grid)")
+    if not grid:
+        raise ConfigError('GRID: empty; write e.g. GRID="chaos.z0=0,1,3 seed=0:8" (--grid)')
+    return grid
+
+
+def parse_control(config: Config, text: str) -> dict[str, Any]:
+    """Parse ``"chaos.term=drift chaos.z0=3"`` to ``{"chaos.term": "drift", "chaos.z0": (3.0,)}``.
+
+    Raises:
+      ConfigError: a word is not FIELD=VALUE, a field does not exist, is given twice, or is the seed.
+    """
+    fields: dict[str, Any] = {}
+    for word in text.split():
+        field, _, value = word.partition("=")
+        if not field or not value or "," in value:
+            raise ConfigError(f"--control: {word!r} is not possible; write FIELD=VALUE, one value of each field")
+        if field == "seed" or field in fields:
+            reason = "runs are paired by their seeds" if field == "seed" else "it is given twice"
+            raise ConfigError(f"--control: {word!r} is not possible, {reason}; leave it out")
+        fields[field] = _value(config, field, value, "--control: ")
+    return fields
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Parse ``"2/8"``: the third of eight shards, which are numbered from 0.
+
+    Raises:
+      ConfigError: not INDEX/COUNT with an index below the count.
+    """
+    match = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"--shard: {text!r} is not possible; write INDEX/COUNT, the index from 0 to COUNT - 1")
+    return int(match[1]), int(match[2])
+
+
+def _range(value: str) -> list[str]:
+    first, colon, end = value.partition(":")
+    if colon and re.fullmatch("[0-9]{1,18}", first) and re.fullmatch("[0-9]{1,18}", end):
+        if int(end) - int(first) > MAX_VALUES:
+            raise ConfigError(f"GRID: {value} has more than {MAX_VALUES:,} values; give fewer (--grid)")
+        return [str(n) for n in range(int(first), int(end))] or [""]
+    return [value]
+
+
+def _value(config: Config, field: str, word: str, prefix: str) -> Any:
+    from csbp_jax.experiment.fields import check_field
+
+    if field != "seed":
+        check_field(config, field, prefix)
+    if field.startswith("chaos.z0."):
+        (value,) = read_field(config, "chaos.z0", word)
+        return value
+    return read_field(config, field, word)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Best:
+    """Train the setting of a sweep that is best in validation, and the best without a chaos term, on fresh seeds."""
+
+    sweep: option.SweepDir
+    seeds: option.Count = 10
+    """number of fresh seeds; fewer give a wide interval"""
+    margin: option.Margin = None
+    chunk: option.OptionalCount = None
+    """runs that train at once, as of sweep"""
+    data_parallel: option.Count = 1
+    """devices that share each batch, as of sweep"""
+    trust: option.Trust = False
+    data_dir: option.DataDir = "data"
+
+
+def best(argv: Sequence[str]) -> None:
+    """Run ``csbp_jax best``: the best arm of a sweep and its control on fresh seeds, as an experiment within it.
+
+    On the seeds of the sweep, the selection would bias its accuracy. The control has no chaos term (``chaos.z0`` 0): of
+    the sweep's arms without one it is the best in validation, so that both are tuned; if there is none, it is equal to
+    the best arm but for ``chaos.z0``. There is no control if the best arm itself has no chaos term.
+    """
+    options = read_paths("best", Best, argv)
+    folder = pathlib.Path(options.sweep)
+    if not (folder / "config.json").exists():
+        raise ConfigError(f"{folder}: there is no sweep; name its folder, such as sweeps/NAME")
+    content = run_json.read_config(folder, run_json.REPAIR)
+    set_deterministic(content["config"].get("deterministic", False))
+    if not (folder / "settings.json").exists():
+        raise ConfigError(f"{folder}: no finished sweep; run it, or go on with it, by csbp_jax sweep")
+    from csbp_jax.evaluation import compare
+    from csbp_jax.experiment import Experiment, Training
+    from csbp_jax.experiment.system import MARK
+    from csbp_jax.runs import RunTable
+    from csbp_jax.training.plugin_file import reload
+
+    own = reload(folder, content.get("own", {}), options.trust, None)
+    fields = {name: value for name, value in content["config"].items() if name not in MARK}
+    config, table = run_json.parse_base_config(folder / "config.json", fields), RunTable.read(folder)
+    arms = _best_and_control(folder, config, table)
+    first = 1 + int(table.frame["seed"].max())
+    name = f"best-seeds-{first}-{first + options.seeds - 1}{'-with-control' * (len(arms) > 1)}"
+    files.check_links(folder, name)
+    base = Training(config, own, options.data_dir, options.data_parallel)
+    experiment = Experiment(base, arms, seeds=range(first, first + options.seeds))
+    fresh = experiment.run(folder / name, chunk=options.chunk)
+    pairs = list(itertools.pairwise(arms))  # the best and its control, if it has one
+    compared = compare.comparison(fresh, pairs, options.margin)
+    compare.show(compared, folder / name)
+    print("\n".join([fresh.to_latex(), *(of.to_latex() for of in compared.contrasts if len(of.frame))]))
+
+
+def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -> dict[str, dict[str, Any]]:
+    """Return the fields of the best arm of a sweep, and of its control if it has a chaos term.
+
+    Raises:
+      ConfigError: a run of every arm diverged, or the sweep has several data sets.
+    """
+    from csbp_jax.experiment.fields import at
+
+    cells = run_json.read_json(folder / "settings.json", lambda content: isinstance(content.get("cells"), list), _AGAIN)
+    if len({cell["case"] for cell in cells["cells"]}) > 1:
+        raise ConfigError(f"{folder}: has several data sets; sweep each by itself, so that one setting is the best")
+    arms: dict[str, dict[str, Any]] = {cell["arm"]: cell["tries"][0] for cell in cells["cells"]}
+    z0 = {name: at(config, fields).chaos.z0 for name, fields in arms.items()}
+    settings = table.settings()
+    finite = settings[settings["diverged"] == 0]
+    ranked = list(finite.sort_values("last_validation_accuracy_mean", ascending=False, kind="stable")["arm"])
+    if not ranked:
+        raise ConfigError(f"{folder}: a run of every setting diverged; try smaller optimizer.lr or chaos.z0")
+    chosen, plain = ranked[0], [name for name in arms if not any(z0[name])]
+    if chosen in plain:
+        print("note: the best setting trains without a chaos term (chaos.z0 0), so it has no control")
+        return {chosen: arms[chosen]}
+    tuned = [name for name in ranked if name in plain]
+    # Without a term its other fields have no effect: settings that differ in them alone are one try.
+    tries = {json.dumps({k: v for k, v in arms[name].items() if not k.startswith("chaos.")}) for name in plain}
+    print(_tries_line(len(arms) - len(plain), len(tries) if tuned else 0))
+    if tuned:
+        return {chosen: arms[chosen], tuned[0]: arms[tuned[0]]}
+    return {chosen: arms[chosen], f"{chosen}, without term": arms[chosen] | {"chaos.z0": (0.0,) * len(z0[chosen])}}
+
+
+_AGAIN = "repeat the command of the sweep, which writes it again"
+
+
+def _tries_line(with_term: int, without: int) -> str:
+    if not without:
+        return (
+            "note: the sweep has no setting without a chaos term, or in each of them a run diverged, so the control "
+            "is the best setting with chaos.z0 0, which was not tuned; a gain over it may be one of tuning"
+        )
+    tried = f"the best of {with_term} settings with the term, against the best of {without} without it"
+    return tried if without >= with_term else f"{tried}; a fair comparison gives both as many tries"
+
+
+COMMANDS: dict[str, Command] = {"sweep": (Sweep, sweep), "best": (Best, best)}
+"""Options and function of each command that trains many runs."""

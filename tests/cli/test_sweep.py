@@ -1,0 +1,210 @@
+"""The commands sweep and best: their words, what they train, show and write, and how they go on."""
+
+import re
+
+import numpy as np
+import pandas
+import pytest
+
+from csbp_jax import configs
+from csbp_jax.cli import main, sweep_commands
+from csbp_jax.config import ConfigError
+from csbp_jax.experiment import members, system
+from csbp_jax.runs import RunTable
+from csbp_jax.runtime import seals
+
+DIGITS = configs.load("digits")
+LINE = ["--model.name", "dense", "--model.features", "6", "--model.time-steps", "2", "--chaos.taps", "fc1.membrane"]
+LINE += ["--epochs", "2", "--batch-size", "320", "--chaos.z0", "10"]
+
+
+@pytest.fixture
+def sweep(tmp_path, capsys):
+    """Runs ``csbp_jax sweep`` and returns its exit code and what it printed."""
+
+    def command(*words, name="s", kind="sweep"):
+        of_sweep = (
+            ["digits", *LINE, "--sweeps", str(tmp_path), "--name", name] if kind == "sweep" else [str(tmp_path / name)]
+        )
+        code = main.main([kind, *of_sweep, *words])
+        out = capsys.readouterr()
+        return code, out.out + out.err
+
+    return command
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Results that a function of the config gives, without training; the configs that would have trained, in chunks."""
+    chunks = []
+
+    def accuracy(config):
+        return 0.5 + 0.01 * config.chaos.z0[0] + 0.1 * config.optimizer.lr
+
+    def train(of_group, of_members, records, show):
+        chunks.append(of_members)
+        shares = np.array([accuracy(c) - 0.001 * (c.seed % 3) for c in of_members])
+        names = [f"{kind}_{name}" for name in members.MEASURES for kind in ("last", "chosen")]
+        diverged = np.array([c.optimizer.lr > 1 for c in of_members])
+        rates = {"rates.fc1": np.array([[0.5, 0.1 * (c.seed == 0)] for c in of_members])}
+        return {name: np.where(diverged, np.nan, shares) for name in names} | {"diverged": diverged} | rates
+
+    monkeypatch.setattr(system, "train", train)
+    return chunks
+
+
+@pytest.mark.parametrize(
+    ("text", "grid"),
+    [
+        ("chaos.z0=0,1.5 seed=0:3,7", {"chaos.z0": [(0.0,), (1.5,)], "seed": [0, 1, 2, 7]}),
+        ("model.norm=none chaos.z0.conv1.membrane=3", {"model.norm": ["none"], "chaos.z0.conv1.membrane": [3.0]}),
+    ],
+)
+def test_words_of_a_grid(text, grid):
+    assert sweep_commands.parse_grid(DIGITS, text) == grid
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "seed", "seed=", "=3", "seed=1,,2", "seed=3:3", "seed=1 seed=2", "seed=0,1,0", "chaos.z0=1,1.0", "z0=1"],
+)
+def test_a_wrong_grid_is_refused(text):
+    with pytest.raises(ConfigError, match=r"^GRID: .*"):
+        sweep_commands.parse_grid(DIGITS, text)
+
+
+@pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "1/0", "a/b", "1/2/3"])
+def test_an_impossible_shard_is_refused(text):
+    with pytest.raises(ConfigError, match=re.escape(f"--shard: {text!r} is not possible; write INDEX/COUNT")):
+        sweep_commands.parse_shard(text)
+
+
+def test_a_sweep_answers_first_and_writes_its_tables(sweep, tmp_path):
+    code, text = sweep("--grid", "chaos.z0=0,3 seed=0:3", "--margin", "20")
+    assert code == 0
+    first = next(line for line in text.splitlines() if line.startswith("last epoch"))
+    assert re.match(r"last epoch: chaos.z0 3.0 - chaos.z0 0.0: [+-]\d+\.\d\d \[.*\] points, p .*, 3 seeds", first)
+    assert text.index(first) < text.index("settings") < text.index("differences.csv")
+    frame = pandas.read_csv(tmp_path / "s" / "runs.csv")
+    assert frame[["arm", "seed"]].to_numpy().tolist() == [
+        [f"chaos.z0 {z}", s] for z in ("0.0", "3.0") for s in range(3)
+    ]
+    difference = pandas.read_csv(tmp_path / "s" / "differences.csv").iloc[0]
+    means = frame.groupby("arm")["last_test_accuracy"].mean()
+    assert difference["difference"] == pytest.approx(100 * (means["chaos.z0 3.0"] - means["chaos.z0 0.0"]))
+    assert (tmp_path / "s" / "comparison.pdf").stat().st_size > 2000
+    curves = pandas.read_csv(tmp_path / "s" / "epochs.csv")
+    assert len(curves) == 2 * 3 * 2 and {"task_loss", "z.fc1.membrane", "rates.fc1"} <= set(curves)
+    assert RunTable.read(tmp_path / "s").arms == ["chaos.z0 0.0", "chaos.z0 3.0"]
+
+
+def test_other_data_of_a_grid_are_cases():
+    grid = sweep_commands.parse_grid(DIGITS, "data.name=digits,digits_events chaos.z0=0,3 seed=0,1")
+    experiment = sweep_commands.of_grid(system.Training(DIGITS), grid)
+    assert list(experiment.cases) == ["data.name digits", "data.name digits_events"]
+    assert list(experiment.arms) == ["chaos.z0 0.0", "chaos.z0 3.0"] and experiment.seeds == [0, 1]
+    experiment = sweep_commands.of_grid(system.Training(DIGITS), {"seed": [3, 4]})
+    assert experiment.arms == {"all": {}} and experiment.cases == {"": {}} and experiment.seeds == [3, 4]
+
+
+def test_every_setting_has_its_own_control(sweep, trained, tmp_path):
+    code, text = sweep("--grid", "optimizer.lr=0.1,0.2 chaos.z0=0,3 seed=0,1")
+    assert code == 0 and [len(chunk) for chunk in trained] == [8]
+    differences = pandas.read_csv(tmp_path / "s" / "differences.csv")
+    pairs = {(f"optimizer.lr {lr}, chaos.z0 3.0", f"optimizer.lr {lr}, chaos.z0 0.0") for lr in (0.1, 0.2)}
+    assert set(zip(differences["arm"], differences["other"], strict=True)) == pairs
+    assert "4 of 8 runs have a layer that never or always fires over an epoch (fc1)" in text
+
+
+def test_a_control_is_named_by_its_fields(sweep, trained, tmp_path):
+    grid = ("--grid", "chaos.term=chaos,drift chaos.z0=3 seed=0,1")
+    code, text = sweep(*grid, "--control", "chaos.z0=7")
+    assert code == 2 and "--control: chaos.z0 7.0: the grid has no such setting beside another" in text
+    assert not list(tmp_path.iterdir())
+    assert sweep(*grid, "--control", "chaos.term=drift")[0] == 0
+    rows = pandas.read_csv(tmp_path / "s" / "differences.csv")
+    assert set(rows["arm"]) == {"chaos.term chaos, chaos.z0 3.0"} and set(rows["other"]) == {
+        "chaos.term drift, chaos.z0 3.0"
+    }
+
+
+def test_finished_runs_stay_and_a_larger_grid_goes_on(sweep, trained, tmp_path):
+    sweep("--grid", "chaos.z0=0,3 seed=0:2")
+    before = sum(map(len, trained))
+    assert sweep("--grid", "chaos.z0=0,3 seed=0:2")[0] == 0 and sum(map(len, trained)) == before
+    trained.clear()
+    assert sweep("--grid", "chaos.z0=0,3,9 seed=0:3")[0] == 0
+    assert {(c.chaos.z0[0], c.seed) for chunk in trained for c in chunk} == {(0, 2), (3, 2), (9, 0), (9, 1), (9, 2)}
+    code, text = sweep("--grid", "chaos.z0=0", "--epochs", "3")
+    assert code == 2 and "NAME: run 's' has another config; differing are epochs (2 there, 3 here)" in text
+
+
+def test_the_last_shard_writes_the_tables_of_one_process(sweep, trained, tmp_path):
+    words = ("--grid", "chaos.z0=0,3,9 seed=0:8", "--chunk", "8")
+    sweep(*words, name="one")
+    trained.clear()
+    assert sweep(*words, "--shard", "1/2")[0] == 0 and not (tmp_path / "s" / "runs.csv").exists()
+    assert sweep(*words, "--shard", "0/2")[0] == 0 and len(trained) == 3
+    sweep(*words)
+    assert len(trained) == 3
+    for name in ("runs.csv", "epochs.csv", "differences.csv"):
+        assert (tmp_path / "s" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("grid", "chosen", "control", "said"),
+    [
+        ("optimizer.lr=0.1,0.2 chaos.z0=0,3", (0.2, 3.0), (0.2, 0.0), "best of 2 settings with the term, against the"),
+        ("chaos.beta=0.9,0.95 chaos.z0=0,3", (0.002, 3.0), (0.002, 0.0), "the best of 1 without it; a fair comparison"),
+        ("chaos.z0=3,5", (0.002, 5.0), (0.002, 0.0), "no setting without a chaos term"),
+        ("chaos.z0=0 optimizer.lr=0.1,0.2", (0.2, 0.0), None, "the best setting trains without a chaos term"),
+        ("chaos.z0=0,3 optimizer.lr=0.1,2", (0.1, 3.0), (0.1, 0.0), "the best of 2 settings"),
+    ],
+)  # fmt: skip
+def test_the_best_and_its_control_train_on_fresh_seeds(sweep, trained, tmp_path, grid, chosen, control, said):
+    assert sweep("--grid", f"{grid} seed=0:2")[0] == 0
+    trained.clear()
+    code, text = sweep("--seeds", "3", kind="best")
+    assert code == 0 and said in text and r"\toprule" in text
+    settings = {(c.optimizer.lr, c.chaos.z0[0]) for chunk in trained for c in chunk}
+    assert settings == {pair for pair in (chosen, control) if pair}
+    assert {c.seed for chunk in trained for c in chunk} == {2, 3, 4}
+    folder = tmp_path / "s" / ("best-seeds-2-4-with-control" if control else "best-seeds-2-4")
+    rows = pandas.read_csv(folder / "runs.csv")
+    assert len(rows) == 3 * len(settings)
+    if control:
+        difference = pandas.read_csv(folder / "differences.csv").iloc[0]
+        assert difference["pairs"] == 3 and difference["arm"] == rows["arm"][0]
+    assert main.main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
+
+
+def test_a_best_that_cannot_be_is_refused(sweep, trained, tmp_path):
+    assert "no: there is no sweep; name its folder, such as sweeps/NAME" in sweep(name="no", kind="best")[1]
+    sweep("--grid", "chaos.z0=0,3 seed=0:16", "--shard", "0/2", "--chunk", "8")
+    assert "s: no finished sweep; run it, or go on with it" in sweep(kind="best")[1]
+    sweep("--grid", "optimizer.lr=2,3", name="far")
+    assert "a run of every setting diverged; try smaller optimizer.lr" in sweep(name="far", kind="best")[1]
+    sweep("--grid", "chaos.z0=0,3", name="two")
+    file = tmp_path / "two" / "settings.json"
+    (first, *_) = cells = seals.parse(file.read_bytes())["cells"]
+    seals.write_json(file, {"cells": [*cells, first | {"case": "other"}]})
+    assert "two: has several data sets; sweep each by itself" in sweep(name="two", kind="best")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--control", "drift"], "--control: 'drift' is not possible; write FIELD=VALUE"),
+        (["--control", "chaos.z0=0,3"], "--control: 'chaos.z0=0,3' is not possible; write FIELD=VALUE"),
+        (["--control", "chaos.zo=0"], "--control: there is no field chaos.zo; perhaps you meant chaos.z0"),
+        (["--control", "seed=0"], "--control: 'seed=0' is not possible, runs are paired by their seeds"),
+        (["--control", "chaos.z0=0 chaos.z0=1"], "--control: 'chaos.z0=1' is not possible, it is given twice"),
+        (["--margin", "101"], "--margin: 101.0 is not possible"),
+        (["--data-parallel", "3"], "--data-parallel: 3 does not divide the 8 devices"),
+        (["--name", "my sweep"], "NAME: 'my sweep' is not possible"),
+        (["--sweeps", "gs://b"], "--sweeps: 'gs://b' is not possible"),
+    ],
+)
+def test_impossible_options_are_refused_before_training(sweep, tmp_path, words, message):
+    code, text = sweep("--grid", "chaos.z0=3,10 seed=0:2", *words)
+    assert code == 2 and message in text and text.count("\n") == 1 and not list(tmp_path.iterdir())
