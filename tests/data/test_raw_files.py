@@ -403,6 +403,13 @@ def test_tfrecord_is_read(shard):
     assert list(tfrecord.read(shard)) == PAYLOADS
 
 
+def test_a_pipe_in_place_of_a_tfrecord_is_not_opened(shard):
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(ConfigError, match="tfrecord-00000-of-00001: is not a regular file"):
+        list(tfrecord.read(shard))
+
+
 def test_a_tfrecord_cut_within_a_record_is_rejected(shard):
     intact = shard.read_bytes()
     ends = list(np.cumsum([len(payload) + 16 for payload in PAYLOADS]))

@@ -82,14 +82,16 @@ def metadata(directory: pathlib.Path) -> dict[str, Any]:
     Raises:
       ConfigError: damaged.
     """
+    file = directory / "dataset_info.json"
+    data = files.read_bytes(file)
     try:
-        content = seals.parse(files.read_bytes(directory / "dataset_info.json"))
+        content = seals.parse(data)
         content = {key: content[key] for key in ("name", "version", "fileFormat", "splits")} | content
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})*", content["version"]):
             raise ValueError(f"version {content['version']!r}")
         return content
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{directory / 'dataset_info.json'}: damaged ({error!r}); prepare or copy it again") from None
+        raise ConfigError(f"{file}: damaged ({error!r}); prepare or copy it again") from None
 
 
 def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
@@ -178,8 +180,10 @@ def encoded(directory: pathlib.Path, split: str) -> Any:
     """Open a split as ``EncodedImages`` with a length, which pickles.
 
     Raises:
-      ConfigError: the directory has no such split.
+      ConfigError: the directory has no such split, or a pipe or device in place of records.
     """
+    for file in directory.glob("*.array_record-*"):
+        files.check_regular(file)
     builder = _builder(directory)
     if split not in builder.info.splits:
         raise ConfigError(f"{directory}: has no split {split!r}; available are {', '.join(builder.info.splits)}")
