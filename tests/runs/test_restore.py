@@ -90,7 +90,9 @@ def test_errors_are_one_line(trained, tmp_path):
 
 def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "using.md").read_text()
-    block, stream, nnx_module, nnx_training, from_nir, _hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    block, stream, nnx_module, nnx_training, from_nir, _hub, _table = re.findall(
+        r"```python\n(.*?)```", text, re.DOTALL
+    )
     shutil.copytree(trained, tmp_path / "runs" / "digits")
     monkeypatch.chdir(tmp_path)
     load, load_nir = csbp_jax.load, nir_file.load
@@ -207,7 +209,7 @@ def test_data_of_other_classes_are_refused(tmp_path):
 def test_data_that_are_elsewhere_are_answered_with_remedies(trained):
     run = restore.restore(trained)._replace(config=replaced(configs.load("folder"), "data.dir", "not/here"))
     said = r"its data, not/here, are not there; put them back, or run this where that path leads to them"
-    with pytest.raises(ConfigError, match=rf"{said}, or change data.dir in \S+/trained/config.json and delete"):
+    with pytest.raises(ConfigError, match=rf"{said}, or say where they are: csbp_jax train \S+/trained --data.dir "):
         restore.load_data(run, "data")
     with pytest.raises(ConfigError, match=f"hub/a/b: {said}$"):
         restore.load_data(run._replace(folder=pathlib.Path("hub/a/b")), "data")
