@@ -237,10 +237,10 @@ def test_wrong_idx(tmp_path):
     intact = path.read_bytes()
     for content, message in {
         b"": "is not an IDX file of bytes with 3 axes",
-        intact[:12]: "is not an IDX file of bytes with 3 axes",
+        intact[:12]: "damaged or truncated",
         b"\0\0\x08\x01" + intact[4:]: "is not an IDX file of bytes with 3 axes",
-        intact[:-1]: r"has 47,039 bytes of data, but its header says \(60, 28, 28\)",
-        intact[:4] + b"\xff" * 12 + intact[16:]: "has 47,040 bytes of data, but its header says",
+        intact[:-1]: "damaged or truncated",
+        intact[:4] + b"\xff" * 12 + intact[16:]: "damaged or truncated",
         intact[:7] + b"\x3b" + intact[8:-784]: r"has shape \(59, 28, 28\), but .* has 60 labels",
     }.items():
         path.write_bytes(content)

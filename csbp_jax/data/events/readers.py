@@ -81,11 +81,10 @@ def validate(events: Events, name: object) -> Events:
         raise ConfigError(f"{name}: {x.size} x, {y.size} y, {t.size} t and {p.size} p; expected equally many")
     if not t.size:
         raise ConfigError(f"{name}: holds no events; remove the file, or record it again")
-    for field, values in (("x", x), ("y", y), ("t", t), ("p", p)):
+    for field, values, end in (("x", x, width), ("y", y, height), ("t", t, None), ("p", p, 2)):
         if values.ndim != 1 or values.dtype.kind not in "biu":
             raise ConfigError(f"{name}: {field} is {values.dtype} {values.shape}; expected one integer per event")
-    for field, values, end in (("x", x, width), ("y", y, height), ("p", p, 2)):
-        if values.min() < 0 or values.max() >= end:
+        if end and (values.min() < 0 or values.max() >= end):
             i = int(np.argmax((values < 0) | (values >= end)))
             raise ConfigError(
                 f"{name}: event {i} has {field} = {values[i]}, outside of 0 to {end - 1}; the file is damaged or from "
@@ -160,8 +159,6 @@ def _aedat(path: pathlib.Path) -> Events:
 
 def _npz(path: pathlib.Path) -> Events:
     with open_arrays(path) as arrays:
-        if missing := [field for field in "xytp" if field not in arrays.names]:
-            raise ConfigError(f"{path}: has no array {', '.join(missing)}; save x, y, t and p")
         sensor = tuple(_side(arrays, key) for key in ("height", "width") if key in arrays.names)
         if len(sensor) == 1:
             raise ConfigError(f"{path}: has only one of height and width; save both, or neither")

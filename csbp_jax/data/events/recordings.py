@@ -114,18 +114,15 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
 
 @contextlib.contextmanager
 def collect_errors(record: str, skipped: dict[str, str] | None) -> Iterator[None]:
-    """Collect a record's ConfigError in ``skipped`` as {record: message}; raise it if ``skipped`` is None."""
+    """Collect a record's error in ``skipped`` as {record: message}; raise it if ``skipped`` is None."""
     try:
         yield
-    except MemoryError:
-        message = f"{record}: needs more memory than this machine has; remove it, or make it smaller"
+    except (ConfigError, MemoryError) as error:
+        too_large = f"{record}: needs more memory than this machine has; remove it, or make it smaller"
+        message = too_large if isinstance(error, MemoryError) else str(error)
         if skipped is None:
-            raise ConfigError(message) from None
+            raise ConfigError(f"{message} (or leave such records out: data.bad skip)") from None
         skipped[record] = message
-    except ConfigError as error:
-        if skipped is None:
-            raise ConfigError(f"{error} (or leave such records out: data.bad skip)") from None
-        skipped[record] = str(error)
 
 
 def index(name: str, folder: pathlib.Path, skipped: dict[str, str] | None = None) -> Splits:
