@@ -16,7 +16,6 @@ from csbp_jax.cli import main
 from csbp_jax.config import Config, ConfigError, Data, Model
 from tests.support import hostile_files
 from tests.support.event_formats import nmnist
-from tools import refusals
 
 N = 5
 
@@ -282,15 +281,6 @@ def inflated(root):
     content = bytearray(path.read_bytes())
     content[100:200] = bytes(100)
     path.write_bytes(content)
-
-
-@pytest.mark.parametrize("what", ["folder", "frames", "events"])
-def test_refusals_are_as_recorded(what, tmp_path):
-    record = refusals.load()
-    rows = [row for row in record.rows if row.name.startswith(f"{what}:")]
-    assert len(rows) > 10
-    differing = refusals.differing(record, rows, tmp_path)
-    assert [(row.name, how, outcome.message) for row, outcome, how in differing] == []
 
 
 def test_spikes_of_four_channels_are_no_list_of_events(root, tmp_path):

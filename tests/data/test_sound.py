@@ -107,13 +107,6 @@ def test_archive_clone_and_directory_are_the_same_data(spoken, tmp_path):
     assert data.fingerprint(config("fsdd"), target) != expected
 
 
-def test_recordings_of_other_names_are_refused(spoken, tmp_path):
-    shutil.copytree(spoken[1] / "FSDD" / "recordings", tmp_path / "raw")
-    (tmp_path / "raw" / "seven.wav").write_bytes(wav(voice(9)))
-    with pytest.raises(ConfigError, match=r"seven.wav: is not named DIGIT_SPEAKER_NUMBER.wav, as in 7_jackson_32.wav"):
-        preparation.prepare("fsdd", tmp_path / "raw", tmp_path, verify=False, show=quiet)
-
-
 @pytest.mark.parametrize(
     "content, message",
     [
