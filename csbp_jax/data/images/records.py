@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.download.fetch import RawFile, Show, not_prepared
 from csbp_jax.data.images.decode import decode
-from csbp_jax.data.safe_files import open_arrays
+from csbp_jax.data.safe_files import open_arrays, readable
 from csbp_jax.runtime import files, seals
 
 TFDS = {
@@ -82,16 +82,14 @@ def metadata(directory: pathlib.Path) -> dict[str, Any]:
     Raises:
       ConfigError: damaged.
     """
-    file = directory / "dataset_info.json"
-    data = files.read_bytes(file)
-    try:
-        content = seals.parse(data)
+    path = directory / "dataset_info.json"
+    data = files.read_bytes(path)
+    with readable(path, "prepare or copy it again", (ValueError, KeyError, TypeError), "damaged"):
+        content: dict[str, Any] = seals.parse(data)
         content = {key: content[key] for key in ("name", "version", "fileFormat", "splits")} | content
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})*", content["version"]):
             raise ValueError(f"version {content['version']!r}")
         return content
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: damaged ({error!r}); prepare or copy it again") from None
 
 
 def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
@@ -101,12 +99,9 @@ def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
       ConfigError: ``skipped.json`` is damaged.
     """
     path = directory / "skipped.json"
-    try:
-        return [{key: entry[key] for key in ("record", "reason")} for entry in files.read_json(path)]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({error!r}); prepare the data set again") from None
+    with readable(path, "prepare the data set again", (ValueError, KeyError, TypeError), "damaged"):
+        listed = files.read_json(path) if path.exists() else []
+        return [{key: entry[key] for key in ("record", "reason")} for entry in listed]
 
 
 def prepared(data_dir: pathlib.Path, name: str, side: int | None = None) -> pathlib.Path:
@@ -154,7 +149,8 @@ def _check_features(path: pathlib.Path) -> None:
     Raises:
       ConfigError: it cannot be read, or a class is not a feature of TensorFlow Datasets.
     """
-    try:
+    errors = OSError, ValueError, RecursionError
+    with readable(path, "prepare or copy the data set again", errors, "cannot be used"):
         unchecked: list[Any] = [files.read_json(path)]
         while unchecked:
             value = unchecked.pop()
@@ -167,9 +163,7 @@ def _check_features(path: pathlib.Path) -> None:
                 unchecked += value.values()
                 for key in _CLASS_KEYS & value.keys():
                     if isinstance(value[key], str) and not _FEATURE.fullmatch(value[key]):
-                        raise ConfigError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be used ({one_line(error)}); prepare or copy the data set again") from None
+                        raise ValueError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
 
 
 _CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
