@@ -32,6 +32,8 @@ Content = dict[str, Any]
 """The content of a results file."""
 
 RESULTS = pathlib.Path("docs/results")
+WORK = pathlib.Path("runs")
+"""Folders of experiments, from which a study makes its results."""
 ORIGIN = ("command", "versions", "machine", "device", "commit")
 """The names of :func:`provenance`."""
 _Setting = TypeVar("_Setting", bound=tuple[Any, ...])
@@ -157,7 +159,8 @@ def sign(content: Content, origin: Content) -> None:
 
 
 def write_json(file: pathlib.Path, content: Content) -> None:
-    """Write results atomically; afterwards is a good time for a stop that a signal has asked for."""
+    """Write results atomically, and make their folder; afterwards is a good time for a stop that a signal asked for."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(file, content)
     preemption.current().raise_if_requested()
 

@@ -139,7 +139,7 @@ def parse_grid(config: Config, text: str) -> dict[str, list[Any]]:
             raise ConfigError(f"GRID: {word!r} is not possible; write FIELD=VALUE,VALUE or FIELD=FIRST:END (--grid)")
         if field in grid:
             raise ConfigError(f"GRID: {field} is given twice; give all its values at once (--grid)")
-        grid[field] = [_value(config, field, value, "GRID: ") for value in listed]
+        grid[field] = [_value(config, field, value, "GRID: {} (--grid)") for value in listed]
         for number, value in enumerate(grid[field]):
             if value in grid[field][:number]:  # equal runs would count as independent ones
                 raise ConfigError(f"GRID: {field}={listed[number]} is given twice; give each value once (--grid)")
@@ -162,7 +162,7 @@ def parse_control(config: Config, text: str) -> dict[str, Any]:
         if field == "seed" or field in fields:
             reason = "runs are paired by their seeds" if field == "seed" else "it is given twice"
             raise ConfigError(f"--control: {word!r} is not possible, {reason}; leave it out")
-        fields[field] = _value(config, field, value, "--control: ")
+        fields[field] = _value(config, field, value, "--control: {}")
     return fields
 
 
@@ -187,11 +187,14 @@ def _range(value: str) -> list[str]:
     return [value]
 
 
-def _value(config: Config, field: str, word: str, prefix: str) -> Any:
+def _value(config: Config, field: str, word: str, message: str) -> Any:
     from csbp_jax.experiment.fields import check_field
 
-    if field != "seed":
-        check_field(config, field, prefix)
+    try:
+        if field != "seed":
+            check_field(config, field)
+    except ConfigError as error:
+        raise ConfigError(message.format(error)) from None
     if field.startswith("chaos.z0."):
         (value,) = read_field(config, "chaos.z0", word)
         return value

@@ -29,7 +29,7 @@ class Experiment:
       base: a config, its training with more than its fields (:class:`Training`), or a system of one's own.
       arms: changes of fields by name, which win over tuned values, or :class:`Arm`.
       cases: such as data sets, folds or speakers, each some fields; crossed with the arms, and never pooled silently.
-      tuned: a grid or a joint draw of fields, the same for all arms; a strength of 0 may be among its values.
+      tuned: a grid, a list or a joint draw of fields, the same for all arms; a strength of 0 may be among its values.
       tries: settings of a joint draw. Every arm has as many.
       draws: how often the whole is repeated with independent draws of the settings, each on seeds of its own.
       seeds: of the tests. Those of draw n are these plus n times a power of ten.

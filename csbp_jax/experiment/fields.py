@@ -41,14 +41,14 @@ def key(fields: Fields) -> str:
     return json.dumps({name: plain(value) for name, value in fields.items()}, sort_keys=True)
 
 
-def check_field(config: Config, field: str, prefix: str = "") -> None:
-    """Raise ConfigError for a field that members cannot differ in; ``prefix`` begins the message."""
+def check_field(config: Config, field: str) -> None:
+    """Raise ConfigError for a field that members cannot differ in."""
     known = [*flatten(config), *(f"chaos.z0.{tap}" for tap in config.chaos.taps)]
     if field not in known:
-        raise ConfigError(f"{prefix}there is no field {field}; {suggestion(field, known)}")
+        raise ConfigError(f"there is no field {field}; {suggestion(field, known)}")
     if field in ("deterministic", "seed"):
         reason = "as members share a process" if field == "deterministic" else "which has a place of its own"
-        raise ConfigError(f"{prefix}{field} is no field of a setting, {reason}")
+        raise ConfigError(f"{field} is no field of a setting, {reason}")
 
 
 def at(config: Config, fields: Fields) -> Config:

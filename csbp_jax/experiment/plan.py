@@ -12,8 +12,9 @@ from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.store import Block
 from csbp_jax.experiment.system import Adapted, Training
 
-Tuned = Mapping[str, Sequence[Any]] | Callable[[np.random.Generator], Fields]
-"""A grid ``{field: values}``, of which all combinations are tried, or a joint draw ``tuned(generator) -> fields``."""
+Tuned = Mapping[str, Sequence[Any]] | Sequence[Fields] | Callable[[np.random.Generator], Fields]
+"""A grid ``{field: values}``, of which all combinations are tried; or the tries, ``[fields, ...]``; or a joint draw,
+``tuned(generator) -> fields``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +105,11 @@ class Plan:
 
 
 def settings_of(tuned: Tuned | None, tries: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """Return the fields of each try; a grid has as many as combinations."""
+    """Return the fields of each try, of which only a draw takes the number ``tries``."""
     if tuned is None:
         return [{}]
     if callable(tuned):
         return [dict(tuned(generator)) for _ in range(tries)]
-    return [dict(zip(tuned, values, strict=True)) for values in itertools.product(*tuned.values())]
+    if isinstance(tuned, Mapping):
+        return [dict(zip(tuned, values, strict=True)) for values in itertools.product(*tuned.values())]
+    return [dict(fields) for fields in tuned]

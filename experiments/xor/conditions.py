@@ -1,98 +1,123 @@
-"""The conditions of the plan: kind, settings to tune over, and the runs of all starts."""
+"""The spiking XOR net as a system of experiments: its conditions, and the settings that all of them try."""
 
+import dataclasses
 import functools
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import chaos, controls
+from csbp_jax import Arm, controls
 from experiments import forcing
-from experiments.xor.net import Kind, Setting, train
+from experiments.xor.net import Kind, Params, Setting, start, train_from
 
-STRENGTHS = [Setting(z0=z0, beta=beta) for z0, beta in itertools.product((0.5, 1.0, 2.0), (0.998, 0.999))]
-WIDER = [Setting(z0=2.0**power, beta=beta) for power, beta in itertools.product(range(-3, 5), (0.998, 0.999))]
-GAUSSIAN, AR1, LOGISTIC, REPLAY = controls.gaussian(), controls.ar1(0.9), controls.logistic(), controls.replay()
+CHUNK = 1024
+"""Runs that train at once; the records of the chaos term are large."""
+FIELDS = ("z0", "beta", "lr", "width", "shift")
+"""Fields of a setting that are tuned."""
 
 
 class Condition(NamedTuple):
-    """A kind, the settings it is tuned over, and how its force is made of the CSBP run's record.
+    """A kind, how its force is made of the record of the CSBP run, and whether a random jump precedes it.
 
-    forced: as ``how`` of :func:`experiments.forcing.of_starts`.
+    forced: as ``how`` of :func:`experiments.forcing.from_record`.
     """
 
     kind: Kind
-    settings: list[Setting]
     forced: str | None = None
+    jump: bool = False
 
 
-def _levers(**values: Sequence[float]) -> Condition:
-    ((name, grid),) = values.items()
-    return Condition(Kind(alone=True), [Setting(**{name: value}) for value in grid])
-
-
-def _noise(force: Any, **beside: Any) -> Condition:
-    return Condition(Kind(force=force, **(beside or {"alone": True})), STRENGTHS, "rms")
-
-
-def _replay(how: str) -> Condition:
-    return Condition(Kind(force=REPLAY, alone=True), STRENGTHS, how)
-
-
-def halved(settings: Sequence[Setting]) -> list[Setting]:
-    """Halve the strengths, for CBP's rule: it has no learning rate, which is 1/2 for the term."""
-    return [s._replace(z0=s.z0 / 2) for s in settings]
-
-
+PLAIN = Kind(alone=True)
+_FORCES = {
+    "Gaussian noise": controls.gaussian(),
+    "AR(1) noise": controls.ar1(0.9),
+    "logistic sequences": controls.logistic(),
+}
+NOISES = {name: Condition(Kind(force=force, alone=True), "rms") for name, force in _FORCES.items()}
 CONDITIONS: dict[str, Condition] = {
-    "plain backpropagation": Condition(Kind(alone=True), [Setting()]),
-    "CSBP": Condition(Kind(), STRENGTHS),
-    "drift": Condition(Kind(term="drift"), STRENGTHS),
-    "linear pull": Condition(Kind(term="linear"), STRENGTHS),
-    "chaos term in 20 sub-steps": Condition(Kind(substeps=20), STRENGTHS),
-    "Gaussian noise": _noise(GAUSSIAN),
-    "AR(1) noise": _noise(AR1),
-    "logistic sequences": _noise(LOGISTIC),
-    "drift + Gaussian noise": _noise(GAUSSIAN, term="drift"),
-    "drift + AR(1) noise": _noise(AR1, term="drift"),
-    "drift + logistic sequences": _noise(LOGISTIC, term="drift"),
-    "CBP's rule": Condition(Kind(cbp=True), halved(STRENGTHS)),
-    "replay": _replay("replayed"),
-    "replay, shuffled in time": _replay("shuffled"),
-    "replay, random phases": _replay("phases"),
-    "replay, shuffled, annealing kept": _replay("shuffled, annealed"),
-    "replay, random phases, annealing kept": _replay("phases, annealed"),
-    "replay of another start": _replay("other"),
-    "biases shifted at the start": _levers(shift=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
-    "wider surrogate": _levers(width=(1.5, 2.0, 3.0, 4.0, 5.0, 8.0)),
-    "floor under the rates": _levers(floor=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
-    "weight decay": _levers(decay=(1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
-    "softer targets": _levers(soft=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3)),
-    "large rate, annealed": Condition(
-        Kind(alone=True), [Setting(lr=lr, lr_end=0.1 / lr) for lr in (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)]
-    ),
+    "CSBP": Condition(Kind()),
+    "plain backpropagation": Condition(PLAIN),
+    "drift": Condition(Kind(term="drift")),
+    "chaos term in 10 sub-steps": Condition(Kind(substeps=10)),
+    "linear pull": Condition(Kind(term="linear")),
+    "CBP's rule": Condition(Kind(cbp=True)),
+    **NOISES,
+    "drift + Gaussian noise": Condition(Kind(term="drift", force=_FORCES["Gaussian noise"]), "rms"),
+    "drift + AR(1) noise": Condition(Kind(term="drift", force=_FORCES["AR(1) noise"]), "rms"),
 }
 
-WIDELY = {
-    name: condition._replace(settings=halved(WIDER) if condition.kind.cbp else WIDER)
-    for name, condition in CONDITIONS.items()
-    if condition.settings[0].z0
-}
-"""Conditions with a strength, tuned over more of them."""
+
+def draw_setting(generator: np.random.Generator, most_shift: float = 1.5) -> dict[str, float]:
+    """Draw a setting; shifts of the biases are uniform from 0 to ``most_shift``."""
+    lr, width, z0 = (float(np.exp(generator.uniform(*np.log(ends)))) for ends in ((0.1, 2), (1, 5), (1 / 16, 4)))
+    shift, beta = float(generator.uniform(0, most_shift)), float(generator.choice([0.998, 0.999]))
+    return {"z0": z0, "beta": beta, "lr": lr, "width": width, "shift": shift}
 
 
-def solved(condition: Condition, setting: Setting, seeds: np.ndarray, steps: int = 5000) -> np.ndarray:
-    """Whether each start solves XOR, ``[seeds]``."""
-    recorded = functools.partial(train, setting=_traced(setting), kind=Kind(), steps=steps, record=True)
-    z = chaos.strength(jnp.arange(steps), setting.z0, setting.beta)
-    force = forcing.of_starts(condition.forced, lambda seed: recorded(seed)[2], jnp.asarray(seeds), z)
-    run = jax.vmap(lambda *a: train(*a, kind=condition.kind, steps=steps)[0], (0, None, None if force is None else 0))
-    return np.asarray(run(jnp.asarray(seeds), _traced(setting), force))
+def draw_settings(tries: int, seed: int = 0, most_shift: float = 1.5) -> list[Setting]:
+    """The settings that all conditions try in a draw."""
+    generator = np.random.default_rng(seed)
+    return [Setting(**draw_setting(generator, most_shift)) for _ in range(tries)]
 
 
-def _traced(setting: Setting) -> Setting:
-    # As arrays, since Python numbers would compile once per setting.
-    return jax.tree.map(jnp.float32, setting)
+@functools.partial(jax.jit, static_argnames=("condition", "steps"))
+def solved(condition: Condition, params: Params, setting: Setting, seeds: jax.Array, *, steps: int) -> jax.Array:
+    """Whether training from each of many starts solves XOR, ``[K]``; all leaves have a leading axis K."""
+
+    def run(params: Params, setting: Setting, seed: jax.Array) -> jax.Array:
+        force = None
+        if condition.forced or condition.jump:
+            _, end, record = train_from(params, seed, setting, kind=Kind(), steps=steps, record=True)
+            z = setting.z0 * setting.beta ** jnp.arange(steps)
+            force = forcing.from_record(condition.forced, seed, z, record) if condition.forced else None
+            params = jumped(params, end, seed) if condition.jump else params
+        return train_from(params, seed, setting, force, kind=condition.kind, steps=steps)[0]
+
+    return jax.vmap(run)(params, setting, seeds)
+
+
+def jumped(params: Params, end: Params, seed: jax.Array) -> Params:
+    """The parameters after a random jump, in each tensor as far as ``end`` is from them."""
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), len(params))
+
+    def jump(key: jax.Array, name: str) -> jax.Array:
+        direction = jax.random.normal(key, params[name].shape)
+        length = jnp.linalg.norm(end[name] - params[name])
+        return params[name] + length * direction / jnp.linalg.norm(direction)
+
+    return {name: jump(key, name) for key, name in zip(keys, sorted(params), strict=True)}
+
+
+def stacked(fields: Sequence[Mapping[str, Any]]) -> Setting:
+    """The settings of many runs, each leaf ``[K]``."""
+    settings = [Setting(**{name: of_run[name] for name in FIELDS}) for of_run in fields]
+    stack: Setting = jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *settings)
+    return stack
+
+
+@dataclasses.dataclass(frozen=True)
+class Xor:
+    """Training of XOR from random starts; fields are ``condition`` and those of a setting."""
+
+    steps: int
+
+    def group(self, fields: Mapping[str, Any]) -> str:
+        return str(fields["condition"])
+
+    def train(self, name: str, fields: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+        settings, starts = stacked(fields), jnp.asarray(seeds)
+        params = jax.jit(jax.vmap(start))(starts, settings)
+        return {"solved": solved(CONDITIONS[name], params, settings, starts, steps=self.steps)}
+
+
+def cbp_strength(fields: dict[str, Any], _: Any) -> dict[str, Any]:
+    """The fields for CBP's rule, which has no learning rate, so that its strength takes it in."""
+    return fields | {"z0": fields["z0"] * fields["lr"]}
+
+
+def arms(names: Iterable[str]) -> dict[str, Arm]:
+    """The arms of conditions."""
+    return {name: Arm({"condition": name}, adapt=cbp_strength if CONDITIONS[name].kind.cbp else None) for name in names}

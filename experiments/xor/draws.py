@@ -2,46 +2,42 @@
 
     python -m experiments.xor.draws [--out docs/results/xor_tuned] [--draws 8] [--tuning 256] [--starts 1024]
 
-Writes ``draws.json`` and ``draws.md``. Finished tries are read from ``draws.json`` and not repeated.
+Writes ``draws.json`` and ``draws.md``. Finished runs are in ``runs/xor_draws`` and not
+repeated.
 """
 
-import pathlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csbp_jax import RunTable
 from csbp_jax.runtime.files import write_text
 from experiments import study
 from experiments.statistics import best_weights, percent_text, student_dict
 from experiments.study import Content
-from experiments.xor.tuned import COMPARED, draw_settings, solved_in_blocks
+from experiments.xor.conditions import CHUNK
+from experiments.xor.tuned import experiment, tuning_shares
 
 MODULE = "python -m experiments.xor.draws"
 NAMES = ("CSBP", "plain backpropagation", "drift")
-SEEDS, SEEDS_OF_DRAW = 1_000_000, 10_000
-"""The first seed of draw 0, and the distance between draws; test starts follow tuning starts."""
+SEEDS = 1_000_000
+"""The first seed of draw 0, and those of the others 10,000 apart; test starts follow tuning starts."""
 TRIES, MARGIN = (4, 11, 24), 0.02
 SEEN = 4
 """Draws that were looked at before the plan."""
 
 
-def run(draw: int, content: Content, file: pathlib.Path) -> None:
-    """Tune the conditions over the settings of a draw, try by try, and test each at its best."""
-    settings = draw_settings(content["tries"], seed=draw)
-    seeds = SEEDS + draw * SEEDS_OF_DRAW + np.arange(content["tuning"] + content["starts"])
-    tuning, test = np.split(seeds, [content["tuning"]])
-    for name in NAMES:
-        result = content["draws"].setdefault(str(draw), {}).setdefault(name, {"tuning": []})
-        for setting in settings[len(result["tuning"]) :]:
-            result["tuning"].append(float(solved_in_blocks(COMPARED[name], setting, tuning, content["steps"]).mean()))
-            study.store(file, content, MODULE)
-        if "share" not in result:
-            chosen = settings[int(np.argmax(result["tuning"]))]
-            result["share"] = float(solved_in_blocks(COMPARED[name], chosen, test, content["steps"]).mean())
-            study.store(file, content, MODULE)
-        print(f"draw {draw}, {name:22} {result['share']:.3f}", flush=True)
+def results_of(table: RunTable) -> Content:
+    """``{draw: {condition: {tuning, share}}}``: shares of the tuning starts of each try, and of the test starts."""
+    draws: Content = {}
+    for draw, name in itertools.product(sorted(set(table.frame["draw"])), NAMES):
+        of_cell = table.where(draw=draw, arm=name)
+        share = float(of_cell.where(role="test").frame["solved"].mean())
+        draws.setdefault(str(draw), {})[name] = {"tuning": tuning_shares(of_cell), "share": share}
+    return draws
 
 
 def best_of_tries(shares: NDArray[Any], tries: int, samples: int = 10_000) -> Content:
@@ -131,9 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--draws, --tries: {TRIES[0]} settings or more in all, of which the best is expected")
     file = options.out / "draws.json"
     sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "steps")}
-    content = study.resume(parser, file, sizes, {"draws": {}})
-    for draw in range(options.draws):
-        run(draw, content, file)
+    seeds = SEEDS + np.arange(options.tuning + options.starts)
+    tuning, test = (part.tolist() for part in np.split(seeds, [options.tuning]))
+    planned = experiment(NAMES, options.steps, options.tries, tuning, test, options.draws)
+    table = planned.run(study.WORK / "xor_draws", chunk=CHUNK)
+    content = sizes | {"draws": results_of(table)}
     content["analysis"] = analyse(content["draws"])
     study.store(file, content, MODULE)
     write_text(options.out / "draws.md", page(content))

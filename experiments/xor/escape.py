@@ -2,34 +2,29 @@
 
     python -m experiments.xor.escape [--out docs/results/xor_escape] [--tries 16] [--tuning 256] [--stuck 1024]
 
-Reads the setting of plain backpropagation from docs/results/xor_tuned/tuned.json. Finished conditions are read from
-``escape.json`` and not repeated.
+Reads the setting of plain backpropagation from docs/results/xor_tuned/tuned.json. Finished runs are in
+``runs/xor_escape`` and not repeated.
 """
 
 import argparse
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import controls
-from experiments import forcing, study
-from experiments.statistics import (
-    bits,
-    compare_solved,
-    equivalence_of_shares,
-    points_text,
-    ranked_above,
-    share_text,
-    wilson,
-)
+from csbp_jax import Arm, Experiment
+from experiments import study
+from experiments.statistics import compare_solved, equivalence_of_shares, points_text, ranked_above, share_text
 from experiments.study import Content
-from experiments.xor.net import Kind, Params, Setting, train, train_from
-from experiments.xor.tuned import draw_settings, rises
+from experiments.xor import conditions
+from experiments.xor.conditions import CHUNK, FIELDS, PLAIN, Condition, draw_settings, solved, stacked
+from experiments.xor.net import Params, Setting, train
+from experiments.xor.tuned import result_of, rises
 
 MODULE = "python -m experiments.xor.escape"
 
@@ -37,25 +32,13 @@ SEEDS, MOST, BLOCK, MARGIN = 1_000_000, 20_480, 1024, 0.03
 UNTUNED = Setting()
 
 
-class Condition(NamedTuple):
-    """A kind, how its force is made of the paired CSBP run's record, and whether a random jump precedes it."""
-
-    kind: Kind
-    forced: str | None = None
-    jump: bool = False
-
-
-PLAIN = Kind(alone=True)
-CONDITIONS = {
-    "CSBP": Condition(Kind()),
-    "plain backpropagation": Condition(PLAIN),
-    "drift": Condition(Kind(term="drift")),
-    "10 sub-steps": Condition(Kind(substeps=10)),
-    "random jump": Condition(PLAIN, jump=True),
-    "Gaussian noise": Condition(Kind(force=controls.gaussian(), alone=True), "rms"),
-    "AR(1) noise": Condition(Kind(force=controls.ar1(0.9), alone=True), "rms"),
-}
 PRIMARY = ("plain backpropagation", "drift", "10 sub-steps", "random jump")
+CONDITIONS = {
+    **{name: conditions.CONDITIONS[name] for name in ("CSBP", "plain backpropagation", "drift")},
+    "10 sub-steps": conditions.CONDITIONS["chaos term in 10 sub-steps"],
+    "random jump": Condition(PLAIN, jump=True),
+    **{name: conditions.CONDITIONS[name] for name in ("Gaussian noise", "AR(1) noise")},
+}
 
 
 class Points(NamedTuple):
@@ -87,32 +70,26 @@ def find_stuck(setting: Setting, wanted: int, steps: int, most: int = MOST) -> P
     return Points(np.concatenate(seeds), together).part(0, wanted)
 
 
-def jumped(params: Params, end: Params, seed: jax.Array) -> Params:
-    """The parameters after a random jump, in each tensor as far as ``end`` is from them."""
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), len(params))
+@dataclasses.dataclass(frozen=True)
+class Escape:
+    """Training from the stuck points of plain training at a setting; a seed is the number of a point."""
 
-    def jump(key: jax.Array, name: str) -> jax.Array:
-        direction = jax.random.normal(key, params[name].shape)
-        length = jnp.linalg.norm(end[name] - params[name])
-        return params[name] + length * direction / jnp.linalg.norm(direction)
+    setting: Setting
+    wanted: int
+    steps: int
 
-    return {name: jump(key, name) for key, name in zip(keys, sorted(params), strict=True)}
+    @functools.cached_property
+    def points(self) -> Points:
+        return find_stuck(self.setting, self.wanted, self.steps)
 
+    def group(self, fields: Mapping[str, Any]) -> str:
+        return str(fields["condition"])
 
-def escaped(condition: Condition, setting: Setting, points: Points, steps: int) -> np.ndarray:
-    """Whether each point is left for a solution, ``[points]``."""
-    seeds, traced = jnp.asarray(points.seeds), jax.tree.map(jnp.float32, setting)
-    z = traced.z0 * traced.beta ** jnp.arange(steps)
-
-    def run(params: Params, seed: jax.Array) -> jax.Array:
-        force = None
-        if condition.forced or condition.jump:
-            _, end, record = train_from(params, seed, traced, kind=Kind(), steps=steps, record=True)
-            force = forcing.from_record(condition.forced, seed, z, record) if condition.forced else None
-            params = jumped(params, end, seed) if condition.jump else params
-        return train_from(params, seed, traced, force, kind=condition.kind, steps=steps)[0]
-
-    return np.asarray(jax.jit(jax.vmap(run))(points.params, seeds))
+    def train(self, name: str, fields: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+        at = np.asarray(seeds)
+        params = jax.tree.map(lambda leaf: leaf[at], self.points.params)
+        starts = jnp.asarray(self.points.seeds[at])
+        return {"solved": solved(CONDITIONS[name], params, stacked(fields), starts, steps=self.steps)}
 
 
 def compare(results: Content) -> Content:
@@ -161,35 +138,29 @@ def page(content: Content) -> str:
     return "\n\n".join(tables)
 
 
-def run_group(group: str, setting: Setting, content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
+def run_group(group: str, setting: Setting, options: argparse.Namespace) -> Content:
     """Find the stuck points of a group, tune and test every condition from them."""
-    result = content["groups"].setdefault(group, {"conditions": {}})
-    points = find_stuck(setting, options.tuning + options.stuck, options.steps)
-    tried = int(points.seeds[-1]) - SEEDS + 1
-    tuning, test = points.part(0, options.tuning), points.part(options.tuning, len(points.seeds))
-    result |= {"setting": study.changed_fields(setting), "stuck": len(test.seeds)}
-    result["stuck_share"] = len(points.seeds) / tried
+    base = Escape(setting, options.tuning + options.stuck, options.steps)
+    count, last = len(base.points.seeds), int(base.points.seeds[-1])
     settings = draw_settings(options.tries, seed=1, most_shift=0.0)
-    for name, condition in CONDITIONS.items():
-        if name not in result["conditions"]:
-            shares = [float(escaped(condition, s, tuning, options.steps).mean()) for s in settings]
-            chosen = settings[int(np.argmax(shares))]
-            values = escaped(condition, chosen, test, options.steps)
-            shown = study.changed_fields(chosen)
-            if condition.kind == PLAIN and not condition.jump:
-                shown = {field: value for field, value in shown.items() if field not in ("z0", "beta")}
-            result["conditions"][name] = {"setting": shown, "tuning": shares, **wilson(values), "solved": bits(values)}
-            study.store(file, content, MODULE)
-        print(f"{group}, {name:24} {result['conditions'][name]['share']:.3f}", flush=True)
-    if "rise" not in result:
-        csbp = result["conditions"]["CSBP"]
-        first = test.part(0, options.rises)
-        nats = rises(settings[int(np.argmax(csbp["tuning"]))], first.params, options.steps)
-        success = np.array([bit == "1" for bit in csbp["solved"][: len(nats)]])
-        result["rise"] = {"nats": nats, "escaped_above_stuck": ranked_above(np.array(nats), success)}
-        study.store(file, content, MODULE)
+    planned = Experiment(
+        base,
+        {name: Arm({"condition": name}) for name in CONDITIONS},
+        tuned=[{field: getattr(tried, field) for field in FIELDS} for tried in settings],
+        tuning_seeds=range(options.tuning),
+        seeds=range(options.tuning, count),
+    )
+    table = planned.run(study.WORK / "xor_escape" / group, chunk=CHUNK)
+    result: Content = {"conditions": {name: result_of(table, name, of, settings) for name, of in CONDITIONS.items()}}
+    result |= {"setting": study.changed_fields(setting), "stuck": count - options.tuning}
+    result["stuck_share"] = count / (last - SEEDS + 1)
+    csbp = result["conditions"]["CSBP"]
+    first = base.points.part(options.tuning, options.tuning + options.rises)
+    nats = rises(settings[int(np.argmax(csbp["tuning"]))], first.params, options.steps)
+    success = np.array([bit == "1" for bit in csbp["solved"][: len(nats)]])
+    result["rise"] = {"nats": nats, "escaped_above_stuck": ranked_above(np.array(nats), success)}
     result["compared"] = compare(result["conditions"])
-    result["verdict"] = verdict(result["compared"]["primary"])
+    return result | {"verdict": verdict(result["compared"]["primary"])}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -200,11 +171,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tuned", type=pathlib.Path, default=study.RESULTS / "xor_tuned" / "tuned.json")
     options = parser.parse_args(arguments)
     earlier = study.read(parser, options.tuned, "python -m experiments.xor.tuned")
-    file = options.out / "escape.json"
-    content = study.resume(parser, file, {name: getattr(options, name) for name, _ in sizes}, {"groups": {}})
+    content: Content = {name: getattr(options, name) for name, _ in sizes}
     tuned = Setting(**earlier["conditions"]["plain backpropagation"]["setting"])
-    for group, setting in (("tuned", tuned), ("untuned", UNTUNED)):
-        run_group(group, setting, content, options, file)
+    groups = {"tuned": tuned, "untuned": UNTUNED}
+    content["groups"] = {group: run_group(group, setting, options) for group, setting in groups.items()}
+    study.sign(content, study.provenance(MODULE))
     study.write(options.out, "escape", content, page(content))
 
 

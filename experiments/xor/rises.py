@@ -22,8 +22,9 @@ from csbp_jax.instruments.classify import RISE
 from experiments import study
 from experiments.statistics import EACH_SIDE, ranked_text
 from experiments.study import Content
+from experiments.xor.conditions import CONDITIONS, draw_settings
 from experiments.xor.net import Kind, Params, Setting, start, term_loss, train
-from experiments.xor.tuned import COMPARED, PRIMARY_FIRST, TEST_SEEDS, draw_settings, measure_rise
+from experiments.xor.tuned import PRIMARY_FIRST, TEST_SEEDS, measure_rise
 
 MODULE = "python -m experiments.xor.rises"
 
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings, seeds = draw_settings(tuned["tries"]), TEST_SEEDS + np.arange(options.starts)
     for name in PRIMARY_FIRST:
         if name not in content["conditions"]:
-            result, kind = tuned["conditions"][name], COMPARED[name].kind
+            result, kind = tuned["conditions"][name], CONDITIONS[name].kind
             setting = settings[int(np.argmax(result["tuning"]))]
             setting = setting._replace(z0=0.0) if kind.alone else setting
             rise = measure_rise(setting, seeds, result["solved"], tuned["steps"], kind._replace(alone=False))

@@ -2,11 +2,10 @@
 
     python -m experiments.xor.tuned [--out docs/results/xor_tuned] [--tries 24] [--tuning 1024] [--starts 4096]
 
-Finished conditions are read from ``tuned.json`` and not repeated; neither are finished tries. ``--secondary NAME ...``
-runs only these of the secondary conditions.
+Finished runs are in ``runs/xor_tuned`` and not repeated. ``--secondary NAME ...`` runs only these of the secondary
+conditions.
 """
 
-import argparse
 import functools
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from csbp_jax import chaos, dynamics
+from csbp_jax import Experiment, RunTable, chaos, dynamics
 from csbp_jax.reporting.plots import PALETTE, empty_figure
 from experiments import study
 from experiments.statistics import (
@@ -30,54 +29,41 @@ from experiments.statistics import (
     wilson,
 )
 from experiments.study import Content
-from experiments.xor.conditions import CONDITIONS, Condition, solved
+from experiments.xor.conditions import (
+    CHUNK,
+    CONDITIONS,
+    NOISES,
+    PLAIN,
+    Condition,
+    Xor,
+    arms,
+    draw_setting,
+    draw_settings,
+)
 from experiments.xor.net import Kind, Params, Setting, start, task_loss, term_gradient
 
 MODULE = "python -m experiments.xor.tuned"
 
 CSBP = Kind()
-TUNING_SEEDS, TEST_SEEDS, BLOCK = 200_000, 600_000, 1024
+TUNING_SEEDS, TEST_SEEDS = 200_000, 600_000
 PRIMARY = {"drift": 0.01, "chaos term in 10 sub-steps": 0.01, "plain backpropagation": 0.02}
 """Conditions of the primary family, with the margins of their equivalence to CSBP."""
 PRIMARY_FIRST = ("CSBP", *PRIMARY)
 
-NOISES = ("Gaussian noise", "AR(1) noise", "logistic sequences")
-COMPARED: dict[str, Condition] = {
-    **{name: CONDITIONS[name] for name in ("CSBP", "plain backpropagation", "drift")},
-    "chaos term in 10 sub-steps": CONDITIONS["chaos term in 20 sub-steps"]._replace(kind=Kind(substeps=10)),
-    **{
-        name: CONDITIONS[name]
-        for name in (
-            "linear pull",
-            "CBP's rule",
-            *NOISES,
-            "drift + Gaussian noise",
-            "drift + AR(1) noise",
-        )
-    },
-}
+
+def experiment(
+    names: Iterable[str], steps: int, tries: int, tuning: Sequence[int], test: Sequence[int], draws: int = 1
+) -> Experiment:
+    """The conditions, each tuned over the same settings on some starts and tested on others; a draw has its own."""
+    return Experiment(
+        Xor(steps), arms(names), tuned=draw_setting, tries=tries, draws=draws, tuning_seeds=tuning, seeds=test
+    )
 
 
-def draw_settings(tries: int, seed: int = 0, most_shift: float = 1.5) -> list[Setting]:
-    """The random settings that all conditions are tuned over; shifts are uniform from 0 to ``most_shift``."""
-    generator = np.random.default_rng(seed)
-    settings = []
-    for _ in range(tries):
-        lr, width, z0 = (float(np.exp(generator.uniform(*np.log(ends)))) for ends in ((0.1, 2), (1, 5), (1 / 16, 4)))
-        shift, beta = float(generator.uniform(0, most_shift)), float(generator.choice([0.998, 0.999]))
-        settings.append(Setting(z0=z0, beta=beta, lr=lr, width=width, shift=shift))
-    return settings
-
-
-def adapt(condition: Condition, setting: Setting) -> Setting:
-    """The setting for a condition: CBP's rule has no learning rate, so that its strength takes it in."""
-    return setting._replace(z0=setting.z0 * setting.lr) if condition.kind.cbp else setting
-
-
-def solved_in_blocks(condition: Condition, setting: Setting, seeds: np.ndarray, steps: int) -> np.ndarray:
-    """Whether each start solves XOR, ``[seeds]``; in blocks, as the records of the chaos term are large."""
-    blocks = [seeds[i : i + BLOCK] for i in range(0, len(seeds), BLOCK)]
-    return np.concatenate([solved(condition, adapt(condition, setting), block, steps) for block in blocks])
+def tuning_shares(table: RunTable) -> list[float]:
+    """The share of tuning starts that each try of an arm solves."""
+    shares = table.where(role="tune").frame.groupby("try")["solved"].mean()
+    return [float(share) for share in shares]
 
 
 def annealed_step(setting: Setting, kind: Kind, state: tuple[Params, jax.Array], _: Any) -> tuple[Params, jax.Array]:
@@ -191,39 +177,23 @@ def draw(results: Content, out: pathlib.Path) -> None:
     study.save_figure(figure, out, "tries")
 
 
-def run(name: str, condition: Condition, content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
-    """Tune a condition, try by try, and test it on fresh starts."""
-    result = content["conditions"].setdefault(name, {"tuning": []})
-    settings = draw_settings(options.tries)
-    tuning = TUNING_SEEDS + np.arange(options.tuning)
-    for setting in settings[len(result["tuning"]) :]:
-        result["tuning"].append(float(solved_in_blocks(condition, setting, tuning, options.steps).mean()))
-        study.store(file, content, MODULE)
-    setting = adapt(condition, settings[int(np.argmax(result["tuning"]))])
-    values = solved_in_blocks(
-        condition, settings[int(np.argmax(result["tuning"]))], TEST_SEEDS + np.arange(options.starts), options.steps
-    )
-    shown = study.changed_fields(setting)
-    if condition.kind.alone and condition.kind.force is None:
+def result_of(table: RunTable, name: str, condition: Condition, settings: Sequence[Setting]) -> Content:
+    """The shares of an arm's tries ``settings``, and its starts at the best of them."""
+    of_arm = table.where(arm=name)
+    tests = of_arm.where(role="test").frame
+    setting = settings[int(tests["try"].iloc[0])]
+    shown = study.changed_fields(setting._replace(z0=setting.z0 * setting.lr) if condition.kind.cbp else setting)
+    if condition.kind == PLAIN and not condition.jump:
         shown = {field: value for field, value in shown.items() if field not in ("z0", "beta")}
-    result |= {"setting": shown, **wilson(values), "solved": bits(values)}
-    study.store(file, content, MODULE)
-
-
-def run_all(names: Iterable[str], content: Content, options: argparse.Namespace, file: pathlib.Path) -> None:
-    """Run the conditions that are not finished."""
-    for name in names:
-        if "solved" not in content["conditions"].get(name, {}):
-            run(name, COMPARED[name], content, options, file)
-        print(f"{name:30} {content['conditions'][name]['share']:.3f}", flush=True)
+    values = tests["solved"].to_numpy(bool)
+    return {"tuning": tuning_shares(of_arm), "setting": shown, **wilson(values), "solved": bits(values)}
 
 
 def report(content: Content, out: pathlib.Path) -> None:
-    """Write the results, the table and the figure of the finished conditions."""
-    finished = {name: result for name, result in content["conditions"].items() if "solved" in result}
-    content |= compare(finished)
-    draw(finished, out)
-    study.write(out, "tuned", content, page(content | {"conditions": finished}))
+    """Write the results, the table and the figure."""
+    content |= compare(content["conditions"])
+    draw(content["conditions"], out)
+    study.write(out, "tuned", content, page(content))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,20 +203,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--starts", type=int, default=4096)
     parser.add_argument("--rises", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--secondary", nargs="*", choices=list(COMPARED), default=list(COMPARED), metavar="NAME")
+    parser.add_argument("--secondary", nargs="*", choices=list(CONDITIONS), default=list(CONDITIONS), metavar="NAME")
     options = parser.parse_args(arguments)
-    file = options.out / "tuned.json"
     sizes = {name: getattr(options, name) for name in ("tries", "tuning", "starts", "rises", "steps")}
-    content = study.resume(parser, file, sizes, {"conditions": {}})
-    run_all(PRIMARY_FIRST, content, options, file)
-    if "rise" not in content:
-        csbp = content["conditions"]["CSBP"]
-        setting = draw_settings(options.tries)[int(np.argmax(csbp["tuning"]))]
-        seeds = TEST_SEEDS + np.arange(options.rises)
-        content["rise"] = measure_rise(setting, seeds, csbp["solved"], options.steps)
-        study.store(file, content, MODULE)
-    report(content, options.out)
-    run_all(options.secondary, content, options, file)
+    tuning, test = TUNING_SEEDS + np.arange(options.tuning), TEST_SEEDS + np.arange(options.starts)
+    names = dict.fromkeys((*PRIMARY_FIRST, *options.secondary))
+    planned = experiment(names, options.steps, options.tries, tuning.tolist(), test.tolist())
+    table = planned.run(study.WORK / "xor_tuned", chunk=CHUNK)
+    settings = draw_settings(options.tries)
+    content = sizes | {"conditions": {name: result_of(table, name, CONDITIONS[name], settings) for name in names}}
+    csbp = content["conditions"]["CSBP"]
+    setting = settings[int(np.argmax(csbp["tuning"]))]
+    content["rise"] = measure_rise(setting, test[: options.rises], csbp["solved"], options.steps)
+    study.sign(content, study.provenance(MODULE))
     report(content, options.out)
 
 

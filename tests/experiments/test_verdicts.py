@@ -1,14 +1,19 @@
 """The verdicts of studies follow from their differences as the plans say."""
 
+import argparse
+import itertools
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import study
 from experiments.cbp import overshoot
 from experiments.statistics import compare_solved, equivalence_of_shares, expected_best, percent_text
-from experiments.xor import draws, escape, tuned
+from experiments.xor import conditions, draws, escape, net, tuned
 from tests.support.numbers import stored
 from tests.support.quotes import body, quoted
 
@@ -150,13 +155,48 @@ def test_the_page_of_draws_is_that_of_its_data_and_is_quoted(drawn):
         assert [number for number in (drift, *numbers["24"]) if number not in text] == [], page
 
 
-@pytest.mark.slow
-def test_a_stopped_study_of_draws_goes_on_to_its_numbers(drawn, tmp_path):
-    stopped = json.loads(json.dumps(drawn))
-    last = stopped["draws"]["7"]["drift"]
-    del last["share"], last["tuning"][-1]
-    (tmp_path / "draws.json").write_text(json.dumps(stopped))
-    draws.main(["--out", str(tmp_path)])
-    again = json.loads((tmp_path / "draws.json").read_text())["draws"]["7"]["drift"]
-    assert again["share"] == pytest.approx(drawn["draws"]["7"]["drift"]["share"], abs=0.01)
-    assert again["tuning"] == pytest.approx(drawn["draws"]["7"]["drift"]["tuning"], abs=0.02)
+def test_a_study_of_draws_is_its_experiment(tmp_path, monkeypatch):
+    """Each share is that of the net trained by itself; the settings of a draw are those of its number."""
+    monkeypatch.setattr(study, "WORK", tmp_path / "work")
+    sizes = {"draws": 2, "tries": 2, "tuning": 4, "starts": 8, "steps": 60}
+    words = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    draws.main(["--out", str(tmp_path / "out"), *words])
+    content = json.loads((tmp_path / "out" / "draws.json").read_text())
+    assert {name: len(cells) for name, cells in content["draws"].items()} == {"0": 3, "1": 3}
+    for draw, name in itertools.product(range(2), draws.NAMES):
+        settings, result = conditions.draw_settings(2, seed=draw), content["draws"][str(draw)][name]
+        seeds = draws.SEEDS + 100 * draw + jnp.arange(12)
+        starts = jnp.split(seeds, [4])
+        kind = conditions.CONDITIONS[name].kind
+        settings = [jax.tree.map(jnp.float32, setting) for setting in settings]
+        for n, setting in enumerate(settings):
+            solved = [net.train(seed, setting, kind=kind, steps=60)[0] for seed in starts[0]]
+            assert result["tuning"][n] == np.mean(solved)
+        chosen = settings[int(np.argmax(result["tuning"]))]
+        assert result["share"] == np.mean([net.train(seed, chosen, kind=kind, steps=60)[0] for seed in starts[1]])
+    before = (tmp_path / "out" / "draws.md").read_bytes()
+    monkeypatch.setattr(conditions.Xor, "train", None)  # all is finished
+    draws.main(["--out", str(tmp_path / "out"), *words])
+    assert (tmp_path / "out" / "draws.md").read_bytes() == before
+
+
+def test_a_study_of_escape_is_its_experiment(tmp_path, monkeypatch):
+    """Each point is left as by training from it by itself."""
+    monkeypatch.setattr(study, "WORK", tmp_path)
+    monkeypatch.setattr(escape, "BLOCK", 16)
+    setting = net.Setting(lr=1.0, width=3.0)
+    result = escape.run_group("g", setting, argparse.Namespace(tries=2, tuning=3, stuck=4, rises=2, steps=60))
+    points = escape.find_stuck(setting, 7, 60)
+    assert result["stuck"] == len(points.seeds) - 3 and len(result["rise"]["nats"]) == 2
+    settings = conditions.draw_settings(2, seed=1, most_shift=0.0)
+    for name in ("CSBP", "drift"):
+        of_name, kind = result["conditions"][name], conditions.CONDITIONS[name].kind
+
+        def is_left(n, tried, kind=kind):
+            start = jax.tree.map(lambda leaf: leaf[n], points.params)
+            traced = jax.tree.map(jnp.float32, tried)
+            return bool(net.train_from(start, points.seeds[n], traced, kind=kind, steps=60)[0])
+
+        assert of_name["tuning"] == [np.mean([is_left(n, tried) for n in range(3)]) for tried in settings]
+        chosen = settings[int(np.argmax(of_name["tuning"]))]
+        assert of_name["solved"] == "".join("01"[is_left(n, chosen)] for n in range(3, len(points.seeds)))
