@@ -351,7 +351,7 @@ def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
     for i in (0, 1):
         expected = sources.bin_events(digits_events.recording(i), config.data, 10, (16, 16, 2))
         assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
-    with pytest.raises(ValueError, match="is 16x20, but this run.s camera is 16x16"):
+    with pytest.raises(ValueError, match="is 16x20, but this run's camera is 16x16"):
         read(tmp_path / "2.npz")
 
 
