@@ -24,7 +24,7 @@ unexport DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1
 
 # A misspelt one would train something else than was asked for.
-override VARIABLES := DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR PYTHON VENV XLA_FLAGS GLIBC_TUNABLES
+override VARIABLES := DATASET NAME FRESH ARGS GRID FROM DIR DATA_DIR PYTHON VENV PUBLISH TRACKERS XLA_FLAGS GLIBC_TUNABLES
 override UNKNOWN := $(filter-out $(VARIABLES),$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v)))
 $(if $(UNKNOWN),$(error $(UNKNOWN): make has no such variable; it has $(VARIABLES); other options of the program go into ARGS: make train ARGS="--epochs 1 --seed 3"))
 

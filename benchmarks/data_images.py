@@ -97,7 +97,6 @@ def imagenet(jpegs: Sequence[bytes], rounds: int) -> dict[str, Any]:
     uniforms = np.random.default_rng(1).random((len(jpegs), augment.RESIZED_CROP_UNIFORMS), np.float32)
     decoders: dict[str, decode.Decoder] = {"pillow": decode.by_pillow}
     decoders |= {"simplejpeg": decode.by_simplejpeg} if find_spec("simplejpeg") else {}
-    decoders |= {"cv2": decode.by_cv2} if find_spec("cv2") else {}
     resizers = {"": augment.resize}
     if find_spec("cykooz_resizer"):
         from csbp_jax.data.images import fast_resize
@@ -119,7 +118,7 @@ def imagenet(jpegs: Sequence[bytes], rounds: int) -> dict[str, Any]:
         for name, decoder in decoders.items()
     }
     programs |= {f"{name} alone": functools.partial(decoded, jpegs, decoder) for name, decoder in decoders.items()}
-    fastest = next(name for name in ("simplejpeg", "cv2", "pillow") if name in decoders)
+    fastest = next(name for name in ("simplejpeg", "pillow") if name in decoders)
     for name, resize in resizers.items():
         for images, suffix in ((jpegs, ""), (small, REDUCED)):
             program = functools.partial(resized_crop, images, decoders[fastest], resize)
@@ -149,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")  # the clock is the CPU's, also where there is a GPU
     pin_to_core()
     photographed = [f"--photographs {options.photographs}"] if options.photographs else []
-    packages = ("numpy", "jax", "grain", "pillow", "simplejpeg", "opencv-python-headless", "cykooz-resizer")
+    packages = ("numpy", "jax", "grain", "pillow", "simplejpeg", "cykooz-resizer")
     content: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.data_images", *photographed]),
         "machine": f"{platform.machine()} CPU, one core, Python {platform.python_version()}",

@@ -11,7 +11,7 @@ MODULES = {
         *("tensorflow_datasets", "tyro"),
     ),
     "events": ("aedat", "h5py", "tonic"),
-    "images": ("cv2", "cykooz_resizer", "simplejpeg"),
+    "images": ("cykooz_resizer", "simplejpeg"),
     "nir": ("h5py", "nir"),
     "hub": ("huggingface_hub",),
     "gcs": ("gcsfs",),

@@ -17,7 +17,28 @@ from csbp_jax.runtime import files
 MAX_ARRAY_BYTES = 2**31
 """Largest array that is read from an npy or npz file, 2 GiB: a header or a compressed member can state any size."""
 
+_SAVE = "save it again as .npy or .npz"
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+@contextlib.contextmanager
+def readable(
+    name: object,
+    remedy: str,
+    errors: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+    problem: str = "cannot be read",
+) -> Iterator[None]:
+    """Turn what a library raises on a damaged file, which may be of many types, into one line that names the file.
+
+    Raises:
+      ConfigError: "NAME: PROBLEM (the library's message); REMEDY".
+    """
+    try:
+        yield
+    except (ConfigError, KeyboardInterrupt, SystemExit):
+        raise
+    except errors as error:
+        raise ConfigError(f"{name}: {problem} ({one_line(error)}); {remedy}") from None
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
@@ -26,10 +47,8 @@ def read_bytes(path: pathlib.Path) -> bytes:
     Raises:
       ConfigError: it is not a regular file, is too large, or cannot be read.
     """
-    try:
+    with readable(path, "check the file", (OSError, MemoryError)):
         return files.read_bytes(path, files.MAX_BYTES)
-    except (OSError, MemoryError) as error:
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); check the file") from None
 
 
 class ArrayFile(NamedTuple):
@@ -52,7 +71,7 @@ class ArrayFile(NamedTuple):
           ConfigError: not an array, damaged, of Python objects, or too large.
         """
         label = f"{self.path}: {name}" if name else str(self.path)
-        try:
+        with readable(label, _SAVE):
             if self.archive is None:
                 self.file.seek(0)
                 return _read_array(self.file, os.fstat(self.file.fileno()).st_size, label)
@@ -60,11 +79,6 @@ class ArrayFile(NamedTuple):
             member = self.archive.getinfo(name if name in members else f"{name}.npy")
             with self.archive.open(member) as content:
                 return _read_array(content, member.file_size, label)
-        except ConfigError:
-            raise
-        except Exception as error:  # zipfile, zlib and numpy's parser of headers raise many types on a damaged file
-            cause = f"{name}: {one_line(error)}" if name else one_line(error)
-            raise ConfigError(f"{self.path}: cannot be read ({cause}); save it again as .npy or .npz") from None
 
 
 @contextlib.contextmanager
@@ -76,14 +90,12 @@ def open_arrays(path: pathlib.Path) -> Iterator[ArrayFile]:
     """
     files.check_regular(path)
     with contextlib.ExitStack() as stack:
-        try:
+        with readable(path, _SAVE):
             file = stack.enter_context(path.open("rb"))
             start = file.read(6)
             archive = stack.enter_context(zipfile.ZipFile(file)) if start[:2] == b"PK" else None
             if archive is None and start != np.lib.format.MAGIC_PREFIX:
                 raise ValueError("it is in neither format" if start else "it is empty")
-        except Exception as error:  # likewise
-            raise ConfigError(f"{path}: cannot be read ({one_line(error)}); save it again as .npy or .npz") from None
         yield ArrayFile(path, file, archive)
 
 

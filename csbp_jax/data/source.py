@@ -171,11 +171,8 @@ class UserSource(DataSource):
             )
 
 
-class Unaugmented(DataSource):
-    """Records of a source, or some of them, without the augmentation that its ``take`` may do.
-
-    A source that draws random numbers is read record by record, any other by its ``take``.
-    """
+class Rows(DataSource):
+    """Some records of a source, by their numbers ``rows [n]``; all by default."""
 
     def __init__(self, source: DataSource, rows: Array | None = None):
         self.source, self.classes, self.events = source, source.classes, source.events
@@ -187,6 +184,13 @@ class Unaugmented(DataSource):
     def __getitem__(self, i: int) -> Record:
         return self.source[int(self.rows[i])]
 
+
+class Unaugmented(Rows):
+    """Records of a source, or some of them, without the augmentation that its ``take`` may do.
+
+    A source that draws random numbers is read record by record, any other by its ``take``.
+    """
+
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Read a batch as evaluation does; ``uniforms`` is ``[b, 0]``."""
         if self.source.num_uniforms:
@@ -194,19 +198,16 @@ class Unaugmented(DataSource):
         return self.source.take(self.rows[indices], uniforms)
 
 
-class Drawn(DataSource):
+class Drawn(Rows):
     """Some records of a source, by their numbers ``rows [n]``, with labels ``y [n]``, by default their own."""
 
     def __init__(self, source: DataSource, rows: Array, y: Array | None = None):
-        self.source, self.rows = source, rows
-        self.classes, self.events, self.num_uniforms = source.classes, source.events, source.num_uniforms
+        super().__init__(source, rows)
+        self.num_uniforms = source.num_uniforms
         self.y = np.array([source[int(i)]["y"] for i in rows]) if y is None else y
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __getitem__(self, i: int) -> Record:
-        return self.source[int(self.rows[i])] | {"y": self.y[i]}
+        return super().__getitem__(i) | {"y": self.y[i]}
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Stack the records, as the source does, with these labels."""

@@ -27,7 +27,7 @@ def output_folder(run: pathlib.Path, *folders: str) -> pathlib.Path:
         files.check_links(run, *folders)
         return run
     folder, path = FALLBACK / run.resolve().name, os.fsencode(run.resolve())
-    if (folder / "run.txt").exists() and (folder / "run.txt").read_bytes() != path:
+    if (folder / "run.txt").exists() and files.read_bytes(folder / "run.txt") != path:
         folder = folder.with_name(f"{folder.name}-{hashlib.sha256(path).hexdigest()[:8]}")
     if other := files.write_problem(folder):
         raise ConfigError(

@@ -57,7 +57,7 @@ def caption_of(png: bytes) -> str:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(png)) as image:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             return str(image.info.get("Description", ""))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""

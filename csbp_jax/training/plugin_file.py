@@ -29,11 +29,12 @@ def load_file(file: str | pathlib.Path) -> tuple[Config, Own]:
     """Run a plugin file and return what it defines.
 
     Raises:
-      ConfigError: it does not exist, fails (the message names the line) or defines no ``config``.
+      ConfigError: it does not exist, is no regular file of at most 64 MiB, fails (the message names the line) or
+        defines no ``config``.
     """
     path = pathlib.Path(file)
     try:
-        code = path.read_bytes()
+        code = files.read_bytes(path)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); name a Python file that defines config"

@@ -1,5 +1,6 @@
 """The JSON files of runs and experiments: read with a check of their seals, and of the types of what is read."""
 
+import os
 import pathlib
 from collections.abc import Callable, Collection
 from typing import Any
@@ -212,7 +213,11 @@ def _is_own(content: Any) -> bool:
 
 
 def _are_texts(*values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)
+    """Return whether values are texts that can be printed; names of folders may have bytes that are not UTF-8."""
+    try:
+        return all(isinstance(value, str) and os.fsencode(value) is not None for value in values)
+    except UnicodeEncodeError:  # a surrogate, which JSON can have
+        return False
 
 
 def _is_result(content: dict[str, Any]) -> bool:
@@ -226,5 +231,5 @@ def _is_result(content: dict[str, Any]) -> bool:
 def _is_tested(content: Any) -> bool:
     match content:
         case {"epoch": int(), "test_accuracy": _, "validation_accuracy": _, "test_count": int()}:
-            return all(map(is_number, content.values()))
+            return all(map(is_number, content.values())) and 0 <= content["test_accuracy"] <= 1
     return False

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from csbp_jax import data
-from csbp_jax.config import Config, ConfigError, Data
+from csbp_jax.config import Config, Data
+from tools import refusals
 
 
 @pytest.fixture(scope="module")
@@ -35,36 +36,12 @@ def test_a_record_is_a_still_image(digits):
     assert record["x"].dtype == np.float32 and 0 <= record["x"].min() < record["x"].max() <= 1
 
 
-def test_an_epoch_has_every_record_once_except_the_remainder(digits):
-    batches = take(digits["train"], 2 * 39, batch_size=32, seed=3)
-    for epoch in (batches[:39], batches[39:]):
-        shown = np.concatenate([batch["x"] for batch in epoch]).reshape(39 * 32, -1)
-        assert len(np.unique(shown, axis=0)) == 39 * 32
-    assert not np.array_equal(batches[0]["y"], batches[39]["y"])
-
-
 @pytest.mark.parametrize("start", [1, 38, 39, 57])
 def test_the_stream_is_a_function_of_seed_and_step(digits, start):
     batches = take(digits["train"], 60, batch_size=32, seed=5)
     resumed = take(digits["train"], 60 - start, batch_size=32, seed=5, start_step=start)
     chex.assert_trees_all_equal(batches[start:], resumed)
     assert not np.array_equal(batches[0]["y"], take(digits["train"], 1, batch_size=32, seed=6)[0]["y"])
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 1258])
-def test_any_batch_size_starts_anywhere(digits, batch_size):
-    steps = 1258 // batch_size
-    first, second = take(digits["train"], 2, batch_size=batch_size, seed=0, start_step=steps - 1)
-    chex.assert_shape([first["y"], second["y"]], (batch_size,))
-    chex.assert_trees_all_equal(second, take(digits["train"], 1, batch_size=batch_size, seed=0, start_step=steps)[0])
-
-
-@pytest.mark.parametrize("batch_size", [7, 180, 359, 500])
-def test_evaluation_has_every_record_once(digits, batch_size):
-    batches = list(data.eval_batches(digits["test"], batch_size))
-    assert {batch["x"].shape[0] for batch in batches} == {batch_size}
-    shown = np.concatenate([batch["x"][batch["mask"]] for batch in batches])
-    np.testing.assert_array_equal(shown, digits["test"].x)
 
 
 def test_the_fingerprint_of_the_digits_differs_from_that_of_their_events(tmp_path):
@@ -88,6 +65,10 @@ def test_the_fingerprint_of_images_changes_with_their_records(tmp_path):
     assert len(seen) == 2
 
 
-def test_unknown_data_set():
-    with pytest.raises(ConfigError, match=r"data.name: there is no data set 'x'; there are digits"):
-        data.load(Config(data=Data(name="x")))
+@pytest.mark.parametrize("what", ["data", "folder", "frames", "events"])
+def test_refusals_are_as_recorded(what, tmp_path):
+    record = refusals.load()
+    rows = [row for row in record.rows if row.name.startswith(f"{what}:")]
+    assert len(rows) > 10
+    differing = refusals.differing(record, rows, tmp_path)
+    assert [(row.name, how, outcome.message) for row, outcome, how in differing] == []

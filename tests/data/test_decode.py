@@ -16,8 +16,7 @@ from tests.support.formats import encoded, photo
 
 PIXELS = photo(0)
 GREY = PIXELS[..., 0]
-OPTIONAL = {"simplejpeg": decode.by_simplejpeg, "cv2": decode.by_cv2}
-DECODERS = [decode.by_pillow, *(decoder for package, decoder in OPTIONAL.items() if getattr(decode, package))]
+DECODERS = [decode.by_pillow, *([decode.by_simplejpeg] if decode.simplejpeg else [])]
 EXIF = Image.Exif()
 EXIF[0x112] = 6  # to be displayed rotated by 90 degrees
 
@@ -98,10 +97,10 @@ def test_no_picture_starts_a_program(decoder, monkeypatch):
         decode.decode(hostile_files.EPS, "a", decoder)
 
 
-def test_images_are_opened_in_one_function_only():
+def test_images_are_opened_in_named_formats_only():
     package = pathlib.Path(csbp_jax.__file__).parent
-    opening = [path.name for path in package.rglob("*.py") for _ in re.findall(r"Image\.open\(", path.read_text())]
-    assert opening == ["decode.py"]
+    lines = [line for path in package.rglob("*.py") for line in re.findall(r"Image\.open\(.*", path.read_text())]
+    assert lines and all("formats=" in line for line in lines)
 
 
 @pytest.mark.parametrize("form", decode.FORMATS)
@@ -116,12 +115,11 @@ def test_damage_names_the_record(decoder, kind):
         decode.decode(damaged()[kind], "n01440764_10.JPEG", decoder)
 
 
-def test_a_broken_stream_is_rejected_by_decoders_that_notice():
+def test_a_broken_stream_is_rejected(decoder):
     intact = JPEGS["baseline"]
     broken = intact[:-200] + b"\xff\x13" + intact[-198:]
-    for decoder in {decode.by_pillow, decode.FASTEST} - {decode.by_cv2}:
-        with pytest.raises(ConfigError, match="cannot be decoded"):
-            decode.decode(broken, "a", decoder)
+    with pytest.raises(ConfigError, match="cannot be decoded"):
+        decode.decode(broken, "a", decoder)
 
 
 def test_a_small_fault_is_repaired(decoder):

@@ -1,6 +1,5 @@
 """The cache of frames: written once, atomically and by one process; damage is detected."""
 
-import json
 import multiprocessing
 import os
 import pathlib
@@ -103,37 +102,24 @@ def test_recordings_left_out(tmp_path):
         cached(tmp_path / "c", faulty)
 
 
-def remove(path):
-    (path / "frames.json").unlink()
+DAMAGE = {
+    "cut": ("train.npy", lambda content: content[:-1]),
+    "empty": ("train.npy", lambda content: b""),
+    "a bit": ("test.npy", lambda content: content[:-3] + bytes([content[-3] ^ 4]) + content[-2:]),
+    "no JSON": ("frames.json", lambda content: b"{"),
+    "no parameters": ("frames.json", lambda content: b"{}"),
+    "other parameters": ("frames.json", lambda content: content.replace(b'"window"', b'"windows"')),
+}
 
 
-def truncate(path):
-    os.truncate(path / "train.npy", (path / "train.npy").stat().st_size - 1)
-
-
-def flip(path):
-    content = bytearray((path / "test.npy").read_bytes())
-    content[-3] ^= 4
-    (path / "test.npy").write_bytes(content)
-
-
-def garble(path):
-    (path / "frames.json").write_text("{")
-
-
-def swap(path):
-    content = json.loads((path / "frames.json").read_text())
-    (path / "frames.json").write_text(json.dumps(content | {"parameters": {}}))
-
-
-def empty(path):
-    (path / "train.npy").write_bytes(b"")
-
-
-@pytest.mark.parametrize("damage", [remove, truncate, flip, garble, swap, empty])
-def test_damage_is_reported_with_its_remedy(tmp_path, damage):
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_reported_with_its_remedy(tmp_path, kind):
     cached(tmp_path / "c")
-    damage(tmp_path / "c")
+    file, change = DAMAGE[kind]
+    (tmp_path / "c" / file).write_bytes(change((tmp_path / "c" / file).read_bytes()))
+    with pytest.raises(ConfigError, match=rf"remove {tmp_path / 'c'}, and it is made again"):
+        cached(tmp_path / "c")
+    (tmp_path / "c" / file).unlink()
     with pytest.raises(ConfigError, match=rf"remove {tmp_path / 'c'}, and it is made again"):
         cached(tmp_path / "c")
 

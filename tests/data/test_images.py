@@ -25,7 +25,6 @@ import tensorflow_datasets as tfds
 
 from csbp_jax import configs, data
 from csbp_jax.config import Config, ConfigError, Data, replaced
-from csbp_jax.data import safe_files
 from csbp_jax.data.download import locks
 from csbp_jax.data.images import preparation, readers, records, sources
 from csbp_jax.data.images.decode import decode
@@ -134,41 +133,6 @@ def test_mnist_without_gz(tmp_path, capfd):
     np.testing.assert_array_equal(y[order], test.y)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "mnist", "fashion_mnist", "imagenet"])
-def test_other_files_in_the_same_format_are_rejected(datasets, name, tmp_path):
-    _, content = datasets
-    with pytest.raises(ConfigError, match=r"has [\d,]+ bytes, the published file [\d,]+; fetch it again from http"):
-        prepare(name, content[name, "raw files"], tmp_path, verify=True)
-    assert not list(tmp_path.glob("*/*/*"))
-
-
-def test_what_was_not_verified_is_said_when_verification_is_asked_for(datasets, tmp_path):
-    folder, content = datasets
-    with pytest.raises(ConfigError, match=r"cifar10/3.0.2: was prepared without verification; move it away to prepare"):
-        prepare("cifar10", content["cifar10", "raw files"], folder, verify=True)
-    with pytest.raises(ConfigError, match=r"^--from: .*nowhere: there is no such directory; name that of the raw"):
-        data.prepare(Config(data=Data(name="cifar10")), tmp_path / "nowhere", folder, verify=False)
-
-
-@pytest.mark.parametrize("name, message", [
-    ("cifar10", "cifar-10-binary.tar.gz (170,052,171 bytes, from https://www.cs.toronto.edu/~kriz/cifar-10-binary"),
-    ("cifar100", "cifar-100-binary.tar.gz (168,513,733 bytes, from https://"),
-    ("mnist", "train-labels-idx1-ubyte.gz (28,881 bytes, from https://storage.googleapis.com/cvdf-datasets/mnist/"),
-    ("fashion_mnist", "t10k-images-idx3-ubyte.gz (4,422,102 bytes, from http://"),
-    ("imagenet", "ILSVRC2012_img_train.tar (147,897,477,120 bytes, after registration at https://"),
-])  # fmt: skip
-def test_missing_raw_files(tmp_path, name, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        prepare(name, tmp_path, tmp_path / "data")
-
-
-def test_imagenet_is_not_downloaded(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"missing in .*downloads/imagenet: ILSVRC2012_img_train.tar .* ILSVRC2012_img_val.tar"
-    ):
-        prepare("imagenet", None, tmp_path)
-
-
 def test_downloads_of_one_data_set_are_not_taken_for_another(datasets, tmp_path, monkeypatch):
     """Those of MNIST and Fashion-MNIST have the same names."""
     _, content = datasets
@@ -220,36 +184,6 @@ def test_a_picture_that_unpacks_to_too_much(tmp_path, monkeypatch):
     ):
         with pytest.raises(ConfigError, match=r"1.JPEG: has more than 1,000 bytes when unpacked"):
             list(read)
-
-
-@pytest.mark.parametrize("name, file", [("cifar10", "cifar-10-binary.tar.gz"), ("mnist", "train-images-idx3-ubyte.gz")])
-def test_truncated_archives(tmp_path, name, file):
-    getattr(formats, name)(tmp_path)
-    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:20_000])
-    with pytest.raises(ConfigError, match=rf"{file}: damaged or truncated \([^\n]*\); fetch it again") as error:
-        prepare(name, tmp_path, tmp_path / "data")
-    assert "\n" not in str(error.value)
-
-
-def test_wrong_idx(tmp_path):
-    formats.mnist(tmp_path, pack=False)
-    path = tmp_path / "train-images-idx3-ubyte"
-    intact = path.read_bytes()
-    for content, message in {
-        b"": "is not an IDX file of bytes with 3 axes",
-        intact[:12]: "is not an IDX file of bytes with 3 axes",
-        b"\0\0\x08\x01" + intact[4:]: "is not an IDX file of bytes with 3 axes",
-        intact[:-1]: r"has 47,039 bytes of data, but its header says \(60, 28, 28\)",
-        intact[:4] + b"\xff" * 12 + intact[16:]: "has 47,040 bytes of data, but its header says",
-        intact[:7] + b"\x3b" + intact[8:-784]: r"has shape \(59, 28, 28\), but .* has 60 labels",
-    }.items():
-        path.write_bytes(content)
-        with pytest.raises(ConfigError, match=message):
-            prepare("mnist", tmp_path, tmp_path / "data")
-    path.write_bytes(intact)
-    formats.idx(tmp_path / "train-labels-idx1-ubyte", np.full(60, 11, np.uint8), pack=False)
-    with pytest.raises(ConfigError, match="record 0 has label 11; labels are 0 to 9"):
-        prepare("mnist", tmp_path, tmp_path / "data")
 
 
 GOOD = formats.encoded(formats.photo(1), quality=95)
@@ -495,14 +429,6 @@ def test_damaged_metadata_are_one_line(content, tmp_path):
         records.find(tmp_path, "mnist")
 
 
-def test_a_directory_of_array_record_needs_no_preparation(datasets, tmp_path):
-    folder, _ = datasets
-    with pytest.raises(
-        ConfigError, match=r"is stored as array_record already.*copy or link it to mnist/3.0.1 in the data directory"
-    ):
-        prepare("mnist", folder, tmp_path)
-
-
 def test_a_tfrecord_directory_is_not_overwritten(datasets, tmp_path):
     folder, _ = datasets
     formats.tfrecords(records.find(folder, "mnist"), tmp_path / "mnist" / "3.0.1")
@@ -668,17 +594,6 @@ def test_a_damaged_cache(datasets, tmp_path):
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, load("mnist", folder)["train"].x)
 
 
-def test_a_cache_beyond_the_limit_of_arrays(datasets, tmp_path, monkeypatch):
-    folder, _ = datasets
-    copy(folder, "mnist", tmp_path)
-    monkeypatch.setattr(safe_files, "MAX_ARRAY_BYTES", 20_000)
-    with pytest.raises(
-        ConfigError,
-        match=r"csbp_train.npz: damaged \(x: states an array of 47,040 bytes; allowed are 20,000\); delete it, and",
-    ):
-        load("mnist", tmp_path)
-
-
 def test_a_cache_of_other_arrays_is_discarded(datasets, tmp_path):
     folder, _ = datasets
     directory = copy(folder, "mnist", tmp_path)
@@ -721,16 +636,6 @@ def test_damaged_records(datasets, tmp_path):
         ) as error:
             load("mnist", tmp_path)
         assert "\n" not in str(error.value)
-
-
-def test_damaged_records_of_imagenet(datasets, tmp_path):
-    folder, _ = datasets
-    directory = copy(folder, "imagenet", tmp_path)
-    train = load("imagenet", tmp_path)["train"]
-    shard = directory / "imagenet2012-train.array_record-00000-of-00001"
-    shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(ConfigError, match=r"imagenet2012/5.1.0: train record \d+, \d+: damaged"):
-        train.take(np.array([0, 1]), np.zeros((2, 0), np.float32))
 
 
 def test_records_with_a_wrong_label(datasets, tmp_path):
@@ -799,17 +704,6 @@ def test_a_cache_that_cannot_be_written(datasets, tmp_path):
     (directory / f"csbp_train.npz.{os.getpid()}.part").mkdir()  # in the way of the file
     np.testing.assert_array_equal(load("mnist", tmp_path)["train"].x, load("mnist", folder)["train"].x)
     assert not (directory / "csbp_train.npz").exists()
-
-
-def test_a_missing_split(datasets, tmp_path):
-    folder, _ = datasets
-    directory = copy(folder, "imagenet", tmp_path)
-    info = json.loads((directory / "dataset_info.json").read_text())
-    info["splits"] = info["splits"][:1]
-    (directory / "dataset_info.json").write_text(json.dumps(info))
-    (directory / "csbp_validation.npz").unlink()
-    with pytest.raises(ConfigError, match=r"5.1.0: has no split 'validation'; available are train"):
-        load("imagenet", tmp_path)
 
 
 def test_the_newest_version_is_read(datasets, tmp_path):

@@ -100,18 +100,11 @@ def test_archive_clone_and_directory_are_the_same_data(spoken, tmp_path):
         assert preparation.prepared("fsdd", target)["records"] == {"all": 60}
         assert data.fingerprint(config("fsdd"), target) == expected
     assert spoken_digits.locate(raw) == raw / "free-spoken-digit-dataset-1.0.10.tar.gz"
-    with pytest.raises(ConfigError, match=r"its sha256 of all recordings is .*, that of the original 1801eae"):
+    with pytest.raises(ConfigError, match=r"its sha256 of all recordings is .*, that of the published file 1801eae"):
         preparation.prepare("fsdd", clone, tmp_path / "verified", show=quiet)
     (clone / "0_ann_4.wav").write_bytes(wav(voice(9)))
     preparation.prepare("fsdd", clone, target, verify=False, show=quiet)
     assert data.fingerprint(config("fsdd"), target) != expected
-
-
-def test_recordings_of_other_names_are_refused(spoken, tmp_path):
-    shutil.copytree(spoken[1] / "FSDD" / "recordings", tmp_path / "raw")
-    (tmp_path / "raw" / "seven.wav").write_bytes(wav(voice(9)))
-    with pytest.raises(ConfigError, match=r"seven.wav: is not named DIGIT_SPEAKER_NUMBER.wav, as in 7_jackson_32.wav"):
-        preparation.prepare("fsdd", tmp_path / "raw", tmp_path, verify=False, show=quiet)
 
 
 @pytest.mark.parametrize(

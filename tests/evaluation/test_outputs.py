@@ -55,6 +55,10 @@ def test_read_only_runs_of_one_name_have_folders_of_their_own(tmp_path, monkeypa
     assert first == pathlib.Path("evaluation/run") and re.fullmatch("evaluation/run-[0-9a-f]{8}", str(second))
     assert [outputs.output_folder(run) for run in runs] == [first, second]
     assert (second / "run.txt").read_text() == str(tmp_path.resolve() / "bob" / "run")
+    (first / "run.txt").unlink()
+    os.mkfifo(first / "run.txt")
+    with pytest.raises(ConfigError, match=r"run/run\.txt: is not a regular file"):
+        outputs.output_folder(runs[0])
 
 
 def test_where_neither_can_be_written_that_is_one_line(tmp_path, monkeypatch):

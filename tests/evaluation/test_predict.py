@@ -97,7 +97,7 @@ def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 7 and all(line.startswith("csbp_jax: ") for line in errors)
     for line, (path, reason) in zip(errors, {
-        "wide.npy": "is 1x8x9x1 with its time steps, but this run's pictures are 8x8x1",
+        "wide.npy": "is 1x8x9x1, but this run's pictures with a time axis are 1x8x8x1",
         "broken.npy": "cannot be read",
         "dark.npy": "save uint8, or brightness in [0, 1]",
         "colour.png": "is coloured, but this run was trained on grey pictures",
@@ -301,7 +301,7 @@ def test_files_of_another_kind_or_size_are_omitted(tmp_path):
     events(tmp_path / "c", random)
     answers = predict.predict(run, [tmp_path / "a.png", tmp_path / "b.npy", tmp_path / "c.npz", good])
     assert "a.png: holds pictures, but this run was trained on frames" in answers[0].problem
-    assert "b.npy: is 4x8x8x2, time first, but" in answers[1].problem
+    assert "b.npy: is 4x8x8x2, but" in answers[1].problem
     assert "c.npz: holds events, but this run was trained on frames" in answers[2].problem
     assert answers[3].labels and not answers[3].problem
 
@@ -351,7 +351,7 @@ def test_recordings_for_a_data_set_are_binned_as_its_own(tmp_path):
     for i in (0, 1):
         expected = sources.bin_events(digits_events.recording(i), config.data, 10, (16, 16, 2))
         assert np.array_equal(read(tmp_path / f"{i}.npz"), expected) and expected.sum() > 100
-    with pytest.raises(ValueError, match="is from a camera of 16x20 pixels, but this run's is 16x16"):
+    with pytest.raises(ValueError, match="is 16x20, but this run.s camera is 16x16"):
         read(tmp_path / "2.npz")
 
 

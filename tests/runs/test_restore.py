@@ -1,6 +1,7 @@
 """Restoring a run: its weights are those that it was tested with; other folders raise a one-line error."""
 
 import functools
+import itertools
 import json
 import pathlib
 import re
@@ -23,6 +24,7 @@ from csbp_jax.export import export
 from csbp_jax.runs import Run, restore
 from csbp_jax.training import run_json
 from csbp_jax.weights import nir_file
+from tests.support.run_copies import edited
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -90,7 +92,9 @@ def test_errors_are_one_line(trained, tmp_path):
 
 def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "using.md").read_text()
-    block, stream, nnx_module, nnx_training, from_nir, _hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    block, stream, nnx_module, nnx_training, from_nir, _hub, notebook = re.findall(
+        r"```python\n(.*?)```", text, re.DOTALL
+    )
     shutil.copytree(trained, tmp_path / "runs" / "digits")
     monkeypatch.chdir(tmp_path)
     load, load_nir = csbp_jax.load, nir_file.load
@@ -130,6 +134,13 @@ def test_python_and_links_of_the_docs(trained, tmp_path, monkeypatch):
     export("runs/digits", "nir")
     exec(compile(from_nir, "using.md", "exec"), names)
     np.testing.assert_array_equal(names["logits"], logits)
+    # The first is the run as it was trained, whose checkpoint can be read.
+    for number, (z0, seed) in enumerate(itertools.product((10.0, 0.0), (0, 1))):
+        edited(trained, tmp_path / "runs" / f"{number}", accuracy=0.9, chaos__z0=[z0], seed=seed)
+    shutil.rmtree("runs/digits")
+    monkeypatch.setattr(csbp_jax, "load", load)
+    exec(compile(notebook, "using.md", "exec"), names)
+    assert len(names["table"].frame) == 4 and len(list(pathlib.Path("figures").iterdir())) == 2
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert (ROOT / "docs" / target).exists(), target
 
@@ -207,7 +218,7 @@ def test_data_of_other_classes_are_refused(tmp_path):
 def test_data_that_are_elsewhere_are_answered_with_remedies(trained):
     run = restore.restore(trained)._replace(config=replaced(configs.load("folder"), "data.dir", "not/here"))
     said = r"its data, not/here, are not there; put them back, or run this where that path leads to them"
-    with pytest.raises(ConfigError, match=rf"{said}, or change data.dir in \S+/trained/config.json and delete"):
+    with pytest.raises(ConfigError, match=rf"{said}, or say where they are: csbp_jax train \S+/trained --data.dir NEW"):
         restore.load_data(run, "data")
     with pytest.raises(ConfigError, match=f"hub/a/b: {said}$"):
         restore.load_data(run._replace(folder=pathlib.Path("hub/a/b")), "data")

@@ -486,7 +486,7 @@ def test_a_file_to_predict_keeps_its_numbers_or_is_refused(tmp_path):
         with pytest.raises(ConfigError, match=r"a.npy: is .* from .* this run's records are uint8; save uint8"):
             read(given, picture)
     as_float = picture.astype(np.float32)
-    with pytest.raises(ConfigError, match=r"a.npy: is uint8, but this run's records are float32; save"):
+    with pytest.raises(ConfigError, match=r"a.npy: is uint8 from 0 to 15, but this run's records are float32"):
         read(picture, as_float)
     got = read(picture.astype(np.int64), as_float)
     assert got.dtype == np.float32 and np.array_equal(got, as_float)

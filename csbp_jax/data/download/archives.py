@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Protocol, Self
 
-from csbp_jax.config import ConfigError, one_line
+from csbp_jax.config import ConfigError
+from csbp_jax.data.safe_files import readable
 
 # Of the next member's name or attributes, which tarfile reads into memory.
 _HEADERS = (
@@ -41,19 +42,9 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-@contextlib.contextmanager
-def damage(path: pathlib.Path | str) -> Iterator[None]:
-    """Turn whatever the readers of an archive raise on damaged bytes into a one-line error.
-
-    Raises:
-      ConfigError: names the file.
-    """
-    try:
-        yield
-    except ConfigError:
-        raise
-    except _DAMAGE as error:
-        raise ConfigError(f"{path}: damaged or truncated ({one_line(error)}); fetch it again") from None
+def damage(path: pathlib.Path | str) -> contextlib.AbstractContextManager[None]:
+    """Turn whatever the readers of an archive raise on damaged bytes into a one-line error that names the file."""
+    return readable(path, "fetch it again", _DAMAGE, "damaged or truncated")
 
 
 class _Member(tarfile.TarInfo):

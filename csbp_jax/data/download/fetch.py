@@ -172,25 +172,21 @@ def _append(file: RawFile, partial: pathlib.Path, done: int, show: Show) -> tupl
     return done, size
 
 
-def check(file: RawFile, path: pathlib.Path, show: Show) -> None:
-    """Compare the checksum of a file with the published one, and its size if that is stated.
+def check(file: RawFile, path: pathlib.Path, show: Show, verify: bool = True) -> str:
+    """Return the checksum of a file, after it is compared with the published one, and the size if that is stated.
 
     Raises:
-      ConfigError: they differ; names the file, the expected and the actual value.
+      ConfigError: they differ, which ``verify`` says to check; names the file, the expected and the actual value.
     """
     remedy = f"fetch it again from {file.url}, or accept it: --no-verify"
     size = path.stat().st_size
-    if file.size is not None and size != file.size:
+    if verify and file.size is not None and size != file.size:
         raise ConfigError(f"{path}: has {size:,} bytes, the published file {file.size:,}; {remedy}")
     algorithm, expected = file.checksum.split(":")
-    actual = checksum(file, path, show)
-    if actual != expected:
+    actual = file.digest(path) if file.digest else digest(path, algorithm, show)
+    if verify and actual != expected:
         raise ConfigError(f"{path}: its {algorithm} is {actual}, that of the published file {expected}; {remedy}")
-
-
-def checksum(file: RawFile, path: pathlib.Path, show: Show) -> str:
-    """Compute the checksum of a raw file, by the algorithm of the published one."""
-    return file.digest(path) if file.digest else digest(path, file.checksum.split(":")[0], show)
+    return actual
 
 
 def digest(path: pathlib.Path, algorithm: str, show: Show) -> str:

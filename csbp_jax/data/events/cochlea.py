@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError, one_line
+from csbp_jax.config import ConfigError
 from csbp_jax.data.events.readers import Events
+from csbp_jax.data.safe_files import readable
 from csbp_jax.runtime import files
 
 VERSION = 1
@@ -82,13 +83,10 @@ def read_wav(path: pathlib.Path) -> NDArray[np.int16]:
       ConfigError: the file cannot be read, is of another form, empty, or longer than a minute.
     """
     files.check_regular(path)
-    try:
-        with wave.open(str(path), "rb") as file:
-            form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
-            count = file.getnframes()
-            content = file.readframes(min(count, _LONGEST * SAMPLE_RATE + 1))
-    except Exception as error:  # on a damaged file, wave raises several types
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); fetch it again") from None
+    with readable(path, "fetch it again"), wave.open(str(path), "rb") as file:
+        form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+        count = file.getnframes()
+        content = file.readframes(min(count, _LONGEST * SAMPLE_RATE + 1))
     if form != (1, 16, SAMPLE_RATE):
         raise ConfigError(
             f"{path}: has {form[0]} channels of {form[1]} bits at {form[2]} Hz; convert it to 1 channel of 16 bits at "

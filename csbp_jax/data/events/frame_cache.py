@@ -21,6 +21,7 @@ from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events.readers import IntArray
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
+from csbp_jax.data.safe_files import readable
 from csbp_jax.data.source import Array, Batch, DataSource, Record
 from csbp_jax.runtime import files
 
@@ -165,7 +166,8 @@ def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...])
 
 def _read(target: pathlib.Path, parameters: dict[str, Any]) -> dict[str, Any]:
     remedy = f"remove {target}, and it is made again"
-    try:
+    errors = OSError, EOFError, ValueError, KeyError, TypeError, AttributeError
+    with readable(target, remedy, errors, "damaged frames"):
         content: dict[str, Any] = files.read_json(target / "frames.json")
         if content["parameters"] != json.loads(json.dumps(parameters)):
             raise ConfigError(f"{target / 'frames.json'}: has other parameters than its folder's name; {remedy}")
@@ -173,10 +175,6 @@ def _read(target: pathlib.Path, parameters: dict[str, Any]) -> dict[str, Any]:
             array = np.load(target / f"{split}.npy", mmap_mode="r")
             if (list(array.shape), array.dtype.name, _crc32(array)) != (entry["shape"], entry["dtype"], entry["crc32"]):
                 raise ConfigError(f"{target / split}.npy: its content has changed; {remedy}")
-    except ConfigError:
-        raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{target}: damaged frames ({error}); {remedy}") from None
     return content
 
 

@@ -8,7 +8,7 @@ from typing import TypedDict, cast, get_origin, get_type_hints
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.archives import extract
-from csbp_jax.data.download.fetch import RawFile, Show, checksum, not_prepared
+from csbp_jax.data.download.fetch import RawFile, Show, check, not_prepared
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events import spoken_digits
 from csbp_jax.data.events.archives import DOWNLOADS, find
@@ -70,10 +70,8 @@ def prepare(
         )
         if marker is None or not complete or raw_dir is not None:
             archives = find(name, raw_dir, home, show, verify)
-            checksums = {archive.name: checksum(archive, path, show) for archive, path in archives.items()}
+            checksums = {archive.name: check(archive, path, show, verify) for archive, path in archives.items()}
             if marker is None or not complete or marker["archives"] != checksums:
-                if verify:
-                    _check(archives, checksums)
                 _install(name, archives, home, verify, show)
                 _mark_prepared(name, folder, checksums, verify, bad)
 
@@ -106,16 +104,6 @@ def _count_recordings(name: str, folder: pathlib.Path) -> dict[str, int] | None:
         return {split: len(members) for split, members in index(name, folder, {}).items()}
     except ConfigError:
         return None
-
-
-def _check(archives: dict[RawFile, pathlib.Path], checksums: dict[str, str]) -> None:
-    for archive, path in archives.items():
-        algorithm, expected = archive.checksum.split(":")
-        if checksums[archive.name] != expected:
-            raise ConfigError(
-                f"{path}: its {algorithm} is {checksums[archive.name]}, that of the original {expected}; fetch it "
-                f"again from {archive.url}, or accept it: --no-verify"
-            )
 
 
 def _install(name: str, archives: dict[RawFile, pathlib.Path], home: pathlib.Path, verify: bool, show: Show) -> None:

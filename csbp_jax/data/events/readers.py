@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError, extras, one_line
+from csbp_jax.config import ConfigError, extras
 from csbp_jax.data.events import aedat4
-from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, open_arrays
+from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, open_arrays, readable
 from csbp_jax.runtime import files
 
 IntArray = NDArray[np.integer]
@@ -53,12 +53,8 @@ def parse(path: str | pathlib.Path) -> Events:
     if path.suffix.lower() not in _READERS:
         raise ConfigError(f"{path}: not a file of events; supported formats are {', '.join(SUFFIXES)}")
     files.check_regular(path)
-    try:
+    with readable(path, "fetch or export it again", BaseException):  # a panic in Rust is not even an Exception
         return _READERS[path.suffix.lower()](path)
-    except (ConfigError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # each library raises its own errors; a panic in Rust is not even an Exception
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); fetch or export it again") from None
 
 
 def validate(events: Events, name: object) -> Events:
@@ -85,11 +81,10 @@ def validate(events: Events, name: object) -> Events:
         raise ConfigError(f"{name}: {x.size} x, {y.size} y, {t.size} t and {p.size} p; expected equally many")
     if not t.size:
         raise ConfigError(f"{name}: holds no events; remove the file, or record it again")
-    for field, values in (("x", x), ("y", y), ("t", t), ("p", p)):
+    for field, values, end in (("x", x, width), ("y", y, height), ("t", t, None), ("p", p, 2)):
         if values.ndim != 1 or values.dtype.kind not in "biu":
             raise ConfigError(f"{name}: {field} is {values.dtype} {values.shape}; expected one integer per event")
-    for field, values, end in (("x", x, width), ("y", y, height), ("p", p, 2)):
-        if values.min() < 0 or values.max() >= end:
+        if end and (values.min() < 0 or values.max() >= end):
             i = int(np.argmax((values < 0) | (values >= end)))
             raise ConfigError(
                 f"{name}: event {i} has {field} = {values[i]}, outside of 0 to {end - 1}; the file is damaged or from "
@@ -111,12 +106,6 @@ def sort_by_time(events: Events) -> Events:
     return Events(x[order], y[order], t[order], p[order], sensor)
 
 
-def _check_record_size(path: pathlib.Path, size: int, record: int) -> None:
-    if size % record:
-        raise ConfigError(f"{path}: truncated, {size % record} bytes after the last complete event; fetch it again")
-    _check_count(path, size // record)
-
-
 def _check_count(path: pathlib.Path, count: int) -> None:
     most = MAX_ARRAY_BYTES // np.dtype(np.int64).itemsize
     if count > most:  # narrower integers in the file become int64
@@ -125,7 +114,7 @@ def _check_count(path: pathlib.Path, count: int) -> None:
 
 def _bin(path: pathlib.Path) -> Events:
     """Read five bytes per event: x, y, 1 bit of polarity and 23 of time, big-endian; y = 240 marks a time overflow."""
-    _check_record_size(path, path.stat().st_size, 5)
+    _check_count(path, path.stat().st_size // 5)
     x, y, high, middle, low = np.fromfile(path, np.uint8).reshape(-1, 5).T
     t = (high & 0x7F).astype(np.int64) << 16 | middle.astype(np.int64) << 8 | low
     is_event = y != 240
@@ -159,7 +148,7 @@ def _aedat(path: pathlib.Path) -> Events:
     start = 0
     while content[start : start + 1] == b"#":
         start = content.index(b"\n", start) + 1
-    _check_record_size(path, len(content) - start, 8)
+    _check_count(path, (len(content) - start) // 8)
     address, t = np.frombuffer(content, ">u4", offset=start).reshape(-1, 2).T
     if (address >> 16).any():
         raise ConfigError(f"{path}: from another camera than a DVS128; convert it to .aedat4 or .npz")
@@ -170,8 +159,6 @@ def _aedat(path: pathlib.Path) -> Events:
 
 def _npz(path: pathlib.Path) -> Events:
     with open_arrays(path) as arrays:
-        if missing := [field for field in "xytp" if field not in arrays.names]:
-            raise ConfigError(f"{path}: has no array {', '.join(missing)}; save x, y, t and p")
         sensor = tuple(_side(arrays, key) for key in ("height", "width") if key in arrays.names)
         if len(sensor) == 1:
             raise ConfigError(f"{path}: has only one of height and width; save both, or neither")

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csbp_jax.config import ConfigError, extras, one_line
+from csbp_jax.config import ConfigError, extras
 from csbp_jax.data.events import cochlea, spoken_digits
 from csbp_jax.data.events.readers import Events, parse, sort_by_time, validate
-from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, open_arrays
+from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, open_arrays, readable
 from csbp_jax.runtime import files
 
 
@@ -114,18 +114,15 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
 
 @contextlib.contextmanager
 def collect_errors(record: str, skipped: dict[str, str] | None) -> Iterator[None]:
-    """Collect a record's ConfigError in ``skipped`` as {record: message}; raise it if ``skipped`` is None."""
+    """Collect a record's error in ``skipped`` as {record: message}; raise it if ``skipped`` is None."""
     try:
         yield
-    except MemoryError:
-        message = f"{record}: needs more memory than this machine has; remove it, or make it smaller"
+    except (ConfigError, MemoryError) as error:
+        too_large = f"{record}: needs more memory than this machine has; remove it, or make it smaller"
+        message = too_large if isinstance(error, MemoryError) else str(error)
         if skipped is None:
-            raise ConfigError(message) from None
+            raise ConfigError(f"{message} (or leave such records out: data.bad skip)") from None
         skipped[record] = message
-    except ConfigError as error:
-        if skipped is None:
-            raise ConfigError(f"{error} (or leave such records out: data.bad skip)") from None
-        skipped[record] = str(error)
 
 
 def index(name: str, folder: pathlib.Path, skipped: dict[str, str] | None = None) -> Splits:
@@ -188,11 +185,9 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
     import h5py
 
     files.check_regular(path)
-    try:
-        with h5py.File(path, "r") as file, np.errstate(invalid="raise"):  # NaN as an integer
-            yield file
-    except Exception as error:  # on a damaged file, h5py raises many types
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); prepare the data set again") from None
+    invalid = np.errstate(invalid="raise")  # NaN as an integer
+    with readable(path, "prepare the data set again"), h5py.File(path, "r") as file, invalid:
+        yield file
 
 
 def read(name: str, recording: Recording) -> Events:
@@ -235,15 +230,9 @@ def _parse(name: str, recording: Recording) -> Events:
 
 def _parse_gesture(path: pathlib.Path) -> Events:
     """Read columns x, y, polarity and milliseconds, which may be fractional."""
-    try:
-        with open_arrays(path) as arrays:
-            x, y, p, t = arrays.read(*arrays.names).T
-        with np.errstate(invalid="raise"):  # NaN
-            x, y, t, p = (a.astype(np.int64) for a in (x, y, np.rint(1000 * t.astype(np.float64)), p))
-    except ConfigError:
-        raise
-    except Exception as error:  # not four columns of numbers
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); prepare it again") from None
+    with readable(path, "prepare it again"), open_arrays(path) as arrays, np.errstate(invalid="raise"):  # NaN
+        x, y, p, t = arrays.read(*arrays.names).T
+        x, y, t, p = (a.astype(np.int64) for a in (x, y, np.rint(1000 * t.astype(np.float64)), p))
     return Events(x, y, t, p, (128, 128))
 
 

@@ -1,9 +1,9 @@
-"""Image decoding to RGB by the fastest decoder installed: simplejpeg, else OpenCV, else Pillow.
+"""Image decoding to RGB by simplejpeg where it is installed, else by Pillow.
 
 Only images in the formats of ``FORMATS`` are read, whatever a file is called: Pillow itself chooses among all of its
 formats by content, and some, such as EPS, start other programs. Sizes are checked before memory is allocated.
 
-All three use libjpeg-turbo and return the same pixels, for CMYK to within 1. None applies the EXIF orientation.
+Both use libjpeg-turbo and return the same pixels, for CMYK to within 1. Neither applies the EXIF orientation.
 
 A truncated file is an error, and so is one that is not an image. Wrong bytes in the middle of a JPEG are not an error:
 most leave a valid stream of other pixels, which no decoder can notice, and others ("extraneous bytes before marker")
@@ -15,7 +15,7 @@ import io
 import pathlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,6 @@ try:
     import simplejpeg
 except ImportError:
     simplejpeg = None
-try:
-    import cv2
-
-    cv2.setNumThreads(0)  # its own threads compete with those that read ahead
-except ImportError:
-    cv2 = None  # type: ignore[assignment, unused-ignore]  # whether it has types depends on what is installed
 
 Pixels = NDArray[np.uint8]
 Decoder = Callable[[bytes], Pixels]
@@ -47,17 +41,17 @@ MAX_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such images are refused below
 
 
-class TooDeep(ValueError):
-    """An image has more than 8 bits per channel."""
+class Unfit(ValueError):
+    """An intact image that is not read: its message says what it has too much of, and ``remedy`` what to do."""
 
-
-class TooLarge(ValueError):
-    """An image has more pixels than ``MAX_PIXELS``."""
+    def __init__(self, message: str, remedy: str):
+        super().__init__(message)
+        self.remedy = remedy
 
 
 def _check_pixels(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise TooLarge(f"it has {height} x {width} pixels; allowed are {MAX_PIXELS:,} in all")
+        raise Unfit(f"it has {height} x {width} pixels; allowed are {MAX_PIXELS:,} in all", "save it smaller")
 
 
 @contextlib.contextmanager
@@ -71,12 +65,12 @@ def open_image(source: pathlib.Path | IO[bytes]) -> Iterator[Image.Image]:
         with Image.open(source, formats=FORMATS) as image:
             _check_pixels(image.height, image.width)
             yield image
-    except (TooDeep, TooLarge):
+    except Unfit:
         raise
     except UnidentifiedImageError:
         raise ValueError(f"it is not an image in one of the formats {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):  # the latter at twice the pixels
-        raise TooLarge(f"it has more than {MAX_PIXELS:,} pixels") from None
+        raise Unfit(f"it has more than {MAX_PIXELS:,} pixels", "save it smaller") from None
     except Exception as error:  # Pillow's parsers raise many types, depending on where the bytes are wrong
         raise ValueError(one_line(error)) from None
 
@@ -91,8 +85,8 @@ def height_width(path: pathlib.Path) -> tuple[int, int]:
     try:
         with open_image(path) as image:
             return image.height, image.width
-    except TooLarge as error:
-        raise ConfigError(f"{path}: cannot be decoded ({error}); save it smaller") from None
+    except Unfit as error:
+        raise ConfigError(f"{path}: cannot be decoded ({error}); {error.remedy}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: is not a picture, or is damaged ({error}); replace it") from None
 
@@ -105,28 +99,18 @@ def by_simplejpeg(data: bytes) -> Pixels:
     return pixels
 
 
-def by_cv2(data: bytes) -> Pixels:
-    """Decode a JPEG to pixels ``[H, W, 3]`` by OpenCV. Raises ValueError; damage in the stream only warns on stderr."""
-    with open_image(io.BytesIO(data)):  # checks the size
-        pass
-    pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise ValueError("not a JPEG, or a truncated one")
-    return np.asarray(pixels, np.uint8)
-
-
 def by_pillow(data: bytes) -> Pixels:
     """Decode an image to pixels ``[H, W, 3]`` by Pillow, grey repeated and transparency dropped. Raises ValueError."""
     if not data:
         raise ValueError("it is empty")
     with open_image(io.BytesIO(data)) as image:
         if image.mode.startswith(("I", "F")):
-            raise TooDeep("it has more than 8 bits per channel")
+            raise Unfit("it has more than 8 bits per channel", "save it with 8")
         # Pillow warns of palettes with transparency unless they go through RGBA.
         return np.asarray((image.convert("RGBA") if "transparency" in image.info else image).convert("RGB"))
 
 
-FASTEST: Decoder = by_simplejpeg if simplejpeg else by_cv2 if cv2 else by_pillow
+FASTEST: Decoder = by_simplejpeg if simplejpeg else by_pillow
 
 
 def decode(data: bytes, record: str, decoder: Decoder = FASTEST) -> Pixels:
@@ -141,15 +125,10 @@ def decode(data: bytes, record: str, decoder: Decoder = FASTEST) -> Pixels:
       ConfigError: truncated, empty, too large, or not an image; names the record.
     """
     if data[:2] == b"\xff\xd8":
-        try:
+        with contextlib.suppress(ValueError):
             return decoder(data)
-        except ValueError:
-            pass
     try:
         return by_pillow(data)
-    except TooDeep as error:
-        raise ConfigError(f"{record}: cannot be decoded ({error}); save it with 8") from None
-    except TooLarge as error:
-        raise ConfigError(f"{record}: cannot be decoded ({error}); save it smaller") from None
     except ValueError as error:
-        raise ConfigError(f"{record}: cannot be decoded ({error}); fetch it again") from None
+        remedy = error.remedy if isinstance(error, Unfit) else "fetch it again"
+        raise ConfigError(f"{record}: cannot be decoded ({error}); {remedy}") from None

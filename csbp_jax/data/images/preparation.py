@@ -57,11 +57,7 @@ def prepare(
       ConfigError: raw files are missing, damaged or differ from the published ones; names file and record. Or what
         exists was prepared without ``verify``, which is asked for now.
     """
-    if records.find(data_dir, name) is None:
-        with locked(data_dir / records.TFDS[name] / ".lock"):
-            if records.find(data_dir, name) is None:
-                _prepare(name, raw_dir, data_dir, verify, bad, show)
-    _check_verified(records.prepared(data_dir, name), verify)
+    _once(name, None, data_dir, verify, lambda: _prepare(name, raw_dir, data_dir, verify, bad, show))
 
 
 def prepare_reduced(
@@ -84,18 +80,20 @@ def prepare_reduced(
     """
     if records.find(data_dir, name, side) is None:
         prepare_original()
-        with locked(data_dir / records.TFDS[name] / ".lock"):
-            if records.find(data_dir, name, side) is None:
-                _prepare_reduced(name, side, data_dir, show)
-    _check_verified(records.prepared(data_dir, name, side), verify)
+    _once(name, side, data_dir, verify, lambda: _prepare_reduced(name, side, data_dir, show))
 
 
-def _check_verified(directory: pathlib.Path, verify: bool) -> None:
-    """Check that a prepared directory is of verified files, if that is asked for.
+def _once(name: str, side: int | None, data_dir: pathlib.Path, verify: bool, write: Callable[[], None]) -> None:
+    """Let one process write a data set that is not prepared; others wait for it.
 
     Raises:
-      ConfigError: it is not.
+      ConfigError: what is prepared is not of verified files, which ``verify`` asks for.
     """
+    if records.find(data_dir, name, side) is None:
+        with locked(data_dir / records.TFDS[name] / ".lock"):
+            if records.find(data_dir, name, side) is None:
+                write()
+    directory = records.prepared(data_dir, name, side)
     if verify and (directory / _UNVERIFIED).exists():
         raise ConfigError(
             f"{directory}: was prepared without verification; move it away to prepare it from verified files, or "
@@ -157,17 +155,14 @@ def existing(name: str, raw_dir: pathlib.Path | None) -> pathlib.Path | None:
     if raw_dir is None:
         return None
     for directory in (raw_dir, *sorted(raw_dir.glob(f"{records.TFDS[name]}/*"))):
-        if not (directory / "dataset_info.json").exists():
-            continue
-        info = records.metadata(directory)
-        if info["name"] != records.TFDS[name]:
-            continue
-        if info["fileFormat"] != "tfrecord":
-            raise ConfigError(
-                f"{directory}: is stored as {info['fileFormat']} already, which needs no preparation; copy or link it "
-                f"to {records.TFDS[name]}/{info['version']} in the data directory"
-            )
-        return directory
+        info = records.metadata(directory) if (directory / "dataset_info.json").exists() else {}
+        if info.get("name") == records.TFDS[name]:
+            if info["fileFormat"] != "tfrecord":
+                raise ConfigError(
+                    f"{directory}: is stored as {info['fileFormat']} already, which needs no preparation; copy or link "
+                    f"it to {records.TFDS[name]}/{info['version']} in the data directory"
+                )
+            return directory
     return None
 
 

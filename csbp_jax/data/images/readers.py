@@ -7,7 +7,6 @@ data, which names file and record.
 
 import gzip
 import io
-import math
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -101,21 +100,12 @@ def mnist(builder: Any, paths: Paths, show: Show) -> Splits:
 
 def _idx(path: pathlib.Path, axes: int) -> Bytes:
     """Read an IDX file: bytes 0 0 8 axes, the length of each axis (4 bytes, big-endian), then the array of bytes."""
-    with damage(path), _open(path) as file:
+    with damage(path), gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
         content = read(file, str(path), _LIMIT)
-    header = 4 + 4 * axes
-    if content[:4] != bytes([0, 0, 8, axes]) or len(content) < header:
-        raise ConfigError(f"{path}: is not an IDX file of bytes with {axes} axes; fetch it again")
-    shape = tuple(np.frombuffer(content, ">u4", axes, 4).tolist())
-    if len(content) - header != math.prod(shape):
-        raise ConfigError(
-            f"{path}: has {len(content) - header:,} bytes of data, but its header says {shape}; fetch it again"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _open(path: pathlib.Path) -> gzip.GzipFile | io.BufferedReader:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+        if content[:4] != bytes([0, 0, 8, axes]):
+            raise ConfigError(f"{path}: is not an IDX file of bytes with {axes} axes; fetch it again")
+        shape = np.frombuffer(content, ">u4", axes, 4).tolist()
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def _mnist_records(split: str, images: Bytes, labels: Bytes, show: Show) -> Records:

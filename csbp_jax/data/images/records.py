@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError, one_line
 from csbp_jax.data.download.fetch import RawFile, Show, not_prepared
 from csbp_jax.data.images.decode import decode
-from csbp_jax.data.safe_files import open_arrays
+from csbp_jax.data.safe_files import open_arrays, readable
 from csbp_jax.runtime import files, seals
 
 TFDS = {
@@ -82,14 +82,14 @@ def metadata(directory: pathlib.Path) -> dict[str, Any]:
     Raises:
       ConfigError: damaged.
     """
-    try:
-        content = seals.parse(files.read_bytes(directory / "dataset_info.json"))
+    path = directory / "dataset_info.json"
+    data = files.read_bytes(path)
+    with readable(path, "prepare or copy it again", (ValueError, KeyError, TypeError), "damaged"):
+        content: dict[str, Any] = seals.parse(data)
         content = {key: content[key] for key in ("name", "version", "fileFormat", "splits")} | content
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})*", content["version"]):
             raise ValueError(f"version {content['version']!r}")
         return content
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{directory / 'dataset_info.json'}: damaged ({error!r}); prepare or copy it again") from None
 
 
 def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
@@ -99,12 +99,9 @@ def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
       ConfigError: ``skipped.json`` is damaged.
     """
     path = directory / "skipped.json"
-    try:
-        return [{key: entry[key] for key in ("record", "reason")} for entry in files.read_json(path)]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({error!r}); prepare the data set again") from None
+    with readable(path, "prepare the data set again", (ValueError, KeyError, TypeError), "damaged"):
+        listed = files.read_json(path) if path.exists() else []
+        return [{key: entry[key] for key in ("record", "reason")} for entry in listed]
 
 
 def prepared(data_dir: pathlib.Path, name: str, side: int | None = None) -> pathlib.Path:
@@ -152,7 +149,8 @@ def _check_features(path: pathlib.Path) -> None:
     Raises:
       ConfigError: it cannot be read, or a class is not a feature of TensorFlow Datasets.
     """
-    try:
+    errors = OSError, ValueError, RecursionError
+    with readable(path, "prepare or copy the data set again", errors, "cannot be used"):
         unchecked: list[Any] = [files.read_json(path)]
         while unchecked:
             value = unchecked.pop()
@@ -165,9 +163,7 @@ def _check_features(path: pathlib.Path) -> None:
                 unchecked += value.values()
                 for key in _CLASS_KEYS & value.keys():
                     if isinstance(value[key], str) and not _FEATURE.fullmatch(value[key]):
-                        raise ConfigError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be used ({one_line(error)}); prepare or copy the data set again") from None
+                        raise ValueError(f"names {value[key]!r}, which is not a feature of TensorFlow Datasets")
 
 
 _CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
@@ -178,8 +174,10 @@ def encoded(directory: pathlib.Path, split: str) -> Any:
     """Open a split as ``EncodedImages`` with a length, which pickles.
 
     Raises:
-      ConfigError: the directory has no such split.
+      ConfigError: the directory has no such split, or a pipe or device in place of records.
     """
+    for file in directory.glob("*.array_record-*"):
+        files.check_regular(file)
     builder = _builder(directory)
     if split not in builder.info.splits:
         raise ConfigError(f"{directory}: has no split {split!r}; available are {', '.join(builder.info.splits)}")

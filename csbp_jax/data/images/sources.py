@@ -25,6 +25,7 @@ from csbp_jax.data.splits import stratified
 
 _IMAGENET_SIZE = (224, 224)
 _IMAGENET_MEAN = np.array([124, 116, 104])
+_NONE = np.empty(0)
 _CUTOUT_SIDE = {"cifar10": 16, "cifar100": 8}
 
 Step = tuple[int, Callable[[Images, Uniforms], Images]]
@@ -191,31 +192,21 @@ class JpegSource(DataSource):
 
     def __getitem__(self, i: int) -> Record:
         (jpeg,) = records.read(self.jpegs, [int(self.rows[i])])
-        return {"x": self._plain(jpeg)[None], "y": self.y[i]}
+        return {"x": self._shown(jpeg)[None], "y": self.y[i]}
 
     def take(self, indices: Array, uniforms: Array) -> Batch:
         """Stack records and augment them by ``uniforms``."""
         first, rest = np.split(uniforms, [self.window_uniforms], axis=1)
         jpegs = records.read(self.jpegs, self.rows[indices].tolist())
-        if self.view.random:
-            views = [self._random(jpeg, row) for jpeg, row in zip(jpegs, first, strict=True)]
-        else:
-            views = [self._plain(jpeg) for jpeg in jpegs]
+        views = [self._shown(jpeg, row) for jpeg, row in zip(jpegs, first, strict=True)]
         return {"x": _augmented(np.stack(views), self.steps, rest)[:, None], "y": self.y[indices]}
 
-    def _plain(self, jpeg: dict[str, Any]) -> Images:
-        image = _decoded(jpeg)
+    def _shown(self, jpeg: dict[str, Any], uniforms: Uniforms = _NONE) -> Images:
+        """Decode an image and resize its window, which is random if there are uniforms to draw it by."""
+        image, view = decode(jpeg["image"], os.fsdecode(jpeg["file_name"])), self.view
         height, width = image.shape[:2]
-        return self.view.resize(image, self.view.window(height, width, self.view.size), self.view.size)
-
-    def _random(self, jpeg: dict[str, Any], uniforms: Uniforms) -> Images:
-        image = _decoded(jpeg)
-        height, width = image.shape[:2]
-        return self.view.resize(image, augment.random_window(height, width, uniforms), self.view.size)
-
-
-def _decoded(jpeg: dict[str, Any]) -> Images:
-    return decode(jpeg["image"], os.fsdecode(jpeg["file_name"]))
+        drawn = augment.random_window(height, width, uniforms) if len(uniforms) else None
+        return view.resize(image, drawn or view.window(height, width, view.size), view.size)
 
 
 def host_steps(config: Config, size: tuple[int, int], mean: Callable[[], NDArray[Any]], but: str = "") -> list[Step]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.images import records
+from csbp_jax.runtime.files import check_regular
 
 _LANE = 32
 _START = bytes.fromhex("54641f64")  # its remainder is 0xFFFFFFFF, the initial value of a CRC
@@ -62,8 +63,9 @@ def read(path: pathlib.Path) -> Iterator[bytes]:
     """Iterate over the records of a tfrecord file: length (8 bytes), its checksum (4), payload, its checksum (4).
 
     Raises:
-      ConfigError: the file ends inside a record, or a checksum is wrong.
+      ConfigError: the file ends inside a record, a checksum is wrong, or it is no regular file.
     """
+    check_regular(path)
     with open(path, "rb") as file:
         for number in range(2**63):
             head = file.read(12)

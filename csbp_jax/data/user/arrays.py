@@ -1,7 +1,7 @@
 """Splits that a user's ``data`` function returns, as arrays or as sources, checked and completed."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,29 +40,29 @@ def sources(returned: Any, config: Config, origin: str) -> dict[str, UserSource]
             f"{origin}: data gives a {type(returned).__name__}{names}; expected is a dict of train, test and "
             f"optionally validation, each {_PAIR} or a source"
         )
-    pairs = {
-        split: _checked_pair(value, f"{origin}: data: {split}")
+    name = f"{origin}: data: {{}}".format
+    pairs = {split: _pair(value, config, name(split)) for split, value in returned.items() if isinstance(value, tuple)}
+    own = {
+        split: _source(value, config, name(split), augmented=split == "train")
         for split, value in returned.items()
-        if isinstance(value, tuple)
+        if split not in pairs
     }
-    _check_pairs(pairs, config, origin)
     if "validation" not in returned:
         if "train" not in pairs:
             raise ConfigError(f"{origin}: data gives no validation; it can be taken from train only if that is {_PAIR}")
         x, y = pairs["train"]
         train, validation = stratified(y, config.data.validation)
         pairs |= {"train": (x[train], y[train]), "validation": (x[validation], y[validation])}
-    own = {split: _checked_source(returned[split], config, origin, split) for split in _SPLITS if split not in pairs}
     classes = config.model.classes or max(
         [int(y.max()) + 1 for _, y in pairs.values() if len(y)] + [source.classes for source in own.values()]
     )
-    splits = {
-        split: own[split]
-        if split in own
-        else UserSource(ArraySource(*pairs[split], classes), f"{origin}: data: {split}")
-        for split in _SPLITS
-    }
-    _check_one_form(splits, config)
+    own |= {split: UserSource(ArraySource(*pair, classes), name(split)) for split, pair in pairs.items()}
+    _check_options(own["train"], config)
+    splits = {split: own[split] for split in _SPLITS}
+    expected = _form(splits["train"], config)
+    for source in splits.values():
+        if len(source) and (form := _form(source, config)) != expected:
+            raise ConfigError(f"{source.name}: holds {form}, but train {expected}; give all splits one form")
     return splits
 
 
@@ -78,6 +78,7 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
     something else in the source's type.
     """
     example = example_batch(source)["x"][0]
+    dtype = np.dtype(np.float32) if source.events else example.dtype  # counts are the same numbers in any type
 
     def read(path: pathlib.Path) -> Array:
         if path.suffix.lower() not in (".npy", ".npz"):
@@ -86,87 +87,102 @@ def reader(source: DataSource) -> Callable[[pathlib.Path], Array]:
         x = x[0] if x.shape[1:] == example.shape else x
         if x.shape != example.shape:
             raise ConfigError(f"{path}: is {x.shape} with its time steps, but this run's records are {example.shape}")
-        if source.events:
-            return x.astype(np.float32)  # counts are the same numbers in any type
-        return _in_type(x, example.dtype, path)
+        # An integer's brightness is relative to its type, and floats and booleans are brightness in [0, 1].
+        other = x.dtype == np.uint8 if dtype.kind == "f" else x.dtype.kind in "bf" or (x.astype(dtype) != x).any()
+        if other and x.dtype != dtype and not source.events:
+            raise ConfigError(
+                f"{path}: is {x.dtype} from {x.min()} to {x.max()}, but this run's records are {dtype}; save {dtype}, "
+                "the same numbers as its data give"
+            )
+        return x.astype(dtype)
 
     return read
 
 
-def _in_type(x: Array, dtype: np.dtype[Any], path: pathlib.Path) -> Array:
-    """Convert a still input to the type of a run's records: an integer's brightness is relative to its type."""
-    if dtype.kind == "f":
-        if x.dtype == np.uint8:
-            raise ConfigError(
-                f"{path}: is uint8, but this run's records are {dtype}; save the same numbers as its data give as "
-                "float32"
-            )
-        return x.astype(dtype)
-    # Floats and booleans that are all 0 or 1 are brightness in [0, 1], not 1 of 255.
-    if x.dtype != dtype and (x.dtype.kind in "bf" or (x.astype(dtype) != x).any()):
-        raise ConfigError(
-            f"{path}: is {x.dtype} from {x.min()} to {x.max()}, but this run's records are {dtype}; save {dtype}"
-        )
-    return x.astype(dtype)
-
-
-def _checked_pair(pair: tuple[Any, ...], origin: str) -> Pair:
+def _pair(pair: tuple[Any, ...], config: Config, name: str) -> Pair:
+    """Return a split's arrays: x as uint8, which is brightness in still inputs and counts in frames, or as float32."""
     if len(pair) != 2:
-        raise ConfigError(f"{origin} is a tuple of {len(pair)}; expected is {_PAIR}")
-    x, y = (_as_array(array, f"{origin}: {name}") for name, array in zip("xy", pair, strict=True))
+        raise ConfigError(f"{name} is a tuple of {len(pair)}; expected is {_PAIR}")
+    try:
+        x, y = map(np.asarray, pair)
+    except ValueError:
+        raise ConfigError(f"{name}: x or y holds records of several shapes; expected is {_PAIR}") from None
     if x.ndim < 3 or x.dtype.kind not in "buif" or 0 in x.shape:
         raise ConfigError(
-            f"{origin}: x is {x.dtype} {x.shape}; expected are numbers [N, T, ...], or [N, 1, ...] for still inputs "
+            f"{name}: x is {x.dtype} {x.shape}; expected are numbers [N, T, ...], or [N, 1, ...] for still inputs "
             "(time is axis 1)"
         )
     if y.shape != x.shape[:1] or y.dtype.kind not in "ui" or y.min() < 0:
-        raise ConfigError(f"{origin}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [{len(x)}]")
-    if y.max() >= MAX_CLASSES:  # before it is cast to int32, where it could become another label
-        raise ConfigError(
-            f"{origin}: y has a label {y.max()}; allowed are 0 to {MAX_CLASSES - 1}; number the classes from 0 on"
-        )
-    x = _uint8_or_float32(x)
+        raise ConfigError(f"{name}: y is {y.dtype} {y.shape}; expected are labels from 0 on, integers [{len(x)}]")
+    most = config.model.classes or MAX_CLASSES
+    if y.max() >= most:  # before it is cast to int32, where it could become another label
+        raise ConfigError(f"{name}: y has a label {y.max()}; allowed are 0 to {most - 1} (model.classes)")
+    with np.errstate(over="ignore"):
+        x = x if x.dtype == np.uint8 else x.astype(np.float32)
     if x.dtype == np.float32 and not np.isfinite(x).all():
-        raise ConfigError(f"{origin}: x holds values that are not finite in float32; expected are finite ones")
+        raise ConfigError(f"{name}: x holds values that are not finite in float32; expected are finite ones")
+    _check_records(x, config, name)
     return x, y.astype(np.int32)
 
 
-def _as_array(values: Any, origin: str) -> Array:
-    try:
-        return np.asarray(values)
-    except ValueError:
-        raise ConfigError(f"{origin} holds records of several shapes; expected is {_PAIR}, of one shape") from None
-
-
-def _uint8_or_float32(x: Array) -> Array:
-    """Keep uint8, which is brightness in still inputs and counts in frames; convert all else to float32."""
-    with np.errstate(over="ignore"):
-        return x if x.dtype == np.uint8 else x.astype(np.float32)
-
-
-def _check_pairs(pairs: Mapping[str, Pair], config: Config, origin: str) -> None:
-    """Check labels, time steps, and options that arrays do not support."""
-    for split, (x, y) in pairs.items():
-        if config.model.classes and y.max() >= config.model.classes:
+def _source(source: Any, config: Config, name: str, augmented: bool) -> UserSource:
+    for member in ("__len__", "__getitem__", "classes"):
+        if not hasattr(source, member):
             raise ConfigError(
-                f"{origin}: data: {split}: y has a label {y.max()}; expected are 0 to {config.model.classes - 1} "
-                "(model.classes)"
+                f"{name} is a {type(source).__name__} without {member}; expected is {_PAIR}, or a source: "
+                'len(source), source[i] -> {"x": [T or 1, ...], "y": []}, source.classes'
             )
-        _check_time_steps(x.shape[1:], config, f"{origin}: data: {split}")
-        _check_brightness(x, config, f"{origin}: data: {split}")
-        if option := _unsupported_option(config, x.shape[1:]):
-            raise ConfigError(f"{option} is not possible for arrays of your own ({origin}); leave it out")
+    if not isinstance(source.classes, int | np.integer) or not 1 <= source.classes <= MAX_CLASSES:
+        raise ConfigError(f"{name}: has {source.classes} classes; allowed are 1 to {MAX_CLASSES}")
+    checked = UserSource(source, name, thread_safe=config.data.threads > 1)
+    if not len(checked):
+        raise ConfigError(f"{name}: is empty; expected is at least one record")
+    plain = np.asarray(checked[0]["x"])  # so that data of another form are refused now, not after compilation
+    # Of a batch, since a source's own take may choose time steps of its records.
+    example = np.asarray(example_batch(checked)["x"])
+    _check_records(example, config, name)
+    # Frames are the same numbers in any type, but an integer's brightness is relative to its type.
+    other_type = (
+        not checked.events and plain.dtype != example.dtype and {plain.dtype.kind, example.dtype.kind} & set("iu")
+    )
+    if not augmented and checked.num_uniforms and (plain.shape != example.shape[1:] or other_type):
+        raise ConfigError(
+            f"{name}: x of record 0 is {plain.dtype} {plain.shape}, but {example.dtype} {example.shape[1:]} by take, "
+            "which evaluation does not call if there are num_uniforms; give this split none, or records of one form"
+        )
+    return checked
 
 
-def _check_one_form(splits: Mapping[str, UserSource], config: Config) -> None:
-    """Check that all splits hold what train holds, whose form is that of the network and of its transforms."""
-    expected = _form(splits["train"], config)
-    for source in splits.values():
-        if len(source) and (form := _form(source, config)) != expected:
-            raise ConfigError(f"{source.name}: holds {form}, but train {expected}; give all splits one form")
+def _check_records(x: Array, config: Config, name: str) -> None:
+    """Check the time steps of ``x [N, T or 1, ...]``, and that floats are brightness if still inputs are encoded."""
+    if x.shape[1:2] not in ((1,), (config.model.time_steps,)):
+        raise ConfigError(
+            f"{name}: x has {x.shape[1] if x.ndim > 1 else 'no'} time steps; expected is model.time_steps "
+            f"({config.model.time_steps}), or 1 for still inputs"
+        )
+    if config.data.encode != "direct" and x.shape[1] == 1 and x.dtype.kind == "f" and (x.min() < 0 or x.max() > 1):
+        raise ConfigError(
+            f"{name}: x is from {x.min()} to {x.max()}, but data.encode {config.data.encode} needs brightness in "
+            "[0, 1]; scale it, or give uint8 from 0 to 255"
+        )
+
+
+def _check_options(train: UserSource, config: Config) -> None:
+    """Check options that other sources implement; those that events lack are refused by transform."""
+    data, shape = config.data, np.shape(example_batch(train)["x"])[1:]
+    lacking = {*(() if train.num_uniforms else transform.ON_HOST), *(() if len(shape) == 4 else ("cutmix",))}
+    wrong = [f"data.augment: {name}" for name in data.augment if name in lacking and not train.events]
+    if isinstance(train.source, ArraySource) and data.size and data.resize == "events":
+        wrong.append(f"data.size: {data.size}")
+    if wrong:
+        raise ConfigError(
+            f"{wrong[0]} is not possible for {train.name}, records {shape} with {train.num_uniforms} num_uniforms for "
+            "its take; leave it out"
+        )
 
 
 def _form(source: UserSource, config: Config) -> str:
+    """Describe what a split holds, whose form is that of the network and of its transforms."""
     x = np.asarray(example_batch(source)["x"])
     resized_to = config.data.size if source.events and config.data.resize != "events" else None
     shape = (*resized_to, *x.shape[4:]) if resized_to else x.shape[2:]
@@ -174,78 +190,3 @@ def _form(source: UserSource, config: Config) -> str:
     scale = str(x.dtype) if x.dtype.kind in "iu" else "floats"
     kind = "frames" if source.events else f"still inputs of {scale}"
     return f"{kind} {shape}, {source.classes} classes"
-
-
-def _check_time_steps(shape: tuple[int, ...], config: Config, origin: str) -> None:
-    """Check ``[T or 1, ...]``, the shape of a record."""
-    if shape[:1] not in ((1,), (config.model.time_steps,)):
-        raise ConfigError(
-            f"{origin}: x has {shape[0] if shape else 'no'} time steps; expected is model.time_steps "
-            f"({config.model.time_steps}), or 1 for still inputs"
-        )
-
-
-def _check_brightness(x: Array, config: Config, origin: str) -> None:
-    """Check that floats ``[N, 1, ...]`` are brightness, if they are encoded; transform refuses to encode frames."""
-    if config.data.encode != "direct" and x.shape[1] == 1 and x.dtype.kind == "f" and (x.min() < 0 or x.max() > 1):
-        raise ConfigError(
-            f"{origin}: x is from {x.min()} to {x.max()}, but data.encode {config.data.encode} needs brightness in "
-            "[0, 1]; scale it, or give uint8 from 0 to 255"
-        )
-
-
-def _unsupported_option(config: Config, shape: Sequence[int]) -> str:
-    """Return the first option that only other sources implement; empty if there is none."""
-    data = config.data
-    by_source = transform.ON_HOST if shape[0] == 1 else ()  # transform refuses those that events lack
-    for name in data.augment:
-        if name in by_source or (name == "cutmix" and len(shape) != 4):
-            return f"data.augment: {name}"
-    return f"data.size: {data.size}" if data.size and data.resize == "events" else ""
-
-
-def _checked_source(source: Any, config: Config, origin: str, split: str) -> UserSource:
-    origin = f"{origin}: data: {split}"
-    for member in ("__len__", "__getitem__", "classes"):
-        if not hasattr(source, member):
-            raise ConfigError(
-                f"{origin} is a {type(source).__name__} without {member}; expected is {_PAIR}, or a source: "
-                'len(source), source[i] -> {"x": [T or 1, ...], "y": []}, source.classes'
-            )
-    if not isinstance(source.classes, int | np.integer) or not 1 <= source.classes <= MAX_CLASSES:
-        raise ConfigError(f"{origin}: has {source.classes} classes; allowed are 1 to {MAX_CLASSES}")
-    checked = UserSource(source, origin, thread_safe=config.data.threads > 1)
-    if not len(checked):
-        raise ConfigError(f"{origin}: is empty; expected is at least one record")
-    record = checked[0]  # so that data of another form are refused now, not after the network is compiled
-    # Of a batch, since a source's own take may choose time steps of its records.
-    example = np.asarray(example_batch(checked)["x"])
-    shape = example.shape[1:]
-    _check_time_steps(shape, config, origin)
-    _check_brightness(example, config, origin)
-    if split == "train" and not checked.events:
-        _check_augment(checked, shape, config, origin)
-    plain = np.asarray(record["x"])
-    # Frames are the same numbers in any type, but an integer's brightness is relative to its type.
-    other_type = (
-        not checked.events and plain.dtype != example.dtype and {plain.dtype.kind, example.dtype.kind} & set("iu")
-    )
-    if split != "train" and checked.num_uniforms and (plain.shape != shape or other_type):
-        raise ConfigError(
-            f"{origin}: x of record 0 is {plain.dtype} {plain.shape}, but {example.dtype} {shape} by take, which "
-            f"evaluation does not call if there are num_uniforms; give this split none, or records of {example.dtype} "
-            f"{shape}"
-        )
-    return checked
-
-
-def _check_augment(source: UserSource, shape: Sequence[int], config: Config, origin: str) -> None:
-    """Check ``data.augment`` of still inputs ``[T or 1, ...]``, some of which the source's ``take`` has to apply."""
-    for name in config.data.augment:
-        if name in transform.ON_HOST and not source.num_uniforms:
-            obstacle = "a source without num_uniforms, whose take would apply it"
-        elif name == "cutmix" and len(shape) != 4:
-            obstacle = f"still inputs {tuple(shape)}, without height and width"
-        else:
-            continue
-        raise ConfigError(f"{origin}: data.augment: {name} is not possible for {obstacle}; leave it out")

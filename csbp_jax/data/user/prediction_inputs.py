@@ -91,16 +91,18 @@ def _read_if_type(expected: str, read: Read, path: pathlib.Path) -> Array:
 def _read_folder_picture(config: Config, path: pathlib.Path) -> Array:
     size, data = config.model.input_shape[:2], config.data
     if data.size is None and "resized_crop" not in data.augment:
-        _check_size(path, height_width(path), size)
+        _check_shape(path, height_width(path), size)
     height, width = size
     as_trained = dataclasses.replace(config, data=dataclasses.replace(data, size=(height, width), bad="fail"))
     splits = {"files": [recordings.Recording(str(path), path, 0)]}
     return folder_files.load_pictures(as_trained, path.parent, splits, config.model.classes)["files"][0]["x"]
 
 
-def _check_size(path: pathlib.Path, size: Sequence[int], expected: Sequence[int]) -> None:
-    if tuple(size) != tuple(expected):
-        raise ConfigError(f"{path}: is {_text(size)}, but the network takes {_text(expected)}; resize it")
+def _check_shape(
+    path: pathlib.Path, shape: Sequence[int], expected: Sequence[int], whose: str = "the network takes"
+) -> None:
+    if tuple(shape) != tuple(expected):
+        raise ConfigError(f"{path}: is {_text(shape)}, but {whose} {_text(expected)}; give one of that size")
 
 
 def _text(shape: Sequence[int]) -> str:
@@ -133,7 +135,7 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
         return resizer(config)(picture, window, (height, width))[None]
     if config.data.size and picture.shape[:2] != (height, width):
         picture = augment.resize(picture, (0, 0, picture.shape[0], picture.shape[1]), (height, width))
-    _check_size(path, picture.shape[:2], (height, width))
+    _check_shape(path, picture.shape[:2], (height, width))
     return picture[None]
 
 
@@ -142,10 +144,7 @@ def _read_brightness(path: pathlib.Path, shape: tuple[int, int, int]) -> Array:
     x = folder_files.read_array(path)
     if x.shape == shape[:2] and shape[2] == 1:
         x = x.reshape(1, *shape)
-    if x.shape != (1, *shape):
-        raise ConfigError(
-            f"{path}: is {_text(x.shape)} with its time steps, but this run's pictures are {_text(shape)}"
-        )
+    _check_shape(path, x.shape, (1, *shape), "this run's pictures with a time axis are")
     if x.dtype != np.uint8 and (x.dtype.kind != "f" or x.min() < 0 or x.max() > 1):
         raise ConfigError(f"{path}: is {x.dtype} from {x.min()} to {x.max()}; save uint8, or brightness in [0, 1]")
     return x if x.dtype == np.uint8 else x.astype(np.float32)
@@ -156,10 +155,8 @@ def _frame_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
 
     def read(path: pathlib.Path) -> Array:
         x = folder_files.read_array(path)
-        if trained_on and x.shape != expected():
-            raise ConfigError(
-                f"{path}: is {_text(x.shape)}, time first, but {trained_on[0]}, trained on, is {_text(expected())}"
-            )
+        if trained_on:
+            _check_shape(path, x.shape, expected(), f"{trained_on[0]}, trained on, is")
         if len(x) not in (1, config.model.time_steps):
             raise ConfigError(
                 f"{path}: has {len(x)} time steps; expected is model.time_steps ({config.model.time_steps}), or 1"
@@ -205,8 +202,5 @@ def _read_recording(config: Config, path: pathlib.Path) -> Array:
 def _read_events(path: pathlib.Path, sensor: tuple[int, ...]) -> readers.Events:
     """Read a file's events, if its camera has the sensor's size."""
     events = readers.read_file(path)
-    if events.sensor and events.sensor != tuple(sensor):
-        raise ConfigError(
-            f"{path}: is from a camera of {_text(events.sensor)} pixels, but this run's is {_text(sensor)}"
-        )
+    _check_shape(path, events.sensor or sensor, sensor, "this run's camera is")
     return readers.validate(events._replace(sensor=tuple(sensor)), path)
