@@ -59,23 +59,29 @@ def at(config: Config, fields: Fields) -> Config:
     """
     for field, value in fields.items():
         check_field(config, field)
-        value = tuple(value) if isinstance(value, list) else value  # JSON has lists for tuples
-        if isinstance(flatten(config).get(field), tuple) and not isinstance(value, tuple):
-            value = (value,)
         tap = field.removeprefix("chaos.z0.")
         if tap == field:
-            config = replaced(config, field, value)
+            config = replaced(config, field, _like(flatten(config)[field], plain(value)))
             continue
         z0 = config.chaos.z0 if len(config.chaos.z0) > 1 else config.chaos.z0 * len(config.chaos.taps)
         if len(z0) != len(config.chaos.taps):
             check(config)  # refuses it
-        strengths = dict(zip(config.chaos.taps, z0, strict=True)) | {tap: value}
+        strengths = dict(zip(config.chaos.taps, z0, strict=True)) | {tap: _like(0.0, plain(value))}
         config = replaced(config, "chaos.z0", tuple(strengths.values()))
     flat = flatten(check(config))
     for field, (possible, reason) in _IMPOSSIBLE.items():
         if flat[field] != possible:
             raise ConfigError(f"{field}: {flat[field]} is not possible in an experiment, {reason}")
     return config
+
+
+def _like(known: Any, value: Any) -> Any:
+    """Return a value in the type of the one that it replaces: equal settings are found by their values."""
+    if isinstance(known, tuple):
+        items = value if isinstance(value, tuple) else (value,)
+        return tuple(_like(known[0] if known else item, item) for item in items)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if isinstance(known, float) and is_whole else value
 
 
 def compile_group(config: Config, own: Own = Own()) -> Config:

@@ -60,8 +60,8 @@ class Session:
         self.store.refresh()
         if line := self._failed_layers():
             self.console.print(line, soft_wrap=True)
-        if (left := sum(self._left(unit) for unit in self.plan.units())) and shard[1] > 1:
-            self.console.print(f"shard {shard[0]} of {shard[1]} is finished; the others have {left} runs left")
+        if shard[1] > 1 and any(map(self._left, self.plan.units())):
+            self.console.print(f"shard {shard[0]} of {shard[1]} is finished, and others are not yet")
 
     def _left(self, unit: Cell | Sequence[Block]) -> int:
         """Return how much work a unit has left."""

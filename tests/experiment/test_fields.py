@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from csbp_jax.config import from_json, replaced, to_json
-from csbp_jax.experiment import fields
+from csbp_jax.experiment import Training, fields
 from csbp_jax.training.plugins import Own
 from tests.support.small_runs import SMALL, of_grid
 
@@ -23,6 +24,15 @@ def test_a_strength_may_vary_at_one_of_several_taps():
     members = of_grid(two, {"chaos.z0.fc2.norm": [0.0, 7.0]})
     assert [c.chaos.z0 for c in members] == [(10.0, 0.0), (10.0, 7.0)]
     assert len(groups(members)) == 1
+
+
+def test_a_value_in_another_type_is_the_same_setting():
+    system = Training(SMALL)
+    values = (3, 3.0, np.int64(3), np.float64(3), [3], (3.0,))
+    assert [repr(system.canonical({"chaos.z0": value})) for value in values] == ["{'chaos.z0': 3.0}"] * len(values)
+    assert system.canonical({"optimizer.lr": 1, "epochs": np.int64(5)}) == {"optimizer.lr": 1.0, "epochs": 5}
+    assert system.canonical({"chaos.z0": 10, "model.features": [5, 4]}) == {}, "as the base has it"
+    assert fields.at(SMALL, {"model.features": 7}).model.features == (7,)
 
 
 def test_only_fields_that_are_not_traced_need_another_compilation():
