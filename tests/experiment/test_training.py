@@ -166,3 +166,14 @@ def test_changed_data_are_refused(tmp_path):
     experiment(1).run(tmp_path / "e", console=console())
     with pytest.raises(ConfigError, match="its data have changed since it began"):
         experiment(0.5).run(tmp_path / "e", console=console())
+
+
+def test_a_member_that_diverges_leaves_the_others_bit_identical(tmp_path):
+    frames = []
+    for rate in (1e38, 0.06):
+        arms = {"calm": {"optimizer.lr": 0.05}, "other": {"optimizer.lr": rate}}
+        experiment = Experiment(DENSE, arms, seeds=(0, 1))
+        frames.append(experiment.run(tmp_path / f"{rate:.0f}", chunk=8, console=console()).frame)
+    calm, beside = ([frame[frame["arm"] == arm] for frame in frames] for arm in ("calm", "other"))
+    pandas.testing.assert_frame_equal(*calm, check_exact=True)
+    assert [list(frame["diverged"]) for frame in beside] == [[True, True], [False, False]]

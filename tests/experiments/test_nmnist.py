@@ -13,7 +13,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.data.source import ArraySource
 from experiments.nmnist import __main__ as nmnist
 from experiments.nmnist import training
-from tests.support.numbers import stored
+from tests.support.stored_numbers import stored
 
 LABELS = np.repeat(np.arange(10, dtype=np.int32), [105, 130, 107, 104, 119, 99, 104, 132, 89, 111])
 

@@ -14,8 +14,8 @@ from experiments import study
 from experiments.cbp import overshoot
 from experiments.statistics import compare_solved, equivalence_of_shares, expected_best, percent_text
 from experiments.xor import conditions, draws, escape, net, tuned
-from tests.support.numbers import stored
 from tests.support.quotes import body, quoted
+from tests.support.stored_numbers import stored
 
 
 def pair(difference, p_holm, low, high, margin):
