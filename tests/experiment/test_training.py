@@ -175,5 +175,5 @@ def test_a_member_that_diverges_leaves_the_others_bit_identical(tmp_path):
         experiment = Experiment(DENSE, arms, seeds=(0, 1))
         frames.append(experiment.run(tmp_path / f"{rate:.0f}", chunk=8, console=console()).frame)
     calm, beside = ([frame[frame["arm"] == arm] for frame in frames] for arm in ("calm", "other"))
-    pandas.testing.assert_frame_equal(*calm, check_exact=True)
+    pandas.testing.assert_frame_equal(calm[0], calm[1], check_exact=True)
     assert [list(frame["diverged"]) for frame in beside] == [[True, True], [False, False]]
