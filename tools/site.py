@@ -73,9 +73,9 @@ def commands_as_markdown():
     """Return the page of the command line, read from its source: the site's environment cannot import the package."""
     files = {
         name: bindings(f"csbp_jax/cli/{name}.py")
-        for name in ("main", "commands", "run_commands", "record_commands", "option_types")
+        for name in ("main", "commands", "sweep_commands", "run_commands", "record_commands", "option_types")
     }
-    classes = files["run_commands"] | files["record_commands"] | files["commands"]
+    classes = files["run_commands"] | files["record_commands"] | files["sweep_commands"] | files["commands"]
     option_types = files["option_types"]
     arguments = {pair.elts[0].id: pair.elts[1].value for pair in option_types["ARGUMENTS"].value.elts}
     exit_codes = ast.literal_eval(files["main"]["_EXIT_CODES"].value)
