@@ -11,12 +11,10 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from csbp_jax import configs
 from csbp_jax.cli import option_types as option
 from csbp_jax.cli import record_commands, run_commands, sweep_commands
-from csbp_jax.cli.options import Command, read, set_deterministic
+from csbp_jax.cli.options import Command, named_run, read, set_deterministic
 from csbp_jax.config import ConfigError
-from csbp_jax.training import run_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +46,8 @@ class Train:
 def train(argv: Sequence[str]) -> None:
     """Run ``csbp_jax train``."""
     options, config, own = read("train", Train, argv)
-    if run_json.is_run(argv[0]) and not configs.known(argv[0]):
-        folder = pathlib.Path(os.path.abspath(argv[0]))
+    if run := named_run(argv[0]):
+        folder = pathlib.Path(os.path.abspath(run))
         if (options.name, options.runs) != (None, "runs"):
             raise ConfigError(f"--name, --runs: {argv[0]} is the run that goes on; leave them out")
         options = dataclasses.replace(options, name=folder.name, runs=os.path.relpath(folder.parent))

@@ -88,13 +88,19 @@ def _base(command: str, name: str) -> tuple[Config, Own]:
     """Return the config of a preset, of a file of the user's own, or of a run that is to go on, and own parts."""
     if plugin_file.is_plugin_file(name):
         return plugin_file.load_file(os.path.expanduser(name))
-    if command != "train" or configs.known(name) or not run_json.is_run(name):
+    folder = named_run(name) if command == "train" else None
+    if folder is None:
         return configs.load(name), Own()
-    folder = pathlib.Path(name)
     content = run_json.read_run(folder, "which goes on by csbp_jax sweep")
     if own := content.get("own"):
         raise ConfigError(f"{folder}: has code of your own; train {own.get('file', 'its file')} --name {folder.name}")
     return run_json.parse_config(folder / "config.json", content["config"]), Own()
+
+
+def named_run(word: str) -> pathlib.Path | None:
+    """Return the folder of the run that a word names; None if it names none, or a preset too."""
+    folder = pathlib.Path(word)
+    return folder if (folder / "config.json").is_file() and not configs.known(word) else None
 
 
 def usage(kind: Any) -> str:

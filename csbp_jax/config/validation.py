@@ -58,7 +58,7 @@ def changed(config: Section, changes: Mapping[str, Any]) -> Section:
     """Return the config with other values, checked; see :meth:`csbp_jax.config.Config.replace`."""
     known = hints(type(config))
     for name, value in changes.items():
-        if tap := name.removeprefix("chaos.z0.") if name.startswith("chaos.z0.") else "":
+        if tap := name.partition("chaos.z0.")[2]:
             name, value = "chaos.z0", _strengths(config, tap, value)
         if name not in known:
             raise ConfigError(f"{name}: there is no such field; {suggestion(name, known)}")
@@ -71,7 +71,10 @@ def _strengths(config: Any, tap: str, value: float) -> tuple[float, ...]:
     taps, z0 = config.chaos.taps, config.chaos.z0
     if tap not in taps:
         raise ConfigError(f"chaos.z0.{tap}: there is no such tap; {suggestion(tap, taps)}")
-    strengths = dict(zip(taps, z0 if len(z0) > 1 else z0 * len(taps), strict=True)) | {tap: value}
+    z0 = z0 if len(z0) > 1 else z0 * len(taps)
+    if len(z0) != len(taps):
+        check(config)  # refuses it
+    strengths = dict(zip(taps, z0, strict=True)) | {tap: value}
     return tuple(strengths.values())
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from csbp_jax.config import Config
 from csbp_jax.experiment.fields import Fields, key
 from csbp_jax.experiment.plan import Arm, Cell, Plan, Tuned, settings_of
-from csbp_jax.experiment.session import Session
 from csbp_jax.experiment.system import Adapted, Draw, System, Training
+from csbp_jax.experiment.work import Work
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
@@ -105,9 +105,9 @@ class Experiment:
             of_shard.mkdir(parents=True, exist_ok=True)
             (folder / run_json.BLOCKS).mkdir(exist_ok=True)
         with run_dir.locked(of_shard):
-            session = Session(plan, self.choose, folder, console)
-            session.run(shard)
-            return session.table()
+            work = Work(plan, self.choose, folder, console)
+            work.run(shard)
+            return work.table()
 
     def plan(self, chunk: int | None = None) -> Plan:
         """Return what is trained; raises as :meth:`run` does for what no field or value allows."""

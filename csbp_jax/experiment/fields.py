@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from csbp_jax.config import Config, ConfigError, check, flatten, replaced, suggestion
+from csbp_jax.config import Config, ConfigError, flatten, replaced, suggestion
 from csbp_jax.training.build import TRACED
 from csbp_jax.training.plugins import Own
 
@@ -52,36 +52,21 @@ def check_field(config: Config, field: str) -> None:
 
 
 def at(config: Config, fields: Fields) -> Config:
-    """Return the config with these fields, checked; ``chaos.z0.TAP`` replaces one of several strengths.
+    """Return the config with these fields, as :meth:`csbp_jax.config.Config.replace`.
 
     Raises:
       ConfigError: a field does not exist, or a value is not possible, or not where members train together.
     """
-    for field, value in fields.items():
-        check_field(config, field)
-        tap = field.removeprefix("chaos.z0.")
-        if tap == field:
-            config = replaced(config, field, _like(flatten(config)[field], plain(value)))
-            continue
-        z0 = config.chaos.z0 if len(config.chaos.z0) > 1 else config.chaos.z0 * len(config.chaos.taps)
-        if len(z0) != len(config.chaos.taps):
-            check(config)  # refuses it
-        strengths = dict(zip(config.chaos.taps, z0, strict=True)) | {tap: _like(0.0, plain(value))}
-        config = replaced(config, "chaos.z0", tuple(strengths.values()))
-    flat = flatten(check(config))
+    taps = fields.get("chaos.taps", config.chaos.taps)
+    with_taps = replaced(config, "chaos.taps", (taps,) if isinstance(taps, str) else taps)
+    for field in fields:
+        check_field(with_taps, field)
+    config = config.replace(**fields)
+    flat = flatten(config)
     for field, (possible, reason) in _IMPOSSIBLE.items():
         if flat[field] != possible:
             raise ConfigError(f"{field}: {flat[field]} is not possible in an experiment, {reason}")
     return config
-
-
-def _like(known: Any, value: Any) -> Any:
-    """Return a value in the type of the one that it replaces: equal settings are found by their values."""
-    if isinstance(known, tuple):
-        items = value if isinstance(value, tuple) else (value,)
-        return tuple(_like(known[0] if known else item, item) for item in items)
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if isinstance(known, float) and is_whole else value
 
 
 def compile_group(config: Config, own: Own = Own()) -> Config:

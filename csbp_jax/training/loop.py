@@ -13,7 +13,7 @@ from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, current
-from csbp_jax.training import build, run_dir, run_json, session
+from csbp_jax.training import build, run_dir, run_json, selection, session
 from csbp_jax.training.checkpoint import checkpoint, location
 from csbp_jax.training.compiled import Splits, compile_run, resolve
 from csbp_jax.training.plugins import Own, plugin_run_name
@@ -151,8 +151,7 @@ def _is_finished(folder: pathlib.Path, store: str, config: Config, console: Cons
     else:
         result = run_json.read_result(folder)
         trained = result["last"]["epoch"]
-        is_enough = config.patience and trained - result["chosen"]["epoch"] >= config.patience
-        if trained >= config.epochs or is_enough:
+        if selection.is_over(config, trained, result["chosen"]["epoch"]):
             return True
         checkpoint.check_intact(store)
         reason = f"after {trained} of now {config.epochs} epochs"

@@ -73,11 +73,6 @@ def read_config(run: pathlib.Path, remedy: str = RESTART) -> dict[str, Any]:
     return content
 
 
-def is_run(folder: str) -> bool:
-    """Return whether a word names the folder of a run or an experiment."""
-    return pathlib.Path(folder, "config.json").is_file()
-
-
 def read_run(folder: pathlib.Path, of_experiment: str) -> dict[str, Any]:
     """Read the ``config.json`` of a single run, for a command that only reads it.
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from csbp_jax import learner
+from csbp_jax.config import Config
 from csbp_jax.data import DataSource
 from csbp_jax.learner import State
 from csbp_jax.training.compiled import CompiledRun
@@ -28,6 +29,11 @@ def is_better(accuracy: Any, loss: Any, best_accuracy: Any, best_loss: Any) -> A
     finite, best_finite = abs(loss) < math.inf, abs(best_loss) < math.inf
     higher = (accuracy > best_accuracy) | ((accuracy == best_accuracy) & (loss < best_loss))
     return ((finite == best_finite) & higher) | ((finite != best_finite) & finite)
+
+
+def is_over(config: Config, epochs: int, selected: int) -> bool:
+    """Return whether a run has trained for enough epochs, the best of which is ``selected``."""
+    return epochs >= config.epochs or (config.patience > 0 and epochs - selected >= config.patience)
 
 
 def select(state: State, epoch: int, validation: Mapping[str, Any]) -> dict[str, Any]:

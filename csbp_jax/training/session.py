@@ -52,8 +52,7 @@ class Session:
 
     def is_over(self, config: Config) -> bool:
         """Return whether its epochs are enough; decided by what a checkpoint holds, so a resume decides the same."""
-        epochs, best = int(self.progress["epochs"]), int(self.selected["epoch"])
-        return epochs >= config.epochs or (config.patience > 0 and epochs - best >= config.patience)
+        return selection.is_over(config, int(self.progress["epochs"]), int(self.selected["epoch"]))
 
 
 @dataclasses.dataclass(frozen=True)

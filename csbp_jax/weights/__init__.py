@@ -84,10 +84,8 @@ def plan(config: configuration.Config) -> Plan | None:
 
 
 def _match(path: str | os.PathLike[str], config: configuration.Model, table: UserTable | None) -> Plan:
-    tensors, entry = torch_file.read(path)
-    is_known = config.input_shape and config.classes
-    fitted = _fitted(path, config, table, tensors, shapes_of(config)) if is_known else None
-    return Plan(path, table, tensors, entry, fitted)
+    plan = Plan(path, table, *torch_file.read(path), None)
+    return matched(plan, config) if config.input_shape and config.classes else plan
 
 
 def matched(plan: Plan, config: configuration.Model) -> Plan:
@@ -96,14 +94,17 @@ def matched(plan: Plan, config: configuration.Model) -> Plan:
     Raises:
       ConfigError: it does not fit.
     """
-    fitted = plan.fitted or _fitted(plan.path, config, plan.table, plan.tensors, shapes_of(config))
-    return plan._replace(fitted=fitted)
+    return plan._replace(fitted=_fit(plan, config))
+
+
+def _fit(plan: Plan, config: configuration.Model) -> tuple[Table, dict[str, str]]:
+    return plan.fitted or _fitted(plan.path, config, plan.table, plan.tensors, shapes_of(config))
 
 
 def apply(plan: Plan, config: configuration.Model, show: Callable[[str], None] | None = None) -> Variables:
     """Return the variables of a network, as :func:`load`, from a file that has been read."""
     path, tensors, shapes = plan.path, plan.tensors, shapes_of(config)
-    chosen, keys = plan.fitted or _fitted(path, config, plan.table, tensors, shapes)
+    chosen, keys = _fit(plan, config)
     channels = _flattened_channels(chosen.names, shapes, config.input_shape)
     if show:
         source = f"{plan.entry!r} of {path}" if plan.entry else path

@@ -23,7 +23,7 @@ RATES = "rates."
 """Prefix of the curves of layers' firing rates."""
 
 
-class Session:
+class Work:
     """One process's work on a folder.
 
     Args:
