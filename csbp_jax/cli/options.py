@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 from tyro import _errors as tyro_errors  # documented as the way to handle errors, in spite of its name
@@ -277,7 +277,8 @@ def _names(kind: Any) -> list[str]:
         if field.type == ConfigFields:
             names += flatten(Config())
         elif all(field.type != hint for hint, _ in ARGUMENTS):
-            names.append(field.name.strip("_"))
+            spelt = (getattr(extra, "name", None) for extra in get_args(field.type))  # by tyro.conf.arg
+            names.append(next(filter(None, spelt), field.name))
     return [f"--{name.replace('_', '-')}" for name in names]
 
 

@@ -28,6 +28,7 @@ from csbp_jax.data.device import transform
 from csbp_jax.evaluation import evaluate
 from csbp_jax.models import norms, taps
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import restore
 from csbp_jax.runtime.preemption import Stopped
 from tests.support.matching import search
 
@@ -533,6 +534,7 @@ def test_a_run_that_is_called_like_a_preset_is_evaluated(tmp_path, monkeypatch):
     (tmp_path / "mnist" / "config.json").touch()
     monkeypatch.chdir(tmp_path)
     evaluated = []
+    monkeypatch.setattr(restore, "restore", lambda run, *_, **__: run)
     monkeypatch.setattr(evaluate, "evaluate_run", lambda run, **options: evaluated.append((run, options["split"])))
     assert main.main(["evaluate", "mnist", "--split", "train"]) == 0
     assert evaluated == [("mnist", "train")]
