@@ -254,7 +254,7 @@ def best(argv: Sequence[str]) -> None:
 
 
 def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -> dict[str, dict[str, Any]]:
-    """Return the fields of a sweep's best arm with a chaos term, and of its control; of the best arm where none has one.
+    """Return the fields of a sweep's best arm with a chaos term, and of its control; of the best where none has one.
 
     Raises:
       ConfigError: a run of every arm diverged, or the sweep has several data sets.

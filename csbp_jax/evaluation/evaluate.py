@@ -107,8 +107,7 @@ def data_changed(run: restore.RestoredRun, fingerprint: str) -> bool:
     changed = run.data not in ("", run_dir.fingerprint_digest(fingerprint))
     if changed:
         print(
-            f"{run.folder}: its data have changed since training; the run may have been trained on the examples evaluated "
-            "now",
+            f"{run.folder}: its data have changed since training, which may have seen the examples evaluated now",
             file=sys.stderr,
         )
     return changed

@@ -22,7 +22,6 @@ from csbp_jax.runs.table import TABLE, RunTable
 from csbp_jax.runtime import files
 from csbp_jax.training import metrics_log, run_json
 
-
 Figure = tuple[str, str, str]
 """Name, caption, and PNG in base64."""
 
@@ -50,8 +49,8 @@ def write(
 
     Args:
       runs: folders of runs, or one, compared with each other if there are several; or of an experiment.
-      out: the file; by default ``report.html`` in the first folder, of several runs ``report-HASH.html``, with a hash of
-        the others' paths; or in ``evaluation/RUN`` if that cannot be written.
+      out: the file; by default ``report.html`` in the first folder, of several runs ``report-HASH.html``, with a hash
+        of the others' paths; or in ``evaluation/RUN`` if that cannot be written.
       control: directory of a run, which is compared as well, and whose setting is the control, or an arm of the
         experiment (:func:`csbp_jax.evaluation.compare.controls`).
       margin: largest difference without importance, in percentage points.

@@ -51,7 +51,7 @@ def label_rows(axes: "Sequence[Axes]", label: str) -> None:
 
 
 def legend_beside(figure: "Figure", axes: "Sequence[Axes]", **options: Any) -> None:
-    """Add the legend of all panels, not each of which need have all lines, on the right of a figure, which it widens."""
+    """Add a legend of the lines of all panels, which need not have the same, on the right of a figure, and widen it."""
     drawn = (zip(*of_panel.get_legend_handles_labels(), strict=True) for of_panel in axes)
     handles = {label: handle for of_panel in drawn for handle, label in of_panel}
     columns = math.ceil(len(handles) / _LEGEND_ROWS)

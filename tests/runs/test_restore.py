@@ -236,7 +236,7 @@ def test_data_that_have_moved_are_named(tmp_path, monkeypatch, capsys):
         assert "r: its data, old, are not there" in capsys.readouterr().err
         assert main.main([*command.split(), "--data.dir", "new"]) == 0
         assert "have changed" not in capsys.readouterr().err
-    assert main.main("evaluate r --data.dir gone".split()) == 2
+    assert main.main(["evaluate", "r", "--data.dir", "gone"]) == 2
 
 
 def test_a_damaged_config_is_not_answered_with_an_option_of_training(trained, tmp_path):
