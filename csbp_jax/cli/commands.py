@@ -4,10 +4,11 @@ The functions that do the work are imported late: JAX takes a second to import, 
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
@@ -40,6 +41,8 @@ class Train:
     same for all (docs/scale.md)"""
     profile: Annotated[str | None, arg(metavar="START:N")] = None
     """write a profiler trace of N steps, from step START on, to RUN/profile (docs/scale.md)"""
+    track: Annotated[Literal["wandb", "mlflow", "trackio"] | None, arg(metavar="wandb|mlflow|trackio")] = None
+    """log to this experiment tracker, project csbp_jax, while it trains (docs/scale.md)"""
     data_dir: option.DataDir = "data"
 
 
@@ -55,6 +58,11 @@ def train(argv: Sequence[str]) -> None:
     from csbp_jax.runtime import multihost, preemption
     from csbp_jax.training.loop import train
 
+    alongside = None
+    if options.track:
+        from csbp_jax.evaluation import trackers
+
+        alongside = functools.partial(trackers.alongside, to=options.track)
     with multihost.connected(options.distributed, preemption.current()) as shared_stop:
         train(
             config,
@@ -66,6 +74,7 @@ def train(argv: Sequence[str]) -> None:
             own=own,
             profile=options.profile or "",
             checkpoints=options.checkpoints,
+            alongside=alongside,
         )
 
 

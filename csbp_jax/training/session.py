@@ -78,7 +78,7 @@ class Job:
     """The constants of a training.
 
     store: directory or address of the checkpoints. identity: what tells the run from others. check_in_place: that the
-    folder is still where it was; before anything is saved.
+    folder is still where it was; before anything is saved. report: called after each epoch.
     """
 
     prepared: Prepared
@@ -88,6 +88,7 @@ class Job:
     identity: dict[str, Any]
     console: Console
     check_in_place: Callable[[], None]
+    report: Callable[[], None]
 
     @property
     def run(self) -> CompiledRun:
@@ -191,6 +192,7 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
     is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
     if is_due or session.is_over(config):
         tools.save(session)
+    job.report()
     return session
 
 

@@ -24,7 +24,7 @@ ATTACK_EXAMPLES = 200
 
 
 COMPILING = 5000
-"""Forward passes that take about as long as compiling a perturbation, for the time left; of a small network on a CPU."""
+"""Forward passes that take about as long as compiling one perturbation of a small network on a CPU, for the time left."""
 
 
 class Plan(NamedTuple):
@@ -312,7 +312,9 @@ class _Case(NamedTuple):
 def _passes(subject: Subject, part: tuple[NDArray[np.int64], Sequence[str]], plan: Plan) -> int:
     """Return the forward passes of examples under perturbations, with what compiling is worth."""
     rows, names = part
-    return COMPILING * len(names) + len(rows) * sum(case.passes for name in names for case in _cases(subject.programs, name, plan))
+    return COMPILING * len(names) + len(rows) * sum(
+        case.passes for name in names for case in _cases(subject.programs, name, plan)
+    )
 
 
 def _correct(
