@@ -251,7 +251,7 @@ def _registry(shortened: bool) -> ConstructorRegistry:
             fields = [
                 field
                 if any(f"{name}.".startswith(f"{prefix}{field.name}.") for name in COMMON)
-                else dataclasses.replace(field, type=Suppress[field.type])
+                else dataclasses.replace(field, type=Suppress[field.type])  # type: ignore[misc,name-defined]  # a type made here
                 for field in fields
             ]
         return dataclasses.replace(spec, fields=tuple(fields))

@@ -268,7 +268,7 @@ def train(
 ) -> dict[str, Any]:
     """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
 
-    A member that has stopped early stays as it was, and its epochs afterwards are NaN. So are accuracies and losses of a
+    A member that has stopped early stays as it was, and its later epochs are NaN. So are accuracies and losses of a
     member that diverged, and those of the chosen epoch where validation selected none, and the means of an epoch
     without a finite step.
 
@@ -282,15 +282,15 @@ def train(
     records = {seed: of_seed[seed] if of_seed else members.splits["train"] for seed in seeds}
     states = members.init(jnp.stack([jax.random.key(seed) for seed in seeds]), members.hparams(configs))
     selected, epochs = _no_selection(states), list[dict[str, NDArray[Any]]]()
-    running, last, frozen = np.ones(len(seeds), bool), np.zeros(len(seeds), int), None
+    running, last = np.ones(len(seeds), bool), np.zeros(len(seeds), int)
+    present: Any = None  # the states, those of members that have stopped as they were
     losses = MemberLosses((c.loss_limit for c in configs), members.steps_per_epoch)
     batches = _Batches(members, seeds, records)
     with contextlib.closing(batches):
         for epoch in range(1, config.epochs + 1):
             states, measured = batches.train(states, epoch - 1)
-            if config.patience:
-                frozen = members.freeze(jnp.asarray(running), states, states if frozen is None else frozen)
-            present = states if frozen is None else frozen
+            stopped = states if present is None else present
+            present = members.freeze(jnp.asarray(running), states, stopped) if config.patience else states
             validation = members.evaluate(present, seeds, "validation")
             rank = (validation[name].astype(np.float32) for name in ("accuracy", "loss"))
             selected = members.update_selection(present, selected, *rank, jnp.int32(epoch))

@@ -6,8 +6,9 @@ import pytest
 
 from csbp_jax import learner
 from csbp_jax.config import replaced
+from csbp_jax.reporting import plots_training
 from csbp_jax.runtime import sharding
-from csbp_jax.training import compiled, loop, session
+from csbp_jax.training import compiled, loop
 from csbp_jax.training.plugins import Own
 
 # Read on the host, or traced in the state: two configs that differ in these alone have the same programs.
@@ -63,5 +64,5 @@ def patched():
     """Use these functions in the training loop, and draw none of its figures: half a second each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compile_run", compile_run)
-        patch.setattr(session.plots_training, "draw", lambda *_: None)
+        patch.setattr(plots_training, "draw", lambda *_: None)
         yield

@@ -27,7 +27,7 @@ from csbp_jax.evaluation import follow
 from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
-from csbp_jax.training import metrics_log, run_json, session
+from csbp_jax.training import metrics_log, run_json
 from csbp_jax.training.checkpoint import location, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
@@ -53,7 +53,7 @@ def finished(tmp_path_factory):
     """``(folder, result, text)`` of a run that draws its figures."""
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session.plots_training, "draw", DRAW)
+        patch.setattr(plots_training, "draw", DRAW)
         result, text = run(SMALL, root, name="one")
     return root / "one", result, text
 

@@ -24,7 +24,7 @@ ATTACK_EXAMPLES = 200
 
 
 COMPILING = 5000
-"""Forward passes that take about as long as compiling one perturbation of a small network on a CPU, for the time left."""
+"""Forward passes that take about as long as compiling a perturbation of a small network on a CPU; for the time left."""
 
 
 class Plan(NamedTuple):
