@@ -1,4 +1,4 @@
-"""What all figures share: panels, colours, legends, and files with a caption."""
+"""Parts of all figures: panels, colours, legends, and files with a caption."""
 
 import io
 import math
