@@ -147,7 +147,7 @@ def _example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _corrupt(name: str, key: jax.Array, batch: dict[str, jax.Array], severity: float) -> dict[str, jax.Array]:
+def _corrupt(name: str, key: jax.Array, batch: Batch, severity: float) -> Batch:
     keys = _example_keys(key, batch["index"])
     return batch | {"x": jax.vmap(battery.CORRUPTIONS[name], (0, 0, None))(keys, batch["x"], severity)}
 
@@ -287,9 +287,7 @@ def _passes(subject: Subject, part: tuple[NDArray[np.int64], Sequence[str]], pla
     )
 
 
-def _correct(
-    programs: Programs, variables: Any, encode_key: jax.Array, batch: dict[str, jax.Array], case: _Case
-) -> jax.Array:
+def _correct(programs: Programs, variables: Any, encode_key: jax.Array, batch: Batch, case: _Case) -> Any:
     """Return which examples of a batch are correct, ``[B]``."""
     key, severity = battery.key(case.plan.seed, case.name, case.variant), case.severity
     match case.name:
