@@ -143,7 +143,7 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
         job.show(terminal.gradient_share(norms))
 
     peak = hardware.peak_flops()
-    seconds = hardware.flops(run.train_step, session.state, job.prepared.first_batch) / peak if peak else 0.0
+    seconds = run.flops(session.state, job.prepared.first_batch) / peak if peak else 0.0
     outputs = Outputs(write, bar, job.console)
     monitor = TrainingMonitor(config, run.steps_per_epoch, session.progress, (step, rows), outputs, seconds)
     host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
@@ -240,6 +240,8 @@ def _rows_up_to(job: Job, log_file: pathlib.Path, session: Session) -> list[Row]
     rows = multihost.broadcast_from_host0(rows_up_to_start)
     devices, beginning = _devices(_hardware_row()), f"resumed after step {step}" if step else "a new run"
     job.show(f"{job.folder}: {beginning}, {run.total_steps} steps in all, on {devices}")
+    if unused := hardware.unused_accelerator():
+        job.show(unused)
     if rows and "device" in rows[0] and (former := _devices(rows[0])) != devices:
         job.show(f"{job.folder}: began on {former}; other devices round in other ways, so results may differ")
     return rows
