@@ -23,7 +23,7 @@ def run() -> None:
         except OSError as error:  # short output reaches a closed pipe or a full disk only now
             code = code or report_os_error(error)
     except Missing as error:  # of what the command line itself imports
-        print("csbp_jax:", error, file=sys.stderr)
+        print(f"csbp_jax: {error}; of a clone: make setup, then .venv/bin/csbp_jax", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:  # during imports
         code = 130

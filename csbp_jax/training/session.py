@@ -12,7 +12,7 @@ import jax
 from csbp_jax import learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.learner import Batch, State
-from csbp_jax.reporting import plots, terminal
+from csbp_jax.reporting import plots_training, terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
@@ -205,7 +205,7 @@ def finish(job: Job, session: Session, rows: list[Row]) -> dict[str, Any]:
 
     def write_results() -> None:
         job.check_in_place()
-        plots.draw_run(job.folder, rows)
+        plots_training.draw(job.folder, rows)
         seals.write_json(job.folder / "result.json", result)
 
     multihost.broadcast_from_host0(write_results)

@@ -1,7 +1,6 @@
 """Runs of tests that share their compiled programs, one per config and process, and draw no figures."""
 
 import contextlib
-import types
 
 import pytest
 
@@ -64,5 +63,5 @@ def patched():
     """Use these functions in the training loop, and draw none of its figures: half a second each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compile_run", compile_run)
-        patch.setattr(session, "plots", types.SimpleNamespace(draw_run=lambda *_: None))
+        patch.setattr(session.plots_training, "draw", lambda *_: None)
         yield
