@@ -1,4 +1,4 @@
-"""What all figures share: panels, colours, legends, and files with a caption."""
+"""Panels, colours and legends of all figures, and their files with a caption."""
 
 import io
 import math
