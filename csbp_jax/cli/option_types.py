@@ -130,6 +130,9 @@ ARGUMENTS = (
 )
 """What a usage line calls each type of argument without a name."""
 
+MovedData = Annotated[
+    OptionalPath, arg(name="data.dir", help="where the class folders of a run on your own data are now")
+]
 Split = Annotated[Literal["test", "validation", "train"], arg(help="split of the data")]
 WeightsOf = Annotated[
     Literal["last", "chosen", "ema"],

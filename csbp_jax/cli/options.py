@@ -15,10 +15,11 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 from tyro import _errors as tyro_errors  # documented as the way to handle errors, in spite of its name
+from tyro.conf import Suppress
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from csbp_jax import configs
@@ -38,7 +39,13 @@ from csbp_jax.runtime import private
 from csbp_jax.training import plugin_file, run_json
 from csbp_jax.training.plugins import Own
 
-HELP = ("-h", "--help")
+HELP_ALL = "--help-all"
+HELP = ("-h", "--help", HELP_ALL)
+COMMON = (
+    *("seed", "epochs", "batch_size", "patience", "data.dir", "model.name", "model.time_steps"),
+    *("chaos.z0", "chaos.taps", "optimizer.lr"),
+)
+"""Fields of the config that help shows; the others are shown by ``--help-all``."""
 
 Options = TypeVar("Options")
 
@@ -202,13 +209,18 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
     def refuse(event: tyro_errors.ParseErrorEvent) -> None:
         raise ConfigError(_message(event, kind, prog))
 
+    is_help = any(word in HELP for word in argv)
+    shortened = is_help and HELP_ALL not in argv and ConfigFields in [field.type for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    argv = ["--help"] if is_help else argv
     output = io.StringIO()
     defaults = {} if default is None else {"default": default}
     try:
         with tyro_errors.on_parse_error(refuse), contextlib.redirect_stderr(output):
-            options: Options = tyro.cli(kind, args=argv, prog=prog, registry=_REGISTRY, **defaults)  # type: ignore[call-overload]  # kind is a dataclass
+            options: Options = tyro.cli(kind, args=argv, prog=prog, registry=_registry(shortened), **defaults)  # type: ignore[call-overload]  # kind is a dataclass
     except SystemExit as stop:
         if not stop.code:  # --help
+            if shortened:
+                print(f"{prog} {HELP_ALL} lists all {len(_names(kind))} options")
             raise
         # An event that this version of tyro does not describe.
         raise ConfigError(f"{' '.join(argv)}: invalid options; {prog} --help lists all") from None
@@ -218,25 +230,38 @@ def _parse(kind: Callable[..., Options], default: Options | None, argv: Sequence
     return options
 
 
-_REGISTRY = ConstructorRegistry()
 _IS_READ = object()  # marks a class that the rule below looks up among all rules, of which it is one
+_SECTIONS = {hint: f"{name}." for name, hint in get_type_hints(Config).items() if dataclasses.is_dataclass(hint)}
 
 
-@_REGISTRY.struct_rule
-def _with_ranges(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Read a class as tyro does; the help of a field ends with its range."""
-    if _IS_READ in info.markers:
-        return None
-    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _IS_READ)))
-    if not isinstance(spec, StructConstructorSpec):
-        return None
-    fields = [dataclasses.replace(field, helptext=functools.partial(_help, field)) for field in spec.fields]
-    return dataclasses.replace(spec, fields=tuple(fields))
+def _registry(shortened: bool) -> ConstructorRegistry:
+    """Return the rules to read a class as tyro does; the help of a field ends with its range, and may be left out."""
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def read(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if _IS_READ in info.markers:
+            return None
+        spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, _IS_READ)))
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        fields = [dataclasses.replace(field, helptext=functools.partial(_help, field)) for field in spec.fields]
+        prefix = {Config: "", **_SECTIONS}.get(info.type)
+        if shortened and prefix is not None:
+            fields = [
+                field
+                if any(f"{name}.".startswith(f"{prefix}{field.name}.") for name in COMMON)
+                else dataclasses.replace(field, type=Suppress[field.type])
+                for field in fields
+            ]
+        return dataclasses.replace(spec, fields=tuple(fields))
+
+    return registry
 
 
 def _help(field: StructFieldSpec) -> str | None:
     text, allowed = field.helptext() if callable(field.helptext) else field.helptext, allowed_range(field.type)
-    sentence = " ".join((text or "").split())  # tyro keeps some of the source's line breaks
+    sentence = " ".join((text or "").replace("``", "").split())  # tyro keeps some of the source's line breaks
     return f"{sentence.rstrip('.')}. Allowed: {allowed.words}." if allowed else sentence or None
 
 
@@ -277,7 +302,8 @@ def _names(kind: Any) -> list[str]:
         if field.type == ConfigFields:
             names += flatten(Config())
         elif all(field.type != hint for hint, _ in ARGUMENTS):
-            names.append(field.name.strip("_"))
+            spelt = (getattr(extra, "name", None) for extra in get_args(field.type))  # by tyro.conf.arg
+            names.append(next(filter(None, spelt), field.name))
     return [f"--{name.replace('_', '-')}" for name in names]
 
 

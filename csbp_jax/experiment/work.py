@@ -13,7 +13,7 @@ from csbp_jax.experiment.store import Block, Store
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
-from csbp_jax.runs.table import COLUMNS
+from csbp_jax.runs.table import COLUMNS, CURVES, TABLE
 from csbp_jax.runtime import files, preemption, seals
 from csbp_jax.training.health import failed_layers
 
@@ -97,7 +97,10 @@ class Work:
         count, work, done = len(seeds), system.work(fields[0]), self._done
 
         def show_work(part: int) -> None:
-            show(done + part * count, f"{count} runs" + (f", epoch {part} of {work}" if work > 1 else ""))
+            show(
+                done + part * count,
+                f"{count} run{'s' * (count != 1)}" + (f", epoch {part} of {work}" if work > 1 else ""),
+            )
 
         show_work(0)
         padded = [*fields, *[fields[-1]] * copies], [*seeds, *[seeds[-1]] * copies]
@@ -166,9 +169,9 @@ class Work:
         frame = pandas.DataFrame(rows)
         measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing))
         if not any(map(self._left, self.plan.units())):
-            for name, content in (("runs", frame), ("epochs", pandas.DataFrame(curves))):
+            for name, content in ((TABLE, frame), (CURVES, pandas.DataFrame(curves))):
                 if len(content):
-                    with files.replacing(self.folder / f"{name}.csv", shared=True) as temporary:
+                    with files.replacing(self.folder / name, shared=True) as temporary:
                         content.to_csv(temporary, index=False)
             cells = [
                 {"case": c.case, "arm": c.arm, "draw": c.draw, "tries": [self.plan.settings[s] for s in c.tries]}

@@ -107,13 +107,22 @@ def _with_input_check(apply: Apply, model: configuration.Model) -> Apply:
 
 
 def restore(
-    run: str | pathlib.Path, weights_of: WeightsOf = "last", *, trust: bool = False, own: Own | None = None
+    run: "str | pathlib.Path | RestoredRun",
+    weights_of: WeightsOf = "last",
+    *,
+    trust: bool = False,
+    own: Own | None = None,
+    data: str | None = None,
 ) -> RestoredRun:
-    """Restore a run like :func:`load`, with its metadata.
+    """Restore a run like :func:`load`, with its metadata; one that is restored already is returned as it is.
+
+    ``data``: where its ``data.dir`` is now.
 
     Raises:
       ConfigError: see :func:`load`.
     """
+    if isinstance(run, RestoredRun):
+        return run
     if weights_of not in get_args(WeightsOf):
         raise ConfigError(f"weights_of: {weights_of!r} is not possible; allowed are {', '.join(get_args(WeightsOf))}")
     folder, output_folder = _locate(run)
@@ -124,6 +133,7 @@ def restore(
         weights_of, epoch = published.published_weights(str(run), content, weights_of)
     elif weights_of == "ema" and not config.optimizer.ema:
         raise ConfigError(f"{folder}: has no moving average of its weights (optimizer.ema 0); take last or chosen")
+    config = config.replace("data.dir", data) if data else config
     own = reload(folder, content.get("own", {}), trust, own)
     # The number of steps per epoch changes values in the state, but no shape, so 1 will do.
     recipe = build.build_recipe(config, own, steps_per_epoch=1)
@@ -170,11 +180,8 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
     """
     directory = run.config.data.dir
     if directory and not run.own.data and not pathlib.Path(directory).is_dir():
-        is_run = (run.folder / "config.json").exists()  # not a network on the hub
-        edit = f", or say where they are: csbp_jax train {run.folder} --data.dir NEW" if is_run else ""
         raise ConfigError(
-            f"{run.folder}: its data, {directory}, are not there; put them back, or run this where that path leads to "
-            f"them{edit}"
+            f"{run.folder}: its data, {directory}, are not there; put them back, or say where they are (--data.dir NEW)"
         )
     splits, fingerprint = build.load_data(run.config, run.own, data_dir)
     count, now = run.config.model.classes, splits["train"].classes

@@ -19,7 +19,7 @@ from csbp_jax.data.device import transform
 from csbp_jax.data.source import stack
 from csbp_jax.learner import Batch, Recipe, State, calibration, optimizer
 from csbp_jax.runtime import sharding
-from csbp_jax.runtime.hardware import compiler_options, run_once_options
+from csbp_jax.runtime.hardware import compiler_options, flops, run_once_options
 from csbp_jax.training import build
 from csbp_jax.training.plugins import Own
 from csbp_jax.xla.platform import traced_for
@@ -159,6 +159,13 @@ class CompiledRun:
             out_shardings=self._replicated,
             compiler_options=run_once_options(),
         )
+
+    def flops(self, state: State, batch: Batch) -> float:
+        """Count the operations of a training step over all devices (:func:`csbp_jax.runtime.hardware.flops`)."""
+        # On one device: XLA counts only once what each device does in a shard_map.
+        alone = dataclasses.replace(self, mesh=sharding.data_mesh(jax.local_devices()[:1]), programs={})
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
+        return flops(alone.train_step, *shapes)
 
     def evaluate(self, state: State, source: DataSource, check: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Evaluate a state on each example of a source once, and return ``{count, accuracy, loss}``.

@@ -17,7 +17,7 @@ import numpy as np
 
 from csbp_jax import weights
 from csbp_jax.config import Config, ConfigError
-from csbp_jax.reporting import plots
+from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console, make_console
 from csbp_jax.runtime import files, preemption
 from csbp_jax.training import build
@@ -89,7 +89,7 @@ def find(
     used = values[: len(losses)]
     result = {"rates": used.tolist(), "losses": losses} | suggest(used, losses)
     files.write_json(folder / "lr.json", result)
-    plots.draw_lr_finder(folder / "lr.png", result)
+    plots_training.draw_lr_finder(folder / "lr.png", result)
     reach = "" if len(losses) < rates.steps else f", where the loss had not blown up at {rates.high:.2g}"
     console.print(
         f"try --optimizer.lr {result['suggested']:.2g} (the config has {config.optimizer.lr:g}); the loss falls "

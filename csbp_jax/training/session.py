@@ -12,7 +12,7 @@ import jax
 from csbp_jax import learner, weights
 from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.learner import Batch, State
-from csbp_jax.reporting import plots, terminal
+from csbp_jax.reporting import plots_training, terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
@@ -121,7 +121,7 @@ def start(job: Job, stack: contextlib.ExitStack) -> tuple[Session, Tools]:
         job.show(terminal.gradient_share(norms))
 
     peak = hardware.peak_flops()
-    seconds = hardware.flops(run.train_step, session.state, job.first_batch) / peak if peak else 0.0
+    seconds = run.flops(session.state, job.first_batch) / peak if peak else 0.0
     outputs = Outputs(write, bar, job.show)
     monitor = TrainingMonitor(config, run.steps_per_epoch, session.progress, (step, rows), outputs, seconds)
     host_batches = stack.enter_context(contextlib.closing(run.batches(config.seed, step)))
@@ -183,7 +183,7 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
 
     def write_results() -> None:
         job.check_in_place()
-        plots.draw_run(job.folder, rows)
+        plots_training.draw(job.folder, rows)
         seals.write_json(job.folder / "result.json", result)
 
     multihost.broadcast_from_host0(write_results)
@@ -217,6 +217,8 @@ def _rows_up_to(job: Job, session: Session) -> list[Row]:
     rows = multihost.broadcast_from_host0(rows_up_to_start)
     devices, beginning = _devices(_hardware_row()), f"resumed after step {step}" if step else "a new run"
     job.show(f"{job.folder}: {beginning}, {run.total_steps} steps in all, on {devices}")
+    if unused := hardware.unused_accelerator():
+        job.show(unused)
     if rows and "device" in rows[0] and (former := _devices(rows[0])) != devices:
         job.show(f"{job.folder}: began on {former}; other devices round in other ways, so results may differ")
     return rows

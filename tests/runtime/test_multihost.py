@@ -51,6 +51,19 @@ def test_off_is_this_process_and_its_own_stop():
     assert multihost.broadcast_from_host0(lambda: (1, pathlib.Path("x"))) == (1, pathlib.Path("x"))
 
 
+def test_others_that_jax_finds_are_connected_by_default_and_not_ignored(monkeypatch):
+    connections: list[str] = []
+    monkeypatch.setattr(multihost, "_connect", connections.append)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+    with multihost.connected(None, Stop()) as shared:
+        assert connections == [] and type(shared) is Stop
+    monkeypatch.setattr(multihost.private, "found_processes", lambda: 4)
+    with multihost.connected(None, Stop()):
+        assert connections == ["auto"]
+    with pytest.raises(ConfigError, match="off is not possible, this is one of 4"), multihost.connected("off", Stop()):
+        pass
+
+
 def test_processes_with_different_numbers_of_devices_are_refused_and_disconnect(monkeypatch):
     disconnected: list[bool] = []
     devices = [types.SimpleNamespace(process_index=process) for process in (0, 0, 1, 1, 2)]

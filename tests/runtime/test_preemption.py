@@ -241,7 +241,7 @@ def test_a_second_ctrl_c_ends_it_whatever_it_does():
 
 def test_signals_stop_at_once_where_nothing_is_to_be_saved():
     before = signal.getsignal(signal.SIGTERM)
-    for number, code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
+    for number, code in ((signal.SIGTERM, 42), (signal.SIGHUP, 42), (signal.SIGINT, 130)):
         with pytest.raises(Stopped) as stopped, on_signals():
             signal.raise_signal(number)
         assert stopped.value.code == code

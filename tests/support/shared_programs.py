@@ -1,7 +1,6 @@
 """Runs of tests on one device, without figures: half a second each."""
 
 import contextlib
-import types
 
 import pytest
 
@@ -20,5 +19,5 @@ def patched():
     """Use it in the training loop, and draw none of its figures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compile_run", compile_run)
-        patch.setattr(session, "plots", types.SimpleNamespace(draw_run=lambda *_: None))
+        patch.setattr(session.plots_training, "draw", lambda *_: None)
         yield

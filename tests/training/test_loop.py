@@ -23,7 +23,7 @@ import pytest
 
 from csbp_jax import configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
-from csbp_jax.reporting import plots
+from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
 from csbp_jax.training import metrics_log, run_json, session
@@ -38,6 +38,9 @@ from tests.support.small_run import SMALL, run
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+DRAW = plots_training.draw
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_compilation_per_config():
     with shared_programs.patched():
@@ -49,7 +52,7 @@ def finished(tmp_path_factory):
     """``(folder, result, text)`` of a run that draws its figures."""
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "plots", plots)
+        patch.setattr(session.plots_training, "draw", DRAW)
         result, text = run(SMALL, root, name="one")
     return root / "one", result, text
 
@@ -58,7 +61,9 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
     folder, result, text = finished
     assert json.loads((folder / "config.json").read_text())["config"]["chaos"]["taps"] == ["conv1.membrane"]
     assert {"jax", "flax"} <= set(json.loads((folder / "config.json").read_text())["versions"])
-    assert {path.name for path in (folder / "figures").iterdir()} == {"training.png", "rates.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        *("training.png", "training.pdf", "rates.png", "rates.pdf")
+    }
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["2", "4"]
     assert run_json.read_result(folder) == result
     for word in ("epoch 2/2", "ex/s", "next ", "last epoch", "validation-chosen", str(folder)):
@@ -85,13 +90,13 @@ def test_figures_of_a_deep_network_have_room(finished, tmp_path):
         if "rates" in row:
             names = [f"layer{i}.membrane" for i in range(40)]
             row |= {"rates": dict.fromkeys(names, 0.1), "z": {name: float(i // 39) for i, name in enumerate(names)}}
-    plots.draw_run(tmp_path, rows)  # warnings, such as of a layout that does not fit, are errors
+    DRAW(tmp_path, rows)  # warnings, such as of a layout that does not fit, are errors
     assert (tmp_path / "figures" / "rates.png").stat().st_size > 1000
 
 
 def test_figures_are_drawn_without_rows_of_steps(finished, tmp_path):
     rows = read_rows(finished[0] / "metrics.jsonl")
-    plots.draw_run(tmp_path, [row for row in rows if row["kind"] != "train"])
+    DRAW(tmp_path, [row for row in rows if row["kind"] != "train"])
     assert (tmp_path / "figures" / "training.png").stat().st_size > 1000
 
 

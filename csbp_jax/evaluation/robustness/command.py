@@ -70,7 +70,7 @@ def robustness(
     finished, sources = [], []
     for run in runs:
         splits, fingerprint = restore.load_data(run, data_dir)
-        data_changed(run.folder, run, fingerprint)
+        data_changed(run, fingerprint)
         digest = run_dir.fingerprint_digest(fingerprint)
         finished.append(Run(run.folder, {"config": run.config, "data": digest, "own": run.own.metadata()}, None))
         sources.append(splits[plan.split])
