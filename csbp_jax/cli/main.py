@@ -42,9 +42,7 @@ Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unus
 the run has ended, 42 stopped by SIGTERM (the same command resumes), 130 interrupted by Ctrl-C (likewise);
 docs/running.md."""
 
-_DATA_SETS = (
-    "DATASET is digits, which needs no download, or one of csbp_jax list presets: data sets, and presets of them."
-)
+_DATA_SETS = "DATASET is digits, which needs no download, or one of csbp_jax list presets: data sets, and presets of them."
 
 
 def usage() -> str:
