@@ -102,6 +102,19 @@ def train(
         return result
 
 
+def load(config: Config, own: Own, data_dir: str | pathlib.Path) -> tuple[Config, Splits, str, weights.Plan | None]:
+    """Return the config with what the data determine, their splits and fingerprint, and the file of initial weights.
+
+    Raises:
+      ConfigError: a value is impossible, or the data or the file cannot be read or do not fit.
+    """
+    check(config)
+    plan = None if own.model else weights.plan(config)
+    splits, fingerprint = build.load_data(config, own, data_dir)
+    resolved = resolve(config, splits)
+    return resolved, splits, fingerprint, plan and weights.matched(plan, resolved.model)
+
+
 def _prepare(
     config: Config, own: Own, data_dir: str | pathlib.Path, profile: str, checkpoints: str | None, console: Console
 ) -> tuple[Callable[..., Job], Config, str, list[str]]:
@@ -112,17 +125,10 @@ def _prepare(
             location.parse(checkpoints)
         return profiling.parse_trace_steps(profile) if profile else range(0)
 
-    def load() -> tuple[Config, Splits, str, weights.Plan | None]:
-        check(config)
-        plan = None if own.model else weights.plan(config)
-        splits, fingerprint = build.load_data(config, own, data_dir)
-        resolved = resolve(config, splits)
-        return resolved, splits, fingerprint, plan and weights.matched(plan, resolved.model)
-
     # One host alone may lack gcsfs.
     steps_traced = multihost.all_succeed(parse_options)
     # Process 0 first, for caches of data that many processes would make at once.
-    resolved, splits, fingerprint, plan = multihost.host0_first(load)
+    resolved, splits, fingerprint, plan = multihost.host0_first(lambda: load(config, own, data_dir))
     if jax.default_backend() == "cpu" and (small := configs.small_preset(resolved)):
         # Before the minutes that compiling takes there.
         text = f"{resolved.model.name} is a network of the literature, meant for accelerators; on a CPU, "

@@ -105,35 +105,25 @@ def read_result(run: pathlib.Path) -> dict[str, Any]:
     return read_json(run / "result.json", _is_result, remedy)
 
 
-def parse_config(file: pathlib.Path, content: Any) -> Config:
-    """Return the config that the ``config.json`` of a run holds.
+def parse_config(file: pathlib.Path, content: Any, alone: bool = True) -> Config:
+    """Return the config that a ``config.json`` holds.
+
+    Args:
+      file: for messages.
+      content: the config, as JSON.
+      alone: it is that of a run, and not what the runs of an experiment have in common, which need not be possible.
 
     Raises:
       ConfigError: it has other fields than this version, or a value that this version does not allow.
     """
-    config = parse_base_config(file, content)
     try:
-        return check(config)
-    except ConfigError as error:
-        raise _of_another_version(file, error) from None
-
-
-def parse_base_config(file: pathlib.Path, content: Any) -> Config:
-    """Return the config that the runs of an experiment have in common, which need not be possible by itself.
-
-    Raises:
-      ConfigError: it has other fields than this version.
-    """
-    try:
-        return from_json(content)
-    except KeyError as error:
-        raise _of_another_version(file, f"no field {error}") from None
-    except (TypeError, AttributeError) as error:
-        raise _of_another_version(file, error) from None
-
-
-def _of_another_version(file: pathlib.Path, reason: object) -> ConfigError:
-    return ConfigError(f"{file}: from another version of csbp_jax ({reason}); use the version that trained it")
+        config = from_json(content)
+        return check(config) if alone else config
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        reason = f"no field {error}" if isinstance(error, KeyError) else error
+        raise ConfigError(
+            f"{file}: from another version of csbp_jax ({reason}); use the version that trained it"
+        ) from None
 
 
 def identity(content: dict[str, Any]) -> dict[str, Any]:

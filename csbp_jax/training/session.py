@@ -174,8 +174,12 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
 
 def finish(job: Job, session: Session) -> dict[str, Any]:
     """Test each kind of weights, draw the figures, and write and return the content of ``result.json``."""
-    config = job.run.config
-    rows = multihost.broadcast_from_host0(lambda: metrics_log.read_rows(job.log_file))
+
+    def read_rows() -> list[Row]:
+        job.check_in_place()
+        return metrics_log.read_rows(job.log_file)
+
+    config, rows = job.run.config, multihost.broadcast_from_host0(read_rows)
     tested = job.run, session.state, session.chosen, job.splits["test"]
     result = selection.test_results(*tested, rows, job.stop.raise_if_requested)
     if config.patience:
