@@ -230,19 +230,6 @@ class _Batches:
         return {name: jax.device_put(values, split) for name, values in zip(("rows", "y"), stacked, strict=True)}
 
 
-def trace_step(config: Config, splits: Splits, own: Own = Own()) -> None:
-    """Trace a training step of a (resolved) config on shapes; nothing is computed.
-
-    Raises:
-      ConfigError: such as for a tap that its network does not have.
-    """
-    source, size = splits["train"], config.batch_size
-    run = compile_run(config, source, len(source) // size, own)
-    example = data.example_batch(source)
-    batch = {name: jax.ShapeDtypeStruct((size, *rows.shape[1:]), rows.dtype) for name, rows in example.items()}
-    jax.eval_shape(run.pure_train_step, jax.eval_shape(run.pure_init, jax.random.key(0)), batch)
-
-
 def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
     """Return ``vmap`` of a function, called plainly on a batch of one, whose weights XLA on CPU would transpose."""
 

@@ -14,6 +14,7 @@ from csbp_jax.config import ConfigError
 from csbp_jax.experiment.fields import Fields, key
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
+from csbp_jax.training.run_json import fits
 
 _MOST_WAITING = 2
 """Blocks that wait for space on a full disk."""
@@ -134,12 +135,6 @@ def _with_nan(value: Any) -> Any:
 
 
 def _is_block(content: dict[str, Any]) -> bool:
-    match content:
-        case {"fields": dict(), "seeds": [*seeds], "measures": dict(measures), "how": dict()}:
-            columns = list(measures.values())
-            return (
-                bool(columns)
-                and all(isinstance(c, list) and len(c) == len(seeds) for c in columns)
-                and all(isinstance(seed, int) for seed in seeds)
-            )
-    return False
+    form = {"fields": dict, "seeds": [int], "measures": dict, "how": dict}
+    columns = list(content["measures"].values()) if fits(content, form) else []
+    return bool(columns) and all(isinstance(c, list) and len(c) == len(content["seeds"]) for c in columns)

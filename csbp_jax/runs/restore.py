@@ -141,7 +141,7 @@ def restore(
     if is_published:
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
-        like = Session.fresh(state, metric_shapes(recipe, state)).tree()
+        like = Session.fresh(state, metric_shapes(recipe, state))
         variables, epoch = _from_checkpoint(folder, weights_of, like, run_json.identity(content))
     classes = content.get("classes", [])
     return RestoredRun(
@@ -199,19 +199,19 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
 
 
 def _from_checkpoint(
-    folder: pathlib.Path, weights_of: WeightsOf, like: dict[str, Any], identity: dict[str, Any]
+    folder: pathlib.Path, weights_of: WeightsOf, like: Session, identity: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """Return the variables of a run's newest checkpoint, and their epoch."""
     store = location.checkpoint_dir(folder)
-    tree = checkpoint.restore_newest(store, jax.tree.map(_on_first_device, like), identity)
-    if tree is None and (folder / "result.json").exists():
+    session: Session | None = checkpoint.restore_newest(store, jax.tree.map(_on_first_device, like), identity)
+    if session is None and (folder / "result.json").exists():
         raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")
-    if tree is None:
+    if session is None:
         raise ConfigError(f"{folder}: has no checkpoint yet; train on until it saves one (checkpoint_every)")
     if weights_of == "chosen":
-        return {key: tree["chosen"][key] for key in ("params", "batch_stats")}, int(tree["chosen"]["epoch"])
-    state = learner.with_ema_weights(tree["state"]) if weights_of == "ema" else tree["state"]
-    return learner.weights_of(state), int(tree["progress"]["epochs"])
+        return {key: session.chosen[key] for key in ("params", "batch_stats")}, int(session.chosen["epoch"])
+    state = learner.with_ema_weights(session.state) if weights_of == "ema" else session.state
+    return learner.weights_of(state), int(session.progress["epochs"])
 
 
 def _locate(run: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:

@@ -12,11 +12,20 @@ from typing import Any
 
 from csbp_jax.config import ConfigError
 from csbp_jax.runtime import files, seals
-from csbp_jax.training.run_json import is_number
+from csbp_jax.training.run_json import fits
 
 Row = dict[str, Any]
 
-_READ_KINDS = ["start", "train", "epoch", "first", "loss_high", "loss_normal", "never_fires", "always_fires"]
+_ROW = {"kind": str, "step": int, "seconds": float}
+_MEANS = {"task_loss": float, "chaos_loss": float, "z": dict}
+# What is read of a kind of row.
+_KINDS: dict[str, dict[str, Any]] = {
+    "start": {"gradient_norms": dict},
+    "train": _MEANS,
+    "epoch": {"epoch": int, "validation_accuracy": float},
+    **{kind: {"task_loss": float} for kind in ("first", "loss_high", "loss_normal")},
+    **{kind: {"layers": [str]} for kind in ("never_fires", "always_fires")},
+}
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
@@ -49,30 +58,8 @@ def _row(line: bytes) -> Row | None:
         row = seals.parse(line)
     except ValueError:
         return None
-    match row:
-        case {"kind": str(), "step": int(step), "seconds": seconds, **others} if is_number(step) and is_number(seconds):
-            return row if _has_measurements(row["kind"], others) else None
-    return None
-
-
-def _has_measurements(kind: str, row: Row) -> bool:
-    """Return whether a row has what is read of its kind, with values of the right types."""
-    match kind, row:
-        case "start", {"gradient_norms": dict()}:
-            return True
-        case "train", {"task_loss": task, "chaos_loss": chaos, "z": dict()}:
-            return is_number(task) and is_number(chaos)
-        case "epoch", {"epoch": int(), "validation_accuracy": accuracy}:
-            return is_number(accuracy) and ("rates" not in row or _has_means(row))
-        case (("first" | "loss_high" | "loss_normal"), {"task_loss": task}):
-            return is_number(task)
-        case (("never_fires" | "always_fires"), {"layers": list(layers)}):
-            return all(isinstance(layer, str) for layer in layers)
-    return kind not in _READ_KINDS
-
-
-def _has_means(row: Row) -> bool:
-    return isinstance(row["rates"], dict) and _has_measurements("train", row)
+    means = {"rates": dict, **_MEANS} if row.get("kind") == "epoch" and "rates" in row else {}
+    return row if fits(row, _ROW) and fits(row, _KINDS.get(row["kind"], {}) | means) else None
 
 
 def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[Row]:
@@ -112,8 +99,8 @@ def set_aside(file: pathlib.Path) -> pathlib.Path | None:
 
 
 @contextlib.contextmanager
-def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
-    """Yield ``write(row)``, which appends to ``rows`` and to a ``metrics.jsonl``, and ``sync()``.
+def writer(file: pathlib.Path) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
+    """Yield ``write(row)``, which appends to a ``metrics.jsonl``, and ``sync()``.
 
     While the disk is full, rows wait for space. ``sync`` flushes all of them to the disk, because after a power cut a
     checkpoint must not be ahead of ``metrics.jsonl``; it raises OSError if there is no space.
@@ -128,7 +115,6 @@ def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row]
 
         def write(row: Row) -> None:
             nonlocal waiting
-            rows.append(row)
             waiting += _line(row).encode()
             with files.full_disk_ignored():
                 append()

@@ -246,7 +246,7 @@ def untrained_run(write, options, root):
     state = jax.tree_util.tree_map_with_path(functools.partial(drawn, random), shapes)
     run = root / "run"
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
-        checkpoints.save(1, Session.fresh(state, restore.metric_shapes(recipe, state)).tree())
+        checkpoints.save(1, Session.fresh(state, restore.metric_shapes(recipe, state)))
     files.write_json(run / "config.json", {"schema": 1, "config": to_json(config)})
     return run, config, parts["test"]
 

@@ -26,7 +26,7 @@ def metrics(loss, bad_steps=0):
 def make(progress=None, step=0, seconds=0.0):
     """A monitor of epochs of four steps, and the rows that it writes."""
     rows: list[dict] = []
-    outputs = Outputs(rows.append, lambda step, text: None, Console(file=io.StringIO()))
+    outputs = Outputs(rows.append, lambda step, text: None, lambda line: None)
     start = [{"kind": "start", "step": 0, "seconds": seconds}]
     return TrainingMonitor(CONFIG, 4, progress or empty_progress(metrics(0)), (step, start), outputs), rows
 

@@ -4,44 +4,16 @@ import contextlib
 import os
 import pathlib
 import re
-from typing import Any, Protocol
+from typing import Any
 
 from etils import epath
 
 from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.runtime import files, seals
-from csbp_jax.training.checkpoint import bucket, local
+from csbp_jax.training.checkpoint import layout
 
 RUN_FILES = "run"
 """Directory of a checkpoint that holds copies of files of its run."""
-
-
-class Layout(Protocol):
-    """How checkpoints are named, written and deleted in their directory: the functions of :mod:`.local`."""
-
-    def create(self, folder: epath.Path) -> None: ...
-    def incomplete(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def complete(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def steps(self, folder: epath.Path) -> list[int]: ...
-    def commit(self, folder: epath.Path, step: int) -> None: ...
-    def delete(self, folder: epath.Path, step: int) -> None: ...
-    def quarantine(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def remove_incomplete(self, folder: epath.Path) -> None: ...
-
-
-def layout(folder: epath.PathLike) -> Layout:
-    """Return the layout of a directory of checkpoints: on a disk, or in a bucket."""
-    return bucket if bucket.is_bucket(folder) else local
-
-
-def steps(folder: epath.PathLike) -> list[int]:
-    """List the steps that have a checkpoint in ``folder``, in order."""
-    return layout(folder).steps(epath.Path(folder))
-
-
-def remove_incomplete(folder: epath.PathLike) -> None:
-    """Remove the remains of saves that were not finished."""
-    layout(folder).remove_incomplete(epath.Path(folder))
 
 
 def parse(text: str, source: str = "--checkpoints") -> epath.Path:
@@ -57,7 +29,7 @@ def parse(text: str, source: str = "--checkpoints") -> epath.Path:
 
 def absolute(path: epath.Path) -> epath.Path:
     """Return the absolute path, which Orbax requires."""
-    return path if bucket.is_bucket(path) else epath.Path(os.path.abspath(path))
+    return path if layout.is_bucket(path) else epath.Path(os.path.abspath(path))
 
 
 def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = False) -> epath.Path:
@@ -104,9 +76,9 @@ def config_beside(folder: epath.Path) -> dict[str, Any] | None:
       CheckpointError: the directory cannot be opened.
     """
     try:
-        for step in reversed(steps(folder) if folder.is_dir() else []):
+        for path in reversed(layout.complete(folder).values()):
             with contextlib.suppress(FileNotFoundError, ValueError):
-                file = layout(folder).complete(folder, step) / RUN_FILES / "config.json"
+                file = path / RUN_FILES / "config.json"
                 files.check_regular(file, files.MAX_SMALL_BYTES)
                 return seals.parse(file.read_bytes())
     except Exception as error:  # gcsfs and its HTTP library raise many kinds
