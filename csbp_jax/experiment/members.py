@@ -251,6 +251,7 @@ def train(
     configs: Sequence[Config],
     of_seed: Mapping[int, data.DataSource] | None = None,
     show: Callable[[int], None] = lambda epoch: None,
+    save: Callable[[Any], None] = lambda weights: None,
 ) -> dict[str, Any]:
     """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
 
@@ -262,6 +263,7 @@ def train(
       configs: of the members; as many as a multiple of the mesh's member axis.
       of_seed: the training records of each seed; by default all of the split's.
       show: called with the number of ended epochs after each.
+      save: called with the weights of the last epoch, which are stacked.
     """
     config, seeds = members.config, [c.seed for c in configs]
     records = {seed: of_seed[seed] if of_seed else members.splits["train"] for seed in seeds}
@@ -283,6 +285,7 @@ def train(
                 row |= {f"ema_validation_{name}": values for name, values in averaged.items()}
             epochs.append(row)
             show(epoch)
+    save(learner.weights_of(states))
     curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
     diverged = losses.diverged | (curves["bad_steps"].max(axis=1) >= BAD_STEPS_STOP)
     last, chosen = np.full(len(seeds), config.epochs), np.asarray(jax.device_get(selected["epoch"]))
