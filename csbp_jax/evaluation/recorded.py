@@ -85,11 +85,9 @@ def _columns_of_run(folder: pathlib.Path) -> Columns:
 
 
 def _columns_of_csv(file: pathlib.Path) -> Columns:
-    if not file.exists():
-        raise ConfigError(f"{file}: there is no such file")
-    files.check_regular(file)
+    content = files.read_bytes(file, files.LARGE)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

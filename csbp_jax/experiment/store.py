@@ -59,7 +59,7 @@ class Store:
         for file in sorted(self.folder.glob("*.json")):
             if file.name not in self._read:
                 remedy = "delete it, and the command that began the experiment trains its runs again"
-                self._add(file, run_json.read_json(file, _is_block, remedy, files.MAX_BYTES))
+                self._add(file, run_json.read_json(file, _is_block, remedy, files.LARGE))
 
     def missing(self, block: Block) -> Block:
         """Return the block without the seeds that are finished."""

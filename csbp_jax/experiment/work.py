@@ -1,6 +1,5 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
-import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +54,7 @@ class Work:
             self.store.check_how(setting, self.plan.system.how(group))
         units = self.plan.units()[shard[0] :: shard[1]]
         total = sum(self._left(unit) for unit in units)
-        with terminal.logged_progress(self.console, max(total, 1)) as show, contextlib.closing(self.store):
+        with terminal.logged_progress(self.console, max(total, 1)) as show, files.closed_after(self.store.close):
             for unit in units:
                 for chunks in self._stages(unit):
                     for chunk in chunks:

@@ -142,7 +142,12 @@ def restore(
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
         like = Session.fresh(state, metric_shapes(recipe, state))
-        variables, epoch = _from_checkpoint(folder, weights_of, like, run_json.identity(content))
+        store = location.checkpoint_dir(folder, trust=trust)
+        variables, epoch = _from_checkpoint(folder, store, weights_of, like, run_json.identity(content))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ConfigError(f"{folder}: its weights are not finite ({name}); take other weights, or train again")
     classes = content.get("classes", [])
     return RestoredRun(
         output_folder,
@@ -199,10 +204,9 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
 
 
 def _from_checkpoint(
-    folder: pathlib.Path, weights_of: WeightsOf, like: Session, identity: dict[str, Any]
+    folder: pathlib.Path, store: os.PathLike[str], weights_of: WeightsOf, like: Session, identity: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """Return the variables of a run's newest checkpoint, and their epoch."""
-    store = location.checkpoint_dir(folder)
     session: Session | None = checkpoint.restore_newest(store, jax.tree.map(_on_first_device, like), identity)
     if session is None and (folder / "result.json").exists():
         raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")

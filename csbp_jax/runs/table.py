@@ -357,10 +357,10 @@ class RunTable(Shown):
 def _of_experiment(folder: pathlib.Path) -> RunTable:
     """Read the table of an experiment; its measures are those of its blocks of results."""
     file = folder / TABLE
-    files.check_regular(file, files.MAX_BYTES)
+    files.check(file)
     try:
         frame = _read_csv(file)
-        block = seals.parse(next((folder / "blocks").glob("*.json")).read_bytes())
+        block = seals.parse(files.read_bytes(next((folder / "blocks").glob("*.json")), files.LARGE))
         names = [name for name in frame.columns if name not in COLUMNS]
         measures = tuple(name for name in names if name in block["measures"])
         frame[list(COLUMNS)], frame[list(measures)].astype(float)  # what all that follows reads

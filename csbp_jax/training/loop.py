@@ -60,6 +60,8 @@ def train(
         (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
     """
+    if name is not None:
+        run_dir.check_name(name)
     requested = (configs.load(config) if isinstance(config, str) else config).replace(**fields)
     stop = current() if stop is None else stop
     console = make_console() if console is None else console

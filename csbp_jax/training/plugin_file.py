@@ -33,13 +33,7 @@ def load_file(file: str | pathlib.Path) -> tuple[Config, Own]:
         defines no ``config``.
     """
     path = pathlib.Path(file)
-    try:
-        code = files.read_bytes(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); name a Python file that defines config"
-        ) from None
-    return _run(code, str(path), str(path.absolute()))
+    return _run(files.read_bytes(path), str(path), str(path.absolute()))
 
 
 def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own | None) -> Own:
@@ -67,8 +61,6 @@ def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own
             f"{folder}: was made from Python with own parts{in_parentheses(names)}; pass them there as own=Own(...), "
             "for commands read own parts only from a run that was made from their file (docs/own.md)"
         )
-    if not copy.exists():
-        raise ConfigError(f"{copy}: missing, and the run's own parts{in_parentheses(names)} with it; put it back")
     code = files.read_bytes(copy)
     if sha256(code) != metadata["sha256"]:
         raise ConfigError(f"{copy}: is not the file that the run began with, its sha256 differs; put that one back")

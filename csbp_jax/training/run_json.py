@@ -29,7 +29,7 @@ def read_json(
     file: pathlib.Path,
     is_valid: Callable[[dict[str, Any]], bool],
     remedy: str,
-    most: int = files.MAX_SMALL_BYTES,
+    most: int = files.SMALL,
 ) -> dict[str, Any]:
     """Read a JSON object, without its seal.
 

@@ -248,7 +248,9 @@ def test_help_shows_ten_fields_of_the_config_and_names_the_option_for_all(comman
     of_command = [word for word in options._names(COMMANDS[command][0]) if word[2:].replace("-", "_") not in FLAT]
     shown = {word.replace("-", "_").strip("_") for word in words if word.startswith("--")}
     assert shown & FLAT == {"data.dir", *options.COMMON} and all(word in words for word in of_command)
-    assert text.splitlines()[-1] == f"csbp_jax {command} digits --help-all lists all {len(FLAT) + len(of_command)} options"
+    assert (
+        text.splitlines()[-1] == f"csbp_jax {command} digits --help-all lists all {len(FLAT) + len(of_command)} options"
+    )
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])
@@ -265,7 +267,11 @@ def test_help_states_the_range_of_each_field(capsys):
     assert text.count(" Allowed: ") == sum(allowed_range(hint) is not None for hint in HINTS.values())
     for field in ("--chaos.beta", "--model.neuron.decay"):
         assert "Allowed: from 0 to 1. (default: " in text.partition(f" {field} FLOAT")[2].partition(" --")[0]
-    assert "``" not in text and "Early stopping: number of epochs" in text and "--model.neuron.learn {none,layer,channel}" in text
+    assert (
+        "``" not in text
+        and "Early stopping: number of epochs" in text
+        and "--model.neuron.learn {none,layer,channel}" in text
+    )
 
 
 def test_help_describes_each_tensor_of_a_layer_and_says_that_frames_are_stretched(capsys):

@@ -263,9 +263,9 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path):
     path = tmp_path / "g.nir"
     refused(path, "there is no such file")
     path.write_bytes(b"no HDF5")
-    refused(path, "cannot be read as a graph of NIR")
+    refused(path, "cannot be read (Unable to synchronously open file")
     nir.write(path, lif(3))
-    refused(path, "cannot be read as a graph of NIR (TypeError: ")
+    refused(path, "cannot be read as a graph of NIR (")
     graph = writable(chain((9,), affine(12, 9), lif(12)), 12)
     nir.write(path, graph)
     with h5py.File(path, "a") as file:

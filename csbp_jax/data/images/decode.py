@@ -81,7 +81,7 @@ def height_width(path: pathlib.Path) -> tuple[int, int]:
     Raises:
       ConfigError: not a picture, damaged, or too large.
     """
-    files.check_regular(path)
+    files.check(path)
     try:
         with open_image(path) as image:
             return image.height, image.width
