@@ -251,7 +251,7 @@ def _registry(shortened: bool) -> ConstructorRegistry:
             fields = [
                 field
                 if any(f"{name}.".startswith(f"{prefix}{field.name}.") for name in COMMON)
-                else dataclasses.replace(field, type=Suppress[field.type])
+                else dataclasses.replace(field, type=Suppress[field.type])  # type: ignore[misc,name-defined]  # a type made here
                 for field in fields
             ]
         return dataclasses.replace(spec, fields=tuple(fields))
@@ -274,6 +274,8 @@ def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
             return f"{_display_name(argument)}: a value is missing; it is {_form(argument)}"
         case tyro_errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
             reason = " ".join(message.split(" Got errors")[0].split("\n\nGot errors")[0].split()).rstrip(".")
+            if converted := re.match("(?:invalid literal|could not)[^']*('.*')", reason, re.IGNORECASE):
+                return f"{_display_name(argument)}: {converted[1]} is not possible; it is {_form(argument)}"
             # Messages of option_types.py say what to do.
             return f"{_display_name(argument)}: {reason}" + ("" if ";" in reason else f"; it is {_form(argument)}")
         case tyro_errors.MissingArgs(missing_arguments=missing):

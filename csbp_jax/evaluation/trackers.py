@@ -10,6 +10,7 @@ import importlib
 import os
 import pathlib
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -70,6 +71,32 @@ def track(
     addresses: dict[pathlib.Path, str] = {}
     folders = following.follow(runs, functools.partial(_writer, to, project, addresses), follow)
     return [addresses[folder] for folder in folders]
+
+
+@contextlib.contextmanager
+def alongside(folder: pathlib.Path, to: Tracker, project: str = "csbp_jax") -> Iterator[Callable[[], None]]:
+    """Track a run that trains in this process: yields a function that logs its new rows.
+
+    If the tracker fails, this is said once, and the training goes on.
+
+    Raises:
+      ConfigError: as :func:`track`, before anything is logged.
+    """
+    failed = False
+    with contextlib.closing(_writer(to, project, {}, folder)) as writer:
+        next(writer)
+
+        def report() -> None:
+            nonlocal failed
+            try:
+                if not failed:
+                    writer.send(following.read_rows(folder))
+            except ConfigError as error:
+                failed = True
+                command = f"csbp_jax track {folder} --to {to}"
+                print(f"csbp_jax: {error}; training goes on, and {command} continues here", file=sys.stderr)
+
+        yield report
 
 
 def _writer(to: Tracker, project: str, addresses: dict[pathlib.Path, str], folder: pathlib.Path) -> following.Writer:

@@ -175,10 +175,10 @@ class Work:
                     rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)} | run)
                     lists = {k: v for k, v in measures.items() if isinstance(v, list)}
                     length = max(map(len, lists.values()), default=0)
-                    curves += [
-                        row | {"epoch": n + 1, **{k: v[n] for k, v in lists.items() if n < len(v)}}
-                        for n in range(length)
-                    ]
+                    epochs = (
+                        {"epoch": n + 1, **{k: v[n] for k, v in lists.items() if n < len(v)}} for n in range(length)
+                    )
+                    curves += [row | of_epoch for of_epoch in epochs if not _is_after_the_end(of_epoch)]
         frame = pandas.DataFrame(rows)
         measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing, "run"))
         if not any(map(self._left, self.plan.units())):
@@ -193,6 +193,11 @@ class Work:
             with files.replacing(self.folder / "settings.json", shared=True) as temporary:
                 temporary.write_text(json.dumps(seals.seal({"cells": cells})))
         return RunTable(frame, tuple(differing), measured, self.folder)
+
+
+def _is_after_the_end(of_epoch: dict[str, float]) -> bool:
+    """Return whether a run had stopped before this epoch, of which it has no measures."""
+    return all(value != value for name, value in of_epoch.items() if name != "epoch")
 
 
 def _tuning(cell: Cell) -> list[Block]:

@@ -116,32 +116,32 @@ class _TimeColumn(TimeRemainingColumn):
         return super().render(task) if task.total is not None else TimeElapsedColumn().render(task)
 
 
-LOG_SECONDS = 30.0
-"""Seconds between two lines of progress in a log."""
+FIRST_SECONDS, LOG_SECONDS = 5.0, 30.0
+"""Seconds from the first line of progress in a log to the second, and between two others."""
 
 
 class _Lines:
-    """Progress as lines of a log: one when a stage begins, then at most one every ``LOG_SECONDS``."""
+    """Progress as lines of a log: one when a stage begins, some while it lasts, and one when it ends."""
 
     def __init__(self, console: Console):
         self._console = console
         self._stage: str | None = None
-        self._first = self._last = (0, 0.0)  # what was done, and when
+        self._began = self._due = 0.0
+        self._first = self._done = 0
 
     def show(self, stage: str, text: str, done: int, total: int) -> None:
         """Print ``text`` with the share that is done and the time left, if it is due."""
-        now = time.monotonic()
-        if stage != self._stage or done < self._last[0]:
-            self._stage, self._first = stage, (done, now)
-        elif now - self._last[1] < LOG_SECONDS:
-            self._last = (done, self._last[1])
+        now, wait, former, self._done = time.monotonic(), LOG_SECONDS, self._done, done
+        if stage != self._stage or done < former:
+            self._stage, self._began, self._first, wait = stage, now, done, FIRST_SECONDS
+        elif now < self._due and not former < done == total:
             return
-        self._last = (done, now)
-        gained, seconds = done - self._first[0], now - self._first[1]
+        self._due = now + wait
         if total and done:
             text += f", {done / total:.0%}"
-        if total and gained:
-            text += f", about {datetime.timedelta(seconds=round(seconds * (total - done) / gained))} left"
+        if total > done > self._first:
+            seconds = (now - self._began) * (total - done) / (done - self._first)
+            text += f", about {datetime.timedelta(seconds=round(seconds))} left"
         self._console.print(text, soft_wrap=True)
 
 

@@ -167,7 +167,7 @@ def differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
             for key in sorted({*stored, *current})
             for line in differences(stored.get(key), current.get(key), f"{prefix}.{key}".lstrip("."))
         ]
-    return [] if stored == current else [f"{prefix} ({stored} there, {current} here)"]
+    return [] if stored == current else [f"{prefix} ({stored!r} there, {current!r} here)"]
 
 
 def fits(value: Any, form: Any) -> bool:

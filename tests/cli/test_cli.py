@@ -413,6 +413,14 @@ def test_an_option_that_the_network_lacks_is_refused_where_it_is_given(given, ca
     assert f"csbp_jax: {field}: cnn6 has no such option; leave it at None\n" in capsys.readouterr().err
 
 
+def test_outside_the_environment_one_line_says_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "csbp_jax", "train", "digits"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "needs the packages" in done.stderr and "of a clone: make setup, then .venv/bin/csbp_jax\n" in done.stderr
+
+
 def test_version(capsys):
     assert main.main(["--version"]) == 0
     assert capsys.readouterr().out == f"csbp_jax {csbp_jax.__version__}\n"

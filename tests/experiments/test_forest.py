@@ -19,7 +19,9 @@ ROWS = {row[0]: row[1:] for rows in forest.groups().values() for row in rows}
     ("nine methods, digits as events", 1, "claims_forest/README.md"),
 ])  # fmt: skip
 def test_a_row_has_the_interval_of_its_page(label, column, page):
-    mean, low, high = ROWS[label][column]
+    interval = ROWS[label][column]
+    assert interval is not None
+    mean, low, high = interval
     text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
     assert any(form in (RESULTS / page).read_text() for form in (text, text.replace("+", "")))
 

@@ -23,6 +23,10 @@ ATTACK_EXAMPLES = 200
 """Examples that attacks take of a split by default, as an attack costs hundreds of forward passes."""
 
 
+COMPILING = 5000
+"""Forward passes that take about as long as compiling a perturbation of a small network on a CPU; for the time left."""
+
+
 class Plan(NamedTuple):
     """The measurement, the same for all runs.
 
@@ -213,10 +217,19 @@ def measure(subject: Subject, plan: Plan, show: Show) -> Measured:
     names = [name for name in plan.names if name not in skipped]
     attacks = [name for name in names if battery.PERTURBATIONS[name].kind == "attack"]
     others = [name for name in names if name not in attacks]
-    outcomes = _outcomes(subject, rows, ["clean", *others], plan, show)
+    parts = [(rows, ["clean", *others]), *([(targets, attacks)] if attacks else [])]
+    total, done = sum(_passes(subject, part, plan) for part in parts), 0
+
+    def advance(passes: int) -> None:
+        nonlocal done
+        done += passes
+        show(f"{subject.name}: clean and {len(names)} perturbations", done, total)
+
+    advance(0)
+    outcomes = _outcomes(subject, *parts[0], plan, advance)
     if attacks:
         clean = outcomes["clean"].correct[..., np.isin(rows, targets)]
-        for name, outcome in _outcomes(subject, targets, attacks, plan, show).items():
+        for name, outcome in _outcomes(subject, targets, attacks, plan, advance).items():
             outcomes[name] = outcome._replace(correct=outcome.correct & clean)
     return Measured(outcomes, skipped)
 
@@ -239,7 +252,7 @@ def _batch_size(examples: int, config: Config) -> int:
 
 
 def _outcomes(
-    subject: Subject, rows: NDArray[np.int64], names: Sequence[str], plan: Plan, show: Show
+    subject: Subject, rows: NDArray[np.int64], names: Sequence[str], plan: Plan, advance: Callable[[int], None]
 ) -> dict[str, Outcome]:
     devices = sharding.data_parallel()
     variables = jax.device_put(subject.variables, sharding.replicated(devices))
@@ -247,20 +260,20 @@ def _outcomes(
     readers = data.configured_readers(subject.programs.config)
     batches = data.eval_batches(data.Unaugmented(subject.source, rows), size, readers=readers)
     cases = [case for name in names for case in _cases(subject.programs, name, plan)]
-    stage = f"{subject.name}: {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}"
-    total = -(-len(rows) // size) * len(cases)
     correct: dict[_Case, list[NDArray[np.bool_]]] = {case: [] for case in cases}
+    compiled: set[str] = set()
     encode_key = battery.key(plan.seed, "encode")
     for number, batch in enumerate(batches):
         index = rows[np.minimum(number * size + np.arange(size), len(rows) - 1)].astype(np.uint32)
         x = jnp.asarray(batch["x"])
         x = x.astype(jnp.float32) if subject.programs.events else transform.brightness(x)
         on_devices = sharding.shard_batch({"x": np.asarray(x), "y": batch["y"], "index": index}, devices)
-        for done, case in enumerate(cases, start=number * len(cases)):
+        for case in cases:
             preemption.current().raise_if_requested()
-            show(stage, done, total)
             outcome = _correct(subject.programs, variables, encode_key, on_devices, case)
             correct[case].append(np.asarray(outcome)[batch["mask"]])
+            advance(int(batch["mask"].sum()) * case.passes + COMPILING * (case.name not in compiled))
+            compiled.add(case.name)
     outcomes = {}
     for name in names:
         variants = _variants(subject.programs, name)
@@ -289,6 +302,19 @@ class _Case(NamedTuple):
     severity: float
     variant: int
     plan: Plan
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of an example, the reverse pass of a gradient counted as two."""
+        return {"pgd": 3 * (pgd.STEPS + 1), "square": self.plan.queries}.get(self.name, 1)
+
+
+def _passes(subject: Subject, part: tuple[NDArray[np.int64], Sequence[str]], plan: Plan) -> int:
+    """Return the forward passes of examples under perturbations, with what compiling is worth."""
+    rows, names = part
+    return COMPILING * len(names) + len(rows) * sum(
+        case.passes for name in names for case in _cases(subject.programs, name, plan)
+    )
 
 
 def _correct(
