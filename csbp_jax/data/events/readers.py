@@ -247,7 +247,9 @@ def _columns(file: Iterable[str]) -> tuple[Sequence[str], str | None, Iterable[s
     delimiter = next((character for character in ",;" if character in first), None)
     names = [word.strip().lower() for word in first.split(delimiter)]
     if {"x", "y", "t"} <= set(names):
-        return names, delimiter, lines
+        if not (first := next(lines, "").strip()):
+            raise ValueError("it holds no events")
+        return names, delimiter, itertools.chain([first], lines)
     numbers = all(re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?", name) for name in names)
     if not (numbers and len(names) in (3, 4)):
         raise ValueError(f"its first line is {first.strip()[:60]!r}; {_TEXT}")
