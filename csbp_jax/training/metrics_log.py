@@ -15,9 +15,15 @@ from csbp_jax.training.run_json import is_number
 
 Row = dict[str, Any]
 
-_AT_ONCE = 1000
-"""Rows that are parsed at once."""
-_READ_KINDS = ["start", "train", "epoch", "first", "loss_high", "loss_normal", "never_fires", "always_fires"]
+_MEANS = {"task_loss": float, "chaos_loss": float, "z": dict}
+_READ: dict[str, dict[str, type]] = {
+    "start": {"gradient_norms": dict},
+    "train": _MEANS,
+    "epoch": {"epoch": int, "validation_accuracy": float},
+    **{key: {"task_loss": float} for key in ("first", "loss_high", "loss_normal")},
+    **{key: {"layers": list} for key in ("never_fires", "always_fires")},
+}
+"""Types of what is read of each kind of row; float is any number."""
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
@@ -31,56 +37,34 @@ def read_rows(file: pathlib.Path) -> list[Row]:
     # If only its line break is damaged, the row before that byte is complete.
     if _row(last) is not None or _row(last[:-1]) is not None:
         lines.append(last)
-    rows: list[Row] = []
-    for start in range(0, len(lines), _AT_ONCE):
-        chunk = lines[start : start + _AT_ONCE]
-        try:
-            parsed: list[Row | None] = [_checked(row) for row in seals.parse_lines(chunk)]
-        except (ValueError, RecursionError):
-            parsed = [_row(line) for line in chunk]
-        for number, (row, line) in enumerate(zip(parsed, chunk, strict=True), start=start + 1):
-            if row is None and line.strip():
-                raise ConfigError(
-                    f"{file}:{number}: this row was damaged or edited; restore the file from a copy, or delete the "
-                    f"row; or, if you edited it, delete its {seals.KEY}"
-                )
-        rows += [row for row in parsed if row is not None]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if (row := _row(line)) is not None:
+            rows.append(row)
+        elif line.strip():
+            raise ConfigError(
+                f"{file}:{number}: this row was damaged or edited; restore the file from a copy, or delete the row; "
+                f"or, if you edited it, delete its {seals.KEY}"
+            )
     return rows
 
 
 def _row(line: bytes) -> Row | None:
-    """Return the row of a line without its seal, None if it is damaged."""
+    """Return the row of a line without its seal, None if it is damaged or lacks what is read of its kind."""
     try:
-        return _checked(seals.parse(line))
+        row = seals.parse(line)
     except ValueError:
         return None
-
-
-def _checked(row: Row) -> Row | None:
-    match row:
-        case {"kind": str(kind), "step": int(step), "seconds": seconds} if is_number(step) and is_number(seconds):
-            return row if _has_measurements(kind, row) else None
-    return None
-
-
-def _has_measurements(kind: str, row: Row) -> bool:
-    """Return whether a row has what is read of its kind, with values of the right types."""
-    match kind, row:
-        case "start", {"gradient_norms": dict()}:
-            return True
-        case "train", {"task_loss": task, "chaos_loss": chaos, "z": dict()}:
-            return is_number(task) and is_number(chaos)
-        case "epoch", {"epoch": int(), "validation_accuracy": accuracy}:
-            return is_number(accuracy) and ("rates" not in row or _has_means(row))
-        case (("first" | "loss_high" | "loss_normal"), {"task_loss": task}):
-            return is_number(task)
-        case (("never_fires" | "always_fires"), {"layers": list(layers)}):
-            return all(isinstance(layer, str) for layer in layers)
-    return kind not in _READ_KINDS
-
-
-def _has_means(row: Row) -> bool:
-    return isinstance(row["rates"], dict) and _has_measurements("train", row)
+    means = {"rates": dict} | _MEANS if row.get("kind") == "epoch" and "rates" in row else {}
+    needed = {"kind": str, "step": int, "seconds": float} | _READ.get(str(row.get("kind")), {}) | means
+    is_valid = all(
+        isinstance(row.get(name), int | kind) and is_number(row[name])
+        if kind in (int, float)
+        else isinstance(row.get(name), kind)
+        for name, kind in needed.items()
+    )
+    layers = row["layers"] if is_valid and "layers" in needed else []
+    return row if is_valid and all(isinstance(layer, str) for layer in layers) else None
 
 
 def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[Row]:

@@ -4,7 +4,8 @@ import contextlib
 import os
 import pathlib
 import re
-from typing import Any, Protocol
+import types
+from typing import Any
 
 from etils import epath
 
@@ -16,27 +17,18 @@ RUN_FILES = "run"
 """Directory of a checkpoint that holds copies of files of its run."""
 
 
-class Layout(Protocol):
-    """How checkpoints are named, written and deleted in their directory: the functions of :mod:`.local`."""
+def layout(folder: epath.PathLike) -> types.ModuleType:
+    """Return the layout of a directory of checkpoints, on a disk (:mod:`.local`) or in a bucket (:mod:`.bucket`).
 
-    def create(self, folder: epath.Path) -> None: ...
-    def incomplete(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def complete(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def steps(self, folder: epath.Path) -> list[int]: ...
-    def commit(self, folder: epath.Path, step: int) -> None: ...
-    def delete(self, folder: epath.Path, step: int) -> None: ...
-    def quarantine(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def remove_incomplete(self, folder: epath.Path) -> None: ...
-
-
-def layout(folder: epath.PathLike) -> Layout:
-    """Return the layout of a directory of checkpoints: on a disk, or in a bucket."""
+    Both have functions of the same names, arguments and results.
+    """
     return bucket if bucket.is_bucket(folder) else local
 
 
 def steps(folder: epath.PathLike) -> list[int]:
     """List the steps that have a checkpoint in ``folder``, in order."""
-    return layout(folder).steps(epath.Path(folder))
+    listed: list[int] = layout(folder).steps(epath.Path(folder))
+    return listed
 
 
 def remove_incomplete(folder: epath.PathLike) -> None:
