@@ -131,6 +131,8 @@ def _lack(error: Exception) -> str | None:
             f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, for a sweep a smaller --chunk, or "
             "see docs/scale.md#memory"
         )
+    if match := re.search("invalid .* for environment '?(\\w+)", cause):  # of JAX
+        return f"{match[1]}: {cause}; unset it, or give it another value"
     if "jax" not in sys.modules:
         return None
     from csbp_jax.runtime import hardware

@@ -25,8 +25,6 @@ _KINDS: dict[str, dict[str, Any]] = {
     **{kind: {"task_loss": float} for kind in ("first", "loss_high", "loss_normal")},
     **{kind: {"layers": [str]} for kind in ("never_fires", "always_fires")},
 }
-_AT_ONCE = 1000
-"""Rows that are parsed at once."""
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
@@ -40,33 +38,24 @@ def read_rows(file: pathlib.Path) -> list[Row]:
     # If only its line break is damaged, the row before that byte is complete.
     if _row(last) is not None or _row(last[:-1]) is not None:
         lines.append(last)
-    rows: list[Row] = []
-    for start in range(0, len(lines), _AT_ONCE):
-        chunk = lines[start : start + _AT_ONCE]
-        try:
-            parsed: list[Row | None] = [_checked(row) for row in seals.parse_lines(chunk)]
-        except (ValueError, RecursionError):
-            parsed = [_row(line) for line in chunk]
-        for number, (row, line) in enumerate(zip(parsed, chunk, strict=True), start=start + 1):
-            if row is None and line.strip():
-                raise ConfigError(
-                    f"{file}:{number}: this row was damaged or edited; restore the file from a copy, or delete the "
-                    f"row; or, if you edited it, delete its {seals.KEY}"
-                )
-        rows += [row for row in parsed if row is not None]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if (row := _row(line)) is not None:
+            rows.append(row)
+        elif line.strip():
+            raise ConfigError(
+                f"{file}:{number}: this row was damaged or edited; restore the file from a copy, or delete the row; "
+                f"or, if you edited it, delete its {seals.KEY}"
+            )
     return rows
 
 
 def _row(line: bytes) -> Row | None:
-    """Return the row of a line without its seal, None if it is damaged."""
+    """Return the row of a line without its seal, None if it is damaged or lacks what is read of its kind."""
     try:
-        return _checked(seals.parse(line))
+        row = seals.parse(line)
     except ValueError:
         return None
-
-
-def _checked(row: Row) -> Row | None:
-    """Return a row if it has what is read of its kind, else None."""
     if not fits(row, _ROW):
         return None
     means = {"rates": dict, **_MEANS} if row["kind"] == "epoch" and "rates" in row else {}

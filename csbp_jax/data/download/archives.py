@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import lzma
 import os
 import pathlib
@@ -10,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 from csbp_jax.config import ConfigError
 from csbp_jax.runtime.files import readable
@@ -38,12 +39,6 @@ _DAMAGE = (
 
 MAX_MEMBERS = 100_000
 """Most members of an archive; N-MNIST, which has the most, has 60,000 files."""
-
-
-class Readable(Protocol):
-    """A binary file."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 def damage(path: pathlib.Path | str) -> contextlib.AbstractContextManager[None]:
@@ -113,7 +108,7 @@ def _counted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it; or it lists them all
 
 
-def read(file: Readable, name: str, limit: int) -> bytes:
+def read(file: IO[bytes] | io.BufferedIOBase, name: str, limit: int) -> bytes:
     """Read a whole file of at most ``limit`` bytes, counted after decompression.
 
     Raises:

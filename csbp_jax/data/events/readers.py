@@ -224,17 +224,15 @@ def _text(path: pathlib.Path) -> Events:
     """Read lines of numbers, separated by spaces, tabs, commas or semicolons; lines that begin with # or % are not."""
     with open(path, encoding="utf-8-sig") as file:
         names, delimiter, rest = _columns(file)
-        values = np.loadtxt(rest, comments=("#", "%"), delimiter=delimiter, ndmin=2, max_rows=_MOST_EVENTS + 1).T
-    if len(names) != len(values):
-        raise ConfigError(f"{path}: has {len(values)} columns, but the first line has {len(names)}; export it again")
-    fields = dict(zip(names, values, strict=True))
-    if not np.isfinite(values).all() or np.abs(values).max(initial=0) > 2**53:
-        raise ConfigError(f"{path}: holds numbers that are not finite, or above 2^53; export it again")
-    if (fields["t"] % 1).any():
-        fields["t"] = np.rint(1e6 * fields["t"])
-    if wrong := [field for field in "xytp" if field in fields and (fields[field] % 1).any()]:
+        form, most = [(name, np.float64) for name in names], _MOST_EVENTS + 1
+        values = np.loadtxt(rest, form, comments=("#", "%"), delimiter=delimiter, ndmin=1, max_rows=most)
+    with np.errstate(invalid="raise"):  # numbers that are not finite, or too large
+        if (values["t"] % 1).any():
+            values["t"] = np.rint(1e6 * values["t"])
+        fields = {field: values[field].astype(np.int64) for field in "xytp" if field in names}
+    if wrong := [field for field, column in fields.items() if (values[field] != column).any()]:
         raise ConfigError(f"{path}: {wrong[0]} has fractions; {_TEXT}")
-    return _from_fields(path, {field: column.astype(np.int64) for field, column in fields.items()}, ())
+    return _from_fields(path, fields, ())
 
 
 _TEXT = "write lines t x y p, or a first line of names"
@@ -247,7 +245,9 @@ def _columns(file: Iterable[str]) -> tuple[Sequence[str], str | None, Iterable[s
     delimiter = next((character for character in ",;" if character in first), None)
     names = [word.strip().lower() for word in first.split(delimiter)]
     if {"x", "y", "t"} <= set(names):
-        return names, delimiter, lines
+        if not (first := next(lines, "").strip()):
+            raise ValueError("it holds no events")
+        return names, delimiter, itertools.chain([first], lines)
     numbers = all(re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?", name) for name in names)
     if not (numbers and len(names) in (3, 4)):
         raise ValueError(f"its first line is {first.strip()[:60]!r}; {_TEXT}")
