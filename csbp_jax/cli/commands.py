@@ -43,8 +43,8 @@ class Train:
     """refuse to train where JAX computes on another kind of device"""
     profile: Annotated[str | None, arg(metavar="START:N")] = None
     """write a profiler trace of N steps, from step START on, to RUN/profile (docs/scale.md)"""
-    track: Annotated[Literal["wandb", "mlflow", "trackio"] | None, arg(metavar="wandb|mlflow|trackio")] = None
-    """log to this experiment tracker, project csbp_jax, while it trains (docs/scale.md)"""
+    track: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
+    """write TensorBoard events, or log to this tracker (project csbp_jax), while it trains (docs/scale.md)"""
     data_dir: option.DataDir = "data"
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from csbp_jax.config import ConfigError, extras, flatten, one_line
 from csbp_jax.evaluation import follow as following
+from csbp_jax.evaluation import tensorboard
 from csbp_jax.evaluation.follow import scalars, wall_time
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
@@ -74,7 +75,9 @@ def track(
 
 
 @contextlib.contextmanager
-def alongside(folder: pathlib.Path, to: Tracker, project: str = "csbp_jax") -> Iterator[Callable[[], None]]:
+def alongside(
+    folder: pathlib.Path, to: Tracker | Literal["tensorboard"], project: str = "csbp_jax"
+) -> Iterator[Callable[[], None]]:
     """Track a run that trains in this process: yields a function that logs its new rows.
 
     If the tracker fails, this is said once, and the training goes on.
@@ -83,7 +86,8 @@ def alongside(folder: pathlib.Path, to: Tracker, project: str = "csbp_jax") -> I
       ConfigError: as :func:`track`, before anything is logged.
     """
     failed = False
-    with contextlib.closing(_writer(to, project, {}, folder)) as writer:
+    writer = tensorboard.writer({}, folder) if to == "tensorboard" else _writer(to, project, {}, folder)
+    with contextlib.closing(writer):
         next(writer)
 
         def report() -> None:

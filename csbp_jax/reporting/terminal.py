@@ -84,26 +84,19 @@ def stages(console: Console) -> Iterator[Show]:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), _TimeColumn(compact=True))
     with Progress(*columns, console=console) as bar:
         tasks: dict[str, TaskID] = {}
-        last: dict[str, int] = {}
-        unknown: set[str] = set()
 
-        def end_unknown(stage: str = "") -> None:
-            for name in unknown - {stage}:
-                bar.update(tasks[name], completed=1, total=1)
-                unknown.remove(name)
+        def end_unknown() -> None:
+            for task in bar.tasks:
+                if task.total is None:
+                    bar.update(task.id, completed=1, total=1)
 
         def show(stage: str, done: int, total: int) -> None:
-            end_unknown(stage)
             if stage not in tasks:
+                end_unknown()
                 tasks[stage] = bar.add_task(stage, total=total or None)
-            elif done < last[stage]:
-                bar.reset(tasks[stage], total=total or None)
-            if total:
-                unknown.discard(stage)
-            else:
-                unknown.add(stage)
+            elif done < bar.tasks[tasks[stage]].completed:
+                bar.reset(tasks[stage])
             bar.update(tasks[stage], completed=done, total=total or None)
-            last[stage] = done
 
         yield show
         end_unknown()

@@ -39,7 +39,7 @@ WRONG = {
     "train": "DATASET: missing; write csbp_jax train DATASET, such as digits (csbp_jax list)",
     "train cifar11": "DATASET: there is no config 'cifar11'; perhaps you meant cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO 1: there is no such option; perhaps you meant --chaos.z0",
-    "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
+    "train digits --epochs many": "--epochs: 'many' is not possible; it is --epochs INT",
     f"train digits --epochs 1{5000 * '0'}": "--epochs: Exceeds the limit (4300 digits) for integer string conversion",
     "train digits --epochs": "--epochs: a value is missing; it is --epochs INT",
     "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is from 1 to 100,000",

@@ -19,6 +19,8 @@ from csbp_jax.reporting.terminal import Show
 from csbp_jax.runs.restore import Apply, RestoredRun
 from csbp_jax.runtime import preemption, sharding
 
+Batch = dict[str, jax.Array]
+
 ATTACK_EXAMPLES = 200
 """Examples that attacks take of a split by default, as an attack costs hundreds of forward passes."""
 
@@ -78,73 +80,41 @@ class Programs:
     events: bool
     levels: int = 1
 
-    @functools.cached_property
-    def predict(self) -> Callable[..., jax.Array]:
-        """``predict(variables, key, batch)``: ``[B]``, whether the prediction is the label."""
+    @functools.partial(jax.jit, static_argnums=0)
+    def predict(self, variables: Any, key: jax.Array, batch: Batch) -> jax.Array:
+        """Return whether the predictions are the labels, ``[B]``."""
+        return self._logits(self.apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
 
-        def predict(variables: Any, key: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
-            return self._logits(self.apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
+    @functools.partial(jax.jit, static_argnums=0)
+    def predict_with_faults(
+        self, variables: Any, key: jax.Array, batch: Batch, fault_key: jax.Array, lost: float, added: float
+    ) -> jax.Array:
+        """Return whether the predictions are the labels, ``[B]``, with faulty spikes; see spike_faults.py."""
+        keys = _example_keys(fault_key, batch["index"])
+        apply, _ = spike_faults.with_faults(self.apply, keys, lost, added, self.levels)
+        return self._logits(apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
 
-        return jax.jit(predict)
-
-    @functools.cached_property
-    def predict_with_faults(self) -> Callable[..., jax.Array]:
-        """``predict_with_faults(variables, key, batch, fault_key, lost, added)``; see spike_faults.py."""
-
-        def predict(
-            variables: Any,
-            key: jax.Array,
-            batch: dict[str, jax.Array],
-            fault_key: jax.Array,
-            lost: float,
-            added: float,
-        ) -> jax.Array:
-            keys = _example_keys(fault_key, batch["index"])
-            apply, _ = spike_faults.with_faults(self.apply, keys, lost, added, self.levels)
-            return self._logits(apply, variables, key, batch["index"], batch["x"]).argmax(axis=-1) == batch["y"]
-
-        return jax.jit(predict)
-
-    @functools.cached_property
-    def resists_pgd(self) -> Callable[..., jax.Array]:
-        """``resists_pgd(variables, key, batch, attack_key, eps, weights)``: ``[B]``, whether PGD fails.
+    @functools.partial(jax.jit, static_argnums=0)
+    def resists_pgd(
+        self, variables: Any, key: jax.Array, batch: Batch, attack_key: jax.Array, eps: float, weights: jax.Array
+    ) -> jax.Array:
+        """Return whether PGD fails, ``[B]``.
 
         weights: of the attacker's surrogates, see :func:`pgd.chosen`; without an effect if these do not fit.
         """
+        replaced = pgd.with_surrogate(self.neuron, pgd.chosen(weights))
+        options = {} if replaced is None else {"neuron": replaced}
+        logits = functools.partial(self._logits, self.apply, variables, key, batch["index"], **options)
+        return ~pgd.attack(logits, _example_keys(attack_key, batch["index"]), batch["x"], batch["y"], eps)[1]
 
-        def resists(
-            variables: Any,
-            key: jax.Array,
-            batch: dict[str, jax.Array],
-            attack_key: jax.Array,
-            eps: float,
-            weights: jax.Array,
-        ) -> jax.Array:
-            replaced = pgd.with_surrogate(self.neuron, pgd.chosen(weights))
-            options = {} if replaced is None else {"neuron": replaced}
-            logits = functools.partial(self._logits, self.apply, variables, key, batch["index"], **options)
-            keys = _example_keys(attack_key, batch["index"])
-            return ~pgd.attack(logits, keys, batch["x"], batch["y"], eps)[1]
-
-        return jax.jit(resists)
-
-    @functools.cached_property
-    def resists_square(self) -> Callable[..., jax.Array]:
-        """``resists_square(variables, key, batch, attack_key, eps, side)``: ``[B]``, whether the attack fails."""
-
-        def resists(
-            variables: Any,
-            key: jax.Array,
-            batch: dict[str, jax.Array],
-            attack_key: jax.Array,
-            eps: float,
-            side: jax.Array,
-        ) -> jax.Array:
-            logits = functools.partial(self._logits, self.apply, variables, key, batch["index"])
-            keys = _example_keys(attack_key, batch["index"])
-            return ~square.attack(logits, keys, batch["x"], batch["y"], eps, side)[2]
-
-        return jax.jit(resists)
+    @functools.partial(jax.jit, static_argnums=0)
+    def resists_square(
+        self, variables: Any, key: jax.Array, batch: Batch, attack_key: jax.Array, eps: float, side: jax.Array
+    ) -> jax.Array:
+        """Return whether the square attack fails, ``[B]``."""
+        logits = functools.partial(self._logits, self.apply, variables, key, batch["index"])
+        keys = _example_keys(attack_key, batch["index"])
+        return ~square.attack(logits, keys, batch["x"], batch["y"], eps, side)[2]
 
     @functools.cached_property
     def surrogates(self) -> tuple[str, ...]:
