@@ -142,14 +142,9 @@ class CompiledRun:
     @_shared
     def state_shapes(self) -> State:
         """Shapes, dtypes and shardings of a state, as a checkpoint is read into."""
-        shapes = jax.eval_shape(self.pure_init, jax.random.key(0))
-        shardings = self._state_shardings
-        if self.config.layout == "data":
-            shardings = jax.tree.map(lambda _: shardings, shapes)
-        placed: State = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
-        )
-        return placed
+        hparams = learner.hyperparameters(self.config, self.steps_per_epoch)
+        shapes: State = self._init.trace(jax.random.key(0), hparams).out_info
+        return shapes
 
     @_shared
     def gradient_norms(self) -> Callable[[State, Batch], dict[str, jax.Array]]:

@@ -85,6 +85,7 @@ def find(
     flat = config.replace(**{"optimizer.schedule": "constant", "optimizer.warmup_epochs": 0})
     flat, splits, _, plan = load(flat, own, data_dir)
     run = compile_run(flat, splits["train"], len(splits["train"]) // flat.batch_size, own)
+    run.trace()
     if problem := files.write_problem(folder):
         raise ConfigError(f"{folder}: cannot be written ({problem}); give another directory (--out)")
     losses = _losses(run, plan, values, functools.partial(console.print, soft_wrap=True))

@@ -208,7 +208,8 @@ class Checkpoints:
         newest = multihost.broadcast_from_host0(self._newest_intact)
         if newest is None:
             return None
-        tree = read(epath.Path(newest), like, self.identity)
+        with _read(epath.Path(newest), like, self.identity), ocp.StandardCheckpointer() as orbax:
+            tree = orbax.restore(absolute(epath.Path(newest)), like)
         multihost.broadcast_from_host0(lambda: self._restore_run_files(epath.Path(newest) / RUN_FILES))
         return tree
 
@@ -259,7 +260,12 @@ def none_intact(
 
 
 def restore_newest(folder: epath.PathLike, like: PyTree, identity: Identity | None = None) -> PyTree | None:
-    """Restore the newest checkpoint without changing any file; None if there is none.
+    """Restore a part of the newest checkpoint without changing any file; None if there is none.
+
+    Args:
+      folder: of the checkpoints.
+      like: the part, as shapes, dtypes and shardings.
+      identity: of the run.
 
     Raises:
       CheckpointError: it is damaged or of another run, or its structure differs from ``like``.
@@ -274,14 +280,17 @@ def restore_newest(folder: epath.PathLike, like: PyTree, identity: Identity | No
             f"{folder}: the newest checkpoint is damaged ({listed(damaged)}); repeat the command that trained the "
             f"run, which then goes on from step {newest.name.partition('.')[0]}"
         )
-    return read(newest, like, identity or {})
+    with _read(newest, like, identity or {}, part=True), ocp.PyTreeCheckpointer() as orbax:
+        arguments = ocp.checkpoint_utils.construct_restore_args(like)
+        return orbax.restore(absolute(newest), args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
 
 
-def read(folder: epath.Path, like: PyTree, identity: Identity) -> PyTree:
-    """Read an intact checkpoint, with the shapes, dtypes and shardings of ``like``.
+@contextlib.contextmanager
+def _read(folder: epath.Path, like: PyTree, identity: Identity, part: bool = False) -> Iterator[None]:
+    """Check that an intact checkpoint is of the run, and holds what is to be read of it: all, or a part.
 
     Raises:
-      CheckpointError: its structure differs from ``like``, it is of another run, or it cannot be read.
+      CheckpointError: it is of another run, holds other arrays, or cannot be read within the block.
     """
     with _checkpoint_errors(f"{folder}: this checkpoint cannot be read"):
         metadata = manifest.metadata(folder)
@@ -293,11 +302,11 @@ def read(folder: epath.Path, like: PyTree, identity: Identity) -> PyTree:
                 f"{folder}: is a checkpoint of another run; differing are {'; '.join(other[:3])}. Put the run's own in "
                 "its place, or move it away"
             )
+        arrays, expected = metadata["arrays"], _signature(like)
         # Orbax would silently cast to another dtype.
-        if other := differences(metadata["arrays"], _signature(like)):
+        if other := differences({name: arrays.get(name) for name in (expected if part else arrays)}, expected):
             raise ValueError(f"it holds other arrays: {'; '.join(other[:3])}")
-        with ocp.StandardCheckpointer() as orbax:
-            return orbax.restore(absolute(folder), like)
+        yield
 
 
 def _open(folder: epath.Path) -> None:
