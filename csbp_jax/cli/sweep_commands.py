@@ -9,7 +9,7 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
@@ -67,7 +67,8 @@ def sweep(argv: Sequence[str]) -> None:
     if not options.grid:
         raise ConfigError('--grid: missing; write e.g. --grid "chaos.z0=0,1,3,10 seed=0:16" (make: GRID=...)')
     set_deterministic(config.deterministic)
-    grid, control = parse_grid(config, options.grid), parse_control(config, options.control or "")
+    grid = parse_grid(config, options.grid)
+    control = parse_control(config, options.control) if options.control else {}
     shard = parse_shard(options.shard) if options.shard is not None else None
     from csbp_jax.experiment import Training
 
@@ -125,26 +126,34 @@ def controls(base: "Training", experiment: "Experiment", control: dict[str, Any]
     return different
 
 
-def parse_grid(config: Config, text: str) -> dict[str, list[Any]]:
+def parse_grid(config: Config, text: str, message: str = "GRID: {} (--grid)") -> dict[str, list[Any]]:
     """Parse ``"chaos.z0=0,1.5 seed=0:3"`` to ``{"chaos.z0": [(0.0,), (1.5,)], "seed": [0, 1, 2]}``.
 
     Raises:
-      ConfigError: a word is not FIELD=VALUE,VALUE,..., or a field or a value is given twice, or is not possible.
+      ConfigError: a word is not FIELD=VALUE,VALUE,..., or a field or a value is given twice, or is not possible; its
+        text is ``message`` with the problem.
     """
     grid: dict[str, list[Any]] = {}
+
+    def refuse(problem: object) -> ConfigError:
+        return ConfigError(message.format(problem))
+
     for word in text.split():
         field, equals, values = word.partition("=")
-        listed = [word for value in values.split(",") for word in _range(value)]
+        listed = [word for value in values.split(",") for word in _range(value, refuse)]
         if not field or not equals or "" in listed:
-            raise ConfigError(f"GRID: {word!r} is not possible; write FIELD=VALUE,VALUE or FIELD=FIRST:END (--grid)")
+            raise refuse(f"{word!r} is not possible; write FIELD=VALUE,VALUE or FIELD=FIRST:END")
         if field in grid:
-            raise ConfigError(f"GRID: {field} is given twice; give all its values at once (--grid)")
-        grid[field] = [_value(config, field, value, "GRID: {} (--grid)") for value in listed]
+            raise refuse(f"{field} is given twice; give all its values at once")
+        try:
+            grid[field] = [_value(config, field, value) for value in listed]
+        except ConfigError as error:
+            raise refuse(str(error).removeprefix("--").partition("; it is --")[0]) from None
         for number, value in enumerate(grid[field]):
             if value in grid[field][:number]:  # equal runs would count as independent ones
-                raise ConfigError(f"GRID: {field}={listed[number]} is given twice; give each value once (--grid)")
+                raise refuse(f"{field}={listed[number]} is given twice; give each value once")
     if not grid:
-        raise ConfigError('GRID: empty; write e.g. GRID="chaos.z0=0,1,3 seed=0:8" (--grid)')
+        raise refuse('empty; write e.g. "chaos.z0=0,1,3 seed=0:8"')
     return grid
 
 
@@ -152,18 +161,12 @@ def parse_control(config: Config, text: str) -> dict[str, Any]:
     """Parse ``"chaos.term=drift chaos.z0=3"`` to ``{"chaos.term": "drift", "chaos.z0": (3.0,)}``.
 
     Raises:
-      ConfigError: a word is not FIELD=VALUE, a field does not exist, is given twice, or is the seed.
+      ConfigError: as :func:`parse_grid`, a field has several values, or it is the seed.
     """
-    fields: dict[str, Any] = {}
-    for word in text.split():
-        field, _, value = word.partition("=")
-        if not field or not value or "," in value:
-            raise ConfigError(f"--control: {word!r} is not possible; write FIELD=VALUE, one value of each field")
-        if field == "seed" or field in fields:
-            reason = "runs are paired by their seeds" if field == "seed" else "it is given twice"
-            raise ConfigError(f"--control: {word!r} is not possible, {reason}; leave it out")
-        fields[field] = _value(config, field, value, "--control: {}")
-    return fields
+    grid = parse_grid(config, text, "--control: {}")
+    if wrong := [field for field, values in grid.items() if field == "seed" or len(values) > 1]:
+        raise ConfigError(f"--control: {wrong[0]} is not possible; give one value of each field, and not the seed")
+    return {field: value for field, (value,) in grid.items()}
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -178,27 +181,24 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _range(value: str) -> list[str]:
+def _range(value: str, refuse: Callable[[object], ConfigError]) -> list[str]:
     first, colon, end = value.partition(":")
     if colon and re.fullmatch("[0-9]{1,18}", first) and re.fullmatch("[0-9]{1,18}", end):
         if int(end) - int(first) > MAX_VALUES:
-            raise ConfigError(f"GRID: {value} has more than {MAX_VALUES:,} values; give fewer (--grid)")
+            raise refuse(f"{value} has more than {MAX_VALUES:,} values; give fewer")
         return [str(n) for n in range(int(first), int(end))] or [""]
     return [value]
 
 
-def _value(config: Config, field: str, word: str, message: str) -> Any:
+def _value(config: Config, field: str, word: str) -> Any:
     from csbp_jax.experiment.fields import check_field
 
-    try:
-        if field != "seed":
-            check_field(config, field)
-        if field.startswith("chaos.z0."):
-            (value,) = read_field(config, "chaos.z0", word)
-            return value
-        return read_field(config, field, word)
-    except ConfigError as error:
-        raise ConfigError(message.format(str(error).removeprefix("--").partition("; it is --")[0])) from None
+    if field != "seed":
+        check_field(config, field)
+    if field.startswith("chaos.z0."):
+        (value,) = read_field(config, "chaos.z0", word)
+        return value
+    return read_field(config, field, word)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

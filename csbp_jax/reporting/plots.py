@@ -1,4 +1,4 @@
-"""Panels, colours and legends of all figures, and their files with a caption."""
+"""Parts of all figures: panels, colours, legends, and files with a caption."""
 
 import io
 import math

@@ -593,7 +593,7 @@ def test_weights_are_evaluated_in_float32_unless_a_precision_is_given(more, prec
         ("model.neuron.detach_reset=False,True model.remat=True", 2),
         ("model.norm=batch,none model.init_rate=0.1", "model.init_rate: 0.1 is not possible with model.norm batch, w"),
         ("chaos.taps=conv1.norm chaos.z0.conv2.norm=3", "there is no field chaos.z0.conv2.norm; perhaps you meant"),
-        ("model.remat=no", "--model.remat: 'no' is not possible; allowed are True, False"),
+        ("model.remat=no", "GRID: model.remat: 'no' is not possible; allowed are True, False (--grid)"),
         ("deterministic=False,True", "GRID: deterministic is no field of a setting, as members share a process"),
     ],
 )
