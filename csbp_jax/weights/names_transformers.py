@@ -15,7 +15,8 @@ BLOCKS = 16
 """Blocks of a stage that have names: more than any published network has, which takes the first of them."""
 
 
-def _conv_norm(layer: str, conv: str, norm: str) -> Names:
+def conv_norm(layer: str, conv: str, norm: str) -> Names:
+    """Name a convolution and its norm."""
     return {f"{layer}/conv": conv, f"{layer}/norm": norm}
 
 
@@ -23,8 +24,8 @@ def _stem(layers: Sequence[str]) -> Names:
     """Name the convolutions of the patch embedding of Spikformer and SDT, numbered from nothing, 1 to 3."""
     names: Names = {}
     for layer, number in zip(layers, ("", "1", "2", "3"), strict=True):
-        names |= _conv_norm(layer, f"patch_embed.proj_conv{number}", f"patch_embed.proj_bn{number}")
-    return names | _conv_norm("position", "patch_embed.rpe_conv", "patch_embed.rpe_bn")
+        names |= conv_norm(layer, f"patch_embed.proj_conv{number}", f"patch_embed.proj_bn{number}")
+    return names | conv_norm("position", "patch_embed.rpe_conv", "patch_embed.rpe_bn")
 
 
 def _block(block: str, attention: str, mlp: str, parts: str, synapse: str = "conv") -> Names:
@@ -63,9 +64,9 @@ def qkformer(stem: Sequence[str], first: str, stages: int, last: str, mlp: str) 
         convs = stem if stage == 1 else (first, "proj4")
         prefix = "stem" if stage == 1 else f"patch{stage}_conv"
         for i, conv in enumerate(convs, start=1):
-            names |= _conv_norm(f"{prefix}{i}", f"{module}.{conv}_conv", f"{module}.{conv}_bn")
+            names |= conv_norm(f"{prefix}{i}", f"{module}.{conv}_conv", f"{module}.{conv}_bn")
         shortcut = "stem_shortcut" if stage == 1 else f"patch{stage}_shortcut"
-        names |= _conv_norm(shortcut, f"{module}.proj_res_conv", f"{module}.proj_res_bn")
+        names |= conv_norm(shortcut, f"{module}.proj_res_conv", f"{module}.proj_res_bn")
         attention, parts = (last, "qkv") if stage == stages else ("tssa", "qk")
         for i in range(BLOCKS):
             block = f"stage{stage}.{i}"
