@@ -131,8 +131,8 @@ def test_a_signal_in_training_saves_and_sets_the_exit_code(number, code, tmp_pat
     rows_written = metrics_log.writer
 
     @contextlib.contextmanager
-    def signalling(file, rows):
-        with rows_written(file, rows) as (write, sync):
+    def signalling(file):
+        with rows_written(file) as (write, sync):
 
             def write_and_signal(row):
                 write(row)
