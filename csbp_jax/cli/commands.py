@@ -4,6 +4,7 @@ The functions that do the work are imported late: JAX takes a second to import, 
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ class Train:
     """refuse to train where JAX computes on another kind of device"""
     profile: Annotated[str | None, arg(metavar="START:N")] = None
     """write a profiler trace of N steps, from step START on, to RUN/profile (docs/scale.md)"""
+    track: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
+    """write TensorBoard events, or log to this tracker (project csbp_jax), while it trains (docs/scale.md)"""
     data_dir: option.DataDir = "data"
 
 
@@ -57,6 +60,11 @@ def train(argv: Sequence[str]) -> None:
     from csbp_jax.runtime import hardware, multihost, preemption
     from csbp_jax.training.loop import train
 
+    alongside = None
+    if options.track:
+        from csbp_jax.evaluation import trackers
+
+        alongside = functools.partial(trackers.alongside, to=options.track)
     with multihost.connected(options.distributed, preemption.current()) as shared_stop:
         hardware.require(options.require)
         train(
@@ -69,6 +77,7 @@ def train(argv: Sequence[str]) -> None:
             own=own,
             profile=options.profile or "",
             checkpoints=options.checkpoints,
+            alongside=alongside,
         )
 
 

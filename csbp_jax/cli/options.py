@@ -23,16 +23,7 @@ from tyro.conf import Suppress
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from csbp_jax import configs
-from csbp_jax.cli.option_types import (
-    ARGUMENTS,
-    ConfigFields,
-    Files,
-    Runs,
-    RunsOrExperiment,
-    RunsOrNetworks,
-    expand_path,
-    run_or_address,
-)
+from csbp_jax.cli.option_types import ARGUMENTS, EXPANDED, ConfigFields, expand_path
 from csbp_jax.config import NETWORK_OPTIONS, Config, ConfigError, check, flatten, replaced
 from csbp_jax.config.validation import allowed_range, check_value
 from csbp_jax.runtime import private
@@ -112,7 +103,7 @@ def named_run(word: str) -> pathlib.Path | None:
 
 def usage(kind: Any) -> str:
     """Return the arguments of a command that have no name, such as ``RUN FILE ...``."""
-    return " ".join(words for field in dataclasses.fields(kind) for hint, words in ARGUMENTS if field.type == hint)
+    return " ".join(ARGUMENTS[field.type] for field in dataclasses.fields(kind) if field.type in ARGUMENTS)
 
 
 def is_given(option: str, argv: Sequence[str]) -> bool:
@@ -153,15 +144,14 @@ def read_paths(command: str, kind: type[Options], argv: Sequence[str]) -> Option
     parsed = _parse(kind, None, argv, f"csbp_jax {command}")
     expanded = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, see above
-        if field.type in (Runs, RunsOrNetworks, RunsOrExperiment, Files):
-            expand = run_or_address if field.type == RunsOrNetworks else expand_path
-            if not getattr(parsed, field.name):
-                name = usage(kind).split()[-2].partition("|")[0]
-                raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
+        if expand := EXPANDED.get(field.type):
             try:
                 expanded[field.name] = tuple(map(expand, getattr(parsed, field.name)))
             except ValueError as error:
                 raise ConfigError(f"{field.name}: {error}") from None
+            if not expanded[field.name]:
+                name = usage(kind).split()[-2].partition("|")[0]
+                raise ConfigError(f"{name}: missing; write csbp_jax {command} {usage(kind)}")
     return dataclasses.replace(parsed, **expanded)  # type: ignore[type-var]
 
 
@@ -251,7 +241,7 @@ def _registry(shortened: bool) -> ConstructorRegistry:
             fields = [
                 field
                 if any(f"{name}.".startswith(f"{prefix}{field.name}.") for name in COMMON)
-                else dataclasses.replace(field, type=Suppress[field.type])
+                else dataclasses.replace(field, type=Suppress[field.type])  # type: ignore[misc,name-defined]  # a type made here
                 for field in fields
             ]
         return dataclasses.replace(spec, fields=tuple(fields))
@@ -274,6 +264,8 @@ def _message(event: tyro_errors.ParseErrorEvent, kind: Any, prog: str) -> str:
             return f"{_display_name(argument)}: a value is missing; it is {_form(argument)}"
         case tyro_errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
             reason = " ".join(message.split(" Got errors")[0].split("\n\nGot errors")[0].split()).rstrip(".")
+            if converted := re.match("(?:invalid literal|could not)[^']*('.*')", reason, re.IGNORECASE):
+                return f"{_display_name(argument)}: {converted[1]} is not possible; it is {_form(argument)}"
             # Messages of option_types.py say what to do.
             return f"{_display_name(argument)}: {reason}" + ("" if ";" in reason else f"; it is {_form(argument)}")
         case tyro_errors.MissingArgs(missing_arguments=missing):
@@ -301,7 +293,7 @@ def _names(kind: Any) -> list[str]:
     for field in () if kind is Config else dataclasses.fields(kind):
         if field.type == ConfigFields:
             names += flatten(Config())
-        elif all(field.type != hint for hint, _ in ARGUMENTS):
+        elif field.type not in ARGUMENTS:
             spelt = (getattr(extra, "name", None) for extra in get_args(field.type))  # by tyro.conf.arg
             names.append(next(filter(None, spelt), field.name))
     return [f"--{name.replace('_', '-')}" for name in names]

@@ -193,12 +193,12 @@ def _value(config: Config, field: str, word: str, message: str) -> Any:
     try:
         if field != "seed":
             check_field(config, field)
+        if field.startswith("chaos.z0."):
+            (value,) = read_field(config, "chaos.z0", word)
+            return value
+        return read_field(config, field, word)
     except ConfigError as error:
-        raise ConfigError(message.format(error)) from None
-    if field.startswith("chaos.z0."):
-        (value,) = read_field(config, "chaos.z0", word)
-        return value
-    return read_field(config, field, word)
+        raise ConfigError(message.format(str(error).removeprefix("--").partition("; it is --")[0])) from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -49,8 +49,8 @@ def write(
 
     Args:
       runs: folders of runs, or one, compared with each other if there are several; or of an experiment.
-      out: the file; by default ``report.html`` in the first folder, of several runs ``report-HASH.html``, with a hash
-        of the others' paths; or in ``evaluation/RUN`` if that cannot be written.
+      out: the file; by default ``report.html`` in the first folder, of several runs ``report-OTHERS.html``, with the
+        others' names; or in ``evaluation/RUN`` if that cannot be written.
       control: directory of a run, which is compared as well, and whose setting is the control, or an arm of the
         experiment (:func:`csbp_jax.evaluation.compare.controls`).
       margin: largest difference without importance, in percentage points.
@@ -74,8 +74,9 @@ def write(
         more = f" and {len(read) - 3} more" if len(read) > 3 else ""
         title = f"{'Run' if len(read) == 1 else 'Runs'} {names}{more}"
         sections = list(_run_sections(read, control_run, margin))
-        others = "\n".join(str(run.folder.resolve()) for run in read[1:])
-        name = f"report-{hashlib.sha256(os.fsencode(others)).hexdigest()[:8]}.html" if others else "report.html"
+        others = "-".join(run.name for run in read[1:])
+        short = others if len(others) < 60 else hashlib.sha256(os.fsencode(others)).hexdigest()[:8]
+        name = f"report-{short}.html" if others else "report.html"
     file = pathlib.Path(out) if out else output_folder(first) / name
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("csbp_jax.evaluation", ""),

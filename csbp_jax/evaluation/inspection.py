@@ -74,8 +74,10 @@ def inspect(
     levels = 1 if neuron is None else neuron.most_spikes
     batches = forward.apply_batched(smaller, source.events, _measure(layers, levels))(source)
     measured, synapses, drawn = _gather(batches)
-    result = {"run": restored.folder.resolve().name, "split": split, "weights_of": restored.weights_of}
-    result |= {"epoch": restored.epoch, "examples": len(rows)} | _summary(measured, synapses)
+    result: dict[str, Any] = {"run": restored.folder.resolve().name, "split": split}
+    result |= {"weights_of": restored.weights_of, "epoch": restored.epoch, "examples": len(rows)} | _summary(
+        measured, synapses
+    )
     names = build.class_names(restored.config, splits, data_dir)
     result["example"] = {"number": example, "class": names[drawn["label"]], "predicted": names[drawn["predicted"]]}
     known = neuron if neuron is not None and neuron.name in ("lif", "cuba") else None  # others have resets of their own

@@ -24,7 +24,6 @@ TRACED_BESIDE: dict[str, Any] = {
 _IMPOSSIBLE = {
     "weights": ("", "whose members start from drawn weights; leave it out"),
     "layout": ("data", "whose devices hold members; leave it at data"),
-    "patience": (0, "whose members train in step; leave it at 0"),
 }
 
 

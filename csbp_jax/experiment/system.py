@@ -15,10 +15,11 @@ from csbp_jax.config import Config, ConfigError, flatten, to_json
 from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.members import Members, member_mesh, scans, train
-from csbp_jax.runtime import sharding
-from csbp_jax.training import build
+from csbp_jax.runs import published
+from csbp_jax.runtime import files, seals, sharding
+from csbp_jax.training import build, run_json
 from csbp_jax.training.compiled import Splits, compile_run, resolve
-from csbp_jax.training.plugins import Own
+from csbp_jax.training.plugins import COPY, Own
 from csbp_jax.training.run_dir import fingerprint_digest
 
 Measures = Mapping[str, Any]
@@ -169,8 +170,16 @@ class Training:
         fields: Sequence[Fields],
         seeds: Sequence[int],
         show: Callable[[int], None] = lambda epochs: None,
+        folders: Sequence[pathlib.Path] = (),
     ) -> Measures:
-        """Train members of one group; ``show`` is called with the number of ended epochs after each."""
+        """Train members of one group.
+
+        Args:
+          group: of their fields.
+          fields, seeds: of each.
+          show: called with the number of ended epochs after each.
+          folders: where the weights of the first members are saved, as runs/published.py describes.
+        """
         configs = [dataclasses.replace(self._config(f), seed=seed) for f, seed in zip(fields, seeds, strict=True)]
         splits, _ = self._load(configs[0])
         records = {seed: self._records(splits, seed, group) for seed in dict.fromkeys(seeds)}
@@ -178,7 +187,20 @@ class Training:
         resolved = [resolve(config, drawn, self.data_parallel) for config in configs]
         varying = self._varying[group]
         members = self._last("members", group, lambda: Members(resolved[0], drawn, self._mesh, self.own, varying))
-        return train(members, resolved, records, show)
+
+        def save(weights: Any) -> None:
+            for number, folder in enumerate(folders):
+                content = {"schema": run_json.SCHEMA, "config": to_json(resolved[number]), "data": self._digests[group]}
+                content |= {"weights_of": "last", "epoch": resolved[number].epochs}
+                content |= {"own": self.own.metadata()} if self.own.plugins else {}
+                folder.mkdir(parents=True, exist_ok=True)
+                if self.own.code:
+                    files.write_bytes(folder / COPY, self.own.code)
+                of_member = jax.tree.map(lambda leaf, at=number: leaf[at], weights)
+                published.write_variables(of_member, {}, folder / published.WEIGHTS)
+                seals.write_json(folder / published.CONFIG, content)
+
+        return train(members, resolved, records, show, save)
 
     def _config(self, fields: Fields) -> Config:
         return of_fields.at(self.config, {n: v for n, v in fields.items() if not n.startswith(DRAW)})
@@ -279,9 +301,14 @@ class Adapted:
         return {"device": jax.devices()[0].device_kind}
 
     def train(
-        self, group: Any, fields: Sequence[Fields], seeds: Sequence[int], show: Callable[[int], None]
+        self,
+        group: Any,
+        fields: Sequence[Fields],
+        seeds: Sequence[int],
+        show: Callable[[int], None],
+        folders: Sequence[pathlib.Path] = (),
     ) -> Measures:
-        """Train members of one group."""
+        """Train members of one group, whose weights only the system has."""
         measures = self.base.train(group, fields, seeds)
         show(1)
         return measures

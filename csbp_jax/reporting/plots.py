@@ -1,4 +1,4 @@
-"""What all figures share: panels, colours, legends, and files with a caption."""
+"""Panels, colours and legends of all figures, and their files with a caption."""
 
 import io
 import math
@@ -50,13 +50,12 @@ def label_rows(axes: "Sequence[Axes]", label: str) -> None:
         first.set(ylabel=label)
 
 
-def legend_beside(figure: "Figure", axes: "Sequence[Axes]", **options: Any) -> None:
+def legend_beside(figure: "Figure", axes: "Sequence[Axes]", fontsize: str = "small") -> None:
     """Add a legend of the lines of all panels, which need not have the same, on the right of a figure, and widen it."""
     drawn = (zip(*of_panel.get_legend_handles_labels(), strict=True) for of_panel in axes)
     handles = {label: handle for of_panel in drawn for handle, label in of_panel}
     columns = math.ceil(len(handles) / _LEGEND_ROWS)
-    options = {"loc": "outside right upper", "fontsize": "small", "ncols": columns} | options
-    legend = figure.legend(handles.values(), handles, **options)
+    legend = figure.legend(handles.values(), handles, loc="outside right upper", fontsize=fontsize, ncols=columns)
     figure.set_figwidth(figure.get_figwidth() + legend.get_window_extent().width / figure.dpi)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ def _pairs(axes: "Axes", values: pd.DataFrame) -> None:
             ends = None if low is None or high is None else [[mean - low], [high - mean]]
             axes.errorbar(number + 0.28, mean, ends, fmt="D", color=color, ms=4, capsize=3, zorder=3)
     labels = [fonts.printable(str(arm)) for arm in values]
-    turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(positions, labels, **turned if sum(map(len, labels)) > _MAX_CHARACTERS else {})
     axes.set_xlim(-0.5, max(len(labels), 1) - 0.5)
 
@@ -67,12 +67,13 @@ def draw_curves(curves: pd.DataFrame, measure: str, label: str, scale: float = 1
     arms = list(dict.fromkeys(curves["arm"]))
     for axes, (case, of_case) in zip(all_axes, cases, strict=True):
         for arm, of_arm in of_case.groupby("arm", sort=False):
-            by_epoch = of_arm.dropna(subset=[measure]).groupby("epoch")[measure]
-            ends = [student(scale * values) for _, values in by_epoch]
+            rows = of_arm.dropna(subset=[measure])
+            epochs = np.unique(rows["epoch"])
+            ends = [student(scale * rows[measure][rows["epoch"] == epoch]) for epoch in epochs]
             mean, low, high = np.array(ends, float).reshape(-1, 3).T
             style = plots.line_style(arms.index(arm)) | {"marker": "." if len(ends) <= 50 else None}
-            axes.plot(list(by_epoch.groups), mean, lw=1, label=fonts.printable(str(arm)), **style)
-            axes.fill_between(list(by_epoch.groups), low, high, color=style["color"], alpha=0.2, lw=0)
+            axes.plot(epochs, mean, lw=1, label=fonts.printable(str(arm)), **style)
+            axes.fill_between(epochs, low, high, color=style["color"], alpha=0.2, lw=0)
         axes.set(title=fonts.printable(str(case)), xlabel="epoch")
         axes.locator_params(axis="x", integer=True)
     plots.label_rows(all_axes, label)

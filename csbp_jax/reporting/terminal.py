@@ -31,7 +31,11 @@ Show = Callable[[str, int, int], None]
 
 
 class Console(rich_console.Console):
-    """Console whose closed pipe is an exception like any other, not an exit with code 1."""
+    """Console that escapes control characters, and whose closed pipe is an exception like any other."""
+
+    def render_str(self, text: str, *arguments: Any, **options: Any) -> Text:
+        """Make a text of what is printed: names in it may be from others."""
+        return super().render_str(escaped(text), *arguments, **options)
 
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that rich has caught."""
@@ -80,26 +84,19 @@ def stages(console: Console) -> Iterator[Show]:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), _TimeColumn(compact=True))
     with Progress(*columns, console=console) as bar:
         tasks: dict[str, TaskID] = {}
-        last: dict[str, int] = {}
-        unknown: set[str] = set()
 
-        def end_unknown(stage: str = "") -> None:
-            for name in unknown - {stage}:
-                bar.update(tasks[name], completed=1, total=1)
-                unknown.remove(name)
+        def end_unknown() -> None:
+            for task in bar.tasks:
+                if task.total is None:
+                    bar.update(task.id, completed=1, total=1)
 
         def show(stage: str, done: int, total: int) -> None:
-            end_unknown(stage)
             if stage not in tasks:
+                end_unknown()
                 tasks[stage] = bar.add_task(stage, total=total or None)
-            elif done < last[stage]:
-                bar.reset(tasks[stage], total=total or None)
-            if total:
-                unknown.discard(stage)
-            else:
-                unknown.add(stage)
+            elif done < bar.tasks[tasks[stage]].completed:
+                bar.reset(tasks[stage])
             bar.update(tasks[stage], completed=done, total=total or None)
-            last[stage] = done
 
         yield show
         end_unknown()
@@ -112,32 +109,32 @@ class _TimeColumn(TimeRemainingColumn):
         return super().render(task) if task.total is not None else TimeElapsedColumn().render(task)
 
 
-LOG_SECONDS = 30.0
-"""Seconds between two lines of progress in a log."""
+FIRST_SECONDS, LOG_SECONDS = 5.0, 30.0
+"""Seconds from the first line of progress in a log to the second, and between two others."""
 
 
 class _Lines:
-    """Progress as lines of a log: one when a stage begins, then at most one every ``LOG_SECONDS``."""
+    """Progress as lines of a log: one when a stage begins, some while it lasts, and one when it ends."""
 
     def __init__(self, console: Console):
         self._console = console
         self._stage: str | None = None
-        self._first = self._last = (0, 0.0)  # what was done, and when
+        self._began = self._due = 0.0
+        self._first = self._done = 0
 
     def show(self, stage: str, text: str, done: int, total: int) -> None:
         """Print ``text`` with the share that is done and the time left, if it is due."""
-        now = time.monotonic()
-        if stage != self._stage or done < self._last[0]:
-            self._stage, self._first = stage, (done, now)
-        elif now - self._last[1] < LOG_SECONDS:
-            self._last = (done, self._last[1])
+        now, wait, former, self._done = time.monotonic(), LOG_SECONDS, self._done, done
+        if stage != self._stage or done < former:
+            self._stage, self._began, self._first, wait = stage, now, done, FIRST_SECONDS
+        elif now < self._due and not former < done == total:
             return
-        self._last = (done, now)
-        gained, seconds = done - self._first[0], now - self._first[1]
+        self._due = now + wait
         if total and done:
             text += f", {done / total:.0%}"
-        if total and gained:
-            text += f", about {datetime.timedelta(seconds=round(seconds * (total - done) / gained))} left"
+        if total > done > self._first:
+            seconds = (now - self._began) * (total - done) / (done - self._first)
+            text += f", about {datetime.timedelta(seconds=round(seconds))} left"
         self._console.print(text, soft_wrap=True)
 
 
@@ -221,9 +218,9 @@ def print_table(
     for number, heading in enumerate(headings):
         if number < text_columns or number >= len(headings) - last_text_columns:
             is_narrow = number == 0 and all(len(row[0]) <= console.width // 2 for row in rows)
-            table.add_column(escaped(heading), overflow="fold", no_wrap=is_narrow)
+            table.add_column(heading, overflow="fold", no_wrap=is_narrow)
         else:
-            table.add_column(escaped(heading), justify="right", no_wrap=True)
+            table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(escaped, row))
+        table.add_row(*row)
     console.print(table)

@@ -141,7 +141,12 @@ def restore(
     if is_published:
         variables = published.read_variables(folder, learner.weights_of(state))
     else:
-        variables, epoch = _from_checkpoint(folder, weights_of, learner.weights_of(state), run_json.identity(content))
+        store, identity = location.checkpoint_dir(folder, trust=trust), run_json.identity(content)
+        variables, epoch = _from_checkpoint(folder, store, weights_of, learner.weights_of(state), identity)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ConfigError(f"{folder}: its weights are not finite ({name}); take other weights, or train again")
     classes = content.get("classes", [])
     return RestoredRun(
         output_folder,
@@ -198,15 +203,18 @@ def load_data(run: RestoredRun, data_dir: str | pathlib.Path) -> tuple[dict[str,
 
 
 def _from_checkpoint(
-    folder: pathlib.Path, weights_of: WeightsOf, shapes: dict[str, Any], identity: dict[str, Any]
+    folder: pathlib.Path,
+    store: os.PathLike[str],
+    weights_of: WeightsOf,
+    shapes: dict[str, Any],
+    identity: dict[str, Any],
 ) -> tuple[dict[str, Any], int]:
     """Return the variables of a run's newest checkpoint, of which nothing else is read, and their epoch."""
-    store, epoch = location.checkpoint_dir(folder), np.asarray(0)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # however they were sharded
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
-    like: dict[str, Any] = {"chosen": weights | {"epoch": epoch}}
+    like: dict[str, Any] = {"chosen": weights | {"epoch": np.asarray(0)}}
     if weights_of != "chosen":
-        like = {"state": {"ema": weights} if weights_of == "ema" else weights, "progress": {"epochs": epoch}}
+        like = {"state": {"ema": weights} if weights_of == "ema" else weights, "progress": {"epochs": np.asarray(0)}}
     tree = checkpoint.restore_newest(store, like, identity)
     if tree is None and (folder / "result.json").exists():
         raise ConfigError(f"{store}: the checkpoints of this finished run are missing; put them back, or train again")

@@ -9,6 +9,8 @@ import contextlib
 import json
 import re
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -22,6 +24,9 @@ from csbp_jax.runtime.preemption import CODES, Stop, Stopped
 
 HEARTBEAT_SECONDS = 30
 """Silence after which a process counts as lost; JAX then ends the others (SIGABRT, 134)."""
+
+QUIET_SECONDS = 10
+"""Seconds after which a wait for other processes is said."""
 
 Result = TypeVar("Result")
 
@@ -50,11 +55,13 @@ def connected(how: str | None, stop: Stop) -> Iterator[Stop]:
     if how == "off":
         yield stop
         return
-    _connect(how)
+    with _said_if_long("waiting for the other processes of --distributed"):
+        _connect(how)
     try:
         with stop.deferred():
             _check_device_counts()
-            _connect_devices()
+            with _said_if_long("waiting for the devices of the other processes"):
+                _connect_devices()
             yield _SharedStop(stop)
     except (Stopped, Diverged):  # raised by all processes at the same step
         jax.distributed.shutdown()
@@ -178,6 +185,18 @@ class _SharedStop(Stop):
             if multihost_utils.reached_preemption_sync_point(self._polls):
                 self._code = self._local.code or CODES[signal.SIGTERM]
         return self._code
+
+
+@contextlib.contextmanager
+def _said_if_long(what: str) -> Iterator[None]:
+    """Say what takes longer than ``QUIET_SECONDS``."""
+    timer = threading.Timer(QUIET_SECONDS, print, (f"csbp_jax: {what}",), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _connect(how: str) -> None:

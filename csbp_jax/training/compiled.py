@@ -378,8 +378,13 @@ _BATCH_RULES = (
     ),
 )
 _DATA_RULES = (
-    Rule("model.classes", ("classes of the data",), operator.eq, "their number, or 0"),
-    Rule("model.input_shape", ("frames of the data",), operator.eq, "their shape, or empty"),
+    Rule("model.classes", ("classes of the data",), operator.eq, "their number, or 0, which takes it from the data"),
+    Rule(
+        "model.input_shape",
+        ("frames of the data",),
+        operator.eq,
+        "their shape, or input_shape=() and classes=0, which take both from the data",
+    ),
 )
 
 

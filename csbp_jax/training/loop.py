@@ -33,6 +33,7 @@ def train(
     own: Own = Own(),
     profile: str = "",
     checkpoints: str | None = None,
+    alongside: Callable[[pathlib.Path], contextlib.AbstractContextManager[Callable[[], None]]] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """Train, or resume a stopped run of the same config, and return the content of ``result.json``.
@@ -51,6 +52,8 @@ def train(
       profile: ``START:N`` writes a trace of N steps from step START on to the run's folder ``profile``.
       checkpoints: a directory or an address ``gs://BUCKET/DIRECTORY``, under which the run's name holds its
         checkpoints, with all that another machine needs to resume; by default they are in the run's folder.
+      alongside: entered with the run's folder, on process 0; what it yields is called after each epoch and at the end,
+        such as :func:`csbp_jax.evaluation.trackers.alongside`.
       fields: other values of the config, as of :meth:`csbp_jax.config.Config.replace`.
 
     Raises:
@@ -60,6 +63,8 @@ def train(
         (``config.loss_limit``).
       Stopped: a stop was requested, and all progress is saved; the same call resumes.
     """
+    if name is not None:
+        run_dir.check_name(name)
     requested = (configs.load(config) if isinstance(config, str) else config).replace(**fields)
     stop = current() if stop is None else stop
     console = make_console() if console is None else console
@@ -87,8 +92,9 @@ def train(
         folder = pathlib.Path(folder_name)
         in_place = run_dir.in_place(folder) if multihost.is_host0() else contextlib.nullcontext(lambda: None)
         check_in_place = stack.enter_context(in_place)
+        report = stack.enter_context(alongside(folder)) if alongside and multihost.is_host0() else lambda: None
         if result is None:
-            of_folder: dict[str, Any] = {"folder": folder, "store": store, "identity": identity}
+            of_folder: dict[str, Any] = {"folder": folder, "store": store, "identity": identity, "report": report}
             job = make_job(**of_folder, stop=stop, console=console, check_in_place=check_in_place)
             with stop.deferred():
                 trained = session.train(job)
@@ -98,6 +104,7 @@ def train(
             epochs = result["last"]["epoch"]
             of_epochs = f" after {epochs} epochs, not {config.epochs}" if epochs != config.epochs else ""
             console.print(f"{folder} is finished{of_epochs}; FRESH=1 (--fresh) starts from scratch", soft_wrap=True)
+        report()
         terminal.print_result(console, folder, result, store)
         return result
 

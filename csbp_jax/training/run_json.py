@@ -29,7 +29,7 @@ def read_json(
     file: pathlib.Path,
     is_valid: Callable[[dict[str, Any]], bool],
     remedy: str,
-    most: int = files.MAX_SMALL_BYTES,
+    most: int = files.SMALL,
 ) -> dict[str, Any]:
     """Read a JSON object, without its seal.
 
@@ -162,7 +162,7 @@ def differences(stored: Any, current: Any, prefix: str = "") -> list[str]:
             for key in sorted({*stored, *current})
             for line in differences(stored.get(key), current.get(key), f"{prefix}.{key}".lstrip("."))
         ]
-    return [] if stored == current else [f"{prefix} ({stored} there, {current} here)"]
+    return [] if stored == current else [f"{prefix} ({stored!r} there, {current!r} here)"]
 
 
 def fits(value: Any, form: Any) -> bool:

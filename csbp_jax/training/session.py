@@ -14,7 +14,7 @@ from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots_training, terminal
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import hardware, multihost, profiling, seals
+from csbp_jax.runtime import files, hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import metrics_log, selection
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -52,7 +52,8 @@ class Job:
 
     plan: of the file with initial weights. first_batch: of the training. metrics: shapes of those of a step.
     steps_traced: those of ``--profile``. store: directory or address of the checkpoints. identity: what tells the run
-    from others. check_in_place: that the folder is still where it was; before anything is saved.
+    from others. check_in_place: that the folder is still where it was; before anything is saved. report: called
+    after each epoch.
     """
 
     run: CompiledRun
@@ -68,6 +69,7 @@ class Job:
     identity: dict[str, Any]
     console: Console
     check_in_place: Callable[[], None]
+    report: Callable[[], None]
 
     @property
     def log_file(self) -> pathlib.Path:
@@ -169,6 +171,7 @@ def epoch(job: Job, tools: Tools, session: Session) -> Session:
     is_due = monitor.epochs % config.checkpoint_every == 0 and monitor.failing_since is None
     if is_due or session.is_over(config):
         tools.save(session)
+    job.report()
     return session
 
 
@@ -187,7 +190,8 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
 
     def write_results() -> None:
         job.check_in_place()
-        plots_training.draw(job.folder, rows)
+        with files.writing(job.folder / "figures"):
+            plots_training.draw(job.folder, rows)
         seals.write_json(job.folder / "result.json", result)
 
     multihost.broadcast_from_host0(write_results)

@@ -39,7 +39,7 @@ WRONG = {
     "train": "DATASET: missing; write csbp_jax train DATASET, such as digits (csbp_jax list)",
     "train cifar11": "DATASET: there is no config 'cifar11'; perhaps you meant cifar10, ",
     "train digits --chaos.zO 1": "--chaos.zO 1: there is no such option; perhaps you meant --chaos.z0",
-    "train digits --epochs many": "--epochs: invalid literal for int() with base 10: 'many'; it is --epochs INT",
+    "train digits --epochs many": "--epochs: 'many' is not possible; it is --epochs INT",
     f"train digits --epochs 1{5000 * '0'}": "--epochs: Exceeds the limit (4300 digits) for integer string conversion",
     "train digits --epochs": "--epochs: a value is missing; it is --epochs INT",
     "train digits --model.time-steps -4": "model.time_steps: -4 is not possible; allowed is from 1 to 100,000",
@@ -248,7 +248,9 @@ def test_help_shows_ten_fields_of_the_config_and_names_the_option_for_all(comman
     of_command = [word for word in options._names(COMMANDS[command][0]) if word[2:].replace("-", "_") not in FLAT]
     shown = {word.replace("-", "_").strip("_") for word in words if word.startswith("--")}
     assert shown & FLAT == {"data.dir", *options.COMMON} and all(word in words for word in of_command)
-    assert text.splitlines()[-1] == f"csbp_jax {command} digits --help-all lists all {len(FLAT) + len(of_command)} options"
+    assert (
+        text.splitlines()[-1] == f"csbp_jax {command} digits --help-all lists all {len(FLAT) + len(of_command)} options"
+    )
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])
@@ -265,7 +267,11 @@ def test_help_states_the_range_of_each_field(capsys):
     assert text.count(" Allowed: ") == sum(allowed_range(hint) is not None for hint in HINTS.values())
     for field in ("--chaos.beta", "--model.neuron.decay"):
         assert "Allowed: from 0 to 1. (default: " in text.partition(f" {field} FLOAT")[2].partition(" --")[0]
-    assert "``" not in text and "Early stopping: number of epochs" in text and "--model.neuron.learn {none,layer,channel}" in text
+    assert (
+        "``" not in text
+        and "Early stopping: number of epochs" in text
+        and "--model.neuron.learn {none,layer,channel}" in text
+    )
 
 
 def test_help_describes_each_tensor_of_a_layer_and_says_that_frames_are_stretched(capsys):
@@ -405,6 +411,14 @@ def test_an_option_that_the_network_lacks_is_refused_where_it_is_given(given, ca
     assert main.main(["train", "digits", "--model.name", "cnn6", *given.split()]) == 2
     field = given.removeprefix("--").replace("=", " ").replace("-", "_").split()[0]
     assert f"csbp_jax: {field}: cnn6 has no such option; leave it at None\n" in capsys.readouterr().err
+
+
+def test_outside_the_environment_one_line_says_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "csbp_jax", "train", "digits"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "needs the packages" in done.stderr and "of a clone: make setup, then .venv/bin/csbp_jax\n" in done.stderr
 
 
 def test_version(capsys):

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from csbp_jax.cli.main import main
 from csbp_jax.config import ConfigError
-from csbp_jax.runtime import multihost
+from csbp_jax.runtime import multihost, private
 from csbp_jax.runtime.preemption import Stop
 from csbp_jax.training import run_json
 from csbp_jax.training.checkpoint import layout
@@ -57,7 +57,7 @@ def test_others_that_jax_finds_are_connected_by_default_and_not_ignored(monkeypa
     monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
     with multihost.connected(None, Stop()) as shared:
         assert connections == [] and type(shared) is Stop
-    monkeypatch.setattr(multihost.private, "found_processes", lambda: 4)
+    monkeypatch.setattr(private, "found_processes", lambda: 4)
     with multihost.connected(None, Stop()):
         assert connections == ["auto"]
     with pytest.raises(ConfigError, match="off is not possible, this is one of 4"), multihost.connected("off", Stop()):

@@ -4,8 +4,9 @@ import contextlib
 
 import pytest
 
+from csbp_jax.reporting import plots_training
 from csbp_jax.runtime import sharding
-from csbp_jax.training import compiled, loop, session
+from csbp_jax.training import compiled, loop
 from csbp_jax.training.plugins import Own
 
 
@@ -19,5 +20,5 @@ def patched():
     """Use it in the training loop, and draw none of its figures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compile_run", compile_run)
-        patch.setattr(session.plots_training, "draw", lambda *_: None)
+        patch.setattr(plots_training, "draw", lambda *_: None)
         yield

@@ -23,10 +23,11 @@ import pytest
 
 from csbp_jax import configs, data
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, replaced, to_json
+from csbp_jax.evaluation import follow
 from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
-from csbp_jax.training import metrics_log, run_json, session
+from csbp_jax.training import metrics_log, run_json
 from csbp_jax.training.checkpoint import layout, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
@@ -52,7 +53,7 @@ def finished(tmp_path_factory):
     """``(folder, result, text)`` of a run that draws its figures."""
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session.plots_training, "draw", DRAW)
+        patch.setattr(plots_training, "draw", DRAW)
         result, text = run(SMALL, root, name="one")
     return root / "one", result, text
 
@@ -68,6 +69,22 @@ def test_a_run_leaves_its_config_metrics_checkpoints_and_figures(finished):
     assert run_json.read_result(folder) == result
     for word in ("epoch 2/2", "ex/s", "next ", "last epoch", "validation-chosen", str(folder)):
         assert word in text
+
+
+def test_what_runs_alongside_is_called_after_each_epoch_and_at_the_end(tmp_path):
+    seen: list[list[str]] = []
+
+    @contextlib.contextmanager
+    def alongside(folder):
+        yield lambda: seen.append([row["kind"] for row in follow.read_rows(folder)])
+        seen.append(["closed"])
+
+    for _ in range(2):  # the second time, the run is finished
+        run(SMALL, tmp_path, name="two", alongside=alongside)
+        *epochs, last, closed = seen
+        assert [rows.count("epoch") for rows in epochs] == list(range(1, len(epochs) + 1)) and closed == ["closed"]
+        assert last[-1] == "result"
+        seen.clear()
 
 
 def test_a_run_names_its_devices_and_those_on_which_it_began_if_they_were_others(finished, tmp_path):

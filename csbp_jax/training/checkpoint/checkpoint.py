@@ -65,7 +65,8 @@ def open_folder(
     # If a directory cannot be created, save itself then raises, without a thread that waits for it for minutes.
     options = ocp.AsyncOptions(create_directories_asynchronously=False)
     with contextlib.ExitStack() as stack:
-        orbax = stack.enter_context(ocp.StandardCheckpointer(async_options=options))
+        orbax = ocp.StandardCheckpointer(async_options=options)
+        stack.enter_context(files.closed_after(orbax.close))
         pool = stack.enter_context(ThreadPoolExecutor(1))
         checkpoints = Checkpoints(folder, orbax, pool, report, run_files, identity or {}, check)
         try:

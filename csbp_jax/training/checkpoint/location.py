@@ -22,7 +22,7 @@ def parse(text: str, source: str = "--checkpoints") -> epath.Path:
     Raises:
       ConfigError: it is an unsupported address, or gcsfs is missing.
     """
-    if "://" in text and not re.match("gs://[^/]", text):
+    if re.match(r"[a-z][a-z0-9+.-]+:/", text) and not re.match("gs://[^/]", text):
         raise ConfigError(f"{source}: {text!r} is not possible; allowed are a directory and gs://BUCKET/DIRECTORY")
     return absolute(epath.Path(text))
 
@@ -32,19 +32,32 @@ def absolute(path: epath.Path) -> epath.Path:
     return path if layout.is_bucket(path) else epath.Path(os.path.abspath(path))
 
 
-def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = False) -> epath.Path:
+def checkpoint_dir(
+    run: pathlib.Path, root: str | None = None, fresh: bool = False, *, trust: bool = False
+) -> epath.Path:
     """Return the directory of a run's checkpoints: RUN/checkpoints, or the address in the file of that name.
 
     Args:
       run: the run directory, which may not exist yet.
       root: directory or address that holds the checkpoints of this run under the run's name.
       fresh: ignore an existing run, which will be renamed.
+      trust: open an address that only the run names. It may be of a stranger, and your credentials go there.
 
     Raises:
-      ConfigError: the run has its checkpoints elsewhere, or the address is not supported.
+      ConfigError: the run has its checkpoints elsewhere, the address is not supported or not trusted, or the path is
+        not UTF-8, which Orbax cannot write.
     """
     default = run / "checkpoints"
-    recorded = _recorded(default) if default.is_file() and not fresh else ""
+    recorded = ""
+    if default.is_file() and not fresh:
+        with files.readable(default, "write the directory or address of the checkpoints to it", UnicodeDecodeError):
+            text = files.read_bytes(default).decode().strip()
+        if text.startswith("gs://") and root is None and not trust:
+            raise ConfigError(
+                f"{default}: names {text}, which is opened only if you say so: give --trust, or to train --checkpoints"
+            )
+        recorded = str(parse(text, str(default))) if text else ""
+    _check_utf8(run if root is None else pathlib.Path(root))
     if root is None:
         return epath.Path(recorded or default)
     requested = parse(root) / run.name
@@ -56,12 +69,14 @@ def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = Fal
     return requested
 
 
-def _recorded(file: pathlib.Path) -> str:
+def _check_utf8(path: pathlib.Path) -> None:
     try:
-        recorded = files.read_bytes(file).decode().strip()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: cannot be read; write the directory or address of the checkpoints to it") from None
-    return str(parse(recorded, str(file))) if "://" in recorded else recorded
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{path}: its whole path is not UTF-8, and no checkpoint can be written there; rename the folder, or give "
+            "another"
+        ) from None
 
 
 def record_location(run: pathlib.Path, folder: epath.PathLike) -> None:
@@ -77,10 +92,9 @@ def config_beside(folder: epath.Path) -> dict[str, Any] | None:
     """
     try:
         for path in reversed(layout.complete(folder).values()):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                file = path / RUN_FILES / "config.json"
-                files.check_regular(file, files.MAX_SMALL_BYTES)
-                return seals.parse(file.read_bytes())
+            file = path / RUN_FILES / "config.json"
+            with contextlib.suppress(FileNotFoundError, ValueError), file.open("rb") as content:
+                return seals.parse(content.read(files.SMALL))
     except Exception as error:  # gcsfs and its HTTP library raise many kinds
         raise CheckpointError(f"{folder}: cannot be opened ({str(error) or type(error).__name__})") from error
     return None

@@ -183,7 +183,7 @@ def test_errors_are_one_line(bucket, tmp_path):
         assert (done.returncode, line in done.stderr) == (code, True), done.stderr
         assert "Traceback" not in done.stderr + done.stdout
     assert not (tmp_path / "two" / "runs" / "n" / "checkpoints").exists()  # so that the right address can be given
-    read = [sys.executable, "-m", "csbp_jax", "evaluate", "runs/e"]
+    read = [sys.executable, "-m", "csbp_jax", "evaluate", "runs/e", "--trust"]
     done = subprocess.run(read, cwd=tmp_path / "one", env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 

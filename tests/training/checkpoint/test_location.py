@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import os
 import shutil
 
 import jax.numpy as jnp
@@ -216,6 +217,30 @@ def test_another_config_location_or_start_is_refused_without_changes(elsewhere_r
     ):
         run(other, mine, name="s", checkpoints=str(there))
     assert sorted(path.name for path in begun.iterdir()) == ["checkpoints", "config.json", "lock"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (b"gs://x/y", "names gs://x/y, which is opened only if you say so: give --trust, or to train --checkpoints"),
+        *((f"{a}://a/b".encode(), "is not possible; allowed are a directory and gs://") for a in ("s3", "hf", "http")),
+        (b"file:///etc", "is not possible; allowed are a directory and gs://"),
+        (b"gs:///", "names gs:///"),
+        (b"gs:/x/y", "'gs:/x/y' is not possible"),
+        (b"\xff", r"cannot be read \('utf-8' codec .*\); write the directory or address of the checkpoints to it"),
+    ],
+)
+def test_a_location_that_a_run_names_is_parsed_as_the_option_and_opens_no_address(tmp_path, text, message):
+    (tmp_path / "checkpoints").write_bytes(text)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/checkpoints: .*{message}"):
+        location.checkpoint_dir(tmp_path)
+
+
+@pytest.mark.parametrize("name, root", [(b"n\xff/r", None), (b"r", b"c\xff")])
+def test_a_path_that_orbax_cannot_write_is_refused_before_training(tmp_path, name, root):
+    run = tmp_path / os.fsdecode(name)
+    with pytest.raises(ConfigError, match=r"its whole path is not UTF-8, and no checkpoint can be written there"):
+        location.checkpoint_dir(run, root and os.fsdecode(root))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
