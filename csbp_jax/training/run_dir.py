@@ -74,9 +74,6 @@ def open_run(
         if elsewhere and not (run / "config.json").exists():
             seals.write_json(run / "config.json", elsewhere)
         _check_or_write_config(run, content, fingerprint_digest(data), classes, own.metadata(), editable)
-        stored = elsewhere.get("config") if elsewhere else content  # as it was when the checkpoint was saved
-        if differing := run_json.config_differences(stored, content, run_json.EDITABLE):
-            raise ConfigError(f"NAME: checkpoints of run {name!r} are of another config; {'; '.join(differing)}")
         if own.plugins:
             console.print(f"{own.label}: {', '.join(own.plugins)} of your own", soft_wrap=True)
         if own.plugins and own.code and not (run / COPY).exists():

@@ -137,7 +137,7 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
     return fields | own | {name: content[name] for name in ("data",) if name in content}
 
 
-def config_differences(stored: Any, current: dict[str, Any], but: Collection[str] = ()) -> list[str]:
+def config_differences(stored: dict[str, Any], current: dict[str, Any], but: Collection[str] = ()) -> list[str]:
     """List the fields in which a config differs from that of a ``config.json``, with both values.
 
     Args:
@@ -145,13 +145,8 @@ def config_differences(stored: Any, current: dict[str, Any], but: Collection[str
       current: the config, as JSON.
       but: fields that are left out.
     """
-
-    def fields(config: Any) -> Any:
-        if not isinstance(config, dict):  # a checkpoint's copy may hold anything
-            return config
-        return {name: value for name, value in flatten(config).items() if name not in but}
-
-    return differences(fields(stored), fields(current))
+    before, now = ({k: v for k, v in flatten(config).items() if k not in but} for config in (stored, current))
+    return differences(before, now)
 
 
 def own_differences(content: dict[str, Any], own: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 import csbp_jax
 from csbp_jax import chaos, configs, models, neurons, surrogate
 from csbp_jax.cli import main
-from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, replaced, to_json
+from csbp_jax.config import Chaos, Config, ConfigError, Model, Optimizer, flatten, replaced, to_json
 from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays
 from csbp_jax.evaluation import evaluate, inspection, predict
@@ -280,6 +280,10 @@ def test_of_a_config_that_several_runs_share_their_differences_cannot_be_read():
         with pytest.raises(AttributeError, match=f"^{field}: runs that differ in it share this function"):
             functools.reduce(getattr, field.split("."), seen)
     assert isinstance(seen, Config) and seen.model == config.model and seen.chaos.taps == config.chaos.taps
+    changed = seen.replace(epochs=3, **{"data.name": "digits"})  # such as for data.load
+    assert changed.epochs == 3 and flatten(changed) == flatten(config) | {"epochs": 3, "data.name": "digits"}
+    with pytest.raises(AttributeError, match=r"^seed: "):
+        _ = changed.seed
     assert config.chaos.z0 == Config().chaos.z0 and config.seed == 0
 
 

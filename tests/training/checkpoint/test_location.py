@@ -212,9 +212,11 @@ def test_another_config_location_or_start_is_refused_without_changes(elsewhere_r
     content = run_json.read_config(there / "s" / "2" / "run")
     content["config"]["seed"] = 1
     (begun / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"checkpoints of run 's' are of another config; seed \(0 there, 1 here\)"):
+    with pytest.raises(
+        CheckpointError, match=r"2: is a checkpoint of another run; differing are seed \(0 there, 1 here"
+    ):
         run(other, mine, name="s", checkpoints=str(there))
-    assert sorted(path.name for path in begun.iterdir()) == ["config.json", "lock"]
+    assert sorted(path.name for path in begun.iterdir()) == ["checkpoints", "config.json", "lock"]
 
 
 @pytest.mark.parametrize(
