@@ -16,6 +16,7 @@ from csbp_jax import data, learner, models
 from csbp_jax.config import Config, replaced
 from csbp_jax.experiment import fields
 from csbp_jax.learner import Batch, State
+from csbp_jax.runs.run import MEASURES
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.training import selection
@@ -26,9 +27,6 @@ from csbp_jax.training.plugins import Own
 
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""
-
-MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
-"""Measures of each kind of weights: those of the last epoch, of the one chosen by validation, and of the average."""
 
 
 def member_mesh(data_parallel: int = 1) -> Mesh:

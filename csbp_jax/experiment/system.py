@@ -78,6 +78,9 @@ class Training:
     data_dir: str | pathlib.Path = "data"
     data_parallel: int = 1
     draw: Draw | None = None
+    _made: dict[str, tuple[Hashable, Any]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _varying: dict[Group, frozenset[str]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _digests: dict[Group, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     choose = "last_validation_accuracy"
 
@@ -222,18 +225,6 @@ class Training:
         if self._made.get(kind, (None,))[0] != key:
             self._made[kind] = (key, make())
         return self._made[kind][1]
-
-    @functools.cached_property
-    def _made(self) -> dict[str, tuple[Hashable, Any]]:
-        return {}
-
-    @functools.cached_property
-    def _varying(self) -> dict[Group, frozenset[str]]:
-        return {}
-
-    @functools.cached_property
-    def _digests(self) -> dict[Group, str]:
-        return {}
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
