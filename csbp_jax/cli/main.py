@@ -13,13 +13,14 @@ import traceback
 from collections.abc import Sequence
 from typing import IO
 
-from csbp_jax import __version__, configs
+from csbp_jax import __version__
 from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
 from csbp_jax.cli.options import usage as arguments
 from csbp_jax.cli.run_commands import call
 from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
 from csbp_jax.runtime import compilation_cache
+from csbp_jax.runtime.files import FULL
 from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training.plugin_file import error_line
 
@@ -42,6 +43,10 @@ Exit codes: 0 done, 2 wrong option, value or file, 3 diverged, 4 checkpoint unus
 the run has ended, 42 stopped by SIGTERM (the same command resumes), 130 interrupted by Ctrl-C (likewise);
 docs/running.md."""
 
+_DATA_SETS = (
+    "DATASET is digits, which needs no download, or one of csbp_jax list presets: data sets, and presets of them."
+)
+
 
 def usage() -> str:
     """List commands, exit codes and data sets, within the width of the terminal."""
@@ -54,7 +59,7 @@ def usage() -> str:
     for name, (options, _) in COMMANDS.items():
         summary = inspect.cleandoc(options.__doc__ or "").partition("\n")[0]
         lines += [f"  csbp_jax {name} {arguments(options)}", _wrapped(summary, "      ")]
-    lines += ["", _wrapped(_EXIT_CODES), "", _wrapped(f"Data sets: {', '.join(configs.NAMES)}")]
+    lines += ["", _wrapped(_EXIT_CODES), "", _wrapped(_DATA_SETS)]
     return "\n".join(lines)
 
 
@@ -126,6 +131,8 @@ def _lack(error: Exception) -> str | None:
             f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, for a sweep a smaller --chunk, or "
             "see docs/scale.md#memory"
         )
+    if match := re.search("invalid .* for environment '?(\\w+)", cause):  # of JAX
+        return f"{match[1]}: {cause}; unset it, or give it another value"
     if "jax" not in sys.modules:
         return None
     from csbp_jax.runtime import hardware
@@ -139,7 +146,9 @@ def report_os_error(error: OSError) -> int:
         return CLOSED_PIPE
     if line := error_line(error):
         return _fail(line, 2)
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if error.errno == errno.ENOENT and not os.stat(os.curdir).st_nlink:
+        return _fail("the working directory was deleted; change to one that exists", 2)
+    full = error.errno in FULL
     return _fail(f"{error}; make room, and the same command resumes" if full else error, 4 if full else 2)
 
 
@@ -152,6 +161,8 @@ def _is_closed(stream: IO[str]) -> bool:
 
 def _fail(message: object, code: int) -> int:
     # One line: names of files may contain line breaks, and what a terminal takes for commands.
+    line = "\\n".join(escaped(str(message)).splitlines())
+    line = line if len(line) <= 2000 else f"{line[:1400]} ... {line[-600:]}"  # what to do is said last
     with contextlib.suppress(OSError):  # the log may be on the disk that is full
-        print("csbp_jax:", "\\n".join(escaped(str(message)).splitlines()), file=sys.stderr)
+        print("csbp_jax:", line, file=sys.stderr)
     return code

@@ -9,12 +9,18 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from csbp_jax import configs
 from csbp_jax.cli import option_types as option
 from csbp_jax.cli.options import Command, is_given, read, read_paths
 from csbp_jax.config import ConfigError, escaped, replaced
+from csbp_jax.ranges import integers
+
+if TYPE_CHECKING:
+    from csbp_jax.runs.restore import RestoredRun
 
 
 def _names_network(run: str) -> bool:
@@ -46,6 +52,14 @@ class RestoreWithSplit(Restore):
     """How the network of a run is restored, and the data for it."""
 
     split: option.Split = "test"
+    data: option.MovedData = None
+
+
+def _restored(run: str, options: RestoreWithSplit) -> "RestoredRun":
+    _show_network(run)
+    from csbp_jax.runs import restore
+
+    return restore.restore(run, options.weights_of, trust=options.trust, data=options.data)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,12 +102,9 @@ def evaluate(argv: Sequence[str]) -> None:
         evaluate(config, data_dir=of_weights.data_dir)
         return
     options = read_paths("evaluate", Evaluate, argv)
-    _show_network(options.run)
     from csbp_jax.evaluation.evaluate import evaluate_run
 
-    evaluate_run(
-        options.run, split=options.split, weights_of=options.weights_of, trust=options.trust, data_dir=options.data_dir
-    )
+    evaluate_run(_restored(options.run, options), split=options.split, data_dir=options.data_dir)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,8 +138,12 @@ def predict(argv: Sequence[str]) -> None:
         data_dir=options.data_dir,
     )
     problems = [prediction.problem for prediction in predictions if prediction.problem]
+    if len(problems) == len(predictions) == 1:
+        raise ConfigError(problems[0])
     for problem in problems:
         print("csbp_jax:", escaped(problem), file=sys.stderr)
+    if problems and len(problems) == len(predictions):
+        raise ConfigError("none of the files could be read")
     if options.out:
         # A name that is not UTF-8 is written as the bytes that it is.
         files.write_bytes(options.out, predict.table(predictions).encode(errors="surrogateescape"))
@@ -137,11 +152,7 @@ def predict(argv: Sequence[str]) -> None:
         # Names of classes are those of a config.json, which may be from others.
         print(escaped(text) if sys.stdout.isatty() else text, end="", flush=True)
     if problems:
-        if len(problems) < len(predictions):
-            raise ConfigError(
-                f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted"
-            )
-        raise ConfigError("the file could not be read" if len(problems) == 1 else "none of the files could be read")
+        raise ConfigError(f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,19 +164,20 @@ class Inspect(RestoreWithSplit):
     """layer, or several separated by commas; by default all spiking layers"""
     examples: option.Count = 100
     """number of examples, spread evenly over the split"""
+    example: Annotated[int, arg(metavar="N"), integers(0, 10**9)] = 0
+    """number of the example whose spikes and membranes are drawn, from 0"""
 
 
 def inspect(argv: Sequence[str]) -> None:
     """Run ``csbp_jax inspect``."""
     options = read_paths("inspect", Inspect, argv)
-    _show_network(options.run)
     from csbp_jax.evaluation.inspection import inspect
-    from csbp_jax.runs import restore
 
     inspect(
-        restore.restore(options.run, options.weights_of, trust=options.trust),
+        _restored(options.run, options),
         layers=tuple(options.layer.split(",")) if options.layer else (),
         examples=options.examples,
+        example=options.example,
         split=options.split,
         data_dir=options.data_dir,
     )
@@ -196,15 +208,12 @@ def robustness(argv: Sequence[str]) -> None:
     options = read_paths("robustness", Robustness, argv)
     from csbp_jax.evaluation.robustness import battery, command
     from csbp_jax.evaluation.robustness.measure import Plan
-    from csbp_jax.runs import restore
 
     plan = Plan(battery.select(options.only), options.examples, options.queries, options.seed, options.split)
     names = list(options.runs)
     if options.control is not None and os.path.realpath(options.control) not in map(os.path.realpath, names):
         names.insert(0, options.control)
-    for run in names:
-        _show_network(run)
-    runs = [restore.restore(run, options.weights_of, trust=options.trust) for run in names]
+    runs = [_restored(run, options) for run in names]
     control = None
     if options.control is not None:
         control = runs[[os.path.realpath(run) for run in names].index(os.path.realpath(options.control))]
@@ -257,4 +266,4 @@ def call(command: str, kind: type[Any], path: str, argv: Sequence[str]) -> None:
     result = getattr(importlib.import_module(module), function)(**vars(options))
     for item in result if isinstance(result, list) else [result]:
         if isinstance(item, str | pathlib.Path):
-            print(item)
+            print(escaped(str(item)))

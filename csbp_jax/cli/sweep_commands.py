@@ -193,17 +193,17 @@ def _value(config: Config, field: str, word: str, message: str) -> Any:
     try:
         if field != "seed":
             check_field(config, field)
+        if field.startswith("chaos.z0."):
+            (value,) = read_field(config, "chaos.z0", word)
+            return value
+        return read_field(config, field, word)
     except ConfigError as error:
-        raise ConfigError(message.format(error)) from None
-    if field.startswith("chaos.z0."):
-        (value,) = read_field(config, "chaos.z0", word)
-        return value
-    return read_field(config, field, word)
+        raise ConfigError(message.format(str(error).removeprefix("--").partition("; it is --")[0])) from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-    """Train the setting of a sweep that is best in validation, and the best without a chaos term, on fresh seeds."""
+    """Train the best setting of a sweep with a chaos term, and the best without one, on fresh seeds."""
 
     sweep: option.SweepDir
     seeds: option.Count = 10
@@ -218,11 +218,11 @@ class Best:
 
 
 def best(argv: Sequence[str]) -> None:
-    """Run ``csbp_jax best``: the best arm of a sweep and its control on fresh seeds, as an experiment within it.
+    """Run ``csbp_jax best``: the best arm with a term and its control on fresh seeds, as an experiment within a sweep.
 
     On the seeds of the sweep, the selection would bias its accuracy. The control has no chaos term (``chaos.z0`` 0): of
     the sweep's arms without one it is the best in validation, so that both are tuned; if there is none, it is equal to
-    the best arm but for ``chaos.z0``. There is no control if the best arm itself has no chaos term.
+    the best arm with a term but for ``chaos.z0``.
     """
     options = read_paths("best", Best, argv)
     folder = pathlib.Path(options.sweep)
@@ -240,7 +240,7 @@ def best(argv: Sequence[str]) -> None:
 
     own = reload(folder, content.get("own", {}), options.trust, None)
     fields = {name: value for name, value in content["config"].items() if name not in MARK}
-    config, table = run_json.parse_base_config(folder / "config.json", fields), RunTable.read(folder)
+    config, table = run_json.parse_config(folder / "config.json", fields, alone=False), RunTable.read(folder)
     arms = _best_and_control(folder, config, table)
     first = 1 + int(table.frame["seed"].max())
     name = f"best-seeds-{first}-{first + options.seeds - 1}{'-with-control' * (len(arms) > 1)}"
@@ -251,11 +251,10 @@ def best(argv: Sequence[str]) -> None:
     pairs = list(itertools.pairwise(arms))  # the best and its control, if it has one
     compared = compare.comparison(fresh, pairs, options.margin)
     compare.show(compared, folder / name)
-    print("\n".join([fresh.to_latex(), *(of.to_latex() for of in compared.contrasts if len(of.frame))]))
 
 
 def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -> dict[str, dict[str, Any]]:
-    """Return the fields of the best arm of a sweep, and of its control if it has a chaos term.
+    """Return the fields of a sweep's best arm with a chaos term, and of its control; of the best where none has one.
 
     Raises:
       ConfigError: a run of every arm diverged, or the sweep has several data sets.
@@ -272,11 +271,12 @@ def _best_and_control(folder: pathlib.Path, config: Config, table: "RunTable") -
     ranked = list(finite.sort_values("last_validation_accuracy_mean", ascending=False, kind="stable")["arm"])
     if not ranked:
         raise ConfigError(f"{folder}: a run of every setting diverged; try smaller optimizer.lr or chaos.z0")
-    chosen, plain = ranked[0], [name for name in arms if not any(z0[name])]
-    if chosen in plain:
-        print("note: the best setting trains without a chaos term (chaos.z0 0), so it has no control")
-        return {chosen: arms[chosen]}
-    tuned = [name for name in ranked if name in plain]
+    plain = [name for name in arms if not any(z0[name])]
+    tuned, with_term = [name for name in ranked if name in plain], [name for name in ranked if name not in plain]
+    if not with_term:
+        print("note: no setting has a chaos term (chaos.z0 above 0), or in each of them a run diverged; no control")
+        return {tuned[0]: arms[tuned[0]]}
+    chosen = with_term[0]
     # Without a term its other fields have no effect: settings that differ in them alone are one try.
     tries = {json.dumps({k: v for k, v in arms[name].items() if not k.startswith("chaos.")}) for name in plain}
     print(_tries_line(len(arms) - len(plain), len(tries) if tuned else 0))

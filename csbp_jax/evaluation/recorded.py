@@ -24,7 +24,7 @@ DRIFT, SLOW, SHORT = 0.5, 5, 1000
 
 _DEFAULTS = ("loss", "train/task_loss", "train_loss")
 
-Columns = dict[str, list[tuple[int, str]]]
+Columns = dict[str, list[tuple[int, str | float]]]
 """Cells that are not empty, with their line, of each column."""
 
 
@@ -76,7 +76,7 @@ def _columns_of_run(folder: pathlib.Path) -> Columns:
     columns: Columns = {}
     for line, row in enumerate(follow.read_rows(folder), start=1):
         for name, value in follow.scalars(row).items():
-            columns.setdefault(name, []).append((line, str(value)))
+            columns.setdefault(name, []).append((line, value))
     if not columns:
         raise ConfigError(
             f"{folder}: has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME, or a CSV file"
@@ -85,11 +85,9 @@ def _columns_of_run(folder: pathlib.Path) -> Columns:
 
 
 def _columns_of_csv(file: pathlib.Path) -> Columns:
-    if not file.exists():
-        raise ConfigError(f"{file}: there is no such file")
-    files.check_regular(file)
+    content = files.read_bytes(file, files.LARGE)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -14,11 +14,11 @@ from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
 from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment.fields import Fields
-from csbp_jax.experiment.members import Members, member_mesh, scans, trace_step, train
+from csbp_jax.experiment.members import Members, member_mesh, scans, train
 from csbp_jax.runs import published
-from csbp_jax.runtime import files, seals
+from csbp_jax.runtime import files, seals, sharding
 from csbp_jax.training import build, run_json
-from csbp_jax.training.compiled import Splits, resolve
+from csbp_jax.training.compiled import Splits, compile_run, resolve
 from csbp_jax.training.plugins import COPY, Own
 from csbp_jax.training.run_dir import fingerprint_digest
 
@@ -138,7 +138,9 @@ class Training:
         for group, configs in groups.items():
             splits, fingerprint = self._load(configs[0])
             drawn = dict(splits) | {"train": self._records(splits, seed, group)}
-            trace_step(resolve(configs[0], drawn, self.data_parallel), drawn, self.own)
+            config = resolve(configs[0], drawn, self.data_parallel)
+            steps = len(drawn["train"]) // config.batch_size
+            compile_run(config, drawn["train"], steps, self.own, sharding.data_parallel(1)).trace()
             self._varying[group] = of_fields.varying(configs, self.own)
             self._digests[group] = fingerprint_digest(fingerprint)
 
@@ -213,8 +215,9 @@ class Training:
         return data.Drawn(splits["train"], np.asarray(rows), np.asarray(labels))
 
     def _load(self, config: Config) -> tuple[Splits, str]:
-        # A function of the user's own may read its whole config; others read these.
-        fields = (config,) if self.own.data else (config.data, config.model.time_steps, config.model.classes)
+        # A function of the user's own may read all but what is traced; others read these.
+        group, model = of_fields.compile_group(config, self.own), config.model
+        fields = (group,) if self.own.data else (config.data, model.time_steps, model.classes)
         loaded: tuple[Splits, str] = self._last(
             "data", fields, lambda: build.load_data(config, self.own, self.data_dir)
         )

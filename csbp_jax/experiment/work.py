@@ -1,6 +1,5 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
-import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
-from csbp_jax.runs.table import COLUMNS
+from csbp_jax.runs.table import COLUMNS, CURVES, TABLE
 from csbp_jax.runtime import files, preemption, seals
 from csbp_jax.training.health import failed_layers
 
@@ -55,7 +54,7 @@ class Work:
             self.store.check_how(setting, self.plan.system.how(group))
         units = self.plan.units()[shard[0] :: shard[1]]
         total = sum(self._left(unit) for unit in units)
-        with terminal.logged_progress(self.console, max(total, 1)) as show, contextlib.closing(self.store):
+        with terminal.logged_progress(self.console, max(total, 1)) as show, files.closed_after(self.store.close):
             for unit in units:
                 for chunks in self._stages(unit):
                     for chunk in chunks:
@@ -100,7 +99,10 @@ class Work:
         count, work, done = len(seeds), system.work(fields[0]), self._done
 
         def show_work(part: int) -> None:
-            show(done + part * count, f"{count} runs" + (f", epoch {part} of {work}" if work > 1 else ""))
+            show(
+                done + part * count,
+                f"{count} run{'s' * (count != 1)}" + (f", epoch {part} of {work}" if work > 1 else ""),
+            )
 
         show_work(0)
         padded = [*fields, *[fields[-1]] * copies], [*seeds, *[seeds[-1]] * copies]
@@ -173,16 +175,16 @@ class Work:
                     rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)} | run)
                     lists = {k: v for k, v in measures.items() if isinstance(v, list)}
                     length = max(map(len, lists.values()), default=0)
-                    curves += [
-                        row | {"epoch": n + 1, **{k: v[n] for k, v in lists.items() if n < len(v)}}
-                        for n in range(length)
-                    ]
+                    epochs = (
+                        {"epoch": n + 1, **{k: v[n] for k, v in lists.items() if n < len(v)}} for n in range(length)
+                    )
+                    curves += [row | of_epoch for of_epoch in epochs if not _is_after_the_end(of_epoch)]
         frame = pandas.DataFrame(rows)
         measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing, "run"))
         if not any(map(self._left, self.plan.units())):
-            for name, content in (("runs", frame), ("epochs", pandas.DataFrame(curves))):
+            for name, content in ((TABLE, frame), (CURVES, pandas.DataFrame(curves))):
                 if len(content):
-                    with files.replacing(self.folder / f"{name}.csv", shared=True) as temporary:
+                    with files.replacing(self.folder / name, shared=True) as temporary:
                         content.to_csv(temporary, index=False)
             cells = [
                 {"case": c.case, "arm": c.arm, "draw": c.draw, "tries": [self.plan.settings[s] for s in c.tries]}
@@ -191,6 +193,11 @@ class Work:
             with files.replacing(self.folder / "settings.json", shared=True) as temporary:
                 temporary.write_text(json.dumps(seals.seal({"cells": cells})))
         return RunTable(frame, tuple(differing), measured, self.folder)
+
+
+def _is_after_the_end(of_epoch: dict[str, float]) -> bool:
+    """Return whether a run had stopped before this epoch, of which it has no measures."""
+    return all(value != value for name, value in of_epoch.items() if name != "epoch")
 
 
 def _tuning(cell: Cell) -> list[Block]:

@@ -7,6 +7,7 @@ import jax
 import jinja2
 
 from csbp_jax import __version__
+from csbp_jax.reporting.format import energy
 from csbp_jax.reporting.statistics import wilson
 from csbp_jax.runs import Run
 from csbp_jax.runs.published import CONFIG, WEIGHTS_LABELS
@@ -119,7 +120,7 @@ def _energy(run: RestoredRun, source: pathlib.Path) -> str:
             f"Synaptic operations per example, mean of {measured['examples']} of the {measured['split']} split: "
             f"{measured['acs']:,.0f} accumulates, {measured['macs']:,.0f} multiply-accumulates.\n"
             f"Energy, estimated from these at {measured['ac_pj']} and {measured['mac_pj']} pJ (45 nm), without memory "
-            f"access: {measured['energy_nj']:,.4g} nJ."
+            f"access: {energy(measured['energy_nj'])}."
         )
         return lines if (measured["weights_of"], measured["epoch"]) == (run.weights_of, run.epoch) else ""
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

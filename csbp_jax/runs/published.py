@@ -16,6 +16,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from csbp_jax.config import ConfigError, one_line
+from csbp_jax.runtime import files
 
 WeightsOf = Literal["last", "chosen", "ema"]
 """Weights of a run: of the last epoch, of the epoch chosen by validation, or their moving average (EMA) at the last."""
@@ -79,6 +80,7 @@ def read_variables(folder: pathlib.Path, shapes: dict[str, Any]) -> dict[str, An
 
     file = folder / WEIGHTS
     expected = {_name(path): leaf for path, leaf in tree_leaves_with_path(shapes)}
+    files.check(file)
     try:
         with safe_open(file, "numpy") as opened:
             names = set(opened.keys())

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from csbp_jax.config import ConfigError, one_line
-from csbp_jax.reporting import plots_runs
+from csbp_jax.reporting import plots, plots_runs
 from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
@@ -18,6 +18,7 @@ from csbp_jax.runs.published import WeightsOf
 from csbp_jax.runs.run import Run, differing_fields, plain, read_finished
 from csbp_jax.runs.shown import Shown
 from csbp_jax.runtime import files, seals
+from csbp_jax.training import metrics_log
 
 if TYPE_CHECKING:
     from csbp_jax.reporting.plots_runs import Figure
@@ -27,6 +28,9 @@ COLUMNS = ("case", "arm", "draw", "try", "role", "seed")
 
 TABLE = "runs.csv"
 """File of the table of a finished experiment, in its folder."""
+
+CURVES = "epochs.csv"
+"""File of the measures of each epoch of an experiment's runs, in its folder."""
 
 TERM = "chaos."
 """What the names of a chaos term's fields start with."""
@@ -248,15 +252,53 @@ class RunTable(Shown):
         for case, of_case in runs.groupby("case", sort=False):
             values = of_case.pivot_table(measure, ["draw", "seed"], "arm", sort=False) * scale
             panels[str(case)] = values[[arm for arm in self.arms if arm in values]]
-        figure = plots_runs.draw(panels, measure.replace("_", " ") + " (%)" * (scale > 1))
+        figure = plots_runs.draw(panels, _label(measure))
         if file is not None:
-            plots_runs.save(figure, pathlib.Path(file), self.caption(measure))
+            plots.save(figure, pathlib.Path(file), self.caption(measure), dpi=150)
         return figure
 
     def caption(self, measure: str | None = None) -> str:
         """Return the caption of :meth:`plot`."""
         name, count = (measure or self.measures[0]).replace("_", " "), int((self.frame["role"] == "test").sum())
         return f"{name.capitalize()} of {count} runs, a point for each, pairs joined; means with 95 % intervals."
+
+    def curves(self) -> pd.DataFrame:
+        """Return the measures of each epoch, a row for each epoch of each run; no rows where none were recorded."""
+        if "run" not in self.frame:
+            file = self.folder and self.folder / CURVES
+            curves = _read_csv(file) if file and file.exists() else pd.DataFrame(columns=[*COLUMNS, "epoch"])
+            return curves.merge(self.frame[list(COLUMNS)])
+        rows = []
+        for _, run in self.frame.iterrows():
+            of_run = dict(run[[*COLUMNS, *self.fields]])
+            metrics = metrics_log.read_rows(pathlib.Path(run["run"]) / "metrics.jsonl")
+            rows += [of_run | row for row in metrics if row["kind"] == "epoch"]
+        return pd.DataFrame(rows)
+
+    def plot_curves(
+        self, measure: str = "validation_accuracy", *, file: str | pathlib.Path | None = None
+    ) -> "Figure | None":
+        """Draw a measure of each epoch: the mean over the seeds of each arm, with its 95 % interval; runs as of plot.
+
+        Args:
+          measure: a column of :meth:`curves`.
+          file: as of :meth:`plot`.
+
+        Returns:
+          The figure, or None if the runs have not recorded it.
+        """
+        curves = self.curves()
+        if measure not in curves:
+            return None
+        tests = curves[curves["role"] == "test"]
+        figure = plots_runs.draw_curves(tests, measure, _label(measure), 100 if is_accuracy(measure) else 1)
+        if file is not None:
+            plots.save(figure, pathlib.Path(file), self.curves_caption(measure), dpi=150)
+        return figure
+
+    def curves_caption(self, measure: str = "validation_accuracy") -> str:
+        """Return the caption of :meth:`plot_curves`."""
+        return f"{measure.replace('_', ' ').capitalize()} of each epoch: means over seeds, with 95 % intervals."
 
     def weights(self, row: "Mapping[Any, Any] | pd.Series[Any]", weights_of: WeightsOf = "last") -> dict[str, Any]:
         """Return the variables of a run, ``{"params": ..., "batch_stats": ...}`` (:func:`csbp_jax.load`).
@@ -315,11 +357,10 @@ class RunTable(Shown):
 def _of_experiment(folder: pathlib.Path) -> RunTable:
     """Read the table of an experiment; its measures are those of its blocks of results."""
     file = folder / TABLE
-    files.check_regular(file, files.MAX_BYTES)
+    files.check(file)
     try:
-        frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
-        frame["case"] = frame["case"].fillna("")
-        block = seals.parse(next((folder / "blocks").glob("*.json")).read_bytes())
+        frame = _read_csv(file)
+        block = seals.parse(files.read_bytes(next((folder / "blocks").glob("*.json")), files.LARGE))
         names = [name for name in frame.columns if name not in COLUMNS]
         measures = tuple(name for name in names if name in block["measures"])
         frame[list(COLUMNS)], frame[list(measures)].astype(float)  # what all that follows reads
@@ -330,6 +371,16 @@ def _of_experiment(folder: pathlib.Path) -> RunTable:
         ) from None
     fields = tuple(name for name in names if name not in (*measures, "run"))
     return RunTable(frame, fields, measures, folder)
+
+
+def _read_csv(file: pathlib.Path) -> pd.DataFrame:
+    frame = pd.read_csv(file, dtype={"case": str, "arm": str}, keep_default_na=False, na_values=[""])
+    frame["case"] = frame["case"].fillna("")
+    return frame
+
+
+def _label(measure: str) -> str:
+    return measure.replace("_", " ") + " (%)" * is_accuracy(measure)
 
 
 def plain_controls(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:

@@ -15,7 +15,7 @@ from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import run_json
-from csbp_jax.training.checkpoint import location
+from csbp_jax.training.checkpoint import layout
 from csbp_jax.training.plugins import COPY, Own
 
 FOLDERS = ("figures", "checkpoints", "profile", run_json.BLOCKS, "shards")
@@ -114,7 +114,7 @@ def in_place(run: pathlib.Path) -> Iterator[Callable[[], None]]:
             if is_in_place() or not run.exists() or (run / "lock").exists():
                 break
             with contextlib.suppress(OSError):  # a save that was being written makes it again, until its last file
-                location.remove_incomplete(run / "checkpoints")
+                layout.remove_incomplete(run / "checkpoints")
                 (run / "checkpoints").rmdir()
                 run.rmdir()
             time.sleep(0.1)

@@ -88,7 +88,7 @@ def test_pictures_from_others_are_refused(decoder, name, tmp_path):
         decode.decode(content, "a", decoder)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=rf"^{tmp_path / name}: .*{message}"):
-        decode.height_width(tmp_path / name)
+        decode.picture_shape(tmp_path / name)
 
 
 def test_no_picture_starts_a_program(decoder, monkeypatch):
@@ -139,7 +139,8 @@ def test_zeros_in_the_stream_are_other_pixels(decoder):
 
 def test_sixteen_bits_are_rejected(decoder):
     with pytest.raises(
-        ConfigError, match=r"a: cannot be decoded \(it has more than 8 bits per channel\); save it with 8$"
+        ConfigError,
+        match=r"a: cannot be decoded \(it has more than 8 bits per channel\); save it smaller, with 8 bits",
     ):
         decode.decode(encoded(GREY.astype(np.uint16) * 257, "PNG"), "a", decoder)
 

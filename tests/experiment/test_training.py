@@ -111,6 +111,19 @@ def test_the_weights_of_a_row_are_those_that_were_tested(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.weights(again.frame.iloc[3]), variables)
 
 
+def test_a_member_that_stops_early_is_the_run_alone_that_stops_early(tmp_path):
+    config = replaced(replaced(replaced(DENSE, "patience", 1), "epochs", 4), "optimizer.ema", 0.5)
+    arms: dict[str, dict[str, float]] = {"learns": {}, "does not": {"optimizer.lr": 0.0}}
+    table = Experiment(config, arms, seeds=(3,)).run(tmp_path / "e", console=console())
+    curves, ends = pandas.read_csv(tmp_path / "e" / "epochs.csv"), {}
+    for (arm, fields), (_, row) in zip(arms.items(), table.frame.iterrows(), strict=True):
+        rows, result = alone(config, tmp_path / arm, fields, 3)
+        assert_equal(row, curves[curves["arm"] == arm], rows, result)
+        assert row["ema_test_accuracy"] == pytest.approx(result["ema"]["test_accuracy"], abs=0.012)
+        ends[arm] = len(rows)
+    assert ends["does not"] == 2 < ends["learns"]
+
+
 @pytest.mark.parametrize("field", OTHERS)
 def test_each_traced_field_has_an_effect(tmp_path_factory, field):
     measures = _measures_of_others()
@@ -162,7 +175,7 @@ def test_each_seed_has_the_data_that_it_draws(tmp_path, config):
         ({"a": {"chaos.z": 1.0}}, "there is no field chaos.z; perhaps you meant chaos.z0"),
         ({"a": {"chaos.beta": 2.0}}, "chaos.beta: 2.0 is not possible"),
         ({"a": {"seed": 1}}, "seed is no field of a setting"),
-        ({"a": {"patience": 2}}, "patience: 2 is not possible in an experiment"),
+        ({"a": {"patience": -2}}, "patience: -2 is not possible"),
         ({"a": {}, "b": {"chaos.taps": ("fc9.membrane",)}}, "chaos.taps: this network has no fc9.membrane"),
         ({"a": {}, "b": {"data.name": "mnist"}}, "mnist"),
         ({"a": {"batch_size": 4096}}, "batch_size: 4096 is not possible"),
