@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
@@ -191,10 +192,10 @@ class Training:
         varying = self._varying[group]
         members = self._last("members", group, lambda: Members(resolved[0], drawn, self._mesh, self.own, varying))
 
-        def save(weights: Any) -> None:
+        def save(weights: Any, epochs: NDArray[Any]) -> None:
             for number, folder in enumerate(folders):
                 content = {"schema": run_json.SCHEMA, "config": to_json(resolved[number]), "data": self._digests[group]}
-                content |= {"weights_of": "last", "epoch": resolved[number].epochs}
+                content |= {"weights_of": "last", "epoch": int(epochs[number])}
                 content |= {"own": self.own.metadata()} if self.own.plugins else {}
                 folder.mkdir(parents=True, exist_ok=True)
                 if self.own.code:
