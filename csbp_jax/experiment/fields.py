@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from csbp_jax.config import Config, ConfigError, flatten, replaced, suggestion
+from csbp_jax.runs.run import plain
 from csbp_jax.training.build import TRACED
 from csbp_jax.training.plugins import Own
 
@@ -25,14 +26,6 @@ _IMPOSSIBLE = {
     "weights": ("", "whose members start from drawn weights; leave it out"),
     "layout": ("data", "whose devices hold members; leave it at data"),
 }
-
-
-def plain(value: Any) -> Any:
-    """Return a value with tuples for JSON's lists, numbers for NumPy's, and a number for a tuple of one."""
-    if isinstance(value, list | tuple):
-        items = tuple(map(plain, value))
-        return items[0] if len(items) == 1 else items
-    return value.item() if hasattr(value, "item") else value
 
 
 def key(fields: Fields) -> str:

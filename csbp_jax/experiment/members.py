@@ -16,6 +16,7 @@ from csbp_jax import data, learner, models
 from csbp_jax.config import Config, replaced
 from csbp_jax.experiment import fields
 from csbp_jax.learner import Batch, State
+from csbp_jax.runs.run import MEASURES
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.training import selection
@@ -26,9 +27,6 @@ from csbp_jax.training.plugins import Own
 
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""
-
-MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
-"""Measures of each kind of weights: those of the last epoch, of the one chosen by validation, and of the average."""
 
 
 def member_mesh(data_parallel: int = 1) -> Mesh:
@@ -252,7 +250,7 @@ def train(
     configs: Sequence[Config],
     of_seed: Mapping[int, data.DataSource] | None = None,
     show: Callable[[int], None] = lambda epoch: None,
-    save: Callable[[Any], None] = lambda weights: None,
+    save: Callable[[Any, NDArray[Any]], None] = lambda weights, epochs: None,
 ) -> dict[str, Any]:
     """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
 
@@ -265,7 +263,7 @@ def train(
       configs: of the members; as many as a multiple of the mesh's member axis.
       of_seed: the training records of each seed; by default all of the split's.
       show: called with the number of ended epochs after each.
-      save: called with the weights of the last epoch, which are stacked.
+      save: called with the last weights, which are stacked, and their epochs.
     """
     config, seeds = members.config, [c.seed for c in configs]
     records = {seed: of_seed[seed] if of_seed else members.splits["train"] for seed in seeds}
@@ -296,7 +294,7 @@ def train(
             show(epoch if running.any() else config.epochs)
             if not running.any():
                 break
-    save(learner.weights_of(present))
+    save(learner.weights_of(present), last)
     curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
     diverged = losses.diverged | (np.nanmax(curves["bad_steps"], axis=1) >= BAD_STEPS_STOP)
     tested = {"last": (present, last), "chosen": (present.replace(**selected["weights"]), chosen)}

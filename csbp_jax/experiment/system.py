@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import Config, ConfigError, flatten, to_json
@@ -78,6 +79,9 @@ class Training:
     data_dir: str | pathlib.Path = "data"
     data_parallel: int = 1
     draw: Draw | None = None
+    _made: dict[str, tuple[Hashable, Any]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _varying: dict[Group, frozenset[str]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _digests: dict[Group, str] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     choose = "last_validation_accuracy"
 
@@ -188,10 +192,10 @@ class Training:
         varying = self._varying[group]
         members = self._last("members", group, lambda: Members(resolved[0], drawn, self._mesh, self.own, varying))
 
-        def save(weights: Any) -> None:
+        def save(weights: Any, epochs: NDArray[Any]) -> None:
             for number, folder in enumerate(folders):
                 content = {"schema": run_json.SCHEMA, "config": to_json(resolved[number]), "data": self._digests[group]}
-                content |= {"weights_of": "last", "epoch": resolved[number].epochs}
+                content |= {"weights_of": "last", "epoch": int(epochs[number])}
                 content |= {"own": self.own.metadata()} if self.own.plugins else {}
                 folder.mkdir(parents=True, exist_ok=True)
                 if self.own.code:
@@ -225,18 +229,6 @@ class Training:
         if self._made.get(kind, (None,))[0] != key:
             self._made[kind] = (key, make())
         return self._made[kind][1]
-
-    @functools.cached_property
-    def _made(self) -> dict[str, tuple[Hashable, Any]]:
-        return {}
-
-    @functools.cached_property
-    def _varying(self) -> dict[Group, frozenset[str]]:
-        return {}
-
-    @functools.cached_property
-    def _digests(self) -> dict[Group, str]:
-        return {}
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:

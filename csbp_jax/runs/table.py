@@ -15,7 +15,7 @@ from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
 from csbp_jax.runs.published import WeightsOf
-from csbp_jax.runs.run import Run, differing_fields, read_finished
+from csbp_jax.runs.run import Run, differing_fields, plain, read_finished
 from csbp_jax.runs.shown import Shown
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import metrics_log
@@ -183,7 +183,7 @@ class RunTable(Shown):
             problem = "runs of several cases; select one (RunTable.where)" if len(finite) else "no tries that converged"
             raise ValueError(f"arm {arm}: has {problem}")
         row = finite.iloc[int(finite[f"{measure}_mean"].argmax())]
-        return {field: _python(row[field]) for field in self.fields}
+        return {field: plain(row[field]) for field in self.fields}
 
     def contrast(
         self,
@@ -424,8 +424,3 @@ def _interval_text(measure: str, mean: float, low: float, high: float) -> str:
     if is_accuracy(measure):
         return percent(Interval(mean, *(None if np.isnan(end) else end for end in (low, high))))
     return f"{mean:.4g}" if np.isnan(low) else f"{mean:.4g} [{low:.4g}, {high:.4g}]"
-
-
-def _python(value: Any) -> Any:
-    """Return a number of NumPy as one of Python, which configs hold."""
-    return value.item() if isinstance(value, np.generic) else value

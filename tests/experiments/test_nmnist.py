@@ -107,16 +107,6 @@ def test_ridge_regression_is_the_primal_solution():
     np.testing.assert_array_equal(training.ridge(frames, LABELS, 3, 50.0), expected)
 
 
-def test_difference_over_folds_has_the_error_of_shared_training_data():
-    differences = np.array([0.0, 0.01, 0.03, 0.02, 0.01])
-    row = nmnist.over_folds(differences, (110, 890))
-    error = np.sqrt((1 / 5 + 110 / 890) * np.var(differences, ddof=1))
-    assert row["p"] == pytest.approx(2 * stats.t.sf(0.014 / error, 4))
-    assert (row["high"] - row["low"]) / 2 == pytest.approx(stats.t.ppf(0.975, 4) * error)
-    assert row["equivalence"] == pytest.approx(stats.t.sf((0.015 - 0.014) / error, 4))
-    assert nmnist.over_folds(np.zeros(5), (110, 890))["equivalence"] == 0
-
-
 def test_recordings_of_all_folds_are_compared_and_differences_are_csbps():
     folds = {"CSBP": [run("1110"), run("1111")], "plain": [run("1100"), run("0011")], "drift": [run("1111")] * 2}
     rows = nmnist.mcnemar(folds, "last")

@@ -47,26 +47,12 @@ def test_a_stop_ends_a_study_in_one_line_and_its_results_stay(number, code, tmp_
     assert sorted(os.listdir(tmp_path)) == ["first.json", "second.json"]
 
 
-def test_holms_correction():
-    # The textbook's example: sorted p times n, n - 1, ..., never below the previous one.
-    assert statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
-        {"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06}
-    )
-
-
 def test_paired_shares_are_compared_by_mcnemars_test():
     pair = statistics.compare_solved({"first": {"solved": "110010"}, "second": {"solved": "011110"}}, "first")["second"]
     assert pair["difference"] == pytest.approx(1 / 6)
     assert pair["p"] == pair["p_holm"] == stats.binomtest(2, 3).pvalue
     assert pair["half"] == pytest.approx(1.96 * np.std([-1, 0, 1, 1, 0, 0]) / 6**0.5, rel=1e-4)
     assert statistics.points_text(pair) == "+16.7 ± 55.0"
-
-
-def test_shares_have_wilsons_interval_and_counts_fishers_p():
-    assert statistics.wilson(np.arange(10) < 8) == pytest.approx(
-        {"share": 0.8, "low": 0.4902, "high": 0.9433}, abs=1e-4
-    )
-    assert statistics.fisher((8, 1), (10, 6)) == pytest.approx(0.034965, abs=1e-6)  # Fisher's example in scipy
 
 
 def test_results_resume_only_with_the_same_options(tmp_path, capsys):
@@ -215,6 +201,36 @@ def test_a_run_of_cbp_is_its_net_trained_from_a_seed_at_every_init(monkeypatch):
             kind = conditions.CONDITIONS["replay of another start"].kind
             assert measures[f"n = {init:g}"][n] == net.train(seed, setting, kicks, kind=kind)[0]
         assert measures["solved"][n] == np.mean([measures[f"n = {init:g}"][n] for init in conditions.INITS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "file"), [(cbp, "cbp.json"), (overshoot, "overshoot.json")])
+def test_a_study_of_cbp_writes_its_results_and_repeats_no_run(module, file, tmp_path, monkeypatch):
+    """Nets are trained for 30 steps, in the fewest conditions that all tables need."""
+    monkeypatch.setattr(study, "WORK", tmp_path / "work")
+    names = ("plain backpropagation", "CBP", "kick in 20 sub-steps", "larger rate")
+    monkeypatch.setattr(cbp, "CONDITIONS", names)
+    monkeypatch.setattr(cbp, "STRONG", names[1:3])
+    monkeypatch.setattr(overshoot, "STRENGTHS", [6.0, overshoot.RELEASED])
+    monkeypatch.setattr(overshoot, "TASKS", dict(list(overshoot.TASKS.items())[:2]))
+    monkeypatch.setattr(conditions, "Kind", functools.partial(net.Kind, first=30))
+    for of in (conditions.CONDITIONS, conditions.AFTER, overshoot.CONDITIONS, vars(conditions)):
+        for name in of if of is not vars(conditions) else ("PLAIN",):
+            kind = of[name].kind
+            short = kind._replace(first=min(kind.first, 30), last=min(kind.last, 30))
+            monkeypatch.setitem(of, name, of[name]._replace(kind=short))
+    sizes = {"cbp.json": "--tuning 2 --starts 4", "overshoot.json": "--grid 40 --rises 40 --starts 4"}[file]
+    words, out = [*sizes.split(), "--out", str(tmp_path)], tmp_path / file
+    if module is cbp:  # its exponents are measured first, and not again
+        measured = json.loads((RESULTS / "cbp" / file).read_text())["exponents"]
+        out.write_text(json.dumps({"tuning": 2, "starts": 4, "exponents": measured}))
+    module.main(words)
+    content, table = json.loads(out.read_text()), (tmp_path / "table.md").read_text()
+    for system in (conditions.Cbp, overshoot.Overshoot):
+        monkeypatch.setattr(system, "train", None)  # all is finished
+    module.main(words)
+    assert json.loads(out.read_text()) == content and (tmp_path / "table.md").read_text() == table
+    assert list(tmp_path.glob("*.pdf")) and {"starts", "command"} <= content.keys()
 
 
 def test_plain_levers_of_cbps_net(x64):

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import study
 from experiments.cbp import overshoot
-from experiments.statistics import compare_solved, equivalence_of_shares, expected_best, percent_text
+from experiments.statistics import expected_best, percent_text
 from experiments.xor import conditions, draws, escape, net, tuned
 from tests.support.quotes import body
 
@@ -76,13 +76,6 @@ def test_escape_compares_csbp_with_each_condition_not_the_other_way_round():
 def test_equal_escapes_are_ascribed_to_any_displacement():
     solved = "10" * 500
     assert escape.verdict(compared(solved, solved)) == "any displacement does"
-
-
-def test_equivalence_reads_differences_of_either_sign():
-    bits = {"a": {"solved": "1" * 500 + "0" * 500}, "b": {"solved": "1" * 505 + "0" * 495}}
-    one, other = compare_solved(bits, "a")["b"], compare_solved(bits, "b")["a"]
-    tests = [equivalence_of_shares(p, 0.02) for p in (one, other)]
-    assert tests[0]["p"] == pytest.approx(tests[1]["p"]) and tests[0]["low"] == pytest.approx(-tests[1]["high"])
 
 
 def test_the_page_of_overshooting_has_the_shares_at_the_released_strength():
