@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csbp_jax.config import writing
 from csbp_jax.reporting import fonts
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ def save(figure: "Figure", file: pathlib.Path, dpi: int, caption: str = "") -> N
     The caption, what is drawn and from how many examples, epochs or seeds, is in the file's metadata
     (:func:`caption_of`).
     """
-    file.unlink(missing_ok=True)
-    of_pdf = {"CreationDate": None, "Subject": caption}
-    figure.savefig(file, dpi=dpi, metadata=of_pdf if file.suffix == ".pdf" else {"Description": caption})
+    metadata = {"CreationDate": None, "Subject": caption} if file.suffix == ".pdf" else {"Description": caption}
+    with writing(file):
+        file.unlink(missing_ok=True)
+        figure.savefig(file, dpi=dpi, metadata=metadata)
 
 
 def caption_of(png: bytes) -> str:
