@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import inspect
 import io
 import json
 import os
@@ -239,7 +240,7 @@ def test_a_location_that_a_run_names_is_parsed_as_the_option_and_opens_no_addres
 @pytest.mark.parametrize("name, root", [(b"n\xff/r", None), (b"r", b"c\xff")])
 def test_a_path_that_orbax_cannot_write_is_refused_before_training(tmp_path, name, root):
     run = tmp_path / os.fsdecode(name)
-    with pytest.raises(ConfigError, match=r"its whole path is not UTF-8, and no checkpoint can be written there"):
+    with pytest.raises(ConfigError, match=r"its whole path is not UTF-8, and no checkpoint can be written there \("):
         location.checkpoint_dir(run, root and os.fsdecode(root))
 
 
@@ -250,3 +251,15 @@ def test_an_address_without_gcsfs_is_one_line(tmp_path):
     ):
         run(SMALL, tmp_path, checkpoints="gs://bucket/runs")
     assert not list(tmp_path.iterdir())
+
+
+def test_both_layouts_have_the_same_functions():
+    forms = [
+        {
+            name: str(inspect.signature(function))
+            for name, function in vars(layout).items()
+            if inspect.isfunction(function) and function.__module__ == layout.__name__ and name[0] != "_"
+        }
+        for layout in (local, bucket)
+    ]
+    assert len(forms[0]) == 8 and forms[0] == {name: forms[1].get(name) for name in forms[0]}
