@@ -10,6 +10,8 @@ from csbp_jax.config.extras import Missing
 
 def run() -> None:
     """Run the command line and exit with its code."""
+    if sys.platform == "win32":  # no file locks, signals or private folders as they are needed here
+        sys.exit("csbp_jax: runs on Linux and macOS; on Windows use WSL2 (learn.microsoft.com/windows/wsl)")
     sys.unraisablehook = _ignore_closed_event_loop
     _prepare_output()
     try:

@@ -36,9 +36,11 @@ class Train:
     checkpoints: option.PathOrAddress = None
     """directory or gs://BUCKET/DIRECTORY of checkpoints, under the run's name; by default RUN/checkpoints
     (docs/scale.md)"""
-    distributed: Annotated[str, arg(metavar="off|auto|HOST:PORT,n,i")] = "off"
-    """several processes: auto, or HOST:PORT,n,i for process i of n, where process 0 listens; all other options are the
-    same for all (docs/scale.md)"""
+    distributed: Annotated[str | None, arg(metavar="off|auto|HOST:PORT,n,i")] = None
+    """several processes: auto, which is the default where JAX finds others (TPU pods, Slurm), or HOST:PORT,n,i for
+    process i of n, where process 0 listens; all other options are the same for all (docs/scale.md)"""
+    require: Literal["cpu", "gpu", "tpu"] | None = None
+    """refuse to train where JAX computes on another kind of device"""
     profile: Annotated[str | None, arg(metavar="START:N")] = None
     """write a profiler trace of N steps, from step START on, to RUN/profile (docs/scale.md)"""
     track: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
@@ -55,7 +57,7 @@ def train(argv: Sequence[str]) -> None:
             raise ConfigError(f"--name, --runs: {argv[0]} is the run that goes on; leave them out")
         options = dataclasses.replace(options, name=folder.name, runs=os.path.relpath(folder.parent))
     set_deterministic(config.deterministic)
-    from csbp_jax.runtime import multihost, preemption
+    from csbp_jax.runtime import hardware, multihost, preemption
     from csbp_jax.training.loop import train
 
     alongside = None
@@ -64,6 +66,7 @@ def train(argv: Sequence[str]) -> None:
 
         alongside = functools.partial(trackers.alongside, to=options.track)
     with multihost.connected(options.distributed, preemption.current()) as shared_stop:
+        hardware.require(options.require)
         train(
             config,
             name=options.name,

@@ -18,7 +18,7 @@ from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
 from csbp_jax.cli.options import usage as arguments
 from csbp_jax.cli.run_commands import call
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
+from csbp_jax.config import FULL, CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
 from csbp_jax.runtime import compilation_cache
 from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training.plugin_file import error_line
@@ -130,6 +130,8 @@ def _lack(error: Exception) -> str | None:
             f"out of memory ({cause}); give a smaller batch_size or eval_batch_size, for a sweep a smaller --chunk, or "
             "see docs/scale.md#memory"
         )
+    if match := re.search("invalid .* for environment '?(\\w+)", cause):  # of JAX
+        return f"{match[1]}: {cause}; unset it, or give it another value"
     if "jax" not in sys.modules:
         return None
     from csbp_jax.runtime import hardware
@@ -143,7 +145,9 @@ def report_os_error(error: OSError) -> int:
         return CLOSED_PIPE
     if line := error_line(error):
         return _fail(line, 2)
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if error.errno == errno.ENOENT and not os.stat(os.curdir).st_nlink:
+        return _fail("the working directory was deleted; change to one that exists", 2)
+    full = error.errno in FULL
     return _fail(f"{error}; make room, and the same command resumes" if full else error, 4 if full else 2)
 
 
@@ -156,6 +160,8 @@ def _is_closed(stream: IO[str]) -> bool:
 
 def _fail(message: object, code: int) -> int:
     # One line: names of files may contain line breaks, and what a terminal takes for commands.
+    line = "\\n".join(escaped(str(message)).splitlines())
+    line = line if len(line) <= 2000 else f"{line[:1400]} ... {line[-600:]}"  # what to do is said last
     with contextlib.suppress(OSError):  # the log may be on the disk that is full
-        print("csbp_jax:", "\\n".join(escaped(str(message)).splitlines()), file=sys.stderr)
+        print("csbp_jax:", line, file=sys.stderr)
     return code

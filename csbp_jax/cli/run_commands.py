@@ -135,8 +135,12 @@ def predict(argv: Sequence[str]) -> None:
         data_dir=options.data_dir,
     )
     problems = [prediction.problem for prediction in predictions if prediction.problem]
+    if len(problems) == len(predictions) == 1:
+        raise ConfigError(problems[0])
     for problem in problems:
         print("csbp_jax:", escaped(problem), file=sys.stderr)
+    if problems and len(problems) == len(predictions):
+        raise ConfigError("none of the files could be read")
     if options.out:
         # A name that is not UTF-8 is written as the bytes that it is.
         files.write_bytes(options.out, predict.table(predictions).encode(errors="surrogateescape"))
@@ -145,11 +149,7 @@ def predict(argv: Sequence[str]) -> None:
         # Names of classes are those of a config.json, which may be from others.
         print(escaped(text) if sys.stdout.isatty() else text, end="", flush=True)
     if problems:
-        if len(problems) < len(predictions):
-            raise ConfigError(
-                f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted"
-            )
-        raise ConfigError("the file could not be read" if len(problems) == 1 else "none of the files could be read")
+        raise ConfigError(f"{len(problems)} of {len(predictions)} files could not be read; the others are predicted")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -263,4 +263,4 @@ def call(command: str, kind: type[Any], path: str, argv: Sequence[str]) -> None:
     result = getattr(importlib.import_module(module), function)(**vars(options))
     for item in result if isinstance(result, list) else [result]:
         if isinstance(item, str | pathlib.Path):
-            print(item)
+            print(escaped(str(item)))

@@ -240,7 +240,7 @@ def best(argv: Sequence[str]) -> None:
 
     own = reload(folder, content.get("own", {}), options.trust, None)
     fields = {name: value for name, value in content["config"].items() if name not in MARK}
-    config, table = run_json.parse_base_config(folder / "config.json", fields), RunTable.read(folder)
+    config, table = run_json.parse_config(folder / "config.json", fields, alone=False), RunTable.read(folder)
     arms = _best_and_control(folder, config, table)
     first = 1 + int(table.frame["seed"].max())
     name = f"best-seeds-{first}-{first + options.seeds - 1}{'-with-control' * (len(arms) > 1)}"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from csbp_jax.config import ConfigError, escaped
+from csbp_jax.config import ConfigError
 from csbp_jax.evaluation.outputs import output_folder
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.format import fields_text
@@ -166,9 +166,9 @@ def show(
     console = make_console() if console is None else console
     for of in compared.contrasts:
         for line in of.lines():
-            console.print(f"{EPOCHS.get(of.measure, of.measure)}: {escaped(line)}", soft_wrap=True)
+            console.print(f"{EPOCHS.get(of.measure, of.measure)}: {line}", soft_wrap=True)
     for line in compared.notes:
-        console.print(f"note: {escaped(line)}", soft_wrap=True)
+        console.print(f"note: {line}", soft_wrap=True)
     terminal.print_table(console, SETTINGS, *settings_table(compared.table))
     for table in others:
         # What differs is one column of text, which folds: there may be more fields than a terminal has room for.

@@ -36,7 +36,8 @@ def follow(
     """
     folders = as_paths(runs)
     for folder in folders:
-        if not read_rows(folder):
+        file = folder / "metrics.jsonl"
+        if not file.exists() or not file.stat().st_size:
             raise ConfigError(f"{folder}: has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME")
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(contextlib.closing(make_writer(folder))) for folder in folders]
@@ -72,7 +73,7 @@ def _scalars(tag: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _scalars(f"{tag}/{name}", value)
-        elif isinstance(value, bool) or run_json.is_number(value):
+        elif isinstance(value, bool) or run_json.fits(value, float):
             yield f"{tag}/{name}", value
 
 

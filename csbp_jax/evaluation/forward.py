@@ -18,6 +18,9 @@ from csbp_jax.training.compiled import eval_keys
 Measure = Callable[[Apply, Any, jax.Array, dict[str, jax.Array]], Any]
 """``measure(apply, variables, x, batch)`` to any pytree of arrays; x ``[B, T or 1, ...]`` is the network's input."""
 
+MAX_PADDED = 1000
+"""Most examples of a batch that is larger than its source: the config of a run from others may have any."""
+
 
 def spread(rows: NDArray[np.int64], count: int | None) -> NDArray[np.int64]:
     """Return ``count`` of the rows at even distances, or all of them if there are no more."""
@@ -39,7 +42,6 @@ def apply_batched(
       events: whether the source's records are frames of events (or features), else still inputs.
     """
     devices = sharding.data_parallel()
-    batch_size = sharding.rounded_up(run.config.eval_batch_size, jax.device_count())
     variables = jax.device_put(run.variables, sharding.replicated(devices))
     _, prepare = transform.make(run.config, events)
 
@@ -48,6 +50,8 @@ def apply_batched(
         return measure(run.apply, variables, prepare(key, batch)["x"], batch)
 
     def function(source: data.DataSource) -> Iterator[tuple[NDArray[np.bool_], Any]]:
+        size = min(run.config.eval_batch_size, max(len(source), MAX_PADDED))
+        batch_size = sharding.rounded_up(size, jax.device_count())
         keys = eval_keys(run.config.seed, source, batch_size)
         batches = data.eval_batches(source, batch_size, readers=data.configured_readers(run.config))
         for number, batch in enumerate(batches):

@@ -1,5 +1,6 @@
 """Measures of a recorded series, read from a CSV file of any program or from the metrics of a run."""
 
+import collections
 import csv
 import io
 import math
@@ -24,7 +25,7 @@ DRIFT, SLOW, SHORT = 0.5, 5, 1000
 
 _DEFAULTS = ("loss", "train/task_loss", "train_loss")
 
-Columns = dict[str, list[tuple[int, str]]]
+Columns = dict[str, list[tuple[int, str | float]]]
 """Cells that are not empty, with their line, of each column."""
 
 
@@ -74,7 +75,7 @@ def _columns_of_run(folder: pathlib.Path) -> Columns:
     columns: Columns = {}
     for line, row in enumerate(follow.read_rows(folder), start=1):
         for name, value in follow.scalars(row).items():
-            columns.setdefault(name, []).append((line, str(value)))
+            columns.setdefault(name, []).append((line, value))
     if not columns:
         raise ConfigError(
             f"{folder}: has no metrics (metrics.jsonl); name a run's folder, such as runs/NAME, or a CSV file"
@@ -83,11 +84,9 @@ def _columns_of_run(folder: pathlib.Path) -> Columns:
 
 
 def _columns_of_csv(file: pathlib.Path) -> Columns:
-    if not file.exists():
-        raise ConfigError(f"{file}: there is no such file")
-    files.check_regular(file)
+    content = files.read_bytes(file, files.LARGE)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -102,7 +101,7 @@ def _columns_of_csv(file: pathlib.Path) -> Columns:
         names = [str(number) for number in range(1, len(names) + 1)]
     else:
         rows = rows[1:]
-    if duplicates := [name for name in names if names.count(name) > 1]:
+    if duplicates := [name for name, count in collections.Counter(names).items() if count > 1]:
         raise ConfigError(f"{file}: two columns are called {duplicates[0]!r}; rename one")
     columns: Columns = {name: [] for name in names}
     for line, cells in rows:

@@ -16,6 +16,7 @@ from csbp_jax import data, learner, models
 from csbp_jax.config import Config, replaced
 from csbp_jax.experiment import fields
 from csbp_jax.learner import Batch, State
+from csbp_jax.runs.run import MEASURES
 from csbp_jax.runtime import preemption, sharding
 from csbp_jax.runtime.hardware import compiler_options, run_once_options
 from csbp_jax.training import selection
@@ -26,9 +27,6 @@ from csbp_jax.training.plugins import Own
 
 MOST_RESIDENT = 2**28
 """Bytes of data, 256 MiB, up to which they stay on the devices."""
-
-MEASURES = ("test_accuracy", "validation_accuracy", "test_loss", "epoch")
-"""Measures of each kind of weights: those of the last epoch, of the one chosen by validation, and of the average."""
 
 
 def member_mesh(data_parallel: int = 1) -> Mesh:
@@ -231,19 +229,6 @@ class _Batches:
         return {name: jax.device_put(values, split) for name, values in zip(("rows", "y"), stacked, strict=True)}
 
 
-def trace_step(config: Config, splits: Splits, own: Own = Own()) -> None:
-    """Trace a training step of a (resolved) config on shapes; nothing is computed.
-
-    Raises:
-      ConfigError: such as for a tap that its network does not have.
-    """
-    source, size = splits["train"], config.batch_size
-    run = compile_run(config, source, len(source) // size, own)
-    example = data.example_batch(source)
-    batch = {name: jax.ShapeDtypeStruct((size, *rows.shape[1:]), rows.dtype) for name, rows in example.items()}
-    jax.eval_shape(run.pure_train_step, jax.eval_shape(run.pure_init, jax.random.key(0)), batch)
-
-
 def _vmap_or_call(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
     """Return ``vmap`` of a function, called plainly on a batch of one, whose weights XLA on CPU would transpose."""
 
@@ -265,6 +250,7 @@ def train(
     configs: Sequence[Config],
     of_seed: Mapping[int, data.DataSource] | None = None,
     show: Callable[[int], None] = lambda epoch: None,
+    save: Callable[[Any, NDArray[Any]], None] = lambda weights, epochs: None,
 ) -> dict[str, Any]:
     """Train members, and return their measures: ``{name: [K]}``, and of each epoch ``{name: [K, epochs]}``.
 
@@ -277,6 +263,7 @@ def train(
       configs: of the members; as many as a multiple of the mesh's member axis.
       of_seed: the training records of each seed; by default all of the split's.
       show: called with the number of ended epochs after each.
+      save: called with the last weights, which are stacked, and their epochs.
     """
     config, seeds = members.config, [c.seed for c in configs]
     records = {seed: of_seed[seed] if of_seed else members.splits["train"] for seed in seeds}
@@ -307,6 +294,7 @@ def train(
             show(epoch if running.any() else config.epochs)
             if not running.any():
                 break
+    save(learner.weights_of(present), last)
     curves = {name: np.stack([row[name] for row in epochs], axis=1) for name in epochs[0]}
     diverged = losses.diverged | (np.nanmax(curves["bad_steps"], axis=1) >= BAD_STEPS_STOP)
     tested = {"last": (present, last), "chosen": (present.replace(**selected["weights"]), chosen)}

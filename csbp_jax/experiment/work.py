@@ -1,6 +1,5 @@
 """The training of a plan's runs: what a folder lacks, choices among tries, and the table of what is finished."""
 
-import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +8,7 @@ import numpy as np
 import pandas
 
 from csbp_jax.experiment.plan import Cell, Plan
-from csbp_jax.experiment.store import Block, Store
+from csbp_jax.experiment.store import Block, Store, name_of
 from csbp_jax.reporting import terminal
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runs import RunTable
@@ -19,6 +18,8 @@ from csbp_jax.training.health import failed_layers
 
 Show = Callable[[int, str], None]
 
+WEIGHTS = "weights"
+"""Folder of the weights of runs, each in one of its own."""
 RATES = "rates."
 """Prefix of the curves of layers' firing rates."""
 
@@ -31,13 +32,14 @@ class Work:
       choose: the measure by which a try is chosen; by default the system's, or the first.
       folder: of the experiment.
       console: where progress is shown.
+      weights: save the weights of each run.
 
     Raises:
       ConfigError: a result is damaged.
     """
 
-    def __init__(self, plan: Plan, choose: str, folder: pathlib.Path, console: Console):
-        self.plan, self.folder, self.console = plan, folder, console
+    def __init__(self, plan: Plan, choose: str, folder: pathlib.Path, console: Console, weights: bool = False):
+        self.plan, self.folder, self.console, self.weights = plan, folder, console, weights
         self.choose = choose or plan.system.choose
         self.store = Store(folder, lambda line: console.print(line, soft_wrap=True))
         self._done = 0
@@ -52,7 +54,7 @@ class Work:
             self.store.check_how(setting, self.plan.system.how(group))
         units = self.plan.units()[shard[0] :: shard[1]]
         total = sum(self._left(unit) for unit in units)
-        with terminal.logged_progress(self.console, max(total, 1)) as show, contextlib.closing(self.store):
+        with terminal.logged_progress(self.console, max(total, 1)) as show, files.closed_after(self.store.close):
             for unit in units:
                 for chunks in self._stages(unit):
                     for chunk in chunks:
@@ -104,7 +106,9 @@ class Work:
 
         show_work(0)
         padded = [*fields, *[fields[-1]] * copies], [*seeds, *[seeds[-1]] * copies]
-        measures = {name: np.asarray(v)[:count] for name, v in system.train(group, *padded, show_work).items()}
+        runs = [self._weights(block.key, seed) for block in blocks for seed in block.seeds] if self.weights else []
+        trained = system.train(group, *padded, show_work, [self.folder / name for name in runs])
+        measures = {name: np.asarray(v)[:count] for name, v in trained.items()}
         self._done += count * work
         first = 0
         for block in blocks:
@@ -112,6 +116,10 @@ class Work:
             self.store.write(block, settings[block.key], part, how)
             first += len(block.seeds)
         preemption.current().raise_if_requested()
+
+    def _weights(self, setting: str, seed: int) -> str:
+        """Return the folder of a run's weights, within that of the experiment."""
+        return f"{WEIGHTS}/{name_of(setting, seed)}"
 
     def chosen(self, cell: Cell) -> int | None:
         """Return the number of the try with the best mean of the choosing measure; None while tuning is not finished.
@@ -162,13 +170,17 @@ class Work:
                 fields = {name: described[setting].get(name) for name in differing}
                 for seed, measures in self.store.finished(Block(setting, seeds)).items():
                     row = dict(zip(COLUMNS, (cell.case, cell.arm, cell.draw, number, role, seed), strict=True)) | fields
-                    rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)})
+                    weights = self._weights(cell.tries[number], seed)
+                    run = {"run": weights} if (self.folder / weights / "config.json").exists() else {}
+                    rows.append(row | {k: v for k, v in measures.items() if not isinstance(v, list)} | run)
                     lists = {k: v for k, v in measures.items() if isinstance(v, list)}
                     length = max(map(len, lists.values()), default=0)
-                    epochs = ({"epoch": n + 1, **{k: v[n] for k, v in lists.items()}} for n in range(length))
+                    epochs = (
+                        {"epoch": n + 1, **{k: v[n] for k, v in lists.items() if n < len(v)}} for n in range(length)
+                    )
                     curves += [row | of_epoch for of_epoch in epochs if not _is_after_the_end(of_epoch)]
         frame = pandas.DataFrame(rows)
-        measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing))
+        measured = tuple(column for column in frame.columns if column not in (*COLUMNS, *differing, "run"))
         if not any(map(self._left, self.plan.units())):
             for name, content in ((TABLE, frame), (CURVES, pandas.DataFrame(curves))):
                 if len(content):

@@ -2,7 +2,10 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Sequence
+
+from csbp_jax.config import ConfigError
 
 _FALLBACKS = (
     "Noto Sans CJK SC", "Noto Sans CJK TC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC",
@@ -15,10 +18,17 @@ _FALLBACKS = (
 
 @contextlib.contextmanager
 def with_fallbacks() -> Iterator[None]:
-    """Let text of figures that are made and saved here fall back on installed CJK fonts."""
-    from matplotlib import rc_context
+    """Let text of figures that are made and saved here fall back on installed CJK fonts.
 
-    with rc_context({"font.family": _families()}):
+    Settings are matplotlib's own, whatever a ``matplotlibrc`` says: one in the working directory may be of a stranger.
+    """
+    try:
+        if os.path.exists("matplotlibrc") and not os.path.isfile("matplotlibrc"):
+            raise ValueError("is not a regular file")
+        from matplotlib import rc_context, rcParamsDefault
+    except ValueError as error:  # matplotlib reads it when it is imported
+        raise ConfigError(f"matplotlibrc: {error}; remove it, or change to another directory") from None
+    with rc_context(rcParamsDefault | {"font.family": _families()}):
         yield
 
 
@@ -46,10 +56,10 @@ def class_labels(names: Sequence[str], longest: int = 20) -> list[str]:
 
 def _families() -> list[str]:
     """Return the default families and those fallbacks that are installed: matplotlib logs each that is not."""
-    from matplotlib import font_manager, rcParams
+    from matplotlib import font_manager, rcParamsDefault
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [*rcParams["font.family"], *(name for name in _FALLBACKS if name in installed)]
+    return [*rcParamsDefault["font.family"], *(name for name in _FALLBACKS if name in installed)]
 
 
 @functools.cache

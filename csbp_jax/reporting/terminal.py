@@ -31,7 +31,11 @@ Show = Callable[[str, int, int], None]
 
 
 class Console(rich_console.Console):
-    """Console whose closed pipe is an exception like any other, not an exit with code 1."""
+    """Console that escapes control characters, and whose closed pipe is an exception like any other."""
+
+    def render_str(self, text: str, *arguments: Any, **options: Any) -> Text:
+        """Make a text of what is printed: names in it may be from others."""
+        return super().render_str(escaped(text), *arguments, **options)
 
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that rich has caught."""
@@ -214,9 +218,9 @@ def print_table(
     for number, heading in enumerate(headings):
         if number < text_columns or number >= len(headings) - last_text_columns:
             is_narrow = number == 0 and all(len(row[0]) <= console.width // 2 for row in rows)
-            table.add_column(escaped(heading), overflow="fold", no_wrap=is_narrow)
+            table.add_column(heading, overflow="fold", no_wrap=is_narrow)
         else:
-            table.add_column(escaped(heading), justify="right", no_wrap=True)
+            table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(escaped, row))
+        table.add_row(*row)
     console.print(table)

@@ -15,7 +15,7 @@ from csbp_jax.reporting.format import fields_text, option_text, percent
 from csbp_jax.reporting.statistics import Interval, Test, student, student_of_shares
 from csbp_jax.runs.contrast import Contrast, Over, contrast, is_accuracy
 from csbp_jax.runs.published import WeightsOf
-from csbp_jax.runs.run import Run, differing_fields, read_finished
+from csbp_jax.runs.run import Run, differing_fields, plain, read_finished
 from csbp_jax.runs.shown import Shown
 from csbp_jax.runtime import files, seals
 from csbp_jax.training import metrics_log
@@ -42,10 +42,10 @@ class RunTable(Shown):
 
     frame: a row for each run: ``case`` (what is never pooled: data set, fold; "" for a single one), ``arm``, ``draw``
     and ``try`` of its settings, ``role`` ("tune" or "test"), ``seed``, then fields, then measures. A run that diverged
-    has no measures (NaN) but ``diverged``. Of runs that were read from folders, ``run`` is the path of each.
+    has no measures (NaN) but ``diverged``. ``run`` is the folder of each run that has weights.
     fields: columns that are fields of the config; those that differ.
     measures: columns that were measured; the first is the one that contrasts use by default. Accuracies are shares.
-    folder: where the runs are, for :meth:`weights`.
+    folder: of the experiment, from which the paths ``run`` start.
     """
 
     frame: pd.DataFrame
@@ -183,7 +183,7 @@ class RunTable(Shown):
             problem = "runs of several cases; select one (RunTable.where)" if len(finite) else "no tries that converged"
             raise ValueError(f"arm {arm}: has {problem}")
         row = finite.iloc[int(finite[f"{measure}_mean"].argmax())]
-        return {field: _python(row[field]) for field in self.fields}
+        return {field: plain(row[field]) for field in self.fields}
 
     def contrast(
         self,
@@ -308,14 +308,14 @@ class RunTable(Shown):
           weights_of: of the "last" epoch, of the epoch "chosen" by validation, or their moving average, "ema".
 
         Raises:
-          ValueError: the runs are an experiment's, which keeps no weights.
-          ConfigError: they cannot be read.
+          ValueError: the run is an experiment's, which keeps no weights by default.
+          ConfigError: they cannot be read, or an experiment's are those of another epoch.
         """
-        if "run" not in self.frame:
-            raise ValueError("an experiment keeps no weights; train the setting of this row: csbp_jax.train")
+        if not isinstance(run := row.get("run"), str):
+            raise ValueError("this experiment keeps no weights of the run; let it, in a new folder: run(weights=True)")
         from csbp_jax.runs import restore
 
-        return restore.restore(row["run"], weights_of).variables
+        return restore.restore((self.folder or pathlib.Path()) / run, weights_of).variables
 
     def to_csv(self, file: str | pathlib.Path | None = None) -> str | None:
         """Write a row for each run to a file, or return it as text."""
@@ -342,7 +342,7 @@ class RunTable(Shown):
         cells = settings[columns].astype(str)
         for field in self.fields:
             # Runs that were read are named by their fields.
-            if "run" not in self.frame:
+            if self.folder or "run" not in self.frame:
                 cells[field] = settings[field].map(option_text)
         cells["n"] = settings["n"].astype(str)
         for measure in self._numbers()[:2]:
@@ -357,10 +357,10 @@ class RunTable(Shown):
 def _of_experiment(folder: pathlib.Path) -> RunTable:
     """Read the table of an experiment; its measures are those of its blocks of results."""
     file = folder / TABLE
-    files.check_regular(file, files.MAX_BYTES)
+    files.check(file)
     try:
         frame = _read_csv(file)
-        block = seals.parse(next((folder / "blocks").glob("*.json")).read_bytes())
+        block = seals.parse(files.read_bytes(next((folder / "blocks").glob("*.json")), files.LARGE))
         names = [name for name in frame.columns if name not in COLUMNS]
         measures = tuple(name for name in names if name in block["measures"])
         frame[list(COLUMNS)], frame[list(measures)].astype(float)  # what all that follows reads
@@ -369,7 +369,8 @@ def _of_experiment(folder: pathlib.Path) -> RunTable:
             f"{file}: cannot be read ({type(error).__name__}: {one_line(error)}); repeat the command of the "
             "experiment, which writes it again"
         ) from None
-    return RunTable(frame, tuple(name for name in names if name not in measures), measures, folder)
+    fields = tuple(name for name in names if name not in (*measures, "run"))
+    return RunTable(frame, fields, measures, folder)
 
 
 def _read_csv(file: pathlib.Path) -> pd.DataFrame:
@@ -423,8 +424,3 @@ def _interval_text(measure: str, mean: float, low: float, high: float) -> str:
     if is_accuracy(measure):
         return percent(Interval(mean, *(None if np.isnan(end) else end for end in (low, high))))
     return f"{mean:.4g}" if np.isnan(low) else f"{mean:.4g} [{low:.4g}, {high:.4g}]"
-
-
-def _python(value: Any) -> Any:
-    """Return a number of NumPy as one of Python, which configs hold."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -4,19 +4,27 @@ Rows are appended, read, and cut back to the step that a run resumes from.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, writing
 from csbp_jax.runtime import files, seals
-from csbp_jax.training.run_json import is_number
+from csbp_jax.training.run_json import fits
 
 Row = dict[str, Any]
 
-_READ_KINDS = ["start", "train", "epoch", "first", "loss_high", "loss_normal", "never_fires", "always_fires"]
+_ROW = {"kind": str, "step": int, "seconds": float}
+_MEANS = {"task_loss": float, "chaos_loss": float, "z": dict}
+# What is read of a kind of row.
+_KINDS: dict[str, dict[str, Any]] = {
+    "start": {"gradient_norms": dict},
+    "train": _MEANS,
+    "epoch": {"epoch": int, "validation_accuracy": float},
+    **{kind: {"task_loss": float} for kind in ("first", "loss_high", "loss_normal")},
+    **{kind: {"layers": [str]} for kind in ("never_fires", "always_fires")},
+}
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:
@@ -25,54 +33,33 @@ def read_rows(file: pathlib.Path) -> list[Row]:
     Raises:
       ConfigError: a row cannot be read, or was changed after it was written, or it is not a regular file.
     """
-    lines = files.read_bytes(file, files.MAX_BYTES).split(b"\n") if file.exists() else [b""]
+    lines = files.read_bytes(file, files.LARGE).split(b"\n") if file.exists() else [b""]
     last = lines.pop()  # empty, unless a kill has cut it short
     # If only its line break is damaged, the row before that byte is complete.
     if _row(last) is not None or _row(last[:-1]) is not None:
         lines.append(last)
     rows = []
     for number, line in enumerate(lines, start=1):
-        row = _row(line)
-        if row is None and line.strip():
+        if (row := _row(line)) is not None:
+            rows.append(row)
+        elif line.strip():
             raise ConfigError(
                 f"{file}:{number}: this row was damaged or edited; restore the file from a copy, or delete the row; "
                 f"or, if you edited it, delete its {seals.KEY}"
             )
-        if row is not None:
-            rows.append(row)
     return rows
 
 
 def _row(line: bytes) -> Row | None:
-    """Return the row of a line without its seal, None if it is damaged."""
+    """Return the row of a line without its seal, None if it is damaged or lacks what is read of its kind."""
     try:
         row = seals.parse(line)
     except ValueError:
         return None
-    match row:
-        case {"kind": str(), "step": int(step), "seconds": seconds, **others} if is_number(step) and is_number(seconds):
-            return row if _has_measurements(row["kind"], others) else None
-    return None
-
-
-def _has_measurements(kind: str, row: Row) -> bool:
-    """Return whether a row has what is read of its kind, with values of the right types."""
-    match kind, row:
-        case "start", {"gradient_norms": dict()}:
-            return True
-        case "train", {"task_loss": task, "chaos_loss": chaos, "z": dict()}:
-            return is_number(task) and is_number(chaos)
-        case "epoch", {"epoch": int(), "validation_accuracy": accuracy}:
-            return is_number(accuracy) and ("rates" not in row or _has_means(row))
-        case (("first" | "loss_high" | "loss_normal"), {"task_loss": task}):
-            return is_number(task)
-        case (("never_fires" | "always_fires"), {"layers": list(layers)}):
-            return all(isinstance(layer, str) for layer in layers)
-    return kind not in _READ_KINDS
-
-
-def _has_means(row: Row) -> bool:
-    return isinstance(row["rates"], dict) and _has_measurements("train", row)
+    if not fits(row, _ROW):
+        return None
+    means = {"rates": dict, **_MEANS} if row["kind"] == "epoch" and "rates" in row else {}
+    return row if fits(row, _KINDS.get(row["kind"], {}) | means) else None
 
 
 def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> list[Row]:
@@ -100,49 +87,46 @@ def rewind(file: pathlib.Path, step: int, epochs: int, steps_per_epoch: int) -> 
         or ends != list(range(steps_per_epoch, epochs * steps_per_epoch + 1, steps_per_epoch))
     ):
         raise ConfigError(f"{file}: rows up to step {step} are missing; start from scratch with FRESH=1 (--fresh)")
-    files.write_text(file, "".join(map(_line, rows)))
+    files.write_text(file, "".join(map(seals.line, rows)))
     return rows
 
 
 def set_aside(file: pathlib.Path) -> pathlib.Path | None:
     """Rename a ``metrics.jsonl`` that has more than the row of the start, and return its new path."""
-    if not file.exists() or files.read_bytes(file, files.MAX_BYTES).count(b"\n") < 2:
+    if not file.exists() or files.read_bytes(file, files.LARGE).count(b"\n") < 2:
         return None
     return files.set_aside(file)
 
 
 @contextlib.contextmanager
-def writer(file: pathlib.Path, rows: list[Row]) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
-    """Yield ``write(row)``, which appends to ``rows`` and to a ``metrics.jsonl``, and ``sync()``.
+def writer(file: pathlib.Path) -> Iterator[tuple[Callable[[Row], None], Callable[[], None]]]:
+    """Yield ``write(row)``, which appends to a ``metrics.jsonl``, and ``sync()``.
 
     While the disk is full, rows wait for space. ``sync`` flushes all of them to the disk, because after a power cut a
-    checkpoint must not be ahead of ``metrics.jsonl``; it raises OSError if there is no space.
+    checkpoint must not be ahead of ``metrics.jsonl``; it raises a WriteError if there is no space.
     """
     waiting = b""
     with open(file, "ab", buffering=0) as lines:
 
         def append() -> None:
             nonlocal waiting
-            while waiting:
-                waiting = waiting[lines.write(waiting) :]
+            with writing(file):
+                while waiting:
+                    waiting = waiting[lines.write(waiting) :]
+
+        def write_waiting() -> None:
+            with files.full_disk_ignored():
+                append()
 
         def write(row: Row) -> None:
             nonlocal waiting
-            rows.append(row)
-            waiting += _line(row).encode()
-            with files.full_disk_ignored():
-                append()
+            waiting += seals.line(row).encode()
+            write_waiting()
 
         def sync() -> None:
             append()
-            os.fsync(lines.fileno())
+            with writing(file):
+                os.fsync(lines.fileno())
 
-        try:
+        with files.closed_after(write_waiting):
             yield write, sync
-        finally:
-            with files.full_disk_ignored():
-                append()
-
-
-def _line(row: Row) -> str:
-    return json.dumps(seals.seal(row)) + "\n"

@@ -4,12 +4,11 @@ It defines ``config``, a :class:`csbp_jax.config.Config`, whose fields the comma
 the functions of :class:`csbp_jax.training.plugins.Own`.
 """
 
-import importlib.abc
-import importlib.util
 import os
 import pathlib
 import sys
 import traceback
+import types
 from types import FrameType
 from typing import Any
 
@@ -33,13 +32,7 @@ def load_file(file: str | pathlib.Path) -> tuple[Config, Own]:
         defines no ``config``.
     """
     path = pathlib.Path(file)
-    try:
-        code = files.read_bytes(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); name a Python file that defines config"
-        ) from None
-    return _run(code, str(path), str(path.absolute()))
+    return _run(files.read_bytes(path), str(path), str(path.absolute()))
 
 
 def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own | None) -> Own:
@@ -67,8 +60,6 @@ def reload(folder: pathlib.Path, metadata: dict[str, Any], trust: bool, own: Own
             f"{folder}: was made from Python with own parts{in_parentheses(names)}; pass them there as own=Own(...), "
             "for commands read own parts only from a run that was made from their file (docs/own.md)"
         )
-    if not copy.exists():
-        raise ConfigError(f"{copy}: missing, and the run's own parts{in_parentheses(names)} with it; put it back")
     code = files.read_bytes(copy)
     if sha256(code) != metadata["sha256"]:
         raise ConfigError(f"{copy}: is not the file that the run began with, its sha256 differs; put that one back")
@@ -111,29 +102,13 @@ def defined_in_plugin(thing: object) -> bool:
     return str(getattr(thing, "__module__", "")).startswith(_MODULE)
 
 
-class _Loader(importlib.abc.SourceLoader):
-    """Loader of exactly the bytes that were hashed; it writes no byte code."""
-
-    def __init__(self, code: bytes, filename: str):
-        self.code, self.filename = code, filename
-
-    def get_data(self, path: str | bytes) -> bytes:
-        return self.code
-
-    def get_filename(self, fullname: str) -> str:
-        return self.filename
-
-
 def _run(code: bytes, filename: str, file: str) -> tuple[Config, Own]:
     """Run the content of a plugin file; ``file`` is its ``__file__``, ``filename`` its name in messages."""
-    loader = _Loader(code, filename)
-    spec = importlib.util.spec_from_loader(f"{_MODULE}{sha256(code)[:16]}", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    module = types.ModuleType(f"{_MODULE}{sha256(code)[:16]}")
     module.__file__ = file
-    sys.modules[spec.name] = module  # dataclasses look up their module
+    sys.modules[module.__name__] = module  # dataclasses look up their module
     try:
-        loader.exec_module(module)
+        exec(compile(code, filename, "exec", dont_inherit=True), module.__dict__)  # exactly the bytes that were hashed
     except (Exception, SystemExit) as error:
         line = error_line(error)
         raise ConfigError(line or f"{filename}: {type(error).__name__}: {error}") from None

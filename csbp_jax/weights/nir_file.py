@@ -11,6 +11,7 @@ which arrive one time step later, are refused.
 # ruff: noqa: E402
 import graphlib
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,16 +20,13 @@ from csbp_jax.config import ConfigError, extras
 
 extras.need("nir", "csbp_jax.weights.nir_file")  # before what imports it
 
-import h5py
 import nir
 
 from csbp_jax.models import graph as spec
+from csbp_jax.runtime import files
 from csbp_jax.surrogate import Surrogate, triangle
 from csbp_jax.weights import nir_nodes
 from csbp_jax.weights.nir_nodes import Shape, Unreset, refusal
-
-MOST_BYTES = 2**32
-"""Largest total size of a file's arrays."""
 
 
 def load(
@@ -46,8 +44,9 @@ def load(
     Raises:
       ConfigError: the file cannot be read, or its graph cannot be expressed; names the node.
     """
+    graph = _read(pathlib.Path(file))
     try:
-        return from_graph(_read(file), dt, spike)
+        return from_graph(graph, dt, spike)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
 
@@ -188,39 +187,9 @@ def _number(graph: nir.NIRGraph, name: str) -> float | None:
         raise ConfigError(f"{name}: {shown!r} in its metadata is no number") from None
 
 
-def _read(file: str | os.PathLike[str]) -> nir.NIRGraph:
+def _read(file: pathlib.Path) -> nir.NIRGraph:
     """Read a graph whose arrays are in the file itself and of a reasonable size."""
-    try:
-        with h5py.File(file, "r") as content:
-            sizes: dict[str, int] = {}
-            content.visititems(lambda name, item: _check_stored(name, item, sizes))
-            links: list[str] = []
-            content.visit_links(links.append)
-            # Each object was visited once, and none in another file; nir.read follows every link.
-            if others := [name for name in links if name not in sizes]:
-                raise ConfigError(f"{others[0]}: is in another file, or has another name in this one")
-        read = nir.read(file, type_check=False)
-    except ConfigError:
-        raise
-    except FileNotFoundError:
-        raise ConfigError("there is no such file") from None
-    except Exception as error:  # on a damaged file, h5py and nir raise many types
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"cannot be read as a graph of NIR ({type(error).__name__}: {reason[:200]})") from None
-    return read
-
-
-def _check_stored(name: str, item: Any, sizes: dict[str, int]) -> None:
-    """Add the size of an object, 0 if it is no array, to ``sizes``.
-
-    Raises:
-      ConfigError: its values are in another file, or all are too large.
-    """
-    sizes[name] = 0
-    if not isinstance(item, h5py.Dataset):
-        return
-    if item.is_virtual or item.external:
-        raise ConfigError(f"{name}: its values are in another file")
-    sizes[name] = item.nbytes
-    if sum(sizes.values()) > MOST_BYTES:
-        raise ConfigError(f"{name}: with it, the arrays have over {MOST_BYTES // 2**30} GiB")
+    with files.hdf5(file, "nir"):  # nir.read follows every link
+        pass
+    with files.readable(file, "export it again", Exception, "cannot be read as a graph of NIR"):
+        return nir.read(file, type_check=False)

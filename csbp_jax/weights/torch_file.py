@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError, one_line
+from csbp_jax.runtime import files
 from csbp_jax.weights import torch_pickle
 
 _WRAPPERS = ("model", "net", "state_dict", "model_state_dict")
@@ -38,8 +39,7 @@ def read(path: str | os.PathLike[str]) -> StateDict:
       ConfigError: no such file, or it is damaged, in another format, refers to anything but tensors, or holds no state
         dict.
     """
-    if not os.path.isfile(path):
-        raise ConfigError(f"{path}: there is no such file")
+    files.check(path)
     try:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive, path)

@@ -1,14 +1,14 @@
 """Tables of names that users write for files whose names are not those of published code."""
 
-import json
 import os
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from jax.tree_util import tree_leaves_with_path
 
-from csbp_jax.config import ConfigError, one_line, suggestion
+from csbp_jax.config import ConfigError, suggestion
 from csbp_jax.runtime import files
 from csbp_jax.weights import matching
 from csbp_jax.weights.names import Table
@@ -24,14 +24,8 @@ def read(file: str | os.PathLike[str]) -> UserTable:
     Raises:
       ConfigError: it cannot be read, is no regular file, or is not an object of strings and nulls.
     """
-    files.check_regular(file, files.MAX_SMALL_BYTES)
-    try:
-        with open(file, "rb") as opened:
-            table = json.load(opened)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); name a table of names") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: not JSON ({one_line(error)})") from None
+    with files.readable(file, "write it as JSON", (ValueError, RecursionError), "not JSON"):
+        table = files.read_json(pathlib.Path(file))
     if not isinstance(table, dict) or not all(isinstance(value, str | None) for value in table.values()):
         raise ConfigError(f'{file}: not a table of names, such as {{"conv1/conv": "features.0", "aux_head": null}}')
     return table

@@ -139,7 +139,8 @@ def test_zeros_in_the_stream_are_other_pixels(decoder):
 
 def test_sixteen_bits_are_rejected(decoder):
     with pytest.raises(
-        ConfigError, match=r"a: cannot be decoded \(it has more than 8 bits per channel\); save it with 8$"
+        ConfigError,
+        match=r"a: cannot be decoded \(it has more than 8 bits per channel\); save it smaller, with 8 bits",
     ):
         decode.decode(encoded(GREY.astype(np.uint16) * 257, "PNG"), "a", decoder)
 

@@ -14,8 +14,10 @@ from importlib import resources
 from typing import Any
 
 import chex
+import h5py
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 import tonic.datasets
 import tonic.io
 
@@ -24,6 +26,8 @@ from csbp_jax.data.download.archives import extract
 from csbp_jax.data.download.fetch import digest
 from csbp_jax.data.events import archives, preparation, readers, recordings, sources
 from csbp_jax.data.events.readers import Events, read_file, sort_by_time
+from csbp_jax.data.images.preparation import _raw_files
+from csbp_jax.data.images.records import TFDS
 from csbp_jax.data.splits import stratified
 from tests.support.event_formats import aedat, aedat4, gesture, nmnist, recording, shd, tarred, trees, zipped
 from tests.support.server import serving
@@ -268,6 +272,17 @@ def test_download_urls_are_those_that_serve_programs():
     addresses = [archive.url for name in recordings.DATA_SETS for archive in archives.expected(name)]
     figshare = [address for address in addresses if "figshare" in address]
     assert len(figshare) == 3 and all(a.startswith("https://ndownloader.figshare.com/files/") for a in figshare)
+
+
+def test_every_download_is_by_https():
+    events = [archive for name in recordings.DATA_SETS for archive in archives.expected(name)]
+    images = [
+        file
+        for name, builder in TFDS.items()
+        for file in _raw_files(name, tfds.builder(builder) if name != "imagenet" else None)
+    ]
+    assert all(file.url.startswith("https://") for file in (*events, *images))
+    assert all(file.size and file.checksum.startswith("sha256:") for file in images if file.download)
 
 
 @pytest.fixture
@@ -645,16 +660,40 @@ def test_files_of_each_format(tmp_path):
     fields["x"], fields["y"], fields["t"], fields["p"] = x, y, t, p
     np.save(tmp_path / "b.NPY", fields)
     (tmp_path / "b.NPY.npy").rename(tmp_path / "b.NPY")
-    sensors = {
-        "a.bin": (), "a.aedat": (128, 128), "a.aedat4": (100, 128), "a.npz": (110, 130), "b.npz": (), "a.npy": (),
-        "b.NPY": (),
-    }  # fmt: skip
-    for name, sensor in sensors.items():
+    for name, field in (("a.h5", "{}"), ("b.hdf5", "events/{}")):
+        with h5py.File(tmp_path / name, "w") as file:
+            for letter, values in zip("xytp", (x, y, t, p), strict=True):
+                file.create_dataset(field.format(letter), data=values, chunks=True, compression="gzip")
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["events"] = fields
+    columns = np.stack([t, x, y, p], axis=1)
+    np.savetxt(tmp_path / "a.txt", columns, fmt="%d")
+    np.savetxt(tmp_path / "a.csv", columns, fmt="%d", delimiter=",", header="made by hand", comments="% ")
+    np.savetxt(tmp_path / "b.csv", columns[:, [3, 1, 2, 0]], fmt="%d", delimiter=" ; ", header="P;x;y;T", comments="")
+    np.savetxt(tmp_path / "b.txt", columns / [1e6, 1, 1, 1], fmt=["%.6f", "%d", "%d", "%d"])  # seconds
+    sensors = {"a.aedat": (128, 128), "a.aedat4": (100, 128), "a.npz": (110, 130)}
+    for path in tmp_path.iterdir():
+        name, sensor = path.name, sensors.get(path.name, ())
         events = read_file(tmp_path / name)
         assert events.sensor == sensor and events.t.dtype == np.int64, name
         first = t[0] if name == "a.aedat4" else 0
         for expected, actual in zip((x, y, t - first, p), events, strict=False):
             np.testing.assert_array_equal(actual, expected, err_msg=name)
+
+
+def test_without_polarities_they_are_0(tmp_path):
+    x, y, t, _ = recording(0)
+    fields = np.zeros(len(t), [("t", int), ("y", int), ("x", int)])
+    fields["x"], fields["y"], fields["t"] = x, y, t
+    np.save(tmp_path / "a.npy", fields)
+    npz(tmp_path / "a.npz", x=x, y=y, t=t)
+    np.savetxt(tmp_path / "a.txt", np.stack([t, x, y], axis=1), fmt="%d")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"], file["y"], file["t"] = x, y, t
+    for path in tmp_path.iterdir():
+        events = read_file(path)
+        np.testing.assert_array_equal(events.t, t)
+        assert not events.p.any() and len(events.p) == len(t)
 
 
 def test_external_signals_in_aedat_are_skipped(tmp_path):
@@ -684,7 +723,20 @@ def test_many_time_overflows_of_nmnist_are_added_at_once_and_in_64_bits(tmp_path
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.txt", b"1 2 3", "not a file of events; supported formats are .aedat4, .aedat, .bin, .npz, .npy"),
+        ("a.raw", b"1 2 3", "not a file of events; supported formats are .*; save others by numpy.savez"),
+        ("a.txt", b"", "cannot be read .*its first line is ''; write lines t x y p"),
+        ("a.txt", b"notes on this\n", "cannot be read .*its first line is 'notes on this'; write lines t x y p"),
+        ("a.txt", b"1 2\n", "cannot be read .*its first line is '1 2'; write lines t x y p"),
+        ("a.csv", b"1,2,3,1\n2,2,x,1\n", "cannot be read .*could not convert string 'x'"),
+        ("a.csv", b"1,2,3,1\n2,2,3\n", "cannot be read .*requires 4 columns but 3 were found"),
+        ("a.csv", b"t,x,y,p\n1,2,3\n", "cannot be read .*requires 4 columns but 3 were found"),
+        ("a.csv", b"1,2.5,3,1\n", "x has fractions; write lines t x y p"),
+        ("a.csv", b"1,2,3,nan\n", "cannot be read .*its first line is '1,2,3,nan'"),
+        ("a.csv", b"1,2,3,1\n1e300,2,3,1\n", "cannot be read .*invalid value"),
+        ("a.csv", b"1,2,3,1\n2,2,3,inf\n", "cannot be read .*invalid value"),
+        ("a.csv", b"t,x,y,p\n", "cannot be read .it holds no events"),
+        ("a.txt", b"\xff\xfe\n", "cannot be read .*utf-8"),
+        ("a.h5", b"no HDF5", "cannot be read .*file signature not found"),
         ("a.bin", b"1234567", r"cannot be read \(cannot reshape array of size 7 into"),
         ("a.aedat", b"#!AER-DAT3.1\r\n", "not AEDAT 2.0; convert it to .aedat4 or .npz"),
         ("a.aedat", b"#!AER-DAT2.0", "cannot be read"),
@@ -701,6 +753,30 @@ def test_bad_files(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=rf"^{re.escape(str(tmp_path / name))}: {message}"):
         read_file(tmp_path / name)
+
+
+def test_values_in_another_file_are_not_read(tmp_path):
+    """Nor those that a small file only states."""
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.arange(3)
+
+    def soft(file):
+        file["y"] = h5py.SoftLink("/t")
+
+    def vast(file):
+        file.create_dataset("x", (10**9,), np.int32, chunks=(10**6,))
+
+    for change, message in (
+        (lambda file: file.update(x=h5py.ExternalLink("other.h5", "x")), "x: is in another file"),
+        (soft, "y: is in another file, or has another name in this one"),
+        (lambda file: file.create_dataset("x", 3, int, external=[("other.h5", 0, 24)]), "x: its values are in another"),
+        (vast, "x: states 4,000,000,000 bytes, and holds 0; export it again"),
+    ):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["t"] = np.arange(3)
+            change(file)
+        with pytest.raises(ConfigError, match=f"a.h5: {message}"):
+            read_file(tmp_path / "a.h5")
 
 
 def test_damaged_and_empty_aedat4(tmp_path, capfd):
@@ -760,7 +836,7 @@ def arrays(**changes):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"x": np.arange(3)}, "y: cannot be read .*no item named"),
+        ({"x": np.arange(3)}, r"has no y, t; save numpy.savez\(file, x=..., y=..., t=..., p=...\)"),
         (arrays(t=np.linspace(0, 1, 200)), "t is float64; save integers, times in microseconds"),
         (arrays(p=np.arange(200)), "p holds more than two polarities; save x, y, t, p in this order, p as 0 and 1"),
         (arrays(x=np.arange(199)), "199 x, 200 y, 200 t and 200 p; expected equally many"),
@@ -784,18 +860,19 @@ def test_bad_arrays(tmp_path, content, message):
 @pytest.mark.parametrize("array", [np.zeros((5, 3), int), np.zeros(4), np.zeros(5, [("a", int)])])
 def test_npy_of_another_shape(tmp_path, array):
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(ConfigError, match=r"a.npy: is .*; save fields x, y, t, p, or these four columns"):
+    with pytest.raises(ConfigError, match=r"a.npy: (is .*|has no x, y, t); save numpy.savez"):
         read_file(tmp_path / "a.npy")
 
 
 def test_narrow_integers_are_not_widened_without_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_ARRAY_BYTES", 8_000)
+    monkeypatch.setattr(readers, "_MOST_EVENTS", 1_000)
     zeros = np.zeros(1_001, np.uint8)
     np.savez(tmp_path / "a.npz", x=zeros, y=zeros, t=zeros, p=zeros)
     np.save(tmp_path / "a.npy", np.zeros((1_001, 4), np.uint8))
     (tmp_path / "a.bin").write_bytes(bytes(1_001 * 5))
+    (tmp_path / "a.txt").write_bytes(b"0 0 0\n" * 1_001)
     (tmp_path / "a.aedat").write_bytes(b"#!AER-DAT2.0\r\n" + bytes(1_001 * 8))
-    for name in ("a.npz", "a.npy", "a.bin", "a.aedat"):
+    for name in ("a.npz", "a.npy", "a.bin", "a.aedat", "a.txt"):
         with pytest.raises(ConfigError, match=rf"{name}: holds 1,001 events; allowed are 1,000; divide it"):
             read_file(tmp_path / name)
     np.save(tmp_path / "b.npy", np.zeros((1_000, 4), np.uint8))
@@ -805,5 +882,5 @@ def test_narrow_integers_are_not_widened_without_limit(tmp_path, monkeypatch):
 def test_a_missing_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "aedat", None)
     aedat4(recording(0), tmp_path / "a.aedat4")
-    with pytest.raises(ConfigError, match=r"a.aedat4: needs the package aedat; pip install 'csbp_jax\[events\]'$"):
+    with pytest.raises(ConfigError, match=r"a.aedat4: needs the package aedat; pip install aedat$"):
         read_file(tmp_path / "a.aedat4")

@@ -46,7 +46,20 @@ def events(path, i):
     np.savez(path.with_suffix(".npz"), x=x, y=y, t=1000 * np.arange(i + 2), p=x % 2, height=6, width=8)
 
 
-SHAPES = {picture: (1, 6, 8, 1), photo: (1, 6, 8, 3), movie: (3, 6, 8, 1), features: (1, 5), events: (3, 6, 8, 2)}
+def tonic(path, i):
+    """Events as tonic's transforms have them."""
+    fields = np.zeros(48, [("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])
+    fields["x"], fields["y"], fields["t"] = np.arange(48) % 8, np.arange(48) // 8, 1000 * np.arange(48) + i
+    np.save(path.with_suffix(".npy"), fields)
+
+
+def text(path, i):
+    lines = [f"{1000 * k + i} {k % 8} {k // 8} {k % 2}" for k in range(48)]
+    path.with_suffix(".txt").write_text("\n".join(lines))
+
+
+SHAPES = {picture: (1, 6, 8, 1), photo: (1, 6, 8, 3), movie: (3, 6, 8, 1), features: (1, 5)}
+SHAPES |= dict.fromkeys((events, tonic, text), (3, 6, 8, 2))
 
 
 def fill(root, write=picture, classes=("b", "a10", "a2"), splits=("",), n=N):

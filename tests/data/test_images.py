@@ -684,7 +684,10 @@ def test_other_code_that_features_name_is_not_imported(datasets, tmp_path, monke
         records.info(directory)
 
 
-@pytest.mark.parametrize("content", ["{", "[" * 100_000, None])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[" * 100_000, None, "[]", "{}", "5", "null", '"a"', f'{{"pythonClassName": "{FEATURES_DICT}x"}}'],
+)
 def test_damaged_features_are_one_line(datasets, tmp_path, content):
     folder, _ = datasets
     directory = copy(folder, "mnist", tmp_path)
@@ -692,7 +695,8 @@ def test_damaged_features_are_one_line(datasets, tmp_path, content):
     if content is not None:
         (directory / "features.json").write_text(content)
     with pytest.raises(
-        ConfigError, match=r"features.json: cannot be used \([^\n]*\); prepare or copy the data set again"
+        ConfigError,
+        match=r"features.json: (cannot be used \([^\n]*\); prepare or copy the data set again|there is no such file)$",
     ):
         records.info(directory)
 

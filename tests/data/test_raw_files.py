@@ -125,6 +125,15 @@ def test_a_file_without_a_stated_size(tmp_path, server):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("sizes", [("Content-Length",), ()])
+def test_a_file_without_a_published_size_is_cut_off(tmp_path, server, monkeypatch, sizes):
+    monkeypatch.setattr("csbp_jax.data.download.fetch.MAX_UNSTATED", 1000)
+    server.sizes = sizes
+    with pytest.raises(ConfigError, match=r"a.gz cannot be downloaded \(it has more than 1,000 bytes"):
+        fetch([dataclasses.replace(raw_file(url=server.url), size=None)], None, tmp_path, True, quiet)
+    assert (tmp_path / "a.gz.part").stat().st_size <= 2**20
+
+
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
 @pytest.mark.parametrize("status", [202, 404])
 def test_an_answer_without_the_file(tmp_path, server, status, size):
@@ -229,6 +238,19 @@ def test_a_bomb_is_rejected_before_it_fills_the_disk(tmp_path, form):
         archives.extract(tmp_path / f"a.{form}", tmp_path / "t", 1_000_000)
     assert sum(path.stat().st_size for path in (tmp_path / "t.part").rglob("*") if path.is_file()) <= 1
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+def test_an_archive_of_more_members_than_any_published_one(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
+    pack(tmp_path / f"a.{form}", {str(n): b"" for n in range(3)})
+    archives.extract(tmp_path / f"a.{form}", tmp_path / "t", 100)
+    pack(tmp_path / f"b.{form}", {str(n): b"" for n in range(4)})
+    with pytest.raises(ConfigError, match=r"damaged or truncated \(more than 3 members\)"):
+        archives.extract(tmp_path / f"b.{form}", tmp_path / "u", 100)
+    if form != "zip":
+        with open(tmp_path / f"b.{form}", "rb") as file, pytest.raises(ConfigError, match="more than 3 members"):
+            list(archives.members(file, "b"))
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])

@@ -29,7 +29,6 @@ from csbp_jax.runs import restore
 from csbp_jax.runtime import files
 from csbp_jax.training.checkpoint import checkpoint
 from csbp_jax.training.compiled import resolve
-from csbp_jax.training.session import Session
 from tests.support import formats, hostile_files
 
 
@@ -102,7 +101,7 @@ def test_the_command_omits_files_that_it_cannot_read(digits, tmp_path, capsys):
         "dark.npy": "save uint8, or brightness in [0, 1]",
         "colour.png": "is coloured, but this run was trained on grey pictures",
         "notes.txt": "unsupported file format; allowed are .png",
-        "missing.png": "No such file",
+        "missing.png": "there is no such file",
     }.items(), strict=False):  # fmt: skip
         assert path in line and reason in line
     assert errors[-1] == "csbp_jax: 6 of 9 files could not be read; the others are predicted"
@@ -246,7 +245,7 @@ def untrained_run(write, options, root):
     state = jax.tree_util.tree_map_with_path(functools.partial(drawn, random), shapes)
     run = root / "run"
     with checkpoint.open_folder(run / "checkpoints") as checkpoints:
-        checkpoints.save(1, Session.fresh(state, restore.metric_shapes(recipe, state)).tree())
+        checkpoints.save(1, {"state": learner.weights_of(state), "progress": {"epochs": np.asarray(0)}})
     files.write_json(run / "config.json", {"schema": 1, "config": to_json(config)})
     return run, config, parts["test"]
 
@@ -336,7 +335,7 @@ def test_a_missing_picture_for_a_run_that_resizes_is_omitted(tmp_path):
     run, config, _ = untrained_run(*KINDS["pictures"], tmp_path)
     good = folder.list_files(config)[0]["test"][0].path
     answers = predict.predict(run, [tmp_path / "missing.png", good])
-    assert "missing.png: cannot be read (" in answers[0].problem
+    assert "missing.png: there is no such file" in answers[0].problem
     assert answers[1].labels and not answers[1].problem
 
 
@@ -376,9 +375,11 @@ def test_pictures_for_reduced_imagenet_are_reduced_as_its_records(tmp_path):
 def test_no_other_file_is_predicted_where_none_could_be_read(digits, tmp_path, capsys):
     run, _, _ = digits
     missing = [str(tmp_path / name) for name in ("a.png", "b.png")]
-    for paths, message in ((missing[:1], "the file could not be read"), (missing, "none of the files could be read")):
+    lines = [f"csbp_jax: {path}: there is no such file" for path in missing]
+    for paths, expected in ((missing[:1], lines[:1]), (missing, [*lines, "csbp_jax: none of the files could be read"])):
         assert main.main(["predict", str(run), *paths]) == 2
-        assert capsys.readouterr().err.splitlines()[-1] == f"csbp_jax: {message}"
+        out, err = capsys.readouterr()
+        assert out == "" and err.splitlines() == expected
 
 
 def test_recordings_from_others_are_refused_in_one_line(tmp_path):

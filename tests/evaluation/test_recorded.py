@@ -72,7 +72,7 @@ def test_values_that_are_not_finite_may_be_left_out(tmp_path):
 
 
 def test_a_metric_of_a_run(tmp_path, capsys):
-    with metrics_log.writer(tmp_path / "metrics.jsonl", []) as (append, _):
+    with metrics_log.writer(tmp_path / "metrics.jsonl") as (append, _):
         for step in range(3):
             row = {"kind": "train", "step": step, "seconds": 0.1, "task_loss": 2.0 - step, "chaos_loss": 1.0, "z": {}}
             append(row)

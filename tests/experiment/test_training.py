@@ -5,14 +5,17 @@ import functools
 import io
 from typing import Any
 
+import jax
 import numpy as np
 import pandas
 import pytest
 
-from csbp_jax import configs, data
+import csbp_jax
+from csbp_jax import RunTable, configs, data
 from csbp_jax.config import ConfigError, Optimizer, replaced
 from csbp_jax.experiment import Experiment, Training, members
 from csbp_jax.reporting.terminal import Console
+from csbp_jax.runs import restore
 from csbp_jax.training.loop import train
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.plugins import Own
@@ -88,6 +91,26 @@ def test_a_member_is_the_run_alone_with_its_own_values(tmp_path, config):
         ((_, row),) = table.frame[(table.frame["arm"] == arm) & (table.frame["seed"] == 4)].iterrows()
         of_run = curves[(curves["arm"] == arm) & (curves["seed"] == 4)]
         assert_equal(row, of_run, *alone(config, tmp_path / arm, fields, 4))
+
+
+def test_the_weights_of_a_row_are_those_that_were_tested(tmp_path):
+    """Also where the experiment is read again, by a program that runs elsewhere; each is a network that loads."""
+    arms = {"base": {}, "strong": {"chaos.z0": 30.0}}
+    experiment = Experiment(replaced(DENSE, "patience", 1), arms, seeds=(3, 4))
+    table = experiment.run(tmp_path / "e", weights=True, console=console())
+    assert table.fields == ("chaos.z0",) and "chaos.z0" in table.to_markdown()
+    (batch,) = data.eval_batches(data.Unaugmented(data.load(DENSE, "data")["test"]), 359)
+    read = RunTable.read(tmp_path / "e")
+    assert read.fields == table.fields and read.measures == table.measures
+    for _, row in read.frame.iterrows():
+        apply, variables, config = csbp_jax.load(tmp_path / "e" / row["run"])
+        assert (config.chaos.z0, config.seed) == ((row["chaos.z0"],), row["seed"])
+        assert restore.restore(tmp_path / "e" / row["run"]).epoch == row["last_epoch"]
+        logits = apply(variables, batch["x"])[0].mean(axis=1)
+        assert (logits.argmax(axis=1) == batch["y"]).mean() == pytest.approx(row["last_test_accuracy"], abs=1e-6)
+        jax.tree.map(np.testing.assert_array_equal, read.weights(row), variables)
+    again = experiment.run(tmp_path / "e", console=console())
+    jax.tree.map(np.testing.assert_array_equal, again.weights(again.frame.iloc[3]), variables)
 
 
 def test_a_member_that_stops_early_is_the_run_alone_that_stops_early(tmp_path):

@@ -263,9 +263,9 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path):
     path = tmp_path / "g.nir"
     refused(path, "there is no such file")
     path.write_bytes(b"no HDF5")
-    refused(path, "cannot be read as a graph of NIR")
+    refused(path, "cannot be read (Unable to synchronously open file")
     nir.write(path, lif(3))
-    refused(path, "cannot be read as a graph of NIR (TypeError: ")
+    refused(path, "cannot be read as a graph of NIR (")
     graph = writable(chain((9,), affine(12, 9), lif(12)), 12)
     nir.write(path, graph)
     with h5py.File(path, "a") as file:
@@ -275,7 +275,7 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path):
     with h5py.File(path, "a") as file:
         del file["node/nodes/n1/bias"]
         file.create_dataset("node/nodes/n1/bias", (2**40,), "f4", chunks=(1024,), compression="gzip")
-    refused(path, "n1/bias: with it, the arrays have over 4 GiB")
+    refused(path, "n1/bias: states 4,398,046,511,104 bytes, and holds 0")
     (tmp_path / "secret").write_bytes(bytes(48))
     with h5py.File(path, "a") as file:
         del file["node/nodes/n1/bias"]

@@ -1,5 +1,9 @@
 """Text in figures: fallback fonts where they are installed, escapes where no font has a glyph."""
 
+import os
+import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,45 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
 from csbp_jax.reporting import fonts, plots
+
+ROOT = pathlib.Path(__file__).parents[2]
+DRAW = """
+import pathlib
+from csbp_jax.config import ConfigError
+from csbp_jax.reporting import plots
+result = {"rates": [1, 2], "losses": [1, 2], "smoothed": [1, 2], "suggested": 1, "steepest": 2}
+try:
+    plots.draw_lr_finder(pathlib.Path("a.png"), result)
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"text.usetex: True\nfont.size: 40\n", ""),
+        (b"\xff", "matplotlibrc: 'utf-8' codec can't decode"),
+        (None, "is not a"),
+    ],
+    ids=["settings", "damaged", "pipe"],
+)
+def test_a_matplotlibrc_of_the_working_directory_changes_no_figure(tmp_path, content, message):
+    """It would be obeyed, and could start LaTeX."""
+    folders = tmp_path / "plain", tmp_path / "other"
+    for folder in folders:
+        folder.mkdir()
+    os.mkfifo(folders[1] / "matplotlibrc") if content is None else (folders[1] / "matplotlibrc").write_bytes(content)
+    lines = [
+        subprocess.run(
+            [sys.executable, "-c", DRAW], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, text=True,
+            stdout=subprocess.PIPE, timeout=120,
+        ).stdout
+        for folder in folders
+    ]  # fmt: skip
+    assert lines[0] == "" and message in lines[1] and lines[1].count("\n") == bool(message)
+    assert message or (folders[0] / "a.png").read_bytes() == (folders[1] / "a.png").read_bytes()
+
 
 STAR = "\u661f"
 

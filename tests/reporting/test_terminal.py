@@ -46,6 +46,14 @@ def test_the_line_of_an_epoch_stays_above_the_bar():
     assert sum("val 99.4%" in line for line in lines) == 1
 
 
+def test_control_characters_of_what_is_printed_are_escaped():
+    out = io.StringIO()
+    console = terminal.Console(file=out, width=80, force_terminal=True, highlight=False, markup=False)
+    console.print("N\x1b]0;pwn\x07", soft_wrap=True)
+    terminal.print_table(console, "T\x1b]0;pwn\x07", ["a", "b"], [["C\x1b]0;pwn\x07", "1"]])
+    assert "\x1b]" not in out.getvalue() and out.getvalue().count(r"\x1b]0;pwn\x07") == 3
+
+
 @pytest.mark.parametrize("values, shown", [((15.0, 15.0), "15"), ((15.0, 3.0, 7.0), "3 to 15"), ((), "0")])
 def test_z_is_that_of_a_tap_and_not_a_sum(values, shown):
     row = ROW | {"z": {f"conv{number}.membrane": z for number, z in enumerate(values, start=1)}}

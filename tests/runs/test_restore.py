@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 import csbp_jax
@@ -51,6 +52,16 @@ def test_a_stopped_run_is_restored_from_its_newest_checkpoint(trained, tmp_path)
     assert restored.epoch == 1 and restored.weights_of == "last"
     later = csbp_jax.load(trained)[1]["params"]["conv1"]["conv"]["kernel"]
     assert np.abs(restored.variables["params"]["conv1"]["conv"]["kernel"] - later).max() > 1e-4
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    folder = shutil.copytree(ROOT / "csbp_jax" / "weights" / "trained" / "digits", tmp_path / "r")
+    arrays = safetensors.numpy.load_file(folder / "model.safetensors")
+    name = sorted(arrays)[-1]
+    arrays[name] = np.full_like(arrays[name], np.nan)
+    safetensors.numpy.save_file(arrays, folder / "model.safetensors")
+    with pytest.raises(ConfigError, match=rf"^{folder}: its weights are not finite \({name}\); take other weights"):
+        csbp_jax.load(folder)
 
 
 def test_restoring_changes_no_file(trained):

@@ -1,15 +1,20 @@
 """Atomic writes and locks."""
 
+import contextlib
+import errno
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import CheckpointError, ConfigError
+from csbp_jax.reporting import plots
 from csbp_jax.runtime import files
+from csbp_jax.training import metrics_log
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -59,6 +64,57 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, shared):
         temporary.write_text("half")
         raise OSError("full")
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+@contextlib.contextmanager
+def small_files():
+    """A limit of 100 bytes a file: a write then fails, and not because the disk is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def write_row(file):
+    with metrics_log.writer(file) as (write, _):
+        write({"kind": "train", "text": "x" * 200})
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: files.write_json(file, "x" * 200),
+        write_row,
+        lambda file: plots.save(plots.empty_figure(1, 1), file, 9),
+    ],
+    ids=["complete", "appended", "figure"],
+)
+def test_a_failed_write_names_its_file_and_is_that_of_a_run(tmp_path, write):
+    with pytest.raises(CheckpointError) as raised, small_files():
+        write(tmp_path / "a.png")
+    assert str(raised.value) == (
+        f"{tmp_path}/a.png: cannot be written (File too large); give it a disk that can be written, and the same "
+        "command resumes"
+    )
+    assert isinstance(raised.value, OSError) and raised.value.errno == errno.EFBIG
+
+
+def test_an_error_of_closing_does_not_replace_the_first_one():
+    def close():
+        raise OSError("closed")
+
+    with pytest.raises(ValueError, match="first"), files.closed_after(close):
+        raise ValueError("first")
+    with pytest.raises(OSError, match="closed"), files.closed_after(close):
+        pass
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "lock").symlink_to("lock")
+    with pytest.raises(ConfigError, match=r"lock: is a link; remove it"), files.locked(tmp_path / "lock", refuse):
+        pass
 
 
 def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):

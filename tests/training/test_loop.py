@@ -28,7 +28,7 @@ from csbp_jax.reporting import plots_training
 from csbp_jax.reporting.terminal import Console
 from csbp_jax.runtime import hardware, multihost, profiling, sharding
 from csbp_jax.training import metrics_log, run_json
-from csbp_jax.training.checkpoint import location, manifest
+from csbp_jax.training.checkpoint import layout, manifest
 from csbp_jax.training.compiled import compile_run, resolve
 from csbp_jax.training.metrics_log import read_rows
 from csbp_jax.training.run_dir import open_run
@@ -276,7 +276,7 @@ def test_a_run_that_diverges_later_names_its_last_checkpoint(tmp_path):
     with pytest.raises(Diverged, match=r"the last good checkpoint is of step 2\."):
         run(RISING, tmp_path, name="later")
     folder = tmp_path / "later" / "checkpoints"
-    assert location.steps(folder) == [2] and manifest.verify(folder / "2") is None
+    assert list(layout.complete(folder)) == [2] and manifest.verify(folder / "2") is None
 
 
 def test_no_row_at_all_is_a_missing_row_in_the_first_epoch_too(tmp_path):

@@ -57,6 +57,21 @@ def unchanged(content, expected):
     return bool(content == expected)
 
 
+def test_rows_are_read_as_they_were_written_whatever_the_order_of_their_keys(tmp_path):
+    """Their names are shared, since a run may have a million rows."""
+    rows = [{"step": n, "kind": "other", "seconds": 0.5, "a": {"longer name": n}} for n in range(3)]
+    lines = [json.dumps(seals.seal(rows[0])) + "\n", *map(seals.line, rows[1:])]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    read = read_rows(tmp_path / "metrics.jsonl")
+    assert read == rows and next(iter(read[1]["a"])) is next(iter(read[2]["a"]))
+    for line in lines:
+        (tmp_path / "metrics.jsonl").write_text("".join(lines).replace(line, line.replace("0.5", "0.6")))
+        with pytest.raises(
+            ConfigError, match=rf"metrics.jsonl:{lines.index(line) + 1}: this row was damaged or edited"
+        ):
+            read_rows(tmp_path / "metrics.jsonl")
+
+
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("flips", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_each_flipped_bit_is_reported_or_changes_no_value(files, name, flips):
@@ -157,7 +172,7 @@ def test_rows_are_sealed_plain_lines_and_those_of_older_versions_are_read(tmp_pa
     start = {"kind": "start", "step": 0, "seconds": 0.0, "gradient_norms": {"task": 1.0}}
     bad = {"kind": "bad", "step": 1, "seconds": 1.0, "bad_steps": 1}
     file.write_text(json.dumps(start) + "\n")
-    with writer(file, []) as (write, _):
+    with writer(file) as (write, _):
         write(bad)
     assert [json.loads(line) for line in file.read_text().splitlines()] == [start, seals.seal(bad)]
     assert read_rows(file) == [start, bad]

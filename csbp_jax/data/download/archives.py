@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import lzma
 import os
 import pathlib
@@ -10,10 +11,10 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 from csbp_jax.config import ConfigError
-from csbp_jax.data.safe_files import readable
+from csbp_jax.runtime.files import readable
 
 # Of the next member's name or attributes, which tarfile reads into memory.
 _HEADERS = (
@@ -36,10 +37,8 @@ _DAMAGE = (
 )
 
 
-class Readable(Protocol):
-    """A binary file."""
-
-    def read(self, size: int, /) -> bytes: ...
+MAX_MEMBERS = 100_000
+"""Most members of an archive; N-MNIST, which has the most, has 60,000 files."""
 
 
 def damage(path: pathlib.Path | str) -> contextlib.AbstractContextManager[None]:
@@ -91,12 +90,25 @@ def members(archive: IO[bytes], path: pathlib.Path | str) -> Iterator[tuple[tarf
       ConfigError: damaged.
     """
     with damage(path), tarfile.open(fileobj=archive, mode="r|*", tarinfo=_Member) as tar:
-        for member in tar:
+        for member in _counted(tar):
             if member.isfile() and (content := tar.extractfile(member)):
                 yield member, content
 
 
-def read(file: Readable, name: str, limit: int) -> bytes:
+def _counted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Iterate over the members of a tar, which keeps none of them.
+
+    Raises:
+      tarfile.ReadError: they are more than in any published file.
+    """
+    for number, member in enumerate(tar):
+        if number >= MAX_MEMBERS:
+            raise tarfile.ReadError(f"more than {MAX_MEMBERS:,} members")
+        yield member
+        tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it; or it lists them all
+
+
+def read(file: IO[bytes] | io.BufferedIOBase, name: str, limit: int) -> bytes:
     """Read a whole file of at most ``limit`` bytes, counted after decompression.
 
     Raises:
@@ -133,7 +145,7 @@ def extract(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
 def _untar(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
     total = 0
     with tarfile.open(path, tarinfo=_Member) as tar:
-        for member in tar:
+        for member in _counted(tar):
             total += member.size
             if total > limit:
                 raise ConfigError(_too_large(path, limit))
@@ -153,6 +165,8 @@ def _unzip(path: pathlib.Path, target: pathlib.Path, limit: int) -> None:
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > limit:
             raise ConfigError(_too_large(path, limit))
+        if len(archive.infolist()) > MAX_MEMBERS:
+            raise zipfile.BadZipFile(f"more than {MAX_MEMBERS:,} members")
         for member in archive.infolist():
             name = pathlib.PurePosixPath(member.filename.replace("\\", "/"))
             if name.is_absolute() or ".." in name.parts:

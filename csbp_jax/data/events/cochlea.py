@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError
 from csbp_jax.data.events.readers import Events
-from csbp_jax.data.safe_files import readable
 from csbp_jax.runtime import files
 
 VERSION = 1
@@ -82,8 +81,8 @@ def read_wav(path: pathlib.Path) -> NDArray[np.int16]:
     Raises:
       ConfigError: the file cannot be read, is of another form, empty, or longer than a minute.
     """
-    files.check_regular(path)
-    with readable(path, "fetch it again"), wave.open(str(path), "rb") as file:
+    files.check(path)
+    with files.readable(path, "fetch it again"), wave.open(str(path), "rb") as file:
         form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
         count = file.getnframes()
         content = file.readframes(min(count, _LONGEST * SAMPLE_RATE + 1))

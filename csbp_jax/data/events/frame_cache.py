@@ -21,7 +21,6 @@ from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.download.locks import locked, scratch_directory
 from csbp_jax.data.events.readers import IntArray
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
-from csbp_jax.data.safe_files import readable
 from csbp_jax.data.source import Array, Batch, DataSource, Record
 from csbp_jax.runtime import files
 
@@ -166,8 +165,10 @@ def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...])
 
 def _read(target: pathlib.Path, parameters: dict[str, Any]) -> dict[str, Any]:
     remedy = f"remove {target}, and it is made again"
+    if not (target / "frames.json").exists():
+        raise ConfigError(f"{target}: has no frames.json; {remedy}")
     errors = OSError, EOFError, ValueError, KeyError, TypeError, AttributeError
-    with readable(target, remedy, errors, "damaged frames"):
+    with files.readable(target, remedy, errors, "damaged frames"):
         content: dict[str, Any] = files.read_json(target / "frames.json")
         if content["parameters"] != json.loads(json.dumps(parameters)):
             raise ConfigError(f"{target / 'frames.json'}: has other parameters than its folder's name; {remedy}")

@@ -1,18 +1,26 @@
 """Readers for recordings of event cameras, in any of the usual file formats."""
 
+import itertools
 import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError, extras
+from csbp_jax.data.array_files import MAX_ARRAY_BYTES, ArrayFile, open_arrays
 from csbp_jax.data.events import aedat4
-from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, ArrayFile, open_arrays, readable
 from csbp_jax.runtime import files
 
 IntArray = NDArray[np.integer]
 """An array of integers of any width."""
+
+SAVE = "numpy.savez(file, x=..., y=..., t=..., p=...)"
+"""How events of any other format are saved."""
+
+_MOST_EVENTS = MAX_ARRAY_BYTES // np.dtype(np.int64).itemsize  # narrower integers in a file become int64
 
 MAX_SIDE = 8192
 """Largest height and width of a camera, whether a file states them or its events' coordinates imply them."""
@@ -36,9 +44,11 @@ class Events(NamedTuple):
 def read_file(path: str | pathlib.Path) -> Events:
     """Read and validate a file of events, in the format given by its suffix.
 
-    Formats: aedat4, aedat (2.0, DVS128), bin (N-MNIST, N-Caltech101), npz and npy. An npz has arrays x, y, t, p and may
-    have height and width; an npy has x, y, t, p as fields, or as the columns of an integer array ``[N, 4]``. Times are
-    in microseconds; polarities are 0 and 1, or -1 and 1.
+    Formats: aedat4, aedat (2.0, DVS128), bin (N-MNIST, N-Caltech101); npz with arrays x, y, t, p, which may have height
+    and width; npy with these fields, as tonic has them, or columns of an integer array ``[N, 4]``; h5 and hdf5 with
+    these datasets, at the top or in a group ``events``; txt and csv, lines ``t x y p`` or as a first line names them.
+    p may be missing but in columns of an array, and is then 0; it is 0 and 1, or -1 and 1. Times are integers in
+    microseconds; those of a text are seconds if any of them has a fraction.
 
     Raises:
       ConfigError: the file is missing, of another format, truncated or empty, a pixel lies outside the camera, or
@@ -47,13 +57,32 @@ def read_file(path: str | pathlib.Path) -> Events:
     return validate(parse(path), path)
 
 
+def holds_events(path: pathlib.Path) -> bool:
+    """Return whether a file holds events, without reading them: an npy or npz may hold frames.
+
+    Raises:
+      ConfigError: it cannot be read, or is a text of something else.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        with open_arrays(path) as arrays:
+            return set("xyt") <= set(arrays.fields())
+    if _READERS.get(suffix) is _text:
+        files.check(path)
+        with files.readable(path, f"save {SAVE}"), open(path, encoding="utf-8-sig") as file:
+            _columns(file)
+    return suffix in _READERS
+
+
 def parse(path: str | pathlib.Path) -> Events:
     """Read a file as :func:`read_file`, without validating its events."""
     path = pathlib.Path(path)
     if path.suffix.lower() not in _READERS:
-        raise ConfigError(f"{path}: not a file of events; supported formats are {', '.join(SUFFIXES)}")
-    files.check_regular(path)
-    with readable(path, "fetch or export it again", BaseException):  # a panic in Rust is not even an Exception
+        raise ConfigError(
+            f"{path}: not a file of events; supported formats are {', '.join(SUFFIXES)}; save others by {SAVE}"
+        )
+    files.check(path)
+    with files.readable(path, "fetch or export it again", BaseException):  # a panic in Rust is not even an Exception
         return _READERS[path.suffix.lower()](path)
 
 
@@ -107,9 +136,8 @@ def sort_by_time(events: Events) -> Events:
 
 
 def _check_count(path: pathlib.Path, count: int) -> None:
-    most = MAX_ARRAY_BYTES // np.dtype(np.int64).itemsize
-    if count > most:  # narrower integers in the file become int64
-        raise ConfigError(f"{path}: holds {count:,} events; allowed are {most:,}; divide it")
+    if count > _MOST_EVENTS:
+        raise ConfigError(f"{path}: holds {count:,} events; allowed are {_MOST_EVENTS:,}; divide it")
 
 
 def _bin(path: pathlib.Path) -> Events:
@@ -142,7 +170,7 @@ def _aedat(path: pathlib.Path) -> Events:
     Mirrored so that the pictures of CIFAR10-DVS stand upright, as SpikingJelly does: x = 127 - bits 8-14,
     y = 127 - bits 1-7.
     """
-    content = files.read_bytes(path, files.MAX_BYTES)
+    content = files.read_bytes(path, files.LARGE)
     if not content.startswith(b"#!AER-DAT2"):
         raise ConfigError(f"{path}: not AEDAT 2.0; convert it to .aedat4 or .npz")
     start = 0
@@ -162,7 +190,7 @@ def _npz(path: pathlib.Path) -> Events:
         sensor = tuple(_side(arrays, key) for key in ("height", "width") if key in arrays.names)
         if len(sensor) == 1:
             raise ConfigError(f"{path}: has only one of height and width; save both, or neither")
-        return _from_arrays(path, [arrays.read(field) for field in "xytp"], sensor)
+        return _from_fields(path, {field: arrays.read(field) for field in "xytp" if field in arrays.names}, sensor)
 
 
 def _side(arrays: ArrayFile, key: str) -> int:
@@ -177,11 +205,60 @@ def _npy(path: pathlib.Path) -> Events:
         if len(arrays.names) != 1:
             raise ConfigError(f"{path}: holds {len(arrays.names)} arrays; name it .npz, or save one array")
         array = arrays.read(arrays.names[0])
-    if array.dtype.names and set("xytp") <= set(array.dtype.names):
-        return _from_arrays(path, [array[field] for field in "xytp"], ())
-    if array.dtype.names or array.ndim != 2 or array.shape[1] != 4:
-        raise ConfigError(f"{path}: is {array.dtype} {array.shape}; save fields x, y, t, p, or these four columns")
+    if array.dtype.names:
+        return _from_fields(path, {field: array[field] for field in array.dtype.names}, ())
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ConfigError(f"{path}: is {array.dtype} {array.shape}; save {SAVE}, or fields or columns x, y, t, p")
     return _from_arrays(path, array.T, ())
+
+
+def _hdf5(path: pathlib.Path) -> Events:
+    with files.hdf5(path, "events") as file:
+        events = file.get("events", file)
+        fields = events[()] if hasattr(events, "dtype") else events  # an array of fields x, y, t, p
+        names = fields.dtype.names or () if hasattr(fields, "dtype") else fields.keys()
+        return _from_fields(path, {field: fields[field][()] for field in "xytp" if field in names}, ())
+
+
+def _text(path: pathlib.Path) -> Events:
+    """Read lines of numbers, separated by spaces, tabs, commas or semicolons; lines that begin with # or % are not."""
+    with open(path, encoding="utf-8-sig") as file:
+        names, delimiter, rest = _columns(file)
+        form, most = [(name, np.float64) for name in names], _MOST_EVENTS + 1
+        values = np.loadtxt(rest, form, comments=("#", "%"), delimiter=delimiter, ndmin=1, max_rows=most)
+    with np.errstate(invalid="raise"):  # numbers that are not finite, or too large
+        if (values["t"] % 1).any():
+            values["t"] = np.rint(1e6 * values["t"])
+        fields = {field: values[field].astype(np.int64) for field in "xytp" if field in names}
+    if wrong := [field for field, column in fields.items() if (values[field] != column).any()]:
+        raise ConfigError(f"{path}: {wrong[0]} has fractions; {_TEXT}")
+    return _from_fields(path, fields, ())
+
+
+_TEXT = "write lines t x y p, or a first line of names"
+
+
+def _columns(file: Iterable[str]) -> tuple[Sequence[str], str | None, Iterable[str]]:
+    """Return the names of the columns of a text, what separates them, and its lines of numbers."""
+    lines = iter(file)
+    first = next((line for line in lines if line.strip() and line[0] not in "#%"), "")
+    delimiter = next((character for character in ",;" if character in first), None)
+    names = [word.strip().lower() for word in first.split(delimiter)]
+    if {"x", "y", "t"} <= set(names):
+        if not (first := next(lines, "").strip()):
+            raise ValueError("it holds no events")
+        return names, delimiter, itertools.chain([first], lines)
+    numbers = all(re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?", name) for name in names)
+    if not (numbers and len(names) in (3, 4)):
+        raise ValueError(f"its first line is {first.strip()[:60]!r}; {_TEXT}")
+    return "txyp"[: len(names)], delimiter, itertools.chain([first], lines)
+
+
+def _from_fields(path: pathlib.Path, fields: Mapping[str, NDArray[Any]], sensor: tuple[int, ...]) -> Events:
+    if missing := [field for field in "xyt" if field not in fields]:
+        raise ConfigError(f"{path}: has no {', '.join(missing)}; save {SAVE}")
+    x, y, t = (fields[field] for field in "xyt")
+    return _from_arrays(path, [x, y, t, fields.get("p", np.zeros(x.shape, np.uint8))], sensor)
 
 
 _INT64_MAX = np.iinfo(np.int64).max
@@ -201,5 +278,8 @@ def _from_arrays(path: pathlib.Path, xytp: NDArray[Any] | list[NDArray[Any]], se
     return Events(x, y, t, (p > 0).astype(np.uint8), sensor)
 
 
-_READERS = {".aedat4": _aedat4, ".aedat": _aedat, ".bin": _bin, ".npz": _npz, ".npy": _npy}
+_READERS = {
+    **{".aedat4": _aedat4, ".aedat": _aedat, ".bin": _bin, ".npz": _npz, ".npy": _npy},
+    **{".h5": _hdf5, ".hdf5": _hdf5, ".txt": _text, ".csv": _text},
+}
 SUFFIXES = tuple(_READERS)

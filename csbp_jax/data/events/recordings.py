@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csbp_jax.config import ConfigError, extras
+from csbp_jax.config import ConfigError
+from csbp_jax.data.array_files import open_arrays
 from csbp_jax.data.events import cochlea, spoken_digits
 from csbp_jax.data.events.readers import Events, parse, sort_by_time, validate
-from csbp_jax.data.safe_files import MAX_ARRAY_BYTES, open_arrays, readable
 from csbp_jax.runtime import files
 
 
@@ -168,7 +168,7 @@ def _label(name: str, path: pathlib.Path, data_set: EventDataSet) -> int:
 
 def _hdf5_recordings(path: pathlib.Path, data_set: EventDataSet, skipped: dict[str, str] | None) -> Iterator[Recording]:
     with _opened(path) as file:
-        labels = np.asarray(_dataset(file, "labels"), int).ravel()
+        labels = np.asarray(file["labels"], int).ravel()
     for i, label in enumerate(labels):
         with collect_errors(f"{path.name}/{i}", skipped):
             if not 0 <= label < len(data_set.classes):
@@ -181,12 +181,8 @@ def _hdf5_recordings(path: pathlib.Path, data_set: EventDataSet, skipped: dict[s
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
     """Open an HDF5 file."""
-    extras.need("events", str(path), "h5py")
-    import h5py
-
-    files.check_regular(path)
     invalid = np.errstate(invalid="raise")  # NaN as an integer
-    with readable(path, "prepare the data set again"), h5py.File(path, "r") as file, invalid:
+    with files.readable(path, "prepare the data set again"), files.hdf5(path, "events") as file, invalid:
         yield file
 
 
@@ -230,7 +226,7 @@ def _parse(name: str, recording: Recording) -> Events:
 
 def _parse_gesture(path: pathlib.Path) -> Events:
     """Read columns x, y, polarity and milliseconds, which may be fractional."""
-    with readable(path, "prepare it again"), open_arrays(path) as arrays, np.errstate(invalid="raise"):  # NaN
+    with files.readable(path, "prepare it again"), open_arrays(path) as arrays, np.errstate(invalid="raise"):  # NaN
         x, y, p, t = arrays.read(*arrays.names).T
         x, y, t, p = (a.astype(np.int64) for a in (x, y, np.rint(1000 * t.astype(np.float64)), p))
     return Events(x, y, t, p, (128, 128))
@@ -240,8 +236,8 @@ def _parse_spikes(recording: Recording) -> Events:
     """Read spikes of SHD or SSC, sorted: times are float16 seconds, and their order in the file has no meaning."""
     row = int(recording.id.rpartition("/")[2])
     with _opened(recording.path) as file:
-        t = 1e6 * np.asarray(_dataset(file, "spikes/times")[row], np.float64)
-        units = np.asarray(_dataset(file, "spikes/units")[row])
+        t = 1e6 * np.asarray(file["spikes/times"][row], np.float64)
+        units = np.asarray(file["spikes/units"][row])
         microseconds = t.astype(np.int64)
     if t.ndim != 1 or units.ndim != 1 or len(t) != len(units):
         raise ConfigError(f"{recording.id}: {t.shape} times for {units.shape} units; prepare the data set again")
@@ -257,12 +253,4 @@ def names_in_file(path: pathlib.Path) -> tuple[str, ...]:
       ConfigError: the file cannot be read, or has no names.
     """
     with _opened(path) as file:
-        return tuple(bytes(name).decode() for name in _dataset(file, "extra/keys"))
-
-
-def _dataset(file: Any, name: str) -> Any:
-    """Return a dataset of an HDF5 file, if it has no more elements than can be read."""
-    dataset = file[name]
-    if dataset.size > MAX_ARRAY_BYTES // 8:
-        raise ValueError(f"{name} states {dataset.size:,} elements")
-    return dataset
+        return tuple(bytes(name).decode() for name in file["extra/keys"])

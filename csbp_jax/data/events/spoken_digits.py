@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download import archives
 from csbp_jax.data.download.fetch import RawFile
-from csbp_jax.runtime.files import check_regular
+from csbp_jax.runtime import files
 
 FOLDER = "recordings"
 _NAME = re.compile(r"([0-9])_([a-z]+)_([0-9]+)\.wav")
@@ -31,8 +31,8 @@ def checksum(path: pathlib.Path) -> str:
     It is that of the output of ``LC_ALL=C; cd recordings; sha256sum *.wav``. An archive made on demand by a server may
     have other bytes tomorrow; its recordings stay.
     """
-    files = sorted((name, hashlib.sha256(content).hexdigest()) for name, content in _recordings(path))
-    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files).encode()).hexdigest()
+    recordings = sorted((name, hashlib.sha256(content).hexdigest()) for name, content in _recordings(path))
+    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in recordings).encode()).hexdigest()
 
 
 RAW_FILE = RawFile(
@@ -46,9 +46,9 @@ RAW_FILE = RawFile(
 
 def locate(directory: pathlib.Path) -> pathlib.Path | None:
     """Return the archive in a directory, or else the directory of the recordings: itself, or one in it."""
-    files = [path for name in _ARCHIVES if (path := directory / name).is_file()]
+    packed = [path for name in _ARCHIVES if (path := directory / name).is_file()]
     folders = [directory, directory / FOLDER, *sorted(directory.glob(f"*/{FOLDER}"))]
-    return next(iter([*files, *(path for path in folders if any(path.glob("*.wav")))]), None)
+    return next(iter([*packed, *(path for path in folders if any(path.glob("*.wav")))]), None)
 
 
 def copy(directory: pathlib.Path, target: pathlib.Path) -> None:
@@ -96,7 +96,7 @@ def _recordings(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
     """Iterate over names and contents of the recordings in an archive or a directory."""
     if path.is_dir():
         for file in path.glob("*.wav"):
-            check_regular(file)
+            files.check(file)
             with open(file, "rb") as recording:
                 yield file.name, archives.read(recording, str(file), _LARGEST)
         return

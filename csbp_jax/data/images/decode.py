@@ -42,16 +42,12 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # su
 
 
 class Unfit(ValueError):
-    """An intact image that is not read: its message says what it has too much of, and ``remedy`` what to do."""
-
-    def __init__(self, message: str, remedy: str):
-        super().__init__(message)
-        self.remedy = remedy
+    """An intact image that is not read; its message says what it has too much of."""
 
 
 def _check_pixels(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise Unfit(f"it has {height} x {width} pixels; allowed are {MAX_PIXELS:,} in all", "save it smaller")
+        raise Unfit(f"it has {height} x {width} pixels; allowed are {MAX_PIXELS:,} in all")
 
 
 @contextlib.contextmanager
@@ -70,7 +66,7 @@ def open_image(source: pathlib.Path | IO[bytes]) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise ValueError(f"it is not an image in one of the formats {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):  # the latter at twice the pixels
-        raise Unfit(f"it has more than {MAX_PIXELS:,} pixels", "save it smaller") from None
+        raise Unfit(f"it has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's parsers raise many types, depending on where the bytes are wrong
         raise ValueError(one_line(error)) from None
 
@@ -81,14 +77,18 @@ def picture_shape(path: pathlib.Path) -> tuple[int, int, int]:
     Raises:
       ConfigError: not a picture, damaged, or too large.
     """
-    files.check_regular(path)
+    files.check(path)
+    with _decoded(str(path)), open_image(path) as image:
+        return image.height, image.width, 1 if image.mode in ("1", "L", "LA") else 3
+
+
+@contextlib.contextmanager
+def _decoded(record: str) -> Iterator[None]:
     try:
-        with open_image(path) as image:
-            return image.height, image.width, 1 if image.mode in ("1", "L", "LA") else 3
-    except Unfit as error:
-        raise ConfigError(f"{path}: cannot be decoded ({error}); {error.remedy}") from None
+        yield
     except ValueError as error:
-        raise ConfigError(f"{path}: is not a picture, or is damaged ({error}); replace it") from None
+        remedy = "save it smaller, with 8 bits a channel" if isinstance(error, Unfit) else "fetch it again"
+        raise ConfigError(f"{record}: cannot be decoded ({error}); {remedy}") from None
 
 
 def to_grey(pixels: Pixels, record: str) -> Pixels:
@@ -116,7 +116,7 @@ def by_pillow(data: bytes) -> Pixels:
         raise ValueError("it is empty")
     with open_image(io.BytesIO(data)) as image:
         if image.mode.startswith(("I", "F")):
-            raise Unfit("it has more than 8 bits per channel", "save it with 8")
+            raise Unfit("it has more than 8 bits per channel")
         # Pillow warns of palettes with transparency unless they go through RGBA.
         return np.asarray((image.convert("RGBA") if "transparency" in image.info else image).convert("RGB"))
 
@@ -138,8 +138,5 @@ def decode(data: bytes, record: str, decoder: Decoder = FASTEST) -> Pixels:
     if data[:2] == b"\xff\xd8":
         with contextlib.suppress(ValueError):
             return decoder(data)
-    try:
+    with _decoded(record):
         return by_pillow(data)
-    except ValueError as error:
-        remedy = error.remedy if isinstance(error, Unfit) else "fetch it again"
-        raise ConfigError(f"{record}: cannot be decoded ({error}); {remedy}") from None

@@ -31,6 +31,12 @@ _MNIST_UNPACKED = {
     "t10k-labels-idx1-ubyte": (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
 
+# Of its authors, too; the first has no https.
+_FASHION_MNIST = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+)
+
 
 def prepare(
     name: str,
@@ -215,6 +221,12 @@ def _raw_files(name: str, builder: Any) -> Sequence[RawFile]:
             url = f"https://storage.googleapis.com/cvdf-datasets/mnist/{file}.gz"
             unpacked[f"{file}.gz"] = RawFile(file, size, f"sha256:{digest}", url)
     return [
-        RawFile(info.filename, int(info.size), f"sha256:{info.checksum}", url, unpacked=unpacked.get(info.filename))
+        RawFile(
+            info.filename,
+            int(info.size),
+            f"sha256:{info.checksum}",
+            url.replace(*_FASHION_MNIST),
+            unpacked=unpacked.get(info.filename),
+        )
         for url, info in builder.url_infos.items()
     ]

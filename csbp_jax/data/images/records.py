@@ -13,9 +13,9 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 
 from csbp_jax.config import ConfigError, one_line
+from csbp_jax.data.array_files import open_arrays
 from csbp_jax.data.download.fetch import RawFile, Show, not_prepared
 from csbp_jax.data.images.decode import decode
-from csbp_jax.data.safe_files import open_arrays, readable
 from csbp_jax.runtime import files, seals
 
 TFDS = {
@@ -84,7 +84,7 @@ def metadata(directory: pathlib.Path) -> dict[str, Any]:
     """
     path = directory / "dataset_info.json"
     data = files.read_bytes(path)
-    with readable(path, "prepare or copy it again", (ValueError, KeyError, TypeError), "damaged"):
+    with files.readable(path, "prepare or copy it again", (ValueError, KeyError, TypeError), "damaged"):
         content: dict[str, Any] = seals.parse(data)
         content = {key: content[key] for key in ("name", "version", "fileFormat", "splits")} | content
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})*", content["version"]):
@@ -99,7 +99,7 @@ def skipped(directory: pathlib.Path) -> list[dict[str, str]]:
       ConfigError: ``skipped.json`` is damaged.
     """
     path = directory / "skipped.json"
-    with readable(path, "prepare the data set again", (ValueError, KeyError, TypeError), "damaged"):
+    with files.readable(path, "prepare the data set again", (ValueError, KeyError, TypeError), "damaged"):
         listed = files.read_json(path) if path.exists() else []
         return [{key: entry[key] for key in ("record", "reason")} for entry in listed]
 
@@ -139,8 +139,10 @@ def _builder(directory: pathlib.Path) -> Any:
 @functools.lru_cache(maxsize=4)
 def _builder_of(directory: pathlib.Path, size: int, modified: int) -> Any:
     del size, modified
-    _check_features(directory / "features.json")
-    return tfds.builder_from_directory(directory)
+    features = directory / "features.json"
+    _check_features(features)
+    with files.readable(features, "prepare or copy the data set again", Exception, "cannot be used"):
+        return tfds.builder_from_directory(directory)
 
 
 def _check_features(path: pathlib.Path) -> None:
@@ -150,7 +152,7 @@ def _check_features(path: pathlib.Path) -> None:
       ConfigError: it cannot be read, or a class is not a feature of TensorFlow Datasets.
     """
     errors = OSError, ValueError, RecursionError
-    with readable(path, "prepare or copy the data set again", errors, "cannot be used"):
+    with files.readable(path, "prepare or copy the data set again", errors, "cannot be used"):
         unchecked: list[Any] = [files.read_json(path)]
         while unchecked:
             value = unchecked.pop()
@@ -177,7 +179,7 @@ def encoded(directory: pathlib.Path, split: str) -> Any:
       ConfigError: the directory has no such split, or a pipe or device in place of records.
     """
     for file in directory.glob("*.array_record-*"):
-        files.check_regular(file)
+        files.check(file)
     builder = _builder(directory)
     if split not in builder.info.splits:
         raise ConfigError(f"{directory}: has no split {split!r}; available are {', '.join(builder.info.splits)}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from csbp_jax.config import ConfigError
 from csbp_jax.data.download.fetch import Show
 from csbp_jax.data.images import records
-from csbp_jax.runtime.files import check_regular
+from csbp_jax.runtime import files
 
 _LANE = 32
 _START = bytes.fromhex("54641f64")  # its remainder is 0xFFFFFFFF, the initial value of a CRC
@@ -65,7 +65,7 @@ def read(path: pathlib.Path) -> Iterator[bytes]:
     Raises:
       ConfigError: the file ends inside a record, a checksum is wrong, or it is no regular file.
     """
-    check_regular(path)
+    files.check(path)
     with open(path, "rb") as file:
         for number in range(2**63):
             head = file.read(12)

@@ -10,7 +10,7 @@ same type of content:
 
     .png .jpg .jpeg          pictures, as are .bmp, .tif, .tiff and .webp
     .npy .npz                frames, the only array of the file: [T, H, W, C], [H, W, C], [T, F] or [F]
-    .npz with x, y, t, p     events, as are .aedat4, .aedat and .bin (N-MNIST); counted in T frames
+    others with x, y, t, p   events, in the formats of csbp_jax.data.events.readers; counted in T frames
 """
 
 import pathlib
@@ -19,14 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data.events import readers
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors, natural_key
 from csbp_jax.data.source import DataSource
 from csbp_jax.data.splits import stratified
 from csbp_jax.data.user import folder_events, folder_files
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-_CONTENT_TYPES = {**dict.fromkeys(PICTURES, "pictures"), **dict.fromkeys((".npy", ".npz"), "frames")}
-_CONTENT_TYPES |= dict.fromkeys((".aedat4", ".aedat", ".bin"), "events")
+_CONTENT_TYPES = dict.fromkeys(PICTURES, "pictures") | dict.fromkeys((".npy", ".npz"), "frames")
+_CONTENT_TYPES = dict.fromkeys(readers.SUFFIXES, "events") | _CONTENT_TYPES
 _LOADERS: dict[str, Callable[[Config, pathlib.Path, Splits, int], Mapping[str, DataSource]]] = {
     "pictures": folder_files.load_pictures,
     "frames": folder_files.load_frames,
@@ -178,10 +179,10 @@ def content_type_of_file(path: pathlib.Path) -> str:
     """Determine the content of a file: pictures, frames or events.
 
     Raises:
-      ConfigError: unsupported format, or an npz file that cannot be opened.
+      ConfigError: unsupported format, or a file whose content must be looked at cannot be read.
     """
     suffix = _check_suffix(path)
-    return "events" if suffix == ".npz" and folder_files.holds_events(path) else _CONTENT_TYPES[suffix]
+    return "events" if readers.holds_events(path) else _CONTENT_TYPES[suffix]
 
 
 def content_type(paths: Sequence[pathlib.Path], bad: str) -> str:
@@ -213,6 +214,6 @@ def _check_suffix(path: pathlib.Path) -> str:
     if (suffix := path.suffix.lower()) not in _CONTENT_TYPES:
         raise ConfigError(
             f"{path}: unsupported file format{suffix and ' '}{suffix}; allowed are {', '.join(_CONTENT_TYPES)}; "
-            "convert or remove it"
+            f"convert or remove it (events: {readers.SAVE})"
         )
     return suffix

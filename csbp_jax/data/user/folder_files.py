@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from csbp_jax.config import Config, ConfigError
+from csbp_jax.data.array_files import open_arrays
+from csbp_jax.data.events.readers import SAVE
 from csbp_jax.data.events.recordings import Recording, Splits, collect_errors
 from csbp_jax.data.images import augment, sources
 from csbp_jax.data.images.decode import decode, picture_shape
-from csbp_jax.data.safe_files import open_arrays, read_bytes
 from csbp_jax.data.source import Array, DataSource, Record
+from csbp_jax.runtime import files
 
 _GREY = np.array([128, 128, 128])
 
@@ -26,7 +28,7 @@ def load_pictures(config: Config, folder: pathlib.Path, splits: Splits, classes:
     """
     del folder
     data = config.data
-    splits = _usable(splits, data.bad, lambda path: decode(read_bytes(path), str(path)))
+    splits = _usable(splits, data.bad, lambda path: decode(files.read_bytes(path, files.LARGE), str(path)))
     paths = paths_of(splits)
     height, width = data.size or _common_shape(paths, lambda path: picture_shape(path)[:2])
     known = config.model.input_shape[2:]  # of a run that is trained or predicts
@@ -54,7 +56,7 @@ class _EncodedFiles:
         self.paths = paths
 
     def __getitem__(self, i: int) -> dict[str, bytes]:
-        return {"image": read_bytes(self.paths[i]), "file_name": os.fsencode(self.paths[i])}
+        return {"image": files.read_bytes(self.paths[i], files.LARGE), "file_name": os.fsencode(self.paths[i])}
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         return [self[i] for i in indices]
@@ -111,15 +113,17 @@ def read_array(path: pathlib.Path) -> Array:
     with open_arrays(path) as content:
         if len(content.names) != 1:
             names = ", ".join(content.names[:10]) or "nothing"
-            raise ConfigError(f"{path}: holds {names}; save one array of frames, or events x, y, t, p")
+            raise ConfigError(f"{path}: holds {names}; save one array of frames, or events by {SAVE}")
         x = content.read(content.names[0])
     if x.ndim not in (1, 2, 3, 4) or 0 in x.shape or x.dtype.kind not in "buif":
-        raise ConfigError(f"{path}: is {x.dtype} {x.shape}; save numbers as [T, H, W, C], [H, W, C], [T, F] or [F]")
+        raise ConfigError(
+            f"{path}: is {x.dtype} {x.shape}; save numbers as [T, H, W, C], [H, W, C], [T, F] or [F]; events: {SAVE}"
+        )
     with np.errstate(over="ignore"):
         if x.dtype.kind == "f" and not np.isfinite(x.astype(np.float32)).all():
             raise ConfigError(f"{path}: holds values that are not finite in float32; replace it")
     if _lists_events(x):
-        raise ConfigError(f"{path}: seems to be a list of events; save it as .npz with arrays x, y, t, p")
+        raise ConfigError(f"{path}: seems to be a list of events; save {SAVE}")
     return x if x.ndim in (2, 4) else x[None]
 
 
@@ -134,16 +138,10 @@ def _lists_events(x: Array) -> bool:
     return int(t[-1]) - int(t[0]) >= 100
 
 
-def holds_events(path: pathlib.Path) -> bool:
-    """Return whether an npz file has arrays x, y, t and p, without reading them."""
-    with open_arrays(path) as content:
-        return set("xytp") <= set(content.names)
-
-
 def fingerprint(splits: Splits) -> str:
     """Return a checksum of the files' names, splits, sizes and modification times."""
-    files = [(split, record.id, record.path.stat()) for split, records in splits.items() for record in records]
-    text = repr([(split, name, stat.st_size, stat.st_mtime_ns) for split, name, stat in files])
+    listed = [(split, record.id, record.path.stat()) for split, records in splits.items() for record in records]
+    text = repr([(split, name, stat.st_size, stat.st_mtime_ns) for split, name, stat in listed])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

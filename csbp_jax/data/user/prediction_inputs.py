@@ -5,7 +5,7 @@ Supported files depend on what the run was trained on:
     pictures       .png .jpg .jpeg .bmp .tif .tiff .webp; for data sets also .npy and .npz, ``[H, W, C]`` or
                    ``[H, W]``, uint8 or in [0, 1]; for digits, a larger square picture is averaged over blocks
     frames         .npy .npz, as in csbp_jax.data.user.folder
-    recordings     the formats of csbp_jax.data.events.readers: .aedat4 .aedat .bin, .npz and .npy of events
+    recordings     the formats of csbp_jax.data.events.readers
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from csbp_jax.data.events import camera, readers, recordings, sources
 from csbp_jax.data.images import augment, reduced
 from csbp_jax.data.images.decode import decode, picture_shape, to_grey
 from csbp_jax.data.images.sources import resizer
-from csbp_jax.data.safe_files import read_bytes
 from csbp_jax.data.source import Array
 from csbp_jax.data.user import folder, folder_events, folder_files
+from csbp_jax.runtime import files
 
 Read = Callable[[pathlib.Path], Array]
 """Reads a file as a record ``[T or 1, ...]``."""
@@ -115,7 +115,7 @@ def _read_picture(config: Config, path: pathlib.Path) -> Array:
         return _read_brightness(path, (height, width, channels))
     if path.suffix.lower() not in folder.PICTURES:
         raise ConfigError(f"{path}: unsupported file format; allowed are {', '.join((*folder.PICTURES, *_ARRAYS))}")
-    encoded = read_bytes(path)
+    encoded = files.read_bytes(path, files.LARGE)
     if config.data.shorter_side:  # the run was trained and evaluated on pictures that went through this
         encoded = reduced.reduce(encoded, config.data.shorter_side, str(path))
     picture = decode(encoded, str(path))
@@ -187,7 +187,8 @@ def _event_reader(config: Config, trained_on: Sequence[pathlib.Path]) -> Read:
 def _read_recording(config: Config, path: pathlib.Path) -> Array:
     data, name = config.data, config.data.name
     shape = (camera.SENSOR, camera.SENSOR, 2) if name == "digits_events" else recordings.DATA_SETS[name].shape
-    if (name, path.suffix.lower()) in (("dvs_gesture", ".npy"), ("fsdd", ".wav")):  # .npy as tonic cuts them
+    is_own = (name, path.suffix.lower()) in (("dvs_gesture", ".npy"), ("fsdd", ".wav"))  # .npy as tonic cuts them
+    if is_own and not readers.holds_events(path):
         events = recordings.read(name, recordings.Recording(str(path), path, 0))
     else:
         events = _read_events(path, shape[:2])

@@ -4,44 +4,16 @@ import contextlib
 import os
 import pathlib
 import re
-from typing import Any, Protocol
+from typing import Any
 
 from etils import epath
 
 from csbp_jax.config import CheckpointError, ConfigError
 from csbp_jax.runtime import files, seals
-from csbp_jax.training.checkpoint import bucket, local
+from csbp_jax.training.checkpoint import layout
 
 RUN_FILES = "run"
 """Directory of a checkpoint that holds copies of files of its run."""
-
-
-class Layout(Protocol):
-    """How checkpoints are named, written and deleted in their directory: the functions of :mod:`.local`."""
-
-    def create(self, folder: epath.Path) -> None: ...
-    def incomplete(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def complete(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def steps(self, folder: epath.Path) -> list[int]: ...
-    def commit(self, folder: epath.Path, step: int) -> None: ...
-    def delete(self, folder: epath.Path, step: int) -> None: ...
-    def quarantine(self, folder: epath.Path, step: int) -> epath.Path: ...
-    def remove_incomplete(self, folder: epath.Path) -> None: ...
-
-
-def layout(folder: epath.PathLike) -> Layout:
-    """Return the layout of a directory of checkpoints: on a disk, or in a bucket."""
-    return bucket if bucket.is_bucket(folder) else local
-
-
-def steps(folder: epath.PathLike) -> list[int]:
-    """List the steps that have a checkpoint in ``folder``, in order."""
-    return layout(folder).steps(epath.Path(folder))
-
-
-def remove_incomplete(folder: epath.PathLike) -> None:
-    """Remove the remains of saves that were not finished."""
-    layout(folder).remove_incomplete(epath.Path(folder))
 
 
 def parse(text: str, source: str = "--checkpoints") -> epath.Path:
@@ -50,29 +22,45 @@ def parse(text: str, source: str = "--checkpoints") -> epath.Path:
     Raises:
       ConfigError: it is an unsupported address, or gcsfs is missing.
     """
-    if "://" in text and not re.match("gs://[^/]", text):
+    if re.match(r"[a-z][a-z0-9+.-]+:/", text) and not re.match("gs://[^/]", text):
         raise ConfigError(f"{source}: {text!r} is not possible; allowed are a directory and gs://BUCKET/DIRECTORY")
     return absolute(epath.Path(text))
 
 
 def absolute(path: epath.Path) -> epath.Path:
     """Return the absolute path, which Orbax requires."""
-    return path if bucket.is_bucket(path) else epath.Path(os.path.abspath(path))
+    return path if layout.is_bucket(path) else epath.Path(os.path.abspath(path))
 
 
-def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = False) -> epath.Path:
+def checkpoint_dir(
+    run: pathlib.Path, root: str | None = None, fresh: bool = False, *, trust: bool = False
+) -> epath.Path:
     """Return the directory of a run's checkpoints: RUN/checkpoints, or the address in the file of that name.
 
     Args:
       run: the run directory, which may not exist yet.
       root: directory or address that holds the checkpoints of this run under the run's name.
       fresh: ignore an existing run, which will be renamed.
+      trust: open an address that only the run names. It may be of a stranger, and your credentials go there.
 
     Raises:
-      ConfigError: the run has its checkpoints elsewhere, or the address is not supported.
+      ConfigError: the run has its checkpoints elsewhere, the address is not supported or not trusted, or the path is
+        not UTF-8, which Orbax cannot write.
     """
     default = run / "checkpoints"
-    recorded = _recorded(default) if default.is_file() and not fresh else ""
+    recorded = ""
+    if default.is_file() and not fresh:
+        with files.readable(default, "write the directory or address of the checkpoints to it", UnicodeDecodeError):
+            text = files.read_bytes(default).decode().strip()
+        if text.startswith("gs://") and root is None and not trust:
+            raise ConfigError(
+                f"{default}: names {text}, which is opened only if you say so: give --trust, or to train --checkpoints"
+            )
+        recorded = str(parse(text, str(default))) if text else ""
+    path = run if root is None else pathlib.Path(root)
+    problem = "its whole path is not UTF-8, and no checkpoint can be written there"
+    with files.readable(path, "rename the folder, or give another", UnicodeEncodeError, problem):
+        os.path.abspath(path).encode()
     if root is None:
         return epath.Path(recorded or default)
     requested = parse(root) / run.name
@@ -82,14 +70,6 @@ def checkpoint_dir(run: pathlib.Path, root: str | None = None, fresh: bool = Fal
             "the option out, or give another NAME (--name)"
         )
     return requested
-
-
-def _recorded(file: pathlib.Path) -> str:
-    try:
-        recorded = files.read_bytes(file).decode().strip()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: cannot be read; write the directory or address of the checkpoints to it") from None
-    return str(parse(recorded, str(file))) if "://" in recorded else recorded
 
 
 def record_location(run: pathlib.Path, folder: epath.PathLike) -> None:
@@ -104,11 +84,10 @@ def config_beside(folder: epath.Path) -> dict[str, Any] | None:
       CheckpointError: the directory cannot be opened.
     """
     try:
-        for step in reversed(steps(folder) if folder.is_dir() else []):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                file = layout(folder).complete(folder, step) / RUN_FILES / "config.json"
-                files.check_regular(file, files.MAX_SMALL_BYTES)
-                return seals.parse(file.read_bytes())
+        for path in reversed(layout.complete(folder).values()):
+            file = path / RUN_FILES / "config.json"
+            with contextlib.suppress(FileNotFoundError, ValueError), file.open("rb") as content:
+                return seals.parse(content.read(files.SMALL))
     except Exception as error:  # gcsfs and its HTTP library raise many kinds
         raise CheckpointError(f"{folder}: cannot be opened ({str(error) or type(error).__name__})") from error
     return None

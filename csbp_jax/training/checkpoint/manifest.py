@@ -9,12 +9,12 @@ import io
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
 from etils import epath
 
-from csbp_jax.config import ConfigError
 from csbp_jax.runtime import files, seals
 
 NAME = "manifest.json"
@@ -41,39 +41,36 @@ def write_manifest(folder: epath.PathLike, metadata: dict[str, Any]) -> None:
 
 def metadata(folder: epath.PathLike) -> dict[str, Any]:
     """Return the ``metadata`` passed to :func:`write_manifest`."""
-    content: dict[str, Any] = json.loads((epath.Path(folder) / NAME).read_bytes())["about"]
+    content: dict[str, Any] = _read(epath.Path(folder))["about"]
     return content
+
+
+def _read(folder: epath.Path) -> Any:
+    with (folder / NAME).open("rb") as file:
+        return json.loads(file.read(files.SMALL))
 
 
 def verify(folder: epath.PathLike) -> str | None:
     """Describe the first missing or changed file of a directory with a manifest; None if all files are intact."""
     folder = epath.Path(folder)
     for path in pathlib.Path(folder).rglob("*"):  # all, for Orbax may open one that the manifest does not list
-        if (path.is_symlink() or not path.is_dir()) and (problem := files.kind_problem(path)):
+        if (path.is_symlink() or not path.is_dir()) and (problem := files.problem(path, sys.maxsize)):
             return f"{path.relative_to(folder)} {problem}"
     try:
-        files.check_regular(folder / NAME, files.MAX_SMALL_BYTES)
-        content = json.loads((folder / NAME).read_bytes())
-        intact = content["sha256"] == seals.digest({"about": content["about"], "files": content["files"]})
-        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
+        content = _read(folder)
+        if content.pop(seals.KEY) != seals.digest(content):
+            return f"{NAME} is damaged"
+        for name, entry in content["files"].items():
+            if name.startswith("/") or ".." in name.split("/"):
+                return f"{NAME} names {name}, which is not in its folder"
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if _digest(folder / name) != entry:
+                return f"{name} is damaged"
     except FileNotFoundError:
         return f"{NAME} is missing"
-    except ConfigError as error:
-        return str(error)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        intact = False
-    if not intact:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return f"{NAME} is damaged"
-    for name, (size, sha256) in listed.items():
-        file = folder / name
-        if name.startswith("/") or ".." in name.split("/"):
-            return f"{NAME} names {name}, which is not in its folder"
-        if not file.is_file():
-            return f"{name} is missing"
-        if (actual := file.stat().length) != size:
-            return f"{name} has {actual} bytes, not {size}"
-        if _digest(file)["sha256"] != sha256:
-            return f"{name} is damaged"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Reading of files from others within limits: regular files only, and arrays whose stated size is checked first."""
+"""Arrays of npy and npz files, whose stated sizes are checked before they are read."""
 
 import contextlib
 import math
@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csbp_jax.config import ConfigError, one_line
+from csbp_jax.config import ConfigError
 from csbp_jax.runtime import files
 
 MAX_ARRAY_BYTES = 2**31
@@ -19,36 +19,6 @@ MAX_ARRAY_BYTES = 2**31
 
 _SAVE = "save it again as .npy or .npz"
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-
-
-@contextlib.contextmanager
-def readable(
-    name: object,
-    remedy: str,
-    errors: type[BaseException] | tuple[type[BaseException], ...] = Exception,
-    problem: str = "cannot be read",
-) -> Iterator[None]:
-    """Turn what a library raises on a damaged file, which may be of many types, into one line that names the file.
-
-    Raises:
-      ConfigError: "NAME: PROBLEM (the library's message); REMEDY".
-    """
-    try:
-        yield
-    except (ConfigError, KeyboardInterrupt, SystemExit):
-        raise
-    except errors as error:
-        raise ConfigError(f"{name}: {problem} ({one_line(error)}); {remedy}") from None
-
-
-def read_bytes(path: pathlib.Path) -> bytes:
-    """Read a regular file.
-
-    Raises:
-      ConfigError: it is not a regular file, is too large, or cannot be read.
-    """
-    with readable(path, "check the file", (OSError, MemoryError)):
-        return files.read_bytes(path, files.MAX_BYTES)
 
 
 class ArrayFile(NamedTuple):
@@ -64,6 +34,14 @@ class ArrayFile(NamedTuple):
         """Names of the arrays of an npz; one empty name for an npy."""
         return [name.removesuffix(".npy") for name in self.archive.namelist()] if self.archive else ("",)
 
+    def fields(self) -> Sequence[str]:
+        """Return the names of the arrays of an npz, or of the fields of the array of an npy."""
+        if self.archive:
+            return self.names
+        with files.readable(self.path, _SAVE):
+            self.file.seek(0)
+            return _read_header(self.file)[1].names or ()
+
     def read(self, name: str = "") -> NDArray[Any]:
         """Read one array, unless its header states more than the file holds, or more than ``MAX_ARRAY_BYTES``.
 
@@ -71,7 +49,7 @@ class ArrayFile(NamedTuple):
           ConfigError: not an array, damaged, of Python objects, or too large.
         """
         label = f"{self.path}: {name}" if name else str(self.path)
-        with readable(label, _SAVE):
+        with files.readable(label, _SAVE):
             if self.archive is None:
                 self.file.seek(0)
                 return _read_array(self.file, os.fstat(self.file.fileno()).st_size, label)
@@ -88,9 +66,9 @@ def open_arrays(path: pathlib.Path) -> Iterator[ArrayFile]:
     Raises:
       ConfigError: not a regular file, not in these formats, or damaged.
     """
-    files.check_regular(path)
+    files.check(path)
     with contextlib.ExitStack() as stack:
-        with readable(path, _SAVE):
+        with files.readable(path, _SAVE):
             file = stack.enter_context(path.open("rb"))
             start = file.read(6)
             archive = stack.enter_context(zipfile.ZipFile(file)) if start[:2] == b"PK" else None
@@ -99,12 +77,17 @@ def open_arrays(path: pathlib.Path) -> Iterator[ArrayFile]:
         yield ArrayFile(path, file, archive)
 
 
-def _read_array(file: IO[bytes], size: int, label: str) -> NDArray[Any]:
-    """Read an array in npy format from a file of ``size`` bytes, after a check of its header."""
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"version {version} of the format")
     shape, _, dtype = _READ_HEADER[version](file)
+    return shape, dtype
+
+
+def _read_array(file: IO[bytes], size: int, label: str) -> NDArray[Any]:
+    """Read an array in npy format from a file of ``size`` bytes, after a check of its header."""
+    shape, dtype = _read_header(file)
     stated = math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
