@@ -87,7 +87,7 @@ def write_row(file):
     [
         lambda file: files.write_json(file, "x" * 200),
         write_row,
-        lambda file: plots.save(plots.empty_figure(1, 1), file, dpi=9),
+        lambda file: plots.save(plots.empty_figure(1, 1), file),
     ],
     ids=["complete", "appended", "figure"],
 )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import inspect
 import io
 import json
 import os
@@ -251,15 +250,3 @@ def test_an_address_without_gcsfs_is_one_line(tmp_path):
     ):
         run(SMALL, tmp_path, checkpoints="gs://bucket/runs")
     assert not list(tmp_path.iterdir())
-
-
-def test_both_layouts_have_the_same_functions():
-    forms = [
-        {
-            name: str(inspect.signature(function))
-            for name, function in vars(layout).items()
-            if inspect.isfunction(function) and function.__module__ == layout.__name__ and name[0] != "_"
-        }
-        for layout in (local, bucket)
-    ]
-    assert len(forms[0]) == 8 and forms[0] == {name: forms[1].get(name) for name in forms[0]}
