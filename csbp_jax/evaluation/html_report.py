@@ -14,7 +14,7 @@ from csbp_jax import __version__
 from csbp_jax.config import ConfigError, flatten
 from csbp_jax.evaluation import compare
 from csbp_jax.evaluation.compare import Table
-from csbp_jax.evaluation.outputs import output_folder
+from csbp_jax.evaluation.outputs import check_file, output_folder
 from csbp_jax.reporting import plots, plots_training
 from csbp_jax.reporting.format import option_text
 from csbp_jax.runs.run import EPOCHS, Run
@@ -49,8 +49,8 @@ def write(
 
     Args:
       runs: folders of runs, or one, compared with each other if there are several; or of an experiment.
-      out: the file; by default ``report.html`` in the first folder, of several runs ``report-OTHERS.html``, with the
-        others' names; or in ``evaluation/RUN`` if that cannot be written.
+      out: the file, whose folder is created; by default ``report.html`` in the first folder, of several runs
+        ``report-OTHERS.html``, with the others' names; or in ``evaluation/RUN`` if that cannot be written.
       control: directory of a run, which is compared as well, and whose setting is the control, or an arm of the
         experiment (:func:`csbp_jax.evaluation.compare.controls`).
       margin: largest difference without importance, in percentage points.
@@ -62,6 +62,8 @@ def write(
     paths = files.as_paths(runs)
     if not paths:
         raise ConfigError("RUN: missing; write csbp_jax report RUN ..., or csbp_jax report EXPERIMENT")
+    if out:
+        check_file(out)
     first = paths[0]
     if len(paths) == 1 and (first / TABLE).exists():
         title, sections = f"Experiment {first.resolve().name}", [_experiment_section(first, control, margin)]

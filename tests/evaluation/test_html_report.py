@@ -201,7 +201,7 @@ def test_the_command_and_its_errors(runs, experiment, tmp_path, capsys):
         ("nowhere",): "nowhere: there is no such directory",
         (runs[0], experiment): "is an experiment, whose arms are compared by csbp_jax report",
         (stopped,): "is an experiment, and not finished; repeat the command that began it, which goes on",
-        (runs[0], "--out", tmp_path / "no" / "a.html"): "No such file or directory",
+        (runs[0], "--out", tmp_path): "is a directory; give the path of a file",
         (runs[0], "--control", runs[0]): "RUN: --control and --margin are for two or more runs",
         (runs[0], "--control", "nowhere"): "nowhere: there is no such directory",
     }.items():
