@@ -300,6 +300,17 @@ def train(
     tested = {"last": (present, last), "chosen": (present.replace(**selected["weights"]), chosen)}
     if config.optimizer.ema:
         tested["ema"] = (learner.with_ema_weights(present), last)
+    return _tested(members, tested, seeds, curves, diverged) | {"diverged": diverged} | curves
+
+
+def _tested(
+    members: Members,
+    tested: Mapping[str, tuple[State, NDArray[Any]]],
+    seeds: Sequence[int],
+    curves: Mapping[str, NDArray[Any]],
+    diverged: NDArray[Any],
+) -> dict[str, Any]:
+    """Return :data:`MEASURES` of each kind of weights, given as states with the epochs that they are of."""
     of_kind = {}
     for kind, (weights, at) in tested.items():
         test = members.evaluate(weights, seeds, "test")
@@ -307,8 +318,7 @@ def train(
         accuracy = np.take_along_axis(of_epochs, np.maximum(at, 1)[:, None] - 1, axis=1)[:, 0]
         values = dict(zip(MEASURES, (test["accuracy"], accuracy, test["loss"], at), strict=True))
         of_kind[kind] = {name: np.where(diverged | (at == 0), np.nan, value) for name, value in values.items()}
-    measures = {f"{kind}_{name}": of_kind[kind][name] for name in MEASURES for kind in of_kind}
-    return measures | {"diverged": diverged} | curves
+    return {f"{kind}_{name}": of_kind[kind][name] for name in MEASURES for kind in of_kind}
 
 
 def _where(running: jax.Array, new: State, old: State) -> State:
