@@ -18,9 +18,8 @@ from csbp_jax.cli.commands import COMMANDS
 from csbp_jax.cli.options import HELP
 from csbp_jax.cli.options import usage as arguments
 from csbp_jax.cli.run_commands import call
-from csbp_jax.config import CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
+from csbp_jax.config import FULL, CheckpointError, ConfigError, Diverged, Lost, escaped, suggestion
 from csbp_jax.runtime import compilation_cache
-from csbp_jax.runtime.files import FULL
 from csbp_jax.runtime.preemption import Stopped, on_signals
 from csbp_jax.training.plugin_file import error_line
 

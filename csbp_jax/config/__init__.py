@@ -1,6 +1,17 @@
 """Configuration of a run: frozen dataclasses, validation of their values, and the run name."""
 
-from csbp_jax.config.errors import CheckpointError, ConfigError, Diverged, Lost, escaped, one_line, suggestion
+from csbp_jax.config.errors import (
+    FULL,
+    CheckpointError,
+    ConfigError,
+    Diverged,
+    Lost,
+    WriteError,
+    escaped,
+    one_line,
+    suggestion,
+    writing,
+)
 from csbp_jax.config.forms import flatten, replaced, run_name, to_json
 from csbp_jax.config.rules import Rule
 from csbp_jax.config.schema import (
@@ -18,6 +29,7 @@ from csbp_jax.config.schema import (
 from csbp_jax.config.validation import check, check_rules
 
 __all__ = [
+    "FULL",
     "NETWORK_OPTIONS",
     "AugmentName",
     "Chaos",
@@ -32,6 +44,7 @@ __all__ = [
     "Neuron",
     "Optimizer",
     "Rule",
+    "WriteError",
     "check",
     "check_rules",
     "escaped",
@@ -42,4 +55,5 @@ __all__ = [
     "run_name",
     "suggestion",
     "to_json",
+    "writing",
 ]

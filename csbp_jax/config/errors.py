@@ -1,8 +1,14 @@
 """Errors with one-line messages, each with its own exit code on the command line."""
 
+import contextlib
 import difflib
+import errno
+import os
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or of the user's share of it, that is full."""
 
 
 class ConfigError(ValueError):
@@ -11,6 +17,29 @@ class ConfigError(ValueError):
 
 class CheckpointError(ConfigError):
     """A checkpoint that cannot be written, or a run without a usable checkpoint."""
+
+
+class WriteError(CheckpointError, OSError):
+    """A file of a run that cannot be written; ``errno`` is that of the system."""
+
+
+@contextlib.contextmanager
+def writing(file: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file where it cannot be written: by itself, an error of the disk does not.
+
+    Raises:
+      WriteError: the block raised an OSError.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        full = error.errno in FULL
+        reason, remedy = error.strerror or str(error), "make room" if full else "give it a disk that can be written"
+        failed = WriteError(f"{os.fspath(file)}: cannot be written ({reason}); {remedy}, and the same command resumes")
+        failed.errno = error.errno
+        raise failed from error
 
 
 class Diverged(RuntimeError):

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from csbp_jax import data
 from csbp_jax.config import ConfigError, one_line
-from csbp_jax.data.source import Record
+from csbp_jax.data.source import ArraySource
 from csbp_jax.data.user import arrays, prediction_inputs
 from csbp_jax.evaluation import forward
 from csbp_jax.runs import restore
@@ -32,26 +32,6 @@ class Answer(NamedTuple):
     """Their probabilities: softmax of the logits averaged over time."""
     problem: str
     """Why the file could not be read, in one line; else empty."""
-
-
-class _Records(data.DataSource):
-    """Records in memory, without labels."""
-
-    def __init__(self, records: list[NDArray[Any]], classes: int):
-        self.records, self.classes = records, classes
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, i: int) -> Record:
-        return {"x": self.records[i], "y": np.array(0, np.int32)}
-
-
-class _Reader(NamedTuple):
-    """How files become records: ``read(path)``, and whether the records are frames of events (or features)."""
-
-    read: Callable[[pathlib.Path], NDArray[Any]]
-    events: bool
 
 
 def predict(
@@ -87,11 +67,12 @@ def predict(
         return []
     size = min(len(files), restored.config.eval_batch_size)
     restored = restored._replace(config=dataclasses.replace(restored.config, eval_batch_size=size))
-    names, reader = _names_and_reader(restored, files, data_dir)
-    measure = forward.apply_all(restored, reader.events, forward.top_classes(top))
+    names, read, events = _names_and_reader(restored, files, data_dir)
+    measure = forward.apply_all(restored, events, forward.top_classes(top))
     answers: dict[int, Answer] = {}
-    for indices, records in _groups(restored, reader, files, answers):
-        measured = measure(_Records(records, len(names)))
+    for indices, records in _groups(restored, read, events, files, answers):
+        source = ArraySource(np.stack(records), np.zeros(len(records), np.int32), len(names))
+        measured = measure(source)
         for i, classes, probabilities in zip(indices, measured["classes"], measured["probability"], strict=True):
             answers[i] = Answer(str(files[i]), [names[c] for c in classes], probabilities.tolist(), "")
     return [answers[i] for i in range(len(files))]
@@ -99,25 +80,29 @@ def predict(
 
 def _names_and_reader(
     run: restore.RestoredRun, files: list[pathlib.Path], data_dir: str | pathlib.Path
-) -> tuple[list[str], _Reader]:
-    """Return the names of the classes and the reader of files."""
+) -> tuple[list[str], prediction_inputs.Read, bool]:
+    """Return the names of the classes, the reader of files, and whether its records are frames of events."""
     if not run.own.data:
         names = run.classes or data.classes(run.config, data_dir)
-        return names, _Reader(*prediction_inputs.reader(run.config, files, run.classes))
+        return names, *prediction_inputs.reader(run.config, files, run.classes)
     parts, _ = restore.load_data(run, data_dir)
     names = build.class_names(run.config, parts, data_dir)
-    return names, _Reader(arrays.reader(parts["train"]), parts["train"].events)
+    return names, arrays.reader(parts["train"]), parts["train"].events
 
 
 def _groups(
-    run: restore.RestoredRun, reader: _Reader, files: list[pathlib.Path], answers: dict[int, Answer]
+    run: restore.RestoredRun,
+    read: prediction_inputs.Read,
+    events: bool,
+    files: list[pathlib.Path],
+    answers: dict[int, Answer],
 ) -> Iterator[tuple[list[int], list[NDArray[Any]]]]:
     """Yield indices and records of files in batches of one shape and dtype; answer the files that cannot be read."""
     waiting: dict[Any, tuple[list[int], list[NDArray[Any]]]] = {}
     for i, path in enumerate(files):
         try:
-            record = reader.read(path)
-            _check_fit(run, reader.events, record, path)
+            record = read(path)
+            _check_fit(run, events, record, path)
         except (ConfigError, OSError) as error:
             answers[i] = Answer(str(path), [], [], one_line(error))
             continue

@@ -1,5 +1,6 @@
 """Measures of a recorded series, read from a CSV file of any program or from the metrics of a run."""
 
+import collections
 import csv
 import io
 import math
@@ -102,7 +103,7 @@ def _columns_of_csv(file: pathlib.Path) -> Columns:
         names = [str(number) for number in range(1, len(names) + 1)]
     else:
         rows = rows[1:]
-    if duplicates := [name for name in names if names.count(name) > 1]:
+    if duplicates := [name for name, count in collections.Counter(names).items() if count > 1]:
         raise ConfigError(f"{file}: two columns are called {duplicates[0]!r}; rename one")
     columns: Columns = {name: [] for name in names}
     for line, cells in rows:

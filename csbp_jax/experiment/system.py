@@ -17,6 +17,7 @@ from csbp_jax.experiment import fields as of_fields
 from csbp_jax.experiment.fields import Fields
 from csbp_jax.experiment.members import Members, member_mesh, scans, train
 from csbp_jax.runs import published
+from csbp_jax.runs.run import plain
 from csbp_jax.runtime import files, seals, sharding
 from csbp_jax.training import build, run_json
 from csbp_jax.training.compiled import Splits, compile_run, resolve
@@ -101,11 +102,11 @@ class Training:
         base = flatten(self.config)
         config = flatten(of_fields.at(self.config, {n: v for n, v in fields.items() if n not in options}))
         changed = {name: value for name, value in config.items() if value != base[name]}
-        return {name: of_fields.plain(value) for name, value in (changed | options).items()}
+        return {name: plain(value) for name, value in (changed | options).items()}
 
     def describe(self, fields: Fields) -> dict[str, Any]:
         """Return all fields of the config at canonical fields, with the options of the draw."""
-        config = {name: of_fields.plain(value) for name, value in flatten(self.config).items()}
+        config = {name: plain(value) for name, value in flatten(self.config).items()}
         return {name: value for name, value in (config | dict(fields)).items() if name != "seed"}
 
     def work(self, fields: Fields) -> int:
@@ -259,7 +260,7 @@ class Adapted:
 
     def canonical(self, fields: Fields) -> dict[str, Any]:
         """Return the fields with plain values."""
-        return {name: of_fields.plain(value) for name, value in fields.items()}
+        return {name: plain(value) for name, value in fields.items()}
 
     def describe(self, fields: Fields) -> dict[str, Any]:
         """Return the fields."""

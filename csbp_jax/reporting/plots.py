@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from csbp_jax.config import writing
 from csbp_jax.reporting import fonts
 
 if TYPE_CHECKING:
@@ -72,11 +73,13 @@ def save(figure: "Figure", file: pathlib.Path, caption: str = "", dpi: int = 100
     Equal figures are equal files. The caption, what is drawn and from how many examples, epochs or seeds, is in their
     metadata (:func:`caption_of`).
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
     for path in {file, file.with_suffix(".pdf") if file.suffix == ".png" else file}:
-        path.unlink(missing_ok=True)
         of_pdf = {"CreationDate": None, "Subject": caption}
-        figure.savefig(path, dpi=dpi, metadata=of_pdf if path.suffix == ".pdf" else {"Description": caption})
+        with writing(path):
+            path.unlink(missing_ok=True)
+            figure.savefig(path, dpi=dpi, metadata=of_pdf if path.suffix == ".pdf" else {"Description": caption})
 
 
 @fonts.with_fallbacks()

@@ -5,7 +5,6 @@ What a user or a stranger names is opened only as a regular file of at most some
 
 import contextlib
 import datetime
-import errno
 import json
 import os
 import pathlib
@@ -16,10 +15,8 @@ from typing import Any
 
 import filelock
 
-from csbp_jax.config import CheckpointError, ConfigError, extras, one_line
+from csbp_jax.config import FULL, ConfigError, extras, one_line, writing
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a disk, or of the user's share of it, that is full."""
 LARGE = 2**32
 """Largest file that is read, 4 GiB: a sparse file can state any size."""
 SMALL = 2**26
@@ -145,29 +142,6 @@ def check_links(folder: pathlib.Path, *names: str) -> None:
     for path in (path for part in (folder, *(folder / name for name in names)) for path in part.glob("*")):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise ConfigError(f"{path}: is a pipe or a device, or a link to one; remove it")
-
-
-class WriteError(CheckpointError, OSError):
-    """A file of a run that cannot be written; ``errno`` is that of the system."""
-
-
-@contextlib.contextmanager
-def writing(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Name a file where it cannot be written: by itself, an error of the disk does not.
-
-    Raises:
-      WriteError: the block raised an OSError.
-    """
-    try:
-        yield
-    except WriteError:
-        raise
-    except OSError as error:
-        full = error.errno in FULL
-        reason, remedy = error.strerror or str(error), "make room" if full else "give it a disk that can be written"
-        failed = WriteError(f"{os.fspath(file)}: cannot be written ({reason}); {remedy}, and the same command resumes")
-        failed.errno = error.errno
-        raise failed from error
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from csbp_jax.config import ConfigError
+from csbp_jax.config import ConfigError, writing
 from csbp_jax.runtime import files, seals
 from csbp_jax.training.run_json import fits
 
@@ -110,7 +110,7 @@ def writer(file: pathlib.Path) -> Iterator[tuple[Callable[[Row], None], Callable
 
         def append() -> None:
             nonlocal waiting
-            with files.writing(file):
+            with writing(file):
                 while waiting:
                     waiting = waiting[lines.write(waiting) :]
 
@@ -125,7 +125,7 @@ def writer(file: pathlib.Path) -> Iterator[tuple[Callable[[Row], None], Callable
 
         def sync() -> None:
             append()
-            with files.writing(file):
+            with writing(file):
                 os.fsync(lines.fileno())
 
         with files.closed_after(write_waiting):

@@ -14,7 +14,7 @@ from csbp_jax.config import Config, ConfigError, Diverged
 from csbp_jax.learner import Batch, State
 from csbp_jax.reporting import plots_training, terminal
 from csbp_jax.reporting.terminal import Console
-from csbp_jax.runtime import files, hardware, multihost, profiling, seals
+from csbp_jax.runtime import hardware, multihost, profiling, seals
 from csbp_jax.runtime.preemption import Stop, Stopped
 from csbp_jax.training import metrics_log, selection
 from csbp_jax.training.checkpoint import checkpoint, location
@@ -190,8 +190,7 @@ def finish(job: Job, session: Session) -> dict[str, Any]:
 
     def write_results() -> None:
         job.check_in_place()
-        with files.writing(job.folder / "figures"):
-            plots_training.draw(job.folder, rows)
+        plots_training.draw(job.folder, rows)
         seals.write_json(job.folder / "result.json", result)
 
     multihost.broadcast_from_host0(write_results)

@@ -1,5 +1,6 @@
 """Evaluation of a run: its numbers follow from the logits and equal those of training."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -148,3 +149,12 @@ def test_errors_are_one_line(line, run, capsys, tmp_path, monkeypatch):
     assert main.main([word.format(run=run) for word in line.split()]) == 2
     error = capsys.readouterr().err
     assert error.startswith("csbp_jax: ") and error.count("\n") == 1 and WRONG[line].format(run=run) in error
+
+
+def test_a_batch_is_not_much_larger_than_its_source(trained):
+    """The config of a run from others may ask for any."""
+    run = restore.restore(trained)
+    run = run._replace(config=dataclasses.replace(run.config, eval_batch_size=100_000))
+    source = data.Unaugmented(data.load(run.config)["test"], np.arange(20))
+    ((mask, _),) = forward.apply_batched(run, False, forward.top_classes(1))(source)
+    assert len(mask) == forward.MAX_PADDED and mask.sum() == 20

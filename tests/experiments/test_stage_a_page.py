@@ -1,6 +1,5 @@
 """The page of stage A on simulated runs: what counts, the numbers of the plan, and what is said before the end."""
 
-
 import numpy as np
 import pytest
 from scipy import stats

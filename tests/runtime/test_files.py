@@ -1,5 +1,6 @@
 """Atomic writes and locks."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -11,6 +12,7 @@ import sys
 import pytest
 
 from csbp_jax.config import CheckpointError, ConfigError
+from csbp_jax.reporting import plots
 from csbp_jax.runtime import files
 from csbp_jax.training import metrics_log
 
@@ -64,13 +66,15 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, shared):
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["a"]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
     """A limit of 100 bytes a file: a write then fails, and not because the disk is full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def write_row(file):
@@ -79,13 +83,19 @@ def write_row(file):
 
 
 @pytest.mark.parametrize(
-    "write", [lambda file: files.write_json(file, "x" * 200), write_row], ids=["complete", "appended"]
+    "write",
+    [
+        lambda file: files.write_json(file, "x" * 200),
+        write_row,
+        lambda file: plots.save(plots.empty_figure(1, 1), file),
+    ],
+    ids=["complete", "appended", "figure"],
 )
-def test_a_failed_write_names_its_file_and_is_that_of_a_run(tmp_path, small_files, write):
-    with pytest.raises(CheckpointError) as raised:
-        write(tmp_path / "a.json")
+def test_a_failed_write_names_its_file_and_is_that_of_a_run(tmp_path, write):
+    with pytest.raises(CheckpointError) as raised, small_files():
+        write(tmp_path / "a.png")
     assert str(raised.value) == (
-        f"{tmp_path}/a.json: cannot be written (File too large); give it a disk that can be written, and the same "
+        f"{tmp_path}/a.png: cannot be written (File too large); give it a disk that can be written, and the same "
         "command resumes"
     )
     assert isinstance(raised.value, OSError) and raised.value.errno == errno.EFBIG

@@ -348,3 +348,11 @@ def test_when_one_process_is_killed_the_other_ends_soon_and_the_run_resumes(tmp_
     assert "resumed after step" in reported[0]
     steps = [row["step"] for row in rows(tmp_path) if row["kind"] == "train"]
     assert steps == list(range(1, steps[-1] + 1))
+
+
+def test_a_long_wait_for_other_processes_is_said(monkeypatch, capsys):
+    for seconds, said in ((0.01, "csbp_jax: waiting\n"), (60, "")):
+        monkeypatch.setattr(multihost, "QUIET_SECONDS", seconds)
+        with multihost._said_if_long("waiting"):
+            time.sleep(0.3)
+        assert capsys.readouterr().err == said

@@ -239,7 +239,7 @@ def test_a_neuron_and_a_term_may_fit_only_the_tensors_that_they_get(with_feedbac
 def test_runs_share_a_compilation_only_where_no_function_could_read_their_difference(trained_run):
     config, parts = plugin_file.load_file(trained_run[1])
     configs = of_grid(config, {"model.neuron.decay": [0.2, 0.5], "optimizer.lr": [0.1, 0.2]})
-    taking = dataclasses.replace(parts, neuron=lambda config, hparams: parts.neuron(config))
+    taking = dataclasses.replace(parts, neuron=lambda config, hparams: parts.neuron(config))  # type: ignore[misc]
     groups = [len({fields.compile_group(c, own) for c in configs}) for own in (parts, taking, csbp_jax.Own())]
     assert groups == [4, 2, 1]
     assert len({fields.compile_group(c, parts) for c in of_grid(config, {"seed": [0, 1]})}) == 1
@@ -448,7 +448,7 @@ def test_the_plugins_of_the_page_are_those_that_run(page, tmp_path):
 
     logits, aux = forward(variables, jnp.asarray(batch["x"]))
     _, reported = run.train_step(state, run.shard_batch(batch))  # donates the state
-    np.testing.assert_allclose(reported["task_loss"], loss(logits, batch["y"]), rtol=1e-4)
+    np.testing.assert_allclose(reported["task_loss"], loss(logits, jnp.asarray(batch["y"])), rtol=1e-4)
     np.testing.assert_allclose(reported["chaos_loss"], aux.terms["fc1.membrane"], rtol=1e-4)
     assert reported["chaos_loss"] != pytest.approx(float(chaos.term(jnp.zeros(3))), rel=0.01)
     still = {"w": jnp.zeros(50)}

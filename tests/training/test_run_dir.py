@@ -9,7 +9,7 @@ from csbp_jax.cli import main
 from csbp_jax.config import CheckpointError, ConfigError, to_json
 from csbp_jax.experiment import Experiment, system
 from csbp_jax.runtime.preemption import Stop
-from csbp_jax.training import run_dir
+from csbp_jax.training import loop, run_dir
 from tests.support import shared_programs, small_runs
 from tests.support.small_run import SMALL, run
 from tests.support.small_runs import QUIET
@@ -118,3 +118,8 @@ def test_a_run_whose_directory_has_gone_ends_at_the_next_save(how, times, tmp_pa
     if how == "moved":
         (tmp_path / "moved").rename(folder)
         assert run(SMALL, tmp_path, name="r")[0]["last"]["epoch"] == SMALL.epochs
+
+
+def test_a_name_is_refused_before_the_data_are_looked_for(tmp_path):
+    with pytest.raises(ConfigError, match=r"^NAME: 'a/b' is not possible"):
+        loop.train("mnist", name="a/b", data_dir=tmp_path)

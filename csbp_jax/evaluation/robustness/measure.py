@@ -287,9 +287,7 @@ def _passes(subject: Subject, part: tuple[NDArray[np.int64], Sequence[str]], pla
     )
 
 
-def _correct(
-    programs: Programs, variables: Any, encode_key: jax.Array, batch: dict[str, jax.Array], case: _Case
-) -> jax.Array:
+def _correct(programs: Programs, variables: Any, encode_key: jax.Array, batch: Batch, case: _Case) -> Any:
     """Return which examples of a batch are correct, ``[B]``."""
     key, severity = battery.key(case.plan.seed, case.name, case.variant), case.severity
     match case.name:

@@ -57,7 +57,10 @@ def checkpoint_dir(
                 f"{default}: names {text}, which is opened only if you say so: give --trust, or to train --checkpoints"
             )
         recorded = str(parse(text, str(default))) if text else ""
-    _check_utf8(run if root is None else pathlib.Path(root))
+    path = run if root is None else pathlib.Path(root)
+    problem = "its whole path is not UTF-8, and no checkpoint can be written there"
+    with files.readable(path, "rename the folder, or give another", UnicodeEncodeError, problem):
+        os.path.abspath(path).encode()
     if root is None:
         return epath.Path(recorded or default)
     requested = parse(root) / run.name
@@ -67,16 +70,6 @@ def checkpoint_dir(
             "the option out, or give another NAME (--name)"
         )
     return requested
-
-
-def _check_utf8(path: pathlib.Path) -> None:
-    try:
-        os.path.abspath(path).encode()
-    except UnicodeEncodeError:
-        raise ConfigError(
-            f"{path}: its whole path is not UTF-8, and no checkpoint can be written there; rename the folder, or give "
-            "another"
-        ) from None
 
 
 def record_location(run: pathlib.Path, folder: epath.PathLike) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from csbp_jax.config import CheckpointError
@@ -301,3 +302,15 @@ def test_three_saves_that_fail_in_a_row_stop_it_and_so_does_the_last(tmp_path):
             save_all(folder, failing, {1, 2}, last)
         assert sorted(path.name for path in folder.iterdir())[:2] == ["1", "2"]
         equal(restore(folder)[0], TREE)
+
+
+def test_an_error_of_closing_does_not_replace_the_first(tmp_path, monkeypatch):
+    close = ocp.StandardCheckpointer.close
+
+    def fail(self):
+        close(self)
+        raise OSError("closed")
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "close", fail)
+    with pytest.raises(CheckpointError, match="first"), checkpoint.open_folder(tmp_path / "c"):
+        raise CheckpointError("first")
