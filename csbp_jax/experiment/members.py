@@ -145,13 +145,16 @@ class Members:
 
     def hparams(self, configs: Sequence[Config]) -> dict[str, Any]:
         """Return members' traced values, stacked, with those in which members of this group differ."""
-        members = [learner.hyperparameters(config, self.steps_per_epoch) for config in configs]
-        if any(field.startswith("model.neuron.") for field in self.varying):
-            members = [h | {"neuron": models.neuron(c.model.neuron)} for h, c in zip(members, configs, strict=True)]
-        if "optimizer.weight_decay" in self.varying:
-            members = [h | {"weight_decay": c.optimizer.weight_decay} for h, c in zip(members, configs, strict=True)]
-        if "loss.smoothing" in self.varying:
-            members = [h | {"smoothing": c.loss.smoothing} for h, c in zip(members, configs, strict=True)]
+        read: dict[str, Callable[[Config], Any]] = {
+            "neuron": lambda config: models.neuron(config.model.neuron),
+            "weight_decay": lambda config: config.optimizer.weight_decay,
+            "smoothing": lambda config: config.loss.smoothing,
+        }
+        names = {"neuron" if field.startswith("model.neuron.") else field.split(".")[1] for field in self.varying}
+        members = [
+            learner.hyperparameters(config, self.steps_per_epoch) | {name: read[name](config) for name in names}
+            for config in configs
+        ]
         # As floats: a grid's 1 beside 0.5 would be another dtype, and another compilation.
         every = {"every": jnp.asarray([h["every"] for h in members])}
         stacked: dict[str, Any] = jax.tree.map(lambda *values: jnp.asarray(values, float), *members)
